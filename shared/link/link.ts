@@ -1,0 +1,84 @@
+/**
+ * How the agents reach each other, without naming the transport: grpc-link.ts carries these over gRPC,
+ * memory-link.ts inside one process for tests.
+ */
+import type { MigrationFault } from "../fault.ts";
+import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../protocol/report.ts";
+
+/** One end of a transfer stream. Messages arrive in the order in which they were sent. */
+export interface Channel<Out, In> {
+  /**
+   * Queues a message. Its buffers may be reused only after `taken` was called (once, also when the channel fails).
+   * @returns may more be sent? If not, wait for `drained()`: what is sent all the same is queued without bound.
+   */
+  send(message: Out, taken?: () => void): boolean;
+  /** Resolves when more may be sent, or the channel has closed. */
+  drained(): Promise<void>;
+  /** Starts delivery. `handler` is called for each message, never re-entrantly; a throw closes the channel with that fault. */
+  receive(handler: (message: In) => void): void;
+  /** Stops and restarts delivery; what arrives meanwhile is bounded by the transport's flow control. */
+  pause(): void;
+  resume(): void;
+  /** Ends this side in order (`fault` undefined), or tears the stream with a fault that the peer sees as its status. */
+  close(fault?: MigrationFault): void;
+  /** Settles once, when both directions are over: undefined after an orderly end. */
+  readonly closed: Promise<MigrationFault | undefined>;
+  /** Address of the peer, for logs. */
+  readonly peer: string;
+}
+
+export type SourceChannel = Channel<SourceMessage, DestinationMessage>;
+export type DestinationChannel = Channel<DestinationMessage, SourceMessage>;
+
+/** What the source agent serves. Faults that its methods throw become gRPC statuses. */
+export interface SourceService {
+  listGuests(): Promise<readonly GuestView[]>;
+  plan(call: MigrateCall): Promise<PlanView>;
+  /** Starts a migration and returns its id, or throws when it cannot be started. */
+  migrate(call: MigrateCall): Promise<string>;
+  getMigration(id: string): MigrationView;
+  listMigrations(): readonly MigrationView[];
+  /**
+   * Calls `observer` with the present view at once and on every change, at most a few times a second, until a final one.
+   * @returns ends the watch
+   */
+  watch(id: string, observer: (view: MigrationView) => void): () => void;
+  /** Resolves when the migration has ended. */
+  cancel(id: string): Promise<MigrationView>;
+  heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[];
+  resolve(id: string, keep: "source" | "destination"): Promise<MigrationView>;
+  /** A destination dialled in; its first message was this hello. Throws when no migration waits for it. */
+  acceptTransfer(hello: { migrationId: string; token: Uint8Array }, channel: SourceChannel): void;
+}
+
+/** What the destination agent serves. */
+export interface DestinationService {
+  handshake(offer: Offer): Promise<HandshakeAnswer>;
+}
+
+/** A listening server. */
+export interface Listener {
+  /** The address it is bound to, with the port that was chosen: "host:port" or "unix:PATH". */
+  readonly address: string;
+  /** Stops accepting, lets calls under way end for at most `graceMs`, then tears them. */
+  close(graceMs: number): Promise<void>;
+}
+
+/** The source's way to a destination agent. */
+export interface DestinationClient {
+  /** @returns the answer and the round trip of the connection, milliseconds */
+  handshake(
+    offer: Offer,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<{ answer: HandshakeAnswer; roundTripMs: number }>;
+  close(): void;
+}
+
+export interface LinkLimits {
+  /** gRPC receive window of the puller, bytes: about 2 x bandwidth x round trip. */
+  readonly receiveWindowBytes: number;
+  /** Largest message, bytes. */
+  readonly messageBytes: number;
+}

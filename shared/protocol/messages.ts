@@ -1,0 +1,136 @@
+/**
+ * What the two agents say to each other: domain unions, in the order in which they are normally said.
+ * The generated types of proto/ferry/v1/peer.proto stay behind shared/link/wire.ts.
+ * Times are microseconds since the epoch on the clock of the one who says them.
+ */
+import type { Refusal } from "../fault.ts";
+
+export interface QemuVersion {
+  readonly major: number;
+  readonly minor: number;
+  readonly micro: number;
+}
+
+export interface RamBlock {
+  readonly name: string;
+  readonly byteLength: number;
+  readonly pageSize: number;
+}
+
+export type Codec = "xbzrle" | "zstd";
+export type DeadlineAction = "cancel" | "force";
+
+/** The source's side of the handshake (DESIGN 4). */
+export interface Offer {
+  /** Newest first. */
+  readonly protocolVersions: readonly number[];
+  readonly migrationId: string;
+  readonly token: Uint8Array;
+  /** Where the destination dials the source: "host:port" or "unix:PATH". */
+  readonly sourceAddress: string;
+  readonly guest: GuestOffer;
+  readonly transfer: TransferOffer;
+  readonly dryRun: boolean;
+}
+
+export interface GuestOffer {
+  readonly name: string;
+  readonly definitionDigest: string;
+  readonly machineType: string;
+  readonly qemuVersion: QemuVersion;
+  readonly cpuModel: string;
+  readonly cpuFeatures: Readonly<Record<string, number>>;
+  readonly ramBlocks: readonly RamBlock[];
+}
+
+export interface TransferOffer {
+  readonly codecs: readonly Codec[];
+  readonly downtimeTargetMs: number;
+  /** 0: none. */
+  readonly deadlineMs: number;
+  readonly onDeadline: DeadlineAction;
+  readonly frameBytes: number;
+  readonly creditWindowBytes: number;
+  readonly verify: boolean;
+}
+
+/** What both agents will keep to. */
+export interface Contract {
+  readonly protocolVersion: number;
+  readonly codecs: readonly Codec[];
+  readonly frameBytes: number;
+  readonly creditWindowBytes: number;
+  readonly destinationQemuVersion: QemuVersion;
+  readonly destinationFreeMemoryBytes: number;
+  /** The destination discards its QEMU when nobody follows up for this long. */
+  readonly followUpMs: number;
+  readonly ramBlocks: readonly RamBlock[];
+}
+
+export type HandshakeAnswer =
+  | { readonly kind: "contract"; readonly contract: Contract }
+  | { readonly kind: "refusals"; readonly refusals: readonly Refusal[] };
+
+export type FrameKind = "pages" | "verbatim";
+export type FrameCodec = "none" | "zstd";
+
+/** A batch for the destination QEMU; 1, 2, 3 … without a gap. */
+export interface Frame {
+  readonly kind: "frame";
+  readonly sequence: number;
+  readonly frameKind: FrameKind;
+  readonly codec: FrameCodec;
+  /** Length of the body before `codec`, bytes. */
+  readonly rawLength: number;
+  /** XXH64 of the body before `codec`, 8 bytes, little endian. */
+  readonly checksum: Uint8Array;
+  /** When received: a view that is valid only until the handler returns, unless it keeps a copy. */
+  readonly body: Uint8Array;
+}
+
+/** Source to destination, on the transfer stream. */
+export type SourceMessage =
+  | { readonly kind: "probe"; readonly sequence: number; readonly padding: Uint8Array }
+  | { readonly kind: "layout"; readonly blocks: readonly RamBlock[]; readonly ramSectionId: number }
+  | Frame
+  | { readonly kind: "clockPing"; readonly nonce: number }
+  | { readonly kind: "endOfStream"; readonly lastSequence: number }
+  | { readonly kind: "verifyRequest"; readonly start: number; readonly byteLength: number; readonly last: boolean }
+  | { readonly kind: "grant"; readonly token: Uint8Array; readonly epoch: number }
+  | PeerFailure;
+
+/** Destination to source, on the transfer stream. */
+export type DestinationMessage =
+  | { readonly kind: "hello"; readonly migrationId: string; readonly token: Uint8Array }
+  | { readonly kind: "ack"; readonly sequence: number; readonly appliedBytes: number }
+  | { readonly kind: "clockReply"; readonly nonce: number; readonly destinationTimeUs: number }
+  | {
+      readonly kind: "loaded";
+      readonly lastSequence: number;
+      readonly lastByteAtUs: number;
+      readonly loadedAtUs: number;
+    }
+  | {
+      readonly kind: "pageDigests";
+      readonly start: number;
+      readonly byteLength: number;
+      readonly digests: Uint8Array;
+      readonly last: boolean;
+    }
+  | {
+      readonly kind: "running";
+      readonly epoch: number;
+      readonly resumedAtUs: number;
+      readonly grantedAtUs: number;
+      readonly agentCpuSeconds: number;
+      readonly agentPeakMemoryBytes: number;
+    }
+  | PeerFailure;
+
+/** The sender gave the migration up; with `refusedToken` it is the proof that a grant was refused. */
+export interface PeerFailure {
+  readonly kind: "failure";
+  readonly code: string;
+  readonly message: string;
+  readonly refusedToken: Uint8Array;
+}

@@ -1,0 +1,149 @@
+/**
+ * What the operator sees of a migration. Field by field the messages of proto/ferry/v1/operator.proto, which
+ * document them; a migration's internal states may change without a change here.
+ */
+import type { Refusal } from "../fault.ts";
+
+export type MigrationStatus =
+  | "preparing"
+  | "copying"
+  | "switching"
+  | "granting"
+  | "moved"
+  | "failed"
+  | "cancelled"
+  | "inDoubt";
+
+export const isFinal = (status: MigrationStatus): boolean =>
+  status === "moved" || status === "failed" || status === "cancelled";
+
+export interface MigrationView {
+  readonly id: string;
+  readonly guest: string;
+  readonly destination: string;
+  readonly status: MigrationStatus;
+  readonly startedAtMs: number;
+  readonly negotiated: Readonly<Record<string, string>>;
+  readonly progress: Progress;
+  readonly error?: MigrationErrorView;
+  readonly result?: MigrationResult;
+}
+
+export interface MigrationErrorView {
+  readonly code: string;
+  readonly message: string;
+  readonly guestNow: string;
+  readonly advice: string;
+  readonly refusals: readonly Refusal[];
+}
+
+/** Measured, unless the name says estimated. */
+export interface Progress {
+  readonly elapsedSeconds: number;
+  readonly guestMemoryBytes: number;
+  readonly passes: number;
+  readonly bytesSent: number;
+  readonly bytesPerSecond: number;
+  readonly estimatedResidualBytes: number;
+  readonly estimatedDowntimeMs: number;
+  readonly pagesPending: number;
+  readonly pagesHeld: number;
+  /** 0 to 1. */
+  readonly firstPassFraction: number;
+  /** Pages in each heat class, coldest first. */
+  readonly heatClasses: readonly number[];
+  readonly dirtyBytesPerSecond: number;
+  readonly roundTripMs: number;
+}
+
+/** From the source's STOP to the destination's RESUME, in parts that add up to the total. */
+export interface Downtime {
+  readonly totalMs: number;
+  readonly lastPagesMs: number;
+  readonly deviceStateMs: number;
+  readonly loadMs: number;
+  readonly verifyMs: number;
+  readonly commitMs: number;
+  /** Half the best round trip: the error of every figure that compares the two clocks. */
+  readonly clockErrorMs: number;
+}
+
+export interface BytesByKind {
+  readonly total: number;
+  readonly zero: number;
+  readonly full: number;
+  readonly delta: number;
+  readonly device: number;
+  readonly other: number;
+}
+
+export interface PageCounts {
+  readonly captured: number;
+  readonly zero: number;
+  readonly full: number;
+  readonly delta: number;
+  readonly coalesced: number;
+  readonly skipped: number;
+}
+
+export interface MigrationResult {
+  readonly completed: boolean;
+  readonly totalSeconds: number;
+  readonly downtime: Downtime;
+  readonly bytes: BytesByKind;
+  readonly pages: PageCounts;
+  readonly deltaRatio: number;
+  readonly zstdRatio: number;
+  readonly bitmapSyncs: number;
+  readonly sourceAgentCpuSeconds: number;
+  readonly destinationAgentCpuSeconds: number;
+  readonly sourceAgentPeakMemoryBytes: number;
+  readonly destinationAgentPeakMemoryBytes: number;
+  readonly switchReason: string;
+  readonly verified: boolean;
+  readonly pagesCompared: number;
+  readonly degradations: readonly string[];
+}
+
+export interface GuestView {
+  readonly name: string;
+  readonly state: string;
+  readonly detail: string;
+  readonly qemuVersion: string;
+  readonly machineType: string;
+  readonly migrationId: string;
+}
+
+/** What an operator may ask for; every field has its default filled in. */
+export interface MigrateOptions {
+  readonly strategy: "auto" | "precopy" | "stop-and-copy";
+  readonly downtimeTargetMs: number;
+  /** 0: none. */
+  readonly deadlineMs: number;
+  readonly onDeadline: "cancel" | "force";
+  /** 0: no cap. */
+  readonly bandwidthBytesPerSecond: number;
+  readonly delta: boolean;
+  readonly reorder: boolean;
+  readonly compression: "auto" | "off" | number;
+  readonly verify: boolean;
+}
+
+export interface MigrateCall {
+  readonly guest: string;
+  readonly to: string;
+  readonly options: MigrateOptions;
+}
+
+export interface HeatMapBlock {
+  readonly name: string;
+  readonly pagesPerCell: number;
+  /** Mean heat of each cell, 0 cold to 255 hot. */
+  readonly cells: Uint8Array;
+}
+
+export interface PlanView {
+  readonly accepted: boolean;
+  readonly refusals: readonly Refusal[];
+  readonly negotiated: Readonly<Record<string, string>>;
+}
