@@ -1,0 +1,54 @@
+/**
+ * Pages that are pending as zero, as ranges in the order of arrival. The ranges only say where to look: whether a page
+ * is still pending as zero is for the page store to say, so a page that got content meanwhile needs no search here.
+ */
+export class ZeroQueue {
+  private readonly first: Int32Array;
+  private readonly length: Int32Array;
+  private head = 0;
+  private count = 0;
+
+  constructor(capacity = 65536) {
+    this.first = new Int32Array(capacity);
+    this.length = new Int32Array(capacity);
+  }
+
+  get isEmpty(): boolean {
+    return this.count === 0;
+  }
+
+  /** Adds a page; false when there is no room. */
+  push(page: number): boolean {
+    if (this.count > 0) {
+      const last = (this.head + this.count - 1) % this.first.length;
+      if (this.first[last]! + this.length[last]! === page) {
+        this.length[last]!++;
+        return true;
+      }
+    }
+    if (this.count === this.first.length) return false;
+    const slot = (this.head + this.count) % this.first.length;
+    this.first[slot] = page;
+    this.length[slot] = 1;
+    this.count++;
+    return true;
+  }
+
+  /** First page of the oldest range; only when not empty. */
+  get frontPage(): number {
+    return this.first[this.head]!;
+  }
+
+  get frontLength(): number {
+    return this.length[this.head]!;
+  }
+
+  /** Removes `pages` from the start of the oldest range. */
+  advance(pages: number): void {
+    this.first[this.head]! += pages;
+    this.length[this.head]! -= pages;
+    if (this.length[this.head]! > 0) return;
+    this.head = (this.head + 1) % this.first.length;
+    this.count--;
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * agree(): what the source offers against what the destination is, in one place for both agents.
+ * A refusal lists every reason at once, so that the operator mends them in one go.
+ */
+import type { Refusal } from "../fault.ts";
+import type { Codec, Contract, GuestOffer, Offer, QemuVersion, RamBlock } from "./messages.ts";
+
+/** Spoken by this build, newest first; a build accepts its own and the one before. */
+export const PROTOCOL_VERSIONS: readonly number[] = [1];
+
+/** The source's QEMU must know switchover-ack; measured from 8.1 on. */
+export const OLDEST_SOURCE_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
+
+/** What the destination found on its own host. What could not be found out is left out, with a refusal that says why. */
+export interface DestinationFacts {
+  readonly protocolVersions: readonly number[];
+  /** Digest of its own definition of the guest, when it has one. */
+  readonly definitionDigest?: string;
+  /** Facts of its own waiting QEMU, when one could be started. */
+  readonly guest?: Omit<GuestOffer, "name" | "definitionDigest">;
+  readonly freeMemoryBytes: number;
+  /** Memory that the host keeps for itself. */
+  readonly reserveBytes: number;
+  readonly codecs: readonly Codec[];
+  readonly frameBytesMax: number;
+  readonly creditWindowBytesMax: number;
+  readonly followUpMs: number;
+  /** Found before, while the facts were gathered. */
+  readonly refusals: readonly Refusal[];
+}
+
+export type Agreement =
+  | { readonly kind: "contract"; readonly contract: Contract }
+  | { readonly kind: "refusals"; readonly refusals: readonly Refusal[] };
+
+export function agree(offer: Offer, mine: DestinationFacts): Agreement {
+  const refusals: Refusal[] = [...mine.refusals];
+  const refuse = (code: string, message: string): void => {
+    refusals.push({ code, message });
+  };
+  const version = offer.protocolVersions.find((one) => mine.protocolVersions.includes(one));
+  if (version === undefined)
+    refuse(
+      "protocol-version",
+      `The source speaks protocol ${offer.protocolVersions.join(", ")}, the destination ${mine.protocolVersions.join(", ")}; bring both agents to versions that are at most one apart`,
+    );
+  if (mine.definitionDigest !== undefined && mine.definitionDigest !== offer.guest.definitionDigest)
+    refuse(
+      "guest-definition",
+      `The definitions of ${offer.guest.name} differ (digest ${short(offer.guest.definitionDigest)} at the source, ${short(mine.definitionDigest)} at the destination); copy the source's file to the destination's guests.directory`,
+    );
+  checkMemory(offer.guest.ramBlocks, mine, refuse);
+  if (mine.guest !== undefined) checkGuest(offer.guest, mine.guest, refuse);
+  if (version === undefined || mine.guest === undefined || refusals.length > 0) return { kind: "refusals", refusals };
+  return {
+    kind: "contract",
+    contract: {
+      protocolVersion: version,
+      codecs: offer.transfer.codecs.filter((codec) => mine.codecs.includes(codec)),
+      frameBytes: Math.min(offer.transfer.frameBytes, mine.frameBytesMax),
+      creditWindowBytes: Math.min(offer.transfer.creditWindowBytes, mine.creditWindowBytesMax),
+      destinationQemuVersion: mine.guest.qemuVersion,
+      destinationFreeMemoryBytes: mine.freeMemoryBytes,
+      followUpMs: mine.followUpMs,
+      ramBlocks: mine.guest.ramBlocks,
+    },
+  };
+}
+
+type Refuse = (code: string, message: string) => void;
+
+function checkMemory(blocks: readonly RamBlock[], mine: DestinationFacts, refuse: Refuse): void {
+  const needed = blocks.reduce((sum, block) => sum + block.byteLength, 0);
+  if (mine.freeMemoryBytes - mine.reserveBytes < needed)
+    refuse(
+      "free-memory",
+      `The guest needs ${mebibytes(needed)} of memory; the destination has ${mebibytes(mine.freeMemoryBytes)} free and keeps ${mebibytes(mine.reserveBytes)} for itself`,
+    );
+}
+
+function checkGuest(theirs: GuestOffer, mine: Omit<GuestOffer, "name" | "definitionDigest">, refuse: Refuse): void {
+  if (theirs.machineType !== mine.machineType)
+    refuse(
+      "machine-type",
+      `The guest's machine type is ${theirs.machineType}, the destination's QEMU made ${mine.machineType}; name a versioned machine type that both QEMUs know`,
+    );
+  if (theirs.qemuVersion.major > mine.qemuVersion.major + 1)
+    refuse(
+      "qemu-version",
+      `The source runs QEMU ${versionText(theirs.qemuVersion)}, the destination ${versionText(mine.qemuVersion)}, more than one major version older; upgrade the destination's QEMU`,
+    );
+  if (theirs.cpuModel !== mine.cpuModel)
+    refuse("cpu-model", `The guest's CPU model is ${theirs.cpuModel}, the destination's QEMU made ${mine.cpuModel}`);
+  const missing = Object.entries(theirs.cpuFeatures).filter(
+    ([word, bits]) => (bits & ~(mine.cpuFeatures[word] ?? 0)) !== 0,
+  );
+  if (missing.length > 0)
+    refuse(
+      "cpu-features",
+      `The guest was shown CPU features that the destination lacks: ${missing.map(([word, bits]) => `${word} 0x${((bits & ~(mine.cpuFeatures[word] ?? 0)) >>> 0).toString(16)}`).join(", ")}; use a CPU model that both hosts have`,
+    );
+  const differing = describeBlocks(theirs.ramBlocks, mine.ramBlocks);
+  if (differing !== "") refuse("ram-blocks", `The RAM blocks differ: ${differing}`);
+}
+
+/** What differs between two lists of RAM blocks, in words; empty when nothing does. */
+export function describeBlocks(theirs: readonly RamBlock[], mine: readonly RamBlock[]): string {
+  const words: string[] = [];
+  for (const block of theirs) {
+    const own = mine.find((one) => one.name === block.name);
+    if (own === undefined) words.push(`${block.name} is missing at the destination`);
+    else if (own.byteLength !== block.byteLength)
+      words.push(`${block.name} has ${block.byteLength} bytes at the source and ${own.byteLength} at the destination`);
+    else if (own.pageSize !== block.pageSize)
+      words.push(
+        `${block.name} has pages of ${block.pageSize} bytes at the source and ${own.pageSize} at the destination`,
+      );
+  }
+  for (const block of mine)
+    if (!theirs.some((one) => one.name === block.name)) words.push(`${block.name} is only at the destination`);
+  return words.join("; ");
+}
+
+export const versionText = (version: QemuVersion): string => `${version.major}.${version.minor}.${version.micro}`;
+
+export const isOlder = (version: QemuVersion, than: QemuVersion): boolean =>
+  version.major !== than.major
+    ? version.major < than.major
+    : version.minor !== than.minor
+      ? version.minor < than.minor
+      : version.micro < than.micro;
+
+const mebibytes = (bytes: number): string => `${Math.floor(bytes / 2 ** 20)} MiB`;
+const short = (digest: string): string => digest.slice(0, 12);
