@@ -1,0 +1,195 @@
+/**
+ * What an agent must still know after a crash: one file a migration in `stateDirectory` (DESIGN 6, 7).
+ *
+ *     ID.json   {"format":1,"id":ID,"record":{…},"checksum":SHA-256 of [format, id, record]}
+ *
+ * A file is replaced whole (temporary file, fsync, rename, fsync of the directory): a reader sees the old record or
+ * the new one. The checksum tells a torn or foreign file from a record; what such a file says is never acted upon.
+ * Not its job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory.
+ */
+import { createHash } from "node:crypto";
+import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { MigrationFault } from "../fault.ts";
+
+const FORMAT = 1;
+const NAME = /^[A-Za-z0-9._-]{1,100}$/;
+const SUFFIX = ".json";
+const TEMPORARY = ".new";
+
+export interface JournalEntry<T> {
+  readonly id: string;
+  readonly record: T;
+}
+
+export interface JournalContents<T> {
+  readonly entries: readonly JournalEntry<T>[];
+  /** One for each file that is not a record, naming it. The other records are good. */
+  readonly faults: readonly MigrationFault[];
+}
+
+export class Journal<T> {
+  readonly directory: string;
+  private readonly decode: (value: unknown) => T | undefined;
+  /** The last write or removal of each migration, so that they happen in the order in which they were asked for. */
+  private readonly last = new Map<string, Promise<void>>();
+
+  private constructor(directory: string, decode: (value: unknown) => T | undefined) {
+    this.directory = directory;
+    this.decode = decode;
+  }
+
+  /**
+   * Makes the directory where it is missing and clears what an interrupted write left.
+   * @param decode a record, or undefined when the value is none
+   * @throws MigrationFault state-directory
+   */
+  static async open<T>(directory: string, decode: (value: unknown) => T | undefined): Promise<Journal<T>> {
+    const journal = new Journal(directory, decode);
+    await journal.guard(directory, "open", async () => {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      for (const name of await readdir(directory))
+        if (name.endsWith(SUFFIX + TEMPORARY)) await rm(join(directory, name), { force: true });
+      await syncDirectory(directory);
+    });
+    return journal;
+  }
+
+  /** Resolves only when the record would survive a power cut. On a fault the record before it still stands. */
+  write(id: string, record: T): Promise<void> {
+    const file = this.path(id);
+    const text = encode(id, record);
+    return this.inOrder(id, () =>
+      this.guard(file, "write", async () => {
+        const handle = await open(file + TEMPORARY, "w", 0o600);
+        try {
+          await handle.writeFile(text);
+          await handle.sync();
+        } finally {
+          await handle.close();
+        }
+        await rename(file + TEMPORARY, file);
+        await syncDirectory(this.directory);
+      }),
+    );
+  }
+
+  /** @returns undefined when there is no record; @throws MigrationFault state-directory when there is a file that is none */
+  async read(id: string): Promise<T | undefined> {
+    const file = this.path(id);
+    await this.last.get(id)?.catch(ignoreOthersFault);
+    const text = await this.guard(file, "read", async () => {
+      try {
+        return await readFile(file, "utf8");
+      } catch (thrown) {
+        if (errorCode(thrown) === "ENOENT") return undefined;
+        throw thrown;
+      }
+    });
+    return text === undefined ? undefined : this.parse(id, file, text);
+  }
+
+  /** Everything that is there, by id. */
+  async list(): Promise<JournalContents<T>> {
+    const entries: JournalEntry<T>[] = [];
+    const faults: MigrationFault[] = [];
+    const names = await this.guard(this.directory, "read", () => readdir(this.directory));
+    for (const name of names.filter((one) => one.endsWith(SUFFIX)).sort()) {
+      const id = name.slice(0, -SUFFIX.length);
+      try {
+        const record = await this.read(id);
+        if (record !== undefined) entries.push({ id, record });
+      } catch (thrown) {
+        faults.push(MigrationFault.from(thrown, "state-directory"));
+      }
+    }
+    return { entries, faults };
+  }
+
+  /** Resolves when the removal would survive a power cut; a record that is not there is no fault. */
+  remove(id: string): Promise<void> {
+    const file = this.path(id);
+    return this.inOrder(id, () =>
+      this.guard(file, "remove", async () => {
+        await rm(file, { force: true });
+        await syncDirectory(this.directory);
+      }),
+    );
+  }
+
+  private path(id: string): string {
+    if (!NAME.test(id) || id.startsWith("."))
+      throw new MigrationFault("invalid-argument", `${JSON.stringify(id)} cannot be the id of a migration`);
+    return join(this.directory, id + SUFFIX);
+  }
+
+  private parse(id: string, file: string, text: string): T {
+    const record = this.decode(decodeFile(id, text));
+    if (record === undefined)
+      throw new MigrationFault("state-directory", `${file} is not a record of migration ${id}, or not a whole one`, {
+        advice:
+          "Find out where the guest runs, on both hosts, before anything else; then move the file out of the directory and start the agent again",
+      });
+    return record;
+  }
+
+  private inOrder(id: string, action: () => Promise<void>): Promise<void> {
+    const before = this.last.get(id);
+    const mine = before === undefined ? action() : before.catch(ignoreOthersFault).then(action);
+    this.last.set(id, mine);
+    const forget = (): void => {
+      if (this.last.get(id) === mine) this.last.delete(id);
+    };
+    mine.then(forget, forget);
+    return mine;
+  }
+
+  private async guard<R>(path: string, verb: string, action: () => Promise<R>): Promise<R> {
+    try {
+      return await action();
+    } catch (thrown) {
+      const reason = thrown instanceof Error ? thrown.message : String(thrown);
+      throw new MigrationFault("state-directory", `Cannot ${verb} ${path}: ${reason}`, {
+        cause: thrown,
+        advice: `See that ${this.directory} is on a local disk with room and belongs to the agent's user`,
+      });
+    }
+  }
+}
+
+/** Its own caller was told; whoever comes after it must still have a turn. */
+const ignoreOthersFault = (): void => {};
+
+const checksum = (id: string, record: unknown): string =>
+  createHash("sha256")
+    .update(JSON.stringify([FORMAT, id, record]))
+    .digest("hex");
+
+function encode(id: string, record: unknown): string {
+  return `${JSON.stringify({ format: FORMAT, id, record, checksum: checksum(id, record) })}\n`;
+}
+
+/** @returns the record, or undefined when the text is not the whole of one */
+function decodeFile(id: string, text: string): unknown {
+  try {
+    const file: unknown = JSON.parse(text);
+    if (typeof file !== "object" || file === null) return undefined;
+    if (!("format" in file && "id" in file && "record" in file && "checksum" in file)) return undefined;
+    if (file.format !== FORMAT || file.id !== id || file.checksum !== checksum(id, file.record)) return undefined;
+    return file.record;
+  } catch {
+    return undefined; // not JSON: cut off, or not ours
+  }
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+const errorCode = (thrown: unknown): unknown =>
+  typeof thrown === "object" && thrown !== null && "code" in thrown ? thrown.code : undefined;

@@ -1,0 +1,130 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import t from "tap";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { Journal } from "../../../shared/runtime/journal.ts";
+
+interface Note {
+  kind: string;
+  guest: string;
+  epoch: number;
+}
+
+const decode = (value: unknown): Note | undefined =>
+  typeof value === "object" && value !== null && "kind" in value ? (value as Note) : undefined;
+
+const note = (epoch: number): Note => ({ kind: "granted", guest: "böse \u2028 guest", epoch });
+
+function folder(t: { teardown(done: () => void): unknown }): string {
+  const directory = mkdtempSync(join(tmpdir(), "ferry-journal-"));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+t.test("a record is read back by another journal on the same directory", async (t) => {
+  const directory = join(folder(t), "made", "when-missing");
+  const journal = await Journal.open(directory, decode);
+  await journal.write("m-1", note(7));
+  const second = await Journal.open(directory, decode);
+  t.same(await second.read("m-1"), note(7));
+  t.equal(await second.read("m-2"), undefined);
+  t.same((await second.list()).entries, [{ id: "m-1", record: note(7) }]);
+});
+
+t.test("the last of several writes at once stands, and leaves one file", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await Promise.all([1, 2, 3, 4, 5].map((epoch) => journal.write("m", note(epoch))));
+  t.same(await journal.read("m"), note(5));
+  t.same(readdirSync(directory), ["m.json"]);
+});
+
+t.test("a removed record is gone, and removing it again is no fault", async (t) => {
+  const journal = await Journal.open(folder(t), decode);
+  await journal.write("m", note(1));
+  await journal.remove("m");
+  await journal.remove("m");
+  t.equal(await journal.read("m"), undefined);
+});
+
+t.test("a file cut off at any byte, or with any byte changed, is recognised", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await journal.write("m", note(1));
+  const file = join(directory, "m.json");
+  const whole = readFileSync(file);
+  for (let length = 0; length < whole.length - 1; length++) {
+    writeFileSync(file, whole.subarray(0, length));
+    await t.rejects(journal.read("m"), { code: "state-directory" }, `${length} bytes`);
+  }
+  for (let at = 0; at < whole.length - 1; at++) {
+    const changed = Buffer.from(whole);
+    changed[at] = (changed[at] ?? 0) ^ 1;
+    writeFileSync(file, changed);
+    await t.rejects(journal.read("m"), { code: "state-directory" }, `byte ${at}`);
+  }
+});
+
+t.test("a foreign file is named with what to do, and the other records are still read", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await journal.write("a", note(1));
+  await journal.write("c", note(3));
+  writeFileSync(join(directory, "b.json"), readFileSync(join(directory, "a.json")));
+  writeFileSync(join(directory, "README"), "not ours to judge");
+  const { entries, faults } = await journal.list();
+  t.same(
+    entries.map((entry) => entry.id),
+    ["a", "c"],
+  );
+  t.equal(faults.length, 1);
+  t.match(faults[0], { code: "state-directory", message: /b\.json/, advice: /Find out where the guest runs/ });
+});
+
+t.test("what an interrupted write left is cleared, and the record before it stands", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await journal.write("m", note(1));
+  writeFileSync(join(directory, "m.json.new"), "{");
+  const second = await Journal.open(directory, decode);
+  t.same(readdirSync(directory), ["m.json"]);
+  t.same(await second.read("m"), note(1));
+});
+
+t.test(
+  "a directory that cannot be written is a fault that names the file, and a later write still has its turn",
+  async (t) => {
+    const directory = folder(t);
+    const journal = await Journal.open(directory, decode);
+    rmSync(directory, { recursive: true });
+    const first = journal.write("m", note(1));
+    const second = journal.write("m", note(2));
+    await t.rejects(first, { code: "state-directory", message: /Cannot write .*m\.json/, advice: /local disk/ });
+    await t.rejects(second, { code: "state-directory" });
+  },
+);
+
+t.test("an id that would leave the directory is refused", async (t) => {
+  const journal = await Journal.open(folder(t), decode);
+  for (const id of ["", ".", "..", "../m", "a/b", ".hidden", "x".repeat(101), "a\u0000"])
+    t.throws(() => journal.write(id, note(1)), { code: "invalid-argument" }, JSON.stringify(id));
+});
+
+t.test("any JSON record survives", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open<unknown>(directory, (value) => value);
+  await fc.assert(
+    fc.asyncProperty(fc.jsonValue(), async (value) => {
+      await journal.write("any", value);
+      // -0 is written as 0, as JSON does
+      return JSON.stringify(await journal.read("any")) === JSON.stringify(value);
+    }),
+    { numRuns: 50 },
+  );
+});
+
+t.test("journal faults are what callers handle", async (t) => {
+  t.type(await Journal.open("/dev/null/x", decode).catch((thrown: unknown) => thrown), MigrationFault);
+});
