@@ -35,7 +35,7 @@ export class SystemClock implements Clock {
     const fine = this.monotonicMs() * 1000;
     const latest = this.wallMs() * 1000 + 999;
     const guess = fine + this.offsetUs;
-    const now = guess < earliest ? earliest : guess > latest ? latest : guess;
+    const now = Math.max(earliest, Math.min(guess, latest));
     this.offsetUs += now - guess;
     const step = this.last - now;
     if (step > 0 && step < CLOCK_WAS_SET_US) return this.last;
