@@ -1,0 +1,142 @@
+/**
+ * What a host knows about its guests: NAME.json in `guests.directory`, the same file on both hosts (DESIGN 7).
+ *
+ *     {"name": "web", "qmp": "{runtime}/web.qmp", "command": ["qemu-system-x86_64", "-qmp", "unix:{runtime}/web.qmp,server,wait=off", …]}
+ *
+ * `{runtime}` stands for this host's runtimeDirectory. The digest is taken before it is filled in, and of the canonical
+ * form, so that neither another directory nor another layout of the file makes two definitions differ.
+ */
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { isAbsolute, join } from "node:path";
+import { MigrationFault } from "../fault.ts";
+
+export interface GuestDefinition {
+  readonly name: string;
+  /** Socket path of the guest's QMP monitor on this host. */
+  readonly qmp: string;
+  /** Command line of its QEMU on this host, without -incoming and -S. */
+  readonly command: readonly [program: string, ...rest: string[]];
+  /** SHA-256 of the canonical JSON before `{runtime}` was filled in, hexadecimal. */
+  readonly digest: string;
+}
+
+export interface GuestPlaces {
+  readonly guestsDirectory: string;
+  readonly runtimeDirectory: string;
+}
+
+export type GuestListing =
+  | { readonly kind: "guest"; readonly definition: GuestDefinition }
+  | { readonly kind: "unreadable"; readonly name: string; readonly fault: MigrationFault };
+
+const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
+const KEYS = ["name", "qmp", "command"];
+/** The kernel's sun_path, less the final zero. */
+const SOCKET_PATH_BYTES = 107;
+/** The destination agent adds these itself: a guest started with them here could never run. */
+const AGENTS_OPTIONS = ["-incoming", "--incoming", "-S", "--S"];
+const FILE_BYTES_MAX = 1 << 20;
+
+/** @throws MigrationFault guest-unknown when there is no such file, configuration when it cannot be used */
+export async function loadGuest(name: string, places: GuestPlaces): Promise<GuestDefinition> {
+  if (!NAME.test(name))
+    throw new MigrationFault("invalid-argument", `${JSON.stringify(name)} cannot be a guest's name`);
+  const file = join(places.guestsDirectory, `${name}.json`);
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new MigrationFault("guest-unknown", `No definition of guest ${name}: ${reason}`, {
+      cause: thrown,
+      advice: `Put the guest's definition into ${file}, readable for the agent's user`,
+    });
+  }
+  return parseGuest(name, file, text, places.runtimeDirectory);
+}
+
+/**
+ * Every NAME.json, by name; one that cannot be used does not hide the others.
+ * @throws MigrationFault configuration when the directory cannot be read
+ */
+export async function listGuests(places: GuestPlaces): Promise<readonly GuestListing[]> {
+  let files: string[];
+  try {
+    files = await readdir(places.guestsDirectory);
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new MigrationFault("configuration", `Cannot list guests.directory: ${reason}`, {
+      cause: thrown,
+      advice: `Make ${places.guestsDirectory} readable for the agent's user, or set guests.directory`,
+    });
+  }
+  const names = files.filter((file) => file.endsWith(".json")).map((file) => file.slice(0, -".json".length));
+  const listing: GuestListing[] = [];
+  for (const name of names.sort())
+    try {
+      listing.push({ kind: "guest", definition: await loadGuest(name, places) });
+    } catch (thrown) {
+      listing.push({ kind: "unreadable", name, fault: MigrationFault.from(thrown, "configuration") });
+    }
+  return listing;
+}
+
+/** Exported for its tests. @throws MigrationFault configuration, with every mistake at once */
+export function parseGuest(name: string, file: string, text: string, runtimeDirectory: string): GuestDefinition {
+  const given = parseObject(file, text);
+  const mistakes: string[] = [];
+  for (const key of Object.keys(given)) if (!KEYS.includes(key)) mistakes.push(`"${key}" is not a key of a guest`);
+  if (given.name !== name) mistakes.push(`"name" must be ${JSON.stringify(name)}, as the file is called`);
+  const here = (template: string): string => template.replaceAll("{runtime}", runtimeDirectory);
+  const qmp = typeof given.qmp === "string" ? here(given.qmp) : "";
+  if (qmp === "") mistakes.push(`"qmp" must be the path of the guest's QMP socket`);
+  else if (!isAbsolute(qmp)) mistakes.push(`"qmp" must be an absolute path or begin with {runtime}, not ${qmp}`);
+  else if (Buffer.byteLength(qmp) > SOCKET_PATH_BYTES)
+    mistakes.push(`"qmp" is longer than the ${SOCKET_PATH_BYTES} bytes that a socket path may have: ${qmp}`);
+  const template = strings(given.command);
+  mistakes.push(...commandMistakes(template));
+  const [program, ...rest] = (template ?? []).map(here);
+  if (program === undefined || mistakes.length > 0) throw unusable(file, mistakes.join("; "));
+  const digest = createHash("sha256")
+    .update(canonicalJson({ name, qmp: given.qmp, command: template }))
+    .digest("hex");
+  return Object.freeze({ name, qmp, command: Object.freeze([program, ...rest] as const), digest });
+}
+
+function commandMistakes(command: readonly string[] | undefined): string[] {
+  if (command === undefined || command.length === 0 || command[0] === "")
+    return [`"command" must be QEMU's command line, a list of strings that is not empty`];
+  return AGENTS_OPTIONS.filter((option) => command.includes(option)).map(
+    (option) => `"command" must not have ${option}, which the destination agent adds`,
+  );
+}
+
+function parseObject(file: string, text: string): Readonly<Record<string, unknown>> {
+  if (text.length > FILE_BYTES_MAX) throw unusable(file, `longer than ${FILE_BYTES_MAX} bytes`);
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (thrown) {
+    throw unusable(file, thrown instanceof Error ? thrown.message : String(thrown));
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw unusable(file, "not a JSON object");
+  return Object.fromEntries(Object.entries(value));
+}
+
+const unusable = (file: string, why: string): MigrationFault =>
+  new MigrationFault("configuration", `The guest definition ${file} cannot be used: ${why}`, {
+    advice: `Mend the file, on both hosts alike; it holds {"name", "qmp", "command"}`,
+  });
+
+function strings(value: unknown): readonly string[] | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const texts = value.filter((one): one is string => typeof one === "string");
+  return texts.length === value.length ? texts : undefined;
+}
+
+/** Keys in order of their code units, no spaces. */
+function canonicalJson(value: Readonly<Record<string, unknown>>): string {
+  const sorted = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify(Object.fromEntries(sorted));
+}
