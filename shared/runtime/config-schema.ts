@@ -1,0 +1,129 @@
+/**
+ * The keys of the two agents: what each means, its unit, its default. Read by convict in config.ts; everything here is
+ * still as the operator writes it ("256MiB"). The names in the environment and on the command line follow from the key:
+ * memory.baseCache is FERRY_MEMORY_BASE_CACHE and --memory-base-cache.
+ */
+
+/** How a value is written, checked and turned into what the agent uses. See FORMATS in config.ts. */
+export type Format =
+  | "ferry-duration"
+  | "ferry-size"
+  | "ferry-count"
+  | "ferry-boolean"
+  | "ferry-text"
+  | "ferry-list"
+  | "ferry-log-level";
+
+export interface Key<T> {
+  readonly doc: string;
+  readonly unit: string;
+  readonly default: T;
+  readonly format: Format;
+}
+
+const duration = (value: string, doc: string): Key<string> => ({
+  doc,
+  unit: "duration",
+  default: value,
+  format: "ferry-duration",
+});
+const size = (value: string, doc: string): Key<string> => ({
+  doc,
+  unit: "bytes",
+  default: value,
+  format: "ferry-size",
+});
+const count = (value: number, unit: string, doc: string): Key<number> => ({
+  doc,
+  unit,
+  default: value,
+  format: "ferry-count",
+});
+const text = (value: string, unit: string, doc: string): Key<string> => ({
+  doc,
+  unit,
+  default: value,
+  format: "ferry-text",
+});
+const yesNo = (doc: string): Key<boolean> => ({ doc, unit: "true or false", default: false, format: "ferry-boolean" });
+const list = (value: string[], unit: string, doc: string): Key<string[]> => ({
+  doc,
+  unit,
+  default: value,
+  format: "ferry-list",
+});
+
+const commonSchema = (listen: string, stateDirectory: string) =>
+  ({
+    listen: list([listen], "host:port or unix:PATH, comma-separated", "Addresses that the agent serves gRPC on"),
+    advertise: text(
+      "",
+      "host:port or unix:PATH",
+      "Address under which the other agent reaches this one; empty: the first of listen",
+    ),
+    guests: { directory: text("/etc/ferry/guests", "path", "Where the guest definitions NAME.json are") },
+    runtimeDirectory: text(
+      "/run/ferry",
+      "path",
+      "Sockets and logs of guests and migrations; {runtime} in a guest definition",
+    ),
+    stateDirectory: text(stateDirectory, "path", "Journal of the migrations; on a local disk that survives a reboot"),
+    log: {
+      level: {
+        doc: "Least severe lines that are logged",
+        unit: "trace debug info warn error fatal silent",
+        default: "info",
+        format: "ferry-log-level",
+      },
+    },
+    tls: {
+      insecure: yesNo(
+        "Serve and dial addresses other than loopback without TLS: anybody on that network can read and take the guests",
+      ),
+    },
+    qmp: { timeout: duration("10s", "How long QEMU may take to answer a command") },
+    shutdown: { grace: duration("10s", "How long calls under way may take to end when the agent is stopped") },
+  }) satisfies SchemaTree;
+
+export const sourceSchema = () => ({
+  ...commonSchema("127.0.0.1:7411", "/var/lib/ferry/source"),
+  memory: {
+    baseCache: size(
+      "256MiB",
+      "Budget of a migration for the pages that deltas refer to; more helps a guest with a larger hot set",
+    ),
+    arena: size(
+      "64MiB",
+      "Budget of a migration for the pages that wait to be sent; when it is full, QEMU waits and the guest runs on",
+    ),
+  },
+  transfer: {
+    frameBytes: size("256KiB", "Pages that travel as one message; 64KiB to 1MiB is sensible"),
+    creditWindow: size("16MiB", "Most bytes on their way at any time; about twice bandwidth times round trip"),
+    syncRate: count(
+      20,
+      "per second",
+      "Dirty-bitmap syncs that QEMU may do while it waits for the switchover; each costs the guest a little",
+    ),
+    zstdWorkers: count(1, "threads", "Threads of a migration that compress; 0 switches compression off"),
+  },
+  migration: { downtime: duration("300ms", "Downtime target of a migration that names none") },
+  handshake: { timeout: duration("60s", "How long a destination may take to answer; it starts a QEMU for that") },
+});
+
+export const destinationSchema = () => ({
+  ...commonSchema("127.0.0.1:7412", "/var/lib/ferry/destination"),
+  receiveWindow: size(
+    "16MiB",
+    "gRPC receive window for pages (grpc-node.flow_control_window); about twice bandwidth times round trip",
+  ),
+  qemu: { startTimeout: duration("30s", "How long a started QEMU may take to answer on its QMP socket") },
+  followUp: duration("30s", "An accepted migration whose source does not go on for this long is discarded"),
+  memory: { reserve: size("256MiB", "Memory of the host that no incoming guest may take") },
+  faults: list([], "names, comma-separated", "For tests only: faults to commit on purpose (corrupt-page)"),
+});
+
+/** A tree of keys: a leaf has a default. */
+export interface SchemaTree {
+  readonly [name: string]: SchemaTree | Key<unknown>;
+}

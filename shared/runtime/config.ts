@@ -1,0 +1,217 @@
+/**
+ * The configuration of the agents in three stages: given (file, then environment, then command line), with its defaults
+ * (convict), compiled. Only the compiled form leaves this file: units converted, paths absolute and checked, frozen.
+ */
+import { accessSync, constants, mkdirSync, readFileSync, statSync } from "node:fs";
+import { resolve } from "node:path";
+import convict from "convict";
+import { isLoopback, isWildcard, parseAddress } from "../address.ts";
+import { MigrationFault } from "../fault.ts";
+import { parseByteSize, parseDuration } from "../quantities.ts";
+import { FORMATS } from "./config-formats.ts";
+import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
+import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
+import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { packageVersion } from "./version.ts";
+
+convict.addFormats(FORMATS);
+
+/** Documented key by key in config-schema.ts. */
+export interface CommonConfig {
+  readonly listen: readonly string[];
+  readonly advertise: string;
+  readonly guestsDirectory: string;
+  readonly runtimeDirectory: string;
+  readonly stateDirectory: string;
+  readonly logLevel: LogLevel;
+  readonly tlsInsecure: boolean;
+  readonly qmpTimeoutMs: number;
+  readonly shutdownGraceMs: number;
+}
+
+export interface SourceConfig extends CommonConfig {
+  readonly memory: { readonly baseCacheBytes: number; readonly arenaBytes: number };
+  readonly transfer: {
+    readonly frameBytes: number;
+    readonly creditWindowBytes: number;
+    /** Per second. */
+    readonly syncRate: number;
+    readonly zstdWorkers: number;
+  };
+  readonly downtimeTargetMs: number;
+  readonly handshakeTimeoutMs: number;
+}
+
+/** Faults that tests ask for by name. */
+export const FAULT_NAMES = ["corrupt-page"] as const;
+export type FaultName = (typeof FAULT_NAMES)[number];
+
+export interface DestinationConfig extends CommonConfig {
+  readonly receiveWindowBytes: number;
+  readonly qemuStartTimeoutMs: number;
+  readonly followUpMs: number;
+  readonly memoryReserveBytes: number;
+  readonly faults: readonly FaultName[];
+}
+
+const SOURCE_SUMMARY = "Ferry's source agent: sends the guests of this host elsewhere.";
+const DESTINATION_SUMMARY = "Ferry's destination agent: receives guests on this host.";
+
+/** @returns what --help or --version asks to be printed; undefined when neither was given */
+export function askedFor(role: "source" | "destination", argv: readonly string[]): string | undefined {
+  if (argv.includes("--version")) return `ferry-${role} ${packageVersion()}\n`;
+  if (!argv.includes("--help")) return undefined;
+  return role === "source"
+    ? helpText("ferry-source", SOURCE_SUMMARY, sourceSchema())
+    : helpText("ferry-destination", DESTINATION_SUMMARY, destinationSchema());
+}
+
+/** @param argv without node and the program; @throws MigrationFault configuration */
+export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv): SourceConfig {
+  const schema = sourceSchema();
+  const config = convict(schema, { env: {}, args: [] });
+  fill(config, schema, argv, env);
+  const given = config.getProperties();
+  const { memory, transfer } = given;
+  return Object.freeze({
+    ...common(given),
+    memory: Object.freeze({
+      baseCacheBytes: parseByteSize(memory.baseCache),
+      arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20),
+    }),
+    transfer: Object.freeze({
+      frameBytes: between("transfer.frameBytes", parseByteSize(transfer.frameBytes), 16 << 10, 4 << 20),
+      creditWindowBytes: atLeast("transfer.creditWindow", parseByteSize(transfer.creditWindow), 64 << 10),
+      syncRate: between("transfer.syncRate", transfer.syncRate, 1, 1000),
+      zstdWorkers: between("transfer.zstdWorkers", transfer.zstdWorkers, 0, 64),
+    }),
+    downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1),
+    handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1),
+  });
+}
+
+/** @param argv without node and the program; @throws MigrationFault configuration */
+export function loadDestinationConfig(argv: readonly string[], env: NodeJS.ProcessEnv): DestinationConfig {
+  const schema = destinationSchema();
+  const config = convict(schema, { env: {}, args: [] });
+  fill(config, schema, argv, env);
+  const given = config.getProperties();
+  return Object.freeze({
+    ...common(given),
+    receiveWindowBytes: between("receiveWindow", parseByteSize(given.receiveWindow), 64 << 10, 2 ** 31 - 1),
+    qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1),
+    followUpMs: atLeast("followUp", parseDuration(given.followUp), 1),
+    memoryReserveBytes: parseByteSize(given.memory.reserve),
+    faults: Object.freeze(given.faults.map(faultName)),
+  });
+}
+
+/** What convict's configurations have in common, whatever their keys. */
+interface Fillable {
+  load(given: object): unknown;
+  set(path: string, value: string): unknown;
+  validate(options: { allowed: "strict" }): unknown;
+}
+
+/** Stages one and two: what was given over the defaults, each value in its own form. */
+function fill(config: Fillable, schema: SchemaTree, argv: readonly string[], env: NodeJS.ProcessEnv): void {
+  const keys = listKeys(schema);
+  const flags = fromArguments(keys, argv);
+  const environment = fromEnvironment(keys, env);
+  const file = flags.file ?? env.FERRY_CONFIG;
+  if (file !== undefined) config.load(readFile(file, schema));
+  for (const [path, value] of [...environment, ...flags.values]) config.set(path, value);
+  try {
+    config.validate({ allowed: "strict" });
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new MigrationFault("configuration", `The configuration is not valid: ${reason}`, { advice: "See --help" });
+  }
+}
+
+function readFile(file: string, schema: SchemaTree): object {
+  let given: unknown;
+  try {
+    given = JSON.parse(readFileSync(file, "utf8"));
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new MigrationFault("configuration", `Cannot read the configuration ${file}: ${reason}`, { cause: thrown });
+  }
+  return checkFileKeys(given, schema, file);
+}
+
+interface GivenCommon {
+  listen: string[];
+  advertise: string;
+  guests: { directory: string };
+  runtimeDirectory: string;
+  stateDirectory: string;
+  log: { level: string };
+  tls: { insecure: boolean };
+  qmp: { timeout: string };
+  shutdown: { grace: string };
+}
+
+function common(given: GivenCommon): CommonConfig {
+  const advertise = given.advertise === "" ? (given.listen[0] ?? "") : given.advertise;
+  checkAddresses(given.listen, advertise, given.tls.insecure);
+  return {
+    listen: Object.freeze([...given.listen]),
+    advertise,
+    guestsDirectory: resolve(given.guests.directory),
+    runtimeDirectory: writableDirectory("runtimeDirectory", given.runtimeDirectory),
+    stateDirectory: writableDirectory("stateDirectory", given.stateDirectory),
+    logLevel: LOG_LEVELS.find((level) => level === given.log.level) ?? "info",
+    tlsInsecure: given.tls.insecure,
+    qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
+    shutdownGraceMs: parseDuration(given.shutdown.grace),
+  };
+}
+
+function checkAddresses(listen: readonly string[], advertise: string, insecure: boolean): void {
+  if (listen.length === 0) throw invalid("listen", "is empty", `Name at least one address, as "127.0.0.1:7411"`);
+  for (const [key, text] of [...listen.map((one) => ["listen", one] as const), ["advertise", advertise] as const]) {
+    const address = parseAddress(text);
+    if (!isLoopback(address) && !insecure)
+      throw invalid(
+        key,
+        `has ${text}, which is not a loopback address, and there is no TLS`,
+        "Set tls.insecure if everybody on that network may read and take the guests, or listen on loopback and tunnel",
+      );
+  }
+  if (isWildcard(parseAddress(advertise)))
+    throw invalid("advertise", `would be ${advertise}, which nobody can dial`, "Set it to this host's address");
+}
+
+/** Made when it is missing; for the agent's user only, since whoever reaches a QMP socket owns the guest. */
+function writableDirectory(key: string, path: string): string {
+  const directory = resolve(path);
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    accessSync(directory, constants.R_OK | constants.W_OK | constants.X_OK);
+    if (!statSync(directory).isDirectory()) throw invalid(key, `${directory} is not a directory`, `Set ${key}`);
+  } catch (thrown) {
+    if (thrown instanceof MigrationFault) throw thrown;
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw invalid(key, `cannot be used: ${reason}`, `Make ${directory} for the agent's user, or set ${key}`);
+  }
+  return directory;
+}
+
+function faultName(text: string): FaultName {
+  const known = FAULT_NAMES.find((name) => name === text);
+  if (known === undefined)
+    throw invalid("faults", `has ${JSON.stringify(text)}`, `The faults for tests are ${FAULT_NAMES.join(", ")}`);
+  return known;
+}
+
+const atLeast = (key: string, value: number, least: number): number => between(key, value, least, Number.MAX_VALUE);
+
+function between(key: string, value: number, least: number, most: number): number {
+  if (value >= least && value <= most) return value;
+  const range = most === Number.MAX_VALUE ? `${least} or more` : `from ${least} to ${most}`;
+  throw invalid(key, `is ${value}`, `It must be ${range}, in its smallest unit`);
+}
+
+const invalid = (key: string, what: string, advice: string): MigrationFault =>
+  new MigrationFault("configuration", `${key} ${what}`, { advice });

@@ -1,0 +1,33 @@
+import t from "tap";
+import { isLoopback, isWildcard, parseAddress } from "../../shared/address.ts";
+
+t.test("addresses are host and port, IPv6 in brackets, or a socket's path", async (t) => {
+  t.same(parseAddress("host-1.example:7411"), { kind: "tcp", host: "host-1.example", port: 7411 });
+  t.same(parseAddress("[fe80::1]:1"), { kind: "tcp", host: "fe80::1", port: 1 });
+  t.same(parseAddress("unix:/run/ferry/a.sock"), { kind: "unix", path: "/run/ferry/a.sock" });
+  for (const text of [
+    "",
+    "host",
+    ":7411",
+    "host:",
+    "host:99999",
+    "::1:7411",
+    "unix:",
+    "unix:relative",
+    "a b:1",
+    "http://a:1",
+  ])
+    t.throws(() => parseAddress(text), { code: "invalid-argument" }, text);
+});
+
+t.test("loopback is what stays on the host", async (t) => {
+  for (const text of ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:/x"])
+    t.ok(isLoopback(parseAddress(text)), text);
+  for (const text of ["10.0.0.1:1", "0.0.0.0:1", "[::]:1", "127.example.org:1", "localhost.example:1"])
+    t.notOk(isLoopback(parseAddress(text)), text);
+});
+
+t.test("a wildcard is every address", async (t) => {
+  for (const text of ["0.0.0.0:1", "[::]:1"]) t.ok(isWildcard(parseAddress(text)), text);
+  for (const text of ["127.0.0.1:1", "[::1]:1", "unix:/x"]) t.notOk(isWildcard(parseAddress(text)), text);
+});
