@@ -1,8 +1,8 @@
 /** zstd at the destination: one frame of the peer's into room of a known size. */
-import { DCtx } from "zstd-napi/binding.js";
+import zstd from "zstd-napi/binding.js";
 import { MigrationFault } from "../fault.ts";
 
-const context = new DCtx();
+const context = new zstd.DCtx();
 
 /**
  * Never writes beyond `destination`, whatever the peer claims.

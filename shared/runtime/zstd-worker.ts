@@ -1,6 +1,7 @@
 /** One thread of zstd-pool.ts: takes the number of a job, compresses in the shared memory, answers with the number. */
 import { parentPort, workerData } from "node:worker_threads";
-import { CCtx } from "zstd-napi/binding.js";
+import type { CCtx } from "zstd-napi/binding.js";
+import zstd from "zstd-napi/binding.js";
 import { JobTable, TOO_LONG, type WorkerData } from "./zstd-jobs.ts";
 
 function compress(context: CCtx, memory: SharedArrayBuffer, table: JobTable, job: number): number {
@@ -16,7 +17,7 @@ function compress(context: CCtx, memory: SharedArrayBuffer, table: JobTable, job
 }
 
 function main(port: NonNullable<typeof parentPort>, data: WorkerData): void {
-  const context = new CCtx();
+  const context = new zstd.CCtx();
   const table = new JobTable(data.table);
   port.on("message", (job: number) => {
     table.setResult(job, compress(context, data.memory, table, job));
