@@ -69,3 +69,54 @@ export function destinationMayRun(
       return false;
   }
 }
+
+/** A record as it was written, or undefined when the value is none: what it says is then never acted upon. */
+export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
+  const given = fields(value);
+  const guest = text(given.guest);
+  const destination = text(given.destination);
+  const startedAtMs = given.startedAtMs;
+  if (guest === undefined || destination === undefined || typeof startedAtMs !== "number") return undefined;
+  const common = { guest, destination, startedAtMs };
+  switch (given.kind) {
+    case "plan":
+    case "released":
+    case "kept":
+      return { kind: given.kind, ...common };
+    case "granted": {
+      const grant = decodeGrant(given.grant);
+      return grant === undefined ? undefined : { kind: "granted", ...common, grant };
+    }
+    default:
+      return undefined;
+  }
+}
+
+export function decodeDestinationRecord(value: unknown): DestinationRecord | undefined {
+  const given = fields(value);
+  const guest = text(given.guest);
+  const qemuPid = given.qemuPid;
+  if (guest === undefined || typeof qemuPid !== "number") return undefined;
+  const grant = decodeGrant(given.grant);
+  switch (given.kind) {
+    case "waiting":
+      return { kind: "waiting", guest, qemuPid };
+    case "running":
+    case "refused":
+      return grant === undefined ? undefined : { kind: given.kind, guest, qemuPid, grant };
+    default:
+      return undefined;
+  }
+}
+
+function decodeGrant(value: unknown): OwnershipGrant | undefined {
+  const given = fields(value);
+  const token = text(given.token);
+  if (token === undefined || typeof given.epoch !== "number") return undefined;
+  return { token, epoch: given.epoch };
+}
+
+const fields = (value: unknown): Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null ? Object.fromEntries(Object.entries(value)) : {};
+
+const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined);

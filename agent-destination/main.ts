@@ -1,0 +1,33 @@
+#!/usr/bin/env node
+/** The program ferry-destination: configuration to parts to service; no logic. */
+import { serveDestination } from "../shared/link/grpc-server.ts";
+import { decodeDestinationRecord } from "../shared/protocol/ownership.ts";
+import { systemClock } from "../shared/runtime/clock.ts";
+import { askedFor, loadDestinationConfig } from "../shared/runtime/config.ts";
+import { Journal } from "../shared/runtime/journal.ts";
+import { loadKernels } from "../shared/runtime/load-kernels.ts";
+import { createLogger } from "../shared/runtime/log.ts";
+import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
+import { DestinationAgent } from "./destination-agent.ts";
+
+async function start(): Promise<RunningAgent> {
+  const config = loadDestinationConfig(process.argv.slice(2), process.env);
+  const log = createLogger("ferry-destination", config.logLevel);
+  if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
+  const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
+  const limits = { receiveWindowBytes: config.receiveWindowBytes, messageBytes: 8 << 20 };
+  const agent = new DestinationAgent({ config, clock: systemClock, log, journal, limits, createKernels: loadKernels });
+  const listener = await serveDestination(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
+  return {
+    log,
+    status: `Listening at ${listener.address}`,
+    graceMs: config.shutdownGraceMs,
+    stop: async () => {
+      await agent.stop();
+      await listener.close(1000);
+    },
+  };
+}
+
+const argv = process.argv.slice(2);
+await runAgent(askedFor("destination", argv), start);

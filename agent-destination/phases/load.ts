@@ -1,0 +1,70 @@
+import { join } from "node:path";
+import { MigrationFault } from "../../shared/fault.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
+import { digestStretch } from "../../shared/runtime/memory-digests.ts";
+import type { DestinationContext } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
+import type { GuestProcess } from "../guest-process.ts";
+import type { Receiver } from "../receiver.ts";
+
+const LOADS_WITHIN_MS = 60_000;
+const SAVES_WITHIN_MS = 60_000;
+
+/** QEMU takes the device state and is paused, with the whole guest. */
+export async function load(state: State<"loading">, cx: DestinationContext): Promise<State<"loaded">> {
+  const { guest, receiver } = state;
+  const completed = waitLoaded(guest, receiver);
+  await orAborted(receiver.replay.drained(), receiver.signal);
+  await completed;
+  const loadedAtUs = cx.clock.nowUs();
+  const { status } = await guest.qmp.execute("query-status");
+  if (status !== "paused")
+    throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
+  receiver.onVerify = ({ start, byteLength }) => answerVerify(guest, receiver, cx, start, byteLength);
+  receiver.channel.send({
+    kind: "loaded",
+    lastSequence: receiver.replay.sequence,
+    lastByteAtUs: receiver.replay.lastByteAtUs,
+    loadedAtUs,
+  });
+  return { kind: "loaded", guest, receiver };
+}
+
+/** The event may have come already: QEMU loads as fast as it is fed. */
+async function waitLoaded(guest: GuestProcess, receiver: Receiver): Promise<void> {
+  const options = { timeoutMs: LOADS_WITHIN_MS, signal: receiver.signal };
+  const event = guest.qmp.waitFor(
+    "MIGRATION",
+    (one) => one.data.status === "completed" || one.data.status === "failed",
+    options,
+  );
+  event.catch(() => undefined);
+  const { status } = await guest.qmp.execute("query-migrate");
+  if (status === "completed") return;
+  if (status === "failed" || (await event).data.status === "failed") {
+    const { "error-desc": description } = await guest.qmp.execute("query-migrate");
+    throw new MigrationFault(
+      "qemu-failed",
+      `The destination's QEMU could not load the guest: ${description ?? "see its log"}`,
+    );
+  }
+}
+
+function answerVerify(
+  guest: GuestProcess,
+  receiver: Receiver,
+  cx: DestinationContext,
+  start: number,
+  byteLength: number,
+): void {
+  const path = join(cx.config.runtimeDirectory, `${cx.offer.migrationId}.verify-destination`);
+  digestStretch(
+    (from, length, file) =>
+      guest.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: SAVES_WITHIN_MS }),
+    start,
+    byteLength,
+    path,
+  )
+    .then((digests) => receiver.channel.send({ kind: "pageDigests", start, byteLength, digests, last: false }))
+    .catch((thrown: unknown) => receiver.fail(MigrationFault.from(thrown)));
+}

@@ -1,0 +1,112 @@
+import { readFile } from "node:fs/promises";
+import { freemem } from "node:os";
+import { MigrationFault, type Refusal } from "../../shared/fault.ts";
+import { agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
+import { inspectDestination } from "../../shared/qemu/preflight.ts";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest-definition.ts";
+import type { DestinationContext } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
+import { GuestProcess } from "../guest-process.ts";
+
+const FRAME_BYTES_MAX = 1 << 20;
+const CREDIT_WINDOW_BYTES_MAX = 64 << 20;
+/** Does a guest answer here already? Its monitor may be held by another client, which is an answer too. */
+const ASK_MS = 1000;
+
+/** Looks at its own definition, host and a QEMU of its own, and answers with the contract or with every reason. */
+export async function negotiate(
+  _state: State<"negotiating">,
+  cx: DestinationContext,
+): Promise<State<"staging"> | State<"discarding">> {
+  const refusals: Refusal[] = [];
+  const definition = await ownDefinition(cx, refusals);
+  const freeMemoryBytes = await availableMemory();
+  const guest = definition === undefined ? undefined : await startGuest(cx, definition, freeMemoryBytes, refusals);
+  try {
+    const facts: DestinationFacts = {
+      protocolVersions: PROTOCOL_VERSIONS,
+      ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
+      ...(guest === undefined ? {} : { guest: await inspectDestination(guest.qmp) }),
+      freeMemoryBytes,
+      reserveBytes: cx.config.memoryReserveBytes,
+      codecs: ["xbzrle", "zstd"],
+      frameBytesMax: FRAME_BYTES_MAX,
+      creditWindowBytesMax: Math.max(CREDIT_WINDOW_BYTES_MAX, cx.limits.receiveWindowBytes),
+      followUpMs: cx.config.followUpMs,
+      refusals,
+    };
+    const agreement = agree(cx.offer, facts);
+    if (agreement.kind === "contract" && guest !== undefined && !cx.offer.dryRun) {
+      cx.answer.resolve(agreement);
+      return { kind: "staging", guest, contract: agreement.contract };
+    }
+    // the answer comes after the guest is gone, so that who asks again at once finds nothing in the way
+    await guest?.discard();
+    cx.answer.resolve(agreement);
+    const fault = new MigrationFault(
+      "refused",
+      cx.offer.dryRun ? "Only a check was asked for" : "The offer was refused",
+    );
+    return { kind: "discarding", fault, undo: {}, refusing: false };
+  } catch (thrown) {
+    await guest?.discard();
+    throw thrown;
+  }
+}
+
+async function ownDefinition(cx: DestinationContext, refusals: Refusal[]): Promise<GuestDefinition | undefined> {
+  try {
+    return await loadGuest(cx.offer.guest.name, cx.config);
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    refusals.push({ code: fault.code, message: `The destination: ${fault.message}` });
+    return undefined;
+  }
+}
+
+async function startGuest(
+  cx: DestinationContext,
+  definition: GuestDefinition,
+  freeMemoryBytes: number,
+  refusals: Refusal[],
+): Promise<GuestProcess | undefined> {
+  if (await answers(definition)) {
+    refusals.push({
+      code: "guest-exists",
+      message: `${definition.name} has a QEMU at the destination already, which answers at ${definition.qmp}`,
+    });
+    return undefined;
+  }
+  const needed = cx.offer.guest.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
+  // agree() says so; starting it would only make the shortage worse
+  if (freeMemoryBytes - cx.config.memoryReserveBytes < needed) return undefined;
+  try {
+    const { runtimeDirectory, qemuStartTimeoutMs } = cx.config;
+    return await GuestProcess.start(definition, {
+      runtimeDirectory,
+      timeoutMs: qemuStartTimeoutMs,
+      signal: cx.stopping,
+    });
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    refusals.push({ code: fault.code, message: fault.message });
+    return undefined;
+  }
+}
+
+async function answers(definition: GuestDefinition): Promise<boolean> {
+  try {
+    (await QmpClient.connect(definition.qmp, { timeoutMs: ASK_MS })).close();
+    return true;
+  } catch (thrown) {
+    return MigrationFault.from(thrown).code !== "qmp-unreachable";
+  }
+}
+
+/** What Linux would give without swapping, bytes. */
+async function availableMemory(): Promise<number> {
+  const text = await readFile("/proc/meminfo", "utf8").catch(() => "");
+  const kibibytes = /^MemAvailable:\s+(\d+) kB$/m.exec(text)?.[1];
+  return kibibytes === undefined ? freemem() : Number(kibibytes) * 1024;
+}

@@ -1,0 +1,52 @@
+import { connect, type Socket } from "node:net";
+import { join } from "node:path";
+import { MigrationFault } from "../../shared/fault.ts";
+import { dialSource } from "../../shared/link/grpc-link.ts";
+import type { DestinationContext } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
+import type { GuestProcess } from "../guest-process.ts";
+import { Receiver } from "../receiver.ts";
+import { Replay } from "../replay.ts";
+
+/** QEMU listens for its stream, and the source is dialled: pages are pulled. */
+export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
+  const { guest, contract } = state;
+  await cx.journal.write(cx.offer.migrationId, { kind: "waiting", guest: cx.offer.guest.name, qemuPid: guest.pid });
+  const socket = await openStream(guest, cx);
+  const channel = dialSource(cx.offer.sourceAddress, cx.limits);
+  channel.send({ kind: "hello", migrationId: cx.offer.migrationId, token: cx.offer.token });
+  const receiver = new Receiver({
+    channel,
+    socket,
+    clock: cx.clock,
+    stopping: cx.stopping,
+    makeReplay: (onFault) =>
+      new Replay({
+        createKernels: cx.createKernels,
+        contract,
+        channel,
+        socket,
+        clock: cx.clock,
+        onFault,
+        corruptPage: cx.config.faults.includes("corrupt-page"),
+      }),
+  });
+  void guest.qmp.closed.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
+  return { kind: "receiving", guest, receiver };
+}
+
+async function openStream(guest: GuestProcess, cx: DestinationContext): Promise<Socket> {
+  const path = join(cx.config.runtimeDirectory, `${cx.offer.migrationId}.incoming`);
+  await guest.qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
+  await guest.qmp.execute("migrate-incoming", { uri: `unix:${path}` });
+  return await new Promise((resolve, reject) => {
+    const socket = connect(path, () => resolve(socket));
+    socket.once("error", (error) =>
+      reject(
+        new MigrationFault("qemu-failed", `Cannot reach the destination's QEMU at ${path}: ${error.message}`, {
+          cause: error,
+        }),
+      ),
+    );
+  });
+}

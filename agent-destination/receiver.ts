@@ -1,0 +1,113 @@
+/** The destination's end of the transfer stream: answers what can be answered at once, and hands frames to the replay. */
+import type { Socket } from "node:net";
+import { MigrationFault } from "../shared/fault.ts";
+import type { DestinationChannel } from "../shared/link/link.ts";
+import type { SourceMessage } from "../shared/protocol/messages.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import type { Replay } from "./replay.ts";
+
+type Message<K extends SourceMessage["kind"]> = Extract<SourceMessage, { kind: K }>;
+
+export interface ReceiverParts {
+  readonly channel: DestinationChannel;
+  readonly socket: Socket;
+  readonly makeReplay: (onFault: (fault: MigrationFault) => void) => Replay;
+  readonly clock: Clock;
+  readonly stopping: AbortSignal;
+}
+
+export class Receiver {
+  readonly channel: DestinationChannel;
+  readonly replay: Replay;
+  readonly ended: Deferred<Message<"endOfStream">> = deferred();
+  readonly grant: Deferred<Message<"grant">> = deferred();
+  /** Set while the guest is loaded: answers the source's requests for digests. */
+  onVerify: ((request: Message<"verifyRequest">) => void) | undefined;
+  private readonly abort = new AbortController();
+  private readonly socket: Socket;
+  private readonly clock: Clock;
+  private probeBytes = 0;
+  private over = false;
+
+  constructor(parts: ReceiverParts) {
+    const { channel, socket, stopping } = parts;
+    this.channel = channel;
+    this.socket = socket;
+    this.clock = parts.clock;
+    this.replay = parts.makeReplay((fault) => this.fail(fault));
+    stopping.addEventListener("abort", () => this.fail(MigrationFault.from(stopping.reason)), { once: true });
+    socket.on("error", (error) =>
+      this.fail(
+        new MigrationFault("qemu-failed", `The destination's QEMU does not take the stream: ${error.message}`, {
+          cause: error,
+        }),
+      ),
+    );
+    void channel.closed.then((fault) =>
+      this.fail(fault ?? new MigrationFault("peer-lost", "The source ended the transfer stream", { role: "source" })),
+    );
+    channel.receive((message) => this.take(message));
+  }
+
+  /** Aborted with the first fault. */
+  get signal(): AbortSignal {
+    return this.abort.signal;
+  }
+
+  fail(fault: MigrationFault): void {
+    if (!this.over) this.abort.abort(fault);
+  }
+
+  /** From now on the end of the channel is no fault. */
+  close(fault?: MigrationFault): void {
+    this.over = true;
+    if (fault !== undefined) this.say(fault, new Uint8Array());
+    this.socket.destroy();
+    this.channel.close();
+  }
+
+  say(fault: MigrationFault, refusedToken: Uint8Array): void {
+    this.channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken });
+  }
+
+  private take(message: SourceMessage): void {
+    switch (message.kind) {
+      case "frame":
+        this.replay.take(message);
+        return;
+      case "probe":
+        this.probeBytes += message.padding.length;
+        this.channel.send({ kind: "ack", sequence: message.sequence, appliedBytes: this.probeBytes });
+        return;
+      case "clockPing":
+        this.channel.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: this.clock.nowUs() });
+        return;
+      case "layout":
+        this.replay.layout(message.blocks, message.ramSectionId);
+        return;
+      case "endOfStream":
+        if (message.lastSequence !== this.replay.sequence)
+          throw new MigrationFault(
+            "peer-invalid",
+            `The source ended after frame ${message.lastSequence}; ${this.replay.sequence} came`,
+            { role: "source" },
+          );
+        this.ended.resolve(message);
+        return;
+      case "verifyRequest":
+        if (this.onVerify === undefined)
+          throw new MigrationFault("peer-invalid", "The source asks for digests of a guest that is not loaded", {
+            role: "source",
+          });
+        this.onVerify(message);
+        return;
+      case "grant":
+        this.grant.resolve(message);
+        return;
+      case "failure":
+        this.fail(new MigrationFault("peer-failed", `The source gave up: ${message.message}`, { role: "source" }));
+        return;
+    }
+  }
+}

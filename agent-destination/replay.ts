@@ -1,0 +1,245 @@
+/**
+ * Frames into QEMU's stream: decompressed, checked, and written as RAM sections or verbatim, in strict sequence.
+ * Deltas are passed on as XBZRLE records, which QEMU decodes in place; no page is kept here.
+ *
+ *     frame ──> one frame buffer ──records──> output buffers ──> QEMU's socket ──> ack
+ *
+ * Bounded by its buffers: when QEMU does not take more, reading from the channel stops.
+ */
+import type { Socket } from "node:net";
+import { frameBufferBytes, PageFrameReader, type RecordSink } from "../shared/codec/page-frame.ts";
+import { decompressInto } from "../shared/codec/zstd.ts";
+import { MigrationFault } from "../shared/fault.ts";
+import type { DestinationChannel } from "../shared/link/link.ts";
+import { MemoryLayout } from "../shared/page/geometry.ts";
+import { KERNEL_RESERVED_BYTES } from "../shared/page/kernel-memory.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
+import { describeBlocks } from "../shared/protocol/handshake.ts";
+import type { Contract, Frame, RamBlock } from "../shared/protocol/messages.ts";
+import { StreamWriter } from "../shared/qemu/stream-writer.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import { address, PAGE_SIZE } from "../shared/units.ts";
+
+const OUTPUT_BYTES = 512 * 1024;
+const OUTPUTS = 4;
+/** Header, block name, page; and a section's start or end. */
+const RECORD_BYTES_MAX = 8 + 256 + PAGE_SIZE + 64;
+
+export interface ReplayParts {
+  readonly createKernels: (byteLength: number) => PageKernels;
+  readonly contract: Contract;
+  readonly channel: DestinationChannel;
+  readonly socket: Socket;
+  readonly clock: Clock;
+  readonly onFault: (fault: MigrationFault) => void;
+  /** Test fault: one byte of the first full page is changed after all checks. */
+  readonly corruptPage: boolean;
+}
+
+export class Replay implements RecordSink {
+  sequence = 0;
+  lastByteAtUs = 0;
+  private readonly parts: ReplayParts;
+  private readonly kernels: PageKernels;
+  private readonly memory: Uint8Array;
+  private readonly writer: StreamWriter;
+  private readonly frameAt: number;
+  private readonly frameBytesMax: number;
+  private readonly checksumAt: number;
+  private readonly freeOutputs: number[] = [];
+  private readonly queue: Frame[] = [];
+  private reader: PageFrameReader | undefined;
+  private ramSectionId = 0;
+  private output = -1;
+  private current: Frame | undefined;
+  private verbatimLeft = 0;
+  private appliedBytes = 0;
+  private paused = false;
+  private corrupt: boolean;
+  private idleWaiters: (() => void)[] = [];
+  private writesPending = 0;
+
+  constructor(parts: ReplayParts) {
+    this.parts = parts;
+    this.corrupt = parts.corruptPage;
+    this.frameBytesMax = frameBufferBytes(parts.contract.frameBytes);
+    this.checksumAt = KERNEL_RESERVED_BYTES;
+    this.frameAt = KERNEL_RESERVED_BYTES + 64;
+    const outputsAt = Math.ceil((this.frameAt + this.frameBytesMax) / PAGE_SIZE) * PAGE_SIZE;
+    this.kernels = parts.createKernels(outputsAt + OUTPUTS * OUTPUT_BYTES);
+    this.memory = this.kernels.memory;
+    this.writer = new StreamWriter(this.memory);
+    for (let i = 0; i < OUTPUTS; i++) this.freeOutputs.push(outputsAt + i * OUTPUT_BYTES);
+  }
+
+  /** The stream's blocks, which must be those of the waiting QEMU. @throws MigrationFault `peer-invalid` */
+  layout(blocks: readonly RamBlock[], ramSectionId: number): void {
+    if (this.reader !== undefined) throw invalid("a second layout");
+    const differing = describeBlocks(blocks, this.parts.contract.ramBlocks);
+    if (differing !== "") throw invalid(`a layout that is not the one agreed on: ${differing}`);
+    const layout = new MemoryLayout(blocks);
+    this.reader = new PageFrameReader(this.kernels, layout.pageCount, this.parts.contract.codecs.includes("xbzrle"));
+    this.writer.layout(blocks);
+    this.ramSectionId = ramSectionId;
+  }
+
+  /** Takes the next frame. @throws MigrationFault `peer-invalid`, `checksum-mismatch` */
+  take(frame: Frame): void {
+    if (frame.sequence !== this.sequence + 1) throw invalid(`frame ${frame.sequence} after ${this.sequence}`);
+    this.sequence = frame.sequence;
+    this.queue.push(frame);
+    this.run();
+  }
+
+  /** Resolves when every frame taken so far was written to QEMU's socket. */
+  drained(): Promise<void> {
+    if (this.isIdle) return Promise.resolve();
+    return new Promise((resolve) => this.idleWaiters.push(resolve));
+  }
+
+  // ── RecordSink ──
+
+  get hasRoom(): boolean {
+    return this.writer.room(RECORD_BYTES_MAX) || this.nextOutput();
+  }
+
+  zeroPage(page: number): void {
+    this.writer.zeroPage(page);
+  }
+
+  page(page: number, at: number): void {
+    this.writer.page(page, at);
+    if (!this.corrupt) return;
+    this.corrupt = false;
+    this.memory[this.writer.position - 1]! ^= 1;
+  }
+
+  delta(page: number, at: number, length: number): void {
+    this.writer.delta(page, at, length);
+  }
+
+  // ──
+
+  private get isIdle(): boolean {
+    return this.queue.length === 0 && this.current === undefined && this.writesPending === 0;
+  }
+
+  private run(): void {
+    while (true) {
+      if (this.current === undefined) {
+        const frame = this.queue.shift();
+        if (frame === undefined) break;
+        this.open(frame);
+      }
+      if (!this.advance()) {
+        if (!this.paused) this.parts.channel.pause();
+        this.paused = true;
+        return;
+      }
+    }
+    if (!this.paused) return;
+    this.paused = false;
+    this.parts.channel.resume();
+  }
+
+  /** Decompresses and checks a frame, and begins it. */
+  private open(frame: Frame): void {
+    const { rawLength, body } = frame;
+    if (rawLength > this.frameBytesMax)
+      throw invalid(`a frame of ${rawLength} bytes; agreed on ${this.parts.contract.frameBytes}`);
+    if (frame.codec === "zstd") {
+      if (!this.parts.contract.codecs.includes("zstd")) throw invalid("a compressed frame, which was not negotiated");
+      const length = decompressInto(this.memory.subarray(this.frameAt, this.frameAt + rawLength), body);
+      if (length !== rawLength) throw invalid(`a frame that decompresses to ${length} bytes, not ${rawLength}`);
+    } else {
+      if (body.length !== rawLength) throw invalid(`a frame of ${body.length} bytes that says ${rawLength}`);
+      this.memory.set(body, this.frameAt);
+    }
+    this.kernels.checksum(address(this.frameAt), rawLength, address(this.checksumAt));
+    if (Buffer.compare(this.memory.subarray(this.checksumAt, this.checksumAt + 8), frame.checksum) !== 0)
+      throw new MigrationFault(
+        "checksum-mismatch",
+        `The checksum of frame ${frame.sequence} is wrong: it was damaged on the way`,
+      );
+    this.current = frame;
+    if (frame.frameKind === "verbatim") {
+      this.verbatimLeft = rawLength;
+      return;
+    }
+    if (this.reader === undefined) throw invalid("pages before the layout");
+    this.reader.open(address(this.frameAt), rawLength);
+    this.started = false;
+  }
+
+  /** Was the RAM section of the current frame begun? */
+  private started = false;
+
+  /** Writes what there is room for. @returns is the current frame finished? */
+  private advance(): boolean {
+    const frame = this.current!;
+    if (frame.frameKind === "verbatim") {
+      if (!this.copyVerbatim(frame.rawLength)) return false;
+    } else {
+      if (!this.started) {
+        if (!this.hasRoom) return false;
+        this.writer.partStart(this.ramSectionId);
+        this.started = true;
+      }
+      if (!this.reader!.drain(this) || !this.hasRoom) return false;
+      this.writer.partEnd(this.ramSectionId);
+    }
+    this.current = undefined;
+    this.appliedBytes += frame.body.length;
+    this.flush({ sequence: frame.sequence, appliedBytes: this.appliedBytes });
+    return true;
+  }
+
+  private copyVerbatim(rawLength: number): boolean {
+    while (this.verbatimLeft > 0) {
+      if (!this.hasRoom) return false;
+      const length = Math.min(this.verbatimLeft, RECORD_BYTES_MAX);
+      this.writer.verbatim(this.frameAt + rawLength - this.verbatimLeft, length);
+      this.verbatimLeft -= length;
+    }
+    return true;
+  }
+
+  /** Makes an output buffer current; false when QEMU has not taken any back. */
+  private nextOutput(): boolean {
+    if (this.output >= 0) this.flush(undefined);
+    const output = this.freeOutputs.pop();
+    if (output === undefined) return false;
+    this.output = output;
+    this.writer.begin(output, output + OUTPUT_BYTES);
+    return true;
+  }
+
+  /** Gives the current output buffer to QEMU, and acknowledges once it was taken. */
+  private flush(ack: { sequence: number; appliedBytes: number } | undefined): void {
+    const output = this.output;
+    if (output < 0) return;
+    this.output = -1;
+    this.writesPending++;
+    const view = Buffer.from(this.memory.buffer, this.memory.byteOffset + output, this.writer.position - output);
+    this.parts.socket.write(view, (error) => {
+      this.writesPending--;
+      if (error) return; // the socket's own error event tells why
+      this.lastByteAtUs = this.parts.clock.nowUs();
+      this.freeOutputs.push(output);
+      if (ack !== undefined) this.parts.channel.send({ kind: "ack", ...ack });
+      this.continue();
+    });
+  }
+
+  private continue(): void {
+    try {
+      this.run();
+    } catch (thrown) {
+      this.parts.onFault(MigrationFault.from(thrown));
+    }
+    if (this.isIdle) for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+}
+
+const invalid = (what: string): MigrationFault =>
+  new MigrationFault("peer-invalid", `The source sent ${what}`, { role: "source" });

@@ -1,0 +1,256 @@
+/**
+ * The feed of dirty pages, from QEMU's stream to frames, and the watch over it: capture into the scheduler, pacing of
+ * QEMU's bitmap syncs, and the observations from which the policy decides when to switch.
+ *
+ * Pacing: QEMU syncs its bitmap at most once for each RAM section that it writes, and blocks when nobody reads. So
+ * whoever takes n sections a second lets it sync n times a second, whatever its limits say (facts: 28 000 otherwise).
+ */
+import { MigrationFault } from "../shared/fault.ts";
+import { MemoryLayout } from "../shared/page/geometry.ts";
+import type { RamBlock } from "../shared/protocol/messages.ts";
+import type { RamSetup, StreamSink } from "../shared/qemu/stream-reader.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import { address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
+import type { FrameSender } from "./frame-sender.ts";
+import type { LinkMeter } from "./link-meter.ts";
+import type { Decision, Observation, SwitchPolicy } from "./switch-policy.ts";
+import type { TransferScheduler } from "./transfer-scheduler.ts";
+
+export interface EngineParts {
+  readonly scheduler: TransferScheduler;
+  readonly sender: FrameSender;
+  readonly meter: LinkMeter;
+  readonly policy: SwitchPolicy;
+  readonly clock: Clock;
+  /** As QMP named them; the stream must list the same. */
+  readonly expectedBlocks: readonly RamBlock[];
+  /** Sections a second once the first pass is done. */
+  readonly syncRate: number;
+  /** Most pages to hold, whatever the policy would like: a part of the arena. */
+  readonly holdPagesMax: number;
+  /** The agreed ratio of raw to encoded bytes, lately. */
+  readonly compressionRatio: () => number;
+  readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
+  readonly onDecision: (decision: Decision) => void;
+  readonly onStopped: () => void;
+  readonly onEnd: () => void;
+  /** Reading was held and may go on. */
+  readonly resumeIntake: () => void;
+}
+
+/** Heat halves this often. */
+const FADE_MS = 250;
+/** Capture and apply cost about as much as encoding: one measured part stands for the three. */
+const COST_OF_ENCODE = 2;
+const TICK_MS = 50;
+
+type Phase = "first-pass" | "paced" | "closing" | "final";
+
+export class CopyEngine implements StreamSink {
+  layoutSeen: MemoryLayout | undefined;
+  /** Pages that the section before found dirty. */
+  sweptPages = 0;
+  sections = 0;
+  lastPagesSentUs = 0;
+  estimatedDowntimeMs = 0;
+  private readonly parts: EngineParts;
+  private phase: Phase = "first-pass";
+  private sectionPages = 0;
+  private readonly startedMs: number;
+  private lastFadeMs: number;
+  private nextSectionMs = 0;
+  private timer: NodeJS.Timeout | undefined;
+  private readonly ticker: NodeJS.Timeout;
+  private decided = false;
+  /** Why reading stands still: no room in the arena, or the next section is not due yet. */
+  private heldFor: "nothing" | "room" | "pace" = "nothing";
+
+  constructor(parts: EngineParts, startedMs: number) {
+    this.parts = parts;
+    this.startedMs = startedMs;
+    this.lastFadeMs = startedMs;
+    this.ticker = setInterval(() => this.tick(), TICK_MS);
+  }
+
+  /** The switchover was acknowledged: QEMU's last pages come as fast as they can be read. */
+  beginFinal(): void {
+    this.phase = "final";
+    clearTimeout(this.timer);
+    this.resume();
+  }
+
+  /** Pages left the arena: capture goes on if it waited for that. */
+  roomMade(): void {
+    if (this.heldFor === "room") this.resume();
+  }
+
+  stop(): void {
+    clearInterval(this.ticker);
+    clearTimeout(this.timer);
+  }
+
+  get firstPassDone(): boolean {
+    return this.phase !== "first-pass";
+  }
+
+  get firstPassFraction(): number {
+    const { pageCount } = this.layoutSeen ?? { pageCount: 0 };
+    return pageCount === 0 ? 0 : this.parts.scheduler.heat.seenPages / pageCount;
+  }
+
+  observe(sectionEnd: boolean): Observation {
+    const { scheduler, sender, meter, compressionRatio } = this.parts;
+    const ratio = compressionRatio();
+    return {
+      elapsedMs: this.parts.clock.monotonicMs() - this.startedMs,
+      firstPassDone: this.firstPassDone,
+      sweptPages: this.sweptPages,
+      residualPages: scheduler.residualPages(),
+      residualBytes: scheduler.residualBytes() / ratio,
+      bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
+      inFlightBytes: sender.inFlightBytes,
+      bytesPerSecond: meter.bytesPerSecond,
+      roundTripMs: Number.isFinite(meter.roundTripMs) ? meter.roundTripMs : 0,
+      microsPerPage: COST_OF_ENCODE * sender.microsPerPage,
+      sectionEnd,
+    };
+  }
+
+  // ── StreamSink ──
+
+  prologue(start: number, end: number): void {
+    this.parts.sender.sendVerbatim(start, end, false);
+  }
+
+  layout(setup: RamSetup): void {
+    this.checkBlocks(setup);
+    this.layoutSeen = new MemoryLayout(setup.blocks);
+    this.parts.announceLayout(setup.blocks, setup.ramSectionId);
+  }
+
+  page(page: number, at: number): boolean {
+    const { scheduler, sender } = this.parts;
+    if (!scheduler.capture(pageIndex(page), address(at))) {
+      sender.pump();
+      if (!scheduler.capture(pageIndex(page), address(at))) return this.waitForRoom();
+    }
+    this.sectionPages++;
+    return true;
+  }
+
+  zeroPage(page: number): boolean {
+    const { scheduler, sender } = this.parts;
+    if (!scheduler.captureZero(pageIndex(page))) {
+      sender.pump();
+      if (!scheduler.captureZero(pageIndex(page))) return this.waitForRoom();
+    }
+    this.sectionPages++;
+    return true;
+  }
+
+  partEnd(): boolean {
+    this.sections++;
+    this.sweptPages = this.sectionPages;
+    this.sectionPages = 0;
+    if (this.phase === "first-pass" && this.firstPassFraction >= 1) this.phase = "paced";
+    this.parts.sender.pump();
+    if (this.phase === "final") return true;
+    this.consult(true);
+    return this.phase !== "paced" || this.maySectionGoOn();
+  }
+
+  stopped(): void {
+    this.parts.onStopped();
+  }
+
+  ramEnd(): void {
+    this.parts.sender.hurry();
+    void this.parts.sender.flushed().then(() => {
+      if (this.lastPagesSentUs === 0) this.lastPagesSentUs = this.parts.clock.nowUs();
+    });
+  }
+
+  device(start: number, end: number): void {
+    this.parts.sender.sendVerbatim(start, end, true);
+  }
+
+  end(): void {
+    void this.parts.sender.flushed().then(() => this.parts.onEnd());
+  }
+
+  // ──
+
+  private checkBlocks(setup: RamSetup): void {
+    for (const block of setup.blocks) {
+      const expected = this.parts.expectedBlocks.find((one) => one.name === block.name);
+      if (expected === undefined || expected.byteLength !== block.byteLength)
+        throw new MigrationFault(
+          "stream-unsupported",
+          `QEMU's stream has RAM block ${block.name} of ${block.byteLength} bytes, which its monitor did not name so`,
+        );
+    }
+  }
+
+  private consult(sectionEnd: boolean): void {
+    const { policy, onDecision, sender } = this.parts;
+    if (this.decided) return;
+    const seen = this.observe(sectionEnd);
+    this.estimatedDowntimeMs = policy.estimateMs(seen);
+    // held pages must never fill the arena: capture would wait for room that nobody makes
+    sender.holdPages = Math.min(policy.holdPages(seen), this.parts.holdPagesMax);
+    const decision = policy.decide(seen);
+    switch (decision.kind) {
+      case "continue":
+        return;
+      case "close":
+        this.phase = "closing";
+        return;
+      case "pace":
+        this.phase = "paced";
+        return;
+      case "switch":
+      case "cancel":
+        this.decided = true;
+        onDecision(decision);
+        return;
+    }
+  }
+
+  /** Takes one section each 1/syncRate seconds; holds reading until the next one is due. */
+  private maySectionGoOn(): boolean {
+    const now = this.parts.clock.monotonicMs();
+    this.nextSectionMs = Math.max(this.nextSectionMs, now) + 1000 / this.parts.syncRate;
+    const waitMs = this.nextSectionMs - now - 1000 / this.parts.syncRate;
+    if (waitMs <= 0) return true;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.resume(), waitMs);
+    this.heldFor = "pace";
+    return false;
+  }
+
+  private waitForRoom(): false {
+    this.heldFor = "room";
+    return false;
+  }
+
+  private resume(): void {
+    this.heldFor = "nothing";
+    this.parts.resumeIntake();
+  }
+
+  private tick(): void {
+    const now = this.parts.clock.monotonicMs();
+    while (now - this.lastFadeMs >= FADE_MS) {
+      this.lastFadeMs += FADE_MS;
+      this.parts.scheduler.fade();
+    }
+    // the deadline, and stop-and-copy, do not wait for a section to end
+    if (this.phase !== "final") this.consult(false);
+    this.parts.sender.pump();
+  }
+
+  /** Bytes of guest memory that were captured, with repeats. */
+  get capturedBytes(): number {
+    return this.parts.scheduler.pages.captured * PAGE_SIZE;
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * Everything that is alive between staging and the end of a migration: QEMU's monitor and stream, the engine, the
+ * channel, the compression workers. First fault wins: it aborts `signal`, and every wait of the phases sees it.
+ */
+import { join } from "node:path";
+import { CompressionChooser } from "../shared/codec/chooser.ts";
+import { MigrationFault } from "../shared/fault.ts";
+import type { SourceChannel } from "../shared/link/link.ts";
+import type { Contract } from "../shared/protocol/messages.ts";
+import type { GuestFacts } from "../shared/qemu/preflight.ts";
+import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
+import { PAGE_SIZE } from "../shared/units.ts";
+import { CopyEngine } from "./copy-engine.ts";
+import { FrameSender } from "./frame-sender.ts";
+import { Intake } from "./intake.ts";
+import { LinkMeter } from "./link-meter.ts";
+import { Pacer } from "./pacer.ts";
+import { PeerInbox } from "./peer-inbox.ts";
+import type { SourceContext } from "./source-context.ts";
+import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "./source-memory.ts";
+import { type Decision, SwitchPolicy } from "./switch-policy.ts";
+import { TransferScheduler } from "./transfer-scheduler.ts";
+
+/** Part of the arena that held pages may fill. */
+const HOLD_SHARE_OF_ARENA = 0.5;
+
+export interface FeedParts {
+  readonly cx: SourceContext;
+  readonly qmp: QmpClient;
+  readonly facts: GuestFacts;
+  readonly contract: Contract;
+  readonly channel: SourceChannel;
+}
+
+export class Feed {
+  readonly qmp: QmpClient;
+  readonly channel: SourceChannel;
+  readonly contract: Contract;
+  readonly meter = new LinkMeter();
+  readonly inbox: PeerInbox;
+  readonly decision: Deferred<Decision> = deferred();
+  /** QEMU's stream was read and sent to its end. */
+  readonly ended: Deferred<void> = deferred();
+  readonly scheduler: TransferScheduler;
+  readonly chooser: CompressionChooser;
+  readonly sender: FrameSender;
+  readonly engine: CopyEngine;
+  readonly intake: Intake;
+  readonly streamPath: string;
+  probeBytes = 0;
+  private readonly abort = new AbortController();
+  private readonly zstd: ZstdPool | undefined;
+  private closed = false;
+
+  constructor(parts: FeedParts) {
+    const { cx, qmp, facts, contract, channel } = parts;
+    this.qmp = qmp;
+    this.channel = channel;
+    this.contract = contract;
+    this.streamPath = join(cx.config.runtimeDirectory, `${cx.id}.stream`);
+    cx.cancelled.addEventListener("abort", () => this.fail(MigrationFault.from(cx.cancelled.reason)), { once: true });
+    void qmp.closed.then((fault) =>
+      this.fail(fault ?? new MigrationFault("qmp-disconnected", "QEMU's monitor is closed")),
+    );
+    this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
+
+    const options = schedulerOptions(parts);
+    const memory = createSourceMemory(options, cx.createKernels);
+    this.scheduler = new TransferScheduler(memory.kernels, memory.region, options);
+    const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
+    this.chooser = new CompressionChooser(compression, cx.config.transfer.zstdWorkers);
+    this.zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, cx.config.transfer.zstdWorkers);
+    this.sender = this.makeSender(parts, memory);
+    this.engine = this.makeEngine(parts);
+    this.intake = new Intake({
+      memory: memory.kernels.memory,
+      window: memory.window,
+      windowBytes: WINDOW_BYTES,
+      sink: this.engine,
+      onFault: (fault) => this.fail(fault),
+    });
+    void facts;
+  }
+
+  /** Aborted with the first fault. */
+  get signal(): AbortSignal {
+    return this.abort.signal;
+  }
+
+  fail(fault: MigrationFault): void {
+    if (!this.closed) this.abort.abort(fault);
+  }
+
+  /** Page acknowledgements go to the sender from now on. */
+  probed(bytes: number): void {
+    this.probeBytes = bytes;
+    this.inbox.onAck = ({ sequence, appliedBytes }) => this.sender.acknowledge(sequence, appliedBytes);
+  }
+
+  /** Ends capture and sending; the monitor and the channel stay. */
+  async stop(): Promise<void> {
+    this.closed = true;
+    this.engine.stop();
+    this.sender.stop();
+    await this.intake.close();
+    await this.zstd?.close();
+  }
+
+  private makeSender(parts: FeedParts, memory: SourceMemory): FrameSender {
+    const { cx, channel, contract } = parts;
+    return new FrameSender({
+      kernels: memory.kernels,
+      buffers: memory.buffers,
+      frameBytes: contract.frameBytes,
+      scheduler: this.scheduler,
+      channel,
+      compress: (from, length, to, limit, level) => this.compress(from, length, to, limit, level),
+      chooser: this.chooser,
+      meter: this.meter,
+      pacer: new Pacer(cx.call.options.bandwidthBytesPerSecond),
+      clock: cx.clock,
+      creditWindowBytes: contract.creditWindowBytes,
+      onRoom: () => this.engine.roomMade(),
+      onFault: (fault) => this.fail(fault),
+    });
+  }
+
+  private makeEngine(parts: FeedParts): CopyEngine {
+    const { cx, facts, channel } = parts;
+    const { options } = cx.call;
+    const strategy = options.strategy === "stop-and-copy" ? "stop-and-copy" : "precopy";
+    return new CopyEngine(
+      {
+        scheduler: this.scheduler,
+        sender: this.sender,
+        meter: this.meter,
+        policy: new SwitchPolicy({ ...options, strategy }),
+        clock: cx.clock,
+        expectedBlocks: facts.ramBlocks,
+        syncRate: cx.config.transfer.syncRate,
+        holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
+        compressionRatio: () => this.chooser.recentRatio,
+        announceLayout: (blocks, ramSectionId) => {
+          channel.send({ kind: "layout", blocks, ramSectionId });
+        },
+        onDecision: (decision) => this.decision.resolve(decision),
+        onStopped: () => undefined,
+        onEnd: () => this.ended.resolve(),
+        resumeIntake: () => this.intake.resume(),
+      },
+      cx.clock.monotonicMs(),
+    );
+  }
+
+  private compress(from: number, length: number, to: number, limit: number, level: number): Promise<number> {
+    if (this.zstd === undefined) throw new TypeError("compression is off");
+    return this.zstd.compress(from, length, to, limit, level);
+  }
+}
+
+function schedulerOptions({ cx, facts, contract }: FeedParts) {
+  return {
+    pageCount: facts.ramBlocks.reduce((sum, block) => sum + block.byteLength / PAGE_SIZE, 0),
+    delta: contract.codecs.includes("xbzrle"),
+    reorder: cx.call.options.reorder,
+    pendingSlots: Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE),
+    baseSlots: Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE),
+    frameBytes: contract.frameBytes,
+  };
+}

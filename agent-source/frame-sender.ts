@@ -1,0 +1,336 @@
+/**
+ * Turns what the scheduler has into frames on the channel, in strict sequence, as the link has room:
+ *
+ *     scheduler ──fill──> raw ──zstd worker──> encoded ──> channel ──> ack
+ *                 only while credit is left       in order of sequence
+ *
+ * Bounded by its frame buffers and by the bytes in flight; pump() is called whenever one of the two, the scheduler or
+ * the time may allow more. No page is touched here, only frames.
+ */
+import type { CompressionChooser } from "../shared/codec/chooser.ts";
+import { MigrationFault } from "../shared/fault.ts";
+import type { SourceChannel } from "../shared/link/link.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import type { LinkMeter } from "./link-meter.ts";
+import type { Pacer } from "./pacer.ts";
+import type { FrameBuffer } from "./source-memory.ts";
+import type { TransferScheduler } from "./transfer-scheduler.ts";
+import { VerbatimQueue } from "./verbatim-queue.ts";
+
+/** Compresses [from, from + length) to [to, to + limit); -1 when it does not fit. */
+export type Compress = (from: number, length: number, to: number, limit: number, level: number) => Promise<number>;
+
+export interface SenderParts {
+  readonly kernels: PageKernels;
+  readonly buffers: readonly FrameBuffer[];
+  readonly frameBytes: number;
+  readonly scheduler: TransferScheduler;
+  readonly channel: SourceChannel;
+  readonly compress: Compress;
+  readonly chooser: CompressionChooser;
+  readonly meter: LinkMeter;
+  readonly pacer: Pacer;
+  readonly clock: Clock;
+  /** Most bytes in flight by contract. */
+  readonly creditWindowBytes: number;
+  /** Called when pages left the arena, so that capture may go on. */
+  readonly onRoom: () => void;
+  readonly onFault: (fault: MigrationFault) => void;
+}
+
+/** Bytes on the link by what they carried, encoded. */
+export interface SentBytes {
+  zero: number;
+  full: number;
+  delta: number;
+  verbatim: number;
+}
+
+/** Below this the window would not cover the granularity of frames and acknowledgements. */
+const CREDIT_MIN_BYTES = 1 << 20;
+/** Fewer raw bytes than this are not worth a worker's round trip. */
+const COMPRESS_MIN_BYTES = 2048;
+/** Frames of one pump without letting the event loop read sockets. */
+const FRAMES_A_PUMP = 8;
+
+interface Slot {
+  readonly buffer: FrameBuffer;
+  state: "free" | "encoding" | "ready" | "sending";
+  kind: "pages" | "verbatim";
+  rawLength: number;
+  length: number;
+  compressed: boolean;
+  readonly checksum: Uint8Array;
+  zeroBytes: number;
+  fullBytes: number;
+  deltaBytes: number;
+}
+
+export class FrameSender {
+  readonly sent: SentBytes = { zero: 0, full: 0, delta: 0, verbatim: 0 };
+  /** Encoded bytes given to the channel, and of those acknowledged. */
+  sentBytes = 0;
+  ackedBytes = 0;
+  rawCompressedBytes = 0;
+  encodedCompressedBytes = 0;
+  /** Hot pages left to be coalesced; 0 in the final phase. */
+  holdPages = 0;
+  /** Time to choose and encode one page, microseconds, lately. */
+  microsPerPage = 2;
+  sequence = 0;
+
+  private readonly parts: SenderParts;
+  private readonly verbatim = new VerbatimQueue();
+  private readonly slots: Slot[];
+  /** Slots in order of sequence, from being filled to being sent. */
+  private readonly line: Slot[] = [];
+  private ackedSequence = 0;
+  private encodingBytes = 0;
+  private creditWasFull = false;
+  private blocked = false;
+  private stopped = false;
+  private timer: NodeJS.Timeout | undefined;
+  private lastCompressedUs = 0;
+  private idleWaiters: (() => void)[] = [];
+  /** The guest is stopped: every millisecond counts. */
+  private urgent = false;
+
+  constructor(parts: SenderParts) {
+    this.parts = parts;
+    this.slots = parts.buffers.map((buffer) => ({
+      buffer,
+      state: "free",
+      kind: "pages",
+      rawLength: 0,
+      length: 0,
+      compressed: false,
+      checksum: new Uint8Array(8),
+      zeroBytes: 0,
+      fullBytes: 0,
+      deltaBytes: 0,
+    }));
+  }
+
+  /** Queues bytes of QEMU's stream, to be sent as they are: at once, or with `afterPages` behind all that is pending. */
+  sendVerbatim(start: number, end: number, afterPages: boolean): void {
+    this.verbatim.push(this.parts.kernels.memory.subarray(start, end), afterPages);
+    this.pump();
+  }
+
+  /** The guest is stopped: nothing is held any more. */
+  hurry(): void {
+    this.urgent = true;
+    this.holdPages = 0;
+    this.pump();
+  }
+
+  get inFlightBytes(): number {
+    return this.sentBytes - this.ackedBytes + this.encodingBytes;
+  }
+
+  /** Resolves when everything pending was given to the channel. */
+  flushed(): Promise<void> {
+    if (this.isIdle) return Promise.resolve();
+    return new Promise((resolve) => this.idleWaiters.push(resolve));
+  }
+
+  /** An acknowledgement came. @throws MigrationFault `peer-invalid` when it acknowledges what was never sent */
+  acknowledge(sequence: number, appliedBytes: number): void {
+    if (sequence < this.ackedSequence || sequence > this.sequence || appliedBytes < this.ackedBytes)
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination acknowledged frame ${sequence} after ${this.ackedSequence}`,
+      );
+    if (appliedBytes > this.sentBytes)
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination acknowledged ${appliedBytes} bytes of ${this.sentBytes}`,
+      );
+    this.ackedSequence = sequence;
+    this.ackedBytes = appliedBytes;
+    this.parts.meter.acknowledged(appliedBytes, this.parts.clock.monotonicMs(), this.creditWasFull);
+    this.creditWasFull = false;
+    this.pump();
+  }
+
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.timer);
+    for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+
+  /** Builds and sends what the link has room for. */
+  pump(): void {
+    if (this.stopped) return;
+    for (let frames = 0; this.mayBuild(); frames++) {
+      if (frames === FRAMES_A_PUMP) {
+        this.wakeIn(0);
+        break;
+      }
+      if (!this.build()) break;
+    }
+    if (this.idleWaiters.length > 0 && this.isIdle) for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+
+  private get isIdle(): boolean {
+    return this.line.length === 0 && this.verbatim.isEmpty && this.parts.scheduler.isEmpty;
+  }
+
+  private get creditBytes(): number {
+    const { bytesPerSecond, roundTripMs } = this.parts.meter;
+    const product = Number.isFinite(roundTripMs) ? (2 * bytesPerSecond * roundTripMs) / 1000 : 0;
+    return Math.min(this.parts.creditWindowBytes, Math.max(CREDIT_MIN_BYTES, product));
+  }
+
+  private mayBuild(): boolean {
+    if (this.blocked) return false;
+    if (this.inFlightBytes >= this.creditBytes) {
+      this.creditWasFull = true;
+      return false;
+    }
+    const waitMs = this.parts.pacer.waitMs(this.parts.clock.monotonicMs());
+    if (waitMs > 0) this.wakeIn(waitMs);
+    return waitMs === 0;
+  }
+
+  private wakeIn(ms: number): void {
+    if (this.timer !== undefined) return;
+    this.timer = setTimeout(() => {
+      this.timer = undefined;
+      this.pump();
+    }, ms);
+  }
+
+  private build(): boolean {
+    const slot = this.slots.find((one) => one.state === "free");
+    if (slot === undefined) return false;
+    if (!this.verbatim.isEmpty && (!this.verbatim.afterPages || this.parts.scheduler.isEmpty)) {
+      slot.kind = "verbatim";
+      slot.rawLength = this.verbatim.take(this.parts.kernels.memory, slot.buffer.raw, this.parts.frameBytes);
+      slot.zeroBytes = 0;
+      slot.fullBytes = 0;
+      slot.deltaBytes = 0;
+    } else if (!this.fill(slot)) {
+      return false;
+    }
+    this.sequence++;
+    this.line.push(slot);
+    this.encode(slot);
+    return true;
+  }
+
+  private fill(slot: Slot): boolean {
+    const { scheduler, clock, onRoom } = this.parts;
+    if (!scheduler.hasWork(this.holdPages)) return false;
+    const before = scheduler.pages.pendingCount;
+    const startUs = clock.nowUs();
+    slot.kind = "pages";
+    slot.rawLength = scheduler.fill(slot.buffer.raw, this.holdPages);
+    const { frame } = scheduler;
+    slot.zeroBytes = frame.zeroBytes;
+    slot.fullBytes = frame.fullBytes;
+    slot.deltaBytes = frame.deltaBytes;
+    const pages = before - scheduler.pages.pendingCount;
+    if (pages >= 32) this.microsPerPage += 0.1 * ((clock.nowUs() - startUs) / pages - this.microsPerPage);
+    if (pages > 0) onRoom();
+    return slot.rawLength > 0;
+  }
+
+  private encode(slot: Slot): void {
+    const { chooser, kernels, compress, clock, meter } = this.parts;
+    const { raw, encoded, byteLength } = slot.buffer;
+    kernels.checksum(raw, slot.rawLength, encoded);
+    slot.checksum.set(kernels.memory.subarray(encoded, encoded + 8));
+    slot.state = "encoding";
+    slot.length = slot.rawLength;
+    slot.compressed = false;
+    const level = this.levelFor(slot.rawLength);
+    if (level === undefined) {
+      this.ready(slot);
+      return;
+    }
+    const expected = Math.ceil(slot.rawLength / chooser.recentRatio);
+    this.encodingBytes += expected;
+    const startUs = clock.nowUs();
+    // what does not become smaller is sent as it is
+    const limit = Math.min(byteLength, slot.rawLength - (slot.rawLength >> 5));
+    compress(raw, slot.rawLength, encoded, limit, level)
+      .then((length) => {
+        this.encodingBytes -= expected;
+        if (this.stopped) return;
+        const nowUs = clock.nowUs();
+        const micros = nowUs - Math.max(startUs, this.lastCompressedUs);
+        this.lastCompressedUs = nowUs;
+        const encodedBytes = length < 0 ? slot.rawLength : length;
+        chooser.note({ rawBytes: slot.rawLength, encodedBytes, micros }, meter.bytesPerSecond);
+        if (length >= 0) {
+          slot.compressed = true;
+          slot.length = length;
+          this.rawCompressedBytes += slot.rawLength;
+          this.encodedCompressedBytes += length;
+        }
+        this.ready(slot);
+        this.pump();
+      })
+      .catch((thrown: unknown) => {
+        this.parts.onFault(MigrationFault.from(thrown));
+      });
+  }
+
+  private levelFor(rawLength: number): number | undefined {
+    const { chooser, meter } = this.parts;
+    if (rawLength < COMPRESS_MIN_BYTES) return undefined;
+    if (this.urgent && !chooser.paysOff(rawLength, meter.bytesPerSecond)) return undefined;
+    return chooser.level();
+  }
+
+  private ready(slot: Slot): void {
+    slot.state = "ready";
+    while (this.line[0]?.state === "ready") this.give(this.line.shift()!);
+  }
+
+  private give(slot: Slot): void {
+    const { kernels, channel, pacer } = this.parts;
+    const { raw, encoded } = slot.buffer;
+    const from = slot.compressed ? encoded : raw;
+    slot.state = "sending";
+    this.count(slot);
+    pacer.sent(slot.length);
+    const more = channel.send(
+      {
+        kind: "frame",
+        sequence: this.sequence - this.line.length,
+        frameKind: slot.kind,
+        codec: slot.compressed ? "zstd" : "none",
+        rawLength: slot.rawLength,
+        checksum: slot.checksum,
+        body: kernels.memory.subarray(from, from + slot.length),
+      },
+      () => {
+        slot.state = "free";
+        this.pump();
+      },
+    );
+    if (!more && !this.blocked) {
+      this.blocked = true;
+      void channel.drained().then(() => {
+        this.blocked = false;
+        this.pump();
+      });
+    }
+  }
+
+  private count(slot: Slot): void {
+    this.sentBytes += slot.length;
+    if (slot.kind === "verbatim") {
+      this.sent.verbatim += slot.length;
+      return;
+    }
+    // zstd mixes the kinds of a frame: its bytes are shared out as they were before
+    const share = slot.length / Math.max(1, slot.zeroBytes + slot.fullBytes + slot.deltaBytes);
+    this.sent.zero += slot.zeroBytes * share;
+    this.sent.full += slot.fullBytes * share;
+    this.sent.delta += slot.deltaBytes * share;
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * What the link does, from acknowledgements: bandwidth, round trip, and the offset between the two clocks.
+ * Pure: times are passed in. Until the link was seen full, the bandwidth is what the probe found.
+ */
+
+const WINDOW_MS = 40;
+const SMOOTHING = 0.3;
+/** Taken when nothing was measured yet: 1 Gbit/s. */
+const BANDWIDTH_GUESS = 125e6;
+
+export class LinkMeter {
+  bytesPerSecond = BANDWIDTH_GUESS;
+  /** Best round trip so far, milliseconds. */
+  roundTripMs = Number.POSITIVE_INFINITY;
+  /** Destination's clock minus this clock, microseconds; right to half a round trip. */
+  clockOffsetUs = 0;
+
+  private windowStart = -1;
+  private windowBytes = 0;
+  private full = false;
+  private applied = 0;
+
+  /** Bytes were acknowledged; `wasFull`: the credit window kept the sender waiting since the last call. */
+  acknowledged(appliedBytes: number, nowMs: number, wasFull: boolean): void {
+    this.full ||= wasFull;
+    if (this.windowStart < 0) {
+      this.windowStart = nowMs;
+      this.windowBytes = appliedBytes;
+    }
+    this.applied = appliedBytes;
+    const elapsed = nowMs - this.windowStart;
+    if (elapsed < WINDOW_MS) return;
+    const rate = ((this.applied - this.windowBytes) * 1000) / elapsed;
+    // a link that was not full is at least as fast as what went over it
+    if (this.full) this.bytesPerSecond = (1 - SMOOTHING) * this.bytesPerSecond + SMOOTHING * rate;
+    else if (rate > this.bytesPerSecond) this.bytesPerSecond = rate;
+    this.windowStart = nowMs;
+    this.windowBytes = appliedBytes;
+    this.full = wasFull;
+  }
+
+  probed(bytesPerSecond: number): void {
+    if (bytesPerSecond > 0 && Number.isFinite(bytesPerSecond)) this.bytesPerSecond = bytesPerSecond;
+  }
+
+  /** A clock reply came: the best round trip gives the best offset. */
+  clock(sentUs: number, receivedUs: number, destinationUs: number): void {
+    const roundTripMs = (receivedUs - sentUs) / 1000;
+    if (roundTripMs < 0 || roundTripMs >= this.roundTripMs) return;
+    this.roundTripMs = roundTripMs;
+    this.clockOffsetUs = destinationUs - (sentUs + receivedUs) / 2;
+  }
+
+  /** Destination's time on this clock, microseconds. */
+  toLocal(destinationUs: number): number {
+    return destinationUs - this.clockOffsetUs;
+  }
+
+  get clockErrorMs(): number {
+    return Number.isFinite(this.roundTripMs) ? this.roundTripMs / 2 : 0;
+  }
+}

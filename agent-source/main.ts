@@ -1,0 +1,33 @@
+#!/usr/bin/env node
+/** The program ferry-source: configuration to parts to service; no logic. */
+import { serveSource } from "../shared/link/grpc-server.ts";
+import { decodeSourceRecord } from "../shared/protocol/ownership.ts";
+import { systemClock } from "../shared/runtime/clock.ts";
+import { askedFor, loadSourceConfig } from "../shared/runtime/config.ts";
+import { Journal } from "../shared/runtime/journal.ts";
+import { loadKernels } from "../shared/runtime/load-kernels.ts";
+import { createLogger } from "../shared/runtime/log.ts";
+import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
+import { SourceAgent } from "./source-agent.ts";
+
+async function start(): Promise<RunningAgent> {
+  const config = loadSourceConfig(process.argv.slice(2), process.env);
+  const log = createLogger("ferry-source", config.logLevel);
+  const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
+  const limits = { receiveWindowBytes: config.transfer.creditWindowBytes, messageBytes: 8 << 20 };
+  const agent = new SourceAgent({ config, clock: systemClock, log, journal, limits, createKernels: loadKernels });
+  const listener = await serveSource(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
+  agent.advertised = listener.address;
+  return {
+    log,
+    status: `Listening at ${listener.address}`,
+    graceMs: config.shutdownGraceMs,
+    stop: async () => {
+      await agent.stop();
+      await listener.close(1000);
+    },
+  };
+}
+
+const argv = process.argv.slice(2);
+await runAgent(askedFor("source", argv), start);

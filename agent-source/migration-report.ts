@@ -1,0 +1,135 @@
+/** What the operator sees of a migration, projected from its state and its feed at the moment of asking. */
+import type { MigrationFault } from "../shared/fault.ts";
+import { HOT_CLASS } from "../shared/page/heat-map.ts";
+import type {
+  HeatMapBlock,
+  MigrateCall,
+  MigrationErrorView,
+  MigrationResult,
+  MigrationStatus,
+  MigrationView,
+  Progress,
+} from "../shared/protocol/report.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import { PAGE_SIZE } from "../shared/units.ts";
+import type { Feed } from "./feed.ts";
+
+const NOTHING: Progress = {
+  elapsedSeconds: 0,
+  guestMemoryBytes: 0,
+  passes: 0,
+  bytesSent: 0,
+  bytesPerSecond: 0,
+  estimatedResidualBytes: 0,
+  estimatedDowntimeMs: 0,
+  pagesPending: 0,
+  pagesHeld: 0,
+  firstPassFraction: 0,
+  heatClasses: [],
+  dirtyBytesPerSecond: 0,
+  roundTripMs: 0,
+};
+/** Rates are taken over this long. */
+const RATE_MS = 1000;
+
+export class MigrationReport {
+  status: MigrationStatus = "preparing";
+  negotiated: Readonly<Record<string, string>> = {};
+  result: MigrationResult | undefined;
+  readonly degradations: string[] = [];
+  /** Bitmap syncs, as QEMU's MIGRATION_PASS events count them. */
+  passes = 0;
+  readonly startedMs: number;
+  private readonly id: string;
+  private readonly call: MigrateCall;
+  private readonly clock: Clock;
+  private readonly startedAtMs: number;
+  private error: MigrationErrorView | undefined;
+  private feed: Feed | undefined;
+  private last: Progress = NOTHING;
+  private readonly samples: { ms: number; sent: number; captured: number }[] = [];
+
+  constructor(id: string, call: MigrateCall, clock: Clock) {
+    this.id = id;
+    this.call = call;
+    this.clock = clock;
+    this.startedAtMs = Math.floor(clock.nowUs() / 1000);
+    this.startedMs = clock.monotonicMs();
+  }
+
+  /** From now on progress is read from the feed; undefined: it stays as it was last. */
+  follow(feed: Feed | undefined): void {
+    if (feed === undefined) this.last = this.progress();
+    this.feed = feed;
+  }
+
+  failed(fault: MigrationFault, guestNow: string): void {
+    this.error = {
+      code: fault.code,
+      message: fault.message,
+      guestNow: fault.guestNow ?? guestNow,
+      advice: fault.advice ?? "See the agents' logs for this migration's id",
+      refusals: fault.refusals,
+    };
+  }
+
+  view(): MigrationView {
+    const { id, call, status, startedAtMs, negotiated } = this;
+    return {
+      id,
+      guest: call.guest,
+      destination: call.to,
+      status,
+      startedAtMs,
+      negotiated,
+      progress: this.progress(),
+      ...(this.error === undefined ? {} : { error: this.error }),
+      ...(this.result === undefined ? {} : { result: this.result }),
+    };
+  }
+
+  heatMap(cells: number): HeatMapBlock[] {
+    const layout = this.feed?.engine.layoutSeen;
+    const heat = this.feed?.scheduler.heat;
+    if (layout === undefined || heat === undefined) return [];
+    return layout.blocks.map((block) => {
+      const { pagesPerCell, heat: means } = heat.cells(block.firstPage, block.pageCount, cells === 0 ? 256 : cells);
+      return { name: block.name, pagesPerCell, cells: means };
+    });
+  }
+
+  private progress(): Progress {
+    const { feed } = this;
+    if (feed === undefined) return this.last;
+    const nowMs = this.clock.monotonicMs();
+    const { engine, sender, scheduler, meter } = feed;
+    const seen = engine.observe(false);
+    const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, scheduler.pages.captured);
+    const coldest = scheduler.pages.coldestPendingClass();
+    this.last = {
+      elapsedSeconds: (nowMs - this.startedMs) / 1000,
+      guestMemoryBytes: engine.layoutSeen?.byteLength ?? 0,
+      passes: this.passes,
+      bytesSent: sender.sentBytes,
+      bytesPerSecond: sentRate,
+      estimatedResidualBytes: Math.round(seen.residualBytes + seen.sweptPages * seen.bytesPerPage),
+      estimatedDowntimeMs: engine.estimatedDowntimeMs,
+      pagesPending: scheduler.pages.pendingCount + scheduler.pages.zeroCount,
+      pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, sender.holdPages) : 0,
+      firstPassFraction: engine.firstPassFraction,
+      heatClasses: scheduler.heat.histogram(),
+      dirtyBytesPerSecond: engine.firstPassDone ? dirtyRate : 0,
+      roundTripMs: seen.roundTripMs,
+    };
+    return this.last;
+  }
+
+  private rates(nowMs: number, sent: number, captured: number): { sentRate: number; dirtyRate: number } {
+    this.samples.push({ ms: nowMs, sent, captured });
+    while (this.samples.length > 2 && nowMs - this.samples[0]!.ms > RATE_MS) this.samples.shift();
+    const first = this.samples[0]!;
+    const seconds = (nowMs - first.ms) / 1000;
+    if (seconds <= 0) return { sentRate: 0, dirtyRate: 0 };
+    return { sentRate: (sent - first.sent) / seconds, dirtyRate: ((captured - first.captured) * PAGE_SIZE) / seconds };
+  }
+}

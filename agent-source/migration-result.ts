@@ -1,0 +1,74 @@
+/** The result of a completed migration: everything measured, from what the feed counted and what both clocks say. */
+import type { DestinationMessage } from "../shared/protocol/messages.ts";
+import type { MigrationResult } from "../shared/protocol/report.ts";
+import { processUsage } from "../shared/runtime/process-usage.ts";
+import { PAGE_SIZE } from "../shared/units.ts";
+import type { Feed } from "./feed.ts";
+import type { SourceContext } from "./source-context.ts";
+import type { SwitchTimes } from "./source-state.ts";
+
+type Running = Extract<DestinationMessage, { kind: "running" }>;
+
+export interface Outcome {
+  readonly feed: Feed;
+  readonly times: SwitchTimes;
+  readonly running: Running;
+  readonly switchReason: string;
+}
+
+export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationResult {
+  const { feed, times, running } = outcome;
+  const { sender, scheduler, meter } = feed;
+  const usage = processUsage();
+  const resumedUs = meter.toLocal(running.resumedAtUs);
+  const ms = (fromUs: number, toUs: number): number => Math.max(0, (toUs - fromUs) / 1000);
+  const totalMs = ms(times.stoppedUs, resumedUs);
+  const lastPagesMs = ms(times.stoppedUs, times.lastPagesUs);
+  const deviceStateMs = ms(times.lastPagesUs, times.lastByteUs);
+  const loadMs = ms(times.lastByteUs, times.loadedUs);
+  const sent = sender.sent;
+  const total = sender.sentBytes + feed.probeBytes;
+  return {
+    completed: true,
+    totalSeconds: (cx.clock.monotonicMs() - cx.report.startedMs) / 1000,
+    downtime: {
+      totalMs,
+      lastPagesMs,
+      deviceStateMs,
+      loadMs,
+      verifyMs: times.verifyMs,
+      // the parts add up: what is not one of the others is the commit
+      commitMs: Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - times.verifyMs),
+      clockErrorMs: meter.clockErrorMs,
+    },
+    bytes: {
+      total,
+      zero: Math.round(sent.zero),
+      full: Math.round(sent.full),
+      delta: Math.round(sent.delta),
+      device: sent.verbatim,
+      other: feed.probeBytes,
+    },
+    pages: {
+      captured: scheduler.pages.captured,
+      zero: scheduler.total.zeroPages,
+      full: scheduler.total.fullPages,
+      delta: scheduler.total.deltaPages,
+      coalesced: scheduler.pages.coalesced,
+      skipped: scheduler.skipped,
+    },
+    deltaRatio: ratio(scheduler.total.deltaPages * PAGE_SIZE, scheduler.total.deltaBytes),
+    zstdRatio: ratio(sender.rawCompressedBytes, sender.encodedCompressedBytes),
+    bitmapSyncs: cx.report.passes,
+    sourceAgentCpuSeconds: usage.cpuSeconds - cx.cpuSecondsBefore,
+    destinationAgentCpuSeconds: running.agentCpuSeconds,
+    sourceAgentPeakMemoryBytes: usage.peakMemoryBytes,
+    destinationAgentPeakMemoryBytes: running.agentPeakMemoryBytes,
+    switchReason: outcome.switchReason,
+    verified: times.pagesCompared > 0,
+    pagesCompared: times.pagesCompared,
+    degradations: [...cx.report.degradations],
+  };
+}
+
+const ratio = (before: number, after: number): number => (after === 0 ? 0 : before / after);

@@ -1,0 +1,102 @@
+/** What the destination says on the transfer stream, sorted to those who wait for it. */
+import { MigrationFault } from "../shared/fault.ts";
+import type { SourceChannel } from "../shared/link/link.ts";
+import type { DestinationMessage } from "../shared/protocol/messages.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import type { LinkMeter } from "./link-meter.ts";
+
+type Message<K extends DestinationMessage["kind"]> = Extract<DestinationMessage, { kind: K }>;
+
+/** How the grant ended: the guest runs there, or the destination proved that it refused. */
+export type GrantAnswer = Message<"running"> | Message<"failure">;
+
+export class PeerInbox {
+  readonly loaded: Deferred<Message<"loaded">> = deferred();
+  readonly grantAnswer: Deferred<GrantAnswer> = deferred();
+  /** Takes acknowledgements; the probe's first, then the sender's. */
+  onAck: (ack: Message<"ack">) => void = () => undefined;
+  private readonly channel: SourceChannel;
+  private readonly meter: LinkMeter;
+  private readonly clock: Clock;
+  private readonly pings = new Map<number, number>();
+  private readonly digests = new Map<number, Deferred<Message<"pageDigests">>>();
+  private nonce = 0;
+  private granted = false;
+  private pongs: (() => void)[] = [];
+  private readonly onFault: (fault: MigrationFault) => void;
+
+  constructor(channel: SourceChannel, meter: LinkMeter, clock: Clock, onFault: (fault: MigrationFault) => void) {
+    this.channel = channel;
+    this.meter = meter;
+    this.clock = clock;
+    this.onFault = onFault;
+    channel.receive((message) => this.take(message));
+    void channel.closed.then((fault) =>
+      onFault(
+        fault ?? new MigrationFault("peer-lost", "The destination ended the transfer stream", { role: "destination" }),
+      ),
+    );
+  }
+
+  /** Asks for the destination's time; resolves when any answer comes. */
+  ping(): Promise<void> {
+    // a peer that never answers must not make this grow
+    if (this.pings.size > 16) this.pings.clear();
+    this.pings.set(++this.nonce, this.clock.nowUs());
+    this.channel.send({ kind: "clockPing", nonce: this.nonce });
+    return new Promise((resolve) => this.pongs.push(resolve));
+  }
+
+  /** From now on a failure may be the proof of a refused grant. */
+  grantSent(): void {
+    this.granted = true;
+  }
+
+  /** Asks for the digests of a stretch of memory. */
+  askDigests(start: number, byteLength: number, last: boolean): Promise<Message<"pageDigests">> {
+    const answer = deferred<Message<"pageDigests">>();
+    this.digests.set(start, answer);
+    this.channel.send({ kind: "verifyRequest", start, byteLength, last });
+    return answer.promise;
+  }
+
+  private take(message: DestinationMessage): void {
+    switch (message.kind) {
+      case "ack":
+        this.onAck(message);
+        return;
+      case "clockReply":
+        this.pong(message);
+        return;
+      case "loaded":
+        this.loaded.resolve(message);
+        return;
+      case "pageDigests":
+        this.digests.get(message.start)?.resolve(message);
+        this.digests.delete(message.start);
+        return;
+      case "running":
+        if (!this.granted)
+          throw new MigrationFault("peer-invalid", "The destination says that the guest runs, without a grant");
+        this.grantAnswer.resolve(message);
+        return;
+      case "failure":
+        if (this.granted && message.refusedToken.length > 0) this.grantAnswer.resolve(message);
+        else
+          this.onFault(
+            new MigrationFault("peer-failed", `The destination gave up: ${message.message}`, { role: "destination" }),
+          );
+        return;
+      case "hello":
+        throw new MigrationFault("peer-invalid", "The destination introduced itself twice");
+    }
+  }
+
+  private pong(reply: Message<"clockReply">): void {
+    const sentUs = this.pings.get(reply.nonce);
+    this.pings.delete(reply.nonce);
+    if (sentUs !== undefined) this.meter.clock(sentUs, this.clock.nowUs(), reply.destinationTimeUs);
+    for (const resolve of this.pongs.splice(0)) resolve();
+  }
+}

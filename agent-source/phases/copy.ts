@@ -1,0 +1,32 @@
+import { MigrationFault } from "../../shared/fault.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+
+/** QEMU's longest downtime limit: with it the next turn of its loop completes, once the acknowledgement is there. */
+const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
+
+/** Copies while the guest runs, until the policy decides. */
+export async function copy(state: State<"copying">, cx: SourceContext): Promise<State<"switching">> {
+  const { feed } = state;
+  cx.report.follow(feed);
+  const unsubscribe = feed.qmp.subscribe((event) => {
+    if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
+  });
+  try {
+    const decision = await orAborted(feed.decision.promise, feed.signal);
+    if (decision.kind !== "switch")
+      throw new MigrationFault(
+        "deadline",
+        `The migration was given up: ${"reason" in decision ? decision.reason : decision.kind}`,
+        {
+          advice: "Allow a longer --deadline or a larger --downtime, or use --on-deadline force",
+        },
+      );
+    cx.log.info({ reason: decision.reason }, "switching");
+    await feed.qmp.execute("migrate-set-parameters", { "downtime-limit": DOWNTIME_LIMIT_MAX_MS });
+    return { kind: "switching", feed, reason: decision.reason };
+  } finally {
+    unsubscribe();
+  }
+}

@@ -1,0 +1,30 @@
+import { MigrationFault } from "../../shared/fault.ts";
+import { inspectSource } from "../../shared/qemu/preflight.ts";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { loadGuest } from "../../shared/runtime/guest-definition.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+
+/** Reads the guest's definition and asks its QEMU; what a stream could not carry is refused here, before anything is touched. */
+export async function plan(_state: State<"planned">, cx: SourceContext): Promise<State<"negotiating">> {
+  const definition = await loadGuest(cx.call.guest, cx.config);
+  const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+  try {
+    const facts = await inspectSource(qmp);
+    if (facts.refusals.length > 0)
+      throw new MigrationFault(
+        "refused",
+        `The source's QEMU cannot migrate ${definition.name}: ${list(facts.refusals)}`,
+        {
+          refusals: facts.refusals,
+          advice: "Mend what is listed, then migrate again",
+        },
+      );
+    return { kind: "negotiating", definition, qmp, facts };
+  } catch (thrown) {
+    qmp.close();
+    throw thrown;
+  }
+}
+
+const list = (refusals: readonly { message: string }[]): string => refusals.map((one) => one.message).join("; ");

@@ -1,0 +1,48 @@
+import { MigrationFault } from "../../shared/fault.ts";
+import { orAborted, within } from "../../shared/runtime/deferred.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+import { verifyMemory } from "../verify.ts";
+
+/** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
+const STOPS_WITHIN_MS = 30_000;
+const LOADS_WITHIN_MS = 60_000;
+
+/** QEMU stops the guest and sends the rest; the destination loads it; its memory is compared when asked for. */
+export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"granting">> {
+  const { feed, reason } = state;
+  const passes = feed.qmp.subscribe((event) => {
+    if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
+  });
+  try {
+    const stopped = feed.qmp.waitFor("STOP", undefined, { timeoutMs: STOPS_WITHIN_MS, signal: feed.signal });
+    feed.intake.acknowledgeSwitchover();
+    feed.engine.beginFinal();
+    const stop = await stopped;
+    await orAborted(feed.ended.promise, feed.signal);
+    feed.channel.send({ kind: "endOfStream", lastSequence: feed.sender.sequence });
+    const loaded = await within(
+      orAborted(feed.inbox.loaded.promise, feed.signal),
+      LOADS_WITHIN_MS,
+      () => new MigrationFault("timeout", `The destination did not load the guest within ${LOADS_WITHIN_MS} ms`),
+    );
+    if (loaded.lastSequence !== feed.sender.sequence)
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination loaded ${loaded.lastSequence} of ${feed.sender.sequence} frames`,
+      );
+    const verifyStartMs = cx.clock.monotonicMs();
+    const pagesCompared = cx.call.options.verify ? await orAborted(verifyMemory(feed, cx), feed.signal) : 0;
+    const times = {
+      stoppedUs: stop.timestampUs,
+      lastPagesUs: feed.engine.lastPagesSentUs,
+      lastByteUs: feed.meter.toLocal(loaded.lastByteAtUs),
+      loadedUs: feed.meter.toLocal(loaded.loadedAtUs),
+      verifyMs: cx.call.options.verify ? cx.clock.monotonicMs() - verifyStartMs : 0,
+      pagesCompared,
+    };
+    return { kind: "granting", feed, times, reason };
+  } finally {
+    passes();
+  }
+}

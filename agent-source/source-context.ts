@@ -1,0 +1,40 @@
+/** What one migration has at hand in every state. Nothing here changes with the state; that lives in the states. */
+import type { LinkLimits, SourceChannel } from "../shared/link/link.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
+import type { SourceRecord } from "../shared/protocol/ownership.ts";
+import type { MigrateCall } from "../shared/protocol/report.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import type { SourceConfig } from "../shared/runtime/config.ts";
+import type { Deferred } from "../shared/runtime/deferred.ts";
+import type { Journal } from "../shared/runtime/journal.ts";
+import type { Logger } from "../shared/runtime/log.ts";
+import type { MigrationReport } from "./migration-report.ts";
+
+export interface SourceContext {
+  readonly id: string;
+  readonly call: MigrateCall;
+  /** One-time secret of this migration: the destination shows it when it dials in, and the grant carries it. */
+  readonly token: Uint8Array;
+  readonly config: SourceConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly journal: Journal<SourceRecord>;
+  readonly report: MigrationReport;
+  readonly limits: LinkLimits;
+  /** Where the destination dials this agent. */
+  readonly advertised: string;
+  /** Aborted with the fault when the operator cancels or the agent stops; without effect from the grant on. */
+  readonly cancelled: AbortSignal;
+  /** The operator's word on a migration in doubt. */
+  readonly resolution: Deferred<"source" | "destination">;
+  /** Of this process when the migration began, to tell what it cost. */
+  readonly cpuSecondsBefore: number;
+  readonly createKernels: (byteLength: number) => PageKernels;
+  /** Resolves when the destination dialled in with this migration's token. */
+  readonly dialledIn: () => Promise<SourceChannel>;
+}
+
+/** What the guest does at this point, for errors. */
+export const GUEST_RUNS_HERE = "the guest runs at the source";
+export const GUEST_IN_DOUBT =
+  "the guest is paused at the source and may run at the destination; nothing starts it here until it is resolved";

@@ -1,0 +1,58 @@
+/** What both agents' programs do around their service: print help, start, say so, stop in order. */
+import { MigrationFault } from "../fault.ts";
+import type { Logger } from "./log.ts";
+import { notifySystemd } from "./systemd-notify.ts";
+
+export interface RunningAgent {
+  readonly log: Logger;
+  /** One line for `systemctl status`. */
+  readonly status: string;
+  readonly graceMs: number;
+  /** Ends or aborts what is under way and closes the listener. */
+  stop(): Promise<void>;
+}
+
+const USAGE_EXIT = 2;
+
+/** Starts an agent and keeps it until SIGTERM or SIGINT; a second signal ends it at once. */
+export async function runAgent(help: string | undefined, start: () => Promise<RunningAgent>): Promise<void> {
+  if (help !== undefined) {
+    process.stdout.write(help);
+    return;
+  }
+  let agent: RunningAgent;
+  try {
+    agent = await start();
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    process.stderr.write(`${fault.message}\n${fault.advice === undefined ? "" : `${fault.advice}\n`}`);
+    process.exitCode = fault.code === "configuration" ? USAGE_EXIT : 1;
+    return;
+  }
+  const { log, status } = agent;
+  const tell = (state: Parameters<typeof notifySystemd>[0]): Promise<void> =>
+    notifySystemd(state).catch((thrown: unknown) => log.warn({ fault: thrown }, "systemd was not told"));
+  let stopping = false;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (stopping) process.exit(1);
+    stopping = true;
+    log.info({ signal }, "stopping");
+    // a migration that cannot be ended in time is ended by whoever starts this agent next
+    const late = setTimeout(() => process.exit(1), agent.graceMs);
+    tell({ stopping: true })
+      .then(() => agent.stop())
+      .then(() => {
+        clearTimeout(late);
+        log.info("stopped");
+        process.exit(0);
+      })
+      .catch((thrown: unknown) => {
+        log.error({ fault: thrown }, "could not stop in order");
+        process.exit(1);
+      });
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  log.info(status);
+  await tell({ ready: true, status });
+}
