@@ -1,0 +1,5 @@
+import t from "tap";
+import { PlainKernels } from "../../../shared/page/plain-kernels.ts";
+import { pageKernelsCompliance } from "../../compliance/page-kernels.ts";
+
+pageKernelsCompliance(t, (byteLength) => new PlainKernels(byteLength));
