@@ -102,7 +102,7 @@ export class MigrationReport {
     const { feed } = this;
     if (feed === undefined) return this.last;
     const nowMs = this.clock.monotonicMs();
-    const { engine, sender, scheduler, meter } = feed;
+    const { engine, sender, scheduler } = feed;
     const seen = engine.observe(false);
     const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, scheduler.pages.captured);
     const coldest = scheduler.pages.coldestPendingClass();

@@ -1,0 +1,99 @@
+import t from "tap";
+import { type Observation, SwitchPolicy } from "../../agent-source/switch-policy.ts";
+
+const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
+const quiet: Observation = {
+  elapsedMs: 1000,
+  firstPassDone: true,
+  sweptPages: 10,
+  residualPages: 100,
+  residualBytes: 5000,
+  bytesPerPage: 50,
+  inFlightBytes: 0,
+  bytesPerSecond: 125e6,
+  roundTripMs: 1,
+  microsPerPage: 10,
+  sectionEnd: true,
+};
+
+t.test("it waits for the first pass and for the end of a section", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  t.same(policy.decide({ ...quiet, firstPassDone: false }), { kind: "continue" });
+  t.same(policy.decide({ ...quiet, sectionEnd: false }), { kind: "continue" });
+});
+
+t.test("a quiet guest is switched at once", async (t) => {
+  const decision = new SwitchPolicy(plan).decide(quiet);
+  t.equal(decision.kind, "switch");
+  t.match(decision.kind === "switch" && decision.reason, /fits: estimated downtime \d+ ms of 300 ms/);
+});
+
+t.test("a residual beyond the target goes on, however long it takes", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  for (let i = 0; i < 100; i++)
+    t.same(policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs: i * 1e6 }), { kind: "continue" });
+});
+
+t.test("the estimate counts residual, flight, sweep, round trips and work for each page", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const base = policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 });
+  t.equal(policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 12.5e6, sweptPages: 0 }) - base, 100);
+  t.equal(
+    policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0, inFlightBytes: 1.25e6 }) - base,
+    10,
+  );
+  t.equal(policy.estimateMs({ ...quiet, residualPages: 1000, residualBytes: 0, sweptPages: 0 }) - base, 10);
+  t.equal(
+    policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0, roundTripMs: 11 }) - base,
+    20,
+  );
+  t.equal(
+    policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 1000, bytesPerPage: 125 }) - base,
+    11,
+  );
+});
+
+t.test("a busy guest is closed in on, and switched when the sweeps stop shrinking", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  t.same(policy.decide({ ...quiet, sweptPages: 4000 }), { kind: "close" });
+  t.same(policy.decide({ ...quiet, sweptPages: 2000 }), { kind: "continue" });
+  t.same(policy.decide({ ...quiet, sweptPages: 1000 }), { kind: "continue" });
+  const decision = policy.decide({ ...quiet, sweptPages: 950 });
+  t.equal(decision.kind, "switch");
+  t.match(decision.kind === "switch" && decision.reason, /local minimum/);
+});
+
+t.test("closing in that gets nowhere is given up, and the feed paced again", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  t.same(policy.decide({ ...quiet, sweptPages: 4000 }), { kind: "close" });
+  const kinds: string[] = [];
+  for (let i = 0; i < 12; i++) kinds.push(policy.decide({ ...quiet, residualBytes: 1e9 }).kind);
+  t.equal(kinds.at(-1), "pace");
+  t.notOk(kinds.includes("switch"));
+});
+
+t.test("at the deadline it does what was agreed", async (t) => {
+  const late = { ...quiet, elapsedMs: 5000, residualBytes: 1e9, firstPassDone: false, sectionEnd: false };
+  const cancel = new SwitchPolicy({ ...plan, deadlineMs: 5000 }).decide(late);
+  t.equal(cancel.kind, "cancel");
+  t.match(cancel.kind === "cancel" && cancel.reason, /deadline of 5000 ms/);
+  const force = new SwitchPolicy({ ...plan, deadlineMs: 5000, onDeadline: "force" }).decide(late);
+  t.equal(force.kind, "switch");
+  t.same(new SwitchPolicy({ ...plan, deadlineMs: 5001 }).decide(late).kind, "continue");
+});
+
+t.test("stop-and-copy switches before anything was copied", async (t) => {
+  const decision = new SwitchPolicy({ ...plan, strategy: "stop-and-copy" }).decide({
+    ...quiet,
+    firstPassDone: false,
+    sectionEnd: false,
+  });
+  t.equal(decision.kind, "switch");
+});
+
+t.test("fewer pages are held on a slow link and for a short target", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const fast = policy.holdPages(quiet);
+  t.ok(policy.holdPages({ ...quiet, bytesPerSecond: 1e6 }) < fast);
+  t.ok(new SwitchPolicy({ ...plan, downtimeTargetMs: 50 }).holdPages(quiet) < fast);
+});
