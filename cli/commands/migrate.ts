@@ -1,0 +1,64 @@
+import type { Command } from "commander";
+import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
+import { type CommandContext, conclude, type Run } from "../context.ts";
+import { EXIT, type ExitCode } from "../exit-codes.ts";
+import { follow } from "../follow.ts";
+import { jsonLine } from "../json.ts";
+import { addMigrateOptions, type GivenMigrateOptions, migrateCall } from "../migrate-options.ts";
+import { createDisplay } from "../progress-display.ts";
+
+const HELP = `
+Ctrl-C cancels the migration and waits for its end; a second Ctrl-C leaves it to itself (ferry watch, ferry cancel).
+Losing the connection to the agent does not end the migration either.
+
+Exit codes:
+  0  the guest was moved (with --detach: the migration was started)
+  1  it failed, and the guest runs at the source
+  2  usage
+  3  it was cancelled, and the guest runs at the source
+  4  in doubt: see "ferry resolve --help"
+  130  left with Ctrl-C; the migration goes on`;
+
+export function addMigrate(program: Command, run: Run): void {
+  addMigrateOptions(program.command("migrate").argument("<guest>", "guest on the agent's host"))
+    .option("--detach", "return as soon as the migration was started", false)
+    .description("move a running guest")
+    .addHelpText("after", HELP)
+    .action((guest: string, given: GivenMigrateOptions & { detach: boolean }, command: Command) =>
+      run(command, (cx) => {
+        const call = migrateCall(guest, given);
+        return given.detach ? startOnly(cx, call) : migrate(cx, call);
+      }),
+    );
+}
+
+async function migrate(cx: CommandContext, call: MigrateCall): Promise<ExitCode> {
+  const display = createDisplay(cx.terminal, cx.options.json);
+  const followed = await follow((observer, signal) => cx.client.migrate(call, observer, signal), {
+    ...cx,
+    display,
+    interruptCancels: true,
+  });
+  return conclude(cx, followed);
+}
+
+async function startOnly(cx: CommandContext, call: MigrateCall): Promise<ExitCode> {
+  const started = new AbortController();
+  let first: MigrationView | undefined;
+  try {
+    await cx.client.migrate(
+      call,
+      (view) => {
+        first ??= view;
+        started.abort();
+      },
+      started.signal,
+    );
+  } catch (thrown) {
+    // the call was given up on purpose once the migration had begun
+    if (first === undefined) throw thrown;
+  }
+  if (first === undefined) return EXIT.failed;
+  cx.terminal.out(cx.options.json ? jsonLine(first) : `${first.id}\n`);
+  return EXIT.ok;
+}

@@ -1,0 +1,94 @@
+/** What every subcommand shares: its way to the agent, to the operator, and to an exit code. */
+import type { Command } from "commander";
+import { InvalidArgumentError } from "commander";
+import { MigrationFault } from "../shared/fault.ts";
+import { EXIT, type ExitCode, exitCodeOf, exitCodeOfFault } from "./exit-codes.ts";
+import { printable } from "./figures.ts";
+import type { Followed } from "./follow.ts";
+import { jsonLine } from "./json.ts";
+import { summaryText } from "./migration-summary.ts";
+import type { OperatorClient } from "./operator-client.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** What a process is to `ferry`; tests hand in their own. */
+export interface Surroundings {
+  readonly terminal: Terminal;
+  readonly env: NodeJS.ProcessEnv;
+  readonly connect: (address: string, timeoutMs: number) => OperatorClient;
+  readonly onInterrupt: (handler: () => void) => () => void;
+  readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>;
+}
+
+export interface GlobalOptions {
+  readonly agent: string;
+  readonly json: boolean;
+  /** Milliseconds. */
+  readonly timeout: number;
+}
+
+export interface CommandContext extends Surroundings {
+  readonly client: OperatorClient;
+  readonly options: GlobalOptions;
+}
+
+/** Runs a subcommand's work with a connection; what it throws becomes words and an exit code. */
+export type Run = (command: Command, work: (cx: CommandContext) => Promise<ExitCode>) => Promise<void>;
+
+export function createRun(surroundings: Surroundings, exit: (code: ExitCode) => void): Run {
+  return async (command, work) => {
+    const options = command.optsWithGlobals<GlobalOptions>();
+    let client: OperatorClient | undefined;
+    try {
+      client = surroundings.connect(options.agent, options.timeout);
+      exit(await work({ ...surroundings, client, options }));
+    } catch (thrown) {
+      const fault = MigrationFault.from(thrown);
+      if (options.json) surroundings.terminal.out(jsonLine({ error: faultJson(fault) }));
+      surroundings.terminal.err(faultText(fault));
+      exit(exitCodeOfFault(fault));
+    } finally {
+      client?.close();
+    }
+  };
+}
+
+export function faultText(fault: MigrationFault): string {
+  const lines = [`ferry: ${printable(fault.message)} (${fault.code})`];
+  for (const refusal of fault.refusals) lines.push(`  - ${refusal.code}: ${printable(refusal.message)}`);
+  if (fault.guestNow !== undefined && fault.guestNow !== "") lines.push(`  guest: ${printable(fault.guestNow)}`);
+  if (fault.advice !== undefined && fault.advice !== "") lines.push(`  what to do: ${printable(fault.advice)}`);
+  return `${lines.join("\n")}\n`;
+}
+
+function faultJson(fault: MigrationFault): object {
+  const { code, message, guestNow, advice, refusals } = fault;
+  return { code, message, guestNow, advice, refusals };
+}
+
+/** Says how a followed migration ended. The JSON of it was shown already, as its last view. */
+export function conclude(cx: CommandContext, { view, detached }: Followed): ExitCode {
+  if (view === undefined) {
+    cx.terminal.err("Left before the agent had answered; ferry list tells whether a migration began\n");
+    return EXIT.detached;
+  }
+  if (detached) {
+    cx.terminal.err(
+      `Migration ${view.id} goes on. Follow it: ferry watch ${view.id}. End it: ferry cancel ${view.id}\n`,
+    );
+    return EXIT.detached;
+  }
+  if (!cx.options.json) cx.terminal.out(summaryText(view));
+  return exitCodeOf(view.status);
+}
+
+/** A parser of ours as one of commander's, which reports a wrong value as a usage error. */
+export function argument<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (thrown) {
+      const fault = MigrationFault.from(thrown);
+      throw new InvalidArgumentError(fault.advice === undefined ? fault.message : `${fault.message}. ${fault.advice}`);
+    }
+  };
+}

@@ -1,0 +1,152 @@
+/**
+ * Follows a migration to its end. The stream of its progress may break, or the operator may leave, without the migration
+ * taking notice; what is never done is to report an end that nobody saw.
+ */
+import { MigrationFault } from "../shared/fault.ts";
+import { isFinal, type MigrationView } from "../shared/protocol/report.ts";
+import type { OperatorClient } from "./operator-client.ts";
+import type { ProgressDisplay } from "./progress-display.ts";
+
+export interface FollowParts {
+  readonly client: OperatorClient;
+  readonly display: ProgressDisplay;
+  /** Calls back at every Ctrl-C, until the returned function is called. */
+  readonly onInterrupt: (handler: () => void) => () => void;
+  readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>;
+  /** Does the first Ctrl-C cancel the migration? If not, it leaves it to itself, as the second always does. */
+  readonly interruptCancels: boolean;
+}
+
+type Observer = (view: MigrationView) => void;
+type Start = (observer: Observer, signal: AbortSignal) => Promise<void>;
+
+/** The last that was seen; `detached` when the operator left before the end. */
+export interface Followed {
+  readonly view: MigrationView | undefined;
+  readonly detached: boolean;
+}
+
+/** The agent is asked this often, and this many times, when it was lost. */
+const RETRY_MS = 1000;
+const RETRIES = 30;
+/** A grant in doubt is often settled by itself when the link comes back; after this, a person has to. */
+const DOUBT_MS = 10_000;
+
+export async function follow(start: Start, parts: FollowParts): Promise<Followed> {
+  const following = new Following(parts);
+  const release = parts.onInterrupt(() => following.interrupt());
+  try {
+    await following.run(start);
+  } finally {
+    release();
+    parts.display.end();
+  }
+  return { view: following.view, detached: following.detached };
+}
+
+class Following {
+  view: MigrationView | undefined;
+  detached = false;
+  private readonly parts: FollowParts;
+  private readonly leave = new AbortController();
+  private interrupts = 0;
+  private cancelAsked = false;
+  private doubt: AbortController | undefined;
+
+  constructor(parts: FollowParts) {
+    this.parts = parts;
+  }
+
+  async run(start: Start): Promise<void> {
+    const { client } = this.parts;
+    let next = start;
+    for (let failures = 0; ; failures++) {
+      const before = this.view;
+      const lost = await this.once(next);
+      if (lost === undefined) return;
+      if (this.view === undefined) throw lost;
+      if (this.view !== before) failures = 0;
+      if (failures >= RETRIES) throw this.unknownEnd(this.view, lost);
+      if (failures === 0) this.parts.display.note(`${lost.message}; the migration goes on, asking for it again`);
+      await this.parts.sleep(RETRY_MS, this.leave.signal);
+      if (this.leave.signal.aborted) return;
+      const { id } = this.view;
+      next = (observer, signal) => client.watch(id, observer, signal);
+    }
+  }
+
+  /** @returns why the stream broke, when it did before the end */
+  private async once(start: Start): Promise<MigrationFault | undefined> {
+    try {
+      await start((view) => this.observe(view), this.leave.signal);
+      if (this.hasEnded() || this.leave.signal.aborted) return undefined;
+      return new MigrationFault("peer-lost", "The agent ended the stream before the migration ended");
+    } catch (thrown) {
+      if (this.hasEnded() || this.leave.signal.aborted) return undefined;
+      const fault = MigrationFault.from(thrown, "peer-lost");
+      const isLoss = fault.code === "peer-lost" || fault.code === "peer-unreachable" || fault.code === "timeout";
+      if (isLoss || fault.code === "stopping") return fault;
+      // an agent that was started anew: whether it had handed the guest over cannot be told from its not knowing
+      throw this.view !== undefined && fault.code === "migration-unknown" ? this.unknownEnd(this.view, fault) : fault;
+    } finally {
+      this.settled();
+    }
+  }
+
+  private hasEnded(): boolean {
+    return this.view !== undefined && isFinal(this.view.status);
+  }
+
+  private observe(view: MigrationView): void {
+    this.view = view;
+    this.parts.display.show(view);
+    if (this.cancelAsked) this.cancel();
+    if (view.status === "inDoubt") this.doubted();
+    else this.settled();
+  }
+
+  private doubted(): void {
+    if (this.doubt !== undefined) return;
+    const doubt = new AbortController();
+    this.doubt = doubt;
+    void this.parts.sleep(DOUBT_MS, doubt.signal).then(() => {
+      if (!doubt.signal.aborted) this.leave.abort();
+    });
+  }
+
+  private settled(): void {
+    this.doubt?.abort();
+    this.doubt = undefined;
+  }
+
+  interrupt(): void {
+    this.interrupts += 1;
+    if (this.parts.interruptCancels && this.interrupts === 1) {
+      this.parts.display.note("Cancelling; press Ctrl-C again to leave the migration to itself");
+      this.cancelAsked = true;
+      if (this.view !== undefined) this.cancel();
+      return;
+    }
+    this.detached = true;
+    this.leave.abort();
+  }
+
+  /** Its result comes over the stream, as that of every migration. */
+  private cancel(): void {
+    this.cancelAsked = false;
+    const id = this.view?.id;
+    if (id === undefined) return;
+    this.parts.client.cancel(id).catch((thrown: unknown) => {
+      this.parts.display.note(`It cannot be cancelled: ${MigrationFault.from(thrown).message}`);
+    });
+  }
+
+  private unknownEnd(view: MigrationView, lost: MigrationFault): MigrationFault {
+    return new MigrationFault("in-doubt", `Lost the agent while it migrated ${view.guest}: ${lost.message}`, {
+      cause: lost,
+      guestNow:
+        "the guest runs at the source, unless the handover was already under way; this cannot be seen from here",
+      advice: `See that the source agent runs, then: ferry watch ${view.id}`,
+    });
+  }
+}

@@ -1,0 +1,110 @@
+/** The options of `ferry migrate` and `ferry plan`, and what they ask the agent for. */
+import { type Command, Option } from "commander";
+import { parseAddress } from "../shared/address.ts";
+import { MigrationFault } from "../shared/fault.ts";
+import type { MigrateCall, MigrateOptions } from "../shared/protocol/report.ts";
+import { parseByteRate, parseDuration } from "../shared/quantities.ts";
+import { argument } from "./context.ts";
+
+/** As commander hands them over, parsed. */
+export interface GivenMigrateOptions {
+  readonly to: string;
+  readonly strategy: MigrateOptions["strategy"];
+  readonly downtime?: number;
+  readonly deadline?: number;
+  readonly onDeadline: MigrateOptions["onDeadline"];
+  readonly bandwidth?: number;
+  readonly delta: boolean;
+  readonly reorder: boolean;
+  readonly compression: MigrateOptions["compression"];
+  readonly verify: boolean;
+}
+
+export function addMigrateOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--to <address>", `destination agent: "host:port" or "unix:PATH"`)
+        .argParser(argument(destination))
+        .makeOptionMandatory(),
+    )
+    .option("--strategy <name>", "auto, precopy or stop-and-copy", argument(strategy), "auto")
+    .option(
+      "--downtime <duration>",
+      "longest pause to aim for (default: the agent's, 300ms)",
+      argument(atLeast1(parseDuration)),
+    )
+    .option(
+      "--deadline <duration>",
+      "when to stop waiting for a good moment (default: never)",
+      argument(atLeast1(parseDuration)),
+    )
+    .option(
+      "--on-deadline <action>",
+      "at the deadline: cancel, or force the switchover",
+      argument(deadlineAction),
+      "cancel",
+    )
+    .option("--bandwidth <rate>", `cap, as "1Gbit" or "100MB/s" (default: none)`, argument(atLeast1(parseByteRate)))
+    .option("--no-delta", "send changed pages whole")
+    .option("--no-reorder", "send pages in the order in which QEMU gives them")
+    .option("--compression <level>", "auto, off, or a zstd level from -50 to 19", argument(compression), "auto")
+    .option("--verify", "compare all memory before the handover; the guest is stopped meanwhile", false);
+}
+
+export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateCall {
+  return {
+    guest,
+    to: given.to,
+    options: {
+      strategy: given.strategy,
+      // zero: the agent's own default
+      downtimeTargetMs: given.downtime ?? 0,
+      deadlineMs: given.deadline ?? 0,
+      onDeadline: given.onDeadline,
+      bandwidthBytesPerSecond: given.bandwidth ?? 0,
+      delta: given.delta,
+      reorder: given.reorder,
+      compression: given.compression,
+      verify: given.verify,
+    },
+  };
+}
+
+const invalid = (text: string, what: string): MigrationFault =>
+  new MigrationFault("invalid-argument", `"${text}" is not ${what}`);
+
+const notYet = (text: string): MigrationFault =>
+  new MigrationFault("invalid-argument", `"${text}" is not there yet in this version`);
+
+function destination(text: string): string {
+  parseAddress(text);
+  return text;
+}
+
+function strategy(text: string): MigrateOptions["strategy"] {
+  if (text === "auto" || text === "precopy" || text === "stop-and-copy") return text;
+  if (text === "postcopy" || text === "hybrid") throw notYet(text);
+  throw invalid(text, "a strategy: auto, precopy or stop-and-copy");
+}
+
+function deadlineAction(text: string): MigrateOptions["onDeadline"] {
+  if (text === "cancel" || text === "force") return text;
+  if (text === "postcopy") throw notYet(text);
+  throw invalid(text, "what can be done at the deadline: cancel or force");
+}
+
+function compression(text: string): MigrateOptions["compression"] {
+  if (text === "auto" || text === "off") return text;
+  const level = Number(text);
+  if (!/^-?\d{1,2}$/.test(text) || level < -50 || level > 19)
+    throw invalid(text, "auto, off or a zstd level from -50 to 19");
+  return level;
+}
+
+const atLeast1 =
+  (parse: (text: string) => number) =>
+  (text: string): number => {
+    const value = parse(text);
+    if (value < 1) throw invalid(text, "more than nothing");
+    return value;
+  };

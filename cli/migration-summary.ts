@@ -1,0 +1,90 @@
+/** How a migration ended, for people. Pure. */
+import type { BytesByKind, Downtime, MigrationResult, MigrationView, PageCounts } from "../shared/protocol/report.ts";
+import { bytesText, countText, durationText, memoryText, printable, ratioText } from "./figures.ts";
+import { statusText } from "./progress-bar.ts";
+
+/** Lines that end with a newline each. */
+export function summaryText(view: MigrationView): string {
+  const lines = [headline(view)];
+  if (view.error !== undefined) {
+    const { error } = view;
+    lines.push(row("error", `${error.code}: ${printable(error.message)}`));
+    for (const refusal of error.refusals) lines.push(row("", `- ${refusal.code}: ${printable(refusal.message)}`));
+    if (error.guestNow !== "") lines.push(row("guest", printable(error.guestNow)));
+    if (error.advice !== "") lines.push(row("what to do", printable(error.advice)));
+  }
+  if (view.status === "inDoubt")
+    lines.push(row("resolve", `ferry resolve ${view.id} --keep source|destination, once you know where it may run`));
+  if (view.result !== undefined) lines.push(...resultLines(view.result));
+  return `${lines.join("\n")}\n`;
+}
+
+function headline(view: MigrationView): string {
+  const guest = printable(view.guest);
+  const to = printable(view.destination);
+  const total = durationText((view.result?.totalSeconds ?? view.progress.elapsedSeconds) * 1000);
+  switch (view.status) {
+    case "moved":
+      return `${guest} moved to ${to} in ${total}`;
+    case "failed":
+      return `${guest} was not moved to ${to}`;
+    case "cancelled":
+      return `${guest} stays: its migration to ${to} was cancelled after ${total}`;
+    case "inDoubt":
+      return `${guest} is in doubt: it was granted to ${to}, which cannot be asked`;
+    default:
+      return `${guest} to ${to}: ${statusText(view.status)} for ${total} (migration ${view.id})`;
+  }
+}
+
+const LABEL_COLUMNS = 12;
+
+const row = (label: string, text: string): string => `  ${label.padEnd(LABEL_COLUMNS)} ${text}`;
+
+function resultLines(result: MigrationResult): string[] {
+  const lines: string[] = [];
+  if (result.completed) lines.push(row("downtime", downtimeText(result.downtime)));
+  if (result.switchReason !== "") lines.push(row("switched", printable(result.switchReason)));
+  lines.push(
+    row("sent", bytesByKindText(result.bytes)),
+    row("pages", pagesText(result.pages)),
+    row("ratios", `delta ${ratioText(result.deltaRatio)}, zstd ${ratioText(result.zstdRatio)}`),
+    row("bitmap syncs", countText(result.bitmapSyncs)),
+    row("agents", agentsText(result)),
+  );
+  if (result.verified) lines.push(row("verified", `${countText(result.pagesCompared)} pages are identical`));
+  for (const degradation of result.degradations) lines.push(row("degraded", printable(degradation)));
+  return lines;
+}
+
+function downtimeText(downtime: Downtime): string {
+  const parts = [
+    `last pages ${durationText(downtime.lastPagesMs)}`,
+    `device state ${durationText(downtime.deviceStateMs)}`,
+    `load ${durationText(downtime.loadMs)}`,
+    ...(downtime.verifyMs > 0 ? [`verify ${durationText(downtime.verifyMs)}`] : []),
+    `commit ${durationText(downtime.commitMs)}`,
+  ];
+  return `${durationText(downtime.totalMs)} ± ${durationText(downtime.clockErrorMs)}: ${parts.join(", ")}`;
+}
+
+function bytesByKindText(bytes: BytesByKind): string {
+  const kinds = (["full", "delta", "zero", "device", "other"] as const).map(
+    (kind) => `${kind} ${bytesText(bytes[kind])}`,
+  );
+  return `${bytesText(bytes.total)}: ${kinds.join(", ")}`;
+}
+
+function pagesText(pages: PageCounts): string {
+  const sent = pages.zero + pages.full + pages.delta;
+  const kinds = `${countText(pages.full)} full, ${countText(pages.delta)} delta, ${countText(pages.zero)} zero`;
+  const spared = `${countText(pages.coalesced)} coalesced, ${countText(pages.skipped)} skipped`;
+  return `${countText(pages.captured)} captured, ${countText(sent)} sent (${kinds}), ${spared}`;
+}
+
+function agentsText(result: MigrationResult): string {
+  const agent = (name: string, cpu: number, peak: number): string =>
+    `${name} ${durationText(cpu * 1000)} CPU and ${memoryText(peak)} at most`;
+  const source = agent("source", result.sourceAgentCpuSeconds, result.sourceAgentPeakMemoryBytes);
+  return `${source}, ${agent("destination", result.destinationAgentCpuSeconds, result.destinationAgentPeakMemoryBytes)}`;
+}

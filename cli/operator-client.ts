@@ -1,0 +1,17 @@
+/** What `ferry` needs of an agent: MigrationService (proto/ferry/v1/operator.proto) as a client sees it. */
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../shared/protocol/report.ts";
+
+/** Every method throws MigrationFault: the agent's own, or peer-unreachable, peer-lost, timeout. */
+export interface OperatorClient {
+  listGuests(): Promise<readonly GuestView[]>;
+  plan(call: MigrateCall): Promise<PlanView>;
+  /** Resolves when the stream has ended in order. Aborting leaves the migration to itself. */
+  migrate(call: MigrateCall, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void>;
+  watch(id: string, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void>;
+  listMigrations(): Promise<readonly MigrationView[]>;
+  /** Resolves when the migration has ended. */
+  cancel(id: string): Promise<MigrationView>;
+  heatMap(idOrGuest: string, cells: number): Promise<readonly HeatMapBlock[]>;
+  resolve(id: string, keep: "source" | "destination"): Promise<MigrationView>;
+  close(): void;
+}

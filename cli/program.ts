@@ -1,0 +1,57 @@
+/** `ferry`'s command line: what it understands, and where each subcommand is. */
+import { Command, CommanderError } from "commander";
+import { parseAddress } from "../shared/address.ts";
+import { parseDuration } from "../shared/quantities.ts";
+import { packageVersion } from "../shared/runtime/version.ts";
+import { addCancel } from "./commands/cancel.ts";
+import { addGuests } from "./commands/guests.ts";
+import { addHeatMap } from "./commands/heatmap.ts";
+import { addList } from "./commands/list.ts";
+import { addMigrate } from "./commands/migrate.ts";
+import { addPlan } from "./commands/plan.ts";
+import { addResolve } from "./commands/resolve.ts";
+import { addWatch } from "./commands/watch.ts";
+import { argument, createRun, type Surroundings } from "./context.ts";
+import { EXIT, type ExitCode } from "./exit-codes.ts";
+
+const DEFAULT_AGENT = "127.0.0.1:7411";
+const DEFAULT_TIMEOUT_MS = 60_000;
+
+/** @param argv without node and the program */
+export async function runFerry(argv: readonly string[], surroundings: Surroundings): Promise<ExitCode> {
+  let code: ExitCode = EXIT.usage;
+  const program = createProgram(surroundings, (given) => {
+    code = given;
+  });
+  try {
+    await program.parseAsync(argv, { from: "user" });
+    return code;
+  } catch (thrown) {
+    // commander has said why already; only --help and --version end well
+    if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    throw thrown;
+  }
+}
+
+function createProgram(surroundings: Surroundings, exit: (code: ExitCode) => void): Command {
+  const { terminal, env } = surroundings;
+  const program = new Command("ferry")
+    .description("Moves running QEMU guests between hosts. Talks to the source agent of the host that a guest runs on.")
+    .version(packageVersion())
+    .option("--agent <address>", "source agent (FERRY_AGENT)", argument(agentAddress), env.FERRY_AGENT || DEFAULT_AGENT)
+    .option("--json", "one JSON object a line", false)
+    .option("--timeout <duration>", "longest wait for an answer (default: 60s)", argument(parseDuration))
+    .configureOutput({ writeOut: terminal.out, writeErr: terminal.err })
+    .exitOverride()
+    .showHelpAfterError("(ferry --help tells more)");
+  program.setOptionValueWithSource("timeout", DEFAULT_TIMEOUT_MS, "default");
+  const run = createRun(surroundings, exit);
+  for (const add of [addGuests, addPlan, addMigrate, addList, addWatch, addCancel, addHeatMap, addResolve])
+    add(program, run);
+  return program;
+}
+
+function agentAddress(text: string): string {
+  parseAddress(text);
+  return text;
+}

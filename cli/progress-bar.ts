@@ -1,0 +1,84 @@
+/** One line that says how a migration stands, as wide as the terminal allows. Pure; progress-display.ts shows it. */
+import type { MigrationStatus, MigrationView } from "../shared/protocol/report.ts";
+import { bytesText, durationText, histogram, percentText, printable, rateText } from "./figures.ts";
+
+const WORDS: Readonly<Record<MigrationStatus, string>> = {
+  preparing: "preparing",
+  copying: "copying",
+  switching: "switching over",
+  granting: "handing over",
+  moved: "moved",
+  failed: "failed",
+  cancelled: "cancelled",
+  inDoubt: "in doubt",
+};
+
+export const statusText = (status: MigrationStatus): string => WORDS[status];
+
+const BAR_CELLS = 20;
+const PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+
+/** A bar with eighths of a cell: "█████▍    ". */
+export function barText(fraction: number, cells: number = BAR_CELLS): string {
+  const eighths = Math.round(Math.min(Math.max(fraction, 0), 1) * cells * 8);
+  const full = Math.floor(eighths / 8);
+  return `${"█".repeat(full)}${PARTS[eighths % 8] ?? ""}`.padEnd(cells, " ");
+}
+
+interface Segment {
+  readonly text: string;
+  /** The largest go first when the line is too narrow. */
+  readonly rank: number;
+}
+
+/** @param columns longest line, in characters */
+export function progressLine(view: MigrationView, columns: number): string {
+  let segments = segmentsOf(view);
+  let line = join(segments);
+  while (line.length > columns && segments.length > 1) {
+    const worst = Math.max(...segments.map((segment) => segment.rank));
+    segments = segments.filter((segment) => segment.rank !== worst);
+    line = join(segments);
+  }
+  return line.slice(0, Math.max(0, columns));
+}
+
+const join = (segments: readonly Segment[]): string => segments.map((segment) => segment.text).join("  ");
+
+function segmentsOf(view: MigrationView): Segment[] {
+  const { progress, status } = view;
+  const segments: Segment[] = [
+    { text: printable(view.guest), rank: 3 },
+    { text: statusText(status), rank: 0 },
+    { text: durationText(progress.elapsedSeconds * 1000), rank: 2 },
+  ];
+  if (status === "preparing") return segments;
+  segments.push(
+    { text: `[${barText(progress.firstPassFraction)}]`, rank: 6 },
+    { text: percentText(progress.firstPassFraction), rank: 1 },
+    { text: rateText(progress.bytesPerSecond), rank: 2 },
+    { text: `pass ${progress.passes}`, rank: 5 },
+    { text: `residual ${bytesText(progress.estimatedResidualBytes)}`, rank: 4 },
+    { text: `downtime ~${durationText(progress.estimatedDowntimeMs)}`, rank: 3 },
+  );
+  if (progress.heatClasses.length > 0) segments.push({ text: `heat ${histogram(progress.heatClasses)}`, rank: 7 });
+  return segments;
+}
+
+/** The same for a log: one figure after the other, each named. */
+export function plainLine(view: MigrationView): string {
+  const { progress } = view;
+  const figures = [
+    `${progress.elapsedSeconds.toFixed(1)}s`,
+    printable(view.guest),
+    statusText(view.status),
+    `first pass ${percentText(progress.firstPassFraction)}`,
+    `passes ${progress.passes}`,
+    `sent ${bytesText(progress.bytesSent)}`,
+    `rate ${rateText(progress.bytesPerSecond)}`,
+    `dirty ${rateText(progress.dirtyBytesPerSecond)}`,
+    `residual ${bytesText(progress.estimatedResidualBytes)}`,
+    `estimated downtime ${durationText(progress.estimatedDowntimeMs)}`,
+  ];
+  return figures.join("  ");
+}

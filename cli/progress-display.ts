@@ -1,0 +1,101 @@
+/** How the progress of a migration is shown: redrawn in place, as plain lines, or as JSON. */
+import { isFinal, type MigrationStatus, type MigrationView } from "../shared/protocol/report.ts";
+import { jsonLine } from "./json.ts";
+import { plainLine, progressLine } from "./progress-bar.ts";
+import type { Terminal } from "./terminal.ts";
+
+export interface ProgressDisplay {
+  show(view: MigrationView): void;
+  /** A word to the operator between two views. */
+  note(text: string): void;
+  /** Leaves the terminal as it was found. */
+  end(): void;
+}
+
+const REDRAW_MS = 100;
+const PLAIN_MS = 1000;
+const CLEAR_LINE = "\r\u001b[K";
+
+export function createDisplay(terminal: Terminal, json: boolean): ProgressDisplay {
+  if (json) return new JsonDisplay(terminal);
+  return terminal.isInteractive ? new LiveDisplay(terminal) : new PlainDisplay(terminal);
+}
+
+/** A change of status is always shown; between two of them, only so often. */
+class Throttle {
+  private readonly everyMs: number;
+  private status: MigrationStatus | undefined;
+  private lastMs = Number.NEGATIVE_INFINITY;
+
+  constructor(everyMs: number) {
+    this.everyMs = everyMs;
+  }
+
+  lets(view: MigrationView, nowMs: number): boolean {
+    if (view.status === this.status && nowMs - this.lastMs < this.everyMs) return false;
+    this.status = view.status;
+    this.lastMs = nowMs;
+    return true;
+  }
+}
+
+class LiveDisplay implements ProgressDisplay {
+  private readonly terminal: Terminal;
+  private readonly throttle = new Throttle(REDRAW_MS);
+
+  constructor(terminal: Terminal) {
+    this.terminal = terminal;
+  }
+
+  show(view: MigrationView): void {
+    if (isFinal(view.status) || !this.throttle.lets(view, this.terminal.monotonicMs())) return;
+    // the last column stays free: terminals differ in when they wrap
+    this.terminal.out(CLEAR_LINE + progressLine(view, this.terminal.columns() - 1));
+  }
+
+  note(text: string): void {
+    this.terminal.out(`${CLEAR_LINE}${text}\n`);
+  }
+
+  end(): void {
+    this.terminal.out(CLEAR_LINE);
+  }
+}
+
+class PlainDisplay implements ProgressDisplay {
+  private readonly terminal: Terminal;
+  private readonly throttle = new Throttle(PLAIN_MS);
+
+  constructor(terminal: Terminal) {
+    this.terminal = terminal;
+  }
+
+  show(view: MigrationView): void {
+    if (this.throttle.lets(view, this.terminal.monotonicMs())) this.terminal.out(`${plainLine(view)}\n`);
+  }
+
+  note(text: string): void {
+    this.terminal.err(`${text}\n`);
+  }
+
+  end(): void {}
+}
+
+/** Every view, the last one with the result; nothing else is on standard output. */
+class JsonDisplay implements ProgressDisplay {
+  private readonly terminal: Terminal;
+
+  constructor(terminal: Terminal) {
+    this.terminal = terminal;
+  }
+
+  show(view: MigrationView): void {
+    this.terminal.out(jsonLine(view));
+  }
+
+  note(text: string): void {
+    this.terminal.err(`${text}\n`);
+  }
+
+  end(): void {}
+}

@@ -1,0 +1,68 @@
+/** Lists for people: guests, migrations, heat maps, plans. Pure. */
+import type { GuestView, HeatMapBlock, MigrationView, PlanView } from "../shared/protocol/report.ts";
+import { blockFor, durationText, memoryText, percentText, printable } from "./figures.ts";
+import { statusText } from "./progress-bar.ts";
+
+/** Columns as wide as their widest cell; the last one is not padded. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const all = [head, ...rows];
+  const widths = head.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd();
+  return `${all.map(line).join("\n")}\n`;
+}
+
+export function guestsText(guests: readonly GuestView[]): string {
+  if (guests.length === 0) return "No guest is defined on this host; guests.directory is where definitions go\n";
+  return table(
+    ["GUEST", "STATE", "QEMU", "MACHINE", "MIGRATION", "DETAIL"],
+    guests.map((guest) =>
+      [guest.name, guest.state, guest.qemuVersion, guest.machineType, guest.migrationId, guest.detail].map(printable),
+    ),
+  );
+}
+
+export function migrationsText(views: readonly MigrationView[]): string {
+  if (views.length === 0) return "This agent knows of no migration\n";
+  return table(
+    ["MIGRATION", "GUEST", "TO", "STATUS", "STARTED", "TOOK", "COPIED"],
+    views.map((view) => [
+      printable(view.id),
+      printable(view.guest),
+      printable(view.destination),
+      statusText(view.status),
+      new Date(view.startedAtMs).toISOString(),
+      durationText(view.progress.elapsedSeconds * 1000),
+      percentText(view.progress.firstPassFraction),
+    ]),
+  );
+}
+
+export function planText(guest: string, to: string, plan: PlanView): string {
+  const lines = plan.accepted
+    ? [`${printable(to)} would take ${printable(guest)}`]
+    : [`${printable(to)} would not take ${printable(guest)}`];
+  for (const refusal of plan.refusals) lines.push(`  - ${refusal.code}: ${printable(refusal.message)}`);
+  for (const [name, value] of Object.entries(plan.negotiated)) lines.push(`  ${printable(name)}: ${printable(value)}`);
+  return `${lines.join("\n")}\n`;
+}
+
+const PAGE_BYTES = 4096;
+const INDENT = "  ";
+
+/** Each block as rows of one character a cell, ▁ cold to █ hot. */
+export function heatMapText(blocks: readonly HeatMapBlock[], columns: number): string {
+  if (blocks.length === 0) return "Nothing was seen yet\n";
+  const width = Math.max(8, columns - INDENT.length);
+  const lines: string[] = [];
+  for (const block of blocks) {
+    const cell = memoryText(block.pagesPerCell * PAGE_BYTES);
+    lines.push(`${printable(block.name)}: ${block.cells.length} cells of ${cell}, ▁ cold to █ hot`);
+    const text = Array.from(block.cells, (heat) => blockFor(heat / 255));
+    for (let at = 0; at < text.length; at += width) lines.push(INDENT + text.slice(at, at + width).join(""));
+  }
+  return `${lines.join("\n")}\n`;
+}

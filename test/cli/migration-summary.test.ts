@@ -1,0 +1,68 @@
+import t from "tap";
+import { summaryText } from "../../cli/migration-summary.ts";
+import { result, view } from "../support/cli-fixtures.ts";
+
+t.test("a move is told with its downtime in parts and what was sent", async (t) => {
+  t.equal(
+    summaryText(view({ status: "moved", result: result() })),
+    `web moved to host-b:7412 in 4.2 s
+  downtime     41.7 ms ± 0.31 ms: last pages 12 ms, device state 8.2 ms, load 10.5 ms, commit 11 ms
+  switched     the residual of 2.1 MB fits the downtime target of 300 ms
+  sent         219 MB: full 180 MB, delta 38 MB, zero 10.2 kB, device 300 kB, other 900 kB
+  pages        412 345 captured, 280 000 sent (70 000 full, 150 000 delta, 60 000 zero), 120 000 coalesced, 12 345 skipped
+  ratios       delta 14.2 : 1, zstd 2.08 : 1
+  bitmap syncs 38
+  agents       source 3.4 s CPU and 410 MiB at most, destination 1.3 s CPU and 120 MiB at most
+`,
+  );
+});
+
+t.test("a verified and degraded move says so", async (t) => {
+  const verified = result({
+    verified: true,
+    pagesCompared: 131_072,
+    zstdRatio: 0,
+    degradations: ["zstd was switched off"],
+  });
+  const text = summaryText(
+    view({ status: "moved", result: { ...verified, downtime: { ...verified.downtime, verifyMs: 2500 } } }),
+  );
+  t.match(text, /verify 2\.5 s/);
+  t.match(text, /verified +131 072 pages are identical/);
+  t.match(text, /degraded +zstd was switched off/);
+  t.match(text, /zstd none/);
+});
+
+t.test("a refusal lists every reason, the guest's place and the advice", async (t) => {
+  const error = {
+    code: "refused",
+    message: "The destination refused",
+    guestNow: "the guest runs at the source",
+    advice: "Mend what is listed",
+    refusals: [
+      { code: "free-memory", message: "too little" },
+      { code: "cpu-model", message: "other\u001b[31m CPU" },
+    ],
+  };
+  t.equal(
+    summaryText(view({ status: "failed", error })),
+    `web was not moved to host-b:7412
+  error        refused: The destination refused
+               - free-memory: too little
+               - cpu-model: other?[31m CPU
+  guest        the guest runs at the source
+  what to do   Mend what is listed
+`,
+  );
+});
+
+t.test(
+  "a cancelled migration shows no downtime, one in doubt how to end it, one under way how long it has run",
+  async (t) => {
+    const cancelled = summaryText(view({ status: "cancelled", result: result({ completed: false }) }));
+    t.match(cancelled, /^web stays: its migration to host-b:7412 was cancelled after 4\.2 s/);
+    t.notMatch(cancelled, /^ {2}downtime/m);
+    t.match(summaryText(view({ status: "inDoubt" })), /ferry resolve m-1 --keep source\|destination/);
+    t.equal(summaryText(view()), "web to host-b:7412: copying for 12.3 s (migration m-1)\n");
+  },
+);

@@ -1,0 +1,360 @@
+import t from "tap";
+import type { OperatorClient } from "../../cli/operator-client.ts";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { MigrateCall } from "../../shared/protocol/report.ts";
+import { fakeClient, operator, result, view } from "../support/cli-fixtures.ts";
+
+const guest = { name: "web", state: "running", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" };
+
+t.test("migrate asks for what was typed, with units converted", async (t) => {
+  const calls: MigrateCall[] = [];
+  const client = fakeClient({
+    migrate: async (call, observer) => {
+      calls.push(call);
+      observer(view({ status: "moved", result: result() }));
+    },
+  });
+  const { type } = operator(client);
+  const plain = await type("migrate web --to host-b:7412");
+  t.equal(plain.code, 0);
+  t.match(plain.out, /web moved to host-b:7412 in 4\.2 s/);
+  const options = {
+    strategy: "auto",
+    downtimeTargetMs: 0,
+    deadlineMs: 0,
+    onDeadline: "cancel",
+    bandwidthBytesPerSecond: 0,
+    delta: true,
+    reorder: true,
+    compression: "auto",
+    verify: false,
+  };
+  t.same(calls[0], { guest: "web", to: "host-b:7412", options });
+  await type(
+    "migrate web --to unix:/x --strategy precopy --downtime 150ms --deadline 10m --on-deadline force --bandwidth 1Gbit --no-delta --no-reorder --compression -5 --verify",
+  );
+  t.same(calls[1]?.options, {
+    strategy: "precopy",
+    downtimeTargetMs: 150,
+    deadlineMs: 600_000,
+    onDeadline: "force",
+    bandwidthBytesPerSecond: 125e6,
+    delta: false,
+    reorder: false,
+    compression: -5,
+    verify: true,
+  });
+});
+
+t.test("each end of a migration has its exit code and its words", async (t) => {
+  const ends = [
+    ["moved", 0, /moved to/],
+    ["failed", 1, /was not moved/],
+    ["cancelled", 3, /was cancelled/],
+  ] as const;
+  for (const [status, code, words] of ends) {
+    const client = fakeClient({ migrate: async (_, observer) => observer(view({ status })) });
+    const typed = await operator(client).type("migrate web --to b:1");
+    t.equal(typed.code, code, status);
+    t.match(typed.out, words);
+  }
+});
+
+t.test("a migration that stays in doubt ends the command with 4, one that is settled does not", async (t) => {
+  const doubtful = (settle: boolean) =>
+    fakeClient({
+      migrate: (_, observer, signal) =>
+        new Promise((resolve, reject) => {
+          observer(view({ status: "inDoubt" }));
+          observer(view({ status: "inDoubt" }));
+          signal.addEventListener("abort", () => reject(new MigrationFault("cancelled", "aborted")));
+          if (settle) {
+            observer(view({ status: "moved" }));
+            resolve();
+          }
+        }),
+    });
+  t.equal((await operator(doubtful(true)).type("migrate web --to b:1")).code, 0);
+  const someone = operator(doubtful(false));
+  const typing = someone.type("migrate web --to b:1");
+  someone.wake();
+  const typed = await typing;
+  t.equal(typed.code, 4);
+  t.match(typed.out, /ferry resolve m-1/);
+});
+
+t.test("wrong usage is told with what would be right, and exits with 2 before anything is asked", async (t) => {
+  const cases: [string, RegExp][] = [
+    ["", /Usage: ferry/],
+    ["fly web", /unknown command 'fly'/],
+    ["migrate web", /required option '--to/],
+    ["migrate --to b:1", /missing required argument 'guest'/],
+    ["migrate web --to b", /not an address/],
+    ["migrate web --to b:1 --strategy postcopy", /"postcopy" is not there yet/],
+    ["migrate web --to b:1 --strategy hybrid", /"hybrid" is not there yet/],
+    ["migrate web --to b:1 --strategy fast", /auto, precopy or stop-and-copy/],
+    ["migrate web --to b:1 --on-deadline postcopy", /not there yet/],
+    ["migrate web --to b:1 --on-deadline wait", /cancel or force/],
+    ["migrate web --to b:1 --downtime 300", /"300" is not a duration.*"300ms"/],
+    ["migrate web --to b:1 --downtime 0", /more than nothing/],
+    ["migrate web --to b:1 --bandwidth 1Gb", /"1Gbit"/],
+    ["migrate web --to b:1 --compression 20", /-50 to 19/],
+    ["migrate web --to b:1 --fast", /unknown option '--fast'/],
+    ["resolve m-1", /required option '--keep/],
+    ["resolve m-1 --keep both", /Allowed choices are source, destination/],
+    ["heatmap web --cells 0", /from 1 to/],
+    ["guests --agent nowhere", /not an address/],
+    ["guests --timeout soon", /not a duration/],
+  ];
+  for (const [line, words] of cases) {
+    const typed = await operator(fakeClient({})).type(line);
+    t.equal(typed.code, 2, line);
+    t.match(typed.err, words, line);
+    t.same(typed.addresses, []);
+  }
+});
+
+t.test("help and version end well", async (t) => {
+  const { type } = operator(fakeClient({}));
+  t.match(await type("--help"), { code: 0, out: /migrate[\s\S]*resolve/ });
+  t.match(await type("migrate --help"), { code: 0, out: /Ctrl-C cancels[\s\S]*Exit codes/ });
+  t.match(await type("--version"), { code: 0, out: /^\d+\.\d+\.\d+\n$/ });
+});
+
+t.test("the agent is the one of --agent, before that of FERRY_AGENT, before the one of this host", async (t) => {
+  const client = fakeClient({ listGuests: async () => [] });
+  t.same((await operator(client).type("guests")).addresses, ["127.0.0.1:7411"]);
+  const { type } = operator(client, { env: { FERRY_AGENT: "host-a:1" } });
+  t.same((await type("guests")).addresses, ["host-a:1"]);
+  t.same((await type("guests --agent host-c:2")).addresses, ["host-c:2"]);
+  t.same((await type("--agent host-c:2 guests")).addresses, ["host-c:2"]);
+});
+
+t.test("lists are tables, or with --json an object a line", async (t) => {
+  const { type } = operator(
+    fakeClient({
+      listGuests: async () => [guest, { ...guest, name: "db" }],
+      listMigrations: async () => [view()],
+      heatMap: async (_, cells) => [{ name: "pc.ram", pagesPerCell: 1, cells: new Uint8Array(Math.min(cells, 3)) }],
+      plan: async () => ({ accepted: false, refusals: [{ code: "cpu-model", message: "other" }], negotiated: {} }),
+    }),
+  );
+  t.match(await type("guests"), { code: 0, out: /^GUEST[\s\S]*web[\s\S]*db/ });
+  const lines = (await type("guests --json")).out.trimEnd().split("\n");
+  t.same(
+    lines.map((line) => JSON.parse(line)),
+    [guest, { ...guest, name: "db" }],
+  );
+  t.match(await type("list"), { code: 0, out: /^MIGRATION[\s\S]*m-1/ });
+  t.match(await type("heatmap web"), { code: 0, out: /pc\.ram: 3 cells/ });
+  t.same(JSON.parse((await type("heatmap web --cells 2 --json")).out).cells, [0, 0]);
+  t.match(await type("plan web --to b:1"), { code: 1, out: /would not take web[\s\S]*cpu-model/ });
+});
+
+t.test("cancel succeeds when it cancelled, and resolve says how it stands", async (t) => {
+  const ended = (status: "cancelled" | "moved" | "inDoubt") =>
+    operator(fakeClient({ cancel: async () => view({ status }) }));
+  t.equal((await ended("cancelled").type("cancel m-1")).code, 0);
+  t.equal((await ended("moved").type("cancel m-1")).code, 1);
+  t.equal((await ended("inDoubt").type("cancel m-1")).code, 4);
+  const asked: string[] = [];
+  const client = fakeClient({
+    resolve: async (id, keep) => {
+      asked.push(id, keep);
+      return view({ status: "failed" });
+    },
+  });
+  t.equal((await operator(client).type("resolve m-1 --keep source")).code, 0);
+  t.same(asked, ["m-1", "source"]);
+});
+
+t.test("a fault says what failed, where the guest is and what to do, and as JSON too", async (t) => {
+  const client = fakeClient({
+    listGuests: async () => {
+      throw new MigrationFault("peer-unreachable", "No agent answers at 127.0.0.1:7411", {
+        advice: "Start ferry-source",
+      });
+    },
+  });
+  const typed = await operator(client).type("guests");
+  t.equal(typed.code, 1);
+  t.equal(
+    typed.err,
+    "ferry: No agent answers at 127.0.0.1:7411 (peer-unreachable)\n  what to do: Start ferry-source\n",
+  );
+  t.same(JSON.parse((await operator(client).type("guests --json")).out).error.code, "peer-unreachable");
+});
+
+t.test("--json shows every view and nothing else on standard output", async (t) => {
+  const client = fakeClient({
+    migrate: async (_, observer) => {
+      observer(view());
+      observer(view({ status: "moved", result: result() }));
+    },
+  });
+  const typed = await operator(client).type("migrate web --to b:1 --json");
+  const views = typed.out
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  t.same(
+    views.map((one) => one.status),
+    ["copying", "moved"],
+  );
+  t.equal(views[1].result.downtime.totalMs, 41.7);
+});
+
+t.test("--detach returns the migration's id as soon as there is one", async (t) => {
+  const client = fakeClient({
+    migrate: (_, observer, signal) =>
+      new Promise((_resolve, reject) => {
+        signal.addEventListener("abort", () => reject(new MigrationFault("cancelled", "aborted")));
+        observer(view({ status: "preparing" }));
+        observer(view());
+      }),
+  });
+  t.match(await operator(client).type("migrate web --to b:1 --detach"), { code: 0, out: "m-1\n" });
+  const refused = fakeClient({
+    migrate: async () => {
+      throw new MigrationFault("guest-busy", "web is being migrated");
+    },
+  });
+  t.match(await operator(refused).type("migrate web --to b:1 --detach"), { code: 1, err: /guest-busy/ });
+});
+
+/** A migration that goes on until it is cancelled, as one client sees it. */
+function running(): { client: OperatorClient; cancelled: () => number } {
+  let finish: () => void = () => undefined;
+  let cancels = 0;
+  const client = fakeClient({
+    migrate: (_, observer, signal) =>
+      new Promise((resolve, reject) => {
+        finish = () => {
+          observer(view({ status: "cancelled" }));
+          resolve();
+        };
+        signal.addEventListener("abort", () => reject(new MigrationFault("cancelled", "aborted")));
+        observer(view());
+      }),
+    cancel: async () => {
+      cancels += 1;
+      setImmediate(() => finish());
+      return view({ status: "cancelled" });
+    },
+  });
+  return { client, cancelled: () => cancels };
+}
+
+t.test("Ctrl-C cancels the migration and waits for its end", async (t) => {
+  const { client, cancelled } = running();
+  const someone = operator(client);
+  const typing = someone.type("migrate web --to b:1");
+  await new Promise(setImmediate);
+  someone.interrupt();
+  const typed = await typing;
+  t.equal(typed.code, 3);
+  t.equal(cancelled(), 1);
+  t.match(typed.err, /Cancelling; press Ctrl-C again/);
+  t.match(typed.out, /was cancelled/);
+});
+
+t.test("a second Ctrl-C leaves the migration to itself and says how to come back", async (t) => {
+  const { client } = running();
+  const someone = operator({ ...client, cancel: () => new Promise(() => undefined) });
+  const typing = someone.type("migrate web --to b:1");
+  await new Promise(setImmediate);
+  someone.interrupt();
+  someone.interrupt();
+  const typed = await typing;
+  t.equal(typed.code, 130);
+  t.match(typed.err, /ferry watch m-1.*ferry cancel m-1/);
+});
+
+t.test("a cancellation that fails is told, and the migration is followed on", async (t) => {
+  const { client } = running();
+  const late = new MigrationFault("in-doubt", "the guest was granted already");
+  const someone = operator({ ...client, cancel: () => Promise.reject(late) });
+  const typing = someone.type("migrate web --to b:1");
+  await new Promise(setImmediate);
+  someone.interrupt();
+  await new Promise(setImmediate);
+  someone.interrupt();
+  t.match((await typing).err, /It cannot be cancelled: the guest was granted already/);
+});
+
+t.test("Ctrl-C ends a watch, not the migration", async (t) => {
+  const { client, cancelled } = running();
+  const someone = operator({
+    ...client,
+    watch: (_, observer, signal) => client.migrate({} as MigrateCall, observer, signal),
+  });
+  const typing = someone.type("watch m-1");
+  await new Promise(setImmediate);
+  someone.interrupt();
+  t.equal((await typing).code, 130);
+  t.equal(cancelled(), 0);
+});
+
+t.test("a lost agent is asked again, and the migration followed to its end", async (t) => {
+  let watches = 0;
+  const lost = new MigrationFault("peer-lost", "The connection broke");
+  const client = fakeClient({
+    migrate: async (_, observer) => {
+      observer(view());
+      throw lost;
+    },
+    watch: async (id, observer) => {
+      t.equal(id, "m-1");
+      watches += 1;
+      if (watches < 3) throw lost;
+      observer(view({ status: "moved" }));
+    },
+  });
+  const someone = operator(client);
+  const waker = setInterval(someone.wake, 1);
+  const typed = await someone.type("migrate web --to b:1");
+  clearInterval(waker);
+  t.equal(typed.code, 0);
+  t.equal(watches, 3);
+  t.match(typed.err, /The connection broke; the migration goes on/);
+});
+
+t.test("an agent that stays lost, or has forgotten the migration, leaves its end unknown: exit 4", async (t) => {
+  for (const code of ["peer-unreachable", "migration-unknown"] as const) {
+    const client = fakeClient({
+      migrate: async (_, observer) => observer(view()),
+      watch: async () => {
+        throw new MigrationFault(code, "nothing there");
+      },
+    });
+    const someone = operator(client);
+    const waker = setInterval(someone.wake, 1);
+    const typed = await someone.type("migrate web --to b:1");
+    clearInterval(waker);
+    t.equal(typed.code, 4, code);
+    t.match(typed.err, /Lost the agent while it migrated web[\s\S]*ferry watch m-1/);
+  }
+});
+
+t.test("an agent that cannot be reached at all is a failure", async (t) => {
+  const client = fakeClient({
+    migrate: async () => {
+      throw new MigrationFault("peer-unreachable", "No agent answers at 127.0.0.1:7411");
+    },
+  });
+  t.match(await operator(client).type("migrate web --to b:1"), { code: 1, err: /No agent answers/ });
+});
+
+t.test("on a terminal the bar is cleared before the summary", async (t) => {
+  const client = fakeClient({
+    migrate: async (_, observer) => {
+      observer(view());
+      observer(view({ status: "moved" }));
+    },
+  });
+  const typed = await operator(client, { interactive: true }).type("migrate web --to b:1");
+  const [before, bar, summary] = typed.out.split("\r\u001b[K");
+  t.equal(before, "");
+  t.match(bar, /^web {2}copying/);
+  t.match(summary, /^web moved to/);
+});

@@ -1,0 +1,38 @@
+import fc from "fast-check";
+import t from "tap";
+import { barText, plainLine, progressLine } from "../../cli/progress-bar.ts";
+import { progress, view } from "../support/cli-fixtures.ts";
+
+t.test("a wide terminal shows everything on one line", async (t) => {
+  t.equal(
+    progressLine(view(), 200),
+    "web  copying  12.3 s  [██████████▍         ]  52%  118 MB/s  pass 7  residual 34.2 MB  downtime ~290 ms  heat █▇▅▁█",
+  );
+});
+
+t.test("a narrow terminal loses the least important first and never wraps", async (t) => {
+  t.equal(progressLine(view(), 80), "web  copying  12.3 s  52%  118 MB/s  pass 7  residual 34.2 MB  downtime ~290 ms");
+  t.equal(progressLine(view(), 40), "copying  12.3 s  52%  118 MB/s");
+  t.equal(progressLine(view(), 8), "copying");
+  for (let columns = 0; columns < 130; columns++) t.ok(progressLine(view(), columns).length <= columns);
+});
+
+t.test("before the first byte there is nothing to show but the wait", async (t) => {
+  t.equal(progressLine(view({ status: "preparing" }), 100), "web  preparing  12.3 s");
+});
+
+t.test("the bar has its width whatever it is told", async () => {
+  fc.assert(
+    fc.property(fc.double(), fc.integer({ min: 1, max: 60 }), (fraction, cells) => {
+      const text = barText(Number.isNaN(fraction) ? 0 : fraction, cells);
+      return text.length === cells && /^█*[▏▎▍▌▋▊▉]? *$/.test(text);
+    }),
+  );
+});
+
+t.test("a plain line names every figure", async (t) => {
+  t.equal(
+    plainLine(view({ status: "switching", progress: progress({ firstPassFraction: 1 }) })),
+    "12.3s  web  switching over  first pass 100%  passes 7  sent 640 MB  rate 118 MB/s  dirty 200 MB/s  residual 34.2 MB  estimated downtime 290 ms",
+  );
+});

@@ -1,0 +1,52 @@
+import t from "tap";
+import { guestsText, heatMapText, migrationsText, planText } from "../../cli/tables.ts";
+import { view } from "../support/cli-fixtures.ts";
+
+t.test("guests are a table", async (t) => {
+  const guest = {
+    name: "web",
+    state: "running",
+    detail: "",
+    qemuVersion: "10.0.2",
+    machineType: "pc-q35-10.0",
+    migrationId: "",
+  };
+  t.equal(
+    guestsText([guest, { ...guest, name: "database", state: "off", qemuVersion: "", machineType: "" }]),
+    `GUEST     STATE    QEMU    MACHINE      MIGRATION  DETAIL
+web       running  10.0.2  pc-q35-10.0
+database  off
+`,
+  );
+  t.match(guestsText([]), /guests\.directory/);
+});
+
+t.test("migrations are a table", async (t) => {
+  t.equal(
+    migrationsText([view()]),
+    `MIGRATION  GUEST  TO           STATUS   STARTED                   TOOK    COPIED
+m-1        web    host-b:7412  copying  2026-01-02T03:04:05.000Z  12.3 s  52%
+`,
+  );
+  t.match(migrationsText([]), /no migration/);
+});
+
+t.test("a plan says yes with its terms, or no with all reasons", async (t) => {
+  t.equal(
+    planText("web", "b:1", { accepted: true, refusals: [], negotiated: { codecs: "zstd" } }),
+    "b:1 would take web\n  codecs: zstd\n",
+  );
+  t.equal(
+    planText("web", "b:1", { accepted: false, refusals: [{ code: "cpu-model", message: "other" }], negotiated: {} }),
+    "b:1 would not take web\n  - cpu-model: other\n",
+  );
+});
+
+t.test("a heat map is as wide as the terminal", async (t) => {
+  const cells = Uint8Array.from({ length: 20 }, (_, index) => Math.min(255, index * 14));
+  t.equal(
+    heatMapText([{ name: "pc.ram", pagesPerCell: 512, cells }], 12),
+    "pc.ram: 20 cells of 2 MiB, ▁ cold to █ hot\n  ▁▁▁▂▂▃▃▄▄▄\n  ▅▅▆▆▇▇████\n",
+  );
+  t.match(heatMapText([], 80), /Nothing/);
+});
