@@ -9,6 +9,7 @@ import { MigrationFault } from "../shared/fault.ts";
 import { MemoryLayout } from "../shared/page/geometry.ts";
 import type { RamBlock } from "../shared/protocol/messages.ts";
 import type { RamSetup, StreamSink } from "../shared/qemu/stream-reader.ts";
+import { encodeRamEnd } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
 import type { FrameSender } from "./frame-sender.ts";
@@ -17,6 +18,8 @@ import type { Decision, Observation, SwitchPolicy } from "./switch-policy.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
 
 export interface EngineParts {
+  /** That the stream is read in. */
+  readonly memory: Uint8Array;
   readonly scheduler: TransferScheduler;
   readonly sender: FrameSender;
   readonly meter: LinkMeter;
@@ -56,6 +59,7 @@ export class CopyEngine implements StreamSink {
   private readonly parts: EngineParts;
   private phase: Phase = "first-pass";
   private sectionPages = 0;
+  private ramSectionId = 0;
   private readonly startedMs: number;
   private lastFadeMs: number;
   private nextSectionMs = 0;
@@ -119,12 +123,13 @@ export class CopyEngine implements StreamSink {
   // ── StreamSink ──
 
   prologue(start: number, end: number): void {
-    this.parts.sender.sendVerbatim(start, end, false);
+    this.parts.sender.sendVerbatim(this.parts.memory.subarray(start, end), false);
   }
 
   layout(setup: RamSetup): void {
     this.checkBlocks(setup);
     this.layoutSeen = new MemoryLayout(setup.blocks);
+    this.ramSectionId = setup.ramSectionId;
     this.parts.announceLayout(setup.blocks, setup.ramSectionId);
   }
 
@@ -168,10 +173,11 @@ export class CopyEngine implements StreamSink {
     void this.parts.sender.flushed().then(() => {
       if (this.lastPagesSentUs === 0) this.lastPagesSentUs = this.parts.clock.nowUs();
     });
+    this.parts.sender.sendVerbatim(encodeRamEnd(this.ramSectionId), true);
   }
 
   device(start: number, end: number): void {
-    this.parts.sender.sendVerbatim(start, end, true);
+    this.parts.sender.sendVerbatim(this.parts.memory.subarray(start, end), true);
   }
 
   end(): void {

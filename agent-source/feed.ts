@@ -73,7 +73,7 @@ export class Feed {
     this.chooser = new CompressionChooser(compression, cx.config.transfer.zstdWorkers);
     this.zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, cx.config.transfer.zstdWorkers);
     this.sender = this.makeSender(parts, memory);
-    this.engine = this.makeEngine(parts);
+    this.engine = this.makeEngine(parts, memory);
     this.intake = new Intake({
       memory: memory.kernels.memory,
       window: memory.window,
@@ -127,12 +127,13 @@ export class Feed {
     });
   }
 
-  private makeEngine(parts: FeedParts): CopyEngine {
+  private makeEngine(parts: FeedParts, memory: SourceMemory): CopyEngine {
     const { cx, facts, channel } = parts;
     const { options } = cx.call;
     const strategy = options.strategy === "stop-and-copy" ? "stop-and-copy" : "precopy";
     return new CopyEngine(
       {
+        memory: memory.kernels.memory,
         scheduler: this.scheduler,
         sender: this.sender,
         meter: this.meter,

@@ -113,8 +113,8 @@ export class FrameSender {
   }
 
   /** Queues bytes of QEMU's stream, to be sent as they are: at once, or with `afterPages` behind all that is pending. */
-  sendVerbatim(start: number, end: number, afterPages: boolean): void {
-    this.verbatim.push(this.parts.kernels.memory.subarray(start, end), afterPages);
+  sendVerbatim(bytes: Uint8Array, afterPages: boolean): void {
+    this.verbatim.push(bytes, afterPages);
     this.pump();
   }
 

@@ -1,0 +1,132 @@
+/**
+ * Writes RAM sections of QEMU's stream into a window of memory; the inverse of stream-reader.ts. Pages are copied within
+ * that memory, so nothing is made for a page (migration/ram.c save_page_header, save_xbzrle_page).
+ */
+import { PAGE_SIZE } from "../units.ts";
+import * as ram from "./ram-section.ts";
+
+/** RAM's last section with nothing in it: every page was written before. */
+export function encodeRamEnd(sectionId: number): Uint8Array {
+  const bytes = new Uint8Array(18);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, ram.SECTION_END);
+  view.setUint32(1, sectionId);
+  view.setUint32(9, ram.RAM_EOS);
+  view.setUint8(13, ram.SECTION_FOOTER);
+  view.setUint32(14, sectionId);
+  return bytes;
+}
+
+interface Block {
+  readonly name: Uint8Array;
+  readonly firstPage: number;
+  readonly endPage: number;
+}
+
+export class StreamWriter {
+  /** Where the next byte goes. */
+  position = 0;
+  private readonly memory: Uint8Array;
+  private readonly view: DataView;
+  private limit = 0;
+  private blocks: readonly Block[] = [];
+  private block: Block | undefined;
+
+  constructor(memory: Uint8Array) {
+    this.memory = memory;
+    this.view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
+  }
+
+  /** The blocks in stream order, as the page numbers go through them. */
+  layout(blocks: readonly { readonly name: string; readonly byteLength: number }[]): void {
+    let firstPage = 0;
+    this.blocks = blocks.map(({ name, byteLength }) => {
+      const endPage = firstPage + byteLength / PAGE_SIZE;
+      const block = { name: Buffer.from(name, "latin1"), firstPage, endPage };
+      firstPage = endPage;
+      return block;
+    });
+    this.block = undefined;
+  }
+
+  /** Writes to [start, limit) from now on; records continue the block of the window before. */
+  begin(start: number, limit: number): void {
+    this.position = start;
+    this.limit = limit;
+  }
+
+  room(bytes: number): boolean {
+    return this.limit - this.position >= bytes;
+  }
+
+  partStart(sectionId: number): void {
+    this.sectionHead(ram.SECTION_PART, sectionId);
+  }
+
+  /** Begins RAM's last section. */
+  endStart(sectionId: number): void {
+    this.sectionHead(ram.SECTION_END, sectionId);
+  }
+
+  /** Ends the section that was begun. */
+  partEnd(sectionId: number): void {
+    this.view.setUint32(this.position, 0);
+    this.view.setUint32(this.position + 4, ram.RAM_EOS);
+    this.view.setUint8(this.position + 8, ram.SECTION_FOOTER);
+    this.view.setUint32(this.position + 9, sectionId);
+    this.position += 13;
+  }
+
+  zeroPage(page: number): void {
+    this.record(page, ram.RAM_ZERO);
+    this.memory[this.position++] = 0;
+  }
+
+  /** The page's content is at `at` in the same memory. */
+  page(page: number, at: number): void {
+    this.record(page, ram.RAM_PAGE);
+    this.memory.copyWithin(this.position, at, at + PAGE_SIZE);
+    this.position += PAGE_SIZE;
+  }
+
+  /** `length` bytes of XBZRLE are at `at` in the same memory. */
+  delta(page: number, at: number, length: number): void {
+    this.record(page, ram.RAM_XBZRLE);
+    this.view.setUint8(this.position, ram.ENCODING_XBZRLE);
+    this.view.setUint16(this.position + 1, length);
+    this.memory.copyWithin(this.position + 3, at, at + length);
+    this.position += 3 + length;
+  }
+
+  verbatim(at: number, length: number): void {
+    this.memory.copyWithin(this.position, at, at + length);
+    this.position += length;
+  }
+
+  private sectionHead(type: number, sectionId: number): void {
+    this.view.setUint8(this.position, type);
+    this.view.setUint32(this.position + 1, sectionId);
+    this.position += 5;
+  }
+
+  private record(page: number, flag: number): void {
+    const present = this.block;
+    const same = present !== undefined && page >= present.firstPage && page < present.endPage;
+    const block = same ? present : this.find(page);
+    const offset = (page - block.firstPage) * PAGE_SIZE;
+    this.view.setUint32(this.position, Math.floor(offset / 2 ** 32));
+    this.view.setUint32(this.position + 4, (offset % 2 ** 32) + flag + (same ? ram.RAM_CONTINUE : 0));
+    this.position += 8;
+    if (same) return;
+    this.memory[this.position] = block.name.length;
+    this.memory.set(block.name, this.position + 1);
+    this.position += 1 + block.name.length;
+    this.block = block;
+  }
+
+  private find(page: number): Block {
+    const block = this.blocks.find((one) => page >= one.firstPage && page < one.endPage);
+    if (block === undefined) throw new RangeError(`page ${page} is in no RAM block`);
+    return block;
+  }
+}

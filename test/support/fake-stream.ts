@@ -1,0 +1,114 @@
+/** A precopy stream as QEMU would write it, from a seed: for tests of the reader. All integers big-endian. */
+import { seeded } from "./fake-guest.ts";
+
+export interface FakeStreamOptions {
+  readonly seed: number;
+  readonly blocks?: readonly (readonly [name: string, pages: number])[];
+  readonly sections?: number;
+  readonly recordsPerSection?: number;
+  readonly commands?: boolean;
+  readonly deviceBytes?: number;
+  readonly description?: string;
+}
+
+export class StreamBytes {
+  private readonly pieces: Buffer[] = [];
+
+  u8(...values: number[]): this {
+    return this.bytes(Buffer.from(values));
+  }
+  be16(value: number): this {
+    const piece = Buffer.alloc(2);
+    piece.writeUInt16BE(value);
+    return this.bytes(piece);
+  }
+  be32(value: number): this {
+    const piece = Buffer.alloc(4);
+    piece.writeUInt32BE(value);
+    return this.bytes(piece);
+  }
+  be64(value: number): this {
+    const piece = Buffer.alloc(8);
+    piece.writeBigUInt64BE(BigInt(value));
+    return this.bytes(piece);
+  }
+  /** Length in one byte, then the text. */
+  name(text: string): this {
+    return this.u8(text.length).bytes(Buffer.from(text));
+  }
+  bytes(piece: Uint8Array): this {
+    this.pieces.push(Buffer.from(piece));
+    return this;
+  }
+  done(): Buffer {
+    return Buffer.concat(this.pieces);
+  }
+}
+
+export interface FakeStream {
+  /** The whole stream. */
+  readonly bytes: Buffer;
+  /** Without the commands, and with RAM's last section empty: what a destination gets of the unordered stream. */
+  readonly prologue: Buffer;
+  readonly devices: Buffer;
+  /** Pages in order: number, and content or undefined for zero. */
+  readonly pages: readonly { readonly page: number; readonly content: Buffer | undefined }[];
+  /** The RAM sections before the last, as bytes. */
+  readonly parts: Buffer;
+}
+
+const SECTION = 2;
+
+export function fakeStream(options: FakeStreamOptions): FakeStream {
+  const { seed, sections = 3, recordsPerSection = 8, commands = true, deviceBytes = 300 } = options;
+  const blocks = options.blocks ?? [
+    ["pc.ram", 40],
+    ["pc.bios", 4],
+    ["/rom@etc/acpi/tables", 2],
+  ];
+  const description = options.description ?? '{"configuration": {"vmsd_name": "configuration"}, "page_size": 4096}';
+  const random = seeded(seed);
+  const pick = (limit: number): number => Math.floor(random() * limit);
+  const machine = new StreamBytes().be32(0x5145564d).be32(3).u8(7).be32(10).bytes(Buffer.from("pc-q35-8.1")).done();
+  const setup = new StreamBytes().u8(1).be32(SECTION).name("ram").be32(0).be32(4);
+  setup.be64(blocks.reduce((sum, [, pages]) => sum + pages * 4096, 0) + 4);
+  for (const [name, pages] of blocks) setup.name(name).be64(pages * 4096);
+  setup.be64(0x10).u8(0x7e).be32(SECTION);
+  const prologue = Buffer.concat([machine, setup.done()]);
+  const opening = commands
+    ? new StreamBytes().u8(8).be16(1).be16(0).u8(8).be16(2).be16(4).be32(1).done()
+    : Buffer.alloc(0);
+
+  const pages: { page: number; content: Buffer | undefined }[] = [];
+  let lastBlock = -1;
+  const section = (type: number, records: number): Buffer => {
+    const out = new StreamBytes().u8(type).be32(SECTION);
+    for (let i = 0; i < records; i++) {
+      const index = pick(blocks.length);
+      const [name, count] = blocks[index]!;
+      const page = pick(count);
+      const zero = pick(4) === 0;
+      const first = blocks.slice(0, index).reduce((sum, [, before]) => sum + before, 0);
+      out.be64(page * 4096 + (zero ? 2 : 8) + (index === lastBlock ? 0x20 : 0));
+      if (index !== lastBlock) out.name(name);
+      lastBlock = index;
+      const content = Buffer.alloc(4096, pick(255) + 1);
+      if (zero) out.u8(0);
+      else out.bytes(content);
+      pages.push({ page: first + page, content: zero ? undefined : content });
+    }
+    return out.be64(0x10).u8(0x7e).be32(SECTION).done();
+  };
+  const parts = Buffer.concat(Array.from({ length: sections }, () => section(2, recordsPerSection)));
+  const switchover = commands ? new StreamBytes().u8(8).be16(11).be16(0).done() : Buffer.alloc(0);
+  const last = section(3, recordsPerSection);
+  const state = Buffer.from(Array.from({ length: deviceBytes }, () => pick(256)));
+  const devices = new StreamBytes()
+    .bytes(state)
+    .u8(0, 6)
+    .be32(description.length)
+    .bytes(Buffer.from(description))
+    .done();
+  const bytes = Buffer.concat([machine, opening, setup.done(), parts, switchover, last, devices]);
+  return { bytes, prologue, devices, pages, parts };
+}
