@@ -1,0 +1,248 @@
+/**
+ * A client of QEMU's monitor on a unix socket. One client at a time: QEMU does not greet a second one.
+ * Knows the envelope of the protocol, time-outs and what happens to calls when the socket ends; what the
+ * commands mean is its callers' business. Format: docs/interop/qmp-spec.rst of QEMU.
+ */
+import { connect as connectSocket, type Socket } from "node:net";
+import { MigrationFault } from "../fault.ts";
+import { QmpLines, type QmpMessage } from "./qmp-lines.ts";
+import type { QmpCall, QmpCallOptions, QmpCommandName, QmpCommands, QmpEvent, QmpGreeting } from "./qmp-types.ts";
+
+const DEFAULT_TIMEOUT_MS = 10_000;
+
+interface Pending {
+  readonly command: string;
+  // a method, not a property: the answer's type belongs to the command and is QEMU's word
+  resolve(answer: unknown): void;
+  reject(fault: MigrationFault): void;
+}
+
+interface Waiter {
+  reject(fault: MigrationFault): void;
+}
+
+export class QmpClient {
+  /** Why the monitor is closed: undefined after `close()` or `quit`. Never rejects. */
+  readonly closed: Promise<MigrationFault | undefined>;
+  private readonly socket: Socket;
+  private readonly lines = new QmpLines();
+  private readonly pending = new Map<number, Pending>();
+  private readonly waiters = new Set<Waiter>();
+  private readonly listeners = new Set<(event: QmpEvent) => void>();
+  private readonly resolveClosed: (fault: MigrationFault | undefined) => void;
+  private greeted: ((greeting: QmpGreeting) => void) | undefined;
+  private greetingSeen: QmpGreeting | undefined;
+  private nextId = 1;
+  private ended: MigrationFault | undefined;
+  /** QEMU said yes to `quit`: its end is meant. */
+  private quitting = false;
+
+  private constructor(path: string) {
+    let resolveClosed: (fault: MigrationFault | undefined) => void = () => undefined;
+    this.closed = new Promise((resolve) => {
+      resolveClosed = resolve;
+    });
+    this.resolveClosed = resolveClosed;
+    this.socket = connectSocket(path);
+    this.socket.on("data", (chunk) => this.receive(chunk));
+    this.socket.on("error", (cause) => this.end(socketFault(path, cause)));
+    this.socket.on("close", () =>
+      this.end(new MigrationFault("qmp-disconnected", `QEMU closed its monitor at ${path}`)),
+    );
+  }
+
+  /**
+   * Connects, waits for the greeting and leaves the negotiation mode. `timeoutMs` covers all three.
+   * @throws MigrationFault "qmp-unreachable" when nobody listens, "qmp-timeout" when QEMU does not greet
+   */
+  static async connect(path: string, options: QmpCallOptions = {}): Promise<QmpClient> {
+    const startedAt = performance.now();
+    const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const client = new QmpClient(path);
+    try {
+      await client.bounded<QmpGreeting>(
+        { ...options, timeoutMs },
+        () =>
+          new MigrationFault("qmp-timeout", `QEMU's monitor at ${path} did not greet within ${timeoutMs} ms`, {
+            advice: "QEMU greets one client at a time: see whether another one is connected",
+          }),
+        (resolve) => {
+          client.greeted = resolve;
+          return () => {
+            client.greeted = undefined;
+          };
+        },
+      );
+      const leftMs = Math.max(1, timeoutMs - (performance.now() - startedAt));
+      await client.call("qmp_capabilities", undefined, { ...options, timeoutMs: leftMs });
+      return client;
+    } catch (thrown) {
+      client.close();
+      throw thrown;
+    }
+  }
+
+  get greeting(): QmpGreeting {
+    if (this.greetingSeen === undefined) throw new TypeError("The monitor has not greeted yet");
+    return this.greetingSeen;
+  }
+
+  /**
+   * @throws MigrationFault "qmp-command" with QEMU's class and text, "qmp-timeout", "qmp-disconnected",
+   * "qmp-protocol", or the signal's reason ("cancelled" when that is no fault). After a time-out QEMU may
+   * still carry the command out.
+   */
+  execute<C extends QmpCommandName>(command: C, ...rest: QmpCall<C>): Promise<QmpCommands[C]["returns"]> {
+    const [args, options] = rest;
+    return this.call<QmpCommands[C]["returns"]>(command, args, options);
+  }
+
+  /** The listener is called for each event in QEMU's order, until the returned function is. It must not throw. */
+  subscribe(listener: (event: QmpEvent) => void): () => void {
+    // a wrapper, so that a listener subscribed twice can be removed once
+    const entry = (event: QmpEvent): void => listener(event);
+    this.listeners.add(entry);
+    return () => void this.listeners.delete(entry);
+  }
+
+  /**
+   * The first event of that name, from this call on, that the predicate accepts.
+   * @throws MigrationFault "qmp-timeout", the reason why the monitor closed, or the signal's reason
+   */
+  waitFor(name: string, predicate?: (event: QmpEvent) => boolean, options: QmpCallOptions = {}): Promise<QmpEvent> {
+    const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const late = (): MigrationFault => new MigrationFault("qmp-timeout", `No ${name} from QEMU within ${timeoutMs} ms`);
+    return this.bounded<QmpEvent>({ ...options, timeoutMs }, late, (resolve) =>
+      this.subscribe((event) => {
+        if (event.event === name && (predicate === undefined || predicate(event))) resolve(event);
+      }),
+    );
+  }
+
+  /** Ends the connection, not QEMU. Calls in flight fail with "qmp-disconnected". */
+  close(): void {
+    this.end(new MigrationFault("qmp-disconnected", "The monitor was closed"), true);
+  }
+
+  private call<R>(command: string, args: unknown, options: QmpCallOptions = {}): Promise<R> {
+    const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const late = (): MigrationFault =>
+      new MigrationFault("qmp-timeout", `QEMU did not answer ${command} within ${timeoutMs} ms`);
+    const id = this.nextId++;
+    return this.bounded<R>({ ...options, timeoutMs }, late, (resolve, reject) => {
+      this.pending.set(id, { command, resolve, reject });
+      this.socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\r\n`);
+      return () => void this.pending.delete(id);
+    });
+  }
+
+  /** A wait that ends with the clock, the signal or the socket at the latest. `start` returns its clean-up. */
+  private bounded<R>(
+    { timeoutMs, signal }: QmpCallOptions,
+    late: () => MigrationFault,
+    start: (resolve: (value: R) => void, reject: (fault: MigrationFault) => void) => () => void,
+  ): Promise<R> {
+    const promise = new Promise<R>((resolve, reject) => {
+      if (signal?.aborted) return reject(MigrationFault.from(signal.reason, "cancelled"));
+      if (this.ended !== undefined) return reject(this.ended);
+      const finish = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", onAbort);
+        this.waiters.delete(waiter);
+        cleanUp();
+      };
+      const fail = (fault: MigrationFault): void => {
+        finish();
+        reject(fault);
+      };
+      const onAbort = (): void => fail(MigrationFault.from(signal?.reason, "cancelled"));
+      const waiter: Waiter = { reject: fail };
+      const timer = setTimeout(() => fail(late()), timeoutMs);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      this.waiters.add(waiter);
+      const cleanUp = start((value) => {
+        finish();
+        resolve(value);
+      }, fail);
+    });
+    // waits are often started before the command that brings the event: a failure in between is the command's to tell
+    promise.catch(() => undefined);
+    return promise;
+  }
+
+  private receive(chunk: Uint8Array): void {
+    if (this.ended !== undefined) return;
+    try {
+      this.lines.push(chunk, (message) => this.dispatch(message));
+    } catch (thrown) {
+      this.end(MigrationFault.from(thrown, "qmp-protocol"));
+    }
+  }
+
+  private dispatch(message: QmpMessage): void {
+    if (this.ended !== undefined) return;
+    if (message.event !== undefined) this.announce(message);
+    else if (message.QMP !== undefined) this.greet(message.QMP);
+    else if (message.return !== undefined || message.error !== undefined) this.answer(message);
+    else
+      throw new MigrationFault(
+        "qmp-protocol",
+        `QEMU's monitor sent neither answer nor event: ${Object.keys(message).join(", ")}`,
+      );
+  }
+
+  private greet(greeting: NonNullable<QmpMessage["QMP"]>): void {
+    const { major, minor, micro } = greeting.version?.qemu ?? {};
+    if (typeof major !== "number" || typeof minor !== "number" || typeof micro !== "number")
+      throw new MigrationFault("qmp-protocol", "QEMU's greeting has no version");
+    const name = greeting.version?.package;
+    this.greetingSeen = { version: { major, minor, micro }, package: typeof name === "string" ? name : "" };
+    this.greeted?.(this.greetingSeen);
+  }
+
+  private announce({ event, data, timestamp }: QmpMessage): void {
+    if (typeof event !== "string")
+      throw new MigrationFault("qmp-protocol", "QEMU's monitor sent an event without a name");
+    const timestampUs = (timestamp?.seconds ?? 0) * 1_000_000 + (timestamp?.microseconds ?? 0);
+    for (const listener of [...this.listeners]) listener({ event, data: data ?? {}, timestampUs });
+  }
+
+  private answer(message: QmpMessage): void {
+    const { class: kind, desc } = message.error ?? {};
+    // QEMU leaves the id out when it could not read the command
+    if (typeof message.id !== "number")
+      throw new MigrationFault("qmp-protocol", `QEMU's monitor sent an answer without an id: ${desc ?? "no error"}`);
+    const call = this.pending.get(message.id);
+    // an answer that comes after its time-out has nobody who waits
+    if (call === undefined) return;
+    if (message.error === undefined) {
+      this.quitting ||= call.command === "quit";
+      call.resolve(message.return);
+    } else call.reject(new MigrationFault("qmp-command", `QEMU refused ${call.command}: ${desc} (${kind})`));
+  }
+
+  /** The one way out, taken once: whatever waits is told. */
+  private end(fault: MigrationFault, meant = false): void {
+    if (this.ended !== undefined) return;
+    this.ended = fault;
+    for (const call of [...this.pending.values()]) {
+      if (call.command !== "quit" || fault.code !== "qmp-disconnected") continue;
+      this.quitting = true;
+      call.resolve({});
+    }
+    for (const waiter of [...this.waiters]) waiter.reject(fault);
+    this.listeners.clear();
+    this.socket.destroy();
+    const expected = meant || (this.quitting && fault.code === "qmp-disconnected");
+    this.resolveClosed(expected ? undefined : fault);
+  }
+}
+
+function socketFault(path: string, cause: NodeJS.ErrnoException): MigrationFault {
+  if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED")
+    return new MigrationFault("qmp-unreachable", `No QEMU listens at ${path}`, { cause });
+  // the queue of those who wait to be greeted is full
+  if (cause.code === "EAGAIN")
+    return new MigrationFault("qmp-timeout", `QEMU's monitor at ${path} takes no more clients`, { cause });
+  return new MigrationFault("qmp-disconnected", `QEMU's monitor at ${path} failed: ${cause.message}`, { cause });
+}

@@ -1,0 +1,79 @@
+/**
+ * Bytes of a monitor socket to QMP messages: one JSON object a line (docs/interop/qmp-spec.rst).
+ * Incremental and bounded. A newline byte never stands inside a UTF-8 sequence, so lines are cut before they
+ * are decoded and a character may arrive in pieces.
+ */
+import { MigrationFault } from "../fault.ts";
+
+/** QEMU's longest answers ("info mtree" of a large guest) stay below 1 MiB; beyond this it is not a monitor. */
+export const LINE_MAX_BYTES = 16 * 1024 * 1024;
+
+const NEWLINE = 0x0a;
+
+export interface QmpTimestamp {
+  readonly seconds: number;
+  readonly microseconds: number;
+}
+
+/** Every message that QEMU sends, before it is known which one it is. */
+export interface QmpMessage {
+  readonly QMP?: { readonly version?: { readonly qemu?: Record<string, unknown>; readonly package?: unknown } };
+  readonly id?: unknown;
+  readonly return?: unknown;
+  readonly error?: { readonly class?: unknown; readonly desc?: unknown };
+  readonly event?: unknown;
+  readonly data?: Record<string, unknown>;
+  readonly timestamp?: Partial<QmpTimestamp>;
+}
+
+export class QmpLines {
+  private readonly decoder = new TextDecoder("utf-8", { fatal: true });
+  private pieces: Uint8Array[] = [];
+  private pendingBytes = 0;
+
+  /** Hands each message that the chunk completes to `take`. @throws MigrationFault "qmp-protocol" */
+  push(chunk: Uint8Array, take: (message: QmpMessage) => void): void {
+    let from = 0;
+    for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, from)) {
+      const line = this.finishLine(chunk.subarray(from, end));
+      from = end + 1;
+      if (line !== "") take(parse(line));
+    }
+    if (from < chunk.length) this.keep(chunk.subarray(from));
+  }
+
+  private keep(piece: Uint8Array): void {
+    this.pendingBytes += piece.length;
+    if (this.pendingBytes > LINE_MAX_BYTES)
+      throw new MigrationFault("qmp-protocol", `QEMU's monitor sent a line of more than ${LINE_MAX_BYTES} bytes`);
+    this.pieces.push(piece);
+  }
+
+  private finishLine(last: Uint8Array): string {
+    this.keep(last);
+    const line = Buffer.concat(this.pieces, this.pendingBytes);
+    this.pieces = [];
+    this.pendingBytes = 0;
+    try {
+      return this.decoder.decode(line).trim();
+    } catch (cause) {
+      throw new MigrationFault("qmp-protocol", "QEMU's monitor sent a line that is not UTF-8", { cause });
+    }
+  }
+}
+
+function parse(line: string): QmpMessage {
+  let message: QmpMessage | null;
+  try {
+    message = JSON.parse(line);
+  } catch (cause) {
+    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent no JSON: ${excerpt(line)}`, { cause });
+  }
+  if (typeof message !== "object" || message === null)
+    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent no object: ${excerpt(line)}`);
+  return message;
+}
+
+function excerpt(line: string): string {
+  return line.length > 80 ? `${line.slice(0, 80)}…` : line;
+}

@@ -1,0 +1,120 @@
+/**
+ * The part of QEMU's monitor protocol that the agents use: commands with their arguments and answers, events.
+ * Shapes follow qapi/*.json of QEMU 8.1 to 10.x; fields that nobody reads are left out.
+ * The answers are QEMU's word: the client checks the envelope, not each field.
+ */
+
+/** qapi/run-state.json, RunState; a string because later versions add states. */
+export type RunState = string;
+
+export interface QmpGreeting {
+  readonly version: { readonly major: number; readonly minor: number; readonly micro: number };
+  /** What the distribution calls its build; empty when it says nothing. */
+  readonly package: string;
+}
+
+export interface QmpEvent {
+  readonly event: string;
+  readonly data: Record<string, unknown>;
+  /** Microseconds since the epoch on the clock of QEMU's host. */
+  readonly timestampUs: number;
+}
+
+/** qapi/migration.json, MigrationInfo. Without `status` there was no migration yet. */
+export interface MigrationInfo {
+  readonly status?: string;
+  readonly ram?: {
+    readonly total: number;
+    readonly remaining: number;
+    readonly transferred: number;
+    readonly "dirty-sync-count": number;
+    readonly "dirty-pages-rate": number;
+    readonly "page-size": number;
+  };
+  readonly "error-desc"?: string;
+  readonly "blocked-reasons"?: readonly string[];
+  readonly downtime?: number;
+  readonly "expected-downtime"?: number;
+  readonly "total-time"?: number;
+}
+
+export interface MigrationCapability {
+  readonly capability: string;
+  readonly state: boolean;
+}
+
+/** Milliseconds for "downtime-limit", bytes each second for bandwidths. */
+export type MigrationParameters = Readonly<Record<string, number | string | boolean>>;
+
+export interface CpuInfo {
+  readonly "cpu-index": number;
+  readonly "qom-path": string;
+  readonly "thread-id": number;
+  readonly target: string;
+}
+
+export interface MachineInfo {
+  readonly name: string;
+  readonly alias?: string;
+  readonly "is-default"?: boolean;
+  readonly deprecated?: boolean;
+}
+
+export interface QomProperty {
+  readonly name: string;
+  readonly type: string;
+}
+
+export interface MemoryDevice {
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** `Returns` is void where success is all there is to say. */
+interface Command<Arguments, Returns> {
+  readonly arguments: Arguments;
+  readonly returns: Returns;
+}
+
+export interface QmpCommands {
+  "query-status": Command<undefined, { readonly status: RunState; readonly running: boolean }>;
+  "query-version": Command<undefined, { readonly qemu: QmpGreeting["version"]; readonly package: string }>;
+  "query-migrate": Command<undefined, MigrationInfo>;
+  migrate: Command<{ readonly uri: string }, void>;
+  migrate_cancel: Command<undefined, void>;
+  "migrate-incoming": Command<{ readonly uri: string }, void>;
+  "migrate-set-capabilities": Command<{ readonly capabilities: readonly MigrationCapability[] }, void>;
+  "query-migrate-capabilities": Command<undefined, readonly MigrationCapability[]>;
+  "migrate-set-parameters": Command<MigrationParameters, void>;
+  "query-migrate-parameters": Command<undefined, MigrationParameters>;
+  stop: Command<undefined, void>;
+  cont: Command<undefined, void>;
+  /** QEMU may close the monitor before it answers: both count as success. */
+  quit: Command<undefined, void>;
+  /** Milliseconds, but for `rounds`. */
+  "announce-self": Command<
+    { readonly initial: number; readonly max: number; readonly rounds: number; readonly step: number },
+    void
+  >;
+  /** Writes `size` bytes of guest-physical memory from `val` to a file that QEMU opens. */
+  pmemsave: Command<{ readonly val: number; readonly size: number; readonly filename: string }, void>;
+  "human-monitor-command": Command<{ readonly "command-line": string }, string>;
+  "query-cpus-fast": Command<undefined, readonly CpuInfo[]>;
+  "qom-get": Command<{ readonly path: string; readonly property: string }, unknown>;
+  "qom-list": Command<{ readonly path: string }, readonly QomProperty[]>;
+  "query-machines": Command<undefined, readonly MachineInfo[]>;
+  "query-memory-devices": Command<undefined, readonly MemoryDevice[]>;
+}
+
+export type QmpCommandName = keyof QmpCommands;
+
+export interface QmpCallOptions {
+  /** @default 10000 */
+  readonly timeoutMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What follows the command's name in a call: arguments only where there are some. */
+export type QmpCall<C extends QmpCommandName> = QmpCommands[C]["arguments"] extends undefined
+  ? [args?: undefined, options?: QmpCallOptions]
+  : [args: QmpCommands[C]["arguments"], options?: QmpCallOptions];
