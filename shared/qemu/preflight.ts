@@ -1,0 +1,177 @@
+/**
+ * What a QEMU says about its guest before a migration, and the reasons why Ferry will not carry it.
+ * Reads only: nothing at the guest or its QEMU is changed.
+ */
+import { MigrationFault, type Refusal } from "../fault.ts";
+import type { QemuVersion, RamBlock } from "../protocol/messages.ts";
+import { PAGE_SIZE } from "../units.ts";
+import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "./monitor-text.ts";
+import type { QmpClient } from "./qmp-client.ts";
+
+export interface GuestFacts {
+  readonly qemuVersion: QemuVersion;
+  /** As after -machine: pc-q35-10.0. */
+  readonly machineType: string;
+  /** QOM type of the first CPU: qemu64-x86_64-cpu. */
+  readonly cpuModel: string;
+  /** CPUID words as the guest sees them, by "input EAX:input ECX:register"; empty for other targets than x86. */
+  readonly cpuFeatures: Readonly<Record<string, number>>;
+  /** What the migration stream lists, in its order. */
+  readonly ramBlocks: readonly RamBlock[];
+}
+
+/** First version with the capability switchover-ack. */
+const OLDEST_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
+
+/** Each changes the stream to a form that Ferry does not read, or takes the switchover out of its hands. */
+const MUST_BE_OFF: readonly string[] = [
+  "multifd",
+  "xbzrle",
+  "compress",
+  "mapped-ram",
+  "x-ignore-shared",
+  "dirty-bitmaps",
+  "postcopy-ram",
+  "background-snapshot",
+  "x-colo",
+  "zero-copy-send",
+];
+
+/** MigrationStatus values with which QEMU takes a new migration; anything else is one under way. */
+const IDLE: readonly (string | undefined)[] = [undefined, "none", "completed", "failed", "cancelled"];
+
+/** @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed */
+export async function inspectSource(qmp: QmpClient): Promise<GuestFacts & { readonly refusals: readonly Refusal[] }> {
+  const facts = await inspect(qmp);
+  const refusals = [
+    ...refuseVersion(facts.qemuVersion),
+    ...refuseMachine(facts.machineType),
+    ...(await refuseState(qmp)),
+    ...(await refuseCapabilities(qmp)),
+    ...(await refuseDevices(qmp)),
+    ...refuseBlocks(facts.ramBlocks),
+  ];
+  return { ...facts, refusals };
+}
+
+/** For a QEMU that waits with -incoming defer. */
+export function inspectDestination(qmp: QmpClient): Promise<GuestFacts> {
+  return inspect(qmp);
+}
+
+/** As after -machine; an alias such as q35 is given by its versioned name. */
+export async function machineTypeOf(qmp: QmpClient): Promise<string> {
+  const type = await textOf(qmp, "/machine", "type");
+  return type.replace(/-machine$/, "");
+}
+
+/** RAM and ROM as the guest's CPUs see it now; the same at both sides once the device state is loaded. */
+export async function guestMemoryRanges(qmp: QmpClient): Promise<GuestMemoryRange[]> {
+  const blocks = parseRamBlocks(await askHuman(qmp, "info ramblock"));
+  return parseGuestMemory(await askHuman(qmp, "info mtree -f"), blocks);
+}
+
+async function inspect(qmp: QmpClient): Promise<GuestFacts> {
+  const { version } = qmp.greeting;
+  const machineType = await machineTypeOf(qmp);
+  const [cpu] = await qmp.execute("query-cpus-fast");
+  if (cpu === undefined) throw new MigrationFault("qmp-protocol", "QEMU's monitor lists no CPU");
+  const path = cpu["qom-path"];
+  const cpuModel = await textOf(qmp, path, "type");
+  const cpuFeatures = await cpuFeaturesOf(qmp, path);
+  const ramBlocks = parseRamBlocks(await askHuman(qmp, "info ramblock"));
+  return { qemuVersion: version, machineType, cpuModel, cpuFeatures, ramBlocks };
+}
+
+/** X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
+interface FeatureWord {
+  readonly "cpuid-input-eax": number;
+  readonly "cpuid-input-ecx"?: number;
+  readonly "cpuid-register": string;
+  readonly features: number;
+}
+
+async function cpuFeaturesOf(qmp: QmpClient, path: string): Promise<Record<string, number>> {
+  const properties = await qmp.execute("qom-list", { path });
+  if (!properties.some((property) => property.name === "feature-words")) return {};
+  const words = await qmp.execute("qom-get", { path, property: "feature-words" });
+  const features: Record<string, number> = {};
+  if (!Array.isArray(words)) return features;
+  const list: readonly FeatureWord[] = words;
+  for (const { "cpuid-input-eax": eax, "cpuid-input-ecx": ecx = 0, "cpuid-register": register, features: bits } of list)
+    features[`${eax}:${ecx}:${register}`] = bits;
+  return features;
+}
+
+function refuseVersion(version: QemuVersion): Refusal[] {
+  const { major, minor } = OLDEST_QEMU;
+  if (version.major > major || (version.major === major && version.minor >= minor)) return [];
+  const text = `${version.major}.${version.minor}.${version.micro}`;
+  return [
+    { code: "qemu-too-old", message: `QEMU ${text} is older than ${major}.${minor}; start the guest with a newer one` },
+  ];
+}
+
+/** Machine types up to 2.2 send no description of the device state, without which its end cannot be found. */
+function refuseMachine(machineType: string): Refusal[] {
+  const [, major, minor] = /^pc-(?:i440fx-|q35-)?(\d+)\.(\d+)/.exec(machineType) ?? [];
+  if (major === undefined || Number(major) * 1000 + Number(minor) > 2002) return [];
+  return [
+    {
+      code: "machine-type",
+      message: `Machine type ${machineType} sends no description of its device state; use one of 2.3 or later`,
+    },
+  ];
+}
+
+async function refuseState(qmp: QmpClient): Promise<Refusal[]> {
+  const refusals: Refusal[] = [];
+  const { status, running } = await qmp.execute("query-status");
+  if (!running) refusals.push({ code: "guest-not-running", message: `The guest is ${status}, not running` });
+  const migration = await qmp.execute("query-migrate");
+  if (!IDLE.includes(migration.status))
+    refusals.push({ code: "migration-active", message: `QEMU has a migration already, which is ${migration.status}` });
+  for (const reason of migration["blocked-reasons"] ?? [])
+    refusals.push({ code: "migration-blocked", message: `QEMU does not migrate this guest: ${reason}` });
+  return refusals;
+}
+
+async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
+  const capabilities = await qmp.execute("query-migrate-capabilities");
+  return capabilities
+    .filter(({ capability, state }) => state && MUST_BE_OFF.includes(capability))
+    .map(({ capability }) => ({
+      code: `capability-${capability}`,
+      message: `Migration capability ${capability} is on; switch it off with migrate-set-capabilities`,
+    }));
+}
+
+async function refuseDevices(qmp: QmpClient): Promise<Refusal[]> {
+  const tree = await askHuman(qmp, "info qtree");
+  const refusals: Refusal[] = [];
+  if (/^\s*dev: virtio-mem/m.test(tree))
+    refusals.push({ code: "device-virtio-mem", message: "The guest has a virtio-mem device; unplug it" });
+  if (/^\s*dev: vfio-/m.test(tree))
+    refusals.push({ code: "device-vfio", message: "The guest has a passed-through (vfio) device; unplug it" });
+  return refusals;
+}
+
+function refuseBlocks(blocks: readonly RamBlock[]): Refusal[] {
+  return blocks
+    .filter((block) => block.pageSize !== PAGE_SIZE)
+    .map((block) => ({
+      code: "page-size",
+      message: `RAM block ${block.name} has pages of ${block.pageSize} bytes, not ${PAGE_SIZE}; do without huge page files`,
+    }));
+}
+
+async function textOf(qmp: QmpClient, path: string, property: string): Promise<string> {
+  const value = await qmp.execute("qom-get", { path, property });
+  if (typeof value !== "string")
+    throw new MigrationFault("qmp-protocol", `QEMU's ${path} has no text as its ${property}`);
+  return value;
+}
+
+function askHuman(qmp: QmpClient, commandLine: string): Promise<string> {
+  return qmp.execute("human-monitor-command", { "command-line": commandLine });
+}

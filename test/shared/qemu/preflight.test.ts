@@ -1,0 +1,265 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import t, { type Test } from "tap";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { parseGuestMemory, parseRamBlocks } from "../../../shared/qemu/monitor-text.ts";
+import { guestMemoryRanges, inspectDestination, inspectSource, machineTypeOf } from "../../../shared/qemu/preflight.ts";
+import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
+
+const STARTS_WITHIN_MS = 20_000;
+
+/** Short: a socket's path has at most 107 bytes. */
+function directory(t: Test): string {
+  const path = mkdtempSync(join(tmpdir(), "ferry-preflight-"));
+  t.teardown(() => rmSync(path, { recursive: true }));
+  return path;
+}
+
+async function start(t: Test, machine: string, ...more: string[]): Promise<QmpClient> {
+  const path = join(directory(t), "qmp");
+  const args = ["-M", machine, "-display", "none", "-nodefaults", "-m", "64", "-vga", "std"];
+  const qemu = spawn("qemu-system-x86_64", [...args, "-qmp", `unix:${path},server=on,wait=off`, ...more]);
+  let log = "";
+  qemu.stderr.on("data", (chunk) => {
+    log += chunk;
+  });
+  t.teardown(() => ended(qemu));
+  const deadline = performance.now() + STARTS_WITHIN_MS;
+  for (;;)
+    try {
+      const qmp = await QmpClient.connect(path);
+      t.teardown(() => qmp.close());
+      return qmp;
+    } catch (thrown) {
+      const unreachable = MigrationFault.from(thrown).code === "qmp-unreachable";
+      if (!unreachable || qemu.exitCode !== null || performance.now() > deadline)
+        throw new Error(log, { cause: thrown });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+}
+
+async function ended(qemu: ChildProcess): Promise<void> {
+  if (qemu.exitCode !== null || qemu.signalCode !== null) return;
+  const exit = new Promise((resolve) => qemu.once("exit", resolve));
+  qemu.kill("SIGKILL");
+  await exit;
+}
+
+/** Names and lengths in the set-up of the RAM section, as QEMU itself sends them. */
+async function blocksOfStream(t: Test, qmp: QmpClient): Promise<[string, number][]> {
+  const path = join(directory(t), "stream");
+  const chunks: Buffer[] = [];
+  const server = createServer((socket) => socket.on("data", (chunk) => chunks.push(chunk)));
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  t.teardown(() => server.close());
+  await qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
+  const completed = qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", { timeoutMs: 20_000 });
+  await qmp.execute("migrate", { uri: `unix:${path}` });
+  await completed;
+  const stream = Buffer.concat(chunks);
+  const ram = stream.indexOf("\x03ram");
+  // section name, instance, version; then the total with flags in its low bits
+  let at = ram + 12;
+  let left = Number(stream.readBigUInt64BE(at)) & ~4095;
+  at += 8;
+  const blocks: [string, number][] = [];
+  while (left > 0) {
+    const length = stream.readUInt8(at);
+    const name = stream.toString("latin1", at + 1, at + 1 + length);
+    const bytes = Number(stream.readBigUInt64BE(at + 1 + length));
+    blocks.push([name, bytes]);
+    left -= bytes;
+    at += 9 + length;
+  }
+  return blocks;
+}
+
+for (const [machine, name] of [
+  ["q35", /^pc-q35-\d+\.\d+$/],
+  ["pc", /^pc-i440fx-\d+\.\d+$/],
+] as const) {
+  t.test(`${machine}: facts are those of the guest, and a running one is not refused`, async (t) => {
+    const qmp = await start(t, machine);
+    const facts = await inspectSource(qmp);
+    t.strictSame(facts.refusals, []);
+    t.strictSame(facts.qemuVersion, qmp.greeting.version);
+    t.match(facts.machineType, name);
+    t.equal(await machineTypeOf(qmp), facts.machineType);
+    t.equal(facts.cpuModel, "qemu64-x86_64-cpu");
+    t.ok((facts.cpuFeatures["1:0:EDX"] ?? 0) > 0, "CPUID 1 EDX has bits");
+    t.ok(facts.ramBlocks.every((block) => block.pageSize === 4096));
+    t.strictSame(facts.ramBlocks[0], { name: "pc.ram", byteLength: 64 * 2 ** 20, pageSize: 4096 });
+  });
+
+  t.test(`${machine}: the RAM blocks are those that the migration stream lists`, async (t) => {
+    const qmp = await start(t, machine, "-device", "e1000");
+    const { ramBlocks } = await inspectSource(qmp);
+    const listed = ramBlocks.map((block): [string, number] => [block.name, block.byteLength]);
+    t.strictSame(listed, await blocksOfStream(t, qmp));
+  });
+
+  t.test(`${machine}: a destination that waits has the same facts`, async (t) => {
+    const source = await start(t, machine);
+    const mine = await inspectSource(source);
+    source.close();
+    await t.test("waiting", async (t) => {
+      const theirs = await inspectDestination(await start(t, machine, "-incoming", "defer"));
+      const { refusals, ...facts } = mine;
+      t.strictSame(theirs, facts);
+    });
+  });
+
+  t.test(`${machine}: the memory ranges are RAM and ROM that pmemsave can read`, async (t) => {
+    const qmp = await start(t, machine, "-S");
+    const ranges = await guestMemoryRanges(qmp);
+    let end = 0;
+    for (const { start, byteLength } of ranges) {
+      t.ok(start >= end && start % 4096 === 0 && byteLength % 4096 === 0 && byteLength > 0);
+      end = start + byteLength;
+    }
+    t.strictSame(
+      ranges.filter((range) => range.start < 0xa0000 || range.start === 0x100000),
+      [
+        { start: 0, byteLength: 0xa0000, block: "pc.ram" },
+        { start: 0x100000, byteLength: 63 * 2 ** 20, block: "pc.ram" },
+      ],
+    );
+    const bios = ranges.at(-1);
+    t.match(bios, { block: "pc.bios" });
+    t.equal(end, 2 ** 32);
+    const filename = join(directory(t), "bios");
+    await qmp.execute("pmemsave", { val: bios?.start ?? 0, size: bios?.byteLength ?? 0, filename });
+    t.equal(statSync(filename).size, bios?.byteLength);
+    t.ok(readFileSync(filename).some((byte) => byte !== 0));
+  });
+}
+
+t.test("a guest that does not run, and capabilities that must be off, are refused by name", async (t) => {
+  const qmp = await start(t, "q35", "-S");
+  await qmp.execute("migrate-set-capabilities", {
+    capabilities: ["multifd", "dirty-bitmaps", "return-path"].map((capability) => ({
+      capability,
+      state: true,
+    })),
+  });
+  const { refusals } = await inspectSource(qmp);
+  t.strictSame(refusals.map((refusal) => refusal.code).sort(), [
+    "capability-dirty-bitmaps",
+    "capability-multifd",
+    "guest-not-running",
+  ]);
+});
+
+t.test("a virtio-mem device is refused", async (t) => {
+  const memory = ["-m", "64,maxmem=256M", "-object", "memory-backend-ram,id=m1,size=64M"];
+  const qmp = await start(t, "q35", ...memory, "-device", "virtio-mem-pci,memdev=m1");
+  const { refusals } = await inspectSource(qmp);
+  t.ok(refusals.some((refusal) => refusal.code === "device-virtio-mem"));
+});
+
+t.test("a device that blocks migration is refused with QEMU's reason", async (t) => {
+  const qmp = await start(
+    t,
+    "q35",
+    "-object",
+    "memory-backend-ram,id=m1,size=4M",
+    "-device",
+    "ivshmem-plain,memdev=m1",
+  );
+  const { refusals } = await inspectSource(qmp);
+  t.match(refusals, [{ code: "migration-blocked", message: /ivshmem/ }]);
+});
+
+/** A monitor that says what the test wants; only what preflight asks for. */
+function scripted(answers: Record<string, unknown>): QmpClient {
+  const defaults: Record<string, unknown> = {
+    type: "pc-q35-9.0-machine",
+    "query-cpus-fast": [{ "qom-path": "/cpu" }],
+    "qom-list": [],
+    "query-status": { status: "running", running: true },
+    "query-migrate": {},
+    "query-migrate-capabilities": [],
+    "info ramblock": "",
+    "info qtree": "",
+    version: { major: 9, minor: 0, micro: 0 },
+    ...answers,
+  };
+  const execute = async (name: string, args: Record<string, string> = {}): Promise<unknown> =>
+    defaults[args.property ?? args["command-line"] ?? name];
+  return { greeting: { version: defaults.version, package: "" }, execute } as unknown as QmpClient;
+}
+
+const refused: readonly [string, string, Record<string, unknown>][] = [
+  ["QEMU before 8.1", "qemu-too-old", { version: { major: 8, minor: 0, micro: 5 } }],
+  ["machine type pc-i440fx-2.2", "machine-type", { type: "pc-i440fx-2.2-machine" }],
+  ["machine type pc-0.14", "machine-type", { type: "pc-0.14-machine" }],
+  ["machine type pc-q35-1.4", "machine-type", { type: "pc-q35-1.4-machine" }],
+  ["a migration under way", "migration-active", { "query-migrate": { status: "active" } }],
+  ["a passed-through device", "device-vfio", { "info qtree": '      dev: vfio-pci, id "gpu"\r\n' }],
+  ["compress", "capability-compress", { "query-migrate-capabilities": [{ capability: "compress", state: true }] }],
+  [
+    "huge pages",
+    "page-size",
+    { "info ramblock": "   pc.ram    2 MiB  0x0000000000000000 0x0000000004000000 0x0000000004000000 0x0 rw\r\n" },
+  ],
+];
+for (const [title, code, answers] of refused)
+  t.test(`${title} is refused`, async (t) => {
+    const { refusals } = await inspectSource(scripted(answers));
+    t.strictSame(
+      refusals.map((refusal) => refusal.code),
+      [code],
+    );
+  });
+
+for (const [title, answers] of [
+  ["QEMU 8.1", { version: { major: 8, minor: 1, micro: 0 } }],
+  ["pc-i440fx-2.3", { type: "pc-i440fx-2.3-machine" }],
+  ["pc-i440fx-2.10", { type: "pc-i440fx-2.10-machine" }],
+  ["a migration that failed before", { "query-migrate": { status: "failed" } }],
+] as const)
+  t.test(`${title} is not refused`, async (t) => t.strictSame((await inspectSource(scripted(answers))).refusals, []));
+
+t.test("blocks without a name do not migrate, and memory behind them is no range", (t) => {
+  const blocks = parseRamBlocks(
+    [
+      "              Block Name    PSize              Offset               Used              Total",
+      "                  pc.ram    4 KiB  0x0000000000000000 0x0000000000100000 0x0000000000100000 0x0 rw",
+      "                            4 KiB  0x0000000000100000 0x0000000000001000 0x0000000000001000 0x0 rw",
+      "   0000:00:01.0/vga.vram    4 KiB  0x0000000000200000 0x0000000000100000 0x0000000000100000 0x0 rw",
+    ].join("\r\n"),
+  );
+  t.strictSame(
+    blocks.map((block) => block.name),
+    ["pc.ram", "0000:00:01.0/vga.vram"],
+  );
+  const ranges = parseGuestMemory(
+    [
+      "FlatView #0",
+      ' AS "I/O", root: io',
+      "  0000000000000000-000000000000ffff (prio 0, ram): pc.ram",
+      "",
+      "FlatView #1",
+      ' AS "memory", root: system',
+      " Root memory region: system",
+      "  0000000000000000-000000000007ffff (prio 0, ram): pc.ram kvm",
+      "  0000000000080000-000000000009ffff (prio 0, rom): pc.ram @0000000000080000 kvm",
+      "  00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem",
+      "  00000000000c0800-00000000000c17ff (prio 0, ram): pc.ram @00000000000c0800",
+      "  00000000000d0800-00000000000d2fff (prio 0, ram): pc.ram @00000000000d0800",
+      "  00000000e0000000-00000000e0000fff (prio 0, ram): unnamed",
+      "  00000000fd000000-00000000fd0fffff (prio 1, ram): vga.vram",
+      "  00000000ffc00000-00000000ffffffff (prio 0, romd): system.flash0",
+    ].join("\r\n"),
+    blocks,
+  );
+  t.strictSame(ranges, [
+    { start: 0, byteLength: 0xa0000, block: "pc.ram" },
+    { start: 0xd1000, byteLength: 0x2000, block: "pc.ram" },
+    { start: 0xfd000000, byteLength: 0x100000, block: "0000:00:01.0/vga.vram" },
+  ]);
+  t.end();
+});
