@@ -1,5 +1,7 @@
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import { decompressInto } from "../../../shared/codec/zstd.ts";
@@ -19,7 +21,9 @@ t.test("each kernels have a memory of their own", async (t) => {
 t.test("a socket is read straight into the kernels' memory", async (t) => {
   const kernels = loadKernels(2 * MIB);
   const sent = Buffer.alloc(MIB, "a page of a guest, ");
-  const path = join(t.testdir(), "socket");
+  const folder = mkdtempSync(join(tmpdir(), "ferry-")); // a socket's path has at most 107 bytes: too few for t.testdir()
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, "socket");
   const server = createServer((socket) => socket.end(sent)).listen(path);
   await once(server, "listening");
   let at = KERNEL_RESERVED_BYTES;
