@@ -1,0 +1,85 @@
+import t from "tap";
+import { compareMemory } from "../support/compare-memory.ts";
+import { guestDefinition } from "../support/guest.ts";
+import { migrateWithQemu } from "../support/qemu-baseline.ts";
+import { Rig } from "../support/rig.ts";
+import { longestPause } from "../support/serial.ts";
+
+t.setTimeout(180_000);
+const BOOT = { timeoutMs: 60_000 };
+
+t.test("a guest boots, dirties its memory at the rate asked for and finds it whole", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => rig.close());
+  const definition = guestDefinition({ name: "busy", workload: { regionMiB: 64, rate: 100e6 } });
+  const guest = await rig.startGuest(rig.a, definition);
+  const first = await guest.serial.waitForBeat(() => true, BOOT);
+  const later = await guest.serial.waitForBeat(({ beat }) => beat >= first.beat + 20, BOOT);
+  const rate = ((later.pages - first.pages) * 4096e6) / (later.monoUs - first.monoUs);
+  t.ok(rate > 80e6 && rate < 120e6, `dirties ${(rate / 1e6).toFixed(0)} MB/s of 100`);
+  t.ok(later.wordsChecked > first.wordsChecked, "checks its memory");
+  t.equal(later.errors, 0);
+  t.same(guest.serial.corruptions(), []);
+  t.equal(rig.qemus().length, 1);
+});
+
+t.test("QEMU's own xbzrle migration carries the guest from host to host and its memory with it", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => rig.close());
+  const definition = guestDefinition({ name: "mover", memoryMiB: 256, workload: { regionMiB: 32, rate: 50e6 } });
+  const guest = await rig.startGuest(rig.a, definition);
+  await guest.serial.waitForBeat(() => true, BOOT);
+  const moved = await migrateWithQemu({ rig, guest, definition, method: "xbzrle", giveUpAfterMs: 60_000 });
+  t.equal(moved.completed, true);
+  t.equal(moved.guest.host.name, "b");
+  t.ok(moved.bytesOnWire > 32 << 20, "at least the pattern crossed the link");
+  const beat = await moved.guest.serial.waitForBeats(20, BOOT);
+  t.equal(beat.errors, 0);
+  t.same(moved.guest.serial.corruptions(), []);
+  const pause = longestPause(guest.serial, moved.guest.serial);
+  t.ok(pause.seenMs >= moved.downtimeMs!, "the pause is seen from outside");
+  t.equal(rig.qemus().length, 1, "one QEMU is left");
+});
+
+t.test("a migration that is given up leaves the guest running where it was", async (t) => {
+  const rig = await Rig.open({ bitsPerSecond: 100e6 });
+  t.teardown(() => rig.close());
+  const definition = guestDefinition({ name: "stayer", memoryMiB: 256, workload: { regionMiB: 64, rate: 100e6 } });
+  const guest = await rig.startGuest(rig.a, definition);
+  await guest.serial.waitForBeat(() => true, BOOT);
+  const stayed = await migrateWithQemu({ rig, guest, definition, method: "plain", giveUpAfterMs: 1500 });
+  t.equal(stayed.completed, rig.network.kind === "loopback");
+  t.equal(stayed.guest.host.name, stayed.completed ? "b" : "a");
+  const beat = await stayed.guest.serial.waitForBeats(5, BOOT);
+  t.equal(beat.errors, 0);
+  t.equal(rig.qemus().length, 1);
+});
+
+t.test("the comparison of two guests' memory finds every page that differs", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => rig.close());
+  const definition = guestDefinition({ name: "twin", memoryMiB: 128, workload: { regionMiB: 16, rate: 20e6 } });
+  await rig.startGuest(rig.a, definition);
+  await rig.serial(rig.a, "twin").waitForBeat(() => true, BOOT);
+  // Never started: its memory is what the machine's firmware left at reset.
+  await rig.startGuest(rig.b, definition, ["-S"]);
+  const [booted, fresh] = [await rig.observe(rig.a, "twin"), await rig.observe(rig.b, "twin")];
+  await booted.execute("stop");
+  const options = { memoryMiB: 128, folder: rig.folder };
+  const same = await compareMemory(booted, booted, options);
+  t.same(same.differing, []);
+  t.ok(same.nonZeroPages > 4096, "the pattern is there");
+  const other = await compareMemory(booted, fresh, options);
+  t.ok(other.differing.length >= 4096, "the pattern is not in a guest that never ran");
+});
+
+t.test("a rig leaves nothing behind, not even what its programs started", async (t) => {
+  const rig = await Rig.open();
+  await rig.spawn(rig.a, "parent", ["sh", "-c", "sleep 1000 & sleep 1000"]);
+  const definition = guestDefinition({ name: "left", memoryMiB: 128, workload: { regionMiB: 16 } });
+  await rig.startGuest(rig.b, definition);
+  await t.rejects(rig.assertNothingLeft(), /process \d+: .*qemu-system/);
+  await rig.close();
+  await rig.assertNothingLeft();
+  t.same(rig.processes(), []);
+});

@@ -1,0 +1,62 @@
+/** The tests' oracle for "memory identical": two paused guests, page by page, through QEMU's own pmemsave. */
+import { open, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+
+/** At a time, of each guest: bounds the room on disk. */
+const CHUNK_BYTES = 64 << 20;
+/** q35 has its RAM in one piece up to here. */
+const ONE_PIECE_MIB = 2048;
+const ZERO_PAGE = Buffer.alloc(PAGE_SIZE);
+
+export interface Comparison {
+  readonly pages: number;
+  /** Pages that hold something, at the first guest. */
+  readonly nonZeroPages: number;
+  /** Guest-physical page numbers. */
+  readonly differing: readonly number[];
+}
+
+/**
+ * Both guests must be stopped; the folder must be one that both QEMUs may write to.
+ * @throws MigrationFault when a QEMU cannot save its memory
+ */
+export async function compareMemory(
+  first: QmpClient,
+  second: QmpClient,
+  { memoryMiB, folder }: { memoryMiB: number; folder: string },
+): Promise<Comparison> {
+  if (memoryMiB > ONE_PIECE_MIB) throw new RangeError(`RAM above ${ONE_PIECE_MIB} MiB is in two pieces`);
+  const size = memoryMiB << 20;
+  const differing: number[] = [];
+  let nonZeroPages = 0;
+  for (let from = 0; from < size; from += CHUNK_BYTES) {
+    const length = Math.min(CHUNK_BYTES, size - from);
+    const [one, other] = [await save(first, from, length, folder), await save(second, from, length, folder)];
+    for (let offset = 0; offset < length; offset += PAGE_SIZE) {
+      const end = offset + PAGE_SIZE;
+      if (one.compare(ZERO_PAGE, 0, PAGE_SIZE, offset, end) !== 0) nonZeroPages += 1;
+      if (one.compare(other, offset, end, offset, end) !== 0) differing.push((from + offset) / PAGE_SIZE);
+    }
+  }
+  return { pages: size / PAGE_SIZE, nonZeroPages, differing };
+}
+
+async function save(monitor: QmpClient, from: number, length: number, folder: string): Promise<Buffer> {
+  const filename = join(folder, `memory-${process.pid}`);
+  const bytes = Buffer.allocUnsafeSlow(length);
+  try {
+    await monitor.execute("pmemsave", { val: from, size: length, filename }, { timeoutMs: 60_000 });
+    const file = await open(filename);
+    try {
+      const { bytesRead } = await file.read(bytes, 0, length, 0);
+      if (bytesRead !== length) throw new Error(`QEMU saved ${bytesRead} bytes of ${length}`);
+    } finally {
+      await file.close();
+    }
+  } finally {
+    await rm(filename, { force: true });
+  }
+  return bytes;
+}

@@ -1,0 +1,308 @@
+/*
+ * The test guest's workload: dirties memory at a given rate, checks its own memory all the time, and says on the serial
+ * console how it fares.
+ *
+ * Every word of every page is a pure function of (page number, version of the page, word number), so nothing has to be
+ * remembered but a version a page, and a page that arrives stale, torn or wrong is seen from the inside.
+ *
+ * Parameters come from the kernel command line (or the arguments): ferry.region=128M ferry.fill=128M ferry.rate=200M
+ * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.beat=50 ferry.sample=16 ferry.check=32M.
+ *
+ * It is not a benchmark of the guest: under TCG a page costs some microseconds, so the whole page is checked over
+ * several visits (ferry.sample words a visit, the changed words in each), and by a slow sweep in the background.
+ */
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE_BYTES 4096
+#define PAGE_WORDS 512
+#define NOT_CHANGED 0xffff
+#define REPORTS_MAX 16
+/* Pages between two looks at the clock: small against a millisecond even when the host is busy. */
+#define TURN_PAGES 16
+/* After a stall the guest goes on at its rate; it does not catch up with more than this. */
+#define DEBT_US 20000
+
+struct settings {
+  uint64_t region, fill, rate, check;
+  unsigned words, random, beat_ms, sample;
+  int scramble;
+};
+
+static struct settings set = {
+    .region = 128 << 20, .rate = 200000000, .check = 32000000, .words = 4, .random = 27, .beat_ms = 50, .sample = 16};
+
+static uint64_t *memory;
+static uint32_t *versions;
+static uint64_t fill_pages, region_pages;
+/* Which of the changed words a word is, or NOT_CHANGED: a table, since a division is dear under TCG. */
+static uint16_t changed_slot[PAGE_WORDS];
+static uint16_t changed_word[PAGE_WORDS];
+static uint64_t errors, words_checked;
+
+/* What process memory is full of, beside pointers and numbers: words that come again. */
+static const char texts[32][9] = {
+    "int main", "return 0", "static c", "#include", "struct p", "the page", " of the ", "memory: ",
+    "/usr/lib", "/x86_64-", "linux-gn", "error: n", "o such f", "ile or d", "irectory", "LANG=C.U",
+    "PATH=/us", "r/bin:/b", "const ch", "ar *name", "function", "(value) ", "{ return", "undefine",
+    "\"type\": ", "\"string\"", ", \"key\":", "http://w", "ww.w3.or", "g/2000/s", "vg\" vers", "ion=\"1.1"};
+
+static inline uint64_t mix(uint64_t x) { /* splitmix64 */
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+/* A page that was never changed: runs of eight words of one kind, with `random` percent of the words incompressible. */
+static inline uint64_t base_word(uint64_t page, uint64_t page_hash, unsigned word) {
+  uint64_t hash = mix(page * PAGE_WORDS + word), text;
+  if (((hash >> 40) * 100) >> 24 < set.random)
+    return hash;
+  switch ((page_hash >> (word >> 3)) & 7) {
+  case 0:
+  case 1:
+    return 0;
+  case 2:
+  case 3: /* pointers into one heap */
+    return 0x00007f5a00000000 + ((page >> 6) << 20) + ((hash & 0xff) << 4);
+  case 4: /* small numbers */
+    return hash & 0x3f;
+  case 5: /* a table of increasing offsets */
+    return (page << 12) + word * 8;
+  default:
+    memcpy(&text, texts[hash & 31], 8);
+    return text;
+  }
+}
+
+static inline uint64_t changed_value(uint64_t page, uint32_t version, unsigned slot) {
+  return ((page + 1) << 42) + ((uint64_t)slot << 32) + version;
+}
+
+static inline uint64_t scrambled_word(uint64_t page, uint32_t version, unsigned word) {
+  return mix(((uint64_t)version << 36) + page * PAGE_WORDS + word);
+}
+
+static inline uint64_t expected(uint64_t page, uint64_t page_hash, uint32_t version, unsigned word) {
+  if (version == 0)
+    return base_word(page, page_hash, word);
+  if (set.scramble)
+    return scrambled_word(page, version, word);
+  if (changed_slot[word] != NOT_CHANGED)
+    return changed_value(page, version, changed_slot[word]);
+  return base_word(page, page_hash, word);
+}
+
+static void corrupt(uint64_t page, uint32_t version, unsigned word, uint64_t want) {
+  uint64_t *place = memory + page * PAGE_WORDS + word;
+  if (errors++ < REPORTS_MAX)
+    printf("FERRY CORRUPT page=%llu version=%u offset=%u want=%016llx got=%016llx\n", (unsigned long long)page, version,
+           word * 8, (unsigned long long)want, (unsigned long long)*place);
+  *place = want; /* so that one wrong word is one error */
+}
+
+static inline void check(uint64_t page, uint64_t page_hash, uint32_t version, unsigned word) {
+  uint64_t want = expected(page, page_hash, version, word);
+  if (memory[page * PAGE_WORDS + word] != want)
+    corrupt(page, version, word, want);
+}
+
+static void check_words(uint64_t page, uint32_t version, unsigned from, unsigned count) {
+  uint64_t page_hash = mix(~page);
+  for (unsigned word = from; word < from + count; word++)
+    check(page, page_hash, version, word);
+  words_checked += count;
+}
+
+/* One visit of the walk: the words that will change and a rotating sample of the others, then the next version. */
+static void visit(uint64_t page) {
+  uint32_t version = versions[page];
+  uint64_t *content = memory + page * PAGE_WORDS;
+  check_words(page, version, (version * set.sample) % PAGE_WORDS, set.sample);
+  if (!set.scramble && version > 0)
+    for (unsigned slot = 0; slot < set.words; slot++) {
+      uint64_t want = changed_value(page, version, slot);
+      if (content[changed_word[slot]] != want)
+        corrupt(page, version, changed_word[slot], want);
+    }
+  versions[page] = ++version;
+  if (set.scramble)
+    for (unsigned word = 0; word < PAGE_WORDS; word++)
+      content[word] = scrambled_word(page, version, word);
+  else
+    for (unsigned slot = 0; slot < set.words; slot++)
+      content[changed_word[slot]] = changed_value(page, version, slot);
+}
+
+static uint64_t clock_us(clockid_t which) {
+  struct timespec now;
+  clock_gettime(which, &now);
+  return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* Bytes that may be worked on by now: grows with time, spent by pages. */
+struct credit {
+  uint64_t rate, last_us;
+  double bytes;
+};
+
+static void credit_grow(struct credit *credit, uint64_t now_us) {
+  double most = (double)credit->rate * DEBT_US / 1e6 + PAGE_BYTES;
+  credit->bytes += (double)credit->rate * (double)(now_us - credit->last_us) / 1e6;
+  if (credit->bytes > most)
+    credit->bytes = most;
+  credit->last_us = now_us;
+}
+
+static void run(void) {
+  uint64_t start = clock_us(CLOCK_MONOTONIC), last_turn = start, last_beat = start, next_beat = start;
+  uint64_t beat = 0, walked = 0, walked_before = 0, swept = 0, gap_max = 0;
+  struct credit dirty = {.rate = set.rate, .last_us = start}, sweep = {.rate = set.check, .last_us = start};
+  for (;;) {
+    uint64_t now = clock_us(CLOCK_MONOTONIC);
+    if (now - last_turn > gap_max)
+      gap_max = now - last_turn;
+    last_turn = now;
+    if (now >= next_beat) {
+      uint64_t rate = beat == 0 ? 0 : (walked - walked_before) * PAGE_BYTES * 1000000 / (now - last_beat);
+      printf("FERRY beat=%llu mono_us=%llu wall_us=%llu maxgap_us=%llu pages=%llu errors=%llu rate=%llu checked=%llu\n",
+             (unsigned long long)beat, (unsigned long long)now, (unsigned long long)clock_us(CLOCK_REALTIME),
+             (unsigned long long)gap_max, (unsigned long long)walked, (unsigned long long)errors,
+             (unsigned long long)rate, (unsigned long long)words_checked);
+      beat++;
+      walked_before = walked;
+      last_beat = now;
+      next_beat += set.beat_ms * 1000;
+      if (next_beat <= now)
+        next_beat = now + set.beat_ms * 1000;
+      gap_max = 0;
+    }
+    credit_grow(&dirty, now);
+    credit_grow(&sweep, now);
+    int worked = 0;
+    for (; worked < TURN_PAGES && dirty.bytes >= PAGE_BYTES && region_pages > 0; worked++) {
+      visit(walked++ % region_pages);
+      dirty.bytes -= PAGE_BYTES;
+    }
+    if (sweep.bytes >= PAGE_BYTES && fill_pages > 0) {
+      uint64_t page = swept++ % fill_pages;
+      check_words(page, versions[page], 0, PAGE_WORDS);
+      sweep.bytes -= PAGE_BYTES;
+      worked++;
+    }
+    if (worked == 0) {
+      struct timespec slice = {.tv_nsec = 1000000};
+      nanosleep(&slice, NULL);
+    }
+  }
+}
+
+static uint64_t parse_size(const char *text) {
+  char *end;
+  double value = strtod(text, &end);
+  uint64_t unit = *end == 'K' ? 1 << 10 : *end == 'M' ? 1 << 20 : *end == 'G' ? 1 << 30 : 1;
+  return (uint64_t)(value * (double)unit);
+}
+
+/* Rates are decimal, as link rates are; sizes are binary. */
+static uint64_t parse_rate(const char *text) {
+  char *end;
+  double value = strtod(text, &end);
+  return (uint64_t)(value * (*end == 'K' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 1));
+}
+
+static void take(char *word) {
+  char *value = strchr(word, '=');
+  if (strncmp(word, "ferry.", 6) != 0 || value == NULL)
+    return;
+  *value++ = 0;
+  word += 6;
+  if (strcmp(word, "region") == 0)
+    set.region = parse_size(value);
+  else if (strcmp(word, "fill") == 0)
+    set.fill = parse_size(value);
+  else if (strcmp(word, "rate") == 0)
+    set.rate = parse_rate(value);
+  else if (strcmp(word, "check") == 0)
+    set.check = parse_rate(value);
+  else if (strcmp(word, "words") == 0)
+    set.words = (unsigned)atoi(value);
+  else if (strcmp(word, "random") == 0)
+    set.random = (unsigned)atoi(value);
+  else if (strcmp(word, "beat") == 0)
+    set.beat_ms = (unsigned)atoi(value);
+  else if (strcmp(word, "sample") == 0)
+    set.sample = (unsigned)atoi(value);
+  else if (strcmp(word, "mode") == 0)
+    set.scramble = strcmp(value, "scramble") == 0;
+  else
+    printf("FERRY unknown parameter ferry.%s\n", word);
+}
+
+static void take_line(char *line) {
+  for (char *word = strtok(line, " \n"); word != NULL; word = strtok(NULL, " \n"))
+    take(word);
+}
+
+static void read_settings(int argc, char **argv) {
+  static char line[4096];
+  int file = open("/proc/cmdline", O_RDONLY);
+  if (file >= 0 && argc == 1) {
+    ssize_t got = read(file, line, sizeof line - 1);
+    if (got > 0)
+      take_line(line);
+  }
+  for (int index = 1; index < argc; index++)
+    take(argv[index]);
+  if (set.fill < set.region)
+    set.fill = set.region;
+  if (set.words > PAGE_WORDS)
+    set.words = PAGE_WORDS;
+  /* A divisor of the page, so that a sample never runs over its end. */
+  while (set.sample == 0 || PAGE_WORDS % set.sample != 0)
+    set.sample++;
+  if (set.sample > PAGE_WORDS)
+    set.sample = PAGE_WORDS;
+}
+
+static void place_changes(void) {
+  memset(changed_slot, 0xff, sizeof changed_slot);
+  for (unsigned slot = 0; slot < set.words; slot++) {
+    unsigned stride = PAGE_WORDS / set.words;
+    changed_word[slot] = (uint16_t)(slot * stride + stride / 2);
+    changed_slot[changed_word[slot]] = (uint16_t)slot;
+  }
+}
+
+int main(int argc, char **argv) {
+  setvbuf(stdout, NULL, _IOLBF, 512);
+  read_settings(argc, argv);
+  place_changes();
+  fill_pages = set.fill / PAGE_BYTES;
+  region_pages = set.region / PAGE_BYTES;
+  size_t bytes = fill_pages * PAGE_BYTES + PAGE_BYTES;
+  memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  versions = calloc(fill_pages + 1, sizeof *versions);
+  if (memory == MAP_FAILED || versions == NULL) {
+    printf("FERRY no memory for %llu bytes\n", (unsigned long long)set.fill);
+    return 1;
+  }
+  for (uint64_t page = 0; page < fill_pages; page++) {
+    uint64_t page_hash = mix(~page);
+    for (unsigned word = 0; word < PAGE_WORDS; word++)
+      memory[page * PAGE_WORDS + word] = base_word(page, page_hash, word);
+  }
+  if (getenv("FERRY_DUMP") != NULL) /* for measuring how well it compresses */
+    return write(atoi(getenv("FERRY_DUMP")), memory, fill_pages * PAGE_BYTES) < 0;
+  printf("FERRY ready region=%llu fill=%llu rate=%llu words=%u random=%u mode=%s\n", (unsigned long long)set.region,
+         (unsigned long long)set.fill, (unsigned long long)set.rate, set.words, set.random,
+         set.scramble ? "scramble" : "counters");
+  run();
+}

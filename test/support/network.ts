@@ -1,0 +1,127 @@
+/**
+ * Two hosts' network: two namespaces joined by a veth pair, shaped with tc. Nothing of it is seen outside, so many can
+ * stand side by side. Where namespaces may not be made, the loopback stands in: no shaping, one address.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { run } from "./process.ts";
+import { atTeardown } from "./teardown.ts";
+
+/**
+ * Bucket of the token-bucket filter, bytes. Measured at 1 Gbit/s with one TCP connection: 32 KiB gives 110 MB/s of payload,
+ * 128 KiB and more 119.6 MB/s, which is the link; a larger bucket only lets bursts through.
+ */
+const BURST_BYTES = 128 << 10;
+/** How long a packet may wait in the shaper; one TCP connection needs no more. */
+const QUEUE_MS = 20;
+
+export interface NetworkEnd {
+  readonly address: string;
+  /** What a command line begins with to run at this end. */
+  readonly prefix: readonly string[];
+  readonly interfaceName: string;
+}
+
+export interface TestNetwork {
+  readonly kind: "namespaces" | "loopback";
+  readonly a: NetworkEnd;
+  readonly b: NetworkEnd;
+  /** Bytes that crossed the link so far, both directions, counted by the interface of end a. */
+  wireBytes(): Promise<number>;
+  /** Another link speed, from now on, both directions. The loopback has none and ignores it. */
+  setRate(bitsPerSecond: number): Promise<void>;
+  /** Cuts the cable, or mends it. The loopback cannot: RangeError. */
+  setConnected(connected: boolean): Promise<void>;
+  close(): Promise<void>;
+  /** What is still there of it, in words. */
+  leftovers(): Promise<readonly string[]>;
+}
+
+let opened = 0;
+
+/** Whether this program may make namespaces: it must be root, and have the tools. */
+export function canMakeNamespaces(): boolean {
+  const tool = (name: string): boolean =>
+    (process.env.PATH ?? "").split(":").some((folder) => existsSync(`${folder}/${name}`));
+  return process.getuid?.() === 0 && tool("ip") && tool("tc");
+}
+
+/** @throws Error when the namespaces cannot be made, and then leaves none */
+export async function namespaceNetwork({ bitsPerSecond }: { bitsPerSecond: number }): Promise<TestNetwork> {
+  opened += 1;
+  const unique = `${process.pid.toString(36)}-${opened}`;
+  // Interface names have at most 15 characters; they live inside the namespaces, so they need not be unique there.
+  const ends = (["a", "b"] as const).map((side, index) => ({
+    namespace: `ferry-${unique}-${side}`,
+    address: `10.73.0.${index + 1}`,
+    prefix: ["ip", "netns", "exec", `ferry-${unique}-${side}`],
+    interfaceName: `ferry-${side}`,
+  }));
+  const [a, b] = [ends[0]!, ends[1]!];
+  const forget = atTeardown(() => {
+    for (const end of ends) if (hasNamespace(end.namespace)) execFileSync("ip", ["netns", "del", end.namespace]);
+  });
+  const close = async (): Promise<void> => {
+    // The pair goes with either of its ends.
+    for (const end of ends) if (hasNamespace(end.namespace)) await run(["ip", "netns", "del", end.namespace]);
+    forget();
+  };
+  const shape = async (verb: "add" | "change", rate: number): Promise<void> => {
+    const filter = ["tbf", "rate", `${Math.round(rate)}bit`, "burst", `${BURST_BYTES}`, "latency", `${QUEUE_MS}ms`];
+    for (const end of ends)
+      await run(["tc", "-n", end.namespace, "qdisc", verb, "dev", end.interfaceName, "root", ...filter]);
+  };
+  try {
+    for (const end of ends) await run(["ip", "netns", "add", end.namespace]);
+    const pair = ["type", "veth", "peer", "name", b.interfaceName, "netns", b.namespace];
+    await run(["ip", "-n", a.namespace, "link", "add", a.interfaceName, ...pair]);
+    for (const end of ends) {
+      const ip = ["ip", "-n", end.namespace];
+      await run([...ip, "addr", "add", `${end.address}/30`, "dev", end.interfaceName]);
+      await run([...ip, "link", "set", "lo", "up"]);
+      await run([...ip, "link", "set", end.interfaceName, "up"]);
+    }
+    await shape("add", bitsPerSecond);
+  } catch (thrown) {
+    await close();
+    throw thrown;
+  }
+  return {
+    kind: "namespaces",
+    a,
+    b,
+    wireBytes: async () => {
+      const files = ["rx_bytes", "tx_bytes"].map((name) => `/sys/class/net/${a.interfaceName}/statistics/${name}`);
+      // The /sys of the namespace is seen only from within.
+      const counted = await run([...a.prefix, "cat", ...files]);
+      return sum(counted.trim().split("\n"));
+    },
+    setRate: (rate) => shape("change", rate),
+    setConnected: async (connected) => {
+      await run(["ip", "-n", a.namespace, "link", "set", a.interfaceName, connected ? "up" : "down"]);
+    },
+    close,
+    leftovers: async () => ends.filter((end) => hasNamespace(end.namespace)).map((end) => `namespace ${end.namespace}`),
+  };
+}
+
+/** Both ends are this host. */
+export function loopbackNetwork(): TestNetwork {
+  const end: NetworkEnd = { address: "127.0.0.1", prefix: [], interfaceName: "lo" };
+  return {
+    kind: "loopback",
+    a: end,
+    b: end,
+    // What is sent over lo is received over lo: one of the two counters has both directions.
+    wireBytes: async () => Number(await readFile("/sys/class/net/lo/statistics/tx_bytes", "utf8")),
+    setRate: async () => {},
+    setConnected: () => Promise.reject(new RangeError("the loopback cannot be cut")),
+    close: async () => {},
+    leftovers: async () => [],
+  };
+}
+
+const hasNamespace = (name: string): boolean => existsSync(`/run/netns/${name}`);
+
+const sum = (numbers: readonly string[]): number => numbers.reduce((total, text) => total + Number(text), 0);

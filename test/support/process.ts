@@ -1,0 +1,167 @@
+/** Programs that a test starts: their output, their end, and no trace of them afterwards. */
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { Socket } from "node:net";
+import { promisify } from "node:util";
+import { bounded } from "./bounded.ts";
+import { atTeardown } from "./teardown.ts";
+
+const execFileAsync = promisify(execFile);
+/** Output that is kept, characters: enough to see why something failed. */
+const OUTPUT_MAX = 1 << 20;
+const OUTPUT_GRACE_MS = 200;
+
+export interface ProcessEnd {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export interface ProcessOptions {
+  readonly name: string;
+  readonly command: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly folder?: string;
+}
+
+interface LineWaiter {
+  readonly pattern: RegExp;
+  readonly found: (match: RegExpMatchArray) => void;
+  readonly failed: (why: Error) => void;
+}
+
+/** A running program; what it writes to standard output and standard error is kept, in order of arrival. */
+export class RigProcess {
+  readonly name: string;
+  readonly pid: number;
+  /** Settles when the program has ended and its output is read. */
+  readonly ended: Promise<ProcessEnd>;
+  readonly #child: ChildProcess;
+  readonly #waiters = new Set<LineWaiter>();
+  #output = "";
+  #end: ProcessEnd | undefined;
+
+  /** @throws Error when the program cannot be started */
+  static async start(options: ProcessOptions): Promise<RigProcess> {
+    const [program, ...rest] = options.command;
+    if (program === undefined) throw new RangeError("a command needs a program");
+    const child = spawn(program, rest, {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...options.environment },
+      ...(options.folder === undefined ? {} : { cwd: options.folder }),
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.once("spawn", resolve);
+      child.once("error", reject);
+    });
+    return new RigProcess(options.name, child);
+  }
+
+  private constructor(name: string, child: ChildProcess) {
+    this.name = name;
+    this.pid = child.pid!;
+    this.#child = child;
+    for (const stream of [child.stdout!, child.stderr!]) {
+      stream.setEncoding("utf8");
+      stream.on("data", (text: string) => this.#read(text));
+    }
+    const forget = atTeardown(() => child.kill("SIGKILL"));
+    this.ended = new Promise((resolve) => {
+      child.once("exit", async (code, signal) => {
+        forget();
+        await outputClosed(child);
+        this.#end = { code, signal };
+        for (const waiter of this.#waiters) waiter.failed(new Error(`${name} ended: ${this.#describeEnd()}`));
+        this.#waiters.clear();
+        resolve(this.#end);
+      });
+    });
+  }
+
+  /** Undefined while it runs. */
+  get end(): ProcessEnd | undefined {
+    return this.#end;
+  }
+
+  get running(): boolean {
+    return this.#end === undefined;
+  }
+
+  /** The last of what it wrote. */
+  output(): string {
+    return this.#output;
+  }
+
+  /**
+   * The first match in what it wrote, or will write. The pattern is tried on the whole output, so `^` needs the flag m.
+   * @throws Error after `timeoutMs`, or when the program ends first; both with the program's output
+   */
+  async waitForOutput(pattern: RegExp, { timeoutMs }: { timeoutMs: number }): Promise<RegExpMatchArray> {
+    const already = this.#output.match(pattern);
+    if (already !== null) return already;
+    if (this.#end !== undefined) throw new Error(`${this.name} ended: ${this.#describeEnd()}`);
+    let waiter: LineWaiter | undefined;
+    const found = new Promise<RegExpMatchArray>((resolve, reject) => {
+      waiter = { pattern, found: resolve, failed: reject };
+      this.#waiters.add(waiter);
+    });
+    try {
+      return await bounded(found, timeoutMs, `${pattern} from ${this.name}, which wrote: ${this.#output.slice(-2000)}`);
+    } finally {
+      if (waiter !== undefined) this.#waiters.delete(waiter);
+    }
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (this.running) this.#child.kill(signal);
+  }
+
+  /** Asks it to end, and after `graceMs` does not ask. */
+  async stop({ graceMs = 5000 }: { graceMs?: number } = {}): Promise<ProcessEnd> {
+    if (this.#end !== undefined) return this.#end;
+    this.#child.kill("SIGTERM");
+    const force = setTimeout(() => this.#child.kill("SIGKILL"), graceMs);
+    try {
+      return await bounded(this.ended, graceMs + 5000, `the end of ${this.name} (process ${this.pid})`);
+    } finally {
+      clearTimeout(force);
+    }
+  }
+
+  #read(text: string): void {
+    this.#output = (this.#output + text).slice(-OUTPUT_MAX);
+    for (const waiter of this.#waiters) {
+      const match = this.#output.match(waiter.pattern);
+      if (match === null) continue;
+      this.#waiters.delete(waiter);
+      waiter.found(match);
+    }
+  }
+
+  #describeEnd(): string {
+    const how = this.#end?.signal ?? `status ${this.#end?.code}`;
+    return `${how}; it wrote: ${this.#output.slice(-2000)}`;
+  }
+}
+
+/** Waits for the output that came with the end; not for what the program started and left its output to. */
+async function outputClosed(child: ChildProcess): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const enough = setTimeout(resolve, OUTPUT_GRACE_MS);
+    child.once("close", () => {
+      clearTimeout(enough);
+      resolve();
+    });
+  });
+  for (const stream of [child.stdout, child.stderr]) if (stream instanceof Socket) stream.unref();
+}
+
+/**
+ * Runs a command to its end, for at most `timeoutMs`.
+ * @returns what it wrote to standard output
+ * @throws Error with its standard error when it fails
+ */
+export async function run(command: readonly string[], { timeoutMs = 30_000 } = {}): Promise<string> {
+  const [program, ...rest] = command;
+  if (program === undefined) throw new RangeError("a command needs a program");
+  const { stdout } = await execFileAsync(program, rest, { timeout: timeoutMs, maxBuffer: 64 << 20 });
+  return stdout;
+}

@@ -1,0 +1,117 @@
+/** What QEMU itself makes of a guest and a link: the yardstick beside which Ferry's own numbers stand. */
+import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { MigrationParameters, QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import { bounded } from "./bounded.ts";
+import type { GuestDefinitionFile } from "./guest.ts";
+import type { Rig, RigGuest, RigHost } from "./rig.ts";
+
+const XBZRLE_CACHE_BYTES = 256 << 20;
+/** Each end has its own namespace; on the loopback a second baseline comes after the first has ended. */
+const PORT = 4444;
+
+export interface BaselineOptions {
+  readonly rig: Rig;
+  /** The running guest. */
+  readonly guest: RigGuest;
+  readonly definition: GuestDefinitionFile;
+  readonly method: "plain" | "xbzrle";
+  /** A migration that has not ended by then is cancelled, and the guest goes on where it is. */
+  readonly giveUpAfterMs: number;
+  readonly parameters?: MigrationParameters;
+  /** Beside those of the method. */
+  readonly capabilities?: readonly string[];
+}
+
+export interface Baseline {
+  readonly completed: boolean;
+  /** From the migrate command to the guest's RESUME at the destination, or until it was given up. */
+  readonly totalSeconds: number;
+  /** From the source's STOP to the destination's RESUME, by the time stamps that QEMU gives them. */
+  readonly downtimeMs: number | undefined;
+  /** All that crossed the link meanwhile, both directions. */
+  readonly bytesOnWire: number;
+  /** Times that QEMU looked at its dirty bitmap. */
+  readonly syncs: number;
+  /** Where the guest runs now; the other QEMU has been ended. */
+  readonly guest: RigGuest;
+}
+
+/**
+ * Migrates with stock QEMU over TCP; the destination resumes by itself, as it does without an agent. Unlimited bandwidth,
+ * QEMU's own downtime target of 300 ms. The observer sockets must be free.
+ * @throws Error when QEMU's migration fails, and MigrationFault when a monitor does
+ */
+export async function migrateWithQemu(options: BaselineOptions): Promise<Baseline> {
+  const { rig, guest, definition } = options;
+  const to = rig.other(guest.host);
+  const incoming = await rig.startGuest(to, definition, ["-incoming", "defer"]);
+  const source = await rig.observe(guest.host, guest.name);
+  try {
+    const destination = await rig.observe(to, guest.name);
+    try {
+      return await migrate(options, { to, incoming, source, destination });
+    } finally {
+      destination.close();
+    }
+  } finally {
+    source.close();
+  }
+}
+
+interface Pair {
+  readonly to: RigHost;
+  readonly incoming: RigGuest;
+  readonly source: QmpClient;
+  readonly destination: QmpClient;
+}
+
+async function migrate(options: BaselineOptions, pair: Pair): Promise<Baseline> {
+  const { rig, guest, giveUpAfterMs } = options;
+  const { to, incoming, source, destination } = pair;
+  const uri = `tcp:${to.address}:${PORT}`;
+  await configure(options, source);
+  await configure(options, destination);
+  await destination.execute("migrate-incoming", { uri });
+
+  const patience = { timeoutMs: giveUpAfterMs };
+  let stop: QmpEvent | undefined;
+  const unsubscribe = source.subscribe((event) => {
+    if (event.event === "STOP") stop = event;
+  });
+  const resumed = destination.waitFor("RESUME", undefined, patience).catch(() => undefined);
+  const failed = source.waitFor("MIGRATION", ({ data }) => data.status === "failed", patience).catch(() => undefined);
+  const bytesBefore = await rig.network.wireBytes();
+  const startedUs = Date.now() * 1000;
+  await source.execute("migrate", { uri });
+  const first = await Promise.race([resumed, failed]);
+  const progress = await source.execute("query-migrate", undefined, { timeoutMs: 30_000 });
+  const syncs = progress.ram?.["dirty-sync-count"] ?? 0;
+  if (first?.event === "MIGRATION")
+    throw new Error(`QEMU's migration failed: ${progress["error-desc"] ?? "no reason"}`);
+  const totalSeconds = ((first?.timestampUs ?? Date.now() * 1000) - startedUs) / 1e6;
+  if (first === undefined) await giveUp(source);
+  unsubscribe();
+  const bytesOnWire = (await rig.network.wireBytes()) - bytesBefore;
+  const [keeper, other] = first === undefined ? [guest, incoming] : [incoming, guest];
+  await other.process.stop();
+  const downtimeMs =
+    first === undefined || stop === undefined ? undefined : (first.timestampUs - stop.timestampUs) / 1e3;
+  return { completed: first !== undefined, totalSeconds, downtimeMs, bytesOnWire, syncs, guest: keeper };
+}
+
+async function configure({ method, capabilities = [], parameters }: BaselineOptions, end: QmpClient): Promise<void> {
+  const on = ["events", ...(method === "xbzrle" ? ["xbzrle"] : []), ...capabilities];
+  await end.execute("migrate-set-capabilities", {
+    capabilities: [{ capability: "xbzrle", state: false }, ...on.map((capability) => ({ capability, state: true }))],
+  });
+  const cache = method === "xbzrle" ? { "xbzrle-cache-size": XBZRLE_CACHE_BYTES } : {};
+  await end.execute("migrate-set-parameters", { "max-bandwidth": 0, ...cache, ...parameters });
+}
+
+async function giveUp(source: QmpClient): Promise<void> {
+  const cancelled = source.waitFor("MIGRATION", ({ data }) => data.status === "cancelled", { timeoutMs: 30_000 });
+  await source.execute("migrate_cancel");
+  await bounded(cancelled, 30_000, "the end of the cancelled migration");
+  const { running } = await source.execute("query-status");
+  if (!running) throw new Error("The guest does not run after its migration was cancelled");
+}

@@ -1,0 +1,244 @@
+/**
+ * A guest's serial console as a log file of its QEMU: the heartbeats of test/support/guest/workload.c, what it found
+ * corrupt, and how long it stood still.
+ */
+import { closeSync, type FSWatcher, fstatSync, openSync, readSync, watch } from "node:fs";
+import { bounded } from "./bounded.ts";
+
+/** The watch is told of each write; the poll is for what it misses. */
+const POLL_MS = 50;
+const CHUNK_BYTES = 64 << 10;
+
+export interface Beat {
+  readonly beat: number;
+  /** The guest's clocks, microseconds. They stand still while QEMU has the guest stopped. */
+  readonly monoUs: number;
+  readonly wallUs: number;
+  /** Longest time between two turns of the workload's loop since the last beat, by the guest's clock. */
+  readonly longestGapUs: number;
+  /** Pages dirtied so far. */
+  readonly pages: number;
+  /** Words found wrong so far. */
+  readonly errors: number;
+  /** Bytes dirtied a second since the last beat. */
+  readonly rate: number;
+  readonly wordsChecked: number;
+  /** When this program saw it, milliseconds of its own clock (performance.now). */
+  readonly seenAtMs: number;
+}
+
+/** What one QEMU wrote. Its first and last line may be parts of lines that another QEMU has the rest of. */
+interface Segment {
+  readonly lines: string[];
+  readonly beats: Beat[];
+  /** What came before the first end of line. */
+  head: { readonly text: string; readonly seenAtMs: number } | undefined;
+  /** What came after the last. */
+  tail: string;
+}
+
+interface Waiter {
+  readonly test: () => boolean;
+  readonly found: () => void;
+}
+
+const BEAT =
+  /^FERRY beat=(\d+) mono_us=(\d+) wall_us=(\d+) maxgap_us=(\d+) pages=(\d+) errors=(\d+) rate=(\d+) checked=(\d+)$/;
+
+export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
+  const match = BEAT.exec(line);
+  if (match === null) return undefined;
+  const [beat, monoUs, wallUs, longestGapUs, pages, errors, rate, wordsChecked] = match.slice(1).map(Number);
+  return {
+    beat: beat!,
+    monoUs: monoUs!,
+    wallUs: wallUs!,
+    longestGapUs: longestGapUs!,
+    pages: pages!,
+    errors: errors!,
+    rate: rate!,
+    wordsChecked: wordsChecked!,
+    seenAtMs,
+  };
+}
+
+/**
+ * Follows the log of one guest on one host. A later QEMU of the guest on that host empties the file: what was read stays
+ * here, as an earlier segment.
+ */
+export class SerialLog {
+  readonly path: string;
+  readonly #file: number;
+  readonly #watch: FSWatcher;
+  readonly #poll: NodeJS.Timeout;
+  readonly #chunk = Buffer.alloc(CHUNK_BYTES);
+  readonly #segments: Segment[] = [newSegment()];
+  readonly #waiters = new Set<Waiter>();
+  #offset = 0;
+
+  /** Makes the file when it is not there yet. */
+  constructor(path: string) {
+    this.path = path;
+    this.#file = openSync(path, "a+");
+    this.#watch = watch(path, () => this.#read());
+    this.#poll = setInterval(() => this.#read(), POLL_MS);
+    this.#poll.unref();
+    this.#watch.unref();
+    this.#read();
+  }
+
+  beats(): readonly Beat[] {
+    return this.#segments.flatMap((segment) => segment.beats);
+  }
+
+  lastBeat(): Beat | undefined {
+    return this.#segments.findLast((segment) => segment.beats.length > 0)?.beats.at(-1);
+  }
+
+  lines(): readonly string[] {
+    return this.#segments.flatMap((segment) => segment.lines);
+  }
+
+  /** The workload's reports of wrong memory, and the kernel's of its own end. */
+  corruptions(): readonly string[] {
+    return this.lines().filter((line) => /FERRY CORRUPT|FERRY workload ended|Kernel panic|Oops|BUG:/.test(line));
+  }
+
+  /** @internal for longestPause */
+  segments(): readonly Segment[] {
+    return this.#segments;
+  }
+
+  /**
+   * The first beat that fits among those still to come, and those already seen unless `fresh`.
+   * @throws Error after `timeoutMs`, with the last lines
+   */
+  async waitForBeat(
+    fits: (beat: Beat) => boolean,
+    { timeoutMs, fresh = false }: { timeoutMs: number; fresh?: boolean },
+  ): Promise<Beat> {
+    let next = fresh ? this.beats().length : 0;
+    let found: Beat | undefined;
+    await this.#waitUntil(() => {
+      const beats = this.beats();
+      while (found === undefined && next < beats.length) {
+        const beat = beats[next++]!;
+        if (fits(beat)) found = beat;
+      }
+      return found !== undefined;
+    }, timeoutMs);
+    return found!;
+  }
+
+  /**
+   * `count` beats from now on: the guest runs here.
+   * @returns the last of them
+   */
+  async waitForBeats(count: number, { timeoutMs }: { timeoutMs: number }): Promise<Beat> {
+    const before = this.beats().length;
+    await this.#waitUntil(() => this.beats().length >= before + count, timeoutMs);
+    return this.lastBeat()!;
+  }
+
+  close(): void {
+    clearInterval(this.#poll);
+    this.#watch.close();
+    closeSync(this.#file);
+  }
+
+  async #waitUntil(test: () => boolean, timeoutMs: number): Promise<void> {
+    if (test()) return;
+    let waiter: Waiter | undefined;
+    const found = new Promise<void>((resolve) => {
+      waiter = { test, found: resolve };
+      this.#waiters.add(waiter);
+    });
+    try {
+      await bounded(found, timeoutMs, `the guest's beat in ${this.path}`);
+    } catch (thrown) {
+      const last = this.lines().slice(-5).join("\n");
+      throw new Error(`${thrown instanceof Error ? thrown.message : thrown}; its last lines:\n${last}`);
+    } finally {
+      if (waiter !== undefined) this.#waiters.delete(waiter);
+    }
+  }
+
+  #read(): void {
+    if (fstatSync(this.#file).size < this.#offset) {
+      this.#offset = 0;
+      this.#segments.push(newSegment());
+    }
+    const seenAtMs = performance.now();
+    for (;;) {
+      const length = readSync(this.#file, this.#chunk, 0, CHUNK_BYTES, this.#offset);
+      if (length === 0) break;
+      this.#offset += length;
+      take(this.#segments.at(-1)!, this.#chunk.toString("latin1", 0, length), seenAtMs);
+    }
+    for (const waiter of this.#waiters)
+      if (waiter.test()) {
+        this.#waiters.delete(waiter);
+        waiter.found();
+      }
+  }
+}
+
+export interface Pause {
+  /** Longest time between two heartbeats as this program saw them: real time, so stops of the guest are in it. */
+  readonly seenMs: number;
+  /** The same by the guest's two clocks, which QEMU stops with the guest: what is left are stalls of a running guest. */
+  readonly monoMs: number;
+  readonly wallMs: number;
+  /** Longest time between two turns of the workload's loop, by the guest's clock. */
+  readonly loopMs: number;
+}
+
+/**
+ * How long the guest stood still, over all the hosts where it was. The time between two heartbeats (50 ms unless said
+ * otherwise) is part of each number but the last, and so is the time that this program took to see them.
+ */
+export function longestPause(...logs: readonly SerialLog[]): Pause {
+  const beats = joinedBeats(logs);
+  let [seenMs, monoMs, wallMs, loopMs] = [0, 0, 0, 0];
+  beats.forEach((beat, index) => {
+    loopMs = Math.max(loopMs, beat.longestGapUs / 1e3);
+    const before = beats[index - 1];
+    if (before === undefined) return;
+    seenMs = Math.max(seenMs, beat.seenAtMs - before.seenAtMs);
+    monoMs = Math.max(monoMs, (beat.monoUs - before.monoUs) / 1e3);
+    wallMs = Math.max(wallMs, (beat.wallUs - before.wallUs) / 1e3);
+  });
+  return { seenMs, monoMs, wallMs, loopMs };
+}
+
+/** All beats of a guest in their order, with those whose line was begun on one host and ended on the next. */
+export function joinedBeats(logs: readonly SerialLog[]): readonly Beat[] {
+  const segments = logs.flatMap((log) => log.segments()).filter((segment) => segment.beats.length > 0);
+  segments.sort((one, other) => one.beats[0]!.beat - other.beats[0]!.beat);
+  const beats: Beat[] = [];
+  segments.forEach((segment, index) => {
+    const tail = segments[index - 1]?.tail;
+    if (tail !== undefined && segment.head !== undefined) {
+      const split = parseBeat(tail + segment.head.text, segment.head.seenAtMs);
+      if (split !== undefined) beats.push(split);
+    }
+    beats.push(...segment.beats);
+  });
+  return beats;
+}
+
+function newSegment(): Segment {
+  return { lines: [], beats: [], head: undefined, tail: "" };
+}
+
+function take(segment: Segment, text: string, seenAtMs: number): void {
+  const parts = (segment.tail + text).split("\n");
+  segment.tail = parts.pop()!;
+  for (const part of parts) {
+    const line = part.replace(/\r$/, "");
+    segment.head ??= { text: line, seenAtMs };
+    segment.lines.push(line);
+    const beat = parseBeat(line, seenAtMs);
+    if (beat !== undefined) segment.beats.push(beat);
+  }
+}
