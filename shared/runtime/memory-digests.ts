@@ -13,7 +13,7 @@ export const DIGEST_BYTES = 16;
 export const STRETCH_BYTES = 16 << 20;
 
 /** Makes QEMU write guest-physical [start, start + byteLength) to `path`. */
-export type SaveMemory = (start: number, byteLength: number, path: string) => Promise<void>;
+export type SaveMemory = (start: number, byteLength: number, path: string) => Promise<unknown>;
 
 /** @returns DIGEST_BYTES for each page of the stretch, in order */
 export async function digestStretch(

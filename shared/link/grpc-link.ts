@@ -1,0 +1,75 @@
+/** The agents' ways to each other over gRPC: the source's call to a destination, the destination's pull from a source. */
+import { type ChannelOptions, Client, credentials, type ServiceError } from "@grpc/grpc-js";
+import { parseAddress } from "../address.ts";
+import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
+import { GrpcChannel } from "./grpc-channel.ts";
+import type { DestinationChannel, DestinationClient, LinkLimits } from "./link.ts";
+import { destinationService, transferService } from "./services.ts";
+import { fromStatus } from "./status.ts";
+
+/**
+ * The client's receive window is what lets pages flow at more than 64 KiB a round trip, and only a client has it (facts, 0.1).
+ * Retries would keep a copy of every message; keep-alive finds a peer that is gone within 10 seconds.
+ */
+export function clientOptions(limits: LinkLimits): ChannelOptions {
+  return {
+    "grpc-node.flow_control_window": limits.receiveWindowBytes,
+    "grpc.max_receive_message_length": limits.messageBytes,
+    "grpc.max_send_message_length": limits.messageBytes,
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.enable_retries": 0,
+    "grpc.keepalive_time_ms": 5000,
+    "grpc.keepalive_timeout_ms": 5000,
+  };
+}
+
+/** @throws MigrationFault `invalid-argument` when the text is no address */
+export function dial(address: string, options: ChannelOptions): Client {
+  parseAddress(address);
+  return new Client(address, credentials.createInsecure(), options);
+}
+
+export function connectDestination(address: string, limits: LinkLimits): DestinationClient {
+  const client = dial(address, clientOptions(limits));
+  return {
+    handshake: (offer, timeoutMs, signal) => handshake(client, offer, timeoutMs, signal),
+    close: () => client.close(),
+  };
+}
+
+function handshake(
+  client: Client,
+  offer: Offer,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<{ answer: HandshakeAnswer; roundTripMs: number }> {
+  const { path, requestSerialize, responseDeserialize } = destinationService.Handshake;
+  const startMs = performance.now();
+  return new Promise((resolve, reject) => {
+    const done = (error: ServiceError | null, answer?: HandshakeAnswer): void => {
+      signal?.removeEventListener("abort", onAbort);
+      if (answer !== undefined) resolve({ answer, roundTripMs: performance.now() - startMs });
+      else if (signal?.aborted) reject(signal.reason);
+      else if (error !== null) reject(fromStatus(error, "peer-unreachable"));
+    };
+    const deadline = Date.now() + timeoutMs;
+    const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, offer, { deadline }, done);
+    const onAbort = (): void => call.cancel();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    if (signal?.aborted) call.cancel();
+  });
+}
+
+/** Opens the transfer stream to a source; the connection ends with it. */
+export function dialSource(address: string, limits: LinkLimits): DestinationChannel {
+  const client = dial(address, clientOptions(limits));
+  const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
+  const call = client.makeBidiStreamRequest<DestinationMessage, SourceMessage>(
+    path,
+    requestSerialize,
+    responseDeserialize,
+  );
+  const channel = new GrpcChannel<DestinationMessage, SourceMessage>(call, () => call.cancel());
+  void channel.closed.then(() => client.close());
+  return channel;
+}

@@ -1,0 +1,192 @@
+/** The agents' gRPC servers: the services of proto/ferry/v1, reflection and grpc.health.v1. */
+import { rm } from "node:fs/promises";
+import {
+  type handleBidiStreamingCall,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Server,
+  ServerCredentials,
+  type ServerWritableStream,
+} from "@grpc/grpc-js";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation } from "grpc-health-check";
+import { isLoopback, parseAddress } from "../address.ts";
+import { MigrationFault } from "../fault.ts";
+import type { DestinationMessage, SourceMessage } from "../protocol/messages.ts";
+import { isFinal, type MigrateCall, type MigrationView } from "../protocol/report.ts";
+import { GrpcChannel } from "./grpc-channel.ts";
+import type { DestinationService, LinkLimits, Listener, SourceService } from "./link.ts";
+import { packageDefinition } from "./proto-files.ts";
+import { destinationService, migrationService, transferService } from "./services.ts";
+import { toStatus } from "./status.ts";
+
+export interface ServeOptions {
+  /** "host:port" or "unix:PATH" each; port 0 takes any. */
+  readonly listen: readonly string[];
+  readonly limits: LinkLimits;
+  /** Addresses other than loopback may be served in clear. */
+  readonly insecure: boolean;
+  /** For tests. @default 10 000 */
+  readonly helloWithinMs?: number;
+}
+
+const HELLO_WITHIN_MS = 10_000;
+
+/** The source agent's: operators ask, destinations dial in. */
+export function serveSource(service: SourceService, options: ServeOptions): Promise<Listener> {
+  const server = makeServer(options);
+  server.addService(migrationService, {
+    ListGuests: unary(() => service.listGuests()),
+    Plan: unary((call: MigrateCall) => service.plan(call)),
+    Migrate: watching(async (call: MigrateCall) => service.migrate(call), service),
+    GetMigration: unary(async (id: string) => service.getMigration(id)),
+    ListMigrations: unary(async () => service.listMigrations()),
+    WatchMigration: watching(async (id: string) => id, service),
+    CancelMigration: unary((id: string) => service.cancel(id)),
+    GetHeatMap: unary(async (call: { idOrGuest: string; cells: number }) =>
+      service.heatMap(call.idOrGuest, call.cells),
+    ),
+    ResolveMigration: unary((call: { id: string; keep: "source" | "destination" }) =>
+      service.resolve(call.id, call.keep),
+    ),
+  });
+  server.addService(transferService, { Transfer: transfer(service, options.helloWithinMs ?? HELLO_WITHIN_MS) });
+  return listen(server, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
+}
+
+/** The destination agent's: sources shake hands. */
+export function serveDestination(service: DestinationService, options: ServeOptions): Promise<Listener> {
+  const server = makeServer(options);
+  server.addService(destinationService, {
+    Handshake: unary((offer: Parameters<DestinationService["handshake"]>[0]) => service.handshake(offer)),
+  });
+  return listen(server, options, ["ferry.v1.DestinationService"]);
+}
+
+function makeServer({ limits }: ServeOptions): Server {
+  return new Server({
+    "grpc.max_receive_message_length": limits.messageBytes,
+    "grpc.max_send_message_length": limits.messageBytes,
+    "grpc.keepalive_time_ms": 5000,
+    "grpc.keepalive_timeout_ms": 5000,
+  });
+}
+
+async function listen(server: Server, options: ServeOptions, names: readonly string[]): Promise<Listener> {
+  const health = new HealthImplementation({
+    "": "SERVING",
+    ...Object.fromEntries(names.map((name) => [name, "SERVING"])),
+  });
+  health.addToServer(server);
+  new ReflectionService(packageDefinition, { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
+  let bound = "";
+  for (const text of options.listen) {
+    const address = await bind(server, text, options.insecure);
+    if (bound === "") bound = address;
+  }
+  return {
+    address: bound,
+    close: async (graceMs) => {
+      for (const name of names) health.setStatus(name, "NOT_SERVING");
+      const gone = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+      const timer = setTimeout(() => server.forceShutdown(), graceMs);
+      await gone;
+      clearTimeout(timer);
+      for (const text of options.listen)
+        if (text.startsWith("unix:")) await rm(text.slice("unix:".length), { force: true });
+    },
+  };
+}
+
+async function bind(server: Server, text: string, insecure: boolean): Promise<string> {
+  const address = parseAddress(text);
+  if (!isLoopback(address) && !insecure)
+    throw new MigrationFault("configuration", `${text} is not a loopback address, and this build has no TLS`, {
+      advice: "Listen on loopback, or set tls.insecure when the network between the agents can be trusted",
+    });
+  if (address.kind === "unix") await rm(address.path, { force: true });
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(text, ServerCredentials.createInsecure(), (error, chosen) => {
+      if (error === null) resolve(chosen);
+      else
+        reject(
+          new MigrationFault("configuration", `Cannot listen at ${text}: ${error.message}`, {
+            cause: error,
+            advice: "Is another agent running, or the address not of this host?",
+          }),
+        );
+    });
+  });
+  return address.kind === "unix" ? text : text.replace(/:\d+$/, `:${port}`);
+}
+
+function unary<Request, Response>(handle: (request: Request) => Promise<Response>): handleUnaryCall<Request, Response> {
+  return (call, callback) => {
+    handle(call.request).then(
+      (response) => callback(null, response),
+      (thrown: unknown) => callback(toStatus(thrown)),
+    );
+  };
+}
+
+/** Views of a migration until its end. A client that does not read misses views in between, never the last. */
+function watching<Request>(
+  begin: (request: Request) => Promise<string>,
+  service: SourceService,
+): handleServerStreamingCall<Request, MigrationView> {
+  return (call) => {
+    begin(call.request)
+      .then((id) => follow(call, id, service))
+      .catch((thrown: unknown) => call.emit("error", toStatus(thrown)));
+  };
+}
+
+function follow<Request>(call: ServerWritableStream<Request, MigrationView>, id: string, service: SourceService): void {
+  let behind = false;
+  let end: (() => void) | undefined;
+  let ended = false;
+  const finish = (): void => {
+    ended = true;
+    end?.();
+  };
+  call.on("cancelled", finish);
+  call.on("drain", () => {
+    behind = false;
+  });
+  end = service.watch(id, (view) => {
+    if (ended || (behind && !isFinal(view.status))) return;
+    behind = !call.write(view);
+    if (!isFinal(view.status)) return;
+    finish();
+    call.end();
+  });
+  if (ended) end();
+}
+
+function transfer(
+  service: SourceService,
+  helloWithinMs: number,
+): handleBidiStreamingCall<DestinationMessage, SourceMessage> {
+  return (call) => {
+    const channel = new GrpcChannel<SourceMessage, DestinationMessage>(call, (fault) =>
+      call.emit("error", toStatus(fault)),
+    );
+    const timer = setTimeout(() => {
+      channel.close(
+        new MigrationFault("refused", `The destination did not introduce itself within ${helloWithinMs} ms`),
+      );
+    }, helloWithinMs);
+    void channel.closed.then(() => {
+      clearTimeout(timer);
+      // an orderly end of the destination's side ends ours
+      if (!call.writableEnded) call.end();
+    });
+    channel.receive((message) => {
+      clearTimeout(timer);
+      if (message.kind !== "hello")
+        throw new MigrationFault("peer-invalid", "The destination did not introduce itself first");
+      channel.hold();
+      service.acceptTransfer(message, channel);
+    });
+  };
+}

@@ -1,0 +1,115 @@
+/** MigrationService as its clients see it: the CLI, and tests. */
+import { type Client, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { MigrationFault } from "../fault.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../protocol/report.ts";
+import { clientOptions, dial } from "./grpc-link.ts";
+import type { DomainMethod } from "./proto-files.ts";
+import { migrationService } from "./services.ts";
+import { fromStatus } from "./status.ts";
+
+const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
+
+/** Every method throws MigrationFault: the agent's own, or `peer-unreachable`, `peer-lost`. */
+export class GrpcOperatorClient {
+  private readonly client: Client;
+  private readonly timeoutMs: number;
+
+  /** @param timeoutMs of calls that answer at once; a migration or a watch has none */
+  constructor(address: string, timeoutMs: number) {
+    this.client = dial(address, clientOptions(LIMITS));
+    this.timeoutMs = timeoutMs;
+  }
+
+  listGuests(): Promise<readonly GuestView[]> {
+    return this.unary(migrationService.ListGuests, undefined);
+  }
+
+  plan(call: MigrateCall): Promise<PlanView> {
+    return this.unary(migrationService.Plan, call);
+  }
+
+  migrate(call: MigrateCall, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void> {
+    return this.stream(migrationService.Migrate, call, observer, signal);
+  }
+
+  watch(id: string, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void> {
+    return this.stream(migrationService.WatchMigration, id, observer, signal);
+  }
+
+  getMigration(id: string): Promise<MigrationView> {
+    return this.unary(migrationService.GetMigration, id);
+  }
+
+  listMigrations(): Promise<readonly MigrationView[]> {
+    return this.unary(migrationService.ListMigrations, undefined);
+  }
+
+  cancel(id: string): Promise<MigrationView> {
+    return this.unary(migrationService.CancelMigration, id);
+  }
+
+  heatMap(idOrGuest: string, cells: number): Promise<readonly HeatMapBlock[]> {
+    return this.unary(migrationService.GetHeatMap, { idOrGuest, cells });
+  }
+
+  resolve(id: string, keep: "source" | "destination"): Promise<MigrationView> {
+    return this.unary(migrationService.ResolveMigration, { id, keep });
+  }
+
+  close(): void {
+    this.client.close();
+  }
+
+  private unary<Request, Response>(method: DomainMethod<Request, Response>, request: Request): Promise<Response> {
+    const options = { deadline: Date.now() + this.timeoutMs };
+    return new Promise((resolve, reject) => {
+      const done = (error: ServiceError | null, response?: Response): void => {
+        if (error === null && response !== undefined) resolve(response);
+        else if (error !== null) reject(fromStatus(error, "peer-unreachable"));
+        else reject(new MigrationFault("peer-invalid", "The agent answered nothing"));
+      };
+      this.client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        new Metadata(),
+        options,
+        done,
+      );
+    });
+  }
+
+  private stream<Request>(
+    method: DomainMethod<Request, MigrationView>,
+    request: Request,
+    observer: (view: MigrationView) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { path, requestSerialize, responseDeserialize } = method;
+    const call: ClientReadableStream<MigrationView> = this.client.makeServerStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      request,
+    );
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => call.cancel();
+      let seen = false;
+      signal.addEventListener("abort", onAbort, { once: true });
+      call.on("data", (view: MigrationView) => {
+        seen = true;
+        observer(view);
+      });
+      call.on("error", (error: ServiceError) => {
+        signal.removeEventListener("abort", onAbort);
+        if (signal.aborted) resolve();
+        else reject(fromStatus(error, seen ? "peer-lost" : "peer-unreachable"));
+      });
+      call.on("end", () => {
+        signal.removeEventListener("abort", onAbort);
+        resolve();
+      });
+    });
+  }
+}

@@ -1,0 +1,65 @@
+/** The service definitions of proto/, as grpc-js takes them, with serialisers for plain objects. */
+import { join } from "node:path";
+import { loadSync, type MethodDefinition, type PackageDefinition } from "@grpc/proto-loader";
+import { protoPath } from "grpc-health-check";
+import { packageRoot } from "../runtime/package-root.ts";
+
+const folder = join(packageRoot(), "proto");
+
+/** Everything that reflection shows, grpc.health.v1 too. */
+export const packageDefinition: PackageDefinition = loadSync(
+  ["ferry/v1/operator.proto", "ferry/v1/peer.proto", protoPath],
+  {
+    includeDirs: [folder],
+    keepCase: false,
+    longs: Number,
+    enums: String,
+    defaults: true,
+    oneofs: true,
+  },
+);
+
+/** A method with the serialisers that are made from the files. @throws TypeError when there is none of that name */
+export function methodOf(service: string, name: string): MethodDefinition<object, object> {
+  const definition = packageDefinition[`ferry.v1.${service}`];
+  if (definition === undefined || "format" in definition) throw new TypeError(`no service ${service}`);
+  const method = definition[name];
+  if (method === undefined) throw new TypeError(`no method ${service}.${name}`);
+  return method;
+}
+
+/** A method whose messages are domain objects: `out` and `back` translate at the border. */
+export interface DomainMethod<Request, Response> {
+  readonly path: string;
+  readonly requestStream: boolean;
+  readonly responseStream: boolean;
+  readonly requestSerialize: (request: Request) => Buffer;
+  readonly requestDeserialize: (bytes: Buffer) => Request;
+  readonly responseSerialize: (response: Response) => Buffer;
+  readonly responseDeserialize: (bytes: Buffer) => Response;
+  readonly originalName: string;
+}
+
+export interface Translation<Domain> {
+  readonly toWire: (domain: Domain) => object;
+  readonly fromWire: (wire: object) => Domain;
+}
+
+export function domainMethod<Request, Response>(
+  service: string,
+  name: string,
+  request: Translation<Request>,
+  response: Translation<Response>,
+): DomainMethod<Request, Response> {
+  const method = methodOf(service, name);
+  return {
+    path: method.path,
+    requestStream: method.requestStream,
+    responseStream: method.responseStream,
+    requestSerialize: (domain) => method.requestSerialize(request.toWire(domain)),
+    requestDeserialize: (bytes) => request.fromWire(method.requestDeserialize(bytes)),
+    responseSerialize: (domain) => method.responseSerialize(response.toWire(domain)),
+    responseDeserialize: (bytes) => response.fromWire(method.responseDeserialize(bytes)),
+    originalName: name.charAt(0).toLowerCase() + name.slice(1),
+  };
+}

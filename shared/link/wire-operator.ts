@@ -1,0 +1,267 @@
+/** What the operator asks and sees, between its domain types and the messages of proto/ferry/v1/operator.proto. */
+import { MigrationFault, type Refusal } from "../fault.ts";
+import type {
+  GuestView,
+  HeatMapBlock,
+  MigrateCall,
+  MigrateOptions,
+  MigrationResult,
+  MigrationStatus,
+  MigrationView,
+  PlanView,
+  Progress,
+} from "../protocol/report.ts";
+import type { Translation } from "./proto-files.ts";
+import {
+  bytes,
+  flag,
+  list,
+  malformed,
+  number,
+  numbers,
+  object,
+  strings,
+  text,
+  textMap,
+  type WireObject,
+} from "./wire-read.ts";
+
+const STATUSES: Readonly<Record<MigrationStatus, string>> = {
+  preparing: "MIGRATION_STATUS_PREPARING",
+  copying: "MIGRATION_STATUS_COPYING",
+  switching: "MIGRATION_STATUS_SWITCHING",
+  granting: "MIGRATION_STATUS_GRANTING",
+  moved: "MIGRATION_STATUS_MOVED",
+  failed: "MIGRATION_STATUS_FAILED",
+  cancelled: "MIGRATION_STATUS_CANCELLED",
+  inDoubt: "MIGRATION_STATUS_IN_DOUBT",
+};
+
+/** zstd's levels that make sense for pages. */
+const LEVEL_MIN = -50;
+const LEVEL_MAX = 19;
+
+export const migrateCallWire: Translation<MigrateCall> = {
+  toWire: ({ guest, to, options }) => ({
+    guest,
+    to,
+    options: {
+      strategy: options.strategy,
+      downtimeTargetMs: options.downtimeTargetMs,
+      deadlineMs: options.deadlineMs,
+      onDeadline: options.onDeadline,
+      bandwidthBytesPerSecond: options.bandwidthBytesPerSecond,
+      noDelta: !options.delta,
+      noReorder: !options.reorder,
+      compression: String(options.compression),
+      verify: options.verify,
+    },
+  }),
+  fromWire: (wire) => {
+    const given = object(wire, "request");
+    const guest = text(given.guest, "guest");
+    const to = text(given.to, "to");
+    if (guest === "") throw wrong("guest", guest, "a guest's name");
+    if (to === "") throw wrong("to", to, `the destination agent's address, "host:port"`);
+    return { guest, to, options: migrateOptions(object(given.options ?? {}, "options")) };
+  },
+};
+
+/** Defaults where nothing was given. @throws MigrationFault `invalid-argument` that says what is allowed */
+function migrateOptions(given: WireObject): MigrateOptions {
+  const strategy = given.strategy || "auto";
+  if (strategy !== "auto" && strategy !== "precopy" && strategy !== "stop-and-copy")
+    throw wrong("strategy", strategy, "auto, precopy or stop-and-copy; post-copy and hybrid are not there yet");
+  const onDeadline = given.onDeadline || "cancel";
+  if (onDeadline !== "cancel" && onDeadline !== "force")
+    throw wrong("on_deadline", onDeadline, "cancel or force; post-copy is not there yet");
+  return {
+    strategy,
+    onDeadline,
+    downtimeTargetMs: Number(given.downtimeTargetMs) || 300,
+    deadlineMs: Number(given.deadlineMs) || 0,
+    bandwidthBytesPerSecond: Number(given.bandwidthBytesPerSecond) || 0,
+    delta: !flag(given.noDelta),
+    reorder: !flag(given.noReorder),
+    compression: compression(given.compression || "auto"),
+    verify: flag(given.verify),
+  };
+}
+
+function compression(given: unknown): "auto" | "off" | number {
+  if (given === "auto" || given === "off") return given;
+  const level = Number(given);
+  if (!Number.isInteger(level) || level < LEVEL_MIN || level > LEVEL_MAX || level === 0)
+    throw wrong("compression", given, `auto, off or a zstd level from ${LEVEL_MIN} to ${LEVEL_MAX}, not 0`);
+  return level;
+}
+
+const wrong = (field: string, value: unknown, allowed: string): MigrationFault =>
+  new MigrationFault("invalid-argument", `${field} is ${JSON.stringify(value)}; it may be ${allowed}`);
+
+export const planCallWire: Translation<MigrateCall> = {
+  toWire: (call) => ({ migration: migrateCallWire.toWire(call) }),
+  fromWire: (wire) => migrateCallWire.fromWire(object(object(wire, "request").migration, "migration")),
+};
+
+export const planWire: Translation<PlanView> = {
+  toWire: (plan) => ({ ...plan }),
+  fromWire: (wire) => {
+    const given = object(wire, "plan");
+    return { accepted: flag(given.accepted), refusals: reasons(given.refusals), negotiated: textMap(given.negotiated) };
+  },
+};
+
+export const guestsWire: Translation<readonly GuestView[]> = {
+  toWire: (guests) => ({ guests }),
+  fromWire: (wire) =>
+    list(object(wire, "answer").guests, "guests").map((one) => ({
+      name: text(one.name, "name"),
+      state: text(one.state, "state"),
+      detail: text(one.detail, "detail"),
+      qemuVersion: text(one.qemuVersion, "QEMU version"),
+      machineType: text(one.machineType, "machine type"),
+      migrationId: text(one.migrationId, "migration id"),
+    })),
+};
+
+/** A field with one text in it, such as an id. */
+export const textWire = (field: string): Translation<string> => ({
+  toWire: (value) => ({ [field]: value }),
+  fromWire: (wire) => text(object(wire, "request")[field], field),
+});
+
+export const nothingWire: Translation<void> = { toWire: () => ({}), fromWire: () => undefined };
+
+export const heatCallWire: Translation<{ idOrGuest: string; cells: number }> = {
+  toWire: (call) => call,
+  fromWire: (wire) => {
+    const given = object(wire, "request");
+    return { idOrGuest: text(given.idOrGuest, "id_or_guest"), cells: number(given.cells, "cells") };
+  },
+};
+
+export const heatMapWire: Translation<readonly HeatMapBlock[]> = {
+  toWire: (blocks) => ({ blocks }),
+  fromWire: (wire) =>
+    list(object(wire, "answer").blocks, "blocks").map((one) => ({
+      name: text(one.name, "name"),
+      pagesPerCell: number(one.pagesPerCell, "pages_per_cell"),
+      cells: bytes(one.cells, "cells"),
+    })),
+};
+
+export const resolveCallWire: Translation<{ id: string; keep: "source" | "destination" }> = {
+  toWire: (call) => call,
+  fromWire: (wire) => {
+    const given = object(wire, "request");
+    const keep = given.keep;
+    if (keep !== "source" && keep !== "destination") throw wrong("keep", keep, "source or destination");
+    return { id: text(given.id, "id"), keep };
+  },
+};
+
+/** A message with one migration in it. */
+export const migrationWire: Translation<MigrationView> = {
+  toWire: (view) => ({ migration: viewToWire(view) }),
+  fromWire: (wire) => viewFromWire(object(object(wire, "answer").migration, "migration")),
+};
+
+export const migrationsWire: Translation<readonly MigrationView[]> = {
+  toWire: (views) => ({ migrations: views.map(viewToWire) }),
+  fromWire: (wire) => list(object(wire, "answer").migrations, "migrations").map(viewFromWire),
+};
+
+const viewToWire = (view: MigrationView): object => ({ ...view, status: STATUSES[view.status] });
+
+function viewFromWire(given: WireObject): MigrationView {
+  const status = Object.entries(STATUSES).find(([, wire]) => wire === given.status)?.[0];
+  if (!isStatus(status)) throw malformed("status", `is ${String(given.status)}`);
+  const view = {
+    id: text(given.id, "id"),
+    guest: text(given.guest, "guest"),
+    destination: text(given.destination, "destination"),
+    status,
+    startedAtMs: number(given.startedAtMs, "started_at_ms"),
+    negotiated: textMap(given.negotiated),
+    progress: progress(object(given.progress, "progress")),
+  };
+  const error = given.error ? errorView(object(given.error, "error")) : undefined;
+  const result = given.result ? resultView(object(given.result, "result")) : undefined;
+  return { ...view, ...(error === undefined ? {} : { error }), ...(result === undefined ? {} : { result }) };
+}
+
+const isStatus = (name: string | undefined): name is MigrationStatus =>
+  name !== undefined && Object.hasOwn(STATUSES, name);
+
+const reasons = (wire: unknown): readonly Refusal[] =>
+  list(wire, "reasons").map((one) => ({ code: text(one.code, "code"), message: text(one.message, "message") }));
+
+const errorView = (given: WireObject) => ({
+  code: text(given.code, "code"),
+  message: text(given.message, "message"),
+  guestNow: text(given.guestNow, "guest_now"),
+  advice: text(given.advice, "advice"),
+  refusals: reasons(given.refusals),
+});
+
+/** Every number of `names`, from a message that has them all. */
+function readNumbers<Name extends string>(given: WireObject, names: readonly Name[]): Record<Name, number> {
+  const read = new Map<string, number>();
+  for (const name of names) read.set(name, number(given[name], name));
+  return fromEntries(names, (name) => read.get(name) ?? 0);
+}
+
+function fromEntries<Name extends string>(names: readonly Name[], value: (name: Name) => number): Record<Name, number> {
+  return names.reduce((made, name) => Object.assign(made, { [name]: value(name) }), emptyRecord<Name>());
+}
+
+/** Filled by fromEntries with every name before anybody reads it. */
+function emptyRecord<Name extends string>(): Record<Name, number> {
+  return Object.create(null);
+}
+
+const PROGRESS = [
+  "elapsedSeconds",
+  "guestMemoryBytes",
+  "passes",
+  "bytesSent",
+  "bytesPerSecond",
+  "estimatedResidualBytes",
+  "estimatedDowntimeMs",
+  "pagesPending",
+  "pagesHeld",
+  "firstPassFraction",
+  "dirtyBytesPerSecond",
+  "roundTripMs",
+] as const;
+const DOWNTIME = ["totalMs", "lastPagesMs", "deviceStateMs", "loadMs", "verifyMs", "commitMs", "clockErrorMs"] as const;
+const BYTES = ["total", "zero", "full", "delta", "device", "other"] as const;
+const PAGES = ["captured", "zero", "full", "delta", "coalesced", "skipped"] as const;
+const RESULT = [
+  "totalSeconds",
+  "deltaRatio",
+  "zstdRatio",
+  "bitmapSyncs",
+  "sourceAgentCpuSeconds",
+  "destinationAgentCpuSeconds",
+  "sourceAgentPeakMemoryBytes",
+  "destinationAgentPeakMemoryBytes",
+  "pagesCompared",
+] as const;
+
+const progress = (given: WireObject): Progress => ({
+  ...readNumbers(given, PROGRESS),
+  heatClasses: numbers(given.heatClasses, "heat classes"),
+});
+
+const resultView = (given: WireObject): MigrationResult => ({
+  ...readNumbers(given, RESULT),
+  completed: flag(given.completed),
+  downtime: readNumbers(object(given.downtime, "downtime"), DOWNTIME),
+  bytes: readNumbers(object(given.bytes, "bytes"), BYTES),
+  pages: readNumbers(object(given.pages, "pages"), PAGES),
+  switchReason: text(given.switchReason, "switch reason"),
+  verified: flag(given.verified),
+  degradations: strings(given.degradations, "degradations"),
+});

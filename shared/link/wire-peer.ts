@@ -1,0 +1,201 @@
+/** What the agents say to each other, between its domain unions and the messages of proto/ferry/v1/peer.proto. */
+import type { Refusal } from "../fault.ts";
+import type {
+  Codec,
+  Contract,
+  DestinationMessage,
+  HandshakeAnswer,
+  Offer,
+  QemuVersion,
+  RamBlock,
+  SourceMessage,
+} from "../protocol/messages.ts";
+import type { Translation } from "./proto-files.ts";
+import {
+  bytes,
+  flag,
+  list,
+  malformed,
+  number,
+  numbers,
+  object,
+  strings,
+  text,
+  type WireObject,
+  whole,
+} from "./wire-read.ts";
+
+const version = (wire: unknown): QemuVersion => {
+  const given = object(wire, "QEMU version");
+  return { major: whole(given.major, "major"), minor: whole(given.minor, "minor"), micro: whole(given.micro, "micro") };
+};
+
+const blocks = (wire: unknown): readonly RamBlock[] =>
+  list(wire, "RAM blocks").map((block) => ({
+    name: text(block.name, "block name"),
+    byteLength: whole(block.byteLength, "block length"),
+    pageSize: whole(block.pageSize, "block page size"),
+  }));
+
+/** Codecs that this build does not know are no codecs of the contract. */
+const codecs = (wire: unknown): readonly Codec[] =>
+  strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd");
+
+const refusals = (wire: unknown): readonly Refusal[] =>
+  list(wire, "reasons").map((one) => ({ code: text(one.code, "code"), message: text(one.message, "message") }));
+
+export const offerWire: Translation<Offer> = {
+  toWire: (offer) => ({
+    ...offer,
+    guest: { ...offer.guest },
+    transfer: { ...offer.transfer },
+  }),
+  fromWire: (wire) => {
+    const given = object(wire, "handshake");
+    const guest = object(given.guest, "guest");
+    const transfer = object(given.transfer, "transfer");
+    const onDeadline = text(transfer.onDeadline, "on_deadline");
+    if (onDeadline !== "cancel" && onDeadline !== "force") throw malformed("on_deadline", `is ${onDeadline}`);
+    const features = object(guest.cpuFeatures ?? {}, "cpu_features");
+    return {
+      protocolVersions: numbers(given.protocolVersions, "protocol versions"),
+      migrationId: text(given.migrationId, "migration id"),
+      token: bytes(given.token, "token"),
+      sourceAddress: text(given.sourceAddress, "source address"),
+      dryRun: flag(given.dryRun),
+      guest: {
+        name: text(guest.name, "guest name"),
+        definitionDigest: text(guest.definitionDigest, "definition digest"),
+        machineType: text(guest.machineType, "machine type"),
+        qemuVersion: version(guest.qemuVersion),
+        cpuModel: text(guest.cpuModel, "CPU model"),
+        cpuFeatures: Object.fromEntries(Object.entries(features).map(([key, word]) => [key, whole(word, key)])),
+        ramBlocks: blocks(guest.ramBlocks),
+      },
+      transfer: {
+        codecs: codecs(transfer.codecs),
+        downtimeTargetMs: whole(transfer.downtimeTargetMs, "downtime target"),
+        deadlineMs: whole(transfer.deadlineMs, "deadline"),
+        onDeadline,
+        frameBytes: whole(transfer.frameBytes, "frame size"),
+        creditWindowBytes: whole(transfer.creditWindowBytes, "credit window"),
+        verify: flag(transfer.verify),
+      },
+    };
+  },
+};
+
+export const answerWire: Translation<HandshakeAnswer> = {
+  toWire: (answer) =>
+    answer.kind === "contract" ? { contract: { ...answer.contract } } : { refusals: { reasons: answer.refusals } },
+  fromWire: (wire) => {
+    const given = object(wire, "handshake answer");
+    if (given.outcome === "refusals")
+      return { kind: "refusals", refusals: refusals(object(given.refusals, "refusals").reasons) };
+    return { kind: "contract", contract: contract(object(given.contract, "contract")) };
+  },
+};
+
+const contract = (given: WireObject): Contract => ({
+  protocolVersion: whole(given.protocolVersion, "protocol version"),
+  codecs: codecs(given.codecs),
+  frameBytes: whole(given.frameBytes, "frame size"),
+  creditWindowBytes: whole(given.creditWindowBytes, "credit window"),
+  destinationQemuVersion: version(given.destinationQemuVersion),
+  destinationFreeMemoryBytes: whole(given.destinationFreeMemoryBytes, "free memory"),
+  followUpMs: whole(given.followUpMs, "follow-up time"),
+  ramBlocks: blocks(given.ramBlocks),
+});
+
+/** Oneofs have the domain's names, so going out is a matter of nesting. */
+const nest = ({ kind, ...fields }: { kind: string }): object => ({ [kind]: fields });
+
+export const destinationMessageWire: Translation<DestinationMessage> = {
+  toWire: nest,
+  fromWire: (wire) => {
+    const given = object(wire, "message");
+    const kind = given.message;
+    const inner = typeof kind === "string" ? object(given[kind], kind) : {};
+    switch (kind) {
+      case "hello":
+        return { kind, migrationId: text(inner.migrationId, "migration id"), token: bytes(inner.token, "token") };
+      case "ack":
+        return {
+          kind,
+          sequence: whole(inner.sequence, "sequence"),
+          appliedBytes: whole(inner.appliedBytes, "applied"),
+        };
+      case "clockReply":
+        return { kind, nonce: whole(inner.nonce, "nonce"), destinationTimeUs: whole(inner.destinationTimeUs, "time") };
+      case "loaded":
+        return {
+          kind,
+          lastSequence: whole(inner.lastSequence, "last sequence"),
+          lastByteAtUs: whole(inner.lastByteAtUs, "time"),
+          loadedAtUs: whole(inner.loadedAtUs, "time"),
+        };
+      case "pageDigests":
+        return {
+          kind,
+          start: whole(inner.start, "start"),
+          byteLength: whole(inner.byteLength, "length"),
+          digests: bytes(inner.digests, "digests"),
+          last: flag(inner.last),
+        };
+      case "running":
+        return {
+          kind,
+          epoch: whole(inner.epoch, "epoch"),
+          resumedAtUs: whole(inner.resumedAtUs, "time"),
+          grantedAtUs: whole(inner.grantedAtUs, "time"),
+          agentCpuSeconds: number(inner.agentCpuSeconds, "CPU seconds"),
+          agentPeakMemoryBytes: whole(inner.agentPeakMemoryBytes, "peak memory"),
+        };
+      case "failure":
+        return failure(inner);
+      default:
+        throw malformed("message", "is of a kind that this agent does not know");
+    }
+  },
+};
+
+/** Frames do not come this way (frame-wire.ts), unless a peer orders its fields otherwise. */
+export const sourceMessageWire: Translation<SourceMessage> = {
+  toWire: nest,
+  fromWire: (wire) => {
+    const given = object(wire, "message");
+    const kind = given.message;
+    const inner = typeof kind === "string" ? object(given[kind], kind) : {};
+    switch (kind) {
+      case "probe":
+        return { kind, sequence: whole(inner.sequence, "sequence"), padding: bytes(inner.padding, "padding") };
+      case "layout":
+        return { kind, blocks: blocks(inner.blocks), ramSectionId: whole(inner.ramSectionId, "section") };
+      case "clockPing":
+        return { kind, nonce: whole(inner.nonce, "nonce") };
+      case "endOfStream":
+        return { kind, lastSequence: whole(inner.lastSequence, "last sequence") };
+      case "verifyRequest":
+        return {
+          kind,
+          start: whole(inner.start, "start"),
+          byteLength: whole(inner.byteLength, "length"),
+          last: flag(inner.last),
+        };
+      case "grant":
+        return { kind, token: bytes(inner.token, "token"), epoch: whole(inner.epoch, "epoch") };
+      case "failure":
+        return failure(inner);
+      default:
+        throw malformed("message", "is of a kind that this agent does not know");
+    }
+  },
+};
+
+const failure = (inner: WireObject) =>
+  ({
+    kind: "failure",
+    code: text(inner.code, "code"),
+    message: text(inner.message, "message"),
+    refusedToken: bytes(inner.refusedToken, "refused token"),
+  }) as const;

@@ -1,0 +1,54 @@
+/** Reads fields of what a peer sent, by name; what is not of its type is the peer's fault. */
+import { MigrationFault } from "../fault.ts";
+
+export type WireObject = Readonly<Record<string, unknown>>;
+
+export const object = (value: unknown, field: string): WireObject => {
+  if (typeof value !== "object" || value === null) throw malformed(field, "is missing");
+  return Object.fromEntries(Object.entries(value));
+};
+
+export const list = (value: unknown, field: string): readonly WireObject[] => {
+  if (!Array.isArray(value)) throw malformed(field, "is no list");
+  return value.map((one, index) => object(one, `${field}[${index}]`));
+};
+
+export const strings = (value: unknown, field: string): readonly string[] => {
+  if (!Array.isArray(value)) throw malformed(field, "is no list");
+  return value.map((one) => text(one, field));
+};
+
+export const numbers = (value: unknown, field: string): readonly number[] => {
+  if (!Array.isArray(value)) throw malformed(field, "is no list");
+  return value.map((one) => number(one, field));
+};
+
+export const text = (value: unknown, field: string): string => {
+  if (typeof value !== "string") throw malformed(field, "is no text");
+  return value;
+};
+
+export const number = (value: unknown, field: string): number => {
+  if (typeof value !== "number" || !Number.isFinite(value)) throw malformed(field, "is no number");
+  return value;
+};
+
+/** A whole number that JavaScript holds exactly, not negative. */
+export const whole = (value: unknown, field: string): number => {
+  const found = number(value, field);
+  if (!Number.isSafeInteger(found) || found < 0) throw malformed(field, `is ${found}`);
+  return found;
+};
+
+export const flag = (value: unknown): boolean => value === true;
+
+export const bytes = (value: unknown, field: string): Uint8Array => {
+  if (!(value instanceof Uint8Array)) throw malformed(field, "are no bytes");
+  return value;
+};
+
+export const textMap = (value: unknown): Readonly<Record<string, string>> =>
+  Object.fromEntries(Object.entries(object(value ?? {}, "map")).map(([key, one]) => [key, text(one, key)]));
+
+export const malformed = (field: string, what: string): MigrationFault =>
+  new MigrationFault("peer-invalid", `The peer's message is not valid: ${field} ${what}`);
