@@ -42,7 +42,7 @@ export function createRun(surroundings: Surroundings, exit: (code: ExitCode) => 
       client = surroundings.connect(options.agent, options.timeout);
       exit(await work({ ...surroundings, client, options }));
     } catch (thrown) {
-      const fault = MigrationFault.from(thrown);
+      const fault = explain(MigrationFault.from(thrown), options.agent);
       if (options.json) surroundings.terminal.out(jsonLine({ error: faultJson(fault) }));
       surroundings.terminal.err(faultText(fault));
       exit(exitCodeOfFault(fault));
@@ -50,6 +50,15 @@ export function createRun(surroundings: Surroundings, exit: (code: ExitCode) => 
       client?.close();
     }
   };
+}
+
+/** A connection that failed knows nothing of Ferry; what an agent reports brings its own advice. */
+function explain(fault: MigrationFault, address: string): MigrationFault {
+  if (fault.code !== "peer-unreachable" || fault.advice !== undefined) return fault;
+  return new MigrationFault(fault.code, `No answer from the agent at ${address}: ${fault.message}`, {
+    cause: fault,
+    advice: "See that ferry-source runs there, or name another agent with --agent or FERRY_AGENT",
+  });
 }
 
 export function faultText(fault: MigrationFault): string {

@@ -185,6 +185,16 @@ t.test("a fault says what failed, where the guest is and what to do, and as JSON
   t.same(JSON.parse((await operator(client).type("guests --json")).out).error.code, "peer-unreachable");
 });
 
+t.test("a connection that failed is told with the agent's address", async (t) => {
+  const client = fakeClient({
+    listGuests: async () => {
+      throw new MigrationFault("peer-unreachable", "ECONNREFUSED");
+    },
+  });
+  const typed = await operator(client).type("guests --agent host-a:1");
+  t.match(typed, { code: 1, err: /No answer from the agent at host-a:1: ECONNREFUSED.*\n.*--agent or FERRY_AGENT/ });
+});
+
 t.test("--json shows every view and nothing else on standard output", async (t) => {
   const client = fakeClient({
     migrate: async (_, observer) => {

@@ -1,0 +1,22 @@
+#!/usr/bin/env node
+/** The program ferry: wires the command line to this process and to gRPC; no logic. */
+import { setTimeout as delay } from "node:timers/promises";
+import { GrpcOperatorClient } from "../shared/link/operator-client.ts";
+import { EXIT } from "./exit-codes.ts";
+import { runFerry } from "./program.ts";
+import { processTerminal } from "./terminal.ts";
+
+// the reader of a pipe has seen enough: `ferry list | head -1`
+process.stdout.on("error", () => process.exit(EXIT.failed));
+
+process.exitCode = await runFerry(process.argv.slice(2), {
+  terminal: processTerminal(),
+  env: process.env,
+  connect: (address, timeoutMs) => new GrpcOperatorClient(address, timeoutMs),
+  onInterrupt: (handler) => {
+    process.on("SIGINT", handler);
+    return () => process.off("SIGINT", handler);
+  },
+  // given up when the signal says so, which is no error
+  sleep: (ms, signal) => delay(ms, undefined, { signal }).catch(() => undefined),
+});
