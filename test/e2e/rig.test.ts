@@ -1,6 +1,7 @@
 import t from "tap";
 import { compareMemory } from "../support/compare-memory.ts";
 import { guestDefinition } from "../support/guest.ts";
+import { findWorkloadPage, readMemory, writeMemory } from "../support/guest-memory.ts";
 import { migrateWithQemu } from "../support/qemu-baseline.ts";
 import { Rig } from "../support/rig.ts";
 import { longestPause } from "../support/serial.ts";
@@ -21,6 +22,35 @@ t.test("a guest boots, dirties its memory at the rate asked for and finds it who
   t.equal(later.errors, 0);
   t.same(guest.serial.corruptions(), []);
   t.equal(rig.qemus().length, 1);
+});
+
+t.test("a guest whose memory is changed behind its back says so", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => rig.close());
+  const definition = guestDefinition({ name: "hurt", memoryMiB: 128, workload: { regionMiB: 16, rate: 50e6 } });
+  const guest = await rig.startGuest(rig.a, definition);
+  await guest.serial.waitForBeat(({ beat }) => beat >= 5, BOOT);
+  const monitor = await rig.observe(rig.a, "hurt");
+  const address = await findWorkloadPage(monitor, { memoryMiB: 128, folder: rig.folder });
+  // Word 100 is not one that changes: only the samples of the walk and the sweep find it.
+  await writeMemory(monitor, address + 800, Buffer.from("not what it was!"), { folder: rig.folder });
+  const beat = await guest.serial.waitForBeat(({ errors }) => errors > 0, BOOT);
+  t.equal(beat.errors, 2, "two words");
+  t.match(guest.serial.corruptions(), [/CORRUPT page=\d+ version=\d+ offset=800 .*got=7461687720746f6e/, /offset=808/]);
+  t.equal((await guest.serial.waitForBeats(20, BOOT)).errors, 2, "and nothing else");
+});
+
+t.test("memory is written to a stopped guest without starting it", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => rig.close());
+  const guest = guestDefinition({ name: "still", memoryMiB: 128, workload: { regionMiB: 16 } });
+  await rig.startGuest(rig.a, guest, ["-S"]);
+  const monitor = await rig.observe(rig.a, "still");
+  const place = 64 << 20;
+  await writeMemory(monitor, place, Buffer.from("ferry"), { folder: rig.folder });
+  const read = await readMemory(monitor, place, 8, { folder: rig.folder });
+  t.equal(read.toString("latin1"), "ferry\0\0\0");
+  t.equal((await monitor.execute("query-status")).running, false);
 });
 
 t.test("QEMU's own xbzrle migration carries the guest from host to host and its memory with it", async (t) => {

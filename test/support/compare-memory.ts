@@ -1,8 +1,7 @@
 /** The tests' oracle for "memory identical": two paused guests, page by page, through QEMU's own pmemsave. */
-import { open, rm } from "node:fs/promises";
-import { join } from "node:path";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
+import { readMemory } from "./guest-memory.ts";
 
 /** At a time, of each guest: bounds the room on disk. */
 const CHUNK_BYTES = 64 << 20;
@@ -33,7 +32,10 @@ export async function compareMemory(
   let nonZeroPages = 0;
   for (let from = 0; from < size; from += CHUNK_BYTES) {
     const length = Math.min(CHUNK_BYTES, size - from);
-    const [one, other] = [await save(first, from, length, folder), await save(second, from, length, folder)];
+    const [one, other] = [
+      await readMemory(first, from, length, { folder }),
+      await readMemory(second, from, length, { folder }),
+    ];
     for (let offset = 0; offset < length; offset += PAGE_SIZE) {
       const end = offset + PAGE_SIZE;
       if (one.compare(ZERO_PAGE, 0, PAGE_SIZE, offset, end) !== 0) nonZeroPages += 1;
@@ -41,22 +43,4 @@ export async function compareMemory(
     }
   }
   return { pages: size / PAGE_SIZE, nonZeroPages, differing };
-}
-
-async function save(monitor: QmpClient, from: number, length: number, folder: string): Promise<Buffer> {
-  const filename = join(folder, `memory-${process.pid}`);
-  const bytes = Buffer.allocUnsafeSlow(length);
-  try {
-    await monitor.execute("pmemsave", { val: from, size: length, filename }, { timeoutMs: 60_000 });
-    const file = await open(filename);
-    try {
-      const { bytesRead } = await file.read(bytes, 0, length, 0);
-      if (bytesRead !== length) throw new Error(`QEMU saved ${bytesRead} bytes of ${length}`);
-    } finally {
-      await file.close();
-    }
-  } finally {
-    await rm(filename, { force: true });
-  }
-  return bytes;
 }

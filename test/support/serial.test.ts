@@ -1,0 +1,74 @@
+import { appendFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import t from "tap";
+import { joinedBeats, longestPause, parseBeat, SerialLog } from "./serial.ts";
+
+const line = (beat: number, monoMs: number, errors = 0): string =>
+  `FERRY beat=${beat} mono_us=${monoMs * 1000} wall_us=${monoMs * 1000} maxgap_us=1500 pages=${beat * 10} errors=${errors} rate=5 checked=7\r\n`;
+
+t.test("a heartbeat has all its numbers, and a part of one is none", async (t) => {
+  t.match(parseBeat(line(3, 150).trim(), 9), {
+    beat: 3,
+    monoUs: 150_000,
+    wallUs: 150_000,
+    longestGapUs: 1500,
+    pages: 30,
+    errors: 0,
+    rate: 5,
+    wordsChecked: 7,
+    seenAtMs: 9,
+  });
+  t.equal(parseBeat(line(3, 150).trim().slice(0, -1).slice(0, 60), 9), undefined);
+});
+
+t.test("a log is followed as it grows, whatever the pieces it grows by", async (t) => {
+  const path = join(t.testdir({}), "guest.serial");
+  const log = new SerialLog(path);
+  t.teardown(() => log.close());
+  const text = line(0, 0) + line(1, 50);
+  const seen = log.waitForBeat(({ beat }) => beat === 1, { timeoutMs: 5000 });
+  for (const character of text) appendFileSync(path, character);
+  t.equal((await seen).monoUs, 50_000);
+  t.same(
+    log.beats().map(({ beat }) => beat),
+    [0, 1],
+  );
+  await t.rejects(
+    log.waitForBeat(({ beat }) => beat === 2, { timeoutMs: 20 }),
+    /Waited 20 ms .*last lines/s,
+  );
+});
+
+t.test("what the workload and the kernel complain of is found among the lines", async (t) => {
+  const path = join(t.testdir({ log: "FERRY CORRUPT page=1\r\nsomething\r\nKernel panic - not syncing\r\n" }), "log");
+  const log = new SerialLog(path);
+  t.teardown(() => log.close());
+  t.same(log.corruptions(), ["FERRY CORRUPT page=1", "Kernel panic - not syncing"]);
+});
+
+t.test("the heartbeat that was cut by a move is put together from both hosts", async (t) => {
+  const folder = t.testdir({});
+  const [a, b] = [new SerialLog(join(folder, "a")), new SerialLog(join(folder, "b"))];
+  t.teardown(() => {
+    a.close();
+    b.close();
+  });
+  const [there, back] = [line(2, 100), line(4, 260)];
+  const onA = a.waitForBeats(2, { timeoutMs: 5000 });
+  appendFileSync(join(folder, "a"), line(0, 0) + line(1, 50) + there.slice(0, 30));
+  await onA;
+  const onB = b.waitForBeats(1, { timeoutMs: 5000 });
+  appendFileSync(join(folder, "b"), there.slice(30) + line(3, 230) + back.slice(0, 20));
+  await onB;
+  // Back on host a: a new QEMU empties the file.
+  const onA2 = a.waitForBeats(1, { timeoutMs: 5000 });
+  writeFileSync(join(folder, "a"), "");
+  appendFileSync(join(folder, "a"), back.slice(20) + line(5, 290));
+  await onA2;
+  t.same(
+    joinedBeats([a, b]).map(({ beat }) => beat),
+    [0, 1, 2, 3, 4, 5],
+  );
+  t.match(longestPause(a, b), { monoMs: 130, wallMs: 130, loopMs: 1.5 });
+  t.equal(longestPause(a).monoMs, 240, "of one host alone, the time on the other is a pause");
+});
