@@ -79,6 +79,11 @@ export class GuestProcess {
     }
   }
 
+  /** The end of QEMU's own output: why it failed, when it did. */
+  async lastWords(): Promise<string> {
+    return (await readFile(this.logPath, "utf8").catch(() => "")).slice(-LOG_TAIL_BYTES).trim();
+  }
+
   /** Ends the QEMU and removes what it leaves. */
   async discard(): Promise<void> {
     this.qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);

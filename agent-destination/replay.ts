@@ -100,7 +100,7 @@ export class Replay implements RecordSink {
   // ── RecordSink ──
 
   get hasRoom(): boolean {
-    return this.writer.room(RECORD_BYTES_MAX) || this.nextOutput();
+    return (this.output >= 0 && this.writer.room(RECORD_BYTES_MAX)) || this.nextOutput();
   }
 
   zeroPage(page: number): void {

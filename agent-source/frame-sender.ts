@@ -89,6 +89,7 @@ export class FrameSender {
   private encodingBytes = 0;
   private creditWasFull = false;
   private blocked = false;
+  private building = false;
   private stopped = false;
   private timer: NodeJS.Timeout | undefined;
   private lastCompressedUs = 0;
@@ -162,7 +163,10 @@ export class FrameSender {
 
   /** Builds and sends what the link has room for. */
   pump(): void {
-    if (this.stopped) return;
+    // room in the arena lets capture go on, which pumps: a frame that is being built must not be begun twice
+    if (this.stopped || this.building) return;
+    this.building = true;
+    const pagesBefore = this.parts.scheduler.pages.pendingCount;
     for (let frames = 0; this.mayBuild(); frames++) {
       if (frames === FRAMES_A_PUMP) {
         this.wakeIn(0);
@@ -170,6 +174,8 @@ export class FrameSender {
       }
       if (!this.build()) break;
     }
+    this.building = false;
+    if (this.parts.scheduler.pages.pendingCount < pagesBefore) this.parts.onRoom();
     if (this.idleWaiters.length > 0 && this.isIdle) for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
@@ -221,7 +227,7 @@ export class FrameSender {
   }
 
   private fill(slot: Slot): boolean {
-    const { scheduler, clock, onRoom } = this.parts;
+    const { scheduler, clock } = this.parts;
     if (!scheduler.hasWork(this.holdPages)) return false;
     const before = scheduler.pages.pendingCount;
     const startUs = clock.nowUs();
@@ -233,7 +239,6 @@ export class FrameSender {
     slot.deltaBytes = frame.deltaBytes;
     const pages = before - scheduler.pages.pendingCount;
     if (pages >= 32) this.microsPerPage += 0.1 * ((clock.nowUs() - startUs) / pages - this.microsPerPage);
-    if (pages > 0) onRoom();
     return slot.rawLength > 0;
   }
 

@@ -107,6 +107,8 @@ export class Intake {
 
   /** Return path: the destination has loaded everything; QEMU completes and never runs the guest by itself again. */
   shut(): void {
+    // QEMU closes its end on this: no fault any more
+    this.closing = true;
     this.socket?.write(encodeShut(0));
   }
 

@@ -185,12 +185,14 @@ export class SourceAgent implements SourceService {
     await Promise.all(live.map(({ ended }) => ended));
   }
 
-  private makeContext(call: MigrateCall): {
+  private makeContext(asked: MigrateCall): {
     cx: SourceContext;
     cancel: AbortController;
     arrival: Deferred<SourceChannel>;
   } {
     const { config, clock, log, journal, limits, createKernels } = this.parts;
+    const downtimeTargetMs = asked.options.downtimeTargetMs || config.downtimeTargetMs;
+    const call = { ...asked, options: { ...asked.options, downtimeTargetMs } };
     const id = randomBytes(6).toString("hex");
     const cancel = new AbortController();
     const arrival = deferred<SourceChannel>();

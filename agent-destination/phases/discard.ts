@@ -5,7 +5,7 @@ import type { State } from "../destination-state.ts";
 /** Ends the QEMU of a migration that will not happen. What may have been granted is refused, in the journal first. */
 export async function discard(state: State<"discarding">, cx: DestinationContext): Promise<State<"discarded">> {
   const { fault, undo, refusing } = state;
-  cx.log.warn({ code: fault.code, reason: fault.message }, "discarding");
+  cx.log.warn({ code: fault.code, reason: fault.message, qemu: await undo.guest?.lastWords() }, "discarding");
   cx.answer.reject(fault);
   if (refusing)
     await cx.journal.write(cx.offer.migrationId, {

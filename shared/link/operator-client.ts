@@ -21,7 +21,7 @@ export class GrpcOperatorClient {
   }
 
   listGuests(): Promise<readonly GuestView[]> {
-    return this.unary(migrationService.ListGuests, undefined);
+    return this.unary(migrationService.ListGuests, {});
   }
 
   plan(call: MigrateCall): Promise<PlanView> {
@@ -41,7 +41,7 @@ export class GrpcOperatorClient {
   }
 
   listMigrations(): Promise<readonly MigrationView[]> {
-    return this.unary(migrationService.ListMigrations, undefined);
+    return this.unary(migrationService.ListMigrations, {});
   }
 
   cancel(id: string): Promise<MigrationView> {

@@ -78,7 +78,7 @@ function migrateOptions(given: WireObject): MigrateOptions {
   return {
     strategy,
     onDeadline,
-    downtimeTargetMs: Number(given.downtimeTargetMs) || 300,
+    downtimeTargetMs: Number(given.downtimeTargetMs) || 0,
     deadlineMs: Number(given.deadlineMs) || 0,
     bandwidthBytesPerSecond: Number(given.bandwidthBytesPerSecond) || 0,
     delta: !flag(given.noDelta),
@@ -131,7 +131,8 @@ export const textWire = (field: string): Translation<string> => ({
   fromWire: (wire) => text(object(wire, "request")[field], field),
 });
 
-export const nothingWire: Translation<void> = { toWire: () => ({}), fromWire: () => undefined };
+/** grpc-js takes undefined for a request that never came, so nothing is an object too. */
+export const nothingWire: Translation<object> = { toWire: () => ({}), fromWire: () => ({}) };
 
 export const heatCallWire: Translation<{ idOrGuest: string; cells: number }> = {
   toWire: (call) => call,

@@ -117,6 +117,7 @@ export interface GuestView {
 /** What an operator may ask for; every field has its default filled in. */
 export interface MigrateOptions {
   readonly strategy: "auto" | "precopy" | "stop-and-copy";
+  /** 0: the source agent's default. */
   readonly downtimeTargetMs: number;
   /** 0: none. */
   readonly deadlineMs: number;
