@@ -68,7 +68,9 @@ export class Replay implements RecordSink {
     const outputsAt = Math.ceil((this.frameAt + this.frameBytesMax) / PAGE_SIZE) * PAGE_SIZE;
     this.kernels = parts.createKernels(outputsAt + OUTPUTS * OUTPUT_BYTES);
     this.memory = this.kernels.memory;
-    this.writer = new StreamWriter(this.memory);
+    this.writer = new StreamWriter(this.memory, (to, from, length) =>
+      this.kernels.copy(address(to), address(from), length),
+    );
     for (let i = 0; i < OUTPUTS; i++) this.freeOutputs.push(outputsAt + i * OUTPUT_BYTES);
   }
 

@@ -35,6 +35,7 @@ export interface EngineParts {
   readonly compressionRatio: () => number;
   readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
   readonly onDecision: (decision: Decision) => void;
+  readonly onFirstPassDone: () => void;
   readonly onStopped: () => void;
   readonly onEnd: () => void;
   /** Reading was held and may go on. */
@@ -53,12 +54,12 @@ export class CopyEngine implements StreamSink {
   layoutSeen: MemoryLayout | undefined;
   /** Pages that the section before found dirty. */
   sweptPages = 0;
-  sections = 0;
   lastPagesSentUs = 0;
   estimatedDowntimeMs = 0;
   private readonly parts: EngineParts;
   private phase: Phase = "first-pass";
   private sectionPages = 0;
+  private drained = false;
   private ramSectionId = 0;
   private readonly startedMs: number;
   private lastFadeMs: number;
@@ -102,7 +103,8 @@ export class CopyEngine implements StreamSink {
     return pageCount === 0 ? 0 : this.parts.scheduler.heat.seenPages / pageCount;
   }
 
-  observe(sectionEnd: boolean): Observation {
+  /** @param drained a section ended with nothing left dirty */
+  observe(drained: boolean): Observation {
     const { scheduler, sender, meter, compressionRatio } = this.parts;
     const ratio = compressionRatio();
     return {
@@ -116,7 +118,7 @@ export class CopyEngine implements StreamSink {
       bytesPerSecond: meter.bytesPerSecond,
       roundTripMs: Number.isFinite(meter.roundTripMs) ? meter.roundTripMs : 0,
       microsPerPage: COST_OF_ENCODE * sender.microsPerPage,
-      sectionEnd,
+      drained,
     };
   }
 
@@ -154,13 +156,16 @@ export class CopyEngine implements StreamSink {
   }
 
   partEnd(): boolean {
-    this.sections++;
+    const drained = this.wasDrained(this.sectionPages);
     this.sweptPages = this.sectionPages;
     this.sectionPages = 0;
-    if (this.phase === "first-pass" && this.firstPassFraction >= 1) this.phase = "paced";
+    if (this.phase === "first-pass" && this.firstPassFraction >= 1) {
+      this.phase = "paced";
+      this.parts.onFirstPassDone();
+    }
     this.parts.sender.pump();
     if (this.phase === "final") return true;
-    this.consult(true);
+    this.consult(drained);
     return this.phase !== "paced" || this.maySectionGoOn();
   }
 
@@ -186,6 +191,17 @@ export class CopyEngine implements StreamSink {
 
   // ──
 
+  /**
+   * Did the section end because nothing was dirty any more? Otherwise QEMU ended it on its clock, which it looks at
+   * after 1, 65, 129 … pages (migration/ram.c ram_save_iterate, every 64th turn of its loop). A lone page is ambiguous:
+   * it is taken as all there was when nothing was left before, or when it happens again.
+   */
+  private wasDrained(pages: number): boolean {
+    const ambiguous = pages === 1 && (this.drained || this.sweptPages === 1);
+    this.drained = ambiguous || pages % 64 !== 1;
+    return this.drained;
+  }
+
   private checkBlocks(setup: RamSetup): void {
     for (const block of setup.blocks) {
       const expected = this.parts.expectedBlocks.find((one) => one.name === block.name);
@@ -197,10 +213,10 @@ export class CopyEngine implements StreamSink {
     }
   }
 
-  private consult(sectionEnd: boolean): void {
+  private consult(drained: boolean): void {
     const { policy, onDecision, sender } = this.parts;
     if (this.decided) return;
-    const seen = this.observe(sectionEnd);
+    const seen = this.observe(drained);
     this.estimatedDowntimeMs = policy.estimateMs(seen);
     // held pages must never fill the arena: capture would wait for room that nobody makes
     sender.holdPages = Math.min(policy.holdPages(seen), this.parts.holdPagesMax);

@@ -41,6 +41,7 @@ export class Feed {
   readonly meter = new LinkMeter();
   readonly inbox: PeerInbox;
   readonly decision: Deferred<Decision> = deferred();
+  readonly firstPassDone: Deferred<void> = deferred();
   /** QEMU's stream was read and sent to its end. */
   readonly ended: Deferred<void> = deferred();
   readonly scheduler: TransferScheduler;
@@ -147,6 +148,7 @@ export class Feed {
           channel.send({ kind: "layout", blocks, ramSectionId });
         },
         onDecision: (decision) => this.decision.resolve(decision),
+        onFirstPassDone: () => this.firstPassDone.resolve(),
         onStopped: () => undefined,
         onEnd: () => this.ended.resolve(),
         resumeIntake: () => this.intake.resume(),

@@ -48,7 +48,7 @@ export interface SentBytes {
 }
 
 /** Below this the window would not cover the granularity of frames and acknowledgements. */
-const CREDIT_MIN_BYTES = 1 << 20;
+const CREDIT_MIN_BYTES = 2 << 20;
 /** Fewer raw bytes than this are not worth a worker's round trip. */
 const COMPRESS_MIN_BYTES = 2048;
 /** Frames of one pump without letting the event loop read sockets. */
@@ -193,6 +193,7 @@ export class FrameSender {
     if (this.blocked) return false;
     if (this.inFlightBytes >= this.creditBytes) {
       this.creditWasFull = true;
+      this.parts.chooser.linkWasFull();
       return false;
     }
     const waitMs = this.parts.pacer.waitMs(this.parts.clock.monotonicMs());
@@ -210,7 +211,10 @@ export class FrameSender {
 
   private build(): boolean {
     const slot = this.slots.find((one) => one.state === "free");
-    if (slot === undefined) return false;
+    if (slot === undefined) {
+      if (this.line.length > this.slots.length / 2) this.parts.chooser.encoderWasFull();
+      return false;
+    }
     if (!this.verbatim.isEmpty && (!this.verbatim.afterPages || this.parts.scheduler.isEmpty)) {
       slot.kind = "verbatim";
       slot.rawLength = this.verbatim.take(this.parts.kernels.memory, slot.buffer.raw, this.parts.frameBytes);
@@ -243,7 +247,7 @@ export class FrameSender {
   }
 
   private encode(slot: Slot): void {
-    const { chooser, kernels, compress, clock, meter } = this.parts;
+    const { chooser, kernels, compress, clock } = this.parts;
     const { raw, encoded, byteLength } = slot.buffer;
     kernels.checksum(raw, slot.rawLength, encoded);
     slot.checksum.set(kernels.memory.subarray(encoded, encoded + 8));
@@ -268,7 +272,7 @@ export class FrameSender {
         const micros = nowUs - Math.max(startUs, this.lastCompressedUs);
         this.lastCompressedUs = nowUs;
         const encodedBytes = length < 0 ? slot.rawLength : length;
-        chooser.note({ rawBytes: slot.rawLength, encodedBytes, micros }, meter.bytesPerSecond);
+        chooser.note({ rawBytes: slot.rawLength, encodedBytes, micros });
         if (length >= 0) {
           slot.compressed = true;
           slot.length = length;

@@ -20,7 +20,7 @@ export interface Observation {
   readonly elapsedMs: number;
   /** Every page was captured at least once. */
   readonly firstPassDone: boolean;
-  /** Pages that the last whole sweep found dirty: about what the next one would find. */
+  /** Pages of the last section; when it drained QEMU's bitmap, about what the next sweep would find. */
   readonly sweptPages: number;
   /** Captured and not sent, pages and encoded bytes. */
   readonly residualPages: number;
@@ -33,7 +33,8 @@ export interface Observation {
   readonly roundTripMs: number;
   /** Time to capture, encode and apply one page, microseconds. */
   readonly microsPerPage: number;
-  readonly sectionEnd: boolean;
+  /** A section of QEMU's stream ended just now, and left no page dirty of those that QEMU knew of. */
+  readonly drained: boolean;
 }
 
 export type Decision =
@@ -86,7 +87,7 @@ export class SwitchPolicy {
   decide(seen: Observation): Decision {
     if (this.plan.strategy === "stop-and-copy") return { kind: "switch", reason: "strategy stop-and-copy" };
     if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
-    if (!seen.firstPassDone || !seen.sectionEnd) return { kind: "continue" };
+    if (!seen.firstPassDone || !seen.drained) return { kind: "continue" };
     const estimate = this.estimateMs(seen);
     const fits = estimate <= this.plan.downtimeTargetMs;
     if (!this.closing) {

@@ -1,5 +1,6 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
+import type { Feed } from "../feed.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -14,6 +15,9 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
   try {
+    // before the decision, not after it: a QMP round trip is time in which the guest dirties more
+    const armed = Promise.race([feed.firstPassDone.promise, feed.decision.promise]).then(() => arm(feed));
+    armed.catch((thrown: unknown) => feed.fail(MigrationFault.from(thrown)));
     const decision = await orAborted(feed.decision.promise, feed.signal);
     if (decision.kind !== "switch")
       throw new MigrationFault(
@@ -24,9 +28,14 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
         },
       );
     cx.log.info({ reason: decision.reason }, "switching");
-    await feed.qmp.execute("migrate-set-parameters", { "downtime-limit": DOWNTIME_LIMIT_MAX_MS });
+    await armed;
     return { kind: "switching", feed, reason: decision.reason };
   } finally {
     unsubscribe();
   }
+}
+
+/** From here on only the acknowledgement keeps QEMU from switching; it syncs its bitmap with every section that is read. */
+async function arm(feed: Feed): Promise<void> {
+  await feed.qmp.execute("migrate-set-parameters", { "downtime-limit": DOWNTIME_LIMIT_MAX_MS });
 }

@@ -4,13 +4,13 @@
  * Pure: told what each frame cost, asked for the next one.
  */
 
-/** Weakest first. Each step costs about half the speed of the one before (facts/node-measurements.md 5). */
-const LADDER: readonly number[] = [-50, -5, 1, 3];
-const START = 2;
+/** Weakest first (speeds and ratios in facts/node-measurements.md 5). */
+const LADDER: readonly number[] = [-20, -5, 1, 3];
+const START = 1;
 /** Frames between two changes of the level. */
 const SETTLE_FRAMES = 12;
-/** A level that compresses this much faster than the link takes may be followed by the next stronger one. */
-const SPARE_TO_RAISE = 2.6;
+/** One side must have been the narrow one this much more often than the other. */
+const CLEARLY = 2;
 
 export interface FrameCost {
   readonly rawBytes: number;
@@ -21,8 +21,9 @@ export interface FrameCost {
 
 export class CompressionChooser {
   private readonly fixed: number | undefined;
-  private readonly workers: number;
-  private enabled: boolean;
+  private readonly enabled: boolean;
+  private encoderWaits = 0;
+  private linkWaits = 0;
   private step = START;
   private frames = 0;
   private ratio = 1;
@@ -33,7 +34,6 @@ export class CompressionChooser {
   constructor(setting: "auto" | "off" | number, workers: number) {
     this.fixed = typeof setting === "number" ? setting : undefined;
     this.enabled = setting !== "off" && workers > 0;
-    this.workers = workers;
   }
 
   /** The level of the next frame, or undefined for none. */
@@ -54,22 +54,26 @@ export class CompressionChooser {
     return saved > rawBytes / this.speed;
   }
 
-  note(cost: FrameCost, linkBytesPerSecond: number): void {
+  /** The sender had to wait for the link: a stronger level would use the time. */
+  linkWasFull(): void {
+    this.linkWaits++;
+  }
+
+  /** The sender had to wait for a worker: the link could have taken more. */
+  encoderWasFull(): void {
+    this.encoderWaits++;
+  }
+
+  note(cost: FrameCost): void {
     const ratio = cost.rawBytes / Math.max(1, cost.encodedBytes);
     const speed = (1e6 * cost.rawBytes) / Math.max(1, cost.micros);
     this.ratio = this.frames === 0 ? ratio : 0.8 * this.ratio + 0.2 * ratio;
     this.speed = this.speed === 0 ? speed : 0.8 * this.speed + 0.2 * speed;
     this.frames++;
     if (this.fixed !== undefined || this.frames % SETTLE_FRAMES !== 0) return;
-    // the link takes encoded bytes; what the workers must eat to keep it full are raw ones
-    const wanted = linkBytesPerSecond * this.ratio;
-    const have = this.speed * this.workers;
-    if (have < wanted && this.step > 0) this.move(-1);
-    else if (have > SPARE_TO_RAISE * wanted && this.step < LADDER.length - 1) this.move(1);
-  }
-
-  private move(by: number): void {
-    this.step += by;
-    this.speed = 0;
+    if (this.encoderWaits > CLEARLY * this.linkWaits && this.step > 0) this.step--;
+    else if (this.linkWaits > CLEARLY * this.encoderWaits && this.step < LADDER.length - 1) this.step++;
+    this.encoderWaits = 0;
+    this.linkWaits = 0;
   }
 }

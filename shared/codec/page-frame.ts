@@ -98,7 +98,7 @@ export class PageFrameWriter {
   finish(): number {
     const headers = this.header - (this.start + FRAME_PREFIX_BYTES);
     // one move for a frame, so that headers and bodies are one piece for zstd and the checksum
-    this.memory.copyWithin(this.header, this.bodyStart, this.bodyEnd);
+    this.kernels.copy(address(this.header), address(this.bodyStart), this.bodyEnd - this.bodyStart);
     this.u32(this.start, this.records);
     this.u32(this.start + 4, headers);
     return FRAME_PREFIX_BYTES + headers + (this.bodyEnd - this.bodyStart);

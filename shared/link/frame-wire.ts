@@ -13,9 +13,16 @@ const HEAD_BYTES_MAX = 64;
 const KINDS: readonly (FrameKind | undefined)[] = [undefined, "pages", "verbatim"];
 const CODECS: readonly (FrameCodec | undefined)[] = [undefined, "none", "zstd"];
 
-/** One copy: the body behind its head, in a buffer of its own. */
+const head = Buffer.allocUnsafe(HEAD_BYTES_MAX);
+const outer = Buffer.allocUnsafe(8);
+let scratch = Buffer.allocUnsafe(0);
+
+/**
+ * One copy: the body behind its head. The result is a view of a buffer that the next call overwrites: grpc-js copies what a
+ * server's serialiser returns before it does anything else (server-interceptors.js serializeMessage), and a buffer of its
+ * own for each frame made V8 collect garbage ten times a second.
+ */
 export function encodeFrame(frame: Frame): Buffer {
-  const head = Buffer.allocUnsafe(HEAD_BYTES_MAX);
   let at = 0;
   at = putField(head, at, 0x08, frame.sequence);
   at = putField(head, at, 0x10, KINDS.indexOf(frame.frameKind));
@@ -25,9 +32,10 @@ export function encodeFrame(frame: Frame): Buffer {
   head.set(frame.checksum, at);
   at += 8;
   at = putField(head, at, 0x32, frame.body.length);
-  const outer = Buffer.allocUnsafe(8);
   const outerLength = putField(outer, 0, FRAME_TAG, at + frame.body.length);
-  const message = Buffer.allocUnsafe(outerLength + at + frame.body.length);
+  const length = outerLength + at + frame.body.length;
+  if (scratch.length < length) scratch = Buffer.allocUnsafe(length);
+  const message = scratch.subarray(0, length);
   message.set(outer.subarray(0, outerLength));
   message.set(head.subarray(0, at), outerLength);
   message.set(frame.body, outerLength + at);

@@ -49,3 +49,23 @@ export const COMMANDS = {
   recvBitmap: 10,
   switchoverStart: 11,
 } as const;
+
+/** Commands that are for the agents, which end the return path, and the length of what they carry in bytes. */
+export const SWALLOWED_COMMANDS: ReadonlyMap<number, number> = new Map([
+  [COMMANDS.openReturnPath, 0],
+  [COMMANDS.ping, 4],
+  [COMMANDS.switchoverStart, 0],
+]);
+
+export function commandName(command: number): string {
+  return Object.entries(COMMANDS).find(([, number]) => number === command)?.[0] ?? `number ${command}`;
+}
+
+/** What records of these flags are, and what makes QEMU send them. */
+export function flagName(flags: number): string {
+  if (flags & RAM_XBZRLE) return "XBZRLE records (capability xbzrle)";
+  if (flags & RAM_COMPRESS_PAGE) return "compressed pages (capability compress)";
+  if (flags & RAM_MULTIFD_FLUSH) return "multifd (capability multifd)";
+  if (flags & RAM_HOOK) return "hooks (RDMA)";
+  return `records with flags 0x${flags.toString(16)}`;
+}

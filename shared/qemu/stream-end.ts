@@ -4,64 +4,104 @@
  *
  *     … 00 EOF | 06 VMDESCRIPTION | be32 length | { … }      (migration/savevm.c, qemu_savevm_state_complete_precopy)
  *
- * Device state may hold the same six bytes by chance, so a place is only taken for the end when its length leads exactly
- * to the last byte that came, and what stands there is a JSON object. No device state ends so by itself: the end mark
- * follows it. Bounded: positions of candidates are kept, and the bytes since the first of them.
+ * Device state may hold such bytes by chance. QEMU writes its JSON in printable ASCII (qobject/json-writer.c escapes the
+ * rest), and a head begins with 00: so a candidate ends with the first other byte, and there is one at a time.
+ * It is the end when its length leads exactly to the last byte that came, and what stands there is a JSON object.
+ * Device state that holds a whole description of its own, which a read ends with, is taken for the end; what comes after
+ * it is then a fault of the stream and not lost.
+ *
+ * Bounded: one candidate is kept, up to its limit; a byte is looked at once.
  */
 import { EOF, VMDESCRIPTION } from "./ram-section.ts";
 
-/** Descriptions are tens of KiB; a candidate that claims more is none. */
+/** Descriptions are tens to hundreds of KiB; a candidate that claims more is none. */
 const DESCRIPTION_BYTES_MAX = 16 << 20;
-const HEAD = 6;
-
-interface Candidate {
-  /** Where its JSON begins and ends, bytes from the start of the opaque part. */
-  readonly start: number;
-  readonly end: number;
-}
+/**
+ * 00, 06, length, and the JSON's first three bytes: brace, quote, and a letter ("configuration" or "page_size").
+ * With fewer of them, device state that ends with 00 06 would make a head of the real one's length.
+ */
+const HEAD = 9;
+const TEXT_AT = 6;
+const CLOSING_BRACE = 0x7d;
 
 export class StreamEnd {
-  /** Bytes seen so far. */
-  private seen = 0;
-  /** The last bytes seen, as much as a head or the first open candidate needs. */
-  private kept: Uint8Array = new Uint8Array(0);
-  private candidates: Candidate[] = [];
+  private readonly descriptionBytesMax: number;
+  /** The last bytes outside of a candidate, in which a head may begin. */
+  private readonly tail = new Uint8Array(HEAD - 1);
+  private tailLength = 0;
+  /** What came of the candidate's JSON; grows with it. */
+  private text = new Uint8Array(0);
+  private textLength = 0;
+  /** Length that the candidate claims; 0: there is none. */
+  private claimed = 0;
+
+  constructor(descriptionBytesMax = DESCRIPTION_BYTES_MAX) {
+    this.descriptionBytesMax = descriptionBytesMax;
+  }
 
   /** Looks at the next bytes. @returns is the stream complete with the last of them? */
   push(piece: Uint8Array): boolean {
-    const joined = new Uint8Array(this.kept.length + piece.length);
-    joined.set(this.kept);
-    joined.set(piece, this.kept.length);
-    const base = this.seen - this.kept.length;
-    this.seen += piece.length;
-    this.findHeads(joined, base, Math.max(0, this.kept.length - HEAD));
-    this.candidates = this.candidates.filter((one) => one.end >= this.seen);
-    const complete = this.candidates.some(
-      (one) => one.end === this.seen && isObject(joined.subarray(one.start - base, one.end - base)),
-    );
-    const from =
-      this.candidates.length === 0 ? this.seen - HEAD : Math.min(...this.candidates.map((one) => one.start - HEAD));
-    this.kept = joined.slice(Math.max(0, Math.min(from, this.seen - HEAD) - base));
-    return complete;
+    let at = 0;
+    while (at < piece.length) at = this.claimed > 0 ? this.followCandidate(piece, at) : this.findHead(piece, at);
+    return this.claimed > 0 && this.textLength === this.claimed && this.isObject();
   }
 
-  private findHeads(bytes: Uint8Array, base: number, from: number): void {
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (let at = bytes.indexOf(EOF, from); at >= 0 && at + HEAD < bytes.length; at = bytes.indexOf(EOF, at + 1)) {
-      if (bytes[at + 1] !== VMDESCRIPTION || bytes[at + HEAD] !== 0x7b) continue;
+  /** @returns where to go on: behind a head that became the candidate, or the end */
+  private findHead(piece: Uint8Array, from: number): number {
+    // a head may have begun in the bytes before
+    const bytes = new Uint8Array(this.tailLength + piece.length - from);
+    bytes.set(this.tail.subarray(0, this.tailLength));
+    bytes.set(piece.subarray(from), this.tailLength);
+    const view = new DataView(bytes.buffer);
+    for (let at = bytes.indexOf(EOF); at >= 0 && at + HEAD <= bytes.length; at = bytes.indexOf(EOF, at + 1)) {
+      if (bytes[at + 1] !== VMDESCRIPTION || !isTextStart(bytes, at + TEXT_AT)) continue;
       const length = view.getUint32(at + 2);
-      const start = base + at + HEAD;
-      if (length < 2 || length > DESCRIPTION_BYTES_MAX || this.candidates.some((one) => one.start === start)) continue;
-      this.candidates.push({ start, end: start + length });
+      if (length < HEAD - TEXT_AT || length > this.descriptionBytesMax) continue;
+      this.claimed = length;
+      this.textLength = 0;
+      this.keep(bytes, at + TEXT_AT, at + HEAD);
+      const next = from - this.tailLength + at + HEAD;
+      this.tailLength = 0;
+      return next;
+    }
+    const kept = Math.min(HEAD - 1, bytes.length);
+    this.tail.set(bytes.subarray(bytes.length - kept));
+    this.tailLength = kept;
+    return piece.length;
+  }
+
+  /** @returns where to go on: the first byte that is not the candidate's, or the end */
+  private followCandidate(piece: Uint8Array, from: number): number {
+    const end = Math.min(piece.length, from + this.claimed - this.textLength);
+    let at = from;
+    while (at < end && piece[at]! >= 0x20 && piece[at]! < 0x7f) at++;
+    this.keep(piece, from, at);
+    if (at < end || (at < piece.length && this.textLength === this.claimed)) this.claimed = 0;
+    return at;
+  }
+
+  private keep(piece: Uint8Array, from: number, to: number): void {
+    const needed = this.textLength + to - from;
+    if (needed > this.text.length) {
+      const larger = new Uint8Array(Math.min(this.claimed, Math.max(needed, 2 * this.text.length, 65536)));
+      larger.set(this.text.subarray(0, this.textLength));
+      this.text = larger;
+    }
+    this.text.set(piece.subarray(from, to), this.textLength);
+    this.textLength = needed;
+  }
+
+  /** The rare case, on a candidate that ends where the bytes end. */
+  private isObject(): boolean {
+    if (this.text[this.textLength - 1] !== CLOSING_BRACE) return false;
+    try {
+      return typeof JSON.parse(new TextDecoder().decode(this.text.subarray(0, this.textLength))) === "object";
+    } catch {
+      return false;
     }
   }
 }
 
-function isObject(bytes: Uint8Array): boolean {
-  if (bytes.at(-1) !== 0x7d) return false;
-  try {
-    return typeof JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) === "object";
-  } catch {
-    return false;
-  }
+function isTextStart(bytes: Uint8Array, at: number): boolean {
+  return bytes[at] === 0x7b && bytes[at + 1] === 0x22 && bytes[at + 2]! >= 0x61 && bytes[at + 2]! <= 0x7a;
 }

@@ -9,17 +9,14 @@
  *
  * Invariant: writing what was read gives the same bytes (stream-writer.ts), less the commands, which are for the agents.
  */
-import { MigrationFault } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
+import type { RamBlocks } from "./ram-blocks.ts";
 import * as ram from "./ram-section.ts";
+import { StreamCursor } from "./stream-cursor.ts";
 import { StreamEnd } from "./stream-end.ts";
+import { type RamSetup, type StreamLimits, StreamSetup } from "./stream-setup.ts";
 
-/** The RAM blocks of a stream and the section that carries them. */
-export interface RamSetup {
-  readonly machineType: string;
-  readonly ramSectionId: number;
-  readonly blocks: readonly { readonly name: string; readonly byteLength: number; readonly pageSize: number }[];
-}
+export type { RamSetup } from "./stream-setup.ts";
 
 /** Takes what is read. Ranges [start, end) and addresses are in the reader's memory, valid until the call returns. */
 export interface StreamSink {
@@ -42,12 +39,6 @@ export interface StreamSink {
   end(): void;
 }
 
-interface Block {
-  readonly name: string;
-  readonly byteLength: number;
-  readonly firstPage: number;
-}
-
 type State =
   | "header"
   | "configuration"
@@ -59,42 +50,35 @@ type State =
   | "devices"
   | "finished";
 
-/** An item is at most a RAM record with a block name and a page; a configuration is read in fields. */
+/** An item is at most a RAM record with a block name and a page; the list of blocks is read block by block. */
 const ITEM_BYTES_MAX = 8 + 256 + PAGE_SIZE;
-/** Machine names are tens of bytes. */
-const NAME_BYTES_MAX = 255;
-/** QEMU's machines have tens of blocks. */
-const BLOCKS_MAX = 4096;
 
 export class StreamReader {
   /** Most bytes that must be there at once for consume() to get on. */
   readonly needs = ITEM_BYTES_MAX;
   /** Did the sink stop the reader in the last consume()? */
   stopped = false;
-  private readonly memory: Uint8Array;
-  private readonly view: DataView;
   private readonly sink: StreamSink;
+  private readonly cursor: StreamCursor;
+  private readonly setup: StreamSetup;
+  private readonly ramBlocks: RamBlocks;
   private readonly end = new StreamEnd();
   private state: State = "header";
-  private at = 0;
-  private limit = 0;
-  /** Position of `at` in the stream, for messages. */
-  private consumed = 0;
+  /** Address of the prologue's first byte that was not passed on; -1 when all of it was. */
   private prologueFrom = 0;
-  private machineType = "";
-  private ramSectionId = -1;
   private sectionKind = 0;
-  private blocks: Block[] = [];
-  private blockNames = new Map<string, number>();
-  private totalBytes = 0;
-  private listedBytes = 0;
-  private block: Block | undefined;
   private guestStopped = false;
 
-  constructor(memory: Uint8Array, sink: StreamSink) {
-    this.memory = memory;
-    this.view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
+  constructor(memory: Uint8Array, sink: StreamSink, limits: StreamLimits = {}) {
     this.sink = sink;
+    this.cursor = new StreamCursor(memory);
+    this.setup = new StreamSetup(this.cursor, limits);
+    this.ramBlocks = this.setup.ramBlocks;
+  }
+
+  /** Bytes of the stream that were consumed. */
+  get position(): number {
+    return this.cursor.position;
   }
 
   /**
@@ -103,219 +87,153 @@ export class StreamReader {
    * @throws MigrationFault `stream-invalid`, `stream-unsupported`
    */
   consume(start: number, end: number): number {
-    this.at = start;
-    this.limit = end;
-    this.prologueFrom = start;
+    const { cursor } = this;
+    cursor.enter(start, end);
+    if (this.prologueFrom >= 0) this.prologueFrom = start;
     this.stopped = false;
     while (!this.stopped && this.step());
     this.flushPrologue();
-    this.consumed += this.at - start;
-    return this.at;
+    return cursor.at;
   }
 
-  /** @returns was something consumed? */
+  /** @returns may there be more to consume? */
   private step(): boolean {
     switch (this.state) {
       case "records":
         return this.records();
       case "header":
-        return this.header();
+        return this.setup.header() && this.go("configuration");
       case "configuration":
-        return this.configuration();
+        return this.setup.configuration() && this.go("sections");
       case "sections":
         return this.section();
       case "blocks":
-        return this.blockEntry();
+        return this.setup.block() && this.go(this.setup.isComplete ? "ram-start-end" : "blocks");
       case "ram-start-end":
-        return this.ramStartEnd();
+        return this.setup.sectionStartEnd() && this.layout();
       case "footer":
         return this.footer();
       case "devices":
         return this.devices();
       case "finished":
-        if (this.at < this.limit) throw this.invalid(`${this.limit - this.at} bytes after its end`);
+        if (this.cursor.has(1)) throw this.cursor.invalid("bytes after its end");
         return false;
     }
   }
 
-  private header(): boolean {
-    if (!this.has(8)) return false;
-    const magic = this.view.getUint32(this.at);
-    const version = this.view.getUint32(this.at + 4);
-    if (magic !== ram.FILE_MAGIC) throw this.invalid(`magic 0x${magic.toString(16)}; not a migration stream of QEMU`);
-    if (version !== ram.FILE_VERSION) throw this.unsupported(`version ${version} of the stream`);
-    this.take(8);
-    this.state = "configuration";
-    return true;
-  }
-
-  /** Machine name; subsections follow as sections of type 5, which section() reads. */
-  private configuration(): boolean {
-    if (!this.has(5)) return false;
-    if (this.memory[this.at] !== ram.CONFIGURATION)
-      throw this.unsupported("no configuration section (send-configuration=off)");
-    const length = this.view.getUint32(this.at + 1);
-    if (length === 0 || length > NAME_BYTES_MAX) throw this.invalid(`a machine name of ${length} bytes`);
-    if (!this.has(5 + length)) return false;
-    this.machineType = this.text(this.at + 5, length);
-    this.take(5 + length);
-    this.state = "sections";
+  private go(state: State): true {
+    this.state = state;
     return true;
   }
 
   private section(): boolean {
-    if (!this.has(1)) return false;
-    const type = this.memory[this.at]!;
+    const { cursor } = this;
+    if (!cursor.has(1)) return false;
+    const type = cursor.memory[cursor.at]!;
     switch (type) {
       case ram.COMMAND:
         return this.command();
       case ram.SUBSECTION:
-        return this.configurationSubsection();
+        return this.setup.subsection();
       case ram.SECTION_START:
-        return this.sectionStart();
+        return this.setup.sectionStart() && this.go(this.setup.isComplete ? "ram-start-end" : "blocks");
       case ram.SECTION_PART:
       case ram.SECTION_END:
         return this.sectionPart(type);
-      case ram.SECTION_FULL:
-        throw this.unsupported(`${this.idAt(5)}: device state before the end of RAM (virtio-mem with early setup)`);
+      case ram.SECTION_FULL: {
+        const id = cursor.name(cursor.at + 5);
+        if (id === undefined) return false;
+        throw cursor.unsupported(`section ${id} before the end of RAM (virtio-mem has such)`);
+      }
       default:
-        throw this.invalid(`a section of type ${type} before the end of RAM`);
+        throw cursor.invalid(`a section of type ${type} before the end of RAM`);
     }
   }
 
-  /** Commands are for the destination agent's QEMU only in post-copy; here the agents answer them. */
+  /** Commands are for the destination's QEMU only in post-copy; here the agents answer them. */
   private command(): boolean {
-    if (!this.has(5)) return false;
-    const command = this.view.getUint16(this.at + 1);
-    const length = this.view.getUint16(this.at + 3);
-    const { openReturnPath, ping, switchoverStart } = ram.COMMANDS;
-    if (command !== openReturnPath && command !== ping && command !== switchoverStart) {
-      const name = Object.entries(ram.COMMANDS).find(([, number]) => number === command)?.[0] ?? `number ${command}`;
-      throw this.unsupported(`command ${name}`);
-    }
-    if (length > 4) throw this.invalid(`a command of ${length} bytes`);
-    if (!this.has(5 + length)) return false;
-    if (command === switchoverStart) this.guestIsStopped();
+    const { cursor } = this;
+    if (!cursor.has(5)) return false;
+    const command = cursor.view.getUint16(cursor.at + 1);
+    const length = cursor.view.getUint16(cursor.at + 3);
+    const due = ram.SWALLOWED_COMMANDS.get(command);
+    if (due === undefined) throw cursor.unsupported(`command ${ram.commandName(command)}`);
+    if (length !== due) throw cursor.invalid(`a command ${ram.commandName(command)} of ${length} bytes`);
+    if (!cursor.has(5 + length)) return false;
+    if (command === ram.COMMANDS.switchoverStart) this.guestIsStopped();
     this.flushPrologue();
-    this.at += 5 + length;
-    this.prologueFrom = this.at;
+    this.skip(5 + length);
+    if (this.prologueFrom >= 0) this.prologueFrom = cursor.at;
     return true;
   }
 
-  private configurationSubsection(): boolean {
-    if (this.ramSectionId >= 0) throw this.invalid("a configuration subsection after the start of RAM");
-    if (!this.has(2)) return false;
-    const name = this.memory[this.at + 1]!;
-    if (!this.has(2 + name + 4)) return false;
-    const id = this.text(this.at + 2, name);
-    if (id !== "configuration/uuid") throw this.unsupported(id);
-    if (!this.has(2 + name + 4 + 16)) return false;
-    this.take(2 + name + 4 + 16);
-    return true;
-  }
-
-  private sectionStart(): boolean {
-    if (!this.has(6)) return false;
-    const name = this.memory[this.at + 5]!;
-    if (!this.has(6 + name + 8 + 8)) return false;
-    const id = this.text(this.at + 6, name);
-    const version = this.view.getUint32(this.at + 6 + name + 4);
-    if (id !== "ram") throw this.unsupported(`section ${id}, whose parts do not tell their length`);
-    if (this.ramSectionId >= 0) throw this.invalid("a second start of RAM");
-    if (version !== ram.RAM_VERSION) throw this.unsupported(`version ${version} of section ram`);
-    const bodyAt = this.at + 6 + name + 8;
-    this.ramSectionId = this.view.getUint32(this.at + 1);
-    this.totalBytes = this.flagged(bodyAt, ram.RAM_MEM_SIZE);
-    this.listedBytes = 0;
-    this.take(6 + name + 8 + 8);
-    this.state = this.totalBytes === 0 ? "ram-start-end" : "blocks";
-    return true;
-  }
-
-  private blockEntry(): boolean {
-    if (!this.has(1)) return false;
-    const length = this.memory[this.at]!;
-    if (!this.has(1 + length + 8)) return false;
-    const name = this.text(this.at + 1, length);
-    const byteLength = this.uint64(this.at + 1 + length);
-    if (byteLength % PAGE_SIZE !== 0 || byteLength > this.totalBytes - this.listedBytes)
-      throw this.unsupported(
-        `RAM block ${name} of ${byteLength} bytes with ${this.totalBytes - this.listedBytes} left of the total (a block of huge pages?)`,
-      );
-    if (this.blockNames.has(name)) throw this.invalid(`RAM block ${name} twice`);
-    if (this.blocks.length === BLOCKS_MAX) throw this.unsupported(`more than ${BLOCKS_MAX} RAM blocks`);
-    this.blockNames.set(name, this.blocks.length);
-    this.blocks.push({ name, byteLength, firstPage: this.listedBytes / PAGE_SIZE });
-    this.listedBytes += byteLength;
-    this.take(1 + length + 8);
-    if (this.listedBytes === this.totalBytes) this.state = "ram-start-end";
-    return true;
-  }
-
-  private ramStartEnd(): boolean {
-    if (!this.has(13)) return false;
-    const flags = this.uint64(this.at);
-    if (flags !== ram.RAM_EOS) throw this.unsupported(`0x${flags.toString(16)} at the end of RAM's setup`);
-    this.checkFooter(this.at + 8);
-    this.take(13);
+  private layout(): true {
     this.flushPrologue();
+    this.prologueFrom = -1;
     this.state = "sections";
-    const blocks = this.blocks.map(({ name, byteLength }) => ({ name, byteLength, pageSize: PAGE_SIZE }));
-    this.sink.layout({ machineType: this.machineType, ramSectionId: this.ramSectionId, blocks });
+    this.sink.layout(this.setup.result);
     return true;
   }
 
   private sectionPart(type: number): boolean {
-    if (!this.has(5)) return false;
-    const id = this.view.getUint32(this.at + 1);
-    if (id !== this.ramSectionId) throw this.invalid(`a part of section ${id}, which did not start`);
+    const { cursor } = this;
+    if (!cursor.has(5)) return false;
+    const id = cursor.view.getUint32(cursor.at + 1);
+    if (id !== this.setup.ramSectionId) throw cursor.invalid(`a part of section ${id}, which did not start`);
     if (type === ram.SECTION_END) this.guestIsStopped();
     this.sectionKind = type;
     this.skip(5);
-    this.state = "records";
-    return true;
+    return this.go("records");
   }
 
   /** The hot path: record after record until the section's end, the end of what is there, or a sink that is full. */
   private records(): boolean {
-    const { memory, view, sink } = this;
-    while (this.limit - this.at >= 8) {
-      const low = view.getUint32(this.at + 4);
-      const flags = low & ram.RAM_FLAGS;
-      let body = this.at + 8;
-      if ((flags & ram.RAM_CONTINUE) === 0 && flags !== ram.RAM_EOS) {
-        if (this.limit - body < 1) return false;
+    const { cursor, sink } = this;
+    const { memory, view, limit } = cursor;
+    while (limit - cursor.at >= 8) {
+      const at = cursor.at;
+      const low = view.getUint32(at + 4);
+      const kind = low & ram.RAM_FLAGS & ~ram.RAM_CONTINUE;
+      if (kind !== ram.RAM_PAGE && kind !== ram.RAM_ZERO) return this.recordsEnd(low);
+      let body = at + 8;
+      if ((low & ram.RAM_CONTINUE) === 0) {
+        if (limit - body < 1 || limit - body < 1 + memory[body]!) return false;
         const length = memory[body]!;
-        if (this.limit - body < 1 + length) return false;
-        this.chooseBlock(body + 1, length);
+        if (!this.ramBlocks.choose(memory, body + 1, length))
+          throw cursor.invalid(`a page of RAM block ${cursor.text(body + 1, length)}, which was not listed`);
         body += 1 + length;
       }
-      const kind = flags & ~ram.RAM_CONTINUE;
+      const offset = view.getUint32(at) * 2 ** 32 + ((low & ~ram.RAM_FLAGS) >>> 0);
+      const page = this.ramBlocks.pageAt(offset);
+      if (page < 0) throw cursor.invalid(this.ramBlocks.whyNone(offset));
       if (kind === ram.RAM_PAGE) {
-        if (this.limit - body < PAGE_SIZE) return false;
-        if (!sink.page(this.pageOf(low), body)) return this.stop();
-        this.skip(body + PAGE_SIZE - this.at);
-      } else if (kind === ram.RAM_ZERO) {
-        if (this.limit - body < 1) return false;
-        if (memory[body] !== 0) throw this.unsupported(`a page filled with ${memory[body]}`);
-        if (!sink.zeroPage(this.pageOf(low))) return this.stop();
-        this.skip(body + 1 - this.at);
-      } else if (flags === ram.RAM_EOS) {
-        if (view.getUint32(this.at) !== 0 || low !== ram.RAM_EOS)
-          throw this.invalid("an end of section with an offset");
-        this.skip(8);
-        this.state = "footer";
-        return true;
+        if (limit - body < PAGE_SIZE) return false;
+        if (!sink.page(page, body)) return this.stop();
+        cursor.at = body + PAGE_SIZE;
       } else {
-        throw this.unsupported(`${flagName(kind)} in RAM`);
+        if (limit - body < 1) return false;
+        if (memory[body] !== 0) throw cursor.unsupported(`a page filled with ${memory[body]}`);
+        if (!sink.zeroPage(page)) return this.stop();
+        cursor.at = body + 1;
       }
     }
     return false;
   }
 
+  /** What is no page: the section's end, or something that is refused. */
+  private recordsEnd(low: number): boolean {
+    const { cursor } = this;
+    const flags = low & ram.RAM_FLAGS;
+    if (flags !== ram.RAM_EOS) throw cursor.unsupported(`${ram.flagName(flags)} in RAM`);
+    if (cursor.uint64(cursor.at) !== ram.RAM_EOS) throw cursor.invalid("an end of section with an offset");
+    this.skip(8);
+    return this.go("footer");
+  }
+
   private footer(): boolean {
-    if (!this.has(5)) return false;
-    this.checkFooter(this.at);
+    const { cursor } = this;
+    if (!cursor.has(5)) return false;
+    this.setup.checkFooter(cursor.at);
     this.skip(5);
     if (this.sectionKind === ram.SECTION_END) {
       this.state = "devices";
@@ -328,9 +246,9 @@ export class StreamReader {
   }
 
   private devices(): boolean {
-    const { at, limit } = this;
+    const { at, limit, memory } = this.cursor;
     if (at === limit) return false;
-    const complete = this.end.push(this.memory.subarray(at, limit));
+    const complete = this.end.push(memory.subarray(at, limit));
     this.sink.device(at, limit);
     this.skip(limit - at);
     if (complete) {
@@ -340,107 +258,25 @@ export class StreamReader {
     return true;
   }
 
-  private chooseBlock(at: number, length: number): void {
-    const present = this.block;
-    // mostly the same block again; comparing bytes makes no string
-    if (present !== undefined && present.name.length === length) {
-      let same = true;
-      for (let i = 0; i < length && same; i++) same = this.memory[at + i] === present.name.charCodeAt(i);
-      if (same) return;
-    }
-    const name = this.text(at, length);
-    const index = this.blockNames.get(name);
-    if (index === undefined) throw this.invalid(`a page of RAM block ${name}, which was not listed`);
-    this.block = this.blocks[index];
-  }
-
-  private pageOf(low: number): number {
-    const block = this.block;
-    if (block === undefined) throw this.invalid("a page without a RAM block");
-    const offset = this.view.getUint32(this.at) * 2 ** 32 + (low - (low & ram.RAM_FLAGS));
-    if (offset >= block.byteLength)
-      throw this.invalid(`offset ${offset} in RAM block ${block.name} of ${block.byteLength} bytes`);
-    return block.firstPage + offset / PAGE_SIZE;
-  }
-
   private guestIsStopped(): void {
     if (this.guestStopped) return;
     this.guestStopped = true;
     this.sink.stopped();
   }
 
-  private checkFooter(at: number): void {
-    if (this.memory[at] !== ram.SECTION_FOOTER) throw this.unsupported("no section footer (send-section-footer=off)");
-    const id = this.view.getUint32(at + 1);
-    if (id !== this.ramSectionId) throw this.invalid(`a footer of section ${id} in section ${this.ramSectionId}`);
-  }
-
-  private has(bytes: number): boolean {
-    return this.limit - this.at >= bytes;
-  }
-
-  /** Consumes bytes of the prologue. */
-  private take(bytes: number): void {
-    this.at += bytes;
-  }
-
-  /** Consumes bytes that are not passed on as they are. */
   private skip(bytes: number): void {
-    this.at += bytes;
-    this.prologueFrom = this.at;
+    this.cursor.at += bytes;
   }
 
-  private stop(): boolean {
+  private stop(): false {
     this.stopped = true;
     return false;
   }
 
   private flushPrologue(): void {
-    if (this.at > this.prologueFrom) this.sink.prologue(this.prologueFrom, this.at);
-    this.prologueFrom = this.at;
+    const { at } = this.cursor;
+    if (this.prologueFrom < 0 || at === this.prologueFrom) return;
+    this.sink.prologue(this.prologueFrom, at);
+    this.prologueFrom = at;
   }
-
-  private flagged(at: number, flag: number): number {
-    const value = this.uint64(at);
-    if (value % PAGE_SIZE !== flag) throw this.invalid(`0x${value.toString(16)} where RAM's size was due`);
-    return value - flag;
-  }
-
-  private uint64(at: number): number {
-    const high = this.view.getUint32(at);
-    if (high >= 2 ** 20) throw this.invalid(`a length beyond 2^52 at byte ${this.position}`);
-    return high * 2 ** 32 + this.view.getUint32(at + 4);
-  }
-
-  private text(at: number, length: number): string {
-    return Buffer.from(this.memory.buffer, this.memory.byteOffset + at, length).toString("latin1");
-  }
-
-  private idAt(offset: number): string {
-    const length = this.memory[this.at + offset] ?? 0;
-    return this.has(offset + 1 + length) ? this.text(this.at + offset + 1, length) : "a section";
-  }
-
-  private get position(): number {
-    return this.consumed;
-  }
-
-  private invalid(what: string): MigrationFault {
-    return new MigrationFault("stream-invalid", `QEMU's stream has ${what} (after byte ${this.position})`);
-  }
-
-  private unsupported(what: string): MigrationFault {
-    return new MigrationFault(
-      "stream-unsupported",
-      `QEMU's stream has ${what}, which Ferry does not carry (after byte ${this.position})`,
-    );
-  }
-}
-
-function flagName(kind: number): string {
-  if (kind & ram.RAM_XBZRLE) return "XBZRLE records (capability xbzrle)";
-  if (kind & ram.RAM_COMPRESS_PAGE) return "compressed pages (capability compress)";
-  if (kind & ram.RAM_MULTIFD_FLUSH) return "multifd (capability multifd)";
-  if (kind & ram.RAM_HOOK) return "hooks (RDMA)";
-  return `records with flags 0x${kind.toString(16)}`;
 }

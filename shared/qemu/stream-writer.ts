@@ -28,12 +28,15 @@ export class StreamWriter {
   position = 0;
   private readonly memory: Uint8Array;
   private readonly view: DataView;
+  private readonly copy: (to: number, from: number, length: number) => void;
   private limit = 0;
   private blocks: readonly Block[] = [];
   private block: Block | undefined;
 
-  constructor(memory: Uint8Array) {
+  /** @param copy within the memory; the ranges do not overlap. On shared memory copyWithin() is several times slower. */
+  constructor(memory: Uint8Array, copy: (to: number, from: number, length: number) => void) {
     this.memory = memory;
+    this.copy = copy;
     this.view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
   }
 
@@ -85,7 +88,7 @@ export class StreamWriter {
   /** The page's content is at `at` in the same memory. */
   page(page: number, at: number): void {
     this.record(page, ram.RAM_PAGE);
-    this.memory.copyWithin(this.position, at, at + PAGE_SIZE);
+    this.copy(this.position, at, PAGE_SIZE);
     this.position += PAGE_SIZE;
   }
 
@@ -94,12 +97,12 @@ export class StreamWriter {
     this.record(page, ram.RAM_XBZRLE);
     this.view.setUint8(this.position, ram.ENCODING_XBZRLE);
     this.view.setUint16(this.position + 1, length);
-    this.memory.copyWithin(this.position + 3, at, at + length);
+    this.copy(this.position + 3, at, length);
     this.position += 3 + length;
   }
 
   verbatim(at: number, length: number): void {
-    this.memory.copyWithin(this.position, at, at + length);
+    this.copy(this.position, at, length);
     this.position += length;
   }
 

@@ -13,13 +13,13 @@ const quiet: Observation = {
   bytesPerSecond: 125e6,
   roundTripMs: 1,
   microsPerPage: 10,
-  sectionEnd: true,
+  drained: true,
 };
 
-t.test("it waits for the first pass and for the end of a section", async (t) => {
+t.test("it waits for the first pass and for a section that leaves nothing dirty", async (t) => {
   const policy = new SwitchPolicy(plan);
   t.same(policy.decide({ ...quiet, firstPassDone: false }), { kind: "continue" });
-  t.same(policy.decide({ ...quiet, sectionEnd: false }), { kind: "continue" });
+  t.same(policy.decide({ ...quiet, drained: false }), { kind: "continue" });
 });
 
 t.test("a quiet guest is switched at once", async (t) => {
@@ -73,7 +73,7 @@ t.test("closing in that gets nowhere is given up, and the feed paced again", asy
 });
 
 t.test("at the deadline it does what was agreed", async (t) => {
-  const late = { ...quiet, elapsedMs: 5000, residualBytes: 1e9, firstPassDone: false, sectionEnd: false };
+  const late = { ...quiet, elapsedMs: 5000, residualBytes: 1e9, firstPassDone: false, drained: false };
   const cancel = new SwitchPolicy({ ...plan, deadlineMs: 5000 }).decide(late);
   t.equal(cancel.kind, "cancel");
   t.match(cancel.kind === "cancel" && cancel.reason, /deadline of 5000 ms/);
@@ -86,7 +86,7 @@ t.test("stop-and-copy switches before anything was copied", async (t) => {
   const decision = new SwitchPolicy({ ...plan, strategy: "stop-and-copy" }).decide({
     ...quiet,
     firstPassDone: false,
-    sectionEnd: false,
+    drained: false,
   });
   t.equal(decision.kind, "switch");
 });

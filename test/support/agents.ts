@@ -38,7 +38,12 @@ export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions
     "--tls-insecure",
   ];
   const start = (name: string, path: string, args: readonly string[]): Promise<RigProcess> =>
-    rig.spawn(host, `${name} on ${host.name}`, [process.execPath, program(path), ...args]);
+    rig.spawn(host, `${name} on ${host.name}`, [
+      process.execPath,
+      ...(process.env.NODE_ARGS ?? "").split(" ").filter((one) => one !== ""),
+      program(path),
+      ...args,
+    ]);
   const source = await start("ferry-source", "agent-source/main.js", [
     ...common(sourceAddress, "source"),
     ...(options.source ?? []),

@@ -10,7 +10,7 @@ function readAndWrite(bytes: Buffer, cuts: readonly number[], refuse: () => bool
   const window = 65536;
   const outAt = window;
   const memory = new Uint8Array(window + bytes.length * 2 + 65536);
-  const writer = new StreamWriter(memory);
+  const writer = new StreamWriter(memory, (to, from, length) => memory.copyWithin(to, from, from + length));
   const prologue: Buffer[] = [];
   const devices: Buffer[] = [];
   const log: string[] = [];
