@@ -1,0 +1,186 @@
+/**
+ * Captures the vectors in test/vectors from the QEMU that is installed: `node dist/test/support/capture-stream.js`.
+ * The tests do not run it; they read what it wrote. See test/vectors/PROVENANCE.md.
+ */
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { MigrationFault } from "../../shared/fault.ts";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path.ts";
+import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+
+const HEAD_BYTES = 12 * 1024;
+/** What the guests have below the hole at 640 KiB and from 1 MiB on; both are RAM on every PC. */
+const LOW_END = 0xa0000;
+const HIGH_START = 0x100000;
+const HIGH_END = 16 << 20;
+
+/** What a test needs to check a vector without QEMU. */
+export interface VectorFacts {
+  readonly qemu: string;
+  readonly arguments: string;
+  readonly machineType: string;
+  /** The guest's memory after the migration as QEMU's pmemsave wrote it: SHA-256 of [0, 640 KiB) and [1 MiB, 16 MiB). */
+  readonly memorySha256?: readonly [low: string, high: string];
+  /** "info ramblock" of the same QEMU: name and used length in bytes. */
+  readonly blocks: readonly (readonly [name: string, byteLength: number])[];
+  readonly streamBytes: number;
+}
+
+interface Vector {
+  readonly name: string;
+  readonly arguments: readonly string[];
+  /** Keep only the first bytes? */
+  readonly headOnly: boolean;
+}
+
+const tiny = (machine: string): string[] => `-M ${machine} -nodefaults -display none -m 16 -bios BIOS`.split(" ");
+
+const VECTORS: readonly Vector[] = [
+  { name: "pc-q35-8.1-stream", arguments: tiny("pc-q35-8.1"), headOnly: false },
+  { name: "pc-i440fx-10.0-stream", arguments: tiny("pc-i440fx-10.0"), headOnly: false },
+  {
+    name: "pc-q35-8.1-head",
+    arguments: "-M pc-q35-8.1 -nodefaults -display none -m 32 -vga std -device e1000 -device virtio-net-pci".split(" "),
+    headOnly: true,
+  },
+  {
+    name: "pc-i440fx-10.0-head",
+    arguments: "-M pc-i440fx-10.0 -nodefaults -display none -m 32 -vga std -device rtl8139".split(" "),
+    headOnly: true,
+  },
+];
+
+/** 64 KiB that increase one byte in each of 16 pages from 0x8000 on, for ever. */
+function counterBios(): Uint8Array {
+  const bios = new Uint8Array(65536);
+  // mov ax,0x800; mov ds,ax; xor bx,bx; inc byte [bx]; add bx,0x1000; jmp to inc
+  bios.set([0xb8, 0x00, 0x08, 0x8e, 0xd8, 0x31, 0xdb, 0xfe, 0x07, 0x81, 0xc3, 0x00, 0x10, 0xeb, 0xf8], 0xe000);
+  // jmp f000:e000, where the CPU begins
+  bios.set([0xea, 0x00, 0xe0, 0x00, 0xf0], 0xfff0);
+  return bios;
+}
+
+async function monitorOf(path: string): Promise<QmpClient> {
+  const deadline = performance.now() + 10_000;
+  for (;;)
+    try {
+      return await QmpClient.connect(path);
+    } catch (thrown) {
+      if (MigrationFault.from(thrown).code !== "qmp-unreachable" || performance.now() > deadline) throw thrown;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+}
+
+/** Reads a whole migration as an agent would, and answers it on the return path. */
+async function captureFrom(qmp: QmpClient, path: string): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  const socket = await new Promise<Socket>((resolve, reject) => {
+    const server = createServer((accepted) => {
+      server.close();
+      resolve(accepted);
+    });
+    server.listen(path, () => void prepare(qmp, path).catch(reject));
+  });
+  const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+  let sections = 0;
+  const taken = (): boolean => true;
+  const sink: StreamSink = {
+    prologue: () => undefined,
+    layout: () => undefined,
+    page: taken,
+    zeroPage: taken,
+    // pages of two passes, so that records repeat
+    partEnd: () => {
+      sections += 1;
+      if (sections === 3) socket.write(encodeSwitchoverAck());
+      return true;
+    },
+    stopped: () => undefined,
+    ramEnd: () => undefined,
+    device: () => undefined,
+    end: () => void socket.write(encodeShut(0)),
+  };
+  const memory = new Uint8Array(4 << 20);
+  const reader = new StreamReader(memory, sink);
+  let left = 0;
+  socket.on("data", (chunk) => {
+    chunks.push(chunk);
+    memory.set(chunk, left);
+    const at = reader.consume(0, left + chunk.length);
+    memory.copyWithin(0, at, left + chunk.length);
+    left += chunk.length - at;
+  });
+  await qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", { timeoutMs: 60_000 });
+  await closed;
+  return Buffer.concat(chunks);
+}
+
+async function prepare(qmp: QmpClient, path: string): Promise<void> {
+  const capabilities = ["return-path", "switchover-ack", "events"].map((capability) => ({ capability, state: true }));
+  await qmp.execute("migrate-set-capabilities", { capabilities });
+  await qmp.execute("migrate-set-parameters", { "max-bandwidth": 0, "downtime-limit": 2000 });
+  await qmp.execute("migrate", { uri: `unix:${path}` });
+}
+
+async function sha256Of(qmp: QmpClient, folder: string, from: number, to: number): Promise<string> {
+  const filename = join(folder, "memory");
+  await qmp.execute("pmemsave", { val: from, size: to - from, filename });
+  return createHash("sha256").update(readFileSync(filename)).digest("hex");
+}
+
+async function capture(vector: Vector, folder: string): Promise<void> {
+  const bios = join(folder, "bios");
+  writeFileSync(bios, counterBios());
+  const monitor = join(folder, "qmp");
+  const args = vector.arguments.map((one) => (one === "BIOS" ? bios : one));
+  const qemu = spawn("qemu-system-x86_64", [...args, "-accel", "tcg", "-qmp", `unix:${monitor},server=on,wait=off`], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  const exit = new Promise((resolve) => qemu.once("exit", resolve));
+  try {
+    const qmp = await monitorOf(monitor);
+    const { version, package: build } = qmp.greeting;
+    const table = await qmp.execute("human-monitor-command", { "command-line": "info ramblock" });
+    const type = await qmp.execute("qom-get", { path: "/machine", property: "type" });
+    const stream = await captureFrom(qmp, join(folder, "stream"));
+    const facts: VectorFacts = {
+      qemu: `${version.major}.${version.minor}.${version.micro} (${build})`,
+      arguments: vector.arguments.join(" "),
+      machineType: String(type).replace(/-machine$/, ""),
+      blocks: [...table.matchAll(/^ *(\S+) +\d+ \wi?B? +\S+ +(0x\S+)/gm)].map(([, name, used]) => [
+        name!,
+        Number(used),
+      ]),
+      streamBytes: stream.length,
+      ...(vector.headOnly
+        ? {}
+        : {
+            memorySha256: [await sha256Of(qmp, folder, 0, LOW_END), await sha256Of(qmp, folder, HIGH_START, HIGH_END)],
+          }),
+    };
+    const kept = vector.headOnly ? stream.subarray(0, HEAD_BYTES) : stream;
+    const to = join(packageRoot(), "test/vectors", vector.name);
+    writeFileSync(`${to}.bin.gz`, gzipSync(kept, { level: 9 }));
+    writeFileSync(`${to}.json`, `${JSON.stringify(facts, undefined, 2)}\n`);
+    qmp.close();
+  } finally {
+    qemu.kill("SIGKILL");
+    await exit;
+  }
+}
+
+for (const vector of VECTORS) {
+  const folder = mkdtempSync(join(tmpdir(), "ferry-capture-"));
+  try {
+    await capture(vector, folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
