@@ -3,8 +3,8 @@
  * PURE: text in, values out. Formats: ram_block_format (system/physmem.c) and mtree_print_flatview
  * (system/memory.c) of QEMU 8.1 to 10.x.
  */
-import type { RamBlock } from "../protocol/messages.ts";
 import { PAGE_SIZE } from "../units.ts";
+import type { RamBlock } from "./ram-blocks.ts";
 
 /** Guest-physical memory that is RAM or ROM; start and length in bytes, both whole pages. */
 export interface GuestMemoryRange {

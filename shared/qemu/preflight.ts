@@ -3,10 +3,11 @@
  * Reads only: nothing at the guest or its QEMU is changed.
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
-import type { QemuVersion, RamBlock } from "../protocol/messages.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "./monitor-text.ts";
 import type { QmpClient } from "./qmp-client.ts";
+import type { QemuVersion } from "./qmp-types.ts";
+import type { RamBlock } from "./ram-blocks.ts";
 
 export interface GuestFacts {
   readonly qemuVersion: QemuVersion;
@@ -35,6 +36,9 @@ const MUST_BE_OFF: readonly string[] = [
   "background-snapshot",
   "x-colo",
   "zero-copy-send",
+  // disks in the stream, up to 9.0
+  "block",
+  "pause-before-switchover",
 ];
 
 /** MigrationStatus values with which QEMU takes a new migration; anything else is one under way. */
@@ -45,9 +49,10 @@ export async function inspectSource(qmp: QmpClient): Promise<GuestFacts & { read
   const facts = await inspect(qmp);
   const refusals = [
     ...refuseVersion(facts.qemuVersion),
-    ...refuseMachine(facts.machineType),
+    ...(await refuseMachine(qmp, facts.machineType)),
     ...(await refuseState(qmp)),
     ...(await refuseCapabilities(qmp)),
+    ...(await refuseParameters(qmp)),
     ...(await refuseDevices(qmp)),
     ...refuseBlocks(facts.ramBlocks),
   ];
@@ -112,16 +117,18 @@ function refuseVersion(version: QemuVersion): Refusal[] {
   ];
 }
 
-/** Machine types up to 2.2 send no description of the device state, without which its end cannot be found. */
-function refuseMachine(machineType: string): Refusal[] {
+/**
+ * Machine types up to 2.3 mark neither the start nor the ends of sections (hw/core/machine.c, hw_compat_2_3); without a
+ * description of the device state its end cannot be found.
+ */
+async function refuseMachine(qmp: QmpClient, machineType: string): Promise<Refusal[]> {
+  const code = "machine-type";
   const [, major, minor] = /^pc-(?:i440fx-|q35-)?(\d+)\.(\d+)/.exec(machineType) ?? [];
-  if (major === undefined || Number(major) * 1000 + Number(minor) > 2002) return [];
-  return [
-    {
-      code: "machine-type",
-      message: `Machine type ${machineType} sends no description of its device state; use one of 2.3 or later`,
-    },
-  ];
+  if (major !== undefined && Number(major) * 1000 + Number(minor) < 2004)
+    return [{ code, message: `Machine type ${machineType} sends no section footers; use one of 2.4 or later` }];
+  const suppressed = await qmp.execute("qom-get", { path: "/machine", property: "suppress-vmdesc" });
+  if (suppressed !== true) return [];
+  return [{ code, message: "The machine sends no description of its device state; start it without suppress-vmdesc" }];
 }
 
 async function refuseState(qmp: QmpClient): Promise<Refusal[]> {
@@ -144,6 +151,21 @@ async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
       code: `capability-${capability}`,
       message: `Migration capability ${capability} is on; switch it off with migrate-set-capabilities`,
     }));
+}
+
+/** The stream must come plain, and from a QEMU that runs on as it is. */
+async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
+  const parameters = await qmp.execute("query-migrate-parameters");
+  const refusals: Refusal[] = [];
+  const { "tls-creds": credentials = "", mode = "normal" } = parameters;
+  if (credentials !== "")
+    refusals.push({
+      code: "parameter-tls-creds",
+      message: `Migration parameter tls-creds is ${credentials}; empty it, the agents encrypt the way between the hosts`,
+    });
+  if (mode !== "normal")
+    refusals.push({ code: "parameter-mode", message: `Migration parameter mode is ${mode}; set it to normal` });
+  return refusals;
 }
 
 async function refuseDevices(qmp: QmpClient): Promise<Refusal[]> {

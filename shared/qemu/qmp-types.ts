@@ -7,8 +7,14 @@
 /** qapi/run-state.json, RunState; a string because later versions add states. */
 export type RunState = string;
 
+export interface QemuVersion {
+  readonly major: number;
+  readonly minor: number;
+  readonly micro: number;
+}
+
 export interface QmpGreeting {
-  readonly version: { readonly major: number; readonly minor: number; readonly micro: number };
+  readonly version: QemuVersion;
   /** What the distribution calls its build; empty when it says nothing. */
   readonly package: string;
 }
@@ -78,7 +84,7 @@ interface Command<Arguments, Returns> {
 
 export interface QmpCommands {
   "query-status": Command<undefined, { readonly status: RunState; readonly running: boolean }>;
-  "query-version": Command<undefined, { readonly qemu: QmpGreeting["version"]; readonly package: string }>;
+  "query-version": Command<undefined, { readonly qemu: QemuVersion; readonly package: string }>;
   "query-migrate": Command<undefined, MigrationInfo>;
   migrate: Command<{ readonly uri: string }, void>;
   migrate_cancel: Command<undefined, void>;

@@ -153,6 +153,15 @@ t.test("a guest that does not run, and capabilities that must be off, are refuse
   ]);
 });
 
+t.test("a machine that is told to send no description is refused", async (t) => {
+  const qmp = await start(t, "q35,suppress-vmdesc=on");
+  const { refusals } = await inspectSource(qmp);
+  t.strictSame(
+    refusals.map((refusal) => refusal.code),
+    ["machine-type"],
+  );
+});
+
 t.test("a virtio-mem device is refused", async (t) => {
   const memory = ["-m", "64,maxmem=256M", "-object", "memory-backend-ram,id=m1,size=64M"];
   const qmp = await start(t, "q35", ...memory, "-device", "virtio-mem-pci,memdev=m1");
@@ -182,6 +191,7 @@ function scripted(answers: Record<string, unknown>): QmpClient {
     "query-status": { status: "running", running: true },
     "query-migrate": {},
     "query-migrate-capabilities": [],
+    "query-migrate-parameters": { "tls-creds": "", mode: "normal" },
     "info ramblock": "",
     "info qtree": "",
     version: { major: 9, minor: 0, micro: 0 },
@@ -194,12 +204,15 @@ function scripted(answers: Record<string, unknown>): QmpClient {
 
 const refused: readonly [string, string, Record<string, unknown>][] = [
   ["QEMU before 8.1", "qemu-too-old", { version: { major: 8, minor: 0, micro: 5 } }],
-  ["machine type pc-i440fx-2.2", "machine-type", { type: "pc-i440fx-2.2-machine" }],
+  ["machine type pc-i440fx-2.3", "machine-type", { type: "pc-i440fx-2.3-machine" }],
   ["machine type pc-0.14", "machine-type", { type: "pc-0.14-machine" }],
   ["machine type pc-q35-1.4", "machine-type", { type: "pc-q35-1.4-machine" }],
   ["a migration under way", "migration-active", { "query-migrate": { status: "active" } }],
   ["a passed-through device", "device-vfio", { "info qtree": '      dev: vfio-pci, id "gpu"\r\n' }],
   ["compress", "capability-compress", { "query-migrate-capabilities": [{ capability: "compress", state: true }] }],
+  ["a machine without description", "machine-type", { "suppress-vmdesc": true }],
+  ["TLS in QEMU", "parameter-tls-creds", { "query-migrate-parameters": { "tls-creds": "tls0" } }],
+  ["a reboot for migration", "parameter-mode", { "query-migrate-parameters": { mode: "cpr-reboot" } }],
   [
     "huge pages",
     "page-size",
@@ -216,8 +229,8 @@ for (const [title, code, answers] of refused)
   });
 
 for (const [title, answers] of [
-  ["QEMU 8.1", { version: { major: 8, minor: 1, micro: 0 } }],
-  ["pc-i440fx-2.3", { type: "pc-i440fx-2.3-machine" }],
+  ["QEMU 8.1", { version: { major: 8, minor: 1, micro: 0 }, "query-migrate-parameters": {} }],
+  ["pc-i440fx-2.4", { type: "pc-i440fx-2.4-machine" }],
   ["pc-i440fx-2.10", { type: "pc-i440fx-2.10-machine" }],
   ["a migration that failed before", { "query-migrate": { status: "failed" } }],
 ] as const)
