@@ -1,5 +1,6 @@
 /** Both agents on a rig's host, as the programs that are installed, and the `ferry` command against them. */
 import { join } from "node:path";
+import type { MigrationView } from "../../shared/protocol/report.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import type { RigProcess } from "./process.ts";
 import type { Rig, RigHost } from "./rig.ts";
@@ -25,45 +26,68 @@ export interface AgentOptions {
 /** Compiled program of this package. */
 const program = (path: string): string => join(packageRoot(), "dist", path);
 
+type AgentKind = "source" | "destination";
+
 /** On the loopback both hosts share the addresses, so the second one's ports are others. */
-export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions = {}): Promise<HostAgents> {
+export function agentAddress(rig: Rig, host: RigHost, kind: AgentKind): string {
   const shift = host.name === "b" && rig.network.kind === "loopback" ? 10 : 0;
-  const sourceAddress = `${host.address}:${SOURCE_PORT + shift}`;
-  const destinationAddress = `${host.address}:${DESTINATION_PORT + shift}`;
-  const common = (listen: string, state: string): string[] => [
-    `--listen=${listen}`,
+  return `${host.address}:${(kind === "source" ? SOURCE_PORT : DESTINATION_PORT) + shift}`;
+}
+
+/** Starts one agent, which may not be ready yet, or refuse to start. */
+export function spawnAgent(
+  rig: Rig,
+  host: RigHost,
+  kind: AgentKind,
+  extra: readonly string[] = [],
+): Promise<RigProcess> {
+  return rig.spawn(host, `ferry-${kind} on ${host.name}`, [
+    process.execPath,
+    ...(process.env.NODE_ARGS ?? "").split(" ").filter((one) => one !== ""),
+    program(`agent-${kind}/main.js`),
+    `--listen=${agentAddress(rig, host, kind)}`,
     `--guests-directory=${host.guestsDirectory}`,
     `--runtime-directory=${host.runtimeDirectory}`,
-    `--state-directory=${join(host.stateDirectory, state)}`,
+    `--state-directory=${join(host.stateDirectory, kind)}`,
     "--tls-insecure",
-  ];
-  const start = (name: string, path: string, args: readonly string[]): Promise<RigProcess> =>
-    rig.spawn(host, `${name} on ${host.name}`, [
-      process.execPath,
-      ...(process.env.NODE_ARGS ?? "").split(" ").filter((one) => one !== ""),
-      program(path),
-      ...args,
-    ]);
-  const source = await start("ferry-source", "agent-source/main.js", [
-    ...common(sourceAddress, "source"),
-    ...(options.source ?? []),
+    ...extra,
   ]);
-  const destination = await start("ferry-destination", "agent-destination/main.js", [
-    ...common(destinationAddress, "destination"),
-    ...(options.destination ?? []),
+}
+
+/** Starts one agent and waits until it serves. */
+export async function startAgent(
+  rig: Rig,
+  host: RigHost,
+  kind: AgentKind,
+  extra: readonly string[] = [],
+): Promise<RigProcess> {
+  const agent = await spawnAgent(rig, host, kind, extra);
+  await agent.waitForOutput(/Listening at/, READY);
+  return agent;
+}
+
+export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions = {}): Promise<HostAgents> {
+  const [source, destination] = await Promise.all([
+    startAgent(rig, host, "source", options.source),
+    startAgent(rig, host, "destination", options.destination),
   ]);
-  await source.waitForOutput(/Listening at/, READY);
-  await destination.waitForOutput(/Listening at/, READY);
-  return { host, source, destination, sourceAddress, destinationAddress };
+  const sourceAddress = agentAddress(rig, host, "source");
+  return { host, source, destination, sourceAddress, destinationAddress: agentAddress(rig, host, "destination") };
 }
 
 /** Runs `ferry` on the host of these agents. */
 export function ferry(rig: Rig, agents: HostAgents, args: readonly string[]): Promise<RigProcess> {
-  return rig.spawn(agents.host, `ferry ${args.join(" ")}`, [
-    process.execPath,
-    program("cli/main.js"),
-    "--agent",
-    agents.sourceAddress,
-    ...args,
-  ]);
+  const command = ferryCommand(agents, args).slice(agents.host.prefix.length);
+  return rig.spawn(agents.host, `ferry ${args.join(" ")}`, command);
+}
+
+/** What `ferry list` knows, as it prints it. */
+export async function listMigrations(rig: Rig, agents: HostAgents): Promise<readonly MigrationView[]> {
+  const list = await ferry(rig, agents, ["--json", "list"]);
+  await list.ended;
+  return list
+    .output()
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line): MigrationView => JSON.parse(line));
 }

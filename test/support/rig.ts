@@ -80,6 +80,11 @@ export class Rig {
     });
   }
 
+  /** What marks a program as the rig's; for those that are started by other means than spawn(). */
+  get environment(): Readonly<Record<string, string>> {
+    return { [MARK]: this.folder };
+  }
+
   other(host: RigHost): RigHost {
     return host === this.a ? this.b : this.a;
   }

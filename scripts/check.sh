@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Lint, format, protocol, and the size of files. Changes nothing.
+. "$(dirname "$0")/common.sh"
+
+echo "check: biome"
+node_modules/.bin/biome check --error-on-warnings .
+echo "check: buf lint"
+node_modules/.bin/buf lint
+echo "check: file lengths"
+too_long=0
+while read -r lines file; do
+  [ "$file" = total ] && continue
+  if [ "$lines" -gt 500 ]; then
+    echo "  $file has $lines lines, more than 500: it is two files"
+    too_long=1
+  elif [ "$lines" -gt 300 ]; then
+    echo "  $file has $lines lines: it may be two files"
+  fi
+done < <(git ls-files -z -- '*.ts' '*.c' '*.sh' | xargs -0 wc -l)
+exit "$too_long"

@@ -1,0 +1,31 @@
+# Sourced by the other scripts. Set-up chatter goes to standard error: standard output belongs to the program.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+mkdir -p .cache
+SETUP_LOG=.cache/setup.log
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+  say "setup: $*"
+  exit 1
+}
+
+# Runs a step quietly; its output is shown only when it fails.
+step() {
+  local title=$1
+  shift
+  say "setup: $title"
+  printf '\n== %s: %s\n' "$title" "$*" >>"$SETUP_LOG"
+  if ! "$@" >>"$SETUP_LOG" 2>&1 </dev/null; then
+    tail -n 25 "$SETUP_LOG" >&2
+    fail "failed: $title (whole log in $SETUP_LOG)"
+  fi
+}
+
+# Hash of files and of what else is given on standard input.
+hash_of() { cat "$@" 2>/dev/null | sha256sum | cut -d ' ' -f 1; }
+
+# Has what a stamp stands for not changed?
+fresh() { [ -f ".cache/$1.stamp" ] && [ "$(cat ".cache/$1.stamp")" = "$2" ]; }
+stamp() { printf '%s\n' "$2" >".cache/$1.stamp"; }

@@ -1,0 +1,71 @@
+/** What holds after every migration, however it ended: one guest, whole and alive, and no trace of it elsewhere. */
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Test } from "tap";
+import { eventually } from "./bounded.ts";
+import { guestFiles } from "./guest.ts";
+import type { FoundProcess, Rig, RigHost } from "./rig.ts";
+
+const ALIVE = { timeoutMs: 30_000 };
+const BEATS = 10;
+/** The losing side tidies up after the operator was told how it ended. */
+const TIDY_MS = 10_000;
+
+export interface Whereabouts {
+  readonly name: string;
+  /** Where it must run now. */
+  readonly at: RigHost;
+}
+
+/** Exactly one QEMU of the guest runs, it beats on and finds its memory whole; the other host has only logs and journals. */
+export async function assertOneGuest(t: Test, rig: Rig, { name, at }: Whereabouts): Promise<void> {
+  const other = rig.other(at);
+  const files = guestFiles(name);
+  const beat = await rig.serial(at, name).waitForBeats(BEATS, ALIVE);
+  t.equal(beat.errors, 0, `${name} beats on at ${at.name} and finds no error`);
+  for (const host of [at, other])
+    t.same(rig.serial(host, name).corruptions(), [], `nothing corrupt seen on ${host.name}`);
+  await settled(() => processesOf(rig, other, name).length === 0 && leftFiles(other, [files.serial]).length === 0);
+  t.same(
+    processesOf(rig, at, name).map(({ command }) => command.includes(at.runtimeDirectory)),
+    [true],
+    `one QEMU of ${name} runs at ${at.name}`,
+  );
+  t.same(processesOf(rig, other, name), [], `no QEMU of ${name} is left at ${other.name}`);
+  t.same(leftFiles(other, [files.serial]), [], `no socket or file of ${name} is left at ${other.name}`);
+  const living = [files.serial, files.qmp, files.observer, `${name}.qemu.log`];
+  t.same(leftFiles(at, living), [], `only the running guest's files are at ${at.name}`);
+  for (const host of [at, other])
+    t.same(
+      stateFiles(host).filter((file) => !/^(source|destination)\/\w+\.json$/.test(file)),
+      [],
+      `only journals in the state directory of ${host.name}`,
+    );
+}
+
+/** Ends the rig, and looks that nothing of it is left. */
+export async function closeRig(rig: Rig): Promise<void> {
+  await rig.close();
+  await rig.assertNothingLeft();
+}
+
+function processesOf(rig: Rig, host: RigHost, name: string): FoundProcess[] {
+  return rig
+    .qemus()
+    .filter(({ command }) => command.includes(` -name ${name} `) && command.includes(`${host.runtimeDirectory}/`));
+}
+
+function leftFiles(host: RigHost, allowed: readonly string[]): string[] {
+  return readdirSync(host.runtimeDirectory).filter((file) => !allowed.includes(file));
+}
+
+function stateFiles(host: RigHost): string[] {
+  const kinds = ["source", "destination"].filter((kind) => existsSync(join(host.stateDirectory, kind)));
+  return kinds.flatMap((kind) => readdirSync(join(host.stateDirectory, kind)).map((file) => `${kind}/${file}`));
+}
+
+/** Waits for it, but leaves it to the assertions to say what is wrong. */
+async function settled(tidy: () => boolean): Promise<void> {
+  const ask = (): true | undefined => (tidy() ? true : undefined);
+  await eventually(ask, { timeoutMs: TIDY_MS, what: "the other host to be tidy" }).catch(() => undefined);
+}
