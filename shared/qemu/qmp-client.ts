@@ -6,7 +6,15 @@
 import { connect as connectSocket, type Socket } from "node:net";
 import { MigrationFault } from "../fault.ts";
 import { QmpLines, type QmpMessage } from "./qmp-lines.ts";
-import type { QmpCall, QmpCallOptions, QmpCommandName, QmpCommands, QmpEvent, QmpGreeting } from "./qmp-types.ts";
+import type {
+  QmpCall,
+  QmpCallOptions,
+  QmpCommandName,
+  QmpCommands,
+  QmpEvent,
+  QmpEventNamed,
+  QmpGreeting,
+} from "./qmp-types.ts";
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 
@@ -109,12 +117,16 @@ export class QmpClient {
    * The first event of that name, from this call on, that the predicate accepts.
    * @throws MigrationFault "qmp-timeout", the reason why the monitor closed, or the signal's reason
    */
-  waitFor(name: string, predicate?: (event: QmpEvent) => boolean, options: QmpCallOptions = {}): Promise<QmpEvent> {
+  waitFor<E extends string>(
+    name: E,
+    predicate?: (event: QmpEventNamed<E>) => boolean,
+    options: QmpCallOptions = {},
+  ): Promise<QmpEventNamed<E>> {
     const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const late = (): MigrationFault => new MigrationFault("qmp-timeout", `No ${name} from QEMU within ${timeoutMs} ms`);
-    return this.bounded<QmpEvent>({ ...options, timeoutMs }, late, (resolve) =>
+    return this.bounded<QmpEventNamed<E>>({ ...options, timeoutMs }, late, (resolve) =>
       this.subscribe((event) => {
-        if (event.event === name && (predicate === undefined || predicate(event))) resolve(event);
+        if (isNamed(event, name) && (predicate === undefined || predicate(event))) resolve(event);
       }),
     );
   }
@@ -237,6 +249,8 @@ export class QmpClient {
     this.resolveClosed(expected ? undefined : fault);
   }
 }
+
+const isNamed = <E extends string>(event: QmpEvent, name: E): event is QmpEventNamed<E> => event.event === name;
 
 function socketFault(path: string, cause: NodeJS.ErrnoException): MigrationFault {
   if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED")

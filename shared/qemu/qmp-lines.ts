@@ -9,6 +9,8 @@ import { MigrationFault } from "../fault.ts";
 export const LINE_MAX_BYTES = 16 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
+/** Most lines fit. */
+const FIRST_BYTES = 4096;
 
 export interface QmpTimestamp {
   readonly seconds: number;
@@ -28,8 +30,9 @@ export interface QmpMessage {
 
 export class QmpLines {
   private readonly decoder = new TextDecoder("utf-8", { fatal: true });
-  private pieces: Uint8Array[] = [];
-  private pendingBytes = 0;
+  /** The line so far; grows by doubling, so that a line in many small pieces costs no more than its bytes. */
+  private line = new Uint8Array(FIRST_BYTES);
+  private length = 0;
 
   /** Hands each message that the chunk completes to `take`. @throws MigrationFault "qmp-protocol" */
   push(chunk: Uint8Array, take: (message: QmpMessage) => void): void {
@@ -43,17 +46,24 @@ export class QmpLines {
   }
 
   private keep(piece: Uint8Array): void {
-    this.pendingBytes += piece.length;
-    if (this.pendingBytes > LINE_MAX_BYTES)
+    const needed = this.length + piece.length;
+    if (needed > LINE_MAX_BYTES)
       throw new MigrationFault("qmp-protocol", `QEMU's monitor sent a line of more than ${LINE_MAX_BYTES} bytes`);
-    this.pieces.push(piece);
+    if (needed > this.line.length) {
+      const longer = new Uint8Array(Math.max(needed, 2 * this.line.length));
+      longer.set(this.line.subarray(0, this.length));
+      this.line = longer;
+    }
+    this.line.set(piece, this.length);
+    this.length = needed;
   }
 
   private finishLine(last: Uint8Array): string {
     this.keep(last);
-    const line = Buffer.concat(this.pieces, this.pendingBytes);
-    this.pieces = [];
-    this.pendingBytes = 0;
+    const line = this.line.subarray(0, this.length);
+    this.length = 0;
+    // a long answer is rare: its memory is not kept for the next line
+    if (this.line.length > FIRST_BYTES) this.line = new Uint8Array(FIRST_BYTES);
     try {
       return this.decoder.decode(line).trim();
     } catch (cause) {

@@ -26,6 +26,22 @@ export interface QmpEvent {
   readonly timestampUs: number;
 }
 
+/** What the events that the agents wait for carry; a field is QEMU's word, as with the commands. */
+export interface QmpEventData {
+  readonly STOP: Record<string, unknown>;
+  readonly RESUME: Record<string, unknown>;
+  readonly SHUTDOWN: { readonly guest: boolean; readonly reason: string };
+  /** With capability events. */
+  readonly MIGRATION: { readonly status: string };
+  /** With capability events: the bitmap was synced for the `pass`-th time. */
+  readonly MIGRATION_PASS: { readonly pass: number };
+}
+
+export type QmpEventNamed<E extends string> = QmpEvent & {
+  readonly event: E;
+  readonly data: E extends keyof QmpEventData ? QmpEventData[E] : unknown;
+};
+
 /** qapi/migration.json, MigrationInfo. Without `status` there was no migration yet. */
 export interface MigrationInfo {
   readonly status?: string;

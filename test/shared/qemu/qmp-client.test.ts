@@ -1,3 +1,4 @@
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -7,6 +8,7 @@ import type { MigrationFault } from "../../../shared/fault.ts";
 import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
 import { LINE_MAX_BYTES } from "../../../shared/qemu/qmp-lines.ts";
 import type { QmpEvent } from "../../../shared/qemu/qmp-types.ts";
+import { eventually } from "../../support/bounded.ts";
 
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "Débian" }, capabilities: [] } };
 
@@ -240,7 +242,6 @@ t.test("nobody at the socket is qmp-unreachable", async (t) => {
 
 t.test("a socket left behind by a dead QEMU is qmp-unreachable", async (t) => {
   const path = await serve(t, () => undefined);
-  const { spawnSync } = await import("node:child_process");
   // a process that ends without unlinking its socket
   const left = `${path}.left`;
   const script = `require("net").createServer().listen(${JSON.stringify(left)}, () => process.kill(process.pid, "SIGKILL"))`;
@@ -266,4 +267,39 @@ t.test("a socket that closes before the greeting is qmp-disconnected", async (t)
 t.test("a greeting without a version is qmp-protocol", async (t) => {
   const path = await serve(t, (socket) => void socket.write('{"QMP": {}}\r\n'));
   await rejects(t, QmpClient.connect(path), "qmp-protocol");
+});
+
+t.test("a real QEMU greets, answers, refuses, tells events and quits; a second client waits", async (t) => {
+  const path = join(mkdtempSync(join(tmpdir(), "ferry-qmp-")), "qmp");
+  t.teardown(() => rmSync(join(path, ".."), { recursive: true }));
+  const args = ["-machine", "none", "-S", "-display", "none", "-qmp", `unix:${path},server=on,wait=off`];
+  const qemu = spawn("qemu-system-x86_64", args);
+  const exit = new Promise((resolve) => qemu.once("exit", resolve));
+  t.teardown(async () => {
+    qemu.kill("SIGKILL");
+    await exit;
+  });
+  const connect = (): Promise<QmpClient | undefined> =>
+    QmpClient.connect(path).catch((fault: MigrationFault) => {
+      if (fault.code === "qmp-unreachable") return undefined;
+      throw fault;
+    });
+  const qmp = await eventually(connect, { timeoutMs: 20_000, what: "QEMU's monitor" });
+  t.teardown(() => qmp.close());
+  t.ok(qmp.greeting.version.major >= 8);
+  t.strictSame((await qmp.execute("query-version")).qemu, qmp.greeting.version);
+  t.strictSame(await qmp.execute("query-status"), { status: "prelaunch", running: false });
+  await rejects(t, qmp.execute("qom-get", { path: "/nothing", property: "x" }), "qmp-command", /DeviceNotFound/);
+  t.match(await qmp.execute("human-monitor-command", { "command-line": "info status" }), /prelaunch/);
+  await rejects(t, QmpClient.connect(path, { timeoutMs: 100 }), "qmp-timeout", /did not greet/);
+  const resumed = qmp.waitFor("RESUME");
+  await qmp.execute("cont");
+  const stopped = qmp.waitFor("STOP");
+  await qmp.execute("stop");
+  t.ok((await stopped).timestampUs >= (await resumed).timestampUs);
+  t.ok(Math.abs((await stopped).timestampUs / 1e6 - Date.now() / 1000) < 60, "microseconds since the epoch");
+  const shutdown = qmp.waitFor("SHUTDOWN");
+  await qmp.execute("quit");
+  t.equal((await shutdown).data.reason, "host-qmp-quit");
+  t.equal(await qmp.closed, undefined);
 });
