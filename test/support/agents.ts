@@ -75,6 +75,16 @@ export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions
   return { host, source, destination, sourceAddress, destinationAddress: agentAddress(rig, host, "destination") };
 }
 
+/** The command line of `ferry` on the host of these agents, from its beginning. */
+export const ferryCommand = (agents: HostAgents, args: readonly string[]): readonly string[] => [
+  ...agents.host.prefix,
+  process.execPath,
+  program("cli/main.js"),
+  "--agent",
+  agents.sourceAddress,
+  ...args,
+];
+
 /** Runs `ferry` on the host of these agents. */
 export function ferry(rig: Rig, agents: HostAgents, args: readonly string[]): Promise<RigProcess> {
   const command = ferryCommand(agents, args).slice(agents.host.prefix.length);

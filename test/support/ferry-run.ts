@@ -1,87 +1,69 @@
-/** Runs of the `ferry` command with --json: what it said as objects, and how it ended. */
-import type { MigrationErrorView, MigrationView } from "../../shared/protocol/report.ts";
-import { ferry, type HostAgents } from "./agents.ts";
-import { bounded } from "./bounded.ts";
-import type { RigProcess } from "./process.ts";
+/** A migration by `ferry`, measured from outside as QEMU's own are: monitor events and interface counters. */
+import type { MigrationView } from "../../shared/protocol/report.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import { ferryCommand, type HostAgents, listMigrations } from "./agents.ts";
 import type { Rig } from "./rig.ts";
 
-const RUN_MS = 120_000;
-
-export interface FerryRun<Answer> {
-  readonly code: number | null;
-  /** The last object on standard output. */
-  readonly answer: Answer;
-  readonly output: string;
+export interface FerryRun {
+  readonly exitCode: number;
+  /** From the command, as the agent has it, to RESUME; 0 when the guest did not move. */
+  readonly totalSeconds: number;
+  /** From STOP to RESUME. */
+  readonly downtimeMs: number | undefined;
+  readonly bytesOnWire: number;
+  readonly view: MigrationView;
 }
 
-/** A migration's last view; an error instead when the agent never began one. */
-export type Ended =
-  | MigrationView
-  | { readonly error: MigrationErrorView; readonly result?: never; readonly id?: never };
+export interface FerryRunOptions {
+  readonly from: HostAgents;
+  readonly to: HostAgents;
+  readonly guest: string;
+  readonly options?: readonly string[];
+  /** Runs the command line where it is to be seen, with the environment added. @returns its exit code */
+  readonly show: (command: readonly string[], environment: Readonly<Record<string, string>>) => Promise<number>;
+}
 
-/** Runs `ferry ARGS --json` to its end. */
-export async function ferryJson<Answer>(
+const RESUMES_WITHIN_MS = 60_000;
+
+export async function measuredMigration(rig: Rig, options: FerryRunOptions): Promise<FerryRun> {
+  const { from, to, guest } = options;
+  const source = await rig.observe(from.host, guest);
+  let stop: QmpEvent | undefined;
+  const unsubscribe = source.subscribe((event) => {
+    if (event.event === "STOP") stop = event;
+  });
+  // the destination's QEMU is there only once the handshake was made
+  const waiting = new AbortController();
+  const resumed = resumeEvent(rig, to, guest, waiting.signal);
+  const bytesBefore = await rig.network.wireBytes();
+  const command = ferryCommand(from, ["migrate", guest, "--to", to.destinationAddress, ...(options.options ?? [])]);
+  const exitCode = await options.show(command, rig.environment);
+  if (exitCode !== 0) waiting.abort();
+  const resume = await resumed;
+  const bytesOnWire = (await rig.network.wireBytes()) - bytesBefore;
+  unsubscribe();
+  source.close();
+  const view = (await listMigrations(rig, from)).filter((one) => one.guest === guest).at(-1);
+  if (view === undefined) throw new Error(`${from.sourceAddress} knows no migration of ${guest}`);
+  const totalSeconds = resume === undefined ? 0 : resume.timestampUs / 1e6 - view.startedAtMs / 1e3;
+  const downtimeMs =
+    resume === undefined || stop === undefined ? undefined : (resume.timestampUs - stop.timestampUs) / 1e3;
+  return { exitCode, totalSeconds, downtimeMs, bytesOnWire, view };
+}
+
+async function resumeEvent(
   rig: Rig,
-  agents: HostAgents,
-  args: readonly string[],
-): Promise<FerryRun<Answer>> {
-  return await toEnd<Answer>(await ferry(rig, agents, ["--json", ...args]));
-}
-
-/** `ferry migrate` that is under way. */
-export class MigrateRun {
-  private readonly process: RigProcess;
-
-  constructor(process: RigProcess) {
-    this.process = process;
-  }
-
-  /** The id, once pages are on their way. */
-  async copying({ timeoutMs = 30_000 } = {}): Promise<string> {
-    const [, id] = await this.process.waitForOutput(
-      /^\{"id":"(\w+)"[^\n]*"status":"copying"[^\n]*"bytesSent":[1-9]\d{5,}/m,
-      { timeoutMs },
-    );
-    return id!;
-  }
-
-  /** As Ctrl-C does. */
-  interrupt(): void {
-    this.process.signal("SIGINT");
-  }
-
-  end(): Promise<FerryRun<Ended>> {
-    return toEnd<Ended>(this.process);
-  }
-}
-
-export async function startMigrate(
-  rig: Rig,
-  from: HostAgents,
   to: HostAgents,
   guest: string,
-  options: readonly string[] = [],
-): Promise<MigrateRun> {
-  return new MigrateRun(
-    await ferry(rig, from, ["--json", "migrate", guest, "--to", to.destinationAddress, ...options]),
-  );
-}
-
-/** Migrates to the end, whichever it is. */
-export async function migrate(...args: Parameters<typeof startMigrate>): Promise<FerryRun<Ended>> {
-  return await (await startMigrate(...args)).end();
-}
-
-/** Makes the link slow. @returns the options with which a migration over a loopback is as slow */
-export async function slowLink(rig: Rig, bitsPerSecond: number): Promise<string[]> {
-  await rig.network.setRate(bitsPerSecond);
-  return rig.network.kind === "loopback" ? ["--bandwidth", `${bitsPerSecond / 1e6}Mbit`] : [];
-}
-
-async function toEnd<Answer>(process: RigProcess): Promise<FerryRun<Answer>> {
-  const { code } = await bounded(process.ended, RUN_MS, `the end of ${process.name}: ${process.output().slice(-2000)}`);
-  const output = process.output();
-  const last = output.split("\n").findLast((line) => line.startsWith("{"));
-  if (last === undefined) throw new Error(`${process.name} ended with ${code} and wrote no object: ${output}`);
-  return { code, answer: JSON.parse(last) as Answer, output };
+  signal: AbortSignal,
+): Promise<QmpEvent | undefined> {
+  try {
+    const monitor = await rig.observe(to.host, guest, { timeoutMs: RESUMES_WITHIN_MS });
+    const event = await monitor.waitFor("RESUME", undefined, { timeoutMs: RESUMES_WITHIN_MS, signal });
+    monitor.close();
+    return event;
+  } catch (thrown) {
+    if (signal.aborted) return undefined;
+    throw thrown;
+  }
 }

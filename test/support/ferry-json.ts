@@ -1,0 +1,87 @@
+/** Runs of the `ferry` command with --json: what it said as objects, and how it ended. */
+import type { MigrationErrorView, MigrationView } from "../../shared/protocol/report.ts";
+import { ferry, type HostAgents } from "./agents.ts";
+import { bounded } from "./bounded.ts";
+import type { RigProcess } from "./process.ts";
+import type { Rig } from "./rig.ts";
+
+const RUN_MS = 120_000;
+
+export interface FerryRun<Answer> {
+  readonly code: number | null;
+  /** The last object on standard output. */
+  readonly answer: Answer;
+  readonly output: string;
+}
+
+/** A migration's last view; an error instead when the agent never began one. */
+export type Ended =
+  | MigrationView
+  | { readonly error: MigrationErrorView; readonly result?: never; readonly id?: never };
+
+/** Runs `ferry ARGS --json` to its end. */
+export async function ferryJson<Answer>(
+  rig: Rig,
+  agents: HostAgents,
+  args: readonly string[],
+): Promise<FerryRun<Answer>> {
+  return await toEnd<Answer>(await ferry(rig, agents, ["--json", ...args]));
+}
+
+/** `ferry migrate` that is under way. */
+export class MigrateRun {
+  private readonly process: RigProcess;
+
+  constructor(process: RigProcess) {
+    this.process = process;
+  }
+
+  /** The id, once pages are on their way. */
+  async copying({ timeoutMs = 30_000 } = {}): Promise<string> {
+    const [, id] = await this.process.waitForOutput(
+      /^\{"id":"(\w+)"[^\n]*"status":"copying"[^\n]*"bytesSent":[1-9]\d{5,}/m,
+      { timeoutMs },
+    );
+    return id!;
+  }
+
+  /** As Ctrl-C does. */
+  interrupt(): void {
+    this.process.signal("SIGINT");
+  }
+
+  end(): Promise<FerryRun<Ended>> {
+    return toEnd<Ended>(this.process);
+  }
+}
+
+export async function startMigrate(
+  rig: Rig,
+  from: HostAgents,
+  to: HostAgents,
+  guest: string,
+  options: readonly string[] = [],
+): Promise<MigrateRun> {
+  return new MigrateRun(
+    await ferry(rig, from, ["--json", "migrate", guest, "--to", to.destinationAddress, ...options]),
+  );
+}
+
+/** Migrates to the end, whichever it is. */
+export async function migrate(...args: Parameters<typeof startMigrate>): Promise<FerryRun<Ended>> {
+  return await (await startMigrate(...args)).end();
+}
+
+/** Makes the link slow. @returns the options with which a migration over a loopback is as slow */
+export async function slowLink(rig: Rig, bitsPerSecond: number): Promise<string[]> {
+  await rig.network.setRate(bitsPerSecond);
+  return rig.network.kind === "loopback" ? ["--bandwidth", `${bitsPerSecond / 1e6}Mbit`] : [];
+}
+
+async function toEnd<Answer>(process: RigProcess): Promise<FerryRun<Answer>> {
+  const { code } = await bounded(process.ended, RUN_MS, `the end of ${process.name}: ${process.output().slice(-2000)}`);
+  const output = process.output();
+  const last = output.split("\n").findLast((line) => line.startsWith("{"));
+  if (last === undefined) throw new Error(`${process.name} ended with ${code} and wrote no object: ${output}`);
+  return { code, answer: JSON.parse(last) as Answer, output };
+}
