@@ -8,89 +8,110 @@ import { MigrationFault } from "../fault.ts";
 import type { Frame, FrameCodec, FrameKind } from "../protocol/messages.ts";
 
 const FRAME_TAG = 0x0a;
-/** Tags and numbers ahead of the body, at most. */
-const HEAD_BYTES_MAX = 64;
+const SEQUENCE_TAG = 0x08;
+const KIND_TAG = 0x10;
+const CODEC_TAG = 0x18;
+const RAW_LENGTH_TAG = 0x20;
+const CHECKSUM_TAG = 0x29;
+const BODY_TAG = 0x32;
+/** Highest field number of TransferResponse.message. */
+const MESSAGE_FIELD_MAX = 8;
+const CHECKSUM_BYTES = 8;
+/** By their numbers in the file. */
 const KINDS: readonly (FrameKind | undefined)[] = [undefined, "pages", "verbatim"];
 const CODECS: readonly (FrameCodec | undefined)[] = [undefined, "none", "zstd"];
 
-const head = Buffer.allocUnsafe(HEAD_BYTES_MAX);
-const outer = Buffer.allocUnsafe(8);
-let scratch = Buffer.allocUnsafe(0);
-
-/**
- * One copy: the body behind its head. The result is a view of a buffer that the next call overwrites: grpc-js copies what a
- * server's serialiser returns before it does anything else (server-interceptors.js serializeMessage), and a buffer of its
- * own for each frame made V8 collect garbage ten times a second.
- */
-export function encodeFrame(frame: Frame): Buffer {
-  let at = 0;
-  at = putField(head, at, 0x08, frame.sequence);
-  at = putField(head, at, 0x10, KINDS.indexOf(frame.frameKind));
-  at = putField(head, at, 0x18, CODECS.indexOf(frame.codec));
-  at = putField(head, at, 0x20, frame.rawLength);
-  head[at++] = 0x29;
-  head.set(frame.checksum, at);
-  at += 8;
-  at = putField(head, at, 0x32, frame.body.length);
-  const outerLength = putField(outer, 0, FRAME_TAG, at + frame.body.length);
-  const length = outerLength + at + frame.body.length;
-  if (scratch.length < length) scratch = Buffer.allocUnsafe(length);
-  const message = scratch.subarray(0, length);
-  message.set(outer.subarray(0, outerLength));
-  message.set(head.subarray(0, at), outerLength);
-  message.set(frame.body, outerLength + at);
+/** One copy: the body behind its head, in a buffer of its own. */
+export function encodeFrame({ sequence, frameKind, codec, rawLength, checksum, body }: Frame): Buffer {
+  if (checksum.length !== CHECKSUM_BYTES) throw new RangeError(`a checksum of ${checksum.length} bytes`);
+  const kindNumber = KINDS.indexOf(frameKind);
+  const codecNumber = CODECS.indexOf(codec);
+  // six tags, two numbers of one byte
+  const length =
+    8 + numberBytes(sequence) + numberBytes(rawLength) + CHECKSUM_BYTES + numberBytes(body.length) + body.length;
+  const message = Buffer.allocUnsafe(1 + numberBytes(length) + length);
+  let at = putField(message, 0, FRAME_TAG, length);
+  at = putField(message, at, SEQUENCE_TAG, sequence);
+  at = putField(message, at, KIND_TAG, kindNumber);
+  at = putField(message, at, CODEC_TAG, codecNumber);
+  at = putField(message, at, RAW_LENGTH_TAG, rawLength);
+  message[at++] = CHECKSUM_TAG;
+  message.set(checksum, at);
+  at = putField(message, at + CHECKSUM_BYTES, BODY_TAG, body.length);
+  message.set(body, at);
   return message;
 }
 
-/** Does the message begin as a frame does? A sender may order fields otherwise; then the generated form reads it. */
-export const isFrame = (message: Buffer): boolean => message[0] === FRAME_TAG;
+/** Is the message a frame? Of several in one message the last one counts; what cannot be read is none. */
+export function isFrame(message: Buffer): boolean {
+  try {
+    return findFrame(message) !== undefined;
+  } catch {
+    return false; // whoever reads it in the general way says what is wrong
+  }
+}
 
 /** The body is a view of the message. @throws MigrationFault `peer-invalid` */
 export function decodeFrame(message: Buffer): Frame {
+  const fields = findFrame(message);
+  if (fields === undefined) throw invalid("no frame in it");
+  return readFields(fields);
+}
+
+function findFrame(message: Buffer): FieldReader | undefined {
   const reader = new FieldReader(message, 0, message.length);
-  let frame: Frame | undefined;
+  let frame: FieldReader | undefined;
   while (!reader.atEnd) {
     const tag = reader.varint();
-    if (tag === FRAME_TAG) frame = decodeBody(reader.nested());
-    else reader.skip(tag);
+    if (tag === FRAME_TAG) {
+      frame = reader.nested();
+    } else {
+      if (tag < 8 * (MESSAGE_FIELD_MAX + 1)) frame = undefined;
+      reader.skip(tag);
+    }
   }
-  if (frame === undefined) throw invalid("no frame in it");
   return frame;
 }
 
-function decodeBody(reader: FieldReader): Frame {
+function readFields(reader: FieldReader): Frame {
   let sequence = 0;
   let kind = 0;
   let codec = 0;
   let rawLength = 0;
-  let checksum: Uint8Array = new Uint8Array(8);
+  let checksum: Uint8Array = new Uint8Array(CHECKSUM_BYTES);
   let body: Uint8Array = new Uint8Array(0);
   while (!reader.atEnd) {
     const tag = reader.varint();
-    if (tag === 0x08) sequence = reader.varint();
-    else if (tag === 0x10) kind = reader.varint();
-    else if (tag === 0x18) codec = reader.varint();
-    else if (tag === 0x20) rawLength = reader.varint();
-    else if (tag === 0x29) checksum = reader.take(8);
-    else if (tag === 0x32) body = reader.take(reader.varint());
+    if (tag === SEQUENCE_TAG) sequence = reader.varint();
+    else if (tag === KIND_TAG) kind = reader.varint();
+    else if (tag === CODEC_TAG) codec = reader.varint();
+    else if (tag === RAW_LENGTH_TAG) rawLength = reader.varint();
+    else if (tag === CHECKSUM_TAG) checksum = reader.take(CHECKSUM_BYTES);
+    else if (tag === BODY_TAG) body = reader.take(reader.varint());
     else reader.skip(tag);
   }
   const frameKind = KINDS[kind];
   const frameCodec = CODECS[codec];
-  if (frameKind === undefined) throw invalid(`kind ${kind}`);
-  if (frameCodec === undefined) throw invalid(`codec ${codec}`);
-  if (rawLength > 0xffffffff) throw invalid(`raw length ${rawLength}`);
+  if (frameKind === undefined) throw invalid(`a frame of kind ${kind}`);
+  if (frameCodec === undefined) throw invalid(`a frame of codec ${codec}`);
+  if (rawLength > 0xffffffff) throw invalid(`a frame of raw length ${rawLength}`);
   return { kind: "frame", sequence, frameKind, codec: frameCodec, rawLength, checksum, body };
 }
 
-function putField(buffer: Buffer, at: number, tag: number, value: number): number {
-  buffer[at++] = tag;
+function numberBytes(value: number): number {
+  let bytes = 1;
+  for (let rest = value; rest > 127; rest = Math.floor(rest / 128)) bytes++;
+  return bytes;
+}
+
+function putField(message: Buffer, at: number, tag: number, value: number): number {
+  message[at++] = tag;
   let rest = value;
   while (rest > 127) {
-    buffer[at++] = (rest % 128) | 128;
+    message[at++] = (rest % 128) | 128;
     rest = Math.floor(rest / 128);
   }
-  buffer[at++] = rest;
+  message[at++] = rest;
   return at;
 }
 
@@ -119,8 +140,17 @@ class FieldReader {
       value += (byte & 127) * scale;
       scale *= 128;
       if (byte >= 128) continue;
-      if (value > Number.MAX_SAFE_INTEGER) throw invalid(`a number beyond 2^53`);
+      if (value > Number.MAX_SAFE_INTEGER) throw invalid("a number beyond 2^53");
       return value;
+    }
+    throw invalid("a number of more than 10 bytes");
+  }
+
+  /** What is not known may be larger than what is read here. */
+  private skipVarint(): void {
+    for (let i = 0; i < 10; i++) {
+      if (this.at === this.end) throw invalid("a number that is cut short");
+      if (this.message[this.at++]! < 128) return;
     }
     throw invalid("a number of more than 10 bytes");
   }
@@ -141,10 +171,10 @@ class FieldReader {
 
   /** Skips a field that is not known, by its wire type. */
   skip(tag: number): void {
-    if (tag < 8) throw invalid(`tag ${tag}`);
+    if (tag < 8 || tag > 0xffffffff) throw invalid(`the tag ${tag}`);
     switch (tag % 8) {
       case 0:
-        this.varint();
+        this.skipVarint();
         return;
       case 1:
         this.take(8);
@@ -156,7 +186,7 @@ class FieldReader {
         this.take(4);
         return;
       default:
-        throw invalid(`wire type ${tag % 8}`);
+        throw invalid(`a field of wire type ${tag % 8}`);
     }
   }
 }

@@ -3,61 +3,54 @@ import type { ClientDuplexStream, ServerDuplexStream, ServiceError } from "@grpc
 import { MigrationFault } from "../fault.ts";
 import { deferred } from "../runtime/deferred.ts";
 import type { Channel } from "./link.ts";
-import { fromStatus } from "./status.ts";
+import type { Received } from "./proto-files.ts";
+import { fromStatus, toStatus } from "./status.ts";
 
 /** Either end of a bidirectional call. */
-export type Call<Out, In> = ClientDuplexStream<Out, In> | ServerDuplexStream<In, Out>;
+type Call<Out, In> = ClientDuplexStream<Out, Received<In>> | ServerDuplexStream<Received<In>, Out>;
 
-export class GrpcChannel<Out, In> implements Channel<Out, In> {
+/** What both ends have in common; how a call ends differs. */
+abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
   readonly closed: Promise<MigrationFault | undefined>;
   readonly peer: string;
   private readonly call: Call<Out, In>;
-  private readonly tear: (fault: MigrationFault) => void;
-  private readonly settled = deferred<MigrationFault | undefined>();
+  private readonly outcome = deferred<MigrationFault | undefined>();
+  /** gRPC forgets the callbacks of a call that fails, so they are kept here too. */
+  private readonly untaken = new Set<() => void>();
+  private readonly waiting: (() => void)[] = [];
   private handler: ((message: In) => void) | undefined;
-  /** Came before receive(); bounded, since the call is paused until then. */
-  private readonly early: In[] = [];
-  private over = false;
+  private phase: "open" | "ending" | "over" = "open";
 
-  /** @param tear ends the call with a fault: a server says its status, a client cancels */
-  constructor(call: Call<Out, In>, tear: (fault: MigrationFault) => void) {
+  constructor(call: Call<Out, In>, peer: string) {
     this.call = call;
-    this.tear = tear;
-    this.peer = call.getPeer();
-    this.closed = this.settled.promise;
-    call.on("data", (message: In) => this.deliver(message));
-    call.on("error", (error: ServiceError) => this.settle(fromStatus(error, "peer-lost")));
-    call.on("end", () => this.settle(undefined));
-    call.on("close", () => this.settle(undefined));
-    // a server's call tells of a client that went away only so
-    call.on("cancelled", () => this.settle(new MigrationFault("peer-lost", "The peer cut the transfer stream")));
+    this.peer = peer;
+    this.closed = this.outcome.promise;
+    // until receive() it stays with gRPC, whose flow control bounds it
+    call.pause();
+    call.on("data", (message: Received<In>) => this.deliver(message));
+    call.on("drain", () => this.wake());
   }
 
   send(message: Out, taken?: () => void): boolean {
-    if (this.over) {
+    if (this.phase !== "open") {
       taken?.();
       return true;
     }
-    return this.call.write(message, () => taken?.());
+    if (taken === undefined) return this.call.write(message);
+    const once = (): void => {
+      if (this.untaken.delete(once)) taken();
+    };
+    this.untaken.add(once);
+    return this.call.write(message, once);
   }
 
   drained(): Promise<void> {
-    if (this.over || !this.call.writableNeedDrain) return Promise.resolve();
-    return new Promise((resolve) => {
-      const done = (): void => {
-        this.call.off("drain", done);
-        this.call.off("close", done);
-        resolve();
-      };
-      this.call.once("drain", done);
-      this.call.once("close", done);
-      void this.closed.then(done);
-    });
+    if (this.phase !== "open" || !this.call.writableNeedDrain) return Promise.resolve();
+    return new Promise((resolve) => this.waiting.push(resolve));
   }
 
   receive(handler: (message: In) => void): void {
     this.handler = handler;
-    for (const message of this.early.splice(0)) this.deliver(message);
     this.call.resume();
   }
 
@@ -76,31 +69,81 @@ export class GrpcChannel<Out, In> implements Channel<Out, In> {
   }
 
   close(fault?: MigrationFault): void {
-    if (this.over) return;
-    if (fault === undefined) {
+    if (this.phase === "over") return;
+    if (fault !== undefined) {
+      this.settle(fault);
+      this.tear(fault);
+    } else if (this.phase === "open") {
+      this.phase = "ending";
       this.call.end();
-      return;
     }
-    this.tear(fault);
-    this.settle(fault);
   }
 
-  private deliver(message: In): void {
-    if (this.handler === undefined) {
-      this.early.push(message);
-      this.call.pause();
-      return;
-    }
+  /** Ends the call at once. */
+  protected abstract tear(fault: MigrationFault): void;
+
+  protected settle(fault: MigrationFault | undefined): void {
+    if (this.phase === "over") return;
+    this.phase = "over";
+    this.outcome.resolve(fault);
+    this.wake();
+  }
+
+  /** gRPC does not touch any buffer any more. */
+  protected releaseBuffers(): void {
+    for (const once of [...this.untaken]) once();
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
+  }
+
+  private deliver(message: Received<In>): void {
+    if (this.phase === "over" || this.handler === undefined) return;
     try {
+      if (message instanceof MigrationFault) throw message;
       this.handler(message);
     } catch (thrown) {
       this.close(MigrationFault.from(thrown));
     }
   }
+}
 
-  private settle(fault: MigrationFault | undefined): void {
-    if (this.over) return;
-    this.over = true;
-    this.settled.resolve(fault);
+/** The end that dialled. It cannot say why it tears the stream: the other end sees a stream that was cut. */
+export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
+  private readonly cancel: () => void;
+
+  constructor(call: ClientDuplexStream<Out, Received<In>>, peer: string) {
+    super(call, peer);
+    this.cancel = () => call.cancel();
+    call.on("error", (error: ServiceError) => this.settle(fromStatus(error, "peer-lost")));
+    // comes behind the last message and the status; a bad status came as an error before
+    call.on("end", () => this.settle(undefined));
+    void this.closed.then(() => this.releaseBuffers());
+  }
+
+  protected override tear(): void {
+    this.cancel();
+  }
+}
+
+/** The end that was dialled: its fault is the status of the call, behind what it sent before. */
+export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
+  private readonly refuse: (fault: MigrationFault) => void;
+
+  constructor(call: ServerDuplexStream<Received<In>, Out>) {
+    super(call, call.getPeer());
+    this.refuse = (fault) => call.emit("error", toStatus(fault));
+    call.on("error", (error) => this.settle(MigrationFault.from(error)));
+    call.on("end", () => this.close());
+    // the status was given to the connection; "cancelled" follows even then
+    call.on("finish", () => this.settle(undefined));
+    call.on("cancelled", () => this.settle(new MigrationFault("peer-lost", "The peer cut the transfer stream")));
+    // what is queued in a torn call is still read, until the call has ended
+    call.on("close", () => this.releaseBuffers());
+  }
+
+  protected override tear(fault: MigrationFault): void {
+    this.refuse(fault);
   }
 }

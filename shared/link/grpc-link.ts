@@ -1,9 +1,11 @@
 /** The agents' ways to each other over gRPC: the source's call to a destination, the destination's pull from a source. */
 import { type ChannelOptions, Client, credentials, type ServiceError } from "@grpc/grpc-js";
 import { parseAddress } from "../address.ts";
+import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
-import { GrpcChannel } from "./grpc-channel.ts";
+import { DiallingChannel } from "./grpc-channel.ts";
 import type { DestinationChannel, DestinationClient, LinkLimits } from "./link.ts";
+import type { Received } from "./proto-files.ts";
 import { destinationService, transferService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 
@@ -12,6 +14,8 @@ import { fromStatus } from "./status.ts";
  * Retries would keep a copy of every message; keep-alive finds a peer that is gone within 10 seconds.
  */
 export function clientOptions(limits: LinkLimits): ChannelOptions {
+  // grpc-js takes 0 for a window in which nothing ever arrives
+  if (!(limits.receiveWindowBytes > 0)) throw new RangeError(`a receive window of ${limits.receiveWindowBytes} bytes`);
   return {
     "grpc-node.flow_control_window": limits.receiveWindowBytes,
     "grpc.max_receive_message_length": limits.messageBytes,
@@ -46,9 +50,10 @@ function handshake(
   const { path, requestSerialize, responseDeserialize } = destinationService.Handshake;
   const startMs = performance.now();
   return new Promise((resolve, reject) => {
-    const done = (error: ServiceError | null, answer?: HandshakeAnswer): void => {
+    const done = (error: ServiceError | null, received?: Received<HandshakeAnswer>): void => {
       signal?.removeEventListener("abort", onAbort);
-      if (answer !== undefined) resolve({ answer, roundTripMs: performance.now() - startMs });
+      if (received instanceof MigrationFault) reject(received);
+      else if (received !== undefined) resolve({ answer: received, roundTripMs: performance.now() - startMs });
       else if (signal?.aborted) reject(signal.reason);
       else if (error !== null) reject(fromStatus(error, "peer-unreachable"));
     };
@@ -64,12 +69,12 @@ function handshake(
 export function dialSource(address: string, limits: LinkLimits): DestinationChannel {
   const client = dial(address, clientOptions(limits));
   const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
-  const call = client.makeBidiStreamRequest<DestinationMessage, SourceMessage>(
+  const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
     path,
     requestSerialize,
     responseDeserialize,
   );
-  const channel = new GrpcChannel<DestinationMessage, SourceMessage>(call, () => call.cancel());
+  const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address);
   void channel.closed.then(() => client.close());
   return channel;
 }

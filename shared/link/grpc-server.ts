@@ -1,5 +1,6 @@
 /** The agents' gRPC servers: the services of proto/ferry/v1, reflection and grpc.health.v1. */
-import { rm } from "node:fs/promises";
+import { rm, stat } from "node:fs/promises";
+import { connect } from "node:net";
 import {
   type handleBidiStreamingCall,
   type handleServerStreamingCall,
@@ -14,9 +15,9 @@ import { isLoopback, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, SourceMessage } from "../protocol/messages.ts";
 import { isFinal, type MigrateCall, type MigrationView } from "../protocol/report.ts";
-import { GrpcChannel } from "./grpc-channel.ts";
+import { ServingChannel } from "./grpc-channel.ts";
 import type { DestinationService, LinkLimits, Listener, SourceService } from "./link.ts";
-import { packageDefinition } from "./proto-files.ts";
+import { orThrow, packageDefinition, type Received } from "./proto-files.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
 import { toStatus } from "./status.ts";
 
@@ -79,13 +80,15 @@ async function listen(server: Server, options: ServeOptions, names: readonly str
   });
   health.addToServer(server);
   new ReflectionService(packageDefinition, { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
-  let bound = "";
-  for (const text of options.listen) {
-    const address = await bind(server, text, options.insecure);
-    if (bound === "") bound = address;
+  const bound: string[] = [];
+  try {
+    for (const text of options.listen) bound.push(await bind(server, text, options.insecure));
+  } catch (thrown) {
+    server.forceShutdown();
+    throw thrown;
   }
   return {
-    address: bound,
+    address: bound[0] ?? "",
     close: async (graceMs) => {
       for (const name of names) health.setStatus(name, "NOT_SERVING");
       const gone = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
@@ -104,7 +107,7 @@ async function bind(server: Server, text: string, insecure: boolean): Promise<st
     throw new MigrationFault("configuration", `${text} is not a loopback address, and this build has no TLS`, {
       advice: "Listen on loopback, or set tls.insecure when the network between the agents can be trusted",
     });
-  if (address.kind === "unix") await rm(address.path, { force: true });
+  if (address.kind === "unix") await removeStaleSocket(address.path);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(text, ServerCredentials.createInsecure(), (error, chosen) => {
       if (error === null) resolve(chosen);
@@ -120,9 +123,28 @@ async function bind(server: Server, text: string, insecure: boolean): Promise<st
   return address.kind === "unix" ? text : text.replace(/:\d+$/, `:${port}`);
 }
 
-function unary<Request, Response>(handle: (request: Request) => Promise<Response>): handleUnaryCall<Request, Response> {
+/** A socket that a killed agent left behind; what is no socket, or is answered, is left for bind() to stumble over. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isSocket() && !(await isAnswered(path))) await rm(path, { force: true });
+}
+
+function isAnswered(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+}
+
+function unary<Request, Response>(
+  handle: (request: Request) => Promise<Response>,
+): handleUnaryCall<Received<Request>, Response> {
   return (call, callback) => {
-    handle(call.request).then(
+    const answer = async (): Promise<Response> => handle(orThrow(call.request));
+    answer().then(
       (response) => callback(null, response),
       (thrown: unknown) => callback(toStatus(thrown)),
     );
@@ -133,9 +155,10 @@ function unary<Request, Response>(handle: (request: Request) => Promise<Response
 function watching<Request>(
   begin: (request: Request) => Promise<string>,
   service: SourceService,
-): handleServerStreamingCall<Request, MigrationView> {
+): handleServerStreamingCall<Received<Request>, MigrationView> {
   return (call) => {
-    begin(call.request)
+    const start = async (): Promise<string> => begin(orThrow(call.request));
+    start()
       .then((id) => follow(call, id, service))
       .catch((thrown: unknown) => call.emit("error", toStatus(thrown)));
   };
@@ -166,21 +189,15 @@ function follow<Request>(call: ServerWritableStream<Request, MigrationView>, id:
 function transfer(
   service: SourceService,
   helloWithinMs: number,
-): handleBidiStreamingCall<DestinationMessage, SourceMessage> {
+): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
   return (call) => {
-    const channel = new GrpcChannel<SourceMessage, DestinationMessage>(call, (fault) =>
-      call.emit("error", toStatus(fault)),
-    );
+    const channel = new ServingChannel<SourceMessage, DestinationMessage>(call);
     const timer = setTimeout(() => {
       channel.close(
         new MigrationFault("refused", `The destination did not introduce itself within ${helloWithinMs} ms`),
       );
     }, helloWithinMs);
-    void channel.closed.then(() => {
-      clearTimeout(timer);
-      // an orderly end of the destination's side ends ours
-      if (!call.writableEnded) call.end();
-    });
+    void channel.closed.then(() => clearTimeout(timer));
     channel.receive((message) => {
       clearTimeout(timer);
       if (message.kind !== "hello")

@@ -3,7 +3,7 @@ import { type Client, type ClientReadableStream, Metadata, type ServiceError } f
 import { MigrationFault } from "../fault.ts";
 import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../protocol/report.ts";
 import { clientOptions, dial } from "./grpc-link.ts";
-import type { DomainMethod } from "./proto-files.ts";
+import { type DomainMethod, orThrow, type Received } from "./proto-files.ts";
 import { migrationService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 
@@ -63,9 +63,10 @@ export class GrpcOperatorClient {
   private unary<Request, Response>(method: DomainMethod<Request, Response>, request: Request): Promise<Response> {
     const options = { deadline: Date.now() + this.timeoutMs };
     return new Promise((resolve, reject) => {
-      const done = (error: ServiceError | null, response?: Response): void => {
-        if (error === null && response !== undefined) resolve(response);
-        else if (error !== null) reject(fromStatus(error, "peer-unreachable"));
+      const done = (error: ServiceError | null, received?: Received<Response>): void => {
+        if (error !== null) reject(fromStatus(error, "peer-unreachable"));
+        else if (received instanceof MigrationFault) reject(received);
+        else if (received !== undefined) resolve(received);
         else reject(new MigrationFault("peer-invalid", "The agent answered nothing"));
       };
       this.client.makeUnaryRequest(
@@ -87,7 +88,7 @@ export class GrpcOperatorClient {
     signal: AbortSignal,
   ): Promise<void> {
     const { path, requestSerialize, responseDeserialize } = method;
-    const call: ClientReadableStream<MigrationView> = this.client.makeServerStreamRequest(
+    const call: ClientReadableStream<Received<MigrationView>> = this.client.makeServerStreamRequest(
       path,
       requestSerialize,
       responseDeserialize,
@@ -97,9 +98,14 @@ export class GrpcOperatorClient {
       const onAbort = (): void => call.cancel();
       let seen = false;
       signal.addEventListener("abort", onAbort, { once: true });
-      call.on("data", (view: MigrationView) => {
+      call.on("data", (received: Received<MigrationView>) => {
         seen = true;
-        observer(view);
+        try {
+          observer(orThrow(received));
+        } catch (thrown) {
+          reject(thrown);
+          call.cancel();
+        }
       });
       call.on("error", (error: ServiceError) => {
         signal.removeEventListener("abort", onAbort);
@@ -110,6 +116,7 @@ export class GrpcOperatorClient {
         signal.removeEventListener("abort", onAbort);
         resolve();
       });
+      if (signal.aborted) onAbort();
     });
   }
 }

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { loadSync, type MethodDefinition, type PackageDefinition } from "@grpc/proto-loader";
 import { protoPath } from "grpc-health-check";
+import { MigrationFault } from "../fault.ts";
 import { packageRoot } from "../runtime/package-root.ts";
 
 const folder = join(packageRoot(), "proto");
@@ -28,15 +29,37 @@ export function methodOf(service: string, name: string): MethodDefinition<object
   return method;
 }
 
-/** A method whose messages are domain objects: `out` and `back` translate at the border. */
+/**
+ * What arrived: a message, or what is wrong with it. A value, since grpc-js answers "Error deserializing request" to
+ * whatever a deserialiser throws.
+ */
+export type Received<Message> = Message | MigrationFault;
+
+export function orThrow<Message>(received: Received<Message>): Message {
+  if (received instanceof MigrationFault) throw received;
+  return received;
+}
+
+/** Reads what arrived; what it throws is the peer's fault. */
+export function receive<Message>(read: () => Message): Received<Message> {
+  try {
+    return read();
+  } catch (thrown) {
+    if (thrown instanceof MigrationFault) return thrown;
+    const text = thrown instanceof Error ? thrown.message : String(thrown);
+    return new MigrationFault("peer-invalid", `The peer's message is no valid protobuf: ${text}`, { cause: thrown });
+  }
+}
+
+/** A method whose messages are domain objects: `toWire` and `fromWire` translate at the border. */
 export interface DomainMethod<Request, Response> {
   readonly path: string;
   readonly requestStream: boolean;
   readonly responseStream: boolean;
   readonly requestSerialize: (request: Request) => Buffer;
-  readonly requestDeserialize: (bytes: Buffer) => Request;
+  readonly requestDeserialize: (bytes: Buffer) => Received<Request>;
   readonly responseSerialize: (response: Response) => Buffer;
-  readonly responseDeserialize: (bytes: Buffer) => Response;
+  readonly responseDeserialize: (bytes: Buffer) => Received<Response>;
   readonly originalName: string;
 }
 
@@ -57,9 +80,9 @@ export function domainMethod<Request, Response>(
     requestStream: method.requestStream,
     responseStream: method.responseStream,
     requestSerialize: (domain) => method.requestSerialize(request.toWire(domain)),
-    requestDeserialize: (bytes) => request.fromWire(method.requestDeserialize(bytes)),
+    requestDeserialize: (bytes) => receive(() => request.fromWire(method.requestDeserialize(bytes))),
     responseSerialize: (domain) => method.responseSerialize(response.toWire(domain)),
-    responseDeserialize: (bytes) => response.fromWire(method.responseDeserialize(bytes)),
+    responseDeserialize: (bytes) => receive(() => response.fromWire(method.responseDeserialize(bytes))),
     originalName: name.charAt(0).toLowerCase() + name.slice(1),
   };
 }

@@ -1,22 +1,36 @@
 /** The methods of the three services with domain messages: what the servers implement and the clients call. */
+import { MigrationFault } from "../fault.ts";
 import type { SourceMessage } from "../protocol/messages.ts";
 import { decodeFrame, encodeFrame, isFrame } from "./frame-wire.ts";
-import { domainMethod } from "./proto-files.ts";
+import { type DomainMethod, domainMethod, type Received, receive, type Translation } from "./proto-files.ts";
 import * as operator from "./wire-operator.ts";
 import * as peer from "./wire-peer.ts";
 
-const SERVICE = "MigrationService";
+/** What an operator's request has wrong is an argument, not a peer's message. */
+function operatorMethod<Request, Response>(
+  name: string,
+  request: Translation<Request>,
+  response: Translation<Response>,
+): DomainMethod<Request, Response> {
+  const method = domainMethod("MigrationService", name, request, response);
+  const requestDeserialize = (bytes: Buffer): Received<Request> => {
+    const received = method.requestDeserialize(bytes);
+    if (!(received instanceof MigrationFault) || received.code !== "peer-invalid") return received;
+    return new MigrationFault("invalid-argument", received.message, { cause: received });
+  };
+  return { ...method, requestDeserialize };
+}
 
 export const migrationService = {
-  ListGuests: domainMethod(SERVICE, "ListGuests", operator.nothingWire, operator.guestsWire),
-  Plan: domainMethod(SERVICE, "Plan", operator.planCallWire, operator.planWire),
-  Migrate: domainMethod(SERVICE, "Migrate", operator.migrateCallWire, operator.migrationWire),
-  GetMigration: domainMethod(SERVICE, "GetMigration", operator.textWire("id"), operator.migrationWire),
-  ListMigrations: domainMethod(SERVICE, "ListMigrations", operator.nothingWire, operator.migrationsWire),
-  WatchMigration: domainMethod(SERVICE, "WatchMigration", operator.textWire("id"), operator.migrationWire),
-  CancelMigration: domainMethod(SERVICE, "CancelMigration", operator.textWire("id"), operator.migrationWire),
-  GetHeatMap: domainMethod(SERVICE, "GetHeatMap", operator.heatCallWire, operator.heatMapWire),
-  ResolveMigration: domainMethod(SERVICE, "ResolveMigration", operator.resolveCallWire, operator.migrationWire),
+  ListGuests: operatorMethod("ListGuests", operator.nothingWire, operator.guestsWire),
+  Plan: operatorMethod("Plan", operator.planCallWire, operator.planWire),
+  Migrate: operatorMethod("Migrate", operator.migrateCallWire, operator.migrationWire),
+  GetMigration: operatorMethod("GetMigration", operator.textWire("id"), operator.migrationWire),
+  ListMigrations: operatorMethod("ListMigrations", operator.nothingWire, operator.migrationsWire),
+  WatchMigration: operatorMethod("WatchMigration", operator.textWire("id"), operator.migrationWire),
+  CancelMigration: operatorMethod("CancelMigration", operator.textWire("id"), operator.migrationWire),
+  GetHeatMap: operatorMethod("GetHeatMap", operator.heatCallWire, operator.heatMapWire),
+  ResolveMigration: operatorMethod("ResolveMigration", operator.resolveCallWire, operator.migrationWire),
 } as const;
 
 export const destinationService = {
@@ -31,7 +45,7 @@ export const transferService = {
     ...transfer,
     responseSerialize: (message: SourceMessage): Buffer =>
       message.kind === "frame" ? encodeFrame(message) : transfer.responseSerialize(message),
-    responseDeserialize: (bytes: Buffer): SourceMessage =>
-      isFrame(bytes) ? decodeFrame(bytes) : transfer.responseDeserialize(bytes),
+    responseDeserialize: (bytes: Buffer): Received<SourceMessage> =>
+      isFrame(bytes) ? receive(() => decodeFrame(bytes)) : transfer.responseDeserialize(bytes),
   },
 } as const;

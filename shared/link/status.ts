@@ -6,51 +6,48 @@ const CODE = "ferry-code";
 const ADVICE = "ferry-advice-bin";
 const GUEST_NOW = "ferry-guest-now-bin";
 const REFUSALS = "ferry-refusals-bin";
+/** Trailers have to fit a header list of 64 KiB, in base64 or with %XX for what is not ASCII. */
+const TEXT_CHARACTERS_MAX = 4096;
+const REFUSALS_MAX = 64;
 
-export function statusOf(code: FaultCode): status {
-  switch (code) {
-    case "invalid-argument":
-      return status.INVALID_ARGUMENT;
-    case "guest-unknown":
-    case "migration-unknown":
-      return status.NOT_FOUND;
-    case "guest-not-running":
-    case "guest-busy":
-    case "not-in-doubt":
-    case "refused":
-    case "verify-mismatch":
-      return status.FAILED_PRECONDITION;
-    case "not-supported":
-    case "stream-unsupported":
-      return status.UNIMPLEMENTED;
-    case "qmp-unreachable":
-    case "qmp-disconnected":
-    case "peer-unreachable":
-    case "peer-lost":
-    case "stopping":
-      return status.UNAVAILABLE;
-    case "qmp-timeout":
-    case "deadline":
-    case "timeout":
-      return status.DEADLINE_EXCEEDED;
-    case "cancelled":
-      return status.CANCELLED;
-    case "checksum-mismatch":
-    case "stream-invalid":
-      return status.DATA_LOSS;
-    case "qmp-command":
-    case "qmp-protocol":
-    case "qemu-start":
-    case "qemu-failed":
-    case "peer-invalid":
-    case "peer-failed":
-    case "in-doubt":
-    case "state-directory":
-    case "configuration":
-    case "internal":
-      return status.INTERNAL;
-  }
-}
+/** Every code has its status: a new one that is forgotten here does not compile. */
+const STATUSES: Readonly<Record<FaultCode, status>> = {
+  "invalid-argument": status.INVALID_ARGUMENT,
+  "guest-unknown": status.NOT_FOUND,
+  "migration-unknown": status.NOT_FOUND,
+  "guest-not-running": status.FAILED_PRECONDITION,
+  "guest-busy": status.FAILED_PRECONDITION,
+  "not-in-doubt": status.FAILED_PRECONDITION,
+  refused: status.FAILED_PRECONDITION,
+  "verify-mismatch": status.FAILED_PRECONDITION,
+  "not-supported": status.UNIMPLEMENTED,
+  "stream-unsupported": status.UNIMPLEMENTED,
+  "qmp-unreachable": status.UNAVAILABLE,
+  "qmp-disconnected": status.UNAVAILABLE,
+  "peer-unreachable": status.UNAVAILABLE,
+  "peer-lost": status.UNAVAILABLE,
+  stopping: status.UNAVAILABLE,
+  "qmp-timeout": status.DEADLINE_EXCEEDED,
+  deadline: status.DEADLINE_EXCEEDED,
+  timeout: status.DEADLINE_EXCEEDED,
+  cancelled: status.CANCELLED,
+  "checksum-mismatch": status.DATA_LOSS,
+  "stream-invalid": status.DATA_LOSS,
+  "qmp-command": status.INTERNAL,
+  "qmp-protocol": status.INTERNAL,
+  "qemu-start": status.INTERNAL,
+  "qemu-failed": status.INTERNAL,
+  "peer-invalid": status.INTERNAL,
+  "peer-failed": status.INTERNAL,
+  "in-doubt": status.INTERNAL,
+  "state-directory": status.INTERNAL,
+  configuration: status.INTERNAL,
+  internal: status.INTERNAL,
+};
+
+export const statusOf = (code: FaultCode): status => STATUSES[code];
+
+const isFaultCode = (text: unknown): text is FaultCode => typeof text === "string" && Object.hasOwn(STATUSES, text);
 
 /** What grpc-js takes for an error of a call. */
 export function toStatus(thrown: unknown): { code: status; details: string; metadata: Metadata } {
@@ -58,16 +55,17 @@ export function toStatus(thrown: unknown): { code: status; details: string; meta
   const metadata = new Metadata();
   metadata.set(CODE, fault.code);
   // binary trailers take any text; plain ones only ASCII
-  if (fault.advice !== undefined) metadata.set(ADVICE, Buffer.from(fault.advice));
-  if (fault.guestNow !== undefined) metadata.set(GUEST_NOW, Buffer.from(fault.guestNow));
-  if (fault.refusals.length > 0) metadata.set(REFUSALS, Buffer.from(JSON.stringify(fault.refusals)));
-  return { code: statusOf(fault.code), details: fault.message, metadata };
+  if (fault.advice !== undefined) metadata.set(ADVICE, Buffer.from(cut(fault.advice)));
+  if (fault.guestNow !== undefined) metadata.set(GUEST_NOW, Buffer.from(cut(fault.guestNow)));
+  const refusals = fault.refusals.slice(0, REFUSALS_MAX);
+  if (refusals.length > 0) metadata.set(REFUSALS, Buffer.from(JSON.stringify(refusals)));
+  return { code: statusOf(fault.code), details: cut(fault.message), metadata };
 }
 
 /** The fault that the peer named; without one, what its status means: `lost` when there is no peer. */
 export function fromStatus(error: ServiceError, lost: FaultCode): MigrationFault {
-  const named = CODES.find((code) => code === error.metadata.get(CODE)[0]);
-  const code = named ?? (error.code === status.INVALID_ARGUMENT ? "invalid-argument" : lost);
+  const named = error.metadata.get(CODE)[0];
+  const code = isFaultCode(named) ? named : meaningOf(error.code, lost);
   const details: FaultDetails = { cause: error, refusals: readRefusals(error.metadata) };
   const advice = error.metadata.get(ADVICE)[0]?.toString();
   const guestNow = error.metadata.get(GUEST_NOW)[0]?.toString();
@@ -75,6 +73,27 @@ export function fromStatus(error: ServiceError, lost: FaultCode): MigrationFault
   if (guestNow !== undefined) details.guestNow = guestNow;
   return new MigrationFault(code, error.details || error.message, details);
 }
+
+/** Of a status that gRPC made, or an agent that is none of ours. */
+function meaningOf(code: status, lost: FaultCode): FaultCode {
+  switch (code) {
+    case status.INVALID_ARGUMENT:
+      return "invalid-argument";
+    case status.DEADLINE_EXCEEDED:
+      return "timeout";
+    case status.UNIMPLEMENTED:
+    case status.RESOURCE_EXHAUSTED:
+      return "peer-invalid";
+    default:
+      return lost;
+  }
+}
+
+// encodeURI, which gRPC puts the text through, throws at half a pair of surrogates
+const cut = (text: string): string =>
+  text
+    .slice(0, TEXT_CHARACTERS_MAX)
+    .replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, "\uFFFD");
 
 function readRefusals(metadata: Metadata): readonly Refusal[] {
   const text = metadata.get(REFUSALS)[0]?.toString();
@@ -87,37 +106,3 @@ function readRefusals(metadata: Metadata): readonly Refusal[] {
     return []; // a peer's trailer that is no JSON tells nothing
   }
 }
-
-const CODES: readonly FaultCode[] = [
-  "invalid-argument",
-  "guest-unknown",
-  "guest-not-running",
-  "guest-busy",
-  "migration-unknown",
-  "not-in-doubt",
-  "not-supported",
-  "refused",
-  "qmp-unreachable",
-  "qmp-timeout",
-  "qmp-disconnected",
-  "qmp-command",
-  "qmp-protocol",
-  "qemu-start",
-  "qemu-failed",
-  "stream-invalid",
-  "stream-unsupported",
-  "peer-unreachable",
-  "peer-lost",
-  "peer-invalid",
-  "peer-failed",
-  "checksum-mismatch",
-  "cancelled",
-  "deadline",
-  "verify-mismatch",
-  "in-doubt",
-  "stopping",
-  "timeout",
-  "state-directory",
-  "configuration",
-  "internal",
-];

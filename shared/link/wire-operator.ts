@@ -40,6 +40,8 @@ const STATUSES: Readonly<Record<MigrationStatus, string>> = {
 /** zstd's levels that make sense for pages. */
 const LEVEL_MIN = -50;
 const LEVEL_MAX = 19;
+/** Cells of a block's heat map when nobody says how many. */
+const HEAT_CELLS = 256;
 
 export const migrateCallWire: Translation<MigrateCall> = {
   toWire: ({ guest, to, options }) => ({
@@ -90,7 +92,7 @@ function migrateOptions(given: WireObject): MigrateOptions {
 
 function compression(given: unknown): "auto" | "off" | number {
   if (given === "auto" || given === "off") return given;
-  const level = Number(given);
+  const level = typeof given === "string" && /^-?\d+$/.test(given) ? Number(given) : Number.NaN;
   if (!Number.isInteger(level) || level < LEVEL_MIN || level > LEVEL_MAX || level === 0)
     throw wrong("compression", given, `auto, off or a zstd level from ${LEVEL_MIN} to ${LEVEL_MAX}, not 0`);
   return level;
@@ -138,7 +140,7 @@ export const heatCallWire: Translation<{ idOrGuest: string; cells: number }> = {
   toWire: (call) => call,
   fromWire: (wire) => {
     const given = object(wire, "request");
-    return { idOrGuest: text(given.idOrGuest, "id_or_guest"), cells: number(given.cells, "cells") };
+    return { idOrGuest: text(given.idOrGuest, "id_or_guest"), cells: number(given.cells, "cells") || HEAT_CELLS };
   },
 };
 
