@@ -1,0 +1,162 @@
+/**
+ * Speed of the stream's reader and writer: `node dist/test/bench/stream-bench.js [REGEX of case names]`.
+ * The stream stands in memory, in sections of 256 records as QEMU makes them; what is counted is bytes of guest memory.
+ * In shared memory, as in the agents; the reader's sink looks at one byte a page, so that no work is left out.
+ */
+import { fileURLToPath } from "node:url";
+import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
+import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { StreamWriter } from "../../shared/qemu/stream-writer.ts";
+import { loadKernels } from "../../shared/runtime/load-kernels.ts";
+import { address, PAGE_SIZE } from "../../shared/units.ts";
+import { StreamBytes } from "../support/fake-stream.ts";
+
+const SECTION = 1;
+const BLOCK_PAGES = 1 << 18;
+const RECORDS = 8192;
+const RECORDS_PER_SECTION = 256;
+/** Each record, its block's name each time, and sections around them. */
+const STREAM_BYTES = RECORDS * (PAGE_SIZE + 32);
+const WINDOW_BYTES = 1 << 20;
+const AT = KERNEL_RESERVED_BYTES;
+const OUT = AT + STREAM_BYTES;
+const ROUNDS = 24;
+const SETTLING_ROUNDS = 8;
+
+export interface StreamMeasurement {
+  readonly name: string;
+  /** 1e9 bytes of guest memory a second: median, slowest and fastest round. */
+  readonly gigabytesPerSecond: number;
+  readonly slowest: number;
+  readonly fastest: number;
+  readonly nanosecondsPerPage: number;
+  /** JavaScript heap that a page cost; below 1 nothing is made for a page. */
+  readonly heapBytesPerPage: number;
+}
+
+interface Case {
+  readonly name: string;
+  readonly zero: (record: number) => boolean;
+  readonly rewrite: boolean;
+}
+
+const CASES: readonly Case[] = [
+  { name: "read, full pages", zero: () => false, rewrite: false },
+  { name: "read, zero pages", zero: () => true, rewrite: false },
+  { name: "read, every other page zero", zero: (record) => record % 2 === 0, rewrite: false },
+  { name: "read and write, full pages", zero: () => false, rewrite: true },
+];
+
+const layout = [{ name: "pc.ram", byteLength: BLOCK_PAGES * PAGE_SIZE }] as const;
+
+function prologue(): Buffer {
+  const bytes = new StreamBytes().be32(0x5145564d).be32(3).u8(7).be32(2).bytes(Buffer.from("pc"));
+  bytes.u8(1).be32(SECTION).name("ram").be32(0).be32(4);
+  bytes.be64(BLOCK_PAGES * PAGE_SIZE + 4).name("pc.ram");
+  return bytes
+    .be64(BLOCK_PAGES * PAGE_SIZE)
+    .be64(0x10)
+    .u8(0x7e)
+    .be32(SECTION)
+    .done();
+}
+
+/** Looks at the pages, or writes them again. */
+class BenchSink implements StreamSink {
+  sum = 0;
+  private readonly memory: Uint8Array;
+  private readonly writer: StreamWriter | undefined;
+
+  constructor(memory: Uint8Array, writer: StreamWriter | undefined) {
+    this.memory = memory;
+    this.writer = writer;
+  }
+  prologue(): void {}
+  layout(): void {}
+  page(page: number, at: number): boolean {
+    this.sum += page + this.memory[at]!;
+    if (this.writer === undefined) return true;
+    if (!this.writer.room(2 * PAGE_SIZE)) this.writer.begin(OUT, OUT + WINDOW_BYTES);
+    this.writer.page(page, at);
+    return true;
+  }
+  zeroPage(page: number): boolean {
+    this.sum += page;
+    return true;
+  }
+  partEnd(): boolean {
+    return true;
+  }
+  stopped(): void {}
+  ramEnd(): void {}
+  device(): void {}
+  end(): void {}
+}
+
+/** Writes the sections into the memory. @returns the address behind them */
+function writeStream(writer: StreamWriter, zero: Case["zero"]): number {
+  writer.layout(layout);
+  writer.begin(AT, OUT);
+  for (let record = 0; record < RECORDS; record++) {
+    if (record % RECORDS_PER_SECTION === 0) writer.partStart(SECTION);
+    // pages in QEMU's order, over the whole block
+    const page = (record * 31) % BLOCK_PAGES;
+    if (zero(record)) writer.zeroPage(page);
+    else writer.page(page, OUT);
+    if ((record + 1) % RECORDS_PER_SECTION === 0) writer.partEnd(SECTION);
+  }
+  return writer.position;
+}
+
+function measure(one: Case): StreamMeasurement {
+  const kernels = loadKernels(OUT + WINDOW_BYTES);
+  const { memory } = kernels;
+  const copy = (to: number, from: number, length: number): void => kernels.copy(address(to), address(from), length);
+  for (let i = 0; i < PAGE_SIZE; i++) memory[OUT + i] = i * 7 + 1;
+  const end = writeStream(new StreamWriter(memory, copy), one.zero);
+  const writer = one.rewrite ? new StreamWriter(memory, copy) : undefined;
+  writer?.layout(layout);
+  const sink = new BenchSink(memory, writer);
+  const reader = new StreamReader(memory, sink);
+  const head = prologue();
+  memory.set(head, OUT);
+  if (reader.consume(OUT, OUT + head.length) !== OUT + head.length) throw new RangeError("the prologue was not taken");
+  const round = (): void => {
+    // as much at a time as a window holds
+    for (let at = AT; at < end; ) at = reader.consume(at, Math.min(end, at + WINDOW_BYTES));
+  };
+  for (let i = 0; i < SETTLING_ROUNDS; i++) round();
+  const rates: number[] = [];
+  const heapBefore = process.memoryUsage().heapUsed;
+  for (let i = 0; i < ROUNDS; i++) {
+    const startedAt = process.hrtime.bigint();
+    round();
+    rates.push((RECORDS * PAGE_SIZE) / Number(process.hrtime.bigint() - startedAt));
+  }
+  const heapBytesPerPage = (process.memoryUsage().heapUsed - heapBefore) / (ROUNDS * RECORDS);
+  if (sink.sum === 0) throw new RangeError("no page was seen");
+  const sorted = rates.toSorted((a, b) => a - b);
+  const median = sorted[ROUNDS >> 1] ?? 0;
+  return {
+    name: one.name,
+    gigabytesPerSecond: median,
+    slowest: sorted[0] ?? 0,
+    fastest: sorted.at(-1) ?? 0,
+    nanosecondsPerPage: PAGE_SIZE / median,
+    heapBytesPerPage,
+  };
+}
+
+/** Runs the cases whose name matches; takes about two seconds and 40 MiB. */
+export function benchStream(report: (measurement: StreamMeasurement) => void, matching = /./): void {
+  for (const one of CASES) if (matching.test(one.name)) report(measure(one));
+}
+
+export function streamLine(measurement: StreamMeasurement): string {
+  const { name, gigabytesPerSecond, slowest, fastest, nanosecondsPerPage, heapBytesPerPage } = measurement;
+  const rate = `${gigabytesPerSecond.toFixed(2).padStart(8)} GB/s (${slowest.toFixed(2)} to ${fastest.toFixed(2)})`;
+  return `${name.padEnd(28)} ${rate}, ${nanosecondsPerPage.toFixed(0)} ns and ${heapBytesPerPage.toFixed(2)} bytes of heap a page`;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  benchStream((measurement) => console.log(streamLine(measurement)), new RegExp(process.argv[2] ?? "."));
