@@ -54,6 +54,8 @@ export class CopyEngine implements StreamSink {
   layoutSeen: MemoryLayout | undefined;
   /** Pages that the section before found dirty. */
   sweptPages = 0;
+  /** Pages captured in the first pass, with repeats. */
+  firstPassPages = 0;
   lastPagesSentUs = 0;
   estimatedDowntimeMs = 0;
   private readonly parts: EngineParts;
@@ -161,6 +163,7 @@ export class CopyEngine implements StreamSink {
     this.sectionPages = 0;
     if (this.phase === "first-pass" && this.firstPassFraction >= 1) {
       this.phase = "paced";
+      this.firstPassPages = this.parts.scheduler.pages.captured;
       this.parts.onFirstPassDone();
     }
     this.parts.sender.pump();

@@ -47,7 +47,7 @@ export class MigrationReport {
   private error: MigrationErrorView | undefined;
   private feed: Feed | undefined;
   private last: Progress = NOTHING;
-  private readonly samples: { ms: number; sent: number; captured: number }[] = [];
+  private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
 
   constructor(id: string, call: MigrateCall, clock: Clock) {
     this.id = id;
@@ -104,7 +104,9 @@ export class MigrationReport {
     const nowMs = this.clock.monotonicMs();
     const { engine, sender, scheduler } = feed;
     const seen = engine.observe(false);
-    const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, scheduler.pages.captured);
+    // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties
+    const dirtied = engine.firstPassDone ? scheduler.pages.captured - engine.firstPassPages : 0;
+    const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, dirtied);
     const coldest = scheduler.pages.coldestPendingClass();
     this.last = {
       elapsedSeconds: (nowMs - this.startedMs) / 1000,
@@ -118,18 +120,18 @@ export class MigrationReport {
       pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, sender.holdPages) : 0,
       firstPassFraction: engine.firstPassFraction,
       heatClasses: scheduler.heat.histogram(),
-      dirtyBytesPerSecond: engine.firstPassDone ? dirtyRate : 0,
+      dirtyBytesPerSecond: dirtyRate,
       roundTripMs: seen.roundTripMs,
     };
     return this.last;
   }
 
-  private rates(nowMs: number, sent: number, captured: number): { sentRate: number; dirtyRate: number } {
-    this.samples.push({ ms: nowMs, sent, captured });
+  private rates(nowMs: number, sent: number, dirtied: number): { sentRate: number; dirtyRate: number } {
+    this.samples.push({ ms: nowMs, sent, dirtied });
     while (this.samples.length > 2 && nowMs - this.samples[0]!.ms > RATE_MS) this.samples.shift();
     const first = this.samples[0]!;
     const seconds = (nowMs - first.ms) / 1000;
     if (seconds <= 0) return { sentRate: 0, dirtyRate: 0 };
-    return { sentRate: (sent - first.sent) / seconds, dirtyRate: ((captured - first.captured) * PAGE_SIZE) / seconds };
+    return { sentRate: (sent - first.sent) / seconds, dirtyRate: ((dirtied - first.dirtied) * PAGE_SIZE) / seconds };
   }
 }
