@@ -25,8 +25,9 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
     this.call = call;
     this.peer = peer;
     this.closed = this.outcome.promise;
-    // until receive() it stays with gRPC, whose flow control bounds it
+    // until receive() messages stay with gRPC, whose flow control bounds them only from the first read on
     call.pause();
+    call.read(0);
     call.on("data", (message: Received<In>) => this.deliver(message));
     call.on("drain", () => this.wake());
   }
@@ -135,7 +136,8 @@ export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
     super(call, call.getPeer());
     this.refuse = (fault) => call.emit("error", toStatus(fault));
     call.on("error", (error) => this.settle(MigrationFault.from(error)));
-    call.on("end", () => this.close());
+    // a call that is reset ends too, and is "cancelled" in the same turn
+    call.on("end", () => setImmediate(() => this.close()));
     // the status was given to the connection; "cancelled" follows even then
     call.on("finish", () => this.settle(undefined));
     call.on("cancelled", () => this.settle(new MigrationFault("peer-lost", "The peer cut the transfer stream")));

@@ -1,0 +1,76 @@
+/** Both agents' servers with made-up services behind them, and a network between them that can be cut. */
+import { connect, createServer, type Socket } from "node:net";
+import { MigrationFault } from "../../shared/fault.ts";
+import { dialSource } from "../../shared/link/grpc-link.ts";
+import { type ServeOptions, serveSource } from "../../shared/link/grpc-server.ts";
+import type { Listener, SourceChannel, SourceService } from "../../shared/link/link.ts";
+import { deferred } from "../../shared/runtime/deferred.ts";
+import type { ChannelPair } from "../compliance/channel.ts";
+
+export const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
+export const SERVE: ServeOptions = { listen: ["127.0.0.1:0"], limits: LIMITS, insecure: false };
+
+const unexpected = (): never => {
+  throw new MigrationFault("internal", "not expected");
+};
+
+/** A source agent that knows nothing but what a test gives it. */
+export const sourceService = (known: Partial<SourceService>): SourceService => ({
+  listGuests: unexpected,
+  plan: unexpected,
+  migrate: unexpected,
+  getMigration: unexpected,
+  listMigrations: unexpected,
+  watch: unexpected,
+  cancel: unexpected,
+  heatMap: unexpected,
+  resolve: unexpected,
+  acceptTransfer: unexpected,
+  ...known,
+});
+
+/** Passes bytes on to `port` of the loopback until it is cut. */
+export async function relay(port: number): Promise<{ port: number; cut(): void; close(): void }> {
+  const sockets = new Set<Socket>();
+  const server = createServer((near) => {
+    const far = connect(port, "127.0.0.1");
+    for (const [socket, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      sockets.add(socket);
+      socket.on("error", () => other.destroy());
+      socket.on("close", () => other.destroy());
+      socket.pipe(other);
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new TypeError("no port");
+  const cut = (): void => {
+    for (const socket of sockets) socket.destroy();
+  };
+  const close = (): void => {
+    cut();
+    server.close();
+  };
+  return { port: address.port, cut, close };
+}
+
+export const portOf = (listener: Listener): number => Number(/:(\d+)$/.exec(listener.address)?.[1]);
+
+/** A transfer over gRPC through a relay, past its hello; ended with the test. */
+export async function openGrpcPair(t: { teardown(done: () => unknown): unknown }): Promise<ChannelPair> {
+  const arrival = deferred<SourceChannel>();
+  const service = sourceService({ acceptTransfer: (_, channel) => arrival.resolve(channel) });
+  const listener = await serveSource(service, SERVE);
+  const network = await relay(portOf(listener));
+  const destination = dialSource(`127.0.0.1:${network.port}`, LIMITS);
+  t.teardown(async () => {
+    destination.close(new MigrationFault("cancelled", "the test is over"));
+    network.close();
+    await listener.close(0);
+  });
+  destination.send({ kind: "hello", migrationId: "m-1", token: Buffer.from("token") });
+  return { source: await arrival.promise, destination, cut: network.cut };
+}
