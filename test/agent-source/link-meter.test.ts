@@ -1,0 +1,55 @@
+import t from "tap";
+import { LinkMeter } from "../../agent-source/link-meter.ts";
+
+t.test("the bandwidth follows a link that was full, up and down", async (t) => {
+  const meter = new LinkMeter();
+  meter.probed(100e6);
+  let bytes = 0;
+  for (let ms = 0; ms <= 2000; ms += 20) {
+    bytes += 20 * 50e3;
+    meter.acknowledged(bytes, ms, true);
+  }
+  t.ok(Math.abs(meter.bytesPerSecond - 50e6) < 1e6, `${meter.bytesPerSecond}`);
+});
+
+t.test("a link that was not full is not taken for slow", async (t) => {
+  const meter = new LinkMeter();
+  meter.probed(100e6);
+  let bytes = 0;
+  for (let ms = 0; ms <= 2000; ms += 20) {
+    bytes += 20 * 5e3;
+    meter.acknowledged(bytes, ms, false);
+  }
+  t.equal(meter.bytesPerSecond, 100e6);
+});
+
+t.test("more than was measured is believed at once", async (t) => {
+  const meter = new LinkMeter();
+  meter.probed(10e6);
+  meter.acknowledged(0, 0, false);
+  meter.acknowledged(8e6, 100, false);
+  t.equal(meter.bytesPerSecond, 80e6);
+});
+
+t.test("the best round trip gives the clocks' offset", async (t) => {
+  const meter = new LinkMeter();
+  // the destination's clock is 5 s ahead; the way there takes 1 ms, the way back 1, 9 and 2
+  for (const [sent, back] of [
+    [0, 9000],
+    [100_000, 1000],
+    [200_000, 2000],
+  ] as const)
+    meter.clock(sent, sent + 1000 + back, sent + 1000 + 5e6);
+  t.equal(meter.roundTripMs, 2);
+  t.equal(meter.clockOffsetUs, 5e6);
+  t.equal(meter.toLocal(5e6 + 777), 777);
+  t.equal(meter.clockErrorMs, 1);
+});
+
+t.test("a probe that measured nonsense changes nothing", async (t) => {
+  const meter = new LinkMeter();
+  const before = meter.bytesPerSecond;
+  meter.probed(Number.POSITIVE_INFINITY);
+  meter.probed(0);
+  t.equal(meter.bytesPerSecond, before);
+});
