@@ -1,6 +1,8 @@
+import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
+import { incomingPath } from "./stage.ts";
 
 /** Ends the QEMU of a migration that will not happen. What may have been granted is refused, in the journal first. */
 export async function discard(state: State<"discarding">, cx: DestinationContext): Promise<State<"discarded">> {
@@ -16,6 +18,8 @@ export async function discard(state: State<"discarding">, cx: DestinationContext
     });
   else await cx.journal.remove(cx.offer.migrationId).catch((thrown: unknown) => cx.log.debug({ thrown }, "journal"));
   await undo.guest?.discard();
+  // a QEMU that ends while it still loads leaves its socket
+  await rm(incomingPath(cx), { force: true });
   if (undo.receiver !== undefined) {
     const told = new MigrationFault(fault.code, fault.message);
     undo.receiver.say(told, refusing ? cx.offer.token : new Uint8Array());

@@ -35,8 +35,12 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
   return { kind: "receiving", guest, receiver };
 }
 
+/** The socket on which the destination's QEMU takes its stream. */
+export const incomingPath = (cx: DestinationContext): string =>
+  join(cx.config.runtimeDirectory, `${cx.offer.migrationId}.incoming`);
+
 async function openStream(guest: GuestProcess, cx: DestinationContext): Promise<Socket> {
-  const path = join(cx.config.runtimeDirectory, `${cx.offer.migrationId}.incoming`);
+  const path = incomingPath(cx);
   await guest.qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
   await guest.qmp.execute("migrate-incoming", { uri: `unix:${path}` });
   return await new Promise((resolve, reject) => {
