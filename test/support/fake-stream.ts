@@ -11,6 +11,8 @@ export interface FakeStreamOptions {
   readonly description?: string;
 }
 
+const SECTION = 2;
+
 export class StreamBytes {
   private readonly pieces: Buffer[] = [];
 
@@ -45,19 +47,34 @@ export class StreamBytes {
   }
 }
 
+/** Header and configuration. */
+export const streamHead = (machine = "pc"): StreamBytes =>
+  new StreamBytes().be32(0x5145564d).be32(3).u8(7).be32(machine.length).bytes(Buffer.from(machine));
+
+/** Header, configuration, and RAM's start with pc.ram of two pages in section 2. */
+export const twoPageSetup = (): StreamBytes =>
+  streamHead()
+    .u8(1)
+    .be32(SECTION)
+    .name("ram")
+    .be32(0)
+    .be32(4)
+    .be64(8192 + 4)
+    .name("pc.ram")
+    .be64(8192)
+    .be64(0x10)
+    .u8(0x7e)
+    .be32(SECTION);
+
 export interface FakeStream {
   /** The whole stream. */
   readonly bytes: Buffer;
-  /** Without the commands, and with RAM's last section empty: what a destination gets of the unordered stream. */
+  /** Header, configuration and RAM's start, without the commands. */
   readonly prologue: Buffer;
   readonly devices: Buffer;
   /** Pages in order: number, and content or undefined for zero. */
   readonly pages: readonly { readonly page: number; readonly content: Buffer | undefined }[];
-  /** The RAM sections before the last, as bytes. */
-  readonly parts: Buffer;
 }
-
-const SECTION = 2;
 
 export function fakeStream(options: FakeStreamOptions): FakeStream {
   const { seed, sections = 3, recordsPerSection = 8, commands = true, deviceBytes = 300 } = options;
@@ -69,7 +86,7 @@ export function fakeStream(options: FakeStreamOptions): FakeStream {
   const description = options.description ?? '{"configuration": {"vmsd_name": "configuration"}, "page_size": 4096}';
   const random = seeded(seed);
   const pick = (limit: number): number => Math.floor(random() * limit);
-  const machine = new StreamBytes().be32(0x5145564d).be32(3).u8(7).be32(10).bytes(Buffer.from("pc-q35-8.1")).done();
+  const machine = streamHead("pc-q35-8.1").done();
   const setup = new StreamBytes().u8(1).be32(SECTION).name("ram").be32(0).be32(4);
   setup.be64(blocks.reduce((sum, [, pages]) => sum + pages * 4096, 0) + 4);
   for (const [name, pages] of blocks) setup.name(name).be64(pages * 4096);
@@ -110,5 +127,5 @@ export function fakeStream(options: FakeStreamOptions): FakeStream {
     .bytes(Buffer.from(description))
     .done();
   const bytes = Buffer.concat([machine, opening, setup.done(), parts, switchover, last, devices]);
-  return { bytes, prologue, devices, pages, parts };
+  return { bytes, prologue, devices, pages };
 }
