@@ -17,7 +17,8 @@ import type { DestinationMessage, SourceMessage } from "../protocol/messages.ts"
 import { isFinal, type MigrateCall, type MigrationView } from "../protocol/report.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import type { DestinationService, LinkLimits, Listener, SourceService } from "./link.ts";
-import { orThrow, packageDefinition, type Received } from "./proto-files.ts";
+import { orThrow, type Received } from "./proto-files.ts";
+import { reflectedDefinition } from "./reflection.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
 import { toStatus } from "./status.ts";
 
@@ -79,7 +80,7 @@ async function listen(server: Server, options: ServeOptions, names: readonly str
     ...Object.fromEntries(names.map((name) => [name, "SERVING"])),
   });
   health.addToServer(server);
-  new ReflectionService(packageDefinition, { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
+  new ReflectionService(reflectedDefinition(), { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
   const bound: string[] = [];
   try {
     for (const text of options.listen) bound.push(await bind(server, text, options.insecure));
@@ -165,10 +166,14 @@ function watching<Request>(
 }
 
 function follow<Request>(call: ServerWritableStream<Request, MigrationView>, id: string, service: SourceService): void {
+  // the client left while the migration was being started
+  if (call.cancelled) return;
   let behind = false;
   let end: (() => void) | undefined;
   let ended = false;
   const finish = (): void => {
+    // "cancelled" comes behind an orderly end too
+    if (ended) return;
     ended = true;
     end?.();
   };

@@ -7,18 +7,18 @@ import { packageRoot } from "../runtime/package-root.ts";
 
 const folder = join(packageRoot(), "proto");
 
-/** Everything that reflection shows, grpc.health.v1 too. */
-export const packageDefinition: PackageDefinition = loadSync(
-  ["ferry/v1/operator.proto", "ferry/v1/peer.proto", protoPath],
-  {
+/** Everything that a server serves, grpc.health.v1 too. */
+export const loadDefinition = ({ keepCase }: { keepCase: boolean }): PackageDefinition =>
+  loadSync(["ferry/v1/operator.proto", "ferry/v1/peer.proto", protoPath], {
     includeDirs: [folder],
-    keepCase: false,
+    keepCase,
     longs: Number,
     enums: String,
     defaults: true,
     oneofs: true,
-  },
-);
+  });
+
+const packageDefinition = loadDefinition({ keepCase: false });
 
 /** A method with the serialisers that are made from the files. @throws TypeError when there is none of that name */
 export function methodOf(service: string, name: string): MethodDefinition<object, object> {
