@@ -1,0 +1,228 @@
+import fc from "fast-check";
+import t from "tap";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { type DomainMethod, methodOf } from "../../../shared/link/proto-files.ts";
+import { destinationService, migrationService, transferService } from "../../../shared/link/services.ts";
+import type { DestinationMessage, Offer, SourceMessage } from "../../../shared/protocol/messages.ts";
+import type { MigrateOptions, MigrationStatus } from "../../../shared/protocol/report.ts";
+import { result, view } from "../../support/cli-fixtures.ts";
+
+/** What a request with these fields is read as. */
+const read = <Request, Response>(method: DomainMethod<Request, Response>, name: string, fields: object) =>
+  method.requestDeserialize(methodOf("MigrationService", name).requestSerialize(fields));
+
+const migrate = (options: object) =>
+  read(migrationService.Migrate, "Migrate", { guest: "web", to: "host-b:7412", options });
+
+/** The migration as it comes back, and the handshake and its messages likewise. */
+const there = <Request, Response>(method: DomainMethod<Request, Response>, response: Response) =>
+  method.responseDeserialize(Buffer.from(method.responseSerialize(response)));
+const back = <Request, Response>(method: DomainMethod<Request, Response>, request: Request) =>
+  method.requestDeserialize(Buffer.from(method.requestSerialize(request)));
+
+const offer: Offer = {
+  protocolVersions: [2, 1],
+  migrationId: "m-1",
+  token: Buffer.from("one-time secret"),
+  sourceAddress: "unix:/run/ferry/source.sock",
+  dryRun: true,
+  guest: {
+    name: "web",
+    definitionDigest: "00ff",
+    machineType: "pc-q35-10.0",
+    qemuVersion: { major: 10, minor: 0, micro: 2 },
+    cpuModel: "qemu64-x86_64-cpu",
+    cpuFeatures: { "1.ecx": 0xffffffff, "7.ebx": 0 },
+    ramBlocks: [{ name: "pc.ram", byteLength: 2 ** 40, pageSize: 4096 }],
+  },
+  transfer: {
+    codecs: ["xbzrle", "zstd"],
+    downtimeTargetMs: 300,
+    deadlineMs: 0,
+    onDeadline: "force",
+    frameBytes: 262_144,
+    creditWindowBytes: 2 ** 33,
+    verify: true,
+  },
+};
+
+t.test("what an operator leaves out has its default", async (t) => {
+  const defaults: MigrateOptions = {
+    strategy: "auto",
+    downtimeTargetMs: 0,
+    deadlineMs: 0,
+    onDeadline: "cancel",
+    bandwidthBytesPerSecond: 0,
+    delta: true,
+    reorder: true,
+    compression: "auto",
+    verify: false,
+  };
+  const call = { guest: "web", to: "host-b:7412", options: defaults };
+  t.same(migrate({}), call);
+  t.same(read(migrationService.Migrate, "Migrate", { guest: "web", to: "host-b:7412" }), call, "also without options");
+  t.same(read(migrationService.Plan, "Plan", { migration: { guest: "web", to: "host-b:7412" } }), call);
+});
+
+t.test("every option arrives as it was asked for", async (t) => {
+  const options: fc.Arbitrary<MigrateOptions> = fc.record({
+    strategy: fc.constantFrom("auto" as const, "precopy" as const, "stop-and-copy" as const),
+    downtimeTargetMs: fc.nat({ max: 0xffffffff }),
+    deadlineMs: fc.maxSafeNat(),
+    onDeadline: fc.constantFrom("cancel" as const, "force" as const),
+    bandwidthBytesPerSecond: fc.maxSafeNat(),
+    delta: fc.boolean(),
+    reorder: fc.boolean(),
+    compression: fc.oneof(
+      fc.constantFrom("auto" as const, "off" as const),
+      fc.integer({ min: -50, max: 19 }).filter((level) => level !== 0),
+    ),
+    verify: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(options, (options) => {
+      const call = { guest: "web", to: "unix:/run/b.sock", options };
+      t.same(back(migrationService.Migrate, call), call);
+      t.same(back(migrationService.Plan, call), call);
+    }),
+    { numRuns: 50 },
+  );
+});
+
+t.test("what an operator may not ask for is refused with what may be", async (t) => {
+  for (const [options, allowed] of [
+    [{ strategy: "postcopy" }, /strategy is "postcopy"; it may be auto, precopy or stop-and-copy/],
+    [{ onDeadline: "postcopy" }, /on_deadline is "postcopy"; it may be cancel or force/],
+    [{ compression: "20" }, /compression is "20"; it may be auto, off or a zstd level from -50 to 19/],
+    [{ compression: "-51" }, /compression is "-51"/],
+    [{ compression: "1.5" }, /compression is "1.5"/],
+    [{ compression: "fast" }, /compression is "fast"/],
+  ] as const)
+    t.match(migrate(options), { code: "invalid-argument", message: allowed });
+  t.match(read(migrationService.Migrate, "Migrate", { to: "b:1" }), {
+    code: "invalid-argument",
+    message: /^guest is ""/,
+  });
+  t.match(read(migrationService.Migrate, "Migrate", { guest: "web" }), {
+    code: "invalid-argument",
+    message: /^to is ""/,
+  });
+  t.match(read(migrationService.ResolveMigration, "ResolveMigration", { id: "m-1", keep: "both" }), {
+    code: "invalid-argument",
+    message: 'keep is "both"; it may be source or destination',
+  });
+});
+
+t.test("a migration is seen as it is, in every status, with and without result and error", async (t) => {
+  const statuses: readonly MigrationStatus[] = [
+    "preparing",
+    "copying",
+    "switching",
+    "granting",
+    "moved",
+    "failed",
+    "cancelled",
+    "inDoubt",
+  ];
+  for (const status of statuses) {
+    const seen = view({ status });
+    t.same(there(migrationService.GetMigration, seen), seen);
+  }
+  const error = {
+    code: "refused",
+    message: "The destination refused",
+    guestNow: "the guest runs at the source",
+    advice: "Düse wechseln",
+    refusals: [{ code: "memory", message: "8 GiB are free" }],
+  };
+  const whole = view({ status: "failed", error, result: result({ degradations: ["delta: too slow"] }) });
+  t.same(there(migrationService.Migrate, whole), whole);
+  t.same(there(migrationService.ListMigrations, [whole, view()]), [whole, view()]);
+});
+
+t.test("a status or an answer that is not known is the peer's fault", async (t) => {
+  const wire = methodOf("MigrationService", "GetMigration").responseSerialize({
+    migration: { status: 99, progress: {} },
+  });
+  t.match(migrationService.GetMigration.responseDeserialize(wire), {
+    code: "peer-invalid",
+    message: /status is 99/,
+  });
+  t.match(destinationService.Handshake.responseDeserialize(Buffer.alloc(0)), { code: "peer-invalid" });
+  t.match(transferService.Transfer.requestDeserialize(Buffer.alloc(0)), { code: "peer-invalid" });
+  t.match(transferService.Transfer.responseDeserialize(Buffer.alloc(0)), { code: "peer-invalid" });
+  t.match(transferService.Transfer.responseDeserialize(Buffer.from([0x0a, 0x05])), { code: "peer-invalid" });
+  t.match(transferService.Transfer.requestDeserialize(Buffer.from([0x0a, 0x7f, 0x01])), { code: "peer-invalid" });
+});
+
+t.test("an offer, and either answer to it, arrive as they were", async (t) => {
+  t.same(back(destinationService.Handshake, offer), offer);
+  const contract = {
+    protocolVersion: 1,
+    codecs: ["xbzrle"],
+    frameBytes: 262_144,
+    creditWindowBytes: 2 ** 33,
+    destinationQemuVersion: { major: 10, minor: 0, micro: 2 },
+    destinationFreeMemoryBytes: 2 ** 37,
+    followUpMs: 30_000,
+    ramBlocks: offer.guest.ramBlocks,
+  } as const;
+  t.same(there(destinationService.Handshake, { kind: "contract", contract }), { kind: "contract", contract });
+  const refused = { kind: "refusals", refusals: [{ code: "qemu-older", message: "QEMU 9.0 is older" }] } as const;
+  t.same(there(destinationService.Handshake, refused), refused);
+});
+
+t.test(
+  "codecs of a later version are no codecs of ours; another word for on_deadline is the peer's fault",
+  async (t) => {
+    const wire = (transfer: object) =>
+      destinationService.Handshake.requestDeserialize(
+        methodOf("DestinationService", "Handshake").requestSerialize({ ...offer, transfer }),
+      );
+    t.match(wire({ ...offer.transfer, codecs: ["lz5", "zstd"] }), { transfer: { codecs: ["zstd"] } });
+    t.match(wire({ ...offer.transfer, onDeadline: "postcopy" }), { code: "peer-invalid", message: /postcopy/ });
+  },
+);
+
+t.test("every message of the transfer stream arrives as it was sent", async (t) => {
+  const token = Buffer.from("secret");
+  const fromSource: readonly SourceMessage[] = [
+    { kind: "probe", sequence: 1, padding: Buffer.alloc(100) },
+    { kind: "layout", blocks: offer.guest.ramBlocks, ramSectionId: 4 },
+    { kind: "clockPing", nonce: 2 ** 40 },
+    { kind: "endOfStream", lastSequence: 2 ** 33 },
+    { kind: "verifyRequest", start: 2 ** 32, byteLength: 2 ** 20, last: true },
+    { kind: "grant", token, epoch: 2 },
+    { kind: "failure", code: "cancelled", message: "Gave up", refusedToken: Buffer.alloc(0) },
+  ];
+  for (const message of fromSource) t.same(there(transferService.Transfer, message), message, message.kind);
+  const fromDestination: readonly DestinationMessage[] = [
+    { kind: "hello", migrationId: "m-1", token },
+    { kind: "ack", sequence: 9, appliedBytes: 2 ** 41 },
+    { kind: "clockReply", nonce: 3, destinationTimeUs: 1.7e15 },
+    { kind: "loaded", lastSequence: 9, lastByteAtUs: 1.7e15, loadedAtUs: 1.7e15 + 1 },
+    { kind: "pageDigests", start: 0, byteLength: 4096, digests: Buffer.alloc(16, 1), last: false },
+    { kind: "running", epoch: 2, resumedAtUs: 1, grantedAtUs: 2, agentCpuSeconds: 0.25, agentPeakMemoryBytes: 2 ** 34 },
+    { kind: "failure", code: "qemu-failed", message: "Ended", refusedToken: token },
+  ];
+  for (const message of fromDestination) t.same(back(transferService.Transfer, message), message, message.kind);
+});
+
+t.test("bytes of any kind are a message or the peer's fault, never a throw into the transport", async () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
+      for (const read of [
+        transferService.Transfer.requestDeserialize,
+        transferService.Transfer.responseDeserialize,
+        destinationService.Handshake.requestDeserialize,
+        migrationService.Migrate.requestDeserialize,
+      ]) {
+        const got = read(Buffer.from(bytes));
+        if (got instanceof MigrationFault && got.code !== "peer-invalid" && got.code !== "invalid-argument")
+          return false;
+      }
+      return true;
+    }),
+    { numRuns: 1000 },
+  );
+});
