@@ -1,5 +1,5 @@
 /** Runs of the `ferry` command with --json: what it said as objects, and how it ended. */
-import type { MigrationErrorView, MigrationView } from "../../shared/protocol/report.ts";
+import type { MigrationErrorView, MigrationResult, MigrationView } from "../../shared/protocol/report.ts";
 import { ferry, type HostAgents } from "./agents.ts";
 import { bounded } from "./bounded.ts";
 import type { RigProcess } from "./process.ts";
@@ -70,6 +70,13 @@ export async function startMigrate(
 /** Migrates to the end, whichever it is. */
 export async function migrate(...args: Parameters<typeof startMigrate>): Promise<FerryRun<Ended>> {
   return await (await startMigrate(...args)).end();
+}
+
+/** The result of a migration that moved its guest. @throws Error with its output, when it did not */
+export function requireMoved({ code, answer, output }: FerryRun<Ended>): MigrationView & { result: MigrationResult } {
+  if (code !== 0 || answer.id === undefined || answer.status !== "moved" || answer.result === undefined)
+    throw new Error(`The guest was not moved, exit code ${code}: ${output.slice(-3000)}`);
+  return { ...answer, result: answer.result };
 }
 
 /** Makes the link slow. @returns the options with which a migration over a loopback is as slow */

@@ -1,0 +1,34 @@
+/** A guest that dirties more than the link carries: the deadline decides, and what it cost is told as it was. */
+import t from "tap";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { migrate, requireMoved, slowLink } from "../support/ferry-json.ts";
+import { openPair } from "../support/pair.ts";
+
+t.setTimeout(180_000);
+const TARGET_MS = 100;
+
+t.test("a guest that never fits the downtime target", async (t) => {
+  // pages of fresh random words, four times as fast as the link: neither deltas nor zstd help
+  const workload = { regionMiB: 32, rate: 100e6, mode: "scramble" } as const;
+  const { rig, a, b } = await openPair(t, { guest: { name: "wild", workload } });
+  const slow = await slowLink(rig, 200e6);
+  const options = [...slow, "--downtime", `${TARGET_MS}ms`, "--deadline", "6s"];
+
+  await t.test("stays at the source when the deadline cancels", async (t) => {
+    const { code, answer } = await migrate(rig, a, b, "wild", options);
+    t.equal(code, 1);
+    t.match(answer, {
+      status: "failed",
+      error: { code: "deadline", message: /deadline of 6000 ms/, guestNow: /runs at the source/, advice: /force/ },
+    });
+    await assertOneGuest(t, rig, { name: "wild", at: rig.a });
+  });
+
+  await t.test("moves when the deadline forces it, and the result says how long it stood still", async (t) => {
+    const { result } = requireMoved(await migrate(rig, a, b, "wild", [...options, "--on-deadline", "force"]));
+    t.match(result.switchReason, /deadline of 6000 ms.*forced/);
+    t.ok(result.downtime.totalMs > 3 * TARGET_MS, `downtime ${result.downtime.totalMs} ms, target ${TARGET_MS} ms`);
+    t.ok(result.totalSeconds > 6 && result.totalSeconds < 30, `${result.totalSeconds} s`);
+    await assertOneGuest(t, rig, { name: "wild", at: rig.b });
+  });
+});

@@ -1,0 +1,75 @@
+/** The guest of the demo, there and back, with no agent started anew; the second time its memory is compared. */
+import t, { type Test } from "tap";
+import type { MigrationResult } from "../../shared/protocol/report.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import type { HostAgents } from "../support/agents.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { openPair } from "../support/pair.ts";
+import type { Rig, RigHost } from "../support/rig.ts";
+import { longestPause } from "../support/serial.ts";
+
+t.setTimeout(240_000);
+const MEMORY_MIB = 512;
+const EVENT = { timeoutMs: 120_000 };
+/** Between what the agents report and what the monitors' events say. */
+const AGREES_MS = 20;
+
+t.test("a busy guest moves there and back while it runs, and its memory with it", async (t) => {
+  const workload = { regionMiB: 128, rate: 200e6 };
+  const { rig, a, b } = await openPair(t, { guest: { name: "busy", memoryMiB: MEMORY_MIB, workload } });
+
+  const there = await moved(t, rig, a, b, []);
+  t.ok(there.pages.delta > 0 && there.deltaRatio > 2, `deltas were sent, ${there.deltaRatio} times smaller`);
+  t.ok(there.pages.coalesced + there.pages.skipped >= 0);
+  t.equal(there.verified, false);
+  await assertOneGuest(t, rig, { name: "busy", at: rig.b });
+
+  const back = await moved(t, rig, b, a, ["--verify"]);
+  t.equal(back.verified, true);
+  t.ok(back.pagesCompared >= (MEMORY_MIB << 20) / 4096, `all pages were compared: ${back.pagesCompared}`);
+  t.ok(back.downtime.verifyMs > 0, `which took ${back.downtime.verifyMs} ms of the downtime`);
+  await assertOneGuest(t, rig, { name: "busy", at: rig.a });
+
+  for (const agent of [a.source, a.destination, b.source, b.destination])
+    t.equal(agent.running, true, `${agent.name} ran all the time`);
+  const pause = longestPause(rig.serial(rig.a, "busy"), rig.serial(rig.b, "busy"));
+  t.ok(pause.seenMs >= there.downtime.totalMs, "the pauses are seen from outside");
+});
+
+/** Migrates, and holds the reported downtime against the events that the monitors of both QEMUs give to others. */
+async function moved(
+  t: Test,
+  rig: Rig,
+  from: HostAgents,
+  to: HostAgents,
+  options: readonly string[],
+): Promise<MigrationResult> {
+  const stopped = eventAt(rig, from.host, "STOP");
+  const resumed = eventAt(rig, to.host, "RESUME");
+  const run = migrate(rig, from, to, "busy", options);
+  for (const event of [stopped, resumed]) event.catch(() => undefined);
+  const { result } = requireMoved(await run);
+  const [stop, resume] = [await stopped, await resumed];
+  const observedMs = (resume.timestampUs - stop.timestampUs) / 1e3;
+  const reportedMs = result.downtime.totalMs;
+  t.ok(
+    Math.abs(observedMs - reportedMs) <= AGREES_MS,
+    `${from.host.name} to ${to.host.name}: downtime reported ${reportedMs.toFixed(1)} ms, observed ${observedMs.toFixed(1)} ms`,
+  );
+  t.ok(
+    reportedMs - result.downtime.verifyMs < 300,
+    `the target was met but for the comparison: ${(reportedMs - result.downtime.verifyMs).toFixed(1)} ms`,
+  );
+  return result;
+}
+
+/** As the guest's second monitor says it, which waits for a QEMU that is not there yet. */
+async function eventAt(rig: Rig, host: RigHost, name: string): Promise<QmpEvent> {
+  const monitor = await rig.observe(host, "busy");
+  try {
+    return await monitor.waitFor(name, undefined, EVENT);
+  } finally {
+    monitor.close();
+  }
+}

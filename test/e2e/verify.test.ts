@@ -1,0 +1,33 @@
+/** --verify finds the one byte that a destination agent changes on purpose, and the guest stays whole. */
+import t from "tap";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { startAgent } from "../support/agents.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { openPair } from "../support/pair.ts";
+
+t.setTimeout(180_000);
+
+t.test("--verify catches a page that came wrong", async (t) => {
+  const workload = { regionMiB: 32, rate: 50e6 };
+  const faulty = { destination: ["--faults=corrupt-page"] };
+  const { rig, a, b } = await openPair(t, { guest: { name: "checked", workload }, b: faulty });
+
+  await t.test("the migration fails, names the page and leaves the guest whole at the source", async (t) => {
+    const { code, answer } = await migrate(rig, a, b, "checked", ["--verify"]);
+    t.equal(code, 1);
+    t.match(answer, {
+      status: "failed",
+      error: { code: "verify-mismatch", message: /0x[0-9a-f]+/, guestNow: /runs at the source/ },
+    });
+    await assertOneGuest(t, rig, { name: "checked", at: rig.a });
+  });
+
+  await t.test("without the fault the next attempt moves it, with all pages alike", async (t) => {
+    await b.destination.stop();
+    await startAgent(rig, rig.b, "destination");
+    const { result } = requireMoved(await migrate(rig, a, b, "checked", ["--verify"]));
+    t.equal(result.verified, true);
+    t.ok(result.pagesCompared >= (256 << 20) / 4096, `${result.pagesCompared} pages compared`);
+    await assertOneGuest(t, rig, { name: "checked", at: rig.b });
+  });
+});
