@@ -1,0 +1,66 @@
+/** Made-up services for the tests of the link, and what they are asked. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { ServeOptions } from "../../shared/link/grpc-server.ts";
+import type { SourceService } from "../../shared/link/link.ts";
+import type { DestinationMessage } from "../../shared/protocol/messages.ts";
+import type { MigrateCall } from "../../shared/protocol/report.ts";
+
+export const limits = { receiveWindowBytes: 1 << 20, messageBytes: 1 << 20 };
+export const onLoopback: ServeOptions = { listen: ["127.0.0.1:0"], limits, insecure: false };
+export type Test = { teardown(done: () => unknown): unknown };
+
+export const call: MigrateCall = {
+  guest: "web",
+  to: "host-b:7412",
+  options: {
+    strategy: "precopy",
+    downtimeTargetMs: 250,
+    deadlineMs: 60_000,
+    onDeadline: "force",
+    bandwidthBytesPerSecond: 1e9,
+    delta: false,
+    reorder: true,
+    compression: -20,
+    verify: true,
+  },
+};
+
+export const refusal = new MigrationFault("refused", "host-b refuses web: 2 reasons", {
+  advice: "Größeren Host nehmen – or free memory there",
+  guestNow: "the guest runs at the source",
+  refusals: [
+    { code: "memory", message: "8 GiB needed, 4 GiB free" },
+    { code: "machine-type-unknown", message: "pc-q35-11.0 is not known to QEMU 10.0 — 需要升级" },
+  ],
+});
+
+export const unexpected = (): never => {
+  throw new MigrationFault("internal", "not expected");
+};
+
+/** What every method answers, unless a test says otherwise. */
+export const service = (methods: Partial<SourceService>): SourceService => ({
+  listGuests: unexpected,
+  plan: unexpected,
+  migrate: unexpected,
+  getMigration: unexpected,
+  listMigrations: unexpected,
+  watch: unexpected,
+  cancel: unexpected,
+  heatMap: unexpected,
+  resolve: unexpected,
+  acceptTransfer: unexpected,
+  ...methods,
+});
+
+/** A folder for sockets, with a path that is short enough. */
+export function folder(t: Test): string {
+  const made = mkdtempSync(join(tmpdir(), "ferry-"));
+  t.teardown(() => rmSync(made, { recursive: true, force: true }));
+  return made;
+}
+
+export const hello: DestinationMessage = { kind: "hello", migrationId: "m-1", token: Buffer.from("secret") };
