@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { parseGuestMemory, parseRamBlocks } from "../../../shared/qemu/monitor-text.ts";
 import { guestMemoryRanges, inspectDestination, inspectSource, machineTypeOf } from "../../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
 
@@ -235,44 +234,3 @@ for (const [title, answers] of [
   ["a migration that failed before", { "query-migrate": { status: "failed" } }],
 ] as const)
   t.test(`${title} is not refused`, async (t) => t.strictSame((await inspectSource(scripted(answers))).refusals, []));
-
-t.test("blocks without a name do not migrate, and memory behind them is no range", (t) => {
-  const blocks = parseRamBlocks(
-    [
-      "              Block Name    PSize              Offset               Used              Total",
-      "                  pc.ram    4 KiB  0x0000000000000000 0x0000000000100000 0x0000000000100000 0x0 rw",
-      "                            4 KiB  0x0000000000100000 0x0000000000001000 0x0000000000001000 0x0 rw",
-      "   0000:00:01.0/vga.vram    4 KiB  0x0000000000200000 0x0000000000100000 0x0000000000100000 0x0 rw",
-    ].join("\r\n"),
-  );
-  t.strictSame(
-    blocks.map((block) => block.name),
-    ["pc.ram", "0000:00:01.0/vga.vram"],
-  );
-  const ranges = parseGuestMemory(
-    [
-      "FlatView #0",
-      ' AS "I/O", root: io',
-      "  0000000000000000-000000000000ffff (prio 0, ram): pc.ram",
-      "",
-      "FlatView #1",
-      ' AS "memory", root: system',
-      " Root memory region: system",
-      "  0000000000000000-000000000007ffff (prio 0, ram): pc.ram kvm",
-      "  0000000000080000-000000000009ffff (prio 0, rom): pc.ram @0000000000080000 kvm",
-      "  00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem",
-      "  00000000000c0800-00000000000c17ff (prio 0, ram): pc.ram @00000000000c0800",
-      "  00000000000d0800-00000000000d2fff (prio 0, ram): pc.ram @00000000000d0800",
-      "  00000000e0000000-00000000e0000fff (prio 0, ram): unnamed",
-      "  00000000fd000000-00000000fd0fffff (prio 1, ram): vga.vram",
-      "  00000000ffc00000-00000000ffffffff (prio 0, romd): system.flash0",
-    ].join("\r\n"),
-    blocks,
-  );
-  t.strictSame(ranges, [
-    { start: 0, byteLength: 0xa0000, block: "pc.ram" },
-    { start: 0xd1000, byteLength: 0x2000, block: "pc.ram" },
-    { start: 0xfd000000, byteLength: 0x100000, block: "0000:00:01.0/vga.vram" },
-  ]);
-  t.end();
-});

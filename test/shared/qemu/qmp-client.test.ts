@@ -1,6 +1,5 @@
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -9,64 +8,9 @@ import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
 import { LINE_MAX_BYTES } from "../../../shared/qemu/qmp-lines.ts";
 import type { QmpEvent } from "../../../shared/qemu/qmp-types.ts";
 import { eventually } from "../../support/bounded.ts";
+import { type Command, Monitor, type Script, serve } from "../../support/fake-monitor.ts";
 
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "Débian" }, capabilities: [] } };
-
-interface Command {
-  readonly execute: string;
-  readonly arguments?: Record<string, unknown>;
-  readonly id: number;
-}
-
-/** What the fake QEMU does with a command; `reply` sends one message. */
-type Script = (command: Command, monitor: Monitor) => void;
-
-class Monitor {
-  readonly socket: Socket;
-  readonly commands: Command[] = [];
-
-  constructor(socket: Socket, script: Script) {
-    this.socket = socket;
-    let text = "";
-    socket.on("error", () => undefined);
-    socket.on("data", (chunk) => {
-      text += chunk.toString();
-      const lines = text.split("\r\n");
-      text = lines.pop() ?? "";
-      for (const line of lines) {
-        const command: Command = JSON.parse(line);
-        this.commands.push(command);
-        if (command.execute === "qmp_capabilities") this.reply({ return: {}, id: command.id });
-        else script(command, this);
-      }
-    });
-  }
-
-  reply(message: unknown): void {
-    this.raw(`${JSON.stringify(message)}\r\n`);
-  }
-
-  raw(bytes: string | Uint8Array): void {
-    this.socket.write(bytes);
-  }
-}
-
-async function serve(t: Test, onConnection: (socket: Socket) => void): Promise<string> {
-  const directory = mkdtempSync(join(tmpdir(), "ferry-qmp-"));
-  const path = join(directory, "qmp");
-  const sockets: Socket[] = [];
-  const server: Server = createServer((socket) => {
-    sockets.push(socket);
-    onConnection(socket);
-  });
-  await new Promise<void>((resolve) => server.listen(path, resolve));
-  t.teardown(() => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-    rmSync(directory, { recursive: true });
-  });
-  return path;
-}
 
 async function pair(t: Test, script: Script): Promise<{ qmp: QmpClient; monitor: Monitor }> {
   let monitor: Monitor | undefined;
