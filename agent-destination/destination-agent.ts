@@ -10,6 +10,7 @@ import { deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
+import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { runDestinationMigration } from "./destination-migration.ts";
 
 export interface DestinationAgentParts {
@@ -46,7 +47,10 @@ export class DestinationAgent implements DestinationService {
       log: log.child({ migration: offer.migrationId, guest }),
       stopping: this.stopping.signal,
       cpuSecondsBefore: processUsage().cpuSeconds,
-    }).finally(() => this.incoming.delete(guest));
+    }).finally(() => {
+      this.incoming.delete(guest);
+      returnMemoryLater(() => this.incoming.size === 0);
+    });
     this.incoming.set(guest, ended);
     const given = await answer.promise;
     // a refusal is given when nothing is in the way of the next try any more

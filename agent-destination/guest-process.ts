@@ -5,10 +5,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
-import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
+import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
 
 const RETRY_MS = 15;
 const QUITS_WITHIN_MS = 3000;
@@ -45,7 +44,7 @@ export class GuestProcess {
   /** @throws MigrationFault `qemu-start` with the last of QEMU's own words */
   static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
     await mkdir(options.runtimeDirectory, { recursive: true });
-    const logPath = join(options.runtimeDirectory, `${definition.name}.qemu.log`);
+    const logPath = qemuLogPath(definition.name, options.runtimeDirectory);
     const [program, ...args] = definition.command;
     // a socket of an earlier life of this guest would answer with a refusal, or worse, be somebody else's
     await rm(definition.qmp, { force: true });
@@ -64,7 +63,7 @@ export class GuestProcess {
         "qemu-start",
         `The destination's QEMU for ${definition.name} ended at its start: ${said || program}`,
         {
-          advice: `Try the guest definition's command by hand on the destination; its log is ${logPath}`,
+          advice: "Try the guest definition's command by hand on the destination",
         },
       );
     });
@@ -75,6 +74,8 @@ export class GuestProcess {
       return new GuestProcess(definition, qmp, pid, logPath, exited);
     } catch (thrown) {
       if (pid > 0) kill(pid);
+      await exited.catch(() => undefined);
+      for (const left of [definition.qmp, logPath]) await rm(left, { force: true });
       throw MigrationFault.from(thrown, "qemu-start");
     }
   }

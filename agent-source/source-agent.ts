@@ -24,6 +24,7 @@ import { loadGuest } from "../shared/runtime/guest-definition.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
+import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { MigrationReport } from "./migration-report.ts";
 import { askDestination, negotiatedView } from "./phases/negotiate.ts";
@@ -55,7 +56,10 @@ export class SourceAgent implements SourceService {
   /** Set once the server listens: where destinations dial. */
   advertised = "";
   private readonly parts: SourceAgentParts;
+  /** Under way. */
   private readonly entries = new Map<string, Entry>();
+  /** Ended, oldest first. */
+  private readonly history = new Map<string, MigrationView>();
 
   constructor(parts: SourceAgentParts) {
     this.parts = parts;
@@ -97,21 +101,25 @@ export class SourceAgent implements SourceService {
     const changed = (): void => {
       for (const observer of observers) observer(cx.report.view());
     };
-    const ended = runSourceMigration(cx, changed);
+    const ended = runSourceMigration(cx, changed).then(() => this.remember(cx));
     this.entries.set(cx.id, { cx, cancel, arrival, ended, observers });
-    this.forgetOldest();
     return cx.id;
   }
 
   getMigration(id: string): MigrationView {
-    return this.entry(id).cx.report.view();
+    return this.history.get(id) ?? this.entry(id).cx.report.view();
   }
 
   listMigrations(): readonly MigrationView[] {
-    return [...this.entries.values()].map(({ cx }) => cx.report.view());
+    return [...this.history.values(), ...[...this.entries.values()].map(({ cx }) => cx.report.view())];
   }
 
   watch(id: string, observer: (view: MigrationView) => void): () => void {
+    const past = this.history.get(id);
+    if (past !== undefined) {
+      observer(past);
+      return () => undefined;
+    }
     const { cx, observers } = this.entry(id);
     const tell = (): void => observer(cx.report.view());
     const end = (): void => {
@@ -129,6 +137,8 @@ export class SourceAgent implements SourceService {
   }
 
   async cancel(id: string): Promise<MigrationView> {
+    const past = this.history.get(id);
+    if (past !== undefined) return past;
     const { cx, cancel, ended } = this.entry(id);
     if (cx.report.status === "granting" || cx.report.status === "inDoubt")
       throw new MigrationFault(
@@ -150,16 +160,20 @@ export class SourceAgent implements SourceService {
   heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[] {
     const byGuest = [...this.entries.values()].filter(({ cx }) => cx.call.guest === idOrGuest).at(-1);
     const entry = this.entries.get(idOrGuest) ?? byGuest;
-    if (entry === undefined) throw unknown(idOrGuest);
+    if (entry === undefined)
+      throw new MigrationFault("migration-unknown", `No migration of ${idOrGuest} is under way`, {
+        advice: "Heat is seen while a migration runs; start one, then ask again",
+      });
     return entry.cx.report.heatMap(cells);
   }
 
   async resolve(id: string, keep: "source" | "destination"): Promise<MigrationView> {
-    const { cx, ended } = this.entry(id);
-    if (cx.report.status !== "inDoubt")
-      throw new MigrationFault("not-in-doubt", `${id} is ${cx.report.status}, not in doubt`, {
+    const status = this.getMigration(id).status;
+    if (status !== "inDoubt")
+      throw new MigrationFault("not-in-doubt", `${id} is ${status}, not in doubt`, {
         advice: "Nothing needs to be resolved",
       });
+    const { cx, ended } = this.entry(id);
     cx.resolution.resolve(keep);
     await ended;
     return cx.report.view();
@@ -222,11 +236,12 @@ export class SourceAgent implements SourceService {
     return entry;
   }
 
-  private forgetOldest(): void {
-    for (const [id, { cx }] of this.entries) {
-      if (this.entries.size <= REMEMBERED) return;
-      if (isFinal(cx.report.status)) this.entries.delete(id);
-    }
+  /** The end of a migration: only its view stays, so that its memory can go. */
+  private remember(cx: SourceContext): void {
+    this.history.set(cx.id, cx.report.view());
+    this.entries.delete(cx.id);
+    for (const id of this.history.keys()) if (this.history.size > REMEMBERED) this.history.delete(id);
+    returnMemoryLater(() => this.entries.size === 0);
   }
 }
 

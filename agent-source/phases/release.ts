@@ -1,4 +1,6 @@
+import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
+import { qemuLogPath } from "../../shared/runtime/guest-definition.ts";
 import type { Feed } from "../feed.ts";
 import type { SourceContext } from "../source-context.ts";
 
@@ -18,6 +20,8 @@ export async function release(feed: Feed, cx: SourceContext): Promise<void> {
   try {
     await feed.qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS });
     await feed.qmp.closed;
+    // of a guest that had come here
+    await rm(qemuLogPath(cx.call.guest, cx.config.runtimeDirectory), { force: true });
   } catch (thrown) {
     cx.log.warn(
       { thrown: MigrationFault.from(thrown).message },

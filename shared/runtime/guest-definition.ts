@@ -38,6 +38,10 @@ const SOCKET_PATH_BYTES = 107;
 const AGENTS_OPTIONS = ["-incoming", "--incoming", "-S", "--S"];
 const FILE_BYTES_MAX = 1 << 20;
 
+/** Output of a QEMU that an agent started; gone with the guest. */
+export const qemuLogPath = (name: string, runtimeDirectory: string): string =>
+  join(runtimeDirectory, `${name}.qemu.log`);
+
 /** @throws MigrationFault guest-unknown when there is no such file, configuration when it cannot be used */
 export async function loadGuest(name: string, places: GuestPlaces): Promise<GuestDefinition> {
   if (!NAME.test(name))
