@@ -67,7 +67,8 @@ export class CompressionChooser {
   note(cost: FrameCost): void {
     const ratio = cost.rawBytes / Math.max(1, cost.encodedBytes);
     const speed = (1e6 * cost.rawBytes) / Math.max(1, cost.micros);
-    this.ratio = this.frames === 0 ? ratio : 0.8 * this.ratio + 0.2 * ratio;
+    // the mean of what a byte becomes, not of the ratios: one frame of almost nothing would make all the others vanish
+    this.ratio = this.frames === 0 ? ratio : 1 / (0.8 / this.ratio + 0.2 / ratio);
     this.speed = this.speed === 0 ? speed : 0.8 * this.speed + 0.2 * speed;
     this.frames++;
     if (this.fixed !== undefined || this.frames % SETTLE_FRAMES !== 0) return;
