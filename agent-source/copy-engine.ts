@@ -115,6 +115,7 @@ export class CopyEngine implements StreamSink {
       sweptPages: this.sweptPages,
       residualPages: scheduler.residualPages(),
       residualBytes: scheduler.residualBytes() / ratio,
+      backlogged: scheduler.hasWork(sender.holdPages),
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
       inFlightBytes: sender.inFlightBytes,
       bytesPerSecond: meter.bytesPerSecond,

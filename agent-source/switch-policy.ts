@@ -25,6 +25,8 @@ export interface Observation {
   /** Captured and not sent, pages and encoded bytes. */
   readonly residualPages: number;
   readonly residualBytes: number;
+  /** Some of those pages are not held: they wait for the link, or for a worker to compress them. */
+  readonly backlogged: boolean;
   /** Encoded bytes that one more dirtied page is likely to cost. */
   readonly bytesPerPage: number;
   /** Given to the link and not acknowledged, encoded bytes. */
@@ -59,12 +61,15 @@ const HOLD_SHARE = 0.25;
 const SHRINKS = 0.8;
 const SMALL_SWEEP_PAGES = 64;
 const CLOSING_SECTIONS_MAX = 12;
+/** An estimate below this has no backlog worth waiting for, milliseconds. */
+const SHORT_MS = 2 * FIXED_COST_MS;
 
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
   private closing = false;
   private closingSections = 0;
   private lastSwept = 0;
+  private lastBacklogPages = Number.POSITIVE_INFINITY;
 
   constructor(plan: SwitchPlan) {
     this.plan = plan;
@@ -91,13 +96,20 @@ export class SwitchPolicy {
     const estimate = this.estimateMs(seen);
     const fits = estimate <= this.plan.downtimeTargetMs;
     if (!this.closing) {
-      if (!fits) return { kind: "continue" };
+      if (!fits || this.isDraining(seen, estimate)) return { kind: "continue" };
       this.closing = true;
       this.closingSections = 0;
       this.lastSwept = Number.POSITIVE_INFINITY;
       if (seen.sweptPages > SMALL_SWEEP_PAGES) return { kind: "close" };
     }
     return this.whileClosing(seen, estimate, fits);
+  }
+
+  /** After the first pass much waits to be sent: while that gets less, the next observation is the better moment. */
+  private isDraining({ backlogged, residualPages }: Observation, estimate: number): boolean {
+    const draining = backlogged && residualPages < this.lastBacklogPages - SMALL_SWEEP_PAGES;
+    this.lastBacklogPages = residualPages;
+    return draining && estimate > SHORT_MS;
   }
 
   private whileClosing(seen: Observation, estimate: number, fits: boolean): Decision {

@@ -8,6 +8,7 @@ const quiet: Observation = {
   sweptPages: 10,
   residualPages: 100,
   residualBytes: 5000,
+  backlogged: false,
   bytesPerPage: 50,
   inFlightBytes: 0,
   bytesPerSecond: 125e6,
@@ -32,6 +33,17 @@ t.test("a residual beyond the target goes on, however long it takes", async (t) 
   const policy = new SwitchPolicy(plan);
   for (let i = 0; i < 100; i++)
     t.same(policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs: i * 1e6 }), { kind: "continue" });
+});
+
+t.test("what waits for the link is left to drain, as long as it does", async (t) => {
+  const waiting = { ...quiet, backlogged: true, residualPages: 12_000, residualBytes: 10e6 };
+  const policy = new SwitchPolicy(plan);
+  t.same(policy.decide(waiting), { kind: "continue" });
+  t.same(policy.decide({ ...waiting, residualPages: 9000 }), { kind: "continue" });
+  t.equal(policy.decide({ ...waiting, residualPages: 9000 }).kind, "switch", "it gets no less");
+  const drained = new SwitchPolicy(plan);
+  t.same(drained.decide(waiting), { kind: "continue" });
+  t.equal(drained.decide({ ...quiet, backlogged: true }).kind, "switch", "so little is not worth waiting for");
 });
 
 t.test("the estimate counts residual, flight, sweep, round trips and work for each page", async (t) => {
