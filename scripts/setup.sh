@@ -106,13 +106,12 @@ unpack_kernel() {
 
 # Packages whose install scripts must have run: npm 11 may hold them back, and zstd-napi's prebuilt may not be reachable.
 install_modules() {
-  npm ci --no-audit --no-fund
-  if ! node -e 'import("zstd-napi")' 2>/dev/null; then
-    local headers=""
-    [ -f /usr/include/node/node.h ] && headers=/usr
-    env ${headers:+npm_config_nodedir=$headers} npm rebuild zstd-napi --foreground-scripts
-  fi
-  node -e 'import("zstd-napi")'
+  npm ci --no-audit --no-fund || return 1
+  node -e 'import("zstd-napi")' 2>/dev/null && return 0
+  # the headers of this very Node, where they are installed: node-gyp would download them
+  local headers=""
+  [ -f /usr/include/node/node.h ] && headers=/usr
+  env ${headers:+npm_config_nodedir=$headers} npm rebuild zstd-napi --foreground-scripts && node -e 'import("zstd-napi")'
 }
 
 main() {
