@@ -119,7 +119,7 @@ function checkDelivery(t: Test, open: OpenPair): void {
     const arrived = until(source, (message) => {
       deepest = Math.max(deepest, ++inside);
       const done = message.kind === "ack" && message.sequence === 50;
-      if (message.kind === "ack") source.send(ping(message.sequence + 1));
+      if (message.kind === "ack" && !done) source.send(ping(message.sequence + 1));
       inside -= 1;
       return done;
     });
