@@ -7,8 +7,8 @@ const ADVICE = "ferry-advice-bin";
 const GUEST_NOW = "ferry-guest-now-bin";
 const REFUSALS = "ferry-refusals-bin";
 /** Trailers have to fit a header list of 64 KiB, in base64 or with %XX for what is not ASCII. */
-const TEXT_CHARACTERS_MAX = 4096;
-const REFUSALS_MAX = 64;
+const TEXT_CHARACTERS_MAX = 2048;
+const REFUSALS_CHARACTERS_MAX = 6144;
 
 /** Every code has its status: a new one that is forgotten here does not compile. */
 const STATUSES: Readonly<Record<FaultCode, status>> = {
@@ -57,7 +57,7 @@ export function toStatus(thrown: unknown): { code: status; details: string; meta
   // binary trailers take any text; plain ones only ASCII
   if (fault.advice !== undefined) metadata.set(ADVICE, Buffer.from(cut(fault.advice)));
   if (fault.guestNow !== undefined) metadata.set(GUEST_NOW, Buffer.from(cut(fault.guestNow)));
-  const refusals = fault.refusals.slice(0, REFUSALS_MAX);
+  const refusals = fitting(fault.refusals);
   if (refusals.length > 0) metadata.set(REFUSALS, Buffer.from(JSON.stringify(refusals)));
   return { code: statusOf(fault.code), details: cut(fault.message), metadata };
 }
@@ -94,6 +94,16 @@ const cut = (text: string): string =>
   text
     .slice(0, TEXT_CHARACTERS_MAX)
     .replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, "\uFFFD");
+
+function fitting(refusals: readonly Refusal[]): readonly Refusal[] {
+  let left = REFUSALS_CHARACTERS_MAX;
+  return refusals
+    .map(({ code, message }) => ({ code, message: cut(message) }))
+    .filter((one) => {
+      left -= JSON.stringify(one).length + 1;
+      return left > 0;
+    });
+}
 
 function readRefusals(metadata: Metadata): readonly Refusal[] {
   const text = metadata.get(REFUSALS)[0]?.toString();
