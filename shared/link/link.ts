@@ -20,9 +20,16 @@ export interface Channel<Out, In> {
   /** Stops and restarts delivery; what arrives meanwhile is bounded by the transport's flow control. */
   pause(): void;
   resume(): void;
-  /** Ends this side in order (`fault` undefined), or tears the stream with a fault that the peer sees as its status. */
+  /**
+   * Without a fault: ends in order. What was sent before arrives first, then the peer's side ends too, behind what it has sent.
+   * With one: tears the stream; what is on its way may be lost. The peer of the end that was dialled sees the fault, as the
+   * status; the end that dialled cannot say it, and its peer sees `peer-lost`.
+   */
   close(fault?: MigrationFault): void;
-  /** Settles once, when both directions are over: undefined after an orderly end. */
+  /**
+   * Settles once, when both directions are over: undefined after an orderly end. Nothing is delivered afterwards. A paused
+   * channel sees the orderly end of its peer when it resumes.
+   */
   readonly closed: Promise<MigrationFault | undefined>;
   /** Address of the peer, for logs. */
   readonly peer: string;
