@@ -20,8 +20,15 @@ step_if_stale() { # title, stamp, hash, command …
   stamp "$name" "$hash"
 }
 
-scripts/build-kernels.sh
-scripts/guest-image.sh
+# both look for themselves whether there is anything to do
+quietly() {
+  "$@" >>"$SETUP_LOG" 2>&1 && return 0
+  tail -n 25 "$SETUP_LOG" >&2
+  fail "failed: $*"
+}
+
+quietly scripts/build-kernels.sh
+quietly scripts/guest-image.sh
 sources=$(find shared agent-source agent-destination cli test -name '*.ts' -not -name '*.as.ts' -print0 | sort -z | xargs -0 cat tsconfig.json package-lock.json | sha256sum | cut -d ' ' -f 1)
 [ -f dist/cli/main.js ] || rm -f .cache/compiled.stamp
 step_if_stale "compiling" compiled "$sources" compile

@@ -128,7 +128,12 @@ function summary(rig: Rig, moved: Moved, plain: Baseline, xbzrle: Baseline): str
   ].join("\n");
 }
 
-const rig = await Rig.open();
+const rig = await Rig.open().catch((thrown: unknown) => {
+  process.stderr.write(
+    `The demo cannot make its two hosts: ${thrown instanceof Error ? thrown.message : String(thrown)}\n`,
+  );
+  process.exit(1);
+});
 try {
   const moved = await moveWithFerry(rig);
   const { plain, xbzrle } = await moveWithQemu(rig);
