@@ -8,6 +8,8 @@ import type { PageKernels } from "../../shared/page/kernels.ts";
 import { PlainKernels } from "../../shared/page/plain-kernels.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
+import { numbers } from "./guest-pages.ts";
+import { type Round, summary, timed } from "./measure.ts";
 
 const FIXTURE_BYTES = 32 << 20;
 /** A delta that is longer is not worth it: about where the scheduler gives up, and a round number. */
@@ -30,6 +32,7 @@ export interface KernelMeasurement {
   readonly gigabytesPerSecond: number;
   readonly slowest: number;
   readonly fastest: number;
+  readonly cpuSecondsPerGigabyte: number;
   /** Only for the SIMD twin: how many times as fast as the plain one it was, by the medians. */
   readonly timesPlain?: number;
   /** Only for deltas: mean length of those that were made, bytes. */
@@ -106,17 +109,6 @@ const CASES: readonly Case[] = [
   page("copy, 4 KiB", everything, copy),
 ];
 
-/** Numbers from a seed (xorshift32). */
-function numbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return state >>> 0;
-  };
-}
-
 /** The base pages: random, the same for all cases. */
 function fillBase(memory: Uint8Array): void {
   const next = numbers(0x5eed);
@@ -131,20 +123,19 @@ function fillCurrent(memory: Uint8Array, fixture: Fixture): void {
     fixture(memory.subarray(at, at + PAGE_SIZE), next);
 }
 
-/** One round: 1e9 bytes a second. */
-function round(kernels: PageKernels, { work, step }: Case, bytes: number): number {
-  const started = process.hrtime.bigint();
+function round(kernels: PageKernels, { work, step }: Case, bytes: number): Round {
   let sum = 0;
-  for (let at = 0; at < bytes; at += step) sum += work(kernels, address(BASE + at), address(CURRENT + at));
-  const nanoseconds = Number(process.hrtime.bigint() - started);
+  const one = timed(bytes, () => {
+    for (let at = 0; at < bytes; at += step) sum += work(kernels, address(BASE + at), address(CURRENT + at));
+  });
   if (!Number.isFinite(sum)) throw new RangeError("a kernel gave no number");
-  return bytes / nanoseconds;
+  return one;
 }
 
 /** Rounds of a machine that has settled: memory is slow for milliseconds after other work (test/bench/README.md). */
-function steadyRounds(kernels: PageKernels, one: Case, bytes: number, rates: number[]): void {
+function steadyRounds(kernels: PageKernels, one: Case, bytes: number, rounds: Round[]): void {
   for (let i = 0; i < SETTLING_ROUNDS; i++) round(kernels, one, bytes);
-  for (let i = 0; i < COUNTED_ROUNDS; i++) rates.push(round(kernels, one, bytes));
+  for (let i = 0; i < COUNTED_ROUNDS; i++) rounds.push(round(kernels, one, bytes));
 }
 
 function meanDelta(kernels: PageKernels, { work }: Case): number | undefined {
@@ -159,20 +150,15 @@ function meanDelta(kernels: PageKernels, { work }: Case): number | undefined {
   return made === 0 ? undefined : sum / made;
 }
 
-function summary(rates: number[]): { gigabytesPerSecond: number; slowest: number; fastest: number } {
-  const sorted = rates.toSorted((a, b) => a - b);
-  return { gigabytesPerSecond: sorted[rates.length >> 1] ?? 0, slowest: sorted[0] ?? 0, fastest: sorted.at(-1) ?? 0 };
-}
-
 function measure(one: Case, simd: PageKernels, plain: PageKernels): [KernelMeasurement, KernelMeasurement] {
   for (const kernels of [simd, plain]) fillCurrent(kernels.memory, one.fixture);
-  const rates: { simd: number[]; plain: number[] } = { simd: [], plain: [] };
+  const rounds: { simd: Round[]; plain: Round[] } = { simd: [], plain: [] };
   // in turns, so that what else the machine does meets both
   for (let turn = 0; turn < TURNS; turn++) {
-    steadyRounds(simd, one, FIXTURE_BYTES, rates.simd);
-    steadyRounds(plain, one, one.plainBytes, rates.plain);
+    steadyRounds(simd, one, FIXTURE_BYTES, rounds.simd);
+    steadyRounds(plain, one, one.plainBytes, rounds.plain);
   }
-  const [fast, slow] = [summary(rates.simd), summary(rates.plain)];
+  const [fast, slow] = [summary(rounds.simd), summary(rounds.plain)];
   const deltaBytes = meanDelta(simd, one);
   const timesPlain = fast.gigabytesPerSecond / slow.gigabytesPerSecond;
   return [

@@ -10,6 +10,7 @@ import { StreamWriter } from "../../shared/qemu/stream-writer.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 import { StreamBytes } from "../support/fake-stream.ts";
+import { type Round, summary, timed } from "./measure.ts";
 
 const SECTION = 1;
 const BLOCK_PAGES = 1 << 18;
@@ -29,6 +30,9 @@ export interface StreamMeasurement {
   readonly gigabytesPerSecond: number;
   readonly slowest: number;
   readonly fastest: number;
+  readonly cpuSecondsPerGigabyte: number;
+  /** How many times as fast as one copy of the same stream's bytes it was, by the medians; where pages are in it. */
+  readonly timesCopy?: number;
   readonly nanosecondsPerPage: number;
   /** JavaScript heap that a page cost; below 1 nothing is made for a page. */
   readonly heapBytesPerPage: number;
@@ -126,24 +130,28 @@ function measure(one: Case): StreamMeasurement {
     for (let at = AT; at < end; ) at = reader.consume(at, Math.min(end, at + WINDOW_BYTES));
   };
   for (let i = 0; i < SETTLING_ROUNDS; i++) round();
-  const rates: number[] = [];
-  const heapBefore = process.memoryUsage().heapUsed;
+  const guestBytes = RECORDS * PAGE_SIZE;
+  const rounds: Round[] = [];
+  let heapBytes = 0;
   for (let i = 0; i < ROUNDS; i++) {
-    const startedAt = process.hrtime.bigint();
-    round();
-    rates.push((RECORDS * PAGE_SIZE) / Number(process.hrtime.bigint() - startedAt));
+    const before = process.memoryUsage().heapUsed;
+    rounds.push(timed(guestBytes, round));
+    heapBytes += process.memoryUsage().heapUsed - before;
   }
-  const heapBytesPerPage = (process.memoryUsage().heapUsed - heapBefore) / (ROUNDS * RECORDS);
+  // the bytes of the stream, a window at a time
+  const copyRounds = Array.from({ length: ROUNDS }, () =>
+    timed(guestBytes, () => {
+      for (let at = AT; at < end; at += WINDOW_BYTES) copy(OUT, at, Math.min(WINDOW_BYTES, end - at));
+    }),
+  );
   if (sink.sum === 0) throw new RangeError("no page was seen");
-  const sorted = rates.toSorted((a, b) => a - b);
-  const median = sorted[ROUNDS >> 1] ?? 0;
+  const rates = summary(rounds);
   return {
     name: one.name,
-    gigabytesPerSecond: median,
-    slowest: sorted[0] ?? 0,
-    fastest: sorted.at(-1) ?? 0,
-    nanosecondsPerPage: PAGE_SIZE / median,
-    heapBytesPerPage,
+    ...rates,
+    ...(one.zero(1) ? {} : { timesCopy: rates.gigabytesPerSecond / summary(copyRounds).gigabytesPerSecond }),
+    nanosecondsPerPage: PAGE_SIZE / rates.gigabytesPerSecond,
+    heapBytesPerPage: heapBytes / (ROUNDS * RECORDS),
   };
 }
 

@@ -1,0 +1,88 @@
+/**
+ * Guest memory for benchmarks, from a seed: two versions of every page, between which a round goes back and forth, so
+ * that each round sees pages that changed (or did not) against what was sent before.
+ */
+import type { RamBlock } from "../../shared/protocol/messages.ts";
+import { StreamWriter } from "../../shared/qemu/stream-writer.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import { StreamBytes } from "../support/fake-stream.ts";
+
+/** How the second version of a page differs from the first. */
+export type GuestKind = "zero" | "same" | "sparse" | "random";
+export const GUEST_KINDS: readonly GuestKind[] = ["zero", "same", "sparse", "random"];
+export const SECTION = 2;
+/** Of a frame's body: the agents' default. */
+export const FRAME_BYTES = 256 << 10;
+/** Pages in a RAM section of the streams. */
+export const RECORDS_PER_SECTION = 256;
+/** Bytes that a stream of full pages takes: records with a name each at most, sections around them. */
+export const streamBytes = (pages: number): number => pages * (PAGE_SIZE + 32);
+const CHANGED_WORDS = 4;
+
+/** Numbers from a seed (xorshift32). */
+export function numbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state >>> 0;
+  };
+}
+
+/** Writes a page of one of the two versions to `page`, 4096 bytes. The same page and version are always the same. */
+export function writeGuestPage(page: Uint32Array, kind: GuestKind, index: number, version: 0 | 1): void {
+  if (kind === "zero") {
+    page.fill(0);
+    return;
+  }
+  const next = numbers((index + 1) * 2 + (kind === "random" ? version : 0));
+  for (let i = 0; i < page.length; i++) page[i] = next();
+  if (kind !== "sparse" || version === 0) return;
+  for (let i = 0; i < CHANGED_WORDS; i++) {
+    const at = next() % page.length;
+    page[at] = ~page[at]!;
+  }
+}
+
+/** One block of guest memory that the streams below are of. */
+export const layoutOf = (pages: number): readonly RamBlock[] => [
+  { name: "pc.ram", byteLength: pages * PAGE_SIZE, pageSize: PAGE_SIZE },
+];
+
+/** What a stream has before its first page. */
+export function prologue(pages: number): Buffer {
+  const head = new StreamBytes().be32(0x5145564d).be32(3).u8(7).be32(2).bytes(Buffer.from("pc"));
+  head.u8(1).be32(SECTION).name("ram").be32(0).be32(4);
+  head.be64(pages * PAGE_SIZE + 4).name("pc.ram");
+  return head
+    .be64(pages * PAGE_SIZE)
+    .be64(0x10)
+    .u8(0x7e)
+    .be32(SECTION)
+    .done();
+}
+
+export interface PassOptions {
+  readonly memory: Uint8Array;
+  readonly at: number;
+  readonly pages: number;
+  readonly kind: GuestKind;
+  readonly version: 0 | 1;
+}
+
+/** Writes one pass over the guest as sections of PAGE records, zero pages too. @returns the address behind it */
+export function writePass({ memory, at, pages, kind, version }: PassOptions): number {
+  const content = new Uint32Array(PAGE_SIZE / 4);
+  const bytes = new Uint8Array(content.buffer);
+  const writer = new StreamWriter(memory, (to) => memory.set(bytes, to));
+  writer.layout(layoutOf(pages));
+  writer.begin(at, at + streamBytes(pages));
+  for (let page = 0; page < pages; page++) {
+    if (page % RECORDS_PER_SECTION === 0) writer.partStart(SECTION);
+    writeGuestPage(content, kind, page, version);
+    writer.page(page, 0);
+    if ((page + 1) % RECORDS_PER_SECTION === 0) writer.partEnd(SECTION);
+  }
+  return writer.position;
+}

@@ -1,0 +1,109 @@
+/**
+ * The pull of pages over gRPC: frames of 256 KiB over the loopback from a server process (link-server.ts) to this one,
+ * each acknowledged, with the agents' link and with proto-loader's generated serialisation in turns. MB/s here are of
+ * frames, not of guest memory. CPU time is told for each side.
+ */
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { Client, credentials } from "@grpc/grpc-js";
+import { clientOptions, dialSource } from "../../shared/link/grpc-link.ts";
+import { methodOf } from "../../shared/link/proto-files.ts";
+import { LIMITS } from "../support/link.ts";
+import { FRAME_BYTES } from "./guest-pages.ts";
+import { against, type Group, median, type Round, summary, timedAsync } from "./measure.ts";
+
+const GROUP = "link";
+const FRAMES = 2048;
+const BYTES = FRAMES * FRAME_BYTES;
+const ROUNDS = 5;
+const limits = { ...LIMITS, receiveWindowBytes: 16 << 20 };
+
+async function pull(address: string): Promise<void> {
+  const channel = dialSource(address, limits);
+  let appliedBytes = 0;
+  await new Promise<void>((resolve) => {
+    channel.receive((message) => {
+      if (message.kind === "endOfStream") resolve();
+      if (message.kind !== "frame") return;
+      appliedBytes += message.body.length;
+      channel.send({ kind: "ack", sequence: message.sequence, appliedBytes });
+    });
+    channel.send({ kind: "hello", migrationId: `${FRAMES}`, token: Buffer.from("token") });
+  });
+  channel.close();
+  await channel.closed;
+  if (appliedBytes !== BYTES) throw new RangeError(`${appliedBytes} bytes of ${BYTES} arrived`);
+}
+
+async function pullGenerated(address: string): Promise<void> {
+  const client = new Client(address, credentials.createInsecure(), clientOptions(limits));
+  const { path, requestSerialize, responseDeserialize } = methodOf("TransferService", "Transfer");
+  const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+  let appliedBytes = 0;
+  await new Promise<void>((resolve, reject) => {
+    call.on("error", reject);
+    call.on("data", (message: { frame?: { sequence: number; body: Uint8Array } }) => {
+      const { frame } = message;
+      if (frame === undefined) {
+        resolve();
+        return;
+      }
+      appliedBytes += frame.body.length;
+      call.write({ ack: { sequence: frame.sequence, appliedBytes } });
+    });
+    call.write({ hello: { migrationId: `${FRAMES}`, token: Buffer.from("token") } });
+  });
+  call.end();
+  await once(call, "end");
+  client.close();
+  if (appliedBytes !== BYTES) throw new RangeError(`${appliedBytes} bytes of ${BYTES} arrived`);
+}
+
+async function cpuOf(server: ChildProcess): Promise<number> {
+  const answer = once(server, "message");
+  server.send("cpu");
+  const [{ cpu }] = await answer;
+  return cpu.user + cpu.system;
+}
+
+interface Side {
+  readonly rounds: Round[];
+  /** Of the server, seconds a GB. */
+  readonly server: number[];
+}
+
+async function measure(server: ChildProcess, pulls: readonly (() => Promise<void>)[]): Promise<Side[]> {
+  const sides = pulls.map((): Side => ({ rounds: [], server: [] }));
+  for (let i = 0; i <= ROUNDS; i++)
+    for (const [index, one] of pulls.entries()) {
+      const before = await cpuOf(server);
+      const round = await timedAsync(BYTES, one);
+      const serverCpu = ((await cpuOf(server)) - before) * 1000;
+      if (i === 0) continue;
+      sides[index]?.rounds.push(round);
+      sides[index]?.server.push(serverCpu / BYTES);
+    }
+  return sides;
+}
+
+export const linkGroup: Group = {
+  name: GROUP,
+  async run(report, wanted) {
+    const names = ["pull, generated serialisation", "pull, frames by hand"] as const;
+    if (!names.some(wanted)) return;
+    const server = fork(fileURLToPath(new URL("./link-server.js", import.meta.url)));
+    try {
+      const [{ address, generated }] = await once(server, "message");
+      const sides = await measure(server, [() => pullGenerated(generated), () => pull(address)]);
+      const [peer, own] = sides;
+      if (peer === undefined || own === undefined) return;
+      const note = (side: Side): string => `${median(side.server).toFixed(2)} CPU s/GB at the server`;
+      report({ group: GROUP, name: names[0], ...summary(peer.rounds), note: note(peer) });
+      report({ group: GROUP, name: names[1], ...against(own.rounds, "generated", peer.rounds), note: note(own) });
+    } finally {
+      server.disconnect();
+      await once(server, "exit");
+    }
+  },
+};

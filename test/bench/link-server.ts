@@ -1,0 +1,76 @@
+/**
+ * The source's end of link-bench.ts, in a process of its own: `run` of a number of frames for whoever says hello, and its
+ * own CPU time when it was asked. Serves the agents' link, and beside it the same service with generated serialisation.
+ */
+import { Server, ServerCredentials, type ServerDuplexStream, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { serveSource } from "../../shared/link/grpc-server.ts";
+import type { SourceChannel } from "../../shared/link/link.ts";
+import { methodOf } from "../../shared/link/proto-files.ts";
+import { LIMITS, SERVE, sourceService } from "../support/link.ts";
+import { FRAME_BYTES, numbers } from "./guest-pages.ts";
+
+const FRAMES = 8;
+const CHECKSUM = new Uint8Array(8).fill(7);
+
+/** A frame's body, not compressible, a few in turns. */
+const bodies = Array.from({ length: FRAMES }, (_, index) => {
+  const next = numbers(index + 1);
+  const words = new Uint32Array(FRAME_BYTES / 4);
+  for (let i = 0; i < words.length; i++) words[i] = next();
+  return new Uint8Array(words.buffer);
+});
+
+/** The hello's migration id is the number of frames that are wanted. */
+async function sendFrames(channel: SourceChannel, frames: number): Promise<void> {
+  channel.receive(() => {});
+  for (let sequence = 1; sequence <= frames; sequence++) {
+    const body = bodies[sequence % FRAMES]!;
+    const frame = { kind: "frame", frameKind: "pages", codec: "none", rawLength: FRAME_BYTES } as const;
+    if (!channel.send({ ...frame, sequence, checksum: CHECKSUM, body })) await channel.drained();
+  }
+  channel.send({ kind: "endOfStream", lastSequence: frames });
+}
+
+/** The same frames as objects, through what proto-loader makes of the file. */
+async function sendGenerated(call: ServerDuplexStream<object, object>, frames: number): Promise<void> {
+  for (let sequence = 1; sequence <= frames; sequence++) {
+    const body = bodies[sequence % FRAMES]!;
+    const kinds = { kind: "FRAME_KIND_PAGES", codec: "FRAME_CODEC_NONE", rawLength: FRAME_BYTES };
+    const frame = { sequence, ...kinds, checksum: "506381209866536711", body };
+    if (!call.write({ frame })) await new Promise((resolve) => call.once("drain", resolve));
+  }
+  call.write({ endOfStream: { lastSequence: frames } });
+}
+
+async function serveGenerated(): Promise<string> {
+  const server = new Server({ "grpc.max_receive_message_length": LIMITS.messageBytes });
+  const methods: UntypedServiceImplementation = {
+    Transfer: (call: ServerDuplexStream<object, object>) => {
+      call.on("error", () => {});
+      call.on("end", () => call.end());
+      call.once("data", (first: { hello?: { migrationId?: string } }) => {
+        void sendGenerated(call, Number(first.hello?.migrationId));
+      });
+    },
+  };
+  server.addService({ Transfer: methodOf("TransferService", "Transfer") }, methods);
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, chosen) =>
+      error === null ? resolve(chosen) : reject(error),
+    );
+  });
+  return `127.0.0.1:${port}`;
+}
+
+async function main(): Promise<void> {
+  const accept = (hello: { migrationId: string }, channel: SourceChannel): void => {
+    void sendFrames(channel, Number(hello.migrationId));
+  };
+  const listener = await serveSource(sourceService({ acceptTransfer: accept }), SERVE);
+  const generated = await serveGenerated();
+  process.on("message", () => process.send?.({ cpu: process.cpuUsage() }));
+  process.on("disconnect", () => process.exit(0));
+  process.send?.({ address: listener.address, generated });
+}
+
+if (process.send !== undefined) await main();

@@ -1,0 +1,233 @@
+/**
+ * The source's whole path on one core: a process that writes like QEMU ─unix socket─> intake ─> copy engine ─> scheduler
+ * ─> frame sender ─> a channel inside this process, which makes the message of every frame and acknowledges it.
+ * Compression is off. Only this process' CPU time is counted; the feeder has a core of its own.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CopyEngine } from "../../agent-source/copy-engine.ts";
+import { FrameSender } from "../../agent-source/frame-sender.ts";
+import { Intake } from "../../agent-source/intake.ts";
+import { LinkMeter } from "../../agent-source/link-meter.ts";
+import { Pacer } from "../../agent-source/pacer.ts";
+import { createSourceMemory, WINDOW_BYTES } from "../../agent-source/source-memory.ts";
+import { SwitchPolicy } from "../../agent-source/switch-policy.ts";
+import { TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
+import { CompressionChooser } from "../../shared/codec/chooser.ts";
+import type { MigrationFault } from "../../shared/fault.ts";
+import { encodeFrame } from "../../shared/link/frame-wire.ts";
+import type { SourceChannel } from "../../shared/link/link.ts";
+import type { DestinationMessage, SourceMessage } from "../../shared/protocol/messages.ts";
+import { encodeRamEnd } from "../../shared/qemu/stream-writer.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
+import { deferred } from "../../shared/runtime/deferred.ts";
+import { loadKernels } from "../../shared/runtime/load-kernels.ts";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import { StreamBytes } from "../support/fake-stream.ts";
+import {
+  FRAME_BYTES,
+  GUEST_KINDS,
+  type GuestKind,
+  layoutOf,
+  prologue,
+  SECTION,
+  streamBytes,
+  writePass,
+} from "./guest-pages.ts";
+import { type Group, type Round, summary, timedAsync } from "./measure.ts";
+
+const PAGES = 32768;
+const ARENA_BYTES = 64 << 20;
+const BASE_BYTES = 256 << 20;
+const CREDIT_BYTES = 16 << 20;
+/** The first lays down the bases and is not counted. */
+const PASSES = 13;
+const ROUNDS = 5;
+
+/** Makes the message of a frame, as gRPC's channel does, throws it away and acknowledges it. */
+class AcknowledgingChannel implements SourceChannel {
+  readonly peer = "nobody";
+  readonly closed = new Promise<undefined>(() => {});
+  messageBytes = 0;
+  onAck: (sequence: number, appliedBytes: number) => void = () => {};
+  private appliedBytes = 0;
+  private readonly untaken: (() => void)[] = [];
+  private sequence = 0;
+
+  send(message: SourceMessage, taken?: () => void): boolean {
+    if (message.kind !== "frame") return true;
+    this.messageBytes += encodeFrame(message).length;
+    this.sequence = message.sequence;
+    this.appliedBytes += message.body.length;
+    if (taken !== undefined) this.untaken.push(taken);
+    if (this.untaken.length === 1) setImmediate(() => this.answer());
+    return true;
+  }
+  drained = async (): Promise<void> => {};
+  receive(_: (message: DestinationMessage) => void): void {}
+  pause(): void {}
+  resume(): void {}
+  close(): void {}
+
+  private answer(): void {
+    for (const taken of this.untaken.splice(0)) taken();
+    this.onAck(this.sequence, this.appliedBytes);
+  }
+}
+
+/** What the feeder writes: everything before the pages, two passes, everything behind them. */
+function pieces(kind: GuestKind): Uint8Array[] {
+  const passes = ([0, 1] as const).map((version) => {
+    const memory = new Uint8Array(streamBytes(PAGES));
+    const end = writePass({ memory, at: 0, pages: PAGES, kind, version });
+    return memory.subarray(0, end);
+  });
+  const description = '{"configuration": {"vmsd_name": "configuration"}, "page_size": 4096}';
+  const devices = new StreamBytes().bytes(encodeRamEnd(SECTION)).u8(0, 6).be32(description.length);
+  return [prologue(PAGES), ...passes, devices.bytes(Buffer.from(description)).done()];
+}
+
+interface Source {
+  readonly intake: Intake;
+  readonly scheduler: TransferScheduler;
+  readonly channel: AcknowledgingChannel;
+  /** The first pass was captured. */
+  readonly based: Promise<void>;
+  readonly ended: Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** As feed.ts puts it together, without QMP and without compression. */
+function makeSource(): Source {
+  const options = {
+    pageCount: PAGES,
+    delta: true,
+    reorder: true,
+    pendingSlots: ARENA_BYTES / PAGE_SIZE,
+    baseSlots: BASE_BYTES / PAGE_SIZE,
+    frameBytes: FRAME_BYTES,
+  };
+  const memory = createSourceMemory(options, loadKernels);
+  const { kernels } = memory;
+  const scheduler = new TransferScheduler(kernels, memory.region, options);
+  const channel = new AcknowledgingChannel();
+  const based = deferred<void>();
+  const ended = deferred<void>();
+  const failed = deferred<never>();
+  const onFault = (fault: MigrationFault): void => failed.reject(fault);
+  const meter = new LinkMeter();
+  const clock = systemClock;
+  const sender = new FrameSender({
+    kernels,
+    buffers: memory.buffers,
+    frameBytes: FRAME_BYTES,
+    scheduler,
+    channel,
+    compress: async () => -1,
+    chooser: new CompressionChooser("off", 1),
+    meter,
+    pacer: new Pacer(0),
+    clock,
+    creditWindowBytes: CREDIT_BYTES,
+    onRoom: () => engine.roomMade(),
+    onFault,
+  });
+  const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
+  const engine = new CopyEngine(
+    {
+      memory: kernels.memory,
+      scheduler,
+      sender,
+      meter,
+      policy: new SwitchPolicy(plan),
+      clock,
+      expectedBlocks: layoutOf(PAGES),
+      syncRate: 20,
+      // every page is to be classified, none coalesced while it is held
+      holdPagesMax: 0,
+      compressionRatio: () => 1,
+      announceLayout: () => {},
+      onDecision: () => {},
+      onFirstPassDone: () => {
+        // from here an engine paces the feed, but for the last pages of all
+        engine.beginFinal();
+        based.resolve();
+      },
+      onStopped: () => {},
+      onEnd: () => ended.resolve(),
+      resumeIntake: () => intake.resume(),
+    },
+    clock.monotonicMs(),
+  );
+  const { window } = memory;
+  const intake = new Intake({ memory: kernels.memory, window, windowBytes: WINDOW_BYTES, sink: engine, onFault });
+  channel.onAck = (sequence, bytes) => sender.acknowledge(sequence, bytes);
+  const stop = async (): Promise<void> => {
+    engine.stop();
+    sender.stop();
+    await intake.close();
+  };
+  const unlessFailed = (promise: Promise<void>): Promise<void> => Promise.race([promise, failed.promise]);
+  return { intake, scheduler, channel, based: unlessFailed(based.promise), ended: unlessFailed(ended.promise), stop };
+}
+
+async function oneRound(folder: string, stream: readonly Uint8Array[]): Promise<{ round: Round; note: string }> {
+  const source = makeSource();
+  const path = join(folder, "stream");
+  await source.intake.listen(path);
+  const connected = source.intake.connected(new AbortController().signal);
+  const lengths = stream.map((piece) => `${piece.length}`);
+  const feeder: ChildProcess = spawn(join(folder, "feeder"), [path, ...lengths, `${PASSES}`], {
+    stdio: ["pipe", "inherit", "inherit"],
+  });
+  try {
+    for (const piece of stream) feeder.stdin?.write(piece);
+    await connected;
+    await source.based;
+    const { scheduler, channel } = source;
+    const before = channel.messageBytes;
+    const counted = (PASSES - 1) * PAGES;
+    const round = await timedAsync(counted * PAGE_SIZE, () => source.ended);
+    const sent = ((channel.messageBytes - before) / counted).toFixed(1);
+    const note = `${(1 / round.cpuSecondsPerGigabyte).toFixed(1)} GB a CPU second, ${sent} bytes a page sent, ${scheduler.pages.coalesced} coalesced`;
+    return { round, note };
+  } finally {
+    await source.stop();
+    if (feeder.exitCode === null) {
+      feeder.kill();
+      await once(feeder, "exit");
+    }
+  }
+}
+
+export const pipelineGroup: Group = {
+  name: "pipeline",
+  async run(report, wanted) {
+    const nameOf = (kind: GuestKind): string => `capture, classify, send, ${kind} pages`;
+    const kinds = GUEST_KINDS.filter((kind) => wanted(nameOf(kind)));
+    if (kinds.length === 0) return;
+    const folder = mkdtempSync(join(tmpdir(), "ferry-bench-"));
+    try {
+      const program = join(packageRoot(), "test", "bench", "feeder.c");
+      execFileSync("gcc", ["-O2", "-o", join(folder, "feeder"), program], { stdio: "inherit" });
+      for (const kind of kinds) {
+        const stream = pieces(kind);
+        await oneRound(folder, stream);
+        const rounds: Round[] = [];
+        let note = "";
+        for (let i = 0; i < ROUNDS; i++) {
+          const one = await oneRound(folder, stream);
+          rounds.push(one.round);
+          note = one.note;
+        }
+        report({ group: "pipeline", name: nameOf(kind), ...summary(rounds), note });
+      }
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  },
+};
