@@ -20,6 +20,8 @@ export interface ReceiverParts {
 export class Receiver {
   readonly channel: DestinationChannel;
   readonly replay: Replay;
+  /** The first frame came: the source follows up. */
+  readonly begun: Deferred<void> = deferred();
   readonly ended: Deferred<Message<"endOfStream">> = deferred();
   readonly grant: Deferred<Message<"grant">> = deferred();
   /** Set while the guest is loaded: answers the source's requests for digests. */
@@ -74,6 +76,7 @@ export class Receiver {
   private take(message: SourceMessage): void {
     switch (message.kind) {
       case "frame":
+        this.begun.resolve();
         this.replay.take(message);
         return;
       case "probe":

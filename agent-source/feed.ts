@@ -18,6 +18,7 @@ import { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { Pacer } from "./pacer.ts";
 import { PeerInbox } from "./peer-inbox.ts";
+import type { QemuSettings } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
 import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "./source-memory.ts";
 import { type Decision, SwitchPolicy } from "./switch-policy.ts";
@@ -51,6 +52,8 @@ export class Feed {
   readonly intake: Intake;
   readonly streamPath: string;
   probeBytes = 0;
+  /** Once they were changed. */
+  settings: QemuSettings | undefined;
   private readonly abort = new AbortController();
   private readonly zstd: ZstdPool | undefined;
   private closed = false;

@@ -1,10 +1,18 @@
-import { orAborted } from "../../shared/runtime/deferred.ts";
+import { MigrationFault } from "../../shared/fault.ts";
+import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 
 /** Frames go to QEMU until the source says that there are no more, and QEMU has the last byte. */
-export async function receive(state: State<"receiving">, _cx: DestinationContext): Promise<State<"loading">> {
+export async function receive(state: State<"receiving">, cx: DestinationContext): Promise<State<"loading">> {
   const { guest, receiver } = state;
+  const { followUpMs } = cx.config;
+  await within(
+    orAborted(receiver.begun.promise, receiver.signal),
+    followUpMs,
+    () =>
+      new MigrationFault("peer-lost", `The source sent nothing within ${followUpMs} ms (followUp)`, { role: "source" }),
+  );
   await orAborted(receiver.ended.promise, receiver.signal);
   return { kind: "loading", guest, receiver };
 }

@@ -1,11 +1,8 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import type { Feed } from "../feed.ts";
+import { QemuSettings } from "../qemu-settings.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
-
-/** QEMU's longest downtime limit: with it the next turn of its loop completes, once the acknowledgement is there. */
-const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
 
 /** Copies while the guest runs, until the policy decides. */
 export async function copy(state: State<"copying">, cx: SourceContext): Promise<State<"switching">> {
@@ -16,7 +13,9 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
   });
   try {
     // before the decision, not after it: a QMP round trip is time in which the guest dirties more
-    const armed = Promise.race([feed.firstPassDone.promise, feed.decision.promise]).then(() => arm(feed));
+    const armed = Promise.race([feed.firstPassDone.promise, feed.decision.promise]).then(() =>
+      QemuSettings.arm(feed.qmp),
+    );
     armed.catch((thrown: unknown) => feed.fail(MigrationFault.from(thrown)));
     const decision = await orAborted(feed.decision.promise, feed.signal);
     if (decision.kind !== "switch")
@@ -33,9 +32,4 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
   } finally {
     unsubscribe();
   }
-}
-
-/** From here on only the acknowledgement keeps QEMU from switching; it syncs its bitmap with every section that is read. */
-async function arm(feed: Feed): Promise<void> {
-  await feed.qmp.execute("migrate-set-parameters", { "downtime-limit": DOWNTIME_LIMIT_MAX_MS });
 }

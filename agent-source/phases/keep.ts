@@ -1,5 +1,6 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { Feed } from "../feed.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -26,25 +27,34 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
 }
 
 /** @returns what the guest does now, when it is not what is expected */
-async function runHere(
-  qmp: QmpClient,
-  feed: { stop(): Promise<void> } | undefined,
-  cx: SourceContext,
-): Promise<string | undefined> {
+async function runHere(qmp: QmpClient, feed: Feed | undefined, cx: SourceContext): Promise<string | undefined> {
   try {
     if (feed !== undefined) {
       // a cancelled migration resumes the guest by itself, and so does one whose socket closes before SHUT
       await qmp.execute("migrate_cancel").catch((thrown: unknown) => cx.log.debug({ thrown }, "migrate_cancel"));
       await feed.stop();
+      await waitUntilSettled(qmp);
       await waitUntilRunning(qmp);
+      await feed.settings?.restore(qmp);
     }
-    await restoreQemu(qmp);
     return undefined;
   } catch (thrown) {
     const { message } = MigrationFault.from(thrown);
     cx.log.error({ thrown }, "the guest could not be confirmed to run at the source");
     return `the guest is at the source, but could not be confirmed to run: ${message}`;
   }
+}
+
+const SETTLED: readonly unknown[] = [undefined, "none", "cancelled", "failed", "completed"];
+
+/** While a cancelled migration winds down, QEMU takes no new settings. The event may have come already. */
+async function waitUntilSettled(qmp: QmpClient): Promise<void> {
+  const settled = qmp.waitFor("MIGRATION", (event) => SETTLED.includes(event.data.status), {
+    timeoutMs: RESUMES_WITHIN_MS,
+  });
+  settled.catch(() => undefined);
+  const { status } = await qmp.execute("query-migrate");
+  if (!SETTLED.includes(status)) await settled;
 }
 
 async function waitUntilRunning(qmp: QmpClient): Promise<void> {
@@ -54,16 +64,4 @@ async function waitUntilRunning(qmp: QmpClient): Promise<void> {
   if (status === "running") return;
   if (status === "postmigrate" || status === "paused") await qmp.execute("cont");
   await resumed;
-}
-
-/** QEMU's own values, so that whoever migrates this guest next finds what is documented. */
-async function restoreQemu(qmp: QmpClient): Promise<void> {
-  await qmp.execute("migrate-set-capabilities", {
-    capabilities: [
-      { capability: "return-path", state: false },
-      { capability: "switchover-ack", state: false },
-      { capability: "events", state: false },
-    ],
-  });
-  await qmp.execute("migrate-set-parameters", { "downtime-limit": 300, "max-bandwidth": 134_217_728 });
 }

@@ -1,14 +1,13 @@
 import { MigrationFault } from "../../shared/fault.ts";
-import { isOlder } from "../../shared/protocol/handshake.ts";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { Feed } from "../feed.ts";
 import { probeLink } from "../probe.ts";
+import { QemuSettings } from "../qemu-settings.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
 /** The destination dials in, the link is measured, and QEMU's feed is switched on. */
-export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying">> {
+export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
   const { qmp, facts, contract } = state;
   const channel = await within(
     orAborted(cx.dialledIn(), cx.cancelled),
@@ -26,7 +25,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
     await feed.intake.listen(feed.streamPath);
-    await prepareQemu(qmp, isOlder(facts.qemuVersion, { major: 8, minor: 2, micro: 0 }));
+    feed.settings = await QemuSettings.apply(qmp);
     feed.probed(await orAborted(probing, feed.signal));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
     cx.report.negotiated = {
@@ -45,35 +44,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     await connected;
     return { kind: "copying", feed };
   } catch (thrown) {
-    channel.send({
-      kind: "failure",
-      code: "peer-failed",
-      message: "The source gave up",
-      refusedToken: new Uint8Array(),
-    });
-    channel.close();
-    await feed.stop();
-    throw thrown;
+    // not thrown on: *keeping* must know of this feed to undo it
+    return { kind: "keeping", fault: MigrationFault.from(thrown), undo: { qmp, channel, feed } };
   }
-}
-
-/**
- * Capabilities that the feed needs, and limits with which QEMU never switches by itself: the acknowledgement is
- * withheld, and a bitmap sync comes only when a pass is drained (threshold 1000 bytes, less than a page).
- */
-async function prepareQemu(qmp: QmpClient, before82: boolean): Promise<void> {
-  await qmp.execute("migrate-set-capabilities", {
-    capabilities: [
-      { capability: "return-path", state: true },
-      { capability: "switchover-ack", state: true },
-      { capability: "events", state: true },
-    ],
-  });
-  // 8.1 cannot be told the bandwidth of the switchover: its own estimate with the default limit is the bound there
-  await qmp.execute(
-    "migrate-set-parameters",
-    before82
-      ? { "max-bandwidth": 0, "downtime-limit": 300 }
-      : { "max-bandwidth": 0, "downtime-limit": 1, "avail-switchover-bandwidth": 1_000_000 },
-  );
 }
