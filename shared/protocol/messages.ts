@@ -86,6 +86,11 @@ export interface Frame {
   readonly checksum: Uint8Array;
   /** When received: a view that is valid only until the handler returns, unless it keeps a copy. */
   readonly body: Uint8Array;
+  /**
+   * When sent: bytes ahead of the body, in the same memory, that the link may overwrite until the frame was taken. With
+   * FRAME_HEAD_BYTES of them (shared/link/frame-wire.ts) the body is not copied to be sent behind its head.
+   */
+  readonly headRoom?: number;
 }
 
 /** Source to destination, on the transfer stream. */

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import protobuf from "protobufjs";
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { decodeFrame, encodeFrame, isFrame } from "../../../shared/link/frame-wire.ts";
+import { decodeFrame, encodeFrame, FRAME_HEAD_BYTES, isFrame } from "../../../shared/link/frame-wire.ts";
 import type { Frame } from "../../../shared/protocol/messages.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
 
@@ -71,6 +71,32 @@ t.test("protobufjs reads what is written here", async () => {
       return JSON.stringify(plain(back)) === JSON.stringify(plain(frame));
     }),
   );
+});
+
+t.test("with room for its head ahead of the body, a frame is written in place and reads the same", async (t) => {
+  fc.assert(
+    fc.property(frames, fc.nat({ max: FRAME_HEAD_BYTES }), fc.boolean(), (frame, spare, shared) => {
+      const start = spare + FRAME_HEAD_BYTES;
+      const length = start + frame.body.length + 1;
+      const memory = new Uint8Array(shared ? new SharedArrayBuffer(length) : new ArrayBuffer(length)).fill(0xee);
+      memory.set(frame.body, start);
+      const body = memory.subarray(start, start + frame.body.length);
+      const message = encodeFrame({ ...frame, body, headRoom: FRAME_HEAD_BYTES });
+      t.equal(message.buffer, memory.buffer);
+      t.ok(message.equals(encodeFrame(frame)));
+      t.ok(
+        memory.subarray(0, spare).every((byte) => byte === 0xee),
+        "nothing ahead of the head-room is touched",
+      );
+      t.equal(memory.at(-1), 0xee);
+      t.not(encodeFrame({ ...frame, body, headRoom: 20 }).buffer, memory.buffer, "too little room: a copy");
+    }),
+    { numRuns: 50 },
+  );
+  const largest = { sequence: Number.MAX_SAFE_INTEGER, rawLength: 0xffffffff, checksum: new Uint8Array(8) };
+  const body = new Uint8Array(8 << 20);
+  const message = encodeFrame({ kind: "frame", frameKind: "pages", codec: "zstd", ...largest, body });
+  t.ok(message.length - body.length <= FRAME_HEAD_BYTES);
 });
 
 t.test("what protobufjs writes is read here", async () => {
