@@ -19,26 +19,27 @@ export interface MemoryTransfer {
 const CAPACITY_MESSAGES = 16;
 
 /**
- * Messages are delivered in microtasks, and `taken` is called when the receiver's handler has returned. As over gRPC, an
- * orderly end of either side is, behind everything that it sent, the end of both.
+ * Each side's messages are delivered in turns of the event loop, and `taken` is called when the receiver's handler has
+ * returned. As over gRPC, an orderly end of either side is, behind everything that it sent, the end of both.
  */
 export function memoryTransfer(options: MemoryTransferOptions = {}): MemoryTransfer {
   const capacity = options.capacityMessages ?? CAPACITY_MESSAGES;
   if (!Number.isInteger(capacity) || capacity < 1) throw new RangeError(`capacity of ${capacity} messages`);
   const toDestination = new Lane<SourceMessage>(capacity);
   const toSource = new Lane<DestinationMessage>(capacity);
-  const source = new MemoryChannel(toDestination, toSource, "memory:destination");
-  const destination = new MemoryChannel(toSource, toDestination, "memory:source");
+  const source = new MemoryChannel(toDestination, toSource, "memory:destination", (fault) => fault);
+  const destination = new MemoryChannel(toSource, toDestination, "memory:source", lost);
   return {
     source,
     destination,
     cut: () => {
-      const lost = new MigrationFault("peer-lost", "The peer cut the transfer stream");
-      toDestination.tear(lost);
-      toSource.tear(lost);
+      toDestination.tear(lost());
+      toSource.tear(lost());
     },
   };
 }
+
+const lost = (): MigrationFault => new MigrationFault("peer-lost", "The peer cut the transfer stream");
 
 interface Queued<Message> {
   readonly message: Message;
@@ -113,7 +114,8 @@ class Lane<Message> {
   private pump(): void {
     if (this.pumping) return;
     this.pumping = true;
-    queueMicrotask(() => {
+    // a turn of its own, as for what comes from a network: two sides that answer each other starve nothing
+    setImmediate(() => {
       this.deliver();
       this.pumping = false;
     });
@@ -134,7 +136,7 @@ class Lane<Message> {
         this.room = deferred();
       }
     }
-    if (!this.ending || this.closed || this.queue.length > 0) return;
+    if (!this.ending || this.paused || this.closed || this.queue.length > 0) return;
     this.closed = true;
     this.settled.resolve(undefined);
   }
@@ -145,8 +147,11 @@ class MemoryChannel<Out, In> implements Channel<Out, In> {
   readonly peer: string;
   private readonly out: Lane<Out>;
   private readonly in: Lane<In>;
+  private readonly outcome = deferred<MigrationFault | undefined>();
+  private readonly seenByPeer: (fault: MigrationFault) => MigrationFault;
 
-  constructor(out: Lane<Out>, incoming: Lane<In>, peer: string) {
+  /** @param seenByPeer what the peer sees of a fault that tears the stream */
+  constructor(out: Lane<Out>, incoming: Lane<In>, peer: string, seenByPeer: (fault: MigrationFault) => MigrationFault) {
     this.out = out;
     this.in = incoming;
     this.peer = peer;
@@ -154,7 +159,9 @@ class MemoryChannel<Out, In> implements Channel<Out, In> {
     void incoming.over.then((fault) => {
       if (fault === undefined) out.end();
     });
-    this.closed = Promise.all([out.over, incoming.over]).then(([sent, received]) => sent ?? received);
+    this.seenByPeer = seenByPeer;
+    this.closed = this.outcome.promise;
+    void Promise.all([out.over, incoming.over]).then(([sent, received]) => this.outcome.resolve(sent ?? received));
   }
 
   send(message: Out, taken?: () => void): boolean {
@@ -183,7 +190,8 @@ class MemoryChannel<Out, In> implements Channel<Out, In> {
       return;
     }
     if (this.out.isOver && this.in.isOver) return;
-    this.out.tear(fault);
-    this.in.tear(fault);
+    this.outcome.resolve(fault);
+    this.out.tear(this.seenByPeer(fault));
+    this.in.tear(this.seenByPeer(fault));
   }
 }

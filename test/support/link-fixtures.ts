@@ -1,15 +1,11 @@
-/** Made-up services for the tests of the link, and what they are asked. */
+/** What operators and agents say in the tests of the link. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { ServeOptions } from "../../shared/link/grpc-server.ts";
-import type { SourceService } from "../../shared/link/link.ts";
 import type { DestinationMessage } from "../../shared/protocol/messages.ts";
 import type { MigrateCall } from "../../shared/protocol/report.ts";
 
-export const limits = { receiveWindowBytes: 1 << 20, messageBytes: 1 << 20 };
-export const onLoopback: ServeOptions = { listen: ["127.0.0.1:0"], limits, insecure: false };
 export type Test = { teardown(done: () => unknown): unknown };
 
 export const call: MigrateCall = {
@@ -40,21 +36,6 @@ export const refusal = new MigrationFault("refused", "host-b refuses web: 2 reas
 export const unexpected = (): never => {
   throw new MigrationFault("internal", "not expected");
 };
-
-/** What every method answers, unless a test says otherwise. */
-export const service = (methods: Partial<SourceService>): SourceService => ({
-  listGuests: unexpected,
-  plan: unexpected,
-  migrate: unexpected,
-  getMigration: unexpected,
-  listMigrations: unexpected,
-  watch: unexpected,
-  cancel: unexpected,
-  heatMap: unexpected,
-  resolve: unexpected,
-  acceptTransfer: unexpected,
-  ...methods,
-});
 
 /** A folder for sockets, with a path that is short enough. */
 export function folder(t: Test): string {

@@ -1,11 +1,13 @@
-/** The handshake over a real server. */
+/** The handshake over a real server, and what the suite for channels does not know of transfers. */
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { connectDestination } from "../../../shared/link/grpc-link.ts";
-import { serveDestination } from "../../../shared/link/grpc-server.ts";
-import type { Offer } from "../../../shared/protocol/messages.ts";
+import { connectDestination, dialSource } from "../../../shared/link/grpc-link.ts";
+import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
+import type { SourceChannel } from "../../../shared/link/link.ts";
+import type { DestinationMessage, Frame, Offer } from "../../../shared/protocol/messages.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
-import { limits, onLoopback, refusal } from "../../support/link-fixtures.ts";
+import { LIMITS, openGrpcPair, SERVE, sourceService } from "../../support/link.ts";
+import { folder, hello, refusal } from "../../support/link-fixtures.ts";
 
 const offer: Offer = {
   protocolVersions: [1],
@@ -44,8 +46,8 @@ t.test("a handshake is answered, refused by reasons, fails, is too late or given
     () => deferred<never>().promise,
     () => deferred<never>().promise,
   ];
-  const listener = await serveDestination({ handshake: (asked) => answers.shift()!(asked) }, onLoopback);
-  const client = connectDestination(listener.address, limits);
+  const listener = await serveDestination({ handshake: (asked) => answers.shift()!(asked) }, SERVE);
+  const client = connectDestination(listener.address, LIMITS);
   t.teardown(() => {
     client.close();
     return listener.close(0);
@@ -59,4 +61,65 @@ t.test("a handshake is answered, refused by reasons, fails, is too late or given
   const given = client.handshake(offer, 5000, giveUp.signal);
   giveUp.abort(new MigrationFault("cancelled", "By the operator"));
   await t.rejects(given, { code: "cancelled" });
+});
+
+const frame = (sequence: number, body: Uint8Array): Frame => ({
+  kind: "frame",
+  sequence,
+  frameKind: "pages",
+  codec: "none",
+  rawLength: body.length,
+  checksum: Buffer.alloc(8, sequence),
+  body,
+});
+
+t.test("a transfer passes over a unix socket too", async (t) => {
+  const accepted = deferred<SourceChannel>();
+  const listen = [`unix:${folder(t)}/source.sock`];
+  const service = sourceService({
+    acceptTransfer: (introduced, channel) => {
+      t.match(introduced, { migrationId: "m-1", token: Buffer.from("secret") });
+      accepted.resolve(channel);
+    },
+  });
+  const listener = await serveSource(service, { ...SERVE, listen });
+  t.teardown(() => listener.close(0));
+  const destination = dialSource(listener.address, LIMITS);
+  destination.send(hello);
+  const source = await accepted.promise;
+  const body = new Uint8Array(new SharedArrayBuffer(60_000)).fill(7);
+  source.send(frame(1, body));
+  source.close();
+  destination.receive((message) => {
+    t.equal(message.kind === "frame" && Buffer.compare(message.body, body), 0);
+  });
+  t.equal(await destination.closed, undefined);
+  t.equal(await source.closed, undefined);
+});
+
+t.test("frames that are sent at once do not share a buffer", async (t) => {
+  const { source, destination } = await openGrpcPair(t);
+  const got: number[][] = [];
+  destination.receive((message) => {
+    if (message.kind === "frame") got.push([...message.body]);
+  });
+  for (let sequence = 1; sequence <= 12; sequence++)
+    source.send(frame(sequence, Buffer.alloc(13 - sequence, sequence)));
+  source.close();
+  t.equal(await destination.closed, undefined);
+  t.same(
+    got,
+    Array.from({ length: 12 }, (_, index) => new Array(12 - index).fill(index + 1)),
+  );
+});
+
+t.test("messages that come before anybody receives them are kept in order", async (t) => {
+  const acks = Array.from({ length: 50 }, (_, sequence) => ({ kind: "ack", sequence, appliedBytes: 0 }) as const);
+  const { source, destination } = await openGrpcPair(t);
+  for (const message of acks) destination.send(message);
+  destination.close();
+  const got: DestinationMessage[] = [];
+  source.receive((message) => got.push(message));
+  t.equal(await source.closed, undefined);
+  t.same(got, acks);
 });

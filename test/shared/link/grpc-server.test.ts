@@ -9,55 +9,56 @@ import { dialSource } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
-import { folder, hello, limits, onLoopback, service, unexpected } from "../../support/link-fixtures.ts";
+import { LIMITS, SERVE, sourceService } from "../../support/link.ts";
+import { folder, hello, unexpected } from "../../support/link-fixtures.ts";
 
 t.test("a stream without a hello is refused, as is a hello that nobody waits for", async (t) => {
   const acceptTransfer = (): never => {
     throw new MigrationFault("migration-unknown", "No migration waits for m-1");
   };
-  const listener = await serveSource(service({ acceptTransfer }), { ...onLoopback, helloWithinMs: 20 });
+  const listener = await serveSource(sourceService({ acceptTransfer }), { ...SERVE, helloWithinMs: 20 });
   t.teardown(() => listener.close(0));
-  const silent = dialSource(listener.address, limits);
+  const silent = dialSource(listener.address, LIMITS);
   t.match(await silent.closed, { code: "refused", message: /did not introduce itself within 20 ms/ });
-  const rude = dialSource(listener.address, limits);
+  const rude = dialSource(listener.address, LIMITS);
   rude.send({ kind: "ack", sequence: 1, appliedBytes: 0 });
   t.match(await rude.closed, { code: "peer-invalid" });
-  const stranger = dialSource(listener.address, limits);
+  const stranger = dialSource(listener.address, LIMITS);
   stranger.send(hello);
   t.match(await stranger.closed, { code: "migration-unknown" });
-  const nobody = dialSource(`unix:${folder(t)}/nobody.sock`, limits);
+  const nobody = dialSource(`unix:${folder(t)}/nobody.sock`, LIMITS);
   t.match(await nobody.closed, { code: "peer-lost" });
 });
 
 t.test("nothing but loopback is served in clear, unless that was allowed", async (t) => {
   const listen = ["0.0.0.0:0"];
-  await t.rejects(serveDestination({ handshake: unexpected }, { ...onLoopback, listen }), { code: "configuration" });
-  const allowed = await serveDestination({ handshake: unexpected }, { listen, limits, insecure: true });
+  await t.rejects(serveDestination({ handshake: unexpected }, { ...SERVE, listen }), { code: "configuration" });
+  const allowed = await serveDestination({ handshake: unexpected }, { listen, limits: LIMITS, insecure: true });
   t.match(allowed.address, /^0\.0\.0\.0:[1-9]/);
   await allowed.close(0);
 });
 
 t.test("an address that is taken is not taken over; a socket that was left behind is", async (t) => {
   const path = join(folder(t), "source.sock");
-  const options = { ...onLoopback, listen: [`unix:${path}`] };
-  const first = await serveSource(service({ listMigrations: () => [] }), options);
+  const options = { ...SERVE, listen: [`unix:${path}`] };
+  const first = await serveSource(sourceService({ listMigrations: () => [] }), options);
   t.equal(first.address, `unix:${path}`);
-  await t.rejects(serveSource(service({}), options), { code: "configuration" });
+  await t.rejects(serveSource(sourceService({}), options), { code: "configuration" });
   const client = new GrpcOperatorClient(first.address, 5000);
   t.same(await client.listMigrations(), [], "the first is still there");
   client.close();
   await first.close(0);
   const file = `${path}.txt`;
   writeFileSync(file, "no socket");
-  await t.rejects(serveSource(service({}), { ...onLoopback, listen: [`unix:${file}`] }), { code: "configuration" });
+  await t.rejects(serveSource(sourceService({}), { ...SERVE, listen: [`unix:${file}`] }), { code: "configuration" });
 });
 
 t.test("a general client finds the services, and their health, by reflection", async (t) => {
   const guests = [
     { name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
   ];
-  const source = await serveSource(service({ listGuests: async () => guests }), onLoopback);
-  const destination = await serveDestination({ handshake: unexpected }, onLoopback);
+  const source = await serveSource(sourceService({ listGuests: async () => guests }), SERVE);
+  const destination = await serveDestination({ handshake: unexpected }, SERVE);
   t.teardown(() => Promise.all([source.close(0), destination.close(0)]));
   const buf = join(packageRoot(), "node_modules/.bin/buf");
   const curl = async (address: string, ...words: string[]): Promise<string> => {

@@ -6,10 +6,11 @@ import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
 import type { MigrationView } from "../../../shared/protocol/report.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { result, view } from "../../support/cli-fixtures.ts";
-import { call, folder, onLoopback, refusal, service, type Test, unexpected } from "../../support/link-fixtures.ts";
+import { SERVE, sourceService } from "../../support/link.ts";
+import { call, folder, refusal, type Test, unexpected } from "../../support/link-fixtures.ts";
 
-async function operatorOf(t: Test, methods: Partial<SourceService>, options: ServeOptions = onLoopback) {
-  const listener = await serveSource(service(methods), options);
+async function operatorOf(t: Test, methods: Partial<SourceService>, options: ServeOptions = SERVE) {
+  const listener = await serveSource(sourceService(methods), options);
   const client = new GrpcOperatorClient(listener.address, 5000);
   t.teardown(() => {
     client.close();
@@ -161,13 +162,13 @@ t.test("an agent that nobody answers for is unreachable; one that goes away is l
   await t.rejects(nobody.listGuests(), { code: "peer-unreachable" });
   nobody.close();
   const listener = await serveSource(
-    service({
+    sourceService({
       watch: (_, observer) => {
         observer(view());
         return () => undefined;
       },
     }),
-    onLoopback,
+    SERVE,
   );
   const client = new GrpcOperatorClient(listener.address, 5000);
   await t.rejects(
