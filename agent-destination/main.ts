@@ -1,4 +1,5 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --single-threaded-gc
+// One thread collects garbage: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
 import { serveDestination } from "../shared/link/grpc-server.ts";
 import { decodeDestinationRecord } from "../shared/protocol/ownership.ts";

@@ -14,7 +14,7 @@ import type { PageKernels } from "../shared/page/kernels.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { LinkMeter } from "./link-meter.ts";
 import type { Pacer } from "./pacer.ts";
-import type { FrameBuffer } from "./source-memory.ts";
+import { type FrameBuffer, HEAD_ROOM_BYTES } from "./source-memory.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
 import { VerbatimQueue } from "./verbatim-queue.ts";
 
@@ -315,6 +315,7 @@ export class FrameSender {
         rawLength: slot.rawLength,
         checksum: slot.checksum,
         body: kernels.memory.subarray(from, from + slot.length),
+        headRoom: HEAD_ROOM_BYTES,
       },
       () => {
         slot.state = "free";

@@ -146,13 +146,13 @@ export class Intake {
 
   private nextView(): Uint8Array {
     const { memory, window } = this.parts;
-    if (this.head === this.tail) {
-      this.head = window;
-      this.tail = window;
-    } else if (this.windowEnd - this.tail < READ_BYTES) {
+    const rest = this.tail - this.head;
+    // back to the start when no more than a cut item is left: the same 256 KiB stay in the core's cache, which saves 3
+    // to 12 % of the whole path's CPU time (docs/results/micro.md)
+    if (rest <= this.reader.needs || this.windowEnd - this.tail < READ_BYTES) {
       memory.copyWithin(window, this.head, this.tail);
-      this.tail = window + (this.tail - this.head);
       this.head = window;
+      this.tail = window + rest;
     }
     return memory.subarray(this.tail, Math.min(this.tail + READ_BYTES, this.windowEnd));
   }

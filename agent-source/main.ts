@@ -1,4 +1,5 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --single-threaded-gc
+// One thread collects garbage: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-source: configuration to parts to service; no logic. */
 import { serveSource } from "../shared/link/grpc-server.ts";
 import { decodeSourceRecord } from "../shared/protocol/ownership.ts";

@@ -7,6 +7,7 @@
  */
 import { frameBufferBytes } from "../shared/codec/page-frame.ts";
 import { MigrationFault } from "../shared/fault.ts";
+import { FRAME_HEAD_BYTES } from "../shared/link/frame-wire.ts";
 import { KERNEL_RESERVED_BYTES } from "../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../shared/units.ts";
@@ -16,6 +17,9 @@ import { type SchedulerOptions, TransferScheduler } from "./transfer-scheduler.t
 export const WINDOW_BYTES = 1 << 20;
 /** Enough to keep one compressing, one being sent and one ready, for each of two workers. */
 export const FRAME_BUFFERS = 6;
+
+/** Free ahead of each frame, so that the link puts its head there and the body is not copied behind it. */
+export const HEAD_ROOM_BYTES = FRAME_HEAD_BYTES;
 
 export interface FrameBuffer {
   readonly raw: Address;
@@ -39,7 +43,7 @@ export function createSourceMemory(
   options: SchedulerOptions,
   createKernels: (byteLength: number) => PageKernels,
 ): SourceMemory {
-  const bufferBytes = Math.ceil(frameBufferBytes(options.frameBytes) / PAGE_SIZE) * PAGE_SIZE;
+  const bufferBytes = Math.ceil((HEAD_ROOM_BYTES + frameBufferBytes(options.frameBytes)) / PAGE_SIZE) * PAGE_SIZE;
   const region = KERNEL_RESERVED_BYTES + WINDOW_BYTES + 2 * FRAME_BUFFERS * bufferBytes;
   const total = region + TransferScheduler.regionBytes(options);
   if (total > MEMORY_BYTES_MAX)
@@ -50,8 +54,9 @@ export function createSourceMemory(
     );
   const buffers: FrameBuffer[] = [];
   for (let i = 0; i < FRAME_BUFFERS; i++) {
-    const raw = KERNEL_RESERVED_BYTES + WINDOW_BYTES + 2 * i * bufferBytes;
-    buffers.push({ raw: address(raw), encoded: address(raw + bufferBytes), byteLength: bufferBytes });
+    const raw = KERNEL_RESERVED_BYTES + WINDOW_BYTES + 2 * i * bufferBytes + HEAD_ROOM_BYTES;
+    const byteLength = bufferBytes - HEAD_ROOM_BYTES;
+    buffers.push({ raw: address(raw), encoded: address(raw + bufferBytes), byteLength });
   }
   return { kernels: createKernels(total), window: address(KERNEL_RESERVED_BYTES), buffers, region: address(region) };
 }

@@ -34,7 +34,7 @@ export function agentAddress(rig: Rig, host: RigHost, kind: AgentKind): string {
   return `${host.address}:${(kind === "source" ? SOURCE_PORT : DESTINATION_PORT) + shift}`;
 }
 
-/** Starts one agent, which may not be ready yet, or refuse to start. */
+/** Starts one agent, with Node's options of its first line; it may not be ready yet, or refuse to start. */
 export function spawnAgent(
   rig: Rig,
   host: RigHost,
@@ -43,7 +43,7 @@ export function spawnAgent(
 ): Promise<RigProcess> {
   return rig.spawn(host, `ferry-${kind} on ${host.name}`, [
     process.execPath,
-    ...(process.env.NODE_ARGS ?? "").split(" ").filter((one) => one !== ""),
+    "--single-threaded-gc",
     program(`agent-${kind}/main.js`),
     `--listen=${agentAddress(rig, host, kind)}`,
     `--guests-directory=${host.guestsDirectory}`,
