@@ -1,0 +1,105 @@
+import t from "tap";
+import { agree, type DestinationFacts, describeBlocks, isOlder } from "../../../shared/protocol/handshake.ts";
+import type { Offer } from "../../../shared/protocol/messages.ts";
+
+const blocks = [{ name: "pc.ram", byteLength: 512 << 20, pageSize: 4096 }];
+const offer: Offer = {
+  protocolVersions: [1],
+  migrationId: "m",
+  token: new Uint8Array(16),
+  sourceAddress: "alpha:7411",
+  guest: {
+    name: "web",
+    definitionDigest: "d".repeat(64),
+    machineType: "pc-q35-8.1",
+    qemuVersion: { major: 10, minor: 0, micro: 2 },
+    cpuModel: "qemu64-x86_64-cpu",
+    cpuFeatures: { "1:edx": 0x0f },
+    ramBlocks: blocks,
+  },
+  transfer: {
+    codecs: ["xbzrle", "zstd"],
+    downtimeTargetMs: 300,
+    deadlineMs: 0,
+    onDeadline: "cancel",
+    frameBytes: 262_144,
+    creditWindowBytes: 16 << 20,
+    verify: false,
+  },
+  dryRun: false,
+};
+const { name: _name, definitionDigest, ...guest } = offer.guest;
+const host: DestinationFacts = {
+  protocolVersions: [1],
+  definitionDigest,
+  guest,
+  freeMemoryBytes: 4 * 2 ** 30,
+  reserveBytes: 256 << 20,
+  codecs: ["xbzrle", "zstd"],
+  frameBytesMax: 1 << 20,
+  creditWindowBytesMax: 8 << 20,
+  followUpMs: 30_000,
+  refusals: [],
+};
+const codes = (mine: DestinationFacts, asked: Offer = offer): readonly string[] => {
+  const agreement = agree(asked, mine);
+  return agreement.kind === "contract" ? [] : agreement.refusals.map((one) => one.code);
+};
+
+t.test("alike hosts agree on the smaller of what each can", async (t) => {
+  const agreement = agree(offer, { ...host, codecs: ["zstd"] });
+  t.match(agreement, {
+    kind: "contract",
+    contract: { protocolVersion: 1, codecs: ["zstd"], frameBytes: 262_144, creditWindowBytes: 8 << 20 },
+  });
+});
+
+t.test("each difference is refused by name", async (t) => {
+  t.same(codes({ ...host, protocolVersions: [7] }), ["protocol-version"]);
+  t.same(codes({ ...host, definitionDigest: "e" }), ["guest-definition"]);
+  t.same(codes({ ...host, freeMemoryBytes: 600 << 20 }), ["free-memory"]);
+  t.same(codes({ ...host, guest: { ...guest, machineType: "pc-q35-9.0" } }), ["machine-type"]);
+  t.same(codes({ ...host, guest: { ...guest, qemuVersion: { major: 8, minor: 1, micro: 0 } } }), ["qemu-version"]);
+  t.same(codes({ ...host, guest: { ...guest, cpuModel: "max-x86_64-cpu" } }), ["cpu-model"]);
+  t.same(codes({ ...host, guest: { ...guest, cpuFeatures: { "1:edx": 0x07 } } }), ["cpu-features"]);
+  t.same(codes({ ...host, guest: { ...guest, ramBlocks: [] } }), ["ram-blocks"]);
+  t.same(codes({ ...host, guest: { ...guest, cpuFeatures: { "1:edx": 0xff } } }), [], "more features do no harm");
+});
+
+t.test("all reasons come at once, with those found before", async (t) => {
+  const bad = {
+    ...host,
+    refusals: [{ code: "qemu-start", message: "it did not start" }],
+    protocolVersions: [9],
+    definitionDigest: "e",
+    freeMemoryBytes: 0,
+    guest: { ...guest, machineType: "pc", cpuModel: "x", ramBlocks: [] },
+  };
+  t.same(codes(bad), [
+    "qemu-start",
+    "protocol-version",
+    "guest-definition",
+    "free-memory",
+    "machine-type",
+    "cpu-model",
+    "ram-blocks",
+  ]);
+});
+
+t.test("blocks are compared by name, size and page size", async (t) => {
+  t.equal(describeBlocks(blocks, blocks), "");
+  t.match(
+    describeBlocks(blocks, [{ ...blocks[0]!, byteLength: 4096 }]),
+    /pc\.ram has 536870912 bytes at the source and 4096/,
+  );
+  t.match(describeBlocks(blocks, [{ ...blocks[0]!, pageSize: 2 << 20 }]), /pages of 4096 bytes/);
+  t.match(describeBlocks([], blocks), /only at the destination/);
+});
+
+t.test("versions are ordered by major, minor, micro", async (t) => {
+  const version = (major: number, minor: number, micro: number) => ({ major, minor, micro });
+  t.ok(isOlder(version(7, 2, 22), version(8, 1, 0)));
+  t.ok(isOlder(version(8, 0, 9), version(8, 1, 0)));
+  t.notOk(isOlder(version(8, 1, 0), version(8, 1, 0)));
+  t.notOk(isOlder(version(10, 0, 0), version(8, 1, 0)));
+});
