@@ -1,5 +1,5 @@
-#!/usr/bin/env -S node --single-threaded-gc
-// One thread collects garbage: docs/decisions/0007-one-thread-collects.md
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2
+// Why these: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
 import { serveDestination } from "../shared/link/grpc-server.ts";
 import { decodeDestinationRecord } from "../shared/protocol/ownership.ts";

@@ -1,5 +1,5 @@
-#!/usr/bin/env -S node --single-threaded-gc
-// One thread collects garbage: docs/decisions/0007-one-thread-collects.md
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2
+// Why these: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-source: configuration to parts to service; no logic. */
 import { serveSource } from "../shared/link/grpc-server.ts";
 import { decodeSourceRecord } from "../shared/protocol/ownership.ts";

@@ -10,6 +10,9 @@ import { Worker } from "node:worker_threads";
 import { MigrationFault } from "../fault.ts";
 import { JOBS_MAX, JobTable, type WorkerData } from "./zstd-jobs.ts";
 
+/** A worker handles numbers; what it compresses lies outside its heap. MiB. */
+const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 24, codeRangeSizeMb: 8 };
+
 interface Job {
   readonly resolve: (length: number) => void;
   readonly reject: (fault: MigrationFault) => void;
@@ -73,7 +76,10 @@ export class ZstdPool {
   }
 
   private start(workerData: WorkerData): Thread {
-    const worker = new Worker(new URL("./zstd-worker.js", import.meta.url), { workerData });
+    const worker = new Worker(new URL("./zstd-worker.js", import.meta.url), {
+      workerData,
+      resourceLimits: WORKER_LIMITS,
+    });
     worker.unref(); // an idle pool keeps no process alive
     worker.on("message", (index: number) => this.settle(index));
     worker.on("error", (cause) => this.crashed(cause instanceof Error ? cause.message : String(cause), cause));

@@ -26,6 +26,10 @@ export interface AgentOptions {
 /** Compiled program of this package. */
 const program = (path: string): string => join(packageRoot(), "dist", path);
 
+/** As the first line of the agents' programs has it. */
+const NODE_OPTIONS = ["--single-threaded-gc", "--max-semi-space-size=2"];
+const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
+
 type AgentKind = "source" | "destination";
 
 /** On the loopback both hosts share the addresses, so the second one's ports are others. */
@@ -41,9 +45,9 @@ export function spawnAgent(
   kind: AgentKind,
   extra: readonly string[] = [],
 ): Promise<RigProcess> {
-  return rig.spawn(host, `ferry-${kind} on ${host.name}`, [
+  const command = [
     process.execPath,
-    "--single-threaded-gc",
+    ...NODE_OPTIONS,
     program(`agent-${kind}/main.js`),
     `--listen=${agentAddress(rig, host, kind)}`,
     `--guests-directory=${host.guestsDirectory}`,
@@ -51,7 +55,8 @@ export function spawnAgent(
     `--state-directory=${join(host.stateDirectory, kind)}`,
     "--tls-insecure",
     ...extra,
-  ]);
+  ];
+  return rig.spawn(host, `ferry-${kind} on ${host.name}`, command, ENVIRONMENT);
 }
 
 /** Starts one agent and waits until it serves. */
