@@ -37,7 +37,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "qmp-protocol": status.INTERNAL,
   "qemu-start": status.INTERNAL,
   "qemu-failed": status.INTERNAL,
-  "peer-invalid": status.INTERNAL,
+  "peer-invalid": status.INVALID_ARGUMENT,
   "peer-failed": status.INTERNAL,
   "in-doubt": status.INTERNAL,
   "state-directory": status.INTERNAL,
@@ -59,7 +59,7 @@ export function toStatus(thrown: unknown): { code: status; details: string; meta
   if (fault.guestNow !== undefined) metadata.set(GUEST_NOW, Buffer.from(cut(fault.guestNow)));
   const refusals = fitting(fault.refusals);
   if (refusals.length > 0) metadata.set(REFUSALS, Buffer.from(JSON.stringify(refusals)));
-  return { code: statusOf(fault.code), details: cut(fault.message), metadata };
+  return { code: statusOf(fault.code), details: withAdvice(cut(fault.message), fault.advice), metadata };
 }
 
 /** The fault that the peer named; without one, what its status means: `lost` when there is no peer. */
@@ -71,7 +71,19 @@ export function fromStatus(error: ServiceError, lost: FaultCode): MigrationFault
   const guestNow = error.metadata.get(GUEST_NOW)[0]?.toString();
   if (advice !== undefined) details.advice = advice;
   if (guestNow !== undefined) details.guestNow = guestNow;
-  return new MigrationFault(code, error.details || error.message, details);
+  return new MigrationFault(code, withoutAdvice(error.details || error.message, advice), details);
+}
+
+/** A sentence; a longer one is only in its trailer, which gRPC's limit was counted for. */
+const ADVICE_IN_TEXT_MAX = 500;
+
+/** A client that knows only gRPC shows the text alone: it must say what to do, too. */
+const withAdvice = (message: string, advice: string | undefined): string =>
+  advice === undefined || advice.length > ADVICE_IN_TEXT_MAX ? message : `${message}. ${cut(advice)}`;
+
+function withoutAdvice(text: string, advice: string | undefined): string {
+  const tail = `. ${advice ?? ""}`;
+  return advice !== undefined && text.endsWith(tail) ? text.slice(0, -tail.length) : text;
 }
 
 /** Of a status that gRPC made, or an agent that is none of ours. */
