@@ -1,0 +1,27 @@
+/** The page for the person on call knows every setting and every fault. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import t from "tap";
+import { listKeys } from "../../shared/runtime/config-keys.ts";
+import { destinationSchema, sourceSchema } from "../../shared/runtime/config-schema.ts";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+
+const page = readFileSync(join(packageRoot(), "docs/operations.md"), "utf8");
+
+t.test("every setting of both agents is in docs/operations.md", async (t) => {
+  const keys = [...listKeys(sourceSchema()), ...listKeys(destinationSchema())].map(({ path }) => path);
+  t.ok(keys.length > 20);
+  t.same(
+    keys.filter((key) => !page.includes(`\`${key}\``)),
+    [],
+  );
+});
+
+t.test("every fault code is in docs/operations.md, and no other", async (t) => {
+  const source = readFileSync(join(packageRoot(), "shared/fault.ts"), "utf8");
+  const union = /export type FaultCode =([^;]*);/.exec(source)?.[1] ?? "";
+  const codes = [...union.matchAll(/"([a-z-]+)"/g)].map((match) => match[1] ?? "").sort();
+  const section = page.slice(page.indexOf("## What an error means"), page.indexOf("## Settings"));
+  const rows = [...section.matchAll(/^\| `([a-z-]+)` \|/gm)].map((match) => match[1] ?? "").sort();
+  t.same(rows, codes);
+});
