@@ -3,6 +3,7 @@
  * own CPU time when it was asked. Serves the agents' link, and beside it the same service with generated serialisation.
  */
 import { Server, ServerCredentials, type ServerDuplexStream, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { FRAME_HEAD_BYTES } from "../../shared/link/frame-wire.ts";
 import { serveSource } from "../../shared/link/grpc-server.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { methodOf } from "../../shared/link/proto-files.ts";
@@ -12,12 +13,14 @@ import { FRAME_BYTES, numbers } from "./guest-pages.ts";
 const FRAMES = 8;
 const CHECKSUM = new Uint8Array(8).fill(7);
 
-/** A frame's body, not compressible, a few in turns. */
+/** Bodies of frames, not compressible, a few in turns; in shared memory behind head-room, as the sender's buffers are. */
+const ROOM = FRAME_HEAD_BYTES + FRAME_BYTES;
+const memory = new SharedArrayBuffer(FRAMES * ROOM);
 const bodies = Array.from({ length: FRAMES }, (_, index) => {
   const next = numbers(index + 1);
-  const words = new Uint32Array(FRAME_BYTES / 4);
+  const words = new Uint32Array(memory, index * ROOM + FRAME_HEAD_BYTES, FRAME_BYTES / 4);
   for (let i = 0; i < words.length; i++) words[i] = next();
-  return new Uint8Array(words.buffer);
+  return new Uint8Array(memory, words.byteOffset, FRAME_BYTES);
 });
 
 /** The hello's migration id is the number of frames that are wanted. */
@@ -26,7 +29,8 @@ async function sendFrames(channel: SourceChannel, frames: number): Promise<void>
   for (let sequence = 1; sequence <= frames; sequence++) {
     const body = bodies[sequence % FRAMES]!;
     const frame = { kind: "frame", frameKind: "pages", codec: "none", rawLength: FRAME_BYTES } as const;
-    if (!channel.send({ ...frame, sequence, checksum: CHECKSUM, body })) await channel.drained();
+    const headRoom = FRAME_HEAD_BYTES;
+    if (!channel.send({ ...frame, sequence, checksum: CHECKSUM, body, headRoom })) await channel.drained();
   }
   channel.send({ kind: "endOfStream", lastSequence: frames });
 }
