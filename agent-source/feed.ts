@@ -59,7 +59,7 @@ export class Feed {
   private closed = false;
 
   constructor(parts: FeedParts) {
-    const { cx, qmp, facts, contract, channel } = parts;
+    const { cx, qmp, contract, channel } = parts;
     this.qmp = qmp;
     this.channel = channel;
     this.contract = contract;
@@ -85,7 +85,6 @@ export class Feed {
       sink: this.engine,
       onFault: (fault) => this.fail(fault),
     });
-    void facts;
   }
 
   /** Aborted with the first fault. */
