@@ -55,6 +55,16 @@ codename() { sed -nE 's/^VERSION_CODENAME=//p' /etc/os-release; }
 # Debian 12 has QEMU 7.2, which is too old and loses dirty pages under TCG: 10.0 is in its backports.
 needs_backports() { [ "$(codename)" = bookworm ] && ! qemu_is_there; }
 
+# The mirror that this host already uses for Debian itself; its backports are beside it.
+mirror() {
+  {
+    grep -hE '^deb[[:space:]]' /etc/apt/sources.list /etc/apt/sources.list.d/*.list | grep -oE '[a-z+]+://[^ ]+ +bookworm( |$)' | cut -d ' ' -f 1
+    # deb822: the URIs of the first stanza that names the suite itself
+    awk 'BEGIN { RS = "" } /Suites:[^\n]*bookworm([ \n]|$)/ && match($0, /URIs:[ ]*[^ \n]+/) {
+      uri = substr($0, RSTART, RLENGTH); sub(/URIs:[ ]*/, "", uri); print uri }' /etc/apt/sources.list.d/*.sources
+  } 2>/dev/null | head -n 1
+}
+
 backports_entry() { echo "deb $(mirror) bookworm-backports main"; }
 
 install_packages() {
@@ -69,6 +79,9 @@ install_packages() {
     exit 1
   fi
   command -v apt-get >/dev/null || fail "apt-get is missing; install by hand:" $packages
+  if needs_backports && [ -z "$(mirror)" ]; then
+    fail "no Debian mirror found in /etc/apt; QEMU $OLDEST_QEMU or later comes from bookworm-backports: add them, then run this again"
+  fi
   local apt="$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300"
   if needs_backports && ! grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d; then
     backports_entry | $root tee /etc/apt/sources.list.d/ferry-backports.list >/dev/null
