@@ -59,7 +59,7 @@ export class MigrationReport {
 
   /** From now on progress is read from the feed; undefined: it stays as it was last. */
   follow(feed: Feed | undefined): void {
-    if (feed === undefined) this.last = this.progress();
+    if (feed === undefined && this.feed !== undefined) this.last = this.progress();
     this.feed = feed;
   }
 
@@ -100,8 +100,10 @@ export class MigrationReport {
 
   private progress(): Progress {
     const { feed } = this;
-    if (feed === undefined) return this.last;
     const nowMs = this.clock.monotonicMs();
+    // before the feed there is only the time; after it the last figures stand
+    if (feed === undefined)
+      return this.last === NOTHING ? { ...NOTHING, elapsedSeconds: (nowMs - this.startedMs) / 1000 } : this.last;
     const { engine, sender, scheduler } = feed;
     const seen = engine.observe(false);
     // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties

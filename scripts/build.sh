@@ -12,14 +12,6 @@ compile() {
   chmod +x dist/cli/main.js dist/agent-source/main.js dist/agent-destination/main.js
 }
 
-step_if_stale() { # title, stamp, hash, command …
-  local title=$1 name=$2 hash=$3
-  shift 3
-  fresh "$name" "$hash" && return 0
-  step "$title" "$@"
-  stamp "$name" "$hash"
-}
-
 # both look for themselves whether there is anything to do
 quietly() {
   "$@" >>"$SETUP_LOG" 2>&1 && return 0
@@ -29,6 +21,12 @@ quietly() {
 
 quietly scripts/build-kernels.sh
 quietly scripts/guest-image.sh
-sources=$(find shared agent-source agent-destination cli test -name '*.ts' -not -name '*.as.ts' -print0 | sort -z | xargs -0 cat tsconfig.json package-lock.json | sha256sum | cut -d ' ' -f 1)
-[ -f dist/cli/main.js ] || rm -f .cache/compiled.stamp
-step_if_stale "compiling" compiled "$sources" compile
+# the names count as well as the contents: a file that is renamed is compiled under its new name
+sources=$(find shared agent-source agent-destination cli test -name '*.ts' -not -name '*.as.ts' -print0 | sort -z |
+  xargs -0 sha256sum tsconfig.json package-lock.json | hash_of)
+# tsc writes again only what its own notes do not have
+[ -f dist/cli/main.js ] || rm -f .cache/compiled.stamp dist/.tsbuildinfo
+if ! fresh .cache/compiled.stamp "$sources"; then
+  step "compiling" compile
+  stamp .cache/compiled.stamp "$sources"
+fi

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts. Set-up chatter goes to standard error: standard output belongs to the program.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,13 +12,21 @@ fail() {
   exit 1
 }
 
-# Runs a step quietly; its output is shown only when it fails.
+# Runs a step quietly; its output is shown only when it fails. A step that is a function stops at its first failing command:
+# inside a condition `set -e` would not hold, and a failed compilation would pass for a good one.
 step() {
-  local title=$1
+  local title=$1 code
   shift
   say "setup: $title"
   printf '\n== %s: %s\n' "$title" "$*" >>"$SETUP_LOG"
-  if ! "$@" >>"$SETUP_LOG" 2>&1 </dev/null; then
+  set +e
+  (
+    set -e
+    "$@"
+  ) >>"$SETUP_LOG" 2>&1 </dev/null
+  code=$?
+  set -e
+  if [ "$code" -ne 0 ]; then
     tail -n 25 "$SETUP_LOG" >&2
     fail "failed: $title (whole log in $SETUP_LOG)"
   fi
@@ -26,6 +35,6 @@ step() {
 # Hash of files and of what else is given on standard input.
 hash_of() { cat "$@" 2>/dev/null | sha256sum | cut -d ' ' -f 1; }
 
-# Has what a stamp stands for not changed?
-fresh() { [ -f ".cache/$1.stamp" ] && [ "$(cat ".cache/$1.stamp")" = "$2" ]; }
-stamp() { printf '%s\n' "$2" >".cache/$1.stamp"; }
+# Has what a stamp (a file) stands for not changed?
+fresh() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+stamp() { printf '%s\n' "$2" >"$1"; }
