@@ -40,15 +40,18 @@ missing_packages() {
   command -v git >/dev/null || echo git
   command -v systemd-analyze >/dev/null || echo systemd
   static_busybox_is_there || echo busybox-static
-  [ -n "$(find /usr/lib /usr/lib64 -name libc.a -print -quit 2>/dev/null)" ] || echo libc6-dev
+  # gcc names the whole path of what it finds, and the bare name of what it does not
+  [ -f "$(gcc -print-file-name=libc.a 2>/dev/null)" ] || echo libc6-dev
 }
 
-# How to become root, if at all; fails when there is no way without asking.
-root_prefix() {
-  [ "$(id -u)" -eq 0 ] && return 0
-  command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n" && return 0
-  return 1
-}
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# Is there a way to be root without asking?
+may_install() { is_root || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; }
+
+as_root() { if is_root; then "$@"; else sudo -n "$@"; fi; }
+
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@"; }
 
 codename() { sed -nE 's/^VERSION_CODENAME=//p' /etc/os-release; }
 
@@ -67,64 +70,87 @@ mirror() {
 
 backports_entry() { echo "deb $(mirror) bookworm-backports main"; }
 
-install_packages() {
-  local packages=$1 root
-  if ! root=$(root_prefix); then
-    say "setup: these packages are missing, and installing them needs root:"
-    needs_backports && say "  echo '$(backports_entry)' | sudo tee /etc/apt/sources.list.d/ferry-backports.list"
-    say "  sudo apt-get update"
-    needs_backports && say "  sudo apt-get install -y --no-install-recommends -t bookworm-backports qemu-system-x86"
-    # shellcheck disable=SC2086
-    say "  sudo apt-get install -y --no-install-recommends" $packages
-    exit 1
+# Asks apt itself: a file that names the backports may be a comment, or switched off.
+# shellcheck disable=SC2016 # apt fills it in
+has_backports() { apt-get indextargets --format '$(CODENAME)' 2>/dev/null | grep -x bookworm-backports >/dev/null; }
+
+add_backports() { backports_entry | as_root tee /etc/apt/sources.list.d/ferry-backports.list; }
+
+print_commands() { # packages …
+  say "setup: these packages are missing, and installing them needs root:"
+  if needs_backports && ! has_backports; then
+    say "  echo '$(backports_entry)' | sudo tee /etc/apt/sources.list.d/ferry-backports.list"
   fi
-  command -v apt-get >/dev/null || fail "apt-get is missing; install by hand:" $packages
-  if needs_backports && [ -z "$(mirror)" ]; then
+  say "  sudo apt-get update"
+  if needs_backports; then
+    say "  sudo apt-get install -y --no-install-recommends -t bookworm-backports qemu-system-x86"
+  fi
+  say "  sudo apt-get install -y --no-install-recommends $*"
+}
+
+install_packages() {
+  command -v apt-get >/dev/null || fail "apt-get is missing; install by hand: $*"
+  if needs_backports && ! has_backports && [ -z "$(mirror)" ]; then
     fail "no Debian mirror found in /etc/apt; QEMU $OLDEST_QEMU or later comes from bookworm-backports: add them, then run this again"
   fi
-  local apt="$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300"
-  if needs_backports && ! grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d; then
-    backports_entry | $root tee /etc/apt/sources.list.d/ferry-backports.list >/dev/null
+  if ! may_install; then
+    print_commands "$@"
+    exit 1
   fi
-  step "updating the package lists" $apt update
+  if needs_backports && ! has_backports; then
+    step "adding bookworm-backports to the package sources" add_backports
+  fi
+  step "updating the package lists" apt_get update
   if needs_backports; then
-    step "installing QEMU from bookworm-backports" $apt install -y --no-install-recommends -t bookworm-backports qemu-system-x86
+    step "installing QEMU from bookworm-backports" \
+      apt_get install -y --no-install-recommends -t bookworm-backports qemu-system-x86
   fi
-  # shellcheck disable=SC2086
-  step "installing $(echo $packages)" $apt install -y --no-install-recommends $packages
+  step "installing $*" apt_get install -y --no-install-recommends "$@"
+}
+
+# The package that the distribution's name for its newest kernel stands for; nothing when apt knows none.
+kernel_package() {
+  local meta package=""
+  for meta in $CLOUD_KERNELS; do
+    package=$(apt-cache depends "$meta" 2>/dev/null | sed -nE 's/^ *Depends: (linux-image-[^ ]*[0-9][^ ]*)$/\1/p' | head -n 1) || true
+    [ -z "$package" ] || break
+  done
+  echo "$package"
 }
 
 # A kernel package of the distribution, unpacked into .cache/guest without installing it.
 unpack_kernel() {
-  local folder root package=""
-  folder=$(mktemp -d .cache/kernel.XXXXXX)
-  local meta
-  if ! apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 && root=$(root_prefix); then
-    $root apt-get update
+  local package
+  kernel_folder=$(mktemp -d .cache/kernel.XXXXXX)
+  trap 'rm -rf "$kernel_folder"' EXIT
+  package=$(kernel_package)
+  if [ -z "$package" ] && may_install; then
+    apt_get update
+    package=$(kernel_package)
   fi
-  for meta in $CLOUD_KERNELS; do
-    package=$(apt-cache depends "$meta" 2>/dev/null | sed -nE 's/^ *Depends: (linux-image-[^ ]*[0-9][^ ]*)$/\1/p' | head -n 1)
-    [ -n "$package" ] && break
-  done
-  [ -n "$package" ] || { echo "no kernel package found; run 'apt-get update' as root, then this again"; return 1; }
+  if [ -z "$package" ]; then
+    echo "no kernel package found; run 'sudo apt-get update', then this again"
+    return 1
+  fi
   # apt's own user may not write into our folder: it is told not to change users
-  (cd "$folder" && apt-get -o APT::Sandbox::User=root download "$package")
-  dpkg-deb -x "$folder"/*.deb "$folder/unpacked"
+  (cd "$kernel_folder" && apt-get -o APT::Sandbox::User=root download "$package")
+  dpkg-deb -x "$kernel_folder"/*.deb "$kernel_folder/unpacked"
   mkdir -p .cache/guest
-  cp "$folder"/unpacked/boot/vmlinuz-* .cache/guest/vmlinuz.new
-  chmod 644 .cache/guest/vmlinuz.new
-  mv .cache/guest/vmlinuz.new .cache/guest/vmlinuz
-  rm -rf "$folder"
+  cp "$kernel_folder"/unpacked/boot/vmlinuz-* "$kernel_folder/vmlinuz"
+  chmod 644 "$kernel_folder/vmlinuz"
+  mv "$kernel_folder/vmlinuz" .cache/guest/vmlinuz
 }
 
 # Packages whose install scripts must have run: npm 11 may hold them back, and zstd-napi's prebuilt may not be reachable.
 install_modules() {
-  npm ci --no-audit --no-fund || return 1
+  npm ci --no-audit --no-fund
   node -e 'import("zstd-napi")' 2>/dev/null && return 0
-  # the headers of this very Node, where they are installed: node-gyp would download them
-  local headers=""
-  [ -f /usr/include/node/node.h ] && headers=/usr
-  env ${headers:+npm_config_nodedir=$headers} npm rebuild zstd-napi --foreground-scripts && node -e 'import("zstd-napi")'
+  # the headers of this very Node, where they are installed beside it: node-gyp would download them
+  local home
+  home=$(node -p 'path.dirname(path.dirname(fs.realpathSync(process.execPath)))')
+  [ -f "$home/include/node/node.h" ] || home=""
+  env ${home:+npm_config_nodedir="$home"} npm rebuild zstd-napi --foreground-scripts
+  node -e 'import("zstd-napi")'
 }
 
 main() {
@@ -132,14 +158,16 @@ main() {
   node_is_new_enough
   local packages
   packages=$(missing_packages)
-  [ -z "$packages" ] || install_packages "$(echo $packages)"
+  # shellcheck disable=SC2086 # one argument a package
+  [ -z "$packages" ] || install_packages $packages
   qemu_is_there || fail "QEMU $OLDEST_QEMU or later is needed; this host has $(qemu-system-x86_64 --version 2>/dev/null | head -n 1 || echo none)"
   [ -f .cache/guest/vmlinuz ] || step "unpacking a kernel for the test guest" unpack_kernel
   local lock
   lock=$(hash_of package-lock.json package.json)-$(node -p process.versions.modules)
-  if ! fresh modules "$lock" || [ ! -d node_modules ]; then
+  # the stamp goes with the folder that it speaks of
+  if ! fresh node_modules/.ferry-stamp "$lock"; then
     step "installing npm packages" install_modules
-    stamp modules "$lock"
+    stamp node_modules/.ferry-stamp "$lock"
   fi
   scripts/build.sh
 }
