@@ -49,8 +49,10 @@ function sources(folder: string): string[] {
 
 const files = ["shared", "agent-source", "agent-destination", "cli"].flatMap(sources);
 const contents = new Map(files.map((file) => [file, readFileSync(join(root, file), "utf8")]));
+/** Every way to name a module: `import … from`, `export … from`, an import for its effect alone, and `import()`. */
+const IMPORT = /^(?:import|export)\b[^;]*?from "([^"]+)";|^import "([^"]+)";|\bimport\(\s*["'`]([^"'`]+)/gms;
 const imports: Import[] = [...contents].flatMap(([file, text]) =>
-  [...text.matchAll(/^(?:import|export)\b[^;]*?from "([^"]+)";/gms)].map((match) => ({ file, from: match[1] ?? "" })),
+  [...text.matchAll(IMPORT)].map((match) => ({ file, from: match[1] ?? match[2] ?? match[3] ?? "" })),
 );
 
 const roomOf = (file: string): string => ROOMS.find(([, path]) => path.test(file))?.[0] ?? "nowhere";
@@ -85,6 +87,18 @@ t.test("the agents do not know each other", async (t) => {
 t.test("pure rooms import nothing of the host", async (t) => {
   const impure = imports.filter((one) => PURE.includes(roomOf(one.file)) && one.from.startsWith("node:"));
   t.same(impure, []);
+});
+
+t.test("pure rooms have no clock, no chance and no log", async (t) => {
+  const globals =
+    /\b(?:Date\.now|new Date|performance\.now|Math\.random|set(?:Timeout|Interval|Immediate)|console\.|process\.(?!\s))/;
+  const impure = [...contents].filter(
+    ([file, text]) => PURE.includes(roomOf(file)) && globals.test(text.replace(/\/\*.*?\*\/|\/\/[^\n]*/gs, "")),
+  );
+  t.same(
+    impure.map(([file]) => file),
+    [],
+  );
 });
 
 t.test("each package is known in one place", async (t) => {

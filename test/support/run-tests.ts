@@ -20,6 +20,9 @@ interface FileResult {
 /** A file that hangs ends the run's time for all: tap's own time-outs come first. */
 const FILE_TIMEOUT_MS = 10 * 60_000;
 
+/** What tap and the rig are given to tear down before a file that hangs is killed. */
+const TEARDOWN_MS = 30_000;
+
 function runFile(path: string, root: string): Promise<FileResult> {
   const startMs = performance.now();
   return new Promise((resolve) => {
@@ -28,15 +31,27 @@ function runFile(path: string, root: string): Promise<FileResult> {
       stdio: ["ignore", "pipe", "pipe"],
     });
     let output = "";
-    const take = (text: Buffer): void => {
-      output += text.toString();
+    const take = (text: string): void => {
+      output += text;
     };
-    child.stdout.on("data", take);
-    child.stderr.on("data", take);
+    child.stdout.setEncoding("utf8").on("data", take);
+    child.stderr.setEncoding("utf8").on("data", take);
+    const giveUp = (): void => {
+      output += `not ok - it did not end within ${FILE_TIMEOUT_MS / 60_000} minutes\n`;
+      child.kill("SIGKILL");
+      // a process that the file left behind may hold its output open: then it would never close
+      child.stdout.destroy();
+      child.stderr.destroy();
+    };
     // tap tears down on SIGALRM, and so does the rig
-    const timer = setTimeout(() => child.kill("SIGALRM"), FILE_TIMEOUT_MS);
+    let timer = setTimeout(() => {
+      child.kill("SIGALRM");
+      timer = setTimeout(giveUp, TEARDOWN_MS);
+    }, FILE_TIMEOUT_MS);
     child.on("close", (code) => {
       clearTimeout(timer);
+      // TAP ends with its plan: a file that leaves early, with whatever exit code, has not said what it was to test
+      if (!/^(?:1\.\.\d|not ok )/m.test(output)) output += "not ok - it ended before its tests did\n";
       const counts = count(output);
       const failed = counts.failed === 0 && code !== 0 ? 1 : counts.failed;
       const seconds = (performance.now() - startMs) / 1000;
@@ -45,14 +60,21 @@ function runFile(path: string, root: string): Promise<FileResult> {
   });
 }
 
-/** Subtests of the first level, which TAP writes without indentation. */
+/** Subtests of the first level, which TAP writes without indentation; a file that skips itself whole counts as one. */
 function count(output: string): { passed: number; failed: number; skipped: number } {
   let [passed, failed, skipped] = [0, 0, 0];
   for (const line of output.split("\n"))
-    if (/^(not )?ok \d+.*# (SKIP|TODO)/i.test(line)) skipped++;
+    if (/^(not )?ok \d+.*# (SKIP|TODO)/i.test(line) || /^1\.\.0\b/.test(line)) skipped++;
     else if (/^ok \d+/.test(line)) passed++;
-    else if (/^not ok \d+/.test(line)) failed++;
+    else if (/^not ok /.test(line)) failed++;
   return { passed, failed, skipped };
+}
+
+/** What failed, innermost titles included, for the end of the run: the whole output may be far above. */
+function failures(result: FileResult): string[] {
+  return [...result.output.matchAll(/^( *)not ok (?:\d+ )?(?!.*# (?:SKIP|TODO))-? ?(.*?)(?: # time=.*| \{)?$/gim)].map(
+    ([, indent, title]) => `  ${indent}${title}`,
+  );
 }
 
 function report(result: FileResult): void {
@@ -98,13 +120,9 @@ const results = [
 ];
 const sum = (pick: (result: FileResult) => number): number => results.reduce((total, one) => total + pick(one), 0);
 const [passed, failed, skipped] = [sum((one) => one.passed), sum((one) => one.failed), sum((one) => one.skipped)];
-if (failed > 0)
-  console.log(
-    `\nFailed: ${results
-      .filter((one) => one.failed > 0)
-      .map((one) => one.file)
-      .join(", ")}`,
-  );
+if (failed > 0) console.log("\nFailed:");
+for (const result of results.filter((one) => one.failed > 0))
+  console.log([`  ${result.file}`, ...failures(result).map((line) => `  ${line}`)].join("\n"));
 if (results.length === 0) console.log(`No test file matches ${patterns.join(" ")}`);
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
 process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
