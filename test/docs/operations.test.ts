@@ -1,4 +1,4 @@
-/** The page for the person on call knows every setting and every fault. */
+/** The page for the person on call knows every setting, every fault and every reason of a refusal. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -21,7 +21,19 @@ t.test("every fault code is in docs/operations.md, and no other", async (t) => {
   const source = readFileSync(join(packageRoot(), "shared/fault.ts"), "utf8");
   const union = /export type FaultCode =([^;]*);/.exec(source)?.[1] ?? "";
   const codes = [...union.matchAll(/"([a-z-]+)"/g)].map((match) => match[1] ?? "").sort();
-  const section = page.slice(page.indexOf("## What an error means"), page.indexOf("## Settings"));
+  const section = page.slice(page.indexOf("## What an error means"), page.indexOf("### Reasons of a refusal"));
   const rows = [...section.matchAll(/^\| `([a-z-]+)` \|/gm)].map((match) => match[1] ?? "").sort();
   t.same(rows, codes);
+});
+
+t.test("every reason of a refusal is in docs/operations.md", async (t) => {
+  const section = page.slice(page.indexOf("### Reasons of a refusal"), page.indexOf("## Settings"));
+  const files = ["shared/qemu/preflight.ts", "shared/protocol/handshake.ts", "agent-destination/phases/negotiate.ts"];
+  const sources = files.map((file) => readFileSync(join(packageRoot(), file), "utf8")).join("\n");
+  const reasons = [...sources.matchAll(/(?:code: |code = |refuse\(\s*)"([a-z-]+)"/g)].map((match) => match[1] ?? "");
+  t.ok(reasons.length > 15);
+  t.same(
+    reasons.filter((reason) => !section.includes(`\`${reason}\``)),
+    [],
+  );
 });

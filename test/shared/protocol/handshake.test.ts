@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import t from "tap";
 import { agree, type DestinationFacts, describeBlocks, isOlder } from "../../../shared/protocol/handshake.ts";
 import type { Offer } from "../../../shared/protocol/messages.ts";
@@ -86,6 +87,46 @@ t.test("all reasons come at once, with those found before", async (t) => {
   ]);
 });
 
+t.test("whatever is wrong together is refused together, in one order, and nothing else", async (t) => {
+  const worse: Readonly<Record<string, (facts: DestinationFacts) => DestinationFacts>> = {
+    "protocol-version": (facts) => ({ ...facts, protocolVersions: [7] }),
+    "guest-definition": (facts) => ({ ...facts, definitionDigest: "e" }),
+    "free-memory": (facts) => ({ ...facts, freeMemoryBytes: 1 }),
+    "machine-type": (facts) => ({ ...facts, guest: { ...facts.guest!, machineType: "pc-q35-9.0" } }),
+    "qemu-version": (facts) => ({
+      ...facts,
+      guest: { ...facts.guest!, qemuVersion: { major: 8, minor: 2, micro: 0 } },
+    }),
+    "cpu-model": (facts) => ({ ...facts, guest: { ...facts.guest!, cpuModel: "max-x86_64-cpu" } }),
+    "cpu-features": (facts) => ({ ...facts, guest: { ...facts.guest!, cpuFeatures: {} } }),
+    "ram-blocks": (facts) => ({ ...facts, guest: { ...facts.guest!, ramBlocks: [] } }),
+  };
+  fc.assert(
+    fc.property(fc.subarray(Object.keys(worse)), (wrong) => {
+      const facts = wrong.reduce((mine, code) => worse[code]!(mine), host);
+      t.same(codes(facts), wrong);
+    }),
+  );
+});
+
+t.test("without a definition or a QEMU of its own a destination refuses only what it can see", async (t) => {
+  const { definitionDigest: _digest, guest: _guest, ...bare } = host;
+  const refusals = [{ code: "guest-unknown", message: "no definition" }];
+  t.same(codes({ ...bare, refusals }), ["guest-unknown"]);
+  t.same(codes({ ...bare, refusals, freeMemoryBytes: 0 }), ["guest-unknown", "free-memory"]);
+});
+
+t.test("the newest version that both speak is taken, and the one before is good enough", async (t) => {
+  const version = (theirs: number[], mine: number[]) => {
+    const agreement = agree({ ...offer, protocolVersions: theirs }, { ...host, protocolVersions: mine });
+    return agreement.kind === "contract" ? agreement.contract.protocolVersion : undefined;
+  };
+  t.equal(version([3, 2], [3, 2]), 3);
+  t.equal(version([3, 2], [2, 1]), 2);
+  t.equal(version([2, 1], [3, 2]), 2);
+  t.equal(version([2, 1], [4, 3]), undefined);
+});
+
 t.test("blocks are compared by name, size and page size", async (t) => {
   t.equal(describeBlocks(blocks, blocks), "");
   t.match(
@@ -94,12 +135,17 @@ t.test("blocks are compared by name, size and page size", async (t) => {
   );
   t.match(describeBlocks(blocks, [{ ...blocks[0]!, pageSize: 2 << 20 }]), /pages of 4096 bytes/);
   t.match(describeBlocks([], blocks), /only at the destination/);
+  t.match(describeBlocks(blocks, []), /pc\.ram is missing at the destination/);
+  const other = [{ ...blocks[0]!, name: "pc.bios" }];
+  t.equal(describeBlocks(blocks, other), "pc.ram is missing at the destination; pc.bios is only at the destination");
 });
 
 t.test("versions are ordered by major, minor, micro", async (t) => {
   const version = (major: number, minor: number, micro: number) => ({ major, minor, micro });
   t.ok(isOlder(version(7, 2, 22), version(8, 1, 0)));
   t.ok(isOlder(version(8, 0, 9), version(8, 1, 0)));
+  t.ok(isOlder(version(8, 1, 0), version(8, 1, 1)));
+  t.notOk(isOlder(version(8, 2, 0), version(8, 1, 9)));
   t.notOk(isOlder(version(8, 1, 0), version(8, 1, 0)));
   t.notOk(isOlder(version(10, 0, 0), version(8, 1, 0)));
 });

@@ -33,12 +33,37 @@ t.test("the destination runs the guest only on its own grant, which it has not r
   t.notOk(destinationMayRun({ kind: "refused", guest: "web", qemuPid: 1, grant }, grant, "aa"));
 });
 
+t.test("whatever the two journals say of one grant, they never let both run the guest", async (t) => {
+  const sources: readonly (SourceRecord | undefined)[] = [
+    undefined,
+    { kind: "plan", ...common },
+    { kind: "granted", ...common, grant },
+    { kind: "released", ...common },
+    { kind: "kept", ...common },
+  ];
+  const waiting = { kind: "waiting", guest: "web", qemuPid: 1 } as const;
+  const refused = { kind: "refused", guest: "web", qemuPid: 1, grant } as const;
+  const running = { kind: "running", guest: "web", qemuPid: 1, grant } as const;
+  for (const source of sources)
+    for (const destination of [undefined, waiting, running, refused]) {
+      // a grant is out only once it was journalled; a refusal is said only once it was
+      const granted = source?.kind === "granted" || source?.kind === "released";
+      const there = granted && destinationMayRun(destination, grant, grant.token);
+      const here = sourceMayRun(source, destination?.kind === "refused" ? grant.token : undefined);
+      t.notOk(here && there, `${source?.kind} and ${destination?.kind}`);
+      if (source?.kind === "granted") t.equal(here, destination?.kind === "refused");
+    }
+});
+
 t.test("records are read as they were written, and foreign values are none", async (t) => {
   for (const kind of ["plan", "released", "kept"] as const)
     t.same(decodeSourceRecord({ kind, ...common }), { kind, ...common });
   t.same(decodeSourceRecord({ kind: "granted", ...common, grant }), { kind: "granted", ...common, grant });
   const running = { kind: "running", guest: "web", qemuPid: 7, grant };
   t.same(decodeDestinationRecord(running), running);
+  const waiting = { kind: "waiting", guest: "web", qemuPid: 7 };
+  t.same(decodeDestinationRecord(waiting), waiting);
+  t.same(decodeDestinationRecord({ ...waiting, more: 1 }), waiting, "what is not known is left out");
   for (const foreign of [
     undefined,
     null,
@@ -47,6 +72,10 @@ t.test("records are read as they were written, and foreign values are none", asy
     {},
     { kind: "plan" },
     { kind: "granted", ...common },
+    { kind: "granted", ...common, grant: { token: 1, epoch: 1 } },
+    { kind: "granted", ...common, grant: { token: "aa" } },
+    { kind: "plan", ...common, startedAtMs: "1" },
+    [],
     { ...common, kind: "x" },
   ])
     t.equal(decodeSourceRecord(foreign), undefined, JSON.stringify(foreign));
