@@ -1,32 +1,41 @@
 /** The destination's service: one incoming migration for each accepted handshake, at most one for a guest. */
+import { timingSafeEqual } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
-import type { DestinationService, LinkLimits } from "../shared/link/link.ts";
-import type { PageKernels } from "../shared/page/kernels.ts";
-import type { HandshakeAnswer, Offer } from "../shared/protocol/messages.ts";
+import type { DestinationService } from "../shared/link/link.ts";
+import { standingOf } from "../shared/protocol/destination-states.ts";
+import type { HandshakeAnswer, Offer, Running, SettleAnswer, SettleCall } from "../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
-import type { Clock } from "../shared/runtime/clock.ts";
-import type { DestinationConfig } from "../shared/runtime/config.ts";
 import { deferred } from "../shared/runtime/deferred.ts";
-import type { Journal } from "../shared/runtime/journal.ts";
-import type { Logger } from "../shared/runtime/log.ts";
+import { identify } from "../shared/runtime/process-identity.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
+import { type DestinationContext, tokenText } from "./destination-context.ts";
 import { runDestinationMigration } from "./destination-migration.ts";
+import type { DestinationState } from "./destination-state.ts";
+import { type DestinationAgentParts, recoverIncoming } from "./recovery.ts";
 
-export interface DestinationAgentParts {
-  readonly config: DestinationConfig;
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly journal: Journal<DestinationRecord>;
-  readonly limits: LinkLimits;
-  readonly createKernels: (byteLength: number) => PageKernels;
+/** A migration under way. */
+interface Entry {
+  readonly cx: DestinationContext;
+  readonly cancel: AbortController;
+  /** The driver's word; only read here. */
+  state: DestinationState;
+  running: Running | undefined;
+  ended: Promise<void>;
 }
+
+/** A source that asks is answered when it is decided, or with what is known after this. */
+const DECIDES_WITHIN_MS = 5000;
+/** A new migration of the same guest waits this long for the end of one that was given up. */
+const CLEARS_WITHIN_MS = 15_000;
 
 export class DestinationAgent implements DestinationService {
   private readonly parts: DestinationAgentParts;
-  private readonly stopping = new AbortController();
-  /** Incoming migrations under way, by guest. */
-  private readonly incoming = new Map<string, Promise<unknown>>();
+  private readonly leaving = new AbortController();
+  private readonly entries = new Map<string, Entry>();
+  /** Answers of guests that arrived in this agent's life: more than the journal knows. */
+  private readonly arrivals = new Map<string, Running>();
 
   constructor(parts: DestinationAgentParts) {
     this.parts = parts;
@@ -34,33 +43,153 @@ export class DestinationAgent implements DestinationService {
 
   async handshake(offer: Offer): Promise<HandshakeAnswer> {
     const guest = offer.guest.name;
-    if (this.incoming.has(guest)) {
-      const message = `Another migration of ${guest} to this destination is under way; wait for it or cancel it`;
-      return { kind: "refusals", refusals: [{ code: "guest-busy", message }] };
-    }
-    const { log, ...parts } = this.parts;
-    const answer = deferred<HandshakeAnswer>();
-    const ended = runDestinationMigration({
-      ...parts,
-      offer,
-      answer,
-      log: log.child({ migration: offer.migrationId, guest }),
-      stopping: this.stopping.signal,
-      cpuSecondsBefore: processUsage().cpuSeconds,
-    }).finally(() => {
-      this.incoming.delete(guest);
-      returnMemoryLater(() => this.incoming.size === 0);
-    });
-    this.incoming.set(guest, ended);
-    const given = await answer.promise;
+    const inTheWay = await this.clear(guest);
+    if (inTheWay !== undefined) return { kind: "refusals", refusals: [{ code: "guest-busy", message: inTheWay }] };
+    const cx = this.makeContext({ id: offer.migrationId, guest, token: offer.token });
+    const ended = this.run(cx, { kind: "negotiating", offer });
+    const given = await cx.answer.promise;
     // a refusal is given when nothing is in the way of the next try any more
     if (given.kind === "refusals" || offer.dryRun) await ended;
     return given;
   }
 
-  /** Discards what was not granted; what was is started first. */
+  async settle({ migrationId, token, epoch, ask }: SettleCall): Promise<SettleAnswer> {
+    const entry = this.entries.get(migrationId);
+    if (entry === undefined) return this.settled(migrationId, token);
+    if (!isSame(entry.cx.token, token)) return UNKNOWN;
+    if (ask === "withdraw")
+      entry.cancel.abort(new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" }));
+    // before everything is loaded nobody was granted anything
+    if (ask === "grant" && entry.state.kind === "loaded") entry.cx.granted.resolve({ token: tokenText(token), epoch });
+    if (ask !== "standing") await Promise.race([entry.ended, delay(DECIDES_WITHIN_MS, undefined, { ref: false })]);
+    // what has ended is in the journal
+    if (!this.entries.has(migrationId)) return this.settled(migrationId, token);
+    return this.answer(standingOf(entry.state.kind), "it is under way", entry.running);
+  }
+
+  /** Takes up what an earlier life of this agent left; before anything is served. */
+  async recover(): Promise<void> {
+    const make = (of: { id: string; guest: string; token: Uint8Array }): DestinationContext => this.makeContext(of);
+    for (const { cx, state } of await recoverIncoming(this.parts, make)) void this.run(cx, state);
+  }
+
+  /** Discards what was not granted; what was is started first, or left to the journal. */
   async stop(): Promise<void> {
-    this.stopping.abort(new MigrationFault("stopping", "The destination agent is being stopped"));
-    await Promise.all(this.incoming.values());
+    const stopping = new MigrationFault("stopping", "The destination agent is being stopped");
+    for (const { cancel } of this.entries.values()) cancel.abort(stopping);
+    const all = Promise.all([...this.entries.values()].map(({ ended }) => ended));
+    await Promise.race([all, delay(Math.max(0, this.parts.config.shutdownGraceMs - 1000), undefined, { ref: false })]);
+    this.leaving.abort(stopping);
+  }
+
+  private run(cx: DestinationContext, from: DestinationState): Promise<void> {
+    const cancel = this.cancels.get(cx);
+    if (cancel === undefined) throw new TypeError("a context of another agent");
+    const entry: Entry = { cx, cancel, state: from, running: undefined, ended: Promise.resolve() };
+    this.entries.set(cx.id, entry);
+    entry.ended = runDestinationMigration(cx, from, (state) => {
+      entry.state = state;
+    }).finally(() => {
+      this.entries.delete(cx.id);
+      returnMemoryLater(() => this.entries.size === 0);
+    });
+    return entry.ended;
+  }
+
+  /** Each migration's own way to be cancelled. */
+  private readonly cancels = new WeakMap<DestinationContext, AbortController>();
+
+  private makeContext({ id, guest, token }: { id: string; guest: string; token: Uint8Array }): DestinationContext {
+    const { log, ...parts } = this.parts;
+    const cancel = new AbortController();
+    const cx: DestinationContext = {
+      ...parts,
+      id,
+      guest,
+      token,
+      log: log.child({ migration: id, guest }),
+      answer: deferred(),
+      cancelled: cancel.signal,
+      leaving: this.leaving.signal,
+      granted: deferred(),
+      onRunning: (running) => {
+        const entry = this.entries.get(id);
+        if (entry !== undefined) entry.running = running;
+        this.arrivals.set(id, running);
+        for (const oldest of this.arrivals.keys()) if (this.arrivals.size > ARRIVALS_KEPT) this.arrivals.delete(oldest);
+      },
+      cpuSecondsBefore: processUsage().cpuSeconds,
+    };
+    this.cancels.set(cx, cancel);
+    return cx;
+  }
+
+  /**
+   * Makes way for a new migration of a guest. One whose link is down, or that is ending, was given up by its source,
+   * which has at most one for a guest; it is refused for good first.
+   * @returns what is in the way
+   */
+  private async clear(guest: string): Promise<string | undefined> {
+    const entry = [...this.entries.values()].find(({ cx }) => cx.guest === guest);
+    if (entry === undefined) return undefined;
+    const busy = `Another migration of ${guest} to this destination is under way (${entry.cx.id}); wait for it or cancel it`;
+    if (!isGivenUp(entry.state)) return busy;
+    entry.cancel.abort(new MigrationFault("peer-lost", "The source has begun another migration of this guest"));
+    await Promise.race([entry.ended, delay(CLEARS_WITHIN_MS, undefined, { ref: false })]);
+    return this.entries.has(entry.cx.id) ? busy : undefined;
+  }
+
+  /** Of a migration that is over, or that this agent never knew: its record. */
+  private async settled(id: string, token: Uint8Array): Promise<SettleAnswer> {
+    const record = await this.parts.journal.read(id);
+    if (record === undefined || !isSame(Buffer.from(record.grant.token, "hex"), token)) return UNKNOWN;
+    // its definition may have gone, so that it could not be taken up
+    if (record.kind === "running" && (await identify(record.qemuPid)) === record.qemuProcess)
+      return this.answer("starting", "its QEMU is there, and this agent cannot reach it; see its log", undefined);
+    return this.answer(STANDINGS[record.kind], REASONS[record.kind], this.arrivals.get(id));
+  }
+
+  private answer(standing: SettleAnswer["standing"], reason: string, running: Running | undefined): SettleAnswer {
+    return standing === "running" && running !== undefined ? { standing, reason, running } : { standing, reason };
+  }
+}
+
+const ARRIVALS_KEPT = 100;
+
+const UNKNOWN: SettleAnswer = {
+  standing: "unknown",
+  reason: "there is no record of it in this agent's stateDirectory",
+};
+
+/** Of a migration that is not under way: whoever started the guest and did not see it run has found its QEMU ended. */
+const STANDINGS: Readonly<Record<DestinationRecord["kind"], SettleAnswer["standing"]>> = {
+  waiting: "waiting",
+  running: "lost",
+  arrived: "running",
+  refused: "refused",
+};
+const REASONS: Readonly<Record<DestinationRecord["kind"], string>> = {
+  waiting: "it is being taken up from the journal",
+  running: "the guest was started, and was not seen to run before its QEMU ended",
+  arrived: "the guest was seen running here",
+  refused: "it was refused before the guest was started; see this agent's log",
+};
+
+const isSame = (known: Uint8Array, given: Uint8Array): boolean =>
+  known.length === given.length && timingSafeEqual(known, given);
+
+function isGivenUp(state: DestinationState): boolean {
+  switch (state.kind) {
+    case "refusing":
+    case "removing":
+    case "discarding":
+      return true;
+    case "receiving":
+    case "loading":
+      return state.receiver.channel.isCut;
+    case "loaded":
+      return state.receiver === undefined || state.receiver.channel.isCut;
+    default:
+      return false;
   }
 }

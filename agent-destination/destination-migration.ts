@@ -1,16 +1,27 @@
 /**
  * Drives one incoming migration through its states. This is the only place where its state changes.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
+import { afterDestination } from "../shared/protocol/destination-states.ts";
 import type { DestinationContext } from "./destination-context.ts";
-import type { DestinationState, Next, Phases, State, Undo } from "./destination-state.ts";
+import {
+  type DestinationState,
+  type Next,
+  type Phases,
+  type State,
+  type Undo,
+  undoWhole,
+} from "./destination-state.ts";
 import { awaitGrant } from "./phases/await-grant.ts";
 import { discard } from "./phases/discard.ts";
 import { load } from "./phases/load.ts";
 import { negotiate } from "./phases/negotiate.ts";
 import { own } from "./phases/own.ts";
 import { receive } from "./phases/receive.ts";
+import { refuse, remove } from "./phases/refuse.ts";
 import { stage } from "./phases/stage.ts";
+import { start } from "./phases/start.ts";
 
 const PHASES: Phases = {
   negotiating: negotiate,
@@ -19,35 +30,47 @@ const PHASES: Phases = {
   loading: load,
   loaded: awaitGrant,
   owning: own,
+  starting: start,
+  refusing: refuse,
+  removing: remove,
   discarding: discard,
 };
 
-type Live = Exclude<DestinationState, State<"arrived"> | State<"discarded">>;
+type Live = Exclude<DestinationState, State<"arrived" | "lost" | "discarded">>;
 
-/** Runs an incoming migration to its end: the guest runs here (arrived), or nothing is left (discarded). Never rejects. */
-export async function runDestinationMigration(cx: DestinationContext): Promise<"arrived" | "discarded"> {
-  let state: DestinationState = { kind: "negotiating" };
-  while (state.kind !== "arrived" && state.kind !== "discarded") {
-    state = await step(state, cx);
+/** A state that is tried again is not tried in a circle. */
+const AGAIN_MS = 500;
+
+/**
+ * Runs an incoming migration to its end: the guest runs here (arrived), was started and has ended (lost), or nothing is
+ * left (discarded). Never rejects.
+ * @param changed is called with each state that is entered
+ */
+export async function runDestinationMigration(
+  cx: DestinationContext,
+  from: DestinationState,
+  changed: (state: DestinationState) => void,
+): Promise<void> {
+  let state = from;
+  changed(state);
+  while (state.kind !== "arrived" && state.kind !== "lost" && state.kind !== "discarded") {
+    await cx.faults.at(state.kind, cx.log);
+    const next = await step(state, cx);
+    if (next === undefined) return;
+    if (next.kind === state.kind) await delay(AGAIN_MS);
+    state = next;
+    changed(state);
     cx.log.info({ state: state.kind }, "state");
   }
-  return state.kind;
 }
 
-async function step(state: Live, cx: DestinationContext): Promise<DestinationState> {
+/** @returns undefined when the agent is leaving in the middle of it */
+async function step(state: Live, cx: DestinationContext): Promise<DestinationState | undefined> {
   try {
     return await enter(state, cx);
   } catch (thrown) {
-    const fault = MigrationFault.from(thrown);
-    cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
-    // what cannot be discarded is reported and left to the next start of the agent
-    if (state.kind === "discarding") return { kind: "discarded", fault };
-    return {
-      kind: "discarding",
-      fault,
-      undo: undoOf(state),
-      refusing: state.kind === "loaded" || state.kind === "owning",
-    };
+    if (cx.leaving.aborted && (state.kind === "starting" || state.kind === "removing")) return undefined;
+    return afterFault(state, MigrationFault.from(thrown), cx);
   }
 }
 
@@ -65,12 +88,39 @@ function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>>
       return PHASES.loaded(state, cx);
     case "owning":
       return PHASES.owning(state, cx);
+    case "starting":
+      return PHASES.starting(state, cx);
+    case "refusing":
+      return PHASES.refusing(state, cx);
+    case "removing":
+      return PHASES.removing(state, cx);
     case "discarding":
       return PHASES.discarding(state, cx);
   }
 }
 
-function undoOf(state: Exclude<Live, State<"discarding">>): Undo {
+/** What a fault leads to is the table's word; what the next state holds is gathered here. */
+function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext): DestinationState {
+  cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
+  switch (state.kind) {
+    case "loaded":
+    case "owning":
+      return { kind: afterDestination(state.kind, "fault"), fault, undo: undoWhole(state) };
+    case "starting":
+      return { ...state, kind: afterDestination(state.kind, "fault") };
+    case "refusing":
+      return { ...state, kind: afterDestination(state.kind, "fault") };
+    case "removing":
+      return { ...state, kind: afterDestination(state.kind, "fault") };
+    case "discarding":
+      // what cannot be discarded is reported and left to the next start of the agent
+      return { kind: afterDestination(state.kind, "fault"), fault };
+    default:
+      return { kind: afterDestination(state.kind, "fault"), fault, undo: undoOf(state), refused: false };
+  }
+}
+
+function undoOf(state: State<"negotiating"> | State<"staging"> | State<"receiving"> | State<"loading">): Undo {
   switch (state.kind) {
     case "negotiating":
       return {};

@@ -5,7 +5,7 @@ import type {
   DestinationStateName,
   LiveDestinationState,
 } from "../shared/protocol/destination-states.ts";
-import type { Contract } from "../shared/protocol/messages.ts";
+import type { Contract, Offer } from "../shared/protocol/messages.ts";
 import type { OwnershipGrant } from "../shared/protocol/ownership.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
@@ -17,23 +17,37 @@ export interface Undo {
   readonly receiver?: Receiver;
 }
 
+/** A QEMU with the whole guest. The stream is missing where an agent that started again took the migration up. */
+interface Whole {
+  readonly guest: GuestProcess;
+  readonly receiver?: Receiver;
+}
+
 interface Payloads {
-  negotiating: object;
-  staging: { readonly guest: GuestProcess; readonly contract: Contract };
+  negotiating: { readonly offer: Offer };
+  staging: { readonly offer: Offer; readonly guest: GuestProcess; readonly contract: Contract };
   receiving: { readonly guest: GuestProcess; readonly receiver: Receiver };
   loading: { readonly guest: GuestProcess; readonly receiver: Receiver };
-  loaded: { readonly guest: GuestProcess; readonly receiver: Receiver };
-  owning: { readonly guest: GuestProcess; readonly receiver: Receiver; readonly grant: OwnershipGrant };
-  /** `refusing`: the guest was loaded, so a grant may be on its way and is refused for good. */
-  discarding: { readonly fault: MigrationFault; readonly undo: Undo; readonly refusing: boolean };
+  loaded: Whole & { readonly loadedAtUs: number };
+  owning: Whole & { readonly grant: OwnershipGrant };
+  /** `grantedAtUs`: when the grant came, on this clock. */
+  starting: Whole & { readonly grant: OwnershipGrant; readonly grantedAtUs: number };
+  refusing: { readonly fault: MigrationFault; readonly undo: Undo };
+  removing: { readonly fault: MigrationFault; readonly undo: Undo };
+  /** `refused`: a grant may be on its way, and the journal says that it is refused for good. */
+  discarding: { readonly fault: MigrationFault; readonly undo: Undo; readonly refused: boolean };
   arrived: object;
+  lost: object;
   discarded: { readonly fault: MigrationFault };
 }
 
 export type State<K extends DestinationStateName> = { readonly kind: K } & Payloads[K];
 export type DestinationState = { [K in DestinationStateName]: State<K> }[DestinationStateName];
 export type Next<K extends DestinationStateName> = { [N in DestinationEdges[K]]: State<N> }[DestinationEdges[K]];
-/** One function for each state that is not final; a step that DESTINATION_EDGES does not allow does not compile. */
+/** One function for each state that is not final; a step that DESTINATION_STATES does not allow does not compile. */
 export type Phases = {
   readonly [K in LiveDestinationState]: (state: State<K>, cx: DestinationContext) => Promise<Next<K>>;
 };
+
+export const undoWhole = ({ guest, receiver }: Whole): Undo =>
+  receiver === undefined ? { guest } : { guest, receiver };

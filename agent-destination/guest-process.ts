@@ -5,11 +5,15 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
+import { identify } from "../shared/runtime/process-identity.ts";
 
 const RETRY_MS = 15;
+/** How often an adopted process, which is no child, is looked for. */
+const LOOK_MS = 200;
 const QUITS_WITHIN_MS = 3000;
 /** Of QEMU's own output, in a fault. */
 const LOG_TAIL_BYTES = 1000;
@@ -20,25 +24,37 @@ export interface StartOptions {
   readonly signal: AbortSignal;
 }
 
+interface Parts {
+  readonly definition: GuestDefinition;
+  readonly pid: number;
+  readonly identity: string;
+  readonly logPath: string;
+  readonly qmp: QmpClient | undefined;
+  readonly exited: Promise<unknown>;
+}
+
 export class GuestProcess {
   readonly definition: GuestDefinition;
-  readonly qmp: QmpClient;
   readonly pid: number;
+  /** Tells its process from a later one of the same number. */
+  readonly identity: string;
   readonly logPath: string;
+  private client: QmpClient | undefined;
   private readonly exited: Promise<unknown>;
 
-  private constructor(
-    definition: GuestDefinition,
-    qmp: QmpClient,
-    pid: number,
-    logPath: string,
-    exited: Promise<unknown>,
-  ) {
-    this.definition = definition;
-    this.qmp = qmp;
-    this.pid = pid;
-    this.logPath = logPath;
-    this.exited = exited;
+  private constructor(parts: Parts) {
+    this.definition = parts.definition;
+    this.pid = parts.pid;
+    this.identity = parts.identity;
+    this.logPath = parts.logPath;
+    this.client = parts.qmp;
+    this.exited = parts.exited;
+  }
+
+  /** @throws MigrationFault `qmp-disconnected` of an adopted QEMU that does not answer */
+  get qmp(): QmpClient {
+    if (this.client !== undefined) return this.client;
+    throw new MigrationFault("qmp-disconnected", `The QEMU of ${this.definition.name} does not answer`);
   }
 
   /** @throws MigrationFault `qemu-start` with the last of QEMU's own words */
@@ -71,13 +87,49 @@ export class GuestProcess {
     const pid = child.pid ?? 0;
     try {
       const qmp = await Promise.race([connectWhenReady(definition, options), failure]);
-      return new GuestProcess(definition, qmp, pid, logPath, exited);
+      const identity = (await identify(pid)) ?? "";
+      return new GuestProcess({ definition, qmp, pid, identity, logPath, exited });
     } catch (thrown) {
       if (pid > 0) kill(pid);
       await exited.catch(() => undefined);
       for (const left of [definition.qmp, logPath]) await rm(left, { force: true });
       throw MigrationFault.from(thrown, "qemu-start");
     }
+  }
+
+  /**
+   * The QEMU that an earlier life of this agent started, if its process still is there.
+   * @param identity as it was journalled
+   */
+  static async adopt(
+    definition: GuestDefinition,
+    { pid, identity }: { readonly pid: number; readonly identity: string },
+    options: { readonly runtimeDirectory: string; readonly timeoutMs: number },
+  ): Promise<GuestProcess | undefined> {
+    const isThere = async (): Promise<boolean> => (await identify(pid)) === identity;
+    if (!(await isThere())) return undefined;
+    const ended = async (): Promise<void> => {
+      while (await isThere()) await delay(LOOK_MS, undefined, { ref: false });
+    };
+    const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: options.timeoutMs }).catch(() => undefined);
+    const logPath = qemuLogPath(definition.name, options.runtimeDirectory);
+    return new GuestProcess({ definition, pid, identity, logPath, qmp, exited: ended() });
+  }
+
+  /**
+   * Its monitor, connected to again when it was lost.
+   * @returns undefined when the QEMU has ended
+   * @throws MigrationFault when it does not answer
+   */
+  async monitor(): Promise<QmpClient | undefined> {
+    if (await this.hasEnded()) return undefined;
+    if (this.client?.isOpen) return this.client;
+    this.client = await QmpClient.connect(this.definition.qmp);
+    return this.client;
+  }
+
+  async hasEnded(): Promise<boolean> {
+    return (await identify(this.pid)) !== this.identity;
   }
 
   /** The end of QEMU's own output: why it failed, when it did. */
@@ -87,25 +139,28 @@ export class GuestProcess {
 
   /** Ends the QEMU and removes what it leaves. */
   async discard(): Promise<void> {
-    this.qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
+    this.client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
-      timer = setTimeout(() => {
-        kill(this.pid);
-        resolve();
-      }, QUITS_WITHIN_MS);
+      timer = setTimeout(
+        () => {
+          kill(this.pid);
+          resolve();
+        },
+        this.client === undefined ? 0 : QUITS_WITHIN_MS,
+      );
     });
     await Promise.race([this.exited.catch(() => undefined), late]);
     clearTimeout(timer);
     await this.exited.catch(() => undefined);
-    this.qmp.close();
+    this.client?.close();
     await rm(this.definition.qmp, { force: true });
     await rm(this.logPath, { force: true });
   }
 
   /** The guest is on its own from here; its monitor is free for others. */
   letGo(): void {
-    this.qmp.close();
+    this.client?.close();
   }
 }
 

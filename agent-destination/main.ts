@@ -9,6 +9,7 @@ import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
 import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
+import { TestFaults } from "../shared/runtime/test-faults.ts";
 import { DestinationAgent } from "./destination-agent.ts";
 
 async function start(): Promise<RunningAgent> {
@@ -16,8 +17,22 @@ async function start(): Promise<RunningAgent> {
   const log = createLogger("ferry-destination", config.logLevel);
   if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
   const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
-  const limits = { receiveWindowBytes: config.receiveWindowBytes, messageBytes: 8 << 20 };
-  const agent = new DestinationAgent({ config, clock: systemClock, log, journal, limits, createKernels: loadKernels });
+  const limits = {
+    receiveWindowBytes: config.receiveWindowBytes,
+    messageBytes: 8 << 20,
+    keepAliveMs: config.link.keepAliveMs,
+  };
+  const faults = new TestFaults(config.faults);
+  const agent = new DestinationAgent({
+    config,
+    clock: systemClock,
+    log,
+    journal,
+    limits,
+    createKernels: loadKernels,
+    faults,
+  });
+  await agent.recover();
   const listener = await serveDestination(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
   return {
     log,

@@ -1,7 +1,7 @@
 /** The destination's end of the transfer stream: answers what can be answered at once, and hands frames to the replay. */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
-import type { DestinationChannel } from "../shared/link/link.ts";
+import type { ResumingDestination } from "../shared/link/resuming-destination.ts";
 import type { SourceMessage } from "../shared/protocol/messages.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
@@ -10,15 +10,15 @@ import type { Replay } from "./replay.ts";
 type Message<K extends SourceMessage["kind"]> = Extract<SourceMessage, { kind: K }>;
 
 export interface ReceiverParts {
-  readonly channel: DestinationChannel;
+  readonly channel: ResumingDestination;
   readonly socket: Socket;
   readonly makeReplay: (onFault: (fault: MigrationFault) => void) => Replay;
   readonly clock: Clock;
-  readonly stopping: AbortSignal;
+  readonly cancelled: AbortSignal;
 }
 
 export class Receiver {
-  readonly channel: DestinationChannel;
+  readonly channel: ResumingDestination;
   readonly replay: Replay;
   /** The first frame came: the source follows up. */
   readonly begun: Deferred<void> = deferred();
@@ -33,12 +33,14 @@ export class Receiver {
   private over = false;
 
   constructor(parts: ReceiverParts) {
-    const { channel, socket, stopping } = parts;
+    const { channel, socket, cancelled } = parts;
     this.channel = channel;
     this.socket = socket;
     this.clock = parts.clock;
     this.replay = parts.makeReplay((fault) => this.fail(fault));
-    stopping.addEventListener("abort", () => this.fail(MigrationFault.from(stopping.reason)), { once: true });
+    const onCancel = (): void => this.fail(MigrationFault.from(cancelled.reason));
+    cancelled.addEventListener("abort", onCancel, { once: true });
+    if (cancelled.aborted) onCancel();
     socket.on("error", (error) =>
       this.fail(
         new MigrationFault("qemu-failed", `The destination's QEMU does not take the stream: ${error.message}`, {
@@ -107,6 +109,8 @@ export class Receiver {
         return;
       case "grant":
         this.grant.resolve(message);
+        return;
+      case "welcome":
         return;
       case "failure":
         this.fail(new MigrationFault("peer-failed", `The source gave up: ${message.message}`, { role: "source" }));

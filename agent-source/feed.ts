@@ -4,9 +4,11 @@
  */
 import { join } from "node:path";
 import { CompressionChooser } from "../shared/codec/chooser.ts";
+import { frameBufferBytes } from "../shared/codec/page-frame.ts";
 import { MigrationFault } from "../shared/fault.ts";
-import type { SourceChannel } from "../shared/link/link.ts";
+import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract } from "../shared/protocol/messages.ts";
+import type { SavedSettings } from "../shared/protocol/ownership.ts";
 import type { GuestFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
@@ -18,12 +20,13 @@ import { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { Pacer } from "./pacer.ts";
 import { PeerInbox } from "./peer-inbox.ts";
-import type { QemuSettings } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
 import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "./source-memory.ts";
 import { type Decision, SwitchPolicy } from "./switch-policy.ts";
 import { TransferScheduler } from "./transfer-scheduler.ts";
 
+/** Frames that may be on their way beyond the credit window: those being compressed when it closed. */
+const OVERSHOOT_FRAMES = 12;
 /** Part of the arena that held pages may fill. */
 const HOLD_SHARE_OF_ARENA = 0.5;
 
@@ -32,12 +35,12 @@ export interface FeedParts {
   readonly qmp: QmpClient;
   readonly facts: GuestFacts;
   readonly contract: Contract;
-  readonly channel: SourceChannel;
+  readonly channel: ResumingSource;
 }
 
 export class Feed {
   readonly qmp: QmpClient;
-  readonly channel: SourceChannel;
+  readonly channel: ResumingSource;
   readonly contract: Contract;
   readonly meter = new LinkMeter();
   readonly inbox: PeerInbox;
@@ -53,7 +56,10 @@ export class Feed {
   readonly streamPath: string;
   probeBytes = 0;
   /** Once they were changed. */
-  settings: QemuSettings | undefined;
+  settings: SavedSettings | undefined;
+  /** QEMU has closed its monitor, after its stream was read to the end: the guest can still be saved. */
+  qemuLost = false;
+  private complete = false;
   private readonly abort = new AbortController();
   private readonly zstd: ZstdPool | undefined;
   private closed = false;
@@ -65,9 +71,16 @@ export class Feed {
     this.contract = contract;
     this.streamPath = join(cx.config.runtimeDirectory, `${cx.id}.stream`);
     cx.cancelled.addEventListener("abort", () => this.fail(MigrationFault.from(cx.cancelled.reason)), { once: true });
-    void qmp.closed.then((fault) =>
-      this.fail(fault ?? new MigrationFault("qmp-disconnected", "QEMU's monitor is closed")),
-    );
+    void qmp.closed.then((fault) => {
+      this.qemuLost = true;
+      this.qemuFailed(fault ?? new MigrationFault("qmp-disconnected", "QEMU's monitor is closed"));
+    });
+    void this.ended.promise.then(() => {
+      this.complete = true;
+    });
+    const frameBytes = frameBufferBytes(contract.frameBytes);
+    channel.retain(contract.creditWindowBytes + OVERSHOOT_FRAMES * frameBytes, frameBytes);
+    channel.onChange = (connected) => this.linkChanged(connected, cx);
     this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
 
     const options = schedulerOptions(parts);
@@ -83,8 +96,20 @@ export class Feed {
       window: memory.window,
       windowBytes: WINDOW_BYTES,
       sink: this.engine,
-      onFault: (fault) => this.fail(fault),
+      onFault: (fault) => this.qemuFailed(fault),
     });
+  }
+
+  /** The migration goes on: QEMU is captured and coalesced, and what the link did is measured anew. */
+  private linkChanged(connected: boolean, cx: SourceContext): void {
+    cx.log.warn({ connected, ...this.channel.interruptions }, connected ? "the link is back" : "the link is lost");
+    this.meter.interrupted();
+    if (connected) this.inbox.reconnected();
+  }
+
+  /** Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out. */
+  private qemuFailed(fault: MigrationFault): void {
+    if (!this.complete) this.fail(fault);
   }
 
   /** Aborted with the first fault. */

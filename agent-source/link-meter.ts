@@ -39,6 +39,12 @@ export class LinkMeter {
     this.full = wasFull;
   }
 
+  /** The link was down: what came over it meanwhile says nothing of its speed. */
+  interrupted(): void {
+    this.windowStart = -1;
+    this.full = false;
+  }
+
   probed(bytesPerSecond: number): void {
     if (bytesPerSecond > 0 && Number.isFinite(bytesPerSecond)) this.bytesPerSecond = bytesPerSecond;
   }

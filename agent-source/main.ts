@@ -9,14 +9,30 @@ import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
 import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
+import { TestFaults } from "../shared/runtime/test-faults.ts";
 import { SourceAgent } from "./source-agent.ts";
 
 async function start(): Promise<RunningAgent> {
   const config = loadSourceConfig(process.argv.slice(2), process.env);
   const log = createLogger("ferry-source", config.logLevel);
   const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
-  const limits = { receiveWindowBytes: config.transfer.creditWindowBytes, messageBytes: 8 << 20 };
-  const agent = new SourceAgent({ config, clock: systemClock, log, journal, limits, createKernels: loadKernels });
+  const limits = {
+    receiveWindowBytes: config.transfer.creditWindowBytes,
+    messageBytes: 8 << 20,
+    keepAliveMs: config.link.keepAliveMs,
+  };
+  const faults = new TestFaults(config.faults);
+  if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
+  const agent = new SourceAgent({
+    config,
+    clock: systemClock,
+    log,
+    journal,
+    limits,
+    createKernels: loadKernels,
+    faults,
+  });
+  await agent.recover();
   const listener = await serveSource(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
   agent.advertised = listener.address;
   return {

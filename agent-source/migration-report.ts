@@ -40,20 +40,22 @@ export class MigrationReport {
   /** Bitmap syncs, as QEMU's MIGRATION_PASS events count them. */
   passes = 0;
   readonly startedMs: number;
+  /** Milliseconds since the epoch. */
+  readonly startedAtMs: number;
   private readonly id: string;
   private readonly call: MigrateCall;
   private readonly clock: Clock;
-  private readonly startedAtMs: number;
   private error: MigrationErrorView | undefined;
   private feed: Feed | undefined;
   private last: Progress = NOTHING;
   private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
 
-  constructor(id: string, call: MigrateCall, clock: Clock) {
+  /** @param startedAtMs when that was not now: of a migration taken up from the journal */
+  constructor(id: string, call: MigrateCall, clock: Clock, startedAtMs = Math.floor(clock.nowUs() / 1000)) {
     this.id = id;
     this.call = call;
     this.clock = clock;
-    this.startedAtMs = Math.floor(clock.nowUs() / 1000);
+    this.startedAtMs = startedAtMs;
     this.startedMs = clock.monotonicMs();
   }
 
@@ -71,6 +73,16 @@ export class MigrationReport {
       advice: fault.advice ?? "See the agents' logs for this migration's id",
       refusals: fault.refusals,
     };
+  }
+
+  /** What the guest does now, while the migration is being undone. */
+  guestNow(text: string): void {
+    if (this.error !== undefined) this.error = { ...this.error, guestNow: text };
+  }
+
+  /** What was wrong is no more. */
+  cleared(): void {
+    this.error = undefined;
   }
 
   view(): MigrationView {

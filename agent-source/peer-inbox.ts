@@ -22,8 +22,9 @@ export class PeerInbox {
   private readonly pings = new Map<number, number>();
   private readonly digests = new Map<number, Deferred<Message<"pageDigests">>>();
   private nonce = 0;
-  private granted = false;
+  private granted: Uint8Array | undefined;
   private pongs: (() => void)[] = [];
+  private connection: Deferred<void> = deferred();
   private readonly onFault: (fault: MigrationFault) => void;
 
   constructor(channel: SourceChannel, meter: LinkMeter, clock: Clock, onFault: (fault: MigrationFault) => void) {
@@ -39,6 +40,19 @@ export class PeerInbox {
     );
   }
 
+  /** Settles when there is a connection again; replaced by then. */
+  get nextConnection(): Promise<void> {
+    return this.connection.promise;
+  }
+
+  /** There is a connection again; pings of the one before are not answered. */
+  reconnected(): void {
+    this.pings.clear();
+    this.pongs = [];
+    this.connection.resolve();
+    this.connection = deferred();
+  }
+
   /** Asks for the destination's time; resolves when any answer comes. */
   ping(): Promise<void> {
     // a peer that never answers must not make this grow
@@ -48,9 +62,9 @@ export class PeerInbox {
     return new Promise((resolve) => this.pongs.push(resolve));
   }
 
-  /** From now on a failure may be the proof of a refused grant. */
-  grantSent(): void {
-    this.granted = true;
+  /** From now on a failure may be the proof that this grant was refused. */
+  grantSent(token: Uint8Array): void {
+    this.granted = token;
   }
 
   /** Asks for the digests of a stretch of memory. */
@@ -77,12 +91,13 @@ export class PeerInbox {
         this.digests.delete(message.start);
         return;
       case "running":
-        if (!this.granted)
+        if (this.granted === undefined)
           throw new MigrationFault("peer-invalid", "The destination says that the guest runs, without a grant");
         this.grantAnswer.resolve(message);
         return;
       case "failure":
-        if (this.granted && message.refusedToken.length > 0) this.grantAnswer.resolve(message);
+        if (this.granted !== undefined && Buffer.compare(this.granted, message.refusedToken) === 0)
+          this.grantAnswer.resolve(message);
         else
           this.onFault(
             new MigrationFault("peer-failed", `The destination gave up: ${message.message}`, { role: "destination" }),

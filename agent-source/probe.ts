@@ -11,13 +11,21 @@ const PADDING_BYTES = 64 * 1024;
 /** 768 KiB: 6 ms at 1 Gbit/s, 0.6 s at 10 Mbit/s. */
 const PROBES = 12;
 
-/** Fills in the meter's round trip, clock offset and bandwidth. @returns bytes of padding sent */
+/** Fills in the meter's round trip, clock offset and bandwidth; anew when the link is cut. @returns bytes of padding sent */
 export async function probeLink(
   channel: SourceChannel,
   inbox: PeerInbox,
   meter: LinkMeter,
   clock: Clock,
 ): Promise<number> {
+  while (true) {
+    const again = inbox.nextConnection.then(() => undefined);
+    const sent = await Promise.race([probeOnce(channel, inbox, meter, clock), again]);
+    if (sent !== undefined) return sent;
+  }
+}
+
+async function probeOnce(channel: SourceChannel, inbox: PeerInbox, meter: LinkMeter, clock: Clock): Promise<number> {
   for (let i = 0; i < PINGS; i++) await inbox.ping();
   const done = deferred<void>();
   const padding = new Uint8Array(PADDING_BYTES);

@@ -1,12 +1,13 @@
 /**
- * The operator's service: which guests there are, and the migrations of this agent's life. A guest has at most one
- * migration under way.
+ * The operator's service: which guests there are, and the migrations of this agent's life and of the ones before it. A
+ * guest has at most one migration under way.
  */
 import { randomBytes, timingSafeEqual } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
-import type { LinkLimits, SourceChannel, SourceService } from "../shared/link/link.ts";
-import type { PageKernels } from "../shared/page/kernels.ts";
-import type { SourceRecord } from "../shared/protocol/ownership.ts";
+import type { SourceChannel, SourceService } from "../shared/link/link.ts";
+import { ResumingSource } from "../shared/link/resuming-source.ts";
+import type { Hello } from "../shared/protocol/messages.ts";
 import {
   type GuestView,
   type HeatMapBlock,
@@ -14,36 +15,24 @@ import {
   type MigrateCall,
   type MigrationView,
   type PlanView,
+  type ResolveCall,
 } from "../shared/protocol/report.ts";
 import { inspectSource } from "../shared/qemu/preflight.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
-import type { Clock } from "../shared/runtime/clock.ts";
-import type { SourceConfig } from "../shared/runtime/config.ts";
-import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import { deferred } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
-import type { Journal } from "../shared/runtime/journal.ts";
-import type { Logger } from "../shared/runtime/log.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { MigrationReport } from "./migration-report.ts";
+import { checkWord } from "./operator-word.ts";
 import { askDestination, negotiatedView } from "./phases/negotiate.ts";
+import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 import type { SourceContext } from "./source-context.ts";
 import { runSourceMigration } from "./source-migration.ts";
+import type { SourceState } from "./source-state.ts";
 
-export interface SourceAgentParts {
-  readonly config: SourceConfig;
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly journal: Journal<SourceRecord>;
-  readonly limits: LinkLimits;
-  readonly createKernels: (byteLength: number) => PageKernels;
-}
-
-interface Entry {
-  readonly cx: SourceContext;
-  readonly cancel: AbortController;
-  readonly arrival: Deferred<SourceChannel>;
+interface Entry extends Made {
   readonly ended: Promise<unknown>;
   readonly observers: Set<(view: MigrationView) => void>;
 }
@@ -51,11 +40,18 @@ interface Entry {
 /** Ended migrations that are remembered for `list`. */
 const REMEMBERED = 100;
 const WATCH_INTERVAL_MS = 200;
+/** An operator who cancels is answered after this, also when QEMU does not answer. */
+const CANCEL_ANSWERS_WITHIN_MS = 20_000;
+/** Of the grace, kept for aborting what did not finish by itself. */
+const ABORT_RESERVE_MS = 10_000;
+/** To close what is open when everything else is left. */
+const LEAVE_MS = 1000;
 
 export class SourceAgent implements SourceService {
   /** Set once the server listens: where destinations dial. */
   advertised = "";
   private readonly parts: SourceAgentParts;
+  private readonly leaving = new AbortController();
   /** Under way. */
   private readonly entries = new Map<string, Entry>();
   /** Ended, oldest first. */
@@ -72,7 +68,7 @@ export class SourceAgent implements SourceService {
   }
 
   async plan(call: MigrateCall): Promise<PlanView> {
-    const { cx } = this.makeContext(call);
+    const { cx } = this.makeContext(call, this.newIdentity());
     const definition = await loadGuest(call.guest, cx.config);
     const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs });
     try {
@@ -90,20 +86,24 @@ export class SourceAgent implements SourceService {
   }
 
   async migrate(call: MigrateCall): Promise<string> {
+    this.leaving.signal.throwIfAborted();
     for (const { cx } of this.entries.values())
       if (cx.call.guest === call.guest && !isFinal(cx.report.status))
         throw new MigrationFault("guest-busy", `${call.guest} has migration ${cx.id} under way`, {
           advice: `Watch it with: ferry watch ${cx.id}`,
         });
     await loadGuest(call.guest, this.parts.config);
-    const { cx, cancel, arrival } = this.makeContext(call);
-    const observers = new Set<(view: MigrationView) => void>();
-    const changed = (): void => {
-      for (const observer of observers) observer(cx.report.view());
-    };
-    const ended = runSourceMigration(cx, changed).then(() => this.remember(cx));
-    this.entries.set(cx.id, { cx, cancel, arrival, ended, observers });
-    return cx.id;
+    const made = this.makeContext(call, this.newIdentity());
+    this.run(made, { kind: "planned" });
+    return made.cx.id;
+  }
+
+  /** Takes up what an earlier life of this agent left under way; before anything is served. */
+  async recover(): Promise<void> {
+    for (const { made, state } of await recoverMigrations(this.parts, (call, identity) =>
+      this.makeContext(call, identity),
+    ))
+      this.run(made, state);
   }
 
   getMigration(id: string): MigrationView {
@@ -140,20 +140,17 @@ export class SourceAgent implements SourceService {
     const past = this.history.get(id);
     if (past !== undefined) return past;
     const { cx, cancel, ended } = this.entry(id);
-    if (cx.report.status === "granting" || cx.report.status === "inDoubt")
-      throw new MigrationFault(
-        "not-supported",
-        `${id} is past the point where it can be cancelled: the guest was granted`,
-        {
-          advice: `Watch it with: ferry watch ${id}`,
-        },
-      );
+    const { status } = cx.report;
+    if (status === "granting" || status === "inDoubt")
+      throw new MigrationFault("too-late", `${id} cannot be cancelled any more: the guest is being handed over`, {
+        advice: status === "inDoubt" ? `End it with: ferry resolve ${id}` : `Watch it with: ferry watch ${id}`,
+      });
     cancel.abort(
       new MigrationFault("cancelled", "The migration was cancelled by the operator", {
         advice: "Nothing needs to be done",
       }),
     );
-    await ended;
+    await Promise.race([ended, delay(CANCEL_ANSWERS_WITHIN_MS, undefined, { ref: false })]);
     return cx.report.view();
   }
 
@@ -167,67 +164,102 @@ export class SourceAgent implements SourceService {
     return entry.cx.report.heatMap(cells);
   }
 
-  async resolve(id: string, keep: "source" | "destination"): Promise<MigrationView> {
+  /** @throws MigrationFault `needs-confirmation` where the operator must have made sure of what cannot be asked */
+  async resolve({ id, keep, confirmed }: ResolveCall): Promise<MigrationView> {
     const status = this.getMigration(id).status;
     if (status !== "inDoubt")
       throw new MigrationFault("not-in-doubt", `${id} is ${status}, not in doubt`, {
         advice: "Nothing needs to be resolved",
       });
     const { cx, ended } = this.entry(id);
+    await checkWord(cx, keep, confirmed);
     cx.resolution.resolve(keep);
-    await ended;
+    await Promise.race([ended, delay(CANCEL_ANSWERS_WITHIN_MS, undefined, { ref: false })]);
     return cx.report.view();
   }
 
-  acceptTransfer(hello: { migrationId: string; token: Uint8Array }, channel: SourceChannel): void {
+  acceptTransfer(hello: Hello, channel: SourceChannel): void {
     const entry = this.entries.get(hello.migrationId);
     const expected = entry?.cx.token ?? new Uint8Array();
     if (entry === undefined || hello.token.length !== expected.length || !timingSafeEqual(hello.token, expected))
       throw new MigrationFault("refused", "No migration waits for this destination");
-    entry.arrival.resolve(channel);
+    // one that was taken up from the journal has no stream: the destination will be asked, and must not give up for this
+    if (entry.link === undefined)
+      throw entry.cx.report.status === "undoing"
+        ? new MigrationFault("refused", "This migration is being undone")
+        : new MigrationFault("peer-lost", "This agent has started again, and will ask for this migration");
+    entry.link.attach(hello, channel);
+    entry.arrived.resolve();
   }
 
-  /** Cancels what can be cancelled and waits for it, at most `graceMs`. */
+  /** Ends or aborts what can be, and leaves the rest to the journal; within `shutdown.grace`. */
   async stop(): Promise<void> {
+    const { onShutdown, shutdownGraceMs } = this.parts.config;
     const stopping = new MigrationFault("stopping", "The source agent is being stopped", {
       advice: "Migrate again when it is back",
     });
-    const live = [...this.entries.values()].filter(
-      ({ cx }) => !isFinal(cx.report.status) && cx.report.status !== "inDoubt",
-    );
-    for (const { cx, cancel } of live) if (cx.report.status !== "granting") cancel.abort(stopping);
-    await Promise.all(live.map(({ ended }) => ended));
+    const all = Promise.all([...this.entries.values()].map(({ ended }) => ended));
+    const within = (ms: number): Promise<unknown> =>
+      Promise.race([all, delay(Math.max(0, ms), undefined, { ref: false })]);
+    if (onShutdown === "finish") await within(shutdownGraceMs - ABORT_RESERVE_MS);
+    for (const { cancel } of this.entries.values()) cancel.abort(stopping);
+    const toSettle = [...this.entries.values()].filter(({ cx }) => cx.report.status !== "inDoubt");
+    if (toSettle.length > 0) await within(Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
+    this.leaving.abort(stopping);
+    await within(LEAVE_MS);
   }
 
-  private makeContext(asked: MigrateCall): {
-    cx: SourceContext;
-    cancel: AbortController;
-    arrival: Deferred<SourceChannel>;
-  } {
-    const { config, clock, log, journal, limits, createKernels } = this.parts;
+  private newIdentity(): Identity {
+    return { id: randomBytes(6).toString("hex"), token: randomBytes(16) };
+  }
+
+  private run(made: Made, from: SourceState): void {
+    const { cx } = made;
+    const observers = new Set<(view: MigrationView) => void>();
+    const changed = (): void => {
+      for (const observer of observers) observer(cx.report.view());
+    };
+    const ended = runSourceMigration(cx, changed, from).then((end) => {
+      if (end !== "left") this.remember(cx);
+    });
+    this.entries.set(cx.id, { ...made, ended, observers });
+  }
+
+  private makeContext(asked: MigrateCall, { id, token, startedAtMs }: Identity): Made {
+    const { config, clock, log, journal, limits, createKernels, faults } = this.parts;
     const downtimeTargetMs = asked.options.downtimeTargetMs || config.downtimeTargetMs;
     const call = { ...asked, options: { ...asked.options, downtimeTargetMs } };
-    const id = randomBytes(6).toString("hex");
     const cancel = new AbortController();
-    const arrival = deferred<SourceChannel>();
+    const arrived = deferred<void>();
+    // what was taken up from the journal has no stream any more
+    const link =
+      startedAtMs === undefined
+        ? new ResumingSource({ patienceMs: config.link.giveUpAfterMs, peer: call.to })
+        : undefined;
     const cx: SourceContext = {
       id,
       call,
-      token: randomBytes(16),
+      token,
       config,
       clock,
       log: log.child({ migration: id, guest: call.guest }),
       journal,
-      report: new MigrationReport(id, call, clock),
+      report: new MigrationReport(id, call, clock, startedAtMs),
       limits,
       advertised: config.advertise.endsWith(":0") ? this.advertised : config.advertise,
       cancelled: cancel.signal,
+      leaving: this.leaving.signal,
       resolution: deferred(),
       cpuSecondsBefore: processUsage().cpuSeconds,
       createKernels,
-      dialledIn: () => arrival.promise,
+      dialledIn: async () => {
+        if (link === undefined) throw new TypeError("a migration from the journal has no stream");
+        await arrived.promise;
+        return link;
+      },
+      faults,
     };
-    return { cx, cancel, arrival };
+    return { cx, cancel, arrived, link };
   }
 
   private entry(id: string): Entry {

@@ -1,13 +1,15 @@
 /** What one migration has at hand in every state. Nothing here changes with the state; that lives in the states. */
-import type { LinkLimits, SourceChannel } from "../shared/link/link.ts";
+import type { LinkLimits } from "../shared/link/link.ts";
+import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
-import type { SourceRecord } from "../shared/protocol/ownership.ts";
+import type { SavedSettings, SourceRecord } from "../shared/protocol/ownership.ts";
 import type { MigrateCall } from "../shared/protocol/report.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
 import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import type { MigrationReport } from "./migration-report.ts";
 
 export interface SourceContext {
@@ -23,15 +25,37 @@ export interface SourceContext {
   readonly limits: LinkLimits;
   /** Where the destination dials this agent. */
   readonly advertised: string;
-  /** Aborted with the fault when the operator cancels or the agent stops; without effect from the grant on. */
+  /** Aborted with the fault when the operator cancels or the agent stops; without effect once the grant is recorded. */
   readonly cancelled: AbortSignal;
+  /** Aborted when the agent leaves whatever its migrations are doing: the next one takes them up from the journal. */
+  readonly leaving: AbortSignal;
   /** The operator's word on a migration in doubt. */
   readonly resolution: Deferred<"source" | "destination">;
   /** Of this process when the migration began, to tell what it cost. */
   readonly cpuSecondsBefore: number;
   readonly createKernels: (byteLength: number) => PageKernels;
   /** Resolves when the destination dialled in with this migration's token. */
-  readonly dialledIn: () => Promise<SourceChannel>;
+  readonly dialledIn: () => Promise<ResumingSource>;
+  readonly faults: TestFaults;
+}
+
+/** Counts the grants of a migration. There is one: an agent that starts again repeats it. */
+export const EPOCH = 1;
+
+/** What the journal holds of a migration, at one of its turning points. */
+export function sourceRecord(
+  cx: SourceContext,
+  kind: SourceRecord["kind"],
+  settings: SavedSettings | undefined,
+): SourceRecord {
+  const record = {
+    kind,
+    guest: cx.call.guest,
+    destination: cx.call.to,
+    startedAtMs: cx.report.startedAtMs,
+    grant: { token: Buffer.from(cx.token).toString("hex"), epoch: EPOCH },
+  };
+  return settings === undefined ? record : { ...record, settings };
 }
 
 /** What the guest does at this point, for errors. */

@@ -1,19 +1,30 @@
 /**
- * Drives one migration through its states. This is the only place where a source migration's state changes: each step
- * is logged, shown to the operator and told to the watchers here.
+ * Drives one migration through its states. This is the only place where its state changes, and so the one to log and
+ * announce it; until *recording* whatever fails leads to *keeping*, and *keeping* ends only when the guest is seen.
  */
 import { MigrationFault } from "../shared/fault.ts";
-import { sourceStatus } from "../shared/protocol/source-states.ts";
+import { afterSource, sourceStatus } from "../shared/protocol/source-states.ts";
 import { copy } from "./phases/copy.ts";
 import { doubt } from "./phases/doubt.ts";
-import { grant } from "./phases/grant.ts";
+import { doubtful, grant } from "./phases/grant.ts";
 import { keep } from "./phases/keep.ts";
 import { negotiate } from "./phases/negotiate.ts";
 import { plan } from "./phases/plan.ts";
+import { record } from "./phases/record.ts";
+import { release } from "./phases/release.ts";
+import { retire } from "./phases/retire.ts";
 import { stage } from "./phases/stage.ts";
 import { switchOver } from "./phases/switch.ts";
 import { GUEST_RUNS_HERE, type SourceContext } from "./source-context.ts";
-import type { Next, Phases, SourceState, State, Undo } from "./source-state.ts";
+import {
+  type Next,
+  type Phases,
+  type SourceState,
+  type State,
+  type Undo,
+  undoFeed,
+  undoHandOver,
+} from "./source-state.ts";
 
 const PHASES: Phases = {
   planned: plan,
@@ -21,30 +32,49 @@ const PHASES: Phases = {
   staging: stage,
   copying: copy,
   switching: switchOver,
+  retiring: retire,
+  recording: record,
   granting: grant,
   inDoubt: doubt,
+  releasing: release,
   keeping: keep,
 };
 
-/** Runs a migration to its end: the guest runs there (released), or here (kept). Never rejects. */
-export async function runSourceMigration(cx: SourceContext, changed: () => void): Promise<"released" | "kept"> {
-  let state: SourceState = { kind: "planned" };
+/** `left`: the agent is leaving in the middle of it, and the next one takes it up from the journal. */
+export type SourceEnd = "released" | "kept" | "left";
+
+/** Runs a migration to its end. Never rejects. */
+export async function runSourceMigration(
+  cx: SourceContext,
+  changed: () => void,
+  from: SourceState = { kind: "planned" },
+): Promise<SourceEnd> {
+  let state = from;
+  enterState(state, cx);
   while (state.kind !== "released" && state.kind !== "kept") {
-    state = await step(state, cx);
-    if (state.kind === "kept") cx.report.failed(state.fault, GUEST_RUNS_HERE);
-    cx.report.status = sourceStatus(state.kind, state.kind === "kept" && state.fault.code === "cancelled");
-    cx.log.info({ state: state.kind }, "state");
+    await cx.faults.at(state.kind, cx.log);
+    const next = await step(state, cx);
+    if (next === undefined) return "left";
+    state = next;
+    enterState(state, cx);
     changed();
   }
   return state.kind;
 }
 
+function enterState(state: SourceState, cx: SourceContext): void {
+  if (state.kind === "kept") cx.report.failed(state.fault, GUEST_RUNS_HERE);
+  cx.report.status = sourceStatus(state.kind, state.kind === "kept" && state.fault.code === "cancelled");
+  cx.log.info({ state: state.kind }, "state");
+}
+
 type Live = Exclude<SourceState, State<"released"> | State<"kept">>;
 
-async function step(state: Live, cx: SourceContext): Promise<SourceState> {
+async function step(state: Live, cx: SourceContext): Promise<SourceState | undefined> {
   try {
     return await enter(state, cx);
   } catch (thrown) {
+    if (cx.leaving.aborted) return undefined;
     return afterFault(state, MigrationFault.from(thrown), cx);
   }
 }
@@ -61,38 +91,57 @@ function enter(state: Live, cx: SourceContext): Promise<Next<Live["kind"]>> {
       return PHASES.copying(state, cx);
     case "switching":
       return PHASES.switching(state, cx);
+    case "retiring":
+      return PHASES.retiring(state, cx);
+    case "recording":
+      return PHASES.recording(state, cx);
     case "granting":
       return PHASES.granting(state, cx);
     case "inDoubt":
       return PHASES.inDoubt(state, cx);
+    case "releasing":
+      return PHASES.releasing(state, cx);
     case "keeping":
       return PHASES.keeping(state, cx);
   }
 }
 
-/** A fault before the grant keeps the guest here; in *keeping* itself it ends the migration with what is known. */
+/** What a fault leads to is the table's word; what the next state holds is gathered here. */
 function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): SourceState {
   cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
   switch (state.kind) {
-    case "keeping":
-      return { kind: "kept", fault: state.fault.with({ guestNow: `the guest is at the source; ${fault.message}` }) };
+    case "granting":
+      return {
+        kind: afterSource(state.kind, "fault"),
+        loaded: state.loaded,
+        fault: doubtful(cx, fault.message, fault),
+      };
     case "inDoubt":
-      return { ...state, fault };
+      return { ...state, kind: afterSource(state.kind, "fault"), fault };
+    case "releasing":
+      return { kind: afterSource(state.kind, "fault") };
+    case "keeping":
+      return { ...state, kind: afterSource(state.kind, "fault") };
     default:
-      return { kind: "keeping", fault, undo: undoOf(state) };
+      return { kind: afterSource(state.kind, "fault"), fault, undo: undoOf(state) };
   }
 }
 
-function undoOf(state: Exclude<Live, State<"keeping"> | State<"inDoubt">>): Undo {
+type Undoable = Exclude<Live, State<"keeping" | "inDoubt" | "releasing" | "granting">>;
+
+function undoOf(state: Undoable): Undo {
   switch (state.kind) {
     case "planned":
-      return {};
+      return { touched: false, accepted: false };
     case "negotiating":
+      return { qmp: state.qmp, touched: false, accepted: false };
     case "staging":
-      return { qmp: state.qmp };
+      return { qmp: state.qmp, touched: false, accepted: true };
     case "copying":
     case "switching":
-    case "granting":
-      return { qmp: state.feed.qmp, channel: state.feed.channel, feed: state.feed };
+      return undoFeed(state.feed);
+    case "retiring":
+    case "recording":
+      return undoHandOver(state);
   }
 }

@@ -1,8 +1,8 @@
 /** What each state of a source migration holds (shared/protocol/source-states.ts has the edges). */
 import type { MigrationFault } from "../shared/fault.ts";
 import type { SourceChannel } from "../shared/link/link.ts";
-import type { Contract } from "../shared/protocol/messages.ts";
-import type { OwnershipGrant } from "../shared/protocol/ownership.ts";
+import type { Contract, Running } from "../shared/protocol/messages.ts";
+import type { SavedSettings } from "../shared/protocol/ownership.ts";
 import type { LiveSourceState, SourceEdges, SourceStateName } from "../shared/protocol/source-states.ts";
 import type { GuestFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
@@ -28,9 +28,29 @@ export interface SwitchTimes {
 
 /** What has to be undone before a migration can end as kept. */
 export interface Undo {
+  /** Open already; where it is not, the guest's monitor is connected to when `touched`. */
   readonly qmp?: QmpClient;
   readonly channel?: SourceChannel;
   readonly feed?: Feed;
+  /** QEMU's settings may have been changed, or its migration begun. */
+  readonly touched: boolean;
+  /** The destination has made room for the guest. */
+  readonly accepted: boolean;
+  readonly settings?: SavedSettings;
+}
+
+/** The guest is whole at the destination. */
+export interface Loaded {
+  readonly feed: Feed;
+  readonly times: SwitchTimes;
+  /** Why the switchover was begun when it was. */
+  readonly reason: string;
+}
+
+/** `loaded` is missing where an agent that started again took the migration up. */
+export interface Granted {
+  readonly loaded?: Loaded;
+  readonly settings?: SavedSettings;
 }
 
 interface Payloads {
@@ -39,8 +59,11 @@ interface Payloads {
   staging: Asked & { readonly contract: Contract };
   copying: { readonly feed: Feed };
   switching: { readonly feed: Feed; readonly reason: string };
-  granting: { readonly feed: Feed; readonly times: SwitchTimes; readonly reason: string };
-  inDoubt: { readonly feed: Feed; readonly grant: OwnershipGrant; readonly fault: MigrationFault };
+  retiring: { readonly loaded: Loaded };
+  recording: { readonly loaded: Loaded };
+  granting: { readonly loaded: Loaded };
+  inDoubt: Granted & { readonly fault: MigrationFault };
+  releasing: Granted & { readonly running?: Running };
   keeping: { readonly fault: MigrationFault; readonly undo: Undo };
   released: object;
   kept: { readonly fault: MigrationFault };
@@ -50,5 +73,18 @@ export type State<K extends SourceStateName> = { readonly kind: K } & Payloads[K
 export type SourceState = { [K in SourceStateName]: State<K> }[SourceStateName];
 /** The states that K may lead to. */
 export type Next<K extends SourceStateName> = { [N in SourceEdges[K]]: State<N> }[SourceEdges[K]];
-/** One function for each state that is not final; a step that SOURCE_EDGES does not allow does not compile. */
+/** One function for each state that is not final; a step that SOURCE_STATES does not allow does not compile. */
 export type Phases = { readonly [K in LiveSourceState]: (state: State<K>, cx: SourceContext) => Promise<Next<K>> };
+
+/** What undoes a migration whose guest may be whole at the destination, and was not granted or was refused. */
+export function undoHandOver({ loaded, settings }: Granted): Undo {
+  if (loaded !== undefined) return undoFeed(loaded.feed);
+  const undo = { touched: true, accepted: true };
+  return settings === undefined ? undo : { ...undo, settings };
+}
+
+export function undoFeed(feed: Feed): Undo {
+  const { qmp, channel, settings } = feed;
+  const undo = { qmp, channel, feed, touched: true, accepted: true };
+  return settings === undefined ? undo : { ...undo, settings };
+}

@@ -31,6 +31,7 @@ export function exitCodeOf(status: MigrationStatus): ExitCode {
     case "copying":
     case "switching":
     case "granting":
+    case "undoing":
       return EXIT.failed;
   }
 }

@@ -1,5 +1,12 @@
 /** What `ferry` needs of an agent: MigrationService (proto/ferry/v1/operator.proto) as a client sees it. */
-import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../shared/protocol/report.ts";
+import type {
+  GuestView,
+  HeatMapBlock,
+  MigrateCall,
+  MigrationView,
+  PlanView,
+  ResolveCall,
+} from "../shared/protocol/report.ts";
 
 /** Every method throws MigrationFault: the agent's own, or peer-unreachable, peer-lost, timeout. */
 export interface OperatorClient {
@@ -12,6 +19,7 @@ export interface OperatorClient {
   /** Resolves when the migration has ended. */
   cancel(id: string): Promise<MigrationView>;
   heatMap(idOrGuest: string, cells: number): Promise<readonly HeatMapBlock[]>;
-  resolve(id: string, keep: "source" | "destination"): Promise<MigrationView>;
+  /** @throws MigrationFault `needs-confirmation` with what the operator must have made sure of */
+  resolve(call: ResolveCall): Promise<MigrationView>;
   close(): void;
 }

@@ -11,6 +11,7 @@ const WORDS: Readonly<Record<MigrationStatus, string>> = {
   failed: "failed",
   cancelled: "cancelled",
   inDoubt: "in doubt",
+  undoing: "going back",
 };
 
 export const statusText = (status: MigrationStatus): string => WORDS[status];

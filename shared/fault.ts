@@ -12,6 +12,9 @@ export type FaultCode =
   | "guest-busy"
   | "migration-unknown"
   | "not-in-doubt"
+  | "not-resolvable"
+  | "needs-confirmation"
+  | "too-late"
   | "not-supported"
   | "refused"
   // QEMU
@@ -36,6 +39,7 @@ export type FaultCode =
   | "verify-mismatch"
   | "in-doubt"
   | "stopping"
+  | "interrupted"
   | "timeout"
   // this host
   | "state-directory"

@@ -1,18 +1,48 @@
 import { MigrationFault } from "../../shared/fault.ts";
-import { destinationMayRun, type OwnershipGrant } from "../../shared/protocol/ownership.ts";
-import { orAborted } from "../../shared/runtime/deferred.ts";
-import type { DestinationContext } from "../destination-context.ts";
+import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import { destinationMayRun } from "../../shared/protocol/ownership.ts";
+import { orAborted, within } from "../../shared/runtime/deferred.ts";
+import { type DestinationContext, tokenText } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
+import { answerDigests } from "../digests.ts";
 
-/** Loaded and paused, until the source gives the guest away. */
+/** Loaded and paused, and the source knows, until it gives the guest away. */
 export async function awaitGrant(state: State<"loaded">, cx: DestinationContext): Promise<State<"owning">> {
-  const { guest, receiver } = state;
-  const { token, epoch } = await orAborted(receiver.grant.promise, receiver.signal);
-  const grant: OwnershipGrant = { token: Buffer.from(token).toString("hex"), epoch };
-  const record = await cx.journal.read(cx.offer.migrationId);
-  if (!destinationMayRun(record, grant, Buffer.from(cx.offer.token).toString("hex")))
+  const { guest, receiver, loadedAtUs } = state;
+  if (receiver !== undefined) {
+    receiver.onVerify = (request) => answerDigests(guest, receiver, cx, request);
+    receiver.channel.send({
+      kind: "loaded",
+      lastSequence: receiver.replay.sequence,
+      lastByteAtUs: receiver.replay.lastByteAtUs,
+      loadedAtUs,
+    });
+    receiver.grant.promise.then(({ token, epoch }) => cx.granted.resolve({ token: tokenText(token), epoch }));
+  }
+  const grant = await (receiver === undefined ? untilAsked(state, cx) : orAborted(cx.granted.promise, receiver.signal));
+  const record = await cx.journal.read(cx.id);
+  if (!destinationMayRun(record, grant, tokenText(cx.token)))
     throw new MigrationFault("peer-invalid", "The source sent a grant that is not this migration's", {
       role: "source",
     });
-  return { kind: "owning", guest, receiver, grant };
+  const kind = afterDestination("loaded", "granted");
+  return receiver === undefined ? { kind, guest, grant } : { kind, guest, receiver, grant };
+}
+
+/** Taken up from the journal: the source, if it granted the guest, asks for it. */
+function untilAsked({ guest }: State<"loaded">, cx: DestinationContext) {
+  const { giveUpAfterMs } = cx.config.link;
+  const ended = guest.qmp.closed.then(() => {
+    throw new MigrationFault("qemu-failed", "The destination's QEMU ended");
+  });
+  return within(
+    orAborted(Promise.race([cx.granted.promise, ended]), cx.cancelled),
+    giveUpAfterMs,
+    () =>
+      new MigrationFault(
+        "peer-lost",
+        `The destination agent started again, and the source did not ask for the guest within ${giveUpAfterMs} ms (link.giveUpAfter)`,
+        { role: "source" },
+      ),
+  );
 }

@@ -1,14 +1,12 @@
-import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
+import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import { digestStretch } from "../../shared/runtime/memory-digests.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import type { Receiver } from "../receiver.ts";
 
 const LOADS_WITHIN_MS = 60_000;
-const SAVES_WITHIN_MS = 60_000;
 
 /** QEMU takes the device state and is paused, with the whole guest. */
 export async function load(state: State<"loading">, cx: DestinationContext): Promise<State<"loaded">> {
@@ -20,14 +18,7 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   const { status } = await guest.qmp.execute("query-status");
   if (status !== "paused")
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
-  receiver.onVerify = ({ start, byteLength }) => answerVerify(guest, receiver, cx, start, byteLength);
-  receiver.channel.send({
-    kind: "loaded",
-    lastSequence: receiver.replay.sequence,
-    lastByteAtUs: receiver.replay.lastByteAtUs,
-    loadedAtUs,
-  });
-  return { kind: "loaded", guest, receiver };
+  return { kind: afterDestination("loading", "loaded"), guest, receiver, loadedAtUs };
 }
 
 /** The event may have come already: QEMU loads as fast as it is fed. */
@@ -48,23 +39,4 @@ async function waitLoaded(guest: GuestProcess, receiver: Receiver): Promise<void
       `The destination's QEMU could not load the guest: ${description ?? "see its log"}`,
     );
   }
-}
-
-function answerVerify(
-  guest: GuestProcess,
-  receiver: Receiver,
-  cx: DestinationContext,
-  start: number,
-  byteLength: number,
-): void {
-  const path = join(cx.config.runtimeDirectory, `${cx.offer.migrationId}.verify-destination`);
-  digestStretch(
-    (from, length, file) =>
-      guest.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: SAVES_WITHIN_MS }),
-    start,
-    byteLength,
-    path,
-  )
-    .then((digests) => receiver.channel.send({ kind: "pageDigests", start, byteLength, digests, last: false }))
-    .catch((thrown: unknown) => receiver.fail(MigrationFault.from(thrown)));
 }

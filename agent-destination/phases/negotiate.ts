@@ -1,7 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { freemem } from "node:os";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
+import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
+import type { Offer } from "../../shared/protocol/messages.ts";
 import { inspectDestination } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest-definition.ts";
@@ -16,13 +18,14 @@ const ASK_MS = 1000;
 
 /** Looks at its own definition, host and a QEMU of its own, and answers with the contract or with every reason. */
 export async function negotiate(
-  _state: State<"negotiating">,
+  { offer }: State<"negotiating">,
   cx: DestinationContext,
 ): Promise<State<"staging"> | State<"discarding">> {
   const refusals: Refusal[] = [];
   const definition = await ownDefinition(cx, refusals);
   const freeMemoryBytes = await availableMemory();
-  const guest = definition === undefined ? undefined : await startGuest(cx, definition, freeMemoryBytes, refusals);
+  const guest =
+    definition === undefined ? undefined : await startGuest(cx, offer, definition, freeMemoryBytes, refusals);
   try {
     const facts: DestinationFacts = {
       protocolVersions: PROTOCOL_VERSIONS,
@@ -36,19 +39,16 @@ export async function negotiate(
       followUpMs: cx.config.followUpMs,
       refusals,
     };
-    const agreement = agree(cx.offer, facts);
-    if (agreement.kind === "contract" && guest !== undefined && !cx.offer.dryRun) {
+    const agreement = agree(offer, facts);
+    if (agreement.kind === "contract" && guest !== undefined && !offer.dryRun) {
       cx.answer.resolve(agreement);
-      return { kind: "staging", guest, contract: agreement.contract };
+      return { kind: afterDestination("negotiating", "accepted"), offer, guest, contract: agreement.contract };
     }
     // the answer comes after the guest is gone, so that who asks again at once finds nothing in the way
     await guest?.discard();
     cx.answer.resolve(agreement);
-    const fault = new MigrationFault(
-      "refused",
-      cx.offer.dryRun ? "Only a check was asked for" : "The offer was refused",
-    );
-    return { kind: "discarding", fault, undo: {}, refusing: false };
+    const fault = new MigrationFault("refused", offer.dryRun ? "Only a check was asked for" : "The offer was refused");
+    return { kind: afterDestination("negotiating", "fault"), fault, undo: {}, refused: false };
   } catch (thrown) {
     await guest?.discard();
     throw thrown;
@@ -57,7 +57,7 @@ export async function negotiate(
 
 async function ownDefinition(cx: DestinationContext, refusals: Refusal[]): Promise<GuestDefinition | undefined> {
   try {
-    return await loadGuest(cx.offer.guest.name, cx.config);
+    return await loadGuest(cx.guest, cx.config);
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);
     refusals.push({ code: fault.code, message: `The destination: ${fault.message}` });
@@ -67,6 +67,7 @@ async function ownDefinition(cx: DestinationContext, refusals: Refusal[]): Promi
 
 async function startGuest(
   cx: DestinationContext,
+  offer: Offer,
   definition: GuestDefinition,
   freeMemoryBytes: number,
   refusals: Refusal[],
@@ -78,7 +79,7 @@ async function startGuest(
     });
     return undefined;
   }
-  const needed = cx.offer.guest.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
+  const needed = offer.guest.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
   // agree() says so; starting it would only make the shortage worse
   if (freeMemoryBytes - cx.config.memoryReserveBytes < needed) return undefined;
   try {
@@ -86,7 +87,7 @@ async function startGuest(
     return await GuestProcess.start(definition, {
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
-      signal: cx.stopping,
+      signal: cx.cancelled,
     });
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);

@@ -1,4 +1,5 @@
 import { MigrationFault } from "../../shared/fault.ts";
+import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
@@ -14,5 +15,5 @@ export async function receive(state: State<"receiving">, cx: DestinationContext)
       new MigrationFault("peer-lost", `The source sent nothing within ${followUpMs} ms (followUp)`, { role: "source" }),
   );
   await orAborted(receiver.ended.promise, receiver.signal);
-  return { kind: "loading", guest, receiver };
+  return { kind: afterDestination("receiving", "ended"), guest, receiver };
 }

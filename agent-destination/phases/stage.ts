@@ -2,7 +2,9 @@ import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc-link.ts";
-import type { DestinationContext } from "../destination-context.ts";
+import { ResumingDestination } from "../../shared/link/resuming-destination.ts";
+import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import { Receiver } from "../receiver.ts";
@@ -10,16 +12,23 @@ import { Replay } from "../replay.ts";
 
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
-  const { guest, contract } = state;
-  await cx.journal.write(cx.offer.migrationId, { kind: "waiting", guest: cx.offer.guest.name, qemuPid: guest.pid });
+  const { guest, contract, offer } = state;
+  await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest));
   const socket = await openStream(guest, cx);
-  const channel = dialSource(cx.offer.sourceAddress, cx.limits);
-  channel.send({ kind: "hello", migrationId: cx.offer.migrationId, token: cx.offer.token });
+  const channel = new ResumingDestination({
+    patienceMs: cx.config.link.giveUpAfterMs,
+    peer: offer.sourceAddress,
+    migrationId: cx.id,
+    token: cx.token,
+    dial: () => dialSource(offer.sourceAddress, cx.limits),
+  });
+  channel.onChange = (connected) =>
+    cx.log.warn({ connected, ...channel.interruptions }, connected ? "the link is back" : "the link is lost");
   const receiver = new Receiver({
     channel,
     socket,
     clock: cx.clock,
-    stopping: cx.stopping,
+    cancelled: cx.cancelled,
     makeReplay: (onFault) =>
       new Replay({
         createKernels: cx.createKernels,
@@ -28,16 +37,15 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
         socket,
         clock: cx.clock,
         onFault,
-        corruptPage: cx.config.faults.includes("corrupt-page"),
+        corruptPage: cx.faults.has("corrupt-page"),
       }),
   });
   void guest.qmp.closed.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
-  return { kind: "receiving", guest, receiver };
+  return { kind: afterDestination("staging", "dialled"), guest, receiver };
 }
 
 /** The socket on which the destination's QEMU takes its stream. */
-export const incomingPath = (cx: DestinationContext): string =>
-  join(cx.config.runtimeDirectory, `${cx.offer.migrationId}.incoming`);
+export const incomingPath = (cx: DestinationContext): string => join(cx.config.runtimeDirectory, `${cx.id}.incoming`);
 
 async function openStream(guest: GuestProcess, cx: DestinationContext): Promise<Socket> {
   const path = incomingPath(cx);

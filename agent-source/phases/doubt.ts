@@ -1,22 +1,56 @@
+import { MigrationFault } from "../../shared/fault.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
+import type { Settled } from "../ask-destination.ts";
 import type { SourceContext } from "../source-context.ts";
-import type { State } from "../source-state.ts";
-import { release } from "./release.ts";
+import { type Granted, type State, undoHandOver } from "../source-state.ts";
+import { doubtful, hear, refusal } from "./grant.ts";
+
+type Ends = State<"releasing"> | State<"keeping">;
 
 /**
- * Granted, and no word: the guest stays paused here until somebody who knows says where it is. Never a time-out: the
- * destination may run it at this very moment.
+ * Granted, and no word: the guest stays paused here until the destination proves what became of it, or somebody who
+ * knows says so. Never a time-out: the destination may run it at this very moment.
  */
-export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise<State<"released"> | State<"keeping">> {
-  const { feed, fault } = state;
+export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise<Ends> {
+  const { loaded, fault } = state;
   cx.report.failed(fault, "");
   cx.log.error({ code: fault.code }, fault.message);
-  // the operator's word, or the answer itself should it come late on the same stream
-  const answered = feed.inbox.grantAnswer.promise.then((answer) =>
-    answer.kind === "running" ? "destination" : "source",
+  let last = "";
+  const over = new AbortController();
+  const heard = hear(loaded?.feed, cx, AbortSignal.any([cx.leaving, over.signal]), (news) => {
+    if (news === last) return;
+    last = news;
+    cx.log.warn({ news }, "in doubt");
+    cx.report.failed(doubtful(cx, news), "");
+  });
+  heard.catch(() => undefined);
+  const settled = await Promise.race([heard, cx.resolution.promise]).finally(() => over.abort());
+  cx.report.cleared();
+  return typeof settled === "string" ? afterWord(settled, state, cx) : afterAnswer(settled, state, cx);
+}
+
+const granted = ({ loaded, settings }: Granted): Granted => ({
+  ...(loaded === undefined ? {} : { loaded }),
+  ...(settings === undefined ? {} : { settings }),
+});
+
+function afterAnswer(settled: Settled, state: State<"inDoubt">, cx: SourceContext): Ends {
+  cx.log.info({ settled: settled.kind }, "the migration in doubt is settled by the destination");
+  if (settled.kind === "refused")
+    return { kind: afterSource("inDoubt", "refused"), fault: refusal(cx, settled.message), undo: undoHandOver(state) };
+  const running = settled.running === undefined ? {} : { running: settled.running };
+  return { kind: afterSource("inDoubt", "running"), ...granted(state), ...running };
+}
+
+function afterWord(keep: "source" | "destination", state: State<"inDoubt">, cx: SourceContext): Ends {
+  cx.log.warn({ keep }, "the migration in doubt is resolved by the operator");
+  if (keep === "destination") return { kind: afterSource("inDoubt", "keepDestination"), ...granted(state) };
+  const fault = new MigrationFault(
+    "in-doubt",
+    "The migration was in doubt; the operator kept the guest at the source",
+    {
+      advice: "See that nothing of it is left at the destination",
+    },
   );
-  const keepWhere = await Promise.race([cx.resolution.promise, answered]);
-  cx.log.warn({ keep: keepWhere }, "the migration in doubt is resolved");
-  if (keepWhere === "source") return { kind: "keeping", fault, undo: { qmp: feed.qmp, channel: feed.channel, feed } };
-  await release(feed, cx);
-  return { kind: "released" };
+  return { kind: afterSource("inDoubt", "keepSource"), fault, undo: undoHandOver(state) };
 }

@@ -1,85 +1,98 @@
 import { MigrationFault } from "../../shared/fault.ts";
-import type { OwnershipGrant } from "../../shared/protocol/ownership.ts";
-import { within } from "../../shared/runtime/deferred.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
+import { askUntilSettled, type Settled } from "../ask-destination.ts";
 import type { Feed } from "../feed.ts";
-import { migrationResult } from "../migration-result.ts";
-import type { GrantAnswer } from "../peer-inbox.ts";
-import { GUEST_IN_DOUBT, type SourceContext } from "../source-context.ts";
-import type { State } from "../source-state.ts";
-import { release } from "./release.ts";
+import { EPOCH, GUEST_IN_DOUBT, type SourceContext } from "../source-context.ts";
+import { type State, undoHandOver } from "../source-state.ts";
 
-const COMPLETES_WITHIN_MS = 10_000;
-const ANSWERS_WITHIN_MS = 30_000;
-/** Counts the grants of a migration; recovery may have to repeat one. */
-const FIRST_EPOCH = 1;
+/** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
+const ASKS_AFTER_MS = 2000;
 
-/**
- * The hand-over (DESIGN 6): SHUT, until QEMU can never run the guest by itself again; the grant into the journal,
- * and only then to the destination.
- */
+/** Sends the grant, which the journal has. From here on only the proof of a refusal gives the guest back. */
 export async function grant(
   state: State<"granting">,
   cx: SourceContext,
-): Promise<State<"released"> | State<"inDoubt"> | State<"keeping">> {
-  const { feed, times, reason } = state;
-  await retireQemu(feed);
-  const ownership: OwnershipGrant = { token: Buffer.from(cx.token).toString("hex"), epoch: FIRST_EPOCH };
-  const startedAtMs = cx.report.view().startedAtMs;
-  await cx.journal.write(cx.id, {
-    kind: "granted",
-    guest: cx.call.guest,
-    destination: cx.call.to,
-    startedAtMs,
-    grant: ownership,
-  });
-  feed.inbox.grantSent();
-  feed.channel.send({ kind: "grant", token: cx.token, epoch: FIRST_EPOCH });
-  let answer: GrantAnswer;
+): Promise<State<"releasing"> | State<"inDoubt"> | State<"keeping">> {
+  const { loaded } = state;
+  const { feed } = loaded;
+  feed.inbox.grantSent(cx.token);
+  // only proof ends this, however long the link is down
+  feed.channel.setPatience(Number.POSITIVE_INFINITY);
+  feed.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH });
+  let news = `no answer within ${cx.config.link.doubtAfterMs} ms (link.doubtAfter)`;
+  const late = AbortSignal.any([AbortSignal.timeout(cx.config.link.doubtAfterMs), cx.leaving]);
   try {
-    answer = await within(
-      Promise.race([feed.inbox.grantAnswer.promise, channelLost(feed)]),
-      ANSWERS_WITHIN_MS,
-      () => new MigrationFault("timeout", `The destination did not answer the grant within ${ANSWERS_WITHIN_MS} ms`),
-    );
-    if (answer.kind === "failure") return refused(feed, cx, answer.message, answer.refusedToken);
-  } catch (thrown) {
-    const fault = new MigrationFault("in-doubt", `The guest was granted to ${cx.call.to}, and no answer came`, {
-      cause: thrown,
-      guestNow: GUEST_IN_DOUBT,
-      advice: `Find out whether the guest runs there, then: ferry resolve ${cx.id} --keep source|destination`,
+    const settled = await hear(feed, cx, late, (said) => {
+      news = said;
     });
-    return { kind: "inDoubt", feed, grant: ownership, fault };
+    return afterAnswer(settled, state, cx);
+  } catch (thrown) {
+    return { kind: afterSource("granting", "fault"), loaded, fault: doubtful(cx, news, thrown) };
   }
-  cx.report.result = migrationResult(cx, { feed, times, running: answer, switchReason: reason });
-  await release(feed, cx);
-  return { kind: "released" };
 }
 
-/** From here on the source QEMU never runs the guest unless it is told to. */
-async function retireQemu(feed: Feed): Promise<void> {
-  const completed = feed.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
-    timeoutMs: COMPLETES_WITHIN_MS,
-    signal: feed.signal,
+/** The first proof, over the stream or by asking. */
+export async function hear(
+  feed: Feed | undefined,
+  cx: SourceContext,
+  signal: AbortSignal,
+  onNews: (news: string) => void,
+): Promise<Settled> {
+  const asking = new AbortController();
+  const either = AbortSignal.any([signal, asking.signal]);
+  try {
+    if (feed === undefined) return await askUntilSettled(cx, either, onNews);
+    const said = feed.inbox.grantAnswer.promise.then(
+      (answer): Settled =>
+        answer.kind === "running" ? { kind: "running", running: answer } : { kind: "refused", message: answer.message },
+    );
+    const asked = silence(feed, either).then(() => askUntilSettled(cx, either, onNews));
+    asked.catch(() => undefined);
+    return await orAborted(Promise.race([said, asked]), signal);
+  } finally {
+    asking.abort();
+  }
+}
+
+/** Resolves when the stream is over, or has not answered for a while. */
+async function silence(feed: Feed, signal: AbortSignal): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const while_ = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ASKS_AFTER_MS);
   });
-  feed.intake.shut();
-  await completed;
-  const { status } = await feed.qmp.execute("query-status");
-  if (status !== "postmigrate")
-    throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
+  try {
+    await orAborted(Promise.race([while_, feed.channel.closed]), signal);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
-function refused(feed: Feed, cx: SourceContext, message: string, token: Uint8Array): State<"keeping"> {
-  if (Buffer.compare(token, cx.token) !== 0)
-    throw new MigrationFault("peer-invalid", "The destination refused another grant than its own");
-  const fault = new MigrationFault("peer-failed", `The destination refused the guest: ${message}`, {
+function afterAnswer(
+  settled: Settled,
+  { loaded }: State<"granting">,
+  cx: SourceContext,
+): State<"releasing"> | State<"keeping"> {
+  if (settled.kind === "refused")
+    return {
+      kind: afterSource("granting", "refused"),
+      fault: refusal(cx, settled.message),
+      undo: undoHandOver({ loaded }),
+    };
+  const { running } = settled;
+  const kind = afterSource("granting", "running");
+  return running === undefined ? { kind, loaded } : { kind, loaded, running };
+}
+
+export const refusal = (cx: SourceContext, message: string): MigrationFault =>
+  new MigrationFault("peer-failed", `The destination ${cx.call.to} refused the guest: ${message}`, {
     role: "destination",
+    advice: "See the destination agent's log for this migration, then migrate again",
   });
-  return { kind: "keeping", fault, undo: { qmp: feed.qmp, channel: feed.channel, feed } };
-}
 
-async function channelLost(feed: Feed): Promise<never> {
-  const fault = await feed.channel.closed;
-  throw (
-    fault ?? new MigrationFault("peer-lost", "The destination ended the transfer stream before it answered the grant")
-  );
-}
+export const doubtful = (cx: SourceContext, news: string, cause?: unknown): MigrationFault =>
+  new MigrationFault("in-doubt", `The guest was granted to ${cx.call.to}: ${news}`, {
+    cause,
+    guestNow: GUEST_IN_DOUBT,
+    advice: `It is asked again and again; or find out whether the guest runs there, then: ferry resolve ${cx.id} --keep source|destination`,
+  });

@@ -1,67 +1,52 @@
 import { MigrationFault } from "../../shared/fault.ts";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import type { Feed } from "../feed.ts";
-import type { SourceContext } from "../source-context.ts";
-import type { State } from "../source-state.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
+import { askOnce } from "../ask-destination.ts";
+import { runHere } from "../guest-here.ts";
+import { GUEST_RUNS_HERE, type SourceContext, sourceRecord } from "../source-context.ts";
+import type { State, Undo } from "../source-state.ts";
 
-const RESUMES_WITHIN_MS = 15_000;
+/** The destination discards by itself what it cannot be told to. */
+const WITHDRAWS_WITHIN_MS = 5000;
 
 /** Makes sure that the guest runs here and nothing stays there; then the migration has ended. */
 export async function keep(state: State<"keeping">, cx: SourceContext): Promise<State<"kept">> {
   const { undo, fault } = state;
   cx.log.warn({ code: fault.code, reason: fault.message }, "keeping the guest at the source");
   cx.report.follow(undefined);
-  if (undo.channel !== undefined) {
-    undo.channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken: new Uint8Array() });
-    undo.channel.close();
-  }
-  const guestNow = undo.qmp === undefined ? undefined : await runHere(undo.qmp, undo.feed, cx);
-  undo.qmp?.close();
-  await cx.journal.write(cx.id, {
-    kind: "kept",
-    guest: cx.call.guest,
-    destination: cx.call.to,
-    startedAtMs: cx.report.view().startedAtMs,
-  });
-  return { kind: "kept", fault: guestNow === undefined ? fault : fault.with({ guestNow }) };
+  cx.report.failed(fault, "the guest is being made to run at the source");
+  tellDestination(undo, fault, cx);
+  if (!undo.touched)
+    return { kind: afterSource("keeping", "done"), fault: fault.with({ guestNow: await asItWas(undo) }) };
+  const guestNow = await runHere(undo, cx);
+  await cx.journal
+    .write(cx.id, sourceRecord(cx, "kept", undefined))
+    .catch((thrown: unknown) =>
+      cx.log.warn({ fault: String(thrown) }, "the next start of this agent looks at it again"),
+    );
+  return { kind: afterSource("keeping", "done"), fault: fault.with({ guestNow }) };
 }
 
-/** @returns what the guest does now, when it is not what is expected */
-async function runHere(qmp: QmpClient, feed: Feed | undefined, cx: SourceContext): Promise<string | undefined> {
+/** Of a guest that this migration has not touched. */
+async function asItWas({ qmp }: Undo): Promise<string> {
+  if (qmp === undefined) return "the guest was not touched";
   try {
-    if (feed !== undefined) {
-      // a cancelled migration resumes the guest by itself, and so does one whose socket closes before SHUT
-      await qmp.execute("migrate_cancel").catch((thrown: unknown) => cx.log.debug({ thrown }, "migrate_cancel"));
-      await feed.stop();
-      await waitUntilSettled(qmp);
-      await waitUntilRunning(qmp);
-      await feed.settings?.restore(qmp);
-    }
-    return undefined;
+    const { status } = await qmp.execute("query-status");
+    return status === "running" ? GUEST_RUNS_HERE : `the guest is at the source as it was: ${status}`;
   } catch (thrown) {
-    const { message } = MigrationFault.from(thrown);
-    cx.log.error({ thrown }, "the guest could not be confirmed to run at the source");
-    return `the guest is at the source, but could not be confirmed to run: ${message}`;
+    return `the guest was not touched; its QEMU does not answer: ${MigrationFault.from(thrown).message}`;
+  } finally {
+    qmp.close();
   }
 }
 
-const SETTLED: readonly unknown[] = [undefined, "none", "cancelled", "failed", "completed"];
-
-/** While a cancelled migration winds down, QEMU takes no new settings. The event may have come already. */
-async function waitUntilSettled(qmp: QmpClient): Promise<void> {
-  const settled = qmp.waitFor("MIGRATION", (event) => SETTLED.includes(event.data.status), {
-    timeoutMs: RESUMES_WITHIN_MS,
-  });
-  settled.catch(() => undefined);
-  const { status } = await qmp.execute("query-migrate");
-  if (!SETTLED.includes(status)) await settled;
-}
-
-async function waitUntilRunning(qmp: QmpClient): Promise<void> {
-  const resumed = qmp.waitFor("RESUME", undefined, { timeoutMs: RESUMES_WITHIN_MS });
-  resumed.catch(() => undefined);
-  const { status } = await qmp.execute("query-status");
-  if (status === "running") return;
-  if (status === "postmigrate" || status === "paused") await qmp.execute("cont");
-  await resumed;
+/** Over the stream where there is one; besides it, since the link may be what is broken. */
+function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx: SourceContext): void {
+  if (channel !== undefined) {
+    channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken: new Uint8Array() });
+    channel.close();
+  }
+  if (!accepted) return;
+  askOnce(cx, "withdraw", cx.leaving, WITHDRAWS_WITHIN_MS).catch((thrown: unknown) =>
+    cx.log.info({ fault: String(thrown) }, "the destination could not be told; it gives up by itself"),
+  );
 }

@@ -2,6 +2,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc-link.ts";
 import { PROTOCOL_VERSIONS, versionText } from "../../shared/protocol/handshake.ts";
 import type { Codec, Contract, Offer } from "../../shared/protocol/messages.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
 import type { GuestFacts } from "../../shared/qemu/preflight.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest-definition.ts";
 import type { SourceContext } from "../source-context.ts";
@@ -12,7 +13,7 @@ export async function negotiate(state: State<"negotiating">, cx: SourceContext):
   const { definition, facts, qmp } = state;
   const contract = await askDestination(cx, definition, facts, false);
   cx.report.negotiated = negotiatedView(contract, cx);
-  return { kind: "staging", definition, qmp, facts, contract };
+  return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
 
 /** @throws MigrationFault `refused` with all reasons, `peer-unreachable` */

@@ -1,4 +1,5 @@
 import { MigrationFault } from "../../shared/fault.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
 import { inspectSource } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { loadGuest } from "../../shared/runtime/guest-definition.ts";
@@ -20,7 +21,7 @@ export async function plan(_state: State<"planned">, cx: SourceContext): Promise
           advice: "Mend what is listed, then migrate again",
         },
       );
-    return { kind: "negotiating", definition, qmp, facts };
+    return { kind: afterSource("planned", "carriable"), definition, qmp, facts };
   } catch (thrown) {
     qmp.close();
     throw thrown;

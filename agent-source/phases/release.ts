@@ -1,31 +1,45 @@
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
+import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { qemuLogPath } from "../../shared/runtime/guest-definition.ts";
-import type { Feed } from "../feed.ts";
-import type { SourceContext } from "../source-context.ts";
+import { migrationResult, resultWithoutFeed } from "../migration-result.ts";
+import { openMonitor } from "../monitor.ts";
+import { type SourceContext, sourceRecord } from "../source-context.ts";
+import type { State } from "../source-state.ts";
 
 const QUITS_WITHIN_MS = 10_000;
 
-/** The guest runs at the destination: the journal says so, and the QEMU that is left here ends. */
-export async function release(feed: Feed, cx: SourceContext): Promise<void> {
+/**
+ * The guest runs at the destination: the journal says so, and the QEMU that is left here ends. Whatever fails now
+ * cannot bring the guest back, and is no reason to: it is told, and the migration has succeeded.
+ */
+export async function release(state: State<"releasing">, cx: SourceContext): Promise<State<"released">> {
+  const { loaded, running } = state;
+  cx.report.result =
+    loaded !== undefined && running !== undefined ? migrationResult(cx, { ...loaded, running }) : resultWithoutFeed(cx);
   cx.report.follow(undefined);
-  await cx.journal.write(cx.id, {
-    kind: "released",
-    guest: cx.call.guest,
-    destination: cx.call.to,
-    startedAtMs: cx.report.view().startedAtMs,
-  });
-  await feed.stop();
-  feed.channel.close();
-  try {
-    await feed.qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS });
-    await feed.qmp.closed;
-    // of a guest that had come here
-    await rm(qemuLogPath(cx.call.guest, cx.config.runtimeDirectory), { force: true });
-  } catch (thrown) {
-    cx.log.warn(
-      { thrown: MigrationFault.from(thrown).message },
-      "the source QEMU did not quit; it is postmigrate and harmless",
-    );
+  const warn = (what: string) => (thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, what);
+  await cx.journal
+    .write(cx.id, sourceRecord(cx, "released", undefined))
+    .catch(warn("the journal still says granted; the next start of this agent will ask the destination again"));
+  await loaded?.feed.stop();
+  loaded?.feed.channel.close();
+  await endQemu(loaded?.feed.qmp, cx).catch(warn("the source QEMU did not quit; it is postmigrate and harmless"));
+  // of a guest that had come here
+  await rm(qemuLogPath(cx.call.guest, cx.config.runtimeDirectory), { force: true });
+  return { kind: afterSource("releasing", "done") };
+}
+
+async function endQemu(known: QmpClient | undefined, cx: SourceContext): Promise<void> {
+  const qmp = known?.isOpen ? known : await openMonitor(cx);
+  if (qmp === undefined) return;
+  const { status } = await qmp.execute("query-status");
+  // never anything but what this migration left: who started a new QEMU on this socket meanwhile keeps it
+  if (status !== "postmigrate") {
+    qmp.close();
+    throw new MigrationFault("qemu-failed", `The QEMU of ${cx.call.guest} is ${status}, not postmigrate`);
   }
+  await qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS });
+  await qmp.closed;
 }

@@ -1,10 +1,11 @@
 import { MigrationFault } from "../../shared/fault.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { Feed } from "../feed.ts";
 import { probeLink } from "../probe.ts";
-import { QemuSettings } from "../qemu-settings.ts";
-import type { SourceContext } from "../source-context.ts";
-import type { State } from "../source-state.ts";
+import { applySettings, readSettings } from "../qemu-settings.ts";
+import { type SourceContext, sourceRecord } from "../source-context.ts";
+import { type State, undoFeed } from "../source-state.ts";
 
 /** The destination dials in, the link is measured, and QEMU's feed is switched on. */
 export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
@@ -25,7 +26,6 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
     await feed.intake.listen(feed.streamPath);
-    feed.settings = await QemuSettings.apply(qmp);
     feed.probed(await orAborted(probing, feed.signal));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
     cx.report.negotiated = {
@@ -33,18 +33,17 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
       "measured bandwidth": `${((feed.meter.bytesPerSecond * 8) / 1e6).toFixed(0)} Mbit/s`,
       "measured round trip": `${feed.meter.roundTripMs.toFixed(2)} ms`,
     };
-    await cx.journal.write(cx.id, {
-      kind: "plan",
-      guest: cx.call.guest,
-      destination: cx.call.to,
-      startedAtMs: cx.report.view().startedAtMs,
-    });
+    // before anything is touched, so that an agent that starts again can undo it
+    const settings = await readSettings(qmp);
+    await cx.journal.write(cx.id, sourceRecord(cx, "plan", settings));
+    feed.settings = settings;
+    await applySettings(qmp, settings);
     const connected = feed.intake.connected(feed.signal);
     await qmp.execute("migrate", { uri: `unix:${feed.streamPath}` });
     await connected;
-    return { kind: "copying", feed };
+    return { kind: afterSource("staging", "feeding"), feed };
   } catch (thrown) {
     // not thrown on: *keeping* must know of this feed to undo it
-    return { kind: "keeping", fault: MigrationFault.from(thrown), undo: { qmp, channel, feed } };
+    return { kind: afterSource("staging", "fault"), fault: MigrationFault.from(thrown), undo: undoFeed(feed) };
   }
 }

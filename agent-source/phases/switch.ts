@@ -1,4 +1,5 @@
 import { MigrationFault } from "../../shared/fault.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
@@ -9,11 +10,13 @@ const STOPS_WITHIN_MS = 30_000;
 const LOADS_WITHIN_MS = 60_000;
 
 /** QEMU stops the guest and sends the rest; the destination loads it; its memory is compared when asked for. */
-export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"granting">> {
+export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"retiring">> {
   const { feed, reason } = state;
   const passes = feed.qmp.subscribe((event) => {
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
+  // the guest is about to be stopped: from here on a broken link is an outage
+  feed.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
   try {
     const stopped = feed.qmp.waitFor("STOP", undefined, { timeoutMs: STOPS_WITHIN_MS, signal: feed.signal });
     feed.intake.acknowledgeSwitchover();
@@ -41,7 +44,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
       verifyMs: cx.call.options.verify ? cx.clock.monotonicMs() - verifyStartMs : 0,
       pagesCompared,
     };
-    return { kind: "granting", feed, times, reason };
+    return { kind: afterSource("switching", "loaded"), loaded: { feed, times, reason } };
   } finally {
     passes();
   }

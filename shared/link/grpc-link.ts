@@ -4,14 +4,14 @@ import { parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
 import { DiallingChannel } from "./grpc-channel.ts";
-import type { DestinationChannel, DestinationClient, LinkLimits } from "./link.ts";
-import type { Received } from "./proto-files.ts";
+import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "./link.ts";
+import type { DomainMethod, Received } from "./proto-files.ts";
 import { destinationService, transferService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 
 /**
  * The client's receive window is what lets pages flow at more than 64 KiB a round trip, and only a client has it (facts, 0.1).
- * Retries would keep a copy of every message; keep-alive finds a peer that is gone within 10 seconds.
+ * Retries would keep a copy of every message; keep-alive finds a peer that is gone within seconds.
  */
 export function clientOptions(limits: LinkLimits): ChannelOptions {
   // grpc-js takes 0 for a window in which nothing ever arrives
@@ -22,8 +22,8 @@ export function clientOptions(limits: LinkLimits): ChannelOptions {
     "grpc.max_send_message_length": limits.messageBytes,
     "grpc.use_local_subchannel_pool": 1,
     "grpc.enable_retries": 0,
-    "grpc.keepalive_time_ms": 5000,
-    "grpc.keepalive_timeout_ms": 5000,
+    "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+    "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
   };
 }
 
@@ -37,28 +37,39 @@ export function connectDestination(address: string, limits: LinkLimits): Destina
   const client = dial(address, clientOptions(limits));
   return {
     handshake: (offer, timeoutMs, signal) => handshake(client, offer, timeoutMs, signal),
+    settle: (call, timeoutMs, signal) => ask(client, destinationService.Settle, call, timeoutMs, signal),
     close: () => client.close(),
   };
 }
 
-function handshake(
+async function handshake(
   client: Client,
   offer: Offer,
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<{ answer: HandshakeAnswer; roundTripMs: number }> {
-  const { path, requestSerialize, responseDeserialize } = destinationService.Handshake;
   const startMs = performance.now();
+  const answer = await ask(client, destinationService.Handshake, offer, timeoutMs, signal);
+  return { answer, roundTripMs: performance.now() - startMs };
+}
+
+function ask<Request, Response>(
+  client: Client,
+  { path, requestSerialize, responseDeserialize }: DomainMethod<Request, Response>,
+  request: Request,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<Response> {
   return new Promise((resolve, reject) => {
-    const done = (error: ServiceError | null, received?: Received<HandshakeAnswer>): void => {
+    const done = (error: ServiceError | null, received?: Received<Response>): void => {
       signal?.removeEventListener("abort", onAbort);
       if (received instanceof MigrationFault) reject(received);
-      else if (received !== undefined) resolve({ answer: received, roundTripMs: performance.now() - startMs });
+      else if (received !== undefined) resolve(received);
       else if (signal?.aborted) reject(signal.reason);
       else if (error !== null) reject(fromStatus(error, "peer-unreachable"));
     };
     const deadline = Date.now() + timeoutMs;
-    const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, offer, { deadline }, done);
+    const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, done);
     const onAbort = (): void => call.cancel();
     signal?.addEventListener("abort", onAbort, { once: true });
     if (signal?.aborted) call.cancel();

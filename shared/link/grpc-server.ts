@@ -13,10 +13,10 @@ import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { isLoopback, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
-import type { DestinationMessage, SourceMessage } from "../protocol/messages.ts";
-import { isFinal, type MigrateCall, type MigrationView } from "../protocol/report.ts";
+import type { DestinationMessage, SettleCall, SourceMessage } from "../protocol/messages.ts";
+import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from "../protocol/report.ts";
 import { ServingChannel } from "./grpc-channel.ts";
-import type { DestinationService, LinkLimits, Listener, SourceService } from "./link.ts";
+import { type DestinationService, KEEP_ALIVE_MS, type LinkLimits, type Listener, type SourceService } from "./link.ts";
 import { orThrow, type Received } from "./proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
@@ -48,9 +48,7 @@ export function serveSource(service: SourceService, options: ServeOptions): Prom
     GetHeatMap: unary(async (call: { idOrGuest: string; cells: number }) =>
       service.heatMap(call.idOrGuest, call.cells),
     ),
-    ResolveMigration: unary((call: { id: string; keep: "source" | "destination" }) =>
-      service.resolve(call.id, call.keep),
-    ),
+    ResolveMigration: unary((call: ResolveCall) => service.resolve(call)),
   });
   server.addService(transferService, { Transfer: transfer(service, options.helloWithinMs ?? HELLO_WITHIN_MS) });
   return listen(server, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
@@ -61,6 +59,7 @@ export function serveDestination(service: DestinationService, options: ServeOpti
   const server = makeServer(options);
   server.addService(destinationService, {
     Handshake: unary((offer: Parameters<DestinationService["handshake"]>[0]) => service.handshake(offer)),
+    Settle: unary((call: SettleCall) => service.settle(call)),
   });
   return listen(server, options, ["ferry.v1.DestinationService"]);
 }
@@ -69,8 +68,8 @@ function makeServer({ limits }: ServeOptions): Server {
   return new Server({
     "grpc.max_receive_message_length": limits.messageBytes,
     "grpc.max_send_message_length": limits.messageBytes,
-    "grpc.keepalive_time_ms": 5000,
-    "grpc.keepalive_timeout_ms": 5000,
+    "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+    "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
   });
 }
 

@@ -3,8 +3,16 @@
  * memory-link.ts inside one process for tests.
  */
 import type { MigrationFault } from "../fault.ts";
-import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
-import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../protocol/report.ts";
+import type {
+  DestinationMessage,
+  HandshakeAnswer,
+  Hello,
+  Offer,
+  SettleAnswer,
+  SettleCall,
+  SourceMessage,
+} from "../protocol/messages.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView, ResolveCall } from "../protocol/report.ts";
 
 /** One end of a transfer stream. Messages arrive in the order in which they were sent. */
 export interface Channel<Out, In> {
@@ -54,14 +62,15 @@ export interface SourceService {
   /** Resolves when the migration has ended. */
   cancel(id: string): Promise<MigrationView>;
   heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[];
-  resolve(id: string, keep: "source" | "destination"): Promise<MigrationView>;
-  /** A destination dialled in; its first message was this hello. Throws when no migration waits for it. */
-  acceptTransfer(hello: { migrationId: string; token: Uint8Array }, channel: SourceChannel): void;
+  resolve(call: ResolveCall): Promise<MigrationView>;
+  /** A destination dialled in, for the first time or again; its first message was this hello. Throws when no migration waits for it. */
+  acceptTransfer(hello: Hello, channel: SourceChannel): void;
 }
 
 /** What the destination agent serves. */
 export interface DestinationService {
   handshake(offer: Offer): Promise<HandshakeAnswer>;
+  settle(call: SettleCall): Promise<SettleAnswer>;
 }
 
 /** A listening server. */
@@ -80,6 +89,7 @@ export interface DestinationClient {
     timeoutMs: number,
     signal?: AbortSignal,
   ): Promise<{ answer: HandshakeAnswer; roundTripMs: number }>;
+  settle(call: SettleCall, timeoutMs: number, signal?: AbortSignal): Promise<SettleAnswer>;
   close(): void;
 }
 
@@ -88,4 +98,8 @@ export interface LinkLimits {
   readonly receiveWindowBytes: number;
   /** Largest message, bytes. */
   readonly messageBytes: number;
+  /** A silent connection is tested this often, and lost when it does not answer for as long again. @default 2000 */
+  readonly keepAliveMs?: number;
 }
+
+export const KEEP_ALIVE_MS = 2000;

@@ -1,7 +1,7 @@
 /** MigrationService as its clients see it: the CLI, and tests. */
 import { type Client, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
-import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../protocol/report.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView, ResolveCall } from "../protocol/report.ts";
 import { clientOptions, dial } from "./grpc-link.ts";
 import { type DomainMethod, orThrow, type Received } from "./proto-files.ts";
 import { migrationService } from "./services.ts";
@@ -52,8 +52,8 @@ export class GrpcOperatorClient {
     return this.unary(migrationService.GetHeatMap, { idOrGuest, cells });
   }
 
-  resolve(id: string, keep: "source" | "destination"): Promise<MigrationView> {
-    return this.unary(migrationService.ResolveMigration, { id, keep });
+  resolve(call: ResolveCall): Promise<MigrationView> {
+    return this.unary(migrationService.ResolveMigration, call);
   }
 
   close(): void {

@@ -35,6 +35,7 @@ export const migrationService = {
 
 export const destinationService = {
   Handshake: domainMethod("DestinationService", "Handshake", peer.offerWire, peer.answerWire),
+  Settle: domainMethod("DestinationService", "Settle", peer.settleCallWire, peer.settleAnswerWire),
 } as const;
 
 const transfer = domainMethod("TransferService", "Transfer", peer.destinationMessageWire, peer.sourceMessageWire);

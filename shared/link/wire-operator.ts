@@ -10,6 +10,7 @@ import type {
   MigrationView,
   PlanView,
   Progress,
+  ResolveCall,
 } from "../protocol/report.ts";
 import type { Translation } from "./proto-files.ts";
 import {
@@ -35,6 +36,7 @@ const STATUSES: Readonly<Record<MigrationStatus, string>> = {
   failed: "MIGRATION_STATUS_FAILED",
   cancelled: "MIGRATION_STATUS_CANCELLED",
   inDoubt: "MIGRATION_STATUS_IN_DOUBT",
+  undoing: "MIGRATION_STATUS_UNDOING",
 };
 
 /** zstd's levels that make sense for pages. */
@@ -154,13 +156,13 @@ export const heatMapWire: Translation<readonly HeatMapBlock[]> = {
     })),
 };
 
-export const resolveCallWire: Translation<{ id: string; keep: "source" | "destination" }> = {
-  toWire: (call) => call,
+export const resolveCallWire: Translation<ResolveCall> = {
+  toWire: (call) => ({ ...call }),
   fromWire: (wire) => {
     const given = object(wire, "request");
     const keep = given.keep;
     if (keep !== "source" && keep !== "destination") throw wrong("keep", keep, "source or destination");
-    return { id: text(given.id, "id"), keep };
+    return { id: text(given.id, "id"), keep, confirmed: flag(given.confirmed) };
   },
 };
 

@@ -1,5 +1,6 @@
 /** What the agents say to each other, between its domain unions and the messages of proto/ferry/v1/peer.proto. */
 import type { Refusal } from "../fault.ts";
+import type { Standing } from "../protocol/destination-states.ts";
 import type {
   Codec,
   Contract,
@@ -8,6 +9,9 @@ import type {
   Offer,
   QemuVersion,
   RamBlock,
+  Running,
+  SettleAnswer,
+  SettleCall,
   SourceMessage,
 } from "../protocol/messages.ts";
 import type { Translation } from "./proto-files.ts";
@@ -118,7 +122,13 @@ export const destinationMessageWire: Translation<DestinationMessage> = {
     const inner = typeof kind === "string" ? object(given[kind], kind) : {};
     switch (kind) {
       case "hello":
-        return { kind, migrationId: text(inner.migrationId, "migration id"), token: bytes(inner.token, "token") };
+        return {
+          kind,
+          migrationId: text(inner.migrationId, "migration id"),
+          token: bytes(inner.token, "token"),
+          attempt: whole(inner.attempt, "attempt"),
+          received: whole(inner.received, "received"),
+        };
       case "ack":
         return {
           kind,
@@ -143,14 +153,7 @@ export const destinationMessageWire: Translation<DestinationMessage> = {
           last: flag(inner.last),
         };
       case "running":
-        return {
-          kind,
-          epoch: whole(inner.epoch, "epoch"),
-          resumedAtUs: whole(inner.resumedAtUs, "time"),
-          grantedAtUs: whole(inner.grantedAtUs, "time"),
-          agentCpuSeconds: number(inner.agentCpuSeconds, "CPU seconds"),
-          agentPeakMemoryBytes: whole(inner.agentPeakMemoryBytes, "peak memory"),
-        };
+        return { kind, ...running(inner) };
       case "failure":
         return failure(inner);
       default:
@@ -167,6 +170,8 @@ export const sourceMessageWire: Translation<SourceMessage> = {
     const kind = given.message;
     const inner = typeof kind === "string" ? object(given[kind], kind) : {};
     switch (kind) {
+      case "welcome":
+        return { kind, received: whole(inner.received, "received") };
       case "probe":
         return { kind, sequence: whole(inner.sequence, "sequence"), padding: bytes(inner.padding, "padding") };
       case "layout":
@@ -189,6 +194,48 @@ export const sourceMessageWire: Translation<SourceMessage> = {
       default:
         throw malformed("message", "is of a kind that this agent does not know");
     }
+  },
+};
+
+const running = (inner: WireObject): Running => ({
+  epoch: whole(inner.epoch, "epoch"),
+  resumedAtUs: whole(inner.resumedAtUs, "time"),
+  grantedAtUs: whole(inner.grantedAtUs, "time"),
+  agentCpuSeconds: number(inner.agentCpuSeconds, "CPU seconds"),
+  agentPeakMemoryBytes: whole(inner.agentPeakMemoryBytes, "peak memory"),
+});
+
+const ASKS = ["standing", "grant", "withdraw"] as const;
+const STANDINGS: readonly Standing[] = ["waiting", "starting", "running", "refused", "lost", "unknown"];
+
+/** One of the words that there are. */
+function word<W extends string>(value: unknown, words: readonly W[], field: string): W {
+  const found = words.find((one) => one === value);
+  if (found === undefined) throw malformed(field, `is ${text(value, field)}`);
+  return found;
+}
+
+export const settleCallWire: Translation<SettleCall> = {
+  toWire: (call) => ({ ...call }),
+  fromWire: (wire) => {
+    const given = object(wire, "request");
+    return {
+      migrationId: text(given.migrationId, "migration id"),
+      token: bytes(given.token, "token"),
+      epoch: whole(given.epoch, "epoch"),
+      ask: word(given.ask, ASKS, "ask"),
+    };
+  },
+};
+
+export const settleAnswerWire: Translation<SettleAnswer> = {
+  toWire: (answer) => ({ ...answer }),
+  fromWire: (wire) => {
+    const given = object(wire, "answer");
+    const standing = word(given.standing, STANDINGS, "standing");
+    const reason = text(given.reason, "reason");
+    const seen = given.running ?? undefined;
+    return seen === undefined ? { standing, reason } : { standing, reason, running: running(object(seen, "running")) };
   },
 };
 

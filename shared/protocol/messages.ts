@@ -4,6 +4,7 @@
  * Times are microseconds since the epoch on the clock of the one who says them.
  */
 import type { Refusal } from "../fault.ts";
+import type { Standing } from "./destination-states.ts";
 
 export interface QemuVersion {
   readonly major: number;
@@ -95,6 +96,8 @@ export interface Frame {
 
 /** Source to destination, on the transfer stream. */
 export type SourceMessage =
+  /** First on each connection: control messages that came so far. */
+  | { readonly kind: "welcome"; readonly received: number }
   | { readonly kind: "probe"; readonly sequence: number; readonly padding: Uint8Array }
   | { readonly kind: "layout"; readonly blocks: readonly RamBlock[]; readonly ramSectionId: number }
   | Frame
@@ -106,7 +109,7 @@ export type SourceMessage =
 
 /** Destination to source, on the transfer stream. */
 export type DestinationMessage =
-  | { readonly kind: "hello"; readonly migrationId: string; readonly token: Uint8Array }
+  | Hello
   | { readonly kind: "ack"; readonly sequence: number; readonly appliedBytes: number }
   | { readonly kind: "clockReply"; readonly nonce: number; readonly destinationTimeUs: number }
   | {
@@ -122,15 +125,42 @@ export type DestinationMessage =
       readonly digests: Uint8Array;
       readonly last: boolean;
     }
-  | {
-      readonly kind: "running";
-      readonly epoch: number;
-      readonly resumedAtUs: number;
-      readonly grantedAtUs: number;
-      readonly agentCpuSeconds: number;
-      readonly agentPeakMemoryBytes: number;
-    }
+  | (Running & { readonly kind: "running" })
   | PeerFailure;
+
+/** The destination introduces itself, once for each connection. */
+export interface Hello {
+  readonly kind: "hello";
+  readonly migrationId: string;
+  readonly token: Uint8Array;
+  /** 1, 2, 3 … */
+  readonly attempt: number;
+  /** Frames and control messages that came so far, in all connections. */
+  readonly received: number;
+}
+
+/** What a source asks that lost its stream, or started again. */
+export interface SettleCall {
+  readonly migrationId: string;
+  readonly token: Uint8Array;
+  readonly epoch: number;
+  readonly ask: "standing" | "grant" | "withdraw";
+}
+
+export interface SettleAnswer {
+  readonly standing: Standing;
+  readonly reason: string;
+  readonly running?: Running;
+}
+
+/** The guest runs at the destination; said only after `running` was journalled. Times on the destination's clock. */
+export interface Running {
+  readonly epoch: number;
+  readonly resumedAtUs: number;
+  readonly grantedAtUs: number;
+  readonly agentCpuSeconds: number;
+  readonly agentPeakMemoryBytes: number;
+}
 
 /** The sender gave the migration up; with `refusedToken` it is the proof that a grant was refused. */
 export interface PeerFailure {

@@ -6,37 +6,39 @@
  *                                      └─ write refused ── answer
  */
 
-/** What the source may have written about a migration. */
-export type SourceRecord =
-  | { readonly kind: "plan"; readonly guest: string; readonly destination: string; readonly startedAtMs: number }
-  | {
-      readonly kind: "granted";
-      readonly guest: string;
-      readonly destination: string;
-      readonly startedAtMs: number;
-      readonly grant: OwnershipGrant;
-    }
-  | {
-      readonly kind: "released" | "kept";
-      readonly guest: string;
-      readonly destination: string;
-      readonly startedAtMs: number;
-    };
-
-/** What the destination may have written about a migration. */
-export type DestinationRecord =
-  | { readonly kind: "waiting"; readonly guest: string; readonly qemuPid: number }
-  | {
-      readonly kind: "running" | "refused";
-      readonly guest: string;
-      readonly qemuPid: number;
-      readonly grant: OwnershipGrant;
-    };
-
 /** Passed from the source to the destination once; token in hexadecimal. */
 export interface OwnershipGrant {
   readonly token: string;
   readonly epoch: number;
+}
+
+/** QEMU's migration settings as they were found, to be put back. */
+export interface SavedSettings {
+  readonly capabilities: Readonly<Record<string, boolean>>;
+  readonly parameters: Readonly<Record<string, number | string | boolean>>;
+}
+
+export const SOURCE_RECORDS = ["plan", "granted", "released", "kept"] as const;
+/** What the source may have written about a migration. */
+export interface SourceRecord {
+  readonly kind: (typeof SOURCE_RECORDS)[number];
+  readonly guest: string;
+  readonly destination: string;
+  readonly startedAtMs: number;
+  /** Given only from `granted` on; before, it proves to the destination whose migration this is. */
+  readonly grant: OwnershipGrant;
+  readonly settings?: SavedSettings;
+}
+
+export const DESTINATION_RECORDS = ["waiting", "running", "arrived", "refused"] as const;
+/** What the destination may have written about a migration; `arrived`: the guest was seen running here. */
+export interface DestinationRecord {
+  readonly kind: (typeof DESTINATION_RECORDS)[number];
+  readonly guest: string;
+  /** Of its QEMU: the process, and what tells it from a later one of that number (shared/runtime/process-identity.ts). */
+  readonly qemuPid: number;
+  readonly qemuProcess: string;
+  readonly grant: OwnershipGrant;
 }
 
 /** May the source run its guest? Only if it never granted it, or the very grant was refused. */
@@ -64,6 +66,7 @@ export function destinationMayRun(
     case "waiting":
       return true;
     case "running":
+    case "arrived":
       return record.grant.token === grant.token;
     case "refused":
       return false;
@@ -73,40 +76,40 @@ export function destinationMayRun(
 /** A record as it was written, or undefined when the value is none: what it says is then never acted upon. */
 export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
   const given = fields(value);
+  const kind = SOURCE_RECORDS.find((one) => one === given.kind);
   const guest = text(given.guest);
   const destination = text(given.destination);
-  const startedAtMs = given.startedAtMs;
-  if (guest === undefined || destination === undefined || typeof startedAtMs !== "number") return undefined;
-  const common = { guest, destination, startedAtMs };
-  switch (given.kind) {
-    case "plan":
-    case "released":
-    case "kept":
-      return { kind: given.kind, ...common };
-    case "granted": {
-      const grant = decodeGrant(given.grant);
-      return grant === undefined ? undefined : { kind: "granted", ...common, grant };
-    }
-    default:
-      return undefined;
-  }
+  const { startedAtMs } = given;
+  const grant = decodeGrant(given.grant);
+  if (kind === undefined || guest === undefined || destination === undefined || grant === undefined) return undefined;
+  if (typeof startedAtMs !== "number") return undefined;
+  const settings = decodeSettings(given.settings);
+  const record = { kind, guest, destination, startedAtMs, grant };
+  return settings === undefined ? record : { ...record, settings };
 }
 
 export function decodeDestinationRecord(value: unknown): DestinationRecord | undefined {
   const given = fields(value);
+  const kind = DESTINATION_RECORDS.find((one) => one === given.kind);
   const guest = text(given.guest);
-  const qemuPid = given.qemuPid;
-  if (guest === undefined || typeof qemuPid !== "number") return undefined;
+  const { qemuPid } = given;
+  const qemuProcess = text(given.qemuProcess);
   const grant = decodeGrant(given.grant);
-  switch (given.kind) {
-    case "waiting":
-      return { kind: "waiting", guest, qemuPid };
-    case "running":
-    case "refused":
-      return grant === undefined ? undefined : { kind: given.kind, guest, qemuPid, grant };
-    default:
-      return undefined;
-  }
+  if (kind === undefined || guest === undefined || grant === undefined) return undefined;
+  if (typeof qemuPid !== "number" || qemuProcess === undefined) return undefined;
+  return { kind, guest, qemuPid, qemuProcess, grant };
+}
+
+function decodeSettings(value: unknown): SavedSettings | undefined {
+  if (value === undefined) return undefined;
+  const given = fields(value);
+  const capabilities = Object.entries(fields(given.capabilities)).flatMap(([name, one]) =>
+    typeof one === "boolean" ? [[name, one] as const] : [],
+  );
+  const parameters = Object.entries(fields(given.parameters)).flatMap(([name, one]) =>
+    typeof one === "number" || typeof one === "string" || typeof one === "boolean" ? [[name, one] as const] : [],
+  );
+  return { capabilities: Object.fromEntries(capabilities), parameters: Object.fromEntries(parameters) };
 }
 
 function decodeGrant(value: unknown): OwnershipGrant | undefined {

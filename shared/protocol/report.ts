@@ -12,7 +12,8 @@ export type MigrationStatus =
   | "moved"
   | "failed"
   | "cancelled"
-  | "inDoubt";
+  | "inDoubt"
+  | "undoing";
 
 export const isFinal = (status: MigrationStatus): boolean =>
   status === "moved" || status === "failed" || status === "cancelled";
@@ -134,6 +135,14 @@ export interface MigrateCall {
   readonly guest: string;
   readonly to: string;
   readonly options: MigrateOptions;
+}
+
+/** The operator's word on a migration in doubt. */
+export interface ResolveCall {
+  readonly id: string;
+  readonly keep: "source" | "destination";
+  /** The caller has made sure of what the agent cannot ask. */
+  readonly confirmed: boolean;
 }
 
 export interface HeatMapBlock {

@@ -1,39 +1,80 @@
 /**
- * The states of a migration at its source, as one table: the type of the edges, the diagram in docs/ and the driver
- * (agent-source/source-migration.ts) all come from it. Until *switching* the guest runs at the source.
+ * The states of a migration at its source, as one table: state, outcome, next state. The types of the edges, the diagram
+ * in docs/, the driver (agent-source/source-migration.ts) and the search for two running guests (test/model/) all use
+ * it. Until *switching* the guest runs at the source; until *retiring* its QEMU would also run it again by itself.
  *
- * Journal: `granted` is written before the grant is sent; see ownership.ts for the rule that needs it.
+ * Journal-first: *recording* ends with `granted` on the disk, and only *granting* sends the grant (ownership.ts).
  * Post-copy will add *serving* and *lost* between *granting* and the end.
  */
 import type { MigrationStatus } from "./report.ts";
 
-export const SOURCE_EDGES = {
+export const SOURCE_STATES = {
   /** Reads the guest's definition and asks its QEMU. */
-  planned: ["negotiating", "keeping"],
+  planned: { carriable: "negotiating", fault: "keeping" },
   /** Asks the destination. */
-  negotiating: ["staging", "keeping"],
+  negotiating: { agreed: "staging", fault: "keeping" },
   /** The destination has a waiting QEMU and dials in; the link is measured. */
-  staging: ["copying", "keeping"],
+  staging: { feeding: "copying", fault: "keeping" },
   /** QEMU's feed of dirty pages is on; the guest runs. */
-  copying: ["switching", "keeping"],
+  copying: { decided: "switching", fault: "keeping" },
   /** SWITCHOVER_ACK was given: QEMU stops the guest, the rest is sent, the destination loads it. */
-  switching: ["granting", "keeping"],
-  /** The source QEMU cannot run by itself any more; the guest is being given away. */
-  granting: ["released", "inDoubt", "keeping"],
-  /** Granted, and no word from the destination. */
-  inDoubt: ["released", "keeping"],
-  /** Makes sure that the guest runs here and nothing is left there. */
-  keeping: ["kept", "inDoubt"],
+  switching: { loaded: "retiring", fault: "keeping" },
+  /** SHUT is said: the source QEMU ends its migration and never runs the guest by itself again. */
+  retiring: { retired: "recording", fault: "keeping" },
+  /** `granted` goes into the journal; nothing was said to anybody yet. */
+  recording: { written: "granting", fault: "keeping" },
+  /** The grant is sent. Only the proof of its refusal gives the guest back. */
+  granting: { running: "releasing", refused: "keeping", fault: "inDoubt" },
+  /** Granted, and no word: the destination is asked again and again, and the operator may say where the guest is. */
+  inDoubt: {
+    running: "releasing",
+    refused: "keeping",
+    keepSource: "keeping",
+    keepDestination: "releasing",
+    fault: "inDoubt",
+  },
+  /** The guest runs at the destination: the journal says so, and the QEMU that is left here ends. */
+  releasing: { done: "released", fault: "released" },
+  /** Makes sure that the guest runs here and nothing is left there; as long as it takes. */
+  keeping: { done: "kept", fault: "keeping" },
   /** The guest runs at the destination. */
-  released: [],
-  /** The guest runs at the source. */
-  kept: [],
-} as const satisfies Record<string, readonly string[]>;
+  released: {},
+  /** The guest is at the source. */
+  kept: {},
+} as const satisfies Record<string, Readonly<Record<string, string>>>;
 
-export type SourceStateName = keyof typeof SOURCE_EDGES;
+type Table = typeof SOURCE_STATES;
+export type SourceStateName = keyof Table;
+export type SourceOutcome<K extends SourceStateName> = keyof Table[K];
 /** Where each state may lead; `never` for the final ones. */
-export type SourceEdges = { [K in SourceStateName]: (typeof SOURCE_EDGES)[K][number] };
+export type SourceEdges = { [K in SourceStateName]: Table[K][keyof Table[K]] };
 export type LiveSourceState = { [K in SourceStateName]: SourceEdges[K] extends never ? never : K }[SourceStateName];
+
+/** The transition function: no state of a source migration comes about but through it. */
+export const afterSource = <K extends SourceStateName, O extends SourceOutcome<K>>(state: K, outcome: O): Table[K][O] =>
+  SOURCE_STATES[state][outcome];
+
+/** What the source QEMU is found to be doing by an agent that starts again; `retired`: it has completed its migration. */
+export type SourceQemu = "active" | "retired" | "gone";
+
+/**
+ * Where an agent that starts again takes a migration up (DESIGN 6, 5), from its last record and what QEMU says.
+ * A QEMU that is not retired was never told to complete, or was told to run again: nothing is granted (any more).
+ */
+export function recoverSource(
+  record: "plan" | "granted" | "released" | "kept",
+  qemu: SourceQemu,
+): "keeping" | "inDoubt" | "released" | "kept" {
+  switch (record) {
+    case "plan":
+      return "keeping";
+    case "granted":
+      return qemu === "active" ? "keeping" : "inDoubt";
+    case "released":
+    case "kept":
+      return record;
+  }
+}
 
 /** What the operator sees of a state; `cancelled` tells a kept guest from a failed migration. */
 export function sourceStatus(state: SourceStateName, cancelled: boolean): MigrationStatus {
@@ -45,10 +86,14 @@ export function sourceStatus(state: SourceStateName, cancelled: boolean): Migrat
     case "copying":
       return "copying";
     case "switching":
-    case "keeping":
       return "switching";
+    case "retiring":
+    case "recording":
     case "granting":
+    case "releasing":
       return "granting";
+    case "keeping":
+      return "undoing";
     case "inDoubt":
       return "inDoubt";
     case "released":

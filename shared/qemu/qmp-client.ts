@@ -90,6 +90,10 @@ export class QmpClient {
     }
   }
 
+  get isOpen(): boolean {
+    return this.ended === undefined;
+  }
+
   get greeting(): QmpGreeting {
     if (this.greetingSeen === undefined) throw new TypeError("The monitor has not greeted yet");
     return this.greetingSeen;

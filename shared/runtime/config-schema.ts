@@ -53,6 +53,21 @@ const list = (value: string[], unit: string, doc: string): Key<string[]> => ({
   format: "ferry-list",
 });
 
+const linkKeys = () => ({
+  giveUpAfter: duration(
+    "60s",
+    "How long the link between the agents may be down before a migration that was not granted is given up; the guest runs on meanwhile",
+  ),
+  keepAlive: duration("2s", "How often a silent link is tested; a peer that does not answer for as long again is lost"),
+});
+
+const shutdownKeys = () => ({
+  grace: duration(
+    "30s",
+    "How long a stopped agent may take to end its migrations; what is left is taken up when it starts again",
+  ),
+});
+
 const commonSchema = (listen: string, stateDirectory: string) =>
   ({
     listen: list([listen], "host:port or unix:PATH, comma-separated", "Addresses that the agent serves gRPC on"),
@@ -81,8 +96,14 @@ const commonSchema = (listen: string, stateDirectory: string) =>
         "Serve and dial addresses other than loopback without TLS: anybody on that network can read and take the guests",
       ),
     },
+    link: linkKeys(),
     qmp: { timeout: duration("10s", "How long QEMU may take to answer a command") },
-    shutdown: { grace: duration("10s", "How long calls under way may take to end when the agent is stopped") },
+    shutdown: shutdownKeys(),
+    faults: list(
+      [],
+      "names, comma-separated",
+      "For tests only: faults to commit on purpose (corrupt-page, hold-at=STATE)",
+    ),
   }) satisfies SchemaTree;
 
 export const sourceSchema = () => ({
@@ -107,6 +128,25 @@ export const sourceSchema = () => ({
     ),
     zstdWorkers: count(1, "threads", "Threads of a migration that compress; 0 switches compression off"),
   },
+  link: {
+    ...linkKeys(),
+    finalGiveUpAfter: duration(
+      "5s",
+      "How long the link may be down while the guest is stopped for the switchover; then it goes on at the source",
+    ),
+    doubtAfter: duration(
+      "10s",
+      "How long a destination that was granted the guest may be silent before the migration is shown as in doubt",
+    ),
+  },
+  shutdown: {
+    ...shutdownKeys(),
+    migrations: text(
+      "abort",
+      "abort or finish",
+      "What becomes of migrations when the agent is stopped: aborted at once, or given shutdown.grace to finish",
+    ),
+  },
   migration: { downtime: duration("300ms", "Downtime target of a migration that names none") },
   handshake: { timeout: duration("60s", "How long a destination may take to answer; it starts a QEMU for that") },
 });
@@ -120,7 +160,6 @@ export const destinationSchema = () => ({
   qemu: { startTimeout: duration("30s", "How long a started QEMU may take to answer on its QMP socket") },
   followUp: duration("30s", "An accepted migration whose source does not go on for this long is discarded"),
   memory: { reserve: size("256MiB", "Memory of the host that no incoming guest may take") },
-  faults: list([], "names, comma-separated", "For tests only: faults to commit on purpose (corrupt-page)"),
 });
 
 /** A tree of keys: a leaf has a default. */

@@ -12,6 +12,7 @@ import { FORMATS } from "./config-formats.ts";
 import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
 import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { FAULT_FORMS, isFaultName } from "./test-faults.ts";
 import { packageVersion } from "./version.ts";
 
 convict.addFormats(FORMATS);
@@ -27,6 +28,14 @@ export interface CommonConfig {
   readonly tlsInsecure: boolean;
   readonly qmpTimeoutMs: number;
   readonly shutdownGraceMs: number;
+  readonly link: LinkConfig;
+  /** That tests ask for by name (test-faults.ts). */
+  readonly faults: readonly string[];
+}
+
+export interface LinkConfig {
+  readonly giveUpAfterMs: number;
+  readonly keepAliveMs: number;
 }
 
 export interface SourceConfig extends CommonConfig {
@@ -38,20 +47,17 @@ export interface SourceConfig extends CommonConfig {
     readonly syncRate: number;
     readonly zstdWorkers: number;
   };
+  readonly link: LinkConfig & { readonly finalGiveUpAfterMs: number; readonly doubtAfterMs: number };
+  readonly onShutdown: "abort" | "finish";
   readonly downtimeTargetMs: number;
   readonly handshakeTimeoutMs: number;
 }
-
-/** Faults that tests ask for by name. */
-export const FAULT_NAMES = ["corrupt-page"] as const;
-export type FaultName = (typeof FAULT_NAMES)[number];
 
 export interface DestinationConfig extends CommonConfig {
   readonly receiveWindowBytes: number;
   readonly qemuStartTimeoutMs: number;
   readonly followUpMs: number;
   readonly memoryReserveBytes: number;
-  readonly faults: readonly FaultName[];
 }
 
 const SOURCE_SUMMARY = "Ferry's source agent: sends the guests of this host elsewhere.";
@@ -85,6 +91,12 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
       syncRate: between("transfer.syncRate", transfer.syncRate, 1, 1000),
       zstdWorkers: between("transfer.zstdWorkers", transfer.zstdWorkers, 0, 64),
     }),
+    link: Object.freeze({
+      ...link(given.link),
+      finalGiveUpAfterMs: atLeast("link.finalGiveUpAfter", parseDuration(given.link.finalGiveUpAfter), 1),
+      doubtAfterMs: atLeast("link.doubtAfter", parseDuration(given.link.doubtAfter), 1),
+    }),
+    onShutdown: abortOrFinish(given.shutdown.migrations),
     downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1),
     handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1),
   });
@@ -102,7 +114,6 @@ export function loadDestinationConfig(argv: readonly string[], env: NodeJS.Proce
     qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1),
     followUpMs: atLeast("followUp", parseDuration(given.followUp), 1),
     memoryReserveBytes: parseByteSize(given.memory.reserve),
-    faults: Object.freeze(given.faults.map(faultName)),
   });
 }
 
@@ -150,6 +161,8 @@ interface GivenCommon {
   tls: { insecure: boolean };
   qmp: { timeout: string };
   shutdown: { grace: string };
+  link: { giveUpAfter: string; keepAlive: string };
+  faults: string[];
 }
 
 function common(given: GivenCommon): CommonConfig {
@@ -165,8 +178,15 @@ function common(given: GivenCommon): CommonConfig {
     tlsInsecure: given.tls.insecure,
     qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
     shutdownGraceMs: parseDuration(given.shutdown.grace),
+    link: Object.freeze(link(given.link)),
+    faults: Object.freeze(given.faults.map(faultName)),
   };
 }
+
+const link = (given: GivenCommon["link"]): LinkConfig => ({
+  giveUpAfterMs: atLeast("link.giveUpAfter", parseDuration(given.giveUpAfter), 1),
+  keepAliveMs: between("link.keepAlive", parseDuration(given.keepAlive), 100, 60_000),
+});
 
 function checkAddresses(listen: readonly string[], advertise: string, insecure: boolean): void {
   if (listen.length === 0) throw invalid("listen", "is empty", `Name at least one address, as "127.0.0.1:7411"`);
@@ -198,11 +218,14 @@ function writableDirectory(key: string, path: string): string {
   return directory;
 }
 
-function faultName(text: string): FaultName {
-  const known = FAULT_NAMES.find((name) => name === text);
-  if (known === undefined)
-    throw invalid("faults", `has ${JSON.stringify(text)}`, `The faults for tests are ${FAULT_NAMES.join(", ")}`);
-  return known;
+function faultName(name: string): string {
+  if (isFaultName(name)) return name;
+  throw invalid("faults", `has ${JSON.stringify(name)}`, `The faults for tests are ${FAULT_FORMS.join(", ")}`);
+}
+
+function abortOrFinish(text: string): "abort" | "finish" {
+  if (text === "abort" || text === "finish") return text;
+  throw invalid("shutdown.migrations", `is ${JSON.stringify(text)}`, "It must be abort or finish");
 }
 
 const atLeast = (key: string, value: number, least: number): number => between(key, value, least, Number.MAX_VALUE);

@@ -8,7 +8,7 @@
  * Not its job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory.
  */
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../fault.ts";
 
@@ -104,6 +104,18 @@ export class Journal<T> {
       }
     }
     return { entries, faults };
+  }
+
+  /** Removes records that are over, oldest first, until at most `keep` of them are left. */
+  async prune(isOver: (record: T) => boolean, keep: number): Promise<void> {
+    const { entries } = await this.list();
+    const over = entries.filter(({ record }) => isOver(record)).map(({ id }) => id);
+    if (over.length <= keep) return;
+    const aged = await Promise.all(
+      over.map(async (id) => ({ id, at: (await this.guard(id, "read", () => stat(this.path(id)))).mtimeMs })),
+    );
+    aged.sort((a, b) => a.at - b.at);
+    for (const { id } of aged.slice(0, aged.length - keep)) await this.remove(id);
   }
 
   /** Resolves when the removal would survive a power cut; a record that is not there is no fault. */

@@ -29,7 +29,7 @@ async function pull(address: string): Promise<void> {
       appliedBytes += message.body.length;
       channel.send({ kind: "ack", sequence: message.sequence, appliedBytes });
     });
-    channel.send({ kind: "hello", migrationId: `${FRAMES}`, token: Buffer.from("token") });
+    channel.send({ kind: "hello", migrationId: `${FRAMES}`, token: Buffer.from("token"), attempt: 1, received: 0 });
   });
   channel.close();
   await channel.closed;

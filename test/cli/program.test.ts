@@ -159,13 +159,23 @@ t.test("cancel succeeds when it cancelled, and resolve says how it stands", asyn
   t.equal((await ended("inDoubt").type("cancel m-1")).code, 4);
   const asked: string[] = [];
   const client = fakeClient({
-    resolve: async (id, keep) => {
+    resolve: async ({ id, keep, confirmed }) => {
+      if (id === "m-2" && !confirmed) throw new MigrationFault("needs-confirmation", "b:1 cannot be asked");
       asked.push(id, keep);
       return view({ status: "failed" });
     },
   });
   t.equal((await operator(client).type("resolve m-1 --keep source")).code, 0);
   t.same(asked, ["m-1", "source"]);
+  const unsure = await operator(client).type("resolve m-2 --keep destination");
+  t.match(unsure, { code: 1, err: /b:1 cannot be asked/ });
+  t.equal(asked.length, 2, "nothing is done without a word");
+  t.equal((await operator(client).type("resolve m-2 --keep destination --yes")).code, 0);
+  t.equal(
+    (await operator(client, { confirms: true }).type("resolve m-2 --keep destination")).code,
+    0,
+    "asked at the terminal",
+  );
 });
 
 t.test("a fault says what failed, where the guest is and what to do, and as JSON too", async (t) => {

@@ -15,6 +15,7 @@ function rig(isInteractive: boolean, json = false) {
       },
       isInteractive,
       columns: () => 60,
+      confirm: async () => false,
       monotonicMs: () => nowMs,
     },
     json,

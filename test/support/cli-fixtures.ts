@@ -96,7 +96,7 @@ export interface Operator {
 
 export function operator(
   client: OperatorClient,
-  changes: { interactive?: boolean; env?: NodeJS.ProcessEnv } = {},
+  changes: { interactive?: boolean; confirms?: boolean; env?: NodeJS.ProcessEnv } = {},
 ): Operator {
   const handlers = new Set<() => void>();
   const sleepers = new Set<() => void>();
@@ -115,6 +115,7 @@ export function operator(
         },
         isInteractive: changes.interactive ?? false,
         columns: () => 120,
+        confirm: async () => changes.confirms ?? false,
         monotonicMs: () => nowMs.value,
       },
       env: changes.env ?? {},

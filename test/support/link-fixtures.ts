@@ -44,4 +44,10 @@ export function folder(t: Test): string {
   return made;
 }
 
-export const hello: DestinationMessage = { kind: "hello", migrationId: "m-1", token: Buffer.from("secret") };
+export const hello: DestinationMessage = {
+  kind: "hello",
+  migrationId: "m-1",
+  token: Buffer.from("secret"),
+  attempt: 1,
+  received: 0,
+};

@@ -4,7 +4,7 @@ import { MigrationFault } from "../../../shared/fault.ts";
 import { connectDestination, dialSource } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
 import type { SourceChannel } from "../../../shared/link/link.ts";
-import type { DestinationMessage, Frame, Offer } from "../../../shared/protocol/messages.ts";
+import type { DestinationMessage, Frame, Offer, SettleAnswer, SettleCall } from "../../../shared/protocol/messages.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { LIMITS, openGrpcPair, SERVE, sourceService } from "../../support/link.ts";
 import { folder, hello, refusal } from "../../support/link-fixtures.ts";
@@ -46,7 +46,12 @@ t.test("a handshake is answered, refused by reasons, fails, is too late or given
     () => deferred<never>().promise,
     () => deferred<never>().promise,
   ];
-  const listener = await serveDestination({ handshake: (asked) => answers.shift()!(asked) }, SERVE);
+  const asked: SettleCall[] = [];
+  const settle = async (call: SettleCall): Promise<SettleAnswer> => {
+    asked.push(call);
+    return { standing: "refused", reason: "given up" };
+  };
+  const listener = await serveDestination({ handshake: (one) => answers.shift()!(one), settle }, SERVE);
   const client = connectDestination(listener.address, LIMITS);
   t.teardown(() => {
     client.close();
@@ -61,6 +66,9 @@ t.test("a handshake is answered, refused by reasons, fails, is too late or given
   const given = client.handshake(offer, 5000, giveUp.signal);
   giveUp.abort(new MigrationFault("cancelled", "By the operator"));
   await t.rejects(given, { code: "cancelled" });
+  const call = { migrationId: "m-1", token: Buffer.from("secret"), epoch: 1, ask: "grant" } as const;
+  t.same(await client.settle(call, 5000), { standing: "refused", reason: "given up" });
+  t.same(asked, [call]);
 });
 
 const frame = (sequence: number, body: Uint8Array): Frame => ({

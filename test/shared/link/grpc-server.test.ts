@@ -32,8 +32,13 @@ t.test("a stream without a hello is refused, as is a hello that nobody waits for
 
 t.test("nothing but loopback is served in clear, unless that was allowed", async (t) => {
   const listen = ["0.0.0.0:0"];
-  await t.rejects(serveDestination({ handshake: unexpected }, { ...SERVE, listen }), { code: "configuration" });
-  const allowed = await serveDestination({ handshake: unexpected }, { listen, limits: LIMITS, insecure: true });
+  await t.rejects(serveDestination({ handshake: unexpected, settle: unexpected }, { ...SERVE, listen }), {
+    code: "configuration",
+  });
+  const allowed = await serveDestination(
+    { handshake: unexpected, settle: unexpected },
+    { listen, limits: LIMITS, insecure: true },
+  );
   t.match(allowed.address, /^0\.0\.0\.0:[1-9]/);
   await allowed.close(0);
 });
@@ -58,7 +63,7 @@ t.test("a general client finds the services, and their health, by reflection", a
     { name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
   ];
   const source = await serveSource(sourceService({ listGuests: async () => guests }), SERVE);
-  const destination = await serveDestination({ handshake: unexpected }, SERVE);
+  const destination = await serveDestination({ handshake: unexpected, settle: unexpected }, SERVE);
   t.teardown(() => Promise.all([source.close(0), destination.close(0)]));
   const buf = join(packageRoot(), "node_modules/.bin/buf");
   const curl = async (address: string, ...words: string[]): Promise<string> => {

@@ -49,8 +49,8 @@ t.test("every question of an operator reaches the agent, and its answer the oper
   t.same(await client.listMigrations(), [moved, view()]);
   t.same(await client.cancel("m-2"), view({ status: "cancelled" }));
   t.same(await client.heatMap("web", 3), [{ name: "pc.ram", pagesPerCell: 512, cells: Buffer.from([0, 128, 255]) }]);
-  t.same(await client.resolve("m-3", "destination"), moved);
-  t.same(asked, [[], [call], ["m-1"], [], ["m-2"], ["web", 3], ["m-3", "destination"]]);
+  t.same(await client.resolve({ id: "m-3", keep: "destination", confirmed: true }), moved);
+  t.same(asked, [[], [call], ["m-1"], [], ["m-2"], ["web", 3], [{ id: "m-3", keep: "destination", confirmed: true }]]);
 });
 
 t.test("a fault of the agent is the operator's, with advice and every reason", async (t) => {

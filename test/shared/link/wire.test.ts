@@ -197,7 +197,7 @@ t.test("every message of the transfer stream arrives as it was sent", async (t) 
   ];
   for (const message of fromSource) t.same(there(transferService.Transfer, message), message, message.kind);
   const fromDestination: readonly DestinationMessage[] = [
-    { kind: "hello", migrationId: "m-1", token },
+    { kind: "hello", migrationId: "m-1", token, attempt: 1, received: 0 },
     { kind: "ack", sequence: 9, appliedBytes: 2 ** 41 },
     { kind: "clockReply", nonce: 3, destinationTimeUs: 1.7e15 },
     { kind: "loaded", lastSequence: 9, lastByteAtUs: 1.7e15, loadedAtUs: 1.7e15 + 1 },

@@ -1,19 +1,22 @@
 import t from "tap";
 import {
+  DESTINATION_RECORDS,
   decodeDestinationRecord,
   decodeSourceRecord,
   destinationMayRun,
+  SOURCE_RECORDS,
   type SourceRecord,
   sourceMayRun,
 } from "../../../shared/protocol/ownership.ts";
 
 const grant = { token: "aa", epoch: 1 };
-const common = { guest: "web", destination: "beta:7412", startedAtMs: 1 };
+const common = { guest: "web", destination: "beta:7412", startedAtMs: 1, grant };
+const there = { guest: "web", qemuPid: 1, qemuProcess: "boot/1/2", grant };
 
 t.test(
   "the source may run its guest unless it granted it, and then only on proof of that grant's refusal",
   async (t) => {
-    const granted: SourceRecord = { kind: "granted", ...common, grant };
+    const granted: SourceRecord = { kind: "granted", ...common };
     t.ok(sourceMayRun(undefined, undefined));
     t.ok(sourceMayRun({ kind: "plan", ...common }, undefined));
     t.ok(sourceMayRun({ kind: "kept", ...common }, undefined));
@@ -25,44 +28,42 @@ t.test(
 );
 
 t.test("the destination runs the guest only on its own grant, which it has not refused", async (t) => {
-  const waiting = { kind: "waiting", guest: "web", qemuPid: 1 } as const;
+  const waiting = { kind: "waiting", ...there } as const;
   t.ok(destinationMayRun(waiting, grant, "aa"));
   t.notOk(destinationMayRun(waiting, grant, "bb"), "another migration's token");
   t.notOk(destinationMayRun(undefined, grant, "aa"), "nothing was journalled");
-  t.ok(destinationMayRun({ kind: "running", guest: "web", qemuPid: 1, grant }, grant, "aa"), "said again");
-  t.notOk(destinationMayRun({ kind: "refused", guest: "web", qemuPid: 1, grant }, grant, "aa"));
+  t.ok(destinationMayRun({ kind: "running", ...there }, grant, "aa"), "said again");
+  t.notOk(destinationMayRun({ kind: "refused", ...there }, grant, "aa"));
 });
 
 t.test("whatever the two journals say of one grant, they never let both run the guest", async (t) => {
   const sources: readonly (SourceRecord | undefined)[] = [
     undefined,
     { kind: "plan", ...common },
-    { kind: "granted", ...common, grant },
+    { kind: "granted", ...common },
     { kind: "released", ...common },
     { kind: "kept", ...common },
   ];
-  const waiting = { kind: "waiting", guest: "web", qemuPid: 1 } as const;
-  const refused = { kind: "refused", guest: "web", qemuPid: 1, grant } as const;
-  const running = { kind: "running", guest: "web", qemuPid: 1, grant } as const;
+  const waiting = { kind: "waiting", ...there } as const;
+  const refused = { kind: "refused", ...there } as const;
+  const running = { kind: "running", ...there } as const;
   for (const source of sources)
     for (const destination of [undefined, waiting, running, refused]) {
       // a grant is out only once it was journalled; a refusal is said only once it was
       const granted = source?.kind === "granted" || source?.kind === "released";
-      const there = granted && destinationMayRun(destination, grant, grant.token);
+      const mayThere = granted && destinationMayRun(destination, grant, grant.token);
       const here = sourceMayRun(source, destination?.kind === "refused" ? grant.token : undefined);
-      t.notOk(here && there, `${source?.kind} and ${destination?.kind}`);
+      t.notOk(here && mayThere, `${source?.kind} and ${destination?.kind}`);
       if (source?.kind === "granted") t.equal(here, destination?.kind === "refused");
     }
 });
 
 t.test("records are read as they were written, and foreign values are none", async (t) => {
-  for (const kind of ["plan", "released", "kept"] as const)
-    t.same(decodeSourceRecord({ kind, ...common }), { kind, ...common });
-  t.same(decodeSourceRecord({ kind: "granted", ...common, grant }), { kind: "granted", ...common, grant });
-  const running = { kind: "running", guest: "web", qemuPid: 7, grant };
-  t.same(decodeDestinationRecord(running), running);
-  const waiting = { kind: "waiting", guest: "web", qemuPid: 7 };
-  t.same(decodeDestinationRecord(waiting), waiting);
+  for (const kind of SOURCE_RECORDS) t.same(decodeSourceRecord({ kind, ...common }), { kind, ...common });
+  const settings = { capabilities: { events: true }, parameters: { "downtime-limit": 300 } };
+  t.same(decodeSourceRecord({ kind: "plan", ...common, settings }), { kind: "plan", ...common, settings });
+  for (const kind of DESTINATION_RECORDS) t.same(decodeDestinationRecord({ kind, ...there }), { kind, ...there });
+  const waiting = { kind: "waiting", ...there };
   t.same(decodeDestinationRecord({ ...waiting, more: 1 }), waiting, "what is not known is left out");
   for (const foreign of [
     undefined,
@@ -71,7 +72,7 @@ t.test("records are read as they were written, and foreign values are none", asy
     "plan",
     {},
     { kind: "plan" },
-    { kind: "granted", ...common },
+    { kind: "granted", ...common, grant: undefined },
     { kind: "granted", ...common, grant: { token: 1, epoch: 1 } },
     { kind: "granted", ...common, grant: { token: "aa" } },
     { kind: "plan", ...common, startedAtMs: "1" },
@@ -79,6 +80,6 @@ t.test("records are read as they were written, and foreign values are none", asy
     { ...common, kind: "x" },
   ])
     t.equal(decodeSourceRecord(foreign), undefined, JSON.stringify(foreign));
-  for (const foreign of [null, {}, { kind: "running", guest: "web", qemuPid: 7 }, { kind: "waiting", guest: "web" }])
+  for (const foreign of [null, {}, { ...there }, { ...waiting, grant: undefined }, { ...waiting, qemuProcess: 1 }])
     t.equal(decodeDestinationRecord(foreign), undefined, JSON.stringify(foreign));
 });

@@ -2,21 +2,21 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { DESTINATION_EDGES } from "../../../shared/protocol/destination-states.ts";
-import { SOURCE_EDGES, sourceStatus } from "../../../shared/protocol/source-states.ts";
+import { DESTINATION_STATES, recoverDestination } from "../../../shared/protocol/destination-states.ts";
+import { afterSource, recoverSource, SOURCE_STATES, sourceStatus } from "../../../shared/protocol/source-states.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
 
-type Table = Readonly<Record<string, readonly string[]>>;
+type Table = Readonly<Record<string, Readonly<Record<string, string>>>>;
 const tables: readonly (readonly [title: string, table: Table, first: string])[] = [
-  ["Source", SOURCE_EDGES, "planned"],
-  ["Destination", DESTINATION_EDGES, "negotiating"],
+  ["Source", SOURCE_STATES, "planned"],
+  ["Destination", DESTINATION_STATES, "negotiating"],
 ];
 
 function draw(table: Table, first: string): string {
   const lines = ["stateDiagram-v2", `    [*] --> ${first}`];
-  for (const [state, next] of Object.entries(table)) {
-    for (const one of next) lines.push(`    ${state} --> ${one}`);
-    if (next.length === 0) lines.push(`    ${state} --> [*]`);
+  for (const [state, outcomes] of Object.entries(table)) {
+    for (const [outcome, next] of Object.entries(outcomes)) lines.push(`    ${state} --> ${next}: ${outcome}`);
+    if (Object.keys(outcomes).length === 0) lines.push(`    ${state} --> [*]`);
   }
   return ["```mermaid", ...lines, "```"].join("\n");
 }
@@ -26,7 +26,7 @@ function reachable(table: Table, from: string): Set<string> {
   const walk = (state: string): void => {
     if (seen.has(state)) return;
     seen.add(state);
-    for (const next of table[state] ?? []) walk(next);
+    for (const next of Object.values(table[state] ?? {})) walk(next);
   };
   walk(from);
   return seen;
@@ -37,18 +37,34 @@ for (const [title, table, first] of tables) {
     t.same([...reachable(table, first)].sort(), Object.keys(table).sort());
     for (const state of Object.keys(table))
       t.ok(
-        [...reachable(table, state)].some((one) => table[one]?.length === 0),
+        [...reachable(table, state)].some((one) => Object.keys(table[one] ?? {}).length === 0),
         `${state} ends`,
       );
   });
 }
 
-t.test("before the switchover every step of the source can turn back", async (t) => {
-  for (const state of ["planned", "negotiating", "staging", "copying", "switching", "granting"] as const)
-    t.ok(
-      SOURCE_EDGES[state].some((next) => next === "keeping"),
-      state,
-    );
+t.test("until the grant is on the disk every fault of the source leads back", async (t) => {
+  const before = ["planned", "negotiating", "staging", "copying", "switching", "retiring", "recording"] as const;
+  for (const state of before) t.equal(afterSource(state, "fault"), "keeping", state);
+  t.equal(afterSource("granting", "fault"), "inDoubt", "then only proof does");
+});
+
+t.test("once the guest may have run no fault of the destination leads to a refusal", async (t) => {
+  const from = reachable(DESTINATION_STATES, "starting");
+  t.same([...from].sort(), ["arrived", "lost", "starting"]);
+});
+
+t.test("an agent that starts again goes on from its record and what its QEMU says", async (t) => {
+  t.equal(recoverSource("plan", "retired"), "keeping", "nothing was granted");
+  t.equal(recoverSource("granted", "retired"), "inDoubt");
+  t.equal(recoverSource("granted", "gone"), "inDoubt", "the destination may have it");
+  t.equal(recoverSource("granted", "active"), "keeping", "it was given back before");
+  t.equal(recoverSource("released", "gone"), "released");
+  t.equal(recoverDestination("waiting", "loaded"), "loaded", "it may have been granted");
+  t.equal(recoverDestination("waiting", "loading"), "refusing");
+  t.equal(recoverDestination("running", "loaded"), "starting");
+  t.equal(recoverDestination("running", "gone"), "lost");
+  t.equal(recoverDestination("refused", "loaded"), "discarding");
 });
 
 t.test("the operator sees each state of the source as a status", async (t) => {

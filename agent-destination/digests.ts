@@ -1,0 +1,27 @@
+/** `--verify`: digests of the loaded guest's memory, as the source asks for them. */
+import { join } from "node:path";
+import { MigrationFault } from "../shared/fault.ts";
+import { digestStretch } from "../shared/runtime/memory-digests.ts";
+import type { DestinationContext } from "./destination-context.ts";
+import type { GuestProcess } from "./guest-process.ts";
+import type { Receiver } from "./receiver.ts";
+
+const SAVES_WITHIN_MS = 60_000;
+
+export function answerDigests(
+  guest: GuestProcess,
+  receiver: Receiver,
+  cx: DestinationContext,
+  { start, byteLength }: { readonly start: number; readonly byteLength: number },
+): void {
+  const path = join(cx.config.runtimeDirectory, `${cx.id}.verify-destination`);
+  digestStretch(
+    (from, length, file) =>
+      guest.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: SAVES_WITHIN_MS }),
+    start,
+    byteLength,
+    path,
+  )
+    .then((digests) => receiver.channel.send({ kind: "pageDigests", start, byteLength, digests, last: false }))
+    .catch((thrown: unknown) => receiver.fail(MigrationFault.from(thrown)));
+}

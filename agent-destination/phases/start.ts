@@ -1,0 +1,81 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import { processUsage } from "../../shared/runtime/process-usage.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
+import type { GuestProcess } from "../guest-process.ts";
+
+const RESUMES_WITHIN_MS = 10_000;
+const POLL_MS = 20;
+
+/**
+ * `cont`, then the answer. From here on the guest is never refused: it may have run. A QEMU that does not answer is asked
+ * again, for as long as it lives.
+ */
+export async function start(
+  state: State<"starting">,
+  cx: DestinationContext,
+): Promise<State<"arrived"> | State<"lost">> {
+  const { guest, receiver, grant, grantedAtUs } = state;
+  const resumedAtUs = await resume(guest, cx);
+  if (resumedAtUs === undefined) {
+    cx.log.error({ qemu: await guest.lastWords() }, "the guest was started, and its QEMU has ended");
+    receiver?.close();
+    return { kind: afterDestination("starting", "gone") };
+  }
+  const usage = processUsage();
+  const running = {
+    epoch: grant.epoch,
+    resumedAtUs,
+    grantedAtUs,
+    agentCpuSeconds: usage.cpuSeconds - cx.cpuSecondsBefore,
+    agentPeakMemoryBytes: usage.peakMemoryBytes,
+  };
+  await cx.faults.at("arrived", cx.log);
+  cx.onRunning(running);
+  receiver?.channel.send({ kind: "running", ...running });
+  receiver?.close();
+  await announce(guest, cx);
+  guest.letGo();
+  // tells a guest that was seen running from one that may have been; behind the answer, which must not wait for it
+  await cx.journal
+    .write(cx.id, destinationRecord(cx, "arrived", guest))
+    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+  return { kind: afterDestination("starting", "runs") };
+}
+
+/** @returns when the guest was resumed, microseconds on this clock; undefined when its QEMU has ended */
+async function resume(guest: GuestProcess, cx: DestinationContext): Promise<number | undefined> {
+  const qmp = await guest.monitor();
+  if (qmp === undefined) return undefined;
+  let resumedAtUs: number | undefined;
+  const unsubscribe = qmp.subscribe(({ event, timestampUs }) => {
+    if (event === "RESUME") resumedAtUs = timestampUs;
+  });
+  try {
+    const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
+    // of a guest that was started before this agent was, it is another word for yes
+    await qmp.execute("cont");
+    while (true) {
+      const { status } = await qmp.execute("query-status");
+      // the event comes ahead of the answer
+      if (status === "running") return resumedAtUs ?? cx.clock.nowUs();
+      if (cx.clock.monotonicMs() > deadline)
+        throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after cont, not running`);
+      await delay(POLL_MS);
+    }
+  } catch (thrown) {
+    if (await guest.hasEnded()) return undefined;
+    throw thrown;
+  } finally {
+    unsubscribe();
+  }
+}
+
+/** The switches between the hosts still send the guest's frames to the source. */
+async function announce(guest: GuestProcess, cx: DestinationContext): Promise<void> {
+  await guest.qmp
+    .execute("announce-self", { initial: 50, max: 550, rounds: 5, step: 100 })
+    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "announce-self failed"));
+}

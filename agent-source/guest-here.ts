@@ -1,0 +1,81 @@
+/** Making sure that the guest runs at the source again, whatever QEMU is in the middle of. */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../shared/fault.ts";
+import type { SavedSettings } from "../shared/protocol/ownership.ts";
+import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { openMonitor } from "./monitor.ts";
+import { restoreSettings } from "./qemu-settings.ts";
+import type { SourceContext } from "./source-context.ts";
+import { GUEST_RUNS_HERE } from "./source-context.ts";
+import type { Undo } from "./source-state.ts";
+
+const RESUMES_WITHIN_MS = 15_000;
+/** A QEMU that hangs must not keep the socket open, whose end makes it resume the guest by itself. */
+const CANCELS_WITHIN_MS = 1000;
+const POLL_MS = 40;
+const PAUSE_MIN_MS = 250;
+const PAUSE_MAX_MS = 5000;
+/** Of `query-migrate`: nothing is going on. */
+const SETTLED: readonly unknown[] = [undefined, "none", "cancelled", "failed", "completed"];
+/** Of `query-status`: QEMU is on its way to another one. */
+const PASSING: readonly string[] = ["finish-migrate", "save-vm", "restore-vm", "prelaunch"];
+
+/**
+ * Resolves when the guest runs, or QEMU says that it is in a state of its own, or has ended; tries again for as long as
+ * QEMU does not answer.
+ * @returns what the guest does now
+ * @throws the reason of `cx.leaving`
+ */
+export async function runHere(undo: Undo, cx: SourceContext): Promise<string> {
+  let qmp = undo.qmp;
+  if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed.stop());
+  for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    try {
+      qmp ??= await openMonitor(cx);
+      if (qmp === undefined) return "the guest is gone: its QEMU at the source has ended";
+      return await settle(qmp, undo.settings, cx);
+    } catch (thrown) {
+      if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
+      const { message } = MigrationFault.from(thrown);
+      cx.log.error({ fault: message }, "the guest cannot be confirmed to run at the source; trying on");
+      cx.report.guestNow(`the guest is at the source, but cannot be confirmed to run (${message}); the agent tries on`);
+      qmp?.close();
+      qmp = undefined;
+    } finally {
+      if (cx.leaving.aborted) qmp?.close();
+    }
+    await delay(pauseMs);
+  }
+}
+
+/** A cancelled migration resumes the guest by itself, and so does one whose socket closes before SHUT. */
+async function endFeed(qmp: QmpClient, stopped: Promise<void>): Promise<void> {
+  await Promise.allSettled([qmp.execute("migrate_cancel", undefined, { timeoutMs: CANCELS_WITHIN_MS }), stopped]);
+}
+
+async function settle(qmp: QmpClient, settings: SavedSettings | undefined, cx: SourceContext): Promise<string> {
+  const guestNow = await waitUntilSettled(qmp, cx);
+  // while a migration winds down QEMU takes no settings
+  if (settings !== undefined) await restoreSettings(qmp, settings);
+  qmp.close();
+  return guestNow;
+}
+
+async function waitUntilSettled(qmp: QmpClient, cx: SourceContext): Promise<string> {
+  const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
+  while (true) {
+    const { status: migration } = await qmp.execute("query-migrate");
+    const { status } = await qmp.execute("query-status");
+    if (SETTLED.includes(migration) && !PASSING.includes(status)) {
+      if (status === "running") return GUEST_RUNS_HERE;
+      if (status !== "postmigrate") return `the guest is at the source, and its QEMU says that it is ${status}`;
+      await qmp.execute("cont");
+    } else if (!SETTLED.includes(migration) && cx.clock.monotonicMs() > deadline)
+      // of an agent that was killed, when QEMU did not notice
+      await qmp.execute("migrate_cancel");
+    if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)
+      throw new MigrationFault("qmp-timeout", `QEMU is ${status} and its migration ${migration}, and stays so`);
+    if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
+    await delay(POLL_MS);
+  }
+}

@@ -1,0 +1,46 @@
+import { MigrationFault } from "../../shared/fault.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
+import type { Feed } from "../feed.ts";
+import { openMonitor } from "../monitor.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+
+const COMPLETES_WITHIN_MS = 10_000;
+
+/**
+ * SHUT, until QEMU can never run the guest by itself again. A QEMU that has ended cannot either: the guest is whole at
+ * the destination, and going on is what saves it.
+ */
+export async function retire(state: State<"retiring">, cx: SourceContext): Promise<State<"recording">> {
+  const { loaded } = state;
+  const next: State<"recording"> = { kind: afterSource("retiring", "retired"), loaded };
+  try {
+    await completeMigration(loaded.feed);
+  } catch (thrown) {
+    if (!(await hasEnded(loaded.feed, cx))) throw thrown;
+    cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU has ended; the guest goes on");
+    cx.report.degradations.push("The source QEMU ended during the switchover; the guest was saved at the destination");
+  }
+  return next;
+}
+
+async function completeMigration(feed: Feed): Promise<void> {
+  const completed = feed.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
+    timeoutMs: COMPLETES_WITHIN_MS,
+    signal: feed.signal,
+  });
+  feed.intake.shut();
+  await completed;
+  const { status } = await feed.qmp.execute("query-status");
+  if (status !== "postmigrate")
+    throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
+}
+
+/** Both its sockets are closed, and nobody listens for a new one: its process is no more. */
+async function hasEnded(feed: Feed, cx: SourceContext): Promise<boolean> {
+  if (!feed.qemuLost || feed.signal.aborted) return false;
+  const again = await openMonitor(cx).catch(() => "unknown" as const);
+  if (again === "unknown") return false;
+  again?.close();
+  return again === undefined;
+}

@@ -1,0 +1,128 @@
+/** What an agent that starts again does with the migrations that its journal knows (DESIGN 6, 5). */
+import { MigrationFault } from "../shared/fault.ts";
+import type { LinkLimits } from "../shared/link/link.ts";
+import type { ResumingSource } from "../shared/link/resuming-source.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
+import type { SourceRecord } from "../shared/protocol/ownership.ts";
+import type { MigrateCall } from "../shared/protocol/report.ts";
+import { recoverSource, type SourceQemu } from "../shared/protocol/source-states.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import type { SourceConfig } from "../shared/runtime/config.ts";
+import type { Deferred } from "../shared/runtime/deferred.ts";
+import type { Journal } from "../shared/runtime/journal.ts";
+import type { Logger } from "../shared/runtime/log.ts";
+import type { TestFaults } from "../shared/runtime/test-faults.ts";
+import { openMonitor, qemuOf } from "./monitor.ts";
+import { doubtful } from "./phases/grant.ts";
+import type { SourceContext } from "./source-context.ts";
+import type { SourceState } from "./source-state.ts";
+
+export interface SourceAgentParts {
+  readonly config: SourceConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly journal: Journal<SourceRecord>;
+  readonly limits: LinkLimits;
+  readonly createKernels: (byteLength: number) => PageKernels;
+  readonly faults: TestFaults;
+}
+
+/** A migration as it is made, new or from the journal. */
+export interface Made {
+  readonly cx: SourceContext;
+  readonly cancel: AbortController;
+  /** The destination has dialled in for the first time. */
+  readonly arrived: Deferred<void>;
+  readonly link: ResumingSource | undefined;
+}
+
+/** What is the same for a migration whoever works on it; `startedAtMs` of one from the journal. */
+export interface Identity {
+  readonly id: string;
+  readonly token: Uint8Array;
+  readonly startedAtMs?: number;
+}
+
+/** Ended migrations that the journal keeps, for `list` and for destinations that ask late. */
+const RECORDS_KEPT = 200;
+
+/** Of a migration whose wishes nobody remembers, and nobody needs: it will not copy any more. */
+const OPTIONS: MigrateCall["options"] = {
+  strategy: "auto",
+  downtimeTargetMs: 0,
+  deadlineMs: 0,
+  onDeadline: "cancel",
+  bandwidthBytesPerSecond: 0,
+  delta: true,
+  reorder: true,
+  compression: "auto",
+  verify: false,
+};
+
+/** @throws MigrationFault `state-directory` for a file that is no record: nothing is guessed from it, and nothing starts beside it */
+export async function recoverMigrations(
+  { journal, log }: SourceAgentParts,
+  make: (call: MigrateCall, identity: Identity) => Made,
+): Promise<{ readonly made: Made; readonly state: SourceState }[]> {
+  const { entries, faults } = await journal.list();
+  for (const fault of faults)
+    log.error(
+      { fault: fault.message, advice: fault.advice },
+      "a file in stateDirectory is no record; what it belongs to is not known",
+    );
+  const found: { made: Made; state: SourceState }[] = [];
+  for (const { id, record } of entries) {
+    if (isOver(record)) continue;
+    const { guest, destination, startedAtMs, grant } = record;
+    const identity = { id, token: Buffer.from(grant.token, "hex"), startedAtMs };
+    const made = make({ guest, to: destination, options: OPTIONS }, identity);
+    const state = await takeUp(record, made.cx);
+    made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
+    found.push({ made, state });
+  }
+  await journal.prune(isOver, RECORDS_KEPT);
+  return found;
+}
+
+const isOver = ({ kind }: SourceRecord): boolean => kind === "released" || kind === "kept";
+
+async function takeUp({ kind, settings }: SourceRecord, cx: SourceContext): Promise<SourceState> {
+  const saved = settings === undefined ? {} : { settings };
+  // of a plan, whatever QEMU does, the guest stays here
+  const state = recoverSource(kind, kind === "plan" ? "active" : await ask(cx));
+  switch (state) {
+    case "keeping":
+      return {
+        kind: state,
+        fault: new MigrationFault(
+          "interrupted",
+          "The source agent ended while it migrated this guest, and started again",
+          {
+            advice: "Migrate again",
+          },
+        ),
+        undo: { touched: true, accepted: true, ...saved },
+      };
+    case "inDoubt":
+      return { kind: state, fault: doubtful(cx, "the source agent ended before it heard what became of it"), ...saved };
+    case "released":
+      return { kind: state };
+    case "kept":
+      return { kind: state, fault: new MigrationFault("interrupted", "The migration had ended") };
+  }
+}
+
+/** A QEMU that cannot be asked may have completed: then only the destination can tell. */
+async function ask(cx: SourceContext): Promise<SourceQemu> {
+  try {
+    const qmp = await openMonitor(cx);
+    try {
+      return await qemuOf(qmp);
+    } finally {
+      qmp?.close();
+    }
+  } catch (thrown) {
+    cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU cannot be asked");
+    return "retired";
+  }
+}

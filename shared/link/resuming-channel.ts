@@ -1,0 +1,238 @@
+/**
+ * A transfer stream that outlives its connections. Frames and control messages are numbered by their order, in each
+ * direction: whoever connects again says how many came, and the other side goes on behind them. So a message is
+ * delivered once and in order, whatever the link does; what is only of the moment (probes, pings, acknowledgements) is
+ * not repeated.
+ *
+ * Not its job: what a message means, and whether a repeated one would do harm: none is delivered twice.
+ */
+import { MigrationFault } from "../fault.ts";
+import { type Deferred, deferred } from "../runtime/deferred.ts";
+import type { Channel } from "./link.ts";
+
+export interface ResumeOptions {
+  /** How long the link may be down, milliseconds. */
+  readonly patienceMs: number;
+  /** Of the peer, for messages. */
+  readonly peer: string;
+}
+
+export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
+  readonly closed: Promise<MigrationFault | undefined>;
+  readonly peer: string;
+  /** Called when the connection was lost, and when there is one again; not at the first. */
+  onChange: (connected: boolean) => void = () => undefined;
+  /** Control messages and frames that were delivered here, in all connections. */
+  protected received = 0;
+  /** The connection that counts: adopted last. */
+  protected current: Channel<Out, In> | undefined;
+  /** The same once the peer has said what it received: messages go this way. */
+  protected raw: Channel<Out, In> | undefined;
+  protected over = false;
+  private poisoned = false;
+  /** Said, and perhaps not received: the one at index 0 has the number `confirmed` + 1. */
+  protected readonly said: Out[] = [];
+  private confirmed = 0;
+  private readonly outcome = deferred<MigrationFault | undefined>();
+  private handler: ((message: In) => void) | undefined;
+  private waiting: Deferred<void> | undefined;
+  private paused = false;
+  private patience: number;
+  private cutAtMs: number | undefined;
+  private cutCount = 0;
+  private downMs = 0;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(options: ResumeOptions) {
+    this.peer = options.peer;
+    this.patience = options.patienceMs;
+    this.closed = this.outcome.promise;
+  }
+
+  /** Is there no connection now, of a stream that is not over? */
+  get isCut(): boolean {
+    return this.raw === undefined && !this.over;
+  }
+
+  /** Connections that were lost so far, and for how long there was none, milliseconds. */
+  get interruptions(): { readonly count: number; readonly downMs: number } {
+    const now = this.cutAtMs === undefined ? 0 : performance.now() - this.cutAtMs;
+    return { count: this.cutCount, downMs: this.downMs + now };
+  }
+
+  /** Another patience from now on, also for a cut that lasts already. Infinity: for ever. */
+  setPatience(ms: number): void {
+    this.patience = ms;
+    if (this.cutAtMs !== undefined) this.arm(this.cutAtMs + ms - performance.now());
+  }
+
+  send(message: Out, taken?: () => void): boolean {
+    if (this.over) {
+      taken?.();
+      return true;
+    }
+    if (!this.isKept(message)) {
+      if (this.raw !== undefined) return this.raw.send(message, taken);
+      taken?.();
+      return false;
+    }
+    const kept = this.keep(message);
+    this.said.push(kept);
+    const more = this.raw?.send(kept) ?? false;
+    // a copy of its own was kept: the sender's is free, but not inside of its call
+    if (taken !== undefined) queueMicrotask(taken);
+    return more;
+  }
+
+  drained(): Promise<void> {
+    if (this.over) return Promise.resolve();
+    if (this.raw !== undefined) return this.raw.drained();
+    this.waiting ??= deferred();
+    return this.waiting.promise;
+  }
+
+  receive(handler: (message: In) => void): void {
+    this.handler = handler;
+    if (this.raw !== undefined) this.listen(this.raw);
+  }
+
+  pause(): void {
+    this.paused = true;
+    this.raw?.pause();
+  }
+
+  resume(): void {
+    this.paused = false;
+    this.raw?.resume();
+  }
+
+  close(fault?: MigrationFault): void {
+    const raw = this.raw;
+    // what was sent before still goes out, and the end of the connection is the end of the stream
+    if (fault === undefined && raw !== undefined && !this.over) raw.close();
+    else this.settle(fault);
+  }
+
+  /** Is it numbered, and sent again when it may not have come? */
+  protected abstract isKept(message: Out): boolean;
+  /** The message in a form that stays until it was received. */
+  protected abstract keep(message: Out): Out;
+  protected abstract forget(message: Out): void;
+  protected abstract counts(message: In): boolean;
+  /** Of the connection itself; @returns was it one of those? */
+  protected abstract takeOwn(message: In): boolean;
+
+  /** A connection is there, and the peer has received `received` messages. @throws MigrationFault `peer-invalid` */
+  protected connected(raw: Channel<Out, In>, received: number): void {
+    const all = this.confirmed + this.said.length;
+    if (received < this.confirmed || received > all) {
+      const lie = `The peer says that ${received} messages came, of ${all}, ${this.confirmed} of them acknowledged`;
+      const fault = new MigrationFault("peer-invalid", lie);
+      this.settle(fault);
+      throw fault;
+    }
+    this.confirm(received);
+    // one that was replaced before anybody noticed that it was lost
+    if (this.raw !== undefined) this.noteCut();
+    this.raw = raw;
+    clearTimeout(this.timer);
+    const again = this.cutAtMs !== undefined;
+    if (this.cutAtMs !== undefined) this.downMs += performance.now() - this.cutAtMs;
+    this.cutAtMs = undefined;
+    for (const message of this.said) raw.send(message);
+    if (again) this.onChange(true);
+    this.waiting?.resolve();
+    this.waiting = undefined;
+  }
+
+  /** All up to this number were received. */
+  protected confirm(upTo: number): void {
+    while (this.confirmed < upTo && this.said.length > 0) {
+      this.forget(this.said.shift()!);
+      this.confirmed++;
+    }
+  }
+
+  /** Number of the oldest message that is kept. */
+  protected get oldest(): number {
+    return this.confirmed + 1;
+  }
+
+  /** Starts delivery from a connection, which counts from here on, and watches for its end. */
+  protected adopt(raw: Channel<Out, In>): void {
+    this.current = raw;
+    void raw.closed.then((fault) => this.lost(raw, fault));
+    if (this.handler !== undefined) this.listen(raw);
+  }
+
+  /** Called when a connection is lost and the stream is not over. */
+  protected onLost(): void {}
+
+  protected settle(fault: MigrationFault | undefined): void {
+    if (this.over) return;
+    this.over = true;
+    clearTimeout(this.timer);
+    this.current?.close(fault);
+    this.raw = undefined;
+    for (const message of this.said.splice(0)) this.forget(message);
+    this.outcome.resolve(fault);
+    this.waiting?.resolve();
+  }
+
+  private listen(raw: Channel<Out, In>): void {
+    raw.receive((message) => this.take(raw, message));
+    if (this.paused) raw.pause();
+  }
+
+  private take(raw: Channel<Out, In>, message: In): void {
+    if (raw !== this.current || this.over || this.poisoned) return;
+    try {
+      if (this.takeOwn(message)) return;
+      if (this.counts(message)) this.received++;
+      this.handler?.(message);
+    } catch (thrown) {
+      this.poison(MigrationFault.from(thrown));
+    }
+  }
+
+  /** Nothing is taken any more, but the connection stays until close(): the peer is to be told why. */
+  private poison(fault: MigrationFault): void {
+    this.poisoned = true;
+    clearTimeout(this.timer);
+    this.outcome.resolve(fault);
+  }
+
+  private lost(raw: Channel<Out, In>, fault: MigrationFault | undefined): void {
+    if (raw !== this.current || this.over) return;
+    if (fault?.code !== "peer-lost" || this.poisoned) {
+      this.settle(fault);
+      return;
+    }
+    if (this.raw !== undefined) {
+      this.raw = undefined;
+      this.noteCut();
+      this.arm(this.patience);
+    }
+    this.onLost();
+  }
+
+  private noteCut(): void {
+    this.cutAtMs = performance.now();
+    this.cutCount++;
+    this.onChange(false);
+  }
+
+  private arm(ms: number): void {
+    clearTimeout(this.timer);
+    if (!Number.isFinite(ms)) return;
+    this.timer = setTimeout(
+      () =>
+        this.settle(
+          new MigrationFault("peer-lost", `The link to ${this.peer} was down for too long (${this.patience} ms)`, {
+            advice: "See that the network between the hosts and both agents are up, then migrate again",
+          }),
+        ),
+      Math.max(0, ms),
+    );
+  }
+}

@@ -1,0 +1,91 @@
+/** The destination's end of a transfer stream that outlives its connections: it dials, and dials again after a cut. */
+import { MigrationFault } from "../fault.ts";
+import type { DestinationMessage, SourceMessage } from "../protocol/messages.ts";
+import type { DestinationChannel } from "./link.ts";
+import { type ResumeOptions, ResumingChannel } from "./resuming-channel.ts";
+
+export interface DialOptions extends ResumeOptions {
+  readonly migrationId: string;
+  readonly token: Uint8Array;
+  readonly dial: () => DestinationChannel;
+  /** A connection that is not welcomed for this long is given up, milliseconds. @default 3000 */
+  readonly attemptMs?: number;
+}
+
+const ATTEMPT_MS = 3000;
+const PAUSE_MIN_MS = 50;
+const PAUSE_MAX_MS = 1000;
+
+export class ResumingDestination extends ResumingChannel<DestinationMessage, SourceMessage> {
+  private readonly dialling: DialOptions;
+  private attempt = 0;
+  private pauseMs = PAUSE_MIN_MS;
+  private redial: NodeJS.Timeout | undefined;
+  private late: NodeJS.Timeout | undefined;
+  private lastAck: DestinationMessage | undefined;
+
+  constructor(options: DialOptions) {
+    super(options);
+    this.dialling = options;
+    void this.closed.then(() => {
+      clearTimeout(this.redial);
+      clearTimeout(this.late);
+    });
+  }
+
+  override receive(handler: (message: SourceMessage) => void): void {
+    super.receive(handler);
+    if (this.current === undefined) this.dial();
+  }
+
+  protected override isKept(message: DestinationMessage): boolean {
+    // what is acknowledged now holds for whatever connection comes
+    if (message.kind === "ack") this.lastAck = message;
+    return message.kind !== "ack" && message.kind !== "clockReply" && message.kind !== "hello";
+  }
+
+  protected override keep(message: DestinationMessage): DestinationMessage {
+    return message;
+  }
+
+  protected override forget(): void {}
+
+  protected override counts({ kind }: SourceMessage): boolean {
+    return kind !== "probe" && kind !== "clockPing" && kind !== "welcome";
+  }
+
+  protected override takeOwn(message: SourceMessage): boolean {
+    if (message.kind !== "welcome") {
+      // the next question says that the last answer came: digests of a large guest are not all kept
+      if (message.kind === "verifyRequest") this.confirm(this.oldest - 1 + this.said.length);
+      return false;
+    }
+    clearTimeout(this.late);
+    this.pauseMs = PAUSE_MIN_MS;
+    const raw = this.current;
+    if (raw === undefined || raw === this.raw)
+      throw new MigrationFault("peer-invalid", "The source welcomed this agent twice", { role: "source" });
+    this.connected(raw, message.received);
+    if (this.lastAck !== undefined) raw.send(this.lastAck);
+    return true;
+  }
+
+  protected override onLost(): void {
+    clearTimeout(this.late);
+    this.redial = setTimeout(() => this.dial(), this.pauseMs);
+    this.pauseMs = Math.min(PAUSE_MAX_MS, 2 * this.pauseMs);
+  }
+
+  private dial(): void {
+    if (this.over) return;
+    const { dial, migrationId, token, attemptMs } = this.dialling;
+    const channel = dial();
+    this.attempt++;
+    channel.send({ kind: "hello", migrationId, token, attempt: this.attempt, received: this.received });
+    this.late = setTimeout(
+      () => channel.close(new MigrationFault("peer-lost", "The source did not answer in time")),
+      attemptMs ?? ATTEMPT_MS,
+    );
+    this.adopt(channel);
+  }
+}

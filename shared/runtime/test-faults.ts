@@ -1,0 +1,35 @@
+/**
+ * Faults that tests ask for by name (configuration key `faults`), so that they meet a migration at an exact point:
+ *
+ *     corrupt-page     the destination changes one byte of a page after all checks
+ *     hold-at=STATE    the first migration that enters STATE waits there until the agent gets SIGUSR2
+ */
+import type { Logger } from "./log.ts";
+
+export const FAULT_FORMS = ["corrupt-page", "hold-at=STATE"] as const;
+
+const HOLD = /^hold-at=([A-Za-z]+)$/;
+
+export const isFaultName = (name: string): boolean => name === "corrupt-page" || HOLD.test(name);
+
+export class TestFaults {
+  private readonly names: readonly string[];
+  private readonly held: Set<string>;
+
+  constructor(names: readonly string[] = []) {
+    this.names = names;
+    this.held = new Set(names.flatMap((name) => HOLD.exec(name)?.[1] ?? []));
+  }
+
+  has(name: "corrupt-page"): boolean {
+    return this.names.includes(name);
+  }
+
+  /** Waits at this point when it is one to be held at; only once. */
+  async at(point: string, log: Logger): Promise<void> {
+    if (!this.held.delete(point)) return;
+    const released = new Promise<void>((resolve) => process.once("SIGUSR2", () => resolve()));
+    log.warn({ held: point }, "held, as a test asked");
+    await released;
+  }
+}
