@@ -32,8 +32,9 @@ export class DestinationAgent implements DestinationService {
     this.parts = parts;
   }
 
-  async handshake(offer: Offer): Promise<HandshakeAnswer> {
+  async handshake(offer: Offer, caller: string): Promise<HandshakeAnswer> {
     const guest = offer.guest.name;
+    this.parts.log.info({ migration: offer.migrationId, guest, caller }, "handshake");
     if (this.incoming.has(guest)) {
       const message = `Another migration of ${guest} to this destination is under way; wait for it or cancel it`;
       return { kind: "refusals", refusals: [{ code: "guest-busy", message }] };

@@ -2,6 +2,7 @@
 // Why these: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
 import { serveDestination } from "../shared/link/grpc-server.ts";
+import { openSecurity } from "../shared/link/security.ts";
 import { decodeDestinationRecord } from "../shared/protocol/ownership.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadDestinationConfig } from "../shared/runtime/config.ts";
@@ -16,9 +17,13 @@ async function start(): Promise<RunningAgent> {
   const log = createLogger("ferry-destination", config.logLevel);
   if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
   const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
-  const limits = { receiveWindowBytes: config.receiveWindowBytes, messageBytes: 8 << 20 };
+  const limits = {
+    receiveWindowBytes: config.receiveWindowBytes,
+    messageBytes: 8 << 20,
+    security: openSecurity(config, log),
+  };
   const agent = new DestinationAgent({ config, clock: systemClock, log, journal, limits, createKernels: loadKernels });
-  const listener = await serveDestination(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
+  const listener = await serveDestination(agent, { listen: config.listen, limits });
   return {
     log,
     status: `Listening at ${listener.address}`,

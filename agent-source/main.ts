@@ -2,6 +2,7 @@
 // Why these: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-source: configuration to parts to service; no logic. */
 import { serveSource } from "../shared/link/grpc-server.ts";
+import { openSecurity } from "../shared/link/security.ts";
 import { decodeSourceRecord } from "../shared/protocol/ownership.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadSourceConfig } from "../shared/runtime/config.ts";
@@ -15,9 +16,13 @@ async function start(): Promise<RunningAgent> {
   const config = loadSourceConfig(process.argv.slice(2), process.env);
   const log = createLogger("ferry-source", config.logLevel);
   const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
-  const limits = { receiveWindowBytes: config.transfer.creditWindowBytes, messageBytes: 8 << 20 };
+  const limits = {
+    receiveWindowBytes: config.transfer.creditWindowBytes,
+    messageBytes: 8 << 20,
+    security: openSecurity(config, log),
+  };
   const agent = new SourceAgent({ config, clock: systemClock, log, journal, limits, createKernels: loadKernels });
-  const listener = await serveSource(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
+  const listener = await serveSource(agent, { listen: config.listen, limits });
   agent.advertised = listener.address;
   return {
     log,

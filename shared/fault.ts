@@ -29,6 +29,8 @@ export type FaultCode =
   | "peer-lost"
   | "peer-invalid"
   | "peer-failed"
+  | "peer-untrusted"
+  | "not-authorised"
   | "checksum-mismatch"
   // the migration
   | "cancelled"

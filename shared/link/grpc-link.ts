@@ -1,11 +1,12 @@
 /** The agents' ways to each other over gRPC: the source's call to a destination, the destination's pull from a source. */
-import { type ChannelOptions, Client, credentials, type ServiceError } from "@grpc/grpc-js";
-import { parseAddress } from "../address.ts";
+import { type ChannelOptions, Client, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
+import type { Dialled } from "./dialled.ts";
 import { DiallingChannel } from "./grpc-channel.ts";
 import type { DestinationChannel, DestinationClient, LinkLimits } from "./link.ts";
 import type { Received } from "./proto-files.ts";
+import { callWith, LOOPBACK_ONLY } from "./security.ts";
 import { destinationService, transferService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 
@@ -27,22 +28,23 @@ export function clientOptions(limits: LinkLimits): ChannelOptions {
   };
 }
 
-/** @throws MigrationFault `invalid-argument` when the text is no address */
-export function dial(address: string, options: ChannelOptions): Client {
-  parseAddress(address);
-  return new Client(address, credentials.createInsecure(), options);
+/** @throws MigrationFault `invalid-argument` when the text is no address, `configuration` when it must not be called in clear */
+export function dial(address: string, limits: LinkLimits): { client: Client; dialled: Dialled } {
+  const { credentials, options, dialled } = callWith(address, limits.security ?? LOOPBACK_ONLY);
+  return { client: new Client(address, credentials, { ...clientOptions(limits), ...options }), dialled };
 }
 
 export function connectDestination(address: string, limits: LinkLimits): DestinationClient {
-  const client = dial(address, clientOptions(limits));
+  const { client, dialled } = dial(address, limits);
   return {
-    handshake: (offer, timeoutMs, signal) => handshake(client, offer, timeoutMs, signal),
+    handshake: (offer, timeoutMs, signal) => handshake(client, dialled, offer, timeoutMs, signal),
     close: () => client.close(),
   };
 }
 
 function handshake(
   client: Client,
+  dialled: Dialled,
   offer: Offer,
   timeoutMs: number,
   signal?: AbortSignal,
@@ -55,7 +57,7 @@ function handshake(
       if (received instanceof MigrationFault) reject(received);
       else if (received !== undefined) resolve({ answer: received, roundTripMs: performance.now() - startMs });
       else if (signal?.aborted) reject(signal.reason);
-      else if (error !== null) reject(fromStatus(error, "peer-unreachable"));
+      else if (error !== null) reject(fromStatus(error, "peer-unreachable", dialled));
     };
     const deadline = Date.now() + timeoutMs;
     const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, offer, { deadline }, done);
@@ -67,14 +69,14 @@ function handshake(
 
 /** Opens the transfer stream to a source; the connection ends with it. */
 export function dialSource(address: string, limits: LinkLimits): DestinationChannel {
-  const client = dial(address, clientOptions(limits));
+  const { client, dialled } = dial(address, limits);
   const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
   const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
     path,
     requestSerialize,
     responseDeserialize,
   );
-  const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address);
+  const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address, dialled);
   void channel.closed.then(() => client.close());
   return channel;
 }

@@ -5,6 +5,7 @@
 import type { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
 import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView } from "../protocol/report.ts";
+import type { LinkSecurity } from "./security.ts";
 
 /** One end of a transfer stream. Messages arrive in the order in which they were sent. */
 export interface Channel<Out, In> {
@@ -61,7 +62,8 @@ export interface SourceService {
 
 /** What the destination agent serves. */
 export interface DestinationService {
-  handshake(offer: Offer): Promise<HandshakeAnswer>;
+  /** @param caller who it is, for the log */
+  handshake(offer: Offer, caller: string): Promise<HandshakeAnswer>;
 }
 
 /** A listening server. */
@@ -88,4 +90,6 @@ export interface LinkLimits {
   readonly receiveWindowBytes: number;
   /** Largest message, bytes. */
   readonly messageBytes: number;
+  /** How both ends prove who they are. @default in clear, over unix sockets and the loopback only */
+  readonly security?: LinkSecurity;
 }

@@ -33,7 +33,13 @@ t.test("a stream without a hello is refused, as is a hello that nobody waits for
 t.test("nothing but loopback is served in clear, unless that was allowed", async (t) => {
   const listen = ["0.0.0.0:0"];
   await t.rejects(serveDestination({ handshake: unexpected }, { ...SERVE, listen }), { code: "configuration" });
-  const allowed = await serveDestination({ handshake: unexpected }, { listen, limits: LIMITS, insecure: true });
+  const allowed = await serveDestination(
+    { handshake: unexpected },
+    {
+      listen,
+      limits: { ...LIMITS, security: { kind: "clear", insecure: true } },
+    },
+  );
   t.match(allowed.address, /^0\.0\.0\.0:[1-9]/);
   await allowed.close(0);
 });

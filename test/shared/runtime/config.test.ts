@@ -29,6 +29,7 @@ t.test("the defaults of the source are those of its documentation, converted and
     stateDirectory: join(folder, "state"),
     logLevel: "info",
     tlsInsecure: false,
+    tls: undefined,
     qmpTimeoutMs: 10_000,
     shutdownGraceMs: 10_000,
     memory: { baseCacheBytes: 256 << 20, arenaBytes: 64 << 20 },
