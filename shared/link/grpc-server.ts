@@ -103,14 +103,29 @@ async function listen(server: Server, options: ServeOptions, names: readonly str
     close: async (graceMs) => {
       for (const name of names) health.setStatus(name, "NOT_SERVING");
       for (const one of secured) one.stop();
-      const gone = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-      const timer = setTimeout(end, graceMs);
-      await gone;
-      clearTimeout(timer);
+      await shutDown(server, graceMs, end);
       for (const text of options.listen)
         if (text.startsWith("unix:")) await rm(text.slice("unix:".length), { force: true });
     },
   };
+}
+
+/** Torn connections have ended by then; grpc-js waits for ever for one that broke in the very moment of tryShutdown(). */
+const TORN_WITHIN_MS = 1000;
+
+function shutDown(server: Server, graceMs: number, tear: () => void): Promise<void> {
+  return new Promise((resolve) => {
+    let late: NodeJS.Timeout | undefined;
+    const timer = setTimeout(() => {
+      tear();
+      late = setTimeout(resolve, TORN_WITHIN_MS);
+    }, graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      clearTimeout(late);
+      resolve();
+    });
+  });
 }
 
 /** @param secured gets the listener, when it is one with TLS */
