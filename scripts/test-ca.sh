@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # A small CA for tests and for trying things out; its keys lie in clear in DIR, so it is none for production.
 #
-#   scripts/test-ca.sh [--days N | --expired | --not-yet] DIR [NAME[=SAN,SAN...] ...]
+#   scripts/test-ca.sh [--days=N | --expired | --not-yet] DIR [NAME[=SAN,SAN...] ...]
 #
 # Makes DIR/ca.pem (once) and for each NAME a DIR/NAME.pem with its DIR/NAME-key.pem, signed by that CA. A certificate is for
 # NAME and for every SAN, names and IP addresses alike:
 #
 #   scripts/test-ca.sh /etc/ferry/tls alpha=192.0.2.1,localhost,127.0.0.1 beta=192.0.2.2 operator
 #
-# --days N     valid for that long (default: 30)
+# --days=N     valid for that long (default: 30)
 # --expired    valid until yesterday
 # --not-yet    valid from tomorrow on
 # --no-san     only a common name, as old certificates have it
@@ -26,10 +26,9 @@ until=""
 san=yes
 while [[ "${1:-}" == --* ]]; do
   case $1 in
-    --days)
-      [[ "${2:-}" =~ ^[0-9]+$ ]] || usage
-      days=$2
-      shift
+    --days=*)
+      days=${1#*=}
+      [[ $days =~ ^[0-9]+$ ]] || usage
       ;;
     --expired) from="-2 days" until="-1 day" ;;
     --not-yet) from="+1 day" until="+2 days" ;;

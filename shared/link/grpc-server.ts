@@ -104,6 +104,7 @@ async function listen(server: Server, options: ServeOptions, names: readonly str
       for (const name of names) health.setStatus(name, "NOT_SERVING");
       for (const one of secured) one.stop();
       await shutDown(server, graceMs, end);
+      for (const one of secured) one.cut();
       for (const text of options.listen)
         if (text.startsWith("unix:")) await rm(text.slice("unix:".length), { force: true });
     },

@@ -3,6 +3,7 @@
  * socket knows why a certificate was not accepted; the server gets the connection after the handshake.
  */
 import { constants } from "node:crypto";
+import type { Socket } from "node:net";
 import { createServer, type PeerCertificate, type TLSSocket, type TlsOptions } from "node:tls";
 import { experimental, type Server, ServerCredentials } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
@@ -30,7 +31,7 @@ export async function listenTls(
   security: TlsSecurity,
 ): Promise<TlsListener> {
   const strangers = new Map<string, Stranger>();
-  const sockets = new Set<TLSSocket>();
+  const sockets = new Set<Socket>();
   const refusals = new RefusalLog(security.log);
   const injector = server.createConnectionInjector(
     experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [
@@ -43,10 +44,13 @@ export async function listenTls(
   );
   const listener = createServer(tlsOptions(security.certificates.current), (socket) => {
     socket.on("error", () => socket.destroy());
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
     if (!socket.authorized) receiveStranger(socket, strangers);
     injector.injectConnection(socket);
+  });
+  // before the handshake, so that one under way when the server ends does not outlive it
+  listener.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
   });
   listener.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
     refusals.add(handshakeFault(error), socket.remoteAddress ?? "an address that has gone");

@@ -32,13 +32,37 @@ export class TestCa {
   }
 }
 
+/** The settings of an agent, or of `ferry`, which has no lists. */
+export const tlsFlags = (
+  { ca, certificate, key }: TlsFiles,
+  lists: { peers?: string; operators?: string } = {},
+): readonly string[] => [
+  `--tls-ca=${ca}`,
+  `--tls-certificate=${certificate}`,
+  `--tls-key=${key}`,
+  ...Object.entries(lists).map(([name, names]) => `--tls-${name}=${names}`),
+];
+
 /** What was logged, line by line. */
 export class Lines implements LogDestination {
   readonly all: Record<string, unknown>[] = [];
   readonly log = createLogger("test", "info", this);
+  private waiting: (() => void) | undefined;
+  private looked = 0;
 
   write(line: string): void {
     this.all.push(JSON.parse(line));
+    this.waiting?.();
+  }
+
+  /** Resolves with the next line, from where the last call came to, whose message fits. The test's time limit bounds it. */
+  async next(message: RegExp): Promise<void> {
+    for (;;) {
+      while (this.looked < this.all.length) if (message.test(String(this.all[this.looked++]?.msg))) return;
+      await new Promise<void>((resolve) => {
+        this.waiting = resolve;
+      });
+    }
   }
 }
 
