@@ -47,15 +47,18 @@ const NO_SERVER_NAME = "ferry.invalid";
 export function openSecurity(config: CommonConfig, log: Logger): LinkSecurity {
   const { tls } = config;
   if (tls === undefined) {
-    const open = config.listen.filter((text) => !isLoopback(parseAddress(text)));
-    if (open.length > 0)
-      log.warn({ listen: open }, "TLS IS OFF (tls.insecure): anybody on that network can read and take the guests");
+    if (config.tlsInsecure)
+      log.warn(
+        { listen: config.listen },
+        "TLS IS OFF (tls.insecure): anybody on the network can read and take the guests",
+      );
     return { kind: "clear", insecure: config.tlsInsecure };
   }
+  const certificates = new Certificates(tls.files, log);
   const { peers, operators } = tls;
   for (const [key, list] of Object.entries({ peers, operators }))
     if (list.length === 0) log.warn(`tls.${key} is empty: no such call over TLS is accepted`);
-  return { kind: "tls", certificates: new Certificates(tls.files, log), peers, operators, shown: new Map(), log };
+  return { kind: "tls", certificates, peers, operators, shown: new Map(), log };
 }
 
 /** An operator's, who calls one agent by its address for as long as a command takes. */
