@@ -41,8 +41,9 @@ export class DestinationAgent implements DestinationService {
     this.parts = parts;
   }
 
-  async handshake(offer: Offer): Promise<HandshakeAnswer> {
+  async handshake(offer: Offer, caller: string): Promise<HandshakeAnswer> {
     const guest = offer.guest.name;
+    this.parts.log.info({ migration: offer.migrationId, guest, caller }, "handshake");
     const inTheWay = await this.clear(guest);
     if (inTheWay !== undefined) return { kind: "refusals", refusals: [{ code: "guest-busy", message: inTheWay }] };
     const cx = this.makeContext({ id: offer.migrationId, guest, token: offer.token });

@@ -2,6 +2,7 @@
 // Why these: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
 import { serveDestination } from "../shared/link/grpc-server.ts";
+import { openSecurity } from "../shared/link/security.ts";
 import { decodeDestinationRecord } from "../shared/protocol/ownership.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadDestinationConfig } from "../shared/runtime/config.ts";
@@ -21,6 +22,7 @@ async function start(): Promise<RunningAgent> {
     receiveWindowBytes: config.receiveWindowBytes,
     messageBytes: 8 << 20,
     keepAliveMs: config.link.keepAliveMs,
+    security: openSecurity(config, log),
   };
   const faults = new TestFaults(config.faults);
   const agent = new DestinationAgent({
@@ -33,7 +35,7 @@ async function start(): Promise<RunningAgent> {
     faults,
   });
   await agent.recover();
-  const listener = await serveDestination(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
+  const listener = await serveDestination(agent, { listen: config.listen, limits });
   return {
     log,
     status: `Listening at ${listener.address}`,

@@ -2,6 +2,7 @@
 // Why these: docs/decisions/0007-one-thread-collects.md
 /** The program ferry-source: configuration to parts to service; no logic. */
 import { serveSource } from "../shared/link/grpc-server.ts";
+import { openSecurity } from "../shared/link/security.ts";
 import { decodeSourceRecord } from "../shared/protocol/ownership.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadSourceConfig } from "../shared/runtime/config.ts";
@@ -20,6 +21,7 @@ async function start(): Promise<RunningAgent> {
     receiveWindowBytes: config.transfer.creditWindowBytes,
     messageBytes: 8 << 20,
     keepAliveMs: config.link.keepAliveMs,
+    security: openSecurity(config, log),
   };
   const faults = new TestFaults(config.faults);
   if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
@@ -33,7 +35,7 @@ async function start(): Promise<RunningAgent> {
     faults,
   });
   await agent.recover();
-  const listener = await serveSource(agent, { listen: config.listen, limits, insecure: config.tlsInsecure });
+  const listener = await serveSource(agent, { listen: config.listen, limits });
   agent.advertised = listener.address;
   return {
     log,

@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
 import { MigrationFault } from "../shared/fault.ts";
+import type { TlsFiles } from "../shared/runtime/certificates.ts";
 import { EXIT, type ExitCode, exitCodeOf, exitCodeOfFault } from "./exit-codes.ts";
 import { printable } from "./figures.ts";
 import type { Followed } from "./follow.ts";
@@ -14,7 +15,8 @@ import type { Terminal } from "./terminal.ts";
 export interface Surroundings {
   readonly terminal: Terminal;
   readonly env: NodeJS.ProcessEnv;
-  readonly connect: (address: string, timeoutMs: number) => OperatorClient;
+  /** @param tls in clear when undefined; @throws MigrationFault `configuration` for files that cannot be used */
+  readonly connect: (address: string, timeoutMs: number, tls: TlsFiles | undefined) => OperatorClient;
   readonly onInterrupt: (handler: () => void) => () => void;
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>;
 }
@@ -24,6 +26,10 @@ export interface GlobalOptions {
   readonly json: boolean;
   /** Milliseconds. */
   readonly timeout: number;
+  /** Paths: all three or none. */
+  readonly tlsCa?: string;
+  readonly tlsCertificate?: string;
+  readonly tlsKey?: string;
 }
 
 export interface CommandContext extends Surroundings {
@@ -39,7 +45,7 @@ export function createRun(surroundings: Surroundings, exit: (code: ExitCode) => 
     const options = command.optsWithGlobals<GlobalOptions>();
     let client: OperatorClient | undefined;
     try {
-      client = surroundings.connect(options.agent, options.timeout);
+      client = surroundings.connect(options.agent, options.timeout, tlsFiles(options));
       exit(await work({ ...surroundings, client, options }));
     } catch (thrown) {
       const fault = explain(MigrationFault.from(thrown), options.agent);
@@ -50,6 +56,17 @@ export function createRun(surroundings: Surroundings, exit: (code: ExitCode) => 
       client?.close();
     }
   };
+}
+
+/** @throws MigrationFault `invalid-argument` for half of it: it must not pass for none */
+function tlsFiles({ tlsCa: ca, tlsCertificate: certificate, tlsKey: key }: GlobalOptions): TlsFiles | undefined {
+  if (ca === undefined && certificate === undefined && key === undefined) return undefined;
+  if (ca !== undefined && certificate !== undefined && key !== undefined) return { ca, certificate, key };
+  const missing = Object.entries({ "--tls-ca": ca, "--tls-certificate": certificate, "--tls-key": key });
+  const names = missing.filter(([, path]) => path === undefined).map(([name]) => name);
+  throw new MigrationFault("invalid-argument", `TLS needs ${names.join(" and ")} too`, {
+    advice: "Give --tls-ca, --tls-certificate and --tls-key, or FERRY_TLS_CA, FERRY_TLS_CERTIFICATE and FERRY_TLS_KEY",
+  });
 }
 
 /** A connection that failed knows nothing of Ferry; what an agent reports brings its own advice. */

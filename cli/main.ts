@@ -2,9 +2,13 @@
 /** The program ferry: wires the command line to this process and to gRPC; no logic. */
 import { setTimeout as delay } from "node:timers/promises";
 import { GrpcOperatorClient } from "../shared/link/operator-client.ts";
+import { operatorSecurity } from "../shared/link/security.ts";
+import { readCertificates } from "../shared/runtime/certificates.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runFerry } from "./program.ts";
 import { processTerminal } from "./terminal.ts";
+
+const TLS_OPTIONS = { ca: "--tls-ca", certificate: "--tls-certificate", key: "--tls-key" };
 
 // the reader of a pipe has seen enough: `ferry list | head -1`
 process.stdout.on("error", () => process.exit(EXIT.failed));
@@ -12,7 +16,8 @@ process.stdout.on("error", () => process.exit(EXIT.failed));
 process.exitCode = await runFerry(process.argv.slice(2), {
   terminal: processTerminal(),
   env: process.env,
-  connect: (address, timeoutMs) => new GrpcOperatorClient(address, timeoutMs),
+  connect: (address, timeoutMs, tls) =>
+    new GrpcOperatorClient(address, timeoutMs, tls && operatorSecurity(readCertificates(tls, TLS_OPTIONS))),
   onInterrupt: (handler) => {
     process.on("SIGINT", handler);
     return () => process.off("SIGINT", handler);

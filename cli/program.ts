@@ -39,6 +39,13 @@ function createProgram(surroundings: Surroundings, exit: (code: ExitCode) => voi
     .description("Moves running QEMU guests between hosts. Talks to the source agent of the host that a guest runs on.")
     .version(packageVersion())
     .option("--agent <address>", "source agent (FERRY_AGENT)", argument(agentAddress), env.FERRY_AGENT || DEFAULT_AGENT)
+    .option("--tls-ca <file>", "CAs that sign the agents' certificates (FERRY_TLS_CA)", env.FERRY_TLS_CA || undefined)
+    .option(
+      "--tls-certificate <file>",
+      "own certificate (FERRY_TLS_CERTIFICATE)",
+      env.FERRY_TLS_CERTIFICATE || undefined,
+    )
+    .option("--tls-key <file>", "its key (FERRY_TLS_KEY)", env.FERRY_TLS_KEY || undefined)
     .option("--json", "one JSON object a line", false)
     .option("--timeout <duration>", "longest wait for an answer (default: 60s)", argument(parseDuration))
     .configureOutput({ writeOut: terminal.out, writeErr: terminal.err })

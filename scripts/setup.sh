@@ -38,6 +38,7 @@ missing_packages() {
   command -v cpio >/dev/null || echo cpio
   command -v ip >/dev/null || [ -x /sbin/ip ] || [ -x /usr/sbin/ip ] || echo iproute2
   command -v git >/dev/null || echo git
+  command -v openssl >/dev/null || echo openssl
   command -v systemd-analyze >/dev/null || echo systemd
   static_busybox_is_there || echo busybox-static
   # gcc names the whole path of what it finds, and the bare name of what it does not

@@ -32,6 +32,8 @@ export type FaultCode =
   | "peer-lost"
   | "peer-invalid"
   | "peer-failed"
+  | "peer-untrusted"
+  | "not-authorised"
   | "checksum-mismatch"
   // the migration
   | "cancelled"

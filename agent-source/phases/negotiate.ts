@@ -1,5 +1,6 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc-link.ts";
+import { securityOf } from "../../shared/link/security.ts";
 import { PROTOCOL_VERSIONS, versionText } from "../../shared/protocol/handshake.ts";
 import type { Codec, Contract, Offer } from "../../shared/protocol/messages.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
@@ -27,7 +28,7 @@ export async function askDestination(
   try {
     const offer = makeOffer(cx, definition, facts, dryRun);
     const { answer, roundTripMs } = await client.handshake(offer, cx.config.handshakeTimeoutMs, cx.cancelled);
-    cx.log.info({ answer: answer.kind, roundTripMs }, "handshake");
+    cx.log.info({ answer: answer.kind, roundTripMs, tls: securityOf(cx.call.to, cx.limits.security) }, "handshake");
     if (answer.kind === "contract") return answer.contract;
     const reasons = answer.refusals.map((one) => one.message).join("; ");
     throw new MigrationFault("refused", `The destination ${cx.call.to} refused ${definition.name}: ${reasons}`, {
@@ -87,6 +88,6 @@ export function negotiatedView(contract: Contract, cx: SourceContext): Record<st
     "downtime target": `${options.downtimeTargetMs} ms`,
     deadline: options.deadlineMs === 0 ? "none" : `${options.deadlineMs} ms, then ${options.onDeadline}`,
     verify: options.verify ? "yes" : "no",
-    tls: cx.config.tlsInsecure ? "insecure" : "none (loopback)",
+    tls: securityOf(cx.call.to, cx.limits.security),
   };
 }

@@ -2,6 +2,7 @@
 import type { ClientDuplexStream, ServerDuplexStream, ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import { deferred } from "../runtime/deferred.ts";
+import type { Dialled } from "./dialled.ts";
 import type { Channel } from "./link.ts";
 import type { Received } from "./proto-files.ts";
 import { fromStatus, toStatus } from "./status.ts";
@@ -114,10 +115,10 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
 export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
   private readonly cancel: () => void;
 
-  constructor(call: ClientDuplexStream<Out, Received<In>>, peer: string) {
+  constructor(call: ClientDuplexStream<Out, Received<In>>, peer: string, dialled?: Dialled) {
     super(call, peer);
     this.cancel = () => call.cancel();
-    call.on("error", (error: ServiceError) => this.settle(fromStatus(error, "peer-lost")));
+    call.on("error", (error: ServiceError) => this.settle(fromStatus(error, "peer-lost", dialled)));
     // comes behind the last message and the status; a bad status came as an error before
     call.on("end", () => this.settle(undefined));
     void this.closed.then(() => this.releaseBuffers());

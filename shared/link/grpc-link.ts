@@ -1,11 +1,12 @@
 /** The agents' ways to each other over gRPC: the source's call to a destination, the destination's pull from a source. */
-import { type ChannelOptions, Client, credentials, type ServiceError } from "@grpc/grpc-js";
-import { parseAddress } from "../address.ts";
+import { type ChannelOptions, Client, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../protocol/messages.ts";
+import type { Dialled } from "./dialled.ts";
 import { DiallingChannel } from "./grpc-channel.ts";
 import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "./link.ts";
 import type { DomainMethod, Received } from "./proto-files.ts";
+import { callWith, LOOPBACK_ONLY } from "./security.ts";
 import { destinationService, transferService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 
@@ -27,34 +28,36 @@ export function clientOptions(limits: LinkLimits): ChannelOptions {
   };
 }
 
-/** @throws MigrationFault `invalid-argument` when the text is no address */
-export function dial(address: string, options: ChannelOptions): Client {
-  parseAddress(address);
-  return new Client(address, credentials.createInsecure(), options);
+/** @throws MigrationFault `invalid-argument` when the text is no address, `configuration` when it must not be called in clear */
+export function dial(address: string, limits: LinkLimits): { client: Client; dialled: Dialled } {
+  const { credentials, options, dialled } = callWith(address, limits.security ?? LOOPBACK_ONLY);
+  return { client: new Client(address, credentials, { ...clientOptions(limits), ...options }), dialled };
 }
 
 export function connectDestination(address: string, limits: LinkLimits): DestinationClient {
-  const client = dial(address, clientOptions(limits));
+  const { client, dialled } = dial(address, limits);
   return {
-    handshake: (offer, timeoutMs, signal) => handshake(client, offer, timeoutMs, signal),
-    settle: (call, timeoutMs, signal) => ask(client, destinationService.Settle, call, timeoutMs, signal),
+    handshake: (offer, timeoutMs, signal) => handshake(client, dialled, offer, timeoutMs, signal),
+    settle: (call, timeoutMs, signal) => ask(client, dialled, destinationService.Settle, call, timeoutMs, signal),
     close: () => client.close(),
   };
 }
 
 async function handshake(
   client: Client,
+  dialled: Dialled,
   offer: Offer,
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<{ answer: HandshakeAnswer; roundTripMs: number }> {
   const startMs = performance.now();
-  const answer = await ask(client, destinationService.Handshake, offer, timeoutMs, signal);
+  const answer = await ask(client, dialled, destinationService.Handshake, offer, timeoutMs, signal);
   return { answer, roundTripMs: performance.now() - startMs };
 }
 
 function ask<Request, Response>(
   client: Client,
+  dialled: Dialled,
   { path, requestSerialize, responseDeserialize }: DomainMethod<Request, Response>,
   request: Request,
   timeoutMs: number,
@@ -66,7 +69,7 @@ function ask<Request, Response>(
       if (received instanceof MigrationFault) reject(received);
       else if (received !== undefined) resolve(received);
       else if (signal?.aborted) reject(signal.reason);
-      else if (error !== null) reject(fromStatus(error, "peer-unreachable"));
+      else if (error !== null) reject(fromStatus(error, "peer-unreachable", dialled));
     };
     const deadline = Date.now() + timeoutMs;
     const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, done);
@@ -78,14 +81,14 @@ function ask<Request, Response>(
 
 /** Opens the transfer stream to a source; the connection ends with it. */
 export function dialSource(address: string, limits: LinkLimits): DestinationChannel {
-  const client = dial(address, clientOptions(limits));
+  const { client, dialled } = dial(address, limits);
   const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
   const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
     path,
     requestSerialize,
     responseDeserialize,
   );
-  const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address);
+  const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address, dialled);
   void channel.closed.then(() => client.close());
   return channel;
 }

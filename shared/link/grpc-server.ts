@@ -7,6 +7,7 @@ import {
   type handleUnaryCall,
   Server,
   ServerCredentials,
+  type ServerUnaryCall,
   type ServerWritableStream,
 } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
@@ -15,19 +16,20 @@ import { isLoopback, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, SettleCall, SourceMessage } from "../protocol/messages.ts";
 import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from "../protocol/report.ts";
+import { callerOf } from "./authorise.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import { type DestinationService, KEEP_ALIVE_MS, type LinkLimits, type Listener, type SourceService } from "./link.ts";
 import { orThrow, type Received } from "./proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
+import { type LinkSecurity, LOOPBACK_ONLY } from "./security.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
 import { toStatus } from "./status.ts";
+import { listenTls, type TlsListener } from "./tls-listener.ts";
 
 export interface ServeOptions {
   /** "host:port" or "unix:PATH" each; port 0 takes any. */
   readonly listen: readonly string[];
   readonly limits: LinkLimits;
-  /** Addresses other than loopback may be served in clear. */
-  readonly insecure: boolean;
   /** For tests. @default 10 000 */
   readonly helloWithinMs?: number;
 }
@@ -58,7 +60,9 @@ export function serveSource(service: SourceService, options: ServeOptions): Prom
 export function serveDestination(service: DestinationService, options: ServeOptions): Promise<Listener> {
   const server = makeServer(options);
   server.addService(destinationService, {
-    Handshake: unary((offer: Parameters<DestinationService["handshake"]>[0]) => service.handshake(offer)),
+    Handshake: unary((offer: Parameters<DestinationService["handshake"]>[0], call) =>
+      service.handshake(offer, callerText(call, options.limits.security)),
+    ),
     Settle: unary((call: SettleCall) => service.settle(call)),
   });
   return listen(server, options, ["ferry.v1.DestinationService"]);
@@ -81,45 +85,88 @@ async function listen(server: Server, options: ServeOptions, names: readonly str
   health.addToServer(server);
   new ReflectionService(reflectedDefinition(), { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
   const bound: string[] = [];
-  try {
-    for (const text of options.listen) bound.push(await bind(server, text, options.insecure));
-  } catch (thrown) {
+  const secured: TlsListener[] = [];
+  const end = (): void => {
+    for (const one of secured) one.cut();
     server.forceShutdown();
+  };
+  try {
+    for (const text of options.listen) bound.push(await bind(server, text, options.limits.security, secured));
+  } catch (thrown) {
+    for (const one of secured) one.stop();
+    end();
     throw thrown;
   }
   return {
     address: bound[0] ?? "",
     close: async (graceMs) => {
       for (const name of names) health.setStatus(name, "NOT_SERVING");
-      const gone = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-      const timer = setTimeout(() => server.forceShutdown(), graceMs);
-      await gone;
-      clearTimeout(timer);
+      for (const one of secured) one.stop();
+      await shutDown(server, graceMs, end);
+      for (const one of secured) one.cut();
       for (const text of options.listen)
         if (text.startsWith("unix:")) await rm(text.slice("unix:".length), { force: true });
     },
   };
 }
 
-async function bind(server: Server, text: string, insecure: boolean): Promise<string> {
-  const address = parseAddress(text);
-  if (!isLoopback(address) && !insecure)
-    throw new MigrationFault("configuration", `${text} is not a loopback address, and this build has no TLS`, {
-      advice: "Listen on loopback, or set tls.insecure when the network between the agents can be trusted",
-    });
-  if (address.kind === "unix") await removeStaleSocket(address.path);
-  const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(text, ServerCredentials.createInsecure(), (error, chosen) => {
-      if (error === null) resolve(chosen);
-      else
-        reject(
-          new MigrationFault("configuration", `Cannot listen at ${text}: ${error.message}`, {
-            cause: error,
-            advice: "Is another agent running, or the address not of this host?",
-          }),
-        );
+/** Torn connections have ended by then; grpc-js waits for ever for one that broke in the very moment of tryShutdown(). */
+const TORN_WITHIN_MS = 1000;
+
+function shutDown(server: Server, graceMs: number, tear: () => void): Promise<void> {
+  return new Promise((resolve) => {
+    let late: NodeJS.Timeout | undefined;
+    const timer = setTimeout(() => {
+      tear();
+      late = setTimeout(resolve, TORN_WITHIN_MS);
+    }, graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      clearTimeout(late);
+      resolve();
     });
   });
+}
+
+/** @param secured gets the listener, when it is one with TLS */
+async function bind(
+  server: Server,
+  text: string,
+  security: LinkSecurity = LOOPBACK_ONLY,
+  secured: TlsListener[] = [],
+): Promise<string> {
+  const address = parseAddress(text);
+  if (security.kind === "clear" && !security.insecure && !isLoopback(address))
+    throw new MigrationFault("configuration", `${text} is not a loopback address, and there is no TLS`, {
+      advice: "Set tls.ca, tls.certificate and tls.key, or tls.insecure when everybody on that network can be trusted",
+    });
+  if (address.kind === "unix") await removeStaleSocket(address.path);
+  try {
+    if (security.kind === "clear" || address.kind === "unix") return named(text, await bindClear(server, text));
+    const listener = await listenTls(server, address, security);
+    secured.push(listener);
+    return named(text, listener.port);
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new MigrationFault("configuration", `Cannot listen at ${text}: ${reason}`, {
+      cause: thrown,
+      advice: "Is another agent running, or the address not of this host?",
+    });
+  }
+}
+
+function bindClear(server: Server, text: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(text, ServerCredentials.createInsecure(), (error, chosen) => {
+      if (error === null) resolve(chosen);
+      else reject(error);
+    });
+  });
+}
+
+/** The address with the port that was chosen. */
+function named(text: string, port: number): string {
+  const address = parseAddress(text);
   return address.kind === "unix" ? text : text.replace(/:\d+$/, `:${port}`);
 }
 
@@ -140,15 +187,21 @@ function isAnswered(path: string): Promise<boolean> {
 }
 
 function unary<Request, Response>(
-  handle: (request: Request) => Promise<Response>,
+  handle: (request: Request, call: ServerUnaryCall<Received<Request>, Response>) => Promise<Response>,
 ): handleUnaryCall<Received<Request>, Response> {
   return (call, callback) => {
-    const answer = async (): Promise<Response> => handle(orThrow(call.request));
+    const answer = async (): Promise<Response> => handle(orThrow(call.request), call);
     answer().then(
       (response) => callback(null, response),
       (thrown: unknown) => callback(toStatus(thrown)),
     );
   };
+}
+
+/** Who calls, for the log. */
+function callerText<Request, Response>(call: ServerUnaryCall<Request, Response>, security?: LinkSecurity): string {
+  const peer = call.getPeer();
+  return security?.kind === "tls" ? `${callerOf(call.getAuthContext(), security)} at ${peer}` : `${peer}, no TLS`;
 }
 
 /** Views of a migration until its end. A client that does not read misses views in between, never the last. */

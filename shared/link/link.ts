@@ -13,6 +13,7 @@ import type {
   SourceMessage,
 } from "../protocol/messages.ts";
 import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView, ResolveCall } from "../protocol/report.ts";
+import type { LinkSecurity } from "./security.ts";
 
 /** One end of a transfer stream. Messages arrive in the order in which they were sent. */
 export interface Channel<Out, In> {
@@ -69,7 +70,8 @@ export interface SourceService {
 
 /** What the destination agent serves. */
 export interface DestinationService {
-  handshake(offer: Offer): Promise<HandshakeAnswer>;
+  /** @param caller who it is, for the log */
+  handshake(offer: Offer, caller: string): Promise<HandshakeAnswer>;
   settle(call: SettleCall): Promise<SettleAnswer>;
 }
 
@@ -100,6 +102,8 @@ export interface LinkLimits {
   readonly messageBytes: number;
   /** A silent connection is tested this often, and lost when it does not answer for as long again. @default 2000 */
   readonly keepAliveMs?: number;
+  /** How both ends prove who they are. @default in clear, over unix sockets and the loopback only */
+  readonly security?: LinkSecurity;
 }
 
 export const KEEP_ALIVE_MS = 2000;

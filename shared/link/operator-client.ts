@@ -2,8 +2,10 @@
 import { type Client, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView, ResolveCall } from "../protocol/report.ts";
-import { clientOptions, dial } from "./grpc-link.ts";
+import type { Dialled } from "./dialled.ts";
+import { dial } from "./grpc-link.ts";
 import { type DomainMethod, orThrow, type Received } from "./proto-files.ts";
+import type { LinkSecurity } from "./security.ts";
 import { migrationService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 
@@ -12,11 +14,15 @@ const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
 /** Every method throws MigrationFault: the agent's own, or `peer-unreachable`, `peer-lost`. */
 export class GrpcOperatorClient {
   private readonly client: Client;
+  private readonly dialled: Dialled;
   private readonly timeoutMs: number;
 
-  /** @param timeoutMs of calls that answer at once; a migration or a watch has none */
-  constructor(address: string, timeoutMs: number) {
-    this.client = dial(address, clientOptions(LIMITS));
+  /**
+   * @param timeoutMs of calls that answer at once; a migration or a watch has none
+   * @param security in clear to any address when left out: the agent knows whom it serves so
+   */
+  constructor(address: string, timeoutMs: number, security: LinkSecurity = { kind: "clear", insecure: true }) {
+    ({ client: this.client, dialled: this.dialled } = dial(address, { ...LIMITS, security }));
     this.timeoutMs = timeoutMs;
   }
 
@@ -64,7 +70,7 @@ export class GrpcOperatorClient {
     const options = { deadline: Date.now() + this.timeoutMs };
     return new Promise((resolve, reject) => {
       const done = (error: ServiceError | null, received?: Received<Response>): void => {
-        if (error !== null) reject(fromStatus(error, "peer-unreachable"));
+        if (error !== null) reject(fromStatus(error, "peer-unreachable", this.dialled));
         else if (received instanceof MigrationFault) reject(received);
         else if (received !== undefined) resolve(received);
         else reject(new MigrationFault("peer-invalid", "The agent answered nothing"));
@@ -110,7 +116,7 @@ export class GrpcOperatorClient {
       call.on("error", (error: ServiceError) => {
         signal.removeEventListener("abort", onAbort);
         if (signal.aborted) resolve();
-        else reject(fromStatus(error, seen ? "peer-lost" : "peer-unreachable"));
+        else reject(fromStatus(error, seen ? "peer-lost" : "peer-unreachable", this.dialled));
       });
       call.on("end", () => {
         signal.removeEventListener("abort", onAbort);

@@ -1,6 +1,7 @@
 /** Faults as gRPC statuses and back: the code for whoever knows only gRPC, the rest in trailers. */
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { type FaultCode, type FaultDetails, MigrationFault, type Refusal } from "../fault.ts";
+import { connectionFault, type Dialled } from "./dialled.ts";
 
 const CODE = "ferry-code";
 const ADVICE = "ferry-advice-bin";
@@ -43,6 +44,8 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "qemu-failed": status.INTERNAL,
   "peer-invalid": status.INVALID_ARGUMENT,
   "peer-failed": status.INTERNAL,
+  "peer-untrusted": status.UNAUTHENTICATED,
+  "not-authorised": status.PERMISSION_DENIED,
   "in-doubt": status.INTERNAL,
   "state-directory": status.INTERNAL,
   configuration: status.INTERNAL,
@@ -66,9 +69,15 @@ export function toStatus(thrown: unknown): { code: status; details: string; meta
   return { code: statusOf(fault.code), details: withAdvice(cut(fault.message), fault.advice), metadata };
 }
 
-/** The fault that the peer named; without one, what its status means: `lost` when there is no peer. */
-export function fromStatus(error: ServiceError, lost: FaultCode): MigrationFault {
+/**
+ * The fault that the peer named; without one, what its status means: `lost` when there is no peer.
+ * @param dialled tells why a connection that was never made was not
+ */
+export function fromStatus(error: ServiceError, lost: FaultCode, dialled?: Dialled): MigrationFault {
   const named = error.metadata.get(CODE)[0];
+  const unconnected = named === undefined && error.code === status.UNAVAILABLE && dialled !== undefined;
+  const failed = unconnected ? connectionFault(error, lost, dialled) : undefined;
+  if (failed !== undefined) return failed;
   const code = isFaultCode(named) ? named : meaningOf(error.code, lost);
   const details: FaultDetails = { cause: error, refusals: readRefusals(error.metadata) };
   const advice = error.metadata.get(ADVICE)[0]?.toString();
@@ -97,6 +106,10 @@ function meaningOf(code: status, lost: FaultCode): FaultCode {
       return "invalid-argument";
     case status.DEADLINE_EXCEEDED:
       return "timeout";
+    case status.UNAUTHENTICATED:
+      return "peer-untrusted";
+    case status.PERMISSION_DENIED:
+      return "not-authorised";
     case status.UNIMPLEMENTED:
     case status.RESOURCE_EXHAUSTED:
       return "peer-invalid";

@@ -95,6 +95,27 @@ const commonSchema = (listen: string, stateDirectory: string) =>
       insecure: yesNo(
         "Serve and dial addresses other than loopback without TLS: anybody on that network can read and take the guests",
       ),
+      ca: text(
+        "",
+        "path, PEM",
+        "CAs that sign the certificates of agents and operators; with tls.certificate and tls.key it switches mutual TLS on",
+      ),
+      certificate: text(
+        "",
+        "path, PEM",
+        "Own certificate, then those between it and the CA; read again when it changes",
+      ),
+      key: text("", "path, PEM", "Private key of tls.certificate, without a passphrase"),
+      peers: list(
+        [],
+        "names, comma-separated",
+        "Agents that may call this one, and that it calls: DNS names or IP addresses of their certificates; empty: none",
+      ),
+      operators: list(
+        [],
+        "names, comma-separated",
+        "Who may list, migrate, cancel and use reflection: names in their certificates; empty: nobody over TLS",
+      ),
     },
     link: linkKeys(),
     qmp: { timeout: duration("10s", "How long QEMU may take to answer a command") },

@@ -8,6 +8,7 @@ import convict from "convict";
 import { isLoopback, isWildcard, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { parseByteSize, parseDuration } from "../quantities.ts";
+import type { TlsFiles } from "./certificates.ts";
 import { FORMATS } from "./config-formats.ts";
 import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
 import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
@@ -26,6 +27,8 @@ export interface CommonConfig {
   readonly stateDirectory: string;
   readonly logLevel: LogLevel;
   readonly tlsInsecure: boolean;
+  /** Undefined: everything in clear, beyond loopback only with tlsInsecure. */
+  readonly tls: TlsConfig | undefined;
   readonly qmpTimeoutMs: number;
   readonly shutdownGraceMs: number;
   readonly link: LinkConfig;
@@ -36,6 +39,12 @@ export interface CommonConfig {
 export interface LinkConfig {
   readonly giveUpAfterMs: number;
   readonly keepAliveMs: number;
+}
+
+export interface TlsConfig {
+  readonly files: TlsFiles;
+  readonly peers: readonly string[];
+  readonly operators: readonly string[];
 }
 
 export interface SourceConfig extends CommonConfig {
@@ -158,7 +167,7 @@ interface GivenCommon {
   runtimeDirectory: string;
   stateDirectory: string;
   log: { level: string };
-  tls: { insecure: boolean };
+  tls: GivenTls;
   qmp: { timeout: string };
   shutdown: { grace: string };
   link: { giveUpAfter: string; keepAlive: string };
@@ -167,7 +176,8 @@ interface GivenCommon {
 
 function common(given: GivenCommon): CommonConfig {
   const advertise = given.advertise === "" ? (given.listen[0] ?? "") : given.advertise;
-  checkAddresses(given.listen, advertise, given.tls.insecure);
+  const tls = tlsConfig(given.tls);
+  checkAddresses(given.listen, advertise, given.tls.insecure || tls !== undefined);
   return {
     listen: Object.freeze([...given.listen]),
     advertise,
@@ -176,6 +186,7 @@ function common(given: GivenCommon): CommonConfig {
     stateDirectory: writableDirectory("stateDirectory", given.stateDirectory),
     logLevel: LOG_LEVELS.find((level) => level === given.log.level) ?? "info",
     tlsInsecure: given.tls.insecure,
+    tls,
     qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
     shutdownGraceMs: parseDuration(given.shutdown.grace),
     link: Object.freeze(link(given.link)),
@@ -188,15 +199,42 @@ const link = (given: GivenCommon["link"]): LinkConfig => ({
   keepAliveMs: between("link.keepAlive", parseDuration(given.keepAlive), 100, 60_000),
 });
 
-function checkAddresses(listen: readonly string[], advertise: string, insecure: boolean): void {
+interface GivenTls {
+  insecure: boolean;
+  ca: string;
+  certificate: string;
+  key: string;
+  peers: string[];
+  operators: string[];
+}
+
+/** All or nothing: half a configuration of TLS must not pass for none. What the files hold is seen when they are opened. */
+function tlsConfig({ insecure, ca, certificate, key, peers, operators }: GivenTls): TlsConfig | undefined {
+  const files = { ca, certificate, key };
+  const [given] =
+    [...Object.entries(files), ...Object.entries({ peers, operators })].find(([, one]) => one.length > 0) ?? [];
+  if (given === undefined) return undefined;
+  for (const [name, path] of Object.entries(files))
+    if (path === "")
+      throw invalid(`tls.${name}`, `is missing beside tls.${given}`, "TLS needs tls.ca, tls.certificate and tls.key");
+  if (insecure)
+    throw invalid("tls.insecure", "is set beside a certificate", "Remove one: with TLS nothing over TCP is in clear");
+  return Object.freeze({
+    files: Object.freeze({ ca: resolve(ca), certificate: resolve(certificate), key: resolve(key) }),
+    peers: Object.freeze([...peers]),
+    operators: Object.freeze([...operators]),
+  });
+}
+
+function checkAddresses(listen: readonly string[], advertise: string, secured: boolean): void {
   if (listen.length === 0) throw invalid("listen", "is empty", `Name at least one address, as "127.0.0.1:7411"`);
   for (const [key, text] of [...listen.map((one) => ["listen", one] as const), ["advertise", advertise] as const]) {
     const address = parseAddress(text);
-    if (!isLoopback(address) && !insecure)
+    if (!isLoopback(address) && !secured)
       throw invalid(
         key,
         `has ${text}, which is not a loopback address, and there is no TLS`,
-        "Set tls.insecure if everybody on that network may read and take the guests, or listen on loopback and tunnel",
+        "Set tls.ca, tls.certificate and tls.key; or tls.insecure if everybody on that network may read and take the guests",
       );
   }
   if (isWildcard(parseAddress(advertise)))

@@ -1,15 +1,20 @@
 /**
  * The pull of pages over gRPC: frames of 256 KiB over the loopback from a server process (link-server.ts) to this one,
- * each acknowledged, with the agents' link and with proto-loader's generated serialisation in turns. MB/s here are of
+ * each acknowledged, with the agents' link, the same over mutual TLS, and with proto-loader's generated serialisation in turns. MB/s here are of
  * frames, not of guest memory. CPU time is told for each side.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Client, credentials } from "@grpc/grpc-js";
 import { clientOptions, dialSource } from "../../shared/link/grpc-link.ts";
 import { methodOf } from "../../shared/link/proto-files.ts";
+import type { LinkSecurity } from "../../shared/link/security.ts";
 import { LIMITS } from "../support/link.ts";
+import { security, TestCa } from "../support/tls.ts";
 import { FRAME_BYTES } from "./guest-pages.ts";
 import { against, type Group, median, type Round, summary, timedAsync } from "./measure.ts";
 
@@ -19,8 +24,8 @@ const BYTES = FRAMES * FRAME_BYTES;
 const ROUNDS = 5;
 const limits = { ...LIMITS, receiveWindowBytes: 16 << 20 };
 
-async function pull(address: string): Promise<void> {
-  const channel = dialSource(address, limits);
+async function pull(address: string, secure?: LinkSecurity): Promise<void> {
+  const channel = dialSource(address, { ...limits, ...(secure === undefined ? {} : { security: secure }) });
   let appliedBytes = 0;
   await new Promise<void>((resolve) => {
     channel.receive((message) => {
@@ -90,20 +95,29 @@ async function measure(server: ChildProcess, pulls: readonly (() => Promise<void
 export const linkGroup: Group = {
   name: GROUP,
   async run(report, wanted) {
-    const names = ["pull, generated serialisation", "pull, frames by hand"] as const;
+    const names = [
+      "pull, generated serialisation",
+      "pull, frames by hand",
+      "pull, frames by hand, mutual TLS",
+    ] as const;
     if (!names.some(wanted)) return;
-    const server = fork(fileURLToPath(new URL("./link-server.js", import.meta.url)));
+    const folder = mkdtempSync(join(tmpdir(), "ferry-bench-"));
+    const ca = new TestCa(folder).make("alpha=127.0.0.1", "beta");
+    const server = fork(fileURLToPath(new URL("./link-server.js", import.meta.url)), [folder]);
     try {
-      const [{ address, generated }] = await once(server, "message");
-      const sides = await measure(server, [() => pullGenerated(generated), () => pull(address)]);
-      const [peer, own] = sides;
-      if (peer === undefined || own === undefined) return;
+      const [{ address, generated, secured }] = await once(server, "message");
+      const beta = security(ca.material("beta"));
+      const pulls = [() => pullGenerated(generated), () => pull(address), () => pull(secured, beta)];
+      const [peer, own, sealed] = await measure(server, pulls);
+      if (peer === undefined || own === undefined || sealed === undefined) return;
       const note = (side: Side): string => `${median(side.server).toFixed(2)} CPU s/GB at the server`;
       report({ group: GROUP, name: names[0], ...summary(peer.rounds), note: note(peer) });
       report({ group: GROUP, name: names[1], ...against(own.rounds, "generated", peer.rounds), note: note(own) });
+      report({ group: GROUP, name: names[2], ...against(sealed.rounds, "clear", own.rounds), note: note(sealed) });
     } finally {
       server.disconnect();
       await once(server, "exit");
+      rmSync(folder, { recursive: true });
     }
   },
 };

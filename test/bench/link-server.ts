@@ -1,6 +1,6 @@
 /**
  * The source's end of link-bench.ts, in a process of its own: `run` of a number of frames for whoever says hello, and its
- * own CPU time when it was asked. Serves the agents' link, and beside it the same service with generated serialisation.
+ * own CPU time when it was asked; its argument is a folder with certificates. Serves the agents' link, and beside it the same service with generated serialisation.
  */
 import { Server, ServerCredentials, type ServerDuplexStream, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { FRAME_HEAD_BYTES } from "../../shared/link/frame-wire.ts";
@@ -8,6 +8,7 @@ import { serveSource } from "../../shared/link/grpc-server.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { methodOf } from "../../shared/link/proto-files.ts";
 import { LIMITS, SERVE, sourceService } from "../support/link.ts";
+import { security, TestCa } from "../support/tls.ts";
 import { FRAME_BYTES, numbers } from "./guest-pages.ts";
 
 const FRAMES = 8;
@@ -72,9 +73,14 @@ async function main(): Promise<void> {
   };
   const listener = await serveSource(sourceService({ acceptTransfer: accept }), SERVE);
   const generated = await serveGenerated();
+  const secure = security(new TestCa(process.argv[2] ?? "").material("alpha"));
+  const secured = await serveSource(sourceService({ acceptTransfer: accept }), {
+    ...SERVE,
+    limits: { ...LIMITS, security: secure },
+  });
   process.on("message", () => process.send?.({ cpu: process.cpuUsage() }));
   process.on("disconnect", () => process.exit(0));
-  process.send?.({ address: listener.address, generated });
+  process.send?.({ address: listener.address, generated, secured: secured.address });
 }
 
 if (process.send !== undefined) await main();

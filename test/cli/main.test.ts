@@ -59,7 +59,7 @@ class FakeAgent implements SourceService {
 async function rig(t: { teardown(done: () => Promise<void>): unknown }) {
   const agent = new FakeAgent();
   const limits = { receiveWindowBytes: 1 << 20, messageBytes: 1 << 20 };
-  const listener = await serveSource(agent, { listen: ["127.0.0.1:0"], limits, insecure: false });
+  const listener = await serveSource(agent, { listen: ["127.0.0.1:0"], limits });
   t.teardown(() => listener.close(0));
   const start = (...words: string[]) => {
     const child = spawn(process.execPath, [program, ...words], {

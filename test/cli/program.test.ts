@@ -205,6 +205,20 @@ t.test("a connection that failed is told with the agent's address", async (t) =>
   t.match(typed, { code: 1, err: /No answer from the agent at host-a:1: ECONNREFUSED.*\n.*--agent or FERRY_AGENT/ });
 });
 
+t.test("certificates come from the command line or the environment, all three or none", async (t) => {
+  const client = fakeClient({ listGuests: async () => [] });
+  const env = { FERRY_TLS_CA: "/ca", FERRY_TLS_CERTIFICATE: "/certificate", FERRY_TLS_KEY: "/key" };
+  const files = { ca: "/ca", certificate: "/certificate", key: "/key" };
+  t.match(await operator(client, { env }).type("guests"), { code: 0, files: [files] });
+  t.match(await operator(client, { env }).type("guests --tls-key /other"), {
+    code: 0,
+    files: [{ ...files, key: "/other" }],
+  });
+  t.match(await operator(client).type("guests"), { code: 0, files: [undefined] });
+  const half = await operator(client).type("guests --tls-ca /ca --tls-certificate /certificate");
+  t.match(half, { code: 2, files: [], err: /TLS needs --tls-key too.*\n.*FERRY_TLS_KEY/ });
+});
+
 t.test("--json shows every view and nothing else on standard output", async (t) => {
   const client = fakeClient({
     migrate: async (_, observer) => {

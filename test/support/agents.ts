@@ -16,11 +16,14 @@ export interface HostAgents {
   /** Where operators reach the source agent, and sources the destination agent. */
   readonly sourceAddress: string;
   readonly destinationAddress: string;
+  /** What `ferry` needs to be let in. */
+  readonly ferryFlags: readonly string[];
 }
 
 export interface AgentOptions {
   readonly source?: readonly string[];
   readonly destination?: readonly string[];
+  readonly ferry?: readonly string[];
 }
 
 /** Compiled program of this package. */
@@ -53,7 +56,7 @@ export function spawnAgent(
     `--guests-directory=${host.guestsDirectory}`,
     `--runtime-directory=${host.runtimeDirectory}`,
     `--state-directory=${join(host.stateDirectory, kind)}`,
-    "--tls-insecure",
+    ...(extra.some((flag) => flag.startsWith("--tls-")) ? [] : ["--tls-insecure"]),
     ...extra,
   ];
   return rig.spawn(host, `ferry-${kind} on ${host.name}`, command, ENVIRONMENT);
@@ -77,7 +80,8 @@ export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions
     startAgent(rig, host, "destination", options.destination),
   ]);
   const sourceAddress = agentAddress(rig, host, "source");
-  return { host, source, destination, sourceAddress, destinationAddress: agentAddress(rig, host, "destination") };
+  const destinationAddress = agentAddress(rig, host, "destination");
+  return { host, source, destination, sourceAddress, destinationAddress, ferryFlags: options.ferry ?? [] };
 }
 
 /** The command line of `ferry` on the host of these agents, from its beginning. */
@@ -87,6 +91,7 @@ export const ferryCommand = (agents: HostAgents, args: readonly string[]): reado
   program("cli/main.js"),
   "--agent",
   agents.sourceAddress,
+  ...agents.ferryFlags,
   ...args,
 ];
 

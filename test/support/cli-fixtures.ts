@@ -3,6 +3,7 @@ import type { Surroundings } from "../../cli/context.ts";
 import type { OperatorClient } from "../../cli/operator-client.ts";
 import { runFerry } from "../../cli/program.ts";
 import type { MigrationResult, MigrationView, Progress } from "../../shared/protocol/report.ts";
+import type { TlsFiles } from "../../shared/runtime/certificates.ts";
 
 export const progress = (changes: Partial<Progress> = {}): Progress => ({
   elapsedSeconds: 12.34,
@@ -83,6 +84,7 @@ export interface Typed {
   readonly out: string;
   readonly err: string;
   readonly addresses: readonly string[];
+  readonly files: readonly (TlsFiles | undefined)[];
 }
 
 export interface Operator {
@@ -105,6 +107,7 @@ export function operator(
     let out = "";
     let err = "";
     const addresses: string[] = [];
+    const files: (TlsFiles | undefined)[] = [];
     const surroundings: Surroundings = {
       terminal: {
         out: (text) => {
@@ -119,8 +122,9 @@ export function operator(
         monotonicMs: () => nowMs.value,
       },
       env: changes.env ?? {},
-      connect: (address) => {
+      connect: (address, _, tls) => {
         addresses.push(address);
+        files.push(tls);
         return client;
       },
       onInterrupt: (handler) => {
@@ -137,7 +141,7 @@ export function operator(
       line.split(" ").filter((word) => word !== ""),
       surroundings,
     );
-    return { code, out, err, addresses };
+    return { code, out, err, addresses, files };
   };
   return {
     interrupt: () => [...handlers].forEach((handler) => void handler()),

@@ -8,7 +8,7 @@ import { deferred } from "../../shared/runtime/deferred.ts";
 import type { ChannelPair } from "../compliance/channel.ts";
 
 export const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
-export const SERVE: ServeOptions = { listen: ["127.0.0.1:0"], limits: LIMITS, insecure: false };
+export const SERVE: ServeOptions = { listen: ["127.0.0.1:0"], limits: LIMITS };
 
 const unexpected = (): never => {
   throw new MigrationFault("internal", "not expected");

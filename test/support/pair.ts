@@ -1,9 +1,11 @@
 /** Two hosts with both agents on each, and a guest that runs at the first: where the tests of whole migrations begin. */
+import { join } from "node:path";
 import type { Test } from "tap";
 import { closeRig } from "./after-migration.ts";
 import { type AgentOptions, type HostAgents, startAgents } from "./agents.ts";
 import { type GuestDefinitionFile, type GuestOptions, guestDefinition } from "./guest.ts";
 import { Rig, type RigGuest, type RigOptions } from "./rig.ts";
+import { TestCa, tlsFlags } from "./tls.ts";
 
 const BOOT = { timeoutMs: 60_000 };
 /** Most tests need no more. */
@@ -15,6 +17,8 @@ export interface PairOptions {
   readonly rig?: RigOptions;
   readonly a?: AgentOptions;
   readonly b?: AgentOptions;
+  /** The agents take each other's certificates and the operator's, and nobody else's. */
+  readonly tls?: boolean;
 }
 
 export interface Pair {
@@ -23,6 +27,7 @@ export interface Pair {
   readonly b: HostAgents;
   readonly guest: RigGuest;
   readonly definition: GuestDefinitionFile;
+  readonly ca?: TestCa;
 }
 
 /** The guest beats when this returns. Closed at the end of the test, which fails when anything is left behind. */
@@ -32,7 +37,24 @@ export async function openPair(t: Test, options: PairOptions): Promise<Pair> {
   const definition = guestDefinition({ memoryMiB: MEMORY_MIB, ...options.guest });
   rig.writeDefinition(definition);
   const guest = await rig.startGuest(rig.a, definition);
-  const [a, b] = await Promise.all([startAgents(rig, rig.a, options.a), startAgents(rig, rig.b, options.b)]);
+  const ca = options.tls ? pairCa(rig) : undefined;
+  const [a, b] = await Promise.all([
+    startAgents(rig, rig.a, secured(options.a, "a", ca)),
+    startAgents(rig, rig.b, secured(options.b, "b", ca)),
+  ]);
   await guest.serial.waitForBeats(5, BOOT);
-  return { rig, a, b, guest, definition };
+  return { rig, a, b, guest, definition, ...(ca === undefined ? {} : { ca }) };
+}
+
+const pairCa = (rig: Rig): TestCa =>
+  new TestCa(join(rig.folder, "tls")).make(`a=${rig.a.address}`, `b=${rig.b.address}`, "operator", "stranger");
+
+function secured(options: AgentOptions = {}, name: string, ca: TestCa | undefined): AgentOptions {
+  if (ca === undefined) return options;
+  const flags = tlsFlags(ca.files(name), { peers: "a,b", operators: "operator" });
+  return {
+    source: [...flags, ...(options.source ?? [])],
+    destination: [...flags, ...(options.destination ?? [])],
+    ferry: tlsFlags(ca.files("operator")),
+  };
 }

@@ -7,33 +7,7 @@ import type { SourceChannel } from "../../../shared/link/link.ts";
 import type { DestinationMessage, Frame, Offer, SettleAnswer, SettleCall } from "../../../shared/protocol/messages.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { LIMITS, openGrpcPair, SERVE, sourceService } from "../../support/link.ts";
-import { folder, hello, refusal } from "../../support/link-fixtures.ts";
-
-const offer: Offer = {
-  protocolVersions: [1],
-  migrationId: "m-1",
-  token: Buffer.from("secret"),
-  sourceAddress: "127.0.0.1:7411",
-  dryRun: false,
-  guest: {
-    name: "web",
-    definitionDigest: "00ff",
-    machineType: "pc-q35-10.0",
-    qemuVersion: { major: 10, minor: 0, micro: 2 },
-    cpuModel: "qemu64-x86_64-cpu",
-    cpuFeatures: { "1.ecx": 0xffffffff },
-    ramBlocks: [{ name: "pc.ram", byteLength: 2 ** 33, pageSize: 4096 }],
-  },
-  transfer: {
-    codecs: ["xbzrle", "zstd"],
-    downtimeTargetMs: 300,
-    deadlineMs: 0,
-    onDeadline: "cancel",
-    frameBytes: 262_144,
-    creditWindowBytes: 8 << 20,
-    verify: false,
-  },
-};
+import { folder, hello, offer, refusal } from "../../support/link-fixtures.ts";
 
 t.test("a handshake is answered, refused by reasons, fails, is too late or given up", async (t) => {
   const refusals = { kind: "refusals", refusals: refusal.refusals } as const;

@@ -37,7 +37,10 @@ t.test("nothing but loopback is served in clear, unless that was allowed", async
   });
   const allowed = await serveDestination(
     { handshake: unexpected, settle: unexpected },
-    { listen, limits: LIMITS, insecure: true },
+    {
+      listen,
+      limits: { ...LIMITS, security: { kind: "clear", insecure: true } },
+    },
   );
   t.match(allowed.address, /^0\.0\.0\.0:[1-9]/);
   await allowed.close(0);

@@ -29,6 +29,7 @@ t.test("the defaults of the source are those of its documentation, converted and
     stateDirectory: join(folder, "state"),
     logLevel: "info",
     tlsInsecure: false,
+    tls: undefined,
     qmpTimeoutMs: 10_000,
     shutdownGraceMs: 30_000,
     link: { giveUpAfterMs: 60_000, keepAliveMs: 2000, finalGiveUpAfterMs: 5000, doubtAfterMs: 10_000 },
@@ -172,4 +173,22 @@ t.test("names follow from the key", async (t) => {
   t.equal(nearest("lisen", ["listen", "log.level"]), "listen");
   t.equal(nearest("something-else", ["listen", "log.level"]), undefined);
   t.type(new MigrationFault("configuration", ""), Error);
+});
+
+t.test("TLS is configured whole or not at all", async (t) => {
+  const { flags } = places(t);
+  const files = ["--tls-ca=a.pem", "--tls-certificate=b.pem", "--tls-key=c.pem"];
+  const lists = ["--tls-peers=alpha, beta", "--tls-operators=op"];
+  const config = loadSourceConfig([...flags, ...files, ...lists, "--listen=192.0.2.1:7411"], {});
+  t.match(config.tls, { files: { ca: /^\/.*a\.pem$/ }, peers: ["alpha", "beta"], operators: ["op"] });
+  const environment = { FERRY_TLS_CA: "/a", FERRY_TLS_CERTIFICATE: "/b", FERRY_TLS_KEY: "/c", FERRY_TLS_PEERS: "x" };
+  t.match(loadDestinationConfig(flags, environment).tls, { files: { key: "/c" }, peers: ["x"], operators: [] });
+  const half: readonly (readonly [string[], RegExp])[] = [
+    [files.slice(0, 2), /^tls\.key is missing beside tls\.ca$/],
+    [files.slice(2), /^tls\.ca is missing beside tls\.key$/],
+    [["--tls-peers=alpha"], /^tls\.ca is missing beside tls\.peers$/],
+    [[...files, "--tls-insecure"], /^tls\.insecure is set beside a certificate$/],
+  ];
+  for (const [given, message] of half)
+    t.throws(() => loadSourceConfig([...flags, ...given], {}), { code: "configuration", message });
 });

@@ -1,0 +1,96 @@
+/**
+ * Who may call what over TLS. A server takes every connection whose handshake succeeds and refuses each *call* whose caller
+ * has no good certificate, or is not on the list for that service: only so the caller learns why (decision 0020). What is
+ * not in SERVICES is refused. A call is refused before its first message is read.
+ */
+import type { PeerCertificate } from "node:tls";
+import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
+import { MigrationFault } from "../fault.ts";
+import { chainProblem, listedName, namesOf, showNames } from "./certificate-names.ts";
+import { notListed, type TlsSecurity, tlsText } from "./security.ts";
+import { toStatus } from "./status.ts";
+
+type List = "peers" | "operators" | "anybody";
+
+const SERVICES: ReadonlyMap<string, List> = new Map([
+  ["ferry.v1.MigrationService", "operators"],
+  ["grpc.reflection.v1.ServerReflection", "operators"],
+  ["grpc.reflection.v1alpha.ServerReflection", "operators"],
+  ["ferry.v1.TransferService", "peers"],
+  ["ferry.v1.DestinationService", "peers"],
+  // tells up or down, to whatever watches over the host
+  ["grpc.health.v1.Health", "anybody"],
+]);
+
+/** What is known of a connection without a good certificate. */
+export interface Stranger {
+  /** OpenSSL's code. */
+  readonly problem: string;
+  /** None was shown when undefined. */
+  readonly certificate: PeerCertificate | undefined;
+}
+
+/** What a caller has shown; grpc-js gives its certificate only when its chain is good. */
+type Auth = ReturnType<ServerInterceptingCall["getAuthContext"]>;
+
+/** @param strangerAt by the address that grpc-js shows of a call */
+export function authorising(
+  security: TlsSecurity,
+  strangerAt: (peer: string) => Stranger | undefined,
+  refused: (fault: MigrationFault, peer: string, path: string) => void,
+): ServerInterceptor {
+  return ({ path }, call) => {
+    const peer = call.getPeer();
+    const fault = judge(path, peer, call.getAuthContext(), strangerAt(peer), security);
+    if (fault === undefined) return new ServerInterceptingCall(call);
+    refused(fault, peer, path);
+    return new ServerInterceptingCall(call, {
+      start: (next) => {
+        // nothing of the call reaches its handler
+        next({ onReceiveMetadata: () => {}, onReceiveMessage: () => {}, onReceiveHalfClose: () => {} });
+        call.sendStatus(toStatus(fault));
+      },
+    });
+  };
+}
+
+function judge(
+  path: string,
+  peer: string,
+  auth: Auth,
+  stranger: Stranger | undefined,
+  security: TlsSecurity,
+): MigrationFault | undefined {
+  const list = SERVICES.get(path.split("/")[1] ?? "");
+  if (list === "anybody") return undefined;
+  const certificate = auth.sslPeerCertificate;
+  if (certificate === undefined) return untrusted(peer, stranger);
+  const names = namesOf(certificate);
+  if (list === undefined)
+    return new MigrationFault("not-authorised", `${path} is open to nobody over TLS`, {
+      advice: "Call another method",
+    });
+  const allowed = security[list];
+  return allowed === "any" || listedName(names, allowed) === undefined
+    ? notListed(`${showNames(names)} at ${peer}`, list, security)
+    : undefined;
+}
+
+function untrusted(peer: string, stranger: Stranger | undefined): MigrationFault {
+  if (stranger?.certificate === undefined)
+    return new MigrationFault("peer-untrusted", `The caller at ${peer} showed no certificate`, {
+      advice: "Give the caller a certificate and its key: tls.certificate and tls.key, --tls-certificate and --tls-key",
+    });
+  const { certificate, problem } = stranger;
+  const who = showNames(namesOf(certificate));
+  const what = chainProblem(problem, certificate);
+  return new MigrationFault("peer-untrusted", `The certificate of ${who} at ${peer} ${what}`, {
+    advice: "Give the caller a certificate that is valid now and signed by a CA of tls.ca of the agent that refuses",
+  });
+}
+
+/** For the log of a call that was let in. */
+export function callerOf(auth: Auth, security: TlsSecurity): string {
+  const names = auth.sslPeerCertificate === undefined ? [] : namesOf(auth.sslPeerCertificate);
+  return tlsText((security.peers === "any" ? undefined : listedName(names, security.peers)) ?? names[0]);
+}

@@ -1,0 +1,41 @@
+/** Why a connection to a server was never made, as far as TLS is the reason. */
+import { type FaultCode, MigrationFault } from "../fault.ts";
+import { chainProblem, codeOfWords } from "./certificate-names.ts";
+
+/** A server that is being called. */
+export interface Dialled {
+  readonly address: string;
+  /** Its chain is good, but it is not the one that was meant, or not one that is allowed. */
+  refused: MigrationFault | undefined;
+}
+
+/**
+ * grpc-js keeps OpenSSL's words of the last failure, nothing else.
+ * @returns undefined when it has nothing to do with TLS
+ */
+export function connectionFault(error: Error, lost: FaultCode, dialled: Dialled): MigrationFault | undefined {
+  const { address, refused } = dialled;
+  if (refused !== undefined) return refused;
+  const { message } = error;
+  const code = codeOfWords(message);
+  if (code !== undefined)
+    return new MigrationFault("peer-untrusted", `The certificate of ${address} ${chainProblem(code)}`, {
+      cause: error,
+      advice: "Look at the certificate there, and whether tls.ca (--tls-ca) here has the CA that signed it",
+    });
+  if (/wrong version number|packet length too long|http request/.test(message))
+    return new MigrationFault("peer-untrusted", `${address} does not speak TLS`, {
+      cause: error,
+      advice: "Give the agent there tls.ca, tls.certificate and tls.key, or call it without them",
+    });
+  const words = /:SSL routines:[^:]*:([^:]+)/.exec(message)?.[1];
+  if (words !== undefined)
+    return new MigrationFault("peer-untrusted", `The TLS handshake with ${address} failed: ${words}`, { cause: error });
+  if (message.includes("Failed to connect"))
+    return new MigrationFault(lost, `${address} closed the connection before it said anything`, {
+      cause: error,
+      advice:
+        "If it expects TLS, call it with a certificate: tls.certificate and tls.key, --tls-certificate and --tls-key",
+    });
+  return undefined;
+}

@@ -1,0 +1,141 @@
+/**
+ * How the two ends of a connection prove who they are: mutual TLS 1.3, or nothing where nothing is needed. Decision 0020.
+ * What a server asks of its callers is in authorise.ts; here is what both sides share, and what a caller asks of a server.
+ */
+import { isIP } from "node:net";
+import { checkServerIdentity, type PeerCertificate } from "node:tls";
+import { type ChannelCredentials, type ChannelOptions, credentials } from "@grpc/grpc-js";
+import { isLoopback, parseAddress } from "../address.ts";
+import { MigrationFault } from "../fault.ts";
+import { Certificates, type KeyMaterial } from "../runtime/certificates.ts";
+import type { CommonConfig } from "../runtime/config.ts";
+import type { Logger } from "../runtime/log.ts";
+import { listedName, namesOf, showNames } from "./certificate-names.ts";
+import type { Dialled } from "./dialled.ts";
+
+/** In clear: over unix sockets and the loopback, and elsewhere only when the operator wants it so. */
+export interface ClearSecurity {
+  readonly kind: "clear";
+  readonly insecure: boolean;
+}
+
+/** Mutual TLS over TCP, the loopback too; unix sockets stay in clear, their permissions say who may call. */
+export interface TlsSecurity {
+  readonly kind: "tls";
+  readonly certificates: {
+    readonly current: KeyMaterial;
+    onChange(listener: (material: KeyMaterial) => void): () => void;
+  };
+  /** Names of the agents that may call, and be called; `any` for an operator, who goes by the address alone. */
+  readonly peers: readonly string[] | "any";
+  readonly operators: readonly string[];
+  /** Names that the servers called from here have shown, by address; a few. */
+  readonly shown: Map<string, string>;
+  readonly log?: Logger;
+}
+
+export type LinkSecurity = ClearSecurity | TlsSecurity;
+
+/** Where nothing was said. */
+export const LOOPBACK_ONLY: ClearSecurity = { kind: "clear", insecure: false };
+
+const SHOWN_MAX = 64;
+/** RFC 6066 has no addresses as server names, and Node warns of them; nothing is chosen by it. */
+const NO_SERVER_NAME = "ferry.invalid";
+
+/** An agent's. @throws MigrationFault `configuration` */
+export function openSecurity(config: CommonConfig, log: Logger): LinkSecurity {
+  const { tls } = config;
+  if (tls === undefined) {
+    if (config.tlsInsecure)
+      log.warn(
+        { listen: config.listen },
+        "TLS IS OFF (tls.insecure): anybody on the network can read and take the guests",
+      );
+    return { kind: "clear", insecure: config.tlsInsecure };
+  }
+  const certificates = new Certificates(tls.files, log);
+  const { peers, operators } = tls;
+  for (const [key, list] of Object.entries({ peers, operators }))
+    if (list.length === 0) log.warn(`tls.${key} is empty: no such call over TLS is accepted`);
+  return { kind: "tls", certificates, peers, operators, shown: new Map(), log };
+}
+
+/** An operator's, who calls one agent by its address for as long as a command takes. */
+export const operatorSecurity = (current: KeyMaterial): TlsSecurity => ({
+  kind: "tls",
+  certificates: { current, onChange: () => () => {} },
+  peers: "any",
+  operators: [],
+  shown: new Map(),
+});
+
+/** How to call an address. @throws MigrationFault `configuration` for one that must not be called in clear */
+export function callWith(
+  text: string,
+  security: LinkSecurity,
+): { credentials: ChannelCredentials; options: ChannelOptions; dialled: Dialled } {
+  const address = parseAddress(text);
+  const dialled: Dialled = { address: text, refused: undefined };
+  if (security.kind === "clear" || address.kind === "unix") {
+    if (security.kind === "clear" && !security.insecure && !isLoopback(address))
+      throw new MigrationFault("configuration", `${text} is not a loopback address, and there is no TLS here`, {
+        advice: "Set tls.ca, tls.certificate and tls.key, or tls.insecure where the network can be trusted",
+      });
+    return { credentials: credentials.createInsecure(), options: {}, dialled };
+  }
+  const { host } = address;
+  const verify = (_: string, certificate: PeerCertificate): Error | undefined => {
+    dialled.refused = distrust(text, host, certificate, security);
+    if (dialled.refused !== undefined) security.log?.warn({ fault: dialled.refused, peer: text }, "refused");
+    return dialled.refused;
+  };
+  return {
+    credentials: credentials.createFromSecureContext(security.certificates.current.context, {
+      checkServerIdentity: verify,
+    }),
+    options: isIP(host) === 0 ? {} : { "grpc.ssl_target_name_override": NO_SERVER_NAME },
+    dialled,
+  };
+}
+
+/** Of a server whose chain is good: is it the one that was called, and may it be? */
+function distrust(
+  address: string,
+  host: string,
+  certificate: PeerCertificate,
+  security: TlsSecurity,
+): MigrationFault | undefined {
+  const names = namesOf(certificate);
+  const shown = showNames(names);
+  if (checkServerIdentity(host, certificate) !== undefined)
+    return new MigrationFault("peer-untrusted", `The certificate of ${address} is for ${shown}, not for ${host}`, {
+      advice: `Call it by a name in its certificate, or give it one with ${host} among its alternative names`,
+    });
+  const { peers } = security;
+  const name = peers === "any" ? names[0] : listedName(names, peers);
+  if (name === undefined) return notListed(`${shown} at ${address}`, "peers", security);
+  if (security.shown.size >= SHOWN_MAX) security.shown.clear();
+  security.shown.set(address, name);
+  return undefined;
+}
+
+/** Of somebody whose certificate is good. Who else is on the list is not the stranger's business. */
+export function notListed(who: string, list: "peers" | "operators", security: TlsSecurity): MigrationFault {
+  const empty = security[list].length === 0;
+  const message = empty
+    ? `${who} may not do this: tls.${list} of the agent is empty, which allows nobody over TLS`
+    : `${who} may not do this: no name of its certificate is in tls.${list} of the agent`;
+  const advice = `Add a name of its certificate to tls.${list}, or use a certificate with a name that is listed`;
+  return new MigrationFault("not-authorised", message, { advice });
+}
+
+/** For the operator and the log: how the connection to an address that was called is secured. */
+export function securityOf(text: string, security: LinkSecurity = LOOPBACK_ONLY): string {
+  const address = parseAddress(text);
+  if (address.kind === "unix") return "none (unix socket)";
+  if (security.kind === "tls") return tlsText(security.shown.get(text));
+  return isLoopback(address) ? "none (loopback)" : "none (tls.insecure)";
+}
+
+export const tlsText = (name: string | undefined): string => `TLS 1.3, peer ${name ?? "unknown"}`;

@@ -1,0 +1,77 @@
+/** Certificates of a test's own CA (scripts/test-ca.sh), and what agents make of them. */
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import type { TlsSecurity } from "../../shared/link/security.ts";
+import { type KeyMaterial, readCertificates, type TlsFiles } from "../../shared/runtime/certificates.ts";
+import type { LogDestination } from "../../shared/runtime/log.ts";
+import { createLogger } from "../../shared/runtime/log.ts";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+
+export class TestCa {
+  readonly directory: string;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** @param args as the script has them: "alpha=127.0.0.1"; flags of the script may come before */
+  make(...args: string[]): this {
+    const flags = args.filter((one) => one.startsWith("--"));
+    const names = args.filter((one) => !one.startsWith("--"));
+    execFileSync(join(packageRoot(), "scripts/test-ca.sh"), [...flags, this.directory, ...names], { stdio: "pipe" });
+    return this;
+  }
+
+  files(name: string): TlsFiles {
+    const path = (file: string): string => join(this.directory, file);
+    return { ca: path("ca.pem"), certificate: path(`${name}.pem`), key: path(`${name}-key.pem`) };
+  }
+
+  material(name: string): KeyMaterial {
+    return readCertificates(this.files(name));
+  }
+}
+
+/** The settings of an agent, or of `ferry`, which has no lists. */
+export const tlsFlags = (
+  { ca, certificate, key }: TlsFiles,
+  lists: { peers?: string; operators?: string } = {},
+): readonly string[] => [
+  `--tls-ca=${ca}`,
+  `--tls-certificate=${certificate}`,
+  `--tls-key=${key}`,
+  ...Object.entries(lists).map(([name, names]) => `--tls-${name}=${names}`),
+];
+
+/** What was logged, line by line. */
+export class Lines implements LogDestination {
+  readonly all: Record<string, unknown>[] = [];
+  readonly log = createLogger("test", "info", this);
+  private waiting: (() => void) | undefined;
+  private looked = 0;
+
+  write(line: string): void {
+    this.all.push(JSON.parse(line));
+    this.waiting?.();
+  }
+
+  /** Resolves with the next line, from where the last call came to, whose message fits. The test's time limit bounds it. */
+  async next(message: RegExp): Promise<void> {
+    for (;;) {
+      while (this.looked < this.all.length) if (message.test(String(this.all[this.looked++]?.msg))) return;
+      await new Promise<void>((resolve) => {
+        this.waiting = resolve;
+      });
+    }
+  }
+}
+
+/** Security that never changes. */
+export const security = (current: KeyMaterial, changes: Partial<TlsSecurity> = {}): TlsSecurity => ({
+  kind: "tls",
+  certificates: { current, onChange: () => () => {} },
+  peers: ["alpha", "beta"],
+  operators: ["operator"],
+  shown: new Map(),
+  ...changes,
+});
