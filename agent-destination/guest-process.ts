@@ -11,6 +11,9 @@ import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
 
+/** Of a QEMU that waits for a migration, behind those of its definition. */
+export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
+
 const RETRY_MS = 15;
 /** How often an adopted process, which is no child, is looked for. */
 const LOOK_MS = 200;
@@ -65,7 +68,7 @@ export class GuestProcess {
     // a socket of an earlier life of this guest would answer with a refusal, or worse, be somebody else's
     await rm(definition.qmp, { force: true });
     const log = await open(logPath, "w");
-    const child = spawn(program, [...args, "-S", "-incoming", "defer"], {
+    const child = spawn(program, [...args, ...WAITING_ARGUMENTS], {
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
     });

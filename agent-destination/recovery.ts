@@ -1,4 +1,5 @@
 /** What an agent that starts again does with the incoming migrations that its journal knows (DESIGN 6, 5). */
+import { readdir, readFile } from "node:fs/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
@@ -6,13 +7,15 @@ import { type DestinationQemu, recoverDestination } from "../shared/protocol/des
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
-import { loadGuest } from "../shared/runtime/guest-definition.ts";
+import { type GuestDefinition, loadGuest } from "../shared/runtime/guest-definition.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import { identify } from "../shared/runtime/process-identity.ts";
+import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import { type DestinationContext, destinationRecord } from "./destination-context.ts";
 import type { DestinationState } from "./destination-state.ts";
-import { GuestProcess } from "./guest-process.ts";
+import { GuestProcess, WAITING_ARGUMENTS } from "./guest-process.ts";
 
 export interface DestinationAgentParts {
   readonly config: DestinationConfig;
@@ -35,6 +38,7 @@ export async function recoverIncoming(
   make: Make,
 ): Promise<{ readonly cx: DestinationContext; readonly state: DestinationState }[]> {
   const { journal, log } = parts;
+  await sweep(parts.config.runtimeDirectory, ["incoming", "verify-destination"]);
   const { entries, faults } = await journal.list();
   for (const fault of faults)
     log.error(
@@ -54,6 +58,20 @@ export async function recoverIncoming(
   return found;
 }
 
+/** A QEMU of this guest that was started to wait for a migration, and whose number nobody wrote down. */
+async function findWaiting(definition: GuestDefinition): Promise<{ pid: number; identity: string } | undefined> {
+  const wanted = [...definition.command.slice(1), ...WAITING_ARGUMENTS].join("\0");
+  for (const name of await readdir("/proc")) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid)) continue;
+    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    if (!command.endsWith(`\0${wanted}\0`)) continue;
+    const identity = await identify(pid);
+    if (identity !== undefined) return { pid, identity };
+  }
+  return undefined;
+}
+
 async function adopt(record: DestinationRecord, cx: DestinationContext): Promise<GuestProcess | undefined> {
   // of a guest that arrived nothing is to be done, and its monitor is others'
   if (record.kind === "arrived") return undefined;
@@ -63,7 +81,10 @@ async function adopt(record: DestinationRecord, cx: DestinationContext): Promise
     return undefined;
   });
   if (definition === undefined) return undefined;
-  const process = { pid: record.qemuPid, identity: record.qemuProcess };
+  const known = { pid: record.qemuPid, identity: record.qemuProcess };
+  // the agent ended between starting the QEMU and noting which it was
+  const process = known.identity === "" ? await findWaiting(definition) : known;
+  if (process === undefined) return undefined;
   return GuestProcess.adopt(definition, process, { runtimeDirectory, timeoutMs: qmpTimeoutMs });
 }
 

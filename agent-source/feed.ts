@@ -78,8 +78,7 @@ export class Feed {
     void this.ended.promise.then(() => {
       this.complete = true;
     });
-    const frameBytes = frameBufferBytes(contract.frameBytes);
-    channel.retain(contract.creditWindowBytes + OVERSHOOT_FRAMES * frameBytes, frameBytes);
+    channel.retain(contract.creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(contract.frameBytes));
     channel.onChange = (connected) => this.linkChanged(connected, cx);
     this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
 

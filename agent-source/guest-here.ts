@@ -79,3 +79,13 @@ async function waitUntilSettled(qmp: QmpClient, cx: SourceContext): Promise<stri
     await delay(POLL_MS);
   }
 }
+
+/** What a guest does that this migration has not touched. */
+export async function asItWas(qmp: QmpClient): Promise<string> {
+  try {
+    const { status } = await qmp.execute("query-status");
+    return status === "running" ? GUEST_RUNS_HERE : `the guest is at the source as it was: ${status}`;
+  } catch (thrown) {
+    return `the guest was not touched; its QEMU does not answer: ${MigrationFault.from(thrown).message}`;
+  }
+}

@@ -28,6 +28,7 @@ const NOTHING: Progress = {
   heatClasses: [],
   dirtyBytesPerSecond: 0,
   roundTripMs: 0,
+  linkDownSeconds: 0,
 };
 /** Rates are taken over this long. */
 const RATE_MS = 1000;
@@ -136,6 +137,7 @@ export class MigrationReport {
       heatClasses: scheduler.heat.histogram(),
       dirtyBytesPerSecond: dirtyRate,
       roundTripMs: seen.roundTripMs,
+      linkDownSeconds: feed.channel.downForMs / 1000,
     };
     return this.last;
   }

@@ -11,6 +11,7 @@ import type { SourceConfig } from "../shared/runtime/config.ts";
 import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import { openMonitor, qemuOf } from "./monitor.ts";
 import { doubtful } from "./phases/grant.ts";
@@ -61,9 +62,10 @@ const OPTIONS: MigrateCall["options"] = {
 
 /** @throws MigrationFault `state-directory` for a file that is no record: nothing is guessed from it, and nothing starts beside it */
 export async function recoverMigrations(
-  { journal, log }: SourceAgentParts,
+  { config, journal, log }: SourceAgentParts,
   make: (call: MigrateCall, identity: Identity) => Made,
 ): Promise<{ readonly made: Made; readonly state: SourceState }[]> {
+  await sweep(config.runtimeDirectory, ["stream", "verify"]);
   const { entries, faults } = await journal.list();
   for (const fault of faults)
     log.error(

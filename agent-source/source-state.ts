@@ -1,6 +1,6 @@
 /** What each state of a source migration holds (shared/protocol/source-states.ts has the edges). */
 import type { MigrationFault } from "../shared/fault.ts";
-import type { SourceChannel } from "../shared/link/link.ts";
+import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract, Running } from "../shared/protocol/messages.ts";
 import type { SavedSettings } from "../shared/protocol/ownership.ts";
 import type { LiveSourceState, SourceEdges, SourceStateName } from "../shared/protocol/source-states.ts";
@@ -30,7 +30,7 @@ export interface SwitchTimes {
 export interface Undo {
   /** Open already; where it is not, the guest's monitor is connected to when `touched`. */
   readonly qmp?: QmpClient;
-  readonly channel?: SourceChannel;
+  readonly channel?: ResumingSource;
   readonly feed?: Feed;
   /** QEMU's settings may have been changed, or its migration begun. */
   readonly touched: boolean;

@@ -53,6 +53,7 @@ function segmentsOf(view: MigrationView): Segment[] {
     { text: statusText(status), rank: 0 },
     { text: durationText(progress.elapsedSeconds * 1000), rank: 2 },
   ];
+  if (progress.linkDownSeconds > 0) segments.push({ text: linkText(progress.linkDownSeconds), rank: 0 });
   if (status === "preparing") return segments;
   segments.push(
     { text: `[${barText(progress.firstPassFraction)}]`, rank: 6 },
@@ -65,6 +66,8 @@ function segmentsOf(view: MigrationView): Segment[] {
   if (progress.heatClasses.length > 0) segments.push({ text: `heat ${histogram(progress.heatClasses)}`, rank: 7 });
   return segments;
 }
+
+const linkText = (seconds: number): string => `LINK DOWN ${durationText(seconds * 1000)}`;
 
 /** The same for a log: one figure after the other, each named. */
 export function plainLine(view: MigrationView): string {
@@ -80,6 +83,7 @@ export function plainLine(view: MigrationView): string {
     `dirty ${rateText(progress.dirtyBytesPerSecond)}`,
     `residual ${bytesText(progress.estimatedResidualBytes)}`,
     `estimated downtime ${durationText(progress.estimatedDowntimeMs)}`,
+    ...(progress.linkDownSeconds > 0 ? [linkText(progress.linkDownSeconds)] : []),
   ];
   return figures.join("  ");
 }

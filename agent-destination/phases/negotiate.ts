@@ -7,7 +7,7 @@ import type { Offer } from "../../shared/protocol/messages.ts";
 import { inspectDestination } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest-definition.ts";
-import type { DestinationContext } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import { GuestProcess } from "../guest-process.ts";
 
@@ -84,11 +84,15 @@ async function startGuest(
   if (freeMemoryBytes - cx.config.memoryReserveBytes < needed) return undefined;
   try {
     const { runtimeDirectory, qemuStartTimeoutMs } = cx.config;
-    return await GuestProcess.start(definition, {
+    // before and after, so that an agent that starts again finds the QEMU whenever this one ended
+    await cx.journal.write(cx.id, destinationRecord(cx, "waiting", undefined));
+    const guest = await GuestProcess.start(definition, {
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
       signal: cx.cancelled,
     });
+    await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest));
+    return guest;
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);
     refusals.push({ code: fault.code, message: fault.message });

@@ -4,7 +4,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
-import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import { Receiver } from "../receiver.ts";
@@ -13,7 +13,6 @@ import { Replay } from "../replay.ts";
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
   const { guest, contract, offer } = state;
-  await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest));
   const socket = await openStream(guest, cx);
   const channel = new ResumingDestination({
     patienceMs: cx.config.link.giveUpAfterMs,

@@ -1,8 +1,8 @@
-import { MigrationFault } from "../../shared/fault.ts";
+import type { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { askOnce } from "../ask-destination.ts";
-import { runHere } from "../guest-here.ts";
-import { GUEST_RUNS_HERE, type SourceContext, sourceRecord } from "../source-context.ts";
+import { asItWas, runHere } from "../guest-here.ts";
+import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State, Undo } from "../source-state.ts";
 
 /** The destination discards by itself what it cannot be told to. */
@@ -15,8 +15,7 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   cx.report.follow(undefined);
   cx.report.failed(fault, "the guest is being made to run at the source");
   tellDestination(undo, fault, cx);
-  if (!undo.touched)
-    return { kind: afterSource("keeping", "done"), fault: fault.with({ guestNow: await asItWas(undo) }) };
+  if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
   const guestNow = await runHere(undo, cx);
   await cx.journal
     .write(cx.id, sourceRecord(cx, "kept", undefined))
@@ -26,27 +25,22 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   return { kind: afterSource("keeping", "done"), fault: fault.with({ guestNow }) };
 }
 
-/** Of a guest that this migration has not touched. */
-async function asItWas({ qmp }: Undo): Promise<string> {
-  if (qmp === undefined) return "the guest was not touched";
-  try {
-    const { status } = await qmp.execute("query-status");
-    return status === "running" ? GUEST_RUNS_HERE : `the guest is at the source as it was: ${status}`;
-  } catch (thrown) {
-    return `the guest was not touched; its QEMU does not answer: ${MigrationFault.from(thrown).message}`;
-  } finally {
-    qmp.close();
-  }
-}
-
 /** Over the stream where there is one; besides it, since the link may be what is broken. */
 function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx: SourceContext): void {
+  const wasCut = channel?.isCut === true;
   if (channel !== undefined) {
     channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken: new Uint8Array() });
     channel.close();
   }
-  if (!accepted) return;
+  if (!accepted || (channel !== undefined && !wasCut)) return;
   askOnce(cx, "withdraw", cx.leaving, WITHDRAWS_WITHIN_MS).catch((thrown: unknown) =>
     cx.log.info({ fault: String(thrown) }, "the destination could not be told; it gives up by itself"),
   );
+}
+
+async function untouched(fault: MigrationFault, { qmp }: Undo): Promise<MigrationFault> {
+  if (qmp === undefined) return fault.with({ guestNow: "the guest was not touched" });
+  const guestNow = await asItWas(qmp);
+  qmp.close();
+  return fault.with({ guestNow });
 }

@@ -3,6 +3,7 @@ import { afterSource } from "../../shared/protocol/source-states.ts";
 import { inspectSource } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { loadGuest } from "../../shared/runtime/guest-definition.ts";
+import { asItWas } from "../guest-here.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -23,8 +24,9 @@ export async function plan(_state: State<"planned">, cx: SourceContext): Promise
       );
     return { kind: afterSource("planned", "carriable"), definition, qmp, facts };
   } catch (thrown) {
+    const guestNow = await asItWas(qmp);
     qmp.close();
-    throw thrown;
+    throw MigrationFault.from(thrown).with({ guestNow });
   }
 }
 

@@ -16,6 +16,11 @@ const QUITS_WITHIN_MS = 10_000;
  */
 export async function release(state: State<"releasing">, cx: SourceContext): Promise<State<"released">> {
   const { loaded, running } = state;
+  const cuts = loaded?.feed.channel.interruptions;
+  if (cuts !== undefined && cuts.count > 0)
+    cx.report.degradations.push(
+      `The link was lost ${cuts.count} times, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
+    );
   cx.report.result =
     loaded !== undefined && running !== undefined ? migrationResult(cx, { ...loaded, running }) : resultWithoutFeed(cx);
   cx.report.follow(undefined);

@@ -54,10 +54,14 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     return this.raw === undefined && !this.over;
   }
 
+  /** How long there has been no connection, milliseconds; 0 while there is one. */
+  get downForMs(): number {
+    return this.cutAtMs === undefined ? 0 : performance.now() - this.cutAtMs;
+  }
+
   /** Connections that were lost so far, and for how long there was none, milliseconds. */
   get interruptions(): { readonly count: number; readonly downMs: number } {
-    const now = this.cutAtMs === undefined ? 0 : performance.now() - this.cutAtMs;
-    return { count: this.cutCount, downMs: this.downMs + now };
+    return { count: this.cutCount, downMs: this.downMs + this.downForMs };
   }
 
   /** Another patience from now on, also for a cut that lasts already. Infinity: for ever. */

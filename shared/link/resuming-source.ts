@@ -9,9 +9,9 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
   private frames: RetainedFrames | undefined;
   private attempt = 0;
 
-  /** Most bytes of frames that are kept for a peer that has not acknowledged them, and of one. Before the first frame. */
-  retain(capacity: number, frameBytes: number): void {
-    this.frames = new RetainedFrames(capacity, frameBytes);
+  /** Most bytes of frames that are kept for a peer that has not acknowledged them. Before the first frame. */
+  retain(capacity: number): void {
+    this.frames = new RetainedFrames(capacity);
   }
 
   /**

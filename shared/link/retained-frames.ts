@@ -1,9 +1,10 @@
 /**
  * Encoded frames that were sent and not acknowledged, kept to be sent again after a cut, each in a buffer of its own:
  *
- *     | head room | body … | free |      buffers are made when they are first needed, and used again last in, first out
+ *     | head room | body … | free |      of the next power of two, used again last in, first out
  *
- * Bounded: what does not fit is a fault of whoever sends more than the credit window allows.
+ * Bounded: what does not fit is a fault of whoever sends more than the credit window allows. Frames of zero runs have a few
+ * hundred bytes, others a quarter of a megabyte: with one size for all, memory would be many times what is kept.
  */
 import { MigrationFault } from "../fault.ts";
 import type { Frame } from "../protocol/messages.ts";
@@ -13,18 +14,22 @@ import { FRAME_HEAD_BYTES } from "./frame-wire.ts";
 const ALIGNMENT = 8;
 const HEAD_ROOM = Math.ceil(FRAME_HEAD_BYTES / ALIGNMENT) * ALIGNMENT;
 
+/** Least power of two, and most bytes of free buffers that are held on to. */
+const SMALLEST = 10;
+const FREE_BYTES_MAX = 4 << 20;
+
 export class RetainedFrames {
   private readonly capacity: number;
-  private readonly bufferBytes: number;
   /** Oldest first. */
   private readonly kept: { readonly buffer: Uint8Array; readonly length: number }[] = [];
-  private readonly free: Uint8Array[] = [];
+  /** By power of two. */
+  private readonly free: Uint8Array[][] = [];
+  private freeBytes = 0;
   private bytes = 0;
 
-  /** @param capacity of all bodies together, and @param frameBytes of the largest, bytes */
-  constructor(capacity: number, frameBytes: number) {
+  /** @param capacity of all bodies together, bytes */
+  constructor(capacity: number) {
     this.capacity = capacity;
-    this.bufferBytes = HEAD_ROOM + ALIGNMENT + frameBytes;
   }
 
   /** @returns the same frame with a body that stays until it is dropped; @throws MigrationFault `internal` without room */
@@ -35,8 +40,8 @@ export class RetainedFrames {
         "internal",
         `More than ${this.capacity} bytes of frames are not acknowledged; the credit window should have stopped them`,
       );
-    const buffer = this.free.pop() ?? new Uint8Array(this.bufferBytes);
     const at = HEAD_ROOM + (byteOffset % ALIGNMENT);
+    const buffer = this.take(at + length);
     buffer.set(frame.body, at);
     this.kept.push({ buffer, length });
     this.bytes += length;
@@ -50,6 +55,27 @@ export class RetainedFrames {
     const oldest = this.kept.shift();
     if (oldest === undefined) return;
     this.bytes -= oldest.length;
-    this.free.push(oldest.buffer);
+    const { buffer } = oldest;
+    if (this.freeBytes + buffer.length > FREE_BYTES_MAX) return;
+    this.freeBytes += buffer.length;
+    this.ofPower(powerOf(buffer.length)).push(buffer);
+  }
+
+  private take(length: number): Uint8Array {
+    const power = powerOf(length);
+    const buffer = this.ofPower(power).pop();
+    if (buffer === undefined) return new Uint8Array(2 ** power);
+    this.freeBytes -= buffer.length;
+    return buffer;
+  }
+
+  private ofPower(power: number): Uint8Array[] {
+    const known = this.free[power];
+    if (known !== undefined) return known;
+    const made: Uint8Array[] = [];
+    this.free[power] = made;
+    return made;
   }
 }
+
+const powerOf = (length: number): number => Math.max(SMALLEST, Math.ceil(Math.log2(length)));

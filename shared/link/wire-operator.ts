@@ -239,6 +239,7 @@ const PROGRESS = [
   "firstPassFraction",
   "dirtyBytesPerSecond",
   "roundTripMs",
+  "linkDownSeconds",
 ] as const;
 const DOWNTIME = ["totalMs", "lastPagesMs", "deviceStateMs", "loadMs", "verifyMs", "commitMs", "clockErrorMs"] as const;
 const BYTES = ["total", "zero", "full", "delta", "device", "other"] as const;

@@ -55,6 +55,8 @@ export interface Progress {
   readonly heatClasses: readonly number[];
   readonly dirtyBytesPerSecond: number;
   readonly roundTripMs: number;
+  /** 0 while the link is up. */
+  readonly linkDownSeconds: number;
 }
 
 /** From the source's STOP to the destination's RESUME, in parts that add up to the total. */

@@ -37,7 +37,7 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     );
     t.same(
       destination.filter((one) => one.startsWith("ferry.")),
-      ["ferry.v1.DestinationService/Handshake"],
+      ["ferry.v1.DestinationService/Handshake", "ferry.v1.DestinationService/Settle"],
     );
     for (const listed of [source, destination]) for (const one of HEALTH) t.ok(listed.includes(one), one);
   });
@@ -92,6 +92,9 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     const transfer = "ferry.v1.TransferService/Transfer";
     const stranger = { hello: { migrationId: "none", token: "AAAA" } };
     t.match((await curl.call(a.sourceAddress, transfer, stranger)).output, /"code": "\w+"[\s\S]*No migration waits/);
+    const settle = { migrationId: "none", token: "AAAA", ask: "standing" };
+    const standing = await curl.call(b.destinationAddress, "ferry.v1.DestinationService/Settle", settle);
+    t.match(standing.messages, [{ standing: "unknown", reason: /no record/ }]);
     const shake = await curl.call(b.destinationAddress, "ferry.v1.DestinationService/Handshake", {
       ...{ protocolVersions: [1], migrationId: "0123456789ab", token: "AAAAAAAAAAAAAAAAAAAAAA==" },
       ...{ sourceAddress: a.sourceAddress, guest: { name: "nobody", qemuVersion: { major: 10 } } },

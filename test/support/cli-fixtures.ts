@@ -19,6 +19,7 @@ export const progress = (changes: Partial<Progress> = {}): Progress => ({
   heatClasses: [100_000, 20_000, 500, 0, 30_000],
   dirtyBytesPerSecond: 200e6,
   roundTripMs: 0.4,
+  linkDownSeconds: 0,
   ...changes,
 });
 

@@ -33,7 +33,7 @@ interface Rig {
 /** @param onFrame what the destination does with each frame */
 function rig(onFrame: (rig: Rig, sequence: number) => void = () => undefined, patienceMs = 5000): Rig {
   const source = new ResumingSource({ patienceMs, peer: "destination" });
-  source.retain(1 << 20, 1 << 16);
+  source.retain(1 << 20);
   let connection: MemoryTransfer | undefined;
   let blocked = false;
   const dial = () => {
@@ -128,7 +128,7 @@ t.test("every frame and control message comes once and in order, whenever the co
 
 t.test("what is not acknowledged is kept up to a bound, and what is is forgotten", async (t) => {
   const made = rig((one, sequence) => one.destination.send({ kind: "ack", sequence, appliedBytes: 4 * sequence }));
-  made.source.retain(40, 1 << 16);
+  made.source.retain(40);
   await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 5000, what: "a connection" });
   for (let sequence = 1; sequence <= 30; sequence++) {
     made.source.send(frame(sequence));
@@ -165,7 +165,7 @@ t.test("an older connection that comes late is refused, and one that lies ends t
     received,
   });
   const source = new ResumingSource({ patienceMs: 60_000, peer: "destination" });
-  source.retain(1 << 20, 1 << 16);
+  source.retain(1 << 20);
   source.attach(hello(2, 0), memoryTransfer().source);
   t.throws(() => source.attach(hello(2, 0), memoryTransfer().source), { code: "refused" });
   t.throws(() => source.attach(hello(1, 0), memoryTransfer().source), { code: "refused" });
