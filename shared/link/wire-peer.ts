@@ -34,12 +34,17 @@ const version = (wire: unknown): QemuVersion => {
   return { major: whole(given.major, "major"), minor: whole(given.minor, "minor"), micro: whole(given.micro, "micro") };
 };
 
-const blocks = (wire: unknown): readonly RamBlock[] =>
-  list(wire, "RAM blocks").map((block) => ({
+/** As many as the reader of QEMU's stream takes. */
+const BLOCKS_MAX = 4096;
+
+const blocks = (wire: unknown): readonly RamBlock[] => {
+  if (Array.isArray(wire) && wire.length > BLOCKS_MAX) throw malformed("RAM blocks", `are ${wire.length}`);
+  return list(wire, "RAM blocks").map((block) => ({
     name: text(block.name, "block name"),
     byteLength: whole(block.byteLength, "block length"),
     pageSize: whole(block.pageSize, "block page size"),
   }));
+};
 
 /** Codecs that this build does not know are no codecs of the contract. */
 const codecs = (wire: unknown): readonly Codec[] =>

@@ -139,9 +139,10 @@ function fill(config: Fillable, schema: SchemaTree, argv: readonly string[], env
   const flags = fromArguments(keys, argv);
   const environment = fromEnvironment(keys, env);
   const file = flags.file ?? env.FERRY_CONFIG;
-  if (file !== undefined) config.load(readFile(file, schema));
-  for (const [path, value] of [...environment, ...flags.values]) config.set(path, value);
+  const inFile = file === undefined ? {} : readFile(file, schema);
   try {
+    config.load(inFile);
+    for (const [path, value] of [...environment, ...flags.values]) config.set(path, value);
     config.validate({ allowed: "strict" });
   } catch (thrown) {
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
