@@ -45,7 +45,9 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
       return true;
     }
     if (this.call.writableLength >= QUEUED_MESSAGES_MAX) {
-      this.close(new MigrationFault("peer-lost", `The peer does not read: ${QUEUED_MESSAGES_MAX} messages wait for it`));
+      this.close(
+        new MigrationFault("peer-lost", `The peer does not read: ${QUEUED_MESSAGES_MAX} messages wait for it`),
+      );
       taken?.();
       return true;
     }

@@ -35,6 +35,10 @@ export interface ServeOptions {
 }
 
 const HELLO_WITHIN_MS = 10_000;
+/** The largest are an offer, and the digests of a stretch of memory: 64 KiB. Frames go the other way. */
+const REQUEST_BYTES_MAX = 256 << 10;
+/** Calls of one connection at the same time; more wait at the client. */
+const STREAMS_MAX = 256;
 
 /** The source agent's: operators ask, destinations dial in. */
 export function serveSource(service: SourceService, options: ServeOptions): Promise<Listener> {
@@ -70,7 +74,8 @@ export function serveDestination(service: DestinationService, options: ServeOpti
 
 function makeServer({ limits }: ServeOptions): Server {
   return new Server({
-    "grpc.max_receive_message_length": limits.messageBytes,
+    "grpc.max_receive_message_length": Math.min(limits.messageBytes, REQUEST_BYTES_MAX),
+    "grpc.max_concurrent_streams": STREAMS_MAX,
     "grpc.max_send_message_length": limits.messageBytes,
     "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
     "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
