@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationService } from "../shared/link/link.ts";
 import { standingOf } from "../shared/protocol/destination-states.ts";
+import { checkMigrations } from "../shared/protocol/handshake.ts";
 import type { HandshakeAnswer, Offer, Running, SettleAnswer, SettleCall } from "../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
 import { deferred } from "../shared/runtime/deferred.ts";
@@ -44,8 +45,14 @@ export class DestinationAgent implements DestinationService {
   async handshake(offer: Offer, caller: string): Promise<HandshakeAnswer> {
     const guest = offer.guest.name;
     this.parts.log.info({ migration: offer.migrationId, guest, caller }, "handshake");
+    if ((await this.parts.journal.read(offer.migrationId)) !== undefined || this.entries.has(offer.migrationId))
+      throw new MigrationFault(
+        "refused",
+        `Migration ${offer.migrationId} was here before: its record is not written over`,
+      );
     const inTheWay = await this.clear(guest);
     if (inTheWay !== undefined) return { kind: "refusals", refusals: [{ code: "guest-busy", message: inTheWay }] };
+    checkMigrations("destination", this.entries.size, this.parts.config.migrationsMax);
     const cx = this.makeContext({ id: offer.migrationId, guest, token: offer.token });
     const ended = this.run(cx, { kind: "negotiating", offer });
     const given = await cx.answer.promise;

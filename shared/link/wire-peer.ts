@@ -46,6 +46,20 @@ const blocks = (wire: unknown): readonly RamBlock[] => {
   }));
 };
 
+/** It names files of the destination. */
+const migrationId = (wire: unknown): string => {
+  const id = text(wire, "migration id");
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) throw malformed("migration id", `is ${JSON.stringify(id.slice(0, 80))}`);
+  return id;
+};
+
+/** An empty one would be the token of every failure that refuses nothing. */
+const token = (wire: unknown): Uint8Array => {
+  const given = bytes(wire, "token");
+  if (given.length === 0 || given.length > 64) throw malformed("token", `has ${given.length} bytes`);
+  return given;
+};
+
 /** Codecs that this build does not know are no codecs of the contract. */
 const codecs = (wire: unknown): readonly Codec[] =>
   strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd");
@@ -68,8 +82,8 @@ export const offerWire: Translation<Offer> = {
     const features = object(guest.cpuFeatures ?? {}, "cpu_features");
     return {
       protocolVersions: numbers(given.protocolVersions, "protocol versions"),
-      migrationId: text(given.migrationId, "migration id"),
-      token: bytes(given.token, "token"),
+      migrationId: migrationId(given.migrationId),
+      token: token(given.token),
       sourceAddress: text(given.sourceAddress, "source address"),
       dryRun: flag(given.dryRun),
       guest: {

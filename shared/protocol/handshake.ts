@@ -67,6 +67,15 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
   };
 }
 
+/** @throws MigrationFault `busy` when the agent has as many migrations as it may have */
+export function checkMigrations(role: "source" | "destination", underWay: number, max: number): void {
+  if (underWay < max) return;
+  throw new MigrationFault("busy", `The ${role} has ${underWay} migrations under way (migrations.max)`, {
+    role,
+    advice: `Wait until one has ended, or raise migrations.max of the ${role} agent`,
+  });
+}
+
 /** Frames of the source hold at least this much; the least that transfer.frameBytes may be. */
 const FRAME_BYTES_MIN = 16 << 10;
 
@@ -142,11 +151,14 @@ export function describeBlocks(theirs: readonly RamBlock[], mine: readonly RamBl
         `${block.name} has pages of ${block.pageSize} bytes at the source and ${own.pageSize} at the destination`,
       );
   }
-  if (new Set(theirs.map((one) => one.name)).size < theirs.length) words.push("a block is listed twice at the source");
+  if (hasTwice(theirs)) words.push("a block is listed twice at the source");
+  if (hasTwice(mine)) words.push("a block is listed twice at the destination");
   for (const block of mine)
     if (!theirs.some((one) => one.name === block.name)) words.push(`${block.name} is only at the destination`);
   return words.join("; ");
 }
+
+const hasTwice = (blocks: readonly RamBlock[]): boolean => new Set(blocks.map((one) => one.name)).size < blocks.length;
 
 export const versionText = (version: QemuVersion): string => `${version.major}.${version.minor}.${version.micro}`;
 
