@@ -64,8 +64,16 @@ const token = (wire: unknown): Uint8Array => {
 const codecs = (wire: unknown): readonly Codec[] =>
   strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd");
 
-const refusals = (wire: unknown): readonly Refusal[] =>
-  list(wire, "reasons").map((one) => ({ code: text(one.code, "code"), message: text(one.message, "message") }));
+/** What a peer says goes into logs, and to operators: a few sentences are enough. */
+const SAID_CHARACTERS_MAX = 2000;
+const REASONS_MAX = 64;
+
+const said = (wire: unknown, field: string): string => text(wire, field).slice(0, SAID_CHARACTERS_MAX);
+
+const refusals = (wire: unknown): readonly Refusal[] => {
+  const given = Array.isArray(wire) ? wire.slice(0, REASONS_MAX) : wire;
+  return list(given, "reasons").map((one) => ({ code: said(one.code, "code"), message: said(one.message, "message") }));
+};
 
 export const offerWire: Translation<Offer> = {
   toWire: (offer) => ({
@@ -261,7 +269,7 @@ export const settleAnswerWire: Translation<SettleAnswer> = {
 const failure = (inner: WireObject) =>
   ({
     kind: "failure",
-    code: text(inner.code, "code"),
-    message: text(inner.message, "message"),
+    code: said(inner.code, "code"),
+    message: said(inner.message, "message"),
     refusedToken: bytes(inner.refusedToken, "refused token"),
   }) as const;

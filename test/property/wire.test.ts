@@ -137,6 +137,40 @@ t.test("a list of more blocks than any machine has is refused", async (t) => {
   t.match(layout(4097), { code: "peer-invalid", message: /RAM blocks are 4097/ });
 });
 
+t.test("what a peer says of its reasons is cut, before it gets into logs", async (t) => {
+  const message = "x".repeat(100_000);
+  const failure = { kind: "failure", code: message, message, refusedToken: Buffer.alloc(0) } as const;
+  const { Transfer } = transferService;
+  const { Handshake } = destinationService;
+  const cut = "x".repeat(2000);
+  t.match(Transfer.responseDeserialize(Transfer.responseSerialize(failure)), { code: cut, message: cut });
+  t.match(Transfer.requestDeserialize(Transfer.requestSerialize(failure)), { code: cut, message: cut });
+  const answer = { kind: "refusals", refusals: new Array(1000).fill({ code: "x", message }) } as const;
+  const read = Handshake.responseDeserialize(Handshake.responseSerialize(answer));
+  t.same(read, { kind: "refusals", refusals: new Array(64).fill({ code: "x", message: cut }) });
+});
+
+t.test("a message that is no frame is not taken apart when it is longer than any there is", async (t) => {
+  const { Transfer } = transferService;
+  const probe = (length: number): unknown =>
+    Transfer.responseDeserialize(
+      Transfer.responseSerialize({ kind: "probe", sequence: 1, padding: Buffer.alloc(length) }),
+    );
+  t.match(probe(64 << 10), { kind: "probe" });
+  t.match(probe(1 << 20), { code: "peer-invalid", message: /that is no frame/ });
+});
+
+t.test("an offer with an id that is no name of a file, or without a token, is refused", async (t) => {
+  const { Handshake } = destinationService;
+  const offered = (changes: object): unknown =>
+    Handshake.requestDeserialize(Handshake.requestSerialize({ ...offer, ...changes }));
+  for (const migrationId of ["", "../../etc/passwd", ".", "a/b", "a\0", "x".repeat(65)])
+    t.match(offered({ migrationId }), { code: "peer-invalid", message: /migration id/ }, migrationId);
+  for (const length of [0, 65])
+    t.match(offered({ token: Buffer.alloc(length) }), { code: "peer-invalid", message: /token/ });
+  t.match(offered({ migrationId: "0af9", token: Buffer.alloc(16) }), { migrationId: "0af9" });
+});
+
 t.test("a heat map of more cells than anybody can look at is refused", async (t) => {
   const asked = (cells: number): unknown =>
     migrationService.GetHeatMap.requestDeserialize(
