@@ -67,6 +67,7 @@ export class Replay implements RecordSink {
   /** QEMU's stream is a head, pages, and a tail: verbatim frames stand only at its ends. */
   private part: "head" | "pages" | "tail" = "head";
   private paused = false;
+  private broken = false;
   private corrupt: boolean;
   private idleWaiters: (() => void)[] = [];
   private writesPending = 0;
@@ -144,6 +145,17 @@ export class Replay implements RecordSink {
   }
 
   private run(): void {
+    if (this.broken) return;
+    try {
+      this.work();
+    } catch (thrown) {
+      // QEMU takes a buffer back later: what is behind the record that was refused must not be given to it then
+      this.broken = true;
+      throw thrown;
+    }
+  }
+
+  private work(): void {
     while (true) {
       if (this.current === undefined) {
         const frame = this.queue.shift();

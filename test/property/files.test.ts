@@ -12,6 +12,7 @@ import { Journal } from "../../shared/runtime/journal.ts";
 import {
   codeOf,
   deepJson,
+  FILE_MS,
   forAWhile,
   forAWhileAsync,
   hostileJson,
@@ -19,6 +20,8 @@ import {
   named,
   spoiled,
 } from "../support/hostile.ts";
+
+t.setTimeout(FILE_MS);
 
 function folder(t: { teardown(done: () => void): unknown }): string {
   const made = mkdtempSync(join(tmpdir(), "ferry-files-"));

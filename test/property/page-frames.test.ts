@@ -4,7 +4,9 @@ import t from "tap";
 import { PageFrameReader, type RecordSink } from "../../shared/codec/page-frame.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 import { AT, FRAME_BYTES, GOOD, kernels, PAGES } from "../support/frames.ts";
-import { forAWhile, named, spoiled } from "../support/hostile.ts";
+import { FILE_MS, forAWhile, named, spoiled } from "../support/hostile.ts";
+
+t.setTimeout(FILE_MS);
 
 t.test("records that were spoiled stay within memory and the frame, or are refused by name", async () => {
   forAWhile(fc.tuple(spoiled(GOOD), fc.boolean()), ([bytes, deltas]) => {

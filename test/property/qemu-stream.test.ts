@@ -8,8 +8,10 @@ import { StreamEnd } from "../../shared/qemu/stream-end.ts";
 import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { fakeStream, StreamBytes, streamHead, twoPageSetup } from "../support/fake-stream.ts";
-import { forAWhile, named, spoiled } from "../support/hostile.ts";
+import { FILE_MS, forAWhile, named, spoiled } from "../support/hostile.ts";
 import { rewriteStream } from "../support/rewrite-stream.ts";
+
+t.setTimeout(FILE_MS);
 
 const FOLDER = join(packageRoot(), "test/vectors");
 const heads = readdirSync(FOLDER)

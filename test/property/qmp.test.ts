@@ -5,7 +5,18 @@ import type { FaultCode } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { LINE_MAX_BYTES, QmpLines, type QmpMessage } from "../../shared/qemu/qmp-lines.ts";
 import { Monitor, serve } from "../support/fake-monitor.ts";
-import { codeOf, deepJson, forAWhile, forAWhileAsync, hostileObject, named, spoiled } from "../support/hostile.ts";
+import {
+  codeOf,
+  deepJson,
+  FILE_MS,
+  forAWhile,
+  forAWhileAsync,
+  hostileObject,
+  named,
+  spoiled,
+} from "../support/hostile.ts";
+
+t.setTimeout(FILE_MS);
 
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
 const CODES: readonly FaultCode[] = ["qmp-protocol", "qmp-command", "qmp-disconnected", "qmp-timeout"];

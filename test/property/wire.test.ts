@@ -7,8 +7,10 @@ import { type DomainMethod, methodOf } from "../../shared/link/proto-files.ts";
 import { destinationService, migrationService, transferService } from "../../shared/link/services.ts";
 import type { DestinationMessage, Frame, SourceMessage } from "../../shared/protocol/messages.ts";
 import { result, view } from "../support/cli-fixtures.ts";
-import { codeOf, forAWhile, named, spoiled } from "../support/hostile.ts";
+import { codeOf, FILE_MS, forAWhile, named, spoiled } from "../support/hostile.ts";
 import { call, offer } from "../support/link-fixtures.ts";
+
+t.setTimeout(FILE_MS);
 
 const frame: Frame = {
   kind: "frame",

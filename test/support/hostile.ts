@@ -2,8 +2,13 @@
 import fc from "fast-check";
 import { type FaultCode, MigrationFault } from "../../shared/fault.ts";
 
-/** How long each of them runs. FERRY_FUZZ_SECONDS=600 npm test property: for a night, or after a change of a format. */
-export const FUZZ_MS = 1000 * Number(process.env.FERRY_FUZZ_SECONDS ?? 2);
+/**
+ * How long each of them runs: FERRY_FUZZ_SECONDS=60 npm test property, after a change of a format. The runner ends a file
+ * after ten minutes; for a night it is FERRY_FUZZ_SECONDS=3600 node dist/test/property/NAME.test.js.
+ */
+const FUZZ_MS = 1000 * Number(process.env.FERRY_FUZZ_SECONDS ?? 2);
+/** A file has up to six such tests. */
+export const FILE_MS = 30_000 + 8 * FUZZ_MS;
 
 /** Memory that one of them may take while it runs, garbage included: what is really unbounded takes more within seconds. */
 const MEMORY_MAX = 400 << 20;
