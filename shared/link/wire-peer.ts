@@ -247,8 +247,8 @@ export const settleCallWire: Translation<SettleCall> = {
   fromWire: (wire) => {
     const given = object(wire, "request");
     return {
-      migrationId: text(given.migrationId, "migration id"),
-      token: bytes(given.token, "token"),
+      migrationId: migrationId(given.migrationId),
+      token: token(given.token),
       epoch: whole(given.epoch, "epoch"),
       ask: word(given.ask, ASKS, "ask"),
     };
@@ -260,7 +260,7 @@ export const settleAnswerWire: Translation<SettleAnswer> = {
   fromWire: (wire) => {
     const given = object(wire, "answer");
     const standing = word(given.standing, STANDINGS, "standing");
-    const reason = text(given.reason, "reason");
+    const reason = said(given.reason, "reason");
     const seen = given.running ?? undefined;
     return seen === undefined ? { standing, reason } : { standing, reason, running: running(object(seen, "running")) };
   },

@@ -4,6 +4,7 @@ import t from "tap";
 import { Receiver } from "../../agent-destination/receiver.ts";
 import type { Replay } from "../../agent-destination/replay.ts";
 import { memoryTransfer } from "../../shared/link/memory-link.ts";
+import type { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import type { SourceMessage } from "../../shared/protocol/messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
@@ -12,11 +13,11 @@ function setUp() {
   const { source, destination } = memoryTransfer();
   source.receive(() => undefined);
   const receiver = new Receiver({
-    channel: destination,
+    channel: destination as unknown as ResumingDestination,
     socket: new PassThrough() as never,
     makeReplay: () => ({ sequence: 3 }) as unknown as Replay,
     clock: systemClock,
-    stopping: new AbortController().signal,
+    cancelled: new AbortController().signal,
   });
   return { receiver, source, destination };
 }

@@ -16,7 +16,11 @@ function setUp() {
 }
 
 const lies: readonly (readonly [title: string, message: DestinationMessage, text: RegExp])[] = [
-  ["a second hello", { kind: "hello", migrationId: "m", token: Buffer.alloc(16) }, /introduced itself twice/],
+  [
+    "a second hello",
+    { kind: "hello", migrationId: "m", token: Buffer.alloc(16), attempt: 1, received: 0 },
+    /introduced itself twice/,
+  ],
   [
     "a guest that runs without a grant",
     { kind: "running", epoch: 1, resumedAtUs: 1, grantedAtUs: 1, agentCpuSeconds: 0, agentPeakMemoryBytes: 0 },

@@ -1,7 +1,8 @@
 /** Migrations that are refused before anything is touched. */
 import { join } from "node:path";
 import t from "tap";
-import { SourceAgent, type SourceAgentParts } from "../../agent-source/source-agent.ts";
+import type { SourceAgentParts } from "../../agent-source/recovery.ts";
+import { SourceAgent } from "../../agent-source/source-agent.ts";
 import { call } from "../support/link-fixtures.ts";
 
 t.test("a migration more than there may be is refused before anything is touched", async (t) => {

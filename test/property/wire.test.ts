@@ -24,6 +24,7 @@ const frame: Frame = {
 const blocks = offer.guest.ramBlocks;
 const fromSource: readonly SourceMessage[] = [
   frame,
+  { kind: "welcome", received: 7 },
   { kind: "probe", sequence: 1, padding: Buffer.alloc(100) },
   { kind: "layout", blocks, ramSectionId: 4 },
   { kind: "clockPing", nonce: 2 ** 40 },
@@ -33,7 +34,7 @@ const fromSource: readonly SourceMessage[] = [
   { kind: "failure", code: "cancelled", message: "Gave up", refusedToken: Buffer.alloc(0) },
 ];
 const fromDestination: readonly DestinationMessage[] = [
-  { kind: "hello", migrationId: "m-1", token: Buffer.alloc(16) },
+  { kind: "hello", migrationId: "m-1", token: Buffer.alloc(16), attempt: 1, received: 0 },
   { kind: "ack", sequence: 9, appliedBytes: 2 ** 41 },
   { kind: "clockReply", nonce: 3, destinationTimeUs: 1.7e15 },
   { kind: "loaded", lastSequence: 9, lastByteAtUs: 1.7e15, loadedAtUs: 1.7e15 + 1 },
@@ -71,10 +72,18 @@ const readers: readonly Reader[] = [
   answers(transferService.Transfer, fromSource),
   requests(destinationService.Handshake, [offer]),
   answers(destinationService.Handshake, [{ kind: "contract", contract }, refused]),
+  requests(destinationService.Settle, [
+    { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "grant" },
+    { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "withdraw" },
+  ] as const),
+  answers(destinationService.Settle, [
+    { standing: "unknown", reason: "no record" },
+    { standing: "refused", reason: "no record" },
+  ] as const),
   requests(migrationService.Migrate, [call]),
   requests(migrationService.Plan, [call]),
   requests(migrationService.GetHeatMap, [{ idOrGuest: "web", cells: 30 }]),
-  requests(migrationService.ResolveMigration, [{ id: "m-1", keep: "source" as const }]),
+  requests(migrationService.ResolveMigration, [{ id: "m-1", keep: "source", confirmed: true } as const]),
   requests(migrationService.GetMigration, ["m-1"]),
   answers(migrationService.Migrate, [view({ result: result() })]),
   answers(migrationService.ListMigrations, [[view(), view({ status: "inDoubt" })]]),
