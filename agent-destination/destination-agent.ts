@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationService } from "../shared/link/link.ts";
 import { standingOf } from "../shared/protocol/destination-states.ts";
+import { checkMigrations } from "../shared/protocol/handshake.ts";
 import type { HandshakeAnswer, Offer, Running, SettleAnswer, SettleCall } from "../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
 import { deferred } from "../shared/runtime/deferred.ts";
@@ -44,8 +45,15 @@ export class DestinationAgent implements DestinationService {
   async handshake(offer: Offer, caller: string): Promise<HandshakeAnswer> {
     const guest = offer.guest.name;
     this.parts.log.info({ migration: offer.migrationId, guest, caller }, "handshake");
-    const inTheWay = await this.clear(guest);
+    if ((await this.parts.journal.read(offer.migrationId)) !== undefined || this.entries.has(offer.migrationId))
+      throw new MigrationFault(
+        "refused",
+        `Migration ${offer.migrationId} was here before: its record is not written over`,
+      );
+    // asked again: another offer may have come meanwhile
+    const inTheWay = (await this.clear(guest)) ?? this.busyWith(guest);
     if (inTheWay !== undefined) return { kind: "refusals", refusals: [{ code: "guest-busy", message: inTheWay }] };
+    checkMigrations("destination", this.entries.size, this.parts.config.migrationsMax);
     const cx = this.makeContext({ id: offer.migrationId, guest, token: offer.token });
     const ended = this.run(cx, { kind: "negotiating", offer });
     const given = await cx.answer.promise;
@@ -133,11 +141,16 @@ export class DestinationAgent implements DestinationService {
   private async clear(guest: string): Promise<string | undefined> {
     const entry = [...this.entries.values()].find(({ cx }) => cx.guest === guest);
     if (entry === undefined) return undefined;
-    const busy = `Another migration of ${guest} to this destination is under way (${entry.cx.id}); wait for it or cancel it`;
-    if (!isGivenUp(entry.state)) return busy;
+    if (!isGivenUp(entry.state)) return this.busyWith(guest);
     entry.cancel.abort(new MigrationFault("peer-lost", "The source has begun another migration of this guest"));
     await Promise.race([entry.ended, delay(CLEARS_WITHIN_MS, undefined, { ref: false })]);
-    return this.entries.has(entry.cx.id) ? busy : undefined;
+    return this.busyWith(guest);
+  }
+
+  private busyWith(guest: string): string | undefined {
+    const id = [...this.entries.values()].find(({ cx }) => cx.guest === guest)?.cx.id;
+    if (id === undefined) return undefined;
+    return `Another migration of ${guest} to this destination is under way (${id}); wait for it or cancel it`;
   }
 
   /** Of a migration that is over, or that this agent never knew: its record. */

@@ -13,15 +13,15 @@ export function answerDigests(
   receiver: Receiver,
   cx: DestinationContext,
   { start, byteLength }: { readonly start: number; readonly byteLength: number },
-): void {
+): Promise<void> {
   const path = join(cx.config.runtimeDirectory, `${cx.id}.verify-destination`);
-  digestStretch(
+  return digestStretch(
     (from, length, file) =>
       guest.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: SAVES_WITHIN_MS }),
     start,
     byteLength,
     path,
   )
-    .then((digests) => receiver.channel.send({ kind: "pageDigests", start, byteLength, digests, last: false }))
+    .then((digests) => void receiver.channel.send({ kind: "pageDigests", start, byteLength, digests, last: false }))
     .catch((thrown: unknown) => receiver.fail(MigrationFault.from(thrown)));
 }

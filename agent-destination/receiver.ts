@@ -25,7 +25,9 @@ export class Receiver {
   readonly ended: Deferred<Message<"endOfStream">> = deferred();
   readonly grant: Deferred<Message<"grant">> = deferred();
   /** Set while the guest is loaded: answers the source's requests for digests. */
-  onVerify: ((request: Message<"verifyRequest">) => void) | undefined;
+  onVerify: ((request: Message<"verifyRequest">) => Promise<void>) | undefined;
+  /** One at a time: each is a file, and memory, of a stretch. */
+  private verifying = false;
   private readonly abort = new AbortController();
   private readonly socket: Socket;
   private readonly clock: Clock;
@@ -105,7 +107,14 @@ export class Receiver {
           throw new MigrationFault("peer-invalid", "The source asks for digests of a guest that is not loaded", {
             role: "source",
           });
-        this.onVerify(message);
+        if (this.verifying)
+          throw new MigrationFault("peer-invalid", "The source asks for digests before it has the ones it asked for", {
+            role: "source",
+          });
+        this.verifying = true;
+        void this.onVerify(message).then(() => {
+          this.verifying = false;
+        });
         return;
       case "grant":
         this.grant.resolve(message);

@@ -291,7 +291,7 @@ export class FrameSender {
     const { chooser, meter } = this.parts;
     if (rawLength < COMPRESS_MIN_BYTES) return undefined;
     if (this.urgent && !chooser.paysOff(rawLength, meter.bytesPerSecond)) return undefined;
-    return chooser.level();
+    return chooser.level(meter.bytesPerSecond);
   }
 
   private ready(slot: Slot): void {

@@ -35,7 +35,8 @@ async function start(): Promise<RunningAgent> {
     faults,
   });
   await agent.recover();
-  const listener = await serveSource(agent, { listen: config.listen, limits });
+  const { operatorStreamsMax } = config;
+  const listener = await serveSource(agent, { listen: config.listen, limits, operatorStreamsMax });
   agent.advertised = listener.address;
   return {
     log,

@@ -11,6 +11,9 @@ type Message<K extends DestinationMessage["kind"]> = Extract<DestinationMessage,
 /** How the grant ended: the guest runs there, or the destination proved that it refused. */
 export type GrantAnswer = Message<"running"> | Message<"failure">;
 
+/** Unanswered ones; the source asks one at a time. */
+const PINGS_MAX = 16;
+
 export class PeerInbox {
   readonly loaded: Deferred<Message<"loaded">> = deferred();
   readonly grantAnswer: Deferred<GrantAnswer> = deferred();
@@ -56,7 +59,8 @@ export class PeerInbox {
   /** Asks for the destination's time; resolves when any answer comes. */
   ping(): Promise<void> {
     // a peer that never answers must not make this grow
-    if (this.pings.size > 16) this.pings.clear();
+    if (this.pings.size > PINGS_MAX) this.pings.clear();
+    if (this.pongs.length > PINGS_MAX) this.pongs.shift();
     this.pings.set(++this.nonce, this.clock.nowUs());
     this.channel.send({ kind: "clockPing", nonce: this.nonce });
     return new Promise((resolve) => this.pongs.push(resolve));

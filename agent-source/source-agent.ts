@@ -7,6 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { SourceChannel, SourceService } from "../shared/link/link.ts";
 import { ResumingSource } from "../shared/link/resuming-source.ts";
+import { checkMigrations } from "../shared/protocol/handshake.ts";
 import type { Hello } from "../shared/protocol/messages.ts";
 import {
   type GuestView,
@@ -87,12 +88,14 @@ export class SourceAgent implements SourceService {
 
   async migrate(call: MigrateCall): Promise<string> {
     this.leaving.signal.throwIfAborted();
+    // first: nothing may come between the checks and the entry, or two calls at once pass both
+    await loadGuest(call.guest, this.parts.config);
     for (const { cx } of this.entries.values())
       if (cx.call.guest === call.guest && !isFinal(cx.report.status))
         throw new MigrationFault("guest-busy", `${call.guest} has migration ${cx.id} under way`, {
           advice: `Watch it with: ferry watch ${cx.id}`,
         });
-    await loadGuest(call.guest, this.parts.config);
+    checkMigrations("source", this.entries.size, this.parts.config.migrationsMax);
     const made = this.makeContext(call, this.newIdentity());
     this.run(made, { kind: "planned" });
     return made.cx.id;

@@ -50,7 +50,7 @@ export type Decision =
 
 /**
  * What a switchover costs whatever the residual: QEMU's stop and last sweep, device state, load, journals, cont.
- * Measured with the demo's guest, see docs/results/; estimated, and replaced by what earlier migrations measured.
+ * Measured with the demo's guest, see docs/results/. A figure for all guests: what earlier migrations measured does not change it.
  */
 export const FIXED_COST_MS = 25;
 /** Round trips between STOP and RESUME: loaded, grant. */
@@ -120,7 +120,7 @@ export class SwitchPolicy {
       const target = this.plan.downtimeTargetMs;
       return {
         kind: "switch",
-        reason: `the residual fits: estimated downtime ${estimate.toFixed(0)} ms of ${target} ms, local minimum after ${this.closingSections} closing sweeps`,
+        reason: `the residual fits: estimated downtime ${estimate.toFixed(0)} ms of ${target} ms, local minimum after ${this.closingSections} closing sweep${this.closingSections === 1 ? "" : "s"}`,
       };
     }
     if (!fits && this.closingSections >= CLOSING_SECTIONS_MAX) {

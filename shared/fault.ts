@@ -10,6 +10,7 @@ export type FaultCode =
   | "guest-unknown"
   | "guest-not-running"
   | "guest-busy"
+  | "busy"
   | "migration-unknown"
   | "not-in-doubt"
   | "not-resolvable"

@@ -1,7 +1,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc-link.ts";
 import { securityOf } from "../../shared/link/security.ts";
-import { PROTOCOL_VERSIONS, versionText } from "../../shared/protocol/handshake.ts";
+import { checkContract, PROTOCOL_VERSIONS, versionText } from "../../shared/protocol/handshake.ts";
 import type { Codec, Contract, Offer } from "../../shared/protocol/messages.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import type { GuestFacts } from "../../shared/qemu/preflight.ts";
@@ -29,7 +29,10 @@ export async function askDestination(
     const offer = makeOffer(cx, definition, facts, dryRun);
     const { answer, roundTripMs } = await client.handshake(offer, cx.config.handshakeTimeoutMs, cx.cancelled);
     cx.log.info({ answer: answer.kind, roundTripMs, tls: securityOf(cx.call.to, cx.limits.security) }, "handshake");
-    if (answer.kind === "contract") return answer.contract;
+    if (answer.kind === "contract") {
+      checkContract(offer, answer.contract);
+      return answer.contract;
+    }
     const reasons = answer.refusals.map((one) => one.message).join("; ");
     throw new MigrationFault("refused", `The destination ${cx.call.to} refused ${definition.name}: ${reasons}`, {
       refusals: answer.refusals,

@@ -11,6 +11,10 @@ const START = 1;
 const SETTLE_FRAMES = 12;
 /** One side must have been the narrow one this much more often than the other. */
 const CLEARLY = 2;
+/** The link outruns the weakest level when it takes this much more than what a worker reads. */
+const OUTRUNS = 1.5;
+/** Frames without compression until one is compressed again, to see what a worker does now. */
+const TRY_AGAIN_FRAMES = 64;
 
 export interface FrameCost {
   readonly rawBytes: number;
@@ -29,6 +33,8 @@ export class CompressionChooser {
   private ratio = 1;
   /** Raw bytes per second of one worker, lately. */
   private speed = 0;
+  /** Frames that went without, since one was compressed. */
+  private without = 0;
 
   /** @param setting "auto", "off" or a zstd level */
   constructor(setting: "auto" | "off" | number, workers: number) {
@@ -36,10 +42,14 @@ export class CompressionChooser {
     this.enabled = setting !== "off" && workers > 0;
   }
 
-  /** The level of the next frame, or undefined for none. */
-  level(): number | undefined {
+  /** The level of the next frame, or undefined for none. @param linkBytesPerSecond as measured */
+  level(linkBytesPerSecond: number): number | undefined {
     if (!this.enabled) return undefined;
-    return this.fixed ?? LADDER[this.step];
+    if (this.fixed !== undefined) return this.fixed;
+    // stronger levels are given up first, by who waits for whom: that needs no figure of the link's
+    if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return LADDER[this.step];
+    if (++this.without % TRY_AGAIN_FRAMES === 0) return LADDER[0];
+    return undefined;
   }
 
   /** Raw bytes over encoded bytes, lately; 1 when nothing was compressed. */

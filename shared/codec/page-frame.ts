@@ -150,6 +150,8 @@ export class PageFrameReader {
   private expected = 0;
   private runPage = 0;
   private runLeft = 0;
+  /** Zero pages that the frame may still name: none twice, or 40 KiB would be hours of work. */
+  private zeroPagesLeft = 0;
   /** Deltas refused when the contract has no delta codec. */
   private readonly allowDelta: boolean;
 
@@ -174,6 +176,7 @@ export class PageFrameReader {
     this.end = at + length;
     this.expected = 0;
     this.runLeft = 0;
+    this.zeroPagesLeft = this.pageCount;
   }
 
   /**
@@ -218,6 +221,8 @@ export class PageFrameReader {
       const pages = this.varint();
       if (pages === 0 || pages > this.pageCount - page)
         throw invalid(`a run of ${pages} zero pages from page ${page} of ${this.pageCount}`);
+      this.zeroPagesLeft -= pages;
+      if (this.zeroPagesLeft < 0) throw invalid(`more zero pages than the ${this.pageCount} that there are`);
       this.runPage = page;
       this.runLeft = pages;
       this.expected = page + pages;

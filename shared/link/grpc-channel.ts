@@ -7,6 +7,12 @@ import type { Channel } from "./link.ts";
 import type { Received } from "./proto-files.ts";
 import { fromStatus, toStatus } from "./status.ts";
 
+/**
+ * A peer that asks and does not read must not make this agent grow. What is sent without waiting for drained() are
+ * answers and acknowledgements, of some 30 bytes each; a peer that reads never leaves more than tens of them.
+ */
+export const QUEUED_MESSAGES_MAX = 4096;
+
 /** Either end of a bidirectional call. */
 type Call<Out, In> = ClientDuplexStream<Out, Received<In>> | ServerDuplexStream<Received<In>, Out>;
 
@@ -35,6 +41,13 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
 
   send(message: Out, taken?: () => void): boolean {
     if (this.phase !== "open") {
+      taken?.();
+      return true;
+    }
+    if (this.call.writableLength >= QUEUED_MESSAGES_MAX) {
+      this.close(
+        new MigrationFault("peer-lost", `The peer does not read: ${QUEUED_MESSAGES_MAX} messages wait for it`),
+      );
       taken?.();
       return true;
     }

@@ -19,6 +19,7 @@ import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from 
 import { callerOf } from "./authorise.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import { type DestinationService, KEEP_ALIVE_MS, type LinkLimits, type Listener, type SourceService } from "./link.ts";
+import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
 import { orThrow, type Received } from "./proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
 import { type LinkSecurity, LOOPBACK_ONLY } from "./security.ts";
@@ -30,22 +31,29 @@ export interface ServeOptions {
   /** "host:port" or "unix:PATH" each; port 0 takes any. */
   readonly listen: readonly string[];
   readonly limits: LinkLimits;
+  /** Streams of views at the same time. @default 64 */
+  readonly operatorStreamsMax?: number;
   /** For tests. @default 10 000 */
   readonly helloWithinMs?: number;
 }
 
 const HELLO_WITHIN_MS = 10_000;
+/** The largest are an offer, and the digests of a stretch of memory: 64 KiB. Frames go the other way. */
+const REQUEST_BYTES_MAX = 256 << 10;
+/** Calls of one connection at the same time; more wait at the client. */
+const STREAMS_MAX = 256;
 
 /** The source agent's: operators ask, destinations dial in. */
 export function serveSource(service: SourceService, options: ServeOptions): Promise<Listener> {
   const server = makeServer(options);
+  const streams = new OperatorStreams(options.operatorStreamsMax ?? OPERATOR_STREAMS_MAX);
   server.addService(migrationService, {
     ListGuests: unary(() => service.listGuests()),
     Plan: unary((call: MigrateCall) => service.plan(call)),
-    Migrate: watching(async (call: MigrateCall) => service.migrate(call), service),
+    Migrate: watching(async (call: MigrateCall) => service.migrate(call), service, streams),
     GetMigration: unary(async (id: string) => service.getMigration(id)),
     ListMigrations: unary(async () => service.listMigrations()),
-    WatchMigration: watching(async (id: string) => id, service),
+    WatchMigration: watching(async (id: string) => id, service, streams),
     CancelMigration: unary((id: string) => service.cancel(id)),
     GetHeatMap: unary(async (call: { idOrGuest: string; cells: number }) =>
       service.heatMap(call.idOrGuest, call.cells),
@@ -70,7 +78,8 @@ export function serveDestination(service: DestinationService, options: ServeOpti
 
 function makeServer({ limits }: ServeOptions): Server {
   return new Server({
-    "grpc.max_receive_message_length": limits.messageBytes,
+    "grpc.max_receive_message_length": Math.min(limits.messageBytes, REQUEST_BYTES_MAX),
+    "grpc.max_concurrent_streams": STREAMS_MAX,
     "grpc.max_send_message_length": limits.messageBytes,
     "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
     "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
@@ -208,9 +217,14 @@ function callerText<Request, Response>(call: ServerUnaryCall<Request, Response>,
 function watching<Request>(
   begin: (request: Request) => Promise<string>,
   service: SourceService,
+  streams: OperatorStreams,
 ): handleServerStreamingCall<Received<Request>, MigrationView> {
   return (call) => {
-    const start = async (): Promise<string> => begin(orThrow(call.request));
+    const start = async (): Promise<string> => {
+      const request = orThrow(call.request);
+      streams.admit(call);
+      return begin(request);
+    };
     start()
       .then((id) => follow(call, id, service))
       .catch((thrown: unknown) => call.emit("error", toStatus(thrown)));

@@ -19,7 +19,8 @@ import type { LinkSecurity } from "./security.ts";
 export interface Channel<Out, In> {
   /**
    * Queues a message. Its buffers may be reused only after `taken` was called (once, also when the channel fails).
-   * @returns may more be sent? If not, wait for `drained()`: what is sent all the same is queued without bound.
+   * @returns may more be sent? If not, wait for `drained()`: what is sent all the same is queued, and a queue of
+   * thousands of messages closes the channel with `peer-lost`.
    */
   send(message: Out, taken?: () => void): boolean;
   /** Resolves when more may be sent, or the channel has closed. */

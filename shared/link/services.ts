@@ -40,13 +40,24 @@ export const destinationService = {
 
 const transfer = domainMethod("TransferService", "Transfer", peer.destinationMessageWire, peer.sourceMessageWire);
 
+/**
+ * What is not a frame is a layout or 64 KiB of probe at most. Of a message of 8 MiB the generated form would make some
+ * millions of objects.
+ */
+const CONTROL_BYTES_MAX = 256 << 10;
+
+const tooLong = (bytes: Buffer): MigrationFault =>
+  new MigrationFault("peer-invalid", `The peer sent a message of ${bytes.length} bytes that is no frame`);
+
 /** Frames go past the generated form (frame-wire.ts). */
 export const transferService = {
   Transfer: {
     ...transfer,
     responseSerialize: (message: SourceMessage): Buffer =>
       message.kind === "frame" ? encodeFrame(message) : transfer.responseSerialize(message),
-    responseDeserialize: (bytes: Buffer): Received<SourceMessage> =>
-      isFrame(bytes) ? receive(() => decodeFrame(bytes)) : transfer.responseDeserialize(bytes),
+    responseDeserialize: (bytes: Buffer): Received<SourceMessage> => {
+      if (isFrame(bytes)) return receive(() => decodeFrame(bytes));
+      return bytes.length > CONTROL_BYTES_MAX ? tooLong(bytes) : transfer.responseDeserialize(bytes);
+    },
   },
 } as const;

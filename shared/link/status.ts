@@ -18,6 +18,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "migration-unknown": status.NOT_FOUND,
   "guest-not-running": status.FAILED_PRECONDITION,
   "guest-busy": status.FAILED_PRECONDITION,
+  busy: status.RESOURCE_EXHAUSTED,
   "not-in-doubt": status.FAILED_PRECONDITION,
   "not-resolvable": status.FAILED_PRECONDITION,
   "needs-confirmation": status.FAILED_PRECONDITION,

@@ -44,6 +44,8 @@ const LEVEL_MIN = -50;
 const LEVEL_MAX = 19;
 /** Cells of a block's heat map when nobody says how many. */
 const HEAT_CELLS = 256;
+/** A byte each, of every block; wider than any screen. */
+const HEAT_CELLS_MAX = 16_384;
 
 export const migrateCallWire: Translation<MigrateCall> = {
   toWire: ({ guest, to, options }) => ({
@@ -142,7 +144,9 @@ export const heatCallWire: Translation<{ idOrGuest: string; cells: number }> = {
   toWire: (call) => call,
   fromWire: (wire) => {
     const given = object(wire, "request");
-    return { idOrGuest: text(given.idOrGuest, "id_or_guest"), cells: number(given.cells, "cells") || HEAT_CELLS };
+    const cells = number(given.cells, "cells") || HEAT_CELLS;
+    if (cells < 1 || cells > HEAT_CELLS_MAX) throw wrong("cells", cells, `from 1 to ${HEAT_CELLS_MAX}`);
+    return { idOrGuest: text(given.idOrGuest, "id_or_guest"), cells };
   },
 };
 

@@ -34,19 +34,46 @@ const version = (wire: unknown): QemuVersion => {
   return { major: whole(given.major, "major"), minor: whole(given.minor, "minor"), micro: whole(given.micro, "micro") };
 };
 
-const blocks = (wire: unknown): readonly RamBlock[] =>
-  list(wire, "RAM blocks").map((block) => ({
+/** As many as the reader of QEMU's stream takes. */
+const BLOCKS_MAX = 4096;
+
+const blocks = (wire: unknown): readonly RamBlock[] => {
+  if (Array.isArray(wire) && wire.length > BLOCKS_MAX) throw malformed("RAM blocks", `are ${wire.length}`);
+  return list(wire, "RAM blocks").map((block) => ({
     name: text(block.name, "block name"),
     byteLength: whole(block.byteLength, "block length"),
     pageSize: whole(block.pageSize, "block page size"),
   }));
+};
+
+/** It names files of the destination. */
+const migrationId = (wire: unknown): string => {
+  const id = text(wire, "migration id");
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) throw malformed("migration id", `is ${JSON.stringify(id.slice(0, 80))}`);
+  return id;
+};
+
+/** An empty one would be the token of every failure that refuses nothing. */
+const token = (wire: unknown): Uint8Array => {
+  const given = bytes(wire, "token");
+  if (given.length === 0 || given.length > 64) throw malformed("token", `has ${given.length} bytes`);
+  return given;
+};
 
 /** Codecs that this build does not know are no codecs of the contract. */
 const codecs = (wire: unknown): readonly Codec[] =>
   strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd");
 
-const refusals = (wire: unknown): readonly Refusal[] =>
-  list(wire, "reasons").map((one) => ({ code: text(one.code, "code"), message: text(one.message, "message") }));
+/** What a peer says goes into logs, and to operators: a few sentences are enough. */
+const SAID_CHARACTERS_MAX = 2000;
+const REASONS_MAX = 64;
+
+const said = (wire: unknown, field: string): string => text(wire, field).slice(0, SAID_CHARACTERS_MAX);
+
+const refusals = (wire: unknown): readonly Refusal[] => {
+  const given = Array.isArray(wire) ? wire.slice(0, REASONS_MAX) : wire;
+  return list(given, "reasons").map((one) => ({ code: said(one.code, "code"), message: said(one.message, "message") }));
+};
 
 export const offerWire: Translation<Offer> = {
   toWire: (offer) => ({
@@ -63,8 +90,8 @@ export const offerWire: Translation<Offer> = {
     const features = object(guest.cpuFeatures ?? {}, "cpu_features");
     return {
       protocolVersions: numbers(given.protocolVersions, "protocol versions"),
-      migrationId: text(given.migrationId, "migration id"),
-      token: bytes(given.token, "token"),
+      migrationId: migrationId(given.migrationId),
+      token: token(given.token),
       sourceAddress: text(given.sourceAddress, "source address"),
       dryRun: flag(given.dryRun),
       guest: {
@@ -220,8 +247,8 @@ export const settleCallWire: Translation<SettleCall> = {
   fromWire: (wire) => {
     const given = object(wire, "request");
     return {
-      migrationId: text(given.migrationId, "migration id"),
-      token: bytes(given.token, "token"),
+      migrationId: migrationId(given.migrationId),
+      token: token(given.token),
       epoch: whole(given.epoch, "epoch"),
       ask: word(given.ask, ASKS, "ask"),
     };
@@ -233,7 +260,7 @@ export const settleAnswerWire: Translation<SettleAnswer> = {
   fromWire: (wire) => {
     const given = object(wire, "answer");
     const standing = word(given.standing, STANDINGS, "standing");
-    const reason = text(given.reason, "reason");
+    const reason = said(given.reason, "reason");
     const seen = given.running ?? undefined;
     return seen === undefined ? { standing, reason } : { standing, reason, running: running(object(seen, "running")) };
   },
@@ -242,7 +269,7 @@ export const settleAnswerWire: Translation<SettleAnswer> = {
 const failure = (inner: WireObject) =>
   ({
     kind: "failure",
-    code: text(inner.code, "code"),
-    message: text(inner.message, "message"),
+    code: said(inner.code, "code"),
+    message: said(inner.message, "message"),
     refusedToken: bytes(inner.refusedToken, "refused token"),
   }) as const;

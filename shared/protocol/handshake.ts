@@ -2,7 +2,7 @@
  * agree(): what the source offers against what the destination is, in one place for both agents.
  * A refusal lists every reason at once, so that the operator mends them in one go.
  */
-import type { Refusal } from "../fault.ts";
+import { MigrationFault, type Refusal } from "../fault.ts";
 import type { Codec, Contract, GuestOffer, Offer, QemuVersion, RamBlock } from "./messages.ts";
 
 /** Spoken by this build, newest first; a build accepts its own and the one before. */
@@ -67,6 +67,41 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
   };
 }
 
+/** @throws MigrationFault `busy` when the agent has as many migrations as it may have */
+export function checkMigrations(role: "source" | "destination", underWay: number, max: number): void {
+  if (underWay < max) return;
+  throw new MigrationFault("busy", `The ${role} has ${underWay} migrations under way (migrations.max)`, {
+    role,
+    advice: `Wait until one has ended, or raise migrations.max of the ${role} agent`,
+  });
+}
+
+/** Frames of the source hold at least this much; the least that transfer.frameBytes may be. */
+const FRAME_BYTES_MIN = 16 << 10;
+
+/**
+ * The source's look at what the destination made of its offer: never more than was offered, so that what it allocates by
+ * the contract stays what its own configuration allows.
+ * @throws MigrationFault `peer-invalid`
+ */
+export function checkContract(offer: Offer, contract: Contract): void {
+  const { transfer } = offer;
+  const wrong: string[] = [];
+  if (!offer.protocolVersions.includes(contract.protocolVersion)) wrong.push(`protocol ${contract.protocolVersion}`);
+  for (const codec of contract.codecs) if (!transfer.codecs.includes(codec)) wrong.push(`codec ${codec}`);
+  const least = Math.min(FRAME_BYTES_MIN, transfer.frameBytes);
+  if (contract.frameBytes < least || contract.frameBytes > transfer.frameBytes)
+    wrong.push(`frames of ${contract.frameBytes} bytes, of ${transfer.frameBytes} that were offered`);
+  if (contract.creditWindowBytes < 1 || contract.creditWindowBytes > transfer.creditWindowBytes)
+    wrong.push(`a credit of ${contract.creditWindowBytes} bytes, of ${transfer.creditWindowBytes} that were offered`);
+  const differing = describeBlocks(offer.guest.ramBlocks, contract.ramBlocks);
+  if (differing !== "") wrong.push(`other RAM blocks: ${differing}`);
+  if (wrong.length === 0) return;
+  throw new MigrationFault("peer-invalid", `The destination accepted what was not offered: ${wrong.join("; ")}`, {
+    role: "destination",
+  });
+}
+
 type Refuse = (code: string, message: string) => void;
 
 function checkMemory(blocks: readonly RamBlock[], mine: DestinationFacts, refuse: Refuse): void {
@@ -116,10 +151,14 @@ export function describeBlocks(theirs: readonly RamBlock[], mine: readonly RamBl
         `${block.name} has pages of ${block.pageSize} bytes at the source and ${own.pageSize} at the destination`,
       );
   }
+  if (hasTwice(theirs)) words.push("a block is listed twice at the source");
+  if (hasTwice(mine)) words.push("a block is listed twice at the destination");
   for (const block of mine)
     if (!theirs.some((one) => one.name === block.name)) words.push(`${block.name} is only at the destination`);
   return words.join("; ");
 }
+
+const hasTwice = (blocks: readonly RamBlock[]): boolean => new Set(blocks.map((one) => one.name)).size < blocks.length;
 
 export const versionText = (version: QemuVersion): string => `${version.major}.${version.minor}.${version.micro}`;
 

@@ -21,7 +21,7 @@ export interface GuestMemoryRange {
  */
 export function parseRamBlocks(text: string): RamBlock[] {
   const blocks: RamBlock[] = [];
-  for (const line of text.split(/\r?\n/)) {
+  for (const line of linesOf(text)) {
     const row = /^\s*(\S.*?)\s+(\d+) (B|KiB|MiB|GiB)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x[0-9a-f]+/.exec(line);
     if (row === null) continue;
     const [, name = "", count = "", unit = "B", used = ""] = row;
@@ -57,10 +57,15 @@ export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): Gue
   return ranges;
 }
 
+/** The expressions take time by the square of a line's length; block names have at most 255 bytes. */
+const LINE_CHARACTERS_MAX = 1000;
+
+const linesOf = (text: string): string[] => text.split(/\r?\n/).filter((line) => line.length <= LINE_CHARACTERS_MAX);
+
 /** The lines of the flat view that the address space has; several address spaces may share one. */
 function flatViewOf(space: string, text: string): string[] {
   for (const view of text.split(/^FlatView #/m)) {
-    const lines = view.split(/\r?\n/);
+    const lines = linesOf(view);
     if (lines.some((line) => line.startsWith(` AS "${space}",`))) return lines;
   }
   return [];

@@ -5,7 +5,7 @@
  */
 import { connect as connectSocket, type Socket } from "node:net";
 import { MigrationFault } from "../fault.ts";
-import { QmpLines, type QmpMessage } from "./qmp-lines.ts";
+import { excerpt, QmpLines, type QmpMessage } from "./qmp-lines.ts";
 import type {
   QmpCall,
   QmpCallOptions,
@@ -198,12 +198,12 @@ export class QmpClient {
   private dispatch(message: QmpMessage): void {
     if (this.ended !== undefined) return;
     if (message.event !== undefined) this.announce(message);
-    else if (message.QMP !== undefined) this.greet(message.QMP);
+    else if (message.QMP !== undefined) this.greet(message.QMP ?? {});
     else if (message.return !== undefined || message.error !== undefined) this.answer(message);
     else
       throw new MigrationFault(
         "qmp-protocol",
-        `QEMU's monitor sent neither answer nor event: ${Object.keys(message).join(", ")}`,
+        `QEMU's monitor sent neither answer nor event: ${excerpt(Object.keys(message).join(", "))}`,
       );
   }
 
@@ -219,19 +219,24 @@ export class QmpClient {
   private announce({ event, data, timestamp }: QmpMessage): void {
     if (typeof event !== "string")
       throw new MigrationFault("qmp-protocol", "QEMU's monitor sent an event without a name");
-    const timestampUs = (timestamp?.seconds ?? 0) * 1_000_000 + (timestamp?.microseconds ?? 0);
-    for (const listener of [...this.listeners]) listener({ event, data: data ?? {}, timestampUs });
+    const timestampUs = numberOr0(timestamp?.seconds) * 1_000_000 + numberOr0(timestamp?.microseconds);
+    const fields = typeof data === "object" && data !== null ? data : {};
+    for (const listener of [...this.listeners]) listener({ event, data: fields, timestampUs });
   }
 
   private answer(message: QmpMessage): void {
-    const { class: kind, desc } = message.error ?? {};
+    const kind = excerpt(String(message.error?.class));
+    const desc = message.error?.desc === undefined ? "no error" : excerpt(String(message.error.desc));
     // QEMU leaves the id out when it could not read the command
     if (typeof message.id !== "number")
-      throw new MigrationFault("qmp-protocol", `QEMU's monitor sent an answer without an id: ${desc ?? "no error"}`);
+      throw new MigrationFault("qmp-protocol", `QEMU's monitor sent an answer without an id: ${desc}`);
     const call = this.pending.get(message.id);
     // an answer that comes after its time-out has nobody who waits
     if (call === undefined) return;
     if (message.error === undefined) {
+      // QEMU returns an object, a list or a text; callers take it apart at once
+      if (message.return === null)
+        throw new MigrationFault("qmp-protocol", `QEMU's monitor answered ${call.command} with null`);
       this.quitting ||= call.command === "quit";
       call.resolve(message.return);
     } else call.reject(new MigrationFault("qmp-command", `QEMU refused ${call.command}: ${desc} (${kind})`));
@@ -253,6 +258,8 @@ export class QmpClient {
     this.resolveClosed(expected ? undefined : fault);
   }
 }
+
+const numberOr0 = (value: unknown): number => (typeof value === "number" && Number.isFinite(value) ? value : 0);
 
 const isNamed = <E extends string>(event: QmpEvent, name: E): event is QmpEventNamed<E> => event.event === name;
 

@@ -9,6 +9,7 @@ import { MigrationFault } from "../fault.ts";
 export const LINE_MAX_BYTES = 16 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
+const EXCERPT_CHARACTERS = 1000;
 /** Most lines fit. */
 const FIRST_BYTES = 4096;
 
@@ -19,13 +20,13 @@ export interface QmpTimestamp {
 
 /** Every message that QEMU sends, before it is known which one it is. */
 export interface QmpMessage {
-  readonly QMP?: { readonly version?: { readonly qemu?: Record<string, unknown>; readonly package?: unknown } };
+  readonly QMP?: null | { readonly version?: { readonly qemu?: Record<string, unknown>; readonly package?: unknown } };
   readonly id?: unknown;
   readonly return?: unknown;
-  readonly error?: { readonly class?: unknown; readonly desc?: unknown };
+  readonly error?: null | { readonly class?: unknown; readonly desc?: unknown };
   readonly event?: unknown;
-  readonly data?: Record<string, unknown>;
-  readonly timestamp?: Partial<QmpTimestamp>;
+  readonly data?: Record<string, unknown> | null;
+  readonly timestamp?: Partial<Record<"seconds" | "microseconds", unknown>> | null;
 }
 
 export class QmpLines {
@@ -84,6 +85,7 @@ function parse(line: string): QmpMessage {
   return message;
 }
 
-function excerpt(line: string): string {
-  return line.length > 80 ? `${line.slice(0, 80)}…` : line;
+/** A line may be 16 MiB; a fault's message goes to logs and operators. */
+export function excerpt(text: string): string {
+  return text.length > EXCERPT_CHARACTERS ? `${text.slice(0, EXCERPT_CHARACTERS)}…` : text;
 }

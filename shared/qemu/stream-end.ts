@@ -48,26 +48,43 @@ export class StreamEnd {
 
   /** @returns where to go on: behind a head that became the candidate, or the end */
   private findHead(piece: Uint8Array, from: number): number {
-    // a head may have begun in the bytes before
-    const bytes = new Uint8Array(this.tailLength + piece.length - from);
-    bytes.set(this.tail.subarray(0, this.tailLength));
-    bytes.set(piece.subarray(from), this.tailLength);
-    const view = new DataView(bytes.buffer);
-    for (let at = bytes.indexOf(EOF); at >= 0 && at + HEAD <= bytes.length; at = bytes.indexOf(EOF, at + 1)) {
-      if (bytes[at + 1] !== VMDESCRIPTION || !isTextStart(bytes, at + TEXT_AT)) continue;
-      const length = view.getUint32(at + 2);
-      if (length < HEAD - TEXT_AT || length > this.descriptionBytesMax) continue;
-      this.claimed = length;
-      this.textLength = 0;
-      this.keep(bytes, at + TEXT_AT, at + HEAD);
-      const next = from - this.tailLength + at + HEAD;
-      this.tailLength = 0;
-      return next;
+    const before = this.tailLength;
+    if (before > 0) {
+      // a head may have begun in the bytes before; only these are copied, or many false heads would cost their square
+      const joined = new Uint8Array(before + Math.min(piece.length - from, HEAD - 1));
+      joined.set(this.tail.subarray(0, before));
+      joined.set(piece.subarray(from, from + joined.length - before), before);
+      const at = this.headIn(joined, 0, before);
+      if (at >= 0) return from - before + this.begin(joined, at);
     }
-    const kept = Math.min(HEAD - 1, bytes.length);
-    this.tail.set(bytes.subarray(bytes.length - kept));
-    this.tailLength = kept;
+    const at = this.headIn(piece, from, piece.length);
+    if (at >= 0) return this.begin(piece, at);
+    const fresh = Math.min(HEAD - 1, piece.length - from);
+    const old = Math.min(before, HEAD - 1 - fresh);
+    this.tail.copyWithin(0, before - old, before);
+    this.tail.set(piece.subarray(piece.length - fresh), old);
+    this.tailLength = old + fresh;
     return piece.length;
+  }
+
+  /** Where a head begins in [from, until), all of it there; -1 when none does. */
+  private headIn(bytes: Uint8Array, from: number, until: number): number {
+    const last = Math.min(until - 1, bytes.length - HEAD);
+    for (let at = bytes.indexOf(EOF, from); at >= 0 && at <= last; at = bytes.indexOf(EOF, at + 1)) {
+      if (bytes[at + 1] !== VMDESCRIPTION || !isTextStart(bytes, at + TEXT_AT)) continue;
+      const length = claimedLength(bytes, at);
+      if (length >= HEAD - TEXT_AT && length <= this.descriptionBytesMax) return at;
+    }
+    return -1;
+  }
+
+  /** Makes the head at `at` the candidate. @returns the address behind it */
+  private begin(bytes: Uint8Array, at: number): number {
+    this.claimed = claimedLength(bytes, at);
+    this.textLength = 0;
+    this.tailLength = 0;
+    this.keep(bytes, at + TEXT_AT, at + HEAD);
+    return at + HEAD;
   }
 
   /** @returns where to go on: the first byte that is not the candidate's, or the end */
@@ -101,6 +118,9 @@ export class StreamEnd {
     }
   }
 }
+
+const claimedLength = (bytes: Uint8Array, at: number): number =>
+  ((bytes[at + 2]! << 24) | (bytes[at + 3]! << 16) | (bytes[at + 4]! << 8) | bytes[at + 5]!) >>> 0;
 
 function isTextStart(bytes: Uint8Array, at: number): boolean {
   return bytes[at] === 0x7b && bytes[at + 1] === 0x22 && bytes[at + 2]! >= 0x61 && bytes[at + 2]! <= 0x7a;

@@ -118,6 +118,9 @@ const commonSchema = (listen: string, stateDirectory: string) =>
       ),
     },
     link: linkKeys(),
+    migrations: {
+      max: count(4, "migrations", "Migrations at the same time; one more is refused, and nothing is touched"),
+    },
     qmp: { timeout: duration("10s", "How long QEMU may take to answer a command") },
     shutdown: shutdownKeys(),
     faults: list(
@@ -169,6 +172,9 @@ export const sourceSchema = () => ({
     ),
   },
   migration: { downtime: duration("300ms", "Downtime target of a migration that names none") },
+  operators: {
+    maxStreams: count(64, "streams", "Operators who may watch migrations at the same time; one more is refused"),
+  },
   handshake: { timeout: duration("60s", "How long a destination may take to answer; it starts a QEMU for that") },
 });
 

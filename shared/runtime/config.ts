@@ -29,6 +29,8 @@ export interface CommonConfig {
   readonly tlsInsecure: boolean;
   /** Undefined: everything in clear, beyond loopback only with tlsInsecure. */
   readonly tls: TlsConfig | undefined;
+  /** At the same time. */
+  readonly migrationsMax: number;
   readonly qmpTimeoutMs: number;
   readonly shutdownGraceMs: number;
   readonly link: LinkConfig;
@@ -59,6 +61,7 @@ export interface SourceConfig extends CommonConfig {
   readonly link: LinkConfig & { readonly finalGiveUpAfterMs: number; readonly doubtAfterMs: number };
   readonly onShutdown: "abort" | "finish";
   readonly downtimeTargetMs: number;
+  readonly operatorStreamsMax: number;
   readonly handshakeTimeoutMs: number;
 }
 
@@ -107,6 +110,7 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
     }),
     onShutdown: abortOrFinish(given.shutdown.migrations),
     downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1),
+    operatorStreamsMax: between("operators.maxStreams", given.operators.maxStreams, 1, 10_000),
     handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1),
   });
 }
@@ -139,9 +143,10 @@ function fill(config: Fillable, schema: SchemaTree, argv: readonly string[], env
   const flags = fromArguments(keys, argv);
   const environment = fromEnvironment(keys, env);
   const file = flags.file ?? env.FERRY_CONFIG;
-  if (file !== undefined) config.load(readFile(file, schema));
-  for (const [path, value] of [...environment, ...flags.values]) config.set(path, value);
+  const inFile = file === undefined ? {} : readFile(file, schema);
   try {
+    config.load(inFile);
+    for (const [path, value] of [...environment, ...flags.values]) config.set(path, value);
     config.validate({ allowed: "strict" });
   } catch (thrown) {
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
@@ -168,6 +173,7 @@ interface GivenCommon {
   stateDirectory: string;
   log: { level: string };
   tls: GivenTls;
+  migrations: { max: number };
   qmp: { timeout: string };
   shutdown: { grace: string };
   link: { giveUpAfter: string; keepAlive: string };
@@ -187,6 +193,7 @@ function common(given: GivenCommon): CommonConfig {
     logLevel: LOG_LEVELS.find((level) => level === given.log.level) ?? "info",
     tlsInsecure: given.tls.insecure,
     tls,
+    migrationsMax: between("migrations.max", given.migrations.max, 1, 1000),
     qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
     shutdownGraceMs: parseDuration(given.shutdown.grace),
     link: Object.freeze(link(given.link)),

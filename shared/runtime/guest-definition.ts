@@ -7,9 +7,10 @@
  * form, so that neither another directory nor another layout of the file makes two definitions differ.
  */
 import { createHash } from "node:crypto";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { MigrationFault } from "../fault.ts";
+import { readSmallFile } from "./small-file.ts";
 
 export interface GuestDefinition {
   readonly name: string;
@@ -49,8 +50,9 @@ export async function loadGuest(name: string, places: GuestPlaces): Promise<Gues
   const file = join(places.guestsDirectory, `${name}.json`);
   let text: string;
   try {
-    text = await readFile(file, "utf8");
+    text = await readSmallFile(file, FILE_BYTES_MAX);
   } catch (thrown) {
+    if (thrown instanceof MigrationFault) throw unusable(file, thrown.message);
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
     throw new MigrationFault("guest-unknown", `No definition of guest ${name}: ${reason}`, {
       cause: thrown,
@@ -92,9 +94,10 @@ export function parseGuest(name: string, file: string, text: string, runtimeDire
   const mistakes: string[] = [];
   for (const key of Object.keys(given)) if (!KEYS.includes(key)) mistakes.push(`"${key}" is not a key of a guest`);
   if (given.name !== name) mistakes.push(`"name" must be ${JSON.stringify(name)}, as the file is called`);
-  const here = (template: string): string => template.replaceAll("{runtime}", runtimeDirectory);
+  const here = (template: string): string => template.replaceAll("{runtime}", () => runtimeDirectory);
   const qmp = typeof given.qmp === "string" ? here(given.qmp) : "";
   if (qmp === "") mistakes.push(`"qmp" must be the path of the guest's QMP socket`);
+  else if (qmp.includes("\0")) mistakes.push(`"qmp" must not hold a zero byte`);
   else if (!isAbsolute(qmp)) mistakes.push(`"qmp" must be an absolute path or begin with {runtime}, not ${qmp}`);
   else if (Buffer.byteLength(qmp) > SOCKET_PATH_BYTES)
     mistakes.push(`"qmp" is longer than the ${SOCKET_PATH_BYTES} bytes that a socket path may have: ${qmp}`);
@@ -111,13 +114,13 @@ export function parseGuest(name: string, file: string, text: string, runtimeDire
 function commandMistakes(command: readonly string[] | undefined): string[] {
   if (command === undefined || command.length === 0 || command[0] === "")
     return [`"command" must be QEMU's command line, a list of strings that is not empty`];
+  if (command.some((word) => word.includes("\0"))) return [`"command" must not hold a zero byte`];
   return AGENTS_OPTIONS.filter((option) => command.includes(option)).map(
     (option) => `"command" must not have ${option}, which the destination agent adds`,
   );
 }
 
 function parseObject(file: string, text: string): Readonly<Record<string, unknown>> {
-  if (text.length > FILE_BYTES_MAX) throw unusable(file, `longer than ${FILE_BYTES_MAX} bytes`);
   let value: unknown;
   try {
     value = JSON.parse(text);

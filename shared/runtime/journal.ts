@@ -8,13 +8,16 @@
  * Not its job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory.
  */
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../fault.ts";
+import { readSmallFile } from "./small-file.ts";
 
 const FORMAT = 1;
 const NAME = /^[A-Za-z0-9._-]{1,100}$/;
 const SUFFIX = ".json";
+/** A record is a few hundred bytes. */
+const FILE_BYTES_MAX = 1 << 20;
 const TEMPORARY = ".new";
 
 export interface JournalEntry<T> {
@@ -80,7 +83,7 @@ export class Journal<T> {
     await this.last.get(id)?.catch(ignoreOthersFault);
     const text = await this.guard(file, "read", async () => {
       try {
-        return await readFile(file, "utf8");
+        return await readSmallFile(file, FILE_BYTES_MAX);
       } catch (thrown) {
         if (errorCode(thrown) === "ENOENT") return undefined;
         throw thrown;
@@ -96,6 +99,10 @@ export class Journal<T> {
     const names = await this.guard(this.directory, "read", () => readdir(this.directory));
     for (const name of names.filter((one) => one.endsWith(SUFFIX)).sort()) {
       const id = name.slice(0, -SUFFIX.length);
+      if (!isId(id)) {
+        faults.push(noRecord(join(this.directory, name), id));
+        continue;
+      }
       try {
         const record = await this.read(id);
         if (record !== undefined) entries.push({ id, record });
@@ -130,18 +137,14 @@ export class Journal<T> {
   }
 
   private path(id: string): string {
-    if (!NAME.test(id) || id.startsWith("."))
+    if (!isId(id))
       throw new MigrationFault("invalid-argument", `${JSON.stringify(id)} cannot be the id of a migration`);
     return join(this.directory, id + SUFFIX);
   }
 
   private parse(id: string, file: string, text: string): T {
     const record = this.decode(decodeFile(id, text));
-    if (record === undefined)
-      throw new MigrationFault("state-directory", `${file} is not a record of migration ${id}, or not a whole one`, {
-        advice:
-          "Find out where the guest runs, on both hosts, before anything else; then move the file out of the directory and start the agent again",
-      });
+    if (record === undefined) throw noRecord(file, id);
     return record;
   }
 
@@ -168,6 +171,14 @@ export class Journal<T> {
     }
   }
 }
+
+const isId = (id: string): boolean => NAME.test(id) && !id.startsWith(".");
+
+const noRecord = (file: string, id: string): MigrationFault =>
+  new MigrationFault("state-directory", `${file} is not a record of migration ${id}, or not a whole one`, {
+    advice:
+      "Find out where the guest runs, on both hosts, before anything else; then move the file out of the directory and start the agent again",
+  });
 
 /** Its own caller was told; whoever comes after it must still have a turn. */
 const ignoreOthersFault = (): void => {};

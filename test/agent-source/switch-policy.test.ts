@@ -72,7 +72,12 @@ t.test("a busy guest is closed in on, and switched when the sweeps stop shrinkin
   t.same(policy.decide({ ...quiet, sweptPages: 1000 }), { kind: "continue" });
   const decision = policy.decide({ ...quiet, sweptPages: 950 });
   t.equal(decision.kind, "switch");
-  t.match(decision.kind === "switch" && decision.reason, /local minimum/);
+  t.match(decision.kind === "switch" && decision.reason, /local minimum after 3 closing sweeps$/);
+});
+
+t.test("a single closing sweep is told as one", async (t) => {
+  const decision = new SwitchPolicy(plan).decide({ ...quiet, sweptPages: 10 });
+  t.match(decision.kind === "switch" && decision.reason, /after 1 closing sweep$/);
 });
 
 t.test("closing in that gets nowhere is given up, and the feed paced again", async (t) => {

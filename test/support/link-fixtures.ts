@@ -24,6 +24,32 @@ export const call: MigrateCall = {
   },
 };
 
+export const offer: Offer = {
+  protocolVersions: [2, 1],
+  migrationId: "m-1",
+  token: Buffer.from("one-time secret"),
+  sourceAddress: "unix:/run/ferry/source.sock",
+  dryRun: true,
+  guest: {
+    name: "web",
+    definitionDigest: "00ff",
+    machineType: "pc-q35-10.0",
+    qemuVersion: { major: 10, minor: 0, micro: 2 },
+    cpuModel: "qemu64-x86_64-cpu",
+    cpuFeatures: { "1.ecx": 0xffffffff, "7.ebx": 0 },
+    ramBlocks: [{ name: "pc.ram", byteLength: 2 ** 40, pageSize: 4096 }],
+  },
+  transfer: {
+    codecs: ["xbzrle", "zstd"],
+    downtimeTargetMs: 300,
+    deadlineMs: 0,
+    onDeadline: "force",
+    frameBytes: 262_144,
+    creditWindowBytes: 2 ** 33,
+    verify: true,
+  },
+};
+
 export const refusal = new MigrationFault("refused", "host-b refuses web: 2 reasons", {
   advice: "Größeren Host nehmen – or free memory there",
   guestNow: "the guest runs at the source",
@@ -50,30 +76,4 @@ export const hello: DestinationMessage = {
   token: Buffer.from("secret"),
   attempt: 1,
   received: 0,
-};
-
-export const offer: Offer = {
-  protocolVersions: [1],
-  migrationId: "m-1",
-  token: Buffer.from("secret"),
-  sourceAddress: "127.0.0.1:7411",
-  dryRun: false,
-  guest: {
-    name: "web",
-    definitionDigest: "00ff",
-    machineType: "pc-q35-10.0",
-    qemuVersion: { major: 10, minor: 0, micro: 2 },
-    cpuModel: "qemu64-x86_64-cpu",
-    cpuFeatures: { "1.ecx": 0xffffffff },
-    ramBlocks: [{ name: "pc.ram", byteLength: 2 ** 33, pageSize: 4096 }],
-  },
-  transfer: {
-    codecs: ["xbzrle", "zstd"],
-    downtimeTargetMs: 300,
-    deadlineMs: 0,
-    onDeadline: "cancel",
-    frameBytes: 262_144,
-    creditWindowBytes: 8 << 20,
-    verify: false,
-  },
 };

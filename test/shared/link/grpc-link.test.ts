@@ -105,3 +105,26 @@ t.test("messages that come before anybody receives them are kept in order", asyn
   t.equal(await source.closed, undefined);
   t.same(got, acks);
 });
+
+t.test("a peer that asks and does not read is cut off, before its answers take memory", async (t) => {
+  const { source, destination } = await openGrpcPair(t);
+  // the source does not receive: nothing takes what is sent to it
+  let sent = 0;
+  const ack = { kind: "ack", sequence: 1, appliedBytes: 0 } as const;
+  const ended = destination.closed.then((fault) => {
+    t.match(fault, { code: "peer-lost", message: /does not read/ });
+    return true;
+  });
+  let over = false;
+  void ended.then(() => {
+    over = true;
+  });
+  for (; !over && sent < 200_000; sent++) {
+    destination.send(ack);
+    if (sent % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  await ended;
+  // grpc-js keeps 1 MiB of messages that are not on their way yet, for retries that are switched off
+  t.ok(sent < 150_000, `${sent} acknowledgements`);
+  t.match(await source.closed, { code: "peer-lost" });
+});

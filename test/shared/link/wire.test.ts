@@ -3,9 +3,10 @@ import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { type DomainMethod, methodOf } from "../../../shared/link/proto-files.ts";
 import { destinationService, migrationService, transferService } from "../../../shared/link/services.ts";
-import type { DestinationMessage, Offer, SourceMessage } from "../../../shared/protocol/messages.ts";
+import type { DestinationMessage, SourceMessage } from "../../../shared/protocol/messages.ts";
 import type { MigrateOptions, MigrationStatus } from "../../../shared/protocol/report.ts";
 import { result, view } from "../../support/cli-fixtures.ts";
+import { offer } from "../../support/link-fixtures.ts";
 
 /** What a request with these fields is read as. */
 const read = <Request, Response>(method: DomainMethod<Request, Response>, name: string, fields: object) =>
@@ -19,32 +20,6 @@ const there = <Request, Response>(method: DomainMethod<Request, Response>, respo
   method.responseDeserialize(Buffer.from(method.responseSerialize(response)));
 const back = <Request, Response>(method: DomainMethod<Request, Response>, request: Request) =>
   method.requestDeserialize(Buffer.from(method.requestSerialize(request)));
-
-const offer: Offer = {
-  protocolVersions: [2, 1],
-  migrationId: "m-1",
-  token: Buffer.from("one-time secret"),
-  sourceAddress: "unix:/run/ferry/source.sock",
-  dryRun: true,
-  guest: {
-    name: "web",
-    definitionDigest: "00ff",
-    machineType: "pc-q35-10.0",
-    qemuVersion: { major: 10, minor: 0, micro: 2 },
-    cpuModel: "qemu64-x86_64-cpu",
-    cpuFeatures: { "1.ecx": 0xffffffff, "7.ebx": 0 },
-    ramBlocks: [{ name: "pc.ram", byteLength: 2 ** 40, pageSize: 4096 }],
-  },
-  transfer: {
-    codecs: ["xbzrle", "zstd"],
-    downtimeTargetMs: 300,
-    deadlineMs: 0,
-    onDeadline: "force",
-    frameBytes: 262_144,
-    creditWindowBytes: 2 ** 33,
-    verify: true,
-  },
-};
 
 t.test("what an operator leaves out has its default", async (t) => {
   const defaults: MigrateOptions = {

@@ -1,7 +1,14 @@
 import fc from "fast-check";
 import t from "tap";
-import { agree, type DestinationFacts, describeBlocks, isOlder } from "../../../shared/protocol/handshake.ts";
-import type { Offer } from "../../../shared/protocol/messages.ts";
+import {
+  agree,
+  checkContract,
+  checkMigrations,
+  type DestinationFacts,
+  describeBlocks,
+  isOlder,
+} from "../../../shared/protocol/handshake.ts";
+import type { Contract, Offer } from "../../../shared/protocol/messages.ts";
 
 const blocks = [{ name: "pc.ram", byteLength: 512 << 20, pageSize: 4096 }];
 const offer: Offer = {
@@ -148,4 +155,33 @@ t.test("versions are ordered by major, minor, micro", async (t) => {
   t.notOk(isOlder(version(8, 2, 0), version(8, 1, 9)));
   t.notOk(isOlder(version(8, 1, 0), version(8, 1, 0)));
   t.notOk(isOlder(version(10, 0, 0), version(8, 1, 0)));
+});
+
+t.test("a contract of more than was offered, or of other blocks, is the destination's fault", async (t) => {
+  const accepted = agree(offer, host);
+  if (accepted.kind !== "contract") throw new Error("refused");
+  const { contract } = accepted;
+  t.doesNotThrow(() => checkContract(offer, contract));
+  const lies: readonly (readonly [changes: Partial<Contract>, message: RegExp])[] = [
+    [{ protocolVersion: 99 }, /protocol 99/],
+    [{ frameBytes: 1 << 30 }, /frames of 1073741824 bytes/],
+    [{ frameBytes: 0 }, /frames of 0 bytes/],
+    [{ creditWindowBytes: 2 ** 40 }, /a credit of 1099511627776/],
+    [{ creditWindowBytes: 0 }, /a credit of 0/],
+    [{ ramBlocks: [] }, /other RAM blocks/],
+    [{ ramBlocks: [...contract.ramBlocks, ...contract.ramBlocks] }, /twice at the destination/],
+  ];
+  for (const [changes, message] of lies)
+    t.throws(() => checkContract(offer, { ...contract, ...changes }), { code: "peer-invalid", message });
+  const plain = { ...offer, transfer: { ...offer.transfer, codecs: [] } };
+  t.throws(() => checkContract(plain, { ...contract, codecs: ["xbzrle"] }), { message: /codec xbzrle/ });
+});
+
+t.test("one migration more than there may be is refused with what to do", async (t) => {
+  t.doesNotThrow(() => checkMigrations("source", 3, 4));
+  t.throws(() => checkMigrations("destination", 4, 4), {
+    code: "busy",
+    message: "The destination has 4 migrations under way (migrations.max)",
+    advice: /raise migrations\.max of the destination agent/,
+  });
 });

@@ -41,3 +41,12 @@ t.test("blocks without a name do not migrate, and memory behind them is no range
   ]);
   t.end();
 });
+
+t.test("a line that is longer than any of QEMU's is no block, and takes no time", async (t) => {
+  const startMs = performance.now();
+  for (const long of [`x${" ".repeat(400_000)}`, `  ${"0".repeat(400_000)}`, "a 1 ".repeat(100_000)]) {
+    t.same(parseRamBlocks(long), []);
+    t.same(parseGuestMemory(`FlatView #0\n AS "memory", root: system\n ${long}`, []), []);
+  }
+  t.ok(performance.now() - startMs < 1000);
+});

@@ -39,6 +39,8 @@ t.test("the defaults of the source are those of its documentation, converted and
     transfer: { frameBytes: 256 << 10, creditWindowBytes: 16 << 20, syncRate: 20, zstdWorkers: 1 },
     downtimeTargetMs: 300,
     handshakeTimeoutMs: 60_000,
+    migrationsMax: 4,
+    operatorStreamsMax: 64,
   });
   t.ok(Object.isFrozen(config) && Object.isFrozen(config.transfer) && Object.isFrozen(config.listen));
 });
@@ -50,6 +52,7 @@ t.test("the defaults of the destination are those of its documentation", async (
     qemuStartTimeoutMs: 30_000,
     followUpMs: 30_000,
     memoryReserveBytes: 256 << 20,
+    migrationsMax: 4,
     faults: [],
   });
 });

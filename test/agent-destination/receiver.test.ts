@@ -1,0 +1,60 @@
+/** What a source may ask of a destination, and when. */
+import { PassThrough } from "node:stream";
+import t from "tap";
+import { Receiver } from "../../agent-destination/receiver.ts";
+import type { Replay } from "../../agent-destination/replay.ts";
+import { memoryTransfer } from "../../shared/link/memory-link.ts";
+import type { ResumingDestination } from "../../shared/link/resuming-destination.ts";
+import type { SourceMessage } from "../../shared/protocol/messages.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
+import { deferred } from "../../shared/runtime/deferred.ts";
+
+function setUp() {
+  const { source, destination } = memoryTransfer();
+  source.receive(() => undefined);
+  const receiver = new Receiver({
+    channel: destination as unknown as ResumingDestination,
+    socket: new PassThrough() as never,
+    makeReplay: () => ({ sequence: 3 }) as unknown as Replay,
+    clock: systemClock,
+    cancelled: new AbortController().signal,
+  });
+  return { receiver, source, destination };
+}
+
+const verifyRequest: SourceMessage = { kind: "verifyRequest", start: 0, byteLength: 4096, last: false };
+
+t.test(
+  "digests of a guest that is not loaded, and an end after other frames than came, are refused by name",
+  async (t) => {
+    const lies: readonly (readonly [message: SourceMessage, text: RegExp])[] = [
+      [verifyRequest, /not loaded/],
+      [{ kind: "endOfStream", lastSequence: 4 }, /ended after frame 4; 3 came/],
+    ];
+    for (const [message, text] of lies) {
+      const { source, destination } = setUp();
+      source.send(message);
+      t.match(await destination.closed, { code: "peer-invalid", message: text });
+    }
+  },
+);
+
+t.test("digests are made for one stretch at a time: more would be files and memory without bound", async (t) => {
+  const { receiver, source, destination } = setUp();
+  const answers = [deferred<void>(), deferred<void>()];
+  let asked = 0;
+  const second = deferred<void>();
+  receiver.onVerify = () => {
+    if (asked === 1) second.resolve();
+    return answers[asked++]!.promise;
+  };
+  source.send(verifyRequest);
+  answers[0]?.resolve();
+  await answers[0]?.promise;
+  await new Promise((resolve) => setImmediate(resolve));
+  source.send(verifyRequest);
+  await second.promise;
+  source.send(verifyRequest);
+  t.match(await destination.closed, { code: "peer-invalid", message: /before it has the ones it asked for/ });
+  t.equal(asked, 2);
+});

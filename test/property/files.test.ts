@@ -1,0 +1,160 @@
+/** Files that somebody else wrote, or that were cut off: journals, guest definitions, configurations. */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import t from "tap";
+import { decodeDestinationRecord, decodeSourceRecord, type SourceRecord } from "../../shared/protocol/ownership.ts";
+import { loadDestinationConfig, loadSourceConfig } from "../../shared/runtime/config.ts";
+import { listGuests, loadGuest, parseGuest } from "../../shared/runtime/guest-definition.ts";
+import { Journal } from "../../shared/runtime/journal.ts";
+import {
+  codeOf,
+  deepJson,
+  FILE_MS,
+  forAWhile,
+  forAWhileAsync,
+  hostileJson,
+  hostileObject,
+  named,
+  spoiled,
+} from "../support/hostile.ts";
+
+t.setTimeout(FILE_MS);
+
+function folder(t: { teardown(done: () => void): unknown }): string {
+  const made = mkdtempSync(join(tmpdir(), "ferry-files-"));
+  t.teardown(() => rmSync(made, { recursive: true, force: true }));
+  return made;
+}
+
+const granted: SourceRecord = {
+  kind: "granted",
+  guest: "web",
+  destination: "b:1",
+  startedAtMs: 5,
+  grant: { token: "00ff", epoch: 1 },
+};
+
+t.test("a journal's file that was spoiled is its record, or refused by name; it is never another record", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decodeSourceRecord);
+  await journal.write("m", granted);
+  const file = join(directory, "m.json");
+  const good = readFileSync(file);
+  const foreign = fc.oneof(
+    spoiled([good]),
+    fc.json().map((text) => Buffer.from(text)),
+    hostileObject(JSON.parse(good.toString())).map((one) => Buffer.from(JSON.stringify(one))),
+  );
+  await forAWhileAsync(foreign, async (bytes) => {
+    writeFileSync(file, bytes);
+    try {
+      const read = await journal.read("m");
+      if (JSON.stringify(read) !== JSON.stringify(granted)) throw new Error(`read ${JSON.stringify(read)}`);
+    } catch (thrown) {
+      codeOf(thrown, ["state-directory"]);
+    }
+  });
+});
+
+t.test("a record of any shape is one that was written so, or none", async () => {
+  forAWhile(fc.oneof(hostileObject({ ...granted, qemuPid: 7 }), hostileJson([granted])), (value) => {
+    const source = decodeSourceRecord(value);
+    if (source?.kind === "granted" && typeof source.grant.token !== "string")
+      throw new Error("a grant without a token");
+    const destination = decodeDestinationRecord(value);
+    if (destination !== undefined && typeof destination.qemuPid !== "number") throw new Error("no pid");
+  });
+});
+
+t.test("what lies in the state directory and is no record is named, and the records beside it are read", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decodeSourceRecord);
+  await journal.write("good", granted);
+  writeFileSync(join(directory, "big.json"), "");
+  truncateSync(join(directory, "big.json"), 2 ** 33);
+  writeFileSync(join(directory, "deep.json"), deepJson(200_000));
+  writeFileSync(join(directory, "not an id.json"), "{}");
+  writeFileSync(join(directory, "..json"), "{}");
+  mkdirSync(join(directory, "folder.json"));
+  symlinkSync(join(directory, "nowhere"), join(directory, "link.json"));
+  execFileSync("mkfifo", [join(directory, "pipe.json")]);
+  const { entries, faults } = await journal.list();
+  t.same(entries, [{ id: "good", record: granted }]);
+  t.equal(faults.length, 6, "a link to nothing is no record of anything");
+  for (const fault of faults) t.match(fault, { code: "state-directory", message: directory, advice: /./ });
+});
+
+const definition = { name: "web", qmp: "{runtime}/web.qmp", command: ["qemu-system-x86_64", "-m", "1G"] };
+
+t.test("a guest definition of any shape can be used, or is refused by name", async () => {
+  const text = fc.oneof(
+    hostileObject(definition).map((one) => JSON.stringify(one)),
+    spoiled([Buffer.from(JSON.stringify(definition))]).map((bytes) => bytes.toString()),
+    fc.json(),
+    fc.constantFrom("", "null", "[]", deepJson(200_000)),
+  );
+  forAWhile(text, (given) => {
+    named(["configuration"], () => {
+      const guest = parseGuest("web", "web.json", given, "/run/ferry");
+      for (const word of [guest.qmp, ...guest.command])
+        if (typeof word !== "string" || word.includes("\0")) throw new Error("a word that no process takes");
+      if (guest.name !== "web" || Buffer.byteLength(guest.qmp) > 107) throw new Error("another guest");
+    });
+  });
+});
+
+t.test("definitions that are no files, or too long, are refused without being read", async (t) => {
+  const guestsDirectory = folder(t);
+  const places = { guestsDirectory, runtimeDirectory: "/run/$&" };
+  writeFileSync(join(guestsDirectory, "web.json"), JSON.stringify(definition));
+  t.equal((await loadGuest("web", places)).qmp, "/run/$&/web.qmp");
+  writeFileSync(join(guestsDirectory, "big.json"), "");
+  truncateSync(join(guestsDirectory, "big.json"), 2 ** 33);
+  execFileSync("mkfifo", [join(guestsDirectory, "pipe.json")]);
+  await t.rejects(loadGuest("big", places), {
+    code: "configuration",
+    message: /big\.json cannot be used.*longer than/,
+  });
+  await t.rejects(loadGuest("pipe", places), { code: "configuration", message: /not a regular file/ });
+  t.same(
+    (await listGuests(places)).map((one) => one.kind),
+    ["unreadable", "unreadable", "guest"],
+  );
+  for (const name of ["../web", "", ".", "a/b", "\0", "x".repeat(65)])
+    await t.rejects(loadGuest(name, places), { code: "invalid-argument" });
+});
+
+t.test("a configuration file of any shape is taken, or refused by name, by both agents", async (t) => {
+  const directory = folder(t);
+  const file = join(directory, "ferry.json");
+  const good = {
+    listen: ["127.0.0.1:7411"],
+    guests: { directory },
+    runtimeDirectory: directory,
+    stateDirectory: directory,
+    memory: { baseCache: "1MiB", reserve: "1MiB" },
+    transfer: { frameBytes: "64KiB" },
+    log: { level: "info" },
+    tls: { insecure: false },
+    qmp: { timeout: "10s" },
+  };
+  const nested = hostileObject(good.memory).map((memory) => ({ ...good, memory }));
+  const given = fc.oneof(
+    // directories would be made wherever a hostile name says
+    hostileObject(good).map((one) => ({ ...one, runtimeDirectory: directory, stateDirectory: directory })),
+    nested.map((one) => ({ ...one })),
+    fc.jsonValue().filter((one) => typeof one !== "object" || one === null || Array.isArray(one)),
+  );
+  const texts = fc.oneof(
+    given.map((one) => JSON.stringify(one)),
+    fc.constantFrom("", "{", deepJson(100_000)),
+  );
+  forAWhile(texts, (text) => {
+    writeFileSync(file, text);
+    for (const load of [loadSourceConfig, loadDestinationConfig])
+      named(["configuration", "invalid-argument"], () => load(["--config", file], {}));
+  });
+});

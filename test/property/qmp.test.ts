@@ -1,0 +1,163 @@
+/** A monitor that is none, or lies: into the client of QEMU's monitor. */
+import fc from "fast-check";
+import t, { type Test } from "tap";
+import type { FaultCode } from "../../shared/fault.ts";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { LINE_MAX_BYTES, QmpLines, type QmpMessage } from "../../shared/qemu/qmp-lines.ts";
+import { Monitor, serve } from "../support/fake-monitor.ts";
+import {
+  codeOf,
+  deepJson,
+  FILE_MS,
+  forAWhile,
+  forAWhileAsync,
+  hostileObject,
+  named,
+  spoiled,
+} from "../support/hostile.ts";
+
+t.setTimeout(FILE_MS);
+
+const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
+const CODES: readonly FaultCode[] = ["qmp-protocol", "qmp-command", "qmp-disconnected", "qmp-timeout"];
+
+const messages = [
+  GREETING,
+  { return: { status: "running" }, id: 2 },
+  { error: { class: "GenericError", desc: "No such" }, id: 2 },
+  { event: "STOP", data: { x: "Zürich €" }, timestamp: { seconds: 3, microseconds: 4 } },
+];
+const lines = messages.map((one) => Buffer.from(`${JSON.stringify(one)}\r\n`));
+
+function read(pieces: readonly Uint8Array[]): { seen: QmpMessage[]; code: FaultCode | undefined } {
+  const reader = new QmpLines();
+  const seen: QmpMessage[] = [];
+  const code = named(["qmp-protocol"], () => {
+    for (const piece of pieces) reader.push(piece, (message) => seen.push(message));
+  });
+  return { seen, code };
+}
+
+t.test("lines of a monitor may be cut at every byte", async (t) => {
+  const all = Buffer.concat(lines);
+  for (let cut = 0; cut <= all.length; cut++)
+    t.same(read([all.subarray(0, cut), all.subarray(cut)]), { seen: messages, code: undefined }, `at ${cut}`);
+  t.same(read([...all].map((byte) => Uint8Array.of(byte))).seen, messages);
+});
+
+t.test("spoiled lines are messages, or refused by name; where they are cut changes nothing", async () => {
+  const given = fc.oneof(spoiled([Buffer.concat(lines)]), fc.uint8Array({ maxLength: 80 }));
+  forAWhile(fc.tuple(given, fc.nat(400)), ([bytes, cut]) => {
+    const whole = read([bytes]);
+    const at = cut % (bytes.length + 1);
+    const pieces = read([bytes.subarray(0, at), bytes.subarray(at)]);
+    if (JSON.stringify(whole) !== JSON.stringify(pieces)) throw new Error(`another reading when cut at ${at}`);
+  });
+});
+
+t.test("a line without an end is given up, and was never more than its limit in memory", async (t) => {
+  const reader = new QmpLines();
+  const piece = new Uint8Array(1 << 20).fill(0x20);
+  const before = process.memoryUsage().arrayBuffers;
+  let pushed = 0;
+  t.throws(
+    () => {
+      for (; pushed < 100; pushed++) reader.push(piece, () => undefined);
+    },
+    { code: "qmp-protocol", message: /more than 16777216 bytes/ },
+  );
+  t.equal(pushed, LINE_MAX_BYTES / piece.length);
+  t.ok(process.memoryUsage().arrayBuffers - before < 4 * LINE_MAX_BYTES);
+});
+
+/** One client for each monitor: greeted, then given these bytes as the answer to its command, then cut off. */
+async function ask(t: Test, path: () => Promise<string>): Promise<unknown> {
+  try {
+    const qmp = await QmpClient.connect(await path(), { timeoutMs: 2000 });
+    t.teardown(() => qmp.close());
+    const events: unknown[] = [];
+    qmp.subscribe(({ event, data, timestampUs }) => {
+      if (typeof event !== "string" || typeof data !== "object" || !Number.isFinite(timestampUs))
+        throw new TypeError("an event that is none");
+      events.push(data.status);
+    });
+    const { status } = await qmp.execute("query-status", undefined, { timeoutMs: 2000 });
+    qmp.close();
+    return status;
+  } catch (thrown) {
+    return codeOf(thrown, CODES);
+  }
+}
+
+t.test("whatever a monitor answers, the call ends: with what it said, or a fault with a name", async (t) => {
+  let answer: Buffer = Buffer.alloc(0);
+  let greeting: Buffer = lines[0]!;
+  const path = await serve(t, (socket) => {
+    const monitor = new Monitor(socket, () => {
+      monitor.raw(answer);
+      socket.end();
+    });
+    monitor.raw(greeting);
+  });
+  const objects = fc
+    .constantFrom(...messages)
+    .chain((one) => hostileObject(one))
+    .map((one) => Buffer.from(`${JSON.stringify(one)}\r\n`));
+  const bytes = fc.oneof(objects, objects, spoiled(lines), fc.uint8Array({ maxLength: 60 }));
+  await forAWhileAsync(
+    fc.tuple(fc.array(bytes, { maxLength: 4 }), fc.option(bytes, { freq: 3 })),
+    async ([answers, first]) => {
+      answer = Buffer.concat(answers);
+      greeting = first === null ? lines[0]! : Buffer.concat([first, lines[0]!]);
+      await ask(t, async () => path);
+    },
+  );
+});
+
+t.test("answers without sense are refused with what was wrong with them", async (t) => {
+  const answers: readonly (readonly [answer: unknown, code: FaultCode, message: RegExp])[] = [
+    [{ return: null, id: 2 }, "qmp-protocol", /answered query-status with null/],
+    [{ QMP: null }, "qmp-protocol", /greeting has no version/],
+    [{ error: null, id: 2 }, "qmp-command", /QEMU refused query-status/],
+    [{ error: { class: {}, desc: "x".repeat(1 << 20) }, id: 2 }, "qmp-command", /x…/],
+    [{ ["y".repeat(1 << 20)]: 1 }, "qmp-protocol", /y…/],
+    [[], "qmp-protocol", /neither answer nor event/],
+  ];
+  let answer: unknown;
+  const path = await serve(t, (socket) => {
+    const monitor = new Monitor(socket, () => monitor.reply(answer));
+    monitor.reply(GREETING);
+  });
+  for (const [given, code, message] of answers) {
+    answer = given;
+    const qmp = await QmpClient.connect(path);
+    const fault = await qmp.execute("query-status").then(
+      () => undefined,
+      (thrown: unknown) => thrown,
+    );
+    t.match(fault, { code, message });
+    t.ok(fault instanceof Error && fault.message.length < 3000);
+    qmp.close();
+  }
+});
+
+t.test("answers to nobody, events without fields and brackets without end do no harm", async (t) => {
+  const path = await serve(t, (socket) => {
+    const monitor = new Monitor(socket, ({ id }) => {
+      for (const unknown of [99, -1, 1e300]) monitor.reply({ return: {}, id: unknown });
+      monitor.reply({ event: "STOP" });
+      monitor.reply({ event: "STOP", data: null, timestamp: null });
+      monitor.reply({ event: "STOP", data: 7, timestamp: { seconds: "x", microseconds: {} } });
+      monitor.raw(`{"event": "DEEP", "data": {"x": ${deepJson(100_000)}}}\r\n`);
+      monitor.reply({ return: { status: "running", running: true }, id });
+    });
+    monitor.reply(GREETING);
+  });
+  const qmp = await QmpClient.connect(path);
+  t.teardown(() => qmp.close());
+  const seen: unknown[] = [];
+  qmp.subscribe(({ event, data, timestampUs }) => seen.push([event, event === "DEEP" ? {} : data, timestampUs]));
+  t.equal((await qmp.execute("query-status")).status, "running");
+  const stop = ["STOP", {}, 0];
+  t.same(seen, [stop, stop, stop, ["DEEP", {}, 0]]);
+});
