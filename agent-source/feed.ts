@@ -12,9 +12,11 @@ import type { SavedSettings } from "../shared/protocol/ownership.ts";
 import type { GuestFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import { youngCollector } from "../shared/runtime/return-memory.ts";
 import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { CopyEngine } from "./copy-engine.ts";
+import { watchCut } from "./cut-watch.ts";
 import { FrameSender } from "./frame-sender.ts";
 import { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
@@ -104,6 +106,7 @@ export class Feed {
     cx.log.warn({ connected, ...this.channel.interruptions }, connected ? "the link is back" : "the link is lost");
     this.meter.interrupted();
     if (connected) this.inbox.reconnected();
+    else void watchCut(cx, this.channel, AbortSignal.any([this.signal, cx.leaving]), (fault) => this.fail(fault));
   }
 
   /** Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out. */
@@ -149,6 +152,7 @@ export class Feed {
       pacer: new Pacer(cx.call.options.bandwidthBytesPerSecond),
       clock: cx.clock,
       creditWindowBytes: contract.creditWindowBytes,
+      onSent: youngCollector(),
       onRoom: () => this.engine.roomMade(),
       onFault: (fault) => this.fail(fault),
     });

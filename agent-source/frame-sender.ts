@@ -34,6 +34,8 @@ export interface SenderParts {
   readonly clock: Clock;
   /** Most bytes in flight by contract. */
   readonly creditWindowBytes: number;
+  /** Called with the length of each frame that is given to the channel. */
+  readonly onSent: (bytes: number) => void;
   /** Called when pages left the arena, so that capture may go on. */
   readonly onRoom: () => void;
   readonly onFault: (fault: MigrationFault) => void;
@@ -322,6 +324,7 @@ export class FrameSender {
         this.pump();
       },
     );
+    this.parts.onSent(slot.length);
     if (!more && !this.blocked) {
       this.blocked = true;
       void channel.drained().then(() => {

@@ -57,7 +57,7 @@ export class MigrationReport {
     this.call = call;
     this.clock = clock;
     this.startedAtMs = startedAtMs;
-    this.startedMs = clock.monotonicMs();
+    this.startedMs = clock.monotonicMs() - Math.max(0, clock.nowUs() / 1000 - startedAtMs);
   }
 
   /** From now on progress is read from the feed; undefined: it stays as it was last. */
@@ -84,6 +84,12 @@ export class MigrationReport {
   /** What was wrong is no more. */
   cleared(): void {
     this.error = undefined;
+  }
+
+  /** As it ended, in an earlier life of this agent. */
+  ended(status: MigrationStatus, atMs: number): void {
+    this.status = status;
+    this.last = { ...NOTHING, elapsedSeconds: Math.max(0, atMs - this.startedAtMs) / 1000 };
   }
 
   view(): MigrationView {

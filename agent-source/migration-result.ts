@@ -71,37 +71,3 @@ export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationR
 }
 
 const ratio = (before: number, after: number): number => (after === 0 ? 0 : before / after);
-
-/** Of a migration that an agent took up from the journal, or whose answer came by asking: what is still known. */
-export function resultWithoutFeed(cx: SourceContext): MigrationResult {
-  const nothing = {
-    totalMs: 0,
-    lastPagesMs: 0,
-    deviceStateMs: 0,
-    loadMs: 0,
-    verifyMs: 0,
-    commitMs: 0,
-    clockErrorMs: 0,
-  };
-  return {
-    completed: true,
-    totalSeconds: cx.clock.nowUs() / 1e6 - cx.report.startedAtMs / 1000,
-    downtime: nothing,
-    bytes: { total: 0, zero: 0, full: 0, delta: 0, device: 0, other: 0 },
-    pages: { captured: 0, zero: 0, full: 0, delta: 0, coalesced: 0, skipped: 0 },
-    deltaRatio: 0,
-    zstdRatio: 0,
-    bitmapSyncs: 0,
-    sourceAgentCpuSeconds: 0,
-    destinationAgentCpuSeconds: 0,
-    sourceAgentPeakMemoryBytes: 0,
-    destinationAgentPeakMemoryBytes: 0,
-    switchReason: "not known",
-    verified: false,
-    pagesCompared: 0,
-    degradations: [
-      ...cx.report.degradations,
-      "The hand-over was settled after an interruption: downtime and counts were not measured",
-    ],
-  };
-}

@@ -60,11 +60,18 @@ const OPTIONS: MigrateCall["options"] = {
   verify: false,
 };
 
-/** @throws MigrationFault `state-directory` for a file that is no record: nothing is guessed from it, and nothing starts beside it */
+export interface Found {
+  readonly made: Made;
+  readonly state: SourceState;
+  /** Of one that has ended. */
+  readonly endedAtMs: number;
+}
+
+/** @returns ended ones too, for whoever asks; @throws MigrationFault `state-directory` for a file that is no record: nothing is guessed from it, and nothing starts beside it */
 export async function recoverMigrations(
   { config, journal, log }: SourceAgentParts,
   make: (call: MigrateCall, identity: Identity) => Made,
-): Promise<{ readonly made: Made; readonly state: SourceState }[]> {
+): Promise<Found[]> {
   await sweep(config.runtimeDirectory, ["stream", "verify"]);
   const { entries, faults } = await journal.list();
   for (const fault of faults)
@@ -72,26 +79,26 @@ export async function recoverMigrations(
       { fault: fault.message, advice: fault.advice },
       "a file in stateDirectory is no record; what it belongs to is not known",
     );
-  const found: { made: Made; state: SourceState }[] = [];
+  const found: Found[] = [];
   for (const { id, record } of entries) {
-    if (isOver(record)) continue;
     const { guest, destination, startedAtMs, grant } = record;
     const identity = { id, token: Buffer.from(grant.token, "hex"), startedAtMs };
     const made = make({ guest, to: destination, options: OPTIONS }, identity);
     const state = await takeUp(record, made.cx);
-    made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
-    found.push({ made, state });
+    if (!isOver(record))
+      made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
+    found.push({ made, state, endedAtMs: record.endedAtMs ?? startedAtMs });
   }
   await journal.prune(isOver, RECORDS_KEPT);
-  return found;
+  return found.sort((one, other) => one.made.cx.report.startedAtMs - other.made.cx.report.startedAtMs);
 }
 
 const isOver = ({ kind }: SourceRecord): boolean => kind === "released" || kind === "kept";
 
-async function takeUp({ kind, settings }: SourceRecord, cx: SourceContext): Promise<SourceState> {
+async function takeUp({ kind, settings, reason }: SourceRecord, cx: SourceContext): Promise<SourceState> {
   const saved = settings === undefined ? {} : { settings };
   // of a plan, whatever QEMU does, the guest stays here
-  const state = recoverSource(kind, kind === "plan" ? "active" : await ask(cx));
+  const state = recoverSource(kind, kind === "granted" ? await ask(cx) : "active");
   switch (state) {
     case "keeping":
       return {
@@ -110,8 +117,15 @@ async function takeUp({ kind, settings }: SourceRecord, cx: SourceContext): Prom
     case "released":
       return { kind: state };
     case "kept":
-      return { kind: state, fault: new MigrationFault("interrupted", "The migration had ended") };
+      return { kind: state, fault: endOf(reason) };
   }
+}
+
+/** Codes are stable, so an older life's are this one's; one that is not is told in the message. */
+function endOf(reason: SourceRecord["reason"]): MigrationFault {
+  if (reason?.code === "cancelled") return new MigrationFault("cancelled", reason.message);
+  const why = reason === undefined ? "why is in the log of that time" : `${reason.message} (${reason.code})`;
+  return new MigrationFault("interrupted", `Ended before this agent started: ${why}`);
 }
 
 /** A QEMU that cannot be asked may have completed: then only the destination can tell. */

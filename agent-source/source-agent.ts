@@ -18,6 +18,7 @@ import {
   type PlanView,
   type ResolveCall,
 } from "../shared/protocol/report.ts";
+import { sourceStatus } from "../shared/protocol/source-states.ts";
 import { inspectSource } from "../shared/qemu/preflight.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { deferred } from "../shared/runtime/deferred.ts";
@@ -103,10 +104,19 @@ export class SourceAgent implements SourceService {
 
   /** Takes up what an earlier life of this agent left under way; before anything is served. */
   async recover(): Promise<void> {
-    for (const { made, state } of await recoverMigrations(this.parts, (call, identity) =>
+    for (const { made, state, endedAtMs } of await recoverMigrations(this.parts, (call, identity) =>
       this.makeContext(call, identity),
     ))
-      this.run(made, state);
+      if (state.kind === "released" || state.kind === "kept") this.recall(made.cx, state, endedAtMs);
+      else this.run(made, state);
+  }
+
+  /** One that had ended before this agent started. */
+  private recall(cx: SourceContext, state: SourceState, endedAtMs: number): void {
+    if (state.kind === "kept") cx.report.failed(state.fault, "the guest stayed at the source");
+    const status = sourceStatus(state.kind, state.kind === "kept" && state.fault.code === "cancelled");
+    cx.report.ended(status, endedAtMs);
+    this.history.set(cx.id, cx.report.view());
   }
 
   getMigration(id: string): MigrationView {

@@ -55,6 +55,7 @@ export function sourceRecord(
     startedAtMs: cx.report.startedAtMs,
     grant: { token: Buffer.from(cx.token).toString("hex"), epoch: EPOCH },
   };
+  if (kind === "released" || kind === "kept") return { ...record, endedAtMs: Math.floor(cx.clock.nowUs() / 1000) };
   return settings === undefined ? record : { ...record, settings };
 }
 

@@ -18,7 +18,10 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
   const guestNow = await runHere(undo, cx);
   await cx.journal
-    .write(cx.id, sourceRecord(cx, "kept", undefined))
+    .write(cx.id, {
+      ...sourceRecord(cx, "kept", undefined),
+      reason: { code: fault.code, message: fault.message },
+    })
     .catch((thrown: unknown) =>
       cx.log.warn({ fault: String(thrown) }, "the next start of this agent looks at it again"),
     );

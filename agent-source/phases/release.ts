@@ -3,7 +3,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { qemuLogPath } from "../../shared/runtime/guest-definition.ts";
-import { migrationResult, resultWithoutFeed } from "../migration-result.ts";
+import { migrationResult } from "../migration-result.ts";
 import { openMonitor } from "../monitor.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
@@ -21,8 +21,8 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
     cx.report.degradations.push(
       `The link was lost ${cuts.count} times, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
     );
-  cx.report.result =
-    loaded !== undefined && running !== undefined ? migrationResult(cx, { ...loaded, running }) : resultWithoutFeed(cx);
+  // of one that was taken up from the journal, or settled without a word on when the guest resumed, nothing was measured
+  if (loaded !== undefined && running !== undefined) cx.report.result = migrationResult(cx, { ...loaded, running });
   cx.report.follow(undefined);
   const warn = (what: string) => (thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, what);
   await cx.journal

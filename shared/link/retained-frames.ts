@@ -1,7 +1,7 @@
 /**
  * Encoded frames that were sent and not acknowledged, kept to be sent again after a cut, each in a buffer of its own:
  *
- *     | head room | body … | free |      of the next power of two, used again last in, first out
+ *     | head room | body … | free |      of one of a few sizes, used again last in, first out
  *
  * Bounded: what does not fit is a fault of whoever sends more than the credit window allows. Frames of zero runs have a few
  * hundred bytes, others a quarter of a megabyte: with one size for all, memory would be many times what is kept.
@@ -14,15 +14,17 @@ import { FRAME_HEAD_BYTES } from "./frame-wire.ts";
 const ALIGNMENT = 8;
 const HEAD_ROOM = Math.ceil(FRAME_HEAD_BYTES / ALIGNMENT) * ALIGNMENT;
 
-/** Least power of two, and most bytes of free buffers that are held on to. */
-const SMALLEST = 10;
-const FREE_BYTES_MAX = 4 << 20;
+/** Buffers have a multiple of this size; the smallest, for frames of zero runs, a part of it. */
+const STEP = 16 << 10;
+const SMALLEST = 1 << 10;
+/** Of free buffers, held on to. */
+const FREE_BYTES_MAX = 1 << 20;
 
 export class RetainedFrames {
   private readonly capacity: number;
   /** Oldest first. */
   private readonly kept: { readonly buffer: Uint8Array; readonly length: number }[] = [];
-  /** By power of two. */
+  /** By size in steps. */
   private readonly free: Uint8Array[][] = [];
   private freeBytes = 0;
   private bytes = 0;
@@ -58,24 +60,23 @@ export class RetainedFrames {
     const { buffer } = oldest;
     if (this.freeBytes + buffer.length > FREE_BYTES_MAX) return;
     this.freeBytes += buffer.length;
-    this.ofPower(powerOf(buffer.length)).push(buffer);
+    this.ofSize(buffer.length).push(buffer);
   }
 
   private take(length: number): Uint8Array {
-    const power = powerOf(length);
-    const buffer = this.ofPower(power).pop();
-    if (buffer === undefined) return new Uint8Array(2 ** power);
+    const size = length <= SMALLEST ? SMALLEST : Math.ceil(length / STEP) * STEP;
+    const buffer = this.ofSize(size).pop();
+    if (buffer === undefined) return new Uint8Array(size);
     this.freeBytes -= buffer.length;
     return buffer;
   }
 
-  private ofPower(power: number): Uint8Array[] {
-    const known = this.free[power];
+  private ofSize(size: number): Uint8Array[] {
+    const step = Math.floor(size / STEP);
+    const known = this.free[step];
     if (known !== undefined) return known;
     const made: Uint8Array[] = [];
-    this.free[power] = made;
+    this.free[step] = made;
     return made;
   }
 }
-
-const powerOf = (length: number): number => Math.max(SMALLEST, Math.ceil(Math.log2(length)));

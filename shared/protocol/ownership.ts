@@ -28,6 +28,10 @@ export interface SourceRecord {
   /** Given only from `granted` on; before, it proves to the destination whose migration this is. */
   readonly grant: OwnershipGrant;
   readonly settings?: SavedSettings;
+  /** Of `released` and `kept`: when it ended. */
+  readonly endedAtMs?: number;
+  /** Of `kept`: why, for whoever asks after a restart. */
+  readonly reason?: { readonly code: string; readonly message: string };
 }
 
 export const DESTINATION_RECORDS = ["waiting", "running", "arrived", "refused"] as const;
@@ -84,8 +88,21 @@ export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
   if (kind === undefined || guest === undefined || destination === undefined || grant === undefined) return undefined;
   if (typeof startedAtMs !== "number") return undefined;
   const settings = decodeSettings(given.settings);
+  const reason = decodeReason(given.reason);
   const record = { kind, guest, destination, startedAtMs, grant };
-  return settings === undefined ? record : { ...record, settings };
+  const ended = typeof given.endedAtMs === "number" ? { endedAtMs: given.endedAtMs } : {};
+  return {
+    ...record,
+    ...ended,
+    ...(settings === undefined ? {} : { settings }),
+    ...(reason === undefined ? {} : { reason }),
+  };
+}
+
+function decodeReason(value: unknown): { code: string; message: string } | undefined {
+  const given = fields(value);
+  const [code, message] = [text(given.code), text(given.message)];
+  return code === undefined || message === undefined ? undefined : { code, message };
 }
 
 export function decodeDestinationRecord(value: unknown): DestinationRecord | undefined {

@@ -133,6 +133,7 @@ function makeSource(): Source {
     pacer: new Pacer(0),
     clock,
     creditWindowBytes: CREDIT_BYTES,
+    onSent: () => undefined,
     onRoom: () => engine.roomMade(),
     onFault,
   });

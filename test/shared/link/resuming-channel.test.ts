@@ -122,7 +122,7 @@ t.test("every frame and control message comes once and in order, whenever the co
         t.equal(await source.closed, undefined, "an orderly end is the end");
       },
     ),
-    { numRuns: 40 },
+    { numRuns: 15 },
   );
 });
 

@@ -1,0 +1,32 @@
+/** While the link is cut: does the destination still wait? One that has given up must not be waited for. */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../shared/fault.ts";
+import type { ResumingSource } from "../shared/link/resuming-source.ts";
+import { askOnce } from "./ask-destination.ts";
+import type { SourceContext } from "./source-context.ts";
+
+const PAUSE_MS = 1000;
+const ANSWERS_WITHIN_MS = 3000;
+
+/** Asks until there is a connection again. @param onGone the destination has no such migration any more */
+export async function watchCut(
+  cx: SourceContext,
+  link: ResumingSource,
+  signal: AbortSignal,
+  onGone: (fault: MigrationFault) => void,
+): Promise<void> {
+  while (link.isCut && !signal.aborted) {
+    await delay(PAUSE_MS, undefined, { ref: false });
+    if (!link.isCut || signal.aborted) return;
+    const answer = await askOnce(cx, "standing", signal, ANSWERS_WITHIN_MS).catch(() => undefined);
+    // no answer is no news: the link is down
+    if (answer === undefined || answer.standing === "waiting" || answer.standing === "starting") continue;
+    onGone(
+      new MigrationFault("peer-failed", `The destination has given the migration up: ${answer.reason}`, {
+        role: "destination",
+        advice: "See the destination agent's log for this migration; if it was restarted, migrate again",
+      }),
+    );
+    return;
+  }
+}
