@@ -64,14 +64,14 @@ export class Journal<T> {
     const text = encode(id, record);
     return this.inOrder(id, () =>
       this.guard(file, "write", async () => {
-        const handle = await open(file + TEMPORARY, "w", 0o600);
         try {
-          await handle.writeFile(text);
-          await handle.sync();
-        } finally {
-          await handle.close();
+          await writeWhole(file + TEMPORARY, text);
+          await rename(file + TEMPORARY, file);
+        } catch (thrown) {
+          // half a record on a full disk would keep it full
+          await rm(file + TEMPORARY, { force: true }).catch(ignoreOthersFault);
+          throw thrown;
         }
-        await rename(file + TEMPORARY, file);
         await syncDirectory(this.directory);
       }),
     );
@@ -202,6 +202,16 @@ function decodeFile(id: string, text: string): unknown {
     return file.record;
   } catch {
     return undefined; // not JSON: cut off, or not ours
+  }
+}
+
+async function writeWhole(file: string, text: string): Promise<void> {
+  const handle = await open(file, "w", 0o600);
+  try {
+    await handle.writeFile(text);
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 
