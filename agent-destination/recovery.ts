@@ -1,13 +1,14 @@
 /** What an agent that starts again does with the incoming migrations that its journal knows (DESIGN 6, 5). */
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import { type DestinationQemu, recoverDestination } from "../shared/protocol/destination-states.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
+import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
-import { type GuestDefinition, loadGuest } from "../shared/runtime/guest-definition.ts";
+import { type GuestDefinition, loadGuest, qemuLogPath } from "../shared/runtime/guest-definition.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
@@ -29,6 +30,8 @@ export interface DestinationAgentParts {
 
 /** Records of ended migrations that are kept, for sources that ask late. */
 const RECORDS_KEPT = 200;
+/** Does a QEMU answer? Its monitor may be held by another client, which is an answer too. */
+const ASK_MS = 1000;
 
 type Make = (of: { id: string; guest: string; token: Uint8Array }) => DestinationContext;
 
@@ -49,6 +52,8 @@ export async function recoverIncoming(
   for (const { id, record } of entries) {
     const cx = make({ id, guest: record.guest, token: Buffer.from(record.grant.token, "hex") });
     const guest = await adopt(record, cx);
+    // a QEMU that lost its stream with the agent has ended, and left its files
+    if (guest === undefined && record.kind !== "arrived") await clearFiles(record.guest, cx);
     const state = await takeUp(record, guest, cx);
     if (state === undefined) continue;
     cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
@@ -70,6 +75,22 @@ async function findWaiting(definition: GuestDefinition): Promise<{ pid: number; 
     if (identity !== undefined) return { pid, identity };
   }
   return undefined;
+}
+
+/** Of a QEMU that has ended; not where another one of this guest answers. */
+async function clearFiles(name: string, cx: DestinationContext): Promise<void> {
+  const definition = await loadGuest(name, cx.config).catch(() => undefined);
+  if (definition === undefined || !(await isUnanswered(definition.qmp))) return;
+  for (const left of [definition.qmp, qemuLogPath(name, cx.config.runtimeDirectory)]) await rm(left, { force: true });
+}
+
+async function isUnanswered(path: string): Promise<boolean> {
+  try {
+    (await QmpClient.connect(path, { timeoutMs: ASK_MS })).close();
+    return false;
+  } catch (thrown) {
+    return MigrationFault.from(thrown).code === "qmp-unreachable";
+  }
 }
 
 async function adopt(record: DestinationRecord, cx: DestinationContext): Promise<GuestProcess | undefined> {
