@@ -1,10 +1,17 @@
 import { afterSource } from "../../shared/protocol/source-states.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-/** `granted` on the disk; only then may anybody hear of it. A disk that does not take it ends in *keeping*. */
+/**
+ * `granted` on the disk; only then may anybody hear of it. A disk that does not take it ends in *keeping*, and so does a link
+ * that is down for too long: what was granted and cannot be said would be in doubt.
+ */
 export async function record(state: State<"recording">, cx: SourceContext): Promise<State<"granting">> {
   const { loaded } = state;
-  await cx.journal.write(cx.id, sourceRecord(cx, "granted", loaded.feed.settings));
+  const { feed } = loaded;
+  if (feed.channel.isCut) await orAborted(feed.inbox.nextConnection, feed.signal);
+  feed.signal.throwIfAborted();
+  await cx.journal.write(cx.id, sourceRecord(cx, "granted", feed.settings));
   return { kind: afterSource("recording", "written"), loaded };
 }
