@@ -12,6 +12,7 @@ import { MigrationFault } from "../shared/fault.ts";
 import type { SourceChannel } from "../shared/link/link.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
+import { countSent, makeSlot, type SentBytes, type Slot } from "./frame-slot.ts";
 import type { LinkMeter } from "./link-meter.ts";
 import type { Pacer } from "./pacer.ts";
 import { type FrameBuffer, HEAD_ROOM_BYTES } from "./source-memory.ts";
@@ -41,14 +42,6 @@ export interface SenderParts {
   readonly onFault: (fault: MigrationFault) => void;
 }
 
-/** Bytes on the link by what they carried, encoded. */
-export interface SentBytes {
-  zero: number;
-  full: number;
-  delta: number;
-  verbatim: number;
-}
-
 /** Below this the window would not cover the granularity of frames and acknowledgements. */
 const CREDIT_MIN_BYTES = 2 << 20;
 /** Fewer raw bytes than this are not worth a worker's round trip. */
@@ -56,21 +49,8 @@ const COMPRESS_MIN_BYTES = 2048;
 /** Frames of one pump without letting the event loop read sockets. */
 const FRAMES_A_PUMP = 8;
 
-interface Slot {
-  readonly buffer: FrameBuffer;
-  state: "free" | "encoding" | "ready" | "sending";
-  kind: "pages" | "verbatim";
-  rawLength: number;
-  length: number;
-  compressed: boolean;
-  readonly checksum: Uint8Array;
-  zeroBytes: number;
-  fullBytes: number;
-  deltaBytes: number;
-}
-
 export class FrameSender {
-  readonly sent: SentBytes = { zero: 0, full: 0, delta: 0, verbatim: 0 };
+  readonly sent: SentBytes = { zero: 0, full: 0, delta: 0, head: 0, device: 0 };
   /** Encoded bytes given to the channel, and of those acknowledged. */
   sentBytes = 0;
   ackedBytes = 0;
@@ -101,18 +81,7 @@ export class FrameSender {
 
   constructor(parts: SenderParts) {
     this.parts = parts;
-    this.slots = parts.buffers.map((buffer) => ({
-      buffer,
-      state: "free",
-      kind: "pages",
-      rawLength: 0,
-      length: 0,
-      compressed: false,
-      checksum: new Uint8Array(8),
-      zeroBytes: 0,
-      fullBytes: 0,
-      deltaBytes: 0,
-    }));
+    this.slots = parts.buffers.map(makeSlot);
   }
 
   /** Queues bytes of QEMU's stream, to be sent as they are: at once, or with `afterPages` behind all that is pending. */
@@ -218,7 +187,7 @@ export class FrameSender {
       return false;
     }
     if (!this.verbatim.isEmpty && (!this.verbatim.afterPages || this.parts.scheduler.isEmpty)) {
-      slot.kind = "verbatim";
+      slot.kind = this.verbatim.afterPages ? "device" : "head";
       slot.rawLength = this.verbatim.take(this.parts.kernels.memory, slot.buffer.raw, this.parts.frameBytes);
       slot.zeroBytes = 0;
       slot.fullBytes = 0;
@@ -306,13 +275,14 @@ export class FrameSender {
     const { raw, encoded } = slot.buffer;
     const from = slot.compressed ? encoded : raw;
     slot.state = "sending";
-    this.count(slot);
+    this.sentBytes += slot.length;
+    countSent(this.sent, slot);
     pacer.sent(slot.length);
     const more = channel.send(
       {
         kind: "frame",
         sequence: this.sequence - this.line.length,
-        frameKind: slot.kind,
+        frameKind: slot.kind === "pages" ? "pages" : "verbatim",
         codec: slot.compressed ? "zstd" : "none",
         rawLength: slot.rawLength,
         checksum: slot.checksum,
@@ -332,18 +302,5 @@ export class FrameSender {
         this.pump();
       });
     }
-  }
-
-  private count(slot: Slot): void {
-    this.sentBytes += slot.length;
-    if (slot.kind === "verbatim") {
-      this.sent.verbatim += slot.length;
-      return;
-    }
-    // zstd mixes the kinds of a frame: its bytes are shared out as they were before
-    const share = slot.length / Math.max(1, slot.zeroBytes + slot.fullBytes + slot.deltaBytes);
-    this.sent.zero += slot.zeroBytes * share;
-    this.sent.full += slot.fullBytes * share;
-    this.sent.delta += slot.deltaBytes * share;
   }
 }

@@ -45,8 +45,8 @@ export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationR
       zero: Math.round(sent.zero),
       full: Math.round(sent.full),
       delta: Math.round(sent.delta),
-      device: sent.verbatim,
-      other: feed.probeBytes,
+      device: sent.device,
+      other: feed.probeBytes + sent.head,
     },
     pages: {
       captured: scheduler.pages.captured,

@@ -39,6 +39,10 @@ export async function askDestination(
       role: "destination",
       advice: "Mend what is listed, then migrate again",
     });
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    if (fault.code !== "peer-unreachable") throw fault;
+    throw fault.with({ advice: `See that ferry-destination runs at ${cx.call.to}, and that this host reaches it` });
   } finally {
     client.close();
   }
