@@ -12,6 +12,8 @@ const LOADS_WITHIN_MS = 60_000;
 export async function load(state: State<"loading">, cx: DestinationContext): Promise<State<"loaded">> {
   const { guest, receiver } = state;
   const completed = waitLoaded(guest, receiver);
+  // when the stream fails first, nobody waits for this any more
+  completed.catch(() => undefined);
   await orAborted(receiver.replay.drained(), receiver.signal);
   await completed;
   const loadedAtUs = cx.clock.nowUs();

@@ -25,6 +25,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   const feed = new Feed({ cx, qmp, facts, contract, channel });
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
+    probing.catch(() => undefined);
     await feed.intake.listen(feed.streamPath);
     feed.probed(await orAborted(probing, feed.signal));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");

@@ -21,7 +21,11 @@ export function deferred<T>(): Deferred<T> {
 
 /** The promise, or the signal's reason as a fault, whichever comes first. */
 export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  if (signal.aborted) return Promise.reject(MigrationFault.from(signal.reason));
+  if (signal.aborted) {
+    // it was begun, and its own fault comes second
+    promise.catch(() => undefined);
+    return Promise.reject(MigrationFault.from(signal.reason));
+  }
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(MigrationFault.from(signal.reason));
     signal.addEventListener("abort", onAbort, { once: true });

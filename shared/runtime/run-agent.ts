@@ -53,6 +53,8 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
   };
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
+  // a promise that nobody waits for is a mistake of ours; it must not take the other migrations of this agent with it
+  process.on("unhandledRejection", (reason) => log.error({ fault: reason }, "unhandled rejection: please report this"));
   log.info(status);
   await tell({ ready: true, status });
 }
