@@ -5,7 +5,7 @@ import { bounded, eventually } from "../support/bounded.ts";
 import type { RigProcess } from "../support/process.ts";
 import type { RigHost } from "../support/rig.ts";
 import { type FaultRig, FULL_RATE } from "./fault-rig.ts";
-import type { Moment } from "./faults.ts";
+import type { AgentKind, Moment } from "./faults.ts";
 
 const REACHED_WITHIN_MS = 30_000;
 /** Slow enough that the moment lasts until the fault was injected. */
@@ -22,6 +22,7 @@ const IN_LATER_PASSES = copying('"passes":([2-9]|\\d\\d)');
 function rateOf(moment: Moment | undefined): number {
   if (moment?.kind === "first pass") return FIRST_PASS_RATE;
   if (moment?.kind === "later passes") return 2 * FIRST_PASS_RATE;
+  if (moment?.kind === "held") return rateOf(moment.cancelledAt);
   return moment?.kind === "after" ? moment.bitsPerSecond : FULL_RATE;
 }
 
@@ -64,12 +65,14 @@ export class Attempt {
     const within = { timeoutMs: REACHED_WITHIN_MS };
     switch (moment.kind) {
       case "held": {
-        const agent = this.#on.agent(moment.side === "source" ? this.from : this.to, moment.side);
-        const held = agent.waitForOutput(new RegExp(`"held":"${moment.state}"`), within);
+        if (moment.cancelledAt !== undefined) await this.#cancel(moment.cancelledAt);
+        const held = this.#agent(moment.side).waitForOutput(new RegExp(`"held":"${moment.state}"`), within);
         const ended = this.run.ended.then(() => {
           throw new Error(`It ended before it came to ${moment.state}: ${this.run.output().slice(-500)}`);
         });
-        await Promise.race([held, ended]);
+        ended.catch(() => undefined);
+        // a source that was cancelled has said so before the destination has tidied up
+        await (moment.cancelledAt === undefined ? Promise.race([held, ended]) : held);
         return;
       }
       case "first pass":
@@ -88,8 +91,18 @@ export class Attempt {
   /** Lets an agent go on that waits in a state. */
   goOn(moment: Moment): void {
     if (moment.kind !== "held") return;
-    const agent = this.#on.agent(moment.side === "source" ? this.from : this.to, moment.side);
+    const agent = this.#agent(moment.side);
     if (agent.output().includes('"held"')) agent.signal("SIGUSR2");
+  }
+
+  async #cancel(moment: Moment): Promise<void> {
+    await this.reach(moment);
+    await this.#on.cancel(this.from, this.id ?? "");
+    this.goOn(moment);
+  }
+
+  #agent(side: AgentKind): RigProcess {
+    return this.#on.agent(side === "source" ? this.from : this.to, side);
   }
 
   /** Has the destination QEMU the whole guest, as far as its agent has said? */

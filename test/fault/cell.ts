@@ -2,7 +2,7 @@
 import type { RigHost } from "../support/rig.ts";
 import { Attempt } from "./attempt.ts";
 import { type AgentFlags, type FaultRig, FULL_RATE } from "./fault-rig.ts";
-import { type Fault, type Moment, victimOf } from "./faults.ts";
+import { type Fault, holdsOf, type Moment, victimOf } from "./faults.ts";
 import { inject } from "./inject.ts";
 import { inspect } from "./inspect.ts";
 
@@ -14,7 +14,9 @@ const DOUBT_MS = 12_000;
 /** `short`: what is for good, or hangs, is given up soon. `patient`: a cut of 5 s while copying is not. */
 export type Limits = "default" | "patient" | "short";
 
-const common = ["--qmp-timeout=4s", "--link-keep-alive=1s", "--link-final-give-up-after=2s"];
+/** link.finalGiveUpAfter in all cells but those with the defaults. */
+export const FINAL_GIVE_UP_MS = 2000;
+const common = ["--qmp-timeout=4s", "--link-keep-alive=1s", `--link-final-give-up-after=${FINAL_GIVE_UP_MS}ms`];
 const LIMITS: Readonly<Record<Limits, AgentFlags>> = {
   default: { source: [], destination: [] },
   patient: flags("12s"),
@@ -37,6 +39,8 @@ export interface Cell {
   readonly mayDoubt: boolean;
   /** No other end will do. */
   readonly mustMove?: boolean;
+  /** The guest may not stand still for longer, whatever becomes of the migration. */
+  readonly longestPauseMs?: number;
 }
 
 /** `missed`: the victim was gone when the fault was to be done to it. */
@@ -89,13 +93,18 @@ class CellRun {
     const on = this.#on;
     await on.revive();
     on.watch.forget();
-    await on.prepareAgents(on.at, LIMITS[limits], moment.kind === "held" ? moment : undefined);
+    await on.prepareAgents(on.at, LIMITS[limits], holdsOf(moment));
     const startMs = performance.now();
     const attempt = await Attempt.start(on, moment);
     await attempt.reach(moment);
     const status = await this.#strike(attempt);
     await this.#conclude(attempt, status);
     this.longestPauseMs = longestPause(on, startMs);
+    const most = this.#cell.longestPauseMs;
+    if (most !== undefined && this.outcome !== "lost" && this.longestPauseMs > most)
+      this.violations.push(
+        `the guest stood still for ${this.longestPauseMs.toFixed(0)} ms, at most ${most} were promised`,
+      );
     const view = await attempt.view();
     this.downtimeMs = view === undefined || view === "unknown" ? undefined : view.result?.downtime.totalMs;
     attempt.run.signal("SIGKILL");
@@ -125,14 +134,21 @@ class CellRun {
     const end = this.#missed ? async () => undefined : await inject(on, fault, attempt.from);
     await on.rig.network.setRate(FULL_RATE);
     attempt.goOn(moment);
-    if (fault.kind !== "kill" && fault.seconds !== undefined) await seconds(fault.seconds);
-    if ((fault.kind === "cut" || fault.kind === "reverse") && fault.seconds === undefined) {
-      const status = await attempt.settle({ timeoutMs: ENDS_WITHIN_MS, doubtIsEnd: true }).finally(end);
-      return status === "inDoubt" ? await this.#endDoubt(attempt) : status;
+    if (fault.kind === "cut" && fault.seconds === undefined) return await this.#endWhileCut(attempt).finally(end);
+    if (fault.kind === "reverse" && fault.seconds === undefined)
+      await attempt.settle({ timeoutMs: ENDS_WITHIN_MS, doubtIsEnd: true }).finally(end);
+    else {
+      if (fault.kind !== "kill" && fault.seconds !== undefined) await seconds(fault.seconds);
+      await end();
     }
-    await end();
     const status = await attempt.settle({ timeoutMs: ENDS_WITHIN_MS, doubtIsEnd: true });
     return status === "inDoubt" ? await this.#endDoubt(attempt) : status;
+  }
+
+  /** The operator does not wait for the link, and is held to what was said when it is whole again. */
+  async #endWhileCut(attempt: Attempt): Promise<string> {
+    const status = await attempt.settle({ timeoutMs: ENDS_WITHIN_MS, doubtIsEnd: true });
+    return status === "inDoubt" ? await this.#resolve(attempt) : status;
   }
 
   /** It ends by itself, now that the fault is gone; or by the operator's word, where that may be needed. */
@@ -143,6 +159,10 @@ class CellRun {
     } catch {
       if (!this.#cell.mayDoubt) this.violations.push("it stayed in doubt though the destination could be asked");
     }
+    return await this.#resolve(attempt);
+  }
+
+  async #resolve(attempt: Attempt): Promise<string> {
     const ran = this.#on.watch.hasRun(attempt.to, attempt.startedUs);
     const refused = await attempt.resolve(ran ? "destination" : "source");
     if (refused !== "") this.violations.push(refused);

@@ -15,13 +15,14 @@ import { type GuestDefinitionFile, guestDefinition, guestFiles, type Workload } 
 import type { RigProcess } from "../support/process.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import type { Beat } from "../support/serial.ts";
-import type { AgentKind, Victim } from "./faults.ts";
+import type { AgentKind, Hold, Victim } from "./faults.ts";
 import { GuestWatch } from "./guest-watch.ts";
 
 const NAME = "subject";
 const BOOT = { timeoutMs: 60_000 };
 const SNAPSHOT_MS = 30_000;
 const ASK_MS = 3000;
+const CANCELS_WITHIN_MS = 60_000;
 export const FULL_RATE = 1e9;
 const MEMORY_MIB = 256;
 const WORKLOAD: Workload = { regionMiB: 16, fillMiB: 48, rate: 20e6 };
@@ -85,17 +86,18 @@ export class FaultRig {
     return running.process;
   }
 
-  /** All four agents run with these flags afterwards; `hold` is of the one migration from `from` to come. */
-  async prepareAgents(from: RigHost, flags: AgentFlags, hold?: { side: AgentKind; state: string }): Promise<void> {
+  /** All four agents run with these flags afterwards; `holds` are of the one migration from `from` to come. */
+  async prepareAgents(from: RigHost, flags: AgentFlags, holds: readonly Hold[] = []): Promise<void> {
     this.#cast = [];
     const kinds = ["source", "destination"] as const;
     await Promise.all(
       [this.rig.a, this.rig.b].flatMap((host) =>
         kinds.map(async (kind) => {
-          const holds = hold?.side === kind && (kind === "source") === (host === from);
+          const hold = holds.find(({ side }) => side === kind && (side === "source") === (host === from))?.state;
           const running = this.#agents.get(key(host, kind));
-          if (!holds && running !== undefined && isFit(running, flags[kind])) this.#cast.push(running.process);
-          else await this.#start(host, kind, flags[kind], holds ? hold.state : undefined);
+          if (hold === undefined && running !== undefined && isFit(running, flags[kind]))
+            this.#cast.push(running.process);
+          else await this.#start(host, kind, flags[kind], hold);
         }),
       ),
     );
@@ -113,7 +115,7 @@ export class FaultRig {
 
   /** What the programs of this cell wrote, for a report of what went wrong. */
   logs(): string {
-    return this.#cast.map((one) => `== ${one.name} (process ${one.pid})\n${one.output().slice(-200_000)}`).join("\n");
+    return this.#cast.map((one) => `== ${one.name} (process ${one.pid})\n${withoutProgress(one.output())}`).join("\n");
   }
 
   /** @returns what the source agent of a host knows; undefined when it does not answer */
@@ -126,6 +128,17 @@ export class FaultRig {
     } finally {
       client.close();
     }
+  }
+
+  /** Returns when the source agent has heard of it: a migration that is held takes notice only later. */
+  async cancel(host: RigHost, id: string): Promise<void> {
+    const client = new GrpcOperatorClient(`unix:${this.#operatorSocket(host, "source")}`, CANCELS_WITHIN_MS);
+    void client
+      .cancel(id)
+      .catch(() => undefined)
+      .finally(() => client.close());
+    // asked later on the same connection, and answered at once
+    await client.listMigrations();
   }
 
   /** The process that a fault is done to; undefined when it is not there. */
@@ -270,3 +283,17 @@ const key = (host: RigHost, kind: AgentKind): string => `${kind} on ${host.name}
 /** An agent that has held does not hold again. */
 const isFit = ({ process, flags, hold }: RunningAgent, wanted: readonly string[]): boolean =>
   process.running && flags.join() === wanted.join() && (hold === undefined || process.output().includes('"held"'));
+
+const LOG_CHARACTERS = 200_000;
+
+/** Of the views of a migration only the first in each status: there are five a second. */
+function withoutProgress(output: string): string {
+  let before: string | undefined;
+  const lines = output.split("\n").filter((line) => {
+    const status = /^\{"id":.*"status":"(\w+)"/.exec(line)?.[1];
+    const told = status !== undefined && status === before;
+    if (status !== undefined) before = status;
+    return !told;
+  });
+  return lines.join("\n").slice(-LOG_CHARACTERS);
+}

@@ -12,16 +12,33 @@ export type Fault =
   /** Only what the destination's host sends is lost. */
   | { readonly kind: "reverse"; readonly seconds: number | undefined };
 
+export interface Hold {
+  readonly side: AgentKind;
+  readonly state: string;
+}
+
 /** When it goes wrong. Nothing here is a matter of luck but `after`, which the soak draws from its seed. */
 export type Moment =
-  /** An agent enters the state and waits (`faults` hold-at=STATE) until the fault was injected. */
-  | { readonly kind: "held"; readonly side: AgentKind; readonly state: string }
+  /**
+   * An agent enters the state and waits (`faults` hold-at=STATE) until the fault was injected. The states of giving up
+   * are entered since the operator cancels at an earlier moment.
+   */
+  | (Hold & { readonly kind: "held"; readonly cancelledAt?: Moment })
   /** By the progress that the operator sees. */
   | { readonly kind: "first pass" }
   | { readonly kind: "later passes" }
   | { readonly kind: "after"; readonly ms: number; readonly bitsPerSecond: number };
 
-export const held = (side: AgentKind, state: string): Moment => ({ kind: "held", side, state });
+export const held = (side: AgentKind, state: string, cancelledAt?: Moment): Moment => ({
+  kind: "held",
+  side,
+  state,
+  ...(cancelledAt === undefined ? {} : { cancelledAt }),
+});
+
+/** Where agents have to hold for it. */
+export const holdsOf = (moment: Moment | undefined): readonly Hold[] =>
+  moment?.kind === "held" ? [moment, ...holdsOf(moment.cancelledAt)] : [];
 
 export function faultName(fault: Fault): string {
   switch (fault.kind) {
@@ -39,7 +56,7 @@ export function faultName(fault: Fault): string {
 export function momentName(moment: Moment): string {
   switch (moment.kind) {
     case "held":
-      return `${moment.side} ${moment.state}`;
+      return `${moment.side} ${moment.state}${moment.cancelledAt === undefined ? "" : `, cancelled at ${momentName(moment.cancelledAt)}`}`;
     case "first pass":
     case "later passes":
       return moment.kind;

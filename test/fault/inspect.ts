@@ -49,8 +49,9 @@ async function disorder(on: FaultRig): Promise<string[]> {
     const status = qemus[index] === 0 ? undefined : await on.watch.status(host);
     if (qemus[index] !== 0 && status !== "running") found.push(`the QEMU on ${host.name} is ${status ?? "mute"}`);
     // the first QEMU of a life was started by the rig, which takes its output: it has no log
-    const living = qemus[index] === 0 ? [] : [files.qmp, files.observer, `${on.name}.qemu.log`];
-    const left = leftFiles(host, [files.serial, ...living]);
+    const living = qemus[index] === 0 ? [] : [files.qmp, `${on.name}.qemu.log`];
+    // the observer's socket is the rig's own: an agent that has to kill a QEMU does not know of it
+    const left = leftFiles(host, [files.serial, files.observer, ...living]);
     if (left.length > 0) found.push(`left in the runtime directory of ${host.name}: ${left.join(", ")}`);
     const odd = stateFiles(host).filter((file) => !/^(source|destination)\/\w+\.json$/.test(file));
     if (odd.length > 0) found.push(`left in the state directory of ${host.name}: ${odd.join(", ")}`);

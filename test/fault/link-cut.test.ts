@@ -4,6 +4,7 @@ import { canMakeNamespaces } from "../support/network.ts";
 import { runCell } from "./cell.ts";
 import { FaultRig } from "./fault-rig.ts";
 import { faultName } from "./faults.ts";
+import { keepLog } from "./keep-log.ts";
 
 t.setTimeout(300_000);
 
@@ -41,7 +42,7 @@ t.test(
           `the longest pause was ${longestPauseMs.toFixed(0)} ms, the switchover took ${downtimeMs?.toFixed(0)} ms`,
         );
         if (violations.length > 0) {
-          t.comment(on.logs());
+          t.comment(`see ${keepLog(on, faultName(fault))}`);
           await on.reset();
         }
       });

@@ -3,16 +3,13 @@
  *   [--list] [--only REGEX]
  *   --soak [--seed N] [--minutes M] [--faults N]
  */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
-import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { type Cell, type CellResult, runCell } from "./cell.ts";
 import { FaultRig } from "./fault-rig.ts";
+import { forgetLogs, keepLog } from "./keep-log.ts";
 import { MATRIX, possible } from "./matrix.ts";
 import { soak } from "./soak.ts";
 
-const LOGS = join(packageRoot(), ".cache", "faults");
 const DEFAULT_MINUTES = 5;
 
 const { values: given } = parseArgs({
@@ -38,19 +35,12 @@ const row = ({ cell, outcome, seconds, longestPauseMs, violations }: CellResult)
     ...violations.map((one) => `\n          ${one}`),
   ].join(" ");
 
-/** The programs' output, for whoever wants to know why. */
-export function keepLog(on: FaultRig, name: string): string {
-  mkdirSync(LOGS, { recursive: true });
-  const path = join(LOGS, `${name.replace(/\W+/g, "-")}.log`);
-  writeFileSync(path, on.logs());
-  return relative(packageRoot(), path);
-}
-
-async function runMatrix(cells: readonly Cell[]): Promise<number> {
+async function runMatrix(chosen: readonly Cell[]): Promise<{ ran: number; failed: number }> {
   const on = await FaultRig.open();
+  const cells = chosen.filter((one) => possible(one, on.rig.network.kind));
   let failed = 0;
   try {
-    for (const cell of cells.filter((one) => possible(one, on.rig.network.kind))) {
+    for (const cell of cells) {
       const result = await runCell(on, cell);
       say(row(result));
       if (result.violations.length === 0) continue;
@@ -61,25 +51,24 @@ async function runMatrix(cells: readonly Cell[]): Promise<number> {
   } finally {
     await on.close();
   }
-  return failed;
+  return { ran: cells.length, failed };
 }
 
 const cells = MATRIX.filter(({ name }) => new RegExp(given.only).test(name));
 if (given.list) for (const { name } of cells) say(name);
 else if (given.soak) {
-  rmSync(LOGS, { recursive: true, force: true });
+  forgetLogs();
   const minutes = given.minutes === undefined && given.faults === undefined ? DEFAULT_MINUTES : given.minutes;
   const violations = await soak({
     seed: Number(given.seed ?? Date.now() % 1e6),
     minutes: Number(minutes ?? Number.MAX_VALUE),
     faults: Number(given.faults ?? Number.MAX_SAFE_INTEGER),
     say,
-    keepLog,
   });
   process.exitCode = violations > 0 ? 1 : 0;
 } else {
-  rmSync(LOGS, { recursive: true, force: true });
-  const failed = await runMatrix(cells);
-  say(`${cells.length} cells, ${failed} failed`);
-  process.exitCode = failed > 0 || cells.length === 0 ? 1 : 0;
+  forgetLogs();
+  const { ran, failed } = await runMatrix(cells);
+  say(`${ran} cells, ${failed} failed`);
+  process.exitCode = failed > 0 || ran === 0 ? 1 : 0;
 }

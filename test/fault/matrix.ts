@@ -1,5 +1,5 @@
 /** All cells: every fault at every phase, and the agents and QEMUs killed at each further step of the handover. */
-import type { Cell } from "./cell.ts";
+import { type Cell, FINAL_GIVE_UP_MS } from "./cell.ts";
 import { type Fault, faultName, held, type Moment, momentName, needsCable, type Victim, victimOf } from "./faults.ts";
 
 const PHASES = ["handshake", "first pass", "later passes", "switching", "loaded", "granted", "running"] as const;
@@ -50,6 +50,20 @@ const BEFORE_LOADED: readonly string[] = [
   "first pass",
   "later passes",
 ];
+/** Nothing is stopped yet: what a guest notices is a switchover, which is to take 300 ms, on a machine with much else to do. */
+const UNNOTICED_MS = 1000;
+/** After link.finalGiveUpAfter the guest goes on at its source; that is asked for over QMP, and seen by its heartbeats. */
+const GIVEN_UP_MS = FINAL_GIVE_UP_MS + 2000;
+const BEFORE_STOP: readonly string[] = ["destination negotiating", "destination staging", "first pass", "later passes"];
+const BEFORE_GRANT: readonly string[] = ["source switching", "destination loading", "destination loaded"];
+
+/** What is promised of the guest's longest pause; the loss of an agent or a QEMU in the middle of a switchover has no limit. */
+function longestPause(fault: Fault, when: string): number | undefined {
+  if (fault.kind === "stop" && fault.victim === "source QEMU") return undefined;
+  if (BEFORE_STOP.includes(when)) return UNNOTICED_MS;
+  return needsCable(fault) && BEFORE_GRANT.includes(when) ? GIVEN_UP_MS : undefined;
+}
+
 const AFTER_GRANT: readonly string[] = ["destination owning", "destination starting", "destination arrived"];
 
 /** A cell with what its fault may cost at its moment. */
@@ -57,10 +71,12 @@ export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
   const victim = victimOf(fault);
   const killed = fault.kind === "kill" ? victim : undefined;
   const when = momentName(moment);
-  const isWhole = !BEFORE_LOADED.includes(when);
+  const cancelled = moment.kind === "held" && moment.cancelledAt !== undefined;
+  const isWhole = !cancelled && !BEFORE_LOADED.includes(when);
   const copying = moment.kind === "first pass" || moment.kind === "later passes";
   const mustMove =
     (killed === "source QEMU" && isWhole) || (fault.kind === "cut" && fault.seconds !== undefined && copying);
+  const longestPauseMs = longestPause(fault, when);
   return {
     name: phase === "" ? `${when}: ${faultName(fault)}` : `${phase}: ${faultName(fault)}`,
     fault,
@@ -70,11 +86,20 @@ export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
       (killed === "source QEMU" && !isWhole) || (killed === "destination QEMU" && when === "destination arrived"),
     mayDoubt: killed === "destination QEMU" && AFTER_GRANT.includes(when),
     ...(mustMove ? { mustMove } : {}),
+    ...(longestPauseMs === undefined ? {} : { longestPauseMs }),
   };
 }
 
 const further = (victim: Victim, moments: readonly Moment[]): readonly Cell[] =>
   moments.map((moment) => makeCell("", { kind: "kill", victim }, moment));
+
+/** Giving up is not to be disturbed either. A destination refuses only what it had loaded. */
+const GIVING_UP: readonly Moment[] = [
+  held("source", "keeping", { kind: "first pass" }),
+  held("source", "keeping", held("source", "retiring")),
+  held("destination", "discarding", { kind: "first pass" }),
+  held("destination", "refusing", held("source", "retiring")),
+];
 
 const sources = (...states: string[]): readonly Moment[] => states.map((state) => held("source", state));
 const destinations = (...states: string[]): readonly Moment[] => states.map((state) => held("destination", state));
@@ -97,6 +122,7 @@ export const MATRIX: readonly Cell[] = [
     ...destinations("receiving", "loading", "starting"),
     ...sources("retiring", "recording", "granting", "releasing"),
   ]),
+  ...VICTIMS.flatMap((victim) => further(victim, GIVING_UP)),
 ];
 
 /** @throws RangeError when there is none */

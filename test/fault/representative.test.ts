@@ -2,6 +2,7 @@
 import t from "tap";
 import { runCell } from "./cell.ts";
 import { FaultRig } from "./fault-rig.ts";
+import { keepLog } from "./keep-log.ts";
 import { cellNamed, possible } from "./matrix.ts";
 
 t.setTimeout(300_000);
@@ -26,7 +27,7 @@ t.test("no fault loses, doubles or corrupts the guest, or is in the way of the n
       const { outcome, violations, seconds } = await runCell(on, cell);
       t.same(violations, [], `${outcome} after ${seconds.toFixed(1)} s`);
       if (violations.length === 0) return;
-      t.comment(on.logs());
+      t.comment(`see ${keepLog(on, cell.name)}`);
       await on.reset();
     });
 });

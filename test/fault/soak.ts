@@ -2,13 +2,13 @@
 import { type Cell, type CellResult, runCell } from "./cell.ts";
 import { FaultRig } from "./fault-rig.ts";
 import { type Fault, faultName, held, type Moment, momentName, needsCable, type Victim } from "./faults.ts";
+import { keepLog } from "./keep-log.ts";
 
 export interface SoakOptions {
   readonly seed: number;
   readonly minutes: number;
   readonly faults: number;
   readonly say: (line: string) => void;
-  readonly keepLog: (on: FaultRig, name: string) => string;
 }
 
 const HOLDS: readonly Moment[] = [
@@ -37,7 +37,7 @@ const LONGEST_CUT_SECONDS = 6;
 
 /** @returns how many promises were broken */
 export async function soak(options: SoakOptions): Promise<number> {
-  const { seed, minutes, faults, say, keepLog } = options;
+  const { seed, minutes, faults, say } = options;
   const random = generator(seed);
   const endMs = performance.now() + minutes * 60_000;
   const on = await FaultRig.open();
