@@ -92,7 +92,7 @@ export class Attempt {
   goOn(moment: Moment): void {
     if (moment.kind !== "held") return;
     const agent = this.#agent(moment.side);
-    if (agent.output().includes('"held"')) agent.signal("SIGUSR2");
+    if (agent.output().includes(`"held":"${moment.state}"`)) agent.signal("SIGUSR2");
   }
 
   async #cancel(moment: Moment): Promise<void> {

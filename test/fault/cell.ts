@@ -16,7 +16,6 @@ export type Limits = "default" | "patient" | "short";
 
 /** link.finalGiveUpAfter in all cells but those with the defaults. */
 export const FINAL_GIVE_UP_MS = 2000;
-const common = ["--qmp-timeout=4s", "--link-keep-alive=1s", `--link-final-give-up-after=${FINAL_GIVE_UP_MS}ms`];
 const LIMITS: Readonly<Record<Limits, AgentFlags>> = {
   default: { source: [], destination: [] },
   patient: flags("12s"),
@@ -24,8 +23,13 @@ const LIMITS: Readonly<Record<Limits, AgentFlags>> = {
 };
 
 function flags(giveUpAfter: string): AgentFlags {
-  const both = [...common, `--link-give-up-after=${giveUpAfter}`];
-  return { source: [...both, "--handshake-timeout=6s"], destination: [...both, "--follow-up=5s"] };
+  const both = ["--qmp-timeout=4s", "--link-keep-alive=1s", `--link-give-up-after=${giveUpAfter}`];
+  const source = [
+    `--link-final-give-up-after=${FINAL_GIVE_UP_MS}ms`,
+    "--link-doubt-after=3s",
+    "--handshake-timeout=6s",
+  ];
+  return { source: [...both, ...source], destination: [...both, "--follow-up=5s"] };
 }
 
 export interface Cell {

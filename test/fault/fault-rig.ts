@@ -33,7 +33,8 @@ export type AgentFlags = Readonly<Record<AgentKind, readonly string[]>>;
 interface RunningAgent {
   readonly process: RigProcess;
   readonly flags: readonly string[];
-  readonly hold: string | undefined;
+  /** States at which it holds, each once. */
+  readonly hold: readonly string[];
 }
 
 export class FaultRig {
@@ -93,9 +94,10 @@ export class FaultRig {
     await Promise.all(
       [this.rig.a, this.rig.b].flatMap((host) =>
         kinds.map(async (kind) => {
-          const hold = holds.find(({ side }) => side === kind && (side === "source") === (host === from))?.state;
+          const own = holds.filter(({ side }) => side === kind && (side === "source") === (host === from));
+          const hold = own.map(({ state }) => state);
           const running = this.#agents.get(key(host, kind));
-          if (hold === undefined && running !== undefined && isFit(running, flags[kind]))
+          if (hold.length === 0 && running !== undefined && isFit(running, flags[kind]))
             this.#cast.push(running.process);
           else await this.#start(host, kind, flags[kind], hold);
         }),
@@ -261,7 +263,7 @@ export class FaultRig {
     return join(this.rig.folder, `${host.name}-${kind}.sock`);
   }
 
-  async #start(host: RigHost, kind: AgentKind, flags: readonly string[], hold?: string): Promise<void> {
+  async #start(host: RigHost, kind: AgentKind, flags: readonly string[], hold: readonly string[] = []): Promise<void> {
     const running = this.#agents.get(key(host, kind));
     if (running?.process.running === true) {
       // an agent that was stopped by SIGSTOP would not hear the request to end
@@ -271,7 +273,7 @@ export class FaultRig {
     const address = agentAddress(this.rig, host, kind);
     // a unix socket of the operator's reaches across the namespaces
     const listen = `--listen=${address},unix:${this.#operatorSocket(host, kind)}`;
-    const holds = hold === undefined ? [] : [`--faults=hold-at=${hold}`];
+    const holds = hold.length === 0 ? [] : [`--faults=${hold.map((state) => `hold-at=${state}`).join(",")}`];
     const process = await startAgent(this.rig, host, kind, [listen, ...flags, ...holds]);
     this.#agents.set(key(host, kind), { process, flags, hold });
     this.#cast.push(process);
@@ -282,7 +284,9 @@ const key = (host: RigHost, kind: AgentKind): string => `${kind} on ${host.name}
 
 /** An agent that has held does not hold again. */
 const isFit = ({ process, flags, hold }: RunningAgent, wanted: readonly string[]): boolean =>
-  process.running && flags.join() === wanted.join() && (hold === undefined || process.output().includes('"held"'));
+  process.running &&
+  flags.join() === wanted.join() &&
+  hold.every((state) => process.output().includes(`"held":"${state}"`));
 
 const LOG_CHARACTERS = 200_000;
 

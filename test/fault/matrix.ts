@@ -96,9 +96,9 @@ const further = (victim: Victim, moments: readonly Moment[]): readonly Cell[] =>
 /** Giving up is not to be disturbed either. A destination refuses only what it had loaded. */
 const GIVING_UP: readonly Moment[] = [
   held("source", "keeping", { kind: "first pass" }),
-  held("source", "keeping", held("source", "retiring")),
+  held("source", "keeping", held("destination", "loaded")),
   held("destination", "discarding", { kind: "first pass" }),
-  held("destination", "refusing", held("source", "retiring")),
+  held("destination", "refusing", held("destination", "loaded")),
 ];
 
 const sources = (...states: string[]): readonly Moment[] => states.map((state) => held("source", state));
