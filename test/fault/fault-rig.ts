@@ -78,7 +78,14 @@ export class FaultRig {
       agentAddress(this.rig, host, "source"),
       agentAddress(this.rig, host, "destination"),
     ];
-    return { host, source: of("source"), destination: of("destination"), sourceAddress, destinationAddress };
+    return {
+      host,
+      source: of("source"),
+      destination: of("destination"),
+      sourceAddress,
+      destinationAddress,
+      ferryFlags: [],
+    };
   }
 
   agent(host: RigHost, kind: AgentKind): RigProcess {
