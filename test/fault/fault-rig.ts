@@ -117,6 +117,13 @@ export class FaultRig {
     await this.#start(host, kind, this.#agents.get(key(host, kind))?.flags ?? []);
   }
 
+  /** Agents that have ended and were not started again, with their last words: no fault of another's may do that. */
+  deadAgents(): readonly string[] {
+    return [...this.#agents].flatMap(([name, { process }]) =>
+      process.running ? [] : [`the agent ${name} has ended by itself: ${process.output().slice(-300)}`],
+    );
+  }
+
   /** Adds a program to those whose output is kept for the cell's log. */
   casts(process: RigProcess): void {
     this.#cast.push(process);

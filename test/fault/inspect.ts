@@ -20,7 +20,13 @@ export interface Findings {
 export async function inspect(on: FaultRig, { tidyMs = TIDY_MS } = {}): Promise<Findings> {
   const tidy = async (): Promise<true | undefined> => ((await disorder(on)).length === 0 ? true : undefined);
   await eventually(tidy, { timeoutMs: tidyMs, everyMs: 50, what: "order" }).catch(() => undefined);
-  const violations = [...(await disorder(on)), ...on.watch.doubled(), ...beatenTwice(on), ...corrupted(on)];
+  const violations = [
+    ...(await disorder(on)),
+    ...on.deadAgents(),
+    ...on.watch.doubled(),
+    ...beatenTwice(on),
+    ...corrupted(on),
+  ];
   const running = await hostsWhereItRuns(on);
   const at = running.length === 1 ? running[0] : undefined;
   if (at !== undefined)

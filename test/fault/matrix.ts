@@ -64,6 +64,7 @@ function longestPause(fault: Fault, when: string): number | undefined {
   return needsCable(fault) && BEFORE_GRANT.includes(when) ? GIVEN_UP_MS : undefined;
 }
 
+const HAS_RUN_THERE: readonly string[] = ["destination arrived", "source releasing"];
 const AFTER_GRANT: readonly string[] = ["destination owning", "destination starting", "destination arrived"];
 
 /** A cell with what its fault may cost at its moment. */
@@ -82,8 +83,7 @@ export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
     fault,
     moment,
     limits: fault.kind === "cut" && fault.seconds !== undefined ? "patient" : "short",
-    mayLose:
-      (killed === "source QEMU" && !isWhole) || (killed === "destination QEMU" && when === "destination arrived"),
+    mayLose: (killed === "source QEMU" && !isWhole) || (killed === "destination QEMU" && HAS_RUN_THERE.includes(when)),
     mayDoubt: killed === "destination QEMU" && AFTER_GRANT.includes(when),
     ...(mustMove ? { mustMove } : {}),
     ...(longestPauseMs === undefined ? {} : { longestPauseMs }),
