@@ -49,17 +49,20 @@ export async function closeRig(rig: Rig): Promise<void> {
   await rig.assertNothingLeft();
 }
 
-function processesOf(rig: Rig, host: RigHost, name: string): FoundProcess[] {
+/** The guest's QEMUs on a host. */
+export function processesOf(rig: Rig, host: RigHost, name: string): FoundProcess[] {
   return rig
     .qemus()
     .filter(({ command }) => command.includes(` -name ${name} `) && command.includes(`${host.runtimeDirectory}/`));
 }
 
-function leftFiles(host: RigHost, allowed: readonly string[]): string[] {
+/** What is in a host's runtime directory beside the files that may be. */
+export function leftFiles(host: RigHost, allowed: readonly string[]): string[] {
   return readdirSync(host.runtimeDirectory).filter((file) => !allowed.includes(file));
 }
 
-function stateFiles(host: RigHost): string[] {
+/** All that both agents of a host keep: source/ID.json, destination/ID.json. */
+export function stateFiles(host: RigHost): string[] {
   const kinds = ["source", "destination"].filter((kind) => existsSync(join(host.stateDirectory, kind)));
   return kinds.flatMap((kind) => readdirSync(join(host.stateDirectory, kind)).map((file) => `${kind}/${file}`));
 }

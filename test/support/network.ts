@@ -15,6 +15,8 @@ import { atTeardown } from "./teardown.ts";
 const BURST_BYTES = 128 << 10;
 /** How long a packet may wait in the shaper; one TCP connection needs no more. */
 const QUEUE_MS = 20;
+/** Nobody's hardware address: the other interface drops what is sent to it, as a switch that lost its way would. */
+const NOBODY = "02:00:00:00:00:99";
 
 export interface NetworkEnd {
   readonly address: string;
@@ -33,6 +35,8 @@ export interface TestNetwork {
   setRate(bitsPerSecond: number): Promise<void>;
   /** Cuts the cable, or mends it. The loopback cannot: RangeError. */
   setConnected(connected: boolean): Promise<void>;
+  /** Loses all that one end sends, or no more; what the other sends arrives. The loopback cannot: RangeError. */
+  setSending(end: "a" | "b", sending: boolean): Promise<void>;
   close(): Promise<void>;
   /** What is still there of it, in words. */
   leftovers(): Promise<readonly string[]>;
@@ -101,6 +105,15 @@ export async function namespaceNetwork({ bitsPerSecond }: { bitsPerSecond: numbe
     setConnected: async (connected) => {
       await run(["ip", "-n", a.namespace, "link", "set", a.interfaceName, connected ? "up" : "down"]);
     },
+    setSending: async (end, sending) => {
+      const [from, to] = end === "a" ? [ends[0]!, ends[1]!] : [ends[1]!, ends[0]!];
+      const entry = [to.address, "dev", from.interfaceName];
+      const neighbour = ["ip", "-n", from.namespace, "neigh"];
+      if (!sending) await run([...neighbour, "replace", ...entry, "lladdr", NOBODY, "nud", "permanent"]);
+      // whoever mends what was not broken finds no entry, or a good one, and changes nothing
+      else if ((await run([...neighbour, "show", ...entry])).includes(NOBODY))
+        await run([...neighbour, "del", ...entry]);
+    },
     close,
     leftovers: async () => ends.filter((end) => hasNamespace(end.namespace)).map((end) => `namespace ${end.namespace}`),
   };
@@ -117,6 +130,7 @@ export function loopbackNetwork(): TestNetwork {
     wireBytes: async () => Number(await readFile("/sys/class/net/lo/statistics/tx_bytes", "utf8")),
     setRate: async () => {},
     setConnected: () => Promise.reject(new RangeError("the loopback cannot be cut")),
+    setSending: () => Promise.reject(new RangeError("the loopback cannot be cut")),
     close: async () => {},
     leftovers: async () => [],
   };

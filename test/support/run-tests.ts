@@ -109,7 +109,7 @@ const patterns = process.argv.slice(2);
 const chosen = testFiles(join(root, "dist/test")).filter(
   (file) => patterns.length === 0 || patterns.some((one) => file.includes(one)),
 );
-const isSerial = (file: string): boolean => file.includes("/dist/test/e2e/");
+const isSerial = (file: string): boolean => /\/dist\/test\/(e2e|fault)\//.test(file);
 const results = [
   ...(await runAll(
     chosen.filter((file) => !isSerial(file)),

@@ -1,0 +1,151 @@
+/** One `ferry migrate` of the subject, led to the moment of a fault and followed to its end. */
+import { isFinal, type MigrationView } from "../../shared/protocol/report.ts";
+import { ferry } from "../support/agents.ts";
+import { bounded, eventually } from "../support/bounded.ts";
+import type { RigProcess } from "../support/process.ts";
+import type { RigHost } from "../support/rig.ts";
+import { type FaultRig, FULL_RATE } from "./fault-rig.ts";
+import type { AgentKind, Moment } from "./faults.ts";
+
+const REACHED_WITHIN_MS = 30_000;
+/** Slow enough that the moment lasts until the fault was injected. */
+const FIRST_PASS_RATE = 100e6;
+const LATER_PASSES_RATE = 40e6;
+/** Asked this often, an agent that does not know the migration has forgotten it: it was ended before it was journalled. */
+const UNKNOWN_ANSWERS = 3;
+
+const copying = (progress: string): RegExp => new RegExp(`^\\{[^\\n]*"status":"copying"[^\\n]*${progress}`, "m");
+const IN_FIRST_PASS = copying('"firstPassFraction":0\\.[1-9]');
+const NEAR_ITS_END = copying('"firstPassFraction":(0\\.[89]|1)');
+const IN_LATER_PASSES = copying('"passes":([2-9]|\\d\\d)');
+
+function rateOf(moment: Moment | undefined): number {
+  if (moment?.kind === "first pass") return FIRST_PASS_RATE;
+  if (moment?.kind === "later passes") return 2 * FIRST_PASS_RATE;
+  if (moment?.kind === "held") return rateOf(moment.cancelledAt);
+  return moment?.kind === "after" ? moment.bitsPerSecond : FULL_RATE;
+}
+
+export class Attempt {
+  readonly from: RigHost;
+  readonly to: RigHost;
+  readonly startedUs = Date.now() * 1000;
+  readonly run: RigProcess;
+  readonly #on: FaultRig;
+
+  /** The moment decides the link's speed, and whether deltas would end the migration before it comes. */
+  static async start(on: FaultRig, moment?: Moment): Promise<Attempt> {
+    const [from, to] = [on.at, on.rig.other(on.at)];
+    const options = moment?.kind === "later passes" ? ["--no-delta"] : [];
+    const bitsPerSecond = rateOf(moment);
+    await on.rig.network.setRate(bitsPerSecond);
+    // over the loopback the agent has to be slow by itself, and stays so
+    if (on.rig.network.kind === "loopback" && bitsPerSecond < FULL_RATE)
+      options.push("--bandwidth", `${bitsPerSecond / 1e6}Mbit`);
+    const command = ["--json", "migrate", on.name, "--to", on.agents(to).destinationAddress, ...options];
+    const run = await ferry(on.rig, on.agents(from), command);
+    on.casts(run);
+    return new Attempt(on, from, run);
+  }
+
+  private constructor(on: FaultRig, from: RigHost, run: RigProcess) {
+    this.#on = on;
+    this.from = from;
+    this.to = on.rig.other(from);
+    this.run = run;
+  }
+
+  /** Undefined until the agent has begun it. */
+  get id(): string | undefined {
+    return /^\{"id":"(\w+)"/m.exec(this.run.output())?.[1];
+  }
+
+  /** @throws Error when the migration ends first, or the moment does not come */
+  async reach(moment: Moment): Promise<void> {
+    const within = { timeoutMs: REACHED_WITHIN_MS };
+    switch (moment.kind) {
+      case "held": {
+        if (moment.cancelledAt !== undefined) await this.#cancel(moment.cancelledAt);
+        const held = this.#agent(moment.side).waitForOutput(new RegExp(`"held":"${moment.state}"`), within);
+        const ended = this.run.ended.then(() => {
+          throw new Error(`It ended before it came to ${moment.state}: ${this.run.output().slice(-500)}`);
+        });
+        ended.catch(() => undefined);
+        // a source that was cancelled has said so before the destination has tidied up
+        await (moment.cancelledAt === undefined ? Promise.race([held, ended]) : held);
+        return;
+      }
+      case "first pass":
+        await this.run.waitForOutput(IN_FIRST_PASS, within);
+        return;
+      case "later passes":
+        await this.run.waitForOutput(NEAR_ITS_END, within);
+        await this.#on.rig.network.setRate(LATER_PASSES_RATE);
+        await this.run.waitForOutput(IN_LATER_PASSES, within);
+        return;
+      case "after":
+        await Promise.race([new Promise((resolve) => setTimeout(resolve, moment.ms)), this.run.ended]);
+    }
+  }
+
+  /** Lets an agent go on that waits in a state. */
+  goOn(moment: Moment): void {
+    if (moment.kind !== "held") return;
+    const agent = this.#agent(moment.side);
+    if (agent.output().includes(`"held":"${moment.state}"`)) agent.signal("SIGUSR2");
+  }
+
+  async #cancel(moment: Moment): Promise<void> {
+    await this.reach(moment);
+    await this.#on.cancel(this.from, this.id ?? "");
+    this.goOn(moment);
+  }
+
+  #agent(side: AgentKind): RigProcess {
+    return this.#on.agent(side === "source" ? this.from : this.to, side);
+  }
+
+  /** Has the destination QEMU the whole guest, as far as its agent has said? */
+  isLoaded(): boolean {
+    const { id } = this;
+    const log = this.#on.agent(this.to, "destination").output();
+    return log
+      .split("\n")
+      .some(
+        (line) =>
+          id !== undefined && line.includes(id) && /"(state|held)":"(loaded|owning|starting|arrived)"/.test(line),
+      );
+  }
+
+  /** The source agent's word; "unknown" when it knows no such migration, undefined when it does not answer. */
+  async view(): Promise<MigrationView | "unknown" | undefined> {
+    const { id } = this;
+    const views = await this.#on.migrations(this.from);
+    if (views === undefined) return undefined;
+    if (id === undefined) return this.run.running ? undefined : "unknown";
+    return views.find((view) => view.id === id) ?? "unknown";
+  }
+
+  /** Waits until the migration has ended, is in doubt or is forgotten. @throws Error after `timeoutMs` */
+  async settle({ timeoutMs, doubtIsEnd }: { timeoutMs: number; doubtIsEnd: boolean }): Promise<string> {
+    let unknown = 0;
+    const ask = async (): Promise<string | undefined> => {
+      const view = await this.view();
+      unknown = view === "unknown" ? unknown + 1 : 0;
+      if (unknown >= UNKNOWN_ANSWERS) return "unknown";
+      if (view === undefined || view === "unknown") return undefined;
+      const { status } = view;
+      return isFinal(status) || (status === "inDoubt" && doubtIsEnd) ? status : undefined;
+    };
+    return await eventually(ask, { timeoutMs, everyMs: 50, what: "the end of the migration" });
+  }
+
+  /** The operator has looked at both hosts, and says where the guest is to stay. */
+  async resolve(keep: "source" | "destination"): Promise<string> {
+    const command = ["--json", "resolve", this.id ?? "", "--keep", keep, "--yes"];
+    const resolving = await ferry(this.#on.rig, this.#on.agents(this.from), command);
+    this.#on.casts(resolving);
+    const { code } = await bounded(resolving.ended, REACHED_WITHIN_MS, "the end of ferry resolve");
+    return code === 0 ? "" : `ferry resolve --keep ${keep} ended with ${code}: ${resolving.output().slice(-500)}`;
+  }
+}

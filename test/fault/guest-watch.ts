@@ -1,0 +1,120 @@
+/**
+ * Where a guest runs at every instant, by its QEMUs' own events. Both hosts are this machine, so their clocks are one, and
+ * two runs that overlap are two guests. A monitor that nobody else uses is asked: the agents do not know of it.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import { guestFiles } from "../support/guest.ts";
+import type { Rig, RigHost } from "../support/rig.ts";
+
+/** Between two looks for a QEMU that is not there yet. */
+const LOOK_MS = 15;
+/** A QEMU that is stopped by SIGSTOP does not greet. */
+const GREETS_WITHIN_MS = 1000;
+const ANSWERS_WITHIN_MS = 1000;
+const STARTS: readonly string[] = ["RESUME"];
+const ENDS: readonly string[] = ["STOP", "SHUTDOWN", "GUEST_PANICKED"];
+
+/** Microseconds since the epoch; without an end it still runs. */
+interface Run {
+  readonly host: "a" | "b";
+  readonly fromUs: number;
+  toUs: number | undefined;
+}
+
+export class GuestWatch {
+  readonly #rig: Rig;
+  readonly #name: string;
+  readonly #monitors = new Map<RigHost, QmpClient>();
+  readonly #followers: Promise<void>[];
+  #runs: Run[] = [];
+  #closed = false;
+
+  constructor(rig: Rig, name: string) {
+    this.#rig = rig;
+    this.#name = name;
+    this.#followers = [rig.a, rig.b].map((host) => this.#follow(host));
+  }
+
+  /** What the guest's QEMU on a host says that it does; undefined when there is none, or it does not answer. */
+  async status(host: RigHost): Promise<string | undefined> {
+    const monitor = this.#monitors.get(host);
+    const answer = monitor?.execute("query-status", undefined, { timeoutMs: ANSWERS_WITHIN_MS });
+    return (await answer?.catch(() => undefined))?.status;
+  }
+
+  /** Did the guest run on the host since `sinceUs`? */
+  hasRun(host: RigHost, sinceUs: number): boolean {
+    return this.#runs.some((run) => run.host === host.name && (run.toUs ?? Number.MAX_VALUE) > sinceUs);
+  }
+
+  /** Every moment at which two guests ran, in words. */
+  doubled(): readonly string[] {
+    const nowUs = Date.now() * 1000;
+    return this.#runs.flatMap((one, index) =>
+      this.#runs.slice(index + 1).flatMap((other) => {
+        if (one.host === other.host) return [];
+        const overlapUs = Math.min(one.toUs ?? nowUs, other.toUs ?? nowUs) - Math.max(one.fromUs, other.fromUs);
+        return overlapUs > 0 ? [`the guest ran on both hosts for ${(overlapUs / 1e3).toFixed(1)} ms`] : [];
+      }),
+    );
+  }
+
+  /** Forgets runs that have ended: their overlaps were looked for. */
+  forget(): void {
+    this.#runs = this.#runs.filter((run) => run.toUs === undefined);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const monitor of this.#monitors.values()) monitor.close();
+    await Promise.all(this.#followers);
+  }
+
+  async #follow(host: RigHost): Promise<void> {
+    const path = join(host.runtimeDirectory, guestFiles(this.#name).observer);
+    while (!this.#closed) {
+      const monitor = existsSync(path) ? await this.#connect(host) : undefined;
+      if (monitor === undefined) await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      else await this.#listen(host, monitor);
+    }
+  }
+
+  #connect(host: RigHost): Promise<QmpClient | undefined> {
+    return this.#rig.observe(host, this.#name, { timeoutMs: GREETS_WITHIN_MS }).catch(() => undefined);
+  }
+
+  async #listen(host: RigHost, monitor: QmpClient): Promise<void> {
+    if (this.#closed) return monitor.close();
+    const unsubscribe = monitor.subscribe((event) => this.#take(host, event));
+    this.#monitors.set(host, monitor);
+    const { running } = await monitor
+      .execute("query-status", undefined, { timeoutMs: ANSWERS_WITHIN_MS })
+      .catch(() => ({ running: false }));
+    if (running) this.#start(host, Date.now() * 1000);
+    await monitor.closed;
+    unsubscribe();
+    this.#monitors.delete(host);
+    this.#stop(host, Date.now() * 1000);
+  }
+
+  #take(host: RigHost, { event, timestampUs }: QmpEvent): void {
+    if (STARTS.includes(event)) this.#start(host, timestampUs);
+    if (ENDS.includes(event)) this.#stop(host, timestampUs);
+  }
+
+  #start(host: RigHost, fromUs: number): void {
+    if (this.#open(host) === undefined) this.#runs.push({ host: host.name, fromUs, toUs: undefined });
+  }
+
+  #stop(host: RigHost, toUs: number): void {
+    const run = this.#open(host);
+    if (run !== undefined) run.toUs = toUs;
+  }
+
+  #open(host: RigHost): Run | undefined {
+    return this.#runs.find((run) => run.host === host.name && run.toUs === undefined);
+  }
+}

@@ -1,0 +1,81 @@
+/** What must hold after a fault, whatever it was: each breach in words. */
+import { leftFiles, processesOf, stateFiles } from "../support/after-migration.ts";
+import { eventually } from "../support/bounded.ts";
+import { guestFiles } from "../support/guest.ts";
+import type { RigHost } from "../support/rig.ts";
+import type { FaultRig } from "./fault-rig.ts";
+
+/** Agents that lost each other tidy up after their limits have passed. */
+const TIDY_MS = 20_000;
+const BEATS = 5;
+const BEATS_MS = 15_000;
+
+export interface Findings {
+  /** Where the one guest runs; undefined when there is none, or more than one. */
+  readonly at: RigHost | undefined;
+  readonly violations: readonly string[];
+}
+
+/** Waits, with a bound, until all is in order. */
+export async function inspect(on: FaultRig, { tidyMs = TIDY_MS } = {}): Promise<Findings> {
+  const tidy = async (): Promise<true | undefined> => ((await disorder(on)).length === 0 ? true : undefined);
+  await eventually(tidy, { timeoutMs: tidyMs, everyMs: 50, what: "order" }).catch(() => undefined);
+  const violations = [
+    ...(await disorder(on)),
+    ...on.deadAgents(),
+    ...on.watch.doubled(),
+    ...beatenTwice(on),
+    ...corrupted(on),
+  ];
+  const running = await hostsWhereItRuns(on);
+  const at = running.length === 1 ? running[0] : undefined;
+  if (at !== undefined)
+    await on.rig
+      .serial(at, on.name)
+      .waitForBeats(BEATS, { timeoutMs: BEATS_MS })
+      .then(({ errors }) => errors > 0 && violations.push(`the guest found ${errors} words of its memory wrong`))
+      .catch(() => violations.push(`the guest does not beat on ${at.name}`));
+  return { at, violations };
+}
+
+export async function hostsWhereItRuns(on: FaultRig): Promise<RigHost[]> {
+  const hosts = [on.rig.a, on.rig.b];
+  const statuses = await Promise.all(hosts.map((host) => on.watch.status(host)));
+  return hosts.filter((_, index) => statuses[index] === "running");
+}
+
+/** One QEMU, which runs, and no trace elsewhere; or none at all, and no trace. */
+async function disorder(on: FaultRig): Promise<string[]> {
+  const hosts = [on.rig.a, on.rig.b];
+  const found: string[] = [];
+  const files = guestFiles(on.name);
+  const qemus = hosts.map((host) => processesOf(on.rig, host, on.name).length);
+  if (qemus[0]! + qemus[1]! > 1) found.push(`QEMUs are left: ${qemus[0]} on a, ${qemus[1]} on b`);
+  for (const [index, host] of hosts.entries()) {
+    const status = qemus[index] === 0 ? undefined : await on.watch.status(host);
+    if (qemus[index] !== 0 && status !== "running") found.push(`the QEMU on ${host.name} is ${status ?? "mute"}`);
+    // the first QEMU of a life was started by the rig, which takes its output: it has no log
+    const living = qemus[index] === 0 ? [] : [files.qmp, `${on.name}.qemu.log`];
+    // the observer's socket is the rig's own: an agent that has to kill a QEMU does not know of it
+    const left = leftFiles(host, [files.serial, files.observer, ...living]);
+    if (left.length > 0) found.push(`left in the runtime directory of ${host.name}: ${left.join(", ")}`);
+    const odd = stateFiles(host).filter((file) => !/^(source|destination)\/\w+\.json$/.test(file));
+    if (odd.length > 0) found.push(`left in the state directory of ${host.name}: ${odd.join(", ")}`);
+  }
+  return found;
+}
+
+/** A guest counts its heartbeats: one that is seen on both hosts was beaten by two guests. */
+function beatenTwice(on: FaultRig): string[] {
+  const here = new Set(on.beats(on.rig.a).map(({ beat }) => beat));
+  const twice = on.beats(on.rig.b).filter(({ beat }) => here.has(beat));
+  const first = twice[0];
+  return first === undefined ? [] : [`${twice.length} heartbeats on both hosts, the first is number ${first.beat}`];
+}
+
+function corrupted(on: FaultRig): string[] {
+  return [on.rig.a, on.rig.b].flatMap((host) => {
+    const lines = on.corruptions(host);
+    return lines.length === 0 ? [] : [`on ${host.name} the guest said: ${lines.slice(-3).join(" | ")}`];
+  });
+}

@@ -1,0 +1,50 @@
+/** A link that is cut while pages are copied is no failure, and the guest does not notice. */
+import t from "tap";
+import { canMakeNamespaces } from "../support/network.ts";
+import { runCell } from "./cell.ts";
+import { FaultRig } from "./fault-rig.ts";
+import { faultName } from "./faults.ts";
+import { keepLog } from "./keep-log.ts";
+
+t.setTimeout(300_000);
+
+/** What the beats add to a pause that is seen from outside: their distance, and how late they are seen on a busy machine. */
+const SEEN_LATE_MS = 50 + 100;
+
+t.test(
+  "a cut while pages are copied is waited for, and the guest stands still only for the switchover",
+  {
+    skip: !canMakeNamespaces() && "a loopback cannot be cut",
+  },
+  async (t) => {
+    const on = await FaultRig.open();
+    t.teardown(() => on.close());
+    for (const seconds of [5, 25])
+      await t.test(`a cut of ${seconds} s`, async (t) => {
+        const fault = { kind: "cut", seconds } as const;
+        const { violations, outcome, longestPauseMs, downtimeMs } = await runCell(
+          on,
+          {
+            name: faultName(fault),
+            fault,
+            moment: { kind: "first pass" },
+            limits: "default",
+            mayLose: false,
+            mayDoubt: false,
+            mustMove: true,
+          },
+          { secondAttempt: false },
+        );
+        t.same(violations, []);
+        t.equal(outcome, "moved");
+        t.ok(
+          downtimeMs !== undefined && longestPauseMs < downtimeMs + SEEN_LATE_MS,
+          `the longest pause was ${longestPauseMs.toFixed(0)} ms, the switchover took ${downtimeMs?.toFixed(0)} ms`,
+        );
+        if (violations.length > 0) {
+          t.comment(`see ${keepLog(on, faultName(fault))}`);
+          await on.reset();
+        }
+      });
+  },
+);

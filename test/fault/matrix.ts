@@ -1,0 +1,137 @@
+/** All cells: every fault at every phase, and the agents and QEMUs killed at each further step of the handover. */
+import { type Cell, FINAL_GIVE_UP_MS } from "./cell.ts";
+import { type Fault, faultName, held, type Moment, momentName, needsCable, type Victim, victimOf } from "./faults.ts";
+
+const PHASES = ["handshake", "first pass", "later passes", "switching", "loaded", "granted", "running"] as const;
+type Phase = (typeof PHASES)[number];
+
+const VICTIMS: readonly Victim[] = ["source agent", "destination agent", "source QEMU", "destination QEMU"];
+/** Longer than link.giveUpAfter, link.finalGiveUpAfter and qmp.timeout of the short limits. */
+const STOP_SECONDS = 5;
+
+const FAULTS: readonly Fault[] = [
+  ...VICTIMS.map((victim): Fault => ({ kind: "kill", victim })),
+  ...VICTIMS.map((victim): Fault => ({ kind: "stop", victim, seconds: STOP_SECONDS })),
+  { kind: "cut", seconds: 1 },
+  { kind: "cut", seconds: 5 },
+  { kind: "cut", seconds: undefined },
+  { kind: "reverse", seconds: undefined },
+];
+
+/** Each phase where the fault can do most: at the agent of its victim, and never before the victim is there. */
+function momentOf(phase: Phase, victim: Victim | undefined): Moment {
+  const atSource = victim?.startsWith("source") === true;
+  const atDestination = victim?.startsWith("destination") === true;
+  switch (phase) {
+    case "handshake":
+      return held("destination", victim === "destination QEMU" ? "staging" : "negotiating");
+    case "first pass":
+    case "later passes":
+      return { kind: phase };
+    case "switching":
+      return held("source", "switching");
+    case "loaded":
+      return atSource ? held("source", "retiring") : held("destination", "loaded");
+    case "granted":
+      return atDestination ? held("destination", "owning") : held("source", "granting");
+    case "running":
+      return atSource ? held("source", "releasing") : held("destination", "arrived");
+  }
+}
+
+const BEFORE_LOADED: readonly string[] = [
+  "destination negotiating",
+  "destination staging",
+  "destination receiving",
+  "destination loading",
+  "source staging",
+  "source copying",
+  "source switching",
+  "first pass",
+  "later passes",
+];
+/** Nothing is stopped yet: what a guest notices is a switchover, which is to take 300 ms, on a machine with much else to do. */
+const UNNOTICED_MS = 1000;
+/** After link.finalGiveUpAfter the guest goes on at its source; that is asked for over QMP, and seen by its heartbeats. */
+const GIVEN_UP_MS = FINAL_GIVE_UP_MS + 2000;
+const BEFORE_STOP: readonly string[] = ["destination negotiating", "destination staging", "first pass", "later passes"];
+const BEFORE_GRANT: readonly string[] = ["source switching", "destination loading", "destination loaded"];
+
+/** What is promised of the guest's longest pause; the loss of an agent or a QEMU in the middle of a switchover has no limit. */
+function longestPause(fault: Fault, when: string): number | undefined {
+  if (fault.kind === "stop" && fault.victim === "source QEMU") return undefined;
+  if (BEFORE_STOP.includes(when)) return UNNOTICED_MS;
+  return needsCable(fault) && BEFORE_GRANT.includes(when) ? GIVEN_UP_MS : undefined;
+}
+
+const HAS_RUN_THERE: readonly string[] = ["destination arrived", "source releasing"];
+const AFTER_GRANT: readonly string[] = ["destination owning", "destination starting", "destination arrived"];
+
+/** A cell with what its fault may cost at its moment. */
+export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
+  const victim = victimOf(fault);
+  const killed = fault.kind === "kill" ? victim : undefined;
+  const when = momentName(moment);
+  const cancelled = moment.kind === "held" && moment.cancelledAt !== undefined;
+  const isWhole = !cancelled && !BEFORE_LOADED.includes(when);
+  const copying = moment.kind === "first pass" || moment.kind === "later passes";
+  const mustMove =
+    (killed === "source QEMU" && isWhole) || (fault.kind === "cut" && fault.seconds !== undefined && copying);
+  const longestPauseMs = longestPause(fault, when);
+  return {
+    name: phase === "" ? `${when}: ${faultName(fault)}` : `${phase}: ${faultName(fault)}`,
+    fault,
+    moment,
+    limits: fault.kind === "cut" && fault.seconds !== undefined ? "patient" : "short",
+    mayLose: (killed === "source QEMU" && !isWhole) || (killed === "destination QEMU" && HAS_RUN_THERE.includes(when)),
+    mayDoubt: killed === "destination QEMU" && AFTER_GRANT.includes(when),
+    ...(mustMove ? { mustMove } : {}),
+    ...(longestPauseMs === undefined ? {} : { longestPauseMs }),
+  };
+}
+
+const further = (victim: Victim, moments: readonly Moment[]): readonly Cell[] =>
+  moments.map((moment) => makeCell("", { kind: "kill", victim }, moment));
+
+/** Giving up is not to be disturbed either. A destination refuses only what it had loaded. */
+const GIVING_UP: readonly Moment[] = [
+  held("source", "keeping", { kind: "first pass" }),
+  held("source", "keeping", held("destination", "loaded")),
+  held("destination", "discarding", { kind: "first pass" }),
+  held("destination", "refusing", held("destination", "loaded")),
+];
+
+const sources = (...states: string[]): readonly Moment[] => states.map((state) => held("source", state));
+const destinations = (...states: string[]): readonly Moment[] => states.map((state) => held("destination", state));
+
+export const MATRIX: readonly Cell[] = [
+  ...PHASES.flatMap((phase) => FAULTS.map((fault) => makeCell(phase, fault, momentOf(phase, victimOf(fault))))),
+  ...further("source agent", [
+    ...sources("planned", "negotiating", "staging", "copying", "recording"),
+    ...destinations("loading", "loaded", "owning", "starting", "arrived"),
+  ]),
+  ...further("destination agent", [
+    ...destinations("staging", "receiving", "loading", "starting"),
+    ...sources("retiring", "recording", "granting", "releasing"),
+  ]),
+  ...further("source QEMU", [
+    ...sources("staging", "recording"),
+    ...destinations("loading", "loaded", "owning", "starting"),
+  ]),
+  ...further("destination QEMU", [
+    ...destinations("receiving", "loading", "starting"),
+    ...sources("retiring", "recording", "granting", "releasing"),
+  ]),
+  ...VICTIMS.flatMap((victim) => further(victim, GIVING_UP)),
+];
+
+/** @throws RangeError when there is none */
+export function cellNamed(name: string): Cell {
+  const cell = MATRIX.find((one) => one.name === name);
+  if (cell === undefined) throw new RangeError(`The matrix has no cell ${name}`);
+  return cell;
+}
+
+/** Where the network is the loopback, nothing can be cut. */
+export const possible = (cell: Cell, network: "namespaces" | "loopback"): boolean =>
+  network === "namespaces" || !needsCable(cell.fault);

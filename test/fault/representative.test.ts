@@ -1,0 +1,33 @@
+/** The cells of the fault matrix that stand for the others; `npm run test:faults` runs them all. */
+import t from "tap";
+import { runCell } from "./cell.ts";
+import { FaultRig } from "./fault-rig.ts";
+import { keepLog } from "./keep-log.ts";
+import { cellNamed, possible } from "./matrix.ts";
+
+t.setTimeout(300_000);
+
+const CELLS = [
+  "first pass: kill source agent",
+  "first pass: cut 5 s",
+  "switching: cut for good",
+  "destination loading: kill destination QEMU",
+  "loaded: kill destination agent",
+  "loaded: kill source QEMU",
+  "granted: kill source agent",
+  "granted: stop destination agent 5 s",
+  "destination starting: kill destination agent",
+];
+
+t.test("no fault loses, doubles or corrupts the guest, or is in the way of the next attempt", async (t) => {
+  const on = await FaultRig.open();
+  t.teardown(() => on.close());
+  for (const cell of CELLS.map(cellNamed))
+    await t.test(cell.name, { skip: !possible(cell, on.rig.network.kind) && "a loopback cannot be cut" }, async (t) => {
+      const { outcome, violations, seconds } = await runCell(on, cell);
+      t.same(violations, [], `${outcome} after ${seconds.toFixed(1)} s`);
+      if (violations.length === 0) return;
+      t.comment(`see ${keepLog(on, cell.name)}`);
+      await on.reset();
+    });
+});
