@@ -7,11 +7,11 @@ import { standingOf } from "../shared/protocol/destination-states.ts";
 import { checkMigrations } from "../shared/protocol/handshake.ts";
 import type { HandshakeAnswer, Offer, Running, SettleAnswer, SettleCall } from "../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
-import { deferred } from "../shared/runtime/deferred.ts";
+import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
-import { type DestinationContext, tokenText } from "./destination-context.ts";
+import { type DestinationContext, EPOCH, tokenText } from "./destination-context.ts";
 import { runDestinationMigration } from "./destination-migration.ts";
 import type { DestinationState } from "./destination-state.ts";
 import { type DestinationAgentParts, recoverIncoming } from "./recovery.ts";
@@ -23,6 +23,8 @@ interface Entry {
   /** The driver's word; only read here. */
   state: DestinationState;
   running: Running | undefined;
+  /** The guest runs, or it is all over: what a source that asks waits for. */
+  readonly decided: Deferred<void>;
   ended: Promise<void>;
 }
 
@@ -65,15 +67,17 @@ export class DestinationAgent implements DestinationService {
   async settle({ migrationId, token, epoch, ask }: SettleCall): Promise<SettleAnswer> {
     const entry = this.entries.get(migrationId);
     if (entry === undefined) return this.settled(migrationId, token);
-    if (!isSame(entry.cx.token, token)) return UNKNOWN;
+    if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
     if (ask === "withdraw")
       entry.cancel.abort(new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" }));
     // before everything is loaded nobody was granted anything
     if (ask === "grant" && entry.state.kind === "loaded") entry.cx.granted.resolve({ token: tokenText(token), epoch });
-    if (ask !== "standing") await Promise.race([entry.ended, delay(DECIDES_WITHIN_MS, undefined, { ref: false })]);
+    if (ask !== "standing")
+      await Promise.race([entry.decided.promise, delay(DECIDES_WITHIN_MS, undefined, { ref: false })]);
     // what has ended is in the journal
     if (!this.entries.has(migrationId)) return this.settled(migrationId, token);
-    return this.answer(standingOf(entry.state.kind), "it is under way", entry.running);
+    const standing = entry.running === undefined ? standingOf(entry.state.kind) : "running";
+    return this.answer(standing, "it is under way", entry.running);
   }
 
   /** Takes up what an earlier life of this agent left; before anything is served. */
@@ -94,12 +98,13 @@ export class DestinationAgent implements DestinationService {
   private run(cx: DestinationContext, from: DestinationState): Promise<void> {
     const cancel = this.cancels.get(cx);
     if (cancel === undefined) throw new TypeError("a context of another agent");
-    const entry: Entry = { cx, cancel, state: from, running: undefined, ended: Promise.resolve() };
+    const entry: Entry = { cx, cancel, state: from, running: undefined, decided: deferred(), ended: Promise.resolve() };
     this.entries.set(cx.id, entry);
     entry.ended = runDestinationMigration(cx, from, (state) => {
       entry.state = state;
     }).finally(() => {
       this.entries.delete(cx.id);
+      entry.decided.resolve();
       returnMemoryLater(() => this.entries.size === 0);
     });
     return entry.ended;
@@ -123,7 +128,10 @@ export class DestinationAgent implements DestinationService {
       granted: deferred(),
       onRunning: (running) => {
         const entry = this.entries.get(id);
-        if (entry !== undefined) entry.running = running;
+        if (entry !== undefined) {
+          entry.running = running;
+          entry.decided.resolve();
+        }
         this.arrivals.set(id, running);
         for (const oldest of this.arrivals.keys()) if (this.arrivals.size > ARRIVALS_KEPT) this.arrivals.delete(oldest);
       },

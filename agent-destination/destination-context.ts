@@ -37,6 +37,9 @@ export interface DestinationContext {
   readonly faults: TestFaults;
 }
 
+/** A migration has one grant; a source that starts again repeats it. */
+export const EPOCH = 1;
+
 export const tokenText = (token: Uint8Array): string => Buffer.from(token).toString("hex");
 
 /** What the journal holds of an incoming migration, at one of its turning points. */
@@ -49,5 +52,5 @@ export const destinationRecord = (
   guest: cx.guest,
   qemuPid: guest?.pid ?? 0,
   qemuProcess: guest?.identity ?? "",
-  grant: { token: tokenText(cx.token), epoch: 1 },
+  grant: { token: tokenText(cx.token), epoch: EPOCH },
 });

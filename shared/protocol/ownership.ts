@@ -65,7 +65,7 @@ export function destinationMayRun(
   grant: OwnershipGrant,
   expectedToken: string,
 ): boolean {
-  if (grant.token !== expectedToken || record === undefined) return false;
+  if (grant.token !== expectedToken || record === undefined || grant.epoch !== record.grant.epoch) return false;
   switch (record.kind) {
     case "waiting":
       return true;

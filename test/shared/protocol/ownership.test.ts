@@ -31,6 +31,7 @@ t.test("the destination runs the guest only on its own grant, which it has not r
   const waiting = { kind: "waiting", ...there } as const;
   t.ok(destinationMayRun(waiting, grant, "aa"));
   t.notOk(destinationMayRun(waiting, grant, "bb"), "another migration's token");
+  t.notOk(destinationMayRun(waiting, { ...grant, epoch: 2 }, "aa"), "another epoch");
   t.notOk(destinationMayRun(undefined, grant, "aa"), "nothing was journalled");
   t.ok(destinationMayRun({ kind: "running", ...there }, grant, "aa"), "said again");
   t.notOk(destinationMayRun({ kind: "refused", ...there }, grant, "aa"));
