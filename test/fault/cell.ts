@@ -126,6 +126,18 @@ class CellRun {
     if (at !== attempt.to) this.violations.push("the second attempt did not move the guest");
     if (at !== undefined) on.at = at;
     attempt.run.signal("SIGKILL");
+    if (this.violations.length === 0 && this.#cell.fault.kind === "kill" && this.#cell.fault.victim.endsWith("agent"))
+      await this.#startAgain(attempt);
+  }
+
+  /** What agents find in their journals when all is over does not touch the guest. */
+  async #startAgain({ from, to }: Attempt): Promise<void> {
+    const on = this.#on;
+    await Promise.all([on.killAgent(from, "source"), on.killAgent(to, "destination")]);
+    await Promise.all([on.restartAgent(from, "source"), on.restartAgent(to, "destination")]);
+    const { at, violations } = await inspect(on);
+    this.violations.push(...violations.map((one) => `after a restart of the agents ${one}`));
+    if (at !== to) this.violations.push("after a restart of the agents no guest runs where it was");
   }
 
   /** Injects the fault and takes it back when its time has come. @returns how the migration ended */

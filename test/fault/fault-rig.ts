@@ -112,6 +112,10 @@ export class FaultRig {
     );
   }
 
+  killAgent(host: RigHost, kind: AgentKind): Promise<void> {
+    return this.#kill(this.agent(host, kind));
+  }
+
   /** As systemd does when an agent has died; it does not hold again. */
   async restartAgent(host: RigHost, kind: AgentKind): Promise<void> {
     await this.#start(host, kind, this.#agents.get(key(host, kind))?.flags ?? []);
