@@ -1,11 +1,11 @@
 /** What an agent that starts again does with the incoming migrations that its journal knows (DESIGN 6, 5). */
 import { readdir, readFile, rm } from "node:fs/promises";
+import { connect } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import { type DestinationQemu, recoverDestination } from "../shared/protocol/destination-states.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
-import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
 import { type GuestDefinition, loadGuest, qemuLogPath } from "../shared/runtime/guest-definition.ts";
@@ -30,8 +30,6 @@ export interface DestinationAgentParts {
 
 /** Records of ended migrations that are kept, for sources that ask late. */
 const RECORDS_KEPT = 200;
-/** Does a QEMU answer? Its monitor may be held by another client, which is an answer too. */
-const ASK_MS = 1000;
 
 type Make = (of: { id: string; guest: string; token: Uint8Array }) => DestinationContext;
 
@@ -49,51 +47,32 @@ export async function recoverIncoming(
       "a file in stateDirectory is no record; what it belongs to is not known",
     );
   const found: { cx: DestinationContext; state: DestinationState }[] = [];
+  const known = new Set(entries.map(({ record }) => record.qemuProcess));
+  const cleared = new Set<string>();
   for (const { id, record } of entries) {
     const cx = make({ id, guest: record.guest, token: Buffer.from(record.grant.token, "hex") });
-    const guest = await adopt(record, cx);
+    const guest = await adopt(record, cx, known);
     // a QEMU that lost its stream with the agent has ended, and left its files
-    if (guest === undefined && record.kind !== "arrived") await clearFiles(record.guest, cx);
+    if (guest === undefined && record.kind !== "arrived") cleared.add(record.guest);
     const state = await takeUp(record, guest, cx);
     if (state === undefined) continue;
     cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
     found.push({ cx, state });
   }
+  for (const name of cleared) await clearFiles(name, parts.config);
   await journal.prune(({ kind }) => kind === "arrived" || kind === "refused", RECORDS_KEPT);
   return found;
 }
 
-/** A QEMU of this guest that was started to wait for a migration, and whose number nobody wrote down. */
-async function findWaiting(definition: GuestDefinition): Promise<{ pid: number; identity: string } | undefined> {
-  const wanted = [...definition.command.slice(1), ...WAITING_ARGUMENTS].join("\0");
-  for (const name of await readdir("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid)) continue;
-    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    if (!command.endsWith(`\0${wanted}\0`)) continue;
-    const identity = await identify(pid);
-    if (identity !== undefined) return { pid, identity };
-  }
-  return undefined;
-}
-
-/** Of a QEMU that has ended; not where another one of this guest answers. */
-async function clearFiles(name: string, cx: DestinationContext): Promise<void> {
-  const definition = await loadGuest(name, cx.config).catch(() => undefined);
-  if (definition === undefined || !(await isUnanswered(definition.qmp))) return;
-  for (const left of [definition.qmp, qemuLogPath(name, cx.config.runtimeDirectory)]) await rm(left, { force: true });
-}
-
-async function isUnanswered(path: string): Promise<boolean> {
-  try {
-    (await QmpClient.connect(path, { timeoutMs: ASK_MS })).close();
-    return false;
-  } catch (thrown) {
-    return MigrationFault.from(thrown).code === "qmp-unreachable";
-  }
-}
-
-async function adopt(record: DestinationRecord, cx: DestinationContext): Promise<GuestProcess | undefined> {
+/**
+ * The QEMU of a record, if its process still is there. Only the very process that was written down: a guest of the same name
+ * that came here since looks alike from outside, and must never be taken for one that was refused.
+ */
+async function adopt(
+  record: DestinationRecord,
+  cx: DestinationContext,
+  known: Known,
+): Promise<GuestProcess | undefined> {
   // of a guest that arrived nothing is to be done, and its monitor is others'
   if (record.kind === "arrived") return undefined;
   const { runtimeDirectory, qmpTimeoutMs } = cx.config;
@@ -102,11 +81,63 @@ async function adopt(record: DestinationRecord, cx: DestinationContext): Promise
     return undefined;
   });
   if (definition === undefined) return undefined;
-  const known = { pid: record.qemuPid, identity: record.qemuProcess };
-  // the agent ended between starting the QEMU and noting which it was
-  const process = known.identity === "" ? await findWaiting(definition) : known;
+  const isWritten = record.qemuProcess !== "";
+  const process = isWritten
+    ? { pid: record.qemuPid, identity: record.qemuProcess }
+    : record.kind === "waiting"
+      ? await findUnwritten(definition, known)
+      : undefined;
   if (process === undefined) return undefined;
-  return GuestProcess.adopt(definition, process, { runtimeDirectory, timeoutMs: qmpTimeoutMs });
+  const guest = await GuestProcess.adopt(definition, process, { runtimeDirectory, timeoutMs: qmpTimeoutMs });
+  return guest === undefined || isWritten || (await isWaiting(guest)) ? guest : undefined;
+}
+
+/** Identities of all processes that are in a record. */
+type Known = ReadonlySet<string>;
+
+/** The agent ended between starting a QEMU and noting which it was: one that waits for a migration, and is in no record. */
+async function findUnwritten(
+  definition: GuestDefinition,
+  known: Known,
+): Promise<{ pid: number; identity: string } | undefined> {
+  const wanted = [...definition.command.slice(1), ...WAITING_ARGUMENTS].join("\0");
+  for (const name of await readdir("/proc")) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid)) continue;
+    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    if (!command.endsWith(`\0${wanted}\0`)) continue;
+    const identity = await identify(pid);
+    if (identity !== undefined && !known.has(identity)) return { pid, identity };
+  }
+  return undefined;
+}
+
+/** A guest that arrived keeps its command line: only what QEMU says tells that it still waits. */
+async function isWaiting(guest: GuestProcess): Promise<boolean> {
+  const status = await guest.qmp.execute("query-status").catch(() => undefined);
+  if (status?.status === "inmigrate" || status?.status === "prelaunch") return true;
+  guest.letGo();
+  return false;
+}
+
+/** Of a QEMU that has ended; not where one listens. */
+async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
+  const definition = await loadGuest(name, config).catch(() => undefined);
+  if (definition === undefined || (await isListenedAt(definition.qmp))) return;
+  for (const left of [definition.qmp, qemuLogPath(name, config.runtimeDirectory)]) await rm(left, { force: true });
+}
+
+/** Without waiting for a greeting: the monitor may be another client's. */
+function isListenedAt(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", (error: NodeJS.ErrnoException) =>
+      resolve(error.code !== "ECONNREFUSED" && error.code !== "ENOENT"),
+    );
+  });
 }
 
 /** @returns undefined when nothing is left to do */

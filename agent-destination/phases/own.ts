@@ -1,3 +1,4 @@
+import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
@@ -6,6 +7,8 @@ import type { State } from "../destination-state.ts";
 export async function own(state: State<"owning">, cx: DestinationContext): Promise<State<"starting">> {
   const { kind: _, ...whole } = state;
   const grantedAtUs = cx.clock.nowUs();
+  // what is written here cannot be refused any more
+  if (await state.guest.hasEnded()) throw new MigrationFault("qemu-failed", "The destination's QEMU ended");
   await cx.journal.write(cx.id, destinationRecord(cx, "running", state.guest));
   return { kind: afterDestination("owning", "written"), ...whole, grantedAtUs };
 }

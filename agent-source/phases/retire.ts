@@ -25,6 +25,8 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
 }
 
 async function completeMigration(feed: Feed): Promise<void> {
+  // of a migration that was cancelled meanwhile QEMU resumes the guest by itself; after SHUT it would not
+  feed.signal.throwIfAborted();
   const completed = feed.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
     timeoutMs: COMPLETES_WITHIN_MS,
     signal: feed.signal,

@@ -9,6 +9,7 @@ t.setTimeout(300_000);
 
 const CELLS = [
   "first pass: kill source agent",
+  "first pass: kill destination agent",
   "first pass: cut 5 s",
   "switching: cut for good",
   "destination loading: kill destination QEMU",
