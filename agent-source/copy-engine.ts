@@ -38,6 +38,8 @@ export interface EngineParts {
   readonly onFirstPassDone: () => void;
   readonly onStopped: () => void;
   readonly onEnd: () => void;
+  /** Nothing is heard from the destination: the guest is not stopped now, whatever the figures say. */
+  readonly linkIsDown: () => boolean;
   /** Reading was held and may go on. */
   readonly resumeIntake: () => void;
 }
@@ -119,7 +121,7 @@ export class CopyEngine implements StreamSink {
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
       inFlightBytes: sender.inFlightBytes,
       bytesPerSecond: meter.bytesPerSecond,
-      roundTripMs: Number.isFinite(meter.roundTripMs) ? meter.roundTripMs : 0,
+      roundTripMs: meter.knownRoundTripMs,
       microsPerPage: COST_OF_ENCODE * sender.microsPerPage,
       drained,
     };
@@ -225,6 +227,11 @@ export class CopyEngine implements StreamSink {
     // held pages must never fill the arena: capture would wait for room that nobody makes
     sender.holdPages = Math.min(policy.holdPages(seen), this.parts.holdPagesMax);
     const decision = policy.decide(seen);
+    if (decision.kind !== "cancel" && this.parts.linkIsDown()) {
+      // closing reads as fast as it can, which is for moments
+      if (this.phase === "closing") this.phase = "paced";
+      return;
+    }
     switch (decision.kind) {
       case "continue":
         return;

@@ -20,6 +20,7 @@ import { watchCut } from "./cut-watch.ts";
 import { FrameSender } from "./frame-sender.ts";
 import { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
+import { ASK_EVERY_MS, LinkWatch } from "./link-watch.ts";
 import { Pacer } from "./pacer.ts";
 import { PeerInbox } from "./peer-inbox.ts";
 import type { SourceContext } from "./source-context.ts";
@@ -65,6 +66,8 @@ export class Feed {
   private readonly abort = new AbortController();
   private readonly zstd: ZstdPool | undefined;
   private closed = false;
+  private readonly watch: LinkWatch;
+  private readonly asking: NodeJS.Timeout;
 
   constructor(parts: FeedParts) {
     const { cx, qmp, contract, channel } = parts;
@@ -83,6 +86,9 @@ export class Feed {
     channel.retain(contract.creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(contract.frameBytes));
     channel.onChange = (connected) => this.linkChanged(connected, cx);
     this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
+    this.watch = new LinkWatch(cx.clock.monotonicMs());
+    this.inbox.onHeard = () => this.watch.heard(cx.clock.monotonicMs());
+    this.asking = setInterval(() => void this.inbox.ping(), ASK_EVERY_MS);
 
     const options = schedulerOptions(parts);
     const memory = createSourceMemory(options, cx.createKernels);
@@ -132,6 +138,7 @@ export class Feed {
   /** Ends capture and sending; the monitor and the channel stay. */
   async stop(): Promise<void> {
     this.closed = true;
+    clearInterval(this.asking);
     this.engine.stop();
     this.sender.stop();
     await this.intake.close();
@@ -181,6 +188,7 @@ export class Feed {
         onFirstPassDone: () => this.firstPassDone.resolve(),
         onStopped: () => undefined,
         onEnd: () => this.ended.resolve(),
+        linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),
         resumeIntake: () => this.intake.resume(),
       },
       cx.clock.monotonicMs(),

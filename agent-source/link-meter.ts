@@ -62,6 +62,11 @@ export class LinkMeter {
     return destinationUs - this.clockOffsetUs;
   }
 
+  /** The best round trip, or nothing while none was measured. */
+  get knownRoundTripMs(): number {
+    return Number.isFinite(this.roundTripMs) ? this.roundTripMs : 0;
+  }
+
   get clockErrorMs(): number {
     return Number.isFinite(this.roundTripMs) ? this.roundTripMs / 2 : 0;
   }

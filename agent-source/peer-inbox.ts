@@ -19,6 +19,8 @@ export class PeerInbox {
   readonly grantAnswer: Deferred<GrantAnswer> = deferred();
   /** Takes acknowledgements; the probe's first, then the sender's. */
   onAck: (ack: Message<"ack">) => void = () => undefined;
+  /** Called for whatever comes. */
+  onHeard: () => void = () => undefined;
   private readonly channel: SourceChannel;
   private readonly meter: LinkMeter;
   private readonly clock: Clock;
@@ -80,6 +82,7 @@ export class PeerInbox {
   }
 
   private take(message: DestinationMessage): void {
+    this.onHeard();
     switch (message.kind) {
       case "ack":
         this.onAck(message);

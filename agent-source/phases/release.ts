@@ -2,7 +2,7 @@ import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import { qemuLogPath } from "../../shared/runtime/guest-definition.ts";
+import { loadGuest, qemuLogPath } from "../../shared/runtime/guest-definition.ts";
 import { migrationResult } from "../migration-result.ts";
 import { openMonitor } from "../monitor.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
@@ -19,7 +19,7 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   const cuts = loaded?.feed.channel.interruptions;
   if (cuts !== undefined && cuts.count > 0)
     cx.report.degradations.push(
-      `The link was lost ${cuts.count} times, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
+      `The link was lost ${cuts.count === 1 ? "once" : `${cuts.count} times`}, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
     );
   // of one that was taken up from the journal, or settled without a word on when the guest resumed, nothing was measured
   if (loaded !== undefined && running !== undefined) cx.report.result = migrationResult(cx, { ...loaded, running });
@@ -38,7 +38,11 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
 
 async function endQemu(known: QmpClient | undefined, cx: SourceContext): Promise<void> {
   const qmp = known?.isOpen ? known : await openMonitor(cx);
-  if (qmp === undefined) return;
+  if (qmp === undefined) {
+    // one that was killed leaves its socket
+    await rm((await loadGuest(cx.call.guest, cx.config)).qmp, { force: true });
+    return;
+  }
   const { status } = await qmp.execute("query-status");
   // never anything but what this migration left: who started a new QEMU on this socket meanwhile keeps it
   if (status !== "postmigrate") {

@@ -160,6 +160,7 @@ function makeSource(): Source {
       },
       onStopped: () => {},
       onEnd: () => ended.resolve(),
+      linkIsDown: () => false,
       resumeIntake: () => intake.resume(),
     },
     clock.monotonicMs(),

@@ -1,7 +1,8 @@
 /** A guest that dirties more than the link carries: the deadline decides, and what it cost is told as it was. */
 import t from "tap";
+import { systemClock } from "../../shared/runtime/clock.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
-import { migrate, requireMoved, slowLink } from "../support/ferry-json.ts";
+import { migrate, requireMoved, slowLink, startMigrate } from "../support/ferry-json.ts";
 import { openPair } from "../support/pair.ts";
 
 t.setTimeout(180_000);
@@ -22,6 +23,31 @@ t.test("a guest that never fits the downtime target", async (t) => {
       error: { code: "deadline", message: /deadline of 6000 ms/, guestNow: /runs at the source/, advice: /force/ },
     });
     await assertOneGuest(t, rig, { name: "wild", at: rig.a });
+  });
+
+  await t.test("is not stopped for a link that is down", { skip: rig.network.kind === "loopback" }, async (t) => {
+    const monitor = await rig.observe(rig.a, "wild");
+    let stoppedUs = 0;
+    monitor.subscribe(({ event, timestampUs }) => {
+      if (event === "STOP") stoppedUs = timestampUs;
+    });
+    const run = await startMigrate(rig, a, b, "wild", [...options, "--on-deadline", "force"]);
+    await run.copying();
+    await rig.network.setConnected(false);
+    await run.until(/"linkDownSeconds":[1-9]/, "the link to be down");
+    await run.until(/"elapsedSeconds":(?:[89]|\d\d)/, "a time behind the deadline");
+    t.equal(stoppedUs, 0, "the deadline has passed, and it runs");
+    const mendedUs = systemClock.nowUs();
+    await rig.network.setConnected(true);
+    const { result } = requireMoved(await run.end());
+    t.ok(stoppedUs > mendedUs, "it was stopped when the link was back");
+    t.match(result.switchReason, /forced/);
+    t.match(result.degradations, [/The link was lost once/]);
+    monitor.close();
+    await assertOneGuest(t, rig, { name: "wild", at: rig.b });
+    await rig.network.setRate(1e9);
+    requireMoved(await migrate(rig, b, a, "wild", ["--deadline", "1s", "--on-deadline", "force"]));
+    await slowLink(rig, 200e6);
   });
 
   await t.test("moves when the deadline forces it, and the result says how long it stood still", async (t) => {

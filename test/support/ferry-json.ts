@@ -45,6 +45,11 @@ export class MigrateRun {
     return id!;
   }
 
+  /** Until its progress says so. */
+  async until(pattern: RegExp, what: string, { timeoutMs = 60_000 } = {}): Promise<void> {
+    await bounded(this.process.waitForOutput(pattern, { timeoutMs }), timeoutMs + 1000, what);
+  }
+
   /** As Ctrl-C does. */
   interrupt(): void {
     this.process.signal("SIGINT");
