@@ -15,7 +15,7 @@ import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import { openMonitor, qemuOf } from "./monitor.ts";
 import { doubtful } from "./phases/grant.ts";
-import type { SourceContext } from "./source-context.ts";
+import { type SourceContext, sourceRecord } from "./source-context.ts";
 import type { SourceState } from "./source-state.ts";
 
 export interface SourceAgentParts {
@@ -80,12 +80,16 @@ export async function recoverMigrations(
       "a file in stateDirectory is no record; what it belongs to is not known",
     );
   const found: Found[] = [];
+  const newest = new Map<string, number>();
+  for (const { record } of entries)
+    newest.set(record.guest, Math.max(record.startedAtMs, newest.get(record.guest) ?? 0));
   for (const { id, record } of entries) {
     const { guest, destination, startedAtMs, grant } = record;
     const identity = { id, token: Buffer.from(grant.token, "hex"), startedAtMs };
     const made = make({ guest, to: destination, options: OPTIONS }, identity);
-    const state = await takeUp(record, made.cx);
-    if (!isOver(record))
+    const state =
+      startedAtMs < (newest.get(guest) ?? 0) ? await passOver(record, made.cx) : await takeUp(record, made.cx);
+    if (state.kind !== "released" && state.kind !== "kept")
       made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
     found.push({ made, state, endedAtMs: record.endedAtMs ?? startedAtMs });
   }
@@ -94,6 +98,19 @@ export async function recoverMigrations(
 }
 
 const isOver = ({ kind }: SourceRecord): boolean => kind === "released" || kind === "kept";
+
+/**
+ * A later migration of the guest began, so this one had ended, whatever a full disk kept from being written. Its QEMU is that
+ * one's now: to make it run here could start a guest that was granted since.
+ */
+async function passOver(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
+  if (record.kind === "released") return { kind: "released" };
+  if (!isOver(record))
+    await cx.journal
+      .write(cx.id, sourceRecord(cx, "kept", undefined))
+      .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+  return { kind: "kept", fault: endOf(record.reason) };
+}
 
 async function takeUp({ kind, settings, reason }: SourceRecord, cx: SourceContext): Promise<SourceState> {
   const saved = settings === undefined ? {} : { settings };

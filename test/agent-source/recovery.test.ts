@@ -19,12 +19,15 @@ import { Monitor, type Script, serve } from "../support/fake-monitor.ts";
 import { LIMITS, SERVE } from "../support/link.ts";
 
 const ID = "0123456789ab";
+const EARLIER = "ba9876543210";
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
 
 interface Found {
   readonly kind: SourceRecord["kind"];
   /** QEMU's run state; undefined: it has ended. */
   readonly qemu: string | undefined;
+  /** Another record of the same guest, of a migration that began a millisecond earlier. */
+  readonly earlier?: SourceRecord["kind"];
   /** What the destination says, question by question; the last one again and again. */
   readonly standings?: readonly SettleAnswer["standing"][];
 }
@@ -44,7 +47,7 @@ function fakeQemu(state: { status: string }, said: string[]): Script {
 }
 
 /** Starts an agent on a journal with that record. */
-async function startAgain(t: Test, { kind, qemu, standings }: Found) {
+async function startAgain(t: Test, { kind, qemu, earlier, standings }: Found) {
   const said: string[] = [];
   const asked: string[] = [];
   const state = { status: qemu ?? "" };
@@ -70,7 +73,9 @@ async function startAgain(t: Test, { kind, qemu, standings }: Found) {
   const journal = await Journal.open<SourceRecord>(join(directory, "state"), decodeSourceRecord);
   const grant = { token: "aa".repeat(16), epoch: 1 };
   const settings = { capabilities: { events: false }, parameters: { "downtime-limit": 300 } };
-  await journal.write(ID, { kind, guest: "web", destination: listener.address, startedAtMs: 1, grant, settings });
+  const record = { guest: "web", destination: listener.address, startedAtMs: 2, grant, settings };
+  await journal.write(ID, { kind, ...record });
+  if (earlier !== undefined) await journal.write(EARLIER, { kind: earlier, ...record, startedAtMs: 1 });
   const log = createLogger("test", "silent");
   const config = loadSourceConfig(places, {});
   const parts = { config, clock: systemClock, log, journal, limits: LIMITS, createKernels: loadKernels };
@@ -130,6 +135,16 @@ t.test("a destination that cannot tell leaves it in doubt, until the operator's 
   t.same(said, [], "QEMU is left alone");
   t.match(await agent.resolve({ ...call, confirmed: true }), { status: "failed" });
   t.match(await end(), { error: { guestNow: "the guest runs at the source" } });
+});
+
+t.test("a record that a full disk left behind does not resume a guest that was granted since", async (t) => {
+  const found: Found = { kind: "granted", qemu: "postmigrate", earlier: "plan", standings: ["unknown"] };
+  const { agent, said } = await startAgain(t, found);
+  t.match(agent.listMigrations(), [
+    { id: EARLIER, status: "failed" },
+    { id: ID, status: "inDoubt" },
+  ]);
+  t.same(said, [], "QEMU is left alone");
 });
 
 t.test("what has ended is known, and nothing is done", async (t) => {
