@@ -198,7 +198,7 @@ class CellRun {
   async #conclude(attempt: Attempt, status: string): Promise<void> {
     const on = this.#on;
     const { fault, mustMove } = this.#cell;
-    if (fault.kind === "kill" && victimOf(fault)?.endsWith("QEMU") === true)
+    if (fault.kind === "kill" && !this.#missed && victimOf(fault)?.endsWith("QEMU") === true)
       await on.tidyAfterKilledQemu(fault.victim === "source QEMU" ? attempt.from : attempt.to);
     const { at, violations } = await inspect(on);
     this.violations.push(...violations);

@@ -18,15 +18,14 @@ export interface Findings {
 
 /** Waits, with a bound, until all is in order. */
 export async function inspect(on: FaultRig, { tidyMs = TIDY_MS } = {}): Promise<Findings> {
-  const tidy = async (): Promise<true | undefined> => ((await disorder(on)).length === 0 ? true : undefined);
+  // looked at once: a second look could come in the middle of a journal's next write
+  let seen: readonly string[] = [];
+  const tidy = async (): Promise<true | undefined> => {
+    seen = await disorder(on);
+    return seen.length === 0 ? true : undefined;
+  };
   await eventually(tidy, { timeoutMs: tidyMs, everyMs: 50, what: "order" }).catch(() => undefined);
-  const violations = [
-    ...(await disorder(on)),
-    ...on.deadAgents(),
-    ...on.watch.doubled(),
-    ...beatenTwice(on),
-    ...corrupted(on),
-  ];
+  const violations = [...seen, ...on.deadAgents(), ...on.watch.doubled(), ...beatenTwice(on), ...corrupted(on)];
   const running = await hostsWhereItRuns(on);
   const at = running.length === 1 ? running[0] : undefined;
   if (at !== undefined)

@@ -104,6 +104,9 @@ export async function namespaceNetwork({ bitsPerSecond }: { bitsPerSecond: numbe
     setRate: (rate) => shape("change", rate),
     setConnected: async (connected) => {
       await run(["ip", "-n", a.namespace, "link", "set", a.interfaceName, connected ? "up" : "down"]);
+      if (!connected) return;
+      // who asked in vain while it was cut is not to be told for another second that there is nobody
+      for (const end of ends) await run(["ip", "-n", end.namespace, "neigh", "flush", "dev", end.interfaceName]);
     },
     setSending: async (end, sending) => {
       const [from, to] = end === "a" ? [ends[0]!, ends[1]!] : [ends[1]!, ends[0]!];
