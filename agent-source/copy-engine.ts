@@ -2,8 +2,7 @@
  * The feed of dirty pages, from QEMU's stream to frames, and the watch over it: capture into the scheduler, pacing of
  * QEMU's bitmap syncs, and the observations from which the policy decides when to switch.
  *
- * Pacing: QEMU syncs its bitmap at most once for each RAM section that it writes, and blocks when nobody reads. So
- * whoever takes n sections a second lets it sync n times a second, whatever its limits say (facts: 28 000 otherwise).
+ * Pacing: QEMU syncs its bitmap when it has drained it (qemu-settings.ts), and blocks when nobody reads: feed-pace.ts.
  */
 import { MigrationFault } from "../shared/fault.ts";
 import { MemoryLayout } from "../shared/page/geometry.ts";
@@ -12,6 +11,7 @@ import type { RamSetup, StreamSink } from "../shared/qemu/stream-reader.ts";
 import { encodeRamEnd } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
+import type { FeedPace } from "./feed-pace.ts";
 import type { FrameSender } from "./frame-sender.ts";
 import type { LinkMeter } from "./link-meter.ts";
 import type { Decision, Observation, SwitchPolicy } from "./switch-policy.ts";
@@ -27,8 +27,8 @@ export interface EngineParts {
   readonly clock: Clock;
   /** As QMP named them; the stream must list the same. */
   readonly expectedBlocks: readonly RamBlock[];
-  /** Sections a second once the first pass is done. */
-  readonly syncRate: number;
+  /** Once the first pass is done. */
+  readonly pace: FeedPace;
   /** Most pages to hold, whatever the policy would like: a part of the arena. */
   readonly holdPagesMax: number;
   /** The agreed ratio of raw to encoded bytes, lately. */
@@ -67,7 +67,6 @@ export class CopyEngine implements StreamSink {
   private ramSectionId = 0;
   private readonly startedMs: number;
   private lastFadeMs: number;
-  private nextSectionMs = 0;
   private timer: NodeJS.Timeout | undefined;
   private readonly ticker: NodeJS.Timeout;
   private decided = false;
@@ -161,8 +160,9 @@ export class CopyEngine implements StreamSink {
   }
 
   partEnd(): boolean {
-    const drained = this.wasDrained(this.sectionPages);
-    this.sweptPages = this.sectionPages;
+    const pages = this.sectionPages;
+    const drained = this.wasDrained(pages);
+    this.sweptPages = pages;
     this.sectionPages = 0;
     if (this.phase === "first-pass" && this.firstPassFraction >= 1) {
       this.phase = "paced";
@@ -172,7 +172,7 @@ export class CopyEngine implements StreamSink {
     this.parts.sender.pump();
     if (this.phase === "final") return true;
     this.consult(drained);
-    return this.phase !== "paced" || this.maySectionGoOn();
+    return this.phase !== "paced" || this.mayReadOn(pages, drained);
   }
 
   stopped(): void {
@@ -249,11 +249,9 @@ export class CopyEngine implements StreamSink {
     }
   }
 
-  /** Takes one section each 1/syncRate seconds; holds reading until the next one is due. */
-  private maySectionGoOn(): boolean {
-    const now = this.parts.clock.monotonicMs();
-    this.nextSectionMs = Math.max(this.nextSectionMs, now) + 1000 / this.parts.syncRate;
-    const waitMs = this.nextSectionMs - now - 1000 / this.parts.syncRate;
+  /** Holds reading when the next sync is not due yet. */
+  private mayReadOn(pages: number, drained: boolean): boolean {
+    const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs());
     if (waitMs <= 0) return true;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.resume(), waitMs);

@@ -17,12 +17,14 @@ import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { CopyEngine } from "./copy-engine.ts";
 import { watchCut } from "./cut-watch.ts";
+import { FeedPace } from "./feed-pace.ts";
 import { FrameSender } from "./frame-sender.ts";
 import { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { ASK_EVERY_MS, LinkWatch } from "./link-watch.ts";
 import { Pacer } from "./pacer.ts";
 import { PeerInbox } from "./peer-inbox.ts";
+import { allowStop } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
 import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "./source-memory.ts";
 import { type Decision, SwitchPolicy } from "./switch-policy.ts";
@@ -48,7 +50,6 @@ export class Feed {
   readonly meter = new LinkMeter();
   readonly inbox: PeerInbox;
   readonly decision: Deferred<Decision> = deferred();
-  readonly firstPassDone: Deferred<void> = deferred();
   /** QEMU's stream was read and sent to its end. */
   readonly ended: Deferred<void> = deferred();
   readonly scheduler: TransferScheduler;
@@ -129,6 +130,16 @@ export class Feed {
     if (!this.closed) this.abort.abort(fault);
   }
 
+  /**
+   * QEMU may stop the guest and send the rest. Its stream is read on meanwhile: an answer from its main loop must never
+   * be waited for with its socket full.
+   */
+  letStop(): void {
+    this.intake.acknowledgeSwitchover();
+    this.engine.beginFinal();
+    allowStop(this.qmp).catch((thrown: unknown) => this.qemuFailed(MigrationFault.from(thrown)));
+  }
+
   /** Page acknowledgements go to the sender from now on. */
   probed(bytes: number): void {
     this.probeBytes = bytes;
@@ -178,14 +189,14 @@ export class Feed {
         policy: new SwitchPolicy({ ...options, strategy }),
         clock: cx.clock,
         expectedBlocks: facts.ramBlocks,
-        syncRate: cx.config.transfer.syncRate,
+        pace: new FeedPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
         holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
         compressionRatio: () => this.chooser.recentRatio,
         announceLayout: (blocks, ramSectionId) => {
           channel.send({ kind: "layout", blocks, ramSectionId });
         },
         onDecision: (decision) => this.decision.resolve(decision),
-        onFirstPassDone: () => this.firstPassDone.resolve(),
+        onFirstPassDone: () => cx.log.info({ captured: this.scheduler.pages.captured }, "first pass done"),
         onStopped: () => undefined,
         onEnd: () => this.ended.resolve(),
         linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),

@@ -5,10 +5,11 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 /** The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. */
 const CAPABILITIES = ["return-path", "switchover-ack", "events"] as const;
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
-/** QEMU's longest downtime limit: with it the next turn of its loop completes, once the acknowledgement is there. */
-const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
 /** With a limit of 1 ms: a threshold of 1000 bytes, less than a page, so a bitmap sync comes only when a pass is drained. */
 const SMALL_BANDWIDTH = 1_000_000;
+/** QEMU's longest downtime limit, with a bandwidth that makes the threshold larger than any guest. */
+const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
+const BOUNDLESS_BANDWIDTH = 1e12;
 
 /** What is set now: for the journal, so that an agent that starts again can put it back. */
 export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
@@ -23,23 +24,44 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
   };
 }
 
-/** Sets what the feed needs. @param before says what this QEMU knows */
-export async function applySettings(qmp: QmpClient, before: SavedSettings): Promise<void> {
+/**
+ * Sets what the feed needs.
+ *
+ * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). Here that
+ * is: nothing. A sync that comes while pages still wait in the bitmap, and finds no other page dirty, makes an emulating
+ * QEMU (TCG) miss the next writes to the pages that wait: their dirty bits are cleared, but not the CPU's note that it need
+ * not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/decisions/0023).
+ */
+export async function applySettings(qmp: QmpClient): Promise<void> {
   await qmp.execute("migrate-set-capabilities", {
     capabilities: CAPABILITIES.map((capability) => ({ capability, state: true })),
   });
   // 8.1 cannot be told the bandwidth of the switchover: its own estimate with the default limit is the bound there
   await qmp.execute(
     "migrate-set-parameters",
-    "avail-switchover-bandwidth" in before.parameters
+    knowsBandwidth(qmp)
       ? { "max-bandwidth": 0, "downtime-limit": 1, "avail-switchover-bandwidth": SMALL_BANDWIDTH }
       : { "max-bandwidth": 0, "downtime-limit": 300 },
   );
 }
 
-/** From here on only the acknowledgement keeps QEMU from switching; it syncs with every section that is read. */
-export async function armSettings(qmp: QmpClient): Promise<void> {
-  await qmp.execute("migrate-set-parameters", { "downtime-limit": DOWNTIME_LIMIT_MAX_MS });
+/**
+ * QEMU stops the guest in the next turn of its loop that sees this; it looks every 100 ms (BUFFER_DELAY), so the guest may
+ * run on for so long. Only after the acknowledgement: without it QEMU would go on, and sync with pages waiting.
+ */
+export async function allowStop(qmp: QmpClient): Promise<void> {
+  // another thread of QEMU takes the acknowledgement: after a round trip of its main loop it has had the time
+  await qmp.execute("query-status");
+  await qmp.execute("migrate-set-parameters", {
+    "downtime-limit": DOWNTIME_LIMIT_MAX_MS,
+    ...(knowsBandwidth(qmp) ? { "avail-switchover-bandwidth": BOUNDLESS_BANDWIDTH } : {}),
+  });
+}
+
+/** "avail-switchover-bandwidth" is new in 8.2. */
+function knowsBandwidth(qmp: QmpClient): boolean {
+  const { major, minor } = qmp.greeting.version;
+  return major > 8 || (major === 8 && minor >= 2);
 }
 
 /** Sets everything as it was found, so that whoever migrates this guest next finds it untouched. */

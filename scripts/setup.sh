@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Brings a fresh Debian 12 or 13 or Ubuntu 24.04 with Node >= 20 to where everything runs: QEMU, a compiler, a kernel for the
+# Brings a fresh Debian 12 or 13 with Node >= 20 to where everything runs: QEMU, a compiler, a kernel for the
 # test guest (unpacked, not installed), npm packages, build. Running it again is quick and changes nothing.
 . "$(dirname "$0")/common.sh"
 
-OLDEST_QEMU=8.1
+# the test guests are emulated: before 9.0 QEMU loses their writes (docs/decisions/0023)
+OLDEST_QEMU=9.0
 CLOUD_KERNELS="linux-image-cloud-amd64 linux-image-kvm linux-image-virtual linux-image-generic"
 
 node_is_new_enough() {

@@ -1,7 +1,6 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import { armSettings } from "../qemu-settings.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -13,9 +12,6 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
   try {
-    // before the decision, not after it: a QMP round trip is time in which the guest dirties more
-    const armed = Promise.race([feed.firstPassDone.promise, feed.decision.promise]).then(() => armSettings(feed.qmp));
-    armed.catch((thrown: unknown) => feed.fail(MigrationFault.from(thrown)));
     const decision = await orAborted(feed.decision.promise, feed.signal);
     if (decision.kind !== "switch")
       throw new MigrationFault(
@@ -26,7 +22,6 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
         },
       );
     cx.log.info({ reason: decision.reason }, "switching");
-    await armed;
     return { kind: afterSource("copying", "decided"), feed, reason: decision.reason };
   } finally {
     unsubscribe();

@@ -38,7 +38,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     const settings = await readSettings(qmp);
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", settings));
     feed.settings = settings;
-    await applySettings(qmp, settings);
+    await applySettings(qmp);
     const connected = feed.intake.connected(feed.signal);
     await qmp.execute("migrate", { uri: `unix:${feed.streamPath}` });
     await connected;

@@ -19,8 +19,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
   feed.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
   try {
     const stopped = feed.qmp.waitFor("STOP", undefined, { timeoutMs: STOPS_WITHIN_MS, signal: feed.signal });
-    feed.intake.acknowledgeSwitchover();
-    feed.engine.beginFinal();
+    feed.letStop();
     const stop = await stopped;
     await orAborted(feed.ended.promise, feed.signal);
     feed.channel.send({ kind: "endOfStream", lastSequence: feed.sender.sequence });

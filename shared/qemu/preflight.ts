@@ -22,7 +22,9 @@ export interface GuestFacts {
 }
 
 /** First version with the capability switchover-ack. */
-const OLDEST_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
+const OLDEST_QEMU = [8, 1] as const;
+/** First version that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit 03bfc2188f). */
+const OLDEST_EMULATING = [9, 0] as const;
 
 /** Each changes the stream to a form that Ferry does not read, or takes the switchover out of its hands. */
 const MUST_BE_OFF: readonly string[] = [
@@ -48,7 +50,7 @@ const IDLE: readonly (string | undefined)[] = [undefined, "none", "completed", "
 export async function inspectSource(qmp: QmpClient): Promise<GuestFacts & { readonly refusals: readonly Refusal[] }> {
   const facts = await inspect(qmp);
   const refusals = [
-    ...refuseVersion(facts.qemuVersion),
+    ...(await refuseVersion(qmp, facts.qemuVersion)),
     ...(await refuseMachine(qmp, facts.machineType)),
     ...(await refuseState(qmp)),
     ...(await refuseCapabilities(qmp)),
@@ -108,14 +110,20 @@ async function cpuFeaturesOf(qmp: QmpClient, path: string): Promise<Record<strin
   return features;
 }
 
-function refuseVersion(version: QemuVersion): Refusal[] {
-  const { major, minor } = OLDEST_QEMU;
-  if (version.major > major || (version.major === major && version.minor >= minor)) return [];
-  const text = `${version.major}.${version.minor}.${version.micro}`;
-  return [
-    { code: "qemu-too-old", message: `QEMU ${text} is older than ${major}.${minor}; start the guest with a newer one` },
-  ];
+async function refuseVersion(qmp: QmpClient, version: QemuVersion): Promise<Refusal[]> {
+  const text = `QEMU ${version.major}.${version.minor}.${version.micro}`;
+  if (isOlder(version, OLDEST_QEMU)) {
+    const message = `${text} is older than ${OLDEST_QEMU.join(".")}; start the guest with a newer one`;
+    return [{ code: "qemu-too-old", message }];
+  }
+  if (!isOlder(version, OLDEST_EMULATING) || (await qmp.execute("query-kvm")).enabled) return [];
+  const mend = `start it with KVM, or with QEMU ${OLDEST_EMULATING.join(".")} or later`;
+  const message = `${text} emulates this guest (TCG), and loses writes of such a guest in any migration; ${mend}`;
+  return [{ code: "qemu-too-old", message }];
 }
+
+const isOlder = ({ major, minor }: QemuVersion, [oldest, oldestMinor]: readonly [number, number]): boolean =>
+  major < oldest || (major === oldest && minor < oldestMinor);
 
 /**
  * Machine types up to 2.3 mark neither the start nor the ends of sections (hw/core/machine.c, hw_compat_2_3); without a

@@ -100,6 +100,8 @@ interface Command<Arguments, Returns> {
 
 export interface QmpCommands {
   "query-status": Command<undefined, { readonly status: RunState; readonly running: boolean }>;
+  /** `enabled`: the guest runs under KVM. */
+  "query-kvm": Command<undefined, { readonly enabled: boolean; readonly present: boolean }>;
   "query-version": Command<undefined, { readonly qemu: QemuVersion; readonly package: string }>;
   "query-migrate": Command<undefined, MigrationInfo>;
   migrate: Command<{ readonly uri: string }, void>;

@@ -148,7 +148,7 @@ export const sourceSchema = () => ({
     syncRate: count(
       20,
       "per second",
-      "Dirty-bitmap syncs that QEMU may do while it waits for the switchover; each costs the guest a little",
+      "Turns in which QEMU sends what was dirtied, and syncs its dirty bitmap, once the first pass is done; each costs the guest a little",
     ),
     zstdWorkers: count(1, "threads", "Threads of a migration that compress; 0 switches compression off"),
   },

@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CopyEngine } from "../../agent-source/copy-engine.ts";
+import { FeedPace } from "../../agent-source/feed-pace.ts";
 import { FrameSender } from "../../agent-source/frame-sender.ts";
 import { Intake } from "../../agent-source/intake.ts";
 import { LinkMeter } from "../../agent-source/link-meter.ts";
@@ -147,7 +148,7 @@ function makeSource(): Source {
       policy: new SwitchPolicy(plan),
       clock,
       expectedBlocks: layoutOf(PAGES),
-      syncRate: 20,
+      pace: new FeedPace(20, clock.monotonicMs()),
       // every page is to be classified, none coalesced while it is held
       holdPagesMax: 0,
       compressionRatio: () => 1,

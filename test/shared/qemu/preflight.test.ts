@@ -188,6 +188,7 @@ function scripted(answers: Record<string, unknown>): QmpClient {
     "query-cpus-fast": [{ "qom-path": "/cpu" }],
     "qom-list": [],
     "query-status": { status: "running", running: true },
+    "query-kvm": { enabled: true, present: true },
     "query-migrate": {},
     "query-migrate-capabilities": [],
     "query-migrate-parameters": { "tls-creds": "", mode: "normal" },
@@ -203,6 +204,11 @@ function scripted(answers: Record<string, unknown>): QmpClient {
 
 const refused: readonly [string, string, Record<string, unknown>][] = [
   ["QEMU before 8.1", "qemu-too-old", { version: { major: 8, minor: 0, micro: 5 } }],
+  [
+    "an emulated guest of QEMU 8.2",
+    "qemu-too-old",
+    { version: { major: 8, minor: 2, micro: 9 }, "query-kvm": { enabled: false, present: true } },
+  ],
   ["machine type pc-i440fx-2.3", "machine-type", { type: "pc-i440fx-2.3-machine" }],
   ["machine type pc-0.14", "machine-type", { type: "pc-0.14-machine" }],
   ["machine type pc-q35-1.4", "machine-type", { type: "pc-q35-1.4-machine" }],
@@ -229,6 +235,7 @@ for (const [title, code, answers] of refused)
 
 for (const [title, answers] of [
   ["QEMU 8.1", { version: { major: 8, minor: 1, micro: 0 }, "query-migrate-parameters": {} }],
+  ["an emulated guest of QEMU 9.0", { "query-kvm": { enabled: false, present: false } }],
   ["pc-i440fx-2.4", { type: "pc-i440fx-2.4-machine" }],
   ["pc-i440fx-2.10", { type: "pc-i440fx-2.10-machine" }],
   ["a migration that failed before", { "query-migrate": { status: "failed" } }],

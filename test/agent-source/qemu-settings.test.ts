@@ -1,0 +1,75 @@
+import t, { type Test } from "tap";
+import { allowStop, applySettings, readSettings, restoreSettings } from "../../agent-source/qemu-settings.ts";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import { Monitor, serve } from "../support/fake-monitor.ts";
+
+const CAPABILITIES = [
+  { capability: "return-path", state: false },
+  { capability: "switchover-ack", state: false },
+  { capability: "events", state: true },
+  { capability: "multifd", state: false },
+];
+const PARAMETERS = { "max-bandwidth": 134217728, "downtime-limit": 300, "multifd-channels": 2 };
+
+async function qemu(
+  t: Test,
+  [major, minor]: readonly [number, number],
+): Promise<{ qmp: QmpClient; it: () => Monitor }> {
+  let monitor: Monitor | undefined;
+  const path = await serve(t, (socket) => {
+    monitor = new Monitor(socket, ({ execute, id }, it) => {
+      if (execute === "query-migrate-capabilities") it.reply({ return: CAPABILITIES, id });
+      else if (execute === "query-migrate-parameters")
+        it.reply({ return: minor > 1 ? { ...PARAMETERS, "avail-switchover-bandwidth": 0 } : PARAMETERS, id });
+      else it.reply({ return: execute === "query-status" ? { status: "running", running: true } : {}, id });
+    });
+    monitor.reply({ QMP: { version: { qemu: { major, minor, micro: 0 }, package: "" }, capabilities: [] } });
+  });
+  const qmp = await QmpClient.connect(path);
+  t.teardown(() => qmp.close());
+  return { qmp, it: () => monitor! };
+}
+
+/** The parameters that the last command set. */
+function parametersSet(monitor: Monitor): Record<string, number> {
+  const { execute, arguments: values = {} } = monitor.commands.at(-1)!;
+  if (execute !== "migrate-set-parameters") throw new Error(`${execute} came last`);
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, Number(value)]));
+}
+
+t.test("while the guest is copied the threshold is less than a page", async (t) => {
+  const { qmp, it } = await qemu(t, [8, 2]);
+  await applySettings(qmp);
+  const { "downtime-limit": ms = 0, "avail-switchover-bandwidth": bandwidth = 0 } = parametersSet(it());
+  t.ok((bandwidth / 1000) * ms < PAGE_SIZE, "so that QEMU never syncs while a page waits");
+  t.ok((bandwidth / 1000) * ms > 0, "with none QEMU completes as soon as the first pass is drained");
+});
+
+t.test("then it is beyond any guest", async (t) => {
+  const { qmp, it } = await qemu(t, [10, 0]);
+  await allowStop(qmp);
+  t.equal(it().commands.at(-2)?.execute, "query-status", "a round trip, in which the acknowledgement is taken");
+  const { "downtime-limit": ms = 0, "avail-switchover-bandwidth": bandwidth = 0 } = parametersSet(it());
+  t.ok((bandwidth / 1000) * ms > 2 ** 46);
+  t.ok((bandwidth / 1000) * ms < 2 ** 63, "QEMU multiplies them in 64 bits");
+});
+
+t.test("8.1 is not told of a bandwidth that it does not know", async (t) => {
+  const { qmp, it } = await qemu(t, [8, 1]);
+  await applySettings(qmp);
+  t.notMatch(parametersSet(it()), { "avail-switchover-bandwidth": Number });
+  await allowStop(qmp);
+  t.strictSame(parametersSet(it()), { "downtime-limit": 2_000_000 });
+});
+
+t.test("what was set before is set again, and nothing else", async (t) => {
+  const { qmp, it } = await qemu(t, [8, 2]);
+  const before = await readSettings(qmp);
+  t.strictSame(before, {
+    capabilities: { "return-path": false, "switchover-ack": false, events: true },
+    parameters: { "max-bandwidth": 134217728, "downtime-limit": 300, "avail-switchover-bandwidth": 0 },
+  });
+  await restoreSettings(qmp, before);
+  t.strictSame(parametersSet(it()), before.parameters);
+});

@@ -1,0 +1,83 @@
+/**
+ * A guest of one program in place of its firmware, for tests that must know of every page that it writes: no kernel, no
+ * interrupts, no devices. It runs in real mode, so its memory is below 1 MiB; QEMU gives it 16 MiB.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { eventually } from "./bounded.ts";
+import { RigProcess } from "./process.ts";
+import { atTeardown } from "./teardown.ts";
+
+const FIRMWARE_BYTES = 65536;
+/** Where the CPU begins, as an offset in the firmware: jmp f000:e000. */
+const RESET = 0xfff0;
+const PROGRAM = 0xe000;
+
+/** Pages [from, to) of the guest. */
+export interface Pages {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** What the program writes: the cold pages once in each round, the hot ones 65 535 times `hotTurns` times. */
+export interface TwoSets {
+  readonly cold: Pages;
+  readonly hot: Pages;
+  readonly hotTurns: number;
+}
+
+/** The program as machine code, 8086. */
+export function twoSets({ cold, hot, hotTurns }: TwoSets): Uint8Array {
+  const word = (value: number): number[] => [value & 255, value >> 8];
+  // a page is 0x100 paragraphs
+  const segment = ({ from, to }: Pages, code: readonly number[]): number[] => {
+    // mov ds,ax; CODE; add ax,0x100; cmp ax,to
+    const body = [0x8e, 0xd8, ...code, 0x05, 0x00, 0x01, 0x3d, ...word(to * 0x100)];
+    // mov ax,from; BODY; jb BODY
+    return [0xb8, ...word(from * 0x100), ...body, 0x72, -(body.length + 2) & 255];
+  };
+  const round = segment(cold, [0xfe, 0x06, 0x00, 0x00]); // inc byte [0]
+  const turn = segment(hot, [0xff, 0x06, 0x02, 0x00]); // inc word [2]
+  const turns = [0xba, 0xff, 0xff, ...turn, 0x4a, 0x75, -(turn.length + 3) & 255]; // mov dx,65535; TURN; dec dx; jnz
+  const rounds = [...round, 0xb9, ...word(hotTurns), ...turns, 0x49, 0x75, -(turns.length + 3) & 255]; // mov cx; …; loop
+  return Uint8Array.from([0xfa, ...rounds, 0xeb, -(rounds.length + 2) & 255]); // cli; …; jmp
+}
+
+export interface BiosGuest {
+  readonly qmp: QmpClient;
+  /** That QEMU may write to. */
+  readonly folder: string;
+  end(): Promise<void>;
+}
+
+/** Starts it under TCG. @throws Error when QEMU does not answer */
+export async function startBiosGuest(program: Uint8Array): Promise<BiosGuest> {
+  const folder = mkdtempSync(join(tmpdir(), "ferry-bios-"));
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  const forget = atTeardown(remove);
+  const firmware = new Uint8Array(FIRMWARE_BYTES);
+  firmware.set(program, PROGRAM);
+  firmware.set([0xea, 0x00, 0xe0, 0x00, 0xf0], RESET);
+  writeFileSync(join(folder, "bios"), firmware);
+  const socket = join(folder, "qmp");
+  const machine = "-M pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none".split(" ");
+  const monitor = ["-bios", join(folder, "bios"), "-qmp", `unix:${socket},server=on,wait=off`];
+  const command = ["qemu-system-x86_64", ...machine, ...monitor];
+  const qemu = await RigProcess.start({ name: "bios guest", command });
+  const qmp = await eventually(
+    async () => {
+      if (!qemu.running) throw new Error(`QEMU ended: ${qemu.output()}`);
+      return await QmpClient.connect(socket).catch(() => undefined);
+    },
+    { timeoutMs: 10_000, what: "the monitor of the bios guest" },
+  );
+  const end = async (): Promise<void> => {
+    qmp.close();
+    await qemu.stop();
+    forget();
+    remove();
+  };
+  return { qmp, folder, end };
+}
