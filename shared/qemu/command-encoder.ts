@@ -4,14 +4,15 @@
  *     header, configuration | OPEN_RETURN_PATH ADVISE | START(ram) PART(ram)* | DISCARD* PACKAGED(length) package
  *     PART(ram)* END(ram) EOF
  *
- * What QEMU asks of it, by reading 10.0 and by trying:
- * - ADVISE comes before the first page, and makes QEMU forget all of its RAM, ROMs too. From then on a page that never comes is
- *   not zero but missing: whoever touches it waits for it. So zero pages are sent, each one, as QEMU does.
+ * What QEMU asks of it (loadvm_process_command and loadvm_postcopy_handle_* of migration/savevm.c; tried with 10.0.2):
+ * - ADVISE comes before the first page, and makes QEMU forget all of its RAM, ROMs too. From LISTEN to the end a page that never
+ *   came is not zero but missing: whoever touches it waits for it. So zero pages are sent as well, each one, as QEMU does.
  * - OPEN_RETURN_PATH comes before the package, which has a PING in it (3; from 10.2 on also 0x42): without a return path that fails.
- * - PINGs of the source are not needed by the destination. The agent at the source answers those outside of the package (1, 2, 4)
- *   itself; the PONGs of those in the package come from the destination's QEMU while it loads, and say how far it got: a source
- *   of 10.2 waits for 0x42. A PING that an agent writes behind pages comes back when QEMU has placed them.
- * - After the package pages come once each: one that is there already ends QEMU's migration. XBZRLE is refused.
+ * - No other PING is needed. The agent at the source answers those outside of the package (1, 2, 4) itself; of its QEMU 10.0
+ *   needs PONG(1) for a channel of its own for requested pages (postcopy-preempt) and none otherwise. The PONGs of the package
+ *   come from the destination's QEMU when the devices are loaded, ahead of RUN, and are passed on: 10.2 waits for 0x42.
+ *   A PING of an agent's own is answered in its turn, after the pages that stand before it.
+ * - After the package pages come once each: at one that is there already QEMU breaks off (postcopy-paused). XBZRLE is refused.
  */
 import { PAGE_SIZE } from "../units.ts";
 import { BlockTable, holds, putUint64, type TableBlock } from "./block-table.ts";

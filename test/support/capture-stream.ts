@@ -90,7 +90,7 @@ async function captureFrom(qmp: QmpClient, path: string, mode: Vector["postcopy"
       server.close();
       resolve(accepted);
     });
-    server.listen(path, () => void prepare(qmp, path, mode !== undefined).catch(reject));
+    server.listen(path, () => void prepare(qmp, path, mode).catch(reject));
   });
   const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
   let sections = 0;
@@ -103,7 +103,7 @@ async function captureFrom(qmp: QmpClient, path: string, mode: Vector["postcopy"
     // pages of two passes, so that records repeat
     partEnd: () => {
       sections += 1;
-      if (sections === 3) void allowSwitchover(qmp, socket, mode === "used");
+      if (sections === (mode === "used" ? 1 : 3)) void allowSwitchover(qmp, socket, mode === "used");
       return true;
     },
     stopped: () => undefined,
@@ -134,11 +134,16 @@ async function allowSwitchover(qmp: QmpClient, socket: Socket, postcopy: boolean
   socket.write(encodeSwitchoverAck());
 }
 
-async function prepare(qmp: QmpClient, path: string, postcopy: boolean): Promise<void> {
-  const names = ["return-path", "switchover-ack", "events", ...(postcopy ? ["postcopy-ram"] : [])];
+async function prepare(qmp: QmpClient, path: string, mode: Vector["postcopy"]): Promise<void> {
+  const names = ["return-path", "switchover-ack", "events", ...(mode === undefined ? [] : ["postcopy-ram"])];
   const capabilities = names.map((capability) => ({ capability, state: true }));
   await qmp.execute("migrate-set-capabilities", { capabilities });
-  await qmp.execute("migrate-set-parameters", { "max-bandwidth": 0, "downtime-limit": 2000 });
+  // slow, so that a part of the first pass is left for post-copy
+  const limits =
+    mode === "used"
+      ? { "max-bandwidth": 500_000, "downtime-limit": 1 }
+      : { "max-bandwidth": 0, "downtime-limit": 2000 };
+  await qmp.execute("migrate-set-parameters", limits);
   await qmp.execute("migrate", { uri: `unix:${path}` });
 }
 

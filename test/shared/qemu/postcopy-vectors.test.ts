@@ -48,14 +48,12 @@ t.test("what is discarded comes again, each page once, and nothing else does", a
     .map((line) => /^discard (\d+)\+(\d+)$/.exec(line))
     .filter((match) => match !== null)
     .flatMap(([, first, count]) => Array.from({ length: Number(count) }, (_, i) => Number(first) + i));
-  const before = new Set(read.pages.slice(0, read.pagesBefore).map(({ page }) => page));
+  const before = read.pages.slice(0, read.pagesBefore).map(({ page }) => page);
   const after = read.pages.slice(read.pagesBefore).map(({ page }) => page);
+  const ascending = (pages: number[]): number[] => [...pages].sort((a, b) => a - b);
+  t.strictSame(ascending(after), ascending(discarded));
   t.equal(new Set(after).size, after.length);
-  t.ok(discarded.every((page) => after.includes(page)));
-  t.ok(
-    after.every((page) => discarded.includes(page) || !before.has(page)),
-    "a page that was sent before and is not stale does not come",
-  );
+  t.ok(before.some((page) => CHANGING.includes(page)) && before.some((page) => !after.includes(page)));
   t.ok(CHANGING.every((page) => discarded.includes(page)));
 });
 
@@ -68,9 +66,19 @@ t.test("its package begins with LISTEN and ends with PING(3) and RUN", async (t)
   t.equal(read.package.subarray(-14).toString("hex"), "080002000400000003" + "0800050000");
 });
 
-t.test("written again it is the same stream, but for the commands that have no meaning for the agents", async (t) => {
-  t.ok(read.bytes.equals(without(without(used.stream, "0800010000"), "08000b0000")));
-});
+t.test(
+  "written again it is the same stream, but for commands without meaning for the agents, and a name",
+  async (t) => {
+    const expected = without(without(used.stream, "0800010000"), "08000b0000");
+    const ping = Buffer.from("080002000400000004", "hex");
+    const at = expected.indexOf(ping);
+    t.ok(read.bytes.subarray(0, at).equals(expected.subarray(0, at)));
+    // QEMU names its block anew after the discards (migration/ram.c, ram_postcopy_send_discard_bitmap); it need not
+    const record = at + ping.length + 5;
+    t.equal(expected.toString("latin1", record + 8, record + 15), "\u0006pc.ram");
+    t.ok(read.bytes.subarray(record + 8).equals(expected.subarray(record + 15)));
+  },
+);
 
 t.test("a stream with the capability that completes as a precopy one is read to its end", async (t) => {
   const { stream, facts } = vector("postcopy-unused-pc-i440fx-10.0");
