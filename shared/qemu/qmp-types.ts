@@ -106,6 +106,7 @@ export interface QmpCommands {
   "query-migrate": Command<undefined, MigrationInfo>;
   migrate: Command<{ readonly uri: string }, void>;
   migrate_cancel: Command<undefined, void>;
+  "migrate-start-postcopy": Command<undefined, void>;
   "migrate-incoming": Command<{ readonly uri: string }, void>;
   "migrate-set-capabilities": Command<{ readonly capabilities: readonly MigrationCapability[] }, void>;
   "query-migrate-capabilities": Command<undefined, readonly MigrationCapability[]>;

@@ -11,7 +11,8 @@ export interface RamBlock {
   readonly pageSize: number;
 }
 
-interface PlacedBlock extends RamBlock {
+/** A block with the number of its first page. */
+export interface PlacedBlock extends RamBlock {
   readonly firstPage: number;
 }
 
@@ -32,6 +33,10 @@ export class RamBlocks {
 
   has(name: string): boolean {
     return this.byName.has(name);
+  }
+
+  named(name: string): PlacedBlock | undefined {
+    return this.byName.get(name);
   }
 
   add(name: string, byteLength: number): void {
@@ -59,6 +64,21 @@ export class RamBlocks {
   pageAt(offset: number): number {
     const block = this.current;
     return block === undefined || offset >= block.byteLength ? -1 : block.firstPage + offset / PAGE_SIZE;
+  }
+
+  /**
+   * @param block default: the current one
+   * @returns the number of the first page of [start, start + byteLength), or -1 when those are no whole pages of the block
+   */
+  rangeAt(start: number, byteLength: number, block: PlacedBlock | undefined = this.current): number {
+    if (block === undefined || byteLength === 0 || start + byteLength > block.byteLength) return -1;
+    return start % PAGE_SIZE === 0 && byteLength % PAGE_SIZE === 0 ? block.firstPage + start / PAGE_SIZE : -1;
+  }
+
+  /** Why rangeAt() has no number. */
+  whyNoRange(start: number, byteLength: number, block: PlacedBlock | undefined = this.current): string {
+    if (block === undefined) return "pages without a RAM block";
+    return `${byteLength} bytes at offset ${start} of RAM block ${block.name}, which has ${block.byteLength}`;
   }
 
   /** Why pageAt() has no number. */

@@ -50,12 +50,10 @@ export const COMMANDS = {
   switchoverStart: 11,
 } as const;
 
-/** Commands that are for the agents, which end the return path, and the length of what they carry in bytes. */
-export const SWALLOWED_COMMANDS: ReadonlyMap<number, number> = new Map([
-  [COMMANDS.openReturnPath, 0],
-  [COMMANDS.ping, 4],
-  [COMMANDS.switchoverStart, 0],
-]);
+/** Ranges of one RAM_DISCARD at most, migration/postcopy-ram.c MAX_DISCARDS_PER_COMMAND. */
+export const DISCARDS_PER_COMMAND = 12;
+/** First byte of a RAM_DISCARD, migration/savevm.c postcopy_ram_discard_version. */
+export const DISCARD_VERSION = 0;
 
 export function commandName(command: number): string {
   return Object.entries(COMMANDS).find(([, number]) => number === command)?.[0] ?? `number ${command}`;

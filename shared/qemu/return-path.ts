@@ -1,14 +1,25 @@
-/** Messages on the return path, destination to source: u16 type, u16 length, payload (migration/migration.c, mig_rp_message_type). */
+/**
+ * Messages on the return path, destination to source: u16 type, u16 length, payload; for the agent that answers the source's
+ * QEMU (migration/migration.c, mig_rp_message_type). What the destination's QEMU writes is read by return-path-reader.ts.
+ */
+import { PAGE_SIZE } from "../units.ts";
+import { BlockTable, holds, putUint64, type TableBlock } from "./block-table.ts";
 
-const SHUT = 1;
-const PONG = 2;
-const SWITCHOVER_ACK = 7;
+export const RETURN_PATH = {
+  shut: 1,
+  pong: 2,
+  reqPagesId: 3,
+  reqPages: 4,
+  recvBitmap: 5,
+  resumeAck: 6,
+  switchoverAck: 7,
+} as const;
 
 /** The destination is done: 0 without error, which completes the source; anything else fails its migration. */
-export const encodeShut = (error: number): Uint8Array => withWord(SHUT, error);
-export const encodePong = (value: number): Uint8Array => withWord(PONG, value);
+export const encodeShut = (error: number): Uint8Array => withWord(RETURN_PATH.shut, error);
+export const encodePong = (value: number): Uint8Array => withWord(RETURN_PATH.pong, value);
 /** The source may stop its guest when its limits allow it (8.1 and later, capability switchover-ack). */
-export const encodeSwitchoverAck = (): Uint8Array => Uint8Array.of(0, SWITCHOVER_ACK, 0, 0);
+export const encodeSwitchoverAck = (): Uint8Array => Uint8Array.of(0, RETURN_PATH.switchoverAck, 0, 0);
 
 function withWord(type: number, value: number): Uint8Array {
   const message = new Uint8Array(8);
@@ -17,4 +28,76 @@ function withWord(type: number, value: number): Uint8Array {
   view.setUint16(2, 4);
   view.setUint32(4, value);
   return message;
+}
+
+/** Head, offset, length; and the name with its length where it stands. */
+const REQUEST = 4 + 12;
+const REQUEST_BYTES_MAX = REQUEST + 1 + 255;
+/** What a request's 32 bits of length hold, in whole pages. */
+const REQUEST_PAGES_MAX = Math.floor((2 ** 32 - 1) / PAGE_SIZE);
+
+/**
+ * Gathers requests for pages to the source's QEMU, which sends those that it has not sent yet ahead of the others, and knows
+ * by itself which those are. A request names its block only when it is another one than before (REQ_PAGES_ID, REQ_PAGES).
+ */
+export class PageRequests {
+  private readonly blocks: BlockTable;
+  private bytes = new Uint8Array(4096);
+  private view = new DataView(this.bytes.buffer);
+  private length = 0;
+  private block: TableBlock | undefined;
+
+  /** @param blocks in stream order, as the page numbers go through them */
+  constructor(blocks: readonly { readonly name: string; readonly byteLength: number }[]) {
+    this.blocks = new BlockTable(blocks);
+  }
+
+  /** Nothing to take? */
+  get isEmpty(): boolean {
+    return this.length === 0;
+  }
+
+  /** Pages [firstPage, firstPage + pageCount), in any blocks. @throws RangeError when there are no such pages */
+  add(firstPage: number, pageCount: number): void {
+    let page = firstPage;
+    const end = firstPage + pageCount;
+    while (page < end) {
+      const present = this.block;
+      const same = holds(present, page);
+      const block = same ? present : this.blocks.find(page);
+      const until = Math.min(end, block.endPage, page + REQUEST_PAGES_MAX);
+      this.request(block, page, until - page, same);
+      page = until;
+    }
+  }
+
+  /** The requests gathered since, as bytes of their own. */
+  take(): Uint8Array {
+    const taken = this.bytes.slice(0, this.length);
+    this.length = 0;
+    return taken;
+  }
+
+  private request(block: TableBlock, page: number, pageCount: number, same: boolean): void {
+    if (this.bytes.length - this.length < REQUEST_BYTES_MAX) this.grow();
+    const { view, length: at } = this;
+    const offset = (page - block.firstPage) * PAGE_SIZE;
+    view.setUint16(at, same ? RETURN_PATH.reqPages : RETURN_PATH.reqPagesId);
+    view.setUint16(at + 2, same ? 12 : 13 + block.name.length);
+    putUint64(view, at + 4, offset);
+    view.setUint32(at + 12, pageCount * PAGE_SIZE);
+    this.length += REQUEST;
+    if (same) return;
+    this.bytes[this.length] = block.name.length;
+    this.bytes.set(block.name, this.length + 1);
+    this.length += 1 + block.name.length;
+    this.block = block;
+  }
+
+  private grow(): void {
+    const larger = new Uint8Array(2 * this.bytes.length);
+    larger.set(this.bytes);
+    this.bytes = larger;
+    this.view = new DataView(larger.buffer);
+  }
 }

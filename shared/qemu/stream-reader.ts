@@ -1,8 +1,11 @@
 /**
- * Reads QEMU's precopy stream incrementally, in place: pages are told by their address, nothing is copied or made for them.
+ * Reads QEMU's stream incrementally, in place: pages are told by their address, nothing is copied or made for them.
  *
  *     header | configuration | [commands] | START(ram) … PART(ram)* … END(ram) | devices … description
  *     └────────── prologue, verbatim ───────────────┘   pages          └── opaque, verbatim ──┘
+ *
+ *     … RAM_DISCARD* PING | PACKAGED(length) … | PING PART(ram)* END(ram) EOF      post-copy, where there is a sink for it
+ *                           └ device state ┘     pages, final
  *
  * Read for QEMU 8.1 to 10.x, x86, 4 KiB pages (migration/savevm.c, migration/ram.c). What the stream may hold beyond
  * that is refused by name. Not its job: whether the machine fits the destination.
@@ -12,10 +15,12 @@
 import { PAGE_SIZE } from "../units.ts";
 import type { RamBlocks } from "./ram-blocks.ts";
 import * as ram from "./ram-section.ts";
+import { type PostcopySink, STOPPED_COMMANDS, StreamCommands } from "./stream-commands.ts";
 import { StreamCursor } from "./stream-cursor.ts";
 import { StreamEnd } from "./stream-end.ts";
 import { type RamSetup, type StreamLimits, StreamSetup } from "./stream-setup.ts";
 
+export type { PostcopySink } from "./stream-commands.ts";
 export type { RamSetup } from "./stream-setup.ts";
 
 /** Takes what is read. Ranges [start, end) and addresses are in the reader's memory, valid until the call returns. */
@@ -44,10 +49,11 @@ type State =
   | "configuration"
   | "sections"
   | "blocks"
-  | "ram-start-end"
   | "records"
   | "footer"
+  | "package"
   | "devices"
+  | "eof"
   | "finished";
 
 /** An item is at most a RAM record with a block name and a page; the list of blocks is read block by block. */
@@ -61,6 +67,7 @@ export class StreamReader {
   private readonly sink: StreamSink;
   private readonly cursor: StreamCursor;
   private readonly setup: StreamSetup;
+  private readonly commands: StreamCommands;
   private readonly ramBlocks: RamBlocks;
   private readonly end = new StreamEnd();
   private state: State = "header";
@@ -69,10 +76,12 @@ export class StreamReader {
   private sectionKind = 0;
   private guestStopped = false;
 
-  constructor(memory: Uint8Array, sink: StreamSink, limits: StreamLimits = {}) {
+  /** @param postcopy without it, a stream with the capability postcopy-ram is refused */
+  constructor(memory: Uint8Array, sink: StreamSink, limits: StreamLimits = {}, postcopy?: PostcopySink) {
     this.sink = sink;
     this.cursor = new StreamCursor(memory);
     this.setup = new StreamSetup(this.cursor, limits);
+    this.commands = new StreamCommands(this.cursor, this.setup, limits, postcopy);
     this.ramBlocks = this.setup.ramBlocks;
   }
 
@@ -108,13 +117,16 @@ export class StreamReader {
       case "sections":
         return this.section();
       case "blocks":
-        return this.setup.block() && this.go(this.setup.isComplete ? "ram-start-end" : "blocks");
-      case "ram-start-end":
+        if (!this.setup.isComplete) return this.setup.block();
         return this.setup.sectionStartEnd() && this.layout();
       case "footer":
         return this.footer();
+      case "package":
+        return this.commands.packageBytes() && this.go(this.commands.inPackage ? "package" : "sections");
       case "devices":
         return this.devices();
+      case "eof":
+        return this.postcopyEnd();
       case "finished":
         if (this.cursor.has(1)) throw this.cursor.invalid("bytes after its end");
         return false;
@@ -136,7 +148,7 @@ export class StreamReader {
       case ram.SUBSECTION:
         return this.setup.subsection();
       case ram.SECTION_START:
-        return this.setup.sectionStart() && this.go(this.setup.isComplete ? "ram-start-end" : "blocks");
+        return this.setup.sectionStart() && this.go("blocks");
       case ram.SECTION_PART:
       case ram.SECTION_END:
         return this.sectionPart(type);
@@ -150,21 +162,16 @@ export class StreamReader {
     }
   }
 
-  /** Commands are for the destination's QEMU only in post-copy; here the agents answer them. */
+  /** Commands are no part of the prologue: the agents answer them, or write their own. */
   private command(): boolean {
-    const { cursor } = this;
-    if (!cursor.has(5)) return false;
-    const command = cursor.view.getUint16(cursor.at + 1);
-    const length = cursor.view.getUint16(cursor.at + 3);
-    const due = ram.SWALLOWED_COMMANDS.get(command);
-    if (due === undefined) throw cursor.unsupported(`command ${ram.commandName(command)}`);
-    if (length !== due) throw cursor.invalid(`a command ${ram.commandName(command)} of ${length} bytes`);
-    if (!cursor.has(5 + length)) return false;
-    if (command === ram.COMMANDS.switchoverStart) this.guestIsStopped();
+    const { cursor, commands } = this;
+    const command = commands.next();
+    if (command < 0) return false;
+    if (STOPPED_COMMANDS.includes(command)) this.guestIsStopped();
     this.flushPrologue();
-    this.skip(5 + length);
+    commands.take(command);
     if (this.prologueFrom >= 0) this.prologueFrom = cursor.at;
-    return true;
+    return this.go(commands.inPackage ? "package" : "sections");
   }
 
   private layout(): true {
@@ -182,7 +189,7 @@ export class StreamReader {
     if (id !== this.setup.ramSectionId) throw cursor.invalid(`a part of section ${id}, which did not start`);
     if (type === ram.SECTION_END) this.guestIsStopped();
     this.sectionKind = type;
-    this.skip(5);
+    cursor.at += 5;
     return this.go("records");
   }
 
@@ -226,7 +233,7 @@ export class StreamReader {
     const flags = low & ram.RAM_FLAGS;
     if (flags !== ram.RAM_EOS) throw cursor.unsupported(`${ram.flagName(flags)} in RAM`);
     if (cursor.uint64(cursor.at) !== ram.RAM_EOS) throw cursor.invalid("an end of section with an offset");
-    this.skip(8);
+    cursor.at += 8;
     return this.go("footer");
   }
 
@@ -234,9 +241,9 @@ export class StreamReader {
     const { cursor } = this;
     if (!cursor.has(5)) return false;
     this.setup.checkFooter(cursor.at);
-    this.skip(5);
+    cursor.at += 5;
     if (this.sectionKind === ram.SECTION_END) {
-      this.state = "devices";
+      this.state = this.commands.isPostcopy ? "eof" : "devices";
       this.sink.ramEnd();
       return true;
     }
@@ -250,7 +257,7 @@ export class StreamReader {
     if (at === limit) return false;
     const complete = this.end.push(memory.subarray(at, limit));
     this.sink.device(at, limit);
-    this.skip(limit - at);
+    this.cursor.at = limit;
     if (complete) {
       this.state = "finished";
       this.sink.end();
@@ -258,14 +265,22 @@ export class StreamReader {
     return true;
   }
 
+  /** Post-copy's devices are in the package, so RAM is the last; there is no description. */
+  private postcopyEnd(): boolean {
+    const { cursor } = this;
+    if (!cursor.has(1)) return false;
+    const type = cursor.memory[cursor.at];
+    if (type !== ram.EOF) throw cursor.invalid(`a section of type ${type} after the end of RAM in post-copy`);
+    cursor.at += 1;
+    this.state = "finished";
+    this.sink.end();
+    return true;
+  }
+
   private guestIsStopped(): void {
     if (this.guestStopped) return;
     this.guestStopped = true;
     this.sink.stopped();
-  }
-
-  private skip(bytes: number): void {
-    this.cursor.at += bytes;
   }
 
   private stop(): false {

@@ -24,6 +24,8 @@ export interface StreamLimits {
   readonly blocksMax?: number;
   /** Page numbers are 32-bit numbers in the agents' tables. @default 16 TiB */
   readonly ramBytesMax?: number;
+  /** Device state that comes as one package in post-copy; machines have tens to hundreds of KiB. @default 64 MiB */
+  readonly packageBytesMax?: number;
 }
 
 const BLOCKS_MAX = 4096;
@@ -51,6 +53,11 @@ export class StreamSetup {
   /** Was every block listed? */
   get isComplete(): boolean {
     return this.ramBlocks.byteLength === this.totalBytes;
+  }
+
+  /** Is RAM's START section behind us? */
+  get isListed(): boolean {
+    return this.ramSectionId >= 0 && this.isComplete;
   }
 
   get result(): RamSetup {

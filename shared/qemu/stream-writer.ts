@@ -3,6 +3,7 @@
  * that memory, so nothing is made for a page (migration/ram.c save_page_header, save_xbzrle_page).
  */
 import { PAGE_SIZE } from "../units.ts";
+import { BlockTable, holds, type TableBlock } from "./block-table.ts";
 import * as ram from "./ram-section.ts";
 
 /** RAM's last section with nothing in it: every page was written before. */
@@ -17,12 +18,6 @@ export function encodeRamEnd(sectionId: number): Uint8Array {
   return bytes;
 }
 
-interface Block {
-  readonly name: Uint8Array;
-  readonly firstPage: number;
-  readonly endPage: number;
-}
-
 export class StreamWriter {
   /** Where the next byte goes. */
   position = 0;
@@ -30,8 +25,8 @@ export class StreamWriter {
   private readonly view: DataView;
   private readonly copy: (to: number, from: number, length: number) => void;
   private limit = 0;
-  private blocks: readonly Block[] = [];
-  private block: Block | undefined;
+  private blocks = new BlockTable([]);
+  private block: TableBlock | undefined;
 
   /** @param copy within the memory; the ranges do not overlap. On shared memory copyWithin() is several times slower. */
   constructor(memory: Uint8Array, copy: (to: number, from: number, length: number) => void) {
@@ -42,13 +37,7 @@ export class StreamWriter {
 
   /** The blocks in stream order, as the page numbers go through them. */
   layout(blocks: readonly { readonly name: string; readonly byteLength: number }[]): void {
-    let firstPage = 0;
-    this.blocks = blocks.map(({ name, byteLength }) => {
-      const endPage = firstPage + byteLength / PAGE_SIZE;
-      const block = { name: Buffer.from(name, "latin1"), firstPage, endPage };
-      firstPage = endPage;
-      return block;
-    });
+    this.blocks = new BlockTable(blocks);
     this.block = undefined;
   }
 
@@ -114,8 +103,8 @@ export class StreamWriter {
 
   private record(page: number, flag: number): void {
     const present = this.block;
-    const same = present !== undefined && page >= present.firstPage && page < present.endPage;
-    const block = same ? present : this.find(page);
+    const same = holds(present, page);
+    const block = same ? present : this.blocks.find(page);
     const offset = (page - block.firstPage) * PAGE_SIZE;
     this.view.setUint32(this.position, Math.floor(offset / 2 ** 32));
     this.view.setUint32(this.position + 4, (offset % 2 ** 32) + flag + (same ? ram.RAM_CONTINUE : 0));
@@ -125,11 +114,5 @@ export class StreamWriter {
     this.memory.set(block.name, this.position + 1);
     this.position += 1 + block.name.length;
     this.block = block;
-  }
-
-  private find(page: number): Block {
-    const block = this.blocks.find((one) => page >= one.firstPage && page < one.endPage);
-    if (block === undefined) throw new RangeError(`page ${page} is in no RAM block`);
-    return block;
   }
 }

@@ -52,8 +52,8 @@ export interface BiosGuest {
   end(): Promise<void>;
 }
 
-/** Starts it under TCG. @throws Error when QEMU does not answer */
-export async function startBiosGuest(program: Uint8Array): Promise<BiosGuest> {
+/** Starts it under TCG, with further arguments such as -incoming. @throws Error when QEMU does not answer */
+export async function startBiosGuest(program: Uint8Array, extra: readonly string[] = []): Promise<BiosGuest> {
   const folder = mkdtempSync(join(tmpdir(), "ferry-bios-"));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   const forget = atTeardown(remove);
@@ -64,7 +64,7 @@ export async function startBiosGuest(program: Uint8Array): Promise<BiosGuest> {
   const socket = join(folder, "qmp");
   const machine = "-M pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none".split(" ");
   const monitor = ["-bios", join(folder, "bios"), "-qmp", `unix:${socket},server=on,wait=off`];
-  const command = ["qemu-system-x86_64", ...machine, ...monitor];
+  const command = ["qemu-system-x86_64", ...machine, ...monitor, ...extra];
   const qemu = await RigProcess.start({ name: "bios guest", command });
   const qmp = await eventually(
     async () => {

@@ -11,8 +11,8 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { MigrationFault } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path.ts";
-import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { encodePong, encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path.ts";
+import { type PostcopySink, StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 
 const HEAD_BYTES = 12 * 1024;
@@ -38,6 +38,8 @@ interface Vector {
   readonly arguments: readonly string[];
   /** Keep only the first bytes? */
   readonly headOnly: boolean;
+  /** With the capability postcopy-ram: complete by post-copy, or as a precopy stream all the same. */
+  readonly postcopy?: "used" | "unused";
 }
 
 const tiny = (machine: string): string[] => `-M ${machine} -nodefaults -display none -m 16 -bios BIOS`.split(" ");
@@ -45,6 +47,8 @@ const tiny = (machine: string): string[] => `-M ${machine} -nodefaults -display 
 const VECTORS: readonly Vector[] = [
   { name: "pc-q35-8.1-stream", arguments: tiny("pc-q35-8.1"), headOnly: false },
   { name: "pc-i440fx-10.0-stream", arguments: tiny("pc-i440fx-10.0"), headOnly: false },
+  { name: "postcopy-pc-i440fx-10.0", arguments: tiny("pc-i440fx-10.0"), headOnly: false, postcopy: "used" },
+  { name: "postcopy-unused-pc-i440fx-10.0", arguments: tiny("pc-i440fx-10.0"), headOnly: false, postcopy: "unused" },
   {
     name: "pc-q35-8.1-head",
     arguments: "-M pc-q35-8.1 -nodefaults -display none -m 32 -vga std -device e1000 -device virtio-net-pci".split(" "),
@@ -79,14 +83,14 @@ async function monitorOf(path: string): Promise<QmpClient> {
 }
 
 /** Reads a whole migration as an agent would, and answers it on the return path. */
-async function captureFrom(qmp: QmpClient, path: string): Promise<Buffer> {
+async function captureFrom(qmp: QmpClient, path: string, mode: Vector["postcopy"]): Promise<Buffer> {
   const chunks: Buffer[] = [];
   const socket = await new Promise<Socket>((resolve, reject) => {
     const server = createServer((accepted) => {
       server.close();
       resolve(accepted);
     });
-    server.listen(path, () => void prepare(qmp, path).catch(reject));
+    server.listen(path, () => void prepare(qmp, path, mode).catch(reject));
   });
   const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
   let sections = 0;
@@ -99,7 +103,7 @@ async function captureFrom(qmp: QmpClient, path: string): Promise<Buffer> {
     // pages of two passes, so that records repeat
     partEnd: () => {
       sections += 1;
-      if (sections === 3) socket.write(encodeSwitchoverAck());
+      if (sections === (mode === "used" ? 1 : 3)) void allowSwitchover(qmp, socket, mode === "used");
       return true;
     },
     stopped: () => undefined,
@@ -107,8 +111,11 @@ async function captureFrom(qmp: QmpClient, path: string): Promise<Buffer> {
     device: () => undefined,
     end: () => void socket.write(encodeShut(0)),
   };
+  const none = (): void => undefined;
+  const pieces = { advised: none, discard: none, packageStart: none, packageBytes: none, packageEnd: none };
+  const postcopy: PostcopySink = { ...pieces, ping: (value) => void socket.write(encodePong(value)) };
   const memory = new Uint8Array(4 << 20);
-  const reader = new StreamReader(memory, sink);
+  const reader = new StreamReader(memory, sink, {}, postcopy);
   let left = 0;
   socket.on("data", (chunk) => {
     chunks.push(chunk);
@@ -122,10 +129,21 @@ async function captureFrom(qmp: QmpClient, path: string): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-async function prepare(qmp: QmpClient, path: string): Promise<void> {
-  const capabilities = ["return-path", "switchover-ack", "events"].map((capability) => ({ capability, state: true }));
+async function allowSwitchover(qmp: QmpClient, socket: Socket, postcopy: boolean): Promise<void> {
+  if (postcopy) await qmp.execute("migrate-start-postcopy");
+  socket.write(encodeSwitchoverAck());
+}
+
+async function prepare(qmp: QmpClient, path: string, mode: Vector["postcopy"]): Promise<void> {
+  const names = ["return-path", "switchover-ack", "events", ...(mode === undefined ? [] : ["postcopy-ram"])];
+  const capabilities = names.map((capability) => ({ capability, state: true }));
   await qmp.execute("migrate-set-capabilities", { capabilities });
-  await qmp.execute("migrate-set-parameters", { "max-bandwidth": 0, "downtime-limit": 2000 });
+  // slow, so that a part of the first pass is left for post-copy
+  const limits =
+    mode === "used"
+      ? { "max-bandwidth": 500_000, "downtime-limit": 1 }
+      : { "max-bandwidth": 0, "downtime-limit": 2000 };
+  await qmp.execute("migrate-set-parameters", limits);
   await qmp.execute("migrate", { uri: `unix:${path}` });
 }
 
@@ -149,7 +167,7 @@ async function capture(vector: Vector, folder: string): Promise<void> {
     const { version, package: build } = qmp.greeting;
     const table = await qmp.execute("human-monitor-command", { "command-line": "info ramblock" });
     const type = await qmp.execute("qom-get", { path: "/machine", property: "type" });
-    const stream = await captureFrom(qmp, join(folder, "stream"));
+    const stream = await captureFrom(qmp, join(folder, "stream"), vector.postcopy);
     const facts: VectorFacts = {
       qemu: `${version.major}.${version.minor}.${version.micro} (${build})`,
       arguments: vector.arguments.join(" "),
@@ -176,7 +194,9 @@ async function capture(vector: Vector, folder: string): Promise<void> {
   }
 }
 
-for (const vector of VECTORS) {
+// all of them, or those whose names begin with an argument
+const wanted = process.argv.slice(2);
+for (const vector of VECTORS.filter(({ name }) => wanted.length === 0 || wanted.some((one) => name.startsWith(one)))) {
   const folder = mkdtempSync(join(tmpdir(), "ferry-capture-"));
   try {
     await capture(vector, folder);

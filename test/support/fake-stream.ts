@@ -3,7 +3,7 @@ import { seeded } from "./fake-guest.ts";
 
 export interface FakeStreamOptions {
   readonly seed: number;
-  readonly blocks?: readonly (readonly [name: string, pages: number])[];
+  readonly blocks?: Blocks;
   readonly sections?: number;
   readonly recordsPerSection?: number;
   readonly commands?: boolean;
@@ -76,6 +76,55 @@ export interface FakeStream {
   readonly pages: readonly { readonly page: number; readonly content: Buffer | undefined }[];
 }
 
+type Blocks = readonly (readonly [name: string, pages: number])[];
+
+/** Whole numbers below a limit, from a seed. */
+export function picker(seed: number): (limit: number) => number {
+  const random = seeded(seed);
+  return (limit) => Math.floor(random() * limit);
+}
+
+/** RAM sections with random records, which name their block only when it is another one than before. */
+export class SectionMaker {
+  readonly pages: { page: number; content: Buffer | undefined }[] = [];
+  private readonly blocks: Blocks;
+  private readonly pick: (limit: number) => number;
+  private lastBlock = -1;
+
+  constructor(blocks: Blocks, pick: (limit: number) => number) {
+    this.blocks = blocks;
+    this.pick = pick;
+  }
+
+  section(type: number, records: number): Buffer {
+    const { blocks, pick } = this;
+    const out = new StreamBytes().u8(type).be32(SECTION);
+    for (let i = 0; i < records; i++) {
+      const index = pick(blocks.length);
+      const [name, count] = blocks[index]!;
+      const page = pick(count);
+      const zero = pick(4) === 0;
+      const first = blocks.slice(0, index).reduce((sum, [, before]) => sum + before, 0);
+      out.be64(page * 4096 + (zero ? 2 : 8) + (index === this.lastBlock ? 0x20 : 0));
+      if (index !== this.lastBlock) out.name(name);
+      this.lastBlock = index;
+      const content = Buffer.alloc(4096, pick(255) + 1);
+      if (zero) out.u8(0);
+      else out.bytes(content);
+      this.pages.push({ page: first + page, content: zero ? undefined : content });
+    }
+    return out.be64(0x10).u8(0x7e).be32(SECTION).done();
+  }
+}
+
+/** RAM's START section with these blocks. */
+export function ramStart(blocks: Blocks): Buffer {
+  const setup = new StreamBytes().u8(1).be32(SECTION).name("ram").be32(0).be32(4);
+  setup.be64(blocks.reduce((sum, [, pages]) => sum + pages * 4096, 0) + 4);
+  for (const [name, pages] of blocks) setup.name(name).be64(pages * 4096);
+  return setup.be64(0x10).u8(0x7e).be32(SECTION).done();
+}
+
 export function fakeStream(options: FakeStreamOptions): FakeStream {
   const { seed, sections = 3, recordsPerSection = 8, commands = true, deviceBytes = 300 } = options;
   const blocks = options.blocks ?? [
@@ -84,38 +133,17 @@ export function fakeStream(options: FakeStreamOptions): FakeStream {
     ["/rom@etc/acpi/tables", 2],
   ];
   const description = options.description ?? '{"configuration": {"vmsd_name": "configuration"}, "page_size": 4096}';
-  const random = seeded(seed);
-  const pick = (limit: number): number => Math.floor(random() * limit);
+  const pick = picker(seed);
   const machine = streamHead("pc-q35-8.1").done();
-  const setup = new StreamBytes().u8(1).be32(SECTION).name("ram").be32(0).be32(4);
-  setup.be64(blocks.reduce((sum, [, pages]) => sum + pages * 4096, 0) + 4);
-  for (const [name, pages] of blocks) setup.name(name).be64(pages * 4096);
-  setup.be64(0x10).u8(0x7e).be32(SECTION);
-  const prologue = Buffer.concat([machine, setup.done()]);
+  const setup = ramStart(blocks);
+  const prologue = Buffer.concat([machine, setup]);
   const opening = commands
     ? new StreamBytes().u8(8).be16(1).be16(0).u8(8).be16(2).be16(4).be32(1).done()
     : Buffer.alloc(0);
 
-  const pages: { page: number; content: Buffer | undefined }[] = [];
-  let lastBlock = -1;
-  const section = (type: number, records: number): Buffer => {
-    const out = new StreamBytes().u8(type).be32(SECTION);
-    for (let i = 0; i < records; i++) {
-      const index = pick(blocks.length);
-      const [name, count] = blocks[index]!;
-      const page = pick(count);
-      const zero = pick(4) === 0;
-      const first = blocks.slice(0, index).reduce((sum, [, before]) => sum + before, 0);
-      out.be64(page * 4096 + (zero ? 2 : 8) + (index === lastBlock ? 0x20 : 0));
-      if (index !== lastBlock) out.name(name);
-      lastBlock = index;
-      const content = Buffer.alloc(4096, pick(255) + 1);
-      if (zero) out.u8(0);
-      else out.bytes(content);
-      pages.push({ page: first + page, content: zero ? undefined : content });
-    }
-    return out.be64(0x10).u8(0x7e).be32(SECTION).done();
-  };
+  const maker = new SectionMaker(blocks, pick);
+  const { pages } = maker;
+  const section = (type: number, records: number): Buffer => maker.section(type, records);
   const parts = Buffer.concat(Array.from({ length: sections }, () => section(2, recordsPerSection)));
   const switchover = commands ? new StreamBytes().u8(8).be16(11).be16(0).done() : Buffer.alloc(0);
   const last = section(3, recordsPerSection);
@@ -126,6 +154,6 @@ export function fakeStream(options: FakeStreamOptions): FakeStream {
     .be32(description.length)
     .bytes(Buffer.from(description))
     .done();
-  const bytes = Buffer.concat([machine, opening, setup.done(), parts, switchover, last, devices]);
+  const bytes = Buffer.concat([machine, opening, setup, parts, switchover, last, devices]);
   return { bytes, prologue, devices, pages };
 }

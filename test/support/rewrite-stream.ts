@@ -99,7 +99,21 @@ export function rewriteStream(
 ): RewrittenStream {
   const memory = new Uint8Array(WINDOW + stream.length + 65536);
   const sink = new Rewriter(memory, refuse);
-  const reader = new StreamReader(memory, sink);
+  const left = feedPieces(memory, new StreamReader(memory, sink), stream, cuts);
+  const prologue = Buffer.concat(sink.prologueBytes);
+  const devices = Buffer.concat(sink.deviceBytes);
+  const sections = Buffer.from(memory.slice(WINDOW, sink.writer.position));
+  const bytes = Buffer.concat([prologue, sections, devices]);
+  return { bytes, prologue, devices, pages: sink.pages, log: sink.log, left };
+}
+
+/** Gives the reader the stream in pieces that end at `cuts`, by way of its memory's start. @returns bytes not consumed */
+export function feedPieces(
+  memory: Uint8Array,
+  reader: StreamReader,
+  stream: Buffer,
+  cuts: readonly number[] = [],
+): number {
   let head = 0;
   let tail = 0;
   const feed = (piece: Buffer): void => {
@@ -118,9 +132,5 @@ export function rewriteStream(
     feed(stream.subarray(from, cut));
     from = cut;
   }
-  const prologue = Buffer.concat(sink.prologueBytes);
-  const devices = Buffer.concat(sink.deviceBytes);
-  const sections = Buffer.from(memory.slice(WINDOW, sink.writer.position));
-  const bytes = Buffer.concat([prologue, sections, devices]);
-  return { bytes, prologue, devices, pages: sink.pages, log: sink.log, left: tail - head };
+  return tail - head;
 }

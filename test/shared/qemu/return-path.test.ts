@@ -1,11 +1,62 @@
 import t from "tap";
-import { encodePong, encodeShut, encodeSwitchoverAck } from "../../../shared/qemu/return-path.ts";
+import { encodePong, encodeShut, encodeSwitchoverAck, PageRequests } from "../../../shared/qemu/return-path.ts";
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
+const BLOCKS = [
+  { name: "pc.ram", byteLength: 6 * 2 ** 30 },
+  { name: "pc.bios", byteLength: 8192 },
+];
+const RAM_PAGES = 6 * 2 ** 18;
 
 t.test("messages have type, length and payload", async (t) => {
   t.equal(hex(encodeShut(0)), "0001000400000000");
   t.equal(hex(encodeShut(1)), "0001000400000001");
   t.equal(hex(encodePong(0xdeadbeef)), "00020004deadbeef");
   t.equal(hex(encodeSwitchoverAck()), "00070000");
+});
+
+t.test("a request names its block only when it is another one than before, whatever was taken meanwhile", async (t) => {
+  const requests = new PageRequests(BLOCKS);
+  requests.add(3, 1);
+  requests.add(2 ** 20, 2);
+  t.notOk(requests.isEmpty);
+  t.equal(
+    hex(requests.take()),
+    "00030013" + "0000000000003000" + "00001000" + "06" + "70632e72616d" + "0004000c" + "0000000100000000" + "00002000",
+  );
+  t.ok(requests.isEmpty);
+  t.equal(requests.take().length, 0);
+  requests.add(4, 1);
+  requests.add(RAM_PAGES, 2);
+  requests.add(0, 1);
+  t.equal(
+    hex(requests.take()),
+    "0004000c000000000000400000001000" +
+      ("00030014" + "0000000000000000" + "00002000" + "07" + "70632e62696f73") +
+      ("00030013" + "0000000000000000" + "00001000" + "06" + "70632e72616d"),
+  );
+});
+
+t.test("what one request cannot say becomes several", async (t) => {
+  const requests = new PageRequests(BLOCKS);
+  requests.add(0, RAM_PAGES + 1);
+  t.equal(
+    hex(requests.take()),
+    "00030013" +
+      "0000000000000000" +
+      "fffff000" +
+      "06" +
+      "70632e72616d" +
+      ("0004000c" + "00000000fffff000" + "80001000") +
+      ("00030014" + "0000000000000000" + "00001000" + "07" + "70632e62696f73"),
+  );
+  requests.add(RAM_PAGES - 1, 2);
+  t.equal(requests.take().length, 23 + 24);
+});
+
+t.test("any number of requests is gathered; pages of no block are a mistake of the caller", async (t) => {
+  const requests = new PageRequests(BLOCKS);
+  for (let i = 0; i < 10_000; i++) requests.add(i, 1);
+  t.equal(requests.take().length, 10_000 * 16 + 7);
+  t.throws(() => requests.add(RAM_PAGES + 2, 1), RangeError);
 });

@@ -1,0 +1,118 @@
+/**
+ * A set of pages as one bit each: which are stale at the destination, which were sent in their last version, which are asked for.
+ * 32 KiB for a GiB of guest memory. Ranges go in and come out as numbers, so that nothing is made for a page or a range:
+ *
+ *     for (let page = set.next(0); page < set.pageCount; page = set.next(end)) { end = set.nextAbsent(page); … }
+ */
+
+const ALL = 0xffffffff;
+
+export class PageSet {
+  readonly pageCount: number;
+  private readonly words: Uint32Array;
+  private members = 0;
+
+  /** Of pages [0, pageCount); empty. */
+  constructor(pageCount: number) {
+    this.pageCount = pageCount;
+    this.words = new Uint32Array(Math.ceil(pageCount / 32));
+  }
+
+  /** How many pages are in it. */
+  get size(): number {
+    return this.members;
+  }
+
+  has(page: number): boolean {
+    return ((this.words[page >>> 5] ?? 0) & (1 << (page & 31))) !== 0;
+  }
+
+  /** @returns was it absent? @throws RangeError when there is no such page */
+  add(page: number): boolean {
+    this.check(page, page + 1);
+    const bit = 1 << (page & 31);
+    const word = this.words[page >>> 5]!;
+    if ((word & bit) !== 0) return false;
+    this.words[page >>> 5] = word | bit;
+    this.members++;
+    return true;
+  }
+
+  /** @returns was it there? */
+  remove(page: number): boolean {
+    if (!this.has(page)) return false;
+    this.words[page >>> 5]! &= ~(1 << (page & 31));
+    this.members--;
+    return true;
+  }
+
+  /** @returns how many of [first, first + count) were absent @throws RangeError when there are no such pages */
+  addRange(first: number, count: number): number {
+    return this.change(first, count, true);
+  }
+
+  /** @returns how many of [first, first + count) were there @throws RangeError when there are no such pages */
+  removeRange(first: number, count: number): number {
+    return this.change(first, count, false);
+  }
+
+  clear(): void {
+    this.words.fill(0);
+    this.members = 0;
+  }
+
+  /** The first page from `page` on that is in the set; pageCount when there is none. */
+  next(page: number): number {
+    return this.find(page, 0);
+  }
+
+  /** The first page from `page` on that is not in the set; pageCount when there is none. */
+  nextAbsent(page: number): number {
+    return this.find(page, ALL);
+  }
+
+  private change(first: number, count: number, present: boolean): number {
+    const end = first + count;
+    this.check(first, end);
+    let changed = 0;
+    for (let page = first; page < end; page = (page | 31) + 1) {
+      const index = page >>> 5;
+      // the bits of this word from `page` up to the range's end
+      const mask = (ALL << (page & 31)) & (end - page >= 32 - (page & 31) ? ALL : ~(ALL << (end & 31)));
+      const word = this.words[index]!;
+      const made = present ? word | mask : word & ~mask;
+      changed += bitCount(word ^ made);
+      this.words[index] = made;
+    }
+    this.members += present ? changed : -changed;
+    return changed;
+  }
+
+  /** The first page from `page` on whose bit differs from `flip`'s, word by word. */
+  private find(page: number, flip: number): number {
+    const { words, pageCount } = this;
+    if (page >= pageCount) return pageCount;
+    let index = page >>> 5;
+    let word = (words[index]! ^ flip) & (ALL << (page & 31));
+    while (word === 0) {
+      index++;
+      if (index === words.length) return pageCount;
+      word = words[index]! ^ flip;
+    }
+    // the lowest bit of it
+    return Math.min(pageCount, index * 32 + 31 - Math.clz32(word & -word));
+  }
+
+  private check(first: number, end: number): void {
+    if (first < 0 || end > this.pageCount || end < first)
+      throw new RangeError(`pages ${first} to ${end} of ${this.pageCount}`);
+  }
+}
+
+/** Counts in parallel: pairs, nibbles, bytes. */
+function bitCount(word: number): number {
+  let sum = word - ((word >>> 1) & 0x55555555);
+  sum = (sum & 0x33333333) + ((sum >>> 2) & 0x33333333);
+  sum = (sum + (sum >>> 4)) & 0x0f0f0f0f;
+  return Math.imul(sum, 0x01010101) >>> 24;
+}

@@ -1,0 +1,85 @@
+import fc from "fast-check";
+import t from "tap";
+import { PageSet } from "../../../shared/page/page-set.ts";
+
+/** The ranges of a set, as its users read them. */
+function ranges(set: PageSet): [first: number, end: number][] {
+  const found: [number, number][] = [];
+  for (let page = set.next(0); page < set.pageCount; ) {
+    const end = set.nextAbsent(page);
+    found.push([page, end]);
+    page = set.next(end);
+  }
+  return found;
+}
+
+t.test("pages come and go, and are counted", async (t) => {
+  const set = new PageSet(100);
+  t.equal(set.size, 0);
+  t.ok(set.add(99));
+  t.notOk(set.add(99));
+  t.ok(set.has(99));
+  t.notOk(set.has(98));
+  t.equal(set.size, 1);
+  t.ok(set.remove(99));
+  t.notOk(set.remove(99));
+  t.equal(set.size, 0);
+});
+
+t.test("ranges say how much they changed, and come out whole", async (t) => {
+  const set = new PageSet(1000);
+  t.equal(set.addRange(10, 100), 100);
+  t.equal(set.addRange(50, 100), 40);
+  t.equal(set.removeRange(64, 32), 32);
+  t.equal(set.removeRange(64, 33), 1);
+  t.equal(set.addRange(999, 1), 1);
+  t.strictSame(ranges(set), [
+    [10, 64],
+    [97, 150],
+    [999, 1000],
+  ]);
+  t.equal(set.size, 54 + 53 + 1);
+  set.clear();
+  t.strictSame(ranges(set), []);
+});
+
+t.test("a set with all its pages has one range, whatever their number", async (t) => {
+  for (const count of [0, 1, 31, 32, 33, 64, 1000]) {
+    const set = new PageSet(count);
+    t.equal(set.addRange(0, count), count);
+    t.strictSame(ranges(set), count === 0 ? [] : [[0, count]]);
+  }
+});
+
+t.test("pages that are not there are a mistake of the caller, but not for a question", async (t) => {
+  const set = new PageSet(33);
+  t.throws(() => set.add(33), RangeError);
+  t.throws(() => set.add(-1), RangeError);
+  t.throws(() => set.addRange(0, 34), RangeError);
+  t.throws(() => set.removeRange(30, -1), RangeError);
+  t.notOk(set.has(33));
+  t.notOk(set.has(1e6));
+  t.notOk(set.remove(40));
+  t.equal(set.next(33), 33);
+});
+
+t.test("it is what a set of numbers would be", async () => {
+  const change = fc.tuple(fc.boolean(), fc.nat(199), fc.nat(199));
+  fc.assert(
+    fc.property(fc.array(change, { maxLength: 20 }), (changes) => {
+      const set = new PageSet(200);
+      const plain = new Set<number>();
+      for (const [present, one, other] of changes) {
+        const first = Math.min(one, other);
+        const count = Math.abs(one - other) + 1;
+        const before = plain.size;
+        for (let page = first; page < first + count; page++) present ? plain.add(page) : plain.delete(page);
+        const changed = present ? set.addRange(first, count) : set.removeRange(first, count);
+        if (changed !== Math.abs(plain.size - before) || set.size !== plain.size) return false;
+      }
+      const pages = ranges(set).flatMap(([first, end]) => Array.from({ length: end - first }, (_, i) => first + i));
+      return pages.join() === [...plain].sort((a, b) => a - b).join();
+    }),
+    { numRuns: 500 },
+  );
+});
