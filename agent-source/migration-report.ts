@@ -29,6 +29,8 @@ const NOTHING: Progress = {
   dirtyBytesPerSecond: 0,
   roundTripMs: 0,
   linkDownSeconds: 0,
+  downtimeTargetMs: 0,
+  stalledSeconds: 0,
 };
 /** Rates are taken over this long. */
 const RATE_MS = 1000;
@@ -124,7 +126,9 @@ export class MigrationReport {
     if (feed === undefined)
       return this.last === NOTHING ? { ...NOTHING, elapsedSeconds: (nowMs - this.startedMs) / 1000 } : this.last;
     const { engine, sender, scheduler } = feed;
-    const seen = engine.observe(false);
+    const { watch } = engine;
+    const seen = watch.observe(false);
+    const { etaSeconds } = watch;
     // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties
     const dirtied = engine.firstPassDone ? scheduler.pages.captured - engine.firstPassPages : 0;
     const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, dirtied);
@@ -136,7 +140,7 @@ export class MigrationReport {
       bytesSent: sender.sentBytes,
       bytesPerSecond: sentRate,
       estimatedResidualBytes: Math.round(seen.residualBytes + seen.sweptPages * seen.bytesPerPage),
-      estimatedDowntimeMs: engine.estimatedDowntimeMs,
+      estimatedDowntimeMs: watch.estimatedDowntimeMs,
       pagesPending: scheduler.pages.pendingCount + scheduler.pages.zeroCount,
       pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, sender.holdPages) : 0,
       firstPassFraction: engine.firstPassFraction,
@@ -144,6 +148,9 @@ export class MigrationReport {
       dirtyBytesPerSecond: dirtyRate,
       roundTripMs: seen.roundTripMs,
       linkDownSeconds: feed.channel.downForMs / 1000,
+      downtimeTargetMs: this.call.options.downtimeTargetMs,
+      stalledSeconds: watch.stalledMs / 1000,
+      ...(etaSeconds === undefined ? {} : { etaSeconds }),
     };
     return this.last;
   }

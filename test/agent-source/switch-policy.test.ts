@@ -15,6 +15,7 @@ const quiet: Observation = {
   roundTripMs: 1,
   microsPerPage: 10,
   drained: true,
+  linkIsDown: false,
 };
 
 t.test("it waits for the first pass and for a section that leaves nothing dirty", async (t) => {
@@ -73,6 +74,47 @@ t.test("a busy guest is closed in on, and switched when the sweeps stop shrinkin
   const decision = policy.decide({ ...quiet, sweptPages: 950 });
   t.equal(decision.kind, "switch");
   t.match(decision.kind === "switch" && decision.reason, /local minimum after 3 closing sweeps$/);
+});
+
+t.test("closing in goes on while the encoded residual shrinks, though the sweeps do not", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const closing = { ...quiet, sweptPages: 1000 };
+  t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "close" });
+  t.same(policy.decide({ ...closing, residualBytes: 15e6 }), { kind: "continue" });
+  t.same(policy.decide({ ...closing, residualBytes: 8e6 }), { kind: "continue" });
+  t.equal(policy.decide({ ...closing, residualBytes: 8e6 }).kind, "switch");
+});
+
+t.test(
+  "a migration that does not converge is stalled, goes on, and switches at a later minimum that fits",
+  async (t) => {
+    const policy = new SwitchPolicy(plan);
+    const busy = { ...quiet, residualBytes: 100e6 };
+    let elapsedMs = 0;
+    for (; elapsedMs < 20_000; elapsedMs += 50) t.same(policy.decide({ ...busy, elapsedMs }), { kind: "continue" });
+    t.ok(policy.stalledMs(elapsedMs) > 10_000, `${policy.stalledMs(elapsedMs)} ms`);
+    const decision = policy.decide({ ...quiet, elapsedMs });
+    t.equal(decision.kind, "switch");
+    t.match(decision.kind === "switch" && decision.reason, /local minimum.*; it did not converge for 1\d\.\d s$/);
+  },
+);
+
+t.test("what is seen between drained sections, and while the link is down, makes no stall", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const busy = { ...quiet, residualBytes: 100e6 };
+  for (let elapsedMs = 0; elapsedMs < 20_000; elapsedMs += 50)
+    policy.decide(
+      elapsedMs % 100 === 0 ? { ...busy, elapsedMs, drained: false } : { ...busy, elapsedMs, linkIsDown: true },
+    );
+  t.equal(policy.totalStalledMs(20_000), 0);
+});
+
+t.test("a deadline that ends a stall says how long it was one", async (t) => {
+  const policy = new SwitchPolicy({ ...plan, deadlineMs: 20_000 });
+  for (let elapsedMs = 0; elapsedMs < 20_000; elapsedMs += 50)
+    policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs });
+  const decision = policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs: 20_000 });
+  t.match(decision.kind === "cancel" && decision.reason, /target 300 ms; it did not converge for 1\d\.\d s$/);
 });
 
 t.test("a single closing sweep is told as one", async (t) => {
