@@ -28,6 +28,7 @@ export interface WatchParts {
 
 /** Capture and apply cost about as much as encoding: one measured part stands for the three. */
 const COST_OF_ENCODE = 2;
+const MEASURE_SECONDS = 0.1;
 /** How often the end is estimated anew, and counted down between. */
 const ETA_SECONDS = 0.2;
 
@@ -39,6 +40,7 @@ export class CopyWatch {
   private readonly parts: WatchParts;
   private readonly startedMs: number;
   private stalled = false;
+  private measuredAt = 0;
   private decidedMs: number | undefined;
   private eta: { readonly seconds: number | undefined; readonly at: number } | undefined;
 
@@ -87,6 +89,7 @@ export class CopyWatch {
     const stalled = policy.stalledMs(seen.elapsedMs) > 0;
     if (stalled !== this.stalled) onStall(stalled, seen);
     this.stalled = stalled;
+    this.measure();
     return decision;
   }
 
@@ -114,6 +117,13 @@ export class CopyWatch {
   /** The same, of all the copying. */
   get totalStalledMs(): number {
     return this.parts.policy.totalStalledMs(this.decidedMs ?? this.elapsedMs);
+  }
+
+  private measure(): void {
+    const now = this.nowSeconds;
+    if (now - this.measuredAt < MEASURE_SECONDS) return;
+    this.measuredAt = now;
+    this.parts.outlook.measure(this.standing(), now);
   }
 
   private get elapsedMs(): number {

@@ -70,6 +70,20 @@ export class Outlook {
     this.pages = 0;
   }
 
+  /** How fast pages go while some of them wait: link, zstd and agents together. To be called some times a second. */
+  measure(standing: Standing, nowSeconds: number): void {
+    const { sentContentPages: sent, backlogged, firstPassDone } = standing;
+    const zeroSeconds = ((standing.seenPages - standing.capturedContentPages) * USUAL_COSTS.microsPerZeroPage) / 1e6;
+    if (!firstPassDone && sent >= SPEED_PAGES)
+      this.firstSecondsPerPage = Math.max(0, nowSeconds - this.beganAt - zeroSeconds) / sent;
+    const seconds = nowSeconds - this.mark.seconds;
+    const pages = sent - this.mark.sent;
+    if (seconds < SPEED_SECONDS) return;
+    if (firstPassDone && backlogged && this.mark.backlogged && pages >= SPEED_PAGES)
+      this.secondsPerPage += SMOOTHING * (seconds / pages - this.secondsPerPage);
+    this.mark = { seconds: nowSeconds, sent, backlogged: backlogged && firstPassDone };
+  }
+
   /** The switchover was decided: what is left is counted down. */
   decided(standing: Standing, nowSeconds: number): void {
     this.endsAt = nowSeconds + USUAL_COSTS.switchMs / 1000 + this.downtimeSeconds(standing, standing.residualPages);
@@ -77,7 +91,6 @@ export class Outlook {
 
   /** Seconds until the guest runs at the destination; undefined where no end is in sight. */
   etaSeconds(standing: Standing, nowSeconds: number): number | undefined {
-    this.measureSpeed(standing, nowSeconds);
     if (this.endsAt !== undefined) return Math.max(0, this.endsAt - nowSeconds);
     if (standing.linkIsDown || standing.pageCount === 0) return undefined;
     if (!standing.firstPassDone) return this.inFirstPass(standing);
@@ -144,19 +157,5 @@ export class Outlook {
     const { residualBytes, inFlightBytes, bytesPerSecond, residualPages, holdPages } = standing;
     const bytes = residualBytes + inFlightBytes;
     return Math.max(bytes / Math.max(1, bytesPerSecond), Math.max(0, residualPages - holdPages) * this.secondsPerPage);
-  }
-
-  /** How fast pages go while some of them wait: link, zstd and agents together. */
-  private measureSpeed(standing: Standing, nowSeconds: number): void {
-    const { sentContentPages: sent, backlogged, firstPassDone } = standing;
-    const zeroSeconds = ((standing.seenPages - standing.capturedContentPages) * USUAL_COSTS.microsPerZeroPage) / 1e6;
-    if (!firstPassDone && sent >= SPEED_PAGES)
-      this.firstSecondsPerPage = Math.max(0, nowSeconds - this.beganAt - zeroSeconds) / sent;
-    const seconds = nowSeconds - this.mark.seconds;
-    const pages = sent - this.mark.sent;
-    if (seconds < SPEED_SECONDS) return;
-    if (firstPassDone && backlogged && this.mark.backlogged && pages >= SPEED_PAGES)
-      this.secondsPerPage += SMOOTHING * (seconds / pages - this.secondsPerPage);
-    this.mark = { seconds: nowSeconds, sent, backlogged: backlogged && firstPassDone };
   }
 }
