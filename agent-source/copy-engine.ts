@@ -225,7 +225,7 @@ export class CopyEngine implements StreamSink {
 
   /** Holds reading when the next sync is not due yet. */
   private mayReadOn(pages: number, drained: boolean): boolean {
-    const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs());
+    const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs(), this.watch.fits);
     if (waitMs <= 0) return true;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.resume(), waitMs);

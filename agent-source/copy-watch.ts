@@ -37,6 +37,8 @@ export class CopyWatch {
   sweptPages = 0;
   firstPassDone = false;
   estimatedDowntimeMs = 0;
+  /** That fits the target: the next moments may be the one to switch at. */
+  fits = false;
   private readonly parts: WatchParts;
   private readonly startedMs: number;
   private stalled = false;
@@ -52,6 +54,11 @@ export class CopyWatch {
   /** The first page is about to come. */
   begins(): void {
     this.parts.outlook.begins(this.nowSeconds);
+  }
+
+  /** What the guest's QEMU has in use, bytes, when that is known. */
+  resident(bytes: number | undefined): void {
+    if (bytes !== undefined) this.parts.outlook.resident(bytes);
   }
 
   /** A RAM section of the stream ended. */
@@ -85,6 +92,7 @@ export class CopyWatch {
   decide(seen: Observation): Decision {
     const { policy, onStall } = this.parts;
     this.estimatedDowntimeMs = policy.estimateMs(seen);
+    this.fits = policy.fits(this.estimatedDowntimeMs);
     const decision = policy.decide(seen);
     const stalled = policy.stalledMs(seen.elapsedMs) > 0;
     if (stalled !== this.stalled) onStall(stalled, seen);
@@ -143,6 +151,8 @@ export class CopyWatch {
       seenPages: scheduler.heat.seenPages,
       capturedContentPages: sentContentPages + scheduler.pages.pendingCount,
       sentContentPages,
+      sentFullPages: scheduler.total.fullPages,
+      residualFullPages: scheduler.pages.pendingCount - scheduler.pages.pendingWithBase,
       holdPages: sender.holdPages,
     };
   }

@@ -1,14 +1,15 @@
 /** What the operator sees of a migration, projected from its state and its feed at the moment of asking. */
 import type { MigrationFault } from "../shared/fault.ts";
 import { HOT_CLASS } from "../shared/page/heat-map.ts";
-import type {
-  HeatMapBlock,
-  MigrateCall,
-  MigrationErrorView,
-  MigrationResult,
-  MigrationStatus,
-  MigrationView,
-  Progress,
+import {
+  type HeatMapBlock,
+  isFinal,
+  type MigrateCall,
+  type MigrationErrorView,
+  type MigrationResult,
+  type MigrationStatus,
+  type MigrationView,
+  type Progress,
 } from "../shared/protocol/report.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
@@ -64,7 +65,11 @@ export class MigrationReport {
 
   /** From now on progress is read from the feed; undefined: it stays as it was last. */
   follow(feed: Feed | undefined): void {
-    if (feed === undefined && this.feed !== undefined) this.last = this.progress();
+    if (feed === undefined && this.feed !== undefined) {
+      // what is over has no end to come
+      const { etaSeconds: _, ...last } = this.progress();
+      this.last = last;
+    }
     this.feed = feed;
   }
 
@@ -128,7 +133,7 @@ export class MigrationReport {
     const { engine, sender, scheduler } = feed;
     const { watch } = engine;
     const seen = watch.observe(false);
-    const { etaSeconds } = watch;
+    const etaSeconds = isFinal(this.status) ? undefined : watch.etaSeconds;
     // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties
     const dirtied = engine.firstPassDone ? scheduler.pages.captured - engine.firstPassPages : 0;
     const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, dirtied);

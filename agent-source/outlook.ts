@@ -8,6 +8,7 @@
 import { curveOfSamples, DirtyWindows } from "../shared/model/dirty-curve.ts";
 import { USUAL_COSTS } from "../shared/model/observation.ts";
 import { closeIn, copyDirtied, type PassCosts } from "../shared/model/passes.ts";
+import { PAGE_SIZE } from "../shared/units.ts";
 import type { Observation } from "./switch-policy.ts";
 
 /** How the feed stands, beside what the switch policy observes. */
@@ -16,8 +17,10 @@ export interface Standing extends Observation {
   /** Pages that arrived at least once, and arrivals of a page with content. */
   readonly seenPages: number;
   readonly capturedContentPages: number;
-  /** Pages with content that were sent. */
+  /** Pages with content that were sent, and of these, whole ones; of those that wait, the ones without a base. */
   readonly sentContentPages: number;
+  readonly sentFullPages: number;
+  readonly residualFullPages: number;
   readonly holdPages: number;
 }
 
@@ -29,12 +32,16 @@ export interface OutlookPlan {
 
 /** What a guest dirties is not seen before the first pass ends. Until then: this part of what was copied. */
 const UNSEEN_DIRTIED = 0.1;
+/** Of what a QEMU has in use, what is not the guest's memory; about, and under TCG more. */
+const OVERHEAD_BYTES = 64 << 20;
 const SWEEP_SECONDS = 0.005;
 const ROUND_TRIPS = 2;
 const SMOOTHING = 0.3;
 /** Time over which the agents' own speed is measured, and pages that make it one. */
 const SPEED_SECONDS = 0.1;
 const SPEED_PAGES = 256;
+/** With more whole pages than this among them, they say nothing of pages that are sent again. */
+const FULL_SHARE = 0.1;
 
 export class Outlook {
   private readonly windows = new DirtyWindows();
@@ -45,7 +52,8 @@ export class Outlook {
   private lastWindow = 0;
   private pages = 0;
   private secondsPerPage = USUAL_COSTS.microsPerAgain / 1e6;
-  private mark = { seconds: 0, sent: 0, backlogged: false };
+  private mark = { seconds: 0, sent: 0, full: 0, backlogged: false };
+  private mostContentPages = Number.POSITIVE_INFINITY;
   /** Of the first pass: seconds for each page with content that was sent. */
   private firstSecondsPerPage = USUAL_COSTS.microsPerFirstCopy / 1e6;
   private endsAt: number | undefined;
@@ -58,6 +66,11 @@ export class Outlook {
   begins(nowSeconds: number): void {
     this.beganAt = nowSeconds;
     this.drainedAt = nowSeconds;
+  }
+
+  /** What QEMU has in use: no more of the guest's pages have content. */
+  resident(bytes: number): void {
+    this.mostContentPages = Math.max(0, bytes - OVERHEAD_BYTES) / PAGE_SIZE;
   }
 
   /** A RAM section of QEMU's stream ended. @param firstPass every page in it was there whether dirtied or not */
@@ -78,10 +91,11 @@ export class Outlook {
       this.firstSecondsPerPage = Math.max(0, nowSeconds - this.beganAt - zeroSeconds) / sent;
     const seconds = nowSeconds - this.mark.seconds;
     const pages = sent - this.mark.sent;
+    const full = standing.sentFullPages - this.mark.full;
     if (seconds < SPEED_SECONDS) return;
-    if (firstPassDone && backlogged && this.mark.backlogged && pages >= SPEED_PAGES)
+    if (backlogged && this.mark.backlogged && pages >= SPEED_PAGES && full < FULL_SHARE * pages)
       this.secondsPerPage += SMOOTHING * (seconds / pages - this.secondsPerPage);
-    this.mark = { seconds: nowSeconds, sent, backlogged: backlogged && firstPassDone };
+    this.mark = { seconds: nowSeconds, sent, full: standing.sentFullPages, backlogged };
   }
 
   /** The switchover was decided: what is left is counted down. */
@@ -110,9 +124,10 @@ export class Outlook {
     const zeroSeconds = USUAL_COSTS.microsPerZeroPage / 1e6;
     const contentShare = Math.min(1, capturedContentPages / seenPages);
     const unseen = Math.max(0, pageCount - seenPages);
-    const toSend = unseen * contentShare + residualPages;
-    const left = toSend * this.firstSecondsPerPage + unseen * (1 - contentShare) * zeroSeconds;
-    const dirtied = UNSEEN_DIRTIED * (capturedContentPages + unseen * contentShare);
+    // memory is used from both ends, so the share so far says little of what comes
+    const unseenContent = Math.min(unseen * contentShare, Math.max(0, this.mostContentPages - capturedContentPages));
+    const left = (unseenContent + residualPages) * this.firstSecondsPerPage + (unseen - unseenContent) * zeroSeconds;
+    const dirtied = UNSEEN_DIRTIED * (capturedContentPages + unseenContent);
     return left + dirtied * this.againSeconds(standing) + this.endSeconds(standing, 0);
   }
 
@@ -154,8 +169,9 @@ export class Outlook {
 
   private backlogSeconds(standing: Standing): number {
     if (!standing.backlogged) return 0;
-    const { residualBytes, inFlightBytes, bytesPerSecond, residualPages, holdPages } = standing;
-    const bytes = residualBytes + inFlightBytes;
-    return Math.max(bytes / Math.max(1, bytesPerSecond), Math.max(0, residualPages - holdPages) * this.secondsPerPage);
+    const { residualBytes, inFlightBytes, bytesPerSecond, residualPages, residualFullPages, holdPages } = standing;
+    const again = Math.max(0, residualPages - residualFullPages - holdPages);
+    const agents = residualFullPages * this.firstSecondsPerPage + again * this.secondsPerPage;
+    return Math.max((residualBytes + inFlightBytes) / Math.max(1, bytesPerSecond), agents);
   }
 }

@@ -69,6 +69,9 @@ const SMALL_SWEEP_PAGES = 64;
 const CLOSING_SECTIONS_MAX = 12;
 /** An estimate below this has no backlog worth waiting for, milliseconds. */
 const SHORT_MS = 2 * FIXED_COST_MS;
+/** Time in which it is seen whether the link works off what waits, and the part of that time by which the estimate then falls. */
+const DRAIN_MS = 100;
+const DRAIN_PACE = 0.1;
 
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
@@ -78,7 +81,7 @@ export class SwitchPolicy {
   /** Of the estimate, what depends on the residual. */
   private lastVariableMs = 0;
   private readonly stall = new StallWatch();
-  private lastBacklogPages = Number.POSITIVE_INFINITY;
+  private drainMark: { readonly elapsedMs: number; readonly estimateMs: number } | undefined;
 
   constructor(plan: SwitchPlan) {
     this.plan = plan;
@@ -108,6 +111,10 @@ export class SwitchPolicy {
     return this.constantMs(seen) + link + (pages * seen.microsPerPage) / 1000;
   }
 
+  fits(estimateMs: number): boolean {
+    return estimateMs <= this.plan.downtimeTargetMs;
+  }
+
   private constantMs({ roundTripMs }: Observation): number {
     return FIXED_COST_MS + ROUND_TRIPS * roundTripMs;
   }
@@ -120,7 +127,8 @@ export class SwitchPolicy {
     if (!seen.firstPassDone || !seen.drained) return { kind: "continue" };
     const estimate = this.estimateMs(seen);
     if (!seen.linkIsDown) this.stall.estimated(estimate, seen.elapsedMs);
-    const fits = estimate <= this.plan.downtimeTargetMs;
+    const fits = this.fits(estimate);
+    if (!fits) this.drainMark = undefined;
     if (!this.closing) {
       if (!fits || this.isDraining(seen, estimate)) return { kind: "continue" };
       this.closing = true;
@@ -132,11 +140,18 @@ export class SwitchPolicy {
     return this.whileClosing(seen, estimate, fits);
   }
 
-  /** After the first pass much waits to be sent: while that gets less, the next observation is the better moment. */
-  private isDraining({ backlogged, residualPages }: Observation, estimate: number): boolean {
-    const draining = backlogged && residualPages < this.lastBacklogPages - SMALL_SWEEP_PAGES;
-    this.lastBacklogPages = residualPages;
-    return draining && estimate > SHORT_MS;
+  /**
+   * Much waits to be sent or is on its way, as after the first pass: while that gets less, a later moment is the better
+   * one. Two moments may be less than a millisecond apart, so it takes some time to see that it does not.
+   */
+  private isDraining(seen: Observation, estimateMs: number): boolean {
+    const { backlogged, inFlightBytes, bytesPerSecond, elapsedMs } = seen;
+    const waits = backlogged || (1000 * inFlightBytes) / Math.max(1, bytesPerSecond) > FIXED_COST_MS;
+    if (!waits || estimateMs <= SHORT_MS) return false;
+    const mark = this.drainMark;
+    if (mark !== undefined && elapsedMs - mark.elapsedMs < DRAIN_MS) return true;
+    this.drainMark = { elapsedMs, estimateMs };
+    return mark === undefined || estimateMs < mark.estimateMs - DRAIN_PACE * (elapsedMs - mark.elapsedMs);
   }
 
   private whileClosing(seen: Observation, estimate: number, fits: boolean): Decision {

@@ -41,10 +41,10 @@ export interface AgentCosts {
  */
 export const USUAL_COSTS: AgentCosts = {
   microsPerFirstCopy: 25,
-  microsPerAgain: 8,
+  microsPerAgain: 2,
   microsPerZeroPage: 1,
-  startMs: 250,
-  switchMs: 60,
+  startMs: 180,
+  switchMs: 50,
   fixedDowntimeMs: 25,
   fixedBytes: 1.1e6,
 };
@@ -74,6 +74,8 @@ export interface Wishes {
   readonly robustnessFirst: boolean;
   /** Pages that the base cache holds; 0 without delta. */
   readonly basePages: number;
+  /** Pages that may be held until the end, at most: half of the arena. */
+  readonly heldPagesMax: number;
   /** Turns of the feed a second (`transfer.syncRate`). */
   readonly syncsPerSecond: number;
 }

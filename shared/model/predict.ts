@@ -159,7 +159,7 @@ function precopy(input: PredictionInput): Outcome {
   /** With the guest stopped nothing else is under way: a page costs the agents and the link one after the other. */
   const stoppedMs = page.micros / 1000 + (1000 * page.bytes) / Math.max(1, link.bytesPerSecond);
   const constantMs = costs.fixedDowntimeMs + waitMs(input);
-  const heldPages = (HOLD_SHARE * wishes.downtimeTargetMs) / stoppedMs;
+  const heldPages = Math.min(wishes.heldPagesMax, (HOLD_SHARE * wishes.downtimeTargetMs) / stoppedMs);
   const stopPages = (wishes.downtimeTargetMs - constantMs) / stoppedMs;
   const periodSeconds = 1 / wishes.syncsPerSecond;
   const passCosts = { secondsPerPage, periodSeconds, heldPages, stopPages };

@@ -24,6 +24,8 @@ const still: Standing = {
   seenPages: 0,
   capturedContentPages: 0,
   sentContentPages: 0,
+  sentFullPages: 0,
+  residualFullPages: 0,
   holdPages: 0,
 };
 

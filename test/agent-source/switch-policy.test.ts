@@ -39,12 +39,24 @@ t.test("a residual beyond the target goes on, however long it takes", async (t) 
 t.test("what waits for the link is left to drain, as long as it does", async (t) => {
   const waiting = { ...quiet, backlogged: true, residualPages: 12_000, residualBytes: 10e6 };
   const policy = new SwitchPolicy(plan);
-  t.same(policy.decide(waiting), { kind: "continue" });
-  t.same(policy.decide({ ...waiting, residualPages: 9000 }), { kind: "continue" });
-  t.equal(policy.decide({ ...waiting, residualPages: 9000 }).kind, "switch", "it gets no less");
+  let elapsedMs = 1000;
+  for (let residualPages = 12_000; residualPages > 6000; residualPages -= 300, elapsedMs += 10)
+    t.same(policy.decide({ ...waiting, elapsedMs, residualPages }), { kind: "continue" });
+  const rest = { ...waiting, residualPages: 6000 };
+  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 1 }), { kind: "continue" }, "too soon to tell");
+  elapsedMs += 110;
+  policy.decide({ ...rest, elapsedMs });
+  t.equal(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }).kind, "switch", "it gets no less");
   const drained = new SwitchPolicy(plan);
   t.same(drained.decide(waiting), { kind: "continue" });
   t.equal(drained.decide({ ...quiet, backlogged: true }).kind, "switch", "so little is not worth waiting for");
+});
+
+t.test("what is on its way is left to arrive, as long as it does", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  t.same(policy.decide({ ...quiet, inFlightBytes: 20e6 }), { kind: "continue" });
+  t.same(policy.decide({ ...quiet, inFlightBytes: 10e6, elapsedMs: 1110 }), { kind: "continue" });
+  t.equal(policy.decide({ ...quiet, inFlightBytes: 1e6, elapsedMs: 1190 }).kind, "switch");
 });
 
 t.test("the estimate counts residual, flight, sweep, round trips and work for each page", async (t) => {

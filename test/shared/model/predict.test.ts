@@ -34,6 +34,7 @@ const input = (changes: {
     deadlineMs: 0,
     robustnessFirst: false,
     basePages: 65_536,
+    heldPagesMax: 8192,
     syncsPerSecond: 20,
     ...changes.wishes,
   },

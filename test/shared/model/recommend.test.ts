@@ -32,6 +32,7 @@ const given = (one: Case): PredictionInput => ({
     deadlineMs: one.deadlineMs ?? 0,
     robustnessFirst: one.robustnessFirst ?? false,
     basePages: 65_536,
+    heldPagesMax: 8192,
     syncsPerSecond: 20,
   },
 });
