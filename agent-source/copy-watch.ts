@@ -110,6 +110,7 @@ export class CopyWatch {
 
   /** Until the guest runs at the destination, estimated; undefined where no end is in sight. */
   get etaSeconds(): number | undefined {
+    if (this.stalledMs > 0) return undefined;
     const now = this.nowSeconds;
     if (this.eta === undefined || now - this.eta.at >= ETA_SECONDS)
       this.eta = { seconds: this.parts.outlook.etaSeconds(this.standing(), now), at: now };

@@ -31,6 +31,8 @@ export interface AgentCosts {
   readonly switchMs: number;
   /** Downtime whatever is left: stop, device state, load, journals, cont. */
   readonly fixedDowntimeMs: number;
+  /** What is still on its way when the switch is decided, in time of the link: up to 25 ms are not waited for. */
+  readonly tailMs: number;
   /** Sent whatever the guest: measuring the link, device state. */
   readonly fixedBytes: number;
 }
@@ -46,6 +48,7 @@ export const USUAL_COSTS: AgentCosts = {
   startMs: 180,
   switchMs: 50,
   fixedDowntimeMs: 25,
+  tailMs: 12.5,
   fixedBytes: 1.1e6,
 };
 

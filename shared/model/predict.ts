@@ -109,6 +109,7 @@ function shifted(input: PredictionInput, end: -1 | 1): PredictionInput {
       startMs: costs.startMs * COST_ERROR ** end,
       switchMs: costs.switchMs * COST_ERROR ** end,
       fixedDowntimeMs: costs.fixedDowntimeMs * COST_ERROR ** end,
+      tailMs: costs.tailMs * COST_ERROR ** end,
     },
   };
 }
@@ -169,7 +170,7 @@ function precopy(input: PredictionInput): Outcome {
   const last = dirty.pagesWithin(closing.lastSeconds);
   // what is hot is held to the end; what the last sweep finds comes beside it
   const residual = Math.min(dirty.pagesWithin(HOT_SECONDS + closing.lastSeconds), heldPages + last);
-  const downtimeMs = constantMs + residual * stoppedMs;
+  const downtimeMs = constantMs + Math.max(costs.tailMs, residual * stoppedMs);
   const runningMs = costs.startMs + 1000 * (first.seconds + passes.seconds + closing.seconds) + costs.switchMs;
   const pagesAgain = passes.pagesSent + closing.pagesSent + residual;
   return { totalMs: runningMs + downtimeMs, downtimeMs, bytes: first.bytes + pagesAgain * page.bytes };

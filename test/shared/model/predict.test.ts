@@ -45,9 +45,9 @@ t.test("an idle guest takes its bytes over the bandwidth, and what is fixed", as
   const { totalMs, bytes, downtimeMs, converges } = predict("precopy", input({ costs }));
   const content = (131_136 - 80_000) * 1860;
   const fixed = USUAL_COSTS.startMs + USUAL_COSTS.switchMs + USUAL_COSTS.fixedDowntimeMs;
-  t.ok(Math.abs(totalMs.expected - (1000 * content) / GIGABIT - fixed) < 30, `${totalMs.expected} ms`);
+  t.ok(Math.abs(totalMs.expected - (1000 * content) / GIGABIT - fixed) < 40, `${totalMs.expected} ms`);
   t.ok(Math.abs(bytes.expected - content - USUAL_COSTS.fixedBytes) < 0.01 * content);
-  t.ok(downtimeMs.expected < 30);
+  t.ok(downtimeMs.expected < 50);
   t.equal(converges, "yes");
 });
 
