@@ -104,7 +104,8 @@ export class CopyWatch {
   /** From now on the guest may be stopped: what is left is counted down. */
   decided(): void {
     this.decidedMs = this.elapsedMs;
-    this.parts.outlook.decided(this.standing(), this.nowSeconds);
+    const standing = this.standing();
+    this.parts.outlook.decided(standing, this.parts.policy.estimateMs(standing), this.nowSeconds);
     this.eta = undefined;
   }
 

@@ -98,9 +98,9 @@ export class Outlook {
     this.mark = { seconds: nowSeconds, sent, full: standing.sentFullPages, backlogged };
   }
 
-  /** The switchover was decided: what is left is counted down. */
-  decided(standing: Standing, nowSeconds: number): void {
-    this.endsAt = nowSeconds + USUAL_COSTS.switchMs / 1000 + this.downtimeSeconds(standing, standing.residualPages);
+  /** The switchover was decided: what is left is counted down; not before everything came once (stop-and-copy). */
+  decided(standing: Standing, downtimeMs: number, nowSeconds: number): void {
+    if (standing.firstPassDone) this.endsAt = nowSeconds + (USUAL_COSTS.switchMs + downtimeMs) / 1000;
   }
 
   /** Seconds until the guest runs at the destination; undefined where no end is in sight. */

@@ -103,9 +103,31 @@ t.test("while the link is down, and before the first page, there is no end in si
 
 t.test("once it was decided, what is left is counted down to nothing", async (t) => {
   const outlook = new Outlook(plan);
-  outlook.decided({ ...still, residualPages: 1000, firstPassDone: true }, 10);
-  const [first, later, last] = [10, 10.05, 20].map((now) => outlook.etaSeconds(still, now));
-  t.ok(first !== undefined && first > 0.1 && first < 0.3);
+  const standing = { ...still, firstPassDone: true };
+  outlook.decided(standing, 100, 10);
+  const [first, later, last] = [10, 10.05, 20].map((now) => outlook.etaSeconds(standing, now));
+  t.ok(first !== undefined && first >= 0.1 && first < 0.3);
   t.ok(later !== undefined && first !== undefined && Math.abs(first - later - 0.05) < 1e-9);
   t.equal(last, 0);
+});
+
+t.test("a guest that is stopped before it was copied is not there until it was", async (t) => {
+  const outlook = new Outlook(plan);
+  outlook.begins(10);
+  outlook.decided(still, 30, 10);
+  const half = { ...still, seenPages: 50_000, capturedContentPages: 50_000, sentContentPages: 50_000 };
+  outlook.measure(half, 12);
+  const eta = outlook.etaSeconds(half, 12) ?? 0;
+  t.ok(eta > 1.9 && eta < 3, `${eta} s for the other half`);
+});
+
+t.test("no more is expected to have content than QEMU has in use", async (t) => {
+  const outlook = new Outlook(plan);
+  outlook.begins(10);
+  const half = { ...still, seenPages: 50_000, capturedContentPages: 50_000, sentContentPages: 50_000 };
+  outlook.measure(half, 12);
+  const without = outlook.etaSeconds(half, 12) ?? 0;
+  outlook.resident(60_000 * 4096 + (64 << 20));
+  const known = outlook.etaSeconds(half, 12) ?? 0;
+  t.ok(known < without / 2, `${known} s, not ${without} s, for 10 000 pages`);
 });
