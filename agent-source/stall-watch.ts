@@ -34,6 +34,8 @@ export class StallWatch {
   private windowBestMs = Number.POSITIVE_INFINITY;
   private samples = 0;
   private sinceMs: number | undefined;
+  /** The window before was a new low. One alone does not end a stall: a guest that was held up for a moment dirties less. */
+  private lowSeen = false;
   private endedStallsMs = 0;
 
   /** What the guest would stand still, as it is estimated now; only where the estimate is a whole one. */
@@ -53,6 +55,7 @@ export class StallWatch {
   interrupted(nowMs: number): void {
     this.endStall(nowMs);
     this.beginWindow(undefined);
+    this.lowSeen = false;
     this.lowMs = Number.POSITIVE_INFINITY;
     this.bests = [];
   }
@@ -79,7 +82,11 @@ export class StallWatch {
   }
 
   private closeWindow(bestMs: number, nowMs: number): void {
-    if (this.isNewLow(bestMs, nowMs)) {
+    const isNewLow = this.isNewLow(bestMs, nowMs);
+    const isConfirmed = this.lowSeen || this.sinceMs === undefined;
+    this.lowSeen = isNewLow;
+    if (isNewLow && !isConfirmed) return;
+    if (isNewLow) {
       this.endStall(nowMs);
       this.lowMs = bestMs;
       this.lowAtMs = nowMs;
