@@ -1,6 +1,6 @@
 /**
- * The feed of dirty pages, from QEMU's stream to frames, and the watch over it: capture into the scheduler, pacing of
- * QEMU's bitmap syncs, and the observations from which the policy decides when to switch.
+ * The feed of dirty pages, from QEMU's stream to frames: capture into the scheduler, pacing of QEMU's bitmap syncs, and
+ * the moments at which copy-watch.ts is asked whether to switch.
  *
  * Pacing: QEMU syncs its bitmap when it has drained it (qemu-settings.ts), and blocks when nobody reads: feed-pace.ts.
  */
@@ -11,10 +11,10 @@ import type { RamSetup, StreamSink } from "../shared/qemu/stream-reader.ts";
 import { encodeRamEnd } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
+import type { CopyWatch } from "./copy-watch.ts";
 import type { FeedPace } from "./feed-pace.ts";
 import type { FrameSender } from "./frame-sender.ts";
-import type { LinkMeter } from "./link-meter.ts";
-import type { Decision, Observation, SwitchPolicy } from "./switch-policy.ts";
+import type { Decision, SwitchPolicy } from "./switch-policy.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
 
 export interface EngineParts {
@@ -22,7 +22,7 @@ export interface EngineParts {
   readonly memory: Uint8Array;
   readonly scheduler: TransferScheduler;
   readonly sender: FrameSender;
-  readonly meter: LinkMeter;
+  readonly watch: CopyWatch;
   readonly policy: SwitchPolicy;
   readonly clock: Clock;
   /** As QMP named them; the stream must list the same. */
@@ -31,41 +31,32 @@ export interface EngineParts {
   readonly pace: FeedPace;
   /** Most pages to hold, whatever the policy would like: a part of the arena. */
   readonly holdPagesMax: number;
-  /** The agreed ratio of raw to encoded bytes, lately. */
-  readonly compressionRatio: () => number;
   readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
   readonly onDecision: (decision: Decision) => void;
   readonly onFirstPassDone: () => void;
   readonly onStopped: () => void;
   readonly onEnd: () => void;
-  /** Nothing is heard from the destination: the guest is not stopped now, whatever the figures say. */
-  readonly linkIsDown: () => boolean;
   /** Reading was held and may go on. */
   readonly resumeIntake: () => void;
 }
 
 /** Heat halves this often. */
 const FADE_MS = 250;
-/** Capture and apply cost about as much as encoding: one measured part stands for the three. */
-const COST_OF_ENCODE = 2;
 const TICK_MS = 50;
 
 type Phase = "first-pass" | "paced" | "closing" | "final";
 
 export class CopyEngine implements StreamSink {
   layoutSeen: MemoryLayout | undefined;
-  /** Pages that the section before found dirty. */
-  sweptPages = 0;
   /** Pages captured in the first pass, with repeats. */
   firstPassPages = 0;
   lastPagesSentUs = 0;
-  estimatedDowntimeMs = 0;
+  readonly watch: CopyWatch;
   private readonly parts: EngineParts;
   private phase: Phase = "first-pass";
   private sectionPages = 0;
   private drained = false;
   private ramSectionId = 0;
-  private readonly startedMs: number;
   private lastFadeMs: number;
   private timer: NodeJS.Timeout | undefined;
   private readonly ticker: NodeJS.Timeout;
@@ -75,7 +66,7 @@ export class CopyEngine implements StreamSink {
 
   constructor(parts: EngineParts, startedMs: number) {
     this.parts = parts;
-    this.startedMs = startedMs;
+    this.watch = parts.watch;
     this.lastFadeMs = startedMs;
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
@@ -83,6 +74,7 @@ export class CopyEngine implements StreamSink {
   /** The switchover was acknowledged: QEMU's last pages come as fast as they can be read. */
   beginFinal(): void {
     this.phase = "final";
+    this.watch.decided();
     clearTimeout(this.timer);
     this.resume();
   }
@@ -106,26 +98,6 @@ export class CopyEngine implements StreamSink {
     return pageCount === 0 ? 0 : this.parts.scheduler.heat.seenPages / pageCount;
   }
 
-  /** @param drained a section ended with nothing left dirty */
-  observe(drained: boolean): Observation {
-    const { scheduler, sender, meter, compressionRatio } = this.parts;
-    const ratio = compressionRatio();
-    return {
-      elapsedMs: this.parts.clock.monotonicMs() - this.startedMs,
-      firstPassDone: this.firstPassDone,
-      sweptPages: this.sweptPages,
-      residualPages: scheduler.residualPages(),
-      residualBytes: scheduler.residualBytes() / ratio,
-      backlogged: scheduler.hasWork(sender.holdPages),
-      bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
-      inFlightBytes: sender.inFlightBytes,
-      bytesPerSecond: meter.bytesPerSecond,
-      roundTripMs: meter.knownRoundTripMs,
-      microsPerPage: COST_OF_ENCODE * sender.microsPerPage,
-      drained,
-    };
-  }
-
   // ── StreamSink ──
 
   prologue(start: number, end: number): void {
@@ -136,6 +108,7 @@ export class CopyEngine implements StreamSink {
     this.checkBlocks(setup);
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
+    this.watch.begins();
     this.parts.announceLayout(setup.blocks, setup.ramSectionId);
   }
 
@@ -162,10 +135,11 @@ export class CopyEngine implements StreamSink {
   partEnd(): boolean {
     const pages = this.sectionPages;
     const drained = this.wasDrained(pages);
-    this.sweptPages = pages;
+    this.watch.section(pages, drained);
     this.sectionPages = 0;
     if (this.phase === "first-pass" && this.firstPassFraction >= 1) {
       this.phase = "paced";
+      this.watch.firstPassDone = true;
       this.firstPassPages = this.parts.scheduler.pages.captured;
       this.parts.onFirstPassDone();
     }
@@ -203,7 +177,7 @@ export class CopyEngine implements StreamSink {
    * it is taken as all there was when nothing was left before, or when it happens again.
    */
   private wasDrained(pages: number): boolean {
-    const ambiguous = pages === 1 && (this.drained || this.sweptPages === 1);
+    const ambiguous = pages === 1 && (this.drained || this.watch.sweptPages === 1);
     this.drained = ambiguous || pages % 64 !== 1;
     return this.drained;
   }
@@ -221,13 +195,13 @@ export class CopyEngine implements StreamSink {
 
   private consult(drained: boolean): void {
     const { policy, onDecision, sender } = this.parts;
+    const { watch } = this;
     if (this.decided) return;
-    const seen = this.observe(drained);
-    this.estimatedDowntimeMs = policy.estimateMs(seen);
+    const seen = watch.observe(drained);
     // held pages must never fill the arena: capture would wait for room that nobody makes
     sender.holdPages = Math.min(policy.holdPages(seen), this.parts.holdPagesMax);
-    const decision = policy.decide(seen);
-    if (decision.kind !== "cancel" && this.parts.linkIsDown()) {
+    const decision = watch.decide(seen);
+    if (decision.kind !== "cancel" && seen.linkIsDown) {
       // closing reads as fast as it can, which is for moments
       if (this.phase === "closing") this.phase = "paced";
       return;
@@ -251,7 +225,7 @@ export class CopyEngine implements StreamSink {
 
   /** Holds reading when the next sync is not due yet. */
   private mayReadOn(pages: number, drained: boolean): boolean {
-    const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs());
+    const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs(), this.watch.fits);
     if (waitMs <= 0) return true;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.resume(), waitMs);

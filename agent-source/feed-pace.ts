@@ -26,13 +26,14 @@ export class FeedPace {
   /**
    * A section was read.
    * @param drained it left nothing dirty that QEMU knew of
+   * @param near the switch is near: an idle guest is looked at as often as any other
    * @returns milliseconds to leave the next one unread; 0 to read on
    */
-  holdMs(pages: number, drained: boolean, nowMs: number): number {
+  holdMs(pages: number, drained: boolean, nowMs: number, near = false): number {
     if (!drained) return 0;
     if (pages === 0 && ++this.emptySections < EMPTY_SECTIONS_A_TURN) return 0;
     this.emptySections = 0;
-    const period = pages === 0 ? IDLE_PERIODS * this.periodMs : this.periodMs;
+    const period = pages === 0 && !near ? IDLE_PERIODS * this.periodMs : this.periodMs;
     // at most half of the time is read, so that a guest which dirties much leaves a core to others
     const tookMs = nowMs - this.turnBeganMs;
     const wait = Math.max(period - tookMs, Math.min(tookMs, period));

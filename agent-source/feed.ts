@@ -16,18 +16,20 @@ import { youngCollector } from "../shared/runtime/return-memory.ts";
 import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { CopyEngine } from "./copy-engine.ts";
+import { CopyWatch } from "./copy-watch.ts";
 import { watchCut } from "./cut-watch.ts";
 import { FeedPace } from "./feed-pace.ts";
 import { FrameSender } from "./frame-sender.ts";
 import { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { ASK_EVERY_MS, LinkWatch } from "./link-watch.ts";
+import { Outlook } from "./outlook.ts";
 import { Pacer } from "./pacer.ts";
 import { PeerInbox } from "./peer-inbox.ts";
 import { allowStop } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
 import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "./source-memory.ts";
-import { type Decision, SwitchPolicy } from "./switch-policy.ts";
+import { type Decision, FIXED_COST_MS, type Observation, SwitchPolicy } from "./switch-policy.ts";
 import { TransferScheduler } from "./transfer-scheduler.ts";
 
 /** Frames that may be on their way beyond the credit window: those being compressed when it closed. */
@@ -176,22 +178,44 @@ export class Feed {
     });
   }
 
+  private makeWatch({ cx, channel }: FeedParts, policy: SwitchPolicy, pageCount: number): CopyWatch {
+    const nowMs = cx.clock.monotonicMs();
+    const { downtimeTargetMs } = cx.call.options;
+    const { syncRate: syncsPerSecond } = cx.config.transfer;
+    const outlookPlan = { downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond };
+    return new CopyWatch(
+      {
+        scheduler: this.scheduler,
+        sender: this.sender,
+        meter: this.meter,
+        policy,
+        outlook: new Outlook(outlookPlan),
+        clock: cx.clock,
+        pageCount,
+        compressionRatio: () => this.chooser.recentRatio,
+        linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),
+        onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),
+      },
+      nowMs,
+    );
+  }
+
   private makeEngine(parts: FeedParts, memory: SourceMemory): CopyEngine {
     const { cx, facts, channel } = parts;
     const { options } = cx.call;
     const strategy = options.strategy === "stop-and-copy" ? "stop-and-copy" : "precopy";
+    const policy = new SwitchPolicy({ ...options, strategy });
     return new CopyEngine(
       {
         memory: memory.kernels.memory,
         scheduler: this.scheduler,
         sender: this.sender,
-        meter: this.meter,
-        policy: new SwitchPolicy({ ...options, strategy }),
+        watch: this.makeWatch(parts, policy, pageCountOf(facts)),
+        policy,
         clock: cx.clock,
         expectedBlocks: facts.ramBlocks,
         pace: new FeedPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
         holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
-        compressionRatio: () => this.chooser.recentRatio,
         announceLayout: (blocks, ramSectionId) => {
           channel.send({ kind: "layout", blocks, ramSectionId });
         },
@@ -199,7 +223,6 @@ export class Feed {
         onFirstPassDone: () => cx.log.info({ captured: this.scheduler.pages.captured }, "first pass done"),
         onStopped: () => undefined,
         onEnd: () => this.ended.resolve(),
-        linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),
         resumeIntake: () => this.intake.resume(),
       },
       cx.clock.monotonicMs(),
@@ -212,9 +235,26 @@ export class Feed {
   }
 }
 
+const pageCountOf = (facts: GuestFacts): number =>
+  facts.ramBlocks.reduce((sum, block) => sum + block.byteLength / PAGE_SIZE, 0);
+
+/** Once for each change: a migration may stay stalled for hours. */
+function logStall(cx: SourceContext, stalled: boolean, estimatedDowntimeMs: number, seen: Observation): void {
+  const { downtimeTargetMs } = cx.call.options;
+  const { bytesPerSecond, residualPages } = seen;
+  const figures = {
+    estimatedDowntimeMs: Math.round(estimatedDowntimeMs),
+    downtimeTargetMs,
+    bytesPerSecond,
+    residualPages,
+  };
+  if (stalled) cx.log.warn(figures, "not converging");
+  else cx.log.info(figures, seen.linkIsDown ? "not converging is over: the link is down" : "converging again");
+}
+
 function schedulerOptions({ cx, facts, contract }: FeedParts) {
   return {
-    pageCount: facts.ramBlocks.reduce((sum, block) => sum + block.byteLength / PAGE_SIZE, 0),
+    pageCount: pageCountOf(facts),
     delta: contract.codecs.includes("xbzrle"),
     reorder: cx.call.options.reorder,
     pendingSlots: Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE),

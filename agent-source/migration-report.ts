@@ -1,14 +1,15 @@
 /** What the operator sees of a migration, projected from its state and its feed at the moment of asking. */
 import type { MigrationFault } from "../shared/fault.ts";
 import { HOT_CLASS } from "../shared/page/heat-map.ts";
-import type {
-  HeatMapBlock,
-  MigrateCall,
-  MigrationErrorView,
-  MigrationResult,
-  MigrationStatus,
-  MigrationView,
-  Progress,
+import {
+  type HeatMapBlock,
+  isFinal,
+  type MigrateCall,
+  type MigrationErrorView,
+  type MigrationResult,
+  type MigrationStatus,
+  type MigrationView,
+  type Progress,
 } from "../shared/protocol/report.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
@@ -29,6 +30,8 @@ const NOTHING: Progress = {
   dirtyBytesPerSecond: 0,
   roundTripMs: 0,
   linkDownSeconds: 0,
+  downtimeTargetMs: 0,
+  stalledSeconds: 0,
 };
 /** Rates are taken over this long. */
 const RATE_MS = 1000;
@@ -62,7 +65,11 @@ export class MigrationReport {
 
   /** From now on progress is read from the feed; undefined: it stays as it was last. */
   follow(feed: Feed | undefined): void {
-    if (feed === undefined && this.feed !== undefined) this.last = this.progress();
+    if (feed === undefined && this.feed !== undefined) {
+      // what is over has no end to come
+      const { etaSeconds: _, ...last } = this.progress();
+      this.last = last;
+    }
     this.feed = feed;
   }
 
@@ -124,7 +131,9 @@ export class MigrationReport {
     if (feed === undefined)
       return this.last === NOTHING ? { ...NOTHING, elapsedSeconds: (nowMs - this.startedMs) / 1000 } : this.last;
     const { engine, sender, scheduler } = feed;
-    const seen = engine.observe(false);
+    const { watch } = engine;
+    const seen = watch.observe(false);
+    const etaSeconds = isFinal(this.status) ? undefined : watch.etaSeconds;
     // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties
     const dirtied = engine.firstPassDone ? scheduler.pages.captured - engine.firstPassPages : 0;
     const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, dirtied);
@@ -136,7 +145,7 @@ export class MigrationReport {
       bytesSent: sender.sentBytes,
       bytesPerSecond: sentRate,
       estimatedResidualBytes: Math.round(seen.residualBytes + seen.sweptPages * seen.bytesPerPage),
-      estimatedDowntimeMs: engine.estimatedDowntimeMs,
+      estimatedDowntimeMs: watch.estimatedDowntimeMs,
       pagesPending: scheduler.pages.pendingCount + scheduler.pages.zeroCount,
       pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, sender.holdPages) : 0,
       firstPassFraction: engine.firstPassFraction,
@@ -144,6 +153,9 @@ export class MigrationReport {
       dirtyBytesPerSecond: dirtyRate,
       roundTripMs: seen.roundTripMs,
       linkDownSeconds: feed.channel.downForMs / 1000,
+      downtimeTargetMs: this.call.options.downtimeTargetMs,
+      stalledSeconds: watch.stalledMs / 1000,
+      ...(etaSeconds === undefined ? {} : { etaSeconds }),
     };
     return this.last;
   }

@@ -64,6 +64,7 @@ export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationR
     sourceAgentPeakMemoryBytes: usage.peakMemoryBytes,
     destinationAgentPeakMemoryBytes: running.agentPeakMemoryBytes,
     switchReason: outcome.reason,
+    stalledSeconds: feed.engine.watch.totalStalledMs / 1000,
     verified: times.pagesCompared > 0,
     pagesCompared: times.pagesCompared,
     degradations: [...cx.report.degradations],

@@ -5,7 +5,11 @@
  * encoded, fits the downtime target on the real link. Then the feed is no longer paced, so that every sweep of QEMU's
  * bitmap finds less than the one before ("closing"), and the switch is made when that stops shrinking: at a local
  * minimum (KubeVirt VEP 248 found when to switch to matter more than how to encode).
+ *
+ * A migration that gets nowhere is recognised (stall-watch.ts) and said; it goes on until the deadline, or until a later
+ * minimum fits.
  */
+import { StallWatch } from "./stall-watch.ts";
 
 export interface SwitchPlan {
   readonly strategy: "precopy" | "stop-and-copy";
@@ -37,6 +41,8 @@ export interface Observation {
   readonly microsPerPage: number;
   /** A section of QEMU's stream ended just now, and left no page dirty of those that QEMU knew of. */
   readonly drained: boolean;
+  /** Nothing is heard from the destination. */
+  readonly linkIsDown: boolean;
 }
 
 export type Decision =
@@ -63,13 +69,19 @@ const SMALL_SWEEP_PAGES = 64;
 const CLOSING_SECTIONS_MAX = 12;
 /** An estimate below this has no backlog worth waiting for, milliseconds. */
 const SHORT_MS = 2 * FIXED_COST_MS;
+/** Time in which it is seen whether the link works off what waits, and the part of that time by which the estimate then falls. */
+const DRAIN_MS = 100;
+const DRAIN_PACE = 0.1;
 
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
   private closing = false;
   private closingSections = 0;
   private lastSwept = 0;
-  private lastBacklogPages = Number.POSITIVE_INFINITY;
+  /** Of the estimate, what depends on the residual. */
+  private lastVariableMs = 0;
+  private readonly stall = new StallWatch();
+  private drainMark: { readonly elapsedMs: number; readonly estimateMs: number } | undefined;
 
   constructor(plan: SwitchPlan) {
     this.plan = plan;
@@ -81,46 +93,80 @@ export class SwitchPolicy {
     return Math.floor((HOLD_SHARE * this.plan.downtimeTargetMs) / Math.max(1e-4, msPerPage));
   }
 
+  /** How long the estimate has not been getting less, milliseconds; 0 while it does. */
+  stalledMs(elapsedMs: number): number {
+    return this.stall.stalledMs(elapsedMs);
+  }
+
+  /** The same, of the whole migration. */
+  totalStalledMs(elapsedMs: number): number {
+    return this.stall.totalStalledMs(elapsedMs);
+  }
+
   /** Downtime if the guest stopped now, milliseconds (estimated). */
   estimateMs(seen: Observation): number {
     const pages = seen.residualPages + seen.sweptPages;
     const bytes = seen.residualBytes + seen.inFlightBytes + seen.sweptPages * seen.bytesPerPage;
     const link = (1000 * bytes) / Math.max(1, seen.bytesPerSecond);
-    return FIXED_COST_MS + ROUND_TRIPS * seen.roundTripMs + link + (pages * seen.microsPerPage) / 1000;
+    return this.constantMs(seen) + link + (pages * seen.microsPerPage) / 1000;
+  }
+
+  fits(estimateMs: number): boolean {
+    return estimateMs <= this.plan.downtimeTargetMs;
+  }
+
+  private constantMs({ roundTripMs }: Observation): number {
+    return FIXED_COST_MS + ROUND_TRIPS * roundTripMs;
   }
 
   decide(seen: Observation): Decision {
     if (this.plan.strategy === "stop-and-copy") return { kind: "switch", reason: "strategy stop-and-copy" };
     if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
+    if (seen.linkIsDown) this.stall.interrupted(seen.elapsedMs);
+    // between two drained sections the estimate leaves out what QEMU has still to send
     if (!seen.firstPassDone || !seen.drained) return { kind: "continue" };
     const estimate = this.estimateMs(seen);
-    const fits = estimate <= this.plan.downtimeTargetMs;
+    if (!seen.linkIsDown) this.stall.estimated(estimate, seen.elapsedMs);
+    const fits = this.fits(estimate);
+    if (!fits) this.drainMark = undefined;
     if (!this.closing) {
       if (!fits || this.isDraining(seen, estimate)) return { kind: "continue" };
       this.closing = true;
       this.closingSections = 0;
       this.lastSwept = Number.POSITIVE_INFINITY;
+      this.lastVariableMs = estimate - this.constantMs(seen);
       if (seen.sweptPages > SMALL_SWEEP_PAGES) return { kind: "close" };
     }
     return this.whileClosing(seen, estimate, fits);
   }
 
-  /** After the first pass much waits to be sent: while that gets less, the next observation is the better moment. */
-  private isDraining({ backlogged, residualPages }: Observation, estimate: number): boolean {
-    const draining = backlogged && residualPages < this.lastBacklogPages - SMALL_SWEEP_PAGES;
-    this.lastBacklogPages = residualPages;
-    return draining && estimate > SHORT_MS;
+  /**
+   * Much waits to be sent or is on its way, as after the first pass: while that gets less, a later moment is the better
+   * one. Two moments may be less than a millisecond apart, so it takes some time to see that it does not.
+   */
+  private isDraining(seen: Observation, estimateMs: number): boolean {
+    const { backlogged, inFlightBytes, bytesPerSecond, elapsedMs } = seen;
+    const waits = backlogged || (1000 * inFlightBytes) / Math.max(1, bytesPerSecond) > FIXED_COST_MS;
+    if (!waits || estimateMs <= SHORT_MS) return false;
+    const mark = this.drainMark;
+    if (mark !== undefined && elapsedMs - mark.elapsedMs < DRAIN_MS) return true;
+    this.drainMark = { elapsedMs, estimateMs };
+    return mark === undefined || estimateMs < mark.estimateMs - DRAIN_PACE * (elapsedMs - mark.elapsedMs);
   }
 
   private whileClosing(seen: Observation, estimate: number, fits: boolean): Decision {
     this.closingSections++;
-    const shrinking = seen.sweptPages < SHRINKS * this.lastSwept && seen.sweptPages > SMALL_SWEEP_PAGES;
+    const variable = estimate - this.constantMs(seen);
+    const sweepsShrink = seen.sweptPages < SHRINKS * this.lastSwept && seen.sweptPages > SMALL_SWEEP_PAGES;
+    const residualShrinks = variable < SHRINKS * this.lastVariableMs && variable > FIXED_COST_MS;
     this.lastSwept = seen.sweptPages;
-    if (fits && (!shrinking || this.closingSections >= CLOSING_SECTIONS_MAX)) {
+    this.lastVariableMs = variable;
+    if (fits && (!(sweepsShrink || residualShrinks) || this.closingSections >= CLOSING_SECTIONS_MAX)) {
       const target = this.plan.downtimeTargetMs;
+      const sweeps = `${this.closingSections} closing sweep${this.closingSections === 1 ? "" : "s"}`;
       return {
         kind: "switch",
-        reason: `the residual fits: estimated downtime ${estimate.toFixed(0)} ms of ${target} ms, local minimum after ${this.closingSections} closing sweep${this.closingSections === 1 ? "" : "s"}`,
+        reason: `the residual fits: estimated downtime ${estimate.toFixed(0)} ms of ${target} ms, local minimum after ${sweeps}${this.stallText(seen)}`,
       };
     }
     if (!fits && this.closingSections >= CLOSING_SECTIONS_MAX) {
@@ -132,9 +178,14 @@ export class SwitchPolicy {
 
   private atDeadline(seen: Observation): Decision {
     const estimate = this.estimateMs(seen).toFixed(0);
-    const found = `deadline of ${this.plan.deadlineMs} ms reached with an estimated downtime of ${estimate} ms, target ${this.plan.downtimeTargetMs} ms`;
+    const found = `deadline of ${this.plan.deadlineMs} ms reached with an estimated downtime of ${estimate} ms, target ${this.plan.downtimeTargetMs} ms${this.stallText(seen)}`;
     return this.plan.onDeadline === "force"
       ? { kind: "switch", reason: `${found}: forced, as agreed` }
       : { kind: "cancel", reason: found };
+  }
+
+  private stallText({ elapsedMs }: Observation): string {
+    const stalled = this.stall.totalStalledMs(elapsedMs);
+    return stalled === 0 ? "" : `; it did not converge for ${(stalled / 1000).toFixed(1)} s`;
   }
 }

@@ -47,6 +47,8 @@ const noCounts = (): KindCounts => ({
 const DELTA_BYTES_MAX = 1800;
 /** What a delta is taken to cost until some were measured. */
 const DELTA_BYTES_GUESS = 512;
+/** Pages that are enough for a mean. */
+const AGAIN_PAGES = 16;
 /** Zero pages looked at in one fill: bounds the time that one call takes. */
 const ZERO_SCAN_MAX = 65536;
 /** Header and length of a record, about. */
@@ -65,8 +67,11 @@ export class TransferScheduler {
   private readonly writer: PageFrameWriter;
   private readonly options: SchedulerOptions;
   private readonly zeroPage: Address;
-  /** Mean bytes of a delta record, lately. */
-  private deltaBytes = DELTA_BYTES_GUESS;
+  /** Mean bytes of a page that was sent again and had a base, lately: of its delta, or whole where that was too long. */
+  private againBytes = DELTA_BYTES_GUESS;
+  /** Such pages since that was last worked out, and their bytes. */
+  private againPages = 0;
+  private againPagesBytes = 0;
 
   /** Memory that a scheduler needs at its region, bytes. */
   static regionBytes(options: SchedulerOptions): number {
@@ -137,12 +142,12 @@ export class TransferScheduler {
   residualBytes(): number {
     const withBase = this.pages.pendingWithBase;
     const without = this.pages.pendingCount - withBase;
-    return withBase * (this.deltaBytes + RECORD_BYTES) + without * (PAGE_SIZE + RECORD_BYTES) + this.pages.zeroCount;
+    return withBase * (this.againBytes + RECORD_BYTES) + without * (PAGE_SIZE + RECORD_BYTES) + this.pages.zeroCount;
   }
 
   /** Mean bytes that one more dirtied page is likely to cost, before compression (estimated). */
   bytesPerDirtyPage(): number {
-    return (this.options.delta ? this.deltaBytes : PAGE_SIZE) + RECORD_BYTES;
+    return (this.options.delta ? this.againBytes : PAGE_SIZE) + RECORD_BYTES;
   }
 
   private fillZeros(): void {
@@ -200,11 +205,15 @@ export class TransferScheduler {
       }
       if (length > 0) {
         writer.delta(page, length);
+        this.againPages++;
+        this.againPagesBytes += length;
         frame.deltaPages++;
         frame.deltaBytes += length + RECORD_BYTES;
         pages.sentContent(page, slot, true);
         return;
       }
+      this.againPages++;
+      this.againPagesBytes += PAGE_SIZE;
     }
     writer.full(page, content);
     frame.fullPages++;
@@ -230,7 +239,9 @@ export class TransferScheduler {
     total.zeroBytes += frame.zeroBytes;
     total.fullBytes += frame.fullBytes;
     total.deltaBytes += frame.deltaBytes;
-    const attempts = frame.deltaPages;
-    if (attempts >= 16) this.deltaBytes = 0.7 * this.deltaBytes + 0.3 * (frame.deltaBytes / attempts);
+    if (this.againPages < AGAIN_PAGES) return;
+    this.againBytes += 0.3 * (this.againPagesBytes / this.againPages - this.againBytes);
+    this.againPages = 0;
+    this.againPagesBytes = 0;
   }
 }

@@ -45,6 +45,8 @@ function resultLines(result: MigrationResult): string[] {
   const lines: string[] = [];
   if (result.completed) lines.push(row("downtime", downtimeText(result.downtime)));
   if (result.switchReason !== "") lines.push(row("switched", printable(result.switchReason)));
+  if (result.stalledSeconds > 0)
+    lines.push(row("stalled", `it did not converge for ${durationText(1000 * result.stalledSeconds)}`));
   lines.push(
     row("sent", bytesByKindText(result.bytes)),
     row("pages", pagesText(result.pages)),

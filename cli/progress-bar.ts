@@ -1,5 +1,5 @@
 /** One line that says how a migration stands, as wide as the terminal allows. Pure; progress-display.ts shows it. */
-import type { MigrationStatus, MigrationView } from "../shared/protocol/report.ts";
+import type { MigrationStatus, MigrationView, Progress } from "../shared/protocol/report.ts";
 import { bytesText, durationText, histogram, percentText, printable, rateText } from "./figures.ts";
 
 const WORDS: Readonly<Record<MigrationStatus, string>> = {
@@ -54,6 +54,7 @@ function segmentsOf(view: MigrationView): Segment[] {
     { text: durationText(progress.elapsedSeconds * 1000), rank: 2 },
   ];
   if (progress.linkDownSeconds > 0) segments.push({ text: linkText(progress.linkDownSeconds), rank: 0 });
+  if (progress.stalledSeconds > 0) segments.push({ text: "NOT CONVERGING", rank: 0 });
   if (status === "preparing") return segments;
   segments.push(
     { text: `[${barText(progress.firstPassFraction)}]`, rank: 6 },
@@ -63,11 +64,21 @@ function segmentsOf(view: MigrationView): Segment[] {
     { text: `residual ${bytesText(progress.estimatedResidualBytes)}`, rank: 4 },
     { text: `downtime ~${durationText(progress.estimatedDowntimeMs)}`, rank: 3 },
   );
+  if (progress.etaSeconds !== undefined)
+    segments.push({ text: `ETA ${durationText(1000 * progress.etaSeconds)}`, rank: 1 });
+  if (progress.stalledSeconds > 0) segments.push({ text: againstText(progress), rank: 5 });
   if (progress.heatClasses.length > 0) segments.push({ text: `heat ${histogram(progress.heatClasses)}`, rank: 7 });
   return segments;
 }
 
 const linkText = (seconds: number): string => `LINK DOWN ${durationText(seconds * 1000)}`;
+
+/** Why it does not converge, in figures. */
+const againstText = ({ downtimeTargetMs, dirtyBytesPerSecond, bytesPerSecond }: Progress): string =>
+  `target ${durationText(downtimeTargetMs)}; dirties ${rateText(dirtyBytesPerSecond)}, link takes ${rateText(bytesPerSecond)}`;
+
+const stallText = (progress: Progress): string =>
+  `not converging for ${durationText(1000 * progress.stalledSeconds)}: ${durationText(progress.estimatedDowntimeMs)} estimated, ${againstText(progress)}`;
 
 /** The same for a log: one figure after the other, each named. */
 export function plainLine(view: MigrationView): string {
@@ -83,7 +94,9 @@ export function plainLine(view: MigrationView): string {
     `dirty ${rateText(progress.dirtyBytesPerSecond)}`,
     `residual ${bytesText(progress.estimatedResidualBytes)}`,
     `estimated downtime ${durationText(progress.estimatedDowntimeMs)}`,
+    ...(progress.etaSeconds === undefined ? [] : [`ETA ${durationText(1000 * progress.etaSeconds)}`]),
     ...(progress.linkDownSeconds > 0 ? [linkText(progress.linkDownSeconds)] : []),
+    ...(progress.stalledSeconds > 0 ? [stallText(progress)] : []),
   ];
   return figures.join("  ");
 }

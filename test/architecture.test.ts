@@ -12,10 +12,11 @@ const ROOMS: readonly (readonly [name: string, path: RegExp, imports: readonly s
   ["page", /^shared\/page\//, ["base", "page"]],
   ["codec", /^shared\/codec\//, ["base", "page", "codec"]],
   ["protocol", /^shared\/protocol\//, ["base", "page", "protocol"]],
+  ["model", /^shared\/model\//, ["base", "model"]],
   ["qemu", /^shared\/qemu\//, ["base", "qemu", "protocol"]],
   ["runtime", /^shared\/runtime\//, ["base", "page", "runtime"]],
   ["link", /^shared\/link\//, ["base", "page", "codec", "protocol", "runtime", "link"]],
-  ["source", /^agent-source\//, ["base", "page", "codec", "protocol", "qemu", "runtime", "link", "source"]],
+  ["source", /^agent-source\//, ["base", "page", "codec", "protocol", "model", "qemu", "runtime", "link", "source"]],
   [
     "destination",
     /^agent-destination\//,
@@ -34,7 +35,7 @@ const ONLY_IN: readonly (readonly [packages: RegExp, where: RegExp])[] = [
 ];
 
 /** Rooms that touch nothing of the host: they can be tested with no clock, no link and no files. */
-const PURE = ["base", "page", "codec", "protocol"];
+const PURE = ["base", "page", "codec", "protocol", "model"];
 
 interface Import {
   readonly file: string;

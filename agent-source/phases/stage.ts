@@ -1,6 +1,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
+import { residentBytesOf } from "../../shared/runtime/resident-memory.ts";
 import { Feed } from "../feed.ts";
 import { probeLink } from "../probe.ts";
 import { applySettings, readSettings } from "../qemu-settings.ts";
@@ -9,7 +10,7 @@ import { type State, undoFeed } from "../source-state.ts";
 
 /** The destination dials in, the link is measured, and QEMU's feed is switched on. */
 export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
-  const { qmp, facts, contract } = state;
+  const { definition, qmp, facts, contract } = state;
   const channel = await within(
     orAborted(cx.dialledIn(), cx.cancelled),
     contract.followUpMs,
@@ -26,6 +27,8 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
     probing.catch(() => undefined);
+    // beside the probe: nothing waits for it
+    void residentBytesOf(definition.qmp).then((bytes) => feed.engine.watch.resident(bytes));
     await feed.intake.listen(feed.streamPath);
     feed.probed(await orAborted(probing, feed.signal));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");

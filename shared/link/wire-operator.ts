@@ -244,6 +244,8 @@ const PROGRESS = [
   "dirtyBytesPerSecond",
   "roundTripMs",
   "linkDownSeconds",
+  "downtimeTargetMs",
+  "stalledSeconds",
 ] as const;
 const DOWNTIME = ["totalMs", "lastPagesMs", "deviceStateMs", "loadMs", "verifyMs", "commitMs", "clockErrorMs"] as const;
 const BYTES = ["total", "zero", "full", "delta", "device", "other"] as const;
@@ -258,11 +260,13 @@ const RESULT = [
   "sourceAgentPeakMemoryBytes",
   "destinationAgentPeakMemoryBytes",
   "pagesCompared",
+  "stalledSeconds",
 ] as const;
 
 const progress = (given: WireObject): Progress => ({
   ...readNumbers(given, PROGRESS),
   heatClasses: numbers(given.heatClasses, "heat classes"),
+  ...(given.etaSeconds === undefined ? {} : { etaSeconds: number(given.etaSeconds, "eta_seconds") }),
 });
 
 const resultView = (given: WireObject): MigrationResult => ({

@@ -57,6 +57,12 @@ export interface Progress {
   readonly roundTripMs: number;
   /** 0 while the link is up. */
   readonly linkDownSeconds: number;
+  /** That the guest's downtime is to fit; 0 before it is known. */
+  readonly downtimeTargetMs: number;
+  /** How long the estimated downtime has not been getting less; 0 while it does. */
+  readonly stalledSeconds: number;
+  /** Estimated, until the guest runs at the destination; missing where no end is in sight. */
+  readonly etaSeconds?: number;
 }
 
 /** From the source's STOP to the destination's RESUME, in parts that add up to the total. */
@@ -103,6 +109,8 @@ export interface MigrationResult {
   readonly sourceAgentPeakMemoryBytes: number;
   readonly destinationAgentPeakMemoryBytes: number;
   readonly switchReason: string;
+  /** Of the copying, how long it did not converge. */
+  readonly stalledSeconds: number;
   readonly verified: boolean;
   readonly pagesCompared: number;
   readonly degradations: readonly string[];

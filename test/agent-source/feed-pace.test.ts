@@ -30,3 +30,10 @@ t.test("empty sections are read on, since a socket full of them is old news", as
   t.equal(wait, 499, "a guest that dirties nothing is looked at ten times less often");
   t.equal(pace.holdMs(7, true, 501), 49, "and as often as any once it dirties something");
 });
+
+t.test("near the switch an idle guest is looked at as often as any other", async (t) => {
+  const pace = new FeedPace(20, 0);
+  let wait = 0;
+  while (wait === 0) wait = pace.holdMs(0, true, 1, true);
+  t.equal(wait, 49);
+});

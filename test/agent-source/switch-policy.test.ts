@@ -15,6 +15,7 @@ const quiet: Observation = {
   roundTripMs: 1,
   microsPerPage: 10,
   drained: true,
+  linkIsDown: false,
 };
 
 t.test("it waits for the first pass and for a section that leaves nothing dirty", async (t) => {
@@ -38,12 +39,24 @@ t.test("a residual beyond the target goes on, however long it takes", async (t) 
 t.test("what waits for the link is left to drain, as long as it does", async (t) => {
   const waiting = { ...quiet, backlogged: true, residualPages: 12_000, residualBytes: 10e6 };
   const policy = new SwitchPolicy(plan);
-  t.same(policy.decide(waiting), { kind: "continue" });
-  t.same(policy.decide({ ...waiting, residualPages: 9000 }), { kind: "continue" });
-  t.equal(policy.decide({ ...waiting, residualPages: 9000 }).kind, "switch", "it gets no less");
+  let elapsedMs = 1000;
+  for (let residualPages = 12_000; residualPages > 6000; residualPages -= 300, elapsedMs += 10)
+    t.same(policy.decide({ ...waiting, elapsedMs, residualPages }), { kind: "continue" });
+  const rest = { ...waiting, residualPages: 6000 };
+  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 1 }), { kind: "continue" }, "too soon to tell");
+  elapsedMs += 110;
+  policy.decide({ ...rest, elapsedMs });
+  t.equal(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }).kind, "switch", "it gets no less");
   const drained = new SwitchPolicy(plan);
   t.same(drained.decide(waiting), { kind: "continue" });
   t.equal(drained.decide({ ...quiet, backlogged: true }).kind, "switch", "so little is not worth waiting for");
+});
+
+t.test("what is on its way is left to arrive, as long as it does", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  t.same(policy.decide({ ...quiet, inFlightBytes: 20e6 }), { kind: "continue" });
+  t.same(policy.decide({ ...quiet, inFlightBytes: 10e6, elapsedMs: 1110 }), { kind: "continue" });
+  t.equal(policy.decide({ ...quiet, inFlightBytes: 1e6, elapsedMs: 1190 }).kind, "switch");
 });
 
 t.test("the estimate counts residual, flight, sweep, round trips and work for each page", async (t) => {
@@ -73,6 +86,47 @@ t.test("a busy guest is closed in on, and switched when the sweeps stop shrinkin
   const decision = policy.decide({ ...quiet, sweptPages: 950 });
   t.equal(decision.kind, "switch");
   t.match(decision.kind === "switch" && decision.reason, /local minimum after 3 closing sweeps$/);
+});
+
+t.test("closing in goes on while the encoded residual shrinks, though the sweeps do not", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const closing = { ...quiet, sweptPages: 1000 };
+  t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "close" });
+  t.same(policy.decide({ ...closing, residualBytes: 15e6 }), { kind: "continue" });
+  t.same(policy.decide({ ...closing, residualBytes: 8e6 }), { kind: "continue" });
+  t.equal(policy.decide({ ...closing, residualBytes: 8e6 }).kind, "switch");
+});
+
+t.test(
+  "a migration that does not converge is stalled, goes on, and switches at a later minimum that fits",
+  async (t) => {
+    const policy = new SwitchPolicy(plan);
+    const busy = { ...quiet, residualBytes: 100e6 };
+    let elapsedMs = 0;
+    for (; elapsedMs < 20_000; elapsedMs += 50) t.same(policy.decide({ ...busy, elapsedMs }), { kind: "continue" });
+    t.ok(policy.stalledMs(elapsedMs) > 10_000, `${policy.stalledMs(elapsedMs)} ms`);
+    const decision = policy.decide({ ...quiet, elapsedMs });
+    t.equal(decision.kind, "switch");
+    t.match(decision.kind === "switch" && decision.reason, /local minimum.*; it did not converge for 1\d\.\d s$/);
+  },
+);
+
+t.test("what is seen between drained sections, and while the link is down, makes no stall", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const busy = { ...quiet, residualBytes: 100e6 };
+  for (let elapsedMs = 0; elapsedMs < 20_000; elapsedMs += 50)
+    policy.decide(
+      elapsedMs % 100 === 0 ? { ...busy, elapsedMs, drained: false } : { ...busy, elapsedMs, linkIsDown: true },
+    );
+  t.equal(policy.totalStalledMs(20_000), 0);
+});
+
+t.test("a deadline that ends a stall says how long it was one", async (t) => {
+  const policy = new SwitchPolicy({ ...plan, deadlineMs: 20_000 });
+  for (let elapsedMs = 0; elapsedMs < 20_000; elapsedMs += 50)
+    policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs });
+  const decision = policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs: 20_000 });
+  t.match(decision.kind === "cancel" && decision.reason, /target 300 ms; it did not converge for 1\d\.\d s$/);
 });
 
 t.test("a single closing sweep is told as one", async (t) => {

@@ -161,6 +161,24 @@ t.test("a small change becomes a delta, a large one a full page", async (t) => {
   t.equal(scheduler.frame.fullPages, 1);
 });
 
+t.test("a guest whose pages change as a whole is expected to cost whole pages, base or not", async (t) => {
+  const { kernels, scheduler, send } = setUp({ pages: 100 });
+  const rewrite = (words: number): void => {
+    const content = new Uint32Array(kernels.memory.buffer, WINDOW, 1024);
+    for (let page = 0; page < 100; page++) {
+      for (let word = 0; word < words; word++) content[word] = Math.imul(page + word + rounds, 2_654_435_761);
+      scheduler.capture(pageIndex(page), address(WINDOW));
+    }
+    rounds++;
+    while (send(0));
+  };
+  let rounds = 1;
+  for (let round = 0; round < 6; round++) rewrite(1024);
+  t.ok(scheduler.bytesPerDirtyPage() > 3500, `${scheduler.bytesPerDirtyPage()} bytes`);
+  for (let round = 0; round < 16; round++) rewrite(4);
+  t.ok(scheduler.bytesPerDirtyPage() < 200, `${scheduler.bytesPerDirtyPage()} bytes once the changes are small`);
+});
+
 t.test("a full arena takes no more until something was sent", async (t) => {
   const { kernels, scheduler, send } = setUp({ pendingSlots: 8 });
   kernels.memory.fill(1, WINDOW, WINDOW + PAGE_SIZE);

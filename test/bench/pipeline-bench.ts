@@ -9,13 +9,15 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CopyEngine } from "../../agent-source/copy-engine.ts";
+import { CopyWatch } from "../../agent-source/copy-watch.ts";
 import { FeedPace } from "../../agent-source/feed-pace.ts";
 import { FrameSender } from "../../agent-source/frame-sender.ts";
 import { Intake } from "../../agent-source/intake.ts";
 import { LinkMeter } from "../../agent-source/link-meter.ts";
+import { Outlook } from "../../agent-source/outlook.ts";
 import { Pacer } from "../../agent-source/pacer.ts";
 import { createSourceMemory, WINDOW_BYTES } from "../../agent-source/source-memory.ts";
-import { SwitchPolicy } from "../../agent-source/switch-policy.ts";
+import { FIXED_COST_MS, SwitchPolicy } from "../../agent-source/switch-policy.ts";
 import { TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
@@ -139,19 +141,35 @@ function makeSource(): Source {
     onFault,
   });
   const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
+  const policy = new SwitchPolicy(plan);
+  const outlook = new Outlook({ downtimeTargetMs: 300, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond: 20 });
+  const watch = new CopyWatch(
+    {
+      scheduler,
+      sender,
+      meter,
+      policy,
+      outlook,
+      clock,
+      pageCount: PAGES,
+      compressionRatio: () => 1,
+      linkIsDown: () => false,
+      onStall: () => {},
+    },
+    clock.monotonicMs(),
+  );
   const engine = new CopyEngine(
     {
       memory: kernels.memory,
       scheduler,
       sender,
-      meter,
-      policy: new SwitchPolicy(plan),
+      watch,
+      policy,
       clock,
       expectedBlocks: layoutOf(PAGES),
       pace: new FeedPace(20, clock.monotonicMs()),
       // every page is to be classified, none coalesced while it is held
       holdPagesMax: 0,
-      compressionRatio: () => 1,
       announceLayout: () => {},
       onDecision: () => {},
       onFirstPassDone: () => {
@@ -161,7 +179,6 @@ function makeSource(): Source {
       },
       onStopped: () => {},
       onEnd: () => ended.resolve(),
-      linkIsDown: () => false,
       resumeIntake: () => intake.resume(),
     },
     clock.monotonicMs(),

@@ -6,13 +6,13 @@ import { progress, view } from "../support/cli-fixtures.ts";
 t.test("a wide terminal shows everything on one line", async (t) => {
   t.equal(
     progressLine(view(), 200),
-    "web  copying  12.3 s  [██████████▍         ]  52%  118 MB/s  pass 7  residual 34.2 MB  downtime ~290 ms  heat █▇▅▁█",
+    "web  copying  12.3 s  [██████████▍         ]  52%  118 MB/s  pass 7  residual 34.2 MB  downtime ~290 ms  ETA 4.2 s  heat █▇▅▁█",
   );
 });
 
 t.test("a narrow terminal loses the least important first and never wraps", async (t) => {
-  t.equal(progressLine(view(), 80), "web  copying  12.3 s  52%  118 MB/s  pass 7  residual 34.2 MB  downtime ~290 ms");
-  t.equal(progressLine(view(), 40), "copying  12.3 s  52%  118 MB/s");
+  t.equal(progressLine(view(), 80), "web  copying  12.3 s  52%  118 MB/s  downtime ~290 ms  ETA 4.2 s");
+  t.equal(progressLine(view(), 40), "copying  52%  ETA 4.2 s");
   t.equal(progressLine(view(), 8), "copying");
   for (let columns = 0; columns < 130; columns++) t.ok(progressLine(view(), columns).length <= columns);
 });
@@ -33,6 +33,25 @@ t.test("the bar has its width whatever it is told", async () => {
 t.test("a plain line names every figure", async (t) => {
   t.equal(
     plainLine(view({ status: "switching", progress: progress({ firstPassFraction: 1 }) })),
-    "12.3s  web  switching over  first pass 100%  passes 7  sent 640 MB  rate 118 MB/s  dirty 200 MB/s  residual 34.2 MB  estimated downtime 290 ms",
+    "12.3s  web  switching over  first pass 100%  passes 7  sent 640 MB  rate 118 MB/s  dirty 200 MB/s  residual 34.2 MB  estimated downtime 290 ms  ETA 4.2 s",
   );
+});
+
+t.test("a migration that does not converge says so, with what it is up against", async (t) => {
+  const { etaSeconds: _, ...endless } = progress({
+    stalledSeconds: 9.5,
+    estimatedDowntimeMs: 812,
+    firstPassFraction: 1,
+  });
+  const stalled = view({ progress: endless });
+  t.match(
+    progressLine(stalled, 250),
+    /copying {2}12\.3 s {2}NOT CONVERGING .*downtime ~812 ms {2}target 300 ms; dirties 200 MB\/s, link takes 118 MB\/s/,
+  );
+  t.match(progressLine(stalled, 30), /^copying {2}NOT CONVERGING/);
+  t.match(
+    plainLine(stalled),
+    /not converging for 9\.5 s: 812 ms estimated, target 300 ms; dirties 200 MB\/s, link takes 118 MB\/s$/,
+  );
+  t.notMatch(progressLine(stalled, 250), /ETA/);
 });

@@ -15,13 +15,24 @@ t.test("a guest that never fits the downtime target", async (t) => {
   const slow = await slowLink(rig, 200e6);
   const options = [...slow, "--downtime", `${TARGET_MS}ms`, "--deadline", "6s"];
 
-  await t.test("stays at the source when the deadline cancels", async (t) => {
-    const { code, answer } = await migrate(rig, a, b, "wild", options);
+  await t.test("stays at the source when the deadline cancels, and was seen not to converge", async (t) => {
+    const { code, answer, output } = await migrate(rig, a, b, "wild", [...options, "--deadline", "15s"]);
     t.equal(code, 1);
     t.match(answer, {
       status: "failed",
-      error: { code: "deadline", message: /deadline of 6000 ms/, guestNow: /runs at the source/, advice: /force/ },
+      error: { code: "deadline", message: /deadline of 15000 ms/, guestNow: /runs at the source/, advice: /force/ },
     });
+    t.match(answer.error?.message, /it did not converge for \d+\.\d s/);
+    const views = output.split("\n").filter((line) => line.startsWith("{"));
+    const stalled = views.filter((line) => /"stalledSeconds":[1-9]/.test(line) && line.includes('"status":"copying"'));
+    t.ok(stalled.length > 5, `${stalled.length} of ${views.length} views say that it does not converge`);
+    t.same(
+      stalled.filter((line) => line.includes("etaSeconds")),
+      [],
+      "none of them with an end in sight",
+    );
+    const logged = a.source.output().match(/"msg":"(?:not converging|converging again)[^"]*"/g) ?? [];
+    t.same(logged, ['"msg":"not converging"'], "and the log once");
     await assertOneGuest(t, rig, { name: "wild", at: rig.a });
   });
 

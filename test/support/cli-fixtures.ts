@@ -20,6 +20,9 @@ export const progress = (changes: Partial<Progress> = {}): Progress => ({
   dirtyBytesPerSecond: 200e6,
   roundTripMs: 0.4,
   linkDownSeconds: 0,
+  downtimeTargetMs: 300,
+  stalledSeconds: 0,
+  etaSeconds: 4.2,
   ...changes,
 });
 
@@ -44,6 +47,7 @@ export const result = (changes: Partial<MigrationResult> = {}): MigrationResult 
   destinationAgentCpuSeconds: 1.25,
   sourceAgentPeakMemoryBytes: 410 * 2 ** 20,
   destinationAgentPeakMemoryBytes: 120 * 2 ** 20,
+  stalledSeconds: 0,
   switchReason: "the residual of 2.1 MB fits the downtime target of 300 ms",
   verified: false,
   pagesCompared: 0,

@@ -5,7 +5,7 @@ import { type DomainMethod, methodOf } from "../../../shared/link/proto-files.ts
 import { destinationService, migrationService, transferService } from "../../../shared/link/services.ts";
 import type { DestinationMessage, SourceMessage } from "../../../shared/protocol/messages.ts";
 import type { MigrateOptions, MigrationStatus } from "../../../shared/protocol/report.ts";
-import { result, view } from "../../support/cli-fixtures.ts";
+import { progress, result, view } from "../../support/cli-fixtures.ts";
 import { offer } from "../../support/link-fixtures.ts";
 
 /** What a request with these fields is read as. */
@@ -103,6 +103,14 @@ t.test("a migration is seen as it is, in every status, with and without result a
     const seen = view({ status });
     t.same(there(migrationService.GetMigration, seen), seen);
   }
+  const { etaSeconds: _, ...endless } = progress({ stalledSeconds: 3 });
+  t.same(
+    there(migrationService.GetMigration, view({ progress: endless })),
+    view({ progress: endless }),
+    "no end in sight",
+  );
+  const atOnce = view({ progress: progress({ etaSeconds: 0 }) });
+  t.same(there(migrationService.GetMigration, atOnce), atOnce, "an end that is there");
   const error = {
     code: "refused",
     message: "The destination refused",

@@ -1,0 +1,201 @@
+/**
+ * What each strategy would take: total time, downtime, bytes. Formulas, units and assumptions are in docs/model.md.
+ *
+ * Every prediction is the model at three points: as observed, and with all inputs at the good and at the bad end of what
+ * they may be. More bandwidth never makes a prediction longer, and a guest that dirties more never shorter; so the two
+ * ends are an interval.
+ */
+import { faster } from "./dirty-curve.ts";
+import type { PredictionInput } from "./observation.ts";
+import { closeIn, copyDirtied } from "./passes.ts";
+
+export const STRATEGIES = ["stop-and-copy", "precopy", "postcopy", "hybrid"] as const;
+export type ModelStrategy = (typeof STRATEGIES)[number];
+
+/** `low` and `high` are the ends of what it may be; Infinity where it does not come to an end. */
+export interface Interval {
+  readonly low: number;
+  readonly expected: number;
+  readonly high: number;
+}
+
+export interface Prediction {
+  readonly strategy: ModelStrategy;
+  /** From the command to RESUME; with post-copy to the last page. */
+  readonly totalMs: Interval;
+  readonly downtimeMs: Interval;
+  readonly bytes: Interval;
+  /** `unsure`: at one end of the inputs it does, at the other it does not. */
+  readonly converges: "yes" | "unsure" | "no";
+  /** Rests on parameters that were never measured. */
+  readonly isGuess: boolean;
+}
+
+/** One point of a prediction. */
+interface Outcome {
+  readonly totalMs: number;
+  readonly downtimeMs: number;
+  readonly bytes: number;
+}
+
+const NEVER: Outcome = {
+  totalMs: Number.POSITIVE_INFINITY,
+  downtimeMs: Number.POSITIVE_INFINITY,
+  bytes: Number.POSITIVE_INFINITY,
+};
+
+/** How far inputs may be from what was observed, as factors at the good and at the bad end. */
+const RATE_ERROR = 1.3;
+const LINK_ERROR = 1.05;
+const BYTES_ERROR = 1.1;
+const COST_ERROR = 1.3;
+
+/** Part of the downtime target that held pages may take, and what counts as hot, seconds (SwitchPolicy, HeatMap). */
+const HOLD_SHARE = 0.25;
+const HOT_SECONDS = 0.25;
+/** Round trips between STOP and RESUME. */
+const ROUND_TRIPS = 2;
+/** Shortest closing sweep. */
+const SWEEP_SECONDS = 0.005;
+/** Of a record of a run of zero pages, for each page. */
+const ZERO_PAGE_BYTES = 0.01;
+
+export function predict(strategy: ModelStrategy, input: PredictionInput): Prediction {
+  const run = OUTCOMES[strategy];
+  const expected = run(input);
+  const good = run(shifted(input, -1));
+  const bad = run(shifted(input, 1));
+  const interval = (of: (outcome: Outcome) => number): Interval => ({
+    // a faster link lets more pages be held, which the end then sends: of bytes the bad end may be the smaller one
+    low: Math.min(of(good), of(expected), of(bad)),
+    expected: of(expected),
+    high: Math.max(of(good), of(expected), of(bad)),
+  });
+  const ending = [good, expected, bad].filter(({ totalMs }) => Number.isFinite(totalMs)).length;
+  return {
+    strategy,
+    totalMs: interval(({ totalMs }) => totalMs),
+    downtimeMs: interval(({ downtimeMs }) => downtimeMs),
+    bytes: interval(({ bytes }) => bytes),
+    converges: ending === 3 ? "yes" : ending === 0 ? "no" : "unsure",
+    isGuess: strategy === "postcopy" || strategy === "hybrid",
+  };
+}
+
+const OUTCOMES: Readonly<Record<ModelStrategy, (input: PredictionInput) => Outcome>> = {
+  "stop-and-copy": stopAndCopy,
+  precopy,
+  postcopy,
+  hybrid,
+};
+
+/** @param end -1 the good end of every input, 1 the bad one */
+function shifted(input: PredictionInput, end: -1 | 1): PredictionInput {
+  const { guest, link, costs } = input;
+  return {
+    ...input,
+    guest: {
+      ...guest,
+      dirty: faster(guest.dirty, RATE_ERROR ** end),
+      firstCopyBytes: guest.firstCopyBytes * BYTES_ERROR ** end,
+      deltaBytes: guest.deltaBytes * BYTES_ERROR ** end,
+    },
+    link: { ...link, bytesPerSecond: link.bytesPerSecond / LINK_ERROR ** end },
+    costs: {
+      ...costs,
+      microsPerFirstCopy: costs.microsPerFirstCopy * COST_ERROR ** end,
+      microsPerAgain: costs.microsPerAgain * COST_ERROR ** end,
+      microsPerZeroPage: costs.microsPerZeroPage * COST_ERROR ** end,
+      startMs: costs.startMs * COST_ERROR ** end,
+      switchMs: costs.switchMs * COST_ERROR ** end,
+      fixedDowntimeMs: costs.fixedDowntimeMs * COST_ERROR ** end,
+      tailMs: costs.tailMs * COST_ERROR ** end,
+    },
+  };
+}
+
+/** Link and agents work side by side: the slower one is waited for. */
+const secondsOf = (bytes: number, bytesPerSecond: number, micros: number): number =>
+  Math.max(bytes / Math.max(1, bytesPerSecond), micros / 1e6);
+
+/** Every page once. */
+function onePass({ guest, link, costs }: PredictionInput): { seconds: number; bytes: number; fullSeconds: number } {
+  const content = Math.max(0, guest.pages - guest.zeroPages);
+  const fullSeconds = secondsOf(guest.firstCopyBytes, link.bytesPerSecond, costs.microsPerFirstCopy);
+  const zeroSeconds = secondsOf(ZERO_PAGE_BYTES, link.bytesPerSecond, costs.microsPerZeroPage);
+  return {
+    fullSeconds,
+    seconds: content * fullSeconds + guest.zeroPages * zeroSeconds,
+    bytes: costs.fixedBytes + content * guest.firstCopyBytes + guest.zeroPages * ZERO_PAGE_BYTES,
+  };
+}
+
+const waitMs = ({ link }: PredictionInput): number => ROUND_TRIPS * link.roundTripMs;
+
+function stopAndCopy(input: PredictionInput): Outcome {
+  const { costs } = input;
+  const { seconds, bytes } = onePass(input);
+  const downtimeMs = 1000 * seconds + costs.fixedDowntimeMs + waitMs(input);
+  return { totalMs: costs.startMs + costs.switchMs + downtimeMs, downtimeMs, bytes };
+}
+
+/** A page that is sent again is a delta where its base was kept. */
+function again(input: PredictionInput, dirtied: number): { bytes: number; micros: number } {
+  const { guest, costs, wishes } = input;
+  const withBase = Math.min(1, wishes.basePages / Math.max(1, dirtied));
+  // a delta that is longer than the page is not sent
+  const delta = Math.min(guest.deltaBytes, guest.firstCopyBytes);
+  return {
+    bytes: withBase * delta + (1 - withBase) * guest.firstCopyBytes,
+    micros: withBase * costs.microsPerAgain + (1 - withBase) * Math.max(costs.microsPerAgain, costs.microsPerFirstCopy),
+  };
+}
+
+function precopy(input: PredictionInput): Outcome {
+  const { guest, link, costs, wishes } = input;
+  const first = onePass(input);
+  const dirty = guest.paused ? { pagesWithin: () => 0 } : guest.dirty;
+  const page = again(input, dirty.pagesWithin(first.seconds));
+  const secondsPerPage = secondsOf(page.bytes, link.bytesPerSecond, page.micros);
+  /** With the guest stopped nothing else is under way: a page costs the agents and the link one after the other. */
+  const stoppedMs = page.micros / 1000 + (1000 * page.bytes) / Math.max(1, link.bytesPerSecond);
+  const constantMs = costs.fixedDowntimeMs + waitMs(input);
+  const heldPages = Math.min(wishes.heldPagesMax, (HOLD_SHARE * wishes.downtimeTargetMs) / stoppedMs);
+  const stopPages = (wishes.downtimeTargetMs - constantMs) / stoppedMs;
+  const periodSeconds = 1 / wishes.syncsPerSecond;
+  const passCosts = { secondsPerPage, periodSeconds, heldPages, stopPages };
+  const passes = copyDirtied(dirty, passCosts, first.seconds);
+  if (!passes.converges) return NEVER;
+  const closing = closeIn(dirty, passCosts, passes.lastSeconds, SWEEP_SECONDS);
+  const last = dirty.pagesWithin(closing.lastSeconds);
+  // what is hot is held to the end; what the last sweep finds comes beside it
+  const residual = Math.min(dirty.pagesWithin(HOT_SECONDS + closing.lastSeconds), heldPages + last);
+  const downtimeMs = constantMs + Math.max(costs.tailMs, residual * stoppedMs);
+  const runningMs = costs.startMs + 1000 * (first.seconds + passes.seconds + closing.seconds) + costs.switchMs;
+  const pagesAgain = passes.pagesSent + closing.pagesSent + residual;
+  return { totalMs: runningMs + downtimeMs, downtimeMs, bytes: first.bytes + pagesAgain * page.bytes };
+}
+
+function postcopy(input: PredictionInput): Outcome {
+  const { costs } = input;
+  const first = onePass(input);
+  const downtimeMs = input.postcopy.postcopyFixedDowntimeMs + waitMs(input);
+  const pagesMs = 1000 * first.seconds * (1 + input.postcopy.postcopyFaultOverhead);
+  const bytes = first.bytes * (1 + input.postcopy.postcopyRequestBytes);
+  return { totalMs: costs.startMs + downtimeMs + pagesMs, downtimeMs, bytes };
+}
+
+/** One pass with the guest running, then post-copy for what was dirtied in it; without deltas, whose bases are discarded. */
+function hybrid(input: PredictionInput): Outcome {
+  const { guest, costs } = input;
+  const first = onePass(input);
+  const left = guest.paused ? 0 : guest.dirty.pagesWithin(first.seconds);
+  const downtimeMs = input.postcopy.postcopyFixedDowntimeMs + waitMs(input);
+  const leftMs = 1000 * left * first.fullSeconds * (1 + input.postcopy.postcopyFaultOverhead);
+  const leftBytes = left * guest.firstCopyBytes * (1 + input.postcopy.postcopyRequestBytes);
+  return {
+    totalMs: costs.startMs + 1000 * first.seconds + downtimeMs + leftMs,
+    downtimeMs,
+    bytes: first.bytes + leftBytes,
+  };
+}

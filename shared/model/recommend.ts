@@ -1,0 +1,122 @@
+/**
+ * Which strategy for which guest, and why, after the recommendations of Svärd et al. ("The Noble Art of Live VM Migration"): precopy
+ * while it converges, since the source stays whole; hybrid or post-copy for what no precopy can follow.
+ */
+import { PAGE_SIZE } from "../units.ts";
+import type { PredictionInput } from "./observation.ts";
+import { type ModelStrategy, type Prediction, predict, STRATEGIES } from "./predict.ts";
+
+export interface Recommendation {
+  readonly strategy: ModelStrategy;
+  /** One sentence, with the figures that it rests on. */
+  readonly reason: string;
+  /** One for each strategy, also for those that were not offered. */
+  readonly predictions: Readonly<Record<ModelStrategy, Prediction>>;
+}
+
+/** A guest that dirties less than this is idle, bytes per second. */
+const IDLE = 1e6;
+/** Precopy may take so many times what the shortest strategy takes before its safety is too dear. */
+const WORTH = 2;
+/** As long as it takes no more than this, what the guest dirties is of no account. */
+const LITTLE = 1.25;
+/** Hybrid may take so many times what post-copy takes: fewer of its pages have to be waited for. */
+const HYBRID_WORTH = 1.5;
+
+/** @param offered what both sides are able to do; `precopy` always is */
+export function recommend(input: PredictionInput, offered: readonly ModelStrategy[]): Recommendation {
+  const predictions = predictAll(input);
+  const choice = choose(input, predictions, offered);
+  return { ...choice, predictions };
+}
+
+export function predictAll(input: PredictionInput): Readonly<Record<ModelStrategy, Prediction>> {
+  const [stop, precopy, postcopy, hybrid] = STRATEGIES;
+  return {
+    [stop]: predict(stop, input),
+    [precopy]: predict(precopy, input),
+    [postcopy]: predict(postcopy, input),
+    [hybrid]: predict(hybrid, input),
+  };
+}
+
+type Choice = Pick<Recommendation, "strategy" | "reason">;
+type Predictions = Recommendation["predictions"];
+
+function choose(input: PredictionInput, predictions: Predictions, offered: readonly ModelStrategy[]): Choice {
+  const { guest, wishes } = input;
+  const { precopy } = predictions;
+  if (guest.paused && offered.includes("stop-and-copy"))
+    return { strategy: "stop-and-copy", reason: "the guest is paused, so nobody waits for it: it is copied once" };
+  const bounded = boundedOf(predictions, offered);
+  if (wishes.robustnessFirst || bounded === undefined) return robust(input, predictions, wishes.robustnessFirst);
+  if (!Number.isFinite(precopy.totalMs.expected)) {
+    const found = `the guest dirties ${rate(input)}, and precopy over ${link(input)} ${notBelow(precopy)} ${wishes.downtimeTargetMs} ms`;
+    return { strategy: bounded.strategy, reason: `${found}: ${bounded.strategy} is bounded, ${about(bounded)}` };
+  }
+  const { deadlineMs } = wishes;
+  if (deadlineMs > 0 && precopy.totalMs.high > deadlineMs && bounded.totalMs.high < precopy.totalMs.high)
+    return {
+      strategy: bounded.strategy,
+      reason: `precopy may take ${upTo(precopy)}, more than the deadline of ${seconds(deadlineMs)}: ${bounded.strategy} takes ${about(bounded)}`,
+    };
+  if (precopy.totalMs.expected > WORTH * bounded.totalMs.expected)
+    return {
+      strategy: bounded.strategy,
+      reason: `over ${link(input)} precopy would take ${about(precopy)} to follow a guest that dirties ${rate(input)}: ${bounded.strategy} takes ${about(bounded)}`,
+    };
+  return keepsUp(input, predictions);
+}
+
+/** Precopy, since it does. */
+function keepsUp(input: PredictionInput, predictions: Predictions): Choice {
+  const { precopy } = predictions;
+  const strategy = "precopy";
+  const took = `precopy takes ${about(precopy)}, and the source stays whole until the commit`;
+  if (input.guest.paused || bytesPerSecond(input) < IDLE)
+    return { strategy, reason: `the guest dirties next to nothing: ${took}` };
+  const once = predictions["stop-and-copy"].totalMs.expected;
+  const more = Math.max(0, Math.round(100 * (precopy.totalMs.expected / once - 1)));
+  if (precopy.totalMs.expected <= LITTLE * once)
+    return { strategy, reason: `what the guest dirties (${rate(input)}) adds ${more} % to one copy of it: ${took}` };
+  return {
+    strategy,
+    reason: `the guest dirties ${rate(input)}, which adds ${more} % to one copy of it, and ${link(input)} keeps up: ${took}`,
+  };
+}
+
+/** What ends whatever the guest does, where it is offered. */
+function boundedOf({ postcopy, hybrid }: Predictions, offered: readonly ModelStrategy[]): Prediction | undefined {
+  const has = (one: Prediction): boolean => offered.includes(one.strategy);
+  if (has(hybrid) && (!has(postcopy) || hybrid.totalMs.expected <= HYBRID_WORTH * postcopy.totalMs.expected))
+    return hybrid;
+  return has(postcopy) ? postcopy : undefined;
+}
+
+/** Nothing that could lose the guest with a host. */
+function robust(input: PredictionInput, predictions: Predictions, asked: boolean): Choice {
+  if (predictions.precopy.converges === "yes") return keepsUp(input, predictions);
+  const why = asked ? "robustness comes first" : "only strategies that keep the source whole are offered";
+  const whether = predictions.precopy.converges === "no" ? "does not converge" : "may not converge";
+  const stopped = seconds(predictions["stop-and-copy"].downtimeMs.expected);
+  return {
+    strategy: "precopy",
+    reason: `${why}, but precopy ${whether}: the guest dirties ${rate(input)} over ${link(input)}; allow a larger downtime (stop-and-copy would be ${stopped}), or a deadline that forces it`,
+  };
+}
+
+const notBelow = ({ converges }: Prediction): string =>
+  converges === "no" ? "does not get below" : "hardly gets below";
+
+const bytesPerSecond = ({ guest }: PredictionInput): number =>
+  guest.paused ? 0 : PAGE_SIZE * guest.dirty.pagesWithin(1);
+
+const megabytes = (bytes: number): string => (bytes < 10e6 ? (bytes / 1e6).toFixed(1) : (bytes / 1e6).toFixed(0));
+/** Different pages of a second: what precopy has to send, however often each is written. */
+const rate = (input: PredictionInput): string => `${megabytes(bytesPerSecond(input))} MB/s`;
+const link = ({ link }: PredictionInput): string => `${megabytes(link.bytesPerSecond)} MB/s of link`;
+const seconds = (ms: number): string => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);
+const upTo = ({ totalMs }: Prediction): string =>
+  Number.isFinite(totalMs.high) ? `up to ${seconds(totalMs.high)}` : "without end";
+const about = ({ totalMs, isGuess }: Prediction): string =>
+  `about ${seconds(totalMs.expected)}${isGuess ? " (not measured yet)" : ""}`;

@@ -1,0 +1,44 @@
+import t from "tap";
+import { curveOfSamples } from "../../../shared/model/dirty-curve.ts";
+import { closeIn, copyDirtied } from "../../../shared/model/passes.ts";
+
+/** A loop over 10 000 pages, all of them in a second. */
+const loop = curveOfSamples([{ seconds: 1, pages: 10_000 }], 10_000);
+const costs = { secondsPerPage: 50e-6, periodSeconds: 0.05, heldPages: 0, stopPages: 1000 };
+
+t.test("a link twice as fast as the guest halves each pass until what is left is little enough", async (t) => {
+  const { converges, pagesSent, seconds, lastSeconds } = copyDirtied(loop, costs, 1);
+  t.equal(converges, true);
+  // 10 000, 5 000, 2 500, 1 250, and 625 that are left
+  t.equal(pagesSent, 18_750);
+  t.ok(Math.abs(seconds - 0.9375) < 1e-9);
+  t.ok(Math.abs(lastSeconds - 0.0625) < 1e-9);
+});
+
+t.test("a link slower than the guest does not converge", async (t) => {
+  t.equal(copyDirtied(loop, { ...costs, secondsPerPage: 101e-6 }, 1).converges, false);
+  t.equal(
+    copyDirtied(loop, { ...costs, secondsPerPage: 101e-6, stopPages: 10_000 }, 1).converges,
+    true,
+    "unless all fits",
+  );
+});
+
+t.test("a short copy is followed by passes of a period, in which more is dirtied", async (t) => {
+  t.equal(copyDirtied(loop, { ...costs, stopPages: 400 }, 0.01).converges, true, "what a short copy leaves is little");
+  t.equal(copyDirtied(loop, { ...costs, stopPages: 50 }, 0.01).converges, false);
+});
+
+t.test("held pages are not sent", async (t) => {
+  const held = copyDirtied(loop, { ...costs, heldPages: 1000 }, 1);
+  t.ok(held.pagesSent < copyDirtied(loop, costs, 1).pagesSent);
+  t.ok(held.seconds < copyDirtied(loop, costs, 1).seconds);
+});
+
+t.test("closing in goes to the local minimum", async (t) => {
+  const closing = closeIn(loop, costs, 0.1, 0.005);
+  t.equal(closing.lastSeconds, 0.005);
+  t.ok(Math.abs(closing.seconds - 0.05 - 0.025 - 0.0125 - 0.00625) < 1e-9);
+  const beyond = closeIn(loop, { ...costs, secondsPerPage: 200e-6 }, 0.1, 0.005);
+  t.equal(beyond.lastSeconds, 0.1, "or stays where it is");
+});

@@ -1,0 +1,103 @@
+import t from "tap";
+import { curveOfSamples, type DirtyCurve } from "../../../shared/model/dirty-curve.ts";
+import { type PredictionInput, UNMEASURED_POSTCOPY, USUAL_COSTS } from "../../../shared/model/observation.ts";
+import { STRATEGIES } from "../../../shared/model/predict.ts";
+import { recommend } from "../../../shared/model/recommend.ts";
+
+const loop = (pages: number, seconds: number): DirtyCurve => curveOfSamples([{ seconds, pages }], pages);
+
+interface Case {
+  readonly dirty: DirtyCurve;
+  readonly deltaBytes?: number;
+  readonly bitsPerSecond?: number;
+  readonly deadlineMs?: number;
+  readonly robustnessFirst?: boolean;
+  readonly paused?: boolean;
+}
+
+const given = (one: Case): PredictionInput => ({
+  guest: {
+    pages: 131_136,
+    zeroPages: 80_000,
+    dirty: one.dirty,
+    firstCopyBytes: 1860,
+    deltaBytes: one.deltaBytes ?? 30,
+    paused: one.paused ?? false,
+  },
+  link: { bytesPerSecond: (one.bitsPerSecond ?? 1e9) / 8, roundTripMs: 0.3 },
+  costs: USUAL_COSTS,
+  postcopy: UNMEASURED_POSTCOPY,
+  wishes: {
+    downtimeTargetMs: 300,
+    deadlineMs: one.deadlineMs ?? 0,
+    robustnessFirst: one.robustnessFirst ?? false,
+    basePages: 65_536,
+    heldPagesMax: 8192,
+    syncsPerSecond: 20,
+  },
+});
+
+const idle = loop(20, 1);
+const busy = loop(32_768, 0.67);
+/** Fresh content all the time, beyond a gigabit. */
+const wild = loop(40_000, 0.2);
+
+const said = (one: Case, offered: readonly (typeof STRATEGIES)[number][] = STRATEGIES) => {
+  const { strategy, reason } = recommend(given(one), offered);
+  return [strategy, reason] as const;
+};
+
+t.test("an idle guest: precopy", async (t) => {
+  t.match(said({ dirty: idle }), ["precopy", /dirties next to nothing: precopy takes about \d/]);
+  t.match(said({ dirty: idle, bitsPerSecond: 1e7 }), ["precopy", /next to nothing/], "over a slow link too");
+});
+
+t.test("a guest that computes: precopy, since what it dirties adds little", async (t) => {
+  t.match(said({ dirty: loop(1000, 0.1) }), ["precopy", /dirties \(4\.1 MB\/s\) adds \d+ % to one copy/]);
+});
+
+t.test("a busy guest whose deltas are small: precopy, while the link keeps up", async (t) => {
+  t.match(said({ dirty: busy }), ["precopy", /134 MB\/s.*the source stays whole/]);
+});
+
+t.test("a guest that no precopy can follow: what is bounded", async (t) => {
+  const [strategy, reason] = said({ dirty: wild, deltaBytes: 4100 });
+  t.ok(strategy === "hybrid" || strategy === "postcopy", strategy);
+  t.match(reason, /dirties 164 MB\/s, and precopy over 125 MB\/s of link .* below 300 ms: \w+ is bounded/);
+  t.match(reason, /not measured yet/);
+  t.match(said({ dirty: wild, deltaBytes: 4100 }, ["precopy", "postcopy"])[0], "postcopy");
+});
+
+t.test("a slow link: what is bounded, when following the guest takes much longer", async (t) => {
+  const one = { dirty: loop(32_768, 3), deltaBytes: 1200, bitsPerSecond: 1e8 };
+  t.match(said(one), [/hybrid|postcopy/, /./]);
+});
+
+t.test("a deadline that precopy may miss: what keeps it", async (t) => {
+  const dirty = loop(40_000, 0.8);
+  t.match(said({ dirty, deltaBytes: 900 }), ["precopy", /./]);
+  t.match(said({ dirty, deltaBytes: 900, deadlineMs: 1800 }), [
+    /hybrid|postcopy/,
+    /may take up to .* more than the deadline of 1\.8 s/,
+  ]);
+});
+
+t.test("robustness first: precopy, and what to do where it does not converge", async (t) => {
+  t.match(said({ dirty: busy, robustnessFirst: true }), ["precopy", /keeps up|adds/]);
+  t.match(said({ dirty: wild, deltaBytes: 4100, robustnessFirst: true }), [
+    "precopy",
+    /robustness comes first, but precopy does not converge: .*larger downtime \(stop-and-copy would be .*deadline that forces it/,
+  ]);
+  t.match(said({ dirty: wild, deltaBytes: 4100 }, ["precopy", "stop-and-copy"]), [
+    "precopy",
+    /only strategies that keep/,
+  ]);
+});
+
+t.test("a paused guest: stop-and-copy", async (t) => {
+  t.match(said({ dirty: wild, paused: true }), ["stop-and-copy", /paused/]);
+});
+
+t.test("every strategy is predicted, also those that are not offered", async (t) => {
+  t.same(Object.keys(recommend(given({ dirty: idle }), ["precopy"]).predictions), STRATEGIES);
+});
