@@ -7,13 +7,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { PageSet } from "../../shared/page/page-set.ts";
-import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path.ts";
+import { encodeShut, encodeSwitchoverAck, PageRequests } from "../../shared/qemu/return-path.ts";
 import type { RamSetup } from "../../shared/qemu/stream-reader.ts";
-import { type BiosGuest, setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
+import { type BiosGuest, type Pages, setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { readMemory } from "../support/guest-memory.ts";
 import { type PostcopyRelay, relayPostcopy } from "../support/postcopy-relay.ts";
-import { type ResumedSource, resumeDestination, resumeSource } from "../support/resumed-relay.ts";
+import { type ResumedSource, type Resumption, resumeDestination, resumeSource } from "../support/resumed-relay.ts";
 import { atTeardown } from "../support/teardown.ts";
 
 t.setTimeout(120_000);
@@ -25,6 +25,10 @@ const SLOW = { "max-bandwidth": 1_000_000, "downtime-limit": 1, "avail-switchove
 const FILL_AT = 0x200000;
 const FILL = pattern(4 << 20);
 const READ_AHEAD = 60;
+/** So many pages are there when the source is in the midst of it. */
+const HALFWAY = 0x480;
+/** Pages of it that were delivered before, more than a socket holds. */
+const BALLAST: Pages = { from: 0x200, to: 0x300 };
 
 interface Moved {
   readonly source: BiosGuest;
@@ -76,6 +80,10 @@ const reaches = async ({ qmp }: BiosGuest, status: string): Promise<void> => {
     (await qmp.execute("query-migrate")).status === status || undefined;
   await eventually(there, { ...WITHIN, what: `status ${status}` });
 };
+const deliver =
+  (relay: PostcopyRelay): Resumption["take"] =>
+  (page, content) =>
+    relay.deliver(page, content);
 const ended = async (resumed: ResumedSource): Promise<void> => {
   await eventually(() => resumed.log.includes("end") || undefined, {
     ...WITHIN,
@@ -119,7 +127,7 @@ t.test("both connections break: what was lost on the way comes again, and nothin
   t.strictSame(to.received, relay.present, "it has what was written to it");
   await eventually(() => to.wanted.size > 0 || undefined, { ...WITHIN, what: "what its guest waits for" });
   const missing = to.received.pageCount - to.received.size;
-  const from = await resumeSource(source, setup, to.received, (page, content) => relay.deliver(page, content));
+  const from = await resumeSource(source, setup, { received: to.received, take: deliver(relay) });
   await ended(from);
   t.strictSame(from.log, [...setup.blocks.map(({ name }) => name), "resumed", "ramEnd", "end"]);
   t.equal(from.pages, missing);
@@ -135,7 +143,7 @@ t.test(
     relay.source.destroy();
     relay.lose();
     await reaches(source, "postcopy-paused");
-    const from = await resumeSource(source, setup, relay.present, (page, content) => relay.deliver(page, content));
+    const from = await resumeSource(source, setup, { received: relay.present, take: deliver(relay) });
     await ended(from);
     relay.endPostcopy();
     t.equal((await destination.qmp.execute("query-migrate"))["error-desc"], undefined);
@@ -168,6 +176,59 @@ t.test(
   },
 );
 
+t.test("a source that is left pages on purpose does not come to its end, and is quit", async (t) => {
+  const { source, destination, relay, setup } = await running(t);
+  const { present } = relay;
+  relay.source.destroy();
+  relay.lose();
+  await reaches(source, "postcopy-paused");
+  const first = await resumeSource(source, setup, {
+    received: present,
+    take: (page, content) => {
+      // what was read with it is lost
+      if (present.size < HALFWAY) relay.deliver(page, content);
+      else first.socket.destroy();
+    },
+  });
+  await reaches(source, "postcopy-paused");
+  const { received, ask } = missingOf(present, setup);
+  t.equal(received.removeRange(BALLAST.from, BALLAST.to - BALLAST.from), BALLAST.to - BALLAST.from);
+  let ballast = 0;
+  const from = await resumeSource(source, setup, {
+    received,
+    ask,
+    take: (page, content) => {
+      if (present.has(page)) ballast++;
+      else relay.deliver(page, content);
+      if (present.size === present.pageCount) from.socket.pause();
+    },
+  });
+  await eventually(() => present.size === present.pageCount || undefined, { ...WITHIN, what: "all pages" });
+  relay.endPostcopy();
+  await reaches(destination, "completed");
+  t.equal((await source.qmp.execute("query-migrate")).status, "postcopy-active");
+  t.comment(`${ballast} pages were sent for nothing`);
+  from.socket.destroy();
+  await reaches(source, "postcopy-paused");
+  t.equal(await runState(source), "finish-migrate");
+  await source.qmp.execute("quit");
+  t.equal(await source.qmp.closed, undefined);
+  t.equal(relay.counts.twice, 0);
+  await checkGuest(t, destination);
+});
+
+/** The set again, to be changed, and requests for what is not in it. */
+function missingOf(present: PageSet, { blocks }: RamSetup): { received: PageSet; ask: Uint8Array } {
+  const requests = new PageRequests(blocks);
+  const received = new PageSet(present.pageCount);
+  received.addRange(0, present.pageCount);
+  for (let page = present.nextAbsent(0); page < present.pageCount; page = present.nextAbsent(page + 1)) {
+    requests.add(page, 1);
+    received.remove(page);
+  }
+  return { received, ask: requests.take() };
+}
+
 t.test("a source whose connection broke gets its guest back, with nobody at the destination", async (t) => {
   const { source, destination, relay, setup } = await running(t);
   relay.source.destroy();
@@ -176,7 +237,7 @@ t.test("a source whose connection broke gets its guest back, with nobody at the 
   t.equal(await runState(source), "finish-migrate");
   const everything = new PageSet(relay.present.pageCount);
   everything.addRange(0, everything.pageCount);
-  const from = await resumeSource(source, setup, everything, () => undefined);
+  const from = await resumeSource(source, setup, { received: everything, take: () => undefined });
   await ended(from);
   t.equal(from.pages, 0);
   t.equal(await runState(source), "finish-migrate");
@@ -191,13 +252,16 @@ t.test("a source sends pages again that it has sent, however often it breaks", a
   await reaches(source, "postcopy-paused");
   const nothing = new PageSet(relay.present.pageCount);
   let taken = 0;
-  const broken = await resumeSource(source, setup, nothing, () => {
-    taken++;
-    if (taken === READ_AHEAD) broken.socket.destroy();
+  const broken = await resumeSource(source, setup, {
+    received: nothing,
+    take: () => {
+      taken++;
+      if (taken === READ_AHEAD) broken.socket.destroy();
+    },
   });
   await reaches(source, "postcopy-paused");
   const pages = new PageSet(nothing.pageCount);
-  const from = await resumeSource(source, setup, nothing, (page) => void pages.add(page));
+  const from = await resumeSource(source, setup, { received: nothing, take: (page) => void pages.add(page) });
   await ended(from);
   t.equal(pages.size, nothing.pageCount);
   t.equal(from.pages, nothing.pageCount);

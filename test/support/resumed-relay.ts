@@ -16,8 +16,14 @@ import { eventually } from "./bounded.ts";
 const WINDOW = 4 << 20;
 const WITHIN = { timeoutMs: 10_000 };
 
-/** Takes a page; the content is undefined for zero. */
-type TakePage = (page: number, content: Buffer | undefined) => void;
+export interface Resumption {
+  /** What QEMU shall believe that the destination has. */
+  readonly received: PageSet;
+  /** Takes a page; the content is undefined for zero. */
+  readonly take: (page: number, content: Buffer | undefined) => void;
+  /** Requests, said with RESUME_ACK. */
+  readonly ask?: Uint8Array;
+}
 
 /** The source's QEMU on a new connection, told what the destination has. */
 export class ResumedSource implements ResumedSink {
@@ -26,15 +32,17 @@ export class ResumedSource implements ResumedSink {
   pages = 0;
   readonly socket: Socket;
   private readonly received: PageSet;
-  private readonly take: TakePage;
+  private readonly take: Resumption["take"];
+  private readonly ask: Uint8Array;
   private readonly memory = new Uint8Array(WINDOW);
   private readonly reader: ResumedReader;
   private tail = 0;
 
-  constructor(socket: Socket, setup: RamSetup, received: PageSet, take: TakePage) {
+  constructor(socket: Socket, setup: RamSetup, { received, take, ask = new Uint8Array(0) }: Resumption) {
     this.socket = socket;
     this.received = received;
     this.take = take;
+    this.ask = ask;
     this.reader = new ResumedReader(this.memory, setup, this);
     socket.on("data", (chunk) => this.read(chunk));
     socket.on("error", () => undefined);
@@ -47,7 +55,7 @@ export class ResumedSource implements ResumedSink {
   }
   resumed(): void {
     this.log.push("resumed");
-    this.socket.write(encodeResumeAck());
+    this.socket.write(Buffer.concat([encodeResumeAck(), this.ask]));
   }
   ping(value: number): void {
     this.socket.write(encodePong(value));
@@ -81,13 +89,7 @@ export class ResumedSource implements ResumedSink {
   }
 }
 
-/** @param received what QEMU shall believe that the destination has */
-export async function resumeSource(
-  source: BiosGuest,
-  setup: RamSetup,
-  received: PageSet,
-  take: TakePage,
-): Promise<ResumedSource> {
+export async function resumeSource(source: BiosGuest, setup: RamSetup, how: Resumption): Promise<ResumedSource> {
   const path = join(source.folder, "resumed");
   const server = createServer();
   server.listen(path);
@@ -96,7 +98,7 @@ export async function resumeSource(
   await source.qmp.execute("migrate", { uri: `unix:${path}`, resume: true });
   const socket = await accepted;
   server.close();
-  return new ResumedSource(socket, setup, received, take);
+  return new ResumedSource(socket, setup, how);
 }
 
 /** The destination's QEMU on a new connection: what it has, and what it asks for. */
