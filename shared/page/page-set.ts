@@ -71,6 +71,38 @@ export class PageSet {
     return this.find(page, ALL);
   }
 
+  /**
+   * Puts pages [first, first + count) in where their bits are set, and takes out the others: page first + i is bit i % 8 of
+   * byte i / 8, as QEMU writes bitmaps. @throws RangeError when there are no such pages, or not so many bits
+   */
+  setBits(first: number, count: number, bits: Uint8Array): void {
+    this.check(first, first + count);
+    if (bits.length * 8 < count) throw new RangeError(`${bits.length} bytes of bits for ${count} pages`);
+    for (let i = 0; i < count; i += 8) {
+      const byte = bits[i >>> 3]!;
+      const end = Math.min(count, i + 8);
+      // mostly all or nothing of a byte
+      if (byte === 0) this.removeRange(first + i, end - i);
+      else if (byte === 0xff) this.addRange(first + i, end - i);
+      else
+        for (let k = i; k < end; k++)
+          if ((byte & (1 << (k & 7))) === 0) this.remove(first + k);
+          else this.add(first + k);
+    }
+  }
+
+  /** The inverse of setBits(): the bits of pages [first, first + count), padded with 0 to whole bytes. */
+  bits(first: number, count: number): Uint8Array {
+    const end = first + count;
+    this.check(first, end);
+    const bits = new Uint8Array(Math.ceil(count / 8));
+    for (let page = this.next(first); page < end; page = this.next(page + 1)) {
+      const i = page - first;
+      bits[i >>> 3]! |= 1 << (i & 7);
+    }
+    return bits;
+  }
+
   private change(first: number, count: number, present: boolean): number {
     const end = first + count;
     this.check(first, end);

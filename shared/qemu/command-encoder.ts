@@ -38,6 +38,21 @@ export function encodeAdvise(): Uint8Array {
 /** To be followed by the package itself, `byteLength` bytes as the source's QEMU wrote them. */
 export const encodePackageHead = (byteLength: number): Uint8Array => withWord(ram.COMMANDS.packaged, byteLength);
 
+/**
+ * After a break, on a new connection and without a header: QEMU answers with RECV_BITMAP, the pages of the block that it has.
+ * @param block its name, at most 255 bytes
+ */
+export function encodeRecvBitmap(block: string): Uint8Array {
+  const name = Buffer.from(block, "latin1");
+  const bytes = withPayload(ram.COMMANDS.recvBitmap, 1 + name.length);
+  bytes[HEAD] = name.length;
+  bytes.set(name, HEAD + 1);
+  return bytes;
+}
+
+/** Behind the bitmaps: QEMU answers with RESUME_ACK, asks again for the pages that it waits for, and takes pages. */
+export const encodeResume = (): Uint8Array => withPayload(ram.COMMANDS.postcopyResume, 0);
+
 /** What follows the last page of post-copy: RAM's last section with nothing in it, and the end of the stream. */
 export const encodePostcopyEnd = (ramSectionId: number): Uint8Array =>
   Uint8Array.of(...encodeRamEnd(ramSectionId), ram.EOF);

@@ -17,6 +17,11 @@ import type {
 } from "./qmp-types.ts";
 
 const DEFAULT_TIMEOUT_MS = 10_000;
+/**
+ * Sent out of band where QEMU can: its main loop may wait for a vCPU that waits for a page, which only these bring (tried
+ * with `stop` in a broken post-copy). QEMU reads on while it has fewer than eight other commands to carry out.
+ */
+const OUT_OF_BAND: readonly string[] = ["migrate-recover", "migrate-pause"];
 
 interface Pending {
   readonly command: string;
@@ -40,6 +45,7 @@ export class QmpClient {
   private readonly resolveClosed: (fault: MigrationFault | undefined) => void;
   private greeted: ((greeting: QmpGreeting) => void) | undefined;
   private greetingSeen: QmpGreeting | undefined;
+  private outOfBand = false;
   private nextId = 1;
   private ended: MigrationFault | undefined;
   /** QEMU said yes to `quit`: its end is meant. */
@@ -82,7 +88,8 @@ export class QmpClient {
         },
       );
       const leftMs = Math.max(1, timeoutMs - (performance.now() - startedAt));
-      await client.call("qmp_capabilities", undefined, { ...options, timeoutMs: leftMs });
+      const enable = client.outOfBand ? { enable: ["oob"] } : undefined;
+      await client.call("qmp_capabilities", enable, { ...options, timeoutMs: leftMs });
       return client;
     } catch (thrown) {
       client.close();
@@ -147,7 +154,8 @@ export class QmpClient {
     const id = this.nextId++;
     return this.bounded<R>({ ...options, timeoutMs }, late, (resolve, reject) => {
       this.pending.set(id, { command, resolve, reject });
-      this.socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\r\n`);
+      const verb = this.outOfBand && OUT_OF_BAND.includes(command) ? "exec-oob" : "execute";
+      this.socket.write(`${JSON.stringify({ [verb]: command, arguments: args, id })}\r\n`);
       return () => void this.pending.delete(id);
     });
   }
@@ -211,6 +219,8 @@ export class QmpClient {
     const { major, minor, micro } = greeting.version?.qemu ?? {};
     if (typeof major !== "number" || typeof minor !== "number" || typeof micro !== "number")
       throw new MigrationFault("qmp-protocol", "QEMU's greeting has no version");
+    const { capabilities } = greeting;
+    this.outOfBand = Array.isArray(capabilities) && capabilities.includes("oob");
     const name = greeting.version?.package;
     this.greetingSeen = { version: { major, minor, micro }, package: typeof name === "string" ? name : "" };
     this.greeted?.(this.greetingSeen);

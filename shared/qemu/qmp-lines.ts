@@ -20,7 +20,10 @@ export interface QmpTimestamp {
 
 /** Every message that QEMU sends, before it is known which one it is. */
 export interface QmpMessage {
-  readonly QMP?: null | { readonly version?: { readonly qemu?: Record<string, unknown>; readonly package?: unknown } };
+  readonly QMP?: null | {
+    readonly version?: { readonly qemu?: Record<string, unknown>; readonly package?: unknown };
+    readonly capabilities?: unknown;
+  };
   readonly id?: unknown;
   readonly return?: unknown;
   readonly error?: null | { readonly class?: unknown; readonly desc?: unknown };

@@ -104,7 +104,12 @@ export interface QmpCommands {
   "query-kvm": Command<undefined, { readonly enabled: boolean; readonly present: boolean }>;
   "query-version": Command<undefined, { readonly qemu: QemuVersion; readonly package: string }>;
   "query-migrate": Command<undefined, MigrationInfo>;
-  migrate: Command<{ readonly uri: string }, void>;
+  /** `resume`: takes up a post-copy that is paused, over a new connection. */
+  migrate: Command<{ readonly uri: string; readonly resume?: boolean }, void>;
+  /** The same at the destination, which listens at the address. */
+  "migrate-recover": Command<{ readonly uri: string }, void>;
+  /** Breaks a post-copy's connection, at either end: both go to postcopy-paused. */
+  "migrate-pause": Command<undefined, void>;
   migrate_cancel: Command<undefined, void>;
   "migrate-start-postcopy": Command<undefined, void>;
   "migrate-incoming": Command<{ readonly uri: string }, void>;

@@ -10,7 +10,7 @@
 import { MigrationFault } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { RamBlocks } from "./ram-blocks.ts";
-import { RETURN_PATH } from "./return-path.ts";
+import { BITMAP_END_HIGH, BITMAP_END_LOW, RETURN_PATH } from "./return-path.ts";
 
 export interface ReturnPathSink {
   /** A vCPU, or the loading of a device, waits for these pages. What was asked for before may be asked for again. */
@@ -30,8 +30,6 @@ const HEAD = 4;
 const PAYLOAD_BYTES_MAX = 512;
 const REQUEST = 12;
 const RESUME_ACK_VALUE = 1;
-const BITMAP_END_HIGH = 0x01234567;
-const BITMAP_END_LOW = 0x89abcdef;
 
 const LENGTHS: ReadonlyMap<number, number> = new Map([
   [RETURN_PATH.shut, 4],

@@ -15,11 +15,46 @@ export const RETURN_PATH = {
   switchoverAck: 7,
 } as const;
 
+/** Behind a bitmap, migration/ram.c RAMBLOCK_RECV_BITMAP_ENDING. */
+export const BITMAP_END_HIGH = 0x01234567;
+export const BITMAP_END_LOW = 0x89abcdef;
+
 /** The destination is done: 0 without error, which completes the source; anything else fails its migration. */
 export const encodeShut = (error: number): Uint8Array => withWord(RETURN_PATH.shut, error);
 export const encodePong = (value: number): Uint8Array => withWord(RETURN_PATH.pong, value);
 /** The source may stop its guest when its limits allow it (8.1 and later, capability switchover-ack). */
 export const encodeSwitchoverAck = (): Uint8Array => Uint8Array.of(0, RETURN_PATH.switchoverAck, 0, 0);
+
+/** The destination goes on after a broken post-copy: the source's QEMU sends what no bitmap said that it has. */
+export const encodeResumeAck = (): Uint8Array => withWord(RETURN_PATH.resumeAck, 1);
+
+/**
+ * The answer to RECV_BITMAP. QEMU takes its complement for what it has to send, whatever it sent before.
+ * @param bits a bit for each page of the block that the destination has: page i is bit i % 8 of byte i / 8
+ * @throws RangeError when there are not as many
+ */
+export function encodeReceivedPages(
+  { name, byteLength }: { readonly name: string; readonly byteLength: number },
+  bits: Uint8Array,
+): Uint8Array {
+  const pageCount = byteLength / PAGE_SIZE;
+  const bitsBytes = Math.ceil(pageCount / 8);
+  if (bits.length < bitsBytes) throw new RangeError(`${bits.length} bytes of bits for ${pageCount} pages`);
+  const block = Buffer.from(name, "latin1");
+  const bitmapAt = 4 + 1 + block.length + 8;
+  const bitmapBytes = Math.ceil(pageCount / 64) * 8;
+  const message = new Uint8Array(bitmapAt + bitmapBytes + 8);
+  const view = new DataView(message.buffer);
+  view.setUint16(0, RETURN_PATH.recvBitmap);
+  view.setUint16(2, 1 + block.length);
+  message[4] = block.length;
+  message.set(block, 5);
+  putUint64(view, bitmapAt - 8, bitmapBytes);
+  message.set(bits.subarray(0, bitsBytes), bitmapAt);
+  view.setUint32(bitmapAt + bitmapBytes, BITMAP_END_HIGH);
+  view.setUint32(bitmapAt + bitmapBytes + 4, BITMAP_END_LOW);
+  return message;
+}
 
 function withWord(type: number, value: number): Uint8Array {
   const message = new Uint8Array(8);

@@ -13,7 +13,7 @@
  * Invariant: writing what was read gives the same bytes (stream-writer.ts), less the commands, which are for the agents.
  */
 import { PAGE_SIZE } from "../units.ts";
-import type { RamBlocks } from "./ram-blocks.ts";
+import { checkFooter, RamRecords, type RecordSink } from "./ram-records.ts";
 import * as ram from "./ram-section.ts";
 import { type PostcopySink, STOPPED_COMMANDS, StreamCommands } from "./stream-commands.ts";
 import { StreamCursor } from "./stream-cursor.ts";
@@ -24,14 +24,11 @@ export type { PostcopySink } from "./stream-commands.ts";
 export type { RamSetup } from "./stream-setup.ts";
 
 /** Takes what is read. Ranges [start, end) and addresses are in the reader's memory, valid until the call returns. */
-export interface StreamSink {
+export interface StreamSink extends RecordSink {
   /** Bytes that the destination QEMU needs before any page, in consecutive pieces. */
   prologue(start: number, end: number): void;
   /** After the last piece of the prologue. */
   layout(setup: RamSetup): void;
-  /** A page's content is at `at`. False: not taken; the reader stops, and offers it again at the next consume(). */
-  page(page: number, at: number): boolean;
-  zeroPage(page: number): boolean;
   /** A RAM section ended. False: the reader stops behind it. */
   partEnd(): boolean;
   /** The first byte that QEMU made with the guest stopped; once. */
@@ -68,7 +65,7 @@ export class StreamReader {
   private readonly cursor: StreamCursor;
   private readonly setup: StreamSetup;
   private readonly commands: StreamCommands;
-  private readonly ramBlocks: RamBlocks;
+  private readonly records: RamRecords;
   private readonly end = new StreamEnd();
   private state: State = "header";
   /** Address of the prologue's first byte that was not passed on; -1 when all of it was. */
@@ -82,7 +79,7 @@ export class StreamReader {
     this.cursor = new StreamCursor(memory);
     this.setup = new StreamSetup(this.cursor, limits);
     this.commands = new StreamCommands(this.cursor, this.setup, limits, postcopy);
-    this.ramBlocks = this.setup.ramBlocks;
+    this.records = new RamRecords(this.cursor, this.setup.ramBlocks, sink);
   }
 
   /** Bytes of the stream that were consumed. */
@@ -109,7 +106,7 @@ export class StreamReader {
   private step(): boolean {
     switch (this.state) {
       case "records":
-        return this.records();
+        return this.read();
       case "header":
         return this.setup.header() && this.go("configuration");
       case "configuration":
@@ -183,64 +180,27 @@ export class StreamReader {
   }
 
   private sectionPart(type: number): boolean {
-    const { cursor } = this;
-    if (!cursor.has(5)) return false;
-    const id = cursor.view.getUint32(cursor.at + 1);
-    if (id !== this.setup.ramSectionId) throw cursor.invalid(`a part of section ${id}, which did not start`);
+    if (!this.records.head(this.setup.ramSectionId)) return false;
     if (type === ram.SECTION_END) this.guestIsStopped();
     this.sectionKind = type;
-    cursor.at += 5;
     return this.go("records");
   }
 
-  /** The hot path: record after record until the section's end, the end of what is there, or a sink that is full. */
-  private records(): boolean {
-    const { cursor, sink } = this;
-    const { memory, view, limit } = cursor;
-    while (limit - cursor.at >= 8) {
-      const at = cursor.at;
-      const low = view.getUint32(at + 4);
-      const kind = low & ram.RAM_FLAGS & ~ram.RAM_CONTINUE;
-      if (kind !== ram.RAM_PAGE && kind !== ram.RAM_ZERO) return this.recordsEnd(low);
-      let body = at + 8;
-      if ((low & ram.RAM_CONTINUE) === 0) {
-        if (limit - body < 1 || limit - body < 1 + memory[body]!) return false;
-        const length = memory[body]!;
-        if (!this.ramBlocks.choose(memory, body + 1, length))
-          throw cursor.invalid(`a page of RAM block ${cursor.text(body + 1, length)}, which was not listed`);
-        body += 1 + length;
-      }
-      const offset = view.getUint32(at) * 2 ** 32 + ((low & ~ram.RAM_FLAGS) >>> 0);
-      const page = this.ramBlocks.pageAt(offset);
-      if (page < 0) throw cursor.invalid(this.ramBlocks.whyNone(offset));
-      if (kind === ram.RAM_PAGE) {
-        if (limit - body < PAGE_SIZE) return false;
-        if (!sink.page(page, body)) return this.stop();
-        cursor.at = body + PAGE_SIZE;
-      } else {
-        if (limit - body < 1) return false;
-        if (memory[body] !== 0) throw cursor.unsupported(`a page filled with ${memory[body]}`);
-        if (!sink.zeroPage(page)) return this.stop();
-        cursor.at = body + 1;
-      }
+  private read(): boolean {
+    switch (this.records.read()) {
+      case "ended":
+        return this.go("footer");
+      case "refused":
+        return this.stop();
+      case "short":
+        return false;
     }
-    return false;
-  }
-
-  /** What is no page: the section's end, or something that is refused. */
-  private recordsEnd(low: number): boolean {
-    const { cursor } = this;
-    const flags = low & ram.RAM_FLAGS;
-    if (flags !== ram.RAM_EOS) throw cursor.unsupported(`${ram.flagName(flags)} in RAM`);
-    if (cursor.uint64(cursor.at) !== ram.RAM_EOS) throw cursor.invalid("an end of section with an offset");
-    cursor.at += 8;
-    return this.go("footer");
   }
 
   private footer(): boolean {
     const { cursor } = this;
     if (!cursor.has(5)) return false;
-    this.setup.checkFooter(cursor.at);
+    checkFooter(cursor, cursor.at, this.setup.ramSectionId);
     cursor.at += 5;
     if (this.sectionKind === ram.SECTION_END) {
       this.state = this.commands.isPostcopy ? "eof" : "devices";

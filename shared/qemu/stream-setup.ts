@@ -8,6 +8,7 @@
  */
 import { PAGE_SIZE } from "../units.ts";
 import { type RamBlock, RamBlocks } from "./ram-blocks.ts";
+import { checkFooter } from "./ram-records.ts";
 import * as ram from "./ram-section.ts";
 import type { StreamCursor } from "./stream-cursor.ts";
 
@@ -154,16 +155,8 @@ export class StreamSetup {
     if (!cursor.has(13)) return false;
     const flags = cursor.uint64(cursor.at);
     if (flags !== ram.RAM_EOS) throw cursor.unsupported(`0x${flags.toString(16)} at the end of RAM's set-up`);
-    this.checkFooter(cursor.at + 8);
+    checkFooter(cursor, cursor.at + 8, this.ramSectionId);
     cursor.at += 13;
     return true;
-  }
-
-  checkFooter(at: number): void {
-    const { cursor } = this;
-    if (cursor.memory[at] !== ram.SECTION_FOOTER)
-      throw cursor.unsupported("no section footer (send-section-footer=off)");
-    const id = cursor.view.getUint32(at + 1);
-    if (id !== this.ramSectionId) throw cursor.invalid(`a footer of section ${id} in section ${this.ramSectionId}`);
   }
 }

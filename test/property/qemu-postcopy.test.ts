@@ -1,10 +1,12 @@
 /** QEMU's post-copy stream and its return path cut anywhere and spoiled, and what is written read again. */
 import fc from "fast-check";
 import t from "tap";
+import { PageSet } from "../../shared/page/page-set.ts";
 import { DiscardEncoder } from "../../shared/qemu/command-encoder.ts";
-import { encodePong, PageRequests } from "../../shared/qemu/return-path.ts";
+import { encodePong, encodeReceivedPages, PageRequests } from "../../shared/qemu/return-path.ts";
 import { ReturnPathReader } from "../../shared/qemu/return-path-reader.ts";
 import { advisedSetup, fakePostcopy, rewritePostcopy } from "../support/fake-postcopy.ts";
+import { asking, fakeResumed, RESUMED_SETUP, readResumed } from "../support/fake-resumed.ts";
 import { FILE_MS, forAWhile, named, spoiled } from "../support/hostile.ts";
 import { RETURN_PATH_BLOCKS, ReturnPathLog, receivedBitmap } from "../support/return-path-log.ts";
 
@@ -87,5 +89,41 @@ t.test("requests and discards of any pages are read as they were written", async
     const { log } = rewritePostcopy(Buffer.concat(commands));
     const discards = log.filter((line) => line.startsWith("discard ")).map((line) => line.slice(8));
     if (discards.join() !== expected) throw new Error(`discards: ${discards.join()}`);
+  });
+});
+
+t.test("a spoiled resumed stream ends in a fault or a wait, and where it is cut changes nothing", async () => {
+  const good = [1, 2].map((seed) => fakeResumed(seed).bytes);
+  const cuts = fc.array(fc.nat(30_000), { maxLength: 4 });
+  forAWhile(fc.tuple(spoiled([...good, asking(), asking()]), cuts), ([bytes, where]) => {
+    const sorted = where.map((cut) => cut % (bytes.length + 1)).sort((a, b) => a - b);
+    const read = (at: readonly number[]): string => {
+      let told = "";
+      const code = named(CODES, () => {
+        const { log, pages } = readResumed(bytes, at);
+        told = `${log.join()} ${pages.length}`;
+      });
+      return `${code}: ${told}`;
+    };
+    const whole = read([]);
+    if (read(sorted) !== whole) throw new Error(`not ${whole} in pieces`);
+  });
+});
+
+t.test("any set of received pages is read as it was written", async () => {
+  const { blocks } = RESUMED_SETUP;
+  forAWhile(fc.uniqueArray(fc.nat(45)), (pages) => {
+    const sent = new PageSet(46);
+    for (const page of pages) sent.add(page);
+    const sink = new ReturnPathLog();
+    const reader = new ReturnPathReader(blocks, sink);
+    let firstPage = 0;
+    for (const block of blocks) {
+      const count = block.byteLength / 4096;
+      reader.push(encodeReceivedPages(block, sent.bits(firstPage, count)));
+      firstPage += count;
+    }
+    const expected = [...pages].sort((a, b) => a - b).map((page) => `received ${page}`);
+    if (sink.log.join() !== expected.join()) throw new Error(`${sink.log.join()}, not ${expected.join()}`);
   });
 });

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { eventually } from "./bounded.ts";
+import { readMemory } from "./guest-memory.ts";
 import { RigProcess } from "./process.ts";
 import { atTeardown } from "./teardown.ts";
 
@@ -75,9 +76,31 @@ export async function startBiosGuest(program: Uint8Array, extra: readonly string
   );
   const end = async (): Promise<void> => {
     qmp.close();
-    await qemu.stop();
+    // one whose guest waits for a page that does not come cannot end by itself
+    await qemu.stop({ graceMs: 500 });
     forget();
     remove();
   };
   return { qmp, folder, end };
+}
+
+/** Pages of conventional memory, where the program runs. */
+const LOW_BYTES = 0xa0000;
+
+/**
+ * What became of the sets in a stopped guest: the program goes through its pages in order, so each was changed as often as
+ * the one before it, or once less. @returns how many were changed less in each set, and the counters, as text; 0 or 1 is right
+ */
+export async function setSteps(guest: BiosGuest, { cold, hot }: TwoSets): Promise<{ most: number; counters: string }> {
+  const memory = await readMemory(guest.qmp, 0, LOW_BYTES, guest);
+  const counters = (pages: Pages, read: (at: number) => number): number[] =>
+    Array.from({ length: pages.to - pages.from }, (_, i) => read((pages.from + i) * 4096));
+  const sets: [values: number[], limit: number][] = [
+    [counters(cold, (at) => memory.readUInt8(at)), 0x100],
+    [counters(hot, (at) => memory.readUInt16LE(at + 2)), 0x10000],
+  ];
+  const less = sets.map(([values, limit]) =>
+    values.slice(1).reduce((sum, value, i) => sum + ((values[i]! - value + limit) % limit), 0),
+  );
+  return { most: Math.max(...less), counters: sets.map(([values]) => values.join(" ")).join(" | ") };
 }

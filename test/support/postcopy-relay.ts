@@ -26,6 +26,8 @@ const SECTION_BYTES_MAX = 8192;
 export interface RelayOptions {
   /** Pages that nobody asked for stay here, once the guest was stopped, until release(). */
   readonly hold?: boolean;
+  /** With `hold`: as many pages behind the package are read, about; the others stay in the source's QEMU. */
+  readonly readAhead?: number;
 }
 
 export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
@@ -33,8 +35,13 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   readonly log: string[] = [];
   readonly counts = { before: 0, after: 0, discarded: 0, requests: 0, twice: 0 };
   readonly source: Socket;
-  readonly destination: Socket;
+  destination: Socket;
+  /** As the stream told it, behind layout(). */
+  setup: RamSetup | undefined;
+  /** What the destination's QEMU has: all but what was discarded, and what was sent since. */
+  present = new PageSet(0);
   private readonly hold: boolean;
+  private readAhead: number;
   private readonly memory = new Uint8Array(WINDOW + SECTION_BYTES_MAX);
   private readonly reader = new StreamReader(this.memory, this, {}, this);
   private readonly writer = new StreamWriter(this.memory, (to, from, length) =>
@@ -45,18 +52,22 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   private discards = new DiscardEncoder([], () => undefined);
   private requests = new PageRequests([]);
   private returnPath: ReturnPathReader | undefined;
-  /** Asked for by the destination; sent to it since the package. */
+  /** Asked for by the destination. */
   private wanted = new PageSet(0);
-  private placed = new PageSet(0);
   private readonly held = new Map<number, Buffer | undefined>();
   private packaged = false;
   private holding = false;
   private ended = false;
 
-  constructor(source: Socket, destination: Socket, { hold = false }: RelayOptions = {}) {
+  constructor(
+    source: Socket,
+    destination: Socket,
+    { hold = false, readAhead = Number.POSITIVE_INFINITY }: RelayOptions = {},
+  ) {
     this.source = source;
     this.destination = destination;
     this.hold = hold;
+    this.readAhead = readAhead;
     source.on("data", (chunk) => this.take(chunk));
     destination.on("data", (chunk) => this.returnPath?.push(chunk));
     // what QEMU says of a broken socket is in its monitor
@@ -64,12 +75,37 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
     destination.on("error", () => undefined);
   }
 
-  /** Sends what was held. */
+  /** Sends what was held, and reads on. */
   release(): void {
     this.holding = false;
+    this.readAhead = Number.POSITIVE_INFINITY;
+    this.source.resume();
     for (const [page, content] of this.held) this.send(page, content);
     this.held.clear();
     this.finish();
+  }
+
+  /** What was read and not sent is lost, as with an agent that died. @returns how many pages */
+  lose(): number {
+    const lost = this.held.size;
+    this.held.clear();
+    return lost;
+  }
+
+  /** The destination's QEMU is at another socket from now on. */
+  redirect(destination: Socket): void {
+    this.destination = destination;
+    this.writer.layout(this.setup?.blocks ?? []);
+  }
+
+  /** Sends a page that came by another way. */
+  deliver(page: number, content: Buffer | undefined): void {
+    this.send(page, content);
+  }
+
+  /** Every page was sent. */
+  endPostcopy(): void {
+    this.put(encodePostcopyEnd(this.sectionId));
   }
 
   // ── the source's stream ──
@@ -81,7 +117,9 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
     this.put(encodeOpenReturnPath());
     this.put(encodeAdvise());
   }
-  layout({ ramSectionId, blocks }: RamSetup): void {
+  layout(setup: RamSetup): void {
+    const { ramSectionId, blocks } = setup;
+    this.setup = setup;
     this.sectionId = ramSectionId;
     this.writer.layout(blocks);
     this.discards = new DiscardEncoder(blocks, (command) => this.put(command));
@@ -89,7 +127,8 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
     this.returnPath = new ReturnPathReader(blocks, this);
     const pages = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
     this.wanted = new PageSet(pages);
-    this.placed = new PageSet(pages);
+    this.present = new PageSet(pages);
+    this.present.addRange(0, pages);
   }
   ping(value: number): void {
     this.log.push(`ping ${value}`);
@@ -111,6 +150,7 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   }
   discard(firstPage: number, pageCount: number): void {
     this.counts.discarded += pageCount;
+    this.present.removeRange(firstPage, pageCount);
     this.discards.add(firstPage, pageCount);
   }
   packageStart(byteLength: number): void {
@@ -183,10 +223,11 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   private offer(page: number, content: Buffer | undefined): void {
     if (this.holding && !this.wanted.has(page)) this.held.set(page, content);
     else this.send(page, content);
+    if (this.packaged && this.held.size + this.counts.after >= this.readAhead) this.source.pause();
   }
 
   private send(page: number, content: Buffer | undefined): void {
-    if (this.packaged && !this.placed.add(page)) this.counts.twice++;
+    if (this.packaged && !this.present.add(page)) this.counts.twice++;
     if (this.packaged) this.counts.after++;
     else this.counts.before++;
     const { writer } = this;
@@ -207,7 +248,7 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   private finish(): void {
     if (this.ended && this.packaged && this.held.size === 0) {
       this.ended = false;
-      this.put(encodePostcopyEnd(this.sectionId));
+      this.endPostcopy();
     }
   }
 

@@ -110,7 +110,7 @@ export function rewriteStream(
 /** Gives the reader the stream in pieces that end at `cuts`, by way of its memory's start. @returns bytes not consumed */
 export function feedPieces(
   memory: Uint8Array,
-  reader: StreamReader,
+  reader: Pick<StreamReader, "consume" | "stopped">,
   stream: Buffer,
   cuts: readonly number[] = [],
 ): number {

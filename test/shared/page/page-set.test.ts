@@ -83,3 +83,46 @@ t.test("it is what a set of numbers would be", async () => {
     { numRuns: 500 },
   );
 });
+
+t.test("bits go in and come out, lowest first, and leave other pages alone", async (t) => {
+  const set = new PageSet(100);
+  set.addRange(0, 100);
+  set.setBits(30, 20, Uint8Array.of(0b00000101, 0xff, 0b11110000));
+  t.strictSame(ranges(set), [
+    [0, 31],
+    [32, 33],
+    [38, 46],
+    [50, 100],
+  ]);
+  t.equal(set.size, 31 + 1 + 8 + 50);
+  t.strictSame([...set.bits(30, 20)], [0b00000101, 0xff, 0]);
+  t.strictSame([...set.bits(50, 9)], [0xff, 1]);
+  t.strictSame([...set.bits(100, 0)], []);
+  t.throws(() => set.bits(99, 2), RangeError);
+  t.throws(() => set.setBits(99, 2, Uint8Array.of(0)), RangeError);
+  t.throws(() => set.setBits(0, 9, Uint8Array.of(0)), RangeError);
+});
+
+t.test("any bits of any pages come out as they went in", async () => {
+  const place = fc.tuple(fc.nat(99), fc.uint8Array({ minLength: 13, maxLength: 13 }), fc.nat(100));
+  fc.assert(
+    fc.property(place, ([first, bits, most]) => {
+      const count = Math.min(most, 100 - first);
+      const set = new PageSet(100);
+      set.addRange(7, 50);
+      set.setBits(first, count, bits);
+      const again = set.bits(first, count);
+      for (let i = 0; i < 8 * again.length; i++) {
+        const due = i < count && (bits[i >> 3]! & (1 << (i & 7))) !== 0;
+        if (((again[i >> 3]! & (1 << (i & 7))) !== 0) !== due) throw new Error(`bit ${i} of ${count}`);
+      }
+      let members = 0;
+      for (let page = 0; page < 100; page++) {
+        members += set.has(page) ? 1 : 0;
+        if ((page < first || page >= first + count) && set.has(page) !== (page >= 7 && page < 57))
+          throw new Error(`page ${page}`);
+      }
+      if (members !== set.size) throw new Error(`${set.size} for ${members}`);
+    }),
+  );
+});

@@ -6,6 +6,8 @@ import {
   encodePackageHead,
   encodePing,
   encodePostcopyEnd,
+  encodeRecvBitmap,
+  encodeResume,
 } from "../../../shared/qemu/command-encoder.ts";
 import { discard } from "../../support/fake-postcopy.ts";
 
@@ -34,6 +36,8 @@ t.test("commands have type, number, length and payload", async (t) => {
   t.equal(hex(encodePing(0xdeadbeef)), "0800020004deadbeef");
   t.equal(hex(encodeAdvise()), "08000300100000000000001000" + "0000000000001000");
   t.equal(hex(encodePackageHead(0x89abcdef)), "080007000489abcdef");
+  t.equal(hex(encodeRecvBitmap("pc.ram")), "08000a0007" + "06" + "70632e72616d");
+  t.equal(hex(encodeResume()), "0800090000");
   t.equal(hex(encodePostcopyEnd(2)), "030000000200000000000000107e0000000200");
 });
 

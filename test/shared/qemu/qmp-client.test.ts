@@ -12,11 +12,15 @@ import { type Command, Monitor, type Script, serve } from "../../support/fake-mo
 
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "Débian" }, capabilities: [] } };
 
-async function pair(t: Test, script: Script): Promise<{ qmp: QmpClient; monitor: Monitor }> {
+async function pair(
+  t: Test,
+  script: Script,
+  capabilities: readonly string[] = [],
+): Promise<{ qmp: QmpClient; monitor: Monitor }> {
   let monitor: Monitor | undefined;
   const path = await serve(t, (socket) => {
     monitor = new Monitor(socket, script);
-    monitor.reply(GREETING);
+    monitor.reply({ QMP: { ...GREETING.QMP, capabilities } });
   });
   const qmp = await QmpClient.connect(path);
   t.teardown(() => qmp.close());
@@ -40,6 +44,25 @@ t.test("sends arguments and gives back what QEMU returns", async (t) => {
   t.equal((await qmp.execute("query-status")).status, "running");
   await qmp.execute("migrate", { uri: "unix:/run/x" });
   t.strictSame(monitor.commands.at(-1)?.arguments, { uri: "unix:/run/x" });
+});
+
+t.test("what brings pages back is said out of band, where QEMU can", async (t) => {
+  const script: Script = ({ id }, it) => it.reply({ return: {}, id });
+  for (const [capabilities, verb, enabled] of [
+    [["oob"], "exec-oob", { enable: ["oob"] }],
+    [[], "execute", undefined],
+  ] as const) {
+    const { qmp, monitor } = await pair(t, script, capabilities);
+    await qmp.execute("migrate-recover", { uri: "unix:/run/x" });
+    await qmp.execute("migrate-pause");
+    await qmp.execute("cont");
+    t.strictSame(monitor.commands[0]?.arguments, enabled);
+    t.match(monitor.commands.slice(1), [
+      { [verb]: "migrate-recover", arguments: { uri: "unix:/run/x" } },
+      { [verb]: "migrate-pause" },
+      { execute: "cont" },
+    ]);
+  }
 });
 
 t.test("answers in another order find their calls", async (t) => {

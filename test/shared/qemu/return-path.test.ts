@@ -1,5 +1,13 @@
 import t from "tap";
-import { encodePong, encodeShut, encodeSwitchoverAck, PageRequests } from "../../../shared/qemu/return-path.ts";
+import {
+  encodePong,
+  encodeReceivedPages,
+  encodeResumeAck,
+  encodeShut,
+  encodeSwitchoverAck,
+  PageRequests,
+} from "../../../shared/qemu/return-path.ts";
+import { receivedBitmap } from "../../support/return-path-log.ts";
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
 const BLOCKS = [
@@ -13,6 +21,24 @@ t.test("messages have type, length and payload", async (t) => {
   t.equal(hex(encodeShut(1)), "0001000400000001");
   t.equal(hex(encodePong(0xdeadbeef)), "00020004deadbeef");
   t.equal(hex(encodeSwitchoverAck()), "00070000");
+  t.equal(hex(encodeResumeAck()), "0006000400000001");
+});
+
+t.test("the pages that a block has are its bitmap, padded to eight bytes, and an end mark", async (t) => {
+  const block = { name: "pc.ram", byteLength: 66 * 4096 };
+  const bits = Uint8Array.of(1, 2, 4, 8, 16, 32, 64, 128, 3);
+  const padded = Buffer.concat([bits, Buffer.alloc(7)]);
+  t.equal(hex(encodeReceivedPages(block, bits)), hex(receivedBitmap("pc.ram", padded)));
+  t.equal(
+    hex(encodeReceivedPages(block, Buffer.concat([bits, Buffer.of(0xff)]))),
+    hex(receivedBitmap("pc.ram", padded)),
+    "more bits than pages say nothing",
+  );
+  t.equal(
+    hex(encodeReceivedPages({ name: "none", byteLength: 0 }, bits)),
+    hex(receivedBitmap("none", Buffer.alloc(0))),
+  );
+  t.throws(() => encodeReceivedPages(block, bits.subarray(1)), RangeError);
 });
 
 t.test("a request names its block only when it is another one than before, whatever was taken meanwhile", async (t) => {
