@@ -76,7 +76,8 @@ export class DestinationAgent implements DestinationService {
       await Promise.race([entry.decided.promise, delay(DECIDES_WITHIN_MS, undefined, { ref: false })]);
     // what has ended is in the journal
     if (!this.entries.has(migrationId)) return this.settled(migrationId, token);
-    const standing = entry.running === undefined ? standingOf(entry.state.kind) : "running";
+    const known = pulls(entry.state) ? "pulling" : standingOf(entry.state.kind);
+    const standing = entry.running === undefined || known === "pulling" ? known : "running";
     return this.answer(standing, "it is under way", entry.running);
   }
 
@@ -172,7 +173,9 @@ export class DestinationAgent implements DestinationService {
   }
 
   private answer(standing: SettleAnswer["standing"], reason: string, running: Running | undefined): SettleAnswer {
-    return standing === "running" && running !== undefined ? { standing, reason, running } : { standing, reason };
+    return (standing === "running" || standing === "pulling") && running !== undefined
+      ? { standing, reason, running }
+      : { standing, reason };
   }
 }
 
@@ -199,6 +202,10 @@ const REASONS: Readonly<Record<DestinationRecord["kind"], string>> = {
 
 const isSame = (known: Uint8Array, given: Uint8Array): boolean =>
   known.length === given.length && timingSafeEqual(known, given);
+
+/** The guest runs here, or is about to, and needs its source for the pages that are missing. */
+const pulls = (state: DestinationState): boolean =>
+  (state.kind === "pulling" || state.kind === "starting") && state.postcopy !== undefined;
 
 function isGivenUp(state: DestinationState): boolean {
   switch (state.kind) {

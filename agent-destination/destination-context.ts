@@ -2,7 +2,7 @@
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import type { HandshakeAnswer, Running } from "../shared/protocol/messages.ts";
-import type { DestinationRecord, OwnershipGrant } from "../shared/protocol/ownership.ts";
+import type { DestinationPostcopy, DestinationRecord, OwnershipGrant } from "../shared/protocol/ownership.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
 import type { Deferred } from "../shared/runtime/deferred.ts";
@@ -47,10 +47,12 @@ export const destinationRecord = (
   cx: DestinationContext,
   kind: DestinationRecord["kind"],
   guest: GuestProcess | undefined,
+  postcopy?: DestinationPostcopy | undefined,
 ): DestinationRecord => ({
   kind,
   guest: cx.guest,
   qemuPid: guest?.pid ?? 0,
   qemuProcess: guest?.identity ?? "",
   grant: { token: tokenText(cx.token), epoch: EPOCH },
+  ...(postcopy === undefined ? {} : { postcopy }),
 });

@@ -18,6 +18,7 @@ import { discard } from "./phases/discard.ts";
 import { load } from "./phases/load.ts";
 import { negotiate } from "./phases/negotiate.ts";
 import { own } from "./phases/own.ts";
+import { pull } from "./phases/pull.ts";
 import { receive } from "./phases/receive.ts";
 import { refuse, remove } from "./phases/refuse.ts";
 import { stage } from "./phases/stage.ts";
@@ -31,6 +32,7 @@ const PHASES: Phases = {
   loaded: awaitGrant,
   owning: own,
   starting: start,
+  pulling: pull,
   refusing: refuse,
   removing: remove,
   discarding: discard,
@@ -64,12 +66,15 @@ export async function runDestinationMigration(
   }
 }
 
+/** States that the next agent takes up. */
+const LEFT: readonly DestinationState["kind"][] = ["starting", "pulling", "removing"];
+
 /** @returns undefined when the agent is leaving in the middle of it */
 async function step(state: Live, cx: DestinationContext): Promise<DestinationState | undefined> {
   try {
     return await enter(state, cx);
   } catch (thrown) {
-    if (cx.leaving.aborted && (state.kind === "starting" || state.kind === "removing")) return undefined;
+    if (cx.leaving.aborted && LEFT.includes(state.kind)) return undefined;
     return afterFault(state, MigrationFault.from(thrown), cx);
   }
 }
@@ -90,6 +95,8 @@ function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>>
       return PHASES.owning(state, cx);
     case "starting":
       return PHASES.starting(state, cx);
+    case "pulling":
+      return PHASES.pulling(state, cx);
     case "refusing":
       return PHASES.refusing(state, cx);
     case "removing":
@@ -107,6 +114,8 @@ function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext):
     case "owning":
       return { kind: afterDestination(state.kind, "fault"), fault, undo: undoWhole(state) };
     case "starting":
+      return { ...state, kind: afterDestination(state.kind, "fault") };
+    case "pulling":
       return { ...state, kind: afterDestination(state.kind, "fault") };
     case "refusing":
       return { ...state, kind: afterDestination(state.kind, "fault") };

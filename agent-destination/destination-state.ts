@@ -6,7 +6,7 @@ import type {
   LiveDestinationState,
 } from "../shared/protocol/destination-states.ts";
 import type { Contract, Offer } from "../shared/protocol/messages.ts";
-import type { OwnershipGrant } from "../shared/protocol/ownership.ts";
+import type { DestinationPostcopy, OwnershipGrant } from "../shared/protocol/ownership.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
 import type { Receiver } from "./receiver.ts";
@@ -21,6 +21,8 @@ export interface Undo {
 interface Whole {
   readonly guest: GuestProcess;
   readonly receiver?: Receiver;
+  /** Of post-copy: it has the devices, and gets its pages while it runs. */
+  readonly postcopy?: DestinationPostcopy;
 }
 
 interface Payloads {
@@ -32,6 +34,8 @@ interface Payloads {
   owning: Whole & { readonly grant: OwnershipGrant };
   /** `grantedAtUs`: when the grant came, on this clock. */
   starting: Whole & { readonly grant: OwnershipGrant; readonly grantedAtUs: number };
+  /** Without a receiver an agent that started again took it up. */
+  pulling: { readonly guest: GuestProcess; readonly receiver?: Receiver; readonly postcopy: DestinationPostcopy };
   refusing: { readonly fault: MigrationFault; readonly undo: Undo };
   removing: { readonly fault: MigrationFault; readonly undo: Undo };
   /** `refused`: a grant may be on its way, and the journal says that it is refused for good. */
@@ -48,6 +52,13 @@ export type Next<K extends DestinationStateName> = { [N in DestinationEdges[K]]:
 export type Phases = {
   readonly [K in LiveDestinationState]: (state: State<K>, cx: DestinationContext) => Promise<Next<K>>;
 };
+
+/** What the next state holds of it too. */
+export const wholeOf = ({ guest, receiver, postcopy }: Whole): Whole => ({
+  guest,
+  ...(receiver === undefined ? {} : { receiver }),
+  ...(postcopy === undefined ? {} : { postcopy }),
+});
 
 export const undoWhole = ({ guest, receiver }: Whole): Undo =>
   receiver === undefined ? { guest } : { guest, receiver };

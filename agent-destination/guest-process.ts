@@ -5,7 +5,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
+import { connect } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { MigrationFault } from "../shared/fault.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
@@ -34,6 +36,8 @@ interface Parts {
   readonly logPath: string;
   readonly qmp: QmpClient | undefined;
   readonly exited: Promise<unknown>;
+  /** Set where a program of its own holds the monitor. */
+  readonly keeperPath?: string | undefined;
 }
 
 export class GuestProcess {
@@ -43,6 +47,8 @@ export class GuestProcess {
   readonly identity: string;
   readonly logPath: string;
   private client: QmpClient | undefined;
+  /** Where the monitor is: at QEMU, or at who keeps it. */
+  private monitorPath: string;
   private readonly exited: Promise<unknown>;
 
   private constructor(parts: Parts) {
@@ -51,6 +57,7 @@ export class GuestProcess {
     this.identity = parts.identity;
     this.logPath = parts.logPath;
     this.client = parts.qmp;
+    this.monitorPath = parts.keeperPath ?? parts.definition.qmp;
     this.exited = parts.exited;
   }
 
@@ -89,7 +96,7 @@ export class GuestProcess {
     failure.catch(() => undefined);
     const pid = child.pid ?? 0;
     try {
-      const qmp = await Promise.race([connectWhenReady(definition, options), failure]);
+      const qmp = await Promise.race([connectWhenReady(definition.qmp, options), failure]);
       const identity = (await identify(pid)) ?? "";
       return new GuestProcess({ definition, qmp, pid, identity, logPath, exited });
     } catch (thrown) {
@@ -107,16 +114,21 @@ export class GuestProcess {
   static async adopt(
     definition: GuestDefinition,
     { pid, identity }: { readonly pid: number; readonly identity: string },
-    options: { readonly runtimeDirectory: string; readonly timeoutMs: number },
+    options: {
+      readonly runtimeDirectory: string;
+      readonly timeoutMs: number;
+      readonly keeperPath?: string | undefined;
+    },
   ): Promise<GuestProcess | undefined> {
     const isThere = async (): Promise<boolean> => (await identify(pid)) === identity;
     if (!(await isThere())) return undefined;
     const ended = async (): Promise<void> => {
       while (await isThere()) await delay(LOOK_MS, undefined, { ref: false });
     };
-    const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: options.timeoutMs }).catch(() => undefined);
+    const { timeoutMs, keeperPath } = options;
+    const qmp = await QmpClient.connect(keeperPath ?? definition.qmp, { timeoutMs }).catch(() => undefined);
     const logPath = qemuLogPath(definition.name, options.runtimeDirectory);
-    return new GuestProcess({ definition, pid, identity, logPath, qmp, exited: ended() });
+    return new GuestProcess({ definition, pid, identity, logPath, qmp, exited: ended(), keeperPath });
   }
 
   /**
@@ -127,8 +139,22 @@ export class GuestProcess {
   async monitor(): Promise<QmpClient | undefined> {
     if (await this.hasEnded()) return undefined;
     if (this.client?.isOpen) return this.client;
-    this.client = await QmpClient.connect(this.definition.qmp);
+    this.client = await QmpClient.connect(this.monitorPath);
     return this.client;
+  }
+
+  /** From now on a program of its own holds the monitor, and outlives this agent (monitor-keeper.ts). */
+  async keepMonitor(keeperPath: string, options: Omit<StartOptions, "runtimeDirectory">): Promise<void> {
+    const program = fileURLToPath(new URL("./monitor-keeper.js", import.meta.url));
+    this.client?.close();
+    const keeper = spawn(process.execPath, [program, this.definition.qmp, keeperPath], {
+      detached: true,
+      stdio: "ignore",
+    });
+    keeper.on("error", () => undefined);
+    keeper.unref();
+    this.monitorPath = keeperPath;
+    this.client = await connectWhenReady(keeperPath, options);
   }
 
   async hasEnded(): Promise<boolean> {
@@ -164,14 +190,17 @@ export class GuestProcess {
   /** The guest is on its own from here; its monitor is free for others. */
   letGo(): void {
     this.client?.close();
+    if (this.monitorPath === this.definition.qmp) return;
+    const keeper = connect(this.monitorPath, () => keeper.end(`${JSON.stringify({ keeper: "quit" })}\n`));
+    keeper.on("error", () => undefined);
   }
 }
 
-async function connectWhenReady(definition: GuestDefinition, options: StartOptions): Promise<QmpClient> {
+async function connectWhenReady(path: string, options: Omit<StartOptions, "runtimeDirectory">): Promise<QmpClient> {
   const deadline = performance.now() + options.timeoutMs;
   while (true) {
     try {
-      return await QmpClient.connect(definition.qmp, { timeoutMs: options.timeoutMs, signal: options.signal });
+      return await QmpClient.connect(path, { timeoutMs: options.timeoutMs, signal: options.signal });
     } catch (thrown) {
       const fault = MigrationFault.from(thrown);
       if (fault.code !== "qmp-unreachable" || performance.now() > deadline || options.signal.aborted) throw fault;

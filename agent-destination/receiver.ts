@@ -3,8 +3,10 @@ import type { Socket } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingDestination } from "../shared/link/resuming-destination.ts";
 import type { SourceMessage } from "../shared/protocol/messages.ts";
+import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import type { PostcopyPages } from "./postcopy-pages.ts";
 import type { Replay } from "./replay.ts";
 
 type Message<K extends SourceMessage["kind"]> = Extract<SourceMessage, { kind: K }>;
@@ -15,6 +17,10 @@ export interface ReceiverParts {
   readonly makeReplay: (onFault: (fault: MigrationFault) => void) => Replay;
   readonly clock: Clock;
   readonly cancelled: AbortSignal;
+  /** Post-copy is taken up with this. */
+  readonly resumed?: DestinationPostcopy;
+  /** Where post-copy may follow: what taking it up again needs, but the layout. */
+  readonly record?: Omit<DestinationPostcopy, "blocks" | "ramSectionId"> | undefined;
 }
 
 export class Receiver {
@@ -24,6 +30,7 @@ export class Receiver {
   readonly begun: Deferred<void> = deferred();
   readonly ended: Deferred<Message<"endOfStream">> = deferred();
   readonly grant: Deferred<Message<"grant">> = deferred();
+  private readonly packagedAtAll: Deferred<void> = deferred();
   /** Set while the guest is loaded: answers the source's requests for digests. */
   onVerify: ((request: Message<"verifyRequest">) => Promise<void>) | undefined;
   /** One at a time: each is a file, and memory, of a stretch. */
@@ -31,11 +38,15 @@ export class Receiver {
   private readonly abort = new AbortController();
   private readonly socket: Socket;
   private readonly clock: Clock;
+  private readonly parts: ReceiverParts;
   private probeBytes = 0;
+  /** Once the layout came. */
+  record: DestinationPostcopy | undefined;
   private over = false;
 
   constructor(parts: ReceiverParts) {
     const { channel, socket, cancelled } = parts;
+    this.parts = parts;
     this.channel = channel;
     this.socket = socket;
     this.clock = parts.clock;
@@ -53,6 +64,11 @@ export class Receiver {
     void channel.closed.then((fault) =>
       this.fail(fault ?? new MigrationFault("peer-lost", "The source ended the transfer stream", { role: "source" })),
     );
+    if (parts.resumed !== undefined) {
+      this.record = parts.resumed;
+      this.readReturnPath();
+    }
+    channel.onAnew = () => this.replay.restart();
     channel.receive((message) => this.take(message));
   }
 
@@ -77,6 +93,46 @@ export class Receiver {
     this.channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken });
   }
 
+  /** Where post-copy may follow. */
+  get postcopy(): PostcopyPages | undefined {
+    return this.replay.postcopy;
+  }
+
+  /** Resolves when post-copy's package was written to QEMU; of a migration that needs none, never. */
+  get packaged(): Promise<void> {
+    return this.packagedAtAll.promise;
+  }
+
+  /** The source has begun the stream anew: it is told what is missing, when QEMU has taken what it was being given. */
+  private resume(): void {
+    const { postcopy } = this;
+    if (postcopy?.isActive !== true)
+      throw new MigrationFault("peer-invalid", "The source takes up a post-copy that there is not", { role: "source" });
+    void this.replay.drained().then(() => postcopy.tellMissing());
+  }
+
+  private layout({ blocks, ramSectionId }: Message<"layout">): void {
+    this.replay.layout(blocks, ramSectionId);
+    const { record } = this.parts;
+    if (record === undefined) return;
+    const names = blocks.map(({ name, byteLength }) => ({ name, byteLength }));
+    this.record = { ...record, blocks: names, ramSectionId };
+    this.readReturnPath();
+  }
+
+  private readReturnPath(): void {
+    const { postcopy } = this.replay;
+    if (postcopy === undefined) return;
+    void postcopy.packaged.promise.then(() => this.packagedAtAll.resolve());
+    this.socket.on("data", (bytes) => {
+      try {
+        postcopy.read(bytes);
+      } catch (thrown) {
+        this.fail(MigrationFault.from(thrown));
+      }
+    });
+  }
+
   private take(message: SourceMessage): void {
     switch (message.kind) {
       case "frame":
@@ -91,7 +147,7 @@ export class Receiver {
         this.channel.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: this.clock.nowUs() });
         return;
       case "layout":
-        this.replay.layout(message.blocks, message.ramSectionId);
+        this.layout(message);
         return;
       case "endOfStream":
         if (message.lastSequence !== this.replay.sequence)
@@ -118,6 +174,9 @@ export class Receiver {
         return;
       case "grant":
         this.grant.resolve(message);
+        return;
+      case "resume":
+        this.resume();
         return;
       case "welcome":
         return;

@@ -17,6 +17,7 @@ import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import { type DestinationContext, destinationRecord } from "./destination-context.ts";
 import type { DestinationState } from "./destination-state.ts";
 import { GuestProcess, WAITING_ARGUMENTS } from "./guest-process.ts";
+import { keeperPath } from "./phases/stage.ts";
 
 export interface DestinationAgentParts {
   readonly config: DestinationConfig;
@@ -28,6 +29,7 @@ export interface DestinationAgentParts {
   readonly faults: TestFaults;
 }
 
+const STUCK_MS = 1000;
 /** Records of ended migrations that are kept, for sources that ask late. */
 const RECORDS_KEPT = 200;
 
@@ -88,7 +90,11 @@ async function adopt(
       ? await findUnwritten(definition, known)
       : undefined;
   if (process === undefined) return undefined;
-  const guest = await GuestProcess.adopt(definition, process, { runtimeDirectory, timeoutMs: qmpTimeoutMs });
+  const guest = await GuestProcess.adopt(definition, process, {
+    runtimeDirectory,
+    timeoutMs: qmpTimeoutMs,
+    keeperPath: record.postcopy === undefined ? undefined : keeperPath(cx),
+  });
   return guest === undefined || isWritten || (await isWaiting(guest)) ? guest : undefined;
 }
 
@@ -152,11 +158,16 @@ async function takeUp(
     "The destination agent ended during the migration, and started again",
   );
   const undo = guest === undefined ? {} : { guest };
+  const postcopy = record.postcopy === undefined ? {} : { postcopy: record.postcopy };
   switch (kind) {
     case "loaded":
-      return guest === undefined ? undefined : { kind, guest, loadedAtUs: cx.clock.nowUs() };
+      return guest === undefined ? undefined : { kind, guest, ...postcopy, loadedAtUs: cx.clock.nowUs() };
     case "starting":
-      return guest === undefined ? undefined : { kind, guest, grant: record.grant, grantedAtUs: cx.clock.nowUs() };
+      if (guest === undefined) return undefined;
+      return { kind, guest, ...postcopy, grant: record.grant, grantedAtUs: cx.clock.nowUs() };
+    case "pulling":
+      if (guest === undefined || record.postcopy === undefined) return undefined;
+      return { kind, guest, postcopy: record.postcopy };
     case "refusing":
       return { kind, fault, undo };
     case "discarding":
@@ -175,12 +186,17 @@ async function takeUp(
 async function qemuOf(record: DestinationRecord, guest: GuestProcess | undefined): Promise<DestinationQemu> {
   if (guest === undefined) return "gone";
   try {
-    const { status } = await guest.qmp.execute("query-status");
-    if (status === "running") return "running";
+    // in post-copy the main loop may wait for a page
+    const options = record.postcopy === undefined ? {} : { timeoutMs: STUCK_MS };
+    const { status } = await guest.qmp.execute("query-status", undefined, options);
     if (status === "inmigrate" || status === "prelaunch") return "loading";
     const { status: migration } = await guest.qmp.execute("query-migrate");
-    return migration === "completed" ? "loaded" : "loading";
+    const pulls = record.postcopy !== undefined && migration !== "completed";
+    if (status === "running") return pulls ? "pulling" : "running";
+    return migration === "completed" || pulls ? "loaded" : "loading";
   } catch {
+    // of post-copy one may not answer as long as pages are missing
+    if (record.postcopy !== undefined && record.kind === "running") return "pulling";
     // what was to be started is started when it answers; what was not is ended
     return record.kind === "running" ? "loaded" : "loading";
   }

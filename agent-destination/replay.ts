@@ -19,6 +19,7 @@ import type { Contract, Frame, RamBlock } from "../shared/protocol/messages.ts";
 import { StreamWriter } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../shared/units.ts";
+import { PostcopyPages } from "./postcopy-pages.ts";
 
 /**
  * The source counts frames that are being compressed with what it expects of them, so it may be beyond the contract's
@@ -33,7 +34,7 @@ const RECORD_BYTES_MAX = 8 + 256 + PAGE_SIZE + 64;
 
 export interface ReplayParts {
   readonly createKernels: (byteLength: number) => PageKernels;
-  readonly contract: Contract;
+  readonly contract: Pick<Contract, "frameBytes" | "creditWindowBytes" | "codecs" | "ramBlocks" | "postcopy">;
   readonly channel: DestinationChannel;
   readonly socket: Socket;
   readonly clock: Clock;
@@ -58,14 +59,26 @@ export class Replay implements RecordSink {
   private readonly queue: Frame[] = [];
   private reader: PageFrameReader | undefined;
   private ramSectionId = 0;
+  private pageCount = 0;
   private output = -1;
   private current: Frame | undefined;
   private verbatimLeft = 0;
   private appliedBytes = 0;
   /** Bytes of the frames in `queue` and `current`. */
   private waitingBytes = 0;
-  /** QEMU's stream is a head, pages, and a tail: verbatim frames stand only at its ends. */
-  private part: "head" | "pages" | "tail" = "head";
+  /** Counts restarts: what was written before one is not acknowledged after it. */
+  private generation = 0;
+  private currentGeneration = 0;
+  /**
+   * QEMU's stream is a head, pages, and a tail: verbatim frames stand only at its ends. Of post-copy it is a head, pages,
+   * discards and the package, the last pages, and a tail.
+   */
+  private part: "head" | "pages" | "discards" | "last-pages" | "tail" = "head";
+  /** Where post-copy may follow; from the layout on. */
+  postcopy: PostcopyPages | undefined;
+  /** What a frame of post-copy's beginning is for QEMU, and how much of it was written. */
+  private commands: Uint8Array | undefined;
+  private commandsAt = 0;
   private paused = false;
   private broken = false;
   private corrupt: boolean;
@@ -97,6 +110,19 @@ export class Replay implements RecordSink {
     this.reader = new PageFrameReader(this.kernels, layout.pageCount, this.parts.contract.codecs.includes("xbzrle"));
     this.writer.layout(blocks);
     this.ramSectionId = ramSectionId;
+    if (!this.parts.contract.postcopy) return;
+    const { clock, channel } = this.parts;
+    const { pageCount } = layout;
+    this.postcopy = new PostcopyPages({ blocks, pageCount, clock, send: (message) => void channel.send(message) });
+    this.pageCount = pageCount;
+  }
+
+  /** Post-copy is taken up: its last pages follow. */
+  takeUp(blocks: readonly RamBlock[], ramSectionId: number, pages: PostcopyPages): void {
+    this.layout(blocks, ramSectionId);
+    this.postcopy = pages;
+    this.part = "last-pages";
+    this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
   }
 
   /** Takes the next frame. @throws MigrationFault `peer-invalid`, `checksum-mismatch` */
@@ -109,6 +135,18 @@ export class Replay implements RecordSink {
       throw invalid(`${this.waitingBytes} bytes that were not applied yet; agreed on ${creditWindowBytes}`);
     this.queue.push(frame);
     this.run();
+  }
+
+  /**
+   * The source begins its stream anew: frames that came and were not begun are forgotten, the next one is number 1. What
+   * QEMU was given of pages counts as placed.
+   */
+  restart(): void {
+    this.queue.length = 0;
+    this.waitingBytes = this.current?.body.length ?? 0;
+    this.sequence = 0;
+    this.appliedBytes = 0;
+    this.generation++;
   }
 
   /** Resolves when every frame taken so far was written to QEMU's socket. */
@@ -124,10 +162,12 @@ export class Replay implements RecordSink {
   }
 
   zeroPage(page: number): void {
+    this.postcopy?.placed(page, false);
     this.writer.zeroPage(page);
   }
 
   page(page: number, at: number): void {
+    this.postcopy?.placed(page, false);
     this.writer.page(page, at);
     if (!this.corrupt) return;
     this.corrupt = false;
@@ -135,6 +175,7 @@ export class Replay implements RecordSink {
   }
 
   delta(page: number, at: number, length: number): void {
+    this.postcopy?.placed(page, true);
     this.writer.delta(page, at, length);
   }
 
@@ -195,16 +236,47 @@ export class Replay implements RecordSink {
         `The checksum of frame ${frame.sequence} is wrong: it was damaged on the way`,
       );
     this.current = frame;
-    if (frame.frameKind === "verbatim") {
-      if (this.part === "pages") this.part = "tail";
-      this.verbatimLeft = rawLength;
-      return;
+    this.currentGeneration = this.generation;
+    switch (frame.frameKind) {
+      case "verbatim":
+        this.openVerbatim(rawLength);
+        return;
+      case "pages":
+        this.openPages(rawLength);
+        return;
+      case "discards":
+      case "package":
+        this.openPostcopy(frame.frameKind, this.memory.subarray(this.frameAt, this.frameAt + rawLength));
     }
+  }
+
+  private openVerbatim(rawLength: number): void {
+    if (this.part === "discards") throw invalid("other bytes between discards and package");
+    if (this.part === "last-pages") this.postcopy?.checkEnd();
+    if (this.part !== "head") this.part = "tail";
+    this.verbatimLeft = rawLength;
+  }
+
+  private openPages(rawLength: number): void {
     if (this.reader === undefined) throw invalid("pages before the layout");
     if (this.part === "tail") throw invalid("pages behind the end of QEMU's RAM");
-    this.part = "pages";
+    if (this.part === "discards") throw invalid("pages between discards and package");
+    if (this.part === "head") this.part = "pages";
     this.reader.open(address(this.frameAt), rawLength);
     this.started = false;
+  }
+
+  private openPostcopy(kind: "discards" | "package", body: Uint8Array): void {
+    const { postcopy } = this;
+    if (postcopy === undefined) throw invalid(`a frame of kind ${kind}, which post-copy has, and it was not agreed on`);
+    if (this.part === "last-pages" || this.part === "tail") throw invalid(`a frame of kind ${kind} in post-copy`);
+    this.part = "discards";
+    this.commands = kind === "discards" ? postcopy.discards(body) : postcopy.package(body);
+    this.commandsAt = 0;
+    if (!postcopy.isActive) return;
+    this.part = "last-pages";
+    // QEMU takes no XBZRLE from here on
+    this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
   }
 
   /**
@@ -222,7 +294,10 @@ export class Replay implements RecordSink {
   /** Writes what there is room for. @returns is the current frame finished? */
   private advance(): boolean {
     const frame = this.current!;
-    if (frame.frameKind === "verbatim") {
+    if (this.commands !== undefined) {
+      if (!this.copyCommands(this.commands)) return false;
+      this.commands = undefined;
+    } else if (frame.frameKind === "verbatim") {
       if (!this.copyVerbatim(frame.rawLength)) return false;
     } else {
       if (!this.started) {
@@ -234,9 +309,21 @@ export class Replay implements RecordSink {
       this.writer.partEnd(this.ramSectionId);
     }
     this.current = undefined;
-    this.appliedBytes += frame.body.length;
     this.waitingBytes -= frame.body.length;
-    this.flush({ sequence: frame.sequence, appliedBytes: this.appliedBytes });
+    if (this.currentGeneration !== this.generation) {
+      this.flush(undefined);
+      return true;
+    }
+    this.appliedBytes += frame.body.length;
+    this.flush({ sequence: frame.sequence, appliedBytes: this.appliedBytes }, frame.frameKind);
+    return true;
+  }
+
+  private copyCommands(commands: Uint8Array): boolean {
+    while (this.commandsAt < commands.length) {
+      if (!this.hasRoom) return false;
+      this.commandsAt += this.writer.bytes(commands.subarray(this.commandsAt, this.commandsAt + RECORD_BYTES_MAX));
+    }
     return true;
   }
 
@@ -261,18 +348,20 @@ export class Replay implements RecordSink {
   }
 
   /** Gives the current output buffer to QEMU, and acknowledges once it was taken. */
-  private flush(ack: { sequence: number; appliedBytes: number } | undefined): void {
+  private flush(ack: { sequence: number; appliedBytes: number } | undefined, kind?: Frame["frameKind"]): void {
     const output = this.output;
     if (output < 0) return;
     this.output = -1;
     this.writesPending++;
+    const { generation } = this;
     const view = Buffer.from(this.memory.buffer, this.memory.byteOffset + output, this.writer.position - output);
     this.parts.socket.write(view, (error) => {
       this.writesPending--;
       if (error) return; // the socket's own error event tells why
       this.lastByteAtUs = this.parts.clock.nowUs();
       this.freeOutputs.push(output);
-      if (ack !== undefined) this.parts.channel.send({ kind: "ack", ...ack });
+      if (kind === "package" && this.postcopy?.isActive) this.postcopy.packageWritten(this.lastByteAtUs);
+      if (ack !== undefined && generation === this.generation) this.parts.channel.send({ kind: "ack", ...ack });
       this.continue();
     });
   }

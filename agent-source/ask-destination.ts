@@ -44,6 +44,7 @@ export async function askUntilSettled(
     try {
       const answer = await askOnce(cx, "grant", signal);
       switch (answer.standing) {
+        case "pulling":
         case "running":
           return answer.running === undefined ? { kind: "running" } : { kind: "running", running: answer.running };
         case "refused":

@@ -7,6 +7,7 @@
 import { MigrationFault } from "../shared/fault.ts";
 import { MemoryLayout } from "../shared/page/geometry.ts";
 import type { RamBlock } from "../shared/protocol/messages.ts";
+import type { StreamLayout } from "../shared/protocol/ownership.ts";
 import type { RamSetup, StreamSink } from "../shared/qemu/stream-reader.ts";
 import { encodeRamEnd } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
@@ -14,6 +15,7 @@ import { address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
 import type { CopyWatch } from "./copy-watch.ts";
 import type { FeedPace } from "./feed-pace.ts";
 import type { FrameSender } from "./frame-sender.ts";
+import type { PostcopyCapture } from "./postcopy-capture.ts";
 import type { Decision, SwitchPolicy } from "./switch-policy.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
 
@@ -29,6 +31,8 @@ export interface EngineParts {
   readonly expectedBlocks: readonly RamBlock[];
   /** Once the first pass is done. */
   readonly pace: FeedPace;
+  /** Where post-copy may follow. */
+  readonly postcopy?: PostcopyCapture | undefined;
   /** Most pages to hold, whatever the policy would like: a part of the arena. */
   readonly holdPagesMax: number;
   readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
@@ -51,6 +55,8 @@ export class CopyEngine implements StreamSink {
   /** Pages captured in the first pass, with repeats. */
   firstPassPages = 0;
   lastPagesSentUs = 0;
+  /** QEMU's stream was read to its end. */
+  streamEnded = false;
   readonly watch: CopyWatch;
   private readonly parts: EngineParts;
   private phase: Phase = "first-pass";
@@ -79,8 +85,19 @@ export class CopyEngine implements StreamSink {
     this.resume();
   }
 
+  /** Post-copy is taken up: nothing is paced or decided any more. */
+  takeUp(setup: Pick<RamSetup, "blocks" | "ramSectionId">): void {
+    this.layoutSeen = new MemoryLayout(setup.blocks);
+    this.ramSectionId = setup.ramSectionId;
+    this.decided = true;
+    this.phase = "final";
+    this.watch.firstPassDone = true;
+    this.watch.decided();
+  }
+
   /** Pages left the arena: capture goes on if it waited for that. */
   roomMade(): void {
+    this.parts.postcopy?.askOn();
     if (this.heldFor === "room") this.resume();
   }
 
@@ -101,19 +118,21 @@ export class CopyEngine implements StreamSink {
   // ── StreamSink ──
 
   prologue(start: number, end: number): void {
-    this.parts.sender.sendVerbatim(this.parts.memory.subarray(start, end), false);
+    this.parts.sender.sendVerbatim(this.parts.memory.subarray(start, end), "head");
   }
 
   layout(setup: RamSetup): void {
     this.checkBlocks(setup);
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
+    this.parts.postcopy?.layout(setup);
     this.watch.begins();
     this.parts.announceLayout(setup.blocks, setup.ramSectionId);
   }
 
   page(page: number, at: number): boolean {
-    const { scheduler, sender } = this.parts;
+    const { scheduler, sender, postcopy } = this.parts;
+    if (postcopy?.active) return postcopy.page(page, at) || this.waitForRoom();
     if (!scheduler.capture(pageIndex(page), address(at))) {
       sender.pump();
       if (!scheduler.capture(pageIndex(page), address(at))) return this.waitForRoom();
@@ -123,7 +142,8 @@ export class CopyEngine implements StreamSink {
   }
 
   zeroPage(page: number): boolean {
-    const { scheduler, sender } = this.parts;
+    const { scheduler, sender, postcopy } = this.parts;
+    if (postcopy?.active) return postcopy.zeroPage(page) || this.waitForRoom();
     if (!scheduler.captureZero(pageIndex(page))) {
       sender.pump();
       if (!scheduler.captureZero(pageIndex(page))) return this.waitForRoom();
@@ -144,7 +164,10 @@ export class CopyEngine implements StreamSink {
       this.parts.onFirstPassDone();
     }
     this.parts.sender.pump();
-    if (this.phase === "final") return true;
+    if (this.phase === "final") {
+      this.parts.postcopy?.askOn();
+      return true;
+    }
     this.consult(drained);
     return this.phase !== "paced" || this.mayReadOn(pages, drained);
   }
@@ -154,22 +177,41 @@ export class CopyEngine implements StreamSink {
   }
 
   ramEnd(): void {
+    if (this.parts.postcopy?.active) {
+      this.parts.postcopy.ramEnd(this.ramSectionId);
+      return;
+    }
     this.parts.sender.hurry();
-    void this.parts.sender.flushed().then(() => {
-      if (this.lastPagesSentUs === 0) this.lastPagesSentUs = this.parts.clock.nowUs();
-    });
-    this.parts.sender.sendVerbatim(encodeRamEnd(this.ramSectionId), true);
+    void this.parts.sender.flushed().then(() => this.lastPagesSent());
+    this.parts.sender.sendVerbatim(encodeRamEnd(this.ramSectionId), "device");
   }
 
   device(start: number, end: number): void {
-    this.parts.sender.sendVerbatim(this.parts.memory.subarray(start, end), true);
+    this.parts.sender.sendVerbatim(this.parts.memory.subarray(start, end), "device");
   }
 
   end(): void {
+    this.streamEnded = true;
+    if (this.parts.postcopy?.isGivenBack) {
+      this.parts.onEnd();
+      return;
+    }
     void this.parts.sender.flushed().then(() => this.parts.onEnd());
   }
 
   // ──
+
+  /** @throws TypeError before there is one */
+  get streamLayout(): StreamLayout {
+    if (this.layoutSeen === undefined) throw new TypeError("no layout yet");
+    const blocks = this.layoutSeen.blocks.map(({ name, pageCount }) => ({ name, byteLength: pageCount * PAGE_SIZE }));
+    return { ramSectionId: this.ramSectionId, blocks };
+  }
+
+  /** What the guest needs to run at the destination was handed to the link; of post-copy that is the package. */
+  lastPagesSent(): void {
+    if (this.lastPagesSentUs === 0) this.lastPagesSentUs = this.parts.clock.nowUs();
+  }
 
   /**
    * Did the section end because nothing was dirty any more? Otherwise QEMU ended it on its clock, which it looks at
@@ -182,7 +224,8 @@ export class CopyEngine implements StreamSink {
     return this.drained;
   }
 
-  private checkBlocks(setup: RamSetup): void {
+  /** @throws MigrationFault `stream-unsupported` when the stream does not list what QEMU's monitor named */
+  checkBlocks(setup: RamSetup): void {
     for (const block of setup.blocks) {
       const expected = this.parts.expectedBlocks.find((one) => one.name === block.name);
       if (expected === undefined || expected.byteLength !== block.byteLength)

@@ -35,6 +35,7 @@ const ETA_SECONDS = 0.2;
 export class CopyWatch {
   /** Pages that the section before found dirty. */
   sweptPages = 0;
+  begun = false;
   firstPassDone = false;
   estimatedDowntimeMs = 0;
   /** That fits the target: the next moments may be the one to switch at. */
@@ -53,6 +54,7 @@ export class CopyWatch {
 
   /** The first page is about to come. */
   begins(): void {
+    this.begun = true;
     this.parts.outlook.begins(this.nowSeconds);
   }
 
@@ -73,6 +75,7 @@ export class CopyWatch {
     const ratio = compressionRatio();
     return {
       elapsedMs: this.elapsedMs,
+      begun: this.begun,
       firstPassDone: this.firstPassDone,
       sweptPages: this.sweptPages,
       residualPages: scheduler.residualPages(),

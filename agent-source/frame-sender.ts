@@ -1,49 +1,10 @@
-/**
- * Turns what the scheduler has into frames on the channel, in strict sequence, as the link has room:
- *
- *     scheduler ──fill──> raw ──zstd worker──> encoded ──> channel ──> ack
- *                 only while credit is left       in order of sequence
- *
- * Bounded by its frame buffers and by the bytes in flight; pump() is called whenever one of the two, the scheduler or
- * the time may allow more. No page is touched here, only frames.
- */
-import type { CompressionChooser } from "../shared/codec/chooser.ts";
 import { MigrationFault } from "../shared/fault.ts";
-import type { SourceChannel } from "../shared/link/link.ts";
-import type { PageKernels } from "../shared/page/kernels.ts";
-import type { Clock } from "../shared/runtime/clock.ts";
-import { countSent, makeSlot, type SentBytes, type Slot } from "./frame-slot.ts";
-import type { LinkMeter } from "./link-meter.ts";
-import type { Pacer } from "./pacer.ts";
-import { type FrameBuffer, HEAD_ROOM_BYTES } from "./source-memory.ts";
-import type { TransferScheduler } from "./transfer-scheduler.ts";
-import { VerbatimQueue } from "./verbatim-queue.ts";
+import { deepCredit, shallowCredit } from "./credit.ts";
+import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
+import type { SenderParts, UrgentSource } from "./sender-parts.ts";
+import { HEAD_ROOM_BYTES } from "./source-memory.ts";
+import { type VerbatimKind, VerbatimQueue } from "./verbatim-queue.ts";
 
-/** Compresses [from, from + length) to [to, to + limit); -1 when it does not fit. */
-export type Compress = (from: number, length: number, to: number, limit: number, level: number) => Promise<number>;
-
-export interface SenderParts {
-  readonly kernels: PageKernels;
-  readonly buffers: readonly FrameBuffer[];
-  readonly frameBytes: number;
-  readonly scheduler: TransferScheduler;
-  readonly channel: SourceChannel;
-  readonly compress: Compress;
-  readonly chooser: CompressionChooser;
-  readonly meter: LinkMeter;
-  readonly pacer: Pacer;
-  readonly clock: Clock;
-  /** Most bytes in flight by contract. */
-  readonly creditWindowBytes: number;
-  /** Called with the length of each frame that is given to the channel. */
-  readonly onSent: (bytes: number) => void;
-  /** Called when pages left the arena, so that capture may go on. */
-  readonly onRoom: () => void;
-  readonly onFault: (fault: MigrationFault) => void;
-}
-
-/** Below this the window would not cover the granularity of frames and acknowledgements. */
-const CREDIT_MIN_BYTES = 2 << 20;
 /** Fewer raw bytes than this are not worth a worker's round trip. */
 const COMPRESS_MIN_BYTES = 2048;
 /** Frames of one pump without letting the event loop read sockets. */
@@ -51,6 +12,8 @@ const FRAMES_A_PUMP = 8;
 
 export class FrameSender {
   readonly sent: SentBytes = { zero: 0, full: 0, delta: 0, head: 0, device: 0 };
+  /** No page is sent, only what is verbatim. */
+  pagesHeld = false;
   /** Encoded bytes given to the channel, and of those acknowledged. */
   sentBytes = 0;
   ackedBytes = 0;
@@ -78,15 +41,35 @@ export class FrameSender {
   private idleWaiters: (() => void)[] = [];
   /** The guest is stopped: every millisecond counts. */
   private urgent = false;
+  /** Set in post-copy. */
+  private final: UrgentSource | undefined;
+  /** Frames' length while little may be on its way; 0: much may. */
+  private shallowBytes = 0;
+  private shallowWaiters: (() => void)[] = [];
 
   constructor(parts: SenderParts) {
     this.parts = parts;
     this.slots = parts.buffers.map(makeSlot);
   }
 
-  /** Queues bytes of QEMU's stream, to be sent as they are: at once, or with `afterPages` behind all that is pending. */
-  sendVerbatim(bytes: Uint8Array, afterPages: boolean): void {
-    this.verbatim.push(bytes, afterPages);
+  /** Queues bytes to be sent as they are: at once, or device state behind all that is pending. */
+  sendVerbatim(bytes: Uint8Array, kind: VerbatimKind): void {
+    this.verbatim.push(bytes, kind);
+    this.pump();
+  }
+
+  /** From now on little is on its way. Resolves when that is so. */
+  beShallow(frameBytes: number): Promise<void> {
+    this.shallowBytes = frameBytes;
+    if (this.inFlightBytes <= this.creditBytes) return Promise.resolve();
+    return new Promise((resolve) => this.shallowWaiters.push(resolve));
+  }
+
+  /** The pages that are left are post-copy's; they go behind the verbatim bytes that were queued. */
+  enterPostcopy(source: UrgentSource): void {
+    this.final = source;
+    this.holdPages = 0;
+    this.pagesHeld = false;
     this.pump();
   }
 
@@ -123,13 +106,14 @@ export class FrameSender {
     this.ackedBytes = appliedBytes;
     this.parts.meter.acknowledged(appliedBytes, this.parts.clock.monotonicMs(), this.creditWasFull);
     this.creditWasFull = false;
+    if (this.inFlightBytes <= this.creditBytes) for (const resolve of this.shallowWaiters.splice(0)) resolve();
     this.pump();
   }
 
   stop(): void {
     this.stopped = true;
     clearTimeout(this.timer);
-    for (const resolve of this.idleWaiters.splice(0)) resolve();
+    for (const resolve of [...this.idleWaiters.splice(0), ...this.shallowWaiters.splice(0)]) resolve();
   }
 
   /** Builds and sends what the link has room for. */
@@ -138,6 +122,7 @@ export class FrameSender {
     if (this.stopped || this.building) return;
     this.building = true;
     const pagesBefore = this.parts.scheduler.pages.pendingCount;
+    while (this.final?.hasUrgent && this.buildUrgent(this.final));
     for (let frames = 0; this.mayBuild(); frames++) {
       if (frames === FRAMES_A_PUMP) {
         this.wakeIn(0);
@@ -150,14 +135,19 @@ export class FrameSender {
     if (this.idleWaiters.length > 0 && this.isIdle) for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
+  private get noPagesLeft(): boolean {
+    return this.final?.isEmpty ?? this.parts.scheduler.isEmpty;
+  }
+
   private get isIdle(): boolean {
-    return this.line.length === 0 && this.verbatim.isEmpty && this.parts.scheduler.isEmpty;
+    return this.line.length === 0 && this.verbatim.isEmpty && this.noPagesLeft;
   }
 
   private get creditBytes(): number {
-    const { bytesPerSecond, roundTripMs } = this.parts.meter;
-    const product = Number.isFinite(roundTripMs) ? (2 * bytesPerSecond * roundTripMs) / 1000 : 0;
-    return Math.min(this.parts.creditWindowBytes, Math.max(CREDIT_MIN_BYTES, product));
+    const { meter, creditWindowBytes } = this.parts;
+    return this.shallowBytes > 0
+      ? shallowCredit(meter, creditWindowBytes, this.shallowBytes)
+      : deepCredit(meter, creditWindowBytes);
   }
 
   private mayBuild(): boolean {
@@ -181,17 +171,15 @@ export class FrameSender {
   }
 
   private build(): boolean {
-    const slot = this.slots.find((one) => one.state === "free");
+    const slot = this.freeSlot(this.final === undefined ? 1 : 2);
     if (slot === undefined) {
       if (this.line.length > this.slots.length / 2) this.parts.chooser.encoderWasFull();
       return false;
     }
-    if (!this.verbatim.isEmpty && (!this.verbatim.afterPages || this.parts.scheduler.isEmpty)) {
-      slot.kind = this.verbatim.afterPages ? "device" : "head";
+    if (!this.verbatim.isEmpty && (this.verbatim.kind !== "device" || this.noPagesLeft)) {
+      slot.kind = this.verbatim.kind;
       slot.rawLength = this.verbatim.take(this.parts.kernels.memory, slot.buffer.raw, this.parts.frameBytes);
-      slot.zeroBytes = 0;
-      slot.fullBytes = 0;
-      slot.deltaBytes = 0;
+      takeCounts(slot, undefined);
     } else if (!this.fill(slot)) {
       return false;
     }
@@ -201,30 +189,68 @@ export class FrameSender {
     return true;
   }
 
+  /** A free one, when there are at least that many: in post-copy the last is for pages that the guest waits for. */
+  private freeSlot(atLeast: number): Slot | undefined {
+    let free = 0;
+    let found: Slot | undefined;
+    for (const slot of this.slots) {
+      if (slot.state !== "free") continue;
+      free++;
+      found ??= slot;
+    }
+    return free < atLeast ? undefined : found;
+  }
+
+  /** Pages that the guest waits for go ahead of the frames that are being compressed, and as they are. */
+  private buildUrgent(source: UrgentSource): boolean {
+    const slot = this.freeSlot(1);
+    // what post-copy begins with comes first, whatever is waited for
+    if (slot === undefined || !this.verbatim.isEmpty || this.line.some(({ kind }) => kind !== "pages")) return false;
+    slot.kind = "pages";
+    slot.rawLength = source.fillUrgent(slot.buffer.raw);
+    if (slot.rawLength === 0) return false;
+    takeCounts(slot, source.frame);
+    this.sequence++;
+    this.line.unshift(slot);
+    this.seal(slot);
+    this.ready(slot);
+    return true;
+  }
+
   private fill(slot: Slot): boolean {
     const { scheduler, clock } = this.parts;
+    if (this.pagesHeld) return false;
+    if (this.final !== undefined) {
+      slot.kind = "pages";
+      slot.rawLength = this.final.fill(slot.buffer.raw);
+      takeCounts(slot, this.final.frame);
+      return slot.rawLength > 0;
+    }
     if (!scheduler.hasWork(this.holdPages)) return false;
     const before = scheduler.pages.pendingCount;
     const startUs = clock.nowUs();
     slot.kind = "pages";
     slot.rawLength = scheduler.fill(slot.buffer.raw, this.holdPages);
-    const { frame } = scheduler;
-    slot.zeroBytes = frame.zeroBytes;
-    slot.fullBytes = frame.fullBytes;
-    slot.deltaBytes = frame.deltaBytes;
+    takeCounts(slot, scheduler.frame);
     const pages = before - scheduler.pages.pendingCount;
     if (pages >= 32) this.microsPerPage += 0.1 * ((clock.nowUs() - startUs) / pages - this.microsPerPage);
     return slot.rawLength > 0;
   }
 
-  private encode(slot: Slot): void {
-    const { chooser, kernels, compress, clock } = this.parts;
-    const { raw, encoded, byteLength } = slot.buffer;
+  private seal(slot: Slot): void {
+    const { kernels } = this.parts;
+    const { raw, encoded } = slot.buffer;
     kernels.checksum(raw, slot.rawLength, encoded);
     slot.checksum.set(kernels.memory.subarray(encoded, encoded + 8));
     slot.state = "encoding";
     slot.length = slot.rawLength;
     slot.compressed = false;
+  }
+
+  private encode(slot: Slot): void {
+    const { chooser, compress, clock } = this.parts;
+    const { raw, encoded, byteLength } = slot.buffer;
+    this.seal(slot);
     const level = this.levelFor(slot.rawLength);
     if (level === undefined) {
       this.ready(slot);
@@ -282,7 +308,7 @@ export class FrameSender {
       {
         kind: "frame",
         sequence: this.sequence - this.line.length,
-        frameKind: slot.kind === "pages" ? "pages" : "verbatim",
+        frameKind: slot.kind === "head" || slot.kind === "device" ? "verbatim" : slot.kind,
         codec: slot.compressed ? "zstd" : "none",
         rawLength: slot.rawLength,
         checksum: slot.checksum,

@@ -1,5 +1,7 @@
 /** One frame on its way from the scheduler to the channel, and what it carries. */
 import type { FrameBuffer } from "./source-memory.ts";
+import type { KindCounts } from "./transfer-scheduler.ts";
+import type { VerbatimKind } from "./verbatim-queue.ts";
 
 /** Bytes on the link by what they carried, encoded. */
 export interface SentBytes {
@@ -14,7 +16,7 @@ export interface SentBytes {
 export interface Slot {
   readonly buffer: FrameBuffer;
   state: "free" | "encoding" | "ready" | "sending";
-  kind: "pages" | "head" | "device";
+  kind: "pages" | VerbatimKind;
   rawLength: number;
   length: number;
   compressed: boolean;
@@ -37,9 +39,16 @@ export const makeSlot = (buffer: FrameBuffer): Slot => ({
   deltaBytes: 0,
 });
 
+/** What the slot's frame holds; undefined: no pages. */
+export function takeCounts(slot: Slot, frame: KindCounts | undefined): void {
+  slot.zeroBytes = frame?.zeroBytes ?? 0;
+  slot.fullBytes = frame?.fullBytes ?? 0;
+  slot.deltaBytes = frame?.deltaBytes ?? 0;
+}
+
 export function countSent(sent: SentBytes, slot: Slot): void {
   if (slot.kind !== "pages") {
-    sent[slot.kind] += slot.length;
+    sent[slot.kind === "package" ? "device" : slot.kind === "discards" ? "head" : slot.kind] += slot.length;
     return;
   }
   // zstd mixes the kinds of a frame: its bytes are shared out as they were before

@@ -1,13 +1,14 @@
 /** Making sure that the guest runs at the source again, whatever QEMU is in the middle of. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
-import type { SavedSettings } from "../shared/protocol/ownership.ts";
+import type { SourcePostcopy } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { openMonitor } from "./monitor.ts";
 import { restoreSettings } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
 import { GUEST_RUNS_HERE } from "./source-context.ts";
 import type { Undo } from "./source-state.ts";
+import { takeBack } from "./take-back.ts";
 
 const RESUMES_WITHIN_MS = 15_000;
 /** A QEMU that hangs must not keep the socket open, whose end makes it resume the guest by itself. */
@@ -33,7 +34,7 @@ export async function runHere(undo: Undo, cx: SourceContext): Promise<string> {
     try {
       qmp ??= await openMonitor(cx);
       if (qmp === undefined) return "the guest is gone: its QEMU at the source has ended";
-      return await settle(qmp, undo.settings, cx);
+      return await settle(qmp, undo, cx);
     } catch (thrown) {
       if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
       const { message } = MigrationFault.from(thrown);
@@ -53,24 +54,31 @@ async function endFeed(qmp: QmpClient, stopped: Promise<void>): Promise<void> {
   await Promise.allSettled([qmp.execute("migrate_cancel", undefined, { timeoutMs: CANCELS_WITHIN_MS }), stopped]);
 }
 
-async function settle(qmp: QmpClient, settings: SavedSettings | undefined, cx: SourceContext): Promise<string> {
-  const guestNow = await waitUntilSettled(qmp, cx);
+async function settle(qmp: QmpClient, { settings, postcopy }: Undo, cx: SourceContext): Promise<string> {
+  const guestNow = await waitUntilSettled(qmp, postcopy, cx);
   // while a migration winds down QEMU takes no settings
   if (settings !== undefined) await restoreSettings(qmp, settings);
   qmp.close();
   return guestNow;
 }
 
-async function waitUntilSettled(qmp: QmpClient, cx: SourceContext): Promise<string> {
+/** @param postcopy set where this agent has stopped the guest */
+async function waitUntilSettled(
+  qmp: QmpClient,
+  postcopy: SourcePostcopy | undefined,
+  cx: SourceContext,
+): Promise<string> {
   const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
   while (true) {
     const { status: migration } = await qmp.execute("query-migrate");
     const { status } = await qmp.execute("query-status");
     if (SETTLED.includes(migration) && !PASSING.includes(status)) {
       if (status === "running") return GUEST_RUNS_HERE;
-      if (status !== "postmigrate") return `the guest is at the source, and its QEMU says that it is ${status}`;
+      const wasStopped = status === "postmigrate" || (status === "paused" && postcopy !== undefined);
+      if (!wasStopped) return `the guest is at the source, and its QEMU says that it is ${status}`;
       await qmp.execute("cont");
-    } else if (!SETTLED.includes(migration) && cx.clock.monotonicMs() > deadline)
+    } else if (migration === "postcopy-paused" && postcopy !== undefined) await takeBack(qmp, postcopy, cx);
+    else if (!SETTLED.includes(migration) && cx.clock.monotonicMs() > deadline)
       // of an agent that was killed, when QEMU did not notice
       await qmp.execute("migrate_cancel");
     if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)

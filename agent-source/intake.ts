@@ -7,18 +7,24 @@ import { rm } from "node:fs/promises";
 import { createServer, type Server, Socket } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import { encodeShut, encodeSwitchoverAck } from "../shared/qemu/return-path.ts";
-import { StreamReader, type StreamSink } from "../shared/qemu/stream-reader.ts";
 import type { Address } from "../shared/units.ts";
 
 /** One read of the socket at most; its kernel buffer is about 208 KiB (facts: larger reads bring nothing). */
 const READ_BYTES = 256 * 1024;
 const QEMU_CONNECTS_WITHIN_MS = 10_000;
 
+/** Reads what is there of a stream (StreamReader, or ResumedReader of one that is taken up). */
+export interface StreamSource {
+  readonly needs: number;
+  readonly stopped: boolean;
+  consume(start: number, end: number): number;
+}
+
 export interface IntakeParts {
   readonly memory: Uint8Array;
   readonly window: Address;
   readonly windowBytes: number;
-  readonly sink: StreamSink;
+  readonly reader: StreamSource;
   /** The stream is broken, or QEMU closed it. After the end was reached a close is no fault. */
   readonly onFault: (fault: MigrationFault) => void;
 }
@@ -26,7 +32,7 @@ export interface IntakeParts {
 export class Intake {
   bytesRead = 0;
   private readonly parts: IntakeParts;
-  private readonly reader: StreamReader;
+  private readonly reader: StreamSource;
   private readonly windowEnd: number;
   /** Bytes read and not consumed: [head, tail). */
   private head: number;
@@ -34,12 +40,14 @@ export class Intake {
   private server: Server | undefined;
   private socket: Socket | undefined;
   private path = "";
+  /** The sink took no more; by hold(). */
   private held = false;
+  private stopped = false;
   private closing = false;
 
   constructor(parts: IntakeParts) {
     this.parts = parts;
-    this.reader = new StreamReader(parts.memory, parts.sink);
+    this.reader = parts.reader;
     this.windowEnd = parts.window + parts.windowBytes;
     this.head = parts.window;
     this.tail = parts.window;
@@ -93,9 +101,21 @@ export class Intake {
     });
   }
 
+  /** Reads nothing until release(), whatever the sink would take. */
+  hold(): void {
+    this.stopped = true;
+    this.socket?.pause();
+  }
+
+  release(): void {
+    this.stopped = false;
+    if (this.held) this.resume();
+    else this.socket?.resume();
+  }
+
   /** Parses what was read but not taken, then reads on. */
   resume(): void {
-    if (!this.held || this.closing) return;
+    if (!this.held || this.closing || this.stopped) return;
     this.held = false;
     if (this.parse()) this.socket?.resume();
   }
@@ -103,6 +123,11 @@ export class Intake {
   /** Return path: QEMU may stop the guest and complete. */
   acknowledgeSwitchover(): void {
     this.socket?.write(encodeSwitchoverAck());
+  }
+
+  /** Return path: what post-copy asks and answers. */
+  answer(bytes: Uint8Array): void {
+    this.socket?.write(bytes);
   }
 
   /** Return path: the destination has loaded everything; QEMU completes and never runs the guest by itself again. */
@@ -175,7 +200,7 @@ export class Intake {
       return false;
     }
     this.held = this.reader.stopped;
-    return !this.held;
+    return !this.held && !this.stopped;
   }
 
   private fail(fault: MigrationFault): void {

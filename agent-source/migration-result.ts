@@ -1,6 +1,6 @@
 /** The result of a completed migration: everything measured, from what the feed counted and what both clocks say. */
-import type { Running } from "../shared/protocol/messages.ts";
-import type { MigrationResult } from "../shared/protocol/report.ts";
+import type { Complete, Running } from "../shared/protocol/messages.ts";
+import type { MigrationResult, PostcopyResult } from "../shared/protocol/report.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { Feed } from "./feed.ts";
@@ -11,12 +11,15 @@ export interface Outcome {
   readonly feed: Feed;
   readonly times: SwitchTimes;
   readonly running: Running;
+  /** Of post-copy. */
+  readonly complete: Complete | undefined;
   /** Why the switchover was begun when it was. */
   readonly reason: string;
 }
 
 export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationResult {
-  const { feed, times, running } = outcome;
+  const { feed, times, running, complete } = outcome;
+  const destination = complete ?? running;
   const { sender, scheduler, meter } = feed;
   const usage = processUsage();
   const resumedUs = meter.toLocal(running.resumedAtUs);
@@ -60,14 +63,27 @@ export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationR
     zstdRatio: ratio(sender.rawCompressedBytes, sender.encodedCompressedBytes),
     bitmapSyncs: cx.report.passes,
     sourceAgentCpuSeconds: usage.cpuSeconds - cx.cpuSecondsBefore,
-    destinationAgentCpuSeconds: running.agentCpuSeconds,
+    destinationAgentCpuSeconds: destination.agentCpuSeconds,
     sourceAgentPeakMemoryBytes: usage.peakMemoryBytes,
-    destinationAgentPeakMemoryBytes: running.agentPeakMemoryBytes,
+    destinationAgentPeakMemoryBytes: destination.agentPeakMemoryBytes,
     switchReason: outcome.reason,
     stalledSeconds: feed.engine.watch.totalStalledMs / 1000,
     verified: times.pagesCompared > 0,
     pagesCompared: times.pagesCompared,
     degradations: [...cx.report.degradations],
+    ...(complete === undefined ? {} : { postcopy: postcopyResult(outcome, complete) }),
+  };
+}
+
+/** What followed behind RESUME. */
+function postcopyResult({ feed, running }: Outcome, { completedAtUs, service }: Complete): PostcopyResult {
+  return {
+    seconds: Math.max(0, completedAtUs - running.resumedAtUs) / 1e6,
+    requestedPages: service.requests,
+    serviceMedianMs: service.medianMs,
+    serviceP99Ms: service.p99Ms,
+    serviceMaxMs: service.maxMs,
+    repeatedPages: feed.postcopy?.repeated ?? 0,
   };
 }
 

@@ -21,9 +21,13 @@ export async function openMonitor(cx: SourceContext): Promise<QmpClient | undefi
   }
 }
 
-/** Has QEMU completed its migration, so that it never runs the guest by itself again? */
-export async function qemuOf(qmp: QmpClient | undefined): Promise<SourceQemu> {
+/**
+ * Has QEMU completed its migration, so that it never runs the guest by itself again? Of post-copy, which stops the guest
+ * before it migrates it, QEMU never does: one that runs it was told to.
+ */
+export async function qemuOf(qmp: QmpClient | undefined, postcopy: boolean): Promise<SourceQemu> {
   if (qmp === undefined) return "gone";
   const { status } = await qmp.execute("query-status");
+  if (postcopy) return status === "running" ? "active" : "retired";
   return status === "postmigrate" ? "retired" : "active";
 }

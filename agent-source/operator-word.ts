@@ -30,6 +30,7 @@ function mayKeepSource(cx: SourceContext, answer: SettleAnswer | MigrationFault,
     case "refused":
       return;
     case "running":
+    case "pulling":
     case "starting":
       throw new MigrationFault("not-resolvable", `The guest runs at ${cx.call.to}: the destination agent says so`, {
         advice: `ferry resolve ${cx.id} --keep destination; or wait, it is being settled`,
@@ -59,6 +60,7 @@ function mayKeepDestination(cx: SourceContext, answer: SettleAnswer | MigrationF
   const standing = answer instanceof MigrationFault ? "unreachable" : answer.standing;
   switch (standing) {
     case "running":
+    case "pulling":
     case "starting":
     case "waiting":
       return;

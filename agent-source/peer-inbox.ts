@@ -1,6 +1,7 @@
 /** What the destination says on the transfer stream, sorted to those who wait for it. */
 import { MigrationFault } from "../shared/fault.ts";
 import type { SourceChannel } from "../shared/link/link.ts";
+import { PageSet } from "../shared/page/page-set.ts";
 import type { DestinationMessage } from "../shared/protocol/messages.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
@@ -11,12 +12,23 @@ type Message<K extends DestinationMessage["kind"]> = Extract<DestinationMessage,
 /** How the grant ended: the guest runs there, or the destination proved that it refused. */
 export type GrantAnswer = Message<"running"> | Message<"failure">;
 
+/** The source's end of post-copy. */
+export interface PostcopyPeer {
+  /** @throws MigrationFault `peer-invalid` for pages that there are not */
+  request(firstPage: number, pageCount: number): void;
+  pong(value: number): void;
+}
+
 /** Unanswered ones; the source asks one at a time. */
 const PINGS_MAX = 16;
 
 export class PeerInbox {
   readonly loaded: Deferred<Message<"loaded">> = deferred();
   readonly grantAnswer: Deferred<GrantAnswer> = deferred();
+  /** Post-copy: the guest has all of its pages. */
+  readonly complete: Deferred<Message<"complete">> = deferred();
+  /** Takes what the destination's QEMU asks and answers in post-copy; without it such messages are refused. */
+  postcopy: PostcopyPeer | undefined;
   /** Takes acknowledgements; the probe's first, then the sender's. */
   onAck: (ack: Message<"ack">) => void = () => undefined;
   /** Called for whatever comes. */
@@ -29,6 +41,7 @@ export class PeerInbox {
   private nonce = 0;
   private granted: Uint8Array | undefined;
   private pongs: (() => void)[] = [];
+  private missing: { readonly pages: PageSet; readonly told: Deferred<PageSet>; next: number } | undefined;
   private connection: Deferred<void> = deferred();
   private readonly onFault: (fault: MigrationFault) => void;
 
@@ -102,6 +115,19 @@ export class PeerInbox {
           throw new MigrationFault("peer-invalid", "The destination says that the guest runs, without a grant");
         this.grantAnswer.resolve(message);
         return;
+      case "pageRequest":
+        this.inPostcopy(message.kind).request(message.firstPage, message.pageCount);
+        return;
+      case "pong":
+        this.inPostcopy(message.kind).pong(message.value);
+        return;
+      case "missing":
+        this.takeMissing(message);
+        return;
+      case "complete":
+        this.inPostcopy(message.kind);
+        this.complete.resolve(message);
+        return;
       case "failure":
         if (this.granted !== undefined && Buffer.compare(this.granted, message.refusedToken) === 0)
           this.grantAnswer.resolve(message);
@@ -113,6 +139,34 @@ export class PeerInbox {
       case "hello":
         throw new MigrationFault("peer-invalid", "The destination introduced itself twice");
     }
+  }
+
+  /** Asks what the destination misses, of a stream that was begun anew. */
+  askMissing(pageCount: number): Promise<PageSet> {
+    this.missing = { pages: new PageSet(pageCount), told: deferred(), next: 0 };
+    this.channel.send({ kind: "resume" });
+    return this.missing.told.promise;
+  }
+
+  private takeMissing({ firstPage, pageCount, bits, last }: Message<"missing">): void {
+    const { missing } = this;
+    if (missing === undefined || firstPage !== missing.next || firstPage + pageCount > missing.pages.pageCount)
+      throw new MigrationFault("peer-invalid", `The destination tells unasked which of ${pageCount} pages it misses`);
+    missing.pages.setBits(firstPage, pageCount, bits);
+    missing.next = firstPage + pageCount;
+    if (!last) return;
+    if (missing.next !== missing.pages.pageCount)
+      throw new MigrationFault("peer-invalid", `The destination tells of ${missing.next} pages only`);
+    missing.told.resolve(missing.pages);
+  }
+
+  private inPostcopy(kind: string): PostcopyPeer {
+    if (this.postcopy === undefined)
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination said ${kind}, which post-copy has, and it was not agreed on`,
+      );
+    return this.postcopy;
   }
 
   private pong(reply: Message<"clockReply">): void {

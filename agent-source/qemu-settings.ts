@@ -3,7 +3,7 @@ import type { SavedSettings } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 
 /** The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. */
-const CAPABILITIES = ["return-path", "switchover-ack", "events"] as const;
+const CAPABILITIES = ["return-path", "switchover-ack", "events", "postcopy-ram"] as const;
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
 /** With a limit of 1 ms: a threshold of 1000 bytes, less than a page, so a bitmap sync comes only when a pass is drained. */
 const SMALL_BANDWIDTH = 1_000_000;
@@ -32,9 +32,9 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
  * QEMU (TCG) miss the next writes to the pages that wait: their dirty bits are cleared, but not the CPU's note that it need
  * not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/decisions/0023).
  */
-export async function applySettings(qmp: QmpClient): Promise<void> {
+export async function applySettings(qmp: QmpClient, postcopy: boolean): Promise<void> {
   await qmp.execute("migrate-set-capabilities", {
-    capabilities: CAPABILITIES.map((capability) => ({ capability, state: true })),
+    capabilities: CAPABILITIES.map((capability) => ({ capability, state: capability !== "postcopy-ram" || postcopy })),
   });
   // 8.1 cannot be told the bandwidth of the switchover: its own estimate with the default limit is the bound there
   await qmp.execute(
@@ -56,6 +56,19 @@ export async function allowStop(qmp: QmpClient): Promise<void> {
     "downtime-limit": DOWNTIME_LIMIT_MAX_MS,
     ...(knowsBandwidth(qmp) ? { "avail-switchover-bandwidth": BOUNDLESS_BANDWIDTH } : {}),
   });
+}
+
+/**
+ * Stops the guest and lets QEMU begin post-copy in the next turn of its loop; its limits stay small, or it would complete as a
+ * precopy migration instead. The acknowledgement is to be given behind it.
+ *
+ * The guest is stopped by the agent, not by QEMU's migration: one that was running when the migration stopped it, QEMU runs
+ * again by itself when its socket breaks behind the last page, although it runs at the destination by then. A guest that
+ * was paused stays paused (migration.c, migration_iteration_finish; docs/decisions/0024).
+ */
+export async function beginPostcopy(qmp: QmpClient): Promise<void> {
+  await qmp.execute("stop");
+  await qmp.execute("migrate-start-postcopy");
 }
 
 /** "avail-switchover-bandwidth" is new in 8.2. */

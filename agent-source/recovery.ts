@@ -112,10 +112,13 @@ async function passOver(record: SourceRecord, cx: SourceContext): Promise<Source
   return { kind: "kept", fault: endOf(record.reason) };
 }
 
-async function takeUp({ kind, settings, reason }: SourceRecord, cx: SourceContext): Promise<SourceState> {
-  const saved = settings === undefined ? {} : { settings };
+async function takeUp({ kind, settings, postcopy, reason }: SourceRecord, cx: SourceContext): Promise<SourceState> {
+  const saved = {
+    ...(settings === undefined ? {} : { settings }),
+    ...(postcopy === undefined ? {} : { postcopy }),
+  };
   // of a plan, whatever QEMU does, the guest stays here
-  const state = recoverSource(kind, kind === "granted" ? await ask(cx) : "active");
+  const state = recoverSource(kind, kind === "granted" ? await ask(cx, postcopy !== undefined) : "active");
   switch (state) {
     case "keeping":
       return {
@@ -146,11 +149,11 @@ function endOf(reason: SourceRecord["reason"]): MigrationFault {
 }
 
 /** A QEMU that cannot be asked may have completed: then only the destination can tell. */
-async function ask(cx: SourceContext): Promise<SourceQemu> {
+async function ask(cx: SourceContext, postcopy: boolean): Promise<SourceQemu> {
   try {
     const qmp = await openMonitor(cx);
     try {
-      return await qemuOf(qmp);
+      return await qemuOf(qmp, postcopy);
     } finally {
       qmp?.close();
     }

@@ -25,6 +25,7 @@ import { deferred } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
+import { FreshLinks } from "./fresh-links.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { MigrationReport } from "./migration-report.ts";
 import { checkWord } from "./operator-word.ts";
@@ -154,7 +155,7 @@ export class SourceAgent implements SourceService {
     if (past !== undefined) return past;
     const { cx, cancel, ended } = this.entry(id);
     const { status } = cx.report;
-    if (status === "granting" || status === "inDoubt")
+    if (status === "granting" || status === "serving" || status === "inDoubt")
       throw new MigrationFault("too-late", `${id} cannot be cancelled any more: the guest is being handed over`, {
         advice: status === "inDoubt" ? `End it with: ferry resolve ${id}` : `Watch it with: ferry watch ${id}`,
       });
@@ -196,13 +197,15 @@ export class SourceAgent implements SourceService {
     const expected = entry?.cx.token ?? new Uint8Array();
     if (entry === undefined || hello.token.length !== expected.length || !timingSafeEqual(hello.token, expected))
       throw new MigrationFault("refused", "No migration waits for this destination");
+    const { link, cx } = entry;
+    if (link !== undefined && !cx.anew.takes(hello, link)) {
+      link.attach(hello, channel);
+      entry.arrived.resolve();
+      return;
+    }
+    if (cx.report.status === "undoing") throw new MigrationFault("refused", "This migration is being undone");
     // one that was taken up from the journal has no stream: the destination will be asked, and must not give up for this
-    if (entry.link === undefined)
-      throw entry.cx.report.status === "undoing"
-        ? new MigrationFault("refused", "This migration is being undone")
-        : new MigrationFault("peer-lost", "This agent has started again, and will ask for this migration");
-    entry.link.attach(hello, channel);
-    entry.arrived.resolve();
+    cx.anew.accept(hello, channel);
   }
 
   /** Ends or aborts what can be, and leaves the rest to the journal; within `shutdown.grace`. */
@@ -270,6 +273,7 @@ export class SourceAgent implements SourceService {
         await arrived.promise;
         return link;
       },
+      anew: new FreshLinks(call.to),
       faults,
     };
     return { cx, cancel, arrived, link };

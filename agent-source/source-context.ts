@@ -2,7 +2,7 @@
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
-import type { SavedSettings, SourceRecord } from "../shared/protocol/ownership.ts";
+import type { SavedSettings, SourcePostcopy, SourceRecord } from "../shared/protocol/ownership.ts";
 import type { MigrateCall } from "../shared/protocol/report.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
@@ -10,6 +10,7 @@ import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
+import type { FreshLinks } from "./fresh-links.ts";
 import type { MigrationReport } from "./migration-report.ts";
 
 export interface SourceContext {
@@ -36,6 +37,8 @@ export interface SourceContext {
   readonly createKernels: (byteLength: number) => PageKernels;
   /** Resolves when the destination dialled in with this migration's token. */
   readonly dialledIn: () => Promise<ResumingSource>;
+  /** Streams that the destination begins anew in post-copy. */
+  readonly anew: FreshLinks;
   readonly faults: TestFaults;
 }
 
@@ -47,6 +50,7 @@ export function sourceRecord(
   cx: SourceContext,
   kind: SourceRecord["kind"],
   settings: SavedSettings | undefined,
+  postcopy?: SourcePostcopy | undefined,
 ): SourceRecord {
   const record = {
     kind,
@@ -56,7 +60,11 @@ export function sourceRecord(
     grant: { token: Buffer.from(cx.token).toString("hex"), epoch: EPOCH },
   };
   if (kind === "released" || kind === "kept") return { ...record, endedAtMs: Math.floor(cx.clock.nowUs() / 1000) };
-  return settings === undefined ? record : { ...record, settings };
+  return {
+    ...record,
+    ...(settings === undefined ? {} : { settings }),
+    ...(postcopy === undefined ? {} : { postcopy }),
+  };
 }
 
 /** What the guest does at this point, for errors. */

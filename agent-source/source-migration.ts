@@ -13,6 +13,7 @@ import { plan } from "./phases/plan.ts";
 import { record } from "./phases/record.ts";
 import { release } from "./phases/release.ts";
 import { retire } from "./phases/retire.ts";
+import { serve } from "./phases/serve.ts";
 import { stage } from "./phases/stage.ts";
 import { switchOver } from "./phases/switch.ts";
 import { GUEST_RUNS_HERE, type SourceContext } from "./source-context.ts";
@@ -36,12 +37,13 @@ const PHASES: Phases = {
   recording: record,
   granting: grant,
   inDoubt: doubt,
+  serving: serve,
   releasing: release,
   keeping: keep,
 };
 
 /** `left`: the agent is leaving in the middle of it, and the next one takes it up from the journal. */
-export type SourceEnd = "released" | "kept" | "left";
+export type SourceEnd = "released" | "kept" | "stranded" | "left";
 
 /** Runs a migration to its end. Never rejects. */
 export async function runSourceMigration(
@@ -51,7 +53,7 @@ export async function runSourceMigration(
 ): Promise<SourceEnd> {
   let state = from;
   enterState(state, cx);
-  while (state.kind !== "released" && state.kind !== "kept") {
+  while (state.kind !== "released" && state.kind !== "kept" && state.kind !== "stranded") {
     await cx.faults.at(state.kind, cx.log);
     const next = await step(state, cx);
     if (next === undefined) return "left";
@@ -64,11 +66,12 @@ export async function runSourceMigration(
 
 function enterState(state: SourceState, cx: SourceContext): void {
   if (state.kind === "kept") cx.report.failed(state.fault, GUEST_RUNS_HERE);
+  if (state.kind === "stranded") cx.report.failed(state.fault, "");
   cx.report.status = sourceStatus(state.kind, state.kind === "kept" && state.fault.code === "cancelled");
   cx.log.info({ state: state.kind }, "state");
 }
 
-type Live = Exclude<SourceState, State<"released"> | State<"kept">>;
+type Live = Exclude<SourceState, State<"released"> | State<"kept"> | State<"stranded">>;
 
 async function step(state: Live, cx: SourceContext): Promise<SourceState | undefined> {
   try {
@@ -99,6 +102,8 @@ function enter(state: Live, cx: SourceContext): Promise<Next<Live["kind"]>> {
       return PHASES.granting(state, cx);
     case "inDoubt":
       return PHASES.inDoubt(state, cx);
+    case "serving":
+      return PHASES.serving(state, cx);
     case "releasing":
       return PHASES.releasing(state, cx);
     case "keeping":
@@ -118,6 +123,8 @@ function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): Sour
       };
     case "inDoubt":
       return { ...state, kind: afterSource(state.kind, "fault"), fault };
+    case "serving":
+      return { ...state, kind: afterSource(state.kind, "fault") };
     case "releasing":
       return { kind: afterSource(state.kind, "fault") };
     case "keeping":
@@ -127,7 +134,7 @@ function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): Sour
   }
 }
 
-type Undoable = Exclude<Live, State<"keeping" | "inDoubt" | "releasing" | "granting">>;
+type Undoable = Exclude<Live, State<"keeping" | "inDoubt" | "releasing" | "granting" | "serving">>;
 
 function undoOf(state: Undoable): Undo {
   switch (state.kind) {

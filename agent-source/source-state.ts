@@ -1,8 +1,8 @@
 /** What each state of a source migration holds (shared/protocol/source-states.ts has the edges). */
 import type { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
-import type { Contract, Running } from "../shared/protocol/messages.ts";
-import type { SavedSettings } from "../shared/protocol/ownership.ts";
+import type { Complete, Contract, Running } from "../shared/protocol/messages.ts";
+import type { SavedSettings, SourcePostcopy } from "../shared/protocol/ownership.ts";
 import type { LiveSourceState, SourceEdges, SourceStateName } from "../shared/protocol/source-states.ts";
 import type { GuestFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
@@ -37,6 +37,8 @@ export interface Undo {
   /** The destination has made room for the guest. */
   readonly accepted: boolean;
   readonly settings?: SavedSettings;
+  /** Post-copy has begun: the guest was stopped by this agent. */
+  readonly postcopy?: SourcePostcopy;
 }
 
 /** The guest is whole at the destination. */
@@ -51,6 +53,7 @@ export interface Loaded {
 export interface Granted {
   readonly loaded?: Loaded;
   readonly settings?: SavedSettings;
+  readonly postcopy?: SourcePostcopy;
 }
 
 interface Payloads {
@@ -58,12 +61,14 @@ interface Payloads {
   negotiating: Asked;
   staging: Asked & { readonly contract: Contract };
   copying: { readonly feed: Feed };
-  switching: { readonly feed: Feed; readonly reason: string };
+  switching: { readonly feed: Feed; readonly into: "destination" | "postcopy"; readonly reason: string };
   retiring: { readonly loaded: Loaded };
   recording: { readonly loaded: Loaded };
   granting: { readonly loaded: Loaded };
   inDoubt: Granted & { readonly fault: MigrationFault };
-  releasing: Granted & { readonly running?: Running };
+  serving: Granted & { readonly running?: Running };
+  stranded: { readonly fault: MigrationFault };
+  releasing: Granted & { readonly running?: Running; readonly complete?: Complete };
   keeping: { readonly fault: MigrationFault; readonly undo: Undo };
   released: object;
   kept: { readonly fault: MigrationFault };
@@ -77,14 +82,25 @@ export type Next<K extends SourceStateName> = { [N in SourceEdges[K]]: State<N> 
 export type Phases = { readonly [K in LiveSourceState]: (state: State<K>, cx: SourceContext) => Promise<Next<K>> };
 
 /** What undoes a migration whose guest may be whole at the destination, and was not granted or was refused. */
-export function undoHandOver({ loaded, settings }: Granted): Undo {
+export function undoHandOver({ loaded, settings, postcopy }: Granted): Undo {
   if (loaded !== undefined) return undoFeed(loaded.feed);
-  const undo = { touched: true, accepted: true };
-  return settings === undefined ? undo : { ...undo, settings };
+  return {
+    touched: true,
+    accepted: true,
+    ...(settings === undefined ? {} : { settings }),
+    ...(postcopy === undefined ? {} : { postcopy }),
+  };
 }
 
 export function undoFeed(feed: Feed): Undo {
-  const { qmp, channel, settings } = feed;
-  const undo = { qmp, channel, feed, touched: true, accepted: true };
-  return settings === undefined ? undo : { ...undo, settings };
+  const { qmp, channel, settings, stoppedWith } = feed;
+  return {
+    qmp,
+    channel,
+    feed,
+    touched: true,
+    accepted: true,
+    ...(settings === undefined ? {} : { settings }),
+    ...(stoppedWith === undefined ? {} : { postcopy: stoppedWith }),
+  };
 }

@@ -9,19 +9,22 @@
  * A migration that gets nowhere is recognised (stall-watch.ts) and said; it goes on until the deadline, or until a later
  * minimum fits.
  */
+import type { DeadlineAction, Strategy } from "../shared/protocol/messages.ts";
 import { StallWatch } from "./stall-watch.ts";
 
 export interface SwitchPlan {
-  readonly strategy: "precopy" | "stop-and-copy";
+  readonly strategy: Strategy;
   readonly downtimeTargetMs: number;
   /** 0: none. */
   readonly deadlineMs: number;
-  readonly onDeadline: "cancel" | "force";
+  readonly onDeadline: DeadlineAction;
 }
 
 /** Taken at the end of a RAM section of QEMU's stream, or on a timer. */
 export interface Observation {
   readonly elapsedMs: number;
+  /** QEMU's stream has come as far as its list of blocks. */
+  readonly begun: boolean;
   /** Every page was captured at least once. */
   readonly firstPassDone: boolean;
   /** Pages of the last section; when it drained QEMU's bitmap, about what the next sweep would find. */
@@ -51,7 +54,7 @@ export type Decision =
   | { readonly kind: "close" }
   /** Pace the feed again: it did not get small enough. */
   | { readonly kind: "pace" }
-  | { readonly kind: "switch"; readonly reason: string }
+  | { readonly kind: "switch"; readonly into: "destination" | "postcopy"; readonly reason: string }
   | { readonly kind: "cancel"; readonly reason: string };
 
 /**
@@ -120,7 +123,9 @@ export class SwitchPolicy {
   }
 
   decide(seen: Observation): Decision {
-    if (this.plan.strategy === "stop-and-copy") return { kind: "switch", reason: "strategy stop-and-copy" };
+    if (this.plan.strategy === "stop-and-copy")
+      return { kind: "switch", into: "destination", reason: "strategy stop-and-copy" };
+    if (this.plan.strategy === "postcopy") return this.atOnce(seen);
     if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
     if (seen.linkIsDown) this.stall.interrupted(seen.elapsedMs);
     // between two drained sections the estimate leaves out what QEMU has still to send
@@ -129,6 +134,8 @@ export class SwitchPolicy {
     if (!seen.linkIsDown) this.stall.estimated(estimate, seen.elapsedMs);
     const fits = this.fits(estimate);
     if (!fits) this.drainMark = undefined;
+    const early = this.plan.strategy === "hybrid" && !fits ? this.intoPostcopy(seen) : undefined;
+    if (early !== undefined) return early;
     if (!this.closing) {
       if (!fits || this.isDraining(seen, estimate)) return { kind: "continue" };
       this.closing = true;
@@ -138,6 +145,27 @@ export class SwitchPolicy {
       if (seen.sweptPages > SMALL_SWEEP_PAGES) return { kind: "close" };
     }
     return this.whileClosing(seen, estimate, fits);
+  }
+
+  /** Post-copy from the start, as soon as there is a stream and a link. */
+  private atOnce({ begun, linkIsDown }: Observation): Decision {
+    if (!begun || linkIsDown) return { kind: "continue" };
+    return { kind: "switch", into: "postcopy", reason: "strategy postcopy" };
+  }
+
+  /**
+   * Hybrid: everything but what is held for its heat was sent, or it does not converge. What is left must fit in the time
+   * that the deadline leaves.
+   */
+  private intoPostcopy(seen: Observation): Decision | undefined {
+    if (seen.linkIsDown) return undefined;
+    const stalledMs = this.stall.stalledMs(seen.elapsedMs);
+    if (seen.backlogged && stalledMs === 0) return undefined;
+    const restMs = this.estimateMs(seen);
+    const { deadlineMs } = this.plan;
+    if (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs) return undefined;
+    const why = stalledMs > 0 ? "it does not converge" : "all but the hottest pages are there";
+    return { kind: "switch", into: "postcopy", reason: `hybrid: ${why}, ${restMs.toFixed(0)} ms of pages are left` };
   }
 
   /**
@@ -166,6 +194,7 @@ export class SwitchPolicy {
       const sweeps = `${this.closingSections} closing sweep${this.closingSections === 1 ? "" : "s"}`;
       return {
         kind: "switch",
+        into: "destination",
         reason: `the residual fits: estimated downtime ${estimate.toFixed(0)} ms of ${target} ms, local minimum after ${sweeps}${this.stallText(seen)}`,
       };
     }
@@ -179,9 +208,16 @@ export class SwitchPolicy {
   private atDeadline(seen: Observation): Decision {
     const estimate = this.estimateMs(seen).toFixed(0);
     const found = `deadline of ${this.plan.deadlineMs} ms reached with an estimated downtime of ${estimate} ms, target ${this.plan.downtimeTargetMs} ms${this.stallText(seen)}`;
-    return this.plan.onDeadline === "force"
-      ? { kind: "switch", reason: `${found}: forced, as agreed` }
-      : { kind: "cancel", reason: found };
+    switch (this.plan.onDeadline) {
+      case "force":
+        return { kind: "switch", into: "destination", reason: `${found}: forced, as agreed` };
+      case "postcopy":
+        // a guest is not made to depend on a link that is not there
+        if (seen.linkIsDown) return { kind: "continue" };
+        return { kind: "switch", into: "postcopy", reason: `${found}: post-copy, as agreed` };
+      case "cancel":
+        return { kind: "cancel", reason: found };
+    }
   }
 
   private stallText({ elapsedMs }: Observation): string {

@@ -34,7 +34,7 @@ export interface KindCounts {
   deltaBytes: number;
 }
 
-const noCounts = (): KindCounts => ({
+export const noCounts = (): KindCounts => ({
   zeroPages: 0,
   fullPages: 0,
   deltaPages: 0,
@@ -42,6 +42,24 @@ const noCounts = (): KindCounts => ({
   fullBytes: 0,
   deltaBytes: 0,
 });
+
+export function clearCounts(counts: KindCounts): void {
+  counts.zeroPages = 0;
+  counts.fullPages = 0;
+  counts.deltaPages = 0;
+  counts.zeroBytes = 0;
+  counts.fullBytes = 0;
+  counts.deltaBytes = 0;
+}
+
+export function addCounts(total: KindCounts, frame: KindCounts): void {
+  total.zeroPages += frame.zeroPages;
+  total.fullPages += frame.fullPages;
+  total.deltaPages += frame.deltaPages;
+  total.zeroBytes += frame.zeroBytes;
+  total.fullBytes += frame.fullBytes;
+  total.deltaBytes += frame.deltaBytes;
+}
 
 /** A longer delta is not worth it: a full page compresses to about this (facts: zstd 2.0 to 2.4 on process memory). */
 const DELTA_BYTES_MAX = 1800;
@@ -63,7 +81,7 @@ export class TransferScheduler {
   readonly total: KindCounts = noCounts();
   skipped = 0;
 
-  private readonly kernels: PageKernels;
+  readonly kernels: PageKernels;
   private readonly writer: PageFrameWriter;
   private readonly options: SchedulerOptions;
   private readonly zeroPage: Address;
@@ -123,7 +141,7 @@ export class TransferScheduler {
    */
   fill(at: Address, holdPages: number): number {
     const { writer, pages } = this;
-    this.clearFrame();
+    clearCounts(this.frame);
     writer.begin(at, this.options.frameBytes);
     this.fillZeros();
     while (writer.hasRoom && pages.pendingCount > 0) {
@@ -221,24 +239,8 @@ export class TransferScheduler {
     pages.sentContent(page, slot, this.options.delta);
   }
 
-  private clearFrame(): void {
-    const { frame } = this;
-    frame.zeroPages = 0;
-    frame.fullPages = 0;
-    frame.deltaPages = 0;
-    frame.zeroBytes = 0;
-    frame.fullBytes = 0;
-    frame.deltaBytes = 0;
-  }
-
   private addFrame(): void {
-    const { frame, total } = this;
-    total.zeroPages += frame.zeroPages;
-    total.fullPages += frame.fullPages;
-    total.deltaPages += frame.deltaPages;
-    total.zeroBytes += frame.zeroBytes;
-    total.fullBytes += frame.fullBytes;
-    total.deltaBytes += frame.deltaBytes;
+    addCounts(this.total, this.frame);
     if (this.againPages < AGAIN_PAGES) return;
     this.againBytes += 0.3 * (this.againPagesBytes / this.againPages - this.againBytes);
     this.againPages = 0;

@@ -32,6 +32,7 @@ export function exitCodeOf(status: MigrationStatus): ExitCode {
     case "switching":
     case "granting":
     case "undoing":
+    case "serving":
       return EXIT.failed;
   }
 }

@@ -2,6 +2,7 @@
 import { type Command, Option } from "commander";
 import { parseAddress } from "../shared/address.ts";
 import { MigrationFault } from "../shared/fault.ts";
+import { DEADLINE_ACTIONS, STRATEGIES } from "../shared/protocol/messages.ts";
 import type { MigrateCall, MigrateOptions } from "../shared/protocol/report.ts";
 import { parseByteRate, parseDuration } from "../shared/quantities.ts";
 import { argument } from "./context.ts";
@@ -27,7 +28,7 @@ export function addMigrateOptions(command: Command): Command {
         .argParser(argument(destination))
         .makeOptionMandatory(),
     )
-    .option("--strategy <name>", "auto, precopy or stop-and-copy", argument(strategy), "auto")
+    .option("--strategy <name>", `auto, ${STRATEGIES.join(", ")}`, argument(strategy), "auto")
     .option(
       "--downtime <duration>",
       "longest pause to aim for (default: the agent's, 300ms)",
@@ -40,7 +41,7 @@ export function addMigrateOptions(command: Command): Command {
     )
     .option(
       "--on-deadline <action>",
-      "at the deadline: cancel, or force the switchover",
+      "at the deadline: cancel, force the switchover, or postcopy: run there and fetch the rest",
       argument(deadlineAction),
       "cancel",
     )
@@ -73,24 +74,21 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
 const invalid = (text: string, what: string): MigrationFault =>
   new MigrationFault("invalid-argument", `"${text}" is not ${what}`);
 
-const notYet = (text: string): MigrationFault =>
-  new MigrationFault("invalid-argument", `"${text}" is not there yet in this version`);
-
 function destination(text: string): string {
   parseAddress(text);
   return text;
 }
 
 function strategy(text: string): MigrateOptions["strategy"] {
-  if (text === "auto" || text === "precopy" || text === "stop-and-copy") return text;
-  if (text === "postcopy" || text === "hybrid") throw notYet(text);
-  throw invalid(text, "a strategy: auto, precopy or stop-and-copy");
+  const known = text === "auto" ? text : STRATEGIES.find((one) => one === text);
+  if (known === undefined) throw invalid(text, `a strategy: auto, ${STRATEGIES.join(", ")}`);
+  return known;
 }
 
 function deadlineAction(text: string): MigrateOptions["onDeadline"] {
-  if (text === "cancel" || text === "force") return text;
-  if (text === "postcopy") throw notYet(text);
-  throw invalid(text, "what can be done at the deadline: cancel or force");
+  const known = DEADLINE_ACTIONS.find((one) => one === text);
+  if (known === undefined) throw invalid(text, `what can be done at the deadline: ${DEADLINE_ACTIONS.join(", ")}`);
+  return known;
 }
 
 function compression(text: string): MigrateOptions["compression"] {

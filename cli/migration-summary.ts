@@ -1,5 +1,12 @@
 /** How a migration ended, for people. Pure. */
-import type { BytesByKind, Downtime, MigrationResult, MigrationView, PageCounts } from "../shared/protocol/report.ts";
+import type {
+  BytesByKind,
+  Downtime,
+  MigrationResult,
+  MigrationView,
+  PageCounts,
+  PostcopyResult,
+} from "../shared/protocol/report.ts";
 import { bytesText, countText, durationText, memoryText, printable, ratioText } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
 
@@ -47,6 +54,7 @@ function resultLines(result: MigrationResult): string[] {
   if (result.switchReason !== "") lines.push(row("switched", printable(result.switchReason)));
   if (result.stalledSeconds > 0)
     lines.push(row("stalled", `it did not converge for ${durationText(1000 * result.stalledSeconds)}`));
+  if (result.postcopy !== undefined) lines.push(row("post-copy", postcopyText(result.postcopy)));
   lines.push(
     row("sent", bytesByKindText(result.bytes)),
     row("pages", pagesText(result.pages)),
@@ -68,6 +76,14 @@ function downtimeText(downtime: Downtime): string {
     `commit ${durationText(downtime.commitMs)}`,
   ];
   return `${durationText(downtime.totalMs)} ± ${durationText(downtime.clockErrorMs)}: ${parts.join(", ")}`;
+}
+
+function postcopyText(postcopy: PostcopyResult): string {
+  const rest = `the last page came ${durationText(1000 * postcopy.seconds)} after the guest ran there`;
+  if (postcopy.requestedPages === 0) return `${rest}; it waited for none`;
+  const { serviceMedianMs, serviceP99Ms, serviceMaxMs } = postcopy;
+  const [median, p99, longest] = [serviceMedianMs, serviceP99Ms, serviceMaxMs].map(durationText);
+  return `${rest}; it waited for ${countText(postcopy.requestedPages)}: median ${median}, p99 ${p99}, longest ${longest}`;
 }
 
 function bytesByKindText(bytes: BytesByKind): string {

@@ -12,6 +12,7 @@ const WORDS: Readonly<Record<MigrationStatus, string>> = {
   cancelled: "cancelled",
   inDoubt: "in doubt",
   undoing: "going back",
+  serving: "fetching the rest",
 };
 
 export const statusText = (status: MigrationStatus): string => WORDS[status];

@@ -32,6 +32,7 @@ export type FaultCode =
   | "peer-unreachable"
   | "peer-lost"
   | "peer-invalid"
+  | "pages-lost"
   | "peer-failed"
   | "peer-untrusted"
   | "not-authorised"

@@ -3,7 +3,7 @@ import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { destinationMayRun } from "../../shared/protocol/ownership.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { type DestinationContext, tokenText } from "../destination-context.ts";
-import type { State } from "../destination-state.ts";
+import { type State, wholeOf } from "../destination-state.ts";
 import { answerDigests } from "../digests.ts";
 
 /** Loaded and paused, and the source knows, until it gives the guest away. */
@@ -14,7 +14,7 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
     receiver.channel.send({
       kind: "loaded",
       lastSequence: receiver.replay.sequence,
-      lastByteAtUs: receiver.replay.lastByteAtUs,
+      lastByteAtUs: receiver.postcopy?.packagedAtUs || receiver.replay.lastByteAtUs,
       loadedAtUs,
     });
     receiver.grant.promise.then(({ token, epoch }) => cx.granted.resolve({ token: tokenText(token), epoch }));
@@ -25,8 +25,7 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
     throw new MigrationFault("peer-invalid", "The source sent a grant that is not this migration's", {
       role: "source",
     });
-  const kind = afterDestination("loaded", "granted");
-  return receiver === undefined ? { kind, guest, grant } : { kind, guest, receiver, grant };
+  return { kind: afterDestination("loaded", "granted"), ...wholeOf(state), grant };
 }
 
 /** Taken up from the journal: the source, if it granted the guest, asks for it. */

@@ -1,16 +1,26 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import type { DestinationContext } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import type { Receiver } from "../receiver.ts";
 
 const LOADS_WITHIN_MS = 60_000;
+const POLL_MS = 2;
 
 /** QEMU takes the device state and is paused, with the whole guest. */
 export async function load(state: State<"loading">, cx: DestinationContext): Promise<State<"loaded">> {
   const { guest, receiver } = state;
+  if (receiver.postcopy?.isActive) {
+    await packageLoaded(guest, receiver, cx);
+    const { record: postcopy } = receiver;
+    if (postcopy === undefined) throw new TypeError("post-copy without a layout");
+    const loadedAtUs = cx.clock.nowUs();
+    await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest, postcopy));
+    return { kind: afterDestination("loading", "loaded"), guest, receiver, postcopy, loadedAtUs };
+  }
   const completed = waitLoaded(guest, receiver);
   // when the stream fails first, nobody waits for this any more
   completed.catch(() => undefined);
@@ -21,6 +31,25 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   if (status !== "paused")
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
   return { kind: afterDestination("loading", "loaded"), guest, receiver, loadedAtUs };
+}
+
+/** Of post-copy: the package has been carried out to its RUN, which leaves a QEMU that was started with -S paused. No event says so. */
+async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: DestinationContext): Promise<void> {
+  const deadline = cx.clock.monotonicMs() + LOADS_WITHIN_MS;
+  while (true) {
+    receiver.signal.throwIfAborted();
+    const { status } = await guest.qmp.execute("query-status");
+    if (status === "paused") return;
+    const { status: migration, "error-desc": description } = await guest.qmp.execute("query-migrate");
+    if (migration === "failed")
+      throw new MigrationFault(
+        "qemu-failed",
+        `The destination's QEMU could not load the guest: ${description ?? "see its log"}`,
+      );
+    if (cx.clock.monotonicMs() > deadline)
+      throw new MigrationFault("timeout", `The destination's QEMU is ${status} and its migration ${migration}`);
+    await delay(POLL_MS);
+  }
 }
 
 /** The event may have come already: QEMU loads as fast as it is fed. */

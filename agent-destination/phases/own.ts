@@ -9,6 +9,6 @@ export async function own(state: State<"owning">, cx: DestinationContext): Promi
   const grantedAtUs = cx.clock.nowUs();
   // what is written here cannot be refused any more
   if (await state.guest.hasEnded()) throw new MigrationFault("qemu-failed", "The destination's QEMU ended");
-  await cx.journal.write(cx.id, destinationRecord(cx, "running", state.guest));
+  await cx.journal.write(cx.id, destinationRecord(cx, "running", state.guest, state.postcopy));
   return { kind: afterDestination("owning", "written"), ...whole, grantedAtUs };
 }

@@ -14,6 +14,6 @@ export async function receive(state: State<"receiving">, cx: DestinationContext)
     () =>
       new MigrationFault("peer-lost", `The source sent nothing within ${followUpMs} ms (followUp)`, { role: "source" }),
   );
-  await orAborted(receiver.ended.promise, receiver.signal);
+  await orAborted(Promise.race([receiver.ended.promise, receiver.packaged]), receiver.signal);
   return { kind: afterDestination("receiving", "ended"), guest, receiver };
 }

@@ -4,6 +4,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import type { Contract } from "../../shared/protocol/messages.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
@@ -13,7 +14,9 @@ import { Replay } from "../replay.ts";
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
   const { guest, contract, offer } = state;
-  const socket = await openStream(guest, cx);
+  if (contract.postcopy)
+    await guest.keepMonitor(keeperPath(cx), { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+  const socket = await openStream(guest, cx, contract.postcopy);
   const channel = new ResumingDestination({
     patienceMs: cx.config.link.giveUpAfterMs,
     peer: offer.sourceAddress,
@@ -28,6 +31,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
     socket,
     clock: cx.clock,
     cancelled: cx.cancelled,
+    record: contract.postcopy ? recordOf(contract, offer.sourceAddress) : undefined,
     makeReplay: (onFault) =>
       new Replay({
         createKernels: cx.createKernels,
@@ -43,12 +47,25 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
   return { kind: afterDestination("staging", "dialled"), guest, receiver };
 }
 
+const recordOf = ({ frameBytes, creditWindowBytes, codecs }: Contract, sourceAddress: string) => ({
+  frameBytes,
+  creditWindowBytes,
+  codecs,
+  sourceAddress,
+});
+
 /** The socket on which the destination's QEMU takes its stream. */
 export const incomingPath = (cx: DestinationContext): string => join(cx.config.runtimeDirectory, `${cx.id}.incoming`);
 
-async function openStream(guest: GuestProcess, cx: DestinationContext): Promise<Socket> {
+/** The monitor of a QEMU that may come into post-copy. */
+export const keeperPath = (cx: DestinationContext): string => join(cx.config.runtimeDirectory, `${cx.id}.monitor`);
+
+async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy: boolean): Promise<Socket> {
   const path = incomingPath(cx);
-  await guest.qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
+  const wanted = postcopy ? ["events", "postcopy-ram"] : ["events"];
+  await guest.qmp.execute("migrate-set-capabilities", {
+    capabilities: wanted.map((capability) => ({ capability, state: true })),
+  });
   await guest.qmp.execute("migrate-incoming", { uri: `unix:${path}` });
   return await new Promise((resolve, reject) => {
     const socket = connect(path, () => resolve(socket));

@@ -1,10 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
 import { processUsage } from "../../shared/runtime/process-usage.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
+import type { Receiver } from "../receiver.ts";
+import { recoverPostcopy } from "../recover-postcopy.ts";
 
 const RESUMES_WITHIN_MS = 10_000;
 const POLL_MS = 20;
@@ -16,9 +19,17 @@ const POLL_MS = 20;
 export async function start(
   state: State<"starting">,
   cx: DestinationContext,
-): Promise<State<"arrived"> | State<"lost">> {
-  const { guest, receiver, grant, grantedAtUs } = state;
-  const resumedAtUs = await resume(guest, cx);
+): Promise<State<"arrived"> | State<"pulling"> | State<"lost">> {
+  const { guest, grant, grantedAtUs, postcopy } = state;
+  // `cont` itself may need a page: a stream that is lost is taken up first
+  const taken = postcopy === undefined || state.receiver !== undefined ? undefined : await takeUp(guest, postcopy, cx);
+  const receiver = state.receiver ?? taken;
+  // both hosts are needed to the end: no cut of the link is too long
+  if (postcopy !== undefined) receiver?.channel.setPatience(Number.POSITIVE_INFINITY);
+  const resumedAtUs = await resume(guest, cx).catch((thrown: unknown) => {
+    taken?.close(MigrationFault.from(thrown));
+    throw thrown;
+  });
   if (resumedAtUs === undefined) {
     cx.log.error({ qemu: await guest.lastWords() }, "the guest was started, and its QEMU has ended");
     receiver?.close();
@@ -35,6 +46,12 @@ export async function start(
   await cx.faults.at("arrived", cx.log);
   cx.onRunning(running);
   receiver?.channel.send({ kind: "running", ...running });
+  if (postcopy !== undefined) {
+    // not waited for: QEMU's main loop may wait for a page meanwhile
+    void announce(guest, cx);
+    const kind = afterDestination("starting", "pulls");
+    return receiver === undefined ? { kind, guest, postcopy } : { kind, guest, receiver, postcopy };
+  }
   receiver?.close();
   await announce(guest, cx);
   guest.letGo();
@@ -43,6 +60,15 @@ export async function start(
     .write(cx.id, destinationRecord(cx, "arrived", guest))
     .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
   return { kind: afterDestination("starting", "runs") };
+}
+
+/** @returns undefined when there is nothing to take up: QEMU has every page, or has ended */
+async function takeUp(
+  guest: GuestProcess,
+  postcopy: DestinationPostcopy,
+  cx: DestinationContext,
+): Promise<Receiver | undefined> {
+  return (await guest.hasEnded()) ? undefined : await recoverPostcopy(guest, postcopy, cx);
 }
 
 /** @returns when the guest was resumed, microseconds on this clock; undefined when its QEMU has ended */

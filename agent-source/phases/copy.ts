@@ -21,8 +21,9 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
           advice: "Allow a longer --deadline or a larger --downtime, or use --on-deadline force",
         },
       );
-    cx.log.info({ reason: decision.reason }, "switching");
-    return { kind: afterSource("copying", "decided"), feed, reason: decision.reason };
+    cx.log.info({ reason: decision.reason, into: decision.into }, "switching");
+    const { into, reason } = decision;
+    return { kind: afterSource("copying", "decided"), feed, into, reason };
   } finally {
     unsubscribe();
   }

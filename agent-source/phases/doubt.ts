@@ -5,7 +5,7 @@ import type { SourceContext } from "../source-context.ts";
 import { type Granted, type State, undoHandOver } from "../source-state.ts";
 import { doubtful, hear, refusal } from "./grant.ts";
 
-type Ends = State<"releasing"> | State<"keeping">;
+type Ends = State<"releasing"> | State<"serving"> | State<"keeping">;
 
 /**
  * Granted, and no word: the guest stays paused here until the destination proves what became of it, or somebody who
@@ -29,21 +29,31 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   return typeof settled === "string" ? afterWord(settled, state, cx) : afterAnswer(settled, state, cx);
 }
 
-const granted = ({ loaded, settings }: Granted): Granted => ({
+const granted = ({ loaded, settings, postcopy }: Granted): Granted => ({
   ...(loaded === undefined ? {} : { loaded }),
   ...(settings === undefined ? {} : { settings }),
+  ...(postcopy === undefined ? {} : { postcopy }),
 });
 
 function afterAnswer(settled: Settled, state: State<"inDoubt">, cx: SourceContext): Ends {
   cx.log.info({ settled: settled.kind }, "the migration in doubt is settled by the destination");
   if (settled.kind === "refused")
     return { kind: afterSource("inDoubt", "refused"), fault: refusal(cx, settled.message), undo: undoHandOver(state) };
+  if (state.postcopy !== undefined || state.loaded?.feed.isPostcopy === true)
+    return {
+      kind: afterSource("inDoubt", "pulling"),
+      ...granted(state),
+      ...(settled.running === undefined ? {} : { running: settled.running }),
+    };
   const running = settled.running === undefined ? {} : { running: settled.running };
   return { kind: afterSource("inDoubt", "running"), ...granted(state), ...running };
 }
 
 function afterWord(keep: "source" | "destination", state: State<"inDoubt">, cx: SourceContext): Ends {
   cx.log.warn({ keep }, "the migration in doubt is resolved by the operator");
+  const isPostcopy = state.postcopy !== undefined || state.loaded?.feed.isPostcopy === true;
+  // it may need pages that are only here
+  if (keep === "destination" && isPostcopy) return { kind: afterSource("inDoubt", "keepPulling"), ...granted(state) };
   if (keep === "destination") return { kind: afterSource("inDoubt", "keepDestination"), ...granted(state) };
   const fault = new MigrationFault(
     "in-doubt",

@@ -13,7 +13,7 @@ const ASKS_AFTER_MS = 2000;
 export async function grant(
   state: State<"granting">,
   cx: SourceContext,
-): Promise<State<"releasing"> | State<"inDoubt"> | State<"keeping">> {
+): Promise<State<"releasing"> | State<"serving"> | State<"inDoubt"> | State<"keeping">> {
   const { loaded } = state;
   const { feed } = loaded;
   feed.inbox.grantSent(cx.token);
@@ -72,7 +72,7 @@ function afterAnswer(
   settled: Settled,
   { loaded }: State<"granting">,
   cx: SourceContext,
-): State<"releasing"> | State<"keeping"> {
+): State<"releasing"> | State<"serving"> | State<"keeping"> {
   if (settled.kind === "refused")
     return {
       kind: afterSource("granting", "refused"),
@@ -80,7 +80,7 @@ function afterAnswer(
       undo: undoHandOver({ loaded }),
     };
   const { running } = settled;
-  const kind = afterSource("granting", "running");
+  const kind = afterSource("granting", loaded.feed.isPostcopy ? "pulling" : "running");
   return running === undefined ? { kind, loaded } : { kind, loaded, running };
 }
 

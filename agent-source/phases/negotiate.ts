@@ -75,6 +75,7 @@ function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: GuestF
       frameBytes: cx.config.transfer.frameBytes,
       creditWindowBytes: cx.config.transfer.creditWindowBytes,
       verify: options.verify,
+      strategy: options.strategy === "auto" ? "precopy" : options.strategy,
     },
     dryRun,
   };

@@ -7,6 +7,9 @@ import type { State } from "../source-state.ts";
 
 const COMPLETES_WITHIN_MS = 10_000;
 
+/** Of a post-copy migration that is under way, or whose last pages have been read. */
+const SERVES: readonly unknown[] = ["postcopy-active", "completed"];
+
 /**
  * SHUT, until QEMU can never run the guest by itself again. A QEMU that has ended cannot either: the guest is whole at
  * the destination, and going on is what saves it.
@@ -14,6 +17,10 @@ const COMPLETES_WITHIN_MS = 10_000;
 export async function retire(state: State<"retiring">, cx: SourceContext): Promise<State<"recording">> {
   const { loaded } = state;
   const next: State<"recording"> = { kind: afterSource("retiring", "retired"), loaded };
+  if (loaded.feed.isPostcopy) {
+    await checkServing(loaded.feed);
+    return next;
+  }
   try {
     await completeMigration(loaded.feed);
   } catch (thrown) {
@@ -36,6 +43,17 @@ async function completeMigration(feed: Feed): Promise<void> {
   const { status } = await feed.qmp.execute("query-status");
   if (status !== "postmigrate")
     throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
+}
+
+/**
+ * In post-copy QEMU is retired already: pages are left that it has not written, or SHUT was said (postcopy-capture.ts), and
+ * whatever breaks then it does not run the guest by itself.
+ */
+async function checkServing(feed: Feed): Promise<void> {
+  feed.signal.throwIfAborted();
+  const { status } = await feed.qmp.execute("query-migrate");
+  if (!SERVES.includes(status))
+    throw new MigrationFault("qemu-failed", `The source QEMU's migration is ${status} in post-copy, not active`);
 }
 
 /** Both its sockets are closed, and nobody listens for a new one: its process is no more. */

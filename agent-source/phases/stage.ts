@@ -23,7 +23,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
         },
       ),
   );
-  const feed = new Feed({ cx, qmp, facts, contract, channel });
+  const feed = new Feed({ cx, qmp, ramBlocks: facts.ramBlocks, contract, channel });
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
     probing.catch(() => undefined);
@@ -41,7 +41,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     const settings = await readSettings(qmp);
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", settings));
     feed.settings = settings;
-    await applySettings(qmp);
+    await applySettings(qmp, contract.postcopy);
     const connected = feed.intake.connected(feed.signal);
     await qmp.execute("migrate", { uri: `unix:${feed.streamPath}` });
     await connected;

@@ -1,7 +1,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
-import type { SourceContext } from "../source-context.ts";
+import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 import { verifyMemory } from "../verify.ts";
 
@@ -19,16 +19,20 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
   feed.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
   try {
     const stopped = feed.qmp.waitFor("STOP", undefined, { timeoutMs: STOPS_WITHIN_MS, signal: feed.signal });
-    feed.letStop();
+    // a fault of the first is the one to tell; the other follows from it
+    stopped.catch(() => undefined);
+    if (state.into === "postcopy")
+      await feed.letPostcopy((layout) => cx.journal.write(cx.id, sourceRecord(cx, "plan", feed.settings, layout)));
+    else feed.letStop();
     const stop = await stopped;
-    await orAborted(feed.ended.promise, feed.signal);
-    feed.channel.send({ kind: "endOfStream", lastSequence: feed.sender.sequence });
+    // the end of the stream is said when it comes; of post-copy that is behind the hand-over
+    await orAborted(Promise.race([feed.endWhenRead(), feed.packaged.promise]), feed.signal);
     const loaded = await within(
       orAborted(feed.inbox.loaded.promise, feed.signal),
       LOADS_WITHIN_MS,
       () => new MigrationFault("timeout", `The destination did not load the guest within ${LOADS_WITHIN_MS} ms`),
     );
-    if (loaded.lastSequence !== feed.sender.sequence)
+    if (!feed.isPostcopy && loaded.lastSequence !== feed.sender.sequence)
       throw new MigrationFault(
         "peer-invalid",
         `The destination loaded ${loaded.lastSequence} of ${feed.sender.sequence} frames`,

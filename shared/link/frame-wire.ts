@@ -15,10 +15,10 @@ const RAW_LENGTH_TAG = 0x20;
 const CHECKSUM_TAG = 0x29;
 const BODY_TAG = 0x32;
 /** Highest field number of TransferResponse.message. */
-const MESSAGE_FIELD_MAX = 8;
+const MESSAGE_FIELD_MAX = 10;
 const CHECKSUM_BYTES = 8;
 /** By their numbers in the file. */
-const KINDS: readonly (FrameKind | undefined)[] = [undefined, "pages", "verbatim"];
+const KINDS: readonly (FrameKind | undefined)[] = [undefined, "pages", "verbatim", "discards", "package"];
 const CODECS: readonly (FrameCodec | undefined)[] = [undefined, "none", "zstd"];
 
 /** Room for everything that can stand ahead of a body. */

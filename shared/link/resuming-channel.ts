@@ -54,6 +54,10 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     return this.raw === undefined && !this.over;
   }
 
+  get isOver(): boolean {
+    return this.over;
+  }
+
   /** How long there has been no connection, milliseconds; 0 while there is one. */
   get downForMs(): number {
     return this.cutAtMs === undefined ? 0 : performance.now() - this.cutAtMs;
@@ -147,6 +151,13 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     if (again) this.onChange(true);
     this.waiting?.resolve();
     this.waiting = undefined;
+  }
+
+  /** The stream begins anew, with message 1 in both directions: what was said and not received is not said again. */
+  protected restart(): void {
+    for (const message of this.said.splice(0)) this.forget(message);
+    this.received = 0;
+    this.confirmed = 0;
   }
 
   /** All up to this number were received. */

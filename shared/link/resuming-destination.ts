@@ -10,6 +10,8 @@ export interface DialOptions extends ResumeOptions {
   readonly dial: () => DestinationChannel;
   /** A connection that is not welcomed for this long is given up, milliseconds. @default 3000 */
   readonly attemptMs?: number;
+  /** This agent has started again in post-copy. @default false */
+  readonly restarted?: boolean;
 }
 
 const ATTEMPT_MS = 3000;
@@ -22,6 +24,9 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   private pauseMs = PAUSE_MIN_MS;
   private redial: NodeJS.Timeout | undefined;
   private late: NodeJS.Timeout | undefined;
+  private generation = 0;
+  /** Called when the source begins the stream anew: what came before counts no more, and what was said is forgotten. */
+  onAnew: () => void = () => undefined;
   private lastAck: DestinationMessage | undefined;
 
   constructor(options: DialOptions) {
@@ -62,6 +67,12 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     }
     clearTimeout(this.late);
     this.pauseMs = PAUSE_MIN_MS;
+    if (message.generation !== this.generation) {
+      this.generation = message.generation;
+      this.restart();
+      this.lastAck = undefined;
+      this.onAnew();
+    }
     const raw = this.current;
     if (raw === undefined || raw === this.raw)
       throw new MigrationFault("peer-invalid", "The source welcomed this agent twice", { role: "source" });
@@ -81,7 +92,10 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     const { dial, migrationId, token, attemptMs } = this.dialling;
     const channel = dial();
     this.attempt++;
-    channel.send({ kind: "hello", migrationId, token, attempt: this.attempt, received: this.received });
+    const { attempt, received, generation } = this;
+    // until it is welcomed, an agent that started again knows of no stream
+    const restarted = this.dialling.restarted === true && generation === 0;
+    channel.send({ kind: "hello", migrationId, token, attempt, received, generation, restarted });
     this.late = setTimeout(
       () => channel.close(new MigrationFault("peer-lost", "The source did not answer in time")),
       attemptMs ?? ATTEMPT_MS,

@@ -2,12 +2,19 @@
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, Hello, SourceMessage } from "../protocol/messages.ts";
 import type { SourceChannel } from "./link.ts";
-import { ResumingChannel } from "./resuming-channel.ts";
+import { type ResumeOptions, ResumingChannel } from "./resuming-channel.ts";
 import { RetainedFrames } from "./retained-frames.ts";
 
 export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMessage> {
   private frames: RetainedFrames | undefined;
   private attempt = 0;
+  private readonly generation: number;
+
+  /** @param generation another one than before where the stream begins anew */
+  constructor(options: ResumeOptions, generation = 0) {
+    super(options);
+    this.generation = generation;
+  }
 
   /** Most bytes of frames that are kept for a peer that has not acknowledged them. Before the first frame. */
   retain(capacity: number): void {
@@ -18,14 +25,15 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
    * The destination dialled in: from here on this connection is the stream's.
    * @throws MigrationFault `refused` for an older connection that comes late, `peer-invalid` for a lying count
    */
-  attach({ attempt, received }: Hello, channel: SourceChannel): void {
+  attach({ attempt, received, generation }: Hello, channel: SourceChannel): void {
     if (this.over) throw new MigrationFault("refused", "This migration has ended");
     if (attempt <= this.attempt)
       throw new MigrationFault("refused", `Connection ${attempt} of this migration comes behind ${this.attempt}`);
     this.attempt = attempt;
     const before = this.current;
-    channel.send({ kind: "welcome", received: this.received });
-    this.connected(channel, received);
+    channel.send({ kind: "welcome", received: this.received, generation: this.generation });
+    // one that has not heard of this generation has received nothing of it
+    this.connected(channel, generation === this.generation ? received : 0);
     this.adopt(channel);
     before?.close(new MigrationFault("peer-lost", "The destination has dialled in again"));
   }

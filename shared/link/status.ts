@@ -44,6 +44,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "qemu-start": status.INTERNAL,
   "qemu-failed": status.INTERNAL,
   "peer-invalid": status.INVALID_ARGUMENT,
+  "pages-lost": status.DATA_LOSS,
   "peer-failed": status.INTERNAL,
   "peer-untrusted": status.UNAUTHENTICATED,
   "not-authorised": status.PERMISSION_DENIED,

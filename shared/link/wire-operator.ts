@@ -1,5 +1,6 @@
 /** What the operator asks and sees, between its domain types and the messages of proto/ferry/v1/operator.proto. */
 import { MigrationFault, type Refusal } from "../fault.ts";
+import { DEADLINE_ACTIONS, STRATEGIES } from "../protocol/messages.ts";
 import type {
   GuestView,
   HeatMapBlock,
@@ -37,6 +38,7 @@ const STATUSES: Readonly<Record<MigrationStatus, string>> = {
   cancelled: "MIGRATION_STATUS_CANCELLED",
   inDoubt: "MIGRATION_STATUS_IN_DOUBT",
   undoing: "MIGRATION_STATUS_UNDOING",
+  serving: "MIGRATION_STATUS_SERVING",
 };
 
 /** zstd's levels that make sense for pages. */
@@ -76,14 +78,10 @@ export const migrateCallWire: Translation<MigrateCall> = {
 /** Defaults where nothing was given. @throws MigrationFault `invalid-argument` that says what is allowed */
 function migrateOptions(given: WireObject): MigrateOptions {
   const strategy = given.strategy || "auto";
-  if (strategy !== "auto" && strategy !== "precopy" && strategy !== "stop-and-copy")
-    throw wrong("strategy", strategy, "auto, precopy or stop-and-copy; post-copy and hybrid are not there yet");
   const onDeadline = given.onDeadline || "cancel";
-  if (onDeadline !== "cancel" && onDeadline !== "force")
-    throw wrong("on_deadline", onDeadline, "cancel or force; post-copy is not there yet");
   return {
-    strategy,
-    onDeadline,
+    strategy: strategy === "auto" ? strategy : oneOf("strategy", strategy, STRATEGIES),
+    onDeadline: oneOf("on_deadline", onDeadline, DEADLINE_ACTIONS),
     downtimeTargetMs: Number(given.downtimeTargetMs) || 0,
     deadlineMs: Number(given.deadlineMs) || 0,
     bandwidthBytesPerSecond: Number(given.bandwidthBytesPerSecond) || 0,
@@ -92,6 +90,12 @@ function migrateOptions(given: WireObject): MigrateOptions {
     compression: compression(given.compression || "auto"),
     verify: flag(given.verify),
   };
+}
+
+function oneOf<W extends string>(field: string, value: unknown, words: readonly W[]): W {
+  const known = words.find((one) => one === value);
+  if (known === undefined) throw wrong(field, value, words.join(", "));
+  return known;
 }
 
 function compression(given: unknown): "auto" | "off" | number {
@@ -269,6 +273,15 @@ const progress = (given: WireObject): Progress => ({
   ...(given.etaSeconds === undefined ? {} : { etaSeconds: number(given.etaSeconds, "eta_seconds") }),
 });
 
+const POSTCOPY = [
+  "seconds",
+  "requestedPages",
+  "serviceMedianMs",
+  "serviceP99Ms",
+  "serviceMaxMs",
+  "repeatedPages",
+] as const;
+
 const resultView = (given: WireObject): MigrationResult => ({
   ...readNumbers(given, RESULT),
   completed: flag(given.completed),
@@ -278,4 +291,7 @@ const resultView = (given: WireObject): MigrationResult => ({
   switchReason: text(given.switchReason, "switch reason"),
   verified: flag(given.verified),
   degradations: strings(given.degradations, "degradations"),
+  ...(given.postcopy === undefined || given.postcopy === null
+    ? {}
+    : { postcopy: readNumbers(object(given.postcopy, "postcopy"), POSTCOPY) }),
 });

@@ -1,18 +1,22 @@
 /** What the agents say to each other, between its domain unions and the messages of proto/ferry/v1/peer.proto. */
 import type { Refusal } from "../fault.ts";
 import type { Standing } from "../protocol/destination-states.ts";
-import type {
-  Codec,
-  Contract,
-  DestinationMessage,
-  HandshakeAnswer,
-  Offer,
-  QemuVersion,
-  RamBlock,
-  Running,
-  SettleAnswer,
-  SettleCall,
-  SourceMessage,
+import {
+  type Codec,
+  type Complete,
+  type Contract,
+  DEADLINE_ACTIONS,
+  type DestinationMessage,
+  type HandshakeAnswer,
+  type Offer,
+  type QemuVersion,
+  type RamBlock,
+  type Running,
+  type SettleAnswer,
+  type SettleCall,
+  type SourceMessage,
+  STRATEGIES,
+  type Strategy,
 } from "../protocol/messages.ts";
 import type { Translation } from "./proto-files.ts";
 import {
@@ -60,6 +64,9 @@ const token = (wire: unknown): Uint8Array => {
   return given;
 };
 
+/** A peer of protocol 1 says none: it copies before it stops, or stops first, which is the source's affair. */
+const strategy = (wire: unknown): Strategy => (wire === "" ? "precopy" : word(wire, STRATEGIES, "strategy"));
+
 /** Codecs that this build does not know are no codecs of the contract. */
 const codecs = (wire: unknown): readonly Codec[] =>
   strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd");
@@ -85,8 +92,7 @@ export const offerWire: Translation<Offer> = {
     const given = object(wire, "handshake");
     const guest = object(given.guest, "guest");
     const transfer = object(given.transfer, "transfer");
-    const onDeadline = text(transfer.onDeadline, "on_deadline");
-    if (onDeadline !== "cancel" && onDeadline !== "force") throw malformed("on_deadline", `is ${onDeadline}`);
+    const onDeadline = word(transfer.onDeadline, DEADLINE_ACTIONS, "on_deadline");
     const features = object(guest.cpuFeatures ?? {}, "cpu_features");
     return {
       protocolVersions: numbers(given.protocolVersions, "protocol versions"),
@@ -111,6 +117,7 @@ export const offerWire: Translation<Offer> = {
         frameBytes: whole(transfer.frameBytes, "frame size"),
         creditWindowBytes: whole(transfer.creditWindowBytes, "credit window"),
         verify: flag(transfer.verify),
+        strategy: strategy(transfer.strategy),
       },
     };
   },
@@ -136,6 +143,8 @@ const contract = (given: WireObject): Contract => ({
   destinationFreeMemoryBytes: whole(given.destinationFreeMemoryBytes, "free memory"),
   followUpMs: whole(given.followUpMs, "follow-up time"),
   ramBlocks: blocks(given.ramBlocks),
+  strategy: strategy(given.strategy),
+  postcopy: flag(given.postcopy),
 });
 
 /** Oneofs have the domain's names, so going out is a matter of nesting. */
@@ -155,6 +164,8 @@ export const destinationMessageWire: Translation<DestinationMessage> = {
           token: bytes(inner.token, "token"),
           attempt: whole(inner.attempt, "attempt"),
           received: whole(inner.received, "received"),
+          generation: whole(inner.generation, "generation"),
+          restarted: flag(inner.restarted),
         };
       case "ack":
         return {
@@ -181,6 +192,24 @@ export const destinationMessageWire: Translation<DestinationMessage> = {
         };
       case "running":
         return { kind, ...running(inner) };
+      case "pageRequest":
+        return {
+          kind,
+          firstPage: whole(inner.firstPage, "first page"),
+          pageCount: whole(inner.pageCount, "page count"),
+        };
+      case "pong":
+        return { kind, value: whole(inner.value, "value") };
+      case "missing":
+        return {
+          kind,
+          firstPage: whole(inner.firstPage, "first page"),
+          pageCount: whole(inner.pageCount, "page count"),
+          bits: bytes(inner.bits, "bits"),
+          last: flag(inner.last),
+        };
+      case "complete":
+        return { kind, ...complete(inner) };
       case "failure":
         return failure(inner);
       default:
@@ -198,7 +227,13 @@ export const sourceMessageWire: Translation<SourceMessage> = {
     const inner = typeof kind === "string" ? object(given[kind], kind) : {};
     switch (kind) {
       case "welcome":
-        return { kind, received: whole(inner.received, "received") };
+        return {
+          kind,
+          received: whole(inner.received, "received"),
+          generation: whole(inner.generation, "generation"),
+        };
+      case "resume":
+        return { kind };
       case "probe":
         return { kind, sequence: whole(inner.sequence, "sequence"), padding: bytes(inner.padding, "padding") };
       case "layout":
@@ -232,8 +267,23 @@ const running = (inner: WireObject): Running => ({
   agentPeakMemoryBytes: whole(inner.agentPeakMemoryBytes, "peak memory"),
 });
 
+function complete(inner: WireObject): Complete {
+  const service = object(inner.service, "service times");
+  return {
+    completedAtUs: whole(inner.completedAtUs, "time"),
+    service: {
+      requests: whole(service.requests, "requests"),
+      medianMs: number(service.medianMs, "median"),
+      p99Ms: number(service.p99Ms, "p99"),
+      maxMs: number(service.maxMs, "longest"),
+    },
+    agentCpuSeconds: number(inner.agentCpuSeconds, "CPU seconds"),
+    agentPeakMemoryBytes: whole(inner.agentPeakMemoryBytes, "peak memory"),
+  };
+}
+
 const ASKS = ["standing", "grant", "withdraw"] as const;
-const STANDINGS: readonly Standing[] = ["waiting", "starting", "running", "refused", "lost", "unknown"];
+const STANDINGS: readonly Standing[] = ["waiting", "starting", "pulling", "running", "refused", "lost", "unknown"];
 
 /** One of the words that there are. */
 function word<W extends string>(value: unknown, words: readonly W[], field: string): W {

@@ -38,6 +38,8 @@ export class PageStore {
   private readonly baseSlot: Int32Array;
   /** Order by heat; false: by arrival. */
   private readonly byHeat: boolean;
+  /** Most pending pages with content. */
+  private pendingSlots: number;
 
   /** Pages pending with content, and how many of those have a base. */
   pendingCount = 0;
@@ -62,6 +64,7 @@ export class PageStore {
     this.limits = limits;
     this.heat = heat;
     this.byHeat = options.byHeat;
+    this.pendingSlots = limits.pendingSlots;
     this.slots = new SlotLists(region, limits.pendingSlots + limits.baseSlots);
     this.pendingSlot = new Int32Array(options.pageCount).fill(NONE);
     this.baseSlot = new Int32Array(options.pageCount).fill(NONE);
@@ -70,7 +73,7 @@ export class PageStore {
   /** Takes the content at `from` as the page's newest version; false, and nothing done, when there is no room. */
   capture(page: PageIndex, from: Address): boolean {
     const present = this.pendingSlot[page]!;
-    if (present < 0 && this.pendingCount === this.limits.pendingSlots) return false;
+    if (present < 0 && this.pendingCount === this.pendingSlots) return false;
     const heatClass = this.arrive(page);
     if (present >= 0) {
       this.coalesced++;
@@ -109,6 +112,11 @@ export class PageStore {
     return true;
   }
 
+  /** Pages with content that there is room for. */
+  get pendingRoom(): number {
+    return this.pendingSlots - this.pendingCount;
+  }
+
   /** The pending slot to send next, coldest first and oldest first among equals; -1 when there is none. */
   coldestPending(): number {
     return this.slots.coldest(PENDING);
@@ -116,6 +124,38 @@ export class PageStore {
 
   coldestPendingClass(): number {
     return this.slots.coldestClass(PENDING);
+  }
+
+  /** The pending slot that is hottest, oldest first among equals; -1 when there is none. */
+  hottestPending(): number {
+    return this.slots.hottest(PENDING);
+  }
+
+  /** Slot of the page's pending content, ZERO or NONE. */
+  pendingOf(page: PageIndex): number {
+    return this.pendingSlot[page]!;
+  }
+
+  isPending(page: PageIndex): boolean {
+    return this.pendingSlot[page] !== NONE;
+  }
+
+  /** What is pending of the page is not to be sent. */
+  drop(page: PageIndex): void {
+    const present = this.pendingSlot[page]!;
+    if (present === ZERO) {
+      this.pendingSlot[page] = NONE;
+      this.zeroCount--;
+    } else if (present >= 0) this.dropPending(page, present);
+  }
+
+  /** No page has a base any more, nor gets one; their slots are free for what is pending. */
+  dropBases(): void {
+    this.pendingSlots = this.limits.pendingSlots + this.limits.baseSlots;
+    for (let slot = this.slots.coldest(BASE); slot >= 0; slot = this.slots.coldest(BASE)) this.slots.free(slot);
+    this.baseSlot.fill(NONE);
+    this.baseCount = 0;
+    this.pendingWithBase = 0;
   }
 
   pageOf(slot: number): PageIndex {

@@ -92,6 +92,16 @@ export class SlotLists {
     return -1;
   }
 
+  /** The oldest slot of the hottest list, or -1. */
+  hottest(group: Group): number {
+    for (let heatClass = HEAT_CLASSES - 1; heatClass >= 0; heatClass--) {
+      const sentinel = this.sentinels[group * HEAT_CLASSES + heatClass]!;
+      const first = this.next[sentinel]!;
+      if (first !== sentinel) return first;
+    }
+    return -1;
+  }
+
   /** Heat class of the coldest slot, or HEAT_CLASSES when the group is empty. */
   coldestClass(group: Group): number {
     for (let heatClass = 0; heatClass < HEAT_CLASSES; heatClass++) {

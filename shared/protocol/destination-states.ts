@@ -4,7 +4,6 @@
  * Journal-first: *owning* ends with `running` on the disk, and only *starting* says `cont`; *refusing* ends with
  * `refused` on the disk, and only *discarding* says so. Where that cannot be written, *removing* ends the QEMU before
  * anything is said: a guest that is no more needs no record to stay off.
- * Post-copy will add *pulling* between *starting* and *arrived*.
  */
 export const DESTINATION_STATES = {
   /** Checks the offer against its own definition, host and QEMU. */
@@ -20,7 +19,9 @@ export const DESTINATION_STATES = {
   /** Granted: `running` goes into the journal. */
   owning: { written: "starting", fault: "refusing" },
   /** The guest is started. It is never refused from here on, since it may have run. */
-  starting: { runs: "arrived", gone: "lost", fault: "starting" },
+  starting: { runs: "arrived", pulls: "pulling", gone: "lost", fault: "starting" },
+  /** Post-copy: the guest runs here, and its last pages are on their way. */
+  pulling: { complete: "arrived", gone: "lost", fault: "pulling" },
   /** `refused` goes into the journal, before it is said. */
   refusing: { written: "discarding", fault: "removing" },
   /** The refusal cannot be journalled: the QEMU ends first, then it is said. */
@@ -48,21 +49,22 @@ export const afterDestination = <K extends DestinationStateName, O extends Desti
   outcome: O,
 ): Table[K][O] => DESTINATION_STATES[state][outcome];
 
-/** What the destination QEMU is found to be doing by an agent that starts again; `loaded`: it has the whole guest, paused. */
-export type DestinationQemu = "loading" | "loaded" | "running" | "gone";
+/** What the destination QEMU is found to be doing by an agent that starts again; `loaded`: it has the whole guest, paused; `pulling`: it runs, and pages of it are missing. */
+export type DestinationQemu = "loading" | "loaded" | "pulling" | "running" | "gone";
 
 /** Where an agent that starts again takes an incoming migration up, from its last record and what QEMU says. */
 export function recoverDestination(
   record: "waiting" | "running" | "arrived" | "refused",
   qemu: DestinationQemu,
-): "loaded" | "starting" | "refusing" | "discarding" | "arrived" | "lost" {
+): "loaded" | "starting" | "pulling" | "refusing" | "discarding" | "arrived" | "lost" {
   switch (record) {
     case "waiting":
       // somebody's `cont` by hand is no refusal any more; what is not whole can never be granted
-      if (qemu === "running") return "arrived";
+      if (qemu === "running" || qemu === "pulling") return qemu === "running" ? "arrived" : "pulling";
       return qemu === "loaded" ? "loaded" : "refusing";
     case "running":
       if (qemu === "running") return "arrived";
+      if (qemu === "pulling") return "pulling";
       return qemu === "gone" ? "lost" : "starting";
     case "arrived":
       return "arrived";
@@ -73,9 +75,9 @@ export function recoverDestination(
 
 /**
  * What a destination answers a source that asks what became of its grant. `waiting`: loaded and paused, the grant may be
- * repeated or withdrawn; `lost`: it was started and has ended, so it may have run; `unknown`: no such migration.
+ * repeated or withdrawn; `pulling`: it runs, and pages of it are missing; `lost`: it was started and has ended, so it may have run; `unknown`: no such migration.
  */
-export type Standing = "waiting" | "starting" | "running" | "refused" | "lost" | "unknown";
+export type Standing = "waiting" | "starting" | "pulling" | "running" | "refused" | "lost" | "unknown";
 
 /** Of a migration under way. Before it is loaded nothing can have been granted. */
 export function standingOf(state: DestinationStateName): Standing {
@@ -94,6 +96,8 @@ export function standingOf(state: DestinationStateName): Standing {
     case "discarding":
       // not yet said, or about to be: the answer is asked for again
       return "waiting";
+    case "pulling":
+      return "pulling";
     case "arrived":
       return "running";
     case "lost":

@@ -19,7 +19,10 @@ export interface RamBlock {
 }
 
 export type Codec = "xbzrle" | "zstd";
-export type DeadlineAction = "cancel" | "force";
+export const DEADLINE_ACTIONS = ["cancel", "force", "postcopy"] as const;
+export type DeadlineAction = (typeof DEADLINE_ACTIONS)[number];
+export const STRATEGIES = ["stop-and-copy", "precopy", "postcopy", "hybrid"] as const;
+export type Strategy = (typeof STRATEGIES)[number];
 
 /** The source's side of the handshake (DESIGN 4). */
 export interface Offer {
@@ -53,6 +56,8 @@ export interface TransferOffer {
   readonly frameBytes: number;
   readonly creditWindowBytes: number;
   readonly verify: boolean;
+  /** With which the migration begins. */
+  readonly strategy: Strategy;
 }
 
 /** What both agents will keep to. */
@@ -66,13 +71,21 @@ export interface Contract {
   /** The destination discards its QEMU when nobody follows up for this long. */
   readonly followUpMs: number;
   readonly ramBlocks: readonly RamBlock[];
+  /** With which the migration begins. */
+  readonly strategy: Strategy;
+  /** Both QEMUs are to be able to go into post-copy. */
+  readonly postcopy: boolean;
 }
 
 export type HandshakeAnswer =
   | { readonly kind: "contract"; readonly contract: Contract }
   | { readonly kind: "refusals"; readonly refusals: readonly Refusal[] };
 
-export type FrameKind = "pages" | "verbatim";
+/**
+ * `verbatim`: bytes of QEMU's stream. `discards`: pages that the destination must forget, which come again
+ * (shared/codec/discard-frame.ts). `package`: post-copy's device state, its length (u32, little endian) ahead of its first byte.
+ */
+export type FrameKind = "pages" | "verbatim" | "discards" | "package";
 export type FrameCodec = "none" | "zstd";
 
 /** A batch for the destination QEMU; 1, 2, 3 … without a gap. */
@@ -96,8 +109,10 @@ export interface Frame {
 
 /** Source to destination, on the transfer stream. */
 export type SourceMessage =
-  /** First on each connection: control messages that came so far. */
-  | { readonly kind: "welcome"; readonly received: number }
+  /** First on each connection: control messages that came so far, of this generation of the stream. */
+  | { readonly kind: "welcome"; readonly received: number; readonly generation: number }
+  /** Post-copy, first of a stream that was begun anew: the destination is to say which pages are missing. */
+  | { readonly kind: "resume" }
   | { readonly kind: "probe"; readonly sequence: number; readonly padding: Uint8Array }
   | { readonly kind: "layout"; readonly blocks: readonly RamBlock[]; readonly ramSectionId: number }
   | Frame
@@ -126,7 +141,36 @@ export type DestinationMessage =
       readonly last: boolean;
     }
   | (Running & { readonly kind: "running" })
+  /** Post-copy: pages that the guest waits for. */
+  | { readonly kind: "pageRequest"; readonly firstPage: number; readonly pageCount: number }
+  /** The destination's QEMU answers a PING that the package of its source had. */
+  | { readonly kind: "pong"; readonly value: number }
+  /** The answer to `resume`: a bit for each page from `firstPage` on, lowest first; in any pieces, `last` with the last one. */
+  | {
+      readonly kind: "missing";
+      readonly firstPage: number;
+      readonly pageCount: number;
+      readonly bits: Uint8Array;
+      readonly last: boolean;
+    }
+  | (Complete & { readonly kind: "complete" })
   | PeerFailure;
+
+/** Post-copy is over: the guest has all of its pages. Times on the destination's clock. */
+export interface Complete {
+  readonly completedAtUs: number;
+  readonly service: ServiceTimes;
+  readonly agentCpuSeconds: number;
+  readonly agentPeakMemoryBytes: number;
+}
+
+/** From a request of the destination's QEMU to the page being written to it, milliseconds; 0 when there was none. */
+export interface ServiceTimes {
+  readonly requests: number;
+  readonly medianMs: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
 
 /** The destination introduces itself, once for each connection. */
 export interface Hello {
@@ -135,8 +179,12 @@ export interface Hello {
   readonly token: Uint8Array;
   /** 1, 2, 3 … */
   readonly attempt: number;
-  /** Frames and control messages that came so far, in all connections. */
+  /** Frames and control messages that came so far, in all connections of this generation. */
   readonly received: number;
+  /** Of the stream that `received` counts; a source that begins it anew has another one, and nothing of it came yet. */
+  readonly generation: number;
+  /** The destination agent has started again in post-copy, and knows of no stream. */
+  readonly restarted: boolean;
 }
 
 /** What a source asks that lost its stream, or started again. */

@@ -6,6 +6,8 @@
  *                                      └─ write refused ── answer
  */
 
+import type { Codec } from "./messages.ts";
+
 /** Passed from the source to the destination once; token in hexadecimal. */
 export interface OwnershipGrant {
   readonly token: string;
@@ -18,6 +20,20 @@ export interface SavedSettings {
   readonly parameters: Readonly<Record<string, number | string | boolean>>;
 }
 
+/** The blocks of QEMU's stream in its order, and the section that has their pages. */
+export interface StreamLayout {
+  readonly ramSectionId: number;
+  readonly blocks: readonly { readonly name: string; readonly byteLength: number }[];
+}
+
+/** What a source needs to take a post-copy up again. */
+export interface SourcePostcopy extends StreamLayout {
+  /** Of the contract. */
+  readonly frameBytes: number;
+  readonly creditWindowBytes: number;
+  readonly codecs: readonly Codec[];
+}
+
 export const SOURCE_RECORDS = ["plan", "granted", "released", "kept"] as const;
 /** What the source may have written about a migration. */
 export interface SourceRecord {
@@ -28,10 +44,21 @@ export interface SourceRecord {
   /** Given only from `granted` on; before, it proves to the destination whose migration this is. */
   readonly grant: OwnershipGrant;
   readonly settings?: SavedSettings;
+  /**
+   * Post-copy has begun: this agent stops the guest itself, so a paused one was running, and a QEMU that lost its stream is
+   * to be taken up with this layout. What QEMU does says nothing of the grant any more.
+   */
+  readonly postcopy?: SourcePostcopy;
   /** Of `released` and `kept`: when it ended. */
   readonly endedAtMs?: number;
   /** Of `kept`: why, for whoever asks after a restart. */
   readonly reason?: { readonly code: string; readonly message: string };
+}
+
+/** What a destination needs to take a post-copy up again. */
+export interface DestinationPostcopy extends SourcePostcopy {
+  /** Where it dials the source. */
+  readonly sourceAddress: string;
 }
 
 export const DESTINATION_RECORDS = ["waiting", "running", "arrived", "refused"] as const;
@@ -43,6 +70,8 @@ export interface DestinationRecord {
   readonly qemuPid: number;
   readonly qemuProcess: string;
   readonly grant: OwnershipGrant;
+  /** QEMU was given post-copy's package: what is needed to take it up again. */
+  readonly postcopy?: DestinationPostcopy;
 }
 
 /** May the source run its guest? Only if it never granted it, or the very grant was refused. */
@@ -88,6 +117,7 @@ export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
   if (kind === undefined || guest === undefined || destination === undefined || grant === undefined) return undefined;
   if (typeof startedAtMs !== "number") return undefined;
   const settings = decodeSettings(given.settings);
+  const postcopy = decodePostcopy(given.postcopy);
   const reason = decodeReason(given.reason);
   const record = { kind, guest, destination, startedAtMs, grant };
   const ended = typeof given.endedAtMs === "number" ? { endedAtMs: given.endedAtMs } : {};
@@ -95,8 +125,31 @@ export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
     ...record,
     ...ended,
     ...(settings === undefined ? {} : { settings }),
+    ...(postcopy === undefined ? {} : { postcopy }),
     ...(reason === undefined ? {} : { reason }),
   };
+}
+
+function decodePostcopy(value: unknown): SourcePostcopy | undefined {
+  const given = fields(value);
+  const layout = decodeLayout(given);
+  const { frameBytes, creditWindowBytes, codecs } = given;
+  if (layout === undefined || typeof frameBytes !== "number" || typeof creditWindowBytes !== "number") return undefined;
+  return { ...layout, frameBytes, creditWindowBytes, codecs: decodeCodecs(codecs) };
+}
+
+const decodeCodecs = (value: unknown): readonly Codec[] =>
+  Array.isArray(value) ? value.filter((one): one is Codec => one === "xbzrle" || one === "zstd") : [];
+
+function decodeLayout(given: Readonly<Record<string, unknown>>): StreamLayout | undefined {
+  const { ramSectionId, blocks } = given;
+  if (typeof ramSectionId !== "number" || !Array.isArray(blocks)) return undefined;
+  const read = blocks.map((block: unknown) => {
+    const { name, byteLength } = fields(block);
+    return typeof name === "string" && typeof byteLength === "number" ? { name, byteLength } : undefined;
+  });
+  const known = read.filter((block) => block !== undefined);
+  return known.length === read.length ? { ramSectionId, blocks: known } : undefined;
 }
 
 function decodeReason(value: unknown): { code: string; message: string } | undefined {
@@ -114,7 +167,12 @@ export function decodeDestinationRecord(value: unknown): DestinationRecord | und
   const grant = decodeGrant(given.grant);
   if (kind === undefined || guest === undefined || grant === undefined) return undefined;
   if (typeof qemuPid !== "number" || qemuProcess === undefined) return undefined;
-  return { kind, guest, qemuPid, qemuProcess, grant };
+  const record = { kind, guest, qemuPid, qemuProcess, grant };
+  const postcopy = decodePostcopy(given.postcopy);
+  const sourceAddress = text(fields(given.postcopy).sourceAddress);
+  return postcopy === undefined || sourceAddress === undefined
+    ? record
+    : { ...record, postcopy: { ...postcopy, sourceAddress } };
 }
 
 function decodeSettings(value: unknown): SavedSettings | undefined {

@@ -3,6 +3,7 @@
  * document them; a migration's internal states may change without a change here.
  */
 import type { Refusal } from "../fault.ts";
+import type { DeadlineAction, Strategy } from "./messages.ts";
 
 export type MigrationStatus =
   | "preparing"
@@ -13,7 +14,8 @@ export type MigrationStatus =
   | "failed"
   | "cancelled"
   | "inDoubt"
-  | "undoing";
+  | "undoing"
+  | "serving";
 
 export const isFinal = (status: MigrationStatus): boolean =>
   status === "moved" || status === "failed" || status === "cancelled";
@@ -114,6 +116,18 @@ export interface MigrationResult {
   readonly verified: boolean;
   readonly pagesCompared: number;
   readonly degradations: readonly string[];
+  /** Where it ended in post-copy. */
+  readonly postcopy?: PostcopyResult;
+}
+
+/** What followed behind RESUME. */
+export interface PostcopyResult {
+  readonly seconds: number;
+  readonly requestedPages: number;
+  readonly serviceMedianMs: number;
+  readonly serviceP99Ms: number;
+  readonly serviceMaxMs: number;
+  readonly repeatedPages: number;
 }
 
 export interface GuestView {
@@ -127,12 +141,12 @@ export interface GuestView {
 
 /** What an operator may ask for; every field has its default filled in. */
 export interface MigrateOptions {
-  readonly strategy: "auto" | "precopy" | "stop-and-copy";
+  readonly strategy: "auto" | Strategy;
   /** 0: the source agent's default. */
   readonly downtimeTargetMs: number;
   /** 0: none. */
   readonly deadlineMs: number;
-  readonly onDeadline: "cancel" | "force";
+  readonly onDeadline: DeadlineAction;
   /** 0: no cap. */
   readonly bandwidthBytesPerSecond: number;
   readonly delta: boolean;

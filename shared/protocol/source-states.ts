@@ -4,7 +4,6 @@
  * it. Until *switching* the guest runs at the source; until *retiring* its QEMU would also run it again by itself.
  *
  * Journal-first: *recording* ends with `granted` on the disk, and only *granting* sends the grant (ownership.ts).
- * Post-copy will add *serving* and *lost* between *granting* and the end.
  */
 import type { MigrationStatus } from "./report.ts";
 
@@ -24,15 +23,19 @@ export const SOURCE_STATES = {
   /** `granted` goes into the journal; nothing was said to anybody yet. */
   recording: { written: "granting", fault: "keeping" },
   /** The grant is sent. Only the proof of its refusal gives the guest back. */
-  granting: { running: "releasing", refused: "keeping", fault: "inDoubt" },
+  granting: { running: "releasing", pulling: "serving", refused: "keeping", fault: "inDoubt" },
   /** Granted, and no word: the destination is asked again and again, and the operator may say where the guest is. */
   inDoubt: {
     running: "releasing",
+    pulling: "serving",
     refused: "keeping",
     keepSource: "keeping",
     keepDestination: "releasing",
+    keepPulling: "serving",
     fault: "inDoubt",
   },
+  /** Post-copy: the guest runs at the destination, and gets the pages that are still here. */
+  serving: { served: "releasing", lost: "inDoubt", broken: "stranded", fault: "serving" },
   /** The guest runs at the destination: the journal says so, and the QEMU that is left here ends. */
   releasing: { done: "released", fault: "released" },
   /** Makes sure that the guest runs here and nothing is left there; as long as it takes. */
@@ -41,6 +44,8 @@ export const SOURCE_STATES = {
   released: {},
   /** The guest is at the source. */
   kept: {},
+  /** The guest runs at the destination until it needs a page that is lost. */
+  stranded: {},
 } as const satisfies Record<string, Readonly<Record<string, string>>>;
 
 type Table = typeof SOURCE_STATES;
@@ -92,6 +97,8 @@ export function sourceStatus(state: SourceStateName, cancelled: boolean): Migrat
     case "granting":
     case "releasing":
       return "granting";
+    case "serving":
+      return "serving";
     case "keeping":
       return "undoing";
     case "inDoubt":
@@ -100,5 +107,7 @@ export function sourceStatus(state: SourceStateName, cancelled: boolean): Migrat
       return "moved";
     case "kept":
       return cancelled ? "cancelled" : "failed";
+    case "stranded":
+      return "failed";
   }
 }

@@ -34,7 +34,6 @@ const MUST_BE_OFF: readonly string[] = [
   "mapped-ram",
   "x-ignore-shared",
   "dirty-bitmaps",
-  "postcopy-ram",
   "background-snapshot",
   "x-colo",
   "zero-copy-send",
@@ -64,6 +63,27 @@ export async function inspectSource(qmp: QmpClient): Promise<GuestFacts & { read
 /** For a QEMU that waits with -incoming defer. */
 export function inspectDestination(qmp: QmpClient): Promise<GuestFacts> {
   return inspect(qmp);
+}
+
+/**
+ * Whether a waiting QEMU can go into post-copy it finds out itself, when it is told to: it tries userfaultfd, and looks at each
+ * RAM block (migration/options.c migrate_caps_check, migration/postcopy-ram.c postcopy_ram_supported_by_host).
+ */
+export async function whyNoPostcopy(qmp: QmpClient): Promise<Refusal | undefined> {
+  const set = (state: boolean) =>
+    qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "postcopy-ram", state }] });
+  try {
+    await set(true);
+    await set(false);
+    return undefined;
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    if (fault.code !== "qmp-command") throw fault;
+    return {
+      code: "postcopy-unavailable",
+      message: `The destination's QEMU cannot go into post-copy: ${fault.message}; it needs userfaultfd (sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd) and memory that is not shared`,
+    };
+  }
 }
 
 /** As after -machine; an alias such as q35 is given by its versioned name. */

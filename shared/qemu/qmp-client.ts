@@ -46,7 +46,8 @@ export class QmpClient {
   private greeted: ((greeting: QmpGreeting) => void) | undefined;
   private greetingSeen: QmpGreeting | undefined;
   private outOfBand = false;
-  private nextId = 1;
+  /** Of a monitor that is handed on, an answer to the client before is none of ours. */
+  private nextId = Math.floor(Math.random() * 2 ** 40);
   private ended: MigrationFault | undefined;
   /** QEMU said yes to `quit`: its end is meant. */
   private quitting = false;

@@ -95,6 +95,13 @@ export class StreamWriter {
     this.position += length;
   }
 
+  /** Bytes that are in other memory. @returns how many */
+  bytes(piece: Uint8Array): number {
+    this.memory.set(piece, this.position);
+    this.position += piece.length;
+    return piece.length;
+  }
+
   private sectionHead(type: number, sectionId: number): void {
     this.view.setUint8(this.position, type);
     this.view.setUint32(this.position + 1, sectionId);

@@ -23,6 +23,8 @@ const contract: Contract = {
   destinationQemuVersion: { major: 10, minor: 0, micro: 0 },
   destinationFreeMemoryBytes: 1,
   followUpMs: 1000,
+  strategy: "precopy" as const,
+  postcopy: false,
   ramBlocks: BLOCKS,
 };
 const kernels = loadKernels(KERNEL_RESERVED_BYTES + frameBufferBytes(65536) + 8192);

@@ -1,6 +1,7 @@
 /** What a destination may acknowledge. */
 import t from "tap";
-import { FrameSender, type SenderParts } from "../../agent-source/frame-sender.ts";
+import { FrameSender } from "../../agent-source/frame-sender.ts";
+import type { SenderParts } from "../../agent-source/sender-parts.ts";
 
 t.test("what was never sent cannot be acknowledged, nor what was acknowledged be taken back", async (t) => {
   // no more than what is looked at before the refusal

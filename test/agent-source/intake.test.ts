@@ -5,7 +5,7 @@ import { join } from "node:path";
 import t, { type Test } from "tap";
 import { Intake } from "../../agent-source/intake.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
-import type { StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import { address } from "../../shared/units.ts";
 import { seeded } from "../support/fake-guest.ts";
@@ -64,7 +64,13 @@ async function feed(t: Test, stream: FakeStream, refuseEach: number, sliceBytes:
   const failed = deferred<never>();
   const onFault = (fault: MigrationFault): void => failed.reject(fault);
   const sink = new RecordingSink(memory, refuseEach, () => setImmediate(() => intake.resume()));
-  const intake = new Intake({ memory, window: address(WINDOW_AT), windowBytes: WINDOW_BYTES, sink, onFault });
+  const intake = new Intake({
+    memory,
+    window: address(WINDOW_AT),
+    windowBytes: WINDOW_BYTES,
+    reader: new StreamReader(memory, sink),
+    onFault,
+  });
   const path = join(folder, "stream");
   await intake.listen(path);
   const connected = intake.connected(new AbortController().signal);

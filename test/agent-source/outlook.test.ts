@@ -8,6 +8,7 @@ const STEP = 0.05;
 
 const still: Standing = {
   elapsedMs: 0,
+  begun: true,
   firstPassDone: false,
   sweptPages: 0,
   residualPages: 0,

@@ -18,7 +18,15 @@ function setUp() {
 const lies: readonly (readonly [title: string, message: DestinationMessage, text: RegExp])[] = [
   [
     "a second hello",
-    { kind: "hello", migrationId: "m", token: Buffer.alloc(16), attempt: 1, received: 0 },
+    {
+      kind: "hello",
+      migrationId: "m",
+      token: Buffer.alloc(16),
+      attempt: 1,
+      received: 0,
+      generation: 0,
+      restarted: false,
+    },
     /introduced itself twice/,
   ],
   [

@@ -4,6 +4,7 @@ import { type Observation, SwitchPolicy } from "../../agent-source/switch-policy
 const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
 const quiet: Observation = {
   elapsedMs: 1000,
+  begun: true,
   firstPassDone: true,
   sweptPages: 10,
   residualPages: 100,

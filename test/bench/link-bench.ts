@@ -34,7 +34,15 @@ async function pull(address: string, secure?: LinkSecurity): Promise<void> {
       appliedBytes += message.body.length;
       channel.send({ kind: "ack", sequence: message.sequence, appliedBytes });
     });
-    channel.send({ kind: "hello", migrationId: `${FRAMES}`, token: Buffer.from("token"), attempt: 1, received: 0 });
+    channel.send({
+      kind: "hello",
+      migrationId: `${FRAMES}`,
+      token: Buffer.from("token"),
+      attempt: 1,
+      received: 0,
+      generation: 0,
+      restarted: false,
+    });
   });
   channel.close();
   await channel.closed;

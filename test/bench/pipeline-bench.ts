@@ -3,6 +3,7 @@
  * ─> frame sender ─> a channel inside this process, which makes the message of every frame and acknowledges it.
  * Compression is off. Only this process' CPU time is counted; the feeder has a core of its own.
  */
+
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -24,6 +25,7 @@ import type { MigrationFault } from "../../shared/fault.ts";
 import { encodeFrame } from "../../shared/link/frame-wire.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import type { DestinationMessage, SourceMessage } from "../../shared/protocol/messages.ts";
+import { StreamReader } from "../../shared/qemu/stream-reader.ts";
 import { encodeRamEnd } from "../../shared/qemu/stream-writer.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
@@ -184,7 +186,13 @@ function makeSource(): Source {
     clock.monotonicMs(),
   );
   const { window } = memory;
-  const intake = new Intake({ memory: kernels.memory, window, windowBytes: WINDOW_BYTES, sink: engine, onFault });
+  const intake = new Intake({
+    memory: kernels.memory,
+    window,
+    windowBytes: WINDOW_BYTES,
+    reader: new StreamReader(kernels.memory, engine),
+    onFault,
+  });
   channel.onAck = (sequence, bytes) => sender.acknowledge(sequence, bytes);
   const stop = async (): Promise<void> => {
     engine.stop();

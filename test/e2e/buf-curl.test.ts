@@ -46,7 +46,7 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     const guests = await ask("ListGuests");
     t.match(guests.messages, [{ guests: [{ name: "curled", state: "running", machineType: "pc-q35-8.1" }] }]);
     const plan = await ask("Plan", { migration });
-    t.match(plan.messages, [{ accepted: true, negotiated: { "protocol version": "1" } }]);
+    t.match(plan.messages, [{ accepted: true, negotiated: { "protocol version": "2" } }]);
     t.same((await ask("ListMigrations")).messages, [{}], "none so far");
   });
 

@@ -32,7 +32,7 @@ t.test("an idle guest moves to another host and beats on there", async (t) => {
 
 function assertNegotiated(t: Test, { negotiated }: MigrationView): void {
   t.match(negotiated, {
-    "protocol version": "1",
+    "protocol version": "2",
     "destination QEMU": /^\d+\.\d+\.\d+$/,
     "destination free memory": /^\d+ MiB$/,
     codecs: /xbzrle/,

@@ -7,7 +7,7 @@ import t, { type Test } from "tap";
 import { Intake } from "../../agent-source/intake.ts";
 import { allowStop, applySettings } from "../../agent-source/qemu-settings.ts";
 import { MemoryLayout } from "../../shared/page/geometry.ts";
-import type { RamSetup, StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { type RamSetup, StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { type BiosGuest, type Pages, startBiosGuest, twoSets } from "../support/bios-guest.ts";
 import { bounded } from "../support/bounded.ts";
@@ -56,7 +56,7 @@ class SlowReader implements StreamSink {
       memory: this.memory,
       window,
       windowBytes: WINDOW_BYTES,
-      sink: this,
+      reader: new StreamReader(this.memory, this),
       onFault: (fault) => {
         throw fault;
       },
@@ -123,7 +123,7 @@ async function pagesThatDiffer(guest: BiosGuest, order: Order): Promise<number[]
   const reader = new SlowReader();
   const path = join(folder, "stream");
   await reader.intake.listen(path);
-  await applySettings(qmp);
+  await applySettings(qmp, false);
   const connected = reader.intake.connected(new AbortController().signal);
   await qmp.execute("migrate", { uri: `unix:${path}` });
   await connected;

@@ -11,6 +11,7 @@ const REACHED_WITHIN_MS = 30_000;
 /** Slow enough that the moment lasts until the fault was injected. */
 const FIRST_PASS_RATE = 100e6;
 const LATER_PASSES_RATE = 40e6;
+const LAST_PAGES_RATE = 20e6;
 /** Asked this often, an agent that does not know the migration has forgotten it: it was ended before it was journalled. */
 const UNKNOWN_ANSWERS = 3;
 
@@ -21,6 +22,7 @@ const IN_LATER_PASSES = copying('"passes":([2-9]|\\d\\d)');
 
 function rateOf(moment: Moment | undefined): number {
   if (moment?.kind === "first pass") return FIRST_PASS_RATE;
+  if (moment?.kind === "last pages") return LAST_PAGES_RATE;
   if (moment?.kind === "later passes") return 2 * FIRST_PASS_RATE;
   if (moment?.kind === "held") return rateOf(moment.cancelledAt);
   return moment?.kind === "after" ? moment.bitsPerSecond : FULL_RATE;
@@ -34,10 +36,11 @@ export class Attempt {
   readonly #on: FaultRig;
 
   /** The moment decides the link's speed, and whether deltas would end the migration before it comes. */
-  static async start(on: FaultRig, moment?: Moment): Promise<Attempt> {
+  static async start(on: FaultRig, moment?: Moment, strategy?: "postcopy"): Promise<Attempt> {
     const [from, to] = [on.at, on.rig.other(on.at)];
     const options = moment?.kind === "later passes" ? ["--no-delta"] : [];
-    const bitsPerSecond = rateOf(moment);
+    if (strategy !== undefined) options.push("--strategy", strategy);
+    const bitsPerSecond = strategy === undefined || moment?.kind === "last pages" ? rateOf(moment) : FIRST_PASS_RATE;
     await on.rig.network.setRate(bitsPerSecond);
     // over the loopback the agent has to be slow by itself, and stays so
     if (on.rig.network.kind === "loopback" && bitsPerSecond < FULL_RATE)
@@ -83,6 +86,12 @@ export class Attempt {
         await this.#on.rig.network.setRate(LATER_PASSES_RATE);
         await this.run.waitForOutput(IN_LATER_PASSES, within);
         return;
+      case "last pages": {
+        const written = async (): Promise<true | undefined> =>
+          (await this.#on.watch.hasWrittenAll(this.from)) || undefined;
+        await eventually(written, { ...within, what: "the source QEMU's last page" });
+        return;
+      }
       case "after":
         await Promise.race([new Promise((resolve) => setTimeout(resolve, moment.ms)), this.run.ended]);
     }
@@ -113,7 +122,9 @@ export class Attempt {
       .split("\n")
       .some(
         (line) =>
-          id !== undefined && line.includes(id) && /"(state|held)":"(loaded|owning|starting|arrived)"/.test(line),
+          id !== undefined &&
+          line.includes(id) &&
+          /"(state|held)":"(loaded|owning|starting|pulling|arrived)"/.test(line),
       );
   }
 

@@ -37,6 +37,8 @@ export interface Cell {
   readonly fault: Fault;
   readonly moment: Moment;
   readonly limits: Limits;
+  /** @default the agents' own choice */
+  readonly strategy?: "postcopy";
   /** The fault ends the only copy of the guest: none may be left. */
   readonly mayLose: boolean | "if it was the only copy";
   /** The destination cannot say any more what became of the grant: `ferry resolve` may be needed. */
@@ -99,7 +101,7 @@ class CellRun {
     on.watch.forget();
     await on.prepareAgents(on.at, LIMITS[limits], holdsOf(moment));
     const startMs = performance.now();
-    const attempt = await Attempt.start(on, moment);
+    const attempt = await Attempt.start(on, moment, this.#cell.strategy);
     await attempt.reach(moment);
     const status = await this.#strike(attempt);
     await this.#conclude(attempt, status);

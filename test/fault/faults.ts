@@ -27,6 +27,8 @@ export type Moment =
   /** By the progress that the operator sees. */
   | { readonly kind: "first pass" }
   | { readonly kind: "later passes" }
+  /** Of post-copy: the source QEMU has written its last page, and the destination misses some. */
+  | { readonly kind: "last pages" }
   | { readonly kind: "after"; readonly ms: number; readonly bitsPerSecond: number };
 
 export const held = (side: AgentKind, state: string, cancelledAt?: Moment): Moment => ({
@@ -59,6 +61,7 @@ export function momentName(moment: Moment): string {
       return `${moment.side} ${moment.state}${moment.cancelledAt === undefined ? "" : `, cancelled at ${momentName(moment.cancelledAt)}`}`;
     case "first pass":
     case "later passes":
+    case "last pages":
       return moment.kind;
     case "after":
       return `after ${moment.ms.toFixed(0)} ms at ${moment.bitsPerSecond / 1e6} Mbit/s`;

@@ -45,6 +45,13 @@ export class GuestWatch {
     return (await answer?.catch(() => undefined))?.status;
   }
 
+  /** Has the guest's QEMU on a host written all pages of its migration? */
+  async hasWrittenAll(host: RigHost): Promise<boolean> {
+    const monitor = this.#monitors.get(host);
+    const answer = await monitor?.execute("query-migrate", undefined, { timeoutMs: ANSWERS_WITHIN_MS });
+    return answer?.status === "postcopy-active" && answer.ram?.remaining === 0;
+  }
+
   /** Did the guest run on the host since `sinceUs`? */
   hasRun(host: RigHost, sinceUs: number): boolean {
     return this.#runs.some((run) => run.host === host.name && (run.toUs ?? Number.MAX_VALUE) > sinceUs);

@@ -104,6 +104,26 @@ const GIVING_UP: readonly Moment[] = [
 const sources = (...states: string[]): readonly Moment[] => states.map((state) => held("source", state));
 const destinations = (...states: string[]): readonly Moment[] => states.map((state) => held("destination", state));
 
+/**
+ * Post-copy: behind the package a guest has its devices at one host and pages at the other. Agents may end at any step of it
+ * and links be cut, and nothing is lost; a QEMU that ends takes the guest with it.
+ */
+const POSTCOPY_MOMENTS: readonly Moment[] = [
+  ...sources("switching", "retiring", "recording", "granting", "serving"),
+  ...destinations("receiving", "loading", "loaded", "owning", "starting", "pulling"),
+];
+const POSTCOPY_FAULTS: readonly Fault[] = [
+  { kind: "kill", victim: "source agent" },
+  { kind: "kill", victim: "destination agent" },
+  { kind: "cut", seconds: 5 },
+];
+
+function postcopyCell(fault: Fault, moment: Moment): Cell {
+  const { name, ...cell } = makeCell("", fault, moment);
+  const { longestPauseMs: _, ...rest } = cell;
+  return { ...rest, name: `post-copy, ${name}`, strategy: "postcopy", limits: "short" };
+}
+
 export const MATRIX: readonly Cell[] = [
   ...PHASES.flatMap((phase) => FAULTS.map((fault) => makeCell(phase, fault, momentOf(phase, victimOf(fault))))),
   ...further("source agent", [
@@ -123,6 +143,8 @@ export const MATRIX: readonly Cell[] = [
     ...sources("retiring", "recording", "granting", "releasing"),
   ]),
   ...VICTIMS.flatMap((victim) => further(victim, GIVING_UP)),
+  ...POSTCOPY_FAULTS.map((fault) => postcopyCell(fault, { kind: "last pages" })),
+  ...POSTCOPY_FAULTS.flatMap((fault) => POSTCOPY_MOMENTS.map((moment) => postcopyCell(fault, moment))),
 ];
 
 /** @throws RangeError when there is none */

@@ -18,6 +18,9 @@ const CELLS = [
   "granted: kill source agent",
   "granted: stop destination agent 5 s",
   "destination starting: kill destination agent",
+  "post-copy, source recording: kill source agent",
+  "post-copy, source serving: kill destination agent",
+  "post-copy, last pages: kill source agent",
 ];
 
 t.test("no fault loses, doubles or corrupts the guest, or is in the way of the next attempt", async (t) => {

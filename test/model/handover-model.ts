@@ -14,10 +14,15 @@ import {
 } from "../../shared/protocol/destination-states.ts";
 import { afterSource, recoverSource, type SourceStateName } from "../../shared/protocol/source-states.ts";
 
-type Message = "loaded" | "grant" | "running" | "refused" | "abort";
+/** `pulling`: the guest runs there, or is about to, and its pages are missing. */
+type Message = "loaded" | "grant" | "pulling" | "running" | "refused" | "abort";
 
 /** `down`: the agent's process is not there. */
 export interface World {
+  /** Post-copy: the guest was stopped by the source agent, and is granted before its pages are there. */
+  readonly postcopy: boolean;
+  /** Pages of the guest are only at the source. */
+  readonly missing: boolean;
   readonly source: SourceStateName | "down";
   readonly sourceJournal: "plan" | "granted" | "released" | "kept";
   /** `final`: stopped by its migration, resumes by itself when its socket closes; `retired`: never by itself. */
@@ -45,6 +50,8 @@ export interface Step {
 export type Mutation = "none" | "no granted" | "no running" | "no refused";
 
 export const START: World = {
+  postcopy: false,
+  missing: false,
   source: "switching",
   sourceJournal: "plan",
   sourceQemu: "final",
@@ -56,6 +63,9 @@ export const START: World = {
   overruled: false,
   killed: false,
 };
+
+/** A source QEMU whose guest was paused when its migration began never runs it by itself, whatever breaks. */
+export const POSTCOPY_START: World = { ...START, postcopy: true, missing: true, sourceQemu: "retired" };
 
 export function stepsOf(world: World, mutation: Mutation): Step[] {
   const steps: Step[] = [];
@@ -109,10 +119,14 @@ function sourceSteps(world: World, mutation: Mutation, add: Add): void {
     case "granting":
     case "inDoubt":
       add("grant sent", { sent: say(world, "grant") });
-      if (sent.includes("running")) add("source hears running", { source: afterSource(source, "running") });
+      if (sent.includes("running") || sent.includes("pulling"))
+        add("source hears running", { source: afterSource(source, world.postcopy ? "pulling" : "running") });
       if (sent.includes("refused")) add("source hears refused", { source: afterSource(source, "refused") });
       if (source === "granting") add("silence", { source: afterSource(source, "fault") });
       else resolveSteps(world, add);
+      return;
+    case "serving":
+      serveSteps(world, add);
       return;
     case "releasing":
       add("released", { source: afterSource(source, "done"), sourceJournal: "released", sourceQemu: "gone" });
@@ -128,10 +142,21 @@ function sourceSteps(world: World, mutation: Mutation, add: Add): void {
     }
     case "released":
     case "kept":
+    case "stranded":
       return;
     default:
       throw new Error(`the search does not begin before switching: ${source}`);
   }
+}
+
+/** Post-copy: pages go where a guest misses them, for as long as its QEMU is there; who has ended is asked. */
+function serveSteps(world: World, add: Add): void {
+  const { destination, sourceQemu, missing, sent } = world;
+  const pulls = destination === "pulling" || destination === "starting";
+  if (missing && pulls && sourceQemu === "retired") add("pages served", { missing: false });
+  if (sent.includes("running")) add("source hears complete", { source: afterSource("serving", "served") });
+  if (destination === "lost") add("source hears lost", { source: afterSource("serving", "lost") });
+  if (missing && sourceQemu === "gone") add("pages are lost", { source: afterSource("serving", "broken") });
 }
 
 /** The operator's word, after what `ferry resolve` checks: or has made sure of, where nobody can be asked. */
@@ -141,13 +166,17 @@ function resolveSteps(world: World, add: Add): void {
   if (destination === "lost" || (unreachable && destinationQemu === "gone"))
     add("operator keeps the source", { source: afterSource("inDoubt", "keepSource"), overruled: true });
   if (unreachable && destinationQemu === "running")
-    add("operator keeps the destination", { source: afterSource("inDoubt", "keepDestination") });
+    add("operator keeps the destination", {
+      source: afterSource("inDoubt", world.postcopy ? "keepPulling" : "keepDestination"),
+    });
 }
 
 function destinationSteps(world: World, mutation: Mutation, add: Add): void {
   const { destination, destinationQemu, destinationJournal, sent } = world;
   if (destination === "down") {
-    const found = destinationJournal === "none" ? "discarded" : recoverDestination(destinationJournal, destinationQemu);
+    const pulls = world.postcopy && world.missing && destinationQemu === "running";
+    const qemu = pulls ? "pulling" : destinationQemu;
+    const found = destinationJournal === "none" ? "discarded" : recoverDestination(destinationJournal, qemu);
     add("destination agent starts", { destination: found });
     return;
   }
@@ -178,12 +207,25 @@ function destinationSteps(world: World, mutation: Mutation, add: Add): void {
     }
     case "starting":
       if (destinationQemu === "loaded") add("cont", { destinationQemu: "running", ran: true });
-      if (destinationQemu === "running")
+      if (world.postcopy && sent.includes("grant")) add("pulling said", { sent: say(world, "pulling") });
+      if (destinationQemu === "running" && world.postcopy)
+        add("runs and pulls", { destination: afterDestination(destination, "pulls") });
+      if (destinationQemu === "running" && !world.postcopy)
         add("runs", { destination: afterDestination(destination, "runs"), destinationJournal: "arrived" });
-      if (destinationQemu === "running")
+      if (destinationQemu === "running" && !world.postcopy)
         add("runs, not written", { destination: afterDestination(destination, "runs") }, true);
       if (destinationQemu === "gone") add("started and gone", { destination: afterDestination(destination, "gone") });
       return;
+    case "pulling": {
+      if (sent.includes("grant")) add("pulling said", { sent: say(world, "pulling") });
+      const complete = afterDestination(destination, "complete");
+      if (destinationQemu === "gone") add("ran and gone", { destination: afterDestination(destination, "gone") });
+      else if (!world.missing) {
+        add("complete", { destination: complete, destinationJournal: "arrived" });
+        add("complete, not written", { destination: complete }, true);
+      }
+      return;
+    }
     case "refusing": {
       const written = mutation === "no refused" ? destinationJournal : "refused";
       add("refused written", { destination: afterDestination(destination, "written"), destinationJournal: written });

@@ -114,18 +114,23 @@ t.test("whatever a monitor answers, the call ends: with what it said, or a fault
   );
 });
 
+/** Stands for the number of the question. */
+const ASKED = "asked";
+const isAsked = (answer: unknown): answer is object =>
+  typeof answer === "object" && answer !== null && "id" in answer && answer.id === ASKED;
+
 t.test("answers without sense are refused with what was wrong with them", async (t) => {
   const answers: readonly (readonly [answer: unknown, code: FaultCode, message: RegExp])[] = [
-    [{ return: null, id: 2 }, "qmp-protocol", /answered query-status with null/],
+    [{ return: null, id: ASKED }, "qmp-protocol", /answered query-status with null/],
     [{ QMP: null }, "qmp-protocol", /greeting has no version/],
-    [{ error: null, id: 2 }, "qmp-command", /QEMU refused query-status/],
-    [{ error: { class: {}, desc: "x".repeat(1 << 20) }, id: 2 }, "qmp-command", /x…/],
+    [{ error: null, id: ASKED }, "qmp-command", /QEMU refused query-status/],
+    [{ error: { class: {}, desc: "x".repeat(1 << 20) }, id: ASKED }, "qmp-command", /x…/],
     [{ ["y".repeat(1 << 20)]: 1 }, "qmp-protocol", /y…/],
     [[], "qmp-protocol", /neither answer nor event/],
   ];
   let answer: unknown;
   const path = await serve(t, (socket) => {
-    const monitor = new Monitor(socket, () => monitor.reply(answer));
+    const monitor = new Monitor(socket, ({ id }) => monitor.reply(isAsked(answer) ? { ...answer, id } : answer));
     monitor.reply(GREETING);
   });
   for (const [given, code, message] of answers) {

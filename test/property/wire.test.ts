@@ -24,7 +24,7 @@ const frame: Frame = {
 const blocks = offer.guest.ramBlocks;
 const fromSource: readonly SourceMessage[] = [
   frame,
-  { kind: "welcome", received: 7 },
+  { kind: "welcome", received: 7, generation: 0 },
   { kind: "probe", sequence: 1, padding: Buffer.alloc(100) },
   { kind: "layout", blocks, ramSectionId: 4 },
   { kind: "clockPing", nonce: 2 ** 40 },
@@ -34,7 +34,15 @@ const fromSource: readonly SourceMessage[] = [
   { kind: "failure", code: "cancelled", message: "Gave up", refusedToken: Buffer.alloc(0) },
 ];
 const fromDestination: readonly DestinationMessage[] = [
-  { kind: "hello", migrationId: "m-1", token: Buffer.alloc(16), attempt: 1, received: 0 },
+  {
+    kind: "hello",
+    migrationId: "m-1",
+    token: Buffer.alloc(16),
+    attempt: 1,
+    received: 0,
+    generation: 0,
+    restarted: false,
+  },
   { kind: "ack", sequence: 9, appliedBytes: 2 ** 41 },
   { kind: "clockReply", nonce: 3, destinationTimeUs: 1.7e15 },
   { kind: "loaded", lastSequence: 9, lastByteAtUs: 1.7e15, loadedAtUs: 1.7e15 + 1 },
@@ -50,6 +58,8 @@ const contract = {
   destinationQemuVersion: { major: 10, minor: 0, micro: 2 },
   destinationFreeMemoryBytes: 2 ** 37,
   followUpMs: 30_000,
+  strategy: "precopy",
+  postcopy: false,
   ramBlocks: blocks,
 } as const;
 const refused = { kind: "refusals", refusals: [{ code: "qemu-older", message: "QEMU 9.0 is older" }] } as const;

@@ -20,6 +20,8 @@ export const contract: Contract = {
   destinationQemuVersion: { major: 10, minor: 0, micro: 2 },
   destinationFreeMemoryBytes: 2 ** 30,
   followUpMs: 1000,
+  strategy: "precopy" as const,
+  postcopy: false,
   ramBlocks: BLOCKS,
 };
 export const SECTION = 2;

@@ -47,6 +47,7 @@ export const offer: Offer = {
     frameBytes: 262_144,
     creditWindowBytes: 2 ** 33,
     verify: true,
+    strategy: "precopy",
   },
 };
 
@@ -76,4 +77,6 @@ export const hello: DestinationMessage = {
   token: Buffer.from("secret"),
   attempt: 1,
   received: 0,
+  generation: 0,
+  restarted: false,
 };

@@ -71,6 +71,14 @@ export async function openGrpcPair(t: { teardown(done: () => unknown): unknown }
     network.close();
     await listener.close(0);
   });
-  destination.send({ kind: "hello", migrationId: "m-1", token: Buffer.from("token"), attempt: 1, received: 0 });
+  destination.send({
+    kind: "hello",
+    migrationId: "m-1",
+    token: Buffer.from("token"),
+    attempt: 1,
+    received: 0,
+    generation: 0,
+    restarted: false,
+  });
   return { source: await arrival.promise, destination, cut: network.cut };
 }

@@ -10,13 +10,13 @@ import { packageRoot } from "../../../shared/runtime/package-root.ts";
 const root = protobuf.loadSync(join(packageRoot(), "proto/ferry/v1/peer.proto"));
 const TransferResponse = root.lookupType("ferry.v1.TransferResponse");
 
-const KINDS = { pages: 1, verbatim: 2 } as const;
+const KINDS = { pages: 1, verbatim: 2, discards: 3, package: 4 } as const;
 const CODECS = { none: 1, zstd: 2 } as const;
 
 const frames: fc.Arbitrary<Frame> = fc.record({
   kind: fc.constant("frame" as const),
   sequence: fc.maxSafeNat(),
-  frameKind: fc.constantFrom("pages" as const, "verbatim" as const),
+  frameKind: fc.constantFrom("pages" as const, "verbatim" as const, "discards" as const, "package" as const),
   codec: fc.constantFrom("none" as const, "zstd" as const),
   rawLength: fc.nat({ max: 0xffffffff }),
   checksum: fc.uint8Array({ minLength: 8, maxLength: 8 }),
@@ -62,7 +62,7 @@ t.test("protobufjs reads what is written here", async () => {
       const back: Frame = {
         kind: "frame",
         sequence: Number(read.sequence),
-        frameKind: read.kind === 1 ? "pages" : "verbatim",
+        frameKind: (["pages", "verbatim", "discards", "package"] as const)[read.kind - 1]!,
         codec: read.codec === 1 ? "none" : "zstd",
         rawLength: read.rawLength,
         checksum,
@@ -161,7 +161,7 @@ t.test("fields that a later version adds are passed over", async (t) => {
 t.test("a kind or a codec that is not known is the peer's fault", async (t) => {
   const Inner = root.lookupType("ferry.v1.Frame");
   for (const fields of [
-    { kind: 3, codec: 1 },
+    { kind: 5, codec: 1 },
     { kind: 0, codec: 1 },
     { kind: 1, codec: 3 },
     { kind: 1, codec: 0 },

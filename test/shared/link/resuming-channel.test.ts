@@ -163,6 +163,8 @@ t.test("an older connection that comes late is refused, and one that lies ends t
     token: Uint8Array.of(1),
     attempt,
     received,
+    generation: 0,
+    restarted: false,
   });
   const source = new ResumingSource({ patienceMs: 60_000, peer: "destination" });
   source.retain(1 << 20);

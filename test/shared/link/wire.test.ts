@@ -66,8 +66,8 @@ t.test("every option arrives as it was asked for", async (t) => {
 
 t.test("what an operator may not ask for is refused with what may be", async (t) => {
   for (const [options, allowed] of [
-    [{ strategy: "postcopy" }, /strategy is "postcopy"; it may be auto, precopy or stop-and-copy/],
-    [{ onDeadline: "postcopy" }, /on_deadline is "postcopy"; it may be cancel or force/],
+    [{ strategy: "fast" }, /strategy is "fast"; it may be stop-and-copy, precopy, postcopy, hybrid/],
+    [{ onDeadline: "wait" }, /on_deadline is "wait"; it may be cancel, force, postcopy/],
     [{ compression: "20" }, /compression is "20"; it may be auto, off or a zstd level from -50 to 19/],
     [{ compression: "-51" }, /compression is "-51"/],
     [{ compression: "1.5" }, /compression is "1.5"/],
@@ -148,6 +148,8 @@ t.test("an offer, and either answer to it, arrive as they were", async (t) => {
     destinationQemuVersion: { major: 10, minor: 0, micro: 2 },
     destinationFreeMemoryBytes: 2 ** 37,
     followUpMs: 30_000,
+    strategy: "precopy",
+    postcopy: false,
     ramBlocks: offer.guest.ramBlocks,
   } as const;
   t.same(there(destinationService.Handshake, { kind: "contract", contract }), { kind: "contract", contract });
@@ -163,7 +165,9 @@ t.test(
         methodOf("DestinationService", "Handshake").requestSerialize({ ...offer, transfer }),
       );
     t.match(wire({ ...offer.transfer, codecs: ["lz5", "zstd"] }), { transfer: { codecs: ["zstd"] } });
-    t.match(wire({ ...offer.transfer, onDeadline: "postcopy" }), { code: "peer-invalid", message: /postcopy/ });
+    t.match(wire({ ...offer.transfer, onDeadline: "wait" }), { code: "peer-invalid", message: /wait/ });
+    t.match(wire({ ...offer.transfer, strategy: "" }), { transfer: { strategy: "precopy" } }, "as protocol 1 says it");
+    t.match(wire({ ...offer.transfer, strategy: "fast" }), { code: "peer-invalid", message: /fast/ });
   },
 );
 
@@ -180,7 +184,7 @@ t.test("every message of the transfer stream arrives as it was sent", async (t) 
   ];
   for (const message of fromSource) t.same(there(transferService.Transfer, message), message, message.kind);
   const fromDestination: readonly DestinationMessage[] = [
-    { kind: "hello", migrationId: "m-1", token, attempt: 1, received: 0 },
+    { kind: "hello", migrationId: "m-1", token, attempt: 1, received: 0, generation: 0, restarted: false },
     { kind: "ack", sequence: 9, appliedBytes: 2 ** 41 },
     { kind: "clockReply", nonce: 3, destinationTimeUs: 1.7e15 },
     { kind: "loaded", lastSequence: 9, lastByteAtUs: 1.7e15, loadedAtUs: 1.7e15 + 1 },

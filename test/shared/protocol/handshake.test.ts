@@ -33,6 +33,7 @@ const offer: Offer = {
     frameBytes: 262_144,
     creditWindowBytes: 16 << 20,
     verify: false,
+    strategy: "precopy",
   },
   dryRun: false,
 };
@@ -184,4 +185,55 @@ t.test("one migration more than there may be is refused with what to do", async 
     message: "The destination has 4 migrations under way (migrations.max)",
     advice: /raise migrations\.max of the destination agent/,
   });
+});
+
+const asking = (transfer: Partial<Offer["transfer"]>, more: Partial<Offer> = {}): Offer => ({
+  ...offer,
+  protocolVersions: [2, 1],
+  ...more,
+  transfer: { ...offer.transfer, ...transfer },
+});
+const second: DestinationFacts = { ...host, protocolVersions: [2, 1] };
+
+t.test("post-copy is agreed on where it is asked for, by strategy or at the deadline", async (t) => {
+  const agreed = (asked: Offer): Contract | undefined => {
+    const agreement = agree(asked, second);
+    return agreement.kind === "contract" ? agreement.contract : undefined;
+  };
+  t.match(agreed(asking({})), { strategy: "precopy", postcopy: false, protocolVersion: 2 });
+  t.match(agreed(asking({ strategy: "postcopy" })), { strategy: "postcopy", postcopy: true });
+  t.match(agreed(asking({ strategy: "hybrid" })), { strategy: "hybrid", postcopy: true });
+  t.match(agreed(asking({ deadlineMs: 1000, onDeadline: "postcopy" })), { strategy: "precopy", postcopy: true });
+  t.match(agreed(asking({ onDeadline: "postcopy" })), { postcopy: false }, "no deadline, no post-copy");
+});
+
+t.test("what post-copy lacks is refused, every reason at once; a precopy migration does not mind", async (t) => {
+  const huge = [{ name: "pc.ram", byteLength: 512 << 20, pageSize: 2 << 20 }];
+  const poor: DestinationFacts = {
+    ...second,
+    guest: { ...guest, ramBlocks: huge },
+    postcopyRefusal: { code: "postcopy-unavailable", message: "Userfaultfd not available" },
+  };
+  const asked = asking({ strategy: "hybrid", verify: true }, { guest: { ...offer.guest, ramBlocks: huge } });
+  t.same(codes(poor, asked), ["postcopy-verify", "postcopy-huge-pages", "postcopy-unavailable"]);
+  t.same(codes(poor, asking({ verify: true }, { guest: { ...offer.guest, ramBlocks: huge } })), []);
+});
+
+t.test("an agent of the version before migrates without post-copy, and is told why with it", async (t) => {
+  const old = asking({}, { protocolVersions: [1] });
+  t.match(agree(old, second), { kind: "contract", contract: { protocolVersion: 1, postcopy: false } });
+  t.same(codes(second, asking({ strategy: "postcopy" }, { protocolVersions: [1] })), ["postcopy-protocol"]);
+  t.same(codes({ ...host, protocolVersions: [1] }, asking({ strategy: "postcopy" })), ["postcopy-protocol"]);
+  t.match(agree(asking({}, { protocolVersions: [3, 2] }), second), { contract: { protocolVersion: 2 } });
+});
+
+t.test("a contract with another strategy than was offered is none", async (t) => {
+  const asked = asking({ strategy: "postcopy" });
+  const agreement = agree(asked, second);
+  if (agreement.kind !== "contract") throw new Error("it was agreed");
+  const { contract } = agreement;
+  checkContract(asked, contract);
+  t.throws(() => checkContract(asked, { ...contract, strategy: "precopy" }), { message: /strategy precopy/ });
+  t.throws(() => checkContract(asked, { ...contract, postcopy: false }), { message: /no post-copy/ });
+  t.throws(() => checkContract(asking({}), { ...contract, strategy: "precopy" }), { message: /accepted.*: post-copy/ });
 });

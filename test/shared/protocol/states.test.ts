@@ -51,7 +51,7 @@ t.test("until the grant is on the disk every fault of the source leads back", as
 
 t.test("once the guest may have run no fault of the destination leads to a refusal", async (t) => {
   const from = reachable(DESTINATION_STATES, "starting");
-  t.same([...from].sort(), ["arrived", "lost", "starting"]);
+  t.same([...from].sort(), ["arrived", "lost", "pulling", "starting"]);
 });
 
 t.test("an agent that starts again goes on from its record and what its QEMU says", async (t) => {
@@ -65,6 +65,8 @@ t.test("an agent that starts again goes on from its record and what its QEMU say
   t.equal(recoverDestination("running", "loaded"), "starting");
   t.equal(recoverDestination("running", "gone"), "lost");
   t.equal(recoverDestination("refused", "loaded"), "discarding");
+  t.equal(recoverDestination("running", "pulling"), "pulling", "its pages are still at the source");
+  t.equal(recoverDestination("running", "running"), "arrived");
 });
 
 t.test("the operator sees each state of the source as a status", async (t) => {
@@ -73,6 +75,8 @@ t.test("the operator sees each state of the source as a status", async (t) => {
   t.equal(sourceStatus("released", false), "moved");
   t.equal(sourceStatus("kept", false), "failed");
   t.equal(sourceStatus("kept", true), "cancelled");
+  t.equal(sourceStatus("serving", false), "serving");
+  t.equal(sourceStatus("stranded", false), "failed");
 });
 
 t.test("the diagrams in docs/states.md are those of the tables", async (t) => {

@@ -1,0 +1,69 @@
+/**
+ * A program of its own that holds the monitor of a QEMU in post-copy: `node monitor-keeper.js QMP-SOCKET OWN-SOCKET`.
+ *
+ * While pages of a guest are missing, QEMU's main loop may wait for one of them, and takes no new client of its monitor: one
+ * that negotiates is answered by the main loop. Only a client that was there before can tell it where the pages come from
+ * (migrate-recover, out of band). An agent may end; this stays, and hands the monitor to the next one, as QEMU would.
+ * It ends with QEMU, or when it is told {"keeper": "quit"}.
+ */
+import { rmSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { QmpLines, type QmpMessage } from "../shared/qemu/qmp-lines.ts";
+
+const ITS_OWN = "keeper";
+const [qmpPath = "", ownPath = ""] = process.argv.slice(2);
+
+let greeting: QmpMessage | undefined;
+let client: Socket | undefined;
+
+const server = createServer((accepted) => {
+  // the newest is the agent that lives
+  client?.destroy();
+  client = accepted;
+  if (greeting !== undefined) say(accepted, greeting);
+  read(accepted, (message) => fromAgent(accepted, Object.fromEntries(Object.entries(message))));
+});
+
+function fromAgent(agent: Socket, message: Readonly<Record<string, unknown>>): void {
+  if (message[ITS_OWN] === "quit") end();
+  // negotiated already, with all that there is
+  if (message.execute === "qmp_capabilities") say(agent, { return: {}, id: message.id });
+  else say(qemu, message);
+}
+
+function fromQemu(message: QmpMessage): void {
+  if (greeting === undefined) {
+    greeting = message;
+    const capabilities = message.QMP?.capabilities;
+    const enable = Array.isArray(capabilities) && capabilities.includes("oob") ? ["oob"] : [];
+    say(qemu, { execute: "qmp_capabilities", arguments: { enable }, id: ITS_OWN });
+  } else if (message.id === ITS_OWN) server.listen(ownPath);
+  else if (client !== undefined) say(client, message);
+}
+
+function say(to: Socket, message: object): void {
+  if (!to.destroyed) to.write(`${JSON.stringify(message)}\r\n`);
+}
+
+/** Whoever sends what is no QMP is left; an agent that ends is none of this program's troubles. */
+function read(from: Socket, take: (message: QmpMessage) => void): void {
+  const lines = new QmpLines();
+  from.on("error", () => from.destroy());
+  from.on("data", (chunk) => {
+    try {
+      lines.push(chunk, take);
+    } catch {
+      from.destroy();
+    }
+  });
+}
+
+function end(): never {
+  rmSync(ownPath, { force: true });
+  process.exit(0);
+}
+
+rmSync(ownPath, { force: true });
+const qemu = connect(qmpPath);
+qemu.on("close", end);
+read(qemu, fromQemu);

@@ -1,0 +1,83 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
+import { processUsage } from "../../shared/runtime/process-usage.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
+import type { GuestProcess } from "../guest-process.ts";
+import type { Receiver } from "../receiver.ts";
+import { recoverPostcopy } from "../recover-postcopy.ts";
+
+const AGAIN_MS = 250;
+
+type Outcome = "complete" | "gone";
+
+/**
+ * The guest runs here and its last pages are on their way, those that it waits for first. Over when QEMU has them all; a
+ * guest whose source does not come back waits here, and its QEMU is never ended for it.
+ */
+export async function pull(state: State<"pulling">, cx: DestinationContext): Promise<State<"arrived"> | State<"lost">> {
+  const { guest, postcopy } = state;
+  let { receiver } = state;
+  while (true) {
+    try {
+      receiver ??= await recoverPostcopy(guest, postcopy, cx);
+      const outcome: Outcome = receiver === undefined ? "complete" : await untilComplete(receiver, cx);
+      if (outcome === "gone") return gone(guest, receiver, cx);
+      return await arrived(guest, receiver, cx);
+    } catch (thrown) {
+      if (cx.leaving.aborted) throw thrown;
+      if (await guest.hasEnded()) return gone(guest, receiver, cx);
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy is broken; taking it up again");
+      receiver?.close(MigrationFault.from(thrown));
+      receiver = undefined;
+      await orAborted(delay(AGAIN_MS), cx.leaving);
+    }
+  }
+}
+
+async function untilComplete(receiver: Receiver, cx: DestinationContext): Promise<Outcome> {
+  const { postcopy } = receiver;
+  if (postcopy === undefined) throw new TypeError("pages are pulled in post-copy");
+  const error = await orAborted(postcopy.done.promise, AbortSignal.any([receiver.signal, cx.leaving]));
+  if (error !== 0)
+    throw new MigrationFault("qemu-failed", `The destination's QEMU ended post-copy with error ${error}`);
+  return "complete";
+}
+
+async function arrived(
+  guest: GuestProcess,
+  receiver: Receiver | undefined,
+  cx: DestinationContext,
+): Promise<State<"arrived">> {
+  const usage = processUsage();
+  if (receiver?.postcopy !== undefined)
+    receiver.channel.send({
+      kind: "complete",
+      completedAtUs: cx.clock.nowUs(),
+      service: receiver.postcopy.service.summary(),
+      agentCpuSeconds: usage.cpuSeconds - cx.cpuSecondsBefore,
+      agentPeakMemoryBytes: usage.peakMemoryBytes,
+    });
+  receiver?.close();
+  // whoever moves it on finds its QEMU as it would be without this
+  await guest.qmp
+    .execute("migrate-set-capabilities", { capabilities: [{ capability: "postcopy-ram", state: false }] })
+    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "postcopy-ram stays on"));
+  guest.letGo();
+  await cx.journal
+    .write(cx.id, destinationRecord(cx, "arrived", guest))
+    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+  return { kind: afterDestination("pulling", "complete") };
+}
+
+async function gone(
+  guest: GuestProcess,
+  receiver: Receiver | undefined,
+  cx: DestinationContext,
+): Promise<State<"lost">> {
+  cx.log.error({ qemu: await guest.lastWords() }, "the guest ran here, and its QEMU has ended");
+  receiver?.close();
+  return { kind: afterDestination("pulling", "gone") };
+}

@@ -1,0 +1,140 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { Complete } from "../../shared/protocol/messages.ts";
+import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
+import { afterSource } from "../../shared/protocol/source-states.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
+import { askOnce } from "../ask-destination.ts";
+import type { Feed } from "../feed.ts";
+import { PagesLost, revive } from "../revive.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+import { doubtful } from "./grant.ts";
+
+const COMPLETES_WITHIN_MS = 10_000;
+const POLL_MS = 20;
+const AGAIN_MS = 250;
+/** A destination agent that needs pages dials in over and over. */
+const DIALS_WITHIN_MS = 2000;
+
+type Ends = State<"releasing"> | State<"stranded"> | State<"inDoubt">;
+type Outcome = { readonly kind: "complete"; readonly complete?: Complete } | { readonly kind: "lost" };
+
+/**
+ * The guest runs at the destination, and its pages follow: those that it waits for first (postcopy-scheduler.ts). Nothing
+ * ends this but the last page, however long the link is down and whichever agent has to start again; a source QEMU that ends
+ * here takes pages with it.
+ */
+export async function serve(state: State<"serving">, cx: SourceContext): Promise<Ends> {
+  const { loaded, running, postcopy } = state;
+  cx.anew.listen();
+  let feed = loaded?.feed;
+  while (true) {
+    try {
+      const outcome: Outcome = feed === undefined ? await ask(cx) : await untilComplete(feed, cx);
+      if (outcome.kind === "lost") return lost(state, cx);
+      await retireQemu(feed);
+      // the first one is the next state's: the result is made of it
+      if (feed !== loaded?.feed) await end(feed);
+      const kind = afterSource("serving", "served");
+      return {
+        kind,
+        ...(loaded === undefined ? {} : { loaded }),
+        ...(running === undefined ? {} : { running }),
+        ...(outcome.complete === undefined ? {} : { complete: outcome.complete }),
+        ...(postcopy === undefined ? {} : { postcopy }),
+      };
+    } catch (thrown) {
+      if (cx.leaving.aborted) throw thrown;
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy is broken");
+    }
+    try {
+      feed = await again(feed, postcopy ?? loaded?.feed.stoppedWith, cx);
+    } catch (thrown) {
+      if (cx.leaving.aborted) throw thrown;
+      if (thrown instanceof PagesLost) return { kind: afterSource("serving", "broken"), fault: stranded(cx, thrown) };
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be taken up yet");
+      feed = undefined;
+      await orAborted(delay(AGAIN_MS), cx.leaving);
+    }
+  }
+}
+
+/** Throws when the stream, the destination agent's life or QEMU's stream is over. */
+async function untilComplete(feed: Feed, cx: SourceContext): Promise<Outcome> {
+  const anew = cx.anew.arrived.then(() => {
+    throw new MigrationFault("peer-lost", "The destination begins anew");
+  });
+  anew.catch(() => undefined);
+  const complete = await orAborted(
+    Promise.race([feed.inbox.complete.promise, anew]),
+    AbortSignal.any([feed.signal, cx.leaving]),
+  );
+  const { completedAtUs, service, agentCpuSeconds, agentPeakMemoryBytes } = complete;
+  return { kind: "complete", complete: { completedAtUs, service, agentCpuSeconds, agentPeakMemoryBytes } };
+}
+
+/** Without a stream: did the guest get its last page all the same? Throws when it still needs some, or nobody can tell. */
+async function ask(cx: SourceContext): Promise<Outcome> {
+  const { standing, reason } = await askOnce(cx, "standing", cx.leaving);
+  if (standing === "running") return { kind: "complete" };
+  if (standing === "lost") return { kind: "lost" };
+  throw new MigrationFault("peer-lost", `The destination says ${standing}: ${reason}`);
+}
+
+/**
+ * A new stream from the destination, and from QEMU.
+ * @returns undefined when the destination does not dial in: it may need nothing any more
+ */
+async function again(
+  feed: Feed | undefined,
+  postcopy: SourcePostcopy | undefined,
+  cx: SourceContext,
+): Promise<Feed | undefined> {
+  if (postcopy === undefined) throw new PagesLost("internal", "There is no record of how post-copy began");
+  await end(feed, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+  await orAborted(Promise.race([cx.anew.arrived, delay(DIALS_WITHIN_MS)]), cx.leaving);
+  const link = cx.anew.take();
+  if (link === undefined) return undefined;
+  const revived = await revive(cx, postcopy, link);
+  cx.report.degradations.push("Post-copy was broken and taken up again; the figures are those of the stream before");
+  return revived;
+}
+
+async function end(feed: Feed | undefined, fault?: MigrationFault): Promise<void> {
+  await feed?.stop();
+  feed?.qmp.close();
+  feed?.channel.close(fault);
+}
+
+/** The destination has every page: SHUT, and QEMU completes. One that has lost its stream stays as it is until it ends. */
+async function retireQemu(feed: Feed | undefined): Promise<void> {
+  if (feed === undefined) return;
+  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+  feed.intake.shut();
+  while (true) {
+    const { status } = await feed.qmp.execute("query-status");
+    if (status === "postmigrate") return;
+    if (performance.now() > deadline)
+      throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after post-copy, not postmigrate`);
+    await delay(POLL_MS);
+  }
+}
+
+function lost({ loaded, postcopy }: State<"serving">, cx: SourceContext): State<"inDoubt"> {
+  const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
+  return {
+    kind: afterSource("serving", "lost"),
+    ...(loaded === undefined ? {} : { loaded }),
+    ...(postcopy === undefined ? {} : { postcopy }),
+    fault,
+  };
+}
+
+function stranded(cx: SourceContext, cause: MigrationFault): MigrationFault {
+  return new MigrationFault("pages-lost", `Pages of the guest were lost in post-copy: ${cause.message}`, {
+    cause,
+    guestNow: `the guest is at ${cx.call.to} and misses pages: it stops when it needs one of them`,
+    advice: "See the logs of both agents and of both QEMUs; what the guest can still do there is to be saved now",
+  });
+}

@@ -1,0 +1,117 @@
+/**
+ * Takes a post-copy up again that lost an agent or its stream. The source QEMU is a whole copy of the guest until its migration
+ * is completed, and sends what it is told that the destination misses, whatever it sent before (docs/decisions/0024): so what
+ * was lost with an agent is lost to nobody.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../shared/fault.ts";
+import type { ResumingSource } from "../shared/link/resuming-source.ts";
+import type { SourcePostcopy } from "../shared/protocol/ownership.ts";
+import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { orAborted, within } from "../shared/runtime/deferred.ts";
+import { PAGE_SIZE } from "../shared/units.ts";
+import { shallowFrameBytes } from "./credit.ts";
+import { Feed } from "./feed.ts";
+import { openMonitor } from "./monitor.ts";
+import { applySettings } from "./qemu-settings.ts";
+import { setupOf } from "./resumed-source.ts";
+import type { SourceContext } from "./source-context.ts";
+
+const PAUSES_WITHIN_MS = 10_000;
+const ANSWERS_WITHIN_MS = 30_000;
+const POLL_MS = 20;
+/** On its way to one of the states that it can be taken up from. */
+const WAKING: readonly unknown[] = [
+  "setup",
+  "active",
+  "device",
+  "postcopy-active",
+  "postcopy-recover",
+  "postcopy-recover-setup",
+  "cancelling",
+  "failed",
+];
+
+/** The source QEMU has ended, or has left its migration: the pages that are missing are lost. */
+export class PagesLost extends MigrationFault {}
+
+/**
+ * @param link the destination's new stream; its old one, and that to QEMU, must be over
+ * @returns a feed that serves pages
+ * @throws PagesLost when there is nothing left to take up; any other fault may be tried again
+ */
+export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: ResumingSource): Promise<Feed> {
+  const qmp = await openMonitor(cx);
+  if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
+  try {
+    const from = await untilParked(qmp);
+    const feed = new Feed({
+      cx,
+      qmp,
+      ramBlocks: setupOf(postcopy).blocks,
+      contract: { ...postcopy, strategy: "postcopy", postcopy: true },
+      channel: link,
+      resumed: { ...postcopy, from },
+    });
+    return await takeUp(feed, postcopy, from, cx).catch(async (thrown: unknown) => {
+      await feed.stop();
+      throw thrown;
+    });
+  } catch (thrown) {
+    qmp.close();
+    link.close(new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+    throw thrown;
+  }
+}
+
+type From = "break" | "start";
+
+async function takeUp(feed: Feed, postcopy: SourcePostcopy, from: From, cx: SourceContext): Promise<Feed> {
+  const { qmp } = feed;
+  const { blocks, ramSectionId } = setupOf(postcopy);
+  const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+  feed.commit();
+  feed.probed(0);
+  feed.stoppedWith = postcopy;
+  const missing = await within(
+    orAborted(feed.inbox.askMissing(pageCount), AbortSignal.any([feed.signal, cx.leaving])),
+    ANSWERS_WITHIN_MS,
+    () => new MigrationFault("timeout", "The destination does not say which pages it misses"),
+  );
+  cx.log.warn({ missing: missing.size, from }, "taking up post-copy");
+  await feed.intake.listen(feed.streamPath);
+  const connected = feed.intake.connected(AbortSignal.any([feed.signal, cx.leaving]));
+  connected.catch(() => undefined);
+  if (feed.postcopy === undefined) throw new TypeError("a feed without post-copy");
+  feed.postcopy.scheduler.frameBytes = shallowFrameBytes(feed.meter, postcopy.frameBytes);
+  void feed.sender.beShallow(feed.postcopy.scheduler.frameBytes);
+  feed.engine.takeUp({ blocks, ramSectionId });
+  feed.postcopy.takeUp(missing, { blocks }, from === "break");
+  void feed.endWhenRead();
+  if (from === "start") await applySettings(qmp, false);
+  await qmp.execute("migrate", { uri: `unix:${feed.streamPath}`, resume: from === "break" });
+  await connected;
+  if (from === "start") feed.letStop();
+  cx.report.follow(feed);
+  return feed;
+}
+
+/**
+ * A QEMU whose stream is over finds out when it looks. Where the break came behind its last page, it has left its migration,
+ * with the guest paused as it was (qemu-settings.ts beginPostcopy).
+ */
+async function untilParked(qmp: QmpClient): Promise<From> {
+  const deadline = performance.now() + PAUSES_WITHIN_MS;
+  while (true) {
+    const { status } = await qmp.execute("query-migrate");
+    const { status: guest } = await qmp.execute("query-status");
+    if (status === "postcopy-paused") return "break";
+    if (status === "failed" && guest === "paused") return "start";
+    if (!WAKING.includes(status))
+      throw new PagesLost("qemu-failed", `The source QEMU's migration is ${status}, and the guest there ${guest}`);
+    if (performance.now() > deadline + PAUSES_WITHIN_MS)
+      throw new MigrationFault("qemu-failed", `The source QEMU stays ${status}`);
+    if (performance.now() > deadline) await qmp.execute("migrate-pause").catch(() => undefined);
+    await delay(POLL_MS);
+  }
+}

@@ -1,0 +1,168 @@
+/**
+ * Post-copy and hybrid beside QEMU's own, the same guest and link, interleaved: time until the last page, bytes on the link, and what
+ * the guest itself sees. `npm run bench:postcopy [-- --rounds N] [--link 1Gbit|100Mbit] [--json FILE]`.
+ */
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import type { MigrationView } from "../../shared/protocol/report.ts";
+import { parseByteRate } from "../../shared/quantities.ts";
+import { type HostAgents, startAgents } from "../support/agents.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { guestDefinition } from "../support/guest.ts";
+import { postcopyWithQemu } from "../support/qemu-postcopy.ts";
+import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
+import { joinedBeats } from "../support/serial.ts";
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "3" },
+    link: { type: "string", default: "1Gbit" },
+    json: { type: "string" },
+  },
+});
+const ROUNDS = Number(values.rounds);
+const BITS = 8 * parseByteRate(values.link);
+const NAME = "busy";
+const BEATS = { timeoutMs: 120_000 };
+const SETTLE_BEATS = 20;
+
+interface Figures {
+  readonly totalSeconds: number;
+  readonly megabytes: number;
+  readonly downtimeMs: number;
+  /** Longest time between two turns of the guest's loop by its own clock, which stands still while the guest is stopped. */
+  readonly stallMs: number;
+  readonly serviceP99Ms?: number;
+}
+
+const contenders = ["qemu", "qemu preempt", "qemu hybrid preempt", "ferry", "ferry hybrid"] as const;
+type Contender = (typeof contenders)[number];
+
+const rig = await Rig.open({ bitsPerSecond: BITS });
+const results = new Map<Contender, Figures[]>(contenders.map((one) => [one, []]));
+try {
+  const [a, b] = [await startAgents(rig, rig.a), await startAgents(rig, rig.b)];
+  const definition = guestDefinition({ name: NAME });
+  rig.writeDefinition(definition);
+  const agents = new Map<RigHost, HostAgents>([
+    [rig.a, a],
+    [rig.b, b],
+  ]);
+  let guest = await rig.startGuest(rig.a, definition);
+  for (let round = 0; round < ROUNDS; round++)
+    for (const contender of contenders) {
+      await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
+      const from = lastBeat();
+      const one = await run(contender, guest, agents);
+      guest = one.guest;
+      await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
+      const stallMs = longestGapSince(from);
+      const figures = { ...one.figures, stallMs };
+      results.get(contender)?.push(figures);
+      process.stderr.write(`${round + 1} ${contender}: ${JSON.stringify(figures)}\n`);
+    }
+  const { errors } = await guest.serial.waitForBeats(1, BEATS);
+  say();
+  process.stdout.write(`The guest's own check of its memory found ${errors} errors\n`);
+  if (errors > 0) process.exitCode = 1;
+} finally {
+  await rig.close();
+}
+
+async function run(
+  contender: Contender,
+  guest: RigGuest,
+  agents: ReadonlyMap<RigHost, HostAgents>,
+): Promise<{ guest: RigGuest; figures: Omit<Figures, "stallMs"> }> {
+  if (contender.startsWith("qemu")) {
+    const definition = guestDefinition({ name: NAME });
+    const preempt = contender.includes("preempt");
+    const one = await postcopyWithQemu({
+      rig,
+      guest,
+      definition,
+      preempt,
+      passes: contender.includes("hybrid") ? 2 : 0,
+    });
+    const { totalSeconds, downtimeMs, bytesOnWire } = one;
+    return { guest: one.guest, figures: { totalSeconds, downtimeMs, megabytes: bytesOnWire / 1e6 } };
+  }
+  const to = rig.other(guest.host);
+  const [source, destination] = [agents.get(guest.host), agents.get(to)];
+  if (source === undefined || destination === undefined) throw new Error("no agents on a host");
+  const strategy = contender === "ferry" ? "postcopy" : "hybrid";
+  const bytesBefore = await rig.network.wireBytes();
+  const { result } = requireMoved(await migrate(rig, source, destination, NAME, ["--strategy", strategy]));
+  const megabytes = ((await rig.network.wireBytes()) - bytesBefore) / 1e6;
+  const serial = rig.serial(to, NAME);
+  return {
+    // its QEMU is the agent's, and ends with the rig or with the next migration
+    guest: { name: NAME, host: to, process: await foundQemu(to), serial },
+    figures: { ...figuresOf(result), megabytes },
+  };
+}
+
+function figuresOf(result: NonNullable<MigrationView["result"]>): Omit<Figures, "stallMs" | "megabytes"> {
+  const { totalSeconds, downtime, postcopy } = result;
+  const times = { totalSeconds, downtimeMs: downtime.totalMs };
+  return postcopy === undefined ? times : { ...times, serviceP99Ms: postcopy.serviceP99Ms };
+}
+
+/** Of a QEMU that an agent started: enough to end it. */
+async function foundQemu(host: RigHost): Promise<RigGuest["process"]> {
+  const stop = async (): Promise<void> => {
+    const monitor = await rig.observe(host, NAME);
+    await monitor.execute("quit");
+    await monitor.closed;
+  };
+  const process_ = await rig.spawn(host, "stands for a QEMU", ["sleep", "infinity"]);
+  const inner = process_.stop.bind(process_);
+  return Object.assign(process_, {
+    stop: async () => {
+      await stop().catch(() => undefined);
+      return await inner();
+    },
+  });
+}
+
+function beats() {
+  return joinedBeats([rig.serial(rig.a, NAME), rig.serial(rig.b, NAME)]);
+}
+
+function lastBeat(): number {
+  return beats().at(-1)?.beat ?? 0;
+}
+
+function longestGapSince(beat: number): number {
+  const later = beats().filter((one) => one.beat > beat);
+  return Math.max(...later.map(({ longestGapUs }) => longestGapUs / 1e3));
+}
+
+function median(numbers: readonly number[]): number {
+  return [...numbers].sort((x, y) => x - y)[Math.floor(numbers.length / 2)] ?? 0;
+}
+
+function say(): void {
+  const rows = contenders.map((contender) => {
+    const runs = results.get(contender) ?? [];
+    const of = (figure: (one: Figures) => number): number => median(runs.map(figure));
+    return {
+      contender,
+      seconds: of((one) => one.totalSeconds),
+      megabytes: of((one) => one.megabytes),
+      downtimeMs: of((one) => one.downtimeMs),
+      stallMs: of((one) => one.stallMs),
+      runs,
+    };
+  });
+  const peer = rows.find(({ contender }) => contender === "qemu preempt");
+  process.stdout.write(`${values.link}, medians of ${ROUNDS}; in brackets, times QEMU's post-copy with preempt\n`);
+  for (const row of rows) {
+    const ratio = (key: "seconds" | "megabytes" | "stallMs"): string =>
+      peer === undefined || peer[key] === 0 ? "" : ` (${(row[key] / peer[key]).toFixed(2)})`;
+    process.stdout.write(
+      `${row.contender.padEnd(20)} ${row.seconds.toFixed(2)} s${ratio("seconds")}  ${row.megabytes.toFixed(0)} MB${ratio("megabytes")}  down ${row.downtimeMs.toFixed(0)} ms  stall ${row.stallMs.toFixed(0)} ms${ratio("stallMs")}\n`,
+    );
+  }
+  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows, undefined, 1));
+}

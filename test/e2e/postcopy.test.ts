@@ -1,0 +1,58 @@
+/** Post-copy and hybrid with real guests: the guest runs at the destination ahead of its pages, and checks its memory there. */
+import t, { type Test } from "tap";
+import type { MigrationResult } from "../../shared/protocol/report.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import type { HostAgents } from "../support/agents.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { IDLE, openPair } from "../support/pair.ts";
+import type { Rig } from "../support/rig.ts";
+import { longestPause } from "../support/serial.ts";
+
+t.setTimeout(240_000);
+const BEATS = 20;
+const WORK = { timeoutMs: 60_000 };
+
+t.test("a busy guest moves by post-copy, there and back", async (t) => {
+  const workload = { regionMiB: 64, rate: 100e6 };
+  const { rig, a, b } = await openPair(t, { guest: { name: "busy", memoryMiB: 256, workload } });
+  const there = await moved(t, rig, a, b, "postcopy");
+  t.ok(there.postcopy !== undefined, "it ended in post-copy");
+  const beat = await rig.serial(rig.b, "busy").waitForBeats(BEATS, WORK);
+  t.equal(beat.errors, 0, "the guest found its memory right");
+  const pause = longestPause(rig.serial(rig.a, "busy"), rig.serial(rig.b, "busy"));
+  t.comment(JSON.stringify({ pause, ...figures(there) }));
+  await assertOneGuest(t, rig, { name: "busy", at: rig.b });
+  const back = await moved(t, rig, b, a, "hybrid");
+  t.comment(JSON.stringify(figures(back)));
+  const again = await rig.serial(rig.a, "busy").waitForBeats(BEATS, WORK);
+  t.equal(again.errors, 0);
+  await assertOneGuest(t, rig, { name: "busy", at: rig.a });
+});
+
+t.test("an idle guest moves by post-copy", async (t) => {
+  const { rig, a, b } = await openPair(t, { guest: { name: "idle", memoryMiB: 256, workload: IDLE } });
+  t.comment(JSON.stringify(figures(await moved(t, rig, a, b, "postcopy", "idle"))));
+  await assertOneGuest(t, rig, { name: "idle", at: rig.b });
+});
+
+async function moved(
+  t: Test,
+  rig: Rig,
+  from: HostAgents,
+  to: HostAgents,
+  strategy: string,
+  guest = "busy",
+): Promise<MigrationResult> {
+  const run = await migrate(rig, from, to, guest, ["--strategy", strategy]);
+  if (run.code !== 0) t.comment(run.output.slice(-600));
+  return requireMoved(run).result;
+}
+
+const figures = ({ totalSeconds, downtime, postcopy, bytes, pages, switchReason }: MigrationResult): object => ({
+  totalSeconds,
+  downtime,
+  postcopy,
+  bytes: bytes.total,
+  pages,
+  switchReason,
+});

@@ -1,0 +1,83 @@
+/** QEMU's own post-copy, with and without its channel for requested pages, beside which Ferry's stands. */
+import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import { eventually } from "./bounded.ts";
+import type { GuestDefinitionFile } from "./guest.ts";
+import type { Rig, RigGuest } from "./rig.ts";
+
+const PORT = 4446;
+const PATIENCE = { timeoutMs: 120_000 };
+
+export interface PostcopyBaselineOptions {
+  readonly rig: Rig;
+  readonly guest: RigGuest;
+  readonly definition: GuestDefinitionFile;
+  /** postcopy-preempt: requested pages have a connection of their own. */
+  readonly preempt: boolean;
+  /** Bitmap syncs of precopy before it; 0: at once. */
+  readonly passes: number;
+}
+
+export interface PostcopyBaseline {
+  /** From the migrate command until the destination has every page. */
+  readonly totalSeconds: number;
+  /** From STOP to RESUME. */
+  readonly downtimeMs: number;
+  readonly bytesOnWire: number;
+  /** Where the guest runs now; the other QEMU has been ended. */
+  readonly guest: RigGuest;
+}
+
+/** The destination resumes by itself, as it does without an agent. @throws Error when it does not come to its end */
+export async function postcopyWithQemu(options: PostcopyBaselineOptions): Promise<PostcopyBaseline> {
+  const { rig, guest, definition, preempt, passes } = options;
+  const to = rig.other(guest.host);
+  const incoming = await rig.startGuest(to, definition, ["-incoming", "defer"]);
+  const source = await rig.observe(guest.host, guest.name);
+  const destination = await rig.observe(to, guest.name);
+  try {
+    const uri = `tcp:${to.address}:${PORT}`;
+    for (const end of [source, destination]) await configure(end, preempt);
+    await destination.execute("migrate-incoming", { uri });
+    let stop: QmpEvent | undefined;
+    source.subscribe((event) => {
+      if (event.event === "STOP") stop = event;
+    });
+    const resumed = destination.waitFor("RESUME", undefined, PATIENCE);
+    const completed = destination.waitFor("MIGRATION", ({ data }) => data.status === "completed", PATIENCE);
+    for (const event of [resumed, completed]) event.catch(() => undefined);
+    const bytesBefore = await rig.network.wireBytes();
+    const startedUs = Date.now() * 1000;
+    await source.execute("migrate", { uri });
+    await hasPassed(source, passes);
+    await source.execute("migrate-start-postcopy");
+    const [resume, complete] = [await resumed, await completed];
+    if (stop === undefined) throw new Error("The guest was not stopped");
+    return {
+      totalSeconds: (complete.timestampUs - startedUs) / 1e6,
+      downtimeMs: (resume.timestampUs - stop.timestampUs) / 1e3,
+      bytesOnWire: (await rig.network.wireBytes()) - bytesBefore,
+      guest: incoming,
+    };
+  } finally {
+    source.close();
+    destination.close();
+    await guest.process.stop();
+  }
+}
+
+async function configure(end: QmpClient, preempt: boolean): Promise<void> {
+  const names = ["events", "postcopy-ram", ...(preempt ? ["postcopy-preempt"] : [])];
+  await end.execute("migrate-set-capabilities", {
+    capabilities: names.map((capability) => ({ capability, state: true })),
+  });
+  await end.execute("migrate-set-parameters", { "max-bandwidth": 0 });
+}
+
+async function hasPassed(source: QmpClient, passes: number): Promise<void> {
+  const far = async (): Promise<true | undefined> => {
+    const { status, ram } = await source.execute("query-migrate");
+    return (status === "active" && (ram?.["dirty-sync-count"] ?? 0) >= passes) || undefined;
+  };
+  await eventually(far, { ...PATIENCE, everyMs: 5, what: `${passes} passes` });
+}
