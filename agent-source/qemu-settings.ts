@@ -2,8 +2,11 @@
 import type { SavedSettings } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 
-/** The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. */
-const CAPABILITIES = ["return-path", "switchover-ack", "events", "postcopy-ram"] as const;
+/**
+ * The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. With a channel of its
+ * own for requested pages (postcopy-preempt) QEMU would wait for a second connection.
+ */
+const CAPABILITIES = ["return-path", "switchover-ack", "events", "postcopy-ram", "postcopy-preempt"] as const;
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
 /** With a limit of 1 ms: a threshold of 1000 bytes, less than a page, so a bitmap sync comes only when a pass is drained. */
 const SMALL_BANDWIDTH = 1_000_000;
@@ -34,7 +37,10 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
  */
 export async function applySettings(qmp: QmpClient, postcopy: boolean): Promise<void> {
   await qmp.execute("migrate-set-capabilities", {
-    capabilities: CAPABILITIES.map((capability) => ({ capability, state: capability !== "postcopy-ram" || postcopy })),
+    capabilities: CAPABILITIES.map((capability) => ({
+      capability,
+      state: capability === "postcopy-ram" ? postcopy : capability !== "postcopy-preempt",
+    })),
   });
   // 8.1 cannot be told the bandwidth of the switchover: its own estimate with the default limit is the bound there
   await qmp.execute(
