@@ -39,8 +39,8 @@ import { TransferScheduler } from "./transfer-scheduler.ts";
 
 /** Frames that may be on their way beyond the credit window: those being compressed when it closed. */
 const OVERSHOOT_FRAMES = 12;
-/** Active push: pages that are sent behind one that the guest waited for, where they are here (docs/decisions/0026). */
-const AHEAD_PAGES = 64;
+/** Active push: most pages that are asked for ahead of a guest that walks its memory (docs/decisions/0026). */
+const AHEAD_PAGES = 4096;
 /** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
 const QEMU_TURN_MS = 55;
 /** Part of the arena that held pages may fill. */

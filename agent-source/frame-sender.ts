@@ -65,11 +65,13 @@ export class FrameSender {
     return new Promise((resolve) => this.shallowWaiters.push(resolve));
   }
 
-  /** The pages that are left are post-copy's; they go behind the verbatim bytes that were queued. */
+  /**
+   * The pages that are left are post-copy's; they go behind the verbatim bytes that were queued. While pages are held, only
+   * those that are waited for go.
+   */
   enterPostcopy(source: UrgentSource): void {
     this.final = source;
     this.holdPages = 0;
-    this.pagesHeld = false;
     this.pump();
   }
 

@@ -56,6 +56,8 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
   private readonly pull: PostcopyPull;
   private requests = new PageRequests([]);
   private takesRequests = true;
+  /** Pages that nobody waits for wait too: until the guest runs at the destination. */
+  private flows = false;
   private device: Uint8Array = new Uint8Array(0);
   private deviceBytes = 0;
   private discarding = false;
@@ -78,7 +80,6 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
       pages: scheduler.pages,
       total: scheduler.total,
       pageCount,
-      aheadPages,
     });
   }
 
@@ -102,6 +103,20 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
     this.active = true;
     this.pull.begin();
     this.parts.sender.enterPostcopy(this.scheduler);
+    this.flow();
+  }
+
+  /**
+   * The guest runs at the destination, or may: pages flow that nobody waits for. Before, they would take link and cores from
+   * what stands between the guest and its next instruction.
+   */
+  flow(): void {
+    if (this.flows || this.givenBack) return;
+    this.flows = true;
+    this.parts.sender.pagesHeld = false;
+    this.askOn();
+    this.parts.onWanted();
+    this.parts.sender.pump();
   }
 
   /** Of pages [first, first + count): a bit for each that QEMU has still to send. */
@@ -157,7 +172,6 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
     this.device = new Uint8Array(0);
     this.active = true;
     this.pull.begin();
-    this.askOn();
     parts.sender.enterPostcopy(scheduler);
     parts.onPackaged();
   }
@@ -189,7 +203,7 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
 
   /** A section of pages ended, or pages have left for the link. */
   askOn(): void {
-    if (!this.active || this.givenBack) return;
+    if (!this.flows || this.givenBack) return;
     const room = LOOKAHEAD_PAGES - this.asked.size - this.parts.scheduler.pages.pendingCount;
     if (room < ASK_PAGES_MIN) return;
     this.pull.next(room, (firstPage, pageCount) => this.requests.add(firstPage, pageCount));
@@ -256,7 +270,8 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
 
   /** More is read only while the link has something to take soon, or for a page that is waited for. */
   private get hasRoom(): boolean {
-    return this.parts.scheduler.pages.pendingCount < LOOKAHEAD_PAGES || this.scheduler.wantsMore;
+    const ahead = this.flows && this.parts.scheduler.pages.pendingCount < LOOKAHEAD_PAGES;
+    return ahead || this.scheduler.wantsMore;
   }
 
   private taken(page: number): void {

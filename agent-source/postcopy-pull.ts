@@ -15,11 +15,13 @@ export interface PullParts {
   /** Of these, the ones that it was asked for. */
   readonly asked: PageSet;
   readonly heat: HeatMap;
-  /** Pages that are asked for behind one that was waited for; 0: none. */
+  /** Asked for behind one that was waited for, where the guest walks its memory: at most. 0: none. */
   readonly aheadPages: number;
   /** Hottest first. */
   readonly byHeat: boolean;
 }
+
+const WINDOW_MIN = 32;
 
 export class PostcopyPull {
   private readonly parts: PullParts;
@@ -28,6 +30,7 @@ export class PostcopyPull {
   private hotAt = 0;
   private ahead = 0;
   private aheadEnd = 0;
+  private window = 0;
   private linear = 0;
 
   constructor(parts: PullParts) {
@@ -39,10 +42,16 @@ export class PostcopyPull {
     if (this.parts.byHeat) this.hot = this.byHeat();
   }
 
-  /** The guest waited for this page. */
+  /**
+   * The guest waits for this page. Where it comes on to what was asked for ahead of it, twice as much is, as with a file that
+   * is read in order; a jump begins with little.
+   */
   fault(page: number): void {
+    const { aheadPages, awaited } = this.parts;
+    const goesOn = page >= this.aheadEnd - this.window && page <= this.aheadEnd + WINDOW_MIN;
+    this.window = Math.min(aheadPages, goesOn ? Math.max(WINDOW_MIN, 2 * this.window) : WINDOW_MIN);
     this.ahead = page + 1;
-    this.aheadEnd = Math.min(this.parts.awaited.pageCount, page + 1 + this.parts.aheadPages);
+    this.aheadEnd = Math.min(awaited.pageCount, page + 1 + this.window);
   }
 
   /** Calls `ask` for ranges of together at most `pages` pages, and notes them as asked for. */

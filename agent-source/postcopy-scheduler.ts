@@ -19,8 +19,6 @@ export interface PostcopyOrder {
   /** Of the whole migration, counted on. */
   readonly total: KindCounts;
   readonly pageCount: number;
-  /** Pages that are looked at behind the last one that was waited for; 0: none. */
-  readonly aheadPages: number;
 }
 
 /** Pages of a frame that somebody waits for: the first is not to wait for the last. */
@@ -28,6 +26,8 @@ const URGENT_PAGES = 16;
 /** Zero pages of a frame: bounds the time that one call takes. */
 const ZERO_PAGES = 16384;
 const RECORD_BYTES = 3;
+/** Looked at behind the last page that was waited for; what is not here yet is asked for by postcopy-pull.ts. */
+const AHEAD_PAGES = 1024;
 
 export class PostcopyScheduler implements UrgentSource {
   readonly frame = noCounts();
@@ -74,7 +74,7 @@ export class PostcopyScheduler implements UrgentSource {
   request(page: number): boolean {
     this.requests++;
     this.ahead = page + 1;
-    this.aheadEnd = Math.min(this.order.pageCount, page + 1 + this.order.aheadPages);
+    this.aheadEnd = Math.min(this.order.pageCount, page + 1 + AHEAD_PAGES);
     if (!this.missing.has(page) || this.wanted.has(page)) return false;
     if (this.order.pages.pendingOf(pageIndex(page)) === NONE) return this.wanted.add(page);
     if (!this.urgent.includes(page, this.urgentAt)) this.urgent.push(page);

@@ -14,6 +14,8 @@ type Ends = State<"releasing"> | State<"serving"> | State<"keeping">;
 export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise<Ends> {
   const { loaded, fault } = state;
   cx.report.failed(fault, "");
+  // it may run there
+  if (loaded?.feed.isPostcopy) loaded.feed.postcopy?.flow();
   cx.log.error({ code: fault.code }, fault.message);
   let last = "";
   const over = new AbortController();

@@ -29,6 +29,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
   const { loaded, running, postcopy } = state;
   cx.anew.listen();
   let feed = loaded?.feed;
+  feed?.postcopy?.flow();
   while (true) {
     try {
       const outcome: Outcome = feed === undefined ? await ask(cx) : await untilComplete(feed, cx);
