@@ -32,6 +32,8 @@ export class PostcopyPull {
   private aheadEnd = 0;
   private window = 0;
   private linear = 0;
+  /** Pages that the order of first() holds for, from what it returned on. */
+  private runMax = 0;
 
   constructor(parts: PullParts) {
     this.parts = parts;
@@ -60,7 +62,7 @@ export class PostcopyPull {
     while (left > 0) {
       const first = this.first();
       if (first < 0) return;
-      const count = this.runFrom(first, left);
+      const count = this.runFrom(first, Math.min(left, this.runMax));
       this.parts.asked.addRange(first, count);
       ask(first, count);
       left -= count;
@@ -69,12 +71,15 @@ export class PostcopyPull {
 
   private first(): number {
     this.ahead = this.candidate(this.ahead, this.aheadEnd);
+    this.runMax = this.aheadEnd - this.ahead;
     if (this.ahead < this.aheadEnd) return this.ahead;
+    this.runMax = 1;
     while (this.hotAt < this.hot.length) {
       const page = this.hot[this.hotAt++]!;
       if (this.isCandidate(page)) return page;
     }
     const { pageCount } = this.parts.awaited;
+    this.runMax = pageCount;
     this.linear = this.candidate(this.linear, pageCount);
     return this.linear < pageCount ? this.linear : -1;
   }
