@@ -19,6 +19,9 @@ const frame = (sequence: number): Frame => ({
   body: Uint8Array.of(sequence, sequence >> 8, 1, 2),
 });
 
+/** Sources that took the place of a destination's first. */
+const dialInstead = new WeakMap<ResumingDestination, ResumingSource>();
+
 interface Rig {
   readonly source: ResumingSource;
   readonly destination: ResumingDestination;
@@ -41,12 +44,14 @@ function rig(onFrame: (rig: Rig, sequence: number) => void = () => undefined, pa
     connection = made;
     const near: SourceChannel = made.source;
     near.receive((message) => {
-      if (message.kind !== "hello" || blocked) throw new MigrationFault("peer-lost", "not let in");
-      source.attach(message, near);
+      const instead = dialInstead.get(destination);
+      if (message.kind !== "hello" || (blocked && instead === undefined))
+        throw new MigrationFault("peer-lost", "not let in");
+      (instead ?? source).attach(message, near);
     });
     return made.destination;
   };
-  const destination = new ResumingDestination({
+  const destination: ResumingDestination = new ResumingDestination({
     patienceMs,
     peer: "source",
     migrationId: "m-1",
@@ -190,3 +195,41 @@ t.test("a message that its receiver finds invalid ends the stream, and the peer 
   t.equal(await made.source.closed, undefined);
   t.match(made.atSource, [{ kind: "failure", code: "checksum-mismatch" }]);
 });
+
+t.test("a source that begins the stream anew counts from one, and so does the destination", async (t) => {
+  const { source, destination, connection, block, atSource, atDestination } = rig();
+  await eventually(() => source.isCut === false || undefined, { timeoutMs: 2000, what: "the first connection" });
+  source.send(frame(1));
+  source.send(frame(2));
+  await eventually(() => framesOf(atDestination).length === 2 || undefined, { timeoutMs: 2000, what: "two frames" });
+  block(true);
+  connection().cut();
+  // said while there is no connection: the source that is to hear it will not know what it is about
+  destination.send({ kind: "pageRequest", firstPage: 7, pageCount: 1 });
+  let anew = 0;
+  destination.onAnew = () => {
+    anew++;
+  };
+  source.close(new MigrationFault("peer-lost", "the agent has ended"));
+  const second = new ResumingSource({ patienceMs: 5000, peer: "destination" }, 77);
+  second.retain(1 << 20);
+  const heard: DestinationMessage[] = [];
+  second.receive((message) => heard.push(message));
+  const hello = helloTo(second, destination);
+  second.send(frame(1));
+  await hello;
+  await eventually(() => framesOf(atDestination).length === 3 || undefined, { timeoutMs: 2000, what: "frame 1 again" });
+  t.same(framesOf(atDestination), [1, 2, 1]);
+  t.equal(anew, 1);
+  destination.send({ kind: "pageRequest", firstPage: 8, pageCount: 1 });
+  await eventually(() => heard.length > 0 || undefined, { timeoutMs: 2000, what: "what was said since" });
+  t.match(heard, [{ kind: "pageRequest", firstPage: 8 }]);
+  t.same(atSource, []);
+  second.close();
+});
+
+/** The destination dials the second source, over and over, as it does any. */
+async function helloTo(source: ResumingSource, destination: ResumingDestination): Promise<void> {
+  dialInstead.set(destination, source);
+  await eventually(() => source.isCut === false || undefined, { timeoutMs: 5000, what: "a connection to the second" });
+}

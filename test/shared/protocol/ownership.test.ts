@@ -84,3 +84,22 @@ t.test("records are read as they were written, and foreign values are none", asy
   for (const foreign of [null, {}, { ...there }, { ...waiting, grant: undefined }, { ...waiting, qemuProcess: 1 }])
     t.equal(decodeDestinationRecord(foreign), undefined, JSON.stringify(foreign));
 });
+
+t.test("what post-copy needs to be taken up is part of a record, whole or not at all", async (t) => {
+  const grant = { token: "aa", epoch: 1 };
+  const source = { kind: "granted", guest: "web", destination: "b:1", startedAtMs: 1, grant } as const;
+  const postcopy = {
+    ramSectionId: 2,
+    blocks: [{ name: "pc.ram", byteLength: 8192 }],
+    frameBytes: 65536,
+    creditWindowBytes: 1 << 20,
+    codecs: ["zstd"],
+  } as const;
+  t.same(decodeSourceRecord({ ...source, postcopy }), { ...source, postcopy });
+  const destination = { kind: "running", guest: "web", qemuPid: 7, qemuProcess: "x", grant } as const;
+  const pulled = { ...postcopy, sourceAddress: "a:1" };
+  t.same(decodeDestinationRecord({ ...destination, postcopy: pulled }), { ...destination, postcopy: pulled });
+  t.same(decodeDestinationRecord({ ...destination, postcopy }), destination, "without an address it is none");
+  for (const damaged of [{ ...postcopy, blocks: [{ name: 7 }] }, { ...postcopy, frameBytes: "x" }, [], "x"])
+    t.same(decodeSourceRecord({ ...source, postcopy: damaged }), source, JSON.stringify(damaged));
+});

@@ -1,0 +1,69 @@
+/** The program that holds a QEMU's monitor for agents that come and go. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { join } from "node:path";
+import t, { type Test } from "tap";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { bounded, eventually } from "../support/bounded.ts";
+import { Monitor, serve } from "../support/fake-monitor.ts";
+
+const PROGRAM = join(packageRoot(), "dist/agent-destination/monitor-keeper.js");
+const WITHIN = { timeoutMs: 10_000 };
+const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: ["oob"] } };
+
+async function setUp(t: Test) {
+  const connections: Monitor[] = [];
+  const qmp = await serve(t, (socket: Socket) => {
+    const monitor = new Monitor(socket, ({ execute, id }) => {
+      // a QEMU whose main loop waits for a page answers nothing else
+      if (execute === "query-status") monitor.reply({ return: { status: "running", running: true }, id });
+    });
+    connections.push(monitor);
+    monitor.reply(GREETING);
+  });
+  const path = `${qmp}.keeper`;
+  const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: "ignore" });
+  const ended = once(keeper, "exit");
+  t.teardown(() => void keeper.kill("SIGKILL"));
+  await eventually(() => existsSync(path) || undefined, { ...WITHIN, what: "the keeper's socket" });
+  return { path, connections, ended };
+}
+
+t.test("agents come and go, QEMU sees one client", async (t) => {
+  const { path, connections } = await setUp(t);
+  const first = await QmpClient.connect(path, WITHIN);
+  t.same(first.greeting.version, { major: 10, minor: 0, micro: 2 });
+  t.equal((await first.execute("query-status")).status, "running");
+  first.close();
+  const second = await QmpClient.connect(path, WITHIN);
+  const resumed = second.waitFor("RESUME", undefined, WITHIN);
+  connections[0]?.reply({ event: "RESUME", data: {}, timestamp: { seconds: 1, microseconds: 2 } });
+  t.equal((await resumed).timestampUs, 1_000_002);
+  t.equal((await second.execute("query-status")).running, true);
+  t.equal(connections.length, 1);
+  t.match(connections[0]?.commands[0], { execute: "qmp_capabilities", arguments: { enable: ["oob"] } });
+  second.close();
+});
+
+t.test("what goes out of band goes through so", async (t) => {
+  const { path, connections } = await setUp(t);
+  const agent = await QmpClient.connect(path, WITHIN);
+  t.teardown(() => agent.close());
+  agent.execute("migrate-recover", { uri: "unix:/x" }, { timeoutMs: 100 }).catch(() => undefined);
+  const said = () => connections[0]?.commands.find((command) => "exec-oob" in command);
+  t.match(await eventually(said, { ...WITHIN, what: "the command" }), { "exec-oob": "migrate-recover" });
+});
+
+t.test("it ends with its QEMU, or when it is told to, and leaves no socket", async (t) => {
+  const one = await setUp(t);
+  one.connections[0]?.socket.destroy();
+  t.same((await bounded(one.ended, WITHIN.timeoutMs, "its end"))[0], 0);
+  t.notOk(existsSync(one.path));
+  const other = await setUp(t);
+  connect(other.path).end(`${JSON.stringify({ keeper: "quit" })}\n`);
+  t.same((await bounded(other.ended, WITHIN.timeoutMs, "its end"))[0], 0);
+  t.notOk(existsSync(other.path));
+});

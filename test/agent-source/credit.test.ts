@@ -1,0 +1,24 @@
+import t from "tap";
+import { deepCredit, shallowCredit, shallowFrameBytes } from "../../agent-source/credit.ts";
+
+const WINDOW = 16 << 20;
+const link = (bitsPerSecond: number, knownRoundTripMs: number) => ({
+  bytesPerSecond: bitsPerSecond / 8,
+  knownRoundTripMs,
+});
+
+t.test("while the guest runs here, enough for a full link, and never more than was agreed on", async (t) => {
+  t.equal(deepCredit(link(100e6, 0.2), WINDOW), 2 << 20);
+  t.equal(deepCredit(link(1e9, 20), WINDOW), 5_000_000);
+  t.equal(deepCredit(link(40e9, 20), WINDOW), WINDOW);
+});
+
+t.test("in post-copy what is on its way takes the link some milliseconds beside the round trip", async (t) => {
+  for (const bits of [100e6, 1e9, 10e9]) {
+    const one = link(bits, 0.5);
+    const ms = (1000 * shallowCredit(one, WINDOW, shallowFrameBytes(one, 1 << 20))) / one.bytesPerSecond;
+    t.ok(ms < 5, `${ms.toFixed(1)} ms at ${bits / 1e6} Mbit/s`);
+  }
+  t.equal(shallowFrameBytes(link(10e6, 1), 1 << 20), 16 << 10, "a frame is some pages at least");
+  t.equal(shallowFrameBytes(link(10e9, 1), 32 << 10), 32 << 10, "and never more than was agreed on");
+});
