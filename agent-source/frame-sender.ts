@@ -206,8 +206,9 @@ export class FrameSender {
   /** Pages that the guest waits for go ahead of the frames that are being compressed, and as they are. */
   private buildUrgent(source: UrgentSource): boolean {
     const slot = this.freeSlot(1);
-    // what post-copy begins with comes first, whatever is waited for
-    if (slot === undefined || !this.verbatim.isEmpty || this.line.some(({ kind }) => kind !== "pages")) return false;
+    // what post-copy begins with comes first, whatever is waited for; its end waits for all pages anyway
+    const begins = !this.verbatim.isEmpty && this.verbatim.kind !== "device";
+    if (slot === undefined || begins || this.line.some(({ kind }) => kind !== "pages")) return false;
     slot.kind = "pages";
     slot.rawLength = source.fillUrgent(slot.buffer.raw);
     if (slot.rawLength === 0) return false;
