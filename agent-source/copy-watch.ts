@@ -80,6 +80,7 @@ export class CopyWatch {
       sweptPages: this.sweptPages,
       residualPages: scheduler.residualPages(),
       residualBytes: scheduler.residualBytes() / ratio,
+      sentPages: scheduler.total.fullPages + scheduler.total.deltaPages,
       backlogged: scheduler.hasWork(sender.holdPages),
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
       inFlightBytes: sender.inFlightBytes,

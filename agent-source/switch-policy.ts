@@ -32,6 +32,8 @@ export interface Observation {
   /** Captured and not sent, pages and encoded bytes. */
   readonly residualPages: number;
   readonly residualBytes: number;
+  /** Sent so far with content, with repeats. */
+  readonly sentPages: number;
   /** Some of those pages are not held: they wait for the link, or for a worker to compress them. */
   readonly backlogged: boolean;
   /** Encoded bytes that one more dirtied page is likely to cost. */
@@ -84,6 +86,8 @@ export class SwitchPolicy {
   /** Of the estimate, what depends on the residual. */
   private lastVariableMs = 0;
   private readonly stall = new StallWatch();
+  /** Pages that will have been sent when all that waited at the end of the first pass was. */
+  private sentOnceAt: number | undefined;
   private drainMark: { readonly elapsedMs: number; readonly estimateMs: number } | undefined;
 
   constructor(plan: SwitchPlan) {
@@ -128,13 +132,17 @@ export class SwitchPolicy {
     if (this.plan.strategy === "postcopy") return this.atOnce(seen);
     if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
     if (seen.linkIsDown) this.stall.interrupted(seen.elapsedMs);
+    if (seen.firstPassDone && this.plan.strategy === "hybrid" && this.hasSentOnce(seen)) {
+      const early = this.fits(this.estimateMs(seen)) ? undefined : this.intoPostcopy(seen, "every page was sent once");
+      if (early !== undefined) return early;
+    }
     // between two drained sections the estimate leaves out what QEMU has still to send
     if (!seen.firstPassDone || !seen.drained) return { kind: "continue" };
     const estimate = this.estimateMs(seen);
     if (!seen.linkIsDown) this.stall.estimated(estimate, seen.elapsedMs);
     const fits = this.fits(estimate);
     if (!fits) this.drainMark = undefined;
-    const early = this.plan.strategy === "hybrid" && !fits ? this.intoPostcopy(seen) : undefined;
+    const early = this.plan.strategy === "hybrid" && !fits ? this.whenLaidDown(seen) : undefined;
     if (early !== undefined) return early;
     if (!this.closing) {
       if (!fits || this.isDraining(seen, estimate)) return { kind: "continue" };
@@ -153,18 +161,23 @@ export class SwitchPolicy {
     return { kind: "switch", into: "postcopy", reason: "strategy postcopy" };
   }
 
-  /**
-   * Hybrid: everything but what is held for its heat was sent, or it does not converge. What is left must fit in the time
-   * that the deadline leaves.
-   */
-  private intoPostcopy(seen: Observation): Decision | undefined {
-    if (seen.linkIsDown) return undefined;
-    const stalledMs = this.stall.stalledMs(seen.elapsedMs);
-    if (seen.backlogged && stalledMs === 0) return undefined;
+  /** Hybrid: everything but what is held for its heat was sent, or it does not converge. */
+  private whenLaidDown(seen: Observation): Decision | undefined {
+    if (this.stall.stalledMs(seen.elapsedMs) > 0) return this.intoPostcopy(seen, "it does not converge");
+    return seen.backlogged ? undefined : this.intoPostcopy(seen, "all but the hottest pages are there");
+  }
+
+  /** Has what waited at the end of the first pass been sent since? What waits now was dirtied again meanwhile. */
+  private hasSentOnce({ sentPages, residualPages }: Observation): boolean {
+    this.sentOnceAt ??= sentPages + residualPages;
+    return sentPages >= this.sentOnceAt;
+  }
+
+  /** What is left must fit in the time that the deadline leaves, and the link must be there. */
+  private intoPostcopy(seen: Observation, why: string): Decision | undefined {
     const restMs = this.estimateMs(seen);
     const { deadlineMs } = this.plan;
-    if (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs) return undefined;
-    const why = stalledMs > 0 ? "it does not converge" : "all but the hottest pages are there";
+    if (seen.linkIsDown || (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs)) return undefined;
     return { kind: "switch", into: "postcopy", reason: `hybrid: ${why}, ${restMs.toFixed(0)} ms of pages are left` };
   }
 

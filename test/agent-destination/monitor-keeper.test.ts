@@ -28,8 +28,17 @@ async function setUp(t: Test) {
   const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: "ignore" });
   const ended = once(keeper, "exit");
   t.teardown(() => void keeper.kill("SIGKILL"));
-  await eventually(() => existsSync(path) || undefined, { ...WITHIN, what: "the keeper's socket" });
+  await eventually(() => listens(path), { ...WITHIN, what: "the keeper's socket" });
   return { path, connections, ended };
+}
+
+/** The file is there before somebody listens. */
+function listens(path: string): Promise<true | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => resolve(true));
+    socket.on("error", () => resolve(undefined));
+    socket.on("connect", () => socket.destroy());
+  });
 }
 
 t.test("agents come and go, QEMU sees one client", async (t) => {

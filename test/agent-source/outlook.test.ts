@@ -13,6 +13,7 @@ const still: Standing = {
   sweptPages: 0,
   residualPages: 0,
   residualBytes: 0,
+  sentPages: 0,
   backlogged: false,
   bytesPerPage: 2000,
   inFlightBytes: 0,

@@ -9,6 +9,7 @@ const quiet: Observation = {
   sweptPages: 10,
   residualPages: 100,
   residualBytes: 5000,
+  sentPages: 0,
   backlogged: false,
   bytesPerPage: 50,
   inFlightBytes: 0,
@@ -168,4 +169,51 @@ t.test("fewer pages are held on a slow link and for a short target", async (t) =
   const fast = policy.holdPages(quiet);
   t.ok(policy.holdPages({ ...quiet, bytesPerSecond: 1e6 }) < fast);
   t.ok(new SwitchPolicy({ ...plan, downtimeTargetMs: 50 }).holdPages(quiet) < fast);
+});
+
+const busy: Observation = {
+  ...quiet,
+  sweptPages: 20_000,
+  residualPages: 30_000,
+  residualBytes: 60e6,
+  backlogged: true,
+};
+
+t.test("post-copy begins as soon as there is a stream and a link", async (t) => {
+  const policy = new SwitchPolicy({ ...plan, strategy: "postcopy" });
+  t.same(policy.decide({ ...quiet, begun: false }), { kind: "continue" });
+  t.same(policy.decide({ ...quiet, linkIsDown: true }), { kind: "continue" });
+  t.match(policy.decide({ ...quiet, firstPassDone: false }), { kind: "switch", into: "postcopy" });
+});
+
+t.test("hybrid goes into post-copy when all but the hottest pages are there, or each was sent once", async (t) => {
+  const hybrid = { ...plan, strategy: "hybrid" } as const;
+  const one = new SwitchPolicy(hybrid);
+  t.same(one.decide({ ...busy, firstPassDone: false }), { kind: "continue" });
+  t.same(one.decide(busy), { kind: "continue" });
+  t.same(one.decide({ ...busy, backlogged: false, linkIsDown: true }), { kind: "continue" });
+  t.match(one.decide({ ...busy, backlogged: false }), { into: "postcopy", reason: /^hybrid: all but the hottest/ });
+  const other = new SwitchPolicy(hybrid);
+  t.same(other.decide({ ...busy, drained: false, sentPages: 1000 }), { kind: "continue" });
+  t.same(other.decide({ ...busy, drained: false, sentPages: 30_999 }), { kind: "continue" });
+  t.match(other.decide({ ...busy, drained: false, sentPages: 31_000 }), { into: "postcopy", reason: /sent once/ });
+});
+
+t.test(
+  "hybrid that fits the target is precopy to its end; with a deadline the rest must fit in what is left",
+  async (t) => {
+    const fits = new SwitchPolicy({ ...plan, strategy: "hybrid" });
+    const calm = { ...quiet, sweptPages: 10 };
+    t.match([fits.decide(calm), fits.decide(calm)], [{}, {}]);
+    t.match(fits.decide(calm), { kind: "switch", into: "destination" });
+    const late = new SwitchPolicy({ ...plan, strategy: "hybrid", deadlineMs: 1200 });
+    t.same(late.decide({ ...busy, backlogged: false }), { kind: "continue" });
+    t.equal(late.decide({ ...busy, backlogged: false, elapsedMs: 1200 }).kind, "cancel");
+  },
+);
+
+t.test("at the deadline post-copy begins where that was agreed on, once there is a link", async (t) => {
+  const policy = new SwitchPolicy({ ...plan, deadlineMs: 500, onDeadline: "postcopy" });
+  t.same(policy.decide({ ...busy, linkIsDown: true }), { kind: "continue" });
+  t.match(policy.decide(busy), { kind: "switch", into: "postcopy", reason: /deadline of 500 ms/ });
 });

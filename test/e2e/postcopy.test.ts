@@ -29,6 +29,25 @@ t.test("a busy guest moves by post-copy, there and back", async (t) => {
   await assertOneGuest(t, rig, { name: "busy", at: rig.a });
 });
 
+t.test("a guest that no precopy follows is in post-copy at the deadline, and hybrid sees it by itself", async (t) => {
+  const workload = { regionMiB: 64, rate: 200e6 };
+  const { rig, a, b } = await openPair(t, {
+    guest: { name: "wild", memoryMiB: 256, workload },
+    rig: { bitsPerSecond: 100e6 },
+  });
+  const late = ["--no-delta", "--deadline", "5s", "--on-deadline", "postcopy"];
+  const there = await moved(t, rig, a, b, "precopy", "wild", late);
+  t.match(there.switchReason, /deadline of 5000 ms.*post-copy, as agreed/);
+  t.ok(there.postcopy !== undefined && there.postcopy.requestedPages > 0);
+  t.comment(JSON.stringify(figures(there)));
+  await assertOneGuest(t, rig, { name: "wild", at: rig.b });
+  const back = await moved(t, rig, b, a, "hybrid", "wild", ["--no-delta"]);
+  t.match(back.switchReason, /^hybrid: /);
+  t.ok(back.postcopy !== undefined);
+  t.comment(JSON.stringify(figures(back)));
+  await assertOneGuest(t, rig, { name: "wild", at: rig.a });
+});
+
 t.test("an idle guest moves by post-copy", async (t) => {
   const { rig, a, b } = await openPair(t, { guest: { name: "idle", memoryMiB: 256, workload: IDLE } });
   t.comment(JSON.stringify(figures(await moved(t, rig, a, b, "postcopy", "idle"))));
@@ -42,8 +61,9 @@ async function moved(
   to: HostAgents,
   strategy: string,
   guest = "busy",
+  options: readonly string[] = [],
 ): Promise<MigrationResult> {
-  const run = await migrate(rig, from, to, guest, ["--strategy", strategy]);
+  const run = await migrate(rig, from, to, guest, ["--strategy", strategy, ...options]);
   if (run.code !== 0) t.comment(run.output.slice(-600));
   return requireMoved(run).result;
 }
