@@ -68,7 +68,7 @@ export class Receiver {
       this.record = parts.resumed;
       this.readReturnPath();
     }
-    channel.onAnew = () => this.replay.restart();
+    channel.onAnew = () => this.beginAnew();
     channel.receive((message) => this.take(message));
   }
 
@@ -101,6 +101,15 @@ export class Receiver {
   /** Resolves when post-copy's package was written to QEMU; of a migration that needs none, never. */
   get packaged(): Promise<void> {
     return this.packagedAtAll.promise;
+  }
+
+  /** Before post-copy what is lost with a stream is lost: its migration ends. */
+  private beginAnew(): void {
+    if (this.postcopy?.isActive !== true)
+      throw new MigrationFault("peer-invalid", "The source begins a stream anew that is not post-copy's", {
+        role: "source",
+      });
+    this.replay.restart();
   }
 
   /** The source has begun the stream anew: it is told what is missing, when QEMU has taken what it was being given. */
