@@ -4,6 +4,7 @@ import { parseAddress } from "../shared/address.ts";
 import { MigrationFault } from "../shared/fault.ts";
 import { DEADLINE_ACTIONS, STRATEGIES } from "../shared/protocol/messages.ts";
 import type { MigrateCall, MigrateOptions } from "../shared/protocol/report.ts";
+import { refuseWish } from "../shared/protocol/strategies.ts";
 import { parseByteRate, parseDuration } from "../shared/quantities.ts";
 import { argument } from "./context.ts";
 
@@ -52,8 +53,9 @@ export function addMigrateOptions(command: Command): Command {
     .option("--verify", "compare all memory before the handover; the guest is stopped meanwhile", false);
 }
 
+/** @throws MigrationFault `invalid-argument` for what cannot be together */
 export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateCall {
-  return {
+  const call: MigrateCall = {
     guest,
     to: given.to,
     options: {
@@ -69,6 +71,8 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
       verify: given.verify,
     },
   };
+  for (const { message } of refuseWish(call.options)) throw new MigrationFault("invalid-argument", message);
+  return call;
 }
 
 const invalid = (text: string, what: string): MigrationFault =>
