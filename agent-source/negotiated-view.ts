@@ -2,12 +2,13 @@
 import { securityOf } from "../shared/link/security.ts";
 import { versionText } from "../shared/protocol/handshake.ts";
 import type { Contract } from "../shared/protocol/messages.ts";
+import type { MigrateOptions } from "../shared/protocol/report.ts";
 import { isPostcopy } from "../shared/protocol/strategies.ts";
-import type { GuestFacts } from "../shared/qemu/preflight.ts";
+import type { SourceFacts } from "../shared/qemu/preflight.ts";
 import type { SourceContext } from "./source-context.ts";
 
 /** Every name is in docs/operations.md. */
-export function negotiatedView(contract: Contract, facts: GuestFacts, cx: SourceContext): Record<string, string> {
+export function negotiatedView(contract: Contract, facts: SourceFacts, cx: SourceContext): Record<string, string> {
   const { options } = cx.call;
   const memoryBytes = facts.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
   return {
@@ -20,7 +21,7 @@ export function negotiatedView(contract: Contract, facts: GuestFacts, cx: Source
     "destination free memory": mebibytes(contract.destinationFreeMemoryBytes),
     strategy: options.strategy === "auto" ? `${contract.strategy} (auto)` : contract.strategy,
     strategies: contract.strategies.join(", "),
-    "post-copy": postcopy(contract),
+    "post-copy": postcopy(contract, facts, options),
     codecs: contract.codecs.join(", ") || "none",
     "zstd level": zstdLevel(contract, cx),
     "base cache": contract.codecs.includes("xbzrle") ? mebibytes(cx.config.memory.baseCacheBytes) : "none",
@@ -35,10 +36,13 @@ export function negotiatedView(contract: Contract, facts: GuestFacts, cx: Source
   };
 }
 
-function postcopy({ postcopy, strategies, postcopyObstacle }: Contract): string {
-  if (postcopy) return "on in both QEMUs";
-  if (postcopyObstacle !== "") return `no: ${postcopyObstacle}`;
-  return strategies.some(isPostcopy) ? "possible, off" : "not asked for";
+function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {
+  if (contract.postcopy) return "on in both QEMUs";
+  if (contract.strategies.some(isPostcopy)) return "possible, off";
+  if (strategy !== "auto") return "not asked for";
+  if (verify) return "not with --verify";
+  const reasons = [...facts.postcopyRefusals.map(({ message }) => message), contract.postcopyObstacle];
+  return `no: ${reasons.filter((one) => one !== "").join("; ")}`;
 }
 
 function zstdLevel({ codecs }: Contract, { call, config }: SourceContext): string {

@@ -24,6 +24,7 @@ export interface GivenMigrateOptions {
 
 export function addMigrateOptions(command: Command): Command {
   return command
+    .hook("preAction", (_, action) => checkTogether(action))
     .addOption(
       new Option("--to <address>", `destination agent: "host:port" or "unix:PATH"`)
         .argParser(argument(destination))
@@ -53,9 +54,8 @@ export function addMigrateOptions(command: Command): Command {
     .option("--verify", "compare all memory before the handover; the guest is stopped meanwhile", false);
 }
 
-/** @throws MigrationFault `invalid-argument` for what cannot be together */
 export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateCall {
-  const call: MigrateCall = {
+  return {
     guest,
     to: given.to,
     options: {
@@ -71,8 +71,13 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
       verify: given.verify,
     },
   };
-  for (const { message } of refuseWish(call.options)) throw new MigrationFault("invalid-argument", message);
-  return call;
+}
+
+/** What cannot be together is wrong usage, told before anybody is asked. */
+function checkTogether(command: Command): void {
+  const { strategy, deadline = 0, onDeadline, verify } = command.opts<GivenMigrateOptions>();
+  for (const { message } of refuseWish({ strategy, deadlineMs: deadline, onDeadline, verify }))
+    command.error(`error: ${message}`);
 }
 
 const invalid = (text: string, what: string): MigrationFault =>
