@@ -17,7 +17,7 @@ export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Sourc
     "destination QEMU": versionText(contract.destinationQemuVersion),
     "machine type": facts.machineType,
     "CPU model": facts.cpuModel,
-    memory: `${mebibytes(memoryBytes)} in ${facts.ramBlocks.length} blocks`,
+    memory: `${mebibytes(memoryBytes)} in ${facts.ramBlocks.length} RAM blocks`,
     "destination free memory": mebibytes(contract.destinationFreeMemoryBytes),
     strategy: options.strategy === "auto" ? `${contract.strategy} (auto)` : contract.strategy,
     strategies: contract.strategies.join(", "),
@@ -36,8 +36,11 @@ export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Sourc
   };
 }
 
+/** The operator is to know it before it begins (docs/decisions/0024). */
+const RISK = "once in it, the guest needs both hosts until its last page has come: the loss of either is its loss";
+
 function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {
-  if (contract.postcopy) return "on in both QEMUs";
+  if (contract.postcopy) return `on in both QEMUs; ${RISK}`;
   if (contract.strategies.some(isPostcopy)) return "possible, off";
   if (strategy !== "auto") return "not asked for";
   if (verify) return "not with --verify";

@@ -28,6 +28,7 @@ export async function negotiate(state: State<"negotiating">, cx: SourceContext):
   const { definition, facts, qmp } = state;
   const contract = await askDestination(cx, definition, facts, false);
   cx.report.negotiated = negotiatedView(contract, facts, cx);
+  cx.log.info({ negotiated: cx.report.negotiated }, "agreed");
   return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
 
@@ -79,7 +80,7 @@ const explained = (refusal: Refusal, { transfer }: Offer): Refusal =>
   refusal.code === "protocol-version" && needsPostcopy(transfer)
     ? {
         code: "postcopy-protocol",
-        message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL} of both. ${refusal.message}`,
+        message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL}, which the destination agent does not take; upgrade it, or choose precopy`,
       }
     : refusal;
 
