@@ -50,7 +50,7 @@ t.test("every reason of a refusal is in docs/operations.md", async (t) => {
 t.test("every name of what was agreed is in docs/operations.md", async (t) => {
   const section = page.slice(page.indexOf("## What was agreed"), page.indexOf("## Settings"));
   const view = readFileSync(join(packageRoot(), "agent-source/negotiated-view.ts"), "utf8");
-  const fields = /return \{([^]*?)\n {2}\};/.exec(view)?.[1] ?? "";
+  const fields = /return \{(.*?)\n {2}\};/s.exec(view)?.[1] ?? "";
   const names = [...fields.matchAll(/^ {4}(?:"([^"]+)"|(\w+)):? ?/gm)].map((match) => match[1] ?? match[2] ?? "");
   names.push("measured bandwidth", "measured round trip");
   t.ok(names.length > 20, `${names.length} names`);
