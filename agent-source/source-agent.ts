@@ -28,8 +28,9 @@ import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { FreshLinks } from "./fresh-links.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { MigrationReport } from "./migration-report.ts";
+import { negotiatedView } from "./negotiated-view.ts";
 import { checkWord } from "./operator-word.ts";
-import { askDestination, negotiatedView } from "./phases/negotiate.ts";
+import { askDestination } from "./phases/negotiate.ts";
 import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 import type { SourceContext } from "./source-context.ts";
 import { runSourceMigration } from "./source-migration.ts";
@@ -76,9 +77,8 @@ export class SourceAgent implements SourceService {
     const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs });
     try {
       const facts = await inspectSource(qmp);
-      if (facts.refusals.length > 0) return { accepted: false, refusals: facts.refusals, negotiated: {} };
       const contract = await askDestination(cx, definition, facts, true);
-      return { accepted: true, refusals: [], negotiated: negotiatedView(contract, cx) };
+      return { accepted: true, refusals: [], negotiated: negotiatedView(contract, facts, cx) };
     } catch (thrown) {
       const fault = MigrationFault.from(thrown);
       if (fault.code !== "refused") throw fault;

@@ -4,6 +4,7 @@ import { parseAddress } from "../shared/address.ts";
 import { MigrationFault } from "../shared/fault.ts";
 import { DEADLINE_ACTIONS, STRATEGIES } from "../shared/protocol/messages.ts";
 import type { MigrateCall, MigrateOptions } from "../shared/protocol/report.ts";
+import { refuseWish } from "../shared/protocol/strategies.ts";
 import { parseByteRate, parseDuration } from "../shared/quantities.ts";
 import { argument } from "./context.ts";
 
@@ -23,6 +24,7 @@ export interface GivenMigrateOptions {
 
 export function addMigrateOptions(command: Command): Command {
   return command
+    .hook("preAction", (_, action) => checkTogether(action))
     .addOption(
       new Option("--to <address>", `destination agent: "host:port" or "unix:PATH"`)
         .argParser(argument(destination))
@@ -69,6 +71,13 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
       verify: given.verify,
     },
   };
+}
+
+/** What cannot be together is wrong usage, told before anybody is asked. */
+function checkTogether(command: Command): void {
+  const { strategy, deadline = 0, onDeadline, verify } = command.opts<GivenMigrateOptions>();
+  for (const { message } of refuseWish({ strategy, deadlineMs: deadline, onDeadline, verify }))
+    command.error(`error: ${message}`);
 }
 
 const invalid = (text: string, what: string): MigrationFault =>

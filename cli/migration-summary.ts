@@ -22,9 +22,14 @@ export function summaryText(view: MigrationView): string {
   }
   if (view.status === "inDoubt")
     lines.push(row("resolve", `ferry resolve ${view.id} --keep source|destination, once you know where it may run`));
-  if (view.result !== undefined) lines.push(...resultLines(view.result));
+  if (view.result !== undefined) lines.push(...resultLines(view.result), row("agreed", agreedText(view.negotiated)));
   return `${lines.join("\n")}\n`;
 }
+
+const agreedText = (negotiated: MigrationView["negotiated"]): string =>
+  Object.entries(negotiated)
+    .map(([name, value]) => `${printable(name)} ${printable(value)}`)
+    .join("; ");
 
 function headline(view: MigrationView): string {
   const guest = printable(view.guest);

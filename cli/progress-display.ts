@@ -1,5 +1,6 @@
 /** How the progress of a migration is shown: redrawn in place, as plain lines, or as JSON. */
 import { isFinal, type MigrationStatus, type MigrationView } from "../shared/protocol/report.ts";
+import { AgreedTerms } from "./agreed-terms.ts";
 import { jsonLine } from "./json.ts";
 import { plainLine, progressLine } from "./progress-bar.ts";
 import type { Terminal } from "./terminal.ts";
@@ -42,13 +43,16 @@ class Throttle {
 class LiveDisplay implements ProgressDisplay {
   private readonly terminal: Terminal;
   private readonly throttle = new Throttle(REDRAW_MS);
+  private readonly terms = new AgreedTerms();
 
   constructor(terminal: Terminal) {
     this.terminal = terminal;
   }
 
   show(view: MigrationView): void {
-    if (isFinal(view.status) || !this.throttle.lets(view, this.terminal.monotonicMs())) return;
+    if (isFinal(view.status)) return;
+    for (const line of this.terms.news(view.negotiated)) this.note(line);
+    if (!this.throttle.lets(view, this.terminal.monotonicMs())) return;
     // the last column stays free: terminals differ in when they wrap
     this.terminal.out(CLEAR_LINE + progressLine(view, this.terminal.columns() - 1));
   }
@@ -65,12 +69,14 @@ class LiveDisplay implements ProgressDisplay {
 class PlainDisplay implements ProgressDisplay {
   private readonly terminal: Terminal;
   private readonly throttle = new Throttle(PLAIN_MS);
+  private readonly terms = new AgreedTerms();
 
   constructor(terminal: Terminal) {
     this.terminal = terminal;
   }
 
   show(view: MigrationView): void {
+    if (!isFinal(view.status)) for (const line of this.terms.news(view.negotiated)) this.terminal.out(`${line}\n`);
     if (this.throttle.lets(view, this.terminal.monotonicMs())) this.terminal.out(`${plainLine(view)}\n`);
   }
 

@@ -1,5 +1,6 @@
 /** Lists for people: guests, migrations, heat maps, plans. Pure. */
 import type { GuestView, HeatMapBlock, MigrationView, PlanView } from "../shared/protocol/report.ts";
+import { termLine } from "./agreed-terms.ts";
 import { blockFor, durationText, memoryText, percentText, printable } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
 
@@ -46,7 +47,7 @@ export function planText(guest: string, to: string, plan: PlanView): string {
     ? [`${printable(to)} would take ${printable(guest)}`]
     : [`${printable(to)} would not take ${printable(guest)}`];
   for (const refusal of plan.refusals) lines.push(`  - ${refusal.code}: ${printable(refusal.message)}`);
-  for (const [name, value] of Object.entries(plan.negotiated)) lines.push(`  ${printable(name)}: ${printable(value)}`);
+  for (const [name, value] of Object.entries(plan.negotiated)) lines.push(termLine(name, value));
   return `${lines.join("\n")}\n`;
 }
 

@@ -2,9 +2,11 @@ import { readFile } from "node:fs/promises";
 import { freemem } from "node:os";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
-import { agree, type DestinationFacts, PROTOCOL_VERSIONS, wantsPostcopy } from "../../shared/protocol/handshake.ts";
+import { type Agreement, agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
-import { inspectDestination, whyNoPostcopy } from "../../shared/qemu/preflight.ts";
+import { asksForPostcopy } from "../../shared/protocol/strategies.ts";
+import { whyNoPostcopy } from "../../shared/qemu/postcopy-ability.ts";
+import { inspectDestination } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest-definition.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
@@ -31,7 +33,7 @@ export async function negotiate(
       protocolVersions: PROTOCOL_VERSIONS,
       ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
       ...(guest === undefined ? {} : { guest: await inspectDestination(guest.qmp) }),
-      ...(guest === undefined || !wantsPostcopy(offer) ? {} : await tryPostcopy(guest.qmp)),
+      ...(guest === undefined || !asksForPostcopy(offer.transfer) ? {} : await tryPostcopy(guest.qmp)),
       freeMemoryBytes,
       reserveBytes: cx.config.memoryReserveBytes,
       codecs: ["xbzrle", "zstd"],
@@ -41,6 +43,7 @@ export async function negotiate(
       refusals,
     };
     const agreement = agree(offer, facts);
+    logOutcome(cx, agreement);
     if (agreement.kind === "contract" && guest !== undefined && !offer.dryRun) {
       cx.answer.resolve(agreement);
       return { kind: afterDestination("negotiating", "accepted"), offer, guest, contract: agreement.contract };
@@ -59,6 +62,15 @@ export async function negotiate(
 async function tryPostcopy(qmp: QmpClient): Promise<Pick<DestinationFacts, "postcopyRefusal">> {
   const postcopyRefusal = await whyNoPostcopy(qmp);
   return postcopyRefusal === undefined ? {} : { postcopyRefusal };
+}
+
+function logOutcome(cx: DestinationContext, agreement: Agreement): void {
+  if (agreement.kind === "refusals") {
+    cx.log.info({ refusals: agreement.refusals }, "refused");
+    return;
+  }
+  const { ramBlocks: _, ...agreed } = agreement.contract;
+  cx.log.info({ agreed }, "agreed");
 }
 
 async function ownDefinition(cx: DestinationContext, refusals: Refusal[]): Promise<GuestDefinition | undefined> {

@@ -5,6 +5,7 @@ import { dialSource } from "../../shared/link/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { Contract } from "../../shared/protocol/messages.ts";
+import { enablePostcopy } from "../../shared/qemu/postcopy-ability.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
@@ -62,10 +63,8 @@ export const keeperPath = (cx: DestinationContext): string => join(cx.config.run
 
 async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy: boolean): Promise<Socket> {
   const path = incomingPath(cx);
-  const wanted = postcopy ? ["events", "postcopy-ram"] : ["events"];
-  await guest.qmp.execute("migrate-set-capabilities", {
-    capabilities: wanted.map((capability) => ({ capability, state: true })),
-  });
+  await guest.qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
+  if (postcopy) await enablePostcopy(guest.qmp);
   await guest.qmp.execute("migrate-incoming", { uri: `unix:${path}` });
   return await new Promise((resolve, reject) => {
     const socket = connect(path, () => resolve(socket));

@@ -1,11 +1,25 @@
-import { MigrationFault } from "../../shared/fault.ts";
+import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc-link.ts";
 import { securityOf } from "../../shared/link/security.ts";
-import { checkContract, PROTOCOL_VERSIONS, versionText } from "../../shared/protocol/handshake.ts";
-import type { Codec, Contract, Offer } from "../../shared/protocol/messages.ts";
+import { checkContract, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
+import {
+  type Codec,
+  type Contract,
+  type HandshakeAnswer,
+  type Offer,
+  STRATEGIES,
+} from "../../shared/protocol/messages.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
-import type { GuestFacts } from "../../shared/qemu/preflight.ts";
+import {
+  isPostcopy,
+  needsPostcopy,
+  offeredStrategies,
+  POSTCOPY_PROTOCOL,
+  versionsFor,
+} from "../../shared/protocol/strategies.ts";
+import type { SourceFacts } from "../../shared/qemu/preflight.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest-definition.ts";
+import { negotiatedView } from "../negotiated-view.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -13,32 +27,69 @@ import type { State } from "../source-state.ts";
 export async function negotiate(state: State<"negotiating">, cx: SourceContext): Promise<State<"staging">> {
   const { definition, facts, qmp } = state;
   const contract = await askDestination(cx, definition, facts, false);
-  cx.report.negotiated = negotiatedView(contract, cx);
+  cx.report.negotiated = negotiatedView(contract, facts, cx);
+  cx.log.info({ negotiated: cx.report.negotiated }, "agreed");
   return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
 
-/** @throws MigrationFault `refused` with all reasons, `peer-unreachable` */
+/**
+ * Asks although the source itself refuses, only to check then: so that all that has to be mended is known at once.
+ * @throws MigrationFault `refused` with all reasons of both sides, `peer-unreachable`
+ */
 export async function askDestination(
   cx: SourceContext,
   definition: GuestDefinition,
-  facts: GuestFacts,
+  facts: SourceFacts,
   dryRun: boolean,
 ): Promise<Contract> {
+  const mine = refusalsHere(cx, facts);
+  const offer = makeOffer(cx, definition, facts, dryRun || mine.length > 0);
+  if (mine.length > 0)
+    throw refused(`This migration of ${definition.name} cannot be`, [...mine, ...(await refusalsThere(cx, offer))]);
+  const answer = await handshake(cx, offer);
+  if (answer.kind === "contract") return checkContract(offer, answer.contract);
+  const refusals = answer.refusals.map((one) => explained(one, offer));
+  throw refused(`The destination ${cx.call.to} refused ${definition.name}`, refusals, "destination");
+}
+
+const refused = (what: string, refusals: readonly Refusal[], role?: "destination"): MigrationFault =>
+  new MigrationFault("refused", `${what}: ${refusals.map((one) => one.message).join("; ")}`, {
+    refusals,
+    advice: "Mend what is listed, then migrate again",
+    ...(role === undefined ? {} : { role }),
+  });
+
+/** What the guest's QEMU has against it. */
+const refusalsHere = ({ call }: SourceContext, { refusals, postcopyRefusals }: SourceFacts): readonly Refusal[] =>
+  needsPostcopy(call.options) ? [...refusals, ...postcopyRefusals] : refusals;
+
+/** What the destination has against it as well; that it cannot be asked is one of the reasons. */
+async function refusalsThere(cx: SourceContext, offer: Offer): Promise<readonly Refusal[]> {
+  try {
+    const answer = await handshake(cx, offer);
+    return answer.kind === "contract" ? [] : answer.refusals.map((one) => explained(one, offer));
+  } catch (thrown) {
+    if (cx.cancelled.aborted) throw thrown;
+    const { code, message } = MigrationFault.from(thrown);
+    return [{ code, message: `The destination was not asked: ${message}` }];
+  }
+}
+
+/** The destination does not know why it was offered nothing older (versionsFor). */
+const explained = (refusal: Refusal, { transfer }: Offer): Refusal =>
+  refusal.code === "protocol-version" && needsPostcopy(transfer)
+    ? {
+        code: "postcopy-protocol",
+        message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL}, which the destination agent does not take; upgrade it, or choose precopy`,
+      }
+    : refusal;
+
+async function handshake(cx: SourceContext, offer: Offer): Promise<HandshakeAnswer> {
   const client = connectDestination(cx.call.to, cx.limits);
   try {
-    const offer = makeOffer(cx, definition, facts, dryRun);
     const { answer, roundTripMs } = await client.handshake(offer, cx.config.handshakeTimeoutMs, cx.cancelled);
     cx.log.info({ answer: answer.kind, roundTripMs, tls: securityOf(cx.call.to, cx.limits.security) }, "handshake");
-    if (answer.kind === "contract") {
-      checkContract(offer, answer.contract);
-      return answer.contract;
-    }
-    const reasons = answer.refusals.map((one) => one.message).join("; ");
-    throw new MigrationFault("refused", `The destination ${cx.call.to} refused ${definition.name}: ${reasons}`, {
-      refusals: answer.refusals,
-      role: "destination",
-      advice: "Mend what is listed, then migrate again",
-    });
+    return answer;
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);
     if (fault.code !== "peer-unreachable") throw fault;
@@ -48,13 +99,14 @@ export async function askDestination(
   }
 }
 
-function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: GuestFacts, dryRun: boolean): Offer {
+function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: SourceFacts, dryRun: boolean): Offer {
   const { options } = cx.call;
   const codecs: Codec[] = [];
   if (options.delta) codecs.push("xbzrle");
   if (options.compression !== "off") codecs.push("zstd");
+  const able = STRATEGIES.filter((one) => facts.postcopyRefusals.length === 0 || !isPostcopy(one));
   return {
-    protocolVersions: PROTOCOL_VERSIONS,
+    protocolVersions: versionsFor(options, PROTOCOL_VERSIONS),
     migrationId: cx.id,
     token: cx.token,
     sourceAddress: cx.advertised,
@@ -72,30 +124,12 @@ function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: GuestF
       downtimeTargetMs: options.downtimeTargetMs,
       deadlineMs: options.deadlineMs,
       onDeadline: options.onDeadline,
+      strategies: offeredStrategies(options, able),
+      strategy: options.strategy,
       frameBytes: cx.config.transfer.frameBytes,
       creditWindowBytes: cx.config.transfer.creditWindowBytes,
       verify: options.verify,
-      strategy: options.strategy === "auto" ? "precopy" : options.strategy,
     },
     dryRun,
-  };
-}
-
-/** The contract by name, as the operator sees it. */
-export function negotiatedView(contract: Contract, cx: SourceContext): Record<string, string> {
-  const { options } = cx.call;
-  return {
-    "protocol version": String(contract.protocolVersion),
-    "destination QEMU": versionText(contract.destinationQemuVersion),
-    "destination free memory": `${Math.floor(contract.destinationFreeMemoryBytes / 2 ** 20)} MiB`,
-    strategy: options.strategy === "auto" ? "precopy (auto)" : options.strategy,
-    codecs: contract.codecs.join(", ") || "none",
-    "base cache": `${Math.floor(cx.config.memory.baseCacheBytes / 2 ** 20)} MiB`,
-    "frame size": `${contract.frameBytes} B`,
-    "credit window": `${contract.creditWindowBytes} B`,
-    "downtime target": `${options.downtimeTargetMs} ms`,
-    deadline: options.deadlineMs === 0 ? "none" : `${options.deadlineMs} ms, then ${options.onDeadline}`,
-    verify: options.verify ? "yes" : "no",
-    tls: securityOf(cx.call.to, cx.limits.security),
   };
 }

@@ -7,21 +7,12 @@ import { asItWas } from "../guest-here.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-/** Reads the guest's definition and asks its QEMU; what a stream could not carry is refused here, before anything is touched. */
+/** Reads the guest's definition and asks its QEMU; what this speaks against is refused with what the destination says. */
 export async function plan(_state: State<"planned">, cx: SourceContext): Promise<State<"negotiating">> {
   const definition = await loadGuest(cx.call.guest, cx.config);
   const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
   try {
     const facts = await inspectSource(qmp);
-    if (facts.refusals.length > 0)
-      throw new MigrationFault(
-        "refused",
-        `The source's QEMU cannot migrate ${definition.name}: ${list(facts.refusals)}`,
-        {
-          refusals: facts.refusals,
-          advice: "Mend what is listed, then migrate again",
-        },
-      );
     return { kind: afterSource("planned", "carriable"), definition, qmp, facts };
   } catch (thrown) {
     const guestNow = await asItWas(qmp);
@@ -29,5 +20,3 @@ export async function plan(_state: State<"planned">, cx: SourceContext): Promise
     throw MigrationFault.from(thrown).with({ guestNow });
   }
 }
-
-const list = (refusals: readonly { message: string }[]): string => refusals.map((one) => one.message).join("; ");

@@ -3,6 +3,7 @@ import { MigrationFault } from "../fault.ts";
 import type { SourceMessage } from "../protocol/messages.ts";
 import { decodeFrame, encodeFrame, isFrame } from "./frame-wire.ts";
 import { type DomainMethod, domainMethod, type Received, receive, type Translation } from "./proto-files.ts";
+import * as handshake from "./wire-handshake.ts";
 import * as operator from "./wire-operator.ts";
 import * as peer from "./wire-peer.ts";
 
@@ -34,7 +35,7 @@ export const migrationService = {
 } as const;
 
 export const destinationService = {
-  Handshake: domainMethod("DestinationService", "Handshake", peer.offerWire, peer.answerWire),
+  Handshake: domainMethod("DestinationService", "Handshake", handshake.offerWire, handshake.answerWire),
   Settle: domainMethod("DestinationService", "Settle", peer.settleCallWire, peer.settleAnswerWire),
 } as const;
 

@@ -13,6 +13,7 @@ import type {
   Progress,
   ResolveCall,
 } from "../protocol/report.ts";
+import { refuseWish } from "../protocol/strategies.ts";
 import type { Translation } from "./proto-files.ts";
 import {
   bytes,
@@ -77,11 +78,9 @@ export const migrateCallWire: Translation<MigrateCall> = {
 
 /** Defaults where nothing was given. @throws MigrationFault `invalid-argument` that says what is allowed */
 function migrateOptions(given: WireObject): MigrateOptions {
-  const strategy = given.strategy || "auto";
-  const onDeadline = given.onDeadline || "cancel";
-  return {
-    strategy: strategy === "auto" ? strategy : oneOf("strategy", strategy, STRATEGIES),
-    onDeadline: oneOf("on_deadline", onDeadline, DEADLINE_ACTIONS),
+  const options: MigrateOptions = {
+    strategy: oneOf("strategy", given.strategy || "auto", ["auto", ...STRATEGIES] as const),
+    onDeadline: oneOf("on_deadline", given.onDeadline || "cancel", DEADLINE_ACTIONS),
     downtimeTargetMs: Number(given.downtimeTargetMs) || 0,
     deadlineMs: Number(given.deadlineMs) || 0,
     bandwidthBytesPerSecond: Number(given.bandwidthBytesPerSecond) || 0,
@@ -90,6 +89,8 @@ function migrateOptions(given: WireObject): MigrateOptions {
     compression: compression(given.compression || "auto"),
     verify: flag(given.verify),
   };
+  for (const { message } of refuseWish(options)) throw new MigrationFault("invalid-argument", message);
+  return options;
 }
 
 function oneOf<W extends string>(field: string, value: unknown, words: readonly W[]): W {

@@ -40,6 +40,19 @@ export const whole = (value: unknown, field: string): number => {
   return found;
 };
 
+/** One of the words that there are. */
+export function word<W extends string>(value: unknown, words: readonly W[], field: string): W {
+  const found = words.find((one) => one === value);
+  if (found === undefined) throw malformed(field, `is ${text(value, field)}`);
+  return found;
+}
+
+/** Of a list of words, those that this build knows, in the order of its own: a later one may say more. */
+export function knownWords<W extends string>(value: unknown, words: readonly W[], field: string): readonly W[] {
+  const given = new Set<string>(strings(value, field));
+  return words.filter((one) => given.has(one));
+}
+
 export const flag = (value: unknown): boolean => value === true;
 
 export const bytes = (value: unknown, field: string): Uint8Array => {

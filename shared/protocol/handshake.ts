@@ -4,12 +4,13 @@
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
 import type { Codec, Contract, GuestOffer, Offer, QemuVersion, RamBlock } from "./messages.ts";
+import { agreeOnStrategies, beyondOffer, completeContract, noStrategy, postcopyObstacles } from "./strategies.ts";
 
-/** Spoken by this build, newest first; a build accepts its own and the one before. */
+/**
+ * Spoken by this build, newest first; a build accepts its own and the one before. 1: precopy and stop-and-copy, of which the
+ * handshake says nothing. 2: strategies are negotiated, and post-copy is one of them.
+ */
 export const PROTOCOL_VERSIONS: readonly number[] = [2, 1];
-
-/** The first that knows strategies, and post-copy. */
-const POSTCOPY_VERSION = 2;
 
 /** The source's QEMU must know switchover-ack; measured from 8.1 on. */
 export const OLDEST_SOURCE_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
@@ -28,7 +29,7 @@ export interface DestinationFacts {
   readonly frameBytesMax: number;
   readonly creditWindowBytesMax: number;
   readonly followUpMs: number;
-  /** Why its QEMU cannot go into post-copy; only found out where it is asked for. */
+  /** Why its QEMU cannot go into post-copy; only found out for an offer that asks for it (asksForPostcopy). */
   readonly postcopyRefusal?: Refusal;
   /** Found before, while the facts were gathered. */
   readonly refusals: readonly Refusal[];
@@ -54,10 +55,13 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
       "guest-definition",
       `The definitions of ${offer.guest.name} differ (digest ${short(offer.guest.definitionDigest)} at the source, ${short(mine.definitionDigest)} at the destination); copy the source's file to the destination's guests.directory`,
     );
-  if (wantsPostcopy(offer)) checkPostcopy(offer, mine, version, refuse);
+  const obstacles = postcopyObstacles(offer, { ...mine, version });
+  const agreed = agreeOnStrategies(offer, obstacles);
+  if (agreed === undefined) refusals.push(...(obstacles.length > 0 ? obstacles : [noStrategy(offer)]));
   checkMemory(offer.guest.ramBlocks, mine, refuse);
   if (mine.guest !== undefined) checkGuest(offer.guest, mine.guest, refuse);
-  if (version === undefined || mine.guest === undefined || refusals.length > 0) return { kind: "refusals", refusals };
+  if (version === undefined || mine.guest === undefined || agreed === undefined || refusals.length > 0)
+    return { kind: "refusals", refusals };
   return {
     kind: "contract",
     contract: {
@@ -69,8 +73,7 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
       destinationFreeMemoryBytes: mine.freeMemoryBytes,
       followUpMs: mine.followUpMs,
       ramBlocks: mine.guest.ramBlocks,
-      strategy: offer.transfer.strategy,
-      postcopy: wantsPostcopy(offer),
+      ...agreed,
     },
   };
 }
@@ -84,24 +87,22 @@ export function checkMigrations(role: "source" | "destination", underWay: number
   });
 }
 
-const SMALL_PAGE = 4096;
-
 /** Frames of the source hold at least this much; the least that transfer.frameBytes may be. */
 const FRAME_BYTES_MIN = 16 << 10;
 
 /**
  * The source's look at what the destination made of its offer: never more than was offered, so that what it allocates by
  * the contract stays what its own configuration allows.
+ * @returns the contract, with what a destination of protocol 1 leaves unsaid
  * @throws MigrationFault `peer-invalid`
  */
-export function checkContract(offer: Offer, contract: Contract): void {
+export function checkContract(offer: Offer, answered: Contract): Contract {
   const { transfer } = offer;
+  const contract = completeContract(offer, answered);
   const wrong: string[] = [];
   if (!offer.protocolVersions.includes(contract.protocolVersion)) wrong.push(`protocol ${contract.protocolVersion}`);
   for (const codec of contract.codecs) if (!transfer.codecs.includes(codec)) wrong.push(`codec ${codec}`);
-  if (contract.strategy !== transfer.strategy && contract.protocolVersion >= POSTCOPY_VERSION)
-    wrong.push(`strategy ${contract.strategy}, of ${transfer.strategy} that was offered`);
-  if (contract.postcopy !== wantsPostcopy(offer)) wrong.push(contract.postcopy ? "post-copy" : "no post-copy");
+  wrong.push(...beyondOffer(offer, contract));
   const least = Math.min(FRAME_BYTES_MIN, transfer.frameBytes);
   if (contract.frameBytes < least || contract.frameBytes > transfer.frameBytes)
     wrong.push(`frames of ${contract.frameBytes} bytes, of ${transfer.frameBytes} that were offered`);
@@ -109,40 +110,13 @@ export function checkContract(offer: Offer, contract: Contract): void {
     wrong.push(`a credit of ${contract.creditWindowBytes} bytes, of ${transfer.creditWindowBytes} that were offered`);
   const differing = describeBlocks(offer.guest.ramBlocks, contract.ramBlocks);
   if (differing !== "") wrong.push(`other RAM blocks: ${differing}`);
-  if (wrong.length === 0) return;
+  if (wrong.length === 0) return contract;
   throw new MigrationFault("peer-invalid", `The destination accepted what was not offered: ${wrong.join("; ")}`, {
     role: "destination",
   });
 }
 
-/** May the migration go into post-copy: by its strategy, or at its deadline? */
-export const wantsPostcopy = ({ transfer: { strategy, deadlineMs, onDeadline } }: Offer): boolean =>
-  strategy === "postcopy" || strategy === "hybrid" || (deadlineMs > 0 && onDeadline === "postcopy");
-
 type Refuse = (code: string, message: string) => void;
-
-/** Post-copy stops the guest before it can be taken back by itself, so what it needs is known before anything is touched. */
-function checkPostcopy(offer: Offer, mine: DestinationFacts, version: number | undefined, refuse: Refuse): void {
-  if (version !== undefined && version < POSTCOPY_VERSION)
-    refuse(
-      "postcopy-protocol",
-      `Post-copy needs protocol ${POSTCOPY_VERSION}; source and destination have ${version} in common`,
-    );
-  if (offer.transfer.verify)
-    refuse(
-      "postcopy-verify",
-      "In post-copy the guest runs at the destination before its memory is there, so it cannot be compared first; leave out --verify or post-copy",
-    );
-  const huge = [...offer.guest.ramBlocks, ...(mine.guest?.ramBlocks ?? [])].find(
-    ({ pageSize }) => pageSize !== SMALL_PAGE,
-  );
-  if (huge !== undefined)
-    refuse(
-      "postcopy-huge-pages",
-      `RAM block ${huge.name} has pages of ${huge.pageSize} bytes; post-copy is built for pages of ${SMALL_PAGE}: use precopy, or memory without huge pages`,
-    );
-  if (mine.postcopyRefusal !== undefined) refuse(mine.postcopyRefusal.code, mine.postcopyRefusal.message);
-}
 
 function checkMemory(blocks: readonly RamBlock[], mine: DestinationFacts, refuse: Refuse): void {
   const needed = blocks.reduce((sum, block) => sum + block.byteLength, 0);

@@ -56,8 +56,10 @@ export interface TransferOffer {
   readonly frameBytes: number;
   readonly creditWindowBytes: number;
   readonly verify: boolean;
-  /** With which the migration begins. */
-  readonly strategy: Strategy;
+  /** What the source can do with this guest, and the operator would have: one, or with "auto" all that it can. */
+  readonly strategies: readonly Strategy[];
+  /** With which the migration is to begin; "auto" leaves that to the agents. */
+  readonly strategy: Strategy | "auto";
 }
 
 /** What both agents will keep to. */
@@ -71,10 +73,15 @@ export interface Contract {
   /** The destination discards its QEMU when nobody follows up for this long. */
   readonly followUpMs: number;
   readonly ramBlocks: readonly RamBlock[];
+  /** Of those that were offered, the ones that the destination can do as well; a destination of protocol 1 says none. */
+  readonly strategies: readonly Strategy[];
   /** With which the migration begins. */
   readonly strategy: Strategy;
-  /** Both QEMUs are to be able to go into post-copy. */
+  /** Both QEMUs are to be able to go into post-copy: by the strategy, or at the deadline. */
   readonly postcopy: boolean;
+  readonly onDeadline: DeadlineAction;
+  /** Why post-copy is not among the strategies, where it was asked for; else empty. */
+  readonly postcopyObstacle: string;
 }
 
 export type HandshakeAnswer =

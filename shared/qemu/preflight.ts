@@ -5,6 +5,7 @@
 import { MigrationFault, type Refusal } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "./monitor-text.ts";
+import { refusePostcopy } from "./postcopy-ability.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import type { QemuVersion } from "./qmp-types.ts";
 import type { RamBlock } from "./ram-blocks.ts";
@@ -19,6 +20,14 @@ export interface GuestFacts {
   readonly cpuFeatures: Readonly<Record<string, number>>;
   /** What the migration stream lists, in its order. */
   readonly ramBlocks: readonly RamBlock[];
+}
+
+/** And what speaks against carrying it. */
+export interface SourceFacts extends GuestFacts {
+  /** Against any migration. */
+  readonly refusals: readonly Refusal[];
+  /** Against post-copy. */
+  readonly postcopyRefusals: readonly Refusal[];
 }
 
 /** First version with the capability switchover-ack. */
@@ -46,7 +55,7 @@ const MUST_BE_OFF: readonly string[] = [
 const IDLE: readonly (string | undefined)[] = [undefined, "none", "completed", "failed", "cancelled"];
 
 /** @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed */
-export async function inspectSource(qmp: QmpClient): Promise<GuestFacts & { readonly refusals: readonly Refusal[] }> {
+export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
   const facts = await inspect(qmp);
   const refusals = [
     ...(await refuseVersion(qmp, facts.qemuVersion)),
@@ -57,33 +66,12 @@ export async function inspectSource(qmp: QmpClient): Promise<GuestFacts & { read
     ...(await refuseDevices(qmp)),
     ...refuseBlocks(facts.ramBlocks),
   ];
-  return { ...facts, refusals };
+  return { ...facts, refusals, postcopyRefusals: await refusePostcopy(qmp) };
 }
 
 /** For a QEMU that waits with -incoming defer. */
 export function inspectDestination(qmp: QmpClient): Promise<GuestFacts> {
   return inspect(qmp);
-}
-
-/**
- * Whether a waiting QEMU can go into post-copy it finds out itself, when it is told to: it tries userfaultfd, and looks at each
- * RAM block (migration/options.c migrate_caps_check, migration/postcopy-ram.c postcopy_ram_supported_by_host).
- */
-export async function whyNoPostcopy(qmp: QmpClient): Promise<Refusal | undefined> {
-  const set = (state: boolean) =>
-    qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "postcopy-ram", state }] });
-  try {
-    await set(true);
-    await set(false);
-    return undefined;
-  } catch (thrown) {
-    const fault = MigrationFault.from(thrown);
-    if (fault.code !== "qmp-command") throw fault;
-    return {
-      code: "postcopy-unavailable",
-      message: `The destination's QEMU cannot go into post-copy: ${fault.message}; it needs userfaultfd (sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd) and memory that is not shared`,
-    };
-  }
 }
 
 /** As after -machine; an alias such as q35 is given by its versioned name. */

@@ -133,6 +133,8 @@ export interface QmpCommands {
   "qom-get": Command<{ readonly path: string; readonly property: string }, unknown>;
   "qom-list": Command<{ readonly path: string }, readonly QomProperty[]>;
   "query-machines": Command<undefined, readonly MachineInfo[]>;
+  /** The backends under /objects, with the one that QEMU makes for the machine. */
+  "query-memdev": Command<undefined, readonly { readonly id?: string; readonly share?: boolean }[]>;
   "query-memory-devices": Command<undefined, readonly MemoryDevice[]>;
 }
 

@@ -25,6 +25,9 @@ const contract: Contract = {
   followUpMs: 1000,
   strategy: "precopy" as const,
   postcopy: false,
+  strategies: ["precopy"],
+  onDeadline: "cancel",
+  postcopyObstacle: "",
   ramBlocks: BLOCKS,
 };
 const kernels = loadKernels(KERNEL_RESERVED_BYTES + frameBufferBytes(65536) + 8192);

@@ -13,6 +13,7 @@ t.test("a move is told with its downtime in parts and what was sent", async (t) 
   ratios       delta 14.2 : 1, zstd 2.08 : 1
   bitmap syncs 38
   agents       source 3.4 s CPU and 410 MiB at most, destination 1.3 s CPU and 120 MiB at most
+  agreed       codecs xbzrle, zstd; strategy precopy (auto)
 `,
   );
 });

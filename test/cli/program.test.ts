@@ -91,6 +91,9 @@ t.test("wrong usage is told with what would be right, and exits with 2 before an
     ["migrate --to b:1", /missing required argument 'guest'/],
     ["migrate web --to b", /not an address/],
     ["migrate web --to b:1 --strategy fast", /auto, stop-and-copy, precopy, postcopy, hybrid/],
+    ["migrate web --to b:1 --strategy hybrid --verify", /leave out --verify or post-copy/],
+    ["migrate web --to b:1 --deadline 9s --on-deadline postcopy --verify", /leave out --verify or post-copy/],
+    ["plan web --to b:1 --strategy postcopy --verify", /leave out --verify or post-copy/],
     ["migrate web --to b:1 --on-deadline wait", /cancel, force, postcopy/],
     ["migrate web --to b:1 --downtime 300", /"300" is not a duration.*"300ms"/],
     ["migrate web --to b:1 --downtime 0", /more than nothing/],
@@ -384,8 +387,9 @@ t.test("on a terminal the bar is cleared before the summary", async (t) => {
     },
   });
   const typed = await operator(client, { interactive: true }).type("migrate web --to b:1");
-  const [before, bar, summary] = typed.out.split("\r\u001b[K");
+  const [before, ...drawn] = typed.out.split("\r\u001b[K");
   t.equal(before, "");
+  const [bar, summary] = drawn.slice(-2);
   t.match(bar, /^web {2}copying/);
   t.match(summary, /^web moved to/);
 });

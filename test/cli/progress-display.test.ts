@@ -22,7 +22,7 @@ function rig(isInteractive: boolean, json = false) {
   );
   const showAt = (ms: number, status: "preparing" | "copying" | "moved", passes = 1): void => {
     nowMs = ms;
-    display.show(view({ status, progress: progress({ passes }) }));
+    display.show(view({ status, progress: progress({ passes }), negotiated: {} }));
   };
   return { seen, display, showAt };
 }
@@ -51,6 +51,33 @@ t.test("elsewhere there is a line a second, and one for each change", async (t) 
   const lines = seen.out.trimEnd().split("\n");
   t.equal(lines.length, 5);
   t.match(lines.at(-1), /moved/);
+});
+
+for (const [where, isInteractive] of [
+  ["a terminal", true],
+  ["elsewhere", false],
+] as const)
+  t.test(`what was agreed is said once, when it is known, and what was measured after it: ${where}`, async (t) => {
+    const { seen, display } = rig(isInteractive);
+    const at = (status: "preparing" | "copying" | "moved", negotiated: Record<string, string>): void =>
+      display.show(view({ status, negotiated }));
+    at("preparing", {});
+    t.notMatch(seen.out, /Agreed/);
+    at("preparing", { strategy: "hybrid", tls: "TLS 1.3, peer b" });
+    const measured = { strategy: "hybrid", tls: "TLS 1.3, peer b", "measured round trip": "2 ms\u0007" };
+    for (const status of ["copying", "copying", "moved"] as const) at(status, measured);
+    const lines = seen.out
+      .replaceAll("\r\u001b[K", "\n")
+      .split("\n")
+      .filter((line) => /^(Agreed| {2}[a-z ]+:)/.test(line));
+    t.same(lines, ["Agreed:", "  strategy: hybrid", "  tls: TLS 1.3, peer b", "  measured round trip: 2 ms?"]);
+    t.ok(seen.out.indexOf("Agreed") < seen.out.indexOf("copying"), "before the first page");
+  });
+
+t.test("a migration that has ended says what was agreed in its summary only", async (t) => {
+  const { seen, display } = rig(false);
+  display.show(view({ status: "moved" }));
+  t.notMatch(seen.out, /Agreed/);
 });
 
 t.test("JSON has every view, one a line, and notes stay out of it", async (t) => {

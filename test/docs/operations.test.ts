@@ -28,12 +28,34 @@ t.test("every fault code is in docs/operations.md, and no other", async (t) => {
 
 t.test("every reason of a refusal is in docs/operations.md", async (t) => {
   const section = page.slice(page.indexOf("### Reasons of a refusal"), page.indexOf("## Settings"));
-  const files = ["shared/qemu/preflight.ts", "shared/protocol/handshake.ts", "agent-destination/phases/negotiate.ts"];
+  const files = [
+    "shared/qemu/preflight.ts",
+    "shared/qemu/postcopy-ability.ts",
+    "shared/protocol/handshake.ts",
+    "shared/protocol/strategies.ts",
+    "agent-source/phases/negotiate.ts",
+    "agent-destination/phases/negotiate.ts",
+  ];
   const sources = files.map((file) => readFileSync(join(packageRoot(), file), "utf8")).join("\n");
-  const reasons = [...sources.matchAll(/(?:code: |code = |refuse\(\s*)"([a-z-]+)"/g)].map((match) => match[1] ?? "");
+  const reasons = [...sources.matchAll(/(?:code: |code = |CODE = |refuse\(\s*)"([a-z-]+)"/g)].map(
+    (match) => match[1] ?? "",
+  );
   t.ok(reasons.length > 15);
   t.same(
     reasons.filter((reason) => !section.includes(`\`${reason}\``)),
+    [],
+  );
+});
+
+t.test("every name of what was agreed is in docs/operations.md", async (t) => {
+  const section = page.slice(page.indexOf("## What was agreed"), page.indexOf("## Settings"));
+  const view = readFileSync(join(packageRoot(), "agent-source/negotiated-view.ts"), "utf8");
+  const fields = /return \{(.*?)\n {2}\};/s.exec(view)?.[1] ?? "";
+  const names = [...fields.matchAll(/^ {4}(?:"([^"]+)"|(\w+)):? ?/gm)].map((match) => match[1] ?? match[2] ?? "");
+  names.push("measured bandwidth", "measured round trip");
+  t.ok(names.length > 20, `${names.length} names`);
+  t.same(
+    names.filter((name) => !section.includes(`\`${name}\``)),
     [],
   );
 });

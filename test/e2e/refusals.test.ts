@@ -1,13 +1,11 @@
 /** A migration that cannot be is refused with every reason at once, and nothing is touched for it. */
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
-import t, { type Test } from "tap";
+import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { startAgent } from "../support/agents.ts";
-import { ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";
-import { type GuestDefinitionFile, type GuestOptions, guestDefinition } from "../support/guest.ts";
-import { IDLE, openPair, type Pair } from "../support/pair.ts";
-import type { RigHost } from "../support/rig.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { type GuestOptions, guestDefinition } from "../support/guest.ts";
+import { IDLE, openPair } from "../support/pair.ts";
+import { define, refused } from "../support/refused.ts";
 
 t.setTimeout(240_000);
 const GUEST: GuestOptions = { name: "refused", memoryMiB: 256, workload: IDLE };
@@ -60,6 +58,16 @@ t.test("the source refuses what its QEMU cannot carry, with all reasons at once"
     });
   await set(true);
   await refused(t, pair, ["capability-x-ignore-shared", "capability-xbzrle"]);
+  await t.test("together with those of the destination", async (t) => {
+    define(rig.b, guestDefinition({ ...GUEST, machine: "pc-q35-8.2" }));
+    const both = ["capability-x-ignore-shared", "capability-xbzrle", "guest-definition", "machine-type"];
+    await refused(t, pair, both);
+    define(rig.b, pair.definition);
+  });
+  await t.test("also when the destination cannot be asked", async (t) => {
+    const away = { ...pair, b: { ...b, destinationAddress: `${rig.b.address}:9` } };
+    await refused(t, away, ["capability-x-ignore-shared", "capability-xbzrle", "peer-unreachable"]);
+  });
   await set(false);
   monitor.close();
   await t.test("and names what it does not know", async (t) => {
@@ -73,32 +81,3 @@ t.test("the source refuses what its QEMU cannot carry, with all reasons at once"
   });
   await assertOneGuest(t, rig, { name: "refused", at: rig.a });
 });
-
-const define = (host: RigHost, definition: GuestDefinitionFile): void =>
-  writeFileSync(join(host.guestsDirectory, `${definition.name}.json`), JSON.stringify(definition));
-
-interface Refusal {
-  readonly code: string;
-  readonly message: string;
-}
-
-/** Both `plan` and `migrate` give these reasons, and the guest has noticed nothing. @returns all messages */
-async function refused(t: Test, { rig, a, b }: Pair, codes: readonly string[]): Promise<string> {
-  const before = rig.qemus();
-  const planned = await ferryJson<{ accepted: boolean; refusals: Refusal[] }>(rig, a, [
-    ...["plan", "refused", "--to", b.destinationAddress],
-  ]);
-  const { code, answer } = await migrate(rig, a, b, "refused");
-  t.equal(planned.code, 1, "plan exits with 1");
-  t.equal(code, 1, "and so does migrate");
-  t.equal(planned.answer.accepted, false);
-  t.match(answer, { status: "failed", error: { code: "refused", guestNow: /runs at the source/ } });
-  const reasons = answer.error?.refusals ?? [];
-  t.same(codesOf(reasons), codes, "all reasons at once");
-  t.same(codesOf(planned.answer.refusals), codes, "the check before gives the same");
-  await assertOneGuest(t, rig, { name: "refused", at: rig.a });
-  t.same(rig.qemus(), before, "the same QEMU runs");
-  return reasons.map(({ message }) => message).join("; ");
-}
-
-const codesOf = (reasons: readonly Refusal[]): string[] => reasons.map(({ code }) => code).sort();

@@ -60,6 +60,9 @@ const contract = {
   followUpMs: 30_000,
   strategy: "precopy",
   postcopy: false,
+  strategies: ["precopy"],
+  onDeadline: "cancel",
+  postcopyObstacle: "",
   ramBlocks: blocks,
 } as const;
 const refused = { kind: "refusals", refusals: [{ code: "qemu-older", message: "QEMU 9.0 is older" }] } as const;

@@ -61,7 +61,7 @@ export const view = (changes: Partial<MigrationView> = {}): MigrationView => ({
   destination: "host-b:7412",
   status: "copying",
   startedAtMs: Date.UTC(2026, 0, 2, 3, 4, 5),
-  negotiated: { codecs: "xbzrle, zstd" },
+  negotiated: { codecs: "xbzrle, zstd", strategy: "precopy (auto)" },
   progress: progress(),
   ...changes,
 });

@@ -22,6 +22,9 @@ export const contract: Contract = {
   followUpMs: 1000,
   strategy: "precopy" as const,
   postcopy: false,
+  strategies: ["precopy"],
+  onDeadline: "cancel",
+  postcopyObstacle: "",
   ramBlocks: BLOCKS,
 };
 export const SECTION = 2;

@@ -47,6 +47,7 @@ export const offer: Offer = {
     frameBytes: 262_144,
     creditWindowBytes: 2 ** 33,
     verify: true,
+    strategies: ["precopy"],
     strategy: "precopy",
   },
 };

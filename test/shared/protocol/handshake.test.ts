@@ -8,58 +8,14 @@ import {
   describeBlocks,
   isOlder,
 } from "../../../shared/protocol/handshake.ts";
-import type { Contract, Offer } from "../../../shared/protocol/messages.ts";
-
-const blocks = [{ name: "pc.ram", byteLength: 512 << 20, pageSize: 4096 }];
-const offer: Offer = {
-  protocolVersions: [1],
-  migrationId: "m",
-  token: new Uint8Array(16),
-  sourceAddress: "alpha:7411",
-  guest: {
-    name: "web",
-    definitionDigest: "d".repeat(64),
-    machineType: "pc-q35-8.1",
-    qemuVersion: { major: 10, minor: 0, micro: 2 },
-    cpuModel: "qemu64-x86_64-cpu",
-    cpuFeatures: { "1:edx": 0x0f },
-    ramBlocks: blocks,
-  },
-  transfer: {
-    codecs: ["xbzrle", "zstd"],
-    downtimeTargetMs: 300,
-    deadlineMs: 0,
-    onDeadline: "cancel",
-    frameBytes: 262_144,
-    creditWindowBytes: 16 << 20,
-    verify: false,
-    strategy: "precopy",
-  },
-  dryRun: false,
-};
-const { name: _name, definitionDigest, ...guest } = offer.guest;
-const host: DestinationFacts = {
-  protocolVersions: [1],
-  definitionDigest,
-  guest,
-  freeMemoryBytes: 4 * 2 ** 30,
-  reserveBytes: 256 << 20,
-  codecs: ["xbzrle", "zstd"],
-  frameBytesMax: 1 << 20,
-  creditWindowBytesMax: 8 << 20,
-  followUpMs: 30_000,
-  refusals: [],
-};
-const codes = (mine: DestinationFacts, asked: Offer = offer): readonly string[] => {
-  const agreement = agree(asked, mine);
-  return agreement.kind === "contract" ? [] : agreement.refusals.map((one) => one.code);
-};
+import type { Contract } from "../../../shared/protocol/messages.ts";
+import { blocks, codes, guest, host, offer } from "../../support/handshake-fixtures.ts";
 
 t.test("alike hosts agree on the smaller of what each can", async (t) => {
   const agreement = agree(offer, { ...host, codecs: ["zstd"] });
   t.match(agreement, {
     kind: "contract",
-    contract: { protocolVersion: 1, codecs: ["zstd"], frameBytes: 262_144, creditWindowBytes: 8 << 20 },
+    contract: { protocolVersion: 2, codecs: ["zstd"], frameBytes: 262_144, creditWindowBytes: 8 << 20 },
   });
 });
 
@@ -185,55 +141,4 @@ t.test("one migration more than there may be is refused with what to do", async 
     message: "The destination has 4 migrations under way (migrations.max)",
     advice: /raise migrations\.max of the destination agent/,
   });
-});
-
-const asking = (transfer: Partial<Offer["transfer"]>, more: Partial<Offer> = {}): Offer => ({
-  ...offer,
-  protocolVersions: [2, 1],
-  ...more,
-  transfer: { ...offer.transfer, ...transfer },
-});
-const second: DestinationFacts = { ...host, protocolVersions: [2, 1] };
-
-t.test("post-copy is agreed on where it is asked for, by strategy or at the deadline", async (t) => {
-  const agreed = (asked: Offer): Contract | undefined => {
-    const agreement = agree(asked, second);
-    return agreement.kind === "contract" ? agreement.contract : undefined;
-  };
-  t.match(agreed(asking({})), { strategy: "precopy", postcopy: false, protocolVersion: 2 });
-  t.match(agreed(asking({ strategy: "postcopy" })), { strategy: "postcopy", postcopy: true });
-  t.match(agreed(asking({ strategy: "hybrid" })), { strategy: "hybrid", postcopy: true });
-  t.match(agreed(asking({ deadlineMs: 1000, onDeadline: "postcopy" })), { strategy: "precopy", postcopy: true });
-  t.match(agreed(asking({ onDeadline: "postcopy" })), { postcopy: false }, "no deadline, no post-copy");
-});
-
-t.test("what post-copy lacks is refused, every reason at once; a precopy migration does not mind", async (t) => {
-  const huge = [{ name: "pc.ram", byteLength: 512 << 20, pageSize: 2 << 20 }];
-  const poor: DestinationFacts = {
-    ...second,
-    guest: { ...guest, ramBlocks: huge },
-    postcopyRefusal: { code: "postcopy-unavailable", message: "Userfaultfd not available" },
-  };
-  const asked = asking({ strategy: "hybrid", verify: true }, { guest: { ...offer.guest, ramBlocks: huge } });
-  t.same(codes(poor, asked), ["postcopy-verify", "postcopy-huge-pages", "postcopy-unavailable"]);
-  t.same(codes(poor, asking({ verify: true }, { guest: { ...offer.guest, ramBlocks: huge } })), []);
-});
-
-t.test("an agent of the version before migrates without post-copy, and is told why with it", async (t) => {
-  const old = asking({}, { protocolVersions: [1] });
-  t.match(agree(old, second), { kind: "contract", contract: { protocolVersion: 1, postcopy: false } });
-  t.same(codes(second, asking({ strategy: "postcopy" }, { protocolVersions: [1] })), ["postcopy-protocol"]);
-  t.same(codes({ ...host, protocolVersions: [1] }, asking({ strategy: "postcopy" })), ["postcopy-protocol"]);
-  t.match(agree(asking({}, { protocolVersions: [3, 2] }), second), { contract: { protocolVersion: 2 } });
-});
-
-t.test("a contract with another strategy than was offered is none", async (t) => {
-  const asked = asking({ strategy: "postcopy" });
-  const agreement = agree(asked, second);
-  if (agreement.kind !== "contract") throw new Error("it was agreed");
-  const { contract } = agreement;
-  checkContract(asked, contract);
-  t.throws(() => checkContract(asked, { ...contract, strategy: "precopy" }), { message: /strategy precopy/ });
-  t.throws(() => checkContract(asked, { ...contract, postcopy: false }), { message: /no post-copy/ });
-  t.throws(() => checkContract(asking({}), { ...contract, strategy: "precopy" }), { message: /accepted.*: post-copy/ });
 });

@@ -84,6 +84,7 @@ for (const [machine, name] of [
     const qmp = await start(t, machine);
     const facts = await inspectSource(qmp);
     t.strictSame(facts.refusals, []);
+    t.strictSame(facts.postcopyRefusals, []);
     t.strictSame(facts.qemuVersion, qmp.greeting.version);
     t.match(facts.machineType, name);
     t.equal(await machineTypeOf(qmp), facts.machineType);
@@ -106,7 +107,7 @@ for (const [machine, name] of [
     source.close();
     await t.test("waiting", async (t) => {
       const theirs = await inspectDestination(await start(t, machine, "-incoming", "defer"));
-      const { refusals, ...facts } = mine;
+      const { refusals, postcopyRefusals, ...facts } = mine;
       t.strictSame(theirs, facts);
     });
   });
@@ -190,7 +191,8 @@ function scripted(answers: Record<string, unknown>): QmpClient {
     "query-status": { status: "running", running: true },
     "query-kvm": { enabled: true, present: true },
     "query-migrate": {},
-    "query-migrate-capabilities": [],
+    "query-migrate-capabilities": [{ capability: "postcopy-ram", state: false }],
+    "query-memdev": [],
     "query-migrate-parameters": { "tls-creds": "", mode: "normal" },
     "info ramblock": "",
     "info qtree": "",

@@ -1,0 +1,20 @@
+/** What the agents agreed on, for people: once, when it is known, which is before the first page is sent. Pure but for what was said. */
+import { printable } from "./figures.ts";
+
+type Terms = Readonly<Record<string, string>>;
+
+export class AgreedTerms {
+  private readonly said = new Set<string>();
+
+  /** Lines for what has not been said yet: the link is measured after the handshake. */
+  news(negotiated: Terms): readonly string[] {
+    const lines = Object.entries(negotiated)
+      .filter(([name]) => !this.said.has(name))
+      .map(([name, value]) => termLine(name, value));
+    if (lines.length > 0 && this.said.size === 0) lines.unshift("Agreed:");
+    for (const name of Object.keys(negotiated)) this.said.add(name);
+    return lines;
+  }
+}
+
+export const termLine = (name: string, value: string): string => `  ${printable(name)}: ${printable(value)}`;

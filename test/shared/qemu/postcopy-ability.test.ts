@@ -1,0 +1,96 @@
+import t, { type Test } from "tap";
+import { enablePostcopy, refusePostcopy, whyNoPostcopy } from "../../../shared/qemu/postcopy-ability.ts";
+import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
+import { type Command, Monitor, serve } from "../../support/fake-monitor.ts";
+
+const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
+
+/** A QEMU that answers what the test wants; text is an error. */
+async function fakeQemu(t: Test, answer: (command: Command) => unknown): Promise<{ qmp: QmpClient; asked: Command[] }> {
+  const asked: Command[] = [];
+  const path = await serve(t, (socket) => {
+    const monitor = new Monitor(socket, (command) => {
+      asked.push(command);
+      const said = answer(command);
+      if (typeof said === "string") monitor.reply({ error: { class: "GenericError", desc: said }, id: command.id });
+      else monitor.reply({ return: said, id: command.id });
+    });
+    monitor.reply(GREETING);
+  });
+  const qmp = await QmpClient.connect(path);
+  t.teardown(() => qmp.close());
+  return { qmp, asked };
+}
+
+const states = (asked: readonly Command[]): unknown[] =>
+  asked.map((one) => JSON.stringify(one.arguments?.capabilities ?? one.execute));
+const ON = '[{"capability":"postcopy-ram","state":true}]';
+const OFF = '[{"capability":"postcopy-ram","state":false}]';
+
+t.test("a QEMU that can is left as it was", async (t) => {
+  const { qmp, asked } = await fakeQemu(t, () => ({}));
+  t.equal(await whyNoPostcopy(qmp), undefined);
+  t.same(states(asked), [ON, OFF]);
+});
+
+for (const [words, advice] of [
+  ["Postcopy is not supported: Userfaultfd not available: Operation not permitted", /vm\.unprivileged_userfaultfd=1/],
+  ["Postcopy is not supported: Host backend files need to be TMPFS or HUGETLBFS only", /on tmpfs/],
+  ["Postcopy is not supported: vhost-user backend not capable of postcopy", /vhost-user backend that takes part/],
+  ["Postcopy is not supported: something new", /post-copy: something new$/],
+] as const)
+  t.test(`"${words}" is told with what to do`, async (t) => {
+    const { qmp, asked } = await fakeQemu(t, () => words);
+    const refusal = await whyNoPostcopy(qmp);
+    t.match(refusal, { code: "postcopy-unavailable", message: advice });
+    t.match(refusal?.message, words.replace("Postcopy is not supported: ", "cannot go into post-copy: "));
+    t.same(states(asked), [ON], "what it did not take is not taken back");
+  });
+
+t.test("a QEMU that could when it was asked, and cannot after all, ends the migration with its words", async (t) => {
+  const { qmp } = await fakeQemu(t, () => "Postcopy is not supported: Userfaultfd not available");
+  await t.rejects(enablePostcopy(qmp), {
+    code: "qemu-failed",
+    role: "destination",
+    message: /Userfaultfd not available.*it could when the migration was agreed on/,
+  });
+  const other = await fakeQemu(t, () => ({}));
+  await enablePostcopy(other.qmp);
+  t.same(states(other.asked), [ON], "and stays able");
+});
+
+t.test("a QEMU that does not answer is no reason against post-copy", async (t) => {
+  const { qmp } = await fakeQemu(t, () => ({}));
+  qmp.close();
+  await t.rejects(whyNoPostcopy(qmp), { code: "qmp-disconnected" });
+});
+
+const CAPABILITY = [{ capability: "postcopy-ram", state: false }];
+const OBJECTS = [
+  { name: "type", type: "string" },
+  { name: "pc.ram", type: "child<memory-backend-ram>" },
+  { name: "dax", type: "child<memory-backend-file>" },
+  { name: "fd", type: "child<memory-backend-memfd>" },
+];
+/** A source with these backends. */
+const source = (capabilities: unknown, backends: unknown) => (command: Command) =>
+  ({ "query-migrate-capabilities": capabilities, "query-memdev": backends, "qom-list": OBJECTS })[command.execute];
+
+t.test("a source without the capability, and files that others may share, are refused by name", async (t) => {
+  const codes = async (capabilities: unknown, backends: unknown): Promise<string[]> => {
+    const { qmp, asked } = await fakeQemu(t, source(capabilities, backends));
+    const refusals = await refusePostcopy(qmp);
+    t.ok(
+      asked.every(({ execute }) => /^q/.test(execute)),
+      "it only asks",
+    );
+    return refusals.map(({ code }) => code);
+  };
+  const private_ = { id: "pc.ram", share: false };
+  t.same(await codes(CAPABILITY, [private_]), []);
+  t.same(await codes([], [private_]), ["postcopy-unavailable"]);
+  t.same(await codes(CAPABILITY, [private_, { id: "dax", share: true }]), ["postcopy-shared-memory"]);
+  t.same(await codes(CAPABILITY, [{ id: "dax", share: false }]), []);
+  t.same(await codes(CAPABILITY, [{ id: "fd", share: true }, { share: true }]), [], "shared with nobody else");
+  t.same(await codes([], [{ id: "dax", share: true }]), ["postcopy-unavailable", "postcopy-shared-memory"]);
+});

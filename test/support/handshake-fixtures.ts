@@ -1,0 +1,51 @@
+/** A guest, what a source offers for it, and a destination like the source. */
+import { agree, type DestinationFacts } from "../../shared/protocol/handshake.ts";
+import type { Offer } from "../../shared/protocol/messages.ts";
+
+export const blocks = [{ name: "pc.ram", byteLength: 512 << 20, pageSize: 4096 }];
+export const offer: Offer = {
+  protocolVersions: [2, 1],
+  migrationId: "m",
+  token: new Uint8Array(16),
+  sourceAddress: "alpha:7411",
+  guest: {
+    name: "web",
+    definitionDigest: "d".repeat(64),
+    machineType: "pc-q35-8.1",
+    qemuVersion: { major: 10, minor: 0, micro: 2 },
+    cpuModel: "qemu64-x86_64-cpu",
+    cpuFeatures: { "1:edx": 0x0f },
+    ramBlocks: blocks,
+  },
+  transfer: {
+    codecs: ["xbzrle", "zstd"],
+    downtimeTargetMs: 300,
+    deadlineMs: 0,
+    onDeadline: "cancel",
+    frameBytes: 262_144,
+    creditWindowBytes: 16 << 20,
+    verify: false,
+    strategies: ["precopy"],
+    strategy: "precopy",
+  },
+  dryRun: false,
+};
+const { name: _name, definitionDigest, ...facts } = offer.guest;
+export const guest = facts;
+export const host: DestinationFacts = {
+  protocolVersions: [2, 1],
+  definitionDigest,
+  guest,
+  freeMemoryBytes: 4 * 2 ** 30,
+  reserveBytes: 256 << 20,
+  codecs: ["xbzrle", "zstd"],
+  frameBytesMax: 1 << 20,
+  creditWindowBytesMax: 8 << 20,
+  followUpMs: 30_000,
+  refusals: [],
+};
+/** Of the reasons against it, none when it is accepted. */
+export const codes = (mine: DestinationFacts, asked: Offer = offer): readonly string[] => {
+  const agreement = agree(asked, mine);
+  return agreement.kind === "contract" ? [] : agreement.refusals.map((one) => one.code);
+};
