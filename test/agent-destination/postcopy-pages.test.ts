@@ -75,7 +75,7 @@ t.test("before, a page may come as often as it likes, but as a delta only where 
 t.test("the package is as long as it says, and the last of what goes before", async (t) => {
   const { pages } = setUp();
   t.throws(() => pages.package(packaged(0)), refused);
-  t.throws(() => setUp().pages.package(packaged(2 ** 31)), refused);
+  t.throws(() => setUp().pages.package(packaged(2 ** 31, new Uint8Array(4))), refused);
   t.throws(() => setUp().pages.package(packaged(3, new Uint8Array(4))), refused);
   t.equal(pages.package(packaged(10, new Uint8Array(4))).length, 9 + 4, "with the command ahead of it");
   t.notOk(pages.isActive);
