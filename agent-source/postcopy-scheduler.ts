@@ -23,7 +23,7 @@ export interface PostcopyOrder {
 
 /** Pages of a frame that somebody waits for: the first is not to wait for the last. */
 const URGENT_PAGES = 16;
-/** Zero pages of a frame: bounds the time that one call takes. */
+/** Zero pages of a frame: bounds the time that one call takes; one that is passed over is never looked at again. */
 const ZERO_PAGES = 16384;
 const RECORD_BYTES = 3;
 /** Looked at behind the last page that was waited for; what is not here yet is asked for by postcopy-pull.ts. */
@@ -88,8 +88,9 @@ export class PostcopyScheduler implements UrgentSource {
 
   fillUrgent(at: Address): number {
     this.begin(at);
-    for (let pages = 0; pages < URGENT_PAGES && this.hasUrgent && this.writer.hasRoom; pages++) {
-      this.send(this.urgent[this.urgentAt++]!);
+    // what was sent otherwise meanwhile does not count: a frame is made as long as there is one to wait for
+    for (let pages = 0; pages < URGENT_PAGES && this.hasUrgent && this.writer.hasRoom; ) {
+      if (this.send(this.urgent[this.urgentAt++]!)) pages++;
       if (this.hasUrgent) continue;
       this.urgent = [];
       this.urgentAt = 0;
@@ -120,38 +121,41 @@ export class PostcopyScheduler implements UrgentSource {
     if (this.order.pages.pendingOf(pageIndex(page)) !== NONE) this.send(page);
   }
 
-  private send(page: number): void {
+  /** @returns was it pending? */
+  private send(page: number): boolean {
     const { pages } = this.order;
     const index = pageIndex(page);
     const slot = pages.pendingOf(index);
-    if (slot === NONE) return;
+    if (slot === NONE) return false;
     this.missing.remove(page);
     if (slot === ZERO) {
       this.writer.zeroRun(page, 1);
       this.countZeros(1);
       pages.sentZero(index);
-      return;
+      return true;
     }
     this.writer.full(page, pages.addressOf(slot));
     this.frame.fullPages++;
     this.frame.fullBytes += PAGE_SIZE + RECORD_BYTES;
     pages.sentContent(index, slot, false);
+    return true;
   }
 
   private fillZeros(): void {
     const { pages } = this.order;
-    let looked = 0;
-    while (!pages.zeros.isEmpty && this.writer.hasRoom && looked < ZERO_PAGES) {
+    // pages that are passed over do not count: a frame without any would be the last, with others behind it
+    let sent = 0;
+    while (!pages.zeros.isEmpty && this.writer.hasRoom && sent < ZERO_PAGES) {
       const first = pages.zeros.frontPage;
-      const length = Math.min(pages.zeros.frontLength, ZERO_PAGES - looked);
-      looked += length;
-      // what was sent on request, or dropped, splits a run: what is behind it is the next turn's
+      const length = Math.min(pages.zeros.frontLength, ZERO_PAGES - sent);
+      // what was sent on request, or dropped, splits a run
       let run = 0;
       while (run < length && pages.isPendingZero(pageIndex(first + run))) {
         pages.sentZero(pageIndex(first + run));
         run++;
       }
       if (run > 0) {
+        sent += run;
         this.missing.removeRange(first, run);
         this.writer.zeroRun(first, run);
         this.countZeros(run);

@@ -171,9 +171,10 @@ export class TransferScheduler {
   private fillZeros(): void {
     const { pages, writer } = this;
     let scanned = 0;
-    while (!pages.zeros.isEmpty && writer.hasRoom && scanned < ZERO_SCAN_MAX) {
+    // with nothing found it goes on: an empty frame would be taken for the end, with pages behind it
+    while (!pages.zeros.isEmpty && writer.hasRoom && (scanned < ZERO_SCAN_MAX || writer.isEmpty)) {
       const first = pages.zeros.frontPage;
-      const length = Math.min(pages.zeros.frontLength, ZERO_SCAN_MAX - scanned);
+      const length = Math.min(pages.zeros.frontLength, ZERO_SCAN_MAX);
       scanned += length;
       let run = 0;
       for (let page = first; page < first + length; page++) {

@@ -5,16 +5,18 @@ import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
+import type { MigrationFault } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { bounded, eventually } from "../support/bounded.ts";
 import { Monitor, serve } from "../support/fake-monitor.ts";
+import { folder } from "../support/link-fixtures.ts";
 
 const PROGRAM = join(packageRoot(), "dist/agent-destination/monitor-keeper.js");
 const WITHIN = { timeoutMs: 10_000 };
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: ["oob"] } };
 
-async function setUp(t: Test) {
+async function setUp(t: Test, greeting: object = GREETING) {
   const connections: Monitor[] = [];
   const qmp = await serve(t, (socket: Socket) => {
     const monitor = new Monitor(socket, ({ execute, id }) => {
@@ -22,7 +24,7 @@ async function setUp(t: Test) {
       if (execute === "query-status") monitor.reply({ return: { status: "running", running: true }, id });
     });
     connections.push(monitor);
-    monitor.reply(GREETING);
+    monitor.reply(greeting);
   });
   const path = `${qmp}.keeper`;
   const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: "ignore" });
@@ -75,4 +77,43 @@ t.test("it ends with its QEMU, or when it is told to, and leaves no socket", asy
   connect(other.path).end(`${JSON.stringify({ keeper: "quit" })}\n`);
   t.same((await bounded(other.ended, WITHIN.timeoutMs, "its end"))[0], 0);
   t.notOk(existsSync(other.path));
+});
+
+t.test("a QEMU without out-of-band commands is not asked for them", async (t) => {
+  const { connections } = await setUp(t, { QMP: { ...GREETING.QMP, capabilities: [] } });
+  t.same(connections[0]?.commands[0]?.arguments, { enable: [] });
+});
+
+t.test("a second agent takes over from the first, and an answer to the first is none of its", async (t) => {
+  const { path, connections } = await setUp(t);
+  const first = await QmpClient.connect(path, WITHIN);
+  const lost = first.execute("query-migrate").catch((fault: MigrationFault) => fault.code);
+  const asked = await eventually(() => connections[0]?.commands.find(({ execute }) => execute === "query-migrate"), {
+    ...WITHIN,
+    what: "its command",
+  });
+  const second = await QmpClient.connect(path, WITHIN);
+  t.teardown(() => second.close());
+  t.match(await bounded(lost, WITHIN.timeoutMs, "the end of the first"), /^qmp-/);
+  connections[0]?.reply({ return: { status: "late" }, id: asked.id });
+  t.equal((await second.execute("query-status")).status, "running");
+});
+
+t.test("an agent that says what is no QMP is left, and the next one finds the monitor as it was", async (t) => {
+  const { path } = await setUp(t);
+  const wrong = connect(path);
+  const left = once(wrong, "close");
+  wrong.resume().write("what?\r\n");
+  await bounded(left, WITHIN.timeoutMs, "its connection to be closed");
+  const next = await QmpClient.connect(path, WITHIN);
+  t.equal((await next.execute("query-status")).status, "running");
+  next.close();
+});
+
+t.test("without a QEMU it ends, and leaves no socket", async (t) => {
+  const path = join(folder(t), "keeper");
+  const keeper = spawn(process.execPath, [PROGRAM, join(folder(t), "none"), path], { stdio: "ignore" });
+  t.teardown(() => void keeper.kill("SIGKILL"));
+  await bounded(once(keeper, "exit"), WITHIN.timeoutMs, "its end");
+  t.notOk(existsSync(path));
 });

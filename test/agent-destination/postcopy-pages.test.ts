@@ -1,8 +1,10 @@
+import fc from "fast-check";
 import t from "tap";
 import { PostcopyPages } from "../../agent-destination/postcopy-pages.ts";
 import { encodeDiscards } from "../../shared/codec/discard-frame.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
 import type { DestinationMessage } from "../../shared/protocol/messages.ts";
+import { encodePackageHead } from "../../shared/qemu/command-encoder.ts";
 import {
   encodePong,
   encodeReceivedPages,
@@ -73,7 +75,7 @@ t.test("before, a page may come as often as it likes, but as a delta only where 
 t.test("the package is as long as it says, and the last of what goes before", async (t) => {
   const { pages } = setUp();
   t.throws(() => pages.package(packaged(0)), refused);
-  t.throws(() => setUp().pages.package(packaged(2 ** 31)), refused);
+  t.throws(() => setUp().pages.package(packaged(2 ** 31, new Uint8Array(4))), refused);
   t.throws(() => setUp().pages.package(packaged(3, new Uint8Array(4))), refused);
   t.equal(pages.package(packaged(10, new Uint8Array(4))).length, 9 + 4, "with the command ahead of it");
   t.notOk(pages.isActive);
@@ -117,4 +119,40 @@ t.test("taken up again, it misses what QEMU says it has not got, and asks again 
   t.same([...missing.bits], [0, 0b0000_1010, 0, 0, 0, 0, 0, 0]);
   pages.placed(9, false);
   t.throws(() => pages.placed(8, false), refused);
+});
+
+t.test("a package comes in pieces of any length, with its command ahead of the first", async () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 1, maxLength: 100 }), fc.array(fc.nat(100)), (device, cuts) => {
+      const { pages } = setUp();
+      const whole = Buffer.concat([Buffer.of(device.length, 0, 0, 0), device]);
+      const ends = [...new Set([...cuts.filter((cut) => cut >= 4 && cut < whole.length), whole.length])];
+      const out: Uint8Array[] = [];
+      let from = 0;
+      for (const end of ends.sort((a, b) => a - b)) {
+        if (pages.isActive) return false;
+        out.push(pages.package(whole.subarray(from, end)));
+        from = end;
+      }
+      return pages.isActive && Buffer.concat(out).equals(Buffer.concat([encodePackageHead(device.length), device]));
+    }),
+  );
+});
+
+t.test("what a large guest misses is told in pieces, the last one marked", async (t) => {
+  const pageCount = 300_000;
+  const told: unknown[] = [];
+  const pages = new PostcopyPages({
+    blocks: [{ name: "pc.ram", byteLength: pageCount * 4096, pageSize: 4096 }],
+    pageCount,
+    clock: systemClock,
+    send: (message) => {
+      if (message.kind === "missing") told.push([message.firstPage, message.pageCount, message.last]);
+    },
+  });
+  pages.tellMissing();
+  t.same(told, [
+    [0, 2 ** 18, false],
+    [2 ** 18, pageCount - 2 ** 18, true],
+  ]);
 });

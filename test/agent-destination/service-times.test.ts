@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import t from "tap";
 import { ServiceTimes } from "../../agent-destination/service-times.ts";
 
@@ -28,4 +29,46 @@ t.test("a page that is asked for again counts from the first time; one that nobo
 
 t.test("without a request there are no times", async (t) => {
   t.same(new ServiceTimes().summary(), { requests: 0, medianMs: 0, p99Ms: 0, maxMs: 0 });
+});
+
+t.test("median and 99th percentile are right to 9 %, and never beyond the longest", async () => {
+  const waits = fc.array(fc.integer({ min: 10, max: 10_000_000 }), { minLength: 1, maxLength: 300 });
+  fc.assert(
+    fc.property(waits, (given) => {
+      const times = new ServiceTimes();
+      for (const [page, us] of given.entries()) {
+        times.requested(page, 1e15);
+        times.served(page, 1e15 + us);
+      }
+      const sorted = given.toSorted((a, b) => a - b);
+      const { requests, medianMs, p99Ms, maxMs } = times.summary();
+      const right = (ms: number, part: number): boolean => {
+        const exactMs = sorted[Math.max(0, Math.ceil(part * sorted.length) - 1)]! / 1000;
+        return Math.abs(ms - exactMs) <= 0.095 * exactMs;
+      };
+      return (
+        requests === given.length &&
+        maxMs === sorted.at(-1)! / 1000 &&
+        right(medianMs, 0.5) &&
+        right(p99Ms, 0.99) &&
+        medianMs <= p99Ms &&
+        p99Ms <= maxMs
+      );
+    }),
+  );
+});
+
+t.test("a clock that was set back, and a wait of hours, are counted all the same", async (t) => {
+  const times = new ServiceTimes();
+  times.requested(1, 5000);
+  times.served(1, 4000);
+  times.requested(2, 0);
+  times.served(2, 2 ** 40);
+  t.match(times.summary(), { requests: 2, maxMs: 2 ** 40 / 1000 });
+});
+
+t.test("a QEMU that asks for everything does not make it grow without end", async (t) => {
+  const times = new ServiceTimes();
+  for (let page = 0; page < 100_000; page++) times.requested(page, page);
+  t.equal([...times.waitingPages].length, 65_536);
 });

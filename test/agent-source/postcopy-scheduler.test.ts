@@ -15,14 +15,14 @@ const FRAME_AT = KERNEL_RESERVED_BYTES;
 const CONTENT = FRAME_AT + Math.ceil(frameBufferBytes(FRAME_BYTES) / PAGE_SIZE) * PAGE_SIZE;
 const REGION = CONTENT + PAGE_SIZE;
 
-function setUp() {
+function setUp(pageCount = PAGES) {
   const kernels = loadKernels(REGION + PAGES * PAGE_SIZE);
   const limits = { pendingSlots: PAGES, baseSlots: 0 };
-  const heat = new HeatMap(PAGES);
-  const pages = new PageStore(kernels, address(REGION), limits, heat, { pageCount: PAGES, byHeat: true });
-  const scheduler = new PostcopyScheduler({ kernels, pages, total: noCounts(), pageCount: PAGES });
+  const heat = new HeatMap(pageCount);
+  const pages = new PageStore(kernels, address(REGION), limits, heat, { pageCount, byHeat: true });
+  const scheduler = new PostcopyScheduler({ kernels, pages, total: noCounts(), pageCount });
   scheduler.frameBytes = FRAME_BYTES;
-  const reader = new PageFrameReader(kernels, PAGES, false);
+  const reader = new PageFrameReader(kernels, pageCount, false);
   const capture = (page: number, zero = false): void => {
     if (zero) pages.captureZero(pageIndex(page));
     else {
@@ -124,4 +124,37 @@ t.test("in whatever order pages come, are asked for and sent, each goes once and
     ),
     { numRuns: 40 },
   );
+});
+
+t.test(
+  "there is a frame as long as there are zero pages, however long the run and whatever was waited for",
+  async (t) => {
+    const pageCount = 40_000;
+    const { scheduler, capture, sent } = setUp(pageCount);
+    scheduler.missing.addRange(0, pageCount);
+    for (let page = 0; page < pageCount; page++) capture(page, true);
+    for (let page = 0; page < 10; page++) scheduler.request(page);
+    let pages = sent(true)?.length ?? 0;
+    while (!scheduler.isEmpty) {
+      const frame = sent(false);
+      if (frame === undefined) break;
+      t.ok(frame.length <= 16_384, "of a bounded size");
+      pages += frame.length;
+    }
+    t.equal(pages, pageCount);
+  },
+);
+
+t.test("what was sent otherwise does not hide what is waited for", async (t) => {
+  const { scheduler, capture, sent } = setUp();
+  scheduler.missing.addRange(0, PAGES);
+  for (let page = 0; page < 20; page++) {
+    capture(page);
+    scheduler.request(page);
+  }
+  while (sent(false) !== undefined);
+  capture(70);
+  scheduler.request(70);
+  t.same(sent(true), [70]);
+  t.notOk(scheduler.hasUrgent);
 });

@@ -1,5 +1,11 @@
 import t, { type Test } from "tap";
-import { allowStop, applySettings, readSettings, restoreSettings } from "../../agent-source/qemu-settings.ts";
+import {
+  allowStop,
+  applySettings,
+  beginPostcopy,
+  readSettings,
+  restoreSettings,
+} from "../../agent-source/qemu-settings.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { Monitor, serve } from "../support/fake-monitor.ts";
@@ -15,11 +21,12 @@ const PARAMETERS = { "max-bandwidth": 134217728, "downtime-limit": 300, "multifd
 async function qemu(
   t: Test,
   [major, minor]: readonly [number, number],
+  capabilities: readonly object[] = CAPABILITIES,
 ): Promise<{ qmp: QmpClient; it: () => Monitor }> {
   let monitor: Monitor | undefined;
   const path = await serve(t, (socket) => {
     monitor = new Monitor(socket, ({ execute, id }, it) => {
-      if (execute === "query-migrate-capabilities") it.reply({ return: CAPABILITIES, id });
+      if (execute === "query-migrate-capabilities") it.reply({ return: capabilities, id });
       else if (execute === "query-migrate-parameters")
         it.reply({ return: minor > 1 ? { ...PARAMETERS, "avail-switchover-bandwidth": 0 } : PARAMETERS, id });
       else it.reply({ return: execute === "query-status" ? { status: "running", running: true } : {}, id });
@@ -72,4 +79,41 @@ t.test("what was set before is set again, and nothing else", async (t) => {
   });
   await restoreSettings(qmp, before);
   t.strictSame(parametersSet(it()), before.parameters);
+});
+
+t.test("post-copy is a capability where it was agreed on, and switched off where not", async (t) => {
+  for (const postcopy of [true, false]) {
+    const { qmp, it } = await qemu(t, [10, 0]);
+    await applySettings(qmp, postcopy);
+    const set = it().commands.find(({ execute }) => execute === "migrate-set-capabilities");
+    t.same(set?.arguments, {
+      capabilities: [
+        { capability: "return-path", state: true },
+        { capability: "switchover-ack", state: true },
+        { capability: "events", state: true },
+        { capability: "postcopy-ram", state: postcopy },
+        { capability: "postcopy-preempt", state: false },
+      ],
+    });
+  }
+});
+
+t.test("post-copy is begun with a guest that the agent has stopped", async (t) => {
+  const { qmp, it } = await qemu(t, [10, 0]);
+  await beginPostcopy(qmp);
+  t.same(
+    it()
+      .commands.map(({ execute }) => execute)
+      .slice(-2),
+    ["stop", "migrate-start-postcopy"],
+  );
+});
+
+t.test("whether post-copy was on before is found, and set again", async (t) => {
+  const { qmp, it } = await qemu(t, [10, 0], [...CAPABILITIES, { capability: "postcopy-ram", state: true }]);
+  const before = await readSettings(qmp);
+  t.match(before.capabilities, { "postcopy-ram": true });
+  await restoreSettings(qmp, before);
+  const set = it().commands.find(({ execute }) => execute === "migrate-set-capabilities");
+  t.match(set?.arguments?.capabilities, [{}, {}, {}, { capability: "postcopy-ram", state: true }]);
 });

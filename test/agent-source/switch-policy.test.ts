@@ -217,3 +217,37 @@ t.test("at the deadline post-copy begins where that was agreed on, once there is
   t.same(policy.decide({ ...busy, linkIsDown: true }), { kind: "continue" });
   t.match(policy.decide(busy), { kind: "switch", into: "postcopy", reason: /deadline of 500 ms/ });
 });
+
+/** How it decided, in few words. */
+function told(policy: SwitchPolicy, seen: Observation): string {
+  const decision = policy.decide(seen);
+  return decision.kind === "switch" ? `switch into ${decision.into}: ${decision.reason}` : decision.kind;
+}
+
+const hybrid = { ...plan, strategy: "hybrid" } as const;
+
+t.test("only post-copy is switched into as post-copy", async (t) => {
+  for (const strategy of ["precopy", "stop-and-copy"] as const)
+    t.match(told(new SwitchPolicy({ ...plan, strategy }), quiet), /^switch into destination/);
+});
+
+t.test("hybrid switches into post-copy when it does not converge, although pages wait for the link", async (t) => {
+  const policy = new SwitchPolicy(hybrid);
+  let elapsedMs = 0;
+  let decision = "continue";
+  for (; decision === "continue" && elapsedMs < 60_000; elapsedMs += 50)
+    decision = told(policy, { ...busy, backlogged: true, elapsedMs });
+  t.match(decision, /^switch into postcopy: hybrid: it does not converge/);
+  t.ok(elapsedMs > 1000, `${elapsedMs} ms`);
+});
+
+t.test("post-copy is not switched into while the link is down, for whatever reason it would be", async (t) => {
+  const down = { ...busy, elapsedMs: 5000, linkIsDown: true };
+  for (const which of [
+    { ...plan, strategy: "postcopy" },
+    hybrid,
+    { ...plan, deadlineMs: 5000, onDeadline: "postcopy" },
+    { ...hybrid, deadlineMs: 5000, onDeadline: "postcopy" },
+  ] as const)
+    t.equal(told(new SwitchPolicy(which), down), "continue");
+});

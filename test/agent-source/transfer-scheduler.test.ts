@@ -143,6 +143,16 @@ t.test("zero pages travel as runs, and a known zero page not at all", async (t) 
   t.equal(scheduler.skipped, 200);
 });
 
+t.test("zero pages that are known hide nothing behind them, however many they are", async (t) => {
+  const { scheduler, send } = setUp({ pages: 100_000 });
+  for (let page = 0; page < 99_990; page++) scheduler.captureZero(pageIndex(page));
+  while (send(0));
+  for (let page = 0; page < 100_000; page++) scheduler.captureZero(pageIndex(page));
+  t.ok(send(0));
+  t.equal(scheduler.frame.zeroPages, 10);
+  t.ok(scheduler.isEmpty);
+});
+
 t.test("a small change becomes a delta, a large one a full page", async (t) => {
   const { kernels, scheduler, send } = setUp({});
   const capture = (): boolean => scheduler.capture(pageIndex(3), address(WINDOW));

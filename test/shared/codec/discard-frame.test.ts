@@ -45,3 +45,20 @@ t.test("of what a hostile source sends nothing gets through but ranges of pages 
     }),
   );
 });
+
+t.test("empty ranges, cut numbers and numbers without end are refused", async (t) => {
+  const refused: readonly (readonly [body: readonly number[], message: RegExp])[] = [
+    [[5, 0], /a range of 0 pages from page 5/],
+    [[0, 101], /a range of 101 pages from page 0 on, of 100/],
+    [[99, 1, 0, 1], /a range of 1 pages from page 100 on/],
+    [[5], /cut short/],
+    [[0x80], /cut short/],
+    [[0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1], /too large/],
+  ];
+  for (const [body, message] of refused)
+    t.throws(
+      () => readDiscards(Uint8Array.from(body), 100, () => undefined),
+      { code: "peer-invalid", message },
+      body.join(),
+    );
+});

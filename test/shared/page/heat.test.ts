@@ -72,8 +72,10 @@ t.test("slot lists keep the order that a plain model keeps, through any moves an
             taken.delete(slot);
           }
         }
-        for (const one of [PENDING, BASE] as const)
+        for (const one of [PENDING, BASE] as const) {
           if (lists.coldest(one) !== (model[one]!.flat()[0] ?? -1)) return false;
+          if (lists.hottest(one) !== (model[one]!.findLast((list) => list.length > 0)?.[0] ?? -1)) return false;
+        }
       }
       return true;
     }),

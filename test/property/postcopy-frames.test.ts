@@ -1,0 +1,121 @@
+/** From the guest's writes to what a destination takes, which refuses a page that comes twice or not at all. */
+import fc from "fast-check";
+import t from "tap";
+import { PostcopyPages } from "../../agent-destination/postcopy-pages.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
+import { PAGE_SIZE, pageIndex } from "../../shared/units.ts";
+import { BLOCKS, capturing, PACKAGE, PAGES, SECTION } from "../support/capturing.ts";
+import { readPages, turn } from "../support/sending.ts";
+
+t.test(
+  "whatever the guest wrote, waits for and QEMU sends when, the destination has it all, each page once",
+  async () => {
+    const page = fc.nat(PAGES - 1);
+    const range = fc.tuple(page, fc.integer({ min: 1, max: 60 }));
+    const given = {
+      written: fc.array(fc.tuple(page, fc.nat(3)), { maxLength: 300 }),
+      later: fc.array(range, { maxLength: 12 }),
+      moves: fc.array(fc.tuple(fc.constantFrom("send", "request", "ack", "ack", "compress"), page), { maxLength: 250 }),
+      aheadPages: fc.nat(20),
+      compressed: fc.boolean(),
+      creditWindowBytes: fc.constantFrom(8 * PAGE_SIZE, 1 << 24),
+    };
+    await fc.assert(
+      fc.asyncProperty(fc.record(given), async ({ written, later, moves, aheadPages, ...options }) => {
+        const rig = capturing(options, aheadPages);
+        const { postcopy, sender, frames, acknowledge, sendPackage, offer } = rig;
+        const guest = new Uint8Array(PAGES);
+        const put = (which: number, value: number): boolean =>
+          value === 0 ? rig.scheduler.captureZero(pageIndex(which)) : rig.capture(which, value);
+        for (let which = 0; which < PAGES; which++) put(which, 0);
+        for (const [index, [which, value]] of written.entries()) {
+          guest[which] = value;
+          if (!put(which, value)) throw new Error("no room");
+          if (index % 50 === 0) sender.pump();
+        }
+        const awaited: number[] = [];
+        for (const [first, count] of later.sort(([a], [b]) => a - b)) {
+          const start = Math.max(first, (awaited.at(-1) ?? -1) + 1);
+          const end = Math.min(PAGES, first + count);
+          if (start >= end) continue;
+          postcopy.discard(start, end - start);
+          for (let which = start; which < end; which++) {
+            awaited.push(which);
+            guest[which] = (which & 3) + 4;
+          }
+        }
+        sendPackage(PACKAGE);
+        const sendOne = (near: number): void => {
+          const at = awaited.findIndex((which) => which >= near);
+          if (at < 0) return;
+          const [which] = awaited.slice(at, at + 1);
+          if (offer(which!, guest[which!])) awaited.splice(at, 1);
+        };
+        for (const [what, which] of moves) {
+          if (what === "send") sendOne(which);
+          else if (what === "request") postcopy.request(which, 1);
+          else if (what === "ack") acknowledge();
+          else rig.compressOne();
+          if (which % 4 === 0) await turn();
+        }
+        for (let left = 20_000; awaited.length > 0 && left > 0; left--) {
+          sendOne(0);
+          if (left % 8 > 0) continue;
+          rig.compressOne();
+          acknowledge();
+          await turn();
+        }
+        postcopy.ramEnd(SECTION);
+        let flushed = false;
+        void sender.flushed().then(() => {
+          flushed = true;
+        });
+        for (let left = 2000; !flushed && left > 0; left--) {
+          rig.compressOne();
+          acknowledge();
+          await turn();
+        }
+        if (awaited.length > 0 || !flushed) throw new Error(`${awaited.length} pages, flushed: ${flushed}`);
+        sender.stop();
+        checkAtDestination(guest, frames);
+      }),
+      { numRuns: 60 },
+    );
+  },
+);
+
+/** Takes the frames as a destination does, which refuses what comes twice or not at all. */
+function checkAtDestination(guest: Uint8Array, frames: ReturnType<typeof capturing>["frames"]): void {
+  const there = new Uint8Array(PAGES).fill(255);
+  const pages = new PostcopyPages({
+    blocks: BLOCKS,
+    pageCount: PAGES,
+    clock: systemClock,
+    send: () => undefined,
+  });
+  for (const [index, { sequence, kind, body }] of frames.entries()) {
+    if (sequence !== index + 1) throw new Error(`frame ${sequence} at ${index}`);
+    if (kind === "discards") pages.discards(body);
+    else if (kind === "package") pages.package(body);
+    else if (kind === "verbatim") pages.checkEnd();
+    else {
+      const sink = {
+        zeroPage: (page: number) => {
+          pages.placed(page, false);
+          there[page] = 0;
+        },
+        page: (page: number, at: number, memory: Uint8Array) => {
+          pages.placed(page, false);
+          there[page] = memory[at]!;
+        },
+        delta: (page: number, at: number, length: number, memory: Uint8Array) => {
+          pages.placed(page, true);
+          there[page] = memory[at + length - 1]!;
+        },
+      };
+      readPages(body, PAGES, sink, !pages.isActive);
+    }
+  }
+  if (frames.at(-1)?.kind !== "verbatim") throw new Error("without its end");
+  if (Buffer.compare(guest, there) !== 0) throw new Error("another memory");
+}

@@ -1,0 +1,68 @@
+/** A source's capture of post-copy over a sender in memory, and what QEMU hears of it. */
+import { PostcopyCapture } from "../../agent-source/postcopy-capture.ts";
+import { readDiscards } from "../../shared/codec/discard-frame.ts";
+import { ReturnPathReader } from "../../shared/qemu/return-path-reader.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import { type SendingOptions, sending } from "./sending.ts";
+
+export const PAGES = 400;
+export const BLOCKS = [
+  { name: "pc.ram", byteLength: 390 * PAGE_SIZE, pageSize: PAGE_SIZE },
+  { name: "pc.bios", byteLength: 10 * PAGE_SIZE, pageSize: PAGE_SIZE },
+];
+export const SECTION = 2;
+
+export function capturing(options: SendingOptions = {}, aheadPages = 0) {
+  const rig = sending({ pageCount: PAGES, ...options });
+  const { kernels, scheduler, sender, frames, put, window } = rig;
+  /** What QEMU was told on its return path. */
+  const asked: number[] = [];
+  const pongs: number[] = [];
+  const none = (): void => undefined;
+  const qemu = new ReturnPathReader(BLOCKS, {
+    requestPages: (first, count) => {
+      for (let page = first; page < first + count; page++) asked.push(page);
+    },
+    pong: (value) => pongs.push(value),
+    shut: none,
+    switchoverAck: none,
+    resumeAck: none,
+    receivedPages: none,
+  });
+  const calls = { packaged: 0, wanted: 0 };
+  const capture = new PostcopyCapture({
+    memory: kernels.memory,
+    scheduler,
+    sender,
+    pageCount: PAGES,
+    aheadPages,
+    byHeat: true,
+    answer: (bytes) => qemu.push(bytes),
+    onPackaged: () => calls.packaged++,
+    onWanted: () => calls.wanted++,
+  });
+  capture.layout({ blocks: BLOCKS });
+  /** As QEMU sends its package; then the guest runs at the destination, unless told otherwise. */
+  const sendPackage = (bytes: Uint8Array, runs = true): void => {
+    kernels.memory.set(bytes, window);
+    capture.packageStart(bytes.length);
+    capture.packageBytes(window, window + 1);
+    capture.packageBytes(window + 1, window + bytes.length);
+    capture.packageEnd();
+    if (runs) capture.flow();
+  };
+  const offer = (page: number, value = 1): boolean =>
+    value === 0 ? capture.zeroPage(page) : capture.page(page, put(value));
+  const discarded = (): number[] =>
+    frames.flatMap(({ kind, body }) => {
+      const pages: number[] = [];
+      if (kind === "discards")
+        readDiscards(body, PAGES, (first, count) => {
+          for (let page = first; page < first + count; page++) pages.push(page);
+        });
+      return pages;
+    });
+  return { ...rig, postcopy: capture, asked, pongs, calls, sendPackage, offer, discarded };
+}
+
+export const PACKAGE = Buffer.from("what the devices are");

@@ -1,0 +1,132 @@
+/** A source's scheduler and sender in memory: what a test captures becomes frames, which are kept and read as a destination would. */
+import { FrameSender } from "../../agent-source/frame-sender.ts";
+import { LinkMeter } from "../../agent-source/link-meter.ts";
+import { Pacer } from "../../agent-source/pacer.ts";
+import { createSourceMemory } from "../../agent-source/source-memory.ts";
+import { TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
+import { CompressionChooser } from "../../shared/codec/chooser.ts";
+import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame.ts";
+import type { SourceChannel } from "../../shared/link/link.ts";
+import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
+import type { FrameKind } from "../../shared/protocol/messages.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
+import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
+import { loadKernels } from "../../shared/runtime/load-kernels.ts";
+import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
+
+export interface SentFrame {
+  readonly sequence: number;
+  readonly kind: FrameKind;
+  readonly body: Buffer;
+}
+
+export interface SendingOptions {
+  readonly pageCount?: number;
+  readonly pendingSlots?: number;
+  readonly frameBytes?: number;
+  readonly creditWindowBytes?: number;
+  /** Frames of pages wait for the test to say that they were compressed. */
+  readonly compressed?: boolean;
+}
+
+const VALUE_BYTES = 64;
+const FRAME_AT = KERNEL_RESERVED_BYTES;
+
+export function sending({
+  pageCount = 400,
+  pendingSlots = 600,
+  frameBytes = 4 * PAGE_SIZE,
+  creditWindowBytes = 64 << 20,
+  compressed = false,
+}: SendingOptions = {}) {
+  const options = { pageCount, delta: true, reorder: true, pendingSlots, baseSlots: 100, frameBytes };
+  const { kernels, buffers, region, window } = createSourceMemory(options, loadKernels);
+  const scheduler = new TransferScheduler(kernels, region, options);
+  const frames: SentFrame[] = [];
+  const compressing: Deferred<number>[] = [];
+  const channel: Pick<SourceChannel, "send" | "drained"> = {
+    send: (message, taken) => {
+      if (message.kind !== "frame") throw new Error(`${message.kind} was sent`);
+      frames.push({ sequence: message.sequence, kind: message.frameKind, body: Buffer.from(message.body) });
+      if (taken !== undefined) queueMicrotask(taken);
+      return true;
+    },
+    drained: () => Promise.resolve(),
+  };
+  const sender = new FrameSender({
+    kernels,
+    buffers,
+    frameBytes,
+    scheduler,
+    // the sender sends, and no more
+    channel: channel as SourceChannel,
+    compress: () => {
+      const one = deferred<number>();
+      compressing.push(one);
+      return one.promise;
+    },
+    chooser: new CompressionChooser(compressed ? 1 : "off", 1),
+    meter: new LinkMeter(),
+    pacer: new Pacer(0),
+    clock: systemClock,
+    creditWindowBytes,
+    onSent: () => undefined,
+    onRoom: () => undefined,
+    onFault: (fault) => {
+      throw fault;
+    },
+  });
+  /** Puts a page that begins with this value where QEMU's stream is read; two of them differ little. @returns where */
+  const put = (value: number) => {
+    kernels.memory.fill(0x55, window, window + PAGE_SIZE);
+    kernels.memory.fill(value, window, window + VALUE_BYTES);
+    return window;
+  };
+  return {
+    kernels,
+    scheduler,
+    sender,
+    frames,
+    window,
+    put,
+    capture: (page: number, value: number): boolean => scheduler.capture(pageIndex(page), put(value)),
+    /** All that was sent has arrived. */
+    acknowledge: () => sender.acknowledge(frames.at(-1)?.sequence ?? 0, sender.sentBytes),
+    /** The oldest frame that is being compressed did not become smaller. */
+    compressOne: () => compressing.shift()?.resolve(-1),
+    compressing,
+  };
+}
+
+/** What was called back about in the turn of the event loop is done. */
+export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** What RecordSink is told, and the memory that it is told of. */
+export interface PageSink {
+  zeroPage(page: number): void;
+  page(page: number, at: number, memory: Uint8Array): void;
+  delta(page: number, at: number, length: number, memory: Uint8Array): void;
+}
+
+/** Reads a frame of pages. */
+export function readPages(body: Buffer, pageCount: number, sink: PageSink, deltas: boolean): void {
+  const kernels = loadKernels(FRAME_AT + frameBufferBytes(body.length));
+  const { memory } = kernels;
+  memory.set(body, FRAME_AT);
+  const reader = new PageFrameReader(kernels, pageCount, deltas);
+  reader.open(address(FRAME_AT), body.length);
+  reader.drain({
+    hasRoom: true,
+    zeroPage: (page) => sink.zeroPage(page),
+    page: (page, at) => sink.page(page, at, memory),
+    delta: (page, at, length) => sink.delta(page, at, length, memory),
+  });
+}
+
+/** The numbers of a frame's pages, in its order. */
+export function pagesOf(frame: SentFrame | undefined, pageCount = 400): number[] {
+  const pages: number[] = [];
+  const note = (page: number): void => void pages.push(page);
+  if (frame?.kind === "pages") readPages(frame.body, pageCount, { zeroPage: note, page: note, delta: note }, true);
+  return pages;
+}
