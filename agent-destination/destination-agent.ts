@@ -5,7 +5,14 @@ import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationService } from "../shared/link/link.ts";
 import { standingOf } from "../shared/protocol/destination-states.ts";
 import { checkMigrations } from "../shared/protocol/handshake.ts";
-import type { HandshakeAnswer, Offer, Running, SettleAnswer, SettleCall } from "../shared/protocol/messages.ts";
+import type {
+  Contract,
+  HandshakeAnswer,
+  Offer,
+  Running,
+  SettleAnswer,
+  SettleCall,
+} from "../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
@@ -14,6 +21,7 @@ import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { type DestinationContext, EPOCH, tokenText } from "./destination-context.ts";
 import { runDestinationMigration } from "./destination-migration.ts";
 import type { DestinationState } from "./destination-state.ts";
+import { answerLink } from "./link-answers.ts";
 import { type DestinationAgentParts, recoverIncoming } from "./recovery.ts";
 
 /** A migration under way. */
@@ -39,6 +47,8 @@ export class DestinationAgent implements DestinationService {
   private readonly entries = new Map<string, Entry>();
   /** Answers of guests that arrived in this agent's life: more than the journal knows. */
   private readonly arrivals = new Map<string, Running>();
+  /** Sources that measure their link to here. */
+  private linkAnswers = 0;
 
   constructor(parts: DestinationAgentParts) {
     this.parts = parts;
@@ -61,18 +71,33 @@ export class DestinationAgent implements DestinationService {
     const given = await cx.answer.promise;
     // a refusal is given when nothing is in the way of the next try any more
     if (given.kind === "refusals" || offer.dryRun) await ended;
-    return given;
+    return given.kind === "contract" && offer.dryRun && offer.measureLink
+      ? this.measured(offer, given.contract)
+      : given;
   }
 
-  async settle({ migrationId, token, epoch, ask }: SettleCall): Promise<SettleAnswer> {
+  /** Behind a check: the source may measure the link. */
+  private measured(offer: Offer, contract: Contract): HandshakeAnswer {
+    const { limits, clock, log, config } = this.parts;
+    if (this.linkAnswers >= config.migrationsMax) return { kind: "contract", contract };
+    this.linkAnswers++;
+    void answerLink(offer, { limits, clock, log, leaving: this.leaving.signal }).then(() => {
+      this.linkAnswers--;
+    });
+    return { kind: "contract", contract: { ...contract, measuresLink: true } };
+  }
+
+  async settle({ migrationId, token, epoch, ask, paused }: SettleCall): Promise<SettleAnswer> {
     const entry = this.entries.get(migrationId);
     if (entry === undefined) return this.settled(migrationId, token);
     if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
     if (ask === "withdraw")
       entry.cancel.abort(new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" }));
     // before everything is loaded nobody was granted anything
-    if (ask === "grant" && entry.state.kind === "loaded") entry.cx.granted.resolve({ token: tokenText(token), epoch });
-    if (ask !== "standing")
+    if (ask === "grant" && entry.state.kind === "loaded")
+      entry.cx.granted.resolve({ token: tokenText(token), epoch, paused });
+    // a guest that is being started may wait for pages of whoever asks
+    if (ask !== "standing" && !pulls(entry.state))
       await Promise.race([entry.decided.promise, delay(DECIDES_WITHIN_MS, undefined, { ref: false })]);
     // what has ended is in the journal
     if (!this.entries.has(migrationId)) return this.settled(migrationId, token);
@@ -115,7 +140,8 @@ export class DestinationAgent implements DestinationService {
   private readonly cancels = new WeakMap<DestinationContext, AbortController>();
 
   private makeContext({ id, guest, token }: { id: string; guest: string; token: Uint8Array }): DestinationContext {
-    const { log, ...parts } = this.parts;
+    const { log, onBusy, ...parts } = this.parts;
+    onBusy?.();
     const cancel = new AbortController();
     const cx: DestinationContext = {
       ...parts,

@@ -31,7 +31,7 @@ export interface DestinationContext {
   readonly leaving: AbortSignal;
   /** The grant, whichever way it comes. */
   readonly granted: Deferred<OwnershipGrant>;
-  /** The guest was seen running here. */
+  /** The guest was seen running here, or paused as it was granted. */
   readonly onRunning: (running: Running) => void;
   readonly cpuSecondsBefore: number;
   readonly faults: TestFaults;
@@ -42,17 +42,23 @@ export const EPOCH = 1;
 
 export const tokenText = (token: Uint8Array): string => Buffer.from(token).toString("hex");
 
+interface Noted {
+  readonly postcopy?: DestinationPostcopy | undefined;
+  /** As the grant says, once it has come. */
+  readonly paused?: boolean;
+}
+
 /** What the journal holds of an incoming migration, at one of its turning points. */
 export const destinationRecord = (
   cx: DestinationContext,
   kind: DestinationRecord["kind"],
   guest: GuestProcess | undefined,
-  postcopy?: DestinationPostcopy | undefined,
+  { postcopy, paused = false }: Noted = {},
 ): DestinationRecord => ({
   kind,
   guest: cx.guest,
   qemuPid: guest?.pid ?? 0,
   qemuProcess: guest?.identity ?? "",
-  grant: { token: tokenText(cx.token), epoch: EPOCH },
+  grant: { token: tokenText(cx.token), epoch: EPOCH, paused },
   ...(postcopy === undefined ? {} : { postcopy }),
 });

@@ -1,5 +1,5 @@
-#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2
-// Why these: docs/decisions/0007-one-thread-collects.md
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000
+// Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
 import { serveDestination } from "../shared/link/grpc-server.ts";
 import { openSecurity } from "../shared/link/security.ts";
@@ -9,9 +9,11 @@ import { askedFor, loadDestinationConfig } from "../shared/runtime/config.ts";
 import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
+import { Rehearsal } from "../shared/runtime/rehearsal.ts";
 import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
 import { DestinationAgent } from "./destination-agent.ts";
+import { rehearse } from "./rehearsal.ts";
 
 async function start(): Promise<RunningAgent> {
   const config = loadDestinationConfig(process.argv.slice(2), process.env);
@@ -25,6 +27,7 @@ async function start(): Promise<RunningAgent> {
     security: openSecurity(config, log),
   };
   const faults = new TestFaults(config.faults);
+  const rehearsal = new Rehearsal();
   const agent = new DestinationAgent({
     config,
     clock: systemClock,
@@ -33,14 +36,20 @@ async function start(): Promise<RunningAgent> {
     limits,
     createKernels: loadKernels,
     faults,
+    onBusy: () => void rehearsal.end(),
   });
   await agent.recover();
   const listener = await serveDestination(agent, { listen: config.listen, limits });
+  if (config.rehearsal)
+    rehearsal.begin(log, (signal) =>
+      rehearse({ config, clock: systemClock, limits, createKernels: loadKernels }, signal),
+    );
   return {
     log,
     status: `Listening at ${listener.address}`,
     graceMs: config.shutdownGraceMs,
     stop: async () => {
+      await rehearsal.end();
       await agent.stop();
       await listener.close(1000);
     },

@@ -8,13 +8,13 @@
  */
 
 import { readDiscards } from "../shared/codec/discard-frame.ts";
-import { MigrationFault } from "../shared/fault.ts";
 import { PageSet } from "../shared/page/page-set.ts";
 import type { DestinationMessage, RamBlock } from "../shared/protocol/messages.ts";
 import { DiscardEncoder, encodePackageHead } from "../shared/qemu/command-encoder.ts";
 import { ReturnPathReader, type ReturnPathSink } from "../shared/qemu/return-path-reader.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import { invalid } from "./invalid.ts";
 import { ServiceTimes } from "./service-times.ts";
 
 export interface PostcopyPagesParts {
@@ -158,6 +158,3 @@ export class PostcopyPages implements ReturnPathSink {
 }
 
 const complement = (byte: number): number => ~byte & 255;
-
-const invalid = (what: string): MigrationFault =>
-  new MigrationFault("peer-invalid", `The source sent ${what}`, { role: "source" });

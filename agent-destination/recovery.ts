@@ -27,6 +27,8 @@ export interface DestinationAgentParts {
   readonly limits: LinkLimits;
   readonly createKernels: (byteLength: number) => PageKernels;
   readonly faults: TestFaults;
+  /** A guest comes, or a source measures its link to here. */
+  readonly onBusy?: () => void;
 }
 
 const STUCK_MS = 1000;
@@ -41,7 +43,7 @@ export async function recoverIncoming(
   make: Make,
 ): Promise<{ readonly cx: DestinationContext; readonly state: DestinationState }[]> {
   const { journal, log } = parts;
-  await sweep(parts.config.runtimeDirectory, ["incoming", "verify-destination"]);
+  await sweep(parts.config.runtimeDirectory, ["incoming", "verify-destination", "rehearsal-destination"]);
   const { entries, faults } = await journal.list();
   for (const fault of faults)
     log.error(
@@ -120,8 +122,7 @@ async function findUnwritten(
 
 /** A guest that arrived keeps its command line: only what QEMU says tells that it still waits. */
 async function isWaiting(guest: GuestProcess): Promise<boolean> {
-  const status = await guest.qmp.execute("query-status").catch(() => undefined);
-  if (status?.status === "inmigrate" || status?.status === "prelaunch") return true;
+  if ((await stateOf(guest).catch(() => undefined)) === "loading") return true;
   guest.letGo();
   return false;
 }
@@ -173,7 +174,8 @@ async function takeUp(
     case "discarding":
       return guest === undefined ? undefined : { kind, fault, undo, refused: true };
     case "arrived":
-      if (record.kind !== "arrived") await cx.journal.write(cx.id, destinationRecord(cx, "arrived", guest));
+      if (record.kind !== "arrived")
+        await cx.journal.write(cx.id, destinationRecord(cx, "arrived", guest, record.grant));
       guest?.letGo();
       return undefined;
     case "lost":
@@ -182,18 +184,24 @@ async function takeUp(
   }
 }
 
+/**
+ * A guest that was never started at the source is `prelaunch` here too, once it is loaded.
+ * @param postcopy it may have begun: then the main loop may wait for a page
+ */
+async function stateOf({ qmp }: GuestProcess, postcopy = false): Promise<Exclude<DestinationQemu, "gone">> {
+  const { status } = await qmp.execute("query-status", undefined, postcopy ? { timeoutMs: STUCK_MS } : {});
+  if (status === "inmigrate") return "loading";
+  const { status: migration } = await qmp.execute("query-migrate");
+  const pulls = postcopy && migration !== "completed";
+  if (status === "running") return pulls ? "pulling" : "running";
+  return migration === "completed" || (pulls && status !== "prelaunch") ? "loaded" : "loading";
+}
+
 /** One that does not answer is taken for what can be done least harm to. */
 async function qemuOf(record: DestinationRecord, guest: GuestProcess | undefined): Promise<DestinationQemu> {
   if (guest === undefined) return "gone";
   try {
-    // in post-copy the main loop may wait for a page
-    const options = record.postcopy === undefined ? {} : { timeoutMs: STUCK_MS };
-    const { status } = await guest.qmp.execute("query-status", undefined, options);
-    if (status === "inmigrate" || status === "prelaunch") return "loading";
-    const { status: migration } = await guest.qmp.execute("query-migrate");
-    const pulls = record.postcopy !== undefined && migration !== "completed";
-    if (status === "running") return pulls ? "pulling" : "running";
-    return migration === "completed" || pulls ? "loaded" : "loading";
+    return await stateOf(guest, record.postcopy !== undefined);
   } catch {
     // of post-copy one may not answer as long as pages are missing
     if (record.postcopy !== undefined && record.kind === "running") return "pulling";

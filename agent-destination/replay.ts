@@ -7,19 +7,20 @@
  * Bounded by its buffers: when QEMU does not take more, reading from the channel stops.
  */
 import type { Socket } from "node:net";
-import { frameBufferBytes, PageFrameReader, type RecordSink } from "../shared/codec/page-frame.ts";
-import { decompressInto } from "../shared/codec/zstd.ts";
+import { PageFrameReader, type RecordSink } from "../shared/codec/page-frame.ts";
 import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationChannel } from "../shared/link/link.ts";
 import { MemoryLayout } from "../shared/page/geometry.ts";
-import { KERNEL_RESERVED_BYTES } from "../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import { describeBlocks } from "../shared/protocol/handshake.ts";
 import type { Contract, Frame, RamBlock } from "../shared/protocol/messages.ts";
 import { StreamWriter } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../shared/units.ts";
+import { FrameOpener } from "./frame-opener.ts";
+import { invalid } from "./invalid.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";
+import { StreamPart } from "./stream-part.ts";
 
 /**
  * The source counts frames that are being compressed with what it expects of them, so it may be beyond the contract's
@@ -28,7 +29,6 @@ import { PostcopyPages } from "./postcopy-pages.ts";
 const FRAMES_BEYOND_CREDIT = 16;
 const OUTPUT_BYTES = 512 * 1024;
 const OUTPUTS = 4;
-const WORD_BYTES = 8;
 /** Header, block name, page; and a section's start or end. */
 const RECORD_BYTES_MAX = 8 + 256 + PAGE_SIZE + 64;
 
@@ -50,11 +50,7 @@ export class Replay implements RecordSink {
   private readonly kernels: PageKernels;
   private readonly memory: Uint8Array;
   private readonly writer: StreamWriter;
-  private readonly frameRoom: number;
-  /** Where the current frame is: congruent to where its body came from, see place(). */
-  private frameAt: number;
-  private readonly frameBytesMax: number;
-  private readonly checksumAt: number;
+  private readonly opener: FrameOpener;
   private readonly freeOutputs: number[] = [];
   private readonly queue: Frame[] = [];
   private reader: PageFrameReader | undefined;
@@ -69,11 +65,7 @@ export class Replay implements RecordSink {
   /** Counts restarts: what was written before one is not acknowledged after it. */
   private generation = 0;
   private currentGeneration = 0;
-  /**
-   * QEMU's stream is a head, pages, and a tail: verbatim frames stand only at its ends. Of post-copy it is a head, pages,
-   * discards and the package, the last pages, and a tail.
-   */
-  private part: "head" | "pages" | "discards" | "last-pages" | "tail" = "head";
+  private readonly part = new StreamPart();
   /** Where post-copy may follow; from the layout on. */
   postcopy: PostcopyPages | undefined;
   /** What a frame of post-copy's beginning is for QEMU, and how much of it was written. */
@@ -88,13 +80,10 @@ export class Replay implements RecordSink {
   constructor(parts: ReplayParts) {
     this.parts = parts;
     this.corrupt = parts.corruptPage;
-    this.frameBytesMax = frameBufferBytes(parts.contract.frameBytes);
-    this.checksumAt = KERNEL_RESERVED_BYTES;
-    this.frameRoom = KERNEL_RESERVED_BYTES + 64;
-    this.frameAt = this.frameRoom;
-    const outputsAt = Math.ceil((this.frameRoom + WORD_BYTES + this.frameBytesMax) / PAGE_SIZE) * PAGE_SIZE;
+    const outputsAt = Math.ceil(FrameOpener.regionBytes(parts.contract.frameBytes) / PAGE_SIZE) * PAGE_SIZE;
     this.kernels = parts.createKernels(outputsAt + OUTPUTS * OUTPUT_BYTES);
     this.memory = this.kernels.memory;
+    this.opener = new FrameOpener(this.kernels, parts.contract);
     this.writer = new StreamWriter(this.memory, (to, from, length) =>
       this.kernels.copy(address(to), address(from), length),
     );
@@ -121,7 +110,7 @@ export class Replay implements RecordSink {
   takeUp(blocks: readonly RamBlock[], ramSectionId: number, pages: PostcopyPages): void {
     this.layout(blocks, ramSectionId);
     this.postcopy = pages;
-    this.part = "last-pages";
+    this.part.packaged();
     this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
   }
 
@@ -131,7 +120,7 @@ export class Replay implements RecordSink {
     this.sequence = frame.sequence;
     this.waitingBytes += frame.body.length;
     const { creditWindowBytes } = this.parts.contract;
-    if (this.waitingBytes > creditWindowBytes + FRAMES_BEYOND_CREDIT * this.frameBytesMax)
+    if (this.waitingBytes > creditWindowBytes + FRAMES_BEYOND_CREDIT * this.opener.bytesMax)
       throw invalid(`${this.waitingBytes} bytes that were not applied yet; agreed on ${creditWindowBytes}`);
     this.queue.push(frame);
     this.run();
@@ -216,76 +205,37 @@ export class Replay implements RecordSink {
 
   /** Decompresses and checks a frame, and begins it. */
   private open(frame: Frame): void {
-    const { rawLength, body } = frame;
-    if (rawLength > this.frameBytesMax)
-      throw invalid(`a frame of ${rawLength} bytes; agreed on ${this.parts.contract.frameBytes}`);
-    if (frame.codec === "zstd") {
-      if (!this.parts.contract.codecs.includes("zstd")) throw invalid("a compressed frame, which was not negotiated");
-      if (body.length > rawLength) throw invalid(`${body.length} compressed bytes for a frame of ${rawLength}`);
-      this.frameAt = this.frameRoom;
-      const length = decompressInto(this.memory.subarray(this.frameAt, this.frameAt + rawLength), body);
-      if (length !== rawLength) throw invalid(`a frame that decompresses to ${length} bytes, not ${rawLength}`);
-    } else {
-      if (body.length !== rawLength) throw invalid(`a frame of ${body.length} bytes that says ${rawLength}`);
-      this.place(body);
-    }
-    this.kernels.checksum(address(this.frameAt), rawLength, address(this.checksumAt));
-    if (Buffer.compare(this.memory.subarray(this.checksumAt, this.checksumAt + 8), frame.checksum) !== 0)
-      throw new MigrationFault(
-        "checksum-mismatch",
-        `The checksum of frame ${frame.sequence} is wrong: it was damaged on the way`,
-      );
+    const { frameKind, rawLength } = frame;
+    this.opener.open(frame);
     this.current = frame;
     this.currentGeneration = this.generation;
-    switch (frame.frameKind) {
+    const isLast = this.part.name === "lastPages";
+    this.part.enter(frameKind);
+    switch (frameKind) {
       case "verbatim":
-        this.openVerbatim(rawLength);
+        if (isLast) this.postcopy?.checkEnd();
+        this.verbatimLeft = rawLength;
         return;
       case "pages":
-        this.openPages(rawLength);
+        if (this.reader === undefined) throw invalid("pages before the layout");
+        this.reader.open(address(this.opener.at), rawLength);
+        this.started = false;
         return;
       case "discards":
       case "package":
-        this.openPostcopy(frame.frameKind, this.memory.subarray(this.frameAt, this.frameAt + rawLength));
+        this.openPostcopy(frameKind, this.memory.subarray(this.opener.at, this.opener.at + rawLength));
     }
-  }
-
-  private openVerbatim(rawLength: number): void {
-    if (this.part === "discards") throw invalid("other bytes between discards and package");
-    if (this.part === "last-pages") this.postcopy?.checkEnd();
-    if (this.part !== "head") this.part = "tail";
-    this.verbatimLeft = rawLength;
-  }
-
-  private openPages(rawLength: number): void {
-    if (this.reader === undefined) throw invalid("pages before the layout");
-    if (this.part === "tail") throw invalid("pages behind the end of QEMU's RAM");
-    if (this.part === "discards") throw invalid("pages between discards and package");
-    if (this.part === "head") this.part = "pages";
-    this.reader.open(address(this.frameAt), rawLength);
-    this.started = false;
   }
 
   private openPostcopy(kind: "discards" | "package", body: Uint8Array): void {
     const { postcopy } = this;
     if (postcopy === undefined) throw invalid(`a frame of kind ${kind}, which post-copy has, and it was not agreed on`);
-    if (this.part === "last-pages" || this.part === "tail") throw invalid(`a frame of kind ${kind} in post-copy`);
-    this.part = "discards";
     this.commands = kind === "discards" ? postcopy.discards(body) : postcopy.package(body);
     this.commandsAt = 0;
     if (!postcopy.isActive) return;
-    this.part = "last-pages";
+    this.part.packaged();
     // QEMU takes no XBZRLE from here on
     this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
-  }
-
-  /**
-   * Copies a body that is not compressed, to where it is as far off a multiple of 8 as it comes: into shared memory set()
-   * goes byte by byte otherwise. @see test/bench/README.md
-   */
-  private place(body: Uint8Array): void {
-    this.frameAt = this.frameRoom + ((body.byteOffset - this.memory.byteOffset - this.frameRoom) & (WORD_BYTES - 1));
-    this.memory.set(body, this.frameAt);
   }
 
   /** Was the RAM section of the current frame begun? */
@@ -331,7 +281,7 @@ export class Replay implements RecordSink {
     while (this.verbatimLeft > 0) {
       if (!this.hasRoom) return false;
       const length = Math.min(this.verbatimLeft, RECORD_BYTES_MAX);
-      this.writer.verbatim(this.frameAt + rawLength - this.verbatimLeft, length);
+      this.writer.verbatim(this.opener.at + rawLength - this.verbatimLeft, length);
       this.verbatimLeft -= length;
     }
     return true;
@@ -375,6 +325,3 @@ export class Replay implements RecordSink {
     if (this.isIdle) for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 }
-
-const invalid = (what: string): MigrationFault =>
-  new MigrationFault("peer-invalid", `The source sent ${what}`, { role: "source" });

@@ -11,16 +11,22 @@ const ANSWERS_WITHIN_MS = 8000;
 const PAUSE_MIN_MS = 200;
 const PAUSE_MAX_MS = 3000;
 
+interface AskOptions {
+  readonly timeoutMs?: number;
+  /** Of a grant: the guest is not to be started. */
+  readonly paused?: boolean;
+}
+
 /** @throws MigrationFault `peer-unreachable` and others of the link */
 export async function askOnce(
   cx: SourceContext,
   ask: SettleCall["ask"],
   signal: AbortSignal,
-  timeoutMs = ANSWERS_WITHIN_MS,
+  { timeoutMs = ANSWERS_WITHIN_MS, paused = false }: AskOptions = {},
 ): Promise<SettleAnswer> {
   const client = connectDestination(cx.call.to, cx.limits);
   try {
-    return await client.settle({ migrationId: cx.id, token: cx.token, epoch: EPOCH, ask }, timeoutMs, signal);
+    return await client.settle({ migrationId: cx.id, token: cx.token, epoch: EPOCH, ask, paused }, timeoutMs, signal);
   } finally {
     client.close();
   }
@@ -32,17 +38,19 @@ export type Settled =
 
 /**
  * Repeats the grant until the destination runs the guest or proves that it refused.
+ * @param paused as it was granted: the guest is not to be started
  * @param onNews what is known meanwhile: it cannot be reached, it knows of nothing, its QEMU has ended
  * @throws the signal's reason
  */
 export async function askUntilSettled(
   cx: SourceContext,
+  paused: boolean,
   signal: AbortSignal,
   onNews: (news: string) => void,
 ): Promise<Settled> {
   for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
     try {
-      const answer = await askOnce(cx, "grant", signal);
+      const answer = await askOnce(cx, "grant", signal, { paused });
       switch (answer.standing) {
         case "pulling":
         case "running":

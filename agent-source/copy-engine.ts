@@ -8,11 +8,13 @@ import { MigrationFault } from "../shared/fault.ts";
 import { MemoryLayout } from "../shared/page/geometry.ts";
 import type { RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
+import { GlobalState } from "../shared/qemu/global-state.ts";
 import type { RamSetup, StreamSink } from "../shared/qemu/stream-reader.ts";
 import { encodeRamEnd } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
 import type { CopyWatch } from "./copy-watch.ts";
+import { DrainedSections } from "./drained-sections.ts";
 import type { FeedPace } from "./feed-pace.ts";
 import type { FrameSender } from "./frame-sender.ts";
 import type { PostcopyCapture } from "./postcopy-capture.ts";
@@ -38,8 +40,11 @@ export interface EngineParts {
   readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
   readonly onDecision: (decision: Decision) => void;
   readonly onFirstPassDone: () => void;
+  /** QEMU makes its last section: the guest is stopped, by the migration or by somebody before it. */
   readonly onStopped: () => void;
   readonly onEnd: () => void;
+  /** The guest stands still, and QEMU completes by itself as soon as it has sent all. */
+  readonly standsStill: () => boolean;
   /** Reading was held and may go on. */
   readonly resumeIntake: () => void;
 }
@@ -58,10 +63,12 @@ export class CopyEngine implements StreamSink {
   /** QEMU's stream was read to its end. */
   streamEnded = false;
   readonly watch: CopyWatch;
+  /** How the guest was stopped, once the device state has begun. */
+  readonly stoppedAs = new GlobalState();
   private readonly parts: EngineParts;
   private phase: Phase = "first-pass";
   private sectionPages = 0;
-  private drained = false;
+  private readonly drained = new DrainedSections();
   private ramSectionId = 0;
   private lastFadeMs: number;
   private timer: NodeJS.Timeout | undefined;
@@ -154,7 +161,7 @@ export class CopyEngine implements StreamSink {
 
   partEnd(): boolean {
     const pages = this.sectionPages;
-    const drained = this.wasDrained(pages);
+    const drained = this.drained.next(pages);
     this.watch.section(pages, drained);
     this.sectionPages = 0;
     if (this.phase === "first-pass" && this.firstPassFraction >= 1) {
@@ -173,6 +180,9 @@ export class CopyEngine implements StreamSink {
   }
 
   stopped(): void {
+    // without an acknowledgement too, of a guest that stands still: nothing is left to decide
+    this.phase = "final";
+    clearTimeout(this.timer);
     this.parts.onStopped();
   }
 
@@ -187,7 +197,9 @@ export class CopyEngine implements StreamSink {
   }
 
   device(start: number, end: number): void {
-    this.parts.sender.sendVerbatim(this.parts.memory.subarray(start, end), "device");
+    const bytes = this.parts.memory.subarray(start, end);
+    this.stoppedAs.push(bytes);
+    this.parts.sender.sendVerbatim(bytes, "device");
   }
 
   end(): void {
@@ -213,17 +225,6 @@ export class CopyEngine implements StreamSink {
     if (this.lastPagesSentUs === 0) this.lastPagesSentUs = this.parts.clock.nowUs();
   }
 
-  /**
-   * Did the section end because nothing was dirty any more? Otherwise QEMU ended it on its clock, which it looks at
-   * after 1, 65, 129 … pages (migration/ram.c ram_save_iterate, every 64th turn of its loop). A lone page is ambiguous:
-   * it is taken as all there was when nothing was left before, or when it happens again.
-   */
-  private wasDrained(pages: number): boolean {
-    const ambiguous = pages === 1 && (this.drained || this.watch.sweptPages === 1);
-    this.drained = ambiguous || pages % 64 !== 1;
-    return this.drained;
-  }
-
   /** @throws MigrationFault `stream-unsupported` when the stream does not list what QEMU's monitor named */
   checkBlocks(setup: RamSetup): void {
     for (const block of setup.blocks) {
@@ -241,8 +242,8 @@ export class CopyEngine implements StreamSink {
     const { watch } = this;
     if (this.decided) return;
     const seen = watch.observe(drained);
-    // held pages must never fill the arena: capture would wait for room that nobody makes
-    sender.holdPages = Math.min(policy.holdPages(seen), this.parts.holdPagesMax);
+    // held pages must never fill the arena: nobody would make room; and a paused guest makes no later version to wait for
+    sender.holdPages = seen.paused ? 0 : Math.min(policy.holdPages(seen), this.parts.holdPagesMax);
     const decision = watch.decide(seen);
     if (decision.kind !== "cancel" && seen.linkIsDown) {
       // closing reads as fast as it can, which is for moments
@@ -268,6 +269,7 @@ export class CopyEngine implements StreamSink {
 
   /** Holds reading when the next sync is not due yet. */
   private mayReadOn(pages: number, drained: boolean): boolean {
+    if (this.parts.standsStill()) return true;
     const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs(), this.watch.fits);
     if (waitMs <= 0) return true;
     clearTimeout(this.timer);

@@ -3,6 +3,7 @@
  * end. Nothing here is done per page.
  */
 import type { Clock } from "../shared/runtime/clock.ts";
+import { PAGE_SIZE } from "../shared/units.ts";
 import type { FrameSender } from "./frame-sender.ts";
 import type { LinkMeter } from "./link-meter.ts";
 import type { Outlook, Standing } from "./outlook.ts";
@@ -22,6 +23,8 @@ export interface WatchParts {
   readonly compressionRatio: () => number;
   /** Nothing is heard from the destination: the guest is not stopped now, whatever the figures say. */
   readonly linkIsDown: () => boolean;
+  /** The guest stands still, and QEMU completes by itself as soon as it has sent all. */
+  readonly standsStill: () => boolean;
   /** It does not converge, or does so again; what was observed then. */
   readonly onStall: (stalled: boolean, seen: Observation) => void;
 }
@@ -43,6 +46,8 @@ export class CopyWatch {
   private readonly parts: WatchParts;
   private readonly startedMs: number;
   private stalled = false;
+  /** Of frames of whole pages, as the first pass has them. */
+  private wholeRatio = 1;
   private measuredAt = 0;
   private decidedMs: number | undefined;
   private eta: { readonly seconds: number | undefined; readonly at: number } | undefined;
@@ -71,8 +76,10 @@ export class CopyWatch {
 
   /** @param drained a section ended with nothing left dirty */
   observe(drained: boolean): Observation {
-    const { scheduler, sender, meter, compressionRatio, linkIsDown } = this.parts;
+    const { scheduler, sender, meter, compressionRatio, linkIsDown, standsStill } = this.parts;
     const ratio = compressionRatio();
+    // frames of deltas say nothing of whole pages
+    if (!this.firstPassDone) this.wholeRatio = ratio;
     return {
       elapsedMs: this.elapsedMs,
       begun: this.begun,
@@ -80,6 +87,7 @@ export class CopyWatch {
       sweptPages: this.sweptPages,
       residualPages: scheduler.residualPages(),
       residualBytes: scheduler.residualBytes() / ratio,
+      residualWholeBytes: (scheduler.residualPages() * PAGE_SIZE) / this.wholeRatio,
       sentPages: scheduler.total.fullPages + scheduler.total.deltaPages,
       backlogged: scheduler.hasWork(sender.holdPages),
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
@@ -89,13 +97,15 @@ export class CopyWatch {
       microsPerPage: COST_OF_ENCODE * sender.microsPerPage,
       drained,
       linkIsDown: linkIsDown(),
+      paused: standsStill(),
     };
   }
 
   /** Says what the policy decides on what is observed now, and when it begins or ceases to get nowhere. */
   decide(seen: Observation): Decision {
     const { policy, onStall } = this.parts;
-    this.estimatedDowntimeMs = policy.estimateMs(seen);
+    // one that stands still has none
+    this.estimatedDowntimeMs = seen.paused ? 0 : policy.estimateMs(seen);
     this.fits = policy.fits(this.estimatedDowntimeMs);
     const decision = policy.decide(seen);
     const stalled = policy.stalledMs(seen.elapsedMs) > 0;

@@ -18,7 +18,7 @@ export async function watchCut(
   while (link.isCut && !signal.aborted) {
     await delay(PAUSE_MS, undefined, { ref: false });
     if (!link.isCut || signal.aborted) return;
-    const answer = await askOnce(cx, "standing", signal, ANSWERS_WITHIN_MS).catch(() => undefined);
+    const answer = await askOnce(cx, "standing", signal, { timeoutMs: ANSWERS_WITHIN_MS }).catch(() => undefined);
     // no answer is no news: the link is down
     if (answer === undefined || answer.standing === "waiting" || answer.standing === "starting") continue;
     onGone(

@@ -1,31 +1,60 @@
 /** What a feed is made of, and what is worked out of it. */
+import { frameBufferBytes } from "../shared/codec/page-frame.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract, RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
+import type { RunWatch } from "./run-watch.ts";
 import type { SourceContext } from "./source-context.ts";
 import type { Observation } from "./switch-policy.ts";
 
-export interface FeedParts {
-  readonly cx: SourceContext;
-  readonly qmp: QmpClient;
+/** What its parts are made with; a rehearsal has these without a guest. */
+export interface AssemblyParts {
+  readonly cx: Pick<SourceContext, "config" | "call" | "clock" | "log" | "createKernels">;
   /** Of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
   readonly contract: FeedContract;
   readonly channel: ResumingSource;
+  readonly runs: Pick<RunWatch, "standsStill">;
   /** Post-copy is taken up with this layout: QEMU goes on where its stream broke, or sends everything again. */
   readonly resumed?: StreamLayout & { readonly from: "break" | "start" };
 }
 
+export interface FeedParts extends AssemblyParts {
+  readonly cx: SourceContext;
+  readonly qmp: QmpClient;
+  readonly runs: RunWatch;
+  /** The guest was found paused. */
+  readonly paused: boolean;
+}
+
 /** What a feed needs to know of the contract. */
-export type FeedContract = Pick<Contract, "codecs" | "frameBytes" | "creditWindowBytes" | "strategy" | "postcopy">;
+export type FeedContract = Pick<
+  Contract,
+  "protocolVersion" | "codecs" | "frameBytes" | "creditWindowBytes" | "strategy" | "postcopy" | "onDeadline"
+>;
+
+/** Part of the arena that held pages may fill. */
+export const HOLD_SHARE_OF_ARENA = 0.5;
+
+/** Frames that may be on their way beyond the credit window: those being compressed when it closed. */
+const OVERSHOOT_FRAMES = 12;
+
+/** Of frames that were sent and not acknowledged, at most. */
+export const retainedBytes = ({ creditWindowBytes, frameBytes }: FeedContract): number =>
+  creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(frameBytes);
 
 export const pageCountOf = (ramBlocks: readonly RamBlock[]): number =>
   ramBlocks.reduce((sum, block) => sum + block.byteLength / PAGE_SIZE, 0);
 
 /** Once for each change: a migration may stay stalled for hours. */
-export function logStall(cx: SourceContext, stalled: boolean, estimatedDowntimeMs: number, seen: Observation): void {
+export function logStall(
+  cx: AssemblyParts["cx"],
+  stalled: boolean,
+  estimatedDowntimeMs: number,
+  seen: Observation,
+): void {
   const { downtimeTargetMs } = cx.call.options;
   const { bytesPerSecond, residualPages } = seen;
   const figures = {
@@ -38,7 +67,7 @@ export function logStall(cx: SourceContext, stalled: boolean, estimatedDowntimeM
   else cx.log.info(figures, seen.linkIsDown ? "not converging is over: the link is down" : "converging again");
 }
 
-export function schedulerOptions({ cx, ramBlocks, contract }: FeedParts) {
+export function schedulerOptions({ cx, ramBlocks, contract }: AssemblyParts) {
   return {
     pageCount: pageCountOf(ramBlocks),
     delta: contract.codecs.includes("xbzrle"),

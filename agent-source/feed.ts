@@ -4,47 +4,32 @@
  */
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { CompressionChooser } from "../shared/codec/chooser.ts";
-import { frameBufferBytes } from "../shared/codec/page-frame.ts";
+import type { CompressionChooser } from "../shared/codec/chooser.ts";
 import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { SavedSettings, SourcePostcopy } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
-import { ResumedReader } from "../shared/qemu/resumed-reader.ts";
-import { StreamReader } from "../shared/qemu/stream-reader.ts";
 import { type Deferred, deferred, orAborted } from "../shared/runtime/deferred.ts";
-import { youngCollector } from "../shared/runtime/return-memory.ts";
-import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
-import { PAGE_SIZE } from "../shared/units.ts";
-import { CopyEngine } from "./copy-engine.ts";
-import { CopyWatch } from "./copy-watch.ts";
+import type { ZstdPool } from "../shared/runtime/zstd-pool.ts";
+import type { CopyEngine } from "./copy-engine.ts";
 import { shallowFrameBytes } from "./credit.ts";
 import { watchCut } from "./cut-watch.ts";
-import { FeedPace } from "./feed-pace.ts";
-import { type FeedContract, type FeedParts, logStall, pageCountOf, schedulerOptions } from "./feed-parts.ts";
-import { FrameSender } from "./frame-sender.ts";
-import { Intake, type StreamSource } from "./intake.ts";
+import { assembleFeed } from "./feed-assembly.ts";
+import { type FeedContract, type FeedParts, retainedBytes } from "./feed-parts.ts";
+import type { FrameSender } from "./frame-sender.ts";
+import type { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { ASK_EVERY_MS, LinkWatch } from "./link-watch.ts";
-import { Outlook } from "./outlook.ts";
-import { Pacer } from "./pacer.ts";
 import { PeerInbox } from "./peer-inbox.ts";
-import { PostcopyCapture } from "./postcopy-capture.ts";
+import type { PostcopyCapture } from "./postcopy-capture.ts";
 import { allowStop, beginPostcopy } from "./qemu-settings.ts";
-import { RepeatedSource, ResumedSource, setupOf } from "./resumed-source.ts";
-import type { SourceContext } from "./source-context.ts";
-import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "./source-memory.ts";
-import { type Decision, FIXED_COST_MS, SwitchPolicy } from "./switch-policy.ts";
-import { TransferScheduler } from "./transfer-scheduler.ts";
+import type { RunWatch } from "./run-watch.ts";
+import type { Kept, SourceContext } from "./source-context.ts";
+import type { Decision } from "./switch-policy.ts";
+import type { TransferScheduler } from "./transfer-scheduler.ts";
 
-/** Frames that may be on their way beyond the credit window: those being compressed when it closed. */
-const OVERSHOOT_FRAMES = 12;
-/** Active push: most pages that are asked for ahead of a guest that walks its memory (docs/decisions/0026). */
-const AHEAD_PAGES = 4096;
 /** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
 const QEMU_TURN_MS = 55;
-/** Part of the arena that held pages may fill. */
-const HOLD_SHARE_OF_ARENA = 0.5;
 
 export class Feed {
   readonly qmp: QmpClient;
@@ -57,6 +42,8 @@ export class Feed {
   readonly packaged: Deferred<void> = deferred();
   /** Where post-copy may follow. */
   readonly postcopy: PostcopyCapture | undefined;
+  /** QEMU completes: the guest is stopped, whoever stopped it. */
+  readonly completing: Deferred<void> = deferred();
   /** QEMU's stream was read and sent to its end. */
   readonly ended: Deferred<void> = deferred();
   readonly scheduler: TransferScheduler;
@@ -65,6 +52,12 @@ export class Feed {
   readonly engine: CopyEngine;
   readonly intake: Intake;
   readonly streamPath: string;
+  readonly runs: RunWatch;
+  /**
+   * The guest is paused by whoever operates it, and stays so: as it was found, and from the end of the stream on as QEMU's
+   * migration found it. The journal has the same before QEMU is told to complete.
+   */
+  paused: boolean;
   probeBytes = 0;
   /** Once they were changed. */
   settings: SavedSettings | undefined;
@@ -81,8 +74,10 @@ export class Feed {
   private readonly asking: NodeJS.Timeout;
 
   constructor(parts: FeedParts) {
-    const { cx, qmp, contract, channel } = parts;
+    const { cx, qmp, contract, channel, runs } = parts;
     this.qmp = qmp;
+    this.runs = runs;
+    this.paused = parts.paused;
     this.channel = channel;
     this.contract = contract;
     this.streamPath = join(cx.config.runtimeDirectory, `${cx.id}.stream`);
@@ -96,30 +91,31 @@ export class Feed {
     void this.ended.promise.then(() => {
       this.complete = true;
     });
-    channel.retain(contract.creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(contract.frameBytes));
+    channel.retain(retainedBytes(contract));
     channel.onChange = (connected) => this.linkChanged(connected, cx);
     this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
     this.watch = new LinkWatch(cx.clock.monotonicMs());
     this.inbox.onHeard = () => this.watch.heard(cx.clock.monotonicMs());
     this.asking = setInterval(() => void this.inbox.ping(), ASK_EVERY_MS);
 
-    const options = schedulerOptions(parts);
-    const memory = createSourceMemory(options, cx.createKernels);
-    this.scheduler = new TransferScheduler(memory.kernels, memory.region, options);
-    const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
-    this.chooser = new CompressionChooser(compression, cx.config.transfer.zstdWorkers);
-    this.zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, cx.config.transfer.zstdWorkers);
-    this.sender = this.makeSender(parts, memory);
-    this.postcopy = contract.postcopy ? this.makePostcopy(parts, memory) : undefined;
-    this.inbox.postcopy = this.postcopy;
-    this.engine = this.makeEngine(parts, memory);
-    this.intake = new Intake({
-      memory: memory.kernels.memory,
-      window: memory.window,
-      windowBytes: WINDOW_BYTES,
-      reader: this.makeReader(parts, memory.kernels.memory),
-      onFault: (fault) => this.qemuFailed(fault),
+    const assembly = assembleFeed(parts, {
+      meter: this.meter,
+      linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),
+      onDecision: (decision) => this.decision.resolve(decision),
+      onPackaged: () => this.packaged.resolve(),
+      onStopped: () => this.completing.resolve(),
+      onEnd: () => this.ended.resolve(),
+      onFault: (fault) => this.fail(fault),
+      onQemuFault: (fault) => this.qemuFailed(fault),
     });
+    this.scheduler = assembly.scheduler;
+    this.chooser = assembly.chooser;
+    this.sender = assembly.sender;
+    this.postcopy = assembly.postcopy;
+    this.engine = assembly.engine;
+    this.intake = assembly.intake;
+    this.zstd = assembly.zstd;
+    this.inbox.postcopy = this.postcopy;
   }
 
   /** The migration goes on: QEMU is captured and coalesced, and what the link did is measured anew. */
@@ -133,6 +129,11 @@ export class Feed {
   /** Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out. */
   private qemuFailed(fault: MigrationFault): void {
     if (!this.complete && !this.engine.streamEnded) this.fail(fault);
+  }
+
+  /** For the journal. */
+  get kept(): Kept {
+    return { settings: this.settings, paused: this.paused, postcopy: this.stoppedWith };
   }
 
   /** Aborted with the first fault. */
@@ -168,8 +169,10 @@ export class Feed {
    * the package goes behind it, and QEMU's loop comes to its next turn: held for longer than a turn lasts, it ends it with
    * the next pages that are read. A QEMU that has nothing left completes as of precopy: `ended` then.
    * @param note writes down that the guest is stopped, before it is
+   * @throws MigrationFault `guest-not-running` for a guest that somebody else has just paused: who that was nobody could tell
+   *   later
    */
-  async letPostcopy(note: (record: SourcePostcopy) => Promise<void>): Promise<void> {
+  async letPostcopy(note: (postcopy: SourcePostcopy | undefined) => Promise<void>): Promise<void> {
     const { postcopy, meter, contract, qmp, intake } = this;
     if (postcopy === undefined) throw new TypeError("post-copy was not agreed on");
     const { frameBytes, creditWindowBytes, codecs } = contract;
@@ -178,6 +181,13 @@ export class Feed {
     intake.hold();
     const shallow = this.sender.beShallow(postcopy.scheduler.frameBytes);
     await orAborted(Promise.all([shallow, delay(QEMU_TURN_MS), note(record)]), this.signal);
+    if (this.runs.standsStill) {
+      this.paused = true;
+      await note(undefined);
+      throw new MigrationFault("guest-not-running", "The guest was paused as post-copy was about to begin", {
+        advice: "Migrate again: a paused guest is moved as it is",
+      });
+    }
     this.stoppedWith = record;
     await beginPostcopy(qmp);
     this.engine.beginFinal();
@@ -211,105 +221,5 @@ export class Feed {
     this.sender.stop();
     await this.intake.close();
     await this.zstd?.close();
-  }
-
-  private makeSender(parts: FeedParts, memory: SourceMemory): FrameSender {
-    const { cx, channel, contract } = parts;
-    return new FrameSender({
-      kernels: memory.kernels,
-      buffers: memory.buffers,
-      frameBytes: contract.frameBytes,
-      scheduler: this.scheduler,
-      channel,
-      compress: (from, length, to, limit, level) => this.compress(from, length, to, limit, level),
-      chooser: this.chooser,
-      meter: this.meter,
-      pacer: new Pacer(cx.call.options.bandwidthBytesPerSecond),
-      clock: cx.clock,
-      creditWindowBytes: contract.creditWindowBytes,
-      onSent: youngCollector(),
-      onRoom: () => this.engine.roomMade(),
-      onFault: (fault) => this.fail(fault),
-    });
-  }
-
-  private makeReader({ resumed }: FeedParts, memory: Uint8Array): StreamSource {
-    if (resumed === undefined) return new StreamReader(memory, this.engine, {}, this.postcopy);
-    if (this.postcopy === undefined) throw new TypeError("only post-copy is taken up");
-    if (resumed.from === "start") return new StreamReader(memory, new RepeatedSource(this.engine));
-    return new ResumedReader(memory, setupOf(resumed), new ResumedSource(this.engine, this.postcopy));
-  }
-
-  private makePostcopy({ cx, ramBlocks }: FeedParts, memory: SourceMemory): PostcopyCapture {
-    const { reorder } = cx.call.options;
-    return new PostcopyCapture({
-      memory: memory.kernels.memory,
-      scheduler: this.scheduler,
-      sender: this.sender,
-      pageCount: pageCountOf(ramBlocks),
-      aheadPages: AHEAD_PAGES,
-      byHeat: reorder,
-      answer: (bytes) => this.intake.answer(bytes),
-      onPackaged: () => {
-        this.engine.lastPagesSent();
-        this.packaged.resolve();
-      },
-      onWanted: () => this.engine.roomMade(),
-    });
-  }
-
-  private makeWatch({ cx, channel }: FeedParts, policy: SwitchPolicy, pageCount: number): CopyWatch {
-    const nowMs = cx.clock.monotonicMs();
-    const { downtimeTargetMs } = cx.call.options;
-    const { syncRate: syncsPerSecond } = cx.config.transfer;
-    const outlookPlan = { downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond };
-    return new CopyWatch(
-      {
-        scheduler: this.scheduler,
-        sender: this.sender,
-        meter: this.meter,
-        policy,
-        outlook: new Outlook(outlookPlan),
-        clock: cx.clock,
-        pageCount,
-        compressionRatio: () => this.chooser.recentRatio,
-        linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),
-        onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),
-      },
-      nowMs,
-    );
-  }
-
-  private makeEngine(parts: FeedParts, memory: SourceMemory): CopyEngine {
-    const { cx, ramBlocks, channel, contract } = parts;
-    const policy = new SwitchPolicy({ ...cx.call.options, strategy: contract.strategy });
-    return new CopyEngine(
-      {
-        memory: memory.kernels.memory,
-        scheduler: this.scheduler,
-        sender: this.sender,
-        watch: this.makeWatch(parts, policy, pageCountOf(ramBlocks)),
-        policy,
-        clock: cx.clock,
-        expectedBlocks: ramBlocks,
-        postcopy: this.postcopy,
-        pace: new FeedPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
-        holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
-        announceLayout: (blocks, ramSectionId) => {
-          channel.send({ kind: "layout", blocks, ramSectionId });
-        },
-        onDecision: (decision) => this.decision.resolve(decision),
-        onFirstPassDone: () => cx.log.info({ captured: this.scheduler.pages.captured }, "first pass done"),
-        onStopped: () => undefined,
-        onEnd: () => this.ended.resolve(),
-        resumeIntake: () => this.intake.resume(),
-      },
-      cx.clock.monotonicMs(),
-    );
-  }
-
-  private compress(from: number, length: number, to: number, limit: number, level: number): Promise<number> {
-    if (this.zstd === undefined) throw new TypeError("compression is off");
-    return this.zstd.compress(from, length, to, limit, level);
   }
 }

@@ -1,5 +1,5 @@
 import { MigrationFault } from "../shared/fault.ts";
-import { deepCredit, shallowCredit } from "./credit.ts";
+import { Flight } from "./flight.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
 import type { SenderParts, UrgentSource } from "./sender-parts.ts";
 import { HEAD_ROOM_BYTES } from "./source-memory.ts";
@@ -14,9 +14,6 @@ export class FrameSender {
   readonly sent: SentBytes = { zero: 0, full: 0, delta: 0, head: 0, device: 0 };
   /** No page is sent, only what is verbatim. */
   pagesHeld = false;
-  /** Encoded bytes given to the channel, and of those acknowledged. */
-  sentBytes = 0;
-  ackedBytes = 0;
   rawCompressedBytes = 0;
   encodedCompressedBytes = 0;
   /** Hot pages left to be coalesced; 0 in the final phase. */
@@ -30,9 +27,7 @@ export class FrameSender {
   private readonly slots: Slot[];
   /** Slots in order of sequence, from being filled to being sent. */
   private readonly line: Slot[] = [];
-  private ackedSequence = 0;
-  private encodingBytes = 0;
-  private creditWasFull = false;
+  private readonly flight: Flight;
   private blocked = false;
   private building = false;
   private stopped = false;
@@ -43,12 +38,10 @@ export class FrameSender {
   private urgent = false;
   /** Set in post-copy. */
   private final: UrgentSource | undefined;
-  /** Frames' length while little may be on its way; 0: much may. */
-  private shallowBytes = 0;
-  private shallowWaiters: (() => void)[] = [];
 
   constructor(parts: SenderParts) {
     this.parts = parts;
+    this.flight = new Flight(parts);
     this.slots = parts.buffers.map(makeSlot);
   }
 
@@ -60,9 +53,7 @@ export class FrameSender {
 
   /** From now on little is on its way. Resolves when that is so. */
   beShallow(frameBytes: number): Promise<void> {
-    this.shallowBytes = frameBytes;
-    if (this.inFlightBytes <= this.creditBytes) return Promise.resolve();
-    return new Promise((resolve) => this.shallowWaiters.push(resolve));
+    return this.flight.beShallow(frameBytes);
   }
 
   /**
@@ -82,8 +73,13 @@ export class FrameSender {
     this.pump();
   }
 
+  /** Encoded bytes given to the channel. */
+  get sentBytes(): number {
+    return this.flight.sentBytes;
+  }
+
   get inFlightBytes(): number {
-    return this.sentBytes - this.ackedBytes + this.encodingBytes;
+    return this.flight.bytes;
   }
 
   /** Resolves when everything pending was given to the channel. */
@@ -94,28 +90,15 @@ export class FrameSender {
 
   /** An acknowledgement came. @throws MigrationFault `peer-invalid` when it acknowledges what was never sent */
   acknowledge(sequence: number, appliedBytes: number): void {
-    if (sequence < this.ackedSequence || sequence > this.sequence || appliedBytes < this.ackedBytes)
-      throw new MigrationFault(
-        "peer-invalid",
-        `The destination acknowledged frame ${sequence} after ${this.ackedSequence}`,
-      );
-    if (appliedBytes > this.sentBytes)
-      throw new MigrationFault(
-        "peer-invalid",
-        `The destination acknowledged ${appliedBytes} bytes of ${this.sentBytes}`,
-      );
-    this.ackedSequence = sequence;
-    this.ackedBytes = appliedBytes;
-    this.parts.meter.acknowledged(appliedBytes, this.parts.clock.monotonicMs(), this.creditWasFull);
-    this.creditWasFull = false;
-    if (this.inFlightBytes <= this.creditBytes) for (const resolve of this.shallowWaiters.splice(0)) resolve();
+    this.flight.acknowledge(sequence, appliedBytes, this.sequence);
     this.pump();
   }
 
   stop(): void {
     this.stopped = true;
     clearTimeout(this.timer);
-    for (const resolve of [...this.idleWaiters.splice(0), ...this.shallowWaiters.splice(0)]) resolve();
+    this.flight.stop();
+    for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
   /** Builds and sends what the link has room for. */
@@ -145,17 +128,9 @@ export class FrameSender {
     return this.line.length === 0 && this.verbatim.isEmpty && this.noPagesLeft;
   }
 
-  private get creditBytes(): number {
-    const { meter, creditWindowBytes } = this.parts;
-    return this.shallowBytes > 0
-      ? shallowCredit(meter, creditWindowBytes, this.shallowBytes)
-      : deepCredit(meter, creditWindowBytes);
-  }
-
   private mayBuild(): boolean {
     if (this.blocked) return false;
-    if (this.inFlightBytes >= this.creditBytes) {
-      this.creditWasFull = true;
+    if (!this.flight.hasRoom()) {
       this.parts.chooser.linkWasFull();
       return false;
     }
@@ -260,13 +235,13 @@ export class FrameSender {
       return;
     }
     const expected = Math.ceil(slot.rawLength / chooser.recentRatio);
-    this.encodingBytes += expected;
+    this.flight.encodingBytes += expected;
     const startUs = clock.nowUs();
     // what does not become smaller is sent as it is
     const limit = Math.min(byteLength, slot.rawLength - (slot.rawLength >> 5));
     compress(raw, slot.rawLength, encoded, limit, level)
       .then((length) => {
-        this.encodingBytes -= expected;
+        this.flight.encodingBytes -= expected;
         if (this.stopped) return;
         const nowUs = clock.nowUs();
         const micros = nowUs - Math.max(startUs, this.lastCompressedUs);
@@ -304,7 +279,7 @@ export class FrameSender {
     const { raw, encoded } = slot.buffer;
     const from = slot.compressed ? encoded : raw;
     slot.state = "sending";
-    this.sentBytes += slot.length;
+    this.flight.sentBytes += slot.length;
     countSent(this.sent, slot);
     pacer.sent(slot.length);
     const more = channel.send(

@@ -1,12 +1,12 @@
-/** Making sure that the guest runs at the source again, whatever QEMU is in the middle of. */
+/** Making sure that the guest is at the source again as it was, running or paused, whatever QEMU is in the middle of. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
-import type { SourcePostcopy } from "../shared/protocol/ownership.ts";
+import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { openMonitor } from "./monitor.ts";
 import { restoreSettings } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
-import { GUEST_RUNS_HERE } from "./source-context.ts";
+import { GUEST_PAUSED_HERE, GUEST_PAUSED_POSTMIGRATE, GUEST_RUNS_HERE } from "./source-context.ts";
 import type { Undo } from "./source-state.ts";
 import { takeBack } from "./take-back.ts";
 
@@ -19,11 +19,11 @@ const PAUSE_MAX_MS = 5000;
 /** Of `query-migrate`: nothing is going on. */
 const SETTLED: readonly unknown[] = [undefined, "none", "cancelled", "failed", "completed"];
 /** Of `query-status`: QEMU is on its way to another one. */
-const PASSING: readonly string[] = ["finish-migrate", "save-vm", "restore-vm", "prelaunch"];
+const PASSING: readonly string[] = ["finish-migrate", "save-vm", "restore-vm"];
 
 /**
  * Resolves when the guest runs, or QEMU says that it is in a state of its own, or has ended; tries again for as long as
- * QEMU does not answer.
+ * QEMU does not answer. A guest that was paused is not started: QEMU itself puts it back when its migration fails.
  * @returns what the guest does now
  * @throws the reason of `cx.leaving`
  */
@@ -54,26 +54,31 @@ async function endFeed(qmp: QmpClient, stopped: Promise<void>): Promise<void> {
   await Promise.allSettled([qmp.execute("migrate_cancel", undefined, { timeoutMs: CANCELS_WITHIN_MS }), stopped]);
 }
 
-async function settle(qmp: QmpClient, { settings, postcopy }: Undo, cx: SourceContext): Promise<string> {
-  const guestNow = await waitUntilSettled(qmp, postcopy, cx);
+async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<string> {
+  const { settings } = undo;
+  const guestNow = await waitUntilSettled(qmp, undo, cx);
   // while a migration winds down QEMU takes no settings
   if (settings !== undefined) await restoreSettings(qmp, settings);
   qmp.close();
   return guestNow;
 }
 
-/** @param postcopy set where this agent has stopped the guest */
+/** Of `undo`: `postcopy` is set where this agent has stopped the guest. */
 async function waitUntilSettled(
   qmp: QmpClient,
-  postcopy: SourcePostcopy | undefined,
+  { paused, postcopy }: Pick<Undo, "paused" | "postcopy">,
   cx: SourceContext,
 ): Promise<string> {
   const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
   while (true) {
     const { status: migration } = await qmp.execute("query-migrate");
     const { status } = await qmp.execute("query-status");
-    if (SETTLED.includes(migration) && !PASSING.includes(status)) {
+    // a guest that ran passes through it
+    const passing = PASSING.includes(status) || (status === "prelaunch" && !paused);
+    if (SETTLED.includes(migration) && !passing) {
       if (status === "running") return GUEST_RUNS_HERE;
+      if (paused && PAUSED_STATES.includes(status)) return GUEST_PAUSED_HERE;
+      if (paused && status === "postmigrate") return GUEST_PAUSED_POSTMIGRATE;
       const wasStopped = status === "postmigrate" || (status === "paused" && postcopy !== undefined);
       if (!wasStopped) return `the guest is at the source, and its QEMU says that it is ${status}`;
       await qmp.execute("cont");

@@ -7,9 +7,16 @@ const WINDOW_MS = 40;
 const SMOOTHING = 0.3;
 /** Taken when nothing was measured yet: 1 Gbit/s. */
 const BANDWIDTH_GUESS = 125e6;
+/** What was measured so long ago counts no more. */
+const PEAK_LASTS_MS = 4000;
 
 export class LinkMeter {
   bytesPerSecond = BANDWIDTH_GUESS;
+  /**
+   * The most that went over it lately, or that the probe found. Above `bytesPerSecond` where the hosts are what is narrow, or the
+   * credit: what is measured then is theirs.
+   */
+  peakBytesPerSecond = BANDWIDTH_GUESS;
   /** Best round trip so far, milliseconds. */
   roundTripMs = Number.POSITIVE_INFINITY;
   /** Destination's clock minus this clock, microseconds; right to half a round trip. */
@@ -34,6 +41,8 @@ export class LinkMeter {
     // a link that was not full is at least as fast as what went over it
     if (this.full) this.bytesPerSecond = (1 - SMOOTHING) * this.bytesPerSecond + SMOOTHING * rate;
     else if (rate > this.bytesPerSecond) this.bytesPerSecond = rate;
+    const before = this.peakBytesPerSecond * Math.max(0, 1 - elapsed / PEAK_LASTS_MS);
+    this.peakBytesPerSecond = Math.max(before, rate, this.bytesPerSecond);
     this.windowStart = nowMs;
     this.windowBytes = appliedBytes;
     this.full = wasFull;
@@ -43,10 +52,13 @@ export class LinkMeter {
   interrupted(): void {
     this.windowStart = -1;
     this.full = false;
+    this.peakBytesPerSecond = this.bytesPerSecond;
   }
 
   probed(bytesPerSecond: number): void {
-    if (bytesPerSecond > 0 && Number.isFinite(bytesPerSecond)) this.bytesPerSecond = bytesPerSecond;
+    if (!(bytesPerSecond > 0 && Number.isFinite(bytesPerSecond))) return;
+    this.bytesPerSecond = bytesPerSecond;
+    this.peakBytesPerSecond = bytesPerSecond;
   }
 
   /** A clock reply came: the best round trip gives the best offset. */

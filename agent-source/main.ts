@@ -1,5 +1,5 @@
-#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2
-// Why these: docs/decisions/0007-one-thread-collects.md
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000
+// Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-source: configuration to parts to service; no logic. */
 import { serveSource } from "../shared/link/grpc-server.ts";
 import { openSecurity } from "../shared/link/security.ts";
@@ -9,8 +9,10 @@ import { askedFor, loadSourceConfig } from "../shared/runtime/config.ts";
 import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
+import { Rehearsal } from "../shared/runtime/rehearsal.ts";
 import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
+import { rehearse } from "./rehearsal.ts";
 import { SourceAgent } from "./source-agent.ts";
 
 async function start(): Promise<RunningAgent> {
@@ -25,6 +27,7 @@ async function start(): Promise<RunningAgent> {
   };
   const faults = new TestFaults(config.faults);
   if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
+  const rehearsal = new Rehearsal();
   const agent = new SourceAgent({
     config,
     clock: systemClock,
@@ -33,16 +36,22 @@ async function start(): Promise<RunningAgent> {
     limits,
     createKernels: loadKernels,
     faults,
+    onBusy: () => void rehearsal.end(),
   });
   await agent.recover();
   const { operatorStreamsMax } = config;
   const listener = await serveSource(agent, { listen: config.listen, limits, operatorStreamsMax });
   agent.advertised = listener.address;
+  if (config.rehearsal)
+    rehearsal.begin(log, (signal) =>
+      rehearse({ config, clock: systemClock, log, limits, createKernels: loadKernels }, signal),
+    );
   return {
     log,
     status: `Listening at ${listener.address}`,
     graceMs: config.shutdownGraceMs,
     stop: async () => {
+      await rehearsal.end();
       await agent.stop();
       await listener.close(1000);
     },

@@ -1,6 +1,6 @@
 /** The result of a completed migration: everything measured, from what the feed counted and what both clocks say. */
 import type { Complete, Running } from "../shared/protocol/messages.ts";
-import type { MigrationResult, PostcopyResult } from "../shared/protocol/report.ts";
+import type { Downtime, MigrationResult, PostcopyResult } from "../shared/protocol/report.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { Feed } from "./feed.ts";
@@ -24,6 +24,7 @@ export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationR
   const usage = processUsage();
   const resumedUs = meter.toLocal(running.resumedAtUs);
   const ms = (fromUs: number, toUs: number): number => Math.max(0, (toUs - fromUs) / 1000);
+  const { paused } = feed;
   const totalMs = ms(times.stoppedUs, resumedUs);
   const lastPagesMs = ms(times.stoppedUs, times.lastPagesUs);
   const deviceStateMs = ms(times.lastPagesUs, times.lastByteUs);
@@ -33,16 +34,19 @@ export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationR
   return {
     completed: true,
     totalSeconds: (cx.clock.monotonicMs() - cx.report.startedMs) / 1000,
-    downtime: {
-      totalMs,
-      lastPagesMs,
-      deviceStateMs,
-      loadMs,
-      verifyMs: times.verifyMs,
-      // the parts add up: what is not one of the others is the commit
-      commitMs: Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - times.verifyMs),
-      clockErrorMs: meter.clockErrorMs,
-    },
+    paused,
+    downtime: paused
+      ? NO_DOWNTIME
+      : {
+          totalMs,
+          lastPagesMs,
+          deviceStateMs,
+          loadMs,
+          verifyMs: times.verifyMs,
+          // the parts add up: what is not one of the others is the commit
+          commitMs: Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - times.verifyMs),
+          clockErrorMs: meter.clockErrorMs,
+        },
     bytes: {
       total,
       zero: Math.round(sent.zero),
@@ -86,5 +90,16 @@ function postcopyResult({ feed, running }: Outcome, { completedAtUs, service }: 
     repeatedPages: feed.postcopy?.repeated ?? 0,
   };
 }
+
+/** A guest that did not run was not interrupted. */
+const NO_DOWNTIME: Downtime = {
+  totalMs: 0,
+  lastPagesMs: 0,
+  deviceStateMs: 0,
+  loadMs: 0,
+  verifyMs: 0,
+  commitMs: 0,
+  clockErrorMs: 0,
+};
 
 const ratio = (before: number, after: number): number => (after === 0 ? 0 : before / after);

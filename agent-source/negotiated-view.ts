@@ -19,7 +19,7 @@ export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Sourc
     "CPU model": facts.cpuModel,
     memory: `${mebibytes(memoryBytes)} in ${facts.ramBlocks.length} RAM blocks`,
     "destination free memory": mebibytes(contract.destinationFreeMemoryBytes),
-    strategy: options.strategy === "auto" ? `${contract.strategy} (auto)` : contract.strategy,
+    strategy: facts.paused ? pausedStrategy(options.strategy) : chosen(contract.strategy, cx),
     strategies: contract.strategies.join(", "),
     "post-copy": postcopy(contract, facts, options),
     codecs: contract.codecs.join(", ") || "none",
@@ -29,11 +29,20 @@ export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Sourc
     "frame size": `${contract.frameBytes} B`,
     "credit window": `${contract.creditWindowBytes} B`,
     "bandwidth cap": options.bandwidthBytesPerSecond === 0 ? "none" : `${options.bandwidthBytesPerSecond} B/s`,
-    "downtime target": `${options.downtimeTargetMs} ms`,
+    "downtime target": facts.paused ? "none, the guest is paused" : `${options.downtimeTargetMs} ms`,
     deadline: options.deadlineMs === 0 ? "none" : `${options.deadlineMs} ms, then ${contract.onDeadline}`,
     verify: options.verify ? "yes" : "no",
     tls: securityOf(cx.call.to, cx.limits.security),
   };
+}
+
+/** A guest that stands still is copied once, whatever was asked for. */
+const pausedStrategy = (asked: MigrateOptions["strategy"]): string =>
+  asked === "stop-and-copy" ? asked : `stop-and-copy (${asked}: the guest is paused)`;
+
+function chosen(strategy: string, { call, chosenBecause }: SourceContext): string {
+  if (chosenBecause !== "") return `${strategy} (auto, by the plan before: ${chosenBecause})`;
+  return call.options.strategy === "auto" ? `${strategy} (auto)` : strategy;
 }
 
 /** The operator is to know it before it begins (docs/decisions/0024). */
@@ -41,6 +50,7 @@ const RISK = "once in it, the guest needs both hosts until its last page has com
 
 function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {
   if (contract.postcopy) return `on in both QEMUs; ${RISK}`;
+  if (facts.paused) return "off, the guest is paused";
   if (contract.strategies.some(isPostcopy)) return "possible, off";
   if (strategy !== "auto") return "not asked for";
   if (verify) return "not with --verify";

@@ -18,7 +18,9 @@ export async function checkWord(cx: SourceContext, keep: "source" | "destination
 /** To keep the source the guest is withdrawn: a destination that only waits gives it up, with proof. */
 async function ask(cx: SourceContext, keep: "source" | "destination"): Promise<SettleAnswer | MigrationFault> {
   try {
-    return await askOnce(cx, keep === "source" ? "withdraw" : "standing", cx.leaving, ANSWERS_WITHIN_MS);
+    return await askOnce(cx, keep === "source" ? "withdraw" : "standing", cx.leaving, {
+      timeoutMs: ANSWERS_WITHIN_MS,
+    });
   } catch (thrown) {
     return MigrationFault.from(thrown);
   }

@@ -136,7 +136,8 @@ export class Outlook {
     if (curve === undefined) return this.endSeconds(standing, 0);
     const secondsPerPage = this.againSeconds(standing);
     const costs: PassCosts = {
-      secondsPerPage,
+      secondsPerPage: () => secondsPerPage,
+      bytesPerPage: () => standing.bytesPerPage,
       periodSeconds: 1 / this.plan.syncsPerSecond,
       heldPages: standing.holdPages,
       stopPages:

@@ -2,8 +2,8 @@
  * Which pages are asked of the source's QEMU next, in post-copy. What it is asked for it sends ahead of its own sweep, so
  * the order is decided here; little is ever on its way, and what the guest waits for is behind nothing but that.
  *
- * Order: what the guest waits for; the pages behind the last one of those (Hines' bubbling: a guest that walks its memory
- * wants them next); the hottest; the rest as it lies in memory. Pure.
+ * Order: what the guest waits for; the pages around the last one of those (Hines' bubbling: a guest that walks its memory
+ * wants the next ones); the hottest; the rest as it lies in memory. Pure.
  */
 import type { HeatMap } from "../shared/page/heat-map.ts";
 import type { PageSet } from "../shared/page/page-set.ts";
@@ -22,6 +22,8 @@ export interface PullParts {
 }
 
 const WINDOW_MIN = 32;
+/** Ahead of a page that the guest has jumped to: what belongs together lies on both sides of it. */
+export const BEHIND_PAGES = 16;
 
 export class PostcopyPull {
   private readonly parts: PullParts;
@@ -52,7 +54,7 @@ export class PostcopyPull {
     const { aheadPages, awaited } = this.parts;
     const goesOn = page >= this.aheadEnd - this.window && page <= this.aheadEnd + WINDOW_MIN;
     this.window = Math.min(aheadPages, goesOn ? Math.max(WINDOW_MIN, 2 * this.window) : WINDOW_MIN);
-    this.ahead = page + 1;
+    this.ahead = goesOn ? page + 1 : Math.max(0, page - BEHIND_PAGES);
     this.aheadEnd = Math.min(awaited.pageCount, page + 1 + this.window);
   }
 

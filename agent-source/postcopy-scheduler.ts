@@ -10,6 +10,7 @@ import type { PageKernels } from "../shared/page/kernels.ts";
 import { PageSet } from "../shared/page/page-set.ts";
 import { NONE, type PageStore, ZERO } from "../shared/page/page-store.ts";
 import { type Address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
+import { BEHIND_PAGES } from "./postcopy-pull.ts";
 import type { UrgentSource } from "./sender-parts.ts";
 import { addCounts, clearCounts, type KindCounts, noCounts } from "./transfer-scheduler.ts";
 
@@ -73,7 +74,7 @@ export class PostcopyScheduler implements UrgentSource {
    */
   request(page: number): boolean {
     this.requests++;
-    this.ahead = page + 1;
+    this.ahead = Math.max(0, page - BEHIND_PAGES);
     this.aheadEnd = Math.min(this.order.pageCount, page + 1 + AHEAD_PAGES);
     if (!this.missing.has(page) || this.wanted.has(page)) return false;
     if (this.order.pages.pendingOf(pageIndex(page)) === NONE) return this.wanted.add(page);

@@ -28,14 +28,7 @@ export async function probeLink(
 async function probeOnce(channel: SourceChannel, inbox: PeerInbox, meter: LinkMeter, clock: Clock): Promise<number> {
   for (let i = 0; i < PINGS; i++) await inbox.ping();
   const done = deferred<void>();
-  const padding = new Uint8Array(PADDING_BYTES);
-  // random enough that nothing on the way makes it smaller
-  for (let i = 0, x = 88172645; i < padding.length; i++) {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    padding[i] = x;
-  }
+  const padding = noise(PADDING_BYTES);
   let firstUs = 0;
   let acked = 0;
   inbox.onAck = ({ sequence }) => {
@@ -51,4 +44,16 @@ async function probeOnce(channel: SourceChannel, inbox: PeerInbox, meter: LinkMe
     if (!channel.send({ kind: "probe", sequence, padding })) await channel.drained();
   await done.promise;
   return PROBES * PADDING_BYTES;
+}
+
+/** Random enough that nothing on the way makes it smaller. */
+export function noise(byteLength: number): Uint8Array {
+  const bytes = new Uint8Array(byteLength);
+  for (let i = 0, x = 88172645; i < bytes.length; i++) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    bytes[i] = x;
+  }
+  return bytes;
 }

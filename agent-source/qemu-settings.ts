@@ -6,7 +6,26 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
  * The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. With a channel of its
  * own for requested pages (postcopy-preempt) QEMU would wait for a second connection.
  */
-const CAPABILITIES = ["return-path", "switchover-ack", "events", "postcopy-ram", "postcopy-preempt"] as const;
+const CAPABILITIES = [
+  "return-path",
+  "switchover-ack",
+  "events",
+  "pause-before-switchover",
+  "postcopy-ram",
+  "postcopy-preempt",
+] as const;
+/** `looking`: QEMU is never to complete, whatever becomes of the guest. */
+export type Purpose = "precopy" | "postcopy" | "looking";
+
+const SETTINGS: Readonly<Record<(typeof CAPABILITIES)[number], readonly Purpose[]>> = {
+  "return-path": ["precopy", "postcopy", "looking"],
+  "switchover-ack": ["precopy", "postcopy", "looking"],
+  events: ["precopy", "postcopy", "looking"],
+  // a guest that stands still needs no acknowledgement to be switched over
+  "pause-before-switchover": ["looking"],
+  "postcopy-ram": ["postcopy"],
+  "postcopy-preempt": [],
+};
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
 /** With a limit of 1 ms: a threshold of 1000 bytes, less than a page, so a bitmap sync comes only when a pass is drained. */
 const SMALL_BANDWIDTH = 1_000_000;
@@ -35,12 +54,9 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
  * QEMU (TCG) miss the next writes to the pages that wait: their dirty bits are cleared, but not the CPU's note that it need
  * not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/decisions/0023).
  */
-export async function applySettings(qmp: QmpClient, postcopy: boolean): Promise<void> {
+export async function applySettings(qmp: QmpClient, purpose: Purpose): Promise<void> {
   await qmp.execute("migrate-set-capabilities", {
-    capabilities: CAPABILITIES.map((capability) => ({
-      capability,
-      state: capability === "postcopy-ram" ? postcopy : capability !== "postcopy-preempt",
-    })),
+    capabilities: CAPABILITIES.map((capability) => ({ capability, state: SETTINGS[capability].includes(purpose) })),
   });
   // 8.1 cannot be told the bandwidth of the switchover: its own estimate with the default limit is the bound there
   await qmp.execute(

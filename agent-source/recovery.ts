@@ -26,6 +26,8 @@ export interface SourceAgentParts {
   readonly limits: LinkLimits;
   readonly createKernels: (byteLength: number) => PageKernels;
   readonly faults: TestFaults;
+  /** A migration begins, or a guest is looked at. */
+  readonly onBusy?: () => void;
 }
 
 /** A migration as it is made, new or from the journal. */
@@ -72,7 +74,7 @@ export async function recoverMigrations(
   { config, journal, log }: SourceAgentParts,
   make: (call: MigrateCall, identity: Identity) => Made,
 ): Promise<Found[]> {
-  await sweep(config.runtimeDirectory, ["stream", "verify"]);
+  await sweep(config.runtimeDirectory, ["stream", "verify", "rehearsal"]);
   const { entries, faults } = await journal.list();
   for (const fault of faults)
     log.error(
@@ -107,13 +109,17 @@ async function passOver(record: SourceRecord, cx: SourceContext): Promise<Source
   if (record.kind === "released") return { kind: "released" };
   if (!isOver(record))
     await cx.journal
-      .write(cx.id, sourceRecord(cx, "kept", undefined))
+      .write(cx.id, sourceRecord(cx, "kept"))
       .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
   return { kind: "kept", fault: endOf(record.reason) };
 }
 
-async function takeUp({ kind, settings, postcopy, reason }: SourceRecord, cx: SourceContext): Promise<SourceState> {
+async function takeUp(
+  { kind, settings, postcopy, reason, grant }: SourceRecord,
+  cx: SourceContext,
+): Promise<SourceState> {
   const saved = {
+    paused: grant.paused,
     ...(settings === undefined ? {} : { settings }),
     ...(postcopy === undefined ? {} : { postcopy }),
   };

@@ -7,6 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { SourcePostcopy } from "../shared/protocol/ownership.ts";
+import { POSTCOPY_PROTOCOL } from "../shared/protocol/strategies.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { orAborted, within } from "../shared/runtime/deferred.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
@@ -15,6 +16,7 @@ import { Feed } from "./feed.ts";
 import { openMonitor } from "./monitor.ts";
 import { applySettings } from "./qemu-settings.ts";
 import { setupOf } from "./resumed-source.ts";
+import { RunWatch } from "./run-watch.ts";
 import type { SourceContext } from "./source-context.ts";
 
 const PAUSES_WITHIN_MS = 10_000;
@@ -45,12 +47,16 @@ export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: 
   if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
   try {
     const from = await untilParked(qmp);
+    const { strategy, onDeadline } = { strategy: "postcopy", onDeadline: "cancel" } as const;
     const feed = new Feed({
       cx,
       qmp,
       ramBlocks: setupOf(postcopy).blocks,
-      contract: { ...postcopy, strategy: "postcopy", postcopy: true },
+      contract: { ...postcopy, protocolVersion: POSTCOPY_PROTOCOL, strategy, postcopy: true, onDeadline },
       channel: link,
+      runs: await RunWatch.begin(qmp),
+      // by this agent, if it stands still
+      paused: false,
       resumed: { ...postcopy, from },
     });
     return await takeUp(feed, postcopy, from, cx).catch(async (thrown: unknown) => {
@@ -71,6 +77,8 @@ async function takeUp(feed: Feed, postcopy: SourcePostcopy, from: From, cx: Sour
   const { blocks, ramSectionId } = setupOf(postcopy);
   const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
   feed.commit();
+  // the destination may say only now that the guest runs
+  feed.inbox.grantSent(cx.token);
   feed.probed(0);
   feed.stoppedWith = postcopy;
   const missing = await within(
@@ -88,7 +96,7 @@ async function takeUp(feed: Feed, postcopy: SourcePostcopy, from: From, cx: Sour
   feed.engine.takeUp({ blocks, ramSectionId });
   feed.postcopy.takeUp(missing, { blocks }, from === "break");
   void feed.endWhenRead();
-  if (from === "start") await applySettings(qmp, false);
+  if (from === "start") await applySettings(qmp, "precopy");
   await qmp.execute("migrate", { uri: `unix:${feed.streamPath}`, resume: from === "break" });
   await connected;
   if (from === "start") feed.letStop();

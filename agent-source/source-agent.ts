@@ -9,18 +9,16 @@ import type { SourceChannel, SourceService } from "../shared/link/link.ts";
 import { ResumingSource } from "../shared/link/resuming-source.ts";
 import { checkMigrations } from "../shared/protocol/handshake.ts";
 import type { Hello } from "../shared/protocol/messages.ts";
+import type { PlanCall, PlanView } from "../shared/protocol/plan-view.ts";
 import {
   type GuestView,
   type HeatMapBlock,
   isFinal,
   type MigrateCall,
   type MigrationView,
-  type PlanView,
   type ResolveCall,
 } from "../shared/protocol/report.ts";
 import { sourceStatus } from "../shared/protocol/source-states.ts";
-import { inspectSource } from "../shared/qemu/preflight.ts";
-import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { deferred } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
@@ -28,9 +26,8 @@ import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { FreshLinks } from "./fresh-links.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { MigrationReport } from "./migration-report.ts";
-import { negotiatedView } from "./negotiated-view.ts";
 import { checkWord } from "./operator-word.ts";
-import { askDestination } from "./phases/negotiate.ts";
+import { Planner } from "./planner.ts";
 import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 import type { SourceContext } from "./source-context.ts";
 import { runSourceMigration } from "./source-migration.ts";
@@ -58,6 +55,9 @@ export class SourceAgent implements SourceService {
   private readonly leaving = new AbortController();
   /** Under way. */
   private readonly entries = new Map<string, Entry>();
+  /** Guests that are only looked at. */
+  private readonly plans = new Map<string, Made & { readonly ended: Promise<unknown> }>();
+  private readonly planner = new Planner();
   /** Ended, oldest first. */
   private readonly history = new Map<string, MigrationView>();
 
@@ -71,36 +71,46 @@ export class SourceAgent implements SourceService {
     return listGuestViews(this.parts.config, busy);
   }
 
-  async plan(call: MigrateCall): Promise<PlanView> {
-    const { cx } = this.makeContext(call, this.newIdentity());
-    const definition = await loadGuest(call.guest, cx.config);
-    const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs });
+  /** What it opens is closed, and the guest is as it was, when this settles. */
+  async plan(call: PlanCall): Promise<PlanView> {
+    this.leaving.signal.throwIfAborted();
+    const { guest } = call.migration;
+    this.checkFree(guest);
+    const made = this.makeContext(call.migration, this.newIdentity());
+    const ended = this.planner.plan(call, made.cx);
+    this.plans.set(made.cx.id, { ...made, ended: ended.catch(() => undefined) });
     try {
-      const facts = await inspectSource(qmp);
-      const contract = await askDestination(cx, definition, facts, true);
-      return { accepted: true, refusals: [], negotiated: negotiatedView(contract, facts, cx) };
-    } catch (thrown) {
-      const fault = MigrationFault.from(thrown);
-      if (fault.code !== "refused") throw fault;
-      return { accepted: false, refusals: fault.refusals, negotiated: {} };
+      return await ended;
     } finally {
-      qmp.close();
+      this.plans.delete(made.cx.id);
+      if (call.observeMs > 0) returnMemoryLater(() => this.entries.size === 0);
     }
   }
 
-  async migrate(call: MigrateCall): Promise<string> {
+  async migrate(asked: MigrateCall): Promise<string> {
     this.leaving.signal.throwIfAborted();
     // first: nothing may come between the checks and the entry, or two calls at once pass both
-    await loadGuest(call.guest, this.parts.config);
-    for (const { cx } of this.entries.values())
-      if (cx.call.guest === call.guest && !isFinal(cx.report.status))
-        throw new MigrationFault("guest-busy", `${call.guest} has migration ${cx.id} under way`, {
-          advice: `Watch it with: ferry watch ${cx.id}`,
-        });
-    checkMigrations("source", this.entries.size, this.parts.config.migrationsMax);
-    const made = this.makeContext(call, this.newIdentity());
+    await loadGuest(asked.guest, this.parts.config);
+    this.checkFree(asked.guest);
+    const { call, because } = this.planner.applied(this.filled(asked), this.parts.clock.monotonicMs());
+    const made = this.makeContext(call, this.newIdentity(), because);
     this.run(made, { kind: "planned" });
     return made.cx.id;
+  }
+
+  /** @throws MigrationFault `guest-busy`, or `agent-busy` */
+  private checkFree(guest: string): void {
+    for (const { cx } of this.entries.values())
+      if (cx.call.guest === guest && !isFinal(cx.report.status))
+        throw new MigrationFault("guest-busy", `${guest} has migration ${cx.id} under way`, {
+          advice: `Watch it with: ferry watch ${cx.id}`,
+        });
+    for (const { cx } of this.plans.values())
+      if (cx.call.guest === guest)
+        throw new MigrationFault("guest-busy", `${guest} is being looked at for a plan`, {
+          advice: "Ask again when that has ended; it takes some seconds",
+        });
+    checkMigrations("source", this.entries.size + this.plans.size, this.parts.config.migrationsMax);
   }
 
   /** Takes up what an earlier life of this agent left under way; before anything is served. */
@@ -193,7 +203,7 @@ export class SourceAgent implements SourceService {
   }
 
   acceptTransfer(hello: Hello, channel: SourceChannel): void {
-    const entry = this.entries.get(hello.migrationId);
+    const entry = this.entries.get(hello.migrationId) ?? this.plans.get(hello.migrationId);
     const expected = entry?.cx.token ?? new Uint8Array();
     if (entry === undefined || hello.token.length !== expected.length || !timingSafeEqual(hello.token, expected))
       throw new MigrationFault("refused", "No migration waits for this destination");
@@ -214,12 +224,13 @@ export class SourceAgent implements SourceService {
     const stopping = new MigrationFault("stopping", "The source agent is being stopped", {
       advice: "Migrate again when it is back",
     });
-    const all = Promise.all([...this.entries.values()].map(({ ended }) => ended));
+    const under = [...this.entries.values(), ...this.plans.values()];
+    const all = Promise.all(under.map(({ ended }) => ended));
     const within = (ms: number): Promise<unknown> =>
       Promise.race([all, delay(Math.max(0, ms), undefined, { ref: false })]);
     if (onShutdown === "finish") await within(shutdownGraceMs - ABORT_RESERVE_MS);
-    for (const { cancel } of this.entries.values()) cancel.abort(stopping);
-    const toSettle = [...this.entries.values()].filter(({ cx }) => cx.report.status !== "inDoubt");
+    for (const { cancel } of under) cancel.abort(stopping);
+    const toSettle = under.filter(({ cx }) => cx.report.status !== "inDoubt");
     if (toSettle.length > 0) await within(Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
     this.leaving.abort(stopping);
     await within(LEAVE_MS);
@@ -241,10 +252,16 @@ export class SourceAgent implements SourceService {
     this.entries.set(cx.id, { ...made, ended, observers });
   }
 
-  private makeContext(asked: MigrateCall, { id, token, startedAtMs }: Identity): Made {
+  /** With the agent's own wishes where the operator has none. */
+  private filled(asked: MigrateCall): MigrateCall {
+    const downtimeTargetMs = asked.options.downtimeTargetMs || this.parts.config.downtimeTargetMs;
+    return { ...asked, options: { ...asked.options, downtimeTargetMs } };
+  }
+
+  private makeContext(asked: MigrateCall, { id, token, startedAtMs }: Identity, chosenBecause = ""): Made {
+    this.parts.onBusy?.();
     const { config, clock, log, journal, limits, createKernels, faults } = this.parts;
-    const downtimeTargetMs = asked.options.downtimeTargetMs || config.downtimeTargetMs;
-    const call = { ...asked, options: { ...asked.options, downtimeTargetMs } };
+    const call = this.filled(asked);
     const cancel = new AbortController();
     const arrived = deferred<void>();
     // what was taken up from the journal has no stream any more
@@ -255,6 +272,7 @@ export class SourceAgent implements SourceService {
     const cx: SourceContext = {
       id,
       call,
+      chosenBecause,
       token,
       config,
       clock,

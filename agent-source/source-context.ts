@@ -16,6 +16,8 @@ import type { MigrationReport } from "./migration-report.ts";
 export interface SourceContext {
   readonly id: string;
   readonly call: MigrateCall;
+  /** Why the agents chose the strategy, where a plan did; else empty. */
+  readonly chosenBecause: string;
   /** One-time secret of this migration: the destination shows it when it dials in, and the grant carries it. */
   readonly token: Uint8Array;
   readonly config: SourceConfig;
@@ -45,19 +47,27 @@ export interface SourceContext {
 /** Counts the grants of a migration. There is one: an agent that starts again repeats it. */
 export const EPOCH = 1;
 
+/** What has to be known to leave the guest as it was found; nothing once it has ended. */
+export interface Kept {
+  readonly settings?: SavedSettings | undefined;
+  /** Post-copy has begun, and so the guest was stopped by this agent. */
+  readonly postcopy?: SourcePostcopy | undefined;
+  /** By whoever operates it: never to be started by this agent. */
+  readonly paused: boolean;
+}
+
 /** What the journal holds of a migration, at one of its turning points. */
 export function sourceRecord(
   cx: SourceContext,
   kind: SourceRecord["kind"],
-  settings: SavedSettings | undefined,
-  postcopy?: SourcePostcopy | undefined,
+  { settings, postcopy, paused }: Kept = { paused: false },
 ): SourceRecord {
   const record = {
     kind,
     guest: cx.call.guest,
     destination: cx.call.to,
     startedAtMs: cx.report.startedAtMs,
-    grant: { token: Buffer.from(cx.token).toString("hex"), epoch: EPOCH },
+    grant: { token: Buffer.from(cx.token).toString("hex"), epoch: EPOCH, paused },
   };
   if (kind === "released" || kind === "kept") return { ...record, endedAtMs: Math.floor(cx.clock.nowUs() / 1000) };
   return {
@@ -69,5 +79,9 @@ export function sourceRecord(
 
 /** What the guest does at this point, for errors. */
 export const GUEST_RUNS_HERE = "the guest runs at the source";
+export const GUEST_PAUSED_HERE = "the guest is at the source, paused as it was";
+/** QEMU can be brought out of this state by `cont` only, which would run the guest (qmp_cont; runstate_transitions_def). */
+export const GUEST_PAUSED_POSTMIGRATE =
+  "the guest is at the source, paused as it was; its QEMU calls that postmigrate, and cont starts it";
 export const GUEST_IN_DOUBT =
   "the guest is paused at the source and may run at the destination; nothing starts it here until it is resolved";

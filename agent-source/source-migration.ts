@@ -17,15 +17,7 @@ import { serve } from "./phases/serve.ts";
 import { stage } from "./phases/stage.ts";
 import { switchOver } from "./phases/switch.ts";
 import { GUEST_RUNS_HERE, type SourceContext } from "./source-context.ts";
-import {
-  type Next,
-  type Phases,
-  type SourceState,
-  type State,
-  type Undo,
-  undoFeed,
-  undoHandOver,
-} from "./source-state.ts";
+import { type Next, type Phases, type SourceState, type State, type Undo, undoFeed } from "./source-state.ts";
 
 const PHASES: Phases = {
   planned: plan,
@@ -119,6 +111,7 @@ function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): Sour
       return {
         kind: afterSource(state.kind, "fault"),
         loaded: state.loaded,
+        paused: state.loaded.feed.paused,
         fault: doubtful(cx, fault.message, fault),
       };
     case "inDoubt":
@@ -139,16 +132,16 @@ type Undoable = Exclude<Live, State<"keeping" | "inDoubt" | "releasing" | "grant
 function undoOf(state: Undoable): Undo {
   switch (state.kind) {
     case "planned":
-      return { touched: false, accepted: false };
+      return { touched: false, accepted: false, paused: false };
     case "negotiating":
-      return { qmp: state.qmp, touched: false, accepted: false };
+      return { qmp: state.qmp, touched: false, accepted: false, paused: state.facts.paused };
     case "staging":
-      return { qmp: state.qmp, touched: false, accepted: true };
+      return { qmp: state.qmp, touched: false, accepted: true, paused: state.facts.paused };
     case "copying":
     case "switching":
       return undoFeed(state.feed);
     case "retiring":
     case "recording":
-      return undoHandOver(state);
+      return undoFeed(state.loaded.feed);
   }
 }

@@ -31,11 +31,13 @@ export interface Undo {
   /** Open already; where it is not, the guest's monitor is connected to when `touched`. */
   readonly qmp?: QmpClient;
   readonly channel?: ResumingSource;
-  readonly feed?: Feed;
+  readonly feed?: Pick<Feed, "stop">;
   /** QEMU's settings may have been changed, or its migration begun. */
   readonly touched: boolean;
   /** The destination has made room for the guest. */
   readonly accepted: boolean;
+  /** The guest was paused: it is never started, whatever state QEMU is left in. */
+  readonly paused: boolean;
   readonly settings?: SavedSettings;
   /** Post-copy has begun: the guest was stopped by this agent. */
   readonly postcopy?: SourcePostcopy;
@@ -54,6 +56,8 @@ export interface Granted {
   readonly loaded?: Loaded;
   readonly settings?: SavedSettings;
   readonly postcopy?: SourcePostcopy;
+  /** As it was granted. */
+  readonly paused: boolean;
 }
 
 interface Payloads {
@@ -61,11 +65,13 @@ interface Payloads {
   negotiating: Asked;
   staging: Asked & { readonly contract: Contract };
   copying: { readonly feed: Feed };
-  switching: { readonly feed: Feed; readonly into: "destination" | "postcopy"; readonly reason: string };
+  /** `nothing`: QEMU completes without being told to, since the guest stands still. */
+  switching: { readonly feed: Feed; readonly reason: string; readonly into: "destination" | "postcopy" | "nothing" };
   retiring: { readonly loaded: Loaded };
   recording: { readonly loaded: Loaded };
   granting: { readonly loaded: Loaded };
-  inDoubt: Granted & { readonly fault: MigrationFault };
+  /** `lost`: it ran at the destination, whose QEMU has ended with pages missing; it needs none any more. */
+  inDoubt: Granted & { readonly fault: MigrationFault; readonly lost?: true };
   serving: Granted & { readonly running?: Running };
   stranded: { readonly fault: MigrationFault };
   releasing: Granted & { readonly running?: Running; readonly complete?: Complete };
@@ -82,24 +88,26 @@ export type Next<K extends SourceStateName> = { [N in SourceEdges[K]]: State<N> 
 export type Phases = { readonly [K in LiveSourceState]: (state: State<K>, cx: SourceContext) => Promise<Next<K>> };
 
 /** What undoes a migration whose guest may be whole at the destination, and was not granted or was refused. */
-export function undoHandOver({ loaded, settings, postcopy }: Granted): Undo {
+export function undoHandOver({ loaded, settings, postcopy, paused }: Granted): Undo {
   if (loaded !== undefined) return undoFeed(loaded.feed);
   return {
     touched: true,
     accepted: true,
+    paused,
     ...(settings === undefined ? {} : { settings }),
     ...(postcopy === undefined ? {} : { postcopy }),
   };
 }
 
 export function undoFeed(feed: Feed): Undo {
-  const { qmp, channel, settings, stoppedWith } = feed;
+  const { qmp, channel, settings, stoppedWith, paused } = feed;
   return {
     qmp,
     channel,
     feed,
     touched: true,
     accepted: true,
+    paused,
     ...(settings === undefined ? {} : { settings }),
     ...(stoppedWith === undefined ? {} : { postcopy: stoppedWith }),
   };

@@ -32,6 +32,8 @@ export interface Observation {
   /** Captured and not sent, pages and encoded bytes. */
   readonly residualPages: number;
   readonly residualBytes: number;
+  /** The same as whole pages, which is what post-copy would send of it, encoded bytes. */
+  readonly residualWholeBytes: number;
   /** Sent so far with content, with repeats. */
   readonly sentPages: number;
   /** Some of those pages are not held: they wait for the link, or for a worker to compress them. */
@@ -48,6 +50,8 @@ export interface Observation {
   readonly drained: boolean;
   /** Nothing is heard from the destination. */
   readonly linkIsDown: boolean;
+  /** The guest stands still: QEMU completes without being told to. */
+  readonly paused: boolean;
 }
 
 export type Decision =
@@ -77,6 +81,11 @@ const SHORT_MS = 2 * FIXED_COST_MS;
 /** Time in which it is seen whether the link works off what waits, and the part of that time by which the estimate then falls. */
 const DRAIN_MS = 100;
 const DRAIN_PACE = 0.1;
+/**
+ * Post-copy begins behind so much precopy. What comes first in a guest's memory, its kernel, is then there when it needs it: the
+ * pages that it would wait for one after the other before it gets anything done (docs/decisions/0026).
+ */
+const HEAD_START_MS = 300;
 
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
@@ -88,6 +97,7 @@ export class SwitchPolicy {
   private readonly stall = new StallWatch();
   /** Pages that will have been sent when all that waited at the end of the first pass was. */
   private sentOnceAt: number | undefined;
+  private begunAtMs: number | undefined;
   private drainMark: { readonly elapsedMs: number; readonly estimateMs: number } | undefined;
 
   constructor(plan: SwitchPlan) {
@@ -127,13 +137,15 @@ export class SwitchPolicy {
   }
 
   decide(seen: Observation): Decision {
+    if (seen.paused) return this.whilePaused(seen);
     if (this.plan.strategy === "stop-and-copy")
       return { kind: "switch", into: "destination", reason: "strategy stop-and-copy" };
     if (this.plan.strategy === "postcopy") return this.atOnce(seen);
     if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
     if (seen.linkIsDown) this.stall.interrupted(seen.elapsedMs);
     if (seen.firstPassDone && this.plan.strategy === "hybrid" && this.hasSentOnce(seen)) {
-      const early = this.fits(this.estimateMs(seen)) ? undefined : this.intoPostcopy(seen, "every page was sent once");
+      const goesOn = this.fits(this.estimateMs(seen)) || deltasHelp(seen);
+      const early = goesOn ? undefined : this.intoPostcopy(seen, "every page was sent once");
       if (early !== undefined) return early;
     }
     // between two drained sections the estimate leaves out what QEMU has still to send
@@ -155,9 +167,22 @@ export class SwitchPolicy {
     return this.whileClosing(seen, estimate, fits);
   }
 
-  /** Post-copy from the start, as soon as there is a stream and a link. */
-  private atOnce({ begun, linkIsDown }: Observation): Decision {
-    if (!begun || linkIsDown) return { kind: "continue" };
+  /**
+   * No moment is better than another, and none has to be chosen. Acknowledged, QEMU would send all that is left in one piece,
+   * and its monitor would not answer meanwhile.
+   */
+  private whilePaused({ elapsedMs }: Observation): Decision {
+    const { deadlineMs, onDeadline } = this.plan;
+    if (deadlineMs === 0 || elapsedMs < deadlineMs || onDeadline !== "cancel") return { kind: "continue" };
+    return { kind: "cancel", reason: `deadline of ${deadlineMs} ms reached; the guest is paused, and not copied yet` };
+  }
+
+  /** Post-copy from the start, behind a moment of precopy. */
+  private atOnce(seen: Observation): Decision {
+    if (!seen.begun) return { kind: "continue" };
+    this.begunAtMs ??= seen.elapsedMs;
+    const isAhead = seen.elapsedMs - this.begunAtMs >= HEAD_START_MS || (seen.firstPassDone && !seen.backlogged);
+    if (!isAhead || seen.linkIsDown) return { kind: "continue" };
     return { kind: "switch", into: "postcopy", reason: "strategy postcopy" };
   }
 
@@ -238,3 +263,9 @@ export class SwitchPolicy {
     return stalled === 0 ? "" : `; it did not converge for ${(stalled / 1000).toFixed(1)} s`;
   }
 }
+
+/** Another pass of precopy is this much cheaper than the same pages in post-copy, whose bases are discarded. */
+const DELTAS_HELP = 3;
+
+const deltasHelp = ({ residualBytes, residualWholeBytes }: Observation): boolean =>
+  residualWholeBytes > DELTAS_HELP * residualBytes;

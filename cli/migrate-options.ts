@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { parseAddress } from "../shared/address.ts";
 import { MigrationFault } from "../shared/fault.ts";
 import { DEADLINE_ACTIONS, STRATEGIES } from "../shared/protocol/messages.ts";
+import { OBSERVE_MS_MAX, type PlanCall } from "../shared/protocol/plan-view.ts";
 import type { MigrateCall, MigrateOptions } from "../shared/protocol/report.ts";
 import { refuseWish } from "../shared/protocol/strategies.ts";
 import { parseByteRate, parseDuration } from "../shared/quantities.ts";
@@ -30,7 +31,12 @@ export function addMigrateOptions(command: Command): Command {
         .argParser(argument(destination))
         .makeOptionMandatory(),
     )
-    .option("--strategy <name>", `auto, ${STRATEGIES.join(", ")}`, argument(strategy), "auto")
+    .option(
+      "--strategy <name>",
+      `auto, ${STRATEGIES.join(", ")}; a paused guest is always copied once, and stays paused`,
+      argument(strategy),
+      "auto",
+    )
     .option(
       "--downtime <duration>",
       "longest pause to aim for (default: the agent's, 300ms)",
@@ -52,6 +58,27 @@ export function addMigrateOptions(command: Command): Command {
     .option("--no-reorder", "send pages in the order in which QEMU gives them")
     .option("--compression <level>", "auto, off, or a zstd level from -50 to 19", argument(compression), "auto")
     .option("--verify", "compare all memory before the handover; the guest is stopped meanwhile", false);
+}
+
+/** What `ferry plan` has beside, and `ferry migrate` where it is to plan first. */
+export interface GivenPlanOptions extends GivenMigrateOptions {
+  /** False: --no-observe. */
+  readonly observe?: number | false;
+  readonly robust: boolean;
+}
+
+export const OBSERVE_MS = 5000;
+
+/** What it observes, it observes for so long. */
+export function addPlanOptions(command: Command, observe: string): Command {
+  return command
+    .option("--observe <duration>", observe, argument(observation))
+    .option("--robust", "recommend only what keeps the source whole until the commit", false);
+}
+
+export function planCall(guest: string, given: GivenPlanOptions): PlanCall {
+  const { observe = OBSERVE_MS, robust } = given;
+  return { migration: migrateCall(guest, given), observeMs: observe === false ? 0 : observe, robust };
 }
 
 export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateCall {
@@ -106,6 +133,12 @@ function compression(text: string): MigrateOptions["compression"] {
   if (!/^-?\d{1,2}$/.test(text) || level < -50 || level > 19)
     throw invalid(text, "auto, off or a zstd level from -50 to 19");
   return level;
+}
+
+function observation(text: string): number {
+  const ms = parseDuration(text);
+  if (ms < 100 || ms > OBSERVE_MS_MAX) throw invalid(text, `from 100ms to ${OBSERVE_MS_MAX / 1000}s`);
+  return ms;
 }
 
 const atLeast1 =

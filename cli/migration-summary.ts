@@ -55,7 +55,7 @@ const row = (label: string, text: string): string => `  ${label.padEnd(LABEL_COL
 
 function resultLines(result: MigrationResult): string[] {
   const lines: string[] = [];
-  if (result.completed) lines.push(row("downtime", downtimeText(result.downtime)));
+  if (result.completed) lines.push(row("downtime", result.paused ? WAS_PAUSED : downtimeText(result.downtime)));
   if (result.switchReason !== "") lines.push(row("switched", printable(result.switchReason)));
   if (result.stalledSeconds > 0)
     lines.push(row("stalled", `it did not converge for ${durationText(1000 * result.stalledSeconds)}`));
@@ -71,6 +71,8 @@ function resultLines(result: MigrationResult): string[] {
   for (const degradation of result.degradations) lines.push(row("degraded", printable(degradation)));
   return lines;
 }
+
+const WAS_PAUSED = "none: the guest was paused, and still is";
 
 function downtimeText(downtime: Downtime): string {
   const parts = [

@@ -1,17 +1,11 @@
 /** What `ferry` needs of an agent: MigrationService (proto/ferry/v1/operator.proto) as a client sees it. */
-import type {
-  GuestView,
-  HeatMapBlock,
-  MigrateCall,
-  MigrationView,
-  PlanView,
-  ResolveCall,
-} from "../shared/protocol/report.ts";
+import type { PlanCall, PlanView } from "../shared/protocol/plan-view.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../shared/protocol/report.ts";
 
 /** Every method throws MigrationFault: the agent's own, or peer-unreachable, peer-lost, timeout. */
 export interface OperatorClient {
   listGuests(): Promise<readonly GuestView[]>;
-  plan(call: MigrateCall): Promise<PlanView>;
+  plan(call: PlanCall): Promise<PlanView>;
   /** Resolves when the stream has ended in order. Aborting leaves the migration to itself. */
   migrate(call: MigrateCall, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void>;
   watch(id: string, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void>;

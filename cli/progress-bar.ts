@@ -63,8 +63,9 @@ function segmentsOf(view: MigrationView): Segment[] {
     { text: rateText(progress.bytesPerSecond), rank: 2 },
     { text: `pass ${progress.passes}`, rank: 5 },
     { text: `residual ${bytesText(progress.estimatedResidualBytes)}`, rank: 4 },
-    { text: `downtime ~${durationText(progress.estimatedDowntimeMs)}`, rank: 3 },
   );
+  if (progress.estimatedDowntimeMs > 0)
+    segments.push({ text: `downtime ~${durationText(progress.estimatedDowntimeMs)}`, rank: 3 });
   if (progress.etaSeconds !== undefined)
     segments.push({ text: `ETA ${durationText(1000 * progress.etaSeconds)}`, rank: 1 });
   if (progress.stalledSeconds > 0) segments.push({ text: againstText(progress), rank: 5 });
@@ -94,7 +95,8 @@ export function plainLine(view: MigrationView): string {
     `rate ${rateText(progress.bytesPerSecond)}`,
     `dirty ${rateText(progress.dirtyBytesPerSecond)}`,
     `residual ${bytesText(progress.estimatedResidualBytes)}`,
-    `estimated downtime ${durationText(progress.estimatedDowntimeMs)}`,
+    // zero: it is not estimated yet, or the guest is paused
+    ...(progress.estimatedDowntimeMs > 0 ? [`estimated downtime ${durationText(progress.estimatedDowntimeMs)}`] : []),
     ...(progress.etaSeconds === undefined ? [] : [`ETA ${durationText(1000 * progress.etaSeconds)}`]),
     ...(progress.linkDownSeconds > 0 ? [linkText(progress.linkDownSeconds)] : []),
     ...(progress.stalledSeconds > 0 ? [stallText(progress)] : []),

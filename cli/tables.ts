@@ -1,6 +1,5 @@
 /** Lists for people: guests, migrations, heat maps, plans. Pure. */
-import type { GuestView, HeatMapBlock, MigrationView, PlanView } from "../shared/protocol/report.ts";
-import { termLine } from "./agreed-terms.ts";
+import type { GuestView, HeatMapBlock, MigrationView } from "../shared/protocol/report.ts";
 import { blockFor, durationText, memoryText, percentText, printable } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
 
@@ -40,15 +39,6 @@ export function migrationsText(views: readonly MigrationView[]): string {
       percentText(view.progress.firstPassFraction),
     ]),
   );
-}
-
-export function planText(guest: string, to: string, plan: PlanView): string {
-  const lines = plan.accepted
-    ? [`${printable(to)} would take ${printable(guest)}`]
-    : [`${printable(to)} would not take ${printable(guest)}`];
-  for (const refusal of plan.refusals) lines.push(`  - ${refusal.code}: ${printable(refusal.message)}`);
-  for (const [name, value] of Object.entries(plan.negotiated)) lines.push(termLine(name, value));
-  return `${lines.join("\n")}\n`;
 }
 
 const PAGE_BYTES = 4096;

@@ -17,7 +17,9 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
       lastByteAtUs: receiver.postcopy?.packagedAtUs || receiver.replay.lastByteAtUs,
       loadedAtUs,
     });
-    receiver.grant.promise.then(({ token, epoch }) => cx.granted.resolve({ token: tokenText(token), epoch }));
+    receiver.grant.promise.then(({ token, epoch, paused }) =>
+      cx.granted.resolve({ token: tokenText(token), epoch, paused }),
+    );
   }
   const grant = await (receiver === undefined ? untilAsked(state, cx) : orAborted(cx.granted.promise, receiver.signal));
   const record = await cx.journal.read(cx.id);

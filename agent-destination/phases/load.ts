@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import { PAUSED_STATES } from "../../shared/qemu/preflight.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
@@ -18,7 +19,7 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
     const { record: postcopy } = receiver;
     if (postcopy === undefined) throw new TypeError("post-copy without a layout");
     const loadedAtUs = cx.clock.nowUs();
-    await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest, postcopy));
+    await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest, { postcopy }));
     return { kind: afterDestination("loading", "loaded"), guest, receiver, postcopy, loadedAtUs };
   }
   const completed = waitLoaded(guest, receiver);
@@ -28,7 +29,8 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   await completed;
   const loadedAtUs = cx.clock.nowUs();
   const { status } = await guest.qmp.execute("query-status");
-  if (status !== "paused")
+  // QEMU makes it what it was at the source, where it was paused; one that ran, paused (-S)
+  if (!PAUSED_STATES.includes(status))
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
   return { kind: afterDestination("loading", "loaded"), guest, receiver, loadedAtUs };
 }

@@ -1,3 +1,4 @@
+import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
@@ -8,6 +9,7 @@ import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import type { Receiver } from "../receiver.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
+import { incomingPath } from "./stage.ts";
 
 const AGAIN_MS = 250;
 
@@ -72,6 +74,7 @@ async function arrived(
   return { kind: afterDestination("pulling", "complete") };
 }
 
+/** A QEMU that is killed leaves the socket of its stream. */
 async function gone(
   guest: GuestProcess,
   receiver: Receiver | undefined,
@@ -79,5 +82,6 @@ async function gone(
 ): Promise<State<"lost">> {
   cx.log.error({ qemu: await guest.lastWords() }, "the guest ran here, and its QEMU has ended");
   receiver?.close();
+  await rm(incomingPath(cx), { force: true });
   return { kind: afterDestination("pulling", "gone") };
 }

@@ -15,8 +15,6 @@ import { Replay } from "../replay.ts";
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
   const { guest, contract, offer } = state;
-  if (contract.postcopy)
-    await guest.keepMonitor(keeperPath(cx), { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
   const socket = await openStream(guest, cx, contract.postcopy);
   const channel = new ResumingDestination({
     patienceMs: cx.config.link.giveUpAfterMs,
@@ -44,6 +42,14 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
         corruptPage: cx.faults.has("corrupt-page"),
       }),
   });
+  try {
+    // a program has to be started for it: beside the source's measuring, not ahead of it
+    if (contract.postcopy)
+      await guest.keepMonitor(keeperPath(cx), { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+  } catch (thrown) {
+    receiver.close(MigrationFault.from(thrown));
+    throw thrown;
+  }
   void guest.qmp.closed.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
   return { kind: afterDestination("staging", "dialled"), guest, receiver };
 }

@@ -1,20 +1,23 @@
+import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
+import { PAUSED_STATES } from "../../shared/qemu/preflight.ts";
 import { processUsage } from "../../shared/runtime/process-usage.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import type { Receiver } from "../receiver.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
+import { incomingPath } from "./stage.ts";
 
 const RESUMES_WITHIN_MS = 10_000;
 const POLL_MS = 20;
 
 /**
  * `cont`, then the answer. From here on the guest is never refused: it may have run. A QEMU that does not answer is asked
- * again, for as long as it lives.
+ * again, for as long as it lives. A guest that was granted paused has arrived as it is.
  */
 export async function start(
   state: State<"starting">,
@@ -26,13 +29,14 @@ export async function start(
   const receiver = state.receiver ?? taken;
   // both hosts are needed to the end: no cut of the link is too long
   if (postcopy !== undefined) receiver?.channel.setPatience(Number.POSITIVE_INFINITY);
-  const resumedAtUs = await resume(guest, cx).catch((thrown: unknown) => {
+  const resumedAtUs = await (grant.paused ? seePaused(guest) : resume(guest, cx)).catch((thrown: unknown) => {
     taken?.close(MigrationFault.from(thrown));
     throw thrown;
   });
   if (resumedAtUs === undefined) {
     cx.log.error({ qemu: await guest.lastWords() }, "the guest was started, and its QEMU has ended");
     receiver?.close();
+    await rm(incomingPath(cx), { force: true });
     return { kind: afterDestination("starting", "gone") };
   }
   const usage = processUsage();
@@ -57,7 +61,7 @@ export async function start(
   guest.letGo();
   // tells a guest that was seen running from one that may have been; behind the answer, which must not wait for it
   await cx.journal
-    .write(cx.id, destinationRecord(cx, "arrived", guest))
+    .write(cx.id, destinationRecord(cx, "arrived", guest, grant))
     .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
   return { kind: afterDestination("starting", "runs") };
 }
@@ -99,7 +103,25 @@ async function resume(guest: GuestProcess, cx: DestinationContext): Promise<numb
   }
 }
 
-/** The switches between the hosts still send the guest's frames to the source. */
+/** @returns 0, since it is not resumed; undefined when its QEMU has ended */
+async function seePaused(guest: GuestProcess): Promise<number | undefined> {
+  const qmp = await guest.monitor();
+  if (qmp === undefined) return undefined;
+  try {
+    const { status } = await qmp.execute("query-status");
+    // whoever operates it may have started it by now
+    if (status === "running" || PAUSED_STATES.includes(status)) return 0;
+    throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}, not paused`);
+  } catch (thrown) {
+    if (await guest.hasEnded()) return undefined;
+    throw thrown;
+  }
+}
+
+/**
+ * The switches between the hosts still send the guest's frames to the source. Of a guest that is paused QEMU holds the
+ * announcements back until it runs (net/net.c, qemu_can_send_packet).
+ */
 async function announce(guest: GuestProcess, cx: DestinationContext): Promise<void> {
   await guest.qmp
     .execute("announce-self", { initial: 50, max: 550, rounds: 5, step: 100 })

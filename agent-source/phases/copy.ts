@@ -4,7 +4,7 @@ import { orAborted } from "../../shared/runtime/deferred.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-/** Copies while the guest runs, until the policy decides. */
+/** Copies while the guest runs, until the policy decides; or until QEMU completes by itself, because the guest stands still. */
 export async function copy(state: State<"copying">, cx: SourceContext): Promise<State<"switching">> {
   const { feed } = state;
   cx.report.follow(feed);
@@ -12,7 +12,8 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
   try {
-    const decision = await orAborted(feed.decision.promise, feed.signal);
+    const decision = await orAborted(Promise.race([feed.decision.promise, feed.completing.promise]), feed.signal);
+    if (decision === undefined) return { kind: afterSource("copying", "decided"), feed, into: "nothing", reason: "" };
     if (decision.kind !== "switch")
       throw new MigrationFault(
         "deadline",
@@ -21,8 +22,8 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
           advice: "Allow a longer --deadline or a larger --downtime, or use --on-deadline force",
         },
       );
-    cx.log.info({ reason: decision.reason, into: decision.into }, "switching");
     const { into, reason } = decision;
+    cx.log.info({ reason, into }, "switching");
     return { kind: afterSource("copying", "decided"), feed, into, reason };
   } finally {
     unsubscribe();

@@ -19,7 +19,7 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   cx.log.error({ code: fault.code }, fault.message);
   let last = "";
   const over = new AbortController();
-  const heard = hear(loaded?.feed, cx, AbortSignal.any([cx.leaving, over.signal]), (news) => {
+  const heard = hear(state, cx, AbortSignal.any([cx.leaving, over.signal]), (news) => {
     if (news === last) return;
     last = news;
     cx.log.warn({ news }, "in doubt");
@@ -31,7 +31,8 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   return typeof settled === "string" ? afterWord(settled, state, cx) : afterAnswer(settled, state, cx);
 }
 
-const granted = ({ loaded, settings, postcopy }: Granted): Granted => ({
+const granted = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
+  paused,
   ...(loaded === undefined ? {} : { loaded }),
   ...(settings === undefined ? {} : { settings }),
   ...(postcopy === undefined ? {} : { postcopy }),
@@ -55,7 +56,8 @@ function afterWord(keep: "source" | "destination", state: State<"inDoubt">, cx: 
   cx.log.warn({ keep }, "the migration in doubt is resolved by the operator");
   const isPostcopy = state.postcopy !== undefined || state.loaded?.feed.isPostcopy === true;
   // it may need pages that are only here
-  if (keep === "destination" && isPostcopy) return { kind: afterSource("inDoubt", "keepPulling"), ...granted(state) };
+  if (keep === "destination" && isPostcopy && state.lost !== true)
+    return { kind: afterSource("inDoubt", "keepPulling"), ...granted(state) };
   if (keep === "destination") return { kind: afterSource("inDoubt", "keepDestination"), ...granted(state) };
   const fault = new MigrationFault(
     "in-doubt",

@@ -4,7 +4,7 @@ import { orAborted } from "../../shared/runtime/deferred.ts";
 import { askUntilSettled, type Settled } from "../ask-destination.ts";
 import type { Feed } from "../feed.ts";
 import { EPOCH, GUEST_IN_DOUBT, type SourceContext } from "../source-context.ts";
-import { type State, undoHandOver } from "../source-state.ts";
+import { type Granted, type State, undoFeed } from "../source-state.ts";
 
 /** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
 const ASKS_AFTER_MS = 2000;
@@ -19,35 +19,37 @@ export async function grant(
   feed.inbox.grantSent(cx.token);
   // only proof ends this, however long the link is down
   feed.channel.setPatience(Number.POSITIVE_INFINITY);
-  feed.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH });
+  feed.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH, paused: feed.paused });
   let news = `no answer within ${cx.config.link.doubtAfterMs} ms (link.doubtAfter)`;
   const late = AbortSignal.any([AbortSignal.timeout(cx.config.link.doubtAfterMs), cx.leaving]);
   try {
-    const settled = await hear(feed, cx, late, (said) => {
+    const settled = await hear({ loaded, paused: feed.paused }, cx, late, (said) => {
       news = said;
     });
     return afterAnswer(settled, state, cx);
   } catch (thrown) {
-    return { kind: afterSource("granting", "fault"), loaded, fault: doubtful(cx, news, thrown) };
+    const fault = doubtful(cx, news, thrown);
+    return { kind: afterSource("granting", "fault"), loaded, paused: feed.paused, fault };
   }
 }
 
 /** The first proof, over the stream or by asking. */
 export async function hear(
-  feed: Feed | undefined,
+  { loaded, paused }: Granted,
   cx: SourceContext,
   signal: AbortSignal,
   onNews: (news: string) => void,
 ): Promise<Settled> {
+  const feed = loaded?.feed;
   const asking = new AbortController();
   const either = AbortSignal.any([signal, asking.signal]);
   try {
-    if (feed === undefined) return await askUntilSettled(cx, either, onNews);
+    if (feed === undefined) return await askUntilSettled(cx, paused, either, onNews);
     const said = feed.inbox.grantAnswer.promise.then(
       (answer): Settled =>
         answer.kind === "running" ? { kind: "running", running: answer } : { kind: "refused", message: answer.message },
     );
-    const asked = silence(feed, either).then(() => askUntilSettled(cx, either, onNews));
+    const asked = silence(feed, either).then(() => askUntilSettled(cx, paused, either, onNews));
     asked.catch(() => undefined);
     return await orAborted(Promise.race([said, asked]), signal);
   } finally {
@@ -77,11 +79,12 @@ function afterAnswer(
     return {
       kind: afterSource("granting", "refused"),
       fault: refusal(cx, settled.message),
-      undo: undoHandOver({ loaded }),
+      undo: undoFeed(loaded.feed),
     };
   const { running } = settled;
   const kind = afterSource("granting", loaded.feed.isPostcopy ? "pulling" : "running");
-  return running === undefined ? { kind, loaded } : { kind, loaded, running };
+  const whole = { kind, loaded, paused: loaded.feed.paused };
+  return running === undefined ? whole : { ...whole, running };
 }
 
 export const refusal = (cx: SourceContext, message: string): MigrationFault =>

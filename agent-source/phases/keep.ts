@@ -8,18 +8,18 @@ import type { State, Undo } from "../source-state.ts";
 /** The destination discards by itself what it cannot be told to. */
 const WITHDRAWS_WITHIN_MS = 5000;
 
-/** Makes sure that the guest runs here and nothing stays there; then the migration has ended. */
+/** Makes sure that the guest runs here, or is paused here as it was, and nothing stays there; then the migration has ended. */
 export async function keep(state: State<"keeping">, cx: SourceContext): Promise<State<"kept">> {
   const { undo, fault } = state;
   cx.log.warn({ code: fault.code, reason: fault.message }, "keeping the guest at the source");
   cx.report.follow(undefined);
-  cx.report.failed(fault, "the guest is being made to run at the source");
+  cx.report.failed(fault, `the guest is being made to ${undo.paused ? "stay paused" : "run"} at the source`);
   tellDestination(undo, fault, cx);
   if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
   const guestNow = await runHere(undo, cx);
   await cx.journal
     .write(cx.id, {
-      ...sourceRecord(cx, "kept", undefined),
+      ...sourceRecord(cx, "kept"),
       reason: { code: fault.code, message: fault.message },
     })
     .catch((thrown: unknown) =>
@@ -36,7 +36,7 @@ function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx:
     channel.close();
   }
   if (!accepted || (channel !== undefined && !wasCut)) return;
-  askOnce(cx, "withdraw", cx.leaving, WITHDRAWS_WITHIN_MS).catch((thrown: unknown) =>
+  askOnce(cx, "withdraw", cx.leaving, { timeoutMs: WITHDRAWS_WITHIN_MS }).catch((thrown: unknown) =>
     cx.log.info({ fault: String(thrown) }, "the destination could not be told; it gives up by itself"),
   );
 }

@@ -1,7 +1,7 @@
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc-link.ts";
 import { securityOf } from "../../shared/link/security.ts";
-import { checkContract, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
+import { canStayPaused, checkContract, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import {
   type Codec,
   type Contract,
@@ -16,6 +16,8 @@ import {
   offeredStrategies,
   POSTCOPY_PROTOCOL,
   versionsFor,
+  type Wish,
+  withoutPostcopy,
 } from "../../shared/protocol/strategies.ts";
 import type { SourceFacts } from "../../shared/qemu/preflight.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest-definition.ts";
@@ -26,11 +28,13 @@ import type { State } from "../source-state.ts";
 /** One round trip: the contract, or every reason why not. */
 export async function negotiate(state: State<"negotiating">, cx: SourceContext): Promise<State<"staging">> {
   const { definition, facts, qmp } = state;
-  const contract = await askDestination(cx, definition, facts, false);
+  const contract = await askDestination(cx, definition, facts, { dryRun: false, measureLink: false });
   cx.report.negotiated = negotiatedView(contract, facts, cx);
   cx.log.info({ negotiated: cx.report.negotiated }, "agreed");
   return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
+
+type Check = Pick<Offer, "dryRun" | "measureLink">;
 
 /**
  * Asks although the source itself refuses, only to check then: so that all that has to be mended is known at once.
@@ -40,10 +44,10 @@ export async function askDestination(
   cx: SourceContext,
   definition: GuestDefinition,
   facts: SourceFacts,
-  dryRun: boolean,
+  check: Check,
 ): Promise<Contract> {
   const mine = refusalsHere(cx, facts);
-  const offer = makeOffer(cx, definition, facts, dryRun || mine.length > 0);
+  const offer = makeOffer(cx, definition, facts, mine.length > 0 ? { ...check, dryRun: true } : check);
   if (mine.length > 0)
     throw refused(`This migration of ${definition.name} cannot be`, [...mine, ...(await refusalsThere(cx, offer))]);
   const answer = await handshake(cx, offer);
@@ -59,9 +63,13 @@ const refused = (what: string, refusals: readonly Refusal[], role?: "destination
     ...(role === undefined ? {} : { role }),
   });
 
+/** A guest that stands still gains nothing by post-copy, and needs no host that can do it. */
+const wishOf = ({ call }: SourceContext, { paused }: SourceFacts): Wish =>
+  paused ? withoutPostcopy(call.options) : call.options;
+
 /** What the guest's QEMU has against it. */
-const refusalsHere = ({ call }: SourceContext, { refusals, postcopyRefusals }: SourceFacts): readonly Refusal[] =>
-  needsPostcopy(call.options) ? [...refusals, ...postcopyRefusals] : refusals;
+const refusalsHere = (cx: SourceContext, facts: SourceFacts): readonly Refusal[] =>
+  needsPostcopy(wishOf(cx, facts)) ? [...facts.refusals, ...facts.postcopyRefusals] : facts.refusals;
 
 /** What the destination has against it as well; that it cannot be asked is one of the reasons. */
 async function refusalsThere(cx: SourceContext, offer: Offer): Promise<readonly Refusal[]> {
@@ -75,14 +83,20 @@ async function refusalsThere(cx: SourceContext, offer: Offer): Promise<readonly 
   }
 }
 
-/** The destination does not know why it was offered nothing older (versionsFor). */
-const explained = (refusal: Refusal, { transfer }: Offer): Refusal =>
-  refusal.code === "protocol-version" && needsPostcopy(transfer)
-    ? {
-        code: "postcopy-protocol",
-        message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL}, which the destination agent does not take; upgrade it, or choose precopy`,
-      }
-    : refusal;
+/** The destination does not know why it was offered nothing older (makeOffer). */
+function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
+  if (refusal.code !== "protocol-version") return refusal;
+  if (guest.paused)
+    return {
+      code: "protocol-version",
+      message: `${refusal.message}; an older destination agent would start the guest, which is paused: upgrade it, or resume the guest`,
+    };
+  if (!needsPostcopy(transfer)) return refusal;
+  return {
+    code: "postcopy-protocol",
+    message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL}, which the destination agent does not take; upgrade it, or choose precopy`,
+  };
+}
 
 async function handshake(cx: SourceContext, offer: Offer): Promise<HandshakeAnswer> {
   const client = connectDestination(cx.call.to, cx.limits);
@@ -99,14 +113,16 @@ async function handshake(cx: SourceContext, offer: Offer): Promise<HandshakeAnsw
   }
 }
 
-function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: SourceFacts, dryRun: boolean): Offer {
+function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: SourceFacts, check: Check): Offer {
   const { options } = cx.call;
+  const wish = wishOf(cx, facts);
+  const versions = facts.paused ? PROTOCOL_VERSIONS.filter(canStayPaused) : PROTOCOL_VERSIONS;
   const codecs: Codec[] = [];
   if (options.delta) codecs.push("xbzrle");
   if (options.compression !== "off") codecs.push("zstd");
   const able = STRATEGIES.filter((one) => facts.postcopyRefusals.length === 0 || !isPostcopy(one));
   return {
-    protocolVersions: versionsFor(options, PROTOCOL_VERSIONS),
+    protocolVersions: versionsFor(wish, versions),
     migrationId: cx.id,
     token: cx.token,
     sourceAddress: cx.advertised,
@@ -118,18 +134,19 @@ function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: Source
       cpuModel: facts.cpuModel,
       cpuFeatures: facts.cpuFeatures,
       ramBlocks: facts.ramBlocks,
+      paused: facts.paused,
     },
     transfer: {
       codecs,
       downtimeTargetMs: options.downtimeTargetMs,
       deadlineMs: options.deadlineMs,
-      onDeadline: options.onDeadline,
-      strategies: offeredStrategies(options, able),
-      strategy: options.strategy,
+      onDeadline: wish.onDeadline,
+      strategies: offeredStrategies(wish, able),
+      strategy: wish.strategy,
       frameBytes: cx.config.transfer.frameBytes,
       creditWindowBytes: cx.config.transfer.creditWindowBytes,
       verify: options.verify,
     },
-    dryRun,
+    ...check,
   };
 }

@@ -12,7 +12,7 @@ export async function record(state: State<"recording">, cx: SourceContext): Prom
   const { feed } = loaded;
   if (feed.channel.isCut) await orAborted(feed.inbox.nextConnection, feed.signal);
   feed.signal.throwIfAborted();
-  await cx.journal.write(cx.id, sourceRecord(cx, "granted", feed.settings, feed.stoppedWith));
+  await cx.journal.write(cx.id, sourceRecord(cx, "granted", feed.kept));
   feed.commit();
   return { kind: afterSource("recording", "written"), loaded };
 }

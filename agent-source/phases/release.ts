@@ -27,7 +27,7 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   cx.report.follow(undefined);
   const warn = (what: string) => (thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, what);
   await cx.journal
-    .write(cx.id, sourceRecord(cx, "released", undefined))
+    .write(cx.id, sourceRecord(cx, "released"))
     .catch(warn("the journal still says granted; the next start of this agent will ask the destination again"));
   await loaded?.feed.stop();
   loaded?.feed.channel.close();

@@ -33,13 +33,18 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
   while (true) {
     try {
       const outcome: Outcome = feed === undefined ? await ask(cx) : await untilComplete(feed, cx);
-      if (outcome.kind === "lost") return lost(state, cx);
+      if (outcome.kind === "lost") {
+        await end(feed);
+        return lost(state, cx);
+      }
       await retireQemu(feed);
       // the first one is the next state's: the result is made of it
       if (feed !== loaded?.feed) await end(feed);
       const kind = afterSource("serving", "served");
       return {
         kind,
+        // post-copy is of guests that ran
+        paused: false,
         ...(loaded === undefined ? {} : { loaded }),
         ...(running === undefined ? {} : { running }),
         ...(outcome.complete === undefined ? {} : { complete: outcome.complete }),
@@ -115,19 +120,24 @@ async function retireQemu(feed: Feed | undefined): Promise<void> {
   feed.intake.shut();
   while (true) {
     const { status } = await feed.qmp.execute("query-status");
-    if (status === "postmigrate") return;
+    // one that repeats its stream for nobody any more is as it was paused by this agent, and can be quit like that
+    if (status === "postmigrate" || status === "paused") return;
     if (performance.now() > deadline)
       throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after post-copy, not postmigrate`);
     await delay(POLL_MS);
   }
 }
 
-function lost({ loaded, postcopy }: State<"serving">, cx: SourceContext): State<"inDoubt"> {
+/** Without the stream, which has said that the guest runs there: what is said from now on comes from asking. */
+function lost({ loaded, postcopy, settings }: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
+  const known = { postcopy: postcopy ?? loaded?.feed.stoppedWith, settings: settings ?? loaded?.feed.settings };
   return {
     kind: afterSource("serving", "lost"),
-    ...(loaded === undefined ? {} : { loaded }),
-    ...(postcopy === undefined ? {} : { postcopy }),
+    lost: true,
+    paused: false,
+    ...(known.postcopy === undefined ? {} : { postcopy: known.postcopy }),
+    ...(known.settings === undefined ? {} : { settings: known.settings }),
     fault,
   };
 }

@@ -5,6 +5,7 @@ import { residentBytesOf } from "../../shared/runtime/resident-memory.ts";
 import { Feed } from "../feed.ts";
 import { probeLink } from "../probe.ts";
 import { applySettings, readSettings } from "../qemu-settings.ts";
+import { RunWatch } from "../run-watch.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import { type State, undoFeed } from "../source-state.ts";
 
@@ -23,13 +24,20 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
         },
       ),
   );
-  const feed = new Feed({ cx, qmp, ramBlocks: facts.ramBlocks, contract, channel });
+  const runs = await RunWatch.begin(qmp);
+  const paused = runs.standsStill;
+  const feed = new Feed({ cx, qmp, ramBlocks: facts.ramBlocks, contract, channel, runs, paused });
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
     probing.catch(() => undefined);
-    // beside the probe: nothing waits for it
+    // all of this beside the probe, which is some tens of milliseconds; for this one nothing waits
     void residentBytesOf(definition.qmp).then((bytes) => feed.engine.watch.resident(bytes));
     await feed.intake.listen(feed.streamPath);
+    // before anything is touched, so that an agent that starts again can undo it
+    const settings = await readSettings(qmp);
+    await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, settings }));
+    feed.settings = settings;
+    await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy");
     feed.probed(await orAborted(probing, feed.signal));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
     cx.report.negotiated = {
@@ -37,11 +45,6 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
       "measured bandwidth": `${((feed.meter.bytesPerSecond * 8) / 1e6).toFixed(0)} Mbit/s`,
       "measured round trip": `${feed.meter.roundTripMs.toFixed(2)} ms`,
     };
-    // before anything is touched, so that an agent that starts again can undo it
-    const settings = await readSettings(qmp);
-    await cx.journal.write(cx.id, sourceRecord(cx, "plan", settings));
-    feed.settings = settings;
-    await applySettings(qmp, contract.postcopy);
     const connected = feed.intake.connected(feed.signal);
     await qmp.execute("migrate", { uri: `unix:${feed.streamPath}` });
     await connected;

@@ -1,8 +1,10 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
+import type { Feed } from "../feed.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
+import { howItStopped } from "../stopped-guest.ts";
 import { verifyMemory } from "../verify.ts";
 
 /** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
@@ -11,22 +13,16 @@ const LOADS_WITHIN_MS = 60_000;
 
 /** QEMU stops the guest and sends the rest; the destination loads it; its memory is compared when asked for. */
 export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"retiring">> {
-  const { feed, reason } = state;
+  const { feed } = state;
   const passes = feed.qmp.subscribe((event) => {
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
-  // the guest is about to be stopped: from here on a broken link is an outage
-  feed.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
   try {
-    const stopped = feed.qmp.waitFor("STOP", undefined, { timeoutMs: STOPS_WITHIN_MS, signal: feed.signal });
-    // a fault of the first is the one to tell; the other follows from it
-    stopped.catch(() => undefined);
-    if (state.into === "postcopy")
-      await feed.letPostcopy((layout) => cx.journal.write(cx.id, sourceRecord(cx, "plan", feed.settings, layout)));
-    else feed.letStop();
-    const stop = await stopped;
+    await stopGuest(state, cx);
     // the end of the stream is said when it comes; of post-copy that is behind the hand-over
     await orAborted(Promise.race([feed.endWhenRead(), feed.packaged.promise]), feed.signal);
+    const { paused, reason } = howItStopped(feed, state, cx);
+    await notePaused(feed, paused, cx);
     const loaded = await within(
       orAborted(feed.inbox.loaded.promise, feed.signal),
       LOADS_WITHIN_MS,
@@ -40,7 +36,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     const verifyStartMs = cx.clock.monotonicMs();
     const pagesCompared = cx.call.options.verify ? await orAborted(verifyMemory(feed, cx), feed.signal) : 0;
     const times = {
-      stoppedUs: stop.timestampUs,
+      stoppedUs: paused ? 0 : await untilStopped(feed),
       lastPagesUs: feed.engine.lastPagesSentUs,
       lastByteUs: feed.meter.toLocal(loaded.lastByteAtUs),
       loadedUs: feed.meter.toLocal(loaded.loadedAtUs),
@@ -51,4 +47,38 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
   } finally {
     passes();
   }
+}
+
+/** Until the guest is stopped; one that somebody else has stopped meanwhile QEMU completes with, and sends no STOP of its own. */
+async function stopGuest({ feed, into }: State<"switching">, cx: SourceContext): Promise<void> {
+  // the guest is about to be stopped: from here on a broken link is an outage
+  if (into !== "nothing") feed.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
+  switch (into) {
+    case "nothing":
+      return;
+    case "postcopy":
+      await feed.letPostcopy((postcopy) =>
+        cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, postcopy })),
+      );
+      return;
+    case "destination":
+      feed.letStop();
+      await Promise.race([untilStopped(feed), orAborted(feed.completing.promise, feed.signal)]);
+  }
+}
+
+/** @returns when, microseconds since the epoch; of a guest that ran the event comes, if it has not yet */
+function untilStopped(feed: Feed): Promise<number> {
+  return within(
+    orAborted(feed.runs.stopped, feed.signal),
+    STOPS_WITHIN_MS,
+    () => new MigrationFault("qmp-timeout", `No STOP from QEMU within ${STOPS_WITHIN_MS} ms`),
+  );
+}
+
+/** An agent that starts again starts the guest of a QEMU that has completed, or does not: before it is told to complete. */
+async function notePaused(feed: Feed, paused: boolean, cx: SourceContext): Promise<void> {
+  if (paused === feed.paused) return;
+  await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, paused }));
+  feed.paused = paused;
 }

@@ -4,7 +4,8 @@ import { type CommandContext, conclude, type Run } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { follow } from "../follow.ts";
 import { jsonLine } from "../json.ts";
-import { addMigrateOptions, type GivenMigrateOptions, migrateCall } from "../migrate-options.ts";
+import { addMigrateOptions, addPlanOptions, type GivenPlanOptions, migrateCall, planCall } from "../migrate-options.ts";
+import { planText } from "../plan-text.ts";
 import { createDisplay } from "../progress-display.ts";
 
 const HELP = `
@@ -20,16 +21,28 @@ Exit codes:
   130  left with Ctrl-C; the migration goes on`;
 
 export function addMigrate(program: Command, run: Run): void {
-  addMigrateOptions(program.command("migrate").argument("<guest>", "guest on the agent's host"))
+  const command = addMigrateOptions(program.command("migrate").argument("<guest>", "guest on the agent's host"));
+  addPlanOptions(
+    command,
+    "plan first, looking at the guest for so long; then do what is recommended (with --strategy auto)",
+  )
     .option("--detach", "return as soon as the migration was started", false)
     .description("move a running guest")
     .addHelpText("after", HELP)
-    .action((guest: string, given: GivenMigrateOptions & { detach: boolean }, command: Command) =>
-      run(command, (cx) => {
+    .action((guest: string, given: GivenPlanOptions & { detach: boolean }, action: Command) =>
+      run(action, async (cx) => {
         const call = migrateCall(guest, given);
+        if (given.observe !== undefined && !(await planFirst(cx, guest, given))) return EXIT.failed;
         return given.detach ? startOnly(cx, call) : migrate(cx, call);
       }),
     );
+}
+
+/** The agent remembers what it recommended. @returns would the guest be taken? */
+async function planFirst({ client, options, terminal }: CommandContext, guest: string, given: GivenPlanOptions) {
+  const plan = await client.plan(planCall(guest, given));
+  terminal.out(options.json ? jsonLine({ plan }) : planText(guest, given.to, plan));
+  return plan.accepted;
 }
 
 async function migrate(cx: CommandContext, call: MigrateCall): Promise<ExitCode> {

@@ -5,7 +5,7 @@
  */
 
 /** Weakest first (speeds and ratios in facts/node-measurements.md 5). */
-const LADDER: readonly number[] = [-20, -5, 1, 3];
+export const CHOICES: readonly number[] = [-20, -8, 1, 3];
 const START = 1;
 /** Frames between two changes of the level. */
 const SETTLE_FRAMES = 12;
@@ -47,8 +47,8 @@ export class CompressionChooser {
     if (!this.enabled) return undefined;
     if (this.fixed !== undefined) return this.fixed;
     // stronger levels are given up first, by who waits for whom: that needs no figure of the link's
-    if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return LADDER[this.step];
-    if (++this.without % TRY_AGAIN_FRAMES === 0) return LADDER[0];
+    if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return CHOICES[this.step];
+    if (++this.without % TRY_AGAIN_FRAMES === 0) return CHOICES[0];
     return undefined;
   }
 
@@ -83,7 +83,7 @@ export class CompressionChooser {
     this.frames++;
     if (this.fixed !== undefined || this.frames % SETTLE_FRAMES !== 0) return;
     if (this.encoderWaits > CLEARLY * this.linkWaits && this.step > 0) this.step--;
-    else if (this.linkWaits > CLEARLY * this.encoderWaits && this.step < LADDER.length - 1) this.step++;
+    else if (this.linkWaits > CLEARLY * this.encoderWaits && this.step < CHOICES.length - 1) this.step++;
     this.encoderWaits = 0;
     this.linkWaits = 0;
   }

@@ -15,6 +15,7 @@ import { HealthImplementation } from "grpc-health-check";
 import { isLoopback, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, SettleCall, SourceMessage } from "../protocol/messages.ts";
+import type { PlanCall } from "../protocol/plan-view.ts";
 import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from "../protocol/report.ts";
 import { callerOf } from "./authorise.ts";
 import { ServingChannel } from "./grpc-channel.ts";
@@ -49,7 +50,7 @@ export function serveSource(service: SourceService, options: ServeOptions): Prom
   const streams = new OperatorStreams(options.operatorStreamsMax ?? OPERATOR_STREAMS_MAX);
   server.addService(migrationService, {
     ListGuests: unary(() => service.listGuests()),
-    Plan: unary((call: MigrateCall) => service.plan(call)),
+    Plan: unary((call: PlanCall) => service.plan(call)),
     Migrate: watching(async (call: MigrateCall) => service.migrate(call), service, streams),
     GetMigration: unary(async (id: string) => service.getMigration(id)),
     ListMigrations: unary(async () => service.listMigrations()),
@@ -62,6 +63,16 @@ export function serveSource(service: SourceService, options: ServeOptions): Prom
   });
   server.addService(transferService, { Transfer: transfer(service, options.helloWithinMs ?? HELLO_WITHIN_MS) });
   return listen(server, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
+}
+
+/** Nothing but transfer streams: for a rehearsal (loop.ts). */
+export function serveTransfers(
+  service: Pick<SourceService, "acceptTransfer">,
+  options: ServeOptions,
+): Promise<Listener> {
+  const server = makeServer(options);
+  server.addService(transferService, { Transfer: transfer(service, options.helloWithinMs ?? HELLO_WITHIN_MS) });
+  return listen(server, options, ["ferry.v1.TransferService"]);
 }
 
 /** The destination agent's: sources shake hands. */
@@ -258,7 +269,7 @@ function follow<Request>(call: ServerWritableStream<Request, MigrationView>, id:
 }
 
 function transfer(
-  service: SourceService,
+  service: Pick<SourceService, "acceptTransfer">,
   helloWithinMs: number,
 ): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
   return (call) => {

@@ -12,7 +12,8 @@ import type {
   SettleCall,
   SourceMessage,
 } from "../protocol/messages.ts";
-import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView, ResolveCall } from "../protocol/report.ts";
+import type { PlanCall, PlanView } from "../protocol/plan-view.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../protocol/report.ts";
 import type { LinkSecurity } from "./security.ts";
 
 /** One end of a transfer stream. Messages arrive in the order in which they were sent. */
@@ -51,7 +52,7 @@ export type DestinationChannel = Channel<DestinationMessage, SourceMessage>;
 /** What the source agent serves. Faults that its methods throw become gRPC statuses. */
 export interface SourceService {
   listGuests(): Promise<readonly GuestView[]>;
-  plan(call: MigrateCall): Promise<PlanView>;
+  plan(call: PlanCall): Promise<PlanView>;
   /** Starts a migration and returns its id, or throws when it cannot be started. */
   migrate(call: MigrateCall): Promise<string>;
   getMigration(id: string): MigrationView;

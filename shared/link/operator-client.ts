@@ -1,7 +1,8 @@
 /** MigrationService as its clients see it: the CLI, and tests. */
 import { type Client, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
-import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, PlanView, ResolveCall } from "../protocol/report.ts";
+import type { PlanCall, PlanView } from "../protocol/plan-view.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../protocol/report.ts";
 import type { Dialled } from "./dialled.ts";
 import { dial } from "./grpc-link.ts";
 import { type DomainMethod, orThrow, type Received } from "./proto-files.ts";
@@ -10,6 +11,9 @@ import { migrationService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 
 const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
+
+/** An agent reads a large guest's memory once before it can look at what is dirtied: hundreds of GB in this time. */
+const FIRST_COPY_MS = 600_000;
 
 /** Every method throws MigrationFault: the agent's own, or `peer-unreachable`, `peer-lost`. */
 export class GrpcOperatorClient {
@@ -30,8 +34,9 @@ export class GrpcOperatorClient {
     return this.unary(migrationService.ListGuests, {});
   }
 
-  plan(call: MigrateCall): Promise<PlanView> {
-    return this.unary(migrationService.Plan, call);
+  /** Takes as long as the guest is observed, and its first copy. */
+  plan(call: PlanCall): Promise<PlanView> {
+    return this.unary(migrationService.Plan, call, call.observeMs > 0 ? call.observeMs + FIRST_COPY_MS : 0);
   }
 
   migrate(call: MigrateCall, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void> {
@@ -66,8 +71,12 @@ export class GrpcOperatorClient {
     this.client.close();
   }
 
-  private unary<Request, Response>(method: DomainMethod<Request, Response>, request: Request): Promise<Response> {
-    const options = { deadline: Date.now() + this.timeoutMs };
+  private unary<Request, Response>(
+    method: DomainMethod<Request, Response>,
+    request: Request,
+    moreMs = 0,
+  ): Promise<Response> {
+    const options = { deadline: Date.now() + this.timeoutMs + moreMs };
     return new Promise((resolve, reject) => {
       const done = (error: ServiceError | null, received?: Received<Response>): void => {
         if (error !== null) reject(fromStatus(error, "peer-unreachable", this.dialled));

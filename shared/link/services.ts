@@ -6,6 +6,7 @@ import { type DomainMethod, domainMethod, type Received, receive, type Translati
 import * as handshake from "./wire-handshake.ts";
 import * as operator from "./wire-operator.ts";
 import * as peer from "./wire-peer.ts";
+import { planCallWire, planWire } from "./wire-plan.ts";
 
 /** What an operator's request has wrong is an argument, not a peer's message. */
 function operatorMethod<Request, Response>(
@@ -24,7 +25,7 @@ function operatorMethod<Request, Response>(
 
 export const migrationService = {
   ListGuests: operatorMethod("ListGuests", operator.nothingWire, operator.guestsWire),
-  Plan: operatorMethod("Plan", operator.planCallWire, operator.planWire),
+  Plan: operatorMethod("Plan", planCallWire, planWire),
   Migrate: operatorMethod("Migrate", operator.migrateCallWire, operator.migrationWire),
   GetMigration: operatorMethod("GetMigration", operator.textWire("id"), operator.migrationWire),
   ListMigrations: operatorMethod("ListMigrations", operator.nothingWire, operator.migrationsWire),

@@ -120,6 +120,7 @@ export const offerWire: Translation<Offer> = {
       token: token(given.token),
       sourceAddress: text(given.sourceAddress, "source address"),
       dryRun: flag(given.dryRun),
+      measureLink: flag(given.measureLink),
       guest: {
         name: text(guest.name, "guest name"),
         definitionDigest: text(guest.definitionDigest, "definition digest"),
@@ -128,6 +129,7 @@ export const offerWire: Translation<Offer> = {
         cpuModel: text(guest.cpuModel, "CPU model"),
         cpuFeatures: Object.fromEntries(Object.entries(features).map(([key, word]) => [key, whole(word, key)])),
         ramBlocks: blocks(guest.ramBlocks),
+        paused: flag(guest.paused),
       },
       transfer: transferOffer(object(given.transfer, "transfer")),
     };
@@ -162,4 +164,5 @@ const contract = (given: WireObject): Contract => ({
   postcopy: flag(given.postcopy),
   onDeadline: word(orIfEmpty(given.deadlineAction, "cancel"), DEADLINE_ACTIONS, "deadline_action"),
   postcopyObstacle: said(given.postcopyObstacle, "postcopy_obstacle"),
+  measuresLink: flag(given.measuresLink),
 });

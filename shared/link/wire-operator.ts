@@ -9,7 +9,6 @@ import type {
   MigrationResult,
   MigrationStatus,
   MigrationView,
-  PlanView,
   Progress,
   ResolveCall,
 } from "../protocol/report.ts";
@@ -107,21 +106,8 @@ function compression(given: unknown): "auto" | "off" | number {
   return level;
 }
 
-const wrong = (field: string, value: unknown, allowed: string): MigrationFault =>
+export const wrong = (field: string, value: unknown, allowed: string): MigrationFault =>
   new MigrationFault("invalid-argument", `${field} is ${JSON.stringify(value)}; it may be ${allowed}`);
-
-export const planCallWire: Translation<MigrateCall> = {
-  toWire: (call) => ({ migration: migrateCallWire.toWire(call) }),
-  fromWire: (wire) => migrateCallWire.fromWire(object(object(wire, "request").migration, "migration")),
-};
-
-export const planWire: Translation<PlanView> = {
-  toWire: (plan) => ({ ...plan }),
-  fromWire: (wire) => {
-    const given = object(wire, "plan");
-    return { accepted: flag(given.accepted), refusals: reasons(given.refusals), negotiated: textMap(given.negotiated) };
-  },
-};
 
 export const guestsWire: Translation<readonly GuestView[]> = {
   toWire: (guests) => ({ guests }),
@@ -208,7 +194,7 @@ function viewFromWire(given: WireObject): MigrationView {
 const isStatus = (name: string | undefined): name is MigrationStatus =>
   name !== undefined && Object.hasOwn(STATUSES, name);
 
-const reasons = (wire: unknown): readonly Refusal[] =>
+export const reasons = (wire: unknown): readonly Refusal[] =>
   list(wire, "reasons").map((one) => ({ code: text(one.code, "code"), message: text(one.message, "message") }));
 
 const errorView = (given: WireObject) => ({
@@ -220,7 +206,7 @@ const errorView = (given: WireObject) => ({
 });
 
 /** Every number of `names`, from a message that has them all. */
-function readNumbers<Name extends string>(given: WireObject, names: readonly Name[]): Record<Name, number> {
+export function readNumbers<Name extends string>(given: WireObject, names: readonly Name[]): Record<Name, number> {
   const read = new Map<string, number>();
   for (const name of names) read.set(name, number(given[name], name));
   return fromEntries(names, (name) => read.get(name) ?? 0);
@@ -291,6 +277,7 @@ const resultView = (given: WireObject): MigrationResult => ({
   pages: readNumbers(object(given.pages, "pages"), PAGES),
   switchReason: text(given.switchReason, "switch reason"),
   verified: flag(given.verified),
+  paused: flag(given.paused),
   degradations: strings(given.degradations, "degradations"),
   ...(given.postcopy === undefined || given.postcopy === null
     ? {}

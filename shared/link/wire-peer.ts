@@ -115,7 +115,12 @@ export const sourceMessageWire: Translation<SourceMessage> = {
           last: flag(inner.last),
         };
       case "grant":
-        return { kind, token: bytes(inner.token, "token"), epoch: whole(inner.epoch, "epoch") };
+        return {
+          kind,
+          token: bytes(inner.token, "token"),
+          epoch: whole(inner.epoch, "epoch"),
+          paused: flag(inner.paused),
+        };
       case "failure":
         return failure(inner);
       default:
@@ -159,6 +164,7 @@ export const settleCallWire: Translation<SettleCall> = {
       token: token(given.token),
       epoch: whole(given.epoch, "epoch"),
       ask: word(given.ask, ASKS, "ask"),
+      paused: flag(given.paused),
     };
   },
 };

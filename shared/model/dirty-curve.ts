@@ -59,8 +59,11 @@ function interpolate(points: readonly DirtySample[], seconds: number): number {
   const to = next < 0 ? points.length - 1 : Math.max(1, next);
   const [before, after] = [points[to - 1], points[to]];
   if (before === undefined || after === undefined) return 0;
-  const slope = (after.pages - before.pages) / (after.seconds - before.seconds);
-  return before.pages + slope * (Math.max(0, seconds) - before.seconds);
+  const rise = after.pages - before.pages;
+  if (rise === 0) return before.pages;
+  // The part of the way, not a slope: between two samples that are all but one moment a slope may have no number.
+  const part = (Math.max(0, seconds) - before.seconds) / (after.seconds - before.seconds);
+  return next < 0 ? before.pages + rise * part : Math.min(after.pages, before.pages + rise * part);
 }
 
 /** The same guest with all of its rates times a factor. */

@@ -8,8 +8,10 @@ export interface GuestObservation {
   readonly dirty: DirtyCurve;
   /** Mean encoded bytes of a page that is sent for the first time: a page over zstd's ratio. */
   readonly firstCopyBytes: number;
-  /** Mean encoded bytes of a page that is sent again and has a base. */
-  readonly deltaBytes: number;
+  /** The same of one that was dirtied, and is sent whole. */
+  readonly dirtiedPageBytes: number;
+  /** Mean encoded bytes of a page that is sent again and has a base, which was sent so many seconds before; never decreasing. */
+  readonly deltaBytes: (seconds: number) => number;
   /** It does not run: nothing is dirtied, and nobody waits for it. */
   readonly paused: boolean;
 }
@@ -52,7 +54,7 @@ export const USUAL_COSTS: AgentCosts = {
   fixedBytes: 1.1e6,
 };
 
-/** Of post-copy, which is not built yet. Taken from QEMU's own post-copy, until Ferry's is measured. */
+/** Of post-copy. */
 export interface PostcopyCosts {
   /** Downtime: stop, device state, discard, listen, run. */
   readonly postcopyFixedDowntimeMs: number;
@@ -62,8 +64,8 @@ export interface PostcopyCosts {
   readonly postcopyRequestBytes: number;
 }
 
-/** Guesses; every prediction that uses them says so. */
-export const UNMEASURED_POSTCOPY: PostcopyCosts = {
+/** As USUAL_COSTS. */
+export const USUAL_POSTCOPY: PostcopyCosts = {
   postcopyFixedDowntimeMs: 40,
   postcopyFaultOverhead: 0.1,
   postcopyRequestBytes: 0.02,

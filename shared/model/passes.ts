@@ -10,8 +10,10 @@
 import type { DirtyCurve } from "./dirty-curve.ts";
 
 export interface PassCosts {
-  /** To send one page again; the narrowest of link and agents. */
-  readonly secondsPerPage: number;
+  /** To send one page again whose base is so many seconds old; the narrowest of link and agents. */
+  readonly secondsPerPage: (ageSeconds: number) => number;
+  /** And its encoded bytes. */
+  readonly bytesPerPage: (ageSeconds: number) => number;
   /** Shortest pass: the feed is paced. */
   readonly periodSeconds: number;
   /** Most hot pages that are kept back until the end. */
@@ -24,7 +26,7 @@ export interface Passes {
   /** What is dirtied within a pass fits what may be left at the end. */
   readonly converges: boolean;
   readonly seconds: number;
-  readonly pagesSent: number;
+  readonly bytesSent: number;
   /** Of the last pass. */
   readonly lastSeconds: number;
 }
@@ -36,23 +38,23 @@ const PASSES_MAX = 1000;
 export function copyDirtied(curve: DirtyCurve, costs: PassCosts, firstSeconds: number): Passes {
   let last = firstSeconds;
   let seconds = 0;
-  let pagesSent = 0;
+  let bytesSent = 0;
   for (let pass = 0; pass < PASSES_MAX; pass++) {
     const dirtied = curve.pagesWithin(last);
-    if (dirtied <= costs.stopPages) return { converges: true, seconds, pagesSent, lastSeconds: last };
+    if (dirtied <= costs.stopPages) return { converges: true, seconds, bytesSent, lastSeconds: last };
     const sent = Math.max(0, dirtied - costs.heldPages);
-    const next = Math.max(costs.periodSeconds, sent * costs.secondsPerPage);
+    const next = Math.max(costs.periodSeconds, sent * costs.secondsPerPage(last));
     if (next >= last) break;
     seconds += next;
-    pagesSent += sent;
+    bytesSent += sent * costs.bytesPerPage(last);
     last = next;
   }
-  return { converges: false, seconds, pagesSent, lastSeconds: last };
+  return { converges: false, seconds, bytesSent, lastSeconds: last };
 }
 
 export interface Closing {
   readonly seconds: number;
-  readonly pagesSent: number;
+  readonly bytesSent: number;
   /** Length of the sweep at the local minimum, at which the guest is stopped. */
   readonly lastSeconds: number;
 }
@@ -67,22 +69,22 @@ const CLOSING_SWEEPS = 4;
  */
 export function closeIn(
   curve: DirtyCurve,
-  { secondsPerPage, heldPages }: Pick<PassCosts, "secondsPerPage" | "heldPages">,
+  { secondsPerPage, bytesPerPage, heldPages }: Pick<PassCosts, "secondsPerPage" | "bytesPerPage" | "heldPages">,
   from: number,
   shortestSeconds: number,
 ): Closing {
   let last = from;
   let seconds = 0;
-  let pagesSent = 0;
+  let bytesSent = 0;
   // to its end, although the first sweeps are all that takes time: a guest that dirties more ends at no shorter sweep
   for (let sweep = 0; sweep < PASSES_MAX; sweep++) {
     const sent = Math.max(0, curve.pagesWithin(last) - heldPages);
-    const next = Math.max(Math.min(shortestSeconds, last), Math.min(last, sent * secondsPerPage));
+    const next = Math.max(Math.min(shortestSeconds, last), Math.min(last, sent * secondsPerPage(last)));
     if (sweep < CLOSING_SWEEPS) {
       seconds += next;
-      pagesSent += sent;
+      bytesSent += sent * bytesPerPage(last);
     } else if (next === last) break;
     last = next;
   }
-  return { seconds, pagesSent, lastSeconds: last };
+  return { seconds, bytesSent, lastSeconds: last };
 }

@@ -7,7 +7,7 @@
  */
 import { faster } from "./dirty-curve.ts";
 import type { PredictionInput } from "./observation.ts";
-import { closeIn, copyDirtied } from "./passes.ts";
+import { closeIn, copyDirtied, type PassCosts } from "./passes.ts";
 
 export const STRATEGIES = ["stop-and-copy", "precopy", "postcopy", "hybrid"] as const;
 export type ModelStrategy = (typeof STRATEGIES)[number];
@@ -27,8 +27,6 @@ export interface Prediction {
   readonly bytes: Interval;
   /** `unsure`: at one end of the inputs it does, at the other it does not. */
   readonly converges: "yes" | "unsure" | "no";
-  /** Rests on parameters that were never measured. */
-  readonly isGuess: boolean;
 }
 
 /** One point of a prediction. */
@@ -78,7 +76,6 @@ export function predict(strategy: ModelStrategy, input: PredictionInput): Predic
     downtimeMs: interval(({ downtimeMs }) => downtimeMs),
     bytes: interval(({ bytes }) => bytes),
     converges: ending === 3 ? "yes" : ending === 0 ? "no" : "unsure",
-    isGuess: strategy === "postcopy" || strategy === "hybrid",
   };
 }
 
@@ -98,7 +95,8 @@ function shifted(input: PredictionInput, end: -1 | 1): PredictionInput {
       ...guest,
       dirty: faster(guest.dirty, RATE_ERROR ** end),
       firstCopyBytes: guest.firstCopyBytes * BYTES_ERROR ** end,
-      deltaBytes: guest.deltaBytes * BYTES_ERROR ** end,
+      dirtiedPageBytes: guest.dirtiedPageBytes * BYTES_ERROR ** end,
+      deltaBytes: (seconds) => guest.deltaBytes(seconds) * BYTES_ERROR ** end,
     },
     link: { ...link, bytesPerSecond: link.bytesPerSecond / LINK_ERROR ** end },
     costs: {
@@ -139,41 +137,50 @@ function stopAndCopy(input: PredictionInput): Outcome {
   return { totalMs: costs.startMs + costs.switchMs + downtimeMs, downtimeMs, bytes };
 }
 
-/** A page that is sent again is a delta where its base was kept. */
-function again(input: PredictionInput, dirtied: number): { bytes: number; micros: number } {
-  const { guest, costs, wishes } = input;
+/** A page that is sent again is a delta where its base was kept. @param dirtied pages that bases are wanted for */
+function again({ guest, costs, wishes }: PredictionInput, dirtied: number) {
   const withBase = Math.min(1, wishes.basePages / Math.max(1, dirtied));
-  // a delta that is longer than the page is not sent
-  const delta = Math.min(guest.deltaBytes, guest.firstCopyBytes);
   return {
-    bytes: withBase * delta + (1 - withBase) * guest.firstCopyBytes,
     micros: withBase * costs.microsPerAgain + (1 - withBase) * Math.max(costs.microsPerAgain, costs.microsPerFirstCopy),
+    // a delta that is longer than the page is not sent
+    bytes: (age: number) =>
+      withBase * Math.min(guest.deltaBytes(age), guest.dirtiedPageBytes) + (1 - withBase) * guest.dirtiedPageBytes,
   };
 }
 
-function precopy(input: PredictionInput): Outcome {
+/** What each pass behind the first copy costs, and what may be left for the end. */
+function repeating(input: PredictionInput, first: ReturnType<typeof onePass>) {
   const { guest, link, costs, wishes } = input;
-  const first = onePass(input);
   const dirty = guest.paused ? { pagesWithin: () => 0 } : guest.dirty;
   const page = again(input, dirty.pagesWithin(first.seconds));
-  const secondsPerPage = secondsOf(page.bytes, link.bytesPerSecond, page.micros);
+  const lateBytes = page.bytes(HOT_SECONDS);
   /** With the guest stopped nothing else is under way: a page costs the agents and the link one after the other. */
-  const stoppedMs = page.micros / 1000 + (1000 * page.bytes) / Math.max(1, link.bytesPerSecond);
+  const stoppedMs = page.micros / 1000 + (1000 * lateBytes) / Math.max(1, link.bytesPerSecond);
   const constantMs = costs.fixedDowntimeMs + waitMs(input);
-  const heldPages = Math.min(wishes.heldPagesMax, (HOLD_SHARE * wishes.downtimeTargetMs) / stoppedMs);
-  const stopPages = (wishes.downtimeTargetMs - constantMs) / stoppedMs;
-  const periodSeconds = 1 / wishes.syncsPerSecond;
-  const passCosts = { secondsPerPage, periodSeconds, heldPages, stopPages };
+  const passCosts: PassCosts = {
+    secondsPerPage: (age) => secondsOf(page.bytes(age), link.bytesPerSecond, page.micros),
+    bytesPerPage: page.bytes,
+    periodSeconds: 1 / wishes.syncsPerSecond,
+    heldPages: Math.min(wishes.heldPagesMax, (HOLD_SHARE * wishes.downtimeTargetMs) / stoppedMs),
+    stopPages: (wishes.downtimeTargetMs - constantMs) / stoppedMs,
+  };
+  return { dirty, lateBytes, stoppedMs, constantMs, passCosts };
+}
+
+function precopy(input: PredictionInput): Outcome {
+  const { costs } = input;
+  const first = onePass(input);
+  const { dirty, lateBytes, stoppedMs, constantMs, passCosts } = repeating(input, first);
   const passes = copyDirtied(dirty, passCosts, first.seconds);
   if (!passes.converges) return NEVER;
   const closing = closeIn(dirty, passCosts, passes.lastSeconds, SWEEP_SECONDS);
   const last = dirty.pagesWithin(closing.lastSeconds);
   // what is hot is held to the end; what the last sweep finds comes beside it
-  const residual = Math.min(dirty.pagesWithin(HOT_SECONDS + closing.lastSeconds), heldPages + last);
+  const residual = Math.min(dirty.pagesWithin(HOT_SECONDS + closing.lastSeconds), passCosts.heldPages + last);
   const downtimeMs = constantMs + Math.max(costs.tailMs, residual * stoppedMs);
   const runningMs = costs.startMs + 1000 * (first.seconds + passes.seconds + closing.seconds) + costs.switchMs;
-  const pagesAgain = passes.pagesSent + closing.pagesSent + residual;
-  return { totalMs: runningMs + downtimeMs, downtimeMs, bytes: first.bytes + pagesAgain * page.bytes };
+  const bytesAgain = passes.bytesSent + closing.bytesSent + residual * lateBytes;
+  return { totalMs: runningMs + downtimeMs, downtimeMs, bytes: first.bytes + bytesAgain };
 }
 
 function postcopy(input: PredictionInput): Outcome {
@@ -185,17 +192,19 @@ function postcopy(input: PredictionInput): Outcome {
   return { totalMs: costs.startMs + downtimeMs + pagesMs, downtimeMs, bytes };
 }
 
-/** One pass with the guest running, then post-copy for what was dirtied in it; without deltas, whose bases are discarded. */
+/**
+ * One pass with the guest running, then post-copy for what was dirtied in it; without deltas, whose bases are discarded. Or as
+ * precopy, where that is quicker: what is left fits the downtime by then, or deltas help (SwitchPolicy).
+ */
 function hybrid(input: PredictionInput): Outcome {
-  const { guest, costs } = input;
+  const { guest, link, costs } = input;
   const first = onePass(input);
   const left = guest.paused ? 0 : guest.dirty.pagesWithin(first.seconds);
   const downtimeMs = input.postcopy.postcopyFixedDowntimeMs + waitMs(input);
-  const leftMs = 1000 * left * first.fullSeconds * (1 + input.postcopy.postcopyFaultOverhead);
-  const leftBytes = left * guest.firstCopyBytes * (1 + input.postcopy.postcopyRequestBytes);
-  return {
-    totalMs: costs.startMs + 1000 * first.seconds + downtimeMs + leftMs,
-    downtimeMs,
-    bytes: first.bytes + leftBytes,
-  };
+  const leftSeconds = left * secondsOf(guest.dirtiedPageBytes, link.bytesPerSecond, costs.microsPerFirstCopy);
+  const leftMs = 1000 * leftSeconds * (1 + input.postcopy.postcopyFaultOverhead);
+  const leftBytes = left * guest.dirtiedPageBytes * (1 + input.postcopy.postcopyRequestBytes);
+  const totalMs = costs.startMs + 1000 * first.seconds + downtimeMs + leftMs;
+  const alone = precopy(input);
+  return alone.totalMs < totalMs ? alone : { totalMs, downtimeMs, bytes: first.bytes + leftBytes };
 }

@@ -55,10 +55,11 @@ function choose(input: PredictionInput, predictions: Predictions, offered: reado
     return { strategy: bounded.strategy, reason: `${found}: ${bounded.strategy} is bounded, ${about(bounded)}` };
   }
   const { deadlineMs } = wishes;
-  if (deadlineMs > 0 && precopy.totalMs.high > deadlineMs && bounded.totalMs.high < precopy.totalMs.high)
+  const surest = surestOf(predictions, offered) ?? bounded;
+  if (deadlineMs > 0 && precopy.totalMs.high > deadlineMs && surest.totalMs.high < precopy.totalMs.high)
     return {
-      strategy: bounded.strategy,
-      reason: `precopy may take ${upTo(precopy)}, more than the deadline of ${seconds(deadlineMs)}: ${bounded.strategy} takes ${about(bounded)}`,
+      strategy: surest.strategy,
+      reason: `precopy may take ${upTo(precopy)}, more than the deadline of ${seconds(deadlineMs)}: ${surest.strategy} takes ${about(surest)}`,
     };
   if (precopy.totalMs.expected > WORTH * bounded.totalMs.expected)
     return {
@@ -93,6 +94,12 @@ function boundedOf({ postcopy, hybrid }: Predictions, offered: readonly ModelStr
   return has(postcopy) ? postcopy : undefined;
 }
 
+/** Of those that end whatever the guest does, the one that is sure to have ended first. */
+const surestOf = ({ postcopy, hybrid }: Predictions, offered: readonly ModelStrategy[]): Prediction | undefined =>
+  [hybrid, postcopy]
+    .filter(({ strategy }) => offered.includes(strategy))
+    .sort((one, other) => one.totalMs.high - other.totalMs.high)[0];
+
 /** Nothing that could lose the guest with a host. */
 function robust(input: PredictionInput, predictions: Predictions, asked: boolean): Choice {
   if (predictions.precopy.converges === "yes") return keepsUp(input, predictions);
@@ -118,5 +125,4 @@ const link = ({ link }: PredictionInput): string => `${megabytes(link.bytesPerSe
 const seconds = (ms: number): string => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);
 const upTo = ({ totalMs }: Prediction): string =>
   Number.isFinite(totalMs.high) ? `up to ${seconds(totalMs.high)}` : "without end";
-const about = ({ totalMs, isGuess }: Prediction): string =>
-  `about ${seconds(totalMs.expected)}${isGuess ? " (not measured yet)" : ""}`;
+const about = ({ totalMs }: Prediction): string => `about ${seconds(totalMs.expected)}`;

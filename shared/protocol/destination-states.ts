@@ -18,7 +18,7 @@ export const DESTINATION_STATES = {
   loaded: { granted: "owning", fault: "refusing" },
   /** Granted: `running` goes into the journal. */
   owning: { written: "starting", fault: "refusing" },
-  /** The guest is started. It is never refused from here on, since it may have run. */
+  /** The guest is started, unless it was granted paused. It is never refused from here on, since it may have run. */
   starting: { runs: "arrived", pulls: "pulling", gone: "lost", fault: "starting" },
   /** Post-copy: the guest runs here, and its last pages are on their way. */
   pulling: { complete: "arrived", gone: "lost", fault: "pulling" },
@@ -28,7 +28,7 @@ export const DESTINATION_STATES = {
   removing: { done: "discarded", fault: "removing" },
   /** Says so, and ends the QEMU of a migration that will not happen. */
   discarding: { done: "discarded", fault: "discarded" },
-  /** The guest runs here. */
+  /** The guest runs here, or is paused as it was. */
   arrived: {},
   /** The guest was started, and its QEMU has ended: it may have run. */
   lost: {},

@@ -8,12 +8,20 @@ import { agreeOnStrategies, beyondOffer, completeContract, noStrategy, postcopyO
 
 /**
  * Spoken by this build, newest first; a build accepts its own and the one before. 1: precopy and stop-and-copy, of which the
- * handshake says nothing. 2: strategies are negotiated, and post-copy is one of them.
+ * handshake says nothing. 2: strategies are negotiated, post-copy is one of them, and a guest may be granted paused.
  */
 export const PROTOCOL_VERSIONS: readonly number[] = [2, 1];
 
+/** The first that knows of it: an older destination would start every guest that it is granted. */
+const PAUSED_SINCE = 2;
+
+export const canStayPaused = (protocolVersion: number): boolean => protocolVersion >= PAUSED_SINCE;
+
 /** The source's QEMU must know switchover-ack; measured from 8.1 on. */
 export const OLDEST_SOURCE_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
+
+/** What a destination knows of the guest that is to come, from its waiting QEMU. */
+export type OwnGuest = Omit<GuestOffer, "name" | "definitionDigest" | "paused">;
 
 /** What the destination found on its own host. What could not be found out is left out, with a refusal that says why. */
 export interface DestinationFacts {
@@ -21,7 +29,7 @@ export interface DestinationFacts {
   /** Digest of its own definition of the guest, when it has one. */
   readonly definitionDigest?: string;
   /** Facts of its own waiting QEMU, when one could be started. */
-  readonly guest?: Omit<GuestOffer, "name" | "definitionDigest">;
+  readonly guest?: OwnGuest;
   readonly freeMemoryBytes: number;
   /** Memory that the host keeps for itself. */
   readonly reserveBytes: number;
@@ -74,6 +82,7 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
       followUpMs: mine.followUpMs,
       ramBlocks: mine.guest.ramBlocks,
       ...agreed,
+      measuresLink: false,
     },
   };
 }
@@ -127,7 +136,7 @@ function checkMemory(blocks: readonly RamBlock[], mine: DestinationFacts, refuse
     );
 }
 
-function checkGuest(theirs: GuestOffer, mine: Omit<GuestOffer, "name" | "definitionDigest">, refuse: Refuse): void {
+function checkGuest(theirs: GuestOffer, mine: OwnGuest, refuse: Refuse): void {
   if (theirs.machineType !== mine.machineType)
     refuse(
       "machine-type",

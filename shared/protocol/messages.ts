@@ -34,7 +34,10 @@ export interface Offer {
   readonly sourceAddress: string;
   readonly guest: GuestOffer;
   readonly transfer: TransferOffer;
+  /** Only a check. */
   readonly dryRun: boolean;
+  /** With a check: the destination is to dial the source all the same, so that the link can be measured. */
+  readonly measureLink: boolean;
 }
 
 export interface GuestOffer {
@@ -45,6 +48,8 @@ export interface GuestOffer {
   readonly cpuModel: string;
   readonly cpuFeatures: Readonly<Record<string, number>>;
   readonly ramBlocks: readonly RamBlock[];
+  /** It is paused, and is to stay so. */
+  readonly paused: boolean;
 }
 
 export interface TransferOffer {
@@ -82,6 +87,8 @@ export interface Contract {
   readonly onDeadline: DeadlineAction;
   /** Why post-copy is not among the strategies, where it was asked for; else empty. */
   readonly postcopyObstacle: string;
+  /** Behind a check the destination dials, and answers probes until the source closes the stream. */
+  readonly measuresLink: boolean;
 }
 
 export type HandshakeAnswer =
@@ -126,7 +133,7 @@ export type SourceMessage =
   | { readonly kind: "clockPing"; readonly nonce: number }
   | { readonly kind: "endOfStream"; readonly lastSequence: number }
   | { readonly kind: "verifyRequest"; readonly start: number; readonly byteLength: number; readonly last: boolean }
-  | { readonly kind: "grant"; readonly token: Uint8Array; readonly epoch: number }
+  | { readonly kind: "grant"; readonly token: Uint8Array; readonly epoch: number; readonly paused: boolean }
   | PeerFailure;
 
 /** Destination to source, on the transfer stream. */
@@ -200,6 +207,8 @@ export interface SettleCall {
   readonly token: Uint8Array;
   readonly epoch: number;
   readonly ask: "standing" | "grant" | "withdraw";
+  /** Of a grant: the guest is not to be started. */
+  readonly paused: boolean;
 }
 
 export interface SettleAnswer {
@@ -208,9 +217,13 @@ export interface SettleAnswer {
   readonly running?: Running;
 }
 
-/** The guest runs at the destination; said only after `running` was journalled. Times on the destination's clock. */
+/**
+ * The guest runs at the destination, or is paused there as its grant said; said only after `running` was journalled.
+ * Times on the destination's clock.
+ */
 export interface Running {
   readonly epoch: number;
+  /** 0 of a guest that stays paused. */
   readonly resumedAtUs: number;
   readonly grantedAtUs: number;
   readonly agentCpuSeconds: number;

@@ -2,7 +2,7 @@
  * The rule that keeps a guest single, as records that are durable before what they allow is done (DESIGN 6).
  *
  *     source:       … ── write granted ── send grant ── … ── write released
- *     destination:  … ── receive grant ── write running ── cont ── answer
+ *     destination:  … ── receive grant ── write running ── cont ── answer      (no cont where the grant says paused)
  *                                      └─ write refused ── answer
  */
 
@@ -12,6 +12,11 @@ import type { Codec } from "./messages.ts";
 export interface OwnershipGrant {
   readonly token: string;
   readonly epoch: number;
+  /**
+   * The guest was paused by whoever operates it: whoever owns it does not start it. In the destination's records from `running`
+   * on, which is where the grant has come.
+   */
+  readonly paused: boolean;
 }
 
 /** QEMU's migration settings as they were found, to be put back. */
@@ -191,7 +196,8 @@ function decodeGrant(value: unknown): OwnershipGrant | undefined {
   const given = fields(value);
   const token = text(given.token);
   if (token === undefined || typeof given.epoch !== "number") return undefined;
-  return { token, epoch: given.epoch };
+  // a record of protocol 1 does not say it: such a guest ran
+  return { token, epoch: given.epoch, paused: given.paused === true };
 }
 
 const fields = (value: unknown): Readonly<Record<string, unknown>> =>

@@ -48,6 +48,7 @@ export interface Progress {
   readonly bytesSent: number;
   readonly bytesPerSecond: number;
   readonly estimatedResidualBytes: number;
+  /** 0 while the guest is paused. */
   readonly estimatedDowntimeMs: number;
   readonly pagesPending: number;
   readonly pagesHeld: number;
@@ -67,7 +68,7 @@ export interface Progress {
   readonly etaSeconds?: number;
 }
 
-/** From the source's STOP to the destination's RESUME, in parts that add up to the total. */
+/** From the source's STOP to the destination's RESUME, in parts that add up to the total; all 0 of a guest that was paused. */
 export interface Downtime {
   readonly totalMs: number;
   readonly lastPagesMs: number;
@@ -116,6 +117,8 @@ export interface MigrationResult {
   readonly verified: boolean;
   readonly pagesCompared: number;
   readonly degradations: readonly string[];
+  /** The guest was paused, and still is: it had no downtime. */
+  readonly paused: boolean;
   /** Where it ended in post-copy. */
   readonly postcopy?: PostcopyResult;
 }
@@ -174,10 +177,4 @@ export interface HeatMapBlock {
   readonly pagesPerCell: number;
   /** Mean heat of each cell, 0 cold to 255 hot. */
   readonly cells: Uint8Array;
-}
-
-export interface PlanView {
-  readonly accepted: boolean;
-  readonly refusals: readonly Refusal[];
-  readonly negotiated: Readonly<Record<string, string>>;
 }

@@ -14,9 +14,9 @@ export const SOURCE_STATES = {
   negotiating: { agreed: "staging", fault: "keeping" },
   /** The destination has a waiting QEMU and dials in; the link is measured. */
   staging: { feeding: "copying", fault: "keeping" },
-  /** QEMU's feed of dirty pages is on; the guest runs. */
+  /** QEMU's feed of dirty pages is on; the guest runs, or is paused as it was found. */
   copying: { decided: "switching", fault: "keeping" },
-  /** SWITCHOVER_ACK was given: QEMU stops the guest, the rest is sent, the destination loads it. */
+  /** SWITCHOVER_ACK was given: QEMU stops the guest (one that is paused needs none), the rest is sent, the destination loads it. */
   switching: { loaded: "retiring", fault: "keeping" },
   /** SHUT is said: the source QEMU ends its migration and never runs the guest by itself again. */
   retiring: { retired: "recording", fault: "keeping" },

@@ -22,6 +22,13 @@ export const isPostcopy = (strategy: Strategy | "auto"): boolean => strategy ===
 export const needsPostcopy = ({ strategy, deadlineMs, onDeadline }: Omit<Wish, "verify">): boolean =>
   isPostcopy(strategy) || (deadlineMs > 0 && onDeadline === "postcopy");
 
+/** The same wish of a guest whose memory need not be chased; should it run after all, it is moved as by precopy. */
+export const withoutPostcopy = (wish: Wish): Wish => ({
+  ...wish,
+  strategy: isPostcopy(wish.strategy) ? "precopy" : wish.strategy,
+  onDeadline: wish.onDeadline === "postcopy" ? "cancel" : wish.onDeadline,
+});
+
 /** Does it matter whether there is post-copy: is it needed, or one of what may be chosen? */
 export const asksForPostcopy = (transfer: TransferOffer): boolean =>
   needsPostcopy(transfer) || transfer.strategies.some(isPostcopy);

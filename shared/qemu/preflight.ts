@@ -22,13 +22,31 @@ export interface GuestFacts {
   readonly ramBlocks: readonly RamBlock[];
 }
 
-/** And what speaks against carrying it. */
+/** At the source: what is of the moment too, and what speaks against carrying it. */
 export interface SourceFacts extends GuestFacts {
+  /** It stands still because somebody wants it so: paused, or never started (-S). */
+  readonly paused: boolean;
   /** Against any migration. */
   readonly refusals: readonly Refusal[];
   /** Against post-copy. */
   readonly postcopyRefusals: readonly Refusal[];
 }
+
+/** RunState values of a guest that can be moved as it is; it stays so. `prelaunch`: started with -S and never continued. */
+export const PAUSED_STATES: readonly string[] = ["paused", "prelaunch"];
+
+/** What to do about a guest that stands still for another reason (qapi/run-state.json). */
+const MENDS: Readonly<Record<string, string>> = {
+  "io-error": "mend its disk, then continue or stop it",
+  "guest-panicked": "reset it",
+  "internal-error": "reset it",
+  watchdog: "reset or continue it",
+  shutdown: "reset it, or end its QEMU and start it at the other host",
+  suspended: "wake it up",
+  inmigrate: "it waits for a migration to it: that comes first",
+  postmigrate: "a migration ended with it here: continue it first (cont), once no other host has it",
+  debug: "let go of its debugger",
+};
 
 /** First version with the capability switchover-ack. */
 const OLDEST_QEMU = [8, 1] as const;
@@ -57,16 +75,19 @@ const IDLE: readonly (string | undefined)[] = [undefined, "none", "completed", "
 /** @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed */
 export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
   const facts = await inspect(qmp);
+  const { status } = await qmp.execute("query-status");
   const refusals = [
     ...(await refuseVersion(qmp, facts.qemuVersion)),
     ...(await refuseMachine(qmp, facts.machineType)),
-    ...(await refuseState(qmp)),
+    ...refuseRunState(status),
+    ...(await refuseMigration(qmp)),
     ...(await refuseCapabilities(qmp)),
     ...(await refuseParameters(qmp)),
     ...(await refuseDevices(qmp)),
     ...refuseBlocks(facts.ramBlocks),
   ];
-  return { ...facts, refusals, postcopyRefusals: await refusePostcopy(qmp) };
+  const paused = PAUSED_STATES.includes(status);
+  return { ...facts, paused, refusals, postcopyRefusals: await refusePostcopy(qmp) };
 }
 
 /** For a QEMU that waits with -incoming defer. */
@@ -147,10 +168,15 @@ async function refuseMachine(qmp: QmpClient, machineType: string): Promise<Refus
   return [{ code, message: "The machine sends no description of its device state; start it without suppress-vmdesc" }];
 }
 
-async function refuseState(qmp: QmpClient): Promise<Refusal[]> {
+function refuseRunState(status: string): Refusal[] {
+  if (status === "running" || PAUSED_STATES.includes(status)) return [];
+  const mend = MENDS[status];
+  const message = `The guest is ${status}, neither running nor paused${mend === undefined ? "" : `; ${mend}`}`;
+  return [{ code: "guest-not-running", message }];
+}
+
+async function refuseMigration(qmp: QmpClient): Promise<Refusal[]> {
   const refusals: Refusal[] = [];
-  const { status, running } = await qmp.execute("query-status");
-  if (!running) refusals.push({ code: "guest-not-running", message: `The guest is ${status}, not running` });
   const migration = await qmp.execute("query-migrate");
   if (!IDLE.includes(migration.status))
     refusals.push({ code: "migration-active", message: `QEMU has a migration already, which is ${migration.status}` });

@@ -18,6 +18,42 @@ export function encodeRamEnd(sectionId: number): Uint8Array {
   return bytes;
 }
 
+/**
+ * What a stream begins with: header, configuration, `commands`, and RAM's start with its blocks (migration/savevm.c
+ * qemu_savevm_state_header, migration/ram.c ram_save_setup).
+ */
+export function encodeStreamStart(
+  machine: string,
+  blocks: readonly { readonly name: string; readonly byteLength: number }[],
+  sectionId: number,
+  commands: Uint8Array,
+): Uint8Array[] {
+  const named = (text: string): Buffer => Buffer.concat([Uint8Array.of(text.length), Buffer.from(text, "latin1")]);
+  const words = (...values: number[]): Buffer => {
+    const bytes = Buffer.alloc(4 * values.length);
+    for (const [index, value] of values.entries()) bytes.writeUInt32BE(value >>> 0, 4 * index);
+    return bytes;
+  };
+  const long = (value: number): Buffer => words(Math.floor(value / 2 ** 32), value % 2 ** 32);
+  const total = blocks.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  return [
+    words(ram.FILE_MAGIC, ram.FILE_VERSION),
+    Uint8Array.of(ram.CONFIGURATION),
+    words(machine.length),
+    Buffer.from(machine, "latin1"),
+    commands,
+    Uint8Array.of(ram.SECTION_START),
+    words(sectionId),
+    named("ram"),
+    words(0, ram.RAM_VERSION),
+    long(total + ram.RAM_MEM_SIZE),
+    ...blocks.flatMap(({ name, byteLength }) => [named(name), long(byteLength)]),
+    long(ram.RAM_EOS),
+    Uint8Array.of(ram.SECTION_FOOTER),
+    words(sectionId),
+  ];
+}
+
 export class StreamWriter {
   /** Where the next byte goes. */
   position = 0;

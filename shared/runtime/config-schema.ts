@@ -45,7 +45,12 @@ const text = (value: string, unit: string, doc: string): Key<string> => ({
   default: value,
   format: "ferry-text",
 });
-const yesNo = (doc: string): Key<boolean> => ({ doc, unit: "true or false", default: false, format: "ferry-boolean" });
+const yesNo = (doc: string, standard = false): Key<boolean> => ({
+  doc,
+  unit: "true or false",
+  default: standard,
+  format: "ferry-boolean",
+});
 const list = (value: string[], unit: string, doc: string): Key<string[]> => ({
   doc,
   unit,
@@ -91,6 +96,10 @@ const commonSchema = (listen: string, stateDirectory: string) =>
         format: "ferry-log-level",
       },
     },
+    rehearsal: yesNo(
+      "Compile what moves pages before the first migration, by moving a guest that there is not; takes some CPU seconds after the start",
+      true,
+    ),
     tls: {
       insecure: yesNo(
         "Serve and dial addresses other than loopback without TLS: anybody on that network can read and take the guests",

@@ -26,6 +26,8 @@ export interface CommonConfig {
   readonly runtimeDirectory: string;
   readonly stateDirectory: string;
   readonly logLevel: LogLevel;
+  /** Before the first migration. */
+  readonly rehearsal: boolean;
   readonly tlsInsecure: boolean;
   /** Undefined: everything in clear, beyond loopback only with tlsInsecure. */
   readonly tls: TlsConfig | undefined;
@@ -172,6 +174,7 @@ interface GivenCommon {
   runtimeDirectory: string;
   stateDirectory: string;
   log: { level: string };
+  rehearsal: boolean;
   tls: GivenTls;
   migrations: { max: number };
   qmp: { timeout: string };
@@ -191,6 +194,7 @@ function common(given: GivenCommon): CommonConfig {
     runtimeDirectory: writableDirectory("runtimeDirectory", given.runtimeDirectory),
     stateDirectory: writableDirectory("stateDirectory", given.stateDirectory),
     logLevel: LOG_LEVELS.find((level) => level === given.log.level) ?? "info",
+    rehearsal: given.rehearsal,
     tlsInsecure: given.tls.insecure,
     tls,
     migrationsMax: between("migrations.max", given.migrations.max, 1, 1000),

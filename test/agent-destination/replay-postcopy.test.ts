@@ -110,12 +110,12 @@ t.test("discards, package, the last pages and the end become QEMU's stream, each
 });
 
 const wrong: readonly (readonly [title: string, steps: readonly Step[], message: RegExp])[] = [
-  ["pages between discards and package", [all, discards, two], /pages between discards and package/],
-  ["other bytes between discards and package", [all, discards, tail], /other bytes between discards and package/],
-  ["other bytes in the middle of a package", [all, [PACKAGE.subarray(0, 5), "package"], tail], /other bytes between/],
+  ["pages between discards and package", [all, discards, two], /kind pages between discards and package/],
+  ["other bytes between discards and package", [all, discards, tail], /kind verbatim between discards and package/],
+  ["other bytes in the middle of a package", [all, [PACKAGE.subarray(0, 5), "package"], tail], /kind verbatim between/],
   ["discards behind the package", [all, discards, made, discards], /kind discards in post-copy/],
   ["a second package", [all, discards, made, made], /kind package in post-copy/],
-  ["discards behind the end", [all, tail, discards], /kind discards in post-copy/],
+  ["discards behind the end", [all, tail, discards], /kind discards behind the end/],
   ["a page twice", [all, discards, made, two, two], /page 5 for the second time/],
   ["a page that was not discarded", [all, discards, made, all], /page 0 for the second time/],
   ["the end with pages missing", [all, discards, made, tail], /the end of post-copy with 2 pages missing/],

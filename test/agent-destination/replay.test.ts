@@ -28,6 +28,7 @@ const contract: Contract = {
   strategies: ["precopy"],
   onDeadline: "cancel",
   postcopyObstacle: "",
+  measuresLink: false,
   ramBlocks: BLOCKS,
 };
 const kernels = loadKernels(KERNEL_RESERVED_BYTES + frameBufferBytes(65536) + 8192);

@@ -8,7 +8,7 @@ interface Fixture {
   /** Of the fake clock, milliseconds. */
   readonly now: { ms: number };
   readonly residual: { bytes: number };
-  readonly link: { down: boolean };
+  readonly link: { down: boolean; still: boolean };
   readonly stalls: boolean[];
 }
 
@@ -16,7 +16,7 @@ interface Fixture {
 function fixture(): Fixture {
   const now = { ms: 1000 };
   const residual = { bytes: 100e6 };
-  const link = { down: false };
+  const link = { down: false, still: false };
   const stalls: boolean[] = [];
   const scheduler = {
     residualPages: () => residual.bytes / 4096,
@@ -37,6 +37,7 @@ function fixture(): Fixture {
     pageCount: 100_000,
     compressionRatio: () => 2,
     linkIsDown: () => link.down,
+    standsStill: () => link.still,
     onStall: (stalled: boolean) => stalls.push(stalled),
   };
   return { watch: new CopyWatch(parts as unknown as WatchParts, now.ms), now, residual, link, stalls };
@@ -63,6 +64,16 @@ t.test("what is observed is encoded bytes, and whether the link is there", async
   t.match(watch.observe(false), { residualBytes: 50e6, bytesPerPage: 2048, linkIsDown: false, drained: false });
   link.down = true;
   t.match(watch.observe(true), { linkIsDown: true, drained: true });
+});
+
+t.test("of a guest that stands still no downtime is foretold", async (t) => {
+  const { watch, link } = fixture();
+  watch.firstPassDone = true;
+  t.same(watch.decide(watch.observe(true)).kind, "continue");
+  t.ok(watch.estimatedDowntimeMs > 0);
+  link.still = true;
+  t.same(watch.decide(watch.observe(true)).kind, "continue", "and nothing is decided");
+  t.equal(watch.estimatedDowntimeMs, 0);
 });
 
 t.test("the end is estimated anew some times a second, and counted down between", async (t) => {

@@ -1,24 +1,8 @@
-/** What a destination may acknowledge, and how much is on its way in post-copy. */
+/** What goes first, and how much is on its way in post-copy. */
 import t from "tap";
-import { FrameSender } from "../../agent-source/frame-sender.ts";
 import { PostcopyScheduler } from "../../agent-source/postcopy-scheduler.ts";
-import type { SenderParts } from "../../agent-source/sender-parts.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { pagesOf, type SendingOptions, sending, turn } from "../support/sending.ts";
-
-t.test("what was never sent cannot be acknowledged, nor what was acknowledged be taken back", async (t) => {
-  // no more than what is looked at before the refusal
-  const sender = new FrameSender({ buffers: [] } as unknown as SenderParts);
-  sender.stop();
-  sender.sequence = 5;
-  sender.sentBytes = 1000;
-  const refused = { code: "peer-invalid" };
-  t.throws(() => sender.acknowledge(6, 900), { ...refused, message: /acknowledged frame 6 after 0/ });
-  t.throws(() => sender.acknowledge(-1, 0), refused);
-  t.throws(() => sender.acknowledge(5, 1001), { ...refused, message: /acknowledged 1001 bytes of 1000/ });
-  sender.ackedBytes = 500;
-  t.throws(() => sender.acknowledge(5, 499), refused);
-});
 
 /** A sender in post-copy that misses all pages; its frames have four. */
 function inPostcopy(options: SendingOptions) {

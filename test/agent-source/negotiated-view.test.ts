@@ -21,6 +21,7 @@ const contract: Contract = {
   postcopy: false,
   onDeadline: "force",
   postcopyObstacle: "",
+  measuresLink: false,
 };
 const facts: SourceFacts = { ...guest, refusals: [], postcopyRefusals: [] };
 
@@ -34,6 +35,7 @@ interface Given {
 function view({ terms, options, against, zstdWorkers = 2 }: Given = {}): Record<string, string> {
   const cx = {
     call: { ...call, options: { ...call.options, strategy: "auto", verify: false, compression: "auto", ...options } },
+    chosenBecause: "",
     config: { memory: { baseCacheBytes: 256 << 20, arenaBytes: 64 << 20 }, transfer: { zstdWorkers } },
     limits: {},
   } as unknown as SourceContext;

@@ -47,7 +47,7 @@ function parametersSet(monitor: Monitor): Record<string, number> {
 
 t.test("while the guest is copied the threshold is less than a page", async (t) => {
   const { qmp, it } = await qemu(t, [8, 2]);
-  await applySettings(qmp, false);
+  await applySettings(qmp, "precopy");
   const { "downtime-limit": ms = 0, "avail-switchover-bandwidth": bandwidth = 0 } = parametersSet(it());
   t.ok((bandwidth / 1000) * ms < PAGE_SIZE, "so that QEMU never syncs while a page waits");
   t.ok((bandwidth / 1000) * ms > 0, "with none QEMU completes as soon as the first pass is drained");
@@ -64,7 +64,7 @@ t.test("then it is beyond any guest", async (t) => {
 
 t.test("8.1 is not told of a bandwidth that it does not know", async (t) => {
   const { qmp, it } = await qemu(t, [8, 1]);
-  await applySettings(qmp, false);
+  await applySettings(qmp, "precopy");
   t.notMatch(parametersSet(it()), { "avail-switchover-bandwidth": Number });
   await allowStop(qmp);
   t.strictSame(parametersSet(it()), { "downtime-limit": 2_000_000 });
@@ -81,22 +81,26 @@ t.test("what was set before is set again, and nothing else", async (t) => {
   t.strictSame(parametersSet(it()), before.parameters);
 });
 
-t.test("post-copy is a capability where it was agreed on, and switched off where not", async (t) => {
-  for (const postcopy of [true, false]) {
-    const { qmp, it } = await qemu(t, [10, 0]);
-    await applySettings(qmp, postcopy);
-    const set = it().commands.find(({ execute }) => execute === "migrate-set-capabilities");
-    t.same(set?.arguments, {
-      capabilities: [
-        { capability: "return-path", state: true },
-        { capability: "switchover-ack", state: true },
-        { capability: "events", state: true },
-        { capability: "postcopy-ram", state: postcopy },
-        { capability: "postcopy-preempt", state: false },
-      ],
-    });
-  }
-});
+t.test(
+  "post-copy is a capability where it was agreed on, and QEMU waits before it completes where it must not",
+  async (t) => {
+    for (const purpose of ["precopy", "postcopy", "looking"] as const) {
+      const { qmp, it } = await qemu(t, [10, 0]);
+      await applySettings(qmp, purpose);
+      const set = it().commands.find(({ execute }) => execute === "migrate-set-capabilities");
+      t.same(set?.arguments, {
+        capabilities: [
+          { capability: "return-path", state: true },
+          { capability: "switchover-ack", state: true },
+          { capability: "events", state: true },
+          { capability: "pause-before-switchover", state: purpose === "looking" },
+          { capability: "postcopy-ram", state: purpose === "postcopy" },
+          { capability: "postcopy-preempt", state: false },
+        ],
+      });
+    }
+  },
+);
 
 t.test("post-copy is begun with a guest that the agent has stopped", async (t) => {
   const { qmp, it } = await qemu(t, [10, 0]);

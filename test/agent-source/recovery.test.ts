@@ -30,6 +30,8 @@ interface Found {
   readonly earlier?: SourceRecord["kind"];
   /** What the destination says, question by question; the last one again and again. */
   readonly standings?: readonly SettleAnswer["standing"][];
+  /** The record says that the guest was paused. */
+  readonly paused?: boolean;
 }
 
 /** A QEMU that knows the few words that recovery needs. */
@@ -47,17 +49,20 @@ function fakeQemu(state: { status: string }, said: string[]): Script {
 }
 
 /** Starts an agent on a journal with that record. */
-async function startAgain(t: Test, { kind, qemu, earlier, standings }: Found) {
+async function startAgain(t: Test, { kind, qemu, earlier, standings, paused = false }: Found) {
   const said: string[] = [];
   const asked: string[] = [];
+  /** Questions with which the guest is granted paused. */
+  const granted: string[] = [];
   const state = { status: qemu ?? "" };
   const directory = t.testdir({});
   const qmp =
     qemu === undefined
       ? join(tmpdir(), "ferry-nobody-listens.qmp")
       : await serve(t, (socket) => new Monitor(socket, fakeQemu(state, said)).reply(GREETING));
-  const settle = async ({ ask }: SettleCall): Promise<SettleAnswer> => {
+  const settle = async ({ ask, paused }: SettleCall): Promise<SettleAnswer> => {
     asked.push(ask);
+    if (paused) granted.push(ask);
     const at = Math.min(asked.filter((one) => one === "grant").length, standings?.length ?? 0) - 1;
     return { standing: standings?.[Math.max(0, at)] ?? "unknown", reason: "so it is" };
   };
@@ -71,7 +76,7 @@ async function startAgain(t: Test, { kind, qemu, earlier, standings }: Found) {
   );
   writeFileSync(join(directory, "guests", "web.json"), guest);
   const journal = await Journal.open<SourceRecord>(join(directory, "state"), decodeSourceRecord);
-  const grant = { token: "aa".repeat(16), epoch: 1 };
+  const grant = { token: "aa".repeat(16), epoch: 1, paused };
   const settings = { capabilities: { events: false }, parameters: { "downtime-limit": 300 } };
   const record = { guest: "web", destination: listener.address, startedAtMs: 2, grant, settings };
   await journal.write(ID, { kind, ...record });
@@ -87,7 +92,7 @@ async function startAgain(t: Test, { kind, qemu, earlier, standings }: Found) {
       timeoutMs: 10_000,
       what: "its end",
     });
-  return { agent, said, asked, end, record: () => journal.read(ID) };
+  return { agent, said, asked, granted, end, record: () => journal.read(ID) };
 }
 
 t.test("nothing was granted: the guest runs on, QEMU's settings are put back, the destination is told", async (t) => {
@@ -123,6 +128,24 @@ t.test("granted: only the destination's word ends it, one way or the other", asy
   t.equal(refused.said[0], "cont");
   const resumed = await startAgain(t, { kind: "granted", qemu: "running", standings: ["unknown"] });
   t.match(await resumed.end(), { status: "failed", error: { guestNow: "the guest runs at the source" } });
+});
+
+t.test("a guest that was paused is never started, whatever QEMU and the destination say", async (t) => {
+  for (const [qemu, guestNow] of [
+    ["paused", /paused as it was$/],
+    ["prelaunch", /paused as it was$/],
+    ["postmigrate", /paused as it was; its QEMU calls that postmigrate/],
+  ] as const) {
+    const found = await startAgain(t, { kind: "plan", qemu, paused: true });
+    t.match(await found.end(), { status: "failed", error: { guestNow } });
+    t.same(found.said, ["migrate-set-capabilities", "migrate-set-parameters"], qemu);
+  }
+  const refused = await startAgain(t, { kind: "granted", qemu: "postmigrate", standings: ["refused"], paused: true });
+  t.match(await refused.end(), { status: "failed", error: { guestNow: /calls that postmigrate, and cont starts it/ } });
+  t.notOk(refused.said.includes("cont"));
+  t.same(refused.granted, ["grant"], "it is granted as what it was");
+  const resumed = await startAgain(t, { kind: "plan", qemu: "running", paused: true });
+  t.match(await resumed.end(), { error: { guestNow: "the guest runs at the source" } }, "somebody resumed it");
 });
 
 t.test("a destination that cannot tell leaves it in doubt, until the operator's confirmed word", async (t) => {

@@ -9,6 +9,7 @@ const quiet: Observation = {
   sweptPages: 10,
   residualPages: 100,
   residualBytes: 5000,
+  residualWholeBytes: 5000,
   sentPages: 0,
   backlogged: false,
   bytesPerPage: 50,
@@ -18,6 +19,7 @@ const quiet: Observation = {
   microsPerPage: 10,
   drained: true,
   linkIsDown: false,
+  paused: false,
 };
 
 t.test("it waits for the first pass and for a section that leaves nothing dirty", async (t) => {
@@ -179,11 +181,19 @@ const busy: Observation = {
   backlogged: true,
 };
 
-t.test("post-copy begins as soon as there is a stream and a link", async (t) => {
+t.test("post-copy begins a moment after the stream, for what a guest needs first", async (t) => {
   const policy = new SwitchPolicy({ ...plan, strategy: "postcopy" });
-  t.same(policy.decide({ ...quiet, begun: false }), { kind: "continue" });
-  t.same(policy.decide({ ...quiet, linkIsDown: true }), { kind: "continue" });
-  t.match(policy.decide({ ...quiet, firstPassDone: false }), { kind: "switch", into: "postcopy" });
+  const copying = { ...busy, firstPassDone: false };
+  t.same(policy.decide({ ...copying, begun: false, elapsedMs: 900 }), { kind: "continue" });
+  t.same(policy.decide({ ...copying, elapsedMs: 1000 }), { kind: "continue" });
+  t.same(policy.decide({ ...copying, elapsedMs: 1200 }), { kind: "continue" });
+  t.same(policy.decide({ ...copying, elapsedMs: 1300, linkIsDown: true }), { kind: "continue" });
+  t.match(policy.decide({ ...copying, elapsedMs: 1300 }), { kind: "switch", into: "postcopy" });
+});
+
+t.test("post-copy of a guest whose pages are all there has nothing to wait for", async (t) => {
+  const policy = new SwitchPolicy({ ...plan, strategy: "postcopy" });
+  t.match(policy.decide(quiet), { kind: "switch", into: "postcopy" });
 });
 
 t.test("hybrid goes into post-copy when all but the hottest pages are there, or each was sent once", async (t) => {
@@ -250,4 +260,17 @@ t.test("post-copy is not switched into while the link is down, for whatever reas
     { ...hybrid, deadlineMs: 5000, onDeadline: "postcopy" },
   ] as const)
     t.equal(told(new SwitchPolicy(which), down), "continue");
+});
+
+t.test("of a paused guest nothing is decided: QEMU completes by itself, or the deadline comes", async (t) => {
+  const still = { ...quiet, paused: true };
+  for (const strategy of ["precopy", "stop-and-copy", "postcopy", "hybrid"] as const)
+    t.same(new SwitchPolicy({ ...plan, strategy }).decide(still), { kind: "continue" });
+  const late = { ...plan, deadlineMs: 500 };
+  t.match(new SwitchPolicy(late).decide(still), { kind: "cancel", reason: /the guest is paused, and not copied yet/ });
+  t.same(
+    new SwitchPolicy({ ...late, onDeadline: "force" }).decide(still),
+    { kind: "continue" },
+    "nothing is to be forced",
+  );
 });

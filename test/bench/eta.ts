@@ -73,7 +73,10 @@ function report(what: string, seen: readonly Guess[]): void {
 
 const rig = await Rig.open();
 try {
-  const [a, b] = [await startAgents(rig, rig.a), await startAgents(rig, rig.b)];
+  const [a, b] = [
+    await startAgents(rig, rig.a, { rehearsed: true }),
+    await startAgents(rig, rig.b, { rehearsed: true }),
+  ];
   for (const [name, workload] of GUESTS) {
     const definition = guestDefinition({ name, memoryMiB: 512, workload });
     rig.writeDefinition(definition);

@@ -1,6 +1,7 @@
 /**
  * Post-copy and hybrid beside QEMU's own, the same guest and link, interleaved: time until the last page, bytes on the link, and what
- * the guest itself sees. `npm run bench:postcopy [-- --rounds N] [--link 1Gbit|100Mbit] [--json FILE]`.
+ * the guest itself sees. `npm run bench:postcopy [-- --rounds N] [--link 1Gbit|100Mbit] [--order walk|random|zipf] [--json FILE]`; in
+ * that order the guest visits its pages.
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -8,7 +9,7 @@ import type { MigrationView } from "../../shared/protocol/report.ts";
 import { parseByteRate } from "../../shared/quantities.ts";
 import { type HostAgents, startAgents } from "../support/agents.ts";
 import { migrate, requireMoved } from "../support/ferry-json.ts";
-import { guestDefinition } from "../support/guest.ts";
+import { type GuestOptions, guestDefinition } from "../support/guest.ts";
 import { postcopyWithQemu } from "../support/qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import { joinedBeats } from "../support/serial.ts";
@@ -17,14 +18,20 @@ const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "3" },
     link: { type: "string", default: "1Gbit" },
+    order: { type: "string", default: "walk" },
     json: { type: "string" },
   },
 });
 const ROUNDS = Number(values.rounds);
 const BITS = 8 * parseByteRate(values.link);
 const NAME = "busy";
+const ORDERS = ["walk", "random", "zipf"] as const;
+const order = ORDERS.find((one) => one === values.order);
+if (order === undefined) throw new RangeError(`--order is one of ${ORDERS.join(", ")}, not ${values.order}`);
+const GUEST: GuestOptions = { name: NAME, workload: { order } };
 const BEATS = { timeoutMs: 120_000 };
 const SETTLE_BEATS = 20;
+const BEFORE_MS = 800;
 
 interface Figures {
   readonly totalSeconds: number;
@@ -32,6 +39,8 @@ interface Figures {
   readonly downtimeMs: number;
   /** Longest time between two turns of the guest's loop by its own clock, which stands still while the guest is stopped. */
   readonly stallMs: number;
+  /** Of its own work in the time of the migration, beside its rate before: 0 is none, 1 all of it. */
+  readonly slowDown: number;
   readonly serviceP99Ms?: number;
 }
 
@@ -41,8 +50,11 @@ type Contender = (typeof contenders)[number];
 const rig = await Rig.open({ bitsPerSecond: BITS });
 const results = new Map<Contender, Figures[]>(contenders.map((one) => [one, []]));
 try {
-  const [a, b] = [await startAgents(rig, rig.a), await startAgents(rig, rig.b)];
-  const definition = guestDefinition({ name: NAME });
+  const [a, b] = [
+    await startAgents(rig, rig.a, { rehearsed: true }),
+    await startAgents(rig, rig.b, { rehearsed: true }),
+  ];
+  const definition = guestDefinition(GUEST);
   rig.writeDefinition(definition);
   const agents = new Map<RigHost, HostAgents>([
     [rig.a, a],
@@ -53,11 +65,13 @@ try {
     for (const contender of contenders) {
       await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
       const from = lastBeat();
+      const startMs = performance.now();
       const one = await run(contender, guest, agents);
       guest = one.guest;
+      const endMs = performance.now();
       await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
       const stallMs = longestGapSince(from);
-      const figures = { ...one.figures, stallMs };
+      const figures = { ...one.figures, stallMs, slowDown: slowDownIn(startMs, endMs) };
       results.get(contender)?.push(figures);
       process.stderr.write(`${round + 1} ${contender}: ${JSON.stringify(figures)}\n`);
     }
@@ -73,9 +87,9 @@ async function run(
   contender: Contender,
   guest: RigGuest,
   agents: ReadonlyMap<RigHost, HostAgents>,
-): Promise<{ guest: RigGuest; figures: Omit<Figures, "stallMs"> }> {
+): Promise<{ guest: RigGuest; figures: Omit<Figures, "stallMs" | "slowDown"> }> {
   if (contender.startsWith("qemu")) {
-    const definition = guestDefinition({ name: NAME });
+    const definition = guestDefinition(GUEST);
     const preempt = contender.includes("preempt");
     const one = await postcopyWithQemu({
       rig,
@@ -102,7 +116,7 @@ async function run(
   };
 }
 
-function figuresOf(result: NonNullable<MigrationView["result"]>): Omit<Figures, "stallMs" | "megabytes"> {
+function figuresOf(result: NonNullable<MigrationView["result"]>): Omit<Figures, "stallMs" | "slowDown" | "megabytes"> {
   const { totalSeconds, downtime, postcopy } = result;
   const times = { totalSeconds, downtimeMs: downtime.totalMs };
   return postcopy === undefined ? times : { ...times, serviceP99Ms: postcopy.serviceP99Ms };
@@ -138,6 +152,20 @@ function longestGapSince(beat: number): number {
   return Math.max(...later.map(({ longestGapUs }) => longestGapUs / 1e3));
 }
 
+/** What it did between two moments of this program's clock, beside what it did in as long a time before. */
+function slowDownIn(startMs: number, endMs: number): number {
+  const seen = beats();
+  const pagesAt = (ms: number): number => {
+    const after = seen.findIndex(({ seenAtMs }) => seenAtMs >= ms);
+    const [from, to] = [seen[after - 1], seen[after]];
+    if (from === undefined || to === undefined) throw new Error("No heartbeats around the migration");
+    const part = (ms - from.seenAtMs) / Math.max(1e-9, to.seenAtMs - from.seenAtMs);
+    return from.pages + part * (to.pages - from.pages);
+  };
+  const before = (pagesAt(startMs) - pagesAt(startMs - BEFORE_MS)) / BEFORE_MS;
+  return 1 - (pagesAt(endMs) - pagesAt(startMs)) / (before * (endMs - startMs));
+}
+
 function median(numbers: readonly number[]): number {
   return [...numbers].sort((x, y) => x - y)[Math.floor(numbers.length / 2)] ?? 0;
 }
@@ -152,16 +180,19 @@ function say(): void {
       megabytes: of((one) => one.megabytes),
       downtimeMs: of((one) => one.downtimeMs),
       stallMs: of((one) => one.stallMs),
+      slowDown: of((one) => one.slowDown),
       runs,
     };
   });
   const peer = rows.find(({ contender }) => contender === "qemu preempt");
-  process.stdout.write(`${values.link}, medians of ${ROUNDS}; in brackets, times QEMU's post-copy with preempt\n`);
+  process.stdout.write(
+    `${values.link}, ${values.order}, medians of ${ROUNDS}; in brackets, times QEMU's post-copy with preempt\n`,
+  );
   for (const row of rows) {
     const ratio = (key: "seconds" | "megabytes" | "stallMs"): string =>
       peer === undefined || peer[key] === 0 ? "" : ` (${(row[key] / peer[key]).toFixed(2)})`;
     process.stdout.write(
-      `${row.contender.padEnd(20)} ${row.seconds.toFixed(2)} s${ratio("seconds")}  ${row.megabytes.toFixed(0)} MB${ratio("megabytes")}  down ${row.downtimeMs.toFixed(0)} ms  stall ${row.stallMs.toFixed(0)} ms${ratio("stallMs")}\n`,
+      `${row.contender.padEnd(20)} ${row.seconds.toFixed(2)} s${ratio("seconds")}  ${row.megabytes.toFixed(0)} MB${ratio("megabytes")}  down ${row.downtimeMs.toFixed(0)} ms  stall ${row.stallMs.toFixed(0)} ms${ratio("stallMs")}  slow-down ${(100 * row.slowDown).toFixed(0)} %\n`,
     );
   }
   if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows, undefined, 1));

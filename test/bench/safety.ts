@@ -38,7 +38,7 @@ interface Run {
 type Agents = readonly [HostAgents, HostAgents];
 
 const agentsOn = async (rig: Rig, a: AgentOptions, b: AgentOptions): Promise<Agents> =>
-  Promise.all([startAgents(rig, rig.a, a), startAgents(rig, rig.b, b)]);
+  Promise.all([startAgents(rig, rig.a, { rehearsed: true, ...a }), startAgents(rig, rig.b, { rehearsed: true, ...b })]);
 
 async function stopAll(agents: Agents): Promise<void> {
   await Promise.all(agents.flatMap(({ source, destination }) => [source.stop(), destination.stop()]));
@@ -140,7 +140,7 @@ async function journalMs(): Promise<number> {
       guest: "web",
       destination: "beta:7412",
       startedAtMs: 1,
-      grant: { token: "0".repeat(32), epoch: 1 },
+      grant: { token: "0".repeat(32), epoch: 1, paused: false },
     };
     const times: number[] = [];
     for (let count = 0; count < 100; count++) {

@@ -34,6 +34,21 @@ t.test("a verified and degraded move says so", async (t) => {
   t.match(text, /zstd none/);
 });
 
+t.test("of a guest that was paused no downtime is told", async (t) => {
+  const downtime = {
+    totalMs: 0,
+    lastPagesMs: 0,
+    deviceStateMs: 0,
+    loadMs: 0,
+    verifyMs: 0,
+    commitMs: 0,
+    clockErrorMs: 0,
+  };
+  const text = summaryText(view({ status: "moved", result: result({ paused: true, downtime }) }));
+  t.match(text, /^ {2}downtime +none: the guest was paused, and still is$/m);
+  t.notMatch(text, /±/);
+});
+
 t.test("a refusal lists every reason, the guest's place and the advice", async (t) => {
   const error = {
     code: "refused",

@@ -136,7 +136,12 @@ t.test("lists are tables, or with --json an object a line", async (t) => {
       listGuests: async () => [guest, { ...guest, name: "db" }],
       listMigrations: async () => [view()],
       heatMap: async (_, cells) => [{ name: "pc.ram", pagesPerCell: 1, cells: new Uint8Array(Math.min(cells, 3)) }],
-      plan: async () => ({ accepted: false, refusals: [{ code: "cpu-model", message: "other" }], negotiated: {} }),
+      plan: async () => ({
+        accepted: false,
+        refusals: [{ code: "cpu-model", message: "other" }],
+        negotiated: {},
+        notes: [],
+      }),
     }),
   );
   t.match(await type("guests"), { code: 0, out: /^GUEST[\s\S]*web[\s\S]*db/ });

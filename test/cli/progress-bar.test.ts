@@ -21,6 +21,11 @@ t.test("before the first byte there is nothing to show but the wait", async (t) 
   t.equal(progressLine(view({ status: "preparing" }), 100), "web  preparing  12.3 s");
 });
 
+t.test("what has no downtime shows none", async (t) => {
+  const paused = view({ progress: progress({ estimatedDowntimeMs: 0 }) });
+  for (const line of [progressLine(paused, 200), plainLine(paused)]) t.notMatch(line, /downtime/);
+});
+
 t.test("the bar has its width whatever it is told", async () => {
   fc.assert(
     fc.property(fc.double(), fc.integer({ min: 1, max: 60 }), (fraction, cells) => {

@@ -1,5 +1,5 @@
 import t from "tap";
-import { guestsText, heatMapText, migrationsText, planText } from "../../cli/tables.ts";
+import { guestsText, heatMapText, migrationsText } from "../../cli/tables.ts";
 import { view } from "../support/cli-fixtures.ts";
 
 t.test("guests are a table", async (t) => {
@@ -29,17 +29,6 @@ m-1        web    host-b:7412  copying  2026-01-02T03:04:05.000Z  12.3 s  52%
 `,
   );
   t.match(migrationsText([]), /no migration/);
-});
-
-t.test("a plan says yes with its terms, or no with all reasons", async (t) => {
-  t.equal(
-    planText("web", "b:1", { accepted: true, refusals: [], negotiated: { codecs: "zstd" } }),
-    "b:1 would take web\n  codecs: zstd\n",
-  );
-  t.equal(
-    planText("web", "b:1", { accepted: false, refusals: [{ code: "cpu-model", message: "other" }], negotiated: {} }),
-    "b:1 would not take web\n  - cpu-model: other\n",
-  );
 });
 
 t.test("a heat map is as wide as the terminal", async (t) => {

@@ -7,9 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { PageSet } from "../../shared/page/page-set.ts";
-import { encodeShut, encodeSwitchoverAck, PageRequests } from "../../shared/qemu/return-path.ts";
+import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path.ts";
 import type { RamSetup } from "../../shared/qemu/stream-reader.ts";
-import { type BiosGuest, type Pages, setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
+import { type BiosGuest, setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { readMemory } from "../support/guest-memory.ts";
 import { type PostcopyRelay, relayPostcopy } from "../support/postcopy-relay.ts";
@@ -25,10 +25,6 @@ const SLOW = { "max-bandwidth": 1_000_000, "downtime-limit": 1, "avail-switchove
 const FILL_AT = 0x200000;
 const FILL = pattern(4 << 20);
 const READ_AHEAD = 60;
-/** So many pages are there when the source is in the midst of it. */
-const HALFWAY = 0x480;
-/** Pages of it that were delivered before, more than a socket holds. */
-const BALLAST: Pages = { from: 0x200, to: 0x300 };
 
 interface Moved {
   readonly source: BiosGuest;
@@ -175,59 +171,6 @@ t.test(
     await complete(t, moved, (bytes) => relay.source.write(bytes));
   },
 );
-
-t.test("a source that is left pages on purpose does not come to its end, and is quit", async (t) => {
-  const { source, destination, relay, setup } = await running(t);
-  const { present } = relay;
-  relay.source.destroy();
-  relay.lose();
-  await reaches(source, "postcopy-paused");
-  const first = await resumeSource(source, setup, {
-    received: present,
-    take: (page, content) => {
-      // what was read with it is lost
-      if (present.size < HALFWAY) relay.deliver(page, content);
-      else first.socket.destroy();
-    },
-  });
-  await reaches(source, "postcopy-paused");
-  const { received, ask } = missingOf(present, setup);
-  t.equal(received.removeRange(BALLAST.from, BALLAST.to - BALLAST.from), BALLAST.to - BALLAST.from);
-  let ballast = 0;
-  const from = await resumeSource(source, setup, {
-    received,
-    ask,
-    take: (page, content) => {
-      if (present.has(page)) ballast++;
-      else relay.deliver(page, content);
-      if (present.size === present.pageCount) from.socket.pause();
-    },
-  });
-  await eventually(() => present.size === present.pageCount || undefined, { ...WITHIN, what: "all pages" });
-  relay.endPostcopy();
-  await reaches(destination, "completed");
-  t.equal((await source.qmp.execute("query-migrate")).status, "postcopy-active");
-  t.comment(`${ballast} pages were sent for nothing`);
-  from.socket.destroy();
-  await reaches(source, "postcopy-paused");
-  t.equal(await runState(source), "finish-migrate");
-  await source.qmp.execute("quit");
-  t.equal(await source.qmp.closed, undefined);
-  t.equal(relay.counts.twice, 0);
-  await checkGuest(t, destination);
-});
-
-/** The set again, to be changed, and requests for what is not in it. */
-function missingOf(present: PageSet, { blocks }: RamSetup): { received: PageSet; ask: Uint8Array } {
-  const requests = new PageRequests(blocks);
-  const received = new PageSet(present.pageCount);
-  received.addRange(0, present.pageCount);
-  for (let page = present.nextAbsent(0); page < present.pageCount; page = present.nextAbsent(page + 1)) {
-    requests.add(page, 1);
-    received.remove(page);
-  }
-  return { received, ask: requests.take() };
-}
 
 t.test("a source whose connection broke gets its guest back, with nobody at the destination", async (t) => {
   const { source, destination, relay, setup } = await running(t);

@@ -2,7 +2,7 @@
 import { chmodSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import t from "tap";
-import type { PlanView } from "../../shared/protocol/report.ts";
+import type { PlanView } from "../../shared/protocol/plan-view.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";
 import { type GuestOptions, guestDefinition } from "../support/guest.ts";
@@ -18,7 +18,9 @@ const NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const isOpenToAll = readFileSync("/proc/sys/vm/unprivileged_userfaultfd", "utf8").trim() !== "0";
 
 async function planOf({ rig, a, b }: Pair, options: readonly string[]): Promise<PlanView> {
-  return (await ferryJson<PlanView>(rig, a, ["plan", "refused", "--to", b.destinationAddress, ...options])).answer;
+  return (
+    await ferryJson<PlanView>(rig, a, ["plan", "refused", "--no-observe", "--to", b.destinationAddress, ...options])
+  ).answer;
 }
 
 t.test("a destination without userfaultfd", { skip: isOpenToAll && "userfaultfd is everybody's here" }, async (t) => {

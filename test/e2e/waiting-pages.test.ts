@@ -123,7 +123,7 @@ async function pagesThatDiffer(guest: BiosGuest, order: Order): Promise<number[]
   const reader = new SlowReader();
   const path = join(folder, "stream");
   await reader.intake.listen(path);
-  await applySettings(qmp, false);
+  await applySettings(qmp, "precopy");
   const connected = reader.intake.connected(new AbortController().signal);
   await qmp.execute("migrate", { uri: `unix:${path}` });
   await connected;

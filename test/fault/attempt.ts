@@ -1,5 +1,7 @@
 /** One `ferry migrate` of the subject, led to the moment of a fault and followed to its end. */
+import type { Strategy } from "../../shared/protocol/messages.ts";
 import { isFinal, type MigrationView } from "../../shared/protocol/report.ts";
+import { isPostcopy } from "../../shared/protocol/strategies.ts";
 import { ferry } from "../support/agents.ts";
 import { bounded, eventually } from "../support/bounded.ts";
 import type { RigProcess } from "../support/process.ts";
@@ -16,7 +18,8 @@ const LAST_PAGES_RATE = 20e6;
 const UNKNOWN_ANSWERS = 3;
 
 const copying = (progress: string): RegExp => new RegExp(`^\\{[^\\n]*"status":"copying"[^\\n]*${progress}`, "m");
-const IN_FIRST_PASS = copying('"firstPassFraction":0\\.[1-9]');
+/** Stop-and-copy has its first pass with the guest stopped. */
+const IN_FIRST_PASS = /^\{[^\n]*"status":"(copying|switching)"[^\n]*"firstPassFraction":0\.[1-9]/m;
 const NEAR_ITS_END = copying('"firstPassFraction":(0\\.[89]|1)');
 const IN_LATER_PASSES = copying('"passes":([2-9]|\\d\\d)');
 
@@ -36,11 +39,13 @@ export class Attempt {
   readonly #on: FaultRig;
 
   /** The moment decides the link's speed, and whether deltas would end the migration before it comes. */
-  static async start(on: FaultRig, moment?: Moment, strategy?: "postcopy"): Promise<Attempt> {
+  static async start(on: FaultRig, moment?: Moment, strategy?: Strategy): Promise<Attempt> {
     const [from, to] = [on.at, on.rig.other(on.at)];
-    const options = moment?.kind === "later passes" ? ["--no-delta"] : [];
+    // with deltas hybrid would go on as precopy, to the end
+    const options = moment?.kind === "later passes" || strategy === "hybrid" ? ["--no-delta"] : [];
     if (strategy !== undefined) options.push("--strategy", strategy);
-    const bitsPerSecond = strategy === undefined || moment?.kind === "last pages" ? rateOf(moment) : FIRST_PASS_RATE;
+    const pulls = strategy !== undefined && isPostcopy(strategy);
+    const bitsPerSecond = pulls && moment?.kind !== "last pages" ? FIRST_PASS_RATE : rateOf(moment);
     await on.rig.network.setRate(bitsPerSecond);
     // over the loopback the agent has to be slow by itself, and stays so
     if (on.rig.network.kind === "loopback" && bitsPerSecond < FULL_RATE)

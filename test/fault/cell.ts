@@ -1,4 +1,5 @@
 /** One cell of the matrix: a migration, a fault at a moment of it, what must hold afterwards, and a second attempt. */
+import type { Strategy } from "../../shared/protocol/messages.ts";
 import type { RigHost } from "../support/rig.ts";
 import { Attempt } from "./attempt.ts";
 import { type AgentFlags, type FaultRig, FULL_RATE } from "./fault-rig.ts";
@@ -38,7 +39,9 @@ export interface Cell {
   readonly moment: Moment;
   readonly limits: Limits;
   /** @default the agents' own choice */
-  readonly strategy?: "postcopy";
+  readonly strategy?: Strategy;
+  /** The guest runs at the destination and its pages have ended with the source's QEMU: whoever operates it ends it. */
+  readonly strands?: boolean;
   /** The fault ends the only copy of the guest: none may be left. */
   readonly mayLose: boolean | "if it was the only copy";
   /** The destination cannot say any more what became of the grant: `ferry resolve` may be needed. */
@@ -163,6 +166,16 @@ class CellRun {
     return status === "inDoubt" ? await this.#endDoubt(attempt) : status;
   }
 
+  /** What is left there waits for pages for ever. */
+  async #endStranded(attempt: Attempt): Promise<void> {
+    const view = await attempt.view();
+    const code = view === undefined || view === "unknown" ? view : view.error?.code;
+    if (code !== "pages-lost") this.violations.push(`pages were lost, and the migration says ${code}`);
+    const pid = this.#on.victimPid("destination QEMU", attempt.from);
+    if (pid !== undefined) process.kill(pid, "SIGKILL");
+    await this.#on.tidyAfterKilledQemu(attempt.to);
+  }
+
   /** The operator does not wait for the link, and is held to what was said when it is whole again. */
   async #endWhileCut(attempt: Attempt): Promise<string> {
     const status = await attempt.settle({ timeoutMs: ENDS_WITHIN_MS, doubtIsEnd: true });
@@ -202,6 +215,7 @@ class CellRun {
     const { fault, mustMove } = this.#cell;
     if (fault.kind === "kill" && !this.#missed && victimOf(fault)?.endsWith("QEMU") === true)
       await on.tidyAfterKilledQemu(fault.victim === "source QEMU" ? attempt.from : attempt.to);
+    if (this.#cell.strands === true) await this.#endStranded(attempt);
     const { at, violations } = await inspect(on);
     this.violations.push(...violations);
     if (at === undefined) {

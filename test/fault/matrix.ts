@@ -1,4 +1,5 @@
 /** All cells: every fault at every phase, and the agents and QEMUs killed at each further step of the handover. */
+import type { Strategy } from "../../shared/protocol/messages.ts";
 import { type Cell, FINAL_GIVE_UP_MS } from "./cell.ts";
 import { type Fault, faultName, held, type Moment, momentName, needsCable, type Victim, victimOf } from "./faults.ts";
 
@@ -112,17 +113,46 @@ const POSTCOPY_MOMENTS: readonly Moment[] = [
   ...sources("switching", "retiring", "recording", "granting", "serving"),
   ...destinations("receiving", "loading", "loaded", "owning", "starting", "pulling"),
 ];
-const POSTCOPY_FAULTS: readonly Fault[] = [
+const AGENT_FAULTS: readonly Fault[] = [
   { kind: "kill", victim: "source agent" },
   { kind: "kill", victim: "destination agent" },
   { kind: "cut", seconds: 5 },
 ];
+const QEMU_FAULTS: readonly Fault[] = [
+  { kind: "kill", victim: "source QEMU" },
+  { kind: "kill", victim: "destination QEMU" },
+];
 
-function postcopyCell(fault: Fault, moment: Moment): Cell {
-  const { name, ...cell } = makeCell("", fault, moment);
-  const { longestPauseMs: _, ...rest } = cell;
-  return { ...rest, name: `post-copy, ${name}`, strategy: "postcopy", limits: "short" };
+/** Of a guest that is stopped all the while, or that may be at both hosts in parts, no pause is promised. */
+function strategyCell(strategy: Strategy, fault: Fault, moment: Moment): Cell {
+  const { name, longestPauseMs: _, mustMove, ...cell } = makeCell("", fault, moment);
+  const label = strategy === "postcopy" ? "post-copy" : strategy;
+  // a cut is waited for as long as the guest runs
+  const stopped = strategy === "stop-and-copy";
+  const waits = !stopped && moment.kind === "first pass";
+  const must = mustMove === undefined || (stopped && fault.kind === "cut") ? {} : { mustMove };
+  return { ...cell, ...must, name: `${label}, ${name}`, strategy, limits: waits ? cell.limits : "short" };
 }
+
+/** Where the guest runs with pages missing, the end of either QEMU ends it. */
+function halvesCell(strategy: Strategy, fault: Fault, moment: Moment): Cell {
+  const { mustMove: _, ...cell } = strategyCell(strategy, fault, moment);
+  const strands = fault.kind === "kill" && fault.victim === "source QEMU";
+  return { ...cell, mayLose: true, mayDoubt: !strands, ...(strands ? { strands } : {}) };
+}
+
+const HALVES: readonly Moment[] = [...sources("serving"), ...destinations("pulling")];
+/** Beside post-copy's own cells: one moment of each part of the way. */
+const STOPPED_MOMENTS: readonly Moment[] = [
+  { kind: "first pass" },
+  ...sources("switching", "granting"),
+  ...destinations("loading", "loaded", "owning"),
+];
+const HYBRID_MOMENTS: readonly Moment[] = [
+  { kind: "first pass" },
+  ...sources("switching", "granting", "serving"),
+  ...destinations("loaded", "pulling"),
+];
 
 export const MATRIX: readonly Cell[] = [
   ...PHASES.flatMap((phase) => FAULTS.map((fault) => makeCell(phase, fault, momentOf(phase, victimOf(fault))))),
@@ -143,8 +173,15 @@ export const MATRIX: readonly Cell[] = [
     ...sources("retiring", "recording", "granting", "releasing"),
   ]),
   ...VICTIMS.flatMap((victim) => further(victim, GIVING_UP)),
-  ...POSTCOPY_FAULTS.map((fault) => postcopyCell(fault, { kind: "last pages" })),
-  ...POSTCOPY_FAULTS.flatMap((fault) => POSTCOPY_MOMENTS.map((moment) => postcopyCell(fault, moment))),
+  ...AGENT_FAULTS.map((fault) => strategyCell("postcopy", fault, { kind: "last pages" })),
+  ...AGENT_FAULTS.flatMap((fault) => POSTCOPY_MOMENTS.map((moment) => strategyCell("postcopy", fault, moment))),
+  ...AGENT_FAULTS.flatMap((fault) => HYBRID_MOMENTS.map((moment) => strategyCell("hybrid", fault, moment))),
+  ...(["postcopy", "hybrid"] as const).flatMap((strategy) =>
+    QEMU_FAULTS.flatMap((fault) => HALVES.map((moment) => halvesCell(strategy, fault, moment))),
+  ),
+  ...[...AGENT_FAULTS, ...QEMU_FAULTS].flatMap((fault) =>
+    STOPPED_MOMENTS.map((moment) => strategyCell("stop-and-copy", fault, moment)),
+  ),
 ];
 
 /** @throws RangeError when there is none */

@@ -21,6 +21,7 @@ const CELLS = [
   "post-copy, source recording: kill source agent",
   "post-copy, source serving: kill destination agent",
   "post-copy, last pages: kill source agent",
+  "post-copy, destination pulling: kill destination QEMU",
 ];
 
 t.test("no fault loses, doubles or corrupts the guest, or is in the way of the next attempt", async (t) => {

@@ -25,8 +25,10 @@ export interface World {
   readonly missing: boolean;
   readonly source: SourceStateName | "down";
   readonly sourceJournal: "plan" | "granted" | "released" | "kept";
-  /** `final`: stopped by its migration, resumes by itself when its socket closes; `retired`: never by itself. */
-  readonly sourceQemu: "final" | "retired" | "running" | "gone";
+  /**
+   * `final`: stopped by its migration, is as it was before when its socket closes (running or paused); `retired`: never by itself.
+   */
+  readonly sourceQemu: "final" | "retired" | "running" | "paused" | "gone";
   readonly destination: DestinationStateName | "down";
   readonly destinationJournal: "none" | "waiting" | "running" | "arrived" | "refused";
   readonly destinationQemu: "loading" | "loaded" | "running" | "gone";
@@ -37,6 +39,8 @@ export interface World {
   readonly overruled: boolean;
   /** A QEMU was killed: then there may be no guest. */
   readonly killed: boolean;
+  /** The guest was paused: nobody starts it, and `ran` means that the destination took it as its own. */
+  readonly paused: boolean;
 }
 
 export interface Step {
@@ -62,7 +66,11 @@ export const START: World = {
   ran: false,
   overruled: false,
   killed: false,
+  paused: false,
 };
+
+/** The guest was paused by whoever operates it. */
+export const PAUSED_START: World = { ...START, paused: true };
 
 /** A source QEMU whose guest was paused when its migration began never runs it by itself, whatever breaks. */
 export const POSTCOPY_START: World = { ...START, postcopy: true, missing: true, sourceQemu: "retired" };
@@ -92,7 +100,7 @@ function sourceSteps(world: World, mutation: Mutation, add: Add): void {
     return;
   }
   // the socket to QEMU closes with the agent
-  const left = sourceQemu === "final" ? "running" : sourceQemu;
+  const left = sourceQemu === "final" ? (world.paused ? "paused" : "running") : sourceQemu;
   add("source agent crashes", { source: "down", sourceQemu: left }, true);
   switch (source) {
     case "switching":
@@ -133,9 +141,9 @@ function sourceSteps(world: World, mutation: Mutation, add: Add): void {
       add("released, not written", { source: afterSource(source, "fault"), sourceQemu: "gone" }, true);
       return;
     case "keeping": {
-      const resumed = sourceQemu === "gone" ? "gone" : "running";
+      const resumed = keptAs(world);
       if (!sent.includes("abort")) add("abort sent", { sent: say(world, "abort") });
-      if (sourceQemu !== resumed) add("source QEMU runs", { sourceQemu: resumed });
+      if (sourceQemu !== resumed) add(`source QEMU ${resumed}`, { sourceQemu: resumed });
       else add("kept", { source: afterSource(source, "done"), sourceJournal: "kept" });
       if (sourceQemu === resumed) add("kept, not written", { source: afterSource(source, "done") }, true);
       return;
@@ -147,6 +155,13 @@ function sourceSteps(world: World, mutation: Mutation, add: Add): void {
     default:
       throw new Error(`the search does not begin before switching: ${source}`);
   }
+}
+
+/** What *keeping* makes of the source's QEMU: `cont` for a guest that ran; one that was paused is left alone. */
+function keptAs({ sourceQemu, paused }: World): World["sourceQemu"] {
+  if (sourceQemu === "gone") return "gone";
+  if (!paused) return "running";
+  return sourceQemu === "final" ? "paused" : sourceQemu;
 }
 
 /** Post-copy: pages go where a guest misses them, for as long as its QEMU is there; who has ended is asked. */
@@ -165,7 +180,11 @@ function resolveSteps(world: World, add: Add): void {
   const unreachable = destination === "down";
   if (destination === "lost" || (unreachable && destinationQemu === "gone"))
     add("operator keeps the source", { source: afterSource("inDoubt", "keepSource"), overruled: true });
-  if (unreachable && destinationQemu === "running")
+  // what may have run there is gone, and its copy here is not wanted
+  if (destination === "lost")
+    add("operator lets it go", { source: afterSource("inDoubt", "keepDestination"), overruled: true });
+  const owns = world.paused ? world.ran && destinationQemu === "loaded" : destinationQemu === "running";
+  if (unreachable && owns)
     add("operator keeps the destination", {
       source: afterSource("inDoubt", world.postcopy ? "keepPulling" : "keepDestination"),
     });
@@ -206,14 +225,15 @@ function destinationSteps(world: World, mutation: Mutation, add: Add): void {
       return;
     }
     case "starting":
-      if (destinationQemu === "loaded") add("cont", { destinationQemu: "running", ran: true });
+      if (destinationQemu === "loaded" && !world.paused) add("cont", { destinationQemu: "running", ran: true });
       if (world.postcopy && sent.includes("grant")) add("pulling said", { sent: say(world, "pulling") });
       if (destinationQemu === "running" && world.postcopy)
         add("runs and pulls", { destination: afterDestination(destination, "pulls") });
-      if (destinationQemu === "running" && !world.postcopy)
-        add("runs", { destination: afterDestination(destination, "runs"), destinationJournal: "arrived" });
-      if (destinationQemu === "running" && !world.postcopy)
-        add("runs, not written", { destination: afterDestination(destination, "runs") }, true);
+      if (destinationQemu === (world.paused ? "loaded" : "running") && !world.postcopy) {
+        const runs = { destination: afterDestination(destination, "runs"), ran: true };
+        add("runs", { ...runs, destinationJournal: "arrived" });
+        add("runs, not written", runs, true);
+      }
       if (destinationQemu === "gone") add("started and gone", { destination: afterDestination(destination, "gone") });
       return;
     case "pulling": {

@@ -1,6 +1,14 @@
 /** Every interleaving of the hand-over, crashes and all: never two guests, never a fork, never stuck. */
 import t from "tap";
-import { type Mutation, POSTCOPY_START, START, type Step, stepsOf, type World } from "./handover-model.ts";
+import {
+  type Mutation,
+  PAUSED_START,
+  POSTCOPY_START,
+  START,
+  type Step,
+  stepsOf,
+  type World,
+} from "./handover-model.ts";
 
 interface Search {
   readonly worlds: ReadonlyMap<string, { readonly world: World; readonly steps: readonly Step[] }>;
@@ -13,15 +21,32 @@ const keyOf = (world: World): string => JSON.stringify(world);
 function brokenPromise(world: World): string | undefined {
   const here = world.sourceQemu === "running";
   const there = world.destinationQemu === "running";
+  if (world.paused) return brokenPausedPromise(world);
   if (here && there) return "two guests run";
   if (here && world.ran && !world.overruled) return "a guest that ran at the destination runs at the source";
-  if (world.source === "released" && world.destinationQemu !== "running" && !world.killed)
+  if (world.source === "released" && world.destinationQemu !== "running" && !mayEnd(world))
     return "the source let go of a guest that does not run at the destination";
-  if (world.postcopy && world.source === "released" && world.missing && !world.overruled && !world.killed)
+  if (world.postcopy && world.source === "released" && world.missing && !mayEnd(world))
     return "the source let go of pages that the guest misses";
-  if (isOver(world) && !world.killed && here === there) return "the migration is over and no guest runs";
+  if (isOver(world) && !mayEnd(world) && here === there) return "the migration is over and no guest runs";
   return undefined;
 }
+
+/** Of a guest that was paused: nobody starts it, and one side has it. */
+function brokenPausedPromise(world: World): string | undefined {
+  const { source, sourceQemu, destination, destinationQemu } = world;
+  if (sourceQemu === "running" || destinationQemu === "running") return "a guest that was paused was started";
+  if (source === "kept" && world.ran && !world.overruled)
+    return "a guest that the destination has is kept at the source";
+  if (source === "released" && destinationQemu !== "loaded" && !mayEnd(world))
+    return "the source let go of a guest that is not at the destination";
+  const one = (source === "kept") !== (destination === "arrived");
+  if (isOver(world) && !mayEnd(world) && !one) return "the migration is over, and not one side has the guest";
+  return undefined;
+}
+
+/** A QEMU was killed, or the operator has let go of what may have run: then there may be no guest. */
+const mayEnd = ({ killed, overruled }: World): boolean => killed || overruled;
 
 const isOver = (world: World): boolean =>
   (world.source === "released" || world.source === "kept" || world.source === "stranded") &&
@@ -76,30 +101,33 @@ function stuck({ worlds }: Search): World[] {
   return [...worlds].filter(([key]) => !free.has(key)).map(([, { world }]) => world);
 }
 
-t.test(
-  "whatever is lost, repeated or reordered and whoever crashes: one guest at most, and an end in reach",
-  async (t) => {
-    const found = search("none");
-    t.equal(found.broken, undefined);
-    t.comment(`${found.worlds.size} states searched`);
-    t.ok(found.worlds.size > 500, "the search goes far");
-    t.same(stuck(found).slice(0, 3), []);
-    const ends = new Set(
-      [...found.worlds.values()]
-        .filter(({ world }) => isOver(world))
-        .map(({ world }) => `${world.source} and ${world.destination}`),
-    );
-    t.ok(ends.has("released and arrived"), "it moves");
-    t.ok(ends.has("kept and discarded"), "it is kept");
-  },
-);
+for (const paused of [false, true])
+  t.test(
+    `${paused ? "a guest that was paused: " : ""}whatever is lost, repeated or reordered and whoever crashes, one guest at most, and an end in reach`,
+    async (t) => {
+      const found = search("none", paused ? PAUSED_START : START);
+      t.equal(found.broken, undefined);
+      t.comment(`${found.worlds.size} states searched`);
+      t.ok(found.worlds.size > 500, "the search goes far");
+      t.same(stuck(found).slice(0, 3), []);
+      const ends = new Set(
+        [...found.worlds.values()]
+          .filter(({ world }) => isOver(world))
+          .map(({ world }) => `${world.source} and ${world.destination}`),
+      );
+      t.ok(ends.has("released and arrived"), "it moves");
+      t.ok(ends.has("kept and discarded"), "it is kept");
+    },
+  );
 
 t.test("without any of the journal-first rules the search finds two guests, or one that runs twice", async (t) => {
-  for (const mutation of ["no granted", "no running", "no refused"] as const) {
-    const { broken } = search(mutation);
-    t.ok(broken, mutation);
-    t.comment(`${mutation}: ${broken?.promise} in ${broken?.way.length} steps: ${broken?.way.join("; ")}`);
-  }
+  for (const mutation of ["no granted", "no running", "no refused"] as const)
+    for (const paused of [false, true]) {
+      const { broken } = search(mutation, paused ? PAUSED_START : START);
+      t.ok(broken, mutation);
+      const guest = paused ? "paused guest, " : "";
+      t.comment(`${guest}${mutation}: ${broken?.promise} in ${broken?.way.length} steps: ${broken?.way.join("; ")}`);
+    }
 });
 
 t.test("in post-copy too, and pages that a guest misses are let go by nobody", async (t) => {

@@ -34,7 +34,7 @@ const granted: SourceRecord = {
   guest: "web",
   destination: "b:1",
   startedAtMs: 5,
-  grant: { token: "00ff", epoch: 1 },
+  grant: { token: "00ff", epoch: 1, paused: true },
 };
 
 t.test("a journal's file that was spoiled is its record, or refused by name; it is never another record", async (t) => {

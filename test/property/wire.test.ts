@@ -30,7 +30,7 @@ const fromSource: readonly SourceMessage[] = [
   { kind: "clockPing", nonce: 2 ** 40 },
   { kind: "endOfStream", lastSequence: 2 ** 33 },
   { kind: "verifyRequest", start: 2 ** 32, byteLength: 2 ** 20, last: true },
-  { kind: "grant", token: Buffer.alloc(16), epoch: 2 },
+  { kind: "grant", token: Buffer.alloc(16), epoch: 2, paused: true },
   { kind: "failure", code: "cancelled", message: "Gave up", refusedToken: Buffer.alloc(0) },
 ];
 const fromDestination: readonly DestinationMessage[] = [
@@ -63,6 +63,7 @@ const contract = {
   strategies: ["precopy"],
   onDeadline: "cancel",
   postcopyObstacle: "",
+  measuresLink: false,
   ramBlocks: blocks,
 } as const;
 const refused = { kind: "refusals", refusals: [{ code: "qemu-older", message: "QEMU 9.0 is older" }] } as const;
@@ -86,15 +87,15 @@ const readers: readonly Reader[] = [
   requests(destinationService.Handshake, [offer]),
   answers(destinationService.Handshake, [{ kind: "contract", contract }, refused]),
   requests(destinationService.Settle, [
-    { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "grant" },
-    { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "withdraw" },
+    { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "grant", paused: true },
+    { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "withdraw", paused: false },
   ] as const),
   answers(destinationService.Settle, [
     { standing: "unknown", reason: "no record" },
     { standing: "refused", reason: "no record" },
   ] as const),
   requests(migrationService.Migrate, [call]),
-  requests(migrationService.Plan, [call]),
+  requests(migrationService.Plan, [{ migration: call, observeMs: 5000, robust: true }]),
   requests(migrationService.GetHeatMap, [{ idOrGuest: "web", cells: 30 }]),
   requests(migrationService.ResolveMigration, [{ id: "m-1", keep: "source", confirmed: true } as const]),
   requests(migrationService.GetMigration, ["m-1"]),

@@ -24,14 +24,23 @@ export interface AgentOptions {
   readonly source?: readonly string[];
   readonly destination?: readonly string[];
   readonly ferry?: readonly string[];
+  /** As the agents are by themselves, and ready for their first migration. Most tests have no use for it. @default false */
+  readonly rehearsed?: boolean;
 }
 
 /** Compiled program of this package. */
 const program = (path: string): string => join(packageRoot(), "dist", path);
 
 /** As the first line of the agents' programs has it. */
-const NODE_OPTIONS = ["--single-threaded-gc", "--max-semi-space-size=2"];
+const NODE_OPTIONS = [
+  "--single-threaded-gc",
+  "--max-semi-space-size=2",
+  "--no-flush-bytecode",
+  "--retain-maps-for-n-gc=1000000",
+];
 const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
+
+export const REHEARSES = "--rehearsal=true";
 
 type AgentKind = "source" | "destination";
 
@@ -57,6 +66,7 @@ export function spawnAgent(
     `--runtime-directory=${host.runtimeDirectory}`,
     `--state-directory=${join(host.stateDirectory, kind)}`,
     ...(extra.some((flag) => flag.startsWith("--tls-")) ? [] : ["--tls-insecure"]),
+    ...(extra.includes(REHEARSES) ? [] : ["--rehearsal=false"]),
     ...extra,
   ];
   return rig.spawn(host, `ferry-${kind} on ${host.name}`, command, ENVIRONMENT);
@@ -71,13 +81,15 @@ export async function startAgent(
 ): Promise<RigProcess> {
   const agent = await spawnAgent(rig, host, kind, extra);
   await agent.waitForOutput(/Listening at/, READY);
+  if (extra.includes(REHEARSES)) await agent.waitForOutput(/"rehearsed"/, READY);
   return agent;
 }
 
 export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions = {}): Promise<HostAgents> {
+  const rehearsal = options.rehearsed === true ? [REHEARSES] : [];
   const [source, destination] = await Promise.all([
-    startAgent(rig, host, "source", options.source),
-    startAgent(rig, host, "destination", options.destination),
+    startAgent(rig, host, "source", [...rehearsal, ...(options.source ?? [])]),
+    startAgent(rig, host, "destination", [...rehearsal, ...(options.destination ?? [])]),
   ]);
   const sourceAddress = agentAddress(rig, host, "source");
   const destinationAddress = agentAddress(rig, host, "destination");

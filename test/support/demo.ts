@@ -40,7 +40,10 @@ interface Moved {
 }
 
 async function moveWithFerry(rig: Rig): Promise<Moved> {
-  const [a, b] = [await startAgents(rig, rig.a), await startAgents(rig, rig.b)];
+  const [a, b] = [
+    await startAgents(rig, rig.a, { rehearsed: true }),
+    await startAgents(rig, rig.b, { rehearsed: true }),
+  ];
   const definition = guestDefinition({ name: "demo" });
   rig.writeDefinition(definition);
   say("Booting a guest with 512 MiB that writes 200 MB/s into 128 MiB, four words a page …");

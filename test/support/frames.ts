@@ -25,6 +25,7 @@ export const contract: Contract = {
   strategies: ["precopy"],
   onDeadline: "cancel",
   postcopyObstacle: "",
+  measuresLink: false,
   ramBlocks: BLOCKS,
 };
 export const SECTION = 2;

@@ -22,6 +22,8 @@ export interface Workload {
   readonly randomPercent?: number;
   /** `scramble` writes whole pages of fresh random words: neither deltas nor zstd help. @default "counters" */
   readonly mode?: "counters" | "scramble";
+  /** In which order pages are visited: memory's, all alike, or few of them often. @default "walk" */
+  readonly order?: "walk" | "random" | "zipf";
   /** Milliseconds between two heartbeats. @default 50 */
   readonly beatMs?: number;
   /** Checked by the sweep in the background. @default 32e6 */
@@ -97,6 +99,7 @@ function workloadOptions(workload: Workload): string[] {
     ["words", workload.words],
     ["random", workload.randomPercent],
     ["mode", workload.mode],
+    ["order", workload.order],
     ["beat", workload.beatMs],
     ["check", workload.checkRate],
   ];

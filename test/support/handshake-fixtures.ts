@@ -16,6 +16,7 @@ export const offer: Offer = {
     cpuModel: "qemu64-x86_64-cpu",
     cpuFeatures: { "1:edx": 0x0f },
     ramBlocks: blocks,
+    paused: false,
   },
   transfer: {
     codecs: ["xbzrle", "zstd"],
@@ -29,6 +30,7 @@ export const offer: Offer = {
     strategy: "precopy",
   },
   dryRun: false,
+  measureLink: false,
 };
 const { name: _name, definitionDigest, ...facts } = offer.guest;
 export const guest = facts;

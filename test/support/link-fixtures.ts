@@ -30,6 +30,7 @@ export const offer: Offer = {
   token: Buffer.from("one-time secret"),
   sourceAddress: "unix:/run/ferry/source.sock",
   dryRun: true,
+  measureLink: true,
   guest: {
     name: "web",
     definitionDigest: "00ff",
@@ -38,6 +39,7 @@ export const offer: Offer = {
     cpuModel: "qemu64-x86_64-cpu",
     cpuFeatures: { "1.ecx": 0xffffffff, "7.ebx": 0 },
     ramBlocks: [{ name: "pc.ram", byteLength: 2 ** 40, pageSize: 4096 }],
+    paused: true,
   },
   transfer: {
     codecs: ["xbzrle", "zstd"],

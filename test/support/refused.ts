@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
 import type { Refusal } from "../../shared/fault.ts";
-import type { PlanView } from "../../shared/protocol/report.ts";
+import type { PlanView } from "../../shared/protocol/plan-view.ts";
 import { assertOneGuest } from "./after-migration.ts";
 import { ferryJson, migrate } from "./ferry-json.ts";
 import type { GuestDefinitionFile } from "./guest.ts";
@@ -19,7 +19,14 @@ export async function refused(
 ): Promise<string> {
   const { name } = definition;
   const before = rig.qemus();
-  const planned = await ferryJson<PlanView>(rig, a, ["plan", name, "--to", b.destinationAddress, ...options]);
+  const planned = await ferryJson<PlanView>(rig, a, [
+    "plan",
+    name,
+    "--no-observe",
+    "--to",
+    b.destinationAddress,
+    ...options,
+  ]);
   const { code, answer } = await migrate(rig, a, b, name, options);
   t.equal(planned.code, 1, "plan exits with 1");
   t.equal(code, 1, "and so does migrate");

@@ -64,9 +64,9 @@ t.test(
   "before anything was compressed, and on a level that the workers bear, the link's rate does not matter",
   async (t) => {
     const chooser = new CompressionChooser("auto", 1);
-    t.equal(chooser.level(1e12), -5);
+    t.equal(chooser.level(1e12), -8);
     run(chooser, 11, () => chooser.encoderWasFull());
-    t.equal(chooser.level(1e12), -5);
+    t.equal(chooser.level(1e12), -8);
   },
 );
 

@@ -21,12 +21,14 @@ async function operatorOf(t: Test, methods: Partial<SourceService>, options: Ser
 
 const never = (): AbortSignal => new AbortController().signal;
 
+const planCall = { migration: call, observeMs: 0, robust: false };
+
 t.test("every question of an operator reaches the agent, and its answer the operator", async (t) => {
   const asked: unknown[] = [];
   const guests = [
     { name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
   ];
-  const plan = { accepted: false, refusals: refusal.refusals, negotiated: { codecs: "zstd" } };
+  const plan = { accepted: false, refusals: refusal.refusals, negotiated: { codecs: "zstd" }, notes: [] };
   const moved = view({ status: "moved", result: result() });
   const answer =
     <Answer>(value: Answer) =>
@@ -44,13 +46,21 @@ t.test("every question of an operator reaches the agent, and its answer the oper
     resolve: answer(Promise.resolve(moved)),
   });
   t.same(await client.listGuests(), guests);
-  t.same(await client.plan(call), plan);
+  t.same(await client.plan(planCall), plan);
   t.same(await client.getMigration("m-1"), moved);
   t.same(await client.listMigrations(), [moved, view()]);
   t.same(await client.cancel("m-2"), view({ status: "cancelled" }));
   t.same(await client.heatMap("web", 3), [{ name: "pc.ram", pagesPerCell: 512, cells: Buffer.from([0, 128, 255]) }]);
   t.same(await client.resolve({ id: "m-3", keep: "destination", confirmed: true }), moved);
-  t.same(asked, [[], [call], ["m-1"], [], ["m-2"], ["web", 3], [{ id: "m-3", keep: "destination", confirmed: true }]]);
+  t.same(asked, [
+    [],
+    [planCall],
+    ["m-1"],
+    [],
+    ["m-2"],
+    ["web", 3],
+    [{ id: "m-3", keep: "destination", confirmed: true }],
+  ]);
 });
 
 t.test("a fault of the agent is the operator's, with advice and every reason", async (t) => {
@@ -68,7 +78,7 @@ t.test("a fault of the agent is the operator's, with advice and every reason", a
   });
   const { code, message, advice, guestNow, refusals } = refusal;
   const expected = { code, message, advice, guestNow, refusals };
-  await t.rejects(client.plan(call), expected);
+  await t.rejects(client.plan(planCall), expected);
   await t.rejects(client.getMigration("m-1"), expected);
   await t.rejects(client.migrate(call, unexpected, never()), expected);
   await t.rejects(client.watch("m-1", unexpected, never()), expected);
@@ -79,7 +89,7 @@ t.test("an option that is not allowed is refused by name, with what is", async (
   const client = await operatorOf(t, {});
   const wrong = { ...call, options: { ...call.options, compression: 40 } };
   const expected = { code: "invalid-argument", message: /compression is "40"; it may be auto, off or a zstd level/ };
-  await t.rejects(client.plan(wrong), expected);
+  await t.rejects(client.plan({ ...planCall, migration: wrong }), expected);
   await t.rejects(client.migrate(wrong, unexpected, never()), expected);
 });
 

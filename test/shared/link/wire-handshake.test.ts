@@ -30,6 +30,7 @@ const contract: Contract = {
   postcopy: false,
   onDeadline: "force",
   postcopyObstacle: "Userfaultfd not available",
+  measuresLink: true,
 };
 
 t.test("an offer, and either answer to it, arrive as they were", async (t) => {

@@ -36,7 +36,11 @@ t.test("what an operator leaves out has its default", async (t) => {
   const call = { guest: "web", to: "host-b:7412", options: defaults };
   t.same(migrate({}), call);
   t.same(read(migrationService.Migrate, "Migrate", { guest: "web", to: "host-b:7412" }), call, "also without options");
-  t.same(read(migrationService.Plan, "Plan", { migration: { guest: "web", to: "host-b:7412" } }), call);
+  t.same(read(migrationService.Plan, "Plan", { migration: { guest: "web", to: "host-b:7412" } }), {
+    migration: call,
+    observeMs: 0,
+    robust: false,
+  });
 });
 
 t.test("every option arrives as it was asked for", async (t) => {
@@ -58,7 +62,8 @@ t.test("every option arrives as it was asked for", async (t) => {
     fc.property(options, (options) => {
       const call = { guest: "web", to: "unix:/run/b.sock", options };
       t.same(back(migrationService.Migrate, call), call);
-      t.same(back(migrationService.Plan, call), call);
+      const plan = { migration: call, observeMs: 5000, robust: true };
+      t.same(back(migrationService.Plan, plan), plan);
     }),
     { numRuns: 50 },
   );
@@ -148,7 +153,7 @@ t.test("every message of the transfer stream arrives as it was sent", async (t) 
     { kind: "clockPing", nonce: 2 ** 40 },
     { kind: "endOfStream", lastSequence: 2 ** 33 },
     { kind: "verifyRequest", start: 2 ** 32, byteLength: 2 ** 20, last: true },
-    { kind: "grant", token, epoch: 2 },
+    { kind: "grant", token, epoch: 2, paused: true },
     { kind: "failure", code: "cancelled", message: "Gave up", refusedToken: Buffer.alloc(0) },
   ];
   for (const message of fromSource) t.same(there(transferService.Transfer, message), message, message.kind);

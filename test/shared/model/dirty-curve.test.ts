@@ -40,6 +40,18 @@ t.test("a curve never decreases, whatever was sampled", async () => {
         return found.every((pages, index) => pages >= (found[index - 1] ?? 0) - 1e-6 && pages <= 1e6);
       },
     ),
+    {
+      numRuns: 2000,
+      examples: [
+        [
+          [
+            { seconds: 5e-324, pages: 1e6 },
+            { seconds: 1e-323, pages: 1e6 },
+          ],
+          [0, 5e-324, 1],
+        ],
+      ],
+    },
   );
 });
 

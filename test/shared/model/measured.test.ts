@@ -1,7 +1,7 @@
 /** The model against migrations that were measured: docs/results/demo.md and docs/results/eta.md. Both guests have 512 MiB. */
 import t from "tap";
 import { curveOfSamples } from "../../../shared/model/dirty-curve.ts";
-import { type PredictionInput, UNMEASURED_POSTCOPY, USUAL_COSTS } from "../../../shared/model/observation.ts";
+import { type PredictionInput, USUAL_COSTS, USUAL_POSTCOPY } from "../../../shared/model/observation.ts";
 import { type Interval, predict } from "../../../shared/model/predict.ts";
 
 const wishes = {
@@ -18,7 +18,8 @@ const busy = {
   zeroPages: 80_017,
   dirty: curveOfSamples([{ seconds: 0.671, pages: 32_768 }], 32_768),
   firstCopyBytes: 2000,
-  deltaBytes: 5,
+  dirtiedPageBytes: 2000,
+  deltaBytes: () => 5,
   paused: false,
 };
 const idle = {
@@ -26,6 +27,7 @@ const idle = {
   zeroPages: 47_240,
   dirty: curveOfSamples([{ seconds: 1, pages: 30 }], 1000),
   firstCopyBytes: 1900,
+  dirtiedPageBytes: 1900,
 };
 /** A gigabit and a tenth of it, as they carry payload. */
 const FAST = { bytesPerSecond: 119e6, roundTripMs: 0.3 };
@@ -77,7 +79,7 @@ const mean = (values: readonly number[]): number => values.reduce((sum, one) => 
 for (const [what, { guest, link, totalSeconds, downtimeMs, megabytes }] of Object.entries(MEASURED))
   t.test(`what was predicted is what happened: ${what}`, async (t) => {
     const costs = USUAL_COSTS;
-    const prediction = predict("precopy", { guest, link, costs, postcopy: UNMEASURED_POSTCOPY, wishes });
+    const prediction = predict("precopy", { guest, link, costs, postcopy: USUAL_POSTCOPY, wishes });
     const near = (name: string, interval: Interval, measured: number, within: number): void => {
       const off = interval.expected / measured - 1;
       const text = `${name}: ${interval.expected.toFixed(0)} (${interval.low.toFixed(0)} to ${interval.high.toFixed(0)}), measured ${measured.toFixed(0)}, ${(100 * off).toFixed(0)} %`;

@@ -4,24 +4,21 @@ import { closeIn, copyDirtied } from "../../../shared/model/passes.ts";
 
 /** A loop over 10 000 pages, all of them in a second. */
 const loop = curveOfSamples([{ seconds: 1, pages: 10_000 }], 10_000);
-const costs = { secondsPerPage: 50e-6, periodSeconds: 0.05, heldPages: 0, stopPages: 1000 };
+const at = (secondsPerPage: number) => ({ secondsPerPage: () => secondsPerPage });
+const costs = { ...at(50e-6), bytesPerPage: () => 100, periodSeconds: 0.05, heldPages: 0, stopPages: 1000 };
 
 t.test("a link twice as fast as the guest halves each pass until what is left is little enough", async (t) => {
-  const { converges, pagesSent, seconds, lastSeconds } = copyDirtied(loop, costs, 1);
+  const { converges, bytesSent, seconds, lastSeconds } = copyDirtied(loop, costs, 1);
   t.equal(converges, true);
   // 10 000, 5 000, 2 500, 1 250, and 625 that are left
-  t.equal(pagesSent, 18_750);
+  t.equal(bytesSent, 1_875_000);
   t.ok(Math.abs(seconds - 0.9375) < 1e-9);
   t.ok(Math.abs(lastSeconds - 0.0625) < 1e-9);
 });
 
 t.test("a link slower than the guest does not converge", async (t) => {
-  t.equal(copyDirtied(loop, { ...costs, secondsPerPage: 101e-6 }, 1).converges, false);
-  t.equal(
-    copyDirtied(loop, { ...costs, secondsPerPage: 101e-6, stopPages: 10_000 }, 1).converges,
-    true,
-    "unless all fits",
-  );
+  t.equal(copyDirtied(loop, { ...costs, ...at(101e-6) }, 1).converges, false);
+  t.equal(copyDirtied(loop, { ...costs, ...at(101e-6), stopPages: 10_000 }, 1).converges, true, "unless all fits");
 });
 
 t.test("a short copy is followed by passes of a period, in which more is dirtied", async (t) => {
@@ -31,7 +28,7 @@ t.test("a short copy is followed by passes of a period, in which more is dirtied
 
 t.test("held pages are not sent", async (t) => {
   const held = copyDirtied(loop, { ...costs, heldPages: 1000 }, 1);
-  t.ok(held.pagesSent < copyDirtied(loop, costs, 1).pagesSent);
+  t.ok(held.bytesSent < copyDirtied(loop, costs, 1).bytesSent);
   t.ok(held.seconds < copyDirtied(loop, costs, 1).seconds);
 });
 
@@ -39,6 +36,6 @@ t.test("closing in goes to the local minimum", async (t) => {
   const closing = closeIn(loop, costs, 0.1, 0.005);
   t.equal(closing.lastSeconds, 0.005);
   t.ok(Math.abs(closing.seconds - 0.05 - 0.025 - 0.0125 - 0.00625) < 1e-9);
-  const beyond = closeIn(loop, { ...costs, secondsPerPage: 200e-6 }, 0.1, 0.005);
+  const beyond = closeIn(loop, { ...costs, ...at(200e-6) }, 0.1, 0.005);
   t.equal(beyond.lastSeconds, 0.1, "or stays where it is");
 });

@@ -4,8 +4,8 @@ import { curveOfGroups, curveOfSamples, faster } from "../../../shared/model/dir
 import {
   type AgentCosts,
   type PredictionInput,
-  UNMEASURED_POSTCOPY,
   USUAL_COSTS,
+  USUAL_POSTCOPY,
 } from "../../../shared/model/observation.ts";
 import { predict, STRATEGIES } from "../../../shared/model/predict.ts";
 
@@ -22,13 +22,14 @@ const input = (changes: {
     zeroPages: 80_000,
     dirty: still,
     firstCopyBytes: 1860,
-    deltaBytes: 30,
+    dirtiedPageBytes: 1860,
+    deltaBytes: () => 30,
     paused: false,
     ...changes.guest,
   },
   link: { bytesPerSecond: GIGABIT, roundTripMs: 0.3, ...changes.link },
   costs: { ...USUAL_COSTS, ...changes.costs },
-  postcopy: UNMEASURED_POSTCOPY,
+  postcopy: USUAL_POSTCOPY,
   wishes: {
     downtimeTargetMs: 300,
     deadlineMs: 0,
@@ -52,7 +53,12 @@ t.test("an idle guest takes its bytes over the bandwidth, and what is fixed", as
 });
 
 t.test("a guest that dirties more than the link takes does not converge, and what is bounded stays so", async (t) => {
-  const wild = { dirty: curveOfSamples([{ seconds: 0.1, pages: 8192 }], 8192), deltaBytes: 4100, firstCopyBytes: 4100 };
+  const wild = {
+    dirty: curveOfSamples([{ seconds: 0.1, pages: 8192 }], 8192),
+    deltaBytes: () => 4100,
+    firstCopyBytes: 4100,
+    dirtiedPageBytes: 4100,
+  };
   const given = input({ guest: wild, link: { bytesPerSecond: 25e6 } });
   const precopy = predict("precopy", given);
   t.equal(precopy.converges, "no");
@@ -70,7 +76,7 @@ t.test("near the limit it is unsure", async (t) => {
     predict(
       "precopy",
       input({
-        guest: { dirty, deltaBytes: 2000 },
+        guest: { dirty, deltaBytes: () => 2000 },
         link: { bytesPerSecond },
         costs: { microsPerAgain: 1 },
         wishes: { downtimeTargetMs: 100 },
@@ -84,11 +90,6 @@ t.test("stop-and-copy stands still for the whole copy, post-copy for next to not
   const stopped = predict("stop-and-copy", given);
   t.ok(stopped.downtimeMs.expected > 0.6 * stopped.totalMs.expected);
   t.ok(predict("postcopy", given).downtimeMs.high < 100);
-  t.same(
-    STRATEGIES.filter((strategy) => predict(strategy, given).isGuess),
-    ["postcopy", "hybrid"],
-    "what was never measured says so",
-  );
 });
 
 t.test("a paused guest is copied once, whatever it dirtied before", async (t) => {
@@ -107,6 +108,7 @@ const guests = fc.record({
   ),
   zeroPages: fc.integer({ min: 0, max: 131_136 }),
   firstCopyBytes: fc.integer({ min: 50, max: 4100 }),
+  dirtiedPageBytes: fc.integer({ min: 50, max: 4100 }),
   deltaBytes: fc.integer({ min: 5, max: 4100 }),
   bytesPerSecond: fc.double({ min: 1e5, max: 5e9, noNaN: true }),
   downtimeTargetMs: fc.integer({ min: 30, max: 2000 }),
@@ -120,11 +122,26 @@ t.test("more bandwidth never predicts longer, and more dirtying never shorter", 
   const factor = fc.double({ min: 1, max: 100, noNaN: true });
   fc.assert(
     fc.property(guests, factor, factor, (given, moreLink, moreDirty) => {
-      const { groups, zeroPages, firstCopyBytes, deltaBytes, bytesPerSecond, downtimeTargetMs, basePages } = given;
+      const {
+        groups,
+        zeroPages,
+        firstCopyBytes,
+        dirtiedPageBytes,
+        deltaBytes,
+        bytesPerSecond,
+        downtimeTargetMs,
+        basePages,
+      } = given;
       const dirty = curveOfGroups(groups);
       const at = (link: number, rate: number): PredictionInput =>
         input({
-          guest: { zeroPages, firstCopyBytes, deltaBytes, dirty: faster(dirty, rate) },
+          guest: {
+            zeroPages,
+            firstCopyBytes,
+            dirtiedPageBytes,
+            deltaBytes: () => deltaBytes,
+            dirty: faster(dirty, rate),
+          },
           link: { bytesPerSecond: bytesPerSecond * link },
           wishes: { downtimeTargetMs, basePages },
         });

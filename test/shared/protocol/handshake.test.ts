@@ -2,11 +2,13 @@ import fc from "fast-check";
 import t from "tap";
 import {
   agree,
+  canStayPaused,
   checkContract,
   checkMigrations,
   type DestinationFacts,
   describeBlocks,
   isOlder,
+  PROTOCOL_VERSIONS,
 } from "../../../shared/protocol/handshake.ts";
 import type { Contract } from "../../../shared/protocol/messages.ts";
 import { blocks, codes, guest, host, offer } from "../../support/handshake-fixtures.ts";
@@ -142,3 +144,21 @@ t.test("one migration more than there may be is refused with what to do", async 
     advice: /raise migrations\.max of the destination agent/,
   });
 });
+
+t.test(
+  "a paused guest is offered only to who leaves it so: a destination of protocol 1 refuses by itself",
+  async (t) => {
+    const paused = {
+      ...offer,
+      protocolVersions: PROTOCOL_VERSIONS.filter(canStayPaused),
+      guest: { ...offer.guest, paused: true },
+    };
+    t.match(agree(paused, { ...host, protocolVersions: [1] }), {
+      kind: "refusals",
+      refusals: [{ code: "protocol-version" }],
+    });
+    t.match(agree(paused, { ...host, protocolVersions: PROTOCOL_VERSIONS }), { contract: { protocolVersion: 2 } });
+    t.match(agree(offer, { ...host, protocolVersions: [1] }), { contract: { protocolVersion: 1 } }, "one that runs");
+    t.same(PROTOCOL_VERSIONS.map(canStayPaused), [true, false]);
+  },
+);

@@ -9,7 +9,7 @@ import {
   sourceMayRun,
 } from "../../../shared/protocol/ownership.ts";
 
-const grant = { token: "aa", epoch: 1 };
+const grant = { token: "aa", epoch: 1, paused: false };
 const common = { guest: "web", destination: "beta:7412", startedAtMs: 1, grant };
 const there = { guest: "web", qemuPid: 1, qemuProcess: "boot/1/2", grant };
 
@@ -86,7 +86,6 @@ t.test("records are read as they were written, and foreign values are none", asy
 });
 
 t.test("what post-copy needs to be taken up is part of a record, whole or not at all", async (t) => {
-  const grant = { token: "aa", epoch: 1 };
   const source = { kind: "granted", guest: "web", destination: "b:1", startedAtMs: 1, grant } as const;
   const postcopy = {
     ramSectionId: 2,
@@ -102,4 +101,14 @@ t.test("what post-copy needs to be taken up is part of a record, whole or not at
   t.same(decodeDestinationRecord({ ...destination, postcopy }), destination, "without an address it is none");
   for (const damaged of [{ ...postcopy, blocks: [{ name: 7 }] }, { ...postcopy, frameBytes: "x" }, [], "x"])
     t.same(decodeSourceRecord({ ...source, postcopy: damaged }), source, JSON.stringify(damaged));
+});
+
+t.test("a record of protocol 1 says nothing of a pause: such a guest ran", async (t) => {
+  const { paused: _, ...old } = grant;
+  t.equal(decodeSourceRecord({ kind: "granted", ...common, grant: old })?.grant.paused, false);
+  t.equal(decodeDestinationRecord({ kind: "running", ...there, grant: old })?.grant.paused, false);
+  for (const paused of [true, false]) {
+    const granted = { kind: "granted", ...common, grant: { ...grant, paused } };
+    t.same(decodeSourceRecord(JSON.parse(JSON.stringify(granted))), granted);
+  }
 });

@@ -107,7 +107,7 @@ for (const [machine, name] of [
     source.close();
     await t.test("waiting", async (t) => {
       const theirs = await inspectDestination(await start(t, machine, "-incoming", "defer"));
-      const { refusals, postcopyRefusals, ...facts } = mine;
+      const { refusals, postcopyRefusals, paused, ...facts } = mine;
       t.strictSame(theirs, facts);
     });
   });
@@ -137,8 +137,8 @@ for (const [machine, name] of [
   });
 }
 
-t.test("a guest that does not run, and capabilities that must be off, are refused by name", async (t) => {
-  const qmp = await start(t, "q35", "-S");
+t.test("capabilities that must be off are refused by name", async (t) => {
+  const qmp = await start(t, "q35");
   await qmp.execute("migrate-set-capabilities", {
     capabilities: ["multifd", "dirty-bitmaps", "return-path"].map((capability) => ({
       capability,
@@ -146,11 +146,22 @@ t.test("a guest that does not run, and capabilities that must be off, are refuse
     })),
   });
   const { refusals } = await inspectSource(qmp);
-  t.strictSame(refusals.map((refusal) => refusal.code).sort(), [
-    "capability-dirty-bitmaps",
-    "capability-multifd",
-    "guest-not-running",
-  ]);
+  t.strictSame(refusals.map((refusal) => refusal.code).sort(), ["capability-dirty-bitmaps", "capability-multifd"]);
+});
+
+t.test("a paused guest, and one that was never started, can be moved", async (t) => {
+  const qmp = await start(t, "q35", "-S");
+  t.match(await inspectSource(qmp), { paused: true, refusals: [] });
+  await qmp.execute("cont");
+  t.match(await inspectSource(qmp), { paused: false, refusals: [] });
+  await qmp.execute("stop");
+  t.match(await inspectSource(qmp), { paused: true, refusals: [] });
+});
+
+t.test("one that stands still for another reason is refused with it", async (t) => {
+  const { paused, refusals } = await inspectSource(await start(t, "q35", "-incoming", "defer"));
+  t.equal(paused, false);
+  t.match(refusals, [{ code: "guest-not-running", message: /is inmigrate, neither running nor paused; it waits for/ }]);
 });
 
 t.test("a machine that is told to send no description is refused", async (t) => {

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import t from "tap";
+import { GlobalState } from "../../../shared/qemu/global-state.ts";
 import { type RamSetup, StreamReader, type StreamSink } from "../../../shared/qemu/stream-reader.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
 import type { VectorFacts } from "../../support/capture-stream.ts";
@@ -157,6 +158,9 @@ for (const file of readdirSync(FOLDER).filter((name) => /^pc-.*\.bin\.gz$/.test(
     const devices = Buffer.concat(read(stream, () => 65536).deviceBytes);
     t.ok(stream.subarray(stream.length - devices.length).equals(devices));
     t.equal(devices[0], 4, "begins with a FULL section");
+    const state = new GlobalState();
+    state.push(devices);
+    t.equal(state.runState, "running", "and says how the guest was stopped");
     const at = devices.indexOf('{"configuration"');
     t.equal(devices.readUInt32BE(at - 4), devices.length - at);
     t.match(JSON.parse(devices.toString("latin1", at)), { page_size: 4096, devices: Array });

@@ -41,6 +41,7 @@ t.test("the defaults of the source are those of its documentation, converted and
     handshakeTimeoutMs: 60_000,
     migrationsMax: 4,
     operatorStreamsMax: 64,
+    rehearsal: true,
   });
   t.ok(Object.isFrozen(config) && Object.isFrozen(config.transfer) && Object.isFrozen(config.listen));
 });
@@ -52,6 +53,7 @@ t.test("the defaults of the destination are those of its documentation", async (
     qemuStartTimeoutMs: 30_000,
     followUpMs: 30_000,
     memoryReserveBytes: 256 << 20,
+    rehearsal: true,
     migrationsMax: 4,
     faults: [],
   });

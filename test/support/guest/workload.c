@@ -6,7 +6,7 @@
  * remembered but a version a page, and a page that arrives stale, torn or wrong is seen from the inside.
  *
  * Parameters come from the kernel command line (or the arguments): ferry.region=128M ferry.fill=128M ferry.rate=200M
- * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.beat=50 ferry.sample=16 ferry.check=32M.
+ * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.order=walk|random|zipf ferry.beat=50 ferry.sample=16 ferry.check=32M.
  *
  * It is not a benchmark of the guest: under TCG a page costs some microseconds, so the whole page is checked over
  * several visits (ferry.sample words a visit, the changed words in each), and by a slow sweep in the background.
@@ -33,6 +33,7 @@ struct settings {
   uint64_t region, fill, rate, check;
   unsigned words, random, beat_ms, sample;
   int scramble;
+  enum { WALK, RANDOM, ZIPF } order;
 };
 
 static struct settings set = {
@@ -141,6 +142,20 @@ static void visit(uint64_t page) {
       content[changed_word[slot]] = changed_value(page, version, slot);
 }
 
+/* Which page is visited as the n-th: in memory's order, all alike, or few of them often. */
+static uint64_t page_of(uint64_t n) {
+  if (set.order == WALK)
+    return n % region_pages;
+  uint64_t hash = mix(n);
+  if (set.order == RANDOM)
+    return hash % region_pages;
+  /* Zipf's law with exponent 1, by octaves: as many visits to the ranks from 2^k to 2^(k+1) for every k. */
+  unsigned octaves = 64 - (unsigned)__builtin_clzll(region_pages);
+  uint64_t octave = UINT64_C(1) << (hash % octaves), rank = octave - 1 + (hash >> 8) % octave;
+  /* The popular ones lie all over the region: by an odd factor, one to one where its size is a power of two. */
+  return rank * 40503 % region_pages;
+}
+
 static uint64_t clock_us(clockid_t which) {
   struct timespec now;
   clock_gettime(which, &now);
@@ -188,7 +203,7 @@ static void run(void) {
     credit_grow(&sweep, now);
     int worked = 0;
     for (; worked < TURN_PAGES && dirty.bytes >= PAGE_BYTES && region_pages > 0; worked++) {
-      visit(walked++ % region_pages);
+      visit(page_of(walked++));
       dirty.bytes -= PAGE_BYTES;
     }
     if (sweep.bytes >= PAGE_BYTES && fill_pages > 0) {
@@ -242,6 +257,8 @@ static void take(char *word) {
     set.sample = (unsigned)atoi(value);
   else if (strcmp(word, "mode") == 0)
     set.scramble = strcmp(value, "scramble") == 0;
+  else if (strcmp(word, "order") == 0)
+    set.order = strcmp(value, "random") == 0 ? RANDOM : strcmp(value, "zipf") == 0 ? ZIPF : WALK;
   else
     printf("FERRY unknown parameter ferry.%s\n", word);
 }

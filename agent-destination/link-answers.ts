@@ -1,0 +1,59 @@
+/** Answers a source that only measures the link: the stream is the one of a migration, with nothing on it but pings and probes. */
+import { MigrationFault } from "../shared/fault.ts";
+import { dialSource } from "../shared/link/grpc-link.ts";
+import type { LinkLimits } from "../shared/link/link.ts";
+import { ResumingDestination } from "../shared/link/resuming-destination.ts";
+import type { Offer, SourceMessage } from "../shared/protocol/messages.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import type { Logger } from "../shared/runtime/log.ts";
+
+/** The source closes it; one that does not is left after this. */
+const LASTS_MS = 15_000;
+/** A link that is down is not waited for. */
+const PATIENCE_MS = 1000;
+
+export interface LinkAnswersParts {
+  readonly limits: LinkLimits;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly leaving: AbortSignal;
+}
+
+/** Dials the source and answers until it closes the stream. Never rejects. */
+export async function answerLink(
+  { migrationId, token, sourceAddress }: Offer,
+  { limits, clock, log, leaving }: LinkAnswersParts,
+): Promise<void> {
+  const channel = new ResumingDestination({
+    patienceMs: PATIENCE_MS,
+    peer: sourceAddress,
+    migrationId,
+    token,
+    dial: () => dialSource(sourceAddress, limits),
+  });
+  const end = (): void => channel.close();
+  const timer = setTimeout(end, LASTS_MS);
+  leaving.addEventListener("abort", end, { once: true });
+  let probeBytes = 0;
+  channel.receive((message: SourceMessage) => {
+    switch (message.kind) {
+      case "probe":
+        probeBytes += message.padding.length;
+        channel.send({ kind: "ack", sequence: message.sequence, appliedBytes: probeBytes });
+        return;
+      case "clockPing":
+        channel.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
+        return;
+      case "welcome":
+        return;
+      default:
+        throw new MigrationFault("peer-invalid", `The source says ${message.kind} where it only measures the link`, {
+          role: "source",
+        });
+    }
+  });
+  const fault = await channel.closed;
+  clearTimeout(timer);
+  leaving.removeEventListener("abort", end);
+  log.info({ migration: migrationId, probeBytes, fault: fault?.message }, "the link was measured");
+}

@@ -1,0 +1,177 @@
+/**
+ * Before its first migration a source agent moves a guest that there is not, from itself to itself, so that what runs for
+ * each page and frame is compiled by then; and keeps what it was done with, or V8 would forget what it learned
+ * (docs/decisions/0032).
+ */
+import { randomBytes } from "node:crypto";
+import { connect } from "node:net";
+import { join } from "node:path";
+import type { MigrationFault } from "../shared/fault.ts";
+import type { LinkLimits } from "../shared/link/link.ts";
+import { type Loop, openLoop } from "../shared/link/loop.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
+import type { MigrateOptions } from "../shared/protocol/report.ts";
+import type { Clock } from "../shared/runtime/clock.ts";
+import type { SourceConfig } from "../shared/runtime/config.ts";
+import { deferred, orAborted } from "../shared/runtime/deferred.ts";
+import type { Logger } from "../shared/runtime/log.ts";
+import { returnMemory } from "../shared/runtime/return-memory.ts";
+import { PAGE_SIZE } from "../shared/units.ts";
+import { shallowFrameBytes } from "./credit.ts";
+import { assembleFeed, type FeedAssembly } from "./feed-assembly.ts";
+import { type AssemblyParts, retainedBytes } from "./feed-parts.ts";
+import { LinkMeter } from "./link-meter.ts";
+import { MadeUpQemu } from "./made-up-qemu.ts";
+import { PeerInbox } from "./peer-inbox.ts";
+
+export interface RehearsalParts {
+  readonly config: SourceConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly limits: LinkLimits;
+  readonly createKernels: (byteLength: number) => PageKernels;
+}
+
+/** The same code for several instances: what it learned of one alone would not hold for the next. */
+const ROUNDS = 3;
+const PAGES = 8192;
+const PASSES = 12;
+const PASS_PAGES = 2048;
+const POSTCOPY_PAGES = 6144;
+/** Each pass has half of the pages of the one before. */
+const firstOf = (pass: number): number => ((pass * PASS_PAGES) / 2) % (PAGES - PASS_PAGES);
+const ROUND_WITHIN_MS = 10_000;
+const MEMORY = { arenaBytes: 512 << 10, baseCacheBytes: 512 << 10 };
+const CONTRACT = {
+  protocolVersion: 2,
+  codecs: ["xbzrle", "zstd"],
+  frameBytes: 32 << 10,
+  creditWindowBytes: 1 << 20,
+  strategy: "hybrid",
+  postcopy: true,
+  onDeadline: "cancel",
+} as const;
+const OPTIONS: MigrateOptions = {
+  strategy: "hybrid",
+  downtimeTargetMs: 1,
+  deadlineMs: 0,
+  onDeadline: "cancel",
+  bandwidthBytesPerSecond: 0,
+  delta: true,
+  reorder: true,
+  compression: "auto",
+  verify: false,
+};
+/** Most of a guest's memory is often zero. */
+const isZero = (page: number): boolean => page % 8 < 4;
+/** A request of the destination's for each so many frames. */
+const REQUEST_EVERY = 2;
+const PINGS = 20;
+
+let kept: unknown;
+
+/** Ends early when `signal` is aborted, for there is a migration. @throws whatever a migration may throw */
+export async function rehearse(parts: RehearsalParts, signal: AbortSignal): Promise<void> {
+  for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
+    const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
+    kept = await moveNobody(parts, within);
+  }
+  returnMemory();
+}
+
+/** Is there something that is kept? For tests. */
+export const isRehearsed = (): boolean => kept !== undefined;
+
+async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<unknown> {
+  const { config, clock, limits } = parts;
+  const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
+  const loop = await openLoop(`${path}.rehearsal`, limits);
+  const failed = new AbortController();
+  const either = AbortSignal.any([signal, failed.signal]);
+  const onFault = (fault: MigrationFault): void => failed.abort(fault);
+  const meter = new LinkMeter();
+  const [packaged, ended] = [deferred<void>(), deferred<void>()];
+  loop.source.retain(retainedBytes(CONTRACT));
+  const inbox = new PeerInbox(loop.source, meter, clock, onFault);
+  const feed = assembleFeed(assemblyParts(parts, loop), {
+    meter,
+    linkIsDown: () => false,
+    onDecision: () => undefined,
+    onPackaged: () => packaged.resolve(),
+    onStopped: () => undefined,
+    onEnd: () => ended.resolve(),
+    onFault,
+    onQemuFault: onFault,
+  });
+  inbox.postcopy = feed.postcopy;
+  inbox.onAck = ({ sequence, appliedBytes }) => feed.sender.acknowledge(sequence, appliedBytes);
+  answer(loop, clock, () => feed.postcopy?.active === true);
+  const socket = connect(await listening(feed, `${path}.stream`));
+  socket.on("error", () => undefined); // told by what is written to it
+  try {
+    either.throwIfAborted();
+    await orAborted(feed.intake.connected(either), either);
+    const qemu = new MadeUpQemu(socket, PAGES);
+    for (let ping = 0; ping < PINGS; ping++) await orAborted(inbox.ping(), either);
+    await orAborted(play(qemu, feed, meter, packaged.promise), either);
+    await orAborted(ended.promise, either);
+  } finally {
+    socket.destroy();
+    feed.engine.stop();
+    feed.sender.stop();
+    await feed.intake.close();
+    await feed.zstd?.close();
+    await loop.close();
+  }
+  return { feed, inbox, loop };
+}
+
+async function listening({ intake }: FeedAssembly, path: string): Promise<string> {
+  await intake.listen(path);
+  return path;
+}
+
+function assemblyParts({ config, clock, log, createKernels }: RehearsalParts, { source }: Loop): AssemblyParts {
+  const transfer = { ...config.transfer, syncRate: 1000 };
+  const compression = transfer.zstdWorkers === 0 ? "off" : OPTIONS.compression;
+  const call = { guest: "rehearsal", to: source.peer, options: { ...OPTIONS, compression } };
+  return {
+    cx: { config: { ...config, memory: MEMORY, transfer }, call, clock, log, createKernels },
+    ramBlocks: [{ name: "pc.ram", byteLength: PAGES * PAGE_SIZE, pageSize: PAGE_SIZE }],
+    contract: CONTRACT,
+    channel: source,
+    runs: { standsStill: false },
+  };
+}
+
+/** A destination that takes everything, and asks for pages in post-copy. */
+function answer({ destination }: Loop, clock: Clock, isPostcopy: () => boolean): void {
+  let appliedBytes = 0;
+  destination.receive((message) => {
+    if (message.kind === "clockPing")
+      destination.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
+    if (message.kind !== "frame") return;
+    const { sequence, body } = message;
+    appliedBytes += body.length;
+    destination.send({ kind: "ack", sequence, appliedBytes });
+    if (sequence % REQUEST_EVERY !== 0 || !isPostcopy()) return;
+    const firstPage = Math.imul(sequence, 0x9e3779b1) >>> 0;
+    destination.send({ kind: "pageRequest", firstPage: firstPage % PAGES, pageCount: 1 });
+  });
+}
+
+async function play(qemu: MadeUpQemu, feed: FeedAssembly, meter: LinkMeter, packaged: Promise<void>): Promise<void> {
+  const { engine, sender, intake, postcopy } = feed;
+  await qemu.start();
+  await qemu.firstPass(isZero);
+  for (let pass = 0; pass < PASSES; pass++) await qemu.pass(firstOf(pass), PASS_PAGES);
+  const frameBytes = shallowFrameBytes(meter, CONTRACT.frameBytes);
+  if (postcopy !== undefined) postcopy.scheduler.frameBytes = frameBytes;
+  await sender.beShallow(frameBytes);
+  engine.beginFinal();
+  intake.acknowledgeSwitchover();
+  await qemu.stop(0, POSTCOPY_PAGES);
+  await packaged;
+  postcopy?.flow();
+  await qemu.lastPages();
+}

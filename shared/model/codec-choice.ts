@@ -1,0 +1,25 @@
+/** Which level of zstd a migration is likely to settle at: the sender's own rule is who waits for whom (shared/codec/chooser.ts). */
+import { PAGE_SIZE } from "../units.ts";
+
+export interface CodecChoice {
+  /** Undefined: none. */
+  readonly level: number | undefined;
+  /** Mean encoded bytes of a page that is sent whole. */
+  readonly pageBytes: number;
+  /** Raw bytes that one thread compresses in a second. */
+  readonly bytesPerSecond: number;
+}
+
+/** The quickest of them for a page; of two that are as quick, the one with fewer bytes. */
+export function bestChoice(choices: readonly CodecChoice[], linkBytesPerSecond: number, workers: number): CodecChoice {
+  const seconds = ({ pageBytes, bytesPerSecond }: CodecChoice): number =>
+    Math.max(pageBytes / Math.max(1, linkBytesPerSecond), PAGE_SIZE / (Math.max(1, workers) * bytesPerSecond));
+  const [first, ...others] = choices;
+  if (first === undefined) throw new RangeError("there is nothing to choose from");
+  let best = first;
+  for (const one of others) {
+    const [mine, its] = [seconds(one), seconds(best)];
+    if (mine < its || (mine === its && one.pageBytes < best.pageBytes)) best = one;
+  }
+  return best;
+}

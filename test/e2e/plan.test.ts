@@ -1,0 +1,146 @@
+/** A guest is looked at: what it does is found, what is recommended is done, and it goes on as if nothing had been. */
+import t, { type Test } from "tap";
+import type { PlanView } from "../../shared/protocol/plan-view.ts";
+import { isFinal } from "../../shared/protocol/report.ts";
+import type { MigrationInfo } from "../../shared/qemu/qmp-types.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { ferry, type HostAgents, listMigrations, startAgent } from "../support/agents.ts";
+import { eventually } from "../support/bounded.ts";
+import { type FerryRun, ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";
+import { IDLE, openPair } from "../support/pair.ts";
+import type { Rig, RigHost } from "../support/rig.ts";
+
+t.setTimeout(180_000);
+const NAME = "planned";
+const MEMORY_MIB = 256;
+/** More than 100 Mbit/s takes, and neither deltas nor zstd help. */
+const WILD = { regionMiB: 48, rate: 60e6, mode: "scramble" } as const;
+
+const plan = (rig: Rig, from: HostAgents, to: HostAgents, more: readonly string[] = []): Promise<FerryRun<PlanView>> =>
+  ferryJson<PlanView>(rig, from, ["plan", NAME, "--to", to.destinationAddress, ...more]);
+
+/** Of QEMU's migration settings, what a look changes; and that nothing is under way. */
+async function settingsOf(rig: Rig, host: RigHost) {
+  const monitor = await rig.observe(host, NAME);
+  try {
+    return {
+      capabilities: await monitor.execute("query-migrate-capabilities"),
+      parameters: await monitor.execute("query-migrate-parameters"),
+      status: (await monitor.execute("query-status")).status,
+    };
+  } finally {
+    monitor.close();
+  }
+}
+
+t.test("an idle guest is found to be idle, and is as it was behind it", async (t) => {
+  const { rig, a, b } = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: IDLE } });
+  const before = await settingsOf(rig, rig.a);
+  const { code, answer } = await plan(rig, a, b, ["--observe", "1s"]);
+  t.equal(code, 0);
+  t.match(answer, { accepted: true, notes: [], recommended: "precopy", reason: /dirties next to nothing/ });
+  assertObserved(t, answer);
+  t.match(
+    answer.predictions?.map(({ strategy, offered, converges }) => ({ strategy, offered, converges })),
+    ["stop-and-copy", "precopy", "postcopy", "hybrid"].map((strategy) => ({
+      strategy,
+      offered: true,
+      converges: "yes",
+    })),
+  );
+  t.same(await settingsOf(rig, rig.a), before, "QEMU is set as it was, and runs its guest");
+  await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+  t.same(await listMigrations(rig, a), [], "it was no migration");
+  await pausedIsLookedAt(t, rig, a, b);
+});
+
+async function say(rig: Rig, word: "stop" | "cont"): Promise<void> {
+  const monitor = await rig.observe(rig.a, NAME);
+  await monitor.execute(word);
+  monitor.close();
+  await monitor.closed;
+}
+
+/** QEMU would complete with a guest that stands still, without being told to. */
+async function pausedIsLookedAt(t: Test, rig: Rig, a: HostAgents, b: HostAgents): Promise<void> {
+  await say(rig, "stop");
+  const before = await settingsOf(rig, rig.a);
+  t.equal(before.status, "paused");
+  const { answer } = await plan(rig, a, b, ["--observe", "30s"]);
+  t.match(answer, { recommended: "stop-and-copy", reason: /the guest is paused/ });
+  t.match(answer.negotiated, { strategy: "stop-and-copy (auto: the guest is paused)" });
+  t.ok((answer.observation?.cost.seconds ?? 30) < 20, "nothing more is to be seen of it");
+  t.same(await settingsOf(rig, rig.a), before, "it is paused as it was");
+  await say(rig, "cont");
+  await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+  const { negotiated } = requireMoved(await migrate(rig, a, b, NAME));
+  t.match(negotiated.strategy, /^precopy \(auto/, "a guest that runs again is not stopped for that plan");
+}
+
+function assertObserved(t: Test, { observation, link }: PlanView): void {
+  const { memoryBytes = 0, zeroBytes = 0, seconds = 0, cost } = observation ?? {};
+  t.ok(memoryBytes >= MEMORY_MIB << 20 && memoryBytes < (MEMORY_MIB + 64) << 20);
+  t.ok(zeroBytes > 0 && zeroBytes < memoryBytes);
+  t.ok(seconds >= 1 && seconds < 5, `looked for ${seconds} s`);
+  t.ok(cost !== undefined && cost.seconds > seconds && cost.agentCpuSeconds > 0, "and says what that cost");
+  t.ok((link?.bytesPerSecond ?? 0) > 50e6 && (link?.bytesPerSecond ?? 0) < 130e6, "1 Gbit/s");
+  t.ok((link?.roundTripMs ?? 0) > 0);
+}
+
+t.test("a guest that no precopy follows is recommended what is bounded, and auto does it", async (t) => {
+  const { rig, a, b } = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: WILD } });
+  await rig.network.setRate(1e8);
+  const { answer } = await plan(rig, a, b, ["--observe", "2s"]);
+  t.match(answer, { recommended: /hybrid|postcopy/, reason: /bounded/ });
+  t.match(
+    answer.predictions?.find(({ strategy }) => strategy === "precopy"),
+    { converges: "no" },
+  );
+  const robust = await plan(rig, a, b, ["--observe", "500ms", "--robust", "--downtime", "200ms"]);
+  t.match(robust.answer, { recommended: "precopy", reason: /robustness comes first, but precopy does not converge/ });
+  const { negotiated, result } = requireMoved(await migrate(rig, a, b, NAME));
+  t.match(negotiated.strategy, new RegExp(`^${answer.recommended} \\(auto, by the plan before: `));
+  t.ok(result.postcopy !== undefined, "it ended in post-copy");
+  await assertOneGuest(t, rig, { name: NAME, at: rig.b });
+});
+
+t.test(
+  "while a guest is looked at nothing else is done to it, and an agent that is killed puts it right",
+  async (t) => {
+    const pair = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: IDLE } });
+    const { rig, a, b } = pair;
+    const before = await settingsOf(rig, rig.a);
+    const look = await ferry(rig, a, ["plan", NAME, "--to", b.destinationAddress, "--observe", "60s"]);
+    await settled(rig, ({ status }) => status === "active", "the look");
+    t.match((await migrate(rig, a, b, NAME)).answer, {
+      error: { code: "guest-busy", message: /looked at for a plan/ },
+    });
+    t.match((await plan(rig, a, b)).answer, { error: { code: "guest-busy" } });
+    a.source.signal("SIGKILL");
+    t.not((await look.ended).code, 0, "whoever asked is told");
+    const again = await startAgent(rig, rig.a, "source");
+    const agents = { ...a, source: again };
+    await settled(rig, ({ status }) => status !== "active" && status !== "cancelling", "the end of the look");
+    await eventually(
+      async () => ((await listMigrations(rig, agents)).some(({ status }) => isFinal(status)) ? true : undefined),
+      {
+        timeoutMs: 20_000,
+        what: "the agent that started again to put it right",
+      },
+    );
+    t.same(await settingsOf(rig, rig.a), before);
+    requireMoved(await migrate(rig, agents, b, NAME));
+    await assertOneGuest(t, rig, { name: NAME, at: rig.b });
+  },
+);
+
+/** Until QEMU says so of its migration. */
+async function settled(rig: Rig, fits: (info: MigrationInfo) => boolean, what: string): Promise<void> {
+  const monitor = await rig.observe(rig.a, NAME);
+  try {
+    const ask = async () => (fits(await monitor.execute("query-migrate")) ? true : undefined);
+    await eventually(ask, { timeoutMs: 20_000, what });
+  } finally {
+    monitor.close();
+  }
+}

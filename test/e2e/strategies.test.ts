@@ -1,0 +1,43 @@
+/** Each strategy moves an idle guest and the demo's over a fast and a slow link, and finds its memory whole on the other side. */
+import t from "tap";
+import { STRATEGIES, type Strategy } from "../../shared/protocol/messages.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import type { Workload } from "../support/guest.ts";
+import { IDLE, openPair } from "../support/pair.ts";
+
+t.setTimeout(300_000);
+
+const GUESTS: readonly (readonly [name: string, workload: Workload])[] = [
+  ["idle", { ...IDLE, fillMiB: 64 }],
+  // the demo's, on less memory
+  ["busy", { regionMiB: 64, rate: 200e6, words: 4 }],
+];
+const LINKS = [
+  ["1 Gbit/s", 1e9],
+  ["100 Mbit/s", 1e8],
+] as const;
+/** Where the guest does not run until all of it is there, the agents compare it page by page as well. */
+const VERIFIED: readonly Strategy[] = ["stop-and-copy", "precopy"];
+
+for (const [name, workload] of GUESTS)
+  t.test(`a guest that is ${name} moves with each strategy`, async (t) => {
+    const { rig, a, b } = await openPair(t, { guest: { name, memoryMiB: 256, workload } });
+    const ways = [
+      { from: a, to: b },
+      { from: b, to: a },
+    ] as const;
+    let moves = 0;
+    for (const [link, bitsPerSecond] of LINKS) {
+      await rig.network.setRate(bitsPerSecond);
+      for (const strategy of STRATEGIES) {
+        const { from, to } = ways[moves++ % 2 === 0 ? 0 : 1];
+        const verify = VERIFIED.includes(strategy);
+        const options = ["--strategy", strategy, ...(verify ? ["--verify"] : [])];
+        const { result } = requireMoved(await migrate(rig, from, to, name, options));
+        t.equal(result.verified, verify, `${strategy} over ${link}`);
+        t.ok(!verify || result.pagesCompared >= 65_536, `${result.pagesCompared} pages were compared`);
+        await assertOneGuest(t, rig, { name, at: to.host });
+      }
+    }
+  });
