@@ -18,7 +18,7 @@ if LC_ALL=C ldd "$busybox" >/dev/null 2>&1; then
   exit 1
 fi
 
-inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources/workload.c" "$busybox" | sha256sum | cut -d' ' -f1)
+inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources/workload.c" "$sources/app.c" "$sources/app.h" "$busybox" | sha256sum | cut -d' ' -f1)
 stamp=$out/initramfs.stamp
 if [ -f "$out/initramfs.cpio.gz" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$inputs" ]; then
   exit 0
@@ -31,7 +31,7 @@ mkdir -p "$root/bin"
 cp "$busybox" "$root/bin/busybox"
 cp "$sources/init" "$root/init"
 chmod 755 "$root/init" "$root/bin/busybox"
-gcc -O2 -static -s -o "$root/workload" "$sources/workload.c"
+gcc -O2 -static -s -o "$root/workload" "$sources/workload.c" "$sources/app.c"
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet -R 0:0 --reproducible) | gzip -9n >"$root.gz"
 mv "$root.gz" "$out/initramfs.cpio.gz"
 printf '%s\n' "$inputs" >"$stamp"

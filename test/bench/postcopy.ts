@@ -9,6 +9,7 @@ import type { MigrationView } from "../../shared/protocol/report.ts";
 import { parseByteRate } from "../../shared/quantities.ts";
 import { type HostAgents, startAgents } from "../support/agents.ts";
 import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { foundGuest } from "../support/found-guest.ts";
 import { type GuestOptions, guestDefinition } from "../support/guest.ts";
 import { postcopyWithQemu } from "../support/qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
@@ -108,35 +109,13 @@ async function run(
   const bytesBefore = await rig.network.wireBytes();
   const { result } = requireMoved(await migrate(rig, source, destination, NAME, ["--strategy", strategy]));
   const megabytes = ((await rig.network.wireBytes()) - bytesBefore) / 1e6;
-  const serial = rig.serial(to, NAME);
-  return {
-    // its QEMU is the agent's, and ends with the rig or with the next migration
-    guest: { name: NAME, host: to, process: await foundQemu(to), serial },
-    figures: { ...figuresOf(result), megabytes },
-  };
+  return { guest: await foundGuest(rig, to, NAME), figures: { ...figuresOf(result), megabytes } };
 }
 
 function figuresOf(result: NonNullable<MigrationView["result"]>): Omit<Figures, "stallMs" | "slowDown" | "megabytes"> {
   const { totalSeconds, downtime, postcopy } = result;
   const times = { totalSeconds, downtimeMs: downtime.totalMs };
   return postcopy === undefined ? times : { ...times, serviceP99Ms: postcopy.serviceP99Ms };
-}
-
-/** Of a QEMU that an agent started: enough to end it. */
-async function foundQemu(host: RigHost): Promise<RigGuest["process"]> {
-  const stop = async (): Promise<void> => {
-    const monitor = await rig.observe(host, NAME);
-    await monitor.execute("quit");
-    await monitor.closed;
-  };
-  const process_ = await rig.spawn(host, "stands for a QEMU", ["sleep", "infinity"]);
-  const inner = process_.stop.bind(process_);
-  return Object.assign(process_, {
-    stop: async () => {
-      await stop().catch(() => undefined);
-      return await inner();
-    },
-  });
 }
 
 function beats() {

@@ -108,6 +108,8 @@ t.test("a rig leaves nothing behind, not even what its programs started", async 
   await rig.spawn(rig.a, "parent", ["sh", "-c", "sleep 1000 & sleep 1000"]);
   const definition = guestDefinition({ name: "left", memoryMiB: 128, workload: { regionMiB: 16 } });
   await rig.startGuest(rig.b, definition);
+  // in the midst of becoming QEMU a process has no command line
+  await rig.observe(rig.b, "left");
   await t.rejects(rig.assertNothingLeft(), /process \d+: .*qemu-system/);
   await rig.close();
   await rig.assertNothingLeft();

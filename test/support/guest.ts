@@ -28,6 +28,8 @@ export interface Workload {
   readonly beatMs?: number;
   /** Checked by the sweep in the background. @default 32e6 */
   readonly checkRate?: number;
+  /** Heartbeats say what the guest's application has done; the image has one. @default false */
+  readonly app?: boolean;
 }
 
 export interface GuestOptions {
@@ -35,6 +37,8 @@ export interface GuestOptions {
   readonly memoryMiB?: number;
   readonly machine?: string;
   readonly workload?: Workload;
+  /** `redis`: redis-server and its benchmark beside the workload (scripts/redis-image.sh). @default "initramfs" */
+  readonly image?: "initramfs" | "redis";
   /** Further arguments of QEMU, with `{runtime}` where a host's runtime directory is meant. */
   readonly extra?: readonly string[];
 }
@@ -84,7 +88,7 @@ export function guestDefinition(options: GuestOptions): GuestDefinitionFile {
     ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-vga", "none"],
     ...["-qmp", socket(files.qmp), "-qmp", socket(files.observer)],
     ...["-serial", `file:{runtime}/${files.serial}`],
-    ...["-kernel", join(image, "vmlinuz"), "-initrd", join(image, "initramfs.cpio.gz")],
+    ...["-kernel", join(image, "vmlinuz"), "-initrd", join(image, `${options.image ?? "initramfs"}.cpio.gz`)],
     ...["-append", [...KERNEL_OPTIONS, ...workloadOptions(options.workload ?? {})].join(" ")],
     ...(options.extra ?? []),
   ];
@@ -102,11 +106,17 @@ function workloadOptions(workload: Workload): string[] {
     ["order", workload.order],
     ["beat", workload.beatMs],
     ["check", workload.checkRate],
+    ["app", workload.app === true ? 1 : undefined],
   ];
   return given.flatMap(([key, value]) => (value === undefined ? [] : [`ferry.${key}=${value}`]));
 }
 
 const mebibytes = (size: number | undefined): string | undefined => (size === undefined ? undefined : `${size}M`);
+
+/** Builds the guest with redis if it is not up to date. @throws Error when its packages cannot be had */
+export async function prepareRedisImage(): Promise<void> {
+  await run([join(packageRoot(), "scripts", "redis-image.sh")], { timeoutMs: 180_000 });
+}
 
 /**
  * Builds the initramfs if it is not up to date.

@@ -5,6 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { type Cable, joinEnds } from "./cable.ts";
 import { run } from "./process.ts";
 import { atTeardown } from "./teardown.ts";
 
@@ -13,6 +14,8 @@ import { atTeardown } from "./teardown.ts";
  * 128 KiB and more 119.6 MB/s, which is the link; a larger bucket only lets bursts through.
  */
 const BURST_BYTES = 128 << 10;
+/** And as much as comes in this time, for links on which that is more: the filter looks at its clock no more often. */
+const BURST_SECONDS = 1e-3;
 /** How long a packet may wait in the shaper; one TCP connection needs no more. */
 const QUEUE_MS = 20;
 /** Nobody's hardware address: the other interface drops what is sent to it, as a switch that lost its way would. */
@@ -31,7 +34,7 @@ export interface TestNetwork {
   readonly b: NetworkEnd;
   /** Bytes that crossed the link so far, both directions, counted by the interface of end a. */
   wireBytes(): Promise<number>;
-  /** Another link speed, from now on, both directions. The loopback has none and ignores it. */
+  /** Another link speed, from now on, both directions; Infinity is no shaping. The loopback has none and ignores it. */
   setRate(bitsPerSecond: number): Promise<void>;
   /** Cuts the cable, or mends it. The loopback cannot: RangeError. */
   setConnected(connected: boolean): Promise<void>;
@@ -51,8 +54,14 @@ export function canMakeNamespaces(): boolean {
   return process.getuid?.() === 0 && tool("ip") && tool("tc");
 }
 
+export interface NetworkOptions {
+  readonly bitsPerSecond: number;
+  /** Both ways together, milliseconds; without it some hundredths of one. @default 0 */
+  readonly roundTripMs?: number;
+}
+
 /** @throws Error when the namespaces cannot be made, and then leaves none */
-export async function namespaceNetwork({ bitsPerSecond }: { bitsPerSecond: number }): Promise<TestNetwork> {
+export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: NetworkOptions): Promise<TestNetwork> {
   opened += 1;
   const unique = `${process.pid.toString(36)}-${opened}`;
   // Interface names have at most 15 characters; they live inside the namespaces, so they need not be unique there.
@@ -66,27 +75,36 @@ export async function namespaceNetwork({ bitsPerSecond }: { bitsPerSecond: numbe
   const forget = atTeardown(() => {
     for (const end of ends) if (hasNamespace(end.namespace)) execFileSync("ip", ["netns", "del", end.namespace]);
   });
+  let cable: Cable | undefined;
   const close = async (): Promise<void> => {
-    // The pair goes with either of its ends.
+    await cable?.remove();
+    // A veth pair goes with either of its ends.
     for (const end of ends) if (hasNamespace(end.namespace)) await run(["ip", "netns", "del", end.namespace]);
     forget();
   };
-  const shape = async (verb: "add" | "change", rate: number): Promise<void> => {
-    const filter = ["tbf", "rate", `${Math.round(rate)}bit`, "burst", `${BURST_BYTES}`, "latency", `${QUEUE_MS}ms`];
-    for (const end of ends)
-      await run(["tc", "-n", end.namespace, "qdisc", verb, "dev", end.interfaceName, "root", ...filter]);
+  let isShaped = false;
+  const shape = async (rate: number): Promise<void> => {
+    const burst = Math.max(BURST_BYTES, Math.round((rate / 8) * BURST_SECONDS));
+    const filter = ["tbf", "rate", `${Math.round(rate)}bit`, "burst", `${burst}`, "latency", `${QUEUE_MS}ms`];
+    const willBe = Number.isFinite(rate);
+    if (!isShaped && !willBe) return;
+    const verb = !willBe ? "del" : isShaped ? "change" : "add";
+    for (const end of ends) {
+      const root = ["dev", end.interfaceName, "root", ...(willBe ? filter : [])];
+      await run(["tc", "-n", end.namespace, "qdisc", verb, ...root]);
+    }
+    isShaped = willBe;
   };
   try {
     for (const end of ends) await run(["ip", "netns", "add", end.namespace]);
-    const pair = ["type", "veth", "peer", "name", b.interfaceName, "netns", b.namespace];
-    await run(["ip", "-n", a.namespace, "link", "add", a.interfaceName, ...pair]);
+    cable = await joinEnds(a, b, roundTripMs);
     for (const end of ends) {
       const ip = ["ip", "-n", end.namespace];
       await run([...ip, "addr", "add", `${end.address}/30`, "dev", end.interfaceName]);
       await run([...ip, "link", "set", "lo", "up"]);
       await run([...ip, "link", "set", end.interfaceName, "up"]);
     }
-    await shape("add", bitsPerSecond);
+    await shape(bitsPerSecond);
   } catch (thrown) {
     await close();
     throw thrown;
@@ -101,7 +119,7 @@ export async function namespaceNetwork({ bitsPerSecond }: { bitsPerSecond: numbe
       const counted = await run([...a.prefix, "cat", ...files]);
       return sum(counted.trim().split("\n"));
     },
-    setRate: (rate) => shape("change", rate),
+    setRate: shape,
     setConnected: async (connected) => {
       await run(["ip", "-n", a.namespace, "link", "set", a.interfaceName, connected ? "up" : "down"]);
       if (!connected) return;
@@ -109,6 +127,7 @@ export async function namespaceNetwork({ bitsPerSecond }: { bitsPerSecond: numbe
       for (const end of ends) await run(["ip", "-n", end.namespace, "neigh", "flush", "dev", end.interfaceName]);
     },
     setSending: async (end, sending) => {
+      if (roundTripMs > 0) throw new RangeError("a delayed cable has no neighbours to mislead");
       const [from, to] = end === "a" ? [ends[0]!, ends[1]!] : [ends[1]!, ends[0]!];
       const entry = [to.address, "dev", from.interfaceName];
       const neighbour = ["ip", "-n", from.namespace, "neigh"];

@@ -20,7 +20,14 @@ export interface BaselineOptions {
   readonly parameters?: MigrationParameters;
   /** Beside those of the method. */
   readonly capabilities?: readonly string[];
+  /** As soon as it migrates, with the source's monitor. */
+  readonly onStarted?: (source: QmpClient) => void;
 }
+
+/** What an earlier migration of the same QEMU may have left on. */
+const CAPABILITIES = ["xbzrle", "multifd", "auto-converge", "postcopy-preempt", "postcopy-ram"];
+/** QEMU's own default, which an agent may have changed. */
+const DOWNTIME_MS = 300;
 
 export interface Baseline {
   readonly completed: boolean;
@@ -83,6 +90,7 @@ async function migrate(options: BaselineOptions, pair: Pair): Promise<Baseline> 
   const bytesBefore = await rig.network.wireBytes();
   const startedUs = Date.now() * 1000;
   await source.execute("migrate", { uri });
+  options.onStarted?.(source);
   const first = await Promise.race([resumed, failed]);
   const progress = await source.execute("query-migrate", undefined, { timeoutMs: 30_000 });
   const syncs = progress.ram?.["dirty-sync-count"] ?? 0;
@@ -100,12 +108,20 @@ async function migrate(options: BaselineOptions, pair: Pair): Promise<Baseline> 
 }
 
 async function configure({ method, capabilities = [], parameters }: BaselineOptions, end: QmpClient): Promise<void> {
-  const on = ["events", ...(method === "xbzrle" ? ["xbzrle"] : []), ...capabilities];
-  await end.execute("migrate-set-capabilities", {
-    capabilities: [{ capability: "xbzrle", state: false }, ...on.map((capability) => ({ capability, state: true }))],
-  });
+  const wanted = [...(method === "xbzrle" ? ["xbzrle"] : []), ...capabilities];
+  await setCapabilities(end, wanted);
   const cache = method === "xbzrle" ? { "xbzrle-cache-size": XBZRLE_CACHE_BYTES } : {};
-  await end.execute("migrate-set-parameters", { "max-bandwidth": 0, ...cache, ...parameters });
+  const fixed = { "max-bandwidth": 0, "downtime-limit": DOWNTIME_MS };
+  await end.execute("migrate-set-parameters", { ...fixed, ...cache, ...parameters });
+}
+
+/** These and events, and none of the others. */
+export async function setCapabilities(end: QmpClient, wanted: readonly string[]): Promise<void> {
+  const off = CAPABILITIES.filter((one) => !wanted.includes(one));
+  const as = (state: boolean) => (capability: string) => ({ capability, state });
+  // some may not be on together, so those that go have to go first
+  await end.execute("migrate-set-capabilities", { capabilities: off.map(as(false)) });
+  await end.execute("migrate-set-capabilities", { capabilities: ["events", ...wanted].map(as(true)) });
 }
 
 async function giveUp(source: QmpClient): Promise<void> {

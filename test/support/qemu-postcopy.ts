@@ -3,6 +3,7 @@ import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
 import { eventually } from "./bounded.ts";
 import type { GuestDefinitionFile } from "./guest.ts";
+import { setCapabilities } from "./qemu-baseline.ts";
 import type { Rig, RigGuest } from "./rig.ts";
 
 const PORT = 4446;
@@ -16,6 +17,8 @@ export interface PostcopyBaselineOptions {
   readonly preempt: boolean;
   /** Bitmap syncs of precopy before it; 0: at once. */
   readonly passes: number;
+  /** As soon as it migrates, with the source's monitor. */
+  readonly onStarted?: (source: QmpClient) => void;
 }
 
 export interface PostcopyBaseline {
@@ -49,6 +52,7 @@ export async function postcopyWithQemu(options: PostcopyBaselineOptions): Promis
     const bytesBefore = await rig.network.wireBytes();
     const startedUs = Date.now() * 1000;
     await source.execute("migrate", { uri });
+    options.onStarted?.(source);
     await hasPassed(source, passes);
     await source.execute("migrate-start-postcopy");
     const [resume, complete] = [await resumed, await completed];
@@ -67,10 +71,7 @@ export async function postcopyWithQemu(options: PostcopyBaselineOptions): Promis
 }
 
 async function configure(end: QmpClient, preempt: boolean): Promise<void> {
-  const names = ["events", "postcopy-ram", ...(preempt ? ["postcopy-preempt"] : [])];
-  await end.execute("migrate-set-capabilities", {
-    capabilities: names.map((capability) => ({ capability, state: true })),
-  });
+  await setCapabilities(end, ["postcopy-ram", ...(preempt ? ["postcopy-preempt"] : [])]);
   await end.execute("migrate-set-parameters", { "max-bandwidth": 0 });
 }
 

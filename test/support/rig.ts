@@ -40,8 +40,10 @@ export interface RigGuest {
 export interface RigOptions {
   /** Default: namespaces where they can be made, else the loopback. */
   readonly network?: "namespaces" | "loopback";
-  /** @default 1e9 */
+  /** Infinity is no shaping. @default 1e9 */
   readonly bitsPerSecond?: number;
+  /** Of the link between namespaces, milliseconds. @default 0: as quick as it is */
+  readonly roundTripMs?: number;
 }
 
 export interface FoundProcess {
@@ -64,8 +66,8 @@ export class Rig {
   static async open(options: RigOptions = {}): Promise<Rig> {
     await prepareGuestImage();
     const kind = options.network ?? (canMakeNamespaces() ? "namespaces" : "loopback");
-    const network =
-      kind === "loopback" ? loopbackNetwork() : await namespaceNetwork({ bitsPerSecond: options.bitsPerSecond ?? 1e9 });
+    const { bitsPerSecond = 1e9, roundTripMs = 0 } = options;
+    const network = kind === "loopback" ? loopbackNetwork() : await namespaceNetwork({ bitsPerSecond, roundTripMs });
     return new Rig(network);
   }
 

@@ -23,6 +23,8 @@ export interface Beat {
   /** Bytes dirtied a second since the last beat. */
   readonly rate: number;
   readonly wordsChecked: number;
+  /** Commands that the guest's application has done; 0 where it has none. */
+  readonly appCommands: number;
   /** When this program saw it, milliseconds of its own clock (performance.now). */
   readonly seenAtMs: number;
 }
@@ -43,12 +45,12 @@ interface Waiter {
 }
 
 const BEAT =
-  /^FERRY beat=(\d+) mono_us=(\d+) wall_us=(\d+) maxgap_us=(\d+) pages=(\d+) errors=(\d+) rate=(\d+) checked=(\d+)$/;
+  /^FERRY beat=(\d+) mono_us=(\d+) wall_us=(\d+) maxgap_us=(\d+) pages=(\d+) errors=(\d+) rate=(\d+) checked=(\d+)(?: app=(\d+))?$/;
 
 export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
   const match = BEAT.exec(line);
   if (match === null) return undefined;
-  const [beat, monoUs, wallUs, longestGapUs, pages, errors, rate, wordsChecked] = match.slice(1).map(Number);
+  const [beat, monoUs, wallUs, longestGapUs, pages, errors, rate, wordsChecked, app] = match.slice(1).map(Number);
   return {
     beat: beat!,
     monoUs: monoUs!,
@@ -58,6 +60,7 @@ export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
     errors: errors!,
     rate: rate!,
     wordsChecked: wordsChecked!,
+    appCommands: match[9] === undefined ? 0 : app!,
     seenAtMs,
   };
 }

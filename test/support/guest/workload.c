@@ -6,11 +6,12 @@
  * remembered but a version a page, and a page that arrives stale, torn or wrong is seen from the inside.
  *
  * Parameters come from the kernel command line (or the arguments): ferry.region=128M ferry.fill=128M ferry.rate=200M
- * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.order=walk|random|zipf ferry.beat=50 ferry.sample=16 ferry.check=32M.
+ * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.order=walk|random|zipf ferry.beat=50 ferry.sample=16 ferry.check=32M ferry.app=1.
  *
  * It is not a benchmark of the guest: under TCG a page costs some microseconds, so the whole page is checked over
  * several visits (ferry.sample words a visit, the changed words in each), and by a slow sweep in the background.
  */
+#include "app.h"
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,7 +33,7 @@
 struct settings {
   uint64_t region, fill, rate, check;
   unsigned words, random, beat_ms, sample;
-  int scramble;
+  int scramble, app;
   enum { WALK, RANDOM, ZIPF } order;
 };
 
@@ -187,10 +188,13 @@ static void run(void) {
     last_turn = now;
     if (now >= next_beat) {
       uint64_t rate = beat == 0 ? 0 : (walked - walked_before) * PAGE_BYTES * 1000000 / (now - last_beat);
-      printf("FERRY beat=%llu mono_us=%llu wall_us=%llu maxgap_us=%llu pages=%llu errors=%llu rate=%llu checked=%llu\n",
+      printf("FERRY beat=%llu mono_us=%llu wall_us=%llu maxgap_us=%llu pages=%llu errors=%llu rate=%llu checked=%llu",
              (unsigned long long)beat, (unsigned long long)now, (unsigned long long)clock_us(CLOCK_REALTIME),
              (unsigned long long)gap_max, (unsigned long long)walked, (unsigned long long)errors,
              (unsigned long long)rate, (unsigned long long)words_checked);
+      if (set.app)
+        printf(" app=%llu", (unsigned long long)app_commands());
+      printf("\n");
       beat++;
       walked_before = walked;
       last_beat = now;
@@ -255,6 +259,8 @@ static void take(char *word) {
     set.beat_ms = (unsigned)atoi(value);
   else if (strcmp(word, "sample") == 0)
     set.sample = (unsigned)atoi(value);
+  else if (strcmp(word, "app") == 0)
+    set.app = atoi(value);
   else if (strcmp(word, "mode") == 0)
     set.scramble = strcmp(value, "scramble") == 0;
   else if (strcmp(word, "order") == 0)

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Builds .cache/guest/redis.cpio.gz: the test guest's initramfs with redis-server and redis-benchmark of the distribution and the
+# libraries that they need, unpacked and not installed. Does nothing when its inputs have not changed since the last build.
+. "$(dirname "$0")/common.sh"
+sources=test/support/guest
+out=.cache/guest
+packages=.cache/redis
+
+# A package and what it depends on, as far as that is libraries.
+with_libraries() {
+  apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@" |
+    grep -E '^lib' | cut -d : -f 1 | sort -u
+}
+
+download() {
+  rm -rf "$packages"
+  mkdir -p "$packages/root"
+  # apt's own user may not write into our folder: it is told not to change users
+  # shellcheck disable=SC2046 # one argument a package
+  (cd "$packages" && apt-get -o APT::Sandbox::User=root download redis-server redis-tools $(with_libraries redis-server redis-tools))
+  local package
+  for package in "$packages"/*.deb; do dpkg-deb -x "$package" "$packages/root"; done
+}
+
+# The file of a library in what was unpacked.
+find_library() { find "$packages/root" -name "$1" -not -type d | head -n 1; }
+
+# Copies a program or library, and what it says it needs, as far as that is not there yet.
+copy_with_needs() { # from to
+  [ ! -e "$root$2" ] || return 0
+  mkdir -p "$(dirname "$root$2")"
+  cp -L "$1" "$root$2"
+  local needed file
+  for needed in $(readelf -d "$1" | sed -nE 's/.*\(NEEDED\).*\[(.*)\].*/\1/p'); do
+    file=$(find_library "$needed")
+    [ -n "$file" ] || { echo "$1 needs $needed, and no package has it"; return 1; }
+    # the loader has its place written into each program
+    case $needed in
+      ld-linux-x86-64.so.2) copy_with_needs "$file" "/lib64/$needed" ;;
+      *) copy_with_needs "$file" "/lib/x86_64-linux-gnu/$needed" ;;
+    esac
+  done
+}
+
+build() {
+  [ -x "$packages/root/usr/bin/redis-benchmark" ] || download
+  root=$(mktemp -d "$out/redis.XXXXXX")
+  trap 'rm -rf "$root"' EXIT
+  mkdir -p "$root/bin"
+  cp "$(command -v busybox)" "$root/bin/busybox"
+  ln -s busybox "$root/bin/sh"
+  cp "$sources/init-redis" "$root/init"
+  chmod 755 "$root/init" "$root/bin/busybox"
+  gcc -O2 -static -s -o "$root/workload" "$sources/workload.c" "$sources/app.c"
+  local program
+  for program in redis-server redis-benchmark redis-cli; do
+    copy_with_needs "$packages/root/usr/bin/$program" "/usr/bin/$program"
+  done
+  loader=$(find_library ld-linux-x86-64.so.2)
+  copy_with_needs "$loader" /lib64/ld-linux-x86-64.so.2
+  (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet -R 0:0 --reproducible) | gzip -9n >"$out/redis.cpio.gz.new"
+  mv "$out/redis.cpio.gz.new" "$out/redis.cpio.gz"
+}
+
+inputs=$(hash_of scripts/redis-image.sh "$sources/init-redis" "$sources/workload.c" "$sources/app.c" "$sources/app.h")
+[ -f "$out/redis.cpio.gz" ] && fresh "$out/redis.stamp" "$inputs" && exit 0
+mkdir -p "$out"
+step "building the guest with redis" build
+stamp "$out/redis.stamp" "$inputs"

@@ -1,0 +1,74 @@
+/** One migration, with all that is measured around it. */
+
+import type { RigGuest } from "../../support/rig.ts";
+import { type Beat, joinedBeats } from "../../support/serial.ts";
+import type { Contender, Scene } from "./contenders.ts";
+import { CostWatch } from "./processes.ts";
+import type { Sample } from "./sample.ts";
+import type { SuiteWorkload } from "./workloads.ts";
+
+const BEATS = { timeoutMs: 180_000 };
+/** A second of heartbeats: the guest's rate before, and what is still unsettled behind a migration. */
+const SETTLE_BEATS = 22;
+const BEFORE_MS = 900;
+
+export interface MeasuredCell {
+  readonly sample: Omit<Sample, "kind" | "repetition">;
+  readonly guest: RigGuest;
+}
+
+export async function measureCell(scene: Scene, contender: Contender, workload: SuiteWorkload): Promise<MeasuredCell> {
+  const { rig, guest, link } = scene;
+  await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
+  const beats = (): readonly Beat[] => joinedBeats([rig.serial(rig.a, guest.name), rig.serial(rig.b, guest.name)]);
+  const from = beats().at(-1)?.beat ?? 0;
+  const cost = new CostWatch(rig, guest.host.name);
+  const startMs = performance.now();
+  const run = await contender.run(scene);
+  const endMs = performance.now();
+  const { cpuSeconds, peakBytes } = cost.end();
+  await run.guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
+  const seen = beats();
+  const { completed, totalSeconds, downtimeMs, bytesOnWire, residual, movedBytes, ended } = run;
+  const slowDown = slowDownIn(seen, workload.work, startMs, endMs);
+  return {
+    guest: run.guest,
+    sample: {
+      workload: workload.name,
+      link: link.name,
+      contender: contender.name,
+      completed,
+      totalSeconds,
+      ...(downtimeMs === undefined ? {} : { downtimeMs }),
+      stallMs: Math.max(...seen.filter(({ beat }) => beat > from).map(({ longestGapUs }) => longestGapUs / 1e3)),
+      bytes: bytesOnWire,
+      ...(slowDown === undefined ? {} : { slowDown }),
+      cpuSeconds,
+      peakBytes,
+      ...(movedBytes === undefined ? {} : { movedBytes }),
+      ...(residual.length === 0 ? {} : { residual }),
+      ...(ended === undefined ? {} : { ended }),
+    },
+  };
+}
+
+/**
+ * What the guest did between two moments of this program's clock, beside what it did in the time before.
+ * @returns undefined where it did nothing before
+ */
+export function slowDownIn(
+  beats: readonly Beat[],
+  work: (beat: Beat) => number,
+  startMs: number,
+  endMs: number,
+): number | undefined {
+  const doneBy = (ms: number): number => {
+    const after = beats.findIndex(({ seenAtMs }) => seenAtMs >= ms);
+    const [from, to] = [beats[after - 1], beats[after]];
+    if (from === undefined || to === undefined) throw new Error("No heartbeats around the migration");
+    const part = (ms - from.seenAtMs) / Math.max(1e-9, to.seenAtMs - from.seenAtMs);
+    return work(from) + part * (work(to) - work(from));
+  };
+  const before = (doneBy(startMs) - doneBy(startMs - BEFORE_MS)) / BEFORE_MS;
+  return before <= 0 ? undefined : 1 - (doneBy(endMs) - doneBy(startMs)) / (before * (endMs - startMs));
+}
