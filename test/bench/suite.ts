@@ -47,9 +47,6 @@ const SUITES = {
 
 const strings = { type: "string", multiple: true } as const;
 const { values } = parseArguments();
-if (values.help === true) process.stdout.write(USAGE);
-else if (values.list === true) list();
-else await main();
 
 function parseArguments() {
   try {
@@ -168,3 +165,8 @@ function conclude(verdicts: ReturnType<typeof judge>): void {
   process.stdout.write(`${verdicts.length - missed.length} of ${verdicts.length} bars met\n`);
   if (missed.length > 0 || verdicts.length === 0) process.exitCode = 1;
 }
+
+// behind all that it uses: what is declared with const is not there before
+if (values.help === true) process.stdout.write(USAGE);
+else if (values.list === true) list();
+else await main();

@@ -35,11 +35,13 @@ export async function measuredMigration(rig: Rig, options: FerryRunOptions): Pro
   // the destination's QEMU is there only once the handshake was made
   const waiting = new AbortController();
   const resumed = resumeEvent(rig, to, guest, waiting.signal);
+  // a destination QEMU that ends takes its monitor with it, while the command is still to say why
+  resumed.catch(() => undefined);
   const bytesBefore = await rig.network.wireBytes();
   const command = ferryCommand(from, ["migrate", guest, "--to", to.destinationAddress, ...(options.options ?? [])]);
   const exitCode = await options.show(command, rig.environment);
   if (exitCode !== 0) waiting.abort();
-  const resume = await resumed;
+  const resume = exitCode === 0 ? await resumed : undefined;
   const bytesOnWire = (await rig.network.wireBytes()) - bytesBefore;
   unsubscribe();
   source.close();

@@ -102,6 +102,8 @@ async function migrate(options: BaselineOptions, pair: Pair): Promise<Baseline> 
   const bytesOnWire = (await rig.network.wireBytes()) - bytesBefore;
   const [keeper, other] = first === undefined ? [guest, incoming] : [incoming, guest];
   await other.process.stop();
+  // an agent refuses a guest that is set up for another's migration
+  await setCapabilities(first === undefined ? source : destination, []);
   const downtimeMs =
     first === undefined || stop === undefined ? undefined : (first.timestampUs - stop.timestampUs) / 1e3;
   return { completed: first !== undefined, totalSeconds, downtimeMs, bytesOnWire, syncs, guest: keeper };

@@ -53,14 +53,15 @@ export async function postcopyWithQemu(options: PostcopyBaselineOptions): Promis
     const startedUs = Date.now() * 1000;
     await source.execute("migrate", { uri });
     options.onStarted?.(source);
-    await hasPassed(source, passes);
-    await source.execute("migrate-start-postcopy");
+    if (await hasPassed(source, passes)) await source.execute("migrate-start-postcopy");
     const [resume, complete] = [await resumed, await completed];
     if (stop === undefined) throw new Error("The guest was not stopped");
+    const bytesOnWire = (await rig.network.wireBytes()) - bytesBefore;
+    await setCapabilities(destination, []);
     return {
       totalSeconds: (complete.timestampUs - startedUs) / 1e6,
       downtimeMs: (resume.timestampUs - stop.timestampUs) / 1e3,
-      bytesOnWire: (await rig.network.wireBytes()) - bytesBefore,
+      bytesOnWire,
       guest: incoming,
     };
   } finally {
@@ -75,10 +76,12 @@ async function configure(end: QmpClient, preempt: boolean): Promise<void> {
   await end.execute("migrate-set-parameters", { "max-bandwidth": 0 });
 }
 
-async function hasPassed(source: QmpClient, passes: number): Promise<void> {
-  const far = async (): Promise<true | undefined> => {
+/** @returns false when QEMU has come to its end before, as with a guest that writes nothing */
+async function hasPassed(source: QmpClient, passes: number): Promise<boolean> {
+  const far = async (): Promise<boolean | undefined> => {
     const { status, ram } = await source.execute("query-migrate");
+    if (status === "device" || status === "completed") return false;
     return (status === "active" && (ram?.["dirty-sync-count"] ?? 0) >= passes) || undefined;
   };
-  await eventually(far, { ...PATIENCE, everyMs: 5, what: `${passes} passes` });
+  return await eventually(far, { ...PATIENCE, everyMs: 5, what: `${passes} passes` });
 }

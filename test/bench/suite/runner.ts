@@ -22,7 +22,6 @@ interface Stage {
   readonly agents: ReadonlyMap<RigHost, HostAgents>;
 }
 
-const NAME = "bench";
 const BOOT = { timeoutMs: 180_000 };
 const BOOT_BEATS = 10;
 /** Guests are started over a link that does not matter, and the agents with it. */
@@ -59,8 +58,10 @@ async function runWorkload(
 ): Promise<void> {
   if (workload.image === "redis") await prepareRedisImage();
   const { memoryMiB, image } = workload;
+  // a name of its own: consoles are followed by name, and each guest counts its heartbeats from 0
+  const name = workload.name.replaceAll(/\W+/g, "-");
   const definition = guestDefinition({
-    name: NAME,
+    name,
     memoryMiB,
     workload: workload.workload,
     ...(image === undefined ? {} : { image }),
@@ -70,7 +71,7 @@ async function runWorkload(
   let guest: RigGuest = await rig.startGuest(rig.a, definition);
   await guest.serial.waitForBeats(BOOT_BEATS, BOOT);
   if (!journal.lines.some((line) => line.kind === "limit" && line.workload === workload.name)) {
-    const limit = await physicalLimit(rig, guest.host, NAME, memoryMiB);
+    const limit = await physicalLimit(rig, guest.host, name, memoryMiB);
     journal.add({ kind: "limit", workload: workload.name, memoryMiB, ...limit });
   }
   for (const link of links) {
@@ -90,7 +91,7 @@ async function runWorkload(
   const { errors } = await guest.serial.waitForBeats(1, BOOT);
   journal.add({ kind: "check", workload: workload.name, wrongWords: errors });
   await rig.network.setRate(LOADING_BITS);
-  const monitor = await rig.observe(guest.host, NAME);
+  const monitor = await rig.observe(guest.host, name);
   await monitor.execute("quit");
   await monitor.closed;
   await guest.process.stop();
