@@ -10,7 +10,7 @@ import { GROWTH, WORKLOADS } from "./workloads.ts";
 
 const STYLE = `body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:13px}td,th{padding:2px 10px;border-bottom:1px solid #ddd;text-align:left}
-pre{font-size:12px;overflow-x:auto}.no{color:#b00;font-weight:600}.yes{color:#070}svg{max-width:100%;height:auto}`;
+pre{font-size:12px;overflow-x:auto}.no{color:#b00;font-weight:600}.yes{color:#070}figure{margin:2em 0}figcaption{font-size:13px}`;
 
 const inHtml = (text: string): string =>
   text.replace(/[&<>"]/g, (one) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[one] ?? one);
