@@ -6,6 +6,7 @@ import type { SourceMessage } from "../shared/protocol/messages.ts";
 import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import { youngCollector } from "../shared/runtime/return-memory.ts";
 import type { PostcopyPages } from "./postcopy-pages.ts";
 import type { Replay } from "./replay.ts";
 
@@ -39,6 +40,7 @@ export class Receiver {
   private readonly socket: Socket;
   private readonly clock: Clock;
   private readonly parts: ReceiverParts;
+  private readonly collectYoung = youngCollector();
   private probeBytes = 0;
   /** Once the layout came. */
   record: DestinationPostcopy | undefined;
@@ -147,6 +149,7 @@ export class Receiver {
       case "frame":
         this.begun.resolve();
         this.replay.take(message);
+        this.collectYoung(message.body.length);
         return;
       case "probe":
         this.probeBytes += message.padding.length;

@@ -17,6 +17,7 @@ import type { Contract, Frame, RamBlock } from "../shared/protocol/messages.ts";
 import { StreamWriter } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../shared/units.ts";
+import { type Ack, AckPace } from "./ack-pace.ts";
 import { FrameOpener } from "./frame-opener.ts";
 import { invalid } from "./invalid.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";
@@ -66,6 +67,7 @@ export class Replay implements RecordSink {
   private generation = 0;
   private currentGeneration = 0;
   private readonly part = new StreamPart();
+  private readonly acks: AckPace;
   /** Where post-copy may follow; from the layout on. */
   postcopy: PostcopyPages | undefined;
   /** What a frame of post-copy's beginning is for QEMU, and how much of it was written. */
@@ -80,6 +82,7 @@ export class Replay implements RecordSink {
   constructor(parts: ReplayParts) {
     this.parts = parts;
     this.corrupt = parts.corruptPage;
+    this.acks = new AckPace((ack) => void parts.channel.send({ kind: "ack", ...ack }));
     const outputsAt = Math.ceil(FrameOpener.regionBytes(parts.contract.frameBytes) / PAGE_SIZE) * PAGE_SIZE;
     this.kernels = parts.createKernels(outputsAt + OUTPUTS * OUTPUT_BYTES);
     this.memory = this.kernels.memory;
@@ -135,6 +138,7 @@ export class Replay implements RecordSink {
     this.waitingBytes = this.current?.body.length ?? 0;
     this.sequence = 0;
     this.appliedBytes = 0;
+    this.acks.forget();
     this.generation++;
   }
 
@@ -298,7 +302,7 @@ export class Replay implements RecordSink {
   }
 
   /** Gives the current output buffer to QEMU, and acknowledges once it was taken. */
-  private flush(ack: { sequence: number; appliedBytes: number } | undefined, kind?: Frame["frameKind"]): void {
+  private flush(ack: Ack | undefined, kind?: Frame["frameKind"]): void {
     const output = this.output;
     if (output < 0) return;
     this.output = -1;
@@ -311,7 +315,8 @@ export class Replay implements RecordSink {
       this.lastByteAtUs = this.parts.clock.nowUs();
       this.freeOutputs.push(output);
       if (kind === "package" && this.postcopy?.isActive) this.postcopy.packageWritten(this.lastByteAtUs);
-      if (ack !== undefined && generation === this.generation) this.parts.channel.send({ kind: "ack", ...ack });
+      if (ack !== undefined && generation === this.generation)
+        this.acks.applied(ack, kind !== "pages" || this.postcopy?.isActive === true);
       this.continue();
     });
   }

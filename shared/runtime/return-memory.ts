@@ -25,10 +25,18 @@ export const returnMemory = (): void => collect();
 const YOUNG_BYTES = 8 << 20;
 
 /**
- * Keeps down what the Buffers of gRPC and http2 take, through which each frame goes and which V8 lets gather to 30 to 40 MB.
+ * How much the heap, with the memory of Buffers that outlived a collection, may grow until V8 marks all of it: to five times what it was.
+ * By itself V8 does so for every 8 MB of these, a tenth to a third of an agent's processor time (docs/decisions/0033).
+ */
+const RARE_MARKING = "--heap-growing-percent=400";
+
+/**
+ * Keeps down what the Buffers of gRPC and http2 take, through which each frame goes and which V8 lets gather to 30 to 40 MB; since
+ * the young ones are collected here, all others are rarely.
  * @returns to be called with the bytes of each message
  */
 export function youngCollector(): (bytes: number) => void {
+  setFlagsFromString(RARE_MARKING);
   let since = 0;
   return (bytes) => {
     since += bytes;

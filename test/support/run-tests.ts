@@ -107,7 +107,7 @@ function testFiles(folder: string): string[] {
 const root = packageRoot();
 const patterns = process.argv.slice(2);
 const chosen = testFiles(join(root, "dist/test")).filter(
-  (file) => patterns.length === 0 || patterns.some((one) => file.includes(one)),
+  (file) => patterns.length === 0 || patterns.some((one) => relative(root, file).includes(one)),
 );
 const isSerial = (file: string): boolean => /\/dist\/test\/(e2e|fault)\//.test(file);
 const results = [
