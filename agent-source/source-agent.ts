@@ -23,6 +23,7 @@ import { deferred } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
+import { Announcer } from "./announcer.ts";
 import { FreshLinks } from "./fresh-links.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { MigrationReport } from "./migration-report.ts";
@@ -35,7 +36,7 @@ import type { SourceState } from "./source-state.ts";
 
 interface Entry extends Made {
   readonly ended: Promise<unknown>;
-  readonly observers: Set<(view: MigrationView) => void>;
+  readonly announcer: Announcer;
 }
 
 /** Ended migrations that are remembered for `list`. */
@@ -144,18 +145,17 @@ export class SourceAgent implements SourceService {
       observer(past);
       return () => undefined;
     }
-    const { cx, observers } = this.entry(id);
-    const tell = (): void => observer(cx.report.view());
+    const { cx, announcer } = this.entry(id);
+    const timer = setInterval(() => observer(cx.report.view()), WATCH_INTERVAL_MS);
     const end = (): void => {
       clearInterval(timer);
-      observers.delete(onChange);
+      forget();
     };
     const onChange = (view: MigrationView): void => {
       observer(view);
       if (isFinal(view.status)) end();
     };
-    const timer = setInterval(tell, WATCH_INTERVAL_MS);
-    observers.add(onChange);
+    const forget = announcer.add(onChange);
     onChange(cx.report.view());
     return end;
   }
@@ -242,14 +242,12 @@ export class SourceAgent implements SourceService {
 
   private run(made: Made, from: SourceState): void {
     const { cx } = made;
-    const observers = new Set<(view: MigrationView) => void>();
-    const changed = (): void => {
-      for (const observer of observers) observer(cx.report.view());
-    };
+    const announcer = new Announcer(() => cx.report.view());
+    const changed = (): void => announcer.changed(isFinal(cx.report.status));
     const ended = runSourceMigration(cx, changed, from).then((end) => {
       if (end !== "left") this.remember(cx);
     });
-    this.entries.set(cx.id, { ...made, ended, observers });
+    this.entries.set(cx.id, { ...made, ended, announcer });
   }
 
   /** With the agent's own wishes where the operator has none. */

@@ -91,9 +91,6 @@ async function runWorkload(
   const { errors } = await guest.serial.waitForBeats(1, BOOT);
   journal.add({ kind: "check", workload: workload.name, wrongWords: errors });
   await rig.network.setRate(LOADING_BITS);
-  const monitor = await rig.observe(guest.host, name);
-  await monitor.execute("quit");
-  await monitor.closed;
   await guest.process.stop();
 }
 
