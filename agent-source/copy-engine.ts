@@ -164,7 +164,8 @@ export class CopyEngine implements StreamSink {
     const drained = this.drained.next(pages);
     this.watch.section(pages, drained);
     this.sectionPages = 0;
-    if (this.phase === "first-pass" && this.firstPassFraction >= 1) {
+    const endsFirstPass = this.phase === "first-pass" && this.firstPassFraction >= 1;
+    if (endsFirstPass) {
       this.phase = "paced";
       this.watch.firstPassDone = true;
       this.firstPassPages = this.parts.scheduler.pages.captured;
@@ -175,7 +176,8 @@ export class CopyEngine implements StreamSink {
       this.parts.postcopy?.askOn();
       return true;
     }
-    this.consult(drained);
+    // how many pages the first pass had at its end says nothing of what the next sweep will find
+    this.consult(drained && !endsFirstPass);
     return this.phase !== "paced" || this.mayReadOn(pages, drained);
   }
 

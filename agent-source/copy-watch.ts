@@ -92,6 +92,7 @@ export class CopyWatch {
       backlogged: scheduler.hasWork(sender.holdPages),
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
       inFlightBytes: sender.inFlightBytes,
+      inFlightZeroPages: sender.inFlightZeroPages,
       bytesPerSecond: meter.bytesPerSecond,
       roundTripMs: meter.knownRoundTripMs,
       microsPerPage: COST_OF_ENCODE * sender.microsPerPage,

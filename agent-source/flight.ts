@@ -15,10 +15,14 @@ export class Flight {
   /** Encoded bytes given to the channel, and of those acknowledged. */
   sentBytes = 0;
   ackedBytes = 0;
+  /** Zero pages in frames that were not acknowledged: next to no bytes, and each takes the destination's QEMU a while. */
+  zeroPages = 0;
   /** Being compressed, as far as can be foretold. */
   encodingBytes = 0;
   private readonly parts: FlightParts;
   private ackedSequence = 0;
+  /** Frames with zero pages that were not acknowledged, oldest first, and how many they have. */
+  private zeroFrames: { readonly sequence: number; readonly pages: number }[] = [];
   /** The sender had to wait for an acknowledgement since the last. */
   private wasFull = false;
   /** Frames' length while little may be on its way; 0: much may. */
@@ -47,6 +51,14 @@ export class Flight {
     return new Promise((resolve) => this.waiters.push(resolve));
   }
 
+  /** A frame was given to the channel. */
+  sent(sequence: number, byteLength: number, zeroPages: number): void {
+    this.sentBytes += byteLength;
+    if (zeroPages === 0) return;
+    this.zeroPages += zeroPages;
+    this.zeroFrames.push({ sequence, pages: zeroPages });
+  }
+
   /**
    * An acknowledgement came.
    * @param lastSequence that was sent
@@ -65,6 +77,8 @@ export class Flight {
       );
     this.ackedSequence = sequence;
     this.ackedBytes = appliedBytes;
+    while (this.zeroFrames[0] !== undefined && this.zeroFrames[0].sequence <= sequence)
+      this.zeroPages -= this.zeroFrames.shift()!.pages;
     const { meter, clock } = this.parts;
     meter.acknowledged(appliedBytes, clock.monotonicMs(), this.wasFull);
     this.wasFull = false;

@@ -82,6 +82,11 @@ export class FrameSender {
     return this.flight.bytes;
   }
 
+  /** Given to the channel and not acknowledged. */
+  get inFlightZeroPages(): number {
+    return this.flight.zeroPages;
+  }
+
   /** Resolves when everything pending was given to the channel. */
   flushed(): Promise<void> {
     if (this.isIdle) return Promise.resolve();
@@ -279,13 +284,14 @@ export class FrameSender {
     const { raw, encoded } = slot.buffer;
     const from = slot.compressed ? encoded : raw;
     slot.state = "sending";
-    this.flight.sentBytes += slot.length;
+    const sequence = this.sequence - this.line.length;
+    this.flight.sent(sequence, slot.length, slot.zeroPages);
     countSent(this.sent, slot);
     pacer.sent(slot.length);
     const more = channel.send(
       {
         kind: "frame",
-        sequence: this.sequence - this.line.length,
+        sequence,
         frameKind: slot.kind === "head" || slot.kind === "device" ? "verbatim" : slot.kind,
         codec: slot.compressed ? "zstd" : "none",
         rawLength: slot.rawLength,

@@ -21,6 +21,7 @@ export interface Slot {
   length: number;
   compressed: boolean;
   readonly checksum: Uint8Array;
+  zeroPages: number;
   zeroBytes: number;
   fullBytes: number;
   deltaBytes: number;
@@ -34,6 +35,7 @@ export const makeSlot = (buffer: FrameBuffer): Slot => ({
   length: 0,
   compressed: false,
   checksum: new Uint8Array(8),
+  zeroPages: 0,
   zeroBytes: 0,
   fullBytes: 0,
   deltaBytes: 0,
@@ -41,6 +43,7 @@ export const makeSlot = (buffer: FrameBuffer): Slot => ({
 
 /** What the slot's frame holds; undefined: no pages. */
 export function takeCounts(slot: Slot, frame: KindCounts | undefined): void {
+  slot.zeroPages = frame?.zeroPages ?? 0;
   slot.zeroBytes = frame?.zeroBytes ?? 0;
   slot.fullBytes = frame?.fullBytes ?? 0;
   slot.deltaBytes = frame?.deltaBytes ?? 0;

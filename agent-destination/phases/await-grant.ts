@@ -2,7 +2,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { destinationMayRun } from "../../shared/protocol/ownership.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
-import { type DestinationContext, tokenText } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord, tokenText } from "../destination-context.ts";
 import { type State, wholeOf } from "../destination-state.ts";
 import { answerDigests } from "../digests.ts";
 
@@ -21,6 +21,8 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
       cx.granted.resolve({ token: tokenText(token), epoch, paused }),
     );
   }
+  // most guests are granted running: while this one stands still the record is then only to be put in its place
+  void cx.journal.prepare(cx.id, destinationRecord(cx, "running", guest, { postcopy: state.postcopy, paused: false }));
   const grant = await (receiver === undefined ? untilAsked(state, cx) : orAborted(cx.granted.promise, receiver.signal));
   const record = await cx.journal.read(cx.id);
   if (!destinationMayRun(record, grant, tokenText(cx.token)))

@@ -23,6 +23,8 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     await orAborted(Promise.race([feed.endWhenRead(), feed.packaged.promise]), feed.signal);
     const { paused, reason } = howItStopped(feed, state, cx);
     await notePaused(feed, paused, cx);
+    // beside the wait for the destination: while the guest stands still it is then only to be put in its place
+    void cx.journal.prepare(cx.id, sourceRecord(cx, "granted", feed.kept));
     const loaded = await within(
       orAborted(feed.inbox.loaded.promise, feed.signal),
       LOADS_WITHIN_MS,

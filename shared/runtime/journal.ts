@@ -36,6 +36,8 @@ export class Journal<T> {
   private readonly decode: (value: unknown) => T | undefined;
   /** The last write or removal of each migration, so that they happen in the order in which they were asked for. */
   private readonly last = new Map<string, Promise<void>>();
+  /** What lies in the temporary file of a migration, whole and on the disk. */
+  private readonly prepared = new Map<string, string>();
 
   private constructor(directory: string, decode: (value: unknown) => T | undefined) {
     this.directory = directory;
@@ -58,14 +60,35 @@ export class Journal<T> {
     return journal;
   }
 
+  /**
+   * Makes a write() of the very same record shorter, for a moment in which every millisecond counts: it then only has to be put in its
+   * place. Until then the record before it stands, whatever happens. Never rejects: what cannot be prepared, the write will tell.
+   */
+  prepare(id: string, record: T): Promise<void> {
+    const file = this.path(id);
+    const text = encode(id, record);
+    return this.inOrder(id, async () => {
+      this.prepared.delete(id);
+      try {
+        await writeWhole(file + TEMPORARY, text);
+        this.prepared.set(id, text);
+      } catch {
+        // half a record on a full disk would keep it full
+        await rm(file + TEMPORARY, { force: true });
+      }
+    }).catch(ignoreOthersFault);
+  }
+
   /** Resolves only when the record would survive a power cut. On a fault the record before it still stands. */
   write(id: string, record: T): Promise<void> {
     const file = this.path(id);
     const text = encode(id, record);
     return this.inOrder(id, () =>
       this.guard(file, "write", async () => {
+        const isPrepared = this.prepared.get(id) === text;
+        this.prepared.delete(id);
         try {
-          await writeWhole(file + TEMPORARY, text);
+          if (!isPrepared) await writeWhole(file + TEMPORARY, text);
           await rename(file + TEMPORARY, file);
         } catch (thrown) {
           // half a record on a full disk would keep it full
@@ -130,6 +153,7 @@ export class Journal<T> {
     const file = this.path(id);
     return this.inOrder(id, () =>
       this.guard(file, "remove", async () => {
+        if (this.prepared.delete(id)) await rm(file + TEMPORARY, { force: true });
         await rm(file, { force: true });
         await syncDirectory(this.directory);
       }),

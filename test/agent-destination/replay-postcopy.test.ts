@@ -13,6 +13,7 @@ import { encodePackageHead } from "../../shared/qemu/command-encoder.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { address } from "../../shared/units.ts";
+import { eventually } from "../support/bounded.ts";
 import { BLOCKS, contract, delta, frame, PAGES, pages, SECTION } from "../support/frames.ts";
 import { turn } from "../support/sending.ts";
 
@@ -201,7 +202,8 @@ t.test(
     take(TWO, "pages");
     await takeAll();
     await replay.drained();
-    await turn();
+    const acknowledged = () => (acks.length > 0 ? true : undefined);
+    await eventually(acknowledged, { timeoutMs: 5000, what: "the acknowledgement of pages" });
     t.same(acks, [[1, TWO.length]], "frames and bytes count anew");
   },
 );

@@ -44,7 +44,7 @@ function setUp() {
   source.receive((message) => {
     if (message.kind !== "ack") return;
     acks.push(message.sequence);
-    if (acks.length === 3) allAcked.resolve();
+    if (message.sequence === 3) allAcked.resolve();
   });
   const faults: MigrationFault[] = [];
   const replay = new Replay({
@@ -101,7 +101,7 @@ t.test("verbatim frames and pages become QEMU's stream in their order, and are a
     bytes().toString("hex"),
     `${Buffer.from("head").toString("hex")}${part}${Buffer.from("tail").toString("hex")}`,
   );
-  t.same(acks, [1, 2, 3]);
+  t.same(acks, [1, 3], "that of pages goes with the one close behind");
   t.same(faults, []);
 });
 

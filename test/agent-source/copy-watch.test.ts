@@ -29,7 +29,7 @@ function fixture(): Fixture {
   };
   const parts = {
     scheduler,
-    sender: { holdPages: 0, inFlightBytes: 0, microsPerPage: 2 },
+    sender: { holdPages: 0, inFlightBytes: 0, inFlightZeroPages: 0, microsPerPage: 2 },
     meter: { bytesPerSecond: 100e6, knownRoundTripMs: 1 },
     policy: new SwitchPolicy({ strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" }),
     outlook: new Outlook({ downtimeTargetMs: 300, fixedDowntimeMs: 25, syncsPerSecond: 20 }),

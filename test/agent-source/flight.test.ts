@@ -25,6 +25,19 @@ t.test("what was never sent cannot be acknowledged, nor what was acknowledged be
   t.equal(flight.bytes, 500);
 });
 
+t.test("zero pages are on their way until their frame is acknowledged", async (t) => {
+  const { flight } = made();
+  flight.sent(1, 40, 16_000);
+  flight.sent(2, 1000, 0);
+  flight.sent(3, 40, 500);
+  t.equal(flight.sentBytes, 1080);
+  t.equal(flight.zeroPages, 16_500);
+  flight.acknowledge(2, 1040, 3);
+  t.equal(flight.zeroPages, 500);
+  flight.acknowledge(3, 1080, 3);
+  t.equal(flight.zeroPages, 0);
+});
+
 t.test("what is being compressed takes room as well", async (t) => {
   const { flight } = made();
   flight.sentBytes = 1 << 20;

@@ -18,6 +18,7 @@ const still: Standing = {
   backlogged: false,
   bytesPerPage: 2000,
   inFlightBytes: 0,
+  inFlightZeroPages: 0,
   bytesPerSecond: 49.9e6,
   roundTripMs: 1,
   microsPerPage: 4,

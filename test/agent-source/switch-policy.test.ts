@@ -14,6 +14,7 @@ const quiet: Observation = {
   backlogged: false,
   bytesPerPage: 50,
   inFlightBytes: 0,
+  inFlightZeroPages: 0,
   bytesPerSecond: 125e6,
   roundTripMs: 1,
   microsPerPage: 10,
@@ -61,6 +62,15 @@ t.test("what is on its way is left to arrive, as long as it does", async (t) => 
   t.same(policy.decide({ ...quiet, inFlightBytes: 20e6 }), { kind: "continue" });
   t.same(policy.decide({ ...quiet, inFlightBytes: 10e6, elapsedMs: 1110 }), { kind: "continue" });
   t.equal(policy.decide({ ...quiet, inFlightBytes: 1e6, elapsedMs: 1190 }).kind, "switch");
+});
+
+t.test("zero pages that the destination has still to load are waited for, though they are few bytes", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const idle = { ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 };
+  t.equal(policy.estimateMs({ ...idle, inFlightZeroPages: 130_000 }) - policy.estimateMs(idle), 130);
+  t.same(policy.decide({ ...idle, inFlightZeroPages: 130_000 }), { kind: "continue" });
+  t.same(policy.decide({ ...idle, inFlightZeroPages: 60_000, elapsedMs: 1110 }), { kind: "continue" });
+  t.equal(policy.decide({ ...idle, inFlightZeroPages: 5000, elapsedMs: 1190 }).kind, "switch");
 });
 
 t.test("the estimate counts residual, flight, sweep, round trips and work for each page", async (t) => {

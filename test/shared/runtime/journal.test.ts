@@ -41,6 +41,37 @@ t.test("the last of several writes at once stands, and leaves one file", async (
   t.same(readdirSync(directory), ["m.json"]);
 });
 
+t.test("a record that was prepared does not count until it is written, and then no other does", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await journal.write("m", note(1));
+  await journal.prepare("m", note(2));
+  t.same(await journal.read("m"), note(1));
+  t.same(await (await Journal.open(directory, decode)).read("m"), note(1), "nor for whoever comes after a crash");
+  await journal.prepare("m", note(2));
+  await journal.write("m", note(2));
+  t.same(await journal.read("m"), note(2));
+  await journal.prepare("m", note(3));
+  await journal.write("m", note(4));
+  t.same(await journal.read("m"), note(4), "another record than was prepared is written whole");
+  t.same(readdirSync(directory), ["m.json"]);
+});
+
+t.test("what was prepared goes with its migration", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await journal.prepare("m", note(1));
+  await journal.remove("m");
+  t.same(readdirSync(directory), []);
+  rmSync(directory, { recursive: true });
+  await journal.prepare("m", note(1));
+  await t.rejects(
+    journal.write("m", note(1)),
+    { code: "state-directory" },
+    "the write tells what the preparation did not",
+  );
+});
+
 t.test("a removed record is gone, and removing it again is no fault", async (t) => {
   const journal = await Journal.open(folder(t), decode);
   await journal.write("m", note(1));
