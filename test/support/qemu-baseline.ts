@@ -101,6 +101,7 @@ async function migrate(options: BaselineOptions, pair: Pair): Promise<Baseline> 
   unsubscribe();
   const bytesOnWire = (await rig.network.wireBytes()) - bytesBefore;
   const [keeper, other] = first === undefined ? [guest, incoming] : [incoming, guest];
+  (first === undefined ? destination : source).close();
   await other.process.stop();
   // an agent refuses a guest that is set up for another's migration
   await setCapabilities(first === undefined ? source : destination, []);
