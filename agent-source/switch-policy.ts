@@ -79,6 +79,8 @@ const ROUND_TRIPS = 2;
 const ZERO_PAGE_MICROS = 1;
 /** Part of the downtime target that held pages may take. */
 const HOLD_SHARE = 0.25;
+/** Held pages that take less are not worth another sweep while the guest runs. */
+const RELEASE_MS = 3;
 /** A sweep that found more than this part of the one before has stopped shrinking. */
 const SHRINKS = 0.8;
 const SMALL_SWEEP_PAGES = 64;
@@ -97,6 +99,8 @@ const HEAD_START_MS = 300;
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
   private closing = false;
+  /** It fits: held pages go now, while the guest runs, and not when it is stopped. */
+  private released = false;
   private closingSections = 0;
   private lastSwept = 0;
   /** Of the estimate, what depends on the residual. */
@@ -111,8 +115,9 @@ export class SwitchPolicy {
     this.plan = plan;
   }
 
-  /** Most hot pages to hold: what can be sent in a share of the downtime target. */
+  /** Most hot pages to hold: what can be sent in a share of the downtime target; none once the switch is near. */
   holdPages(seen: Pick<Observation, "bytesPerPage" | "bytesPerSecond" | "microsPerPage">): number {
+    if (this.released) return 0;
     const msPerPage = seen.microsPerPage / 1000 + (1000 * seen.bytesPerPage) / Math.max(1, seen.bytesPerSecond);
     return Math.floor((HOLD_SHARE * this.plan.downtimeTargetMs) / Math.max(1e-4, msPerPage));
   }
@@ -141,6 +146,11 @@ export class SwitchPolicy {
     return estimateMs <= this.plan.downtimeTargetMs;
   }
 
+  /** Time that what is captured and not sent takes. */
+  private residualMs({ residualBytes, residualPages, bytesPerSecond, microsPerPage }: Observation): number {
+    return (1000 * residualBytes) / Math.max(1, bytesPerSecond) + (residualPages * microsPerPage) / 1000;
+  }
+
   private constantMs({ roundTripMs }: Observation): number {
     return FIXED_COST_MS + ROUND_TRIPS * roundTripMs;
   }
@@ -162,11 +172,19 @@ export class SwitchPolicy {
     const estimate = this.estimateMs(seen);
     if (!seen.linkIsDown) this.stall.estimated(estimate, seen.elapsedMs);
     const fits = this.fits(estimate);
-    if (!fits) this.drainMark = undefined;
+    if (!fits) {
+      this.drainMark = undefined;
+      this.released = false;
+    }
     const early = this.plan.strategy === "hybrid" && !fits ? this.whenLaidDown(seen) : undefined;
     if (early !== undefined) return early;
     if (!this.closing) {
       if (!fits || this.isDraining(seen, estimate)) return { kind: "continue" };
+      if (!this.released && this.residualMs(seen) > RELEASE_MS) {
+        this.released = true;
+        this.drainMark = undefined;
+        return { kind: "continue" };
+      }
       this.closing = true;
       this.closingSections = 0;
       this.lastSwept = Number.POSITIVE_INFINITY;

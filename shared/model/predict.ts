@@ -175,12 +175,13 @@ function precopy(input: PredictionInput): Outcome {
   if (!passes.converges) return NEVER;
   const closing = closeIn(dirty, passCosts, passes.lastSeconds, SWEEP_SECONDS);
   const last = dirty.pagesWithin(closing.lastSeconds);
-  // what is hot is held to the end; what the last sweep finds comes beside it
+  // what is hot is held until the switch is near, and goes while the guest runs; what the last sweep finds is left
   const residual = Math.min(dirty.pagesWithin(HOT_SECONDS + closing.lastSeconds), passCosts.heldPages + last);
-  const downtimeMs = constantMs + Math.max(costs.tailMs, residual * stoppedMs);
+  const downtimeMs = constantMs + Math.max(costs.tailMs, last * stoppedMs);
+  const endMs = constantMs + Math.max(costs.tailMs, residual * stoppedMs);
   const runningMs = costs.startMs + 1000 * (first.seconds + passes.seconds + closing.seconds) + costs.switchMs;
   const bytesAgain = passes.bytesSent + closing.bytesSent + residual * lateBytes;
-  return { totalMs: runningMs + downtimeMs, downtimeMs, bytes: first.bytes + bytesAgain };
+  return { totalMs: runningMs + endMs, downtimeMs, bytes: first.bytes + bytesAgain };
 }
 
 function postcopy(input: PredictionInput): Outcome {

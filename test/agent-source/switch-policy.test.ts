@@ -35,6 +35,20 @@ t.test("a quiet guest is switched at once", async (t) => {
   t.match(decision.kind === "switch" && decision.reason, /fits: estimated downtime \d+ ms of 300 ms/);
 });
 
+t.test("held pages go while the guest still runs, once it fits, and are held again when it does not", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const held = { ...quiet, residualPages: 5000, residualBytes: 200e3 };
+  const most = policy.holdPages(quiet);
+  t.ok(most > 5000, `${most} pages`);
+  t.same(policy.decide(held), { kind: "continue" });
+  t.equal(policy.holdPages(quiet), 0);
+  t.equal(policy.decide(quiet).kind, "switch", "what is left then is what the last sweep found");
+  const again = new SwitchPolicy(plan);
+  again.decide(held);
+  t.same(again.decide({ ...held, residualBytes: 100e6 }), { kind: "continue" });
+  t.equal(again.holdPages(quiet), most);
+});
+
 t.test("a residual beyond the target goes on, however long it takes", async (t) => {
   const policy = new SwitchPolicy(plan);
   for (let i = 0; i < 100; i++)
@@ -51,7 +65,8 @@ t.test("what waits for the link is left to drain, as long as it does", async (t)
   t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 1 }), { kind: "continue" }, "too soon to tell");
   elapsedMs += 110;
   policy.decide({ ...rest, elapsedMs });
-  t.equal(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }).kind, "switch", "it gets no less");
+  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }), { kind: "continue" }, "what was held goes first");
+  t.equal(policy.decide({ ...rest, elapsedMs: elapsedMs + 220 }).kind, "switch", "it gets no less");
   const drained = new SwitchPolicy(plan);
   t.same(drained.decide(waiting), { kind: "continue" });
   t.equal(drained.decide({ ...quiet, backlogged: true }).kind, "switch", "so little is not worth waiting for");
@@ -105,6 +120,7 @@ t.test("a busy guest is closed in on, and switched when the sweeps stop shrinkin
 t.test("closing in goes on while the encoded residual shrinks, though the sweeps do not", async (t) => {
   const policy = new SwitchPolicy(plan);
   const closing = { ...quiet, sweptPages: 1000 };
+  t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "continue" }, "what was held goes first");
   t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "close" });
   t.same(policy.decide({ ...closing, residualBytes: 15e6 }), { kind: "continue" });
   t.same(policy.decide({ ...closing, residualBytes: 8e6 }), { kind: "continue" });

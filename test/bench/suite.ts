@@ -135,6 +135,12 @@ function header(): HeaderLine {
   };
 }
 
+function gaveUp(thrown: unknown): void {
+  process.stderr.write(`${thrown instanceof Error ? thrown.message : String(thrown)}\n`);
+  process.stderr.write("The run ended here; with --resume it is taken up behind the last migration that was noted\n");
+  process.exitCode = 1;
+}
+
 async function main(): Promise<void> {
   const plan = planOf();
   const base = join(packageRoot(), ".cache", "bench", values.suite);
@@ -169,4 +175,4 @@ function conclude(verdicts: ReturnType<typeof judge>): void {
 // behind all that it uses: what is declared with const is not there before
 if (values.help === true) process.stdout.write(USAGE);
 else if (values.list === true) list();
-else await main();
+else await main().catch(gaveUp);

@@ -1,4 +1,5 @@
 /** What the tests do to a link happens to it, and nothing else. */
+import { existsSync } from "node:fs";
 import t from "tap";
 import { eventually } from "./bounded.ts";
 import { canMakeNamespaces, loopbackNetwork, namespaceNetwork } from "./network.ts";
@@ -63,6 +64,57 @@ t.test(
 
     await network.setSending("a", true);
     await arrives(b!, a!, "numbers from an end that was whole");
+  },
+);
+
+/** Answers what comes, or sends ten times and tells the shortest time to an answer, milliseconds. */
+const ECHO = `
+  const [role, own, other] = process.argv.slice(1);
+  const socket = require("node:dgram").createSocket("udp4");
+  let [sent, at, shortest] = [0, 0, Infinity];
+  const send = () => { at = performance.now(); socket.send("x".repeat(100), 9999, other); };
+  socket.on("error", () => undefined);
+  socket.on("message", (text) => {
+    if (role === "answers") return socket.send(text, 9999, other);
+    shortest = Math.min(shortest, performance.now() - at);
+    if (++sent < 10) return send();
+    console.log("shortest " + shortest);
+    socket.close();
+  });
+  socket.bind(9999, own, () => { if (role === "answers") console.log("ready"); else send(); });
+`;
+
+t.test(
+  "a cable with a length delays what passes, is shaped and let loose again, and goes with its network",
+  {
+    skip: !(canMakeNamespaces() && existsSync("/dev/net/tun")) && "it takes root and tun interfaces",
+  },
+  async (t) => {
+    const network = await namespaceNetwork({ bitsPerSecond: 1e9, roundTripMs: 20 });
+    t.teardown(() => network.close());
+    const start = (role: "asks" | "answers"): Promise<RigProcess> => {
+      const [own, other] = role === "asks" ? [network.a, network.b] : [network.b, network.a];
+      const command = [...own.prefix, process.execPath, "-e", ECHO, role, own.address, other.address];
+      return RigProcess.start({ name: role, command });
+    };
+    const answers = await start("answers");
+    t.teardown(() => answers.stop());
+    await answers.waitForOutput(/ready/, SOON);
+    const shortest = async (): Promise<number> => {
+      const asks = await start("asks");
+      t.teardown(() => asks.stop());
+      return Number((await asks.waitForOutput(/shortest (\S+)/, SOON))[1]);
+    };
+    const before = await network.wireBytes();
+    for (const bits of [1e9, Number.POSITIVE_INFINITY, 1e8]) {
+      await network.setRate(bits);
+      const ms = await shortest();
+      t.ok(ms >= 20 && ms < 1000, `${ms.toFixed(1)} ms there and back at ${bits} bit/s`);
+    }
+    t.ok((await network.wireBytes()) - before >= 3 * 2000, "its bytes are counted");
+    await t.rejects(network.setSending("a", false), { name: "RangeError" });
+    await network.close();
+    t.same(await network.leftovers(), []);
   },
 );
 

@@ -19,6 +19,8 @@ t.test("a heartbeat has all its numbers, and a part of one is none", async (t) =
     seenAtMs: 9,
   });
   t.equal(parseBeat(line(3, 150).trim().slice(0, -1).slice(0, 60), 9), undefined);
+  t.equal(parseBeat(line(3, 150).trim(), 9)?.appCommands, 0);
+  t.equal(parseBeat(`${line(3, 150).trim()} app=4711`, 9)?.appCommands, 4711, "of a guest with an application");
 });
 
 t.test("a log is followed as it grows, whatever the pieces it grows by", async (t) => {

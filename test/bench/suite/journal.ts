@@ -12,7 +12,10 @@ export class Journal {
     this.path = path;
     mkdirSync(dirname(path), { recursive: true });
     if (resume && existsSync(path)) {
-      this.lines = readLines(path);
+      const text = readFileSync(path, "utf8");
+      // the next line is not to be lost with the half one before it
+      if (!text.endsWith("\n")) appendFileSync(path, "\n");
+      this.lines = readLines(text);
       const [first] = this.lines;
       if (first?.kind !== "header") throw new RangeError(`${path} is not the file of a benchmark`);
       if (first.commit !== header.commit || first.processor !== header.processor)
@@ -52,14 +55,12 @@ export class Journal {
 }
 
 /** A run that was killed may have left half a line. */
-function readLines(path: string): Line[] {
-  return readFileSync(path, "utf8")
-    .split("\n")
-    .flatMap((text) => {
-      try {
-        return text === "" ? [] : [JSON.parse(text) as Line];
-      } catch {
-        return [];
-      }
-    });
+function readLines(text: string): Line[] {
+  return text.split("\n").flatMap((text) => {
+    try {
+      return text === "" ? [] : [JSON.parse(text) as Line];
+    } catch {
+      return [];
+    }
+  });
 }

@@ -89,7 +89,10 @@ function linkCharts(link: string, cells: readonly CellSummary[], all: readonly L
       contenders,
       (workload, contender) => {
         const cell = find(workload, contender);
-        return cell?.completed === true ? cell.totalSeconds.median / bestQemu(workload) : undefined;
+        // where no QEMU comes to its end there is nothing to stand beside
+        return cell?.completed === true && Number.isFinite(bestQemu(workload))
+          ? cell.totalSeconds.median / bestQemu(workload)
+          : undefined;
       },
     ),
     bars(`Total time, ${link}`, "s", cells, (one) => one.totalSeconds),
