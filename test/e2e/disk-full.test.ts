@@ -51,9 +51,10 @@ t.test("a guest moves only with what its journals can hold", { skip: !isRoot && 
 
   await t.test("the source cannot write granted: the guest goes on there", async (t) => {
     const disk = await onSmallDisk(t, a, "source");
-    const source = await startAgent(rig, rig.a, "source", ["--faults=hold-at=recording"]);
+    // ahead of the moment in which the record is prepared (Journal.prepare)
+    const source = await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]);
     const run = await startMigrate(rig, a, b, NAME);
-    await source.waitForOutput(/"held":"recording"/, HELD);
+    await source.waitForOutput(/"held":"switching"/, HELD);
     disk.fill();
     process.kill(source.pid, "SIGUSR2");
     const { code, answer } = await run.end();
@@ -65,13 +66,28 @@ t.test("a guest moves only with what its journals can hold", { skip: !isRoot && 
     await assertOneGuest(t, rig, { name: NAME, at: rig.b });
     await source.stop();
   });
+
+  await t.test("what was prepared needs no more room: a disk that is full by then keeps nobody", async (t) => {
+    const disk = await onSmallDisk(t, b, "source");
+    const source = await startAgent(rig, rig.b, "source", ["--faults=hold-at=recording"]);
+    const run = await startMigrate(rig, b, a, NAME);
+    await source.waitForOutput(/"held":"recording"/, HELD);
+    disk.fill();
+    process.kill(source.pid, "SIGUSR2");
+    requireMoved(await run.end());
+    disk.free();
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+    await source.stop();
+  });
+  await startAgent(rig, rig.b, "source");
   await startAgent(rig, rig.a, "source");
+  requireMoved(await migrate(rig, a, b, NAME));
 
   await t.test("the destination cannot write running: it refuses, and the guest goes on", async (t) => {
     const disk = await onSmallDisk(t, a, "destination");
-    const destination = await startAgent(rig, rig.a, "destination", ["--faults=hold-at=owning"]);
+    const destination = await startAgent(rig, rig.a, "destination", ["--faults=hold-at=loaded"]);
     const run = await startMigrate(rig, b, a, NAME);
-    await destination.waitForOutput(/"held":"owning"/, HELD);
+    await destination.waitForOutput(/"held":"loaded"/, HELD);
     disk.fill();
     process.kill(destination.pid, "SIGUSR2");
     const { code, answer } = await run.end();
