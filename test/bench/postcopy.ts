@@ -14,6 +14,7 @@ import { type GuestOptions, guestDefinition } from "../support/guest.ts";
 import { postcopyWithQemu } from "../support/qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import { joinedBeats } from "../support/serial.ts";
+import { slowDownIn } from "./suite/cell.ts";
 
 const { values } = parseArgs({
   options: {
@@ -72,7 +73,11 @@ try {
       const endMs = performance.now();
       await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
       const stallMs = longestGapSince(from);
-      const figures = { ...one.figures, stallMs, slowDown: slowDownIn(startMs, endMs) };
+      const figures = {
+        ...one.figures,
+        stallMs,
+        slowDown: slowDownIn(beats(), ({ pages }) => pages, startMs, endMs, BEFORE_MS) ?? Number.NaN,
+      };
       results.get(contender)?.push(figures);
       process.stderr.write(`${round + 1} ${contender}: ${JSON.stringify(figures)}\n`);
     }
@@ -129,20 +134,6 @@ function lastBeat(): number {
 function longestGapSince(beat: number): number {
   const later = beats().filter((one) => one.beat > beat);
   return Math.max(...later.map(({ longestGapUs }) => longestGapUs / 1e3));
-}
-
-/** What it did between two moments of this program's clock, beside what it did in as long a time before. */
-function slowDownIn(startMs: number, endMs: number): number {
-  const seen = beats();
-  const pagesAt = (ms: number): number => {
-    const after = seen.findIndex(({ seenAtMs }) => seenAtMs >= ms);
-    const [from, to] = [seen[after - 1], seen[after]];
-    if (from === undefined || to === undefined) throw new Error("No heartbeats around the migration");
-    const part = (ms - from.seenAtMs) / Math.max(1e-9, to.seenAtMs - from.seenAtMs);
-    return from.pages + part * (to.pages - from.pages);
-  };
-  const before = (pagesAt(startMs) - pagesAt(startMs - BEFORE_MS)) / BEFORE_MS;
-  return 1 - (pagesAt(endMs) - pagesAt(startMs)) / (before * (endMs - startMs));
 }
 
 function median(numbers: readonly number[]): number {

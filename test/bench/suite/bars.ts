@@ -1,4 +1,5 @@
 /** What Ferry is to reach, as ratios of medians of one run, and which cells do not. */
+import { median } from "../measure.ts";
 import { LINKS } from "./links.ts";
 import type { Line } from "./sample.ts";
 import { type CellSummary, summarise } from "./summary.ts";
@@ -125,8 +126,8 @@ const BARS: readonly Bar[] = [
   (field) => {
     const plain = field.of("ferry no zstd");
     const moved = plain?.samples.map((one) => one.cpuSeconds["source agent"] / ((one.movedBytes ?? Number.NaN) / 1e9));
-    const value = [...(moved ?? [])].sort((one, other) => one - other)[Math.floor((moved?.length ?? 0) / 2)];
-    if (value === undefined || Number.isNaN(value)) return [];
+    const value = median(moved ?? []);
+    if (Number.isNaN(value)) return [];
     const text = `${value.toFixed(2)} CPU s a GB, at most ${CPU_A_GB_MOST}`;
     return [verdict(field, "source agent's CPU time without zstd", value, CPU_A_GB_MOST, text)];
   },
@@ -146,5 +147,5 @@ function linkUse({ samples }: CellSummary, bitsPerSecond: number): number | unde
     if (first?.sentBytes === undefined || last?.sentBytes === undefined || last.seconds <= first.seconds) return [];
     return [(8 * (last.sentBytes - first.sentBytes)) / (last.seconds - first.seconds) / bitsPerSecond];
   });
-  return uses.sort((one, other) => one - other)[Math.floor(uses.length / 2)];
+  return uses.length === 0 ? undefined : median(uses);
 }

@@ -61,6 +61,7 @@ export function slowDownIn(
   work: (beat: Beat) => number,
   startMs: number,
   endMs: number,
+  beforeMs = BEFORE_MS,
 ): number | undefined {
   const doneBy = (ms: number): number => {
     const after = beats.findIndex(({ seenAtMs }) => seenAtMs >= ms);
@@ -69,6 +70,6 @@ export function slowDownIn(
     const part = (ms - from.seenAtMs) / Math.max(1e-9, to.seenAtMs - from.seenAtMs);
     return work(from) + part * (work(to) - work(from));
   };
-  const before = (doneBy(startMs) - doneBy(startMs - BEFORE_MS)) / BEFORE_MS;
+  const before = (doneBy(startMs) - doneBy(startMs - beforeMs)) / beforeMs;
   return before <= 0 ? undefined : 1 - (doneBy(endMs) - doneBy(startMs)) / (before * (endMs - startMs));
 }
