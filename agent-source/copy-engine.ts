@@ -2,9 +2,8 @@
  * The feed of dirty pages, from QEMU's stream to frames: capture into the scheduler, pacing of QEMU's bitmap syncs, and
  * the moments at which copy-watch.ts is asked whether to switch.
  *
- * Pacing: QEMU syncs its bitmap when it has drained it (qemu-settings.ts), and blocks when nobody reads: feed-pace.ts.
+ * Pacing: QEMU syncs its bitmap when it has drained it (qemu-settings.ts), and blocks when nobody reads: feed-hold.ts.
  */
-import { MigrationFault } from "../shared/fault.ts";
 import { MemoryLayout } from "../shared/page/geometry.ts";
 import type { RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
@@ -15,10 +14,12 @@ import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../shared/units.ts";
 import type { CopyWatch } from "./copy-watch.ts";
 import { DrainedSections } from "./drained-sections.ts";
+import { FeedHold } from "./feed-hold.ts";
 import type { FeedPace } from "./feed-pace.ts";
+import { checkBlocks } from "./feed-parts.ts";
 import type { FrameSender } from "./frame-sender.ts";
 import type { PostcopyCapture } from "./postcopy-capture.ts";
-import type { Decision, SwitchPolicy } from "./switch-policy.ts";
+import type { Decision } from "./switch-policy.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
 
 export interface EngineParts {
@@ -27,7 +28,6 @@ export interface EngineParts {
   readonly scheduler: TransferScheduler;
   readonly sender: FrameSender;
   readonly watch: CopyWatch;
-  readonly policy: SwitchPolicy;
   readonly clock: Clock;
   /** As QMP named them; the stream must list the same. */
   readonly expectedBlocks: readonly RamBlock[];
@@ -35,8 +35,6 @@ export interface EngineParts {
   readonly pace: FeedPace;
   /** Where post-copy may follow. */
   readonly postcopy?: PostcopyCapture | undefined;
-  /** Most pages to hold, whatever the policy would like: a part of the arena. */
-  readonly holdPagesMax: number;
   readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
   readonly onDecision: (decision: Decision) => void;
   readonly onFirstPassDone: () => void;
@@ -71,25 +69,30 @@ export class CopyEngine implements StreamSink {
   private readonly drained = new DrainedSections();
   private ramSectionId = 0;
   private lastFadeMs: number;
-  private timer: NodeJS.Timeout | undefined;
   private readonly ticker: NodeJS.Timeout;
   private decided = false;
-  /** Why reading stands still: no room in the arena, or the next section is not due yet. */
-  private heldFor: "nothing" | "room" | "pace" = "nothing";
+  private readonly hold: FeedHold;
 
   constructor(parts: EngineParts, startedMs: number) {
     this.parts = parts;
     this.watch = parts.watch;
     this.lastFadeMs = startedMs;
+    const { pace, watch, standsStill, clock, resumeIntake } = parts;
+    this.hold = new FeedHold({
+      pace,
+      backlogMs: () => watch.backlogMs,
+      standsStill,
+      clock,
+      onResume: resumeIntake,
+    });
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
 
   /** The switchover was acknowledged: QEMU's last pages come as fast as they can be read. */
   beginFinal(): void {
-    this.phase = "final";
+    this.enter("final");
     this.watch.decided();
-    clearTimeout(this.timer);
-    this.resume();
+    this.hold.resume();
   }
 
   /** Post-copy is taken up: nothing is paced or decided any more. */
@@ -97,7 +100,7 @@ export class CopyEngine implements StreamSink {
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
     this.decided = true;
-    this.phase = "final";
+    this.enter("final");
     this.watch.firstPassDone = true;
     this.watch.decided();
   }
@@ -105,12 +108,12 @@ export class CopyEngine implements StreamSink {
   /** Pages left the arena: capture goes on if it waited for that. */
   roomMade(): void {
     this.parts.postcopy?.askOn();
-    if (this.heldFor === "room") this.resume();
+    this.hold.roomMade();
   }
 
   stop(): void {
     clearInterval(this.ticker);
-    clearTimeout(this.timer);
+    this.hold.stop();
   }
 
   get firstPassDone(): boolean {
@@ -140,6 +143,7 @@ export class CopyEngine implements StreamSink {
   page(page: number, at: number): boolean {
     const { scheduler, sender, postcopy } = this.parts;
     if (postcopy?.active) return postcopy.page(page, at) || this.waitForRoom();
+    if (this.hold.beforeFirst()) return false;
     if (!scheduler.capture(pageIndex(page), address(at))) {
       sender.pump();
       if (!scheduler.capture(pageIndex(page), address(at))) return this.waitForRoom();
@@ -151,6 +155,7 @@ export class CopyEngine implements StreamSink {
   zeroPage(page: number): boolean {
     const { scheduler, sender, postcopy } = this.parts;
     if (postcopy?.active) return postcopy.zeroPage(page) || this.waitForRoom();
+    if (this.hold.beforeFirst()) return false;
     if (!scheduler.captureZero(pageIndex(page))) {
       sender.pump();
       if (!scheduler.captureZero(pageIndex(page))) return this.waitForRoom();
@@ -166,7 +171,8 @@ export class CopyEngine implements StreamSink {
     this.sectionPages = 0;
     const endsFirstPass = this.phase === "first-pass" && this.firstPassFraction >= 1;
     if (endsFirstPass) {
-      this.phase = "paced";
+      this.enter("paced");
+      this.hold.firstPassDone = true;
       this.watch.firstPassDone = true;
       this.firstPassPages = this.parts.scheduler.pages.captured;
       this.parts.onFirstPassDone();
@@ -178,13 +184,12 @@ export class CopyEngine implements StreamSink {
     }
     // how many pages the first pass had at its end says nothing of what the next sweep will find
     this.consult(drained && !endsFirstPass);
-    return this.phase !== "paced" || this.mayReadOn(pages, drained);
+    return this.phase !== "paced" || !this.hold.behindSection(pages, drained, this.watch.fits);
   }
 
   stopped(): void {
     // without an acknowledgement too, of a guest that stands still: nothing is left to decide
-    this.phase = "final";
-    clearTimeout(this.timer);
+    this.enter("final");
     this.parts.onStopped();
   }
 
@@ -228,38 +233,35 @@ export class CopyEngine implements StreamSink {
   }
 
   /** @throws MigrationFault `stream-unsupported` when the stream does not list what QEMU's monitor named */
-  checkBlocks(setup: RamSetup): void {
-    for (const block of setup.blocks) {
-      const expected = this.parts.expectedBlocks.find((one) => one.name === block.name);
-      if (expected === undefined || expected.byteLength !== block.byteLength)
-        throw new MigrationFault(
-          "stream-unsupported",
-          `QEMU's stream has RAM block ${block.name} of ${block.byteLength} bytes, which its monitor did not name so`,
-        );
-    }
+  checkBlocks(setup: Pick<RamSetup, "blocks">): void {
+    checkBlocks(setup.blocks, this.parts.expectedBlocks);
   }
 
   private consult(drained: boolean): void {
-    const { policy, onDecision, sender } = this.parts;
+    const { onDecision, sender } = this.parts;
     const { watch } = this;
     if (this.decided) return;
     const seen = watch.observe(drained);
-    // held pages must never fill the arena: nobody would make room; and a paused guest makes no later version to wait for
-    sender.holdPages = seen.paused ? 0 : Math.min(policy.holdPages(seen), this.parts.holdPagesMax);
+    sender.holdPages = watch.holdPages(seen);
     const decision = watch.decide(seen);
+    if (drained) this.hold.drains(decision.kind === "drain");
     if (decision.kind !== "cancel" && seen.linkIsDown) {
       // closing reads as fast as it can, which is for moments
-      if (this.phase === "closing") this.phase = "paced";
+      if (this.phase === "closing") this.enter("paced");
       return;
     }
     switch (decision.kind) {
       case "continue":
         return;
+      case "drain":
+        sender.holdPages = watch.holdPages(seen);
+        sender.pump();
+        return;
       case "close":
-        this.phase = "closing";
+        this.enter("closing");
         return;
       case "pace":
-        this.phase = "paced";
+        this.enter("paced");
         return;
       case "switch":
       case "cancel":
@@ -269,25 +271,14 @@ export class CopyEngine implements StreamSink {
     }
   }
 
-  /** Holds reading when the next sync is not due yet. */
-  private mayReadOn(pages: number, drained: boolean): boolean {
-    if (this.parts.standsStill()) return true;
-    const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs(), this.watch.fits);
-    if (waitMs <= 0) return true;
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.resume(), waitMs);
-    this.heldFor = "pace";
-    return false;
+  private enter(phase: Phase): void {
+    this.phase = phase;
+    this.hold.atFullSpeed = phase === "closing" || phase === "final";
   }
 
   private waitForRoom(): false {
-    this.heldFor = "room";
+    this.hold.forRoom();
     return false;
-  }
-
-  private resume(): void {
-    this.heldFor = "nothing";
-    this.parts.resumeIntake();
   }
 
   private tick(): void {
@@ -299,6 +290,7 @@ export class CopyEngine implements StreamSink {
     // the deadline, and stop-and-copy, do not wait for a section to end
     if (this.phase !== "final") this.consult(false);
     this.parts.sender.pump();
+    this.hold.lookAgain();
   }
 
   /** Bytes of guest memory that were captured, with repeats. */

@@ -15,6 +15,8 @@ export interface WatchParts {
   readonly sender: FrameSender;
   readonly meter: LinkMeter;
   readonly policy: SwitchPolicy;
+  /** Most pages to hold, whatever the policy would like: a part of the arena. */
+  readonly holdPagesMax: number;
   readonly outlook: Outlook;
   readonly clock: Clock;
   /** Of the guest, in all blocks. */
@@ -102,6 +104,15 @@ export class CopyWatch {
     };
   }
 
+  /**
+   * Hot pages to leave pending. They must never fill the arena: nobody would make room. A paused guest makes no later version to wait
+   * for, and what they will take is not known before some pages were sent again.
+   */
+  holdPages(seen: Observation): number {
+    if (seen.paused || !this.parts.scheduler.knowsAgain) return 0;
+    return Math.min(this.parts.policy.holdPages(seen), this.parts.holdPagesMax);
+  }
+
   /** Says what the policy decides on what is observed now, and when it begins or ceases to get nowhere. */
   decide(seen: Observation): Decision {
     const { policy, onStall } = this.parts;
@@ -132,6 +143,14 @@ export class CopyWatch {
       this.eta = { seconds: this.parts.outlook.etaSeconds(this.standing(), now), at: now };
     const { seconds, at } = this.eta;
     return seconds === undefined ? undefined : Math.max(0, seconds - (now - at));
+  }
+
+  /** What waits to be sent and is not held, milliseconds of the link and of the agents. */
+  get backlogMs(): number {
+    const { scheduler, sender, meter, compressionRatio } = this.parts;
+    const bytes = scheduler.workBytes(sender.holdPages) / compressionRatio();
+    const pages = Math.max(0, scheduler.residualPages() - sender.holdPages);
+    return (1000 * bytes) / Math.max(1, meter.bytesPerSecond) + (COST_OF_ENCODE * sender.microsPerPage * pages) / 1000;
   }
 
   /** How long it has not converged; 0 while it does, and once it was decided. */

@@ -126,12 +126,10 @@ function makeEngine(parts: AssemblyParts, hooks: FeedHooks, makings: EngineMakin
       scheduler,
       sender,
       watch: makeWatch(parts, hooks, makings, policy),
-      policy,
       clock: cx.clock,
       expectedBlocks: ramBlocks,
       postcopy,
       pace: new FeedPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
-      holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
       announceLayout: (blocks, ramSectionId) => {
         channel.send({ kind: "layout", blocks, ramSectionId });
       },
@@ -160,6 +158,7 @@ function makeWatch(
       sender,
       meter,
       policy,
+      holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
       outlook: new Outlook({ downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond }),
       clock: cx.clock,
       pageCount: pageCountOf(ramBlocks),

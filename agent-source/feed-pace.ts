@@ -23,6 +23,11 @@ export class FeedPace {
     this.turnBeganMs = nowMs;
   }
 
+  /** A turn begins now: what was held before was held for something else. */
+  begins(nowMs: number): void {
+    this.turnBeganMs = nowMs;
+  }
+
   /**
    * A section was read.
    * @param drained it left nothing dirty that QEMU knew of
@@ -34,9 +39,9 @@ export class FeedPace {
     if (pages === 0 && ++this.emptySections < EMPTY_SECTIONS_A_TURN) return 0;
     this.emptySections = 0;
     const period = pages === 0 && !near ? IDLE_PERIODS * this.periodMs : this.periodMs;
-    // at most half of the time is read, so that a guest which dirties much leaves a core to others
     const tookMs = nowMs - this.turnBeganMs;
-    const wait = Math.max(period - tookMs, Math.min(tookMs, period));
+    // at most half of the time is read, so that a guest which dirties much leaves a core to others; not for the last few turns
+    const wait = Math.max(0, period - tookMs, near ? 0 : Math.min(tookMs, period));
     this.turnBeganMs = nowMs + wait;
     return wait;
   }

@@ -1,5 +1,6 @@
 /** What a feed is made of, and what is worked out of it. */
 import { frameBufferBytes } from "../shared/codec/page-frame.ts";
+import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract, RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
@@ -47,6 +48,19 @@ export const retainedBytes = ({ creditWindowBytes, frameBytes }: FeedContract): 
 
 export const pageCountOf = (ramBlocks: readonly RamBlock[]): number =>
   ramBlocks.reduce((sum, block) => sum + block.byteLength / PAGE_SIZE, 0);
+
+/** @throws MigrationFault `stream-unsupported` when a block of QEMU's stream is not one that its monitor named */
+export function checkBlocks(
+  blocks: readonly { readonly name: string; readonly byteLength: number }[],
+  expected: readonly RamBlock[],
+): void {
+  for (const { name, byteLength } of blocks)
+    if (expected.find((one) => one.name === name)?.byteLength !== byteLength)
+      throw new MigrationFault(
+        "stream-unsupported",
+        `QEMU's stream has RAM block ${name} of ${byteLength} bytes, which its monitor did not name so`,
+      );
+}
 
 /** Once for each change: a migration may stay stalled for hours. */
 export function logStall(

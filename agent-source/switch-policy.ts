@@ -58,6 +58,8 @@ export interface Observation {
 
 export type Decision =
   | { readonly kind: "continue" }
+  /** It fits, and what waits goes first: no sync before it has. */
+  | { readonly kind: "drain" }
   /** Read the feed at full speed from now on. */
   | { readonly kind: "close" }
   /** Pace the feed again: it did not get small enough. */
@@ -179,11 +181,12 @@ export class SwitchPolicy {
     const early = this.plan.strategy === "hybrid" && !fits ? this.whenLaidDown(seen) : undefined;
     if (early !== undefined) return early;
     if (!this.closing) {
-      if (!fits || this.isDraining(seen, estimate)) return { kind: "continue" };
+      if (!fits) return { kind: "continue" };
+      if (this.isDraining(seen, estimate)) return { kind: "drain" };
       if (!this.released && this.residualMs(seen) > RELEASE_MS) {
         this.released = true;
         this.drainMark = undefined;
-        return { kind: "continue" };
+        return { kind: "drain" };
       }
       this.closing = true;
       this.closingSections = 0;

@@ -87,6 +87,8 @@ export class TransferScheduler {
   private readonly zeroPage: Address;
   /** Mean bytes of a page that was sent again and had a base, lately: of its delta, or whole where that was too long. */
   private againBytes = DELTA_BYTES_GUESS;
+  /** That was measured. */
+  knowsAgain = false;
   /** Such pages since that was last worked out, and their bytes. */
   private againPages = 0;
   private againPagesBytes = 0;
@@ -161,6 +163,14 @@ export class TransferScheduler {
     const withBase = this.pages.pendingWithBase;
     const without = this.pages.pendingCount - withBase;
     return withBase * (this.againBytes + RECORD_BYTES) + without * (PAGE_SIZE + RECORD_BYTES) + this.pages.zeroCount;
+  }
+
+  /** The same of what fill() would send; of held pages, those that have a base: hot ones were sent before. */
+  workBytes(holdPages: number): number {
+    if (!this.hasWork(holdPages)) return 0;
+    const { pendingCount, pendingWithBase } = this.pages;
+    const withBase = Math.max(0, pendingWithBase - holdPages);
+    return withBase * (this.againBytes + RECORD_BYTES) + (pendingCount - pendingWithBase) * (PAGE_SIZE + RECORD_BYTES);
   }
 
   /** Mean bytes that one more dirtied page is likely to cost, before compression (estimated). */
@@ -243,7 +253,8 @@ export class TransferScheduler {
   private addFrame(): void {
     addCounts(this.total, this.frame);
     if (this.againPages < AGAIN_PAGES) return;
-    this.againBytes += 0.3 * (this.againPagesBytes / this.againPages - this.againBytes);
+    this.againBytes += (this.knowsAgain ? 0.3 : 1) * (this.againPagesBytes / this.againPages - this.againBytes);
+    this.knowsAgain = true;
     this.againPages = 0;
     this.againPagesBytes = 0;
   }

@@ -23,6 +23,8 @@ function fixture(): Fixture {
     residualBytes: () => residual.bytes,
     bytesPerDirtyPage: () => 4096,
     hasWork: () => true,
+    workBytes: () => residual.bytes / 2,
+    knowsAgain: true,
     heat: { seenPages: 50_000 },
     total: { fullPages: 10_000, deltaPages: 0 },
     pages: { pendingCount: 5000, pendingWithBase: 0 },
@@ -32,6 +34,7 @@ function fixture(): Fixture {
     sender: { holdPages: 0, inFlightBytes: 0, inFlightZeroPages: 0, microsPerPage: 2 },
     meter: { bytesPerSecond: 100e6, knownRoundTripMs: 1 },
     policy: new SwitchPolicy({ strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" }),
+    holdPagesMax: 3000,
     outlook: new Outlook({ downtimeTargetMs: 300, fixedDowntimeMs: 25, syncsPerSecond: 20 }),
     clock: { monotonicMs: () => now.ms },
     pageCount: 100_000,
@@ -64,6 +67,17 @@ t.test("what is observed is encoded bytes, and whether the link is there", async
   t.match(watch.observe(false), { residualBytes: 50e6, bytesPerPage: 2048, linkIsDown: false, drained: false });
   link.down = true;
   t.match(watch.observe(true), { linkIsDown: true, drained: true });
+});
+
+t.test("what is not held for its heat is time of the link and of the agents", async (t) => {
+  const { watch, residual, link } = fixture();
+  residual.bytes = 4096e4;
+  // half of them are held: 5000 pages, two to one, at 100 MB/s; and 4 us for each
+  t.equal(Math.round(watch.backlogMs), Math.round(20.48e6 / 2 / 100e3 + (10_000 * 4) / 1000));
+  const seen = watch.observe(true);
+  t.equal(watch.holdPages(seen), 3000, "never more than a part of the arena");
+  link.still = true;
+  t.equal(watch.holdPages(watch.observe(true)), 0, "a guest that stands still makes no later version");
 });
 
 t.test("of a guest that stands still no downtime is foretold", async (t) => {

@@ -18,6 +18,18 @@ t.test("a pass that takes long leaves as long again, up to a period", async (t) 
   t.equal(pace.holdMs(9000, true, 1060), 50, "and no longer: the guest goes on dirtying");
 });
 
+t.test("near the switch a long pass leaves no more than the rest of its period", async (t) => {
+  const pace = new FeedPace(20, 0);
+  t.equal(pace.holdMs(3000, true, 30, true), 20);
+  t.equal(pace.holdMs(9000, true, 1050, true), 0);
+});
+
+t.test("what was held for something else is no part of a turn", async (t) => {
+  const pace = new FeedPace(20, 0);
+  pace.begins(400);
+  t.equal(pace.holdMs(300, true, 410), 40);
+});
+
 t.test("empty sections are read on, since a socket full of them is old news", async (t) => {
   const pace = new FeedPace(20, 0);
   let read = 0;

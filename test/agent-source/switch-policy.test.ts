@@ -40,7 +40,7 @@ t.test("held pages go while the guest still runs, once it fits, and are held aga
   const held = { ...quiet, residualPages: 5000, residualBytes: 200e3 };
   const most = policy.holdPages(quiet);
   t.ok(most > 5000, `${most} pages`);
-  t.same(policy.decide(held), { kind: "continue" });
+  t.same(policy.decide(held), { kind: "drain" });
   t.equal(policy.holdPages(quiet), 0);
   t.equal(policy.decide(quiet).kind, "switch", "what is left then is what the last sweep found");
   const again = new SwitchPolicy(plan);
@@ -60,22 +60,22 @@ t.test("what waits for the link is left to drain, as long as it does", async (t)
   const policy = new SwitchPolicy(plan);
   let elapsedMs = 1000;
   for (let residualPages = 12_000; residualPages > 6000; residualPages -= 300, elapsedMs += 10)
-    t.same(policy.decide({ ...waiting, elapsedMs, residualPages }), { kind: "continue" });
+    t.same(policy.decide({ ...waiting, elapsedMs, residualPages }), { kind: "drain" });
   const rest = { ...waiting, residualPages: 6000 };
-  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 1 }), { kind: "continue" }, "too soon to tell");
+  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 1 }), { kind: "drain" }, "too soon to tell");
   elapsedMs += 110;
   policy.decide({ ...rest, elapsedMs });
-  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }), { kind: "continue" }, "what was held goes first");
+  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }), { kind: "drain" }, "what was held goes first");
   t.equal(policy.decide({ ...rest, elapsedMs: elapsedMs + 220 }).kind, "switch", "it gets no less");
   const drained = new SwitchPolicy(plan);
-  t.same(drained.decide(waiting), { kind: "continue" });
+  t.same(drained.decide(waiting), { kind: "drain" });
   t.equal(drained.decide({ ...quiet, backlogged: true }).kind, "switch", "so little is not worth waiting for");
 });
 
 t.test("what is on its way is left to arrive, as long as it does", async (t) => {
   const policy = new SwitchPolicy(plan);
-  t.same(policy.decide({ ...quiet, inFlightBytes: 20e6 }), { kind: "continue" });
-  t.same(policy.decide({ ...quiet, inFlightBytes: 10e6, elapsedMs: 1110 }), { kind: "continue" });
+  t.same(policy.decide({ ...quiet, inFlightBytes: 20e6 }), { kind: "drain" });
+  t.same(policy.decide({ ...quiet, inFlightBytes: 10e6, elapsedMs: 1110 }), { kind: "drain" });
   t.equal(policy.decide({ ...quiet, inFlightBytes: 1e6, elapsedMs: 1190 }).kind, "switch");
 });
 
@@ -83,8 +83,8 @@ t.test("zero pages that the destination has still to load are waited for, though
   const policy = new SwitchPolicy(plan);
   const idle = { ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 };
   t.equal(policy.estimateMs({ ...idle, inFlightZeroPages: 130_000 }) - policy.estimateMs(idle), 130);
-  t.same(policy.decide({ ...idle, inFlightZeroPages: 130_000 }), { kind: "continue" });
-  t.same(policy.decide({ ...idle, inFlightZeroPages: 60_000, elapsedMs: 1110 }), { kind: "continue" });
+  t.same(policy.decide({ ...idle, inFlightZeroPages: 130_000 }), { kind: "drain" });
+  t.same(policy.decide({ ...idle, inFlightZeroPages: 60_000, elapsedMs: 1110 }), { kind: "drain" });
   t.equal(policy.decide({ ...idle, inFlightZeroPages: 5000, elapsedMs: 1190 }).kind, "switch");
 });
 
@@ -120,7 +120,7 @@ t.test("a busy guest is closed in on, and switched when the sweeps stop shrinkin
 t.test("closing in goes on while the encoded residual shrinks, though the sweeps do not", async (t) => {
   const policy = new SwitchPolicy(plan);
   const closing = { ...quiet, sweptPages: 1000 };
-  t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "continue" }, "what was held goes first");
+  t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "drain" }, "what was held goes first");
   t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "close" });
   t.same(policy.decide({ ...closing, residualBytes: 15e6 }), { kind: "continue" });
   t.same(policy.decide({ ...closing, residualBytes: 8e6 }), { kind: "continue" });

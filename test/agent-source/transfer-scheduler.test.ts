@@ -189,6 +189,26 @@ t.test("a guest whose pages change as a whole is expected to cost whole pages, b
   t.ok(scheduler.bytesPerDirtyPage() < 200, `${scheduler.bytesPerDirtyPage()} bytes once the changes are small`);
 });
 
+t.test("what would be sent now leaves out held pages that were sent before", async (t) => {
+  const { kernels, scheduler, send } = setUp({});
+  const put = (page: number, value: number): void => {
+    kernels.memory.fill(value, WINDOW, WINDOW + PAGE_SIZE);
+    scheduler.capture(pageIndex(page), address(WINDOW));
+  };
+  t.notOk(scheduler.knowsAgain);
+  for (let page = 0; page < 40; page++) put(page, 1);
+  t.equal(scheduler.workBytes(0), 40 * (PAGE_SIZE + 3));
+  while (send(0));
+  t.equal(scheduler.workBytes(0), 0);
+  for (let page = 0; page < 40; page++) put(page, 2);
+  t.equal(scheduler.workBytes(40), 0, "all of them are hot, and may be held");
+  t.equal(scheduler.workBytes(30), 10 * scheduler.bytesPerDirtyPage());
+  for (let page = 100; page < 105; page++) put(page, 1);
+  t.equal(scheduler.workBytes(40), 5 * (PAGE_SIZE + 3), "the cold ones go in any case");
+  while (send(0));
+  t.ok(scheduler.knowsAgain);
+});
+
 t.test("a full arena takes no more until something was sent", async (t) => {
   const { kernels, scheduler, send } = setUp({ pendingSlots: 8 });
   kernels.memory.fill(1, WINDOW, WINDOW + PAGE_SIZE);

@@ -151,6 +151,8 @@ function makeSource(): Source {
       sender,
       meter,
       policy,
+      // every page is to be classified, none coalesced while it is held
+      holdPagesMax: 0,
       outlook,
       clock,
       pageCount: PAGES,
@@ -167,12 +169,9 @@ function makeSource(): Source {
       scheduler,
       sender,
       watch,
-      policy,
       clock,
       expectedBlocks: layoutOf(PAGES),
       pace: new FeedPace(20, clock.monotonicMs()),
-      // every page is to be classified, none coalesced while it is held
-      holdPagesMax: 0,
       announceLayout: () => {},
       onDecision: () => {},
       onFirstPassDone: () => {
