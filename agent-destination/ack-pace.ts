@@ -8,10 +8,24 @@ export interface Ack {
   readonly appliedBytes: number;
 }
 
-/** So much of the link is acknowledged late at most: a quarter of the least credit that a source has (credit.ts). */
-const BYTES = 512 << 10;
-/** And for so long. */
-const LATE_MS = 8;
+/** How late an acknowledgement may be. */
+export type AckHaste = keyof typeof PACES;
+
+interface Pace {
+  /** So much of the link is acknowledged late at most. */
+  readonly bytes: number;
+  /** And for so long. */
+  readonly ms: number;
+}
+
+const PACES = {
+  /** Somebody waits for it: the guest is stopped. */
+  "at once": { bytes: 0, ms: 0 },
+  /** Little is on its way (docs/decisions/0036). */
+  soon: { bytes: 192 << 10, ms: 4 },
+  /** A quarter of the least credit that a source has (agent-source/credit.ts). */
+  late: { bytes: 512 << 10, ms: 8 },
+} satisfies Record<string, Pace>;
 
 export class AckPace {
   private readonly send: (ack: Ack) => void;
@@ -23,11 +37,11 @@ export class AckPace {
     this.send = send;
   }
 
-  /** @param atOnce somebody waits for it: little is on its way, or the guest is stopped */
-  applied(ack: Ack, atOnce: boolean): void {
+  applied(ack: Ack, haste: AckHaste): void {
+    const { bytes, ms } = PACES[haste];
     this.waiting = ack;
-    if (atOnce || ack.appliedBytes - this.sentBytes >= BYTES) this.flush();
-    else this.timer ??= setTimeout(() => this.flush(), LATE_MS);
+    if (ack.appliedBytes - this.sentBytes >= bytes) this.flush();
+    else this.timer ??= setTimeout(() => this.flush(), ms);
   }
 
   /** What waits holds no more: the source begins its stream anew. */

@@ -17,7 +17,7 @@ import type { Contract, Frame, RamBlock } from "../shared/protocol/messages.ts";
 import { StreamWriter } from "../shared/qemu/stream-writer.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../shared/units.ts";
-import { type Ack, AckPace } from "./ack-pace.ts";
+import { type Ack, type AckHaste, AckPace } from "./ack-pace.ts";
 import { FrameOpener } from "./frame-opener.ts";
 import { invalid } from "./invalid.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";
@@ -315,10 +315,15 @@ export class Replay implements RecordSink {
       this.lastByteAtUs = this.parts.clock.nowUs();
       this.freeOutputs.push(output);
       if (kind === "package" && this.postcopy?.isActive) this.postcopy.packageWritten(this.lastByteAtUs);
-      if (ack !== undefined && generation === this.generation)
-        this.acks.applied(ack, kind !== "pages" || this.postcopy?.isActive === true);
+      if (ack !== undefined && generation === this.generation) this.acks.applied(ack, this.haste(kind));
       this.continue();
     });
+  }
+
+  /** Of an acknowledgement of what was written. */
+  private haste(kind: Frame["frameKind"] | undefined): AckHaste {
+    if (kind !== "pages") return "at once";
+    return this.postcopy?.isActive === true ? "soon" : "late";
   }
 
   private continue(): void {

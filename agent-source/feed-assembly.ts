@@ -1,8 +1,10 @@
 /** The parts of a feed and how they are joined: memory, order, frames, engine, and the reading of QEMU's stream. No state of its own. */
+import { cpus } from "node:os";
 import { CompressionChooser } from "../shared/codec/chooser.ts";
 import type { MigrationFault } from "../shared/fault.ts";
 import { ResumedReader } from "../shared/qemu/resumed-reader.ts";
 import { StreamReader } from "../shared/qemu/stream-reader.ts";
+import { IdleProcessors } from "../shared/runtime/idle-processors.ts";
 import { youngCollector } from "../shared/runtime/return-memory.ts";
 import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
@@ -55,7 +57,8 @@ export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssemb
   const memory = createSourceMemory(options, cx.createKernels);
   const scheduler = new TransferScheduler(memory.kernels, memory.region, options);
   const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
-  const chooser = new CompressionChooser(compression, zstdWorkers);
+  const idle = new IdleProcessors(cpus().length);
+  const chooser = new CompressionChooser(compression, zstdWorkers, () => idle.sinceLast());
   const zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, zstdWorkers);
   const sender: FrameSender = new FrameSender({
     kernels: memory.kernels,

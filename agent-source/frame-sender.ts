@@ -1,4 +1,5 @@
 import { MigrationFault } from "../shared/fault.ts";
+import { FirstFaults } from "./first-faults.ts";
 import { Flight } from "./flight.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
 import type { SenderParts, UrgentSource } from "./sender-parts.ts";
@@ -38,6 +39,7 @@ export class FrameSender {
   private urgent = false;
   /** Set in post-copy. */
   private final: UrgentSource | undefined;
+  private readonly firstFaults = new FirstFaults();
 
   constructor(parts: SenderParts) {
     this.parts = parts;
@@ -204,6 +206,11 @@ export class FrameSender {
     const { scheduler, clock } = this.parts;
     if (this.pagesHeld) return false;
     if (this.final !== undefined) {
+      const waitMs = this.firstFaults.waitMs(this.final.requests, clock.monotonicMs());
+      if (waitMs > 0) {
+        this.wakeIn(waitMs);
+        return false;
+      }
       slot.kind = "pages";
       slot.rawLength = this.final.fill(slot.buffer.raw);
       takeCounts(slot, this.final.frame);

@@ -19,6 +19,8 @@ export interface UrgentSource {
   readonly frame: KindCounts;
   readonly frameBytes: number;
   readonly isEmpty: boolean;
+  /** Of the guest so far. */
+  readonly requests: number;
   /** The guest waits for pages that are here. */
   readonly hasUrgent: boolean;
   /** Builds a frame of those pages, or of any; @returns its length, 0 when there is nothing to send */

@@ -96,7 +96,7 @@ const DRAIN_PACE = 0.1;
  * Post-copy begins behind so much precopy. What comes first in a guest's memory, its kernel, is then there when it needs it: the
  * pages that it would wait for one after the other before it gets anything done (docs/decisions/0026).
  */
-const HEAD_START_MS = 300;
+const HEAD_START_MS = 450;
 
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;

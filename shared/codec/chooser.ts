@@ -1,6 +1,7 @@
 /**
  * Which zstd level the next frame gets: the highest that still keeps the link full, and none where the link outruns it
- * (xapi measured evacuations 11 to 36 % slower with a fixed level on fast links, facts/field-and-peers.md).
+ * (xapi measured evacuations 11 to 36 % slower with a fixed level on fast links, facts/field-and-peers.md). No strong one where the
+ * host has no processor left: what looks like a full link is then whoever waits for a processor at the other end of it, or here.
  * Pure: told what each frame cost, asked for the next one.
  */
 
@@ -11,6 +12,8 @@ const START = 1;
 const SETTLE_FRAMES = 12;
 /** One side must have been the narrow one this much more often than the other. */
 const CLEARLY = 2;
+/** Idle processors below which there is none left for a stronger level than the one that it begins with. */
+const SCARCE = 0.5;
 /** The link outruns the weakest level when it takes this much more than what a worker reads. */
 const OUTRUNS = 1.5;
 /** Frames without compression until one is compressed again, to see what a worker does now. */
@@ -36,8 +39,18 @@ export class CompressionChooser {
   /** Frames that went without, since one was compressed. */
   private without = 0;
 
-  /** @param setting "auto", "off" or a zstd level */
-  constructor(setting: "auto" | "off" | number, workers: number) {
+  private readonly idleProcessors: () => number | undefined;
+
+  /**
+   * @param setting "auto", "off" or a zstd level
+   * @param idleProcessors of the host, since it was asked last; undefined: not known
+   */
+  constructor(
+    setting: "auto" | "off" | number,
+    workers: number,
+    idleProcessors: () => number | undefined = () => undefined,
+  ) {
+    this.idleProcessors = idleProcessors;
     this.fixed = typeof setting === "number" ? setting : undefined;
     this.enabled = setting !== "off" && workers > 0;
   }
@@ -82,9 +95,16 @@ export class CompressionChooser {
     this.speed = this.speed === 0 ? speed : 0.8 * this.speed + 0.2 * speed;
     this.frames++;
     if (this.fixed !== undefined || this.frames % SETTLE_FRAMES !== 0) return;
-    if (this.encoderWaits > CLEARLY * this.linkWaits && this.step > 0) this.step--;
-    else if (this.linkWaits > CLEARLY * this.encoderWaits && this.step < CHOICES.length - 1) this.step++;
+    this.step += this.direction();
     this.encoderWaits = 0;
     this.linkWaits = 0;
+  }
+
+  private direction(): -1 | 0 | 1 {
+    const isScarce = (this.idleProcessors() ?? Number.POSITIVE_INFINITY) < SCARCE;
+    if (isScarce && this.step > START) return -1;
+    if (this.encoderWaits > CLEARLY * this.linkWaits) return this.step > 0 ? -1 : 0;
+    const mayRise = this.step < (isScarce ? START : CHOICES.length - 1);
+    return this.linkWaits > CLEARLY * this.encoderWaits && mayRise ? 1 : 0;
   }
 }

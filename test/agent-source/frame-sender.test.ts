@@ -2,7 +2,7 @@
 import t from "tap";
 import { PostcopyScheduler } from "../../agent-source/postcopy-scheduler.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { pagesOf, type SendingOptions, sending, turn } from "../support/sending.ts";
+import { pagesOf, type SendingOptions, sending, turn, turnsUntil } from "../support/sending.ts";
 
 /** A sender in post-copy that misses all pages; its frames have four. */
 function inPostcopy(options: SendingOptions) {
@@ -32,7 +32,7 @@ t.test("pages that the guest waits for do not wait for credit", async (t) => {
   sender.pump();
   t.equal(frames.length, 2);
   acknowledge();
-  await turn();
+  await turnsUntil(() => frames.length > 2);
   t.equal(frames.length, 3);
 });
 

@@ -17,6 +17,7 @@ const FRAME_BYTES = 65536;
 class FakeSource implements UrgentSource {
   readonly frame = noCounts();
   readonly frameBytes = FRAME_BYTES;
+  readonly requests = 0;
   urgent = 0;
   plain = 0;
   get isEmpty(): boolean {

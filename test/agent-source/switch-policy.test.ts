@@ -212,9 +212,9 @@ t.test("post-copy begins a moment after the stream, for what a guest needs first
   const copying = { ...busy, firstPassDone: false };
   t.same(policy.decide({ ...copying, begun: false, elapsedMs: 900 }), { kind: "continue" });
   t.same(policy.decide({ ...copying, elapsedMs: 1000 }), { kind: "continue" });
-  t.same(policy.decide({ ...copying, elapsedMs: 1200 }), { kind: "continue" });
-  t.same(policy.decide({ ...copying, elapsedMs: 1300, linkIsDown: true }), { kind: "continue" });
-  t.match(policy.decide({ ...copying, elapsedMs: 1300 }), { kind: "switch", into: "postcopy" });
+  t.same(policy.decide({ ...copying, elapsedMs: 1400 }), { kind: "continue" });
+  t.same(policy.decide({ ...copying, elapsedMs: 1450, linkIsDown: true }), { kind: "continue" });
+  t.match(policy.decide({ ...copying, elapsedMs: 1450 }), { kind: "switch", into: "postcopy" });
 });
 
 t.test("post-copy of a guest whose pages are all there has nothing to wait for", async (t) => {

@@ -39,6 +39,22 @@ t.test("a balance is left alone", async (t) => {
   t.ok(levels.every((level) => level === start));
 });
 
+t.test("without an idle processor a strong level is given up, and none is begun", async (t) => {
+  let idle: number | undefined = 3;
+  const chooser = new CompressionChooser("auto", 1, () => idle);
+  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), 3);
+  idle = 0.2;
+  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), -8, "whoever else is narrow");
+  t.equal(
+    run(chooser, 60, () => chooser.encoderWasFull()).at(-1),
+    -20,
+    "and a worker that is gets a weaker one as ever",
+  );
+  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), -8);
+  idle = undefined;
+  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), 3, "where it cannot be told the link counts");
+});
+
 t.test("a level that was asked for is kept, and off is off", async (t) => {
   const fixed = new CompressionChooser(7, 1);
   t.ok(run(fixed, 40, () => fixed.encoderWasFull()).every((level) => level === 7));
