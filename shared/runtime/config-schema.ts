@@ -152,7 +152,7 @@ export const sourceSchema = () => ({
     ),
   },
   transfer: {
-    frameBytes: size("256KiB", "Pages that travel as one message; 64KiB to 1MiB is sensible"),
+    frameBytes: size("512KiB", "Pages that travel as one message; 64KiB to 1MiB is sensible"),
     creditWindow: size("16MiB", "Most bytes on their way at any time; about twice bandwidth times round trip"),
     syncRate: count(
       20,

@@ -36,7 +36,7 @@ t.test("the defaults of the source are those of its documentation, converted and
     onShutdown: "abort",
     faults: [],
     memory: { baseCacheBytes: 256 << 20, arenaBytes: 64 << 20 },
-    transfer: { frameBytes: 256 << 10, creditWindowBytes: 16 << 20, syncRate: 20, zstdWorkers: 1 },
+    transfer: { frameBytes: 512 << 10, creditWindowBytes: 16 << 20, syncRate: 20, zstdWorkers: 1 },
     downtimeTargetMs: 300,
     handshakeTimeoutMs: 60_000,
     migrationsMax: 4,
