@@ -12,8 +12,11 @@
 
 /** Shortest window. */
 const WINDOW_MS = 1000;
-/** Estimates in a window, at least: on a slow link one pass may take longer than the window. */
-const SAMPLES_A_WINDOW = 3;
+/**
+ * Estimates in a window, at least. One is that of a whole pass: QEMU syncs when the link has sent what the sync before found
+ * (feed-gate.ts).
+ */
+const SAMPLES_A_WINDOW = 1;
 /** Windows without a new low until it is a stall. */
 const STALLED_WINDOWS = 4;
 /** A new low is smaller by this part; to end a stall, by the larger one, so that noise does not make it come and go. */

@@ -87,8 +87,8 @@ export class TransferScheduler {
   private readonly zeroPage: Address;
   /** Mean bytes of a page that was sent again and had a base, lately: of its delta, or whole where that was too long. */
   private againBytes = DELTA_BYTES_GUESS;
-  /** That was measured. */
-  knowsAgain = false;
+  /** That was measured, or is a whole page in any case. */
+  knowsAgain: boolean;
   /** Such pages since that was last worked out, and their bytes. */
   private againPages = 0;
   private againPagesBytes = 0;
@@ -102,6 +102,7 @@ export class TransferScheduler {
   constructor(kernels: PageKernels, region: Address, options: SchedulerOptions) {
     this.kernels = kernels;
     this.options = options;
+    this.knowsAgain = !options.delta;
     this.zeroPage = region;
     kernels.memory.fill(0, region, region + PAGE_SIZE);
     this.heat = new HeatMap(options.pageCount);

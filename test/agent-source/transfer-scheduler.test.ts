@@ -207,6 +207,7 @@ t.test("what would be sent now leaves out held pages that were sent before", asy
   t.equal(scheduler.workBytes(40), 5 * (PAGE_SIZE + 3), "the cold ones go in any case");
   while (send(0));
   t.ok(scheduler.knowsAgain);
+  t.ok(setUp({ delta: false }).scheduler.knowsAgain, "without deltas it is a whole page");
 });
 
 t.test("a full arena takes no more until something was sent", async (t) => {
