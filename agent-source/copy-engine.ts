@@ -81,6 +81,7 @@ export class CopyEngine implements StreamSink {
     this.hold = new FeedHold({
       pace,
       backlogMs: () => watch.backlogMs,
+      arenaMs: () => watch.arenaMs,
       standsStill,
       clock,
       onResume: resumeIntake,

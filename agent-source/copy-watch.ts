@@ -23,6 +23,8 @@ export interface WatchParts {
   readonly pageCount: number;
   /** The agreed ratio of raw to encoded bytes, lately. */
   readonly compressionRatio: () => number;
+  /** Frames that were compressed so far. */
+  readonly compressedFrames: () => number;
   /** Nothing is heard from the destination: the guest is not stopped now, whatever the figures say. */
   readonly linkIsDown: () => boolean;
   /** The guest stands still, and QEMU completes by itself as soon as it has sent all. */
@@ -33,6 +35,8 @@ export interface WatchParts {
 
 /** Capture and apply cost about as much as encoding: one measured part stands for the three. */
 const COST_OF_ENCODE = 2;
+/** Frames after which the ratio is that of what is in them now (CompressionChooser takes a fifth of each). */
+const RATIO_FRAMES = 12;
 const MEASURE_SECONDS = 0.1;
 /** How often the end is estimated anew, and counted down between. */
 const ETA_SECONDS = 0.2;
@@ -50,6 +54,8 @@ export class CopyWatch {
   private stalled = false;
   /** Of frames of whole pages, as the first pass has them. */
   private wholeRatio = 1;
+  /** Compressed until then. */
+  private wholeFrames = 0;
   private measuredAt = 0;
   private decidedMs: number | undefined;
   private eta: { readonly seconds: number | undefined; readonly at: number } | undefined;
@@ -78,10 +84,13 @@ export class CopyWatch {
 
   /** @param drained a section ended with nothing left dirty */
   observe(drained: boolean): Observation {
-    const { scheduler, sender, meter, compressionRatio, linkIsDown, standsStill } = this.parts;
+    const { scheduler, sender, meter, compressionRatio, compressedFrames, linkIsDown, standsStill } = this.parts;
     const ratio = compressionRatio();
     // frames of deltas say nothing of whole pages
-    if (!this.firstPassDone) this.wholeRatio = ratio;
+    if (!this.firstPassDone) {
+      this.wholeRatio = ratio;
+      this.wholeFrames = compressedFrames();
+    }
     return {
       elapsedMs: this.elapsedMs,
       begun: this.begun,
@@ -93,6 +102,8 @@ export class CopyWatch {
       sentPages: scheduler.total.fullPages + scheduler.total.deltaPages,
       backlogged: scheduler.hasWork(sender.holdPages),
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
+      knowsAgain:
+        scheduler.knowsAgain && (this.wholeFrames === 0 || compressedFrames() - this.wholeFrames >= RATIO_FRAMES),
       inFlightBytes: sender.inFlightBytes,
       inFlightZeroPages: sender.inFlightZeroPages,
       bytesPerSecond: meter.bytesPerSecond,
@@ -151,6 +162,13 @@ export class CopyWatch {
     const bytes = scheduler.workBytes(sender.holdPages) / compressionRatio();
     const pages = Math.max(0, scheduler.residualPages() - sender.holdPages);
     return (1000 * bytes) / Math.max(1, meter.bytesPerSecond) + (COST_OF_ENCODE * sender.microsPerPage * pages) / 1000;
+  }
+
+  /** What a full arena of whole pages takes, milliseconds of the link. */
+  get arenaMs(): number {
+    const { pendingCount, pendingRoom } = this.parts.scheduler.pages;
+    const bytes = ((pendingCount + pendingRoom) * PAGE_SIZE) / this.wholeRatio;
+    return (1000 * bytes) / Math.max(1, this.parts.meter.bytesPerSecond);
   }
 
   /** How long it has not converged; 0 while it does, and once it was decided. */

@@ -14,7 +14,7 @@ import { FeedPace } from "./feed-pace.ts";
 import { type AssemblyParts, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./feed-parts.ts";
 import { FrameSender } from "./frame-sender.ts";
 import { Intake, type StreamSource } from "./intake.ts";
-import type { LinkMeter } from "./link-meter.ts";
+import { isAtItsPeak, type LinkMeter } from "./link-meter.ts";
 import { Outlook } from "./outlook.ts";
 import { Pacer } from "./pacer.ts";
 import { PostcopyCapture } from "./postcopy-capture.ts";
@@ -58,7 +58,10 @@ export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssemb
   const scheduler = new TransferScheduler(memory.kernels, memory.region, options);
   const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
   const idle = new IdleProcessors(cpus().length);
-  const chooser = new CompressionChooser(compression, zstdWorkers, () => idle.sinceLast());
+  const chooser = new CompressionChooser(compression, zstdWorkers, () => {
+    const processors = idle.sinceLast();
+    return isAtItsPeak(hooks.meter) ? undefined : processors;
+  });
   const zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, zstdWorkers);
   const sender: FrameSender = new FrameSender({
     kernels: memory.kernels,
@@ -166,6 +169,7 @@ function makeWatch(
       clock: cx.clock,
       pageCount: pageCountOf(ramBlocks),
       compressionRatio: () => chooser.recentRatio,
+      compressedFrames: () => chooser.compressedFrames,
       standsStill: () => runs.standsStill,
       linkIsDown,
       onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),

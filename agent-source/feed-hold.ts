@@ -14,6 +14,8 @@ export interface HoldParts {
   readonly pace: FeedPace;
   /** What waits to be sent and is not held for its heat, milliseconds. */
   readonly backlogMs: () => number;
+  /** A full arena of whole pages, milliseconds of the link. */
+  readonly arenaMs: () => number;
   /** The guest stands still: QEMU has nothing to sync, and completes as soon as it has sent all. */
   readonly standsStill: () => boolean;
   readonly clock: Clock;
@@ -33,7 +35,7 @@ export class FeedHold {
 
   constructor(parts: HoldParts) {
     this.parts = parts;
-    this.gate = new FeedGate(parts.backlogMs);
+    this.gate = new FeedGate(parts.backlogMs, parts.arenaMs);
   }
 
   /** The switch is near: what waits goes before the next sync. */

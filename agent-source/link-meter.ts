@@ -5,10 +5,18 @@
 
 const WINDOW_MS = 40;
 const SMOOTHING = 0.3;
+/** Part of the most that went over it lately. */
+const AT_PEAK = 0.9;
 /** Taken when nothing was measured yet: 1 Gbit/s. */
 const BANDWIDTH_GUESS = 125e6;
 /** What was measured so long ago counts no more. */
 const PEAK_LASTS_MS = 4000;
+
+/** Does it carry about what it can? Then it is what is narrow, and not a host that is behind. */
+export const isAtItsPeak = ({
+  bytesPerSecond,
+  peakBytesPerSecond,
+}: Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond">): boolean => bytesPerSecond >= AT_PEAK * peakBytesPerSecond;
 
 export class LinkMeter {
   bytesPerSecond = BANDWIDTH_GUESS;

@@ -40,6 +40,8 @@ export interface Observation {
   readonly backlogged: boolean;
   /** Encoded bytes that one more dirtied page is likely to cost. */
   readonly bytesPerPage: number;
+  /** That is known, and not a guess. */
+  readonly knowsAgain: boolean;
   /** Given to the link and not acknowledged, encoded bytes. */
   readonly inFlightBytes: number;
   /** Zero pages in those. */
@@ -165,7 +167,8 @@ export class SwitchPolicy {
     if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
     if (seen.linkIsDown) this.stall.interrupted(seen.elapsedMs);
     if (seen.firstPassDone && this.plan.strategy === "hybrid" && this.hasSentOnce(seen)) {
-      const goesOn = this.fits(this.estimateMs(seen)) || deltasHelp(seen);
+      // what deltas bring is seen by some pages that were sent again, and there is no way back from post-copy
+      const goesOn = !seen.knowsAgain || this.fits(this.estimateMs(seen)) || deltasHelp(seen);
       const early = goesOn ? undefined : this.intoPostcopy(seen, "every page was sent once");
       if (early !== undefined) return early;
     }

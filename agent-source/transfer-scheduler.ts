@@ -65,8 +65,11 @@ export function addCounts(total: KindCounts, frame: KindCounts): void {
 const DELTA_BYTES_MAX = 1800;
 /** What a delta is taken to cost until some were measured. */
 const DELTA_BYTES_GUESS = 512;
-/** Pages that are enough for a mean. */
+/** Pages that are enough for a mean, and to know it for all. */
 const AGAIN_PAGES = 16;
+const KNOWN_PAGES = 256;
+/** Part of the newest of these means in what is taken for the next page. */
+const SMOOTHING = 0.3;
 /** Zero pages looked at in one fill: bounds the time that one call takes. */
 const ZERO_SCAN_MAX = 65536;
 /** Header and length of a record, about. */
@@ -87,8 +90,8 @@ export class TransferScheduler {
   private readonly zeroPage: Address;
   /** Mean bytes of a page that was sent again and had a base, lately: of its delta, or whole where that was too long. */
   private againBytes = DELTA_BYTES_GUESS;
-  /** That was measured, or is a whole page in any case. */
-  knowsAgain: boolean;
+  /** Such pages that it was made of. */
+  private knownPages: number;
   /** Such pages since that was last worked out, and their bytes. */
   private againPages = 0;
   private againPagesBytes = 0;
@@ -102,7 +105,8 @@ export class TransferScheduler {
   constructor(kernels: PageKernels, region: Address, options: SchedulerOptions) {
     this.kernels = kernels;
     this.options = options;
-    this.knowsAgain = !options.delta;
+    // without deltas it is a whole page in any case
+    this.knownPages = options.delta ? 0 : KNOWN_PAGES;
     this.zeroPage = region;
     kernels.memory.fill(0, region, region + PAGE_SIZE);
     this.heat = new HeatMap(options.pageCount);
@@ -153,6 +157,11 @@ export class TransferScheduler {
     }
     this.addFrame();
     return writer.isEmpty ? 0 : writer.finish();
+  }
+
+  /** Is it known what a page costs that is sent again, or a guess? */
+  get knowsAgain(): boolean {
+    return this.knownPages >= KNOWN_PAGES;
   }
 
   /** What would have to be sent if nothing more came: pages, and bytes before compression (estimated). */
@@ -254,8 +263,9 @@ export class TransferScheduler {
   private addFrame(): void {
     addCounts(this.total, this.frame);
     if (this.againPages < AGAIN_PAGES) return;
-    this.againBytes += (this.knowsAgain ? 0.3 : 1) * (this.againPagesBytes / this.againPages - this.againBytes);
-    this.knowsAgain = true;
+    this.knownPages += this.againPages;
+    const part = Math.max(SMOOTHING, this.againPages / this.knownPages);
+    this.againBytes += part * (this.againPagesBytes / this.againPages - this.againBytes);
     this.againPages = 0;
     this.againPagesBytes = 0;
   }

@@ -13,7 +13,7 @@ const SETTLE_FRAMES = 12;
 /** One side must have been the narrow one this much more often than the other. */
 const CLEARLY = 2;
 /** Idle processors below which there is none left for a stronger level than the one that it begins with. */
-const SCARCE = 0.5;
+const SCARCE = 0.25;
 /** The link outruns the weakest level when it takes this much more than what a worker reads. */
 const OUTRUNS = 1.5;
 /** Frames without compression until one is compressed again, to see what a worker does now. */
@@ -63,6 +63,11 @@ export class CompressionChooser {
     if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return CHOICES[this.step];
     if (++this.without % TRY_AGAIN_FRAMES === 0) return CHOICES[0];
     return undefined;
+  }
+
+  /** Frames that were compressed so far. */
+  get compressedFrames(): number {
+    return this.frames;
   }
 
   /** Raw bytes over encoded bytes, lately; 1 when nothing was compressed. */

@@ -8,7 +8,7 @@ interface Fixture {
   /** Of the fake clock, milliseconds. */
   readonly now: { ms: number };
   readonly residual: { bytes: number };
-  readonly link: { down: boolean; still: boolean };
+  readonly link: { down: boolean; still: boolean; frames: number };
   readonly stalls: boolean[];
 }
 
@@ -16,7 +16,7 @@ interface Fixture {
 function fixture(): Fixture {
   const now = { ms: 1000 };
   const residual = { bytes: 100e6 };
-  const link = { down: false, still: false };
+  const link = { down: false, still: false, frames: 0 };
   const stalls: boolean[] = [];
   const scheduler = {
     residualPages: () => residual.bytes / 4096,
@@ -39,6 +39,7 @@ function fixture(): Fixture {
     clock: { monotonicMs: () => now.ms },
     pageCount: 100_000,
     compressionRatio: () => 2,
+    compressedFrames: () => link.frames,
     linkIsDown: () => link.down,
     standsStill: () => link.still,
     onStall: (stalled: boolean) => stalls.push(stalled),
@@ -78,6 +79,18 @@ t.test("what is not held for its heat is time of the link and of the agents", as
   t.equal(watch.holdPages(seen), 3000, "never more than a part of the arena");
   link.still = true;
   t.equal(watch.holdPages(watch.observe(true)), 0, "a guest that stands still makes no later version");
+});
+
+t.test("what pages become that are sent again is known when frames of them were compressed", async (t) => {
+  const { watch, link } = fixture();
+  t.ok(watch.observe(true).knowsAgain, "without compression they are what they are");
+  link.frames = 100;
+  watch.observe(true);
+  watch.firstPassDone = true;
+  link.frames = 111;
+  t.notOk(watch.observe(true).knowsAgain);
+  link.frames = 112;
+  t.ok(watch.observe(true).knowsAgain);
 });
 
 t.test("of a guest that stands still no downtime is foretold", async (t) => {

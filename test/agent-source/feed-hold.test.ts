@@ -8,6 +8,7 @@ function fixture(t: Test) {
   const hold = new FeedHold({
     pace: new FeedPace(20, 0),
     backlogMs: () => at.backlogMs,
+    arenaMs: () => 500,
     standsStill: () => at.still,
     clock,
     onResume: () => {

@@ -1,5 +1,5 @@
 import t from "tap";
-import { LinkMeter } from "../../agent-source/link-meter.ts";
+import { isAtItsPeak, LinkMeter } from "../../agent-source/link-meter.ts";
 
 t.test("the bandwidth follows a link that was full, up and down", async (t) => {
   const meter = new LinkMeter();
@@ -52,4 +52,9 @@ t.test("a probe that measured nonsense changes nothing", async (t) => {
   meter.probed(Number.POSITIVE_INFINITY);
   meter.probed(0);
   t.equal(meter.bytesPerSecond, before);
+});
+
+t.test("a link that carries about what it can is told from one whose hosts are behind", async (t) => {
+  t.ok(isAtItsPeak({ bytesPerSecond: 11.5e6, peakBytesPerSecond: 12e6 }));
+  t.notOk(isAtItsPeak({ bytesPerSecond: 60e6, peakBytesPerSecond: 118e6 }));
 });

@@ -13,6 +13,7 @@ const quiet: Observation = {
   sentPages: 0,
   backlogged: false,
   bytesPerPage: 50,
+  knowsAgain: true,
   inFlightBytes: 0,
   inFlightZeroPages: 0,
   bytesPerSecond: 125e6,
@@ -265,6 +266,14 @@ const hybrid = { ...plan, strategy: "hybrid" } as const;
 t.test("only post-copy is switched into as post-copy", async (t) => {
   for (const strategy of ["precopy", "stop-and-copy"] as const)
     t.match(told(new SwitchPolicy({ ...plan, strategy }), quiet), /^switch into destination/);
+});
+
+t.test("hybrid goes into post-copy only when it is known what deltas bring", async (t) => {
+  const policy = new SwitchPolicy(hybrid);
+  const guessed = { ...busy, drained: false, knowsAgain: false };
+  policy.decide(guessed);
+  t.same(policy.decide({ ...guessed, sentPages: 31_000 }), { kind: "continue" });
+  t.match(policy.decide({ ...guessed, sentPages: 31_000, knowsAgain: true }), { into: "postcopy" });
 });
 
 t.test("hybrid switches into post-copy when it does not converge, although pages wait for the link", async (t) => {

@@ -206,6 +206,11 @@ t.test("what would be sent now leaves out held pages that were sent before", asy
   for (let page = 100; page < 105; page++) put(page, 1);
   t.equal(scheduler.workBytes(40), 5 * (PAGE_SIZE + 3), "the cold ones go in any case");
   while (send(0));
+  t.notOk(scheduler.knowsAgain, "40 of them say little of all");
+  for (let round = 3; round < 9; round++) {
+    for (let page = 0; page < 40; page++) put(page, round);
+    while (send(0));
+  }
   t.ok(scheduler.knowsAgain);
   t.ok(setUp({ delta: false }).scheduler.knowsAgain, "without deltas it is a whole page");
 });

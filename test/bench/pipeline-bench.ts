@@ -157,6 +157,7 @@ function makeSource(): Source {
       clock,
       pageCount: PAGES,
       compressionRatio: () => 1,
+      compressedFrames: () => 0,
       linkIsDown: () => false,
       standsStill: () => false,
       onStall: () => {},
