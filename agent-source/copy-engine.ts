@@ -51,8 +51,6 @@ export interface EngineParts {
 const FADE_MS = 250;
 const TICK_MS = 50;
 
-type Phase = "first-pass" | "paced" | "closing" | "final";
-
 export class CopyEngine implements StreamSink {
   layoutSeen: MemoryLayout | undefined;
   /** Pages captured in the first pass, with repeats. */
@@ -64,7 +62,6 @@ export class CopyEngine implements StreamSink {
   /** How the guest was stopped, once the device state has begun. */
   readonly stoppedAs = new GlobalState();
   private readonly parts: EngineParts;
-  private phase: Phase = "first-pass";
   private sectionPages = 0;
   private readonly drained = new DrainedSections();
   private ramSectionId = 0;
@@ -78,20 +75,13 @@ export class CopyEngine implements StreamSink {
     this.watch = parts.watch;
     this.lastFadeMs = startedMs;
     const { pace, watch, standsStill, clock, resumeIntake } = parts;
-    this.hold = new FeedHold({
-      pace,
-      backlogMs: () => watch.backlogMs,
-      arenaMs: () => watch.arenaMs,
-      standsStill,
-      clock,
-      onResume: resumeIntake,
-    });
+    this.hold = new FeedHold({ pace, work: watch, standsStill, clock, onResume: resumeIntake });
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
 
   /** The switchover was acknowledged: QEMU's last pages come as fast as they can be read. */
   beginFinal(): void {
-    this.enter("final");
+    this.hold.phase = "final";
     this.watch.decided();
     this.hold.resume();
   }
@@ -101,7 +91,7 @@ export class CopyEngine implements StreamSink {
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
     this.decided = true;
-    this.enter("final");
+    this.hold.phase = "final";
     this.watch.firstPassDone = true;
     this.watch.decided();
   }
@@ -118,7 +108,7 @@ export class CopyEngine implements StreamSink {
   }
 
   get firstPassDone(): boolean {
-    return this.phase !== "first-pass";
+    return this.hold.phase !== "first-pass";
   }
 
   get firstPassFraction(): number {
@@ -170,27 +160,26 @@ export class CopyEngine implements StreamSink {
     const drained = this.drained.next(pages);
     this.watch.section(pages, drained);
     this.sectionPages = 0;
-    const endsFirstPass = this.phase === "first-pass" && this.firstPassFraction >= 1;
+    const endsFirstPass = this.hold.phase === "first-pass" && this.firstPassFraction >= 1;
     if (endsFirstPass) {
-      this.enter("paced");
-      this.hold.firstPassDone = true;
+      this.hold.phase = "paced";
       this.watch.firstPassDone = true;
       this.firstPassPages = this.parts.scheduler.pages.captured;
       this.parts.onFirstPassDone();
     }
     this.parts.sender.pump();
-    if (this.phase === "final") {
+    if (this.hold.phase === "final") {
       this.parts.postcopy?.askOn();
       return true;
     }
     // how many pages the first pass had at its end says nothing of what the next sweep will find
     this.consult(drained && !endsFirstPass);
-    return this.phase !== "paced" || !this.hold.behindSection(pages, drained, this.watch.fits);
+    return this.hold.phase !== "paced" || !this.hold.behindSection(pages, drained, this.watch.fits);
   }
 
   stopped(): void {
     // without an acknowledgement too, of a guest that stands still: nothing is left to decide
-    this.enter("final");
+    this.hold.phase = "final";
     this.parts.onStopped();
   }
 
@@ -248,7 +237,7 @@ export class CopyEngine implements StreamSink {
     if (drained) this.hold.drains(decision.kind === "drain");
     if (decision.kind !== "cancel" && seen.linkIsDown) {
       // closing reads as fast as it can, which is for moments
-      if (this.phase === "closing") this.enter("paced");
+      if (this.hold.phase === "closing") this.hold.phase = "paced";
       return;
     }
     switch (decision.kind) {
@@ -259,10 +248,10 @@ export class CopyEngine implements StreamSink {
         sender.pump();
         return;
       case "close":
-        this.enter("closing");
+        this.hold.phase = "closing";
         return;
       case "pace":
-        this.enter("paced");
+        this.hold.phase = "paced";
         return;
       case "switch":
       case "cancel":
@@ -270,11 +259,6 @@ export class CopyEngine implements StreamSink {
         onDecision(decision);
         return;
     }
-  }
-
-  private enter(phase: Phase): void {
-    this.phase = phase;
-    this.hold.atFullSpeed = phase === "closing" || phase === "final";
   }
 
   private waitForRoom(): false {
@@ -289,7 +273,7 @@ export class CopyEngine implements StreamSink {
       this.parts.scheduler.fade();
     }
     // the deadline, and stop-and-copy, do not wait for a section to end
-    if (this.phase !== "final") this.consult(false);
+    if (this.hold.phase !== "final") this.consult(false);
     this.parts.sender.pump();
     this.hold.lookAgain();
   }

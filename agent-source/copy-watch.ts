@@ -7,7 +7,7 @@ import { PAGE_SIZE } from "../shared/units.ts";
 import type { FrameSender } from "./frame-sender.ts";
 import type { LinkMeter } from "./link-meter.ts";
 import type { Outlook, Standing } from "./outlook.ts";
-import type { Decision, Observation, SwitchPolicy } from "./switch-policy.ts";
+import { type Decision, type Observation, type SwitchPolicy, sendingMs } from "./switch-policy.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
 
 export interface WatchParts {
@@ -108,7 +108,7 @@ export class CopyWatch {
       inFlightZeroPages: sender.inFlightZeroPages,
       bytesPerSecond: meter.bytesPerSecond,
       roundTripMs: meter.knownRoundTripMs,
-      microsPerPage: COST_OF_ENCODE * sender.microsPerPage,
+      microsPerPage: this.microsPerPage,
       drained,
       linkIsDown: linkIsDown(),
       paused: standsStill(),
@@ -161,7 +161,7 @@ export class CopyWatch {
     const { scheduler, sender, meter, compressionRatio } = this.parts;
     const bytes = scheduler.workBytes(sender.holdPages) / compressionRatio();
     const pages = Math.max(0, scheduler.residualPages() - sender.holdPages);
-    return (1000 * bytes) / Math.max(1, meter.bytesPerSecond) + (COST_OF_ENCODE * sender.microsPerPage * pages) / 1000;
+    return sendingMs(bytes, meter.bytesPerSecond, pages, this.microsPerPage);
   }
 
   /** What a full arena of whole pages takes, milliseconds of the link. */
@@ -194,6 +194,10 @@ export class CopyWatch {
 
   private get nowSeconds(): number {
     return this.parts.clock.monotonicMs() / 1000;
+  }
+
+  private get microsPerPage(): number {
+    return COST_OF_ENCODE * this.parts.sender.microsPerPage;
   }
 
   private standing(): Standing {

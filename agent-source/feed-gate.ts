@@ -1,9 +1,17 @@
 /**
  * Whether QEMU is read while the link has work. A page that is dirtied again while it waits in QEMU costs nothing; one that was captured
  * is copied, encoded and sent once more. So pages are captured just before the link needs them, and QEMU syncs its bitmap when what was
- * found before is about to run out. On a link that takes seconds for a full arena it is the other way round: the first pass is read early, later
- * ones show which of the pages that wait are hot, and those are sent last and once (docs/decisions/0035).
+ * found before is about to run out. On a link that takes seconds for a full arena it is the other way round: the first pass is read
+ * early, later ones show which of the pages that wait are hot, and those are sent last and once (docs/decisions/0035).
  */
+
+/** Milliseconds. */
+export interface LinkWork {
+  /** What waits to be sent and is not held for its heat: of the link and of the agents. */
+  readonly backlogMs: number;
+  /** A full arena of whole pages: of the link. */
+  readonly arenaMs: number;
+}
 
 /** With less work than this the link might run out of it before QEMU's next pages are here, milliseconds. */
 const LITTLE_MS = 50;
@@ -17,26 +25,20 @@ const DRAINED_MS = 3;
 export class FeedGate {
   /** The switch is near: what waits goes before the next sync. */
   drains = false;
-  private readonly backlogMs: () => number;
-  private readonly arenaMs: () => number;
+  private readonly work: LinkWork;
 
-  /**
-   * @param backlogMs what waits to be sent and is not held for its heat, milliseconds of the link and of the agents
-   * @param arenaMs a full arena of whole pages, milliseconds of the link
-   */
-  constructor(backlogMs: () => number, arenaMs: () => number) {
-    this.backlogMs = backlogMs;
-    this.arenaMs = arenaMs;
+  constructor(work: LinkWork) {
+    this.work = work;
   }
 
   get isShut(): boolean {
-    if (this.drains) return this.backlogMs() >= DRAINED_MS;
-    return this.backlogMs() >= ENOUGH_MS && this.arenaMs() < SLOW_MS;
+    if (this.drains) return this.work.backlogMs >= DRAINED_MS;
+    return this.work.backlogMs >= ENOUGH_MS && this.work.arenaMs < SLOW_MS;
   }
 
   /** To be asked while it is shut. */
   get opens(): boolean {
-    if (this.drains) return this.backlogMs() < DRAINED_MS;
-    return this.backlogMs() < LITTLE_MS || this.arenaMs() >= SLOW_MS;
+    if (this.drains) return this.work.backlogMs < DRAINED_MS;
+    return this.work.backlogMs < LITTLE_MS || this.work.arenaMs >= SLOW_MS;
   }
 }

@@ -7,15 +7,12 @@
  * - `pace`: the last sync was just now (feed-pace.ts).
  */
 import type { Clock } from "../shared/runtime/clock.ts";
-import { FeedGate } from "./feed-gate.ts";
+import { FeedGate, type LinkWork } from "./feed-gate.ts";
 import type { FeedPace } from "./feed-pace.ts";
 
 export interface HoldParts {
   readonly pace: FeedPace;
-  /** What waits to be sent and is not held for its heat, milliseconds. */
-  readonly backlogMs: () => number;
-  /** A full arena of whole pages, milliseconds of the link. */
-  readonly arenaMs: () => number;
+  readonly work: LinkWork;
   /** The guest stands still: QEMU has nothing to sync, and completes as soon as it has sent all. */
   readonly standsStill: () => boolean;
   readonly clock: Clock;
@@ -23,11 +20,11 @@ export interface HoldParts {
   readonly onResume: () => void;
 }
 
+/** *Closing* are the sweeps ahead of the last pages, *final* those: nothing but a full arena holds either up. */
+export type FeedPhase = "first-pass" | "paced" | "closing" | "final";
+
 export class FeedHold {
-  /** The last pages, and the sweeps ahead of them: nothing but a full arena holds them up. */
-  atFullSpeed = false;
-  /** Pages come again from now on. */
-  firstPassDone = false;
+  phase: FeedPhase = "first-pass";
   private readonly parts: HoldParts;
   private readonly gate: FeedGate;
   private reason: "nothing" | "room" | "backlog" | "pace" = "nothing";
@@ -35,7 +32,7 @@ export class FeedHold {
 
   constructor(parts: HoldParts) {
     this.parts = parts;
-    this.gate = new FeedGate(parts.backlogMs, parts.arenaMs);
+    this.gate = new FeedGate(parts.work);
   }
 
   /** The switch is near: what waits goes before the next sync. */
@@ -45,7 +42,7 @@ export class FeedHold {
 
   /** Is the next page of the first pass left unread? Whatever is captured ahead of the link may be dirtied again before it goes. */
   beforeFirst(): boolean {
-    return !this.firstPassDone && this.waitsForLink();
+    return this.phase === "first-pass" && this.waitsForLink();
   }
 
   /**
@@ -95,7 +92,8 @@ export class FeedHold {
   }
 
   private waitsForLink(): boolean {
-    if (this.atFullSpeed || !this.gate.isShut || this.parts.standsStill()) return false;
+    const atFullSpeed = this.phase === "closing" || this.phase === "final";
+    if (atFullSpeed || !this.gate.isShut || this.parts.standsStill()) return false;
     this.reason = "backlog";
     return true;
   }

@@ -10,13 +10,8 @@
  * A low is forgotten with the stall: a guest that was quiet once is afterwards measured by how it is now.
  */
 
-/** Shortest window. */
+/** Shortest window; it ends with an estimate, so where a pass is longer it is as long as that. */
 const WINDOW_MS = 1000;
-/**
- * Estimates in a window, at least. One is that of a whole pass: QEMU syncs when the link has sent what the sync before found
- * (feed-gate.ts).
- */
-const SAMPLES_A_WINDOW = 1;
 /** Windows without a new low until it is a stall. */
 const STALLED_WINDOWS = 4;
 /** A new low is smaller by this part; to end a stall, by the larger one, so that noise does not make it come and go. */
@@ -35,7 +30,6 @@ export class StallWatch {
   private bests: number[] = [];
   private windowStartMs: number | undefined;
   private windowBestMs = Number.POSITIVE_INFINITY;
-  private samples = 0;
   private sinceMs: number | undefined;
   /** The window before was a new low. One alone does not end a stall: a guest that was held up for a moment dirties less. */
   private lowSeen = false;
@@ -45,8 +39,7 @@ export class StallWatch {
   estimated(estimateMs: number, nowMs: number): void {
     this.windowStartMs ??= nowMs;
     this.windowBestMs = Math.min(this.windowBestMs, estimateMs);
-    this.samples++;
-    if (this.samples < SAMPLES_A_WINDOW || nowMs - this.windowStartMs < WINDOW_MS) return;
+    if (nowMs - this.windowStartMs < WINDOW_MS) return;
     this.closeWindow(this.windowBestMs, nowMs);
     this.beginWindow(nowMs);
   }
@@ -76,7 +69,6 @@ export class StallWatch {
   private beginWindow(atMs: number | undefined): void {
     this.windowStartMs = atMs;
     this.windowBestMs = Number.POSITIVE_INFINITY;
-    this.samples = 0;
   }
 
   private endStall(nowMs: number): void {

@@ -100,6 +100,10 @@ const DRAIN_PACE = 0.1;
  */
 const HEAD_START_MS = 450;
 
+/** Milliseconds that encoded bytes take the link, and their pages the agents; of numbers, since it is asked before each page. */
+export const sendingMs = (bytes: number, bytesPerSecond: number, pages: number, microsPerPage: number): number =>
+  (1000 * bytes) / Math.max(1, bytesPerSecond) + (pages * microsPerPage) / 1000;
+
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
   private closing = false;
@@ -122,8 +126,8 @@ export class SwitchPolicy {
   /** Most hot pages to hold: what can be sent in a share of the downtime target; none once the switch is near. */
   holdPages(seen: Pick<Observation, "bytesPerPage" | "bytesPerSecond" | "microsPerPage">): number {
     if (this.released) return 0;
-    const msPerPage = seen.microsPerPage / 1000 + (1000 * seen.bytesPerPage) / Math.max(1, seen.bytesPerSecond);
-    return Math.floor((HOLD_SHARE * this.plan.downtimeTargetMs) / Math.max(1e-4, msPerPage));
+    const msPerPage = Math.max(1e-4, sendingMs(seen.bytesPerPage, seen.bytesPerSecond, 1, seen.microsPerPage));
+    return Math.floor((HOLD_SHARE * this.plan.downtimeTargetMs) / msPerPage);
   }
 
   /** How long the estimate has not been getting less, milliseconds; 0 while it does. */
@@ -139,11 +143,9 @@ export class SwitchPolicy {
   /** Downtime if the guest stopped now, milliseconds (estimated). */
   estimateMs(seen: Observation): number {
     const pages = seen.residualPages + seen.sweptPages;
-    const bytes = seen.residualBytes + seen.inFlightBytes + seen.sweptPages * seen.bytesPerPage;
-    const link = (1000 * bytes) / Math.max(1, seen.bytesPerSecond);
-    return (
-      this.constantMs(seen) + link + (pages * seen.microsPerPage + seen.inFlightZeroPages * ZERO_PAGE_MICROS) / 1000
-    );
+    const bytes = seen.residualBytes + seen.sweptPages * seen.bytesPerPage;
+    const leftMs = sendingMs(bytes, seen.bytesPerSecond, pages, seen.microsPerPage);
+    return this.constantMs(seen) + leftMs + this.onItsWayMs(seen);
   }
 
   fits(estimateMs: number): boolean {
@@ -152,7 +154,12 @@ export class SwitchPolicy {
 
   /** Time that what is captured and not sent takes. */
   private residualMs({ residualBytes, residualPages, bytesPerSecond, microsPerPage }: Observation): number {
-    return (1000 * residualBytes) / Math.max(1, bytesPerSecond) + (residualPages * microsPerPage) / 1000;
+    return sendingMs(residualBytes, bytesPerSecond, residualPages, microsPerPage);
+  }
+
+  /** Time until what was given to the link is there. */
+  private onItsWayMs({ inFlightBytes, inFlightZeroPages, bytesPerSecond }: Observation): number {
+    return sendingMs(inFlightBytes, bytesPerSecond, inFlightZeroPages, ZERO_PAGE_MICROS);
   }
 
   private constantMs({ roundTripMs }: Observation): number {
@@ -244,10 +251,8 @@ export class SwitchPolicy {
    * one. Two moments may be less than a millisecond apart, so it takes some time to see that it does not.
    */
   private isDraining(seen: Observation, estimateMs: number): boolean {
-    const { backlogged, inFlightBytes, inFlightZeroPages, bytesPerSecond, elapsedMs } = seen;
-    const onItsWayMs =
-      (1000 * inFlightBytes) / Math.max(1, bytesPerSecond) + (inFlightZeroPages * ZERO_PAGE_MICROS) / 1000;
-    const waits = backlogged || onItsWayMs > FIXED_COST_MS;
+    const { elapsedMs } = seen;
+    const waits = seen.backlogged || this.onItsWayMs(seen) > FIXED_COST_MS;
     if (!waits || estimateMs <= SHORT_MS) return false;
     const mark = this.drainMark;
     if (mark !== undefined && elapsedMs - mark.elapsedMs < DRAIN_MS) return true;

@@ -2,48 +2,38 @@ import t from "tap";
 import { FeedGate } from "../../agent-source/feed-gate.ts";
 
 t.test("shut while the link has enough to do, and not opened and shut for every few pages", async (t) => {
-  let backlogMs = 99;
-  const gate = new FeedGate(
-    () => backlogMs,
-    () => 500,
-  );
+  const work = { backlogMs: 99, arenaMs: 500 };
+  const gate = new FeedGate(work);
   t.notOk(gate.isShut);
-  backlogMs = 100;
+  work.backlogMs = 100;
   t.ok(gate.isShut);
-  backlogMs = 50;
+  work.backlogMs = 50;
   t.notOk(gate.opens, "once shut it stays so until little is left");
-  backlogMs = 49;
+  work.backlogMs = 49;
   t.ok(gate.opens);
 });
 
 t.test("near the switch nothing but a moment's work may wait", async (t) => {
-  let backlogMs = 3;
-  const gate = new FeedGate(
-    () => backlogMs,
-    () => 500,
-  );
+  const work = { backlogMs: 3, arenaMs: 500 };
+  const gate = new FeedGate(work);
   t.notOk(gate.isShut);
   gate.drains = true;
   t.ok(gate.isShut);
   t.notOk(gate.opens);
-  backlogMs = 2.9;
+  work.backlogMs = 2.9;
   t.ok(gate.opens);
 });
 
 t.test("a link that takes seconds for a full arena is read ahead of, for the order by heat", async (t) => {
-  let arenaMs = 1300;
-  let backlogMs = 900;
-  const gate = new FeedGate(
-    () => backlogMs,
-    () => arenaMs,
-  );
+  const work = { backlogMs: 900, arenaMs: 1300 };
+  const gate = new FeedGate(work);
   t.notOk(gate.isShut);
   t.ok(gate.opens);
   gate.drains = true;
   t.ok(gate.isShut, "but not near the switch");
   gate.drains = false;
-  arenaMs = 1299;
+  work.arenaMs = 1299;
   t.ok(gate.isShut, "the link became faster");
-  backlogMs = 40;
+  work.backlogMs = 40;
   t.ok(gate.opens);
 });

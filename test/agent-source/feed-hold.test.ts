@@ -3,12 +3,11 @@ import { FeedHold } from "../../agent-source/feed-hold.ts";
 import { FeedPace } from "../../agent-source/feed-pace.ts";
 
 function fixture(t: Test) {
-  const at = { nowMs: 0, backlogMs: 0, still: false, resumed: 0 };
+  const at = { nowMs: 0, backlogMs: 0, arenaMs: 500, still: false, resumed: 0 };
   const clock = { monotonicMs: () => at.nowMs, nowUs: () => at.nowMs * 1000 };
   const hold = new FeedHold({
     pace: new FeedPace(20, 0),
-    backlogMs: () => at.backlogMs,
-    arenaMs: () => 500,
+    work: at,
     standsStill: () => at.still,
     clock,
     onResume: () => {
@@ -54,7 +53,7 @@ t.test("the first pass is read as the link needs it", async (t) => {
   hold.lookAgain();
   t.equal(at.resumed, 1);
   at.backlogMs = 500;
-  hold.firstPassDone = true;
+  hold.phase = "paced";
   t.notOk(hold.beforeFirst(), "later passes are held at their ends");
 });
 
@@ -89,9 +88,9 @@ t.test("a full arena is waited for, whatever the link has to do", async (t) => {
 t.test("the last pages, and those of a guest that stands still, are held for nothing else", async (t) => {
   const { hold, at } = fixture(t);
   at.backlogMs = 500;
-  hold.atFullSpeed = true;
+  hold.phase = "closing";
   t.notOk(hold.beforeFirst());
-  hold.atFullSpeed = false;
+  hold.phase = "first-pass";
   at.still = true;
   t.notOk(hold.beforeFirst());
   t.notOk(hold.behindSection(300, true, false));

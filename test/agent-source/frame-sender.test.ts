@@ -2,7 +2,8 @@
 import t from "tap";
 import { PostcopyScheduler } from "../../agent-source/postcopy-scheduler.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { pagesOf, type SendingOptions, sending, turn, turnsUntil } from "../support/sending.ts";
+import { eventually } from "../support/bounded.ts";
+import { pagesOf, type SendingOptions, sending, turn } from "../support/sending.ts";
 
 /** A sender in post-copy that misses all pages; its frames have four. */
 function inPostcopy(options: SendingOptions) {
@@ -32,7 +33,7 @@ t.test("pages that the guest waits for do not wait for credit", async (t) => {
   sender.pump();
   t.equal(frames.length, 2);
   acknowledge();
-  await turnsUntil(() => frames.length > 2);
+  await eventually(() => frames[2], { timeoutMs: 5000, what: "the frame that there is credit for again" });
   t.equal(frames.length, 3);
 });
 

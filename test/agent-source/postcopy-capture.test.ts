@@ -1,8 +1,9 @@
 import t from "tap";
 import { PageSet } from "../../shared/page/page-set.ts";
 import { pageIndex } from "../../shared/units.ts";
+import { eventually } from "../support/bounded.ts";
 import { BLOCKS, capturing, PACKAGE, PAGES, SECTION } from "../support/capturing.ts";
-import { pagesOf, turn, turnsUntil } from "../support/sending.ts";
+import { pagesOf, turn } from "../support/sending.ts";
 
 t.test("what is pending and named comes again, what is pending and not named is added to the discards", async (t) => {
   const { postcopy, scheduler, capture, sendPackage, frames, discarded, calls } = capturing();
@@ -53,7 +54,7 @@ t.test("until the guest runs at the destination nothing flows but what is waited
   const pages = (): number[][] => frames.map((frame) => pagesOf(frame)).filter(({ length }) => length > 0);
   t.same(pages(), [[7], [12]]);
   postcopy.flow();
-  await turnsUntil(() => pages().length > 2);
+  await eventually(() => pages()[2], { timeoutMs: 5000, what: "the page that nobody waits for" });
   t.same(pages(), [[7], [12], [5]]);
   t.equal(asked.length, 20);
 });
@@ -173,7 +174,7 @@ t.test("a post-copy that is taken up asks for what is missing, and leaves out wh
   for (let page = 38; page < 44; page++) offer(page);
   offer(395, 0);
   sender.pump();
-  await turnsUntil(() => frames.length > 1);
+  await eventually(() => frames[1], { timeoutMs: 5000, what: "the pages that nobody waits for" });
   t.same(frames.flatMap((frame) => pagesOf(frame)).sort(), [395, 40, 41, 42]);
   t.equal(postcopy.awaitedPages, 0);
   t.equal(postcopy.repeated, 0);

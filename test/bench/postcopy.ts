@@ -14,6 +14,7 @@ import { type GuestOptions, guestDefinition } from "../support/guest.ts";
 import { postcopyWithQemu } from "../support/qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import { joinedBeats } from "../support/serial.ts";
+import { median } from "./measure.ts";
 import { slowDownIn } from "./suite/cell.ts";
 
 const { values } = parseArgs({
@@ -134,10 +135,6 @@ function lastBeat(): number {
 function longestGapSince(beat: number): number {
   const later = beats().filter((one) => one.beat > beat);
   return Math.max(...later.map(({ longestGapUs }) => longestGapUs / 1e3));
-}
-
-function median(numbers: readonly number[]): number {
-  return [...numbers].sort((x, y) => x - y)[Math.floor(numbers.length / 2)] ?? 0;
 }
 
 function say(): void {

@@ -7,6 +7,7 @@ import { assertOneGuest } from "../support/after-migration.ts";
 import { type HostAgents, startAgent } from "../support/agents.ts";
 import { migrate, requireMoved, startMigrate } from "../support/ferry-json.ts";
 import { IDLE, openPair } from "../support/pair.ts";
+import type { RigProcess } from "../support/process.ts";
 import { atTeardown } from "../support/teardown.ts";
 
 t.setTimeout(180_000);
@@ -43,6 +44,13 @@ async function onSmallDisk(
   };
 }
 
+/** The disk is full from the moment at which the agent is held on. */
+async function fillAt(agent: RigProcess, state: string, disk: { fill: () => void }): Promise<void> {
+  await agent.waitForOutput(new RegExp(`"held":"${state}"`), HELD);
+  disk.fill();
+  process.kill(agent.pid, "SIGUSR2");
+}
+
 const isRoot = process.getuid?.() === 0;
 
 t.test("a guest moves only with what its journals can hold", { skip: !isRoot && "needs root, to mount" }, async (t) => {
@@ -54,9 +62,7 @@ t.test("a guest moves only with what its journals can hold", { skip: !isRoot && 
     // ahead of the moment in which the record is prepared (Journal.prepare)
     const source = await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]);
     const run = await startMigrate(rig, a, b, NAME);
-    await source.waitForOutput(/"held":"switching"/, HELD);
-    disk.fill();
-    process.kill(source.pid, "SIGUSR2");
+    await fillAt(source, "switching", disk);
     const { code, answer } = await run.end();
     const error = { code: "state-directory", message: /ENOSPC|no space/, guestNow: /runs at the source/ };
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
@@ -71,9 +77,7 @@ t.test("a guest moves only with what its journals can hold", { skip: !isRoot && 
     const disk = await onSmallDisk(t, b, "source");
     const source = await startAgent(rig, rig.b, "source", ["--faults=hold-at=recording"]);
     const run = await startMigrate(rig, b, a, NAME);
-    await source.waitForOutput(/"held":"recording"/, HELD);
-    disk.fill();
-    process.kill(source.pid, "SIGUSR2");
+    await fillAt(source, "recording", disk);
     requireMoved(await run.end());
     disk.free();
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
@@ -87,9 +91,7 @@ t.test("a guest moves only with what its journals can hold", { skip: !isRoot && 
     const disk = await onSmallDisk(t, a, "destination");
     const destination = await startAgent(rig, rig.a, "destination", ["--faults=hold-at=loaded"]);
     const run = await startMigrate(rig, b, a, NAME);
-    await destination.waitForOutput(/"held":"loaded"/, HELD);
-    disk.fill();
-    process.kill(destination.pid, "SIGUSR2");
+    await fillAt(destination, "loaded", disk);
     const { code, answer } = await run.end();
     const error = { code: "peer-failed", message: /refused the guest/, guestNow: /runs at the source/ };
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });

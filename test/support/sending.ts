@@ -101,12 +101,6 @@ export function sending({
 /** What was called back about in the turn of the event loop is done. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Turns of the event loop until it holds; what holds in five seconds never does. */
-export async function turnsUntil(holds: () => boolean): Promise<void> {
-  const from = performance.now();
-  while (!holds() && performance.now() - from < 5000) await turn();
-}
-
 /** What RecordSink is told, and the memory that it is told of. */
 export interface PageSink {
   zeroPage(page: number): void;
