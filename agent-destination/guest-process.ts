@@ -150,6 +150,7 @@ export class GuestProcess {
     const keeper = spawn(process.execPath, [program, this.definition.qmp, keeperPath], {
       detached: true,
       stdio: "ignore",
+      env: {}, // it needs none, and what Node does at its start for some (certificates) takes longer than all the rest
     });
     keeper.on("error", () => undefined);
     keeper.unref();

@@ -48,7 +48,7 @@ export async function rehearse(parts: RehearsalParts, signal: AbortSignal): Prom
     const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
     kept = await receiveNobody(parts, within);
   }
-  returnMemory();
+  await returnMemory();
 }
 
 /** Is there something that is kept? For tests. */

@@ -59,7 +59,7 @@ export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssemb
   const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
-    const processors = idle.sinceLast();
+    const processors = idle.lately();
     return isAtItsPeak(hooks.meter) ? undefined : processors;
   });
   const zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, zstdWorkers);

@@ -43,7 +43,7 @@ export class CompressionChooser {
 
   /**
    * @param setting "auto", "off" or a zstd level
-   * @param idleProcessors of the host, since it was asked last; undefined: not known
+   * @param idleProcessors of the host, lately; undefined: not known
    */
   constructor(
     setting: "auto" | "off" | number,

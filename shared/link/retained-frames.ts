@@ -1,10 +1,11 @@
 /**
- * Encoded frames that were sent and not acknowledged, kept to be sent again after a cut, each in a buffer of its own:
+ * Encoded frames that were sent and not acknowledged, kept to be sent again after a cut. They are acknowledged in their order,
+ * so they lie one behind the other in a few large chunks, and a chunk whose last frame is gone is used again:
  *
- *     | head room | body … | free |      of one of a few sizes, used again last in, first out
+ *     | head room | body | head room | body … | free |
  *
- * Bounded: what does not fit is a fault of whoever sends more than the credit window allows. Frames of zero runs have a few
- * hundred bytes, others a quarter of a megabyte: with one size for all, memory would be many times what is kept.
+ * Bounded: what does not fit is a fault of whoever sends more than the credit window allows. A buffer for each frame would be
+ * memory touched for the first time, and cleared, with nearly every frame: their sizes are all different.
  */
 import { MigrationFault } from "../fault.ts";
 import type { Frame } from "../protocol/messages.ts";
@@ -14,19 +15,25 @@ import { FRAME_HEAD_BYTES } from "./frame-wire.ts";
 const ALIGNMENT = 8;
 const HEAD_ROOM = Math.ceil(FRAME_HEAD_BYTES / ALIGNMENT) * ALIGNMENT;
 
-/** Buffers have a multiple of this size; the smallest, for frames of zero runs, a part of it. */
-const STEP = 16 << 10;
-const SMALLEST = 1 << 10;
-/** Of free buffers, held on to. */
-const FREE_BYTES_MAX = 1 << 20;
+/** Holds two to some hundred frames. A longer frame has a chunk of its own size. */
+const CHUNK_BYTES = 1 << 20;
+/** Of chunks in which nothing is kept. */
+const FREE_CHUNKS_MAX = 2;
+
+interface Chunk {
+  readonly buffer: Uint8Array;
+  /** Frames in it. */
+  frames: number;
+}
 
 export class RetainedFrames {
   private readonly capacity: number;
   /** Oldest first. */
-  private readonly kept: { readonly buffer: Uint8Array; readonly length: number }[] = [];
-  /** By size in steps. */
-  private readonly free: Uint8Array[][] = [];
-  private freeBytes = 0;
+  private readonly kept: { readonly chunk: Chunk; readonly length: number }[] = [];
+  private readonly free: Chunk[] = [];
+  private current: Chunk | undefined;
+  /** In `current`, where the next frame goes. */
+  private end = 0;
   private bytes = 0;
 
   /** @param capacity of all bodies together, bytes */
@@ -42,41 +49,45 @@ export class RetainedFrames {
         "internal",
         `More than ${this.capacity} bytes of frames are not acknowledged; the credit window should have stopped them`,
       );
-    const at = HEAD_ROOM + (byteOffset % ALIGNMENT);
-    const buffer = this.take(at + length);
-    buffer.set(frame.body, at);
-    this.kept.push({ buffer, length });
+    const headRoom = HEAD_ROOM + (byteOffset % ALIGNMENT);
+    const chunk = this.chunkFor(headRoom + length);
+    const at = this.end + headRoom;
+    chunk.buffer.set(frame.body, at);
+    chunk.frames++;
+    this.end = Math.ceil((at + length) / ALIGNMENT) * ALIGNMENT;
+    this.kept.push({ chunk, length });
     this.bytes += length;
     // the sender's checksum is used again for its next frame, as its body is
     const checksum = Uint8Array.from(frame.checksum);
-    return { ...frame, checksum, body: buffer.subarray(at, at + length), headRoom: FRAME_HEAD_BYTES };
+    return { ...frame, checksum, body: chunk.buffer.subarray(at, at + length), headRoom: FRAME_HEAD_BYTES };
   }
 
   /** The oldest is not needed any more. */
   dropOldest(): void {
     const oldest = this.kept.shift();
     if (oldest === undefined) return;
-    this.bytes -= oldest.length;
-    const { buffer } = oldest;
-    if (this.freeBytes + buffer.length > FREE_BYTES_MAX) return;
-    this.freeBytes += buffer.length;
-    this.ofSize(buffer.length).push(buffer);
+    const { chunk, length } = oldest;
+    this.bytes -= length;
+    if (--chunk.frames > 0) return;
+    if (chunk === this.current) this.end = 0;
+    else this.release(chunk);
   }
 
-  private take(length: number): Uint8Array {
-    const size = length <= SMALLEST ? SMALLEST : Math.ceil(length / STEP) * STEP;
-    const buffer = this.ofSize(size).pop();
-    if (buffer === undefined) return new Uint8Array(size);
-    this.freeBytes -= buffer.length;
-    return buffer;
+  /** The one that is being filled, or one that begins here. */
+  private chunkFor(length: number): Chunk {
+    const { current } = this;
+    if (current !== undefined && this.end + length <= current.buffer.length) return current;
+    if (current?.frames === 0) this.release(current);
+    const next = (length <= CHUNK_BYTES ? this.free.pop() : undefined) ?? newChunk(Math.max(length, CHUNK_BYTES));
+    this.current = next;
+    this.end = 0;
+    return next;
   }
 
-  private ofSize(size: number): Uint8Array[] {
-    const step = Math.floor(size / STEP);
-    const known = this.free[step];
-    if (known !== undefined) return known;
-    const made: Uint8Array[] = [];
-    this.free[step] = made;
-    return made;
+  private release(chunk: Chunk): void {
+    if (chunk.buffer.length === CHUNK_BYTES && this.free.length < FREE_CHUNKS_MAX) this.free.push(chunk);
   }
 }
+
+/** Not cleared: all that is read of it was written. */
+const newChunk = (bytes: number): Chunk => ({ buffer: Buffer.allocUnsafeSlow(bytes), frames: 0 });

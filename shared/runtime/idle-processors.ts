@@ -9,6 +9,11 @@ const LINE_BYTES = 512;
 /** Of user, nice, system, idle, iowait, irq, softirq and steal; a guest's time is in user's. */
 const FIELDS = 8;
 const IDLE = 3;
+/**
+ * Ticks of 10 ms of all processors together that tell something: what one in seven says changes with each look, and a level of
+ * compression that follows it is wrong half of the time.
+ */
+const WINDOW_TICKS = 40;
 
 export class IdleProcessors {
   private readonly line = Buffer.alloc(LINE_BYTES);
@@ -16,19 +21,32 @@ export class IdleProcessors {
   private readonly path: string;
   private ticks = 0;
   private idleTicks = 0;
+  /** Where the window began. */
+  private ticksBefore = 0;
+  private idleTicksBefore = 0;
+  /** In the last whole window; none is counted on before the first has passed. */
+  private idle = 0;
 
   /** @param processors of the host */
   constructor(processors: number, path = "/proc/stat") {
     this.processors = processors;
     this.path = path;
-    this.read();
+    if (this.read()) this.beginWindow();
   }
 
-  /** Since the last call, 0 to the number of processors; undefined where it cannot be told. */
-  sinceLast(): number | undefined {
-    const { ticks, idleTicks } = this;
-    if (!this.read() || this.ticks <= ticks) return undefined;
-    return Math.max(0, (this.processors * (this.idleTicks - idleTicks)) / (this.ticks - ticks));
+  /** In the last 0.4 processor seconds or more, 0 to the number of processors; undefined where it cannot be told. */
+  lately(): number | undefined {
+    if (!this.read()) return undefined;
+    const ticks = this.ticks - this.ticksBefore;
+    if (ticks < WINDOW_TICKS) return this.idle;
+    this.idle = Math.max(0, (this.processors * (this.idleTicks - this.idleTicksBefore)) / ticks);
+    this.beginWindow();
+    return this.idle;
+  }
+
+  private beginWindow(): void {
+    this.ticksBefore = this.ticks;
+    this.idleTicksBefore = this.idleTicks;
   }
 
   private read(): boolean {

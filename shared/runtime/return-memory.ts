@@ -3,7 +3,7 @@
  * an object of a few bytes: V8 sees no reason to collect it, and a second migration would come on top of it.
  */
 import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
+import { measureMemory, runInNewContext } from "node:vm";
 
 type Collect = (options?: { readonly type: "minor" }) => void;
 
@@ -18,8 +18,21 @@ function collect(...options: Parameters<Collect>): void {
   collector(...options);
 }
 
-/** Collects garbage once; call when the last reference is gone, never while a migration is under way. */
-export const returnMemory = (): void => collect();
+/**
+ * Collects garbage once, step by step between other work; call when the last reference is gone. Resolves when it is done.
+ *
+ * By way of a measurement, which V8 makes while it marks in steps. A collection in one piece, as of gc(), forgets every shape of
+ * object that has no object left, with what was learned about it and the code that was compiled for it: it asks whether the
+ * shape's constructor is reachable before it has marked that (V8's RetainMaps, docs/decisions/0037). The next migration then
+ * compiles some 50 functions again, and runs slowly until it has.
+ */
+export async function returnMemory(): Promise<void> {
+  try {
+    await measureMemory({ mode: "summary", execution: "eager" });
+  } catch {
+    collect(); // a Node without it, or one that measures already
+  }
+}
 
 /** Of dead Buffers between two collections. A collection of the young takes about 1 ms. */
 const YOUNG_BYTES = 8 << 20;
@@ -52,6 +65,6 @@ const LATER_MS = 1000;
 /** As returnMemory(), once the last references are gone; not when `idle` says that something is under way again. */
 export function returnMemoryLater(idle: () => boolean): void {
   setTimeout(() => {
-    if (idle()) returnMemory();
+    if (idle()) void returnMemory();
   }, LATER_MS).unref();
 }
