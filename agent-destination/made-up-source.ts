@@ -7,7 +7,7 @@ import { frameBufferBytes, PageFrameWriter } from "../shared/codec/page-frame.ts
 import type { Channel } from "../shared/link/link.ts";
 import { KERNEL_RESERVED_BYTES } from "../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
-import { changePages, makeUpPages } from "../shared/page/made-up-pages.ts";
+import { changePages, madeUpBlocks, makeUpPages } from "../shared/page/made-up-pages.ts";
 import { PageSet } from "../shared/page/page-set.ts";
 import type {
   DestinationMessage,
@@ -56,7 +56,7 @@ export class MadeUpSource {
     this.channel = channel;
     this.pageCount = pageCount;
     this.frameBytes = frameBytes;
-    this.blocks = [{ name: "pc.ram", byteLength: pageCount * PAGE_SIZE, pageSize: PAGE_SIZE }];
+    this.blocks = madeUpBlocks(pageCount);
     this.encodedBytes = frameBufferBytes(frameBytes);
     this.encodedAt = FRAME_AT + this.encodedBytes;
     this.kernels = createKernels(this.encodedAt + this.encodedBytes);

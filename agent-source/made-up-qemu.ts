@@ -3,7 +3,7 @@
  * return path. It has the content of a few pages, and every page has one of those.
  */
 import type { Socket } from "node:net";
-import { changePages, makeUpPages } from "../shared/page/made-up-pages.ts";
+import { changePages, madeUpBlocks, makeUpPages } from "../shared/page/made-up-pages.ts";
 import { PageSet } from "../shared/page/page-set.ts";
 import type { RamBlock } from "../shared/protocol/messages.ts";
 import { DiscardEncoder, encodeAdvise, encodePackageHead, encodePostcopyEnd } from "../shared/qemu/command-encoder.ts";
@@ -37,7 +37,7 @@ export class MadeUpQemu {
   constructor(socket: Socket, pageCount: number) {
     this.socket = socket;
     this.pageCount = pageCount;
-    this.blocks = [{ name: "pc.ram", byteLength: pageCount * PAGE_SIZE, pageSize: PAGE_SIZE }];
+    this.blocks = madeUpBlocks(pageCount);
     this.missing = new PageSet(pageCount);
     this.writer = new StreamWriter(this.memory, (to, from, length) => this.memory.copyWithin(to, from, from + length));
     this.writer.layout(this.blocks);

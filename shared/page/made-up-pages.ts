@@ -25,3 +25,11 @@ export function changePages(memory: Uint8Array, at: number, pages: number, versi
     for (let word = 0; word < CHANGED_WORDS; word++)
       words.setInt32(page * PAGE_SIZE + word * (PAGE_SIZE / CHANGED_WORDS), version * pages + page);
 }
+
+const SECOND_BLOCK_PAGES = 64;
+
+/** The blocks of a guest that there is not: two, since of a single one code would learn that the first page of a block is 0. */
+export const madeUpBlocks = (pageCount: number) => [
+  { name: "pc.ram", byteLength: (pageCount - SECOND_BLOCK_PAGES) * PAGE_SIZE, pageSize: PAGE_SIZE },
+  { name: "vga.vram", byteLength: SECOND_BLOCK_PAGES * PAGE_SIZE, pageSize: PAGE_SIZE },
+];
