@@ -1,4 +1,5 @@
 /** What one incoming migration has at hand in every state. Nothing here changes with the state; that lives in the states. */
+import { join } from "node:path";
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import type { HandshakeAnswer, Running } from "../shared/protocol/messages.ts";
@@ -41,6 +42,9 @@ export interface DestinationContext {
 export const EPOCH = 1;
 
 export const tokenText = (token: Uint8Array): string => Buffer.from(token).toString("hex");
+
+/** The monitor of a QEMU that may come into post-copy. */
+export const keeperPath = (cx: DestinationContext): string => join(cx.config.runtimeDirectory, `${cx.id}.monitor`);
 
 interface Noted {
   readonly postcopy?: DestinationPostcopy | undefined;

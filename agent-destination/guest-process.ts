@@ -7,11 +7,11 @@ import { once } from "node:events";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { MigrationFault } from "../shared/fault.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
+import { KeeperProcess } from "./keeper-process.ts";
 
 /** Of a QEMU that waits for a migration, behind those of its definition. */
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
@@ -27,6 +27,8 @@ export interface StartOptions {
   readonly runtimeDirectory: string;
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
+  /** Where a program of its own may have the monitor later (keepMonitor): it is started beside QEMU. */
+  readonly keeperPath?: string | undefined;
 }
 
 interface Parts {
@@ -38,6 +40,8 @@ interface Parts {
   readonly exited: Promise<unknown>;
   /** Set where a program of its own holds the monitor. */
   readonly keeperPath?: string | undefined;
+  /** Started, and not told to begin. */
+  readonly keeper?: KeeperProcess | undefined;
 }
 
 export class GuestProcess {
@@ -49,6 +53,7 @@ export class GuestProcess {
   private client: QmpClient | undefined;
   /** Where the monitor is: at QEMU, or at who keeps it. */
   private monitorPath: string;
+  private readonly keeper: KeeperProcess | undefined;
   private readonly exited: Promise<unknown>;
 
   private constructor(parts: Parts) {
@@ -58,6 +63,7 @@ export class GuestProcess {
     this.logPath = parts.logPath;
     this.client = parts.qmp;
     this.monitorPath = parts.keeperPath ?? parts.definition.qmp;
+    this.keeper = parts.keeper;
     this.exited = parts.exited;
   }
 
@@ -79,6 +85,8 @@ export class GuestProcess {
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
     });
+    const { keeperPath } = options;
+    const keeper = keeperPath === undefined ? undefined : new KeeperProcess(definition.qmp, keeperPath);
     const exited = Promise.race([once(child, "exit"), once(child, "error")]);
     exited.catch(() => undefined);
     await log.close();
@@ -98,8 +106,9 @@ export class GuestProcess {
     try {
       const qmp = await Promise.race([connectWhenReady(definition.qmp, options), failure]);
       const identity = (await identify(pid)) ?? "";
-      return new GuestProcess({ definition, qmp, pid, identity, logPath, exited });
+      return new GuestProcess({ definition, qmp, pid, identity, logPath, exited, keeper });
     } catch (thrown) {
+      keeper?.dismiss();
       if (pid > 0) kill(pid);
       await exited.catch(() => undefined);
       for (const left of [definition.qmp, logPath]) await rm(left, { force: true });
@@ -143,19 +152,19 @@ export class GuestProcess {
     return this.client;
   }
 
-  /** From now on a program of its own holds the monitor, and outlives this agent (monitor-keeper.ts). */
-  async keepMonitor(keeperPath: string, options: Omit<StartOptions, "runtimeDirectory">): Promise<void> {
-    const program = fileURLToPath(new URL("./monitor-keeper.js", import.meta.url));
+  /** From now on a program of its own holds the monitor, and outlives this agent; it was started with QEMU. */
+  async keepMonitor(options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<void> {
+    const { keeper } = this;
+    if (keeper === undefined) throw new TypeError("this QEMU was started without a keeper");
     this.client?.close();
-    const keeper = spawn(process.execPath, [program, this.definition.qmp, keeperPath], {
-      detached: true,
-      stdio: "ignore",
-      env: {}, // it needs none, and what Node does at its start for some (certificates) takes longer than all the rest
-    });
-    keeper.on("error", () => undefined);
-    keeper.unref();
-    this.monitorPath = keeperPath;
-    this.client = await connectWhenReady(keeperPath, options);
+    keeper.begin();
+    this.monitorPath = keeper.path;
+    this.client = await connectWhenReady(keeper.path, options);
+  }
+
+  /** The monitor stays this agent's. */
+  dismissKeeper(): void {
+    this.keeper?.dismiss();
   }
 
   async hasEnded(): Promise<boolean> {
@@ -169,6 +178,7 @@ export class GuestProcess {
 
   /** Ends the QEMU and removes what it leaves. */
   async discard(): Promise<void> {
+    this.keeper?.dismiss();
     this.client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
@@ -197,7 +207,7 @@ export class GuestProcess {
   }
 }
 
-async function connectWhenReady(path: string, options: Omit<StartOptions, "runtimeDirectory">): Promise<QmpClient> {
+async function connectWhenReady(path: string, options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<QmpClient> {
   const deadline = performance.now() + options.timeoutMs;
   while (true) {
     try {

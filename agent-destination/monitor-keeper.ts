@@ -5,6 +5,9 @@
  * that negotiates is answered by the main loop. Only a client that was there before can tell it where the pages come from
  * (migrate-recover, out of band). An agent may end; this stays, and hands the monitor to the next one, as QEMU would.
  * It ends with QEMU, or when it is told {"keeper": "quit"}.
+ *
+ * It is started beside that QEMU, when a processor is idle, and connects when it is told to on its standard input; it ends where that
+ * ends before. Only then nobody else has the monitor, which has one client at a time.
  */
 import { rmSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
@@ -41,8 +44,8 @@ function fromQemu(message: QmpMessage): void {
   else if (client !== undefined) say(client, message);
 }
 
-function say(to: Socket, message: object): void {
-  if (!to.destroyed) to.write(`${JSON.stringify(message)}\r\n`);
+function say(to: Socket | undefined, message: object): void {
+  if (to !== undefined && !to.destroyed) to.write(`${JSON.stringify(message)}\r\n`);
 }
 
 /** Whoever sends what is no QMP is left; an agent that ends is none of this program's troubles. */
@@ -63,7 +66,16 @@ function end(): never {
   process.exit(0);
 }
 
-rmSync(ownPath, { force: true });
-const qemu = connect(qmpPath);
-qemu.on("close", end);
-read(qemu, fromQemu);
+let qemu: Socket | undefined;
+
+function begin(): void {
+  rmSync(ownPath, { force: true });
+  qemu = connect(qmpPath);
+  qemu.on("close", end);
+  read(qemu, fromQemu);
+}
+
+process.stdin.once("data", begin);
+process.stdin.once("close", () => {
+  if (qemu === undefined) process.exit(0);
+});

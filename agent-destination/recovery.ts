@@ -14,10 +14,9 @@ import type { Logger } from "../shared/runtime/log.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
-import { type DestinationContext, destinationRecord } from "./destination-context.ts";
+import { type DestinationContext, destinationRecord, keeperPath } from "./destination-context.ts";
 import type { DestinationState } from "./destination-state.ts";
 import { GuestProcess, WAITING_ARGUMENTS } from "./guest-process.ts";
-import { keeperPath } from "./phases/stage.ts";
 
 export interface DestinationAgentParts {
   readonly config: DestinationConfig;

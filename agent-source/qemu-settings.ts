@@ -35,8 +35,10 @@ const BOUNDLESS_BANDWIDTH = 1e12;
 
 /** What is set now: for the journal, so that an agent that starts again can put it back. */
 export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
-  const capabilities = await qmp.execute("query-migrate-capabilities");
-  const parameters = await qmp.execute("query-migrate-parameters");
+  const [capabilities, parameters] = await Promise.all([
+    qmp.execute("query-migrate-capabilities"),
+    qmp.execute("query-migrate-parameters"),
+  ]);
   const ours = capabilities.filter(({ capability }) => CAPABILITIES.some((one) => one === capability));
   return {
     capabilities: Object.fromEntries(ours.map(({ capability, state }) => [capability, state])),

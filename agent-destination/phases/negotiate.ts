@@ -9,7 +9,7 @@ import { whyNoPostcopy } from "../../shared/qemu/postcopy-ability.ts";
 import { inspectDestination } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest-definition.ts";
-import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord, keeperPath } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import { GuestProcess } from "../guest-process.ts";
 
@@ -29,11 +29,15 @@ export async function negotiate(
   const guest =
     definition === undefined ? undefined : await startGuest(cx, offer, definition, freeMemoryBytes, refusals);
   try {
+    const [inspected, ability] = await Promise.all([
+      guest === undefined ? undefined : inspectDestination(guest.qmp),
+      guest === undefined || !asksForPostcopy(offer.transfer) ? {} : tryPostcopy(guest.qmp),
+    ]);
     const facts: DestinationFacts = {
       protocolVersions: PROTOCOL_VERSIONS,
       ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
-      ...(guest === undefined ? {} : { guest: await inspectDestination(guest.qmp) }),
-      ...(guest === undefined || !asksForPostcopy(offer.transfer) ? {} : await tryPostcopy(guest.qmp)),
+      ...(inspected === undefined ? {} : { guest: inspected }),
+      ...ability,
       freeMemoryBytes,
       reserveBytes: cx.config.memoryReserveBytes,
       codecs: ["xbzrle", "zstd"],
@@ -108,6 +112,7 @@ async function startGuest(
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
       signal: cx.cancelled,
+      keeperPath: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPath(cx) : undefined,
     });
     await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest));
     return guest;

@@ -43,9 +43,9 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
       }),
   });
   try {
-    // a program has to be started for it: beside the source's measuring, not ahead of it
-    if (contract.postcopy)
-      await guest.keepMonitor(keeperPath(cx), { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+    // beside the source's measuring, not ahead of it
+    if (contract.postcopy) await guest.keepMonitor({ timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+    else guest.dismissKeeper();
   } catch (thrown) {
     receiver.close(MigrationFault.from(thrown));
     throw thrown;
@@ -63,9 +63,6 @@ const recordOf = ({ frameBytes, creditWindowBytes, codecs }: Contract, sourceAdd
 
 /** The socket on which the destination's QEMU takes its stream. */
 export const incomingPath = (cx: DestinationContext): string => join(cx.config.runtimeDirectory, `${cx.id}.incoming`);
-
-/** The monitor of a QEMU that may come into post-copy. */
-export const keeperPath = (cx: DestinationContext): string => join(cx.config.runtimeDirectory, `${cx.id}.monitor`);
 
 async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy: boolean): Promise<Socket> {
   const path = incomingPath(cx);

@@ -12,6 +12,13 @@ import { type State, undoFeed } from "../source-state.ts";
 /** The destination dials in, the link is measured, and QEMU's feed is switched on. */
 export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
   const { definition, qmp, facts, contract } = state;
+  const runs = await RunWatch.begin(qmp);
+  // beside the wait for the destination: the record is then only to be put in its place
+  const found = readSettings(qmp);
+  found.then(
+    (settings) => cx.journal.prepare(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill })),
+    () => undefined,
+  );
   const channel = await within(
     orAborted(cx.dialledIn(), cx.cancelled),
     contract.followUpMs,
@@ -24,9 +31,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
         },
       ),
   );
-  const runs = await RunWatch.begin(qmp);
-  const paused = runs.standsStill;
-  const feed = new Feed({ cx, qmp, ramBlocks: facts.ramBlocks, contract, channel, runs, paused });
+  const feed = new Feed({ cx, qmp, ramBlocks: facts.ramBlocks, contract, channel, runs, paused: runs.standsStill });
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
     probing.catch(() => undefined);
@@ -34,7 +39,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     void residentBytesOf(definition.qmp).then((bytes) => feed.engine.watch.resident(bytes));
     await feed.intake.listen(feed.streamPath);
     // before anything is touched, so that an agent that starts again can undo it
-    const settings = await readSettings(qmp);
+    const settings = await found;
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, settings }));
     feed.settings = settings;
     await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy");

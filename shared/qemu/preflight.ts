@@ -72,22 +72,35 @@ const MUST_BE_OFF: readonly string[] = [
 /** MigrationStatus values with which QEMU takes a new migration; anything else is one under way. */
 const IDLE: readonly (string | undefined)[] = [undefined, "none", "completed", "failed", "cancelled"];
 
-/** @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed */
+/**
+ * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes a
+ * millisecond or more to come to each.
+ * @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed
+ */
 export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
-  const facts = await inspect(qmp);
-  const { status } = await qmp.execute("query-status");
+  const [facts, machine, { status }, version, migration, capabilities, parameters, devices, postcopyRefusals] =
+    await Promise.all([
+      inspect(qmp),
+      refuseMachine(qmp),
+      qmp.execute("query-status"),
+      refuseVersion(qmp),
+      refuseMigration(qmp),
+      refuseCapabilities(qmp),
+      refuseParameters(qmp),
+      refuseDevices(qmp),
+      refusePostcopy(qmp),
+    ]);
   const refusals = [
-    ...(await refuseVersion(qmp, facts.qemuVersion)),
-    ...(await refuseMachine(qmp, facts.machineType)),
+    ...version,
+    ...machine,
     ...refuseRunState(status),
-    ...(await refuseMigration(qmp)),
-    ...(await refuseCapabilities(qmp)),
-    ...(await refuseParameters(qmp)),
-    ...(await refuseDevices(qmp)),
+    ...migration,
+    ...capabilities,
+    ...parameters,
+    ...devices,
     ...refuseBlocks(facts.ramBlocks),
   ];
-  const paused = PAUSED_STATES.includes(status);
-  return { ...facts, paused, refusals, postcopyRefusals: await refusePostcopy(qmp) };
+  return { ...facts, paused: PAUSED_STATES.includes(status), refusals, postcopyRefusals };
 }
 
 /** For a QEMU that waits with -incoming defer. */
@@ -109,14 +122,20 @@ export async function guestMemoryRanges(qmp: QmpClient): Promise<GuestMemoryRang
 
 async function inspect(qmp: QmpClient): Promise<GuestFacts> {
   const { version } = qmp.greeting;
-  const machineType = await machineTypeOf(qmp);
+  const [machineType, cpu, blocks] = await Promise.all([
+    machineTypeOf(qmp),
+    inspectCpu(qmp),
+    askHuman(qmp, "info ramblock"),
+  ]);
+  return { qemuVersion: version, machineType, ...cpu, ramBlocks: parseRamBlocks(blocks) };
+}
+
+async function inspectCpu(qmp: QmpClient): Promise<Pick<GuestFacts, "cpuModel" | "cpuFeatures">> {
   const [cpu] = await qmp.execute("query-cpus-fast");
   if (cpu === undefined) throw new MigrationFault("qmp-protocol", "QEMU's monitor lists no CPU");
   const path = cpu["qom-path"];
-  const cpuModel = await textOf(qmp, path, "type");
-  const cpuFeatures = await cpuFeaturesOf(qmp, path);
-  const ramBlocks = parseRamBlocks(await askHuman(qmp, "info ramblock"));
-  return { qemuVersion: version, machineType, cpuModel, cpuFeatures, ramBlocks };
+  const [cpuModel, cpuFeatures] = await Promise.all([textOf(qmp, path, "type"), cpuFeaturesOf(qmp, path)]);
+  return { cpuModel, cpuFeatures };
 }
 
 /** X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
@@ -139,7 +158,8 @@ async function cpuFeaturesOf(qmp: QmpClient, path: string): Promise<Record<strin
   return features;
 }
 
-async function refuseVersion(qmp: QmpClient, version: QemuVersion): Promise<Refusal[]> {
+async function refuseVersion(qmp: QmpClient): Promise<Refusal[]> {
+  const { version } = qmp.greeting;
   const text = `QEMU ${version.major}.${version.minor}.${version.micro}`;
   if (isOlder(version, OLDEST_QEMU)) {
     const message = `${text} is older than ${OLDEST_QEMU.join(".")}; start the guest with a newer one`;
@@ -158,8 +178,9 @@ const isOlder = ({ major, minor }: QemuVersion, [oldest, oldestMinor]: readonly 
  * Machine types up to 2.3 mark neither the start nor the ends of sections (hw/core/machine.c, hw_compat_2_3); without a
  * description of the device state its end cannot be found.
  */
-async function refuseMachine(qmp: QmpClient, machineType: string): Promise<Refusal[]> {
+async function refuseMachine(qmp: QmpClient): Promise<Refusal[]> {
   const code = "machine-type";
+  const machineType = await machineTypeOf(qmp);
   const [, major, minor] = /^pc-(?:i440fx-|q35-)?(\d+)\.(\d+)/.exec(machineType) ?? [];
   if (major !== undefined && Number(major) * 1000 + Number(minor) < 2004)
     return [{ code, message: `Machine type ${machineType} sends no section footers; use one of 2.4 or later` }];

@@ -27,7 +27,8 @@ async function setUp(t: Test, greeting: object = GREETING) {
     monitor.reply(greeting);
   });
   const path = `${qmp}.keeper`;
-  const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: "ignore" });
+  const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: ["pipe", "ignore", "ignore"] });
+  keeper.stdin.end("begin\n");
   const ended = once(keeper, "exit");
   t.teardown(() => void keeper.kill("SIGKILL"));
   await eventually(() => listens(path), { ...WITHIN, what: "the keeper's socket" });
@@ -116,4 +117,14 @@ t.test("without a QEMU it ends, and leaves no socket", async (t) => {
   t.teardown(() => void keeper.kill("SIGKILL"));
   await bounded(once(keeper, "exit"), WITHIN.timeoutMs, "its end");
   t.notOk(existsSync(path));
+});
+
+t.test("it stands by until it is told to begin, and ends with whoever would tell it", async (t) => {
+  let connections = 0;
+  const qmp = await serve(t, () => connections++);
+  const keeper = spawn(process.execPath, [PROGRAM, qmp, `${qmp}.keeper`], { stdio: ["pipe", "ignore", "ignore"] });
+  t.teardown(() => void keeper.kill("SIGKILL"));
+  keeper.stdin.destroy();
+  t.same(await bounded(once(keeper, "exit"), WITHIN.timeoutMs, "the end of the keeper"), [0, null]);
+  t.equal(connections, 0, "the monitor was left to others");
 });
