@@ -1,4 +1,6 @@
 import { MigrationFault } from "../../shared/fault.ts";
+import type { ResumingSource } from "../../shared/link/resuming-source.ts";
+import type { Contract } from "../../shared/protocol/messages.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { residentBytesOf } from "../../shared/runtime/resident-memory.ts";
@@ -15,22 +17,14 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   const runs = await RunWatch.begin(qmp);
   // beside the wait for the destination: the record is then only to be put in its place
   const found = readSettings(qmp);
-  found.then(
+  const prepared = found.then(
     (settings) => cx.journal.prepare(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill })),
     () => undefined,
   );
-  const channel = await within(
-    orAborted(cx.dialledIn(), cx.cancelled),
-    contract.followUpMs,
-    () =>
-      new MigrationFault(
-        "peer-lost",
-        `The destination accepted, but did not dial ${cx.advertised} within ${contract.followUpMs} ms`,
-        {
-          advice: "Check that the destination host reaches this agent's advertised address (advertise)",
-        },
-      ),
-  );
+  const channel = await dialledIn(contract, cx).catch(async (thrown: unknown) => {
+    await prepared; // *keeping* clears it, which must come behind
+    throw thrown;
+  });
   const feed = new Feed({ cx, qmp, ramBlocks: facts.ramBlocks, contract, channel, runs, paused: runs.standsStill });
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
@@ -58,4 +52,17 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     // not thrown on: *keeping* must know of this feed to undo it
     return { kind: afterSource("staging", "fault"), fault: MigrationFault.from(thrown), undo: undoFeed(feed) };
   }
+}
+
+function dialledIn({ followUpMs }: Contract, cx: SourceContext): Promise<ResumingSource> {
+  return within(
+    orAborted(cx.dialledIn(), cx.cancelled),
+    followUpMs,
+    () =>
+      new MigrationFault(
+        "peer-lost",
+        `The destination accepted, but did not dial ${cx.advertised} within ${followUpMs} ms`,
+        { advice: "Check that the destination host reaches this agent's advertised address (advertise)" },
+      ),
+  );
 }

@@ -53,6 +53,9 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
   };
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
+  // Node's own warnings, as what the log has else: one line of JSON each, not text between them
+  process.removeAllListeners("warning");
+  process.on("warning", ({ name, message }) => log.info({ warning: name }, message));
   // a promise that nobody waits for is a mistake of ours; it must not take the other migrations of this agent with it
   process.on("unhandledRejection", (reason) => log.error({ fault: reason }, "unhandled rejection: please report this"));
   log.info(status);

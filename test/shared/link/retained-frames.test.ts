@@ -41,3 +41,22 @@ t.test("what is dropped makes room, and its memory is used again", async (t) => 
   frames.dropOldest();
   frames.dropOldest();
 });
+
+t.test("frames of all sizes keep their content, in a few chunks that are used again", async (t) => {
+  const frames = new RetainedFrames(8 << 20);
+  const kept: { readonly body: Uint8Array; readonly fill: number }[] = [];
+  const chunks = new Set<ArrayBufferLike>();
+  for (let round = 0; round < 200; round++) {
+    // some hundred bytes, some hundred kilobytes, and now and then more than a chunk holds
+    const length = round % 50 === 49 ? 1_500_000 : round % 3 === 0 ? 300 : 60_000 + ((round * 7919) % 200_000);
+    const { body } = frames.keep(frame(new Uint8Array(length).fill(round)));
+    chunks.add(body.buffer);
+    kept.push({ body, fill: round % 256 });
+    while (kept.length > 12) {
+      const oldest = kept.shift();
+      t.ok(oldest?.body.every((byte) => byte === oldest.fill));
+      frames.dropOldest();
+    }
+  }
+  t.ok(chunks.size <= 12, `${chunks.size} chunks, four of them for long frames`);
+});
