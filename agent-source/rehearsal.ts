@@ -45,8 +45,7 @@ const MEMORY = { arenaBytes: 512 << 10, baseCacheBytes: 512 << 10 };
 const CONTRACT = {
   protocolVersion: 2,
   codecs: ["xbzrle", "zstd"],
-  /** 40 pages: of frames of less than 32 the time for a page is not measured, and its field would change when it is. */
-  frameBytes: 160 << 10,
+  frameBytes: 32 << 10,
   /** To V8 a number that came by gRPC is a double; of a small integer here the code would be another. */
   creditWindowBytes: (1 << 20) + 0.5,
   strategy: "hybrid",
