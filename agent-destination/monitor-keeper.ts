@@ -6,8 +6,8 @@
  * (migrate-recover, out of band). An agent may end; this stays, and hands the monitor to the next one, as QEMU would.
  * It ends with QEMU, or when it is told {"keeper": "quit"}.
  *
- * It is started beside that QEMU, when a processor is idle, and connects when it is told to on its standard input; it ends where that
- * ends before. Only then nobody else has the monitor, which has one client at a time.
+ * It is started beside that QEMU, when a processor is idle, and connects when it is told to on its standard input, since the monitor
+ * has one client at a time. Where that input ends before, the agent is gone or needs it not, and it ends too.
  */
 import { rmSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";

@@ -19,7 +19,7 @@ function collect(...options: Parameters<Collect>): void {
 }
 
 /**
- * Collects garbage once, step by step between other work; call when the last reference is gone. Resolves when it is done.
+ * Collects garbage, step by step between other work; call when the last reference is gone. Resolves when it is done.
  *
  * By way of a measurement, which V8 makes while it marks in steps. A collection in one piece, as of gc(), forgets every shape of
  * object that has no object left, with what was learned about it and the code that was compiled for it: it asks whether the
