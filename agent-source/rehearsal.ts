@@ -67,7 +67,8 @@ const OPTIONS: MigrateOptions = {
 const isZero = (page: number): boolean => page % 8 < 4;
 /** A request of the destination's for each so many frames. */
 const REQUEST_EVERY = 2;
-const WALKS = 3;
+/** Of these, one in so many jumps; the others walk on. */
+const JUMPS_EVERY = 3;
 const PINGS = 20;
 
 let kept: unknown;
@@ -157,8 +158,7 @@ function answer({ destination }: Loop, clock: Clock, isPostcopy: () => boolean):
     appliedBytes += body.length;
     destination.send({ kind: "ack", sequence, appliedBytes });
     if (sequence % REQUEST_EVERY !== 0 || !isPostcopy()) return;
-    // some walk on, others jump
-    const firstPage = sequence % WALKS === 0 ? Math.imul(sequence, 0x9e3779b1) >>> 0 : sequence;
+    const firstPage = sequence % JUMPS_EVERY === 0 ? Math.imul(sequence, 0x9e3779b1) >>> 0 : sequence;
     destination.send({ kind: "pageRequest", firstPage: firstPage % PAGES, pageCount: 1 });
   });
 }

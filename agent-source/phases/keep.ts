@@ -15,11 +15,7 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   cx.report.follow(undefined);
   cx.report.failed(fault, `the guest is being made to ${undo.paused ? "stay paused" : "run"} at the source`);
   tellDestination(undo, fault, cx);
-  if (!undo.touched) {
-    // a record may have been prepared
-    await cx.journal.remove(cx.id).catch((thrown: unknown) => cx.log.warn({ fault: String(thrown) }, "journal"));
-    return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
-  }
+  if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
   const guestNow = await runHere(undo, cx);
   await cx.journal
     .write(cx.id, {

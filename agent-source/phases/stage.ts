@@ -21,11 +21,18 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     (settings) => cx.journal.prepare(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill })),
     () => undefined,
   );
-  const channel = await dialledIn(contract, cx).catch(async (thrown: unknown) => {
-    await prepared; // *keeping* clears it, which must come behind
-    throw thrown;
-  });
-  const feed = new Feed({ cx, qmp, ramBlocks: facts.ramBlocks, contract, channel, runs, paused: runs.standsStill });
+  const feed = await dialledIn(contract, cx)
+    .then((channel) => {
+      const { ramBlocks } = facts;
+      return new Feed({ cx, qmp, ramBlocks, contract, channel, runs, paused: runs.standsStill });
+    })
+    .catch(async (thrown: unknown) => {
+      // the guest was not touched, and *keeping* leaves the journal alone
+      await prepared;
+      await cx.journal.remove(cx.id).catch((fault: unknown) => cx.log.warn({ fault: String(fault) }, "journal"));
+      throw thrown;
+    });
+  const { channel } = feed;
   try {
     const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
     probing.catch(() => undefined);

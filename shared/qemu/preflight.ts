@@ -78,10 +78,10 @@ const IDLE: readonly (string | undefined)[] = [undefined, "none", "completed", "
  * @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed
  */
 export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
-  const [facts, machine, { status }, version, migration, capabilities, parameters, devices, postcopyRefusals] =
+  const [facts, suppressed, { status }, version, migration, capabilities, parameters, devices, postcopyRefusals] =
     await Promise.all([
       inspect(qmp),
-      refuseMachine(qmp),
+      qmp.execute("qom-get", { path: "/machine", property: "suppress-vmdesc" }),
       qmp.execute("query-status"),
       refuseVersion(qmp),
       refuseMigration(qmp),
@@ -92,7 +92,7 @@ export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
     ]);
   const refusals = [
     ...version,
-    ...machine,
+    ...refuseMachine(facts.machineType, suppressed),
     ...refuseRunState(status),
     ...migration,
     ...capabilities,
@@ -178,13 +178,11 @@ const isOlder = ({ major, minor }: QemuVersion, [oldest, oldestMinor]: readonly 
  * Machine types up to 2.3 mark neither the start nor the ends of sections (hw/core/machine.c, hw_compat_2_3); without a
  * description of the device state its end cannot be found.
  */
-async function refuseMachine(qmp: QmpClient): Promise<Refusal[]> {
+function refuseMachine(machineType: string, suppressed: unknown): Refusal[] {
   const code = "machine-type";
-  const machineType = await machineTypeOf(qmp);
   const [, major, minor] = /^pc-(?:i440fx-|q35-)?(\d+)\.(\d+)/.exec(machineType) ?? [];
   if (major !== undefined && Number(major) * 1000 + Number(minor) < 2004)
     return [{ code, message: `Machine type ${machineType} sends no section footers; use one of 2.4 or later` }];
-  const suppressed = await qmp.execute("qom-get", { path: "/machine", property: "suppress-vmdesc" });
   if (suppressed !== true) return [];
   return [{ code, message: "The machine sends no description of its device state; start it without suppress-vmdesc" }];
 }

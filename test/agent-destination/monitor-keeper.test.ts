@@ -16,6 +16,13 @@ const PROGRAM = join(packageRoot(), "dist/agent-destination/monitor-keeper.js");
 const WITHIN = { timeoutMs: 10_000 };
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: ["oob"] } };
 
+/** It stands by, until it is told to begin. */
+function startKeeper(t: Test, qmp: string, path: string) {
+  const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: ["pipe", "ignore", "ignore"] });
+  t.teardown(() => void keeper.kill("SIGKILL"));
+  return { stdin: keeper.stdin, ended: once(keeper, "exit") };
+}
+
 async function setUp(t: Test, greeting: object = GREETING) {
   const connections: Monitor[] = [];
   const qmp = await serve(t, (socket: Socket) => {
@@ -27,10 +34,8 @@ async function setUp(t: Test, greeting: object = GREETING) {
     monitor.reply(greeting);
   });
   const path = `${qmp}.keeper`;
-  const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: ["pipe", "ignore", "ignore"] });
-  keeper.stdin.end("begin\n");
-  const ended = once(keeper, "exit");
-  t.teardown(() => void keeper.kill("SIGKILL"));
+  const { stdin, ended } = startKeeper(t, qmp, path);
+  stdin.end("begin\n");
   await eventually(() => listens(path), { ...WITHIN, what: "the keeper's socket" });
   return { path, connections, ended };
 }
@@ -113,18 +118,17 @@ t.test("an agent that says what is no QMP is left, and the next one finds the mo
 
 t.test("without a QEMU it ends, and leaves no socket", async (t) => {
   const path = join(folder(t), "keeper");
-  const keeper = spawn(process.execPath, [PROGRAM, join(folder(t), "none"), path], { stdio: "ignore" });
-  t.teardown(() => void keeper.kill("SIGKILL"));
-  await bounded(once(keeper, "exit"), WITHIN.timeoutMs, "its end");
+  const { stdin, ended } = startKeeper(t, join(folder(t), "none"), path);
+  stdin.end("begin\n");
+  await bounded(ended, WITHIN.timeoutMs, "its end");
   t.notOk(existsSync(path));
 });
 
 t.test("it stands by until it is told to begin, and ends with whoever would tell it", async (t) => {
   let connections = 0;
   const qmp = await serve(t, () => connections++);
-  const keeper = spawn(process.execPath, [PROGRAM, qmp, `${qmp}.keeper`], { stdio: ["pipe", "ignore", "ignore"] });
-  t.teardown(() => void keeper.kill("SIGKILL"));
-  keeper.stdin.destroy();
-  t.same(await bounded(once(keeper, "exit"), WITHIN.timeoutMs, "the end of the keeper"), [0, null]);
+  const { stdin, ended } = startKeeper(t, qmp, `${qmp}.keeper`);
+  stdin.destroy();
+  t.same(await bounded(ended, WITHIN.timeoutMs, "the end of the keeper"), [0, null]);
   t.equal(connections, 0, "the monitor was left to others");
 });
