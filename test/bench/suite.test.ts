@@ -7,10 +7,11 @@ import type { Beat } from "../support/serial.ts";
 import { judge } from "./suite/bars.ts";
 import { slowDownIn } from "./suite/cell.ts";
 import { Journal } from "./suite/journal.ts";
+import { forGuestOf, LINKS } from "./suite/links.ts";
 import { reportOf } from "./suite/report.ts";
 import { residualOf } from "./suite/residual.ts";
 import type { HeaderLine, LimitLine, Line, Sample } from "./suite/sample.ts";
-import { physicalSeconds, spreadOf, summarise } from "./suite/summary.ts";
+import { machineText, physicalSeconds, spreadOf, summarise } from "./suite/summary.ts";
 import { tableOf } from "./suite/table.ts";
 
 const header: HeaderLine = {
@@ -49,6 +50,22 @@ t.test("medians, and of an even number the mean of the two in the middle", async
   t.same(spreadOf([3, undefined, 1, 2]), { median: 2, least: 1, most: 3 });
   t.same(spreadOf([4, 1, 2, 3]), { median: 2.5, least: 1, most: 4 });
   t.ok(Number.isNaN(spreadOf([]).median));
+});
+
+t.test("how fast the machine was is said where it was measured", async (t) => {
+  t.equal(machineText([header, sample("ferry")]), "");
+  const lines = [header, ...[500, 300, 400].map((machineMBps) => sample("ferry", { machineMBps }))];
+  t.match(machineText(lines), /400 MB\/s .*\(300–500;/);
+  t.match(tableOf(lines), machineText(lines));
+});
+
+t.test("a guest of eight times the memory is given eight times as long, and a small one no less", async (t) => {
+  const link = LINKS.get("1Gbit");
+  if (link === undefined) throw new Error("there is no such link");
+  t.same(
+    [256, 512, 4096].map((memoryMiB) => forGuestOf(memoryMiB, link).limitSeconds),
+    [15, 15, 120],
+  );
 });
 
 t.test("a cell has come to its end when all of its repetitions have", async (t) => {

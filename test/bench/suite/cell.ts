@@ -3,6 +3,7 @@
 import type { RigGuest } from "../../support/rig.ts";
 import { type Beat, joinedBeats } from "../../support/serial.ts";
 import type { Contender, Scene } from "./contenders.ts";
+import { machineSpeed } from "./gauge.ts";
 import { CostWatch } from "./processes.ts";
 import type { Sample } from "./sample.ts";
 import type { SuiteWorkload } from "./workloads.ts";
@@ -19,6 +20,8 @@ export interface MeasuredCell {
 
 export async function measureCell(scene: Scene, contender: Contender, workload: SuiteWorkload): Promise<MeasuredCell> {
   const { rig, guest, link } = scene;
+  // ahead of the second in which the guest's own rate is taken
+  const machineMBps = machineSpeed();
   await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
   const beats = (): readonly Beat[] => joinedBeats([rig.serial(rig.a, guest.name), rig.serial(rig.b, guest.name)]);
   const from = beats().at(-1)?.beat ?? 0;
@@ -45,6 +48,7 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
       ...(slowDown === undefined ? {} : { slowDown }),
       cpuSeconds,
       peakBytes,
+      machineMBps,
       ...(movedBytes === undefined ? {} : { movedBytes }),
       ...(residual.length === 0 ? {} : { residual }),
       ...(ended === undefined ? {} : { ended }),

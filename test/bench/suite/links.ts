@@ -5,9 +5,17 @@ export interface SuiteLink {
   /** Infinity: as fast as the machine. */
   readonly bitsPerSecond: number;
   readonly roundTripMs: number;
-  /** A migration that has not ended by then has not converged. */
+  /** A migration of a guest of 512 MiB that has not ended by then has not converged. */
   readonly limitSeconds: number;
 }
+
+const LIMIT_IS_FOR_MIB = 512;
+
+/** The same link for a guest of another size: a larger one is given as much more time. */
+export const forGuestOf = (memoryMiB: number, link: SuiteLink): SuiteLink => ({
+  ...link,
+  limitSeconds: Math.ceil(link.limitSeconds * Math.max(1, memoryMiB / LIMIT_IS_FOR_MIB)),
+});
 
 const of = (name: string, bitsPerSecond: number, limitSeconds: number, roundTripMs = 0): [string, SuiteLink] => [
   name,

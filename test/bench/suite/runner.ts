@@ -5,7 +5,7 @@ import { Rig, type RigGuest, type RigHost } from "../../support/rig.ts";
 import { measureCell } from "./cell.ts";
 import type { Contender } from "./contenders.ts";
 import type { Journal } from "./journal.ts";
-import type { SuiteLink } from "./links.ts";
+import { forGuestOf, type SuiteLink } from "./links.ts";
 import { physicalLimit } from "./physical-limit.ts";
 import type { Sample } from "./sample.ts";
 import type { SuiteWorkload } from "./workloads.ts";
@@ -80,7 +80,8 @@ async function runWorkload(
       for (const contender of contenders) {
         const cell = { workload: workload.name, link: link.name, contender: contender.name };
         if (journal.isDone(cell, repetition)) continue;
-        const scene = { rig, guest, definition, agents, link, watchesResidual: repetition === 1 };
+        const watchesResidual = repetition === 1;
+        const scene = { rig, guest, definition, agents, link: forGuestOf(memoryMiB, link), watchesResidual };
         const measured = await measureCell(scene, contender, workload);
         guest = measured.guest;
         const sample: Sample = { kind: "sample", repetition, ...measured.sample };

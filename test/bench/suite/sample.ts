@@ -27,6 +27,8 @@ export interface Sample {
   readonly movedBytes?: number;
   /** QEMU's of the first repetition only. */
   readonly residual?: readonly ResidualPoint[];
+  /** What one processor did just before it, MB/s; see gauge.ts. Missing in older runs. */
+  readonly machineMBps?: number;
   /** Ferry's way to its end. */
   readonly ended?: string;
 }

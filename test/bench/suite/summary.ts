@@ -73,6 +73,15 @@ function summaryOf({ workload, link, contender }: Sample, samples: readonly Samp
   };
 }
 
+/** What one processor did beside the migrations, MB/s; as text, or "" where it was not measured. */
+export function machineText(lines: readonly Line[]): string {
+  const { median, least, most } = spreadOf(
+    lines.map((line) => (line.kind === "sample" ? line.machineMBps : undefined)),
+  );
+  if (Number.isNaN(median)) return "";
+  return `One processor compressed ${median.toFixed(0)} MB/s just before each migration (${least.toFixed(0)}–${most.toFixed(0)}; zstd's level -8, always the same bytes).`;
+}
+
 /** Of each workload. */
 export const limitsOf = (lines: readonly Line[]): ReadonlyMap<string, LimitLine> =>
   new Map(lines.filter((line) => line.kind === "limit").map((line) => [line.workload, line]));

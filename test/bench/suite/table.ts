@@ -1,7 +1,7 @@
 /** The figures of a run as a table for the terminal, a workload and link after the other. */
 import { LINKS } from "./links.ts";
 import type { Line } from "./sample.ts";
-import { type CellSummary, limitsOf, physicalSeconds, type Spread, summarise } from "./summary.ts";
+import { type CellSummary, limitsOf, machineText, physicalSeconds, type Spread, summarise } from "./summary.ts";
 
 const HEAD = ["", "total", "down", "stall", "wire", "slow-down", "CPU: QEMUs", "agents", "agents' peak"];
 const WIDTHS = [22, 20, 16, 16, 15, 10, 11, 13, 13];
@@ -24,7 +24,8 @@ export function tableOf(lines: readonly Line[]): string {
         : ` (physical limit: ${megabytes(limit.compressedBytes)}${seconds > 0 ? `, ${seconds.toFixed(2)} s` : ""})`;
     return [`${title}${physical}`, line(HEAD), ...group.map(row)].join("\n");
   });
-  return `${parts.join("\n\n")}\n\nMedians, and in brackets the least and the most. Down: STOP to RESUME; stall: longest pause of a running guest by its own clock.\n`;
+  const machine = machineText(lines);
+  return `${parts.join("\n\n")}\n\nMedians, and in brackets the least and the most. Down: STOP to RESUME; stall: longest pause of a running guest by its own clock.\n${machine === "" ? "" : `${machine}\n`}`;
 }
 
 function row(cell: CellSummary): string {
