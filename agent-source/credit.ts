@@ -6,14 +6,15 @@
  */
 import type { LinkMeter } from "./link-meter.ts";
 
-/** Below this the window would not cover the granularity of frames and acknowledgements. */
-const DEEP_MIN_BYTES = 2 << 20;
+/** What the agents have in their hands, whatever the link: frames that are compressed, and acknowledgements that are gathered. */
+const IN_HAND_BYTES = 2 << 20;
+/** Of what a long link holds: more than all of it, or what is measured would be the credit's own rate, and stay so. */
+const OF_WHAT_IT_HOLDS = 1.5;
 
-type Link = Pick<LinkMeter, "bytesPerSecond" | "knownRoundTripMs">;
-type NarrowLink = Link & Pick<LinkMeter, "peakBytesPerSecond">;
+type Link = Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond" | "knownRoundTripMs">;
 
-export const deepCredit = ({ bytesPerSecond, knownRoundTripMs }: Link, windowBytes: number): number =>
-  Math.min(windowBytes, Math.max(DEEP_MIN_BYTES, (2 * bytesPerSecond * knownRoundTripMs) / 1000));
+export const deepCredit = (link: Link, windowBytes: number): number =>
+  Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * link.knownRoundTripMs) / 1000);
 
 /**
  * What two agents take to answer each other, beside the round trip: two turns of an event loop that has other work, and the moment in
@@ -26,11 +27,12 @@ const ANSWER_SECONDS = 0.004;
  */
 const SLOWER = 4;
 
+const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Link): number =>
+  Math.min(peakBytesPerSecond, SLOWER * bytesPerSecond);
+
 /** What the link takes in a round trip and its answer, and a frame so that there is always one to be sent. */
-export function shallowCredit(link: NarrowLink, windowBytes: number, frameBytes: number): number {
-  const rate = Math.min(link.peakBytesPerSecond, SLOWER * link.bytesPerSecond);
-  return Math.min(windowBytes, frameBytes + rate * (link.knownRoundTripMs / 1000 + ANSWER_SECONDS));
-}
+export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number): number =>
+  Math.min(windowBytes, frameBytes + rateOf(link) * (link.knownRoundTripMs / 1000 + ANSWER_SECONDS));
 
 const FRAME_SECONDS = 0.002;
 const FRAME_BYTES_MIN = 16 << 10;
@@ -38,7 +40,7 @@ const FRAME_BYTES_MIN = 16 << 10;
 const FRAME_BYTES_MAX = 256 << 10;
 
 /** Frames of post-copy: what the link takes in two milliseconds, before compression, within reason. */
-export const shallowFrameBytes = ({ bytesPerSecond }: Link, contractBytes: number): number =>
+export const shallowFrameBytes = ({ bytesPerSecond }: Pick<Link, "bytesPerSecond">, contractBytes: number): number =>
   Math.min(
     contractBytes,
     Math.max(FRAME_BYTES_MIN, Math.min(FRAME_BYTES_MAX, Math.floor(bytesPerSecond * FRAME_SECONDS))),
