@@ -1,5 +1,6 @@
 /** What each state of an incoming migration holds (shared/protocol/destination-states.ts has the edges). */
 import type { MigrationFault } from "../shared/fault.ts";
+import type { SourceConnection } from "../shared/link/grpc-link.ts";
 import type {
   DestinationEdges,
   DestinationStateName,
@@ -27,7 +28,13 @@ interface Whole {
 
 interface Payloads {
   negotiating: { readonly offer: Offer };
-  staging: { readonly offer: Offer; readonly guest: GuestProcess; readonly contract: Contract };
+  /** `source`: begun beside the start of QEMU; missing where it could not be. */
+  staging: {
+    readonly offer: Offer;
+    readonly guest: GuestProcess;
+    readonly contract: Contract;
+    readonly source: SourceConnection | undefined;
+  };
   receiving: { readonly guest: GuestProcess; readonly receiver: Receiver };
   loading: { readonly guest: GuestProcess; readonly receiver: Receiver };
   loaded: Whole & { readonly loadedAtUs: number };

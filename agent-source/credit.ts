@@ -9,12 +9,9 @@ import type { LinkMeter } from "./link-meter.ts";
 /** What the agents have in their hands, whatever the link: frames that are compressed, and acknowledgements that are gathered. */
 const IN_HAND_BYTES = 2 << 20;
 /** Of what a long link holds: more than all of it, or what is measured would be the credit's own rate, and stay so. */
-const OF_WHAT_IT_HOLDS = 1.5;
+const OF_WHAT_IT_HOLDS = 2;
 
 type Link = Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond" | "knownRoundTripMs">;
-
-export const deepCredit = (link: Link, windowBytes: number): number =>
-  Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * link.knownRoundTripMs) / 1000);
 
 /**
  * What two agents take to answer each other, beside the round trip: two turns of an event loop that has other work, and the moment in
@@ -29,6 +26,12 @@ const SLOWER = 4;
 
 const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Link): number =>
   Math.min(peakBytesPerSecond, SLOWER * bytesPerSecond);
+
+/** What of a round trip is the way: over a short one it is the agents that take their time, and that is in their hands already. */
+const wayMs = ({ knownRoundTripMs }: Link): number => Math.max(0, knownRoundTripMs - 1000 * ANSWER_SECONDS);
+
+export const deepCredit = (link: Link, windowBytes: number): number =>
+  Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * wayMs(link)) / 1000);
 
 /** What the link takes in a round trip and its answer, and a frame so that there is always one to be sent. */
 export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number): number =>

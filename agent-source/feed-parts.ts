@@ -84,7 +84,8 @@ export function logStall(
 export function schedulerOptions({ cx, ramBlocks, contract }: AssemblyParts) {
   return {
     pageCount: pageCountOf(ramBlocks),
-    delta: contract.codecs.includes("xbzrle"),
+    // before post-copy hardly a page goes twice, and behind it none may be a delta: no memory is touched for bases
+    delta: contract.codecs.includes("xbzrle") && contract.strategy !== "postcopy",
     reorder: cx.call.options.reorder,
     pendingSlots: Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE),
     baseSlots: Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE),

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { freemem } from "node:os";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
+import { connectSource, type SourceConnection } from "../../shared/link/grpc-link.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { type Agreement, agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
@@ -26,6 +27,7 @@ export async function negotiate(
   const refusals: Refusal[] = [];
   const definition = await ownDefinition(cx, refusals);
   const freeMemoryBytes = await availableMemory();
+  const source = definition === undefined || offer.dryRun ? undefined : connectAhead(cx, offer);
   const guest =
     definition === undefined ? undefined : await startGuest(cx, offer, definition, freeMemoryBytes, refusals);
   try {
@@ -50,16 +52,28 @@ export async function negotiate(
     logOutcome(cx, agreement);
     if (agreement.kind === "contract" && guest !== undefined && !offer.dryRun) {
       cx.answer.resolve(agreement);
-      return { kind: afterDestination("negotiating", "accepted"), offer, guest, contract: agreement.contract };
+      return { kind: afterDestination("negotiating", "accepted"), offer, guest, contract: agreement.contract, source };
     }
+    source?.close();
     // the answer comes after the guest is gone, so that who asks again at once finds nothing in the way
     await guest?.discard();
     cx.answer.resolve(agreement);
     const fault = new MigrationFault("refused", offer.dryRun ? "Only a check was asked for" : "The offer was refused");
     return { kind: afterDestination("negotiating", "fault"), fault, undo: {}, refused: false };
   } catch (thrown) {
+    source?.close();
     await guest?.discard();
     throw thrown;
+  }
+}
+
+/** While QEMU starts. Where it cannot be dialled, *staging* says why, if it comes to that. */
+function connectAhead(cx: DestinationContext, { sourceAddress }: Offer): SourceConnection | undefined {
+  try {
+    return connectSource(sourceAddress, cx.limits);
+  } catch (thrown) {
+    cx.log.debug({ fault: MigrationFault.from(thrown).message }, "the source is not connected to ahead");
+    return undefined;
   }
 }
 

@@ -15,13 +15,21 @@ import { Replay } from "../replay.ts";
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
   const { guest, contract, offer } = state;
-  const socket = await openStream(guest, cx, contract.postcopy);
+  let connected = state.source;
+  const socket = await openStream(guest, cx, contract.postcopy).catch((thrown: unknown) => {
+    connected?.close();
+    throw thrown;
+  });
   const channel = new ResumingDestination({
     patienceMs: cx.config.link.giveUpAfterMs,
     peer: offer.sourceAddress,
     migrationId: cx.id,
     token: cx.token,
-    dial: () => dialSource(offer.sourceAddress, cx.limits),
+    dial: () => {
+      const first = connected;
+      connected = undefined;
+      return first?.dial() ?? dialSource(offer.sourceAddress, cx.limits);
+    },
   });
   channel.onChange = (connected) =>
     cx.log.warn({ connected, ...channel.interruptions }, connected ? "the link is back" : "the link is lost");

@@ -79,9 +79,31 @@ function ask<Request, Response>(
   });
 }
 
+/** A connection to a source that is not dialled yet. */
+export interface SourceConnection {
+  /** Opens the transfer stream; the connection ends with it. Once. */
+  readonly dial: () => DestinationChannel;
+  /** Of one that is not dialled after all. */
+  readonly close: () => void;
+}
+
+/**
+ * Begins to connect, beside whatever else there is to do: over a long way, and where TLS is spoken, it takes several round trips
+ * until a stream can be opened. That it fails is for dial() to tell.
+ */
+export function connectSource(address: string, limits: LinkLimits): SourceConnection {
+  const { client, dialled } = dial(address, limits);
+  client.getChannel().getConnectivityState(true);
+  return { dial: () => openTransfer(client, dialled, address), close: () => client.close() };
+}
+
 /** Opens the transfer stream to a source; the connection ends with it. */
 export function dialSource(address: string, limits: LinkLimits): DestinationChannel {
   const { client, dialled } = dial(address, limits);
+  return openTransfer(client, dialled, address);
+}
+
+function openTransfer(client: Client, dialled: Dialled, address: string): DestinationChannel {
   const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
   const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
     path,

@@ -1,7 +1,7 @@
 /** The handshake over a real server, and what the suite for channels does not know of transfers. */
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { connectDestination, dialSource } from "../../../shared/link/grpc-link.ts";
+import { connectDestination, connectSource, dialSource } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
 import type { SourceChannel } from "../../../shared/link/link.ts";
 import type { DestinationMessage, Frame, Offer, SettleAnswer, SettleCall } from "../../../shared/protocol/messages.ts";
@@ -127,4 +127,24 @@ t.test("a peer that asks and does not read is cut off, before its answers take m
   // grpc-js keeps 1 MiB of messages that are not on their way yet, for retries that are switched off
   t.ok(sent < 150_000, `${sent} acknowledgements`);
   t.match(await source.closed, { code: "peer-lost" });
+});
+
+t.test("a source that is connected to ahead is dialled over that connection, or left", async (t) => {
+  const accepted = deferred<SourceChannel>();
+  const service = sourceService({ acceptTransfer: (_, channel) => accepted.resolve(channel) });
+  const listener = await serveSource(service, SERVE);
+  t.teardown(() => listener.close(0));
+  const left = connectSource(listener.address, LIMITS);
+  left.close();
+  const destination = connectSource(listener.address, LIMITS).dial();
+  destination.send(hello);
+  const source = await accepted.promise;
+  destination.receive(() => undefined);
+  source.close();
+  t.equal(await destination.closed, undefined);
+  // nobody is there: it is the stream that says so
+  const nobody = connectSource(`unix:${folder(t)}/nobody.sock`, LIMITS);
+  const dialled = nobody.dial();
+  dialled.receive(() => undefined);
+  t.match(await dialled.closed, { code: "peer-lost" });
 });
