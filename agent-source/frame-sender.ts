@@ -169,8 +169,14 @@ export class FrameSender {
     }
     this.sequence++;
     this.line.push(slot);
+    if (slot.kind === "pages") this.noteMade(slot.rawLength);
     this.encode(slot);
     return true;
+  }
+
+  private noteMade(rawLength: number): void {
+    const { chooser, clock, meter } = this.parts;
+    chooser.made(rawLength, clock.nowUs(), meter.peakBytesPerSecond);
   }
 
   /** A free one, when there are at least that many: in post-copy the last is for pages that the guest waits for. */

@@ -34,6 +34,8 @@ export async function negotiate(
     const [inspected, ability] = await Promise.all([
       guest === undefined ? undefined : inspectDestination(guest.qmp),
       guest === undefined || !asksForPostcopy(offer.transfer) ? {} : tryPostcopy(guest.qmp),
+      // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
+      guest === undefined ? undefined : cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
     ]);
     const facts: DestinationFacts = {
       protocolVersions: PROTOCOL_VERSIONS,
@@ -120,16 +122,13 @@ async function startGuest(
   if (freeMemoryBytes - cx.config.memoryReserveBytes < needed) return undefined;
   try {
     const { runtimeDirectory, qemuStartTimeoutMs } = cx.config;
-    // before and after, so that an agent that starts again finds the QEMU whenever this one ended
     await cx.journal.write(cx.id, destinationRecord(cx, "waiting", undefined));
-    const guest = await GuestProcess.start(definition, {
+    return await GuestProcess.start(definition, {
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
       signal: cx.cancelled,
       keeperPath: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPath(cx) : undefined,
     });
-    await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest));
-    return guest;
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);
     refusals.push({ code: fault.code, message: fault.message });

@@ -5,6 +5,8 @@
  * Pure: told what each frame cost, asked for the next one.
  */
 
+import { CompressionTrial } from "./compression-trial.ts";
+
 /** Weakest first (speeds and ratios in facts/node-measurements.md 5). */
 export const CHOICES: readonly number[] = [-20, -8, 1, 3];
 const START = 1;
@@ -38,6 +40,7 @@ export class CompressionChooser {
   private speed = 0;
   /** Frames that went without, since one was compressed. */
   private without = 0;
+  private readonly trial = new CompressionTrial();
 
   private readonly idleProcessors: () => number | undefined;
 
@@ -59,6 +62,7 @@ export class CompressionChooser {
   level(linkBytesPerSecond: number): number | undefined {
     if (!this.enabled) return undefined;
     if (this.fixed !== undefined) return this.fixed;
+    if (this.trial.without) return undefined;
     // stronger levels are given up first, by who waits for whom: that needs no figure of the link's
     if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return CHOICES[this.step];
     if (++this.without % TRY_AGAIN_FRAMES === 0) return CHOICES[0];
@@ -70,9 +74,15 @@ export class CompressionChooser {
     return this.frames;
   }
 
-  /** Raw bytes over encoded bytes, lately; 1 when nothing was compressed. */
+  /** Raw bytes over encoded bytes, lately; 1 when nothing is compressed. */
   get recentRatio(): number {
-    return this.ratio;
+    return this.trial.without ? 1 : this.ratio;
+  }
+
+  /** A frame of pages was made, of so many bytes before compression. @param linkBytesPerSecond the most that it carried lately */
+  made(rawBytes: number, nowUs: number, linkBytesPerSecond: number): void {
+    if (this.enabled && this.fixed === undefined)
+      this.trial.made(rawBytes, nowUs, linkBytesPerSecond, () => this.isScarce());
   }
 
   /** Is a frame of this size worth compressing when the guest is stopped and every millisecond counts? */
@@ -105,8 +115,12 @@ export class CompressionChooser {
     this.linkWaits = 0;
   }
 
+  private isScarce(): boolean {
+    return (this.idleProcessors() ?? Number.POSITIVE_INFINITY) < SCARCE;
+  }
+
   private direction(): -1 | 0 | 1 {
-    const isScarce = (this.idleProcessors() ?? Number.POSITIVE_INFINITY) < SCARCE;
+    const isScarce = this.isScarce();
     if (isScarce && this.step > START) return -1;
     if (this.encoderWaits > CLEARLY * this.linkWaits) return this.step > 0 ? -1 : 0;
     const mayRise = this.step < (isScarce ? START : CHOICES.length - 1);
