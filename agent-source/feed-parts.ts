@@ -84,8 +84,7 @@ export function logStall(
 export function schedulerOptions({ cx, ramBlocks, contract }: AssemblyParts) {
   return {
     pageCount: pageCountOf(ramBlocks),
-    // before post-copy hardly a page goes twice, and behind it none may be a delta: no memory is touched for bases
-    delta: contract.codecs.includes("xbzrle") && contract.strategy !== "postcopy",
+    delta: contract.codecs.includes("xbzrle"),
     reorder: cx.call.options.reorder,
     pendingSlots: Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE),
     baseSlots: Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE),

@@ -72,6 +72,11 @@ const KNOWN_PAGES = 256;
 const SMOOTHING = 0.3;
 /** Zero pages looked at in one fill: bounds the time that one call takes. */
 const ZERO_SCAN_MAX = 65536;
+/**
+ * Pages that post-copy finds room for however full the arena is when it begins: what the guest waits for comes out of QEMU behind
+ * pages that nobody waits for, and until the guest runs none of those leaves. Memory that is not needed is not touched.
+ */
+const RESERVE_SLOTS = 4096;
 /** Header and length of a record, about. */
 const RECORD_BYTES = 3;
 
@@ -98,7 +103,7 @@ export class TransferScheduler {
 
   /** Memory that a scheduler needs at its region, bytes. */
   static regionBytes(options: SchedulerOptions): number {
-    return PAGE_SIZE * (1 + options.pendingSlots + (options.delta ? options.baseSlots : 0));
+    return PAGE_SIZE * (1 + options.pendingSlots + (options.delta ? options.baseSlots : 0) + RESERVE_SLOTS);
   }
 
   /** Uses [region, region + regionBytes(options)) of the kernels' memory. */
@@ -111,7 +116,8 @@ export class TransferScheduler {
     kernels.memory.fill(0, region, region + PAGE_SIZE);
     this.heat = new HeatMap(options.pageCount);
     this.writer = new PageFrameWriter(kernels);
-    const limits = { pendingSlots: options.pendingSlots, baseSlots: options.delta ? options.baseSlots : 0 };
+    const baseSlots = options.delta ? options.baseSlots : 0;
+    const limits = { pendingSlots: options.pendingSlots, baseSlots, reserveSlots: RESERVE_SLOTS };
     const storeOptions = { pageCount: options.pageCount, byHeat: options.reorder };
     this.pages = new PageStore(kernels, address(region + PAGE_SIZE), limits, this.heat, storeOptions);
   }

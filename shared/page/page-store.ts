@@ -26,7 +26,12 @@ export interface PageStoreLimits {
   readonly pendingSlots: number;
   /** Most bases with content. */
   readonly baseSlots: number;
+  /** More of what is pending, once there are no bases any more. @default 0 */
+  readonly reserveSlots?: number;
 }
+
+const slotsOf = ({ pendingSlots, baseSlots, reserveSlots = 0 }: PageStoreLimits): number =>
+  pendingSlots + baseSlots + reserveSlots;
 
 export class PageStore {
   readonly heat: HeatMap;
@@ -52,7 +57,7 @@ export class PageStore {
   coalesced = 0;
   evicted = 0;
 
-  /** Uses [region, region + (pendingSlots + baseSlots) * 4096) of the kernels' memory. */
+  /** Uses [region, region + (pendingSlots + baseSlots + reserveSlots) * 4096) of the kernels' memory. */
   constructor(
     kernels: PageKernels,
     region: Address,
@@ -65,7 +70,7 @@ export class PageStore {
     this.heat = heat;
     this.byHeat = options.byHeat;
     this.pendingSlots = limits.pendingSlots;
-    this.slots = new SlotLists(region, limits.pendingSlots + limits.baseSlots);
+    this.slots = new SlotLists(region, slotsOf(limits));
     this.pendingSlot = new Int32Array(options.pageCount).fill(NONE);
     this.baseSlot = new Int32Array(options.pageCount).fill(NONE);
   }
@@ -149,9 +154,9 @@ export class PageStore {
     } else if (present >= 0) this.dropPending(page, present);
   }
 
-  /** No page has a base any more, nor gets one; their slots are free for what is pending. */
+  /** No page has a base any more, nor gets one; their slots are free for what is pending, and those in reserve. */
   dropBases(): void {
-    this.pendingSlots = this.limits.pendingSlots + this.limits.baseSlots;
+    this.pendingSlots = slotsOf(this.limits);
     for (let slot = this.slots.coldest(BASE); slot >= 0; slot = this.slots.coldest(BASE)) this.slots.free(slot);
     this.baseSlot.fill(NONE);
     this.baseCount = 0;

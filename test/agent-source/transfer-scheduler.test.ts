@@ -34,6 +34,16 @@ function setUp({ pages = 300, delta = true, reorder = true, pendingSlots = 128, 
   return { kernels, scheduler, destination, send };
 }
 
+t.test("post-copy has room for what is waited for, though the arena is full and there are no bases", async (t) => {
+  const { kernels, scheduler } = setUp({ delta: false, pendingSlots: 128 });
+  kernels.memory[SCRATCH] = 1;
+  const capture = (page: number): boolean => scheduler.capture(pageIndex(page), address(SCRATCH));
+  for (let page = 0; page < 128; page++) t.ok(capture(page));
+  t.notOk(capture(128));
+  scheduler.pages.dropBases();
+  t.ok(capture(128));
+});
+
 t.test("whatever the guest writes and the link allows, the frames rebuild its memory", async () => {
   fc.assert(
     fc.property(

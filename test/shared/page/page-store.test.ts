@@ -9,8 +9,8 @@ import { address, PAGE_SIZE, pageIndex } from "../../../shared/units.ts";
 
 const PAGES = 40;
 const CONTENT = address(KERNEL_RESERVED_BYTES);
-const LIMITS = { pendingSlots: 8, baseSlots: 6 };
-const kernels = loadKernels(KERNEL_RESERVED_BYTES + PAGE_SIZE * 15);
+const LIMITS = { pendingSlots: 8, baseSlots: 6, reserveSlots: 3 };
+const kernels = loadKernels(KERNEL_RESERVED_BYTES + PAGE_SIZE * 18);
 
 const newStore = (byHeat = true): PageStore =>
   new PageStore(kernels, address(CONTENT + PAGE_SIZE), LIMITS, new HeatMap(PAGES), { pageCount: PAGES, byHeat });
@@ -72,11 +72,11 @@ t.test("without bases their room is for what is pending, and no page has one", a
   store.dropBases();
   t.same([store.baseCount, store.pendingWithBase], [0, 0]);
   for (let page = 0; page < PAGES; page++) t.equal(store.baseOf(pageIndex(page)), NONE);
-  t.equal(store.pendingRoom, 13);
-  for (let page = 10; page < 23; page++) t.ok(capture(store, page));
-  t.notOk(capture(store, 23));
+  t.equal(store.pendingRoom, 16, "and that of the reserve");
+  for (let page = 10; page < 26; page++) t.ok(capture(store, page));
+  t.notOk(capture(store, 26));
   store.sentContent(pageIndex(10), store.pendingOf(pageIndex(10)), false);
-  t.ok(capture(store, 23), "what was sent has left no base");
+  t.ok(capture(store, 26), "what was sent has left no base");
 });
 
 t.test("its counts are those of its pages, whatever is captured, sent and dropped", async () => {
@@ -101,7 +101,7 @@ t.test("its counts are those of its pages, whatever is captured, sent and droppe
       }
       const pages = Array.from({ length: PAGES }, (_, page) => pageIndex(page));
       const pending = pages.filter((page) => store.pendingOf(page) >= 0);
-      const room = dropped ? LIMITS.pendingSlots + LIMITS.baseSlots : LIMITS.pendingSlots;
+      const room = dropped ? LIMITS.pendingSlots + LIMITS.baseSlots + LIMITS.reserveSlots : LIMITS.pendingSlots;
       return (
         store.pendingCount === pending.length &&
         store.pendingRoom === room - pending.length &&
