@@ -39,6 +39,12 @@ export type FeedContract = Pick<
 /** Part of the arena that held pages may fill. */
 export const HOLD_SHARE_OF_ARENA = 0.5;
 
+/**
+ * Beside the arena, as part of it: room that post-copy finds however full that is when it begins. What the guest waits for comes out of
+ * QEMU behind pages that nobody waits for, and until the guest runs none of those leaves. 1024 pages were too few in one of three.
+ */
+const POSTCOPY_RESERVE_OF_ARENA = 0.25;
+
 /** Frames that may be on their way beyond the credit window: those being compressed when it closed. */
 const OVERSHOOT_FRAMES = 12;
 
@@ -82,12 +88,14 @@ export function logStall(
 }
 
 export function schedulerOptions({ cx, ramBlocks, contract }: AssemblyParts) {
+  const pendingSlots = Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE);
   return {
     pageCount: pageCountOf(ramBlocks),
     delta: contract.codecs.includes("xbzrle"),
     reorder: cx.call.options.reorder,
-    pendingSlots: Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE),
+    pendingSlots,
     baseSlots: Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE),
+    reserveSlots: contract.postcopy ? Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pendingSlots) : 0,
     frameBytes: contract.frameBytes,
   };
 }

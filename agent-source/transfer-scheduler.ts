@@ -21,6 +21,8 @@ export interface SchedulerOptions {
   readonly pendingSlots: number;
   /** Base cache: most pages kept as base; ignored without delta. */
   readonly baseSlots: number;
+  /** More pages pending with content, once there are no bases any more. @default 0 */
+  readonly reserveSlots?: number;
   readonly frameBytes: number;
 }
 
@@ -72,11 +74,6 @@ const KNOWN_PAGES = 256;
 const SMOOTHING = 0.3;
 /** Zero pages looked at in one fill: bounds the time that one call takes. */
 const ZERO_SCAN_MAX = 65536;
-/**
- * Pages that post-copy finds room for however full the arena is when it begins: what the guest waits for comes out of QEMU behind
- * pages that nobody waits for, and until the guest runs none of those leaves. Memory that is not needed is not touched.
- */
-const RESERVE_SLOTS = 4096;
 /** Header and length of a record, about. */
 const RECORD_BYTES = 3;
 
@@ -103,7 +100,9 @@ export class TransferScheduler {
 
   /** Memory that a scheduler needs at its region, bytes. */
   static regionBytes(options: SchedulerOptions): number {
-    return PAGE_SIZE * (1 + options.pendingSlots + (options.delta ? options.baseSlots : 0) + RESERVE_SLOTS);
+    return (
+      PAGE_SIZE * (1 + options.pendingSlots + (options.delta ? options.baseSlots : 0) + (options.reserveSlots ?? 0))
+    );
   }
 
   /** Uses [region, region + regionBytes(options)) of the kernels' memory. */
@@ -117,7 +116,7 @@ export class TransferScheduler {
     this.heat = new HeatMap(options.pageCount);
     this.writer = new PageFrameWriter(kernels);
     const baseSlots = options.delta ? options.baseSlots : 0;
-    const limits = { pendingSlots: options.pendingSlots, baseSlots, reserveSlots: RESERVE_SLOTS };
+    const limits = { pendingSlots: options.pendingSlots, baseSlots, reserveSlots: options.reserveSlots ?? 0 };
     const storeOptions = { pageCount: options.pageCount, byHeat: options.reorder };
     this.pages = new PageStore(kernels, address(region + PAGE_SIZE), limits, this.heat, storeOptions);
   }

@@ -19,10 +19,18 @@ interface Knobs {
   reorder?: boolean;
   pendingSlots?: number;
   baseSlots?: number;
+  reserveSlots?: number;
 }
 
-function setUp({ pages = 300, delta = true, reorder = true, pendingSlots = 128, baseSlots = 128 }: Knobs) {
-  const options = { pageCount: pages, delta, reorder, pendingSlots, baseSlots, frameBytes: FRAME_BYTES };
+function setUp({
+  pages = 300,
+  delta = true,
+  reorder = true,
+  pendingSlots = 128,
+  baseSlots = 128,
+  reserveSlots = 0,
+}: Knobs) {
+  const options = { pageCount: pages, delta, reorder, pendingSlots, baseSlots, reserveSlots, frameBytes: FRAME_BYTES };
   const kernels = loadKernels(REGION + TransferScheduler.regionBytes(options));
   const scheduler = new TransferScheduler(kernels, address(REGION), options);
   const destination = new FakeDestination(kernels, pages, SCRATCH);
@@ -35,13 +43,14 @@ function setUp({ pages = 300, delta = true, reorder = true, pendingSlots = 128, 
 }
 
 t.test("post-copy has room for what is waited for, though the arena is full and there are no bases", async (t) => {
-  const { kernels, scheduler } = setUp({ delta: false, pendingSlots: 128 });
+  const { kernels, scheduler } = setUp({ delta: false, pendingSlots: 128, reserveSlots: 1 });
   kernels.memory[SCRATCH] = 1;
   const capture = (page: number): boolean => scheduler.capture(pageIndex(page), address(SCRATCH));
   for (let page = 0; page < 128; page++) t.ok(capture(page));
   t.notOk(capture(128));
   scheduler.pages.dropBases();
   t.ok(capture(128));
+  t.notOk(capture(129));
 });
 
 t.test("whatever the guest writes and the link allows, the frames rebuild its memory", async () => {
