@@ -36,7 +36,7 @@ export class CompressionTrial {
   /**
    * A frame of pages was made.
    * @param mayCarry the most that the link carried lately, bytes per second
-   * @param isScarce has the host no processor left?
+   * @param isScarce has the host no processor left, and is it not the link that is full?
    */
   made(rawBytes: number, nowUs: number, mayCarry: number, isScarce: () => boolean): void {
     const gapUs = nowUs - this.lastUs;
@@ -50,7 +50,7 @@ export class CompressionTrial {
     this.windowUs = 0;
     this.windows++;
     if (this.windows === 1) return;
-    if (this.without) this.seenWithout(rate);
+    if (this.without) this.seenWithout(rate, isScarce);
     else this.seenWith(rate, mayCarry, isScarce);
   }
 
@@ -59,9 +59,9 @@ export class CompressionTrial {
     if (this.windows >= this.wait && mayCarry >= this.withRate && isScarce()) this.change(true);
   }
 
-  private seenWithout(rate: number): void {
+  private seenWithout(rate: number, isScarce: () => boolean): void {
     this.withoutRate = smoothed(this.withoutRate, rate);
-    if (this.windows < TRIAL_WINDOWS || this.withoutRate >= BETTER * this.withRate) return;
+    if (this.windows < TRIAL_WINDOWS || (this.withoutRate >= BETTER * this.withRate && isScarce())) return;
     this.wait = this.nextWait;
     this.nextWait *= LATER;
     this.change(false);

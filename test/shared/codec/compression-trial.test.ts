@@ -46,6 +46,12 @@ t.test("what was faster without and is no more, since the link has become slow, 
   t.notOk(run({ withIt: 120e6, without: 60e6 }, 20, trial).at(-1));
 });
 
+t.test("what was faster is left when a processor is idle again, or the link is what is full", async (t) => {
+  const trial = new CompressionTrial();
+  t.ok(run({ withIt: 120e6, without: 180e6 }, 20, trial).at(-1));
+  t.notOk(run({ withIt: 120e6, without: 180e6, isScarce: false }, 2, trial).at(-1));
+});
+
 t.test("nothing is tried where the link carried less than that, or a processor is idle", async (t) => {
   const fast = { withIt: 150e6, without: 300e6 };
   t.notOk(run({ ...fast, link: 118e6 }, 40, new CompressionTrial()).includes(true));
