@@ -17,7 +17,7 @@ type Link = Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond" | "knownRoun
  * What two agents take to answer each other, beside the round trip: two turns of an event loop that has other work, and the moment in
  * which acknowledgements are gathered (agent-destination/ack-pace.ts).
  */
-const ANSWER_SECONDS = 0.004;
+const ANSWER_MS = 4;
 /**
  * With so little on its way what is measured is what the credit lets through, and a credit made of that would keep itself small: it
  * holds to the peak. A link that is so much slower than its peak has become slower.
@@ -28,14 +28,14 @@ const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Link): number =>
   Math.min(peakBytesPerSecond, SLOWER * bytesPerSecond);
 
 /** What of a round trip is the way: over a short one it is the agents that take their time, and that is in their hands already. */
-const wayMs = ({ knownRoundTripMs }: Link): number => Math.max(0, knownRoundTripMs - 1000 * ANSWER_SECONDS);
+const wayMs = ({ knownRoundTripMs }: Link): number => Math.max(0, knownRoundTripMs - ANSWER_MS);
 
 export const deepCredit = (link: Link, windowBytes: number): number =>
   Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * wayMs(link)) / 1000);
 
 /** What the link takes in a round trip and its answer, and a frame so that there is always one to be sent. */
 export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number): number =>
-  Math.min(windowBytes, frameBytes + rateOf(link) * (link.knownRoundTripMs / 1000 + ANSWER_SECONDS));
+  Math.min(windowBytes, frameBytes + (rateOf(link) * (link.knownRoundTripMs + ANSWER_MS)) / 1000);
 
 const FRAME_SECONDS = 0.002;
 const FRAME_BYTES_MIN = 16 << 10;

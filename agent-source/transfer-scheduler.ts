@@ -10,7 +10,7 @@
 import { PageFrameWriter } from "../shared/codec/page-frame.ts";
 import { HeatMap, HOT_CLASS } from "../shared/page/heat-map.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
-import { NONE, PageStore, ZERO } from "../shared/page/page-store.ts";
+import { NONE, PageStore, type PageStoreLimits, slotsOf, ZERO } from "../shared/page/page-store.ts";
 import { type Address, address, PAGE_SIZE, type PageIndex, pageIndex } from "../shared/units.ts";
 
 export interface SchedulerOptions {
@@ -77,6 +77,12 @@ const ZERO_SCAN_MAX = 65536;
 /** Header and length of a record, about. */
 const RECORD_BYTES = 3;
 
+const limitsOf = ({ pendingSlots, baseSlots, reserveSlots = 0, delta }: SchedulerOptions): PageStoreLimits => ({
+  pendingSlots,
+  baseSlots: delta ? baseSlots : 0,
+  reserveSlots,
+});
+
 export class TransferScheduler {
   readonly pages: PageStore;
   readonly heat: HeatMap;
@@ -100,9 +106,7 @@ export class TransferScheduler {
 
   /** Memory that a scheduler needs at its region, bytes. */
   static regionBytes(options: SchedulerOptions): number {
-    return (
-      PAGE_SIZE * (1 + options.pendingSlots + (options.delta ? options.baseSlots : 0) + (options.reserveSlots ?? 0))
-    );
+    return PAGE_SIZE * (1 + slotsOf(limitsOf(options)));
   }
 
   /** Uses [region, region + regionBytes(options)) of the kernels' memory. */
@@ -115,10 +119,8 @@ export class TransferScheduler {
     kernels.memory.fill(0, region, region + PAGE_SIZE);
     this.heat = new HeatMap(options.pageCount);
     this.writer = new PageFrameWriter(kernels);
-    const baseSlots = options.delta ? options.baseSlots : 0;
-    const limits = { pendingSlots: options.pendingSlots, baseSlots, reserveSlots: options.reserveSlots ?? 0 };
     const storeOptions = { pageCount: options.pageCount, byHeat: options.reorder };
-    this.pages = new PageStore(kernels, address(region + PAGE_SIZE), limits, this.heat, storeOptions);
+    this.pages = new PageStore(kernels, address(region + PAGE_SIZE), limitsOf(options), this.heat, storeOptions);
   }
 
   /** A page came from QEMU with its content at `at`; false, and nothing done, when there is no room for it. */

@@ -31,17 +31,10 @@ export async function negotiate(
   const guest =
     definition === undefined ? undefined : await startGuest(cx, offer, definition, freeMemoryBytes, refusals);
   try {
-    const [inspected, ability] = await Promise.all([
-      guest === undefined ? undefined : inspectDestination(guest.qmp),
-      guest === undefined || !asksForPostcopy(offer.transfer) ? {} : tryPostcopy(guest.qmp),
-      // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
-      guest === undefined ? undefined : cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
-    ]);
     const facts: DestinationFacts = {
       protocolVersions: PROTOCOL_VERSIONS,
       ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
-      ...(inspected === undefined ? {} : { guest: inspected }),
-      ...ability,
+      ...(guest === undefined ? {} : await lookAt(guest, cx, offer)),
       freeMemoryBytes,
       reserveBytes: cx.config.memoryReserveBytes,
       codecs: ["xbzrle", "zstd"],
@@ -77,6 +70,21 @@ function connectAhead(cx: DestinationContext, { sourceAddress }: Offer): SourceC
     cx.log.debug({ fault: MigrationFault.from(thrown).message }, "the source is not connected to ahead");
     return undefined;
   }
+}
+
+/** Which QEMU it is goes onto the disk beside the questions to it. */
+async function lookAt(
+  guest: GuestProcess,
+  cx: DestinationContext,
+  offer: Offer,
+): Promise<Pick<DestinationFacts, "guest" | "postcopyRefusal">> {
+  const [inspected, ability] = await Promise.all([
+    inspectDestination(guest.qmp),
+    asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
+    // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
+    cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
+  ]);
+  return { guest: inspected, ...ability };
 }
 
 async function tryPostcopy(qmp: QmpClient): Promise<Pick<DestinationFacts, "postcopyRefusal">> {

@@ -15,9 +15,9 @@ import { Replay } from "../replay.ts";
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
   const { guest, contract, offer } = state;
-  let connected = state.source;
+  let ahead = state.source;
   const socket = await openStream(guest, cx, contract.postcopy).catch((thrown: unknown) => {
-    connected?.close();
+    ahead?.close();
     throw thrown;
   });
   const channel = new ResumingDestination({
@@ -26,8 +26,8 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
     migrationId: cx.id,
     token: cx.token,
     dial: () => {
-      const first = connected;
-      connected = undefined;
+      const first = ahead;
+      ahead = undefined;
       return first?.dial() ?? dialSource(offer.sourceAddress, cx.limits);
     },
   });

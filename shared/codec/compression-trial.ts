@@ -30,8 +30,8 @@ export class CompressionTrial {
   private lastUs = 0;
   /** Windows with what is done now. */
   private windows = 0;
+  /** Windows until the next trial. */
   private wait = FIRST_AFTER;
-  private nextWait = FIRST_AFTER * LATER;
 
   /**
    * A frame of pages was made.
@@ -62,8 +62,7 @@ export class CompressionTrial {
   private seenWithout(rate: number, isScarce: () => boolean): void {
     this.withoutRate = smoothed(this.withoutRate, rate);
     if (this.windows < TRIAL_WINDOWS || (this.withoutRate >= BETTER * this.withRate && isScarce())) return;
-    this.wait = this.nextWait;
-    this.nextWait *= LATER;
+    this.wait *= LATER;
     this.change(false);
   }
 

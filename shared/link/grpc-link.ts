@@ -94,23 +94,22 @@ export interface SourceConnection {
 export function connectSource(address: string, limits: LinkLimits): SourceConnection {
   const { client, dialled } = dial(address, limits);
   client.getChannel().getConnectivityState(true);
-  return { dial: () => openTransfer(client, dialled, address), close: () => client.close() };
+  const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
+  return {
+    dial: () => {
+      const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
+        path,
+        requestSerialize,
+        responseDeserialize,
+      );
+      const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address, dialled);
+      void channel.closed.then(() => client.close());
+      return channel;
+    },
+    close: () => client.close(),
+  };
 }
 
 /** Opens the transfer stream to a source; the connection ends with it. */
-export function dialSource(address: string, limits: LinkLimits): DestinationChannel {
-  const { client, dialled } = dial(address, limits);
-  return openTransfer(client, dialled, address);
-}
-
-function openTransfer(client: Client, dialled: Dialled, address: string): DestinationChannel {
-  const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
-  const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
-    path,
-    requestSerialize,
-    responseDeserialize,
-  );
-  const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address, dialled);
-  void channel.closed.then(() => client.close());
-  return channel;
-}
+export const dialSource = (address: string, limits: LinkLimits): DestinationChannel =>
+  connectSource(address, limits).dial();

@@ -30,7 +30,8 @@ export interface PageStoreLimits {
   readonly reserveSlots?: number;
 }
 
-const slotsOf = ({ pendingSlots, baseSlots, reserveSlots = 0 }: PageStoreLimits): number =>
+/** That a store takes of its region. */
+export const slotsOf = ({ pendingSlots, baseSlots, reserveSlots = 0 }: PageStoreLimits): number =>
   pendingSlots + baseSlots + reserveSlots;
 
 export class PageStore {
