@@ -36,6 +36,8 @@ function fromAgent(agent: Socket, message: Readonly<Record<string, unknown>>): v
 
 function fromQemu(message: QmpMessage): void {
   if (greeting === undefined) {
+    // an event of that moment comes ahead of it
+    if (message.QMP === undefined) return;
     greeting = message;
     const capabilities = message.QMP?.capabilities;
     const enable = Array.isArray(capabilities) && capabilities.includes("oob") ? ["oob"] : [];

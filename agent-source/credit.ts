@@ -24,7 +24,7 @@ const ANSWER_MS = 4;
  */
 const SLOWER = 4;
 
-const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Link): number =>
+const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Omit<Link, "knownRoundTripMs">): number =>
   Math.min(peakBytesPerSecond, SLOWER * bytesPerSecond);
 
 /** What of a round trip is the way: over a short one it is the agents that take their time, and that is in their hands already. */
@@ -42,9 +42,12 @@ const FRAME_BYTES_MIN = 16 << 10;
 /** Each frame costs both agents a third of a millisecond and more, whatever its length (docs/decisions/0036). */
 const FRAME_BYTES_MAX = 256 << 10;
 
-/** Frames of post-copy: what the link takes in two milliseconds, before compression, within reason. */
-export const shallowFrameBytes = ({ bytesPerSecond }: Pick<Link, "bytesPerSecond">, contractBytes: number): number =>
+/**
+ * Frames of post-copy: what the link takes in two milliseconds, before compression, within reason. By its peak too: hosts that are behind
+ * would get more and shorter frames for it, and be further behind.
+ */
+export const shallowFrameBytes = (link: Omit<Link, "knownRoundTripMs">, contractBytes: number): number =>
   Math.min(
     contractBytes,
-    Math.max(FRAME_BYTES_MIN, Math.min(FRAME_BYTES_MAX, Math.floor(bytesPerSecond * FRAME_SECONDS))),
+    Math.max(FRAME_BYTES_MIN, Math.min(FRAME_BYTES_MAX, Math.floor(rateOf(link) * FRAME_SECONDS))),
   );

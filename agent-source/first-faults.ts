@@ -5,7 +5,7 @@
  */
 
 /** Of the first requests, so many. A guest that goes on asking is slower than the push, and better served by it. */
-const FIRST_REQUESTS = 200;
+const FIRST_REQUESTS = 100;
 /** About what it takes until the next one, where the guest goes from page to page. */
 const QUIET_MS = 5;
 

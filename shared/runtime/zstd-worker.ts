@@ -23,7 +23,7 @@ function compress(context: CCtx, memory: SharedArrayBuffer, table: JobTable, job
  * Whoever waits for a page waits for the threads that carry it, and these are short of a core where it matters: they go first.
  * A core that is idle is still all its own.
  */
-const NICENESS = 5;
+const NICENESS = 2;
 
 /** Of this thread only, as Linux has it. */
 function giveWay(): void {

@@ -23,7 +23,7 @@ function startKeeper(t: Test, qmp: string, path: string) {
   return { stdin: keeper.stdin, ended: once(keeper, "exit") };
 }
 
-async function setUp(t: Test, greeting: object = GREETING) {
+async function setUp(t: Test, greeting: object = GREETING, ahead: readonly object[] = []) {
   const connections: Monitor[] = [];
   const qmp = await serve(t, (socket: Socket) => {
     const monitor = new Monitor(socket, ({ execute, id }) => {
@@ -31,7 +31,7 @@ async function setUp(t: Test, greeting: object = GREETING) {
       if (execute === "query-status") monitor.reply({ return: { status: "running", running: true }, id });
     });
     connections.push(monitor);
-    monitor.reply(greeting);
+    for (const message of [...ahead, greeting]) monitor.reply(message);
   });
   const path = `${qmp}.keeper`;
   const { stdin, ended } = startKeeper(t, qmp, path);
@@ -48,6 +48,15 @@ function listens(path: string): Promise<true | undefined> {
     socket.on("connect", () => socket.destroy());
   });
 }
+
+t.test("an event that QEMU says ahead of its greeting is not taken for one", async (t) => {
+  const event = { event: "MIGRATION", data: { status: "active" }, timestamp: { seconds: 1, microseconds: 2 } };
+  const { path, connections } = await setUp(t, GREETING, [event]);
+  const agent = await QmpClient.connect(path, WITHIN);
+  t.same(agent.greeting.version, { major: 10, minor: 0, micro: 2 });
+  t.match(connections[0]?.commands[0], { execute: "qmp_capabilities", arguments: { enable: ["oob"] } });
+  agent.close();
+});
 
 t.test("agents come and go, QEMU sees one client", async (t) => {
   const { path, connections } = await setUp(t);
