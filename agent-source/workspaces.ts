@@ -84,7 +84,9 @@ export class Workspaces {
     if (this.parts.keepMs === 0) return;
     const timer = setTimeout(() => {
       this.kept.delete(kernels);
-      returnMemoryLater(() => this.out === 0);
+      // nothing is collected while pages are moved: the next one would have memory of its own beside it
+      if (this.out > 0) this.keep(kernels);
+      else returnMemoryLater(() => this.out === 0);
     }, this.parts.keepMs);
     this.kept.set(kernels, timer.unref());
   }

@@ -112,6 +112,15 @@ t.test("memory that is too short, or was kept for long enough, is not used again
   }
 });
 
+t.test("while another migration is under way nothing is dropped", async (t) => {
+  const all = workspaces(t, { keepMs: 1 });
+  const [first, other] = [all.take(MIB, 0), all.take(MIB, 0)];
+  await first.giveBack();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  t.equal(all.take(MIB, 0).kernels, first.kernels);
+  await other.giveBack();
+});
+
 t.test("what is not to be kept is nobody's afterwards", async (t) => {
   const all = workspaces(t);
   const once = all.takeNew(MIB, 1);
