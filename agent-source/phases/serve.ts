@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { Complete } from "../../shared/protocol/messages.ts";
+import type { Complete, Running } from "../../shared/protocol/messages.ts";
 import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
@@ -37,6 +37,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
         await end(feed);
         return lost(state, cx);
       }
+      const resumed = running ?? (await saidOver(loaded?.feed));
       await retireQemu(feed);
       // the first one is the next state's: the result is made of it
       if (feed !== loaded?.feed) await end(feed);
@@ -46,7 +47,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
         // post-copy is of guests that ran
         paused: false,
         ...(loaded === undefined ? {} : { loaded }),
-        ...(running === undefined ? {} : { running }),
+        ...(resumed === undefined ? {} : { running: resumed }),
         ...(outcome.complete === undefined ? {} : { complete: outcome.complete }),
         ...(postcopy === undefined ? {} : { postcopy }),
       };
@@ -64,6 +65,15 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       await orAborted(delay(AGAIN_MS), cx.leaving);
     }
   }
+}
+
+/**
+ * A destination that is asked while it starts the guest says that it needs pages, and not yet when it resumed: that came over the
+ * stream, ahead of the word that it has all of them.
+ */
+async function saidOver(feed: Feed | undefined): Promise<Running | undefined> {
+  const answer = await Promise.race([feed?.inbox.grantAnswer.promise, undefined]);
+  return answer?.kind === "running" ? answer : undefined;
 }
 
 /** Throws when the stream, the destination agent's life or QEMU's stream is over. */

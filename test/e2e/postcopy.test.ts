@@ -3,7 +3,7 @@ import t, { type Test } from "tap";
 import type { MigrationResult } from "../../shared/protocol/report.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import type { HostAgents } from "../support/agents.ts";
-import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { migrate, requireMoved, startMigrate } from "../support/ferry-json.ts";
 import { IDLE, openPair } from "../support/pair.ts";
 import type { Rig } from "../support/rig.ts";
 import { longestPause } from "../support/serial.ts";
@@ -52,6 +52,21 @@ t.test("an idle guest moves by post-copy", async (t) => {
   const { rig, a, b } = await openPair(t, { guest: { name: "idle", memoryMiB: 256, workload: IDLE } });
   t.comment(JSON.stringify(figures(await moved(t, rig, a, b, "postcopy", "idle"))));
   await assertOneGuest(t, rig, { name: "idle", at: rig.b });
+});
+
+t.test("a destination that takes long to start the guest: the source serves pages, and has a result", async (t) => {
+  const { rig, a, b } = await openPair(t, {
+    guest: { name: "late", memoryMiB: 256, workload: IDLE },
+    b: { destination: ["--faults=hold-at=starting"] },
+  });
+  const run = await startMigrate(rig, a, b, "late", ["--strategy", "postcopy"]);
+  await b.destination.waitForOutput(/"held":"starting"/, WORK);
+  await a.source.waitForOutput(/"state":"serving"/, WORK);
+  b.destination.signal("SIGUSR2");
+  const { result } = requireMoved(await run.end());
+  t.ok(result.postcopy !== undefined);
+  t.ok(result.downtime.totalMs > 2000, `it stood still for ${result.downtime.totalMs} ms`);
+  await assertOneGuest(t, rig, { name: "late", at: rig.b });
 });
 
 async function moved(
