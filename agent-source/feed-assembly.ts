@@ -6,6 +6,7 @@ import { ResumedReader } from "../shared/qemu/resumed-reader.ts";
 import { StreamReader } from "../shared/qemu/stream-reader.ts";
 import { IdleProcessors } from "../shared/runtime/idle-processors.ts";
 import { youngCollector } from "../shared/runtime/return-memory.ts";
+import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { CopyEngine } from "./copy-engine.ts";
 import { CopyWatch } from "./copy-watch.ts";
@@ -18,16 +19,9 @@ import { Outlook } from "./outlook.ts";
 import { Pacer } from "./pacer.ts";
 import { PostcopyCapture } from "./postcopy-capture.ts";
 import { RepeatedSource, ResumedSource, setupOf } from "./resumed-source.ts";
-import {
-  checkMemoryBudget,
-  layOutMemory,
-  type SourceMemory,
-  sourceMemoryBytes,
-  WINDOW_BYTES,
-} from "./source-memory.ts";
+import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "./source-memory.ts";
 import { type Decision, FIXED_COST_MS, SwitchPolicy } from "./switch-policy.ts";
 import { TransferScheduler } from "./transfer-scheduler.ts";
-import type { Workspace } from "./workspaces.ts";
 
 /** Active push: most pages that are asked for ahead of a guest that walks its memory (docs/decisions/0026). */
 const AHEAD_PAGES = 4096;
@@ -53,24 +47,22 @@ export interface FeedAssembly {
   readonly postcopy: PostcopyCapture | undefined;
   readonly engine: CopyEngine;
   readonly intake: Intake;
-  readonly workspace: Workspace;
+  readonly zstd: ZstdPool | undefined;
 }
 
 export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssembly {
   const { cx, contract } = parts;
   const { zstdWorkers } = cx.config.transfer;
   const options = schedulerOptions(parts);
-  const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
-  checkMemoryBudget(options);
-  const workspace = cx.workspaces.take(sourceMemoryBytes(options), compression === "off" ? 0 : zstdWorkers);
-  const { zstd } = workspace;
-  const memory = layOutMemory(options, workspace.kernels);
+  const memory = createSourceMemory(options, cx.createKernels);
   const scheduler = new TransferScheduler(memory.kernels, memory.region, options);
+  const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
     const processors = idle.lately();
     return isAtItsPeak(hooks.meter) ? undefined : processors;
   });
+  const zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, zstdWorkers);
   const sender: FrameSender = new FrameSender({
     kernels: memory.kernels,
     buffers: memory.buffers,
@@ -121,7 +113,7 @@ export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssemb
     reader: makeReader(parts, memory.kernels.memory, engine, postcopy),
     onFault: hooks.onQemuFault,
   });
-  return { scheduler, chooser, sender, postcopy, engine, intake, workspace };
+  return { scheduler, chooser, sender, postcopy, engine, intake, zstd };
 }
 
 interface EngineMakings extends Pick<FeedAssembly, "scheduler" | "chooser" | "sender" | "postcopy"> {

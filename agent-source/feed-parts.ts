@@ -5,20 +5,14 @@ import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract, RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
-import type { SourceConfig } from "../shared/runtime/config.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { RunWatch } from "./run-watch.ts";
 import type { SourceContext } from "./source-context.ts";
-import { MEMORY_BYTES_MAX, sourceMemoryBytes } from "./source-memory.ts";
 import type { Observation } from "./switch-policy.ts";
-import type { SchedulerOptions } from "./transfer-scheduler.ts";
-import type { Workspaces } from "./workspaces.ts";
 
 /** What its parts are made with; a rehearsal has these without a guest. */
 export interface AssemblyParts {
-  readonly cx: Pick<SourceContext, "config" | "call" | "clock" | "log"> & {
-    readonly workspaces: Pick<Workspaces, "take">;
-  };
+  readonly cx: Pick<SourceContext, "config" | "call" | "clock" | "log" | "createKernels">;
   /** Of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
   readonly contract: FeedContract;
@@ -93,25 +87,15 @@ export function logStall(
   else cx.log.info(figures, seen.linkIsDown ? "not converging is over: the link is down" : "converging again");
 }
 
-export const schedulerOptions = ({ cx, ramBlocks, contract }: AssemblyParts): SchedulerOptions => ({
-  pageCount: pageCountOf(ramBlocks),
-  delta: contract.codecs.includes("xbzrle"),
-  reorder: cx.call.options.reorder,
-  ...slotsFor(cx.config.memory, contract.postcopy),
-  frameBytes: contract.frameBytes,
-});
-
-function slotsFor({ arenaBytes, baseCacheBytes }: SourceConfig["memory"], postcopy: boolean) {
-  const pendingSlots = Math.floor(arenaBytes / PAGE_SIZE);
+export function schedulerOptions({ cx, ramBlocks, contract }: AssemblyParts) {
+  const pendingSlots = Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE);
   return {
+    pageCount: pageCountOf(ramBlocks),
+    delta: contract.codecs.includes("xbzrle"),
+    reorder: cx.call.options.reorder,
     pendingSlots,
-    baseSlots: Math.floor(baseCacheBytes / PAGE_SIZE),
-    reserveSlots: postcopy ? Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pendingSlots) : 0,
+    baseSlots: Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE),
+    reserveSlots: contract.postcopy ? Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pendingSlots) : 0,
+    frameBytes: contract.frameBytes,
   };
-}
-
-/** Address space that serves for every migration of an agent with this configuration. */
-export function usualMemoryBytes({ memory, transfer }: Pick<SourceConfig, "memory" | "transfer">): number {
-  const options = { pageCount: 0, delta: true, reorder: true, frameBytes: transfer.frameBytes };
-  return Math.min(MEMORY_BYTES_MAX, sourceMemoryBytes({ ...options, ...slotsFor(memory, true) }));
 }

@@ -10,6 +10,7 @@ import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { SavedSettings, SourcePostcopy } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type Deferred, deferred, orAborted } from "../shared/runtime/deferred.ts";
+import type { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import type { CopyEngine } from "./copy-engine.ts";
 import { shallowFrameBytes } from "./credit.ts";
 import { watchCut } from "./cut-watch.ts";
@@ -26,7 +27,6 @@ import type { RunWatch } from "./run-watch.ts";
 import type { Kept, SourceContext } from "./source-context.ts";
 import type { Decision } from "./switch-policy.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
-import type { Workspace } from "./workspaces.ts";
 
 /** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
 const QEMU_TURN_MS = 55;
@@ -68,7 +68,7 @@ export class Feed {
   private complete = false;
   private committed = false;
   private readonly abort = new AbortController();
-  private readonly workspace: Workspace;
+  private readonly zstd: ZstdPool | undefined;
   private closed = false;
   private readonly watch: LinkWatch;
   private readonly asking: NodeJS.Timeout;
@@ -114,7 +114,7 @@ export class Feed {
     this.postcopy = assembly.postcopy;
     this.engine = assembly.engine;
     this.intake = assembly.intake;
-    this.workspace = assembly.workspace;
+    this.zstd = assembly.zstd;
     this.inbox.postcopy = this.postcopy;
   }
 
@@ -220,6 +220,6 @@ export class Feed {
     this.engine.stop();
     this.sender.stop();
     await this.intake.close();
-    await this.workspace.giveBack();
+    await this.zstd?.close();
   }
 }

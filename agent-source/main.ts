@@ -12,10 +12,8 @@ import { createLogger } from "../shared/runtime/log.ts";
 import { Rehearsal } from "../shared/runtime/rehearsal.ts";
 import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
-import { usualMemoryBytes } from "./feed-parts.ts";
 import { rehearse } from "./rehearsal.ts";
 import { SourceAgent } from "./source-agent.ts";
-import { Workspaces } from "./workspaces.ts";
 
 async function start(): Promise<RunningAgent> {
   const config = loadSourceConfig(process.argv.slice(2), process.env);
@@ -29,11 +27,6 @@ async function start(): Promise<RunningAgent> {
   };
   const faults = new TestFaults(config.faults);
   if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
-  const workspaces = new Workspaces({
-    createKernels: loadKernels,
-    keepMs: config.memory.keepMs,
-    usualBytes: usualMemoryBytes(config),
-  });
   const rehearsal = new Rehearsal();
   const agent = new SourceAgent({
     config,
@@ -41,7 +34,7 @@ async function start(): Promise<RunningAgent> {
     log,
     journal,
     limits,
-    workspaces,
+    createKernels: loadKernels,
     faults,
     onBusy: () => void rehearsal.end(),
   });
@@ -50,7 +43,9 @@ async function start(): Promise<RunningAgent> {
   const listener = await serveSource(agent, { listen: config.listen, limits, operatorStreamsMax });
   agent.advertised = listener.address;
   if (config.rehearsal)
-    rehearsal.begin(log, (signal) => rehearse({ config, clock: systemClock, log, limits, workspaces }, signal));
+    rehearsal.begin(log, (signal) =>
+      rehearse({ config, clock: systemClock, log, limits, createKernels: loadKernels }, signal),
+    );
   return {
     log,
     status: `Listening at ${listener.address}`,
@@ -59,7 +54,6 @@ async function start(): Promise<RunningAgent> {
       await rehearsal.end();
       await agent.stop();
       await listener.close(1000);
-      await workspaces.close();
     },
   };
 }

@@ -15,7 +15,7 @@ import { StreamReader } from "../shared/qemu/stream-reader.ts";
 import { deferred, orAborted } from "../shared/runtime/deferred.ts";
 import { processorTimes } from "../shared/runtime/guest-processors.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
-import type { ZstdPool } from "../shared/runtime/zstd-pool.ts";
+import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../shared/units.ts";
 import { pageCountOf } from "./feed-parts.ts";
 import { runHere } from "./guest-here.ts";
@@ -26,7 +26,6 @@ import { applySettings, readSettings } from "./qemu-settings.ts";
 import { RunWatch } from "./run-watch.ts";
 import { type SourceContext, sourceRecord } from "./source-context.ts";
 import { WINDOW_BYTES } from "./source-memory.ts";
-import type { Workspace } from "./workspaces.ts";
 
 /** What zstd makes of a guest's pages at one level. */
 export interface LevelSample {
@@ -69,10 +68,6 @@ export interface ObservationCost {
   readonly processorsWaitedBefore?: number;
 }
 
-/** Window, samples, and what is compressed of these, one behind the other. */
-const REGION = KERNEL_RESERVED_BYTES + WINDOW_BYTES;
-const encodedAt = (frameBytes: number): number => REGION + PageSamples.regionBytes(frameBytes);
-
 /** How the guest's processors fare without it. */
 const BEFORE_MS = 250;
 
@@ -83,26 +78,12 @@ export async function observeGuest(
   facts: SourceFacts,
   observeMs: number,
 ): Promise<Observed> {
-  const { frameBytes, zstdWorkers } = cx.config.transfer;
-  const off = cx.call.options.compression === "off" || zstdWorkers === 0;
-  const workspace = cx.workspaces.take(encodedAt(frameBytes) + frameBytes, off ? 0 : 1);
-  try {
-    return await observeIn(workspace, cx, qmp, facts, observeMs);
-  } finally {
-    await workspace.giveBack();
-  }
-}
-
-async function observeIn(
-  { kernels, zstd }: Workspace,
-  cx: SourceContext,
-  qmp: QmpClient,
-  facts: SourceFacts,
-  observeMs: number,
-): Promise<Observed> {
   const pageCount = pageCountOf(facts.ramBlocks);
-  const { frameBytes } = cx.config.transfer;
-  const samples = new PageSamples(kernels, address(REGION), pageCount, frameBytes);
+  const { frameBytes, zstdWorkers } = cx.config.transfer;
+  const region = KERNEL_RESERVED_BYTES + WINDOW_BYTES;
+  const encoded = region + PageSamples.regionBytes(frameBytes);
+  const kernels = cx.createKernels(encoded + frameBytes);
+  const samples = new PageSamples(kernels, address(region), pageCount, frameBytes);
   const failed = deferred<never>();
   failed.promise.catch(() => undefined);
   const observer: GuestObserver = new GuestObserver({
@@ -125,8 +106,8 @@ async function observeIn(
   const runs = await RunWatch.begin(qmp);
   await look(cx, qmp, { intake, observer, runs, failed: failed.promise });
   const paid = await cost();
-  const out = { at: encodedAt(frameBytes), length: frameBytes };
-  const levels = zstd === undefined ? [] : await tryLevels(cx, zstd, samples, out);
+  const off = cx.call.options.compression === "off" || zstdWorkers === 0;
+  const levels = off ? [] : await tryLevels(cx, kernels.memory, samples, { at: encoded, length: frameBytes });
   const paused = runs.standsStill;
   return { ...counts(observer, pageCount), paused, deltas: samples.deltaSamples(), levels, cost: paid };
 }
@@ -217,12 +198,13 @@ interface Range {
 /** After the guest is left alone: it costs the host some tens of milliseconds of one core. */
 async function tryLevels(
   cx: SourceContext,
-  zstd: ZstdPool,
+  memory: Uint8Array,
   samples: PageSamples,
   out: Range,
 ): Promise<readonly LevelSample[]> {
   const { compression } = cx.call.options;
   const levels = typeof compression === "number" ? [compression] : CHOICES;
+  const zstd = new ZstdPool(memory, 1);
   const encode = async (ranges: readonly Range[], level: number): Promise<number> => {
     let encoded = 0;
     for (const { at, length } of ranges) {
@@ -232,26 +214,30 @@ async function tryLevels(
     }
     return encoded;
   };
-  const frames = samples.frames();
-  const deltas = samples.deltaSamples();
-  const raw = frames.reduce((sum, { length }) => sum + length, 0);
-  // a thread that has just been started is not what is measured
-  await encode(frames.slice(0, 1), levels[0] ?? 1);
-  const found: LevelSample[] = [];
-  for (const level of levels) {
-    const beganMs = cx.clock.monotonicMs();
-    const encoded = await encode(frames, level);
-    const seconds = Math.max(1e-6, (cx.clock.monotonicMs() - beganMs) / 1000);
-    const deltaRatios: number[] = [];
-    const dirtied = samples.dirtiedFrame();
-    for (const one of deltas) deltaRatios.push(one.length === 0 ? 1 : (await encode([one], level)) / one.length);
-    found.push({
-      level,
-      pageBytes: raw === 0 ? 0 : (PAGE_SIZE * encoded) / raw,
-      dirtiedPageBytes: dirtied.length === 0 ? 0 : (PAGE_SIZE * (await encode([dirtied], level))) / dirtied.length,
-      bytesPerSecond: raw / seconds,
-      deltaRatios,
-    });
+  try {
+    const frames = samples.frames();
+    const deltas = samples.deltaSamples();
+    const raw = frames.reduce((sum, { length }) => sum + length, 0);
+    // a thread that has just been started is not what is measured
+    await encode(frames.slice(0, 1), levels[0] ?? 1);
+    const found: LevelSample[] = [];
+    for (const level of levels) {
+      const beganMs = cx.clock.monotonicMs();
+      const encoded = await encode(frames, level);
+      const seconds = Math.max(1e-6, (cx.clock.monotonicMs() - beganMs) / 1000);
+      const deltaRatios: number[] = [];
+      const dirtied = samples.dirtiedFrame();
+      for (const one of deltas) deltaRatios.push(one.length === 0 ? 1 : (await encode([one], level)) / one.length);
+      found.push({
+        level,
+        pageBytes: raw === 0 ? 0 : (PAGE_SIZE * encoded) / raw,
+        dirtiedPageBytes: dirtied.length === 0 ? 0 : (PAGE_SIZE * (await encode([dirtied], level))) / dirtied.length,
+        bytesPerSecond: raw / seconds,
+        deltaRatios,
+      });
+    }
+    return found;
+  } finally {
+    await zstd.close();
   }
-  return found;
 }

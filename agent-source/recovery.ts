@@ -2,6 +2,7 @@
 import { MigrationFault } from "../shared/fault.ts";
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
 import type { SourceRecord } from "../shared/protocol/ownership.ts";
 import type { MigrateCall } from "../shared/protocol/report.ts";
 import { recoverSource, type SourceQemu } from "../shared/protocol/source-states.ts";
@@ -16,7 +17,6 @@ import { openMonitor, qemuOf } from "./monitor.ts";
 import { doubtful } from "./phases/grant.ts";
 import { type SourceContext, sourceRecord } from "./source-context.ts";
 import type { SourceState } from "./source-state.ts";
-import type { Workspaces } from "./workspaces.ts";
 
 export interface SourceAgentParts {
   readonly config: SourceConfig;
@@ -24,7 +24,7 @@ export interface SourceAgentParts {
   readonly log: Logger;
   readonly journal: Journal<SourceRecord>;
   readonly limits: LinkLimits;
-  readonly workspaces: Workspaces;
+  readonly createKernels: (byteLength: number) => PageKernels;
   readonly faults: TestFaults;
   /** A migration begins, or a guest is looked at. */
   readonly onBusy?: () => void;

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import type { MigrationFault } from "../shared/fault.ts";
 import type { LinkLimits } from "../shared/link/link.ts";
 import { type Loop, openLoop } from "../shared/link/loop.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
 import { madeUpBlocks } from "../shared/page/made-up-pages.ts";
 import type { MigrateOptions } from "../shared/protocol/report.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
@@ -22,14 +23,13 @@ import { type AssemblyParts, retainedBytes } from "./feed-parts.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { MadeUpQemu } from "./made-up-qemu.ts";
 import { PeerInbox } from "./peer-inbox.ts";
-import type { Workspaces } from "./workspaces.ts";
 
 export interface RehearsalParts {
   readonly config: SourceConfig;
   readonly clock: Clock;
   readonly log: Logger;
   readonly limits: LinkLimits;
-  readonly workspaces: Workspaces;
+  readonly createKernels: (byteLength: number) => PageKernels;
 }
 
 /** The same code for several instances: what it learned of one alone would not hold for the next. */
@@ -123,7 +123,7 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
     feed.engine.stop();
     feed.sender.stop();
     await feed.intake.close();
-    await feed.workspace.giveBack();
+    await feed.zstd?.close();
     await loop.close();
   }
   return { feed, inbox, loop };
@@ -134,19 +134,12 @@ async function listening({ intake }: FeedAssembly, path: string): Promise<string
   return path;
 }
 
-function assemblyParts({ config, clock, log, workspaces }: RehearsalParts, { source }: Loop): AssemblyParts {
+function assemblyParts({ config, clock, log, createKernels }: RehearsalParts, { source }: Loop): AssemblyParts {
   const transfer = { ...config.transfer, syncRate: 1000 };
   const compression = transfer.zstdWorkers === 0 ? "off" : OPTIONS.compression;
   const call = { guest: "rehearsal", to: source.peer, options: { ...OPTIONS, compression } };
   return {
-    cx: {
-      config: { ...config, memory: { ...config.memory, ...MEMORY }, transfer },
-      call,
-      clock,
-      log,
-      // what is kept of the rehearsal refers to it for ever; its threads stay for the first migration
-      workspaces: { take: (byteLength, threads) => workspaces.takeNew(byteLength, threads) },
-    },
+    cx: { config: { ...config, memory: MEMORY, transfer }, call, clock, log, createKernels },
     ramBlocks: madeUpBlocks(PAGES),
     contract: CONTRACT,
     channel: source,

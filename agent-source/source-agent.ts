@@ -258,7 +258,7 @@ export class SourceAgent implements SourceService {
 
   private makeContext(asked: MigrateCall, { id, token, startedAtMs }: Identity, chosenBecause = ""): Made {
     this.parts.onBusy?.();
-    const { config, clock, log, journal, limits, workspaces, faults } = this.parts;
+    const { config, clock, log, journal, limits, createKernels, faults } = this.parts;
     const call = this.filled(asked);
     const cancel = new AbortController();
     const arrived = deferred<void>();
@@ -283,7 +283,7 @@ export class SourceAgent implements SourceService {
       leaving: this.leaving.signal,
       resolution: deferred(),
       cpuSecondsBefore: processUsage().cpuSeconds,
-      workspaces,
+      createKernels,
       dialledIn: async () => {
         if (link === undefined) throw new TypeError("a migration from the journal has no stream");
         await arrived.promise;

@@ -1,6 +1,7 @@
 /** What one migration has at hand in every state. Nothing here changes with the state; that lives in the states. */
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
+import type { PageKernels } from "../shared/page/kernels.ts";
 import type { SavedSettings, SourcePostcopy, SourceRecord } from "../shared/protocol/ownership.ts";
 import type { MigrateCall } from "../shared/protocol/report.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
@@ -11,7 +12,6 @@ import type { Logger } from "../shared/runtime/log.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import type { FreshLinks } from "./fresh-links.ts";
 import type { MigrationReport } from "./migration-report.ts";
-import type { Workspaces } from "./workspaces.ts";
 
 export interface SourceContext {
   readonly id: string;
@@ -36,7 +36,7 @@ export interface SourceContext {
   readonly resolution: Deferred<"source" | "destination">;
   /** Of this process when the migration began, to tell what it cost. */
   readonly cpuSecondsBefore: number;
-  readonly workspaces: Workspaces;
+  readonly createKernels: (byteLength: number) => PageKernels;
   /** Resolves when the destination dialled in with this migration's token. */
   readonly dialledIn: () => Promise<ResumingSource>;
   /** Streams that the destination begins anew in post-copy. */

@@ -36,37 +36,27 @@ export interface SourceMemory {
 }
 
 /** WebAssembly's 4 GiB less a page. */
-export const MEMORY_BYTES_MAX = 2 ** 32 - 65536;
-
-const bufferBytesOf = ({ frameBytes }: SchedulerOptions): number =>
-  Math.ceil((HEAD_ROOM_BYTES + frameBufferBytes(frameBytes)) / PAGE_SIZE) * PAGE_SIZE;
-
-const regionOf = (options: SchedulerOptions): number =>
-  KERNEL_RESERVED_BYTES + WINDOW_BYTES + 2 * FRAME_BUFFERS * bufferBytesOf(options);
-
-/** That a migration needs. */
-export const sourceMemoryBytes = (options: SchedulerOptions): number =>
-  regionOf(options) + TransferScheduler.regionBytes(options);
+const MEMORY_BYTES_MAX = 2 ** 32 - 65536;
 
 /** @throws MigrationFault `configuration` when the budgets do not fit one memory */
-export function checkMemoryBudget(options: SchedulerOptions): void {
-  const total = sourceMemoryBytes(options);
+export function createSourceMemory(
+  options: SchedulerOptions,
+  createKernels: (byteLength: number) => PageKernels,
+): SourceMemory {
+  const bufferBytes = Math.ceil((HEAD_ROOM_BYTES + frameBufferBytes(options.frameBytes)) / PAGE_SIZE) * PAGE_SIZE;
+  const region = KERNEL_RESERVED_BYTES + WINDOW_BYTES + 2 * FRAME_BUFFERS * bufferBytes;
+  const total = region + TransferScheduler.regionBytes(options);
   if (total > MEMORY_BYTES_MAX)
     throw new MigrationFault(
       "configuration",
       `memory.arena and memory.baseCache need ${total} bytes together with buffers; one migration has at most ${MEMORY_BYTES_MAX}`,
       { advice: "Lower memory.baseCache in the source agent's configuration" },
     );
-}
-
-/** @param kernels with sourceMemoryBytes() of memory */
-export function layOutMemory(options: SchedulerOptions, kernels: PageKernels): SourceMemory {
-  const bufferBytes = bufferBytesOf(options);
   const buffers: FrameBuffer[] = [];
   for (let i = 0; i < FRAME_BUFFERS; i++) {
     const raw = KERNEL_RESERVED_BYTES + WINDOW_BYTES + 2 * i * bufferBytes + HEAD_ROOM_BYTES;
     const byteLength = bufferBytes - HEAD_ROOM_BYTES;
     buffers.push({ raw: address(raw), encoded: address(raw + bufferBytes), byteLength });
   }
-  return { kernels, window: address(KERNEL_RESERVED_BYTES), buffers, region: address(regionOf(options)) };
+  return { kernels: createKernels(total), window: address(KERNEL_RESERVED_BYTES), buffers, region: address(region) };
 }

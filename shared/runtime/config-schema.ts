@@ -150,10 +150,6 @@ export const sourceSchema = () => ({
       "64MiB",
       "Budget of a migration for the pages that wait to be sent; when it is full, QEMU waits and the guest runs on",
     ),
-    keep: duration(
-      "60s",
-      "How long the memory of a migration stays with the agent for the next one, which then need not have it fetched page by page; 0s gives it back at once",
-    ),
   },
   transfer: {
     frameBytes: size("512KiB", "Pages that travel as one message; 64KiB to 1MiB is sensible"),

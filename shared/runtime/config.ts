@@ -52,7 +52,7 @@ export interface TlsConfig {
 }
 
 export interface SourceConfig extends CommonConfig {
-  readonly memory: { readonly baseCacheBytes: number; readonly arenaBytes: number; readonly keepMs: number };
+  readonly memory: { readonly baseCacheBytes: number; readonly arenaBytes: number };
   readonly transfer: {
     readonly frameBytes: number;
     readonly creditWindowBytes: number;
@@ -98,7 +98,6 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
     memory: Object.freeze({
       baseCacheBytes: parseByteSize(memory.baseCache),
       arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20),
-      keepMs: parseDuration(memory.keep),
     }),
     transfer: Object.freeze({
       frameBytes: between("transfer.frameBytes", parseByteSize(transfer.frameBytes), 16 << 10, 4 << 20),

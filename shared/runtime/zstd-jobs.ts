@@ -18,11 +18,9 @@ const RESULT = 5;
 export const TOO_LONG = -1;
 
 export interface WorkerData {
+  readonly memory: SharedArrayBuffer;
   readonly table: SharedArrayBuffer;
 }
-
-/** The memory of the jobs that follow, none, or the number of a job. */
-export type WorkerMessage = SharedArrayBuffer | undefined | number;
 
 export class JobTable {
   readonly buffer: SharedArrayBuffer;

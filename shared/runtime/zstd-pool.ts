@@ -1,15 +1,14 @@
 /**
  * Compresses ranges of the shared memory on threads of its own: zstd-napi is synchronous, and at 450 MB/s (level 1) it would
  * hold up everything else (facts/node-measurements.md 5). Nothing is copied or cloned: the job is six numbers in a shared
- * table, the message its index. A pool may be used for one memory after another: a thread that starts costs some 40 ms of a core.
+ * table, the message its index.
  *
- * The caller leaves both ranges alone until the promise settles, and closes the pool: its threads keep the process alive. Jobs of
- * one worker are done in order; each new one goes to the worker with the fewest, so that a worker has its next job at hand when it
- * ends one.
+ * The caller leaves both ranges alone until the promise settles. Jobs of one worker are done in order; each new one goes to the
+ * worker with the fewest, so that a worker has its next job at hand when it ends one.
  */
 import { Worker } from "node:worker_threads";
 import { MigrationFault } from "../fault.ts";
-import { JOBS_MAX, JobTable, type WorkerData, type WorkerMessage } from "./zstd-jobs.ts";
+import { JOBS_MAX, JobTable, type WorkerData } from "./zstd-jobs.ts";
 
 /** A worker handles numbers; what it compresses lies outside its heap. MiB. */
 const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 24, codeRangeSizeMb: 8 };
@@ -26,8 +25,7 @@ interface Thread {
 }
 
 export class ZstdPool {
-  readonly workers: number;
-  private byteLength = 0;
+  private readonly byteLength: number;
   private readonly table = new JobTable();
   private readonly threads: Thread[] = [];
   private readonly jobs: (Job | undefined)[] = new Array(JOBS_MAX).fill(undefined);
@@ -36,25 +34,12 @@ export class ZstdPool {
 
   /** @param memory on a SharedArrayBuffer, from its start: what the ranges of compress() refer to */
   constructor(memory: Uint8Array, workers: number) {
+    if (!(memory.buffer instanceof SharedArrayBuffer) || memory.byteOffset !== 0)
+      throw new TypeError("the pool needs shared memory, from its start");
     if (!Number.isInteger(workers) || workers < 1) throw new RangeError(`a pool of ${workers} workers`);
-    sharedBuffer(memory); // before a thread is started
-    this.workers = workers;
-    const workerData: WorkerData = { table: this.table.buffer };
+    this.byteLength = memory.byteLength;
+    const workerData: WorkerData = { memory: memory.buffer, table: this.table.buffer };
     for (let index = 0; index < workers; index++) this.threads.push(this.start(workerData));
-    this.use(memory);
-  }
-
-  /** Can it be used for another memory? Not once a worker crashed, or it was closed. */
-  get isIdle(): boolean {
-    return this.ended === undefined && this.room === JOBS_MAX;
-  }
-
-  /** Jobs are of this memory from now on; undefined: there are none, and the pool refers to no memory. Only while it is idle. */
-  use(memory: Uint8Array | undefined): void {
-    const message: WorkerMessage = memory === undefined ? undefined : sharedBuffer(memory);
-    if (!this.isIdle) throw new TypeError("the pool is at work, or has ended");
-    this.byteLength = memory?.byteLength ?? 0;
-    for (const { worker } of this.threads) worker.postMessage(message);
   }
 
   /** Jobs that can be handed over now. */
@@ -125,9 +110,4 @@ export class ZstdPool {
     this.ended = fault;
     for (const job of this.jobs.splice(0)) job?.reject(fault);
   }
-}
-
-function sharedBuffer({ buffer, byteOffset }: Uint8Array): SharedArrayBuffer {
-  if (buffer instanceof SharedArrayBuffer && byteOffset === 0) return buffer;
-  throw new TypeError("the pool needs shared memory, from its start");
 }

@@ -5,7 +5,7 @@ import { basename } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import type { CCtx } from "zstd-napi/binding.js";
 import zstd from "zstd-napi/binding.js";
-import { JobTable, TOO_LONG, type WorkerData, type WorkerMessage } from "./zstd-jobs.ts";
+import { JobTable, TOO_LONG, type WorkerData } from "./zstd-jobs.ts";
 
 function compress(context: CCtx, memory: SharedArrayBuffer, table: JobTable, job: number): number {
   const output = new Uint8Array(memory, table.to(job), table.limit(job));
@@ -38,15 +38,9 @@ function main(port: NonNullable<typeof parentPort>, data: WorkerData): void {
   giveWay();
   const context = new zstd.CCtx();
   const table = new JobTable(data.table);
-  let memory: SharedArrayBuffer | undefined;
-  port.on("message", (message: WorkerMessage) => {
-    if (typeof message !== "number") {
-      memory = message;
-      return;
-    }
-    if (memory === undefined) throw new TypeError("a job without memory");
-    table.setResult(message, compress(context, memory, table, message));
-    port.postMessage(message);
+  port.on("message", (job: number) => {
+    table.setResult(job, compress(context, data.memory, table, job));
+    port.postMessage(job);
   });
 }
 

@@ -4,7 +4,7 @@ import { FrameSender } from "../../agent-source/frame-sender.ts";
 import { LinkMeter } from "../../agent-source/link-meter.ts";
 import { Pacer } from "../../agent-source/pacer.ts";
 import type { UrgentSource } from "../../agent-source/sender-parts.ts";
-import { layOutMemory, sourceMemoryBytes } from "../../agent-source/source-memory.ts";
+import { createSourceMemory } from "../../agent-source/source-memory.ts";
 import { noCounts, TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { SourceMessage } from "../../shared/protocol/messages.ts";
@@ -45,7 +45,7 @@ function setUp() {
     baseSlots: 0,
     frameBytes: FRAME_BYTES,
   };
-  const { kernels, region, buffers } = layOutMemory(options, loadKernels(sourceMemoryBytes(options)));
+  const { kernels, region, buffers } = createSourceMemory(options, loadKernels);
   const sent: string[] = [];
   const compressing: ((length: number) => void)[] = [];
   const chooser = new CompressionChooser(1, 1);

@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { SourceAgent } from "../../agent-source/source-agent.ts";
-import { Workspaces } from "../../agent-source/workspaces.ts";
 import { serveDestination } from "../../shared/link/grpc-server.ts";
 import type { SettleAnswer, SettleCall } from "../../shared/protocol/messages.ts";
 import { decodeSourceRecord, type SourceRecord } from "../../shared/protocol/ownership.ts";
@@ -83,9 +82,8 @@ async function startAgain(t: Test, { kind, qemu, earlier, standings, paused = fa
   await journal.write(ID, { kind, ...record });
   if (earlier !== undefined) await journal.write(EARLIER, { kind: earlier, ...record, startedAtMs: 1 });
   const log = createLogger("test", "silent");
-  const workspaces = new Workspaces({ createKernels: loadKernels, keepMs: 0, usualBytes: 0 });
   const config = loadSourceConfig(places, {});
-  const parts = { config, clock: systemClock, log, journal, limits: LIMITS, workspaces };
+  const parts = { config, clock: systemClock, log, journal, limits: LIMITS, createKernels: loadKernels };
   const agent = new SourceAgent({ ...parts, faults: new TestFaults() });
   await agent.recover();
   t.teardown(() => agent.stop());

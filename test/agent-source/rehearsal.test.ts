@@ -5,7 +5,6 @@ import { join } from "node:path";
 import t from "tap";
 import * as destination from "../../agent-destination/rehearsal.ts";
 import * as source from "../../agent-source/rehearsal.ts";
-import { Workspaces } from "../../agent-source/workspaces.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { loadDestinationConfig, loadSourceConfig } from "../../shared/runtime/config.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
@@ -16,17 +15,15 @@ import { LIMITS } from "../support/link.ts";
 const log = createLogger("rehearsal", "silent");
 const NEVER = new AbortController().signal;
 
-function parts(t: { teardown(done: () => unknown): unknown }, more: readonly string[] = []) {
+function parts(t: { teardown(done: () => void): unknown }, more: readonly string[] = []) {
   const folder = mkdtempSync(join(tmpdir(), "ferry-rehearsal-"));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const flags = ["guests", "runtime", "state"].map((name) => `--${name}-directory=${folder}`);
-  const common = { clock: systemClock, log, limits: LIMITS };
-  const workspaces = new Workspaces({ createKernels: loadKernels, keepMs: 60_000, usualBytes: 0 });
-  t.teardown(() => workspaces.close());
+  const common = { clock: systemClock, log, limits: LIMITS, createKernels: loadKernels };
   return {
     folder,
-    source: { ...common, workspaces, config: loadSourceConfig([...flags, ...more], {}) },
-    destination: { ...common, createKernels: loadKernels, config: loadDestinationConfig(flags, {}) },
+    source: { ...common, config: loadSourceConfig([...flags, ...more], {}) },
+    destination: { ...common, config: loadDestinationConfig(flags, {}) },
   };
 }
 

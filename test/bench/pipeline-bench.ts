@@ -17,7 +17,7 @@ import { Intake } from "../../agent-source/intake.ts";
 import { LinkMeter } from "../../agent-source/link-meter.ts";
 import { Outlook } from "../../agent-source/outlook.ts";
 import { Pacer } from "../../agent-source/pacer.ts";
-import { layOutMemory, sourceMemoryBytes, WINDOW_BYTES } from "../../agent-source/source-memory.ts";
+import { createSourceMemory, WINDOW_BYTES } from "../../agent-source/source-memory.ts";
 import { FIXED_COST_MS, SwitchPolicy } from "../../agent-source/switch-policy.ts";
 import { TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
@@ -116,7 +116,7 @@ function makeSource(): Source {
     baseSlots: BASE_BYTES / PAGE_SIZE,
     frameBytes: FRAME_BYTES,
   };
-  const memory = layOutMemory(options, loadKernels(sourceMemoryBytes(options)));
+  const memory = createSourceMemory(options, loadKernels);
   const { kernels } = memory;
   const scheduler = new TransferScheduler(kernels, memory.region, options);
   const channel = new AcknowledgingChannel();

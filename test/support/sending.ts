@@ -2,7 +2,7 @@
 import { FrameSender } from "../../agent-source/frame-sender.ts";
 import { LinkMeter } from "../../agent-source/link-meter.ts";
 import { Pacer } from "../../agent-source/pacer.ts";
-import { layOutMemory, sourceMemoryBytes } from "../../agent-source/source-memory.ts";
+import { createSourceMemory } from "../../agent-source/source-memory.ts";
 import { TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame.ts";
@@ -40,7 +40,7 @@ export function sending({
   compressed = false,
 }: SendingOptions = {}) {
   const options = { pageCount, delta: true, reorder: true, pendingSlots, baseSlots: 100, frameBytes };
-  const { kernels, buffers, region, window } = layOutMemory(options, loadKernels(sourceMemoryBytes(options)));
+  const { kernels, buffers, region, window } = createSourceMemory(options, loadKernels);
   const scheduler = new TransferScheduler(kernels, region, options);
   const frames: SentFrame[] = [];
   const compressing: Deferred<number>[] = [];

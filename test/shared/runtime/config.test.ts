@@ -35,7 +35,7 @@ t.test("the defaults of the source are those of its documentation, converted and
     link: { giveUpAfterMs: 60_000, keepAliveMs: 2000, finalGiveUpAfterMs: 5000, doubtAfterMs: 10_000 },
     onShutdown: "abort",
     faults: [],
-    memory: { baseCacheBytes: 256 << 20, arenaBytes: 64 << 20, keepMs: 60_000 },
+    memory: { baseCacheBytes: 256 << 20, arenaBytes: 64 << 20 },
     transfer: { frameBytes: 512 << 10, creditWindowBytes: 16 << 20, syncRate: 20, zstdWorkers: 1 },
     downtimeTargetMs: 300,
     handshakeTimeoutMs: 60_000,
@@ -63,7 +63,7 @@ t.test("the command line counts before the environment, and that before the file
   const { flags, folder } = places(t, {
     "ferry.json": JSON.stringify({
       listen: ["127.0.0.1:1", "unix:/run/x"],
-      memory: { arena: "16MiB", baseCache: "1GB", keep: "0s" },
+      memory: { arena: "16MiB", baseCache: "1GB" },
       transfer: { zstdWorkers: 0 },
       log: { level: "warn" },
     }),
@@ -73,7 +73,7 @@ t.test("the command line counts before the environment, and that before the file
   const expected = {
     listen: ["127.0.0.1:1", "unix:/run/x"],
     logLevel: "trace",
-    memory: { arenaBytes: 16 << 20, baseCacheBytes: 2e9, keepMs: 0 },
+    memory: { arenaBytes: 16 << 20, baseCacheBytes: 2e9 },
     transfer: { zstdWorkers: 0 },
   };
   t.match(loadSourceConfig([...flags, "--config", file, "--log-level=trace"], env), expected);

@@ -86,27 +86,3 @@ t.test("a worker that dies rejects everything with a fault", async (t) => {
   for (const job of pending) await t.rejects(job, { code: "internal", message: /compression worker failed/ });
   await t.rejects(zstd.compress(0, 10, 2 * MIB, MIB, 1), { code: "internal" });
 });
-
-t.test("its threads go from one memory to another, and only between jobs", async (t) => {
-  const [first, second] = [sharedMemory(2 * MIB), sharedMemory(4 * MIB)];
-  second.fill(7, 0, 65536);
-  const zstd = pool(t, first, 2);
-  t.ok((await zstd.compress(0, 65536, MIB, 65536, 1)) > 0);
-  const pending = zstd.compress(0, 65536, MIB, 65536, 1);
-  t.throws(() => zstd.use(second), TypeError);
-  await pending;
-  t.throws(() => zstd.use(new Uint8Array(10)), TypeError);
-  zstd.use(second);
-  for (let job = 0; job < 4; job++) {
-    const length = await zstd.compress(0, 65536, 3 * MIB, 65536, 1);
-    const back = new Uint8Array(65536);
-    t.equal(decompressInto(back, second.slice(3 * MIB, 3 * MIB + length)), back.length);
-    t.ok(back.every((byte) => byte === 7));
-  }
-  zstd.use(undefined);
-  t.throws(() => zstd.compress(0, 10, 20, 10, 1), RangeError, "there is no memory");
-  t.ok(zstd.isIdle);
-  await zstd.close();
-  t.notOk(zstd.isIdle);
-  t.throws(() => zstd.use(first), TypeError);
-});
