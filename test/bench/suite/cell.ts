@@ -30,7 +30,7 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
   const run = await contender.run(scene);
   const endMs = performance.now();
   const { cpuSeconds, peakBytes } = cost.end();
-  await run.guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
+  const { errors } = await run.guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
   const seen = beats();
   const { completed, totalSeconds, downtimeMs, bytesOnWire, residual, movedBytes, ended } = run;
   const slowDown = slowDownIn(seen, workload.work, startMs, endMs);
@@ -49,6 +49,7 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
       cpuSeconds,
       peakBytes,
       machineMBps,
+      wrongWords: errors,
       ...(movedBytes === undefined ? {} : { movedBytes }),
       ...(residual.length === 0 ? {} : { residual }),
       ...(ended === undefined ? {} : { ended }),

@@ -124,9 +124,10 @@ class RunProgress {
     const minutes = (performance.now() - this.startMs) / 60e3;
     const left = (minutes / (this.done - this.first)) * Math.max(0, this.all - this.done);
     const { workload, link, contender, repetition, completed, totalSeconds, downtimeMs = 0, stallMs, bytes } = sample;
+    const wrong = sample.wrongWords ? `, ${sample.wrongWords} WRONG WORDS so far` : "";
     const outcome = completed ? `${totalSeconds.toFixed(2)} s` : `not in ${totalSeconds.toFixed(0)} s`;
     process.stderr.write(
-      `[${this.done}/${this.all}, ${left.toFixed(0)} min left] ${workload}, ${link}, ${contender} #${repetition}: ${outcome}, ${(bytes / 1e6).toFixed(0)} MB, down ${downtimeMs.toFixed(0)} ms, stall ${stallMs.toFixed(0)} ms${sample.slowDown === undefined ? "" : `, slowed ${(100 * sample.slowDown).toFixed(0)} %`}\n`,
+      `[${this.done}/${this.all}, ${left.toFixed(0)} min left] ${workload}, ${link}, ${contender} #${repetition}: ${outcome}, ${(bytes / 1e6).toFixed(0)} MB, down ${downtimeMs.toFixed(0)} ms, stall ${stallMs.toFixed(0)} ms${sample.slowDown === undefined ? "" : `, slowed ${(100 * sample.slowDown).toFixed(0)} %`}${wrong}\n`,
     );
   }
 }

@@ -31,6 +31,8 @@ export interface Sample {
   readonly machineMBps?: number;
   /** Ferry's way to its end. */
   readonly ended?: string;
+  /** That the guest had found in its memory by a second behind it, in all migrations so far. Missing in older runs. */
+  readonly wrongWords?: number;
 }
 
 /** Of a workload's guest, before anything was moved. */
