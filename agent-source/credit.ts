@@ -11,7 +11,8 @@ const IN_HAND_BYTES = 2 << 20;
 /** Of what a long link holds: more than all of it, or what is measured would be the credit's own rate, and stay so. */
 const OF_WHAT_IT_HOLDS = 2;
 
-type Link = Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond" | "knownRoundTripMs">;
+type Rates = Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond">;
+type Link = Rates & Pick<LinkMeter, "knownRoundTripMs">;
 
 /**
  * What two agents take to answer each other, beside the round trip: two turns of an event loop that has other work, and the moment in
@@ -24,7 +25,7 @@ const ANSWER_MS = 4;
  */
 const SLOWER = 4;
 
-const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Omit<Link, "knownRoundTripMs">): number =>
+const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Rates): number =>
   Math.min(peakBytesPerSecond, SLOWER * bytesPerSecond);
 
 /** What of a round trip is the way: over a short one it is the agents that take their time, and that is in their hands already. */
@@ -46,7 +47,7 @@ const FRAME_BYTES_MAX = 256 << 10;
  * Frames of post-copy: what the link takes in two milliseconds, before compression, within reason. By its peak too: hosts that are behind
  * would get more and shorter frames for it, and be further behind.
  */
-export const shallowFrameBytes = (link: Omit<Link, "knownRoundTripMs">, contractBytes: number): number =>
+export const shallowFrameBytes = (link: Rates, contractBytes: number): number =>
   Math.min(
     contractBytes,
     Math.max(FRAME_BYTES_MIN, Math.min(FRAME_BYTES_MAX, Math.floor(rateOf(link) * FRAME_SECONDS))),

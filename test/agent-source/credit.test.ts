@@ -37,6 +37,7 @@ t.test("in post-copy what is on its way takes the link some milliseconds beside 
   }
   const busy = { ...link(1e9, 0.5), bytesPerSecond: 40e6 };
   t.equal(shallowCredit(busy, WINDOW, 65_536), shallowCredit(link(1e9, 0.5), WINDOW, 65_536));
+  t.equal(shallowFrameBytes(busy, 1 << 20), shallowFrameBytes(link(1e9, 0.5), 1 << 20), "hosts that are behind");
   t.ok(shallowCredit({ ...busy, bytesPerSecond: 1e6 }, WINDOW, 65_536) < 90_000, "the link became slow");
   t.equal(shallowFrameBytes(link(10e6, 1), 1 << 20), 16 << 10, "a frame is some pages at least");
   t.equal(shallowFrameBytes(link(10e9, 1), 32 << 10), 32 << 10, "and never more than was agreed on");
