@@ -32,6 +32,7 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
   const { cpuSeconds, peakBytes } = cost.end();
   const { errors } = await run.guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
   const seen = beats();
+  const corruptions = [rig.a, rig.b].flatMap((host) => rig.serial(host, guest.name).corruptions());
   const { completed, totalSeconds, downtimeMs, bytesOnWire, residual, movedBytes, ended } = run;
   const slowDown = slowDownIn(seen, workload.work, startMs, endMs);
   return {
@@ -50,6 +51,7 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
       peakBytes,
       machineMBps,
       wrongWords: errors,
+      ...(corruptions.length === 0 ? {} : { corruptions }),
       ...(movedBytes === undefined ? {} : { movedBytes }),
       ...(residual.length === 0 ? {} : { residual }),
       ...(ended === undefined ? {} : { ended }),

@@ -33,6 +33,8 @@ export interface Sample {
   readonly ended?: string;
   /** That the guest had found in its memory by a second behind it, in all migrations so far. Missing in older runs. */
   readonly wrongWords?: number;
+  /** Those words as the guest named them on its console, its first 16: page, version, offset, what it wanted and got. */
+  readonly corruptions?: readonly string[];
 }
 
 /** Of a workload's guest, before anything was moved. */
