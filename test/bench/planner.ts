@@ -15,10 +15,8 @@ import { ferryJson, migrate } from "../support/ferry-json.ts";
 import { guestDefinition, type Workload } from "../support/guest.ts";
 import { Rig, type RigHost } from "../support/rig.ts";
 import type { Beat } from "../support/serial.ts";
+import { oneOf, readOptions } from "./arguments.ts";
 
-const { values } = parseArgs({
-  options: { workload: { type: "string" }, link: { type: "string" }, json: { type: "string" } },
-});
 const LINKS = { "1Gbit": 1e9, "100Mbit": 1e8 } as const;
 const WORKLOADS: Readonly<Record<string, Workload>> = {
   idle: { regionMiB: 16, fillMiB: 256, rate: 0 },
@@ -29,6 +27,24 @@ const WORKLOADS: Readonly<Record<string, Workload>> = {
   "incompressible writes": { regionMiB: 64, rate: 20e6, mode: "scramble" },
   "CPU-bound": { regionMiB: 2, fillMiB: 128, rate: 400e6, words: 16 },
 };
+const USAGE = `npm run bench:planner -- [options]
+
+  --workload NAME   only this one: ${Object.keys(WORKLOADS).join(", ")}
+  --link NAME       only this one: ${Object.keys(LINKS).join(", ")}
+  --json FILE       add all figures there, a line for each migration
+`;
+const values = readOptions(USAGE, () =>
+  parseArgs({
+    options: {
+      workload: { type: "string" },
+      link: { type: "string" },
+      json: { type: "string" },
+      help: { type: "boolean", short: "h" },
+    },
+  }),
+);
+if (values.workload !== undefined) oneOf(USAGE, "--workload", values.workload, Object.keys(WORKLOADS));
+if (values.link !== undefined) oneOf(USAGE, "--link", values.link, Object.keys(LINKS));
 const ORDER: readonly Strategy[] = ["stop-and-copy", "precopy", "postcopy", "hybrid"];
 const BEATS = { timeoutMs: 180_000 };
 const SETTLE_BEATS = 30;

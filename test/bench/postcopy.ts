@@ -14,23 +14,33 @@ import { type GuestOptions, guestDefinition } from "../support/guest.ts";
 import { postcopyWithQemu } from "../support/qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import { joinedBeats } from "../support/serial.ts";
+import { oneOf, readOptions, refuse, wholeNumber } from "./arguments.ts";
 import { median } from "./measure.ts";
 import { slowDownIn } from "./suite/cell.ts";
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "3" },
-    link: { type: "string", default: "1Gbit" },
-    order: { type: "string", default: "walk" },
-    json: { type: "string" },
-  },
-});
-const ROUNDS = Number(values.rounds);
-const BITS = 8 * parseByteRate(values.link);
-const NAME = "busy";
 const ORDERS = ["walk", "random", "zipf"] as const;
-const order = ORDERS.find((one) => one === values.order);
-if (order === undefined) throw new RangeError(`--order is one of ${ORDERS.join(", ")}, not ${values.order}`);
+const USAGE = `npm run bench:postcopy -- [options]
+
+  --rounds N     migrations of each contender (default 3)
+  --link RATE    that the link carries: 1Gbit (default), 100Mbit, any other
+  --order NAME   in which the guest visits its pages: ${ORDERS.join(", ")} (default walk)
+  --json FILE    write all figures there
+`;
+const values = readOptions(USAGE, () =>
+  parseArgs({
+    options: {
+      rounds: { type: "string", default: "3" },
+      link: { type: "string", default: "1Gbit" },
+      order: { type: "string", default: "walk" },
+      json: { type: "string" },
+      help: { type: "boolean", short: "h" },
+    },
+  }),
+);
+const ROUNDS = wholeNumber(USAGE, "--rounds", values.rounds);
+const BITS = bitsOf(values.link);
+const NAME = "busy";
+const order = oneOf(USAGE, "--order", values.order, ORDERS);
 const GUEST: GuestOptions = { name: NAME, workload: { order } };
 const BEATS = { timeoutMs: 120_000 };
 const SETTLE_BEATS = 20;
@@ -45,6 +55,14 @@ interface Figures {
   /** Of its own work in the time of the migration, beside its rate before: 0 is none, 1 all of it. */
   readonly slowDown: number;
   readonly serviceP99Ms?: number;
+}
+
+function bitsOf(rate: string): number {
+  try {
+    return 8 * parseByteRate(rate);
+  } catch (thrown) {
+    return refuse(USAGE, `--link: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+  }
 }
 
 const contenders = ["qemu", "qemu preempt", "qemu hybrid preempt", "ferry", "ferry hybrid"] as const;

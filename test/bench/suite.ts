@@ -10,6 +10,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { readOptions, refuse, wholeNumber } from "./arguments.ts";
 import { judge } from "./suite/bars.ts";
 import { CONTENDERS } from "./suite/contenders.ts";
 import { Journal } from "./suite/journal.ts";
@@ -46,34 +47,23 @@ const SUITES = {
 } as const;
 
 const strings = { type: "string", multiple: true } as const;
-const { values } = parseArguments();
-
-function parseArguments() {
-  try {
-    return parseArgs({
-      options: {
-        suite: { type: "string", default: "smoke" },
-        workload: strings,
-        link: strings,
-        contender: strings,
-        repetitions: { type: "string", default: "3" },
-        json: { type: "string" },
-        html: { type: "string" },
-        check: { type: "boolean", default: false },
-        resume: { type: "boolean", default: false },
-        list: { type: "boolean", default: false },
-        help: { type: "boolean", short: "h", default: false },
-      },
-    });
-  } catch (thrown) {
-    return refuse(thrown instanceof Error ? thrown.message : String(thrown));
-  }
-}
-
-function refuse(why: string): never {
-  process.stderr.write(`${why}\n\n${USAGE}`);
-  process.exit(2);
-}
+const values = readOptions(USAGE, () =>
+  parseArgs({
+    options: {
+      suite: { type: "string", default: "smoke" },
+      workload: strings,
+      link: strings,
+      contender: strings,
+      repetitions: { type: "string", default: "3" },
+      json: { type: "string" },
+      html: { type: "string" },
+      check: { type: "boolean", default: false },
+      resume: { type: "boolean", default: false },
+      list: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  }),
+);
 
 function list(): void {
   const all = [...WORKLOADS.values(), ...GROWTH.values()];
@@ -90,22 +80,19 @@ function chosen<Value>(
 ): Value[] {
   return (given ?? usual).map((name) => {
     const one = all.get(name);
-    if (one === undefined) refuse(`There is no ${axis} "${name}": ${[...all.keys()].join(", ")}`);
+    if (one === undefined) refuse(USAGE, `There is no ${axis} "${name}": ${[...all.keys()].join(", ")}`);
     return one;
   });
 }
 
 function planOf(): Plan {
   const suite = SUITES[values.suite as keyof typeof SUITES];
-  if (suite === undefined) refuse(`There is no suite "${values.suite}": ${Object.keys(SUITES).join(", ")}`);
-  const repetitions = Number(values.repetitions);
-  if (!Number.isInteger(repetitions) || repetitions < 1)
-    refuse(`--repetitions is a whole number, not ${values.repetitions}`);
+  if (suite === undefined) refuse(USAGE, `There is no suite "${values.suite}": ${Object.keys(SUITES).join(", ")}`);
   return {
     workloads: chosen("workload", values.workload, suite.workloads, new Map([...WORKLOADS, ...GROWTH])),
     links: chosen("link", values.link, suite.links, LINKS),
     contenders: chosen("contender", values.contender, suite.contenders, CONTENDERS),
-    repetitions,
+    repetitions: wholeNumber(USAGE, "--repetitions", values.repetitions),
   };
 }
 
@@ -173,6 +160,5 @@ function conclude(verdicts: ReturnType<typeof judge>): void {
 }
 
 // behind all that it uses: what is declared with const is not there before
-if (values.help === true) process.stdout.write(USAGE);
-else if (values.list === true) list();
+if (values.list === true) list();
 else await main().catch(gaveUp);
