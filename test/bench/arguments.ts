@@ -1,36 +1,19 @@
-/** How a benchmark is called: its options, and what it says when they are wrong. Nothing is measured then. */
+/** How a benchmark is called: by commander, as the CLI is. Called wrongly it says so, and measures nothing. */
+import { Command } from "commander";
+import { MigrationFault } from "../../shared/fault.ts";
 
-/** Ends the program with what is wrong and how it is called; exit status 2. */
-export function refuse(usage: string, why: string): never {
-  process.stderr.write(`${why}\n\n${usage}`);
-  process.exit(2);
-}
+/** Exit status of a wrong call; 1 is for bars that are not met. */
+const CALLED_WRONGLY = 2;
 
-/** What `parse` (node:util's parseArgs) reads; with --help, how it is called, and the end. */
-export function readOptions<Values extends { readonly help?: boolean }>(
-  usage: string,
-  parse: () => { readonly values: Values },
-): Values {
-  let values: Values;
-  try {
-    ({ values } = parse());
-  } catch (thrown) {
-    return refuse(usage, thrown instanceof Error ? thrown.message : String(thrown));
-  }
-  if (values.help === true) {
-    process.stdout.write(usage);
-    process.exit(0);
-  }
-  return values;
-}
+/** A command without options yet. @param script of package.json */
+export const benchmark = (script: string): Command =>
+  new Command(`npm run ${script} --`)
+    .allowExcessArguments(false)
+    .showHelpAfterError()
+    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : CALLED_WRONGLY));
 
-/** One of `all`, which the option names. */
-export function oneOf<Name extends string>(usage: string, option: string, given: string, all: readonly Name[]): Name {
-  return all.find((name) => name === given) ?? refuse(usage, `${option} is one of ${all.join(", ")}, not "${given}"`);
-}
-
-export function wholeNumber(usage: string, option: string, given: string): number {
-  const value = Number(given);
-  if (!Number.isInteger(value) || value < 1) refuse(usage, `${option} is a whole number from 1, not "${given}"`);
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new MigrationFault("configuration", "A whole number from 1 on");
   return value;
 }

@@ -6,7 +6,7 @@
  *     npm run bench:planner [-- --workload NAME] [--link 1Gbit|100Mbit] [--json FILE]
  */
 import { appendFileSync } from "node:fs";
-import { parseArgs } from "node:util";
+import { Option } from "commander";
 import type { Strategy } from "../../shared/protocol/messages.ts";
 import type { ObservationView, PlanView, PredictionView } from "../../shared/protocol/plan-view.ts";
 import type { MigrationView } from "../../shared/protocol/report.ts";
@@ -15,7 +15,7 @@ import { ferryJson, migrate } from "../support/ferry-json.ts";
 import { guestDefinition, type Workload } from "../support/guest.ts";
 import { Rig, type RigHost } from "../support/rig.ts";
 import type { Beat } from "../support/serial.ts";
-import { oneOf, readOptions } from "./arguments.ts";
+import { benchmark } from "./arguments.ts";
 
 const LINKS = { "1Gbit": 1e9, "100Mbit": 1e8 } as const;
 const WORKLOADS: Readonly<Record<string, Workload>> = {
@@ -27,24 +27,12 @@ const WORKLOADS: Readonly<Record<string, Workload>> = {
   "incompressible writes": { regionMiB: 64, rate: 20e6, mode: "scramble" },
   "CPU-bound": { regionMiB: 2, fillMiB: 128, rate: 400e6, words: 16 },
 };
-const USAGE = `npm run bench:planner -- [options]
-
-  --workload NAME   only this one: ${Object.keys(WORKLOADS).join(", ")}
-  --link NAME       only this one: ${Object.keys(LINKS).join(", ")}
-  --json FILE       add all figures there, a line for each migration
-`;
-const values = readOptions(USAGE, () =>
-  parseArgs({
-    options: {
-      workload: { type: "string" },
-      link: { type: "string" },
-      json: { type: "string" },
-      help: { type: "boolean", short: "h" },
-    },
-  }),
-);
-if (values.workload !== undefined) oneOf(USAGE, "--workload", values.workload, Object.keys(WORKLOADS));
-if (values.link !== undefined) oneOf(USAGE, "--link", values.link, Object.keys(LINKS));
+const values = benchmark("bench:planner")
+  .addOption(new Option("--workload <name>", "only this one").choices(Object.keys(WORKLOADS)))
+  .addOption(new Option("--link <name>", "only this one").choices(Object.keys(LINKS)))
+  .option("--json <file>", "add all figures there, a line for each migration")
+  .parse()
+  .opts<{ workload?: string; link?: string; json?: string }>();
 const ORDER: readonly Strategy[] = ["stop-and-copy", "precopy", "postcopy", "hybrid"];
 const BEATS = { timeoutMs: 180_000 };
 const SETTLE_BEATS = 30;

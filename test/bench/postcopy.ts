@@ -4,7 +4,8 @@
  * that order the guest visits its pages.
  */
 import { writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
+import { Option } from "commander";
+import { argument } from "../../cli/context.ts";
 import type { MigrationView } from "../../shared/protocol/report.ts";
 import { parseByteRate } from "../../shared/quantities.ts";
 import { type HostAgents, startAgents } from "../support/agents.ts";
@@ -14,33 +15,23 @@ import { type GuestOptions, guestDefinition } from "../support/guest.ts";
 import { postcopyWithQemu } from "../support/qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import { joinedBeats } from "../support/serial.ts";
-import { oneOf, readOptions, refuse, wholeNumber } from "./arguments.ts";
+import { benchmark, wholeNumber } from "./arguments.ts";
 import { median } from "./measure.ts";
 import { slowDownIn } from "./suite/cell.ts";
 
 const ORDERS = ["walk", "random", "zipf"] as const;
-const USAGE = `npm run bench:postcopy -- [options]
-
-  --rounds N     migrations of each contender (default 3)
-  --link RATE    that the link carries: 1Gbit (default), 100Mbit, any other
-  --order NAME   in which the guest visits its pages: ${ORDERS.join(", ")} (default walk)
-  --json FILE    write all figures there
-`;
-const values = readOptions(USAGE, () =>
-  parseArgs({
-    options: {
-      rounds: { type: "string", default: "3" },
-      link: { type: "string", default: "1Gbit" },
-      order: { type: "string", default: "walk" },
-      json: { type: "string" },
-      help: { type: "boolean", short: "h" },
-    },
-  }),
-);
-const ROUNDS = wholeNumber(USAGE, "--rounds", values.rounds);
-const BITS = bitsOf(values.link);
+const rate = (text: string) => ({ text, bytesPerSecond: parseByteRate(text) });
+const values = benchmark("bench:postcopy")
+  .option("--rounds <n>", "migrations of each contender", argument(wholeNumber), 3)
+  .addOption(
+    new Option("--link <rate>", "that the link carries").argParser(argument(rate)).default(rate("1Gbit"), "1Gbit"),
+  )
+  .addOption(new Option("--order <name>", "in which the guest visits its pages").choices(ORDERS).default("walk"))
+  .option("--json <file>", "write all figures there")
+  .parse()
+  .opts<{ rounds: number; link: ReturnType<typeof rate>; order: (typeof ORDERS)[number]; json?: string }>();
+const { rounds: ROUNDS, order } = values;
 const NAME = "busy";
-const order = oneOf(USAGE, "--order", values.order, ORDERS);
 const GUEST: GuestOptions = { name: NAME, workload: { order } };
 const BEATS = { timeoutMs: 120_000 };
 const SETTLE_BEATS = 20;
@@ -57,18 +48,10 @@ interface Figures {
   readonly serviceP99Ms?: number;
 }
 
-function bitsOf(rate: string): number {
-  try {
-    return 8 * parseByteRate(rate);
-  } catch (thrown) {
-    return refuse(USAGE, `--link: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
-  }
-}
-
 const contenders = ["qemu", "qemu preempt", "qemu hybrid preempt", "ferry", "ferry hybrid"] as const;
 type Contender = (typeof contenders)[number];
 
-const rig = await Rig.open({ bitsPerSecond: BITS });
+const rig = await Rig.open({ bitsPerSecond: 8 * values.link.bytesPerSecond });
 const results = new Map<Contender, Figures[]>(contenders.map((one) => [one, []]));
 try {
   const [a, b] = [
@@ -171,7 +154,7 @@ function say(): void {
   });
   const peer = rows.find(({ contender }) => contender === "qemu preempt");
   process.stdout.write(
-    `${values.link}, ${values.order}, medians of ${ROUNDS}; in brackets, times QEMU's post-copy with preempt\n`,
+    `${values.link.text}, ${order}, medians of ${ROUNDS}; in brackets, times QEMU's post-copy with preempt\n`,
   );
   for (const row of rows) {
     const ratio = (key: "seconds" | "megabytes" | "stallMs"): string =>

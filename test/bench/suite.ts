@@ -8,9 +8,10 @@ import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { Option } from "commander";
+import { argument } from "../../cli/context.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
-import { readOptions, refuse, wholeNumber } from "./arguments.ts";
+import { benchmark, wholeNumber } from "./arguments.ts";
 import { judge } from "./suite/bars.ts";
 import { CONTENDERS } from "./suite/contenders.ts";
 import { Journal } from "./suite/journal.ts";
@@ -22,20 +23,6 @@ import { limitsOf, summarise } from "./suite/summary.ts";
 import { tableOf } from "./suite/table.ts";
 import { GROWTH, WORKLOADS } from "./suite/workloads.ts";
 
-const USAGE = `npm run bench -- [options]
-
-  --suite NAME        smoke (default, under 5 minutes), full (hours), growth (size and dirty rate)
-  --workload NAME     only this one; may be given again
-  --link NAME         only this one; may be given again
-  --contender NAME    only this one; may be given again
-  --repetitions N     of every cell (default 3); a cell that does not converge is not tried again
-  --resume            take up the suite's last run where it ended
-  --json FILE         write all figures there
-  --html FILE         write a report with plots there (default .cache/bench/SUITE.html)
-  --check             hold the run against the bars, exit 1 where one is not met
-  --list              say what there is, and measure nothing
-`;
-
 const SUITES = {
   smoke: {
     workloads: ["idle", "sparse"],
@@ -46,24 +33,39 @@ const SUITES = {
   growth: { workloads: [...GROWTH.keys()], links: ["1Gbit"], contenders: ["qemu precopy", "ferry"] },
 } as const;
 
-const strings = { type: "string", multiple: true } as const;
-const values = readOptions(USAGE, () =>
-  parseArgs({
-    options: {
-      suite: { type: "string", default: "smoke" },
-      workload: strings,
-      link: strings,
-      contender: strings,
-      repetitions: { type: "string", default: "3" },
-      json: { type: "string" },
-      html: { type: "string" },
-      check: { type: "boolean", default: false },
-      resume: { type: "boolean", default: false },
-      list: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  }),
-);
+interface Values {
+  readonly suite: keyof typeof SUITES;
+  readonly workload?: readonly string[];
+  readonly link?: readonly string[];
+  readonly contender?: readonly string[];
+  readonly repetitions: number;
+  readonly resume?: boolean;
+  readonly json?: string;
+  readonly html?: string;
+  readonly check?: boolean;
+  readonly list?: boolean;
+}
+
+const someOf = (flag: string, all: ReadonlyMap<string, unknown>): Option =>
+  new Option(`--${flag} <name...>`, "only this one; may be given again (--list names them)").choices([...all.keys()]);
+
+const values = benchmark("bench")
+  .addOption(
+    new Option("--suite <name>", "smoke: under 5 minutes, full: hours, growth: size and dirty rate")
+      .choices(Object.keys(SUITES))
+      .default("smoke"),
+  )
+  .addOption(someOf("workload", new Map([...WORKLOADS, ...GROWTH])))
+  .addOption(someOf("link", LINKS))
+  .addOption(someOf("contender", CONTENDERS))
+  .option("--repetitions <n>", "of every cell; one that does not converge is not tried again", argument(wholeNumber), 3)
+  .option("--resume", "take up the suite's last run where it ended")
+  .option("--json <file>", "write all figures there")
+  .option("--html <file>", "write a report with plots there (default: .cache/bench/SUITE.html)")
+  .option("--check", "hold the run against the bars, exit 1 where one is not met")
+  .option("--list", "say what there is, and measure nothing")
+  .parse()
+  .opts<Values>();
 
 function list(): void {
   const all = [...WORKLOADS.values(), ...GROWTH.values()];
@@ -72,27 +74,16 @@ function list(): void {
   );
 }
 
-function chosen<Value>(
-  axis: string,
-  given: readonly string[] | undefined,
-  usual: readonly string[],
-  all: ReadonlyMap<string, Value>,
-): Value[] {
-  return (given ?? usual).map((name) => {
-    const one = all.get(name);
-    if (one === undefined) refuse(USAGE, `There is no ${axis} "${name}": ${[...all.keys()].join(", ")}`);
-    return one;
-  });
-}
+const chosen = <Value>(all: ReadonlyMap<string, Value>, names: readonly string[]): Value[] =>
+  names.map((name) => all.get(name)!);
 
 function planOf(): Plan {
-  const suite = SUITES[values.suite as keyof typeof SUITES];
-  if (suite === undefined) refuse(USAGE, `There is no suite "${values.suite}": ${Object.keys(SUITES).join(", ")}`);
+  const { workloads, links, contenders } = SUITES[values.suite];
   return {
-    workloads: chosen("workload", values.workload, suite.workloads, new Map([...WORKLOADS, ...GROWTH])),
-    links: chosen("link", values.link, suite.links, LINKS),
-    contenders: chosen("contender", values.contender, suite.contenders, CONTENDERS),
-    repetitions: wholeNumber(USAGE, "--repetitions", values.repetitions),
+    workloads: chosen(new Map([...WORKLOADS, ...GROWTH]), values.workload ?? workloads),
+    links: chosen(LINKS, values.link ?? links),
+    contenders: chosen(CONTENDERS, values.contender ?? contenders),
+    repetitions: values.repetitions,
   };
 }
 
@@ -131,7 +122,7 @@ function gaveUp(thrown: unknown): void {
 async function main(): Promise<void> {
   const plan = planOf();
   const base = join(packageRoot(), ".cache", "bench", values.suite);
-  const journal = new Journal(`${base}.jsonl`, header(), values.resume);
+  const journal = new Journal(`${base}.jsonl`, header(), values.resume === true);
   process.stderr.write(`Every migration is noted in ${journal.path}; --resume takes the run up from there\n`);
   await runPlan(plan, journal);
   const { lines } = journal;
@@ -148,7 +139,7 @@ async function main(): Promise<void> {
   const wrongWords = lines.reduce((sum, line) => sum + (line.kind === "check" ? line.wrongWords : 0), 0);
   process.stdout.write(`The guests' own checks of their memory found ${wrongWords} errors\nReport: ${html}\n`);
   if (wrongWords > 0) process.exitCode = 1;
-  if (values.check) conclude(verdicts);
+  if (values.check === true) conclude(verdicts);
 }
 
 function conclude(verdicts: ReturnType<typeof judge>): void {

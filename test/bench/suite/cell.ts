@@ -23,7 +23,8 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
   // ahead of the second in which the guest's own rate is taken
   const machineMBps = machineSpeed();
   await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
-  const beats = (): readonly Beat[] => joinedBeats([rig.serial(rig.a, guest.name), rig.serial(rig.b, guest.name)]);
+  const consoles = () => [rig.a, rig.b].map((host) => rig.serial(host, guest.name));
+  const beats = (): readonly Beat[] => joinedBeats(consoles());
   const from = beats().at(-1)?.beat ?? 0;
   const cost = new CostWatch(rig, guest.host.name);
   const startMs = performance.now();
@@ -32,7 +33,7 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
   const { cpuSeconds, peakBytes } = cost.end();
   const { errors } = await run.guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
   const seen = beats();
-  const corruptions = [rig.a, rig.b].flatMap((host) => rig.serial(host, guest.name).corruptions());
+  const corruptions = consoles().flatMap((console) => console.corruptions());
   const { completed, totalSeconds, downtimeMs, bytesOnWire, residual, movedBytes, ended } = run;
   const slowDown = slowDownIn(seen, workload.work, startMs, endMs);
   return {
