@@ -37,6 +37,7 @@ const NODE_OPTIONS = [
   "--max-semi-space-size=2",
   "--no-flush-bytecode",
   "--retain-maps-for-n-gc=1000000",
+  "--no-memory-reducer",
 ];
 const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
 
