@@ -9,6 +9,7 @@ import type { LinkLimits } from "../shared/link/link.ts";
 import { openLoop } from "../shared/link/loop.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import type { Contract, RamBlock } from "../shared/protocol/messages.ts";
+import { askMadeUpMonitor } from "../shared/qemu/made-up-monitor.ts";
 import { PageRequests } from "../shared/qemu/return-path.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
@@ -56,7 +57,8 @@ export const isRehearsed = (): boolean => kept !== undefined;
 
 async function receiveNobody({ config, clock, limits, createKernels }: RehearsalParts, signal: AbortSignal) {
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
-  const loop = await openLoop(`${path}.rehearsal-destination`, limits);
+  await askMadeUpMonitor(`${path}.monitor`, signal);
+  const loop = await openLoop(`${path}.rehearsal-destination`, limits, signal);
   const source = new MadeUpSource(loop.source, createKernels, { pageCount: PAGES, frameBytes: FRAME_BYTES });
   const contract = contractOf(source.blocks, config);
   const qemu = new MadeUpLoader(source.blocks);

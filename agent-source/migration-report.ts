@@ -36,6 +36,11 @@ const NOTHING: Progress = {
 /** Rates are taken over this long. */
 const RATE_MS = 1000;
 
+/** What is read of a feed. */
+export type WatchedFeed = Pick<Feed, "engine" | "sender" | "scheduler"> & {
+  readonly channel: Pick<Feed["channel"], "downForMs">;
+};
+
 export class MigrationReport {
   status: MigrationStatus = "preparing";
   negotiated: Readonly<Record<string, string>> = {};
@@ -50,7 +55,7 @@ export class MigrationReport {
   private readonly call: MigrateCall;
   private readonly clock: Clock;
   private error: MigrationErrorView | undefined;
-  private feed: Feed | undefined;
+  private feed: WatchedFeed | undefined;
   private last: Progress = NOTHING;
   private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
 
@@ -64,7 +69,7 @@ export class MigrationReport {
   }
 
   /** From now on progress is read from the feed; undefined: it stays as it was last. */
-  follow(feed: Feed | undefined): void {
+  follow(feed: WatchedFeed | undefined): void {
     if (feed === undefined && this.feed !== undefined) {
       // what is over has no end to come
       const { etaSeconds: _, ...last } = this.progress();

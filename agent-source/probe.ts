@@ -1,4 +1,5 @@
 /** Measures the link before the first page: round trips one at a time, then a burst of padding for the bandwidth. */
+import { randomFillSync } from "node:crypto";
 import { MigrationFault } from "../shared/fault.ts";
 import type { SourceChannel } from "../shared/link/link.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
@@ -49,14 +50,5 @@ async function probeOnce(channel: SourceChannel, inbox: PeerInbox, meter: LinkMe
   return PROBES * PADDING_BYTES;
 }
 
-/** Random enough that nothing on the way makes it smaller. */
-export function noise(byteLength: number): Uint8Array {
-  const bytes = new Uint8Array(byteLength);
-  for (let i = 0, x = 88172645; i < bytes.length; i++) {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    bytes[i] = x;
-  }
-  return bytes;
-}
+/** Nothing on the way makes it smaller. */
+export const noise = (byteLength: number): Uint8Array => randomFillSync(new Uint8Array(byteLength));

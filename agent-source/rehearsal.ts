@@ -12,6 +12,7 @@ import { type Loop, openLoop } from "../shared/link/loop.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import { madeUpBlocks } from "../shared/page/made-up-pages.ts";
 import type { MigrateOptions } from "../shared/protocol/report.ts";
+import { askMadeUpMonitor } from "../shared/qemu/made-up-monitor.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
 import { deferred, orAborted } from "../shared/runtime/deferred.ts";
@@ -22,7 +23,9 @@ import { assembleFeed, type FeedAssembly } from "./feed-assembly.ts";
 import { type AssemblyParts, retainedBytes } from "./feed-parts.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { MadeUpQemu } from "./made-up-qemu.ts";
+import { MigrationReport } from "./migration-report.ts";
 import { PeerInbox } from "./peer-inbox.ts";
+import { probeLink } from "./probe.ts";
 
 export interface RehearsalParts {
   readonly config: SourceConfig;
@@ -69,7 +72,6 @@ const isZero = (page: number): boolean => page % 8 < 4;
 const REQUEST_EVERY = 2;
 /** Of these, one in so many jumps; the others walk on. */
 const JUMPS_EVERY = 3;
-const PINGS = 20;
 
 let kept: unknown;
 
@@ -88,7 +90,8 @@ export const isRehearsed = (): boolean => kept !== undefined;
 async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<unknown> {
   const { config, clock, limits } = parts;
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
-  const loop = await openLoop(`${path}.rehearsal`, limits);
+  await askMadeUpMonitor(`${path}.monitor`, signal);
+  const loop = await openLoop(`${path}.rehearsal`, limits, signal);
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
   const onFault = (fault: MigrationFault): void => failed.abort(fault);
@@ -107,15 +110,18 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
     onQemuFault: onFault,
   });
   inbox.postcopy = feed.postcopy;
-  inbox.onAck = ({ sequence, appliedBytes }) => feed.sender.acknowledge(sequence, appliedBytes);
   answer(loop, clock, () => feed.postcopy?.active === true);
+  const report = new MigrationReport("rehearsal", assemblyParts(parts, loop).cx.call, clock);
+  report.follow({ ...feed, channel: loop.source });
+  loop.watched(() => report.view());
   const socket = connect(await listening(feed, `${path}.stream`));
   socket.on("error", () => undefined); // told by what is written to it
   try {
     either.throwIfAborted();
     await orAborted(feed.intake.connected(either), either);
     const qemu = new MadeUpQemu(socket, PAGES);
-    for (let ping = 0; ping < PINGS; ping++) await orAborted(inbox.ping(), either);
+    await orAborted(probeLink(loop.source, inbox, meter, clock), either);
+    inbox.onAck = ({ sequence, appliedBytes }) => feed.sender.acknowledge(sequence, appliedBytes);
     await orAborted(play(qemu, feed, meter, packaged.promise), either);
     await orAborted(ended.promise, either);
   } finally {
@@ -126,7 +132,7 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
     await feed.zstd?.close();
     await loop.close();
   }
-  return { feed, inbox, loop };
+  return { feed, inbox, loop, report };
 }
 
 async function listening({ intake }: FeedAssembly, path: string): Promise<string> {
@@ -151,12 +157,26 @@ function assemblyParts({ config, clock, log, createKernels }: RehearsalParts, { 
 function answer({ destination }: Loop, clock: Clock, isPostcopy: () => boolean): void {
   let appliedBytes = 0;
   destination.receive((message) => {
-    if (message.kind === "clockPing")
-      destination.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
-    if (message.kind !== "frame") return;
+    switch (message.kind) {
+      case "clockPing":
+        destination.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
+        return;
+      case "probe":
+        destination.send({ kind: "ack", sequence: message.sequence, appliedBytes: message.padding.length });
+        return;
+      case "layout":
+        // nobody waits for it; it is there for being another kind of message
+        destination.send({ kind: "loaded", lastSequence: 0, lastByteAtUs: clock.nowUs(), loadedAtUs: clock.nowUs() });
+        return;
+      case "frame":
+        break;
+      default:
+        return;
+    }
     const { sequence, body } = message;
     appliedBytes += body.length;
     destination.send({ kind: "ack", sequence, appliedBytes });
+    if (sequence % REQUEST_EVERY === 1 && isPostcopy()) destination.send({ kind: "pong", value: sequence });
     if (sequence % REQUEST_EVERY !== 0 || !isPostcopy()) return;
     const firstPage = sequence % JUMPS_EVERY === 0 ? Math.imul(sequence, 0x9e3779b1) >>> 0 : sequence;
     destination.send({ kind: "pageRequest", firstPage: firstPage % PAGES, pageCount: 1 });
