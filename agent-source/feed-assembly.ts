@@ -14,7 +14,7 @@ import { FeedPace } from "./feed-pace.ts";
 import { type AssemblyParts, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./feed-parts.ts";
 import { FrameSender } from "./frame-sender.ts";
 import { Intake, type StreamSource } from "./intake.ts";
-import { isAtItsPeak, type LinkMeter } from "./link-meter.ts";
+import type { LinkMeter } from "./link-meter.ts";
 import { Outlook } from "./outlook.ts";
 import { Pacer } from "./pacer.ts";
 import { PostcopyCapture } from "./postcopy-capture.ts";
@@ -60,7 +60,7 @@ export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssemb
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
     const processors = idle.lately();
-    return isAtItsPeak(hooks.meter) ? undefined : processors;
+    return hooks.meter.isAtItsPeak ? undefined : processors;
   });
   const zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, zstdWorkers);
   const sender: FrameSender = new FrameSender({

@@ -5,18 +5,16 @@
 
 const WINDOW_MS = 40;
 const SMOOTHING = 0.3;
-/** Part of the most that went over it lately. */
-const AT_PEAK = 0.9;
+/** Of what goes over it, full or not: with a quarter of a second the bucket of a shaped link hardly shows. */
+const CARRIED_SMOOTHING = 0.15;
+/** Part of the most that went over it, in that sense. */
+const AT_PEAK = 0.85;
 /** Taken when nothing was measured yet: 1 Gbit/s. */
 const BANDWIDTH_GUESS = 125e6;
 /** What was measured so long ago counts no more. */
 const PEAK_LASTS_MS = 4000;
-
-/** Does it carry about what it can? Then it is what is narrow, and not a host that is behind. */
-export const isAtItsPeak = ({
-  bytesPerSecond,
-  peakBytesPerSecond,
-}: Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond">): boolean => bytesPerSecond >= AT_PEAK * peakBytesPerSecond;
+/** Later than that: to hosts that are behind for seconds every link would look as if it carried no more. */
+const CAPACITY_LASTS_MS = 30_000;
 
 export class LinkMeter {
   bytesPerSecond = BANDWIDTH_GUESS;
@@ -30,6 +28,10 @@ export class LinkMeter {
   /** Destination's clock minus this clock, microseconds; right to half a round trip. */
   clockOffsetUs = 0;
 
+  /** Bytes per second that go over it lately, full or not. */
+  private carried = 0;
+  /** The most of that, or what the probe found. */
+  private capacity = BANDWIDTH_GUESS;
   private windowStart = -1;
   private windowBytes = 0;
   private full = false;
@@ -51,6 +53,8 @@ export class LinkMeter {
     else if (rate > this.bytesPerSecond) this.bytesPerSecond = rate;
     const before = this.peakBytesPerSecond * Math.max(0, 1 - elapsed / PEAK_LASTS_MS);
     this.peakBytesPerSecond = Math.max(before, rate, this.bytesPerSecond);
+    this.carried += CARRIED_SMOOTHING * (rate - this.carried);
+    this.capacity = Math.max(this.capacity * Math.max(0, 1 - elapsed / CAPACITY_LASTS_MS), this.carried);
     this.windowStart = nowMs;
     this.windowBytes = appliedBytes;
     this.full = wasFull;
@@ -67,6 +71,12 @@ export class LinkMeter {
     if (!(bytesPerSecond > 0 && Number.isFinite(bytesPerSecond))) return;
     this.bytesPerSecond = bytesPerSecond;
     this.peakBytesPerSecond = bytesPerSecond;
+    this.capacity = bytesPerSecond;
+  }
+
+  /** Does it carry about what it can? Then it is what is narrow, and not a host that is behind. */
+  get isAtItsPeak(): boolean {
+    return this.carried >= AT_PEAK * this.capacity;
   }
 
   /** A clock reply came: the best round trip gives the best offset. */

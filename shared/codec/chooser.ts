@@ -14,8 +14,8 @@ const START = 1;
 const SETTLE_FRAMES = 12;
 /** One side must have been the narrow one this much more often than the other. */
 const CLEARLY = 2;
-/** Idle processors below which there is none left for a stronger level than the one that it begins with. */
-const SCARCE = 0.25;
+/** Idle processors below which there is none left for a stronger level than the one that it begins with (docs/decisions/0040). */
+const SCARCE = 0.5;
 /** The link outruns the weakest level when it takes this much more than what a worker reads. */
 const OUTRUNS = 1.5;
 /** Frames without compression until one is compressed again, to see what a worker does now. */

@@ -1,5 +1,5 @@
 import t from "tap";
-import { isAtItsPeak, LinkMeter } from "../../agent-source/link-meter.ts";
+import { LinkMeter } from "../../agent-source/link-meter.ts";
 
 t.test("the bandwidth follows a link that was full, up and down", async (t) => {
   const meter = new LinkMeter();
@@ -54,7 +54,40 @@ t.test("a probe that measured nonsense changes nothing", async (t) => {
   t.equal(meter.bytesPerSecond, before);
 });
 
+/** Carries so much for so long, from `fromMs` on. */
+function carry(meter: LinkMeter, bytesPerMs: number, fromMs: number, ms: number, bytesBefore = 0): number {
+  let bytes = bytesBefore;
+  for (let at = fromMs; at < fromMs + ms; at += 20) {
+    bytes += 20 * bytesPerMs;
+    meter.acknowledged(bytes, at, true);
+  }
+  return bytes;
+}
+
 t.test("a link that carries about what it can is told from one whose hosts are behind", async (t) => {
-  t.ok(isAtItsPeak({ bytesPerSecond: 11.5e6, peakBytesPerSecond: 12e6 }));
-  t.notOk(isAtItsPeak({ bytesPerSecond: 60e6, peakBytesPerSecond: 118e6 }));
+  const narrow = new LinkMeter();
+  narrow.probed(12e6);
+  carry(narrow, 11.5e3, 0, 1000);
+  t.ok(narrow.isAtItsPeak);
+  const behind = new LinkMeter();
+  behind.probed(118e6);
+  const bytes = carry(behind, 60e3, 0, 1000);
+  t.notOk(behind.isAtItsPeak);
+  carry(behind, 60e3, 1000, 2000, bytes);
+  t.notOk(behind.isAtItsPeak, "nor when they have been for seconds");
+});
+
+t.test("the bucket of a shaped link does not make it look wide", async (t) => {
+  const meter = new LinkMeter();
+  meter.probed(12e6);
+  const burst = carry(meter, 36e3, 0, 80);
+  carry(meter, 11.9e3, 80, 1000, burst);
+  t.ok(meter.isAtItsPeak);
+});
+
+t.test("a link that became slower is at its peak again, in the end", async (t) => {
+  const meter = new LinkMeter();
+  meter.probed(118e6);
+  carry(meter, 11.9e3, 0, 90_000);
+  t.ok(meter.isAtItsPeak);
 });
