@@ -87,15 +87,27 @@ export function logStall(
   else cx.log.info(figures, seen.linkIsDown ? "not converging is over: the link is down" : "converging again");
 }
 
-export function schedulerOptions({ cx, ramBlocks, contract }: AssemblyParts) {
+/**
+ * Post-copy's head start is over before its first pass is, and behind it nothing refers to a base: each would be memory that is touched
+ * for nothing (docs/decisions/0040). What the bases do not take is there for what is pending.
+ */
+const sendsOnce = ({ strategy }: Pick<FeedContract, "strategy">): boolean => strategy === "postcopy";
+
+export function schedulerOptions({
+  cx,
+  ramBlocks,
+  contract,
+}: Pick<AssemblyParts, "ramBlocks" | "contract"> & { readonly cx: Pick<AssemblyParts["cx"], "config" | "call"> }) {
   const pendingSlots = Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE);
+  const baseSlots = Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE);
+  const reserveSlots = contract.postcopy ? Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pendingSlots) : 0;
   return {
     pageCount: pageCountOf(ramBlocks),
-    delta: contract.codecs.includes("xbzrle"),
+    delta: contract.codecs.includes("xbzrle") && !sendsOnce(contract),
     reorder: cx.call.options.reorder,
     pendingSlots,
-    baseSlots: Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE),
-    reserveSlots: contract.postcopy ? Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pendingSlots) : 0,
+    baseSlots,
+    reserveSlots: sendsOnce(contract) ? Math.max(baseSlots, reserveSlots) : reserveSlots,
     frameBytes: contract.frameBytes,
   };
 }
