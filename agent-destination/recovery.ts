@@ -42,7 +42,8 @@ export async function recoverIncoming(
   make: Make,
 ): Promise<{ readonly cx: DestinationContext; readonly state: DestinationState }[]> {
   const { journal, log } = parts;
-  await sweep(parts.config.runtimeDirectory, ["incoming", "verify-destination", "rehearsal-destination"]);
+  const rehearsal = ["rehearsal-destination", "rehearsal-destination-peer", "rehearsal-destination-monitor"];
+  await sweep(parts.config.runtimeDirectory, ["incoming", "verify-destination", ...rehearsal]);
   const { entries, faults } = await journal.list();
   for (const fault of faults)
     log.error(

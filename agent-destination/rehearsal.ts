@@ -57,7 +57,7 @@ export const isRehearsed = (): boolean => kept !== undefined;
 
 async function receiveNobody({ config, clock, limits, createKernels }: RehearsalParts, signal: AbortSignal) {
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
-  await askMadeUpMonitor(`${path}.monitor`, signal);
+  await askMadeUpMonitor(`${path}.rehearsal-destination-monitor`, signal);
   const loop = await openLoop(`${path}.rehearsal-destination`, limits, signal);
   const source = new MadeUpSource(loop.source, createKernels, { pageCount: PAGES, frameBytes: FRAME_BYTES });
   const contract = contractOf(source.blocks, config);

@@ -74,7 +74,7 @@ export async function recoverMigrations(
   { config, journal, log }: SourceAgentParts,
   make: (call: MigrateCall, identity: Identity) => Made,
 ): Promise<Found[]> {
-  await sweep(config.runtimeDirectory, ["stream", "verify", "rehearsal"]);
+  await sweep(config.runtimeDirectory, ["stream", "verify", "rehearsal", "rehearsal-peer", "rehearsal-monitor"]);
   const { entries, faults } = await journal.list();
   for (const fault of faults)
     log.error(

@@ -90,7 +90,7 @@ export const isRehearsed = (): boolean => kept !== undefined;
 async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<unknown> {
   const { config, clock, limits } = parts;
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
-  await askMadeUpMonitor(`${path}.monitor`, signal);
+  await askMadeUpMonitor(`${path}.rehearsal-monitor`, signal);
   const loop = await openLoop(`${path}.rehearsal`, limits, signal);
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);

@@ -65,16 +65,6 @@ export function serveSource(service: SourceService, options: ServeOptions): Prom
   return listen(server, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
 }
 
-/** Nothing but transfer streams: for a rehearsal (loop.ts). */
-export function serveTransfers(
-  service: Pick<SourceService, "acceptTransfer">,
-  options: ServeOptions,
-): Promise<Listener> {
-  const server = makeServer(options);
-  server.addService(transferService, { Transfer: transfer(service, options.helloWithinMs ?? HELLO_WITHIN_MS) });
-  return listen(server, options, ["ferry.v1.TransferService"]);
-}
-
 /** The destination agent's: sources shake hands. */
 export function serveDestination(service: DestinationService, options: ServeOptions): Promise<Listener> {
   const server = makeServer(options);

@@ -2,13 +2,12 @@
  * Both ends of all that agents and operators say to each other over gRPC, inside one process: an agent rehearses on it
  * (docs/decisions/0032).
  */
-import { rm } from "node:fs/promises";
 import { MigrationFault } from "../fault.ts";
 import type { Offer } from "../protocol/messages.ts";
 import type { MigrationView } from "../protocol/report.ts";
 import { connectDestination, dialSource } from "./grpc-link.ts";
 import { serveDestination, serveSource } from "./grpc-server.ts";
-import type { DestinationService, LinkLimits, SourceService } from "./link.ts";
+import type { DestinationService, LinkLimits, Listener, SourceService } from "./link.ts";
 import { GrpcOperatorClient } from "./operator-client.ts";
 import { ResumingDestination } from "./resuming-destination.ts";
 import { ResumingSource } from "./resuming-source.ts";
@@ -95,11 +94,10 @@ export async function openLoop(
     handshake: async () => ({ kind: "refusals", refusals: [] }),
     settle: async () => ({ standing: "unknown", reason: "" }),
   };
-  const listener = await serveSource(service, { listen: [address], limits });
-  const peerListener = await serveDestination(peer, { listen: [peerAddress], limits });
+  const listeners: Listener[] = [];
   const operator = new GrpcOperatorClient(address, CALL_MS);
   const left = new AbortController();
-  const watching = operator.watch(OFFER.migrationId, () => undefined, left.signal).catch(() => undefined);
+  let watching: Promise<void> | undefined;
   const destination = new ResumingDestination({
     peer: address,
     patienceMs: 0,
@@ -113,10 +111,12 @@ export async function openLoop(
     operator.close();
     destination.close();
     source.close();
-    await Promise.all([listener.close(GRACE_MS), peerListener.close(GRACE_MS)]);
-    await Promise.all([path, `${path}-peer`].map((one) => rm(one, { force: true })));
+    await Promise.all(listeners.map((one) => one.close(GRACE_MS)));
   };
   try {
+    listeners.push(await serveSource(service, { listen: [address], limits }));
+    listeners.push(await serveDestination(peer, { listen: [peerAddress], limits }));
+    watching = operator.watch(OFFER.migrationId, () => undefined, left.signal).catch(() => undefined);
     await callAll(operator, peerAddress, limits, signal);
   } catch (thrown) {
     await close();

@@ -45,6 +45,8 @@ t.test("without an idle processor a strong level is given up, and none is begun"
   t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), 3);
   idle = 0.2;
   t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), -8, "whoever else is narrow");
+  idle = 0.4;
+  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), -8, "nor with a part of one, which is idle by turns");
   t.equal(
     run(chooser, 60, () => chooser.encoderWasFull()).at(-1),
     -20,
