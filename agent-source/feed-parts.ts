@@ -4,7 +4,9 @@ import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract, RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
+import type { MigrateOptions } from "../shared/protocol/report.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import type { SourceConfig } from "../shared/runtime/config.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { RunWatch } from "./run-watch.ts";
 import type { SourceContext } from "./source-context.ts";
@@ -93,11 +95,14 @@ export function logStall(
  */
 const sendsOnce = ({ strategy }: Pick<FeedContract, "strategy">): boolean => strategy === "postcopy";
 
-export function schedulerOptions({
-  cx,
-  ramBlocks,
-  contract,
-}: Pick<AssemblyParts, "ramBlocks" | "contract"> & { readonly cx: Pick<AssemblyParts["cx"], "config" | "call"> }) {
+interface SchedulerParts extends Pick<AssemblyParts, "ramBlocks" | "contract"> {
+  readonly cx: {
+    readonly config: Pick<SourceConfig, "memory">;
+    readonly call: { readonly options: Pick<MigrateOptions, "reorder"> };
+  };
+}
+
+export function schedulerOptions({ cx, ramBlocks, contract }: SchedulerParts) {
   const pendingSlots = Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE);
   const baseSlots = Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE);
   const reserveSlots = contract.postcopy ? Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pendingSlots) : 0;

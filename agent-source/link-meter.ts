@@ -16,6 +16,9 @@ const PEAK_LASTS_MS = 4000;
 /** Later than that: to hosts that are behind for seconds every link would look as if it carried no more. */
 const CAPACITY_LASTS_MS = 30_000;
 
+/** What is left of a rate that was seen `elapsedMs` ago. */
+const faded = (rate: number, elapsedMs: number, lastsMs: number): number => rate * Math.max(0, 1 - elapsedMs / lastsMs);
+
 export class LinkMeter {
   bytesPerSecond = BANDWIDTH_GUESS;
   /**
@@ -51,10 +54,13 @@ export class LinkMeter {
     // a link that was not full is at least as fast as what went over it
     if (this.full) this.bytesPerSecond = (1 - SMOOTHING) * this.bytesPerSecond + SMOOTHING * rate;
     else if (rate > this.bytesPerSecond) this.bytesPerSecond = rate;
-    const before = this.peakBytesPerSecond * Math.max(0, 1 - elapsed / PEAK_LASTS_MS);
-    this.peakBytesPerSecond = Math.max(before, rate, this.bytesPerSecond);
+    this.peakBytesPerSecond = Math.max(
+      faded(this.peakBytesPerSecond, elapsed, PEAK_LASTS_MS),
+      rate,
+      this.bytesPerSecond,
+    );
     this.carried += CARRIED_SMOOTHING * (rate - this.carried);
-    this.capacity = Math.max(this.capacity * Math.max(0, 1 - elapsed / CAPACITY_LASTS_MS), this.carried);
+    this.capacity = Math.max(faded(this.capacity, elapsed, CAPACITY_LASTS_MS), this.carried);
     this.windowStart = nowMs;
     this.windowBytes = appliedBytes;
     this.full = wasFull;

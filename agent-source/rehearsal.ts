@@ -99,7 +99,8 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
   const [packaged, ended] = [deferred<void>(), deferred<void>()];
   loop.source.retain(retainedBytes(CONTRACT));
   const inbox = new PeerInbox(loop.source, meter, clock, onFault);
-  const feed = assembleFeed(assemblyParts(parts, loop), {
+  const assembly = assemblyParts(parts, loop);
+  const feed = assembleFeed(assembly, {
     meter,
     linkIsDown: () => false,
     onDecision: () => undefined,
@@ -111,7 +112,7 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
   });
   inbox.postcopy = feed.postcopy;
   answer(loop, clock, () => feed.postcopy?.active === true);
-  const report = new MigrationReport("rehearsal", assemblyParts(parts, loop).cx.call, clock);
+  const report = new MigrationReport("rehearsal", assembly.cx.call, clock);
   report.follow({ ...feed, channel: loop.source });
   loop.watched(() => report.view());
   const socket = connect(await listening(feed, `${path}.stream`));

@@ -1,28 +1,16 @@
 import t from "tap";
 import { schedulerOptions } from "../../agent-source/feed-parts.ts";
 import type { Strategy } from "../../shared/protocol/messages.ts";
-import type { MigrateOptions } from "../../shared/protocol/report.ts";
 import { loadSourceConfig } from "../../shared/runtime/config.ts";
 import { contract } from "../support/frames.ts";
 
-const OPTIONS: MigrateOptions = {
-  strategy: "auto",
-  downtimeTargetMs: 300,
-  deadlineMs: 0,
-  onDeadline: "cancel",
-  bandwidthBytesPerSecond: 0,
-  delta: true,
-  reorder: true,
-  compression: "auto",
-  verify: false,
-};
 const config = loadSourceConfig(["--memory-arena=64MiB", "--memory-base-cache=256MiB"], {});
 const ARENA_PAGES = 16384;
 const BASE_PAGES = 65536;
 
 const optionsOf = (strategy: Strategy, postcopy: boolean, codecs = contract.codecs) =>
   schedulerOptions({
-    cx: { config, call: { guest: "web", to: "b:1", options: OPTIONS } },
+    cx: { config, call: { options: { reorder: true } } },
     ramBlocks: contract.ramBlocks,
     contract: { ...contract, strategy, postcopy, codecs },
   });
