@@ -21,6 +21,7 @@ import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { type DestinationContext, EPOCH, tokenText } from "./destination-context.ts";
 import { runDestinationMigration } from "./destination-migration.ts";
 import type { DestinationState } from "./destination-state.ts";
+import { KeeperProcess } from "./keeper-process.ts";
 import { answerLink } from "./link-answers.ts";
 import { type DestinationAgentParts, recoverIncoming } from "./recovery.ts";
 
@@ -131,7 +132,10 @@ export class DestinationAgent implements DestinationService {
     }).finally(() => {
       this.entries.delete(cx.id);
       entry.decided.resolve();
-      returnMemoryLater(() => this.entries.size === 0);
+      returnMemoryLater(
+        () => this.entries.size === 0,
+        () => KeeperProcess.prepare(),
+      );
     });
     return entry.ended;
   }

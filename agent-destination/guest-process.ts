@@ -40,8 +40,14 @@ interface Parts {
   readonly exited: Promise<unknown>;
   /** Set where a program of its own holds the monitor. */
   readonly keeperPath?: string | undefined;
-  /** Started, and not told to begin. */
-  readonly keeper?: KeeperProcess | undefined;
+  readonly keeper?: Keeper | undefined;
+}
+
+/** Started, and not told to begin. */
+interface Keeper {
+  readonly process: KeeperProcess;
+  /** Where it will have the monitor. */
+  readonly path: string;
 }
 
 export class GuestProcess {
@@ -53,7 +59,8 @@ export class GuestProcess {
   private client: QmpClient | undefined;
   /** Where the monitor is: at QEMU, or at who keeps it. */
   private monitorPath: string;
-  private readonly keeper: KeeperProcess | undefined;
+  /** Until it is told to begin, or dismissed: then it may be another QEMU's. */
+  private keeper: Keeper | undefined;
   private readonly exited: Promise<unknown>;
 
   private constructor(parts: Parts) {
@@ -86,7 +93,7 @@ export class GuestProcess {
       stdio: ["ignore", log.fd, log.fd],
     });
     const { keeperPath } = options;
-    const keeper = keeperPath === undefined ? undefined : new KeeperProcess(definition.qmp, keeperPath);
+    const keeper = keeperPath === undefined ? undefined : { process: KeeperProcess.take(), path: keeperPath };
     const exited = Promise.race([once(child, "exit"), once(child, "error")]);
     exited.catch(() => undefined);
     await log.close();
@@ -108,7 +115,7 @@ export class GuestProcess {
       const identity = (await identify(pid)) ?? "";
       return new GuestProcess({ definition, qmp, pid, identity, logPath, exited, keeper });
     } catch (thrown) {
-      keeper?.dismiss();
+      keeper?.process.dismiss();
       if (pid > 0) kill(pid);
       await exited.catch(() => undefined);
       for (const left of [definition.qmp, logPath]) await rm(left, { force: true });
@@ -156,15 +163,17 @@ export class GuestProcess {
   async keepMonitor(options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<void> {
     const { keeper } = this;
     if (keeper === undefined) throw new TypeError("this QEMU was started without a keeper");
+    this.keeper = undefined;
     this.client?.close();
-    keeper.begin();
+    keeper.process.begin(this.definition.qmp, keeper.path);
     this.monitorPath = keeper.path;
     this.client = await connectWhenReady(keeper.path, options);
   }
 
   /** The monitor stays this agent's. */
   dismissKeeper(): void {
-    this.keeper?.dismiss();
+    this.keeper?.process.dismiss();
+    this.keeper = undefined;
   }
 
   async hasEnded(): Promise<boolean> {
@@ -178,7 +187,7 @@ export class GuestProcess {
 
   /** Ends the QEMU and removes what it leaves. */
   async discard(): Promise<void> {
-    this.keeper?.dismiss();
+    this.dismissKeeper();
     this.client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {

@@ -1,35 +1,65 @@
-/** Starts the program that holds a QEMU's monitor (monitor-keeper.ts), which outlives this agent once it was told to begin. */
+/**
+ * Starts the program that holds a QEMU's monitor (monitor-keeper.ts), which outlives this agent once it was told to begin.
+ *
+ * Where one was needed the next waits for its QEMU: a start of Node takes some 50 ms of a processor, just when the guest and the
+ * destination's QEMU want all there are (docs/decisions/0041). One that waits ends with this agent.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 const PROGRAM = fileURLToPath(new URL("./monitor-keeper.js", import.meta.url));
 
-export class KeeperProcess {
-  /** Where it has the monitor for others. */
-  readonly path: string;
-  private readonly child: ChildProcess;
+let waiting: KeeperProcess | undefined;
+let wanted = false;
 
-  /** @param qmpPath of a QEMU, which need not be there yet */
-  constructor(qmpPath: string, path: string) {
-    this.path = path;
-    this.child = spawn(process.execPath, [PROGRAM, qmpPath, path], {
+export class KeeperProcess {
+  private readonly child: ChildProcess;
+  private ended = false;
+
+  private constructor() {
+    this.child = spawn(process.execPath, [PROGRAM], {
       detached: true,
       stdio: ["pipe", "ignore", "ignore"],
       env: {}, // it needs none, and what Node does at its start for some (certificates) takes longer than all the rest
     });
     // whoever waits for its socket finds out
-    this.child.on("error", () => undefined);
+    this.child.on("error", () => this.forget());
+    this.child.on("exit", () => this.forget());
     this.child.stdin?.on("error", () => undefined);
     this.child.unref();
   }
 
-  /** It connects to the monitor, which nobody may hold. */
-  begin(): void {
-    this.child.stdin?.end("begin\n");
+  /** One that waits, or a new one. */
+  static take(): KeeperProcess {
+    const found = waiting ?? new KeeperProcess();
+    waiting = undefined;
+    return found;
   }
 
-  /** It is not needed: it ends. */
+  /** Behind a migration that needed one: for the next. */
+  static prepare(): void {
+    if (!wanted || waiting !== undefined) return;
+    waiting = new KeeperProcess();
+  }
+
+  /**
+   * It connects to the monitor, which nobody else may hold, and has it for others.
+   * @param qmp where QEMU has it
+   * @param path where it is from then on
+   */
+  begin(qmp: string, path: string): void {
+    wanted = true;
+    this.child.stdin?.end(`${JSON.stringify({ qmp, path })}\n`);
+  }
+
+  /** It is not needed: it waits for the next QEMU, or ends where another one does. */
   dismiss(): void {
-    this.child.stdin?.destroy();
+    if (waiting === undefined && !this.ended) waiting = this;
+    else this.child.stdin?.destroy();
+  }
+
+  private forget(): void {
+    this.ended = true;
+    if (waiting === this) waiting = undefined;
   }
 }

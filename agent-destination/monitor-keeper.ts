@@ -1,21 +1,22 @@
 /**
- * A program of its own that holds the monitor of a QEMU in post-copy: `node monitor-keeper.js QMP-SOCKET OWN-SOCKET`.
+ * A program of its own that holds the monitor of a QEMU in post-copy: `node monitor-keeper.js`, and one line on its standard input,
+ * {"qmp": QEMU's socket, "path": its own}.
  *
  * While pages of a guest are missing, QEMU's main loop may wait for one of them, and takes no new client of its monitor: one
  * that negotiates is answered by the main loop. Only a client that was there before can tell it where the pages come from
  * (migrate-recover, out of band). An agent may end; this stays, and hands the monitor to the next one, as QEMU would.
  * It ends with QEMU, or when it is told {"keeper": "quit"}.
  *
- * It is started beside that QEMU, when a processor is idle, and connects when it is told to on its standard input, since the monitor
- * has one client at a time. Where that input ends before, the agent is gone or needs it not, and it ends too.
+ * It is started ahead of that, and connects when it is told to, since the monitor has one client at a time. Where that input ends
+ * before, the agent is gone or needs it not, and it ends too.
  */
 import { rmSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { QmpLines, type QmpMessage } from "../shared/qemu/qmp-lines.ts";
 
 const ITS_OWN = "keeper";
-const [qmpPath = "", ownPath = ""] = process.argv.slice(2);
 
+let ownPath = "";
 let greeting: QmpMessage | undefined;
 let client: Socket | undefined;
 
@@ -70,14 +71,19 @@ function end(): never {
 
 let qemu: Socket | undefined;
 
-function begin(): void {
+function begin(word: Readonly<Record<string, unknown>>): void {
+  if (qemu !== undefined || typeof word.qmp !== "string" || typeof word.path !== "string") return;
+  ownPath = word.path;
+  // whoever looks at the host's processes sees which QEMU it is for
+  process.title = `ferry-monitor-keeper ${word.qmp}`;
   rmSync(ownPath, { force: true });
-  qemu = connect(qmpPath);
+  qemu = connect(word.qmp);
   qemu.on("close", end);
   read(qemu, fromQemu);
 }
 
-process.stdin.once("data", begin);
+const words = new QmpLines();
+process.stdin.on("data", (chunk) => words.push(chunk, (word) => begin(Object.fromEntries(Object.entries(word)))));
 process.stdin.once("close", () => {
   if (qemu === undefined) process.exit(0);
 });

@@ -34,9 +34,20 @@ const wayMs = ({ knownRoundTripMs }: Link): number => Math.max(0, knownRoundTrip
 export const deepCredit = (link: Link, windowBytes: number): number =>
   Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * wayMs(link)) / 1000);
 
-/** What the link takes in a round trip and its answer, and a frame so that there is always one to be sent. */
-export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number): number =>
-  Math.min(windowBytes, frameBytes + (rateOf(link) * (link.knownRoundTripMs + ANSWER_MS)) / 1000);
+/**
+ * Of post-copy, once the guest has got going: frames that wait for a processor, to be compressed or to be read, are of the credit too. With
+ * the least of it the agents wait for each other for most of the time, with more a page that is waited for does (docs/decisions/0041).
+ */
+const ON_ITS_WAY_MS = 4;
+
+/**
+ * What the link takes in a round trip and its answer, and a frame so that there is always one to be sent.
+ * @param isUnderWay has the guest got going at the destination?
+ */
+export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number, isUnderWay: boolean): number => {
+  const answerMs = ANSWER_MS + (isUnderWay ? ON_ITS_WAY_MS : 0);
+  return Math.min(windowBytes, frameBytes + (rateOf(link) * (link.knownRoundTripMs + answerMs)) / 1000);
+};
 
 const FRAME_SECONDS = 0.002;
 const FRAME_BYTES_MIN = 16 << 10;

@@ -220,6 +220,6 @@ export class Feed {
     this.engine.stop();
     this.sender.stop();
     await this.intake.close();
-    await this.zstd?.close();
+    await this.zstd?.release();
   }
 }

@@ -13,12 +13,17 @@ export class FirstFaults {
   private requests = 0;
   private lastMs = Number.NEGATIVE_INFINITY;
 
+  /** The guest has got going. */
+  get areOver(): boolean {
+    return this.requests > FIRST_REQUESTS;
+  }
+
   /** @param requests of the guest so far; @returns for so long nothing goes that nobody waits for */
   waitMs(requests: number, nowMs: number): number {
     if (requests !== this.requests) {
       this.requests = requests;
       this.lastMs = nowMs;
     }
-    return requests > FIRST_REQUESTS ? 0 : Math.max(0, this.lastMs + QUIET_MS - nowMs);
+    return this.areOver ? 0 : Math.max(0, this.lastMs + QUIET_MS - nowMs);
   }
 }

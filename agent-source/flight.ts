@@ -25,6 +25,8 @@ export class Flight {
   private zeroFrames: { readonly sequence: number; readonly pages: number }[] = [];
   /** The sender had to wait for an acknowledgement since the last. */
   private wasFull = false;
+  /** In post-copy: the guest has got going. */
+  isUnderWay = false;
   /** Frames' length while little may be on its way; 0: much may. */
   private shallowBytes = 0;
   private waiters: (() => void)[] = [];
@@ -93,7 +95,7 @@ export class Flight {
   private get creditBytes(): number {
     const { meter, creditWindowBytes } = this.parts;
     return this.shallowBytes > 0
-      ? shallowCredit(meter, creditWindowBytes, this.shallowBytes)
+      ? shallowCredit(meter, creditWindowBytes, this.shallowBytes, this.isUnderWay)
       : deepCredit(meter, creditWindowBytes);
   }
 }

@@ -213,6 +213,7 @@ export class FrameSender {
     if (this.pagesHeld) return false;
     if (this.final !== undefined) {
       const waitMs = this.firstFaults.waitMs(this.final.requests, clock.monotonicMs());
+      this.flight.isUnderWay = this.firstFaults.areOver;
       if (waitMs > 0) {
         this.wakeIn(waitMs);
         return false;

@@ -5,8 +5,10 @@
 
 const WINDOW_MS = 40;
 const SMOOTHING = 0.3;
-/** Of what goes over it, full or not: with a quarter of a second the bucket of a shaped link hardly shows. */
-const CARRIED_SMOOTHING = 0.15;
+/** Windows of what goes over it, full or not. */
+const CARRIED_WINDOWS = 4;
+/** Windows of these that may have had more than it can: as long as the bucket of a shaped link lasts. */
+const IN_BURST = 1;
 /** Part of the most that went over it, in that sense. */
 const AT_PEAK = 0.85;
 /** Taken when nothing was measured yet: 1 Gbit/s. */
@@ -15,6 +17,8 @@ const BANDWIDTH_GUESS = 125e6;
 const PEAK_LASTS_MS = 4000;
 /** Later than that: to hosts that are behind for seconds every link would look as if it carried no more. */
 const CAPACITY_LASTS_MS = 30_000;
+/** A probe is short, and may be wrong either way. */
+const FOUND_LASTS_MS = 10_000;
 
 /** What is left of a rate that was seen `elapsedMs` ago. */
 const faded = (rate: number, elapsedMs: number, lastsMs: number): number => rate * Math.max(0, 1 - elapsedMs / lastsMs);
@@ -31,10 +35,13 @@ export class LinkMeter {
   /** Destination's clock minus this clock, microseconds; right to half a round trip. */
   clockOffsetUs = 0;
 
-  /** Bytes per second that go over it lately, full or not. */
-  private carried = 0;
-  /** The most of that, or what the probe found. */
-  private capacity = BANDWIDTH_GUESS;
+  /** Bytes per second that went over it in the last windows, full or not, oldest first. */
+  private readonly rates = new Float64Array(CARRIED_WINDOWS);
+  private windows = 0;
+  /** The most that it kept up. */
+  private capacity = 0;
+  /** What the probe found to last: of some milliseconds, in which a host may be behind. */
+  private found = BANDWIDTH_GUESS;
   private windowStart = -1;
   private windowBytes = 0;
   private full = false;
@@ -59,8 +66,8 @@ export class LinkMeter {
       rate,
       this.bytesPerSecond,
     );
-    this.carried += CARRIED_SMOOTHING * (rate - this.carried);
-    this.capacity = Math.max(faded(this.capacity, elapsed, CAPACITY_LASTS_MS), this.carried);
+    this.found = faded(this.found, elapsed, FOUND_LASTS_MS);
+    this.noteCarried(rate, elapsed);
     this.windowStart = nowMs;
     this.windowBytes = appliedBytes;
     this.full = wasFull;
@@ -73,16 +80,29 @@ export class LinkMeter {
     this.peakBytesPerSecond = this.bytesPerSecond;
   }
 
-  probed(bytesPerSecond: number): void {
+  /** @param lasting of its second half alone, behind what the bucket of a shaped link let pass */
+  probed(bytesPerSecond: number, lasting = bytesPerSecond): void {
     if (!(bytesPerSecond > 0 && Number.isFinite(bytesPerSecond))) return;
     this.bytesPerSecond = bytesPerSecond;
     this.peakBytesPerSecond = bytesPerSecond;
-    this.capacity = bytesPerSecond;
+    this.found = lasting > 0 && lasting < bytesPerSecond ? lasting : bytesPerSecond;
   }
 
   /** Does it carry about what it can? Then it is what is narrow, and not a host that is behind. */
   get isAtItsPeak(): boolean {
-    return this.carried >= AT_PEAK * this.capacity;
+    if (this.windows < CARRIED_WINDOWS) return false;
+    const carried = this.rates.reduce((sum, rate) => sum + rate, 0) / CARRIED_WINDOWS;
+    return carried >= AT_PEAK * Math.max(this.capacity, this.found);
+  }
+
+  private noteCarried(rate: number, elapsedMs: number): void {
+    const { rates } = this;
+    rates.copyWithin(0, 1);
+    rates[CARRIED_WINDOWS - 1] = rate;
+    this.capacity = faded(this.capacity, elapsedMs, CAPACITY_LASTS_MS);
+    if (++this.windows < CARRIED_WINDOWS) return;
+    const kept = rates.toSorted()[IN_BURST] ?? 0;
+    if (kept > this.capacity) this.capacity = kept;
   }
 
   /** A clock reply came: the best round trip gives the best offset. */

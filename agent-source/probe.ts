@@ -33,15 +33,16 @@ async function probeOnce(channel: SourceChannel, inbox: PeerInbox, meter: LinkMe
   for (let i = 0; i < PINGS && clock.monotonicMs() - beganMs < PINGS_MS; i++) await inbox.ping();
   const done = deferred<void>();
   const padding = noise(PADDING_BYTES);
-  let firstUs = 0;
+  let [firstUs, halfUs] = [0, 0];
   let acked = 0;
   inbox.onAck = ({ sequence }) => {
     if (sequence !== ++acked)
       throw new MigrationFault("peer-invalid", `The destination acknowledged probe ${sequence} after ${acked - 1}`);
-    if (acked === 1) firstUs = clock.nowUs();
+    const nowUs = clock.nowUs();
+    if (acked === 1) firstUs = nowUs;
+    if (acked === PROBES / 2) halfUs = nowUs;
     if (acked < PROBES) return;
-    const seconds = Math.max(1e-6, (clock.nowUs() - firstUs) / 1e6);
-    meter.probed(((PROBES - 1) * PADDING_BYTES) / seconds);
+    meter.probed(rate(PROBES - 1, nowUs - firstUs), rate(PROBES / 2, nowUs - halfUs));
     done.resolve();
   };
   for (let sequence = 1; sequence <= PROBES; sequence++)
@@ -49,6 +50,9 @@ async function probeOnce(channel: SourceChannel, inbox: PeerInbox, meter: LinkMe
   await done.promise;
   return PROBES * PADDING_BYTES;
 }
+
+/** @returns bytes per second */
+const rate = (probes: number, micros: number): number => (1e6 * probes * PADDING_BYTES) / Math.max(1, micros);
 
 /** Nothing on the way makes it smaller. */
 export const noise = (byteLength: number): Uint8Array => randomFillSync(new Uint8Array(byteLength));

@@ -130,7 +130,7 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
     feed.engine.stop();
     feed.sender.stop();
     await feed.intake.close();
-    await feed.zstd?.close();
+    await feed.zstd?.release();
     await loop.close();
   }
   return { feed, inbox, loop, report };

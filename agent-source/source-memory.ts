@@ -15,8 +15,8 @@ import { type SchedulerOptions, TransferScheduler } from "./transfer-scheduler.t
 
 /** Holds several reads of QEMU's socket (its buffer is about 208 KiB) and an item cut in two. */
 export const WINDOW_BYTES = 1 << 20;
-/** Enough to keep one compressing, one being sent and one ready, for each of two workers. */
-export const FRAME_BUFFERS = 6;
+/** As many frames as the credit of post-copy is good for, and what is being compressed on each of two workers. */
+export const FRAME_BUFFERS = 8;
 
 /** Free ahead of each frame, so that the link puts its head there and the body is not copied behind it. */
 export const HEAD_ROOM_BYTES = FRAME_HEAD_BYTES;

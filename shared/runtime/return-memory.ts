@@ -63,9 +63,13 @@ export function youngCollector(): (bytes: number) => void {
 /** The calls and streams of the migration refer to it for a moment longer. */
 const LATER_MS = 1000;
 
-/** As returnMemory(), once the last references are gone; not when `idle` says that something is under way again. */
-export function returnMemoryLater(idle: () => boolean): void {
-  setTimeout(() => {
-    if (idle()) void returnMemory();
+/**
+ * As returnMemory(), once the last references are gone; not when `idle` says that something is under way again.
+ * @param next is done behind it, when nothing is under way then either
+ */
+export function returnMemoryLater(idle: () => boolean, next?: () => void): void {
+  setTimeout(async () => {
+    if (idle()) await returnMemory();
+    if (idle()) next?.();
   }, LATER_MS).unref();
 }

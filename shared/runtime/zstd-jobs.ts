@@ -17,10 +17,18 @@ const RESULT = 5;
 /** Written to RESULT for a job whose output would be longer than its limit. */
 export const TOO_LONG = -1;
 
+/** What a worker's next jobs are of. */
 export interface WorkerData {
   readonly memory: SharedArrayBuffer;
   readonly table: SharedArrayBuffer;
 }
+
+/** In place of a job's number. To a worker: its memory is another's from now on. From it: it touches that no more. */
+export const LET_GO = -1;
+/** From a worker that was told so: it holds nothing of that memory either. */
+export const READY = -2;
+
+export type ToWorker = WorkerData | number;
 
 export class JobTable {
   readonly buffer: SharedArrayBuffer;

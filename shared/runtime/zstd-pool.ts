@@ -6,12 +6,10 @@
  * The caller leaves both ranges alone until the promise settles. Jobs of one worker are done in order; each new one goes to the
  * worker with the fewest, so that a worker has its next job at hand when it ends one.
  */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { MigrationFault } from "../fault.ts";
 import { JOBS_MAX, JobTable, type WorkerData } from "./zstd-jobs.ts";
-
-/** A worker handles numbers; what it compresses lies outside its heap. MiB. */
-const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 24, codeRangeSizeMb: 8 };
+import { giveBackThread, takeThread } from "./zstd-threads.ts";
 
 interface Job {
   readonly resolve: (length: number) => void;
@@ -38,8 +36,8 @@ export class ZstdPool {
       throw new TypeError("the pool needs shared memory, from its start");
     if (!Number.isInteger(workers) || workers < 1) throw new RangeError(`a pool of ${workers} workers`);
     this.byteLength = memory.byteLength;
-    const workerData: WorkerData = { memory: memory.buffer, table: this.table.buffer };
-    for (let index = 0; index < workers; index++) this.threads.push(this.start(workerData));
+    const data: WorkerData = { memory: memory.buffer, table: this.table.buffer };
+    for (let index = 0; index < workers; index++) this.threads.push(this.start(data));
   }
 
   /** Jobs that can be handed over now. */
@@ -75,11 +73,22 @@ export class ZstdPool {
     await Promise.all(this.threads.map(({ worker }) => worker.terminate()));
   }
 
-  private start(workerData: WorkerData): Thread {
-    const worker = new Worker(new URL("./zstd-worker.js", import.meta.url), {
-      workerData,
-      resourceLimits: WORKER_LIMITS,
-    });
+  /** As close(), and threads that have nothing to do wait for the next pool. Resolves as that does. */
+  async release(): Promise<void> {
+    const goesOn = this.ended === undefined;
+    const idle = this.threads.filter(({ jobs }) => goesOn && jobs === 0);
+    this.fail(new MigrationFault("cancelled", "The compression workers were let go"));
+    const busy = this.threads.filter((thread) => !idle.includes(thread));
+    this.threads.length = 0;
+    await Promise.all([
+      ...idle.map(({ worker }) => giveBackThread(worker)),
+      ...busy.map(({ worker }) => worker.terminate()),
+    ]);
+  }
+
+  private start(data: WorkerData): Thread {
+    const worker = takeThread();
+    worker.postMessage(data);
     worker.on("message", (index: number) => this.settle(index));
     worker.on("error", (cause) => this.crashed(cause instanceof Error ? cause.message : String(cause), cause));
     worker.on("exit", (code) => this.crashed(`it exited with ${code}`));

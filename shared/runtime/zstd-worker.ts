@@ -1,11 +1,15 @@
-/** One thread of zstd-pool.ts: takes the number of a job, compresses in the shared memory, answers with the number. */
+/**
+ * One thread of zstd-pool.ts: takes the number of a job, compresses in the shared memory, answers with the number. Which memory it is
+ * comes ahead of the jobs; when its pool lets go of it, it lets go of that, and takes the next.
+ */
 import { readlinkSync } from "node:fs";
 import { setPriority } from "node:os";
 import { basename } from "node:path";
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import type { CCtx } from "zstd-napi/binding.js";
 import zstd from "zstd-napi/binding.js";
-import { JobTable, TOO_LONG, type WorkerData } from "./zstd-jobs.ts";
+import { returnMemory } from "./return-memory.ts";
+import { JobTable, LET_GO, READY, TOO_LONG, type ToWorker } from "./zstd-jobs.ts";
 
 function compress(context: CCtx, memory: SharedArrayBuffer, table: JobTable, job: number): number {
   const output = new Uint8Array(memory, table.to(job), table.limit(job));
@@ -34,14 +38,30 @@ function giveWay(): void {
   }
 }
 
-function main(port: NonNullable<typeof parentPort>, data: WorkerData): void {
+interface Work {
+  readonly memory: SharedArrayBuffer;
+  readonly table: JobTable;
+}
+
+function main(port: NonNullable<typeof parentPort>): void {
   giveWay();
+  // that a measurement of memory is experimental: the agent's own thread has it in the log already
+  process.removeAllListeners("warning");
   const context = new zstd.CCtx();
-  const table = new JobTable(data.table);
-  port.on("message", (job: number) => {
-    table.setResult(job, compress(context, data.memory, table, job));
-    port.postMessage(job);
+  let work: Work | undefined;
+  port.on("message", (message: ToWorker) => {
+    if (typeof message !== "number") {
+      work = { memory: message.memory, table: new JobTable(message.table) };
+    } else if (message === LET_GO) {
+      work = undefined;
+      port.postMessage(LET_GO);
+      // an idle thread's heap is never collected by itself, and would hold hundreds of megabytes by an object of a few bytes
+      void returnMemory().then(() => port.postMessage(READY));
+    } else if (work !== undefined) {
+      work.table.setResult(message, compress(context, work.memory, work.table, message));
+      port.postMessage(message);
+    }
   });
 }
 
-if (parentPort !== null) main(parentPort, workerData);
+if (parentPort !== null) main(parentPort);

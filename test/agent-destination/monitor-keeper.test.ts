@@ -1,7 +1,7 @@
 /** The program that holds a QEMU's monitor for agents that come and go. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -17,10 +17,11 @@ const WITHIN = { timeoutMs: 10_000 };
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: ["oob"] } };
 
 /** It stands by, until it is told to begin. */
-function startKeeper(t: Test, qmp: string, path: string) {
-  const keeper = spawn(process.execPath, [PROGRAM, qmp, path], { stdio: ["pipe", "ignore", "ignore"] });
+function startKeeper(t: Test) {
+  const keeper = spawn(process.execPath, [PROGRAM], { stdio: ["pipe", "ignore", "ignore"] });
   t.teardown(() => void keeper.kill("SIGKILL"));
-  return { stdin: keeper.stdin, ended: once(keeper, "exit") };
+  const begin = (qmp: string, path: string): void => void keeper.stdin.end(`${JSON.stringify({ qmp, path })}\n`);
+  return { stdin: keeper.stdin, begin, pid: keeper.pid ?? 0, ended: once(keeper, "exit") };
 }
 
 async function setUp(t: Test, greeting: object = GREETING, ahead: readonly object[] = []) {
@@ -34,10 +35,10 @@ async function setUp(t: Test, greeting: object = GREETING, ahead: readonly objec
     for (const message of [...ahead, greeting]) monitor.reply(message);
   });
   const path = `${qmp}.keeper`;
-  const { stdin, ended } = startKeeper(t, qmp, path);
-  stdin.end("begin\n");
+  const { begin, ended, pid } = startKeeper(t);
+  begin(qmp, path);
   await eventually(() => listens(path), { ...WITHIN, what: "the keeper's socket" });
-  return { path, connections, ended };
+  return { qmp, path, pid, connections, ended };
 }
 
 /** The file is there before somebody listens. */
@@ -127,8 +128,8 @@ t.test("an agent that says what is no QMP is left, and the next one finds the mo
 
 t.test("without a QEMU it ends, and leaves no socket", async (t) => {
   const path = join(folder(t), "keeper");
-  const { stdin, ended } = startKeeper(t, join(folder(t), "none"), path);
-  stdin.end("begin\n");
+  const { begin, ended } = startKeeper(t);
+  begin(join(folder(t), "none"), path);
   await bounded(ended, WITHIN.timeoutMs, "its end");
   t.notOk(existsSync(path));
 });
@@ -136,8 +137,17 @@ t.test("without a QEMU it ends, and leaves no socket", async (t) => {
 t.test("it stands by until it is told to begin, and ends with whoever would tell it", async (t) => {
   let connections = 0;
   const qmp = await serve(t, () => connections++);
-  const { stdin, ended } = startKeeper(t, qmp, `${qmp}.keeper`);
+  const { stdin, ended } = startKeeper(t);
+  // a word that is not whole
+  stdin.write(JSON.stringify({ qmp, path: `${qmp}.keeper` }));
   stdin.destroy();
   t.same(await bounded(ended, WITHIN.timeoutMs, "the end of the keeper"), [0, null]);
   t.equal(connections, 0, "the monitor was left to others");
+});
+
+t.test("who looks at the host's processes sees which QEMU it is for", async (t) => {
+  const { qmp, pid } = await setUp(t);
+  const shown = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+  t.match(shown, /^ferry-monitor-keeper /);
+  t.ok(`ferry-monitor-keeper ${qmp}`.startsWith(shown), shown);
 });

@@ -91,3 +91,34 @@ t.test("a link that became slower is at its peak again, in the end", async (t) =
   carry(meter, 11.9e3, 0, 90_000);
   t.ok(meter.isAtItsPeak);
 });
+
+t.test("a probe that found too little is forgotten as soon as more was kept up", async (t) => {
+  const meter = new LinkMeter();
+  // by a host that was behind just then
+  meter.probed(50e6);
+  const bytes = carry(meter, 118e3, 0, 240);
+  carry(meter, 70e3, 240, 1500, bytes);
+  t.notOk(meter.isAtItsPeak);
+});
+
+t.test("and one that found too much, within seconds, or never counts where its second half tells", async (t) => {
+  const meter = new LinkMeter();
+  // that was the bucket
+  meter.probed(70e6);
+  const bytes = carry(meter, 50e3, 0, 1000);
+  t.notOk(meter.isAtItsPeak);
+  carry(meter, 50e3, 1000, 3000, bytes);
+  t.ok(meter.isAtItsPeak);
+  const told = new LinkMeter();
+  told.probed(70e6, 51e6);
+  carry(told, 50e3, 0, 1000);
+  t.ok(told.isAtItsPeak);
+  t.ok(told.bytesPerSecond < 70e6, "and it is no faster than what it carried");
+});
+
+t.test("what goes over it first says nothing yet", async (t) => {
+  const meter = new LinkMeter();
+  meter.probed(12e6);
+  carry(meter, 11.9e3, 0, 120);
+  t.notOk(meter.isAtItsPeak);
+});

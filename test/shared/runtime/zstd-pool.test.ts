@@ -1,6 +1,11 @@
+import { once } from "node:events";
+import type { Worker } from "node:worker_threads";
 import t from "tap";
 import { decompressInto } from "../../../shared/codec/zstd.ts";
+import { returnMemory } from "../../../shared/runtime/return-memory.ts";
 import { ZstdPool } from "../../../shared/runtime/zstd-pool.ts";
+import { waitingThreads } from "../../../shared/runtime/zstd-threads.ts";
+import { eventually } from "../../support/bounded.ts";
 
 const MIB = 1 << 20;
 
@@ -77,12 +82,77 @@ t.test("closing rejects what is pending, and later jobs", async (t) => {
   await zstd.close();
 });
 
+/** The workers of a pool. */
+function workersOf(zstd: ZstdPool): readonly Worker[] {
+  const { threads } = zstd as unknown as { threads: { worker: Worker }[] };
+  return threads.map(({ worker }) => worker);
+}
+
+t.test("the threads of a pool that is released do the work of the next, in its memory", async (t) => {
+  const memories = [sharedMemory(4 * MIB), sharedMemory(2 * MIB)];
+  memories[1]?.fill(7, 0, 65536);
+  const seen: Worker[] = [];
+  for (const memory of memories) {
+    const zstd = pool(t, memory, 1);
+    seen.push(...workersOf(zstd));
+    const length = await zstd.compress(0, 65536, MIB, 65536, 1);
+    const back = new Uint8Array(65536);
+    decompressInto(back, memory.slice(MIB, MIB + length));
+    t.equal(Buffer.compare(back, memory.slice(0, 65536)), 0);
+    await zstd.release();
+    await t.rejects(zstd.compress(0, 10, MIB, 10, 1), { code: "cancelled" });
+    await eventually(() => waitingThreads() === 1 || undefined, { timeoutMs: 10_000, what: "the thread to be ready" });
+  }
+  t.equal(seen[0], seen[1]);
+});
+
+t.test("a thread with a job is ended with its pool, not kept", async (t) => {
+  const memory = sharedMemory(4 * MIB);
+  const zstd = pool(t, memory, 1);
+  const [worker] = workersOf(zstd);
+  const rejected = t.rejects(zstd.compress(0, MIB, 2 * MIB, MIB, 19), { code: "cancelled" });
+  const ended = worker === undefined ? undefined : once(worker, "exit");
+  await zstd.release();
+  await rejected;
+  await ended;
+  t.not(workersOf(pool(t, memory, 1))[0], worker);
+});
+
+t.test("a thread that waits holds nothing of the memory that it worked in", async (t) => {
+  const used = (): number => process.memoryUsage.rss() / MIB;
+  const before = used();
+  const work = async (): Promise<void> => {
+    const memory = new Uint8Array(new SharedArrayBuffer(256 * MIB)).fill(1);
+    const zstd = new ZstdPool(memory, 1);
+    await zstd.compress(0, 65536, MIB, 65536, 1);
+    t.ok(used() > before + 200, `${used()} MiB`);
+    await zstd.release();
+  };
+  await work();
+  await eventually(() => waitingThreads() === 1 || undefined, { timeoutMs: 10_000, what: "the thread to be ready" });
+  await returnMemory();
+  await eventually(() => used() < before + 100 || undefined, {
+    timeoutMs: 10_000,
+    what: "the memory to be given back",
+  });
+});
+
+t.test("a thread that dies while it waits is not handed out", async (t) => {
+  const memory = sharedMemory(4 * MIB);
+  const zstd = new ZstdPool(memory, 1);
+  const [worker] = workersOf(zstd);
+  await zstd.release();
+  await eventually(() => waitingThreads() === 1 || undefined, { timeoutMs: 10_000, what: "the thread to be ready" });
+  await worker?.terminate();
+  t.equal(waitingThreads(), 0);
+  t.ok((await pool(t, memory, 1).compress(0, 65536, MIB, 65536, 1)) > 0);
+});
+
 t.test("a worker that dies rejects everything with a fault", async (t) => {
   const memory = sharedMemory(4 * MIB);
   const zstd = pool(t, memory, 2);
   const pending = [0, 1].map(() => zstd.compress(0, MIB, 2 * MIB, MIB, 19));
-  const { threads } = zstd as unknown as { threads: { worker: { terminate(): Promise<number> } }[] };
-  await threads[0]?.worker.terminate();
+  await workersOf(zstd)[0]?.terminate();
   for (const job of pending) await t.rejects(job, { code: "internal", message: /compression worker failed/ });
   await t.rejects(zstd.compress(0, 10, 2 * MIB, MIB, 1), { code: "internal" });
 });
