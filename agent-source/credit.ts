@@ -35,17 +35,17 @@ export const deepCredit = (link: Link, windowBytes: number): number =>
   Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * wayMs(link)) / 1000);
 
 /**
- * Of post-copy, once the guest has got going: frames that wait for a processor, to be compressed or to be read, are of the credit too. With
- * the least of it the agents wait for each other for most of the time, with more a page that is waited for does (docs/decisions/0041).
+ * Where the hosts are what is narrow: frames that wait for a processor, to be compressed or to be read, are of the credit too, and with the
+ * least of it each agent waits for the other for most of the time (docs/decisions/0041).
  */
-const ON_ITS_WAY_MS = 4;
+const HOSTS_MS = 4;
 
 /**
  * What the link takes in a round trip and its answer, and a frame so that there is always one to be sent.
- * @param isUnderWay has the guest got going at the destination?
+ * @param hostsAreNarrow and the guest has got going: a page that it waits for may be that much later
  */
-export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number, isUnderWay: boolean): number => {
-  const answerMs = ANSWER_MS + (isUnderWay ? ON_ITS_WAY_MS : 0);
+export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number, hostsAreNarrow = false): number => {
+  const answerMs = ANSWER_MS + (hostsAreNarrow ? HOSTS_MS : 0);
   return Math.min(windowBytes, frameBytes + (rateOf(link) * (link.knownRoundTripMs + answerMs)) / 1000);
 };
 

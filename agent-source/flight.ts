@@ -95,7 +95,7 @@ export class Flight {
   private get creditBytes(): number {
     const { meter, creditWindowBytes } = this.parts;
     return this.shallowBytes > 0
-      ? shallowCredit(meter, creditWindowBytes, this.shallowBytes, this.isUnderWay)
+      ? shallowCredit(meter, creditWindowBytes, this.shallowBytes, this.isUnderWay && !meter.isAtItsPeak)
       : deepCredit(meter, creditWindowBytes);
   }
 }

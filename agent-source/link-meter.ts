@@ -34,6 +34,8 @@ export class LinkMeter {
   roundTripMs = Number.POSITIVE_INFINITY;
   /** Destination's clock minus this clock, microseconds; right to half a round trip. */
   clockOffsetUs = 0;
+  /** Does it carry about what it can? Then it is what is narrow, and not a host that is behind. */
+  isAtItsPeak = false;
 
   /** Bytes per second that went over it in the last windows, full or not, oldest first. */
   private readonly rates = new Float64Array(CARRIED_WINDOWS);
@@ -88,13 +90,6 @@ export class LinkMeter {
     this.found = lasting > 0 && lasting < bytesPerSecond ? lasting : bytesPerSecond;
   }
 
-  /** Does it carry about what it can? Then it is what is narrow, and not a host that is behind. */
-  get isAtItsPeak(): boolean {
-    if (this.windows < CARRIED_WINDOWS) return false;
-    const carried = this.rates.reduce((sum, rate) => sum + rate, 0) / CARRIED_WINDOWS;
-    return carried >= AT_PEAK * Math.max(this.capacity, this.found);
-  }
-
   private noteCarried(rate: number, elapsedMs: number): void {
     const { rates } = this;
     rates.copyWithin(0, 1);
@@ -103,6 +98,8 @@ export class LinkMeter {
     if (++this.windows < CARRIED_WINDOWS) return;
     const kept = rates.toSorted()[IN_BURST] ?? 0;
     if (kept > this.capacity) this.capacity = kept;
+    const carried = rates.reduce((sum, one) => sum + one, 0) / CARRIED_WINDOWS;
+    this.isAtItsPeak = carried >= AT_PEAK * Math.max(this.capacity, this.found);
   }
 
   /** A clock reply came: the best round trip gives the best offset. */

@@ -72,3 +72,31 @@ t.test("that little is on its way is told when it is so, and a credit does not m
   flight.encodingBytes = 250_000;
   t.ok(flight.hasRoom());
 });
+
+t.test("a guest that has got going lets more be on its way, where it is not the link that is narrow", async (t) => {
+  const { flight, meter, now } = made();
+  void flight.beShallow(65_536);
+  const most = (): number => {
+    let bytes = 0;
+    for (flight.encodingBytes = 0; flight.hasRoom(); flight.encodingBytes = bytes) bytes += 4096;
+    flight.encodingBytes = 0;
+    return bytes;
+  };
+  const carry = (bytesPerMs: number): void => {
+    for (let turn = 0; turn < 30; turn++) {
+      now.ms += 40;
+      flight.sentBytes += 40 * bytesPerMs;
+      flight.acknowledge(0, flight.sentBytes, 0);
+    }
+  };
+  carry(60e3);
+  const first = most();
+  flight.isUnderWay = true;
+  t.ok(most() > first + 100_000, `${most()} for ${first} bytes`);
+  carry(124e3);
+  t.ok(meter.isAtItsPeak);
+  flight.isUnderWay = false;
+  const full = most();
+  flight.isUnderWay = true;
+  t.equal(most(), full);
+});
