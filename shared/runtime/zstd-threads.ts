@@ -7,8 +7,8 @@ import { LET_GO, READY } from "./zstd-jobs.ts";
 
 /** A worker handles numbers; what it compresses lies outside its heap. MiB. */
 const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 24, codeRangeSizeMb: 8 };
-/** Threads that wait, at most: of one migration, as a rule. */
-const WAITING_MAX = 2;
+/** Threads that wait, at most: of one migration, as configured by default. */
+const WAITING_MAX = 1;
 
 const waiting: Worker[] = [];
 
