@@ -121,6 +121,8 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
     either.throwIfAborted();
     await orAborted(feed.intake.connected(either), either);
     const qemu = new MadeUpQemu(socket, PAGES);
+    // a ping that is said before the destination has dialled in is lost, and here nobody asks again
+    await orAborted(loop.source.drained(), either);
     await orAborted(probeLink(loop.source, inbox, meter, clock), either);
     inbox.onAck = ({ sequence, appliedBytes }) => feed.sender.acknowledge(sequence, appliedBytes);
     await orAborted(play(qemu, feed, meter, packaged.promise), either);
