@@ -19,14 +19,14 @@ export class Flight {
   zeroPages = 0;
   /** Being compressed, as far as can be foretold. */
   encodingBytes = 0;
+  /** In post-copy: the guest has got going. */
+  isUnderWay = false;
   private readonly parts: FlightParts;
   private ackedSequence = 0;
   /** Frames with zero pages that were not acknowledged, oldest first, and how many they have. */
   private zeroFrames: { readonly sequence: number; readonly pages: number }[] = [];
   /** The sender had to wait for an acknowledgement since the last. */
   private wasFull = false;
-  /** In post-copy: the guest has got going. */
-  isUnderWay = false;
   /** Frames' length while little may be on its way; 0: much may. */
   private shallowBytes = 0;
   private waiters: (() => void)[] = [];

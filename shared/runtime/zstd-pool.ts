@@ -75,15 +75,9 @@ export class ZstdPool {
 
   /** As close(), and threads that have nothing to do wait for the next pool. Resolves as that does. */
   async release(): Promise<void> {
-    const goesOn = this.ended === undefined;
-    const idle = this.threads.filter(({ jobs }) => goesOn && jobs === 0);
-    this.fail(new MigrationFault("cancelled", "The compression workers were let go"));
-    const busy = this.threads.filter((thread) => !idle.includes(thread));
-    this.threads.length = 0;
-    await Promise.all([
-      ...idle.map(({ worker }) => giveBackThread(worker)),
-      ...busy.map(({ worker }) => worker.terminate()),
-    ]);
+    const idle = this.ended === undefined ? this.threads.filter(({ jobs }) => jobs === 0) : [];
+    for (const thread of idle) this.threads.splice(this.threads.indexOf(thread), 1);
+    await Promise.all([this.close(), ...idle.map(({ worker }) => giveBackThread(worker))]);
   }
 
   private start(data: WorkerData): Thread {

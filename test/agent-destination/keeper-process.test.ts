@@ -7,10 +7,10 @@ import t, { type Test } from "tap";
 import { KeeperProcess } from "../../agent-destination/keeper-process.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { bounded, eventually } from "../support/bounded.ts";
-import { Monitor, serve } from "../support/fake-monitor.ts";
+import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
 
 const WITHIN = { timeoutMs: 10_000 };
-const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: ["oob"] } };
+const GREETING = greeting("oob");
 
 const childOf = (keeper: KeeperProcess): ChildProcess => (keeper as unknown as { child: ChildProcess }).child;
 

@@ -9,12 +9,12 @@ import type { MigrationFault } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { bounded, eventually } from "../support/bounded.ts";
-import { Monitor, serve } from "../support/fake-monitor.ts";
+import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
 import { folder } from "../support/link-fixtures.ts";
 
 const PROGRAM = join(packageRoot(), "dist/agent-destination/monitor-keeper.js");
 const WITHIN = { timeoutMs: 10_000 };
-const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: ["oob"] } };
+const GREETING = greeting("oob");
 
 /** It stands by, until it is told to begin. */
 function startKeeper(t: Test) {

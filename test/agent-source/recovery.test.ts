@@ -15,12 +15,12 @@ import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { createLogger } from "../../shared/runtime/log.ts";
 import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { eventually } from "../support/bounded.ts";
-import { Monitor, type Script, serve } from "../support/fake-monitor.ts";
+import { greeting, Monitor, type Script, serve } from "../support/fake-monitor.ts";
 import { LIMITS, SERVE } from "../support/link.ts";
 
 const ID = "0123456789ab";
 const EARLIER = "ba9876543210";
-const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
+const GREETING = greeting();
 
 interface Found {
   readonly kind: SourceRecord["kind"];

@@ -5,11 +5,11 @@ import t, { type Test } from "tap";
 import { PagesLost, revive } from "../../agent-source/revive.ts";
 import type { SourceContext } from "../../agent-source/source-context.ts";
 import { ResumingSource } from "../../shared/link/resuming-source.ts";
-import { Monitor, serve } from "../support/fake-monitor.ts";
+import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
 import { RESUMED_SETUP } from "../support/fake-resumed.ts";
 import { folder } from "../support/link-fixtures.ts";
 
-const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
+const GREETING = greeting();
 const POSTCOPY = { ...RESUMED_SETUP, frameBytes: 65_536, creditWindowBytes: 1 << 20, codecs: [] };
 
 /** @param states the migration and the guest, one after the other as it is asked; undefined: it has ended */

@@ -8,11 +8,11 @@ import { takeBack } from "../../agent-source/take-back.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { ReturnPathReader } from "../../shared/qemu/return-path-reader.ts";
 import { encodeRamEnd } from "../../shared/qemu/stream-writer.ts";
-import { Monitor, serve } from "../support/fake-monitor.ts";
+import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
 import { asking, RESUMED_SETUP } from "../support/fake-resumed.ts";
 import { folder } from "../support/link-fixtures.ts";
 
-const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
+const GREETING = greeting();
 
 /** What QEMU does when it is told to take its migration up. */
 type Behaviour = "takes it up" | "closes" | "sends rubbish" | "sends without end";

@@ -4,7 +4,7 @@ import t, { type Test } from "tap";
 import type { FaultCode } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { LINE_MAX_BYTES, QmpLines, type QmpMessage } from "../../shared/qemu/qmp-lines.ts";
-import { Monitor, serve } from "../support/fake-monitor.ts";
+import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
 import {
   codeOf,
   deepJson,
@@ -18,7 +18,7 @@ import {
 
 t.setTimeout(FILE_MS);
 
-const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
+const GREETING = greeting();
 const CODES: readonly FaultCode[] = ["qmp-protocol", "qmp-command", "qmp-disconnected", "qmp-timeout"];
 
 const messages = [

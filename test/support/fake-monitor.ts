@@ -11,6 +11,11 @@ export interface Command {
   readonly id: number;
 }
 
+/** What a QEMU says first. */
+export const greeting = (...capabilities: readonly string[]) => ({
+  QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities },
+});
+
 /** What the fake QEMU does with a command; `reply` sends one message. */
 export type Script = (command: Command, monitor: Monitor) => void;
 

@@ -1,9 +1,9 @@
 import t, { type Test } from "tap";
 import { enablePostcopy, refusePostcopy, whyNoPostcopy } from "../../../shared/qemu/postcopy-ability.ts";
 import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
-import { type Command, Monitor, serve } from "../../support/fake-monitor.ts";
+import { type Command, greeting, Monitor, serve } from "../../support/fake-monitor.ts";
 
-const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities: [] } };
+const GREETING = greeting();
 
 /** A QEMU that answers what the test wants; text is an error. */
 async function fakeQemu(t: Test, answer: (command: Command) => unknown): Promise<{ qmp: QmpClient; asked: Command[] }> {
