@@ -20,6 +20,7 @@ import { address, PAGE_SIZE } from "../shared/units.ts";
 import { pageCountOf } from "./feed-parts.ts";
 import { runHere } from "./guest-here.ts";
 import { GuestObserver } from "./guest-observer.ts";
+import { measureHostSpeed, REFERENCE_BYTES, writeReference } from "./host-speed.ts";
 import { Intake } from "./intake.ts";
 import { type DeltaSample, PageSamples } from "./page-samples.ts";
 import { applySettings, readSettings } from "./qemu-settings.ts";
@@ -53,6 +54,8 @@ export interface Observed {
   readonly deltas: readonly Omit<DeltaSample, "at" | "length">[];
   /** Weakest first; none when compression is off. */
   readonly levels: readonly LevelSample[];
+  /** This host's processors, times those of USUAL_COSTS. */
+  readonly hostSpeed: number;
   readonly cost: ObservationCost;
 }
 
@@ -82,7 +85,8 @@ export async function observeGuest(
   const { frameBytes, zstdWorkers } = cx.config.transfer;
   const region = KERNEL_RESERVED_BYTES + WINDOW_BYTES;
   const encoded = region + PageSamples.regionBytes(frameBytes);
-  const kernels = cx.createKernels(encoded + frameBytes);
+  const out = { at: encoded, length: Math.max(frameBytes, REFERENCE_BYTES) };
+  const kernels = cx.createKernels(encoded + out.length + REFERENCE_BYTES);
   const samples = new PageSamples(kernels, address(region), pageCount, frameBytes);
   const failed = deferred<never>();
   failed.promise.catch(() => undefined);
@@ -107,9 +111,15 @@ export async function observeGuest(
   await look(cx, qmp, { intake, observer, runs, failed: failed.promise });
   const paid = await cost();
   const off = cx.call.options.compression === "off" || zstdWorkers === 0;
-  const levels = off ? [] : await tryLevels(cx, kernels.memory, samples, { at: encoded, length: frameBytes });
-  const paused = runs.standsStill;
-  return { ...counts(observer, pageCount), paused, deltas: samples.deltaSamples(), levels, cost: paid };
+  const zstd = new ZstdPool(kernels.memory, 1);
+  try {
+    const hostSpeed = await tryReference(cx, kernels.memory, zstd, out);
+    const levels = off ? [] : await tryLevels(cx, zstd, samples, out);
+    const paused = runs.standsStill;
+    return { ...counts(observer, pageCount), paused, deltas: samples.deltaSamples(), levels, hostSpeed, cost: paid };
+  } finally {
+    await zstd.close();
+  }
 }
 
 function counts(observer: GuestObserver, pages: number) {
@@ -195,16 +205,22 @@ interface Range {
   readonly length: number;
 }
 
+/** As tryLevels. */
+function tryReference(cx: SourceContext, memory: Uint8Array, zstd: ZstdPool, out: Range): Promise<number> {
+  const at = out.at + out.length;
+  writeReference(memory, at);
+  return measureHostSpeed(zstd, at, out.at, cx.clock);
+}
+
 /** After the guest is left alone: it costs the host some tens of milliseconds of one core. */
 async function tryLevels(
   cx: SourceContext,
-  memory: Uint8Array,
+  zstd: ZstdPool,
   samples: PageSamples,
   out: Range,
 ): Promise<readonly LevelSample[]> {
   const { compression } = cx.call.options;
   const levels = typeof compression === "number" ? [compression] : CHOICES;
-  const zstd = new ZstdPool(memory, 1);
   const encode = async (ranges: readonly Range[], level: number): Promise<number> => {
     let encoded = 0;
     for (const { at, length } of ranges) {
@@ -214,30 +230,24 @@ async function tryLevels(
     }
     return encoded;
   };
-  try {
-    const frames = samples.frames();
-    const deltas = samples.deltaSamples();
-    const raw = frames.reduce((sum, { length }) => sum + length, 0);
-    // a thread that has just been started is not what is measured
-    await encode(frames.slice(0, 1), levels[0] ?? 1);
-    const found: LevelSample[] = [];
-    for (const level of levels) {
-      const beganMs = cx.clock.monotonicMs();
-      const encoded = await encode(frames, level);
-      const seconds = Math.max(1e-6, (cx.clock.monotonicMs() - beganMs) / 1000);
-      const deltaRatios: number[] = [];
-      const dirtied = samples.dirtiedFrame();
-      for (const one of deltas) deltaRatios.push(one.length === 0 ? 1 : (await encode([one], level)) / one.length);
-      found.push({
-        level,
-        pageBytes: raw === 0 ? 0 : (PAGE_SIZE * encoded) / raw,
-        dirtiedPageBytes: dirtied.length === 0 ? 0 : (PAGE_SIZE * (await encode([dirtied], level))) / dirtied.length,
-        bytesPerSecond: raw / seconds,
-        deltaRatios,
-      });
-    }
-    return found;
-  } finally {
-    await zstd.close();
+  const frames = samples.frames();
+  const deltas = samples.deltaSamples();
+  const raw = frames.reduce((sum, { length }) => sum + length, 0);
+  const found: LevelSample[] = [];
+  for (const level of levels) {
+    const beganMs = cx.clock.monotonicMs();
+    const encoded = await encode(frames, level);
+    const seconds = Math.max(1e-6, (cx.clock.monotonicMs() - beganMs) / 1000);
+    const deltaRatios: number[] = [];
+    const dirtied = samples.dirtiedFrame();
+    for (const one of deltas) deltaRatios.push(one.length === 0 ? 1 : (await encode([one], level)) / one.length);
+    found.push({
+      level,
+      pageBytes: raw === 0 ? 0 : (PAGE_SIZE * encoded) / raw,
+      dirtiedPageBytes: dirtied.length === 0 ? 0 : (PAGE_SIZE * (await encode([dirtied], level))) / dirtied.length,
+      bytesPerSecond: raw / seconds,
+      deltaRatios,
+    });
   }
+  return found;
 }

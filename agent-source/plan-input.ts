@@ -4,6 +4,7 @@ import { bestChoice } from "../shared/model/codec-choice.ts";
 import { curveOfSamples } from "../shared/model/dirty-curve.ts";
 import {
   type LinkObservation,
+  onHost,
   type PredictionInput,
   USUAL_COSTS,
   USUAL_POSTCOPY,
@@ -38,7 +39,7 @@ export function planInput(observed: Observed, link: LinkObservation, terms: Plan
       paused: observed.paused,
     },
     link,
-    costs: USUAL_COSTS,
+    costs: onHost(USUAL_COSTS, observed.hostSpeed),
     postcopy: USUAL_POSTCOPY,
     wishes: terms.wishes,
   };

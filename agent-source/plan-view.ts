@@ -22,6 +22,7 @@ export function observationView(observed: Observed, { guest }: PredictionInput):
     dirtyCurve: observed.dirty.map(({ seconds, pages }) => ({ seconds, bytes: pages * PAGE_SIZE })),
     zstdRatio: guest.firstCopyBytes > 0 ? PAGE_SIZE / guest.firstCopyBytes : 0,
     deltaRatio: dirtied && delta > 0 ? PAGE_SIZE / delta : 0,
+    hostSpeed: observed.hostSpeed,
     cost: observed.cost,
   };
 }

@@ -30,12 +30,16 @@ function estimates({ link, observation, predictions, recommended, reason }: Plan
 }
 
 function guestLines(one: ObservationView): string[] {
-  const { memoryBytes, zeroBytes, workingSetBytes, seconds, dirtyBytesPerSecond, zstdRatio, deltaRatio } = one;
+  const { memoryBytes, zeroBytes, workingSetBytes, seconds, dirtyBytesPerSecond, zstdRatio, deltaRatio, hostSpeed } =
+    one;
   const looked = durationText(1000 * seconds);
-  return [
+  const lines = [
     `Guest: ${memoryText(memoryBytes)}, of these ${memoryText(zeroBytes)} zero; in ${looked} it dirtied ${memoryText(workingSetBytes)}, again and again at ${rateText(dirtyBytesPerSecond)}`,
     `Encoding: zstd ${ratioText(zstdRatio)}, pages that are sent again ${ratioText(deltaRatio)}`,
   ];
+  // an older agent does not measure it
+  if (hostSpeed > 0) lines.push(`Host: ${hostSpeed.toFixed(2)} x the processors that the model's figures are of`);
+  return lines;
 }
 
 /** What the host did not tell is left out. */

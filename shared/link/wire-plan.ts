@@ -53,6 +53,7 @@ const OBSERVATION = [
   "dirtyBytesPerSecond",
   "zstdRatio",
   "deltaRatio",
+  "hostSpeed",
 ] as const;
 const COST_IF_KNOWN = ["qemuCpuSeconds", "processorsWaited", "processorsWaitedBefore"] as const;
 

@@ -54,6 +54,25 @@ export const USUAL_COSTS: AgentCosts = {
   fixedBytes: 1.1e6,
 };
 
+/** What one of that host's processors makes of the reference (agent-source/host-speed.ts). */
+export const USUAL_COSTS_ZSTD_BYTES_PER_SECOND = 300e6;
+/** zstd lives in the processor's caches; what a page costs is memory and kernel, too, which differ less from host to host. */
+const SPEED_EXPONENT = 0.7;
+
+/** On a host that is so many times as fast. */
+export function onHost(costs: AgentCosts, speed: number): AgentCosts {
+  const slower = speed ** -SPEED_EXPONENT;
+  return {
+    ...costs,
+    microsPerFirstCopy: costs.microsPerFirstCopy * slower,
+    microsPerAgain: costs.microsPerAgain * slower,
+    microsPerZeroPage: costs.microsPerZeroPage * slower,
+    startMs: costs.startMs * slower,
+    switchMs: costs.switchMs * slower,
+    fixedDowntimeMs: costs.fixedDowntimeMs * slower,
+  };
+}
+
 /** Of post-copy. */
 export interface PostcopyCosts {
   /** Downtime: stop, device state, discard, listen, run. */

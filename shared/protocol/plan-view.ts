@@ -44,6 +44,8 @@ export interface ObservationView {
   /** Guest bytes over encoded ones; of pages that are sent whole, and of ones that are sent again. */
   readonly zstdRatio: number;
   readonly deltaRatio: number;
+  /** The source host's processors, times those that the model's figures are of; 0 from an agent that did not measure it. */
+  readonly hostSpeed: number;
   readonly cost: ObservationCostView;
 }
 

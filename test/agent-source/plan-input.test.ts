@@ -1,6 +1,7 @@
 import t from "tap";
 import type { Observed } from "../../agent-source/observe-guest.ts";
 import { planInput } from "../../agent-source/plan-input.ts";
+import { USUAL_COSTS } from "../../shared/model/observation.ts";
 
 const wishes = {
   downtimeTargetMs: 300,
@@ -28,6 +29,7 @@ const observed: Observed = {
     { level: -5, pageBytes: 2000, dirtiedPageBytes: 2200, bytesPerSecond: 500e6, deltaRatios: [1, 1] },
     { level: 3, pageBytes: 1500, dirtiedPageBytes: 1800, bytesPerSecond: 200e6, deltaRatios: [0.5, 0.25] },
   ],
+  hostSpeed: 1,
   cost: { seconds: 6, agentCpuSeconds: 1 },
 };
 const slow = { bytesPerSecond: 12.5e6, roundTripMs: 1 };
@@ -38,6 +40,17 @@ t.test("what was seen is what the model is told, at the level that the link asks
   t.equal(guest.dirty.pagesWithin(0.5), 50);
   t.equal(planInput(observed, { ...slow, bytesPerSecond: 240e6 }, terms).guest.firstCopyBytes, 2000);
   t.equal(planInput(observed, slow, { ...terms, zstd: false }).guest.firstCopyBytes, 4096);
+});
+
+t.test("what a page costs is this host's", async (t) => {
+  const on = (hostSpeed: number) => planInput({ ...observed, hostSpeed }, slow, terms).costs;
+  t.same(on(1), USUAL_COSTS, "on the host that the figures are of");
+  const fast = on(2);
+  t.ok(fast.microsPerFirstCopy < 0.7 * USUAL_COSTS.microsPerFirstCopy, "faster");
+  t.ok(fast.microsPerFirstCopy > 0.5 * USUAL_COSTS.microsPerFirstCopy, "but not all of it is the processors'");
+  t.equal(fast.startMs / USUAL_COSTS.startMs, fast.microsPerAgain / USUAL_COSTS.microsPerAgain);
+  t.match(fast, { tailMs: USUAL_COSTS.tailMs, fixedBytes: USUAL_COSTS.fixedBytes }, "what is the link's stays");
+  t.ok(on(0.5).microsPerZeroPage > USUAL_COSTS.microsPerZeroPage);
 });
 
 t.test("a delta grows with the age of its base, and pages that are sent whole count as such", async (t) => {

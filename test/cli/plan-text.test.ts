@@ -33,6 +33,7 @@ const observed: PlanView = {
     dirtyCurve: [{ seconds: 0.05, bytes: 10e6 }],
     zstdRatio: 2.2,
     deltaRatio: 140,
+    hostSpeed: 1.65,
     cost: {
       seconds: 6.1,
       agentCpuSeconds: 0.9,
@@ -68,6 +69,9 @@ t.test("what each strategy would take is a table, with what it rests on, what it
   const text = planText("web", "b:1", observed);
   t.match(text, /Link: 118 MB\/s, round trip 0.4 ms/);
   t.match(text, /Guest: 512 MiB, of these 200 MiB zero; in 5.0 s it dirtied 128 MiB, again and again at 190 MB\/s/);
+  t.match(text, /Host: 1.65 x the processors that the model's figures are of/);
+  const older = { ...observed, observation: { ...observed.observation, hostSpeed: 0 } } as PlanView;
+  t.notMatch(planText("web", "b:1", older), /Host:/, "an agent that did not measure it");
   t.match(
     text,
     /Looking cost: 6.1 s of tracking, 900 ms CPU of the agent, 1.2 s CPU of QEMU, .* waited 3.1 % .*\(0.0 % before\)/,

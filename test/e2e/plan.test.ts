@@ -78,11 +78,12 @@ async function pausedIsLookedAt(t: Test, rig: Rig, a: HostAgents, b: HostAgents)
 }
 
 function assertObserved(t: Test, { observation, link }: PlanView): void {
-  const { memoryBytes = 0, zeroBytes = 0, seconds = 0, cost } = observation ?? {};
+  const { memoryBytes = 0, zeroBytes = 0, seconds = 0, hostSpeed = 0, cost } = observation ?? {};
   t.ok(memoryBytes >= MEMORY_MIB << 20 && memoryBytes < (MEMORY_MIB + 64) << 20);
   t.ok(zeroBytes > 0 && zeroBytes < memoryBytes);
   t.ok(seconds >= 1 && seconds < 5, `looked for ${seconds} s`);
   t.ok(cost !== undefined && cost.seconds > seconds && cost.agentCpuSeconds > 0, "and says what that cost");
+  t.ok(hostSpeed > 0.1 && hostSpeed < 8, `a host of ${hostSpeed} times the model's`);
   t.ok((link?.bytesPerSecond ?? 0) > 50e6 && (link?.bytesPerSecond ?? 0) < 130e6, "1 Gbit/s");
   t.ok((link?.roundTripMs ?? 0) > 0);
 }
