@@ -113,6 +113,7 @@ export async function observeGuest(
   const off = cx.call.options.compression === "off" || zstdWorkers === 0;
   const zstd = new ZstdPool(kernels.memory, 1);
   try {
+    // before the levels: a thread that has just been started is not what they are measured on
     const hostSpeed = await tryReference(cx, kernels.memory, zstd, out);
     const levels = off ? [] : await tryLevels(cx, zstd, samples, out);
     const paused = runs.standsStill;
