@@ -1,6 +1,6 @@
 /**
- * Tells those who watch a migration of its states. Not in the moment of the change: a view costs a millisecond or two, and in the switchover,
- * where one state follows the other, the guest stands still for each (docs/decisions/0033).
+ * Tells those who watch a migration of its states. As a rule not in the moment of the change: a view costs a millisecond or two, and in the
+ * switchover, where one state follows the other, the guest stands still for each (docs/decisions/0033).
  */
 import type { MigrationView } from "../shared/protocol/report.ts";
 
@@ -24,9 +24,9 @@ export class Announcer {
     return () => void this.observers.delete(observer);
   }
 
-  /** The migration is in another state. @param isEnd the last one, which is told at once */
-  changed(isEnd: boolean): void {
-    if (isEnd) this.tell();
+  /** The migration is in another state. @param atOnce what is not to be lost behind the next: the last one, and what was agreed */
+  changed(atOnce: boolean): void {
+    if (atOnce) this.tell();
     else this.timer ??= setTimeout(() => this.tell(), LATER_MS);
   }
 

@@ -104,6 +104,11 @@ export class MigrationReport {
     this.last = { ...NOTHING, elapsedSeconds: Math.max(0, atMs - this.startedAtMs) / 1000 };
   }
 
+  /** What both agents agreed on is known, and no page has gone: whoever watches is to see it before one does (DESIGN 4). */
+  get showsTerms(): boolean {
+    return this.status === "preparing" && this.negotiated.strategy !== undefined;
+  }
+
   view(): MigrationView {
     const { id, call, status, startedAtMs, negotiated } = this;
     return {

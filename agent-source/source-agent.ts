@@ -243,7 +243,7 @@ export class SourceAgent implements SourceService {
   private run(made: Made, from: SourceState): void {
     const { cx } = made;
     const announcer = new Announcer(() => cx.report.view());
-    const changed = (): void => announcer.changed(isFinal(cx.report.status));
+    const changed = (): void => announcer.changed(isFinal(cx.report.status) || cx.report.showsTerms);
     const ended = runSourceMigration(cx, changed, from).then((end) => {
       if (end !== "left") this.remember(cx);
     });

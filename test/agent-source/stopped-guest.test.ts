@@ -3,19 +3,7 @@ import { MigrationReport } from "../../agent-source/migration-report.ts";
 import { howItStopped } from "../../agent-source/stopped-guest.ts";
 import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
-import { contract } from "../support/frames.ts";
-
-const OPTIONS = {
-  strategy: "auto",
-  downtimeTargetMs: 300,
-  deadlineMs: 0,
-  onDeadline: "cancel",
-  bandwidthBytesPerSecond: 0,
-  delta: true,
-  reorder: true,
-  compression: "auto",
-  verify: false,
-} as const;
+import { contract, MIGRATE_OPTIONS } from "../support/frames.ts";
 
 interface Case {
   /** As QEMU's stream has it. */
@@ -29,7 +17,7 @@ interface Case {
 }
 
 function judge({ runState, before = false, acknowledge = false, protocolVersion = 2, stoppedWith }: Case) {
-  const report = new MigrationReport("m", { guest: "web", to: "b:1", options: OPTIONS }, systemClock);
+  const report = new MigrationReport("m", { guest: "web", to: "b:1", options: MIGRATE_OPTIONS }, systemClock);
   const stopped = {
     paused: before,
     contract: { ...contract, protocolVersion },

@@ -72,3 +72,16 @@ export const squeezed = (sequence: number, body: Uint8Array, changes: Partial<Fr
   body: compress(body),
   ...changes,
 });
+
+/** Of a migration that nobody gave an option. */
+export const MIGRATE_OPTIONS = {
+  strategy: "auto",
+  downtimeTargetMs: 300,
+  deadlineMs: 0,
+  onDeadline: "cancel",
+  bandwidthBytesPerSecond: 0,
+  delta: true,
+  reorder: true,
+  compression: "auto",
+  verify: false,
+} as const;
