@@ -20,7 +20,7 @@ import { address, PAGE_SIZE } from "../shared/units.ts";
 import { pageCountOf } from "./feed-parts.ts";
 import { runHere } from "./guest-here.ts";
 import { GuestObserver } from "./guest-observer.ts";
-import { measureHostSpeed, REFERENCE_BYTES, writeReference } from "./host-speed.ts";
+import { measureHostSpeed, REFERENCE_BYTES } from "./host-speed.ts";
 import { Intake } from "./intake.ts";
 import { type DeltaSample, PageSamples } from "./page-samples.ts";
 import { applySettings, readSettings } from "./qemu-settings.ts";
@@ -114,7 +114,7 @@ export async function observeGuest(
   const zstd = new ZstdPool(kernels.memory, 1);
   try {
     // before the levels: a thread that has just been started is not what they are measured on
-    const hostSpeed = await tryReference(cx, kernels.memory, zstd, out);
+    const hostSpeed = await measureHostSpeed(zstd, kernels.memory, out.at + out.length, out.at, cx.clock);
     const levels = off ? [] : await tryLevels(cx, zstd, samples, out);
     const paused = runs.standsStill;
     return { ...counts(observer, pageCount), paused, deltas: samples.deltaSamples(), levels, hostSpeed, cost: paid };
@@ -204,13 +204,6 @@ async function watchCost(cx: SourceContext, qmp: QmpClient): Promise<() => Promi
 interface Range {
   readonly at: number;
   readonly length: number;
-}
-
-/** As tryLevels. */
-function tryReference(cx: SourceContext, memory: Uint8Array, zstd: ZstdPool, out: Range): Promise<number> {
-  const at = out.at + out.length;
-  writeReference(memory, at);
-  return measureHostSpeed(zstd, at, out.at, cx.clock);
 }
 
 /** After the guest is left alone: it costs the host some tens of milliseconds of one core. */

@@ -1,4 +1,4 @@
-/** Pages of a guest that there is not, for a rehearsal. */
+/** Pages of a guest that there is not, for a rehearsal; and what hosts are compared by (agent-source/host-speed.ts), so a change here is one of the model. */
 import { PAGE_SIZE } from "../units.ts";
 
 /** Every fourth word of eight bytes is of no pattern: zstd finds in them about what it finds in process memory. */

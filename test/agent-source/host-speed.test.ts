@@ -1,7 +1,9 @@
 import t from "tap";
-import { measureHostSpeed, REFERENCE_BYTES, writeReference } from "../../agent-source/host-speed.ts";
+import { measureHostSpeed, REFERENCE_BYTES } from "../../agent-source/host-speed.ts";
 import { USUAL_COSTS_ZSTD_BYTES_PER_SECOND } from "../../shared/model/observation.ts";
+import { makeUpPages } from "../../shared/page/made-up-pages.ts";
 import { ZstdPool } from "../../shared/runtime/zstd-pool.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
 
 /** Each run takes the next of these, again and again. */
 function slowly(runsMs: readonly number[]) {
@@ -17,12 +19,11 @@ function slowly(runsMs: readonly number[]) {
 
 t.test("a host is as fast as it is at its best", async (t) => {
   const memory = new Uint8Array(new SharedArrayBuffer(2 * REFERENCE_BYTES));
-  writeReference(memory, REFERENCE_BYTES);
   const zstd = new ZstdPool(memory, 1);
   t.teardown(() => zstd.close());
   const usualMs = (1000 * REFERENCE_BYTES) / USUAL_COSTS_ZSTD_BYTES_PER_SECOND;
   const speed = async (...runsMs: number[]) =>
-    Number((await measureHostSpeed(zstd, REFERENCE_BYTES, 0, slowly(runsMs))).toFixed(6));
+    Number((await measureHostSpeed(zstd, memory, REFERENCE_BYTES, 0, slowly(runsMs))).toFixed(6));
   t.equal(await speed(usualMs), 1);
   t.equal(await speed(9 * usualMs, usualMs / 2, 40 * usualMs), 2, "others only ever make it slower");
   t.equal(await speed(usualMs * 1000), 1 / 8, "a stopped clock or host is no processor");
@@ -31,8 +32,8 @@ t.test("a host is as fast as it is at its best", async (t) => {
 
 t.test("the reference is the same everywhere, and compresses as a guest's pages do", async (t) => {
   const [one, other] = [new Uint8Array(REFERENCE_BYTES), new Uint8Array(REFERENCE_BYTES + 64)];
-  writeReference(one, 0);
-  writeReference(other, 64);
+  makeUpPages(one, 0, REFERENCE_BYTES / PAGE_SIZE);
+  makeUpPages(other, 64, REFERENCE_BYTES / PAGE_SIZE);
   t.ok(Buffer.from(one).equals(other.subarray(64)));
   t.ok(
     other.subarray(0, 64).every((byte) => byte === 0),
