@@ -155,6 +155,9 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     const run = await startMigrate(rig, a, b, NAME);
     await b.destination.waitForOutput(/"held":"owning"/, HELD);
     for (const { pid } of processesOf(rig, rig.b, NAME)) process.kill(pid, "SIGTERM");
+    // one that still answers takes `cont`, and then it is in doubt where the guest ran
+    const gone = async () => (processesOf(rig, rig.b, NAME).length === 0 ? true : undefined);
+    await eventually(gone, { timeoutMs: 10_000, what: "the end of the destination's QEMU" });
     b.destination.signal("SIGUSR2");
     const { code, answer } = await run.end();
     t.match(
