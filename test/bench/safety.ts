@@ -46,7 +46,7 @@ async function stopAll(agents: Agents): Promise<void> {
 
 async function move(rig: Rig, from: HostAgents, to: HostAgents, guest: string): Promise<Run> {
   const show = async (command: readonly string[], environment: Readonly<Record<string, string>>): Promise<number> => {
-    const run = await rig.spawn(from.host, "ferry", command.slice(from.host.prefix.length), environment);
+    const run = await rig.spawn(from.host, "ferry", command.slice(from.host.prefix.length), { environment });
     return (await run.ended).code ?? 1;
   };
   const { exitCode, totalSeconds, bytesOnWire, downtimeMs, view } = await measuredMigration(rig, {

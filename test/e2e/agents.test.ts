@@ -9,7 +9,6 @@ import { migrate, requireMoved, slowLink, startMigrate } from "../support/ferry-
 import { openPair } from "../support/pair.ts";
 
 t.setTimeout(180_000);
-const STOPS = { graceMs: 20_000 };
 const ENDS_MS = 20_000;
 
 t.test("agents start, refuse to start and stop in order", async (t) => {
@@ -41,7 +40,7 @@ t.test("agents start, refuse to start and stop in order", async (t) => {
   await t.test("a destination agent that is stopped in a migration leaves nothing there", async (t) => {
     const run = await startMigrate(rig, a, b, "served", slow);
     await run.copying();
-    t.match(await b.destination.stop(STOPS), { code: 0, signal: null });
+    t.match(await b.destination.stop(), { code: 0, signal: null });
     const { code, answer } = await run.end();
     t.equal(code, 1);
     t.match(answer, { status: "failed", error: { guestNow: /runs at the source/ } });
@@ -53,7 +52,7 @@ t.test("agents start, refuse to start and stop in order", async (t) => {
     await startAgent(rig, rig.b, "destination");
     const run = await startMigrate(rig, a, b, "served", slow);
     await run.copying();
-    t.match(await a.source.stop(STOPS), { code: 0, signal: null });
+    t.match(await a.source.stop(), { code: 0, signal: null });
     const { code, answer } = await run.end();
     t.equal(code, 1);
     t.match(answer, { error: { code: "stopping", guestNow: /runs at the source/ } });
@@ -64,7 +63,7 @@ t.test("agents start, refuse to start and stop in order", async (t) => {
     await rig.network.setRate(1e9);
     const source = await startAgent(rig, rig.a, "source");
     requireMoved(await migrate(rig, { ...a, source }, b, "served"));
-    const stopped = await Promise.all([source, b.source, a.destination].map((agent) => agent.stop(STOPS)));
+    const stopped = await Promise.all([source, b.source, a.destination].map((agent) => agent.stop()));
     t.same(
       stopped.map(({ code }) => code),
       [0, 0, 0],

@@ -286,7 +286,7 @@ export class FaultRig {
     if (running?.process.running === true) {
       // an agent that was stopped by SIGSTOP would not hear the request to end
       running.process.signal("SIGCONT");
-      await running.process.stop({ graceMs: 15_000 });
+      await running.process.stop();
     }
     const address = agentAddress(this.rig, host, kind);
     // a unix socket of the operator's reaches across the namespaces

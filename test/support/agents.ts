@@ -40,6 +40,8 @@ const NODE_OPTIONS = [
   "--no-memory-reducer",
 ];
 const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
+/** What the units of systemd/ give an agent to end (TimeoutStopSec): `shutdown.grace`, which is 30 s by default, and a margin. */
+export const AGENT_GRACE_MS = 45_000;
 
 export const REHEARSES = "--rehearsal=true";
 
@@ -70,7 +72,10 @@ export function spawnAgent(
     ...(extra.includes(REHEARSES) ? [] : ["--rehearsal=false"]),
     ...extra,
   ];
-  return rig.spawn(host, `ferry-${kind} on ${host.name}`, command, ENVIRONMENT);
+  return rig.spawn(host, `ferry-${kind} on ${host.name}`, command, {
+    environment: ENVIRONMENT,
+    graceMs: AGENT_GRACE_MS,
+  });
 }
 
 /** Starts one agent and waits until it serves. */

@@ -53,7 +53,7 @@ export class BufCurl {
     const buf = join(packageRoot(), "node_modules", ".bin", "buf");
     const flags = ["--protocol", "grpc", "--http2-prior-knowledge"];
     const environment = { BUF_CACHE_DIR: join(this.rig.folder, "buf-cache") };
-    return this.rig.spawn(this.host, "buf curl", [buf, "curl", ...flags, ...args], environment);
+    return this.rig.spawn(this.host, "buf curl", [buf, "curl", ...flags, ...args], { environment });
   }
 }
 

@@ -9,6 +9,10 @@ const execFileAsync = promisify(execFile);
 /** Output that is kept, characters: enough to see why something failed. */
 const OUTPUT_MAX = 1 << 20;
 const OUTPUT_GRACE_MS = 200;
+/** A program that is promised no other time ends within this when it is asked to. */
+const STOPS_WITHIN_MS = 5000;
+/** From SIGKILL to the end of a program: the kernel has to take its memory back. */
+const DIES_WITHIN_MS = 5000;
 
 export interface ProcessEnd {
   readonly code: number | null;
@@ -20,6 +24,8 @@ export interface ProcessOptions {
   readonly command: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   readonly folder?: string;
+  /** The time that the program is promised between SIGTERM and SIGKILL, milliseconds. @default 5000 */
+  readonly graceMs?: number;
 }
 
 interface LineWaiter {
@@ -35,6 +41,7 @@ export class RigProcess {
   /** Settles when the program has ended and its output is read. */
   readonly ended: Promise<ProcessEnd>;
   readonly #child: ChildProcess;
+  readonly #graceMs: number;
   readonly #waiters = new Set<LineWaiter>();
   #output = "";
   #end: ProcessEnd | undefined;
@@ -52,11 +59,12 @@ export class RigProcess {
       child.once("spawn", resolve);
       child.once("error", reject);
     });
-    return new RigProcess(options.name, child);
+    return new RigProcess(options.name, child, options.graceMs ?? STOPS_WITHIN_MS);
   }
 
-  private constructor(name: string, child: ChildProcess) {
+  private constructor(name: string, child: ChildProcess, graceMs: number) {
     this.name = name;
+    this.#graceMs = graceMs;
     this.pid = child.pid!;
     this.#child = child;
     for (const stream of [child.stdout!, child.stderr!]) {
@@ -114,13 +122,13 @@ export class RigProcess {
     if (this.running) this.#child.kill(signal);
   }
 
-  /** Asks it to end, and after `graceMs` does not ask. */
-  async stop({ graceMs = 5000 }: { graceMs?: number } = {}): Promise<ProcessEnd> {
+  /** Asks the program to end, and kills it when it is still there after `graceMs`: by default what it was promised at its start. */
+  async stop({ graceMs = this.#graceMs }: { graceMs?: number } = {}): Promise<ProcessEnd> {
     if (this.#end !== undefined) return this.#end;
     this.#child.kill("SIGTERM");
     const force = setTimeout(() => this.#child.kill("SIGKILL"), graceMs);
     try {
-      return await bounded(this.ended, graceMs + 5000, `the end of ${this.name} (process ${this.pid})`);
+      return await bounded(this.ended, graceMs + DIES_WITHIN_MS, `the end of ${this.name} (process ${this.pid})`);
     } finally {
       clearTimeout(force);
     }

@@ -11,7 +11,7 @@ import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { eventually } from "./bounded.ts";
 import { type GuestDefinitionFile, guestFiles, prepareGuestImage } from "./guest.ts";
 import { canMakeNamespaces, loopbackNetwork, namespaceNetwork, type TestNetwork } from "./network.ts";
-import { RigProcess } from "./process.ts";
+import { type ProcessOptions, RigProcess } from "./process.ts";
 import { SerialLog } from "./serial.ts";
 import { atTeardown } from "./teardown.ts";
 
@@ -110,13 +110,14 @@ export class Rig {
     host: RigHost,
     name: string,
     command: readonly string[],
-    environment: Readonly<Record<string, string>> = {},
+    { environment = {}, ...promised }: Pick<ProcessOptions, "environment" | "graceMs"> = {},
   ): Promise<RigProcess> {
     const started = await RigProcess.start({
       name,
       command: [...host.prefix, ...command],
       environment: { ...environment, [MARK]: this.folder },
       folder: this.folder,
+      ...promised,
     });
     this.#processes.add(started);
     void started.ended.then(() => this.#processes.delete(started));
@@ -155,7 +156,7 @@ export class Rig {
     return this.processes().filter(({ command }) => /^\S*qemu-system-/.test(command));
   }
 
-  /** Ends every program, guests first asked and then forced, and removes network and folder. May be called twice. */
+  /** Ends every program, each first asked and, after the time that it is promised, forced, and removes network and folder. May be called twice. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
