@@ -7,7 +7,7 @@ import type { Offer, SourceMessage } from "../shared/protocol/messages.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 
-/** The source closes it; one that does not is left after this. */
+/** The source ends it; one that does not is left after this. */
 const LASTS_MS = 15_000;
 /** A link that is down is not waited for. */
 const PATIENCE_MS = 1000;
@@ -19,7 +19,7 @@ export interface LinkAnswersParts {
   readonly leaving: AbortSignal;
 }
 
-/** Dials the source and answers until it closes the stream. Never rejects. */
+/** Dials the source and answers until it has measured. Never rejects. */
 export async function answerLink(
   { migrationId, token, sourceAddress }: Offer,
   { limits, clock, log, leaving }: LinkAnswersParts,
@@ -31,9 +31,14 @@ export async function answerLink(
     token,
     dial: () => dialSource(sourceAddress, limits),
   });
-  const end = (): void => channel.close();
-  const timer = setTimeout(end, LASTS_MS);
-  leaving.addEventListener("abort", end, { once: true });
+  const end = ({ code, message }: MigrationFault): void => {
+    channel.send({ kind: "failure", code, message, refusedToken: new Uint8Array() });
+    channel.close();
+  };
+  const onLeaving = (): void => end(MigrationFault.from(leaving.reason));
+  const late = new MigrationFault("timeout", `The link was not measured within ${LASTS_MS} ms`);
+  const timer = setTimeout(() => end(late), LASTS_MS);
+  leaving.addEventListener("abort", onLeaving, { once: true });
   let probeBytes = 0;
   channel.receive((message: SourceMessage) => {
     switch (message.kind) {
@@ -46,6 +51,9 @@ export async function answerLink(
         return;
       case "welcome":
         return;
+      case "endOfStream":
+        channel.close();
+        return;
       default:
         throw new MigrationFault("peer-invalid", `The source says ${message.kind} where it only measures the link`, {
           role: "source",
@@ -54,6 +62,7 @@ export async function answerLink(
   });
   const fault = await channel.closed;
   clearTimeout(timer);
-  leaving.removeEventListener("abort", end);
+  leaving.removeEventListener("abort", onLeaving);
+  if (fault !== undefined) end(fault);
   log.info({ migration: migrationId, probeBytes, fault: fault?.message }, "the link was measured");
 }

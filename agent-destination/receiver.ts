@@ -83,12 +83,17 @@ export class Receiver {
     if (!this.over) this.abort.abort(fault);
   }
 
-  /** From now on the end of the channel is no fault. */
+  /**
+   * From now on the end of the channel is no fault. What was said last is its end, which the source waits for: `running`,
+   * `complete` or a failure, so this one where there was none.
+   */
   close(fault?: MigrationFault): void {
     this.over = true;
     if (fault !== undefined) this.say(fault, new Uint8Array());
     this.socket.destroy();
-    this.channel.close();
+    // a broken post-copy is taken up over another stream
+    if (fault !== undefined && this.postcopy?.isActive === true) this.channel.leave();
+    else this.channel.close();
   }
 
   say(fault: MigrationFault, refusedToken: Uint8Array): void {

@@ -2,13 +2,17 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
+import type { Standing } from "../shared/protocol/destination-states.ts";
 import { askOnce } from "./ask-destination.ts";
 import type { SourceContext } from "./source-context.ts";
 
 const PAUSE_MS = 1000;
 const ANSWERS_WITHIN_MS = 3000;
+const GIVEN_UP = "The destination has given the migration up";
+/** A destination that says one of these makes a new connection. */
+const DIALS: readonly Standing[] = ["waiting", "starting", "pulling"];
 
-/** Asks until there is a connection again. @param onGone the destination has no such migration any more */
+/** Asks until there is a connection again. @param onGone the destination has given it up, or needs nothing more: it does not dial again */
 export async function watchCut(
   cx: SourceContext,
   link: ResumingSource,
@@ -20,9 +24,10 @@ export async function watchCut(
     if (!link.isCut || signal.aborted) return;
     const answer = await askOnce(cx, "standing", signal, { timeoutMs: ANSWERS_WITHIN_MS }).catch(() => undefined);
     // no answer is no news: the link is down
-    if (answer === undefined || answer.standing === "waiting" || answer.standing === "starting") continue;
+    if (answer === undefined || DIALS.includes(answer.standing)) continue;
+    const what = answer.standing === "running" ? "The destination has the whole guest" : GIVEN_UP;
     onGone(
-      new MigrationFault("peer-failed", `The destination has given the migration up: ${answer.reason}`, {
+      new MigrationFault("peer-failed", `${what}: ${answer.reason}`, {
         role: "destination",
         advice: "See the destination agent's log for this migration; if it was restarted, migrate again",
       }),

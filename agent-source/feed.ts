@@ -123,7 +123,7 @@ export class Feed {
     cx.log.warn({ connected, ...this.channel.interruptions }, connected ? "the link is back" : "the link is lost");
     this.meter.interrupted();
     if (connected) this.inbox.reconnected();
-    else void watchCut(cx, this.channel, AbortSignal.any([this.signal, cx.leaving]), (fault) => this.revocable(fault));
+    else void watchCut(cx, this.channel, AbortSignal.any([this.signal, cx.leaving]), (fault) => this.gone(fault));
   }
 
   /** Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out. */
@@ -144,6 +144,12 @@ export class Feed {
   /** The guest is granted: what the operator wishes, and what the destination has to say of it, end nothing here any more. */
   commit(): void {
     this.committed = true;
+  }
+
+  /** The destination does not dial again. One that was granted the guest is asked, and in post-copy *serving* waits for this. */
+  private gone(fault: MigrationFault): void {
+    if (this.isPostcopy) this.fail(fault);
+    else this.revocable(fault);
   }
 
   private revocable(fault: MigrationFault): void {

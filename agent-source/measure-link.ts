@@ -43,6 +43,7 @@ export async function measureLink(
     return { bytesPerSecond: await flood(channel, inbox, { clock, roundTripMs }, signal), roundTripMs };
   } finally {
     clearTimeout(late);
+    channel.send({ kind: "endOfStream", lastSequence: 0 });
     channel.close();
   }
 }

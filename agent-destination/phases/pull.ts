@@ -81,7 +81,7 @@ async function gone(
   cx: DestinationContext,
 ): Promise<State<"lost">> {
   cx.log.error({ qemu: await guest.lastWords() }, "the guest ran here, and its QEMU has ended");
-  receiver?.close();
+  receiver?.close(new MigrationFault("qemu-failed", "The guest ran at the destination, and its QEMU has ended"));
   await rm(incomingPath(cx), { force: true });
   return { kind: afterDestination("pulling", "gone") };
 }

@@ -35,7 +35,7 @@ export async function start(
   });
   if (resumedAtUs === undefined) {
     cx.log.error({ qemu: await guest.lastWords() }, "the guest was started, and its QEMU has ended");
-    receiver?.close();
+    receiver?.close(new MigrationFault("qemu-failed", "The guest was started, and its QEMU has ended"));
     await rm(incomingPath(cx), { force: true });
     return { kind: afterDestination("starting", "gone") };
   }

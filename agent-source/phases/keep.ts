@@ -30,7 +30,8 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
 
 /** Over the stream where there is one; besides it, since the link may be what is broken. */
 function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx: SourceContext): void {
-  const wasCut = channel?.isCut === true;
+  // over one that is cut, or was for too long, nothing is said
+  const wasCut = channel?.isCut === true || channel?.isOver === true;
   if (channel !== undefined) {
     channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken: new Uint8Array() });
     channel.close();

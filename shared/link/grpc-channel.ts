@@ -1,11 +1,11 @@
 /** A transfer stream of gRPC as a Channel (link.ts says what that promises). */
-import type { ClientDuplexStream, ServerDuplexStream, ServiceError } from "@grpc/grpc-js";
+import type { ClientDuplexStream, ServerDuplexStream, ServiceError, StatusObject } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import { deferred } from "../runtime/deferred.ts";
 import type { Dialled } from "./dialled.ts";
 import type { Channel } from "./link.ts";
 import type { Received } from "./proto-files.ts";
-import { fromStatus, toStatus } from "./status.ts";
+import { streamFault, toStatus, unexpectedEnd, wasUnexpected } from "./status.ts";
 
 /**
  * A peer that asks and does not read must not make this agent grow. What is sent without waiting for drained() are
@@ -20,6 +20,7 @@ type Call<Out, In> = ClientDuplexStream<Out, Received<In>> | ServerDuplexStream<
 abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
   readonly closed: Promise<MigrationFault | undefined>;
   readonly peer: string;
+  expectsEnd: () => boolean = () => true;
   private readonly call: Call<Out, In>;
   private readonly outcome = deferred<MigrationFault | undefined>();
   /** gRPC forgets the callbacks of a call that fails, so they are kept here too. */
@@ -97,6 +98,10 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
   /** Ends the call at once. */
   protected abstract tear(fault: MigrationFault): void;
 
+  protected get isOpen(): boolean {
+    return this.phase === "open";
+  }
+
   protected settle(fault: MigrationFault | undefined): void {
     if (this.phase === "over") return;
     this.phase = "over";
@@ -131,9 +136,14 @@ export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
   constructor(call: ClientDuplexStream<Out, Received<In>>, peer: string, dialled?: Dialled) {
     super(call, peer);
     this.cancel = () => call.cancel();
-    call.on("error", (error: ServiceError) => this.settle(fromStatus(error, "peer-lost", dialled)));
+    call.on("error", (error: ServiceError) => this.settle(streamFault(error, dialled)));
+    let torn: MigrationFault | undefined;
+    call.on("status", ({ metadata }: StatusObject) => {
+      if (wasUnexpected(metadata))
+        torn = new MigrationFault("peer-lost", "The stream was cut on its way to the source, which saw it end");
+    });
     // comes behind the last message and the status; a bad status came as an error before
-    call.on("end", () => this.settle(undefined));
+    call.on("end", () => this.settle(torn));
     void this.closed.then(() => this.releaseBuffers());
   }
 
@@ -150,8 +160,8 @@ export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
     super(call, call.getPeer());
     this.refuse = (fault) => call.emit("error", toStatus(fault));
     call.on("error", (error) => this.settle(MigrationFault.from(error)));
-    // a call that is reset ends too, and is "cancelled" in the same turn
-    call.on("end", () => setImmediate(() => this.close()));
+    // a call that is reset ends too, and may be "cancelled" in the same turn; what else cuts a connection may look the same
+    call.on("end", () => setImmediate(() => this.peerEnded(call)));
     // the status was given to the connection; "cancelled" follows even then
     call.on("finish", () => this.settle(undefined));
     call.on("cancelled", () => this.settle(new MigrationFault("peer-lost", "The peer cut the transfer stream")));
@@ -161,5 +171,12 @@ export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
 
   protected override tear(fault: MigrationFault): void {
     this.refuse(fault);
+  }
+
+  private peerEnded(call: ServerDuplexStream<Received<In>, Out>): void {
+    if (this.isOpen && !this.expectsEnd()) {
+      this.settle(new MigrationFault("peer-lost", "The connection ended, and the peer had not said that it would"));
+      call.end(unexpectedEnd());
+    } else this.close();
   }
 }

@@ -265,8 +265,9 @@ function transfer(
   return (call) => {
     const channel = new ServingChannel<SourceMessage, DestinationMessage>(call);
     const timer = setTimeout(() => {
+      // no refusal: its hello may have been cut off
       channel.close(
-        new MigrationFault("refused", `The destination did not introduce itself within ${helloWithinMs} ms`),
+        new MigrationFault("peer-lost", `The destination did not introduce itself within ${helloWithinMs} ms`),
       );
     }, helloWithinMs);
     void channel.closed.then(() => clearTimeout(timer));

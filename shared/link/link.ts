@@ -38,10 +38,16 @@ export interface Channel<Out, In> {
    */
   close(fault?: MigrationFault): void;
   /**
-   * Settles once, when both directions are over: undefined after an orderly end. Nothing is delivered afterwards. A paused
-   * channel sees the orderly end of its peer when it resumes.
+   * Settles once, when both directions are over: undefined after an orderly end, `peer-lost` for whatever else a transport
+   * makes of it; every other fault is an agent's own word, this one's or the peer's. Nothing is delivered afterwards. A
+   * paused channel sees the orderly end of its peer when it resumes.
    */
   readonly closed: Promise<MigrationFault | undefined>;
+  /**
+   * Asked at the end that was dialled when the peer's side ends: has the peer said that it would? If not, its end is a cut,
+   * which looks like an orderly end here, and `peer-lost` at both ends. @default it has
+   */
+  expectsEnd?: () => boolean;
   /** Address of the peer, for logs. */
   readonly peer: string;
 }

@@ -145,6 +145,7 @@ class Lane<Message> {
 class MemoryChannel<Out, In> implements Channel<Out, In> {
   readonly closed: Promise<MigrationFault | undefined>;
   readonly peer: string;
+  expectsEnd: () => boolean = () => true;
   private readonly out: Lane<Out>;
   private readonly in: Lane<In>;
   private readonly outcome = deferred<MigrationFault | undefined>();
@@ -157,7 +158,9 @@ class MemoryChannel<Out, In> implements Channel<Out, In> {
     this.peer = peer;
     // the peer's end is answered with ours
     void incoming.over.then((fault) => {
-      if (fault === undefined) out.end();
+      if (fault !== undefined) return;
+      if (this.expectsEnd()) out.end();
+      else this.close(new MigrationFault("peer-lost", "The connection ended, and the peer had not said that it would"));
     });
     this.seenByPeer = seenByPeer;
     this.closed = this.outcome.promise;

@@ -4,18 +4,27 @@
  * delivered once and in order, whatever the link does; what is only of the moment (probes, pings, acknowledgements) is
  * not repeated.
  *
+ * Only what an agent says ends it: a last word of either side (isLast), or the refusal of whoever dials. However a connection
+ * ends without one, in order or torn, by either end or by what is between them, it was cut.
+ *
  * Not its job: what a message means, and whether a repeated one would do harm: none is delivered twice.
  */
 import { MigrationFault } from "../fault.ts";
 import { type Deferred, deferred } from "../runtime/deferred.ts";
 import type { Channel } from "./link.ts";
+import { type Interruptions, Outages } from "./outages.ts";
 
 export interface ResumeOptions {
   /** How long the link may be down, milliseconds. */
   readonly patienceMs: number;
   /** Of the peer, for messages. */
   readonly peer: string;
+  /** A cut is noticed this late at most, and has lasted since the peer was last heard, milliseconds. @default 0: it begins then */
+  readonly noticedWithinMs?: number;
 }
+
+/** A last word that does not come through is left after this: whoever misses it asks for it. */
+const LINGERS_MS = 60_000;
 
 export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   readonly closed: Promise<MigrationFault | undefined>;
@@ -29,6 +38,10 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   /** The same once the peer has said what it received: messages go this way. */
   protected raw: Channel<Out, In> | undefined;
   protected over = false;
+  /** This side has said its last word: the stream is over when the peer has it, or dials no more. */
+  protected ending = false;
+  /** The peer has said its last word: however its connection ends from now on, the stream is over. */
+  protected peerEnded = false;
   private poisoned = false;
   /** Said, and perhaps not received: the one at index 0 has the number `confirmed` + 1. */
   protected readonly said: Out[] = [];
@@ -38,14 +51,14 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   private waiting: Deferred<void> | undefined;
   private paused = false;
   private patience: number;
-  private cutAtMs: number | undefined;
-  private cutCount = 0;
-  private downMs = 0;
+  private readonly outages: Outages;
+  private lastLoss: MigrationFault | undefined;
   private timer: NodeJS.Timeout | undefined;
 
   constructor(options: ResumeOptions) {
     this.peer = options.peer;
     this.patience = options.patienceMs;
+    this.outages = new Outages(options.noticedWithinMs ?? 0);
     this.closed = this.outcome.promise;
   }
 
@@ -60,22 +73,22 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
 
   /** How long there has been no connection, milliseconds; 0 while there is one. */
   get downForMs(): number {
-    return this.cutAtMs === undefined ? 0 : performance.now() - this.cutAtMs;
+    return this.outages.downForMs(performance.now());
   }
 
-  /** Connections that were lost so far, and for how long there was none, milliseconds. */
-  get interruptions(): { readonly count: number; readonly downMs: number } {
-    return { count: this.cutCount, downMs: this.downMs + this.downForMs };
+  /** Connections that were lost so far, and for how long there was none. */
+  get interruptions(): Interruptions {
+    return this.outages.interruptions(performance.now());
   }
 
   /** Another patience from now on, also for a cut that lasts already. Infinity: for ever. */
   setPatience(ms: number): void {
     this.patience = ms;
-    if (this.cutAtMs !== undefined) this.arm(this.cutAtMs + ms - performance.now());
+    if (this.outages.isDown && !this.ending) this.arm(ms - this.downForMs);
   }
 
   send(message: Out, taken?: () => void): boolean {
-    if (this.over) {
+    if (this.over || this.ending) {
       taken?.();
       return true;
     }
@@ -114,11 +127,18 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     this.raw?.resume();
   }
 
+  /**
+   * Without a fault: what was sent before is the last word. It still goes out, where this end dials also over a new
+   * connection, and the stream is over when the peer has it.
+   */
   close(fault?: MigrationFault): void {
-    const raw = this.raw;
-    // what was sent before still goes out, and the end of the connection is the end of the stream
-    if (fault === undefined && raw !== undefined && !this.over) raw.close();
-    else this.settle(fault);
+    if (fault !== undefined) this.settle(fault);
+    if (this.over || this.ending) return;
+    this.ending = true;
+    this.raw?.close();
+    this.arm(Math.min(this.patience, LINGERS_MS));
+    this.timer?.unref();
+    if (this.raw === undefined && !this.mayLinger) this.settle(undefined);
   }
 
   /** Is it numbered, and sent again when it may not have come? */
@@ -127,6 +147,8 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   protected abstract keep(message: Out): Out;
   protected abstract forget(message: Out): void;
   protected abstract counts(message: In): boolean;
+  /** Does the peer say nothing more behind this, whatever it is waiting for? */
+  protected abstract isLast(message: In): boolean;
   /** Of the connection itself; @returns was it one of those? */
   protected abstract takeOwn(message: In): boolean;
 
@@ -143,11 +165,11 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     // one that was replaced before anybody noticed that it was lost
     if (this.raw !== undefined) this.noteCut();
     this.raw = raw;
-    clearTimeout(this.timer);
-    const again = this.cutAtMs !== undefined;
-    if (this.cutAtMs !== undefined) this.downMs += performance.now() - this.cutAtMs;
-    this.cutAtMs = undefined;
+    if (!this.ending) clearTimeout(this.timer);
+    const again = this.outages.end(performance.now());
     for (const message of this.said) raw.send(message);
+    // its last word was sent with the others
+    if (this.ending) raw.close();
     if (again) this.onChange(true);
     this.waiting?.resolve();
     this.waiting = undefined;
@@ -176,6 +198,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   /** Starts delivery from a connection, which counts from here on, and watches for its end. */
   protected adopt(raw: Channel<Out, In>): void {
     this.current = raw;
+    raw.expectsEnd = () => this.peerEnded || this.ending;
     void raw.closed.then((fault) => this.lost(raw, fault));
     if (this.handler !== undefined) this.listen(raw);
   }
@@ -183,11 +206,21 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   /** Called when a connection is lost and the stream is not over. */
   protected onLost(): void {}
 
+  /** Does this end make a new connection for a last word that may not have come through? */
+  protected lingers(): boolean {
+    return false;
+  }
+
+  /** Did an agent end the stream with this? */
+  protected isFinal(fault: MigrationFault): boolean {
+    return fault.code !== "peer-lost";
+  }
+
   protected settle(fault: MigrationFault | undefined): void {
     if (this.over) return;
     this.over = true;
     clearTimeout(this.timer);
-    this.current?.close(fault);
+    this.current?.close(fault ?? new MigrationFault("peer-lost", "The transfer stream is over"));
     this.raw = undefined;
     for (const message of this.said.splice(0)) this.forget(message);
     this.outcome.resolve(fault);
@@ -201,9 +234,11 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
 
   private take(raw: Channel<Out, In>, message: In): void {
     if (raw !== this.current || this.over || this.poisoned) return;
+    this.outages.heard(performance.now());
     try {
       if (this.takeOwn(message)) return;
       if (this.counts(message)) this.received++;
+      if (this.isLast(message)) this.peerEnded = true;
       this.handler?.(message);
     } catch (thrown) {
       this.poison(MigrationFault.from(thrown));
@@ -219,35 +254,43 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
 
   private lost(raw: Channel<Out, In>, fault: MigrationFault | undefined): void {
     if (raw !== this.current || this.over) return;
-    if (fault?.code !== "peer-lost" || this.poisoned) {
-      this.settle(fault);
-      return;
-    }
+    const final = fault !== undefined && this.isFinal(fault);
+    // in order, over a connection that this side has ended: the peer has all of it
+    const taken = fault === undefined && raw === this.raw;
+    if (this.peerEnded || (this.ending && (final || taken || !this.mayLinger))) this.settle(undefined);
+    if (final || this.poisoned) this.settle(fault);
+    if (this.over) return;
+    this.lastLoss = fault;
     if (this.raw !== undefined) {
       this.raw = undefined;
       this.noteCut();
-      this.arm(this.patience);
+      if (!this.ending) this.arm(this.patience - this.downForMs);
     }
     this.onLost();
   }
 
+  /** One that takes nothing any more does not hear whether it is let in. */
+  private get mayLinger(): boolean {
+    return this.lingers() && !this.poisoned;
+  }
+
   private noteCut(): void {
-    this.cutAtMs = performance.now();
-    this.cutCount++;
+    this.outages.begin(performance.now());
     this.onChange(false);
   }
 
   private arm(ms: number): void {
     clearTimeout(this.timer);
     if (!Number.isFinite(ms)) return;
-    this.timer = setTimeout(
-      () =>
-        this.settle(
-          new MigrationFault("peer-lost", `The link to ${this.peer} was down for too long (${this.patience} ms)`, {
-            advice: "See that the network between the hosts and both agents are up, then migrate again",
-          }),
-        ),
-      Math.max(0, ms),
-    );
+    this.timer = setTimeout(() => this.settle(this.ending ? undefined : this.tooLong()), Math.max(0, ms));
+  }
+
+  private tooLong(): MigrationFault {
+    const { peer, patience, lastLoss } = this;
+    const seen = lastLoss === undefined ? "" : `; the last try: ${lastLoss.message}`;
+    return new MigrationFault("peer-lost", `The link to ${peer} was down for too long (${patience} ms)${seen}`, {
+      advice: "See that the network between the hosts and both agents are up, then migrate again",
+      cause: lastLoss,
+    });
   }
 }

@@ -28,6 +28,8 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   /** Called when the source begins the stream anew: what came before counts no more, and what was said is forgotten. */
   onAnew: () => void = () => undefined;
   private lastAck: DestinationMessage | undefined;
+  private met = false;
+  private replaced = false;
 
   constructor(options: DialOptions) {
     super(options);
@@ -59,6 +61,28 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     return kind !== "probe" && kind !== "clockPing" && kind !== "welcome";
   }
 
+  protected override isLast({ kind }: SourceMessage): boolean {
+    return kind === "failure";
+  }
+
+  protected override lingers(): boolean {
+    return this.said.length > 0 && !this.replaced;
+  }
+
+  /**
+   * Who may not call whom was set up so, and is said at once. Of two that have met it is about this connection: a certificate
+   * that has run out meanwhile is renewed, or it is no agent that answers.
+   */
+  protected override isFinal(fault: MigrationFault): boolean {
+    return super.isFinal(fault) && !(this.met && (fault.code === "peer-untrusted" || fault.code === "not-authorised"));
+  }
+
+  /** Ends as close() does, and dials no more: another stream takes the place of this one. */
+  leave(): void {
+    this.replaced = true;
+    this.close();
+  }
+
   protected override takeOwn(message: SourceMessage): boolean {
     if (message.kind !== "welcome") {
       // the next question says that the last answer came: digests of a large guest are not all kept
@@ -67,11 +91,15 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     }
     clearTimeout(this.late);
     this.pauseMs = PAUSE_MIN_MS;
+    this.met = true;
     if (message.generation !== this.generation) {
       this.generation = message.generation;
+      const last = this.ending ? this.said.slice(-1) : [];
       this.restart();
       this.lastAck = undefined;
-      this.onAnew();
+      // whoever has said the last word begins nothing anew, and says it again
+      this.said.push(...last);
+      if (!this.ending) this.onAnew();
     }
     const raw = this.current;
     if (raw === undefined || raw === this.raw)

@@ -9,6 +9,8 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
   private frames: RetainedFrames | undefined;
   private attempt = 0;
   private readonly generation: number;
+  /** In post-copy, by what was said here: the guest's pages follow it, and the stream goes on when it runs there. */
+  private pulls = false;
 
   /** @param generation another one than before where the stream begins anew */
   constructor(options: ResumeOptions, generation = 0) {
@@ -43,6 +45,7 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
   }
 
   protected override keep(message: SourceMessage): SourceMessage {
+    if (message.kind === "resume" || (message.kind === "frame" && message.frameKind === "package")) this.pulls = true;
     if (message.kind !== "frame") return message;
     if (this.frames === undefined) throw new TypeError("retain() comes before the first frame");
     return this.frames.keep(message);
@@ -54,6 +57,10 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
 
   protected override counts({ kind }: DestinationMessage): boolean {
     return kind !== "ack" && kind !== "clockReply" && kind !== "hello";
+  }
+
+  protected override isLast({ kind }: DestinationMessage): boolean {
+    return kind === "failure" || kind === "complete" || (kind === "running" && !this.pulls);
   }
 
   /** Acknowledged frames, and what was said before them, need not be kept; who waits for acknowledgements hears of it too. */

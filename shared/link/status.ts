@@ -89,6 +89,38 @@ export function fromStatus(error: ServiceError, lost: FaultCode, dialled?: Diall
   return new MigrationFault(code, withoutAdvice(error.details || error.message, advice), details);
 }
 
+/** gRPC's library found a message too large, here or there: so would it the next one of that length. */
+const TOO_LARGE = /message larger than max|message that decompresses to a size larger than/i;
+
+/**
+ * What the end of a stream means. Only an agent can end one, by naming its fault; what HTTP/2, a proxy or gRPC's library made of
+ * the end of a connection (a reset, a GOAWAY, a time-out, a status of any kind) is a cut.
+ * @param dialled tells why a connection that was never made was not
+ */
+export function streamFault(error: ServiceError, dialled?: Dialled): MigrationFault {
+  const fault = fromStatus(error, "peer-lost", dialled);
+  const named = error.metadata.get(CODE)[0];
+  if (isFaultCode(named)) return fault;
+  // of a later version: it has its reason, which this one has no word for
+  if (named !== undefined) return new MigrationFault("peer-failed", fault.message, { cause: error });
+  // found here, of whom this agent dialled
+  if (error.code === status.UNAVAILABLE) return fault;
+  const code = TOO_LARGE.test(error.details) ? "peer-invalid" : "peer-lost";
+  return new MigrationFault(code, fault.message, { cause: error });
+}
+
+/** Set where an orderly end answers one that nobody had announced. */
+const UNEXPECTED_END = "ferry-unexpected-end";
+
+/** The trailers of such an answer: gRPC calls it a good end, and so does an agent that does not know of this. */
+export function unexpectedEnd(): Metadata {
+  const trailers = new Metadata();
+  trailers.set(UNEXPECTED_END, "1");
+  return trailers;
+}
+
+export const wasUnexpected = (trailers: Metadata): boolean => trailers.get(UNEXPECTED_END).length > 0;
+
 /** A sentence; a longer one is only in its trailer, which gRPC's limit was counted for. */
 const ADVICE_IN_TEXT_MAX = 500;
 

@@ -87,7 +87,7 @@ export interface Contract {
   readonly onDeadline: DeadlineAction;
   /** Why post-copy is not among the strategies, where it was asked for; else empty. */
   readonly postcopyObstacle: string;
-  /** Behind a check the destination dials, and answers probes until the source closes the stream. */
+  /** Behind a check the destination dials, and answers probes until the source ends the stream. */
   readonly measuresLink: boolean;
 }
 

@@ -2,6 +2,7 @@
 import t, { type Test } from "tap";
 import { answerLink } from "../../agent-destination/link-answers.ts";
 import { measureLink } from "../../agent-source/measure-link.ts";
+import { MigrationFault } from "../../shared/fault.ts";
 import { serveSource } from "../../shared/link/grpc-server.ts";
 import { ResumingSource } from "../../shared/link/resuming-source.ts";
 import { SystemClock } from "../../shared/runtime/clock.ts";
@@ -46,8 +47,8 @@ t.test("a link is measured, and both ends are done with it then", async (t) => {
 t.test("a destination that leaves ends the measurement with the reason", async (t) => {
   const { link, answered, leaving } = await opened(t);
   const measured = measureLink(link, clock, never());
-  leaving.abort();
-  await t.rejects(measured, { code: "peer-lost" });
+  leaving.abort(new MigrationFault("stopping", "The agent is being stopped"));
+  await t.rejects(measured, { code: "peer-failed", message: /The agent is being stopped/ });
   await answered;
 });
 

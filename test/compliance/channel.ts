@@ -185,6 +185,19 @@ function checkEnds(t: Test, open: OpenPair): void {
       t.equal(count, 40);
     });
 
+  t.test("an end of the destination that the source does not expect is a cut for both, behind what came", async (t) => {
+    const { source, destination } = await open(t);
+    const got: DestinationMessage[] = [];
+    source.expectsEnd = () => got.length > 2;
+    source.receive((message) => got.push(message));
+    destination.receive(() => undefined);
+    for (const sequence of [1, 2]) destination.send(ack(sequence));
+    destination.close();
+    t.match(await source.closed, { code: "peer-lost" });
+    t.match(await destination.closed, { code: "peer-lost" });
+    t.same(got, [1, 2].map(ack));
+  });
+
   t.test("the destination sees the fault with which the source tears the stream", async (t) => {
     const { source, destination } = await open(t);
     destination.receive(() => undefined);

@@ -12,14 +12,14 @@ import { packageRoot } from "../../../shared/runtime/package-root.ts";
 import { LIMITS, SERVE, sourceService } from "../../support/link.ts";
 import { folder, hello, unexpected } from "../../support/link-fixtures.ts";
 
-t.test("a stream without a hello is refused, as is a hello that nobody waits for", async (t) => {
+t.test("a stream without a hello is cut off, and a hello that nobody waits for is refused", async (t) => {
   const acceptTransfer = (): never => {
     throw new MigrationFault("migration-unknown", "No migration waits for m-1");
   };
   const listener = await serveSource(sourceService({ acceptTransfer }), { ...SERVE, helloWithinMs: 20 });
   t.teardown(() => listener.close(0));
   const silent = dialSource(listener.address, LIMITS);
-  t.match(await silent.closed, { code: "refused", message: /did not introduce itself within 20 ms/ });
+  t.match(await silent.closed, { code: "peer-lost", message: /did not introduce itself within 20 ms/ });
   const rude = dialSource(listener.address, LIMITS);
   rude.send({ kind: "ack", sequence: 1, appliedBytes: 0 });
   t.match(await rude.closed, { code: "peer-invalid" });

@@ -2,7 +2,7 @@ import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { fromStatus, toStatus } from "../../../shared/link/status.ts";
+import { fromStatus, streamFault, toStatus } from "../../../shared/link/status.ts";
 
 const asError = (thrown: unknown): ServiceError => Object.assign(new Error("a call failed"), toStatus(thrown));
 const plain = (code: status, details = "text"): ServiceError =>
@@ -57,3 +57,20 @@ t.test("a status that no agent of ours made says what it can", async (t) => {
   strange.metadata.set("ferry-refusals-bin", Buffer.from("no JSON"));
   t.match(fromStatus(strange, "peer-lost"), { code: "peer-lost", message: "text", refusals: [] });
 });
+
+t.test(
+  "a stream is ended by the fault that an agent named; every status that something else made is a cut",
+  async (t) => {
+    for (const code of Object.values(status).filter((one) => typeof one === "number"))
+      if (code !== status.OK) t.equal(streamFault(plain(code)).code, "peer-lost", status[code]);
+    t.equal(streamFault(asError(new MigrationFault("refused", "No"))).code, "refused");
+    t.equal(streamFault(asError(new MigrationFault("peer-lost", "Try again"))).code, "peer-lost");
+    const later = plain(status.ABORTED);
+    later.metadata.set("ferry-code", "of-a-later-version");
+    t.match(streamFault(later), { code: "peer-failed", message: "text" });
+    const large = Object.assign(plain(status.RESOURCE_EXHAUSTED), {
+      details: "Received message larger than max (9 vs 8)",
+    });
+    t.equal(streamFault(large).code, "peer-invalid", "it would be too large again");
+  },
+);
