@@ -265,7 +265,11 @@ export class SourceAgent implements SourceService {
     // what was taken up from the journal has no stream any more
     const link =
       startedAtMs === undefined
-        ? new ResumingSource({ patienceMs: config.link.giveUpAfterMs, peer: call.to })
+        ? new ResumingSource({
+            patienceMs: config.link.giveUpAfterMs,
+            peer: call.to,
+            noticedWithinMs: 2 * config.link.keepAliveMs,
+          })
         : undefined;
     const cx: SourceContext = {
       id,

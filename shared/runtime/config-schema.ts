@@ -165,7 +165,7 @@ export const sourceSchema = () => ({
     ...linkKeys(),
     finalGiveUpAfter: duration(
       "5s",
-      "How long the link may be down while the guest is stopped for the switchover; then it goes on at the source",
+      "How long the link may be down, since the destination was last heard, while the guest is stopped for the switchover; then it goes on at the source",
     ),
     doubtAfter: duration(
       "10s",
