@@ -133,11 +133,12 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
    */
   close(fault?: MigrationFault): void {
     if (fault !== undefined) this.settle(fault);
-    if (this.over || this.ending) return;
-    this.ending = true;
-    this.raw?.close();
-    this.arm(Math.min(this.patience, LINGERS_MS));
-    this.timer?.unref();
+    if (this.over) return;
+    if (!this.ending) {
+      this.ending = true;
+      this.raw?.close();
+      this.arm(this.raw === undefined ? Math.min(this.patience, LINGERS_MS) : LINGERS_MS);
+    }
     if (this.raw === undefined && !this.mayLinger) this.settle(undefined);
   }
 
@@ -264,7 +265,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     if (this.raw !== undefined) {
       this.raw = undefined;
       this.noteCut();
-      if (!this.ending) this.arm(this.patience - this.downForMs);
+      this.arm(this.ending ? Math.min(this.patience, LINGERS_MS) : this.patience - this.downForMs);
     }
     this.onLost();
   }
@@ -283,6 +284,8 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     clearTimeout(this.timer);
     if (!Number.isFinite(ms)) return;
     this.timer = setTimeout(() => this.settle(this.ending ? undefined : this.tooLong()), Math.max(0, ms));
+    // a last word is no reason for a program to stay
+    if (this.ending) this.timer.unref();
   }
 
   private tooLong(): MigrationFault {
