@@ -47,6 +47,7 @@ export type FaultCode =
   | "timeout"
   // this host
   | "state-directory"
+  | "agent-running"
   | "configuration"
   | "internal";
 

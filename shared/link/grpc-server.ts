@@ -1,32 +1,38 @@
 /** The agents' gRPC servers: the services of proto/ferry/v1, reflection and grpc.health.v1. */
-import { rm, stat } from "node:fs/promises";
-import { connect } from "node:net";
+import { rm } from "node:fs/promises";
 import {
   type handleBidiStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   Server,
-  ServerCredentials,
   type ServerUnaryCall,
   type ServerWritableStream,
 } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
-import { isLoopback, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
-import type { DestinationMessage, SettleCall, SourceMessage } from "../protocol/messages.ts";
+import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../protocol/messages.ts";
 import type { PlanCall } from "../protocol/plan-view.ts";
 import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from "../protocol/report.ts";
 import { callerOf } from "./authorise.ts";
+import { bind } from "./bind.ts";
+import { Gate } from "./gate.ts";
 import { ServingChannel } from "./grpc-channel.ts";
-import { type DestinationService, KEEP_ALIVE_MS, type LinkLimits, type Listener, type SourceService } from "./link.ts";
+import {
+  type DestinationService,
+  KEEP_ALIVE_MS,
+  type LinkLimits,
+  type Listener,
+  type SourceChannel,
+  type SourceService,
+} from "./link.ts";
 import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
 import { orThrow, type Received } from "./proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
-import { type LinkSecurity, LOOPBACK_ONLY } from "./security.ts";
+import type { LinkSecurity } from "./security.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
 import { toStatus } from "./status.ts";
-import { listenTls, type TlsListener } from "./tls-listener.ts";
+import type { TlsListener } from "./tls-listener.ts";
 
 export interface ServeOptions {
   /** "host:port" or "unix:PATH" each; port 0 takes any. */
@@ -44,37 +50,48 @@ const REQUEST_BYTES_MAX = 256 << 10;
 /** Calls of one connection at the same time; more wait at the client. */
 const STREAMS_MAX = 256;
 
-/** The source agent's: operators ask, destinations dial in. */
-export function serveSource(service: SourceService, options: ServeOptions): Promise<Listener> {
+/**
+ * The source agent's: operators ask, destinations dial in.
+ * @param served the service, or the gate behind which it will be
+ * @throws MigrationFault agent-running when an address is taken, configuration when it cannot be had for another reason
+ */
+export function serveSource(served: SourceService | Gate<SourceService>, options: ServeOptions): Promise<Listener> {
   const server = makeServer(options);
-  const streams = new OperatorStreams(options.operatorStreamsMax ?? OPERATOR_STREAMS_MAX);
+  const gate = Gate.opened(served);
+  const unary = unaryBehind(gate);
+  const watching = watchingBehind(gate, new OperatorStreams(options.operatorStreamsMax ?? OPERATOR_STREAMS_MAX));
   server.addService(migrationService, {
-    ListGuests: unary(() => service.listGuests()),
-    Plan: unary((call: PlanCall) => service.plan(call)),
-    Migrate: watching(async (call: MigrateCall) => service.migrate(call), service, streams),
-    GetMigration: unary(async (id: string) => service.getMigration(id)),
-    ListMigrations: unary(async () => service.listMigrations()),
-    WatchMigration: watching(async (id: string) => id, service, streams),
-    CancelMigration: unary((id: string) => service.cancel(id)),
-    GetHeatMap: unary(async (call: { idOrGuest: string; cells: number }) =>
+    ListGuests: unary((service) => service.listGuests()),
+    Plan: unary((service, call: PlanCall) => service.plan(call)),
+    Migrate: watching(async (service, call: MigrateCall) => service.migrate(call)),
+    GetMigration: unary(async (service, id: string) => service.getMigration(id)),
+    ListMigrations: unary(async (service) => service.listMigrations()),
+    WatchMigration: watching(async (_, id: string) => id),
+    CancelMigration: unary((service, id: string) => service.cancel(id)),
+    GetHeatMap: unary(async (service, call: { idOrGuest: string; cells: number }) =>
       service.heatMap(call.idOrGuest, call.cells),
     ),
-    ResolveMigration: unary((call: ResolveCall) => service.resolve(call)),
+    ResolveMigration: unary((service, call: ResolveCall) => service.resolve(call)),
   });
-  server.addService(transferService, { Transfer: transfer(service, options.helloWithinMs ?? HELLO_WITHIN_MS) });
-  return listen(server, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
+  server.addService(transferService, { Transfer: transfer(gate, options.helloWithinMs ?? HELLO_WITHIN_MS) });
+  return listen(server, gate, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
 }
 
-/** The destination agent's: sources shake hands. */
-export function serveDestination(service: DestinationService, options: ServeOptions): Promise<Listener> {
+/** The destination agent's: sources shake hands. Parameters and faults are those of serveSource(). */
+export function serveDestination(
+  served: DestinationService | Gate<DestinationService>,
+  options: ServeOptions,
+): Promise<Listener> {
   const server = makeServer(options);
+  const gate = Gate.opened(served);
+  const unary = unaryBehind(gate);
   server.addService(destinationService, {
-    Handshake: unary((offer: Parameters<DestinationService["handshake"]>[0], call) =>
+    Handshake: unary((service, offer: Parameters<DestinationService["handshake"]>[0], call) =>
       service.handshake(offer, callerText(call, options.limits.security)),
     ),
-    Settle: unary((call: SettleCall) => service.settle(call)),
+    Settle: unary((service, call: SettleCall) => service.settle(call)),
   });
-  return listen(server, options, ["ferry.v1.DestinationService"]);
+  return listen(server, gate, options, ["ferry.v1.DestinationService"]);
 }
 
 function makeServer({ limits }: ServeOptions): Server {
@@ -87,10 +104,16 @@ function makeServer({ limits }: ServeOptions): Server {
   });
 }
 
-async function listen(server: Server, options: ServeOptions, names: readonly string[]): Promise<Listener> {
-  const health = new HealthImplementation({
-    "": "SERVING",
-    ...Object.fromEntries(names.map((name) => [name, "SERVING"])),
+async function listen(
+  server: Server,
+  gate: Gate<unknown>,
+  options: ServeOptions,
+  names: readonly string[],
+): Promise<Listener> {
+  const known = ["", ...names];
+  const health = new HealthImplementation(Object.fromEntries(known.map((name) => [name, "NOT_SERVING"])));
+  gate.whenOpen(() => {
+    for (const name of known) health.setStatus(name, "SERVING");
   });
   health.addToServer(server);
   new ReflectionService(reflectedDefinition(), { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
@@ -110,7 +133,7 @@ async function listen(server: Server, options: ServeOptions, names: readonly str
   return {
     address: bound[0] ?? "",
     close: async (graceMs) => {
-      for (const name of names) health.setStatus(name, "NOT_SERVING");
+      for (const name of known) health.setStatus(name, "NOT_SERVING");
       for (const one of secured) one.stop();
       await shutDown(server, graceMs, end);
       for (const one of secured) one.cut();
@@ -138,75 +161,23 @@ function shutDown(server: Server, graceMs: number, tear: () => void): Promise<vo
   });
 }
 
-/** @param secured gets the listener, when it is one with TLS */
-async function bind(
-  server: Server,
-  text: string,
-  security: LinkSecurity = LOOPBACK_ONLY,
-  secured: TlsListener[] = [],
-): Promise<string> {
-  const address = parseAddress(text);
-  if (security.kind === "clear" && !security.insecure && !isLoopback(address))
-    throw new MigrationFault("configuration", `${text} is not a loopback address, and there is no TLS`, {
-      advice: "Set tls.ca, tls.certificate and tls.key, or tls.insecure when everybody on that network can be trusted",
-    });
-  if (address.kind === "unix") await removeStaleSocket(address.path);
-  try {
-    if (security.kind === "clear" || address.kind === "unix") return named(text, await bindClear(server, text));
-    const listener = await listenTls(server, address, security);
-    secured.push(listener);
-    return named(text, listener.port);
-  } catch (thrown) {
-    const reason = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new MigrationFault("configuration", `Cannot listen at ${text}: ${reason}`, {
-      cause: thrown,
-      advice: "Is another agent running, or the address not of this host?",
-    });
-  }
-}
+type Unary<Service> = <Request, Response>(
+  handle: (service: Service, request: Request, call: ServerUnaryCall<Received<Request>, Response>) => Promise<Response>,
+) => handleUnaryCall<Received<Request>, Response>;
 
-function bindClear(server: Server, text: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.bindAsync(text, ServerCredentials.createInsecure(), (error, chosen) => {
-      if (error === null) resolve(chosen);
-      else reject(error);
-    });
-  });
-}
-
-/** The address with the port that was chosen. */
-function named(text: string, port: number): string {
-  const address = parseAddress(text);
-  return address.kind === "unix" ? text : text.replace(/:\d+$/, `:${port}`);
-}
-
-/** A socket that a killed agent left behind; what is no socket, or is answered, is left for bind() to stumble over. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = await stat(path).catch(() => undefined);
-  if (found?.isSocket() && !(await isAnswered(path))) await rm(path, { force: true });
-}
-
-function isAnswered(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path, () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => resolve(false));
-  });
-}
-
-function unary<Request, Response>(
-  handle: (request: Request, call: ServerUnaryCall<Received<Request>, Response>) => Promise<Response>,
-): handleUnaryCall<Received<Request>, Response> {
-  return (call, callback) => {
-    const answer = async (): Promise<Response> => handle(orThrow(call.request), call);
+const unaryBehind =
+  <Service>(gate: Gate<Service>): Unary<Service> =>
+  (handle) =>
+  (call, callback) => {
+    const answer = async (): ReturnType<typeof handle> => {
+      const request = orThrow(call.request);
+      return handle(await gate.pass(call), request, call);
+    };
     answer().then(
       (response) => callback(null, response),
       (thrown: unknown) => callback(toStatus(thrown)),
     );
   };
-}
 
 /** Who calls, for the log. */
 function callerText<Request, Response>(call: ServerUnaryCall<Request, Response>, security?: LinkSecurity): string {
@@ -214,23 +185,23 @@ function callerText<Request, Response>(call: ServerUnaryCall<Request, Response>,
   return security?.kind === "tls" ? `${callerOf(call.getAuthContext(), security)} at ${peer}` : `${peer}, no TLS`;
 }
 
+type Watching = <Request>(
+  begin: (service: SourceService, request: Request) => Promise<string>,
+) => handleServerStreamingCall<Received<Request>, MigrationView>;
+
 /** Views of a migration until its end. A client that does not read misses views in between, never the last. */
-function watching<Request>(
-  begin: (request: Request) => Promise<string>,
-  service: SourceService,
-  streams: OperatorStreams,
-): handleServerStreamingCall<Received<Request>, MigrationView> {
-  return (call) => {
-    const start = async (): Promise<string> => {
+const watchingBehind =
+  (gate: Gate<SourceService>, streams: OperatorStreams): Watching =>
+  (begin) =>
+  (call) => {
+    const start = async (): Promise<void> => {
       const request = orThrow(call.request);
       streams.admit(call);
-      return begin(request);
+      const service = await gate.pass(call);
+      follow(call, await begin(service, request), service);
     };
-    start()
-      .then((id) => follow(call, id, service))
-      .catch((thrown: unknown) => call.emit("error", toStatus(thrown)));
+    start().catch((thrown: unknown) => call.emit("error", toStatus(thrown)));
   };
-}
 
 function follow<Request>(call: ServerWritableStream<Request, MigrationView>, id: string, service: SourceService): void {
   // the client left while the migration was being started
@@ -259,7 +230,7 @@ function follow<Request>(call: ServerWritableStream<Request, MigrationView>, id:
 }
 
 function transfer(
-  service: Pick<SourceService, "acceptTransfer">,
+  gate: Gate<Pick<SourceService, "acceptTransfer">>,
   helloWithinMs: number,
 ): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
   return (call) => {
@@ -276,7 +247,16 @@ function transfer(
       if (message.kind !== "hello")
         throw new MigrationFault("peer-invalid", "The destination did not introduce itself first");
       channel.hold();
-      service.acceptTransfer(message, channel);
+      gate.whenOpen((service) => accept(message, channel, service));
     });
   };
+}
+
+/** A channel that has closed while it waited is told of its end by whoever takes it. */
+function accept(hello: Hello, channel: SourceChannel, service: Pick<SourceService, "acceptTransfer">): void {
+  try {
+    service.acceptTransfer(hello, channel);
+  } catch (thrown) {
+    channel.close(MigrationFault.from(thrown));
+  }
 }

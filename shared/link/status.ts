@@ -50,6 +50,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "not-authorised": status.PERMISSION_DENIED,
   "in-doubt": status.INTERNAL,
   "state-directory": status.INTERNAL,
+  "agent-running": status.INTERNAL,
   configuration: status.INTERNAL,
   internal: status.INTERNAL,
 };

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { DestinationMessage, Offer } from "../../shared/protocol/messages.ts";
+import type { Hello, Offer } from "../../shared/protocol/messages.ts";
 import type { MigrateCall } from "../../shared/protocol/report.ts";
 
 export type Test = { teardown(done: () => unknown): unknown };
@@ -74,7 +74,7 @@ export function folder(t: Test): string {
   return made;
 }
 
-export const hello: DestinationMessage = {
+export const hello: Hello = {
   kind: "hello",
   migrationId: "m-1",
   token: Buffer.from("secret"),

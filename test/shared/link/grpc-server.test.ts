@@ -51,14 +51,17 @@ t.test("an address that is taken is not taken over; a socket that was left behin
   const options = { ...SERVE, listen: [`unix:${path}`] };
   const first = await serveSource(sourceService({ listMigrations: () => [] }), options);
   t.equal(first.address, `unix:${path}`);
-  await t.rejects(serveSource(sourceService({}), options), { code: "configuration" });
+  await t.rejects(serveSource(sourceService({}), options), {
+    code: "agent-running",
+    message: new RegExp(`process ${process.pid} \\(.*\\) listens there`),
+  });
   const client = new GrpcOperatorClient(first.address, 5000);
   t.same(await client.listMigrations(), [], "the first is still there");
   client.close();
   await first.close(0);
   const file = `${path}.txt`;
   writeFileSync(file, "no socket");
-  await t.rejects(serveSource(sourceService({}), { ...SERVE, listen: [`unix:${file}`] }), { code: "configuration" });
+  await t.rejects(serveSource(sourceService({}), { ...SERVE, listen: [`unix:${file}`] }), { code: "agent-running" });
 });
 
 t.test("a general client finds the services, and their health, by reflection", async (t) => {

@@ -1,0 +1,52 @@
+/**
+ * The door in front of a service. An agent binds its ports before it takes up what its journal knows, so that no second agent
+ * can do the same; calls that come in meanwhile wait here until the agent can answer them. Health and reflection do not.
+ */
+import { MigrationFault } from "../fault.ts";
+import { deferred } from "../runtime/deferred.ts";
+
+/** What a call that waits may turn into. */
+interface Leaving {
+  readonly cancelled: boolean;
+}
+
+export class Gate<Service> {
+  private service: Service | undefined;
+  private readonly waiting = deferred<Service>();
+
+  /** A service that can be called from the start. */
+  static opened<Service extends object>(service: Service | Gate<Service>): Gate<Service> {
+    if (service instanceof Gate) return service;
+    const gate = new Gate<Service>();
+    gate.open(service);
+    return gate;
+  }
+
+  get isOpen(): boolean {
+    return this.service !== undefined;
+  }
+
+  /** Calls that wait go on, in the order in which they came. */
+  open(service: Service): void {
+    this.service = service;
+    this.waiting.resolve(service);
+  }
+
+  /** Runs `action` when the gate opens; at once and in this very turn when it is open. */
+  whenOpen(action: (service: Service) => void): void {
+    if (this.service !== undefined) action(this.service);
+    else void this.waiting.promise.then(action);
+  }
+
+  /**
+   * The service, for one call. A caller that has left while it waited is not served: nobody would hear what it started.
+   * @throws MigrationFault cancelled
+   */
+  async pass(call: Leaving): Promise<Service> {
+    if (this.service !== undefined) return this.service;
+    const service = await this.waiting.promise;
+    if (call.cancelled)
+      throw new MigrationFault("cancelled", "The caller left while the agent took up what its journal knows");
+    return service;
+  }
+}
