@@ -1,9 +1,12 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
 // Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
+import { Gate } from "../shared/link/gate.ts";
 import { serveDestination } from "../shared/link/grpc-server.ts";
+import type { DestinationService } from "../shared/link/link.ts";
 import { openSecurity } from "../shared/link/security.ts";
 import { decodeDestinationRecord } from "../shared/protocol/ownership.ts";
+import { lockDirectories } from "../shared/runtime/agent-lock.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadDestinationConfig } from "../shared/runtime/config.ts";
 import { Journal } from "../shared/runtime/journal.ts";
@@ -19,13 +22,17 @@ async function start(): Promise<RunningAgent> {
   const config = loadDestinationConfig(process.argv.slice(2), process.env);
   const log = createLogger("ferry-destination", config.logLevel);
   if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
-  const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
   const limits = {
     receiveWindowBytes: config.receiveWindowBytes,
     messageBytes: 8 << 20,
     keepAliveMs: config.link.keepAliveMs,
     security: openSecurity(config, log),
   };
+  // locked and bound first: a second agent must have touched nothing when it finds that there is one
+  await lockDirectories({ role: "destination", ...config }, log);
+  const gate = new Gate<DestinationService>();
+  const listener = await serveDestination(gate, { listen: config.listen, limits });
+  const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
   const faults = new TestFaults(config.faults);
   const rehearsal = new Rehearsal();
   const agent = new DestinationAgent({
@@ -39,7 +46,7 @@ async function start(): Promise<RunningAgent> {
     onBusy: () => void rehearsal.end(),
   });
   await agent.recover();
-  const listener = await serveDestination(agent, { listen: config.listen, limits });
+  gate.open(agent);
   if (config.rehearsal)
     rehearsal.begin(log, (signal) =>
       rehearse({ config, clock: systemClock, limits, createKernels: loadKernels }, signal),

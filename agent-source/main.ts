@@ -1,9 +1,12 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
 // Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-source: configuration to parts to service; no logic. */
+import { Gate } from "../shared/link/gate.ts";
 import { serveSource } from "../shared/link/grpc-server.ts";
+import type { SourceService } from "../shared/link/link.ts";
 import { openSecurity } from "../shared/link/security.ts";
 import { decodeSourceRecord } from "../shared/protocol/ownership.ts";
+import { lockDirectories } from "../shared/runtime/agent-lock.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadSourceConfig } from "../shared/runtime/config.ts";
 import { Journal } from "../shared/runtime/journal.ts";
@@ -18,15 +21,20 @@ import { SourceAgent } from "./source-agent.ts";
 async function start(): Promise<RunningAgent> {
   const config = loadSourceConfig(process.argv.slice(2), process.env);
   const log = createLogger("ferry-source", config.logLevel);
-  const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
+  if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
   const limits = {
     receiveWindowBytes: config.transfer.creditWindowBytes,
     messageBytes: 8 << 20,
     keepAliveMs: config.link.keepAliveMs,
     security: openSecurity(config, log),
   };
+  // locked and bound first: a second agent must have touched nothing when it finds that there is one
+  await lockDirectories({ role: "source", ...config }, log);
+  const gate = new Gate<SourceService>();
+  const { listen, operatorStreamsMax } = config;
+  const listener = await serveSource(gate, { listen, limits, operatorStreamsMax });
+  const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
   const faults = new TestFaults(config.faults);
-  if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
   const rehearsal = new Rehearsal();
   const agent = new SourceAgent({
     config,
@@ -38,10 +46,9 @@ async function start(): Promise<RunningAgent> {
     faults,
     onBusy: () => void rehearsal.end(),
   });
-  await agent.recover();
-  const { operatorStreamsMax } = config;
-  const listener = await serveSource(agent, { listen: config.listen, limits, operatorStreamsMax });
   agent.advertised = listener.address;
+  await agent.recover();
+  gate.open(agent);
   if (config.rehearsal)
     rehearsal.begin(log, (signal) =>
       rehearse({ config, clock: systemClock, log, limits, createKernels: loadKernels }, signal),

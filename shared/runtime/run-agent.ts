@@ -1,5 +1,5 @@
 /** What both agents' programs do around their service: print help, start, say so, stop in order. */
-import { MigrationFault } from "../fault.ts";
+import { type FaultCode, MigrationFault } from "../fault.ts";
 import type { Logger } from "./log.ts";
 import { notifySystemd } from "./systemd-notify.ts";
 
@@ -12,7 +12,9 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
-const USAGE_EXIT = 2;
+/** What an agent that could not start exits with; documented in docs/operations.md, "Exit codes of the agents". */
+const FAILED_EXIT = 1;
+const EXITS: Partial<Readonly<Record<FaultCode, number>>> = { configuration: 2, "agent-running": 3 };
 
 /** Starts an agent and keeps it until SIGTERM or SIGINT; a second signal ends it at once. */
 export async function runAgent(help: string | undefined, start: () => Promise<RunningAgent>): Promise<void> {
@@ -26,8 +28,8 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);
     process.stderr.write(`${fault.message}\n${fault.advice === undefined ? "" : `${fault.advice}\n`}`);
-    process.exitCode = fault.code === "configuration" ? USAGE_EXIT : 1;
-    return;
+    // for good: what the start has opened or taken up must not go on in a process without a port
+    process.exit(EXITS[fault.code] ?? FAILED_EXIT);
   }
   const { log, status } = agent;
   const tell = (state: Parameters<typeof notifySystemd>[0]): Promise<void> =>

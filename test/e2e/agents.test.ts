@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
-import { agentAddress, spawnAgent, startAgent } from "../support/agents.ts";
+import { spawnAgent, startAgent } from "../support/agents.ts";
 import { bounded } from "../support/bounded.ts";
 import { migrate, requireMoved, slowLink, startMigrate } from "../support/ferry-json.ts";
 import { openPair } from "../support/pair.ts";
@@ -14,15 +14,6 @@ const ENDS_MS = 20_000;
 t.test("agents start, refuse to start and stop in order", async (t) => {
   const workload = { regionMiB: 32, fillMiB: 128, rate: 10e6 };
   const { rig, a, b } = await openPair(t, { guest: { name: "served", workload } });
-
-  await t.test("a second agent on the same address says so and exits with 2", async (t) => {
-    for (const kind of ["source", "destination"] as const) {
-      const second = await spawnAgent(rig, rig.a, kind);
-      t.match(await bounded(second.ended, ENDS_MS, "its end"), { code: 2, signal: null });
-      t.match(second.output(), `Cannot listen at ${agentAddress(rig, rig.a, kind)}`);
-      t.match(second.output(), /another agent/, "and what may be the reason");
-    }
-  });
 
   await t.test("a key that is none exits with 2, and the one that was meant is named", async (t) => {
     const flag = await spawnAgent(rig, rig.a, "source", ["--memory-arenas=1GiB"]);

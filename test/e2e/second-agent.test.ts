@@ -1,0 +1,136 @@
+/** One agent a host: a real second agent beside a real first one, and what it leaves alone. */
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import t from "tap";
+import { decodeSourceRecord, type SourceRecord } from "../../shared/protocol/ownership.ts";
+import { Journal } from "../../shared/runtime/journal.ts";
+import { closeRig } from "../support/after-migration.ts";
+import { agentAddress, ferryCommand, listMigrations, spawnAgent, startAgent } from "../support/agents.ts";
+import { bounded } from "../support/bounded.ts";
+import { BufCurl } from "../support/buf-curl.ts";
+import type { RigProcess } from "../support/process.ts";
+import { Rig, type RigHost } from "../support/rig.ts";
+
+t.setTimeout(120_000);
+const ENDS_MS = 20_000;
+const ID = "0123456789ab";
+const KINDS = ["source", "destination"] as const;
+type Kind = (typeof KINDS)[number];
+
+/** Every file of the host with all that a change would change; what a directory has read of it does not. */
+function snapshot(host: RigHost): readonly string[] {
+  return [host.stateDirectory, host.runtimeDirectory].flatMap((directory) =>
+    [".", ...readdirSync(directory, { recursive: true, encoding: "utf8" })].sort().map((name) => {
+      const path = join(directory, name);
+      const { ino, mode, size, mtimeMs, ctimeMs } = statSync(path);
+      const contents = statSync(path).isFile() ? readFileSync(path, "utf8") : "";
+      return JSON.stringify({ path, ino, mode, size, mtimeMs, ctimeMs, contents });
+    }),
+  );
+}
+
+/** What an agent has while it migrates, and what the next agent sweeps. */
+function leaveFiles(host: RigHost, kind: Kind): void {
+  const state = join(host.stateDirectory, kind);
+  writeFileSync(join(state, `${ID}.json`), "a record, and not whole");
+  writeFileSync(join(state, `${ID}.json.new`), "a record that was prepared");
+  for (const name of ["stream", "incoming", "verify", "verify-destination"])
+    writeFileSync(join(host.runtimeDirectory, `${ID}.${name}`), "");
+}
+
+const end = (agent: RigProcess) => bounded(agent.ended, ENDS_MS, `the end of ${agent.name}`);
+
+t.test("a second agent beside a running one ends with 3 and has touched nothing", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => closeRig(rig));
+  const elsewhere = join(rig.folder, "elsewhere");
+  mkdirSync(elsewhere, { mode: 0o700 });
+  for (const kind of KINDS) {
+    const first = await startAgent(rig, rig.a, kind);
+    leaveFiles(rig.a, kind);
+    const before = snapshot(rig.a);
+    const address = agentAddress(rig, rig.a, kind);
+    const other = ["--listen=127.0.0.1:0"];
+    const cases: readonly (readonly [string, readonly string[], RegExp])[] = [
+      ["the same directories and port", [], /^stateDirectory .* is in use: process (\d+) \(/m],
+      ["the same directories and another port", other, /^stateDirectory .* is in use: process (\d+) \(/m],
+      [
+        "another state directory and another port",
+        [...other, `--state-directory=${join(elsewhere, kind)}`],
+        /^runtimeDirectory .* is in use: process (\d+) \(/m,
+      ],
+      [
+        "other directories and the same port",
+        [`--state-directory=${join(elsewhere, kind)}`, `--runtime-directory=${join(elsewhere, "run")}`],
+        /^Cannot listen at .*; process (\d+) \(/m,
+      ],
+    ];
+    for (const [what, flags, words] of cases) {
+      const second = await spawnAgent(rig, rig.a, kind, flags);
+      t.match(await end(second), { code: 3, signal: null }, `${kind}, ${what}`);
+      const named = words.exec(second.output());
+      t.equal(named?.[1], String(first.pid), `${kind}, ${what}: ${second.output()}`);
+      t.match(second.output(), /stop it before you start this one/, "and it says what to do");
+      t.same(snapshot(rig.a), before, `${kind}, ${what}: no file differs`);
+    }
+    t.same(
+      readdirSync(elsewhere)
+        .sort()
+        .filter((name) => readdirSync(join(elsewhere, name)).length > 0),
+      [],
+    );
+    const health = await new BufCurl(rig, rig.a).call(address, "grpc.health.v1.Health/Check");
+    t.match(health.messages, [{ status: "SERVING" }], `${kind}: the first one still serves`);
+    t.match(await first.stop(), { code: 0 });
+  }
+});
+
+t.test("an agent that fails behind its ports ends for good, and the next one can start", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => closeRig(rig));
+  for (const kind of KINDS) {
+    // no file, so the journal cannot clear it away
+    const inTheWay = join(rig.a.stateDirectory, kind, `${ID}.json.new`);
+    mkdirSync(inTheWay, { recursive: true });
+    const failing = await spawnAgent(rig, rig.a, kind);
+    t.match(await end(failing), { code: 1, signal: null });
+    t.match(failing.output(), /Cannot open .*: /);
+    const sound = [`--state-directory=${join(rig.folder, `sound-${kind}`)}`];
+    t.match(await (await startAgent(rig, rig.a, kind, sound)).stop(), { code: 0 });
+  }
+});
+
+t.test("who asks during the recovery waits for its end, and health says NOT_SERVING until then", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => closeRig(rig));
+  // a QEMU that says nothing holds the recovery up, until the test lets it go
+  const qmp = join(rig.a.runtimeDirectory, "web.qmp");
+  const mute = createServer();
+  const asked = new Promise<() => void>((resolve) =>
+    mute.once("connection", (socket) => {
+      socket.on("error", () => undefined);
+      resolve(() => void socket.destroy());
+    }),
+  );
+  await new Promise<void>((resolve) => mute.listen(qmp, () => resolve()));
+  t.teardown(() => mute.close());
+  rig.writeDefinition({ name: "web", qmp, command: ["qemu"] });
+  const directory = join(rig.a.stateDirectory, "source");
+  const journal = await Journal.open<SourceRecord>(directory, decodeSourceRecord);
+  const grant = { token: "aa".repeat(16), epoch: 1, paused: false };
+  await journal.write(ID, { kind: "granted", guest: "web", destination: "127.0.0.1:9", startedAtMs: 1, grant });
+  const source = await spawnAgent(rig, rig.a, "source", ["--qmp-timeout=1m"]);
+  const letGo = await bounded(asked, ENDS_MS, "the recovery's question to QEMU");
+  const sourceAddress = agentAddress(rig, rig.a, "source");
+  const curl = new BufCurl(rig, rig.a);
+  const health = () => curl.call(sourceAddress, "grpc.health.v1.Health/Check");
+  t.match((await health()).messages, [{ status: "NOT_SERVING" }]);
+  const agents = { host: rig.a, source, destination: source, sourceAddress, destinationAddress: "", ferryFlags: [] };
+  const list = listMigrations(rig, agents);
+  // the question is under way when the recovery goes on, or comes after it: it is answered in both cases
+  letGo();
+  t.match(await bounded(list, ENDS_MS, ferryCommand(agents, ["list"]).join(" ")), [{ id: ID, guest: "web" }]);
+  await source.waitForOutput(/Listening at/, { timeoutMs: ENDS_MS });
+  t.match((await health()).messages, [{ status: "SERVING" }]);
+});

@@ -1,0 +1,16 @@
+/** A program for tests: locks the directories of an agent, says "locked" or why not, and stays until it is killed. */
+import { lockDirectories } from "../../shared/runtime/agent-lock.ts";
+import { createLogger } from "../../shared/runtime/log.ts";
+
+const [, , role, stateDirectory = "", runtimeDirectory = ""] = process.argv;
+const places = {
+  role: role === "destination" ? "destination" : "source",
+  stateDirectory,
+  runtimeDirectory,
+} as const;
+const said = await lockDirectories(places, createLogger("holder", "silent")).then(
+  () => "locked",
+  (thrown: unknown) => String(thrown),
+);
+process.stdout.write(`${said}\n`);
+process.stdin.resume();
