@@ -82,6 +82,8 @@ function begin(word: Readonly<Record<string, unknown>>): void {
   read(qemu, fromQemu);
 }
 
+// a terminal that closes is no reason to leave a guest whose pages are missing
+process.on("SIGHUP", () => undefined);
 const words = new QmpLines();
 process.stdin.on("data", (chunk) => words.push(chunk, (word) => begin(Object.fromEntries(Object.entries(word)))));
 process.stdin.once("close", () => {

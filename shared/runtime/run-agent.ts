@@ -2,6 +2,7 @@
 import { type FaultCode, MigrationFault } from "../fault.ts";
 import type { Logger } from "./log.ts";
 import { notifySystemd } from "./systemd-notify.ts";
+import { feedWatchdog, watchdogLimitMs } from "./watchdog.ts";
 
 export interface RunningAgent {
   readonly log: Logger;
@@ -16,22 +17,18 @@ export interface RunningAgent {
 const FAILED_EXIT = 1;
 const EXITS: Partial<Readonly<Record<FaultCode, number>>> = { configuration: 2, "agent-running": 3 };
 
-/** Starts an agent and keeps it until SIGTERM or SIGINT; a second signal ends it at once. */
+/** Starts an agent and keeps it until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP changes nothing. */
 export async function runAgent(help: string | undefined, start: () => Promise<RunningAgent>): Promise<void> {
   if (help !== undefined) {
     process.stdout.write(help);
     return;
   }
-  let agent: RunningAgent;
-  try {
-    agent = await start();
-  } catch (thrown) {
-    const fault = MigrationFault.from(thrown);
-    process.stderr.write(`${fault.message}\n${fault.advice === undefined ? "" : `${fault.advice}\n`}`);
-    // for good: what the start has opened or taken up must not go on in a process without a port
-    process.exit(EXITS[fault.code] ?? FAILED_EXIT);
-  }
+  let known: Logger | undefined;
+  // by itself it would end the agent, which systemd takes for a clean end and does not start again
+  process.on("SIGHUP", () => known?.info("SIGHUP changes nothing: settings are read when the agent starts"));
+  const agent = await startOrExit(start);
   const { log, status } = agent;
+  known = log;
   const tell = (state: Parameters<typeof notifySystemd>[0]): Promise<void> =>
     notifySystemd(state).catch((thrown: unknown) => log.warn({ fault: thrown }, "systemd was not told"));
   let stopping = false;
@@ -62,4 +59,17 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
   process.on("unhandledRejection", (reason) => log.error({ fault: reason }, "unhandled rejection: please report this"));
   log.info(status);
   await tell({ ready: true, status });
+  const limitMs = watchdogLimitMs(process.env);
+  if (limitMs !== undefined) feedWatchdog(limitMs, () => notifySystemd({ watchdog: true }), log);
+}
+
+async function startOrExit(start: () => Promise<RunningAgent>): Promise<RunningAgent> {
+  try {
+    return await start();
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    process.stderr.write(`${fault.message}\n${fault.advice === undefined ? "" : `${fault.advice}\n`}`);
+    // for good: what the start has opened or taken up must not go on in a process without a port
+    return process.exit(EXITS[fault.code] ?? FAILED_EXIT);
+  }
 }

@@ -11,6 +11,8 @@ export interface ServiceState {
   readonly ready?: true;
   /** Once, when it begins to stop. */
   readonly stopping?: true;
+  /** Again and again: the agent's event loop turns (watchdog.ts). */
+  readonly watchdog?: true;
   /** One line for `systemctl status`. */
   readonly status?: string;
 }
@@ -34,6 +36,7 @@ export function notifySystemd(
   const told: string[] = [];
   if (state.ready) told.push("READY=1");
   if (state.stopping) told.push("STOPPING=1");
+  if (state.watchdog) told.push("WATCHDOG=1");
   if (state.status !== undefined) told.push(`STATUS=${state.status.replaceAll("\n", " ")}`);
   const failed = (reason: string, cause?: unknown): MigrationFault =>
     new MigrationFault("configuration", `Cannot tell systemd ${told.join(" ")}: ${reason}`, {

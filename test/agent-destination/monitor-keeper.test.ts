@@ -151,3 +151,11 @@ t.test("who looks at the host's processes sees which QEMU it is for", async (t) 
   t.match(shown, /^ferry-monitor-keeper /);
   t.ok(`ferry-monitor-keeper ${qmp}`.startsWith(shown), shown);
 });
+
+t.test("SIGHUP does not end it", async (t) => {
+  const { path, pid } = await setUp(t);
+  process.kill(pid, "SIGHUP");
+  const agent = await QmpClient.connect(path, WITHIN);
+  t.match(await agent.execute("query-status"), { status: "running" }, "it still speaks to QEMU");
+  agent.close();
+});

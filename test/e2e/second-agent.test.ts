@@ -1,4 +1,4 @@
-/** One agent a host: a real second agent beside a real first one, and what it leaves alone. */
+/** One agent a host: a real second agent beside a real first one, and what it leaves alone; and an agent that stays. */
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -133,4 +133,17 @@ t.test("who asks during the recovery waits for its end, and health says NOT_SERV
   t.match(await bounded(list, ENDS_MS, ferryCommand(agents, ["list"]).join(" ")), [{ id: ID, guest: "web" }]);
   await source.waitForOutput(/Listening at/, { timeoutMs: ENDS_MS });
   t.match((await health()).messages, [{ status: "SERVING" }]);
+});
+
+t.test("SIGHUP is logged, and ends no agent", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => closeRig(rig));
+  for (const kind of KINDS) {
+    const agent = await startAgent(rig, rig.a, kind);
+    agent.signal("SIGHUP");
+    await agent.waitForOutput(/SIGHUP changes nothing/, { timeoutMs: ENDS_MS });
+    const health = await new BufCurl(rig, rig.a).call(agentAddress(rig, rig.a, kind), "grpc.health.v1.Health/Check");
+    t.match(health.messages, [{ status: "SERVING" }], kind);
+    t.match(await agent.stop(), { code: 0 });
+  }
 });

@@ -59,6 +59,15 @@ t.test("stopping the destination agent ends no guest, and stopping either clears
   }
 });
 
+t.test("an agent whose event loop hangs is killed without a core dump, and started again", async (t) => {
+  for (const name of unitNames) {
+    const unit = settings(read(`${name}.service`));
+    t.same(unit.get("WatchdogSec"), ["30"], name);
+    t.same(unit.get("WatchdogSignal"), ["SIGKILL"], name);
+    t.same(unit.get("Restart"), ["on-failure"], `${name}: which a watchdog's kill is`);
+  }
+});
+
 t.test("the directories are those that the agents use by default", async (t) => {
   for (const [name, role] of [
     ["ferry-source", "source"],

@@ -15,6 +15,7 @@ t.test("systemd is told by its own program, with nothing but the socket in its e
     return readFileSync(`${program}.told`, "utf8");
   };
   t.match(await told({ ready: true, status: "serving\non port 1" }), /^READY=1\nSTATUS=serving on port 1\n/);
+  t.match(await told({ watchdog: true }), /^WATCHDOG=1\n/);
   t.match(await told({ stopping: true }), /^STOPPING=1\n[\s\S]*NOTIFY_SOCKET=\/run\/systemd\/notify/);
   t.notMatch(await told({ stopping: true }), /SECRET/);
 });
