@@ -11,6 +11,7 @@ import { MigrationFault } from "../shared/fault.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
+import { GuestUnits, inOwnUnit } from "./guest-units.ts";
 import { KeeperProcess } from "./keeper-process.ts";
 
 /** Of a QEMU that waits for a migration, behind those of its definition. */
@@ -84,11 +85,11 @@ export class GuestProcess {
   static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
     await mkdir(options.runtimeDirectory, { recursive: true });
     const logPath = qemuLogPath(definition.name, options.runtimeDirectory);
-    const [program, ...args] = definition.command;
+    const [program, ...args] = inOwnUnit([...definition.command, ...WAITING_ARGUMENTS], definition.name);
     // a socket of an earlier life of this guest would answer with a refusal, or worse, be somebody else's
     await rm(definition.qmp, { force: true });
     const log = await open(logPath, "w");
-    const child = spawn(program, [...args, ...WAITING_ARGUMENTS], {
+    const child = spawn(program, args, {
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
     });
@@ -102,7 +103,7 @@ export class GuestProcess {
       const said = (await readFile(logPath, "utf8").catch(() => "")).slice(-LOG_TAIL_BYTES).trim();
       throw new MigrationFault(
         "qemu-start",
-        `The destination's QEMU for ${definition.name} ended at its start: ${said || program}`,
+        `The destination's QEMU for ${definition.name} ended at its start: ${said || definition.command[0]}`,
         {
           advice: "Try the guest definition's command by hand on the destination",
         },
@@ -113,6 +114,7 @@ export class GuestProcess {
     try {
       const qmp = await Promise.race([connectWhenReady(definition.qmp, options), failure]);
       const identity = (await identify(pid)) ?? "";
+      void GuestUnits.current?.check(pid, definition.name);
       return new GuestProcess({ definition, qmp, pid, identity, logPath, exited, keeper });
     } catch (thrown) {
       keeper?.process.dismiss();

@@ -6,6 +6,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { inOwnUnit } from "./guest-units.ts";
 
 const PROGRAM = fileURLToPath(new URL("./monitor-keeper.js", import.meta.url));
 
@@ -17,7 +18,8 @@ export class KeeperProcess {
   private ended = false;
 
   private constructor() {
-    this.child = spawn(process.execPath, [PROGRAM], {
+    const [program, ...args] = inOwnUnit([process.execPath, PROGRAM], "keeper");
+    this.child = spawn(program, args, {
       detached: true,
       stdio: ["pipe", "ignore", "ignore"],
       env: {}, // it needs none, and what Node does at its start for some (certificates) takes longer than all the rest

@@ -16,6 +16,7 @@ import { Rehearsal } from "../shared/runtime/rehearsal.ts";
 import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
 import { DestinationAgent } from "./destination-agent.ts";
+import { GuestUnits } from "./guest-units.ts";
 import { rehearse } from "./rehearsal.ts";
 
 async function start(): Promise<RunningAgent> {
@@ -33,6 +34,7 @@ async function start(): Promise<RunningAgent> {
   const gate = new Gate<DestinationService>();
   const listener = await serveDestination(gate, { listen: config.listen, limits });
   const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
+  GuestUnits.current = new GuestUnits({ mode: config.qemuScope, log });
   const faults = new TestFaults(config.faults);
   const rehearsal = new Rehearsal();
   const agent = new DestinationAgent({

@@ -193,7 +193,14 @@ export const destinationSchema = () => ({
     "16MiB",
     "gRPC receive window for pages (grpc-node.flow_control_window); about twice bandwidth times round trip",
   ),
-  qemu: { startTimeout: duration("30s", "How long a started QEMU may take to answer on its QMP socket") },
+  qemu: {
+    startTimeout: duration("30s", "How long a started QEMU may take to answer on its QMP socket"),
+    scope: text(
+      "auto",
+      "auto, on or off",
+      "Start each QEMU in a systemd unit of its own, which nothing that is done to the agent's unit reaches; auto: where systemd permits it",
+    ),
+  },
   followUp: duration("30s", "An accepted migration whose source does not go on for this long is discarded"),
   memory: { reserve: size("256MiB", "Memory of the host that no incoming guest may take") },
 });

@@ -70,6 +70,7 @@ export interface SourceConfig extends CommonConfig {
 export interface DestinationConfig extends CommonConfig {
   readonly receiveWindowBytes: number;
   readonly qemuStartTimeoutMs: number;
+  readonly qemuScope: "auto" | "on" | "off";
   readonly followUpMs: number;
   readonly memoryReserveBytes: number;
 }
@@ -110,7 +111,7 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
       finalGiveUpAfterMs: atLeast("link.finalGiveUpAfter", parseDuration(given.link.finalGiveUpAfter), 1),
       doubtAfterMs: atLeast("link.doubtAfter", parseDuration(given.link.doubtAfter), 1),
     }),
-    onShutdown: abortOrFinish(given.shutdown.migrations),
+    onShutdown: oneOf("shutdown.migrations", given.shutdown.migrations, ["abort", "finish"]),
     downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1),
     operatorStreamsMax: between("operators.maxStreams", given.operators.maxStreams, 1, 10_000),
     handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1),
@@ -127,6 +128,7 @@ export function loadDestinationConfig(argv: readonly string[], env: NodeJS.Proce
     ...common(given),
     receiveWindowBytes: between("receiveWindow", parseByteSize(given.receiveWindow), 64 << 10, 2 ** 31 - 1),
     qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1),
+    qemuScope: oneOf("qemu.scope", given.qemu.scope, ["auto", "on", "off"]),
     followUpMs: atLeast("followUp", parseDuration(given.followUp), 1),
     memoryReserveBytes: parseByteSize(given.memory.reserve),
   });
@@ -272,9 +274,10 @@ function faultName(name: string): string {
   throw invalid("faults", `has ${JSON.stringify(name)}`, `The faults for tests are ${FAULT_FORMS.join(", ")}`);
 }
 
-function abortOrFinish(text: string): "abort" | "finish" {
-  if (text === "abort" || text === "finish") return text;
-  throw invalid("shutdown.migrations", `is ${JSON.stringify(text)}`, "It must be abort or finish");
+function oneOf<Word extends string>(key: string, text: string, words: readonly Word[]): Word {
+  const found = words.find((word) => word === text);
+  if (found !== undefined) return found;
+  throw invalid(key, `is ${JSON.stringify(text)}`, `It must be ${words.join(" or ")}`);
 }
 
 const atLeast = (key: string, value: number, least: number): number => between(key, value, least, Number.MAX_VALUE);

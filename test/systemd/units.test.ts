@@ -1,6 +1,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { runInNewContext } from "node:vm";
 import t from "tap";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 
@@ -66,6 +67,52 @@ t.test("an agent whose event loop hangs is killed without a core dump, and start
     t.same(unit.get("WatchdogSignal"), ["SIGKILL"], name);
     t.same(unit.get("Restart"), ["on-failure"], `${name}: which a watchdog's kill is`);
   }
+});
+
+t.test("a guest's unit allows the devices that the agent's does, and outlives what started it", tools, async (t) => {
+  const text = read("ferry-guest@.service");
+  const unit = settings(text);
+  for (const key of ["DevicePolicy", "DeviceAllow", "User", "Group"])
+    t.same(unit.get(key), settings(read("ferry-destination.service")).get(key), key);
+  t.same(unit.get("Delegate"), ["yes"], "or user ferry could not move a process into it");
+  t.same(unit.get("ExitType"), ["cgroup"], "or the guest would end with what holds the unit open");
+  t.match(unit.get("ExecCondition")?.[0], "--property=ExitType", "and a systemd that does not know that starts none");
+  const file = join(t.testdir({ "ferry-guest@.service": text }), "ferry-guest@.service");
+  const verified = spawnSync("/usr/bin/systemd-analyze", ["verify", "--man=no", file], { encoding: "utf8" });
+  t.same(
+    verified.stderr.split("\n").filter((line) => line.includes("ferry")),
+    [],
+  );
+});
+
+t.test("polkit lets user ferry start the units of guests, and nothing else", async (t) => {
+  type Rule = (action: object, subject: object) => string | undefined;
+  const rules: Rule[] = [];
+  const polkit = { addRule: (rule: Rule) => void rules.push(rule), Result: { YES: "yes", NOT_HANDLED: "not handled" } };
+  runInNewContext(read("ferry-guests.rules"), { polkit });
+  const manageUnits = "org.freedesktop.systemd1.manage-units";
+  const asked = (unit: string | undefined, verb: string | undefined, user = "ferry", id = manageUnits) =>
+    rules[0]?.({ id, lookup: (name: string) => ({ unit, verb })[name] }, { user });
+  t.equal(rules.length, 1);
+  t.equal(asked("ferry-guest@web.1_a-b-0123abcd.service", "start"), "yes");
+  for (const verb of ["stop", "restart", "kill", "set-property", undefined])
+    t.equal(asked("ferry-guest@web-0123abcd.service", verb), "not handled", String(verb));
+  for (const unit of [
+    "ferry-guest-web-0123abcd.scope",
+    "ferry-guest@web.scope",
+    "ferry-guest@.service",
+    "x-ferry-guest@web.service",
+    "ferry-guest@web.service.d",
+    "ferry-guest@web\\x2f.service",
+    "ssh.service",
+    undefined,
+  ])
+    t.equal(asked(unit, "start"), "not handled", String(unit));
+  t.equal(asked("ferry-guest@web.service", "start", "nobody"), "not handled");
+  t.equal(
+    asked("ferry-guest@web.service", "start", "ferry", "org.freedesktop.systemd1.manage-unit-files"),
+    "not handled",
+  );
 });
 
 t.test("the directories are those that the agents use by default", async (t) => {

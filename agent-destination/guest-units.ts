@@ -1,0 +1,115 @@
+/**
+ * Units of systemd for what must outlive the agent: each guest that arrives, and the program that keeps its monitor. In the
+ * agent's own unit, whatever is done to that unit reaches them: `systemctl kill`, systemd-oomd, OOMPolicy=.
+ *
+ * A command becomes one that moves its own process into a new unit and then executes the original command in place, so that the
+ * process stays the agent's child under the same number. Which unit depends on the agent's user:
+ *
+ * - As root, a transient scope ferry-guest-NAME-ID.scope, as `systemd-run --scope` makes it. systemd-run itself cannot be used,
+ *   because nothing could execute the command in place when it fails.
+ * - As any other user, systemd/ferry-guest@.service, of which systemd/ferry-guests.rules lets the user `ferry` start instances.
+ *   A permission to start transient units, even only those of one name, is a permission to run anything as root.
+ */
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import type { Logger } from "../shared/runtime/log.ts";
+
+export type ScopeMode = "auto" | "on" | "off";
+
+/** A program and its arguments. */
+export type Command = readonly [program: string, ...rest: string[]];
+
+export interface GuestUnitsOptions {
+  readonly mode: ScopeMode;
+  readonly log: Logger;
+  /** @default whether this process is root */
+  readonly isRoot?: boolean;
+  /** Where systemctl and busctl are; for tests. @default /usr/bin */
+  readonly programs?: string;
+  /** What is there when systemd runs the host, as sd_booted(3) looks for it; for tests. @default /run/systemd/system */
+  readonly bootedBy?: string;
+}
+
+const SLICE = "ferry-guests.slice";
+/** Begins the names of all units of guests, those of both kinds. */
+const UNIT_PREFIX = "ferry-guest";
+
+/**
+ * $1: "fallback" executes the command in any case, "strict" only in its unit. $2: the unit. $3: the directory of systemctl and
+ * busctl. What the two say goes to the output of the command: into NAME.qemu.log. systemd moves the process into a scope
+ * some time after it has answered, hence the loop, of at most 2 s.
+ */
+const ENTER_SCOPE = `
+enter() {
+  "$bin/busctl" --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \\
+    StartTransientUnit 'ssa(sv)a(sa(sv))' "$unit" fail \\
+    3 PIDs au 1 $$ Slice s ${SLICE} CollectMode s inactive-or-failed 0 || return 1
+  tries=0
+  while [ $tries -lt 200 ]; do
+    while read -r line; do case $line in *"/$unit") return 0;; esac; done </proc/$$/cgroup
+    tries=$((tries + 1))
+    /bin/sleep 0.01
+  done
+  echo "systemd did not move process $$ into $unit"
+  return 1
+}`;
+const ENTER_SERVICE = `
+enter() {
+  "$bin/systemctl" --quiet --no-ask-password start "$unit" &&
+  "$bin/busctl" --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \\
+    AttachProcessesToUnit ssau "$unit" "" 1 $$
+}`;
+const EXECUTE = `
+mode=$1 unit=$2 bin=$3
+shift 3
+enter >&2 </dev/null || [ "$mode" = fallback ] || exit 1
+exec "$@"`;
+
+/** The command as this agent's units would have it; `command` itself where guests have none. */
+export const inOwnUnit = (command: Command, name: string): Command =>
+  GuestUnits.current?.command(command, name) ?? command;
+
+export class GuestUnits {
+  /** Of this agent; set by its program before it takes guests. Without one everything is started plainly. */
+  static current: GuestUnits | undefined;
+  private readonly options: GuestUnitsOptions;
+  private readonly isUsed: boolean;
+  private wasTold = false;
+
+  constructor(options: GuestUnitsOptions) {
+    const { mode, bootedBy = "/run/systemd/system", programs = "/usr/bin" } = options;
+    this.options = options;
+    const isThere = existsSync(bootedBy) && existsSync(`${programs}/busctl`);
+    this.isUsed = mode === "on" || (mode === "auto" && isThere);
+  }
+
+  /**
+   * The command that is to be spawned for `command`.
+   * @param name of the guest, or of what belongs to it: letters, digits and "._-", of which unit names may be made
+   */
+  command(command: Command, name: string): Command {
+    if (!this.isUsed) return command;
+    const { mode, isRoot = process.getuid?.() === 0, programs = "/usr/bin" } = this.options;
+    const which = `${name}-${randomBytes(4).toString("hex")}`;
+    const unit = isRoot ? `${UNIT_PREFIX}-${which}.scope` : `${UNIT_PREFIX}@${which}.service`;
+    const script = (isRoot ? ENTER_SCOPE : ENTER_SERVICE) + EXECUTE;
+    return ["/bin/sh", "-c", script, "sh", mode === "on" ? "strict" : "fallback", unit, programs, ...command];
+  }
+
+  /** Looks whether a process that was started so is where it should be, and says once when it is not. */
+  async check(pid: number, name: string): Promise<void> {
+    if (!this.isUsed || this.wasTold) return;
+    const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => undefined);
+    // one that has ended meanwhile says nothing of the next
+    if (groups === undefined || groups.includes(`/${UNIT_PREFIX}`) || this.wasTold) return;
+    this.wasTold = true;
+    this.options.log.warn(
+      {
+        guest: name,
+        advice: `NAME.qemu.log has the reason; docs/operations.md, "Guests under supervisors", what is needed`,
+      },
+      "guests are started in the agent's own unit: what is done to that unit reaches them",
+    );
+  }
+}
