@@ -5,12 +5,13 @@
  *
  * A file is replaced whole (temporary file, fsync, rename, fsync of the directory): a reader sees the old record or
  * the new one. The checksum tells a torn or foreign file from a record; what such a file says is never acted upon.
- * Not its job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory.
+ * Not its job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory (agent-lock.ts).
  */
 import { createHash } from "node:crypto";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../fault.ts";
+import { within } from "./deferred.ts";
 import { readSmallFile } from "./small-file.ts";
 
 const FORMAT = 1;
@@ -31,6 +32,19 @@ export interface JournalContents<T> {
   readonly faults: readonly MigrationFault[];
 }
 
+/** How the journal reaches the disk. */
+export interface JournalDisk {
+  /** Resolves when the text is on the disk. */
+  writeWhole(file: string, text: string): Promise<void>;
+  /** Resolves when the names in the directory are on the disk. */
+  syncDirectory(directory: string): Promise<void>;
+}
+
+export interface WriteOptions {
+  /** How long the caller waits, milliseconds. @default for as long as it takes */
+  readonly withinMs?: number;
+}
+
 export class Journal<T> {
   readonly directory: string;
   private readonly decode: (value: unknown) => T | undefined;
@@ -39,23 +53,37 @@ export class Journal<T> {
   /** What lies in the temporary file of a migration, whole and on the disk. */
   private readonly prepared = new Map<string, string>();
 
-  private constructor(directory: string, decode: (value: unknown) => T | undefined) {
+  private readonly disk: JournalDisk;
+  private known: readonly MigrationFault[] = [];
+
+  private constructor(directory: string, decode: (value: unknown) => T | undefined, disk: JournalDisk) {
     this.directory = directory;
     this.decode = decode;
+    this.disk = disk;
+  }
+
+  /** The files that the last list() found to be no records: migrations of which nobody knows any more how they stand. */
+  get faults(): readonly MigrationFault[] {
+    return this.known;
   }
 
   /**
    * Makes the directory where it is missing and clears what an interrupted write left.
    * @param decode a record, or undefined when the value is none
+   * @param disk for tests
    * @throws MigrationFault state-directory
    */
-  static async open<T>(directory: string, decode: (value: unknown) => T | undefined): Promise<Journal<T>> {
-    const journal = new Journal(directory, decode);
+  static async open<T>(
+    directory: string,
+    decode: (value: unknown) => T | undefined,
+    disk: JournalDisk = { writeWhole, syncDirectory },
+  ): Promise<Journal<T>> {
+    const journal = new Journal(directory, decode, disk);
     await journal.guard(directory, "open", async () => {
       await mkdir(directory, { recursive: true, mode: 0o700 });
       for (const name of await readdir(directory))
         if (name.endsWith(SUFFIX + TEMPORARY)) await rm(join(directory, name), { force: true });
-      await syncDirectory(directory);
+      await disk.syncDirectory(directory);
     });
     return journal;
   }
@@ -70,7 +98,7 @@ export class Journal<T> {
     return this.inOrder(id, async () => {
       this.prepared.delete(id);
       try {
-        await writeWhole(file + TEMPORARY, text);
+        await this.disk.writeWhole(file + TEMPORARY, text);
         this.prepared.set(id, text);
       } catch {
         // half a record on a full disk would keep it full
@@ -79,25 +107,32 @@ export class Journal<T> {
     }).catch(ignoreOthersFault);
   }
 
-  /** Resolves only when the record would survive a power cut. On a fault the record before it still stands. */
-  write(id: string, record: T): Promise<void> {
+  /**
+   * Resolves only when the record would survive a power cut. On a fault the record before it still stands, with one exception:
+   * a fault after `withinMs` says that the disk has not answered. The write then stays where it is, in the order of that id, and
+   * may still succeed: what has to stand instead is to be written behind it. A disk that hangs also keeps one of Node's four
+   * threads for files busy for each write that it holds.
+   * @throws MigrationFault state-directory
+   */
+  write(id: string, record: T, { withinMs }: WriteOptions = {}): Promise<void> {
     const file = this.path(id);
     const text = encode(id, record);
-    return this.inOrder(id, () =>
+    const written = this.inOrder(id, () =>
       this.guard(file, "write", async () => {
         const isPrepared = this.prepared.get(id) === text;
         this.prepared.delete(id);
         try {
-          if (!isPrepared) await writeWhole(file + TEMPORARY, text);
+          if (!isPrepared) await this.disk.writeWhole(file + TEMPORARY, text);
           await rename(file + TEMPORARY, file);
         } catch (thrown) {
           // half a record on a full disk would keep it full
           await rm(file + TEMPORARY, { force: true }).catch(ignoreOthersFault);
           throw thrown;
         }
-        await syncDirectory(this.directory);
+        await this.disk.syncDirectory(this.directory);
       }),
     );
+    return withinMs === undefined ? written : within(written, withinMs, () => this.hangs(file, withinMs));
   }
 
   /** @returns undefined when there is no record; @throws MigrationFault state-directory when there is a file that is none */
@@ -115,7 +150,7 @@ export class Journal<T> {
     return text === undefined ? undefined : this.parse(id, file, text);
   }
 
-  /** Everything that is there, by id. */
+  /** Everything that is there, by id. What is found to be no record stays known as `faults`. */
   async list(): Promise<JournalContents<T>> {
     const entries: JournalEntry<T>[] = [];
     const faults: MigrationFault[] = [];
@@ -133,6 +168,7 @@ export class Journal<T> {
         faults.push(MigrationFault.from(thrown, "state-directory"));
       }
     }
+    this.known = faults;
     return { entries, faults };
   }
 
@@ -155,9 +191,15 @@ export class Journal<T> {
       this.guard(file, "remove", async () => {
         if (this.prepared.delete(id)) await rm(file + TEMPORARY, { force: true });
         await rm(file, { force: true });
-        await syncDirectory(this.directory);
+        await this.disk.syncDirectory(this.directory);
       }),
     );
+  }
+
+  private hangs(file: string, ms: number): MigrationFault {
+    return new MigrationFault("state-directory", `Cannot write ${file}: the disk has not answered for ${ms} ms`, {
+      advice: `Look at the disk of ${this.directory}; the record is written as soon as the disk answers again`,
+    });
   }
 
   private path(id: string): string {

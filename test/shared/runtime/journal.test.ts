@@ -1,10 +1,12 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { closeSync, constants, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { Journal } from "../../../shared/runtime/journal.ts";
+import { deferred } from "../../../shared/runtime/deferred.ts";
+import { Journal, type JournalDisk } from "../../../shared/runtime/journal.ts";
 
 interface Note {
   kind: string;
@@ -158,4 +160,79 @@ t.test("any JSON record survives", async (t) => {
 
 t.test("journal faults are what callers handle", async (t) => {
   t.type(await Journal.open("/dev/null/x", decode).catch((thrown: unknown) => thrown), MigrationFault);
+});
+
+t.test("what is no record stays known until it is no more in the directory", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await journal.write("a", note(1));
+  writeFileSync(join(directory, "torn.json"), "{");
+  t.same(journal.faults, [], "before anybody has looked");
+  const { faults } = await journal.list();
+  t.equal(faults.length, 1);
+  t.same(journal.faults, faults);
+  await journal.prune(() => true, 0);
+  t.match(journal.faults, [{ code: "state-directory", message: /torn\.json/ }], "a prune looks, too");
+  rmSync(join(directory, "torn.json"));
+  await journal.list();
+  t.same(journal.faults, []);
+});
+
+/** A disk that can be held up: its writes wait, in the order in which they came, until the test lets them go. */
+function slowDisk(): { readonly disk: JournalDisk; readonly begun: string[]; letGo(): void } {
+  const begun: string[] = [];
+  const gate = deferred<void>();
+  const disk: JournalDisk = {
+    writeWhole: async (file, text) => {
+      begun.push(text);
+      await gate.promise;
+      writeFileSync(file, text);
+    },
+    syncDirectory: async () => undefined,
+  };
+  return { disk, begun, letGo: () => gate.resolve() };
+}
+
+t.test("who waits for a disk that hangs hears of it, and the write is done when the disk answers", async (t) => {
+  const directory = folder(t);
+  const { disk, begun, letGo } = slowDisk();
+  const journal = await Journal.open(directory, decode, disk);
+  await t.rejects(journal.write("m", note(1), { withinMs: 20 }), {
+    code: "state-directory",
+    message: /m\.json: the disk has not answered for 20 ms/,
+    advice: /Look at the disk/,
+  });
+  const second = journal.write("m", note(2), { withinMs: 10 });
+  await t.rejects(second, { code: "state-directory" }, "the wait counts what waits before it");
+  const third = journal.write("m", note(3));
+  const other = journal.write("other", note(4), { withinMs: 10_000 });
+  t.same(begun.length, 2, "one write of an id at a time, and another id does not wait for it");
+  letGo();
+  await Promise.all([third, other]);
+  t.same(
+    begun.map((text) => JSON.parse(text).record.epoch),
+    [1, 4, 2, 3],
+    "in the order in which they were asked for",
+  );
+  t.same(await journal.read("m"), note(3));
+});
+
+t.test("a write that is in time is not hurt by its limit", async (t) => {
+  const journal = await Journal.open(folder(t), decode);
+  await journal.write("m", note(1), { withinMs: 60_000 });
+  t.same(await journal.read("m"), note(1));
+});
+
+t.test("a file that really does not open is a disk that hangs", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  const pipe = join(directory, "m.json.new");
+  execFileSync("mkfifo", [pipe]);
+  // opening a pipe to write waits for a reader
+  await t.rejects(journal.write("m", note(1), { withinMs: 50 }), { code: "state-directory", message: /50 ms/ });
+  const next = journal.write("m", note(2));
+  closeSync(openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK));
+  await next;
+  t.same(await journal.read("m"), note(2));
+  t.same(readdirSync(directory), ["m.json"]);
 });
