@@ -42,6 +42,7 @@ export type FaultCode =
   | "deadline"
   | "verify-mismatch"
   | "in-doubt"
+  | "two-copies"
   | "stopping"
   | "interrupted"
   | "timeout"

@@ -58,6 +58,7 @@ const OFFER: Offer = {
   },
   dryRun: false,
   measureLink: false,
+  saysKept: true,
 };
 
 const refuse = (): never => {

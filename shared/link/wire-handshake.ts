@@ -121,6 +121,7 @@ export const offerWire: Translation<Offer> = {
       sourceAddress: text(given.sourceAddress, "source address"),
       dryRun: flag(given.dryRun),
       measureLink: flag(given.measureLink),
+      saysKept: flag(given.saysKept),
       guest: {
         name: text(guest.name, "guest name"),
         definitionDigest: text(guest.definitionDigest, "definition digest"),

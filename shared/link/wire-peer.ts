@@ -156,14 +156,16 @@ const ASKS = ["standing", "grant", "withdraw"] as const;
 const STANDINGS: readonly Standing[] = ["waiting", "starting", "pulling", "running", "refused", "lost", "unknown"];
 
 export const settleCallWire: Translation<SettleCall> = {
-  toWire: (call) => ({ ...call }),
+  // an agent of the version before knows a withdrawal, and not that it was written down
+  toWire: ({ ask, ...call }) => ({ ...call, ask: ask === "kept" ? "withdraw" : ask, kept: ask === "kept" }),
   fromWire: (wire) => {
     const given = object(wire, "request");
+    const ask = word(given.ask, ASKS, "ask");
     return {
       migrationId: migrationId(given.migrationId),
       token: token(given.token),
       epoch: whole(given.epoch, "epoch"),
-      ask: word(given.ask, ASKS, "ask"),
+      ask: ask === "withdraw" && flag(given.kept) ? "kept" : ask,
       paused: flag(given.paused),
     };
   },

@@ -4,7 +4,7 @@
  * Times are microseconds since the epoch on the clock of the one who says them.
  */
 import type { Refusal } from "../fault.ts";
-import type { Standing } from "./destination-states.ts";
+import type { Ask, Standing } from "./destination-states.ts";
 
 export interface QemuVersion {
   readonly major: number;
@@ -38,6 +38,11 @@ export interface Offer {
   readonly dryRun: boolean;
   /** With a check: the destination is to dial the source all the same, so that the link can be measured. */
   readonly measureLink: boolean;
+  /**
+   * The source will say `kept` when its journal says that the guest stays there; the destination keeps a refused copy
+   * until then.
+   */
+  readonly saysKept: boolean;
 }
 
 export interface GuestOffer {
@@ -206,7 +211,7 @@ export interface SettleCall {
   readonly migrationId: string;
   readonly token: Uint8Array;
   readonly epoch: number;
-  readonly ask: "standing" | "grant" | "withdraw";
+  readonly ask: Ask;
   /** Of a grant: the guest is not to be started. */
   readonly paused: boolean;
 }

@@ -19,6 +19,15 @@ export interface OwnershipGrant {
   readonly paused: boolean;
 }
 
+/**
+ * The process of a QEMU. `identity` tells it from every later process of the same pid on this host: boot, pid and start
+ * time (shared/runtime/process-identity.ts). No agent says anything to a QEMU that is not the process of the record.
+ */
+export interface QemuProcess {
+  readonly pid: number;
+  readonly identity: string;
+}
+
 /** QEMU's migration settings as they were found, to be put back. */
 export interface SavedSettings {
   readonly capabilities: Readonly<Record<string, boolean>>;
@@ -45,10 +54,29 @@ export interface SourceRecord {
   readonly kind: (typeof SOURCE_RECORDS)[number];
   readonly guest: string;
   readonly destination: string;
+  /**
+   * Orders the migrations of this journal: of two records of a guest the one with the larger number is the later one.
+   */
+  readonly sequence: number;
+  /** Milliseconds since the epoch, for people only: nothing is ordered by it, because clocks are set back. */
   readonly startedAtMs: number;
+  /**
+   * Missing only in records of a version that did not write it. An agent then says nothing to any QEMU for this record.
+   */
+  readonly qemu?: QemuProcess;
   /** Given only from `granted` on; before, it proves to the destination whose migration this is. */
   readonly grant: OwnershipGrant;
   readonly settings?: SavedSettings;
+  /**
+   * Only in `plan`: this agent is about to retire the QEMU. If the QEMU is found in `postmigrate`, this migration
+   * retired it.
+   */
+  readonly retiring?: true;
+  /**
+   * Only in `granted`: somebody else has started the guest here, and the grant was withdrawn. The agent never repeats
+   * the grant, whatever becomes of that QEMU.
+   */
+  readonly withdrawn?: true;
   /**
    * Post-copy has begun: this agent stops the guest itself, so a paused one was running, and a QEMU that lost its stream is
    * to be taken up with this layout. What QEMU does says nothing of the grant any more.
@@ -58,6 +86,8 @@ export interface SourceRecord {
   readonly endedAtMs?: number;
   /** Of `kept`: why, for whoever asks after a restart. */
   readonly reason?: { readonly code: string; readonly message: string };
+  /** Only in `kept`: the destination has not heard yet that the guest stayed here, and is told until it has. */
+  readonly untold?: true;
 }
 
 /** What a destination needs to take a post-copy up again. */
@@ -71,12 +101,34 @@ export const DESTINATION_RECORDS = ["waiting", "running", "arrived", "refused"] 
 export interface DestinationRecord {
   readonly kind: (typeof DESTINATION_RECORDS)[number];
   readonly guest: string;
-  /** Of its QEMU: the process, and what tells it from a later one of that number (shared/runtime/process-identity.ts). */
-  readonly qemuPid: number;
-  readonly qemuProcess: string;
+  /** Address of the source agent, from its offer. */
+  readonly source: string;
+  /** Counts the migrations of this journal, as at the source. */
+  readonly sequence: number;
+  /** Milliseconds since the epoch, for people only. */
+  readonly startedAtMs: number;
+  /** Missing until the agent has started a QEMU for the guest. */
+  readonly qemu?: QemuProcess;
   readonly grant: OwnershipGrant;
   /** QEMU was given post-copy's package: what is needed to take it up again. */
   readonly postcopy?: DestinationPostcopy;
+  /**
+   * Only in `arrived`, and in `running` of post-copy: somebody else has started the guest before it was granted. This
+   * agent says no `cont` for it, and `ferry may-start` does not allow a new start. A grant that comes later
+   * removes the note.
+   */
+  readonly ungranted?: true;
+  /** Of `running`, in post-copy: it was seen to run, so that one that is found paused was paused by its operator. */
+  readonly ran?: true;
+  /** The source will say when its journal has it that the guest stayed there. */
+  readonly saysKept?: true;
+  /** Only in `refused`: the reason, for a source that asks late. */
+  readonly reason?: string;
+  /**
+   * Only in `refused`: no copy needs to be kept any more. The source has heard the refusal, or an operator has ended
+   * the copy, or there is none.
+   */
+  readonly heard?: true;
 }
 
 /** May the source run its guest? Only if it never granted it, or the very grant was refused. */
@@ -111,96 +163,19 @@ export function destinationMayRun(
   }
 }
 
-/** A record as it was written, or undefined when the value is none: what it says is then never acted upon. */
-export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
-  const given = fields(value);
-  const kind = SOURCE_RECORDS.find((one) => one === given.kind);
-  const guest = text(given.guest);
-  const destination = text(given.destination);
-  const { startedAtMs } = given;
-  const grant = decodeGrant(given.grant);
-  if (kind === undefined || guest === undefined || destination === undefined || grant === undefined) return undefined;
-  if (typeof startedAtMs !== "number") return undefined;
-  const settings = decodeSettings(given.settings);
-  const postcopy = decodePostcopy(given.postcopy);
-  const reason = decodeReason(given.reason);
-  const record = { kind, guest, destination, startedAtMs, grant };
-  const ended = typeof given.endedAtMs === "number" ? { endedAtMs: given.endedAtMs } : {};
-  return {
-    ...record,
-    ...ended,
-    ...(settings === undefined ? {} : { settings }),
-    ...(postcopy === undefined ? {} : { postcopy }),
-    ...(reason === undefined ? {} : { reason }),
-  };
-}
+/**
+ * Tells whether a later migration of the same guest makes an agent pass over this record: it then says nothing to any
+ * QEMU for it. A later migration begins only when the earlier one has ended, even if a full disk kept that end from
+ * being written. A `granted` record is never passed over, since only its destination can settle it.
+ */
+export const isPassedOver = (
+  { kind, sequence }: Pick<SourceRecord, "kind" | "sequence">,
+  others: readonly { readonly sequence: number }[],
+): boolean => kind !== "granted" && others.some((other) => other.sequence > sequence);
 
-function decodePostcopy(value: unknown): SourcePostcopy | undefined {
-  const given = fields(value);
-  const layout = decodeLayout(given);
-  const { frameBytes, creditWindowBytes, codecs } = given;
-  if (layout === undefined || typeof frameBytes !== "number" || typeof creditWindowBytes !== "number") return undefined;
-  return { ...layout, frameBytes, creditWindowBytes, codecs: decodeCodecs(codecs) };
-}
-
-const decodeCodecs = (value: unknown): readonly Codec[] =>
-  Array.isArray(value) ? value.filter((one): one is Codec => one === "xbzrle" || one === "zstd") : [];
-
-function decodeLayout(given: Readonly<Record<string, unknown>>): StreamLayout | undefined {
-  const { ramSectionId, blocks } = given;
-  if (typeof ramSectionId !== "number" || !Array.isArray(blocks)) return undefined;
-  const read = blocks.map((block: unknown) => {
-    const { name, byteLength } = fields(block);
-    return typeof name === "string" && typeof byteLength === "number" ? { name, byteLength } : undefined;
-  });
-  const known = read.filter((block) => block !== undefined);
-  return known.length === read.length ? { ramSectionId, blocks: known } : undefined;
-}
-
-function decodeReason(value: unknown): { code: string; message: string } | undefined {
-  const given = fields(value);
-  const [code, message] = [text(given.code), text(given.message)];
-  return code === undefined || message === undefined ? undefined : { code, message };
-}
-
-export function decodeDestinationRecord(value: unknown): DestinationRecord | undefined {
-  const given = fields(value);
-  const kind = DESTINATION_RECORDS.find((one) => one === given.kind);
-  const guest = text(given.guest);
-  const { qemuPid } = given;
-  const qemuProcess = text(given.qemuProcess);
-  const grant = decodeGrant(given.grant);
-  if (kind === undefined || guest === undefined || grant === undefined) return undefined;
-  if (typeof qemuPid !== "number" || qemuProcess === undefined) return undefined;
-  const record = { kind, guest, qemuPid, qemuProcess, grant };
-  const postcopy = decodePostcopy(given.postcopy);
-  const sourceAddress = text(fields(given.postcopy).sourceAddress);
-  return postcopy === undefined || sourceAddress === undefined
-    ? record
-    : { ...record, postcopy: { ...postcopy, sourceAddress } };
-}
-
-function decodeSettings(value: unknown): SavedSettings | undefined {
-  if (value === undefined) return undefined;
-  const given = fields(value);
-  const capabilities = Object.entries(fields(given.capabilities)).flatMap(([name, one]) =>
-    typeof one === "boolean" ? [[name, one] as const] : [],
-  );
-  const parameters = Object.entries(fields(given.parameters)).flatMap(([name, one]) =>
-    typeof one === "number" || typeof one === "string" || typeof one === "boolean" ? [[name, one] as const] : [],
-  );
-  return { capabilities: Object.fromEntries(capabilities), parameters: Object.fromEntries(parameters) };
-}
-
-function decodeGrant(value: unknown): OwnershipGrant | undefined {
-  const given = fields(value);
-  const token = text(given.token);
-  if (token === undefined || typeof given.epoch !== "number") return undefined;
-  // a record of protocol 1 does not say it: such a guest ran
-  return { token, epoch: given.epoch, paused: given.paused === true };
-}
-
-const fields = (value: unknown): Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null ? Object.fromEntries(Object.entries(value)) : {};
-
-const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined);
+/**
+ * Gives the `sequence` of a new record: one more than the largest in the journal, and never less than the clock in
+ * milliseconds, so that the sequences of the two journals of a host can be compared (may-start.ts).
+ */
+export const nextSequence = (known: readonly { readonly sequence: number }[], nowMs: number): number =>
+  Math.max(Math.floor(nowMs), 1 + known.reduce((most, { sequence }) => Math.max(most, sequence), 0));

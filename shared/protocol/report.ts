@@ -14,9 +14,14 @@ export type MigrationStatus =
   | "failed"
   | "cancelled"
   | "inDoubt"
+  | "doubled"
   | "undoing"
   | "serving";
 
+/**
+ * Tells whether a status is the end of a migration. `doubled` and `inDoubt` are no end: their agents go on when they
+ * can.
+ */
 export const isFinal = (status: MigrationStatus): boolean =>
   status === "moved" || status === "failed" || status === "cancelled";
 
@@ -24,6 +29,8 @@ export interface MigrationView {
   readonly id: string;
   readonly guest: string;
   readonly destination: string;
+  /** Address of the source agent; set only by a destination agent, for a migration that comes to its host. */
+  readonly source?: string;
   readonly status: MigrationStatus;
   readonly startedAtMs: number;
   readonly negotiated: Readonly<Record<string, string>>;

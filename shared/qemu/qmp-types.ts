@@ -132,6 +132,12 @@ export interface QmpCommands {
   "query-cpus-fast": Command<undefined, readonly CpuInfo[]>;
   "qom-get": Command<{ readonly path: string; readonly property: string }, unknown>;
   "qom-list": Command<{ readonly path: string }, readonly QomProperty[]>;
+  /** QEMU makes an object under /objects; `secret` holds a text. */
+  "object-add": Command<{ readonly "qom-type": string; readonly id: string; readonly data: string }, void>;
+  "object-del": Command<{ readonly id: string }, void>;
+  /** Since 10.0. Without a node it is of all: active ones are locked and may be written. */
+  "blockdev-set-active": Command<{ readonly active: boolean }, void>;
+  "query-named-block-nodes": Command<{ readonly flat: boolean }, readonly { readonly "node-name"?: string }[]>;
   "query-machines": Command<undefined, readonly MachineInfo[]>;
   /** The backends under /objects, with the one that QEMU makes for the machine. */
   "query-memdev": Command<undefined, readonly { readonly id?: string; readonly share?: boolean }[]>;

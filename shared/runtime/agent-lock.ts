@@ -1,19 +1,21 @@
 /**
- * One agent a host: what an agent locks before it reads, sweeps or takes up anything. A second agent on the same
- * directories would withdraw the migrations of the first one, delete its sockets, and in the worst case run a guest twice.
+ * One agent a host: the locks that an agent takes before it reads the journal, removes left-over files or takes
+ * anything up. A second agent on the same directories would withdraw the migrations of the first one, delete its
+ * sockets, and in the worst case run a guest twice.
  *
- * Two directories are locked: `stateDirectory` for one agent of either kind, `runtimeDirectory` for one agent of each kind,
- * since the source agent and the destination agent of a host share that one. A directory is known by its device and inode, so
- * that another path to it is no other directory. Nothing is written. Both guards go with the process, whatever ends it:
+ * Two directories are locked: `stateDirectory` for one agent of either kind, `runtimeDirectory` for one agent of each
+ * kind, because the source agent and the destination agent of a host share it. A directory is known by its device and
+ * inode, so another path to it is the same directory. Nothing is written. Both guards end with the process, however it
+ * ends:
  *
- * 1. An abstract unix socket is named after the directory. The kernel lets one process bind it. It does not cover agents in two
- *    network namespaces, since each namespace has abstract names of its own; and any user of the host may take such a name,
- *    which keeps the agent from starting.
- * 2. `stateDirectory` itself is locked with flock(2), which covers network namespaces and containers that share the file system.
- *    Node has no flock, so flock(1) of util-linux takes the lock on an open file that it shares with the agent. Where that
- *    program is missing or the file system has no locks, the agent says so in its log and starts.
+ * 1. An abstract unix socket is named after the directory. The kernel lets one process bind it. This guard does not
+ *    cover agents in two network namespaces, since each namespace has abstract names of its own. Any user of the host
+ *    may take such a name, which keeps the agent from starting.
+ * 2. `stateDirectory` itself is locked with flock(2), which also covers network namespaces and containers that share
+ *    the file system. Node has no flock, so flock(1) of util-linux takes the lock on an open file that it shares with
+ *    the agent. Where that program is missing or the file system has no locks, the agent logs that and starts.
  *
- * Neither covers two hosts that share the directory over the network: stateDirectory belongs on a local disk.
+ * Neither guard covers two hosts that share the directory over the network: stateDirectory belongs on a local disk.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -35,22 +37,25 @@ export interface AgentLock {
   release(): void;
 }
 
-/** By absolute path: PATH is not to decide what runs with the agent's rights. */
+/** Absolute paths, so that PATH does not decide what runs with the agent's rights. */
 const FLOCK_PROGRAMS = ["/usr/bin/flock", "/bin/flock"];
 /** The descriptor of the directory in flock(1): the first one behind the standard ones. */
 const SHARED_DESCRIPTOR = 3;
-/** What flock(1) exits with when somebody else has the lock. */
+/** Exit code of flock(1) when another process has the lock. */
 const IS_TAKEN = 1;
 /**
- * Bytes of an abstract name behind its leading zero. Names are filled up to the whole of sun_path, because some versions of libuv
- * bind the whole of it and others only the name that was given: the same directory must have the same name for all of them.
+ * Bytes of an abstract name behind its leading zero. Names are padded to the whole of sun_path, because some versions
+ * of libuv bind the whole of it and others only the name that was given: a directory must have the same name for all of
+ * them.
  */
 const NAME_BYTES = 107;
 
 /**
- * Resolves when no other agent can have the directories any more.
+ * Locks the directories of an agent. Resolves when no other agent can have them.
+ * @param log gets a warning where flock(1) cannot be used
  * @param flockPrograms for tests
- * @throws MigrationFault agent-running when another agent has one of them; nothing was touched then
+ * @throws MigrationFault `agent-running` when another agent has one of them, `state-directory` when a name cannot be
+ *   bound; nothing was changed then
  */
 export async function lockDirectories(
   { role, stateDirectory, runtimeDirectory }: LockedPlaces,
@@ -79,7 +84,7 @@ async function nameOf(purpose: string, directory: string): Promise<string> {
 
 async function bindName(key: string, directory: string, name: string): Promise<() => void> {
   const server = createServer((socket) => socket.destroy());
-  // the lock alone is no reason to stay
+  // the lock alone must not keep the process alive
   server.unref();
   const problem = await listenAt(server, `\0${name}`);
   if (problem === undefined) return () => server.close();
@@ -97,7 +102,7 @@ function listenAt(server: Server, path: string): Promise<NodeJS.ErrnoException |
   });
 }
 
-/** @returns what gives the lock back: the open file of the directory is what holds it */
+/** Locks the directory with flock(2). The open file of the directory holds the lock. @returns releases it */
 async function lockFile(directory: string, log: Logger, programs: readonly string[]): Promise<() => void> {
   const unlocked = (reason: string): (() => void) => {
     log.warn({ reason }, "stateDirectory is locked for this network namespace only");

@@ -9,7 +9,14 @@ export interface NamedKey {
 }
 
 /** Names in the environment that belong to others of Ferry's programs. */
-const NOT_OURS = ["FERRY_AGENT", "FERRY_CONFIG", "FERRY_ACCEL", "FERRY_FUZZ_SECONDS"];
+const NOT_OURS = [
+  "FERRY_AGENT",
+  "FERRY_SOURCE_STATE",
+  "FERRY_DESTINATION_STATE",
+  "FERRY_CONFIG",
+  "FERRY_ACCEL",
+  "FERRY_FUZZ_SECONDS",
+];
 
 const isKey = (node: SchemaTree | Key<unknown>): node is Key<unknown> => "default" in node;
 

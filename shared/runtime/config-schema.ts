@@ -123,12 +123,15 @@ const commonSchema = (listen: string, stateDirectory: string) =>
       operators: list(
         [],
         "names, comma-separated",
-        "Who may list, migrate, cancel and use reflection: names in their certificates; empty: nobody over TLS",
+        "Who may list, migrate, cancel, resolve and use reflection: names in their certificates; empty: nobody over TLS",
       ),
     },
     link: linkKeys(),
     migrations: {
       max: count(4, "migrations", "Migrations at the same time; one more is refused, and nothing is touched"),
+    },
+    operators: {
+      maxStreams: count(64, "streams", "Operators who may watch migrations at the same time; one more is refused"),
     },
     qmp: { timeout: duration("10s", "How long QEMU may take to answer a command") },
     shutdown: shutdownKeys(),
@@ -181,9 +184,6 @@ export const sourceSchema = () => ({
     ),
   },
   migration: { downtime: duration("300ms", "Downtime target of a migration that names none") },
-  operators: {
-    maxStreams: count(64, "streams", "Operators who may watch migrations at the same time; one more is refused"),
-  },
   handshake: { timeout: duration("60s", "How long a destination may take to answer; it starts a QEMU for that") },
 });
 

@@ -33,6 +33,7 @@ export interface CommonConfig {
   readonly tls: TlsConfig | undefined;
   /** At the same time. */
   readonly migrationsMax: number;
+  readonly operatorStreamsMax: number;
   readonly qmpTimeoutMs: number;
   readonly shutdownGraceMs: number;
   readonly link: LinkConfig;
@@ -63,7 +64,6 @@ export interface SourceConfig extends CommonConfig {
   readonly link: LinkConfig & { readonly finalGiveUpAfterMs: number; readonly doubtAfterMs: number };
   readonly onShutdown: "abort" | "finish";
   readonly downtimeTargetMs: number;
-  readonly operatorStreamsMax: number;
   readonly handshakeTimeoutMs: number;
 }
 
@@ -113,7 +113,6 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
     }),
     onShutdown: oneOf("shutdown.migrations", given.shutdown.migrations, ["abort", "finish"]),
     downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1),
-    operatorStreamsMax: between("operators.maxStreams", given.operators.maxStreams, 1, 10_000),
     handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1),
   });
 }
@@ -179,6 +178,7 @@ interface GivenCommon {
   rehearsal: boolean;
   tls: GivenTls;
   migrations: { max: number };
+  operators: { maxStreams: number };
   qmp: { timeout: string };
   shutdown: { grace: string };
   link: { giveUpAfter: string; keepAlive: string };
@@ -200,6 +200,7 @@ function common(given: GivenCommon): CommonConfig {
     tlsInsecure: given.tls.insecure,
     tls,
     migrationsMax: between("migrations.max", given.migrations.max, 1, 1000),
+    operatorStreamsMax: between("operators.maxStreams", given.operators.maxStreams, 1, 10_000),
     qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
     shutdownGraceMs: parseDuration(given.shutdown.grace),
     link: Object.freeze(link(given.link)),

@@ -40,3 +40,11 @@ export function within<T>(promise: Promise<T>, ms: number, late: () => Migration
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }
+
+/** Resolves when the signal is aborted; never, once `over` is. */
+export function onceAborted(signal: AbortSignal, over: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true, signal: over });
+  });
+}

@@ -32,6 +32,7 @@ export type GuestListing =
   | { readonly kind: "unreadable"; readonly name: string; readonly fault: MigrationFault };
 
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
+export const isGuestName = (name: string): boolean => NAME.test(name);
 const KEYS = ["name", "qmp", "command"];
 /** The kernel's sun_path, less the final zero. */
 const SOCKET_PATH_BYTES = 107;
@@ -45,7 +46,7 @@ export const qemuLogPath = (name: string, runtimeDirectory: string): string =>
 
 /** @throws MigrationFault guest-unknown when there is no such file, configuration when it cannot be used */
 export async function loadGuest(name: string, places: GuestPlaces): Promise<GuestDefinition> {
-  if (!NAME.test(name))
+  if (!isGuestName(name))
     throw new MigrationFault("invalid-argument", `${JSON.stringify(name)} cannot be a guest's name`);
   const file = join(places.guestsDirectory, `${name}.json`);
   let text: string;

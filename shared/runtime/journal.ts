@@ -3,18 +3,18 @@
  *
  *     ID.json   {"format":1,"id":ID,"record":{…},"checksum":SHA-256 of [format, id, record]}
  *
- * A file is replaced whole (temporary file, fsync, rename, fsync of the directory): a reader sees the old record or
- * the new one. The checksum tells a torn or foreign file from a record; what such a file says is never acted upon.
- * Not its job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory (agent-lock.ts).
+ * A file is replaced whole (temporary file, fsync, rename, fsync of the directory): a reader sees the old record or the
+ * new one. The checksum tells a torn or foreign file from a record; what such a file says is never acted upon. Not its
+ * job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory
+ * (agent-lock.ts).
  */
-import { createHash } from "node:crypto";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../fault.ts";
 import { within } from "./deferred.ts";
+import { decodeFile, encode } from "./journal-file.ts";
 import { readSmallFile } from "./small-file.ts";
 
-const FORMAT = 1;
 const NAME = /^[A-Za-z0-9._-]{1,100}$/;
 const SUFFIX = ".json";
 /** A record is a few hundred bytes. */
@@ -48,11 +48,16 @@ export interface WriteOptions {
 export class Journal<T> {
   readonly directory: string;
   private readonly decode: (value: unknown) => T | undefined;
-  /** The last write or removal of each migration, so that they happen in the order in which they were asked for. */
+  /**
+   * The last write or removal of each migration: those of one migration happen in the order in which they were asked
+   * for.
+   */
   private readonly last = new Map<string, Promise<void>>();
-  /** What lies in the temporary file of a migration, whole and on the disk. */
+  /** The text that lies in the temporary file of a migration, whole and on the disk. */
   private readonly prepared = new Map<string, string>();
 
+  /** The record of each migration that this journal has written or read last. */
+  private readonly newest = new Map<string, T>();
   private readonly disk: JournalDisk;
   private known: readonly MigrationFault[] = [];
 
@@ -62,7 +67,7 @@ export class Journal<T> {
     this.disk = disk;
   }
 
-  /** The files that the last list() found to be no records: migrations of which nobody knows any more how they stand. */
+  /** One fault for each file that the last list() found to be no record: nobody knows how its migration stands. */
   get faults(): readonly MigrationFault[] {
     return this.known;
   }
@@ -89,8 +94,17 @@ export class Journal<T> {
   }
 
   /**
-   * Makes a write() of the very same record shorter, for a moment in which every millisecond counts: it then only has to be put in its
-   * place. Until then the record before it stands, whatever happens. Never rejects: what cannot be prepared, the write will tell.
+   * Reads a directory that an agent may be writing to. Nothing is made or removed: temporary files are the agent's.
+   * @throws MigrationFault `state-directory` when the directory is not there or cannot be read
+   */
+  static contents<T>(directory: string, decode: (value: unknown) => T | undefined): Promise<JournalContents<T>> {
+    return new Journal(directory, decode, { writeWhole, syncDirectory }).list();
+  }
+
+  /**
+   * Makes a later write() of the very same record shorter, for a moment in which every millisecond counts: that write
+   * only has to rename the file. Until then the record before it stands, whatever happens. Never rejects: the write
+   * reports what could not be prepared.
    */
   prepare(id: string, record: T): Promise<void> {
     const file = this.path(id);
@@ -108,11 +122,11 @@ export class Journal<T> {
   }
 
   /**
-   * Resolves only when the record would survive a power cut. On a fault the record before it still stands, with one exception:
-   * a fault after `withinMs` says that the disk has not answered. The write then stays where it is, in the order of that id, and
-   * may still succeed: what has to stand instead is to be written behind it. A disk that hangs also keeps one of Node's four
-   * threads for files busy for each write that it holds.
-   * @throws MigrationFault state-directory
+   * Writes a record. Resolves only when the record would survive a power cut. After a fault the record before it still
+   * stands, with one exception: a fault after `withinMs` says only that the disk has not answered. That write keeps its
+   * place in the order of its id, and may still succeed, so a record that must stand instead is to be written after it.
+   * A disk that hangs also keeps one of Node's four threads for files busy for each write that it holds.
+   * @throws MigrationFault `state-directory`
    */
   write(id: string, record: T, { withinMs }: WriteOptions = {}): Promise<void> {
     const file = this.path(id);
@@ -129,13 +143,18 @@ export class Journal<T> {
           await rm(file + TEMPORARY, { force: true }).catch(ignoreOthersFault);
           throw thrown;
         }
+        this.newest.set(id, record);
         await this.disk.syncDirectory(this.directory);
       }),
     );
     return withinMs === undefined ? written : within(written, withinMs, () => this.hangs(file, withinMs));
   }
 
-  /** @returns undefined when there is no record; @throws MigrationFault state-directory when there is a file that is none */
+  /**
+   * Reads the record of a migration.
+   * @returns undefined when there is no record
+   * @throws MigrationFault `state-directory` when there is a file that is no record
+   */
   async read(id: string): Promise<T | undefined> {
     const file = this.path(id);
     await this.last.get(id)?.catch(ignoreOthersFault);
@@ -147,10 +166,24 @@ export class Journal<T> {
         throw thrown;
       }
     });
-    return text === undefined ? undefined : this.parse(id, file, text);
+    if (text === undefined) return undefined;
+    const record = this.parse(id, file, text);
+    this.newest.set(id, record);
+    return record;
   }
 
-  /** Everything that is there, by id. What is found to be no record stays known as `faults`. */
+  /**
+   * The record that this journal has written or read last, without a look at the disk: for moments in which a disk that
+   * hangs must not be waited for. Nobody else writes the directory (agent-lock.ts).
+   */
+  latest(id: string): T | undefined {
+    return this.newest.get(id);
+  }
+
+  /**
+   * Reads every record, sorted by id. Files that are no records stay known as `faults`.
+   * @throws MigrationFault `state-directory` when the directory cannot be read
+   */
   async list(): Promise<JournalContents<T>> {
     const entries: JournalEntry<T>[] = [];
     const faults: MigrationFault[] = [];
@@ -191,6 +224,7 @@ export class Journal<T> {
       this.guard(file, "remove", async () => {
         if (this.prepared.delete(id)) await rm(file + TEMPORARY, { force: true });
         await rm(file, { force: true });
+        this.newest.delete(id);
         await this.disk.syncDirectory(this.directory);
       }),
     );
@@ -246,30 +280,8 @@ const noRecord = (file: string, id: string): MigrationFault =>
       "Find out where the guest runs, on both hosts, before anything else; then move the file out of the directory and start the agent again",
   });
 
-/** Its own caller was told; whoever comes after it must still have a turn. */
+/** The caller of the failed write was told; the writes after it must still have their turn. */
 const ignoreOthersFault = (): void => {};
-
-const checksum = (id: string, record: unknown): string =>
-  createHash("sha256")
-    .update(JSON.stringify([FORMAT, id, record]))
-    .digest("hex");
-
-function encode(id: string, record: unknown): string {
-  return `${JSON.stringify({ format: FORMAT, id, record, checksum: checksum(id, record) })}\n`;
-}
-
-/** @returns the record, or undefined when the text is not the whole of one */
-function decodeFile(id: string, text: string): unknown {
-  try {
-    const file: unknown = JSON.parse(text);
-    if (typeof file !== "object" || file === null) return undefined;
-    if (!("format" in file && "id" in file && "record" in file && "checksum" in file)) return undefined;
-    if (file.format !== FORMAT || file.id !== id || file.checksum !== checksum(id, file.record)) return undefined;
-    return file.record;
-  } catch {
-    return undefined; // not JSON: cut off, or not ours
-  }
-}
 
 async function writeWhole(file: string, text: string): Promise<void> {
   const handle = await open(file, "w", 0o600);

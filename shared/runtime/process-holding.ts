@@ -1,10 +1,11 @@
 /**
- * Which process of this host holds a socket or a lock, as Linux's /proc says. It serves messages only: /proc hides the processes of
- * other users from an agent that is not root, and a process may end while it is looked for.
+ * Finds the process of this host that holds a socket or a lock, by Linux's /proc. The answer is good for messages only:
+ * /proc hides the processes of other users from an agent that is not root, and a process may end while it is looked
+ * for.
  */
 import { readdir, readFile, readlink, stat } from "node:fs/promises";
 
-/** Of a command line, characters: which program it is stands at its beginning. */
+/** Characters of a command line that are shown; the program stands at the beginning. */
 const COMMAND_MAX = 160;
 
 export interface Holder {
@@ -28,7 +29,7 @@ export async function holderOfUnixSocket(name: string): Promise<Holder | undefin
   return holderOfSocket(new Set(inodes));
 }
 
-/** Of a TCP port of this network namespace on which somebody listens, whatever the address. */
+/** Finds the process that listens at a TCP port of this network namespace, at whatever address. */
 export async function holderOfPort(port: number): Promise<Holder | undefined> {
   const hexadecimal = port.toString(16).toUpperCase().padStart(4, "0");
   const inodes = new Set<string>();
@@ -42,7 +43,7 @@ export async function holderOfPort(port: number): Promise<Holder | undefined> {
   return holderOfSocket(inodes);
 }
 
-/** Of the flock(2) lock on a file or directory. */
+/** Finds the process that holds the flock(2) lock on a file or directory. */
 export async function holderOfFileLock(path: string): Promise<Holder | undefined> {
   const { dev, ino } = await stat(path);
   return holderOf(async (pid, descriptor) => {
@@ -61,7 +62,7 @@ function holderOfSocket(inodes: ReadonlySet<string>): Promise<Holder | undefined
   );
 }
 
-/** The first process with an open file that is wanted. */
+/** Finds the first process with an open file for which `isWanted` is true. */
 async function holderOf(isWanted: (pid: string, descriptor: string) => Promise<boolean>): Promise<Holder | undefined> {
   for (const pid of await readdir("/proc").catch(() => [])) {
     if (!/^\d+$/.test(pid)) continue;

@@ -1,26 +1,29 @@
 /**
- * Tells systemd again and again that the agent's event loop turns (WatchdogSec= in the units). An agent whose loop hangs sends
- * nothing; systemd kills it and starts it again, and the new one takes up what the journal knows. Otherwise a guest that stands
- * still for its switchover would stand still for as long as the agent hangs.
+ * Tells systemd again and again that the agent's event loop turns (WatchdogSec= in the units). An agent whose loop
+ * hangs tells nothing; systemd kills it and starts it again, and the new agent takes up what the journal knows. Without
+ * the watchdog, a guest that is stopped for its switchover would stay stopped for as long as the agent hangs.
  */
 import type { Logger } from "./log.ts";
 
-/** What systemd takes for "no limit". */
+/** The limit that systemd takes for "no limit", microseconds. */
 const INFINITE_US = 2n ** 64n - 1n;
 const US_PER_MS = 1000;
-/** A word that did not reach systemd is said again after this, and not half a limit later: then it would come too late. */
+/**
+ * The pause before a message that did not reach systemd is sent again, milliseconds. Half a limit would be too late.
+ */
 const RETRY_MS = 1000;
 
 /**
- * Within which time systemd wants to hear of this process, as sd_watchdog_enabled(3) reads it from WATCHDOG_USEC and WATCHDOG_PID.
- * @returns milliseconds; undefined when systemd does not wait for this process, or says what is no time
+ * Reads the time within which systemd wants to hear of this process from WATCHDOG_USEC and WATCHDOG_PID, as
+ * sd_watchdog_enabled(3) does.
+ * @returns milliseconds; undefined when systemd does not wait for this process, or the variable holds no time
  */
 export function watchdogLimitMs(env: NodeJS.ProcessEnv, pid: number = process.pid): number | undefined {
   const { WATCHDOG_USEC: limit = "", WATCHDOG_PID: whose } = env;
   if (!/^\d{1,20}$/.test(limit)) return undefined;
   const limitUs = BigInt(limit);
   if (limitUs === 0n || limitUs >= INFINITE_US) return undefined;
-  // the variables are handed down to children, for whom they are not meant
+  // children inherit the variables, which are not meant for them
   if (whose !== undefined && whose !== String(pid)) return undefined;
   return Number(limitUs) / US_PER_MS;
 }

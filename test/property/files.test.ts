@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import t from "tap";
-import { decodeDestinationRecord, decodeSourceRecord, type SourceRecord } from "../../shared/protocol/ownership.ts";
+import type { SourceRecord } from "../../shared/protocol/ownership.ts";
+import { decodeDestinationRecord, decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
 import { loadDestinationConfig, loadSourceConfig } from "../../shared/runtime/config.ts";
 import { listGuests, loadGuest, parseGuest } from "../../shared/runtime/guest-definition.ts";
 import { Journal } from "../../shared/runtime/journal.ts";
@@ -33,8 +34,11 @@ const granted: SourceRecord = {
   kind: "granted",
   guest: "web",
   destination: "b:1",
+  sequence: 3,
   startedAtMs: 5,
   grant: { token: "00ff", epoch: 1, paused: true },
+  qemu: { pid: 7, identity: "boot/7/1" },
+  retiring: true,
 };
 
 t.test("a journal's file that was spoiled is its record, or refused by name; it is never another record", async (t) => {
@@ -60,12 +64,17 @@ t.test("a journal's file that was spoiled is its record, or refused by name; it 
 });
 
 t.test("a record of any shape is one that was written so, or none", async () => {
-  forAWhile(fc.oneof(hostileObject({ ...granted, qemuPid: 7 }), hostileJson([granted])), (value) => {
-    const source = decodeSourceRecord(value);
-    if (source?.kind === "granted" && typeof source.grant.token !== "string")
-      throw new Error("a grant without a token");
-    const destination = decodeDestinationRecord(value);
-    if (destination !== undefined && typeof destination.qemuPid !== "number") throw new Error("no pid");
+  // of a version before this one, which wrote the process so
+  const older = { ...granted, qemu: undefined, qemuPid: 7, qemuProcess: "boot/7/1" };
+  const records = fc.oneof(hostileObject({ ...granted }), hostileObject({ ...older }), hostileJson([granted, older]));
+  forAWhile(records, (value) => {
+    for (const record of [decodeSourceRecord(value), decodeDestinationRecord(value)]) {
+      if (record === undefined) continue;
+      if (typeof record.grant.token !== "string") throw new Error("a grant without a token");
+      if (typeof record.sequence !== "number") throw new Error("a record without a place in the order");
+      if (record.qemu === undefined) continue;
+      if (typeof record.qemu.pid !== "number" || !record.qemu.identity) throw new Error("a process that is none");
+    }
   });
 });
 

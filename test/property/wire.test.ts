@@ -89,6 +89,7 @@ const readers: readonly Reader[] = [
   requests(destinationService.Settle, [
     { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "grant", paused: true },
     { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "withdraw", paused: false },
+    { migrationId: "m-1", token: Buffer.alloc(16), epoch: 1, ask: "kept", paused: false },
   ] as const),
   answers(destinationService.Settle, [
     { standing: "unknown", reason: "no record" },

@@ -1,17 +1,19 @@
 import t from "tap";
 import {
   DESTINATION_RECORDS,
-  decodeDestinationRecord,
-  decodeSourceRecord,
   destinationMayRun,
+  isPassedOver,
+  nextSequence,
   SOURCE_RECORDS,
   type SourceRecord,
   sourceMayRun,
 } from "../../../shared/protocol/ownership.ts";
+import { decodeDestinationRecord, decodeSourceRecord } from "../../../shared/protocol/record-decoding.ts";
 
 const grant = { token: "aa", epoch: 1, paused: false };
-const common = { guest: "web", destination: "beta:7412", startedAtMs: 1, grant };
-const there = { guest: "web", qemuPid: 1, qemuProcess: "boot/1/2", grant };
+const qemu = { pid: 1, identity: "boot/1/2" };
+const common = { guest: "web", destination: "beta:7412", sequence: 7, startedAtMs: 1, qemu, grant };
+const there = { guest: "web", source: "alpha:7411", sequence: 7, startedAtMs: 1, qemu, grant };
 
 t.test(
   "the source may run its guest unless it granted it, and then only on proof of that grant's refusal",
@@ -81,12 +83,12 @@ t.test("records are read as they were written, and foreign values are none", asy
     { ...common, kind: "x" },
   ])
     t.equal(decodeSourceRecord(foreign), undefined, JSON.stringify(foreign));
-  for (const foreign of [null, {}, { ...there }, { ...waiting, grant: undefined }, { ...waiting, qemuProcess: 1 }])
+  for (const foreign of [null, {}, { ...there }, { ...waiting, grant: undefined }, { ...waiting, kind: "x" }])
     t.equal(decodeDestinationRecord(foreign), undefined, JSON.stringify(foreign));
 });
 
 t.test("what post-copy needs to be taken up is part of a record, whole or not at all", async (t) => {
-  const source = { kind: "granted", guest: "web", destination: "b:1", startedAtMs: 1, grant } as const;
+  const source = { kind: "granted", ...common } as const;
   const postcopy = {
     ramSectionId: 2,
     blocks: [{ name: "pc.ram", byteLength: 8192 }],
@@ -95,7 +97,7 @@ t.test("what post-copy needs to be taken up is part of a record, whole or not at
     codecs: ["zstd"],
   } as const;
   t.same(decodeSourceRecord({ ...source, postcopy }), { ...source, postcopy });
-  const destination = { kind: "running", guest: "web", qemuPid: 7, qemuProcess: "x", grant } as const;
+  const destination = { kind: "running", ...there } as const;
   const pulled = { ...postcopy, sourceAddress: "a:1" };
   t.same(decodeDestinationRecord({ ...destination, postcopy: pulled }), { ...destination, postcopy: pulled });
   t.same(decodeDestinationRecord({ ...destination, postcopy }), destination, "without an address it is none");
@@ -111,4 +113,48 @@ t.test("a record of protocol 1 says nothing of a pause: such a guest ran", async
     const granted = { kind: "granted", ...common, grant: { ...grant, paused } };
     t.same(decodeSourceRecord(JSON.parse(JSON.stringify(granted))), granted);
   }
+});
+
+t.test("each note of a record is read where it is set, and nowhere else", async (t) => {
+  for (const note of ["retiring", "withdrawn", "untold"] as const) {
+    t.same(decodeSourceRecord({ kind: "plan", ...common, [note]: true }), { kind: "plan", ...common, [note]: true });
+    for (const other of [false, "true", 1])
+      t.same(decodeSourceRecord({ kind: "plan", ...common, [note]: other }), { kind: "plan", ...common });
+  }
+  for (const note of ["heard", "ungranted"] as const) {
+    const refused = { kind: "refused", ...there, reason: "full" };
+    t.same(decodeDestinationRecord({ ...refused, [note]: true }), { ...refused, [note]: true });
+    t.same(decodeDestinationRecord({ ...refused, [note]: 1 }), refused);
+  }
+});
+
+t.test("a process without an identity is none: nothing is said to any QEMU for such a record", async (t) => {
+  for (const process of [undefined, {}, { pid: 1 }, { pid: "1", identity: "x" }, { pid: 1, identity: "" }]) {
+    t.equal(decodeSourceRecord({ kind: "plan", ...common, qemu: process })?.qemu, undefined);
+    t.equal(decodeDestinationRecord({ kind: "waiting", ...there, qemu: process })?.qemu, undefined);
+  }
+});
+
+t.test(
+  "records of the version before are read: their process by its old names, and as the earliest of all",
+  async (t) => {
+    const { sequence: _, qemu: __, ...oldSource } = common;
+    t.same(decodeSourceRecord({ kind: "granted", ...oldSource }), { kind: "granted", ...oldSource, sequence: 0 });
+    const old = { kind: "running", guest: "web", qemuPid: 7, qemuProcess: "boot/7/9", grant };
+    const read = { kind: "running", guest: "web", source: "", sequence: 0, startedAtMs: 0, grant };
+    t.same(decodeDestinationRecord(old), { ...read, qemu: { pid: 7, identity: "boot/7/9" } });
+    t.same(decodeDestinationRecord({ ...old, qemuProcess: "" }), read, "before its QEMU was known");
+    const layout = { ramSectionId: 2, blocks: [], frameBytes: 1, creditWindowBytes: 1, codecs: [] };
+    const pulled = { ...layout, sourceAddress: "alpha:7411" };
+    t.equal(decodeDestinationRecord({ ...old, postcopy: pulled })?.source, "alpha:7411");
+  },
+);
+
+t.test("of two records the one with the larger number is the later, however the clock is set", async (t) => {
+  t.equal(nextSequence([], 1000), 1000);
+  t.equal(nextSequence([{ sequence: 5 }, { sequence: 3 }], 2), 6, "the clock was set back");
+  t.equal(nextSequence([{ sequence: 5 }], 70.5), 70);
+  t.ok(isPassedOver({ kind: "plan", sequence: 1 }, [{ sequence: 2 }]));
+  t.notOk(isPassedOver({ kind: "plan", sequence: 2 }, [{ sequence: 1 }]));
+  t.notOk(isPassedOver({ kind: "granted", sequence: 1 }, [{ sequence: 2 }]), "only its destination settles a grant");
 });

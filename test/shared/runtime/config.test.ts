@@ -55,6 +55,7 @@ t.test("the defaults of the destination are those of its documentation", async (
     memoryReserveBytes: 256 << 20,
     rehearsal: true,
     migrationsMax: 4,
+    operatorStreamsMax: 64,
     faults: [],
   });
 });

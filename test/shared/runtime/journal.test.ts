@@ -35,6 +35,23 @@ t.test("a record is read back by another journal on the same directory", async (
   t.same((await second.list()).entries, [{ id: "m-1", record: note(7) }]);
 });
 
+t.test("another program reads what is there without touching the files of the one that writes", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  await journal.write("m-1", note(1));
+  await journal.prepare("m-1", note(2));
+  writeFileSync(join(directory, "m-2.json"), "torn");
+  const { entries, faults } = await Journal.contents(directory, decode);
+  t.same(entries, [{ id: "m-1", record: note(1) }]);
+  t.match(faults, [{ code: "state-directory", message: /m-2\.json is not a record/ }]);
+  t.same(readdirSync(directory).sort(), ["m-1.json", "m-1.json.new", "m-2.json"]);
+  await journal.write("m-1", note(2));
+  t.same((await Journal.contents(directory, decode)).entries, [{ id: "m-1", record: note(2) }]);
+  const missing = join(directory, "missing");
+  await t.rejects(Journal.contents(missing, decode), { code: "state-directory", message: /^Cannot read .*missing/ });
+  t.notOk(readdirSync(directory).includes("missing"));
+});
+
 t.test("the last of several writes at once stands, and leaves one file", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
