@@ -1,0 +1,56 @@
+/**
+ * The hand-over in the world as it is (docs/decisions/0043): each family has a budget of what may happen in one run,
+ * and within it everything is tried. FERRY_MODEL=deep searches further.
+ */
+import t from "tap";
+import { type Scope, search } from "./search.ts";
+import { type Manner, UNLIMITED } from "./world.ts";
+
+t.setTimeout(600_000);
+
+const scope = (manner: Manner, faults: number, acts: number, wrongWords: number): Scope => ({
+  manner,
+  faults,
+  acts,
+  wrongWords,
+});
+
+const FAMILIES: readonly (readonly [title: string, scope: Scope, statesMin: number])[] = [
+  ["however often messages are lost", scope("precopy", 0, 0, 0), 300],
+  ["any two faults of machines", scope("precopy", 2, 0, 0), 20_000],
+  ["any fault and any act of somebody else", scope("precopy", 1, 1, 0), 20_000],
+  ["any two acts of somebody else", scope("precopy", 0, 2, 0), 10_000],
+  ["any fault and any two wrong words", scope("precopy", 1, 0, 2), 10_000],
+  ["a paused guest, any two faults", scope("paused", 2, 0, 0), 20_000],
+  ["a paused guest, any fault and any act", scope("paused", 1, 1, 0), 20_000],
+  ["a paused guest, any fault and any wrong word", scope("paused", 1, 0, 1), 5_000],
+  ["post-copy, any two faults", scope("postcopy", 2, 0, 0), 20_000],
+  ["post-copy, any fault and any act", scope("postcopy", 1, 1, 0), 20_000],
+  ["post-copy, any fault and any wrong word", scope("postcopy", 1, 0, 1), 5_000],
+];
+
+const DEEP: typeof FAMILIES = [
+  ["any number of faults", scope("precopy", UNLIMITED, 0, 0), 100_000],
+  ["any three faults and a wrong word", scope("precopy", 3, 0, 1), 100_000],
+  ["any two faults, and any act", scope("precopy", 2, 1, 0), 100_000],
+  ["any fault, and any two acts", scope("precopy", 1, 2, 0), 100_000],
+  ["any fault, any act and any wrong word", scope("precopy", 1, 1, 1), 100_000],
+  ["a paused guest, any number of faults", scope("paused", UNLIMITED, 0, 0), 100_000],
+  ["a paused guest, any two faults, and any act", scope("paused", 2, 1, 0), 100_000],
+  ["a paused guest, any fault, any act and any wrong word", scope("paused", 1, 1, 1), 100_000],
+  ["post-copy, any three faults", scope("postcopy", 3, 0, 0), 100_000],
+  ["post-copy, any two faults, and any act", scope("postcopy", 2, 1, 0), 100_000],
+  ["post-copy, any two faults and a wrong word", scope("postcopy", 2, 0, 1), 100_000],
+  ["post-copy, any fault and any two acts", scope("postcopy", 1, 2, 0), 100_000],
+];
+
+for (const [title, family, statesMin] of process.env.FERRY_MODEL === "deep" ? DEEP : FAMILIES)
+  t.test(`${title}: no agent adds a copy or throws the only one away, and an end is in reach`, async (t) => {
+    const startMs = performance.now();
+    const { broken, states, ends } = search(family);
+    t.equal(broken?.promise, undefined, broken === undefined ? "no promise is broken" : broken.way.join("\n"));
+    t.comment(`${states} worlds in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+    t.ok(states > statesMin, "the search goes far");
+    t.ok(ends.has("kept and discarded"), "it is kept");
+    t.ok(ends.has("released and arrived"), "it moves");
+  });

@@ -1,0 +1,39 @@
+/** What is promised of a world in which nothing is left to be done. */
+import type { Manner, World } from "./world.ts";
+
+const SOURCE_ENDS: readonly string[] = ["released", "kept", "stranded", "off"];
+const DESTINATION_ENDS: readonly string[] = ["arrived", "lost", "discarded", "doubled", "off"];
+
+/**
+ * Nothing is left to be done by any agent. One that tells a host that is off what became of the guest has the guest.
+ */
+export function isSettled({
+  source,
+  sourceJournal,
+  sourceQemu,
+  destination,
+  destinationQemu,
+  missing,
+}: World): boolean {
+  // the guest runs on until it needs a page that nobody has
+  const isStranded = missing && ["gone", "moved", "reset"].includes(sourceQemu) && destination === "pulling";
+  const tells = source === "withdrawing" && destination === "off";
+  if (source === "released" && sourceQemu !== "gone") return false;
+  if (destination === "discarded" && destinationQemu !== "gone") return false;
+  if (source === "off" && sourceJournal === "granted" && destination === "off") return true;
+  return (tells || SOURCE_ENDS.includes(source)) && (isStranded || DESTINATION_ENDS.includes(destination));
+}
+
+export function brokenEnd(world: World, manner: Manner): string | undefined {
+  const { source, sourceQemu, destination, destinationQemu, sourceStale, destinationStale } = world;
+  const runs = sourceQemu === "running" || destinationQemu === "running" || world.sourceOther || world.destinationOther;
+  const isTwice = sourceQemu === "running" && destinationQemu === "running";
+  if (isTwice && !world.shown && source !== "off" && destination !== "off")
+    return "two copies run, and no agent says so";
+  if (manner === "paused" || runs) return undefined;
+  if (sourceQemu === "retired" && sourceStale === "no")
+    return "the migration is over, and the whole guest stands at the source";
+  if (destinationQemu === "loaded" && destinationStale === "no")
+    return "the migration is over, and the whole guest stands at the destination";
+  return undefined;
+}
