@@ -9,10 +9,13 @@ import type { SourceContext } from "./source-context.ts";
 const PAUSE_MS = 1000;
 const ANSWERS_WITHIN_MS = 3000;
 const GIVEN_UP = "The destination has given the migration up";
-/** A destination that says one of these makes a new connection. */
+/** Standings in which a destination makes a new connection by itself. */
 const DIALS: readonly Standing[] = ["waiting", "starting", "pulling"];
 
-/** Asks until there is a connection again. @param onGone the destination has given it up, or needs nothing more: it does not dial again */
+/**
+ * Asks the destination how it stands until there is a connection again.
+ * @param onGone told when the destination has given the migration up, or needs nothing more: it does not dial again
+ */
 export async function watchCut(
   cx: SourceContext,
   link: ResumingSource,

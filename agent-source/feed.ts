@@ -146,7 +146,10 @@ export class Feed {
     this.committed = true;
   }
 
-  /** The destination does not dial again. One that was granted the guest is asked, and in post-copy *serving* waits for this. */
+  /**
+   * The destination does not dial again. In post-copy *serving* waits for this fault. In pre-copy, after the grant, the
+   * fault counts for nothing: the destination is asked by calls then.
+   */
   private gone(fault: MigrationFault): void {
     if (this.isPostcopy) this.fail(fault);
     else this.revocable(fault);

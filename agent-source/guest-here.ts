@@ -3,16 +3,19 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
-import { openMonitor } from "./monitor.ts";
 import { restoreSettings } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
-import { GUEST_PAUSED_HERE, GUEST_PAUSED_POSTMIGRATE, GUEST_RUNS_HERE } from "./source-context.ts";
+import {
+  GUEST_MIGRATED_BY_OTHERS,
+  GUEST_PAUSED_HERE,
+  GUEST_PAUSED_POSTMIGRATE,
+  GUEST_RUNS_HERE,
+  GUEST_UNKNOWN_HERE,
+} from "./source-context.ts";
 import type { Undo } from "./source-state.ts";
 import { takeBack } from "./take-back.ts";
 
 const RESUMES_WITHIN_MS = 15_000;
-/** A QEMU that hangs must not keep the socket open, whose end makes it resume the guest by itself. */
-const CANCELS_WITHIN_MS = 1000;
 const POLL_MS = 40;
 const PAUSE_MIN_MS = 250;
 const PAUSE_MAX_MS = 5000;
@@ -21,25 +24,34 @@ const SETTLED: readonly unknown[] = [undefined, "none", "cancelled", "failed", "
 /** Of `query-status`: QEMU is on its way to another one. */
 const PASSING: readonly string[] = ["finish-migrate", "save-vm", "restore-vm"];
 
+/** Where the guest is after *keeping*. `gone`: the process of its QEMU has ended. */
+export interface Here {
+  readonly kind: "here" | "gone";
+  /** What the guest does now. */
+  readonly guestNow: string;
+}
+
 /**
  * Resolves when the guest runs, or QEMU says that it is in a state of its own, or has ended; tries again for as long as
  * QEMU does not answer. A guest that was paused is not started: QEMU itself puts it back when its migration fails.
- * @returns what the guest does now
  * @throws the reason of `cx.leaving`
  */
-export async function runHere(undo: Undo, cx: SourceContext): Promise<string> {
+export async function runHere(undo: Undo, cx: SourceContext): Promise<Here> {
   let qmp = undo.qmp;
-  if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed.stop());
+  if (cx.qemu.process === undefined) return { kind: "here", guestNow: GUEST_UNKNOWN_HERE };
+  if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed.stop(), cx);
   for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
     try {
-      qmp ??= await openMonitor(cx);
-      if (qmp === undefined) return "the guest is gone: its QEMU at the source has ended";
-      return await settle(qmp, undo, cx);
+      if (qmp?.isOpen !== true) qmp = await cx.qemu.connect();
+      if (qmp === undefined) return { kind: "gone", guestNow: await whenGone(cx) };
+      return { kind: "here", guestNow: await settle(qmp, undo, cx) };
     } catch (thrown) {
       if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
       const { message } = MigrationFault.from(thrown);
       cx.log.error({ fault: message }, "the guest cannot be confirmed to run at the source; trying on");
       cx.report.guestNow(`the guest is at the source, but cannot be confirmed to run (${message}); the agent tries on`);
+      // a monitor that answers is kept: there may be no other way to this QEMU
+      if (MigrationFault.from(thrown).code === "qemu-failed" && qmp?.isOpen) continue;
       qmp?.close();
       qmp = undefined;
     } finally {
@@ -49,9 +61,15 @@ export async function runHere(undo: Undo, cx: SourceContext): Promise<string> {
   }
 }
 
+async function whenGone(cx: SourceContext): Promise<string> {
+  const { anotherRuns } = await cx.qemu.look(false);
+  const gone = "the guest is gone: its QEMU at the source has ended";
+  return anotherRuns ? `${gone}, and another QEMU of the guest, which this migration does not touch, runs here` : gone;
+}
+
 /** A cancelled migration resumes the guest by itself, and so does one whose socket closes before SHUT. */
-async function endFeed(qmp: QmpClient, stopped: Promise<void>): Promise<void> {
-  await Promise.allSettled([qmp.execute("migrate_cancel", undefined, { timeoutMs: CANCELS_WITHIN_MS }), stopped]);
+async function endFeed(qmp: QmpClient, stopped: Promise<void>, cx: SourceContext): Promise<void> {
+  await Promise.allSettled([cx.qemu.cancelMigration(qmp), stopped]);
 }
 
 async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<string> {
@@ -66,7 +84,7 @@ async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<st
 /** Of `undo`: `postcopy` is set where this agent has stopped the guest. */
 async function waitUntilSettled(
   qmp: QmpClient,
-  { paused, postcopy }: Pick<Undo, "paused" | "postcopy">,
+  { paused, postcopy, isRetired }: Pick<Undo, "paused" | "postcopy" | "isRetired">,
   cx: SourceContext,
 ): Promise<string> {
   const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
@@ -78,14 +96,15 @@ async function waitUntilSettled(
     if (SETTLED.includes(migration) && !passing) {
       if (status === "running") return GUEST_RUNS_HERE;
       if (paused && PAUSED_STATES.includes(status)) return GUEST_PAUSED_HERE;
+      if (status === "postmigrate" && !isRetired) return GUEST_MIGRATED_BY_OTHERS;
       if (paused && status === "postmigrate") return GUEST_PAUSED_POSTMIGRATE;
       const wasStopped = status === "postmigrate" || (status === "paused" && postcopy !== undefined);
       if (!wasStopped) return `the guest is at the source, and its QEMU says that it is ${status}`;
-      await qmp.execute("cont");
+      await cx.qemu.cont(qmp);
     } else if (migration === "postcopy-paused" && postcopy !== undefined) await takeBack(qmp, postcopy, cx);
     else if (!SETTLED.includes(migration) && cx.clock.monotonicMs() > deadline)
       // of an agent that was killed, when QEMU did not notice
-      await qmp.execute("migrate_cancel");
+      await cx.qemu.cancelMigration(qmp);
     if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)
       throw new MigrationFault("qmp-timeout", `QEMU is ${status} and its migration ${migration}, and stays so`);
     if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);

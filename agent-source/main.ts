@@ -5,7 +5,7 @@ import { Gate } from "../shared/link/gate.ts";
 import { serveSource } from "../shared/link/grpc-server.ts";
 import type { SourceService } from "../shared/link/link.ts";
 import { openSecurity } from "../shared/link/security.ts";
-import { decodeSourceRecord } from "../shared/protocol/ownership.ts";
+import { decodeSourceRecord } from "../shared/protocol/record-decoding.ts";
 import { lockDirectories } from "../shared/runtime/agent-lock.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadSourceConfig } from "../shared/runtime/config.ts";
@@ -28,7 +28,8 @@ async function start(): Promise<RunningAgent> {
     keepAliveMs: config.link.keepAliveMs,
     security: openSecurity(config, log),
   };
-  // locked and bound first: a second agent must have touched nothing when it finds that there is one
+  // the directories are locked and the addresses bound first, so that a second agent changes nothing before it finds
+  // the first one
   await lockDirectories({ role: "source", ...config }, log);
   const gate = new Gate<SourceService>();
   const { listen, operatorStreamsMax } = config;

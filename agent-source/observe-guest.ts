@@ -143,6 +143,9 @@ interface Look {
   readonly failed: Promise<never>;
 }
 
+/** For a guest that is only looked at: no destination has any part of it. */
+const LOOKED_AT = { touched: true, accepted: false, mayBeWhole: false, isRetired: false, granted: "no" } as const;
+
 async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs, failed }: Look): Promise<void> {
   const path = `${cx.config.runtimeDirectory}/${cx.id}.stream`;
   const monitor = qmp.closed.then((fault) => {
@@ -171,7 +174,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
       await intake.close();
       qmp.close();
     } else {
-      const now = await runHere({ qmp, feed, settings, paused: runs.standsStill, touched: true, accepted: false }, cx);
+      const { guestNow: now } = await runHere({ ...LOOKED_AT, qmp, feed, settings, paused: runs.standsStill }, cx);
       cx.log.info({ now }, "observed");
       await cx.journal.remove(cx.id);
     }

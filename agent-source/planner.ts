@@ -42,7 +42,7 @@ export class Planner {
     const definition = await loadGuest(cx.call.guest, cx.config);
     const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
     try {
-      const facts = await inspectSource(qmp);
+      const [facts] = await Promise.all([inspectSource(qmp), cx.qemu.meet(qmp, definition.qmp)]);
       const { contract, link } = await this.ask(cx, definition, facts, call.observeMs > 0);
       const view: PlanView = {
         accepted: true,

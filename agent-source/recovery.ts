@@ -3,9 +3,9 @@ import { MigrationFault } from "../shared/fault.ts";
 import type { LinkLimits } from "../shared/link/link.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
-import type { SourceRecord } from "../shared/protocol/ownership.ts";
+import { isPassedOver, type QemuProcess, type SourceRecord } from "../shared/protocol/ownership.ts";
 import type { MigrateCall } from "../shared/protocol/report.ts";
-import { recoverSource, type SourceQemu } from "../shared/protocol/source-states.ts";
+import { recoverSource } from "../shared/protocol/source-states.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
 import type { Deferred } from "../shared/runtime/deferred.ts";
@@ -13,9 +13,8 @@ import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
-import { openMonitor, qemuOf } from "./monitor.ts";
 import { doubtful } from "./phases/grant.ts";
-import { type SourceContext, sourceRecord } from "./source-context.ts";
+import { keptRecord, type SourceContext } from "./source-context.ts";
 import type { SourceState } from "./source-state.ts";
 
 export interface SourceAgentParts {
@@ -43,7 +42,12 @@ export interface Made {
 export interface Identity {
   readonly id: string;
   readonly token: Uint8Array;
+  readonly sequence: number;
   readonly startedAtMs?: number;
+  /** True when the grant was withdrawn, since the guest was seen to run here. */
+  readonly isWithdrawn?: boolean;
+  /** The guest's QEMU; set for a migration from the journal whose record names one. */
+  readonly qemu?: QemuProcess;
 }
 
 /** Ended migrations that the journal keeps, for `list` and for destinations that ask late. */
@@ -82,49 +86,60 @@ export async function recoverMigrations(
       "a file in stateDirectory is no record; what it belongs to is not known",
     );
   const found: Found[] = [];
-  const newest = new Map<string, number>();
-  for (const { record } of entries)
-    newest.set(record.guest, Math.max(record.startedAtMs, newest.get(record.guest) ?? 0));
   for (const { id, record } of entries) {
-    const { guest, destination, startedAtMs, grant } = record;
-    const identity = { id, token: Buffer.from(grant.token, "hex"), startedAtMs };
+    const { guest, destination, sequence, startedAtMs, grant, qemu } = record;
+    const token = Buffer.from(grant.token, "hex");
+    const isWithdrawn = record.withdrawn === true;
+    const identity = { id, token, sequence, startedAtMs, isWithdrawn, ...(qemu === undefined ? {} : { qemu }) };
     const made = make({ guest, to: destination, options: OPTIONS }, identity);
-    const state =
-      startedAtMs < (newest.get(guest) ?? 0) ? await passOver(record, made.cx) : await takeUp(record, made.cx);
+    const others = entries.filter((one) => one.id !== id && one.record.guest === guest).map((one) => one.record);
+    const state = isPassedOver(record, others) ? await passOver(record, made.cx) : await takeUp(record, made.cx);
     if (state.kind !== "released" && state.kind !== "kept")
       made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
     found.push({ made, state, endedAtMs: record.endedAtMs ?? startedAtMs });
   }
-  await journal.prune(isOver, RECORDS_KEPT);
+  await journal.prune(isSettled, RECORDS_KEPT);
   return found.sort((one, other) => one.made.cx.report.startedAtMs - other.made.cx.report.startedAtMs);
 }
 
-const isOver = ({ kind }: SourceRecord): boolean => kind === "released" || kind === "kept";
+const isSettled = ({ kind, untold }: SourceRecord): boolean =>
+  (kind === "released" || kind === "kept") && untold !== true;
 
 /**
- * A later migration of the guest began, so this one had ended, whatever a full disk kept from being written. Its QEMU is that
- * one's now: to make it run here could start a guest that was granted since.
+ * A later migration of the guest began, so this one had ended, even if a full disk kept its end from being written. It
+ * granted nothing, since a `granted` record is never passed over. Its QEMU belongs to the later migration now: to make
+ * the guest run here could start a guest that was granted since.
  */
 async function passOver(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
   if (record.kind === "released") return { kind: "released" };
-  if (!isOver(record))
-    await cx.journal
-      .write(cx.id, sourceRecord(cx, "kept"))
-      .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
-  return { kind: "kept", fault: endOf(record.reason) };
+  const fault = endOf(record.reason);
+  const untold = record.kind === "kept" ? record.untold === true : record.retiring === true;
+  if (record.kind === "kept") return { kind: untold ? "withdrawing" : "kept", fault };
+  await cx.journal
+    .write(cx.id, keptRecord(cx, fault, untold))
+    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+  return { kind: untold ? "withdrawing" : "kept", fault };
 }
 
-async function takeUp(
-  { kind, settings, postcopy, reason, grant }: SourceRecord,
-  cx: SourceContext,
-): Promise<SourceState> {
+/**
+ * True when a process still lives that a released migration should have ended. Where that cannot be told, the next
+ * start of the agent looks again.
+ */
+const isLeftBehind = async ({ qemu }: SourceContext): Promise<boolean> =>
+  qemu.process !== undefined && !(await qemu.hasEnded().catch(() => true));
+
+async function takeUp(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
+  const { kind, settings, postcopy, reason, grant, retiring, untold } = record;
   const saved = {
     paused: grant.paused,
     ...(settings === undefined ? {} : { settings }),
     ...(postcopy === undefined ? {} : { postcopy }),
   };
-  // of a plan, whatever QEMU does, the guest stays here
-  const state = recoverSource(kind, kind === "granted" ? await ask(cx, postcopy !== undefined) : "active");
+  const state = recoverSource(
+    kind,
+    kind === "released" && (await isLeftBehind(cx)) ? "retired" : "gone",
+    untold === true,
+  );
   switch (state) {
     case "keeping":
       return {
@@ -136,10 +151,21 @@ async function takeUp(
             advice: "Migrate again",
           },
         ),
-        undo: { touched: true, accepted: true, ...saved },
+        undo: {
+          touched: true,
+          accepted: true,
+          mayBeWhole: retiring === true && postcopy === undefined,
+          isRetired: retiring === true,
+          granted: "no",
+          ...saved,
+        },
       };
     case "inDoubt":
       return { kind: state, fault: doubtful(cx, "the source agent ended before it heard what became of it"), ...saved };
+    case "releasing":
+      return { kind: state, ...saved };
+    case "withdrawing":
+      return { kind: state, fault: endOf(reason) };
     case "released":
       return { kind: state };
     case "kept":
@@ -152,19 +178,4 @@ function endOf(reason: SourceRecord["reason"]): MigrationFault {
   if (reason?.code === "cancelled") return new MigrationFault("cancelled", reason.message);
   const why = reason === undefined ? "why is in the log of that time" : `${reason.message} (${reason.code})`;
   return new MigrationFault("interrupted", `Ended before this agent started: ${why}`);
-}
-
-/** A QEMU that cannot be asked may have completed: then only the destination can tell. */
-async function ask(cx: SourceContext, postcopy: boolean): Promise<SourceQemu> {
-  try {
-    const qmp = await openMonitor(cx);
-    try {
-      return await qemuOf(qmp, postcopy);
-    } finally {
-      qmp?.close();
-    }
-  } catch (thrown) {
-    cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU cannot be asked");
-    return "retired";
-  }
 }

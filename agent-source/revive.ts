@@ -13,7 +13,6 @@ import { orAborted, within } from "../shared/runtime/deferred.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { shallowFrameBytes } from "./credit.ts";
 import { Feed } from "./feed.ts";
-import { openMonitor } from "./monitor.ts";
 import { applySettings } from "./qemu-settings.ts";
 import { setupOf } from "./resumed-source.ts";
 import { RunWatch } from "./run-watch.ts";
@@ -43,9 +42,10 @@ export class PagesLost extends MigrationFault {}
  * @throws PagesLost when there is nothing left to take up; any other fault may be tried again
  */
 export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: ResumingSource): Promise<Feed> {
-  const qmp = await openMonitor(cx);
-  if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
+  let qmp: QmpClient | undefined;
   try {
+    qmp = await cx.qemu.connect();
+    if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
     const from = await untilParked(qmp);
     const { strategy, onDeadline } = { strategy: "postcopy", onDeadline: "cancel" } as const;
     const feed = new Feed({
@@ -64,7 +64,8 @@ export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: 
       throw thrown;
     });
   } catch (thrown) {
-    qmp.close();
+    qmp?.close();
+    // the destination would not dial again on a link that was taken and is not served
     link.close(new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
     throw thrown;
   }

@@ -9,6 +9,7 @@ import type { SourceChannel, SourceService } from "../shared/link/link.ts";
 import { ResumingSource } from "../shared/link/resuming-source.ts";
 import { checkMigrations } from "../shared/protocol/handshake.ts";
 import type { Hello } from "../shared/protocol/messages.ts";
+import { nextSequence } from "../shared/protocol/ownership.ts";
 import type { PlanCall, PlanView } from "../shared/protocol/plan-view.ts";
 import {
   type GuestView,
@@ -18,7 +19,6 @@ import {
   type MigrationView,
   type ResolveCall,
 } from "../shared/protocol/report.ts";
-import { sourceStatus } from "../shared/protocol/source-states.ts";
 import { deferred } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
@@ -27,23 +27,15 @@ import { Announcer } from "./announcer.ts";
 import { FreshLinks } from "./fresh-links.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { MigrationReport } from "./migration-report.ts";
-import { checkWord } from "./operator-word.ts";
+import { OperatorWords } from "./operator-words.ts";
+import { endsByItself, OutgoingDesk } from "./outgoing-desk.ts";
+import { OwnQemu } from "./own-qemu.ts";
 import { Planner } from "./planner.ts";
 import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 import type { SourceContext } from "./source-context.ts";
 import { runSourceMigration } from "./source-migration.ts";
 import type { SourceState } from "./source-state.ts";
 
-interface Entry extends Made {
-  readonly ended: Promise<unknown>;
-  readonly announcer: Announcer;
-}
-
-/** Ended migrations that are remembered for `list`. */
-const REMEMBERED = 100;
-const WATCH_INTERVAL_MS = 200;
-/** An operator who cancels is answered after this, also when QEMU does not answer. */
-const CANCEL_ANSWERS_WITHIN_MS = 20_000;
 /** Of the grace, kept for aborting what did not finish by itself. */
 const ABORT_RESERVE_MS = 10_000;
 /** To close what is open when everything else is left. */
@@ -54,22 +46,19 @@ export class SourceAgent implements SourceService {
   advertised = "";
   private readonly parts: SourceAgentParts;
   private readonly leaving = new AbortController();
-  /** Under way. */
-  private readonly entries = new Map<string, Entry>();
+  private readonly desk = new OutgoingDesk();
   /** Guests that are only looked at. */
   private readonly plans = new Map<string, Made & { readonly ended: Promise<unknown> }>();
   private readonly planner = new Planner();
-  /** Ended, oldest first. */
-  private readonly history = new Map<string, MigrationView>();
+  /** The `sequence` of the latest migration of the journal. */
+  private sequence = 0;
 
   constructor(parts: SourceAgentParts) {
     this.parts = parts;
   }
 
   listGuests(): Promise<readonly GuestView[]> {
-    const busy = new Map<string, string>();
-    for (const { cx } of this.entries.values()) if (!isFinal(cx.report.status)) busy.set(cx.call.guest, cx.id);
-    return listGuestViews(this.parts.config, busy);
+    return listGuestViews(this.parts.config, this.desk.busyGuests);
   }
 
   /** What it opens is closed, and the guest is as it was, when this settles. */
@@ -84,7 +73,7 @@ export class SourceAgent implements SourceService {
       return await ended;
     } finally {
       this.plans.delete(made.cx.id);
-      if (call.observeMs > 0) returnMemoryLater(() => this.entries.size === 0);
+      if (call.observeMs > 0) returnMemoryLater(() => this.desk.entries.size === 0);
     }
   }
 
@@ -101,109 +90,57 @@ export class SourceAgent implements SourceService {
 
   /** @throws MigrationFault `guest-busy`, or `agent-busy` */
   private checkFree(guest: string): void {
-    for (const { cx } of this.entries.values())
-      if (cx.call.guest === guest && !isFinal(cx.report.status))
-        throw new MigrationFault("guest-busy", `${guest} has migration ${cx.id} under way`, {
-          advice: `Watch it with: ferry watch ${cx.id}`,
-        });
+    const busy = this.desk.busyGuests;
+    const id = busy.get(guest);
+    if (id !== undefined)
+      throw new MigrationFault("guest-busy", `${guest} has migration ${id} under way`, {
+        advice: `Watch it with: ferry watch ${id}`,
+      });
     for (const { cx } of this.plans.values())
       if (cx.call.guest === guest)
         throw new MigrationFault("guest-busy", `${guest} is being looked at for a plan`, {
           advice: "Ask again when that has ended; it takes some seconds",
         });
-    checkMigrations("source", this.entries.size + this.plans.size, this.parts.config.migrationsMax);
+    checkMigrations("source", busy.size + this.plans.size, this.parts.config.migrationsMax);
   }
 
   /** Takes up what an earlier life of this agent left under way; before anything is served. */
   async recover(): Promise<void> {
     for (const { made, state, endedAtMs } of await recoverMigrations(this.parts, (call, identity) =>
       this.makeContext(call, identity),
-    ))
-      if (state.kind === "released" || state.kind === "kept") this.recall(made.cx, state, endedAtMs);
+    )) {
+      this.sequence = Math.max(this.sequence, made.cx.sequence);
+      if (state.kind === "released" || state.kind === "kept") this.desk.recall(made.cx, state, endedAtMs);
       else this.run(made, state);
-  }
-
-  /** One that had ended before this agent started. */
-  private recall(cx: SourceContext, state: SourceState, endedAtMs: number): void {
-    if (state.kind === "kept") cx.report.failed(state.fault, "the guest stayed at the source");
-    const status = sourceStatus(state.kind, state.kind === "kept" && state.fault.code === "cancelled");
-    cx.report.ended(status, endedAtMs);
-    this.history.set(cx.id, cx.report.view());
+    }
   }
 
   getMigration(id: string): MigrationView {
-    return this.history.get(id) ?? this.entry(id).cx.report.view();
+    return this.desk.getMigration(id);
   }
 
   listMigrations(): readonly MigrationView[] {
-    return [...this.history.values(), ...[...this.entries.values()].map(({ cx }) => cx.report.view())];
+    return this.desk.listMigrations();
   }
 
   watch(id: string, observer: (view: MigrationView) => void): () => void {
-    const past = this.history.get(id);
-    if (past !== undefined) {
-      observer(past);
-      return () => undefined;
-    }
-    const { cx, announcer } = this.entry(id);
-    const timer = setInterval(() => observer(cx.report.view()), WATCH_INTERVAL_MS);
-    const end = (): void => {
-      clearInterval(timer);
-      forget();
-    };
-    const onChange = (view: MigrationView): void => {
-      observer(view);
-      if (isFinal(view.status)) end();
-    };
-    const forget = announcer.add(onChange);
-    onChange(cx.report.view());
-    return end;
+    return this.desk.watch(id, observer);
   }
 
-  async cancel(id: string): Promise<MigrationView> {
-    const past = this.history.get(id);
-    if (past !== undefined) return past;
-    const { cx, cancel, ended } = this.entry(id);
-    const { status } = cx.report;
-    if (status === "granting" || status === "serving" || status === "inDoubt")
-      throw new MigrationFault("too-late", `${id} cannot be cancelled any more: the guest is being handed over`, {
-        advice: status === "inDoubt" ? `End it with: ferry resolve ${id}` : `Watch it with: ferry watch ${id}`,
-      });
-    cancel.abort(
-      new MigrationFault("cancelled", "The migration was cancelled by the operator", {
-        advice: "Nothing needs to be done",
-      }),
-    );
-    await Promise.race([ended, delay(CANCEL_ANSWERS_WITHIN_MS, undefined, { ref: false })]);
-    return cx.report.view();
+  cancel(id: string): Promise<MigrationView> {
+    return this.desk.cancel(id);
+  }
+
+  resolve(call: ResolveCall): Promise<MigrationView> {
+    return this.desk.resolve(call);
   }
 
   heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[] {
-    const byGuest = [...this.entries.values()].filter(({ cx }) => cx.call.guest === idOrGuest).at(-1);
-    const entry = this.entries.get(idOrGuest) ?? byGuest;
-    if (entry === undefined)
-      throw new MigrationFault("migration-unknown", `No migration of ${idOrGuest} is under way`, {
-        advice: "Heat is seen while a migration runs; start one, then ask again",
-      });
-    return entry.cx.report.heatMap(cells);
-  }
-
-  /** @throws MigrationFault `needs-confirmation` where the operator must have made sure of what cannot be asked */
-  async resolve({ id, keep, confirmed }: ResolveCall): Promise<MigrationView> {
-    const status = this.getMigration(id).status;
-    if (status !== "inDoubt")
-      throw new MigrationFault("not-in-doubt", `${id} is ${status}, not in doubt`, {
-        advice: "Nothing needs to be resolved",
-      });
-    const { cx, ended } = this.entry(id);
-    await checkWord(cx, keep, confirmed);
-    cx.resolution.resolve(keep);
-    await Promise.race([ended, delay(CANCEL_ANSWERS_WITHIN_MS, undefined, { ref: false })]);
-    return cx.report.view();
+    return this.desk.heatMap(idOrGuest, cells);
   }
 
   acceptTransfer(hello: Hello, channel: SourceChannel): void {
-    const entry = this.entries.get(hello.migrationId) ?? this.plans.get(hello.migrationId);
+    const entry = this.desk.entries.get(hello.migrationId) ?? this.plans.get(hello.migrationId);
     const expected = entry?.cx.token ?? new Uint8Array();
     if (entry === undefined || hello.token.length !== expected.length || !timingSafeEqual(hello.token, expected))
       throw new MigrationFault("refused", "No migration waits for this destination");
@@ -224,20 +161,22 @@ export class SourceAgent implements SourceService {
     const stopping = new MigrationFault("stopping", "The source agent is being stopped", {
       advice: "Migrate again when it is back",
     });
-    const under = [...this.entries.values(), ...this.plans.values()];
-    const all = Promise.all(under.map(({ ended }) => ended));
-    const within = (ms: number): Promise<unknown> =>
+    const under = [...this.desk.entries.values(), ...this.plans.values()];
+    const ends = (of: typeof under): Promise<unknown> => Promise.all(of.map(({ ended }) => ended));
+    const within = (all: Promise<unknown>, ms: number): Promise<unknown> =>
       Promise.race([all, delay(Math.max(0, ms), undefined, { ref: false })]);
-    if (onShutdown === "finish") await within(shutdownGraceMs - ABORT_RESERVE_MS);
+    // a migration that waits for an operator, or for a host that comes back, does not end while the agent stops
+    const toSettle = under.filter(({ cx }) => endsByItself(cx.report.status));
+    if (onShutdown === "finish") await within(ends(toSettle), shutdownGraceMs - ABORT_RESERVE_MS);
     for (const { cancel } of under) cancel.abort(stopping);
-    const toSettle = under.filter(({ cx }) => cx.report.status !== "inDoubt");
-    if (toSettle.length > 0) await within(Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
+    if (toSettle.length > 0) await within(ends(toSettle), Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
     this.leaving.abort(stopping);
-    await within(LEAVE_MS);
+    await within(ends(under), LEAVE_MS);
   }
 
   private newIdentity(): Identity {
-    return { id: randomBytes(6).toString("hex"), token: randomBytes(16) };
+    this.sequence = nextSequence([{ sequence: this.sequence }], this.parts.clock.nowUs() / 1000);
+    return { id: randomBytes(6).toString("hex"), token: randomBytes(16), sequence: this.sequence };
   }
 
   private run(made: Made, from: SourceState): void {
@@ -245,9 +184,11 @@ export class SourceAgent implements SourceService {
     const announcer = new Announcer(() => cx.report.view());
     const changed = (): void => announcer.changed(isFinal(cx.report.status) || cx.report.showsTerms);
     const ended = runSourceMigration(cx, changed, from).then((end) => {
-      if (end !== "left") this.remember(cx);
+      if (end === "left") return;
+      this.desk.remember(cx);
+      returnMemoryLater(() => this.desk.entries.size === 0);
     });
-    this.entries.set(cx.id, { ...made, ended, announcer });
+    this.desk.entries.set(cx.id, { ...made, ended, announcer });
   }
 
   /** With the agent's own wishes where the operator has none. */
@@ -256,7 +197,8 @@ export class SourceAgent implements SourceService {
     return { ...asked, options: { ...asked.options, downtimeTargetMs } };
   }
 
-  private makeContext(asked: MigrateCall, { id, token, startedAtMs }: Identity, chosenBecause = ""): Made {
+  private makeContext(asked: MigrateCall, identity: Identity, chosenBecause = ""): Made {
+    const { id, token, sequence, startedAtMs } = identity;
     this.parts.onBusy?.();
     const { config, clock, log, journal, limits, createKernels, faults } = this.parts;
     const call = this.filled(asked);
@@ -285,7 +227,10 @@ export class SourceAgent implements SourceService {
       advertised: config.advertise.endsWith(":0") ? this.advertised : config.advertise,
       cancelled: cancel.signal,
       leaving: this.leaving.signal,
-      resolution: deferred(),
+      words: new OperatorWords(),
+      doubt: { isWithdrawn: identity.isWithdrawn === true },
+      qemu: new OwnQemu(call.guest, config, identity.qemu),
+      sequence,
       cpuSecondsBefore: processUsage().cpuSeconds,
       createKernels,
       dialledIn: async () => {
@@ -298,23 +243,4 @@ export class SourceAgent implements SourceService {
     };
     return { cx, cancel, arrived, link };
   }
-
-  private entry(id: string): Entry {
-    const entry = this.entries.get(id);
-    if (entry === undefined) throw unknown(id);
-    return entry;
-  }
-
-  /** The end of a migration: only its view stays, so that its memory can go. */
-  private remember(cx: SourceContext): void {
-    this.history.set(cx.id, cx.report.view());
-    this.entries.delete(cx.id);
-    for (const id of this.history.keys()) if (this.history.size > REMEMBERED) this.history.delete(id);
-    returnMemoryLater(() => this.entries.size === 0);
-  }
 }
-
-const unknown = (id: string): MigrationFault =>
-  new MigrationFault("migration-unknown", `There is no migration ${id}`, {
-    advice: "See the migrations of this agent with: ferry list",
-  });

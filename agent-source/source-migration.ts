@@ -2,13 +2,16 @@
  * Drives one migration through its states. This is the only place where its state changes, and so the one to log and
  * announce it; until *recording* whatever fails leads to *keeping*, and *keeping* ends only when the guest is seen.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { afterSource, sourceStatus } from "../shared/protocol/source-states.ts";
 import { copy } from "./phases/copy.ts";
+import { double } from "./phases/double.ts";
 import { doubt } from "./phases/doubt.ts";
 import { doubtful, grant } from "./phases/grant.ts";
 import { keep } from "./phases/keep.ts";
 import { negotiate } from "./phases/negotiate.ts";
+import { orphan } from "./phases/orphan.ts";
 import { plan } from "./phases/plan.ts";
 import { record } from "./phases/record.ts";
 import { release } from "./phases/release.ts";
@@ -16,6 +19,7 @@ import { retire } from "./phases/retire.ts";
 import { serve } from "./phases/serve.ts";
 import { stage } from "./phases/stage.ts";
 import { switchOver } from "./phases/switch.ts";
+import { withdraw } from "./phases/withdraw.ts";
 import { GUEST_RUNS_HERE, type SourceContext } from "./source-context.ts";
 import { type Next, type Phases, type SourceState, type State, type Undo, undoFeed } from "./source-state.ts";
 
@@ -32,7 +36,13 @@ const PHASES: Phases = {
   serving: serve,
   releasing: release,
   keeping: keep,
+  withdrawing: withdraw,
+  orphaned: orphan,
+  doubled: double,
 };
+
+/** The pause before a state is tried again, milliseconds, so that a fault that lasts does not occupy the processor. */
+const AGAIN_MS = 500;
 
 /** `left`: the agent is leaving in the middle of it, and the next one takes it up from the journal. */
 export type SourceEnd = "released" | "kept" | "stranded" | "left";
@@ -49,6 +59,7 @@ export async function runSourceMigration(
     await cx.faults.at(state.kind, cx.log);
     const next = await step(state, cx);
     if (next === undefined) return "left";
+    if (next.kind === state.kind) await delay(AGAIN_MS);
     state = next;
     enterState(state, cx);
     changed();
@@ -57,9 +68,10 @@ export async function runSourceMigration(
 }
 
 function enterState(state: SourceState, cx: SourceContext): void {
-  if (state.kind === "kept") cx.report.failed(state.fault, GUEST_RUNS_HERE);
+  const isKept = state.kind === "kept" || state.kind === "withdrawing";
+  if (isKept) cx.report.failed(state.fault, GUEST_RUNS_HERE);
   if (state.kind === "stranded") cx.report.failed(state.fault, "");
-  cx.report.status = sourceStatus(state.kind, state.kind === "kept" && state.fault.code === "cancelled");
+  cx.report.status = sourceStatus(state.kind, isKept && state.fault.code === "cancelled");
   cx.log.info({ state: state.kind }, "state");
 }
 
@@ -100,6 +112,12 @@ function enter(state: Live, cx: SourceContext): Promise<Next<Live["kind"]>> {
       return PHASES.releasing(state, cx);
     case "keeping":
       return PHASES.keeping(state, cx);
+    case "withdrawing":
+      return PHASES.withdrawing(state, cx);
+    case "orphaned":
+      return PHASES.orphaned(state, cx);
+    case "doubled":
+      return PHASES.doubled(state, cx);
   }
 }
 
@@ -122,26 +140,40 @@ function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): Sour
       return { kind: afterSource(state.kind, "fault") };
     case "keeping":
       return { ...state, kind: afterSource(state.kind, "fault") };
+    case "withdrawing":
+      return { ...state, kind: afterSource(state.kind, "fault") };
+    case "orphaned":
+      return { ...state, kind: afterSource(state.kind, "fault") };
+    case "doubled":
+      return { ...state, kind: afterSource(state.kind, "fault") };
     default:
       return { kind: afterSource(state.kind, "fault"), fault, undo: undoOf(state) };
   }
 }
 
-type Undoable = Exclude<Live, State<"keeping" | "inDoubt" | "releasing" | "granting" | "serving">>;
+type Undoable = Exclude<
+  Live,
+  State<"keeping" | "inDoubt" | "releasing" | "granting" | "serving" | "withdrawing" | "orphaned" | "doubled">
+>;
+
+/** What is common to states in which no other QEMU has any part of the guest yet. */
+const UNTOUCHED = { touched: false, mayBeWhole: false, isRetired: false, granted: "no" } as const;
 
 function undoOf(state: Undoable): Undo {
   switch (state.kind) {
     case "planned":
-      return { touched: false, accepted: false, paused: false };
+      return { ...UNTOUCHED, accepted: false, paused: false };
     case "negotiating":
-      return { qmp: state.qmp, touched: false, accepted: false, paused: state.facts.paused };
+      return { ...UNTOUCHED, qmp: state.qmp, accepted: false, paused: state.facts.paused };
     case "staging":
-      return { qmp: state.qmp, touched: false, accepted: true, paused: state.facts.paused };
+      return { ...UNTOUCHED, qmp: state.qmp, accepted: true, paused: state.facts.paused };
     case "copying":
+      return undoFeed(state.feed, "copying");
     case "switching":
-      return undoFeed(state.feed);
+      return undoFeed(state.feed, "whole");
     case "retiring":
+      return undoFeed(state.loaded.feed, "whole");
     case "recording":
-      return undoFeed(state.loaded.feed);
+      return undoFeed(state.loaded.feed, "recording");
   }
 }

@@ -34,8 +34,21 @@ export interface Undo {
   readonly feed?: Pick<Feed, "stop">;
   /** QEMU's settings may have been changed, or its migration begun. */
   readonly touched: boolean;
-  /** The destination has made room for the guest. */
+  /** The destination has accepted the guest, and is told that the guest stays here. */
   readonly accepted: boolean;
+  /** The destination may have the whole guest by now. If the QEMU here has ended, that copy may be the only one. */
+  readonly mayBeWhole: boolean;
+  /**
+   * This migration has brought the QEMU into `postmigrate`, or may have: the journal says `retiring` before the agent
+   * retires a QEMU.
+   */
+  readonly isRetired: boolean;
+  /**
+   * Whether the journal may say `granted`, over which `plan` is written before the guest is started. `no`: it does not.
+   * `unsaid`: it may, and the grant was not said. `givenBack`: it does, and the refusal was heard, or the operator has
+   * given the guest back.
+   */
+  readonly granted: "no" | "unsaid" | "givenBack";
   /** The guest was paused: it is never started, whatever state QEMU is left in. */
   readonly paused: boolean;
   readonly settings?: SavedSettings;
@@ -70,12 +83,20 @@ interface Payloads {
   retiring: { readonly loaded: Loaded };
   recording: { readonly loaded: Loaded };
   granting: { readonly loaded: Loaded };
-  /** `lost`: it ran at the destination, whose QEMU has ended with pages missing; it needs none any more. */
-  inDoubt: Granted & { readonly fault: MigrationFault; readonly lost?: true };
+  /**
+   * `lost`: the guest ran at the destination, and its QEMU there ended with pages missing, so that it needs no page any
+   * more. `silent`: the guest ran there when the destination was last heard; what the stream said before is no news.
+   */
+  inDoubt: Granted & { readonly fault: MigrationFault; readonly lost?: true; readonly silent?: true };
   serving: Granted & { readonly running?: Running };
   stranded: { readonly fault: MigrationFault };
-  releasing: Granted & { readonly running?: Running; readonly complete?: Complete };
+  /** `overruled`: the operator has said `--keep destination`, so that a copy that runs here ends too. */
+  releasing: Granted & { readonly running?: Running; readonly complete?: Complete; readonly overruled?: true };
   keeping: { readonly fault: MigrationFault; readonly undo: Undo };
+  /** The fault says why the guest stayed here, and what it does now. */
+  withdrawing: { readonly fault: MigrationFault };
+  orphaned: { readonly fault: MigrationFault };
+  doubled: Granted & { readonly fault: MigrationFault };
   released: object;
   kept: { readonly fault: MigrationFault };
 }
@@ -87,19 +108,30 @@ export type Next<K extends SourceStateName> = { [N in SourceEdges[K]]: State<N> 
 /** One function for each state that is not final; a step that SOURCE_STATES does not allow does not compile. */
 export type Phases = { readonly [K in LiveSourceState]: (state: State<K>, cx: SourceContext) => Promise<Next<K>> };
 
-/** What undoes a migration whose guest may be whole at the destination, and was not granted or was refused. */
+/**
+ * What *keeping* must undo of a migration that was granted, when the destination has refused the guest or the operator
+ * has given it back.
+ */
 export function undoHandOver({ loaded, settings, postcopy, paused }: Granted): Undo {
-  if (loaded !== undefined) return undoFeed(loaded.feed);
+  if (loaded !== undefined) return undoFeed(loaded.feed, "granted");
   return {
     touched: true,
     accepted: true,
+    mayBeWhole: postcopy === undefined,
+    isRetired: true,
+    granted: "givenBack",
     paused,
     ...(settings === undefined ? {} : { settings }),
     ...(postcopy === undefined ? {} : { postcopy }),
   };
 }
 
-export function undoFeed(feed: Feed): Undo {
+/**
+ * What *keeping* must undo of a migration with a feed.
+ * @param reached how far the migration came. `copying`: pages were sent; `whole`: the destination may have the whole
+ *   guest; `recording`: `granted` may be on the disk; `granted`: the grant may have been said
+ */
+export function undoFeed(feed: Feed, reached: "copying" | "whole" | "recording" | "granted"): Undo {
   const { qmp, channel, settings, stoppedWith, paused } = feed;
   return {
     qmp,
@@ -107,6 +139,10 @@ export function undoFeed(feed: Feed): Undo {
     feed,
     touched: true,
     accepted: true,
+    // in post-copy the destination has the devices, and misses pages
+    mayBeWhole: reached !== "copying" && stoppedWith === undefined,
+    isRetired: reached !== "copying",
+    granted: reached === "granted" ? "givenBack" : reached === "recording" ? "unsaid" : "no",
     paused,
     ...(settings === undefined ? {} : { settings }),
     ...(stoppedWith === undefined ? {} : { postcopy: stoppedWith }),

@@ -1,11 +1,12 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
-import type { Settled } from "../ask-destination.ts";
+import { runsHere, type Settled } from "../ask-destination.ts";
+import { twoCopies } from "../copies.ts";
 import type { SourceContext } from "../source-context.ts";
 import { type Granted, type State, undoHandOver } from "../source-state.ts";
 import { doubtful, hear, refusal } from "./grant.ts";
 
-type Ends = State<"releasing"> | State<"serving"> | State<"keeping">;
+type Ends = State<"releasing"> | State<"serving"> | State<"keeping"> | State<"doubled">;
 
 /**
  * Granted, and no word: the guest stays paused here until the destination proves what became of it, or somebody who
@@ -14,8 +15,14 @@ type Ends = State<"releasing"> | State<"serving"> | State<"keeping">;
 export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise<Ends> {
   const { loaded, fault } = state;
   cx.report.failed(fault, "");
-  // it may run there
-  if (loaded?.feed.isPostcopy) loaded.feed.postcopy?.flow();
+  if (loaded?.feed.isPostcopy) {
+    // the guest may run at the destination, and need pages
+    loaded.feed.postcopy?.flow();
+    cx.anew.listen();
+  }
+  // from now on the agent looks at this host before it says anything; an open stream would deliver the grant as soon as
+  // its link is back
+  else loaded?.feed.channel.close(new MigrationFault("peer-lost", "The source agent is in doubt, and asks by calls"));
   cx.log.error({ code: fault.code }, fault.message);
   let last = "";
   const over = new AbortController();
@@ -26,9 +33,16 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
     cx.report.failed(doubtful(cx, news), "");
   });
   heard.catch(() => undefined);
-  const settled = await Promise.race([heard, cx.resolution.promise]).finally(() => over.abort());
+  const settled = await Promise.race([heard, cx.words.ask("inDoubt")]).finally(() => {
+    over.abort();
+    cx.words.forget();
+  });
   cx.report.cleared();
-  return typeof settled === "string" ? afterWord(settled, state, cx) : afterAnswer(settled, state, cx);
+  if (typeof settled !== "string") return afterAnswer(settled, state, cx);
+  // the destination can fetch pages only from a QEMU that stands still
+  if (settled === "destination" && isOfPostcopy(state) && runsHere(await cx.qemu.look(true, loaded?.feed.qmp)))
+    return { kind: afterSource("inDoubt", "doubled"), ...granted(state), fault: twoCopies(cx) };
+  return afterWord(settled, state, cx);
 }
 
 const granted = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
@@ -38,27 +52,26 @@ const granted = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
   ...(postcopy === undefined ? {} : { postcopy }),
 });
 
+const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
+  postcopy !== undefined || loaded?.feed.isPostcopy === true;
+
 function afterAnswer(settled: Settled, state: State<"inDoubt">, cx: SourceContext): Ends {
   cx.log.info({ settled: settled.kind }, "the migration in doubt is settled by the destination");
+  if (settled.kind === "doubled")
+    return { kind: afterSource("inDoubt", "doubled"), ...granted(state), fault: twoCopies(cx) };
   if (settled.kind === "refused")
     return { kind: afterSource("inDoubt", "refused"), fault: refusal(cx, settled.message), undo: undoHandOver(state) };
-  if (state.postcopy !== undefined || state.loaded?.feed.isPostcopy === true)
-    return {
-      kind: afterSource("inDoubt", "pulling"),
-      ...granted(state),
-      ...(settled.running === undefined ? {} : { running: settled.running }),
-    };
   const running = settled.running === undefined ? {} : { running: settled.running };
-  return { kind: afterSource("inDoubt", "running"), ...granted(state), ...running };
+  return { kind: afterSource("inDoubt", isOfPostcopy(state) ? "pulling" : "running"), ...granted(state), ...running };
 }
 
 function afterWord(keep: "source" | "destination", state: State<"inDoubt">, cx: SourceContext): Ends {
   cx.log.warn({ keep }, "the migration in doubt is resolved by the operator");
-  const isPostcopy = state.postcopy !== undefined || state.loaded?.feed.isPostcopy === true;
   // it may need pages that are only here
-  if (keep === "destination" && isPostcopy && state.lost !== true)
+  if (keep === "destination" && isOfPostcopy(state) && state.lost !== true)
     return { kind: afterSource("inDoubt", "keepPulling"), ...granted(state) };
-  if (keep === "destination") return { kind: afterSource("inDoubt", "keepDestination"), ...granted(state) };
+  if (keep === "destination")
+    return { kind: afterSource("inDoubt", "keepDestination"), ...granted(state), overruled: true };
   const fault = new MigrationFault(
     "in-doubt",
     "The migration was in doubt; the operator kept the guest at the source",

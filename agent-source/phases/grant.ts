@@ -2,8 +2,15 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import { askUntilSettled, type Settled } from "../ask-destination.ts";
+import { twoCopies } from "../copies.ts";
 import type { Feed } from "../feed.ts";
-import { EPOCH, GUEST_IN_DOUBT, type SourceContext } from "../source-context.ts";
+import {
+  EPOCH,
+  GUEST_IN_DOUBT,
+  HAND_OVER_WRITES_WITHIN_MS,
+  type SourceContext,
+  sourceRecord,
+} from "../source-context.ts";
 import { type Granted, type State, undoFeed } from "../source-state.ts";
 
 /** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
@@ -16,6 +23,11 @@ export async function grant(
 ): Promise<State<"releasing"> | State<"serving"> | State<"inDoubt"> | State<"keeping">> {
   const { loaded } = state;
   const { feed } = loaded;
+  // somebody has said `cont` since QEMU was retired: in doubt the agent looks, and withdraws the grant
+  if (!feed.runs.standsStill) {
+    const fault = doubtful(cx, "somebody has started it at the source before the grant was sent");
+    return { kind: afterSource("granting", "fault"), loaded, paused: feed.paused, fault };
+  }
   feed.inbox.grantSent(cx.token);
   // only proof ends this, however long the link is down
   feed.channel.setPatience(Number.POSITIVE_INFINITY);
@@ -26,6 +38,7 @@ export async function grant(
     const settled = await hear({ loaded, paused: feed.paused }, cx, late, (said) => {
       news = said;
     });
+    if (settled.kind === "doubled") throw twoCopies(cx);
     return afterAnswer(settled, state, cx);
   } catch (thrown) {
     const fault = doubtful(cx, news, thrown);
@@ -33,28 +46,60 @@ export async function grant(
   }
 }
 
-/** The first proof, over the stream or by asking. */
+/**
+ * Resolves with the first proof, which comes over the stream or by asking. A guest that somebody starts here meanwhile
+ * must not be granted any more. The stream is closed in that moment, because it would still deliver the grant when a
+ * cut link is back.
+ * @throws the signal's reason
+ */
 export async function hear(
-  { loaded, paused }: Granted,
+  granted: Granted & { readonly silent?: true },
   cx: SourceContext,
   signal: AbortSignal,
   onNews: (news: string) => void,
 ): Promise<Settled> {
+  const { loaded, paused } = granted;
   const feed = loaded?.feed;
-  const asking = new AbortController();
-  const either = AbortSignal.any([signal, asking.signal]);
+  const stopping = new AbortController();
+  const either = AbortSignal.any([signal, stopping.signal]);
+  const isPostcopy = granted.postcopy !== undefined || feed?.isPostcopy === true;
+  const tear = (): void => feed?.channel.close(new MigrationFault("peer-lost", "The guest was started at the source"));
+  const onActive = async (): Promise<void> => {
+    tear();
+    await noteWithdrawn(granted, cx);
+  };
+  const asking = { paused, look: () => cx.qemu.look(isPostcopy, feed?.qmp), onActive, onNews };
+  const resumes = feed?.qmp.subscribe(({ event }) => {
+    if (event === "RESUME") void onActive();
+  });
   try {
-    if (feed === undefined) return await askUntilSettled(cx, paused, either, onNews);
+    if (feed === undefined || granted.silent === true) return await askUntilSettled(cx, asking, either);
     const said = feed.inbox.grantAnswer.promise.then(
       (answer): Settled =>
         answer.kind === "running" ? { kind: "running", running: answer } : { kind: "refused", message: answer.message },
     );
-    const asked = silence(feed, either).then(() => askUntilSettled(cx, paused, either, onNews));
+    const asked = silence(feed, either).then(() => askUntilSettled(cx, asking, either));
     asked.catch(() => undefined);
     return await orAborted(Promise.race([said, asked]), signal);
   } finally {
-    asking.abort();
+    stopping.abort();
+    resumes?.();
   }
+}
+
+/**
+ * Writes `withdrawn` before the first withdrawal of a guest that runs here. If its QEMU ends before the next look, the
+ * copy at the destination is older than what ran here, and must not be granted again. Where the disk does not take the
+ * note, this life of the agent still remembers it.
+ */
+async function noteWithdrawn({ settings, postcopy, paused, loaded }: Granted, cx: SourceContext): Promise<void> {
+  if (cx.doubt.isWithdrawn) return;
+  cx.doubt.isWithdrawn = true;
+  cx.log.error("somebody has started the guest here after it was granted: the grant is withdrawn, and never repeated");
+  const kept = loaded === undefined ? { settings, postcopy, paused } : loaded.feed.kept;
+  await cx.journal
+    .write(cx.id, sourceRecord(cx, "granted", kept), { withinMs: HAND_OVER_WRITES_WITHIN_MS })
+    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
 }
 
 /** Resolves when the stream is over, or has not answered for a while. */
@@ -71,7 +116,7 @@ async function silence(feed: Feed, signal: AbortSignal): Promise<void> {
 }
 
 function afterAnswer(
-  settled: Settled,
+  settled: Exclude<Settled, { readonly kind: "doubled" }>,
   { loaded }: State<"granting">,
   cx: SourceContext,
 ): State<"releasing"> | State<"serving"> | State<"keeping"> {
@@ -79,7 +124,7 @@ function afterAnswer(
     return {
       kind: afterSource("granting", "refused"),
       fault: refusal(cx, settled.message),
-      undo: undoFeed(loaded.feed),
+      undo: undoFeed(loaded.feed, "granted"),
     };
   const { running } = settled;
   const kind = afterSource("granting", loaded.feed.isPostcopy ? "pulling" : "running");

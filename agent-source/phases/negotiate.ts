@@ -147,6 +147,7 @@ function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: Source
       creditWindowBytes: cx.config.transfer.creditWindowBytes,
       verify: options.verify,
     },
+    saysKept: true,
     ...check,
   };
 }

@@ -12,7 +12,7 @@ export async function plan(_state: State<"planned">, cx: SourceContext): Promise
   const definition = await loadGuest(cx.call.guest, cx.config);
   const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
   try {
-    const facts = await inspectSource(qmp);
+    const [facts] = await Promise.all([inspectSource(qmp), cx.qemu.meet(qmp, definition.qmp)]);
     return { kind: afterSource("planned", "carriable"), definition, qmp, facts };
   } catch (thrown) {
     const guestNow = await asItWas(qmp);

@@ -1,6 +1,6 @@
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import { type SourceContext, sourceRecord } from "../source-context.ts";
+import { HAND_OVER_WRITES_WITHIN_MS, type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
 /**
@@ -12,7 +12,7 @@ export async function record(state: State<"recording">, cx: SourceContext): Prom
   const { feed } = loaded;
   if (feed.channel.isCut) await orAborted(feed.inbox.nextConnection, feed.signal);
   feed.signal.throwIfAborted();
-  await cx.journal.write(cx.id, sourceRecord(cx, "granted", feed.kept));
+  await cx.journal.write(cx.id, sourceRecord(cx, "granted", feed.kept), { withinMs: HAND_OVER_WRITES_WITHIN_MS });
   feed.commit();
   return { kind: afterSource("recording", "written"), loaded };
 }

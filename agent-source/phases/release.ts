@@ -1,21 +1,23 @@
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { loadGuest, qemuLogPath } from "../../shared/runtime/guest-definition.ts";
+import { isListenedAt } from "../../shared/runtime/listened-at.ts";
+import { writeAtLast } from "../../shared/runtime/write-at-last.ts";
+import { runsHere } from "../ask-destination.ts";
+import { twoCopies } from "../copies.ts";
 import { migrationResult } from "../migration-result.ts";
-import { openMonitor } from "../monitor.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-const QUITS_WITHIN_MS = 10_000;
+type Ends = State<"released"> | State<"doubled">;
 
 /**
  * The guest runs at the destination: the journal says so, and the QEMU that is left here ends. Whatever fails now
  * cannot bring the guest back, and is no reason to: it is told, and the migration has succeeded.
  */
-export async function release(state: State<"releasing">, cx: SourceContext): Promise<State<"released">> {
-  const { loaded, running, complete, postcopy } = state;
+export async function release(state: State<"releasing">, cx: SourceContext): Promise<Ends> {
+  const { loaded, running, complete } = state;
   const cuts = loaded?.feed.channel.interruptions;
   if (cuts !== undefined && cuts.count > 0)
     cx.report.degradations.push(
@@ -25,36 +27,59 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   if (loaded !== undefined && running !== undefined)
     cx.report.result = migrationResult(cx, { ...loaded, running, complete });
   cx.report.follow(undefined);
-  const warn = (what: string) => (thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, what);
-  await cx.journal
-    .write(cx.id, sourceRecord(cx, "released"))
-    .catch(warn("the journal still says granted; the next start of this agent will ask the destination again"));
+  const otherwise = "the journal still says granted; the next start of this agent would ask the destination again";
+  await writeAtLast(cx.journal, cx.id, sourceRecord(cx, "released"), { ...cx, otherwise });
   await loaded?.feed.stop();
   loaded?.feed.channel.close();
-  await endQemu(loaded?.feed.qmp, cx, postcopy !== undefined || loaded?.feed.isPostcopy === true).catch(
-    warn("the source QEMU did not quit; it is postmigrate and harmless"),
-  );
+  const left = await endQemu(state, cx);
+  if (left !== undefined) return left;
   // of a guest that had come here
   await rm(qemuLogPath(cx.call.guest, cx.config.runtimeDirectory), { force: true });
   return { kind: afterSource("releasing", "done") };
 }
 
-/** Of post-copy, whose stream may have been lost for good when the guest had all that it needed. */
+/**
+ * Run states in which a migration leaves its QEMU. In post-copy its stream may have been lost for good after the guest
+ * had all its pages, which leaves QEMU in other states too.
+ */
+const LEFT_BEHIND: readonly string[] = ["postmigrate"];
 const LEFT_BY_POSTCOPY: readonly string[] = ["postmigrate", "finish-migrate", "paused"];
+/** Run states in which QEMU is ended by the operator's word. */
+const ANY: readonly string[] = [...LEFT_BY_POSTCOPY, "running", "prelaunch", "io-error", "suspended", "shutdown"];
 
-async function endQemu(known: QmpClient | undefined, cx: SourceContext, postcopy: boolean): Promise<void> {
-  const qmp = known?.isOpen ? known : await openMonitor(cx);
-  if (qmp === undefined) {
-    // one that was killed leaves its socket
-    await rm((await loadGuest(cx.call.guest, cx.config)).qmp, { force: true });
-    return;
+/**
+ * Ends the process of this migration, if it is in a state in which the migration has left it.
+ * @returns the state *doubled* when a copy of the guest runs here, else undefined
+ */
+async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<State<"doubled"> | undefined> {
+  const { loaded, postcopy, settings, paused, overruled } = state;
+  const isPostcopy = postcopy !== undefined || loaded?.feed.isPostcopy === true;
+  const known = loaded?.feed.qmp;
+  const sight = await cx.qemu.look(isPostcopy, known);
+  if (runsHere(sight) && (overruled !== true || sight.anotherRuns)) {
+    known?.close();
+    const granted = {
+      paused,
+      ...(postcopy === undefined ? {} : { postcopy }),
+      ...(settings === undefined ? {} : { settings }),
+    };
+    return { kind: afterSource("releasing", "doubled"), ...granted, fault: twoCopies(cx) };
   }
-  const { status } = await qmp.execute("query-status");
-  // never anything but what this migration left: who started a new QEMU on this socket meanwhile keeps it
-  if (status !== "postmigrate" && !(postcopy && LEFT_BY_POSTCOPY.includes(status))) {
-    qmp.close();
-    throw new MigrationFault("qemu-failed", `The QEMU of ${cx.call.guest} is ${status}, not postmigrate`);
+  try {
+    const qmp = known?.isOpen ? known : await cx.qemu.connect();
+    const states = overruled === true ? ANY : isPostcopy ? LEFT_BY_POSTCOPY : LEFT_BEHIND;
+    if (qmp !== undefined) await cx.qemu.quit(qmp, states).finally(() => qmp.close());
+    await removeSocket(cx);
+  } catch (thrown) {
+    const { message } = MigrationFault.from(thrown);
+    cx.log.warn({ fault: message }, "the source QEMU did not quit; the next start of this agent ends it");
+    cx.report.degradations.push(`The source QEMU is still there (${message}); it must not be started`);
   }
-  await qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS });
-  await qmp.closed;
+  return undefined;
+}
+
+/** Removes the monitor's socket, which a killed QEMU leaves behind. A socket at which another QEMU listens stays. */
+async function removeSocket(cx: SourceContext): Promise<void> {
+  const { qmp: path } = await loadGuest(cx.call.guest, cx.config);
+  if (!(await isListenedAt(path))) await rm(path, { force: true });
 }

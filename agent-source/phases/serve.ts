@@ -8,8 +8,8 @@ import { askOnce } from "../ask-destination.ts";
 import type { Feed } from "../feed.ts";
 import { PagesLost, revive } from "../revive.ts";
 import type { SourceContext } from "../source-context.ts";
-import type { State } from "../source-state.ts";
-import { doubtful } from "./grant.ts";
+import { type State, undoHandOver } from "../source-state.ts";
+import { doubtful, refusal } from "./grant.ts";
 
 const COMPLETES_WITHIN_MS = 10_000;
 const POLL_MS = 20;
@@ -17,8 +17,12 @@ const AGAIN_MS = 250;
 /** A destination agent that needs pages dials in over and over. */
 const DIALS_WITHIN_MS = 2000;
 
-type Ends = State<"releasing"> | State<"stranded"> | State<"inDoubt">;
-type Outcome = { readonly kind: "complete"; readonly complete?: Complete } | { readonly kind: "lost" };
+type Ends = State<"releasing"> | State<"stranded"> | State<"inDoubt"> | State<"keeping">;
+type Outcome =
+  | { readonly kind: "complete"; readonly complete?: Complete }
+  | { readonly kind: "lost" }
+  | { readonly kind: "silent" }
+  | { readonly kind: "refused"; readonly message: string };
 
 /**
  * The guest runs at the destination, and its pages follow: those that it waits for first (postcopy-scheduler.ts). Nothing
@@ -30,12 +34,17 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
   cx.anew.listen();
   let feed = loaded?.feed;
   feed?.postcopy?.flow();
+  let heardAtMs = cx.clock.monotonicMs();
+  const isSilent = (): boolean => cx.clock.monotonicMs() - heardAtMs > cx.config.link.doubtAfterMs;
   while (true) {
     try {
       const outcome: Outcome = feed === undefined ? await ask(cx) : await untilComplete(feed, cx);
-      if (outcome.kind === "lost") {
-        await end(feed);
-        return lost(state, cx);
+      if (outcome.kind !== "complete") {
+        // the first stream stays open where pages may still flow over it, or where *keeping* will undo it
+        if (feed !== loaded?.feed || outcome.kind === "lost") await end(feed);
+        const left = feed === undefined || feed === loaded?.feed ? state : withoutStream(state);
+        if (outcome.kind === "silent") return silent(left, cx);
+        return outcome.kind === "refused" ? refused(left, outcome.message, cx) : lost(state, cx);
       }
       const resumed = running ?? (await saidOver(loaded?.feed));
       await retireQemu(feed);
@@ -53,10 +62,14 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       };
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
-      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy is broken");
+      const fault = MigrationFault.from(thrown);
+      cx.log.warn({ fault: fault.message }, "post-copy is broken");
+      if (fault.code !== "peer-unreachable") heardAtMs = cx.clock.monotonicMs();
     }
     try {
       feed = await again(feed, postcopy ?? loaded?.feed.stoppedWith, cx);
+      if (feed !== undefined) heardAtMs = cx.clock.monotonicMs();
+      else if (isSilent()) return silent(withoutStream(state), cx);
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
       if (thrown instanceof PagesLost) return { kind: afterSource("serving", "broken"), fault: stranded(cx, thrown) };
@@ -82,12 +95,35 @@ async function untilComplete(feed: Feed, cx: SourceContext): Promise<Outcome> {
     throw new MigrationFault("peer-lost", "The destination begins anew");
   });
   anew.catch(() => undefined);
-  const complete = await orAborted(
-    Promise.race([feed.inbox.complete.promise, anew]),
-    AbortSignal.any([feed.signal, cx.leaving]),
+  const over = new AbortController();
+  const either = AbortSignal.any([feed.signal, cx.leaving, over.signal]);
+  const refusal = feed.inbox.grantAnswer.promise.then((answer) =>
+    answer.kind === "failure" ? answer : new Promise<never>(() => undefined),
   );
+  const silence = untilSilent(feed, cx, either);
+  silence.catch(() => undefined);
+  const first = await orAborted(Promise.race([feed.inbox.complete.promise, refusal, anew, silence]), either).finally(
+    () => over.abort(),
+  );
+  if (first === "silent") return { kind: "silent" };
+  if (first.kind === "failure") return { kind: "refused", message: first.message };
+  const complete = first;
   const { completedAtUs, service, agentCpuSeconds, agentPeakMemoryBytes } = complete;
   return { kind: "complete", complete: { completedAtUs, service, agentCpuSeconds, agentPeakMemoryBytes } };
+}
+
+/**
+ * Resolves when the link has been down for `link.doubtAfter`: the destination's host may then be gone for good. Where
+ * the link was down before this call, the time counts from the call, since the destination was just heard to run the
+ * guest.
+ */
+async function untilSilent({ channel }: Feed, cx: SourceContext, signal: AbortSignal): Promise<"silent"> {
+  const { clock } = cx;
+  const { doubtAfterMs } = cx.config.link;
+  const fromMs = clock.monotonicMs();
+  while (Math.min(channel.downForMs, clock.monotonicMs() - fromMs) <= doubtAfterMs)
+    await orAborted(delay(AGAIN_MS), signal);
+  return "silent";
 }
 
 /** Without a stream: did the guest get its last page all the same? Throws when it still needs some, or nobody can tell. */
@@ -95,6 +131,9 @@ async function ask(cx: SourceContext): Promise<Outcome> {
   const { standing, reason } = await askOnce(cx, "standing", cx.leaving);
   if (standing === "running") return { kind: "complete" };
   if (standing === "lost") return { kind: "lost" };
+  // the destination has not heard of the grant; only *inDoubt* repeats it
+  if (standing === "waiting") return { kind: "silent" };
+  if (standing === "refused") return { kind: "refused", message: reason };
   throw new MigrationFault("peer-lost", `The destination says ${standing}: ${reason}`);
 }
 
@@ -138,18 +177,47 @@ async function retireQemu(feed: Feed | undefined): Promise<void> {
   }
 }
 
-/** Without the stream, which has said that the guest runs there: what is said from now on comes from asking. */
-function lost({ loaded, postcopy, settings }: State<"serving">, cx: SourceContext): State<"inDoubt"> {
-  const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
-  const known = { postcopy: postcopy ?? loaded?.feed.stoppedWith, settings: settings ?? loaded?.feed.settings };
+/** The state without its first stream, with what a new stream needs to take the post-copy up again. */
+function withoutStream({ loaded, ...state }: State<"serving">): State<"serving"> {
+  const postcopy = state.postcopy ?? loaded?.feed.stoppedWith;
+  const settings = state.settings ?? loaded?.feed.settings;
   return {
-    kind: afterSource("serving", "lost"),
-    lost: true,
-    paused: false,
-    ...(known.postcopy === undefined ? {} : { postcopy: known.postcopy }),
-    ...(known.settings === undefined ? {} : { settings: known.settings }),
-    fault,
+    ...state,
+    ...(postcopy === undefined ? {} : { postcopy }),
+    ...(settings === undefined ? {} : { settings }),
   };
+}
+
+/** Keeps the open stream: when the destination is back, its pages flow before anybody has asked. */
+function silent({ loaded, postcopy, settings }: State<"serving">, cx: SourceContext): State<"inDoubt"> {
+  const { doubtAfterMs } = cx.config.link;
+  return {
+    kind: afterSource("serving", "silent"),
+    paused: false,
+    silent: true,
+    ...(loaded === undefined ? {} : { loaded }),
+    ...(postcopy === undefined ? {} : { postcopy }),
+    ...(settings === undefined ? {} : { settings }),
+    fault: doubtful(
+      cx,
+      `the guest runs there with pages missing, and nothing was heard for ${doubtAfterMs} ms (link.doubtAfter)`,
+    ),
+  };
+}
+
+/** QEMU has refused to start the guest at the destination, so the guest has not run there. */
+function refused(state: State<"serving">, message: string, cx: SourceContext): State<"keeping"> {
+  return { kind: afterSource("serving", "refused"), fault: refusal(cx, message), undo: undoHandOver(state) };
+}
+
+/**
+ * Continues in doubt without the stream: the stream has said that the guest runs at the destination, which is not true
+ * any more, so the agent asks by calls.
+ */
+function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
+  const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
+  const { running: _, ...granted } = withoutStream(state);
+  return { ...granted, kind: afterSource("serving", "lost"), lost: true, fault };
 }
 
 function stranded(cx: SourceContext, cause: MigrationFault): MigrationFault {

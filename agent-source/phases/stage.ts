@@ -57,7 +57,11 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     return { kind: afterSource("staging", "feeding"), feed };
   } catch (thrown) {
     // not thrown on: *keeping* must know of this feed to undo it
-    return { kind: afterSource("staging", "fault"), fault: MigrationFault.from(thrown), undo: undoFeed(feed) };
+    return {
+      kind: afterSource("staging", "fault"),
+      fault: MigrationFault.from(thrown),
+      undo: undoFeed(feed, "copying"),
+    };
   }
 }
 

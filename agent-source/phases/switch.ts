@@ -2,7 +2,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import type { Feed } from "../feed.ts";
-import { type SourceContext, sourceRecord } from "../source-context.ts";
+import { HAND_OVER_WRITES_WITHIN_MS, type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 import { howItStopped } from "../stopped-guest.ts";
 import { verifyMemory } from "../verify.ts";
@@ -18,6 +18,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
   try {
+    const noted = noteRetiring(state, cx);
     await stopGuest(state, cx);
     // the end of the stream is said when it comes; of post-copy that is behind the hand-over
     await orAborted(Promise.race([feed.endWhenRead(), feed.packaged.promise]), feed.signal);
@@ -45,10 +46,25 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
       verifyMs: cx.call.options.verify ? cx.clock.monotonicMs() - verifyStartMs : 0,
       pagesCompared,
     };
+    // what comes next retires QEMU
+    await orAborted(noted, feed.signal);
     return { kind: afterSource("switching", "loaded"), loaded: { feed, times, reason } };
   } finally {
     passes();
   }
+}
+
+/**
+ * Beside the stop of the guest, which it does not make longer, and before this agent retires QEMU: one that is found `postmigrate` later was
+ * retired by this migration, and not by somebody who has migrated the guest by hand. Post-copy writes its own note, with its layout.
+ */
+function noteRetiring({ feed, into }: State<"switching">, cx: SourceContext): Promise<void> {
+  if (into === "postcopy") return Promise.resolve();
+  const record = sourceRecord(cx, "plan", { ...feed.kept, retiring: true });
+  const noted = cx.journal.write(cx.id, record, { withinMs: HAND_OVER_WRITES_WITHIN_MS });
+  // the fault reaches whoever waits for the note; a migration that ends before that needs no note
+  noted.catch(() => undefined);
+  return noted;
 }
 
 /** Until the guest is stopped; one that somebody else has stopped meanwhile QEMU completes with, and sends no STOP of its own. */
@@ -60,7 +76,7 @@ async function stopGuest({ feed, into }: State<"switching">, cx: SourceContext):
       return;
     case "postcopy":
       await feed.letPostcopy((postcopy) =>
-        cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, postcopy })),
+        cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, postcopy, retiring: true })),
       );
       return;
     case "destination":
@@ -81,6 +97,7 @@ function untilStopped(feed: Feed): Promise<number> {
 /** An agent that starts again starts the guest of a QEMU that has completed, or does not: before it is told to complete. */
 async function notePaused(feed: Feed, paused: boolean, cx: SourceContext): Promise<void> {
   if (paused === feed.paused) return;
-  await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, paused }));
+  const record = sourceRecord(cx, "plan", { ...feed.kept, paused, retiring: true });
+  await cx.journal.write(cx.id, record, { withinMs: HAND_OVER_WRITES_WITHIN_MS });
   feed.paused = paused;
 }

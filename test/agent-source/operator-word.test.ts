@@ -1,54 +1,78 @@
-/** What `ferry resolve` may do, by what the destination says. */
-import t from "tap";
+/** What `ferry resolve` may do at a source, by what asks for a word and what the destination says. */
+import t, { type Test } from "tap";
 import { checkWord } from "../../agent-source/operator-word.ts";
+import { type Asker, OperatorWords } from "../../agent-source/operator-words.ts";
 import type { SourceContext } from "../../agent-source/source-context.ts";
-import { serveDestination } from "../../shared/link/grpc-server.ts";
 import type { SettleAnswer } from "../../shared/protocol/messages.ts";
-import { LIMITS, SERVE } from "../support/link.ts";
+import { AskedDestination, LIMITS } from "../support/asked-destination.ts";
 
-const unexpected = (): never => {
-  throw new Error("not expected");
-};
+type Standing = SettleAnswer["standing"];
 
-/** A migration in doubt, whose destination answers like this; undefined: it cannot be asked. */
-async function inDoubt(t: { teardown(done: () => unknown): unknown }, standing: SettleAnswer["standing"] | undefined) {
-  const asked: string[] = [];
-  const settle = async (call: { ask: string }): Promise<SettleAnswer> => {
-    asked.push(call.ask);
-    return { standing: standing ?? "unknown", reason: "so it is" };
-  };
-  const listener = await serveDestination({ handshake: unexpected, settle }, SERVE);
-  if (standing === undefined) await listener.close(0);
-  else t.teardown(() => listener.close(0));
-  const parts = { id: "m-1", token: new Uint8Array(16), call: { to: listener.address }, limits: LIMITS };
+/** A migration that waits for a word, and whose destination answers like this; undefined: it cannot be asked. */
+async function waiting(t: Test, asker: Asker | undefined, standing: Standing | undefined) {
+  const destination = await AskedDestination.serve(t);
+  destination.answersInTurn([standing ?? "unknown"]);
+  if (standing === undefined) await destination.close();
+  const words = new OperatorWords();
+  if (asker !== undefined) void words.ask(asker);
+  const parts = { id: "m-1", token: new Uint8Array(16), call: { to: destination.address }, limits: LIMITS, words };
   // the few parts of a context that the check uses
   const cx = { ...parts, leaving: new AbortController().signal } as unknown as SourceContext;
-  return { cx, asked };
+  return { cx, destination };
 }
 
-const CASES = [
-  // what the destination says, keep the source, keep the destination
-  ["refused", "yes", "not-resolvable"],
-  ["running", "not-resolvable", "yes"],
-  ["starting", "not-resolvable", "yes"],
-  ["waiting", "not-resolvable", "yes"],
-  ["lost", "needs-confirmation", "needs-confirmation"],
-  ["unknown", "needs-confirmation", "needs-confirmation"],
-  [undefined, "needs-confirmation", "needs-confirmation"],
-] as const;
+/** What becomes of a word without `--yes`, and with it. */
+type Verdict =
+  /** Taken at once. */
+  | "yes"
+  /** Taken with `--yes`. */
+  | "confirm"
+  /** Not taken: somebody else says otherwise, or has the word. */
+  | "no";
 
-for (const [standing, source, destination] of CASES)
-  t.test(`a destination that ${standing === undefined ? "cannot be asked" : `says ${standing}`}`, async (t) => {
-    const { cx, asked } = await inDoubt(t, standing);
-    for (const [keep, expected] of [
-      ["source", source],
-      ["destination", destination],
-    ] as const) {
-      if (expected === "yes") await checkWord(cx, keep, false);
-      else await t.rejects(checkWord(cx, keep, false), { code: expected }, `keep ${keep}`);
-      if (expected === "needs-confirmation") await checkWord(cx, keep, true);
-      if (expected === "not-resolvable")
-        await t.rejects(checkWord(cx, keep, true), { code: expected }, "no word counts against the destination's");
-    }
-    if (standing !== undefined) t.same([...new Set(asked)], ["withdraw", "standing"]);
-  });
+const CASES: readonly (readonly [Standing | undefined, Record<Asker, readonly [source: Verdict, there: Verdict]>])[] = [
+  ["refused", { inDoubt: ["yes", "no"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+  ["running", { inDoubt: ["no", "yes"], orphaned: ["no", "no"], doubled: ["no", "confirm"] }],
+  ["pulling", { inDoubt: ["no", "yes"], orphaned: ["no", "no"], doubled: ["no", "no"] }],
+  ["starting", { inDoubt: ["no", "confirm"], orphaned: ["no", "no"], doubled: ["no", "confirm"] }],
+  ["waiting", { inDoubt: ["confirm", "no"], orphaned: ["no", "no"], doubled: ["no", "confirm"] }],
+  ["lost", { inDoubt: ["confirm", "confirm"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+  ["unknown", { inDoubt: ["confirm", "confirm"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+  [undefined, { inDoubt: ["confirm", "confirm"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+];
+
+async function verdictOf(cx: SourceContext, keep: "source" | "destination"): Promise<Verdict> {
+  const said = async (confirmed: boolean): Promise<string> =>
+    checkWord(cx, keep, confirmed).then(
+      () => "taken",
+      ({ code }: { code: string }) => code,
+    );
+  const [first, second] = [await said(false), await said(true)];
+  if (first === "taken" && second === "taken") return "yes";
+  if (first === "needs-confirmation" && second === "taken") return "confirm";
+  if (first === "not-resolvable" && second === "not-resolvable") return "no";
+  throw new Error(`${first}, then ${second}`);
+}
+
+for (const [standing, byAsker] of CASES)
+  t.test(
+    `the words at a source whose destination ${standing === undefined ? "is silent" : `says ${standing}`}`,
+    async (t) => {
+      for (const asker of ["inDoubt", "orphaned", "doubled"] as const) {
+        const { cx, destination } = await waiting(t, asker, standing);
+        const [source, there] = byAsker[asker];
+        t.equal(await verdictOf(cx, "source"), source, `${asker}, keep source`);
+        t.equal(await verdictOf(cx, "destination"), there, `${asker}, keep destination`);
+        // only in doubt may the destination be told to give the guest up for a word: a whole copy may be the only one
+        const questions = standing === undefined ? [] : asker === "inDoubt" ? ["withdraw", "standing"] : ["standing"];
+        t.same([...new Set(destination.asked)], questions);
+      }
+    },
+  );
+
+t.test("a word that nothing asks for is refused before anybody is asked", async (t) => {
+  const { cx, destination } = await waiting(t, undefined, "refused");
+  for (const keep of ["source", "destination"] as const)
+    await t.rejects(checkWord(cx, keep, true), { code: "not-in-doubt" });
+  t.same(destination.asked, []);
+});

@@ -1,25 +1,27 @@
 /** When there is nothing left that a post-copy could be taken up from. */
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
 import t, { type Test } from "tap";
 import { PagesLost, revive } from "../../agent-source/revive.ts";
 import type { SourceContext } from "../../agent-source/source-context.ts";
+import { MigrationFault } from "../../shared/fault.ts";
 import { ResumingSource } from "../../shared/link/resuming-source.ts";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
 import { RESUMED_SETUP } from "../support/fake-resumed.ts";
-import { folder } from "../support/link-fixtures.ts";
 
 const GREETING = greeting();
 const POSTCOPY = { ...RESUMED_SETUP, frameBytes: 65_536, creditWindowBytes: 1 << 20, codecs: [] };
 
+/** All that it looks at until QEMU is parked. */
+const within = (connect: () => Promise<unknown>): SourceContext =>
+  ({ id: "m-1", call: { guest: "web" }, qemu: { connect } }) as unknown as SourceContext;
+
 /** @param states the migration and the guest, one after the other as it is asked; undefined: it has ended */
 async function reviving(t: Test, states: readonly (readonly [migration: string, guest: string])[] | undefined) {
-  const guestsDirectory = folder(t);
   const said: string[] = [];
   let at = 0;
-  const qmp =
+  const path =
     states === undefined
-      ? join(guestsDirectory, "nobody-listens")
+      ? undefined
       : await serve(t, (socket) => {
           new Monitor(socket, ({ execute, id }, monitor) => {
             const [status, guest] = states[Math.min(at, states.length - 1)]!;
@@ -28,12 +30,16 @@ async function reviving(t: Test, states: readonly (readonly [migration: string, 
             monitor.reply({ return: execute === "query-status" ? { status: guest, running: false } : { status }, id });
           }).reply(GREETING);
         });
-  writeFileSync(join(guestsDirectory, "web.json"), JSON.stringify({ name: "web", qmp, command: ["qemu"] }));
-  const config = { guestsDirectory, qmpTimeoutMs: 5000 };
-  // all that it looks at until QEMU is parked
-  const cx = { id: "m-1", call: { guest: "web" }, config } as unknown as SourceContext;
   const link = new ResumingSource({ patienceMs: 1000, peer: "beta" }, 1);
-  return { said, link, revived: revive(cx, POSTCOPY, link) };
+  return {
+    said,
+    link,
+    revived: revive(
+      within(async () => path && QmpClient.connect(path)),
+      POSTCOPY,
+      link,
+    ),
+  };
 }
 
 t.test("with a QEMU that has ended the pages are lost", async (t) => {
@@ -56,6 +62,13 @@ t.test(
     }
   },
 );
+
+t.test("one that cannot be had is tried again, over another stream of the destination", async (t) => {
+  const link = new ResumingSource({ patienceMs: 1000, peer: "beta" }, 1);
+  const held = async (): Promise<never> => Promise.reject(new MigrationFault("qmp-timeout", "did not greet"));
+  await t.rejects(revive(within(held), POSTCOPY, link), { code: "qmp-timeout" });
+  t.match(await link.closed, { code: "peer-lost" });
+});
 
 t.test("one that has not noticed yet is waited for", async (t) => {
   const { revived } = await reviving(t, [
