@@ -13,62 +13,61 @@ import type {
   SettleAnswer,
   SettleCall,
 } from "../shared/protocol/messages.ts";
-import type { DestinationRecord } from "../shared/protocol/ownership.ts";
-import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
-import { identify } from "../shared/runtime/process-identity.ts";
-import { processUsage } from "../shared/runtime/process-usage.ts";
+import { type DestinationRecord, nextSequence } from "../shared/protocol/ownership.ts";
+import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
-import { type DestinationContext, EPOCH, tokenText } from "./destination-context.ts";
-import { runDestinationMigration } from "./destination-migration.ts";
+import { EPOCH, tokenText } from "./destination-context.ts";
 import type { DestinationState } from "./destination-state.ts";
+import { Incoming, type Named } from "./incoming.ts";
+import { IncomingDesk } from "./incoming-desk.ts";
+import { recordedState } from "./incoming-view.ts";
 import { KeeperProcess } from "./keeper-process.ts";
 import { answerLink } from "./link-answers.ts";
-import { type DestinationAgentParts, recoverIncoming } from "./recovery.ts";
-
-/** A migration under way. */
-interface Entry {
-  readonly cx: DestinationContext;
-  readonly cancel: AbortController;
-  /** The driver's word; only read here. */
-  state: DestinationState;
-  running: Running | undefined;
-  /** The guest runs, or it is all over: what a source that asks waits for. */
-  readonly decided: Deferred<void>;
-  ended: Promise<void>;
-}
+import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
 
 /** A source that asks is answered when it is decided, or with what is known after this. */
 const DECIDES_WITHIN_MS = 5000;
 /** A new migration of the same guest waits this long for the end of one that was given up. */
 const CLEARS_WITHIN_MS = 15_000;
+/**
+ * How long callers wait for the recovery of this start, milliseconds. A QEMU that has not answered by then is looked at
+ * while calls are served.
+ */
+const ADOPTS_WITHIN_MS = 5000;
 
 export class DestinationAgent implements DestinationService {
+  /** Answers operators. */
+  readonly desk: IncomingDesk;
   private readonly parts: DestinationAgentParts;
+  private readonly stopping = new AbortController();
   private readonly leaving = new AbortController();
-  private readonly entries = new Map<string, Entry>();
+  private readonly entries = new Map<string, Incoming>();
   /** Answers of guests that arrived in this agent's life: more than the journal knows. */
   private readonly arrivals = new Map<string, Running>();
+  /** The `sequence` of the latest migration of the journal. */
+  private sequence = 0;
   /** Sources that measure their link to here. */
   private linkAnswers = 0;
 
   constructor(parts: DestinationAgentParts) {
     this.parts = parts;
+    this.desk = new IncomingDesk(parts.journal, this.entries);
   }
 
   async handshake(offer: Offer, caller: string): Promise<HandshakeAnswer> {
-    const guest = offer.guest.name;
-    this.parts.log.info({ migration: offer.migrationId, guest, caller }, "handshake");
-    if ((await this.parts.journal.read(offer.migrationId)) !== undefined || this.entries.has(offer.migrationId))
-      throw new MigrationFault(
-        "refused",
-        `Migration ${offer.migrationId} was here before: its record is not written over`,
-      );
+    const { migrationId: id, guest, token, sourceAddress: source } = { ...offer, guest: offer.guest.name };
+    this.parts.log.info({ migration: id, guest, caller }, "handshake");
+    if ((await this.parts.journal.read(id)) !== undefined || this.entries.has(id))
+      throw new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
     // asked again: another offer may have come meanwhile
-    const inTheWay = (await this.clear(guest)) ?? this.busyWith(guest);
+    const inTheWay = (offer.dryRun ? undefined : await this.clear(guest, source)) ?? this.busyWith(guest);
     if (inTheWay !== undefined) return { kind: "refusals", refusals: [{ code: "guest-busy", message: inTheWay }] };
     checkMigrations("destination", this.entries.size, this.parts.config.migrationsMax);
-    const cx = this.makeContext({ id: offer.migrationId, guest, token: offer.token });
-    const ended = this.run(cx, { kind: "negotiating", offer });
+    const nowMs = this.parts.clock.nowUs() / 1000;
+    this.sequence = nextSequence([{ sequence: this.sequence }], nowMs);
+    const { saysKept } = offer;
+    const named = { id, guest, token, source, saysKept, sequence: this.sequence, startedAtMs: Math.floor(nowMs) };
+    const { cx, ended } = this.run(named, { kind: "negotiating", offer });
     const given = await cx.answer.promise;
     // a refusal is given when nothing is in the way of the next try any more
     if (given.kind === "refusals" || offer.dryRun) await ended;
@@ -88,167 +87,190 @@ export class DestinationAgent implements DestinationService {
     return { kind: "contract", contract: { ...contract, measuresLink: true } };
   }
 
-  async settle({ migrationId, token, epoch, ask, paused }: SettleCall): Promise<SettleAnswer> {
+  async settle(call: SettleCall): Promise<SettleAnswer> {
+    const { migrationId, token, epoch, ask, paused } = call;
     const entry = this.entries.get(migrationId);
-    if (entry === undefined) return this.settled(migrationId, token);
+    if (entry === undefined) return this.settled(call);
     if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
-    if (ask === "withdraw")
-      entry.cancel.abort(new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" }));
+    // one that only asks cannot settle it either: its own QEMU has ended, or cannot be seen, and the word is this host's operator's
+    if (ask !== "standing") entry.heard();
+    const withdrawn = new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" });
+    if (ask === "withdraw") entry.withdraw(withdrawn);
+    if (ask === "kept") entry.drop(withdrawn);
     // before everything is loaded nobody was granted anything
     if (ask === "grant" && entry.state.kind === "loaded")
       entry.cx.granted.resolve({ token: tokenText(token), epoch, paused });
     // a guest that is being started may wait for pages of whoever asks
-    if (ask !== "standing" && !pulls(entry.state))
-      await Promise.race([entry.decided.promise, delay(DECIDES_WITHIN_MS, undefined, { ref: false })]);
+    if (ask !== "standing" && !entry.pulls) await entry.decided(ask, DECIDES_WITHIN_MS);
     // what has ended is in the journal
-    if (!this.entries.has(migrationId)) return this.settled(migrationId, token);
-    const known = pulls(entry.state) ? "pulling" : standingOf(entry.state.kind);
-    const standing = entry.running === undefined || known === "pulling" ? known : "running";
-    return this.answer(standing, "it is under way", entry.running);
+    if (!this.entries.has(migrationId)) return this.settled(call);
+    const standing = entry.standing(ask);
+    return answer(standing, entry.view.error?.message ?? "it is under way", entry.running);
   }
 
-  /** Takes up what an earlier life of this agent left; before anything is served. */
+  /** Takes up what an earlier life of this agent left, before calls are served. */
   async recover(): Promise<void> {
-    const make = (of: { id: string; guest: string; token: Uint8Array }): DestinationContext => this.makeContext(of);
-    for (const { cx, state } of await recoverIncoming(this.parts, make)) void this.run(cx, state);
+    const looks: Promise<unknown>[] = [];
+    for (const { id, record } of await readJournal(this.parts)) {
+      const { guest, source, sequence, startedAtMs, grant } = record;
+      this.sequence = Math.max(this.sequence, sequence);
+      const token = Buffer.from(grant.token, "hex");
+      const named = { id, guest, source, saysKept: record.saysKept === true, sequence, startedAtMs, token };
+      if (isSettled(record) && !(await isLeftOver(record))) this.desk.recall(named, recordedState(record), this.parts);
+      else looks.push(this.run(named, { kind: "adopting", record }).nextChange);
+    }
+    await Promise.race([Promise.all(looks), delay(ADOPTS_WITHIN_MS, undefined, { ref: false })]);
   }
 
-  /** Discards what was not granted; what was is started first, or left to the journal. */
+  /**
+   * Discards migrations that were not granted. A granted guest is started first, or left to the journal, as every whole
+   * copy is.
+   */
   async stop(): Promise<void> {
     const stopping = new MigrationFault("stopping", "The destination agent is being stopped");
-    for (const { cancel } of this.entries.values()) cancel.abort(stopping);
+    this.stopping.abort(stopping);
     const all = Promise.all([...this.entries.values()].map(({ ended }) => ended));
     await Promise.race([all, delay(Math.max(0, this.parts.config.shutdownGraceMs - 1000), undefined, { ref: false })]);
     this.leaving.abort(stopping);
   }
 
-  private run(cx: DestinationContext, from: DestinationState): Promise<void> {
-    const cancel = this.cancels.get(cx);
-    if (cancel === undefined) throw new TypeError("a context of another agent");
-    const entry: Entry = { cx, cancel, state: from, running: undefined, decided: deferred(), ended: Promise.resolve() };
-    this.entries.set(cx.id, entry);
-    entry.ended = runDestinationMigration(cx, from, (state) => {
-      entry.state = state;
-    }).finally(() => {
-      this.entries.delete(cx.id);
-      entry.decided.resolve();
+  private run(named: Named, from: DestinationState): Incoming {
+    const leaving = { stopping: this.stopping.signal, leaving: this.leaving.signal };
+    const entry = new Incoming(this.parts, named, leaving, from);
+    this.entries.set(named.id, entry);
+    void entry.ended.finally(() => {
+      if (entry.running !== undefined) this.arrived(named.id, entry.running);
+      this.desk.remember(entry);
+      this.entries.delete(named.id);
       returnMemoryLater(
         () => this.entries.size === 0,
         () => KeeperProcess.prepare(),
       );
     });
-    return entry.ended;
-  }
-
-  /** Each migration's own way to be cancelled. */
-  private readonly cancels = new WeakMap<DestinationContext, AbortController>();
-
-  private makeContext({ id, guest, token }: { id: string; guest: string; token: Uint8Array }): DestinationContext {
-    const { log, onBusy, ...parts } = this.parts;
-    onBusy?.();
-    const cancel = new AbortController();
-    const cx: DestinationContext = {
-      ...parts,
-      id,
-      guest,
-      token,
-      log: log.child({ migration: id, guest }),
-      answer: deferred(),
-      cancelled: cancel.signal,
-      leaving: this.leaving.signal,
-      granted: deferred(),
-      onRunning: (running) => {
-        const entry = this.entries.get(id);
-        if (entry !== undefined) {
-          entry.running = running;
-          entry.decided.resolve();
-        }
-        this.arrivals.set(id, running);
-        for (const oldest of this.arrivals.keys()) if (this.arrivals.size > ARRIVALS_KEPT) this.arrivals.delete(oldest);
-      },
-      cpuSecondsBefore: processUsage().cpuSeconds,
-    };
-    this.cancels.set(cx, cancel);
-    return cx;
+    return entry;
   }
 
   /**
-   * Makes way for a new migration of a guest. One whose link is down, or that is ending, was given up by its source,
-   * which has at most one for a guest; it is refused for good first.
-   * @returns what is in the way
+   * The guest has ended here, and its source has kept its own copy. Writes `refused`, so that a supervisor of this host
+   * does not start the guest any more.
    */
-  private async clear(guest: string): Promise<string | undefined> {
+  private async givenUp(id: string, record: DestinationRecord): Promise<SettleAnswer> {
+    const reason = "its QEMU has ended here, and the source has kept the guest";
+    try {
+      await this.parts.journal.write(id, { ...record, kind: "refused", reason, heard: true });
+    } catch (thrown) {
+      this.parts.log.warn({ migration: id, fault: MigrationFault.from(thrown).message }, "journal");
+      // the refusal is not durable yet, so the source is made to ask again
+      return answer("waiting", "the journal of the destination cannot be written", undefined);
+    }
+    return answer("refused", reason, undefined);
+  }
+
+  /**
+   * Somebody had started the guest before it was granted. Now it is granted, so a supervisor of this host may start it
+   * again.
+   */
+  private async noteGranted(id: string, { ungranted: _, ...record }: DestinationRecord): Promise<void> {
+    await this.parts.journal
+      .write(id, record)
+      .catch((thrown: unknown) =>
+        this.parts.log.warn({ migration: id, fault: MigrationFault.from(thrown).message }, "journal"),
+      );
+  }
+
+  private arrived(id: string, running: Running): void {
+    this.arrivals.set(id, running);
+    for (const oldest of this.arrivals.keys()) if (this.arrivals.size > ARRIVALS_KEPT) this.arrivals.delete(oldest);
+  }
+
+  /**
+   * Makes way for a new migration of a guest. A migration that its source has given up is refused for good first, since
+   * a source has at most one migration of a guest. A whole copy is refused only where the same source begins anew.
+   * @returns what is in the way, for people; undefined when nothing is
+   */
+  private async clear(guest: string, source: string): Promise<string | undefined> {
     const entry = [...this.entries.values()].find(({ cx }) => cx.guest === guest);
     if (entry === undefined) return undefined;
-    if (!isGivenUp(entry.state)) return this.busyWith(guest);
-    entry.cancel.abort(new MigrationFault("peer-lost", "The source has begun another migration of this guest"));
+    if (!entry.isGivenUpBy(source)) return this.busyWith(guest);
+    entry.drop(new MigrationFault("peer-lost", "The source has begun another migration of this guest"));
     await Promise.race([entry.ended, delay(CLEARS_WITHIN_MS, undefined, { ref: false })]);
     return this.busyWith(guest);
   }
 
   private busyWith(guest: string): string | undefined {
-    const id = [...this.entries.values()].find(({ cx }) => cx.guest === guest)?.cx.id;
-    if (id === undefined) return undefined;
-    return `Another migration of ${guest} to this destination is under way (${id}); wait for it or cancel it`;
+    const entry = [...this.entries.values()].find(({ cx }) => cx.guest === guest);
+    if (entry === undefined) return undefined;
+    return `Another migration of ${guest} to this destination is under way (${entry.cx.id}, ${entry.state.kind}); wait for it, or see at this agent what it waits for: ferry list`;
   }
 
-  /** Of a migration that is over, or that this agent never knew: its record. */
-  private async settled(id: string, token: Uint8Array): Promise<SettleAnswer> {
+  /**
+   * Answers for a migration that is over, or that this agent never knew, from its record and from whether its process
+   * lives.
+   */
+  private async settled({ migrationId: id, token, ask }: SettleCall): Promise<SettleAnswer> {
     const record = await this.parts.journal.read(id);
     if (record === undefined || !isSame(Buffer.from(record.grant.token, "hex"), token)) return UNKNOWN;
-    // its definition may have gone, so that it could not be taken up
-    if (record.kind === "running" && (await identify(record.qemuPid)) === record.qemuProcess)
-      return this.answer("starting", "its QEMU is there, and this agent cannot reach it; see its log", undefined);
-    return this.answer(STANDINGS[record.kind], REASONS[record.kind], this.arrivals.get(id));
-  }
-
-  private answer(standing: SettleAnswer["standing"], reason: string, running: Running | undefined): SettleAnswer {
-    return (standing === "running" || standing === "pulling") && running !== undefined
-      ? { standing, reason, running }
-      : { standing, reason };
+    const lives =
+      record.qemu === undefined
+        ? false
+        : await hasEnded(record.qemu).then(
+            (ended) => !ended,
+            () => undefined,
+          );
+    // that nobody can tell proves nothing: the source asks again
+    if (lives === undefined) return answer("starting", "this host does not tell whether its QEMU lives", undefined);
+    if (ask === "kept" && !lives && record.kind !== "refused") return this.givenUp(id, record);
+    if (ask === "grant" && lives && record.ungranted === true) await this.noteGranted(id, record);
+    const running = this.arrivals.get(id);
+    const started = this.desk.doubled(id);
+    const state = started === undefined ? stateOf(record, lives, running !== undefined) : "doubled";
+    return answer(standingOf(state, ask, lives && started !== false), REASONS[state], running);
   }
 }
 
 const ARRIVALS_KEPT = 100;
+
+/** True when a QEMU still lives although its record is `refused` and `heard`, or when that cannot be told. */
+const isLeftOver = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>
+  kind === "refused" && qemu !== undefined && !(await hasEnded(qemu).catch(() => false));
 
 const UNKNOWN: SettleAnswer = {
   standing: "unknown",
   reason: "there is no record of it in this agent's stateDirectory",
 };
 
-/** Of a migration that is not under way: whoever started the guest and did not see it run has found its QEMU ended. */
-const STANDINGS: Readonly<Record<DestinationRecord["kind"], SettleAnswer["standing"]>> = {
-  waiting: "waiting",
-  running: "lost",
-  arrived: "running",
-  refused: "refused",
+type Settled = "withheld" | "starting" | "arrived" | "lost" | "discarded" | "doubled" | "adopting";
+
+/** Of a migration that is not under way: what its record and its process prove. */
+function stateOf({ kind, heard }: DestinationRecord, lives: boolean, wasSeen: boolean): Settled {
+  switch (kind) {
+    case "arrived":
+      return "arrived";
+    case "refused":
+      // this agent is leaving, and the next one takes it up
+      return lives && heard !== true ? "withheld" : "discarded";
+    case "waiting":
+      return lives ? "adopting" : "discarded";
+    case "running":
+      if (wasSeen) return "arrived";
+      return lives ? "starting" : "lost";
+  }
+}
+
+const REASONS: Readonly<Record<Settled, string>> = {
+  starting: "its QEMU is there, and this agent cannot reach it; see its log",
+  arrived: "the guest was seen running here; if its QEMU is not there any more, it has ended since or has moved on",
+  lost: "the guest was started, and was not seen to run before its QEMU ended",
+  discarded: "it was refused before the guest was started; see this agent's log",
+  withheld: "it was refused before the guest was started, and a whole copy is kept here",
+  doubled: "somebody has started the guest here, although it was refused",
+  adopting: "it is being taken up from the journal",
 };
-const REASONS: Readonly<Record<DestinationRecord["kind"], string>> = {
-  waiting: "it is being taken up from the journal",
-  running: "the guest was started, and was not seen to run before its QEMU ended",
-  arrived: "the guest was seen running here",
-  refused: "it was refused before the guest was started; see this agent's log",
-};
+
+const answer = (standing: SettleAnswer["standing"], reason: string, running: Running | undefined): SettleAnswer =>
+  (standing === "running" || standing === "pulling") && running !== undefined
+    ? { standing, reason, running }
+    : { standing, reason };
 
 const isSame = (known: Uint8Array, given: Uint8Array): boolean =>
   known.length === given.length && timingSafeEqual(known, given);
-
-/** The guest runs here, or is about to, and needs its source for the pages that are missing. */
-const pulls = (state: DestinationState): boolean =>
-  (state.kind === "pulling" || state.kind === "starting") && state.postcopy !== undefined;
-
-function isGivenUp(state: DestinationState): boolean {
-  switch (state.kind) {
-    case "refusing":
-    case "removing":
-    case "discarding":
-      return true;
-    case "receiving":
-    case "loading":
-      return state.receiver.channel.isCut;
-    case "loaded":
-      return state.receiver === undefined || state.receiver.channel.isCut;
-    default:
-      return false;
-  }
-}

@@ -10,7 +10,12 @@ import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
+import type { Claims } from "./claims.ts";
+import type { KeeperPlaces } from "./guest-monitor.ts";
 import type { GuestProcess } from "./guest-process.ts";
+
+/** An operator's word on a guest that waits here. `here`: it is started here; `end`: its copy ends. */
+export type Claim = "here" | "end";
 
 export interface DestinationContext {
   readonly id: string;
@@ -18,6 +23,11 @@ export interface DestinationContext {
   readonly guest: string;
   /** Secret of this migration, which only its source knows. */
   readonly token: Uint8Array;
+  /** Address of the source agent. */
+  readonly source: string;
+  /** The `sequence` of its records in the journal. */
+  readonly sequence: number;
+  readonly startedAtMs: number;
   readonly config: DestinationConfig;
   readonly clock: Clock;
   readonly log: Logger;
@@ -26,14 +36,34 @@ export interface DestinationContext {
   readonly createKernels: (byteLength: number) => PageKernels;
   /** The handshake's answer, once it is known. */
   readonly answer: Deferred<HandshakeAnswer>;
-  /** Aborted when the agent stops or the source withdraws; without effect once `running` is recorded. */
+  /**
+   * Aborted when the agent stops, the source withdraws or an operator cancels: ends every migration that does not have
+   * the whole guest yet. One that has it ends only by `withdrawn` or `claims`.
+   */
   readonly cancelled: AbortSignal;
-  /** Aborted when the agent leaves whatever is under way: the next one takes it up from the journal. */
+  /** True when the source will say `kept`. A source of the version before does not. */
+  readonly saysKept: boolean;
+  /** Aborted when the source says that the guest stays there (`withdraw` or `kept`). */
+  readonly withdrawn: AbortSignal;
+  /**
+   * Aborted when the source needs no copy here any more, since its journal says that the guest stays there (`kept`).
+   */
+  readonly unneeded: AbortSignal;
+  /** Aborted when the agent stops: a migration that has the whole guest is left to the next agent. */
+  readonly stopping: AbortSignal;
+  /** Aborted when the agent leaves whatever is under way; the next agent takes it up from the journal. */
   readonly leaving: AbortSignal;
   /** The grant, whichever way it comes. */
   readonly granted: Deferred<OwnershipGrant>;
+  /**
+   * Hands on the words of an operator, who has made sure that the source does not have the guest any more, or needs no
+   * copy here.
+   */
+  readonly claims: Claims;
   /** The guest was seen running here, or paused as it was granted. */
   readonly onRunning: (running: Running) => void;
+  /** Told what an operator should know of the guest beside its state. */
+  readonly onNews: (news: string) => void;
   readonly cpuSecondsBefore: number;
   readonly faults: TestFaults;
 }
@@ -43,13 +73,30 @@ export const EPOCH = 1;
 
 export const tokenText = (token: Uint8Array): string => Buffer.from(token).toString("hex");
 
-/** The monitor of a QEMU that may come into post-copy. */
-export const keeperPath = (cx: DestinationContext): string => join(cx.config.runtimeDirectory, `${cx.id}.monitor`);
+/** Where the monitors of a QEMU that may go into post-copy are. */
+export const keeperPlaces = ({ id, config }: Pick<DestinationContext, "id" | "config">): KeeperPlaces => ({
+  path: join(config.runtimeDirectory, `${id}.monitor`),
+  second: join(config.runtimeDirectory, `${id}.monitor-2`),
+});
+
+/**
+ * How long a write may take while the guest is stopped, milliseconds. A record that is not written by then counts as
+ * not written, so that a disk that hangs does not keep the guest stopped.
+ */
+export const HAND_OVER_WRITES_WITHIN_MS = 5000;
 
 interface Noted {
   readonly postcopy?: DestinationPostcopy | undefined;
   /** As the grant says, once it has come. */
   readonly paused?: boolean;
+  /** Somebody other than an agent has started the guest. */
+  readonly ungranted?: boolean;
+  /** It was seen to run, with pages missing. */
+  readonly ran?: boolean;
+  /** Of a refusal. */
+  readonly reason?: string;
+  /** Only for `refused`: the source needs no copy here any more. */
+  readonly heard?: boolean;
 }
 
 /** What the journal holds of an incoming migration, at one of its turning points. */
@@ -57,12 +104,26 @@ export const destinationRecord = (
   cx: DestinationContext,
   kind: DestinationRecord["kind"],
   guest: GuestProcess | undefined,
-  { postcopy, paused = false }: Noted = {},
+  { postcopy, paused = false, ungranted = false, ran = false, reason, heard = false }: Noted = {},
 ): DestinationRecord => ({
   kind,
   guest: cx.guest,
-  qemuPid: guest?.pid ?? 0,
-  qemuProcess: guest?.identity ?? "",
+  source: cx.source,
+  sequence: cx.sequence,
+  startedAtMs: cx.startedAtMs,
   grant: { token: tokenText(cx.token), epoch: EPOCH, paused },
+  ...(guest === undefined ? {} : { qemu: guest.process }),
   ...(postcopy === undefined ? {} : { postcopy }),
+  ...(ungranted ? { ungranted } : {}),
+  ...(ran ? { ran } : {}),
+  ...(cx.saysKept ? { saysKept: true } : {}),
+  ...(reason === undefined ? {} : { reason }),
+  ...(heard ? { heard } : {}),
 });
+
+/**
+ * Writes a record. @throws MigrationFault `state-directory` when the disk does not take it within 5 s; the record may
+ * still be written later
+ */
+export const writeInTime = (cx: DestinationContext, record: DestinationRecord): Promise<void> =>
+  cx.journal.write(cx.id, record, { withinMs: HAND_OVER_WRITES_WITHIN_MS });

@@ -13,6 +13,7 @@ import {
   type Undo,
   undoWhole,
 } from "./destination-state.ts";
+import { adopt } from "./phases/adopt.ts";
 import { awaitGrant } from "./phases/await-grant.ts";
 import { discard } from "./phases/discard.ts";
 import { load } from "./phases/load.ts";
@@ -20,11 +21,12 @@ import { negotiate } from "./phases/negotiate.ts";
 import { own } from "./phases/own.ts";
 import { pull } from "./phases/pull.ts";
 import { receive } from "./phases/receive.ts";
-import { refuse, remove } from "./phases/refuse.ts";
+import { refuse, withhold } from "./phases/refuse.ts";
 import { stage } from "./phases/stage.ts";
 import { start } from "./phases/start.ts";
 
 const PHASES: Phases = {
+  adopting: adopt,
   negotiating: negotiate,
   staging: stage,
   receiving: receive,
@@ -34,13 +36,14 @@ const PHASES: Phases = {
   starting: start,
   pulling: pull,
   refusing: refuse,
-  removing: remove,
+  withheld: withhold,
   discarding: discard,
 };
 
-type Live = Exclude<DestinationState, State<"arrived" | "lost" | "discarded">>;
+type Final = State<"arrived"> | State<"lost"> | State<"discarded"> | State<"doubled">;
+type Live = Exclude<DestinationState, Final>;
 
-/** A state that is tried again is not tried in a circle. */
+/** The pause before a state is tried again, milliseconds, so that a fault that lasts does not occupy the processor. */
 const AGAIN_MS = 500;
 
 /**
@@ -55,7 +58,7 @@ export async function runDestinationMigration(
 ): Promise<void> {
   let state = from;
   changed(state);
-  while (state.kind !== "arrived" && state.kind !== "lost" && state.kind !== "discarded") {
+  while (!isFinal(state)) {
     await cx.faults.at(state.kind, cx.log);
     const next = await step(state, cx);
     if (next === undefined) return;
@@ -66,21 +69,28 @@ export async function runDestinationMigration(
   }
 }
 
-/** States that the next agent takes up. */
-const LEFT: readonly DestinationState["kind"][] = ["starting", "pulling", "removing"];
+const isFinal = (state: DestinationState): state is Final =>
+  state.kind === "arrived" || state.kind === "lost" || state.kind === "discarded" || state.kind === "doubled";
+
+/** States that are left to the next agent: the first list as soon as this agent stops, the second when it leaves. */
+const LEFT_AT_ONCE: readonly DestinationState["kind"][] = ["adopting", "loaded", "withheld"];
+const LEFT_AT_LAST: readonly DestinationState["kind"][] = ["starting", "pulling", "owning", "refusing"];
 
 /** @returns undefined when the agent is leaving in the middle of it */
 async function step(state: Live, cx: DestinationContext): Promise<DestinationState | undefined> {
   try {
     return await enter(state, cx);
   } catch (thrown) {
-    if (cx.leaving.aborted && LEFT.includes(state.kind)) return undefined;
+    if (cx.stopping.aborted && LEFT_AT_ONCE.includes(state.kind)) return undefined;
+    if (cx.leaving.aborted && LEFT_AT_LAST.includes(state.kind)) return undefined;
     return afterFault(state, MigrationFault.from(thrown), cx);
   }
 }
 
 function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>> {
   switch (state.kind) {
+    case "adopting":
+      return PHASES.adopting(state, cx);
     case "negotiating":
       return PHASES.negotiating(state, cx);
     case "staging":
@@ -99,8 +109,8 @@ function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>>
       return PHASES.pulling(state, cx);
     case "refusing":
       return PHASES.refusing(state, cx);
-    case "removing":
-      return PHASES.removing(state, cx);
+    case "withheld":
+      return PHASES.withheld(state, cx);
     case "discarding":
       return PHASES.discarding(state, cx);
   }
@@ -110,16 +120,34 @@ function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>>
 function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext): DestinationState {
   cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
   switch (state.kind) {
-    case "loaded":
     case "owning":
-      return { kind: afterDestination(state.kind, "fault"), fault, undo: undoWhole(state) };
+      return {
+        kind: afterDestination(state.kind, "fault"),
+        fault,
+        undo: undoWhole(state),
+        isWhole: state.postcopy === undefined,
+        mayBeRunning: true,
+      };
+    case "loading":
+      return {
+        kind: afterDestination(state.kind, "fault"),
+        fault,
+        undo: undoOf(state),
+        // in post-copy the QEMU has the devices, and misses pages
+        isWhole: state.receiver.postcopy?.isActive === true ? false : undefined,
+        mayBeRunning: false,
+      };
+    case "adopting":
+      return { ...state, kind: afterDestination(state.kind, "fault") };
+    case "loaded":
+      return { ...state, kind: afterDestination(state.kind, "fault") };
     case "starting":
       return { ...state, kind: afterDestination(state.kind, "fault") };
     case "pulling":
       return { ...state, kind: afterDestination(state.kind, "fault") };
     case "refusing":
       return { ...state, kind: afterDestination(state.kind, "fault") };
-    case "removing":
+    case "withheld":
       return { ...state, kind: afterDestination(state.kind, "fault") };
     case "discarding":
       // what cannot be discarded is reported and left to the next start of the agent

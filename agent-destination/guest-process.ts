@@ -1,26 +1,34 @@
 /**
- * The destination's own QEMU: started paused from this host's definition, waiting for a migration, and from the commit
- * on no longer ours: it outlives the agent.
+ * The destination's own QEMU. It is started paused from this host's definition and waits for a migration. From the
+ * commit on it outlives the agent. The agent says `cont` and `quit` to it here and nowhere else.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
-import { connect } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
-import { QmpClient } from "../shared/qemu/qmp-client.ts";
+import type { QemuProcess } from "../shared/protocol/ownership.ts";
+import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
+import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
-import { identify } from "../shared/runtime/process-identity.ts";
+import { isOf, processBehind } from "../shared/runtime/monitor-process.ts";
+import { hasEnded, identify } from "../shared/runtime/process-identity.ts";
+import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
 import { GuestUnits, inOwnUnit } from "./guest-units.ts";
-import { KeeperProcess } from "./keeper-process.ts";
 
 /** Of a QEMU that waits for a migration, behind those of its definition. */
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
 
-const RETRY_MS = 15;
 /** How often an adopted process, which is no child, is looked for. */
 const LOOK_MS = 200;
+const STUCK_MS = 1000;
+/** Run states that only a guest that has run gets into by itself (qapi/run-state.json). */
+export const HAS_RUN: readonly string[] = [
+  ...["io-error", "suspended", "guest-panicked", "internal-error", "watchdog", "shutdown", "debug"],
+];
 const QUITS_WITHIN_MS = 3000;
+/** How long the end of a killed process is waited for, milliseconds. The kernel may hold it for longer (state D). */
+const DIES_WITHIN_MS = 10_000;
 /** Of QEMU's own output, in a fault. */
 const LOG_TAIL_BYTES = 1000;
 
@@ -28,73 +36,64 @@ export interface StartOptions {
   readonly runtimeDirectory: string;
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
-  /** Where a program of its own may have the monitor later (keepMonitor): it is started beside QEMU. */
-  readonly keeperPath?: string | undefined;
+  /** In post-copy: where a keeper may hold the monitor later (keepMonitor), and where the second monitor is. */
+  readonly keeper?: KeeperPlaces | undefined;
+}
+
+export interface AdoptOptions extends Pick<StartOptions, "runtimeDirectory" | "timeoutMs" | "signal"> {
+  /** Where its keeper and its second monitor would be. */
+  readonly keeper: KeeperPlaces;
+  /** True when the guest runs in post-copy, or is about to. */
+  readonly missesPages: boolean;
 }
 
 interface Parts {
   readonly definition: GuestDefinition;
-  readonly pid: number;
-  readonly identity: string;
+  readonly process: QemuProcess;
   readonly logPath: string;
-  readonly qmp: QmpClient | undefined;
+  readonly monitor: GuestMonitor;
   readonly exited: Promise<unknown>;
-  /** Set where a program of its own holds the monitor. */
-  readonly keeperPath?: string | undefined;
-  readonly keeper?: Keeper | undefined;
-}
-
-/** Started, and not told to begin. */
-interface Keeper {
-  readonly process: KeeperProcess;
-  /** Where it will have the monitor. */
-  readonly path: string;
 }
 
 export class GuestProcess {
   readonly definition: GuestDefinition;
-  readonly pid: number;
-  /** Tells its process from a later one of the same number. */
-  readonly identity: string;
+  /** Tells it from a later process of that number. */
+  readonly process: QemuProcess;
   readonly logPath: string;
-  private client: QmpClient | undefined;
-  /** Where the monitor is: at QEMU, or at who keeps it. */
-  private monitorPath: string;
-  /** Until it is told to begin, or dismissed: then it may be another QEMU's. */
-  private keeper: Keeper | undefined;
-  private readonly exited: Promise<unknown>;
+  /** Settles when the process has ended; its monitor may end long before. */
+  readonly ended: Promise<unknown>;
+  private readonly monitors: GuestMonitor;
 
   private constructor(parts: Parts) {
     this.definition = parts.definition;
-    this.pid = parts.pid;
-    this.identity = parts.identity;
+    this.process = parts.process;
     this.logPath = parts.logPath;
-    this.client = parts.qmp;
-    this.monitorPath = parts.keeperPath ?? parts.definition.qmp;
-    this.keeper = parts.keeper;
-    this.exited = parts.exited;
+    this.monitors = parts.monitor;
+    this.ended = parts.exited;
+    parts.exited.catch(() => undefined);
   }
 
   /** @throws MigrationFault `qmp-disconnected` of an adopted QEMU that does not answer */
   get qmp(): QmpClient {
-    if (this.client !== undefined) return this.client;
-    throw new MigrationFault("qmp-disconnected", `The QEMU of ${this.definition.name} does not answer`);
+    return this.monitors.qmp;
   }
 
   /** @throws MigrationFault `qemu-start` with the last of QEMU's own words */
   static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
     await mkdir(options.runtimeDirectory, { recursive: true });
     const logPath = qemuLogPath(definition.name, options.runtimeDirectory);
-    const [program, ...args] = inOwnUnit([...definition.command, ...WAITING_ARGUMENTS], definition.name);
-    // a socket of an earlier life of this guest would answer with a refusal, or worse, be somebody else's
+    const { keeper } = options;
+    const second = keeper === undefined ? [] : GuestMonitor.secondMonitor(keeper);
+    const command = [...definition.command, ...WAITING_ARGUMENTS, ...second] as const;
+    const [program, ...args] = inOwnUnit(command, definition.name);
+    // a socket that an earlier QEMU of this guest left would refuse connections, or lead to a QEMU of somebody else
     await rm(definition.qmp, { force: true });
     const log = await open(logPath, "w");
     const child = spawn(program, args, {
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
     });
-    const { keeperPath } = options;
-    const keeper = keeperPath === undefined ? undefined : { process: KeeperProcess.take(), path: keeperPath };
+    const monitor = GuestMonitor.of(definition, keeper);
     const exited = Promise.race([once(child, "exit"), once(child, "error")]);
     exited.catch(() => undefined);
     await log.close();
@@ -112,122 +111,194 @@ export class GuestProcess {
     failure.catch(() => undefined);
     const pid = child.pid ?? 0;
     try {
-      const qmp = await Promise.race([connectWhenReady(definition.qmp, options), failure]);
-      const identity = (await identify(pid)) ?? "";
+      await Promise.race([monitor.connectWhenReady(options), failure]);
+      const process = { pid, identity: (await identify(pid)) ?? "" };
       void GuestUnits.current?.check(pid, definition.name);
-      return new GuestProcess({ definition, qmp, pid, identity, logPath, exited, keeper });
+      return new GuestProcess({ definition, process, logPath, monitor, exited });
     } catch (thrown) {
-      keeper?.process.dismiss();
+      monitor.dismissKeeper();
       if (pid > 0) kill(pid);
       await exited.catch(() => undefined);
-      for (const left of [definition.qmp, logPath]) await rm(left, { force: true });
+      monitor.removeFiles();
+      await rm(logPath, { force: true });
       throw MigrationFault.from(thrown, "qemu-start");
     }
   }
 
   /**
-   * The QEMU that an earlier life of this agent started, if its process still is there.
-   * @param identity as it was journalled
+   * Connects to a QEMU that an earlier life of this agent started.
+   * @param process as the journal names it
+   * @returns undefined when that process has ended
+   * @throws MigrationFault when that cannot be told, or its monitor cannot be had
    */
   static async adopt(
     definition: GuestDefinition,
-    { pid, identity }: { readonly pid: number; readonly identity: string },
-    options: {
-      readonly runtimeDirectory: string;
-      readonly timeoutMs: number;
-      readonly keeperPath?: string | undefined;
-    },
+    process: QemuProcess,
+    { runtimeDirectory, keeper, missesPages, ...bound }: AdoptOptions,
   ): Promise<GuestProcess | undefined> {
-    const isThere = async (): Promise<boolean> => (await identify(pid)) === identity;
-    if (!(await isThere())) return undefined;
+    if (await hasEnded(process)) return undefined;
     const ended = async (): Promise<void> => {
-      while (await isThere()) await delay(LOOK_MS, undefined, { ref: false });
+      // what cannot be told is looked at again
+      while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
     };
-    const { timeoutMs, keeperPath } = options;
-    const qmp = await QmpClient.connect(keeperPath ?? definition.qmp, { timeoutMs }).catch(() => undefined);
-    const logPath = qemuLogPath(definition.name, options.runtimeDirectory);
-    return new GuestProcess({ definition, pid, identity, logPath, qmp, exited: ended(), keeperPath });
+    const monitor = GuestMonitor.of(definition, keeper);
+    const logPath = qemuLogPath(definition.name, runtimeDirectory);
+    try {
+      await monitor.takeOver(bound, { missesPages, hasEnded: () => hasEnded(process) });
+      await checkProcess(monitor.qmp, definition, { process, missesPages });
+    } catch (thrown) {
+      monitor.close();
+      if (await hasEnded(process)) return undefined;
+      throw thrown;
+    }
+    return new GuestProcess({ definition, process, logPath, monitor, exited: ended() });
   }
 
   /**
-   * Its monitor, connected to again when it was lost.
+   * Gives an open connection to its monitor, and makes a new one when the last one was lost.
    * @returns undefined when the QEMU has ended
-   * @throws MigrationFault when it does not answer
+   * @throws MigrationFault when QEMU does not answer, or another process answers
    */
   async monitor(): Promise<QmpClient | undefined> {
     if (await this.hasEnded()) return undefined;
-    if (this.client?.isOpen) return this.client;
-    this.client = await QmpClient.connect(this.monitorPath);
-    return this.client;
+    const before = this.monitors.client;
+    const qmp = await this.monitors.open();
+    // the paths of a keeper and of a second monitor are this migration's alone
+    if (qmp === before || this.monitors.isKept) return qmp;
+    try {
+      await checkProcess(qmp, this.definition, { process: this.process, missesPages: false });
+      return qmp;
+    } catch (thrown) {
+      qmp.close();
+      throw thrown;
+    }
   }
 
-  /** From now on a program of its own holds the monitor, and outlives this agent; it was started with QEMU. */
-  async keepMonitor(options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<void> {
-    const { keeper } = this;
-    if (keeper === undefined) throw new TypeError("this QEMU was started without a keeper");
-    this.keeper = undefined;
-    this.client?.close();
-    keeper.process.begin(this.definition.qmp, keeper.path);
-    this.monitorPath = keeper.path;
-    this.client = await connectWhenReady(keeper.path, options);
+  /** From now on a keeper holds the monitor, and outlives this agent. It was started with QEMU. */
+  keepMonitor(options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<void> {
+    return this.monitors.keep(options, () => this.hasEnded());
   }
 
   /** The monitor stays this agent's. */
   dismissKeeper(): void {
-    this.keeper?.process.dismiss();
-    this.keeper = undefined;
+    this.monitors.dismissKeeper();
   }
 
-  async hasEnded(): Promise<boolean> {
-    return (await identify(this.pid)) !== this.identity;
+  /** Tells whether the process has ended. @throws MigrationFault when that cannot be told */
+  hasEnded(): Promise<boolean> {
+    return hasEnded(this.process);
   }
 
-  /** The end of QEMU's own output: why it failed, when it did. */
+  /** Calls `started` when somebody says `cont` to it, as long as its monitor is open. @returns ends that */
+  onResume(started: () => void): () => void {
+    return this.monitors.subscribe(({ event }) => {
+      if (event === "RESUME") started();
+    });
+  }
+
+  /**
+   * Starts the guest. The caller has checked that the journal says `running` for this very process.
+   * @returns `refusal`: QEMU's words when it has refused, so that the guest has not run; undefined when it has not
+   *   refused
+   * @throws MigrationFault `qemu-failed` when QEMU is in a state from which no arriving guest is started; any other
+   *   when it does not answer
+   */
+  async cont(qmp: QmpClient): Promise<{ readonly refusal: string | undefined }> {
+    const { status } = await qmp.execute("query-status");
+    // of a guest that was started before this agent was, it is another word for yes; so is what only a guest that ran comes to
+    if (status === "running" || HAS_RUN.includes(status)) return { refusal: undefined };
+    if (!PAUSED_STATES.includes(status))
+      throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}: cont is not said to it`);
+    let ran = false;
+    const unsubscribe = qmp.subscribe(({ event }) => {
+      ran ||= event === "RESUME";
+    });
+    try {
+      await qmp.execute("cont");
+      return { refusal: undefined };
+    } catch (thrown) {
+      const fault = MigrationFault.from(thrown);
+      // only an answer of QEMU is a proof, and only while its guest is still paused
+      if (fault.code !== "qmp-command" || ran) throw fault;
+      const after = await qmp.execute("query-status");
+      if (ran || !PAUSED_STATES.includes(after.status)) throw fault;
+      return { refusal: fault.message };
+    } finally {
+      unsubscribe();
+    }
+  }
+
+  /** The end of QEMU's own output, which says why QEMU failed, if it did. */
   async lastWords(): Promise<string> {
     return (await readFile(this.logPath, "utf8").catch(() => "")).slice(-LOG_TAIL_BYTES).trim();
   }
 
-  /** Ends the QEMU and removes what it leaves. */
+  /**
+   * Ends the QEMU and removes what it leaves.
+   * @throws MigrationFault `qemu-failed` when the kernel does not let it end
+   */
   async discard(): Promise<void> {
     this.dismissKeeper();
-    this.client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(
-        () => {
-          kill(this.pid);
-          resolve();
-        },
-        this.client === undefined ? 0 : QUITS_WITHIN_MS,
-      );
-    });
-    await Promise.race([this.exited.catch(() => undefined), late]);
-    clearTimeout(timer);
-    await this.exited.catch(() => undefined);
-    this.client?.close();
-    await rm(this.definition.qmp, { force: true });
+    const { client } = this.monitors;
+    client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
+    const exited = this.ended.then(
+      () => true,
+      () => true,
+    );
+    const quitsWithinMs = client === undefined ? 0 : QUITS_WITHIN_MS;
+    if (!(await orLate(exited, quitsWithinMs))) {
+      kill(this.process.pid);
+      if (!(await orLate(exited, DIES_WITHIN_MS)))
+        throw new MigrationFault(
+          "qemu-failed",
+          `Process ${this.process.pid}, a QEMU of ${this.definition.name}, does not end`,
+        );
+    }
+    this.monitors.close();
+    this.monitors.removeFiles();
     await rm(this.logPath, { force: true });
   }
 
-  /** The guest is on its own from here; its monitor is free for others. */
+  /** Closes the monitor for a next try; a keeper stays. */
+  letGoAgain(): void {
+    this.monitors.close();
+  }
+
+  /** Leaves the guest on its own: its monitor is free for others. */
   letGo(): void {
-    this.client?.close();
-    if (this.monitorPath === this.definition.qmp) return;
-    const keeper = connect(this.monitorPath, () => keeper.end(`${JSON.stringify({ keeper: "quit" })}\n`));
-    keeper.on("error", () => undefined);
+    this.monitors.letGo();
   }
 }
 
-async function connectWhenReady(path: string, options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<QmpClient> {
-  const deadline = performance.now() + options.timeoutMs;
-  while (true) {
-    try {
-      return await QmpClient.connect(path, { timeoutMs: options.timeoutMs, signal: options.signal });
-    } catch (thrown) {
-      const fault = MigrationFault.from(thrown);
-      if (fault.code !== "qmp-unreachable" || performance.now() > deadline || options.signal.aborted) throw fault;
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+/**
+ * Throws when another process answers at the monitor: somebody else has started that QEMU, and nothing is said to it.
+ */
+async function checkProcess(
+  qmp: QmpClient,
+  definition: GuestDefinition,
+  { process, missesPages }: { readonly process: QemuProcess; readonly missesPages: boolean },
+): Promise<void> {
+  const options = missesPages ? { timeoutMs: STUCK_MS } : {};
+  const answers = await processBehind(qmp, definition.qmp, options).catch((thrown: unknown) => {
+    // QEMU's main loop may wait for a page; that of a QEMU which somebody else has started would not
+    if (missesPages && MigrationFault.from(thrown).code === "qmp-timeout") return undefined;
+    throw thrown;
+  });
+  if (answers === undefined || (await isOf(answers.pid, process))) return;
+  throw new MigrationFault(
+    "qemu-failed",
+    `Process ${answers.pid} answers at ${definition.qmp}, not process ${process.pid}, which this migration is of`,
+    { advice: "Another QEMU of the guest was started here; end it, or make sure that no other copy runs" },
+  );
+}
+
+/** @returns false when it took longer */
+async function orLate(done: Promise<boolean>, ms: number): Promise<boolean> {
+  const late = new AbortController();
+  try {
+    return await Promise.race([done, delay(ms, false, { signal: late.signal }).catch(() => false)]);
+  } finally {
+    late.abort();
   }
 }
 

@@ -1,14 +1,15 @@
 /**
- * Units of systemd for what must outlive the agent: each guest that arrives, and the program that keeps its monitor. In the
- * agent's own unit, whatever is done to that unit reaches them: `systemctl kill`, systemd-oomd, OOMPolicy=.
+ * Units of systemd for what must outlive the agent: each guest that arrives, and the program that keeps its monitor. In
+ * the agent's own unit, whatever is done to that unit reaches them: `systemctl kill`, systemd-oomd, OOMPolicy=.
  *
- * A command becomes one that moves its own process into a new unit and then executes the original command in place, so that the
- * process stays the agent's child under the same number. Which unit depends on the agent's user:
+ * A command becomes one that moves its own process into a new unit and then executes the original command in place, so
+ * that the process stays the agent's child under the same number. Which unit depends on the agent's user:
  *
- * - As root, a transient scope ferry-guest-NAME-ID.scope, as `systemd-run --scope` makes it. systemd-run itself cannot be used,
- *   because nothing could execute the command in place when it fails.
- * - As any other user, systemd/ferry-guest@.service, of which systemd/ferry-guests.rules lets the user `ferry` start instances.
- *   A permission to start transient units, even only those of one name, is a permission to run anything as root.
+ * - As root, a transient scope ferry-guest-NAME-ID.scope, as `systemd-run --scope` makes it. systemd-run itself cannot
+ *   be used, because nothing could execute the command in place when it fails.
+ * - As any other user, systemd/ferry-guest@.service, of which systemd/ferry-guests.rules lets the user `ferry` start
+ *   instances. A permission to start transient units, even only those of one name, is a permission to run anything as
+ *   root.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -27,7 +28,10 @@ export interface GuestUnitsOptions {
   readonly isRoot?: boolean;
   /** Where systemctl and busctl are; for tests. @default /usr/bin */
   readonly programs?: string;
-  /** What is there when systemd runs the host, as sd_booted(3) looks for it; for tests. @default /run/systemd/system */
+  /**
+   * The directory that exists when systemd runs the host, as sd_booted(3) looks for it; for tests. @default
+   * /run/systemd/system
+   */
   readonly bootedBy?: string;
 }
 
@@ -36,9 +40,10 @@ const SLICE = "ferry-guests.slice";
 const UNIT_PREFIX = "ferry-guest";
 
 /**
- * $1: "fallback" executes the command in any case, "strict" only in its unit. $2: the unit. $3: the directory of systemctl and
- * busctl. What the two say goes to the output of the command: into NAME.qemu.log. systemd moves the process into a scope
- * some time after it has answered, hence the loop, of at most 2 s.
+ * Shell functions that enter the unit, and then execute the command. $1: "fallback" executes the command in any case,
+ * "strict" only in its unit. $2: the unit. $3: the directory of systemctl and busctl. The output of both programs goes
+ * into NAME.qemu.log, as the command's does. systemd moves the process into a scope some time after it has answered,
+ * hence the loop, of at most 2 s.
  */
 const ENTER_SCOPE = `
 enter() {
@@ -66,12 +71,15 @@ shift 3
 enter >&2 </dev/null || [ "$mode" = fallback ] || exit 1
 exec "$@"`;
 
-/** The command as this agent's units would have it; `command` itself where guests have none. */
+/** The command that starts `command` in a unit of its own; `command` itself where guests have no units. */
 export const inOwnUnit = (command: Command, name: string): Command =>
   GuestUnits.current?.command(command, name) ?? command;
 
 export class GuestUnits {
-  /** Of this agent; set by its program before it takes guests. Without one everything is started plainly. */
+  /**
+   * The units of this agent, set by its program before it takes guests. While undefined, every command is started
+   * without a unit.
+   */
   static current: GuestUnits | undefined;
   private readonly options: GuestUnitsOptions;
   private readonly isUsed: boolean;
@@ -97,11 +105,11 @@ export class GuestUnits {
     return ["/bin/sh", "-c", script, "sh", mode === "on" ? "strict" : "fallback", unit, programs, ...command];
   }
 
-  /** Looks whether a process that was started so is where it should be, and says once when it is not. */
+  /** Checks whether a process that was started by such a command is in its unit, and logs once when it is not. */
   async check(pid: number, name: string): Promise<void> {
     if (!this.isUsed || this.wasTold) return;
     const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => undefined);
-    // one that has ended meanwhile says nothing of the next
+    // a process that has ended meanwhile tells nothing about the next one
     if (groups === undefined || groups.includes(`/${UNIT_PREFIX}`) || this.wasTold) return;
     this.wasTold = true;
     this.options.log.warn(

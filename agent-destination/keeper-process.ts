@@ -60,6 +60,11 @@ export class KeeperProcess {
     else this.child.stdin?.destroy();
   }
 
+  /** Kills a keeper to which nobody connects. */
+  end(): void {
+    this.child.kill("SIGKILL");
+  }
+
   private forget(): void {
     this.ended = true;
     if (waiting === this) waiting = undefined;

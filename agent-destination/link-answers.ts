@@ -7,7 +7,7 @@ import type { Offer, SourceMessage } from "../shared/protocol/messages.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 
-/** The source ends it; one that does not is left after this. */
+/** The source ends the measurement. One that has not done so after this time is left, milliseconds. */
 const LASTS_MS = 15_000;
 /** A link that is down is not waited for. */
 const PATIENCE_MS = 1000;

@@ -3,9 +3,9 @@
 /** The program ferry-destination: configuration to parts to service; no logic. */
 import { Gate } from "../shared/link/gate.ts";
 import { serveDestination } from "../shared/link/grpc-server.ts";
-import type { DestinationService } from "../shared/link/link.ts";
+import type { DestinationService, MigrationOperator } from "../shared/link/link.ts";
 import { openSecurity } from "../shared/link/security.ts";
-import { decodeDestinationRecord } from "../shared/protocol/ownership.ts";
+import { decodeDestinationRecord } from "../shared/protocol/record-decoding.ts";
 import { lockDirectories } from "../shared/runtime/agent-lock.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadDestinationConfig } from "../shared/runtime/config.ts";
@@ -29,10 +29,13 @@ async function start(): Promise<RunningAgent> {
     keepAliveMs: config.link.keepAliveMs,
     security: openSecurity(config, log),
   };
-  // locked and bound first: a second agent must have touched nothing when it finds that there is one
+  // the directories are locked and the addresses bound first, so that a second agent changes nothing before it finds
+  // the first one
   await lockDirectories({ role: "destination", ...config }, log);
   const gate = new Gate<DestinationService>();
-  const listener = await serveDestination(gate, { listen: config.listen, limits });
+  const desk = new Gate<MigrationOperator>();
+  const { listen, operatorStreamsMax } = config;
+  const listener = await serveDestination(gate, { listen, limits, operatorStreamsMax }, desk);
   const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
   GuestUnits.current = new GuestUnits({ mode: config.qemuScope, log });
   const faults = new TestFaults(config.faults);
@@ -49,6 +52,7 @@ async function start(): Promise<RunningAgent> {
   });
   await agent.recover();
   gate.open(agent);
+  desk.open(agent.desk);
   if (config.rehearsal)
     rehearsal.begin(log, (signal) =>
       rehearse({ config, clock: systemClock, limits, createKernels: loadKernels }, signal),

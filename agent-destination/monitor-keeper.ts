@@ -82,7 +82,7 @@ function begin(word: Readonly<Record<string, unknown>>): void {
   read(qemu, fromQemu);
 }
 
-// a terminal that closes is no reason to leave a guest whose pages are missing
+// without this, a terminal that closes would end the keeper of a guest whose pages are missing
 process.on("SIGHUP", () => undefined);
 const words = new QmpLines();
 process.stdin.on("data", (chunk) => words.push(chunk, (word) => begin(Object.fromEntries(Object.entries(word)))));

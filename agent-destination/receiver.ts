@@ -31,6 +31,8 @@ export class Receiver {
   readonly begun: Deferred<void> = deferred();
   readonly ended: Deferred<Message<"endOfStream">> = deferred();
   readonly grant: Deferred<Message<"grant">> = deferred();
+  /** The source has sent `failure`: the guest stays there. */
+  readonly gaveUp: Deferred<MigrationFault> = deferred();
   private readonly packagedAtAll: Deferred<void> = deferred();
   /** Set while the guest is loaded: answers the source's requests for digests. */
   onVerify: ((request: Message<"verifyRequest">) => Promise<void>) | undefined;
@@ -53,9 +55,8 @@ export class Receiver {
     this.socket = socket;
     this.clock = parts.clock;
     this.replay = parts.makeReplay((fault) => this.fail(fault));
-    const onCancel = (): void => this.fail(MigrationFault.from(cancelled.reason));
-    cancelled.addEventListener("abort", onCancel, { once: true });
-    if (cancelled.aborted) onCancel();
+    cancelled.addEventListener("abort", this.onCancel, { once: true });
+    if (cancelled.aborted) this.onCancel();
     socket.on("error", (error) =>
       this.fail(
         new MigrationFault("qemu-failed", `The destination's QEMU does not take the stream: ${error.message}`, {
@@ -79,19 +80,30 @@ export class Receiver {
     return this.abort.signal;
   }
 
+  private readonly onCancel = (): void => this.fail(MigrationFault.from(this.parts.cancelled.reason));
+
+  /**
+   * The guest is loaded. From now on only the migration's states react to a withdrawal or a stop of the agent, and the
+   * stream of pages stays open.
+   */
+  outlivesCancel(): void {
+    this.parts.cancelled.removeEventListener("abort", this.onCancel);
+  }
+
   fail(fault: MigrationFault): void {
     if (!this.over) this.abort.abort(fault);
   }
 
   /**
-   * From now on the end of the channel is no fault. What was said last is its end, which the source waits for: `running`,
-   * `complete` or a failure, so this one where there was none.
+   * From now on the end of the channel is no fault. The source waits for the last word: `running`, `complete` or a
+   * failure.
+   * @param fault said as the last word, where no other was said
    */
   close(fault?: MigrationFault): void {
     this.over = true;
     if (fault !== undefined) this.say(fault, new Uint8Array());
     this.socket.destroy();
-    // a broken post-copy is taken up over another stream
+    // another stream takes up a broken post-copy
     if (fault !== undefined && this.postcopy?.isActive === true) this.channel.leave();
     else this.channel.close();
   }
@@ -197,9 +209,12 @@ export class Receiver {
         return;
       case "welcome":
         return;
-      case "failure":
-        this.fail(new MigrationFault("peer-failed", `The source gave up: ${message.message}`, { role: "source" }));
+      case "failure": {
+        const fault = new MigrationFault("peer-failed", `The source gave up: ${message.message}`, { role: "source" });
+        this.gaveUp.resolve(fault);
+        this.fail(fault);
         return;
+      }
     }
   }
 }

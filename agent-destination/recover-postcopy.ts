@@ -92,7 +92,7 @@ export async function recoverPostcopy(
       return replay;
     },
   });
-  void qmp.closed.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
+  void guest.ended.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
   return receiver;
 }
 

@@ -3,8 +3,9 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { PAUSED_STATES } from "../../shared/qemu/preflight.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord, writeInTime } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
+import { tryImages } from "../guest-images.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import type { Receiver } from "../receiver.ts";
 
@@ -14,12 +15,15 @@ const POLL_MS = 2;
 /** QEMU takes the device state and is paused, with the whole guest. */
 export async function load(state: State<"loading">, cx: DestinationContext): Promise<State<"loaded">> {
   const { guest, receiver } = state;
+  // QEMU has all that it needs. If the link breaks now, what may become the only whole copy must not be thrown away
+  receiver.channel.setPatience(Number.POSITIVE_INFINITY);
   if (receiver.postcopy?.isActive) {
     await packageLoaded(guest, receiver, cx);
     const { record: postcopy } = receiver;
     if (postcopy === undefined) throw new TypeError("post-copy without a layout");
+    await tryImages(guest.qmp);
     const loadedAtUs = cx.clock.nowUs();
-    await cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest, { postcopy }));
+    await writeInTime(cx, destinationRecord(cx, "waiting", guest, { postcopy }));
     return { kind: afterDestination("loading", "loaded"), guest, receiver, postcopy, loadedAtUs };
   }
   const completed = waitLoaded(guest, receiver);
@@ -27,6 +31,7 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   completed.catch(() => undefined);
   await orAborted(receiver.replay.drained(), receiver.signal);
   await completed;
+  await tryImages(guest.qmp);
   const loadedAtUs = cx.clock.nowUs();
   const { status } = await guest.qmp.execute("query-status");
   // QEMU makes it what it was at the source, where it was paused; one that ran, paused (-S)

@@ -10,7 +10,7 @@ import { whyNoPostcopy } from "../../shared/qemu/postcopy-ability.ts";
 import { inspectDestination } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest-definition.ts";
-import { type DestinationContext, destinationRecord, keeperPath } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord, keeperPlaces } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import { GuestProcess } from "../guest-process.ts";
 
@@ -135,7 +135,7 @@ async function startGuest(
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
       signal: cx.cancelled,
-      keeperPath: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPath(cx) : undefined,
+      keeper: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPlaces(cx) : undefined,
     });
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);

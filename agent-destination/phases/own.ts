@@ -1,15 +1,21 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
-import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord, writeInTime } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
+import { unmarkRefused } from "../refusal-mark.ts";
 
-/** `running` into the journal: the guest is this host's. Only then may it be started (DESIGN 6), if the grant has it so. */
+/**
+ * Writes `running` into the journal: the guest is this host's. Only then may it be started (DESIGN 6), unless it was
+ * granted paused.
+ */
 export async function own(state: State<"owning">, cx: DestinationContext): Promise<State<"starting">> {
-  const { kind: _, ...whole } = state;
+  const { kind: _, isMarked, ...whole } = state;
+  const { postcopy, grant, guest } = state;
   const grantedAtUs = cx.clock.nowUs();
-  // what is written here cannot be refused any more
-  if (await state.guest.hasEnded()) throw new MigrationFault("qemu-failed", "The destination's QEMU ended");
-  const { postcopy, grant } = state;
-  await cx.journal.write(cx.id, destinationRecord(cx, "running", state.guest, { postcopy, paused: grant.paused }));
+  // after `running` is written, the end of the QEMU is no refusal any more
+  if (await guest.hasEnded()) throw new MigrationFault("qemu-failed", "The destination's QEMU ended");
+  await writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, paused: grant.paused }));
+  // the mark goes after the record is written: if the agent ends in between, the mark still refuses the guest
+  if (isMarked) await unmarkRefused(guest.qmp);
   return { kind: afterDestination("owning", "written"), ...whole, grantedAtUs };
 }

@@ -1,4 +1,3 @@
-import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
@@ -7,11 +6,14 @@ import { processUsage } from "../../shared/runtime/process-usage.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
+import { noteArrival } from "../note-arrival.ts";
 import type { Receiver } from "../receiver.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
-import { incomingPath } from "./stage.ts";
+import { removeSockets } from "./discard.ts";
 
 const AGAIN_MS = 250;
+/** A source that says that it has no such migration is asked again, for its agent may be adopting it; but not all the time. */
+const AGAIN_AT_MOST_MS = 2000;
 
 type Outcome = "complete" | "gone";
 
@@ -22,6 +24,7 @@ type Outcome = "complete" | "gone";
 export async function pull(state: State<"pulling">, cx: DestinationContext): Promise<State<"arrived"> | State<"lost">> {
   const { guest, postcopy } = state;
   let { receiver } = state;
+  let [againMs, told] = [AGAIN_MS, ""];
   while (true) {
     try {
       receiver ??= await recoverPostcopy(guest, postcopy, cx);
@@ -31,10 +34,13 @@ export async function pull(state: State<"pulling">, cx: DestinationContext): Pro
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
       if (await guest.hasEnded()) return gone(guest, receiver, cx);
-      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy is broken; taking it up again");
+      const { message } = MigrationFault.from(thrown);
+      if (message !== told) cx.log.warn({ fault: message }, "post-copy is broken; it is taken up again and again");
+      told = message;
       receiver?.close(MigrationFault.from(thrown));
       receiver = undefined;
-      await orAborted(delay(AGAIN_MS), cx.leaving);
+      await orAborted(delay(againMs), cx.leaving);
+      againMs = Math.min(2 * againMs, AGAIN_AT_MOST_MS);
     }
   }
 }
@@ -68,9 +74,7 @@ async function arrived(
     .execute("migrate-set-capabilities", { capabilities: [{ capability: "postcopy-ram", state: false }] })
     .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "postcopy-ram stays on"));
   guest.letGo();
-  await cx.journal
-    .write(cx.id, destinationRecord(cx, "arrived", guest))
-    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+  await noteArrival(destinationRecord(cx, "arrived", guest), cx);
   return { kind: afterDestination("pulling", "complete") };
 }
 
@@ -82,6 +86,7 @@ async function gone(
 ): Promise<State<"lost">> {
   cx.log.error({ qemu: await guest.lastWords() }, "the guest ran here, and its QEMU has ended");
   receiver?.close(new MigrationFault("qemu-failed", "The guest ran at the destination, and its QEMU has ended"));
-  await rm(incomingPath(cx), { force: true });
+  guest.letGo();
+  await removeSockets(cx);
   return { kind: afterDestination("pulling", "gone") };
 }

@@ -58,7 +58,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
     receiver.close(MigrationFault.from(thrown));
     throw thrown;
   }
-  void guest.qmp.closed.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
+  void guest.ended.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
   return { kind: afterDestination("staging", "dialled"), guest, receiver };
 }
 

@@ -1,29 +1,32 @@
-import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../../shared/qemu/preflight.ts";
 import { processUsage } from "../../shared/runtime/process-usage.ts";
-import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord, writeInTime } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
-import type { GuestProcess } from "../guest-process.ts";
+import { letGoOfImages } from "../guest-images.ts";
+import { type GuestProcess, HAS_RUN } from "../guest-process.ts";
+import { noteArrival } from "../note-arrival.ts";
 import type { Receiver } from "../receiver.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
-import { incomingPath } from "./stage.ts";
+import { removeSockets } from "./discard.ts";
 
 const RESUMES_WITHIN_MS = 10_000;
 const POLL_MS = 20;
 
 /**
- * `cont`, then the answer. From here on the guest is never refused: it may have run. A QEMU that does not answer is asked
- * again, for as long as it lives. A guest that was granted paused has arrived as it is.
+ * Says `cont`, then answers the source. From here on the guest is refused only if QEMU refuses `cont`, since it may
+ * have run. A QEMU that does not answer is asked again, for as long as it lives. A guest that was granted paused has
+ * arrived as it is.
  */
 export async function start(
   state: State<"starting">,
   cx: DestinationContext,
-): Promise<State<"arrived"> | State<"pulling"> | State<"lost">> {
+): Promise<State<"arrived"> | State<"pulling"> | State<"lost"> | State<"refusing">> {
   const { guest, grant, grantedAtUs, postcopy } = state;
+  checkRecord(state, cx);
   // `cont` itself may need a page: a stream that is lost is taken up first
   const taken = postcopy === undefined || state.receiver !== undefined ? undefined : await takeUp(guest, postcopy, cx);
   const receiver = state.receiver ?? taken;
@@ -33,10 +36,12 @@ export async function start(
     taken?.close(MigrationFault.from(thrown));
     throw thrown;
   });
+  if (typeof resumedAtUs === "object") return declined(state, receiver, resumedAtUs.refusal, cx);
   if (resumedAtUs === undefined) {
     cx.log.error({ qemu: await guest.lastWords() }, "the guest was started, and its QEMU has ended");
     receiver?.close(new MigrationFault("qemu-failed", "The guest was started, and its QEMU has ended"));
-    await rm(incomingPath(cx), { force: true });
+    guest.letGo();
+    await removeSockets(cx);
     return { kind: afterDestination("starting", "gone") };
   }
   const usage = processUsage();
@@ -53,17 +58,44 @@ export async function start(
   if (postcopy !== undefined) {
     // not waited for: QEMU's main loop may wait for a page meanwhile
     void announce(guest, cx);
+    writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, ran: true })).catch((thrown: unknown) =>
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"),
+    );
     const kind = afterDestination("starting", "pulls");
     return receiver === undefined ? { kind, guest, postcopy } : { kind, guest, receiver, postcopy };
   }
   receiver?.close();
-  await announce(guest, cx);
+  // the record tells a guest that was seen running from one that may have been. It is written after the answer, which
+  // must not wait for it, and beside the announcement, by which the guest's network finds it
+  await Promise.all([noteArrival(destinationRecord(cx, "arrived", guest, grant), cx), announce(guest, cx)]);
   guest.letGo();
-  // tells a guest that was seen running from one that may have been; behind the answer, which must not wait for it
-  await cx.journal
-    .write(cx.id, destinationRecord(cx, "arrived", guest, grant))
-    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
   return { kind: afterDestination("starting", "runs") };
+}
+
+/** Throws unless the journal says `running` for this very process: no other process is started. */
+function checkRecord({ guest }: State<"starting">, cx: DestinationContext): void {
+  const record = cx.journal.latest(cx.id);
+  if (record?.kind !== "running" || record.qemu?.identity !== guest.process.identity)
+    throw new MigrationFault("internal", `The journal says ${record?.kind ?? "nothing"}: the guest is not started`);
+}
+
+/** QEMU has refused `cont`, so the guest did not run: it is refused after all, and its source may take it back. */
+async function declined(
+  state: State<"starting">,
+  receiver: Receiver | undefined,
+  words: string,
+  cx: DestinationContext,
+): Promise<State<"refusing">> {
+  const { guest, postcopy } = state;
+  const fault = new MigrationFault("qemu-failed", `The destination's QEMU did not start the guest: ${words}`, {
+    advice: "Mend what QEMU says at the destination, then migrate again",
+  });
+  cx.log.error({ code: fault.code, qemu: await guest.lastWords() }, fault.message);
+  await letGoOfImages(guest.qmp);
+  const undo = receiver === undefined ? { guest } : { guest, receiver };
+  // in post-copy pages are missing, so there is no whole copy to keep
+  const isWhole = postcopy === undefined;
+  return { kind: afterDestination("starting", "declined"), fault, undo, isWhole, mayBeRunning: true };
 }
 
 /** @returns undefined when there is nothing to take up: QEMU has every page, or has ended */
@@ -75,8 +107,15 @@ async function takeUp(
   return (await guest.hasEnded()) ? undefined : await recoverPostcopy(guest, postcopy, cx);
 }
 
-/** @returns when the guest was resumed, microseconds on this clock; undefined when its QEMU has ended */
-async function resume(guest: GuestProcess, cx: DestinationContext): Promise<number | undefined> {
+/**
+ * Says `cont` and waits until QEMU runs the guest.
+ * @returns when the guest was resumed, microseconds on this host's clock; undefined when its QEMU has ended; QEMU's
+ *   words where QEMU has refused
+ */
+async function resume(
+  guest: GuestProcess,
+  cx: DestinationContext,
+): Promise<number | { readonly refusal: string } | undefined> {
   const qmp = await guest.monitor();
   if (qmp === undefined) return undefined;
   let resumedAtUs: number | undefined;
@@ -85,12 +124,13 @@ async function resume(guest: GuestProcess, cx: DestinationContext): Promise<numb
   });
   try {
     const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
-    // of a guest that was started before this agent was, it is another word for yes
-    await qmp.execute("cont");
+    const { refusal } = await guest.cont(qmp);
+    if (refusal !== undefined) return { refusal };
     while (true) {
       const { status } = await qmp.execute("query-status");
       // the event comes ahead of the answer
-      if (status === "running") return resumedAtUs ?? cx.clock.nowUs();
+      if (status === "running" || resumedAtUs !== undefined || HAS_RUN.includes(status))
+        return resumedAtUs ?? cx.clock.nowUs();
       if (cx.clock.monotonicMs() > deadline)
         throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after cont, not running`);
       await delay(POLL_MS);

@@ -3,13 +3,14 @@ import { PassThrough } from "node:stream";
 import t from "tap";
 import { Receiver } from "../../agent-destination/receiver.ts";
 import type { Replay } from "../../agent-destination/replay.ts";
+import { MigrationFault } from "../../shared/fault.ts";
 import { memoryTransfer } from "../../shared/link/memory-link.ts";
 import type { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import type { SourceMessage } from "../../shared/protocol/messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 
-function setUp() {
+function setUp(cancelled = new AbortController().signal) {
   const { source, destination } = memoryTransfer();
   source.receive(() => undefined);
   const receiver = new Receiver({
@@ -17,10 +18,20 @@ function setUp() {
     socket: new PassThrough() as never,
     makeReplay: () => ({ sequence: 3 }) as unknown as Replay,
     clock: systemClock,
-    cancelled: new AbortController().signal,
+    cancelled,
   });
   return { receiver, source, destination };
 }
+
+t.test("a cancel ends what comes, and nothing of a guest that is loaded", async (t) => {
+  for (const isLoaded of [false, true]) {
+    const cancel = new AbortController();
+    const { receiver } = setUp(cancel.signal);
+    if (isLoaded) receiver.outlivesCancel();
+    cancel.abort(new MigrationFault("peer-failed", "The source withdrew the migration"));
+    t.equal(receiver.signal.aborted, !isLoaded);
+  }
+});
 
 const verifyRequest: SourceMessage = { kind: "verifyRequest", start: 0, byteLength: 4096, last: false };
 

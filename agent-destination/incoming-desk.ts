@@ -1,0 +1,188 @@
+/**
+ * Answers the operator at a destination: lists the migrations that came here, and takes the words that end what no
+ * agent can end.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../shared/fault.ts";
+import type { MigrationOperator } from "../shared/link/link.ts";
+import type { DestinationRecord } from "../shared/protocol/ownership.ts";
+import { isFinal, type MigrationView, type ResolveCall } from "../shared/protocol/report.ts";
+import type { Journal } from "../shared/runtime/journal.ts";
+import type { DestinationState } from "./destination-state.ts";
+import type { Incoming, Named } from "./incoming.ts";
+import { incomingView, recordedState } from "./incoming-view.ts";
+import type { DestinationAgentParts } from "./recovery.ts";
+
+/** How many ended migrations are remembered for `list`. */
+const REMEMBERED = 100;
+const WATCH_INTERVAL_MS = 200;
+const ANSWERS_WITHIN_MS = 20_000;
+
+export class IncomingDesk implements MigrationOperator {
+  private readonly journal: Journal<DestinationRecord>;
+  private readonly entries: ReadonlyMap<string, Incoming>;
+  /**
+   * Refused guests that somebody else has started, by migration; the value is true where the guest has all of its
+   * pages.
+   */
+  private readonly started = new Map<string, boolean>();
+  /** Views of ended migrations, the oldest first. */
+  private readonly history = new Map<string, MigrationView>();
+
+  constructor(journal: Journal<DestinationRecord>, entries: ReadonlyMap<string, Incoming>) {
+    this.journal = journal;
+    this.entries = entries;
+  }
+
+  /** Remembers a migration that had ended before this agent started. */
+  recall(named: Named, state: DestinationState, { config }: Pick<DestinationAgentParts, "config">): void {
+    this.note(incomingView(state, { cx: named, here: config.listen[0] ?? "", sourceIsThere: false, news: "" }));
+  }
+
+  /** Remembers a migration that ends now, or is left to the next agent because this one ends. */
+  remember({ view, state }: Incoming): void {
+    if (state.kind === "doubled") this.started.set(view.id, state.isWhole);
+    this.note(view);
+  }
+
+  /**
+   * Tells whether somebody has started a guest against its refusal.
+   * @returns undefined when nobody has; else whether the guest has all of its pages
+   */
+  doubled(id: string): boolean | undefined {
+    return this.started.get(id);
+  }
+
+  getMigration(id: string): MigrationView {
+    const found = this.find(id);
+    if (found !== undefined) return found;
+    throw new MigrationFault("migration-unknown", `No migration ${id} has come to this host`, {
+      advice: "See those that did with: ferry list; and ask the source agent for those that leave a host",
+    });
+  }
+
+  private find(id: string): MigrationView | undefined {
+    return this.entries.get(id)?.view ?? this.history.get(id);
+  }
+
+  listMigrations(): readonly MigrationView[] {
+    return [...this.history.values(), ...[...this.entries.values()].map(({ view }) => view)];
+  }
+
+  watch(id: string, observer: (view: MigrationView) => void): () => void {
+    let last = "";
+    let timer: NodeJS.Timeout | undefined;
+    const look = (): void => {
+      const view = this.find(id);
+      // the migration ended long ago and was forgotten
+      if (view === undefined) {
+        clearInterval(timer);
+        return;
+      }
+      const text = JSON.stringify(view);
+      if (text === last) return;
+      last = text;
+      if (isFinal(view.status)) clearInterval(timer);
+      observer(view);
+    };
+    this.getMigration(id);
+    timer = setInterval(look, WATCH_INTERVAL_MS);
+    look();
+    return () => clearInterval(timer);
+  }
+
+  async cancel(id: string): Promise<MigrationView> {
+    const entry = this.entries.get(id);
+    if (entry === undefined) return this.getMigration(id);
+    if (!IS_PART.includes(entry.state.kind))
+      throw new MigrationFault("too-late", `${id} cannot be cancelled any more: this host has the whole guest`, {
+        advice: `See where it belongs with ferry list, at both agents; then ferry resolve ${id} --keep source|destination`,
+      });
+    entry.cancel(
+      new MigrationFault("cancelled", "The migration was cancelled by the operator of its destination", {
+        advice: "Nothing needs to be done",
+      }),
+    );
+    await Promise.race([entry.ended, delay(ANSWERS_WITHIN_MS, undefined, { ref: false })]);
+    return this.getMigration(id);
+  }
+
+  /**
+   * Takes an operator's word on a guest that waits here, or was started here and has ended.
+   * @throws MigrationFault `needs-confirmation` with what the operator must make sure of first; `not-resolvable` while
+   *   the source is in contact; `not-in-doubt` when the migration waits for no word
+   */
+  async resolve({ id, keep, confirmed }: ResolveCall): Promise<MigrationView> {
+    const entry = this.entries.get(id);
+    if (entry === undefined) return this.resolveLost(id, keep, confirmed);
+    const { kind } = entry.state;
+    if (kind !== "loaded" && kind !== "withheld") throw asksForNothing(id, kind);
+    if (entry.sourceIsThere)
+      throw new MigrationFault("not-resolvable", `${entry.cx.source} is in contact: the word is said at that agent`, {
+        advice: `ferry --agent ${entry.cx.source} list says how it stands there; then cancel or resolve it there`,
+      });
+    if (!confirmed) throw needsConfirmation(entry.cx.source, keep);
+    if (!entry.cx.claims.say(keep === "destination" ? "here" : "end")) throw asksForNothing(id, entry.state.kind);
+    const over = new AbortController();
+    const late = delay(ANSWERS_WITHIN_MS, undefined, { ref: false, signal: over.signal }).catch(() => undefined);
+    // until the migration ends or, in post-copy, until the guest runs here with its pages missing
+    await Promise.race([entry.ended, late, untilPulling(entry, over.signal)]).finally(() => over.abort());
+    return this.getMigration(id);
+  }
+
+  /**
+   * Takes a word on a guest that was started here and has ended. Nothing runs; the record says from now on whose the
+   * guest is.
+   */
+  private async resolveLost(id: string, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
+    const view = this.getMigration(id);
+    const record = await this.journal.read(id);
+    if (view.status !== "inDoubt" || record === undefined || record.kind === "refused")
+      throw asksForNothing(id, record?.kind === "refused" ? "refused" : view.status);
+    if (!confirmed) throw needsConfirmation(record.source, keep);
+    const settled: DestinationRecord =
+      keep === "destination"
+        ? { ...record, kind: "arrived" }
+        : { ...record, kind: "refused", reason: "the operator gave the guest back to its source", heard: true };
+    await this.journal.write(id, settled);
+    const { status, error } = incomingView(recordedState(settled), {
+      cx: { id, guest: record.guest, source: record.source, startedAtMs: record.startedAtMs },
+      here: view.destination,
+      sourceIsThere: false,
+      news: "",
+    });
+    const { error: _, ...rest } = view;
+    this.note({ ...rest, status, ...(error === undefined ? {} : { error }) });
+    return this.getMigration(id);
+  }
+
+  private note(view: MigrationView): void {
+    this.history.delete(view.id);
+    this.history.set(view.id, view);
+    for (const id of this.history.keys()) if (this.history.size > REMEMBERED) this.history.delete(id);
+  }
+}
+
+/** States in which this host has only a part of the guest. */
+const IS_PART: readonly DestinationState["kind"][] = ["negotiating", "staging", "receiving", "loading"];
+
+async function untilPulling(entry: Incoming, over: AbortSignal): Promise<void> {
+  while (!over.aborted && entry.state.kind !== "pulling") await entry.nextChange;
+}
+
+const asksForNothing = (id: string, state: string): MigrationFault =>
+  new MigrationFault("not-in-doubt", `${id} is ${state} here, and waits for no word: this one was not acted upon`, {
+    advice: "Nothing needs to be resolved at this agent",
+  });
+
+function needsConfirmation(source: string, keep: ResolveCall["keep"]): MigrationFault {
+  return keep === "destination"
+    ? new MigrationFault("needs-confirmation", `${source} may run the guest, or start it later`, {
+        advice:
+          "Make sure that the guest does not run there and never will (its host is off for good, or its agent says in doubt and is resolved for the destination), then repeat with --yes",
+      })
+    : new MigrationFault("needs-confirmation", `The copy here may be the only one, if ${source} has lost its own`, {
+        advice:
+          "Make sure that the guest is whole at its source, or is not needed, then repeat with --yes to end the copy",
+      });
+}

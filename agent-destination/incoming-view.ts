@@ -1,0 +1,163 @@
+/**
+ * What an operator sees of a migration that comes to this host: a projection of its state. The figures are at its
+ * source.
+ */
+import { MigrationFault } from "../shared/fault.ts";
+import type { DestinationRecord } from "../shared/protocol/ownership.ts";
+import type { MigrationErrorView, MigrationStatus, MigrationView, Progress } from "../shared/protocol/report.ts";
+import type { DestinationContext } from "./destination-context.ts";
+import type { DestinationState } from "./destination-state.ts";
+
+/** Zeroes: only the source knows the figures of a migration. */
+const NO_FIGURES: Progress = {
+  elapsedSeconds: 0,
+  guestMemoryBytes: 0,
+  passes: 0,
+  bytesSent: 0,
+  bytesPerSecond: 0,
+  estimatedResidualBytes: 0,
+  estimatedDowntimeMs: 0,
+  pagesPending: 0,
+  pagesHeld: 0,
+  firstPassFraction: 0,
+  heatClasses: [],
+  dirtyBytesPerSecond: 0,
+  roundTripMs: 0,
+  linkDownSeconds: 0,
+  downtimeTargetMs: 0,
+  stalledSeconds: 0,
+};
+
+/** What the view needs beside the state. */
+export interface Known {
+  readonly cx: Pick<DestinationContext, "id" | "guest" | "source" | "startedAtMs">;
+  /** This agent's address. */
+  readonly here: string;
+  /** Whether the source was heard lately. A copy whose source is silent waits for an operator. */
+  readonly sourceIsThere: boolean;
+  /** What the phases report beside the state; empty when nothing. */
+  readonly news: string;
+}
+
+export function incomingView(state: DestinationState, { cx, here, sourceIsThere, news }: Known): MigrationView {
+  const { id, guest, source, startedAtMs } = cx;
+  const error = errorOf(state, { cx, here, sourceIsThere, news });
+  return {
+    id,
+    guest,
+    source,
+    destination: here,
+    status: statusOf(state, sourceIsThere),
+    startedAtMs,
+    negotiated: {},
+    progress: NO_FIGURES,
+    ...(error === undefined ? {} : { error }),
+  };
+}
+
+function statusOf(state: DestinationState, sourceIsThere: boolean): MigrationStatus {
+  switch (state.kind) {
+    case "negotiating":
+    case "staging":
+      return "preparing";
+    case "receiving":
+      return "copying";
+    case "loading":
+      return "switching";
+    case "loaded":
+    case "withheld":
+      return sourceIsThere ? "granting" : "inDoubt";
+    case "adopting":
+    case "owning":
+    case "starting":
+      return "granting";
+    case "pulling":
+      return "serving";
+    case "refusing":
+      return "undoing";
+    case "discarding":
+    case "discarded":
+      return state.fault.code === "cancelled" ? "cancelled" : "failed";
+    case "arrived":
+      return "moved";
+    case "lost":
+      return "inDoubt";
+    case "doubled":
+      return "doubled";
+  }
+}
+
+function errorOf(state: DestinationState, { cx, sourceIsThere, news }: Known): MigrationErrorView | undefined {
+  const resolve = `ferry resolve ${cx.id} --keep destination starts it here, --keep source ends the copy, at this agent`;
+  switch (state.kind) {
+    case "loaded":
+      if (sourceIsThere) return undefined;
+      return view(
+        new MigrationFault("in-doubt", `${cx.source} has neither granted the guest nor withdrawn it, and is silent`, {
+          guestNow: "the guest is here as a whole, paused; its source may run it, or be gone",
+          advice: `Find out what became of the source, and wait for it where it comes back; else ${resolve}`,
+        }),
+      );
+    case "withheld":
+      return view(
+        new MigrationFault(
+          "in-doubt",
+          `It was refused here, and ${cx.source} has not heard so: ${state.fault.message}`,
+          {
+            guestNow: "the guest belongs to its source; a whole copy is kept here, paused",
+            advice: `Wait until the source has heard it, and the copy ends; where the source is lost for good, ${resolve}`,
+          },
+        ),
+      );
+    case "lost":
+      return view(
+        new MigrationFault("in-doubt", "The guest was started here, and its QEMU has ended", {
+          guestNow: "the guest does not run here; its source has a copy from before, unless it has let go of it",
+          advice: `Settle it at the source first; then say here whose it is: ferry resolve ${cx.id} --keep source|destination`,
+        }),
+      );
+    case "doubled":
+      return view(state.fault);
+    case "discarding":
+    case "discarded":
+    case "refusing":
+      return view(
+        state.fault.with({ guestNow: "the guest is at its source", advice: "See the source agent for this migration" }),
+        news,
+      );
+    case "adopting":
+      if (news === "") return undefined;
+      return view(
+        new MigrationFault("qemu-failed", news, {
+          guestNow: "nothing is known of its QEMU here, so that it is neither started nor refused meanwhile",
+          advice: "See which other client holds its monitor, and this agent's log; it is tried again and again",
+        }),
+      );
+    default:
+      return undefined;
+  }
+}
+
+const view = ({ code, message, guestNow, advice }: MigrationFault, news = ""): MigrationErrorView => ({
+  code,
+  message: news === "" ? message : `${message} (${news})`,
+  guestNow: guestNow ?? "",
+  advice: advice ?? "See this agent's log for the migration's id",
+  refusals: [],
+});
+
+/** The state of a migration that had ended before this agent started, from its record. */
+export function recordedState({ kind, reason }: DestinationRecord): DestinationState {
+  switch (kind) {
+    case "arrived":
+      return { kind: "arrived" };
+    case "running":
+      return { kind: "lost" };
+    case "waiting":
+    case "refused":
+      return {
+        kind: "discarded",
+        fault: new MigrationFault("refused", reason ?? "It was refused before this agent started"),
+      };
+  }
+}

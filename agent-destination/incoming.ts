@@ -1,0 +1,179 @@
+/** One migration that comes to this host: its context, its driver, and what is known of it for whoever asks. */
+import type { MigrationFault } from "../shared/fault.ts";
+import { type Standing, standingOf } from "../shared/protocol/destination-states.ts";
+import type { Running, SettleCall } from "../shared/protocol/messages.ts";
+import type { MigrationView } from "../shared/protocol/report.ts";
+import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import { processUsage } from "../shared/runtime/process-usage.ts";
+import { Claims } from "./claims.ts";
+import type { DestinationContext } from "./destination-context.ts";
+import { runDestinationMigration } from "./destination-migration.ts";
+import type { DestinationState } from "./destination-state.ts";
+import { incomingView } from "./incoming-view.ts";
+import type { DestinationAgentParts } from "./recovery.ts";
+
+/** What identifies a migration, and what its records keep of its source. */
+export type Named = Pick<
+  DestinationContext,
+  "id" | "guest" | "token" | "source" | "saysKept" | "sequence" | "startedAtMs"
+>;
+
+/** The signals of the agent as a whole. */
+export interface Leaving {
+  readonly stopping: AbortSignal;
+  readonly leaving: AbortSignal;
+}
+
+/** Standings in which nothing is decided yet. */
+const UNDECIDED: readonly Standing[] = ["waiting", "starting"];
+
+export class Incoming {
+  readonly cx: DestinationContext;
+  /** Resolves when it is over, or left to the next agent. */
+  readonly ended: Promise<void>;
+  running: Running | undefined;
+  state: DestinationState;
+  private readonly cancelling = new AbortController();
+  private readonly withdrawing = new AbortController();
+  private readonly dropping = new AbortController();
+  private changed: Deferred<void> = deferred();
+  private heardAtMs: number;
+  private news = "";
+
+  constructor(parts: DestinationAgentParts, of: Named, { stopping, leaving }: Leaving, from: DestinationState) {
+    const { log, onBusy, ...shared } = parts;
+    onBusy?.();
+    this.state = from;
+    this.heardAtMs = from.kind === "adopting" ? Number.NEGATIVE_INFINITY : parts.clock.monotonicMs();
+    this.cx = {
+      ...shared,
+      ...of,
+      log: log.child({ migration: of.id, guest: of.guest }),
+      answer: deferred(),
+      cancelled: AbortSignal.any([this.cancelling.signal, stopping]),
+      withdrawn: this.withdrawing.signal,
+      unneeded: this.dropping.signal,
+      stopping,
+      leaving,
+      granted: deferred(),
+      claims: new Claims(),
+      onRunning: (running) => {
+        this.running = running;
+        this.change();
+      },
+      onNews: (news) => {
+        this.news = news;
+      },
+      cpuSecondsBefore: processUsage().cpuSeconds,
+    };
+    this.ended = runDestinationMigration(this.cx, from, (state) => {
+      // a state that is tried again has what it said of itself
+      if (state.kind !== this.state.kind) this.news = "";
+      this.state = state;
+      this.change();
+    });
+  }
+
+  /** The source says `withdraw`: the guest stays there. */
+  withdraw(fault: MigrationFault): void {
+    this.cancelling.abort(fault);
+    this.withdrawing.abort(fault);
+    if (!this.cx.saysKept) this.dropping.abort(fault);
+  }
+
+  /** The source says `kept`, or has begun another migration of the guest: it needs no copy here. */
+  drop(fault: MigrationFault): void {
+    this.withdraw(fault);
+    this.dropping.abort(fault);
+  }
+
+  /** Ends the migration if it does not have the whole guest yet. */
+  cancel(fault: MigrationFault): void {
+    this.cancelling.abort(fault);
+  }
+
+  /** Notes that the source has asked just now. */
+  heard(): void {
+    this.heardAtMs = this.cx.clock.monotonicMs();
+  }
+
+  /** True when the guest runs here in post-copy, or is about to, and needs its source for missing pages. */
+  get pulls(): boolean {
+    const { state } = this;
+    return (state.kind === "pulling" || state.kind === "starting") && state.postcopy !== undefined;
+  }
+
+  /** How the migration stands, as the source is told. */
+  standing(ask: SettleCall["ask"]): Standing {
+    if (this.state.kind === "adopting") return this.state.record.kind === "running" ? "starting" : "waiting";
+    const standing = this.pulls ? "pulling" : standingOf(this.state.kind, ask, true);
+    return this.running !== undefined && standing === "starting" ? "running" : standing;
+  }
+
+  /** Resolves when the standing is neither `waiting` nor `starting` any more, or after `ms` milliseconds. */
+  async decided(ask: SettleCall["ask"], ms: number): Promise<void> {
+    const timer = new AbortController();
+    const late = new Promise<"late">((resolve) => {
+      const timeout = setTimeout(() => resolve("late"), ms);
+      timer.signal.addEventListener("abort", () => clearTimeout(timeout));
+    });
+    try {
+      while (UNDECIDED.includes(this.standing(ask)))
+        if ((await Promise.race([this.changed.promise, this.ended, late])) === "late") return;
+    } finally {
+      timer.abort();
+    }
+  }
+
+  /** Resolves with the next state. */
+  get nextChange(): Promise<void> {
+    return this.changed.promise;
+  }
+
+  /** True when the stream is up, or the source has asked by a call within the last SILENT_AFTER_MS. */
+  get sourceIsThere(): boolean {
+    const { clock } = this.cx;
+    const { receiver } = { receiver: undefined, ...this.state };
+    if (receiver?.channel.isCut === false && !receiver.channel.isOver) return true;
+    return clock.monotonicMs() - this.heardAtMs < SILENT_AFTER_MS;
+  }
+
+  get view(): MigrationView {
+    const { cx, sourceIsThere, news } = this;
+    return incomingView(this.state, { cx, here: cx.config.listen[0] ?? "", sourceIsThere, news });
+  }
+
+  /**
+   * True when the source must have given this migration up if it begins another one: a source has at most one migration
+   * of a guest.
+   */
+  isGivenUpBy(source: string): boolean {
+    const { state } = this;
+    if (state.kind === "discarding") return true;
+    if (source !== this.cx.source) return false;
+    switch (state.kind) {
+      case "refusing":
+        return true;
+      case "receiving":
+      case "loading":
+        return state.receiver.channel.isCut;
+      case "loaded":
+        return state.receiver === undefined || state.receiver.channel.isCut;
+      case "withheld":
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  private change(): void {
+    const { changed } = this;
+    this.changed = deferred();
+    changed.resolve();
+  }
+}
+
+/**
+ * A source that has not asked for this time counts as silent, milliseconds. A source in doubt asks every few seconds.
+ */
+const SILENT_AFTER_MS = 10_000;
