@@ -2,7 +2,9 @@
 import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
 import { MigrationFault } from "../shared/fault.ts";
+import type { MigrationView } from "../shared/protocol/report.ts";
 import type { TlsFiles } from "../shared/runtime/certificates.ts";
+import { alarmText } from "./alarm.ts";
 import { EXIT, type ExitCode, exitCodeOf, exitCodeOfFault } from "./exit-codes.ts";
 import { printable } from "./figures.ts";
 import type { Followed } from "./follow.ts";
@@ -32,13 +34,31 @@ export interface GlobalOptions {
   readonly tlsKey?: string;
 }
 
-export interface CommandContext extends Surroundings {
-  readonly client: OperatorClient;
+/** Of a command that asks no agent. */
+export interface LocalContext extends Surroundings {
   readonly options: GlobalOptions;
+}
+
+export interface CommandContext extends LocalContext {
+  readonly client: OperatorClient;
 }
 
 /** Runs a subcommand's work with a connection; what it throws becomes words and an exit code. */
 export type Run = (command: Command, work: (cx: CommandContext) => Promise<ExitCode>) => Promise<void>;
+
+/** The same without a connection. */
+export type RunHere = (command: Command, work: (cx: LocalContext) => Promise<ExitCode>) => Promise<void>;
+
+export const createRunHere =
+  (surroundings: Surroundings, exit: (code: ExitCode) => void): RunHere =>
+  async (command, work) => {
+    const options = command.optsWithGlobals<GlobalOptions>();
+    try {
+      exit(await work({ ...surroundings, options }));
+    } catch (thrown) {
+      exit(tellFault(surroundings, options, MigrationFault.from(thrown)));
+    }
+  };
 
 export function createRun(surroundings: Surroundings, exit: (code: ExitCode) => void): Run {
   return async (command, work) => {
@@ -48,14 +68,17 @@ export function createRun(surroundings: Surroundings, exit: (code: ExitCode) => 
       client = surroundings.connect(options.agent, options.timeout, tlsFiles(options));
       exit(await work({ ...surroundings, client, options }));
     } catch (thrown) {
-      const fault = explain(MigrationFault.from(thrown), options.agent);
-      if (options.json) surroundings.terminal.out(jsonLine({ error: faultJson(fault) }));
-      surroundings.terminal.err(faultText(fault));
-      exit(exitCodeOfFault(fault));
+      exit(tellFault(surroundings, options, explain(MigrationFault.from(thrown), options.agent)));
     } finally {
       client?.close();
     }
   };
+}
+
+function tellFault({ terminal }: Surroundings, { json }: GlobalOptions, fault: MigrationFault): ExitCode {
+  if (json) terminal.out(jsonLine({ error: faultJson(fault) }));
+  terminal.err(faultText(fault));
+  return exitCodeOfFault(fault);
 }
 
 /** @throws MigrationFault `invalid-argument` for half of it: it must not pass for none */
@@ -74,7 +97,7 @@ function explain(fault: MigrationFault, address: string): MigrationFault {
   if (fault.code !== "peer-unreachable" || fault.advice !== undefined) return fault;
   return new MigrationFault(fault.code, `No answer from the agent at ${address}: ${fault.message}`, {
     cause: fault,
-    advice: "See that ferry-source runs there, or name another agent with --agent or FERRY_AGENT",
+    advice: "See that the agent runs there, or name another one with --agent or FERRY_AGENT",
   });
 }
 
@@ -103,8 +126,15 @@ export function conclude(cx: CommandContext, { view, detached }: Followed): Exit
     );
     return EXIT.detached;
   }
-  if (!cx.options.json) cx.terminal.out(summaryText(view));
+  if (cx.options.json) cx.terminal.err(alarmText([view]));
+  else cx.terminal.out(summaryText(view));
   return exitCodeOf(view.status);
+}
+
+/** Tells how a migration stands: as the answer to a question, in words or as JSON. */
+export function tell({ terminal, options }: CommandContext, view: MigrationView): void {
+  terminal.out(options.json ? jsonLine(view) : summaryText(view));
+  if (options.json) terminal.err(alarmText([view]));
 }
 
 /** A parser of ours as one of commander's, which reports a wrong value as a usage error. */

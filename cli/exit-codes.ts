@@ -12,6 +12,10 @@ export const EXIT = {
   cancelled: 3,
   /** The guest is paused until `ferry resolve`, or nobody can say where it runs. */
   inDoubt: 4,
+  /** The guest runs at both hosts: one copy is to be stopped at once. */
+  doubled: 5,
+  /** `ferry may-start` could not look. A supervisor takes it for a failure, where 1 is an answer. */
+  unknown: 255,
   /** The operator left with Ctrl-C; the migration goes on. As shells report SIGINT. */
   detached: 130,
 } as const;
@@ -26,6 +30,8 @@ export function exitCodeOf(status: MigrationStatus): ExitCode {
       return EXIT.cancelled;
     case "inDoubt":
       return EXIT.inDoubt;
+    case "doubled":
+      return EXIT.doubled;
     case "failed":
     case "preparing":
     case "copying":
@@ -45,6 +51,8 @@ export function exitCodeOfFault(fault: MigrationFault): ExitCode {
       return EXIT.cancelled;
     case "in-doubt":
       return EXIT.inDoubt;
+    case "two-copies":
+      return EXIT.doubled;
     default:
       return EXIT.failed;
   }

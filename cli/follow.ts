@@ -103,6 +103,8 @@ class Following {
     if (this.cancelAsked) this.cancel();
     if (view.status === "inDoubt") this.doubted();
     else this.settled();
+    // every moment costs the guest's disks: the operator is told at once, and the agent goes on without being followed
+    if (view.status === "doubled") this.leave.abort();
   }
 
   private doubted(): void {
@@ -146,7 +148,7 @@ class Following {
       cause: lost,
       guestNow:
         "the guest runs at the source, unless the handover was already under way; this cannot be seen from here",
-      advice: `See that the source agent runs, then: ferry watch ${view.id}`,
+      advice: `See that the agent runs, then: ferry watch ${view.id}`,
     });
   }
 }

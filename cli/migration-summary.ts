@@ -7,24 +7,48 @@ import type {
   PageCounts,
   PostcopyResult,
 } from "../shared/protocol/report.ts";
+import { alarmLines } from "./alarm.ts";
 import { bytesText, countText, durationText, memoryText, printable, ratioText } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
 
 /** Lines that end with a newline each. */
 export function summaryText(view: MigrationView): string {
-  const lines = [headline(view)];
+  const lines = view.status === "doubled" ? [...alarmLines(view)] : [headline(view)];
   if (view.error !== undefined) {
     const { error } = view;
     lines.push(row("error", `${error.code}: ${printable(error.message)}`));
     for (const refusal of error.refusals) lines.push(row("", `- ${refusal.code}: ${printable(refusal.message)}`));
     if (error.guestNow !== "") lines.push(row("guest", printable(error.guestNow)));
-    if (error.advice !== "") lines.push(row("what to do", printable(error.advice)));
+    // an alarm has said it already
+    if (error.advice !== "" && view.status !== "doubled") lines.push(row("what to do", printable(error.advice)));
   }
-  if (view.status === "inDoubt")
-    lines.push(row("resolve", `ferry resolve ${view.id} --keep source|destination, once you know where it may run`));
+  const word = resolveText(view);
+  if (word !== undefined) lines.push(row("resolve", word));
   if (view.result !== undefined) lines.push(...resultLines(view.result), row("agreed", agreedText(view.negotiated)));
   return `${lines.join("\n")}\n`;
 }
+
+/** Which word of the operator would end it, and at which agent it is said. */
+function resolveText({ id, status, source }: MigrationView): string | undefined {
+  const incoming = source === undefined ? undefined : printable(source);
+  switch (status) {
+    case "inDoubt":
+      return incoming === undefined
+        ? `ferry resolve ${id} --keep source|destination, once you know where it may run`
+        : heldCopyText(id, incoming);
+    case "undoing":
+      return incoming === undefined ? undefined : heldCopyText(id, incoming);
+    case "doubled": {
+      const agent = incoming === undefined ? "" : `--agent ${incoming} `;
+      return `ferry ${agent}resolve ${id} --keep destination, to end the copy at the source`;
+    }
+    default:
+      return undefined;
+  }
+}
+
+const heldCopyText = (id: string, source: string): string =>
+  `if ${source} never comes back: ferry resolve ${id} --keep destination runs it here, --keep source ends the copy`;
 
 const agreedText = (negotiated: MigrationView["negotiated"]): string =>
   Object.entries(negotiated)
@@ -35,6 +59,7 @@ function headline(view: MigrationView): string {
   const guest = printable(view.guest);
   const to = printable(view.destination);
   const total = durationText((view.result?.totalSeconds ?? view.progress.elapsedSeconds) * 1000);
+  if (view.source !== undefined) return incomingHeadline(view, guest, printable(view.source), total);
   switch (view.status) {
     case "moved":
       return `${guest} moved to ${to} in ${total}`;
@@ -45,7 +70,22 @@ function headline(view: MigrationView): string {
     case "inDoubt":
       return `${guest} is in doubt: it was granted to ${to}, which cannot be asked`;
     default:
-      return `${guest} to ${to}: ${statusText(view.status)} for ${total} (migration ${view.id})`;
+      return `${guest} to ${to}: ${statusText(view)} for ${total} (migration ${view.id})`;
+  }
+}
+
+function incomingHeadline(view: MigrationView, guest: string, from: string, total: string): string {
+  switch (view.status) {
+    case "moved":
+      return `${guest} arrived from ${from} in ${total}`;
+    case "failed":
+      return `${guest} is not here: its migration from ${from} failed`;
+    case "cancelled":
+      return `${guest} is not here: its migration from ${from} was cancelled after ${total}`;
+    case "inDoubt":
+      return `${guest} is whole here and paused: it waits for its source ${from}, which cannot be asked`;
+    default:
+      return `${guest} from ${from}: ${statusText(view)}, for ${total} (migration ${view.id})`;
   }
 }
 

@@ -7,11 +7,12 @@ import { addCancel } from "./commands/cancel.ts";
 import { addGuests } from "./commands/guests.ts";
 import { addHeatMap } from "./commands/heatmap.ts";
 import { addList } from "./commands/list.ts";
+import { addMayStart } from "./commands/may-start.ts";
 import { addMigrate } from "./commands/migrate.ts";
 import { addPlan } from "./commands/plan.ts";
 import { addResolve } from "./commands/resolve.ts";
 import { addWatch } from "./commands/watch.ts";
-import { argument, createRun, type Surroundings } from "./context.ts";
+import { argument, createRun, createRunHere, type Surroundings } from "./context.ts";
 import { EXIT, type ExitCode } from "./exit-codes.ts";
 
 const DEFAULT_AGENT = "127.0.0.1:7411";
@@ -36,9 +37,17 @@ export async function runFerry(argv: readonly string[], surroundings: Surroundin
 function createProgram(surroundings: Surroundings, exit: (code: ExitCode) => void): Command {
   const { terminal, env } = surroundings;
   const program = new Command("ferry")
-    .description("Moves running QEMU guests between hosts. Talks to the source agent of the host that a guest runs on.")
+    .description(
+      `Moves running QEMU guests between hosts. Talks to the source agent of the host that a guest runs on.
+Asked of a destination agent, list, watch, cancel and resolve are of the migrations that come to its host.`,
+    )
     .version(packageVersion())
-    .option("--agent <address>", "source agent (FERRY_AGENT)", argument(agentAddress), env.FERRY_AGENT || DEFAULT_AGENT)
+    .option(
+      "--agent <address>",
+      "agent, of the source or a destination (FERRY_AGENT)",
+      argument(agentAddress),
+      env.FERRY_AGENT || DEFAULT_AGENT,
+    )
     .option("--tls-ca <file>", "CAs that sign the agents' certificates (FERRY_TLS_CA)", env.FERRY_TLS_CA || undefined)
     .option(
       "--tls-certificate <file>",
@@ -55,6 +64,7 @@ function createProgram(surroundings: Surroundings, exit: (code: ExitCode) => voi
   const run = createRun(surroundings, exit);
   for (const add of [addGuests, addPlan, addMigrate, addList, addWatch, addCancel, addHeatMap, addResolve])
     add(program, run);
+  addMayStart(program, createRunHere(surroundings, exit), env);
   return program;
 }
 

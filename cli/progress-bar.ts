@@ -2,7 +2,9 @@
 import type { MigrationStatus, MigrationView, Progress } from "../shared/protocol/report.ts";
 import { bytesText, durationText, histogram, percentText, printable, rateText } from "./figures.ts";
 
-const WORDS: Readonly<Record<MigrationStatus, string>> = {
+type Words = Readonly<Record<MigrationStatus, string>>;
+
+const WORDS: Words = {
   preparing: "preparing",
   copying: "copying",
   switching: "switching over",
@@ -11,11 +13,23 @@ const WORDS: Readonly<Record<MigrationStatus, string>> = {
   failed: "failed",
   cancelled: "cancelled",
   inDoubt: "in doubt",
+  doubled: "RUNS AT BOTH HOSTS",
   undoing: "going back",
   serving: "fetching the rest",
 };
 
-export const statusText = (status: MigrationStatus): string => WORDS[status];
+/** Of a migration that comes to the agent's host. */
+const INCOMING_WORDS: Words = {
+  ...WORDS,
+  copying: "receiving",
+  switching: "loading",
+  moved: "arrived",
+  inDoubt: "waits for its source",
+  undoing: "refused, kept until its source has heard it",
+};
+
+export const statusText = ({ status, source }: Pick<MigrationView, "status" | "source">): string =>
+  (source === undefined ? WORDS : INCOMING_WORDS)[status];
 
 const BAR_CELLS = 20;
 const PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
@@ -51,12 +65,13 @@ function segmentsOf(view: MigrationView): Segment[] {
   const { progress, status } = view;
   const segments: Segment[] = [
     { text: printable(view.guest), rank: 3 },
-    { text: statusText(status), rank: 0 },
+    { text: statusText(view), rank: 0 },
     { text: durationText(progress.elapsedSeconds * 1000), rank: 2 },
   ];
   if (progress.linkDownSeconds > 0) segments.push({ text: linkText(progress.linkDownSeconds), rank: 0 });
   if (progress.stalledSeconds > 0) segments.push({ text: "NOT CONVERGING", rank: 0 });
-  if (status === "preparing") return segments;
+  // how far the copy got says nothing any more, and the agent of a destination does not measure it
+  if (status === "preparing" || status === "doubled" || view.source !== undefined) return segments;
   segments.push(
     { text: `[${barText(progress.firstPassFraction)}]`, rank: 6 },
     { text: percentText(progress.firstPassFraction), rank: 1 },
@@ -88,7 +103,16 @@ export function plainLine(view: MigrationView): string {
   const figures = [
     `${progress.elapsedSeconds.toFixed(1)}s`,
     printable(view.guest),
-    statusText(view.status),
+    statusText(view),
+    ...(view.source === undefined ? copyFigures(progress) : []),
+    ...(progress.linkDownSeconds > 0 ? [linkText(progress.linkDownSeconds)] : []),
+    ...(progress.stalledSeconds > 0 ? [stallText(progress)] : []),
+  ];
+  return figures.join("  ");
+}
+
+function copyFigures(progress: Progress): string[] {
+  return [
     `first pass ${percentText(progress.firstPassFraction)}`,
     `passes ${progress.passes}`,
     `sent ${bytesText(progress.bytesSent)}`,
@@ -98,8 +122,5 @@ export function plainLine(view: MigrationView): string {
     // zero: it is not estimated yet, or the guest is paused
     ...(progress.estimatedDowntimeMs > 0 ? [`estimated downtime ${durationText(progress.estimatedDowntimeMs)}`] : []),
     ...(progress.etaSeconds === undefined ? [] : [`ETA ${durationText(1000 * progress.etaSeconds)}`]),
-    ...(progress.linkDownSeconds > 0 ? [linkText(progress.linkDownSeconds)] : []),
-    ...(progress.stalledSeconds > 0 ? [stallText(progress)] : []),
   ];
-  return figures.join("  ");
 }

@@ -1,5 +1,6 @@
 /** Lists for people: guests, migrations, heat maps, plans. Pure. */
 import type { GuestView, HeatMapBlock, MigrationView } from "../shared/protocol/report.ts";
+import { alarmText } from "./alarm.ts";
 import { blockFor, durationText, memoryText, percentText, printable } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
 
@@ -27,16 +28,20 @@ export function guestsText(guests: readonly GuestView[]): string {
 
 export function migrationsText(views: readonly MigrationView[]): string {
   if (views.length === 0) return "This agent knows of no migration\n";
+  return alarmText(views) + migrationsTable(views);
+}
+
+function migrationsTable(views: readonly MigrationView[]): string {
   return table(
-    ["MIGRATION", "GUEST", "TO", "STATUS", "STARTED", "TOOK", "COPIED"],
+    ["MIGRATION", "GUEST", "PEER", "STATUS", "STARTED", "TOOK", "COPIED"],
     views.map((view) => [
       printable(view.id),
       printable(view.guest),
-      printable(view.destination),
-      statusText(view.status),
+      view.source === undefined ? `to ${printable(view.destination)}` : `from ${printable(view.source)}`,
+      statusText(view),
       new Date(view.startedAtMs).toISOString(),
       durationText(view.progress.elapsedSeconds * 1000),
-      percentText(view.progress.firstPassFraction),
+      view.source === undefined ? percentText(view.progress.firstPassFraction) : "",
     ]),
   );
 }

@@ -18,6 +18,7 @@ Exit codes:
   2  usage
   3  it was cancelled, and the guest runs at the source
   4  in doubt: see "ferry resolve --help"
+  5  the guest runs at both hosts: stop one copy at once; the words say which, and "ferry list" whether it is over
   130  left with Ctrl-C; the migration goes on`;
 
 export function addMigrate(program: Command, run: Run): void {

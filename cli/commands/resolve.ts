@@ -1,15 +1,34 @@
 import { type Command, Option } from "commander";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { MigrationView, ResolveCall } from "../../shared/protocol/report.ts";
-import { type CommandContext, faultText, type Run } from "../context.ts";
-import { exitCodeOf } from "../exit-codes.ts";
-import { jsonLine } from "../json.ts";
-import { summaryText } from "../migration-summary.ts";
+import type { MigrationStatus, MigrationView, ResolveCall } from "../../shared/protocol/report.ts";
+import { type CommandContext, faultText, type Run, tell } from "../context.ts";
+import { EXIT, type ExitCode, exitCodeOf } from "../exit-codes.ts";
 
 const HELP = `
-The agent asks the destination first, and does nothing against its word. Where it cannot be asked, it needs yours:
-make sure, by other means than Ferry, that the guest does not and will not run on the other host. Two of it destroy
-its disks.`;
+The word is said to the agent that holds the copy it is about, which acts on its own copy only. An agent does nothing
+against what another agent or a QEMU says; where none can be asked, --yes says that you have made sure by other means.
+Two copies of a guest destroy its disks.
+
+At the source, in doubt. The agent asks the destination first.
+  --keep source       The guest goes on at the source. --yes, where the destination cannot be asked, knows nothing of the
+                      migration, or has started the guest and lost it: it does not run there and never will.
+  --keep destination  The copy at the source ends. --yes, where the destination cannot be asked, or does not run the
+                      guest: it runs there, or may be gone.
+
+At the source, while the guest runs at both hosts:
+  --keep destination  The copy at the source ends. To keep that one instead, end the QEMU at the destination.
+
+At the destination (--agent), waits for its source, or refused and kept. Only where the source agent cannot be asked, and
+always with --yes; otherwise the word is said at the source.
+  --keep destination  The guest runs here. --yes: it does not run at the source and never will.
+  --keep source       The copy here ends for good. --yes: the guest is at the source, or may be gone.
+
+Exit codes:
+  0  it was done as you said
+  1  it was not: the agent refused, needs --yes, or the migration was settled otherwise
+  2  usage
+  4  still in doubt
+  5  the guest runs at both hosts: stop one copy at once`;
 
 interface Given {
   readonly keep: "source" | "destination";
@@ -19,21 +38,20 @@ interface Given {
 export function addResolve(program: Command, run: Run): void {
   program
     .command("resolve")
-    .argument("<id>", "migration in doubt")
+    .argument("<id>", "migration in doubt, or one that a destination holds")
     .addOption(
       new Option("--keep <where>", "where the guest is to run")
         .choices(["source", "destination"])
         .makeOptionMandatory(),
     )
     .option("--yes", "I have made sure of what cannot be asked")
-    .description("end a migration that is in doubt, by your word")
+    .description("end a migration that no agent can settle, by your word")
     .addHelpText("after", HELP)
     .action((id: string, { keep, yes }: Given, command: Command) =>
       run(command, async (cx) => {
         const view = await resolve(cx, { id, keep, confirmed: yes === true });
-        cx.terminal.out(cx.options.json ? jsonLine(view) : summaryText(view));
-        // done as it was asked for, whichever way that was
-        return view.status === "inDoubt" ? exitCodeOf(view.status) : 0;
+        tell(cx, view);
+        return exitCodeOfWord(cx, keep, view);
       }),
     );
 }
@@ -49,4 +67,17 @@ async function resolve({ client, terminal }: CommandContext, call: ResolveCall):
     if (!(await terminal.confirm(`Have you made sure, and keep the guest at the ${call.keep}?`))) throw fault;
     return client.resolve({ ...call, confirmed: true });
   }
+}
+
+/** Statuses that a word leads to; somebody else's word, or a late answer, may have been quicker. */
+const DONE: Readonly<Record<ResolveCall["keep"], readonly MigrationStatus[]>> = {
+  source: ["failed", "cancelled", "undoing"],
+  destination: ["moved", "granting", "serving"],
+};
+
+function exitCodeOfWord({ terminal }: CommandContext, keep: ResolveCall["keep"], view: MigrationView): ExitCode {
+  if (view.status === "inDoubt" || view.status === "doubled") return exitCodeOf(view.status);
+  if (DONE[keep].includes(view.status)) return EXIT.ok;
+  terminal.err(`ferry: the guest was not kept at the ${keep}: the migration was settled otherwise before\n`);
+  return EXIT.failed;
 }

@@ -1,4 +1,4 @@
-/** Binds the addresses of an agent's gRPC server, and says who has one that is taken. */
+/** Binds the addresses of an agent's gRPC server, and names the process that holds a taken one. */
 import { rm, stat } from "node:fs/promises";
 import { connect } from "node:net";
 import { type Server, ServerCredentials } from "@grpc/grpc-js";
@@ -9,9 +9,12 @@ import { type LinkSecurity, LOOPBACK_ONLY } from "./security.ts";
 import { listenTls, type TlsListener } from "./tls-listener.ts";
 
 /**
+ * Binds one address.
+ * @param text the address, as the setting `listen` has it
  * @param secured gets the listener, when it is one with TLS
  * @returns the address with the port that was chosen
- * @throws MigrationFault agent-running when it is taken, configuration when it cannot be had for another reason
+ * @throws MigrationFault `agent-running` when the address is taken, `configuration` when it cannot be bound for another
+ *   reason
  */
 export async function bind(
   server: Server,
@@ -66,13 +69,19 @@ function named(text: string, port: number): string {
   return address.kind === "unix" ? text : text.replace(/:\d+$/, `:${port}`);
 }
 
-/** A socket that a killed agent left behind; what is no socket, or still is somebody's, is left for bind() to stumble over. */
+/**
+ * Removes a socket that a killed agent left behind. A path that is no socket, or at which somebody still listens,
+ * stays, and binding it fails.
+ */
 async function removeStaleSocket(path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isSocket() && (await isNobodys(path))) await rm(path, { force: true });
 }
 
-/** An agent that hangs takes no connection, and still has its socket: only a refusal proves that nobody listens. */
+/**
+ * True only when a connection is refused, which proves that nobody listens: an agent that hangs takes no connection,
+ * and still has its socket.
+ */
 function isNobodys(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path, () => {

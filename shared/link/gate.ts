@@ -1,11 +1,12 @@
 /**
- * The door in front of a service. An agent binds its ports before it takes up what its journal knows, so that no second agent
- * can do the same; calls that come in meanwhile wait here until the agent can answer them. Health and reflection do not.
+ * The gate in front of a service. An agent binds its ports before it takes up what its journal knows, so that no second
+ * agent can do the same. Calls that come in meanwhile wait here until the agent can answer them. Health and reflection
+ * do not wait.
  */
 import { MigrationFault } from "../fault.ts";
 import { deferred } from "../runtime/deferred.ts";
 
-/** What a call that waits may turn into. */
+/** What the gate looks at of a call that has waited. */
 interface Leaving {
   readonly cancelled: boolean;
 }
@@ -14,7 +15,7 @@ export class Gate<Service> {
   private service: Service | undefined;
   private readonly waiting = deferred<Service>();
 
-  /** A service that can be called from the start. */
+  /** Makes a gate that is open from the start; a gate is returned as it is. */
   static opened<Service extends object>(service: Service | Gate<Service>): Gate<Service> {
     if (service instanceof Gate) return service;
     const gate = new Gate<Service>();
@@ -26,21 +27,22 @@ export class Gate<Service> {
     return this.service !== undefined;
   }
 
-  /** Calls that wait go on, in the order in which they came. */
+  /** Opens the gate: calls that wait go on, in the order in which they came. */
   open(service: Service): void {
     this.service = service;
     this.waiting.resolve(service);
   }
 
-  /** Runs `action` when the gate opens; at once and in this very turn when it is open. */
+  /** Runs `action` when the gate opens; when the gate is open, before this call returns. */
   whenOpen(action: (service: Service) => void): void {
     if (this.service !== undefined) action(this.service);
     else void this.waiting.promise.then(action);
   }
 
   /**
-   * The service, for one call. A caller that has left while it waited is not served: nobody would hear what it started.
-   * @throws MigrationFault cancelled
+   * Resolves with the service for one call, when the gate is open. A caller that left while it waited is not served:
+   * nobody would hear what it started.
+   * @throws MigrationFault `cancelled` when the caller has left
    */
   async pass(call: Leaving): Promise<Service> {
     if (this.service !== undefined) return this.service;

@@ -160,7 +160,8 @@ export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
     super(call, call.getPeer());
     this.refuse = (fault) => call.emit("error", toStatus(fault));
     call.on("error", (error) => this.settle(MigrationFault.from(error)));
-    // a call that is reset ends too, and may be "cancelled" in the same turn; what else cuts a connection may look the same
+    // a call that is reset ends too, and may be "cancelled" in the same turn; what else cuts a connection may look the
+    // same
     call.on("end", () => setImmediate(() => this.peerEnded(call)));
     // the status was given to the connection; "cancelled" follows even then
     call.on("finish", () => this.settle(undefined));

@@ -1,19 +1,10 @@
 /** The agents' gRPC servers: the services of proto/ferry/v1, reflection and grpc.health.v1. */
 import { rm } from "node:fs/promises";
-import {
-  type handleBidiStreamingCall,
-  type handleServerStreamingCall,
-  type handleUnaryCall,
-  Server,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-} from "@grpc/grpc-js";
+import { type handleBidiStreamingCall, Server, type ServerUnaryCall } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../protocol/messages.ts";
-import type { PlanCall } from "../protocol/plan-view.ts";
-import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from "../protocol/report.ts";
 import { callerOf } from "./authorise.ts";
 import { bind } from "./bind.ts";
 import { Gate } from "./gate.ts";
@@ -23,16 +14,18 @@ import {
   KEEP_ALIVE_MS,
   type LinkLimits,
   type Listener,
+  type MigrationOperator,
   type SourceChannel,
   type SourceService,
 } from "./link.ts";
+import { destinationOperators, sourceOperators } from "./operator-server.ts";
 import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
-import { orThrow, type Received } from "./proto-files.ts";
+import type { Received } from "./proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
 import type { LinkSecurity } from "./security.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
-import { toStatus } from "./status.ts";
 import type { TlsListener } from "./tls-listener.ts";
+import { unaryBehind } from "./unary.ts";
 
 export interface ServeOptions {
   /** "host:port" or "unix:PATH" each; port 0 takes any. */
@@ -58,41 +51,39 @@ const STREAMS_MAX = 256;
 export function serveSource(served: SourceService | Gate<SourceService>, options: ServeOptions): Promise<Listener> {
   const server = makeServer(options);
   const gate = Gate.opened(served);
-  const unary = unaryBehind(gate);
-  const watching = watchingBehind(gate, new OperatorStreams(options.operatorStreamsMax ?? OPERATOR_STREAMS_MAX));
-  server.addService(migrationService, {
-    ListGuests: unary((service) => service.listGuests()),
-    Plan: unary((service, call: PlanCall) => service.plan(call)),
-    Migrate: watching(async (service, call: MigrateCall) => service.migrate(call)),
-    GetMigration: unary(async (service, id: string) => service.getMigration(id)),
-    ListMigrations: unary(async (service) => service.listMigrations()),
-    WatchMigration: watching(async (_, id: string) => id),
-    CancelMigration: unary((service, id: string) => service.cancel(id)),
-    GetHeatMap: unary(async (service, call: { idOrGuest: string; cells: number }) =>
-      service.heatMap(call.idOrGuest, call.cells),
-    ),
-    ResolveMigration: unary((service, call: ResolveCall) => service.resolve(call)),
-  });
+  server.addService(migrationService, sourceOperators(gate, streamsOf(options)));
   server.addService(transferService, { Transfer: transfer(gate, options.helloWithinMs ?? HELLO_WITHIN_MS) });
   return listen(server, gate, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
 }
 
-/** The destination agent's: sources shake hands. Parameters and faults are those of serveSource(). */
+/**
+ * The destination agent's: sources shake hands, operators ask. Faults are those of serveSource().
+ * @param operator answers operators; a server without one has no MigrationService (a rehearsal)
+ */
 export function serveDestination(
   served: DestinationService | Gate<DestinationService>,
   options: ServeOptions,
+  operator?: MigrationOperator | Gate<MigrationOperator>,
 ): Promise<Listener> {
   const server = makeServer(options);
   const gate = Gate.opened(served);
   const unary = unaryBehind(gate);
+  const names = ["ferry.v1.DestinationService"];
+  if (operator !== undefined) {
+    server.addService(migrationService, destinationOperators(Gate.opened(operator), streamsOf(options)));
+    names.push("ferry.v1.MigrationService");
+  }
   server.addService(destinationService, {
     Handshake: unary((service, offer: Parameters<DestinationService["handshake"]>[0], call) =>
       service.handshake(offer, callerText(call, options.limits.security)),
     ),
     Settle: unary((service, call: SettleCall) => service.settle(call)),
   });
-  return listen(server, gate, options, ["ferry.v1.DestinationService"]);
+  return listen(server, gate, options, names);
 }
+
+const streamsOf = (options: ServeOptions): OperatorStreams =>
+  new OperatorStreams(options.operatorStreamsMax ?? OPERATOR_STREAMS_MAX);
 
 function makeServer({ limits }: ServeOptions): Server {
   return new Server({
@@ -161,72 +152,10 @@ function shutDown(server: Server, graceMs: number, tear: () => void): Promise<vo
   });
 }
 
-type Unary<Service> = <Request, Response>(
-  handle: (service: Service, request: Request, call: ServerUnaryCall<Received<Request>, Response>) => Promise<Response>,
-) => handleUnaryCall<Received<Request>, Response>;
-
-const unaryBehind =
-  <Service>(gate: Gate<Service>): Unary<Service> =>
-  (handle) =>
-  (call, callback) => {
-    const answer = async (): ReturnType<typeof handle> => {
-      const request = orThrow(call.request);
-      return handle(await gate.pass(call), request, call);
-    };
-    answer().then(
-      (response) => callback(null, response),
-      (thrown: unknown) => callback(toStatus(thrown)),
-    );
-  };
-
 /** Who calls, for the log. */
 function callerText<Request, Response>(call: ServerUnaryCall<Request, Response>, security?: LinkSecurity): string {
   const peer = call.getPeer();
   return security?.kind === "tls" ? `${callerOf(call.getAuthContext(), security)} at ${peer}` : `${peer}, no TLS`;
-}
-
-type Watching = <Request>(
-  begin: (service: SourceService, request: Request) => Promise<string>,
-) => handleServerStreamingCall<Received<Request>, MigrationView>;
-
-/** Views of a migration until its end. A client that does not read misses views in between, never the last. */
-const watchingBehind =
-  (gate: Gate<SourceService>, streams: OperatorStreams): Watching =>
-  (begin) =>
-  (call) => {
-    const start = async (): Promise<void> => {
-      const request = orThrow(call.request);
-      streams.admit(call);
-      const service = await gate.pass(call);
-      follow(call, await begin(service, request), service);
-    };
-    start().catch((thrown: unknown) => call.emit("error", toStatus(thrown)));
-  };
-
-function follow<Request>(call: ServerWritableStream<Request, MigrationView>, id: string, service: SourceService): void {
-  // the client left while the migration was being started
-  if (call.cancelled) return;
-  let behind = false;
-  let end: (() => void) | undefined;
-  let ended = false;
-  const finish = (): void => {
-    // "cancelled" comes behind an orderly end too
-    if (ended) return;
-    ended = true;
-    end?.();
-  };
-  call.on("cancelled", finish);
-  call.on("drain", () => {
-    behind = false;
-  });
-  end = service.watch(id, (view) => {
-    if (ended || (behind && !isFinal(view.status))) return;
-    behind = !call.write(view);
-    if (!isFinal(view.status)) return;
-    finish();
-    call.end();
-  });
-  if (ended) end();
 }
 
 function transfer(

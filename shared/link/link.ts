@@ -38,14 +38,15 @@ export interface Channel<Out, In> {
    */
   close(fault?: MigrationFault): void;
   /**
-   * Settles once, when both directions are over: undefined after an orderly end, `peer-lost` for whatever else a transport
-   * makes of it; every other fault is an agent's own word, this one's or the peer's. Nothing is delivered afterwards. A
-   * paused channel sees the orderly end of its peer when it resumes.
+   * Settles once, when both directions are over: with undefined after an orderly end, with `peer-lost` for any other
+   * end of the transport, and with another fault only when one of the two agents named that fault. Nothing is delivered
+   * afterwards. A paused channel sees the orderly end of its peer when it resumes.
    */
   readonly closed: Promise<MigrationFault | undefined>;
   /**
-   * Asked at the end that was dialled when the peer's side ends: has the peer said that it would? If not, its end is a cut,
-   * which looks like an orderly end here, and `peer-lost` at both ends. @default it has
+   * Asked by the end that was dialled, when the peer's side ends: true if the peer has announced its end. An end that
+   * was not announced is a cut, which looks like an orderly end here, and counts as `peer-lost` at both ends. @default
+   * the peer has announced it
    */
   expectsEnd?: () => boolean;
   /** Address of the peer, for logs. */
@@ -55,12 +56,9 @@ export interface Channel<Out, In> {
 export type SourceChannel = Channel<SourceMessage, DestinationMessage>;
 export type DestinationChannel = Channel<DestinationMessage, SourceMessage>;
 
-/** What the source agent serves. Faults that its methods throw become gRPC statuses. */
-export interface SourceService {
-  listGuests(): Promise<readonly GuestView[]>;
-  plan(call: PlanCall): Promise<PlanView>;
-  /** Starts a migration and returns its id, or throws when it cannot be started. */
-  migrate(call: MigrateCall): Promise<string>;
+/** What an operator may ask either agent of its migrations. Faults that its methods throw become gRPC statuses. */
+export interface MigrationOperator {
+  /** @throws MigrationFault `migration-unknown` */
   getMigration(id: string): MigrationView;
   listMigrations(): readonly MigrationView[];
   /**
@@ -70,13 +68,22 @@ export interface SourceService {
   watch(id: string, observer: (view: MigrationView) => void): () => void;
   /** Resolves when the migration has ended. */
   cancel(id: string): Promise<MigrationView>;
-  heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[];
+  /** @throws MigrationFault `needs-confirmation` with what the operator must have made sure of */
   resolve(call: ResolveCall): Promise<MigrationView>;
+}
+
+/** What the source agent serves. Faults that its methods throw become gRPC statuses. */
+export interface SourceService extends MigrationOperator {
+  listGuests(): Promise<readonly GuestView[]>;
+  plan(call: PlanCall): Promise<PlanView>;
+  /** Starts a migration and returns its id, or throws when it cannot be started. */
+  migrate(call: MigrateCall): Promise<string>;
+  heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[];
   /** A destination dialled in, for the first time or again; its first message was this hello. Throws when no migration waits for it. */
   acceptTransfer(hello: Hello, channel: SourceChannel): void;
 }
 
-/** What the destination agent serves. */
+/** What the destination agent serves to sources; to operators it is a MigrationOperator. */
 export interface DestinationService {
   /** @param caller who it is, for the log */
   handshake(offer: Offer, caller: string): Promise<HandshakeAnswer>;

@@ -1,8 +1,11 @@
-/** When there was no connection, and for how long: as those who wait for it feel it. Pure; times are passed in, milliseconds. */
+/**
+ * Counts outages of a connection and how long they lasted, from when the peer was last heard. It has no clock: times
+ * are passed in, milliseconds.
+ */
 
 export interface Interruptions {
   readonly count: number;
-  /** All together, milliseconds. */
+  /** The time without a connection of all outages together, milliseconds. */
   readonly downMs: number;
 }
 
@@ -14,25 +17,26 @@ export class Outages {
   private downMs = 0;
 
   /**
-   * @param noticedWithinMs a connection that was cut looks whole until keep-alive has found it, so long at most. A cut has begun
-   *   when the peer was last heard, but no longer ago than this: a peer that was made to wait is silent too
+   * @param noticedWithinMs how late a cut may be noticed, milliseconds: a cut connection looks whole until keep-alive
+   *   finds the cut. A cut counts from when the peer was last heard, but from no longer than this before it was
+   *   noticed: a peer may also be silent because it was made to wait
    */
   constructor(noticedWithinMs: number) {
     this.noticedWithinMs = noticedWithinMs;
   }
 
-  /** Something came from the peer. */
+  /** Notes that something came from the peer. */
   heard(nowMs: number): void {
     this.heardMs = nowMs;
   }
 
-  /** It was noticed that there is no connection any more. */
+  /** Notes that the connection was found to be lost. */
   begin(nowMs: number): void {
     this.sinceMs = Math.max(this.heardMs, nowMs - this.noticedWithinMs);
     this.count++;
   }
 
-  /** There is a connection. @returns was there none before? */
+  /** Notes that there is a connection. @returns true when there was an outage, which ends now */
   end(nowMs: number): boolean {
     const again = this.isDown;
     this.downMs += this.downForMs(nowMs);
@@ -45,7 +49,7 @@ export class Outages {
     return this.sinceMs !== undefined;
   }
 
-  /** 0 while there is a connection. */
+  /** How long the present outage has lasted, milliseconds; 0 while there is a connection. */
   downForMs(nowMs: number): number {
     return this.sinceMs === undefined ? 0 : nowMs - this.sinceMs;
   }

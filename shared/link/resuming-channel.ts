@@ -4,8 +4,8 @@
  * delivered once and in order, whatever the link does; what is only of the moment (probes, pings, acknowledgements) is
  * not repeated.
  *
- * Only what an agent says ends it: a last word of either side (isLast), or the refusal of whoever dials. However a connection
- * ends without one, in order or torn, by either end or by what is between them, it was cut.
+ * Only what an agent says ends it: a last word of either side (isLast), or the refusal of whoever dials. However a
+ * connection ends without one, in order or torn, by either end or by what is between them, it was cut.
  *
  * Not its job: what a message means, and whether a repeated one would do harm: none is delivered twice.
  */
@@ -19,11 +19,14 @@ export interface ResumeOptions {
   readonly patienceMs: number;
   /** Of the peer, for messages. */
   readonly peer: string;
-  /** A cut is noticed this late at most, and has lasted since the peer was last heard, milliseconds. @default 0: it begins then */
+  /**
+   * How late a cut is noticed at most, milliseconds. A cut counts from when the peer was last heard.
+   * @default 0: a cut counts from when it is noticed
+   */
   readonly noticedWithinMs?: number;
 }
 
-/** A last word that does not come through is left after this: whoever misses it asks for it. */
+/** How long this end tries to deliver its last word. A peer that misses the word asks for it. */
 const LINGERS_MS = 60_000;
 
 export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
@@ -148,7 +151,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   protected abstract keep(message: Out): Out;
   protected abstract forget(message: Out): void;
   protected abstract counts(message: In): boolean;
-  /** Does the peer say nothing more behind this, whatever it is waiting for? */
+  /** True for a message after which its sender says nothing more. */
   protected abstract isLast(message: In): boolean;
   /** Of the connection itself; @returns was it one of those? */
   protected abstract takeOwn(message: In): boolean;
@@ -207,7 +210,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   /** Called when a connection is lost and the stream is not over. */
   protected onLost(): void {}
 
-  /** Does this end make a new connection for a last word that may not have come through? */
+  /** True when this end dials again to deliver a last word that may not have arrived. */
   protected lingers(): boolean {
     return false;
   }
@@ -270,7 +273,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     this.onLost();
   }
 
-  /** One that takes nothing any more does not hear whether it is let in. */
+  /** A channel that takes nothing any more does not hear whether it is let in. */
   private get mayLinger(): boolean {
     return this.lingers() && !this.poisoned;
   }

@@ -70,14 +70,15 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   }
 
   /**
-   * Who may not call whom was set up so, and is said at once. Of two that have met it is about this connection: a certificate
-   * that has run out meanwhile is renewed, or it is no agent that answers.
+   * Decides whether `peer-untrusted` and `not-authorised` end the stream. At the first connection a setting is their
+   * cause, so they are reported at once. After two agents have met, they concern only this connection, and count as a
+   * cut: a certificate that has expired meanwhile is renewed, or no agent has answered.
    */
   protected override isFinal(fault: MigrationFault): boolean {
     return super.isFinal(fault) && !(this.met && (fault.code === "peer-untrusted" || fault.code === "not-authorised"));
   }
 
-  /** Ends as close() does, and dials no more: another stream takes the place of this one. */
+  /** Ends the stream as close() does, and does not dial again: another stream takes its place. */
   leave(): void {
     this.replaced = true;
     this.close();

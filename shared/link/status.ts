@@ -49,6 +49,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "peer-untrusted": status.UNAUTHENTICATED,
   "not-authorised": status.PERMISSION_DENIED,
   "in-doubt": status.INTERNAL,
+  "two-copies": status.FAILED_PRECONDITION,
   "state-directory": status.INTERNAL,
   "agent-running": status.INTERNAL,
   configuration: status.INTERNAL,
@@ -94,9 +95,9 @@ export function fromStatus(error: ServiceError, lost: FaultCode, dialled?: Diall
 const TOO_LARGE = /message larger than max|message that decompresses to a size larger than/i;
 
 /**
- * What the end of a stream means. Only an agent can end one, by naming its fault; what HTTP/2, a proxy or gRPC's library made of
- * the end of a connection (a reset, a GOAWAY, a time-out, a status of any kind) is a cut.
- * @param dialled tells why a connection that was never made was not
+ * Tells what the end of a stream means. Only an agent can end a stream, by naming its fault. Whatever HTTP/2, a proxy
+ * or gRPC's library made of the end of a connection (a reset, a GOAWAY, a time-out, a status of any kind) is a cut.
+ * @param dialled explains why a connection was never made
  */
 export function streamFault(error: ServiceError, dialled?: Dialled): MigrationFault {
   const fault = fromStatus(error, "peer-lost", dialled);
@@ -110,7 +111,7 @@ export function streamFault(error: ServiceError, dialled?: Dialled): MigrationFa
   return new MigrationFault(code, fault.message, { cause: error });
 }
 
-/** Set where an orderly end answers one that nobody had announced. */
+/** Trailer of an orderly end that answers an end which the peer had not announced. */
 const UNEXPECTED_END = "ferry-unexpected-end";
 
 /** The trailers of such an answer: gRPC calls it a good end, and so does an agent that does not know of this. */

@@ -37,6 +37,7 @@ const STATUSES: Readonly<Record<MigrationStatus, string>> = {
   failed: "MIGRATION_STATUS_FAILED",
   cancelled: "MIGRATION_STATUS_CANCELLED",
   inDoubt: "MIGRATION_STATUS_IN_DOUBT",
+  doubled: "MIGRATION_STATUS_DOUBLED",
   undoing: "MIGRATION_STATUS_UNDOING",
   serving: "MIGRATION_STATUS_SERVING",
 };
@@ -186,9 +187,16 @@ function viewFromWire(given: WireObject): MigrationView {
     negotiated: textMap(given.negotiated),
     progress: progress(object(given.progress, "progress")),
   };
+  // an agent of a version before this one has no such field
+  const source = text(given.source ?? "", "source");
   const error = given.error ? errorView(object(given.error, "error")) : undefined;
   const result = given.result ? resultView(object(given.result, "result")) : undefined;
-  return { ...view, ...(error === undefined ? {} : { error }), ...(result === undefined ? {} : { result }) };
+  return {
+    ...view,
+    ...(source === "" ? {} : { source }),
+    ...(error === undefined ? {} : { error }),
+    ...(result === undefined ? {} : { result }),
+  };
 }
 
 const isStatus = (name: string | undefined): name is MigrationStatus =>

@@ -7,6 +7,7 @@ t.test("each end of a migration has its exit code", async (t) => {
   t.equal(exitCodeOf("failed"), 1);
   t.equal(exitCodeOf("cancelled"), 3);
   t.equal(exitCodeOf("inDoubt"), 4);
+  t.equal(exitCodeOf("doubled"), 5);
   for (const status of ["preparing", "copying", "switching", "granting"] as const) t.equal(exitCodeOf(status), 1);
 });
 
@@ -16,5 +17,6 @@ t.test("so has each fault", async (t) => {
   t.equal(code("invalid-argument"), 2);
   t.equal(code("cancelled"), 3);
   t.equal(code("in-doubt"), 4);
+  t.equal(code("two-copies"), 5);
   for (const fault of ["peer-unreachable", "guest-unknown", "internal", "refused"] as const) t.equal(code(fault), 1);
 });

@@ -1,5 +1,6 @@
 import t from "tap";
 import { summaryText } from "../../cli/migration-summary.ts";
+import type { MigrationView } from "../../shared/protocol/report.ts";
 import { result, view } from "../support/cli-fixtures.ts";
 
 t.test("a move is told with its downtime in parts and what was sent", async (t) => {
@@ -70,6 +71,47 @@ t.test("a refusal lists every reason, the guest's place and the advice", async (
   what to do   Mend what is listed
 `,
   );
+});
+
+t.test("a guest that runs at both hosts is shouted first, then explained", async (t) => {
+  const error = {
+    code: "two-copies",
+    message: "Somebody said cont to the QEMU of web here",
+    guestNow: "the guest runs at both hosts",
+    advice: "Stop the one here",
+    refusals: [],
+  };
+  t.equal(
+    summaryText(view({ status: "doubled", error })),
+    `!!! web RUNS AT BOTH HOSTS, and both copies write to its disks (migration m-1)
+!!! one copy runs at the source (the host of this agent), the other at the destination host-b:7412
+!!! FIRST stop one of both. Stop the one here
+  error        two-copies: Somebody said cont to the QEMU of web here
+  guest        the guest runs at both hosts
+  resolve      ferry resolve m-1 --keep destination, to end the copy at the source
+`,
+  );
+  t.match(
+    summaryText(view({ status: "doubled", source: "host-a:7411" })),
+    /ferry --agent host-a:7411 resolve m-1 --keep destination/,
+    "the word is said at the source",
+  );
+});
+
+t.test("a migration that comes to the host of the agent is told from there", async (t) => {
+  const told = (status: MigrationView["status"]): string => summaryText(view({ status, source: "host-a:7411" }));
+  t.match(told("moved"), /^web arrived from host-a:7411 in 12\.3 s\n/);
+  t.match(told("failed"), /^web is not here: its migration from host-a:7411 failed\n/);
+  t.match(told("cancelled"), /^web is not here: its migration from host-a:7411 was cancelled after 12\.3 s\n/);
+  t.match(told("copying"), /^web from host-a:7411: receiving, for 12\.3 s \(migration m-1\)\n$/);
+  t.match(
+    told("inDoubt"),
+    /^web is whole here and paused: it waits for its source host-a:7411, which cannot be asked\n/,
+  );
+  t.match(told("undoing"), /^web from host-a:7411: refused, kept until its source has heard it, for 12\.3 s/);
+  for (const status of ["inDoubt", "undoing"] as const)
+    t.match(told(status), /if host-a:7411 never comes back: .*--keep destination runs it here, --keep source ends/);
+  t.notMatch(told("moved"), /resolve/);
 });
 
 t.test(

@@ -1,7 +1,7 @@
 import t from "tap";
 import type { OperatorClient } from "../../cli/operator-client.ts";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { MigrateCall } from "../../shared/protocol/report.ts";
+import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
 import { fakeClient, operator, result, view } from "../support/cli-fixtures.ts";
 
 const guest = { name: "web", state: "running", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" };
@@ -83,6 +83,41 @@ t.test("a migration that stays in doubt ends the command with 4, one that is set
   t.match(typed.out, /ferry resolve m-1/);
 });
 
+t.test(
+  "a guest that runs at both hosts ends migrate and watch at once, with 5 and with what to do first",
+  async (t) => {
+    const follow = (observer: (seen: MigrationView) => void, signal: AbortSignal): Promise<void> =>
+      new Promise((_, reject) => {
+        signal.addEventListener("abort", () => reject(new MigrationFault("cancelled", "aborted")));
+        observer(view({ status: "inDoubt" }));
+        observer(view({ status: "doubled" }));
+      });
+    const client = fakeClient({
+      migrate: (_, observer, signal) => follow(observer, signal),
+      watch: (_, observer, signal) => follow(observer, signal),
+    });
+    for (const line of ["migrate web --to b:1", "watch m-1"]) {
+      const typed = await operator(client).type(line);
+      t.equal(typed.code, 5, line);
+      t.match(typed.out, /^!!! web RUNS AT BOTH HOSTS[\s\S]*^!!! FIRST stop one of both/m, line);
+      const json = await operator(client).type(`${line} --json`);
+      t.equal(json.code, 5);
+      t.match(json.err, /^!!! web RUNS AT BOTH HOSTS/, "standard output has nothing but JSON");
+      for (const one of json.out.trimEnd().split("\n")) t.ok(JSON.parse(one));
+    }
+  },
+);
+
+t.test("list ends with 5 when a guest runs at both hosts, and with 0 when one is only in doubt", async (t) => {
+  const listing = (status: MigrationView["status"]) =>
+    operator(fakeClient({ listMigrations: async () => [view(), view({ id: "m-2", status })] }));
+  t.match(await listing("doubled").type("list"), { code: 5, out: /^!!! web RUNS AT BOTH HOSTS/, err: "" });
+  const json = await listing("doubled").type("list --json");
+  t.match(json, { code: 5, err: /^!!! web RUNS AT BOTH HOSTS/ });
+  t.equal(json.out.trimEnd().split("\n").length, 2);
+  t.match(await listing("inDoubt").type("list"), { code: 0, out: /in doubt/ });
+});
+
 t.test("wrong usage is told with what would be right, and exits with 2 before anything is asked", async (t) => {
   const cases: [string, RegExp][] = [
     ["", /Usage: ferry/],
@@ -157,17 +192,18 @@ t.test("lists are tables, or with --json an object a line", async (t) => {
 });
 
 t.test("cancel succeeds when it cancelled, and resolve says how it stands", async (t) => {
-  const ended = (status: "cancelled" | "moved" | "inDoubt") =>
+  const ended = (status: "cancelled" | "moved" | "inDoubt" | "doubled") =>
     operator(fakeClient({ cancel: async () => view({ status }) }));
   t.equal((await ended("cancelled").type("cancel m-1")).code, 0);
   t.equal((await ended("moved").type("cancel m-1")).code, 1);
   t.equal((await ended("inDoubt").type("cancel m-1")).code, 4);
+  t.equal((await ended("doubled").type("cancel m-1")).code, 5);
   const asked: string[] = [];
   const client = fakeClient({
     resolve: async ({ id, keep, confirmed }) => {
       if (id === "m-2" && !confirmed) throw new MigrationFault("needs-confirmation", "b:1 cannot be asked");
       asked.push(id, keep);
-      return view({ status: "failed" });
+      return view({ status: keep === "source" ? "failed" : "moved" });
     },
   });
   t.equal((await operator(client).type("resolve m-1 --keep source")).code, 0);
@@ -181,6 +217,22 @@ t.test("cancel succeeds when it cancelled, and resolve says how it stands", asyn
     0,
     "asked at the terminal",
   );
+});
+
+t.test("a word that was not done is no success, whatever became of the migration", async (t) => {
+  const settled = (status: MigrationView["status"]) => operator(fakeClient({ resolve: async () => view({ status }) }));
+  const word = async (keep: string, status: MigrationView["status"]) =>
+    (await settled(status).type(`resolve m-1 --keep ${keep}`)).code;
+  t.same([await word("source", "undoing"), await word("source", "cancelled")], [0, 0]);
+  t.same([await word("destination", "serving"), await word("destination", "granting")], [0, 0]);
+  t.same([await word("source", "inDoubt"), await word("destination", "doubled")], [4, 5]);
+  t.equal(await word("destination", "failed"), 1);
+  const late = await settled("moved").type("resolve m-1 --keep source");
+  t.match(late, {
+    code: 1,
+    out: /web moved to/,
+    err: /was not kept at the source: the migration was settled otherwise/,
+  });
 });
 
 t.test("a fault says what failed, where the guest is and what to do, and as JSON too", async (t) => {

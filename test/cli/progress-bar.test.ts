@@ -26,6 +26,21 @@ t.test("what has no downtime shows none", async (t) => {
   for (const line of [progressLine(paused, 200), plainLine(paused)]) t.notMatch(line, /downtime/);
 });
 
+t.test("of a migration that comes to the host nothing is shown that its destination does not measure", async (t) => {
+  const incoming = view({ source: "host-a:7411" });
+  t.equal(progressLine(incoming, 200), "web  receiving  12.3 s");
+  t.equal(plainLine(incoming), "12.3s  web  receiving");
+  const cut = view({ source: "host-a:7411", status: "inDoubt", progress: progress({ linkDownSeconds: 7 }) });
+  t.equal(plainLine(cut), "12.3s  web  waits for its source  LINK DOWN 7.0 s");
+});
+
+t.test("that a guest runs at both hosts is on the line, however narrow", async (t) => {
+  const doubled = view({ status: "doubled" });
+  t.equal(progressLine(doubled, 200), "web  RUNS AT BOTH HOSTS  12.3 s");
+  t.equal(progressLine(doubled, 20), "RUNS AT BOTH HOSTS");
+  t.match(plainLine(doubled), /^12\.3s {2}web {2}RUNS AT BOTH HOSTS/);
+});
+
 t.test("the bar has its width whatever it is told", async () => {
   fc.assert(
     fc.property(fc.double(), fc.integer({ min: 1, max: 60 }), (fraction, cells) => {

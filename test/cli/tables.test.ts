@@ -24,11 +24,24 @@ database  off
 t.test("migrations are a table", async (t) => {
   t.equal(
     migrationsText([view()]),
-    `MIGRATION  GUEST  TO           STATUS   STARTED                   TOOK    COPIED
-m-1        web    host-b:7412  copying  2026-01-02T03:04:05.000Z  12.3 s  52%
+    `MIGRATION  GUEST  PEER            STATUS   STARTED                   TOOK    COPIED
+m-1        web    to host-b:7412  copying  2026-01-02T03:04:05.000Z  12.3 s  52%
 `,
   );
+  t.equal(
+    migrationsText([view({ source: "host-a:7411", status: "moved" })]),
+    `MIGRATION  GUEST  PEER              STATUS   STARTED                   TOOK    COPIED
+m-1        web    from host-a:7411  arrived  2026-01-02T03:04:05.000Z  12.3 s
+`,
+    "those that come to the host of the agent have a source",
+  );
   t.match(migrationsText([]), /no migration/);
+});
+
+t.test("a guest that runs at both hosts comes first in the table of migrations", async (t) => {
+  const text = migrationsText([view(), view({ id: "m-2", guest: "db", status: "doubled" })]);
+  t.match(text, /^!!! db RUNS AT BOTH HOSTS[^\n]*m-2\)\n!!! [^\n]*\n!!! FIRST stop one of both\. [^\n]*\nMIGRATION/);
+  t.match(text, /^m-2 +db +to host-b:7412 +RUNS AT BOTH HOSTS/m);
 });
 
 t.test("a heat map is as wide as the terminal", async (t) => {

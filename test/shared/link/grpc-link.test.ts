@@ -40,7 +40,13 @@ t.test("a handshake is answered, refused by reasons, fails, is too late or given
   const given = client.handshake(offer, 5000, giveUp.signal);
   giveUp.abort(new MigrationFault("cancelled", "By the operator"));
   await t.rejects(given, { code: "cancelled" });
-  const call = { migrationId: "m-1", token: Buffer.from("secret"), epoch: 1, ask: "grant", paused: true } as const;
+  const call = {
+    migrationId: "m-1",
+    token: Buffer.from("secret"),
+    epoch: 1,
+    ask: "grant",
+    paused: true,
+  } as const;
   t.same(await client.settle(call, 5000), { standing: "refused", reason: "given up" });
   t.same(asked, [call]);
 });

@@ -9,7 +9,8 @@ import { dialSource } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
-import { LIMITS, SERVE, sourceService } from "../../support/link.ts";
+import { view } from "../../support/cli-fixtures.ts";
+import { LIMITS, migrationOperator, SERVE, sourceService } from "../../support/link.ts";
 import { folder, hello, unexpected } from "../../support/link-fixtures.ts";
 
 t.test("a stream without a hello is cut off, and a hello that nobody waits for is refused", async (t) => {
@@ -69,7 +70,9 @@ t.test("a general client finds the services, and their health, by reflection", a
     { name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
   ];
   const source = await serveSource(sourceService({ listGuests: async () => guests }), SERVE);
-  const destination = await serveDestination({ handshake: unexpected, settle: unexpected }, SERVE);
+  const incoming = view({ source: "host-a:7411", status: "doubled" });
+  const operator = migrationOperator({ listMigrations: () => [incoming] });
+  const destination = await serveDestination({ handshake: unexpected, settle: unexpected }, SERVE, operator);
   t.teardown(() => Promise.all([source.close(0), destination.close(0)]));
   const buf = join(packageRoot(), "node_modules/.bin/buf");
   const curl = async (address: string, ...words: string[]): Promise<string> => {
@@ -86,5 +89,10 @@ t.test("a general client finds the services, and their health, by reflection", a
   t.match(JSON.parse(listed), { guests: [{ name: "web", qemuVersion: "10.0.2" }] });
   const atDestination = await curl(destination.address, "", "--list-methods");
   t.ok(atDestination.includes("ferry.v1.DestinationService/Handshake"));
+  t.ok(atDestination.includes("ferry.v1.MigrationService/ResolveMigration"));
+  const coming = await curl(destination.address, "/ferry.v1.MigrationService/ListMigrations", "-d", "{}");
+  t.match(JSON.parse(coming), { migrations: [{ source: "host-a:7411", status: "MIGRATION_STATUS_DOUBLED" }] });
+  const health = JSON.stringify({ service: "ferry.v1.MigrationService" });
+  t.match(await curl(destination.address, "/grpc.health.v1.Health/Check", "-d", health), /"status":\s*"SERVING"/);
   t.ok(atDestination.includes("grpc.health.v1.Health/Check"));
 });

@@ -14,7 +14,7 @@ import type { HandshakeAnswer, SettleAnswer } from "../../../shared/protocol/mes
 import { type KeyMaterial, readCertificates } from "../../../shared/runtime/certificates.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
-import { LIMITS, portOf, sourceService } from "../../support/link.ts";
+import { LIMITS, migrationOperator, portOf, sourceService } from "../../support/link.ts";
 import { folder, hello, offer } from "../../support/link-fixtures.ts";
 import { Lines, security, TestCa } from "../../support/tls.ts";
 
@@ -45,7 +45,12 @@ async function destination(t: Test, at: LinkSecurity): Promise<Served> {
   const settle = async (): Promise<SettleAnswer> => ({ standing: "unknown", reason: "nothing was ever begun" });
   const secured = at.kind === "tls" ? { ...at, log: lines.log } : at;
   const listen = ["127.0.0.1:0"];
-  const listener = await serveDestination({ handshake, settle }, { listen, limits: { ...LIMITS, security: secured } });
+  const options = { listen, limits: { ...LIMITS, security: secured } };
+  const listener = await serveDestination(
+    { handshake, settle },
+    options,
+    migrationOperator({ listMigrations: () => [] }),
+  );
   t.teardown(() => listener.close(0));
   return { ...listener, lines, callers };
 }
@@ -153,6 +158,18 @@ t.test("peers and operators are authorised separately", async (t) => {
   transfer.send(hello);
   t.match(await transfer.closed, { code: "not-authorised", message: /^operator at .* is in tls\.peers/ });
   t.match(server.lines.all, [{ call: /ListMigrations$/ }, { call: /Transfer$/, code: "not-authorised" }]);
+});
+
+t.test("a destination agent too tells operators from peers", async (t) => {
+  const server = await destination(t, security(alpha));
+  const asOperator = operatorSecurity(own.material("operator"));
+  t.same(await operatorClient(t, server.address, asOperator).listMigrations(), []);
+  const asPeer = operatorClient(t, server.address, security(own.material("beta"))).listMigrations();
+  await t.rejects(asPeer, { code: "not-authorised", message: /^beta, .*is in tls\.operators/ });
+  const shaken = shake(t, server.address, asOperator);
+  await t.rejects(shaken, { code: "not-authorised", message: /^operator at .* is in tls\.peers/ });
+  t.same(server.callers, []);
+  t.match(server.lines.all, [{ call: /ListMigrations$/ }, { call: /Handshake$/, code: "not-authorised" }]);
 });
 
 t.test("an empty list lets nobody in, and says so", async (t) => {

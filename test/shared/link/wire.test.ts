@@ -105,11 +105,16 @@ t.test("a migration is seen as it is, in every status, with and without result a
     "failed",
     "cancelled",
     "inDoubt",
+    "doubled",
+    "undoing",
+    "serving",
   ];
   for (const status of statuses) {
     const seen = view({ status });
     t.same(there(migrationService.GetMigration, seen), seen);
   }
+  const incoming = view({ source: "unix:/run/ferry/source.sock" });
+  t.same(there(migrationService.GetMigration, incoming), incoming, "one that comes to the host names its source");
   const { etaSeconds: _, ...endless } = progress({ stalledSeconds: 3 });
   t.same(
     there(migrationService.GetMigration, view({ progress: endless })),

@@ -1,0 +1,34 @@
+/**
+ * The alarm for a guest of which two copies run. It is the worst that a migration can show, so it comes first and in
+ * capitals: what runs where, and what to do before anything else. Pure.
+ */
+import type { MigrationView } from "../shared/protocol/report.ts";
+import { printable } from "./figures.ts";
+
+const MARK = "!!! ";
+/** The advice where the agent names no copy to stop. */
+const STOP_EITHER =
+  "Say stop to the monitor of the QEMU that has done less since the hand-over; see docs/operations.md, Two copies";
+
+/** The alarm of every migration of which two copies run, each line with its newline; empty when there is none. */
+export const alarmText = (views: readonly MigrationView[]): string =>
+  views
+    .filter(({ status }) => status === "doubled")
+    .map((view) => `${alarmLines(view).join("\n")}\n`)
+    .join("");
+
+/** The lines of the alarm of one migration, without newlines. */
+export function alarmLines(view: MigrationView): readonly string[] {
+  const advice = view.error === undefined || view.error.advice === "" ? STOP_EITHER : view.error.advice;
+  return [
+    `${printable(view.guest)} RUNS AT BOTH HOSTS, and both copies write to its disks (migration ${printable(view.id)})`,
+    `one copy runs at ${sourceOf(view)}, the other at ${destinationOf(view)}`,
+    `FIRST stop one of both. ${printable(advice)}`,
+  ].map((line) => MARK + line);
+}
+
+const sourceOf = ({ source }: MigrationView): string =>
+  source === undefined ? "the source (the host of this agent)" : `the source ${printable(source)}`;
+
+const destinationOf = ({ source, destination }: MigrationView): string =>
+  source === undefined ? `the destination ${printable(destination)}` : "the destination (the host of this agent)";

@@ -1,0 +1,84 @@
+/**
+ * Judges whether a guest may be started on this host, from the journals of the host's agents; no agent is asked. What
+ * cannot be read is never guessed at: the guest may then not start.
+ */
+import { MigrationFault } from "../shared/fault.ts";
+import { type LastWord, lastWordOf, mayStart, processOf, type Verdict } from "../shared/protocol/may-start.ts";
+import { decodeDestinationRecord, decodeSourceRecord } from "../shared/protocol/record-decoding.ts";
+import { Journal, type JournalContents } from "../shared/runtime/journal.ts";
+import { hasEnded } from "../shared/runtime/process-identity.ts";
+
+/** The directories of both journals (`stateDirectory`); undefined for an agent that this host does not have. */
+export interface StateDirectories {
+  readonly source: string | undefined;
+  readonly destination: string | undefined;
+}
+
+export interface Judgement extends Verdict {
+  readonly guest: string;
+  /** False where a journal, a record or a process could not be read; `may` is false then. */
+  readonly known: boolean;
+  /** Id of the migration whose record decides. */
+  readonly migration?: string;
+  /** What to do where `known` is false. */
+  readonly advice?: string;
+}
+
+/** Judges whether a guest may be started. Never rejects. */
+export async function judge(guest: string, directories: StateDirectories): Promise<Judgement> {
+  try {
+    return await judgeOrThrow(guest, directories);
+  } catch (thrown) {
+    const { message, advice } = MigrationFault.from(thrown);
+    const unknown = { guest, may: false, passing: false, known: false, because: message };
+    return advice === undefined ? unknown : { ...unknown, advice };
+  }
+}
+
+async function judgeOrThrow(guest: string, directories: StateDirectories): Promise<Judgement> {
+  let word = await readLastWord(guest, directories);
+  while (true) {
+    const lives = word !== undefined && (await isAlive(word));
+    const verdict = mayStart(word, lives);
+    // a guest that left while its process was looked for has a later record now; once its process has ended, it cannot
+    // leave
+    const again = verdict.may ? await readLastWord(guest, directories) : word;
+    if (isSame(word, again)) return { guest, ...verdict, known: true, ...(word && { migration: word.id }) };
+    word = again;
+  }
+}
+
+async function isAlive(word: LastWord): Promise<boolean> {
+  const process = processOf(word);
+  return process !== undefined && !(await hasEnded(process));
+}
+
+const isSame = (word: LastWord | undefined, other: LastWord | undefined): boolean =>
+  word?.id === other?.id && word?.side === other?.side && word?.record.kind === other?.record.kind;
+
+async function readLastWord(guest: string, { source, destination }: StateDirectories): Promise<LastWord | undefined> {
+  const left = await readAll(source, decodeSourceRecord, "--source-state");
+  const came = await readAll(destination, decodeDestinationRecord, "--destination-state");
+  return lastWordOf(guest, left.entries, came.entries);
+}
+
+/**
+ * Reads a journal. @throws MigrationFault `state-directory` for a file that is no record: it may be that of any guest
+ */
+async function readAll<T>(
+  directory: string | undefined,
+  decode: (value: unknown) => T | undefined,
+  option: string,
+): Promise<JournalContents<T>> {
+  if (directory === undefined) return { entries: [], faults: [] };
+  const contents = await Journal.contents(directory, decode).catch((thrown: unknown) => {
+    const { message } = MigrationFault.from(thrown);
+    throw new MigrationFault("state-directory", message, {
+      cause: thrown,
+      advice: `Ask as the agents' user, or name that agent's stateDirectory, which is none on a host without it: ${option} none`,
+    });
+  });
+  const [torn] = contents.faults;
+  if (torn !== undefined) throw torn;
+  return contents;
+}

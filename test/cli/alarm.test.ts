@@ -1,0 +1,35 @@
+import t from "tap";
+import { alarmText } from "../../cli/alarm.ts";
+import { view } from "../support/cli-fixtures.ts";
+
+const error = {
+  code: "two-copies",
+  message: "web runs at both hosts",
+  guestNow: "it runs at both hosts",
+  advice: "Stop the one here: it has done less\u001b[2J",
+  refusals: [],
+};
+
+t.test("two copies are told with where they run, and with the agent's word on which one to stop", async (t) => {
+  t.equal(
+    alarmText([view(), view({ status: "doubled", error })]),
+    `!!! web RUNS AT BOTH HOSTS, and both copies write to its disks (migration m-1)
+!!! one copy runs at the source (the host of this agent), the other at the destination host-b:7412
+!!! FIRST stop one of both. Stop the one here: it has done less?[2J
+`,
+  );
+});
+
+t.test("a destination's alarm names the source, and an agent without advice still gets one", async (t) => {
+  const incoming = view({ status: "doubled", source: "host-a:7411" });
+  t.match(
+    alarmText([incoming]),
+    /at the source host-a:7411, the other at the destination \(the host of this agent\)\n/,
+  );
+  t.match(alarmText([incoming]), /FIRST stop one of both\. Say stop to the monitor/);
+  t.match(alarmText([view({ status: "doubled", error: { ...error, advice: "" } })]), /Say stop to the monitor/);
+});
+
+t.test("where every guest runs once there is no alarm", async (t) => {
+  t.equal(alarmText([view(), view({ status: "inDoubt" }), view({ status: "moved" })]), "");
+});
