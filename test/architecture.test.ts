@@ -126,6 +126,25 @@ t.test("one place of each agent assigns its state", async (t) => {
   }
 });
 
+/** What starts a guest, ends one, or lets QEMU run it again by itself; and where each agent has its one door for it. */
+const DOORS: readonly (readonly [word: string, source: string | undefined, destination: string | undefined])[] = [
+  ["cont", "own-qemu.ts", "guest-process.ts"],
+  ["quit", "own-qemu.ts", "guest-process.ts"],
+  ["migrate_cancel", "own-qemu.ts", undefined],
+];
+
+t.test("a guest is started and ended at one place of each agent", async (t) => {
+  for (const [word, source, destination] of DOORS) {
+    const said = new RegExp(`execute(?:\\(|: )"${word}"`, "g");
+    const places = [...contents].flatMap(([file, text]) => [...text.matchAll(said)].map(() => file));
+    const doors = [
+      ...(source === undefined ? [] : [`agent-source/${source}`]),
+      ...(destination === undefined ? [] : [`agent-destination/${destination}`]),
+    ];
+    t.same(places.sort(), doors.sort(), word);
+  }
+});
+
 t.test("no file is longer than 500 lines", async (t) => {
   t.same(
     [...contents].filter(([, text]) => text.split("\n").length > 500).map(([file]) => file),

@@ -9,7 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { RetainedFrames } from "../../shared/link/retained-frames.ts";
 import type { Frame } from "../../shared/protocol/messages.ts";
-import { decodeSourceRecord, type SourceRecord } from "../../shared/protocol/ownership.ts";
+import type { SourceRecord } from "../../shared/protocol/ownership.ts";
+import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
 import { Journal } from "../../shared/runtime/journal.ts";
 import { type AgentOptions, type HostAgents, startAgents } from "../support/agents.ts";
 import { measuredMigration } from "../support/ferry-run.ts";
@@ -139,6 +140,7 @@ async function journalMs(): Promise<number> {
       kind: "granted",
       guest: "web",
       destination: "beta:7412",
+      sequence: 1,
       startedAtMs: 1,
       grant: { token: "0".repeat(32), epoch: 1, paused: false },
     };

@@ -6,7 +6,7 @@ import { migrate, requireMoved } from "../support/ferry-json.ts";
 import { openPair } from "../support/pair.ts";
 import type { RigProcess } from "../support/process.ts";
 
-t.setTimeout(180_000);
+t.setTimeout(480_000);
 const ARENA_MIB = 16;
 const BASE_CACHE_MIB = 32;
 const WINDOW_MIB = 16;

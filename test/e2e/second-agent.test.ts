@@ -1,10 +1,13 @@
 /** One agent a host: a real second agent beside a real first one, and what it leaves alone; and an agent that stays. */
+import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import t from "tap";
-import { decodeSourceRecord, type SourceRecord } from "../../shared/protocol/ownership.ts";
+import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
+import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import { Journal } from "../../shared/runtime/journal.ts";
+import { identify } from "../../shared/runtime/process-identity.ts";
 import { closeRig } from "../support/after-migration.ts";
 import { agentAddress, ferryCommand, listMigrations, spawnAgent, startAgent } from "../support/agents.ts";
 import { bounded } from "../support/bounded.ts";
@@ -106,32 +109,41 @@ t.test("who asks during the recovery waits for its end, and health says NOT_SERV
   t.teardown(() => closeRig(rig));
   // a QEMU that says nothing holds the recovery up, until the test lets it go
   const qmp = join(rig.a.runtimeDirectory, "web.qmp");
-  const mute = createServer();
-  const asked = new Promise<() => void>((resolve) =>
-    mute.once("connection", (socket) => {
-      socket.on("error", () => undefined);
-      resolve(() => void socket.destroy());
-    }),
-  );
+  const sockets = new Set<Socket>();
+  const letGo = (): void => {
+    for (const socket of sockets) socket.destroy();
+  };
+  const mute = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => undefined);
+  });
+  const asked = once(mute, "connection");
   await new Promise<void>((resolve) => mute.listen(qmp, () => resolve()));
-  t.teardown(() => mute.close());
+  t.teardown(() => {
+    mute.close();
+    letGo();
+  });
   rig.writeDefinition({ name: "web", qmp, command: ["qemu"] });
-  const directory = join(rig.a.stateDirectory, "source");
-  const journal = await Journal.open<SourceRecord>(directory, decodeSourceRecord);
+  const directory = join(rig.a.stateDirectory, "destination");
+  const journal = await Journal.open<DestinationRecord>(directory, decodeDestinationRecord);
+  // this program stands for the QEMU: it lives
+  const qemu = { pid: process.pid, identity: (await identify(process.pid)) ?? "" };
   const grant = { token: "aa".repeat(16), epoch: 1, paused: false };
-  await journal.write(ID, { kind: "granted", guest: "web", destination: "127.0.0.1:9", startedAtMs: 1, grant });
-  const source = await spawnAgent(rig, rig.a, "source", ["--qmp-timeout=1m"]);
-  const letGo = await bounded(asked, ENDS_MS, "the recovery's question to QEMU");
-  const sourceAddress = agentAddress(rig, rig.a, "source");
+  const record = { guest: "web", source: "127.0.0.1:9", sequence: 1, startedAtMs: 1, qemu, grant };
+  await journal.write(ID, { kind: "waiting", ...record });
+  const agent = await spawnAgent(rig, rig.a, "destination", ["--qmp-timeout=1m"]);
+  await bounded(asked, ENDS_MS, "the recovery's question to QEMU");
+  const address = agentAddress(rig, rig.a, "destination");
   const curl = new BufCurl(rig, rig.a);
-  const health = () => curl.call(sourceAddress, "grpc.health.v1.Health/Check");
+  const health = () => curl.call(address, "grpc.health.v1.Health/Check");
   t.match((await health()).messages, [{ status: "NOT_SERVING" }]);
-  const agents = { host: rig.a, source, destination: source, sourceAddress, destinationAddress: "", ferryFlags: [] };
+  const ends = { source: agent, destination: agent, sourceAddress: address, destinationAddress: address };
+  const agents = { host: rig.a, ...ends, ferryFlags: [] };
   const list = listMigrations(rig, agents);
   // the question is under way when the recovery goes on, or comes after it: it is answered in both cases
   letGo();
   t.match(await bounded(list, ENDS_MS, ferryCommand(agents, ["list"]).join(" ")), [{ id: ID, guest: "web" }]);
-  await source.waitForOutput(/Listening at/, { timeoutMs: ENDS_MS });
+  await agent.waitForOutput(/Listening at/, { timeoutMs: ENDS_MS });
   t.match((await health()).messages, [{ status: "SERVING" }]);
 });
 

@@ -9,11 +9,12 @@ import type { RigHost } from "../support/rig.ts";
 import { type FaultRig, FULL_RATE } from "./fault-rig.ts";
 import type { AgentKind, Moment } from "./faults.ts";
 
-const REACHED_WITHIN_MS = 30_000;
+const REACHED_WITHIN_MS = 60_000;
 /** Slow enough that the moment lasts until the fault was injected. */
 const FIRST_PASS_RATE = 100e6;
 const LATER_PASSES_RATE = 40e6;
 const LAST_PAGES_RATE = 20e6;
+const SAID_WITHIN_MS = 45_000;
 /** Asked this often, an agent that does not know the migration has forgotten it: it was ended before it was journalled. */
 const UNKNOWN_ANSWERS = 3;
 
@@ -29,6 +30,13 @@ function rateOf(moment: Moment | undefined): number {
   if (moment?.kind === "later passes") return 2 * FIRST_PASS_RATE;
   if (moment?.kind === "held") return rateOf(moment.cancelledAt);
   return moment?.kind === "after" ? moment.bitsPerSecond : FULL_RATE;
+}
+
+export interface Word {
+  readonly code: number | null;
+  readonly output: string;
+  /** What was said to whom. */
+  readonly words: string;
 }
 
 export class Attempt {
@@ -79,8 +87,8 @@ export class Attempt {
           throw new Error(`It ended before it came to ${moment.state}: ${this.run.output().slice(-500)}`);
         });
         ended.catch(() => undefined);
-        // a source that was cancelled has said so before the destination has tidied up
-        await (moment.cancelledAt === undefined ? Promise.race([held, ended]) : held);
+        // a source that was cancelled, or is in doubt, has said so before the destination has come so far
+        await (moment.cancelledAt === undefined && moment.behind === undefined ? Promise.race([held, ended]) : held);
         return;
       }
       case "first pass":
@@ -119,49 +127,82 @@ export class Attempt {
     return this.#on.agent(side === "source" ? this.from : this.to, side);
   }
 
-  /** Has the destination QEMU the whole guest, as far as its agent has said? */
-  isLoaded(): boolean {
-    const { id } = this;
-    const log = this.#on.agent(this.to, "destination").output();
-    return log
-      .split("\n")
-      .some(
-        (line) =>
-          id !== undefined &&
-          line.includes(id) &&
-          /"(state|held)":"(loaded|owning|starting|pulling|arrived)"/.test(line),
-      );
+  /** Has the destination QEMU the whole guest, as far as its agent has said? In post-copy it has when its last page is there. */
+  isLoaded(isPostcopy: boolean): boolean {
+    return this.#hasSaid("destination", isPostcopy ? "arrived" : "loaded|owning|starting|pulling|arrived|withheld");
   }
 
-  /** The source agent's word; "unknown" when it knows no such migration, undefined when it does not answer. */
-  async view(): Promise<MigrationView | "unknown" | undefined> {
+  /** Has the source agent heard that the guest runs there, so that it ends its own copy? */
+  isReleased(): boolean {
+    return this.#hasSaid("source", "releasing|released");
+  }
+
+  /** Has the source its guest again, so that what the destination has is a copy of before? */
+  isTakenBack(): boolean {
+    return this.#hasSaid("source", "kept|withdrawing");
+  }
+
+  #hasSaid(kind: AgentKind, states: string): boolean {
     const { id } = this;
-    const views = await this.#on.migrations(this.from);
+    const said = new RegExp(`"(state|held)":"(${states})"`);
+    const log = this.#agent(kind).output();
+    return log.split("\n").some((line) => id !== undefined && line.includes(id) && said.test(line));
+  }
+
+  /** The word of an agent; "unknown" when it knows no such migration, undefined when it does not answer. */
+  async view(kind: AgentKind = this.#told): Promise<MigrationView | "unknown" | undefined> {
+    const { id } = this;
+    const views = await this.#on.migrations(kind === "source" ? this.from : this.to, kind);
     if (views === undefined) return undefined;
     if (id === undefined) return this.run.running ? undefined : "unknown";
     return views.find((view) => view.id === id) ?? "unknown";
   }
 
-  /** Waits until the migration has ended, is in doubt or is forgotten. @throws Error after `timeoutMs` */
+  /** Whose word counts: the source agent's, as long as its host is there. */
+  get #told(): AgentKind {
+    return this.#on.isDown(this.from) ? "destination" : "source";
+  }
+
+  /** Waits until the migration has ended, needs a person or is forgotten. @throws Error after `timeoutMs` */
   async settle({ timeoutMs, doubtIsEnd }: { timeoutMs: number; doubtIsEnd: boolean }): Promise<string> {
     let unknown = 0;
+    let last: string | undefined;
     const ask = async (): Promise<string | undefined> => {
       const view = await this.view();
+      last = typeof view === "object" ? view.status : view;
       unknown = view === "unknown" ? unknown + 1 : 0;
       if (unknown >= UNKNOWN_ANSWERS) return "unknown";
       if (view === undefined || view === "unknown") return undefined;
       const { status } = view;
-      return isFinal(status) || (status === "inDoubt" && doubtIsEnd) ? status : undefined;
+      return isFinal(status) || (doubtIsEnd && (status === "inDoubt" || status === "doubled")) ? status : undefined;
     };
-    return await eventually(ask, { timeoutMs, everyMs: 50, what: "the end of the migration" });
+    return await eventually(ask, { timeoutMs, everyMs: 50, what: "the end of the migration" }).catch(() => {
+      throw new Error(`The migration did not end within ${timeoutMs} ms: it is ${last}`);
+    });
   }
 
-  /** The operator has looked at both hosts, and says where the guest is to stay. */
-  async resolve(keep: "source" | "destination"): Promise<string> {
-    const command = ["--json", "resolve", this.id ?? "", "--keep", keep, "--yes"];
-    const resolving = await ferry(this.#on.rig, this.#on.agents(this.from), command);
-    this.#on.casts(resolving);
-    const { code } = await bounded(resolving.ended, REACHED_WITHIN_MS, "the end of ferry resolve");
-    return code === 0 ? "" : `ferry resolve --keep ${keep} ended with ${code}: ${resolving.output().slice(-500)}`;
+  /** @returns whether the migration needs no person any more, though it may still be under way */
+  async leavesDoubt(timeoutMs: number): Promise<boolean> {
+    const isOut = async (): Promise<true | undefined> => {
+      const view = await this.view();
+      return typeof view === "object" && view.status !== "inDoubt" && view.status !== "doubled" ? true : undefined;
+    };
+    return await eventually(isOut, { timeoutMs, everyMs: 50, what: "the end of the doubt" }).catch(() => false);
+  }
+
+  /** @returns how `ferry` ended and what it wrote; an operator's word, at the agent of either host */
+  async resolve(at: AgentKind, keep: AgentKind, options: readonly string[] = ["--yes"]): Promise<Word> {
+    const host = at === "source" ? this.from : this.to;
+    return await this.say(host, at, ["resolve", this.id ?? "", "--keep", keep, ...options]);
+  }
+
+  /** Any word of `ferry`, said to one agent of a host, on that host. */
+  async say(host: RigHost, kind: AgentKind, words: readonly string[]): Promise<Word> {
+    const agents = this.#on.agents(host);
+    const asked = kind === "source" ? agents : { ...agents, sourceAddress: agents.destinationAddress };
+    const run = await ferry(this.#on.rig, asked, ["--json", ...words]);
+    this.#on.casts(run);
+    const { code } = await bounded(run.ended, SAID_WITHIN_MS, `the end of ferry ${words.join(" ")}`);
+    return { code, output: run.output(), words: `${words.join(" ")} at the ${kind} agent of ${host.name}` };
   }
 }

@@ -5,40 +5,26 @@
 import { readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { GrpcOperatorClient } from "../../shared/link/operator-client.ts";
-import type { MigrationView } from "../../shared/protocol/report.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { processesOf } from "../support/after-migration.ts";
-import { agentAddress, type HostAgents, startAgent } from "../support/agents.ts";
 import { eventually } from "../support/bounded.ts";
 import { type GuestDefinitionFile, guestDefinition, guestFiles, type Workload } from "../support/guest.ts";
-import type { RigProcess } from "../support/process.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import type { Beat } from "../support/serial.ts";
-import type { AgentKind, Hold, Victim } from "./faults.ts";
+import { canHaveDisks, HostDisk } from "./disks.ts";
+import { FaultAgents } from "./fault-agents.ts";
+import type { Victim } from "./faults.ts";
 import { GuestWatch } from "./guest-watch.ts";
+import { killAll } from "./processes.ts";
 
 const NAME = "subject";
 const BOOT = { timeoutMs: 60_000 };
 const SNAPSHOT_MS = 30_000;
-const ASK_MS = 3000;
-const CANCELS_WITHIN_MS = 60_000;
 export const FULL_RATE = 1e9;
 const MEMORY_MIB = 256;
 const WORKLOAD: Workload = { regionMiB: 16, fillMiB: 48, rate: 20e6 };
 
-/** The settings of one agent beside where it is: limits of the cell, and where it is to hold. */
-export type AgentFlags = Readonly<Record<AgentKind, readonly string[]>>;
-
-interface RunningAgent {
-  readonly process: RigProcess;
-  readonly flags: readonly string[];
-  /** States at which it holds, each once. */
-  readonly hold: readonly string[];
-}
-
-export class FaultRig {
-  readonly rig: Rig;
+export class FaultRig extends FaultAgents {
   readonly name = NAME;
   readonly watch: GuestWatch;
   readonly definition: GuestDefinitionFile;
@@ -46,119 +32,30 @@ export class FaultRig {
   at: RigHost;
   /** Guests that were brought back from the snapshot. */
   revived = 0;
-  readonly #agents = new Map<string, RunningAgent>();
   /** Beats before these are of an earlier life of the guest. */
   readonly #lifeBegan = new Map<RigHost, { beats: number; corruptions: number }>();
-  /** Whatever ran in the cell that is under way, for its log. */
-  #cast: RigProcess[] = [];
+  /** Of the journals of each host; none where they cannot be mounted. */
+  readonly #disks = new Map<RigHost, HostDisk>();
 
   static async open(workload: Workload = WORKLOAD): Promise<FaultRig> {
     const rig = await Rig.open({ bitsPerSecond: FULL_RATE });
+    const faultRig = new FaultRig(rig, guestDefinition({ name: NAME, memoryMiB: MEMORY_MIB, workload }));
     try {
-      const faultRig = new FaultRig(rig, guestDefinition({ name: NAME, memoryMiB: MEMORY_MIB, workload }));
+      await faultRig.#mountDisks();
       await faultRig.#boot();
       return faultRig;
     } catch (thrown) {
-      await rig.close();
+      await faultRig.#closeAll();
       throw thrown;
     }
   }
 
   private constructor(rig: Rig, definition: GuestDefinitionFile) {
-    this.rig = rig;
+    super(rig);
     this.definition = definition;
     this.at = rig.a;
     rig.writeDefinition(definition);
     this.watch = new GuestWatch(rig, NAME);
-  }
-
-  agents(host: RigHost): HostAgents {
-    const of = (kind: AgentKind): RigProcess => this.agent(host, kind);
-    const [sourceAddress, destinationAddress] = [
-      agentAddress(this.rig, host, "source"),
-      agentAddress(this.rig, host, "destination"),
-    ];
-    return {
-      host,
-      source: of("source"),
-      destination: of("destination"),
-      sourceAddress,
-      destinationAddress,
-      ferryFlags: [],
-    };
-  }
-
-  agent(host: RigHost, kind: AgentKind): RigProcess {
-    const running = this.#agents.get(key(host, kind));
-    if (running === undefined) throw new Error(`There is no ${kind} agent on ${host.name}`);
-    return running.process;
-  }
-
-  /** All four agents run with these flags afterwards; `holds` are of the one migration from `from` to come. */
-  async prepareAgents(from: RigHost, flags: AgentFlags, holds: readonly Hold[] = []): Promise<void> {
-    this.#cast = [];
-    const kinds = ["source", "destination"] as const;
-    await Promise.all(
-      [this.rig.a, this.rig.b].flatMap((host) =>
-        kinds.map(async (kind) => {
-          const own = holds.filter(({ side }) => side === kind && (side === "source") === (host === from));
-          const hold = own.map(({ state }) => state);
-          const running = this.#agents.get(key(host, kind));
-          if (hold.length === 0 && running !== undefined && isFit(running, flags[kind]))
-            this.#cast.push(running.process);
-          else await this.#start(host, kind, flags[kind], hold);
-        }),
-      ),
-    );
-  }
-
-  killAgent(host: RigHost, kind: AgentKind): Promise<void> {
-    return this.#kill(this.agent(host, kind));
-  }
-
-  /** As systemd does when an agent has died; it does not hold again. */
-  async restartAgent(host: RigHost, kind: AgentKind): Promise<void> {
-    await this.#start(host, kind, this.#agents.get(key(host, kind))?.flags ?? []);
-  }
-
-  /** Agents that have ended and were not started again, with their last words: no fault of another's may do that. */
-  deadAgents(): readonly string[] {
-    return [...this.#agents].flatMap(([name, { process }]) =>
-      process.running ? [] : [`the agent ${name} has ended by itself: ${process.output().slice(-300)}`],
-    );
-  }
-
-  /** Adds a program to those whose output is kept for the cell's log. */
-  casts(process: RigProcess): void {
-    this.#cast.push(process);
-  }
-
-  /** What the programs of this cell wrote, for a report of what went wrong. */
-  logs(): string {
-    return this.#cast.map((one) => `== ${one.name} (process ${one.pid})\n${withoutProgress(one.output())}`).join("\n");
-  }
-
-  /** @returns what the source agent of a host knows; undefined when it does not answer */
-  async migrations(host: RigHost): Promise<readonly MigrationView[] | undefined> {
-    const client = new GrpcOperatorClient(`unix:${this.#operatorSocket(host, "source")}`, ASK_MS);
-    try {
-      return await client.listMigrations();
-    } catch {
-      return undefined;
-    } finally {
-      client.close();
-    }
-  }
-
-  /** Returns when the source agent has heard of it: a migration that is held takes notice only later. */
-  async cancel(host: RigHost, id: string): Promise<void> {
-    const client = new GrpcOperatorClient(`unix:${this.#operatorSocket(host, "source")}`, CANCELS_WITHIN_MS);
-    void client
-      .cancel(id)
-      .catch(() => undefined)
-      .finally(() => client.close());
-    // asked later on the same connection, and answered at once
-    await client.listMigrations();
   }
 
   /** The process that a fault is done to; undefined when it is not there. */
@@ -166,6 +63,31 @@ export class FaultRig {
     const host = victim.startsWith("source") ? from : this.rig.other(from);
     if (victim.endsWith("agent")) return this.agent(host, victim === "source agent" ? "source" : "destination").pid;
     return processesOf(this.rig, host, NAME)[0]?.pid;
+  }
+
+  /** Of the guest on a host: its QEMUs, and whoever keeps a monitor of them. */
+  qemusOn(host: RigHost): readonly number[] {
+    return processesOf(this.rig, host, NAME).map(({ pid }) => pid);
+  }
+
+  keepersOn(host: RigHost): readonly number[] {
+    const ofHost = ({ command }: { readonly command: string }): boolean =>
+      /^ferry-monitor-keeper/.test(command) && command.includes(`${host.runtimeDirectory}/`);
+    return this.rig
+      .processes()
+      .filter(ofHost)
+      .map(({ pid }) => pid);
+  }
+
+  /** As a power cut ends a host: both agents, the guest's QEMU and the keeper of its monitor, at once. */
+  async killHost(host: RigHost): Promise<void> {
+    await killAll([...this.switchOff(host), ...this.qemusOn(host), ...this.keepersOn(host)]);
+  }
+
+  disk(host: RigHost): HostDisk {
+    const disk = this.#disks.get(host);
+    if (disk === undefined) throw new Error(`The journals of ${host.name} are on no disk of their own`);
+    return disk;
   }
 
   /** The sockets that a killed QEMU leaves are nobody's: the next QEMU there would remove them, a count would find them. */
@@ -183,12 +105,31 @@ export class FaultRig {
       .slice(this.#lifeBegan.get(host)?.beats ?? 0);
   }
 
+  /** Between two heartbeats as they were seen, since a time of this program's clock, milliseconds. */
+  longestPause(sinceMs: number): number {
+    const seen = [this.rig.a, this.rig.b]
+      .flatMap((host) => this.beats(host).map(({ seenAtMs }) => seenAtMs))
+      .filter((ms) => ms >= sinceMs)
+      .sort((one, other) => one - other);
+    return seen.reduce((longest, ms, index) => Math.max(longest, ms - (seen[index - 1] ?? sinceMs)), 0);
+  }
+
   /** What this life of the guest said of its memory on a host. */
   corruptions(host: RigHost): readonly string[] {
     return this.rig
       .serial(host, NAME)
       .corruptions()
       .slice(this.#lifeBegan.get(host)?.corruptions ?? 0);
+  }
+
+  /** What was seen of the guest before is not held against it any more: a cell that may double it has said so. */
+  forgetLife(): void {
+    for (const host of [this.rig.a, this.rig.b]) {
+      const serial = this.rig.serial(host, NAME);
+      serial.catchUp();
+      this.#lifeBegan.set(host, { beats: serial.beats().length, corruptions: serial.corruptions().length });
+    }
+    this.watch.forget();
   }
 
   /** The guest runs at `at` afterwards: if it was lost, from the snapshot. */
@@ -201,15 +142,15 @@ export class FaultRig {
 
   /** Whatever became of it: a guest from the snapshot on `a`, agents that know nothing, a whole link. */
   async reset(): Promise<void> {
-    await Promise.all([...this.#agents.values()].map(({ process }) => this.#kill(process)));
-    for (const { pid } of this.rig.qemus()) process.kill(pid, "SIGKILL");
-    const gone = (): true | undefined => (this.rig.qemus().length === 0 ? true : undefined);
-    await eventually(gone, { timeoutMs: 5000, what: "the end of all QEMUs" });
+    for (const disk of this.#disks.values()) await disk.mend();
+    await this.killAgents();
+    await killAll([this.rig.a, this.rig.b].flatMap((host) => [...this.qemusOn(host), ...this.keepersOn(host)]));
     for (const host of [this.rig.a, this.rig.b]) {
       // the console is being followed
       for (const file of readdirSync(host.runtimeDirectory))
         if (!file.endsWith(".serial")) await rm(join(host.runtimeDirectory, file), { recursive: true, force: true });
-      await rm(host.stateDirectory, { recursive: true, force: true });
+      for (const kind of ["source", "destination"])
+        await rm(join(host.stateDirectory, kind), { recursive: true, force: true });
     }
     await this.mendLink();
     this.at = this.rig.a;
@@ -222,6 +163,11 @@ export class FaultRig {
     await this.#startFromSnapshot(this.rig.other(this.at));
   }
 
+  /** A guest that was started anew is another life, and knows nothing of the one before. */
+  async startAnew(host: RigHost): Promise<void> {
+    await this.#startFromSnapshot(host);
+  }
+
   async mendLink(): Promise<void> {
     if (this.rig.network.kind === "loopback") return;
     await this.rig.network.setConnected(true);
@@ -231,8 +177,21 @@ export class FaultRig {
 
   async close(): Promise<void> {
     await this.watch.close();
-    await this.rig.close();
+    await this.#closeAll();
     await this.rig.assertNothingLeft();
+  }
+
+  /** Frozen disks hold whoever writes to them, and mounted ones cannot be removed. */
+  async #closeAll(): Promise<void> {
+    for (const disk of this.#disks.values()) await disk.mend();
+    await this.killAgents();
+    for (const disk of this.#disks.values()) disk.close();
+    await this.rig.close();
+  }
+
+  async #mountDisks(): Promise<void> {
+    if (!canHaveDisks()) return;
+    for (const host of [this.rig.a, this.rig.b]) this.#disks.set(host, await HostDisk.mount(host, this.rig.folder));
   }
 
   async #boot(): Promise<void> {
@@ -252,20 +211,12 @@ export class FaultRig {
     await this.#restore();
   }
 
-  async #kill(agent: RigProcess): Promise<void> {
-    agent.signal("SIGKILL");
-    await agent.ended;
-  }
-
   get #snapshot(): string {
     return join(this.rig.folder, "snapshot");
   }
 
   async #restore(): Promise<void> {
-    for (const host of [this.rig.a, this.rig.b]) {
-      const serial = this.rig.serial(host, NAME);
-      this.#lifeBegan.set(host, { beats: serial.beats().length, corruptions: serial.corruptions().length });
-    }
+    this.forgetLife();
     const guest = await this.#startFromSnapshot(this.at);
     await guest.serial.waitForBeats(2, BOOT);
     const runs = async (): Promise<true | undefined> =>
@@ -276,46 +227,4 @@ export class FaultRig {
   #startFromSnapshot(host: RigHost): Promise<RigGuest> {
     return this.rig.startGuest(host, this.definition, ["-incoming", `exec:cat ${this.#snapshot}`]);
   }
-
-  #operatorSocket(host: RigHost, kind: AgentKind): string {
-    return join(this.rig.folder, `${host.name}-${kind}.sock`);
-  }
-
-  async #start(host: RigHost, kind: AgentKind, flags: readonly string[], hold: readonly string[] = []): Promise<void> {
-    const running = this.#agents.get(key(host, kind));
-    if (running?.process.running === true) {
-      // an agent that was stopped by SIGSTOP would not hear the request to end
-      running.process.signal("SIGCONT");
-      await running.process.stop();
-    }
-    const address = agentAddress(this.rig, host, kind);
-    // a unix socket of the operator's reaches across the namespaces
-    const listen = `--listen=${address},unix:${this.#operatorSocket(host, kind)}`;
-    const holds = hold.length === 0 ? [] : [`--faults=${hold.map((state) => `hold-at=${state}`).join(",")}`];
-    const process = await startAgent(this.rig, host, kind, [listen, ...flags, ...holds]);
-    this.#agents.set(key(host, kind), { process, flags, hold });
-    this.#cast.push(process);
-  }
-}
-
-const key = (host: RigHost, kind: AgentKind): string => `${kind} on ${host.name}`;
-
-/** An agent that has held does not hold again. */
-const isFit = ({ process, flags, hold }: RunningAgent, wanted: readonly string[]): boolean =>
-  process.running &&
-  flags.join() === wanted.join() &&
-  hold.every((state) => process.output().includes(`"held":"${state}"`));
-
-const LOG_CHARACTERS = 200_000;
-
-/** Of the views of a migration only the first in each status: there are five a second. */
-function withoutProgress(output: string): string {
-  let before: string | undefined;
-  const lines = output.split("\n").filter((line) => {
-    const status = /^\{"id":.*"status":"(\w+)"/.exec(line)?.[1];
-    const told = status !== undefined && status === before;
-    if (status !== undefined) before = status;
-    return !told;
-  });
-  return lines.join("\n").slice(-LOG_CHARACTERS);
 }

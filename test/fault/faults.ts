@@ -3,6 +3,16 @@
 export type AgentKind = "source" | "destination";
 export type Victim = "source agent" | "destination agent" | "source QEMU" | "destination QEMU";
 
+/** What somebody other than the agents says to a QEMU. */
+export type OutsiderCommand = "cont" | "stop" | "quit" | "system_reset";
+
+/**
+ * What an operator says to a migration in doubt, beside what the documents ask for. `contrary`: both words at once, at the source.
+ * `late`: the other word behind the one that was taken. `wrong host`: at agents that do not know the migration, or are not to take it.
+ * `unconfirmed`: without --yes where it needs it. `wrong`: a word with --yes that is not so.
+ */
+export type Words = "contrary" | "late" | "wrong host" | "unconfirmed" | "wrong";
+
 /** `seconds` undefined: for good, that is until the migration has ended or is in doubt. */
 export type Fault =
   | { readonly kind: "kill"; readonly victim: Victim }
@@ -10,20 +20,49 @@ export type Fault =
   | { readonly kind: "stop"; readonly victim: Victim; readonly seconds: number }
   | { readonly kind: "cut"; readonly seconds: number | undefined }
   /** Only what the destination's host sends is lost. */
-  | { readonly kind: "reverse"; readonly seconds: number | undefined };
+  | { readonly kind: "reverse"; readonly seconds: number | undefined }
+  /** Both agents, the guest's QEMU and the keeper of its monitor at once. One that does not return does so behind the operator's work. */
+  | { readonly kind: "host"; readonly side: AgentKind; readonly returns: boolean }
+  /** The program that holds the destination QEMU's monitor in post-copy. */
+  | { readonly kind: "keeper" }
+  /** Another agent with the same directories and port. */
+  | { readonly kind: "second agent"; readonly side: AgentKind }
+  /** The disk of a host's journals takes nothing, or does not answer. For good: until the cell has been looked at. */
+  | {
+      readonly kind: "disk";
+      readonly side: AgentKind;
+      readonly how: "full" | "hanging";
+      readonly seconds: number | undefined;
+    }
+  /** `whenInDoubt`: not at the moment itself, but as soon as the source says that it is in doubt. */
+  | {
+      readonly kind: "outsider";
+      readonly side: AgentKind;
+      readonly command: OutsiderCommand;
+      readonly whenInDoubt?: true;
+    }
+  | { readonly kind: "words"; readonly words: Words }
+  /** One after the other, without a pause; the first is taken back last. */
+  | { readonly kind: "all"; readonly of: readonly Fault[] };
 
 export interface Hold {
   readonly side: AgentKind;
   readonly state: string;
 }
 
+export interface Behind {
+  readonly fault: Fault;
+  readonly at: Moment;
+}
+
 /** When it goes wrong. Nothing here is a matter of luck but `after`, which the soak draws from its seed. */
 export type Moment =
   /**
    * An agent enters the state and waits (`faults` hold-at=STATE) until the fault was injected. The states of giving up
-   * are entered since the operator cancels at an earlier moment.
+   * are entered since the operator cancels at an earlier moment, those of doubt behind another fault at an earlier moment. What that
+   * does lasts as long as the cell's own fault; an agent that it kills starts again at once, and holds at the state.
    */
-  | (Hold & { readonly kind: "held"; readonly cancelledAt?: Moment })
+  | (Hold & { readonly kind: "held"; readonly cancelledAt?: Moment; readonly behind?: Behind })
   /** By the progress that the operator sees. */
   | { readonly kind: "first pass" }
   | { readonly kind: "later passes" }
@@ -38,9 +77,17 @@ export const held = (side: AgentKind, state: string, cancelledAt?: Moment): Mome
   ...(cancelledAt === undefined ? {} : { cancelledAt }),
 });
 
+/** `state` comes about since `fault` was done at `at`. */
+export const heldBehind = (side: AgentKind, state: string, fault: Fault, at: Moment): Moment => ({
+  kind: "held",
+  side,
+  state,
+  behind: { fault, at },
+});
+
 /** Where agents have to hold for it. */
 export const holdsOf = (moment: Moment | undefined): readonly Hold[] =>
-  moment?.kind === "held" ? [moment, ...holdsOf(moment.cancelledAt)] : [];
+  moment?.kind === "held" ? [moment, ...holdsOf(moment.cancelledAt), ...holdsOf(moment.behind?.at)] : [];
 
 export function faultName(fault: Fault): string {
   switch (fault.kind) {
@@ -52,13 +99,27 @@ export function faultName(fault: Fault): string {
       return `cut ${duration(fault.seconds)}`;
     case "reverse":
       return `reverse lost ${duration(fault.seconds)}`;
+    case "host":
+      return `kill ${fault.side} host, ${fault.returns ? "returns" : "for good"}`;
+    case "keeper":
+      return "kill keeper";
+    case "second agent":
+      return `second ${fault.side} agent`;
+    case "disk":
+      return `${fault.side} disk ${fault.how} ${duration(fault.seconds)}`;
+    case "outsider":
+      return `outsider's ${fault.command} at the ${fault.side}${fault.whenInDoubt === true ? " in doubt" : ""}`;
+    case "words":
+      return `${fault.words} words`;
+    case "all":
+      return fault.of.map(faultName).join(" + ");
   }
 }
 
 export function momentName(moment: Moment): string {
   switch (moment.kind) {
     case "held":
-      return `${moment.side} ${moment.state}${moment.cancelledAt === undefined ? "" : `, cancelled at ${momentName(moment.cancelledAt)}`}`;
+      return `${moment.side} ${moment.state}${howItCame(moment)}`;
     case "first pass":
     case "later passes":
     case "last pages":
@@ -68,11 +129,32 @@ export function momentName(moment: Moment): string {
   }
 }
 
+function howItCame({ cancelledAt, behind }: Extract<Moment, { readonly kind: "held" }>): string {
+  if (cancelledAt !== undefined) return `, cancelled at ${momentName(cancelledAt)}`;
+  return behind === undefined ? "" : ` (${faultName(behind.fault)} at ${momentName(behind.at)})`;
+}
+
 const duration = (seconds: number | undefined): string =>
   seconds === undefined ? "for good" : `${Number(seconds.toFixed(1))} s`;
 
 export const victimOf = (fault: Fault): Victim | undefined =>
   fault.kind === "kill" || fault.kind === "stop" ? fault.victim : undefined;
 
+/** The faults that it is made of. */
+export const partsOf = (fault: Fault): readonly Fault[] => (fault.kind === "all" ? fault.of.flatMap(partsOf) : [fault]);
+
 /** A loopback has no cable: its faults cannot be. */
-export const needsCable = (fault: Fault): boolean => fault.kind === "cut" || fault.kind === "reverse";
+export const needsCable = (fault: Fault): boolean =>
+  partsOf(fault).some(({ kind }) => kind === "cut" || kind === "reverse");
+
+/** Only root mounts. */
+export const needsDisk = (fault: Fault): boolean => partsOf(fault).some(({ kind }) => kind === "disk");
+
+/** How long it lasts; 0 where it is over as soon as it was committed, undefined where it is for good. */
+export function secondsOf(fault: Fault): number | undefined {
+  if (fault.kind === "all") {
+    const all = fault.of.map(secondsOf);
+    return all.includes(undefined) ? undefined : Math.max(...all.map(Number));
+  }
+  return "seconds" in fault ? fault.seconds : 0;
+}

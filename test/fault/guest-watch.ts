@@ -4,10 +4,12 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { MigrationFault } from "../../shared/fault.ts";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
 import { guestFiles } from "../support/guest.ts";
 import type { Rig, RigHost } from "../support/rig.ts";
+import type { OutsiderCommand } from "./faults.ts";
 
 /** Between two looks for a QEMU that is not there yet. */
 const LOOK_MS = 15;
@@ -45,6 +47,20 @@ export class GuestWatch {
     return (await answer?.catch(() => undefined))?.status;
   }
 
+  /** Somebody other than the agents says it to the guest's QEMU on a host, which may refuse it. @throws Error when there is none */
+  async say(host: RigHost, command: OutsiderCommand): Promise<void> {
+    const monitor = this.#monitors.get(host);
+    if (monitor === undefined) throw new Error(`There is no QEMU on ${host.name} at this moment`);
+    const options = { timeoutMs: ANSWERS_WITHIN_MS };
+    const said =
+      command === "system_reset"
+        ? monitor.execute("human-monitor-command", { "command-line": command }, options)
+        : monitor.execute(command, undefined, options);
+    await said.catch((thrown: unknown) => {
+      if (MigrationFault.from(thrown).code !== "qmp-command") throw thrown;
+    });
+  }
+
   /** Has the guest's QEMU on a host written all pages of its migration? */
   async hasWrittenAll(host: RigHost): Promise<boolean> {
     const monitor = this.#monitors.get(host);
@@ -55,6 +71,17 @@ export class GuestWatch {
   /** Did the guest run on the host since `sinceUs`? */
   hasRun(host: RigHost, sinceUs: number): boolean {
     return this.#runs.some((run) => run.host === host.name && (run.toUs ?? Number.MAX_VALUE) > sinceUs);
+  }
+
+  /** Of two copies that run now, the one that was started first. */
+  firstToRun(): RigHost | undefined {
+    const open = this.#runs.filter(({ toUs }) => toUs === undefined);
+    const first = open.sort((one, other) => one.fromUs - other.fromUs)[0];
+    return [this.#rig.a, this.#rig.b].find(({ name }) => name === first?.host);
+  }
+
+  areTwoNow(): boolean {
+    return new Set(this.#runs.filter(({ toUs }) => toUs === undefined).map(({ host }) => host)).size > 1;
   }
 
   /** Every moment at which two guests ran, in words. */

@@ -1,14 +1,37 @@
 /** Commits a fault, and takes it back. */
-import { readFileSync } from "node:fs";
 import { eventually } from "../support/bounded.ts";
 import type { RigHost } from "../support/rig.ts";
 import type { FaultRig } from "./fault-rig.ts";
-import type { Fault, Victim } from "./faults.ts";
+import { type AgentKind, type Fault, type Hold, partsOf, type Victim } from "./faults.ts";
+import { killAll, signalIfThere } from "./processes.ts";
+import { startSecondAgent } from "./second-agent.ts";
 
-const DIES_WITHIN_MS = 5000;
+/** Of a keeper whose agent has just been told to begin. */
+const KEEPS_WITHIN_MS = 5000;
 
-/** @returns what ends the fault: mends the link, continues or restarts the victim */
-export async function inject(on: FaultRig, fault: Fault, from: RigHost): Promise<() => Promise<void>> {
+/** A fault that was committed, and what ends it: mends the link, continues or restarts the victim, makes room. */
+export interface Committed {
+  readonly fault: Fault;
+  /** @param holds of agents that it starts again */
+  end(holds?: readonly Hold[]): Promise<void>;
+}
+
+/** All of its parts, one after the other. @throws Error when a victim is not there */
+export async function inject(on: FaultRig, fault: Fault, from: RigHost): Promise<readonly Committed[]> {
+  const committed: Committed[] = [];
+  try {
+    for (const part of partsOf(fault)) committed.push({ fault: part, end: await commit(on, part, from) });
+    return committed;
+  } catch (thrown) {
+    for (const { end } of committed.reverse()) await end();
+    throw thrown;
+  }
+}
+
+export const hostOf = (on: FaultRig, side: AgentKind, from: RigHost): RigHost =>
+  side === "source" ? from : on.rig.other(from);
+
+async function commit(on: FaultRig, fault: Fault, from: RigHost): Promise<Committed["end"]> {
   const { network } = on.rig;
   switch (fault.kind) {
     case "kill":
@@ -28,43 +51,61 @@ export async function inject(on: FaultRig, fault: Fault, from: RigHost): Promise
       await network.setSending(end, false);
       return () => network.setSending(end, true);
     }
+    case "host": {
+      const host = hostOf(on, fault.side, from);
+      await on.killHost(host);
+      return (holds) => on.switchOn(host, holds);
+    }
+    case "keeper":
+      await killKeeper(on, on.rig.other(from));
+      return nothing;
+    case "second agent":
+      await startSecondAgent(on, hostOf(on, fault.side, from), fault.side);
+      return nothing;
+    case "disk": {
+      const disk = on.disk(hostOf(on, fault.side, from));
+      if (fault.how === "full") disk.fill();
+      else await disk.freeze();
+      return () => disk.mend();
+    }
+    case "outsider":
+      await on.watch.say(hostOf(on, fault.side, from), fault.command);
+      return nothing;
+    case "words":
+    case "all":
+      throw new TypeError(`${fault.kind} is not committed here`);
   }
 }
 
+const nothing = async (): Promise<void> => undefined;
+
 /** An agent is started again, as systemd would; a QEMU is not. */
-async function kill(on: FaultRig, victim: Victim, from: RigHost): Promise<() => Promise<void>> {
-  const host = victim.startsWith("source") ? from : on.rig.other(from);
-  const pid = requirePid(on, victim, from);
-  process.kill(pid, "SIGKILL");
-  const gone = (): true | undefined => (signalIfThere(pid, 0) ? undefined : true);
-  await eventually(gone, { timeoutMs: DIES_WITHIN_MS, what: `the end of the ${victim}` });
-  if (victim.endsWith("QEMU")) return async () => undefined;
+async function kill(on: FaultRig, victim: Victim, from: RigHost): Promise<Committed["end"]> {
+  const host = hostOf(on, victim.startsWith("source") ? "source" : "destination", from);
+  await killAll([requirePid(on, victim, from)]);
+  if (victim.endsWith("QEMU")) return nothing;
   const kind = victim === "source agent" ? "source" : "destination";
   await on.agent(host, kind).ended;
-  return () => on.restartAgent(host, kind);
+  return (holds = []) => {
+    const own = holds.filter(({ side }) => side === kind);
+    return on.restartAgent(
+      host,
+      kind,
+      own.map(({ state }) => state),
+    );
+  };
+}
+
+async function killKeeper(on: FaultRig, host: RigHost): Promise<void> {
+  const there = (): readonly number[] | undefined => {
+    const keepers = on.keepersOn(host);
+    return keepers.length === 0 ? undefined : keepers;
+  };
+  await killAll(await eventually(there, { timeoutMs: KEEPS_WITHIN_MS, what: "a keeper of the monitor" }));
 }
 
 function requirePid(on: FaultRig, victim: Victim, from: RigHost): number {
   const pid = on.victimPid(victim, from);
   if (pid === undefined) throw new Error(`There is no ${victim} at this moment`);
   return pid;
-}
-
-/** @returns whether the process is there; one that ended and was not waited for is not */
-function signalIfThere(pid: number, signal: NodeJS.Signals | 0): boolean {
-  try {
-    process.kill(pid, signal);
-    return !isZombie(pid);
-  } catch {
-    return false;
-  }
-}
-
-/** The agent that started a QEMU may be gone, and whoever inherits it may wait for nobody. */
-function isZombie(pid: number): boolean {
-  try {
-    return / Z /.test(readFileSync(`/proc/${pid}/stat`, "latin1").replace(/^.*\)/, ""));
-  } catch {
-    return true;
-  }
 }

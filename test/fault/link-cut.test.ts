@@ -1,10 +1,10 @@
 /** A link that is cut while pages are copied is no failure, and the guest does not notice. */
 import t from "tap";
 import { canMakeNamespaces } from "../support/network.ts";
-import { runCell } from "./cell.ts";
 import { FaultRig } from "./fault-rig.ts";
 import { faultName } from "./faults.ts";
 import { keepLog } from "./keep-log.ts";
+import { runCell } from "./run-cell.ts";
 
 t.setTimeout(300_000);
 

@@ -4,10 +4,11 @@
  *   --soak [--seed N] [--minutes M] [--faults N]
  */
 import { parseArgs } from "node:util";
-import { type Cell, type CellResult, runCell } from "./cell.ts";
+import type { Cell, CellResult } from "./cell.ts";
 import { FaultRig } from "./fault-rig.ts";
 import { forgetLogs, keepLog } from "./keep-log.ts";
 import { MATRIX, possible } from "./matrix.ts";
+import { runCell } from "./run-cell.ts";
 import { soak } from "./soak.ts";
 
 const DEFAULT_MINUTES = 5;
@@ -29,7 +30,7 @@ const row = ({ cell, outcome, seconds, longestPauseMs, violations }: CellResult)
   [
     (violations.length === 0 ? "ok" : "FAILED").padEnd(7),
     cell.name.padEnd(56),
-    (cell.mayLose ? `${outcome} (only copy killed)` : outcome).padEnd(26),
+    (outcome === "lost" ? `${outcome} (only copy killed)` : outcome).padEnd(26),
     `${seconds.toFixed(1)} s`.padStart(8),
     `${longestPauseMs.toFixed(0)} ms`.padStart(9),
     ...violations.map((one) => `\n          ${one}`),
@@ -57,7 +58,7 @@ async function runMatrix(chosen: readonly Cell[]): Promise<{ ran: number; failed
 const cells = MATRIX.filter(({ name }) => new RegExp(given.only).test(name));
 if (given.list) for (const { name } of cells) say(name);
 else if (given.soak) {
-  forgetLogs();
+  if (given.only === "") forgetLogs();
   const minutes = given.minutes === undefined && given.faults === undefined ? DEFAULT_MINUTES : given.minutes;
   const violations = await soak({
     seed: Number(given.seed ?? Date.now() % 1e6),
@@ -67,7 +68,7 @@ else if (given.soak) {
   });
   process.exitCode = violations > 0 ? 1 : 0;
 } else {
-  forgetLogs();
+  if (given.only === "") forgetLogs();
   const { ran, failed } = await runMatrix(cells);
   say(`${ran} cells, ${failed} failed`);
   process.exitCode = failed > 0 || ran === 0 ? 1 : 0;

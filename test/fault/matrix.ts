@@ -1,7 +1,19 @@
 /** All cells: every fault at every phase, and the agents and QEMUs killed at each further step of the handover. */
 import type { Strategy } from "../../shared/protocol/messages.ts";
 import { type Cell, FINAL_GIVE_UP_MS } from "./cell.ts";
-import { type Fault, faultName, held, type Moment, momentName, needsCable, type Victim, victimOf } from "./faults.ts";
+import { canHaveDisks } from "./disks.ts";
+import {
+  type Fault,
+  faultName,
+  held,
+  type Moment,
+  momentName,
+  needsCable,
+  needsDisk,
+  type Victim,
+  victimOf,
+} from "./faults.ts";
+import { WORLD } from "./matrix-world.ts";
 
 const PHASES = ["handshake", "first pass", "later passes", "switching", "loaded", "granted", "running"] as const;
 type Phase = (typeof PHASES)[number];
@@ -182,6 +194,7 @@ export const MATRIX: readonly Cell[] = [
   ...[...AGENT_FAULTS, ...QEMU_FAULTS].flatMap((fault) =>
     STOPPED_MOMENTS.map((moment) => strategyCell("stop-and-copy", fault, moment)),
   ),
+  ...WORLD,
 ];
 
 /** @throws RangeError when there is none */
@@ -191,6 +204,9 @@ export function cellNamed(name: string): Cell {
   return cell;
 }
 
-/** Where the network is the loopback, nothing can be cut. */
-export const possible = (cell: Cell, network: "namespaces" | "loopback"): boolean =>
-  network === "namespaces" || !needsCable(cell.fault);
+/** Where the network is the loopback, nothing can be cut; only root mounts disks. */
+export function possible({ fault, moment }: Cell, network: "namespaces" | "loopback"): boolean {
+  const behind = moment.kind === "held" && moment.behind !== undefined ? [moment.behind.fault] : [];
+  const all = [fault, ...behind];
+  return (network === "namespaces" || !all.some(needsCable)) && (canHaveDisks() || !all.some(needsDisk));
+}

@@ -1,8 +1,10 @@
 /** Random faults at random moments, one after the other, on the same guest. The seed decides what is drawn. */
-import { type Cell, type CellResult, runCell } from "./cell.ts";
+import type { CellResult } from "./cell.ts";
+import { canHaveDisks } from "./disks.ts";
+import { drawCell } from "./draw-cell.ts";
 import { FaultRig } from "./fault-rig.ts";
-import { type Fault, faultName, held, type Moment, momentName, needsCable, type Victim } from "./faults.ts";
 import { keepLog } from "./keep-log.ts";
+import { runCell } from "./run-cell.ts";
 
 export interface SoakOptions {
   readonly seed: number;
@@ -10,30 +12,6 @@ export interface SoakOptions {
   readonly faults: number;
   readonly say: (line: string) => void;
 }
-
-const HOLDS: readonly Moment[] = [
-  ...[
-    "planned",
-    "negotiating",
-    "staging",
-    "copying",
-    "switching",
-    "retiring",
-    "recording",
-    "granting",
-    "releasing",
-  ].map((state) => held("source", state)),
-  ...["negotiating", "staging", "receiving", "loading", "loaded", "owning", "starting", "arrived"].map((state) =>
-    held("destination", state),
-  ),
-];
-/** The destination has no QEMU yet, or not certainly. */
-const BEFORE_QEMU: readonly string[] = ["source planned", "source negotiating", "destination negotiating"];
-const VICTIMS: readonly Victim[] = ["source agent", "destination agent", "source QEMU", "destination QEMU"];
-/** A migration of this guest takes about this long at full rate. */
-const LATEST_MS = 1500;
-const LONGEST_STOP_SECONDS = 5;
-const LONGEST_CUT_SECONDS = 6;
 
 /** @returns how many promises were broken */
 export async function soak(options: SoakOptions): Promise<number> {
@@ -45,7 +23,7 @@ export async function soak(options: SoakOptions): Promise<number> {
   say(`seed ${seed}, link: ${on.rig.network.kind}`);
   try {
     while (results.length < faults && performance.now() < endMs) {
-      const cell = draw(random, on.rig.network.kind === "namespaces");
+      const cell = drawCell(random, { cable: on.rig.network.kind === "namespaces", disks: canHaveDisks() });
       const result = await runCell(on, cell);
       results.push(result);
       say(line(results.length, result));
@@ -70,40 +48,6 @@ function generator(seed: number): () => number {
   };
 }
 
-/** The same number of draws whatever comes of them, so that one seed is one run. */
-function draw(random: () => number, cable: boolean): Cell {
-  const [what, whom, when, where, long, rate] = [random(), random(), random(), random(), random(), random()];
-  const victim = pick(VICTIMS, whom);
-  const moment = drawMoment(when, where, rate, victim);
-  const drawn = drawFault(what, victim, long);
-  const fault: Fault = cable || !needsCable(drawn) ? drawn : { kind: "kill", victim };
-  const lasts = fault.kind !== "kill" && fault.kind !== "stop" && fault.seconds !== undefined;
-  return {
-    name: `${faultName(fault)}, ${momentName(moment)}`,
-    fault,
-    moment,
-    limits: lasts ? "patient" : "short",
-    mayLose: "if it was the only copy",
-    mayDoubt: fault.kind === "kill" && victim === "destination QEMU",
-  };
-}
-
-function drawMoment(when: number, where: number, rate: number, victim: Victim): Moment {
-  if (when >= 0.5) return { kind: "after", ms: (when - 0.5) * 2 * LATEST_MS, bitsPerSecond: rate < 0.5 ? 1e9 : 150e6 };
-  const holds = victim === "destination QEMU" ? HOLDS.filter((one) => !BEFORE_QEMU.includes(momentName(one))) : HOLDS;
-  return pick(holds, where);
-}
-
-/** Two in five kill, one in five stops, two in five break the link. */
-function drawFault(what: number, victim: Victim, long: number): Fault {
-  if (what < 0.4) return { kind: "kill", victim };
-  if (what < 0.6) return { kind: "stop", victim, seconds: 0.2 + long * LONGEST_STOP_SECONDS };
-  const seconds = long < 0.8 ? 0.1 + (long / 0.8) * LONGEST_CUT_SECONDS : undefined;
-  return { kind: what < 0.9 ? "cut" : "reverse", seconds };
-}
-
-const pick = <Item>(items: readonly Item[], drawn: number): Item => items[Math.floor(drawn * items.length)]!;
-
 function line(number: number, { cell, outcome, seconds, longestPauseMs, violations }: CellResult): string {
   const word = violations.length === 0 ? "ok" : "VIOLATED";
   const head = `${String(number).padStart(4)} ${word.padEnd(8)} ${cell.name.padEnd(56)} ${outcome.padEnd(16)}`;
@@ -126,7 +70,8 @@ function summary(results: readonly CellResult[], say: (line: string) => void): n
   ];
   say(said.join(", "));
   say(
-    `guests lost ${violated(/no guest runs/)}, doubled ${violated(/both hosts/)}, corrupted ${violated(/wrong|guest said/)}; ${failed} faults with a violation`,
+    `guests lost beyond the only copy's host ${violated(/no guest runs/)}, doubled ${violated(/both hosts|two copies/)}, ` +
+      `corrupted ${violated(/wrong|guest said/)}; ${failed} faults with a violation`,
   );
   return failed;
 }

@@ -15,25 +15,29 @@ export interface Whereabouts {
   readonly name: string;
   /** Where it must run now. */
   readonly at: RigHost;
+  /** What else is in both runtime directories. @default nothing */
+  readonly beside?: readonly string[];
 }
 
 /** Exactly one QEMU of the guest runs, it beats on and finds its memory whole; the other host has only logs and journals. */
-export async function assertOneGuest(t: Test, rig: Rig, { name, at }: Whereabouts): Promise<void> {
+export async function assertOneGuest(t: Test, rig: Rig, { name, at, beside = [] }: Whereabouts): Promise<void> {
   const other = rig.other(at);
   const files = guestFiles(name);
   const beat = await rig.serial(at, name).waitForBeats(BEATS, ALIVE);
   t.equal(beat.errors, 0, `${name} beats on at ${at.name} and finds no error`);
   for (const host of [at, other])
     t.same(rig.serial(host, name).corruptions(), [], `nothing corrupt seen on ${host.name}`);
-  await settled(() => processesOf(rig, other, name).length === 0 && leftFiles(other, [files.serial]).length === 0);
+  await settled(
+    () => processesOf(rig, other, name).length === 0 && leftFiles(other, [files.serial, ...beside]).length === 0,
+  );
   t.same(
     processesOf(rig, at, name).map(({ command }) => command.includes(at.runtimeDirectory)),
     [true],
     `one QEMU of ${name} runs at ${at.name}`,
   );
   t.same(processesOf(rig, other, name), [], `no QEMU of ${name} is left at ${other.name}`);
-  t.same(leftFiles(other, [files.serial]), [], `no socket or file of ${name} is left at ${other.name}`);
-  const living = [files.serial, files.qmp, files.observer, `${name}.qemu.log`];
+  t.same(leftFiles(other, [files.serial, ...beside]), [], `no socket or file of ${name} is left at ${other.name}`);
+  const living = [files.serial, files.qmp, files.observer, `${name}.qemu.log`, ...beside];
   t.same(leftFiles(at, living), [], `only the running guest's files are at ${at.name}`);
   for (const host of [at, other])
     t.same(

@@ -5,7 +5,10 @@ import { packageRoot } from "../../shared/runtime/package-root.ts";
 import type { RigProcess } from "./process.ts";
 import type { Rig, RigHost } from "./rig.ts";
 
-const READY = { timeoutMs: 20_000 };
+/** A start of Node and two imports; on a machine with much else to do that takes a while. */
+export const AGENT_READY = { timeoutMs: 60_000 };
+/** Its rounds take seconds each, and on a busy machine they take minutes. */
+const REHEARSED = { timeoutMs: 200_000 };
 const SOURCE_PORT = 7411;
 const DESTINATION_PORT = 7412;
 
@@ -86,8 +89,8 @@ export async function startAgent(
   extra: readonly string[] = [],
 ): Promise<RigProcess> {
   const agent = await spawnAgent(rig, host, kind, extra);
-  await agent.waitForOutput(/Listening at/, READY);
-  if (extra.includes(REHEARSES)) await agent.waitForOutput(/"rehearsed"/, READY);
+  await agent.waitForOutput(/Listening at/, AGENT_READY);
+  if (extra.includes(REHEARSES)) await agent.waitForOutput(/"rehearsed"/, REHEARSED);
   return agent;
 }
 

@@ -31,6 +31,7 @@ export const offer: Offer = {
   },
   dryRun: false,
   measureLink: false,
+  saysKept: true,
 };
 const { name: _name, definitionDigest, ...facts } = offer.guest;
 export const guest = facts;

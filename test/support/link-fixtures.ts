@@ -31,6 +31,7 @@ export const offer: Offer = {
   sourceAddress: "unix:/run/ferry/source.sock",
   dryRun: true,
   measureLink: true,
+  saysKept: true,
   guest: {
     name: "web",
     definitionDigest: "00ff",

@@ -3,7 +3,7 @@ import { connect, createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc-link.ts";
 import { type ServeOptions, serveSource } from "../../shared/link/grpc-server.ts";
-import type { Listener, SourceChannel, SourceService } from "../../shared/link/link.ts";
+import type { Listener, MigrationOperator, SourceChannel, SourceService } from "../../shared/link/link.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import type { ChannelPair } from "../compliance/channel.ts";
 
@@ -14,18 +14,24 @@ const unexpected = (): never => {
   throw new MigrationFault("internal", "not expected");
 };
 
+/** What either agent tells operators, which is nothing but what a test gives it. */
+export const migrationOperator = (known: Partial<MigrationOperator>): MigrationOperator => ({
+  getMigration: unexpected,
+  listMigrations: unexpected,
+  watch: unexpected,
+  cancel: unexpected,
+  resolve: unexpected,
+  ...known,
+});
+
 /** A source agent that knows nothing but what a test gives it. */
 export const sourceService = (known: Partial<SourceService>): SourceService => ({
   listGuests: unexpected,
   plan: unexpected,
   migrate: unexpected,
-  getMigration: unexpected,
-  listMigrations: unexpected,
-  watch: unexpected,
-  cancel: unexpected,
   heatMap: unexpected,
-  resolve: unexpected,
   acceptTransfer: unexpected,
+  ...migrationOperator({}),
   ...known,
 });
 

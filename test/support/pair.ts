@@ -19,6 +19,8 @@ export interface PairOptions {
   readonly b?: AgentOptions;
   /** The agents take each other's certificates and the operator's, and nobody else's. */
   readonly tls?: boolean;
+  /** Before the guest is started. */
+  readonly prepare?: (rig: Rig) => void;
 }
 
 export interface Pair {
@@ -36,6 +38,7 @@ export async function openPair(t: Test, options: PairOptions): Promise<Pair> {
   t.teardown(() => closeRig(rig));
   const definition = guestDefinition({ memoryMiB: MEMORY_MIB, ...options.guest });
   rig.writeDefinition(definition);
+  options.prepare?.(rig);
   const guest = await rig.startGuest(rig.a, definition);
   const ca = options.tls ? pairCa(rig) : undefined;
   const [a, b] = await Promise.all([

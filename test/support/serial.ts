@@ -90,6 +90,11 @@ export class SerialLog {
     this.#read();
   }
 
+  /** Whatever is written by now counts as seen. */
+  catchUp(): void {
+    this.#read();
+  }
+
   beats(): readonly Beat[] {
     return this.#segments.flatMap((segment) => segment.beats);
   }

@@ -1,0 +1,42 @@
+/** A guest that might have come into post-copy, and did not: a keeper has its monitor, whichever agent there is. */
+import t from "tap";
+import { isFinal, type MigrationView } from "../../shared/protocol/report.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { listMigrations, startAgent } from "../support/agents.ts";
+import { eventually } from "../support/bounded.ts";
+import { startMigrate } from "../support/ferry-json.ts";
+import { IDLE, openPair } from "../support/pair.ts";
+
+t.setTimeout(240_000);
+const NAME = "kept";
+const HELD = { timeoutMs: 60_000 };
+const SETTLES = { timeoutMs: 60_000, everyMs: 500 };
+/** Post-copy is agreed on, and not needed. */
+const MIGHT = ["--strategy", "precopy", "--deadline", "10m", "--on-deadline", "postcopy"];
+
+t.test("a destination agent that is killed is followed by one that has the monitor", async (t) => {
+  const pair = await openPair(t, { guest: { name: NAME, workload: IDLE } });
+  const { rig } = pair;
+  const from = pair.a;
+  let to = pair.b;
+  for (const [state, status, at] of [
+    // the source has not heard that it is loaded, and takes it back
+    ["loaded", "failed", from.host],
+    ["starting", "moved", to.host],
+  ] as const)
+    await t.test(`killed in ${state}`, async (t) => {
+      await to.destination.stop();
+      to = { ...to, destination: await startAgent(rig, to.host, "destination", [`--faults=hold-at=${state}`]) };
+      const run = await startMigrate(rig, from, to, NAME, MIGHT);
+      const held = new RegExp(`"migration":"(\\w+)"[^\\n]*"held":"${state}"`);
+      const [, id] = await to.destination.waitForOutput(held, HELD);
+      to.destination.signal("SIGKILL");
+      await to.destination.ended;
+      to = { ...to, destination: await startAgent(rig, to.host, "destination") };
+      const ended = async (): Promise<MigrationView | undefined> =>
+        (await listMigrations(rig, from)).find((one) => one.id === id && isFinal(one.status));
+      t.match(await eventually(ended, { ...SETTLES, what: "the end of the migration" }), { status });
+      await run.end();
+      await assertOneGuest(t, rig, { name: NAME, at });
+    });
+});

@@ -1,0 +1,210 @@
+/**
+ * Both agents of both hosts, for one fault after the other: started again only when a fault needs other settings of them, killed, and
+ * asked what they know.
+ */
+import { join } from "node:path";
+import { GrpcOperatorClient } from "../../shared/link/operator-client.ts";
+import type { MigrationView } from "../../shared/protocol/report.ts";
+import { AGENT_READY, agentAddress, type HostAgents, spawnAgent } from "../support/agents.ts";
+import type { RigProcess } from "../support/process.ts";
+import type { Rig, RigHost } from "../support/rig.ts";
+import type { AgentKind, Hold } from "./faults.ts";
+
+const ASK_MS = 3000;
+const CANCELS_WITHIN_MS = 60_000;
+const KINDS = ["source", "destination"] as const;
+
+/** The settings of one agent beside where it is: limits of the cell, and where it is to hold. */
+export type AgentFlags = Readonly<Record<AgentKind, readonly string[]>>;
+
+interface RunningAgent {
+  readonly process: RigProcess;
+  readonly flags: readonly string[];
+  /** States at which it holds, each once. */
+  readonly hold: readonly string[];
+  /** Its host is off. */
+  isDown?: true;
+}
+
+export class FaultAgents {
+  readonly rig: Rig;
+  readonly #agents = new Map<string, RunningAgent>();
+  /** Whatever ran in the cell that is under way, for its log. */
+  #cast: RigProcess[] = [];
+
+  protected constructor(rig: Rig) {
+    this.rig = rig;
+  }
+
+  agents(host: RigHost): HostAgents {
+    const of = (kind: AgentKind): RigProcess => this.agent(host, kind);
+    const [sourceAddress, destinationAddress] = [
+      agentAddress(this.rig, host, "source"),
+      agentAddress(this.rig, host, "destination"),
+    ];
+    return {
+      host,
+      source: of("source"),
+      destination: of("destination"),
+      sourceAddress,
+      destinationAddress,
+      ferryFlags: [],
+    };
+  }
+
+  agent(host: RigHost, kind: AgentKind): RigProcess {
+    const running = this.#agents.get(key(host, kind));
+    if (running === undefined) throw new Error(`There is no ${kind} agent on ${host.name}`);
+    return running.process;
+  }
+
+  /** All four agents run with these flags afterwards; `holds` are of the one migration from `from` to come. */
+  async prepareAgents(from: RigHost, flags: AgentFlags, holds: readonly Hold[] = []): Promise<void> {
+    this.#cast = [];
+    await Promise.all(
+      [this.rig.a, this.rig.b].flatMap((host) =>
+        KINDS.map(async (kind) => {
+          const own = holds.filter(({ side }) => side === kind && (side === "source") === (host === from));
+          const hold = own.map(({ state }) => state);
+          const running = this.#agents.get(key(host, kind));
+          if (hold.length === 0 && running !== undefined && isFit(running, flags[kind]))
+            this.#cast.push(running.process);
+          else await this.#start(host, kind, flags[kind], hold);
+        }),
+      ),
+    );
+  }
+
+  killAgent(host: RigHost, kind: AgentKind): Promise<void> {
+    return this.#kill(this.agent(host, kind));
+  }
+
+  async killAgents(): Promise<void> {
+    await Promise.all([...this.#agents.values()].map(({ process }) => this.#kill(process)));
+  }
+
+  /** As systemd does when an agent has died; it holds where it has not before. */
+  async restartAgent(host: RigHost, kind: AgentKind, hold: readonly string[] = []): Promise<void> {
+    await this.#start(host, kind, this.#agents.get(key(host, kind))?.flags ?? [], hold);
+  }
+
+  /** @returns the processes to be killed; until switchOn() nobody expects an agent there */
+  protected switchOff(host: RigHost): readonly number[] {
+    return KINDS.map((kind) => {
+      const running = this.#agents.get(key(host, kind));
+      if (running === undefined) throw new Error(`There is no ${kind} agent on ${host.name}`);
+      running.isDown = true;
+      return running.process.pid;
+    });
+  }
+
+  /** The agents start again with what is on the disk of the host; the guest does not. */
+  async switchOn(host: RigHost, holds: readonly Hold[] = []): Promise<void> {
+    await Promise.all(
+      KINDS.map(async (kind) => {
+        await this.agent(host, kind).ended;
+        const own = holds.filter(({ side }) => side === kind);
+        await this.restartAgent(
+          host,
+          kind,
+          own.map(({ state }) => state),
+        );
+      }),
+    );
+  }
+
+  isDown(host: RigHost): boolean {
+    return this.#agents.get(key(host, "source"))?.isDown === true;
+  }
+
+  /** Agents that have ended and were not started again, with their last words: no fault of another's may do that. */
+  deadAgents(): readonly string[] {
+    return [...this.#agents].flatMap(([name, { process, isDown }]) =>
+      process.running || isDown === true
+        ? []
+        : [`the agent ${name} has ended by itself: ${process.output().slice(-300)}`],
+    );
+  }
+
+  /** Adds a program to those whose output is kept for the cell's log. */
+  casts(process: RigProcess): void {
+    this.#cast.push(process);
+  }
+
+  /** What the programs of this cell wrote, for a report of what went wrong. */
+  logs(): string {
+    return this.#cast.map((one) => `== ${one.name} (process ${one.pid})\n${withoutProgress(one.output())}`).join("\n");
+  }
+
+  /** @returns what an agent of a host knows; undefined when it does not answer */
+  async migrations(host: RigHost, kind: AgentKind = "source"): Promise<readonly MigrationView[] | undefined> {
+    const client = new GrpcOperatorClient(`unix:${this.#operatorSocket(host, kind)}`, ASK_MS);
+    try {
+      return await client.listMigrations();
+    } catch {
+      return undefined;
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Returns when the source agent has heard of it: a migration that is held takes notice only later. */
+  async cancel(host: RigHost, id: string): Promise<void> {
+    const client = new GrpcOperatorClient(`unix:${this.#operatorSocket(host, "source")}`, CANCELS_WITHIN_MS);
+    void client
+      .cancel(id)
+      .catch(() => undefined)
+      .finally(() => client.close());
+    // asked later on the same connection, and answered at once
+    await client.listMigrations();
+  }
+
+  async #kill(agent: RigProcess): Promise<void> {
+    agent.signal("SIGKILL");
+    await agent.ended;
+  }
+
+  #operatorSocket(host: RigHost, kind: AgentKind): string {
+    return join(this.rig.folder, `${host.name}-${kind}.sock`);
+  }
+
+  async #start(host: RigHost, kind: AgentKind, flags: readonly string[], hold: readonly string[] = []): Promise<void> {
+    const running = this.#agents.get(key(host, kind));
+    if (running?.process.running === true) {
+      // an agent that was stopped by SIGSTOP would not hear the request to end
+      running.process.signal("SIGCONT");
+      await running.process.stop();
+    }
+    const address = agentAddress(this.rig, host, kind);
+    // a unix socket of the operator's reaches across the namespaces
+    const listen = `--listen=${address},unix:${this.#operatorSocket(host, kind)}`;
+    const holds = hold.length === 0 ? [] : [`--faults=${hold.map((state) => `hold-at=${state}`).join(",")}`];
+    const process = await spawnAgent(this.rig, host, kind, [listen, ...flags, ...holds]);
+    // also of one that does not come so far: whoever empties the hosts ends it
+    this.#agents.set(key(host, kind), { process, flags, hold });
+    this.#cast.push(process);
+    await process.waitForOutput(/Listening at/, AGENT_READY);
+  }
+}
+
+const key = (host: RigHost, kind: AgentKind): string => `${kind} on ${host.name}`;
+
+/** An agent that has held does not hold again. */
+const isFit = ({ process, flags, hold }: RunningAgent, wanted: readonly string[]): boolean =>
+  process.running &&
+  flags.join() === wanted.join() &&
+  hold.every((state) => process.output().includes(`"held":"${state}"`));
+
+const LOG_CHARACTERS = 200_000;
+
+/** Of the views of a migration only the first in each status: there are five a second. */
+function withoutProgress(output: string): string {
+  let before: string | undefined;
+  const lines = output.split("\n").filter((line) => {
+    const status = /^\{"id":.*"status":"(\w+)"/.exec(line)?.[1];
+    const told = status !== undefined && status === before;
+    if (status !== undefined) before = status;
+    return !told;
+  });
+  return lines.join("\n").slice(-LOG_CHARACTERS);
+}

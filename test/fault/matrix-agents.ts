@@ -1,0 +1,86 @@
+/** The keeper of post-copy, second agents, and what happens in the states of doubt themselves. */
+import type { Cell } from "./cell.ts";
+import { type AgentKind, type Fault, held, heldBehind, type Moment } from "./faults.ts";
+import { at, FIRST_PASS, worldCell } from "./make-cell.ts";
+import { disk } from "./matrix-disks.ts";
+import { hostEnds, ORPHANED } from "./matrix-hosts.ts";
+
+const KEEPER: Fault = { kind: "keeper" };
+const CUT: Fault = { kind: "cut", seconds: 5 };
+const SOURCE_AGENT: Fault = { kind: "kill", victim: "source agent" };
+const DESTINATION_AGENT: Fault = { kind: "kill", victim: "destination agent" };
+const SOURCE_QEMU: Fault = { kind: "kill", victim: "source QEMU" };
+const DESTINATION_QEMU: Fault = { kind: "kill", victim: "destination QEMU" };
+const together = (...of: Fault[]): Fault => ({ kind: "all", of });
+const LAST_PAGES: Moment = { kind: "last pages" };
+
+/** With its stream, without it, and without the agent as well: nothing is lost. */
+const KEEPERS: readonly Cell[] = [
+  ...[
+    ...at("destination", "receiving", "loading", "loaded", "owning", "starting", "pulling"),
+    ...at("source", "granting", "serving"),
+    LAST_PAGES,
+  ].map((moment) => worldCell(KEEPER, moment, { mayDoubt: false }, "postcopy")),
+  ...[...at("destination", "loaded", "starting", "pulling"), ...at("source", "serving"), LAST_PAGES].map((moment) =>
+    worldCell(together(KEEPER, CUT), moment, { mayDoubt: false }, "postcopy"),
+  ),
+  ...[...at("destination", "loaded", "starting", "pulling"), ...at("source", "serving")].map((moment) =>
+    worldCell(together(KEEPER, CUT, DESTINATION_AGENT), moment, { mayDoubt: false }, "postcopy"),
+  ),
+  ...[FIRST_PASS, ...at("destination", "starting", "pulling")].map((moment) =>
+    worldCell(together(KEEPER, DESTINATION_AGENT), moment, { mayDoubt: false }, "hybrid"),
+  ),
+];
+
+const second = (side: AgentKind): Fault => ({ kind: "second agent", side });
+const inDoubt = heldBehind("source", "inDoubt", { kind: "cut", seconds: undefined }, held("source", "granting"));
+
+/** The first agent goes on as if nothing had been. */
+const SECONDS: readonly Cell[] = [
+  ...[FIRST_PASS, ...at("source", "switching", "granting"), inDoubt].map((moment) =>
+    worldCell(second("source"), moment),
+  ),
+  ...[FIRST_PASS, ...at("destination", "loaded", "owning", "starting")].map((moment) =>
+    worldCell(second("destination"), moment, { mayDoubt: false, mustMove: true }),
+  ),
+  worldCell(second("source"), held("source", "serving"), { mayDoubt: false, mustMove: true }, "postcopy"),
+  worldCell(second("destination"), held("destination", "pulling"), { mayDoubt: false, mustMove: true }, "postcopy"),
+];
+
+const adopting = heldBehind("destination", "adopting", DESTINATION_AGENT, held("destination", "loaded"));
+const withheld = held("destination", "withheld", held("destination", "loaded"));
+const withdrawing = heldBehind(
+  "source",
+  "withdrawing",
+  { kind: "cut", seconds: undefined },
+  held("source", "switching"),
+);
+
+const DOUBTS: readonly Cell[] = [
+  ...[DESTINATION_AGENT, DESTINATION_QEMU, disk("destination", "full", undefined), hostEnds("source", false)].map(
+    (fault) => worldCell(fault, adopting),
+  ),
+  ...[DESTINATION_AGENT, DESTINATION_QEMU, disk("destination", "full", undefined)].map((fault) =>
+    worldCell(fault, withheld, { mayDoubt: false }),
+  ),
+  // the copy that is withheld may be older than what ran at the source: its operator decides, and here it runs again
+  worldCell(hostEnds("source", false), withheld),
+  ...[SOURCE_AGENT, disk("source", "full", undefined), hostEnds("source", true)].map((fault) =>
+    // the guest ran on at the source, so that the copy it withdraws is of no use to anybody
+    worldCell(fault, withdrawing, fault.kind === "host" ? { mayLose: true } : {}),
+  ),
+  worldCell(SOURCE_QEMU, withdrawing, { mayLose: true }),
+  ...[
+    SOURCE_AGENT,
+    DESTINATION_AGENT,
+    DESTINATION_QEMU,
+    CUT,
+    hostEnds("source", false),
+    disk("source", "full", undefined),
+  ].map((fault) => worldCell(fault, ORPHANED)),
+  ...[SOURCE_AGENT, DESTINATION_AGENT, DESTINATION_QEMU, hostEnds("destination", false), hostEnds("source", false)].map(
+    (fault) => worldCell(fault, inDoubt),
+  ),
+];
+
+export const AGENTS: readonly Cell[] = [...KEEPERS, ...SECONDS, ...DOUBTS];

@@ -1,0 +1,36 @@
+/**
+ * Hosts that end whole: both agents, the guest's QEMU and the keeper of its monitor at once. One that returns settles what is proven; one
+ * that does not is left to the operator of the other, and comes back when all is over.
+ */
+import type { Cell } from "./cell.ts";
+import { type AgentKind, type Fault, held, heldBehind, type Moment } from "./faults.ts";
+import { at, type Excuses, FIRST_PASS, worldCell } from "./make-cell.ts";
+
+export const hostEnds = (side: AgentKind, returns: boolean): Fault => ({ kind: "host", side, returns });
+
+const both = (side: AgentKind, moments: readonly Moment[], excuses: Excuses = {}): readonly Cell[] =>
+  moments.flatMap((moment) => [true, false].map((returns) => worldCell(hostEnds(side, returns), moment, excuses)));
+
+const postcopy = (side: AgentKind, moments: readonly Moment[], excuses: Excuses = {}): readonly Cell[] =>
+  moments.flatMap((moment) =>
+    [true, false].map((returns) => worldCell(hostEnds(side, returns), moment, excuses, "postcopy")),
+  );
+
+/** An agent that starts again finds its QEMU gone in the middle of the switchover: only an operator can tell what that did last. */
+export const ORPHANED: Moment = heldBehind("source", "orphaned", hostEnds("source", true), held("source", "retiring"));
+
+export const HOSTS: readonly Cell[] = [
+  ...both("source", [
+    FIRST_PASS,
+    ...at("source", "switching", "retiring", "recording", "granting", "releasing"),
+    ...at("destination", "loaded", "starting"),
+  ]),
+  ...both("destination", [
+    FIRST_PASS,
+    ...at("destination", "loading", "loaded", "owning", "starting", "arrived"),
+    ...at("source", "granting"),
+  ]),
+  // the guest has its devices at one host and its pages at the other: the end of the source takes pages with it for good
+  ...postcopy("source", at("source", "granting", "serving"), { mayLose: true, strands: true }),
+  ...postcopy("destination", [...at("source", "granting", "serving"), ...at("destination", "starting", "pulling")]),
+];

@@ -1,0 +1,147 @@
+/**
+ * The operator of docs/operations.md ("In doubt", "Two copies"): looks at both hosts, says the word that the table there has for what is
+ * seen, at the agent that it names, and only with --yes what no agent can check.
+ */
+import { eventually } from "../support/bounded.ts";
+import type { RigHost } from "../support/rig.ts";
+import type { Attempt, Word } from "./attempt.ts";
+import type { FaultRig } from "./fault-rig.ts";
+import { hostsWhereItRuns } from "./inspect.ts";
+import { killAll } from "./processes.ts";
+
+const ROUNDS = 4;
+/** An agent that is about to act is not told what to do. */
+const SETTLES_MS = 12_000;
+const TWO_COPIES_EXIT = 5;
+const WAITING: readonly string[] = ["inDoubt", "granting"];
+
+export interface Operated {
+  /** What was said, and what came of it. */
+  readonly words: readonly Word[];
+  /** The copy of the switchover goes on, although the other one had run. */
+  readonly isRolledBack: boolean;
+  /** An agent has shown that two copies run. */
+  readonly hasSeenTwo: boolean;
+}
+
+/** What somebody who goes to both hosts sees. */
+interface Seen {
+  readonly runsAt: readonly RigHost[];
+  readonly atSource: string | undefined;
+  readonly atDestination: string | undefined;
+  readonly hasSourceQemu: boolean;
+  readonly hasDestinationQemu: boolean;
+}
+
+export class Operator {
+  readonly #on: FaultRig;
+  readonly #attempt: Attempt;
+  readonly #disable: () => Promise<void>;
+  readonly #words: Word[] = [];
+  #isRolledBack = false;
+  #hasSeenTwo = false;
+
+  /** @param disable keeps whatever has started a second copy from starting it again */
+  constructor(on: FaultRig, attempt: Attempt, disable: () => Promise<void>) {
+    this.#disable = disable;
+    this.#on = on;
+    this.#attempt = attempt;
+  }
+
+  get operated(): Operated {
+    return { words: this.#words, isRolledBack: this.#isRolledBack, hasSeenTwo: this.#hasSeenTwo };
+  }
+
+  /** Until the migration needs no person any more. @returns its status. @throws Error when the documents' words do not end it */
+  async settle(): Promise<string> {
+    for (let round = 0; round < ROUNDS; round++) {
+      await this.#say(await this.#look());
+      const status = await this.#attempt.settle({ timeoutMs: SETTLES_MS, doubtIsEnd: false }).catch(() => undefined);
+      if (status !== undefined) return status;
+    }
+    throw new Error(`No word of the documents ends it: ${this.#told()}`);
+  }
+
+  /** Where nothing runs and an agent still holds a copy: it is run. @throws Error when it cannot be */
+  async runWhatIsLeft(): Promise<void> {
+    const seen = await this.#look();
+    if (seen.runsAt.length > 0 || !WAITING.includes(seen.atDestination ?? "")) return;
+    this.#isRolledBack = true;
+    const word = await this.#attempt.resolve("destination", "destination");
+    this.#words.push(word);
+    const runs = async (): Promise<true | undefined> =>
+      (await hostsWhereItRuns(this.#on)).length > 0 ? true : undefined;
+    await eventually(runs, { timeoutMs: SETTLES_MS, what: `the guest to run by the operator's word: ${this.#told()}` });
+  }
+
+  /** Behind the end at the source: a destination that has lost its guest is told whose it is from now on. */
+  async closeAtDestination(): Promise<void> {
+    const { atDestination, hasDestinationQemu } = await this.#look();
+    if (atDestination !== "inDoubt" || hasDestinationQemu) return;
+    this.#words.push(await this.#attempt.resolve("destination", "source"));
+  }
+
+  async #look(): Promise<Seen> {
+    const { from, to } = this.#attempt;
+    const [atSource, atDestination] = await Promise.all(
+      (["source", "destination"] as const).map(async (kind) => {
+        const view = await this.#attempt.view(kind).catch(() => undefined);
+        return typeof view === "object" ? view.status : view;
+      }),
+    );
+    return {
+      runsAt: await hostsWhereItRuns(this.#on),
+      atSource,
+      atDestination,
+      hasSourceQemu: this.#on.qemusOn(from).length > 0,
+      hasDestinationQemu: this.#on.qemusOn(to).length > 0,
+    };
+  }
+
+  async #say(seen: Seen): Promise<void> {
+    const { to } = this.#attempt;
+    const { runsAt, atSource, atDestination, hasSourceQemu, hasDestinationQemu } = seen;
+    if (atSource === "doubled" || atDestination === "doubled") return await this.#endOneOfTwo(seen);
+    const copyWaits = hasDestinationQemu && !runsAt.includes(to) && WAITING.includes(atDestination ?? "");
+    // its host is off for good, or its QEMU has ended before the guest was granted
+    if (atSource === undefined || (atSource === "inDoubt" && !hasSourceQemu)) {
+      // one that was withheld or withdrawn is older than what the source ran since
+      this.#isRolledBack ||= copyWaits;
+      if (copyWaits) return await this.#tell("destination", "destination");
+      if (atSource === undefined) return;
+    }
+    if (atSource !== "inDoubt") return;
+    if (runsAt.includes(to)) return await this.#tell("source", "destination");
+    // so that it never will: the copy there ends first
+    if (copyWaits) await this.#tell("destination", "source");
+    if (this.#on.watch.hasRun(to, this.#attempt.startedUs)) this.#isRolledBack = true;
+    await this.#tell("source", "source");
+  }
+
+  /** Stops the one that was started by hand, which has done less, and ends it. */
+  async #endOneOfTwo({ runsAt, atSource }: Seen): Promise<void> {
+    this.#hasSeenTwo = true;
+    const { from, to } = this.#attempt;
+    const ranFirst = this.#on.watch.firstToRun();
+    const doomed = ranFirst === to ? from : to;
+    if (runsAt.includes(doomed)) await this.#on.watch.say(doomed, "stop");
+    await this.#disable();
+    if (doomed === from && atSource === "doubled") {
+      await this.#tell("source", "destination");
+      // an agent ends only the QEMU of its migration: one that a supervisor has started is ended by hand
+      if (this.#words.at(-1)?.code !== TWO_COPIES_EXIT) return;
+    }
+    await killAll(this.#on.qemusOn(doomed));
+    await this.#on.tidyAfterKilledQemu(doomed);
+  }
+
+  async #tell(at: "source" | "destination", keep: "source" | "destination"): Promise<void> {
+    this.#words.push(await this.#attempt.resolve(at, keep));
+  }
+
+  #told(): string {
+    return this.#words
+      .map(({ words, code, output }) => `${words} ended with ${code}: ${output.slice(-300)}`)
+      .join("; ");
+  }
+}

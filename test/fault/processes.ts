@@ -1,0 +1,31 @@
+/** Processes that a fault ends, and how they are seen to have ended. */
+import { readFileSync } from "node:fs";
+import { eventually } from "../support/bounded.ts";
+
+const DIES_WITHIN_MS = 5000;
+
+/** All at once, as a power cut ends them; resolves when none is left. Those that have ended already are no mistake. */
+export async function killAll(pids: readonly number[]): Promise<void> {
+  for (const pid of pids) signalIfThere(pid, "SIGKILL");
+  const gone = (): true | undefined => (pids.some((pid) => signalIfThere(pid, 0)) ? undefined : true);
+  await eventually(gone, { timeoutMs: DIES_WITHIN_MS, what: `the end of ${pids.join(", ")}` });
+}
+
+/** @returns whether the process is there; one that ended and was not waited for is not */
+export function signalIfThere(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    process.kill(pid, signal);
+    return !isZombie(pid);
+  } catch {
+    return false;
+  }
+}
+
+/** The agent that started a QEMU may be gone, and whoever inherits it may wait for nobody. */
+function isZombie(pid: number): boolean {
+  try {
+    return / Z /.test(readFileSync(`/proc/${pid}/stat`, "latin1").replace(/^.*\)/, ""));
+  } catch {
+    return true;
+  }
+}

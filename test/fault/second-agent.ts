@@ -1,0 +1,34 @@
+/** A second agent beside one that runs, in the middle of a migration: it leaves at once, and has touched nothing. */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { spawnAgent } from "../support/agents.ts";
+import { bounded } from "../support/bounded.ts";
+import type { RigHost } from "../support/rig.ts";
+import type { FaultRig } from "./fault-rig.ts";
+import type { AgentKind } from "./faults.ts";
+
+const LEAVES_WITHIN_MS = 20_000;
+/** "another agent has its directories or its address" (docs/operations.md). */
+const AGENT_RUNNING_EXIT = 3;
+
+/** @throws Error that says what it did instead */
+export async function startSecondAgent(on: FaultRig, host: RigHost, kind: AgentKind): Promise<void> {
+  const before = filesOf(host);
+  const second = await spawnAgent(on.rig, host, kind);
+  on.casts(second);
+  const { code } = await bounded(second.ended, LEAVES_WITHIN_MS, `the end of a second ${kind} agent`);
+  if (code !== AGENT_RUNNING_EXIT)
+    throw new Error(`A second ${kind} agent ended with ${code}: ${second.output().slice(-500)}`);
+  const after = new Set(filesOf(host));
+  const gone = before.filter((file) => !after.has(file));
+  if (gone.length > 0) throw new Error(`A second ${kind} agent has touched ${gone.join(", ")}`);
+}
+
+/** By inode: a file that was removed and made again is another one. What the first agent makes or grows meanwhile is its own doing. */
+function filesOf(host: RigHost): readonly string[] {
+  return [host.stateDirectory, host.runtimeDirectory].flatMap((directory) =>
+    readdirSync(directory, { recursive: true, encoding: "utf8" })
+      .filter((name) => !name.endsWith(".new"))
+      .map((name) => `${name} (inode ${statSync(join(directory, name), { throwIfNoEntry: false })?.ino})`),
+  );
+}

@@ -1,0 +1,60 @@
+/** A destination agent that is only asked how migrations stand, and answers as a test wants. */
+import type { Test } from "tap";
+import { serveDestination } from "../../shared/link/grpc-server.ts";
+import type { SettleAnswer, SettleCall } from "../../shared/protocol/messages.ts";
+import { eventually } from "./bounded.ts";
+import { LIMITS, SERVE } from "./link.ts";
+
+export { LIMITS };
+
+export type Answer = SettleAnswer["standing"] | SettleAnswer;
+
+export class AskedDestination {
+  /** Where it listens. */
+  readonly address: string;
+  readonly calls: SettleCall[] = [];
+  answer: (call: SettleCall) => Answer | Promise<Answer> = () => "unknown";
+  private readonly closed: () => Promise<unknown>;
+
+  static async serve(t: Test): Promise<AskedDestination> {
+    let asked: AskedDestination | undefined;
+    const handshake = async (): Promise<never> => Promise.reject(new TypeError("not expected"));
+    const settle = async (call: SettleCall): Promise<SettleAnswer> => {
+      if (asked === undefined) throw new TypeError("not ready");
+      asked.calls.push(call);
+      const answer = await asked.answer(call);
+      return typeof answer === "string" ? { standing: answer, reason: "so it is" } : answer;
+    };
+    const listener = await serveDestination({ handshake, settle }, SERVE);
+    asked = new AskedDestination(listener.address, () => listener.close(0));
+    t.teardown(() => asked?.close());
+    return asked;
+  }
+
+  private constructor(address: string, closed: () => Promise<unknown>) {
+    this.address = address;
+    this.closed = closed;
+  }
+
+  /** What it was asked, in order. */
+  get asked(): readonly SettleCall["ask"][] {
+    return this.calls.map(({ ask }) => ask);
+  }
+
+  /** Each question has one of these answers, in turn, and the last of them from then on. */
+  answersInTurn(answers: readonly Answer[]): void {
+    const left = [...answers];
+    this.answer = () => (left.length > 1 ? left.shift() : left[0]) ?? "unknown";
+  }
+
+  /** Until it was asked so often. */
+  async untilAsked(count: number, { timeoutMs = 10_000 } = {}): Promise<void> {
+    const isAsked = (): true | undefined => (this.calls.length >= count ? true : undefined);
+    await eventually(isAsked, { timeoutMs, what: `question ${count} to the destination` });
+  }
+
+  /** It cannot be asked any more. */
+  async close(): Promise<void> {
+    await this.closed();
+  }
+}

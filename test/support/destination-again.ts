@@ -1,0 +1,100 @@
+/** A destination agent that starts again, with a record of its own and a QEMU. */
+import type { Test } from "tap";
+import { DestinationAgent } from "../../agent-destination/destination-agent.ts";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { SettleAnswer, SettleCall } from "../../shared/protocol/messages.ts";
+import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
+import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
+import type { MigrationStatus, MigrationView } from "../../shared/protocol/report.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
+import { loadDestinationConfig } from "../../shared/runtime/config.ts";
+import { Journal } from "../../shared/runtime/journal.ts";
+import { loadKernels } from "../../shared/runtime/load-kernels.ts";
+import { createLogger } from "../../shared/runtime/log.ts";
+import { TestFaults } from "../../shared/runtime/test-faults.ts";
+import { eventually } from "./bounded.ts";
+import { FakeQemu } from "./fake-qemu.ts";
+import { LIMITS } from "./link.ts";
+import { ID, placesIn, recordKinds } from "./source-again.ts";
+
+export { ID };
+
+const TOKEN = Buffer.from("aa".repeat(16), "hex");
+const WITHIN = { timeoutMs: 15_000 };
+
+export interface Came extends Partial<Pick<DestinationRecord, "heard" | "reason" | "postcopy" | "qemu">> {
+  readonly kind: DestinationRecord["kind"];
+  /** QEMU's run state; "gone": its process has ended. */
+  readonly status: string;
+  /** Of `query-migrate`. @default "completed" */
+  readonly migration?: string;
+  /** The guest was granted paused. */
+  readonly paused?: boolean;
+  /** The mark of a refusal is in the QEMU. */
+  readonly isMarked?: boolean;
+  /** The monitor takes no client. */
+  readonly isMute?: boolean;
+}
+
+export interface Again {
+  readonly agent: DestinationAgent;
+  readonly qemu: FakeQemu;
+  readonly written: DestinationRecord["kind"][];
+  /** The disk takes nothing, until it does again. */
+  failWrites(fail: boolean): void;
+  settle(ask: SettleCall["ask"], more?: Partial<SettleCall>): Promise<SettleAnswer>;
+  record(): Promise<DestinationRecord | undefined>;
+  view(): MigrationView;
+  until(status: MigrationStatus): Promise<MigrationView>;
+  /** Until its record has all of this. */
+  untilWritten(wanted: Partial<DestinationRecord>): Promise<DestinationRecord>;
+}
+
+export async function startAgain(t: Test, came: Came): Promise<Again> {
+  const { kind, status, migration, paused = false, isMarked, isMute, ...noted } = came;
+  const qemu = await FakeQemu.start(t, { status, migration });
+  if (isMarked === true) qemu.objects.add("ferry-refused");
+  qemu.greets = isMute !== true;
+  const timeout = `--qmp-timeout=${isMute === true ? "500ms" : "10s"}`;
+  const config = loadDestinationConfig([...placesIn(t, qemu.path), timeout], {});
+  if (status === "gone") await qemu.end();
+  const journal = await Journal.open<DestinationRecord>(config.stateDirectory, decodeDestinationRecord);
+  const grant = { token: TOKEN.toString("hex"), epoch: 1, paused };
+  const record = { guest: "web", source: "alpha:7411", sequence: 7, startedAtMs: 2, grant, qemu: qemu.process };
+  await journal.write(ID, { kind, ...record, ...noted });
+  const written = recordKinds(journal);
+  const write = journal.write.bind(journal);
+  let fails = false;
+  journal.write = async (...given) => {
+    if (fails) throw new MigrationFault("state-directory", "Cannot write: ENOSPC");
+    await write(...given);
+  };
+  const parts = { config, clock: systemClock, log: createLogger("test", "silent"), journal, limits: LIMITS };
+  const agent = new DestinationAgent({ ...parts, createKernels: loadKernels, faults: new TestFaults() });
+  t.teardown(() => agent.stop());
+  await agent.recover();
+  const view = (): MigrationView => agent.desk.getMigration(ID);
+  const again: Again = {
+    ...{ agent, qemu, written, view },
+    failWrites: (fail) => {
+      fails = fail;
+    },
+    settle: (ask, more = {}) => agent.settle({ migrationId: ID, token: TOKEN, epoch: 1, ask, paused: false, ...more }),
+    record: () => journal.read(ID),
+    until: (wanted) =>
+      eventually(() => (view().status === wanted ? view() : undefined), {
+        ...WITHIN,
+        what: `${wanted}, not ${JSON.stringify(view())}`,
+      }),
+    untilWritten: (wanted) =>
+      eventually(
+        async () => {
+          const found = await journal.read(ID);
+          const has = ([key, value]: [string, unknown]): boolean => found?.[key as keyof DestinationRecord] === value;
+          return Object.entries(wanted).every(has) ? found : undefined;
+        },
+        { ...WITHIN, what: `the record ${JSON.stringify(wanted)}` },
+      ),
+  };
+  return again;
+}

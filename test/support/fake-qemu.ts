@@ -1,0 +1,172 @@
+/**
+ * A QEMU that knows the few words that the agents say to one outside of a stream. A process of its own stands for it, so that agents can
+ * tell whether it lives, and which process answers.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Test } from "tap";
+import type { QemuProcess } from "../../shared/protocol/ownership.ts";
+import { hasEnded, identify } from "../../shared/runtime/process-identity.ts";
+import { bounded, eventually } from "./bounded.ts";
+import { type Command, greeting, Monitor } from "./fake-monitor.ts";
+import { atTeardown } from "./teardown.ts";
+
+const ENDS_WITHIN_MS = 5000;
+
+export interface FakeQemuState {
+  /** Of `query-status`. */
+  status: string;
+  /** Of `query-migrate`. */
+  migration?: string | undefined;
+}
+
+/** What a test wants otherwise: an error's text, `"silence"`, or undefined for the usual answer. */
+export type Whim = (command: Command) => string | undefined;
+
+export class FakeQemu {
+  readonly process: QemuProcess;
+  /** Where its monitor is. */
+  readonly path: string;
+  /** What it was told, without what it was only asked. */
+  readonly said: string[] = [];
+  readonly state: FakeQemuState;
+  /** Objects of `object-add`. */
+  readonly objects = new Set<string>();
+  whim: Whim = () => undefined;
+  /** As of one whose main loop waits for a page: it takes a new client, and does not greet it. */
+  greets = true;
+  private readonly monitors = new Set<Monitor>();
+  private readonly child: ChildProcess;
+  private readonly closeMonitor: () => void;
+
+  /** @param at where its monitor is to be */
+  static async start(t: Test, state: FakeQemuState, at?: string): Promise<FakeQemu> {
+    const child = spawn("sleep", ["infinity"], { stdio: "ignore" });
+    const forget = atTeardown(() => child.kill("SIGKILL"));
+    t.teardown(() => {
+      forget();
+      child.kill("SIGKILL");
+    });
+    await once(child, "spawn");
+    const pid = child.pid ?? 0;
+    const process = { pid, identity: (await identify(pid)) ?? "" };
+    let qemu: FakeQemu | undefined;
+    const { path, close } = await listen(t, at, (socket) => {
+      const monitor = new Monitor(socket, (command) => qemu?.answer(command, monitor));
+      qemu?.monitors.add(monitor);
+      socket.on("close", () => qemu?.monitors.delete(monitor));
+      if (qemu?.greets !== false) monitor.reply(greeting("oob"));
+    });
+    qemu = new FakeQemu(child, close, { process, path, state });
+    return qemu;
+  }
+
+  private constructor(child: ChildProcess, closeMonitor: () => void, of: Pick<FakeQemu, "process" | "path" | "state">) {
+    this.child = child;
+    this.closeMonitor = closeMonitor;
+    this.process = of.process;
+    this.path = of.path;
+    this.state = of.state;
+  }
+
+  get isAlive(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** Of its monitor. */
+  get clients(): number {
+    return this.monitors.size;
+  }
+
+  /** As when somebody kills it: its monitor is closed. */
+  async end(): Promise<void> {
+    const exited: Promise<unknown> = this.isAlive ? once(this.child, "exit") : Promise.resolve();
+    this.child.kill("SIGKILL");
+    this.closeMonitor();
+    await bounded(exited, ENDS_WITHIN_MS, "the end of a fake QEMU");
+    const isGone = async (): Promise<true | undefined> => ((await hasEnded(this.process)) ? true : undefined);
+    await eventually(isGone, { timeoutMs: ENDS_WITHIN_MS, what: "the end of a fake QEMU in /proc" });
+  }
+
+  /** As when somebody says `cont` or `stop` at another monitor. */
+  become(status: "running" | "paused"): void {
+    this.state.status = status;
+    for (const monitor of this.monitors) this.event(monitor, status === "running" ? "RESUME" : "STOP");
+  }
+
+  private answer(command: Command, monitor: Monitor): void {
+    const { execute, id } = command;
+    if (!/^(query|qom)-/.test(execute)) this.said.push(execute);
+    const whim = this.whim(command);
+    if (whim === "silence") return;
+    if (whim !== undefined) {
+      monitor.reply({ error: { class: "GenericError", desc: whim }, id });
+      return;
+    }
+    const answer = this.carryOut(command);
+    if (execute === "cont") this.event(monitor, "RESUME");
+    monitor.reply({ return: answer, id });
+    if (execute === "quit") void this.end();
+  }
+
+  private carryOut({ execute, arguments: given }: Command): unknown {
+    const { status, migration = "completed" } = this.state;
+    switch (execute) {
+      case "query-status":
+        return { status, running: status === "running" };
+      case "query-migrate":
+        return migration === "none" ? {} : { status: migration };
+      case "query-cpus-fast":
+        return [{ "cpu-index": 0, "qom-path": "/", "thread-id": this.process.pid, target: "x86_64" }];
+      case "query-named-block-nodes":
+        return [];
+      case "qom-list":
+        return [...this.objects].map((name) => ({ name, type: "child<secret>" }));
+      case "object-add":
+        this.objects.add(String(given?.id));
+        return {};
+      case "object-del":
+        this.objects.delete(String(given?.id));
+        return {};
+      case "cont":
+        this.state.status = "running";
+        return {};
+      default:
+        return {};
+    }
+  }
+
+  private event(monitor: Monitor, event: string): void {
+    const nowUs = Date.now() * 1000;
+    const timestamp = { seconds: Math.floor(nowUs / 1e6), microseconds: nowUs % 1e6 };
+    monitor.reply({ event, data: {}, timestamp });
+  }
+}
+
+async function listen(
+  t: Test,
+  at: string | undefined,
+  onConnection: (socket: Socket) => void,
+): Promise<{ readonly path: string; close(): void }> {
+  const folder = mkdtempSync(join(tmpdir(), "ferry-qemu-"));
+  const path = at ?? join(folder, "qmp");
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    onConnection(socket);
+  });
+  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(path, resolve));
+  const close = (): void => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  };
+  t.teardown(() => {
+    close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  return { path, close };
+}

@@ -1,0 +1,89 @@
+/**
+ * A guest's disk on a directory that both hosts of a rig share, as a cluster's file system is: `images` in each one's runtime
+ * directory. Needs root, to mount.
+ */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Test } from "tap";
+import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { eventually } from "./bounded.ts";
+import type { RigProcess } from "./process.ts";
+import type { Rig, RigHost } from "./rig.ts";
+import { atTeardown } from "./teardown.ts";
+
+const IMAGE = "d.raw";
+const IMAGE_BYTES = 1 << 20;
+const LOCKS_WITHIN_MS = 20_000;
+
+/** QEMU's arguments for it. */
+export const DISK_ARGUMENTS = [
+  ...["-drive", `file={runtime}/images/${IMAGE},format=raw,if=none,id=d0`],
+  ...["-device", "virtio-blk-pci,drive=d0"],
+];
+
+/** What is in the runtime directory of each host beside what Ferry puts there. */
+export const IMAGES = "images";
+
+export class SharedImages {
+  private readonly rig: Rig;
+  private readonly there: string;
+
+  /** A directory at the first host, which the second one has too. */
+  static share(t: Test, rig: Rig): SharedImages {
+    const [here, there] = [rig.a, rig.b].map(({ runtimeDirectory }) => join(runtimeDirectory, IMAGES)) as [
+      string,
+      string,
+    ];
+    mkdirSync(here);
+    writeFileSync(join(here, IMAGE), Buffer.alloc(IMAGE_BYTES));
+    mkdirSync(there);
+    execFileSync("mount", ["--bind", here, there]);
+    const unmount = (): void => void execFileSync("umount", ["--lazy", there]);
+    const forget = atTeardown(unmount);
+    t.teardown(() => {
+      forget();
+      unmount();
+    });
+    return new SharedImages(rig, there);
+  }
+
+  private constructor(rig: Rig, there: string) {
+    this.rig = rig;
+    this.there = there;
+  }
+
+  /** As the second host's agent sees it, and the QEMUs that it starts: programs in a network namespace have mounts of their own. */
+  setReadOnly(agent: RigProcess, readOnly: boolean): void {
+    const mount = ["mount", "-o", `remount,bind,${readOnly ? "ro" : "rw"}`, this.there];
+    execFileSync("nsenter", [`--mount=/proc/${agent.pid}/ns/mnt`, ...mount]);
+  }
+
+  read(): Buffer {
+    return readFileSync(join(this.there, IMAGE));
+  }
+
+  /** Another program on the host takes the image for writing. @returns when it has it; let go of with stop() */
+  async lock(host: RigHost): Promise<RigProcess> {
+    const monitor = join(host.runtimeDirectory, "..", "locker.qmp");
+    const machine = "-M pc-q35-8.1 -accel tcg -m 16 -S -nodefaults -no-user-config -display none".split(" ");
+    const disk = DISK_ARGUMENTS.map((part) => part.replaceAll("{runtime}", host.runtimeDirectory));
+    const command = ["qemu-system-x86_64", ...machine, ...disk, "-qmp", `unix:${monitor},server=on,wait=off`];
+    const locker = await this.rig.spawn(host, "a program that has the image", command);
+    const has = async (): Promise<true | undefined> => {
+      if (!locker.running) throw new Error(`it ended: ${locker.output()}`);
+      const qmp = await QmpClient.connect(monitor).catch(() => undefined);
+      qmp?.close();
+      return qmp === undefined ? undefined : true;
+    };
+    await eventually(has, { timeoutMs: LOCKS_WITHIN_MS, what: "the lock of the image" });
+    return locker;
+  }
+}
+
+/** Fills a stretch of the guest's disk, as the guest would. @throws Error with what QEMU says */
+export async function fillDisk(qmp: QmpClient, byte: number, from: string, length: string): Promise<void> {
+  const line = `qemu-io d0 "write -P ${byte} ${from} ${length}"`;
+  const said = await qmp.execute("human-monitor-command", { "command-line": line });
+  if (said !== "") throw new Error(`${line}: ${said}`);
+}

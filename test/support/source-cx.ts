@@ -1,0 +1,71 @@
+/** The context of one migration at its source, for tests of single phases: a made-up QEMU, and a destination that is only asked. */
+import type { Test } from "tap";
+import { FreshLinks } from "../../agent-source/fresh-links.ts";
+import { MigrationReport } from "../../agent-source/migration-report.ts";
+import { OperatorWords } from "../../agent-source/operator-words.ts";
+import { OwnQemu } from "../../agent-source/own-qemu.ts";
+import type { SourceContext } from "../../agent-source/source-context.ts";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { SourceRecord } from "../../shared/protocol/ownership.ts";
+import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
+import { loadSourceConfig } from "../../shared/runtime/config.ts";
+import { Journal } from "../../shared/runtime/journal.ts";
+import { loadKernels } from "../../shared/runtime/load-kernels.ts";
+import { createLogger } from "../../shared/runtime/log.ts";
+import { TestFaults } from "../../shared/runtime/test-faults.ts";
+import { AskedDestination } from "./asked-destination.ts";
+import { FakeQemu } from "./fake-qemu.ts";
+import { LIMITS } from "./link.ts";
+import { call } from "./link-fixtures.ts";
+import { ID, placesIn, recordKinds } from "./source-again.ts";
+
+export interface Phase {
+  readonly cx: SourceContext;
+  readonly qemu: FakeQemu;
+  readonly destination: AskedDestination;
+  readonly written: SourceRecord["kind"][];
+  /** The disk takes nothing, until it does again. */
+  failWrites(fail: boolean): void;
+  record(): Promise<SourceRecord | undefined>;
+}
+
+/** @param status of QEMU; "gone": its process has ended */
+export async function sourcePhase(t: Test, status: string): Promise<Phase> {
+  const qemu = await FakeQemu.start(t, { status });
+  const config = loadSourceConfig([...placesIn(t, qemu.path)], {});
+  if (status === "gone") await qemu.end();
+  const destination = await AskedDestination.serve(t);
+  const journal = await Journal.open<SourceRecord>(config.stateDirectory, decodeSourceRecord);
+  const written = recordKinds(journal);
+  const write = journal.write.bind(journal);
+  let fails = false;
+  journal.write = async (...given) => {
+    if (fails) throw new MigrationFault("state-directory", "Cannot write: ENOSPC");
+    await write(...given);
+  };
+  const leaving = new AbortController();
+  t.teardown(() => leaving.abort(new MigrationFault("stopping", "the test is over")));
+  const asked = { ...call, guest: "web", to: destination.address };
+  const cx: SourceContext = {
+    ...{ id: ID, call: asked, chosenBecause: "", token: Buffer.from("aa".repeat(16), "hex"), config, journal },
+    ...{ clock: systemClock, log: createLogger("test", "silent"), limits: LIMITS, advertised: "" },
+    report: new MigrationReport(ID, asked, systemClock),
+    cancelled: new AbortController().signal,
+    leaving: leaving.signal,
+    words: new OperatorWords(),
+    doubt: { isWithdrawn: false },
+    qemu: new OwnQemu("web", config, qemu.process),
+    ...{ sequence: 7, cpuSecondsBefore: 0, createKernels: loadKernels },
+    dialledIn: async () => Promise.reject(new TypeError("not expected")),
+    anew: new FreshLinks(destination.address),
+    faults: new TestFaults(),
+  };
+  return {
+    ...{ cx, qemu, destination, written },
+    failWrites: (fail) => {
+      fails = fail;
+    },
+    record: () => journal.read(ID),
+  };
+}
