@@ -8,7 +8,7 @@ import type { SourceFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
 import type { Feed } from "./feed.ts";
-import type { SourceContext } from "./source-context.ts";
+import type { Kept, SourceContext } from "./source-context.ts";
 
 interface Asked {
   readonly definition: GuestDefinition;
@@ -107,6 +107,32 @@ export type SourceState = { [K in SourceStateName]: State<K> }[SourceStateName];
 export type Next<K extends SourceStateName> = { [N in SourceEdges[K]]: State<N> }[SourceEdges[K]];
 /** One function for each state that is not final; a step that SOURCE_STATES does not allow does not compile. */
 export type Phases = { readonly [K in LiveSourceState]: (state: State<K>, cx: SourceContext) => Promise<Next<K>> };
+
+/** What every state of a granted guest passes on to the next one. */
+export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
+  paused,
+  ...(loaded === undefined ? {} : { loaded }),
+  ...(settings === undefined ? {} : { settings }),
+  ...(postcopy === undefined ? {} : { postcopy }),
+});
+
+/** What the journal keeps of a granted guest: the feed knows it, or the record from which the migration was taken up. */
+export const keptOf = ({ loaded, settings, postcopy, paused }: Granted): Kept =>
+  loaded === undefined ? { settings, postcopy, paused } : loaded.feed.kept;
+
+/** The same without its feed, which is over: what an agent that starts again would have of it. */
+export function withoutFeed(granted: Granted): Granted {
+  const { settings, postcopy } = keptOf(granted);
+  return {
+    paused: granted.paused,
+    ...(settings === undefined ? {} : { settings }),
+    ...(postcopy === undefined ? {} : { postcopy }),
+  };
+}
+
+/** True when the guest runs at the destination with pages missing, or is about to. */
+export const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
+  postcopy !== undefined || loaded?.feed.isPostcopy === true;
 
 /**
  * What *keeping* must undo of a migration that was granted, when the destination has refused the guest or the operator

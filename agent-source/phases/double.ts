@@ -10,7 +10,7 @@ import { askOnce } from "../ask-destination.ts";
 import { ranTwice } from "../copies.ts";
 import { restoreSettings } from "../qemu-settings.ts";
 import { GUEST_RUNS_HERE, keptRecord, type SourceContext, sourceRecord } from "../source-context.ts";
-import type { Granted, State } from "../source-state.ts";
+import { grantedOf, isOfPostcopy, keptOf, type State } from "../source-state.ts";
 import { doubtful } from "./grant.ts";
 
 const LOOKS_EVERY_MS = 1000;
@@ -29,8 +29,7 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
   cx.report.failed(fault, "");
   cx.log.fatal({ code: fault.code, guest: cx.call.guest, advice: fault.advice }, `TWO COPIES: ${fault.message}`);
   // an agent that starts again then finds `granted`, asks the destination, and comes back to this state
-  const { loaded, settings, postcopy, paused } = state;
-  const record = sourceRecord(cx, "granted", { settings, postcopy, paused });
+  const record = sourceRecord(cx, "granted", keptOf(state));
   const otherwise = "an agent that starts again may not see both copies";
   await writeAtLast(cx.journal, cx.id, record, { ...cx, otherwise });
   const over = new AbortController();
@@ -41,13 +40,8 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
     cx.words.forget();
   });
   cx.report.cleared();
-  const granted: Granted = {
-    paused,
-    // the feed holds QEMU's monitor, which serves no second client
-    ...(loaded === undefined ? {} : { loaded }),
-    ...(settings === undefined ? {} : { settings }),
-    ...(postcopy === undefined ? {} : { postcopy }),
-  };
+  // with the feed, which holds QEMU's monitor: that serves no second client
+  const granted = grantedOf(state);
   switch (first) {
     case "source ended":
       return { kind: afterSource("doubled", "sourceEnded"), ...granted };
@@ -69,13 +63,12 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
  * its operator has paused gets none.
  * @returns why the migration failed, with where the guest is
  */
-async function keepAsItIs(
-  { loaded, settings, postcopy }: State<"doubled">,
-  cx: SourceContext,
-): Promise<MigrationFault> {
-  const qmp = loaded?.feed.qmp;
-  const sight = await cx.qemu.look(postcopy !== undefined, qmp);
-  await loaded?.feed.stop();
+async function keepAsItIs(state: State<"doubled">, cx: SourceContext): Promise<MigrationFault> {
+  const feed = state.loaded?.feed;
+  const { settings } = keptOf(state);
+  const qmp = feed?.qmp;
+  const sight = await cx.qemu.look(isOfPostcopy(state), qmp);
+  await feed?.stop();
   if (settings !== undefined && sight.own === "active") await restore(settings, cx, qmp);
   qmp?.close();
   const guestNow = sight.anotherRuns
@@ -109,15 +102,11 @@ const bothEnded = (cx: SourceContext): MigrationFault =>
 /**
  * Waits until one copy has ended. A copy that is only paused has not ended: its operator decides what becomes of it.
  */
-async function untilOneEnds(
-  { loaded, postcopy }: State<"doubled">,
-  cx: SourceContext,
-  signal: AbortSignal,
-): Promise<Ended> {
-  const isPostcopy = postcopy !== undefined || loaded?.feed.isPostcopy === true;
+async function untilOneEnds(state: State<"doubled">, cx: SourceContext, signal: AbortSignal): Promise<Ended> {
+  const isPostcopy = isOfPostcopy(state);
   let ranHere = false;
   while (true) {
-    const { own, status, anotherRuns } = await cx.qemu.look(isPostcopy, loaded?.feed.qmp);
+    const { own, status, anotherRuns } = await cx.qemu.look(isPostcopy, state.loaded?.feed.qmp);
     ranHere ||= status === "running";
     const standing = await askOnce(cx, "standing", signal).then(
       (answer) => answer.standing,

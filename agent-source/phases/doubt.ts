@@ -3,7 +3,7 @@ import { afterSource } from "../../shared/protocol/source-states.ts";
 import { runsHere, type Settled } from "../ask-destination.ts";
 import { twoCopies } from "../copies.ts";
 import type { SourceContext } from "../source-context.ts";
-import { type Granted, type State, undoHandOver } from "../source-state.ts";
+import { grantedOf, isOfPostcopy, type State, undoHandOver } from "../source-state.ts";
 import { doubtful, hear, refusal } from "./grant.ts";
 
 type Ends = State<"releasing"> | State<"serving"> | State<"keeping"> | State<"doubled">;
@@ -41,37 +41,27 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   if (typeof settled !== "string") return afterAnswer(settled, state, cx);
   // the destination can fetch pages only from a QEMU that stands still
   if (settled === "destination" && isOfPostcopy(state) && runsHere(await cx.qemu.look(true, loaded?.feed.qmp)))
-    return { kind: afterSource("inDoubt", "doubled"), ...granted(state), fault: twoCopies(cx) };
+    return { kind: afterSource("inDoubt", "doubled"), ...grantedOf(state), fault: twoCopies(cx) };
   return afterWord(settled, state, cx);
 }
-
-const granted = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
-  paused,
-  ...(loaded === undefined ? {} : { loaded }),
-  ...(settings === undefined ? {} : { settings }),
-  ...(postcopy === undefined ? {} : { postcopy }),
-});
-
-const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
-  postcopy !== undefined || loaded?.feed.isPostcopy === true;
 
 function afterAnswer(settled: Settled, state: State<"inDoubt">, cx: SourceContext): Ends {
   cx.log.info({ settled: settled.kind }, "the migration in doubt is settled by the destination");
   if (settled.kind === "doubled")
-    return { kind: afterSource("inDoubt", "doubled"), ...granted(state), fault: twoCopies(cx) };
+    return { kind: afterSource("inDoubt", "doubled"), ...grantedOf(state), fault: twoCopies(cx) };
   if (settled.kind === "refused")
     return { kind: afterSource("inDoubt", "refused"), fault: refusal(cx, settled.message), undo: undoHandOver(state) };
   const running = settled.running === undefined ? {} : { running: settled.running };
-  return { kind: afterSource("inDoubt", isOfPostcopy(state) ? "pulling" : "running"), ...granted(state), ...running };
+  return { kind: afterSource("inDoubt", isOfPostcopy(state) ? "pulling" : "running"), ...grantedOf(state), ...running };
 }
 
 function afterWord(keep: "source" | "destination", state: State<"inDoubt">, cx: SourceContext): Ends {
   cx.log.warn({ keep }, "the migration in doubt is resolved by the operator");
   // it may need pages that are only here
   if (keep === "destination" && isOfPostcopy(state) && state.lost !== true)
-    return { kind: afterSource("inDoubt", "keepPulling"), ...granted(state) };
+    return { kind: afterSource("inDoubt", "keepPulling"), ...grantedOf(state) };
   if (keep === "destination")
-    return { kind: afterSource("inDoubt", "keepDestination"), ...granted(state), overruled: true };
+    return { kind: afterSource("inDoubt", "keepDestination"), ...grantedOf(state), overruled: true };
   const fault = new MigrationFault(
     "in-doubt",
     "The migration was in doubt; the operator kept the guest at the source",

@@ -11,7 +11,7 @@ import {
   type SourceContext,
   sourceRecord,
 } from "../source-context.ts";
-import { type Granted, type State, undoFeed } from "../source-state.ts";
+import { type Granted, isOfPostcopy, keptOf, type State, undoFeed } from "../source-state.ts";
 
 /** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
 const ASKS_AFTER_MS = 2000;
@@ -62,7 +62,7 @@ export async function hear(
   const feed = loaded?.feed;
   const stopping = new AbortController();
   const either = AbortSignal.any([signal, stopping.signal]);
-  const isPostcopy = granted.postcopy !== undefined || feed?.isPostcopy === true;
+  const isPostcopy = isOfPostcopy(granted);
   const tear = (): void => feed?.channel.close(new MigrationFault("peer-lost", "The guest was started at the source"));
   const onActive = async (): Promise<void> => {
     tear();
@@ -92,13 +92,12 @@ export async function hear(
  * copy at the destination is older than what ran here, and must not be granted again. Where the disk does not take the
  * note, this life of the agent still remembers it.
  */
-async function noteWithdrawn({ settings, postcopy, paused, loaded }: Granted, cx: SourceContext): Promise<void> {
+async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void> {
   if (cx.doubt.isWithdrawn) return;
   cx.doubt.isWithdrawn = true;
   cx.log.error("somebody has started the guest here after it was granted: the grant is withdrawn, and never repeated");
-  const kept = loaded === undefined ? { settings, postcopy, paused } : loaded.feed.kept;
   await cx.journal
-    .write(cx.id, sourceRecord(cx, "granted", kept), { withinMs: HAND_OVER_WRITES_WITHIN_MS })
+    .write(cx.id, sourceRecord(cx, "granted", keptOf(granted)), { withinMs: HAND_OVER_WRITES_WITHIN_MS })
     .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
 }
 

@@ -8,7 +8,7 @@ import { runsHere } from "../ask-destination.ts";
 import { twoCopies } from "../copies.ts";
 import { migrationResult } from "../migration-result.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
-import type { State } from "../source-state.ts";
+import { isOfPostcopy, type State, withoutFeed } from "../source-state.ts";
 
 type Ends = State<"released"> | State<"doubled">;
 
@@ -52,18 +52,14 @@ const ANY: readonly string[] = [...LEFT_BY_POSTCOPY, "running", "prelaunch", "io
  * @returns the state *doubled* when a copy of the guest runs here, else undefined
  */
 async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<State<"doubled"> | undefined> {
-  const { loaded, postcopy, settings, paused, overruled } = state;
-  const isPostcopy = postcopy !== undefined || loaded?.feed.isPostcopy === true;
+  const { loaded, overruled } = state;
+  const isPostcopy = isOfPostcopy(state);
   const known = loaded?.feed.qmp;
   const sight = await cx.qemu.look(isPostcopy, known);
   if (runsHere(sight) && (overruled !== true || sight.anotherRuns)) {
     known?.close();
-    const granted = {
-      paused,
-      ...(postcopy === undefined ? {} : { postcopy }),
-      ...(settings === undefined ? {} : { settings }),
-    };
-    return { kind: afterSource("releasing", "doubled"), ...granted, fault: twoCopies(cx) };
+    // the feed is over, and the monitor is free
+    return { kind: afterSource("releasing", "doubled"), ...withoutFeed(state), fault: twoCopies(cx) };
   }
   try {
     const qmp = known?.isOpen ? known : await cx.qemu.connect();

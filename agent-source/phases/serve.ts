@@ -8,7 +8,7 @@ import { askOnce } from "../ask-destination.ts";
 import type { Feed } from "../feed.ts";
 import { PagesLost, revive } from "../revive.ts";
 import type { SourceContext } from "../source-context.ts";
-import { type State, undoHandOver } from "../source-state.ts";
+import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
 
 const COMPLETES_WITHIN_MS = 10_000;
@@ -52,13 +52,12 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       if (feed !== loaded?.feed) await end(feed);
       const kind = afterSource("serving", "served");
       return {
+        ...grantedOf(state),
         kind,
         // post-copy is of guests that ran
         paused: false,
-        ...(loaded === undefined ? {} : { loaded }),
         ...(resumed === undefined ? {} : { running: resumed }),
         ...(outcome.complete === undefined ? {} : { complete: outcome.complete }),
-        ...(postcopy === undefined ? {} : { postcopy }),
       };
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
@@ -178,26 +177,18 @@ async function retireQemu(feed: Feed | undefined): Promise<void> {
 }
 
 /** The state without its first stream, with what a new stream needs to take the post-copy up again. */
-function withoutStream({ loaded, ...state }: State<"serving">): State<"serving"> {
-  const postcopy = state.postcopy ?? loaded?.feed.stoppedWith;
-  const settings = state.settings ?? loaded?.feed.settings;
-  return {
-    ...state,
-    ...(postcopy === undefined ? {} : { postcopy }),
-    ...(settings === undefined ? {} : { settings }),
-  };
+function withoutStream({ running, ...state }: State<"serving">): State<"serving"> {
+  return { kind: state.kind, ...withoutFeed(state), ...(running === undefined ? {} : { running }) };
 }
 
 /** Keeps the open stream: when the destination is back, its pages flow before anybody has asked. */
-function silent({ loaded, postcopy, settings }: State<"serving">, cx: SourceContext): State<"inDoubt"> {
+function silent(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   const { doubtAfterMs } = cx.config.link;
   return {
+    ...grantedOf(state),
     kind: afterSource("serving", "silent"),
     paused: false,
     silent: true,
-    ...(loaded === undefined ? {} : { loaded }),
-    ...(postcopy === undefined ? {} : { postcopy }),
-    ...(settings === undefined ? {} : { settings }),
     fault: doubtful(
       cx,
       `the guest runs there with pages missing, and nothing was heard for ${doubtAfterMs} ms (link.doubtAfter)`,
@@ -216,8 +207,7 @@ function refused(state: State<"serving">, message: string, cx: SourceContext): S
  */
 function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
-  const { running: _, ...granted } = withoutStream(state);
-  return { ...granted, kind: afterSource("serving", "lost"), lost: true, fault };
+  return { ...withoutFeed(state), kind: afterSource("serving", "lost"), lost: true, fault };
 }
 
 function stranded(cx: SourceContext, cause: MigrationFault): MigrationFault {

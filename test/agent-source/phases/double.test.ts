@@ -2,6 +2,7 @@
 import t, { type Test } from "tap";
 import { twoCopies } from "../../../agent-source/copies.ts";
 import { double } from "../../../agent-source/phases/double.ts";
+import type { Loaded } from "../../../agent-source/source-state.ts";
 import { eventually } from "../../support/bounded.ts";
 import { FakeQemu } from "../../support/fake-qemu.ts";
 import { sourcePhase } from "../../support/source-cx.ts";
@@ -24,6 +25,22 @@ t.test("it is told and written down, and nobody is ended", async (t) => {
   t.same([...new Set(destination.asked)], ["standing"]);
   t.same(qemu.said, []);
   t.equal(cx.words.asker, "doubled");
+});
+
+t.test("the record keeps what the feed knows of settings and pages, for the next life of the agent", async (t) => {
+  const phase = await sourcePhase(t, "running");
+  phase.destination.answersInTurn(["running"]);
+  const settings = { capabilities: { "postcopy-ram": false }, parameters: {} };
+  const blocks = [{ name: "pc.ram", byteLength: 4096 }];
+  const postcopy = { ramSectionId: 2, blocks, frameBytes: 4096, creditWindowBytes: 8192, codecs: ["zstd"] };
+  const feed = { kept: { settings, postcopy, paused: false }, isPostcopy: true, qmp: undefined };
+  const loaded = { feed } as unknown as Loaded;
+  const end = double({ kind: "doubled", paused: false, loaded, fault: twoCopies(phase.cx) }, phase.cx);
+  end.catch(() => undefined);
+  await phase.destination.untilAsked(1);
+  t.match(await phase.record(), { kind: "granted", settings, postcopy });
+  phase.cx.words.say("destination");
+  t.match(await end, { kind: "releasing", loaded });
 });
 
 t.test("the end of the copy here leaves the guest there", async (t) => {
