@@ -4,13 +4,13 @@ import type { LinkLimits } from "../shared/link/link.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import type { HandshakeAnswer, Running } from "../shared/protocol/messages.ts";
 import type { DestinationPostcopy, DestinationRecord, OwnershipGrant } from "../shared/protocol/ownership.ts";
+import type { AskedWord } from "../shared/runtime/asked-word.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
 import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
-import type { Claims } from "./claims.ts";
 import type { KeeperPlaces } from "./guest-monitor.ts";
 import type { GuestProcess } from "./guest-process.ts";
 
@@ -59,7 +59,7 @@ export interface DestinationContext {
    * Hands on the words of an operator, who has made sure that the source does not have the guest any more, or needs no
    * copy here.
    */
-  readonly claims: Claims;
+  readonly claims: AskedWord<Claim>;
   /** The guest was seen running here, or paused as it was granted. */
   readonly onRunning: (running: Running) => void;
   /** Told what an operator should know of the guest beside its state. */

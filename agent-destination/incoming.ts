@@ -3,9 +3,9 @@ import type { MigrationFault } from "../shared/fault.ts";
 import { type Standing, standingOf } from "../shared/protocol/destination-states.ts";
 import type { Running, SettleCall } from "../shared/protocol/messages.ts";
 import type { MigrationView } from "../shared/protocol/report.ts";
+import { AskedWord } from "../shared/runtime/asked-word.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
-import { Claims } from "./claims.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import { runDestinationMigration } from "./destination-migration.ts";
 import type { DestinationState } from "./destination-state.ts";
@@ -56,7 +56,7 @@ export class Incoming {
       stopping,
       leaving,
       granted: deferred(),
-      claims: new Claims(),
+      claims: new AskedWord(),
       onRunning: (running) => {
         this.running = running;
         this.change();

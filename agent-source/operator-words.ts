@@ -2,7 +2,7 @@
  * Hands the operator's words to the states that ask for them. Each doubt asks for a word of its own; a word that comes
  * when no state asks is dropped.
  */
-import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
+import { AskedWord } from "../shared/runtime/asked-word.ts";
 
 export type Word = "source" | "destination";
 
@@ -14,33 +14,43 @@ export class OperatorWords {
   asker: Asker | undefined;
   /** Counts the doubts: a word that was checked for one is not one for the next. */
   turn = 0;
-  private asked: Deferred<Word> | undefined;
+  private readonly word = new AskedWord<Word>();
 
-  /**
-   * Begins to wait for a word. A word that was said before is forgotten.
-   * @returns the next word that is said
-   */
+  /** Begins to wait for a word, as AskedWord does. */
   ask(asker: Asker): Promise<Word> {
     this.asker = asker;
     this.turn++;
-    this.asked = deferred();
-    return this.asked.promise;
+    return this.word.ask();
   }
 
   /** Stops waiting for a word. */
   forget(): void {
     this.asker = undefined;
-    this.asked = undefined;
+    this.word.forget();
+  }
+
+  /** Says a word, as to AskedWord. */
+  say(word: Word): boolean {
+    this.asker = undefined;
+    return this.word.say(word);
   }
 
   /**
-   * Says a word to the state that asks.
-   * @returns false when no state asks, or another word came first; the word then has no effect
+   * Asks for a word beside something else that may settle the state. Whichever comes first ends the other.
+   * @param leaving aborted when the agent leaves
+   * @param settle rejects when its signal is aborted
    */
-  say(word: Word): boolean {
-    const { asked } = this;
-    this.forget();
-    asked?.resolve(word);
-    return asked !== undefined;
+  async askBeside<T>(
+    asker: Asker,
+    leaving: AbortSignal,
+    settle: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T | Word> {
+    const over = new AbortController();
+    const settled = settle(AbortSignal.any([leaving, over.signal]));
+    settled.catch(() => undefined);
+    return await Promise.race([settled, this.ask(asker)]).finally(() => {
+      over.abort();
+      this.forget();
+    });
   }
 }

@@ -32,13 +32,7 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
   const record = sourceRecord(cx, "granted", keptOf(state));
   const otherwise = "an agent that starts again may not see both copies";
   await writeAtLast(cx.journal, cx.id, record, { ...cx, otherwise });
-  const over = new AbortController();
-  const ended = untilOneEnds(state, cx, AbortSignal.any([cx.leaving, over.signal]));
-  ended.catch(() => undefined);
-  const first = await Promise.race([ended, cx.words.ask("doubled")]).finally(() => {
-    over.abort();
-    cx.words.forget();
-  });
+  const first = await cx.words.askBeside("doubled", cx.leaving, (signal) => untilOneEnds(state, cx, signal));
   cx.report.cleared();
   // with the feed, which holds QEMU's monitor: that serves no second client
   const granted = grantedOf(state);

@@ -25,18 +25,13 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   else loaded?.feed.channel.close(new MigrationFault("peer-lost", "The source agent is in doubt, and asks by calls"));
   cx.log.error({ code: fault.code }, fault.message);
   let last = "";
-  const over = new AbortController();
-  const heard = hear(state, cx, AbortSignal.any([cx.leaving, over.signal]), (news) => {
+  const onNews = (news: string): void => {
     if (news === last) return;
     last = news;
     cx.log.warn({ news }, "in doubt");
     cx.report.failed(doubtful(cx, news), "");
-  });
-  heard.catch(() => undefined);
-  const settled = await Promise.race([heard, cx.words.ask("inDoubt")]).finally(() => {
-    over.abort();
-    cx.words.forget();
-  });
+  };
+  const settled = await cx.words.askBeside("inDoubt", cx.leaving, (signal) => hear(state, cx, signal, onNews));
   cx.report.cleared();
   if (typeof settled !== "string") return afterAnswer(settled, state, cx);
   // the destination can fetch pages only from a QEMU that stands still

@@ -17,13 +17,7 @@ type Ends = State<"releasing"> | State<"kept"> | State<"withdrawing">;
  * tells it nothing: a destination that has the whole guest keeps it for an operator, and any other gives up by itself.
  */
 export async function orphan({ fault }: State<"orphaned">, cx: SourceContext): Promise<Ends> {
-  const over = new AbortController();
-  const decided = untilDecided(fault, cx, AbortSignal.any([cx.leaving, over.signal]));
-  decided.catch(() => undefined);
-  const first = await Promise.race([decided, cx.words.ask("orphaned")]).finally(() => {
-    over.abort();
-    cx.words.forget();
-  });
+  const first = await cx.words.askBeside("orphaned", cx.leaving, (signal) => untilDecided(fault, cx, signal));
   if (typeof first !== "string") return first;
   const kept = fault.with({
     guestNow:

@@ -1,9 +1,9 @@
-/** Each state of a destination takes one word of its own. */
+/** Each state takes one word of its own. */
 import t from "tap";
-import { Claims } from "../../agent-destination/claims.ts";
+import { AskedWord } from "../../../shared/runtime/asked-word.ts";
 
 t.test("the first word that is asked for is heard, and no other one", async (t) => {
-  const claims = new Claims();
+  const claims = new AskedWord<"here" | "end">();
   t.equal(claims.say("here"), false, "nothing asks yet");
   const asked = claims.ask();
   t.equal(claims.say("end"), true);

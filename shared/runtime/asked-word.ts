@@ -1,22 +1,19 @@
-/**
- * Hands an operator's words to the state of a waiting guest that asks for one. A word that comes when no state asks is
- * dropped.
- */
-import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
-import type { Claim } from "./destination-context.ts";
+/** A word of an operator, for a state that asks for one. A word that comes when no state asks is dropped. */
+import { type Deferred, deferred } from "./deferred.ts";
 
-export class Claims {
-  private asked: Deferred<Claim> | undefined;
+export class AskedWord<Word> {
+  private asked: Deferred<Word> | undefined;
 
   /**
    * Begins to wait for a word. A word that was said before is forgotten.
    * @returns the next word that is said
    */
-  ask(): Promise<Claim> {
+  ask(): Promise<Word> {
     this.asked = deferred();
     return this.asked.promise;
   }
 
+  /** Stops waiting for a word. */
   forget(): void {
     this.asked = undefined;
   }
@@ -25,10 +22,10 @@ export class Claims {
    * Says a word to the state that asks.
    * @returns false when no state asks, or another word came first; the word then has no effect
    */
-  say(claim: Claim): boolean {
+  say(word: Word): boolean {
     const { asked } = this;
     this.asked = undefined;
-    asked?.resolve(claim);
+    asked?.resolve(word);
     return asked !== undefined;
   }
 }
