@@ -14,6 +14,8 @@ import type {
   SettleCall,
 } from "../shared/protocol/messages.ts";
 import { type DestinationRecord, nextSequence } from "../shared/protocol/ownership.ts";
+import { orLogged } from "../shared/runtime/journal-log.ts";
+import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { EPOCH, tokenText } from "./destination-context.ts";
@@ -170,17 +172,13 @@ export class DestinationAgent implements DestinationService {
    * Somebody had started the guest before it was granted. Now it is granted, so a supervisor of this host may start it
    * again.
    */
-  private async noteGranted(id: string, { ungranted: _, ...record }: DestinationRecord): Promise<void> {
-    await this.parts.journal
-      .write(id, record)
-      .catch((thrown: unknown) =>
-        this.parts.log.warn({ migration: id, fault: MigrationFault.from(thrown).message }, "journal"),
-      );
+  private noteGranted(id: string, { ungranted: _, ...record }: DestinationRecord): Promise<void> {
+    return orLogged(this.parts.journal.write(id, record), this.parts.log.child({ migration: id }));
   }
 
   private arrived(id: string, running: Running): void {
     this.arrivals.set(id, running);
-    for (const oldest of this.arrivals.keys()) if (this.arrivals.size > ARRIVALS_KEPT) this.arrivals.delete(oldest);
+    keepLatest(this.arrivals, ARRIVALS_KEPT);
   }
 
   /**

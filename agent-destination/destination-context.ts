@@ -79,12 +79,6 @@ export const keeperPlaces = ({ id, config }: Pick<DestinationContext, "id" | "co
   second: join(config.runtimeDirectory, `${id}.monitor-2`),
 });
 
-/**
- * How long a write may take while the guest is stopped, milliseconds. A record that is not written by then counts as
- * not written, so that a disk that hangs does not keep the guest stopped.
- */
-export const HAND_OVER_WRITES_WITHIN_MS = 5000;
-
 interface Noted {
   readonly postcopy?: DestinationPostcopy | undefined;
   /** As the grant says, once it has come. */
@@ -120,10 +114,3 @@ export const destinationRecord = (
   ...(reason === undefined ? {} : { reason }),
   ...(heard ? { heard } : {}),
 });
-
-/**
- * Writes a record. @throws MigrationFault `state-directory` when the disk does not take it within 5 s; the record may
- * still be written later
- */
-export const writeInTime = (cx: DestinationContext, record: DestinationRecord): Promise<void> =>
-  cx.journal.write(cx.id, record, { withinMs: HAND_OVER_WRITES_WITHIN_MS });

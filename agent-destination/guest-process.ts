@@ -8,10 +8,10 @@ import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
-import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
+import { HAS_RUN, PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
-import { isOf, processBehind } from "../shared/runtime/monitor-process.ts";
+import { anotherAnswers, isOf, processBehind } from "../shared/runtime/monitor-process.ts";
 import { hasEnded, identify } from "../shared/runtime/process-identity.ts";
 import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
 import { GuestUnits, inOwnUnit } from "./guest-units.ts";
@@ -22,10 +22,6 @@ export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
 /** How often an adopted process, which is no child, is looked for. */
 const LOOK_MS = 200;
 const STUCK_MS = 1000;
-/** Run states that only a guest that has run gets into by itself (qapi/run-state.json). */
-export const HAS_RUN: readonly string[] = [
-  ...["io-error", "suspended", "guest-panicked", "internal-error", "watchdog", "shutdown", "debug"],
-];
 const QUITS_WITHIN_MS = 3000;
 /** How long the end of a killed process is waited for, milliseconds. The kernel may hold it for longer (state D). */
 const DIES_WITHIN_MS = 10_000;
@@ -285,11 +281,7 @@ async function checkProcess(
     throw thrown;
   });
   if (answers === undefined || (await isOf(answers.pid, process))) return;
-  throw new MigrationFault(
-    "qemu-failed",
-    `Process ${answers.pid} answers at ${definition.qmp}, not process ${process.pid}, which this migration is of`,
-    { advice: "Another QEMU of the guest was started here; end it, or make sure that no other copy runs" },
-  );
+  throw anotherAnswers(answers, definition.qmp, process);
 }
 
 /** @returns false when it took longer */

@@ -8,6 +8,7 @@ import type { MigrationOperator } from "../shared/link/link.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
 import { isFinal, type MigrationView, type ResolveCall } from "../shared/protocol/report.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
+import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import type { DestinationState } from "./destination-state.ts";
 import type { Incoming, Named } from "./incoming.ts";
 import { incomingView, recordedState } from "./incoming-view.ts";
@@ -159,7 +160,7 @@ export class IncomingDesk implements MigrationOperator {
   private note(view: MigrationView): void {
     this.history.delete(view.id);
     this.history.set(view.id, view);
-    for (const id of this.history.keys()) if (this.history.size > REMEMBERED) this.history.delete(id);
+    keepLatest(this.history, REMEMBERED);
   }
 }
 

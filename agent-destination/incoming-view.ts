@@ -4,29 +4,14 @@
  */
 import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
-import type { MigrationErrorView, MigrationStatus, MigrationView, Progress } from "../shared/protocol/report.ts";
+import {
+  type MigrationErrorView,
+  type MigrationStatus,
+  type MigrationView,
+  NO_PROGRESS,
+} from "../shared/protocol/report.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { DestinationState } from "./destination-state.ts";
-
-/** Zeroes: only the source knows the figures of a migration. */
-const NO_FIGURES: Progress = {
-  elapsedSeconds: 0,
-  guestMemoryBytes: 0,
-  passes: 0,
-  bytesSent: 0,
-  bytesPerSecond: 0,
-  estimatedResidualBytes: 0,
-  estimatedDowntimeMs: 0,
-  pagesPending: 0,
-  pagesHeld: 0,
-  firstPassFraction: 0,
-  heatClasses: [],
-  dirtyBytesPerSecond: 0,
-  roundTripMs: 0,
-  linkDownSeconds: 0,
-  downtimeTargetMs: 0,
-  stalledSeconds: 0,
-};
 
 /** What the view needs beside the state. */
 export interface Known {
@@ -50,7 +35,8 @@ export function incomingView(state: DestinationState, { cx, here, sourceIsThere,
     status: statusOf(state, sourceIsThere),
     startedAtMs,
     negotiated: {},
-    progress: NO_FIGURES,
+    // only the source knows the figures of a migration
+    progress: NO_PROGRESS,
     ...(error === undefined ? {} : { error }),
   };
 }

@@ -7,6 +7,7 @@ import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
 import { loadGuest, qemuLogPath } from "../shared/runtime/guest-definition.ts";
 import type { Journal, JournalEntry } from "../shared/runtime/journal.ts";
+import { logUnreadable } from "../shared/runtime/journal-log.ts";
 import { isListenedAt } from "../shared/runtime/listened-at.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
@@ -39,11 +40,7 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
   const rehearsal = ["rehearsal-destination", "rehearsal-destination-peer", "rehearsal-destination-monitor"];
   await sweep(config.runtimeDirectory, ["incoming", "verify-destination", ...rehearsal]);
   const { entries, faults } = await journal.list();
-  for (const fault of faults)
-    log.error(
-      { fault: fault.message, advice: fault.advice },
-      "a file in stateDirectory is no record; what it belongs to is not known",
-    );
+  logUnreadable(faults, log);
   for (const { id, record } of entries) {
     if (!(await hasLeftFiles(record))) continue;
     await clearFiles(record.guest, config);

@@ -1,11 +1,13 @@
 /**
  * A guest that somebody other than an agent has started here. No agent has granted it, and none may refuse it any more.
  */
-import { MigrationFault } from "../shared/fault.ts";
+
 import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
+import { orLogged } from "../shared/runtime/journal-log.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
-import { type DestinationContext, destinationRecord, EPOCH, writeInTime } from "./destination-context.ts";
+import { writeInTime } from "../shared/runtime/write-in-time.ts";
+import { type DestinationContext, destinationRecord, EPOCH } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
 
 /** A QEMU that has not answered by then counts as not seen to run. */
@@ -42,8 +44,6 @@ export async function noteStarted(
     postcopy === undefined
       ? destinationRecord(cx, "arrived", guest, { ungranted: true })
       : destinationRecord(cx, "running", guest, { postcopy, ungranted: true });
-  await writeInTime(cx, record).catch((thrown: unknown) =>
-    cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"),
-  );
+  await orLogged(writeInTime(cx, record), cx.log);
   if (postcopy === undefined) guest.letGo();
 }

@@ -9,30 +9,13 @@ import {
   type MigrationResult,
   type MigrationStatus,
   type MigrationView,
+  NO_PROGRESS,
   type Progress,
 } from "../shared/protocol/report.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { Feed } from "./feed.ts";
 
-const NOTHING: Progress = {
-  elapsedSeconds: 0,
-  guestMemoryBytes: 0,
-  passes: 0,
-  bytesSent: 0,
-  bytesPerSecond: 0,
-  estimatedResidualBytes: 0,
-  estimatedDowntimeMs: 0,
-  pagesPending: 0,
-  pagesHeld: 0,
-  firstPassFraction: 0,
-  heatClasses: [],
-  dirtyBytesPerSecond: 0,
-  roundTripMs: 0,
-  linkDownSeconds: 0,
-  downtimeTargetMs: 0,
-  stalledSeconds: 0,
-};
 /** Rates are taken over this long. */
 const RATE_MS = 1000;
 
@@ -56,7 +39,7 @@ export class MigrationReport {
   private readonly clock: Clock;
   private error: MigrationErrorView | undefined;
   private feed: WatchedFeed | undefined;
-  private last: Progress = NOTHING;
+  private last: Progress = NO_PROGRESS;
   private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
 
   /** @param startedAtMs when that was not now: of a migration taken up from the journal */
@@ -101,7 +84,7 @@ export class MigrationReport {
   /** As it ended, in an earlier life of this agent. */
   ended(status: MigrationStatus, atMs: number): void {
     this.status = status;
-    this.last = { ...NOTHING, elapsedSeconds: Math.max(0, atMs - this.startedAtMs) / 1000 };
+    this.last = { ...NO_PROGRESS, elapsedSeconds: Math.max(0, atMs - this.startedAtMs) / 1000 };
   }
 
   /** What both agents agreed on is known, and no page has gone: whoever watches is to see it before one does (DESIGN 4). */
@@ -139,7 +122,9 @@ export class MigrationReport {
     const nowMs = this.clock.monotonicMs();
     // before the feed there is only the time; after it the last figures stand
     if (feed === undefined)
-      return this.last === NOTHING ? { ...NOTHING, elapsedSeconds: (nowMs - this.startedMs) / 1000 } : this.last;
+      return this.last === NO_PROGRESS
+        ? { ...NO_PROGRESS, elapsedSeconds: (nowMs - this.startedMs) / 1000 }
+        : this.last;
     const { engine, sender, scheduler } = feed;
     const { watch } = engine;
     const seen = watch.observe(false);

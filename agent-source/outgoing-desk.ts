@@ -13,6 +13,7 @@ import {
   type ResolveCall,
 } from "../shared/protocol/report.ts";
 import { sourceStatus } from "../shared/protocol/source-states.ts";
+import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import type { Announcer } from "./announcer.ts";
 import { checkWord } from "./operator-word.ts";
 import type { Made } from "./recovery.ts";
@@ -71,7 +72,7 @@ export class OutgoingDesk implements MigrationOperator {
   remember(cx: SourceContext): void {
     this.history.set(cx.id, cx.report.view());
     this.entries.delete(cx.id);
-    for (const id of this.history.keys()) if (this.history.size > REMEMBERED) this.history.delete(id);
+    keepLatest(this.history, REMEMBERED);
   }
 
   getMigration(id: string): MigrationView {

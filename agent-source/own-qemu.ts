@@ -10,7 +10,7 @@ import type { SourceQemu } from "../shared/protocol/source-states.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
-import { processBehind } from "../shared/runtime/monitor-process.ts";
+import { anotherAnswers, processBehind } from "../shared/runtime/monitor-process.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
 
 /** What an agent saw of the guest on this host. */
@@ -109,7 +109,6 @@ export class OwnQemu {
         const sight = seen((await qmp.execute("query-status", undefined, options)).status, postcopy);
         return (await this.isReplaced()) ? { ...sight, anotherRuns: await this.anotherRuns() } : sight;
       }
-      if (await this.hasEnded()) return { own: "gone", status: "", anotherRuns: await this.anotherRuns() };
       const mine = await this.connect(LOOKS_WITHIN_MS);
       if (mine === undefined) return { own: "gone", status: "", anotherRuns: await this.anotherRuns() };
       try {
@@ -196,13 +195,8 @@ export class OwnQemu {
     if (this.met.has(qmp)) return;
     const { qmp: path } = await loadGuest(this.guest, this.config);
     const answers = await processBehind(qmp, path);
-    const { pid, identity } = this.require();
-    if (answers.identity !== identity)
-      throw new MigrationFault(
-        "qemu-failed",
-        `Process ${answers.pid} answers at ${path}, not process ${pid}, which this migration is of`,
-        { advice: "Another QEMU of the guest was started here; end it, or make sure that no other copy runs" },
-      );
+    const known = this.require();
+    if (answers.identity !== known.identity) throw anotherAnswers(answers, path, known);
     this.met.add(qmp);
   }
 

@@ -13,6 +13,7 @@ import { inspectSource, type SourceFacts } from "../shared/qemu/preflight.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { orAborted, within } from "../shared/runtime/deferred.ts";
 import { type GuestDefinition, loadGuest } from "../shared/runtime/guest-definition.ts";
+import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { HOLD_SHARE_OF_ARENA } from "./feed-parts.ts";
 import { measureLink } from "./measure-link.ts";
@@ -115,7 +116,7 @@ export class Planner {
     const key = keyOf(cx.call);
     this.remembered.delete(key);
     this.remembered.set(key, { strategy, reason, atMs: cx.clock.monotonicMs() });
-    for (const oldest of this.remembered.keys()) if (this.remembered.size > REMEMBERED) this.remembered.delete(oldest);
+    keepLatest(this.remembered, REMEMBERED);
   }
 }
 

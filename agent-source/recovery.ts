@@ -10,6 +10,7 @@ import type { Clock } from "../shared/runtime/clock.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
 import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
+import { logUnreadable, orLogged } from "../shared/runtime/journal-log.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
@@ -80,11 +81,7 @@ export async function recoverMigrations(
 ): Promise<Found[]> {
   await sweep(config.runtimeDirectory, ["stream", "verify", "rehearsal", "rehearsal-peer", "rehearsal-monitor"]);
   const { entries, faults } = await journal.list();
-  for (const fault of faults)
-    log.error(
-      { fault: fault.message, advice: fault.advice },
-      "a file in stateDirectory is no record; what it belongs to is not known",
-    );
+  logUnreadable(faults, log);
   const found: Found[] = [];
   for (const { id, record } of entries) {
     const { guest, destination, sequence, startedAtMs, grant, qemu } = record;
@@ -115,9 +112,7 @@ async function passOver(record: SourceRecord, cx: SourceContext): Promise<Source
   const fault = endOf(record.reason);
   const untold = record.kind === "kept" ? record.untold === true : record.retiring === true;
   if (record.kind === "kept") return { kind: untold ? "withdrawing" : "kept", fault };
-  await cx.journal
-    .write(cx.id, keptRecord(cx, fault, untold))
-    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+  await orLogged(cx.journal.write(cx.id, keptRecord(cx, fault, untold)), cx.log);
   return { kind: untold ? "withdrawing" : "kept", fault };
 }
 

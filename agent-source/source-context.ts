@@ -113,12 +113,6 @@ export const keptRecord = (cx: SourceContext, { code, message }: MigrationFault,
 /** What the guest does at this point, for errors. */
 export const GUEST_RUNS_HERE = "the guest runs at the source";
 export const GUEST_PAUSED_HERE = "the guest is at the source, paused as it was";
-/**
- * How long a write may take while the guest is stopped, milliseconds. A record that is not written by then counts as
- * not written, so that a disk that hangs does not keep the guest stopped.
- */
-export const HAND_OVER_WRITES_WITHIN_MS = 5000;
-
 /** Where the guest runs at both hosts. */
 export const GUEST_RUNS_TWICE = "the guest runs at both hosts: two running copies ruin its disks";
 /** QEMU can be brought out of this state by `cont` only, which would run the guest (qmp_cont; runstate_transitions_def). */

@@ -1,6 +1,7 @@
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
+import { orLogged } from "../../shared/runtime/journal-log.ts";
 import { type DestinationContext, keeperPlaces } from "../destination-context.ts";
 import type { State, Undo } from "../destination-state.ts";
 import { hasStarted } from "../started-by-others.ts";
@@ -26,9 +27,7 @@ export async function discard(
   }
   await clearAway(undo, cx);
   undo.receiver?.close();
-  await (refused ? noteEnded(cx) : cx.journal.remove(cx.id)).catch((thrown: unknown) =>
-    cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"),
-  );
+  await orLogged(refused ? noteEnded(cx) : cx.journal.remove(cx.id), cx.log);
   return { kind: afterDestination("discarding", "done"), fault };
 }
 

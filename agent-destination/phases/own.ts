@@ -1,6 +1,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
-import { type DestinationContext, destinationRecord, writeInTime } from "../destination-context.ts";
+import { writeInTime } from "../../shared/runtime/write-in-time.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import { unmarkRefused } from "../refusal-mark.ts";
 

@@ -1,8 +1,10 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { onceAborted } from "../../shared/runtime/deferred.ts";
+import { orLogged } from "../../shared/runtime/journal-log.ts";
+import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { stateOf } from "../adopted-qemu.ts";
-import { type DestinationContext, destinationRecord, writeInTime } from "../destination-context.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State, Undo } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import { isMarkedRefused, markRefused } from "../refusal-mark.ts";
@@ -116,8 +118,9 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
     case "end":
       // an agent that starts again then does not keep the copy; if the disk does not take the note, an operator ends
       // that copy
-      await writeInTime(cx, destinationRecord(cx, "refused", guest, { reason: fault.message, heard: true })).catch(
-        (thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"),
+      await orLogged(
+        writeInTime(cx, destinationRecord(cx, "refused", guest, { reason: fault.message, heard: true })),
+        cx.log,
       );
       return { kind: afterDestination("withheld", "heard"), fault, undo, refused: true };
   }

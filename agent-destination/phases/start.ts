@@ -2,12 +2,14 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
-import { PAUSED_STATES } from "../../shared/qemu/preflight.ts";
+import { HAS_RUN, PAUSED_STATES } from "../../shared/qemu/preflight.ts";
+import { orLogged } from "../../shared/runtime/journal-log.ts";
 import { processUsage } from "../../shared/runtime/process-usage.ts";
-import { type DestinationContext, destinationRecord, writeInTime } from "../destination-context.ts";
+import { writeInTime } from "../../shared/runtime/write-in-time.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import { letGoOfImages } from "../guest-images.ts";
-import { type GuestProcess, HAS_RUN } from "../guest-process.ts";
+import type { GuestProcess } from "../guest-process.ts";
 import { noteArrival } from "../note-arrival.ts";
 import type { Receiver } from "../receiver.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
@@ -58,9 +60,7 @@ export async function start(
   if (postcopy !== undefined) {
     // not waited for: QEMU's main loop may wait for a page meanwhile
     void announce(guest, cx);
-    writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, ran: true })).catch((thrown: unknown) =>
-      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"),
-    );
+    void orLogged(writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, ran: true })), cx.log);
     const kind = afterDestination("starting", "pulls");
     return receiver === undefined ? { kind, guest, postcopy } : { kind, guest, receiver, postcopy };
   }

@@ -1,16 +1,12 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
+import { orLogged } from "../../shared/runtime/journal-log.ts";
+import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { askUntilSettled, type Settled } from "../ask-destination.ts";
 import { twoCopies } from "../copies.ts";
 import type { Feed } from "../feed.ts";
-import {
-  EPOCH,
-  GUEST_IN_DOUBT,
-  HAND_OVER_WRITES_WITHIN_MS,
-  type SourceContext,
-  sourceRecord,
-} from "../source-context.ts";
+import { EPOCH, GUEST_IN_DOUBT, type SourceContext, sourceRecord } from "../source-context.ts";
 import { type Granted, isOfPostcopy, keptOf, type State, undoFeed } from "../source-state.ts";
 
 /** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
@@ -96,9 +92,8 @@ async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void>
   if (cx.doubt.isWithdrawn) return;
   cx.doubt.isWithdrawn = true;
   cx.log.error("somebody has started the guest here after it was granted: the grant is withdrawn, and never repeated");
-  await cx.journal
-    .write(cx.id, sourceRecord(cx, "granted", keptOf(granted)), { withinMs: HAND_OVER_WRITES_WITHIN_MS })
-    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+  const record = sourceRecord(cx, "granted", keptOf(granted));
+  await orLogged(writeInTime(cx, record), cx.log);
 }
 
 /** Resolves when the stream is over, or has not answered for a while. */

@@ -3,9 +3,10 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import { writeAtLast } from "../../shared/runtime/write-at-last.ts";
+import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { tellUntilHeard } from "../ask-destination.ts";
 import { asItWas, runHere } from "../guest-here.ts";
-import { HAND_OVER_WRITES_WITHIN_MS, keptRecord, type SourceContext, sourceRecord } from "../source-context.ts";
+import { keptRecord, type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State, Undo } from "../source-state.ts";
 
 const WRITES_AGAIN_MS = 250;
@@ -56,7 +57,7 @@ function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
 async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
   const { settings, postcopy, paused, granted, isRetired } = undo;
   const record = sourceRecord(cx, "plan", { settings, postcopy, paused, ...(isRetired ? { retiring: true } : {}) });
-  const write = (): Promise<void> => cx.journal.write(cx.id, record, { withinMs: HAND_OVER_WRITES_WITHIN_MS });
+  const write = (): Promise<void> => writeInTime(cx, record);
   const warn = (thrown: unknown): void => {
     const { message } = MigrationFault.from(thrown);
     cx.log.warn(

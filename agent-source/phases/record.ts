@@ -1,6 +1,7 @@
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import { HAND_OVER_WRITES_WITHIN_MS, type SourceContext, sourceRecord } from "../source-context.ts";
+import { writeInTime } from "../../shared/runtime/write-in-time.ts";
+import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
 /**
@@ -12,7 +13,7 @@ export async function record(state: State<"recording">, cx: SourceContext): Prom
   const { feed } = loaded;
   if (feed.channel.isCut) await orAborted(feed.inbox.nextConnection, feed.signal);
   feed.signal.throwIfAborted();
-  await cx.journal.write(cx.id, sourceRecord(cx, "granted", feed.kept), { withinMs: HAND_OVER_WRITES_WITHIN_MS });
+  await writeInTime(cx, sourceRecord(cx, "granted", feed.kept));
   feed.commit();
   return { kind: afterSource("recording", "written"), loaded };
 }

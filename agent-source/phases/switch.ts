@@ -1,8 +1,9 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
+import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import type { Feed } from "../feed.ts";
-import { HAND_OVER_WRITES_WITHIN_MS, type SourceContext, sourceRecord } from "../source-context.ts";
+import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 import { howItStopped } from "../stopped-guest.ts";
 import { verifyMemory } from "../verify.ts";
@@ -61,7 +62,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
 function noteRetiring({ feed, into }: State<"switching">, cx: SourceContext): Promise<void> {
   if (into === "postcopy") return Promise.resolve();
   const record = sourceRecord(cx, "plan", { ...feed.kept, retiring: true });
-  const noted = cx.journal.write(cx.id, record, { withinMs: HAND_OVER_WRITES_WITHIN_MS });
+  const noted = writeInTime(cx, record);
   // the fault reaches whoever waits for the note; a migration that ends before that needs no note
   noted.catch(() => undefined);
   return noted;
@@ -98,6 +99,6 @@ function untilStopped(feed: Feed): Promise<number> {
 async function notePaused(feed: Feed, paused: boolean, cx: SourceContext): Promise<void> {
   if (paused === feed.paused) return;
   const record = sourceRecord(cx, "plan", { ...feed.kept, paused, retiring: true });
-  await cx.journal.write(cx.id, record, { withinMs: HAND_OVER_WRITES_WITHIN_MS });
+  await writeInTime(cx, record);
   feed.paused = paused;
 }

@@ -1,9 +1,9 @@
 /** Binds the addresses of an agent's gRPC server, and names the process that holds a taken one. */
 import { rm, stat } from "node:fs/promises";
-import { connect } from "node:net";
 import { type Server, ServerCredentials } from "@grpc/grpc-js";
 import { type AgentAddress, isLoopback, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
+import { isLeftBehind } from "../runtime/listened-at.ts";
 import { holderOfPort, holderOfUnixSocket } from "../runtime/process-holding.ts";
 import { type LinkSecurity, LOOPBACK_ONLY } from "./security.ts";
 import { listenTls, type TlsListener } from "./tls-listener.ts";
@@ -75,19 +75,5 @@ function named(text: string, port: number): string {
  */
 async function removeStaleSocket(path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
-  if (found?.isSocket() && (await isNobodys(path))) await rm(path, { force: true });
-}
-
-/**
- * True only when a connection is refused, which proves that nobody listens: an agent that hangs takes no connection,
- * and still has its socket.
- */
-function isNobodys(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path, () => {
-      socket.destroy();
-      resolve(false);
-    });
-    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code === "ECONNREFUSED"));
-  });
+  if (found?.isSocket() && (await isLeftBehind(path))) await rm(path, { force: true });
 }

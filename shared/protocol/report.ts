@@ -75,6 +75,26 @@ export interface Progress {
   readonly etaSeconds?: number;
 }
 
+/** The figures of a migration that has none: it has not begun, or another agent has them. */
+export const NO_PROGRESS: Progress = {
+  elapsedSeconds: 0,
+  guestMemoryBytes: 0,
+  passes: 0,
+  bytesSent: 0,
+  bytesPerSecond: 0,
+  estimatedResidualBytes: 0,
+  estimatedDowntimeMs: 0,
+  pagesPending: 0,
+  pagesHeld: 0,
+  firstPassFraction: 0,
+  heatClasses: [],
+  dirtyBytesPerSecond: 0,
+  roundTripMs: 0,
+  linkDownSeconds: 0,
+  downtimeTargetMs: 0,
+  stalledSeconds: 0,
+};
+
 /** From the source's STOP to the destination's RESUME, in parts that add up to the total; all 0 of a guest that was paused. */
 export interface Downtime {
   readonly totalMs: number;

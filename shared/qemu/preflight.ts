@@ -35,6 +35,11 @@ export interface SourceFacts extends GuestFacts {
 /** RunState values of a guest that can be moved as it is; it stays so. `prelaunch`: started with -S and never continued. */
 export const PAUSED_STATES: readonly string[] = ["paused", "prelaunch"];
 
+/** Run states that only a guest that has run gets into by itself (qapi/run-state.json). */
+export const HAS_RUN: readonly string[] = [
+  ...["io-error", "suspended", "guest-panicked", "internal-error", "watchdog", "shutdown", "debug"],
+];
+
 /** What to do about a guest that stands still for another reason (qapi/run-state.json). */
 const MENDS: Readonly<Record<string, string>> = {
   "io-error": "mend its disk, then continue or stop it",

@@ -8,10 +8,11 @@
  * job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory
  * (agent-lock.ts).
  */
-import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../fault.ts";
 import { within } from "./deferred.ts";
+import { type JournalDisk, THIS_DISK } from "./journal-disk.ts";
 import { decodeFile, encode } from "./journal-file.ts";
 import { readSmallFile } from "./small-file.ts";
 
@@ -30,14 +31,6 @@ export interface JournalContents<T> {
   readonly entries: readonly JournalEntry<T>[];
   /** One for each file that is not a record, naming it. The other records are good. */
   readonly faults: readonly MigrationFault[];
-}
-
-/** How the journal reaches the disk. */
-export interface JournalDisk {
-  /** Resolves when the text is on the disk. */
-  writeWhole(file: string, text: string): Promise<void>;
-  /** Resolves when the names in the directory are on the disk. */
-  syncDirectory(directory: string): Promise<void>;
 }
 
 export interface WriteOptions {
@@ -81,7 +74,7 @@ export class Journal<T> {
   static async open<T>(
     directory: string,
     decode: (value: unknown) => T | undefined,
-    disk: JournalDisk = { writeWhole, syncDirectory },
+    disk: JournalDisk = THIS_DISK,
   ): Promise<Journal<T>> {
     const journal = new Journal(directory, decode, disk);
     await journal.guard(directory, "open", async () => {
@@ -98,7 +91,7 @@ export class Journal<T> {
    * @throws MigrationFault `state-directory` when the directory is not there or cannot be read
    */
   static contents<T>(directory: string, decode: (value: unknown) => T | undefined): Promise<JournalContents<T>> {
-    return new Journal(directory, decode, { writeWhole, syncDirectory }).list();
+    return new Journal(directory, decode, THIS_DISK).list();
   }
 
   /**
@@ -282,25 +275,6 @@ const noRecord = (file: string, id: string): MigrationFault =>
 
 /** The caller of the failed write was told; the writes after it must still have their turn. */
 const ignoreOthersFault = (): void => {};
-
-async function writeWhole(file: string, text: string): Promise<void> {
-  const handle = await open(file, "w", 0o600);
-  try {
-    await handle.writeFile(text);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
 
 const errorCode = (thrown: unknown): unknown =>
   typeof thrown === "object" && thrown !== null && "code" in thrown ? thrown.code : undefined;

@@ -5,14 +5,24 @@
 import { connect } from "node:net";
 
 /** Tries to connect. @returns false only where it is proven that nobody listens */
-export function isListenedAt(path: string): Promise<boolean> {
+export async function isListenedAt(path: string): Promise<boolean> {
+  const code = await failureAt(path);
+  return code !== "ECONNREFUSED" && code !== "ENOENT";
+}
+
+/**
+ * Tries to connect. @returns true only where there is a socket and the connection is refused: a program that hangs takes
+ * no connection, and still has its socket
+ */
+export const isLeftBehind = async (path: string): Promise<boolean> => (await failureAt(path)) === "ECONNREFUSED";
+
+/** @returns the code of what keeps a connection from being made; empty when one was made */
+function failureAt(path: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = connect(path, () => {
       socket.destroy();
-      resolve(true);
+      resolve("");
     });
-    socket.once("error", (error: NodeJS.ErrnoException) =>
-      resolve(error.code !== "ECONNREFUSED" && error.code !== "ENOENT"),
-    );
+    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code));
   });
 }

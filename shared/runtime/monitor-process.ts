@@ -77,6 +77,14 @@ async function processesNaming(path: string): Promise<readonly number[]> {
   return pids.filter((_, index) => named[index]);
 }
 
+/** The fault of a monitor at which another process answers than the one that a migration is of. */
+export const anotherAnswers = (answers: IdentifiedProcess, path: string, wanted: IdentifiedProcess): MigrationFault =>
+  new MigrationFault(
+    "qemu-failed",
+    `Process ${answers.pid} answers at ${path}, not process ${wanted.pid}, which this migration is of`,
+    { advice: "Another QEMU of the guest was started here; end it, or make sure that no other copy runs" },
+  );
+
 const cannotBeFound = (path: string, candidates: number): MigrationFault =>
   new MigrationFault(
     "not-supported",

@@ -41,8 +41,10 @@ const START_TIME = 19;
  * @throws MigrationFault `internal` when the host does not tell
  */
 export async function identify(pid: number, table: ProcessTable = thisHost): Promise<string | undefined> {
-  if (pid <= 0) return undefined;
-  const boot = await bootId(table);
+  return pid <= 0 ? undefined : identityIn(await bootId(table), pid, table);
+}
+
+async function identityIn(boot: string, pid: number, table: ProcessTable): Promise<string | undefined> {
   const stat = await statOf(pid, table);
   if (stat === undefined) return undefined;
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
@@ -64,7 +66,7 @@ export async function hasEnded(process: IdentifiedProcess, table: ProcessTable =
     throw new MigrationFault("internal", `${JSON.stringify(identity)} is not the identity of process ${pid}`);
   // no process outlives its boot
   if ((await bootId(table)) !== boot) return true;
-  return (await identify(pid, table)) !== identity;
+  return pid <= 0 || (await identityIn(boot, pid, table)) !== identity;
 }
 
 /**

@@ -8,9 +8,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../fault.ts";
 import type { Journal } from "./journal.ts";
 import type { Logger } from "./log.ts";
+import { writeInTime } from "./write-in-time.ts";
 
-/** How long the first try may take, milliseconds. A disk that hangs writes the record when it answers again. */
-const FIRST_WITHIN_MS = 5000;
 const AGAIN_MIN_MS = 1000;
 const AGAIN_MAX_MS = 30_000;
 
@@ -32,7 +31,7 @@ export async function writeAtLast<T>(journal: Journal<T>, id: string, record: T,
   mine.set(id, record);
   const before = journal.latest(id);
   try {
-    await journal.write(id, record, { withinMs: FIRST_WITHIN_MS });
+    await writeInTime({ journal, id }, record);
     if (mine.get(id) === record) mine.delete(id);
   } catch (thrown) {
     parts.log.warn({ fault: MigrationFault.from(thrown).message }, parts.otherwise);
