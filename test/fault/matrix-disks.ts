@@ -13,7 +13,7 @@ export const disk = (side: AgentKind, how: "full" | "hanging", seconds: number |
   seconds,
 });
 
-/** Longer than HAND_OVER_WRITES_WITHIN_MS, which is 5 s. */
+/** Longer than a hand-over waits for the journal, which is 5 s (write-in-time.ts). */
 const HANGS_SECONDS = 7;
 const HANGS_LONG_SECONDS = 30;
 /** A read, the record and its refusal, each for 5 s, and a QEMU that is asked meanwhile. */

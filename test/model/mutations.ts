@@ -49,6 +49,16 @@ export const ASKED = [
   "destination hears withdraw",
 ];
 export const MARKED = [...ASKED, "destination's disk is full", "the mark is put into QEMU"];
+/** The refusal is heard, and the guest goes on at the source. */
+export const TAKEN_BACK = [...ASKED, "refused written", "refused said", "source hears refused", "cont at the source"];
+/** The journal says `running`, and nobody knows; a mark refuses the guest. */
+export const REFUSED_LATE = [
+  "grant said",
+  "running written, and reported as failed",
+  "destination's disk is full",
+  "the mark is put into QEMU",
+  "refused said",
+];
 export const AGAIN = ["destination agent crashes", "destination agent starts"];
 export const CONT = "somebody says cont at the destination";
 export const TRUSTS = ["operator keeps the source, since", "cont at the source"];

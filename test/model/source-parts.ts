@@ -4,6 +4,17 @@ import type { Rules } from "./rules.ts";
 import type { Add, Manner, World } from "./world.ts";
 
 /** What an agent finds that looks at the process of its record. */
+/** The kind of the record that the source's journal holds. */
+export const JOURNAL_KIND = {
+  plan: "plan",
+  retiring: "plan",
+  granted: "granted",
+  withdrawn: "granted",
+  released: "released",
+  untold: "kept",
+  kept: "kept",
+} as const;
+
 export function lookAtSource({ sourceQemu, sourceOther }: World, rules: Rules): SourceQemu {
   if (!rules.looksAtTheProcess && sourceOther) return "active";
   switch (sourceQemu) {

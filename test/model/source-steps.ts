@@ -11,18 +11,8 @@ import {
 } from "./doubt-steps.ts";
 import { keepingSteps } from "./keeping-steps.ts";
 import type { Rules } from "./rules.ts";
-import { lookAtSource, toSource, withoutSource, write } from "./source-parts.ts";
+import { JOURNAL_KIND, lookAtSource, toSource, withoutSource, write } from "./source-parts.ts";
 import type { Add, Manner, World } from "./world.ts";
-
-const JOURNAL_KIND = {
-  plan: "plan",
-  retiring: "plan",
-  granted: "granted",
-  withdrawn: "granted",
-  released: "released",
-  untold: "kept",
-  kept: "kept",
-} as const;
 
 export function sourceSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
   const { source, sourceQemu, sourceJournal } = world;

@@ -5,7 +5,7 @@
 import { runsAtDestination, runsAtSource, runsElsewhere } from "./copies.ts";
 import { DESTINATION_KIND, withoutDestination } from "./destination-parts.ts";
 import type { Rules } from "./rules.ts";
-import { withoutSource } from "./source-parts.ts";
+import { JOURNAL_KIND, withoutSource } from "./source-parts.ts";
 import type { Add, Manner, World } from "./world.ts";
 
 export function worldSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
@@ -110,15 +110,6 @@ function actsAtDestination(world: World, add: Add): void {
 
 const GRANT = { token: "aa", epoch: 1, paused: false };
 const COMMON = { guest: "web", sequence: 1, startedAtMs: 0, grant: GRANT };
-const SOURCE_KIND = {
-  plan: "plan",
-  retiring: "plan",
-  granted: "granted",
-  withdrawn: "granted",
-  released: "released",
-  untold: "kept",
-  kept: "kept",
-} as const;
 
 /** A supervisor starts the guest where its QEMU has ended: as the journal allows it, or without asking. */
 function supervisorSteps(world: World, rules: Rules, add: Add): void {
@@ -129,7 +120,7 @@ function supervisorSteps(world: World, rules: Rules, add: Add): void {
   if (stands && !world.sourceOther && world.source !== "off")
     add("somebody who does not ask starts the guest anew at the source", anew, "act");
   if (world.sourceQemu === "gone" && !world.sourceOther && world.source !== "off") {
-    const record = { kind: SOURCE_KIND[world.sourceJournal], destination: "b", ...COMMON };
+    const record = { kind: JOURNAL_KIND[world.sourceJournal], destination: "b", ...COMMON };
     const runs = { sourceOther: true, ...runsAtSource(world) };
     if (rules.mayStart({ side: "source", id: "m", record }, false).may)
       add(

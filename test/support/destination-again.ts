@@ -1,7 +1,6 @@
 /** A destination agent that starts again, with a record of its own and a QEMU. */
 import type { Test } from "tap";
 import { DestinationAgent } from "../../agent-destination/destination-agent.ts";
-import { MigrationFault } from "../../shared/fault.ts";
 import type { SettleAnswer, SettleCall } from "../../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
@@ -15,7 +14,7 @@ import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { eventually } from "./bounded.ts";
 import { FakeQemu } from "./fake-qemu.ts";
 import { LIMITS } from "./link.ts";
-import { ID, placesIn, recordKinds } from "./source-again.ts";
+import { failingWrites, ID, placesIn, recordKinds } from "./source-again.ts";
 
 export { ID };
 
@@ -63,12 +62,7 @@ export async function startAgain(t: Test, came: Came): Promise<Again> {
   const record = { guest: "web", source: "alpha:7411", sequence: 7, startedAtMs: 2, grant, qemu: qemu.process };
   await journal.write(ID, { kind, ...record, ...noted });
   const written = recordKinds(journal);
-  const write = journal.write.bind(journal);
-  let fails = false;
-  journal.write = async (...given) => {
-    if (fails) throw new MigrationFault("state-directory", "Cannot write: ENOSPC");
-    await write(...given);
-  };
+  const failWrites = failingWrites(journal);
   const parts = { config, clock: systemClock, log: createLogger("test", "silent"), journal, limits: LIMITS };
   const agent = new DestinationAgent({ ...parts, createKernels: loadKernels, faults: new TestFaults() });
   t.teardown(() => agent.stop());
@@ -76,9 +70,7 @@ export async function startAgain(t: Test, came: Came): Promise<Again> {
   const view = (): MigrationView => agent.desk.getMigration(ID);
   const again: Again = {
     ...{ agent, qemu, written, view },
-    failWrites: (fail) => {
-      fails = fail;
-    },
+    failWrites,
     settle: (ask, more = {}) => agent.settle({ migrationId: ID, token: TOKEN, epoch: 1, ask, paused: false, ...more }),
     record: () => journal.read(ID),
     until: (wanted) =>

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { Hello, Offer } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage, Hello, Offer } from "../../shared/protocol/messages.ts";
 import type { MigrateCall } from "../../shared/protocol/report.ts";
 
 export type Test = { teardown(done: () => unknown): unknown };
@@ -83,4 +83,14 @@ export const hello: Hello = {
   received: 0,
   generation: 0,
   restarted: false,
+};
+
+export const FAILURE = { kind: "failure", code: "internal", message: "no", refusedToken: new Uint8Array() } as const;
+const USAGE = { agentCpuSeconds: 0, agentPeakMemoryBytes: 0 };
+export const RUNNING: DestinationMessage = { kind: "running", epoch: 1, resumedAtUs: 1, grantedAtUs: 1, ...USAGE };
+export const COMPLETE: DestinationMessage = {
+  kind: "complete",
+  completedAtUs: 1,
+  service: { requests: 0, medianMs: 0, p99Ms: 0, maxMs: 0 },
+  ...USAGE,
 };

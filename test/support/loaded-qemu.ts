@@ -1,4 +1,5 @@
 /** A real QEMU that has a guest with a disk, paused, as the destination agent has it before the grant: loaded from a file. */
+
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,6 +10,7 @@ import type { GuestDefinition } from "../../shared/runtime/guest-definition.ts";
 import { eventually } from "./bounded.ts";
 import { folder } from "./link-fixtures.ts";
 import { RigProcess } from "./process.ts";
+import { mountAgain } from "./shared-images.ts";
 import { atTeardown } from "./teardown.ts";
 
 const WITHIN = { timeoutMs: 20_000 };
@@ -29,13 +31,7 @@ export function mountedDisk(t: Test): Disk {
   const [here, there] = [join(directory, "a"), join(directory, "b")];
   for (const one of [here, there]) mkdirSync(one);
   writeFileSync(join(here, "d.raw"), Buffer.alloc(1 << 20));
-  execFileSync("mount", ["--bind", here, there]);
-  const unmount = (): void => void execFileSync("umount", ["--lazy", there]);
-  const forget = atTeardown(unmount);
-  t.teardown(() => {
-    forget();
-    unmount();
-  });
+  mountAgain(t, here, there);
   return {
     here: join(here, "d.raw"),
     there: join(there, "d.raw"),

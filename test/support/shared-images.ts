@@ -25,6 +25,17 @@ export const DISK_ARGUMENTS = [
 /** What is in the runtime directory of each host beside what Ferry puts there. */
 export const IMAGES = "images";
 
+/** Mounts a directory a second time until the test is over. Needs root. */
+export function mountAgain(t: Test, here: string, there: string): void {
+  execFileSync("mount", ["--bind", here, there]);
+  const unmount = (): void => void execFileSync("umount", ["--lazy", there]);
+  const forget = atTeardown(unmount);
+  t.teardown(() => {
+    forget();
+    unmount();
+  });
+}
+
 export class SharedImages {
   private readonly rig: Rig;
   private readonly there: string;
@@ -38,13 +49,7 @@ export class SharedImages {
     mkdirSync(here);
     writeFileSync(join(here, IMAGE), Buffer.alloc(IMAGE_BYTES));
     mkdirSync(there);
-    execFileSync("mount", ["--bind", here, there]);
-    const unmount = (): void => void execFileSync("umount", ["--lazy", there]);
-    const forget = atTeardown(unmount);
-    t.teardown(() => {
-      forget();
-      unmount();
-    });
+    mountAgain(t, here, there);
     return new SharedImages(rig, there);
   }
 

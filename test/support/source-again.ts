@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
 import { SourceAgent } from "../../agent-source/source-agent.ts";
+import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceRecord } from "../../shared/protocol/ownership.ts";
 import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
 import { isFinal, type MigrationStatus, type MigrationView } from "../../shared/protocol/report.ts";
@@ -75,6 +76,19 @@ export function recordKinds<Kind extends string>(journal: Journal<{ readonly kin
     written.push(record.kind);
   };
   return written;
+}
+
+/** Makes a journal whose disk takes nothing while it is told so. @returns tells it */
+export function failingWrites(journal: Journal<unknown>): (fail: boolean) => void {
+  const write = journal.write.bind(journal);
+  let fails = false;
+  journal.write = async (...given) => {
+    if (fails) throw new MigrationFault("state-directory", "Cannot write: ENOSPC");
+    await write(...given);
+  };
+  return (fail) => {
+    fails = fail;
+  };
 }
 
 /** Starts an agent on a journal with that record. */

@@ -18,7 +18,7 @@ import { AskedDestination } from "./asked-destination.ts";
 import { FakeQemu } from "./fake-qemu.ts";
 import { LIMITS } from "./link.ts";
 import { call } from "./link-fixtures.ts";
-import { ID, placesIn, recordKinds } from "./source-again.ts";
+import { failingWrites, ID, placesIn, recordKinds } from "./source-again.ts";
 
 export interface Phase {
   readonly cx: SourceContext;
@@ -38,12 +38,7 @@ export async function sourcePhase(t: Test, status: string): Promise<Phase> {
   const destination = await AskedDestination.serve(t);
   const journal = await Journal.open<SourceRecord>(config.stateDirectory, decodeSourceRecord);
   const written = recordKinds(journal);
-  const write = journal.write.bind(journal);
-  let fails = false;
-  journal.write = async (...given) => {
-    if (fails) throw new MigrationFault("state-directory", "Cannot write: ENOSPC");
-    await write(...given);
-  };
+  const failWrites = failingWrites(journal);
   const leaving = new AbortController();
   t.teardown(() => leaving.abort(new MigrationFault("stopping", "the test is over")));
   const asked = { ...call, guest: "web", to: destination.address };
@@ -63,9 +58,7 @@ export async function sourcePhase(t: Test, status: string): Promise<Phase> {
   };
   return {
     ...{ cx, qemu, destination, written },
-    failWrites: (fail) => {
-      fails = fail;
-    },
+    failWrites,
     record: () => journal.read(ID),
   };
 }

@@ -15,6 +15,7 @@ import { bounded } from "../../support/bounded.ts";
 import { BreakingRelay, type End, type Strike } from "../../support/breaking-relay.ts";
 import { WAYS } from "../../support/connection-ends.ts";
 import { LIMITS, portOf, SERVE, sourceService } from "../../support/link.ts";
+import { COMPLETE, FAILURE, RUNNING } from "../../support/link-fixtures.ts";
 
 t.setTimeout(300_000);
 const PATIENT = { patienceMs: 60_000 };
@@ -44,17 +45,8 @@ const frame = (sequence: number, frameKind: FrameKind = "pages"): Frame => ({
   body: Uint8Array.of(sequence, 1, 2, 3),
 });
 const LAYOUT: SourceMessage = { kind: "layout", blocks: [], ramSectionId: 1 };
-const FAILURE = { kind: "failure", code: "internal", message: "no", refusedToken: new Uint8Array() } as const;
 const GRANT: SourceMessage = { kind: "grant", token: Uint8Array.of(1), epoch: 1, paused: false };
 const LOADED: DestinationMessage = { kind: "loaded", lastSequence: 2, lastByteAtUs: 1, loadedAtUs: 2 };
-const USAGE = { agentCpuSeconds: 0, agentPeakMemoryBytes: 0 };
-const RUNNING: DestinationMessage = { kind: "running", epoch: 1, resumedAtUs: 1, grantedAtUs: 1, ...USAGE };
-const COMPLETE: DestinationMessage = {
-  kind: "complete",
-  completedAtUs: 1,
-  service: { requests: 0, medianMs: 0, p99Ms: 0, maxMs: 0 },
-  ...USAGE,
-};
 
 const PRECOPY: Script = {
   name: "precopy",

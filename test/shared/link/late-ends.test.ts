@@ -11,6 +11,7 @@ import type { DestinationMessage, Hello, SourceMessage } from "../../../shared/p
 import { bounded, eventually } from "../../support/bounded.ts";
 import { BreakingRelay } from "../../support/breaking-relay.ts";
 import { LIMITS, portOf, SERVE, sourceService } from "../../support/link.ts";
+import { COMPLETE, FAILURE, RUNNING } from "../../support/link-fixtures.ts";
 
 t.setTimeout(180_000);
 const WITHIN = { timeoutMs: 60_000, everyMs: 2 };
@@ -20,15 +21,6 @@ const HASTY: LinkLimits = { ...LIMITS, keepAliveMs: 150 };
 const PLACID: LinkLimits = { ...LIMITS, keepAliveMs: 60_000 };
 
 const LOADED: DestinationMessage = { kind: "loaded", lastSequence: 0, lastByteAtUs: 1, loadedAtUs: 2 };
-const USAGE = { agentCpuSeconds: 0, agentPeakMemoryBytes: 0 };
-const RUNNING: DestinationMessage = { kind: "running", epoch: 1, resumedAtUs: 1, grantedAtUs: 1, ...USAGE };
-const COMPLETE: DestinationMessage = {
-  kind: "complete",
-  completedAtUs: 1,
-  service: { requests: 0, medianMs: 0, p99Ms: 0, maxMs: 0 },
-  ...USAGE,
-};
-const FAILURE = { kind: "failure", code: "internal", message: "no", refusedToken: new Uint8Array() } as const;
 const ping = (nonce: number): SourceMessage => ({ kind: "verifyRequest", start: nonce, byteLength: 4096, last: false });
 
 const hello = (attempt: number): Hello => ({

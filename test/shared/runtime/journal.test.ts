@@ -6,7 +6,8 @@ import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
-import { Journal, type JournalDisk } from "../../../shared/runtime/journal.ts";
+import { Journal } from "../../../shared/runtime/journal.ts";
+import type { JournalDisk } from "../../../shared/runtime/journal-disk.ts";
 
 interface Note {
   kind: string;
