@@ -94,7 +94,8 @@ export class DestinationAgent implements DestinationService {
     const entry = this.entries.get(migrationId);
     if (entry === undefined) return this.settled(call);
     if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
-    // one that only asks cannot settle it either: its own QEMU has ended, or cannot be seen, and the word is this host's operator's
+    // a source that only asks how it stands cannot settle the migration: the source's own QEMU has ended, or cannot be
+    // seen. The word on the guest is then that of this host's operator
     if (ask !== "standing") entry.heard();
     const withdrawn = new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" });
     if (ask === "withdraw") entry.withdraw(withdrawn);
@@ -182,8 +183,9 @@ export class DestinationAgent implements DestinationService {
   }
 
   /**
-   * Makes way for a new migration of a guest. A migration that its source has given up is refused for good first, since
-   * a source has at most one migration of a guest. A whole copy is refused only where the same source begins anew.
+   * Makes way for a new migration of a guest. A source has at most one migration of a guest, so a source that begins a
+   * new one has given the earlier one up, and the earlier one is refused for good first. A whole copy is refused only
+   * where the source that sent it is the one that begins the new migration.
    * @returns what is in the way, for people; undefined when nothing is
    */
   private async clear(guest: string, source: string): Promise<string | undefined> {
@@ -215,7 +217,7 @@ export class DestinationAgent implements DestinationService {
             (ended) => !ended,
             () => undefined,
           );
-    // that nobody can tell proves nothing: the source asks again
+    // where this host cannot tell whether the QEMU lives, nothing is proven: the source asks again
     if (lives === undefined) return answer("starting", "this host does not tell whether its QEMU lives", undefined);
     if (ask === "kept" && !lives && record.kind !== "refused") return this.givenUp(id, record);
     if (ask === "grant" && lives && record.ungranted === true) await this.noteGranted(id, record);
@@ -261,7 +263,7 @@ const REASONS: Readonly<Record<Settled, string>> = {
   lost: "the guest was started, and was not seen to run before its QEMU ended",
   discarded: "it was refused before the guest was started; see this agent's log",
   withheld: "it was refused before the guest was started, and a whole copy is kept here",
-  doubled: "somebody has started the guest here, although it was refused",
+  doubled: "somebody has started the guest on this host, although its migration was refused",
   adopting: "it is being taken up from the journal",
 };
 

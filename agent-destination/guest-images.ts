@@ -1,7 +1,7 @@
 /**
  * The images of a guest that waits here. QEMU opens the images of an incoming guest inactive: not locked, and not for
- * writing. From QEMU 10.0 on `cont` activates them, so `cont` is what fails when somebody else holds a lock, or on a
- * read-only file system.
+ * writing. From QEMU 10.0 on `cont` activates them. Where another program holds a lock on an image, or the file system
+ * is read-only, that activation is what fails, and `cont` with it.
  */
 import { MigrationFault } from "../shared/fault.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";

@@ -192,7 +192,7 @@ export class GuestMonitor {
   dismissKeeper(): void {
     this.waiting?.dismiss();
     this.waiting = undefined;
-    // QEMU keeps the second monitor open, and nobody needs that way any more
+    // QEMU keeps the second monitor open, but no agent will use it any more: its path goes, so that nobody else does
     if (!this.kept && this.places !== undefined) rmSync(this.places.second, { force: true });
   }
 
@@ -208,7 +208,7 @@ export class GuestMonitor {
     this.close();
     const { places, kept } = this;
     if (places === undefined) return;
-    // QEMU keeps the second monitor open for as long as it lives; without its path nobody connects there any more
+    // QEMU keeps the second monitor open for as long as QEMU lives: without its path nobody connects to it any more
     rmSync(places.second, { force: true });
     if (!kept) return;
     const keeper = connect(places.path, () => keeper.end(`${JSON.stringify({ keeper: "quit" })}\n`));

@@ -82,7 +82,7 @@ export class GuestProcess {
     const second = keeper === undefined ? [] : GuestMonitor.secondMonitor(keeper);
     const command = [...definition.command, ...WAITING_ARGUMENTS, ...second] as const;
     const [program, ...args] = inOwnUnit(command, definition.name);
-    // a socket that an earlier QEMU of this guest left would refuse connections, or lead to a QEMU of somebody else
+    // an earlier QEMU of this guest may have left its socket, which would refuse connections or lead to another program
     await rm(definition.qmp, { force: true });
     const log = await open(logPath, "w");
     const child = spawn(program, args, {
@@ -185,7 +185,10 @@ export class GuestProcess {
     return hasEnded(this.process);
   }
 
-  /** Calls `started` when somebody says `cont` to it, as long as its monitor is open. @returns ends that */
+  /**
+   * Calls `started` whenever somebody says `cont` to this QEMU, for as long as its monitor is open.
+   * @returns a function that ends the calls
+   */
   onResume(started: () => void): () => void {
     return this.monitors.subscribe(({ event }) => {
       if (event === "RESUME") started();
@@ -201,7 +204,7 @@ export class GuestProcess {
    */
   async cont(qmp: QmpClient): Promise<{ readonly refusal: string | undefined }> {
     const { status } = await qmp.execute("query-status");
-    // of a guest that was started before this agent was, it is another word for yes; so is what only a guest that ran comes to
+    // the guest was started before this agent was: it runs, or is in a state that only a guest that has run gets into
     if (status === "running" || HAS_RUN.includes(status)) return { refusal: undefined };
     if (!PAUSED_STATES.includes(status))
       throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}: cont is not said to it`);

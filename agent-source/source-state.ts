@@ -116,7 +116,7 @@ export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Gran
   ...(postcopy === undefined ? {} : { postcopy }),
 });
 
-/** What the journal keeps of a granted guest: the feed knows it, or the record from which the migration was taken up. */
+/** What the journal keeps of a granted guest: from the feed, or from the record of an earlier life of the agent. */
 export const keptOf = ({ loaded, settings, postcopy, paused }: Granted): Kept =>
   loaded === undefined ? { settings, postcopy, paused } : loaded.feed.kept;
 

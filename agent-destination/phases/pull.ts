@@ -12,7 +12,10 @@ import { recoverPostcopy } from "../recover-postcopy.ts";
 import { removeSockets } from "./discard.ts";
 
 const AGAIN_MS = 250;
-/** A source that says that it has no such migration is asked again, for its agent may be adopting it; but not all the time. */
+/**
+ * The longest pause between two tries, milliseconds. A source that says that it has no such migration is asked again,
+ * because its agent may still be taking the migration up from its journal.
+ */
 const AGAIN_AT_MOST_MS = 2000;
 
 type Outcome = "complete" | "gone";

@@ -56,8 +56,9 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
 }
 
 /**
- * Beside the stop of the guest, which it does not make longer, and before this agent retires QEMU: one that is found `postmigrate` later was
- * retired by this migration, and not by somebody who has migrated the guest by hand. Post-copy writes its own note, with its layout.
+ * Writes `retiring` before this agent retires the QEMU: a QEMU that is found in `postmigrate` later was then retired by
+ * this migration, and not by somebody who has migrated the guest by hand. The write goes on beside the stop of the
+ * guest, and does not make it longer. Post-copy writes a note of its own, with the stream's layout.
  */
 function noteRetiring({ feed, into }: State<"switching">, cx: SourceContext): Promise<void> {
   if (into === "postcopy") return Promise.resolve();

@@ -11,8 +11,9 @@ export async function isListenedAt(path: string): Promise<boolean> {
 }
 
 /**
- * Tries to connect. @returns true only where there is a socket and the connection is refused: a program that hangs takes
- * no connection, and still has its socket
+ * Tries to connect.
+ * @returns true only where there is a socket and the connection is refused. A program that hangs takes no connection,
+ *   and still has its socket: that is no refusal
  */
 export const isLeftBehind = async (path: string): Promise<boolean> => (await failureAt(path)) === "ECONNREFUSED";
 

@@ -21,7 +21,7 @@ interface AtLast {
   readonly otherwise: string;
 }
 
-/** The record of each migration that is to be written at last, by journal: a later one takes the place of an earlier one. */
+/** By journal and migration, the record that is still to be written; a later record replaces an earlier one. */
 const wanted = new WeakMap<object, Map<string, unknown>>();
 
 /** Resolves behind the first try. */

@@ -1,4 +1,6 @@
-/** What keeps a guest from its images, and what QEMU says of it: with real QEMUs, and an image that is mounted twice. */
+/**
+ * What keeps a guest from its images, and what QEMU says of it: with real QEMUs, and an image that is mounted twice.
+ */
 import t from "tap";
 import { letGoOfImages, tryImages } from "../../agent-destination/guest-images.ts";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";

@@ -1,6 +1,6 @@
 /**
- * A guest with a disk that both hosts share. QEMU opens the image of a guest that comes only when it is to run: what keeps it from that is
- * found before the grant where it can be, and where it cannot, the guest goes back.
+ * A guest with a disk that both hosts share. QEMU opens the image of a guest that comes only when it is to run: what
+ * keeps it from that is found before the grant where it can be, and where it cannot, the guest goes back.
  */
 import { join } from "node:path";
 import t, { type Test } from "tap";

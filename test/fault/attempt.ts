@@ -127,7 +127,10 @@ export class Attempt {
     return this.#on.agent(side === "source" ? this.from : this.to, side);
   }
 
-  /** Has the destination QEMU the whole guest, as far as its agent has said? In post-copy it has when its last page is there. */
+  /**
+   * True when the destination QEMU has the whole guest, as far as its agent has said. In post-copy that is when the
+   * last page is there.
+   */
   isLoaded(isPostcopy: boolean): boolean {
     return this.#hasSaid("destination", isPostcopy ? "arrived" : "loaded|owning|starting|pulling|arrived|withheld");
   }

@@ -34,15 +34,17 @@ export interface Cell {
   /** The guest runs at the destination and its pages have ended with the source's QEMU: whoever operates it ends it. */
   readonly strands?: boolean;
   /**
-   * The fault ends the only copy of the guest: none may be left. "if no whole copy was left": as was found behind the fault, which is the
-   * promise that nothing whole is thrown away.
+   * The fault ends the only copy of the guest: none may be left. "if no whole copy was left": as was found behind the
+   * fault, which is the promise that nothing whole is thrown away.
    */
   readonly mayLose: boolean | "if no whole copy was left";
   /** The destination cannot say any more what became of the grant: `ferry resolve` may be needed. */
   readonly mayDoubt: boolean;
   /** No other end will do. */
   readonly mustMove?: boolean;
-  /** Somebody other than the agents starts a second copy: it must be shown by an agent, and ended as the documents say. */
+  /**
+   * Somebody other than the agents starts a second copy: it must be shown by an agent, and ended as the documents say.
+   */
   readonly mayDouble?: boolean | "must";
   /** Whatever starts guests on both hosts once their QEMU has ended, with or without `ferry may-start`. */
   readonly supervisor?: "asks" | "blind";

@@ -1,6 +1,7 @@
 /**
- * The disks of the hosts' journals: a small file system of each host's own, which can be filled and frozen. Both are what they
- * are in the world: writes that fail with ENOSPC, and writes that wait in the kernel (fsfreeze) and keep their threads.
+ * The disks of the hosts' journals: a small file system of each host's own, which can be filled and frozen. Both are
+ * what they are in the world: writes that fail with ENOSPC, and writes that wait in the kernel (fsfreeze) and keep
+ * their threads.
  */
 import { execFileSync } from "node:child_process";
 import { closeSync, fsyncSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from "node:fs";

@@ -1,4 +1,6 @@
-/** What an operator has to do with a cell: ends doubts and second copies as the documents say, and runs what is left. */
+/**
+ * What an operator has to do with a cell: ends doubts and second copies as the documents say, and runs what is left.
+ */
 import { eventually } from "../support/bounded.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Cell } from "./cell.ts";

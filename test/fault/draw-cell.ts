@@ -126,7 +126,9 @@ function drawFault(kind: Kind, whom: number, long: number): Fault {
   }
 }
 
-/** What somebody other than the agents may bring about. A source's cut-off pages are gone with its host in post-copy. */
+/**
+ * What somebody other than the agents may bring about. A source's cut-off pages are gone with its host in post-copy.
+ */
 function excuses(kind: Kind, fault: Fault): Excuses {
   if (kind === "supervisor") return { supervisor: "asks" };
   return fault.kind === "outsider" && fault.command === "cont" ? { mayDouble: true } : {};

@@ -1,6 +1,6 @@
 /**
- * Both agents of both hosts, for one fault after the other: started again only when a fault needs other settings of them, killed, and
- * asked what they know.
+ * Both agents of both hosts, for one fault after the other: started again only when a fault needs other settings of
+ * them, killed, and asked what they know.
  */
 import { join } from "node:path";
 import { GrpcOperatorClient } from "../../shared/link/operator-client.ts";

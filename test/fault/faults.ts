@@ -7,9 +7,10 @@ export type Victim = "source agent" | "destination agent" | "source QEMU" | "des
 export type OutsiderCommand = "cont" | "stop" | "quit" | "system_reset";
 
 /**
- * What an operator says to a migration in doubt, beside what the documents ask for. `contrary`: both words at once, at the source.
- * `late`: the other word behind the one that was taken. `wrong host`: at agents that do not know the migration, or are not to take it.
- * `unconfirmed`: without --yes where it needs it. `wrong`: a word with --yes that is not so.
+ * What an operator says to a migration in doubt, beside what the documents ask for. `contrary`: both words at once, at
+ * the source. `late`: the other word behind the one that was taken. `wrong host`: at agents that do not know the
+ * migration, or are not to take it. `unconfirmed`: without --yes where it needs it. `wrong`: a word with --yes that is
+ * not so.
  */
 export type Words = "contrary" | "late" | "wrong host" | "unconfirmed" | "wrong";
 
@@ -21,7 +22,10 @@ export type Fault =
   | { readonly kind: "cut"; readonly seconds: number | undefined }
   /** Only what the destination's host sends is lost. */
   | { readonly kind: "reverse"; readonly seconds: number | undefined }
-  /** Both agents, the guest's QEMU and the keeper of its monitor at once. One that does not return does so behind the operator's work. */
+  /**
+   * Both agents, the guest's QEMU and the keeper of its monitor at once. One that does not return does so behind the
+   * operator's work.
+   */
   | { readonly kind: "host"; readonly side: AgentKind; readonly returns: boolean }
   /** The program that holds the destination QEMU's monitor in post-copy. */
   | { readonly kind: "keeper" }
@@ -59,8 +63,9 @@ export interface Behind {
 export type Moment =
   /**
    * An agent enters the state and waits (`faults` hold-at=STATE) until the fault was injected. The states of giving up
-   * are entered since the operator cancels at an earlier moment, those of doubt behind another fault at an earlier moment. What that
-   * does lasts as long as the cell's own fault; an agent that it kills starts again at once, and holds at the state.
+   * are entered since the operator cancels at an earlier moment, those of doubt behind another fault at an earlier
+   * moment. What that does lasts as long as the cell's own fault; an agent that it kills starts again at once, and
+   * holds at the state.
    */
   | (Hold & { readonly kind: "held"; readonly cancelledAt?: Moment; readonly behind?: Behind })
   /** By the progress that the operator sees. */

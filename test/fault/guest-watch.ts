@@ -47,7 +47,10 @@ export class GuestWatch {
     return (await answer?.catch(() => undefined))?.status;
   }
 
-  /** Somebody other than the agents says it to the guest's QEMU on a host, which may refuse it. @throws Error when there is none */
+  /**
+   * Says a command to the guest's QEMU on a host, as somebody other than the agents. QEMU may refuse it.
+   * @throws Error when the host has no such QEMU
+   */
   async say(host: RigHost, command: OutsiderCommand): Promise<void> {
     const monitor = this.#monitors.get(host);
     if (monitor === undefined) throw new Error(`There is no QEMU on ${host.name} at this moment`);

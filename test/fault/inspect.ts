@@ -5,7 +5,10 @@ import { guestFiles } from "../support/guest.ts";
 import type { RigHost } from "../support/rig.ts";
 import type { FaultRig } from "./fault-rig.ts";
 
-/** Agents that lost each other tidy up after their limits have passed; a source tells what it keeps every half minute at last. */
+/**
+ * Agents that lost each other tidy up after their limits have passed; a source tells what it keeps every half minute at
+ * last.
+ */
 const TIDY_MS = 40_000;
 const BEATS = 5;
 const BEATS_MS = 15_000;
@@ -20,7 +23,10 @@ export interface InspectOptions {
   readonly tidyMs?: number;
   /** Somebody other than the agents started a second copy. */
   readonly mayBeDoubled?: boolean;
-  /** The operator has gone back to the copy of the switchover, so that the guest has lived some moments twice, one after the other. */
+  /**
+   * True when the operator has gone back to the copy of the switchover: the guest has then lived some moments twice,
+   * one time after the other.
+   */
   readonly isRolledBack?: boolean;
 }
 

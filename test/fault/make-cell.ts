@@ -8,8 +8,8 @@ export type Excuses = Partial<Omit<Cell, "fault" | "moment" | "strategy">>;
 const LABELS: Readonly<Partial<Record<Strategy, string>>> = { postcopy: "post-copy, ", hybrid: "hybrid, " };
 
 /**
- * Where a whole copy was left behind the fault, in a QEMU that lives, the guest must run in the end, by the agents or by the word that
- * docs/operations.md names.
+ * Where a whole copy was left behind the fault, in a QEMU that lives, the guest must run in the end, by the agents or
+ * by the word that docs/operations.md names.
  */
 export function worldCell(fault: Fault, moment: Moment, excuses: Excuses = {}, strategy?: Strategy): Cell {
   const label = strategy === undefined ? "" : (LABELS[strategy] ?? "");

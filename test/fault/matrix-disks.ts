@@ -1,6 +1,7 @@
 /**
- * The disk of a host's journals at each state of the hand-over in which something is written, prepared or read. `full`: ENOSPC, for a
- * while, and until the cell has been looked at. `hanging`: writes wait in the kernel for longer than a hand-over waits for them.
+ * The disk of a host's journals at each state of the hand-over in which something is written, prepared or read. `full`:
+ * ENOSPC, for a while, and until the cell has been looked at. `hanging`: writes wait in the kernel for longer than a
+ * hand-over waits for them.
  */
 import type { Cell } from "./cell.ts";
 import { type AgentKind, type Fault, held } from "./faults.ts";

@@ -1,6 +1,7 @@
 /**
- * Hosts that end whole: both agents, the guest's QEMU and the keeper of its monitor at once. One that returns settles what is proven; one
- * that does not is left to the operator of the other, and comes back when all is over.
+ * Hosts that end whole: both agents, the guest's QEMU and the keeper of its monitor at once. A host that returns
+ * settles what is proven. A host that does not return leaves the guest to the operator of the other host, and comes
+ * back when all is over.
  */
 import type { Cell } from "./cell.ts";
 import { type AgentKind, type Fault, held, heldBehind, type Moment } from "./faults.ts";
@@ -16,7 +17,10 @@ const postcopy = (side: AgentKind, moments: readonly Moment[], excuses: Excuses 
     [true, false].map((returns) => worldCell(hostEnds(side, returns), moment, excuses, "postcopy")),
   );
 
-/** An agent that starts again finds its QEMU gone in the middle of the switchover: only an operator can tell what that did last. */
+/**
+ * An agent that starts again finds its QEMU gone in the middle of the switchover: only an operator can tell what the
+ * guest did last.
+ */
 export const ORPHANED: Moment = heldBehind("source", "orphaned", hostEnds("source", true), held("source", "retiring"));
 
 export const HOSTS: readonly Cell[] = [
@@ -30,7 +34,7 @@ export const HOSTS: readonly Cell[] = [
     ...at("destination", "loading", "loaded", "owning", "starting", "arrived"),
     ...at("source", "granting"),
   ]),
-  // the guest has its devices at one host and its pages at the other: the end of the source takes pages with it for good
+  // the guest has its devices at one host and its pages at the other: the end of the source takes pages with it
   ...postcopy("source", at("source", "granting", "serving"), { mayLose: true, strands: true }),
   ...postcopy("destination", [...at("source", "granting", "serving"), ...at("destination", "starting", "pulling")]),
 ];

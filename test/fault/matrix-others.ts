@@ -1,4 +1,6 @@
-/** Whoever else acts on a guest: people at its monitor, supervisors that start it, operators that say the wrong word. */
+/**
+ * Whoever else acts on a guest: people at its monitor, supervisors that start it, operators that say the wrong word.
+ */
 import type { Cell } from "./cell.ts";
 import {
   type AgentKind,

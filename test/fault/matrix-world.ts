@@ -1,4 +1,6 @@
-/** The world as it is (docs/decisions/0043), each part of it at the states in which the tables have something to lose. */
+/**
+ * The world as it is (docs/decisions/0043), each part of it at the states in which the tables have something to lose.
+ */
 import type { Cell } from "./cell.ts";
 import { AGENTS } from "./matrix-agents.ts";
 import { DISKS } from "./matrix-disks.ts";

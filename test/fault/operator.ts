@@ -1,6 +1,6 @@
 /**
- * The operator of docs/operations.md ("In doubt", "Two copies"): looks at both hosts, says the word that the table there has for what is
- * seen, at the agent that it names, and only with --yes what no agent can check.
+ * The operator of docs/operations.md ("In doubt", "Two copies"): looks at both hosts, says the word that the table
+ * there has for what is seen, at the agent that it names, and only with --yes what no agent can check.
  */
 import { eventually } from "../support/bounded.ts";
 import type { RigHost } from "../support/rig.ts";
@@ -52,7 +52,11 @@ export class Operator {
     return { words: this.#words, isRolledBack: this.#isRolledBack, hasSeenTwo: this.#hasSeenTwo };
   }
 
-  /** Until the migration needs no person any more. @returns its status. @throws Error when the documents' words do not end it */
+  /**
+   * Says words until the migration needs no person any more.
+   * @returns its status
+   * @throws Error when the words of the documents do not end the migration
+   */
   async settle(): Promise<string> {
     for (let round = 0; round < ROUNDS; round++) {
       await this.#say(await this.#look());

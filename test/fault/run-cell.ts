@@ -182,7 +182,7 @@ class CellRun {
 
   /** The operator waits for what mends itself, and not for a link that is down for good. */
   async #followed(attempt: Attempt): Promise<string> {
-    // whoever waits for pages of a host that is gone waits for ever: its operator ends it, and nothing is left to be decided
+    // a guest that needs pages of a host that is gone waits for ever: its operator ends it
     if (this.#cell.strands === true && this.#cell.fault.kind === "host")
       return await attempt.settle({ timeoutMs: STRANDS_WITHIN_MS, doubtIsEnd: false }).catch(() => "unknown");
     const isCut = this.#lasting.some(({ fault }) => fault.kind === "cut");

@@ -24,7 +24,10 @@ export async function startSecondAgent(on: FaultRig, host: RigHost, kind: AgentK
   if (gone.length > 0) throw new Error(`A second ${kind} agent has touched ${gone.join(", ")}`);
 }
 
-/** By inode: a file that was removed and made again is another one. What the first agent makes or grows meanwhile is its own doing. */
+/**
+ * The files by their inodes: a file that was removed and made again has another one. Files that the first agent makes
+ * or grows meanwhile are its own doing.
+ */
 function filesOf(host: RigHost): readonly string[] {
   return [host.stateDirectory, host.runtimeDirectory].flatMap((directory) =>
     readdirSync(directory, { recursive: true, encoding: "utf8" })

@@ -1,10 +1,16 @@
-/** Two copies of a guest, started by somebody other than the agents: an agent in contact shows them wherever an operator may look. */
+/**
+ * Two copies of a guest, started by somebody other than the agents: an agent in contact shows them wherever an operator
+ * may look.
+ */
 import { eventually } from "../support/bounded.ts";
 import type { Attempt } from "./attempt.ts";
 import type { FaultRig } from "./fault-rig.ts";
 import type { AgentKind } from "./faults.ts";
 
-/** A source that has ended its own part tells the destination at most so seldom (agent-source/ask-destination.ts), and hears it then. */
+/**
+ * A source that has ended its own part tells the destination at least this often (agent-source/ask-destination.ts), and
+ * then hears that the guest runs there too.
+ */
 const SHOUTS_WITHIN_MS = 40_000;
 const TWO_COPIES_EXIT = 5;
 const KINDS = ["source", "destination"] as const;

@@ -43,7 +43,10 @@ const NODE_OPTIONS = [
   "--no-memory-reducer",
 ];
 const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
-/** What the units of systemd/ give an agent to end (TimeoutStopSec): `shutdown.grace`, which is 30 s by default, and a margin. */
+/**
+ * The time that the units of systemd/ give an agent to end (TimeoutStopSec): `shutdown.grace`, which is 30 s by
+ * default, and a margin.
+ */
 export const AGENT_GRACE_MS = 45_000;
 
 export const REHEARSES = "--rehearsal=true";

@@ -1,7 +1,7 @@
 /**
- * A network between the two ends of a transfer stream that ends connections in every way that there is, at any message. It
- * reads HTTP/2 frames in clear, counts the messages of gRPC in them, and says what proxies, kernels and libraries say when
- * they end a connection.
+ * A network between the two ends of a transfer stream that ends connections in every way that there is, at any message.
+ * It reads HTTP/2 frames in clear, counts the messages of gRPC in them, and says what proxies, kernels and libraries
+ * say when they end a connection.
  */
 import { connect, createServer, type Server, type Socket } from "node:net";
 

@@ -1,6 +1,6 @@
 /**
- * A QEMU that knows the few words that the agents say to one outside of a stream. A process of its own stands for it, so that agents can
- * tell whether it lives, and which process answers.
+ * A QEMU that knows the few words that the agents say to one outside of a stream. A process of its own stands for it,
+ * so that agents can tell whether it lives, and which process answers.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";

@@ -1,4 +1,7 @@
-/** A real QEMU that has a guest with a disk, paused, as the destination agent has it before the grant: loaded from a file. */
+/**
+ * A real QEMU that has a guest with a disk, paused, as the destination agent has it before the grant: loaded from a
+ * file.
+ */
 
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";

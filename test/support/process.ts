@@ -122,7 +122,10 @@ export class RigProcess {
     if (this.running) this.#child.kill(signal);
   }
 
-  /** Asks the program to end, and kills it when it is still there after `graceMs`: by default what it was promised at its start. */
+  /**
+   * Asks the program to end, and kills it when it is still there after `graceMs`.
+   * @param graceMs milliseconds. @default what the program was promised at its start
+   */
   async stop({ graceMs = this.#graceMs }: { graceMs?: number } = {}): Promise<ProcessEnd> {
     if (this.#end !== undefined) return this.#end;
     this.#child.kill("SIGTERM");

@@ -156,7 +156,10 @@ export class Rig {
     return this.processes().filter(({ command }) => /^\S*qemu-system-/.test(command));
   }
 
-  /** Ends every program, each first asked and, after the time that it is promised, forced, and removes network and folder. May be called twice. */
+  /**
+   * Ends every program, and removes network and folder. Each program is asked first, and forced after the time that it
+   * was promised. May be called twice.
+   */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

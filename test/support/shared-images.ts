@@ -1,6 +1,6 @@
 /**
- * A guest's disk on a directory that both hosts of a rig share, as a cluster's file system is: `images` in each one's runtime
- * directory. Needs root, to mount.
+ * A guest's disk on a directory that both hosts of a rig share, as a cluster's file system is: `images` in each one's
+ * runtime directory. Needs root, to mount.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -58,7 +58,10 @@ export class SharedImages {
     this.there = there;
   }
 
-  /** As the second host's agent sees it, and the QEMUs that it starts: programs in a network namespace have mounts of their own. */
+  /**
+   * As the agent of the second host sees the directory, and the QEMUs that this agent starts: programs in a network
+   * namespace have mounts of their own.
+   */
   setReadOnly(agent: RigProcess, readOnly: boolean): void {
     const mount = ["mount", "-o", `remount,bind,${readOnly ? "ro" : "rw"}`, this.there];
     execFileSync("nsenter", [`--mount=/proc/${agent.pid}/ns/mnt`, ...mount]);

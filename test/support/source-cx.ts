@@ -1,4 +1,7 @@
-/** The context of one migration at its source, for tests of single phases: a made-up QEMU, and a destination that is only asked. */
+/**
+ * The context of one migration at its source, for tests of single phases. Its QEMU is made up, and its destination is
+ * only asked.
+ */
 import type { Test } from "tap";
 import { FreshLinks } from "../../agent-source/fresh-links.ts";
 import { MigrationReport } from "../../agent-source/migration-report.ts";

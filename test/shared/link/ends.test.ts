@@ -1,6 +1,6 @@
 /**
- * However a connection ends, only a message of the protocol ends the stream: over real servers and clients, with something
- * between them that ends connections in every way, at every message, in both directions.
+ * However a connection ends, only a message of the protocol ends the stream: over real servers and clients, with
+ * something between them that ends connections in every way, at every message, in both directions.
  */
 import { randomBytes } from "node:crypto";
 import fc from "fast-check";
