@@ -1,6 +1,7 @@
 /** What one incoming migration has at hand in every state. Nothing here changes with the state; that lives in the states. */
 import { join } from "node:path";
 import type { LinkLimits } from "../shared/link/link.ts";
+import type { ResumingDestination } from "../shared/link/resuming-destination.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
 import type { HandshakeAnswer, Running } from "../shared/protocol/messages.ts";
 import type { DestinationPostcopy, DestinationRecord, OwnershipGrant } from "../shared/protocol/ownership.ts";
@@ -14,7 +15,10 @@ import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import type { KeeperPlaces } from "./guest-monitor.ts";
 import type { GuestProcess } from "./guest-process.ts";
 
-/** An operator's word on a guest that waits here. `here`: it is started here; `end`: its copy ends. */
+/**
+ * An operator's word on a guest that waits here, or misses pages of a lost source. `here`: it is started here; `end`:
+ * its copy ends.
+ */
 export type Claim = "here" | "end";
 
 export interface DestinationContext {
@@ -62,6 +66,8 @@ export interface DestinationContext {
   readonly claims: AskedWord<Claim>;
   /** The guest was seen running here, or paused as it was granted. */
   readonly onRunning: (running: Running) => void;
+  /** Told of each stream by which the guest's missing pages come. */
+  readonly onStream: (stream: ResumingDestination) => void;
   /** Told what an operator should know of the guest beside its state. */
   readonly onNews: (news: string) => void;
   readonly cpuSecondsBefore: number;

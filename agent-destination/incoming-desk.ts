@@ -109,25 +109,26 @@ export class IncomingDesk implements MigrationOperator {
   }
 
   /**
-   * Takes an operator's word on a guest that waits here, or was started here and has ended.
+   * Takes an operator's word on a guest that waits here, misses pages, or was started here and has ended.
    * @throws MigrationFault `needs-confirmation` with what the operator must make sure of first; `not-resolvable` while
-   *   the source is in contact; `not-in-doubt` when the migration waits for no word
+   *   the source is in contact, or if the guest cannot run here; `not-in-doubt` when the migration waits for no word
    */
   async resolve({ id, keep, confirmed }: ResolveCall): Promise<MigrationView> {
     const entry = this.entries.get(id);
     if (entry === undefined) return this.resolveLost(id, keep, confirmed);
     const { kind } = entry.state;
-    if (kind !== "loaded" && kind !== "withheld") throw asksForNothing(id, kind);
+    const missesPages = entry.pulls || (kind === "loaded" && entry.state.postcopy !== undefined);
+    if (kind !== "loaded" && kind !== "withheld" && !missesPages) throw asksForNothing(id, kind);
     if (entry.sourceIsThere)
       throw new MigrationFault("not-resolvable", `${entry.cx.source} is in contact: the word is said at that agent`, {
         advice: `ferry --agent ${entry.cx.source} list says how it stands there; then cancel or resolve it there`,
       });
-    if (!confirmed) throw needsConfirmation(entry.cx.source, keep);
+    if (missesPages && keep === "destination") throw missesItsPages(entry.cx);
+    if (!confirmed) throw entry.pulls ? endsTheOnly(entry.cx) : needsConfirmation(entry.cx.source, keep);
     if (!entry.cx.claims.say(keep === "destination" ? "here" : "end")) throw asksForNothing(id, entry.state.kind);
     const over = new AbortController();
     const late = delay(ANSWERS_WITHIN_MS, undefined, { ref: false, signal: over.signal }).catch(() => undefined);
-    // until the migration ends or, in post-copy, until the guest runs here with its pages missing
-    await Promise.race([entry.ended, late, untilPulling(entry, over.signal)]).finally(() => over.abort());
+    await Promise.race([entry.ended, late]).finally(() => over.abort());
     return this.getMigration(id);
   }
 
@@ -167,13 +168,19 @@ export class IncomingDesk implements MigrationOperator {
 /** States in which this host has only a part of the guest. */
 const IS_PART: readonly DestinationState["kind"][] = ["negotiating", "staging", "receiving", "loading"];
 
-async function untilPulling(entry: Incoming, over: AbortSignal): Promise<void> {
-  while (!over.aborted && entry.state.kind !== "pulling") await entry.nextChange;
-}
-
 const asksForNothing = (id: string, state: string): MigrationFault =>
   new MigrationFault("not-in-doubt", `${id} is ${state} here, and waits for no word: this one was not acted upon`, {
     advice: "Nothing needs to be resolved at this agent",
+  });
+
+const missesItsPages = ({ id, source }: Incoming["cx"]): MigrationFault =>
+  new MigrationFault("not-resolvable", `The guest misses pages, which only ${source} has: no word can bring them`, {
+    advice: `Wait for the source where it comes back; where it is lost for good: ferry resolve ${id} --keep source`,
+  });
+
+const endsTheOnly = ({ source }: Incoming["cx"]): MigrationFault =>
+  new MigrationFault("needs-confirmation", `The guest was started here: what it has done since is lost with it`, {
+    advice: `Make sure that ${source}, or its QEMU of the guest, is lost for good, and save what the guest can still do; then repeat with --yes to end it`,
   });
 
 function needsConfirmation(source: string, keep: ResolveCall["keep"]): MigrationFault {

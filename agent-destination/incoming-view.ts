@@ -55,10 +55,11 @@ function statusOf(state: DestinationState, sourceIsThere: boolean): MigrationSta
       return sourceIsThere ? "granting" : "inDoubt";
     case "adopting":
     case "owning":
-    case "starting":
       return "granting";
+    case "starting":
+      return state.postcopy === undefined || sourceIsThere ? "granting" : "inDoubt";
     case "pulling":
-      return "serving";
+      return sourceIsThere ? "serving" : "inDoubt";
     case "refusing":
       return "undoing";
     case "discarding":
@@ -76,8 +77,24 @@ function statusOf(state: DestinationState, sourceIsThere: boolean): MigrationSta
 function errorOf(state: DestinationState, { cx, sourceIsThere, news }: Known): MigrationErrorView | undefined {
   const resolve = `ferry resolve ${cx.id} --keep destination starts it here, --keep source ends the copy, at this agent`;
   switch (state.kind) {
+    case "starting":
+    case "pulling":
+      if (sourceIsThere || state.postcopy === undefined) return undefined;
+      return view(
+        new MigrationFault("in-doubt", `The guest misses pages, which only ${cx.source} has, and that is silent`, {
+          guestNow: "the guest is here, and stands still at the first page that it misses",
+          advice: `Wait for the source where it comes back, since the pages then follow; where it is lost for good, save what the guest can still do, then ferry resolve ${cx.id} --keep source ends it, at this agent`,
+        }),
+      );
     case "loaded":
       if (sourceIsThere) return undefined;
+      if (state.postcopy !== undefined)
+        return view(
+          new MigrationFault("in-doubt", `${cx.source} has neither granted the guest nor withdrawn it, and is silent`, {
+            guestNow: "the guest is paused here without its pages, which only its source has",
+            advice: `Find out what became of the source, and wait for it where it comes back; where it is lost for good, ferry resolve ${cx.id} --keep source ends what is here, at this agent`,
+          }),
+        );
       return view(
         new MigrationFault("in-doubt", `${cx.source} has neither granted the guest nor withdrawn it, and is silent`, {
           guestNow: "the guest is here as a whole, paused; its source may run it, or be gone",

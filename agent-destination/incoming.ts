@@ -1,5 +1,6 @@
 /** One migration that comes to this host: its context, its driver, and what is known of it for whoever asks. */
 import type { MigrationFault } from "../shared/fault.ts";
+import type { ResumingDestination } from "../shared/link/resuming-destination.ts";
 import { type Standing, standingOf } from "../shared/protocol/destination-states.ts";
 import type { Running, SettleCall } from "../shared/protocol/messages.ts";
 import type { MigrationView } from "../shared/protocol/report.ts";
@@ -39,6 +40,8 @@ export class Incoming {
   private changed: Deferred<void> = deferred();
   private heardAtMs: number;
   private news = "";
+  /** In post-copy, by which the guest's missing pages come. */
+  private stream: ResumingDestination | undefined;
 
   constructor(parts: DestinationAgentParts, of: Named, { stopping, leaving }: Leaving, from: DestinationState) {
     const { log, onBusy, ...shared } = parts;
@@ -60,6 +63,9 @@ export class Incoming {
       onRunning: (running) => {
         this.running = running;
         this.change();
+      },
+      onStream: (stream) => {
+        this.stream = stream;
       },
       onNews: (news) => {
         this.news = news;
@@ -134,7 +140,10 @@ export class Incoming {
   get sourceIsThere(): boolean {
     const { clock } = this.cx;
     const { receiver } = { receiver: undefined, ...this.state };
-    if (receiver?.channel.isCut === false && !receiver.channel.isOver) return true;
+    const stream = this.stream ?? receiver?.channel;
+    if (stream?.isCut === false && !stream.isOver) return true;
+    // a cut is no silence yet: the guest only waits for its pages
+    if (this.pulls && stream?.hasMet === true && !stream.isOver && stream.downForMs < SILENT_AFTER_MS) return true;
     return clock.monotonicMs() - this.heardAtMs < SILENT_AFTER_MS;
   }
 

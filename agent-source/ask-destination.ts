@@ -45,12 +45,14 @@ export type Settled =
 export interface Asking {
   /** True where the guest was granted paused: the destination does not start it. */
   readonly paused: boolean;
+  /** True where the destination misses pages, which only the QEMU here has. */
+  readonly isPostcopy: boolean;
   readonly look: () => Promise<Sight>;
   /**
-   * Called before each withdrawal, because somebody has started the guest here: it stops the delivery of a grant that
-   * was sent before.
+   * Called before each withdrawal: it stops the delivery of a grant that was sent before.
+   * @param isActive true when somebody has started the guest here; false when its QEMU here has ended in post-copy
    */
-  readonly onActive: () => Promise<void>;
+  readonly onWithdraw: (isActive: boolean) => Promise<void>;
   /**
    * Told what is known while nothing is settled: the destination cannot be reached, knows of no such migration, or its
    * QEMU has ended.
@@ -65,14 +67,15 @@ export interface Asking {
  */
 export async function askUntilSettled(
   cx: SourceContext,
-  { paused, look, onActive, onNews }: Asking,
+  { paused, isPostcopy, look, onWithdraw, onNews }: Asking,
   signal: AbortSignal,
 ): Promise<Settled> {
   for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
     try {
       const sight = await look();
-      const ask = askInDoubt(sight.own, sight.anotherRuns, cx.doubt.isWithdrawn);
-      if (ask === "withdraw") await onActive();
+      const ask = askInDoubt(sight.own, sight.anotherRuns, cx.doubt.isWithdrawn, isPostcopy);
+      const isActive = sight.own === "active" || sight.anotherRuns;
+      if (ask === "withdraw") await onWithdraw(isActive);
       const answer = await askOnce(cx, ask, signal, { paused });
       switch (answer.standing) {
         case "pulling":
@@ -89,7 +92,7 @@ export async function askUntilSettled(
           break;
         case "waiting":
         case "starting":
-          onNews(NEWS[ask]);
+          onNews(ask === "withdraw" && !isActive ? WITHDRAWN : NEWS[ask]);
       }
     } catch (thrown) {
       if (signal.aborted) throw MigrationFault.from(signal.reason);
@@ -100,6 +103,9 @@ export async function askUntilSettled(
 }
 
 export const runsHere = ({ status, anotherRuns }: Sight): boolean => status === "running" || anotherRuns;
+
+/** Of a guest that was withdrawn without being seen to run here now. */
+const WITHDRAWN = "the grant was withdrawn, and the destination is giving the guest up";
 
 const NEWS: Readonly<Record<SettleCall["ask"], string>> = {
   grant: "the destination has the guest and is about to start it",

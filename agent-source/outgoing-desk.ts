@@ -63,6 +63,7 @@ export class OutgoingDesk implements MigrationOperator {
    */
   recall(cx: SourceContext, state: SourceState, endedAtMs: number): void {
     if (state.kind === "kept") cx.report.failed(state.fault, "the guest stayed at the source");
+    if (state.kind === "stranded") cx.report.failed(state.fault, "");
     const status = sourceStatus(state.kind, state.kind === "kept" && state.fault.code === "cancelled");
     cx.report.ended(status, endedAtMs);
     this.history.set(cx.id, cx.report.view());

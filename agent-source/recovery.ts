@@ -15,8 +15,8 @@ import type { Logger } from "../shared/runtime/log.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import { doubtful } from "./phases/grant.ts";
-import { keptRecord, type SourceContext } from "./source-context.ts";
-import type { SourceState } from "./source-state.ts";
+import { keptRecord, type SourceContext, strandedAt } from "./source-context.ts";
+import { isEnd, type SourceState, type State } from "./source-state.ts";
 
 export interface SourceAgentParts {
   readonly config: SourceConfig;
@@ -91,7 +91,7 @@ export async function recoverMigrations(
     const made = make({ guest, to: destination, options: OPTIONS }, identity);
     const others = entries.filter((one) => one.id !== id && one.record.guest === guest).map((one) => one.record);
     const state = isPassedOver(record, others) ? await passOver(record, made.cx) : await takeUp(record, made.cx);
-    if (state.kind !== "released" && state.kind !== "kept")
+    if (!isEnd(state))
       made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
     found.push({ made, state, endedAtMs: record.endedAtMs ?? startedAtMs });
   }
@@ -108,7 +108,7 @@ const isSettled = ({ kind, untold }: SourceRecord): boolean =>
  * the guest run here could start a guest that was granted since.
  */
 async function passOver(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
-  if (record.kind === "released") return { kind: "released" };
+  if (record.kind === "released") return released(record, cx);
   const fault = endOf(record.reason);
   const untold = record.kind === "kept" ? record.untold === true : record.retiring === true;
   if (record.kind === "kept") return { kind: untold ? "withdrawing" : "kept", fault };
@@ -162,10 +162,20 @@ async function takeUp(record: SourceRecord, cx: SourceContext): Promise<SourceSt
     case "withdrawing":
       return { kind: state, fault: endOf(reason) };
     case "released":
-      return { kind: state };
+      return released(record, cx);
     case "kept":
       return { kind: state, fault: endOf(reason) };
   }
+}
+
+/** The end of a migration that left nothing of the guest here: a move, or the loss of pages in post-copy. */
+function released({ reason }: SourceRecord, { call }: SourceContext): State<"released"> | State<"stranded"> {
+  if (reason === undefined) return { kind: "released" };
+  const fault = new MigrationFault("pages-lost", `Ended before this agent started: ${reason.message}`, {
+    guestNow: strandedAt(call.to),
+    advice: `See how it stands there with: ferry --agent ${call.to} list`,
+  });
+  return { kind: "stranded", fault };
 }
 
 /** Codes are stable, so an older life's are this one's; one that is not is told in the message. */

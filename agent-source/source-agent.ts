@@ -34,7 +34,7 @@ import { Planner } from "./planner.ts";
 import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 import type { SourceContext } from "./source-context.ts";
 import { runSourceMigration } from "./source-migration.ts";
-import type { SourceState } from "./source-state.ts";
+import { isEnd, type SourceState } from "./source-state.ts";
 
 /** Of the grace, kept for aborting what did not finish by itself. */
 const ABORT_RESERVE_MS = 10_000;
@@ -110,7 +110,7 @@ export class SourceAgent implements SourceService {
       this.makeContext(call, identity),
     )) {
       this.sequence = Math.max(this.sequence, made.cx.sequence);
-      if (state.kind === "released" || state.kind === "kept") this.desk.recall(made.cx, state, endedAtMs);
+      if (isEnd(state)) this.desk.recall(made.cx, state, endedAtMs);
       else this.run(made, state);
     }
   }

@@ -123,5 +123,8 @@ export const GUEST_MIGRATED_BY_OTHERS =
   "the guest's QEMU at the source is postmigrate, which this agent did not bring about: somebody else has migrated the guest; nothing starts it here";
 export const GUEST_UNKNOWN_HERE =
   "the guest is as it was: an older agent wrote the record of this migration, and nothing was said to any QEMU for it";
+/** Where a guest is that has lost pages in post-copy. */
+export const strandedAt = (destination: string): string =>
+  `the guest is at ${destination} and misses pages: it stops when it needs one of them`;
 export const GUEST_IN_DOUBT =
   "the guest is paused at the source and may run at the destination; nothing starts it here until it is resolved";

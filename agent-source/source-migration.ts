@@ -21,7 +21,7 @@ import { stage } from "./phases/stage.ts";
 import { switchOver } from "./phases/switch.ts";
 import { withdraw } from "./phases/withdraw.ts";
 import { GUEST_RUNS_HERE, type SourceContext } from "./source-context.ts";
-import { type Next, type Phases, type SourceState, type State, type Undo, undoFeed } from "./source-state.ts";
+import { isEnd, type Next, type Phases, type SourceState, type State, type Undo, undoFeed } from "./source-state.ts";
 
 const PHASES: Phases = {
   planned: plan,
@@ -55,7 +55,7 @@ export async function runSourceMigration(
 ): Promise<SourceEnd> {
   let state = from;
   enterState(state, cx);
-  while (state.kind !== "released" && state.kind !== "kept" && state.kind !== "stranded") {
+  while (!isEnd(state)) {
     await cx.faults.at(state.kind, cx.log);
     const next = await step(state, cx);
     if (next === undefined) return "left";

@@ -108,6 +108,10 @@ export type Next<K extends SourceStateName> = { [N in SourceEdges[K]]: State<N> 
 /** One function for each state that is not final; a step that SOURCE_STATES does not allow does not compile. */
 export type Phases = { readonly [K in LiveSourceState]: (state: State<K>, cx: SourceContext) => Promise<Next<K>> };
 
+/** True when a migration has ended: an agent that starts again has nothing to do for it. */
+export const isEnd = (state: SourceState): state is State<"released"> | State<"kept"> | State<"stranded"> =>
+  state.kind === "released" || state.kind === "kept" || state.kind === "stranded";
+
 /** What every state of a granted guest passes on to the next one. */
 export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
   paused,

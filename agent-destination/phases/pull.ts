@@ -5,6 +5,7 @@ import { orAborted } from "../../shared/runtime/deferred.ts";
 import { processUsage } from "../../shared/runtime/process-usage.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
+import { endableByWord } from "../end-by-word.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import { noteArrival } from "../note-arrival.ts";
 import type { Receiver } from "../receiver.ts";
@@ -22,15 +23,22 @@ type Outcome = "complete" | "gone";
 
 /**
  * The guest runs here and its last pages are on their way, those that it waits for first. Over when QEMU has them all; a
- * guest whose source does not come back waits here, and its QEMU is never ended for it.
+ * guest whose source does not come back waits here, until an operator ends its QEMU.
  */
 export async function pull(state: State<"pulling">, cx: DestinationContext): Promise<State<"arrived"> | State<"lost">> {
-  const { guest, postcopy } = state;
+  return await endableByWord(state.guest, cx, () => untilOver(state, cx));
+}
+
+async function untilOver(
+  { guest, postcopy, ...state }: State<"pulling">,
+  cx: DestinationContext,
+): Promise<State<"arrived"> | State<"lost">> {
   let { receiver } = state;
   let [againMs, told] = [AGAIN_MS, ""];
   while (true) {
     try {
       receiver ??= await recoverPostcopy(guest, postcopy, cx);
+      if (receiver !== undefined) cx.onStream(receiver.channel);
       const outcome: Outcome = receiver === undefined ? "complete" : await untilComplete(receiver, cx);
       if (outcome === "gone") return gone(guest, receiver, cx);
       return await arrived(guest, receiver, cx);

@@ -8,6 +8,7 @@ import { processUsage } from "../../shared/runtime/process-usage.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
+import { endableByWord } from "../end-by-word.ts";
 import { letGoOfImages } from "../guest-images.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import { noteArrival } from "../note-arrival.ts";
@@ -18,20 +19,25 @@ import { removeSockets } from "./discard.ts";
 const RESUMES_WITHIN_MS = 10_000;
 const POLL_MS = 20;
 
+type Ends = State<"arrived"> | State<"pulling"> | State<"lost"> | State<"refusing">;
+
 /**
  * Says `cont`, then answers the source. From here on the guest is refused only if QEMU refuses `cont`, since it may
  * have run. A QEMU that does not answer is asked again, for as long as it lives. A guest that was granted paused has
  * arrived as it is.
  */
-export async function start(
-  state: State<"starting">,
-  cx: DestinationContext,
-): Promise<State<"arrived"> | State<"pulling"> | State<"lost"> | State<"refusing">> {
+export async function start(state: State<"starting">, cx: DestinationContext): Promise<Ends> {
+  if (state.postcopy === undefined) return await startGuest(state, cx);
+  return await endableByWord(state.guest, cx, () => startGuest(state, cx));
+}
+
+async function startGuest(state: State<"starting">, cx: DestinationContext): Promise<Ends> {
   const { guest, grant, grantedAtUs, postcopy } = state;
   checkRecord(state, cx);
   // `cont` itself may need a page: a stream that is lost is taken up first
   const taken = postcopy === undefined || state.receiver !== undefined ? undefined : await takeUp(guest, postcopy, cx);
   const receiver = state.receiver ?? taken;
+  if (receiver !== undefined) cx.onStream(receiver.channel);
   // both hosts are needed to the end: no cut of the link is too long
   if (postcopy !== undefined) receiver?.channel.setPatience(Number.POSITIVE_INFINITY);
   const resumedAtUs = await (grant.paused ? seePaused(guest) : resume(guest, cx)).catch((thrown: unknown) => {

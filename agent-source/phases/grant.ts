@@ -59,14 +59,14 @@ export async function hear(
   const stopping = new AbortController();
   const either = AbortSignal.any([signal, stopping.signal]);
   const isPostcopy = isOfPostcopy(granted);
-  const tear = (): void => feed?.channel.close(new MigrationFault("peer-lost", "The guest was started at the source"));
-  const onActive = async (): Promise<void> => {
+  const tear = (): void => feed?.channel.close(new MigrationFault("peer-lost", "The source withdraws the grant"));
+  const onWithdraw = async (isActive: boolean): Promise<void> => {
     tear();
-    await noteWithdrawn(granted, cx);
+    if (isActive) await noteWithdrawn(granted, cx);
   };
-  const asking = { paused, look: () => cx.qemu.look(isPostcopy, feed?.qmp), onActive, onNews };
+  const asking = { paused, isPostcopy, look: () => cx.qemu.look(isPostcopy, feed?.qmp), onWithdraw, onNews };
   const resumes = feed?.qmp.subscribe(({ event }) => {
-    if (event === "RESUME") void onActive();
+    if (event === "RESUME") void onWithdraw(true);
   });
   try {
     if (feed === undefined || granted.silent === true) return await askUntilSettled(cx, asking, either);

@@ -4,10 +4,11 @@ import type { Complete, Running } from "../../shared/protocol/messages.ts";
 import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
+import { writeAtLast } from "../../shared/runtime/write-at-last.ts";
 import { askOnce } from "../ask-destination.ts";
 import type { Feed } from "../feed.ts";
 import { PagesLost, revive } from "../revive.ts";
-import type { SourceContext } from "../source-context.ts";
+import { type SourceContext, sourceRecord, strandedAt } from "../source-context.ts";
 import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
 
@@ -71,7 +72,11 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       else if (isSilent()) return silent(withoutStream(state), cx);
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
-      if (thrown instanceof PagesLost) return { kind: afterSource("serving", "broken"), fault: stranded(cx, thrown) };
+      if (thrown instanceof PagesLost) {
+        const fault = stranded(cx, thrown);
+        await noteStranded(fault, cx);
+        return { kind: afterSource("serving", "broken"), fault };
+      }
       cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be taken up yet");
       feed = undefined;
       await orAborted(delay(AGAIN_MS), cx.leaving);
@@ -210,10 +215,21 @@ function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   return { ...withoutFeed(state), kind: afterSource("serving", "lost"), lost: true, fault };
 }
 
+/**
+ * Writes `released` where the QEMU here has ended, since nothing of the guest is left on this host. A QEMU that lives
+ * may still be what an operator wants, so its record stays `granted`.
+ */
+async function noteStranded({ code, message }: MigrationFault, cx: SourceContext): Promise<void> {
+  if (!(await cx.qemu.hasEnded().catch(() => false))) return;
+  const record = { ...sourceRecord(cx, "released"), reason: { code, message } };
+  const otherwise = "the journal still says granted; the next start of this agent would ask the destination again";
+  await writeAtLast(cx.journal, cx.id, record, { ...cx, otherwise });
+}
+
 function stranded(cx: SourceContext, cause: MigrationFault): MigrationFault {
   return new MigrationFault("pages-lost", `Pages of the guest were lost in post-copy: ${cause.message}`, {
     cause,
-    guestNow: `the guest is at ${cx.call.to} and misses pages: it stops when it needs one of them`,
-    advice: "See the logs of both agents and of both QEMUs; what the guest can still do there is to be saved now",
+    guestNow: strandedAt(cx.call.to),
+    advice: `Save now what the guest can still do there; then end it: ferry --agent ${cx.call.to} resolve ${cx.id} --keep source`,
   });
 }

@@ -78,6 +78,11 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     return super.isFinal(fault) && !(this.met && (fault.code === "peer-untrusted" || fault.code === "not-authorised"));
   }
 
+  /** True once the source has welcomed this stream. */
+  get hasMet(): boolean {
+    return this.met;
+  }
+
   /** Ends the stream as close() does, and does not dial again: another stream takes its place. */
   leave(): void {
     this.replaced = true;

@@ -84,7 +84,10 @@ export interface SourceRecord {
   readonly postcopy?: SourcePostcopy;
   /** Of `released` and `kept`: when it ended. */
   readonly endedAtMs?: number;
-  /** Of `kept`: why, for whoever asks after a restart. */
+  /**
+   * Why it failed, for whoever asks after a restart. Always in `kept`; in `released` only where the guest has lost
+   * pages in post-copy (*stranded*).
+   */
   readonly reason?: { readonly code: string; readonly message: string };
   /** Only in `kept`: the destination has not heard yet that the guest stayed here, and is told until it has. */
   readonly untold?: true;

@@ -86,7 +86,10 @@ export const SOURCE_STATES = {
   released: {},
   /** The guest is at the source. */
   kept: {},
-  /** The guest runs at the destination until it needs a page that is lost. */
+  /**
+   * The guest runs at the destination until it needs a page that is lost. Where the QEMU here has ended, the journal
+   * says `released`: this host has nothing left of the guest. The operator ends what is left at the destination.
+   */
   stranded: {},
 } as const satisfies Record<string, Readonly<Record<string, string>>>;
 
@@ -136,17 +139,21 @@ export function recoverSource(
 
 /**
  * Chooses what an agent in doubt says to the destination, from what it sees on its own host: a grant must never add a
- * second copy.
+ * second copy. A post-copy guest whose QEMU here has ended has lost the pages that the destination misses, so that it
+ * can run nowhere: the grant is withdrawn, which ends what the destination has of it.
  * @param anotherRunsHere another QEMU than the migration's own runs the guest on this host
  * @param withdrawn the grant was withdrawn before, since the guest was seen to run here. The copy at the destination is
  *   older than what ran here
+ * @param isPostcopy the destination misses pages, which only the QEMU here has
  */
 export function askInDoubt(
   qemu: SourceQemu,
   anotherRunsHere: boolean,
   withdrawn: boolean,
+  isPostcopy: boolean,
 ): "grant" | "withdraw" | "standing" {
   if (qemu === "active" || anotherRunsHere) return "withdraw";
+  if (qemu === "gone" && isPostcopy) return "withdraw";
   if (qemu === "unknown") return "standing";
   if (!withdrawn) return "grant";
   return qemu === "retired" ? "withdraw" : "standing";

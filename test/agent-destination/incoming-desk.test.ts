@@ -1,7 +1,7 @@
 /** The operator's words at a destination: which are taken where, what must be confirmed, and what they do. */
 import t from "tap";
 import { eventually } from "../support/bounded.ts";
-import { ID, startAgain } from "../support/destination-again.ts";
+import { ID, POSTCOPY, startAgain } from "../support/destination-again.ts";
 
 const WITHIN = { timeoutMs: 10_000 };
 const HERE = { id: ID, keep: "destination", confirmed: false } as const;
@@ -108,6 +108,38 @@ t.test("a guest that was started and has ended: the word says whose it is from n
     t.match(await record(), { kind });
     await t.rejects(agent.desk.resolve({ ...word, ...YES }), { code: "not-in-doubt" });
   }
+});
+
+t.test("a guest that misses pages of a silent source is ended by a word, and then given back by another", async (t) => {
+  for (const came of [
+    { status: "running", migration: "postcopy-paused" },
+    { status: "paused", migration: "postcopy-active" },
+  ] as const) {
+    const found = await startAgain(t, { kind: "running", postcopy: POSTCOPY, ...came });
+    const { agent, qemu, view, until, written, untilWritten, settle } = found;
+    await until("inDoubt");
+    t.match(view().error, { guestNow: /stands still at the first page/, advice: /--keep source ends it/ });
+    await t.rejects(agent.desk.resolve({ ...HERE, ...YES }), { code: "not-resolvable", message: /misses pages/ });
+    await t.rejects(agent.desk.resolve(BACK), { code: "needs-confirmation", message: /is lost with it/ });
+    t.ok(qemu.isAlive);
+    t.same(written, []);
+    t.match(await agent.desk.resolve({ ...BACK, ...YES }), { status: "inDoubt", error: { message: /has ended/ } });
+    t.notOk(qemu.isAlive);
+    t.notOk(qemu.said.includes("cont"));
+    t.equal((await settle("standing")).standing, "lost");
+    t.match(await agent.desk.resolve({ ...BACK, ...YES }), { status: "failed" });
+    await untilWritten({ kind: "refused", heard: true });
+  }
+});
+
+t.test("a guest of post-copy that was not started yet is not claimed, since its pages are at its source", async (t) => {
+  const came = { kind: "waiting", status: "paused", migration: "postcopy-active", postcopy: POSTCOPY };
+  const { agent, qemu, view, untilWritten } = await startAgain(t, { ...came, kind: "waiting" });
+  t.match(view(), { status: "inDoubt", error: { guestNow: /without its pages/, advice: /--keep source ends/ } });
+  await t.rejects(agent.desk.resolve({ ...HERE, ...YES }), { code: "not-resolvable", message: /misses pages/ });
+  t.match(await agent.desk.resolve({ ...BACK, ...YES }), { status: "cancelled" });
+  await untilWritten({ kind: "refused", heard: true });
+  t.notOk(qemu.isAlive);
 });
 
 t.test("what asks for nothing takes no word", async (t) => {

@@ -1,7 +1,7 @@
 /** A destination agent that starts again, with each record that it may find and what QEMU may be doing. */
 import t from "tap";
 import { eventually } from "../support/bounded.ts";
-import { ID, startAgain } from "../support/destination-again.ts";
+import { ID, POSTCOPY, startAgain } from "../support/destination-again.ts";
 import { FakeQemu } from "../support/fake-qemu.ts";
 
 const WITHIN = { timeoutMs: 10_000 };
@@ -133,11 +133,8 @@ t.test("refused, and somebody has started it: that is told, and it is never ende
 });
 
 t.test("a refused copy that misses pages is not kept: nobody can start it", async (t) => {
-  const layout = { ramSectionId: 2, blocks: [{ name: "pc.ram", byteLength: 4096 }] };
-  const terms = { frameBytes: 65536, creditWindowBytes: 1 << 20, codecs: [], sourceAddress: "alpha:7411" };
-  const postcopy = { ...layout, ...terms };
   for (const kind of ["waiting", "running"] as const) {
-    const came = { kind, status: "paused", migration: "postcopy-active", isMarked: true, postcopy };
+    const came = { kind, status: "paused", migration: "postcopy-active", isMarked: true, postcopy: POSTCOPY };
     const { qemu, untilWritten } = await startAgain(t, came);
     await untilWritten({ kind: "refused", heard: true });
     await eventually(() => (qemu.isAlive ? undefined : true), { ...WITHIN, what: "its end" });

@@ -19,11 +19,14 @@ async function asking(t: Test) {
   const by: Asking = {
     paused: false,
     look: async () => seen.sight,
-    onActive: async () => void seen.active++,
+    isPostcopy: false,
+    onWithdraw: async (isActive) => {
+      if (isActive) seen.active++;
+    },
     onNews: (one) => void news.push(one),
   };
   const until = (paused = false) => askUntilSettled(phase.cx, { ...by, paused }, over.signal);
-  return { ...phase, news, seen, over, until };
+  return { ...phase, news, seen, over, by, until };
 }
 
 t.test("the grant is repeated while the QEMU here is retired or gone, until the guest runs there", async (t) => {
@@ -38,6 +41,17 @@ t.test("the grant is repeated while the QEMU here is retired or gone, until the 
   ]);
   t.same(Buffer.from(destination.calls[0]?.token ?? []), Buffer.from(cx.token));
   t.match(news, [/has the guest and is about to start it/]);
+});
+
+t.test("post-copy whose QEMU here has ended is withdrawn: nobody has its pages any more", async (t) => {
+  const { destination, news, cx, by, over, seen } = await asking(t);
+  const look = async (): Promise<Sight> => ({ own: "gone", status: "", anotherRuns: false });
+  destination.answersInTurn(["waiting", "refused"]);
+  const settled = await askUntilSettled(cx, { ...by, isPostcopy: true, look }, over.signal);
+  t.match(settled, { kind: "refused" });
+  t.same(destination.asked, ["withdraw", "withdraw"]);
+  t.match(news, [/the grant was withdrawn, and the destination is giving the guest up/]);
+  t.equal(seen.active, 0, "nobody has started the guest here");
 });
 
 t.test("a refusal ends it, with the destination's reason", async (t) => {

@@ -204,3 +204,10 @@ t.test("a withdrawal that was not heard is said until it is, and said to be in t
   });
   t.same(found.qemu.said, []);
 });
+
+t.test("a guest that has lost pages in post-copy is told as such, and holds nothing up", async (t) => {
+  const reason = { code: "pages-lost", message: "Pages of the guest were lost in post-copy" };
+  const { view, destination, qemu } = await startAgain(t, { kind: "released", qemu: "gone", reason });
+  t.match(view(), { status: "failed", error: { code: "pages-lost", guestNow: /misses pages/ } });
+  t.same([...qemu.said, ...destination.asked], []);
+});

@@ -83,15 +83,16 @@ export class Doubts {
     this.isRolledBack ||= operator.operated.isRolledBack;
   }
 
-  /** What is left there waits for pages for ever. */
+  /** What is left there waits for pages that nobody has, until its operator ends it by a word. */
   async endStranded(attempt: Attempt): Promise<void> {
     const view = await attempt.view();
     const code = view === undefined || view === "unknown" ? view : view.error?.code;
     if (code !== "pages-lost" && this.#cell.fault.kind !== "host")
       this.#violations.push(`pages were lost, and the migration says ${code}`);
-    const pid = this.#on.victimPid("destination QEMU", attempt.from);
-    if (pid !== undefined) process.kill(pid, "SIGKILL");
-    await this.#on.tidyAfterKilledQemu(attempt.to);
+    const operator = new Operator(this.#on, attempt, this.#disable);
+    const violation = await operator.endWhatMissesPages();
+    if (violation !== undefined) this.#violations.push(violation);
+    this.isResolved ||= operator.operated.words.length > 0;
   }
 
   /** Whoever has paused the guest lets it go on. No agent has done so. */

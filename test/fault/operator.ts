@@ -12,6 +12,8 @@ import { killAll } from "./processes.ts";
 const ROUNDS = 4;
 /** An agent that is about to act is not told what to do. */
 const SETTLES_MS = 12_000;
+/** A destination counts its source as silent after 10 s. */
+const SILENT_WITHIN_MS = 45_000;
 const TWO_COPIES_EXIT = 5;
 const WAITING: readonly string[] = ["inDoubt", "granting"];
 
@@ -76,6 +78,25 @@ export class Operator {
     const runs = async (): Promise<true | undefined> =>
       (await hostsWhereItRuns(this.#on)).length > 0 ? true : undefined;
     await eventually(runs, { timeoutMs: SETTLES_MS, what: `the guest to run by the operator's word: ${this.#told()}` });
+  }
+
+  /**
+   * The guest misses pages that nobody has: the word at the destination ends what is left of it, and another one says
+   * whose it is. A source that is there may be first, by withdrawing what was not started yet.
+   * @returns what is wrong, if anything
+   */
+  async endWhatMissesPages(): Promise<string | undefined> {
+    const isSilent = async (): Promise<true | undefined> => {
+      const { atDestination, hasDestinationQemu } = await this.#look();
+      return atDestination === "inDoubt" || !hasDestinationQemu ? true : undefined;
+    };
+    const what = "the destination to wait for its operator, or its QEMU to end";
+    if ((await eventually(isSilent, { timeoutMs: SILENT_WITHIN_MS, what }).catch(() => undefined)) === undefined)
+      return `a guest that misses pages stays at the destination, and no word is asked for: ${(await this.#look()).atDestination}`;
+    if ((await this.#look()).hasDestinationQemu) await this.#tell("destination", "source");
+    if ((await this.#look()).hasDestinationQemu) return `the word did not end the guest: ${this.#told()}`;
+    await this.closeAtDestination();
+    return undefined;
   }
 
   /** Behind the end at the source: a destination that has lost its guest is told whose it is from now on. */

@@ -98,9 +98,8 @@ export const isAtSource = ({ sourceQemu, sourceOther }: World): boolean =>
 
 /** All of the guest is in the destination's QEMU. */
 export const isWholeThere = ({ destinationQemu, missing }: World, loadedCounts = true): boolean =>
-  destinationQemu === "running" || destinationQemu === "stopped"
-    ? !missing
-    : loadedCounts && destinationQemu === "loaded";
+  !missing &&
+  (destinationQemu === "running" || destinationQemu === "stopped" || (loadedCounts && destinationQemu === "loaded"));
 
 /** The agent ends the source's copy. */
 export function quitSource(world: World): Change {
@@ -118,6 +117,7 @@ export function quitSource(world: World): Change {
 export function quitDestination(world: World): Change {
   const to = { destinationQemu: "gone" as const, marked: false };
   if (world.destinationQemu === "running") return { to, broken: "the agent ended a copy that ran, without a word" };
-  if (world.lossExcused || world.destinationQemu !== "loaded" || world.destinationStale !== "no") return { to };
+  const isWhole = world.destinationQemu === "loaded" && !world.missing;
+  if (world.lossExcused || !isWhole || world.destinationStale !== "no") return { to };
   return { to, broken: isAtSource(world) ? undefined : "the only whole copy was ended at the destination" };
 }

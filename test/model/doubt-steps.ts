@@ -22,20 +22,24 @@ const showsActivity = (world: World): boolean =>
   world.sourceOther || ["running", "final", "paused"].includes(world.sourceQemu);
 
 /** An answer that was asked for, and the grant or the withdrawal by which it is asked. */
-function askSteps(world: World, rules: Rules, add: Add): void {
+function askSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
   const found = rules.looksBeforeGrant ? lookAtSource(world, rules) : "retired";
   const another = rules.looksBeforeGrant && world.sourceOther;
   const withdrawn = rules.notesWithdrawal && (world.sourceJournal === "withdrawn" || world.because === "withdrew");
-  const ask = rules.askInDoubt(found, another, withdrawn);
+  const isPostcopy = manner === "postcopy";
+  const ask = rules.askInDoubt(found, another, withdrawn, isPostcopy);
   if (ask === "grant" && !world.grant) {
     const stale = showsActivity(world) ? world.destinationStale : unseeable(world.destinationStale);
     add("grant said", { grant: true, destinationStale: stale });
   }
-  if (ask !== "grant" && !world.grant && rules.askInDoubt("unknown", false, withdrawn) === "grant")
+  if (ask !== "grant" && !world.grant && rules.askInDoubt("unknown", false, withdrawn, isPostcopy) === "grant")
     add("grant said by an agent that cannot tell what its QEMU does", { grant: true }, "chance");
   if (ask === "withdraw" && world.source === "inDoubt") {
     const known = { destinationStale: seen(world.destinationStale), because: "withdrew" as const };
-    if (!rules.notesWithdrawal) {
+    // a QEMU that has ended cannot run the guest later, so there is nothing to note
+    if (found === "gone" && !another) {
+      if (world.withdraw === "no") add("source says withdraw in doubt, of lost pages", { withdraw: "empty" });
+    } else if (!rules.notesWithdrawal) {
       if (world.withdraw === "no")
         add("source says withdraw in doubt", { ...known, because: "none", withdraw: "true" });
     } else if (!withdrawn) write(world, "withdrawn", add, "withdrawn", known, { because: "withdrew" });
@@ -52,7 +56,7 @@ const takenForTrue = (world: World): string | undefined =>
     : undefined;
 
 export function grantingSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
-  askSteps(world, rules, add);
+  askSteps(world, manner, rules, add);
   const next = rules.afterSource("granting", manner === "postcopy" ? "pulling" : "running");
   if (world.running !== "no") add("source hears running", toSource(world, next, rules), "normal", takenForTrue(world));
   if (world.pulling) add("source hears pulling", toSource(world, rules.afterSource("granting", "pulling"), rules));
@@ -66,7 +70,7 @@ export function grantingSteps(world: World, manner: Manner, rules: Rules, add: A
 
 export function doubtSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
   const go = (state: Parameters<typeof toSource>[1]): Partial<World> => toSource(world, state, rules);
-  askSteps(world, rules, add);
+  askSteps(world, manner, rules, add);
   const found = lookAtSource(world, rules);
   const here = rules.showsDoubled && (found === "active" || world.sourceOther);
   if (world.running !== "no" || world.pulling) {
@@ -109,7 +113,9 @@ export function servingSteps(world: World, _manner: Manner, rules: Rules, add: A
   if (world.refused)
     add("source hears refused", { ...go(rules.afterSource("serving", "refused")), because: "refused" });
   if (missing && lookAtSource(world, rules) === "gone" && pulls)
-    add("pages are lost", go(rules.afterSource("serving", "broken")));
+    write(world, "released", add, "pages are lost, and released", go(rules.afterSource("serving", "broken")), {
+      ...go(rules.afterSource("serving", "broken")),
+    });
 }
 
 export function withdrawingSteps(world: World, rules: Rules, add: Add): void {

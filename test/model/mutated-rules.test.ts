@@ -9,7 +9,7 @@ testMutations([
   ["4: a withdrawal is forgotten", { notesWithdrawal: false }, within(1, 1, 0)],
   [
     "4: a withdrawal is forgotten by its function",
-    ask((qemu, another) => RULES.askInDoubt(qemu, another, false)),
+    ask((qemu, another, _, isPostcopy) => RULES.askInDoubt(qemu, another, false, isPostcopy)),
     within(1, 1, 0),
   ],
   ["5: no plan is written over granted", { planOverGranted: false }, within(2, 0, 0)],

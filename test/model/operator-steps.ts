@@ -101,6 +101,11 @@ const isInContact = ({ source }: World): boolean =>
 
 function wordsAtDestination(world: World, rules: Rules, add: Add): void {
   const { destination, destinationQemu } = world;
+  if (world.missing && (destination === "starting" || destination === "pulling")) {
+    const areLost = ["gone", "moved", "reset"].includes(world.sourceQemu) || world.source === "off";
+    const ends = { destinationQemu: "gone" as const, marked: false, lossExcused: true };
+    add("operator ends the guest that misses pages", ends, areLost ? "normal" : "wrong");
+  }
   if (destination !== "loaded" && destination !== "withheld") return;
   if (destinationQemu !== "loaded" && destinationQemu !== "stopped") return;
   const owns = toDestination(
@@ -110,7 +115,9 @@ function wordsAtDestination(world: World, rules: Rules, add: Add): void {
   );
   // nobody can run the guest at the source any more, or its host is off, and who says that it stays so answers for it
   const isKept = world.sourceJournal === "untold" || world.sourceJournal === "kept";
-  if (!isAtSource(world) && world.sourceQemu !== "moved" && (!isKept || world.source === "off"))
+  if (world.missing) {
+    // no word brings the pages
+  } else if (!isAtSource(world) && world.sourceQemu !== "moved" && (!isKept || world.source === "off"))
     add("operator claims the guest for the destination", {
       ...owns,
       destinationStale: "excused",

@@ -7,21 +7,12 @@ const DESTINATION_ENDS: readonly string[] = ["arrived", "lost", "discarded", "do
 /**
  * Nothing is left to be done by any agent. One that tells a host that is off what became of the guest has the guest.
  */
-export function isSettled({
-  source,
-  sourceJournal,
-  sourceQemu,
-  destination,
-  destinationQemu,
-  missing,
-}: World): boolean {
-  // the guest runs on until it needs a page that nobody has
-  const isStranded = missing && ["gone", "moved", "reset"].includes(sourceQemu) && destination === "pulling";
+export function isSettled({ source, sourceJournal, sourceQemu, destination, destinationQemu }: World): boolean {
   const tells = source === "withdrawing" && destination === "off";
   if (source === "released" && sourceQemu !== "gone") return false;
   if (destination === "discarded" && destinationQemu !== "gone") return false;
   if (source === "off" && sourceJournal === "granted" && destination === "off") return true;
-  return (tells || SOURCE_ENDS.includes(source)) && (isStranded || DESTINATION_ENDS.includes(destination));
+  return (tells || SOURCE_ENDS.includes(source)) && DESTINATION_ENDS.includes(destination);
 }
 
 export function brokenEnd(world: World, manner: Manner): string | undefined {
@@ -33,7 +24,7 @@ export function brokenEnd(world: World, manner: Manner): string | undefined {
   if (manner === "paused" || runs) return undefined;
   if (sourceQemu === "retired" && sourceStale === "no")
     return "the migration is over, and the whole guest stands at the source";
-  if (destinationQemu === "loaded" && destinationStale === "no")
+  if (destinationQemu === "loaded" && !world.missing && destinationStale === "no")
     return "the migration is over, and the whole guest stands at the destination";
   return undefined;
 }

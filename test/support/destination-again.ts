@@ -18,6 +18,12 @@ import { failingWrites, ID, placesIn, recordKinds } from "./source-again.ts";
 
 export { ID };
 
+/** What a record holds of post-copy. */
+export const POSTCOPY: NonNullable<DestinationRecord["postcopy"]> = {
+  ...{ ramSectionId: 2, blocks: [{ name: "pc.ram", byteLength: 4096 }] },
+  ...{ frameBytes: 65536, creditWindowBytes: 1 << 20, codecs: [], sourceAddress: "alpha:7411" },
+};
+
 const TOKEN = Buffer.from("aa".repeat(16), "hex");
 const WITHIN = { timeoutMs: 15_000 };
 

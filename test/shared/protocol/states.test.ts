@@ -82,14 +82,18 @@ t.test("a source agent that starts again goes on from its record and what its QE
 });
 
 t.test("an agent in doubt grants only what nobody runs here, and what it has not withdrawn", async (t) => {
-  t.equal(askInDoubt("retired", false, false), "grant");
-  t.equal(askInDoubt("gone", false, false), "grant");
-  t.equal(askInDoubt("active", false, false), "withdraw");
-  t.equal(askInDoubt("unknown", false, false), "standing", "what cannot be seen is not granted");
+  t.equal(askInDoubt("retired", false, false, false), "grant");
+  t.equal(askInDoubt("gone", false, false, false), "grant");
+  t.equal(askInDoubt("active", false, false, false), "withdraw");
+  t.equal(askInDoubt("unknown", false, false, false), "standing", "what cannot be seen is not granted");
   for (const qemu of ["active", "retired", "gone", "unknown"] as const) {
-    t.equal(askInDoubt(qemu, true, false), "withdraw", "another process runs the guest");
-    t.not(askInDoubt(qemu, false, true), "grant", "the guest has run here since");
+    for (const isPostcopy of [false, true])
+      t.equal(askInDoubt(qemu, true, false, isPostcopy), "withdraw", "another process runs the guest");
+    t.not(askInDoubt(qemu, false, true, false), "grant", "the guest has run here since");
   }
+  t.equal(askInDoubt("retired", false, false, true), "grant");
+  t.equal(askInDoubt("gone", false, false, true), "withdraw", "nobody has the pages of post-copy any more");
+  t.equal(askInDoubt("gone", false, true, true), "withdraw");
 });
 
 const RECOVERED = {
