@@ -19,8 +19,9 @@ export async function grant(
 ): Promise<State<"releasing"> | State<"serving"> | State<"inDoubt"> | State<"keeping">> {
   const { loaded } = state;
   const { feed } = loaded;
-  // somebody has said `cont` since QEMU was retired: in doubt the agent looks, and withdraws the grant
+  // somebody has said `cont` since QEMU was retired, so the copy at the destination is older than what ran here
   if (!feed.runs.standsStill) {
+    await noteWithdrawn({ loaded, paused: feed.paused }, cx);
     const fault = doubtful(cx, "somebody has started it at the source before the grant was sent");
     return { kind: afterSource("granting", "fault"), loaded, paused: feed.paused, fault };
   }

@@ -45,8 +45,13 @@ function askSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
     } else if (!withdrawn) write(world, "withdrawn", add, "withdrawn", known, { because: "withdrew" });
     else if (world.withdraw === "no")
       add("source says withdraw in doubt", { withdraw: isAtSource(world) ? "true" : "empty" });
-  } else if (ask === "withdraw")
-    add("source sees that the guest runs here", toSource(world, rules.afterSource("granting", "fault"), rules));
+  } else if (ask === "withdraw") {
+    const doubts = toSource(world, rules.afterSource("granting", "fault"), rules);
+    const known = { ...doubts, destinationStale: seen(world.destinationStale) };
+    if (!rules.notesWithdrawal || (found === "gone" && !another)) add("source sees that the guest runs here", doubts);
+    else
+      write(world, "withdrawn", add, "withdrawn", { ...known, because: "withdrew" }, { ...known, because: "withdrew" });
+  }
 }
 
 /** A `running` that is not so makes the source let the only copy go. */
