@@ -95,8 +95,8 @@ export class DestinationAgent implements DestinationService {
     if (entry === undefined) return this.settled(call);
     if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
     // a source that only asks how it stands cannot settle the migration: the source's own QEMU has ended, or cannot be
-    // seen. The word on the guest is then that of this host's operator
-    if (ask !== "standing") entry.heard();
+    // seen. The word on the guest is then that of this host's operator. In post-copy a source that asks still has pages
+    if (ask !== "standing" || entry.pulls) entry.heard();
     const withdrawn = new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" });
     if (ask === "withdraw") entry.withdraw(withdrawn);
     if (ask === "kept") entry.drop(withdrawn);

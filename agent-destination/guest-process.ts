@@ -58,6 +58,7 @@ export class GuestProcess {
   readonly logPath: string;
   /** Settles when the process has ended; its monitor may end long before. */
   readonly ended: Promise<unknown>;
+  private readonly watchers = new Set<() => void>();
   private readonly monitors: GuestMonitor;
 
   private constructor(parts: Parts) {
@@ -66,6 +67,11 @@ export class GuestProcess {
     this.logPath = parts.logPath;
     this.monitors = parts.monitor;
     this.ended = parts.exited;
+    const tell = (): void => {
+      for (const watcher of this.watchers) watcher();
+      this.watchers.clear();
+    };
+    void this.ended.then(tell, tell);
     parts.exited.catch(() => undefined);
   }
 
@@ -178,6 +184,12 @@ export class GuestProcess {
   /** The monitor stays this agent's. */
   dismissKeeper(): void {
     this.monitors.dismissKeeper();
+  }
+
+  /** Calls `ended` when the process has ended. @returns a function that calls that off, and keeps nothing of it */
+  onEnd(ended: () => void): () => void {
+    this.watchers.add(ended);
+    return () => void this.watchers.delete(ended);
   }
 
   /** Tells whether the process has ended. @throws MigrationFault when that cannot be told */

@@ -116,7 +116,10 @@ export class Incoming {
     return this.running !== undefined && standing === "starting" ? "running" : standing;
   }
 
-  /** Resolves when the standing is neither `waiting` nor `starting` any more, or after `ms` milliseconds. */
+  /**
+   * Resolves when the standing is neither `waiting` nor `starting` any more, when the migration is over or left to the
+   * next agent, or after `ms` milliseconds.
+   */
   async decided(ask: SettleCall["ask"], ms: number): Promise<void> {
     const timer = new AbortController();
     const late = new Promise<"late">((resolve) => {
@@ -124,8 +127,12 @@ export class Incoming {
       timer.signal.addEventListener("abort", () => clearTimeout(timeout));
     });
     try {
-      while (UNDECIDED.includes(this.standing(ask)))
-        if ((await Promise.race([this.changed.promise, this.ended, late])) === "late") return;
+      const over = this.ended.then(() => "over" as const);
+      while (UNDECIDED.includes(this.standing(ask))) {
+        const first = await Promise.race([this.changed.promise, over, late]);
+        // left to the next agent, it may stay undecided
+        if (first === "late" || first === "over") return;
+      }
     } finally {
       timer.abort();
     }

@@ -92,7 +92,9 @@ export async function recoverPostcopy(
       return replay;
     },
   });
-  void guest.ended.then(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
+  const forget = guest.onEnd(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
+  // post-copy may be taken up many times, and each receiver has a memory of its own
+  void channel.closed.then(forget);
   return receiver;
 }
 

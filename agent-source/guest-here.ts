@@ -51,9 +51,10 @@ export async function runHere(undo: Undo, cx: SourceContext): Promise<Here> {
       cx.log.error({ fault: message }, "the guest cannot be confirmed to run at the source; trying on");
       cx.report.guestNow(`the guest is at the source, but cannot be confirmed to run (${message}); the agent tries on`);
       // a monitor that answers is kept: there may be no other way to this QEMU
-      if (MigrationFault.from(thrown).code === "qemu-failed" && qmp?.isOpen) continue;
-      qmp?.close();
-      qmp = undefined;
+      if (MigrationFault.from(thrown).code !== "qemu-failed" || qmp?.isOpen !== true) {
+        qmp?.close();
+        qmp = undefined;
+      }
     } finally {
       if (cx.leaving.aborted) qmp?.close();
     }

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { MigrationOperator } from "../shared/link/link.ts";
+import type { SourceRecord } from "../shared/protocol/ownership.ts";
 import {
   type HeatMapBlock,
   isFinal,
@@ -13,6 +14,7 @@ import {
   type ResolveCall,
 } from "../shared/protocol/report.ts";
 import { sourceStatus } from "../shared/protocol/source-states.ts";
+import type { Journal } from "../shared/runtime/journal.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import type { Announcer } from "./announcer.ts";
 import { checkWord } from "./operator-word.ts";
@@ -50,6 +52,12 @@ export class OutgoingDesk implements MigrationOperator {
   readonly entries = new Map<string, Outgoing>();
   /** Views of ended migrations, the oldest first. */
   private readonly history = new Map<string, MigrationView>();
+
+  private readonly journal: Journal<SourceRecord>;
+
+  constructor(journal: Journal<SourceRecord>) {
+    this.journal = journal;
+  }
 
   /** Guests that are being moved, each with the id of its migration. */
   get busyGuests(): ReadonlyMap<string, string> {
@@ -132,6 +140,8 @@ export class OutgoingDesk implements MigrationOperator {
    *   QEMU contradicts the word; `needs-confirmation` when the operator must first make sure of what no agent can check
    */
   async resolve({ id, keep, confirmed }: ResolveCall): Promise<MigrationView> {
+    const past = this.history.get(id);
+    if (past?.error?.code === "pages-lost" && keep === "source") return this.takeStranded(past, confirmed);
     const status = this.getMigration(id).status;
     if (!TO_BE_RESOLVED.includes(status)) throw notInDoubt(id, status);
     const { cx } = this.entry(id);
@@ -141,6 +151,25 @@ export class OutgoingDesk implements MigrationOperator {
     if (cx.words.turn !== turn || !cx.words.say(keep)) throw notInDoubt(id, cx.report.status);
     await this.untilSettled(id);
     return cx.report.view();
+  }
+
+  /**
+   * Takes the word that a guest which has lost pages in post-copy belongs to this host again, where it may then be
+   * started anew. Nothing of it is here: only the record changes.
+   */
+  private async takeStranded(past: MigrationView, confirmed: boolean): Promise<MigrationView> {
+    const { id, destination, error } = past;
+    if (!confirmed)
+      throw new MigrationFault("needs-confirmation", `${destination} may still have what is left of the guest`, {
+        advice: `See that it is ended there (ferry --agent ${destination} list), then repeat with --yes: the guest is to be started anew here`,
+      });
+    const record = await this.journal.read(id);
+    if (record?.kind !== "released" || error === undefined) throw notInDoubt(id, past.status);
+    await this.journal.write(id, { ...record, kind: "kept" });
+    const guestNow = "the guest is gone; it may be started anew on this host";
+    const view = { ...past, error: { ...error, guestNow, advice: "Start the guest anew on this host" } };
+    this.history.set(id, view);
+    return view;
   }
 
   heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[] {

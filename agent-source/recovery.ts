@@ -149,7 +149,8 @@ async function takeUp(record: SourceRecord, cx: SourceContext): Promise<SourceSt
         undo: {
           touched: true,
           accepted: true,
-          mayBeWhole: retiring === true && postcopy === undefined,
+          // also with a note of post-copy: QEMU may have had nothing left to follow
+          mayBeWhole: retiring === true,
           isRetired: retiring === true,
           granted: "no",
           ...saved,

@@ -46,7 +46,7 @@ export class SourceAgent implements SourceService {
   advertised = "";
   private readonly parts: SourceAgentParts;
   private readonly leaving = new AbortController();
-  private readonly desk = new OutgoingDesk();
+  private readonly desk: OutgoingDesk;
   /** Guests that are only looked at. */
   private readonly plans = new Map<string, Made & { readonly ended: Promise<unknown> }>();
   private readonly planner = new Planner();
@@ -55,6 +55,7 @@ export class SourceAgent implements SourceService {
 
   constructor(parts: SourceAgentParts) {
     this.parts = parts;
+    this.desk = new OutgoingDesk(parts.journal);
   }
 
   listGuests(): Promise<readonly GuestView[]> {

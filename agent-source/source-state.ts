@@ -136,18 +136,19 @@ export function withoutFeed(granted: Granted): Granted {
 
 /** True when the guest runs at the destination with pages missing, or is about to. */
 export const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
-  postcopy !== undefined || loaded?.feed.isPostcopy === true;
+  (postcopy !== undefined && postcopy.complete !== true) || loaded?.feed.isPostcopy === true;
 
 /**
  * What *keeping* must undo of a migration that was granted, when the destination has refused the guest or the operator
  * has given it back.
  */
-export function undoHandOver({ loaded, settings, postcopy, paused }: Granted): Undo {
+export function undoHandOver(granted: Granted): Undo {
+  const { loaded, settings, postcopy, paused } = granted;
   if (loaded !== undefined) return undoFeed(loaded.feed, "granted");
   return {
     touched: true,
     accepted: true,
-    mayBeWhole: postcopy === undefined,
+    mayBeWhole: !isOfPostcopy(granted),
     isRetired: true,
     granted: "givenBack",
     paused,
@@ -169,8 +170,8 @@ export function undoFeed(feed: Feed, reached: "copying" | "whole" | "recording" 
     feed,
     touched: true,
     accepted: true,
-    // in post-copy the destination has the devices, and misses pages
-    mayBeWhole: reached !== "copying" && stoppedWith === undefined,
+    // behind post-copy's package the destination has the devices, and misses pages
+    mayBeWhole: reached !== "copying" && !feed.isPostcopy,
     isRetired: reached !== "copying",
     granted: reached === "granted" ? "givenBack" : reached === "recording" ? "unsaid" : "no",
     paused,

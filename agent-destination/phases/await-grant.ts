@@ -68,7 +68,8 @@ export const ownGrant = (cx: DestinationContext): OwnershipGrant => ({
 });
 
 function refusing(outcome: "withdrawn" | "gone", state: State<"loaded">, fault: MigrationFault): State<"refusing"> {
-  const isWhole = outcome === "withdrawn";
+  // in post-copy pages are missing, so there is no whole copy to keep
+  const isWhole = outcome === "withdrawn" && state.postcopy === undefined;
   return { kind: afterDestination("loaded", outcome), fault, undo: undoWhole(state), isWhole, mayBeRunning: false };
 }
 

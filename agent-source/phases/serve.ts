@@ -38,6 +38,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
   let heardAtMs = cx.clock.monotonicMs();
   const isSilent = (): boolean => cx.clock.monotonicMs() - heardAtMs > cx.config.link.doubtAfterMs;
   while (true) {
+    let pulls = false;
     try {
       const outcome: Outcome = feed === undefined ? await ask(cx) : await untilComplete(feed, cx);
       if (outcome.kind !== "complete") {
@@ -65,10 +66,12 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       const fault = MigrationFault.from(thrown);
       cx.log.warn({ fault: fault.message }, "post-copy is broken");
       if (fault.code !== "peer-unreachable") heardAtMs = cx.clock.monotonicMs();
+      pulls = thrown instanceof StillPulls;
     }
     try {
       feed = await again(feed, postcopy ?? loaded?.feed.stoppedWith, cx);
       if (feed !== undefined) heardAtMs = cx.clock.monotonicMs();
+      else if (pulls && (await hasEnded(cx))) throw new PagesLost("qemu-failed", "The source QEMU has ended");
       else if (isSilent()) return silent(withoutStream(state), cx);
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
@@ -138,8 +141,11 @@ async function ask(cx: SourceContext): Promise<Outcome> {
   // the destination has not heard of the grant; only *inDoubt* repeats it
   if (standing === "waiting") return { kind: "silent" };
   if (standing === "refused") return { kind: "refused", message: reason };
-  throw new MigrationFault("peer-lost", `The destination says ${standing}: ${reason}`);
+  throw new StillPulls("peer-lost", `The destination says ${standing}: ${reason}`);
 }
+
+/** The destination was asked just now, and does not have every page. */
+class StillPulls extends MigrationFault {}
 
 /**
  * A new stream from the destination, and from QEMU.
@@ -159,6 +165,9 @@ async function again(
   cx.report.degradations.push("Post-copy was broken and taken up again; the figures are those of the stream before");
   return revived;
 }
+
+/** False where that cannot be told. */
+const hasEnded = (cx: SourceContext): Promise<boolean> => cx.qemu.hasEnded().catch(() => false);
 
 async function end(feed: Feed | undefined, fault?: MigrationFault): Promise<void> {
   await feed?.stop();
@@ -220,7 +229,7 @@ function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
  * may still be what an operator wants, so its record stays `granted`.
  */
 async function noteStranded({ code, message }: MigrationFault, cx: SourceContext): Promise<void> {
-  if (!(await cx.qemu.hasEnded().catch(() => false))) return;
+  if (!(await hasEnded(cx))) return;
   const record = { ...sourceRecord(cx, "released"), reason: { code, message } };
   const otherwise = "the journal still says granted; the next start of this agent would ask the destination again";
   await writeAtLast(cx.journal, cx.id, record, { ...cx, otherwise });

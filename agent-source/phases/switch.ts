@@ -24,6 +24,8 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     // the end of the stream is said when it comes; of post-copy that is behind the hand-over
     await orAborted(Promise.race([feed.endWhenRead(), feed.packaged.promise]), feed.signal);
     const { paused, reason } = howItStopped(feed, state, cx);
+    // without a package no page follows
+    if (feed.stoppedWith !== undefined && !feed.isPostcopy) feed.stoppedWith = { ...feed.stoppedWith, complete: true };
     await notePaused(feed, paused, cx);
     // beside the wait for the destination: while the guest stands still it is then only to be put in its place
     void cx.journal.prepare(cx.id, sourceRecord(cx, "granted", feed.kept));

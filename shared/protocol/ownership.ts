@@ -42,6 +42,11 @@ export interface StreamLayout {
 
 /** What a source needs to take a post-copy up again. */
 export interface SourcePostcopy extends StreamLayout {
+  /**
+   * QEMU had nothing left to follow, and completed as of precopy: the destination has every page. The guest was stopped
+   * by this agent all the same.
+   */
+  readonly complete?: true;
   /** Of the contract. */
   readonly frameBytes: number;
   readonly creditWindowBytes: number;

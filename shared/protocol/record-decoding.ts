@@ -45,7 +45,8 @@ function decodePostcopy(value: unknown): SourcePostcopy | undefined {
   const layout = decodeLayout(given);
   const { frameBytes, creditWindowBytes, codecs } = given;
   if (layout === undefined || typeof frameBytes !== "number" || typeof creditWindowBytes !== "number") return undefined;
-  return { ...layout, frameBytes, creditWindowBytes, codecs: decodeCodecs(codecs) };
+  const complete = given.complete === true ? { complete: true as const } : {};
+  return { ...layout, frameBytes, creditWindowBytes, codecs: decodeCodecs(codecs), ...complete };
 }
 
 const decodeCodecs = (value: unknown): readonly Codec[] =>

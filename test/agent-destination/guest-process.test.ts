@@ -88,6 +88,17 @@ t.test("a QEMU that has ended is not adopted, and ends what waits for its end", 
   t.equal(await adopt(), undefined);
 });
 
+t.test("who calls off the wait for its end is not told, and not kept", async (t) => {
+  const { guest, qemu } = await adopted(t, "paused");
+  const told: string[] = [];
+  const forget = guest.onEnd(() => void told.push("called off"));
+  guest.onEnd(() => void told.push("waits"));
+  forget();
+  await qemu.end();
+  await eventually(() => (told.length > 0 ? true : undefined), { timeoutMs: 10_000, what: "the end of QEMU" });
+  t.same(told, ["waits"]);
+});
+
 t.test("its monitor is connected to again when it was lost", async (t) => {
   const { qemu, guest } = await adopted(t, "paused");
   const first = guest.qmp;

@@ -142,6 +142,23 @@ t.test("a guest of post-copy that was not started yet is not claimed, since its 
   t.notOk(qemu.isAlive);
 });
 
+t.test("a source that asks while pages are missing is there, and keeps the word for itself", async (t) => {
+  const came = { kind: "running", status: "running", migration: "postcopy-paused", postcopy: POSTCOPY } as const;
+  const { agent, qemu, until, settle } = await startAgain(t, came);
+  await until("inDoubt");
+  t.equal((await settle("standing")).standing, "pulling");
+  await t.rejects(agent.desk.resolve({ ...BACK, ...YES }), { code: "not-resolvable", message: /is in contact/ });
+  t.ok(qemu.isAlive);
+});
+
+t.test("a guest of post-copy that is withdrawn is not kept: nobody could start it", async (t) => {
+  const came = { kind: "waiting", status: "paused", migration: "postcopy-active", postcopy: POSTCOPY } as const;
+  const { qemu, settle, untilWritten } = await startAgain(t, { ...came, saysKept: true });
+  t.equal((await settle("withdraw")).standing, "refused");
+  await untilWritten({ kind: "refused", heard: true });
+  t.notOk(qemu.isAlive);
+});
+
 t.test("what asks for nothing takes no word", async (t) => {
   for (const came of [
     { kind: "arrived", status: "running" },

@@ -125,3 +125,17 @@ t.test("who does not know the token, or asks for another migration, hears nothin
   const { settle } = await startAgain(t, { kind: "waiting", status: "paused" });
   t.equal((await settle("grant", { epoch: 2 })).standing, "unknown", "nor of another grant");
 });
+
+t.test(
+  "an agent that stops while it is asked does not go round: what is undecided is left to the next one",
+  async (t) => {
+    const { agent, settle } = await startAgain(t, { kind: "waiting", status: "paused", isMute: true });
+    const asked = settle("withdraw");
+    let turns = 0;
+    const timer = setInterval(() => turns++, 10);
+    await agent.stop();
+    t.equal((await asked).standing, "waiting");
+    await eventually(() => (turns > 2 ? true : undefined), { timeoutMs: 10_000, what: "a turn of the event loop" });
+    clearInterval(timer);
+  },
+);

@@ -211,3 +211,45 @@ t.test("a guest that has lost pages in post-copy is told as such, and holds noth
   t.match(view(), { status: "failed", error: { code: "pages-lost", guestNow: /misses pages/ } });
   t.same([...qemu.said, ...destination.asked], []);
 });
+
+const POSTCOPY = {
+  ...{ ramSectionId: 2, blocks: [{ name: "pc.ram", byteLength: 4096 }] },
+  ...{ frameBytes: 65536, creditWindowBytes: 1 << 20, codecs: [] },
+};
+
+t.test("a guest that has lost pages may be given back to this host, to be started anew", async (t) => {
+  const reason = { code: "pages-lost", message: "Pages of the guest were lost in post-copy" };
+  const { agent, record, view } = await startAgain(t, { kind: "released", qemu: "gone", reason });
+  const word = { id: ID, keep: "source", confirmed: false } as const;
+  await t.rejects(agent.resolve(word), { code: "needs-confirmation", message: /may still have/ });
+  t.match(await record(), { kind: "released" });
+  await agent.resolve({ ...word, confirmed: true });
+  t.match(await record(), { kind: "kept", reason });
+  t.match(view(), { status: "failed", error: { code: "pages-lost", guestNow: /may be started anew on this host/ } });
+  await t.rejects(agent.resolve({ ...word, keep: "destination" }), { code: "not-in-doubt" });
+});
+
+t.test("granted in post-copy, and the QEMU here has ended: what misses pages is withdrawn", async (t) => {
+  const answers = ["waiting", "refused"] as const;
+  const found = await startAgain(t, { kind: "granted", qemu: "gone", postcopy: POSTCOPY, answers });
+  t.match(await found.end(), { status: "failed", error: { guestNow: /is gone/ } });
+  t.match(found.destination.asked.slice(0, 2), ["withdraw", "withdraw"]);
+});
+
+t.test("one that QEMU completed as of precopy is whole at the destination, and granted again", async (t) => {
+  const postcopy = { ...POSTCOPY, complete: true } as const;
+  const found = await startAgain(t, { kind: "granted", qemu: "gone", postcopy, answers: ["waiting", "running"] });
+  t.match(await found.end(), { status: "moved" });
+  t.same(found.destination.asked.slice(0, 2), ["grant", "grant"]);
+});
+
+t.test(
+  "a note that post-copy begins does not say whether the destination misses pages: it is only asked",
+  async (t) => {
+    const plan = { kind: "plan", retiring: true, qemu: "gone", postcopy: POSTCOPY, answers: ["waiting"] } as const;
+    const found = await startAgain(t, plan);
+    await found.until("inDoubt");
+    await found.destination.untilAsked(2);
+    t.same([...new Set(found.destination.asked)], ["standing"]);
+  },
+);

@@ -27,7 +27,7 @@ export const POSTCOPY: NonNullable<DestinationRecord["postcopy"]> = {
 const TOKEN = Buffer.from("aa".repeat(16), "hex");
 const WITHIN = { timeoutMs: 15_000 };
 
-export interface Came extends Partial<Pick<DestinationRecord, "heard" | "reason" | "postcopy" | "qemu">> {
+export interface Came extends Partial<Pick<DestinationRecord, "heard" | "reason" | "postcopy" | "qemu" | "saysKept">> {
   readonly kind: DestinationRecord["kind"];
   /** QEMU's run state; "gone": its process has ended. */
   readonly status: string;

@@ -1,9 +1,13 @@
 /** Taking a guest back: what is written, said and started, in which order, by how far the migration had come. */
+import { rmSync } from "node:fs";
 import t, { type Test } from "tap";
 import { keep } from "../../../agent-source/phases/keep.ts";
 import type { Undo } from "../../../agent-source/source-state.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
+import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
+import { loadGuest } from "../../../shared/runtime/guest-definition.ts";
 import { eventually } from "../../support/bounded.ts";
+import { FakeQemu } from "../../support/fake-qemu.ts";
 import { sourcePhase } from "../../support/source-cx.ts";
 
 const FAULT = new MigrationFault("peer-lost", "The link was down for too long");
@@ -117,3 +121,30 @@ t.test("a QEMU that does not answer is asked again, and the operator sees why", 
   t.match(await end, { fault: { guestNow: RUNS } });
   t.same(qemu.said, ["cont", "cont", "cont"]);
 });
+
+t.test(
+  "another QEMU beside the guest's is looked at in turns, so that its monitor is free for whoever ends it",
+  async (t) => {
+    const { cx, qemu } = await sourcePhase(t, "postmigrate");
+    const { qmp: path } = await loadGuest("web", cx.config);
+    const own = await QmpClient.connect(path);
+    await cx.qemu.meet(own, path);
+    rmSync(path);
+    const other = await FakeQemu.start(t, { status: "running" }, path);
+    let asked = 0;
+    other.whim = () => {
+      asked++;
+      return undefined;
+    };
+    const undo = { ...UNDO, qmp: own, mayBeWhole: false };
+    const leaving = new AbortController();
+    const kept = keep({ kind: "keeping", fault: FAULT, undo }, { ...cx, leaving: leaving.signal });
+    await eventually(() => (asked > 0 ? true : undefined), { ...WITHIN, what: "a look at the other QEMU" });
+    const before = asked;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    t.ok(asked - before < 50, `it was asked ${asked - before} times in a second`);
+    t.same(qemu.said, [], "nothing is started beside it");
+    leaving.abort(new MigrationFault("stopping", "the test is over"));
+    await t.rejects(kept, { code: "stopping" });
+  },
+);

@@ -33,3 +33,19 @@ t.test("a QEMU that lives may be what an operator wants: its record stays as it 
   t.match(end, { kind: "stranded", fault: { code: "pages-lost" } });
   t.same(written, []);
 });
+
+t.test(
+  "a destination that cannot dial in, and needs pages of a QEMU that has ended, does not wait for ever",
+  async (t) => {
+    const { cx, destination } = await sourcePhase(t, "gone");
+    destination.answersInTurn(["pulling"]);
+    const end = await serve({ kind: "serving", paused: false, postcopy: POSTCOPY }, cx);
+    t.match(end, { kind: "stranded", fault: { code: "pages-lost", message: /QEMU has ended/ } });
+  },
+);
+
+t.test("one that has every page by now is no loss, although its source QEMU has ended", async (t) => {
+  const { cx, destination } = await sourcePhase(t, "gone");
+  destination.answersInTurn(["running"]);
+  t.match(await serve({ kind: "serving", paused: false, postcopy: POSTCOPY }, cx), { kind: "releasing" });
+});
