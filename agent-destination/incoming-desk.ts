@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { MigrationOperator } from "../shared/link/link.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
-import { isFinal, type MigrationView, type ResolveCall } from "../shared/protocol/report.ts";
+import { isFinal, type MigrationView, type ResolveCall, unreadableView } from "../shared/protocol/report.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import type { DestinationState } from "./destination-state.ts";
@@ -67,7 +67,12 @@ export class IncomingDesk implements MigrationOperator {
   }
 
   listMigrations(): readonly MigrationView[] {
-    return [...this.history.values(), ...[...this.entries.values()].map(({ view }) => view)];
+    const under = [...this.entries.values()].map(({ view }) => view);
+    return [
+      ...this.history.values(),
+      ...under,
+      ...this.journal.unreadable.map(([file, why]) => unreadableView(file, why)),
+    ];
   }
 
   watch(id: string, observer: (view: MigrationView) => void): () => void {

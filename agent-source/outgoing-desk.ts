@@ -12,6 +12,7 @@ import {
   type MigrationStatus,
   type MigrationView,
   type ResolveCall,
+  unreadableView,
 } from "../shared/protocol/report.ts";
 import { sourceStatus } from "../shared/protocol/source-states.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
@@ -89,7 +90,12 @@ export class OutgoingDesk implements MigrationOperator {
   }
 
   listMigrations(): readonly MigrationView[] {
-    return [...this.history.values(), ...[...this.entries.values()].map(({ cx }) => cx.report.view())];
+    const under = [...this.entries.values()].map(({ cx }) => cx.report.view());
+    return [
+      ...this.history.values(),
+      ...under,
+      ...this.journal.unreadable.map(([file, why]) => unreadableView(file, why)),
+    ];
   }
 
   watch(id: string, observer: (view: MigrationView) => void): () => void {

@@ -39,7 +39,8 @@ function migrationsTable(views: readonly MigrationView[]): string {
       printable(view.guest),
       view.source === undefined ? `to ${printable(view.destination)}` : `from ${printable(view.source)}`,
       statusText(view),
-      new Date(view.startedAtMs).toISOString(),
+      // nobody knows when a migration began whose record cannot be read
+      view.startedAtMs === 0 ? "" : new Date(view.startedAtMs).toISOString(),
       durationText(view.progress.elapsedSeconds * 1000),
       view.source === undefined ? percentText(view.progress.firstPassFraction) : "",
     ]),

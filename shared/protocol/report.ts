@@ -75,6 +75,23 @@ export interface Progress {
   readonly etaSeconds?: number;
 }
 
+/**
+ * Lists a file of the journal that is no record. Nobody knows how its migration stands, or of which guest it is, so it is
+ * shown as in doubt.
+ * @param file its path
+ */
+export const unreadableView = (file: string, { code, message, advice = "" }: UnreadableFault): MigrationView => ({
+  ...{ id: file.slice(file.lastIndexOf("/") + 1), guest: "unknown", destination: "", status: "inDoubt" },
+  ...{ startedAtMs: 0, negotiated: {}, progress: NO_PROGRESS },
+  error: { code, message, guestNow: "nobody knows which guest this is of, nor where it runs", advice, refusals: [] },
+});
+
+interface UnreadableFault {
+  readonly code: string;
+  readonly message: string;
+  readonly advice?: string | undefined;
+}
+
 /** The figures of a migration that has none: it has not begun, or another agent has them. */
 export const NO_PROGRESS: Progress = {
   elapsedSeconds: 0,

@@ -27,6 +27,9 @@ export interface JournalEntry<T> {
   readonly record: T;
 }
 
+/** A file that is no record, and why. */
+export type Unreadable = readonly [file: string, fault: MigrationFault];
+
 export interface JournalContents<T> {
   readonly entries: readonly JournalEntry<T>[];
   /** One for each file that is not a record, naming it. The other records are good. */
@@ -52,7 +55,7 @@ export class Journal<T> {
   /** The record of each migration that this journal has written or read last. */
   private readonly newest = new Map<string, T>();
   private readonly disk: JournalDisk;
-  private known: readonly MigrationFault[] = [];
+  private known: readonly Unreadable[] = [];
 
   private constructor(directory: string, decode: (value: unknown) => T | undefined, disk: JournalDisk) {
     this.directory = directory;
@@ -60,8 +63,8 @@ export class Journal<T> {
     this.disk = disk;
   }
 
-  /** One fault for each file that the last list() found to be no record: nobody knows how its migration stands. */
-  get faults(): readonly MigrationFault[] {
+  /** The files that the last list() found to be no records: nobody knows how their migrations stand. */
+  get unreadable(): readonly Unreadable[] {
     return this.known;
   }
 
@@ -174,28 +177,28 @@ export class Journal<T> {
   }
 
   /**
-   * Reads every record, sorted by id. Files that are no records stay known as `faults`.
+   * Reads every record, sorted by id. Files that are no records stay known as `unreadable`.
    * @throws MigrationFault `state-directory` when the directory cannot be read
    */
   async list(): Promise<JournalContents<T>> {
     const entries: JournalEntry<T>[] = [];
-    const faults: MigrationFault[] = [];
+    const unreadable: Unreadable[] = [];
     const names = await this.guard(this.directory, "read", () => readdir(this.directory));
     for (const name of names.filter((one) => one.endsWith(SUFFIX)).sort()) {
       const id = name.slice(0, -SUFFIX.length);
       if (!isId(id)) {
-        faults.push(noRecord(join(this.directory, name), id));
+        unreadable.push([join(this.directory, name), noRecord(join(this.directory, name), id)]);
         continue;
       }
       try {
         const record = await this.read(id);
         if (record !== undefined) entries.push({ id, record });
       } catch (thrown) {
-        faults.push(MigrationFault.from(thrown, "state-directory"));
+        unreadable.push([join(this.directory, name), MigrationFault.from(thrown, "state-directory")]);
       }
     }
-    this.known = faults;
-    return { entries, faults };
+    this.known = unreadable;
+    return { entries, faults: unreadable.map(([, fault]) => fault) };
   }
 
   /** Removes records that are over, oldest first, until at most `keep` of them are left. */

@@ -1,4 +1,6 @@
 /** A destination agent that starts again, with each record that it may find and what QEMU may be doing. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import t from "tap";
 import { eventually } from "../support/bounded.ts";
 import { ID, POSTCOPY, startAgain } from "../support/destination-again.ts";
@@ -180,4 +182,15 @@ t.test("what has arrived is known, and nothing is done", async (t) => {
   const { qemu, view, written } = await startAgain(t, { kind: "arrived", status: "running" });
   t.match(view(), { id: ID, guest: "web", source: "alpha:7411", status: "moved" });
   t.same([...qemu.said, ...written], []);
+});
+
+t.test("a file that is no record is listed as in doubt", async (t) => {
+  const { agent, journal } = await startAgain(t, { kind: "arrived", status: "running" });
+  writeFileSync(join(journal.directory, "torn.json"), "{");
+  await journal.list();
+  t.match(agent.desk.listMigrations().at(-1), {
+    id: "torn.json",
+    status: "inDoubt",
+    error: { code: "state-directory" },
+  });
 });

@@ -1,4 +1,6 @@
 /** A source agent that starts again, with each record that it may find and what QEMU may be doing. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import t from "tap";
 import { eventually } from "../support/bounded.ts";
 import { FakeQemu } from "../support/fake-qemu.ts";
@@ -253,3 +255,11 @@ t.test(
     t.same([...new Set(found.destination.asked)], ["standing"]);
   },
 );
+
+t.test("a file that is no record is listed as in doubt, since nobody knows of which guest it is", async (t) => {
+  const { agent, journal } = await startAgain(t, { kind: "kept", qemu: "running" });
+  writeFileSync(join(journal.directory, "torn.json"), "{");
+  await journal.list();
+  const error = { code: "state-directory", guestNow: /nobody knows/, advice: /^Find out where the guest runs/ };
+  t.match(agent.listMigrations().at(-1), { id: "torn.json", guest: "unknown", status: "inDoubt", error });
+});

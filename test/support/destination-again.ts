@@ -44,6 +44,7 @@ export interface Came extends Partial<Pick<DestinationRecord, "heard" | "reason"
 export interface Again {
   readonly agent: DestinationAgent;
   readonly qemu: FakeQemu;
+  readonly journal: Journal<DestinationRecord>;
   readonly written: DestinationRecord["kind"][];
   /** The disk takes nothing, until it does again. */
   failWrites(fail: boolean): void;
@@ -75,7 +76,7 @@ export async function startAgain(t: Test, came: Came): Promise<Again> {
   await agent.recover();
   const view = (): MigrationView => agent.desk.getMigration(ID);
   const again: Again = {
-    ...{ agent, qemu, written, view },
+    ...{ agent, qemu, journal, written, view },
     failWrites,
     settle: (ask, more = {}) => agent.settle({ migrationId: ID, token: TOKEN, epoch: 1, ask, paused: false, ...more }),
     record: () => journal.read(ID),
