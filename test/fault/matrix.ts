@@ -97,7 +97,10 @@ export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
     moment,
     limits: fault.kind === "cut" && fault.seconds !== undefined ? "patient" : "short",
     mayLose: (killed === "source QEMU" && !isWhole) || (killed === "destination QEMU" && HAS_RUN_THERE.includes(when)),
-    mayDoubt: killed === "destination QEMU" && AFTER_GRANT.includes(when),
+    mayDoubt:
+      (killed === "destination QEMU" && AFTER_GRANT.includes(when)) ||
+      // the guest may have run on here, so only its operator can say whether the copy there is to live
+      (killed === "source QEMU" && when === "source keeping, cancelled at destination loaded"),
     ...(mustMove ? { mustMove } : {}),
     ...(longestPauseMs === undefined ? {} : { longestPauseMs }),
   };
