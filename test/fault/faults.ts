@@ -5,6 +5,8 @@ export type Victim = "source agent" | "destination agent" | "source QEMU" | "des
 
 /** What somebody other than the agents says to a QEMU. */
 export type OutsiderCommand = "cont" | "stop" | "quit" | "system_reset";
+/** Of these QEMU ends: the guests of these tests do not reboot (-no-reboot). */
+export const ENDS_QEMU: readonly OutsiderCommand[] = ["quit", "system_reset"];
 
 /**
  * What an operator says to a migration in doubt, beside what the documents ask for. `contrary`: both words at once, at

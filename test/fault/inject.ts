@@ -2,8 +2,16 @@
 import { eventually } from "../support/bounded.ts";
 import type { RigHost } from "../support/rig.ts";
 import type { FaultRig } from "./fault-rig.ts";
-import { type AgentKind, type Fault, type Hold, partsOf, type Victim } from "./faults.ts";
-import { killAll, signalIfThere } from "./processes.ts";
+import {
+  type AgentKind,
+  ENDS_QEMU,
+  type Fault,
+  type Hold,
+  type OutsiderCommand,
+  partsOf,
+  type Victim,
+} from "./faults.ts";
+import { killAll, signalIfThere, untilGone } from "./processes.ts";
 import { startSecondAgent } from "./second-agent.ts";
 
 /** Of a keeper whose agent has just been told to begin. */
@@ -69,7 +77,7 @@ async function commit(on: FaultRig, fault: Fault, from: RigHost): Promise<Commit
       return () => disk.mend();
     }
     case "outsider":
-      await on.watch.say(hostOf(on, fault.side, from), fault.command);
+      await sayOutside(on, hostOf(on, fault.side, from), fault.command);
       return nothing;
     case "words":
     case "all":
@@ -78,6 +86,13 @@ async function commit(on: FaultRig, fault: Fault, from: RigHost): Promise<Commit
 }
 
 const nothing = async (): Promise<void> => undefined;
+
+/** QEMU answers that it ends before it has ended: until then what it has must not be taken for a copy that is left. */
+async function sayOutside(on: FaultRig, host: RigHost, command: OutsiderCommand): Promise<void> {
+  const before = on.qemusOn(host);
+  await on.watch.say(host, command);
+  if (ENDS_QEMU.includes(command)) await untilGone(before).catch(() => undefined);
+}
 
 /** An agent is started again, as systemd would; a QEMU is not. */
 async function kill(on: FaultRig, victim: Victim, from: RigHost): Promise<Committed["end"]> {

@@ -7,6 +7,11 @@ const DIES_WITHIN_MS = 5000;
 /** All at once, as a power cut ends them; resolves when none is left. Those that have ended already are no mistake. */
 export async function killAll(pids: readonly number[]): Promise<void> {
   for (const pid of pids) signalIfThere(pid, "SIGKILL");
+  await untilGone(pids);
+}
+
+/** @throws Error when one of them does not end */
+export async function untilGone(pids: readonly number[]): Promise<void> {
   const gone = (): true | undefined => (pids.some((pid) => signalIfThere(pid, 0)) ? undefined : true);
   await eventually(gone, { timeoutMs: DIES_WITHIN_MS, what: `the end of ${pids.join(", ")}` });
 }

@@ -5,16 +5,7 @@ import { Attempt } from "./attempt.ts";
 import { type Cell, type CellResult, LIMITS, type Outcome } from "./cell.ts";
 import { Doubts, ENDS_WITHIN_MS } from "./doubts.ts";
 import { type FaultRig, FULL_RATE } from "./fault-rig.ts";
-import {
-  type Fault,
-  type Hold,
-  holdsOf,
-  type Moment,
-  type OutsiderCommand,
-  partsOf,
-  secondsOf,
-  victimOf,
-} from "./faults.ts";
+import { ENDS_QEMU, type Fault, type Hold, holdsOf, type Moment, partsOf, secondsOf, victimOf } from "./faults.ts";
 import { type Committed, hostOf, inject } from "./inject.ts";
 import { inspect } from "./inspect.ts";
 import { Supervisor, supervised } from "./supervisor.ts";
@@ -268,7 +259,7 @@ class CellRun {
       const victim = victimOf(part);
       if (part.kind === "kill" && victim?.endsWith("QEMU") === true)
         return host === hostOf(this.#on, victim === "source QEMU" ? "source" : "destination", from);
-      const ends = part.kind === "host" || (part.kind === "outsider" && ENDS.includes(part.command));
+      const ends = part.kind === "host" || (part.kind === "outsider" && ENDS_QEMU.includes(part.command));
       return ends && host === hostOf(this.#on, part.side, from);
     });
   }
@@ -282,9 +273,6 @@ class CellRun {
     this.violations.push(`no guest runs, ${left}: ${this.outcome}, the migration says ${status}`);
   }
 }
-
-/** A guest of these tests that is reset ends its QEMU (-no-reboot). */
-const ENDS: readonly OutsiderCommand[] = ["quit", "system_reset"];
 
 const endsAgent = (fault: Fault): boolean =>
   fault.kind === "host" || (fault.kind === "kill" && fault.victim.endsWith("agent"));
