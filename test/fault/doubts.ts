@@ -85,13 +85,14 @@ export class Doubts {
 
   /** What is left there waits for pages that nobody has, until its operator ends it by a word. */
   async endStranded(attempt: Attempt): Promise<void> {
-    const view = await attempt.view();
-    const code = view === undefined || view === "unknown" ? view : view.error?.code;
-    if (code !== "pages-lost" && this.#cell.fault.kind !== "host")
-      this.#violations.push(`pages were lost, and the migration says ${code}`);
     const operator = new Operator(this.#on, attempt, this.#disable);
     const violation = await operator.endWhatMissesPages();
     if (violation !== undefined) this.#violations.push(violation);
+    const view = await attempt.view();
+    const code = view === undefined || view === "unknown" ? view : view.error?.code;
+    // a destination that had not started the guest yet gives it up by itself
+    if (operator.operated.words.length > 0 && code !== "pages-lost" && this.#cell.fault.kind !== "host")
+      this.#violations.push(`pages were lost, and the migration says ${code}`);
     this.isResolved ||= operator.operated.words.length > 0;
   }
 

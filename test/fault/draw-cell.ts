@@ -69,18 +69,24 @@ export interface Able {
   readonly disks: boolean;
 }
 
+/** How often each strategy is drawn, of a hundred; what is left is the agents' own choice, which is precopy. */
+const POSTCOPY_SHARE = 25;
+const HYBRID_SHARE = 15;
+
 /** The same number of draws whatever comes of them, so that one seed is one run. */
 export function drawCell(random: () => number, able: Able): Cell {
   const [what, whom, when, where, long, rate] = [random(), random(), random(), random(), random(), random()];
+  const way = random() * 100;
   const kind = kindOf(what);
   const drawn = drawFault(kind, whom, long);
   const isPossible =
     (able.cable || !needsCable(drawn)) && (able.disks || !needsDisk(drawn)) && (able.cable || kind !== "words");
   const fault: Fault = isPossible ? drawn : { kind: "kill", victim: pick(AGENTS, whom) };
-  const strategy: Strategy | undefined = kind === "keeper" ? "postcopy" : undefined;
-  const moment = momentFor(fault, { when, where, rate });
+  const strategy = strategyFor(kind, way);
+  const moment = momentFor(fault, strategy, { when, where, rate });
   const lasts = needsCable(fault) && secondsOf(fault) !== undefined;
-  return worldCell(fault, moment, { limits: lasts ? "patient" : "short", ...excuses(kind, fault) }, strategy);
+  const limits = lasts ? "patient" : "short";
+  return worldCell(fault, moment, { limits, ...excuses(kind, fault), ...halves(fault, strategy, moment) }, strategy);
 }
 
 function kindOf(drawn: number): Kind {
@@ -126,6 +132,32 @@ function drawFault(kind: Kind, whom: number, long: number): Fault {
   }
 }
 
+function strategyFor(kind: Kind, way: number): Strategy | undefined {
+  if (kind === "keeper") return "postcopy";
+  if (kind === "words" || way >= POSTCOPY_SHARE + HYBRID_SHARE) return undefined;
+  return way < POSTCOPY_SHARE ? "postcopy" : "hybrid";
+}
+
+/** States of post-copy from which on a guest has its devices at one host and its pages at the other. */
+const IS_HALVED: readonly string[] = [
+  ...["source granting", "source serving"],
+  ...["destination owning", "destination starting", "destination pulling"],
+];
+
+/** The end of either host's QEMU then takes the guest with it; with the source's, what is left misses its pages. */
+function halves(fault: Fault, strategy: Strategy | undefined, moment: Moment): Excuses {
+  const ended = endedSide(fault);
+  if (strategy === undefined || ended === undefined || !IS_HALVED.includes(momentName(moment))) return {};
+  return ended === "source" ? { mayLose: true, strands: true } : { mayLose: true };
+}
+
+/** Whose QEMU the fault ends. */
+function endedSide(fault: Fault): AgentKind | undefined {
+  if (fault.kind === "host" || (fault.kind === "outsider" && fault.command === "quit")) return fault.side;
+  if (fault.kind !== "kill" || !fault.victim.endsWith("QEMU")) return undefined;
+  return fault.victim === "source QEMU" ? "source" : "destination";
+}
+
 /**
  * What somebody other than the agents may bring about. A source's cut-off pages are gone with its host in post-copy.
  */
@@ -134,10 +166,18 @@ function excuses(kind: Kind, fault: Fault): Excuses {
   return fault.kind === "outsider" && fault.command === "cont" ? { mayDouble: true } : {};
 }
 
-function momentFor(fault: Fault, { when, where, rate }: { when: number; where: number; rate: number }): Moment {
+interface When {
+  readonly when: number;
+  readonly where: number;
+  readonly rate: number;
+}
+
+function momentFor(fault: Fault, strategy: Strategy | undefined, { when, where, rate }: When): Moment {
   if (fault.kind === "words")
     return heldBehind("source", "inDoubt", { kind: "cut", seconds: undefined }, held("source", "granting"));
   if (fault.kind === "all") return pick(POSTCOPY_HOLDS, where);
+  // what it costs depends on the state, which must then be known
+  if (strategy !== undefined && (when < 0.8 || endedSide(fault) !== undefined)) return pick(POSTCOPY_HOLDS, where);
   if (when >= 0.5) return { kind: "after", ms: (when - 0.5) * 2 * LATEST_MS, bitsPerSecond: rate < 0.5 ? 1e9 : 150e6 };
   const needsQemu =
     (fault.kind === "kill" || fault.kind === "stop" ? fault.victim === "destination QEMU" : false) ||
