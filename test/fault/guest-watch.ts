@@ -64,6 +64,11 @@ export class GuestWatch {
     });
   }
 
+  /** Is there a QEMU on the host that takes commands of others? One that has just been started does not yet. */
+  hears(host: RigHost): boolean {
+    return this.#monitors.has(host);
+  }
+
   /** Has the guest's QEMU on a host written all pages of its migration? */
   async hasWrittenAll(host: RigHost): Promise<boolean> {
     const monitor = this.#monitors.get(host);

@@ -201,7 +201,7 @@ class CellRun {
       if (victim !== undefined) return this.#on.victimPid(victim, attempt.from) === undefined;
       const host = "side" in part ? hostOf(this.#on, part.side, attempt.from) : attempt.to;
       if (part.kind === "keeper") return this.#on.keepersOn(host).length === 0;
-      return part.kind === "outsider" && this.#on.qemusOn(host).length === 0;
+      return part.kind === "outsider" && !this.#on.watch.hears(host);
     });
   }
 
