@@ -42,6 +42,15 @@ export class FreshLinks {
     return untaken;
   }
 
+  /**
+   * The migration is over. A stream that nobody has taken ends, so that the destination does not take its source for
+   * one that will send pages; a later one is not let in.
+   */
+  end(): void {
+    this.open = false;
+    this.take()?.close(new MigrationFault("peer-lost", "This migration is over at its source"));
+  }
+
   /** Is this dial-in one of these? `known`: the stream of the migration, where this agent has one. */
   takes(hello: Hello, known: ResumingSource | undefined): boolean {
     return hello.restarted || known === undefined || this.link !== undefined || known.isOver;

@@ -185,6 +185,7 @@ export class SourceAgent implements SourceService {
     const announcer = new Announcer(() => cx.report.view());
     const changed = (): void => announcer.changed(isFinal(cx.report.status) || cx.report.showsTerms);
     const ended = runSourceMigration(cx, changed, from).then((end) => {
+      cx.anew.end();
       if (end === "left") return;
       this.desk.remember(cx);
       returnMemoryLater(() => this.desk.entries.size === 0);

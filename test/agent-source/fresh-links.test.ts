@@ -107,3 +107,13 @@ t.test("a dial-in is the migration's own as long as its stream lives and the des
   known.close(new MigrationFault("cancelled", "the test ends it"));
   t.ok(new FreshLinks("beta").takes(hello(), known), "it is over");
 });
+
+t.test("at the end of the migration a stream that nobody has taken ends, and none is let in", async (t) => {
+  const links = listening(t);
+  const { transfer } = await dial(links, hello());
+  links.end();
+  const fault = await bounded(transfer.destination.closed, 5000, "the end of the stream");
+  t.match(fault, { code: "peer-lost", message: /is over at its source/ });
+  t.equal(links.take(), undefined);
+  t.throws(() => links.accept(hello(), memoryTransfer().source), { code: "peer-lost" });
+});

@@ -11,7 +11,7 @@ t.test("a migration more than there may be is refused before anything is touched
   });
   // no more than what is looked at before the refusal: whatever else were touched would be a TypeError
   const config = { migrationsMax: 0, guestsDirectory, runtimeDirectory: join(guestsDirectory, "run") };
-  const agent = new SourceAgent({ config } as unknown as SourceAgentParts);
+  const agent = new SourceAgent({ config, journal: { unreadable: [] } } as unknown as SourceAgentParts);
   await t.rejects(agent.migrate(call), { code: "busy", message: /0 migrations under way/, advice: /Wait/ });
   t.same(agent.listMigrations(), []);
 });
