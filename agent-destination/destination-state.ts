@@ -46,7 +46,8 @@ interface Payloads {
   };
   receiving: { readonly guest: GuestProcess; readonly receiver: Receiver };
   loading: { readonly guest: GuestProcess; readonly receiver: Receiver };
-  loaded: Whole & { readonly loadedAtUs: number };
+  /** `isStarted`: somebody else has started the guest while QEMU loaded it. */
+  loaded: Whole & { readonly loadedAtUs: number; readonly isStarted?: boolean };
   /** `isMarked`: the QEMU carries the mark of a refusal, and an operator has claimed the guest. */
   owning: Whole & { readonly grant: OwnershipGrant; readonly isMarked: boolean };
   /** `grantedAtUs`: when the grant came, on this clock. */

@@ -80,7 +80,7 @@ function endsOneOfTwo(cx: SourceContext, keep: Word, { standing }: Heard, confir
         "not-resolvable",
         `The guest at ${cx.call.to} misses pages, which only the QEMU here has`,
         {
-          advice: "End the QEMU that was started beside this migration's (QMP quit at its own monitor, or kill)",
+          advice: `Where the guest runs in another QEMU here than the migration's, end that one (QMP quit, or kill). Where it has run on here in its own, those pages are as they were no more: end the copy at ${cx.call.to} (QMP quit there, or kill)`,
         },
       );
     needConfirmation(

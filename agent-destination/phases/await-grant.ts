@@ -20,7 +20,7 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
   if (receiver !== undefined) tellLoaded(state, receiver, cx);
   // most guests are granted running: while this one stands still the record is then only to be put in its place
   void cx.journal.prepare(cx.id, destinationRecord(cx, "running", guest, { postcopy: state.postcopy, paused: false }));
-  const word = await nextWord(state, cx);
+  const word = state.isStarted === true ? "started" : await nextWord(state, cx);
   const whole = wholeOf(state);
   switch (word) {
     case "granted": {

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
-import { PAUSED_STATES } from "../../shared/qemu/preflight.ts";
+import { HAS_RUN, PAUSED_STATES } from "../../shared/qemu/preflight.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
@@ -19,35 +19,42 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   // QEMU has all that it needs. If the link breaks now, what may become the only whole copy must not be thrown away
   receiver.channel.setPatience(Number.POSITIVE_INFINITY);
   if (receiver.postcopy?.isActive) {
-    await packageLoaded(guest, receiver, cx);
+    const isStarted = await packageLoaded(guest, receiver, cx);
     const { record: postcopy } = receiver;
     if (postcopy === undefined) throw new TypeError("post-copy without a layout");
-    await tryImages(guest.qmp);
+    // a guest that runs has its images, and must not lose them
+    if (!isStarted) await tryImages(guest.qmp);
     const loadedAtUs = cx.clock.nowUs();
     await writeInTime(cx, destinationRecord(cx, "waiting", guest, { postcopy }));
-    return { kind: afterDestination("loading", "loaded"), guest, receiver, postcopy, loadedAtUs };
+    return { kind: afterDestination("loading", "loaded"), guest, receiver, postcopy, loadedAtUs, isStarted };
   }
   const completed = waitLoaded(guest, receiver);
   // when the stream fails first, nobody waits for this any more
   completed.catch(() => undefined);
   await orAborted(receiver.replay.drained(), receiver.signal);
   await completed;
-  await tryImages(guest.qmp);
-  const loadedAtUs = cx.clock.nowUs();
   const { status } = await guest.qmp.execute("query-status");
+  // somebody has said `cont` to the QEMU while it loaded, and it runs the guest as soon as it has it
+  const isStarted = status === "running" || HAS_RUN.includes(status);
   // QEMU makes it what it was at the source, where it was paused; one that ran, paused (-S)
-  if (!PAUSED_STATES.includes(status))
+  if (!isStarted && !PAUSED_STATES.includes(status))
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
-  return { kind: afterDestination("loading", "loaded"), guest, receiver, loadedAtUs };
+  if (!isStarted) await tryImages(guest.qmp);
+  return { kind: afterDestination("loading", "loaded"), guest, receiver, loadedAtUs: cx.clock.nowUs(), isStarted };
 }
 
-/** Of post-copy: the package has been carried out to its RUN, which leaves a QEMU that was started with -S paused. No event says so. */
-async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: DestinationContext): Promise<void> {
+/**
+ * Waits until post-copy's package has been carried out to its RUN, which leaves a QEMU that was started with -S paused.
+ * No event says so.
+ * @returns whether somebody else has started the guest meanwhile
+ */
+async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: DestinationContext): Promise<boolean> {
   const deadline = cx.clock.monotonicMs() + LOADS_WITHIN_MS;
   while (true) {
     receiver.signal.throwIfAborted();
     const { status } = await guest.qmp.execute("query-status");
-    if (status === "paused") return;
+    if (status === "paused") return false;
+    if (status === "running" || HAS_RUN.includes(status)) return true;
     const { status: migration, "error-desc": description } = await guest.qmp.execute("query-migrate");
     if (migration === "failed")
       throw new MigrationFault(

@@ -38,7 +38,12 @@ const OUTSIDERS: readonly Cell[] = [
   ...CONT_AT_SOURCE.map((moment) => worldCell(says("source", "cont"), moment, { mayDouble: false })),
   worldCell(says("source", "cont"), unanswered, { mayDouble: "must" }),
   worldCell(says("source", "cont"), held("source", "releasing"), { mayDouble: "must" }),
-  ...at("destination", "loaded", "owning", "starting").map((moment) => worldCell(says("destination", "cont"), moment)),
+  ...at("destination", "loading", "loaded", "owning", "starting").map((moment) =>
+    worldCell(says("destination", "cont"), moment),
+  ),
+  ...at("destination", "loading", "loaded").map((moment) =>
+    worldCell(says("destination", "cont"), moment, {}, "postcopy"),
+  ),
   // the source cannot know, and takes its guest back
   worldCell(together(says("destination", "cont"), { kind: "cut", seconds: 5 }), held("destination", "loaded"), {
     mayDouble: true,
