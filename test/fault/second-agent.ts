@@ -2,18 +2,19 @@
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { spawnAgent } from "../support/agents.ts";
-import { bounded } from "../support/bounded.ts";
+import { bounded, eventually } from "../support/bounded.ts";
 import type { RigHost } from "../support/rig.ts";
 import type { FaultRig } from "./fault-rig.ts";
 import type { AgentKind } from "./faults.ts";
 
 const LEAVES_WITHIN_MS = 20_000;
+const RESTS_WITHIN_MS = 20_000;
 /** "another agent has its directories or its address" (docs/operations.md). */
 const AGENT_RUNNING_EXIT = 3;
 
 /** @throws Error that says what it did instead */
 export async function startSecondAgent(on: FaultRig, host: RigHost, kind: AgentKind): Promise<void> {
-  const before = filesOf(host);
+  const before = await restingFiles(host);
   const second = await spawnAgent(on.rig, host, kind);
   on.casts(second);
   const { code } = await bounded(second.ended, LEAVES_WITHIN_MS, `the end of a second ${kind} agent`);
@@ -22,6 +23,18 @@ export async function startSecondAgent(on: FaultRig, host: RigHost, kind: AgentK
   const after = new Set(filesOf(host));
   const gone = before.filter((file) => !after.has(file));
   if (gone.length > 0) throw new Error(`A second ${kind} agent has touched ${gone.join(", ")}`);
+}
+
+/** The files once the first agent, which is held in a state, has written what it still had to write. */
+async function restingFiles(host: RigHost): Promise<readonly string[]> {
+  let before: readonly string[] = [];
+  const rest = async (): Promise<readonly string[] | undefined> => {
+    const now = filesOf(host);
+    const isSame = now.join("\n") === before.join("\n");
+    before = now;
+    return isSame ? now : undefined;
+  };
+  return await eventually(rest, { timeoutMs: RESTS_WITHIN_MS, everyMs: 500, what: "a pause of the first agent" });
 }
 
 /**
