@@ -178,7 +178,9 @@ function momentFor(fault: Fault, strategy: Strategy | undefined, { when, where, 
   if (fault.kind === "all") return pick(POSTCOPY_HOLDS, where);
   // what it costs depends on the state, which must then be known
   if (strategy !== undefined && (when < 0.8 || endedSide(fault) !== undefined)) return pick(POSTCOPY_HOLDS, where);
-  if (when >= 0.5) return { kind: "after", ms: (when - 0.5) * 2 * LATEST_MS, bitsPerSecond: rate < 0.5 ? 1e9 : 150e6 };
+  // what a second agent has touched shows only beside a first one that rests
+  if (fault.kind !== "second agent" && when >= 0.5)
+    return { kind: "after", ms: (when - 0.5) * 2 * LATEST_MS, bitsPerSecond: rate < 0.5 ? 1e9 : 150e6 };
   const needsQemu =
     (fault.kind === "kill" || fault.kind === "stop" ? fault.victim === "destination QEMU" : false) ||
     (fault.kind === "outsider" && fault.side === "destination");
