@@ -136,7 +136,9 @@ export class Operator {
       if (atSource === undefined) return;
     }
     if (atSource !== "inDoubt") return;
-    if (runsAt.includes(to)) return await this.#tell("source", "destination");
+    // in post-copy over a link that does not come back its pages cannot come: the copy of the switchover goes on
+    if (runsAt.includes(to) && atDestination === "inDoubt") await this.#tell("destination", "source");
+    else if (runsAt.includes(to)) return await this.#tell("source", "destination");
     // so that it never will: the copy there ends first
     if (copyWaits) await this.#tell("destination", "source");
     if (this.#on.watch.hasRun(to, this.#attempt.startedUs)) this.#isRolledBack = true;
