@@ -16,6 +16,8 @@ const NOT_OURS = [
   "FERRY_CONFIG",
   "FERRY_ACCEL",
   "FERRY_FUZZ_SECONDS",
+  "FERRY_QEMU_A",
+  "FERRY_QEMU_B",
 ];
 
 const isKey = (node: SchemaTree | Key<unknown>): node is Key<unknown> => "default" in node;

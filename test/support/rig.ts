@@ -11,6 +11,7 @@ import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { eventually } from "./bounded.ts";
 import { type GuestDefinitionFile, guestFiles, prepareGuestImage } from "./guest.ts";
 import { canMakeNamespaces, loopbackNetwork, namespaceNetwork, type TestNetwork } from "./network.ts";
+import { hostEnvironment } from "./other-qemu.ts";
 import { type ProcessOptions, RigProcess } from "./process.ts";
 import { SerialLog } from "./serial.ts";
 import { atTeardown } from "./teardown.ts";
@@ -28,6 +29,8 @@ export interface RigHost {
   readonly runtimeDirectory: string;
   readonly stateDirectory: string;
   readonly guestsDirectory: string;
+  /** Of the programs on this host; beside the test's own. */
+  readonly environment: Readonly<Record<string, string>>;
 }
 
 export interface RigGuest {
@@ -115,7 +118,7 @@ export class Rig {
     const started = await RigProcess.start({
       name,
       command: [...host.prefix, ...command],
-      environment: { ...environment, [MARK]: this.folder },
+      environment: { ...host.environment, ...environment, [MARK]: this.folder },
       folder: this.folder,
       ...promised,
     });
@@ -192,7 +195,8 @@ export class Rig {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
       return folder;
     }) as [string, string, string];
-    return { name, address, prefix, runtimeDirectory, stateDirectory, guestsDirectory };
+    const environment = hostEnvironment(name, join(this.folder, name, "bin"));
+    return { name, address, prefix, runtimeDirectory, stateDirectory, guestsDirectory, environment };
   }
 
   #killAll(): void {

@@ -1,0 +1,37 @@
+/**
+ * Another QEMU than the installed one for a host of a rig: FERRY_QEMU_A and FERRY_QEMU_B name the program that runs as
+ * `qemu-system-x86_64` on host a and on host b, such as the one that scripts/unpack-qemu.sh makes. The guest's definition stays
+ * the same on both hosts, as it is on two hosts on which different QEMUs are installed.
+ */
+import { execFileSync } from "node:child_process";
+import { accessSync, constants, mkdirSync, symlinkSync } from "node:fs";
+import { delimiter, join, resolve } from "node:path";
+
+const PROGRAM = "qemu-system-x86_64";
+
+/** The path of the program that a host was given, or undefined where the installed one runs. */
+export function otherQemu(host: "a" | "b"): string | undefined {
+  const given = process.env[`FERRY_QEMU_${host.toUpperCase()}`];
+  return given === undefined || given === "" ? undefined : resolve(given);
+}
+
+/**
+ * What the programs of a host have in their environment: a PATH that begins with the folder in which QEMU's name leads to the
+ * program that the host was given; nothing where the installed one runs.
+ * @throws Error when the program cannot be run
+ */
+export function hostEnvironment(host: "a" | "b", folder: string): Record<string, string> {
+  const program = otherQemu(host);
+  if (program === undefined) return {};
+  accessSync(program, constants.X_OK);
+  mkdirSync(folder, { recursive: true });
+  symlinkSync(program, join(folder, PROGRAM));
+  return { PATH: `${folder}${delimiter}${process.env.PATH ?? ""}` };
+}
+
+/** The version of a host's QEMU, as `[11, 1]`. */
+export function qemuVersion(host: "a" | "b"): readonly [major: number, minor: number] {
+  const said = execFileSync(otherQemu(host) ?? PROGRAM, ["--version"], { encoding: "utf8" });
+  const [, major, minor] = /version (\d+)\.(\d+)/.exec(said) ?? [];
+  return [Number(major), Number(minor)];
+}
