@@ -1,6 +1,7 @@
 /** Making sure that the guest is at the source again as it was, running or paused, whatever QEMU is in the middle of. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
+import { isSettled } from "../shared/qemu/migration-status.ts";
 import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { restoreSettings } from "./qemu-settings.ts";
@@ -19,8 +20,6 @@ const RESUMES_WITHIN_MS = 15_000;
 const POLL_MS = 40;
 const PAUSE_MIN_MS = 250;
 const PAUSE_MAX_MS = 5000;
-/** Of `query-migrate`: nothing is going on. */
-const SETTLED: readonly unknown[] = [undefined, "none", "cancelled", "failed", "completed"];
 /** Of `query-status`: QEMU is on its way to another one. */
 const PASSING: readonly string[] = ["finish-migrate", "save-vm", "restore-vm"];
 
@@ -94,7 +93,7 @@ async function waitUntilSettled(
     const { status } = await qmp.execute("query-status");
     // a guest that ran passes through it
     const passing = PASSING.includes(status) || (status === "prelaunch" && !paused);
-    if (SETTLED.includes(migration) && !passing) {
+    if (isSettled(migration) && !passing) {
       if (status === "running") return GUEST_RUNS_HERE;
       if (paused && PAUSED_STATES.includes(status)) return GUEST_PAUSED_HERE;
       if (status === "postmigrate" && !isRetired) return GUEST_MIGRATED_BY_OTHERS;
@@ -103,7 +102,7 @@ async function waitUntilSettled(
       if (!wasStopped) return `the guest is at the source, and its QEMU says that it is ${status}`;
       await cx.qemu.cont(qmp);
     } else if (migration === "postcopy-paused" && postcopy !== undefined) await takeBack(qmp, postcopy, cx);
-    else if (!SETTLED.includes(migration) && cx.clock.monotonicMs() > deadline)
+    else if (!isSettled(migration) && cx.clock.monotonicMs() > deadline)
       // of an agent that was killed, when QEMU did not notice
       await cx.qemu.cancelMigration(qmp);
     if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)

@@ -8,6 +8,7 @@ import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { SourcePostcopy } from "../shared/protocol/ownership.ts";
 import { POSTCOPY_PROTOCOL } from "../shared/protocol/strategies.ts";
+import { type MigrationPhase, migrationPhase } from "../shared/qemu/migration-status.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { orAborted, within } from "../shared/runtime/deferred.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
@@ -21,17 +22,8 @@ import type { SourceContext } from "./source-context.ts";
 const PAUSES_WITHIN_MS = 10_000;
 const ANSWERS_WITHIN_MS = 30_000;
 const POLL_MS = 20;
-/** On its way to one of the states that it can be taken up from. */
-const WAKING: readonly unknown[] = [
-  "setup",
-  "active",
-  "device",
-  "postcopy-active",
-  "postcopy-recover",
-  "postcopy-recover-setup",
-  "cancelling",
-  "failed",
-];
+/** Phases in which QEMU has no migration any more that it could take up, and is not about to. */
+const OVER: readonly MigrationPhase[] = ["none", "completed", "cancelled"];
 
 /** The source QEMU has ended, or has left its migration: the pages that are missing are lost. */
 export class PagesLost extends MigrationFault {}
@@ -106,17 +98,19 @@ async function takeUp(feed: Feed, postcopy: SourcePostcopy, from: From, cx: Sour
 }
 
 /**
- * A QEMU whose stream is over finds out when it looks. Where the break came behind its last page, it has left its migration,
- * with the guest paused as it was (qemu-settings.ts beginPostcopy).
+ * A QEMU whose stream is over finds out when it looks. Where the break came behind its last page, or from 10.2 on before the
+ * destination had loaded the package, it has left its migration, with the guest paused as it was (qemu-settings.ts
+ * beginPostcopy). Another tool's `migrate_cancel` has the same effect.
  */
 async function untilParked(qmp: QmpClient): Promise<From> {
   const deadline = performance.now() + PAUSES_WITHIN_MS;
   while (true) {
     const { status } = await qmp.execute("query-migrate");
     const { status: guest } = await qmp.execute("query-status");
-    if (status === "postcopy-paused") return "break";
-    if (status === "failed" && guest === "paused") return "start";
-    if (!WAKING.includes(status))
+    const phase = migrationPhase(status);
+    if (phase === "parked") return "break";
+    if ((phase === "failed" || phase === "cancelled") && guest === "paused") return "start";
+    if (OVER.includes(phase))
       throw new PagesLost("qemu-failed", `The source QEMU's migration is ${status}, and the guest there ${guest}`);
     if (performance.now() > deadline + PAUSES_WITHIN_MS)
       throw new MigrationFault("qemu-failed", `The source QEMU stays ${status}`);

@@ -44,8 +44,6 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
  */
 const LEFT_BEHIND: readonly string[] = ["postmigrate"];
 const LEFT_BY_POSTCOPY: readonly string[] = ["postmigrate", "finish-migrate", "paused"];
-/** Run states in which QEMU is ended by the operator's word. */
-const ANY: readonly string[] = [...LEFT_BY_POSTCOPY, "running", "prelaunch", "io-error", "suspended", "shutdown"];
 
 /**
  * Ends the process of this migration, if it is in a state in which the migration has left it.
@@ -63,7 +61,7 @@ async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<St
   }
   try {
     const qmp = known?.isOpen ? known : await cx.qemu.connect();
-    const states = overruled === true ? ANY : isPostcopy ? LEFT_BY_POSTCOPY : LEFT_BEHIND;
+    const states = overruled === true ? undefined : isPostcopy ? LEFT_BY_POSTCOPY : LEFT_BEHIND;
     if (qmp !== undefined) await cx.qemu.quit(qmp, states).finally(() => qmp.close());
     await removeSocket(cx);
   } catch (thrown) {

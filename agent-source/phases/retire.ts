@@ -1,13 +1,11 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
+import { servesPostcopy } from "../../shared/qemu/migration-status.ts";
 import type { Feed } from "../feed.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
 const COMPLETES_WITHIN_MS = 10_000;
-
-/** Of a post-copy migration that is under way, or whose last pages have been read. */
-const SERVES: readonly unknown[] = ["postcopy-active", "completed"];
 
 /**
  * SHUT, until QEMU can never run the guest by itself again. A QEMU that has ended cannot either: the guest is whole at
@@ -52,8 +50,11 @@ async function completeMigration(feed: Feed): Promise<void> {
 async function checkServing(feed: Feed): Promise<void> {
   feed.signal.throwIfAborted();
   const { status } = await feed.qmp.execute("query-migrate");
-  if (!SERVES.includes(status))
-    throw new MigrationFault("qemu-failed", `The source QEMU's migration is ${status} in post-copy, not active`);
+  if (!servesPostcopy(status))
+    throw new MigrationFault(
+      "qemu-failed",
+      `The source QEMU's migration is ${status} in post-copy, and sends no pages`,
+    );
 }
 
 /** True when QEMU's monitor is closed and its process has ended. */

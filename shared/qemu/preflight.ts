@@ -4,6 +4,7 @@
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
+import { isSettled } from "./migration-status.ts";
 import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "./monitor-text.ts";
 import { refusePostcopy } from "./postcopy-ability.ts";
 import type { QmpClient } from "./qmp-client.ts";
@@ -58,24 +59,18 @@ const OLDEST_QEMU = [8, 1] as const;
 /** First version that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit 03bfc2188f). */
 const OLDEST_EMULATING = [9, 0] as const;
 
-/** Each changes the stream to a form that Ferry does not read, or takes the switchover out of its hands. */
-const MUST_BE_OFF: readonly string[] = [
-  "multifd",
-  "xbzrle",
-  "compress",
-  "mapped-ram",
-  "x-ignore-shared",
-  "dirty-bitmaps",
-  "background-snapshot",
-  "x-colo",
-  "zero-copy-send",
-  // disks in the stream, up to 9.0
-  "block",
-  "pause-before-switchover",
+/**
+ * Capabilities that may be on: they are set for the migration and put back (agent-source/qemu-settings.ts), or change neither
+ * the stream nor the switchover. Any other one is refused while it is on, also one that a later QEMU has added: it may change
+ * the stream to a form that Ferry does not read (multifd, xbzrle, compress, mapped-ram, x-ignore-shared, dirty-bitmaps,
+ * background-snapshot, zero-copy-send, block), take the switchover out of the agents' hands (x-colo,
+ * pause-before-switchover), or let QEMU forget pages that post-copy may have to send again (release-ram).
+ */
+const MAY_BE_ON: readonly string[] = [
+  ...["return-path", "switchover-ack", "events", "postcopy-ram", "postcopy-preempt"],
+  ...["auto-converge", "dirty-limit", "late-block-activate", "postcopy-blocktime", "rdma-pin-all"],
+  ...["validate-uuid", "zero-blocks"],
 ];
-
-/** MigrationStatus values with which QEMU takes a new migration; anything else is one under way. */
-const IDLE: readonly (string | undefined)[] = [undefined, "none", "completed", "failed", "cancelled"];
 
 /**
  * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes a
@@ -202,7 +197,7 @@ function refuseRunState(status: string): Refusal[] {
 async function refuseMigration(qmp: QmpClient): Promise<Refusal[]> {
   const refusals: Refusal[] = [];
   const migration = await qmp.execute("query-migrate");
-  if (!IDLE.includes(migration.status))
+  if (!isSettled(migration.status))
     refusals.push({ code: "migration-active", message: `QEMU has a migration already, which is ${migration.status}` });
   for (const reason of migration["blocked-reasons"] ?? [])
     refusals.push({ code: "migration-blocked", message: `QEMU does not migrate this guest: ${reason}` });
@@ -212,7 +207,7 @@ async function refuseMigration(qmp: QmpClient): Promise<Refusal[]> {
 async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
   const capabilities = await qmp.execute("query-migrate-capabilities");
   return capabilities
-    .filter(({ capability, state }) => state && MUST_BE_OFF.includes(capability))
+    .filter(({ capability, state }) => state && !MAY_BE_ON.includes(capability))
     .map(({ capability }) => ({
       code: `capability-${capability}`,
       message: `Migration capability ${capability} is on; switch it off with migrate-set-capabilities`,
@@ -224,7 +219,8 @@ async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
   const parameters = await qmp.execute("query-migrate-parameters");
   const refusals: Refusal[] = [];
   const { "tls-creds": credentials = "", mode = "normal" } = parameters;
-  if (credentials !== "")
+  // a QEMU that has none may also say null
+  if (typeof credentials === "string" && credentials !== "")
     refusals.push({
       code: "parameter-tls-creds",
       message: `Migration parameter tls-creds is ${credentials}; empty it, the agents encrypt the way between the hosts`,

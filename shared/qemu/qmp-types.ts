@@ -1,6 +1,6 @@
 /**
  * The part of QEMU's monitor protocol that the agents use: commands with their arguments and answers, events.
- * Shapes follow qapi/*.json of QEMU 8.1 to 10.x; fields that nobody reads are left out.
+ * Shapes follow qapi/*.json of QEMU 8.1 to 11.1; fields that nobody reads are left out.
  * The answers are QEMU's word: the client checks the envelope, not each field.
  */
 

@@ -228,6 +228,17 @@ const refused: readonly [string, string, Record<string, unknown>][] = [
   ["a migration under way", "migration-active", { "query-migrate": { status: "active" } }],
   ["a passed-through device", "device-vfio", { "info qtree": '      dev: vfio-pci, id "gpu"\r\n' }],
   ["compress", "capability-compress", { "query-migrate-capabilities": [{ capability: "compress", state: true }] }],
+  [
+    "release-ram",
+    "capability-release-ram",
+    { "query-migrate-capabilities": [{ capability: "release-ram", state: true }] },
+  ],
+  [
+    "a capability of a later QEMU",
+    "capability-x-later",
+    { "query-migrate-capabilities": [{ capability: "x-later", state: true }] },
+  ],
+  ["a migration that is in a state of a later QEMU", "migration-active", { "query-migrate": { status: "later" } }],
   ["a machine without description", "machine-type", { "suppress-vmdesc": true }],
   ["TLS in QEMU", "parameter-tls-creds", { "query-migrate-parameters": { "tls-creds": "tls0" } }],
   ["a reboot for migration", "parameter-mode", { "query-migrate-parameters": { mode: "cpr-reboot" } }],
@@ -251,6 +262,7 @@ for (const [title, answers] of [
   ["an emulated guest of QEMU 9.0", { "query-kvm": { enabled: false, present: false } }],
   ["pc-i440fx-2.4", { type: "pc-i440fx-2.4-machine" }],
   ["pc-i440fx-2.10", { type: "pc-i440fx-2.10-machine" }],
+  ["no credentials as null", { "query-migrate-parameters": { "tls-creds": null } }],
   ["a migration that failed before", { "query-migrate": { status: "failed" } }],
 ] as const)
   t.test(`${title} is not refused`, async (t) => t.strictSame((await inspectSource(scripted(answers))).refusals, []));
