@@ -27,6 +27,7 @@ import type { RunWatch } from "./run-watch.ts";
 import type { Kept, SourceContext } from "./source-context.ts";
 import type { Decision } from "./switch-policy.ts";
 import type { TransferScheduler } from "./transfer-scheduler.ts";
+import { whyQemuFailed } from "./why-qemu-failed.ts";
 
 /** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
 const QEMU_TURN_MS = 55;
@@ -128,7 +129,7 @@ export class Feed {
 
   /** Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out. */
   private qemuFailed(fault: MigrationFault): void {
-    if (!this.complete && !this.engine.streamEnded) this.fail(fault);
+    if (!this.complete && !this.engine.streamEnded) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
   }
 
   /** For the journal. */

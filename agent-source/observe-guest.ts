@@ -27,6 +27,7 @@ import { applySettings, readSettings } from "./qemu-settings.ts";
 import { RunWatch } from "./run-watch.ts";
 import { type SourceContext, sourceRecord } from "./source-context.ts";
 import { WINDOW_BYTES } from "./source-memory.ts";
+import { whyQemuFailed } from "./why-qemu-failed.ts";
 
 /** What zstd makes of a guest's pages at one level. */
 export interface LevelSample {
@@ -104,7 +105,7 @@ export async function observeGuest(
     window: address(KERNEL_RESERVED_BYTES),
     windowBytes: WINDOW_BYTES,
     reader: new StreamReader(kernels.memory, observer),
-    onFault: (fault) => failed.reject(fault),
+    onFault: (fault) => void whyQemuFailed(qmp, fault).then(failed.reject),
   });
   const cost = await watchCost(cx, qmp);
   const runs = await RunWatch.begin(qmp);

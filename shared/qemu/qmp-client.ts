@@ -5,6 +5,7 @@
  */
 import { connect as connectSocket, type Socket } from "node:net";
 import { MigrationFault } from "../fault.ts";
+import { qemuEnd } from "./qemu-end.ts";
 import { excerpt, QmpLines, type QmpMessage } from "./qmp-lines.ts";
 import type {
   QmpCall,
@@ -51,6 +52,8 @@ export class QmpClient {
   private ended: MigrationFault | undefined;
   /** QEMU said yes to `quit`: its end is meant. */
   private quitting = false;
+  /** Why QEMU is about to end, from its event SHUTDOWN. */
+  private shutdownReason: string | undefined;
 
   private constructor(path: string) {
     let resolveClosed: (fault: MigrationFault | undefined) => void = () => undefined;
@@ -60,9 +63,9 @@ export class QmpClient {
     this.resolveClosed = resolveClosed;
     this.socket = connectSocket(path);
     this.socket.on("data", (chunk) => this.receive(chunk));
-    this.socket.on("error", (cause) => this.end(socketFault(path, cause)));
+    this.socket.on("error", (cause) => this.lost(socketFault(path, cause)));
     this.socket.on("close", () =>
-      this.end(new MigrationFault("qmp-disconnected", `QEMU closed its monitor at ${path}`)),
+      this.lost(new MigrationFault("qmp-disconnected", `QEMU closed its monitor at ${path}`)),
     );
   }
 
@@ -108,8 +111,8 @@ export class QmpClient {
   }
 
   /**
-   * @throws MigrationFault "qmp-command" with QEMU's class and text, "qmp-timeout", "qmp-disconnected",
-   * "qmp-protocol", or the signal's reason ("cancelled" when that is no fault). After a time-out QEMU may
+   * @throws MigrationFault "qmp-command" with QEMU's class and text, "qmp-timeout", "qmp-disconnected", what qemuEnd()
+   * tells of a QEMU that has said why it ends, "qmp-protocol", or the signal's reason ("cancelled" when that is no fault). After a time-out QEMU may
    * still carry the command out.
    */
   execute<C extends QmpCommandName>(command: C, ...rest: QmpCall<C>): Promise<QmpCommands[C]["returns"]> {
@@ -231,7 +234,10 @@ export class QmpClient {
     if (typeof event !== "string")
       throw new MigrationFault("qmp-protocol", "QEMU's monitor sent an event without a name");
     const timestampUs = numberOr0(timestamp?.seconds) * 1_000_000 + numberOr0(timestamp?.microseconds);
-    const fields = typeof data === "object" && data !== null ? data : {};
+    const fields: Record<string, unknown> = typeof data === "object" && data !== null ? { ...data } : {};
+    if (event === "SHUTDOWN") this.shutdownReason = typeof fields.reason === "string" ? fields.reason : undefined;
+    // with -no-shutdown it has not ended: it was started again
+    if (event === "RESUME") this.shutdownReason = undefined;
     for (const listener of [...this.listeners]) listener({ event, data: fields, timestampUs });
   }
 
@@ -253,20 +259,32 @@ export class QmpClient {
     } else call.reject(new MigrationFault("qmp-command", `QEMU refused ${call.command}: ${desc} (${kind})`));
   }
 
-  /** The one way out, taken once: whatever waits is told. */
-  private end(fault: MigrationFault, meant = false): void {
+  /** A command of this client's may have been the reason: `quit` succeeds with or without an answer. */
+  private lost(fault: MigrationFault): void {
     if (this.ended !== undefined) return;
-    this.ended = fault;
+    if (fault.code !== "qmp-disconnected") {
+      this.end(fault);
+      return;
+    }
     for (const call of [...this.pending.values()]) {
-      if (call.command !== "quit" || fault.code !== "qmp-disconnected") continue;
+      if (call.command !== "quit") continue;
       this.quitting = true;
       call.resolve({});
     }
+    this.end(this.shutdownReason === undefined ? fault : qemuEnd(this.shutdownReason), this.quitting);
+  }
+
+  /**
+   * The one way out, taken once: whatever waits is told.
+   * @param meant the end was asked for here
+   */
+  private end(fault: MigrationFault, meant = false): void {
+    if (this.ended !== undefined) return;
+    this.ended = fault;
     for (const waiter of [...this.waiters]) waiter.reject(fault);
     this.listeners.clear();
     this.socket.destroy();
-    const expected = meant || (this.quitting && fault.code === "qmp-disconnected");
-    this.resolveClosed(expected ? undefined : fault);
+    this.resolveClosed(meant ? undefined : fault);
   }
 }
 

@@ -160,6 +160,38 @@ t.test("closing after an answered quit is no fault either", async (t) => {
   t.equal(await qmp.closed, undefined);
 });
 
+t.test("a QEMU that says why it ends is told by that reason", async (t) => {
+  for (const [reason, code, message] of [
+    ["guest-shutdown", "guest-not-running", /powered itself off/],
+    ["guest-reset", "guest-not-running", /reset itself.*-no-reboot/],
+    ["guest-panic", "guest-not-running", /panicked/],
+    ["host-qmp-quit", "qemu-failed", /to quit/],
+    ["host-signal", "qemu-failed", /by a signal/],
+    ["later-reason", "qemu-failed", /has ended \(later-reason\)/],
+  ] as const) {
+    const { qmp } = await pair(t, ({ id }, it) => {
+      it.reply({ event: "SHUTDOWN", data: { guest: false, reason }, timestamp: { seconds: 1, microseconds: 0 } });
+      it.reply({ return: {}, id });
+      it.socket.end();
+    });
+    await qmp.execute("query-version");
+    t.match(await qmp.closed, { code, message, advice: /./ }, reason);
+    await rejects(t, qmp.execute("query-status"), code, message);
+  }
+});
+
+t.test("a guest that was started again behind its shutdown has not ended for that", async (t) => {
+  const { qmp } = await pair(t, ({ id }, it) => {
+    const timestamp = { seconds: 1, microseconds: 0 };
+    it.reply({ event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" }, timestamp });
+    it.reply({ event: "RESUME", data: {}, timestamp });
+    it.reply({ return: {}, id });
+    it.socket.end();
+  });
+  await qmp.execute("query-version");
+  t.match(await qmp.closed, { code: "qmp-disconnected", message: /closed its monitor/ });
+});
+
 t.test("close() fails calls in flight and closed tells no fault", async (t) => {
   const { qmp } = await pair(t, () => undefined);
   const call = qmp.execute("cont");

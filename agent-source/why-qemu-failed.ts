@@ -1,0 +1,32 @@
+/** What lies behind a stream or a monitor of the source QEMU that has ended, as far as QEMU or its last events tell. */
+import { MigrationFault } from "../shared/fault.ts";
+import { migrationPhase } from "../shared/qemu/migration-status.ts";
+import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+
+/** A QEMU that is about to end may not answer any more. */
+const ANSWERS_WITHIN_MS = 1000;
+
+/**
+ * Asks QEMU's migration, since its stream ends for the same reasons without a word. This agent has not cancelled the migration
+ * itself yet when it asks.
+ * @param fault what was seen of it
+ * @returns the reason where there is one, else `fault`
+ */
+export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Promise<MigrationFault> {
+  try {
+    const { status, "error-desc": words } = await qmp.execute("query-migrate", undefined, {
+      timeoutMs: ANSWERS_WITHIN_MS,
+    });
+    const phase = migrationPhase(status);
+    if (phase === "cancelled" || status === "cancelling")
+      return new MigrationFault("qemu-failed", "Somebody else has cancelled QEMU's migration (migrate_cancel)", {
+        cause: fault,
+        advice: "Ask who uses the monitor of the guest's QEMU; then migrate again",
+      });
+    if (words === undefined || fault.message.includes(words)) return fault;
+    return new MigrationFault(fault.code, `${fault.message}: ${words}`, { cause: fault });
+  } catch (thrown) {
+    const why = MigrationFault.from(thrown);
+    return qmp.isOpen || why.code === "qmp-disconnected" ? fault : why;
+  }
+}
