@@ -83,7 +83,9 @@ async function step(state: Live, cx: DestinationContext): Promise<DestinationSta
   } catch (thrown) {
     if (cx.stopping.aborted && LEFT_AT_ONCE.includes(state.kind)) return undefined;
     if (cx.leaving.aborted && LEFT_AT_LAST.includes(state.kind)) return undefined;
-    return afterFault(state, MigrationFault.from(thrown), cx);
+    const fault = MigrationFault.from(thrown);
+    const { guest } = guestOf(state);
+    return afterFault(state, (await guest?.explain(fault)) ?? fault, cx);
   }
 }
 
@@ -113,6 +115,18 @@ function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>>
       return PHASES.withheld(state, cx);
     case "discarding":
       return PHASES.discarding(state, cx);
+  }
+}
+
+/** The QEMU of a state before the guest is whole here, whose end is what ends the migration. */
+function guestOf(state: Live): Pick<Undo, "guest"> {
+  switch (state.kind) {
+    case "staging":
+    case "receiving":
+    case "loading":
+      return { guest: state.guest };
+    default:
+      return {};
   }
 }
 

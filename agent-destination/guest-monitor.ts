@@ -218,6 +218,11 @@ export class GuestMonitor {
   /** Removes the sockets of a QEMU that has ended. */
   removeFiles(): void {
     rmSync(this.own, { force: true });
+    this.removeOwnPlaces();
+  }
+
+  /** Removes the sockets that are this migration's alone, where another program listens at the guest's monitor. */
+  removeOwnPlaces(): void {
     if (this.places === undefined) return;
     for (const path of [this.places.second, this.places.path]) rmSync(path, { force: true });
   }

@@ -2,33 +2,40 @@
  * The destination's own QEMU. It is started paused from this host's definition and waits for a migration. From the
  * commit on it outlives the agent. The agent says `cont` and `quit` to it here and nowhere else.
  */
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdir, open, readFile, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
 import { HAS_RUN, PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
+import { isListenedAt } from "../shared/runtime/listened-at.ts";
 import { anotherAnswers, isOf, processBehind } from "../shared/runtime/monitor-process.ts";
-import { hasEnded, identify } from "../shared/runtime/process-identity.ts";
+import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
-import { GuestUnits, inOwnUnit } from "./guest-units.ts";
+import { GuestUnits } from "./guest-units.ts";
+import { lastWordsIn } from "./last-words.ts";
+import { kill, orLate, StartedCommand } from "./started-command.ts";
 
 /** Of a QEMU that waits for a migration, behind those of its definition. */
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
 
-/** How often an adopted process, which is no child, is looked for. */
+/** How often a process that is no child of this agent is looked for, milliseconds. */
 const LOOK_MS = 200;
 const STUCK_MS = 1000;
 const QUITS_WITHIN_MS = 3000;
 /** How long the end of a killed process is waited for, milliseconds. The kernel may hold it for longer (state D). */
 const DIES_WITHIN_MS = 10_000;
-/** Of QEMU's own output, in a fault. */
-const LOG_TAIL_BYTES = 1000;
+/**
+ * How long the end of a QEMU is waited for that may be the reason of a fault, milliseconds: one whose monitor is closed,
+ * and one that still answers.
+ */
+const FOLLOWS_WITHIN_MS = 2000;
+const FOLLOWS_SOON_MS = 200;
 
 export interface StartOptions {
+  /** Id of the migration that the QEMU is for. */
+  readonly migration: string;
   readonly runtimeDirectory: string;
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
@@ -49,17 +56,20 @@ interface Parts {
   readonly logPath: string;
   readonly monitor: GuestMonitor;
   readonly exited: Promise<unknown>;
+  /** The command that this agent has started, unless an earlier life of it did. */
+  readonly started?: StartedCommand;
 }
 
 export class GuestProcess {
   readonly definition: GuestDefinition;
-  /** Tells it from a later process of that number. */
+  /** The QEMU itself, also where the command is a program that waits for it. Tells it from a later one of that number. */
   readonly process: QemuProcess;
   readonly logPath: string;
   /** Settles when the process has ended; its monitor may end long before. */
   readonly ended: Promise<unknown>;
   private readonly watchers = new Set<() => void>();
   private readonly monitors: GuestMonitor;
+  private readonly started: StartedCommand | undefined;
 
   private constructor(parts: Parts) {
     this.definition = parts.definition;
@@ -67,6 +77,7 @@ export class GuestProcess {
     this.logPath = parts.logPath;
     this.monitors = parts.monitor;
     this.ended = parts.exited;
+    this.started = parts.started;
     const tell = (): void => {
       for (const watcher of this.watchers) watcher();
       this.watchers.clear();
@@ -80,50 +91,42 @@ export class GuestProcess {
     return this.monitors.qmp;
   }
 
-  /** @throws MigrationFault `qemu-start` with the last of QEMU's own words */
+  /**
+   * Starts the command of the definition, and looks whether the QEMU that answers is it or its child.
+   * @throws MigrationFault with the last of QEMU's own words; nothing of the command is left then
+   */
   static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
-    await mkdir(options.runtimeDirectory, { recursive: true });
-    const logPath = qemuLogPath(definition.name, options.runtimeDirectory);
-    const { keeper } = options;
+    const { runtimeDirectory, keeper, timeoutMs, migration } = options;
+    await mkdir(runtimeDirectory, { recursive: true });
+    const { name: guest, qmp } = definition;
+    const logPath = qemuLogPath(guest, runtimeDirectory);
     const second = keeper === undefined ? [] : GuestMonitor.secondMonitor(keeper);
     const command = [...definition.command, ...WAITING_ARGUMENTS, ...second] as const;
-    const [program, ...args] = inOwnUnit(command, definition.name);
     // an earlier QEMU of this guest may have left its socket, which would refuse connections or lead to another program
-    await rm(definition.qmp, { force: true });
-    const log = await open(logPath, "w");
-    const child = spawn(program, args, {
-      detached: true,
-      stdio: ["ignore", log.fd, log.fd],
-    });
+    await rm(qmp, { force: true });
+    const started = await StartedCommand.start({ command, guest, migration, logPath });
     const monitor = GuestMonitor.of(definition, keeper);
-    const exited = Promise.race([once(child, "exit"), once(child, "error")]);
-    exited.catch(() => undefined);
-    await log.close();
-    child.unref();
-    const failure = exited.then(async () => {
-      const said = (await readFile(logPath, "utf8").catch(() => "")).slice(-LOG_TAIL_BYTES).trim();
-      throw new MigrationFault(
-        "qemu-start",
-        `The destination's QEMU for ${definition.name} ended at its start: ${said || definition.command[0]}`,
-        {
-          advice: "Try the guest definition's command by hand on the destination",
-        },
-      );
-    });
-    failure.catch(() => undefined);
-    const pid = child.pid ?? 0;
+    const over = new AbortController();
+    const isReady = async (): Promise<QemuProcess> => {
+      await monitor.connectWhenReady({ timeoutMs, signal: AbortSignal.any([options.signal, over.signal]) });
+      return await started.qemuAt(monitor.qmp, qmp, timeoutMs);
+    };
     try {
-      await Promise.race([monitor.connectWhenReady(options), failure]);
-      const process = { pid, identity: (await identify(pid)) ?? "" };
-      void GuestUnits.current?.check(pid, definition.name);
-      return new GuestProcess({ definition, process, logPath, monitor, exited });
+      const process = await Promise.race([isReady(), started.failure]);
+      void GuestUnits.current?.check(process.pid, guest);
+      const exited = process.pid === started.pid ? started.ended : endOf(process);
+      return new GuestProcess({ definition, process, logPath, monitor, exited, started });
     } catch (thrown) {
+      // the next QEMU of this guest greets one client: it must not be one that waits for this QEMU
+      over.abort();
+      const fault = await started.explain(thrown);
       monitor.dismissKeeper();
-      if (pid > 0) kill(pid);
-      await exited.catch(() => undefined);
-      monitor.removeFiles();
+      monitor.close();
+      await started.endAll();
+      if (await isListenedAt(qmp)) monitor.removeOwnPlaces();
+      else monitor.removeFiles();
       await rm(logPath, { force: true });
-      throw MigrationFault.from(thrown, "qemu-start");
+      throw fault;
     }
   }
 
@@ -139,10 +142,6 @@ export class GuestProcess {
     { runtimeDirectory, keeper, missesPages, ...bound }: AdoptOptions,
   ): Promise<GuestProcess | undefined> {
     if (await hasEnded(process)) return undefined;
-    const ended = async (): Promise<void> => {
-      // what cannot be told is looked at again
-      while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
-    };
     const monitor = GuestMonitor.of(definition, keeper);
     const logPath = qemuLogPath(definition.name, runtimeDirectory);
     try {
@@ -153,7 +152,7 @@ export class GuestProcess {
       if (await hasEnded(process)) return undefined;
       throw thrown;
     }
-    return new GuestProcess({ definition, process, logPath, monitor, exited: ended() });
+    return new GuestProcess({ definition, process, logPath, monitor, exited: endOf(process) });
   }
 
   /**
@@ -240,8 +239,31 @@ export class GuestProcess {
   }
 
   /** The end of QEMU's own output, which says why QEMU failed, if it did. */
-  async lastWords(): Promise<string> {
-    return (await readFile(this.logPath, "utf8").catch(() => "")).slice(-LOG_TAIL_BYTES).trim();
+  lastWords(): Promise<string> {
+    return lastWordsIn(this.logPath);
+  }
+
+  /** The fault of a QEMU that has ended, with its last words. */
+  async endFault(): Promise<MigrationFault> {
+    return new MigrationFault("qemu-failed", `The destination's QEMU ended: ${await this.wordsOrNone()}`);
+  }
+
+  /** Adds the last words of QEMU to a fault that comes of the end of QEMU. Other faults are returned as they are. */
+  async explain(fault: MigrationFault): Promise<MigrationFault> {
+    if (fault.code !== "qmp-disconnected" && fault.code !== "qemu-failed") return fault;
+    const withinMs = this.monitors.client?.isOpen === true ? FOLLOWS_SOON_MS : FOLLOWS_WITHIN_MS;
+    if (!(await orLate(this.ended, withinMs))) return fault;
+    const words = await this.wordsOrNone();
+    if (fault.message.includes(words)) return fault;
+    const { advice } = fault;
+    return new MigrationFault("qemu-failed", `${fault.message}; the destination's QEMU has ended: ${words}`, {
+      cause: fault,
+      ...(advice === undefined ? {} : { advice }),
+    });
+  }
+
+  private async wordsOrNone(): Promise<string> {
+    return (await this.lastWords()) || "it said nothing";
   }
 
   /**
@@ -252,19 +274,17 @@ export class GuestProcess {
     this.dismissKeeper();
     const { client } = this.monitors;
     client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
-    const exited = this.ended.then(
-      () => true,
-      () => true,
-    );
     const quitsWithinMs = client === undefined ? 0 : QUITS_WITHIN_MS;
-    if (!(await orLate(exited, quitsWithinMs))) {
+    if (!(await orLate(this.ended, quitsWithinMs))) {
       kill(this.process.pid);
-      if (!(await orLate(exited, DIES_WITHIN_MS)))
+      if (!(await orLate(this.ended, DIES_WITHIN_MS)))
         throw new MigrationFault(
           "qemu-failed",
           `Process ${this.process.pid}, a QEMU of ${this.definition.name}, does not end`,
         );
     }
+    // a program that waited for QEMU ends by itself, unless it starts QEMU once more
+    if (this.started !== undefined && !(await orLate(this.started.ended, QUITS_WITHIN_MS))) await this.started.endAll();
     this.monitors.close();
     this.monitors.removeFiles();
     await rm(this.logPath, { force: true });
@@ -299,20 +319,8 @@ async function checkProcess(
   throw anotherAnswers(answers, definition.qmp, process);
 }
 
-/** @returns false when it took longer */
-async function orLate(done: Promise<boolean>, ms: number): Promise<boolean> {
-  const late = new AbortController();
-  try {
-    return await Promise.race([done, delay(ms, false, { signal: late.signal }).catch(() => false)]);
-  } finally {
-    late.abort();
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // it has ended already, which is what was wanted
-  }
+/** Resolves when a process that need not be a child of this one has ended. */
+async function endOf(process: QemuProcess): Promise<void> {
+  // what cannot be told is looked at again
+  while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
 }

@@ -32,7 +32,7 @@ export async function recoverPostcopy(
   cx: DestinationContext,
 ): Promise<Receiver | undefined> {
   const qmp = await guest.monitor();
-  if (qmp === undefined) throw new MigrationFault("qemu-failed", "The destination's QEMU has ended");
+  if (qmp === undefined) throw await guest.endFault();
   const path = incomingPath(cx);
   await rm(path, { force: true });
   if (!(await listens(qmp, `unix:${path}`))) return undefined;
@@ -92,7 +92,7 @@ export async function recoverPostcopy(
       return replay;
     },
   });
-  const forget = guest.onEnd(() => receiver.fail(new MigrationFault("qemu-failed", "The destination's QEMU ended")));
+  const forget = guest.onEnd(() => void guest.endFault().then((fault) => receiver.fail(fault)));
   // post-copy may be taken up many times, and each receiver has a memory of its own
   void channel.closed.then(forget);
   return receiver;

@@ -51,7 +51,7 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
       return { ...refusing("withdrawn", state, fault), isWhole: false };
     }
     case "gone":
-      return refusing("gone", state, new MigrationFault("qemu-failed", "The destination's QEMU ended"));
+      return refusing("gone", state, await guest.endFault());
     case "stopping": {
       const fault = MigrationFault.from(cx.stopping.reason);
       // a source that is in contact takes its guest back now; any other source finds the copy with the next agent

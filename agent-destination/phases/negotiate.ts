@@ -34,7 +34,9 @@ export async function negotiate(
     const facts: DestinationFacts = {
       protocolVersions: PROTOCOL_VERSIONS,
       ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
-      ...(guest === undefined ? {} : await lookAt(guest, cx, offer)),
+      ...(guest === undefined
+        ? {}
+        : await lookAt(guest, cx, offer).catch((thrown) => endedMeanwhile(guest, thrown, refusals))),
       freeMemoryBytes,
       reserveBytes: cx.config.memoryReserveBytes,
       codecs: ["xbzrle", "zstd"],
@@ -87,6 +89,18 @@ async function lookAt(
   return { guest: inspected, ...ability };
 }
 
+/**
+ * A QEMU may end after it has begun to answer, because of a port that is taken or a directory that is missing. That is a
+ * reason of the refusal, beside the others.
+ * @throws the fault of a QEMU that lives
+ */
+async function endedMeanwhile(guest: GuestProcess, thrown: unknown, refusals: Refusal[]): Promise<object> {
+  const fault = await guest.explain(MigrationFault.from(thrown));
+  if (!(await guest.hasEnded())) throw fault;
+  refusals.push({ code: "qemu-start", message: fault.message });
+  return {};
+}
+
 async function tryPostcopy(qmp: QmpClient): Promise<Pick<DestinationFacts, "postcopyRefusal">> {
   const postcopyRefusal = await whyNoPostcopy(qmp);
   return postcopyRefusal === undefined ? {} : { postcopyRefusal };
@@ -105,8 +119,7 @@ async function ownDefinition(cx: DestinationContext, refusals: Refusal[]): Promi
   try {
     return await loadGuest(cx.guest, cx.config);
   } catch (thrown) {
-    const fault = MigrationFault.from(thrown);
-    refusals.push({ code: fault.code, message: `The destination: ${fault.message}` });
+    refusals.push(refusalOf(thrown, "The destination: "));
     return undefined;
   }
 }
@@ -132,16 +145,22 @@ async function startGuest(
     const { runtimeDirectory, qemuStartTimeoutMs } = cx.config;
     await cx.journal.write(cx.id, destinationRecord(cx, "waiting", undefined));
     return await GuestProcess.start(definition, {
+      migration: cx.id,
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
       signal: cx.cancelled,
       keeper: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPlaces(cx) : undefined,
     });
   } catch (thrown) {
-    const fault = MigrationFault.from(thrown);
-    refusals.push({ code: fault.code, message: fault.message });
+    refusals.push(refusalOf(thrown));
     return undefined;
   }
+}
+
+/** A fault as a reason of a refusal, which has no advice of its own. */
+function refusalOf(thrown: unknown, prefix = ""): Refusal {
+  const { code, message, advice } = MigrationFault.from(thrown);
+  return { code, message: `${prefix}${message}${advice === undefined ? "" : `. ${advice}`}` };
 }
 
 async function answers(definition: GuestDefinition): Promise<boolean> {

@@ -1,4 +1,3 @@
-import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
@@ -14,7 +13,7 @@ export async function own(state: State<"owning">, cx: DestinationContext): Promi
   const { postcopy, grant, guest } = state;
   const grantedAtUs = cx.clock.nowUs();
   // after `running` is written, the end of the QEMU is no refusal any more
-  if (await guest.hasEnded()) throw new MigrationFault("qemu-failed", "The destination's QEMU ended");
+  if (await guest.hasEnded()) throw await guest.endFault();
   await writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, paused: grant.paused }));
   // the mark goes after the record is written: if the agent ends in between, the mark still refuses the guest
   if (isMarked) await unmarkRefused(guest.qmp);

@@ -95,8 +95,11 @@ async function gone(
   receiver: Receiver | undefined,
   cx: DestinationContext,
 ): Promise<State<"lost">> {
-  cx.log.error({ qemu: await guest.lastWords() }, "the guest ran here, and its QEMU has ended");
-  receiver?.close(new MigrationFault("qemu-failed", "The guest ran at the destination, and its QEMU has ended"));
+  const qemu = await guest.lastWords();
+  cx.log.error({ qemu }, "the guest ran here, and its QEMU has ended");
+  receiver?.close(
+    new MigrationFault("qemu-failed", `The guest ran at the destination, and its QEMU has ended: ${qemu}`),
+  );
   guest.letGo();
   await removeSockets(cx);
   return { kind: afterDestination("pulling", "gone") };

@@ -46,8 +46,9 @@ async function startGuest(state: State<"starting">, cx: DestinationContext): Pro
   });
   if (typeof resumedAtUs === "object") return declined(state, receiver, resumedAtUs.refusal, cx);
   if (resumedAtUs === undefined) {
-    cx.log.error({ qemu: await guest.lastWords() }, "the guest was started, and its QEMU has ended");
-    receiver?.close(new MigrationFault("qemu-failed", "The guest was started, and its QEMU has ended"));
+    const qemu = await guest.lastWords();
+    cx.log.error({ qemu }, "the guest was started, and its QEMU has ended");
+    receiver?.close(new MigrationFault("qemu-failed", `The guest was started, and its QEMU has ended: ${qemu}`));
     guest.letGo();
     await removeSockets(cx);
     return { kind: afterDestination("starting", "gone") };

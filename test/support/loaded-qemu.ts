@@ -88,7 +88,12 @@ export async function loadedQemu(t: Test, disk?: Pick<Disk, "here" | "there">): 
   const command = [QEMU, ...MACHINE, ...diskOf(disk?.there), ...monitor] as const;
   const definition: GuestDefinition = { name: "web", qmp, command: [...command], digest: "" };
   const signal = new AbortController().signal;
-  const guest = await GuestProcess.start(definition, { runtimeDirectory, timeoutMs: 20_000, signal });
+  const guest = await GuestProcess.start(definition, {
+    migration: "loaded",
+    runtimeDirectory,
+    timeoutMs: 20_000,
+    signal,
+  });
   const forget = atTeardown(() => process.kill(guest.process.pid, "SIGKILL"));
   t.teardown(async () => {
     forget();
