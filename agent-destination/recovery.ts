@@ -11,6 +11,7 @@ import { logUnreadable } from "../shared/runtime/journal-log.ts";
 import { isListenedAt } from "../shared/runtime/listened-at.ts";
 import type { Logger } from "../shared/runtime/log.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
+import { REHEARSAL_SOCKETS } from "../shared/runtime/runtime-sockets.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import { keeperPlaces } from "./destination-context.ts";
@@ -37,8 +38,7 @@ const RECORDS_KEPT = 200;
  */
 export async function readJournal(parts: DestinationAgentParts): Promise<readonly JournalEntry<DestinationRecord>[]> {
   const { journal, log, config } = parts;
-  const rehearsal = ["rehearsal-destination", "rehearsal-destination-peer", "rehearsal-destination-monitor"];
-  await sweep(config.runtimeDirectory, ["incoming", "verify-destination", ...rehearsal]);
+  await sweep(config.runtimeDirectory, ["incoming", "verify-destination", ...REHEARSAL_SOCKETS.destination]);
   const { entries, faults } = await journal.list();
   logUnreadable(faults, log);
   for (const { id, record } of entries) {

@@ -12,6 +12,7 @@ import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import { logUnreadable, orLogged } from "../shared/runtime/journal-log.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import { REHEARSAL_SOCKETS } from "../shared/runtime/runtime-sockets.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import { doubtful } from "./phases/grant.ts";
@@ -79,7 +80,7 @@ export async function recoverMigrations(
   { config, journal, log }: SourceAgentParts,
   make: (call: MigrateCall, identity: Identity) => Made,
 ): Promise<Found[]> {
-  await sweep(config.runtimeDirectory, ["stream", "verify", "rehearsal", "rehearsal-peer", "rehearsal-monitor"]);
+  await sweep(config.runtimeDirectory, ["stream", "verify", ...REHEARSAL_SOCKETS.source]);
   const { entries, faults } = await journal.list();
   logUnreadable(faults, log);
   const found: Found[] = [];

@@ -1,5 +1,9 @@
-/** Where an agent listens or is dialled: "host:port", "[v6]:port" or "unix:PATH". Pure: nothing is looked up. */
+/**
+ * Where an agent listens or is dialled: "host:port", "[v6]:port", "[v6%zone]:port" or "unix:PATH". Pure: nothing is
+ * looked up.
+ */
 import { MigrationFault } from "./fault.ts";
+import { socketPathMistake } from "./socket-path.ts";
 
 export type AgentAddress =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
@@ -7,25 +11,38 @@ export type AgentAddress =
 
 /** @throws MigrationFault invalid-argument */
 export function parseAddress(text: string): AgentAddress {
-  if (text.startsWith("unix:/") && text.length > "unix:/".length)
-    return { kind: "unix", path: text.slice("unix:".length) };
-  const parts = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/.exec(text);
+  if (text.startsWith("unix:/") && text.length > "unix:/".length) return unixAddress(text.slice("unix:".length));
+  const parts = /^(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/.exec(text);
   const host = parts?.[1] ?? parts?.[2];
   const port = Number(parts?.[3]);
   if (host === undefined || port > 65535)
     throw new MigrationFault("invalid-argument", `${JSON.stringify(text)} is not an address of an agent`, {
-      advice: `Write "host:port", "[IPv6]:port" or "unix:/path/of/socket"`,
+      advice: `Write "host:port", "[IPv6]:port", "[IPv6%interface]:port" or "unix:/path/of/socket"`,
     });
   return { kind: "tcp", host, port };
 }
+
+function unixAddress(path: string): AgentAddress {
+  const mistake = socketPathMistake(path);
+  if (mistake === undefined) return { kind: "unix", path };
+  throw new MigrationFault("invalid-argument", `The path of a socket ${mistake}`, { advice: "Choose a shorter path" });
+}
+
+/**
+ * The zone of an IPv6 address, which is an interface of the host that dials or listens: "eth0" of "fe80::1%eth0". No
+ * certificate has one. @returns undefined where there is none
+ */
+export const zoneOf = (host: string): string | undefined => host.split("%")[1];
+
+export const withoutZone = (host: string): string => host.split("%")[0] ?? host;
 
 /** Does what is sent there stay on this host? */
 export const isLoopback = (address: AgentAddress): boolean =>
   address.kind === "unix" ||
   address.host === "localhost" ||
-  address.host === "::1" ||
+  withoutZone(address.host) === "::1" ||
   /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(address.host);
 
 /** Is it every address of the host, and thus none that can be dialled? */
 export const isWildcard = (address: AgentAddress): boolean =>
-  address.kind === "tcp" && (address.host === "0.0.0.0" || /^[0:]*::[0:]*$/.test(address.host));
+  address.kind === "tcp" && (address.host === "0.0.0.0" || /^[0:]*::[0:]*$/.test(withoutZone(address.host)));

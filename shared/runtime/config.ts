@@ -13,6 +13,7 @@ import { FORMATS } from "./config-formats.ts";
 import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
 import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { checkSocketPaths } from "./runtime-sockets.ts";
 import { FAULT_FORMS, isFaultName } from "./test-faults.ts";
 import { packageVersion } from "./version.ts";
 
@@ -95,7 +96,7 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
   const given = config.getProperties();
   const { memory, transfer } = given;
   return Object.freeze({
-    ...common(given),
+    ...common("source", given),
     memory: Object.freeze({
       baseCacheBytes: parseByteSize(memory.baseCache),
       arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20),
@@ -124,7 +125,7 @@ export function loadDestinationConfig(argv: readonly string[], env: NodeJS.Proce
   fill(config, schema, argv, env);
   const given = config.getProperties();
   return Object.freeze({
-    ...common(given),
+    ...common("destination", given),
     receiveWindowBytes: between("receiveWindow", parseByteSize(given.receiveWindow), 64 << 10, 2 ** 31 - 1),
     qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1),
     qemuScope: oneOf("qemu.scope", given.qemu.scope, ["auto", "on", "off"]),
@@ -185,10 +186,11 @@ interface GivenCommon {
   faults: string[];
 }
 
-function common(given: GivenCommon): CommonConfig {
+function common(role: "source" | "destination", given: GivenCommon): CommonConfig {
   const advertise = given.advertise === "" ? (given.listen[0] ?? "") : given.advertise;
   const tls = tlsConfig(given.tls);
   checkAddresses(given.listen, advertise, given.tls.insecure || tls !== undefined);
+  checkSocketPaths(role, resolve(given.runtimeDirectory), given.rehearsal);
   return {
     listen: Object.freeze([...given.listen]),
     advertise,

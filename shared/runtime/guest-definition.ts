@@ -10,6 +10,8 @@ import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { MigrationFault } from "../fault.ts";
+import { socketPathMistake } from "../socket-path.ts";
+import { optionMistakes } from "./qemu-options.ts";
 import { readSmallFile } from "./small-file.ts";
 
 export interface GuestDefinition {
@@ -34,10 +36,6 @@ export type GuestListing =
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 export const isGuestName = (name: string): boolean => NAME.test(name);
 const KEYS = ["name", "qmp", "command"];
-/** The kernel's sun_path, less the final zero. */
-const SOCKET_PATH_BYTES = 107;
-/** The destination agent adds these itself: a guest started with them here could never run. */
-const AGENTS_OPTIONS = ["-incoming", "--incoming", "-S", "--S"];
 const FILE_BYTES_MAX = 1 << 20;
 
 /** Output of a QEMU that an agent started; gone with the guest. */
@@ -100,11 +98,12 @@ export function parseGuest(name: string, file: string, text: string, runtimeDire
   if (qmp === "") mistakes.push(`"qmp" must be the path of the guest's QMP socket`);
   else if (qmp.includes("\0")) mistakes.push(`"qmp" must not hold a zero byte`);
   else if (!isAbsolute(qmp)) mistakes.push(`"qmp" must be an absolute path or begin with {runtime}, not ${qmp}`);
-  else if (Buffer.byteLength(qmp) > SOCKET_PATH_BYTES)
-    mistakes.push(`"qmp" is longer than the ${SOCKET_PATH_BYTES} bytes that a socket path may have: ${qmp}`);
+  else if (socketPathMistake(qmp) !== undefined) mistakes.push(`"qmp" ${socketPathMistake(qmp)}`);
   const template = strings(given.command);
   mistakes.push(...commandMistakes(template));
-  const [program, ...rest] = (template ?? []).map(here);
+  const command = (template ?? []).map(here);
+  mistakes.push(...optionMistakes(command, qmp));
+  const [program, ...rest] = command;
   if (program === undefined || mistakes.length > 0) throw unusable(file, mistakes.join("; "));
   const digest = createHash("sha256")
     .update(canonicalJson({ name, qmp: given.qmp, command: template }))
@@ -116,9 +115,7 @@ function commandMistakes(command: readonly string[] | undefined): string[] {
   if (command === undefined || command.length === 0 || command[0] === "")
     return [`"command" must be QEMU's command line, a list of strings that is not empty`];
   if (command.some((word) => word.includes("\0"))) return [`"command" must not hold a zero byte`];
-  return AGENTS_OPTIONS.filter((option) => command.includes(option)).map(
-    (option) => `"command" must not have ${option}, which the destination agent adds`,
-  );
+  return [];
 }
 
 function parseObject(file: string, text: string): Readonly<Record<string, unknown>> {

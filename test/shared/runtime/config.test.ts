@@ -1,15 +1,17 @@
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import t from "tap";
+import t, { type Test } from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { askedFor, loadDestinationConfig, loadSourceConfig } from "../../../shared/runtime/config.ts";
 import { environmentName, flagName, listKeys, nearest } from "../../../shared/runtime/config-keys.ts";
 import { destinationSchema, sourceSchema } from "../../../shared/runtime/config-schema.ts";
+import { folder as makeFolder } from "../../support/link-fixtures.ts";
 
-type Testdir = typeof t.testdir;
-
-/** The flags that keep a test out of /run and /var. */
-function places(t: { testdir: Testdir }, content: Record<string, string> = {}): { flags: string[]; folder: string } {
-  const folder = t.testdir({ ...content, guests: {} });
+/** The flags that keep a test out of /run and /var. The folder's path is short, as sockets need it. */
+function places(t: Test, content: Record<string, string> = {}): { flags: string[]; folder: string } {
+  const folder = makeFolder(t);
+  mkdirSync(join(folder, "guests"));
+  for (const [name, text] of Object.entries(content)) writeFileSync(join(folder, name), text);
   const flags = ["--guests-directory", join(folder, "guests"), "--runtime-directory", join(folder, "run")];
   return { flags: [...flags, `--state-directory=${join(folder, "state")}`], folder };
 }
@@ -197,4 +199,21 @@ t.test("TLS is configured whole or not at all", async (t) => {
   ];
   for (const [given, message] of half)
     t.throws(() => loadSourceConfig([...flags, ...given], {}), { code: "configuration", message });
+});
+
+t.test("a runtimeDirectory in which the path of a socket would be too long is told with its limit", async (t) => {
+  const { flags, folder } = places(t);
+  const longer = (bytes: number): string => join(folder, "x".repeat(bytes - folder.length - 1));
+  const at = (directory: string, ...more: string[]): string[] => [...flags, "--runtime-directory", directory, ...more];
+  // the longest of each agent: ID.rehearsal-monitor and ID.rehearsal-destination-monitor; ID.stream and ID.monitor-2
+  for (const [load, most, mostUnrehearsed] of [
+    [loadSourceConfig, 76, 87],
+    [loadDestinationConfig, 64, 84],
+  ] as const) {
+    t.equal(load(at(longer(most)), {}).runtimeDirectory, longer(most));
+    const message = new RegExp(`^runtimeDirectory /.* has ${most + 1} bytes and may have ${most}: `);
+    t.throws(() => load(at(longer(most + 1)), {}), { code: "configuration", message, advice: /shorter path/ });
+    t.ok(load(at(longer(mostUnrehearsed), "--rehearsal=false"), {}));
+    t.throws(() => load(at(longer(mostUnrehearsed + 1), "--rehearsal=false"), {}), { code: "configuration" });
+  }
 });
