@@ -12,6 +12,7 @@ import { askedFor, loadDestinationConfig } from "../shared/runtime/config.ts";
 import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
+import { checkOpenFiles } from "../shared/runtime/open-files.ts";
 import { Rehearsal } from "../shared/runtime/rehearsal.ts";
 import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
@@ -29,6 +30,7 @@ async function start(): Promise<RunningAgent> {
     keepAliveMs: config.link.keepAliveMs,
     security: openSecurity(config, log),
   };
+  await checkOpenFiles(config);
   // the directories are locked and the addresses bound first, so that a second agent changes nothing before it finds
   // the first one
   await lockDirectories({ role: "destination", ...config }, log);

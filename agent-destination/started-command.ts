@@ -6,11 +6,12 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { open, readdir, readFile } from "node:fs/promises";
+import { open, readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { findProcesses } from "../shared/runtime/all-processes.ts";
 import { isOf, processBehind } from "../shared/runtime/monitor-process.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
 import { type Command, inOwnUnit } from "./guest-units.ts";
@@ -187,10 +188,8 @@ export class StartedCommand {
   }
 
   /** Finds the processes that the command has started and that have not ended. */
-  private async alive(): Promise<number[]> {
-    const pids = (await readdir("/proc")).map(Number).filter((pid) => Number.isInteger(pid) && pid !== process.pid);
-    const ours = await Promise.all(pids.map((pid) => this.isOurs(pid)));
-    return pids.filter((_, index) => ours[index]);
+  private alive(): Promise<number[]> {
+    return findProcesses((pid) => this.isOurs(pid));
   }
 
   /** True for a process in the session of the command, or with its mark. Neither is in what has ended. */

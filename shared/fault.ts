@@ -20,6 +20,7 @@ export type FaultCode =
   | "refused"
   // QEMU
   | "qmp-unreachable"
+  | "qmp-forbidden"
   | "qmp-timeout"
   | "qmp-disconnected"
   | "qmp-command"
@@ -66,6 +67,16 @@ export interface FaultDetails {
   refusals?: readonly Refusal[];
 }
 
+const OUT_OF_FILES =
+  "This process may open no more files or sockets: raise its limit (LimitNOFILE= of its unit, ulimit -n), then try again";
+
+/** True when a file or socket could not be opened because there are too many open ones, here or on the whole host. */
+function isOutOfFiles(cause: unknown): boolean {
+  for (let at = cause; at instanceof Error; at = at.cause)
+    if ("code" in at && (at.code === "EMFILE" || at.code === "ENFILE")) return true;
+  return false;
+}
+
 /** One reason why a migration cannot happen. */
 export interface Refusal {
   readonly code: string;
@@ -84,7 +95,7 @@ export class MigrationFault extends Error {
     this.name = "MigrationFault";
     this.code = code;
     this.guestNow = details.guestNow;
-    this.advice = details.advice;
+    this.advice = isOutOfFiles(details.cause) ? OUT_OF_FILES : details.advice;
     this.role = details.role;
     this.refusals = details.refusals ?? [];
   }

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { freemem } from "node:os";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { connectSource, type SourceConnection } from "../../shared/link/grpc-link.ts";
+import { zoneMistake } from "../../shared/link/zones.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { type Agreement, agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
@@ -25,6 +26,12 @@ export async function negotiate(
   cx: DestinationContext,
 ): Promise<State<"staging"> | State<"discarding">> {
   const refusals: Refusal[] = [];
+  const unknownZone = zoneMistake(offer.sourceAddress);
+  if (unknownZone !== undefined)
+    refusals.push({
+      code: "source-address",
+      message: `The destination cannot dial the source: ${unknownZone}; set advertise of the source agent to an address that the destination can dial`,
+    });
   const definition = await ownDefinition(cx, refusals);
   const freeMemoryBytes = await availableMemory();
   const source = definition === undefined || offer.dryRun ? undefined : connectAhead(cx, offer);
@@ -131,11 +138,9 @@ async function startGuest(
   freeMemoryBytes: number,
   refusals: Refusal[],
 ): Promise<GuestProcess | undefined> {
-  if (await answers(definition)) {
-    refusals.push({
-      code: "guest-exists",
-      message: `${definition.name} has a QEMU at the destination already, which answers at ${definition.qmp}`,
-    });
+  const inTheWay = await whatIsThere(definition);
+  if (inTheWay !== undefined) {
+    refusals.push(inTheWay);
     return undefined;
   }
   const needed = offer.guest.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
@@ -163,13 +168,19 @@ function refusalOf(thrown: unknown, prefix = ""): Refusal {
   return { code, message: `${prefix}${message}${advice === undefined ? "" : `. ${advice}`}` };
 }
 
-async function answers(definition: GuestDefinition): Promise<boolean> {
+/** Tells what is at the guest's monitor already. @returns undefined where nobody is */
+async function whatIsThere({ name, qmp }: GuestDefinition): Promise<Refusal | undefined> {
   try {
-    (await QmpClient.connect(definition.qmp, { timeoutMs: ASK_MS })).close();
-    return true;
+    (await QmpClient.connect(qmp, { timeoutMs: ASK_MS })).close();
   } catch (thrown) {
-    return MigrationFault.from(thrown).code !== "qmp-unreachable";
+    const { code } = MigrationFault.from(thrown);
+    if (code === "qmp-unreachable") return undefined;
+    if (code === "qmp-forbidden") return refusalOf(thrown, "The destination: ");
   }
+  return {
+    code: "guest-exists",
+    message: `${name} has a QEMU at the destination already, which answers at ${qmp}`,
+  };
 }
 
 /** What Linux would give without swapping, bytes. */

@@ -7,6 +7,7 @@ import { isLeftBehind } from "../runtime/listened-at.ts";
 import { holderOfPort, holderOfUnixSocket } from "../runtime/process-holding.ts";
 import { type LinkSecurity, LOOPBACK_ONLY } from "./security.ts";
 import { listenTls, type TlsListener } from "./tls-listener.ts";
+import { targetOf, zoneMistake } from "./zones.ts";
 
 /**
  * Binds one address.
@@ -39,7 +40,7 @@ export async function bind(
 }
 
 async function cannotListen(text: string, address: AgentAddress, thrown: unknown): Promise<MigrationFault> {
-  const reason = thrown instanceof Error ? thrown.message : String(thrown);
+  const reason = zoneMistake(text) ?? (thrown instanceof Error ? thrown.message : String(thrown));
   const message = `Cannot listen at ${text}: ${reason}`;
   if (!/EADDRINUSE/.test(reason))
     return new MigrationFault("configuration", message, {
@@ -56,7 +57,7 @@ async function cannotListen(text: string, address: AgentAddress, thrown: unknown
 
 function bindClear(server: Server, text: string): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(text, ServerCredentials.createInsecure(), (error, chosen) => {
+    server.bindAsync(targetOf(text), ServerCredentials.createInsecure(), (error, chosen) => {
       if (error === null) resolve(chosen);
       else reject(error);
     });

@@ -8,7 +8,8 @@ import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type Li
 import type { DomainMethod, Received } from "./proto-files.ts";
 import { callWith, LOOPBACK_ONLY } from "./security.ts";
 import { destinationService, transferService } from "./services.ts";
-import { fromStatus } from "./status.ts";
+import { callFault } from "./wrong-port.ts";
+import { targetOf } from "./zones.ts";
 
 /**
  * The client's receive window is what lets pages flow at more than 64 KiB a round trip, and only a client has it (facts, 0.1).
@@ -31,7 +32,7 @@ export function clientOptions(limits: LinkLimits): ChannelOptions {
 /** @throws MigrationFault `invalid-argument` when the text is no address, `configuration` when it must not be called in clear */
 export function dial(address: string, limits: LinkLimits): { client: Client; dialled: Dialled } {
   const { credentials, options, dialled } = callWith(address, limits.security ?? LOOPBACK_ONLY);
-  return { client: new Client(address, credentials, { ...clientOptions(limits), ...options }), dialled };
+  return { client: new Client(targetOf(address), credentials, { ...clientOptions(limits), ...options }), dialled };
 }
 
 export function connectDestination(address: string, limits: LinkLimits): DestinationClient {
@@ -69,7 +70,7 @@ function ask<Request, Response>(
       if (received instanceof MigrationFault) reject(received);
       else if (received !== undefined) resolve(received);
       else if (signal?.aborted) reject(signal.reason);
-      else if (error !== null) reject(fromStatus(error, "peer-unreachable", dialled));
+      else if (error !== null) void callFault(error, client, dialled, "destination").then(reject);
     };
     const deadline = Date.now() + timeoutMs;
     const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, done);

@@ -9,6 +9,7 @@ import { type DomainMethod, orThrow, type Received } from "./proto-files.ts";
 import type { LinkSecurity } from "./security.ts";
 import { migrationService } from "./services.ts";
 import { fromStatus } from "./status.ts";
+import { callFault } from "./wrong-port.ts";
 
 const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
 
@@ -79,7 +80,7 @@ export class GrpcOperatorClient {
     const options = { deadline: Date.now() + this.timeoutMs + moreMs };
     return new Promise((resolve, reject) => {
       const done = (error: ServiceError | null, received?: Received<Response>): void => {
-        if (error !== null) reject(fromStatus(error, "peer-unreachable", this.dialled));
+        if (error !== null) void callFault(error, this.client, this.dialled, "either").then(reject);
         else if (received instanceof MigrationFault) reject(received);
         else if (received !== undefined) resolve(received);
         else reject(new MigrationFault("peer-invalid", "The agent answered nothing"));
@@ -125,7 +126,8 @@ export class GrpcOperatorClient {
       call.on("error", (error: ServiceError) => {
         signal.removeEventListener("abort", onAbort);
         if (signal.aborted) resolve();
-        else reject(fromStatus(error, seen ? "peer-lost" : "peer-unreachable", this.dialled));
+        else if (seen) reject(fromStatus(error, "peer-lost", this.dialled));
+        else void callFault(error, this.client, this.dialled, "either").then(reject);
       });
       call.on("end", () => {
         signal.removeEventListener("abort", onAbort);

@@ -5,7 +5,7 @@
 import { isIP } from "node:net";
 import { checkServerIdentity, type PeerCertificate } from "node:tls";
 import { type ChannelCredentials, type ChannelOptions, credentials } from "@grpc/grpc-js";
-import { isLoopback, parseAddress } from "../address.ts";
+import { isLoopback, parseAddress, withoutZone } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { Certificates, type KeyMaterial } from "../runtime/certificates.ts";
 import type { CommonConfig } from "../runtime/config.ts";
@@ -84,7 +84,8 @@ export function callWith(
       });
     return { credentials: credentials.createInsecure(), options: {}, dialled };
   }
-  const { host } = address;
+  // no certificate has a zone, which is this host's name of the way to the other one
+  const host = withoutZone(address.host);
   const verify = (_: string, certificate: PeerCertificate): Error | undefined => {
     dialled.refused = distrust(text, host, certificate, security);
     if (dialled.refused !== undefined) security.log?.warn({ fault: dialled.refused, peer: text }, "refused");

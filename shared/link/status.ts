@@ -28,6 +28,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "not-supported": status.UNIMPLEMENTED,
   "stream-unsupported": status.UNIMPLEMENTED,
   "qmp-unreachable": status.UNAVAILABLE,
+  "qmp-forbidden": status.FAILED_PRECONDITION,
   "qmp-disconnected": status.UNAVAILABLE,
   "peer-unreachable": status.UNAVAILABLE,
   "peer-lost": status.UNAVAILABLE,

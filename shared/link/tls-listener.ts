@@ -11,6 +11,7 @@ import { type KeyMaterial, TLS_VERSION } from "../runtime/certificates.ts";
 import { authorising, type Stranger } from "./authorise.ts";
 import { RefusalLog } from "./refusal-log.ts";
 import type { TlsSecurity } from "./security.ts";
+import { numbered } from "./zones.ts";
 
 export interface TlsListener {
   readonly port: number;
@@ -59,7 +60,7 @@ export async function listenTls(
   try {
     await new Promise<void>((resolve, reject) => {
       listener.once("error", reject);
-      listener.listen({ host, port }, resolve);
+      listener.listen({ host: numbered(host), port }, resolve);
     });
   } catch (thrown) {
     forget();

@@ -295,6 +295,12 @@ const isNamed = <E extends string>(event: QmpEvent, name: E): event is QmpEventN
 function socketFault(path: string, cause: NodeJS.ErrnoException): MigrationFault {
   if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED")
     return new MigrationFault("qmp-unreachable", `No QEMU listens at ${path}`, { cause });
+  if (cause.code === "EACCES" || cause.code === "EPERM")
+    return new MigrationFault("qmp-forbidden", `This agent may not use QEMU's monitor at ${path}: ${cause.message}`, {
+      cause,
+      advice:
+        "Start the guest as the agent's user, or give that user the right to write to the socket and to search its directory",
+    });
   // the queue of those who wait to be greeted is full
   if (cause.code === "EAGAIN")
     return new MigrationFault("qmp-timeout", `QEMU's monitor at ${path} takes no more clients`, { cause });

@@ -2,8 +2,9 @@
  * Finds the process that answers at a monitor. A migration is of one process. Another QEMU at the same socket was
  * started by a supervisor or an operator, and the agent says nothing to it.
  */
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../fault.ts";
+import { findProcesses } from "./all-processes.ts";
 import { type IdentifiedProcess, identify } from "./process-identity.ts";
 
 /** The one question that is asked of a monitor. */
@@ -72,9 +73,7 @@ async function namesSocket(pid: number, path: string): Promise<boolean> {
 }
 
 async function processesNaming(path: string): Promise<readonly number[]> {
-  const pids = (await readdir("/proc")).map(Number).filter((pid) => Number.isInteger(pid) && pid !== process.pid);
-  const named = await Promise.all(pids.map((pid) => namesSocket(pid, path)));
-  return pids.filter((_, index) => named[index]);
+  return await findProcesses((pid) => namesSocket(pid, path));
 }
 
 /** The fault of a monitor at which another process answers than the one that a migration is of. */

@@ -1,9 +1,9 @@
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import t, { type Test } from "tap";
-import type { MigrationFault } from "../../../shared/fault.ts";
+import { MigrationFault } from "../../../shared/fault.ts";
 import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
 import { LINE_MAX_BYTES } from "../../../shared/qemu/qmp-lines.ts";
 import type { QmpEvent } from "../../../shared/qemu/qmp-types.ts";
@@ -11,6 +11,10 @@ import { eventually } from "../../support/bounded.ts";
 import { type Command, Monitor, type Script, serve } from "../../support/fake-monitor.ts";
 
 const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "Débian" }, capabilities: [] } };
+
+const isRoot = process.getuid?.() === 0;
+/** A user without any rights. */
+const NOBODY = 65534;
 
 async function pair(
   t: Test,
@@ -246,6 +250,24 @@ t.test("a socket left behind by a dead QEMU is qmp-unreachable", async (t) => {
   const script = `require("net").createServer().listen(${JSON.stringify(left)}, () => process.kill(process.pid, "SIGKILL"))`;
   spawnSync(process.execPath, ["-e", script]);
   await rejects(t, QmpClient.connect(left), "qmp-unreachable");
+});
+
+t.test("a socket that this user may not use is qmp-forbidden", { skip: !isRoot && "needs root" }, async (t) => {
+  const path = await serve(t, () => undefined);
+  chmodSync(dirname(path), 0o755);
+  for (const [what, mode] of [
+    ["the socket", () => chmodSync(path, 0o700)],
+    ["its directory", () => chmodSync(dirname(path), 0o700)],
+  ] as const) {
+    mode();
+    process.seteuid?.(NOBODY);
+    const fault = await QmpClient.connect(path).then(
+      () => undefined,
+      (thrown: unknown) => MigrationFault.from(thrown),
+    );
+    process.seteuid?.(0);
+    t.match(fault, { code: "qmp-forbidden", message: /may not use .*EACCES/, advice: /as the agent's user/ }, what);
+  }
 });
 
 t.test("no greeting in time is qmp-timeout, as with a second client", async (t) => {

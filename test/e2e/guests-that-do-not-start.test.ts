@@ -1,0 +1,120 @@
+/**
+ * Guests that cannot be started at the destination: each is refused by name before anything at the source is touched,
+ * with what QEMU has said, and no QEMU is left behind. A command that is more than QEMU works where it can be watched.
+ */
+import { chmodSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import t from "tap";
+import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
+import { Journal } from "../../shared/runtime/journal.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { ferryJson, migrate, requireMoved, slowLink, startMigrate } from "../support/ferry-json.ts";
+import { type GuestDefinitionFile, guestDefinition } from "../support/guest.ts";
+import { IDLE, openPair, type Pair } from "../support/pair.ts";
+import { define, refused } from "../support/refused.ts";
+import type { RigHost } from "../support/rig.ts";
+
+t.setTimeout(300_000);
+const NAME = "starts";
+const QEMU = "qemu-system-x86_64";
+const EXECUTES = `exec ${QEMU} "$@"`;
+const WAITS = `${QEMU} "$@"`;
+
+/** The guest's command is a program beside each host's runtime directory. */
+function wrapped(): GuestDefinitionFile {
+  const definition = guestDefinition({ name: NAME, memoryMiB: 256, workload: IDLE });
+  return { ...definition, command: ["{runtime}/../start", ...definition.command.slice(1)] };
+}
+
+function wrap(host: RigHost, ...lines: readonly string[]): void {
+  const path = join(host.runtimeDirectory, "..", "start");
+  writeFileSync(path, ["#!/bin/sh", ...lines, ""].join("\n"));
+  chmodSync(path, 0o755);
+}
+
+async function opened(t: Parameters<typeof openPair>[0]): Promise<Pair> {
+  const definition = wrapped();
+  const pair = await openPair(t, {
+    guest: { name: NAME, memoryMiB: 256, workload: IDLE },
+    prepare: (rig) => {
+      for (const host of [rig.a, rig.b]) wrap(host, EXECUTES);
+      rig.writeDefinition(definition);
+    },
+  });
+  return { ...pair, definition };
+}
+
+t.test("what does not start at the destination", async (t) => {
+  const pair = await opened(t);
+  const { rig, a, b, definition } = pair;
+
+  await t.test("a program that leaves QEMU behind", async (t) => {
+    wrap(rig.b, `${QEMU} "$@" &`);
+    t.match(await refused(t, pair, ["qemu-start"]), /starts QEMU at the destination and leaves it.*-daemonize/);
+  });
+
+  await t.test("a QEMU that ends with the reason on its last line", async (t) => {
+    wrap(rig.b, `exec ${QEMU} "$@" -virtfs local,path=/nowhere/at/all,mount_tag=m,security_model=none`);
+    t.match(await refused(t, pair, ["qemu-start"]), /\/nowhere\/at\/all/);
+  });
+
+  await t.test("options with which QEMU leaves or waits, in the definition there", async (t) => {
+    const extra = ["-daemonize", "-serial", "unix:{runtime}/x.serial,server"];
+    define(rig.b, { ...definition, command: [...definition.command, ...extra] });
+    t.match(
+      await refused(t, pair, ["configuration"]),
+      /not have -daemonize.*-serial .*x\.serial,server, with which QEMU/,
+    );
+    define(rig.b, definition);
+  });
+
+  await t.test("and in the one here, which names no guest that could be moved", async (t) => {
+    define(rig.a, { ...definition, command: [...definition.command, "-daemonize"] });
+    const error = { error: { code: "configuration", message: /-daemonize/ } };
+    t.match((await migrate(rig, a, b, NAME)).answer, error);
+    t.match((await ferryJson(rig, a, ["plan", NAME, "--no-observe", "--to", b.destinationAddress])).answer, error);
+    define(rig.a, definition);
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+  });
+
+  await t.test("the source agent's address, given for the destination agent's", async (t) => {
+    const { code, answer } = await migrate(rig, a, { ...b, destinationAddress: b.sourceAddress }, NAME);
+    t.equal(code, 1);
+    const error = { code: "peer-unreachable", message: /is a source agent's address/, guestNow: /runs at the source/ };
+    t.match(answer, { error });
+  });
+
+  await t.test("a QEMU that ends while it receives", async (t) => {
+    wrap(rig.b, EXECUTES);
+    const slow = await slowLink(rig, 2e7);
+    const run = await startMigrate(rig, a, b, NAME, slow);
+    await run.copying();
+    const there = rig.qemus().find(({ command }) => command.includes(rig.b.runtimeDirectory));
+    if (there === undefined) throw new Error("there is no QEMU at the destination");
+    process.kill(there.pid, "SIGTERM");
+    const { answer } = await run.end();
+    const error = { message: /QEMU.*ended.*terminating on signal 15/s, guestNow: "the guest runs at the source" };
+    t.match(answer, { status: "failed", error });
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+    await rig.network.setRate(1e9);
+  });
+});
+
+t.test("a guest whose command waits for QEMU moves, and is known by its QEMU", async (t) => {
+  const { rig, a, b } = await opened(t);
+  wrap(rig.b, WAITS);
+  const { id } = requireMoved(await migrate(rig, a, b, NAME));
+  await assertOneGuest(t, rig, { name: NAME, at: rig.b });
+  const journal = await Journal.open(join(rig.b.stateDirectory, "destination"), decodeDestinationRecord);
+  const record = await journal.read(id);
+  t.same(
+    rig.qemus().map(({ pid }) => pid),
+    [record?.qemu?.pid],
+    "the journal names QEMU and not what waits for it",
+  );
+  requireMoved(await migrate(rig, b, a, NAME));
+  await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+  const postcopy = requireMoved(await migrate(rig, a, b, NAME, ["--strategy", "postcopy"]));
+  t.ok(postcopy.result.postcopy !== undefined);
+  await assertOneGuest(t, rig, { name: NAME, at: rig.b });
+});
