@@ -5,6 +5,7 @@ import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract, RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
 import type { MigrateOptions } from "../shared/protocol/report.ts";
+import type { FoundDisks } from "../shared/qemu/guest-disks.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
@@ -17,6 +18,8 @@ export interface AssemblyParts {
   readonly cx: Pick<SourceContext, "config" | "call" | "clock" | "log" | "createKernels">;
   /** Of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
+  /** As they were agreed on; missing where they are not looked at again. */
+  readonly disks?: FoundDisks;
   readonly contract: FeedContract;
   readonly channel: ResumingSource;
   readonly runs: Pick<RunWatch, "standsStill">;

@@ -9,13 +9,13 @@ import type { Contract } from "../shared/protocol/messages.ts";
 import type { PlanCall, PlanView } from "../shared/protocol/plan-view.ts";
 import type { MigrateCall } from "../shared/protocol/report.ts";
 import { refuseWish } from "../shared/protocol/strategies.ts";
-import { inspectSource, type SourceFacts } from "../shared/qemu/preflight.ts";
 import { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { orAborted, within } from "../shared/runtime/deferred.ts";
 import { type GuestDefinition, loadGuest } from "../shared/runtime/guest-definition.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { HOLD_SHARE_OF_ARENA } from "./feed-parts.ts";
+import { type FoundGuest, lookAtGuest } from "./look-at-guest.ts";
 import { measureLink } from "./measure-link.ts";
 import { negotiatedView } from "./negotiated-view.ts";
 import { type Observed, observeGuest } from "./observe-guest.ts";
@@ -43,16 +43,16 @@ export class Planner {
     const definition = await loadGuest(cx.call.guest, cx.config);
     const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
     try {
-      const [facts] = await Promise.all([inspectSource(qmp), cx.qemu.meet(qmp, definition.qmp)]);
+      const facts = await lookAtGuest(qmp, definition.qmp, cx);
       const { contract, link } = await this.ask(cx, definition, facts, call.observeMs > 0);
       const view: PlanView = {
         accepted: true,
         refusals: [],
         negotiated: negotiatedView(contract, facts, cx),
-        notes: [],
+        notes: contract.warnings,
       };
       if (call.observeMs === 0) return view;
-      if (!contract.measuresLink) return { ...view, notes: [OLDER_DESTINATION] };
+      if (!contract.measuresLink) return { ...view, notes: [...view.notes, OLDER_DESTINATION] };
       const observed = await observeGuest(cx, qmp, facts, call.observeMs);
       return { ...view, ...this.conclude(call, cx, { contract, link, observed }) };
     } catch (thrown) {
@@ -74,7 +74,7 @@ export class Planner {
     return { call: { ...call, options }, because: found.reason };
   }
 
-  private async ask(cx: SourceContext, definition: GuestDefinition, facts: SourceFacts, measure: boolean) {
+  private async ask(cx: SourceContext, definition: GuestDefinition, facts: FoundGuest, measure: boolean) {
     const contract = await askDestination(cx, definition, facts, { dryRun: true, measureLink: measure });
     if (!contract.measuresLink) return { contract, link: undefined };
     const channel = await within(

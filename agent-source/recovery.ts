@@ -66,6 +66,7 @@ const OPTIONS: MigrateCall["options"] = {
   reorder: true,
   compression: "auto",
   verify: false,
+  sharedDisksUnchecked: false,
 };
 
 export interface Found {

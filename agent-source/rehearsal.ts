@@ -66,6 +66,7 @@ const OPTIONS: MigrateOptions = {
   reorder: true,
   compression: "auto",
   verify: false,
+  sharedDisksUnchecked: false,
 };
 /** Most of a guest's memory is often zero. */
 const isZero = (page: number): boolean => page % 8 < 4;

@@ -4,16 +4,16 @@ import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Complete, Contract, Running } from "../shared/protocol/messages.ts";
 import type { SavedSettings, SourcePostcopy } from "../shared/protocol/ownership.ts";
 import type { LiveSourceState, SourceEdges, SourceStateName } from "../shared/protocol/source-states.ts";
-import type { SourceFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
 import type { Feed } from "./feed.ts";
+import type { FoundGuest } from "./look-at-guest.ts";
 import type { Kept, SourceContext } from "./source-context.ts";
 
 interface Asked {
   readonly definition: GuestDefinition;
   readonly qmp: QmpClient;
-  readonly facts: SourceFacts;
+  readonly facts: FoundGuest;
 }
 
 /** Moments of the switchover, microseconds since the epoch on this clock. */

@@ -21,6 +21,7 @@ export interface GivenMigrateOptions {
   readonly reorder: boolean;
   readonly compression: MigrateOptions["compression"];
   readonly verify: boolean;
+  readonly sharedDisksUnchecked: boolean;
 }
 
 export function addMigrateOptions(command: Command): Command {
@@ -57,7 +58,12 @@ export function addMigrateOptions(command: Command): Command {
     .option("--no-delta", "send changed pages whole")
     .option("--no-reorder", "send pages in the order in which QEMU gives them")
     .option("--compression <level>", "auto, off, or a zstd level from -50 to 19", argument(compression), "auto")
-    .option("--verify", "compare all memory before the handover; the guest is stopped meanwhile", false);
+    .option("--verify", "compare all memory before the handover; the guest is stopped meanwhile", false)
+    .option(
+      "--shared-disks-unchecked",
+      "go on where nobody can prove that both hosts have the same disks; you answer for them",
+      false,
+    );
 }
 
 /** What `ferry plan` has beside, and `ferry migrate` where it is to plan first. */
@@ -96,6 +102,7 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
       reorder: given.reorder,
       compression: given.compression,
       verify: given.verify,
+      sharedDisksUnchecked: given.sharedDisksUnchecked,
     },
   };
 }

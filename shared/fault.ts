@@ -42,6 +42,7 @@ export type FaultCode =
   | "cancelled"
   | "deadline"
   | "verify-mismatch"
+  | "disks-changed"
   | "in-doubt"
   | "two-copies"
   | "stopping"

@@ -7,12 +7,14 @@ import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { type Agreement, agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
 import { asksForPostcopy } from "../../shared/protocol/strategies.ts";
+import { readDevices } from "../../shared/qemu/guest-devices.ts";
 import { whyNoPostcopy } from "../../shared/qemu/postcopy-ability.ts";
 import { inspectDestination } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest-definition.ts";
 import { type DestinationContext, destinationRecord, keeperPlaces } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
+import { disksHere } from "../guest-disks.ts";
 import { GuestProcess } from "../guest-process.ts";
 
 const FRAME_BYTES_MAX = 1 << 20;
@@ -43,7 +45,7 @@ export async function negotiate(
       ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
       ...(guest === undefined
         ? {}
-        : await lookAt(guest, cx, offer).catch((thrown) => endedMeanwhile(guest, thrown, refusals))),
+        : await lookAt(guest, cx, offer, refusals).catch((thrown) => endedMeanwhile(guest, thrown, refusals))),
       freeMemoryBytes,
       reserveBytes: cx.config.memoryReserveBytes,
       codecs: ["xbzrle", "zstd"],
@@ -86,14 +88,18 @@ async function lookAt(
   guest: GuestProcess,
   cx: DestinationContext,
   offer: Offer,
-): Promise<Pick<DestinationFacts, "guest" | "postcopyRefusal">> {
-  const [inspected, ability] = await Promise.all([
+  refusals: Refusal[],
+): Promise<Pick<DestinationFacts, "guest" | "markedImages" | "postcopyRefusal">> {
+  const [inspected, devices, { disks, marked, refusals: media }, ability] = await Promise.all([
     inspectDestination(guest.qmp),
+    readDevices(guest.qmp),
+    disksHere(guest.qmp, guest.process.pid, offer.guest),
     asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
     // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
     cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
   ]);
-  return { guest: inspected, ...ability };
+  refusals.push(...media);
+  return { guest: { ...inspected, devices, disks }, markedImages: marked, ...ability };
 }
 
 /**

@@ -19,8 +19,9 @@ import {
   type Wish,
   withoutPostcopy,
 } from "../../shared/protocol/strategies.ts";
-import type { SourceFacts } from "../../shared/qemu/preflight.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest-definition.ts";
+import { type Marked, markDisks } from "../disk-mark.ts";
+import type { FoundGuest } from "../look-at-guest.ts";
 import { negotiatedView } from "../negotiated-view.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
@@ -30,6 +31,7 @@ export async function negotiate(state: State<"negotiating">, cx: SourceContext):
   const { definition, facts, qmp } = state;
   const contract = await askDestination(cx, definition, facts, { dryRun: false, measureLink: false });
   cx.report.negotiated = negotiatedView(contract, facts, cx);
+  cx.report.degradations.push(...contract.warnings);
   cx.log.info({ negotiated: cx.report.negotiated }, "agreed");
   return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
@@ -43,14 +45,18 @@ type Check = Pick<Offer, "dryRun" | "measureLink">;
 export async function askDestination(
   cx: SourceContext,
   definition: GuestDefinition,
-  facts: SourceFacts,
+  facts: FoundGuest,
   check: Check,
 ): Promise<Contract> {
   const mine = refusalsHere(cx, facts);
-  const offer = makeOffer(cx, definition, facts, mine.length > 0 ? { ...check, dryRun: true } : check);
-  if (mine.length > 0)
-    throw refused(`This migration of ${definition.name} cannot be`, [...mine, ...(await refusalsThere(cx, offer))]);
-  const answer = await handshake(cx, offer);
+  const marked = await markDisks(facts.disks, cx.id);
+  const checked = mine.length > 0 ? { ...check, dryRun: true } : check;
+  const offer = makeOffer(cx, definition, facts, marked, checked);
+  if (mine.length > 0) {
+    const theirs = await refusalsThere(cx, offer).finally(marked.remove);
+    throw refused(`This migration of ${definition.name} cannot be`, [...mine, ...theirs]);
+  }
+  const answer = await handshake(cx, offer).finally(marked.remove);
   if (answer.kind === "contract") return checkContract(offer, answer.contract);
   const refusals = answer.refusals.map((one) => explained(one, offer));
   throw refused(`The destination ${cx.call.to} refused ${definition.name}`, refusals, "destination");
@@ -64,11 +70,11 @@ const refused = (what: string, refusals: readonly Refusal[], role?: "destination
   });
 
 /** A guest that stands still gains nothing by post-copy, and needs no host that can do it. */
-const wishOf = ({ call }: SourceContext, { paused }: SourceFacts): Wish =>
+const wishOf = ({ call }: SourceContext, { paused }: FoundGuest): Wish =>
   paused ? withoutPostcopy(call.options) : call.options;
 
 /** What the guest's QEMU has against it. */
-const refusalsHere = (cx: SourceContext, facts: SourceFacts): readonly Refusal[] =>
+const refusalsHere = (cx: SourceContext, facts: FoundGuest): readonly Refusal[] =>
   needsPostcopy(wishOf(cx, facts)) ? [...facts.refusals, ...facts.postcopyRefusals] : facts.refusals;
 
 /** What the destination has against it as well; that it cannot be asked is one of the reasons. */
@@ -113,7 +119,13 @@ async function handshake(cx: SourceContext, offer: Offer): Promise<HandshakeAnsw
   }
 }
 
-function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: SourceFacts, check: Check): Offer {
+function makeOffer(
+  cx: SourceContext,
+  definition: GuestDefinition,
+  facts: FoundGuest,
+  { mark }: Marked,
+  check: Check,
+): Offer {
   const { options } = cx.call;
   const wish = wishOf(cx, facts);
   const versions = facts.paused ? PROTOCOL_VERSIONS.filter(canStayPaused) : PROTOCOL_VERSIONS;
@@ -135,6 +147,10 @@ function makeOffer(cx: SourceContext, definition: GuestDefinition, facts: Source
       cpuFeatures: facts.cpuFeatures,
       ramBlocks: facts.ramBlocks,
       paused: facts.paused,
+      devices: facts.devices,
+      disks: { boot: facts.disks.boot, drives: facts.disks.drives.map(({ qdev: _, ...drive }) => drive) },
+      ...(mark === undefined ? {} : { mark }),
+      disksUnchecked: options.sharedDisksUnchecked,
     },
     transfer: {
       codecs,

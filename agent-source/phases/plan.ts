@@ -1,9 +1,9 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
-import { inspectSource } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { loadGuest } from "../../shared/runtime/guest-definition.ts";
 import { asItWas } from "../guest-here.ts";
+import { lookAtGuest } from "../look-at-guest.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -12,7 +12,7 @@ export async function plan(_state: State<"planned">, cx: SourceContext): Promise
   const definition = await loadGuest(cx.call.guest, cx.config);
   const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
   try {
-    const [facts] = await Promise.all([inspectSource(qmp), cx.qemu.meet(qmp, definition.qmp)]);
+    const facts = await lookAtGuest(qmp, definition.qmp, cx);
     return { kind: afterSource("planned", "carriable"), definition, qmp, facts };
   } catch (thrown) {
     const guestNow = await asItWas(qmp);

@@ -3,6 +3,7 @@ import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import type { Feed } from "../feed.ts";
+import { checkDisks } from "../look-at-guest.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 import { howItStopped } from "../stopped-guest.ts";
@@ -29,6 +30,9 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     await notePaused(feed, paused, cx);
     // beside the wait for the destination: while the guest stands still it is then only to be put in its place
     void cx.journal.prepare(cx.id, sourceRecord(cx, "granted", feed.kept));
+    const disksAreTheSame = feed.disks === undefined ? undefined : checkDisks(feed.qmp, feed.disks, cx);
+    // waited for below, beside the destination
+    disksAreTheSame?.catch(() => undefined);
     const loaded = await within(
       orAborted(feed.inbox.loaded.promise, feed.signal),
       LOADS_WITHIN_MS,
@@ -50,7 +54,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
       pagesCompared,
     };
     // what comes next retires QEMU
-    await orAborted(noted, feed.signal);
+    await orAborted(Promise.all([noted, disksAreTheSame]), feed.signal);
     return { kind: afterSource("switching", "loaded"), loaded: { feed, times, reason } };
   } finally {
     passes();

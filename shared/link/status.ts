@@ -25,6 +25,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   "too-late": status.FAILED_PRECONDITION,
   refused: status.FAILED_PRECONDITION,
   "verify-mismatch": status.FAILED_PRECONDITION,
+  "disks-changed": status.FAILED_PRECONDITION,
   "not-supported": status.UNIMPLEMENTED,
   "stream-unsupported": status.UNIMPLEMENTED,
   "qmp-unreachable": status.UNAVAILABLE,

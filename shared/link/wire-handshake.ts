@@ -14,6 +14,7 @@ import {
   type TransferOffer,
 } from "../protocol/messages.ts";
 import type { Translation } from "./proto-files.ts";
+import { foundGuest } from "./wire-guest.ts";
 import {
   bytes,
   flag,
@@ -131,6 +132,7 @@ export const offerWire: Translation<Offer> = {
         cpuFeatures: Object.fromEntries(Object.entries(features).map(([key, word]) => [key, whole(word, key)])),
         ramBlocks: blocks(guest.ramBlocks),
         paused: flag(guest.paused),
+        ...foundGuest(guest),
       },
       transfer: transferOffer(object(given.transfer, "transfer")),
     };
@@ -165,5 +167,9 @@ const contract = (given: WireObject): Contract => ({
   postcopy: flag(given.postcopy),
   onDeadline: word(orIfEmpty(given.deadlineAction, "cancel"), DEADLINE_ACTIONS, "deadline_action"),
   postcopyObstacle: said(given.postcopyObstacle, "postcopy_obstacle"),
+  comparesDisks: flag(given.comparesDisks),
+  warnings: strings(given.warnings ?? [], "warnings")
+    .slice(0, REASONS_MAX)
+    .map((one) => said(one, "warning")),
   measuresLink: flag(given.measuresLink),
 });

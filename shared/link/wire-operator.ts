@@ -64,6 +64,7 @@ export const migrateCallWire: Translation<MigrateCall> = {
       noReorder: !options.reorder,
       compression: String(options.compression),
       verify: options.verify,
+      sharedDisksUnchecked: options.sharedDisksUnchecked,
     },
   }),
   fromWire: (wire) => {
@@ -88,6 +89,7 @@ function migrateOptions(given: WireObject): MigrateOptions {
     reorder: !flag(given.noReorder),
     compression: compression(given.compression || "auto"),
     verify: flag(given.verify),
+    sharedDisksUnchecked: flag(given.sharedDisksUnchecked),
   };
   for (const { message } of refuseWish(options)) throw new MigrationFault("invalid-argument", message);
   return options;

@@ -3,7 +3,9 @@
  * A refusal lists every reason at once, so that the operator mends them in one go.
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
-import type { Codec, Contract, GuestOffer, Offer, QemuVersion, RamBlock } from "./messages.ts";
+import { compareDevices } from "./devices.ts";
+import { compareDisks, type DiskVerdict } from "./disks.ts";
+import type { Codec, Contract, Drive, GuestOffer, Offer, QemuVersion, RamBlock } from "./messages.ts";
 import { agreeOnStrategies, beyondOffer, completeContract, noStrategy, postcopyObstacles } from "./strategies.ts";
 
 /**
@@ -21,7 +23,7 @@ export const canStayPaused = (protocolVersion: number): boolean => protocolVersi
 export const OLDEST_SOURCE_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
 
 /** What a destination knows of the guest that is to come, from its waiting QEMU. */
-export type OwnGuest = Omit<GuestOffer, "name" | "definitionDigest" | "paused">;
+export type OwnGuest = Omit<GuestOffer, "name" | "definitionDigest" | "paused" | "mark" | "disksUnchecked">;
 
 /** What the destination found on its own host. What could not be found out is left out, with a refusal that says why. */
 export interface DestinationFacts {
@@ -30,6 +32,8 @@ export interface DestinationFacts {
   readonly definitionDigest?: string;
   /** Facts of its own waiting QEMU, when one could be started. */
   readonly guest?: OwnGuest;
+  /** Images of its own QEMU beside which the source's mark was found. */
+  readonly markedImages?: ReadonlySet<string>;
   readonly freeMemoryBytes: number;
   /** Memory that the host keeps for itself. */
   readonly reserveBytes: number;
@@ -68,6 +72,8 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
   if (agreed === undefined) refusals.push(...(obstacles.length > 0 ? obstacles : [noStrategy(offer)]));
   checkMemory(offer.guest.ramBlocks, mine, refuse);
   if (mine.guest !== undefined) checkGuest(offer.guest, mine.guest, refuse);
+  const { refusals: different, warnings } = compareMade(offer.guest, mine);
+  refusals.push(...different);
   if (version === undefined || mine.guest === undefined || agreed === undefined || refusals.length > 0)
     return { kind: "refusals", refusals };
   return {
@@ -82,6 +88,8 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
       followUpMs: mine.followUpMs,
       ramBlocks: mine.guest.ramBlocks,
       ...agreed,
+      comparesDisks: true,
+      warnings,
       measuresLink: false,
     },
   };
@@ -117,12 +125,37 @@ export function checkContract(offer: Offer, answered: Contract): Contract {
     wrong.push(`frames of ${contract.frameBytes} bytes, of ${transfer.frameBytes} that were offered`);
   if (contract.creditWindowBytes < 1 || contract.creditWindowBytes > transfer.creditWindowBytes)
     wrong.push(`a credit of ${contract.creditWindowBytes} bytes, of ${transfer.creditWindowBytes} that were offered`);
+  if (!contract.comparesDisks && offer.guest.disksUnchecked !== true && offer.guest.disks?.drives.some(mayBeWritten))
+    throw new MigrationFault("refused", OLD_DESTINATION, {
+      role: "destination",
+      refusals: [{ code: "disks-unproven", message: OLD_DESTINATION }],
+      advice: "Mend what is listed, then migrate again",
+    });
   const differing = describeBlocks(offer.guest.ramBlocks, contract.ramBlocks);
   if (differing !== "") wrong.push(`other RAM blocks: ${differing}`);
   if (wrong.length === 0) return contract;
   throw new MigrationFault("peer-invalid", `The destination accepted what was not offered: ${wrong.join("; ")}`, {
     role: "destination",
   });
+}
+
+const OLD_DESTINATION =
+  "The destination agent is too old to tell whether it has the files of the guest's disks; upgrade it, or, where you know that both hosts have the same files, migrate with --shared-disks-unchecked";
+
+const mayBeWritten = ({ layers }: Drive): boolean => layers.some(({ writable }) => writable);
+
+/** Compares what both QEMUs have made: devices and disks, where the source says them. */
+function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set() }: DestinationFacts): DiskVerdict {
+  if (mine?.devices === undefined || mine.disks === undefined) return { refusals: [], warnings: [] };
+  const refusal =
+    theirs.devices === undefined
+      ? undefined
+      : compareDevices({ ...theirs, devices: theirs.devices }, { ...mine, devices: mine.devices });
+  const disks =
+    theirs.disks === undefined
+      ? { refusals: [], warnings: [] }
+      : compareDisks(theirs.disks, mine.disks, { marked: markedImages, unchecked: theirs.disksUnchecked === true });
+  return { refusals: [...(refusal === undefined ? [] : [refusal]), ...disks.refusals], warnings: disks.warnings };
 }
 
 type Refuse = (code: string, message: string) => void;

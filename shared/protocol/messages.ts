@@ -45,6 +45,40 @@ export interface Offer {
   readonly saysKept: boolean;
 }
 
+/** A layer of a disk, as a QEMU has it open. */
+export interface Image {
+  /** QEMU's driver: "raw", "qcow2". */
+  readonly format: string;
+  /** An absolute path, or the name of a storage that is no file of the host. */
+  readonly file: string;
+  /** As the guest sees it, or the layer above. */
+  readonly byteLength: number;
+  readonly writable: boolean;
+  /** Tells one file from another on the same host; empty where QEMU has no file of the host open. */
+  readonly inode: string;
+  /** Name of the file, behind links, in its directory; empty where it is no file of the host. */
+  readonly baseName: string;
+}
+
+export interface Drive {
+  readonly name: string;
+  readonly removable: boolean;
+  /** The top layer first; none where there is no medium. */
+  readonly layers: readonly Image[];
+}
+
+export interface GuestDisks {
+  /** Tells one host, since it was booted, from another. */
+  readonly boot: string;
+  readonly drives: readonly Drive[];
+}
+
+/** A file that the source has made beside each image that the guest may write, to be found by a host that shares it. */
+export interface DiskMark {
+  readonly name: string;
+  readonly content: string;
+}
+
 export interface GuestOffer {
   readonly name: string;
   readonly definitionDigest: string;
@@ -55,6 +89,14 @@ export interface GuestOffer {
   readonly ramBlocks: readonly RamBlock[];
   /** It is paused, and is to stay so. */
   readonly paused: boolean;
+  /** As its QEMU has made them (shared/qemu/guest-devices.ts); missing from an older source. */
+  readonly devices?: readonly string[];
+  /** As its QEMU has them open; missing from an older source. */
+  readonly disks?: GuestDisks;
+  /** Missing where nothing could be marked. */
+  readonly mark?: DiskMark;
+  /** The operator answers for disks that nobody can prove to be shared. */
+  readonly disksUnchecked?: boolean;
 }
 
 export interface TransferOffer {
@@ -92,6 +134,10 @@ export interface Contract {
   readonly onDeadline: DeadlineAction;
   /** Why post-copy is not among the strategies, where it was asked for; else empty. */
   readonly postcopyObstacle: string;
+  /** The destination has compared the devices and disks; one of before does not. */
+  readonly comparesDisks: boolean;
+  /** What the operator is to know of what was agreed, whole sentences. */
+  readonly warnings: readonly string[];
   /** Behind a check the destination dials, and answers probes until the source ends the stream. */
   readonly measuresLink: boolean;
 }

@@ -200,6 +200,8 @@ export interface MigrateOptions {
   readonly reorder: boolean;
   readonly compression: "auto" | "off" | number;
   readonly verify: boolean;
+  /** The operator answers for disks that nobody can prove to be the same on both hosts. */
+  readonly sharedDisksUnchecked: boolean;
 }
 
 export interface MigrateCall {

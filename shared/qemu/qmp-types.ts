@@ -92,6 +92,41 @@ export interface MemoryDevice {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
+/** qapi/block-core.json, ImageInfo. */
+export interface ImageInfo {
+  readonly filename: string;
+  readonly format: string;
+  readonly "virtual-size": number;
+  readonly "backing-image"?: ImageInfo;
+}
+
+/** qapi/block-core.json, BlockInfo. */
+export interface BlockInfo {
+  readonly device: string;
+  /** Id of the device, or its path in the object tree; missing where no device has the drive. */
+  readonly qdev?: string;
+  readonly removable: boolean;
+  /** Missing without a medium. */
+  readonly inserted?: { readonly image: ImageInfo; readonly "node-name"?: string };
+}
+
+/** qapi/block-core.json, BlockDeviceInfo. */
+export interface BlockNode {
+  readonly "node-name"?: string;
+  readonly drv?: string;
+  readonly file?: string;
+  readonly ro?: boolean;
+  readonly image?: ImageInfo;
+}
+
+/** qapi/pci.json, PciDeviceInfo. */
+export interface PciDevice {
+  readonly slot: number;
+  readonly function: number;
+  readonly id: { readonly vendor: number; readonly device: number };
+  readonly pci_bridge?: { readonly devices?: readonly PciDevice[] };
+}
+
 /** `Returns` is void where success is all there is to say. */
 interface Command<Arguments, Returns> {
   readonly arguments: Arguments;
@@ -137,7 +172,19 @@ export interface QmpCommands {
   "object-del": Command<{ readonly id: string }, void>;
   /** Since 10.0. Without a node it is of all: active ones are locked and may be written. */
   "blockdev-set-active": Command<{ readonly active: boolean }, void>;
-  "query-named-block-nodes": Command<{ readonly flat: boolean }, readonly { readonly "node-name"?: string }[]>;
+  "query-named-block-nodes": Command<{ readonly flat: boolean }, readonly BlockNode[]>;
+  "query-block": Command<undefined, readonly BlockInfo[]>;
+  "query-block-jobs": Command<
+    undefined,
+    readonly { readonly type: string; readonly device: string; readonly status: string }[]
+  >;
+  /** `id`: of the device, or its path in the object tree. */
+  eject: Command<{ readonly id: string; readonly force: boolean }, void>;
+  "blockdev-change-medium": Command<
+    { readonly id: string; readonly filename: string; readonly format: string; readonly force: boolean },
+    void
+  >;
+  "query-pci": Command<undefined, readonly { readonly devices: readonly PciDevice[] }[]>;
   "query-machines": Command<undefined, readonly MachineInfo[]>;
   /** The backends under /objects, with the one that QEMU makes for the machine. */
   "query-memdev": Command<undefined, readonly { readonly id?: string; readonly share?: boolean }[]>;

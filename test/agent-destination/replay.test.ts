@@ -28,6 +28,8 @@ const contract: Contract = {
   strategies: ["precopy"],
   onDeadline: "cancel",
   postcopyObstacle: "",
+  comparesDisks: true,
+  warnings: [],
   measuresLink: false,
   ramBlocks: BLOCKS,
 };

@@ -21,6 +21,8 @@ const contract: Contract = {
   postcopy: false,
   onDeadline: "force",
   postcopyObstacle: "",
+  comparesDisks: true,
+  warnings: [],
   measuresLink: false,
 };
 const facts: SourceFacts = { ...guest, refusals: [], postcopyRefusals: [] };

@@ -27,6 +27,7 @@ t.test("migrate asks for what was typed, with units converted", async (t) => {
     reorder: true,
     compression: "auto",
     verify: false,
+    sharedDisksUnchecked: false,
   };
   t.same(calls[0], { guest: "web", to: "host-b:7412", options });
   await type(
@@ -42,6 +43,7 @@ t.test("migrate asks for what was typed, with units converted", async (t) => {
     reorder: false,
     compression: -5,
     verify: true,
+    sharedDisksUnchecked: false,
   });
 });
 

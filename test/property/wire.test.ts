@@ -63,6 +63,8 @@ const contract = {
   strategies: ["precopy"],
   onDeadline: "cancel",
   postcopyObstacle: "",
+  comparesDisks: true,
+  warnings: [],
   measuresLink: false,
   ramBlocks: blocks,
 } as const;

@@ -25,6 +25,8 @@ export const contract: Contract = {
   strategies: ["precopy"],
   onDeadline: "cancel",
   postcopyObstacle: "",
+  comparesDisks: true,
+  warnings: [],
   measuresLink: false,
   ramBlocks: BLOCKS,
 };
@@ -84,4 +86,5 @@ export const MIGRATE_OPTIONS = {
   reorder: true,
   compression: "auto",
   verify: false,
+  sharedDisksUnchecked: false,
 } as const;

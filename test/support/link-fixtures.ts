@@ -21,6 +21,7 @@ export const call: MigrateCall = {
     reorder: true,
     compression: -20,
     verify: true,
+    sharedDisksUnchecked: false,
   },
 };
 

@@ -30,6 +30,8 @@ const contract: Contract = {
   postcopy: false,
   onDeadline: "force",
   postcopyObstacle: "Userfaultfd not available",
+  comparesDisks: true,
+  warnings: [],
   measuresLink: true,
 };
 

@@ -32,6 +32,7 @@ t.test("what an operator leaves out has its default", async (t) => {
     reorder: true,
     compression: "auto",
     verify: false,
+    sharedDisksUnchecked: false,
   };
   const call = { guest: "web", to: "host-b:7412", options: defaults };
   t.same(migrate({}), call);
@@ -57,6 +58,7 @@ t.test("every option arrives as it was asked for", async (t) => {
       fc.integer({ min: -50, max: 19 }).filter((level) => level !== 0),
     ),
     verify: fc.boolean(),
+    sharedDisksUnchecked: fc.boolean(),
   });
   fc.assert(
     fc.property(options, (options) => {

@@ -1,0 +1,69 @@
+/** The disks of the destination's QEMU beside those that the guest has: media are carried, and files are told apart. */
+import { readFile, realpath } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { MigrationFault, type Refusal } from "../shared/fault.ts";
+import type { DiskMark, Drive, GuestOffer } from "../shared/protocol/messages.ts";
+import { type FoundDisks, type FoundDrive, readDisks } from "../shared/qemu/guest-disks.ts";
+import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+
+const MARK_BYTES_MAX = 64;
+
+export interface DisksHere {
+  readonly disks: FoundDisks;
+  /** Images beside which the source's mark was found. */
+  readonly marked: ReadonlySet<string>;
+  /** What keeps a medium of the guest from being put in here. */
+  readonly refusals: readonly Refusal[];
+}
+
+/**
+ * Gives each removable drive the medium that the guest has in it now, and looks for the source's mark.
+ * @param pid of this QEMU
+ */
+export async function disksHere(qmp: QmpClient, pid: number, guest: GuestOffer): Promise<DisksHere> {
+  const found = await readDisks(qmp, pid);
+  const refusals: Refusal[] = [];
+  let isChanged = false;
+  for (const drive of guest.disks?.drives ?? []) {
+    const own = found.drives.find(({ name }) => name === drive.name);
+    if (own === undefined || !own.removable || mediumOf(drive) === mediumOf(own)) continue;
+    isChanged = true;
+    await carryMedium(qmp, drive, own).catch((thrown: unknown) => refusals.push(refusal(drive, thrown)));
+  }
+  const disks = isChanged ? await readDisks(qmp, pid) : found;
+  return { disks, refusals, marked: await markedImages(disks, guest.mark) };
+}
+
+const mediumOf = ({ layers }: Drive): string => layers.map(({ format, file }) => `${format} ${file}`).join(" on ");
+
+async function carryMedium(qmp: QmpClient, { layers }: Drive, { qdev: id }: FoundDrive): Promise<void> {
+  const [top] = layers;
+  if (top === undefined) await qmp.execute("eject", { id, force: true });
+  else {
+    const { file: filename, format } = top;
+    await qmp.execute("blockdev-change-medium", { id, filename, format, force: true });
+  }
+}
+
+const refusal = ({ name, layers }: Drive, thrown: unknown): Refusal => ({
+  code: "disks",
+  message: `The guest has ${layers[0]?.file ?? "no medium"} in drive ${name} now, and the destination's QEMU does not take that: ${MigrationFault.from(thrown).message}; make the medium reachable at the same path there, or eject it`,
+});
+
+/** @returns the paths, as this QEMU names them, of images in whose directory the mark is */
+async function markedImages({ drives }: FoundDisks, mark: DiskMark | undefined): Promise<ReadonlySet<string>> {
+  const marked = new Set<string>();
+  if (mark === undefined) return marked;
+  for (const { file, baseName } of drives.flatMap(({ layers }) => layers)) {
+    if (baseName === "") continue;
+    const folder = await realpath(file).then(dirname, () => undefined);
+    if (folder !== undefined && (await contentOf(join(folder, mark.name))) === mark.content) marked.add(file);
+  }
+  return marked;
+}
+
+/** @returns undefined where there is no such file */
+const contentOf = async (path: string): Promise<string | undefined> => {
+  const found = await readFile(path, "latin1").catch(() => undefined);
+  return found === undefined || found.length > MARK_BYTES_MAX ? undefined : found;
+};

@@ -1,0 +1,37 @@
+/**
+ * Marks the directories of a guest's images while the destination is asked: a host that finds the mark beside its own
+ * image of that name shares the file. On one host, or where nothing can be marked, other proofs are needed
+ * (shared/protocol/disks.ts).
+ */
+import { randomBytes } from "node:crypto";
+import { realpath, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { DiskMark, GuestDisks } from "../shared/protocol/messages.ts";
+
+export interface Marked {
+  /** Undefined where no directory could be written. */
+  readonly mark: DiskMark | undefined;
+  /** Removes what was made. Never rejects. */
+  readonly remove: () => Promise<void>;
+}
+
+/** @param migrationId a part of the mark's name, so that migrations do not meet. Never rejects. */
+export async function markDisks({ drives }: GuestDisks, migrationId: string): Promise<Marked> {
+  const images = drives.flatMap(({ layers }) => layers).filter(({ writable, baseName }) => writable && baseName !== "");
+  const mark = { name: `.ferry-${migrationId}`, content: randomBytes(16).toString("hex") };
+  const folders = await Promise.all(images.map(({ file }) => realpath(file).then(dirname, () => undefined)));
+  const made: string[] = [];
+  for (const folder of new Set(folders)) {
+    if (folder === undefined || folder.startsWith("/dev")) continue;
+    const path = join(folder, mark.name);
+    const isMade = await writeFile(path, mark.content, { flag: "wx", mode: 0o444 }).then(
+      () => true,
+      () => false,
+    );
+    if (isMade) made.push(path);
+  }
+  const remove = async (): Promise<void> => {
+    await Promise.all(made.map((path) => rm(path, { force: true }).catch(() => undefined)));
+  };
+  return { mark: made.length === 0 ? undefined : mark, remove };
+}

@@ -1,0 +1,62 @@
+/** What a source says of its guest, between its domain types and the messages of proto/ferry/v1/peer.proto. */
+import type { DiskMark, Drive, GuestDisks, GuestOffer } from "../protocol/messages.ts";
+import { flag, list, malformed, object, strings, text, type WireObject, whole } from "./wire-read.ts";
+
+/** More than any guest has. */
+const DEVICES_MAX = 20_000;
+const DRIVES_MAX = 1024;
+const LAYERS_MAX = 1024;
+const NAME_CHARACTERS_MAX = 4096;
+
+/** What an older source leaves out is missing. @throws MigrationFault `peer-invalid` */
+export function foundGuest(given: WireObject): Pick<GuestOffer, "devices" | "disks" | "mark" | "disksUnchecked"> {
+  const devices = names(given.devices, "devices", DEVICES_MAX);
+  return {
+    ...(devices.length === 0 ? {} : { devices }),
+    ...(given.disks === undefined || given.disks === null ? {} : { disks: disks(object(given.disks, "disks")) }),
+    ...(given.mark === undefined || given.mark === null ? {} : { mark: mark(object(given.mark, "mark")) }),
+    ...(flag(given.disksUnchecked) ? { disksUnchecked: true } : {}),
+  };
+}
+
+const disks = (given: WireObject): GuestDisks => ({
+  boot: name(given.boot, "boot"),
+  drives: few(given.drives, "drives", DRIVES_MAX).map(drive),
+});
+
+const drive = (given: WireObject): Drive => ({
+  name: name(given.name, "drive name"),
+  removable: flag(given.removable),
+  layers: few(given.layers, "layers", LAYERS_MAX).map((layer) => ({
+    format: name(layer.format, "format"),
+    file: name(layer.file, "image"),
+    byteLength: whole(layer.byteLength, "image length"),
+    writable: flag(layer.writable),
+    inode: name(layer.inode, "inode"),
+    baseName: name(layer.baseName, "image name"),
+  })),
+});
+
+/** It names a file of the destination. */
+function mark(given: WireObject): DiskMark {
+  const found = { name: text(given.name, "mark"), content: text(given.content, "mark") };
+  if (!/^\.ferry-[A-Za-z0-9_-]{1,64}$/.test(found.name)) throw malformed("mark", "is no name of a mark");
+  if (!/^[0-9a-f]{32}$/.test(found.content)) throw malformed("mark", "has no content of a mark");
+  return found;
+}
+
+function few(wire: unknown, field: string, most: number): readonly WireObject[] {
+  if (Array.isArray(wire) && wire.length > most) throw malformed(field, `are ${wire.length}`);
+  return list(wire, field);
+}
+
+function names(wire: unknown, field: string, most: number): readonly string[] {
+  if (Array.isArray(wire) && wire.length > most) throw malformed(field, `are ${wire.length}`);
+  return strings(wire ?? [], field).map((one) => name(one, field));
+}
+
+function name(wire: unknown, field: string): string {
+  const given = text(wire, field);
+  if (given.length > NAME_CHARACTERS_MAX) throw malformed(field, `has ${given.length} characters`);
+  return given;
+}

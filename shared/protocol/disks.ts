@@ -1,0 +1,95 @@
+/**
+ * Whether the disks that the guest has are those that the destination's QEMU has opened. A guest that goes on with
+ * another file has lost what it wrote, so nothing is taken for the same that is not proven to be, unless the operator
+ * answers for it.
+ */
+import type { Refusal } from "../fault.ts";
+import type { Drive, GuestDisks, Image } from "./messages.ts";
+
+export interface DiskVerdict {
+  readonly refusals: readonly Refusal[];
+  /** What nobody has proven, and the operator has answered for. */
+  readonly warnings: readonly string[];
+}
+
+/** What the destination has seen of the source's mark. */
+export interface DiskProofs {
+  /** Paths of images at the destination beside which the mark of the source was found. */
+  readonly marked: ReadonlySet<string>;
+  /** The operator answers for what cannot be proven. */
+  readonly unchecked: boolean;
+}
+
+const MENDS_DEFINITION =
+  "let the definition of both hosts, and the running guest, have the same one, then start the migration again";
+const UNCHECKED =
+  "where you know that it is the same file on both hosts, migrate with --shared-disks-unchecked; else let both hosts share it";
+
+/** @returns nothing where both have the same files */
+export function compareDisks(theirs: GuestDisks, mine: GuestDisks, proofs: DiskProofs): DiskVerdict {
+  const refusals: Refusal[] = [];
+  const warnings: string[] = [];
+  const refuse = (code: string, message: string): void => void refusals.push({ code, message });
+  for (const drive of theirs.drives) {
+    const own = mine.drives.find(({ name }) => name === drive.name);
+    if (own === undefined)
+      refuse("disks", `The guest has the drive ${drive.name}, which the destination's QEMU lacks; ${MENDS_DEFINITION}`);
+    else compareDrive(drive, own);
+  }
+  for (const { name } of mine.drives)
+    if (!theirs.drives.some((drive) => drive.name === name))
+      refuse("disks", `The destination's QEMU has the drive ${name}, which the guest lacks; ${MENDS_DEFINITION}`);
+  return { refusals, warnings };
+
+  function compareDrive(drive: Drive, own: Drive): void {
+    if (shapeOf(drive) !== shapeOf(own)) {
+      const message = `Drive ${drive.name} is ${describe(drive)} at the source, and ${describe(own)} at the destination`;
+      refuse("disks", `${message}; ${MENDS_DEFINITION}`);
+      return;
+    }
+    drive.layers.forEach((image, at) => {
+      const other = own.layers[at];
+      if (other !== undefined) compareImage(drive.name, image, other);
+    });
+  }
+
+  function compareImage(drive: string, image: Image, own: Image): void {
+    const verdict = judge(theirs, mine, image, own, proofs.marked);
+    if (verdict === "same") return;
+    const both = own.file === image.file ? image.file : `${image.file} at the source, ${own.file} at the destination`;
+    if (verdict === "other")
+      refuse("disks", `Drive ${drive} is not the same file on both hosts: ${both}; ${MENDS_DEFINITION}`);
+    else if (!proofs.unchecked)
+      refuse(
+        "disks-unproven",
+        `Nobody can prove that drive ${drive} is the same file on both hosts: ${both}; ${UNCHECKED}`,
+      );
+    else warnings.push(`Drive ${drive} was not proven to be the same file on both hosts (${both}), as you allowed`);
+  }
+}
+
+type Judgement = "same" | "other" | "unproven";
+
+function judge(theirs: GuestDisks, mine: GuestDisks, image: Image, own: Image, marked: ReadonlySet<string>): Judgement {
+  if (image.baseName === "" || own.baseName === "") return judgeRemote(image, own);
+  const isOneHost = theirs.boot !== "" && theirs.boot === mine.boot;
+  if (isOneHost && image.inode !== "" && own.inode !== "") return image.inode === own.inode ? "same" : "other";
+  if (image.baseName !== own.baseName) return "other";
+  // nobody writes to it: a copy is as good
+  if (!image.writable && !own.writable) return "same";
+  return marked.has(own.file) ? "same" : "unproven";
+}
+
+/** A storage that both hosts reach by the same name, unless that name leads to the host itself. */
+function judgeRemote(image: Image, own: Image): Judgement {
+  if (image.file !== own.file) return "other";
+  return /unix|localhost|127\.0\.0\.1|\[?::1|\/dev\/fdset\/|^fd:/.test(image.file) ? "unproven" : "same";
+}
+
+const shapeOf = ({ layers }: Drive): string =>
+  layers.map(({ format, byteLength }) => `${format} ${byteLength}`).join(" on ");
+
+const describe = ({ layers }: Drive): string =>
+  layers.length === 0
+    ? "without a medium"
+    : layers.map(({ format, file, byteLength }) => `${file} (${format}, ${byteLength} bytes)`).join(" on ");

@@ -1,0 +1,152 @@
+/**
+ * The disks and devices that the guest has now, which need not be those of its definition: each difference is refused
+ * by name before anything is touched, or found when the guest stands still. The media of removable drives are carried.
+ */
+import { readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import t, { type Test } from "tap";
+import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { type HostAgents, startAgent } from "../support/agents.ts";
+import { beginMerge, endMerge, takeSnapshot, tell } from "../support/block-jobs.ts";
+import { migrate, requireMoved, startMigrate } from "../support/ferry-json.ts";
+import type { GuestDefinitionFile } from "../support/guest.ts";
+import { openPair, type Pair } from "../support/pair.ts";
+
+t.setTimeout(600_000);
+const NAME = "medley";
+const WITHIN = { timeoutMs: 60_000 };
+const BYTES = 1 << 20;
+const WORKLOAD = { regionMiB: 16, rate: 20e6 };
+/** What the disk of a drive without a device of its own is attached to. */
+const DISK = ["-device", "virtio-blk-pci,drive=d0,id=disk0"];
+
+const drive = (file: string, more = ""): readonly string[] => [
+  "-drive",
+  `file=${file},format=raw,if=none,id=d0${more}`,
+];
+
+/** A disk, a drive for media and a bus for devices; the files are in a folder that both hosts have. */
+const arguments_ = (folder: string): readonly string[] => [
+  ...[...drive(join(folder, "d.raw")), ...DISK],
+  ...["-drive", `file=${join(folder, "one.iso")},format=raw,if=none,id=cd0,media=cdrom`],
+  ...["-device", "ide-cd,drive=cd0,id=cd", "-device", "qemu-xhci,id=usb"],
+];
+
+/** @returns each reason; the guest was not touched */
+async function refused(t: Test, pair: Pair, options: readonly string[] = []): Promise<readonly string[]> {
+  const { code, answer } = await migrate(pair.rig, pair.a, pair.b, NAME, options);
+  t.match({ code, answer }, { code: 1, answer: { error: { code: "refused", guestNow: /not touched|runs at/ } } });
+  return (answer.error?.refusals ?? []).map((one) => `${one.code}: ${one.message}`);
+}
+
+async function atMonitor(pair: Pair, host: HostAgents, act: (qmp: QmpClient) => Promise<unknown>): Promise<void> {
+  const qmp = await pair.rig.observe(host.host, NAME);
+  await act(qmp).finally(() => qmp.close());
+}
+
+t.test("disks, media and devices as they are", async (t) => {
+  const folder = t.testdir();
+  for (const name of ["d.raw", "other.raw", "one.iso", "two.iso"])
+    writeFileSync(join(folder, name), Buffer.alloc(BYTES));
+  const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD, extra: arguments_(folder) } });
+  const { rig, a, b, definition } = pair;
+  const edited = (change: (word: string) => string, more: readonly string[] = []): GuestDefinitionFile => ({
+    ...definition,
+    command: [...definition.command.map(change), ...more],
+  });
+
+  await t.test("a definition that was edited while the guest runs", async (t) => {
+    rig.writeDefinition(edited((word) => word.replace("d.raw", "other.raw")));
+    t.match(await refused(t, pair), [
+      /^disks: Drive d0 is not the same file on both hosts: .*d\.raw at the source, .*other\.raw at the destination/,
+    ]);
+    rig.writeDefinition(edited((word) => word, ["-smp", "2", "-device", "virtio-rng-pci,id=extra"]));
+    t.match(await refused(t, pair), [
+      /^devices: The devices differ: the destination's QEMU has extra \(virtio-rng-pci\), qemu64-x86_64-cpu, which the guest lacks/,
+    ]);
+    rig.writeDefinition(definition);
+  });
+
+  await t.test("a device that was plugged since the start", async (t) => {
+    await atMonitor(pair, a, (qmp) => tell(qmp, "device_add", { driver: "usb-tablet", id: "plugged", bus: "usb.0" }));
+    t.match(await refused(t, pair), [
+      /^devices: The devices differ: the guest has plugged \(usb-tablet\), which the destination's QEMU lacks/,
+    ]);
+    await atMonitor(pair, a, (qmp) => tell(qmp, "device_del", { id: "plugged" }));
+  });
+
+  await t.test("a snapshot that was taken since the start, and a job that takes it back", async (t) => {
+    await atMonitor(pair, a, async (qmp) => {
+      await takeSnapshot(qmp, "d0", join(folder, "over.qcow2"));
+      t.match(await refused(t, pair), [
+        /^disks: Drive d0 is .*over\.qcow2 \(qcow2.* on .*d\.raw .* at the source, and .*d\.raw .* at the destination/,
+      ]);
+      await beginMerge(qmp, "d0");
+      t.match(await refused(t, pair), [/^block-job: A block job is at work on the guest's disks \(commit of merge\)/]);
+      await endMerge(qmp);
+    });
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+  });
+
+  await t.test("a snapshot while the guest is copied: it stays, with all that it wrote", async (t) => {
+    await a.source.stop();
+    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
+    const run = await startMigrate(rig, held, b, NAME);
+    await held.source.waitForOutput(/"held":"switching"/, WITHIN);
+    await atMonitor(pair, a, (qmp) => takeSnapshot(qmp, "d0", join(folder, "late.qcow2")));
+    held.source.signal("SIGUSR2");
+    const { code, answer } = await run.end();
+    const message = /d0 was .*d\.raw.* and is .*late\.qcow2/;
+    const error = { code: "disks-changed", message, guestNow: "the guest runs at the source" };
+    t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+    await atMonitor(pair, a, async (qmp) => {
+      await beginMerge(qmp, "d0");
+      await endMerge(qmp);
+    });
+    await held.source.stop();
+  });
+
+  await startAgent(rig, rig.a, "source");
+  const changed = { id: "cd", filename: join(folder, "two.iso"), format: "raw" };
+  for (const [what, from, to, command, given, wanted] of [
+    ["changed", a, b, "blockdev-change-medium", changed, "two.iso"],
+    ["ejected", b, a, "eject", { id: "cd", force: true }, undefined],
+  ] as const)
+    await t.test(`a medium that was ${what} is the same at the destination`, async (t) => {
+      await atMonitor(pair, from, (qmp) => tell(qmp, command, given));
+      requireMoved(await migrate(rig, from, to, NAME));
+      await assertOneGuest(t, rig, { name: NAME, at: to.host });
+      await atMonitor(pair, to, async (qmp) => {
+        const found = (await qmp.execute("query-block")).find(({ device }) => device === "cd0");
+        t.equal(found?.inserted?.image.filename.replace(/^.*\//, ""), wanted);
+      });
+      t.same(
+        readdirSync(folder).filter((name) => name.startsWith(".ferry")),
+        [],
+        "no mark is left beside the images",
+      );
+    });
+});
+
+t.test("a disk that only one host has is refused, whatever the operator answers for", async (t) => {
+  const pair = await openPair(t, {
+    guest: { name: NAME, workload: WORKLOAD, extra: [...drive("{runtime}/own.raw"), ...DISK] },
+    prepare: ({ a, b }) => {
+      for (const { runtimeDirectory } of [a, b]) writeFileSync(join(runtimeDirectory, "own.raw"), Buffer.alloc(BYTES));
+    },
+  });
+  for (const options of [[], ["--shared-disks-unchecked"]])
+    t.match(await refused(t, pair, options), [/^disks: Drive d0 is not the same file on both hosts/]);
+  await assertOneGuest(t, pair.rig, { name: NAME, at: pair.rig.a, beside: ["own.raw"] });
+});
+
+t.test("a drive whose writes end with its QEMU is refused", async (t) => {
+  const folder = t.testdir();
+  writeFileSync(join(folder, "d.raw"), Buffer.alloc(BYTES));
+  const extra = [...drive(join(folder, "d.raw"), ",snapshot=on"), ...DISK];
+  const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD, extra } });
+  t.match((await refused(t, pair)).join("\n"), /^image-temporary: .*snapshot=on is like that/);
+  await assertOneGuest(t, pair.rig, { name: NAME, at: pair.rig.a });
+});

@@ -1,0 +1,55 @@
+/** Another tool at the guest's QEMU while the guest is copied: what it did is told, and where the guest is. */
+import t, { type Test } from "tap";
+import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { assertOneGuest, processesOf } from "../support/after-migration.ts";
+import { eventually } from "../support/bounded.ts";
+import { type Ended, startMigrate } from "../support/ferry-json.ts";
+import { openPair, type Pair } from "../support/pair.ts";
+
+t.setTimeout(300_000);
+const NAME = "shared";
+/** Slow, so that the copying lasts until the other tool has done its work. */
+const SLOW = ["--bandwidth", "40Mbit"];
+
+const pair = (t: Test): Promise<Pair> =>
+  openPair(t, { guest: { name: NAME, workload: { regionMiB: 64, rate: 50e6, mode: "scramble" } } });
+
+/** Lets another client act while pages are on their way. @returns how `ferry migrate` ended */
+async function disturbed({ rig, a, b }: Pair, act: (qmp: QmpClient) => Promise<unknown>): Promise<Ended> {
+  const run = await startMigrate(rig, a, b, NAME, SLOW);
+  await run.copying();
+  const qmp = await rig.observe(rig.a, NAME);
+  await act(qmp).finally(() => qmp.close());
+  const { code, answer } = await run.end();
+  t.equal(code, 1);
+  return answer;
+}
+
+t.test("a migration that somebody cancels at QEMU is told as such, and the guest runs on", async (t) => {
+  const found = await pair(t);
+  const { error } = await disturbed(found, (qmp) => qmp.execute("migrate_cancel"));
+  t.match(error, {
+    message: /Somebody else has cancelled QEMU's migration \(migrate_cancel\)/,
+    guestNow: "the guest runs at the source",
+    advice: /Ask who uses the monitor/,
+  });
+  await assertOneGuest(t, found.rig, { name: NAME, at: found.rig.a });
+});
+
+for (const [what, command, message] of [
+  ["told to quit", "quit", /Somebody has told the guest's QEMU to quit/],
+  [
+    "reset, without a reboot",
+    "system_reset",
+    /Somebody has reset the guest, and its QEMU has ended instead \(-no-reboot\)/,
+  ],
+] as const)
+  t.test(`a guest whose QEMU is ${what} is gone, and why is told`, async (t) => {
+    const found = await pair(t);
+    const { error } = await disturbed(found, (qmp) => qmp.execute(command as "quit").catch(() => undefined));
+    t.match(error, { message, guestNow: /the guest is gone: its QEMU at the source has ended/ });
+    const { rig } = found;
+    const areNone = (): true | undefined =>
+      [rig.a, rig.b].every((host) => processesOf(rig, host, NAME).length === 0) ? true : undefined;
+    t.ok(await eventually(areNone, { timeoutMs: 30_000, what: "the end of the destination's QEMU" }));
+  });

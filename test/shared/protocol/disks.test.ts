@@ -1,0 +1,81 @@
+/** Which files of two hosts count as the same disk. */
+import t from "tap";
+import { compareDisks, type DiskProofs } from "../../../shared/protocol/disks.ts";
+import type { Drive, GuestDisks, Image } from "../../../shared/protocol/messages.ts";
+
+const image: Image = {
+  ...{ format: "raw", file: "/images/web.raw", byteLength: 1 << 20, writable: true },
+  ...{ inode: "40:7", baseName: "web.raw" },
+};
+const of = (layers: readonly Partial<Image>[], boot = "one", more: Partial<Drive> = {}): GuestDisks => ({
+  boot,
+  drives: [{ name: "d0", removable: false, layers: layers.map((layer) => ({ ...image, ...layer })), ...more }],
+});
+const NOTHING: DiskProofs = { marked: new Set(), unchecked: false };
+const codes = (theirs: GuestDisks, mine: GuestDisks, proofs: Partial<DiskProofs> = {}) =>
+  compareDisks(theirs, mine, { ...NOTHING, ...proofs }).refusals.map(({ code }) => code);
+
+t.test("on one host the same file is the same, by whatever path, and another one is not", async (t) => {
+  t.same(codes(of([{}]), of([{}])), []);
+  t.same(codes(of([{}]), of([{ file: "/mnt/web.raw" }])), []);
+  for (const unchecked of [false, true])
+    t.same(codes(of([{}]), of([{ inode: "40:8" }]), { unchecked }), ["disks"], "nobody can answer for that");
+});
+
+t.test("on two hosts a file is the same where the source's mark is beside it", async (t) => {
+  const [there, here] = [of([{}]), of([{ inode: "52:99" }], "two")];
+  t.same(codes(there, here, { marked: new Set(["/images/web.raw"]) }), []);
+  t.same(codes(there, here), ["disks-unproven"]);
+  const { refusals, warnings } = compareDisks(there, here, { ...NOTHING, unchecked: true });
+  t.same(refusals, []);
+  t.match(warnings, [
+    /^Drive d0 was not proven to be the same file on both hosts \(\/images\/web\.raw\), as you allowed$/,
+  ]);
+  t.same(codes(there, of([{ baseName: "db.raw" }], "two"), { unchecked: true }), ["disks"], "it has another name");
+});
+
+t.test("without a boot id, or an open file, nothing is proven by numbers", async (t) => {
+  t.same(codes(of([{}], ""), of([{}], "")), ["disks-unproven"]);
+  t.same(codes(of([{ inode: "" }]), of([{}])), ["disks-unproven"]);
+});
+
+t.test("what nobody writes to may be a copy", async (t) => {
+  t.same(codes(of([{ writable: false }]), of([{ writable: false, inode: "1:1" }], "two")), []);
+  t.same(codes(of([{ writable: false }]), of([{ writable: true, inode: "1:1" }], "two")), ["disks-unproven"]);
+});
+
+t.test("another number of layers, format or length is another disk", async (t) => {
+  const snapshot = [{ format: "qcow2", file: "/images/over.qcow2" }, { writable: false }];
+  t.match(compareDisks(of(snapshot), of([{}]), NOTHING).refusals, [
+    {
+      message:
+        /^Drive d0 is \/images\/over\.qcow2 \(qcow2, .*\) on \/images\/web\.raw .* at the source, and \/images\/web\.raw/,
+    },
+  ]);
+  t.same(codes(of([{}]), of([{ byteLength: 2 << 20 }])), ["disks"]);
+  t.same(codes(of([{}]), of([{ format: "qcow2" }])), ["disks"]);
+  t.match(compareDisks(of([]), of([{}]), NOTHING).refusals, [
+    { message: /^Drive d0 is without a medium at the source/ },
+  ]);
+});
+
+t.test("a drive that only one of both has is named", async (t) => {
+  const none = { boot: "one", drives: [] };
+  t.match(compareDisks(of([{}]), none, NOTHING).refusals, [{ message: /^The guest has the drive d0, which/ }]);
+  t.match(compareDisks(none, of([{}]), NOTHING).refusals, [
+    { message: /^The destination's QEMU has the drive d0, which/ },
+  ]);
+});
+
+t.test("a storage that is no file is the same by its name, unless the name leads to the host itself", async (t) => {
+  const remote = (file: string): GuestDisks => of([{ file, inode: "", baseName: "" }]);
+  t.same(codes(remote("rbd:pool/web"), { ...remote("rbd:pool/web"), boot: "two" }), []);
+  t.same(codes(remote("rbd:pool/web"), remote("rbd:pool/db")), ["disks"]);
+  for (const name of [
+    "nbd+unix:///web?socket=/run/nbd",
+    "nbd://localhost/web",
+    "nbd://127.0.0.1/web",
+    "nbd://[::1]/web",
+  ])
+    t.same(codes(remote(name), { ...remote(name), boot: "two" }), ["disks-unproven"], name);
+});
