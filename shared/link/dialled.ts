@@ -35,7 +35,7 @@ export function connectionFault(error: Error, lost: FaultCode, dialled: Dialled)
     return new MigrationFault(lost, `${address} closed the connection before it said anything`, {
       cause: error,
       advice:
-        "If it expects TLS, call it with a certificate: tls.certificate and tls.key, --tls-certificate and --tls-key",
+        "If it expects TLS, call it with a certificate (tls.certificate and tls.key, --tls-certificate and --tls-key); else see that the port is an agent's",
     });
   return undefined;
 }

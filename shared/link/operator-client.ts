@@ -112,7 +112,7 @@ export class GrpcOperatorClient {
     );
     return new Promise((resolve, reject) => {
       const onAbort = (): void => call.cancel();
-      let seen = false;
+      let [seen, hasFailed] = [false, false];
       signal.addEventListener("abort", onAbort, { once: true });
       call.on("data", (received: Received<MigrationView>) => {
         seen = true;
@@ -125,13 +125,15 @@ export class GrpcOperatorClient {
       });
       call.on("error", (error: ServiceError) => {
         signal.removeEventListener("abort", onAbort);
+        hasFailed = true;
         if (signal.aborted) resolve();
         else if (seen) reject(fromStatus(error, "peer-lost", this.dialled));
         else void callFault(error, this.client, this.dialled, "either").then(reject);
       });
       call.on("end", () => {
         signal.removeEventListener("abort", onAbort);
-        resolve();
+        // behind an error the fault is still being found out
+        if (!hasFailed) resolve();
       });
       if (signal.aborted) onAbort();
     });

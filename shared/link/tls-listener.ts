@@ -11,7 +11,7 @@ import { type KeyMaterial, TLS_VERSION } from "../runtime/certificates.ts";
 import { authorising, type Stranger } from "./authorise.ts";
 import { RefusalLog } from "./refusal-log.ts";
 import type { TlsSecurity } from "./security.ts";
-import { numbered } from "./zones.ts";
+import { named } from "./zones.ts";
 
 export interface TlsListener {
   readonly port: number;
@@ -60,7 +60,7 @@ export async function listenTls(
   try {
     await new Promise<void>((resolve, reject) => {
       listener.once("error", reject);
-      listener.listen({ host: numbered(host), port }, resolve);
+      listener.listen({ host: named(host), port }, resolve);
     });
   } catch (thrown) {
     forget();

@@ -13,6 +13,8 @@ export type WantedAgent = "destination" | "either";
 /** The service that tells an agent of each kind from the other. */
 const SERVICES = { source: "ferry.v1.TransferService", destination: "ferry.v1.DestinationService" } as const;
 const ANSWERS_WITHIN_MS = 2000;
+const PORTS =
+  "Check host and port: ferry-source listens at port 7411 and ferry-destination at 7412 unless told otherwise";
 
 /** The fault of a call that was not answered. */
 export async function callFault(
@@ -22,13 +24,18 @@ export async function callFault(
   wanted: WantedAgent,
 ): Promise<MigrationFault> {
   const fault = fromStatus(error, "peer-unreachable", dialled);
+  const { address } = dialled;
+  if (error.code === status.UNAVAILABLE && error.details.includes("Protocol error"))
+    return new MigrationFault("peer-unreachable", `What answers at ${address} is no agent: it does not speak gRPC`, {
+      cause: error,
+      advice: PORTS,
+    });
   // what an agent itself does not support has a code of its own
   if (error.code !== status.UNIMPLEMENTED || fault.code !== "peer-invalid") return fault;
   const [isSource, isDestination] = await Promise.all([
     has(client, SERVICES.source),
     has(client, SERVICES.destination),
   ]);
-  const { address } = dialled;
   if (wanted === "destination" && isSource)
     return new MigrationFault("peer-unreachable", `${address} is a source agent's address, not a destination agent's`, {
       cause: error,
@@ -38,8 +45,7 @@ export async function callFault(
   if (isSource || isDestination) return fault;
   return new MigrationFault("peer-unreachable", `What answers at ${address} is no agent: ${fault.message}`, {
     cause: error,
-    advice:
-      "Check host and port: ferry-source listens at port 7411 and ferry-destination at 7412 unless told otherwise",
+    advice: PORTS,
   });
 }
 

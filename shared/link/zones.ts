@@ -1,7 +1,7 @@
 /**
  * IPv6 addresses with a zone, such as fe80::1%eth0: the zone is an interface of the host that dials or listens. gRPC's
  * library takes such an address for part of a URL, which may have no zone. So it gets a scheme of its own, whose name
- * of the server has no zone and whose address has the number of the interface.
+ * of the server has no zone and whose address has the name of the interface.
  */
 import { networkInterfaces } from "node:os";
 import { experimental, status } from "@grpc/grpc-js";
@@ -22,22 +22,22 @@ export function targetOf(text: string): string {
 export function zoneMistake(text: string): string | undefined {
   const address = parseAddress(text);
   const zone = address.kind === "tcp" ? zoneOf(address.host) : undefined;
-  if (zone === undefined || numberOf(zone) !== undefined) return undefined;
+  if (zone === undefined || nameOf(zone) !== undefined) return undefined;
   return `the zone ${zone} of ${text} is no interface of this host with an IPv6 address`;
 }
 
-/** The host with its zone as a number, which Node takes whatever characters the interface's name has. */
-export function numbered(host: string): string {
+/** The host with its zone as the name of an interface: Node listens at no zone that is a number (libuv, uv_ip6_addr). */
+export function named(host: string): string {
   const zone = zoneOf(host);
-  return zone === undefined ? host : `${withoutZone(host)}%${numberOf(zone) ?? zone}`;
+  return zone === undefined ? host : `${withoutZone(host)}%${nameOf(zone) ?? zone}`;
 }
 
 /** Finds an interface by its name or its number. */
-function numberOf(zone: string): number | undefined {
+function nameOf(zone: string): string | undefined {
   for (const [name, addresses = []] of Object.entries(networkInterfaces()))
     for (const one of addresses) {
       if (one.family !== "IPv6" || one.scopeid === 0) continue;
-      if (name === zone || String(one.scopeid) === zone) return one.scopeid;
+      if (name === zone || String(one.scopeid) === zone) return name;
     }
   return undefined;
 }
@@ -74,7 +74,7 @@ class ZonedResolver {
     if (details !== undefined || address.kind !== "tcp")
       return experimental.statusOrFromError({ code: status.UNAVAILABLE, details: details ?? path });
     const { host, port } = address;
-    return experimental.statusOrFromValue([{ addresses: [{ host: numbered(host), port }] }]);
+    return experimental.statusOrFromValue([{ addresses: [{ host: named(host), port }] }]);
   }
 }
 

@@ -147,8 +147,10 @@ const mayBeWritten = ({ layers }: Drive): boolean => layers.some(({ writable }) 
 /** Compares what both QEMUs have made: devices and disks, where the source says them. */
 function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set() }: DestinationFacts): DiskVerdict {
   if (mine?.devices === undefined || mine.disks === undefined) return { refusals: [], warnings: [] };
+  // another machine or CPU has other devices, and is refused as such
+  const isOther = theirs.machineType !== mine.machineType || theirs.cpuModel !== mine.cpuModel;
   const refusal =
-    theirs.devices === undefined
+    theirs.devices === undefined || isOther
       ? undefined
       : compareDevices({ ...theirs, devices: theirs.devices }, { ...mine, devices: mine.devices });
   const disks =

@@ -9,7 +9,7 @@ import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.t
 import { Journal } from "../../shared/runtime/journal.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { ferryJson, migrate, requireMoved, slowLink, startMigrate } from "../support/ferry-json.ts";
-import { type GuestDefinitionFile, guestDefinition } from "../support/guest.ts";
+import { type GuestDefinitionFile, guestDefinition, guestFiles } from "../support/guest.ts";
 import { IDLE, openPair, type Pair } from "../support/pair.ts";
 import { define, refused } from "../support/refused.ts";
 import type { RigHost } from "../support/rig.ts";
@@ -74,7 +74,7 @@ t.test("what does not start at the destination", async (t) => {
     t.match((await migrate(rig, a, b, NAME)).answer, error);
     t.match((await ferryJson(rig, a, ["plan", NAME, "--no-observe", "--to", b.destinationAddress])).answer, error);
     define(rig.a, definition);
-    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a, beside: [guestFiles(NAME).observer] });
   });
 
   await t.test("the source agent's address, given for the destination agent's", async (t) => {

@@ -4,7 +4,7 @@ import t from "tap";
 import { connectDestination } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
-import { numbered, targetOf, zoneMistake } from "../../../shared/link/zones.ts";
+import { named, targetOf, zoneMistake } from "../../../shared/link/zones.ts";
 import { LIMITS, SERVE, sourceService } from "../../support/link.ts";
 import { offer, unexpected } from "../../support/link-fixtures.ts";
 
@@ -21,7 +21,7 @@ t.test("an address without a zone is left as it is", async (t) => {
     t.equal(targetOf(text), text);
     t.equal(zoneMistake(text), undefined);
   }
-  t.equal(numbered("::1"), "::1");
+  t.equal(named("::1"), "::1");
 });
 
 t.test("a zone that is no interface of this host is told as such", async (t) => {
