@@ -53,15 +53,20 @@ export interface BiosGuest {
   end(): Promise<void>;
 }
 
+/** Writes a firmware file whose whole program is this one. */
+export function writeFirmware(path: string, program: Uint8Array): void {
+  const firmware = new Uint8Array(FIRMWARE_BYTES);
+  firmware.set(program, PROGRAM);
+  firmware.set([0xea, 0x00, 0xe0, 0x00, 0xf0], RESET);
+  writeFileSync(path, firmware);
+}
+
 /** Starts it under TCG, with further arguments such as -incoming. @throws Error when QEMU does not answer */
 export async function startBiosGuest(program: Uint8Array, extra: readonly string[] = []): Promise<BiosGuest> {
   const folder = mkdtempSync(join(tmpdir(), "ferry-bios-"));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   const forget = atTeardown(remove);
-  const firmware = new Uint8Array(FIRMWARE_BYTES);
-  firmware.set(program, PROGRAM);
-  firmware.set([0xea, 0x00, 0xe0, 0x00, 0xf0], RESET);
-  writeFileSync(join(folder, "bios"), firmware);
+  writeFirmware(join(folder, "bios"), program);
   const socket = join(folder, "qmp");
   const machine = "-M pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none".split(" ");
   const monitor = ["-bios", join(folder, "bios"), "-qmp", `unix:${socket},server=on,wait=off`];
@@ -91,7 +96,10 @@ const LOW_BYTES = 0xa0000;
  * What became of the sets in a stopped guest: the program goes through its pages in order, so each was changed as often as
  * the one before it, or once less. @returns how many were changed less in each set, and the counters, as text; 0 or 1 is right
  */
-export async function setSteps(guest: BiosGuest, { cold, hot }: TwoSets): Promise<{ most: number; counters: string }> {
+export async function setSteps(
+  guest: Pick<BiosGuest, "qmp" | "folder">,
+  { cold, hot }: TwoSets,
+): Promise<{ most: number; counters: string }> {
   const memory = await readMemory(guest.qmp, 0, LOW_BYTES, guest);
   const counters = (pages: Pages, read: (at: number) => number): number[] =>
     Array.from({ length: pages.to - pages.from }, (_, i) => read((pages.from + i) * 4096));

@@ -1,0 +1,77 @@
+/**
+ * A guest under KVM, wherever /dev/kvm can be opened: its dirty log, its registers and its clock are the kernel's there. Its
+ * one program runs in real mode, so that it runs on machines whose KVM boots no stock kernel as well.
+ */
+import { accessSync, constants } from "node:fs";
+import { join } from "node:path";
+import t from "tap";
+import { closeRig, processesOf } from "../support/after-migration.ts";
+import { type HostAgents, startAgents } from "../support/agents.ts";
+import { type Pages, setSteps, twoSets, writeFirmware } from "../support/bios-guest.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { type GuestDefinitionFile, guestFiles } from "../support/guest.ts";
+import { Rig } from "../support/rig.ts";
+
+t.setTimeout(300_000);
+const NAME = "kernel";
+const COLD: Pages = { from: 0x10, to: 0x80 };
+const HOT: Pages = { from: 0x80, to: 0x90 };
+/** Some hundred rounds a second: the guest dirties all of its pages all the time. */
+const SETS = { cold: COLD, hot: HOT, hotTurns: 1 };
+
+const skip = ((): string | false => {
+  try {
+    accessSync("/dev/kvm", constants.R_OK | constants.W_OK);
+    return false;
+  } catch {
+    return "/dev/kvm cannot be opened";
+  }
+})();
+
+function definitionOf(rig: Rig): GuestDefinitionFile {
+  const firmware = join(rig.folder, "firmware");
+  writeFirmware(firmware, twoSets(SETS));
+  const { qmp, observer } = guestFiles(NAME);
+  const monitors = [qmp, observer].flatMap((file) => ["-qmp", `unix:{runtime}/${file},server=on,wait=off`]);
+  const machine = "-machine pc-q35-8.1 -accel kvm -cpu qemu64 -m 256 -nodefaults -no-user-config -display none";
+  const command = ["qemu-system-x86_64", "-name", NAME, ...machine.split(" "), "-bios", firmware, ...monitors];
+  return { name: NAME, qmp: `{runtime}/${qmp}`, command };
+}
+
+/** Stops the guest, looks at all that its program has written, and lets it go on. */
+async function checkMemory(rig: Rig, { host }: HostAgents): Promise<{ most: number; counters: string }> {
+  const qmp = await rig.observe(host, NAME);
+  await qmp.execute("stop");
+  const found = await setSteps({ qmp, folder: rig.folder }, SETS);
+  await qmp.execute("cont");
+  qmp.close();
+  await qmp.closed;
+  return found;
+}
+
+t.test("a guest under KVM, moved by each strategy", { skip }, async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => closeRig(rig));
+  const definition = definitionOf(rig);
+  rig.writeDefinition(definition);
+  await rig.startGuest(rig.a, definition);
+  const [a, b] = await Promise.all([startAgents(rig, rig.a), startAgents(rig, rig.b)]);
+  for (const [from, to, options] of [
+    [a, b, ["--strategy", "stop-and-copy", "--verify"]],
+    [b, a, ["--strategy", "precopy", "--verify"]],
+    [a, b, ["--strategy", "postcopy"]],
+    [b, a, ["--strategy", "hybrid", "--no-delta"]],
+    [a, b, []],
+  ] as const)
+    await t.test(["moved", ...options].join(" "), async (t) => {
+      const { result } = requireMoved(await migrate(rig, from, to, NAME, options));
+      const isVerified = options.some((one) => one === "--verify");
+      t.equal(result.verified, isVerified);
+      if (isVerified) t.ok(result.pagesCompared >= 65_536, `${result.pagesCompared} pages compared`);
+      const { most, counters } = await checkMemory(rig, to);
+      t.ok(most <= 1, `each page was written as often as the one before it, or once less: ${counters}`);
+      const before = await checkMemory(rig, to);
+      t.not(before.counters, counters, "the program goes on");
+      t.same(processesOf(rig, from.host, NAME), [], "nothing is left");
+    });
+});
