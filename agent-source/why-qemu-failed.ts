@@ -6,6 +6,15 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 /** A QEMU that is about to end may not answer any more. */
 const ANSWERS_WITHIN_MS = 1000;
 
+/** What QEMU says of a stream that it has shut itself; this agent's own end of it was open. */
+const SHUT_BY_ITSELF = /Channel error|Input\/output error/;
+
+const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
+  new MigrationFault("qemu-failed", message, {
+    cause,
+    advice: "Ask who uses the monitor of the guest's QEMU; then migrate again",
+  });
+
 /**
  * Asks QEMU's migration, since its stream ends for the same reasons without a word. This agent has not cancelled the migration
  * itself yet when it asks.
@@ -19,10 +28,10 @@ export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Prom
     });
     const phase = migrationPhase(status);
     if (phase === "cancelled" || status === "cancelling")
-      return new MigrationFault("qemu-failed", "Somebody else has cancelled QEMU's migration (migrate_cancel)", {
-        cause: fault,
-        advice: "Ask who uses the monitor of the guest's QEMU; then migrate again",
-      });
+      return byOthers("Somebody else has cancelled QEMU's migration (migrate_cancel)", fault);
+    // QEMU shuts its socket before it notes that it was cancelled (migration_cancel), and may take that for a failure
+    if (phase === "failed" && SHUT_BY_ITSELF.test(words ?? ""))
+      return byOthers(`QEMU has shut its stream (${words}), as it does when another tool says migrate_cancel`, fault);
     if (words === undefined || fault.message.includes(words)) return fault;
     return new MigrationFault(fault.code, `${fault.message}: ${words}`, { cause: fault });
   } catch (thrown) {

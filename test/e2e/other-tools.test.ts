@@ -29,7 +29,8 @@ t.test("a migration that somebody cancels at QEMU is told as such, and the guest
   const found = await pair(t);
   const { error } = await disturbed(found, (qmp) => qmp.execute("migrate_cancel"));
   t.match(error, {
-    message: /Somebody else has cancelled QEMU's migration \(migrate_cancel\)/,
+    // QEMU itself does not always know
+    message: /Somebody else has cancelled QEMU's migration|as it does when another tool says migrate_cancel/,
     guestNow: "the guest runs at the source",
     advice: /Ask who uses the monitor/,
   });
