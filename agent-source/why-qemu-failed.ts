@@ -26,6 +26,7 @@ export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Prom
     const { status, "error-desc": words } = await qmp.execute("query-migrate", undefined, {
       timeoutMs: ANSWERS_WITHIN_MS,
     });
+    if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
     const phase = migrationPhase(status);
     if (phase === "cancelled" || status === "cancelling")
       return byOthers("Somebody else has cancelled QEMU's migration (migrate_cancel)", fault);
@@ -36,6 +37,8 @@ export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Prom
     return new MigrationFault(fault.code, `${fault.message}: ${words}`, { cause: fault });
   } catch (thrown) {
     const why = MigrationFault.from(thrown);
+    // QEMU ends its migration first, answers nothing any more, and may take its time
+    if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
     return qmp.isOpen || why.code === "qmp-disconnected" ? fault : why;
   }
 }

@@ -105,6 +105,11 @@ export class QmpClient {
     return this.ended === undefined;
   }
 
+  /** Why QEMU is about to end, where it has said so; its monitor may stay open for a while. */
+  get announcedEnd(): MigrationFault | undefined {
+    return this.shutdownReason === undefined ? undefined : qemuEnd(this.shutdownReason);
+  }
+
   get greeting(): QmpGreeting {
     if (this.greetingSeen === undefined) throw new TypeError("The monitor has not greeted yet");
     return this.greetingSeen;

@@ -41,3 +41,18 @@ t.test("a QEMU that is gone leaves the fault as it was", async (t) => {
   });
   t.equal(await whyQemuFailed(await QmpClient.connect(path), ENDED), ENDED);
 });
+
+t.test("a QEMU that has said why it ends, and answers no more, is told with that", async (t) => {
+  const path = await serve(t, (socket) => {
+    new Monitor(socket, ({ execute, id }, monitor) => {
+      if (execute !== "query-migrate") monitor.reply({ return: {}, id });
+      else monitor.reply({ event: "SHUTDOWN", data: { guest: false, reason: "host-qmp-quit" }, timestamp: {} });
+    }).reply(greeting());
+  });
+  const qmp = await QmpClient.connect(path);
+  t.teardown(() => qmp.close());
+  t.match(await whyQemuFailed(qmp, ENDED), {
+    code: "qemu-failed",
+    message: /Somebody has told the guest's QEMU to quit/,
+  });
+});

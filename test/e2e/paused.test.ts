@@ -1,6 +1,7 @@
 /** A guest that its operator has paused is moved as it is: nobody starts it, at either side, whatever happens on the way. */
 import t, { type Test } from "tap";
 import type { MigrationView } from "../../shared/protocol/report.ts";
+import { untilGone } from "../fault/processes.ts";
 import { assertOneGuest, processesOf } from "../support/after-migration.ts";
 import { type HostAgents, listMigrations, startAgent } from "../support/agents.ts";
 import { eventually } from "../support/bounded.ts";
@@ -154,10 +155,11 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     b = await restart(rig, b, "destination", ["--faults=hold-at=owning"]);
     const run = await startMigrate(rig, a, b, NAME);
     await b.destination.waitForOutput(/"held":"owning"/, HELD);
-    for (const { pid } of processesOf(rig, rig.b, NAME)) process.kill(pid, "SIGTERM");
-    // one that still answers takes `cont`, and then it is in doubt where the guest ran
-    const gone = async () => (processesOf(rig, rig.b, NAME).length === 0 ? true : undefined);
-    await eventually(gone, { timeoutMs: 10_000, what: "the end of the destination's QEMU" });
+    const pids = processesOf(rig, rig.b, NAME).map(({ pid }) => pid);
+    for (const pid of pids) process.kill(pid, "SIGTERM");
+    // one that has not ended yet is taken for one that may run, and then it is in doubt where the guest ran. A process
+    // that is ending has no command line any more, and is there all the same
+    await untilGone(pids);
     b.destination.signal("SIGUSR2");
     const { code, answer } = await run.end();
     t.match(

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { eventually } from "../support/bounded.ts";
 
-const DIES_WITHIN_MS = 5000;
+const DIES_WITHIN_MS = 20_000;
 
 /** All at once, as a power cut ends them; resolves when none is left. Those that have ended already are no mistake. */
 export async function killAll(pids: readonly number[]): Promise<void> {
