@@ -1,7 +1,7 @@
 /** Everything that a migration must know of a guest before it asks the destination. Reads only. */
 import { MigrationFault } from "../shared/fault.ts";
 import { readDevices } from "../shared/qemu/guest-devices.ts";
-import { diskSignature, type FoundDisks, readDisks, refuseDisks } from "../shared/qemu/guest-disks.ts";
+import { type FoundDisks, readDisks, readSignature, refuseDisks } from "../shared/qemu/guest-disks.ts";
 import { inspectSource, type SourceFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { SourceContext } from "./source-context.ts";
@@ -32,8 +32,8 @@ export async function lookAtGuest(qmp: QmpClient, path: string, cx: SourceContex
  * @throws MigrationFault `disks-changed`
  */
 export async function checkDisks(qmp: QmpClient, agreed: FoundDisks, cx: SourceContext): Promise<void> {
+  if ((await readSignature(qmp)) === agreed.signature) return;
   const found = await disksOf(qmp, cx);
-  if (diskSignature(found) === diskSignature(agreed)) return;
   const jobs = found.jobs.length > 0 ? ` (${found.jobs.join(", ")})` : "";
   throw new MigrationFault(
     "disks-changed",

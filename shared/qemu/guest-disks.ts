@@ -9,7 +9,7 @@ import { basename, isAbsolute, join } from "node:path";
 import type { Refusal } from "../fault.ts";
 import type { Drive, GuestDisks, Image } from "../protocol/messages.ts";
 import type { QmpClient } from "./qmp-client.ts";
-import type { BlockInfo, ImageInfo } from "./qmp-types.ts";
+import type { BlockInfo, BlockNode, ImageInfo, QmpCommands } from "./qmp-types.ts";
 
 /** A drive, and the name by which QEMU takes commands for its medium: an id or a path of its object tree. */
 export interface FoundDrive extends Drive {
@@ -22,6 +22,8 @@ export interface FoundDisks extends GuestDisks {
   readonly gone: readonly string[];
   /** Block jobs that have not ended, each as a few words. */
   readonly jobs: readonly string[];
+  /** Another text means other disks (readSignature). */
+  readonly signature: string;
 }
 
 /** Drivers whose node is a file or a block device of this host. */
@@ -29,13 +31,8 @@ const FILE_DRIVERS: readonly string[] = ["file", "host_device", "host_cdrom"];
 
 /** @param pid of this QEMU, whose open files tell which file is behind a path */
 export async function readDisks(qmp: QmpClient, pid: number): Promise<FoundDisks> {
-  const [blocks, nodes, jobs, files, boot] = await Promise.all([
-    qmp.execute("query-block"),
-    qmp.execute("query-named-block-nodes", { flat: true }),
-    qmp.execute("query-block-jobs"),
-    OpenFiles.of(pid),
-    bootId(),
-  ]);
+  const [said, files, boot] = await Promise.all([ask(qmp), OpenFiles.of(pid), bootId()]);
+  const { blocks, nodes, jobs } = said;
   const writable = new Set(nodes.filter((node) => node.ro !== true).map((node) => pathOf(node.file ?? "")));
   const imageOf = ({ format, filename, "virtual-size": byteLength }: ImageInfo): Promise<Image> =>
     files.image({ format, file: plain(filename), byteLength, writable: writable.has(pathOf(filename)) });
@@ -54,13 +51,41 @@ export async function readDisks(qmp: QmpClient, pid: number): Promise<FoundDisks
     const layers = [await files.image({ ...given, writable: ro !== true })];
     drives.push({ name: plain(file), qdev: "", removable: false, layers });
   }
-  return {
-    boot,
-    drives,
-    gone: files.gone,
-    jobs: jobs.filter(({ status }) => status !== "concluded").map(({ type, device }) => `${type} of ${device}`),
-  };
+  return { boot, drives, gone: files.gone, jobs: lasting(jobs), signature: signatureOf(said) };
 }
+
+/** What QEMU says of its disks, in one round trip. */
+async function ask(qmp: QmpClient): Promise<Said> {
+  const [blocks, nodes, jobs] = await Promise.all([
+    qmp.execute("query-block"),
+    qmp.execute("query-named-block-nodes", { flat: true }),
+    qmp.execute("query-block-jobs"),
+  ]);
+  return { blocks, nodes, jobs };
+}
+
+interface Said {
+  readonly blocks: readonly BlockInfo[];
+  readonly nodes: readonly BlockNode[];
+  readonly jobs: QmpCommands["query-block-jobs"]["returns"];
+}
+
+const lasting = (jobs: Said["jobs"]): readonly string[] =>
+  jobs.filter(({ status }) => status !== "concluded").map(({ type, device }) => `${type} of ${device}`);
+
+/** A text that a later look must find again; a tray that opens and closes, and a file that grows, change nothing. */
+function signatureOf({ blocks, nodes, jobs }: Said): string {
+  const layers = ({ inserted }: BlockInfo): unknown[] =>
+    layersOf(inserted?.image).map(({ format, filename, "virtual-size": byteLength }) => [format, filename, byteLength]);
+  return JSON.stringify([
+    blocks.map((block) => [block.device, block.qdev, layers(block)]),
+    nodes.map(({ drv, file, ro }) => [drv, file, ro]),
+    lasting(jobs),
+  ]);
+}
+
+/** The signature of the disks as they are now: all that is looked at while the guest stands still. */
+export const readSignature = async (qmp: QmpClient): Promise<string> => signatureOf(await ask(qmp));
 
 /** What a source has against a migration of these disks. */
 export function refuseDisks({ jobs, gone }: FoundDisks): readonly Refusal[] {
@@ -77,10 +102,6 @@ export function refuseDisks({ jobs, gone }: FoundDisks): readonly Refusal[] {
     });
   return refusals;
 }
-
-/** Tells what a later look must find again; a tray that opens and closes changes nothing. */
-export const diskSignature = ({ drives, jobs }: FoundDisks): string =>
-  JSON.stringify([drives.map(({ name, layers }) => [name, ...layers.map(({ inode: _, ...image }) => image)]), jobs]);
 
 /** The name that the definition gives: of the drive, or of the device. */
 const nameOf = ({ device, qdev }: BlockInfo): string =>
