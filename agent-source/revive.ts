@@ -1,7 +1,7 @@
 /**
- * Takes a post-copy up again that lost an agent or its stream. The source QEMU is a whole copy of the guest until its migration
- * is completed, and sends what it is told that the destination misses, whatever it sent before (docs/decisions/0024): so what
- * was lost with an agent is lost to nobody.
+ * Takes a post-copy up again that lost an agent or its stream. The source QEMU is a whole copy of the guest until its
+ * migration is completed, and sends what it is told that the destination misses, whatever it sent before
+ * (docs/decisions/0024): so what was lost with an agent is lost to nobody.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
@@ -98,9 +98,9 @@ async function takeUp(feed: Feed, postcopy: SourcePostcopy, from: From, cx: Sour
 }
 
 /**
- * A QEMU whose stream is over finds out when it looks. Where the break came behind its last page, or from 10.2 on before the
- * destination had loaded the package, it has left its migration, with the guest paused as it was (qemu-settings.ts
- * beginPostcopy). Another tool's `migrate_cancel` has the same effect.
+ * A QEMU whose stream is over finds out when it looks. Where the break came behind its last page, or from 10.2 on
+ * before the destination had loaded the package, it has left its migration, with the guest paused as it was
+ * (qemu-settings.ts beginPostcopy). Another tool's `migrate_cancel` has the same effect.
  */
 async function untilParked(qmp: QmpClient): Promise<From> {
   const deadline = performance.now() + PAUSES_WITHIN_MS;

@@ -16,8 +16,8 @@ const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
   });
 
 /**
- * Asks QEMU's migration, since its stream ends for the same reasons without a word. This agent has not cancelled the migration
- * itself yet when it asks.
+ * Asks QEMU's migration, since its stream ends for the same reasons without a word. This agent has not cancelled the
+ * migration itself yet when it asks.
  * @param fault what was seen of it
  * @returns the reason where there is one, else `fault`
  */

@@ -3,9 +3,9 @@
 #
 #   scripts/unpack-qemu.sh SUITE [FOLDER]        SUITE: trixie, sid, …; FOLDER: .cache/qemu-SUITE by default
 #
-# Nothing is installed, and the package lists of this machine stay as they are. The packages come from the mirror that this
-# machine's apt uses for Debian itself. FOLDER/qemu-system-x86_64 runs that QEMU, and FOLDER/qemu-img its tool. The last line
-# on standard output is the path of the former, for the tests that take another QEMU for a host:
+# Nothing is installed, and the package lists of this machine stay as they are. The packages come from the mirror that
+# this machine's apt uses for Debian itself. FOLDER/qemu-system-x86_64 runs that QEMU, and FOLDER/qemu-img its tool. The
+# last line on standard output is the path of the former, for the tests that take another QEMU for a host:
 #
 #   FERRY_QEMU_B=$(scripts/unpack-qemu.sh sid) node dist/test/support/run-tests.js e2e/strategies
 . "$(dirname "$0")/common.sh"
@@ -39,8 +39,8 @@ library_path() {
     sort -u | paste -s -d :
 }
 
-# A program that runs with the libraries of its own root. Its loader has the program's name as its first argument, so that
-# the process is found by that name.
+# A program that runs with the libraries of its own root. Its loader has the program's name as its first argument, so
+# that the process is found by that name.
 write_wrapper() { # program
   local root=$folder/root loader
   loader=$(find "$root" -name 'ld-linux-x86-64.so.2' | head -n 1)

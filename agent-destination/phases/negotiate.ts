@@ -103,8 +103,8 @@ async function lookAt(
 }
 
 /**
- * A QEMU may end after it has begun to answer, because of a port that is taken or a directory that is missing. That is a
- * reason of the refusal, beside the others.
+ * A QEMU may end after it has begun to answer, because of a port that is taken or a directory that is missing. That is
+ * a reason of the refusal, beside the others.
  * @throws the fault of a QEMU that lives
  */
 async function endedMeanwhile(guest: GuestProcess, thrown: unknown, refusals: Refusal[]): Promise<object> {

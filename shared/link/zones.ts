@@ -26,7 +26,9 @@ export function zoneMistake(text: string): string | undefined {
   return `the zone ${zone} of ${text} is no interface of this host with an IPv6 address`;
 }
 
-/** The host with its zone as the name of an interface: Node listens at no zone that is a number (libuv, uv_ip6_addr). */
+/**
+ * The host with its zone as the name of an interface: Node listens at no zone that is a number (libuv, uv_ip6_addr).
+ */
 export function named(host: string): string {
   const zone = zoneOf(host);
   return zone === undefined ? host : `${withoutZone(host)}%${nameOf(zone) ?? zone}`;

@@ -76,8 +76,8 @@ export interface Progress {
 }
 
 /**
- * Lists a file of the journal that is no record. Nobody knows how its migration stands, or of which guest it is, so it is
- * shown as in doubt.
+ * Lists a file of the journal that is no record. Nobody knows how its migration stands, or of which guest it is, so it
+ * is shown as in doubt.
  * @param file its path
  */
 export const unreadableView = (file: string, { code, message, advice = "" }: UnreadableFault): MigrationView => ({
@@ -112,7 +112,10 @@ export const NO_PROGRESS: Progress = {
   stalledSeconds: 0,
 };
 
-/** From the source's STOP to the destination's RESUME, in parts that add up to the total; all 0 of a guest that was paused. */
+/**
+ * From the source's STOP to the destination's RESUME, in parts that add up to the total; all 0 of a guest that was
+ * paused.
+ */
 export interface Downtime {
   readonly totalMs: number;
   readonly lastPagesMs: number;

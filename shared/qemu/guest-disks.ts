@@ -122,7 +122,9 @@ function plain(file: string): string {
   }
 }
 
-/** The path of a file on this host; empty where it is a URL or another storage (path_has_protocol in QEMU's block.c). */
+/**
+ * The path of a file on this host; empty where it is a URL or another storage (path_has_protocol in QEMU's block.c).
+ */
 export function pathOf(file: string): string {
   const name = plain(file).replace(/^file:(\/\/(?=\/))?/, "");
   return /^[a-z0-9+_.-]+:/i.test(name) ? "" : name;

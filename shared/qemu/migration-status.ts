@@ -1,8 +1,8 @@
 /**
  * What each MigrationStatus of QEMU means to the agents (qapi/migration.json of QEMU 8.1 to 11.1). Later versions add
- * values: 10.2 `postcopy-device`, 11.0 `failing`. A value that is not listed is one of a migration under way, on its way to
- * a value that is listed. Nothing is begun or given up because of it: whoever waits for an end waits on, within the same
- * limit of time as for any other value of a migration under way.
+ * values: 10.2 `postcopy-device`, 11.0 `failing`. A value that is not listed is one of a migration under way, on its
+ * way to a value that is listed. Nothing is begun or given up because of it: whoever waits for an end waits on, within
+ * the same limit of time as for any other value of a migration under way.
  */
 
 export type MigrationPhase =
@@ -57,8 +57,8 @@ export function isSettled(status: string | undefined): boolean {
 }
 
 /**
- * Tells whether a source QEMU has its part in post-copy: it sends pages, or has sent the last one. A status that is not known
- * counts as well, since it is not one of those in which QEMU has failed, was cancelled or has lost its stream.
+ * Tells whether a source QEMU has its part in post-copy: it sends pages, or has sent the last one. A status that is not
+ * known counts as well, since it is not one of those in which QEMU has failed, was cancelled or has lost its stream.
  */
 export function servesPostcopy(status: string | undefined): boolean {
   return ["serving", "completed", "unknown"].includes(migrationPhase(status));

@@ -19,8 +19,8 @@ import type {
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 /**
- * Sent out of band where QEMU can: its main loop may wait for a vCPU that waits for a page, which only these bring (tried
- * with `stop` in a broken post-copy). QEMU reads on while it has fewer than eight other commands to carry out.
+ * Sent out of band where QEMU can: its main loop may wait for a vCPU that waits for a page, which only these bring
+ * (tried with `stop` in a broken post-copy). QEMU reads on while it has fewer than eight other commands to carry out.
  */
 const OUT_OF_BAND: readonly string[] = ["migrate-recover", "migrate-pause"];
 
@@ -117,8 +117,8 @@ export class QmpClient {
 
   /**
    * @throws MigrationFault "qmp-command" with QEMU's class and text, "qmp-timeout", "qmp-disconnected", what qemuEnd()
-   * tells of a QEMU that has said why it ends, "qmp-protocol", or the signal's reason ("cancelled" when that is no fault). After a time-out QEMU may
-   * still carry the command out.
+   *   tells of a QEMU that has said why it ends, "qmp-protocol", or the signal's reason ("cancelled" when that is no
+   *   fault). After a time-out QEMU may still carry the command out.
    */
   execute<C extends QmpCommandName>(command: C, ...rest: QmpCall<C>): Promise<QmpCommands[C]["returns"]> {
     const [args, options] = rest;

@@ -1,7 +1,7 @@
 /**
  * The options of QEMU's command line with which no guest can come to a host: the agent could not watch the QEMU, or the
- * QEMU would wait for somebody, or have a socket whose path is too long. They are found when a definition is read, since
- * QEMU itself tells of them late or not at all.
+ * QEMU would wait for somebody, or have a socket whose path is too long. They are found when a definition is read,
+ * since QEMU itself tells of them late or not at all.
  */
 import { socketPathMistake } from "../socket-path.ts";
 

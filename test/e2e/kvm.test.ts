@@ -1,6 +1,6 @@
 /**
- * A guest under KVM, wherever /dev/kvm can be opened: its dirty log, its registers and its clock are the kernel's there. Its
- * one program runs in real mode, so that it runs on machines whose KVM boots no stock kernel as well.
+ * A guest under KVM, wherever /dev/kvm can be opened: its dirty log, its registers and its clock are the kernel's
+ * there. Its one program runs in real mode, so that it runs on machines whose KVM boots no stock kernel as well.
  */
 import { accessSync, constants } from "node:fs";
 import { join } from "node:path";

@@ -1,7 +1,7 @@
 /**
  * Another QEMU than the installed one for a host of a rig: FERRY_QEMU_A and FERRY_QEMU_B name the program that runs as
- * `qemu-system-x86_64` on host a and on host b, such as the one that scripts/unpack-qemu.sh makes. The guest's definition stays
- * the same on both hosts, as it is on two hosts on which different QEMUs are installed.
+ * `qemu-system-x86_64` on host a and on host b, such as the one that scripts/unpack-qemu.sh makes. The guest's
+ * definition stays the same on both hosts, as it is on two hosts on which different QEMUs are installed.
  */
 import { execFileSync } from "node:child_process";
 import { accessSync, constants, mkdirSync, symlinkSync } from "node:fs";
@@ -16,8 +16,8 @@ export function otherQemu(host: "a" | "b"): string | undefined {
 }
 
 /**
- * What the programs of a host have in their environment: a PATH that begins with the folder in which QEMU's name leads to the
- * program that the host was given; nothing where the installed one runs.
+ * What the programs of a host have in their environment: a PATH that begins with the folder in which QEMU's name leads
+ * to the program that the host was given; nothing where the installed one runs.
  * @throws Error when the program cannot be run
  */
 export function hostEnvironment(host: "a" | "b", folder: string): Record<string, string> {
