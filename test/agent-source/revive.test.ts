@@ -6,10 +6,9 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { ResumingSource } from "../../shared/link/resuming-source.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
-import { RESUMED_SETUP } from "../support/fake-resumed.ts";
+import { RESUMED_POSTCOPY } from "../support/fake-resumed.ts";
 
 const GREETING = greeting();
-const POSTCOPY = { ...RESUMED_SETUP, frameBytes: 65_536, creditWindowBytes: 1 << 20, codecs: [] };
 
 /** All that it looks at until QEMU is parked. */
 const within = (connect: () => Promise<unknown>): SourceContext =>
@@ -36,7 +35,7 @@ async function reviving(t: Test, states: readonly (readonly [migration: string, 
     link,
     revived: revive(
       within(async () => path && QmpClient.connect(path)),
-      POSTCOPY,
+      RESUMED_POSTCOPY,
       link,
     ),
   };
@@ -66,7 +65,7 @@ t.test(
 t.test("one that cannot be had is tried again, over another stream of the destination", async (t) => {
   const link = new ResumingSource({ patienceMs: 1000, peer: "beta" }, 1);
   const held = async (): Promise<never> => Promise.reject(new MigrationFault("qmp-timeout", "did not greet"));
-  await t.rejects(revive(within(held), POSTCOPY, link), { code: "qmp-timeout" });
+  await t.rejects(revive(within(held), RESUMED_POSTCOPY, link), { code: "qmp-timeout" });
   t.match(await link.closed, { code: "peer-lost" });
 });
 

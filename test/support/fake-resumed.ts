@@ -16,6 +16,9 @@ export const RESUMED_SETUP = {
   blocks: BLOCKS.map(([name, pages]) => ({ name, byteLength: pages * 4096, pageSize: 4096 })),
 };
 
+/** What a source's record holds of that post-copy. */
+export const RESUMED_POSTCOPY = { ...RESUMED_SETUP, frameBytes: 65_536, creditWindowBytes: 1 << 20, codecs: [] };
+
 export const recvBitmap = (name: string): Buffer =>
   new StreamBytes()
     .u8(8)

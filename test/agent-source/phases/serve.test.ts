@@ -2,17 +2,15 @@
 import t, { type Test } from "tap";
 import { serve } from "../../../agent-source/phases/serve.ts";
 import { memoryTransfer } from "../../../shared/link/memory-link.ts";
-import { RESUMED_SETUP } from "../../support/fake-resumed.ts";
+import { RESUMED_POSTCOPY } from "../../support/fake-resumed.ts";
 import { sourcePhase } from "../../support/source-cx.ts";
-
-const POSTCOPY = { ...RESUMED_SETUP, frameBytes: 65_536, creditWindowBytes: 1 << 20, codecs: [] };
 
 /** Serves a guest that the destination says to be pulling, and whose stream is begun anew. */
 async function serving(t: Test, status: string) {
   const phase = await sourcePhase(t, status);
   const { cx, destination } = phase;
   destination.answersInTurn(["pulling"]);
-  const served = serve({ kind: "serving", paused: false, postcopy: POSTCOPY }, cx);
+  const served = serve({ kind: "serving", paused: false, postcopy: RESUMED_POSTCOPY }, cx);
   const hello = { kind: "hello", migrationId: cx.id, token: cx.token, attempt: 1, received: 0 } as const;
   cx.anew.accept({ ...hello, generation: 0, restarted: true }, memoryTransfer().source);
   return { ...phase, end: await served };
@@ -39,7 +37,7 @@ t.test(
   async (t) => {
     const { cx, destination } = await sourcePhase(t, "gone");
     destination.answersInTurn(["pulling"]);
-    const end = await serve({ kind: "serving", paused: false, postcopy: POSTCOPY }, cx);
+    const end = await serve({ kind: "serving", paused: false, postcopy: RESUMED_POSTCOPY }, cx);
     t.match(end, { kind: "stranded", fault: { code: "pages-lost", message: /QEMU has ended/ } });
   },
 );
@@ -47,5 +45,5 @@ t.test(
 t.test("one that has every page by now is no loss, although its source QEMU has ended", async (t) => {
   const { cx, destination } = await sourcePhase(t, "gone");
   destination.answersInTurn(["running"]);
-  t.match(await serve({ kind: "serving", paused: false, postcopy: POSTCOPY }, cx), { kind: "releasing" });
+  t.match(await serve({ kind: "serving", paused: false, postcopy: RESUMED_POSTCOPY }, cx), { kind: "releasing" });
 });
