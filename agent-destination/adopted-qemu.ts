@@ -1,9 +1,10 @@
 /** Finds the QEMU that an earlier life of this agent started, and what it does. */
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationQemu } from "../shared/protocol/destination-states.ts";
 import type { DestinationRecord, QemuProcess } from "../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
+import { findProcesses } from "../shared/runtime/all-processes.ts";
 import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
@@ -24,11 +25,9 @@ export async function findUnwritten(
   const { entries } = await journal.list();
   const known = new Set(entries.map(({ record }) => record.qemu?.identity));
   const wanted = ["", ...definition.command.slice(1), ...WAITING_ARGUMENTS, ""].join("\0");
-  for (const name of await readdir("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid)) continue;
-    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    if (!command.includes(wanted)) continue;
+  const isWanted = async (pid: number): Promise<boolean> =>
+    (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).includes(wanted);
+  for (const pid of await findProcesses(isWanted)) {
     const identity = await identify(pid);
     if (identity !== undefined && !known.has(identity)) return { pid, identity };
   }

@@ -1,6 +1,5 @@
 /** The destination's service: one incoming migration for each accepted handshake, at most one for a guest. */
 import { timingSafeEqual } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationService } from "../shared/link/link.ts";
 import { standingOf } from "../shared/protocol/destination-states.ts";
@@ -14,6 +13,7 @@ import type {
   SettleCall,
 } from "../shared/protocol/messages.ts";
 import { type DestinationRecord, nextSequence } from "../shared/protocol/ownership.ts";
+import { orLate } from "../shared/runtime/deferred.ts";
 import { orLogged } from "../shared/runtime/journal-log.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
@@ -122,7 +122,7 @@ export class DestinationAgent implements DestinationService {
       if (isSettled(record) && !(await isLeftOver(record))) this.desk.recall(named, recordedState(record), this.parts);
       else looks.push(this.run(named, { kind: "adopting", record }).nextChange);
     }
-    await Promise.race([Promise.all(looks), delay(ADOPTS_WITHIN_MS, undefined, { ref: false })]);
+    await orLate(Promise.all(looks), ADOPTS_WITHIN_MS);
   }
 
   /**
@@ -133,7 +133,7 @@ export class DestinationAgent implements DestinationService {
     const stopping = new MigrationFault("stopping", "The destination agent is being stopped");
     this.stopping.abort(stopping);
     const all = Promise.all([...this.entries.values()].map(({ ended }) => ended));
-    await Promise.race([all, delay(Math.max(0, this.parts.config.shutdownGraceMs - 1000), undefined, { ref: false })]);
+    await orLate(all, this.parts.config.shutdownGraceMs - 1000);
     this.leaving.abort(stopping);
   }
 
@@ -193,7 +193,7 @@ export class DestinationAgent implements DestinationService {
     if (entry === undefined) return undefined;
     if (!entry.isGivenUpBy(source)) return this.busyWith(guest);
     entry.drop(new MigrationFault("peer-lost", "The source has begun another migration of this guest"));
-    await Promise.race([entry.ended, delay(CLEARS_WITHIN_MS, undefined, { ref: false })]);
+    await orLate(entry.ended, CLEARS_WITHIN_MS);
     return this.busyWith(guest);
   }
 

@@ -1,10 +1,11 @@
 /** The disks of the destination's QEMU beside those that the guest has: media are carried, and files are told apart. */
-import { readFile, realpath } from "node:fs/promises";
+import { realpath } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { MigrationFault, type Refusal } from "../shared/fault.ts";
 import type { DiskMark, Drive, GuestOffer } from "../shared/protocol/messages.ts";
 import { type FoundDisks, type FoundDrive, readDisks } from "../shared/qemu/guest-disks.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { readSmallFile } from "../shared/runtime/small-file.ts";
 
 const MARK_BYTES_MAX = 64;
 
@@ -62,8 +63,6 @@ async function markedImages({ drives }: FoundDisks, mark: DiskMark | undefined):
   return marked;
 }
 
-/** @returns undefined where there is no such file */
-const contentOf = async (path: string): Promise<string | undefined> => {
-  const found = await readFile(path, "latin1").catch(() => undefined);
-  return found === undefined || found.length > MARK_BYTES_MAX ? undefined : found;
-};
+/** @returns undefined where there is no such file, or one that is no mark */
+const contentOf = (path: string): Promise<string | undefined> =>
+  readSmallFile(path, MARK_BYTES_MAX).catch(() => undefined);

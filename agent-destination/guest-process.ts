@@ -6,8 +6,9 @@ import { mkdir, rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
-import { HAS_RUN, PAUSED_STATES } from "../shared/qemu/preflight.ts";
+import { hasRun, PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { orLate } from "../shared/runtime/deferred.ts";
 import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
 import { isListenedAt } from "../shared/runtime/listened-at.ts";
 import { anotherAnswers, isOf, processBehind } from "../shared/runtime/monitor-process.ts";
@@ -15,7 +16,7 @@ import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
 import { GuestUnits } from "./guest-units.ts";
 import { lastWordsIn } from "./last-words.ts";
-import { kill, orLate, StartedCommand } from "./started-command.ts";
+import { kill, StartedCommand } from "./started-command.ts";
 
 /** Of a QEMU that waits for a migration, behind those of its definition. */
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
@@ -27,8 +28,8 @@ const QUITS_WITHIN_MS = 3000;
 /** How long the end of a killed process is waited for, milliseconds. The kernel may hold it for longer (state D). */
 const DIES_WITHIN_MS = 10_000;
 /**
- * How long the end of a QEMU is waited for that may be the reason of a fault, milliseconds: one whose monitor is closed,
- * and one that still answers.
+ * How long the end of a QEMU is waited for that may be the reason of a fault, milliseconds: one whose monitor is
+ * closed, and one that still answers.
  */
 const FOLLOWS_WITHIN_MS = 2000;
 const FOLLOWS_SOON_MS = 200;
@@ -62,7 +63,9 @@ interface Parts {
 
 export class GuestProcess {
   readonly definition: GuestDefinition;
-  /** The QEMU itself, also where the command is a program that waits for it. Tells it from a later one of that number. */
+  /**
+   * The QEMU itself, also where the command is a program that waits for it. Tells it from a later one of that number.
+   */
   readonly process: QemuProcess;
   readonly logPath: string;
   /** Settles when the process has ended; its monitor may end long before. */
@@ -216,7 +219,7 @@ export class GuestProcess {
   async cont(qmp: QmpClient): Promise<{ readonly refusal: string | undefined }> {
     const { status } = await qmp.execute("query-status");
     // the guest was started before this agent was: it runs, or is in a state that only a guest that has run gets into
-    if (status === "running" || HAS_RUN.includes(status)) return { refusal: undefined };
+    if (hasRun(status)) return { refusal: undefined };
     if (!PAUSED_STATES.includes(status))
       throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}: cont is not said to it`);
     let ran = false;

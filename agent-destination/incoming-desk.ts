@@ -2,11 +2,11 @@
  * Answers the operator at a destination: lists the migrations that came here, and takes the words that end what no
  * agent can end.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { MigrationOperator } from "../shared/link/link.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
 import { isFinal, type MigrationView, type ResolveCall, unreadableView } from "../shared/protocol/report.ts";
+import { orLate } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import type { DestinationState } from "./destination-state.ts";
@@ -109,7 +109,7 @@ export class IncomingDesk implements MigrationOperator {
         advice: "Nothing needs to be done",
       }),
     );
-    await Promise.race([entry.ended, delay(ANSWERS_WITHIN_MS, undefined, { ref: false })]);
+    await orLate(entry.ended, ANSWERS_WITHIN_MS);
     return this.getMigration(id);
   }
 
@@ -131,9 +131,7 @@ export class IncomingDesk implements MigrationOperator {
     if (missesPages && keep === "destination") throw missesItsPages(entry.cx);
     if (!confirmed) throw entry.pulls ? endsTheOnly(entry.cx) : needsConfirmation(entry.cx.source, keep);
     if (!entry.cx.claims.say(keep === "destination" ? "here" : "end")) throw asksForNothing(id, entry.state.kind);
-    const over = new AbortController();
-    const late = delay(ANSWERS_WITHIN_MS, undefined, { ref: false, signal: over.signal }).catch(() => undefined);
-    await Promise.race([entry.ended, late]).finally(() => over.abort());
+    await orLate(entry.ended, ANSWERS_WITHIN_MS);
     return this.getMigration(id);
   }
 

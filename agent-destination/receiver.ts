@@ -7,6 +7,7 @@ import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
 import { youngCollector } from "../shared/runtime/return-memory.ts";
+import type { GuestProcess } from "./guest-process.ts";
 import type { PostcopyPages } from "./postcopy-pages.ts";
 import type { Replay } from "./replay.ts";
 
@@ -88,6 +89,13 @@ export class Receiver {
    */
   outlivesCancel(): void {
     this.parts.cancelled.removeEventListener("abort", this.onCancel);
+  }
+
+  /** The end of the guest's QEMU is a fault of this stream, until its channel is over. */
+  failsWith(guest: Pick<GuestProcess, "onEnd" | "endFault">): void {
+    const forget = guest.onEnd(() => void guest.endFault().then((fault) => this.fail(fault)));
+    // post-copy may be taken up many times, and each receiver has a memory of its own
+    void this.channel.closed.then(forget);
   }
 
   fail(fault: MigrationFault): void {

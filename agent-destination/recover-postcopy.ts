@@ -92,9 +92,7 @@ export async function recoverPostcopy(
       return replay;
     },
   });
-  const forget = guest.onEnd(() => void guest.endFault().then((fault) => receiver.fail(fault)));
-  // post-copy may be taken up many times, and each receiver has a memory of its own
-  void channel.closed.then(forget);
+  receiver.failsWith(guest);
   return receiver;
 }
 

@@ -1,7 +1,6 @@
 /**
  * A guest that somebody other than an agent has started here. No agent has granted it, and none may refuse it any more.
  */
-
 import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import { orLogged } from "../shared/runtime/journal-log.ts";
@@ -20,6 +19,12 @@ export async function hasStarted(guest: GuestProcess): Promise<boolean> {
   // a QEMU in any other state than these has run the guest, and may have been the source of another migration
   return status !== undefined && status !== "inmigrate" && !PAUSED_STATES.includes(status);
 }
+
+/** Resolves when somebody says `cont` to the guest's QEMU; never, once `over` is aborted. */
+export const onceStarted = (guest: GuestProcess, over: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    over.addEventListener("abort", guest.onResume(resolve), { once: true });
+  });
 
 /**
  * Writes down that the guest was seen to run here: as `arrived`, which never lets an agent say `cont`, or in post-copy

@@ -12,8 +12,9 @@ import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { findProcesses } from "../shared/runtime/all-processes.ts";
+import { orLate } from "../shared/runtime/deferred.ts";
 import { isOf, processBehind } from "../shared/runtime/monitor-process.ts";
-import { identify } from "../shared/runtime/process-identity.ts";
+import { identify, statFields } from "../shared/runtime/process-identity.ts";
 import { type Command, inOwnUnit } from "./guest-units.ts";
 import { lastWordsIn } from "./last-words.ts";
 
@@ -31,7 +32,7 @@ const LOOK_MS = 20;
  * program just then, which has no environment, and one that a process makes which ends meanwhile.
  */
 const LOOKS = 5;
-/** Index of the session in /proc/PID/stat, counted from behind the command's name. */
+/** Index of the session in statFields(). */
 const SESSION = 3;
 
 export interface CommandOptions {
@@ -195,7 +196,7 @@ export class StartedCommand {
   /** True for a process in the session of the command, or with its mark. Neither is in what has ended. */
   private async isOurs(pid: number): Promise<boolean> {
     const [stat, environment] = await Promise.all([read(`/proc/${pid}/stat`), read(`/proc/${pid}/environ`)]);
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const fields = statFields(stat);
     const isInSession = fields[0] !== "Z" && this.pid > 0 && fields[SESSION] === String(this.pid);
     return isInSession || environment.split("\0").includes(`${MARK}=${this.options.migration}`);
   }
@@ -207,20 +208,6 @@ const howEnded = ({ code, signal }: CommandEnd): string =>
   signal === null || signal === undefined ? `status ${code}` : `by ${signal}`;
 
 const said = (words: string): string => (words === "" ? "it has said nothing" : `it has said: ${words}`);
-
-/** @returns false when it took longer */
-export async function orLate(done: Promise<unknown>, ms: number): Promise<boolean> {
-  const late = new AbortController();
-  const settled = done.then(
-    () => true,
-    () => true,
-  );
-  try {
-    return await Promise.race([settled, delay(ms, false, { signal: late.signal }).catch(() => false)]);
-  } finally {
-    late.abort();
-  }
-}
 
 export function kill(pid: number): void {
   try {

@@ -18,8 +18,6 @@ export interface AssemblyParts {
   readonly cx: Pick<SourceContext, "config" | "call" | "clock" | "log" | "createKernels">;
   /** Of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
-  /** As they were agreed on; missing where they are not looked at again. */
-  readonly disks?: FoundDisks;
   readonly contract: FeedContract;
   readonly channel: ResumingSource;
   readonly runs: Pick<RunWatch, "standsStill">;
@@ -31,6 +29,8 @@ export interface FeedParts extends AssemblyParts {
   readonly cx: SourceContext;
   readonly qmp: QmpClient;
   readonly runs: RunWatch;
+  /** As they were agreed on; missing where they are not looked at again. */
+  readonly disks?: FoundDisks;
   /** The guest was found paused. */
   readonly paused: boolean;
 }

@@ -2,7 +2,6 @@
  * Answers the operator at a source: lists the migrations that leave this host or have left it, and takes the words that
  * end them.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { MigrationOperator } from "../shared/link/link.ts";
 import type { SourceRecord } from "../shared/protocol/ownership.ts";
@@ -15,6 +14,7 @@ import {
   unreadableView,
 } from "../shared/protocol/report.ts";
 import { sourceStatus } from "../shared/protocol/source-states.ts";
+import { orLate } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import type { Announcer } from "./announcer.ts";
@@ -197,7 +197,7 @@ export class OutgoingDesk implements MigrationOperator {
         if (!endsByItself(status)) resolve();
       });
     });
-    return Promise.race([ended, isOver, delay(ANSWERS_WITHIN_MS, undefined, { ref: false })]).finally(forget);
+    return orLate(Promise.race([ended, isOver]), ANSWERS_WITHIN_MS).finally(forget);
   }
 
   private entry(id: string): Outgoing {

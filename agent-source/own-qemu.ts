@@ -72,6 +72,11 @@ export class OwnQemu {
     return hasEnded(this.require());
   }
 
+  /** Tells whether the process is known to have ended: false where that cannot be told. */
+  isSeenEnded(): Promise<boolean> {
+    return this.hasEnded().catch(() => false);
+  }
+
   /**
    * Connects to the monitor of this process.
    * @param timeoutMs for the connection and for each command. @default the setting qmp.timeout

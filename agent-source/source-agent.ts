@@ -3,7 +3,6 @@
  * guest has at most one migration under way.
  */
 import { randomBytes, timingSafeEqual } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { SourceChannel, SourceService } from "../shared/link/link.ts";
 import { ResumingSource } from "../shared/link/resuming-source.ts";
@@ -19,7 +18,7 @@ import {
   type MigrationView,
   type ResolveCall,
 } from "../shared/protocol/report.ts";
-import { deferred } from "../shared/runtime/deferred.ts";
+import { deferred, orLate } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
@@ -164,15 +163,13 @@ export class SourceAgent implements SourceService {
     });
     const under = [...this.desk.entries.values(), ...this.plans.values()];
     const ends = (of: typeof under): Promise<unknown> => Promise.all(of.map(({ ended }) => ended));
-    const within = (all: Promise<unknown>, ms: number): Promise<unknown> =>
-      Promise.race([all, delay(Math.max(0, ms), undefined, { ref: false })]);
     // a migration that waits for an operator, or for a host that comes back, does not end while the agent stops
     const toSettle = under.filter(({ cx }) => endsByItself(cx.report.status));
-    if (onShutdown === "finish") await within(ends(toSettle), shutdownGraceMs - ABORT_RESERVE_MS);
+    if (onShutdown === "finish") await orLate(ends(toSettle), shutdownGraceMs - ABORT_RESERVE_MS);
     for (const { cancel } of under) cancel.abort(stopping);
-    if (toSettle.length > 0) await within(ends(toSettle), Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
+    if (toSettle.length > 0) await orLate(ends(toSettle), Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
     this.leaving.abort(stopping);
-    await within(ends(under), LEAVE_MS);
+    await orLate(ends(under), LEAVE_MS);
   }
 
   private newIdentity(): Identity {

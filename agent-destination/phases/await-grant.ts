@@ -6,7 +6,7 @@ import { type DestinationContext, destinationRecord, EPOCH, tokenText } from "..
 import { type State, undoWhole, wholeOf } from "../destination-state.ts";
 import { answerDigests } from "../digests.ts";
 import type { Receiver } from "../receiver.ts";
-import { noteStarted } from "../started-by-others.ts";
+import { noteStarted, onceStarted } from "../started-by-others.ts";
 
 type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pulling">;
 type Word = "granted" | "withdrawn" | "started" | "gone" | "claimed" | "ended" | "stopping";
@@ -93,10 +93,6 @@ function tellLoaded({ guest, loadedAtUs }: State<"loaded">, receiver: Receiver, 
 
 async function nextWord({ guest, receiver }: State<"loaded">, cx: DestinationContext): Promise<Word> {
   const over = new AbortController();
-  let unsubscribe = (): void => undefined;
-  const started = new Promise<Word>((resolve) => {
-    unsubscribe = guest.onResume(() => resolve("started"));
-  });
   const claim = cx.claims.ask().then((one): Word => (one === "here" ? "claimed" : "ended"));
   try {
     return await Promise.race([
@@ -105,12 +101,11 @@ async function nextWord({ guest, receiver }: State<"loaded">, cx: DestinationCon
       onceAborted(cx.stopping, over.signal).then((): Word => "stopping"),
       guest.ended.then((): Word => "gone"),
       ...(receiver === undefined ? [] : [receiver.gaveUp.promise.then((): Word => "withdrawn")]),
-      started,
+      onceStarted(guest, over.signal).then((): Word => "started"),
       claim,
     ]);
   } finally {
     over.abort();
-    unsubscribe();
     cx.claims.forget();
   }
 }

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
-import { HAS_RUN, PAUSED_STATES } from "../../shared/qemu/preflight.ts";
+import { hasRun, PAUSED_STATES } from "../../shared/qemu/preflight.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
@@ -35,7 +35,7 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   await completed;
   const { status } = await guest.qmp.execute("query-status");
   // somebody has said `cont` to the QEMU while it loaded, and it runs the guest as soon as it has it
-  const isStarted = status === "running" || HAS_RUN.includes(status);
+  const isStarted = hasRun(status);
   // QEMU makes it what it was at the source, where it was paused; one that ran, paused (-S)
   if (!isStarted && !PAUSED_STATES.includes(status))
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
@@ -54,7 +54,7 @@ async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: Destin
     receiver.signal.throwIfAborted();
     const { status } = await guest.qmp.execute("query-status");
     if (status === "paused") return false;
-    if (status === "running" || HAS_RUN.includes(status)) return true;
+    if (hasRun(status)) return true;
     const { status: migration, "error-desc": description } = await guest.qmp.execute("query-migrate");
     if (migration === "failed")
       throw new MigrationFault(

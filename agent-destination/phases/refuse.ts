@@ -8,7 +8,7 @@ import { type DestinationContext, destinationRecord } from "../destination-conte
 import type { State, Undo } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
 import { isMarkedRefused, markRefused } from "../refusal-mark.ts";
-import { hasStarted, noteStarted } from "../started-by-others.ts";
+import { hasStarted, noteStarted, onceStarted } from "../started-by-others.ts";
 import { ownGrant } from "./await-grant.ts";
 import { say, startedByOthers } from "./discard.ts";
 
@@ -75,10 +75,6 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
   const { guest, receiver } = undo;
   cx.log.warn({ code: fault.code, reason: fault.message }, "refused; the copy is kept until the source has heard so");
   const over = new AbortController();
-  let unsubscribe = (): void => undefined;
-  const started = new Promise<"started">((resolve) => {
-    unsubscribe = guest.onResume(() => resolve("started"));
-  });
   say(undo, fault, cx.token);
   const first = await Promise.race([
     onceAborted(cx.unneeded, over.signal).then(() => "heard" as const),
@@ -89,11 +85,10 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
     // a source of the version before says only `failure`, and never `kept`
     ...(receiver === undefined || cx.saysKept ? [] : [receiver.gaveUp.promise.then(() => "heard" as const)]),
     guest.ended.then(() => "gone" as const),
-    started,
+    onceStarted(guest, over.signal).then(() => "started" as const),
     cx.claims.ask(),
   ]).finally(() => {
     over.abort();
-    unsubscribe();
     cx.claims.forget();
   });
   switch (first) {

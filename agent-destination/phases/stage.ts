@@ -58,9 +58,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
     receiver.close(MigrationFault.from(thrown));
     throw thrown;
   }
-  const forget = guest.onEnd(() => void guest.endFault().then((fault) => receiver.fail(fault)));
-  // post-copy may be taken up many times, and each receiver has a memory of its own
-  void channel.closed.then(forget);
+  receiver.failsWith(guest);
   return { kind: afterDestination("staging", "dialled"), guest, receiver };
 }
 

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
-import { HAS_RUN, PAUSED_STATES } from "../../shared/qemu/preflight.ts";
+import { hasRun, PAUSED_STATES } from "../../shared/qemu/preflight.ts";
 import { orLogged } from "../../shared/runtime/journal-log.ts";
 import { processUsage } from "../../shared/runtime/process-usage.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
@@ -136,8 +136,7 @@ async function resume(
     while (true) {
       const { status } = await qmp.execute("query-status");
       // the event comes ahead of the answer
-      if (status === "running" || resumedAtUs !== undefined || HAS_RUN.includes(status))
-        return resumedAtUs ?? cx.clock.nowUs();
+      if (resumedAtUs !== undefined || hasRun(status)) return resumedAtUs ?? cx.clock.nowUs();
       if (cx.clock.monotonicMs() > deadline)
         throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after cont, not running`);
       await delay(POLL_MS);

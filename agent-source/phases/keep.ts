@@ -26,7 +26,8 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   cx.log.warn({ code: fault.code, reason: fault.message }, "keeping the guest at the source");
   cx.report.follow(undefined);
   cx.report.failed(fault, `the guest is being made to ${undo.paused ? "stay paused" : "run"} at the source`);
-  if (undo.mayBeWhole && (await hasEnded(cx))) return orphan(undo, fault);
+  // where that cannot be told, runHere() finds it out
+  if (undo.mayBeWhole && (await cx.qemu.isSeenEnded())) return orphan(undo, fault);
   tellDestination(undo, fault, cx);
   if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
   if (undo.granted !== "no") await takeBack(undo, cx);
@@ -35,9 +36,6 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   if (kind === "gone" && undo.mayBeWhole) return orphan(undo, fault);
   return end(fault.with({ guestNow }), undo, cx);
 }
-
-/** False where that cannot be told: runHere() finds it out. */
-const hasEnded = (cx: SourceContext): Promise<boolean> => cx.qemu.hasEnded().catch(() => false);
 
 function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
   void undo.feed?.stop();

@@ -3,11 +3,11 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { loadGuest, qemuLogPath } from "../../shared/runtime/guest-definition.ts";
 import { isListenedAt } from "../../shared/runtime/listened-at.ts";
-import { writeAtLast } from "../../shared/runtime/write-at-last.ts";
 import { runsHere } from "../ask-destination.ts";
 import { twoCopies } from "../copies.ts";
 import { migrationResult } from "../migration-result.ts";
-import { type SourceContext, sourceRecord } from "../source-context.ts";
+import { noteReleased } from "../note-released.ts";
+import type { SourceContext } from "../source-context.ts";
 import { isOfPostcopy, type State, withoutFeed } from "../source-state.ts";
 
 type Ends = State<"released"> | State<"doubled">;
@@ -27,8 +27,7 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   if (loaded !== undefined && running !== undefined)
     cx.report.result = migrationResult(cx, { ...loaded, running, complete });
   cx.report.follow(undefined);
-  const otherwise = "the journal still says granted; the next start of this agent would ask the destination again";
-  await writeAtLast(cx.journal, cx.id, sourceRecord(cx, "released"), { ...cx, otherwise });
+  await noteReleased(cx);
   await loaded?.feed.stop();
   loaded?.feed.channel.close();
   const left = await endQemu(state, cx);

@@ -59,6 +59,5 @@ async function checkServing(feed: Feed): Promise<void> {
 
 /** True when QEMU's monitor is closed and its process has ended. */
 async function hasEnded(feed: Feed, cx: SourceContext): Promise<boolean> {
-  if (!feed.qemuLost || feed.signal.aborted) return false;
-  return cx.qemu.hasEnded().catch(() => false);
+  return feed.qemuLost && !feed.signal.aborted && (await cx.qemu.isSeenEnded());
 }

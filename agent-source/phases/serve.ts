@@ -4,11 +4,11 @@ import type { Complete, Running } from "../../shared/protocol/messages.ts";
 import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
-import { writeAtLast } from "../../shared/runtime/write-at-last.ts";
 import { askOnce } from "../ask-destination.ts";
 import type { Feed } from "../feed.ts";
+import { noteReleased } from "../note-released.ts";
 import { PagesLost, revive } from "../revive.ts";
-import { type SourceContext, sourceRecord, strandedAt } from "../source-context.ts";
+import { type SourceContext, strandedAt } from "../source-context.ts";
 import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
 
@@ -71,7 +71,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
     try {
       feed = await again(feed, postcopy ?? loaded?.feed.stoppedWith, cx);
       if (feed !== undefined) heardAtMs = cx.clock.monotonicMs();
-      else if (pulls && (await hasEnded(cx))) throw new PagesLost("qemu-failed", "The source QEMU has ended");
+      else if (pulls && (await cx.qemu.isSeenEnded())) throw new PagesLost("qemu-failed", "The source QEMU has ended");
       else if (isSilent()) return silent(withoutStream(state), cx);
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
@@ -166,9 +166,6 @@ async function again(
   return revived;
 }
 
-/** False where that cannot be told. */
-const hasEnded = (cx: SourceContext): Promise<boolean> => cx.qemu.hasEnded().catch(() => false);
-
 async function end(feed: Feed | undefined, fault?: MigrationFault): Promise<void> {
   await feed?.stop();
   feed?.qmp.close();
@@ -228,11 +225,9 @@ function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
  * Writes `released` where the QEMU here has ended, since nothing of the guest is left on this host. A QEMU that lives
  * may still be what an operator wants, so its record stays `granted`.
  */
-async function noteStranded({ code, message }: MigrationFault, cx: SourceContext): Promise<void> {
-  if (!(await hasEnded(cx))) return;
-  const record = { ...sourceRecord(cx, "released"), reason: { code, message } };
-  const otherwise = "the journal still says granted; the next start of this agent would ask the destination again";
-  await writeAtLast(cx.journal, cx.id, record, { ...cx, otherwise });
+async function noteStranded(fault: MigrationFault, cx: SourceContext): Promise<void> {
+  if (!(await cx.qemu.isSeenEnded())) return;
+  await noteReleased(cx, fault);
 }
 
 function stranded(cx: SourceContext, cause: MigrationFault): MigrationFault {

@@ -33,13 +33,18 @@ export interface SourceFacts extends GuestFacts {
   readonly postcopyRefusals: readonly Refusal[];
 }
 
-/** RunState values of a guest that can be moved as it is; it stays so. `prelaunch`: started with -S and never continued. */
+/**
+ * RunState values of a guest that can be moved as it is; it stays so. `prelaunch`: started with -S and never continued.
+ */
 export const PAUSED_STATES: readonly string[] = ["paused", "prelaunch"];
 
-/** Run states that only a guest that has run gets into by itself (qapi/run-state.json). */
-export const HAS_RUN: readonly string[] = [
-  ...["io-error", "suspended", "guest-panicked", "internal-error", "watchdog", "shutdown", "debug"],
+/** Run states that only a guest that runs, or has run, gets into (qapi/run-state.json). */
+const HAS_RUN: readonly string[] = [
+  ...["running", "io-error", "suspended", "guest-panicked", "internal-error", "watchdog", "shutdown", "debug"],
 ];
+
+/** Tells from QEMU's run state whether somebody has started the guest. */
+export const hasRun = (status: string): boolean => HAS_RUN.includes(status);
 
 /** What to do about a guest that stands still for another reason (qapi/run-state.json). */
 const MENDS: Readonly<Record<string, string>> = {
@@ -56,14 +61,16 @@ const MENDS: Readonly<Record<string, string>> = {
 
 /** First version with the capability switchover-ack. */
 const OLDEST_QEMU = [8, 1] as const;
-/** First version that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit 03bfc2188f). */
+/**
+ * First version that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit 03bfc2188f).
+ */
 const OLDEST_EMULATING = [9, 0] as const;
 
 /**
- * Capabilities that may be on: they are set for the migration and put back (agent-source/qemu-settings.ts), or change neither
- * the stream nor the switchover. Any other one is refused while it is on, also one that a later QEMU has added: it may change
- * the stream to a form that Ferry does not read (multifd, xbzrle, compress, mapped-ram, x-ignore-shared, dirty-bitmaps,
- * background-snapshot, zero-copy-send, block), take the switchover out of the agents' hands (x-colo,
+ * Capabilities that may be on: they are set for the migration and put back (agent-source/qemu-settings.ts), or change
+ * neither the stream nor the switchover. Any other one is refused while it is on, also one that a later QEMU has added:
+ * it may change the stream to a form that Ferry does not read (multifd, xbzrle, compress, mapped-ram, x-ignore-shared,
+ * dirty-bitmaps, background-snapshot, zero-copy-send, block), take the switchover out of the agents' hands (x-colo,
  * pause-before-switchover), or let QEMU forget pages that post-copy may have to send again (release-ram).
  */
 const MAY_BE_ON: readonly string[] = [
@@ -73,8 +80,8 @@ const MAY_BE_ON: readonly string[] = [
 ];
 
 /**
- * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes a
- * millisecond or more to come to each.
+ * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes
+ * a millisecond or more to come to each.
  * @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed
  */
 export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {

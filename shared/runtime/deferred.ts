@@ -41,6 +41,18 @@ export function within<T>(promise: Promise<T>, ms: number, late: () => Migration
   });
 }
 
+/** Waits until the promise has settled, either way. @returns false when that takes longer than `ms` */
+export function orLate(done: Promise<unknown>, ms: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), Math.max(0, ms));
+    const settled = (): void => {
+      clearTimeout(timer);
+      resolve(true);
+    };
+    done.then(settled, settled);
+  });
+}
+
 /** Resolves when the signal is aborted; never, once `over` is. */
 export function onceAborted(signal: AbortSignal, over: AbortSignal): Promise<void> {
   return new Promise((resolve) => {

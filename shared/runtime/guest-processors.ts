@@ -1,5 +1,6 @@
 /** What a guest's virtual processors got of the host's, as Linux counts it (/proc/TID/schedstat). A hint: it may be unreadable. */
 import { readFile } from "node:fs/promises";
+import { statFields } from "./process-identity.ts";
 
 export interface ProcessorTimes {
   /** Sums over the threads, seconds since each began: on a processor, and ready but waiting for one. */
@@ -40,9 +41,9 @@ export function scheduled(text: string): { readonly ran: number; readonly waited
   return { ran: ran / 1e9, waited: waited / 1e9 };
 }
 
-/** @param text /proc/PID/stat; the program's name, in brackets, may hold anything. @returns user and system time, seconds */
+/** @param text /proc/PID/stat. @returns user and system time, seconds */
 export function usedIn(text: string): number | undefined {
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const fields = statFields(text);
   const ticks = Number(fields[11]) + Number(fields[12]);
   return Number.isNaN(ticks) ? undefined : ticks / TICKS_PER_SECOND;
 }

@@ -27,9 +27,12 @@ export interface ProcessTable {
 }
 
 /**
- * Indexes of fields of /proc/PID/stat, counted from behind the command's name, which may hold any text: the state (3rd
- * field of all), the number of threads (20th) and the start time in kernel ticks since boot (22nd).
+ * Splits /proc/PID/stat behind the command's name, which may hold any text.
+ * @returns the fields from the 3rd of all on, which is the state
  */
+export const statFields = (stat: string): readonly string[] => stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+
+/** Indexes in statFields(): the state, the number of threads, and the start time in kernel ticks since boot. */
 const STATE = 0;
 const THREADS = 17;
 const START_TIME = 19;
@@ -47,7 +50,7 @@ export async function identify(pid: number, table: ProcessTable = thisHost): Pro
 async function identityIn(boot: string, pid: number, table: ProcessTable): Promise<string | undefined> {
   const stat = await statOf(pid, table);
   if (stat === undefined) return undefined;
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const fields = statFields(stat);
   const [state, threads, startTime] = [fields[STATE], fields[THREADS], fields[START_TIME]];
   if (state === undefined || !isNumber(threads) || !isNumber(startTime))
     throw cannotTell(pid, new TypeError(`/proc/${pid}/stat says ${JSON.stringify(stat)}`));
