@@ -4,13 +4,15 @@ import { MigrationFault } from "../shared/fault.ts";
 import type { DestinationService } from "../shared/link/link.ts";
 import { standingOf } from "../shared/protocol/destination-states.ts";
 import { checkMigrations } from "../shared/protocol/handshake.ts";
-import type {
-  Contract,
-  HandshakeAnswer,
-  Offer,
-  Running,
-  SettleAnswer,
-  SettleCall,
+import {
+  type Contract,
+  DECIDES_WITHIN_MS,
+  type HandshakeAnswer,
+  type Offer,
+  type Running,
+  type SettleAnswer,
+  type SettleCall,
+  TAKES_UP_WITHIN_MS,
 } from "../shared/protocol/messages.ts";
 import { type DestinationRecord, nextSequence } from "../shared/protocol/ownership.ts";
 import { orLate } from "../shared/runtime/deferred.ts";
@@ -27,15 +29,8 @@ import { KeeperProcess } from "./keeper-process.ts";
 import { answerLink } from "./link-answers.ts";
 import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
 
-/** A source that asks is answered when it is decided, or with what is known after this. */
-const DECIDES_WITHIN_MS = 5000;
 /** A new migration of the same guest waits this long for the end of one that was given up. */
 const CLEARS_WITHIN_MS = 15_000;
-/**
- * How long callers wait for the recovery of this start, milliseconds. A QEMU that has not answered by then is looked at
- * while calls are served.
- */
-const ADOPTS_WITHIN_MS = 5000;
 
 export class DestinationAgent implements DestinationService {
   /** Answers operators. */
@@ -122,7 +117,7 @@ export class DestinationAgent implements DestinationService {
       if (isSettled(record) && !(await isLeftOver(record))) this.desk.recall(named, recordedState(record), this.parts);
       else looks.push(this.run(named, { kind: "adopting", record }).nextChange);
     }
-    await orLate(Promise.all(looks), ADOPTS_WITHIN_MS);
+    await orLate(Promise.all(looks), TAKES_UP_WITHIN_MS);
   }
 
   /**

@@ -163,7 +163,8 @@ export class GuestMonitor {
       // once another client lets the monitor go, QEMU would greet this keeper, which would never let it go
       keeper.end();
       rmSync(places.path, { force: true });
-      throw thrown;
+      const { code } = MigrationFault.from(thrown);
+      throw code === "qmp-unreachable" ? greetsNobody(this.own, thrown) : thrown;
     }
   }
 
@@ -227,6 +228,13 @@ export class GuestMonitor {
     for (const path of [this.places.second, this.places.path]) rmSync(path, { force: true });
   }
 }
+
+const greetsNobody = (own: string, cause: unknown): MigrationFault =>
+  new MigrationFault(
+    "qmp-timeout",
+    `QEMU takes no new client at ${own}: it waits for a page of its guest, or another client holds its monitor`,
+    { cause },
+  );
 
 async function connectWhenReady(path: string, { timeoutMs, signal }: Bound): Promise<QmpClient> {
   const deadline = performance.now() + timeoutMs;

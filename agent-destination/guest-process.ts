@@ -26,7 +26,7 @@ const LOOK_MS = 200;
 const STUCK_MS = 1000;
 const QUITS_WITHIN_MS = 3000;
 /** How long the end of a killed process is waited for, milliseconds. The kernel may hold it for longer (state D). */
-const DIES_WITHIN_MS = 10_000;
+export const DIES_WITHIN_MS = 10_000;
 /**
  * How long the end of a QEMU is waited for that may be the reason of a fault, milliseconds: one whose monitor is
  * closed, and one that still answers.

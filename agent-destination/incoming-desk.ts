@@ -10,6 +10,7 @@ import { orLate } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
 import type { DestinationState } from "./destination-state.ts";
+import { endUnseen } from "./end-by-word.ts";
 import type { Incoming, Named } from "./incoming.ts";
 import { incomingView, recordedState } from "./incoming-view.ts";
 import type { DestinationAgentParts } from "./recovery.ts";
@@ -17,6 +18,8 @@ import type { DestinationAgentParts } from "./recovery.ts";
 /** How many ended migrations are remembered for `list`. */
 const REMEMBERED = 100;
 const WATCH_INTERVAL_MS = 200;
+/** Of a migration that has ended: nobody is asked any more. */
+const UNHEARD = { sourceIsThere: false, isUnseen: false, news: "" } as const;
 const ANSWERS_WITHIN_MS = 20_000;
 
 export class IncomingDesk implements MigrationOperator {
@@ -37,7 +40,7 @@ export class IncomingDesk implements MigrationOperator {
 
   /** Remembers a migration that had ended before this agent started. */
   recall(named: Named, state: DestinationState, { config }: Pick<DestinationAgentParts, "config">): void {
-    this.note(incomingView(state, { cx: named, here: config.listen[0] ?? "", sourceIsThere: false, news: "" }));
+    this.note(incomingView(state, { cx: named, here: config.listen[0] ?? "", ...UNHEARD }));
   }
 
   /** Remembers a migration that ends now, or is left to the next agent because this one ends. */
@@ -114,13 +117,15 @@ export class IncomingDesk implements MigrationOperator {
   }
 
   /**
-   * Takes an operator's word on a guest that waits here, misses pages, or was started here and has ended.
+   * Takes an operator's word on a guest that waits here, misses pages, was started here and has ended, or whose QEMU
+   * cannot be looked at.
    * @throws MigrationFault `needs-confirmation` with what the operator must make sure of first; `not-resolvable` while
    *   the source is in contact, or if the guest cannot run here; `not-in-doubt` when the migration waits for no word
    */
   async resolve({ id, keep, confirmed }: ResolveCall): Promise<MigrationView> {
     const entry = this.entries.get(id);
     if (entry === undefined) return this.resolveLost(id, keep, confirmed);
+    if (entry.isUnseen) return this.endUnseen(entry, keep, confirmed);
     const { kind } = entry.state;
     const missesPages = entry.pulls || (kind === "loaded" && entry.state.postcopy !== undefined);
     if (kind !== "loaded" && kind !== "withheld" && !missesPages) throw asksForNothing(id, kind);
@@ -133,6 +138,23 @@ export class IncomingDesk implements MigrationOperator {
     if (!entry.cx.claims.say(keep === "destination" ? "here" : "end")) throw asksForNothing(id, entry.state.kind);
     await orLate(entry.ended, ANSWERS_WITHIN_MS);
     return this.getMigration(id);
+  }
+
+  /**
+   * Takes a word on a guest whose QEMU cannot be looked at. It only ends that QEMU, which the next look of *adopting*
+   * sees. Whether the source is in contact does not matter: it is told that nothing is decided, for as long as this
+   * lasts.
+   */
+  private async endUnseen(entry: Incoming, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
+    const { cx, state } = entry;
+    const qemu = state.kind === "adopting" ? state.record.qemu : undefined;
+    if (keep === "destination" || qemu === undefined) throw cannotBeLookedAt(cx, qemu?.pid);
+    if (!confirmed) throw endsUnseen(cx, qemu.pid);
+    await endUnseen(qemu, () => entry.isUnseen, cx);
+    const deadline = performance.now() + ANSWERS_WITHIN_MS;
+    while (entry.state.kind === "adopting" && performance.now() < deadline)
+      await orLate(entry.nextChange, deadline - performance.now());
+    return this.getMigration(cx.id);
   }
 
   /**
@@ -153,8 +175,7 @@ export class IncomingDesk implements MigrationOperator {
     const { status, error } = incomingView(recordedState(settled), {
       cx: { id, guest: record.guest, source: record.source, startedAtMs: record.startedAtMs },
       here: view.destination,
-      sourceIsThere: false,
-      news: "",
+      ...UNHEARD,
     });
     const { error: _, ...rest } = view;
     this.note({ ...rest, status, ...(error === undefined ? {} : { error }) });
@@ -175,6 +196,23 @@ const asksForNothing = (id: string, state: string): MigrationFault =>
   new MigrationFault("not-in-doubt", `${id} is ${state} here, and waits for no word: this one was not acted upon`, {
     advice: "Nothing needs to be resolved at this agent",
   });
+
+const cannotBeLookedAt = ({ id, guest }: Incoming["cx"], pid: number | undefined): MigrationFault =>
+  new MigrationFault("not-resolvable", `The QEMU of ${guest} cannot be looked at here: nothing is said to it`, {
+    advice:
+      pid === undefined
+        ? "Find its process and see whether it answers; the agent takes it up again when it does, or has ended"
+        : `Free its monitor where another client holds it; where process ${pid} is stuck for good, ferry resolve ${id} --keep source ends it`,
+  });
+
+const endsUnseen = ({ source }: Incoming["cx"], pid: number): MigrationFault =>
+  new MigrationFault(
+    "needs-confirmation",
+    `The copy here may be the only one, and may have run here: what it has done since is lost with it`,
+    {
+      advice: `Make sure that no other client holds the monitor of process ${pid}, and that ${source} has its copy or the guest is not needed; then repeat with --yes to end that process`,
+    },
+  );
 
 const missesItsPages = ({ id, source }: Incoming["cx"]): MigrationFault =>
   new MigrationFault("not-resolvable", `The guest misses pages, which only ${source} has: no word can bring them`, {

@@ -20,19 +20,22 @@ export interface Known {
   readonly here: string;
   /** Whether the source was heard lately. A copy whose source is silent waits for an operator. */
   readonly sourceIsThere: boolean;
+  /** Whether an agent that started again has looked for its QEMU in vain. It then waits for an operator too. */
+  readonly isUnseen: boolean;
   /** What the phases report beside the state; empty when nothing. */
   readonly news: string;
 }
 
-export function incomingView(state: DestinationState, { cx, here, sourceIsThere, news }: Known): MigrationView {
+export function incomingView(state: DestinationState, known: Known): MigrationView {
+  const { cx, here } = known;
   const { id, guest, source, startedAtMs } = cx;
-  const error = errorOf(state, { cx, here, sourceIsThere, news });
+  const error = errorOf(state, known);
   return {
     id,
     guest,
     source,
     destination: here,
-    status: statusOf(state, sourceIsThere),
+    status: statusOf(state, known),
     startedAtMs,
     negotiated: {},
     // only the source knows the figures of a migration
@@ -41,7 +44,7 @@ export function incomingView(state: DestinationState, { cx, here, sourceIsThere,
   };
 }
 
-function statusOf(state: DestinationState, sourceIsThere: boolean): MigrationStatus {
+function statusOf(state: DestinationState, { sourceIsThere, isUnseen }: Known): MigrationStatus {
   switch (state.kind) {
     case "negotiating":
     case "staging":
@@ -54,6 +57,7 @@ function statusOf(state: DestinationState, sourceIsThere: boolean): MigrationSta
     case "withheld":
       return sourceIsThere ? "granting" : "inDoubt";
     case "adopting":
+      return isUnseen ? "inDoubt" : "granting";
     case "owning":
       return "granting";
     case "starting":
@@ -129,16 +133,23 @@ function errorOf(state: DestinationState, { cx, sourceIsThere, news }: Known): M
         news,
       );
     case "adopting":
-      if (news === "") return undefined;
-      return view(
-        new MigrationFault("qemu-failed", news, {
-          guestNow: "nothing is known of its QEMU here, so that it is neither started nor refused meanwhile",
-          advice: "See which other client holds its monitor, and this agent's log; it is tried again and again",
-        }),
-      );
+      return news === "" ? undefined : view(unseen(state.record, cx.id, news));
     default:
       return undefined;
   }
+}
+
+/** The fault of a QEMU that an agent which started again cannot look at. */
+function unseen({ kind, qemu, postcopy }: DestinationRecord, id: string, news: string): MigrationFault {
+  const process = qemu === undefined ? "its QEMU" : `its QEMU (process ${qemu.pid})`;
+  const waits =
+    kind === "running" && postcopy !== undefined
+      ? `; it may stand still at a page that it misses, and then ${process} answers no new client for good`
+      : "";
+  return new MigrationFault("qemu-failed", news, {
+    guestNow: `nothing is known of ${process} here, so that the guest is neither started nor refused meanwhile${waits}`,
+    advice: `See which other client holds its monitor, and this agent's log, while it is tried again and again; where it stays so, ferry resolve ${id} --keep source ends that QEMU, at this agent`,
+  });
 }
 
 const view = ({ code, message, guestNow, advice }: MigrationFault, news = ""): MigrationErrorView => ({

@@ -40,6 +40,8 @@ export class Incoming {
   private changed: Deferred<void> = deferred();
   private heardAtMs: number;
   private news = "";
+  /** When its QEMU could not be looked at for the first time; undefined where it was not tried, or could be. */
+  private unseenSinceMs: number | undefined;
   /** In post-copy, by which the guest's missing pages come. */
   private stream: ResumingDestination | undefined;
 
@@ -69,6 +71,7 @@ export class Incoming {
       },
       onNews: (news) => {
         this.news = news;
+        if (this.state.kind === "adopting") this.unseenSinceMs ??= parts.clock.monotonicMs();
       },
       cpuSecondsBefore: processUsage().cpuSeconds,
     };
@@ -154,9 +157,19 @@ export class Incoming {
     return clock.monotonicMs() - this.heardAtMs < SILENT_AFTER_MS;
   }
 
+  /**
+   * True when the agent has looked for the QEMU of the record in vain for SILENT_AFTER_MS. No source can settle such a
+   * migration: it is told that nothing is decided yet.
+   */
+  get isUnseen(): boolean {
+    const { state, unseenSinceMs } = this;
+    if (state.kind !== "adopting" || unseenSinceMs === undefined) return false;
+    return this.cx.clock.monotonicMs() - unseenSinceMs >= SILENT_AFTER_MS;
+  }
+
   get view(): MigrationView {
-    const { cx, sourceIsThere, news } = this;
-    return incomingView(this.state, { cx, here: cx.config.listen[0] ?? "", sourceIsThere, news });
+    const { cx, sourceIsThere, isUnseen, news } = this;
+    return incomingView(this.state, { cx, here: cx.config.listen[0] ?? "", sourceIsThere, isUnseen, news });
   }
 
   /**
@@ -190,6 +203,7 @@ export class Incoming {
 }
 
 /**
- * A source that has not asked for this time counts as silent, milliseconds. A source in doubt asks every few seconds.
+ * A source that has not asked for this time counts as silent, and a QEMU that has not answered for it as one that will
+ * not, milliseconds. A source in doubt asks every few seconds.
  */
 const SILENT_AFTER_MS = 10_000;

@@ -60,7 +60,7 @@ const hasLeftFiles = async ({ kind, qemu }: DestinationRecord): Promise<boolean>
   kind !== "arrived" && (qemu === undefined || (await hasEnded(qemu).catch(() => false)));
 
 /** Removes the socket and the log of a QEMU that has ended, unless another one listens at that socket. */
-async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
+export async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
   const definition = await loadGuest(name, config).catch(() => undefined);
   if (definition === undefined || (await isListenedAt(definition.qmp))) return;
   for (const left of [definition.qmp, qemuLogPath(name, config.runtimeDirectory)]) await rm(left, { force: true });

@@ -2,14 +2,14 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { connectDestination } from "../shared/link/grpc-link.ts";
-import type { Running, SettleAnswer, SettleCall } from "../shared/protocol/messages.ts";
+import { DECIDES_WITHIN_MS, type Running, type SettleAnswer, type SettleCall } from "../shared/protocol/messages.ts";
 import { askInDoubt } from "../shared/protocol/source-states.ts";
 import { orAborted } from "../shared/runtime/deferred.ts";
 import type { Sight } from "./own-qemu.ts";
 import { EPOCH, type SourceContext } from "./source-context.ts";
 
-/** One question; the destination answers when it is decided, or says what is known after a while. */
-const ANSWERS_WITHIN_MS = 8000;
+/** How long one answer is waited for, milliseconds: for longer than a destination takes that has not decided yet. */
+const ANSWERS_WITHIN_MS = DECIDES_WITHIN_MS + 3000;
 const PAUSE_MIN_MS = 200;
 const PAUSE_MAX_MS = 3000;
 
@@ -92,7 +92,7 @@ export async function askUntilSettled(
           break;
         case "waiting":
         case "starting":
-          onNews(ask === "withdraw" && !isActive ? WITHDRAWN : NEWS[ask]);
+          onNews(`${ask === "withdraw" && !isActive ? WITHDRAWN : NEWS[ask]} (${answer.reason})`);
       }
     } catch (thrown) {
       if (signal.aborted) throw MigrationFault.from(signal.reason);

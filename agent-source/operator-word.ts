@@ -4,11 +4,16 @@
  */
 import { MigrationFault } from "../shared/fault.ts";
 import type { Standing } from "../shared/protocol/destination-states.ts";
+import { DECIDES_WITHIN_MS, TAKES_UP_WITHIN_MS } from "../shared/protocol/messages.ts";
 import { askOnce } from "./ask-destination.ts";
 import type { Word } from "./operator-words.ts";
 import type { SourceContext } from "./source-context.ts";
 
-const ANSWERS_WITHIN_MS = 5000;
+/**
+ * How long the answer is waited for, milliseconds: a destination that is there has answered by then, also one that has
+ * just started again. Whoever waits for less takes it for one that cannot be asked, and then `--yes` would do.
+ */
+const ANSWERS_WITHIN_MS = TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS + 3000;
 
 /** What the destination answered to the question behind a word; `unreachable` where it could not be asked. */
 interface Heard {
@@ -112,9 +117,13 @@ function mayKeepSource(cx: SourceContext, { standing, reason }: Heard, confirmed
         advice: `ferry resolve ${cx.id} --keep destination; or wait, it is being settled`,
       });
     case "starting":
-      throw new MigrationFault("not-resolvable", `The guest is being started at ${to}: it may run there already`, {
-        advice: "Wait until it runs, or QEMU has refused it; if its host hangs, switch that off and repeat this",
-      });
+      throw new MigrationFault(
+        "not-resolvable",
+        `The guest is being started at ${to}, and may run there already (${reason})`,
+        {
+          advice: `Wait until it runs, or QEMU has refused it; where its QEMU there is stuck for good, ferry --agent ${to} resolve ${cx.id} --keep source ends that first; if its host hangs, switch that off and repeat this`,
+        },
+      );
     case "waiting":
       needConfirmation(
         confirmed,

@@ -262,6 +262,18 @@ export interface SettleCall {
   readonly paused: boolean;
 }
 
+/**
+ * How long a destination agent that starts again lets callers wait while it looks for the QEMUs of its journal,
+ * milliseconds. A QEMU that has not answered by then is looked at while calls are served.
+ */
+export const TAKES_UP_WITHIN_MS = 5000;
+
+/**
+ * How long a destination waits for its own decision before it answers a source that grants or withdraws, milliseconds.
+ * It then says what is known.
+ */
+export const DECIDES_WITHIN_MS = 5000;
+
 export interface SettleAnswer {
   readonly standing: Standing;
   readonly reason: string;

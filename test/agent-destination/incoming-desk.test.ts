@@ -1,7 +1,7 @@
 /** The operator's words at a destination: which are taken where, what must be confirmed, and what they do. */
 import t from "tap";
 import { eventually } from "../support/bounded.ts";
-import { ID, POSTCOPY, startAgain } from "../support/destination-again.ts";
+import { type Again, type Came, ID, POSTCOPY, startAgain } from "../support/destination-again.ts";
 
 const WITHIN = { timeoutMs: 10_000 };
 const HERE = { id: ID, keep: "destination", confirmed: false } as const;
@@ -190,4 +190,36 @@ t.test("who watches sees each change once, until the end", async (t) => {
   await eventually(() => (seen.includes("failed") ? true : undefined), { ...WITHIN, what: "the end" });
   t.equal(seen[0], "inDoubt");
   t.throws(() => agent.desk.watch("ba9876543210", () => undefined), { code: "migration-unknown" });
+});
+
+t.test("a QEMU that answers nobody is ended by a word, whether or not the source is in contact", async (t) => {
+  const each = async (came: Pick<Came, "kind" | "postcopy">): Promise<Again> => {
+    const found = await startAgain(t, { status: "running", isMute: true, ...came });
+    const { agent, qemu, view, until, written, settle } = found;
+    t.match(view(), { status: "granting" }, "it is looked at again first");
+    await t.rejects(agent.desk.resolve({ ...BACK, ...YES }), { code: "not-in-doubt", message: /adopting/ });
+    await until("inDoubt");
+    t.match(view().error, { code: "qemu-failed", advice: /another client|other client.*--keep source ends that QEMU/ });
+    t.equal((await settle("withdraw")).standing, came.kind === "running" ? "starting" : "waiting");
+    await t.rejects(agent.desk.resolve({ ...HERE, ...YES }), {
+      code: "not-resolvable",
+      message: /nothing is said to it/,
+    });
+    await t.rejects(agent.desk.resolve(BACK), { code: "needs-confirmation", message: /may be the only one/ });
+    t.ok(qemu.isAlive);
+    t.same([...qemu.said, ...written], []);
+    return found;
+  };
+  const [pulls, waits] = await Promise.all([each({ kind: "running", postcopy: POSTCOPY }), each({ kind: "waiting" })]);
+  // where the guest may have run, another word says whose it is
+  t.match(await pulls.agent.desk.resolve({ ...BACK, ...YES }), { status: "inDoubt", error: { message: /has ended/ } });
+  t.notOk(pulls.qemu.isAlive);
+  t.equal((await pulls.settle("standing")).standing, "lost");
+  t.match(await pulls.agent.desk.resolve({ ...BACK, ...YES }), { status: "failed" });
+  await pulls.untilWritten({ kind: "refused", heard: true });
+  // where it has not, its end is its refusal
+  await waits.agent.desk.resolve({ ...BACK, ...YES });
+  t.notOk(waits.qemu.isAlive);
+  await waits.untilWritten({ kind: "refused" });
+  t.equal((await waits.settle("grant")).standing, "refused");
 });

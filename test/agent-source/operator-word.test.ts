@@ -1,9 +1,10 @@
 /** What `ferry resolve` may do at a source, by what asks for a word and what the destination says. */
+import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { checkWord } from "../../agent-source/operator-word.ts";
 import { type Asker, OperatorWords } from "../../agent-source/operator-words.ts";
 import type { SourceContext } from "../../agent-source/source-context.ts";
-import type { SettleAnswer } from "../../shared/protocol/messages.ts";
+import { DECIDES_WITHIN_MS, type SettleAnswer, TAKES_UP_WITHIN_MS } from "../../shared/protocol/messages.ts";
 import { AskedDestination, LIMITS } from "../support/asked-destination.ts";
 
 type Standing = SettleAnswer["standing"];
@@ -75,4 +76,18 @@ t.test("a word that nothing asks for is refused before anybody is asked", async 
   for (const keep of ["source", "destination"] as const)
     await t.rejects(checkWord(cx, keep, true), { code: "not-in-doubt" });
   t.same(destination.asked, []);
+});
+
+t.test("a destination that takes its time is no destination that cannot be asked", async (t) => {
+  const { cx, destination } = await waiting(t, "inDoubt", "starting");
+  // it has just started again, looks for its QEMU, and then waits for its own decision
+  destination.answer = async () => {
+    await delay(TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS);
+    return { standing: "starting", reason: "its QEMU cannot be looked at yet" };
+  };
+  await t.rejects(checkWord(cx, "source", true), {
+    code: "not-resolvable",
+    message: /may run there already \(its QEMU cannot be looked at yet\)/,
+    advice: /resolve m-1 --keep source ends that first/,
+  });
 });

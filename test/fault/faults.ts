@@ -3,8 +3,11 @@
 export type AgentKind = "source" | "destination";
 export type Victim = "source agent" | "destination agent" | "source QEMU" | "destination QEMU";
 
-/** What somebody other than the agents says to a QEMU. */
-export type OutsiderCommand = "cont" | "stop" | "quit" | "system_reset";
+/**
+ * What somebody other than the agents says to a QEMU. `pmemsave` reads all of the guest's memory: in post-copy QEMU's
+ * main loop then waits for the pages that it misses, and answers nothing meanwhile.
+ */
+export type OutsiderCommand = "cont" | "stop" | "quit" | "system_reset" | "pmemsave";
 /** Of these QEMU ends: the guests of these tests do not reboot (-no-reboot). */
 export const ENDS_QEMU: readonly OutsiderCommand[] = ["quit", "system_reset"];
 

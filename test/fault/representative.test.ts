@@ -25,7 +25,7 @@ const CELLS = [
   // the world as it is
   "source granting: kill source host, for good",
   "destination owning: kill destination host, returns",
-  "post-copy, destination pulling: kill keeper + cut 5 s + kill destination agent",
+  "post-copy, destination pulling: outsider's pmemsave at the destination + kill keeper + cut 5 s + kill destination agent",
   "destination loaded: destination disk full for good",
   "source recording: source disk hanging 7 s",
   "source granting: outsider's cont at the source",

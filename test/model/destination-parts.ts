@@ -32,12 +32,10 @@ export function lookAtDestination({ destinationQemu, marked, missing }: World): 
 export const toDestination = (destination: DestinationStateName): Partial<World> => ({ destination });
 
 /** What is left of the destination when its agent has ended: what was said to it has nobody to hear it. */
-export const withoutDestination = ({ missing, destinationQemu }: World): Partial<World> => ({
-  destination: "down",
-  grant: false,
-  withdraw: "no",
-  cut: missing && destinationQemu === "running",
-});
+export function withoutDestination({ missing, destinationQemu, keeperGone }: World): Partial<World> {
+  const pulls = missing && destinationQemu === "running";
+  return { destination: "down", grant: false, withdraw: "no", cut: pulls, mute: pulls && keeperGone };
+}
 
 /** A record goes onto the disk: or does not, or does and is reported as failed. */
 export function write(

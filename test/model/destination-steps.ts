@@ -79,6 +79,13 @@ function takeUp(world: World, rules: Rules, add: Add): void {
   }
   const take = (found: DestinationQemu): ReturnType<Rules["recoverDestination"]> =>
     rules.recoverDestination(DESTINATION_KIND[destinationJournal], found, destinationJournal === "heard");
+  const untold = "destination agent starts and cannot tell what its QEMU does";
+  const unseen = toDestination(rules.unknownIsNoEnd ? "adopting" : take("gone"));
+  if (world.mute) {
+    add("QEMU's main loop needs no page", { mute: false }, "chance");
+    if (destination === "down") add(untold, unseen);
+    return;
+  }
   const found = take(lookAtDestination(world));
   const shown = found === "doubled" ? { shown: true } : {};
   // seen running here, which is noted where the disk takes it
@@ -90,10 +97,7 @@ function takeUp(world: World, rules: Rules, add: Add): void {
     ...shown,
     ...noted,
   });
-  if (destination === "down" && world.destinationQemu !== "gone") {
-    const name = "destination agent starts and cannot tell what its QEMU does";
-    add(name, toDestination(rules.unknownIsNoEnd ? "adopting" : take("gone")), "chance");
-  }
+  if (destination === "down" && world.destinationQemu !== "gone") add(untold, unseen, "chance");
 }
 
 /**

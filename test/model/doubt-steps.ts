@@ -14,6 +14,8 @@ export function standingThere(
   const { destination, destinationJournal, destinationQemu } = world;
   if (destination === "down" || destination === "off") return "none";
   if (destination === "discarded" && destinationJournal === "none") return "unknown";
+  if (destination === "adopting" && (destinationJournal === "running" || destinationJournal === "ungranted"))
+    return "starting";
   return rules.standingOf(destination, ask, destinationQemu !== "gone" && !world.missing);
 }
 

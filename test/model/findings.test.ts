@@ -141,6 +141,22 @@ const FINDINGS: readonly Finding[] = [
     scope: scope(2, 0, 0),
   },
   {
+    name: "keeper and agent end while QEMU waits for a page: nobody can bring it any more, and its operator ends it",
+    manner: "postcopy",
+    schedule: [
+      "runs and pulls",
+      "the keeper is killed",
+      "destination agent crashes",
+      "destination agent starts and cannot tell what its QEMU does",
+      "operator ends the QEMU that answers nobody",
+      "operator keeps the source",
+      "cont at the source",
+    ],
+    end: runsHere,
+    without: { endsUnseen: false },
+    scope: scope(2, 0, 0),
+  },
+  {
     name: "F6: a QEMU that has been the source of a later migration is not started by an agent that finds `running`",
     schedule: [
       "cont at the destination",

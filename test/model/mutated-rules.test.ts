@@ -41,6 +41,7 @@ testMutations([
   ["13: no second monitor", { hasSecondMonitor: false }, within(2, 0, 0, "postcopy")],
   ["14: two copies are not shown", { showsDoubled: false }, within(0, 1, 0)],
   ["15: the destination takes no word", { destinationTakesWords: false }, within(1, 0, 0)],
+  ["15: a QEMU that answers nobody is ended by no word", { endsUnseen: false }, within(2, 0, 0, "postcopy")],
   ["15: a word for the destination needs no proof", { wordNeedsProof: false }, within(1, 0, 0)],
   [
     "16: a guest with a plan may be started",

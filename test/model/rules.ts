@@ -68,6 +68,8 @@ export const RULES = {
   wordNeedsProof: true,
   /** Rule 15: the destination takes an operator's word. */
   destinationTakesWords: true,
+  /** Rule 15: a QEMU that an agent which started again cannot look at is ended by a word. */
+  endsUnseen: true,
 };
 
 export type Rules = typeof RULES;

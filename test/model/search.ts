@@ -56,6 +56,7 @@ function tidied(world: World, change: { -readonly [K in keyof World]?: World[K] 
   if (isOver && (change.running ?? world.running) !== "no") change.running = "no";
   if (isOver && (change.pulling ?? world.pulling)) change.pulling = false;
   if (hearsNoRefusal && (change.refused ?? world.refused)) change.refused = false;
+  if ((change.destinationQemu ?? world.destinationQemu) === "gone" && (change.mute ?? world.mute)) change.mute = false;
   const destination = change.destination ?? world.destination;
   const takesGrant = destination === "loading" || destination === "loaded" || destination === "adopting";
   const takesNote = destination === "arrived" && (change.destinationJournal ?? world.destinationJournal) === "unowned";

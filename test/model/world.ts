@@ -75,6 +75,11 @@ export interface World {
   readonly cut: boolean;
   /** Post-copy: the program that holds QEMU's monitor has ended. */
   readonly keeperGone: boolean;
+  /**
+   * Post-copy: the keeper had ended, and the agent ended too, while QEMU's main loop waited for a page: that QEMU
+   * answers no new client.
+   */
+  readonly mute: boolean;
   /** The network: each message may be taken any number of times until it is lost for good. */
   readonly loaded: boolean;
   readonly grant: boolean;
@@ -136,6 +141,7 @@ export const startOf = (manner: Manner, budget: Pick<World, "faults" | "acts" | 
   missing: manner === "postcopy",
   cut: false,
   keeperGone: false,
+  mute: false,
   loaded: false,
   grant: false,
   withdraw: "no",
