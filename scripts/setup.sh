@@ -120,7 +120,10 @@ kernel_package() {
   echo "$package"
 }
 
-# A kernel package of the distribution, unpacked into .cache/guest without installing it.
+# Modules that a guest loads when a test tells it to (init.modules), each behind those that it needs.
+GUEST_MODULES="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio_balloon"
+
+# A kernel package of the distribution, unpacked into .cache/guest without installing it, with a few of its modules.
 unpack_kernel() {
   local package
   kernel_folder=$(mktemp -d .cache/kernel.XXXXXX)
@@ -137,10 +140,20 @@ unpack_kernel() {
   # apt's own user may not write into our folder: it is told not to change users
   (cd "$kernel_folder" && apt-get -o APT::Sandbox::User=root download "$package")
   dpkg-deb -x "$kernel_folder"/*.deb "$kernel_folder/unpacked"
-  mkdir -p .cache/guest
+  mkdir -p .cache/guest "$kernel_folder/modules"
   cp "$kernel_folder"/unpacked/boot/vmlinuz-* "$kernel_folder/vmlinuz"
   chmod 644 "$kernel_folder/vmlinuz"
+  local module found
+  for module in $GUEST_MODULES; do
+    found=$(find "$kernel_folder/unpacked" -name "$module.ko" -o -name "$module.ko.xz" | head -n 1)
+    # what is built into the kernel has no file
+    [ -n "$found" ] || continue
+    cp "$found" "$kernel_folder/modules/"
+  done
+  find "$kernel_folder/modules" -name '*.xz' -exec xz -d {} +
   mv "$kernel_folder/vmlinuz" .cache/guest/vmlinuz
+  rm -rf .cache/guest/modules
+  mv "$kernel_folder/modules" .cache/guest/modules
 }
 
 # Packages whose install scripts must have run: npm 11 may hold them back, and zstd-napi's prebuilt may not be reachable.
@@ -163,7 +176,7 @@ main() {
   # shellcheck disable=SC2086 # one argument a package
   [ -z "$packages" ] || install_packages $packages
   qemu_is_there || fail "QEMU $OLDEST_QEMU or later is needed; this host has $(qemu-system-x86_64 --version 2>/dev/null | head -n 1 || echo none)"
-  [ -f .cache/guest/vmlinuz ] || step "unpacking a kernel for the test guest" unpack_kernel
+  [ -f .cache/guest/vmlinuz ] && [ -d .cache/guest/modules ] || step "unpacking a kernel for the test guest" unpack_kernel
   local lock
   lock=$(hash_of package-lock.json package.json)-$(node -p process.versions.modules)
   # the stamp goes with the folder that it speaks of

@@ -30,6 +30,8 @@ export interface Workload {
   readonly checkRate?: number;
   /** Heartbeats say what the guest's application has done; the image has one. @default false */
   readonly app?: boolean;
+  /** Drivers of virtio devices that the guest loads at its start; the kernel of the tests has them as modules. */
+  readonly drivers?: readonly ("virtio_blk" | "virtio_balloon")[];
 }
 
 export interface GuestOptions {
@@ -95,6 +97,9 @@ export function guestDefinition(options: GuestOptions): GuestDefinitionFile {
   return { name: options.name, qmp: `{runtime}/${files.qmp}`, command };
 }
 
+/** What a driver of a virtio device needs, in the order in which it is loaded. */
+const VIRTIO_MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"];
+
 function workloadOptions(workload: Workload): string[] {
   const given: [key: string, value: string | number | undefined][] = [
     ["region", mebibytes(workload.regionMiB)],
@@ -108,7 +113,9 @@ function workloadOptions(workload: Workload): string[] {
     ["check", workload.checkRate],
     ["app", workload.app === true ? 1 : undefined],
   ];
-  return given.flatMap(([key, value]) => (value === undefined ? [] : [`ferry.${key}=${value}`]));
+  const options = given.flatMap(([key, value]) => (value === undefined ? [] : [`ferry.${key}=${value}`]));
+  const { drivers } = workload;
+  return drivers === undefined ? options : [...options, `init.modules=${[...VIRTIO_MODULES, ...drivers].join(",")}`];
 }
 
 const mebibytes = (size: number | undefined): string | undefined => (size === undefined ? undefined : `${size}M`);
