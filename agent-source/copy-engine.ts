@@ -68,6 +68,8 @@ export class CopyEngine implements StreamSink {
   private lastFadeMs: number;
   private readonly ticker: NodeJS.Timeout;
   private decided = false;
+  /** QEMU has synced its dirty bitmap since the first pass began, which it does when it has sent all that it knew of. */
+  private hasSynced = false;
   private readonly hold: FeedHold;
 
   constructor(parts: EngineParts, startedMs: number) {
@@ -111,7 +113,18 @@ export class CopyEngine implements StreamSink {
     return this.hold.phase !== "first-pass";
   }
 
+  /**
+   * QEMU begins a pass over its dirty bitmap (MIGRATION_PASS). Behind the first one every page has come that QEMU sends:
+   * what the guest's balloon says is free (free-page-hint) does not come.
+   * @param pass 1, 2, 3 …
+   */
+  passBegins(pass: number): void {
+    this.hasSynced ||= pass > 1;
+  }
+
+  /** Part of the guest's pages that have come, 0 to 1; 1 when the first pass is done. */
   get firstPassFraction(): number {
+    if (this.firstPassDone) return 1;
     const { pageCount } = this.layoutSeen ?? { pageCount: 0 };
     return pageCount === 0 ? 0 : this.parts.scheduler.heat.seenPages / pageCount;
   }
@@ -160,7 +173,7 @@ export class CopyEngine implements StreamSink {
     const drained = this.drained.next(pages);
     this.watch.section(pages, drained);
     this.sectionPages = 0;
-    const endsFirstPass = this.hold.phase === "first-pass" && this.firstPassFraction >= 1;
+    const endsFirstPass = this.hold.phase === "first-pass" && (this.hasSynced || this.firstPassFraction >= 1);
     if (endsFirstPass) {
       this.hold.phase = "paced";
       this.watch.firstPassDone = true;

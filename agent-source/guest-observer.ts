@@ -36,6 +36,9 @@ type Phase = "first" | "settling" | "paced" | "close" | "done";
  */
 const QEMU_SYNCS_AFTER_SECONDS = 0.25;
 
+/** What QEMU's socket holds is read within this time, milliseconds. */
+const READ_WITHIN_MS = 1000;
+
 /** Looks with nothing between them: what is dirtied within milliseconds. */
 const CLOSE_LOOK_SECONDS = 0.2;
 
@@ -62,6 +65,8 @@ export class GuestObserver implements StreamSink {
   private lastWindow = 0;
   private windowPages = 0;
   private isLast = false;
+  /** QEMU has synced its dirty bitmap since it began, which it does when it has sent all that it knew of. */
+  private hasSynced = false;
   /** Of the close looks. */
   private readonly close = { looks: 0, seconds: 0, pages: 0 };
   private timer: NodeJS.Timeout | undefined;
@@ -98,6 +103,17 @@ export class GuestObserver implements StreamSink {
   nothingMore(): void {
     this.isLast = true;
     this.endWhenRead();
+    // what the guest's balloon had called free while the guest ran does not come
+    if (this.phase !== "done") this.timer = setTimeout(() => this.endNow(), READ_WITHIN_MS);
+  }
+
+  /**
+   * QEMU begins a pass over its dirty bitmap (MIGRATION_PASS). Behind the first one every page has come that QEMU sends:
+   * what the guest's balloon says is free (free-page-hint) does not come.
+   * @param pass 1, 2, 3 …
+   */
+  passBegins(pass: number): void {
+    this.hasSynced ||= pass > 1;
   }
 
   // ── StreamSink ──
@@ -164,13 +180,19 @@ export class GuestObserver implements StreamSink {
   // ──
 
   private endWhenRead(): void {
+    if (this.phase !== "first" || this.hasEveryPage) this.endNow();
+  }
+
+  private endNow(): void {
     const inPhase = this.parts.clock.monotonicMs() / 1000 - this.phaseBegan;
-    if (this.phase === "first") {
-      if (this.contentPages + this.zeroPages < this.parts.pageCount) return;
-      this.firstCopySeconds = inPhase;
-    } else if (this.phase === "paced") this.observedSeconds = inPhase;
+    if (this.phase === "first") this.firstCopySeconds = inPhase;
+    else if (this.phase === "paced") this.observedSeconds = inPhase;
     this.stop();
     this.done.resolve();
+  }
+
+  private get hasEveryPage(): boolean {
+    return this.contentPages + this.zeroPages >= this.parts.pageCount;
   }
 
   private dirtied(page: number): void {
@@ -183,7 +205,7 @@ export class GuestObserver implements StreamSink {
     const inPhase = this.now - this.phaseBegan;
     switch (this.phase) {
       case "first":
-        if (this.contentPages + this.zeroPages < this.parts.pageCount) return;
+        if (!this.hasSynced && !this.hasEveryPage) return;
         this.firstCopySeconds = inPhase;
         this.enter("settling");
         break;

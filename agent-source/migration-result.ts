@@ -72,8 +72,9 @@ export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationR
     destinationAgentPeakMemoryBytes: destination.agentPeakMemoryBytes,
     switchReason: outcome.reason,
     stalledSeconds: feed.engine.watch.totalStalledMs / 1000,
-    verified: times.pagesCompared > 0,
-    pagesCompared: times.pagesCompared,
+    verified: times.compared.pages > 0,
+    pagesCompared: times.compared.pages,
+    verifyExceptions: times.compared.exceptions,
     degradations: [...cx.report.degradations],
     ...(complete === undefined ? {} : { postcopy: postcopyResult(outcome, complete) }),
   };

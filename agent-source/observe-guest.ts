@@ -125,10 +125,11 @@ export async function observeGuest(
 }
 
 function counts(observer: GuestObserver, pages: number) {
-  const { zeroPages, firstCopySeconds, observedSeconds, workingSetPages, dirtiedPages } = observer;
+  const { contentPages, firstCopySeconds, observedSeconds, workingSetPages, dirtiedPages } = observer;
   return {
     pages,
-    zeroPages,
+    // with those that did not come, since the guest's balloon calls them free: neither costs anything
+    zeroPages: Math.max(0, pages - contentPages),
     firstCopySeconds,
     observedSeconds,
     workingSetPages,
@@ -156,6 +157,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
   // QEMU has nothing more, and waits
   qmp.subscribe(({ event, data }) => {
     if (event === "MIGRATION" && data.status === "pre-switchover") observer.nothingMore();
+    if (event === "MIGRATION_PASS") observer.passBegins(Number(data.pass));
   });
   const feed = { stop: () => intake.close() };
   let settings: SavedSettings | undefined;

@@ -9,6 +9,7 @@ import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
 import type { Feed } from "./feed.ts";
 import type { FoundGuest } from "./look-at-guest.ts";
 import type { Kept, SourceContext } from "./source-context.ts";
+import type { Compared } from "./verify.ts";
 
 interface Asked {
   readonly definition: GuestDefinition;
@@ -23,7 +24,7 @@ export interface SwitchTimes {
   readonly lastByteUs: number;
   readonly loadedUs: number;
   readonly verifyMs: number;
-  readonly pagesCompared: number;
+  readonly compared: Compared;
 }
 
 /** What has to be undone before a migration can end as kept. */

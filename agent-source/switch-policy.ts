@@ -25,7 +25,7 @@ export interface Observation {
   readonly elapsedMs: number;
   /** QEMU's stream has come as far as its list of blocks. */
   readonly begun: boolean;
-  /** Every page was captured at least once. */
+  /** Every page that QEMU sends was captured at least once. */
   readonly firstPassDone: boolean;
   /** Pages of the last section; when it drained QEMU's bitmap, about what the next sweep would find. */
   readonly sweptPages: number;

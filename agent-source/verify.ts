@@ -1,8 +1,16 @@
 /** `--verify`: the stopped source's memory against the paused destination's, page by page, before the commit. */
 import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
+import { holdsOnlyId, readGenerationId } from "../shared/qemu/generation-id.ts";
 import { guestMemoryRanges } from "../shared/qemu/preflight.ts";
-import { DIGEST_BYTES, digestStretch, STRETCH_BYTES } from "../shared/runtime/memory-digests.ts";
+import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import {
+  DIGEST_BYTES,
+  digestStretch,
+  readStretch,
+  type SaveMemory,
+  STRETCH_BYTES,
+} from "../shared/runtime/memory-digests.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { Feed } from "./feed.ts";
 import type { SourceContext } from "./source-context.ts";
@@ -10,21 +18,25 @@ import type { SourceContext } from "./source-context.ts";
 /** Pages named in the message of a mismatch. */
 const NAMED_PAGES = 8;
 
-/** @returns pages compared @throws MigrationFault `verify-mismatch` */
-export async function verifyMemory(feed: Feed, cx: SourceContext): Promise<number> {
+/** What a comparison found: nothing but what must differ. */
+export interface Compared {
+  /** Pages that are alike. */
+  readonly pages: number;
+  /** What differs because QEMU itself writes there, each in words. */
+  readonly exceptions: readonly string[];
+}
+
+/** @throws MigrationFault `verify-mismatch` where a page differs that must not */
+export async function verifyMemory(feed: Feed, cx: SourceContext): Promise<Compared> {
   const path = join(cx.config.runtimeDirectory, `${cx.id}.verify`);
+  const save: SaveMemory = (from, length, file) =>
+    feed.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: 60_000 });
   const stretches = cut(await guestMemoryRanges(feed.qmp));
   const differing: number[] = [];
   let pages = 0;
   for (const [index, { start, byteLength }] of stretches.entries()) {
     const theirs = feed.inbox.askDigests(start, byteLength, index === stretches.length - 1);
-    const mine = await digestStretch(
-      (from, length, file) =>
-        feed.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: 60_000 }),
-      start,
-      byteLength,
-      path,
-    );
+    const mine = await digestStretch(save, start, byteLength, path);
     const other = (await theirs).digests;
     if (other.length !== mine.length)
       throw new MigrationFault(
@@ -35,17 +47,37 @@ export async function verifyMemory(feed: Feed, cx: SourceContext): Promise<numbe
       if (Buffer.compare(mine.subarray(at, at + DIGEST_BYTES), other.subarray(at, at + DIGEST_BYTES)) !== 0)
         differing.push(start + (at / DIGEST_BYTES) * PAGE_SIZE);
   }
-  if (differing.length === 0) return pages;
-  const named = differing
-    .slice(0, NAMED_PAGES)
-    .map((one) => `0x${one.toString(16)}`)
-    .join(", ");
+  if (differing.length === 0) return { pages, exceptions: [] };
+  const page = await findIdPage(feed.qmp, differing, (at) => readStretch(save, at, PAGE_SIZE, path));
+  const wrong = differing.filter((one) => one !== page);
+  if (wrong.length === 0 && page !== undefined)
+    return {
+      pages: pages - 1,
+      exceptions: [`vmgenid: the destination's QEMU gave the guest a new generation id, in the page at ${hex(page)}`],
+    };
   throw new MigrationFault(
     "verify-mismatch",
-    `${differing.length} of ${pages} pages differ between source and destination, first at guest-physical ${named}`,
+    `${wrong.length} of ${pages} pages differ between source and destination, first at guest-physical ${wrong.slice(0, NAMED_PAGES).map(hex).join(", ")}`,
     { advice: "Nothing was handed over; report this with both agents' logs" },
   );
 }
+
+/**
+ * Finds the page of the guest's generation id among the first that differ.
+ * @returns its guest-physical address; undefined where there is none
+ */
+async function findIdPage(
+  qmp: QmpClient,
+  differing: readonly number[],
+  read: (at: number) => Promise<Uint8Array>,
+): Promise<number | undefined> {
+  const id = await readGenerationId(qmp);
+  if (id === undefined) return undefined;
+  for (const at of differing.slice(0, NAMED_PAGES)) if (holdsOnlyId(await read(at), id)) return at;
+  return undefined;
+}
+
+const hex = (address: number): string => `0x${address.toString(16)}`;
 
 function cut(ranges: readonly { start: number; byteLength: number }[]): { start: number; byteLength: number }[] {
   const stretches: { start: number; byteLength: number }[] = [];

@@ -33,11 +33,14 @@ function resolveText({ id, status, source }: MigrationView): string | undefined 
   const incoming = source === undefined ? undefined : printable(source);
   switch (status) {
     case "inDoubt":
+      // a destination's advice names its words, which differ by what it has of the guest
       return incoming === undefined
         ? `ferry resolve ${id} --keep source|destination, once you know where it may run`
-        : heldCopyText(id, incoming);
+        : undefined;
     case "undoing":
-      return incoming === undefined ? undefined : heldCopyText(id, incoming);
+      return incoming === undefined
+        ? undefined
+        : `if ${incoming} never comes back: ferry resolve ${id} --keep destination runs it here, --keep source ends the copy`;
     case "doubled": {
       const agent = incoming === undefined ? "" : `--agent ${incoming} `;
       return `ferry ${agent}resolve ${id} --keep destination, to end the copy at the source`;
@@ -46,9 +49,6 @@ function resolveText({ id, status, source }: MigrationView): string | undefined 
       return undefined;
   }
 }
-
-const heldCopyText = (id: string, source: string): string =>
-  `if ${source} never comes back: ferry resolve ${id} --keep destination runs it here, --keep source ends the copy`;
 
 const agreedText = (negotiated: MigrationView["negotiated"]): string =>
   Object.entries(negotiated)
@@ -83,7 +83,7 @@ function incomingHeadline(view: MigrationView, guest: string, from: string, tota
     case "cancelled":
       return `${guest} is not here: its migration from ${from} was cancelled after ${total}`;
     case "inDoubt":
-      return `${guest} is whole here and paused: it waits for its source ${from}, which cannot be asked`;
+      return `${guest} is in doubt here: its migration from ${from} may need your word`;
     default:
       return `${guest} from ${from}: ${statusText(view)}, for ${total} (migration ${view.id})`;
   }
@@ -108,6 +108,7 @@ function resultLines(result: MigrationResult): string[] {
     row("agents", agentsText(result)),
   );
   if (result.verified) lines.push(row("verified", `${countText(result.pagesCompared)} pages are identical`));
+  for (const exception of result.verifyExceptions) lines.push(row("but for", printable(exception)));
   for (const degradation of result.degradations) lines.push(row("degraded", printable(degradation)));
   return lines;
 }

@@ -24,7 +24,6 @@ const INCOMING_WORDS: Words = {
   copying: "receiving",
   switching: "loading",
   moved: "arrived",
-  inDoubt: "waits for its source",
   undoing: "refused, kept until its source has heard it",
 };
 

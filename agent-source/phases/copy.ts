@@ -9,7 +9,9 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
   const { feed } = state;
   cx.report.follow(feed);
   const unsubscribe = feed.qmp.subscribe((event) => {
-    if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
+    if (event.event !== "MIGRATION_PASS") return;
+    cx.report.passes = Number(event.data.pass);
+    feed.engine.passBegins(cx.report.passes);
   });
   try {
     const decision = await orAborted(Promise.race([feed.decision.promise, feed.completing.promise]), feed.signal);

@@ -74,8 +74,11 @@ const wishOf = ({ call }: SourceContext, { paused }: FoundGuest): Wish =>
   paused ? withoutPostcopy(call.options) : call.options;
 
 /** What the guest's QEMU has against it. */
-const refusalsHere = (cx: SourceContext, facts: FoundGuest): readonly Refusal[] =>
-  needsPostcopy(wishOf(cx, facts)) ? [...facts.refusals, ...facts.postcopyRefusals] : facts.refusals;
+const refusalsHere = (cx: SourceContext, facts: FoundGuest): readonly Refusal[] => [
+  ...facts.refusals,
+  ...(needsPostcopy(wishOf(cx, facts)) ? facts.postcopyRefusals : []),
+  ...(cx.call.options.verify ? facts.verifyRefusals : []),
+];
 
 /** What the destination has against it as well; that it cannot be asked is one of the reasons. */
 async function refusalsThere(cx: SourceContext, offer: Offer): Promise<readonly Refusal[]> {

@@ -7,11 +7,12 @@ import { checkDisks } from "../look-at-guest.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 import { howItStopped } from "../stopped-guest.ts";
-import { verifyMemory } from "../verify.ts";
+import { type Compared, verifyMemory } from "../verify.ts";
 
 /** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
 const STOPS_WITHIN_MS = 30_000;
 const LOADS_WITHIN_MS = 60_000;
+const NOT_COMPARED: Compared = { pages: 0, exceptions: [] };
 
 /** QEMU stops the guest and sends the rest; the destination loads it; its memory is compared when asked for. */
 export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"retiring">> {
@@ -44,14 +45,14 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
         `The destination loaded ${loaded.lastSequence} of ${feed.sender.sequence} frames`,
       );
     const verifyStartMs = cx.clock.monotonicMs();
-    const pagesCompared = cx.call.options.verify ? await orAborted(verifyMemory(feed, cx), feed.signal) : 0;
+    const compared = cx.call.options.verify ? await orAborted(verifyMemory(feed, cx), feed.signal) : NOT_COMPARED;
     const times = {
       stoppedUs: paused ? 0 : await untilStopped(feed),
       lastPagesUs: feed.engine.lastPagesSentUs,
       lastByteUs: feed.meter.toLocal(loaded.lastByteAtUs),
       loadedUs: feed.meter.toLocal(loaded.loadedAtUs),
       verifyMs: cx.call.options.verify ? cx.clock.monotonicMs() - verifyStartMs : 0,
-      pagesCompared,
+      compared,
     };
     // what comes next retires QEMU
     await orAborted(Promise.all([noted, disksAreTheSame]), feed.signal);

@@ -289,6 +289,7 @@ const resultView = (given: WireObject): MigrationResult => ({
   verified: flag(given.verified),
   paused: flag(given.paused),
   degradations: strings(given.degradations, "degradations"),
+  verifyExceptions: strings(given.verifyExceptions, "verify_exceptions"),
   ...(given.postcopy === undefined || given.postcopy === null
     ? {}
     : { postcopy: readNumbers(object(given.postcopy, "postcopy"), POSTCOPY) }),

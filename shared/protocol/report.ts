@@ -163,6 +163,8 @@ export interface MigrationResult {
   readonly stalledSeconds: number;
   readonly verified: boolean;
   readonly pagesCompared: number;
+  /** What differed because QEMU itself writes there, each in words. */
+  readonly verifyExceptions: readonly string[];
   readonly degradations: readonly string[];
   /** The guest was paused, and still is: it had no downtime. */
   readonly paused: boolean;

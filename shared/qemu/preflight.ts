@@ -31,6 +31,8 @@ export interface SourceFacts extends GuestFacts {
   readonly refusals: readonly Refusal[];
   /** Against post-copy. */
   readonly postcopyRefusals: readonly Refusal[];
+  /** Against a comparison of the memory (`--verify`). */
+  readonly verifyRefusals: readonly Refusal[];
 }
 
 /**
@@ -104,10 +106,16 @@ export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
     ...migration,
     ...capabilities,
     ...parameters,
-    ...devices,
+    ...devices.refusals,
     ...refuseBlocks(facts.ramBlocks),
   ];
-  return { ...facts, paused: PAUSED_STATES.includes(status), refusals, postcopyRefusals };
+  return {
+    ...facts,
+    paused: PAUSED_STATES.includes(status),
+    refusals,
+    postcopyRefusals,
+    verifyRefusals: devices.verifyRefusals,
+  };
 }
 
 /** For a QEMU that waits with -incoming defer. */
@@ -237,14 +245,18 @@ async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
   return refusals;
 }
 
-async function refuseDevices(qmp: QmpClient): Promise<Refusal[]> {
+/** What the devices have against any migration, and against a comparison of the memory. */
+async function refuseDevices(qmp: QmpClient): Promise<Pick<SourceFacts, "refusals" | "verifyRefusals">> {
   const tree = await askHuman(qmp, "info qtree");
   const refusals: Refusal[] = [];
   if (/^\s*dev: virtio-mem/m.test(tree))
     refusals.push({ code: "device-virtio-mem", message: "The guest has a virtio-mem device; unplug it" });
   if (/^\s*dev: vfio-/m.test(tree))
     refusals.push({ code: "device-vfio", message: "The guest has a passed-through (vfio) device; unplug it" });
-  return refusals;
+  const hints = /^\s*free-page-hint = true/m.test(tree);
+  const message =
+    "The guest's balloon tells QEMU which pages are free (free-page-hint=on). QEMU does not send those, so the memory of the two hosts differs there; leave out --verify";
+  return { refusals, verifyRefusals: hints ? [{ code: "verify-free-page-hint", message }] : [] };
 }
 
 function refuseBlocks(blocks: readonly RamBlock[]): Refusal[] {

@@ -24,19 +24,32 @@ export async function digestStretch(
 ): Promise<Uint8Array> {
   if (byteLength % PAGE_SIZE !== 0 || byteLength > STRETCH_BYTES)
     throw new MigrationFault("peer-invalid", `A stretch of ${byteLength} bytes cannot be compared`);
+  const content = await readStretch(save, start, byteLength, path);
+  const digests = new Uint8Array((byteLength / PAGE_SIZE) * DIGEST_BYTES);
+  for (let page = 0; page * PAGE_SIZE < byteLength; page++) {
+    const digest = createHash("sha256")
+      .update(content.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE))
+      .digest();
+    digests.set(digest.subarray(0, DIGEST_BYTES), page * DIGEST_BYTES);
+  }
+  return digests;
+}
+
+/**
+ * Reads guest-physical [start, start + byteLength) by way of a file, which is removed.
+ * @throws MigrationFault `qemu-failed` when QEMU saves less
+ */
+export async function readStretch(
+  save: SaveMemory,
+  start: number,
+  byteLength: number,
+  path: string,
+): Promise<Uint8Array> {
   try {
     await save(start, byteLength, path);
     const content = await readFile(path);
-    if (content.length !== byteLength)
-      throw new MigrationFault("qemu-failed", `QEMU saved ${content.length} of ${byteLength} bytes to ${path}`);
-    const digests = new Uint8Array((byteLength / PAGE_SIZE) * DIGEST_BYTES);
-    for (let page = 0; page * PAGE_SIZE < byteLength; page++) {
-      const digest = createHash("sha256")
-        .update(content.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE))
-        .digest();
-      digests.set(digest.subarray(0, DIGEST_BYTES), page * DIGEST_BYTES);
-    }
-    return digests;
+    if (content.length === byteLength) return content;
+    throw new MigrationFault("qemu-failed", `QEMU saved ${content.length} of ${byteLength} bytes to ${path}`);
   } finally {
     await rm(path, { force: true });
   }

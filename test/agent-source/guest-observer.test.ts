@@ -53,6 +53,28 @@ t.test("the first copy says what holds something, and what was dirtied in it is 
   t.match(observer, { contentPages: 100, zeroPages: 156, firstCopySeconds: 0.8, workingSetPages: 0, dirtiedPages: 0 });
 });
 
+t.test(
+  "the first copy ends with QEMU's next pass where pages do not come, since the guest calls them free",
+  async (t) => {
+    const { observer, section } = made(1000);
+    observer.passBegins(1);
+    section(some(100), 500);
+    t.equal(observer.firstCopySeconds, 0);
+    observer.passBegins(2);
+    section([1], 300);
+    t.match(observer, { contentPages: 101, firstCopySeconds: 0.8, dirtiedPages: 0 });
+  },
+);
+
+t.test("a guest that is paused in its first copy: what the guest called free before is not waited for", async (t) => {
+  const { observer, section } = made(1000);
+  section(some(100), 500);
+  observer.nothingMore();
+  section(some(50, 100), 100);
+  await observer.done.promise;
+  t.match(observer, { contentPages: 150, firstCopySeconds: 0.6 });
+});
+
 t.test("what is dirtied is counted for windows of every length, then looked at closely, then it is done", async (t) => {
   const { observer, section, firstCopy } = made(1000);
   firstCopy();

@@ -25,7 +25,7 @@ const contract: Contract = {
   warnings: [],
   measuresLink: false,
 };
-const facts: SourceFacts = { ...guest, refusals: [], postcopyRefusals: [] };
+const facts: SourceFacts = { ...guest, refusals: [], postcopyRefusals: [], verifyRefusals: [] };
 
 interface Given {
   readonly terms?: Partial<Contract>;

@@ -31,7 +31,7 @@ t.test("of a migration that comes to the host nothing is shown that its destinat
   t.equal(progressLine(incoming, 200), "web  receiving  12.3 s");
   t.equal(plainLine(incoming), "12.3s  web  receiving");
   const cut = view({ source: "host-a:7411", status: "inDoubt", progress: progress({ linkDownSeconds: 7 }) });
-  t.equal(plainLine(cut), "12.3s  web  waits for its source  LINK DOWN 7.0 s");
+  t.equal(plainLine(cut), "12.3s  web  in doubt  LINK DOWN 7.0 s");
 });
 
 t.test("that a guest runs at both hosts is on the line, however narrow", async (t) => {

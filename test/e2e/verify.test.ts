@@ -5,7 +5,7 @@ import { startAgent } from "../support/agents.ts";
 import { migrate, requireMoved } from "../support/ferry-json.ts";
 import { openPair } from "../support/pair.ts";
 
-t.setTimeout(180_000);
+t.setTimeout(240_000);
 
 t.test("--verify catches a page that came wrong", async (t) => {
   const workload = { regionMiB: 32, rate: 50e6 };
@@ -30,4 +30,13 @@ t.test("--verify catches a page that came wrong", async (t) => {
     t.ok(result.pagesCompared >= (256 << 20) / 4096, `${result.pagesCompared} pages compared`);
     await assertOneGuest(t, rig, { name: "checked", at: rig.b });
   });
+});
+
+t.test("--verify names the page to which the destination's QEMU writes the guest's new generation id", async (t) => {
+  const guest = { name: "known", workload: { regionMiB: 16, rate: 10e6 }, extra: ["-device", "vmgenid,guid=auto"] };
+  const { rig, a, b } = await openPair(t, { guest });
+  const { result } = requireMoved(await migrate(rig, a, b, "known", ["--verify"]));
+  t.match(result.verifyExceptions, [/^vmgenid: .* new generation id, in the page at 0x[0-9a-f]+000$/]);
+  t.ok(result.pagesCompared >= (256 << 20) / 4096 - 1, `${result.pagesCompared} pages are alike`);
+  await assertOneGuest(t, rig, { name: "known", at: rig.b });
 });

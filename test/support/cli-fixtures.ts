@@ -52,6 +52,7 @@ export const result = (changes: Partial<MigrationResult> = {}): MigrationResult 
   verified: false,
   pagesCompared: 0,
   degradations: [],
+  verifyExceptions: [],
   paused: false,
   ...changes,
 });

@@ -85,6 +85,7 @@ for (const [machine, name] of [
     const facts = await inspectSource(qmp);
     t.strictSame(facts.refusals, []);
     t.strictSame(facts.postcopyRefusals, []);
+    t.strictSame(facts.verifyRefusals, []);
     t.strictSame(facts.qemuVersion, qmp.greeting.version);
     t.match(facts.machineType, name);
     t.equal(await machineTypeOf(qmp), facts.machineType);
@@ -107,7 +108,7 @@ for (const [machine, name] of [
     source.close();
     await t.test("waiting", async (t) => {
       const theirs = await inspectDestination(await start(t, machine, "-incoming", "defer"));
-      const { refusals, postcopyRefusals, paused, ...facts } = mine;
+      const { refusals, postcopyRefusals, verifyRefusals, paused, ...facts } = mine;
       t.strictSame(theirs, facts);
     });
   });
