@@ -184,6 +184,7 @@ export interface QmpCommands {
     { readonly id: string; readonly filename: string; readonly format: string; readonly force: boolean },
     void
   >;
+  balloon: Command<{ readonly value: number }, unknown>;
   "query-vm-generation-id": Command<undefined, { readonly guid: string }>;
   "query-pci": Command<undefined, readonly { readonly devices: readonly PciDevice[] }[]>;
   "query-machines": Command<undefined, readonly MachineInfo[]>;

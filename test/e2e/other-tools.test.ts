@@ -1,4 +1,7 @@
-/** Another tool at the guest's QEMU while the guest is copied: what it did is told, and where the guest is. */
+/**
+ * Another tool at the guest's QEMU while the guest is copied, or the guest itself, ends the migration: what was done is
+ * told, and where the guest is.
+ */
 import t, { type Test } from "tap";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { assertOneGuest, processesOf } from "../support/after-migration.ts";
@@ -11,8 +14,9 @@ const NAME = "shared";
 /** Slow, so that the copying lasts until the other tool has done its work. */
 const SLOW = ["--bandwidth", "40Mbit"];
 
-const pair = (t: Test): Promise<Pair> =>
-  openPair(t, { guest: { name: NAME, workload: { regionMiB: 64, rate: 50e6, mode: "scramble" } } });
+const WORKLOAD = { regionMiB: 64, rate: 50e6, mode: "scramble" } as const;
+
+const pair = (t: Test): Promise<Pair> => openPair(t, { guest: { name: NAME, workload: WORKLOAD } });
 
 /** Lets another client act while pages are on their way. @returns how `ferry migrate` ended */
 async function disturbed({ rig, a, b }: Pair, act: (qmp: QmpClient) => Promise<unknown>): Promise<Ended> {
@@ -49,8 +53,29 @@ for (const [what, command, message] of [
     const found = await pair(t);
     const { error } = await disturbed(found, (qmp) => qmp.execute(command as "quit").catch(() => undefined));
     t.match(error, { message, guestNow: /the guest is gone: its QEMU at the source has ended/ });
-    const { rig } = found;
-    const areNone = (): true | undefined =>
-      [rig.a, rig.b].every((host) => processesOf(rig, host, NAME).length === 0) ? true : undefined;
-    t.ok(await eventually(areNone, { timeoutMs: 30_000, what: "the end of the destination's QEMU" }));
+    await untilNoneIsLeft(found);
+  });
+
+async function untilNoneIsLeft({ rig }: Pair): Promise<void> {
+  const areNone = (): true | undefined =>
+    [rig.a, rig.b].every((host) => processesOf(rig, host, NAME).length === 0) ? true : undefined;
+  await eventually(areNone, { timeoutMs: 30_000, what: "the end of the destination's QEMU" });
+}
+
+for (const [what, whenSqueezed, message] of [
+  ["powers itself off", "poweroff", /The guest has powered itself off, and its QEMU has ended/],
+  ["resets itself", "reboot", /The guest has reset itself, and its QEMU has ended instead \(-no-reboot\)/],
+] as const)
+  t.test(`a guest that ${what} while it is copied is gone, and why is told`, async (t) => {
+    const workload = { ...WORKLOAD, drivers: ["virtio_balloon"], whenSqueezed } as const;
+    const extra = ["-device", "virtio-balloon-pci,id=balloon"];
+    const found = await openPair(t, { guest: { name: NAME, workload, extra } });
+    const { error } = await disturbed(found, (qmp) => qmp.execute("balloon", { value: 224 << 20 }));
+    t.match(error, {
+      code: "guest-not-running",
+      message,
+      guestNow: /the guest is gone: its QEMU at the source has ended/,
+      advice: /Start the guest again where it is to run/,
+    });
+    await untilNoneIsLeft(found);
   });

@@ -32,6 +32,8 @@ export interface Workload {
   readonly app?: boolean;
   /** Drivers of virtio devices that the guest loads at its start; the kernel of the tests has them as modules. */
   readonly drivers?: readonly ("virtio_blk" | "virtio_balloon")[];
+  /** What the guest does when its balloon takes memory (QMP `balloon`); it needs the driver. */
+  readonly whenSqueezed?: "poweroff" | "reboot";
 }
 
 export interface GuestOptions {
@@ -114,8 +116,10 @@ function workloadOptions(workload: Workload): string[] {
     ["app", workload.app === true ? 1 : undefined],
   ];
   const options = given.flatMap(([key, value]) => (value === undefined ? [] : [`ferry.${key}=${value}`]));
-  const { drivers } = workload;
-  return drivers === undefined ? options : [...options, `init.modules=${[...VIRTIO_MODULES, ...drivers].join(",")}`];
+  const { drivers, whenSqueezed } = workload;
+  if (drivers !== undefined) options.push(`init.modules=${[...VIRTIO_MODULES, ...drivers].join(",")}`);
+  if (whenSqueezed !== undefined) options.push(`init.balloon=${whenSqueezed}`);
+  return options;
 }
 
 const mebibytes = (size: number | undefined): string | undefined => (size === undefined ? undefined : `${size}M`);
