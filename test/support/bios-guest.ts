@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { prepareDevices, watchDevices } from "./bios-watch.ts";
 import { eventually } from "./bounded.ts";
 import { readMemory } from "./guest-memory.ts";
 import { RigProcess } from "./process.ts";
@@ -22,15 +23,19 @@ export interface Pages {
   readonly to: number;
 }
 
-/** What the program writes: the cold pages once in each round, the hot ones 65 535 times `hotTurns` times. */
+/** What the program writes: the cold pages once in each round, the hot ones `each` times `hotTurns` times. */
 export interface TwoSets {
   readonly cold: Pages;
   readonly hot: Pages;
   readonly hotTurns: number;
+  /** 1 to 65 535. @default 65_535 */
+  readonly each?: number;
+  /** A page outside of both, for what the program finds of its clock and its devices (bios-watch.ts). */
+  readonly watch?: number;
 }
 
 /** The program as machine code, 8086. */
-export function twoSets({ cold, hot, hotTurns }: TwoSets): Uint8Array {
+export function twoSets({ cold, hot, hotTurns, each = 0xffff, watch }: TwoSets): Uint8Array {
   const word = (value: number): number[] => [value & 255, value >> 8];
   // a page is 0x100 paragraphs
   const segment = ({ from, to }: Pages, code: readonly number[]): number[] => {
@@ -41,9 +46,12 @@ export function twoSets({ cold, hot, hotTurns }: TwoSets): Uint8Array {
   };
   const round = segment(cold, [0xfe, 0x06, 0x00, 0x00]); // inc byte [0]
   const turn = segment(hot, [0xff, 0x06, 0x02, 0x00]); // inc word [2]
-  const turns = [0xba, 0xff, 0xff, ...turn, 0x4a, 0x75, -(turn.length + 3) & 255]; // mov dx,65535; TURN; dec dx; jnz
-  const rounds = [...round, 0xb9, ...word(hotTurns), ...turns, 0x49, 0x75, -(turns.length + 3) & 255]; // mov cx; …; loop
-  return Uint8Array.from([0xfa, ...rounds, 0xeb, -(rounds.length + 2) & 255]); // cli; …; jmp
+  const turns = [0xba, ...word(each), ...turn, 0x4a, 0x75, -(turn.length + 3) & 255]; // mov dx,each; TURN; dec dx; jnz
+  const look = watch === undefined ? [] : watchDevices(watch);
+  const rounds = [...look, ...round, 0xb9, ...word(hotTurns), ...turns, 0x49, 0x75, -(turns.length + 3) & 255]; // mov cx; …; loop
+  const once = watch === undefined ? [] : prepareDevices;
+  const back = -(rounds.length + 3) & 0xffff;
+  return Uint8Array.from([0xfa, ...once, ...rounds, 0xe9, ...word(back)]); // cli; …; jmp ROUNDS
 }
 
 export interface BiosGuest {
