@@ -18,8 +18,8 @@ t.setTimeout(300_000);
 const NAME = "kernel";
 const COLD: Pages = { from: 0x10, to: 0x80 };
 const HOT: Pages = { from: 0x80, to: 0x90 };
-/** Some hundred rounds a second: the guest dirties all of its pages all the time. */
 const WATCH = 0x90;
+/** Some rounds a second at least: the guest dirties all of its pages all the time. */
 const SETS = { cold: COLD, hot: HOT, hotTurns: 1, each: 1000, watch: WATCH };
 
 const skip = ((): string | false => {

@@ -1,0 +1,53 @@
+/**
+ * Post-copy of a guest that writes nothing: by the time at which it is stopped QEMU has sent all of it, and completes as
+ * of precopy. The destination then has the whole guest, and the source's records say so, since a copy that misses pages
+ * may be ended where a whole one must be kept.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import t from "tap";
+import { closeRig, processesOf } from "../support/after-migration.ts";
+import { startAgent, startAgents } from "../support/agents.ts";
+import { writeFirmware } from "../support/bios-guest.ts";
+import { startMigrate } from "../support/ferry-json.ts";
+import { type GuestDefinitionFile, guestFiles } from "../support/guest.ts";
+import { Rig } from "../support/rig.ts";
+
+t.setTimeout(120_000);
+const NAME = "still";
+/** cli; HALT: hlt; jmp HALT */
+const PROGRAM = Uint8Array.of(0xfa, 0xf4, 0xeb, 0xfd);
+
+function definitionOf(rig: Rig): GuestDefinitionFile {
+  const firmware = join(rig.folder, "firmware");
+  writeFirmware(firmware, PROGRAM);
+  const { qmp, observer } = guestFiles(NAME);
+  const monitors = [qmp, observer].flatMap((file) => ["-qmp", `unix:{runtime}/${file},server=on,wait=off`]);
+  const machine = "-machine pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none";
+  const command = ["qemu-system-x86_64", "-name", NAME, ...machine.split(" "), "-bios", firmware, ...monitors];
+  return { name: NAME, qmp: `{runtime}/${qmp}`, command };
+}
+
+t.test("a post-copy with nothing left to follow is noted as complete before the guest is granted", async (t) => {
+  const rig = await Rig.open();
+  t.teardown(() => closeRig(rig));
+  const definition = definitionOf(rig);
+  rig.writeDefinition(definition);
+  await rig.startGuest(rig.a, definition);
+  const [a, b] = await Promise.all([startAgents(rig, rig.a), startAgents(rig, rig.b)]);
+  await a.source.stop();
+  const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=granting"]) };
+  const run = await startMigrate(rig, held, b, NAME, ["--strategy", "postcopy"]);
+  await held.source.waitForOutput(/"held":"granting"/, { timeoutMs: 60_000 });
+  const folder = join(rig.a.stateDirectory, "source");
+  const files = readdirSync(folder).filter((file) => file.endsWith(".json"));
+  const [record] = files.map((file) => JSON.parse(readFileSync(join(folder, file), "utf8")) as { record: unknown });
+  t.match(record, { record: { kind: "granted", postcopy: { complete: true } } });
+  held.source.signal("SIGUSR2");
+  const { code, answer } = await run.end();
+  t.match({ code, answer }, { code: 0, answer: { status: "moved" } });
+  t.same(
+    [rig.a, rig.b].map((host) => processesOf(rig, host, NAME).length),
+    [0, 1],
+  );
+});
