@@ -173,7 +173,9 @@ export class CopyEngine implements StreamSink {
     const drained = this.drained.next(pages);
     this.watch.section(pages, drained);
     this.sectionPages = 0;
-    const endsFirstPass = this.hold.phase === "first-pass" && (this.hasSynced || this.firstPassFraction >= 1);
+    // QEMU 8.1 syncs while some pages of the first pass still wait in its bitmap: it has sent them when that is drained
+    const hasAll = (this.hasSynced && drained) || this.firstPassFraction >= 1;
+    const endsFirstPass = this.hold.phase === "first-pass" && hasAll;
     if (endsFirstPass) {
       this.hold.phase = "paced";
       this.watch.firstPassDone = true;

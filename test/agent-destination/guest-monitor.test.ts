@@ -9,7 +9,7 @@ import { eventually } from "../support/bounded.ts";
 import { FakeQemu } from "../support/fake-qemu.ts";
 import { folder } from "../support/link-fixtures.ts";
 
-const BOUND = { timeoutMs: 5000 };
+const BOUND = { timeoutMs: 20_000 };
 const WITHIN = { timeoutMs: 15_000 };
 
 interface Ways {

@@ -15,7 +15,7 @@ async function adopted(t: Test, status: string) {
   const keeper = { path: join(runtimeDirectory, "m.monitor"), second: join(runtimeDirectory, "m.monitor-2") };
   const definition = { name: "web", qmp: qemu.path, command: ["qemu"] as [string], digest: "" };
   const adopt = () => {
-    const options = { runtimeDirectory, timeoutMs: 5000, keeper, missesPages: false };
+    const options = { runtimeDirectory, timeoutMs: 20_000, keeper, missesPages: false };
     return GuestProcess.adopt(definition, qemu.process, { ...options, signal: new AbortController().signal });
   };
   const guest = await adopt();
@@ -109,7 +109,7 @@ t.test("its monitor is connected to again when it was lost", async (t) => {
   const told: string[] = [];
   const stop = guest.onResume(() => void told.push("resumed"));
   qemu.become("running");
-  await eventually(() => (told.length > 0 ? true : undefined), { timeoutMs: 5000, what: "the event" });
+  await eventually(() => (told.length > 0 ? true : undefined), { timeoutMs: 20_000, what: "the event" });
   stop();
 });
 

@@ -207,7 +207,7 @@ t.test(
     await takeAll();
     await replay.drained();
     const acknowledged = () => (acks.length > 0 ? true : undefined);
-    await eventually(acknowledged, { timeoutMs: 5000, what: "the acknowledgement of pages" });
+    await eventually(acknowledged, { timeoutMs: 20_000, what: "the acknowledgement of pages" });
     t.same(acks, [[1, TWO.length]], "frames and bytes count anew");
   },
 );

@@ -33,7 +33,7 @@ t.test("pages that the guest waits for do not wait for credit", async (t) => {
   sender.pump();
   t.equal(frames.length, 2);
   acknowledge();
-  await eventually(() => frames[2], { timeoutMs: 5000, what: "the frame that there is credit for again" });
+  await eventually(() => frames[2], { timeoutMs: 20_000, what: "the frame that there is credit for again" });
   t.equal(frames.length, 3);
 });
 

@@ -39,7 +39,7 @@ t.test("a link is measured, and both ends are done with it then", async (t) => {
   const { link, answered } = await opened(t);
   const { bytesPerSecond, roundTripMs } = await measureLink(link, clock, never());
   t.ok(bytesPerSecond > 1e6, `${(bytesPerSecond / 1e6).toFixed(0)} MB/s over the loopback`);
-  t.ok(roundTripMs > 0 && roundTripMs < 1000, `${roundTripMs} ms`);
+  t.ok(roundTripMs > 0 && roundTripMs < 20_000, `${roundTripMs} ms`);
   await answered;
   t.equal(await link.closed, undefined, "in order");
 });

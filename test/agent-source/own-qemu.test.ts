@@ -134,7 +134,7 @@ t.test("a look behind the end of its QEMU sees whether another one runs the gues
   other.whim = () => "silence";
   t.match(await own.look(false), { own: "gone", anotherRuns: true }, "one that does not answer may run it");
   const free = (): true | undefined => (other.clients === 0 ? true : undefined);
-  await eventually(free, { timeoutMs: 5000, what: "its monitor, which is not this agent's to hold" });
+  await eventually(free, { timeoutMs: 20_000, what: "its monitor, which is not this agent's to hold" });
   t.same(other.said, []);
 });
 

@@ -54,7 +54,7 @@ t.test("until the guest runs at the destination nothing flows but what is waited
   const pages = (): number[][] => frames.map((frame) => pagesOf(frame)).filter(({ length }) => length > 0);
   t.same(pages(), [[7], [12]]);
   postcopy.flow();
-  await eventually(() => pages()[2], { timeoutMs: 5000, what: "the page that nobody waits for" });
+  await eventually(() => pages()[2], { timeoutMs: 20_000, what: "the page that nobody waits for" });
   t.same(pages(), [[7], [12], [5]]);
   t.equal(asked.length, 20);
 });
@@ -174,7 +174,7 @@ t.test("a post-copy that is taken up asks for what is missing, and leaves out wh
   for (let page = 38; page < 44; page++) offer(page);
   offer(395, 0);
   sender.pump();
-  await eventually(() => frames[1], { timeoutMs: 5000, what: "the pages that nobody waits for" });
+  await eventually(() => frames[1], { timeoutMs: 20_000, what: "the pages that nobody waits for" });
   t.same(frames.flatMap((frame) => pagesOf(frame)).sort(), [395, 40, 41, 42]);
   t.equal(postcopy.awaitedPages, 0);
   t.equal(postcopy.repeated, 0);

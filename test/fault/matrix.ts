@@ -63,10 +63,16 @@ const BEFORE_LOADED: readonly string[] = [
   "first pass",
   "later passes",
 ];
-/** Nothing is stopped yet: what a guest notices is a switchover, which is to take 300 ms, on a machine with much else to do. */
-const UNNOTICED_MS = 1000;
-/** After link.finalGiveUpAfter the guest goes on at its source; that is asked for over QMP, and seen by its heartbeats. */
-const GIVEN_UP_MS = FINAL_GIVE_UP_MS + 2000;
+/**
+ * Nothing is stopped yet: what a guest notices is a switchover, which is to take 300 ms, on a machine with much else to
+ * do. A guest that waited for the fault would stand still for its 5 s.
+ */
+const UNNOTICED_MS = 3000;
+/**
+ * After link.finalGiveUpAfter the guest goes on at its source; that is asked for over QMP, and seen by its heartbeats,
+ * also on a busy machine. A guest that waited for the link would stand still for longer.
+ */
+const GIVEN_UP_MS = FINAL_GIVE_UP_MS + 3000;
 const BEFORE_STOP: readonly string[] = ["destination negotiating", "destination staging", "first pass", "later passes"];
 const BEFORE_GRANT: readonly string[] = ["source switching", "destination loading", "destination loaded"];
 

@@ -107,8 +107,8 @@ t.test("device state full of false heads is looked at in a time that grows with 
   const state = Buffer.concat(new Array(400_000).fill(head));
   const startMs = performance.now();
   t.notOk(new StreamEnd().push(state));
-  // each head once made a copy of all that follows it: 700 GB
-  t.ok(performance.now() - startMs < 5000);
+  // each head once made a copy of all that follows it: 700 GB, which took minutes
+  t.ok(performance.now() - startMs < 30_000);
   const claims = new StreamBytes().u8(0, 6).be32(0xffffffff).bytes(Buffer.from('{"a')).done();
   t.notOk(new StreamEnd().push(claims));
 });

@@ -73,7 +73,7 @@ t.test("a line without an end is given up, and was never more than its limit in 
 /** One client for each monitor: greeted, then given these bytes as the answer to its command, then cut off. */
 async function ask(t: Test, path: () => Promise<string>): Promise<unknown> {
   try {
-    const qmp = await QmpClient.connect(await path(), { timeoutMs: 2000 });
+    const qmp = await QmpClient.connect(await path(), { timeoutMs: 20_000 });
     t.teardown(() => qmp.close());
     const events: unknown[] = [];
     qmp.subscribe(({ event, data, timestampUs }) => {
@@ -81,7 +81,7 @@ async function ask(t: Test, path: () => Promise<string>): Promise<unknown> {
         throw new TypeError("an event that is none");
       events.push(data.status);
     });
-    const { status } = await qmp.execute("query-status", undefined, { timeoutMs: 2000 });
+    const { status } = await qmp.execute("query-status", undefined, { timeoutMs: 20_000 });
     qmp.close();
     return status;
   } catch (thrown) {

@@ -15,7 +15,7 @@ import { bounded, eventually } from "./bounded.ts";
 import { type Command, greeting, Monitor } from "./fake-monitor.ts";
 import { atTeardown } from "./teardown.ts";
 
-const ENDS_WITHIN_MS = 5000;
+const ENDS_WITHIN_MS = 20_000;
 
 export interface FakeQemuState {
   /** Of `query-status`. */

@@ -10,9 +10,9 @@ const execFileAsync = promisify(execFile);
 const OUTPUT_MAX = 1 << 20;
 const OUTPUT_GRACE_MS = 200;
 /** A program that is promised no other time ends within this when it is asked to. */
-const STOPS_WITHIN_MS = 5000;
+const STOPS_WITHIN_MS = 20_000;
 /** From SIGKILL to the end of a program: the kernel has to take its memory back. */
-const DIES_WITHIN_MS = 5000;
+const DIES_WITHIN_MS = 20_000;
 
 export interface ProcessEnd {
   readonly code: number | null;
@@ -24,7 +24,7 @@ export interface ProcessOptions {
   readonly command: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   readonly folder?: string;
-  /** The time that the program is promised between SIGTERM and SIGKILL, milliseconds. @default 5000 */
+  /** The time that the program is promised between SIGTERM and SIGKILL, milliseconds. @default 20_000 */
   readonly graceMs?: number;
 }
 

@@ -172,7 +172,7 @@ export class Rig {
     // What an agent started outlives it, as it should.
     this.#killAll();
     const gone = () => (this.processes().length === 0 ? true : undefined);
-    await eventually(gone, { timeoutMs: 5000, what: "the end of the rig's processes" });
+    await eventually(gone, { timeoutMs: 20_000, what: "the end of the rig's processes" });
     await this.network.close();
     rmSync(this.folder, { recursive: true, force: true });
     this.#forget();

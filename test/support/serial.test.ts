@@ -28,7 +28,7 @@ t.test("a log is followed as it grows, whatever the pieces it grows by", async (
   const log = new SerialLog(path);
   t.teardown(() => log.close());
   const text = line(0, 0) + line(1, 50);
-  const seen = log.waitForBeat(({ beat }) => beat === 1, { timeoutMs: 5000 });
+  const seen = log.waitForBeat(({ beat }) => beat === 1, { timeoutMs: 20_000 });
   for (const character of text) appendFileSync(path, character);
   t.equal((await seen).monoUs, 50_000);
   t.same(
@@ -56,14 +56,14 @@ t.test("the heartbeat that was cut by a move is put together from both hosts", a
     b.close();
   });
   const [there, back] = [line(2, 100), line(4, 260)];
-  const onA = a.waitForBeats(2, { timeoutMs: 5000 });
+  const onA = a.waitForBeats(2, { timeoutMs: 20_000 });
   appendFileSync(join(folder, "a"), line(0, 0) + line(1, 50) + there.slice(0, 30));
   await onA;
-  const onB = b.waitForBeats(1, { timeoutMs: 5000 });
+  const onB = b.waitForBeats(1, { timeoutMs: 20_000 });
   appendFileSync(join(folder, "b"), there.slice(30) + line(3, 230) + back.slice(0, 20));
   await onB;
   // Back on host a: a new QEMU empties the file.
-  const onA2 = a.waitForBeats(1, { timeoutMs: 5000 });
+  const onA2 = a.waitForBeats(1, { timeoutMs: 20_000 });
   writeFileSync(join(folder, "a"), "");
   appendFileSync(join(folder, "a"), back.slice(20) + line(5, 290));
   await onA2;

@@ -94,7 +94,7 @@ t.test("every frame and control message comes once and in order, whenever the co
           if (cutsByTaking.includes(sequence)) one.connection().cut();
         });
         const { source, destination } = made;
-        await eventually(() => (source.isCut ? undefined : true), { timeoutMs: 5000, what: "the first connection" });
+        await eventually(() => (source.isCut ? undefined : true), { timeoutMs: 20_000, what: "the first connection" });
         source.send({ kind: "layout", blocks: [], ramSectionId: 1 });
         for (let sequence = 1; sequence <= 60; sequence++) {
           const one = frame(sequence);
@@ -105,7 +105,7 @@ t.test("every frame and control message comes once and in order, whenever the co
         }
         source.send({ kind: "endOfStream", lastSequence: 60 });
         await eventually(() => (made.atDestination.at(-1)?.kind === "endOfStream" ? true : undefined), {
-          timeoutMs: 5000,
+          timeoutMs: 20_000,
           what: "the end of the stream",
         });
         t.same(
@@ -119,7 +119,7 @@ t.test("every frame and control message comes once and in order, whenever the co
         made.connection().cut();
         destination.send({ kind: "failure", code: "x", message: "y", refusedToken: new Uint8Array() });
         await eventually(() => (made.atSource.some(({ kind }) => kind === "failure") ? true : undefined), {
-          timeoutMs: 5000,
+          timeoutMs: 20_000,
           what: "the destination's word",
         });
         t.equal(made.atSource.filter(({ kind }) => kind === "loaded").length, 1);
@@ -134,14 +134,17 @@ t.test("every frame and control message comes once and in order, whenever the co
 t.test("what is not acknowledged is kept up to a bound, and what is is forgotten", async (t) => {
   const made = rig((one, sequence) => one.destination.send({ kind: "ack", sequence, appliedBytes: 4 * sequence }));
   made.source.retain(40);
-  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 5000, what: "a connection" });
+  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
   for (let sequence = 1; sequence <= 30; sequence++) {
     made.source.send(frame(sequence));
-    await eventually(() => (made.atSource.length >= sequence ? true : undefined), { timeoutMs: 5000, what: "its ack" });
+    await eventually(() => (made.atSource.length >= sequence ? true : undefined), {
+      timeoutMs: 20_000,
+      what: "its ack",
+    });
   }
   made.block(true);
   made.connection().cut();
-  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 5000, what: "the cut" });
+  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 20_000, what: "the cut" });
   for (let sequence = 31; sequence <= 40; sequence++) t.equal(made.source.send(frame(sequence)), false, "no room now");
   t.throws(() => made.source.send(frame(41)), { code: "internal" });
   made.source.close();
@@ -149,12 +152,12 @@ t.test("what is not acknowledged is kept up to a bound, and what is is forgotten
 
 t.test("a link that stays down is given up, with the patience of the moment", async (t) => {
   const made = rig(undefined, 60_000);
-  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 5000, what: "a connection" });
+  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
   const changes: boolean[] = [];
   made.source.onChange = (connected) => changes.push(connected);
   made.block(true);
   made.connection().cut();
-  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 5000, what: "the cut" });
+  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 20_000, what: "the cut" });
   t.same(changes, [false]);
   made.source.setPatience(20);
   t.match(await made.source.closed, { code: "peer-lost", message: /down for too long/ });
@@ -186,7 +189,7 @@ t.test("a message that its receiver finds invalid ends the stream, and the peer 
   const made = rig((_, sequence) => {
     if (sequence === 2) throw new MigrationFault("checksum-mismatch", "frame 2 is damaged");
   });
-  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 5000, what: "a connection" });
+  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
   for (const sequence of [1, 2, 3]) made.source.send(frame(sequence));
   t.match(await made.destination.closed, { code: "checksum-mismatch" });
   t.same(framesOf(made.atDestination), [1, 2], "nothing is taken behind it");
@@ -198,10 +201,10 @@ t.test("a message that its receiver finds invalid ends the stream, and the peer 
 
 t.test("a source that begins the stream anew counts from one, and so does the destination", async (t) => {
   const { source, destination, connection, block, atSource, atDestination } = rig();
-  await eventually(() => source.isCut === false || undefined, { timeoutMs: 2000, what: "the first connection" });
+  await eventually(() => source.isCut === false || undefined, { timeoutMs: 20_000, what: "the first connection" });
   source.send(frame(1));
   source.send(frame(2));
-  await eventually(() => framesOf(atDestination).length === 2 || undefined, { timeoutMs: 2000, what: "two frames" });
+  await eventually(() => framesOf(atDestination).length === 2 || undefined, { timeoutMs: 20_000, what: "two frames" });
   block(true);
   connection().cut();
   // said while there is no connection: the source that is to hear it will not know what it is about
@@ -218,11 +221,14 @@ t.test("a source that begins the stream anew counts from one, and so does the de
   const hello = helloTo(second, destination);
   second.send(frame(1));
   await hello;
-  await eventually(() => framesOf(atDestination).length === 3 || undefined, { timeoutMs: 2000, what: "frame 1 again" });
+  await eventually(() => framesOf(atDestination).length === 3 || undefined, {
+    timeoutMs: 20_000,
+    what: "frame 1 again",
+  });
   t.same(framesOf(atDestination), [1, 2, 1]);
   t.equal(anew, 1);
   destination.send({ kind: "pageRequest", firstPage: 8, pageCount: 1 });
-  await eventually(() => heard.length > 0 || undefined, { timeoutMs: 2000, what: "what was said since" });
+  await eventually(() => heard.length > 0 || undefined, { timeoutMs: 20_000, what: "what was said since" });
   t.match(heard, [{ kind: "pageRequest", firstPage: 8 }]);
   t.same(atSource, []);
   second.close();
@@ -231,5 +237,8 @@ t.test("a source that begins the stream anew counts from one, and so does the de
 /** The destination dials the second source, over and over, as it does any. */
 async function helloTo(source: ResumingSource, destination: ResumingDestination): Promise<void> {
   dialInstead.set(destination, source);
-  await eventually(() => source.isCut === false || undefined, { timeoutMs: 5000, what: "a connection to the second" });
+  await eventually(() => source.isCut === false || undefined, {
+    timeoutMs: 20_000,
+    what: "a connection to the second",
+  });
 }

@@ -85,7 +85,7 @@ function sourceOf(t: Test, made: Rig, generation: number): { source: ResumingSou
 }
 
 const until = (what: string, is: () => boolean): Promise<true> =>
-  eventually(() => is() || undefined, { timeoutMs: 5000, everyMs: 1, what });
+  eventually(() => is() || undefined, { timeoutMs: 20_000, everyMs: 1, what });
 
 const connected = (source: ResumingSource): Promise<true> => until("a connection", () => !source.isCut);
 const sequences = (messages: readonly SourceMessage[]): number[] =>

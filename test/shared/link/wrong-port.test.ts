@@ -9,7 +9,7 @@ import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
 import { LIMITS, migrationOperator, SERVE, sourceService } from "../../support/link.ts";
 import { offer, unexpected } from "../../support/link-fixtures.ts";
 
-const ANSWERS_MS = 5000;
+const ANSWERS_MS = 20_000;
 
 async function handshakeAt(t: Test, address: string) {
   const client = connectDestination(address, LIMITS);

@@ -95,7 +95,7 @@ t.test("events between commands reach subscribers and waiters", async (t) => {
   });
   const seen: QmpEvent[] = [];
   const unsubscribe = qmp.subscribe((event) => seen.push(event));
-  const completed = qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", { timeoutMs: 5000 });
+  const completed = qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", { timeoutMs: 20_000 });
   const first = qmp.waitFor("MIGRATION", undefined);
   await qmp.execute("cont");
   t.equal((await first).timestampUs, 3_000_004);
@@ -150,7 +150,7 @@ t.test("quit counts as success without an answer, other calls in flight fail", a
     if (execute === "quit") it.socket.end();
   });
   const other = qmp.execute("cont");
-  await qmp.execute("quit", undefined, { timeoutMs: 5000 });
+  await qmp.execute("quit", undefined, { timeoutMs: 20_000 });
   await rejects(t, other, "qmp-disconnected");
   t.equal(await qmp.closed, undefined);
 });

@@ -30,7 +30,7 @@ async function stands(t: Test, ...words: readonly string[]): Promise<number> {
   await eventually(
     async () => (words.length === 0 || (await commandOf(pid)).includes(words[0] ?? "") ? true : undefined),
     {
-      timeoutMs: 5000,
+      timeoutMs: 20_000,
       what: "the command line",
     },
   );
