@@ -19,8 +19,17 @@ export interface LinkAnswersParts {
   readonly leaving: AbortSignal;
 }
 
-/** Dials the source and answers until it has measured. Never rejects. */
-export async function answerLink(
+/** Dials the source and answers until it has measured. Never rejects: an address that cannot be dialled is logged. */
+export async function answerLink(offer: Offer, parts: LinkAnswersParts): Promise<void> {
+  try {
+    await answerUntilMeasured(offer, parts);
+  } catch (thrown) {
+    const { message } = MigrationFault.from(thrown);
+    parts.log.warn({ migration: offer.migrationId, fault: message }, "the link cannot be measured");
+  }
+}
+
+async function answerUntilMeasured(
   { migrationId, token, sourceAddress }: Offer,
   { limits, clock, log, leaving }: LinkAnswersParts,
 ): Promise<void> {
@@ -40,29 +49,32 @@ export async function answerLink(
   const timer = setTimeout(() => end(late), LASTS_MS);
   leaving.addEventListener("abort", onLeaving, { once: true });
   let probeBytes = 0;
-  channel.receive((message: SourceMessage) => {
-    switch (message.kind) {
-      case "probe":
-        probeBytes += message.padding.length;
-        channel.send({ kind: "ack", sequence: message.sequence, appliedBytes: probeBytes });
-        return;
-      case "clockPing":
-        channel.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
-        return;
-      case "welcome":
-        return;
-      case "endOfStream":
-        channel.close();
-        return;
-      default:
-        throw new MigrationFault("peer-invalid", `The source says ${message.kind} where it only measures the link`, {
-          role: "source",
-        });
-    }
-  });
-  const fault = await channel.closed;
-  clearTimeout(timer);
-  leaving.removeEventListener("abort", onLeaving);
-  if (fault !== undefined) end(fault);
-  log.info({ migration: migrationId, probeBytes, fault: fault?.message }, "the link was measured");
+  try {
+    channel.receive((message: SourceMessage) => {
+      switch (message.kind) {
+        case "probe":
+          probeBytes += message.padding.length;
+          channel.send({ kind: "ack", sequence: message.sequence, appliedBytes: probeBytes });
+          return;
+        case "clockPing":
+          channel.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
+          return;
+        case "welcome":
+          return;
+        case "endOfStream":
+          channel.close();
+          return;
+        default:
+          throw new MigrationFault("peer-invalid", `The source says ${message.kind} where it only measures the link`, {
+            role: "source",
+          });
+      }
+    });
+    const fault = await channel.closed;
+    if (fault !== undefined) end(fault);
+    log.info({ migration: migrationId, probeBytes, fault: fault?.message }, "the link was measured");
+  } finally {
+    clearTimeout(timer);
+    leaving.removeEventListener("abort", onLeaving);
+  }
 }

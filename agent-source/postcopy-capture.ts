@@ -46,6 +46,12 @@ const LOOKAHEAD_PAGES = 256;
 const ASK_PAGES_MIN = 64;
 const LENGTH_BYTES = 4;
 
+/**
+ * A QEMU asks for one page of its host, and guests with huge pages are refused in post-copy. One message must not keep
+ * this agent's other migrations waiting.
+ */
+const REQUEST_PAGES_MAX = 1024;
+
 export class PostcopyCapture implements PostcopySink, PostcopyPeer {
   readonly scheduler: PostcopyScheduler;
   /** Pages that QEMU will send. */
@@ -223,9 +229,12 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
 
   // ──
 
-  /** The destination's guest waits for these pages. */
+  /**
+   * The destination's guest waits for these pages.
+   * @throws MigrationFault `peer-invalid` for pages that there are not, or for more than a QEMU ever asks for at once
+   */
   request(firstPage: number, pageCount: number): void {
-    if (pageCount === 0 || firstPage + pageCount > this.parts.pageCount)
+    if (pageCount === 0 || pageCount > REQUEST_PAGES_MAX || firstPage + pageCount > this.parts.pageCount)
       throw new MigrationFault(
         "peer-invalid",
         `The destination asks for ${pageCount} pages from page ${firstPage} on, of ${this.parts.pageCount}`,

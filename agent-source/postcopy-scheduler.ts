@@ -42,8 +42,9 @@ export class PostcopyScheduler implements UrgentSource {
   private readonly writer: PageFrameWriter;
   /** Asked for, and not captured yet. */
   private readonly wanted: PageSet;
-  /** Asked for and here, oldest first from `urgentAt` on; a page is in it once. */
+  /** Asked for and here, oldest first from `urgentAt` on; a page is in it once, and in `isUrgent`. */
   private urgent: number[] = [];
+  private readonly isUrgent: PageSet;
   private urgentAt = 0;
   private ahead = 0;
   private aheadEnd = 0;
@@ -52,6 +53,7 @@ export class PostcopyScheduler implements UrgentSource {
     this.order = order;
     this.missing = new PageSet(order.pageCount);
     this.wanted = new PageSet(order.pageCount);
+    this.isUrgent = new PageSet(order.pageCount);
     this.writer = new PageFrameWriter(order.kernels);
   }
 
@@ -78,20 +80,22 @@ export class PostcopyScheduler implements UrgentSource {
     this.aheadEnd = Math.min(this.order.pageCount, page + 1 + AHEAD_PAGES);
     if (!this.missing.has(page) || this.wanted.has(page)) return false;
     if (this.order.pages.pendingOf(pageIndex(page)) === NONE) return this.wanted.add(page);
-    if (!this.urgent.includes(page, this.urgentAt)) this.urgent.push(page);
+    if (this.isUrgent.add(page)) this.urgent.push(page);
     return false;
   }
 
   /** The page came from QEMU, and is pending now. */
   captured(page: number): void {
-    if (this.wanted.remove(page)) this.urgent.push(page);
+    if (this.wanted.remove(page) && this.isUrgent.add(page)) this.urgent.push(page);
   }
 
   fillUrgent(at: Address): number {
     this.begin(at);
     // what was sent otherwise meanwhile does not count: a frame is made as long as there is one to wait for
     for (let pages = 0; pages < URGENT_PAGES && this.hasUrgent && this.writer.hasRoom; ) {
-      if (this.send(this.urgent[this.urgentAt++]!)) pages++;
+      const page = this.urgent[this.urgentAt++]!;
+      this.isUrgent.remove(page);
+      if (this.send(page)) pages++;
       if (this.hasUrgent) continue;
       this.urgent = [];
       this.urgentAt = 0;

@@ -4,6 +4,7 @@ import { MigrationFault } from "../shared/fault.ts";
 import { holdsOnlyId, readGenerationId } from "../shared/qemu/generation-id.ts";
 import { guestMemoryRanges } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { within } from "../shared/runtime/deferred.ts";
 import {
   DIGEST_BYTES,
   digestStretch,
@@ -15,6 +16,8 @@ import { PAGE_SIZE } from "../shared/units.ts";
 import type { Feed } from "./feed.ts";
 import type { SourceContext } from "./source-context.ts";
 
+/** The destination's QEMU saves a stretch within as long (SAVES_WITHIN_MS there), and the agent has to read it. */
+const ANSWERS_WITHIN_MS = 90_000;
 /** Pages named in the message of a mismatch. */
 const NAMED_PAGES = 8;
 
@@ -26,8 +29,16 @@ export interface Compared {
   readonly exceptions: readonly string[];
 }
 
-/** @throws MigrationFault `verify-mismatch` where a page differs that must not */
-export async function verifyMemory(feed: Feed, cx: SourceContext): Promise<Compared> {
+/**
+ * Compares all memory of the guest, which stands still meanwhile.
+ * @param answersWithinMs how long the digests of one stretch are waited for
+ * @throws MigrationFault `verify-mismatch` where a page differs that must not; `timeout`
+ */
+export async function verifyMemory(
+  feed: Feed,
+  cx: SourceContext,
+  answersWithinMs = ANSWERS_WITHIN_MS,
+): Promise<Compared> {
   const path = join(cx.config.runtimeDirectory, `${cx.id}.verify`);
   const save: SaveMemory = (from, length, file) =>
     feed.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: 60_000 });
@@ -35,7 +46,14 @@ export async function verifyMemory(feed: Feed, cx: SourceContext): Promise<Compa
   const differing: number[] = [];
   let pages = 0;
   for (const [index, { start, byteLength }] of stretches.entries()) {
-    const theirs = feed.inbox.askDigests(start, byteLength, index === stretches.length - 1);
+    const late = (): MigrationFault =>
+      new MigrationFault("timeout", `The destination did not send digests of its memory within ${answersWithinMs} ms`, {
+        advice: "See the destination agent's log, then migrate again, or without --verify",
+      });
+    const asked = feed.inbox.askDigests(start, byteLength, index === stretches.length - 1);
+    const theirs = within(asked, answersWithinMs, late);
+    // waited for below, beside what is done here
+    theirs.catch(() => undefined);
     const mine = await digestStretch(save, start, byteLength, path);
     const other = (await theirs).digests;
     if (other.length !== mine.length)

@@ -102,8 +102,8 @@ function explain(fault: MigrationFault, address: string): MigrationFault {
 }
 
 export function faultText(fault: MigrationFault): string {
-  const lines = [`ferry: ${printable(fault.message)} (${fault.code})`];
-  for (const refusal of fault.refusals) lines.push(`  - ${refusal.code}: ${printable(refusal.message)}`);
+  const lines = [`ferry: ${printable(fault.message)} (${printable(fault.code)})`];
+  for (const refusal of fault.refusals) lines.push(`  - ${printable(refusal.code)}: ${printable(refusal.message)}`);
   if (fault.guestNow !== undefined && fault.guestNow !== "") lines.push(`  guest: ${printable(fault.guestNow)}`);
   if (fault.advice !== undefined && fault.advice !== "") lines.push(`  what to do: ${printable(fault.advice)}`);
   return `${lines.join("\n")}\n`;

@@ -16,8 +16,9 @@ export function summaryText(view: MigrationView): string {
   const lines = view.status === "doubled" ? [...alarmLines(view)] : [headline(view)];
   if (view.error !== undefined) {
     const { error } = view;
-    lines.push(row("error", `${error.code}: ${printable(error.message)}`));
-    for (const refusal of error.refusals) lines.push(row("", `- ${refusal.code}: ${printable(refusal.message)}`));
+    lines.push(row("error", `${printable(error.code)}: ${printable(error.message)}`));
+    for (const refusal of error.refusals)
+      lines.push(row("", `- ${printable(refusal.code)}: ${printable(refusal.message)}`));
     if (error.guestNow !== "") lines.push(row("guest", printable(error.guestNow)));
     // an alarm has said it already
     if (error.advice !== "" && view.status !== "doubled") lines.push(row("what to do", printable(error.advice)));
@@ -29,7 +30,8 @@ export function summaryText(view: MigrationView): string {
 }
 
 /** Which word of the operator would end it, and at which agent it is said. */
-function resolveText({ id, status, source }: MigrationView): string | undefined {
+function resolveText({ status, source, ...view }: MigrationView): string | undefined {
+  const id = printable(view.id);
   const incoming = source === undefined ? undefined : printable(source);
   switch (status) {
     case "inDoubt":
@@ -70,7 +72,7 @@ function headline(view: MigrationView): string {
     case "inDoubt":
       return `${guest} is in doubt: it was granted to ${to}, which cannot be asked`;
     default:
-      return `${guest} to ${to}: ${statusText(view)} for ${total} (migration ${view.id})`;
+      return `${guest} to ${to}: ${statusText(view)} for ${total} (migration ${printable(view.id)})`;
   }
 }
 
@@ -85,7 +87,7 @@ function incomingHeadline(view: MigrationView, guest: string, from: string, tota
     case "inDoubt":
       return `${guest} is in doubt here: its migration from ${from} may need your word`;
     default:
-      return `${guest} from ${from}: ${statusText(view)}, for ${total} (migration ${view.id})`;
+      return `${guest} from ${from}: ${statusText(view)}, for ${total} (migration ${printable(view.id)})`;
   }
 }
 

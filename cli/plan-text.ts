@@ -8,7 +8,7 @@ export function planText(guest: string, to: string, plan: PlanView): string {
   const lines = plan.accepted
     ? [`${printable(to)} would take ${printable(guest)}`]
     : [`${printable(to)} would not take ${printable(guest)}`];
-  for (const refusal of plan.refusals) lines.push(`  - ${refusal.code}: ${printable(refusal.message)}`);
+  for (const refusal of plan.refusals) lines.push(`  - ${printable(refusal.code)}: ${printable(refusal.message)}`);
   for (const [name, value] of Object.entries(plan.negotiated)) lines.push(termLine(name, value));
   for (const note of plan.notes) lines.push(`Note: ${printable(note)}`);
   return `${lines.join("\n")}\n${estimates(plan)}`;

@@ -2,6 +2,7 @@
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { type FaultCode, type FaultDetails, MigrationFault, type Refusal } from "../fault.ts";
 import { connectionFault, type Dialled } from "./dialled.ts";
+import { codeText } from "./wire-read.ts";
 
 const CODE = "ferry-code";
 const ADVICE = "ferry-advice-bin";
@@ -178,7 +179,7 @@ function readRefusals(metadata: Metadata): readonly Refusal[] {
   try {
     const value: unknown = JSON.parse(text);
     if (!Array.isArray(value)) return [];
-    return value.map((one) => ({ code: String(one?.code), message: String(one?.message) }));
+    return value.map((one) => ({ code: codeText(String(one?.code)), message: String(one?.message) }));
   } catch {
     return []; // a peer's trailer that is no JSON tells nothing
   }

@@ -17,6 +17,7 @@ import type { Translation } from "./proto-files.ts";
 import { foundGuest } from "./wire-guest.ts";
 import {
   bytes,
+  codeText,
   flag,
   knownWords,
   list,
@@ -73,7 +74,7 @@ export const said = (wire: unknown, field: string): string => text(wire, field).
 
 const refusals = (wire: unknown): readonly Refusal[] => {
   const given = Array.isArray(wire) ? wire.slice(0, REASONS_MAX) : wire;
-  return list(given, "reasons").map((one) => ({ code: said(one.code, "code"), message: said(one.message, "message") }));
+  return list(given, "reasons").map((one) => ({ code: codeText(one.code), message: said(one.message, "message") }));
 };
 
 /** What a peer of protocol 1 can do, which it does not say. */

@@ -16,6 +16,7 @@ import { refuseWish } from "../protocol/strategies.ts";
 import type { Translation } from "./proto-files.ts";
 import {
   bytes,
+  codeText,
   flag,
   list,
   malformed,
@@ -205,10 +206,10 @@ const isStatus = (name: string | undefined): name is MigrationStatus =>
   name !== undefined && Object.hasOwn(STATUSES, name);
 
 export const reasons = (wire: unknown): readonly Refusal[] =>
-  list(wire, "reasons").map((one) => ({ code: text(one.code, "code"), message: text(one.message, "message") }));
+  list(wire, "reasons").map((one) => ({ code: codeText(one.code), message: text(one.message, "message") }));
 
 const errorView = (given: WireObject) => ({
-  code: text(given.code, "code"),
+  code: codeText(given.code),
   message: text(given.message, "message"),
   guestNow: text(given.guestNow, "guest_now"),
   advice: text(given.advice, "advice"),

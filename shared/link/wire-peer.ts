@@ -10,7 +10,7 @@ import type {
 } from "../protocol/messages.ts";
 import type { Translation } from "./proto-files.ts";
 import { blocks, migrationId, said, token } from "./wire-handshake.ts";
-import { bytes, flag, malformed, number, object, text, type WireObject, whole, word } from "./wire-read.ts";
+import { bytes, codeText, flag, malformed, number, object, text, type WireObject, whole, word } from "./wire-read.ts";
 
 /** Oneofs have the domain's names, so going out is a matter of nesting. */
 const nest = ({ kind, ...fields }: { kind: string }): object => ({ [kind]: fields });
@@ -185,7 +185,7 @@ export const settleAnswerWire: Translation<SettleAnswer> = {
 const failure = (inner: WireObject) =>
   ({
     kind: "failure",
-    code: said(inner.code, "code"),
+    code: codeText(inner.code),
     message: said(inner.message, "message"),
     refusedToken: bytes(inner.refusedToken, "refused token"),
   }) as const;

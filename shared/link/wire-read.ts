@@ -60,6 +60,15 @@ export const bytes = (value: unknown, field: string): Uint8Array => {
   return value;
 };
 
+/** A peer's code is shown to operators as it is, so that nothing but a code may be in it. */
+const CODE = /^[a-z0-9-]{1,64}$/;
+
+/** Reads a code of a fault or of a refusal. @returns "unknown" for text that is none */
+export const codeText = (value: unknown): string => {
+  const given = text(value, "code");
+  return CODE.test(given) ? given : "unknown";
+};
+
 export const textMap = (value: unknown): Readonly<Record<string, string>> =>
   Object.fromEntries(Object.entries(object(value ?? {}, "map")).map(([key, one]) => [key, text(one, key)]));
 

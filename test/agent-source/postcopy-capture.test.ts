@@ -179,3 +179,15 @@ t.test("a post-copy that is taken up asks for what is missing, and leaves out wh
   t.equal(postcopy.awaitedPages, 0);
   t.equal(postcopy.repeated, 0);
 });
+
+t.test("a request for more pages than a QEMU asks for at once is the destination's fault", (t) => {
+  const { postcopy } = capturing();
+  for (const [first, count] of [
+    [0, 1025],
+    [0, 2 ** 32],
+    [0, 0],
+    [PAGES, 1],
+  ] as const)
+    t.throws(() => postcopy.request(first, count), { code: "peer-invalid", message: /asks for \d+ pages from page/ });
+  t.end();
+});

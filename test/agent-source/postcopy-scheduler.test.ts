@@ -158,3 +158,15 @@ t.test("what was sent otherwise does not hide what is waited for", async (t) => 
   t.same(sent(true), [70]);
   t.notOk(scheduler.hasUrgent);
 });
+
+t.test("a page that is asked for again and again waits once, and again once it was sent", (t) => {
+  const { scheduler, capture, sent } = setUp();
+  scheduler.missing.addRange(0, PAGES);
+  for (let page = 0; page < PAGES; page++) capture(page);
+  for (let turn = 0; turn < 3; turn++) for (const page of [7, 8]) scheduler.request(page);
+  t.same(sent(true), [7, 8]);
+  t.notOk(scheduler.hasUrgent);
+  t.equal(scheduler.request(7), false, "it is on its way");
+  t.notOk(scheduler.hasUrgent);
+  t.end();
+});

@@ -17,7 +17,7 @@ const ID = Buffer.from("33221100554477668899aabbccddeeff", "hex");
 
 interface Saved {
   readonly val: number;
-  readonly filename: string;
+  readonly filename?: string;
   readonly size: number;
   readonly "command-line": string;
 }
@@ -41,13 +41,17 @@ const digestsOf = (...pages: readonly Uint8Array[]): Buffer =>
 
 const ZERO = Buffer.alloc(PAGE_SIZE);
 
+/** What QEMU answers of its memory, and to pmemsave. */
+function saved(args: Saved, second: Buffer): unknown {
+  if (args.filename === undefined) return args["command-line"] === "info ramblock" ? RAM_BLOCKS : TREE.join("\r\n");
+  writeFileSync(args.filename, Buffer.concat([ZERO, second]).subarray(args.val, args.val + args.size));
+  return {};
+}
+
 function verify(t: { testdir(): string }, digests: Uint8Array, guest: Guest = {}): Promise<Compared> {
   const { second = ZERO, hasId = false } = guest;
   const execute = async (command: string, args: Saved): Promise<unknown> => {
-    if (command === "pmemsave")
-      return writeFileSync(args.filename, Buffer.concat([ZERO, second]).subarray(args.val, args.val + args.size));
-    if (command !== "query-vm-generation-id")
-      return args["command-line"] === "info ramblock" ? RAM_BLOCKS : TREE.join("\r\n");
+    if (command !== "query-vm-generation-id") return saved(args, second);
     if (hasId) return { guid: GUID };
     throw new MigrationFault("qmp-command", "VM Generation ID device not found");
   };
@@ -83,4 +87,14 @@ t.test("what differs beside the generation id is no exception", async (t) => {
   await t.rejects(verify(t, alike, { second: pageWith(ID, 40) }), mismatch, "a guest without the device");
   const both = verify(t, digestsOf(pageWith(ID, 0), ZERO), { second: pageWith(ID, 40), hasId: true });
   await t.rejects(both, { code: "verify-mismatch", message: /^1 of 2 pages differ .* 0x0$/ }, "another page as well");
+});
+
+t.test("a destination that sends no digests does not keep the guest standing still", async (t) => {
+  const qmp = { execute: async (_: string, args: Saved): Promise<unknown> => saved(args, ZERO) };
+  const inbox = { askDigests: () => new Promise<never>(() => undefined) };
+  const cx = { id: "m", config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext;
+  await t.rejects(verifyMemory({ qmp, inbox } as unknown as Feed, cx, 10), {
+    code: "timeout",
+    message: /did not send digests of its memory within 10 ms/,
+  });
 });

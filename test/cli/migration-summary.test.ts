@@ -121,3 +121,14 @@ t.test(
     t.equal(summaryText(view()), "web to host-b:7412: copying for 12.3 s (migration m-1)\n");
   },
 );
+
+t.test("nothing that a peer says moves the cursor or writes over what is shown", async (t) => {
+  const escapes = "\u001b]0;title\u0007\u001b[2J";
+  const refusals = [{ code: `a${escapes}`, message: `b${escapes}` }];
+  const error = { code: `c${escapes}`, message: `d${escapes}`, guestNow: escapes, advice: escapes, refusals };
+  for (const status of ["failed", "inDoubt", "undoing", "doubled"] as const)
+    for (const source of [undefined, `host${escapes}`]) {
+      const shown = summaryText(view({ id: `m${escapes}`, status, error, ...(source && { source }) }));
+      t.notMatch(shown.replaceAll("\n", ""), /\p{Cc}/u, `${status} from ${source}`);
+    }
+});
