@@ -147,13 +147,16 @@ t.test("who asks during the recovery waits for its end, and health says NOT_SERV
   t.match((await health()).messages, [{ status: "SERVING" }]);
 });
 
-t.test("SIGHUP is logged, and ends no agent", async (t) => {
+t.test("SIGHUP and SIGUSR1 are logged: no agent ends, and none opens Node's inspector", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
   for (const kind of KINDS) {
     const agent = await startAgent(rig, rig.a, kind);
-    agent.signal("SIGHUP");
-    await agent.waitForOutput(/SIGHUP changes nothing/, { timeoutMs: ENDS_MS });
+    for (const signal of ["SIGHUP", "SIGUSR1"] as const) {
+      agent.signal(signal);
+      await agent.waitForOutput(new RegExp(`${signal} changes nothing`), { timeoutMs: ENDS_MS });
+    }
+    t.notMatch(agent.output(), /Debugger listening/);
     const health = await new BufCurl(rig, rig.a).call(agentAddress(rig, rig.a, kind), "grpc.health.v1.Health/Check");
     t.match(health.messages, [{ status: "SERVING" }], kind);
     t.match(await agent.stop(), { code: 0 });
