@@ -54,10 +54,12 @@ export class DestinationAgent implements DestinationService {
   async handshake(offer: Offer, caller: string): Promise<HandshakeAnswer> {
     const { migrationId: id, guest, token, sourceAddress: source } = { ...offer, guest: offer.guest.name };
     this.parts.log.info({ migration: id, guest, caller }, "handshake");
-    if ((await this.parts.journal.read(id)) !== undefined || this.entries.has(id))
-      throw new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
+    const wasHere = (): MigrationFault =>
+      new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
+    if ((await this.parts.journal.read(id)) !== undefined) throw wasHere();
     // asked again: another offer may have come meanwhile
     const inTheWay = (offer.dryRun ? undefined : await this.clear(guest, source)) ?? this.busyWith(guest);
+    if (this.entries.has(id)) throw wasHere();
     if (inTheWay !== undefined) return { kind: "refusals", refusals: [{ code: "guest-busy", message: inTheWay }] };
     checkMigrations("destination", this.entries.size, this.parts.config.migrationsMax);
     const nowMs = this.parts.clock.nowUs() / 1000;

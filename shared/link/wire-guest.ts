@@ -1,6 +1,17 @@
 /** What a source says of its guest, between its domain types and the messages of proto/ferry/v1/peer.proto. */
 import type { DiskMark, Drive, GuestDisks, GuestOffer } from "../protocol/messages.ts";
-import { flag, list, malformed, object, strings, text, type WireObject, whole } from "./wire-read.ts";
+import {
+  atMost,
+  flag,
+  list,
+  malformed,
+  object,
+  shortText,
+  strings,
+  text,
+  type WireObject,
+  whole,
+} from "./wire-read.ts";
 
 /** More than any guest has. */
 const DEVICES_MAX = 20_000;
@@ -45,18 +56,10 @@ function mark(given: WireObject): DiskMark {
   return found;
 }
 
-function few(wire: unknown, field: string, most: number): readonly WireObject[] {
-  if (Array.isArray(wire) && wire.length > most) throw malformed(field, `are ${wire.length}`);
-  return list(wire, field);
-}
+const few = (wire: unknown, field: string, most: number): readonly WireObject[] =>
+  list(atMost(wire, most, field), field);
 
-function names(wire: unknown, field: string, most: number): readonly string[] {
-  if (Array.isArray(wire) && wire.length > most) throw malformed(field, `are ${wire.length}`);
-  return strings(wire ?? [], field).map((one) => name(one, field));
-}
+const names = (wire: unknown, field: string, most: number): readonly string[] =>
+  strings(atMost(wire ?? [], most, field), field).map((one) => name(one, field));
 
-function name(wire: unknown, field: string): string {
-  const given = text(wire, field);
-  if (given.length > NAME_CHARACTERS_MAX) throw malformed(field, `has ${given.length} characters`);
-  return given;
-}
+const name = (wire: unknown, field: string): string => shortText(wire, field, NAME_CHARACTERS_MAX);

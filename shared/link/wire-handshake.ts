@@ -16,6 +16,7 @@ import {
 import type { Translation } from "./proto-files.ts";
 import { foundGuest } from "./wire-guest.ts";
 import {
+  atMost,
   bytes,
   codeText,
   flag,
@@ -24,6 +25,7 @@ import {
   malformed,
   numbers,
   object,
+  shortText,
   strings,
   text,
   type WireObject,
@@ -38,15 +40,18 @@ const version = (wire: unknown): QemuVersion => {
 
 /** As many as the reader of QEMU's stream takes. */
 const BLOCKS_MAX = 4096;
+/** More than there will be: a peer's offer is logged, and its caller may be anybody. */
+const VERSIONS_MAX = 64;
+const FEATURES_MAX = 4096;
+/** An address of an agent: a name of 253 characters, or the path of a socket, with what surrounds it. */
+export const ADDRESS_CHARACTERS_MAX = 300;
 
-export const blocks = (wire: unknown): readonly RamBlock[] => {
-  if (Array.isArray(wire) && wire.length > BLOCKS_MAX) throw malformed("RAM blocks", `are ${wire.length}`);
-  return list(wire, "RAM blocks").map((block) => ({
-    name: text(block.name, "block name"),
+export const blocks = (wire: unknown): readonly RamBlock[] =>
+  list(atMost(wire, BLOCKS_MAX, "RAM blocks"), "RAM blocks").map((block) => ({
+    name: shortText(block.name, "block name"),
     byteLength: whole(block.byteLength, "block length"),
     pageSize: whole(block.pageSize, "block page size"),
   }));
-};
 
 /** It names files of the destination. */
 export const migrationId = (wire: unknown): string => {
@@ -115,22 +120,25 @@ export const offerWire: Translation<Offer> = {
   fromWire: (wire) => {
     const given = object(wire, "handshake");
     const guest = object(given.guest, "guest");
-    const features = object(guest.cpuFeatures ?? {}, "cpu_features");
+    const features = Object.entries(object(guest.cpuFeatures ?? {}, "cpu_features"));
+    atMost(features, FEATURES_MAX, "cpu_features");
     return {
-      protocolVersions: numbers(given.protocolVersions, "protocol versions"),
+      protocolVersions: numbers(atMost(given.protocolVersions, VERSIONS_MAX, "protocol versions"), "protocol versions"),
       migrationId: migrationId(given.migrationId),
       token: token(given.token),
-      sourceAddress: text(given.sourceAddress, "source address"),
+      sourceAddress: shortText(given.sourceAddress, "source address", ADDRESS_CHARACTERS_MAX),
       dryRun: flag(given.dryRun),
       measureLink: flag(given.measureLink),
       saysKept: flag(given.saysKept),
       guest: {
-        name: text(guest.name, "guest name"),
-        definitionDigest: text(guest.definitionDigest, "definition digest"),
-        machineType: text(guest.machineType, "machine type"),
+        name: shortText(guest.name, "guest name"),
+        definitionDigest: shortText(guest.definitionDigest, "definition digest"),
+        machineType: shortText(guest.machineType, "machine type"),
         qemuVersion: version(guest.qemuVersion),
-        cpuModel: text(guest.cpuModel, "CPU model"),
-        cpuFeatures: Object.fromEntries(Object.entries(features).map(([key, word]) => [key, whole(word, key)])),
+        cpuModel: shortText(guest.cpuModel, "CPU model"),
+        cpuFeatures: Object.fromEntries(
+          features.map(([key, word]) => [shortText(key, "cpu_features"), whole(word, "cpu_features")]),
+        ),
         ramBlocks: blocks(guest.ramBlocks),
         paused: flag(guest.paused),
         ...foundGuest(guest),

@@ -14,6 +14,7 @@ import type {
 } from "../protocol/report.ts";
 import { refuseWish } from "../protocol/strategies.ts";
 import type { Translation } from "./proto-files.ts";
+import { ADDRESS_CHARACTERS_MAX } from "./wire-handshake.ts";
 import {
   bytes,
   codeText,
@@ -73,7 +74,11 @@ export const migrateCallWire: Translation<MigrateCall> = {
     const guest = text(given.guest, "guest");
     const to = text(given.to, "to");
     if (guest === "") throw wrong("guest", guest, "a guest's name");
-    if (to === "") throw wrong("to", to, `the destination agent's address, "host:port"`);
+    const address = `the destination agent's address, "host:port"`;
+    if (to === "") throw wrong("to", to, address);
+    // the agent keeps it for as long as it remembers the migration, and so does its journal
+    if (to.length > ADDRESS_CHARACTERS_MAX)
+      throw wrong("to", `${to.slice(0, 40)}…`, `${address}, of at most ${ADDRESS_CHARACTERS_MAX} characters`);
     return { guest, to, options: migrateOptions(object(given.options ?? {}, "options")) };
   },
 };

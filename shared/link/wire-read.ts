@@ -13,6 +13,12 @@ export const list = (value: unknown, field: string): readonly WireObject[] => {
   return value.map((one, index) => object(one, `${field}[${index}]`));
 };
 
+/** The same list. @throws MigrationFault `peer-invalid` for a longer one */
+export function atMost(value: unknown, most: number, field: string): unknown {
+  if (Array.isArray(value) && value.length > most) throw malformed(field, `are ${value.length}, at most ${most}`);
+  return value;
+}
+
 export const strings = (value: unknown, field: string): readonly string[] => {
   if (!Array.isArray(value)) throw malformed(field, "is no list");
   return value.map((one) => text(one, field));
@@ -26,6 +32,13 @@ export const numbers = (value: unknown, field: string): readonly number[] => {
 export const text = (value: unknown, field: string): string => {
   if (typeof value !== "string") throw malformed(field, "is no text");
   return value;
+};
+
+/** A text that is logged with every line of a migration, or kept as long as its agent lives. */
+export const shortText = (value: unknown, field: string, charactersMax = 256): string => {
+  const given = text(value, field);
+  if (given.length > charactersMax) throw malformed(field, `has ${given.length} characters, at most ${charactersMax}`);
+  return given;
 };
 
 export const number = (value: unknown, field: string): number => {

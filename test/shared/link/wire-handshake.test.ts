@@ -115,3 +115,36 @@ t.test("what protocol 1 reads of an offer of post-copy it can read, and refuses 
   t.equal(transfer.onDeadline, "cancel", "one of the two words that it takes");
   t.equal(transfer.deadlineAction, "postcopy");
 });
+
+t.test("what a peer sends is bounded before it is logged or kept", async (t) => {
+  const long = "x".repeat(257);
+  const many = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
+  const guest = (more: object): object => ({ guest: { ...offer.guest, ...more } });
+  for (const [more, message] of [
+    [guest({ name: long }), /guest name has 257 characters/],
+    [guest({ definitionDigest: long }), /definition digest has 257/],
+    [guest({ machineType: long }), /machine type has 257/],
+    [guest({ cpuModel: long }), /CPU model has 257/],
+    [guest({ cpuFeatures: { [long]: 1 } }), /cpu_features has 257/],
+    [guest({ cpuFeatures: Object.fromEntries(many(4097).map((one) => [`${one}`, one])) }), /cpu_features are 4097/],
+    [guest({ ramBlocks: [{ name: long, byteLength: 4096, pageSize: 4096 }] }), /block name has 257/],
+    [{ sourceAddress: "x".repeat(301) }, /source address has 301 characters, at most 300/],
+    [{ protocolVersions: many(65) }, /protocol versions are 65, at most 64/],
+  ] as const)
+    t.match(Handshake.requestDeserialize(wire.requestSerialize({ ...offer, ...more })), {
+      code: "peer-invalid",
+      message,
+    });
+});
+
+t.test("a peer's code is a code, or unknown", async (t) => {
+  for (const [code, wanted] of [
+    ["qemu-older", "qemu-older"],
+    ["\u001b[2Jmoved", "unknown"],
+    ["", "unknown"],
+    ["x".repeat(65), "unknown"],
+  ] as const) {
+    const answer = { refusals: { reasons: [{ code, message: "" }] } };
+    t.match(Handshake.responseDeserialize(wire.responseSerialize(answer)), { refusals: [{ code: wanted }] });
+  }
+});

@@ -91,6 +91,10 @@ t.test("what an operator may not ask for is refused with what may be", async (t)
     code: "invalid-argument",
     message: /^to is ""/,
   });
+  t.match(read(migrationService.Migrate, "Migrate", { guest: "web", to: `${"x".repeat(300)}:7412` }), {
+    code: "invalid-argument",
+    message: /^to is "x{40}…"; .* of at most 300 characters$/,
+  });
   t.match(read(migrationService.ResolveMigration, "ResolveMigration", { id: "m-1", keep: "both" }), {
     code: "invalid-argument",
     message: 'keep is "both"; it may be source or destination',
