@@ -1,10 +1,25 @@
 /** The end of a QEMU's own output, which says why QEMU has failed. The output is gone with the guest. */
-import { readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
 
 /** The most that a fault has of QEMU's output, in characters: its end, which has the reason. */
 const TAIL_CHARACTERS = 1000;
+/** Read of it, in bytes: a character of UTF-8 has four at most. A guest may have filled the file with gigabytes. */
+const TAIL_BYTES = 4 * TAIL_CHARACTERS;
 
 /** @returns the empty text for a QEMU that has written nothing, or whose output is gone */
 export async function lastWordsIn(logPath: string): Promise<string> {
-  return (await readFile(logPath, "utf8").catch(() => "")).slice(-TAIL_CHARACTERS).trim();
+  return (await tailOf(logPath).catch(() => "")).slice(-TAIL_CHARACTERS).trim();
+}
+
+/** @throws the error of the file system */
+async function tailOf(path: string): Promise<string> {
+  const file = await open(path, "r");
+  try {
+    const { size } = await file.stat();
+    const tail = Buffer.alloc(Math.min(size, TAIL_BYTES));
+    const { bytesRead } = await file.read(tail, 0, tail.length, size - tail.length);
+    return tail.toString("utf8", 0, bytesRead);
+  } finally {
+    await file.close();
+  }
 }

@@ -16,7 +16,8 @@ const TICKS_PER_SECOND = 100;
 /** @param threads thread ids, as QMP's query-cpus-fast names them; @returns undefined when one of them cannot be looked at */
 export async function processorTimes(threads: readonly number[]): Promise<ProcessorTimes | undefined> {
   const [first] = threads;
-  if (first === undefined) return undefined;
+  // QEMU's word, which is part of a path below
+  if (first === undefined || !threads.every(Number.isSafeInteger)) return undefined;
   try {
     const each = await Promise.all(threads.map((id) => readFile(`/proc/${id}/schedstat`, "latin1").then(scheduled)));
     const qemuCpuSeconds = usedIn(await readFile(`/proc/${first}/stat`, "latin1"));

@@ -61,6 +61,8 @@ async function identified(pid: number, path: string): Promise<IdentifiedProcess>
 
 /** Finds the process that a thread belongs to. @returns undefined when Linux shows no such thread */
 async function processOfThread(thread: number): Promise<number | undefined> {
+  // QEMU's word, which is part of a path below
+  if (!Number.isSafeInteger(thread)) return undefined;
   const status = await readFile(`/proc/${thread}/status`, "latin1").catch(() => "");
   const pid = /^Tgid:\s*(\d+)$/m.exec(status)?.[1];
   return pid === undefined ? undefined : Number(pid);

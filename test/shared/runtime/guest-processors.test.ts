@@ -16,3 +16,9 @@ t.test("threads are added up, and what cannot be looked at is said to be unknown
   t.equal(await processorTimes([2 ** 22 + 1]), undefined, "no such thread");
   t.equal(await processorTimes([]), undefined);
 });
+
+t.test("what QEMU calls a thread and is no number is never read as a path", async (t) => {
+  // self/task/.. is there, and would be read
+  const paths = ["self", "self/../self", 1.5, Number.NaN] as unknown as readonly number[];
+  for (const one of paths) t.equal(await processorTimes([one]), undefined, String(one));
+});
