@@ -48,6 +48,8 @@ export class Receiver {
   /** Once the layout came. */
   record: DestinationPostcopy | undefined;
   private over = false;
+  /** The stream was begun anew, and the source has not asked yet what is missing. */
+  private mayResume = false;
 
   constructor(parts: ReceiverParts) {
     const { channel, socket, cancelled } = parts;
@@ -137,6 +139,7 @@ export class Receiver {
         role: "source",
       });
     this.replay.restart();
+    this.mayResume = true;
   }
 
   /** The source has begun the stream anew: it is told what is missing, when QEMU has taken what it was being given. */
@@ -144,6 +147,12 @@ export class Receiver {
     const { postcopy } = this;
     if (postcopy?.isActive !== true)
       throw new MigrationFault("peer-invalid", "The source takes up a post-copy that there is not", { role: "source" });
+    // each answer is kept for a connection that may break: 32 KiB a GiB of the guest
+    if (!this.mayResume)
+      throw new MigrationFault("peer-invalid", "The source asks twice what is missing, of one stream", {
+        role: "source",
+      });
+    this.mayResume = false;
     void this.replay.drained().then(() => postcopy.tellMissing());
   }
 

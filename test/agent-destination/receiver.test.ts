@@ -1,6 +1,7 @@
 /** What a source may ask of a destination, and when. */
 import { PassThrough } from "node:stream";
 import t from "tap";
+import type { PostcopyPages } from "../../agent-destination/postcopy-pages.ts";
 import { Receiver } from "../../agent-destination/receiver.ts";
 import type { Replay } from "../../agent-destination/replay.ts";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -10,13 +11,14 @@ import type { SourceMessage } from "../../shared/protocol/messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 
-function setUp(cancelled = new AbortController().signal) {
+function setUp(cancelled = new AbortController().signal, postcopy?: Pick<PostcopyPages, "isActive" | "tellMissing">) {
   const { source, destination } = memoryTransfer();
   source.receive(() => undefined);
+  const replay = { sequence: 3, postcopy, drained: async () => undefined, restart: () => undefined };
   const receiver = new Receiver({
     channel: destination as unknown as ResumingDestination,
     socket: new PassThrough() as never,
-    makeReplay: () => ({ sequence: 3 }) as unknown as Replay,
+    makeReplay: () => replay as unknown as Replay,
     clock: systemClock,
     cancelled,
   });
@@ -68,4 +70,19 @@ t.test("digests are made for one stretch at a time: more would be files and memo
   source.send(verifyRequest);
   t.match(await destination.closed, { code: "peer-invalid", message: /before it has the ones it asked for/ });
   t.equal(asked, 2);
+});
+
+t.test("what is missing is told once for each stream that the source begins anew", async (t) => {
+  let told = 0;
+  const { source, destination } = setUp(undefined, { isActive: true, tellMissing: () => void told++ });
+  const anew = (): void => (destination as unknown as ResumingDestination).onAnew();
+  for (let generation = 1; generation <= 2; generation++) {
+    anew();
+    source.send({ kind: "resume" });
+    await new Promise((resolve) => setImmediate(resolve));
+    t.equal(told, generation);
+  }
+  source.send({ kind: "resume" });
+  t.match(await destination.closed, { code: "peer-invalid", message: /asks twice what is missing/ });
+  t.equal(told, 2);
 });
