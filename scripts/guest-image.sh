@@ -19,7 +19,7 @@ if LC_ALL=C ldd "$busybox" >/dev/null 2>&1; then
   exit 1
 fi
 
-inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources/workload.c" "$sources/app.c" "$sources/app.h" "$busybox" "$out"/modules/*.ko | sha256sum | cut -d' ' -f1)
+inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources"/*.[ch] "$busybox" "$out"/modules/*.ko | sha256sum | cut -d' ' -f1)
 stamp=$out/initramfs.stamp
 if [ -f "$out/initramfs.cpio.gz" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$inputs" ]; then
   exit 0
@@ -35,7 +35,7 @@ chmod 755 "$root/init" "$root/bin/busybox"
 mkdir "$root/modules"
 # named, so that the order in which they are given does not matter; a kernel that has them built in has no files
 find "$out/modules" -name '*.ko' -exec cp {} "$root/modules/" \;
-gcc -O2 -static -s -o "$root/workload" "$sources/workload.c" "$sources/app.c"
+gcc -O2 -static -s -pthread -o "$root/workload" "$sources"/*.c
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet -R 0:0 --reproducible) | gzip -9n >"$root.gz"
 mv "$root.gz" "$out/initramfs.cpio.gz"
 printf '%s\n' "$inputs" >"$stamp"

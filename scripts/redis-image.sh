@@ -51,7 +51,7 @@ build() {
   ln -s busybox "$root/bin/sh"
   cp "$sources/init-redis" "$root/init"
   chmod 755 "$root/init" "$root/bin/busybox"
-  gcc -O2 -static -s -o "$root/workload" "$sources/workload.c" "$sources/app.c"
+  gcc -O2 -static -s -pthread -o "$root/workload" "$sources"/*.c
   local program
   for program in redis-server redis-benchmark redis-cli; do
     copy_with_needs "$packages/root/usr/bin/$program" "/usr/bin/$program"
@@ -62,7 +62,7 @@ build() {
   mv "$out/redis.cpio.gz.new" "$out/redis.cpio.gz"
 }
 
-inputs=$(hash_of scripts/redis-image.sh "$sources/init-redis" "$sources/workload.c" "$sources/app.c" "$sources/app.h")
+inputs=$(hash_of scripts/redis-image.sh "$sources/init-redis" "$sources"/*.[ch])
 [ -f "$out/redis.cpio.gz" ] && fresh "$out/redis.stamp" "$inputs" && exit 0
 mkdir -p "$out"
 step "building the guest with redis" build

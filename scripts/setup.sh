@@ -37,6 +37,7 @@ missing_packages() {
   command -v make >/dev/null || echo make
   command -v python3 >/dev/null || echo python3
   command -v cpio >/dev/null || echo cpio
+  command -v xz >/dev/null || echo xz-utils
   command -v ip >/dev/null || [ -x /sbin/ip ] || [ -x /usr/sbin/ip ] || echo iproute2
   command -v git >/dev/null || echo git
   command -v openssl >/dev/null || echo openssl
@@ -123,6 +124,21 @@ kernel_package() {
 # Modules that a guest loads when a test tells it to (init.modules), each behind those that it needs.
 GUEST_MODULES="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio_balloon"
 
+# Copies those modules out of an unpacked kernel into a folder. Debian 13 has them compressed; what is built into the
+# kernel has no file.
+copy_modules() { # unpacked folder
+  local module file
+  mkdir -p "$2"
+  for module in $GUEST_MODULES; do
+    file=$(find "$1" -name "$module.ko*" | head -n 1)
+    case $file in
+      *.ko) cp "$file" "$2/$module.ko" ;;
+      *.ko.xz) xz -dc "$file" >"$2/$module.ko" ;;
+      *.ko.zst) zstd -dcq "$file" >"$2/$module.ko" ;;
+    esac
+  done
+}
+
 # A kernel package of the distribution, unpacked into .cache/guest without installing it, with a few of its modules.
 unpack_kernel() {
   local package
@@ -143,14 +159,7 @@ unpack_kernel() {
   mkdir -p .cache/guest "$kernel_folder/modules"
   cp "$kernel_folder"/unpacked/boot/vmlinuz-* "$kernel_folder/vmlinuz"
   chmod 644 "$kernel_folder/vmlinuz"
-  local module found
-  for module in $GUEST_MODULES; do
-    found=$(find "$kernel_folder/unpacked" -name "$module.ko" -o -name "$module.ko.xz" | head -n 1)
-    # what is built into the kernel has no file
-    [ -n "$found" ] || continue
-    cp "$found" "$kernel_folder/modules/"
-  done
-  find "$kernel_folder/modules" -name '*.xz' -exec xz -d {} +
+  copy_modules "$kernel_folder/unpacked" "$kernel_folder/modules"
   mv "$kernel_folder/vmlinuz" .cache/guest/vmlinuz
   rm -rf .cache/guest/modules
   mv "$kernel_folder/modules" .cache/guest/modules

@@ -30,10 +30,17 @@ export interface Workload {
   readonly checkRate?: number;
   /** Heartbeats say what the guest's application has done; the image has one. @default false */
   readonly app?: boolean;
-  /** Drivers of virtio devices that the guest loads at its start; the kernel of the tests has them as modules. */
+  /**
+   * Drivers of virtio devices that the guest loads at its start, with that of its disk where it has one; the kernel of
+   * the tests has them as modules.
+   */
   readonly drivers?: readonly ("virtio_blk" | "virtio_balloon")[];
   /** What the guest does when its balloon takes memory (QMP `balloon`); it needs the driver. */
   readonly whenSqueezed?: "poweroff" | "reboot";
+  /** The guest's first virtio disk is written and checked all the time, so much of it (disk-image.ts). */
+  readonly diskMiB?: number;
+  /** Written to the disk at most, bytes a second. @default 4e6 */
+  readonly diskRate?: number;
 }
 
 export interface GuestOptions {
@@ -114,10 +121,13 @@ function workloadOptions(workload: Workload): string[] {
     ["beat", workload.beatMs],
     ["check", workload.checkRate],
     ["app", workload.app === true ? 1 : undefined],
+    ["disk", mebibytes(workload.diskMiB)],
+    ["diskrate", workload.diskRate],
   ];
   const options = given.flatMap(([key, value]) => (value === undefined ? [] : [`ferry.${key}=${value}`]));
-  const { drivers, whenSqueezed } = workload;
-  if (drivers !== undefined) options.push(`init.modules=${[...VIRTIO_MODULES, ...drivers].join(",")}`);
+  const { diskMiB, whenSqueezed } = workload;
+  const drivers = new Set([...(workload.drivers ?? []), ...(diskMiB === undefined ? [] : ["virtio_blk"])]);
+  if (drivers.size > 0) options.push(`init.modules=${[...VIRTIO_MODULES, ...drivers].join(",")}`);
   if (whenSqueezed !== undefined) options.push(`init.balloon=${whenSqueezed}`);
   return options;
 }

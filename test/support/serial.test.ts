@@ -21,6 +21,13 @@ t.test("a heartbeat has all its numbers, and a part of one is none", async (t) =
   t.equal(parseBeat(line(3, 150).trim().slice(0, -1).slice(0, 60), 9), undefined);
   t.equal(parseBeat(line(3, 150).trim(), 9)?.appCommands, 0);
   t.equal(parseBeat(`${line(3, 150).trim()} app=4711`, 9)?.appCommands, 4711, "of a guest with an application");
+  t.equal(parseBeat(line(3, 150).trim(), 9)?.disk, undefined);
+  for (const app of ["", " app=4711"])
+    t.same(
+      parseBeat(`${line(3, 150).trim()}${app} disk=90,94,1,2`, 9)?.disk,
+      { written: 90, checked: 94, wrong: 1, failed: 2 },
+      "of a guest that writes to its disk",
+    );
 });
 
 t.test("a log is followed as it grows, whatever the pieces it grows by", async (t) => {
@@ -42,10 +49,15 @@ t.test("a log is followed as it grows, whatever the pieces it grows by", async (
 });
 
 t.test("what the workload and the kernel complain of is found among the lines", async (t) => {
-  const path = join(t.testdir({ log: "FERRY CORRUPT page=1\r\nsomething\r\nKernel panic - not syncing\r\n" }), "log");
+  const path = join(
+    t.testdir({
+      log: "FERRY CORRUPT page=1\r\nsomething\r\nFERRY DISK write block=5\r\nKernel panic - not syncing\r\n",
+    }),
+    "log",
+  );
   const log = new SerialLog(path);
   t.teardown(() => log.close());
-  t.same(log.corruptions(), ["FERRY CORRUPT page=1", "Kernel panic - not syncing"]);
+  t.same(log.corruptions(), ["FERRY CORRUPT page=1", "FERRY DISK write block=5", "Kernel panic - not syncing"]);
 });
 
 t.test("the heartbeat that was cut by a move is put together from both hosts", async (t) => {

@@ -25,8 +25,22 @@ export interface Beat {
   readonly wordsChecked: number;
   /** Commands that the guest's application has done; 0 where it has none. */
   readonly appCommands: number;
+  /** Undefined where the guest writes to no disk. */
+  readonly disk?: DiskBeat | undefined;
   /** When this program saw it, milliseconds of its own clock (performance.now). */
   readonly seenAtMs: number;
+}
+
+/** What the guest has done with its disk so far (test/support/guest/disk.h). */
+export interface DiskBeat {
+  /** Each write before this number is done: disk-image.ts says which block it was. */
+  readonly written: number;
+  /** Blocks that the guest has read and compared. */
+  readonly checked: number;
+  /** How many of the checked blocks were not what the guest had written. */
+  readonly wrong: number;
+  /** Reads and writes that the disk answered with an error. */
+  readonly failed: number;
 }
 
 /** What one QEMU wrote. Its first and last line may be parts of lines that another QEMU has the rest of. */
@@ -45,12 +59,15 @@ interface Waiter {
 }
 
 const BEAT =
-  /^FERRY beat=(\d+) mono_us=(\d+) wall_us=(\d+) maxgap_us=(\d+) pages=(\d+) errors=(\d+) rate=(\d+) checked=(\d+)(?: app=(\d+))?$/;
+  /^FERRY beat=(\d+) mono_us=(\d+) wall_us=(\d+) maxgap_us=(\d+) pages=(\d+) errors=(\d+) rate=(\d+) checked=(\d+)(?: app=(\d+))?(?: disk=(\d+),(\d+),(\d+),(\d+))?$/;
 
 export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
   const match = BEAT.exec(line);
   if (match === null) return undefined;
-  const [beat, monoUs, wallUs, longestGapUs, pages, errors, rate, wordsChecked, app] = match.slice(1).map(Number);
+  const [beat, monoUs, wallUs, longestGapUs, pages, errors, rate, wordsChecked, app, ...disk] = match
+    .slice(1)
+    .map(Number);
+  const [written, checked, wrong, failed] = disk;
   return {
     beat: beat!,
     monoUs: monoUs!,
@@ -61,6 +78,8 @@ export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
     rate: rate!,
     wordsChecked: wordsChecked!,
     appCommands: match[9] === undefined ? 0 : app!,
+    disk:
+      match[10] === undefined ? undefined : { written: written!, checked: checked!, wrong: wrong!, failed: failed! },
     seenAtMs,
   };
 }
@@ -107,9 +126,11 @@ export class SerialLog {
     return this.#segments.flatMap((segment) => segment.lines);
   }
 
-  /** The workload's reports of wrong memory, and the kernel's of its own end. */
+  /** The workload's reports of wrong memory, wrong blocks and errors of its disk, and the kernel's of its own end. */
   corruptions(): readonly string[] {
-    return this.lines().filter((line) => /FERRY CORRUPT|FERRY workload ended|Kernel panic|Oops|BUG:/.test(line));
+    return this.lines().filter((line) =>
+      /FERRY CORRUPT|FERRY DISK|FERRY no disk|FERRY workload ended|Kernel panic|Oops|BUG:/.test(line),
+    );
   }
 
   /** @internal for longestPause */

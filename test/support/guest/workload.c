@@ -6,12 +6,14 @@
  * remembered but a version a page, and a page that arrives stale, torn or wrong is seen from the inside.
  *
  * Parameters come from the kernel command line (or the arguments): ferry.region=128M ferry.fill=128M ferry.rate=200M
- * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.order=walk|random|zipf ferry.beat=50 ferry.sample=16 ferry.check=32M ferry.app=1.
+ * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.order=walk|random|zipf ferry.beat=50 ferry.sample=16
+ * ferry.check=32M ferry.app=1 ferry.disk=8M ferry.diskrate=4M.
  *
  * It is not a benchmark of the guest: under TCG a page costs some microseconds, so the whole page is checked over
  * several visits (ferry.sample words a visit, the changed words in each), and by a slow sweep in the background.
  */
 #include "app.h"
+#include "disk.h"
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,14 +33,15 @@
 #define DEBT_US 20000
 
 struct settings {
-  uint64_t region, fill, rate, check;
+  uint64_t region, fill, rate, check, disk, disk_rate;
   unsigned words, random, beat_ms, sample;
   int scramble, app;
   enum { WALK, RANDOM, ZIPF } order;
 };
 
 static struct settings set = {
-    .region = 128 << 20, .rate = 200000000, .check = 32000000, .words = 4, .random = 27, .beat_ms = 50, .sample = 16};
+    .region = 128 << 20, .rate = 200000000, .check = 32000000, .disk_rate = 4000000, .words = 4, .random = 27,
+    .beat_ms = 50, .sample = 16};
 
 static uint64_t *memory;
 static uint32_t *versions;
@@ -177,6 +180,12 @@ static void credit_grow(struct credit *credit, uint64_t now_us) {
   credit->last_us = now_us;
 }
 
+static void print_disk(void) {
+  struct disk_figures disk = disk_figures();
+  printf(" disk=%llu,%llu,%llu,%llu", (unsigned long long)disk.written, (unsigned long long)disk.checked,
+         (unsigned long long)disk.wrong, (unsigned long long)disk.failed);
+}
+
 static void run(void) {
   uint64_t start = clock_us(CLOCK_MONOTONIC), last_turn = start, last_beat = start, next_beat = start;
   uint64_t beat = 0, walked = 0, walked_before = 0, swept = 0, gap_max = 0;
@@ -188,13 +197,17 @@ static void run(void) {
     last_turn = now;
     if (now >= next_beat) {
       uint64_t rate = beat == 0 ? 0 : (walked - walked_before) * PAGE_BYTES * 1000000 / (now - last_beat);
+      flockfile(stdout); /* the disk's writers report too */
       printf("FERRY beat=%llu mono_us=%llu wall_us=%llu maxgap_us=%llu pages=%llu errors=%llu rate=%llu checked=%llu",
              (unsigned long long)beat, (unsigned long long)now, (unsigned long long)clock_us(CLOCK_REALTIME),
              (unsigned long long)gap_max, (unsigned long long)walked, (unsigned long long)errors,
              (unsigned long long)rate, (unsigned long long)words_checked);
       if (set.app)
         printf(" app=%llu", (unsigned long long)app_commands());
+      if (set.disk > 0)
+        print_disk();
       printf("\n");
+      funlockfile(stdout);
       beat++;
       walked_before = walked;
       last_beat = now;
@@ -251,6 +264,10 @@ static void take(char *word) {
     set.rate = parse_rate(value);
   else if (strcmp(word, "check") == 0)
     set.check = parse_rate(value);
+  else if (strcmp(word, "disk") == 0)
+    set.disk = parse_size(value);
+  else if (strcmp(word, "diskrate") == 0)
+    set.disk_rate = parse_rate(value);
   else if (strcmp(word, "words") == 0)
     set.words = (unsigned)atoi(value);
   else if (strcmp(word, "random") == 0)
@@ -327,5 +344,10 @@ int main(int argc, char **argv) {
   printf("FERRY ready region=%llu fill=%llu rate=%llu words=%u random=%u mode=%s\n", (unsigned long long)set.region,
          (unsigned long long)set.fill, (unsigned long long)set.rate, set.words, set.random,
          set.scramble ? "scramble" : "counters");
+  const char *problem = set.disk == 0 ? NULL : disk_start(set.disk, set.disk_rate);
+  if (problem != NULL) {
+    printf("FERRY no disk: %s\n", problem);
+    return 1;
+  }
   run();
 }
