@@ -1,0 +1,120 @@
+/**
+ * A guest that writes numbered blocks to a disk that both hosts reach, and compares each of them before it writes the
+ * next version: whatever it wrote before a migration, and while it was moved, is on the disk afterwards.
+ */
+import { closeSync, copyFileSync, openSync, readFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import t, { type Test } from "tap";
+import { assertOneGuest } from "../support/after-migration.ts";
+import type { HostAgents } from "../support/agents.ts";
+import { BLOCK_BYTES, blockDisk, blockOfWrite, makeDiskImage, wrongBlocks } from "../support/disk-image.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { openPair, type Pair } from "../support/pair.ts";
+import type { DiskBeat } from "../support/serial.ts";
+
+t.setTimeout(200_000);
+const NAME = "writer";
+const DISK_MIB = 4;
+const BLOCKS = (DISK_MIB * 2 ** 20) / BLOCK_BYTES;
+const WORKLOAD = { regionMiB: 16, rate: 20e6, diskMiB: DISK_MIB };
+const ROUND = { timeoutMs: 60_000, fresh: true };
+const REPLACED = 8;
+
+const diskOf = (pair: Pair, at: HostAgents): DiskBeat =>
+  pair.rig.serial(at.host, NAME).lastBeat()?.disk ?? { written: 0, checked: 0, wrong: 0, failed: 0 };
+
+/** Until the guest has compared each block once more since `before`. */
+async function checkedAll(pair: Pair, at: HostAgents, before: DiskBeat): Promise<DiskBeat> {
+  const isAround = (disk: DiskBeat | undefined): boolean => (disk?.checked ?? 0) >= before.checked + BLOCKS;
+  await pair.rig.serial(at.host, NAME).waitForBeat(({ disk }) => isAround(disk), ROUND);
+  return diskOf(pair, at);
+}
+
+async function assertWhole(t: Test, pair: Pair, at: HostAgents, before: DiskBeat): Promise<DiskBeat> {
+  const now = await checkedAll(pair, at, before);
+  t.ok(now.written > before.written, `the guest goes on writing at ${at.host.name}: ${now.written} blocks`);
+  t.match(now, { wrong: 0, failed: 0 }, "all blocks are as it wrote them, and none gave an error");
+  return now;
+}
+
+/** The guest stands still, with nothing under way between it and its disk. */
+async function whileStopped<Value>(pair: Pair, at: HostAgents, act: (disk: DiskBeat) => Value): Promise<Value> {
+  const qmp = await pair.rig.observe(at.host, NAME);
+  await qmp.execute("stop");
+  pair.rig.serial(at.host, NAME).catchUp();
+  try {
+    return act(diskOf(pair, at));
+  } finally {
+    await qmp.execute("cont");
+    qmp.close();
+    await qmp.closed;
+  }
+}
+
+/** Writes blocks of an older image over those of the newer one, in place, as lost writes would have left them. */
+function putBack(blocks: readonly number[], older: string, newer: string): void {
+  const old = readFileSync(older);
+  const file = openSync(newer, "r+");
+  for (const block of blocks) writeSync(file, old, block * BLOCK_BYTES, BLOCK_BYTES, block * BLOCK_BYTES);
+  closeSync(file);
+}
+
+t.test("a guest that writes numbered blocks to its disk", async (t) => {
+  const folder = t.testdir();
+  const [image, older] = [join(folder, "d.raw"), join(folder, "older.raw")];
+  makeDiskImage(image, DISK_MIB);
+  const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD, extra: blockDisk(image) } });
+  const { rig, a, b } = pair;
+  let disk = await assertWhole(t, pair, a, diskOf(pair, a));
+
+  for (const [from, to, strategy] of [
+    [a, b, "precopy"],
+    [b, a, "stop-and-copy"],
+    [a, b, "postcopy"],
+    [b, a, "hybrid"],
+  ] as const)
+    await t.test(`it has all that it wrote after ${strategy}, and writes on`, async (t) => {
+      requireMoved(await migrate(rig, from, to, NAME, ["--strategy", strategy]));
+      await assertOneGuest(t, rig, { name: NAME, at: to.host });
+      // all blocks are compared behind the move, whatever was compared while it was under way
+      disk = await assertWhole(t, pair, to, { ...diskOf(pair, to), written: disk.written });
+    });
+
+  await t.test("what it wrote last is on the image that others read", async (t) => {
+    const found = await whileStopped(pair, a, ({ written }) => {
+      copyFileSync(image, older);
+      return wrongBlocks(image, written);
+    });
+    t.same(found, []);
+  });
+
+  await t.test("blocks that are put back to an older version are found, from inside and from outside", async (t) => {
+    await checkedAll(pair, a, diskOf(pair, a));
+    let replaced: readonly number[] = [];
+    const found = await whileStopped(pair, a, ({ written }) => {
+      // half a round from where the guest is: it is not between the check and the write of any of these
+      const first = written + BLOCKS / 2;
+      replaced = Array.from({ length: REPLACED }, (_, turn) => blockOfWrite(first + turn, BLOCKS));
+      putBack(replaced, older, image);
+      return wrongBlocks(image, written);
+    });
+    const ordered = [...replaced].sort((one, other) => one - other);
+    t.match(
+      found,
+      ordered.map((block) => new RegExp(`^block ${block} has version \\d+, and the guest had written version \\d+$`)),
+      "each is seen from outside",
+    );
+    t.equal(found.length, REPLACED);
+    const { wrong } = await checkedAll(pair, a, diskOf(pair, a));
+    t.equal(wrong, REPLACED, "and the guest counts each once");
+    const said = rig
+      .serial(a.host, NAME)
+      .corruptions()
+      .map((line) => /^FERRY CORRUPT block=(\d+) .* holds=\1,\d+$/.exec(line));
+    t.same(
+      said.map((match) => Number(match?.[1])).sort((one, other) => one - other),
+      ordered,
+      "and names each",
+    );
+  });
+});
