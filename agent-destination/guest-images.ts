@@ -3,6 +3,8 @@
  * writing. From QEMU 10.0 on `cont` activates them. Where another program holds a lock on an image, or the file system
  * is read-only, that activation is what fails, and `cont` with it.
  */
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 
@@ -12,19 +14,32 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
  */
 const SETS_ACTIVE = 10;
 
+/** A QEMU that has the images of a guest open. */
+export interface HasImages {
+  readonly qmp: QmpClient;
+  readonly process: { readonly pid: number };
+  /**
+   * True where QEMU could not have an image, and keeps a part of the image's locks until it ends. Seen with 10.0.2, when
+   * another program has locked the image and would share it: QEMU takes the lock of a writer, finds that it may not
+   * have the image for itself, calls the image inactive, and does not let go of that lock.
+   */
+  keepsLocks: boolean;
+}
+
 /**
  * Activates the images as `cont` will do, and deactivates them again, while the source can still take them back. It
  * takes some milliseconds at most, and does nothing for a guest without images.
  * @throws MigrationFault `qemu-failed` with QEMU's words
  */
-export async function tryImages(qmp: QmpClient): Promise<void> {
+export async function tryImages(guest: HasImages): Promise<void> {
+  const { qmp } = guest;
   if (qmp.greeting.version.major < SETS_ACTIVE) return;
   const nodes = await qmp.execute("query-named-block-nodes", { flat: true });
   if (nodes.length === 0) return;
   try {
     await qmp.execute("blockdev-set-active", { active: true });
   } catch (thrown) {
-    await letGoOfImages(qmp);
+    await letGoOfImages(guest);
     const { message } = MigrationFault.from(thrown);
     throw new MigrationFault("qemu-failed", `The destination's QEMU cannot use the guest's images: ${message}`, {
       cause: thrown,
@@ -36,9 +51,19 @@ export async function tryImages(qmp: QmpClient): Promise<void> {
 }
 
 /**
- * Releases the locks of the images, which the source may need. Where this fails, the end of the QEMU releases them.
+ * Releases the locks of the images, which the source may need. Where QEMU keeps some, only its end releases them
+ * (`keepsLocks`).
  */
-export async function letGoOfImages(qmp: QmpClient): Promise<void> {
-  if (qmp.greeting.version.major < SETS_ACTIVE) return;
-  await qmp.execute("blockdev-set-active", { active: false }).catch(() => undefined);
+export async function letGoOfImages(guest: HasImages): Promise<void> {
+  if (guest.qmp.greeting.version.major < SETS_ACTIVE) return;
+  await guest.qmp.execute("blockdev-set-active", { active: false }).catch(() => undefined);
+  guest.keepsLocks = await hasLocks(guest.process.pid);
+}
+
+/** QEMU locks images, and nothing else, by locks of open files. A process that may not be looked at has none. */
+async function hasLocks(pid: number): Promise<boolean> {
+  const folder = `/proc/${pid}/fdinfo`;
+  const names = await readdir(folder).catch(() => []);
+  const texts = await Promise.all(names.map((name) => readFile(join(folder, name), "utf8").catch(() => "")));
+  return texts.some((text) => /^lock:.*\bOFDLCK\b/m.test(text));
 }

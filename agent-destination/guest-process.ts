@@ -70,6 +70,8 @@ export class GuestProcess {
   readonly logPath: string;
   /** Settles when the process has ended; its monitor may end long before. */
   readonly ended: Promise<unknown>;
+  /** See HasImages. */
+  keepsLocks = false;
   private readonly watchers = new Set<() => void>();
   private readonly monitors: GuestMonitor;
   private readonly started: StartedCommand | undefined;

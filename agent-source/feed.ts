@@ -63,6 +63,7 @@ export class Feed {
    */
   paused: boolean;
   probeBytes = 0;
+  private isShut = false;
   /** Once they were changed. */
   settings: SavedSettings | undefined;
   /** Post-copy has begun: the guest is stopped by this agent, and is to be started again where it stays here. */
@@ -225,6 +226,22 @@ export class Feed {
   probed(bytes: number): void {
     this.probeBytes = bytes;
     this.inbox.onAck = ({ sequence, appliedBytes }) => this.sender.acknowledge(sequence, appliedBytes);
+  }
+
+  /**
+   * True while QEMU has written its whole stream and waits for SHUT, with the guest stopped and its images let go of.
+   * A guest that was paused counts as none: QEMU does not run it, whatever ends its migration.
+   */
+  get awaitsShut(): boolean {
+    return (
+      this.engine.streamEnded && !this.isPostcopy && this.stoppedWith === undefined && !this.paused && !this.isShut
+    );
+  }
+
+  /** QEMU completes, and never runs the guest by itself again. */
+  shut(): void {
+    this.isShut = true;
+    this.intake.shut();
   }
 
   /** Ends capture and sending; the monitor and the channel stay. */

@@ -4,6 +4,7 @@ import { MigrationFault } from "../shared/fault.ts";
 import { isSettled } from "../shared/qemu/migration-status.ts";
 import { PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { writeInTime } from "../shared/runtime/write-in-time.ts";
 import { restoreSettings } from "./qemu-settings.ts";
 import type { SourceContext } from "./source-context.ts";
 import {
@@ -12,11 +13,15 @@ import {
   GUEST_PAUSED_POSTMIGRATE,
   GUEST_RUNS_HERE,
   GUEST_UNKNOWN_HERE,
+  sourceRecord,
 } from "./source-context.ts";
 import type { Undo } from "./source-state.ts";
 import { takeBack } from "./take-back.ts";
 
 const RESUMES_WITHIN_MS = 15_000;
+const COMPLETES_WITHIN_MS = 10_000;
+/** The guest stands still meanwhile. */
+const COMPLETES_POLL_MS = 2;
 const POLL_MS = 40;
 const PAUSE_MIN_MS = 250;
 const PAUSE_MAX_MS = 5000;
@@ -38,7 +43,7 @@ export interface Here {
 export async function runHere(undo: Undo, cx: SourceContext): Promise<Here> {
   let qmp = undo.qmp;
   if (cx.qemu.process === undefined) return { kind: "here", guestNow: GUEST_UNKNOWN_HERE };
-  if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed.stop(), cx);
+  if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed, undo, cx);
   for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
     try {
       if (qmp?.isOpen !== true) qmp = await cx.qemu.connect();
@@ -67,9 +72,41 @@ async function whenGone(cx: SourceContext): Promise<string> {
   return anotherRuns ? `${gone}, and another QEMU of the guest, which this migration does not touch, runs here` : gone;
 }
 
-/** A cancelled migration resumes the guest by itself, and so does one whose socket closes before SHUT. */
-async function endFeed(qmp: QmpClient, stopped: Promise<void>, cx: SourceContext): Promise<void> {
-  await Promise.allSettled([cx.qemu.cancelMigration(qmp), stopped]);
+/**
+ * Ends QEMU's migration. A cancelled one resumes the guest by itself, and so does one whose socket closes before SHUT.
+ *
+ * A QEMU that waits for SHUT has let go of the guest's images. If its migration fails then, while another program has
+ * an image locked, QEMU runs the guest without its images, and aborts as soon as the guest writes (seen with 10.0.2:
+ * `bdrv_co_write_req_prepare: Assertion '!(bs->open_flags & BDRV_O_INACTIVE)' failed`). So such a QEMU is told to
+ * complete, and the guest is started by `cont`, which QEMU refuses for as long as it cannot have the images.
+ */
+async function endFeed(qmp: QmpClient, feed: NonNullable<Undo["feed"]>, undo: Undo, cx: SourceContext): Promise<void> {
+  if (feed.awaitsShut && (await noteRetiring(undo, cx))) {
+    feed.shut();
+    await completes(qmp).catch((thrown: unknown) =>
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU did not complete behind SHUT"),
+    );
+    return await feed.stop();
+  }
+  await Promise.allSettled([cx.qemu.cancelMigration(qmp), feed.stop()]);
+}
+
+/**
+ * An agent that starts again finds a QEMU in `postmigrate`, and starts the guest only if this record says who retired it.
+ * @returns false where the disk does not take the record
+ */
+const noteRetiring = ({ settings, postcopy, paused }: Undo, cx: SourceContext): Promise<boolean> =>
+  writeInTime(cx, sourceRecord(cx, "plan", { settings, postcopy, paused, retiring: true })).then(
+    () => true,
+    () => false,
+  );
+
+async function completes(qmp: QmpClient): Promise<void> {
+  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+  while (!isSettled((await qmp.execute("query-migrate")).status)) {
+    if (performance.now() > deadline) throw new MigrationFault("qmp-timeout", "QEMU did not complete behind SHUT");
+    await delay(COMPLETES_POLL_MS);
+  }
 }
 
 async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<string> {

@@ -159,7 +159,8 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
     if (event === "MIGRATION" && data.status === "pre-switchover") observer.nothingMore();
     if (event === "MIGRATION_PASS") observer.passBegins(Number(data.pass));
   });
-  const feed = { stop: () => intake.close() };
+  // nobody lets QEMU complete here: a guest that is paused meanwhile is put back by QEMU itself
+  const feed = { stop: () => intake.close(), awaitsShut: false, shut: () => intake.shut() };
   let settings: SavedSettings | undefined;
   try {
     await intake.listen(path);

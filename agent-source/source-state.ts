@@ -32,7 +32,7 @@ export interface Undo {
   /** Open already; where it is not, the guest's monitor is connected to when `touched`. */
   readonly qmp?: QmpClient;
   readonly channel?: ResumingSource;
-  readonly feed?: Pick<Feed, "stop">;
+  readonly feed?: Pick<Feed, "stop" | "awaitsShut" | "shut">;
   /** QEMU's settings may have been changed, or its migration begun. */
   readonly touched: boolean;
   /** The destination has accepted the guest, and is told that the guest stays here. */

@@ -82,6 +82,9 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
     onceAborted(receiver?.channel.isCut === false ? cx.leaving : cx.stopping, over.signal).then(
       () => "stopping" as const,
     ),
+    // the source cannot start its guest while this QEMU keeps locks of the images, so `kept` would never be said: a
+    // source that says `withdraw` has seen that its own QEMU lives, and that copy is enough
+    ...(guest.keepsLocks ? [onceAborted(cx.withdrawn, over.signal).then(() => "heard" as const)] : []),
     // a source of the version before says only `failure`, and never `kept`
     ...(receiver === undefined || cx.saysKept ? [] : [receiver.gaveUp.promise.then(() => "heard" as const)]),
     guest.ended.then(() => "gone" as const),

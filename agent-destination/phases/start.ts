@@ -98,7 +98,7 @@ async function declined(
     advice: "Mend what QEMU says at the destination, then migrate again",
   });
   cx.log.error({ code: fault.code, qemu: await guest.lastWords() }, fault.message);
-  await letGoOfImages(guest.qmp);
+  await letGoOfImages(guest);
   const undo = receiver === undefined ? { guest } : { guest, receiver };
   // in post-copy pages are missing, so there is no whole copy to keep
   const isWhole = postcopy === undefined;

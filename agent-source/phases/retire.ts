@@ -36,7 +36,7 @@ async function completeMigration(feed: Feed): Promise<void> {
     timeoutMs: COMPLETES_WITHIN_MS,
     signal: feed.signal,
   });
-  feed.intake.shut();
+  feed.shut();
   await completed;
   const { status } = await feed.qmp.execute("query-status");
   if (status !== "postmigrate")

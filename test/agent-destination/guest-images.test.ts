@@ -13,7 +13,7 @@ const statusOf = async (qmp: QmpClient): Promise<string> => (await qmp.execute("
 t.test("an image that is free is tried, and let go of again", { skip }, async (t) => {
   const disk = mountedDisk(t);
   const { guest, source } = await loadedQemu(t, disk);
-  await tryImages(guest.qmp);
+  await tryImages(guest);
   t.equal(await statusOf(guest.qmp), "paused");
   await source.execute("cont");
   t.equal(await statusOf(source), "running", "the source can have it back");
@@ -31,10 +31,10 @@ t.test(
       message: /cannot use the guest's images: .*"write" lock/,
       advice: /lock and write/,
     };
-    await t.rejects(tryImages(guest.qmp), error);
+    await t.rejects(tryImages(guest), error);
     t.equal(await statusOf(guest.qmp), "paused");
     await qemu.stop();
-    await tryImages(guest.qmp);
+    await tryImages(guest);
   },
 );
 
@@ -42,15 +42,15 @@ t.test("an image on a file system that is read-only: the trial fails with QEMU's
   const disk = mountedDisk(t);
   const { guest } = await loadedQemu(t, disk);
   disk.setReadOnly(true);
-  await t.rejects(tryImages(guest.qmp), { code: "qemu-failed", message: /Read-only file system/ });
+  await t.rejects(tryImages(guest), { code: "qemu-failed", message: /Read-only file system/ });
   disk.setReadOnly(false);
-  await tryImages(guest.qmp);
+  await tryImages(guest);
 });
 
 t.test("a guest without images has nothing to be tried", async (t) => {
   const { guest } = await loadedQemu(t);
-  await tryImages(guest.qmp);
-  await letGoOfImages(guest.qmp);
+  await tryImages(guest);
+  await letGoOfImages(guest);
   t.equal(await statusOf(guest.qmp), "paused");
 });
 
@@ -74,7 +74,7 @@ t.test("after a refusal the images are the source's again", { skip }, async (t) 
   const { guest, source } = await loadedQemu(t, disk);
   disk.setReadOnly(true);
   t.match(await guest.cont(guest.qmp), { refusal: /Read-only file system/ });
-  await letGoOfImages(guest.qmp);
+  await letGoOfImages(guest);
   await source.execute("cont");
   t.equal(await statusOf(source), "running");
 });

@@ -6,9 +6,10 @@ import { closeSync, copyFileSync, openSync, readFileSync, writeSync } from "node
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
-import type { HostAgents } from "../support/agents.ts";
+import { type HostAgents, startAgent } from "../support/agents.ts";
 import { BLOCK_BYTES, blockDisk, blockOfWrite, makeDiskImage, wrongBlocks } from "../support/disk-image.ts";
-import { migrate, requireMoved } from "../support/ferry-json.ts";
+import { migrate, requireMoved, startMigrate } from "../support/ferry-json.ts";
+import { ImageLocker } from "../support/image-locker.ts";
 import { openPair, type Pair } from "../support/pair.ts";
 import type { DiskBeat } from "../support/serial.ts";
 
@@ -19,6 +20,9 @@ const BLOCKS = (DISK_MIB * 2 ** 20) / BLOCK_BYTES;
 const WORKLOAD = { regionMiB: 16, rate: 20e6, diskMiB: DISK_MIB };
 const ROUND = { timeoutMs: 60_000, fresh: true };
 const REPLACED = 8;
+const HELD = { timeoutMs: 60_000 };
+/** Longer than the destination takes to give up, so that the source finds the image locked. */
+const LOCKED_MS = 1500;
 
 const diskOf = (pair: Pair, at: HostAgents): DiskBeat =>
   pair.rig.serial(at.host, NAME).lastBeat()?.disk ?? { written: 0, checked: 0, wrong: 0, failed: 0 };
@@ -79,6 +83,30 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
       // all blocks are compared behind the move, whatever was compared while it was under way
       disk = await assertWhole(t, pair, to, { ...diskOf(pair, to), written: disk.written });
     });
+
+  const locker = await ImageLocker.start(rig, rig.b);
+  for (const strategy of ["precopy", "stop-and-copy", "hybrid"] as const)
+    await t.test(
+      `an image that somebody locks as the destination loads, ${strategy}: the guest lives on`,
+      async (t) => {
+        await b.destination.stop();
+        const holding = await startAgent(rig, rig.b, "destination", ["--faults=hold-at=loading"]);
+        const run = await startMigrate(rig, a, b, NAME, ["--strategy", strategy, "--no-delta"]);
+        await holding.waitForOutput(/"held":"loading"/, HELD);
+        // the source has let go of the image when this program gets its lock
+        const lock = locker.want(image, { locks: 1, lockedMs: LOCKED_MS });
+        await lock.taken;
+        holding.signal("SIGUSR2");
+        const { code, answer } = await run.end();
+        const error = { message: /lock/, guestNow: "the guest runs at the source" };
+        t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
+        t.equal(await lock.end(), 1);
+        await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+        disk = await assertWhole(t, pair, a, disk);
+        await holding.stop();
+      },
+    );
+  locker.close();
 
   await t.test("what it wrote last is on the image that others read", async (t) => {
     const found = await whileStopped(pair, a, ({ written }) => {
