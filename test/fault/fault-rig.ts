@@ -25,7 +25,7 @@ const MEMORY_MIB = 256;
 const WORKLOAD: Workload = { regionMiB: 16, fillMiB: 48, rate: 20e6 };
 
 export class FaultRig extends FaultAgents {
-  readonly name = NAME;
+  readonly name: string = NAME;
   readonly watch: GuestWatch;
   readonly definition: GuestDefinitionFile;
   /** Where the guest is, or was when it was lost. */

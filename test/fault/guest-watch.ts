@@ -37,11 +37,14 @@ export class GuestWatch {
   readonly #monitors = new Map<RigHost, QmpClient>();
   readonly #followers: Promise<void>[];
   #runs: Run[] = [];
+  readonly #onEvent: (host: RigHost, event: QmpEvent) => void;
   #closed = false;
 
-  constructor(rig: Rig, name: string) {
+  /** @param onEvent is told of each event of the guest's QEMUs */
+  constructor(rig: Rig, name: string, onEvent: (host: RigHost, event: QmpEvent) => void = () => undefined) {
     this.#rig = rig;
     this.#name = name;
+    this.#onEvent = onEvent;
     this.#followers = [rig.a, rig.b].map((host) => this.#follow(host));
   }
 
@@ -73,6 +76,11 @@ export class GuestWatch {
     await said.catch((thrown: unknown) => {
       if (MigrationFault.from(thrown).code !== "qmp-command") throw thrown;
     });
+  }
+
+  /** The monitor of the guest's QEMU on a host; undefined when there is none, or it has not greeted yet. */
+  monitor(host: RigHost): QmpClient | undefined {
+    return this.#monitors.get(host);
   }
 
   /** Is there a QEMU on the host that takes commands of others? One that has just been started does not yet. */
@@ -153,7 +161,9 @@ export class GuestWatch {
     this.#stop(host, Date.now() * 1000);
   }
 
-  #take(host: RigHost, { event, timestampUs }: QmpEvent): void {
+  #take(host: RigHost, given: QmpEvent): void {
+    const { event, timestampUs } = given;
+    this.#onEvent(host, given);
     if (STARTS.includes(event)) this.#start(host, timestampUs);
     if (ENDS.includes(event)) this.#stop(host, timestampUs);
   }

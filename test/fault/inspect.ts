@@ -13,6 +13,9 @@ const TIDY_MS = 40_000;
 const BEATS = 5;
 const BEATS_MS = 15_000;
 
+/** Of the two hosts, all that is looked at. */
+export type Inspected = Pick<FaultRig, "rig" | "name" | "watch" | "beats" | "corruptions" | "deadAgents" | "isDown">;
+
 export interface Findings {
   /** Where the one guest runs; undefined when there is none, or more than one. */
   readonly at: RigHost | undefined;
@@ -31,7 +34,7 @@ export interface InspectOptions {
 }
 
 /** Waits, with a bound, until all is in order. */
-export async function inspect(on: FaultRig, options: InspectOptions = {}): Promise<Findings> {
+export async function inspect(on: Inspected, options: InspectOptions = {}): Promise<Findings> {
   const { tidyMs = TIDY_MS, mayBeDoubled = false, isRolledBack = false } = options;
   // looked at once: a second look could come in the middle of a journal's next write
   let seen: readonly string[] = [];
@@ -54,14 +57,14 @@ export async function inspect(on: FaultRig, options: InspectOptions = {}): Promi
   return { at, violations };
 }
 
-export async function hostsWhereItRuns(on: FaultRig): Promise<RigHost[]> {
+export async function hostsWhereItRuns(on: Inspected): Promise<RigHost[]> {
   const hosts = [on.rig.a, on.rig.b];
   const statuses = await Promise.all(hosts.map((host) => on.watch.status(host)));
   return hosts.filter((_, index) => statuses[index] === "running");
 }
 
 /** One QEMU, which runs, and no trace elsewhere; or none at all, and no trace. */
-async function disorder(on: FaultRig): Promise<string[]> {
+async function disorder(on: Inspected): Promise<string[]> {
   const hosts = [on.rig.a, on.rig.b];
   const found: string[] = [];
   const files = guestFiles(on.name);
@@ -84,14 +87,14 @@ async function disorder(on: FaultRig): Promise<string[]> {
 }
 
 /** A guest counts its heartbeats: one that is seen on both hosts was beaten by two guests. */
-function beatenTwice(on: FaultRig): string[] {
+function beatenTwice(on: Inspected): string[] {
   const here = new Set(on.beats(on.rig.a).map(({ beat }) => beat));
   const twice = on.beats(on.rig.b).filter(({ beat }) => here.has(beat));
   const first = twice[0];
   return first === undefined ? [] : [`${twice.length} heartbeats on both hosts, the first is number ${first.beat}`];
 }
 
-function corrupted(on: FaultRig): string[] {
+function corrupted(on: Inspected): string[] {
   return [on.rig.a, on.rig.b].flatMap((host) => {
     const lines = on.corruptions(host);
     return lines.length === 0 ? [] : [`on ${host.name} the guest said: ${lines.slice(-3).join(" | ")}`];

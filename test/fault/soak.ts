@@ -1,4 +1,5 @@
 /** Random faults at random moments, one after the other, on the same guest. The seed decides what is drawn. */
+import { generator } from "../support/random.ts";
 import type { CellResult } from "./cell.ts";
 import { canHaveDisks } from "./disks.ts";
 import { drawCell } from "./draw-cell.ts";
@@ -35,17 +36,6 @@ export async function soak(options: SoakOptions): Promise<number> {
     await on.close();
   }
   return summary(results, say);
-}
-
-/** mulberry32: good enough to choose faults by, and the same on every machine. */
-function generator(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 function line(number: number, { cell, outcome, seconds, longestPauseMs, violations }: CellResult): string {

@@ -15,7 +15,7 @@ export const takeSnapshot = (qmp: QmpClient, device: string, file: string): Prom
 /** Begins to write the snapshot into the disk below. @returns when the job has all of it, and lasts */
 export async function beginMerge(qmp: QmpClient, device: string): Promise<void> {
   await tell(qmp, "block-commit", { device, "job-id": "merge" });
-  await untilJobs(qmp, "a job that is ready", (jobs) => jobs.includes('"ready"'));
+  await untilJobs(qmp, "a job that is ready", (jobs) => jobs.includes('"status":"ready"'));
 }
 
 /** Ends the job: the guest has its disk of before, with all that it wrote. */
