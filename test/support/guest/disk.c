@@ -132,10 +132,7 @@ const char *disk_start(uint64_t bytes, uint64_t rate) {
   return NULL;
 }
 
-struct disk_figures disk_figures(void) {
-  struct disk_figures now = {.written = all_done_before(),
-                             .checked = atomic_load(&checked),
-                             .wrong = atomic_load(&wrong),
-                             .failed = atomic_load(&failed)};
-  return now;
+void disk_print(void) {
+  printf(" disk=%llu,%llu,%llu,%llu", (unsigned long long)all_done_before(), (unsigned long long)atomic_load(&checked),
+         (unsigned long long)atomic_load(&wrong), (unsigned long long)atomic_load(&failed));
 }

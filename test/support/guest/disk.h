@@ -9,15 +9,6 @@
 #define DISK_H
 #include <stdint.h>
 
-struct disk_figures {
-  /* Writes that are done: each of the first `written` ones, whichever writer made it. */
-  uint64_t written;
-  /* Blocks that were read and compared, and how many of them were wrong. */
-  uint64_t checked, wrong;
-  /* Reads and writes that the disk answered with an error; each is tried again. */
-  uint64_t failed;
-};
-
 /*
  * Starts the writers. Write number n goes to block disk_place(n) and gives it version n / blocks + 1; the block is read
  * and compared before that. `bytes` is a power of two of blocks; a disk that is new holds zeros, which is version 0.
@@ -25,6 +16,11 @@ struct disk_figures {
  */
 const char *disk_start(uint64_t bytes, uint64_t rate);
 
-struct disk_figures disk_figures(void);
+/*
+ * Prints the heartbeat's field disk=WRITTEN,CHECKED,WRONG,FAILED: each write before number WRITTEN is done, whichever
+ * writer made it; CHECKED blocks were read and compared, and WRONG of them were wrong; FAILED reads and writes were
+ * answered with an error, and tried again.
+ */
+void disk_print(void);
 
 #endif

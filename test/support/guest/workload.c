@@ -180,12 +180,6 @@ static void credit_grow(struct credit *credit, uint64_t now_us) {
   credit->last_us = now_us;
 }
 
-static void print_disk(void) {
-  struct disk_figures disk = disk_figures();
-  printf(" disk=%llu,%llu,%llu,%llu", (unsigned long long)disk.written, (unsigned long long)disk.checked,
-         (unsigned long long)disk.wrong, (unsigned long long)disk.failed);
-}
-
 static void run(void) {
   uint64_t start = clock_us(CLOCK_MONOTONIC), last_turn = start, last_beat = start, next_beat = start;
   uint64_t beat = 0, walked = 0, walked_before = 0, swept = 0, gap_max = 0;
@@ -205,7 +199,7 @@ static void run(void) {
       if (set.app)
         printf(" app=%llu", (unsigned long long)app_commands());
       if (set.disk > 0)
-        print_disk();
+        disk_print();
       printf("\n");
       funlockfile(stdout);
       beat++;
