@@ -4,6 +4,7 @@
 import t from "tap";
 import { letGoOfImages, tryImages } from "../../agent-destination/guest-images.ts";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { tell } from "../support/block-jobs.ts";
 import { loadedQemu, mountedDisk, startQemu } from "../support/loaded-qemu.ts";
 
 t.setTimeout(120_000);
@@ -33,10 +34,22 @@ t.test(
     };
     await t.rejects(tryImages(guest), error);
     t.equal(await statusOf(guest.qmp), "paused");
+    t.equal(guest.keepsLocks, false);
     await qemu.stop();
     await tryImages(guest);
   },
 );
+
+t.test("an image that somebody else has and would share: this QEMU keeps a part of the locks", { skip }, async (t) => {
+  const disk = mountedDisk(t);
+  const { guest } = await loadedQemu(t, disk);
+  const { qmp: other, socket } = await startQemu(t, undefined, ["-S"]);
+  await tell(other, "nbd-server-start", { addr: { type: "unix", data: { path: `${socket}.nbd` } } });
+  await tell(other, "blockdev-add", { driver: "file", "node-name": "image", filename: disk.here });
+  await tell(other, "block-export-add", { id: "export", type: "nbd", "node-name": "image", writable: true });
+  await t.rejects(tryImages(guest), { message: /shared "write" lock/ });
+  t.equal(guest.keepsLocks, true, "it says that the image is inactive, and has a lock of a writer");
+});
 
 t.test("an image on a file system that is read-only: the trial fails with QEMU's words", { skip }, async (t) => {
   const disk = mountedDisk(t);

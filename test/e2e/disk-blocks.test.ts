@@ -13,7 +13,7 @@ import { ImageLocker } from "../support/image-locker.ts";
 import { openPair, type Pair } from "../support/pair.ts";
 import type { DiskBeat } from "../support/serial.ts";
 
-t.setTimeout(200_000);
+t.setTimeout(300_000);
 const NAME = "writer";
 const DISK_MIB = 4;
 const BLOCKS = (DISK_MIB * 2 ** 20) / BLOCK_BYTES;
@@ -85,7 +85,7 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     });
 
   const locker = await ImageLocker.start(rig, rig.b);
-  for (const strategy of ["precopy", "stop-and-copy", "hybrid"] as const)
+  for (const strategy of ["precopy", "hybrid"] as const)
     await t.test(
       `an image that somebody locks as the destination loads, ${strategy}: the guest lives on`,
       async (t) => {

@@ -122,6 +122,58 @@ t.test("a QEMU that does not answer is asked again, and the operator sees why", 
   t.same(qemu.said, ["cont", "cont", "cont"]);
 });
 
+/** A QEMU that has written its stream and waits for SHUT, and what the agent does with the stream, in order. */
+async function awaitingShut(t: Test) {
+  const phase = await sourcePhase(t, "finish-migrate");
+  const { cx, qemu } = phase;
+  qemu.state.migration = "device";
+  const { qmp: path } = await loadGuest("web", cx.config);
+  const qmp = await QmpClient.connect(path);
+  await cx.qemu.meet(qmp, path);
+  const did: string[] = [];
+  const feed = {
+    awaitsShut: true,
+    shut: () => {
+      did.push(`shut behind ${phase.written.join(", ")}`);
+      qemu.state.status = "postmigrate";
+      qemu.state.migration = "completed";
+      feed.awaitsShut = false;
+    },
+    stop: async () => void did.push("closed"),
+  };
+  qemu.whim = ({ execute }) => {
+    if (execute !== "migrate_cancel") return undefined;
+    qemu.state.migration = "cancelled";
+    qemu.become("running");
+    return undefined;
+  };
+  const kept = () => keep({ kind: "keeping", fault: FAULT, undo: { ...UNDO, qmp, feed } }, cx);
+  return { ...phase, kept, did };
+}
+
+t.test(
+  "a QEMU that waits for SHUT completes, since it would run the guest without images that are locked",
+  async (t) => {
+    const { kept, qemu, did, destination } = await awaitingShut(t);
+    destination.answersInTurn(["refused"]);
+    t.match(await kept(), { fault: { guestNow: RUNS } });
+    t.same(did, ["shut behind plan", "closed"]);
+    t.same(qemu.said, ["cont"], "and nobody cancels its migration");
+  },
+);
+
+t.test(
+  "it is not told to complete where the disk does not take that: nobody would start the guest again",
+  async (t) => {
+    const { kept, qemu, did, failWrites, destination } = await awaitingShut(t);
+    destination.answersInTurn(["refused"]);
+    failWrites(true);
+    t.match(await kept(), { fault: { guestNow: RUNS } });
+    t.same(did, ["closed"]);
+    t.same(qemu.said, ["migrate_cancel"]);
+  },
+);
+
 t.test(
   "another QEMU beside the guest's is looked at in turns, so that its monitor is free for whoever ends it",
   async (t) => {
