@@ -99,7 +99,10 @@ t.test("a guest that no precopy follows is recommended what is bounded, and auto
     { converges: "no" },
   );
   const robust = await plan(rig, a, b, ["--observe", "500ms", "--robust", "--downtime", "200ms"]);
-  t.match(robust.answer, { recommended: "precopy", reason: /robustness comes first, but precopy (does|may) not converge/ });
+  t.match(robust.answer, {
+    recommended: "precopy",
+    reason: /robustness comes first, but precopy (does|may) not converge/,
+  });
   const { negotiated, result } = requireMoved(await migrate(rig, a, b, NAME));
   t.match(negotiated.strategy, new RegExp(`^${answer.recommended} \\(auto, by the plan before: `));
   t.ok(result.postcopy !== undefined, "it ended in post-copy");
