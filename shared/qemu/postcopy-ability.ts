@@ -9,6 +9,11 @@ import type { QmpClient } from "./qmp-client.ts";
 
 const CAPABILITY = "postcopy-ram";
 const CODE = "postcopy-unavailable";
+/**
+ * First major version that syncs its dirty bitmap in every turn of its loop while it copies with post-copy enabled, and
+ * so with pages waiting in it; an emulating QEMU loses writes then (docs/decisions/0023). Found in 11.1; 10.2 does not.
+ */
+const SYNCS_WITH_PAGES_WAITING = 11;
 
 /** What a source QEMU says of itself that speaks against post-copy. Reads only. */
 export async function refusePostcopy(qmp: QmpClient): Promise<readonly Refusal[]> {
@@ -19,12 +24,20 @@ export async function refusePostcopy(qmp: QmpClient): Promise<readonly Refusal[]
       code: CODE,
       message: `The source's QEMU has no capability ${CAPABILITY}; start the guest with another QEMU, or choose precopy`,
     });
+  refusals.push(...(await refuseEmulation(qmp)));
   for (const id of await sharedFiles(qmp))
     refusals.push({
       code: "postcopy-shared-memory",
       message: `Memory backend ${id} is a file that others may share (share=on), and they would not wait for pages that are missing; make it share=off, or choose precopy`,
     });
   return refusals;
+}
+
+async function refuseEmulation(qmp: QmpClient): Promise<Refusal[]> {
+  const { major, minor, micro } = qmp.greeting.version;
+  if (major < SYNCS_WITH_PAGES_WAITING || (await qmp.execute("query-kvm")).enabled) return [];
+  const message = `QEMU ${major}.${minor}.${micro} emulates this guest (TCG), and loses writes of such a guest in post-copy; start it with KVM, or with QEMU 10.2 or earlier, or choose precopy`;
+  return [{ code: "postcopy-emulated", message }];
 }
 
 /** Backends that are named files and shared; memfd and shm are shared only with those to whom QEMU gives them, which it asks itself. */

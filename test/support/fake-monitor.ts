@@ -4,6 +4,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Test } from "tap";
+import type { QemuVersion } from "../../shared/qemu/qmp-types.ts";
 
 export interface Command {
   readonly execute: string;
@@ -11,10 +12,14 @@ export interface Command {
   readonly id: number;
 }
 
-/** What a QEMU says first. */
-export const greeting = (...capabilities: readonly string[]) => ({
-  QMP: { version: { qemu: { major: 10, minor: 0, micro: 2 }, package: "" }, capabilities },
+/** What a QEMU of a version says first. */
+export const greetingOf = (qemu: QemuVersion, capabilities: readonly string[] = []) => ({
+  QMP: { version: { qemu, package: "" }, capabilities },
 });
+
+/** What a QEMU says first. */
+export const greeting = (...capabilities: readonly string[]) =>
+  greetingOf({ major: 10, minor: 0, micro: 2 }, capabilities);
 
 /** What the fake QEMU does with a command; `reply` sends one message. */
 export type Script = (command: Command, monitor: Monitor) => void;

@@ -31,7 +31,19 @@ export function hostEnvironment(host: "a" | "b", folder: string): Record<string,
 
 /** The version of a host's QEMU, as `[11, 1]`. */
 export function qemuVersion(host: "a" | "b"): readonly [major: number, minor: number] {
-  const said = execFileSync(otherQemu(host) ?? PROGRAM, ["--version"], { encoding: "utf8" });
-  const [, major, minor] = /version (\d+)\.(\d+)/.exec(said) ?? [];
+  const [major, minor] = qemuText(host).split(".");
   return [Number(major), Number(minor)];
+}
+
+/** Why a guest of this host is refused post-copy (docs/decisions/0023), as the `skip` of a test; false where it is not. */
+export function noPostcopyFrom(host: "a" | "b"): string | false {
+  const emulates = (process.env.FERRY_ACCEL ?? "tcg") === "tcg";
+  const loses = emulates && qemuVersion(host)[0] >= 11;
+  return loses && `QEMU ${qemuText(host)} loses writes of an emulated guest in post-copy`;
+}
+
+/** The version of a host's QEMU as it says it itself: `11.1.3`. */
+export function qemuText(host: "a" | "b"): string {
+  const said = execFileSync(otherQemu(host) ?? PROGRAM, ["--version"], { encoding: "utf8" });
+  return /version (\d+\.\d+\S*)/.exec(said)?.[1] ?? "unknown";
 }

@@ -1,12 +1,16 @@
 import t, { type Test } from "tap";
 import { enablePostcopy, refusePostcopy, whyNoPostcopy } from "../../../shared/qemu/postcopy-ability.ts";
 import { QmpClient } from "../../../shared/qemu/qmp-client.ts";
-import { type Command, greeting, Monitor, serve } from "../../support/fake-monitor.ts";
+import { type Command, greetingOf, Monitor, serve } from "../../support/fake-monitor.ts";
 
-const GREETING = greeting();
+const VERSION = { major: 10, minor: 2, micro: 2 };
 
 /** A QEMU that answers what the test wants; text is an error. */
-async function fakeQemu(t: Test, answer: (command: Command) => unknown): Promise<{ qmp: QmpClient; asked: Command[] }> {
+async function fakeQemu(
+  t: Test,
+  answer: (command: Command) => unknown,
+  version = VERSION,
+): Promise<{ qmp: QmpClient; asked: Command[] }> {
   const asked: Command[] = [];
   const path = await serve(t, (socket) => {
     const monitor = new Monitor(socket, (command) => {
@@ -15,7 +19,7 @@ async function fakeQemu(t: Test, answer: (command: Command) => unknown): Promise
       if (typeof said === "string") monitor.reply({ error: { class: "GenericError", desc: said }, id: command.id });
       else monitor.reply({ return: said, id: command.id });
     });
-    monitor.reply(GREETING);
+    monitor.reply(greetingOf(version));
   });
   const qmp = await QmpClient.connect(path);
   t.teardown(() => qmp.close());
@@ -73,8 +77,12 @@ const OBJECTS = [
   { name: "fd", type: "child<memory-backend-memfd>" },
 ];
 /** A source with these backends. */
-const source = (capabilities: unknown, backends: unknown) => (command: Command) =>
-  ({ "query-migrate-capabilities": capabilities, "query-memdev": backends, "qom-list": OBJECTS })[command.execute];
+const source =
+  (capabilities: unknown, backends: unknown, others: Readonly<Record<string, unknown>> = {}) =>
+  ({ execute }: Command): unknown => {
+    const answers = { "query-migrate-capabilities": capabilities, "query-memdev": backends, "qom-list": OBJECTS };
+    return { ...answers, ...others }[execute];
+  };
 
 t.test("a source without the capability, and files that others may share, are refused by name", async (t) => {
   const codes = async (capabilities: unknown, backends: unknown): Promise<string[]> => {
@@ -93,4 +101,17 @@ t.test("a source without the capability, and files that others may share, are re
   t.same(await codes(CAPABILITY, [{ id: "dax", share: false }]), []);
   t.same(await codes(CAPABILITY, [{ id: "fd", share: true }, { share: true }]), [], "shared with nobody else");
   t.same(await codes([], [{ id: "dax", share: true }]), ["postcopy-unavailable", "postcopy-shared-memory"]);
+});
+
+t.test("an emulated guest of a QEMU that loses its writes is refused, and one of KVM is not", async (t) => {
+  const codes = async (major: number, minor: number, enabled: boolean): Promise<string[]> => {
+    const kvm = { "query-kvm": { enabled, present: true } };
+    const answer = source(CAPABILITY, [], kvm);
+    const { qmp } = await fakeQemu(t, answer, { major, minor, micro: 3 });
+    return (await refusePostcopy(qmp)).map(({ code, message }) => `${code}: ${message.split(" emulates")[0]}`);
+  };
+  t.same(await codes(10, 2, false), []);
+  t.same(await codes(11, 0, true), []);
+  t.same(await codes(11, 0, false), ["postcopy-emulated: QEMU 11.0.3"]);
+  t.same(await codes(12, 1, false), ["postcopy-emulated: QEMU 12.1.3"], "until one is known that does not");
 });

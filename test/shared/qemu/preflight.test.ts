@@ -258,6 +258,16 @@ for (const [title, code, answers] of refused)
     );
   });
 
+t.test("what speaks against post-copy only is kept apart", async (t) => {
+  const emulated = { version: { major: 11, minor: 1, micro: 3 }, "query-kvm": { enabled: false, present: false } };
+  const { refusals, postcopyRefusals } = await inspectSource(scripted(emulated));
+  t.strictSame(refusals, []);
+  t.strictSame(
+    postcopyRefusals.map(({ code }) => code),
+    ["postcopy-emulated"],
+  );
+});
+
 for (const [title, answers] of [
   ["QEMU 8.1", { version: { major: 8, minor: 1, micro: 0 }, "query-migrate-parameters": {} }],
   ["an emulated guest of QEMU 9.0", { "query-kvm": { enabled: false, present: false } }],
