@@ -167,7 +167,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
     settings = await readSettings(qmp);
     // an agent that is killed now puts it right when it starts again
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill }));
-    await applySettings(qmp, "looking");
+    await applySettings(qmp, "looking", settings);
     const connected = intake.connected(cx.cancelled);
     await qmp.execute("migrate", { uri: `unix:${path}` });
     await connected;

@@ -49,16 +49,22 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
 }
 
 /**
- * Sets what the feed needs.
+ * Sets what the feed needs. A capability that is to be off and that QEMU does not know is off: a later version may have
+ * dropped it, as 11 has dropped others.
+ * @param found what was set before, where that is known: QEMU is not asked again
  *
  * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). Here that
  * is: nothing. A sync that comes while pages still wait in the bitmap, and finds no other page dirty, makes an emulating
  * QEMU (TCG) miss the next writes to the pages that wait: their dirty bits are cleared, but not the CPU's note that it need
  * not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/decisions/0023).
  */
-export async function applySettings(qmp: QmpClient, purpose: Purpose): Promise<void> {
+export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: SavedSettings): Promise<void> {
+  const { capabilities: known } = found ?? (await readSettings(qmp));
   await qmp.execute("migrate-set-capabilities", {
-    capabilities: CAPABILITIES.map((capability) => ({ capability, state: SETTINGS[capability].includes(purpose) })),
+    capabilities: CAPABILITIES.map((capability) => ({
+      capability,
+      state: SETTINGS[capability].includes(purpose),
+    })).filter(({ capability, state }) => state || capability in known),
   });
   // 8.1 cannot be told the bandwidth of the switchover: its own estimate with the default limit is the bound there
   await qmp.execute(

@@ -43,7 +43,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     const settings = await found;
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, settings }));
     feed.settings = settings;
-    await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy");
+    await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy", settings);
     feed.probed(await orAborted(probing, feed.signal));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
     cx.report.negotiated = {

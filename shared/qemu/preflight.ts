@@ -81,6 +81,9 @@ const MAY_BE_ON: readonly string[] = [
   ...["validate-uuid", "zero-blocks"],
 ];
 
+/** Capabilities without which the agents cannot take part; a QEMU that has dropped one is not migrated. */
+const NEEDED: readonly string[] = ["return-path", "switchover-ack"];
+
 /**
  * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes
  * a millisecond or more to come to each.
@@ -221,12 +224,19 @@ async function refuseMigration(qmp: QmpClient): Promise<Refusal[]> {
 
 async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
   const capabilities = await qmp.execute("query-migrate-capabilities");
-  return capabilities
-    .filter(({ capability, state }) => state && !MAY_BE_ON.includes(capability))
-    .map(({ capability }) => ({
-      code: `capability-${capability}`,
+  const code = (capability: string): string => `capability-${capability}`;
+  const missing = NEEDED.filter((needed) => !capabilities.some(({ capability }) => capability === needed));
+  const inTheWay = capabilities.filter(({ capability, state }) => state && !MAY_BE_ON.includes(capability));
+  return [
+    ...missing.map((capability) => ({
+      code: code(capability),
+      message: `QEMU has no migration capability ${capability}; start the guest with another version`,
+    })),
+    ...inTheWay.map(({ capability }) => ({
+      code: code(capability),
       message: `Migration capability ${capability} is on; switch it off with migrate-set-capabilities`,
-    }));
+    })),
+  ];
 }
 
 /** The stream must come plain, and from a QEMU that runs on as it is. */

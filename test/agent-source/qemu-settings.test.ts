@@ -85,7 +85,9 @@ t.test(
   "post-copy is a capability where it was agreed on, and QEMU waits before it completes where it must not",
   async (t) => {
     for (const purpose of ["precopy", "postcopy", "looking"] as const) {
-      const { qmp, it } = await qemu(t, [10, 0]);
+      const off = ["pause-before-switchover", "postcopy-ram", "postcopy-preempt"];
+      const all = [...CAPABILITIES, ...off.map((capability) => ({ capability, state: false }))];
+      const { qmp, it } = await qemu(t, [10, 0], all);
       await applySettings(qmp, purpose);
       const set = it().commands.find(({ execute }) => execute === "migrate-set-capabilities");
       t.same(set?.arguments, {
@@ -101,6 +103,19 @@ t.test(
     }
   },
 );
+
+t.test("what a later QEMU has dropped is not switched off, and what is needed is asked for all the same", async (t) => {
+  const { qmp, it } = await qemu(t, [12, 0], [{ capability: "return-path", state: false }]);
+  const before = await readSettings(qmp);
+  const asked = it().commands.length;
+  await applySettings(qmp, "precopy", before);
+  const [set, ...others] = it().commands.slice(asked);
+  t.same(
+    set?.arguments?.capabilities,
+    ["return-path", "switchover-ack", "events"].map((capability) => ({ capability, state: true })),
+  );
+  t.equal(others.length, 1, "what was found before is not asked for again");
+});
 
 t.test("post-copy is begun with a guest that the agent has stopped", async (t) => {
   const { qmp, it } = await qemu(t, [10, 0]);

@@ -194,6 +194,12 @@ t.test("a device that blocks migration is refused with QEMU's reason", async (t)
   t.match(refusals, [{ code: "migration-blocked", message: /ivshmem/ }]);
 });
 
+/** Those that are asked for, all of them off, and others that are on. */
+const capabilities = (...on: readonly string[]) => [
+  ...["return-path", "switchover-ack", "postcopy-ram"].map((capability) => ({ capability, state: false })),
+  ...on.map((capability) => ({ capability, state: true })),
+];
+
 /** A monitor that says what the test wants; only what preflight asks for. */
 function scripted(answers: Record<string, unknown>): QmpClient {
   const defaults: Record<string, unknown> = {
@@ -203,7 +209,7 @@ function scripted(answers: Record<string, unknown>): QmpClient {
     "query-status": { status: "running", running: true },
     "query-kvm": { enabled: true, present: true },
     "query-migrate": {},
-    "query-migrate-capabilities": [{ capability: "postcopy-ram", state: false }],
+    "query-migrate-capabilities": capabilities(),
     "query-memdev": [],
     "query-migrate-parameters": { "tls-creds": "", mode: "normal" },
     "info ramblock": "",
@@ -228,16 +234,13 @@ const refused: readonly [string, string, Record<string, unknown>][] = [
   ["machine type pc-q35-1.4", "machine-type", { type: "pc-q35-1.4-machine" }],
   ["a migration under way", "migration-active", { "query-migrate": { status: "active" } }],
   ["a passed-through device", "device-vfio", { "info qtree": '      dev: vfio-pci, id "gpu"\r\n' }],
-  ["compress", "capability-compress", { "query-migrate-capabilities": [{ capability: "compress", state: true }] }],
+  ["compress", "capability-compress", { "query-migrate-capabilities": capabilities("compress") }],
+  ["release-ram", "capability-release-ram", { "query-migrate-capabilities": capabilities("release-ram") }],
+  ["a capability of a later QEMU", "capability-x-later", { "query-migrate-capabilities": capabilities("x-later") }],
   [
-    "release-ram",
-    "capability-release-ram",
-    { "query-migrate-capabilities": [{ capability: "release-ram", state: true }] },
-  ],
-  [
-    "a capability of a later QEMU",
-    "capability-x-later",
-    { "query-migrate-capabilities": [{ capability: "x-later", state: true }] },
+    "a QEMU that has dropped a capability that is needed",
+    "capability-switchover-ack",
+    { "query-migrate-capabilities": capabilities().filter(({ capability }) => capability !== "switchover-ack") },
   ],
   ["a migration that is in a state of a later QEMU", "migration-active", { "query-migrate": { status: "later" } }],
   ["a machine without description", "machine-type", { "suppress-vmdesc": true }],
