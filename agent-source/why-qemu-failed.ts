@@ -1,4 +1,5 @@
 /** What lies behind a stream or a monitor of the source QEMU that has ended, as far as QEMU or its last events tell. */
+import { setImmediate } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { migrationPhase } from "../shared/qemu/migration-status.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
@@ -22,6 +23,10 @@ const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
  * @returns the reason where there is one, else `fault`
  */
 export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Promise<MigrationFault> {
+  // a question to a monitor that QEMU has closed takes with it what was not read yet, and why QEMU ends may be there
+  // already: behind the second turn of the loop all that was there has been read
+  for (let turn = 0; turn < 2; turn++) await setImmediate();
+  if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
   try {
     const { status, "error-desc": words } = await qmp.execute("query-migrate", undefined, {
       timeoutMs: ANSWERS_WITHIN_MS,

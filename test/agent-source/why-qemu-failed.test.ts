@@ -56,3 +56,16 @@ t.test("a QEMU that has said why it ends, and answers no more, is told with that
     message: /Somebody has told the guest's QEMU to quit/,
   });
 });
+
+t.test("what QEMU has said is read before it is asked, since it may have closed its monitor by now", async (t) => {
+  let monitor: Monitor | undefined;
+  const path = await serve(t, (socket) => {
+    monitor = new Monitor(socket, ({ id }, it) => it.reply({ return: {}, id }));
+    monitor.reply(greeting());
+  });
+  const qmp = await QmpClient.connect(path);
+  t.teardown(() => qmp.close());
+  monitor?.reply({ event: "SHUTDOWN", data: { guest: false, reason: "host-qmp-system-reset" }, timestamp: {} });
+  monitor?.socket.destroy();
+  t.match(await whyQemuFailed(qmp, ENDED), { message: /Somebody has reset the guest/ });
+});
