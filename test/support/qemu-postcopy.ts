@@ -1,4 +1,5 @@
 /** QEMU's own post-copy, with and without its channel for requested pages, beside which Ferry's stands. */
+import { setTimeout } from "node:timers/promises";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
 import { eventually } from "./bounded.ts";
@@ -17,6 +18,8 @@ export interface PostcopyBaselineOptions {
   readonly preempt: boolean;
   /** Bitmap syncs of precopy before it; 0: at once. */
   readonly passes: number;
+  /** Milliseconds of precopy before it, beside `passes`. @default 0 */
+  readonly headStartMs?: number;
   /** As soon as it migrates, with the source's monitor. */
   readonly onStarted?: (source: QmpClient) => void;
 }
@@ -33,7 +36,7 @@ export interface PostcopyBaseline {
 
 /** The destination resumes by itself, as it does without an agent. @throws Error when it does not come to its end */
 export async function postcopyWithQemu(options: PostcopyBaselineOptions): Promise<PostcopyBaseline> {
-  const { rig, guest, definition, preempt, passes } = options;
+  const { rig, guest, definition, preempt, passes, headStartMs = 0 } = options;
   const to = rig.other(guest.host);
   const incoming = await rig.startGuest(to, definition, ["-incoming", "defer"]);
   const source = await rig.observe(guest.host, guest.name);
@@ -53,6 +56,7 @@ export async function postcopyWithQemu(options: PostcopyBaselineOptions): Promis
     const startedUs = Date.now() * 1000;
     await source.execute("migrate", { uri });
     options.onStarted?.(source);
+    if (headStartMs > 0) await setTimeout(headStartMs);
     if (await hasPassed(source, passes)) await source.execute("migrate-start-postcopy");
     const [resume, complete] = [await resumed, await completed];
     if (stop === undefined) throw new Error("The guest was not stopped");

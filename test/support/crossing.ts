@@ -1,0 +1,158 @@
+/**
+ * A busy guest between two hosts, whose QEMUs may be of different versions. It crosses by Ferry or by QEMU alone, and
+ * after each crossing it has walked through all of its memory once, and found it whole or not.
+ */
+import { MigrationFault } from "../../shared/fault.ts";
+import { STRATEGIES } from "../../shared/protocol/messages.ts";
+import type { MigrationResult } from "../../shared/protocol/report.ts";
+import { type HostAgents, startAgents } from "./agents.ts";
+import { migrate } from "./ferry-json.ts";
+import { foundGuest } from "./found-guest.ts";
+import { type GuestDefinitionFile, guestDefinition, type Workload } from "./guest.ts";
+import { migrateWithQemu } from "./qemu-baseline.ts";
+import { postcopyWithQemu } from "./qemu-postcopy.ts";
+import { Rig, type RigGuest, type RigHost } from "./rig.ts";
+
+/** Ferry's strategies, and QEMU alone: `qemu` is its precopy, `qemu-postcopy` its post-copy behind as much precopy as Ferry's. */
+export const MEANS = [...STRATEGIES, "qemu", "qemu-postcopy"] as const;
+export type Means = (typeof MEANS)[number];
+
+export interface Crossed {
+  readonly means: Means;
+  readonly from: "a" | "b";
+  readonly moved: boolean;
+  /** Why it did not move. */
+  readonly error?: string;
+  /** Codes of the reasons for which an agent refused it before anything was touched; empty where none did. */
+  readonly refusals: readonly string[];
+  /** Words that the guest found wrong since the crossing before. */
+  readonly wrongWords: number;
+  /** All memory was compared by the agents too. */
+  readonly verified: boolean;
+  readonly result?: MigrationResult;
+}
+
+const NAME = "busy";
+const REGION_MIB = 64;
+const PAGES = (REGION_MIB << 20) / 4096;
+const WORKLOAD: Workload = { regionMiB: REGION_MIB, rate: 200e6, words: 4 };
+const MEMORY_MIB = 256;
+const BEATS = { timeoutMs: 60_000 };
+const BEATS_BEFORE = 5;
+/** Ferry begins its post-copy so long behind the first page. */
+const HEAD_START_MS = 450;
+const QEMU_GIVES_UP_MS = 30_000;
+
+export class Crossing {
+  readonly rig: Rig;
+  private readonly definition: GuestDefinitionFile;
+  private readonly agents: ReadonlyMap<RigHost, HostAgents>;
+  private guest: RigGuest;
+  private wrongWords = 0;
+
+  /** The guest runs at host a when this returns. @param workload what it does, beside what it always does */
+  static async open(bitsPerSecond: number, workload: Workload = {}): Promise<Crossing> {
+    const rig = await Rig.open({ bitsPerSecond });
+    try {
+      const definition = guestDefinition({ name: NAME, memoryMiB: MEMORY_MIB, workload: { ...WORKLOAD, ...workload } });
+      rig.writeDefinition(definition);
+      const guest = await rig.startGuest(rig.a, definition);
+      const [a, b] = await Promise.all([startAgents(rig, rig.a), startAgents(rig, rig.b)]);
+      await guest.serial.waitForBeats(1, BEATS);
+      return new Crossing(rig, definition, [a, b], guest);
+    } catch (thrown) {
+      await rig.close();
+      throw thrown;
+    }
+  }
+
+  private constructor(rig: Rig, definition: GuestDefinitionFile, agents: readonly HostAgents[], guest: RigGuest) {
+    this.rig = rig;
+    this.definition = definition;
+    this.agents = new Map(agents.map((one) => [one.host, one]));
+    this.guest = guest;
+  }
+
+  /** Where the guest is. */
+  get host(): "a" | "b" {
+    return this.guest.host.name;
+  }
+
+  /** To the other host. When the guest was not moved, or is not well there, nothing more is to be done with it. */
+  async cross(means: Means): Promise<Crossed> {
+    const from = this.host;
+    try {
+      await this.guest.serial.waitForBeats(BEATS_BEFORE, BEATS);
+      const result = await this.move(means);
+      const wrongWords = await this.check();
+      const verified = result?.verified === true;
+      const moved = { means, from, moved: true, refusals: [], wrongWords, verified };
+      return result === undefined ? moved : { ...moved, result };
+    } catch (thrown) {
+      const { message, refusals } = MigrationFault.from(thrown);
+      const codes = refusals.map(({ code }) => code);
+      const wrongWords = this.wordsSince();
+      return { means, from, moved: false, error: message, refusals: codes, wrongWords, verified: false };
+    }
+  }
+
+  /** What there is to say about a crossing: the guest's console, and what the agents wrote, by name. */
+  evidence(): ReadonlyMap<string, string> {
+    const all = new Map<string, string>();
+    for (const host of [this.rig.a, this.rig.b]) {
+      all.set(`${host.name}.serial`, this.rig.serial(host, NAME).lines().join("\n"));
+      const agents = this.agents.get(host);
+      for (const kind of ["source", "destination"] as const)
+        all.set(`${host.name}.${kind}.log`, agents?.[kind].output() ?? "");
+    }
+    return all;
+  }
+
+  close(): Promise<void> {
+    return this.rig.close();
+  }
+
+  /** @returns what Ferry says of it. @throws Error or MigrationFault when the guest did not move */
+  private async move(means: Means): Promise<MigrationResult | undefined> {
+    const { rig, guest, definition } = this;
+    if (means === "qemu") {
+      const options = { rig, guest, definition, method: "plain", giveUpAfterMs: QEMU_GIVES_UP_MS } as const;
+      const moved = await migrateWithQemu(options);
+      if (!moved.completed) throw new Error(`QEMU did not come to an end within ${QEMU_GIVES_UP_MS / 1000} s`);
+      this.guest = moved.guest;
+      return undefined;
+    }
+    if (means === "qemu-postcopy") {
+      const options = { rig, guest, definition, preempt: false, passes: 0, headStartMs: HEAD_START_MS };
+      this.guest = (await postcopyWithQemu(options)).guest;
+      return undefined;
+    }
+    const to = rig.other(guest.host);
+    const [source, destination] = [this.agents.get(guest.host), this.agents.get(to)];
+    if (source === undefined || destination === undefined) throw new RangeError("There are no agents on a host");
+    const verify = means === "precopy" || means === "stop-and-copy";
+    const options = ["--strategy", means, ...(verify ? ["--verify"] : [])];
+    const { answer } = await migrate(rig, source, destination, NAME, options);
+    if (answer.result === undefined)
+      throw new MigrationFault("refused", answer.error?.message ?? "The guest was not moved", {
+        refusals: answer.error?.refusals ?? [],
+      });
+    this.guest = await foundGuest(rig, to, NAME);
+    return answer.result;
+  }
+
+  /** Waits until the guest has walked through its memory. @returns words that it has found wrong since the last time */
+  private async check(): Promise<number> {
+    const { serial } = this.guest;
+    const { pages } = await serial.waitForBeats(2, BEATS);
+    await serial.waitForBeat((beat) => beat.pages >= pages + PAGES + PAGES / 8, BEATS);
+    return this.wordsSince();
+  }
+
+  private wordsSince(): number {
+    const errors = this.guest.serial.lastBeat()?.errors ?? 0;
+    const found = Math.max(0, errors - this.wrongWords);
+    this.wrongWords = Math.max(this.wrongWords, errors);
+    return found;
+  }
+}
