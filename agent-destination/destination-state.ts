@@ -7,7 +7,7 @@ import type {
   DestinationStateName,
   LiveDestinationState,
 } from "../shared/protocol/destination-states.ts";
-import type { Contract, Offer } from "../shared/protocol/messages.ts";
+import type { Contract, GuestDisks, Offer } from "../shared/protocol/messages.ts";
 import type { DestinationPostcopy, DestinationRecord, OwnershipGrant } from "../shared/protocol/ownership.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
@@ -42,6 +42,8 @@ interface Payloads {
     readonly offer: Offer;
     readonly guest: GuestProcess;
     readonly contract: Contract;
+    /** As they were compared with the source's. */
+    readonly disks: GuestDisks | undefined;
     readonly source: SourceConnection | undefined;
   };
   receiving: { readonly guest: GuestProcess; readonly receiver: Receiver };

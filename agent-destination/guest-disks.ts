@@ -1,13 +1,16 @@
 /** The disks of the destination's QEMU beside those that the guest has: media are carried, and files are told apart. */
-import { realpath } from "node:fs/promises";
+import { realpath, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { MigrationFault, type Refusal } from "../shared/fault.ts";
-import type { DiskMark, Drive, GuestOffer } from "../shared/protocol/messages.ts";
+import type { DiskMark, Drive, GuestDisks, GuestOffer } from "../shared/protocol/messages.ts";
 import { type FoundDisks, type FoundDrive, readDisks } from "../shared/qemu/guest-disks.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
+import { isMountPoint } from "../shared/runtime/mount-points.ts";
 import { readSmallFile } from "../shared/runtime/small-file.ts";
 
 const MARK_BYTES_MAX = 64;
+/** OVERLAYFS_SUPER_MAGIC (linux/magic.h). */
+const OVERLAYFS = 0x794c7630;
 
 export interface DisksHere {
   readonly disks: FoundDisks;
@@ -35,14 +38,16 @@ export async function disksHere(qmp: QmpClient, pid: number, guest: GuestOffer):
   return { disks, refusals, marked: await markedImages(disks, guest.mark) };
 }
 
-const mediumOf = ({ layers }: Drive): string => layers.map(({ format, file }) => `${format} ${file}`).join(" on ");
+const mediumOf = ({ layers }: Drive): string =>
+  layers.map(({ format, file, writable }) => `${format} ${file} ${writable}`).join(" on ");
 
 async function carryMedium(qmp: QmpClient, { layers }: Drive, { qdev: id }: FoundDrive): Promise<void> {
   const [top] = layers;
   if (top === undefined) await qmp.execute("eject", { id, force: true });
   else {
-    const { file: filename, format } = top;
-    await qmp.execute("blockdev-change-medium", { id, filename, format, force: true });
+    const { file: filename, format, writable } = top;
+    const mode = writable ? "read-write" : "read-only";
+    await qmp.execute("blockdev-change-medium", { id, filename, format, force: true, "read-only-mode": mode });
   }
 }
 
@@ -51,17 +56,32 @@ const refusal = ({ name, layers }: Drive, thrown: unknown): Refusal => ({
   message: `The guest has ${layers[0]?.file ?? "no medium"} in drive ${name} now, and the destination's QEMU does not take that: ${MigrationFault.from(thrown).message}; make the medium reachable at the same path there, or eject it`,
 });
 
-/** @returns the paths, as this QEMU names them, of images in whose directory the mark is */
-async function markedImages({ drives }: FoundDisks, mark: DiskMark | undefined): Promise<ReadonlySet<string>> {
+/**
+ * Exported for its tests.
+ * @returns the paths, as this QEMU names them, of images in whose directory the mark is
+ */
+export async function markedImages(
+  { drives, memory = [] }: GuestDisks,
+  mark: DiskMark | undefined,
+): Promise<ReadonlySet<string>> {
   const marked = new Set<string>();
   if (mark === undefined) return marked;
-  for (const { file, baseName } of drives.flatMap(({ layers }) => layers)) {
+  for (const { file, baseName } of [...drives.flatMap(({ layers }) => layers), ...memory]) {
     if (baseName === "") continue;
-    const folder = await realpath(file).then(dirname, () => undefined);
-    if (folder !== undefined && (await contentOf(join(folder, mark.name))) === mark.content) marked.add(file);
+    const path = await realpath(file).catch(() => undefined);
+    if (path === undefined || (await isMountPoint(path))) continue;
+    const folder = dirname(path);
+    if ((await contentOf(join(folder, mark.name))) === mark.content && !(await isOverlay(folder))) marked.add(file);
   }
   return marked;
 }
+
+/** What is written there goes to a copy of this host's own, while the mark shows through from below. */
+const isOverlay = (folder: string): Promise<boolean> =>
+  statfs(folder).then(
+    ({ type }) => type === OVERLAYFS,
+    () => true,
+  );
 
 /** @returns undefined where there is no such file, or one that is no mark */
 const contentOf = (path: string): Promise<string | undefined> =>

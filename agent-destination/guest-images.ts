@@ -6,6 +6,8 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
+import type { GuestDisks } from "../shared/protocol/messages.ts";
+import { replacedImages } from "../shared/qemu/guest-disks.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 
 /**
@@ -27,12 +29,21 @@ export interface HasImages {
 }
 
 /**
- * Activates the images as `cont` will do, and deactivates them again, while the source can still take them back. It
- * takes some milliseconds at most, and does nothing for a guest without images.
- * @throws MigrationFault `qemu-failed` with QEMU's words
+ * Checks that the images are at the paths at which QEMU will open them to write, then activates them as `cont` will do,
+ * and deactivates them again, while the source can still take them back. It takes some milliseconds at most, and does
+ * nothing for a guest without images.
+ * @param disks as they were compared with the source's
+ * @throws MigrationFault `qemu-failed` with QEMU's words, `disks-changed`
  */
-export async function tryImages(guest: HasImages): Promise<void> {
+export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<void> {
   const { qmp } = guest;
+  const replaced = disks === undefined ? [] : await replacedImages(disks);
+  if (replaced.length > 0)
+    throw new MigrationFault(
+      "disks-changed",
+      `Somebody has put another file in the place of ${replaced.join(", ")} while the guest was copied`,
+      { advice: "Let both hosts have the file that the guest has open, then migrate again" },
+    );
   if (qmp.greeting.version.major < SETS_ACTIVE) return;
   const nodes = await qmp.execute("query-named-block-nodes", { flat: true });
   if (nodes.length === 0) return;

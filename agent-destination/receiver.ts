@@ -2,7 +2,7 @@
 import type { Socket } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingDestination } from "../shared/link/resuming-destination.ts";
-import type { SourceMessage } from "../shared/protocol/messages.ts";
+import type { GuestDisks, SourceMessage } from "../shared/protocol/messages.ts";
 import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../shared/runtime/deferred.ts";
@@ -19,6 +19,8 @@ export interface ReceiverParts {
   readonly makeReplay: (onFault: (fault: MigrationFault) => void) => Replay;
   readonly clock: Clock;
   readonly cancelled: AbortSignal;
+  /** As they were compared with the source's; missing where that was in an earlier life of this agent. */
+  readonly disks?: GuestDisks | undefined;
   /** Post-copy is taken up with this. */
   readonly resumed?: DestinationPostcopy;
   /** Where post-copy may follow: what taking it up again needs, but the layout. */
@@ -50,6 +52,10 @@ export class Receiver {
   private over = false;
   /** The stream was begun anew, and the source has not asked yet what is missing. */
   private mayResume = false;
+
+  get disks(): GuestDisks | undefined {
+    return this.parts.disks;
+  }
 
   constructor(parts: ReceiverParts) {
     const { channel, socket, cancelled } = parts;

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { realpath, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { DiskMark, GuestDisks } from "../shared/protocol/messages.ts";
+import { isMountPoint } from "../shared/runtime/mount-points.ts";
 
 export interface Marked {
   /** Undefined where no directory could be written. */
@@ -15,14 +16,25 @@ export interface Marked {
   readonly remove: () => Promise<void>;
 }
 
+/** @returns the directory that has the file, unless the file is only mounted there; empty where there is no file */
+async function folderOf(file: string): Promise<{ readonly folder: string; readonly isForeign: boolean }> {
+  const path = await realpath(file).catch(() => "");
+  return path === ""
+    ? { folder: "", isForeign: false }
+    : { folder: dirname(path), isForeign: await isMountPoint(path) };
+}
+
 /** @param migrationId a part of the mark's name, so that migrations do not meet. Never rejects. */
-export async function markDisks({ drives }: GuestDisks, migrationId: string): Promise<Marked> {
-  const images = drives.flatMap(({ layers }) => layers).filter(({ writable, baseName }) => writable && baseName !== "");
+export async function markDisks({ drives, memory = [] }: GuestDisks, migrationId: string): Promise<Marked> {
+  const images = [...drives.flatMap(({ layers }) => layers), ...memory].filter(
+    ({ writable, baseName }) => writable && baseName !== "",
+  );
   const mark = { name: `.ferry-${migrationId}`, content: randomBytes(16).toString("hex") };
-  const folders = await Promise.all(images.map(({ file }) => realpath(file).then(dirname, () => undefined)));
+  const folders = await Promise.all(images.map(({ file }) => folderOf(file)));
+  const foreign = new Set(folders.filter((one) => one.isForeign).map(({ folder }) => folder));
   const made: string[] = [];
-  for (const folder of new Set(folders)) {
-    if (folder === undefined || folder.startsWith("/dev")) continue;
+  for (const folder of new Set(folders.map((one) => one.folder))) {
+    if (folder === "" || /^\/dev(\/|$)/.test(folder) || foreign.has(folder)) continue;
     const path = join(folder, mark.name);
     const isMade = await writeFile(path, mark.content, { flag: "wx", mode: 0o444 }).then(
       () => true,

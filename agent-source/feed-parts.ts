@@ -5,10 +5,10 @@ import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { Contract, RamBlock } from "../shared/protocol/messages.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
 import type { MigrateOptions } from "../shared/protocol/report.ts";
-import type { FoundDisks } from "../shared/qemu/guest-disks.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { SourceConfig } from "../shared/runtime/config.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
+import type { Agreed } from "./look-at-guest.ts";
 import type { RunWatch } from "./run-watch.ts";
 import type { SourceContext } from "./source-context.ts";
 import type { Observation } from "./switch-policy.ts";
@@ -30,7 +30,7 @@ export interface FeedParts extends AssemblyParts {
   readonly qmp: QmpClient;
   readonly runs: RunWatch;
   /** As they were agreed on; missing where they are not looked at again. */
-  readonly disks?: FoundDisks;
+  readonly agreed?: Agreed;
   /** The guest was found paused. */
   readonly paused: boolean;
 }

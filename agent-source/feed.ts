@@ -8,7 +8,6 @@ import type { CompressionChooser } from "../shared/codec/chooser.ts";
 import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { SavedSettings, SourcePostcopy } from "../shared/protocol/ownership.ts";
-import type { FoundDisks } from "../shared/qemu/guest-disks.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type Deferred, deferred, orAborted } from "../shared/runtime/deferred.ts";
 import type { ZstdPool } from "../shared/runtime/zstd-pool.ts";
@@ -21,6 +20,7 @@ import type { FrameSender } from "./frame-sender.ts";
 import type { Intake } from "./intake.ts";
 import { LinkMeter } from "./link-meter.ts";
 import { ASK_EVERY_MS, LinkWatch } from "./link-watch.ts";
+import type { Agreed } from "./look-at-guest.ts";
 import { PeerInbox } from "./peer-inbox.ts";
 import type { PostcopyCapture } from "./postcopy-capture.ts";
 import { allowStop, beginPostcopy } from "./qemu-settings.ts";
@@ -56,7 +56,7 @@ export class Feed {
   readonly streamPath: string;
   readonly runs: RunWatch;
   /** As they were agreed on. */
-  readonly disks: FoundDisks | undefined;
+  readonly agreed: Agreed | undefined;
   /**
    * The guest is paused by whoever operates it, and stays so: as it was found, and from the end of the stream on as QEMU's
    * migration found it. The journal has the same before QEMU is told to complete.
@@ -83,7 +83,7 @@ export class Feed {
     this.qmp = qmp;
     this.runs = runs;
     this.paused = parts.paused;
-    this.disks = parts.disks;
+    this.agreed = parts.agreed;
     this.channel = channel;
     this.contract = contract;
     this.streamPath = join(cx.config.runtimeDirectory, `${cx.id}.stream`);

@@ -1,14 +1,13 @@
 /** Everything that a migration must know of a guest before it asks the destination. Reads only. */
 import { MigrationFault } from "../shared/fault.ts";
-import { readDevices } from "../shared/qemu/guest-devices.ts";
-import { type FoundDisks, readDisks, readSignature, refuseDisks } from "../shared/qemu/guest-disks.ts";
+import { type FoundDevices, isPlugged, readDevices, readNamed } from "../shared/qemu/guest-devices.ts";
+import { type FoundDisks, readDisks, readSignature, refuseDisks, replacedImages } from "../shared/qemu/guest-disks.ts";
 import { inspectSource, type SourceFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import type { SourceContext } from "./source-context.ts";
 
 /** What is known of a guest that is to be moved. */
-export interface FoundGuest extends SourceFacts {
-  readonly devices: readonly string[];
+export interface FoundGuest extends SourceFacts, FoundDevices {
   readonly disks: FoundDisks;
 }
 
@@ -24,14 +23,52 @@ export async function lookAtGuest(qmp: QmpClient, path: string, cx: SourceContex
     readDevices(qmp),
     met.then(() => disksOf(qmp, cx)),
   ]);
-  return { ...facts, devices, disks, refusals: [...facts.refusals, ...refuseDisks(disks)] };
+  return { ...facts, ...devices, disks, refusals: [...facts.refusals, ...refuseDisks(disks)] };
+}
+
+/** What the destination has compared with its own. */
+export type Agreed = Pick<FoundGuest, "devices" | "disks">;
+
+/**
+ * Checks that the images are at their paths, while the guest still runs: when it stops QEMU opens them by their paths
+ * anew, at both hosts, to read only at the one and to write at the other.
+ * @throws MigrationFault `disks-changed`
+ */
+export async function checkPaths({ disks }: Agreed): Promise<void> {
+  const files = await replacedImages(disks);
+  if (files.length === 0) return;
+  throw new MigrationFault(
+    "disks-changed",
+    `Somebody has put another file in the place of ${files.join(", ")} while the guest was copied, which still has the one of before open`,
+    {
+      advice:
+        "The guest's own file ends with its QEMU: put it back at its path, as a hard link if need be, then migrate again",
+    },
+  );
 }
 
 /**
- * Checks that the disks are those that were agreed on, now that the guest stands still.
- * @throws MigrationFault `disks-changed`
+ * Checks that the disks and devices are those that were agreed on, now that the guest stands still.
+ * @throws MigrationFault `disks-changed`, `devices-changed`
  */
-export async function checkDisks(qmp: QmpClient, agreed: FoundDisks, cx: SourceContext): Promise<void> {
+export async function checkAgreed(qmp: QmpClient, agreed: Agreed, cx: SourceContext): Promise<void> {
+  await Promise.all([checkDisks(qmp, agreed.disks, cx), checkPaths(agreed), checkDevices(qmp, agreed.devices)]);
+}
+
+/** A device that QEMU was told to unplug goes when the guest lets go of it, while it is copied too. */
+async function checkDevices(qmp: QmpClient, agreed: readonly string[]): Promise<void> {
+  const devices = new Set(await readNamed(qmp));
+  const gone = agreed.filter(isPlugged).filter((one) => !devices.delete(one));
+  if (gone.length === 0 && devices.size === 0) return;
+  const words = [...gone.map((one) => `${one} is gone`), ...[...devices].map((one) => `${one} is new`)];
+  throw new MigrationFault(
+    "devices-changed",
+    `Somebody has plugged or unplugged devices while the guest was copied: ${words.join("; ")}`,
+    { advice: "Let the definition of both hosts have the devices that the guest has now, then migrate again" },
+  );
+}
+
+async function checkDisks(qmp: QmpClient, agreed: FoundDisks, cx: SourceContext): Promise<void> {
   if ((await readSignature(qmp)) === agreed.signature) return;
   const found = await disksOf(qmp, cx);
   const jobs = found.jobs.length > 0 ? ` (${found.jobs.join(", ")})` : "";

@@ -43,6 +43,7 @@ export type FaultCode =
   | "deadline"
   | "verify-mismatch"
   | "disks-changed"
+  | "devices-changed"
   | "in-doubt"
   | "two-copies"
   | "stopping"

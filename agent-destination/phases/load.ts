@@ -23,7 +23,7 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
     const { record: postcopy } = receiver;
     if (postcopy === undefined) throw new TypeError("post-copy without a layout");
     // a guest that runs has its images, and must not lose them
-    if (!isStarted) await tryImages(guest);
+    if (!isStarted) await tryImages(guest, receiver.disks);
     const loadedAtUs = cx.clock.nowUs();
     await writeInTime(cx, destinationRecord(cx, "waiting", guest, { postcopy }));
     return { kind: afterDestination("loading", "loaded"), guest, receiver, postcopy, loadedAtUs, isStarted };
@@ -39,7 +39,7 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   // QEMU makes it what it was at the source, where it was paused; one that ran, paused (-S)
   if (!isStarted && !PAUSED_STATES.includes(status))
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
-  if (!isStarted) await tryImages(guest);
+  if (!isStarted) await tryImages(guest, receiver.disks);
   return { kind: afterDestination("loading", "loaded"), guest, receiver, loadedAtUs: cx.clock.nowUs(), isStarted };
 }
 

@@ -58,7 +58,14 @@ export async function negotiate(
     logOutcome(cx, agreement);
     if (agreement.kind === "contract" && guest !== undefined && !offer.dryRun) {
       cx.answer.resolve(agreement);
-      return { kind: afterDestination("negotiating", "accepted"), offer, guest, contract: agreement.contract, source };
+      return {
+        kind: afterDestination("negotiating", "accepted"),
+        offer,
+        guest,
+        contract: agreement.contract,
+        disks: facts.guest?.disks,
+        source,
+      };
     }
     source?.close();
     // the answer comes after the guest is gone, so that who asks again at once finds nothing in the way
@@ -90,16 +97,17 @@ async function lookAt(
   offer: Offer,
   refusals: Refusal[],
 ): Promise<Pick<DestinationFacts, "guest" | "markedImages" | "postcopyRefusal">> {
-  const [inspected, devices, { disks, marked, refusals: media }, ability] = await Promise.all([
-    inspectDestination(guest.qmp),
-    readDevices(guest.qmp),
-    disksHere(guest.qmp, guest.process.pid, offer.guest),
-    asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
-    // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
-    cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
-  ]);
+  const [inspected, { devices, settings: deviceSettings }, { disks, marked, refusals: media }, ability] =
+    await Promise.all([
+      inspectDestination(guest.qmp),
+      readDevices(guest.qmp),
+      disksHere(guest.qmp, guest.process.pid, offer.guest),
+      asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
+      // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
+      cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
+    ]);
   refusals.push(...media);
-  return { guest: { ...inspected, devices, disks }, markedImages: marked, ...ability };
+  return { guest: { ...inspected, devices, deviceSettings, disks }, markedImages: marked, ...ability };
 }
 
 /**

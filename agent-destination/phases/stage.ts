@@ -14,7 +14,7 @@ import { Replay } from "../replay.ts";
 
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
-  const { guest, contract, offer } = state;
+  const { guest, contract, offer, disks } = state;
   let ahead = state.source;
   const socket = await openStream(guest, cx, contract.postcopy).catch((thrown: unknown) => {
     ahead?.close();
@@ -38,6 +38,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
     socket,
     clock: cx.clock,
     cancelled: cx.cancelled,
+    disks,
     record: contract.postcopy ? recordOf(contract, offer.sourceAddress) : undefined,
     makeReplay: (onFault) =>
       new Replay({

@@ -5,6 +5,7 @@ import { canStayPaused, checkContract, PROTOCOL_VERSIONS } from "../../shared/pr
 import {
   type Codec,
   type Contract,
+  type GuestDisks,
   type HandshakeAnswer,
   type Offer,
   STRATEGIES,
@@ -122,6 +123,11 @@ async function handshake(cx: SourceContext, offer: Offer): Promise<HandshakeAnsw
   }
 }
 
+const offered = ({ boot, drives, memory = [] }: FoundGuest["disks"]): GuestDisks => ({
+  ...{ boot, memory },
+  drives: drives.map(({ qdev: _, ...drive }) => drive),
+});
+
 function makeOffer(
   cx: SourceContext,
   definition: GuestDefinition,
@@ -151,7 +157,8 @@ function makeOffer(
       ramBlocks: facts.ramBlocks,
       paused: facts.paused,
       devices: facts.devices,
-      disks: { boot: facts.disks.boot, drives: facts.disks.drives.map(({ qdev: _, ...drive }) => drive) },
+      deviceSettings: facts.settings,
+      disks: offered(facts.disks),
       ...(mark === undefined ? {} : { mark }),
       disksUnchecked: options.sharedDisksUnchecked,
     },

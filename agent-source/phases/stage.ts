@@ -23,8 +23,8 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   );
   const feed = await dialledIn(contract, cx)
     .then((channel) => {
-      const { ramBlocks, disks } = facts;
-      return new Feed({ cx, qmp, ramBlocks, disks, contract, channel, runs, paused: runs.standsStill });
+      const { ramBlocks } = facts;
+      return new Feed({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused: runs.standsStill });
     })
     .catch(async (thrown: unknown) => {
       // the guest was not touched, and *keeping* leaves the journal alone

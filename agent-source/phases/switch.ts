@@ -3,7 +3,7 @@ import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import type { Feed } from "../feed.ts";
-import { checkDisks } from "../look-at-guest.ts";
+import { checkAgreed, checkPaths } from "../look-at-guest.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 import { howItStopped } from "../stopped-guest.ts";
@@ -21,6 +21,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
   try {
+    if (feed.agreed !== undefined) await checkPaths(feed.agreed);
     const noted = noteRetiring(state, cx);
     await stopGuest(state, cx);
     // the end of the stream is said when it comes; of post-copy that is behind the hand-over
@@ -31,9 +32,9 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     await notePaused(feed, paused, cx);
     // beside the wait for the destination: while the guest stands still it is then only to be put in its place
     void cx.journal.prepare(cx.id, sourceRecord(cx, "granted", feed.kept));
-    const disksAreTheSame = feed.disks === undefined ? undefined : checkDisks(feed.qmp, feed.disks, cx);
+    const isAsAgreed = feed.agreed === undefined ? undefined : checkAgreed(feed.qmp, feed.agreed, cx);
     // waited for below, beside the destination
-    disksAreTheSame?.catch(() => undefined);
+    isAsAgreed?.catch(() => undefined);
     const loaded = await within(
       orAborted(feed.inbox.loaded.promise, feed.signal),
       LOADS_WITHIN_MS,
@@ -55,7 +56,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
       compared,
     };
     // what comes next retires QEMU
-    await orAborted(Promise.all([noted, disksAreTheSame]), feed.signal);
+    await orAborted(Promise.all([noted, isAsAgreed]), feed.signal);
     return { kind: afterSource("switching", "loaded"), loaded: { feed, times, reason } };
   } finally {
     passes();

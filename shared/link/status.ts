@@ -27,6 +27,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   refused: status.FAILED_PRECONDITION,
   "verify-mismatch": status.FAILED_PRECONDITION,
   "disks-changed": status.FAILED_PRECONDITION,
+  "devices-changed": status.FAILED_PRECONDITION,
   "not-supported": status.UNIMPLEMENTED,
   "stream-unsupported": status.UNIMPLEMENTED,
   "qmp-unreachable": status.UNAVAILABLE,

@@ -1,5 +1,5 @@
 /** What a source says of its guest, between its domain types and the messages of proto/ferry/v1/peer.proto. */
-import type { DiskMark, Drive, GuestDisks, GuestOffer } from "../protocol/messages.ts";
+import type { DiskMark, Drive, GuestDisks, GuestOffer, Image } from "../protocol/messages.ts";
 import {
   atMost,
   flag,
@@ -15,37 +15,49 @@ import {
 
 /** More than any guest has. */
 const DEVICES_MAX = 20_000;
+const SETTINGS_MAX = 100_000;
 const DRIVES_MAX = 1024;
 const LAYERS_MAX = 1024;
 const NAME_CHARACTERS_MAX = 4096;
 
+type FoundFields = "devices" | "deviceSettings" | "disks" | "mark" | "disksUnchecked";
+
 /** What an older source leaves out is missing. @throws MigrationFault `peer-invalid` */
-export function foundGuest(given: WireObject): Pick<GuestOffer, "devices" | "disks" | "mark" | "disksUnchecked"> {
+export function foundGuest(given: WireObject): Pick<GuestOffer, FoundFields> {
   const devices = names(given.devices, "devices", DEVICES_MAX);
+  const deviceSettings = names(given.deviceSettings, "device settings", SETTINGS_MAX);
   return {
     ...(devices.length === 0 ? {} : { devices }),
+    ...(deviceSettings.length === 0 ? {} : { deviceSettings }),
     ...(given.disks === undefined || given.disks === null ? {} : { disks: disks(object(given.disks, "disks")) }),
     ...(given.mark === undefined || given.mark === null ? {} : { mark: mark(object(given.mark, "mark")) }),
     ...(flag(given.disksUnchecked) ? { disksUnchecked: true } : {}),
   };
 }
 
-const disks = (given: WireObject): GuestDisks => ({
-  boot: name(given.boot, "boot"),
-  drives: few(given.drives, "drives", DRIVES_MAX).map(drive),
-});
+function disks(given: WireObject): GuestDisks {
+  const memory = few(given.memory ?? [], "memory files", DRIVES_MAX).map(image);
+  return {
+    boot: name(given.boot, "boot"),
+    drives: few(given.drives, "drives", DRIVES_MAX).map(drive),
+    ...(memory.length === 0 ? {} : { memory }),
+  };
+}
 
 const drive = (given: WireObject): Drive => ({
   name: name(given.name, "drive name"),
   removable: flag(given.removable),
-  layers: few(given.layers, "layers", LAYERS_MAX).map((layer) => ({
-    format: name(layer.format, "format"),
-    file: name(layer.file, "image"),
-    byteLength: whole(layer.byteLength, "image length"),
-    writable: flag(layer.writable),
-    inode: name(layer.inode, "inode"),
-    baseName: name(layer.baseName, "image name"),
-  })),
+  place: name(given.place ?? "", "place of a drive"),
+  layers: few(given.layers, "layers", LAYERS_MAX).map(image),
+});
+
+const image = (given: WireObject): Image => ({
+  format: name(given.format, "format"),
+  file: name(given.file, "image"),
+  byteLength: whole(given.byteLength, "image length"),
+  writable: flag(given.writable),
+  inode: name(given.inode, "inode"),
+  baseName: name(given.baseName, "image name"),
 });
 
 /** It names a file of the destination. */

@@ -13,12 +13,16 @@ const NAMED_MAX = 6;
 /** Of QEMUs of two versions only what a definition names is compared: each version has inner objects of its own. */
 const IS_NAMED = /^(PCI |peripheral\/[^/]+ \(|peripheral-anon\/[^/]+ \(|.*-cpu\)$)/;
 
-const isSame = (one: QemuVersion, other: QemuVersion): boolean =>
+/** Said by older sources: a QEMU that waits for its guest does not list them. */
+const IS_BEHIND_BRIDGE = /^PCI [^ ]*\//;
+
+export const isSameRelease = (one: QemuVersion, other: QemuVersion): boolean =>
   one.major === other.major && one.minor === other.minor;
 
 /** @returns a refusal that names each difference; undefined where there is none */
 export function compareDevices(theirs: Made, mine: Made): Refusal | undefined {
-  const counts = (one: string): boolean => isSame(theirs.qemuVersion, mine.qemuVersion) || IS_NAMED.test(one);
+  const counts = (one: string): boolean =>
+    (isSameRelease(theirs.qemuVersion, mine.qemuVersion) || IS_NAMED.test(one)) && !IS_BEHIND_BRIDGE.test(one);
   const [given, own] = [theirs.devices, mine.devices].map((devices) => devices.filter(counts).map(unnumbered));
   const there = telling(without(given ?? [], own ?? []));
   const here = telling(without(own ?? [], given ?? []));

@@ -32,13 +32,21 @@ export function compareDisks(theirs: GuestDisks, mine: GuestDisks, proofs: DiskP
   const refuse = (code: string, message: string): void => void refusals.push({ code, message });
   for (const drive of theirs.drives) {
     const own = mine.drives.find(({ name }) => name === drive.name);
+    if (own === undefined && isIdle(drive)) continue;
     if (own === undefined)
       refuse("disks", `The guest has the drive ${drive.name}, which the destination's QEMU lacks; ${MENDS_DEFINITION}`);
     else compareDrive(drive, own);
   }
-  for (const { name } of mine.drives)
-    if (!theirs.drives.some((drive) => drive.name === name))
-      refuse("disks", `The destination's QEMU has the drive ${name}, which the guest lacks; ${MENDS_DEFINITION}`);
+  for (const own of mine.drives)
+    if (!isIdle(own) && !theirs.drives.some(({ name }) => name === own.name))
+      refuse("disks", `The destination's QEMU has the drive ${own.name}, which the guest lacks; ${MENDS_DEFINITION}`);
+  for (const one of theirs.memory ?? [])
+    for (const own of mine.memory ?? [])
+      if (judge(theirs, mine, one, own, proofs.marked) === "same")
+        refuse(
+          "memory-shared",
+          `The destination's QEMU has the memory ${own.format} in the file of the guest's, ${one.file}, and would write into it while the guest runs: give each host a file of its own (mem-path), or let it be private (share=off)`,
+        );
   return { refusals, warnings };
 
   function compareDrive(drive: Drive, own: Drive): void {
@@ -47,6 +55,17 @@ export function compareDisks(theirs: GuestDisks, mine: GuestDisks, proofs: DiskP
       refuse("disks", `${message}; ${MENDS_DEFINITION}`);
       return;
     }
+    const [top, ownTop] = [drive.layers[0], own.layers[0]];
+    if (top?.writable !== ownTop?.writable)
+      refuse(
+        "disks",
+        `Drive ${drive.name} can be written only at the ${top?.writable ? "source" : "destination"}; ${MENDS_DEFINITION}`,
+      );
+    if (drive.place !== "" && own.place !== "" && drive.place !== own.place)
+      refuse(
+        "disks",
+        `Drive ${drive.name} belongs to ${drive.place} at the source, and to ${own.place} at the destination; ${MENDS_DEFINITION}`,
+      );
     drive.layers.forEach((image, at) => {
       const other = own.layers[at];
       if (other !== undefined) compareImage(drive.name, image, other);
@@ -74,11 +93,19 @@ function judge(theirs: GuestDisks, mine: GuestDisks, image: Image, own: Image, m
   if (image.baseName === "" || own.baseName === "") return judgeRemote(image, own);
   const isOneHost = theirs.boot !== "" && theirs.boot === mine.boot;
   if (isOneHost && image.inode !== "" && own.inode !== "") return image.inode === own.inode ? "same" : "other";
-  if (image.baseName !== own.baseName) return "other";
+  // each kernel numbers its block devices itself: /dev/mapper/web leads to dm-3 on one host, and to dm-5 on another
+  if (image.baseName !== own.baseName) return isDevice(image) && isDevice(own) && !isOneHost ? "unproven" : "other";
   // nobody writes to it: a copy is as good
   if (!image.writable && !own.writable) return "same";
-  return marked.has(own.file) ? "same" : "unproven";
+  // a file that nobody saw open may be another one by now than that at its path
+  return marked.has(own.file) && image.inode !== "" && own.inode !== "" ? "same" : "unproven";
 }
+
+/** No device has it, and nobody writes to it: a medium that was changed may stay open. */
+const isIdle = ({ place, layers }: Drive): boolean =>
+  place === "" && layers.length > 0 && layers.every(({ writable }) => !writable);
+
+const isDevice = ({ inode }: Image): boolean => inode.startsWith("block ");
 
 /** A storage that both hosts reach by the same name, unless that name leads to the host itself. */
 function judgeRemote(image: Image, own: Image): Judgement {

@@ -3,6 +3,7 @@
  * A refusal lists every reason at once, so that the operator mends them in one go.
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
+import { compareSettings } from "./device-settings.ts";
 import { compareDevices } from "./devices.ts";
 import { compareDisks, type DiskVerdict } from "./disks.ts";
 import type { Codec, Contract, Drive, GuestOffer, Offer, QemuVersion, RamBlock } from "./messages.ts";
@@ -153,11 +154,16 @@ function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set()
     theirs.devices === undefined || isOther
       ? undefined
       : compareDevices({ ...theirs, devices: theirs.devices }, { ...mine, devices: mine.devices });
+  const set =
+    refusal !== undefined || theirs.deviceSettings === undefined || mine.deviceSettings === undefined || isOther
+      ? undefined
+      : compareSettings({ ...theirs, settings: theirs.deviceSettings }, { ...mine, settings: mine.deviceSettings });
   const disks =
     theirs.disks === undefined
       ? { refusals: [], warnings: [] }
       : compareDisks(theirs.disks, mine.disks, { marked: markedImages, unchecked: theirs.disksUnchecked === true });
-  return { refusals: [...(refusal === undefined ? [] : [refusal]), ...disks.refusals], warnings: disks.warnings };
+  const refusals = [refusal, set].filter((one) => one !== undefined);
+  return { refusals: [...refusals, ...disks.refusals], warnings: disks.warnings };
 }
 
 type Refuse = (code: string, message: string) => void;

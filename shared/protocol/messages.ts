@@ -65,12 +65,16 @@ export interface Drive {
   readonly removable: boolean;
   /** The top layer first; none where there is no medium. */
   readonly layers: readonly Image[];
+  /** The device that has it (shared/qemu/device-tree.ts); empty where none has, and from an older source. */
+  readonly place: string;
 }
 
 export interface GuestDisks {
   /** Tells one host, since it was booted, from another. */
   readonly boot: string;
   readonly drives: readonly Drive[];
+  /** Files that the guest's memory is written to, by the backend's id as the format; missing from an older source. */
+  readonly memory?: readonly Image[];
 }
 
 /** A file that the source has made beside each image that the guest may write, to be found by a host that shares it. */
@@ -91,6 +95,8 @@ export interface GuestOffer {
   readonly paused: boolean;
   /** As its QEMU has made them (shared/qemu/guest-devices.ts); missing from an older source. */
   readonly devices?: readonly string[];
+  /** How the devices are set (shared/qemu/device-tree.ts); missing from an older source. */
+  readonly deviceSettings?: readonly string[];
   /** As its QEMU has them open; missing from an older source. */
   readonly disks?: GuestDisks;
   /** Missing where nothing could be marked. */

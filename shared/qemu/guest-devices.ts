@@ -2,21 +2,58 @@
  * The devices that a QEMU has made, which need not be those of its definition: somebody may have plugged one in or out.
  * The human monitor gives the whole object tree in one answer (qom-hmp-cmds.c, hmp_info_qom_tree).
  */
+import { parseDeviceTree } from "./device-tree.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import type { PciDevice } from "./qmp-types.ts";
 
 /** Objects that come and go with what the guest does, or that no device state is of. */
 const PASSING: readonly string[] = ["memory-region", "irq", "container"];
 
-/** @returns each device as its path and type, and each PCI device by its place */
-export async function readDevices(qmp: QmpClient): Promise<readonly string[]> {
-  const [tree, buses] = await Promise.all([
+export interface FoundDevices {
+  /** Each device as its path and type, and each PCI device by its place. */
+  readonly devices: readonly string[];
+  /** How they and the machine are set (device-tree.ts). */
+  readonly settings: readonly string[];
+}
+
+export async function readDevices(qmp: QmpClient): Promise<FoundDevices> {
+  const [tree, properties, buses, machine] = await Promise.all([
     qmp.execute("human-monitor-command", { "command-line": "info qom-tree" }),
+    qmp.execute("human-monitor-command", { "command-line": "info qtree" }),
     // a machine without PCI has no such command
     qmp.execute("query-pci").catch(() => []),
+    machineSettings(qmp),
   ]);
-  return [...parseTree(tree), ...buses.flatMap(({ devices }) => placesOf(devices, ""))];
+  const made = parseTree(tree);
+  const plugged = new Set(made.map((one) => /^peripheral-anon\/[^/]+ \((.*)\)$/.exec(one)?.[1] ?? ""));
+  return {
+    devices: [...made, ...buses.flatMap(({ devices }) => devices.map(placeOf))],
+    settings: [...parseDeviceTree(properties, plugged).settings, ...machine],
+  };
 }
+
+/** What of -smp and -m the devices do not show: how the processors are arranged, and the room for memory to be plugged. */
+async function machineSettings(qmp: QmpClient): Promise<readonly string[]> {
+  const [smp, memory] = await Promise.all(
+    ["smp", "memory"].map((property) => qmp.execute("qom-get", { path: "/machine", property }).catch(() => undefined)),
+  );
+  return [
+    ...fieldsOf("smp", smp),
+    ...fieldsOf("memory", memory).filter((one) => !one.startsWith("machine: memory size ")),
+  ];
+}
+
+const fieldsOf = (option: string, value: unknown): readonly string[] =>
+  typeof value === "object" && value !== null
+    ? Object.entries(value).map(([name, one]) => `machine: ${option} ${name} = ${one}`)
+    : [];
+
+/** Of the devices that somebody may plug or unplug. */
+export const isPlugged = (device: string): boolean => /^peripheral(-anon)?\/[^/]+ \(/.test(device);
+
+/** Those of isPlugged(), as they are now. */
+export const readNamed = async (qmp: QmpClient): Promise<readonly string[]> =>
+  parseTree(await qmp.execute("human-monitor-command", { "command-line": "info qom-tree" })).filter(isPlugged);
 
 /** Exported for its tests. */
 export function parseTree(text: string): readonly string[] {
@@ -34,11 +71,6 @@ export function parseTree(text: string): readonly string[] {
   return devices;
 }
 
-/** The guest numbers the buses behind bridges, so a place is the way to it from the root. */
-function placesOf(devices: readonly PciDevice[], above: string): readonly string[] {
-  return devices.flatMap(({ slot, function: part, id, pci_bridge: bridge }) => {
-    const place = `${above}${slot.toString(16).padStart(2, "0")}.${part}`;
-    const kind = `${id.vendor.toString(16)}:${id.device.toString(16)}`;
-    return [`PCI ${place} (${kind})`, ...placesOf(bridge?.devices ?? [], `${place}/`)];
-  });
-}
+/** What is behind a bridge QEMU lists once the firmware has numbered its bus: not before the guest has come. */
+const placeOf = ({ slot, function: part, id }: PciDevice): string =>
+  `PCI ${slot.toString(16).padStart(2, "0")}.${part} (${id.vendor.toString(16)}:${id.device.toString(16)})`;

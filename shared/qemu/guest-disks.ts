@@ -4,10 +4,12 @@
  *
  * Shapes: qapi/block-core.json of QEMU (query-block, query-named-block-nodes, query-block-jobs).
  */
-import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises";
-import { basename, isAbsolute, join } from "node:path";
+import { readFile } from "node:fs/promises";
 import type { Refusal } from "../fault.ts";
 import type { Drive, GuestDisks, Image } from "../protocol/messages.ts";
+import { parseDeviceTree } from "./device-tree.ts";
+import { readMemoryFiles } from "./memory-files.ts";
+import { inodeOf, OpenFiles, pathOf, plain } from "./open-files.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import type { BlockInfo, BlockNode, ImageInfo, QmpCommands } from "./qmp-types.ts";
 
@@ -31,27 +33,39 @@ const FILE_DRIVERS: readonly string[] = ["file", "host_device", "host_cdrom"];
 
 /** @param pid of this QEMU, whose open files tell which file is behind a path */
 export async function readDisks(qmp: QmpClient, pid: number): Promise<FoundDisks> {
-  const [said, files, boot] = await Promise.all([ask(qmp), OpenFiles.of(pid), bootId()]);
+  const [said, tree, memory, files, boot] = await Promise.all([
+    ask(qmp),
+    qmp.execute("human-monitor-command", { "command-line": "info qtree" }),
+    readMemoryFiles(qmp),
+    OpenFiles.of(pid),
+    bootId(),
+  ]);
+  const { places } = parseDeviceTree(tree, new Set());
   const { blocks, nodes, jobs } = said;
   const writable = new Set(nodes.filter((node) => node.ro !== true).map((node) => pathOf(node.file ?? "")));
   const imageOf = ({ format, filename, "virtual-size": byteLength }: ImageInfo): Promise<Image> =>
-    files.image({ format, file: plain(filename), byteLength, writable: writable.has(pathOf(filename)) });
+    files.image({
+      ...{ format: [format, ...optionsOf(filename)].join(" "), file: plain(filename), byteLength },
+      writable: writable.has(pathOf(filename)),
+    });
   const drives: FoundDrive[] = [];
   for (const block of blocks)
     drives.push({
       ...{ name: nameOf(block), qdev: block.qdev ?? block.device, removable: block.removable },
+      place: places.get(block.device) ?? places.get(block.inserted?.["node-name"] ?? "") ?? "",
       layers: await Promise.all(layersOf(block.inserted?.image).map(imageOf)),
     });
-  const known = new Set(drives.flatMap(({ layers }) => layers.map(({ file }) => pathOf(file))));
+  const known = new Set(drives.flatMap(({ layers }) => layers.map(({ file }) => file)));
   // what a quorum, a separate data file or a node without a device has open
   for (const { drv: format, file, ro, image } of nodes) {
-    if (!FILE_DRIVERS.includes(format ?? "") || file === undefined || known.has(pathOf(file))) continue;
-    known.add(pathOf(file));
+    if (!FILE_DRIVERS.includes(format ?? "") || file === undefined || known.has(files.resolve(file))) continue;
+    const name = files.resolve(file);
+    known.add(name);
     const given = { format: format ?? "", file: plain(file), byteLength: image?.["virtual-size"] ?? 0 };
     const layers = [await files.image({ ...given, writable: ro !== true })];
-    drives.push({ name: plain(file), qdev: "", removable: false, layers });
+    drives.push({ name, qdev: "", removable: false, place: "", layers });
   }
-  return { boot, drives, gone: files.gone, jobs: lasting(jobs), signature: signatureOf(said) };
+  return { boot, drives, memory, gone: files.gone, jobs: lasting(jobs), signature: signatureOf(said) };
 }
 
 /** What QEMU says of its disks, in one round trip. */
@@ -87,6 +101,13 @@ function signatureOf({ blocks, nodes, jobs }: Said): string {
 /** The signature of the disks as they are now: all that is looked at while the guest stands still. */
 export const readSignature = async (qmp: QmpClient): Promise<string> => signatureOf(await ask(qmp));
 
+/** @returns the files of which another one is at their path now than QEMU has opened */
+export async function replacedImages({ drives }: GuestDisks): Promise<readonly string[]> {
+  const images = drives.flatMap(({ layers }) => layers).filter(({ inode }) => inode !== "");
+  const isReplaced = await Promise.all(images.map(async ({ file, inode }) => (await inodeOf(file)) !== inode));
+  return [...new Set(images.filter((_, at) => isReplaced[at]).map(({ file }) => file))];
+}
+
 /** What a source has against a migration of these disks. */
 export function refuseDisks({ jobs, gone }: FoundDisks): readonly Refusal[] {
   const refusals: Refusal[] = [];
@@ -110,65 +131,20 @@ const nameOf = ({ device, qdev }: BlockInfo): string =>
 const layersOf = (image: ImageInfo | undefined): readonly ImageInfo[] =>
   image === undefined ? [] : [image, ...layersOf(image["backing-image"])];
 
-/** QEMU writes `json:{…}` for a file whose options a plain name does not hold. */
-function plain(file: string): string {
-  if (!file.startsWith("json:")) return file;
-  try {
-    const given = JSON.parse(file.slice("json:".length)) as { filename?: unknown; file?: { filename?: unknown } };
-    const name = given.file?.filename ?? given.filename;
-    return typeof name === "string" ? name : file;
-  } catch {
-    return file;
-  }
+/** Of a file in a `json:{…}`, what else its node is given: a raw node may show the guest a part of the file only. */
+export function optionsOf(file: string): readonly string[] {
+  if (plain(file) === file) return [];
+  const flat = (given: object, above: string): readonly string[] =>
+    Object.entries(given).flatMap(([name, value]) =>
+      typeof value === "object" && value !== null ? flat(value, `${above}${name}.`) : [`${above}${name}=${value}`],
+    );
+  // the file and the layers below are compared as such
+  return flat(JSON.parse(file.slice("json:".length)) as object, "").filter(
+    (one) => !/^(driver|(file\.)*filename|(backing|data-file)\..*)=/.test(one) && !IS_FILE.test(one),
+  );
 }
 
-/**
- * The path of a file on this host; empty where it is a URL or another storage (path_has_protocol in QEMU's block.c).
- */
-export function pathOf(file: string): string {
-  const name = plain(file).replace(/^file:(\/\/(?=\/))?/, "");
-  return /^[a-z0-9+_.-]+:/i.test(name) ? "" : name;
-}
+const IS_FILE = new RegExp(`^(file\\.)+driver=(${FILE_DRIVERS.join("|")})$`);
 
 const bootId = async (): Promise<string> =>
   (await readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => "")).trim();
-
-/** The files that a process has open. */
-class OpenFiles {
-  /** Files that the process has open and that are not at their path. */
-  readonly gone: string[] = [];
-  private readonly inodes: ReadonlySet<string> | undefined;
-  private readonly folder: string;
-
-  /** A process whose files this agent may not see is taken at its word. */
-  static async of(pid: number): Promise<OpenFiles> {
-    const folder = `/proc/${pid}/fd`;
-    const names = await readdir(folder).catch(() => undefined);
-    const found = await Promise.all((names ?? []).map((name) => inodeOf(join(folder, name))));
-    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => "/");
-    return new OpenFiles(names === undefined ? undefined : new Set(found), cwd);
-  }
-
-  private constructor(inodes: ReadonlySet<string> | undefined, folder: string) {
-    this.inodes = inodes;
-    this.folder = folder;
-  }
-
-  async image(of: Omit<Image, "inode" | "baseName">): Promise<Image> {
-    const given = pathOf(of.file);
-    if (given === "") return { ...of, inode: "", baseName: "" };
-    const path = isAbsolute(given) ? given : join(this.folder, given);
-    const inode = await inodeOf(path);
-    const isGone = inode === "" || this.inodes?.has(inode) === false;
-    if (isGone && !this.gone.includes(path) && !path.startsWith("/dev/fdset/")) this.gone.push(path);
-    const baseName = basename(await realpath(path).catch(() => path));
-    return { ...of, file: path, inode: isGone ? "" : inode, baseName };
-  }
-}
-
-/** Device and inode of a file, or the number of a block device; empty where there is none. */
-async function inodeOf(path: string): Promise<string> {
-  const found = await stat(path, { bigint: true }).catch(() => undefined);
-  if (found === undefined) return "";
-  return found.isBlockDevice() ? `block ${found.rdev}` : `${found.dev}:${found.ino}`;
-}

@@ -124,7 +124,6 @@ export interface PciDevice {
   readonly slot: number;
   readonly function: number;
   readonly id: { readonly vendor: number; readonly device: number };
-  readonly pci_bridge?: { readonly devices?: readonly PciDevice[] };
 }
 
 /** `Returns` is void where success is all there is to say. */
@@ -181,7 +180,13 @@ export interface QmpCommands {
   /** `id`: of the device, or its path in the object tree. */
   eject: Command<{ readonly id: string; readonly force: boolean }, void>;
   "blockdev-change-medium": Command<
-    { readonly id: string; readonly filename: string; readonly format: string; readonly force: boolean },
+    {
+      readonly id: string;
+      readonly filename: string;
+      readonly format: string;
+      readonly force: boolean;
+      readonly "read-only-mode": "read-only" | "read-write";
+    },
     void
   >;
   balloon: Command<{ readonly value: number }, unknown>;
@@ -189,7 +194,10 @@ export interface QmpCommands {
   "query-pci": Command<undefined, readonly { readonly devices: readonly PciDevice[] }[]>;
   "query-machines": Command<undefined, readonly MachineInfo[]>;
   /** The backends under /objects, with the one that QEMU makes for the machine. */
-  "query-memdev": Command<undefined, readonly { readonly id?: string; readonly share?: boolean }[]>;
+  "query-memdev": Command<
+    undefined,
+    readonly { readonly id?: string; readonly share?: boolean; readonly size?: number }[]
+  >;
   "query-memory-devices": Command<undefined, readonly MemoryDevice[]>;
 }
 

@@ -2,7 +2,7 @@
  * The disks and devices that the guest has now, which need not be those of its definition: each difference is refused
  * by name before anything is touched, or found when the guest stands still. The media of removable drives are carried.
  */
-import { readdirSync, writeFileSync } from "node:fs";
+import { linkSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
@@ -31,6 +31,14 @@ const arguments_ = (folder: string): readonly string[] => [
   ...[...drive(join(folder, "d.raw")), ...DISK],
   ...["-drive", `file=${join(folder, "one.iso")},format=raw,if=none,id=cd0,media=cdrom`],
   ...["-device", "ide-cd,drive=cd0,id=cd", "-device", "qemu-xhci,id=usb"],
+  ...[
+    "-drive",
+    `file=${join(folder, "e.raw")},format=raw,if=none,id=d1`,
+    "-device",
+    "virtio-blk-pci,drive=d1,id=disk1",
+  ],
+  // a bus that the firmware has to number, with a device on it
+  ...["-device", "pcie-root-port,id=rp", "-device", "virtio-rng-pci,id=rng,bus=rp"],
 ];
 
 /** @returns each reason; the guest was not touched */
@@ -47,7 +55,7 @@ async function atMonitor(pair: Pair, host: HostAgents, act: (qmp: QmpClient) => 
 
 t.test("disks, media and devices as they are", async (t) => {
   const folder = t.testdir();
-  for (const name of ["d.raw", "other.raw", "one.iso", "two.iso"])
+  for (const name of ["d.raw", "e.raw", "other.raw", "one.iso", "two.iso"])
     writeFileSync(join(folder, name), Buffer.alloc(BYTES));
   const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD, extra: arguments_(folder) } });
   const { rig, a, b, definition } = pair;
@@ -65,6 +73,30 @@ t.test("disks, media and devices as they are", async (t) => {
     t.match(await refused(t, pair), [
       /^devices: The devices differ: the destination's QEMU has extra \(virtio-rng-pci\), qemu64-x86_64-cpu, which the guest lacks/,
     ]);
+    rig.writeDefinition(definition);
+  });
+
+  await t.test("a definition that gives the guest's devices another place, drive or setting", async (t) => {
+    const swapped: Readonly<Record<string, string>> = {
+      "virtio-blk-pci,drive=d0,id=disk0": "virtio-blk-pci,drive=d1,id=disk1",
+      "virtio-blk-pci,drive=d1,id=disk1": "virtio-blk-pci,drive=d0,id=disk0",
+    };
+    for (const [change, ...found] of [
+      [(word: string) => swapped[word] ?? word, /^devices: The devices are set otherwise: addr of disk[01] is/],
+      [
+        (word: string) => word.replace(/drive=d([01])/, (_, at) => `drive=d${1 - Number(at)}`),
+        /^disks: Drive d0 belongs to disk0\/virtio-blk-device at the source, and to disk1\/virtio-blk-device at/,
+        /^disks: Drive d1 belongs to disk1/,
+      ],
+      [
+        (word: string) => word.replace(",id=disk0", ",id=disk0,num-queues=4"),
+        /: .*num-queues of disk0\/.* is 1 .* and 4 /,
+      ],
+      [(word: string) => word.replace("if=none,id=d0", "if=none,id=d0,readonly=on"), /^disks: .* only at the source/],
+    ] as const) {
+      rig.writeDefinition(edited(change));
+      t.match(await refused(t, pair), found);
+    }
     rig.writeDefinition(definition);
   });
 
@@ -105,6 +137,25 @@ t.test("disks, media and devices as they are", async (t) => {
       await beginMerge(qmp, "d0");
       await endMerge(qmp);
     });
+    await held.source.stop();
+  });
+
+  await t.test("another file at the path of the disk while the guest is copied", async (t) => {
+    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
+    const run = await startMigrate(rig, held, b, NAME);
+    await held.source.waitForOutput(/"held":"switching"/, WITHIN);
+    const [path, kept] = [join(folder, "d.raw"), join(folder, "kept.raw")];
+    linkSync(path, kept);
+    writeFileSync(join(folder, "new.raw"), Buffer.alloc(BYTES));
+    renameSync(join(folder, "new.raw"), path);
+    held.source.signal("SIGUSR2");
+    const { code, answer } = await run.end();
+    const error = { code: "disks-changed", message: /another file in the place of .*d\.raw/ };
+    t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
+    t.match(answer.error?.guestNow, /runs at the source/);
+    t.match(await refused(t, { ...pair, a: held }), [/^image-temporary: .*d\.raw/, /^disks-unproven: /]);
+    renameSync(kept, path);
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
     await held.source.stop();
   });
 

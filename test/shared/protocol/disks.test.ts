@@ -9,7 +9,9 @@ const image: Image = {
 };
 const of = (layers: readonly Partial<Image>[], boot = "one", more: Partial<Drive> = {}): GuestDisks => ({
   boot,
-  drives: [{ name: "d0", removable: false, layers: layers.map((layer) => ({ ...image, ...layer })), ...more }],
+  drives: [
+    { name: "d0", removable: false, place: "disk0", layers: layers.map((layer) => ({ ...image, ...layer })), ...more },
+  ],
 });
 const NOTHING: DiskProofs = { marked: new Set(), unchecked: false };
 const codes = (theirs: GuestDisks, mine: GuestDisks, proofs: Partial<DiskProofs> = {}) =>
@@ -37,11 +39,54 @@ t.test("on two hosts a file is the same where the source's mark is beside it", a
 t.test("without a boot id, or an open file, nothing is proven by numbers", async (t) => {
   t.same(codes(of([{}], ""), of([{}], "")), ["disks-unproven"]);
   t.same(codes(of([{ inode: "" }]), of([{}])), ["disks-unproven"]);
+  const marked = new Set(["/images/web.raw"]);
+  t.same(codes(of([{ inode: "" }]), of([{}], "two"), { marked }), ["disks-unproven"], "nor by a mark");
 });
 
 t.test("what nobody writes to may be a copy", async (t) => {
   t.same(codes(of([{ writable: false }]), of([{ writable: false, inode: "1:1" }], "two")), []);
-  t.same(codes(of([{ writable: false }]), of([{ writable: true, inode: "1:1" }], "two")), ["disks-unproven"]);
+  const [base, top] = [{ writable: false }, {}];
+  const marked = new Set(["/images/top.raw"]);
+  const layers = (more: Partial<Image>, boot: string): GuestDisks =>
+    of(
+      [
+        { ...top, file: "/images/top.raw" },
+        { ...base, ...more },
+      ],
+      boot,
+    );
+  t.same(codes(layers({}, "one"), layers({ inode: "1:1" }, "two"), { marked }), []);
+  t.same(codes(layers({}, "one"), layers({ inode: "1:1", writable: true }, "two"), { marked }), ["disks-unproven"]);
+});
+
+t.test("a drive that only one of both may write, or that another device has, is another drive", async (t) => {
+  t.same(codes(of([{ writable: false }]), of([{}])), ["disks"]);
+  t.same(codes(of([{}]), of([{ writable: false }])), ["disks"]);
+  const elsewhere = of([{}], "one", { place: "disk1" });
+  t.match(compareDisks(of([{}]), elsewhere, NOTHING).refusals, [
+    { message: /^Drive d0 belongs to disk0 at the source, and to disk1 at the destination/ },
+  ]);
+  t.same(codes(of([{}], "one", { place: "" }), elsewhere), [], "an older source does not say");
+});
+
+t.test("block devices of two hosts have names of their own, and nothing proves them", async (t) => {
+  const device = (baseName: string, boot: string): GuestDisks =>
+    of([{ file: "/dev/mapper/web", inode: "block 64771", baseName }], boot);
+  t.same(codes(device("dm-3", "one"), device("dm-5", "two")), ["disks-unproven"]);
+  t.same(codes(device("dm-3", "one"), device("dm-5", "two"), { unchecked: true }), []);
+});
+
+t.test("memory in a file that both hosts have is refused", async (t) => {
+  const memory = (inode: string, boot: string): GuestDisks => ({
+    ...of([{}], boot),
+    memory: [{ ...image, format: "ram0", file: "/shared/ram", inode, baseName: "ram" }],
+  });
+  t.same(codes(memory("40:9", "one"), memory("40:9", "one")), ["memory-shared"]);
+  t.same(codes(memory("40:9", "one"), memory("40:8", "one")), [], "each has its own");
+  const marked = new Set(["/images/web.raw"]);
+  t.same(codes(memory("40:9", "one"), memory("52:9", "two"), { marked }), []);
+  const both = new Set(["/images/web.raw", "/shared/ram"]);
+  t.same(codes(memory("40:9", "one"), memory("52:9", "two"), { marked: both }), ["memory-shared"]);
 });
 
 t.test("another number of layers, format or length is another disk", async (t) => {
@@ -65,6 +110,8 @@ t.test("a drive that only one of both has is named", async (t) => {
   t.match(compareDisks(none, of([{}]), NOTHING).refusals, [
     { message: /^The destination's QEMU has the drive d0, which/ },
   ]);
+  const idle = of([{ writable: false }], "one", { place: "" });
+  t.same([...codes(idle, none), ...codes(none, idle)], [], "nobody has it, and nobody writes to it");
 });
 
 t.test("a storage that is no file is the same by its name, unless the name leads to the host itself", async (t) => {

@@ -1,0 +1,102 @@
+/**
+ * How the devices of a definition are set and where they are, which need not be as its definition says: the human monitor gives
+ * all of it in one answer (system/qdev-monitor.c, hmp_info_qtree). Two devices of one name and type that are set
+ * otherwise, or are at other places, take each other's state or none.
+ */
+
+export interface DeviceTree {
+  /** Each as "disk0: num-queues = 1". */
+  readonly settings: readonly string[];
+  /** Where each drive is, by the name that its device knows it by: of the drive, or of its block node. */
+  readonly places: ReadonlyMap<string, string>;
+}
+
+interface Device {
+  readonly indent: number;
+  readonly type: string;
+  /** Empty where the definition gives none. */
+  readonly id: string;
+  /** The device that has the bus on which this one is. */
+  readonly parent: Device | undefined;
+  readonly bus: string;
+  readonly properties: [name: string, value: string][];
+}
+
+/** What tells devices of a bus from each other that have no id. */
+const PLACES: readonly string[] = ["addr", "channel", "scsi-id", "lun", "unit", "nr", "cad", "at port"];
+
+/**
+ * What the guest sets (the numbers of buses, a network card's address), what QEMU guesses from the content of a disk
+ * (its geometry), and the drive, which is compared by its files.
+ */
+const PASSING: readonly string[] = ["busnr", "mac", "cyls", "heads", "secs", "lcyls", "lheads", "lsecs", "drive"];
+
+/** Of the machine's own devices: where its memory is. Much of the rest firmware sets. */
+const IS_OF_MACHINE = /4g-mem-size$|^smm-/;
+
+/** @param plugged types of the devices that a definition gives without an id */
+export function parseDeviceTree(text: string, plugged: ReadonlySet<string>): DeviceTree {
+  const devices = parse(text);
+  const settings = devices.flatMap((device) => {
+    const label = labelOf(device);
+    const counts = isGiven(device, plugged)
+      ? ([name, value]: readonly [string, string]) => !PASSING.includes(name) && !isOfHost(name, value)
+      : ([name]: readonly [string, string]) => IS_OF_MACHINE.test(name);
+    return [["bus", device.bus] as const, ...device.properties]
+      .filter(counts)
+      .map(([name, value]) => `${label}: ${name} = ${value}`);
+  });
+  return { settings, places: new Map(devices.flatMap(placeOf)) };
+}
+
+function parse(text: string): readonly Device[] {
+  const devices: Device[] = [];
+  const above: Device[] = [];
+  const buses = new Map<number, string>();
+  for (const line of text.split(/\r?\n/)) {
+    const indent = line.search(/\S/);
+    const [, type, id = ""] = /^ *dev: (.+), id "(.*)"$/.exec(line) ?? [];
+    if (type !== undefined) {
+      while ((above.at(-1)?.indent ?? -1) >= indent) above.pop();
+      // a device is two places further in than its bus
+      const device = { indent, type, id, parent: above.at(-1), bus: buses.get(indent - 2) ?? "", properties: [] };
+      devices.push(device);
+      above.push(device);
+    } else {
+      const bus = takeLine(line, above.at(-1));
+      if (bus !== undefined) buses.set(indent, bus);
+    }
+  }
+  return devices;
+}
+
+/** @returns the name of a bus that begins with this line */
+function takeLine(line: string, device: Device | undefined): string | undefined {
+  const [, name, value = ""] = /^ *([\w-]+) = (.*)$/.exec(line) ?? [];
+  if (name !== undefined) device?.properties.push([name, value]);
+  // USB's port is a setting only where the definition gives it
+  const port = /^ *addr [\d.]+, port ([\d.]+),/.exec(line)?.[1];
+  if (port !== undefined) device?.properties.push(["at port", port]);
+  return /^ *bus: (.*)$/.exec(line)?.[1];
+}
+
+/** A path of the host, and what a definition may leave to QEMU and QEMU does not fill in. */
+const isOfHost = (name: string, value: string): boolean =>
+  value.startsWith('"/') || (name === "port" && value.startsWith('"'));
+
+/** The definition gives it, or the device that it is a part of. */
+const isGiven = ({ id, type, parent }: Device, plugged: ReadonlySet<string>): boolean =>
+  id !== "" || plugged.has(type) || (parent !== undefined && isGiven(parent, plugged));
+
+/** A name that does not depend on the order in which the devices were made. */
+function labelOf({ type, id, parent, properties }: Device): string {
+  if (id !== "") return id;
+  const place = properties.filter(([name]) => PLACES.includes(name)).map(([, value]) => value.replace(/ \(.*\)$/, ""));
+  const own = [type, ...place].join(" ");
+  return parent === undefined ? own : `${labelOf(parent)}/${own}`;
+}
+
+function placeOf(device: Device): [drive: string, place: string][] {
+  const drive = device.properties.find(([name]) => name === "drive")?.[1].replace(/^"(.*)"$/, "$1") ?? "";
+  return drive === "" ? [] : [[drive, labelOf(device)]];
+}
