@@ -30,7 +30,7 @@ const drive = (file: string, more = ""): readonly string[] => [
 const arguments_ = (folder: string): readonly string[] => [
   ...[...drive(join(folder, "d.raw")), ...DISK],
   ...["-drive", `file=${join(folder, "one.iso")},format=raw,if=none,id=cd0,media=cdrom`],
-  ...["-device", "ide-cd,drive=cd0,id=cd", "-device", "qemu-xhci,id=usb"],
+  ...["-device", "ide-cd,drive=cd0,id=cd", "-device", "qemu-xhci,id=usb", "-device", "usb-tablet,id=tablet,port=4"],
   ...[
     "-drive",
     `file=${join(folder, "e.raw")},format=raw,if=none,id=d1`,
@@ -155,6 +155,21 @@ t.test("disks, media and devices as they are", async (t) => {
     t.match(answer.error?.guestNow, /runs at the source/);
     t.match(await refused(t, { ...pair, a: held }), [/^image-temporary: .*d\.raw/, /^disks-unproven: /]);
     renameSync(kept, path);
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+    await held.source.stop();
+  });
+
+  await t.test("a device that goes behind the handshake", async (t) => {
+    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=staging"]) };
+    const run = await startMigrate(rig, held, b, NAME);
+    await held.source.waitForOutput(/"held":"staging"/, WITHIN);
+    await atMonitor(pair, a, (qmp) => tell(qmp, "device_del", { id: "tablet" }));
+    held.source.signal("SIGUSR2");
+    const { code, answer } = await run.end();
+    const message = /peripheral\/tablet \(usb-tablet\) is gone/;
+    const error = { code: "devices-changed", message, guestNow: "the guest runs at the source" };
+    t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
+    await atMonitor(pair, a, (qmp) => tell(qmp, "device_add", { driver: "usb-tablet", id: "tablet", port: "4" }));
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
     await held.source.stop();
   });
