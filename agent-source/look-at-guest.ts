@@ -1,6 +1,6 @@
 /** Everything that a migration must know of a guest before it asks the destination. Reads only. */
 import { MigrationFault } from "../shared/fault.ts";
-import { type FoundDevices, isPlugged, readDevices, readNamed } from "../shared/qemu/guest-devices.ts";
+import { type FoundDevices, isPlugged, readDevices, readPlugged } from "../shared/qemu/guest-devices.ts";
 import { type FoundDisks, readDisks, readSignature, refuseDisks, replacedImages } from "../shared/qemu/guest-disks.ts";
 import { inspectSource, type SourceFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
@@ -57,7 +57,7 @@ export async function checkAgreed(qmp: QmpClient, agreed: Agreed, cx: SourceCont
 
 /** A device that QEMU was told to unplug goes when the guest lets go of it, while it is copied too. */
 async function checkDevices(qmp: QmpClient, agreed: readonly string[]): Promise<void> {
-  const devices = new Set(await readNamed(qmp));
+  const devices = new Set(await readPlugged(qmp));
   const gone = agreed.filter(isPlugged).filter((one) => !devices.delete(one));
   if (gone.length === 0 && devices.size === 0) return;
   const words = [...gone.map((one) => `${one} is gone`), ...[...devices].map((one) => `${one} is new`)];

@@ -1,6 +1,7 @@
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc-link.ts";
 import { securityOf } from "../../shared/link/security.ts";
+import { saidSettings } from "../../shared/protocol/device-settings.ts";
 import { canStayPaused, checkContract, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import {
   type Codec,
@@ -157,7 +158,7 @@ function makeOffer(
       ramBlocks: facts.ramBlocks,
       paused: facts.paused,
       devices: facts.devices,
-      deviceSettings: facts.settings,
+      deviceSettings: saidSettings(facts.settings),
       disks: offered(facts.disks),
       ...(mark === undefined ? {} : { mark }),
       disksUnchecked: options.sharedDisksUnchecked,

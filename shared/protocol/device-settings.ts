@@ -16,8 +16,21 @@ interface Made {
 /** How many differences are named. */
 const NAMED_MAX = 6;
 
-/** Of QEMUs of two versions only what a definition gives is compared: each version has settings of its own. */
-const IS_GIVEN = /: (bus|addr|channel|scsi-id|lun|unit|nr|at port|netdev|chardev|num-queues|queue-size|vectors) = /;
+/**
+ * What a definition gives: all that is compared of QEMUs of two versions, each of which has settings of its own, and of
+ * a guest with so many devices that a request would not hold all.
+ */
+const IS_GIVEN =
+  /: (bus|addr|channel|scsi-id|lun|unit|nr|at port|netdev|chardev|num-queues|queue-size|vectors|smp .*|memory .*|.*4g-mem-size|smm-.*) = /;
+
+/** A request has 256 KiB (shared/link/grpc-server.ts). */
+const SAID_CHARACTERS_MAX = 96 << 10;
+
+/** @returns what a source says of them */
+export function saidSettings(settings: readonly string[]): readonly string[] {
+  const characters = settings.reduce((sum, one) => sum + one.length, 0);
+  return characters <= SAID_CHARACTERS_MAX ? settings : settings.filter((one) => IS_GIVEN.test(one));
+}
 
 /** @returns a refusal that names each difference; undefined where there is none */
 export function compareSettings(theirs: Made, mine: Made): Refusal | undefined {
@@ -57,9 +70,12 @@ function gather(settings: readonly string[]): ReadonlyMap<string, Settings> {
   return devices;
 }
 
+/** Of a setting that only one of both has, the other one does not know, or did not say. */
 function differences(device: string, theirs: Settings, mine: Settings): readonly string[] {
-  return [...new Set([...theirs.keys(), ...mine.keys()])].flatMap((name) => {
-    const [given, own] = [theirs, mine].map((one) => one.get(name)?.join(", ") ?? "not there");
-    return given === own ? [] : [`${name} of ${device} is ${given} at the source and ${own} at the destination`];
+  return [...theirs].flatMap(([name, values]) => {
+    const [given, own] = [values.join(", "), mine.get(name)?.join(", ") ?? ""];
+    return !mine.has(name) || given === own
+      ? []
+      : [`${name} of ${device} is ${given} at the source and ${own} at the destination`];
   });
 }

@@ -51,9 +51,17 @@ const fieldsOf = (option: string, value: unknown): readonly string[] =>
 /** Of the devices that somebody may plug or unplug. */
 export const isPlugged = (device: string): boolean => /^peripheral(-anon)?\/[^/]+ \(/.test(device);
 
-/** Those of isPlugged(), as they are now. */
-export const readNamed = async (qmp: QmpClient): Promise<readonly string[]> =>
-  parseTree(await qmp.execute("human-monitor-command", { "command-line": "info qom-tree" })).filter(isPlugged);
+/** Those of isPlugged(), as they are now: two short answers, for a guest that stands still. */
+export async function readPlugged(qmp: QmpClient): Promise<readonly string[]> {
+  const places = ["peripheral", "peripheral-anon"];
+  const lists = await Promise.all(places.map((place) => qmp.execute("qom-list", { path: `/machine/${place}` })));
+  return lists.flatMap((list, at) =>
+    list.flatMap(({ name, type }) => {
+      const [, kind] = /^child<(.*)>$/.exec(type) ?? [];
+      return kind === undefined ? [] : [`${places[at]}/${name} (${kind})`];
+    }),
+  );
+}
 
 /** Exported for its tests. */
 export function parseTree(text: string): readonly string[] {
