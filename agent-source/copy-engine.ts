@@ -173,7 +173,8 @@ export class CopyEngine implements StreamSink {
     const drained = this.drained.next(pages);
     this.watch.section(pages, drained);
     this.sectionPages = 0;
-    // QEMU 8.1 syncs while some pages of the first pass still wait in its bitmap: it has sent them when that is drained
+    // QEMU 8.1, and QEMU 11 with post-copy enabled, sync while pages of the first pass still wait in the bitmap: they are
+    // sent when it is drained
     const hasAll = (this.hasSynced && drained) || this.firstPassFraction >= 1;
     const endsFirstPass = this.hold.phase === "first-pass" && hasAll;
     if (endsFirstPass) {
