@@ -1,4 +1,4 @@
-import { MigrationFault } from "../../shared/fault.ts";
+import { type FaultCode, MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
@@ -12,6 +12,9 @@ import { type Compared, verifyMemory } from "../verify.ts";
 /** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
 const STOPS_WITHIN_MS = 30_000;
 const LOADS_WITHIN_MS = 60_000;
+/** The guest may stand still until QEMU has told. */
+const LOOKS_WITHIN_MS = 2000;
+const CHANGES: readonly FaultCode[] = ["disks-changed", "devices-changed"];
 const NOT_COMPARED: Compared = { pages: 0, exceptions: [] };
 
 /** QEMU stops the guest and sends the rest; the destination loads it; its memory is compared when asked for. */
@@ -58,8 +61,31 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     // what comes next retires QEMU
     await orAborted(Promise.all([noted, isAsAgreed]), feed.signal);
     return { kind: afterSource("switching", "loaded"), loaded: { feed, times, reason } };
+  } catch (thrown) {
+    throw await becauseOfChange(MigrationFault.from(thrown), feed, cx);
   } finally {
     passes();
+  }
+}
+
+/**
+ * Looks whether somebody has changed the disks or devices where QEMU has failed its migration: a block job that holds an
+ * image is one of its reasons, and QEMU itself says only "Bad address" then (10.0.2).
+ * @returns what has changed, with QEMU's words; the same fault where nothing has, or QEMU does not tell
+ */
+async function becauseOfChange(
+  fault: MigrationFault,
+  { agreed, qmp }: Feed,
+  cx: SourceContext,
+): Promise<MigrationFault> {
+  if (fault.code !== "qemu-failed" || agreed === undefined || !qmp.isOpen) return fault;
+  try {
+    await within(checkAgreed(qmp, agreed, cx), LOOKS_WITHIN_MS, () => fault);
+    return fault;
+  } catch (thrown) {
+    const { code, message, advice } = MigrationFault.from(thrown);
+    if (!CHANGES.includes(code)) return fault;
+    return new MigrationFault(code, `${message}; ${fault.message}`, { cause: fault, ...(advice && { advice }) });
   }
 }
 

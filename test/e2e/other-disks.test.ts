@@ -140,6 +140,25 @@ t.test("disks, media and devices as they are", async (t) => {
     await held.source.stop();
   });
 
+  await t.test("a block job that begins while the guest is copied", async (t) => {
+    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
+    const run = await startMigrate(rig, held, b, NAME);
+    await held.source.waitForOutput(/"held":"switching"/, WITHIN);
+    await atMonitor(pair, a, async (qmp) => {
+      await takeSnapshot(qmp, "d0", join(folder, "job.qcow2"));
+      await beginMerge(qmp, "d0");
+    });
+    held.source.signal("SIGUSR2");
+    const { code, answer } = await run.end();
+    // QEMU may let go of the images all the same, or fail its migration
+    const message = /Somebody has changed the guest's disks while it was copied: .*\(commit of merge\)/;
+    const error = { code: "disks-changed", message, guestNow: "the guest runs at the source" };
+    t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
+    await atMonitor(pair, a, endMerge);
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+    await held.source.stop();
+  });
+
   await t.test("another file at the path of the disk while the guest is copied", async (t) => {
     const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
     const run = await startMigrate(rig, held, b, NAME);
