@@ -1,4 +1,6 @@
-/** The handshake, between its domain types and the messages of proto/ferry/v1/peer.proto; protocol 1 leaves fields out. */
+/**
+ * The handshake, between its domain types and the messages of proto/ferry/v1/peer.proto; protocol 1 leaves fields out.
+ */
 import type { Refusal } from "../fault.ts";
 import {
   type Codec,
@@ -40,10 +42,10 @@ const version = (wire: unknown): QemuVersion => {
 
 /** As many as the reader of QEMU's stream takes. */
 const BLOCKS_MAX = 4096;
-/** More than there will be: a peer's offer is logged, and its caller may be anybody. */
+/** Bounds of lists in a peer's offer, which is logged and may come from anybody. Both are above what any agent says. */
 const VERSIONS_MAX = 64;
 const FEATURES_MAX = 4096;
-/** An address of an agent: a name of 253 characters, or the path of a socket, with what surrounds it. */
+/** The most characters of an agent's address: a host's name has 253 at most, and its port or `unix:` is added. */
 export const ADDRESS_CHARACTERS_MAX = 300;
 
 export const blocks = (wire: unknown): readonly RamBlock[] =>
@@ -88,7 +90,9 @@ const OF_PROTOCOL_1: readonly Strategy[] = ["stop-and-copy", "precopy"];
 /** Where a peer of protocol 1 said nothing. */
 const orIfEmpty = (value: unknown, otherwise: string): unknown => (value === "" ? otherwise : value);
 
-/** A destination of protocol 1 takes an offer with other words than these for broken, and could not say what is wrong. */
+/**
+ * A destination of protocol 1 takes an offer with other words than these for broken, and could not say what is wrong.
+ */
 const olderDeadline = (action: DeadlineAction): string => (action === "postcopy" ? "cancel" : action);
 
 function transferOffer(given: WireObject): TransferOffer {

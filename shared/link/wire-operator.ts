@@ -76,7 +76,7 @@ export const migrateCallWire: Translation<MigrateCall> = {
     if (guest === "") throw wrong("guest", guest, "a guest's name");
     const address = `the destination agent's address, "host:port"`;
     if (to === "") throw wrong("to", to, address);
-    // the agent keeps it for as long as it remembers the migration, and so does its journal
+    // the agent keeps the address for as long as it remembers the migration, and its journal keeps it too
     if (to.length > ADDRESS_CHARACTERS_MAX)
       throw wrong("to", `${to.slice(0, 40)}…`, `${address}, of at most ${ADDRESS_CHARACTERS_MAX} characters`);
     return { guest, to, options: migrateOptions(object(given.options ?? {}, "options")) };

@@ -13,7 +13,7 @@ export const list = (value: unknown, field: string): readonly WireObject[] => {
   return value.map((one, index) => object(one, `${field}[${index}]`));
 };
 
-/** The same list. @throws MigrationFault `peer-invalid` for a longer one */
+/** Passes a list on as it is. @throws MigrationFault `peer-invalid` for a list of more than `most` entries */
 export function atMost(value: unknown, most: number, field: string): unknown {
   if (Array.isArray(value) && value.length > most) throw malformed(field, `are ${value.length}, at most ${most}`);
   return value;
@@ -34,7 +34,7 @@ export const text = (value: unknown, field: string): string => {
   return value;
 };
 
-/** A text that is logged with every line of a migration, or kept as long as its agent lives. */
+/** Reads a text whose length is bounded, since it is logged with a migration or kept for as long as the agent lives. */
 export const shortText = (value: unknown, field: string, charactersMax = 256): string => {
   const given = text(value, field);
   if (given.length > charactersMax) throw malformed(field, `has ${given.length} characters, at most ${charactersMax}`);
@@ -73,10 +73,10 @@ export const bytes = (value: unknown, field: string): Uint8Array => {
   return value;
 };
 
-/** A peer's code is shown to operators as it is, so that nothing but a code may be in it. */
+/** The form of a code. A peer's code is shown to operators unchanged, so other text must not pass for a code. */
 const CODE = /^[a-z0-9-]{1,64}$/;
 
-/** Reads a code of a fault or of a refusal. @returns "unknown" for text that is none */
+/** Reads the code of a fault or of a refusal. @returns "unknown" for a text that does not have the form of a code */
 export const codeText = (value: unknown): string => {
   const given = text(value, "code");
   return CODE.test(given) ? given : "unknown";

@@ -1,7 +1,7 @@
 /**
- * Whether the devices of a guest are set, and placed, as those that the destination's QEMU has made. A device that is
- * set otherwise does not take the state of the guest's, or is another one to it: disks that have changed places are each
- * written for the other.
+ * Compares how the devices of a guest are set and placed with how the destination's QEMU has set and placed its own. A
+ * device that is set otherwise cannot load the state of the guest's device, or is another device to the guest: when two
+ * disks have changed places, the guest writes to each what belongs on the other.
  */
 import type { Refusal } from "../fault.ts";
 import { isSameRelease } from "./devices.ts";
@@ -13,20 +13,24 @@ interface Made {
   readonly qemuVersion: QemuVersion;
 }
 
-/** How many differences are named. */
+/** A refusal names at most this many differences, and says how many more there are. */
 const NAMED_MAX = 6;
 
 /**
- * What a definition gives: all that is compared of QEMUs of two versions, each of which has settings of its own, and of
- * a guest with so many devices that a request would not hold all.
+ * Settings that a definition gives. Nothing else is compared between two versions of QEMU, since each version has
+ * settings of its own, nor of a guest that has too many devices for all of their settings to fit into a request.
  */
 const IS_GIVEN =
   /: (bus|addr|channel|scsi-id|lun|unit|nr|at port|netdev|chardev|num-queues|queue-size|vectors|smp .*|memory .*|.*4g-mem-size|smm-.*) = /;
 
-/** A request has 256 KiB (shared/link/grpc-server.ts). */
+/**
+ * The settings of a guest may have this many characters in all; of a guest with more, only those that a definition
+ * gives are said. A request has room for 256 KiB (shared/link/grpc-server.ts), and holds the list of the devices as
+ * well.
+ */
 const SAID_CHARACTERS_MAX = 96 << 10;
 
-/** @returns what a source says of them */
+/** Chooses the settings that a source says in its offer. @returns all of them, or those that a definition gives */
 export function saidSettings(settings: readonly string[]): readonly string[] {
   const characters = settings.reduce((sum, one) => sum + one.length, 0);
   return characters <= SAID_CHARACTERS_MAX ? settings : settings.filter((one) => IS_GIVEN.test(one));
@@ -52,13 +56,16 @@ export function compareSettings(theirs: Made, mine: Made): Refusal | undefined {
   const rest = words.length - NAMED_MAX;
   return {
     code: "devices",
-    message: `The devices are set otherwise: ${words.slice(0, NAMED_MAX).join("; ")}${rest > 0 ? `; and ${rest} more` : ""}. The definition was edited since the guest was started: let it say on both hosts what the guest has`,
+    message: `The devices are set otherwise: ${words.slice(0, NAMED_MAX).join("; ")}${rest > 0 ? `; and ${rest} more` : ""}. The definition was edited since the guest was started: write into it, on both hosts, what the guest has`,
   };
 }
 
 type Settings = ReadonlyMap<string, readonly string[]>;
 
-/** By device, then by setting; devices of one name are told apart by nothing, and their values are taken together. */
+/**
+ * Sorts settings by device, then by name. Nothing tells devices of one name apart, so the values of such devices are
+ * put into one list.
+ */
 function gather(settings: readonly string[]): ReadonlyMap<string, Settings> {
   const devices = new Map<string, Map<string, string[]>>();
   for (const one of settings) {
@@ -70,7 +77,7 @@ function gather(settings: readonly string[]): ReadonlyMap<string, Settings> {
   return devices;
 }
 
-/** Of a setting that only one of both has, the other one does not know, or did not say. */
+/** Names the settings that differ. One that only one side has is no difference: the other side may not have said it. */
 function differences(device: string, theirs: Settings, mine: Settings): readonly string[] {
   return [...theirs].flatMap(([name, values]) => {
     const [given, own] = [values.join(", "), mine.get(name)?.join(", ") ?? ""];

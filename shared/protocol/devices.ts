@@ -13,7 +13,10 @@ const NAMED_MAX = 6;
 /** Of QEMUs of two versions only what a definition names is compared: each version has inner objects of its own. */
 const IS_NAMED = /^(PCI |peripheral\/[^/]+ \(|peripheral-anon\/[^/]+ \(|.*-cpu\)$)/;
 
-/** Said by older sources: a QEMU that waits for its guest does not list them. */
+/**
+ * A device behind a bridge, which only older sources name. It is not compared, since a QEMU that waits for its guest
+ * does not list such devices.
+ */
 const IS_BEHIND_BRIDGE = /^PCI [^ ]*\//;
 
 export const isSameRelease = (one: QemuVersion, other: QemuVersion): boolean =>

@@ -45,7 +45,7 @@ export function compareDisks(theirs: GuestDisks, mine: GuestDisks, proofs: DiskP
       if (judge(theirs, mine, one, own, proofs.marked) === "same")
         refuse(
           "memory-shared",
-          `The destination's QEMU has the memory ${own.format} in the file of the guest's, ${one.file}, and would write into it while the guest runs: give each host a file of its own (mem-path), or let it be private (share=off)`,
+          `The destination's QEMU has its memory ${own.format} in ${one.file}, the file that holds the memory of the guest, and would write to it while the guest runs: give each host a file of its own (mem-path), or make it private (share=off)`,
         );
   return { refusals, warnings };
 
@@ -93,15 +93,18 @@ function judge(theirs: GuestDisks, mine: GuestDisks, image: Image, own: Image, m
   if (image.baseName === "" || own.baseName === "") return judgeRemote(image, own);
   const isOneHost = theirs.boot !== "" && theirs.boot === mine.boot;
   if (isOneHost && image.inode !== "" && own.inode !== "") return image.inode === own.inode ? "same" : "other";
-  // each kernel numbers its block devices itself: /dev/mapper/web leads to dm-3 on one host, and to dm-5 on another
+  // each kernel numbers its block devices itself: /dev/mapper/web may lead to dm-3 on one host and to dm-5 on another
   if (image.baseName !== own.baseName) return isDevice(image) && isDevice(own) && !isOneHost ? "unproven" : "other";
   // nobody writes to it: a copy is as good
   if (!image.writable && !own.writable) return "same";
-  // a file that nobody saw open may be another one by now than that at its path
+  // where no agent could see the file open in QEMU, another file may be at its path by now
   return marked.has(own.file) && image.inode !== "" && own.inode !== "" ? "same" : "unproven";
 }
 
-/** No device has it, and nobody writes to it: a medium that was changed may stay open. */
+/**
+ * Tells whether a drive need not be at both hosts: no device has it, and nobody may write to it. After a medium was
+ * changed, QEMU may keep the node of the earlier medium open as such a drive.
+ */
 const isIdle = ({ place, layers }: Drive): boolean =>
   place === "" && layers.length > 0 && layers.every(({ writable }) => !writable);
 

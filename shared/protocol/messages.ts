@@ -65,7 +65,10 @@ export interface Drive {
   readonly removable: boolean;
   /** The top layer first; none where there is no medium. */
   readonly layers: readonly Image[];
-  /** The device that has it (shared/qemu/device-tree.ts); empty where none has, and from an older source. */
+  /**
+   * The name of the device that has this drive (shared/qemu/device-tree.ts). It is empty where no device has it, and
+   * from an older source.
+   */
   readonly place: string;
 }
 
@@ -73,7 +76,9 @@ export interface GuestDisks {
   /** Tells one host, since it was booted, from another. */
   readonly boot: string;
   readonly drives: readonly Drive[];
-  /** Files that the guest's memory is written to, by the backend's id as the format; missing from an older source. */
+  /**
+   * Shared files that hold the guest's memory; `format` is the id of the memory backend. Missing from an older source.
+   */
   readonly memory?: readonly Image[];
 }
 
@@ -95,7 +100,7 @@ export interface GuestOffer {
   readonly paused: boolean;
   /** As its QEMU has made them (shared/qemu/guest-devices.ts); missing from an older source. */
   readonly devices?: readonly string[];
-  /** How the devices are set (shared/qemu/device-tree.ts); missing from an older source. */
+  /** How the devices are set, each as "disk0: num-queues = 1"; missing from an older source. */
   readonly deviceSettings?: readonly string[];
   /** As its QEMU has them open; missing from an older source. */
   readonly disks?: GuestDisks;
@@ -131,7 +136,9 @@ export interface Contract {
   /** The destination discards its QEMU when nobody follows up for this long. */
   readonly followUpMs: number;
   readonly ramBlocks: readonly RamBlock[];
-  /** Of those that were offered, the ones that the destination can do as well; a destination of protocol 1 says none. */
+  /**
+   * Of those that were offered, the ones that the destination can do as well; a destination of protocol 1 says none.
+   */
   readonly strategies: readonly Strategy[];
   /** With which the migration begins. */
   readonly strategy: Strategy;
@@ -154,7 +161,8 @@ export type HandshakeAnswer =
 
 /**
  * `verbatim`: bytes of QEMU's stream. `discards`: pages that the destination must forget, which come again
- * (shared/codec/discard-frame.ts). `package`: post-copy's device state, its length (u32, little endian) ahead of its first byte.
+ * (shared/codec/discard-frame.ts). `package`: post-copy's device state, its length (u32, little endian) ahead of its
+ * first byte.
  */
 export type FrameKind = "pages" | "verbatim" | "discards" | "package";
 export type FrameCodec = "none" | "zstd";
@@ -216,7 +224,10 @@ export type DestinationMessage =
   | { readonly kind: "pageRequest"; readonly firstPage: number; readonly pageCount: number }
   /** The destination's QEMU answers a PING that the package of its source had. */
   | { readonly kind: "pong"; readonly value: number }
-  /** The answer to `resume`: a bit for each page from `firstPage` on, lowest first; in any pieces, `last` with the last one. */
+  /**
+   * The answer to `resume`: a bit for each page from `firstPage` on, lowest first; in any pieces, `last` with the last
+   * one.
+   */
   | {
       readonly kind: "missing";
       readonly firstPage: number;
@@ -276,7 +287,7 @@ export const TAKES_UP_WITHIN_MS = 5000;
 
 /**
  * How long a destination waits for its own decision before it answers a source that grants or withdraws, milliseconds.
- * It then says what is known.
+ * When that time is over, its answer says that nothing is decided yet.
  */
 export const DECIDES_WITHIN_MS = 5000;
 

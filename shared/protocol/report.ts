@@ -113,8 +113,8 @@ export const NO_PROGRESS: Progress = {
 };
 
 /**
- * From the source's STOP to the destination's RESUME, in parts that add up to the total; all 0 of a guest that was
- * paused.
+ * The time from the source's STOP to the destination's RESUME, in parts that add up to the total. All of them are 0 for
+ * a guest that was paused.
  */
 export interface Downtime {
   readonly totalMs: number;
@@ -163,7 +163,9 @@ export interface MigrationResult {
   readonly stalledSeconds: number;
   readonly verified: boolean;
   readonly pagesCompared: number;
-  /** What differed because QEMU itself writes there, each in words. */
+  /**
+   * Pages that differ because the destination's QEMU itself writes to them, each as a sentence; not in pagesCompared.
+   */
   readonly verifyExceptions: readonly string[];
   readonly degradations: readonly string[];
   /** The guest was paused, and still is: it had no downtime. */

@@ -1,13 +1,16 @@
 /**
- * How the devices of a definition are set and where they are, which need not be as its definition says: the human monitor gives
- * all of it in one answer (system/qdev-monitor.c, hmp_info_qtree). Two devices of one name and type that are set
- * otherwise, or are at other places, take each other's state or none.
+ * How a QEMU's devices are set, and on which bus and at which address each of them is. This need not be what the
+ * definition says by now. The human monitor gives all of it in one answer (system/qdev-monitor.c, hmp_info_qtree).
+ * A device of one QEMU loads the state of a wrong device, or none, where its settings or its place differ from those of
+ * the device of the same name in the other QEMU.
  */
 
 export interface DeviceTree {
   /** Each as "disk0: num-queues = 1". */
   readonly settings: readonly string[];
-  /** Where each drive is, by the name that its device knows it by: of the drive, or of its block node. */
+  /**
+   * The device that has each drive. The key is the name by which the device knows the drive, or that of its block node.
+   */
   readonly places: ReadonlyMap<string, string>;
 }
 
@@ -22,19 +25,19 @@ interface Device {
   readonly properties: [name: string, value: string][];
 }
 
-/** What tells devices of a bus from each other that have no id. */
+/** Properties that tell devices of one bus apart when they have no id. */
 const PLACES: readonly string[] = ["addr", "channel", "scsi-id", "lun", "unit", "nr", "cad", "at port"];
 
 /**
- * What the guest sets (the numbers of buses, a network card's address), what QEMU guesses from the content of a disk
- * (its geometry), and the drive, which is compared by its files.
+ * Properties that are not compared: those that the guest sets (the numbers of buses, a network card's address), those
+ * that QEMU guesses from the content of a disk (its geometry), and the drive, whose files are compared instead.
  */
 const PASSING: readonly string[] = ["busnr", "mac", "cyls", "heads", "secs", "lcyls", "lheads", "lsecs", "drive"];
 
-/** Of the machine's own devices: where its memory is. Much of the rest firmware sets. */
+/** What is compared of the machine's own devices: where its memory is. Firmware sets much of the rest. */
 const IS_OF_MACHINE = /4g-mem-size$|^smm-/;
 
-/** @param plugged types of the devices that a definition gives without an id */
+/** Reads the answer to `info qtree`. @param plugged types of the devices that a definition gives without an id */
 export function parseDeviceTree(text: string, plugged: ReadonlySet<string>): DeviceTree {
   const devices = parse(text);
   const settings = devices.flatMap((device) => {
@@ -80,15 +83,17 @@ function takeLine(line: string, device: Device | undefined): string | undefined 
   return /^ *bus: (.*)$/.exec(line)?.[1];
 }
 
-/** A path of the host, and what a definition may leave to QEMU and QEMU does not fill in. */
+/**
+ * True for a path of the host, and for a USB port, which QEMU shows as empty where the definition leaves it to QEMU.
+ */
 const isOfHost = (name: string, value: string): boolean =>
   value.startsWith('"/') || (name === "port" && value.startsWith('"'));
 
-/** The definition gives it, or the device that it is a part of. */
+/** True when the definition gives this device, or the device that it is a part of. */
 const isGiven = ({ id, type, parent }: Device, plugged: ReadonlySet<string>): boolean =>
   id !== "" || plugged.has(type) || (parent !== undefined && isGiven(parent, plugged));
 
-/** A name that does not depend on the order in which the devices were made. */
+/** Makes a name for a device that does not depend on the order in which the devices were made. */
 function labelOf({ type, id, parent, properties }: Device): string {
   if (id !== "") return id;
   const place = properties.filter(([name]) => PLACES.includes(name)).map(([, value]) => value.replace(/ \(.*\)$/, ""));

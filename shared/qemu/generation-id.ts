@@ -5,7 +5,7 @@
 import { MigrationFault } from "../fault.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
-/** Where it is in a page of its own, which holds nothing else (include/hw/acpi/vmgenid.h, VMGENID_GUID_OFFSET). */
+/** Byte offset of the id in a page that holds nothing else (include/hw/acpi/vmgenid.h, VMGENID_GUID_OFFSET). */
 const OFFSET = 40;
 const BYTES = 16;
 
@@ -22,15 +22,15 @@ export async function readGenerationId(qmp: QmpClient): Promise<Uint8Array | und
   }
 }
 
-/** Tells whether a page is the one that the device has given the guest for its id. */
+/** Tells whether a page holds the id at its offset and zeros elsewhere, as the page that firmware makes for it does. */
 export function holdsOnlyId(page: Uint8Array, id: Uint8Array): boolean {
   const end = OFFSET + BYTES;
   return page.every((byte, at) => byte === (at >= OFFSET && at < end ? id[at - OFFSET] : 0));
 }
 
 /**
- * The bytes of a GUID as its text says them: the first three of its five parts are little-endian.
- * @throws MigrationFault `qmp-protocol` for what is no GUID
+ * Converts the text of a GUID to its 16 bytes in memory: the first three of its five parts are little-endian.
+ * @throws MigrationFault `qmp-protocol` for a text that is no GUID
  */
 export function bytesOf(guid: string): Uint8Array {
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(guid))

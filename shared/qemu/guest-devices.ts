@@ -12,7 +12,7 @@ const PASSING: readonly string[] = ["memory-region", "irq", "container"];
 export interface FoundDevices {
   /** Each device as its path and type, and each PCI device by its place. */
   readonly devices: readonly string[];
-  /** How they and the machine are set (device-tree.ts). */
+  /** How these devices and the machine are set (device-tree.ts), each as "disk0: num-queues = 1". */
   readonly settings: readonly string[];
 }
 
@@ -32,7 +32,9 @@ export async function readDevices(qmp: QmpClient): Promise<FoundDevices> {
   };
 }
 
-/** What of -smp and -m the devices do not show: how the processors are arranged, and the room for memory to be plugged. */
+/**
+ * Reads what no device shows of -smp and -m: how the processors are arranged, and how much memory may be plugged.
+ */
 async function machineSettings(qmp: QmpClient): Promise<readonly string[]> {
   const [smp, memory] = await Promise.all(
     ["smp", "memory"].map((property) => qmp.execute("qom-get", { path: "/machine", property }).catch(() => undefined)),
@@ -48,10 +50,13 @@ const fieldsOf = (option: string, value: unknown): readonly string[] =>
     ? Object.entries(value).map(([name, one]) => `machine: ${option} ${name} = ${one}`)
     : [];
 
-/** Of the devices that somebody may plug or unplug. */
+/** True for a device that somebody may plug or unplug. */
 export const isPlugged = (device: string): boolean => /^peripheral(-anon)?\/[^/]+ \(/.test(device);
 
-/** Those of isPlugged(), as they are now: two short answers, for a guest that stands still. */
+/**
+ * Reads the devices for which isPlugged() is true. QEMU gives two short answers, since the guest stands still
+ * meanwhile.
+ */
 export async function readPlugged(qmp: QmpClient): Promise<readonly string[]> {
   const places = ["peripheral", "peripheral-anon"];
   const lists = await Promise.all(places.map((place) => qmp.execute("qom-list", { path: `/machine/${place}` })));
@@ -79,6 +84,9 @@ export function parseTree(text: string): readonly string[] {
   return devices;
 }
 
-/** What is behind a bridge QEMU lists once the firmware has numbered its bus: not before the guest has come. */
+/**
+ * Names a PCI device of the root bus by its place. Devices behind a bridge are left out: QEMU lists them only when
+ * firmware has numbered the bridge's bus, which has not happened in a QEMU that still waits for its guest.
+ */
 const placeOf = ({ slot, function: part, id }: PciDevice): string =>
   `PCI ${slot.toString(16).padStart(2, "0")}.${part} (${id.vendor.toString(16)}:${id.device.toString(16)})`;

@@ -101,7 +101,7 @@ function signatureOf({ blocks, nodes, jobs }: Said): string {
 /** The signature of the disks as they are now: all that is looked at while the guest stands still. */
 export const readSignature = async (qmp: QmpClient): Promise<string> => signatureOf(await ask(qmp));
 
-/** @returns the files of which another one is at their path now than QEMU has opened */
+/** @returns the paths at which another file is now than the one that QEMU has open */
 export async function replacedImages({ drives }: GuestDisks): Promise<readonly string[]> {
   const images = drives.flatMap(({ layers }) => layers).filter(({ inode }) => inode !== "");
   const isReplaced = await Promise.all(images.map(async ({ file, inode }) => (await inodeOf(file)) !== inode));
@@ -131,14 +131,18 @@ const nameOf = ({ device, qdev }: BlockInfo): string =>
 const layersOf = (image: ImageInfo | undefined): readonly ImageInfo[] =>
   image === undefined ? [] : [image, ...layersOf(image["backing-image"])];
 
-/** Of a file in a `json:{…}`, what else its node is given: a raw node may show the guest a part of the file only. */
+/**
+ * Reads the options of a node beside its file, from a name of the form `json:{…}`. They count, since a raw node may
+ * show the guest only a part of its file.
+ * @returns each as "offset=4096"; nothing for a plain name
+ */
 export function optionsOf(file: string): readonly string[] {
   if (plain(file) === file) return [];
   const flat = (given: object, above: string): readonly string[] =>
     Object.entries(given).flatMap(([name, value]) =>
       typeof value === "object" && value !== null ? flat(value, `${above}${name}.`) : [`${above}${name}=${value}`],
     );
-  // the file and the layers below are compared as such
+  // the file and the layers below it are compared by themselves
   return flat(JSON.parse(file.slice("json:".length)) as object, "").filter(
     (one) => !/^(driver|(file\.)*filename|(backing|data-file)\..*)=/.test(one) && !IS_FILE.test(one),
   );

@@ -1,6 +1,7 @@
 /**
- * The files that a guest has for its memory and writes to (`memory-backend-file` with share=on). Pages that come for
- * the guest at the destination would be written into the memory of the guest at the source, were it the same file.
+ * The files that hold a guest's memory and that the guest writes to (`memory-backend-file` with share=on). If both
+ * hosts had the same file, the pages that the destination receives would be written into the memory of the guest that
+ * runs at the source.
  */
 import { stat } from "node:fs/promises";
 import type { Image } from "../protocol/messages.ts";
@@ -15,7 +16,10 @@ export async function readMemoryFiles(qmp: QmpClient): Promise<readonly Image[]>
   return files.filter((one) => one !== undefined);
 }
 
-/** A directory is where QEMU makes a file of its own, and memory without a name is nobody else's. */
+/**
+ * Finds the file of a memory backend. @returns undefined for a directory, in which QEMU makes a file of its own, and
+ * for memory without a file
+ */
 async function fileOf(qmp: QmpClient, id: string, byteLength: number): Promise<Image | undefined> {
   const given = await qmp.execute("qom-get", { path: `/objects/${id}`, property: "mem-path" }).catch(() => undefined);
   if (typeof given !== "string" || given === "") return undefined;

@@ -8,7 +8,11 @@ interface NodeOptions {
   readonly file?: unknown;
 }
 
-/** QEMU writes `json:{…}` for a file whose options a plain name does not hold. */
+/**
+ * Finds the name of the file in a name that QEMU gives. QEMU writes `json:{…}` where a plain name cannot hold the
+ * options.
+ * @returns the given text where it holds no name of a file
+ */
 export function plain(file: string): string {
   if (!file.startsWith("json:")) return file;
   try {
@@ -18,7 +22,10 @@ export function plain(file: string): string {
   }
 }
 
-/** Of a node, or of the one below it: a filter may be above a format, and that above the file. */
+/**
+ * Finds the name of the file of a node or of the nodes below it: a filter may be above a format, which is above the
+ * file.
+ */
 function fileOf(node: unknown): string | undefined {
   if (typeof node !== "object" || node === null) return undefined;
   const { filename, file }: NodeOptions = node;
@@ -26,7 +33,8 @@ function fileOf(node: unknown): string | undefined {
 }
 
 /**
- * The path of a file on this host; empty where it is a URL or another storage (path_has_protocol in QEMU's block.c).
+ * Finds the path of a file on this host. @returns the empty text for a URL or another storage (path_has_protocol in
+ * QEMU's block.c)
  */
 export function pathOf(file: string): string {
   const name = plain(file).replace(/^file:(\/\/(?=\/))?/, "");
@@ -37,7 +45,7 @@ export function pathOf(file: string): string {
 export class OpenFiles {
   /** Files that the process has open and that are not at their path. */
   readonly gone: string[] = [];
-  /** Undefined where this agent may not see them. */
+  /** Undefined where this agent may not see which files the process has open. */
   private readonly inodes: ReadonlySet<string> | undefined;
   private readonly folder: string;
 
@@ -54,14 +62,16 @@ export class OpenFiles {
     this.folder = folder;
   }
 
-  /** Its absolute path; what is no file of the host stays as it is. */
+  /** Makes a path absolute, from the process's own directory. A name that is no file of the host stays as it is. */
   resolve(file: string): string {
     const path = pathOf(file);
     if (path === "") return plain(file);
     return isAbsolute(path) ? path : join(this.folder, path);
   }
 
-  /** Its inode is that of a file which the process has open at this path, and empty where that is not seen. */
+  /**
+   * Adds the inode and the base name of an image. The inode is empty unless the process is seen to have that file open.
+   */
   async image(of: Omit<Image, "inode" | "baseName">): Promise<Image> {
     if (pathOf(of.file) === "") return { ...of, inode: "", baseName: "" };
     const path = this.resolve(of.file);
@@ -73,7 +83,7 @@ export class OpenFiles {
   }
 }
 
-/** Of the file, behind links. */
+/** The last part of a file's path when all symbolic links are followed. */
 export const baseNameOf = async (path: string): Promise<string> => basename(await realpath(path).catch(() => path));
 
 /** Device and inode of a file, or the number of a block device; empty where there is none. */

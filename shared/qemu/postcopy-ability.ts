@@ -1,6 +1,6 @@
 /**
- * Whether a QEMU can go into post-copy. What its destination needs (userfaultfd, memory that can be registered there) QEMU
- * tries out when a QEMU that waits with -incoming is given the capability (migration/options.c migrate_caps_check,
+ * Whether a QEMU can go into post-copy. What its destination needs (userfaultfd, memory that can be registered there)
+ * QEMU tries out when a QEMU that waits with -incoming is given the capability (migration/options.c migrate_caps_check,
  * migration/postcopy-ram.c postcopy_ram_supported_by_host; 0.4 ms with 10.0.2). At a source the same command succeeds
  * whatever the host can do.
  */
@@ -10,8 +10,9 @@ import type { QmpClient } from "./qmp-client.ts";
 const CAPABILITY = "postcopy-ram";
 const CODE = "postcopy-unavailable";
 /**
- * First major version that syncs its dirty bitmap in every turn of its loop while it copies with post-copy enabled, and
- * so with pages waiting in it; an emulating QEMU loses writes then (docs/decisions/0023). Found in 11.1; 10.2 does not.
+ * The first major version of QEMU that syncs its dirty bitmap in every turn of its loop while it copies with post-copy
+ * enabled. Pages wait in the bitmap then, and an emulating QEMU (TCG) loses writes to them (docs/decisions/0023). This
+ * was found in 11.1, and 10.2 does not do it.
  */
 const SYNCS_WITH_PAGES_WAITING = 11;
 
@@ -36,11 +37,15 @@ export async function refusePostcopy(qmp: QmpClient): Promise<readonly Refusal[]
 async function refuseEmulation(qmp: QmpClient): Promise<Refusal[]> {
   const { major, minor, micro } = qmp.greeting.version;
   if (major < SYNCS_WITH_PAGES_WAITING || (await qmp.execute("query-kvm")).enabled) return [];
-  const message = `QEMU ${major}.${minor}.${micro} emulates this guest (TCG), and loses writes of such a guest in post-copy; start it with KVM, or with QEMU 10.2 or earlier, or choose precopy`;
+  const version = `QEMU ${major}.${minor}.${micro}`;
+  const message = `${version} emulates this guest (TCG), and loses writes of an emulated guest in post-copy; choose precopy, or start the guest with KVM or with QEMU 10.2 or earlier`;
   return [{ code: "postcopy-emulated", message }];
 }
 
-/** Backends that are named files and shared; memfd and shm are shared only with those to whom QEMU gives them, which it asks itself. */
+/**
+ * Backends that are named files and shared; memfd and shm are shared only with those to whom QEMU gives them, which it
+ * asks itself.
+ */
 async function sharedFiles(qmp: QmpClient): Promise<readonly string[]> {
   const backends = await qmp.execute("query-memdev");
   const shared = new Set(backends.filter(({ share }) => share === true).map(({ id }) => id));

@@ -31,7 +31,7 @@ export interface SourceFacts extends GuestFacts {
   readonly refusals: readonly Refusal[];
   /** Against post-copy. */
   readonly postcopyRefusals: readonly Refusal[];
-  /** Against a comparison of the memory (`--verify`). */
+  /** Reasons against a comparison of the memory (`--verify`). */
   readonly verifyRefusals: readonly Refusal[];
 }
 
@@ -40,7 +40,7 @@ export interface SourceFacts extends GuestFacts {
  */
 export const PAUSED_STATES: readonly string[] = ["paused", "prelaunch"];
 
-/** Run states that only a guest that runs, or has run, gets into (qapi/run-state.json). */
+/** Run states of a guest that runs or has run; no other guest gets into them (qapi/run-state.json). */
 const HAS_RUN: readonly string[] = [
   ...["running", "io-error", "suspended", "guest-panicked", "internal-error", "watchdog", "shutdown", "debug"],
 ];
@@ -81,7 +81,7 @@ const MAY_BE_ON: readonly string[] = [
   ...["validate-uuid", "zero-blocks"],
 ];
 
-/** Capabilities without which the agents cannot take part; a QEMU that has dropped one is not migrated. */
+/** Capabilities that the agents cannot do without. A guest whose QEMU lacks one of them is refused. */
 const NEEDED: readonly string[] = ["return-path", "switchover-ack"];
 
 /**
@@ -230,7 +230,7 @@ async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
   return [
     ...missing.map((capability) => ({
       code: code(capability),
-      message: `QEMU has no migration capability ${capability}; start the guest with another version`,
+      message: `QEMU has no migration capability ${capability}; start the guest with another version of QEMU`,
     })),
     ...inTheWay.map(({ capability }) => ({
       code: code(capability),
@@ -255,7 +255,7 @@ async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
   return refusals;
 }
 
-/** What the devices have against any migration, and against a comparison of the memory. */
+/** Finds devices that speak against any migration, and devices that speak against a comparison of the memory. */
 async function refuseDevices(qmp: QmpClient): Promise<Pick<SourceFacts, "refusals" | "verifyRefusals">> {
   const tree = await askHuman(qmp, "info qtree");
   const refusals: Refusal[] = [];
@@ -265,7 +265,7 @@ async function refuseDevices(qmp: QmpClient): Promise<Pick<SourceFacts, "refusal
     refusals.push({ code: "device-vfio", message: "The guest has a passed-through (vfio) device; unplug it" });
   const hints = /^\s*free-page-hint = true/m.test(tree);
   const message =
-    "The guest's balloon tells QEMU which pages are free (free-page-hint=on). QEMU does not send those, so the memory of the two hosts differs there; leave out --verify";
+    "The guest's balloon tells QEMU which pages are free (free-page-hint=on). QEMU does not send such pages, so they differ between the two hosts; leave out --verify";
   return { refusals, verifyRefusals: hints ? [{ code: "verify-free-page-hint", message }] : [] };
 }
 

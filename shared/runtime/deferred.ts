@@ -41,7 +41,7 @@ export function within<T>(promise: Promise<T>, ms: number, late: () => Migration
   });
 }
 
-/** Waits until the promise has settled, either way. @returns false when that takes longer than `ms` */
+/** Waits until a promise has resolved or rejected. @returns false when that takes longer than `ms` milliseconds */
 export function orLate(done: Promise<unknown>, ms: number): Promise<boolean> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => resolve(false), Math.max(0, ms));

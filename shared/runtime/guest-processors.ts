@@ -1,4 +1,7 @@
-/** What a guest's virtual processors got of the host's, as Linux counts it (/proc/TID/schedstat). A hint: it may be unreadable. */
+/**
+ * What a guest's virtual processors got of the host's, as Linux counts it (/proc/TID/schedstat). A hint: it may be
+ * unreadable.
+ */
 import { readFile } from "node:fs/promises";
 import { statFields } from "./process-identity.ts";
 
@@ -13,10 +16,13 @@ export interface ProcessorTimes {
 /** Ticks of /proc/PID/stat; Linux has told 100 to user space on every architecture since 2.6. */
 const TICKS_PER_SECOND = 100;
 
-/** @param threads thread ids, as QMP's query-cpus-fast names them; @returns undefined when one of them cannot be looked at */
+/**
+ * @param threads thread ids, as QMP's query-cpus-fast names them;
+ * @returns undefined when one of them cannot be looked at
+ */
 export async function processorTimes(threads: readonly number[]): Promise<ProcessorTimes | undefined> {
   const [first] = threads;
-  // QEMU's word, which is part of a path below
+  // QEMU names the threads, and their numbers become parts of paths below
   if (first === undefined || !threads.every(Number.isSafeInteger)) return undefined;
   try {
     const each = await Promise.all(threads.map((id) => readFile(`/proc/${id}/schedstat`, "latin1").then(scheduled)));

@@ -36,7 +36,7 @@ export async function digestStretch(
 }
 
 /**
- * Reads guest-physical [start, start + byteLength) by way of a file, which is removed.
+ * Reads the guest-physical memory [start, start + byteLength) through a file, which is removed afterwards.
  * @throws MigrationFault `qemu-failed` when QEMU saves less
  */
 export async function readStretch(

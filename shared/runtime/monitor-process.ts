@@ -61,7 +61,7 @@ async function identified(pid: number, path: string): Promise<IdentifiedProcess>
 
 /** Finds the process that a thread belongs to. @returns undefined when Linux shows no such thread */
 async function processOfThread(thread: number): Promise<number | undefined> {
-  // QEMU's word, which is part of a path below
+  // QEMU names the thread, and its number becomes a part of the path below
   if (!Number.isSafeInteger(thread)) return undefined;
   const status = await readFile(`/proc/${thread}/status`, "latin1").catch(() => "");
   const pid = /^Tgid:\s*(\d+)$/m.exec(status)?.[1];

@@ -17,17 +17,20 @@ export interface RunningAgent {
 const FAILED_EXIT = 1;
 const EXITS: Partial<Readonly<Record<FaultCode, number>>> = { configuration: 2, "agent-running": 3 };
 
-/** Starts an agent and keeps it until SIGTERM or SIGINT; a second signal ends it at once. No other changes anything. */
+/**
+ * Starts an agent and keeps it until SIGTERM or SIGINT; a second one of these ends it at once. SIGHUP and SIGUSR1 are
+ * logged, and change nothing.
+ */
 export async function runAgent(help: string | undefined, start: () => Promise<RunningAgent>): Promise<void> {
   if (help !== undefined) {
     process.stdout.write(help);
     return;
   }
   let known: Logger | undefined;
-  // by itself it would end the agent, which systemd takes for a clean end and does not start again
+  // without a listener SIGHUP would end the agent, and systemd takes that for a clean end and does not start it again
   process.on("SIGHUP", () => known?.info("SIGHUP changes nothing: settings are read when the agent starts"));
-  // by itself it would open Node's inspector, by which any user of this host could run what they like in the agent
-  process.on("SIGUSR1", () => known?.warn("SIGUSR1 changes nothing: this program cannot be debugged while it runs"));
+  // without a listener SIGUSR1 would open Node's inspector, and any user of this host could run code in the agent
+  process.on("SIGUSR1", () => known?.warn("SIGUSR1 changes nothing: Node's inspector cannot be opened in an agent"));
   const agent = await startOrExit(start);
   const { log, status } = agent;
   known = log;
