@@ -42,7 +42,7 @@ interface Payloads {
     readonly offer: Offer;
     readonly guest: GuestProcess;
     readonly contract: Contract;
-    /** As they were compared with the source's. */
+    /** The disks of the QEMU here, as they were compared with those of the source. */
     readonly disks: GuestDisks | undefined;
     readonly source: SourceConnection | undefined;
   };

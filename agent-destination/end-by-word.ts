@@ -1,6 +1,7 @@
 /**
- * Copies that an operator ends here: a guest of post-copy whose source is lost for good misses pages that nobody has,
- * and a QEMU that an agent which started again cannot look at answers nobody.
+ * Copies of a guest that an operator ends at this host, because no agent can finish them. In post-copy the source may
+ * be lost for good, and the guest then misses pages that nobody has. And after an agent has started again, it may find
+ * a QEMU that answers nobody.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
@@ -30,9 +31,9 @@ export async function endableByWord<T>(
 }
 
 /**
- * Kills a QEMU whose monitor cannot be had, waits for its end, and removes what it leaves.
- * @param isUnseen asked in the moment before the kill: the monitor may have become free meanwhile
- * @throws MigrationFault `not-in-doubt` where it has; `qemu-failed` where the process does not end
+ * Kills a QEMU whose monitor does not answer, waits for its end, and removes the files that it leaves.
+ * @param isUnseen tells whether the monitor still does not answer; called just before the kill
+ * @throws MigrationFault `not-in-doubt` where the monitor answers by now; `qemu-failed` where the process does not end
  */
 export async function endUnseen(
   qemu: QemuProcess,
@@ -41,15 +42,15 @@ export async function endUnseen(
 ): Promise<void> {
   if (await hasEnded(qemu)) return;
   if (!isUnseen())
-    throw new MigrationFault("not-in-doubt", `${id} has been taken up meanwhile: this word was not acted upon`, {
-      advice: "See how it stands with: ferry list",
+    throw new MigrationFault("not-in-doubt", `The agent has taken ${id} up again meanwhile, so nothing was ended`, {
+      advice: "See with ferry list what the migration does now",
     });
-  log.warn({ pid: qemu.pid }, "the operator ends the guest, whose QEMU cannot be looked at");
+  log.warn({ pid: qemu.pid }, "the operator ends the guest's QEMU, which does not answer the agent");
   kill(qemu.pid);
   for (const deadline = performance.now() + DIES_WITHIN_MS; !(await hasEnded(qemu)); await delay(LOOK_MS))
     if (performance.now() > deadline)
-      throw new MigrationFault("qemu-failed", `Process ${qemu.pid} does not end, though it was killed`, {
-        advice: "The kernel holds it, as it does while a disk hangs: see its state in /proc, and repeat this",
+      throw new MigrationFault("qemu-failed", `The guest's QEMU, process ${qemu.pid}, was killed and has not ended`, {
+        advice: `The kernel holds it, as it does while a disk hangs: see State in /proc/${qemu.pid}/status, then repeat this`,
       });
   await clearFiles(guest, config);
 }

@@ -57,8 +57,8 @@ const refusal = ({ name, layers }: Drive, thrown: unknown): Refusal => ({
 });
 
 /**
- * Exported for its tests.
- * @returns the paths, as this QEMU names them, of images in whose directory the mark is
+ * Finds the images and memory files in whose directory the source's mark is. Exported for its tests.
+ * @returns their paths, as this QEMU names them
  */
 export async function markedImages(
   { drives, memory = [] }: GuestDisks,
@@ -76,13 +76,16 @@ export async function markedImages(
   return marked;
 }
 
-/** What is written there goes to a copy of this host's own, while the mark shows through from below. */
+/**
+ * Tells whether a directory is on an overlay file system. Such a directory shows the mark of the layer below, but what
+ * is written to its files goes to this host's own copy. A directory that cannot be asked counts as one.
+ */
 const isOverlay = (folder: string): Promise<boolean> =>
   statfs(folder).then(
     ({ type }) => type === OVERLAYFS,
     () => true,
   );
 
-/** @returns undefined where there is no such file, or one that is no mark */
+/** Reads a mark. @returns undefined where there is no such file, or where the file is too large for a mark */
 const contentOf = (path: string): Promise<string | undefined> =>
   readSmallFile(path, MARK_BYTES_MAX).catch(() => undefined);

@@ -21,19 +21,20 @@ export interface HasImages {
   readonly qmp: QmpClient;
   readonly process: { readonly pid: number };
   /**
-   * True where QEMU could not have an image, and keeps a part of the image's locks until it ends. Seen with 10.0.2, when
-   * another program has locked the image and would share it: QEMU takes the lock of a writer, finds that it may not
-   * have the image for itself, calls the image inactive, and does not let go of that lock.
+   * True where QEMU failed to activate an image and still holds a part of the image's locks, which it does until it
+   * ends. This was seen with 10.0.2 when another program had locked the image in a way that lets others write as well.
+   * QEMU then takes the lock of a writer, finds that it may not have the image for itself, reports the image as
+   * inactive, and does not release that lock.
    */
   keepsLocks: boolean;
 }
 
 /**
- * Checks that the images are at the paths at which QEMU will open them to write, then activates them as `cont` will do,
- * and deactivates them again, while the source can still take them back. It takes some milliseconds at most, and does
- * nothing for a guest without images.
- * @param disks as they were compared with the source's
- * @throws MigrationFault `qemu-failed` with QEMU's words, `disks-changed`
+ * Checks that the images are still at their paths, since QEMU opens them there once more to write to them. From QEMU
+ * 10.0 on it then activates the images as `cont` will do, and deactivates them again, while the source can still take
+ * them back. That takes some milliseconds at most, and nothing is done for a guest without images.
+ * @param disks as they were compared with those of the source; the paths are not checked where it is missing
+ * @throws MigrationFault `disks-changed` where another file is at a path; `qemu-failed` with QEMU's words
  */
 export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<void> {
   const { qmp } = guest;
@@ -42,7 +43,7 @@ export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<v
     throw new MigrationFault(
       "disks-changed",
       `Somebody has put another file in the place of ${replaced.join(", ")} while the guest was copied`,
-      { advice: "Let both hosts have the file that the guest has open, then migrate again" },
+      { advice: "Put the file that the guest has open back at its path, for both hosts, then migrate again" },
     );
   if (qmp.greeting.version.major < SETS_ACTIVE) return;
   const nodes = await qmp.execute("query-named-block-nodes", { flat: true });
@@ -62,8 +63,8 @@ export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<v
 }
 
 /**
- * Releases the locks of the images, which the source may need. Where QEMU keeps some, only its end releases them
- * (`keepsLocks`).
+ * Releases the locks of the images, which the source may need. `keepsLocks` tells afterwards whether QEMU holds some of
+ * them all the same; only the end of QEMU releases those.
  */
 export async function letGoOfImages(guest: HasImages): Promise<void> {
   if (guest.qmp.greeting.version.major < SETS_ACTIVE) return;
@@ -71,7 +72,10 @@ export async function letGoOfImages(guest: HasImages): Promise<void> {
   guest.keepsLocks = await hasLocks(guest.process.pid);
 }
 
-/** QEMU locks images, and nothing else, by locks of open files. A process that may not be looked at has none. */
+/**
+ * Tells whether a QEMU holds locks of images, the only files that it locks by open file descriptions (OFDLCK). The
+ * answer is false for a process that this agent may not look at.
+ */
 async function hasLocks(pid: number): Promise<boolean> {
   const folder = `/proc/${pid}/fdinfo`;
   const names = await readdir(folder).catch(() => []);

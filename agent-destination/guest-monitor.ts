@@ -232,7 +232,7 @@ export class GuestMonitor {
 const greetsNobody = (own: string, cause: unknown): MigrationFault =>
   new MigrationFault(
     "qmp-timeout",
-    `QEMU takes no new client at ${own}: it waits for a page of its guest, or another client holds its monitor`,
+    `QEMU takes no new client at ${own}: either it waits for a page of its guest, or another client holds its monitor`,
     { cause },
   );
 

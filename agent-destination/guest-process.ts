@@ -64,13 +64,14 @@ interface Parts {
 export class GuestProcess {
   readonly definition: GuestDefinition;
   /**
-   * The QEMU itself, also where the command is a program that waits for it. Tells it from a later one of that number.
+   * The process of the QEMU itself, also where the command is a program that waits for QEMU. Its identity tells it from
+   * a later process with the same number.
    */
   readonly process: QemuProcess;
   readonly logPath: string;
   /** Settles when the process has ended; its monitor may end long before. */
   readonly ended: Promise<unknown>;
-  /** See HasImages. */
+  /** Described at HasImages (guest-images.ts). */
   keepsLocks = false;
   private readonly watchers = new Set<() => void>();
   private readonly monitors: GuestMonitor;

@@ -18,7 +18,7 @@ import type { DestinationAgentParts } from "./recovery.ts";
 /** How many ended migrations are remembered for `list`. */
 const REMEMBERED = 100;
 const WATCH_INTERVAL_MS = 200;
-/** Of a migration that has ended: nobody is asked any more. */
+/** What is known of the source and of the QEMU here once a migration has ended and the agent asks neither. */
 const UNHEARD = { sourceIsThere: false, isUnseen: false, news: "" } as const;
 const ANSWERS_WITHIN_MS = 20_000;
 
@@ -141,9 +141,9 @@ export class IncomingDesk implements MigrationOperator {
   }
 
   /**
-   * Takes a word on a guest whose QEMU cannot be looked at. It only ends that QEMU, which the next look of *adopting*
-   * sees. Whether the source is in contact does not matter: it is told that nothing is decided, for as long as this
-   * lasts.
+   * Takes a word on a guest whose QEMU does not answer this agent. The word only ends that QEMU; the next look of
+   * *adopting* finds that it has ended, and goes on from there. The word is taken while the source is in contact too,
+   * since the source cannot settle the migration: it is told that nothing is decided for as long as this lasts.
    */
   private async endUnseen(entry: Incoming, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
     const { cx, state } = entry;
@@ -198,19 +198,19 @@ const asksForNothing = (id: string, state: string): MigrationFault =>
   });
 
 const cannotBeLookedAt = ({ id, guest }: Incoming["cx"], pid: number | undefined): MigrationFault =>
-  new MigrationFault("not-resolvable", `The QEMU of ${guest} cannot be looked at here: nothing is said to it`, {
+  new MigrationFault("not-resolvable", `The QEMU of ${guest} does not answer this agent, so nothing is said to it`, {
     advice:
       pid === undefined
-        ? "Find its process and see whether it answers; the agent takes it up again when it does, or has ended"
+        ? "Find the process of that QEMU; the agent goes on when that QEMU answers again or has ended"
         : `Free its monitor where another client holds it; where process ${pid} is stuck for good, ferry resolve ${id} --keep source ends it`,
   });
 
 const endsUnseen = ({ source }: Incoming["cx"], pid: number): MigrationFault =>
   new MigrationFault(
     "needs-confirmation",
-    `The copy here may be the only one, and may have run here: what it has done since is lost with it`,
+    `The copy of the guest here may be the only one, and it may have run here: its end loses what it has done here`,
     {
-      advice: `Make sure that no other client holds the monitor of process ${pid}, and that ${source} has its copy or the guest is not needed; then repeat with --yes to end that process`,
+      advice: `Make sure that no other client holds the monitor of process ${pid}, and that ${source} still has its copy or the guest is not needed any more; then repeat with --yes, which ends that process`,
     },
   );
 

@@ -20,7 +20,7 @@ export interface Known {
   readonly here: string;
   /** Whether the source was heard lately. A copy whose source is silent waits for an operator. */
   readonly sourceIsThere: boolean;
-  /** Whether an agent that started again has looked for its QEMU in vain. It then waits for an operator too. */
+  /** Whether the QEMU of this migration has not answered an agent that started again. It waits for an operator then. */
   readonly isUnseen: boolean;
   /** What the phases report beside the state; empty when nothing. */
   readonly news: string;
@@ -139,16 +139,16 @@ function errorOf(state: DestinationState, { cx, sourceIsThere, news }: Known): M
   }
 }
 
-/** The fault of a QEMU that an agent which started again cannot look at. */
+/** Makes the fault of a QEMU that does not answer an agent which has started again. */
 function unseen({ kind, qemu, postcopy }: DestinationRecord, id: string, news: string): MigrationFault {
   const process = qemu === undefined ? "its QEMU" : `its QEMU (process ${qemu.pid})`;
   const waits =
     kind === "running" && postcopy !== undefined
-      ? `; it may stand still at a page that it misses, and then ${process} answers no new client for good`
+      ? `; the guest may stand still at a page that it misses, and then ${process} will never answer a new client`
       : "";
   return new MigrationFault("qemu-failed", news, {
-    guestNow: `nothing is known of ${process} here, so that the guest is neither started nor refused meanwhile${waits}`,
-    advice: `See which other client holds its monitor, and this agent's log, while it is tried again and again; where it stays so, ferry resolve ${id} --keep source ends that QEMU, at this agent`,
+    guestNow: `nothing is known of ${process} here, so the guest is neither started nor refused meanwhile${waits}`,
+    advice: `The agent tries again and again; see whether another client holds its monitor, and this agent's log; if QEMU never answers, ferry resolve ${id} --keep source ends that QEMU, at this agent`,
   });
 }
 

@@ -40,7 +40,10 @@ export class Incoming {
   private changed: Deferred<void> = deferred();
   private heardAtMs: number;
   private news = "";
-  /** When its QEMU could not be looked at for the first time; undefined where it was not tried, or could be. */
+  /**
+   * When the QEMU did not answer for the first time since this agent started, monotonic milliseconds. Undefined where
+   * it has answered, or was not asked.
+   */
   private unseenSinceMs: number | undefined;
   /** In post-copy, by which the guest's missing pages come. */
   private stream: ResumingDestination | undefined;
@@ -158,8 +161,8 @@ export class Incoming {
   }
 
   /**
-   * True when the agent has looked for the QEMU of the record in vain for SILENT_AFTER_MS. No source can settle such a
-   * migration: it is told that nothing is decided yet.
+   * True when the QEMU of the record has not answered this agent for SILENT_AFTER_MS. The source cannot settle such a
+   * migration, since it is told that nothing is decided yet.
    */
   get isUnseen(): boolean {
     const { state, unseenSinceMs } = this;
@@ -203,7 +206,7 @@ export class Incoming {
 }
 
 /**
- * A source that has not asked for this time counts as silent, and a QEMU that has not answered for it as one that will
- * not, milliseconds. A source in doubt asks every few seconds.
+ * A source that has not asked for this time counts as silent, milliseconds; a source in doubt asks every few seconds.
+ * An operator may end a QEMU that has not answered for as long.
  */
 const SILENT_AFTER_MS = 10_000;

@@ -3,7 +3,10 @@ import { open } from "node:fs/promises";
 
 /** The most that a fault has of QEMU's output, in characters: its end, which has the reason. */
 const TAIL_CHARACTERS = 1000;
-/** Read of it, in bytes: a character of UTF-8 has four at most. A guest may have filled the file with gigabytes. */
+/**
+ * The most that is read of QEMU's output, in bytes: a character of UTF-8 has four at most. The file itself may have
+ * gigabytes, which a guest has written.
+ */
 const TAIL_BYTES = 4 * TAIL_CHARACTERS;
 
 /** @returns the empty text for a QEMU that has written nothing, or whose output is gone */
@@ -11,7 +14,7 @@ export async function lastWordsIn(logPath: string): Promise<string> {
   return (await tailOf(logPath).catch(() => "")).slice(-TAIL_CHARACTERS).trim();
 }
 
-/** @throws the error of the file system */
+/** Reads the last TAIL_BYTES of a file, or all of a shorter one. @throws the error of the file system */
 async function tailOf(path: string): Promise<string> {
   const file = await open(path, "r");
   try {

@@ -1,4 +1,7 @@
-/** Answers a source that only measures the link: the stream is the one of a migration, with nothing on it but pings and probes. */
+/**
+ * Answers a source that only measures the link: the stream is the one of a migration, with nothing on it but pings and
+ * probes.
+ */
 import { MigrationFault } from "../shared/fault.ts";
 import { dialSource } from "../shared/link/grpc-link.ts";
 import type { LinkLimits } from "../shared/link/link.ts";
@@ -19,7 +22,10 @@ export interface LinkAnswersParts {
   readonly leaving: AbortSignal;
 }
 
-/** Dials the source and answers until it has measured. Never rejects: an address that cannot be dialled is logged. */
+/**
+ * Dials the source and answers until it has measured the link. Never rejects: a source that cannot be dialled is
+ * logged.
+ */
 export async function answerLink(offer: Offer, parts: LinkAnswersParts): Promise<void> {
   try {
     await answerUntilMeasured(offer, parts);

@@ -1,4 +1,6 @@
-/** The destination's end of the transfer stream: answers what can be answered at once, and hands frames to the replay. */
+/**
+ * The destination's end of the transfer stream: answers what can be answered at once, and hands frames to the replay.
+ */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import type { ResumingDestination } from "../shared/link/resuming-destination.ts";
@@ -19,7 +21,9 @@ export interface ReceiverParts {
   readonly makeReplay: (onFault: (fault: MigrationFault) => void) => Replay;
   readonly clock: Clock;
   readonly cancelled: AbortSignal;
-  /** As they were compared with the source's; missing where that was in an earlier life of this agent. */
+  /**
+   * The disks of the QEMU here, as they were compared with the source's. Missing where an earlier agent compared them.
+   */
   readonly disks?: GuestDisks | undefined;
   /** Post-copy is taken up with this. */
   readonly resumed?: DestinationPostcopy;
@@ -50,7 +54,7 @@ export class Receiver {
   /** Once the layout came. */
   record: DestinationPostcopy | undefined;
   private over = false;
-  /** The stream was begun anew, and the source has not asked yet what is missing. */
+  /** True from the moment at which the source begins the stream anew until it asks which pages are missing. */
   private mayResume = false;
 
   get disks(): GuestDisks | undefined {
@@ -99,7 +103,7 @@ export class Receiver {
     this.parts.cancelled.removeEventListener("abort", this.onCancel);
   }
 
-  /** The end of the guest's QEMU is a fault of this stream, until its channel is over. */
+  /** Makes the end of the guest's QEMU a fault of this stream, for as long as the stream's channel is open. */
   failsWith(guest: Pick<GuestProcess, "onEnd" | "endFault">): void {
     const forget = guest.onEnd(() => void guest.endFault().then((fault) => this.fail(fault)));
     // post-copy may be taken up many times, and each receiver has a memory of its own
@@ -153,9 +157,9 @@ export class Receiver {
     const { postcopy } = this;
     if (postcopy?.isActive !== true)
       throw new MigrationFault("peer-invalid", "The source takes up a post-copy that there is not", { role: "source" });
-    // each answer is kept for a connection that may break: 32 KiB a GiB of the guest
+    // an answer is kept until the source has it, since the connection may break: 32 KiB for each GiB of the guest
     if (!this.mayResume)
-      throw new MigrationFault("peer-invalid", "The source asks twice what is missing, of one stream", {
+      throw new MigrationFault("peer-invalid", "The source asks twice what is missing from one stream", {
         role: "source",
       });
     this.mayResume = false;

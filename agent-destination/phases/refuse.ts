@@ -82,8 +82,8 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
     onceAborted(receiver?.channel.isCut === false ? cx.leaving : cx.stopping, over.signal).then(
       () => "stopping" as const,
     ),
-    // the source cannot start its guest while this QEMU keeps locks of the images, so `kept` would never be said: a
-    // source that says `withdraw` has seen that its own QEMU lives, and that copy is enough
+    // while this QEMU keeps locks of the images, the source cannot start its guest, and so never says `kept`. A source
+    // that says `withdraw` has seen that its own QEMU lives, and that copy of the guest is enough
     ...(guest.keepsLocks ? [onceAborted(cx.withdrawn, over.signal).then(() => "heard" as const)] : []),
     // a source of the version before says only `failure`, and never `kept`
     ...(receiver === undefined || cx.saysKept ? [] : [receiver.gaveUp.promise.then(() => "heard" as const)]),
