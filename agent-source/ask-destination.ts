@@ -8,7 +8,7 @@ import { orAborted } from "../shared/runtime/deferred.ts";
 import type { Sight } from "./own-qemu.ts";
 import { EPOCH, type SourceContext } from "./source-context.ts";
 
-/** How long one answer is waited for, milliseconds: for longer than a destination takes that has not decided yet. */
+/** How long one answer is waited for, milliseconds. A destination that has not decided yet answers sooner than that. */
 const ANSWERS_WITHIN_MS = DECIDES_WITHIN_MS + 3000;
 const PAUSE_MIN_MS = 200;
 const PAUSE_MAX_MS = 3000;

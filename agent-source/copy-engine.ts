@@ -68,7 +68,7 @@ export class CopyEngine implements StreamSink {
   private lastFadeMs: number;
   private readonly ticker: NodeJS.Timeout;
   private decided = false;
-  /** QEMU has synced its dirty bitmap since the first pass began, which it does when it has sent all that it knew of. */
+  /** True once QEMU has synced its dirty bitmap since the first pass began. */
   private hasSynced = false;
   private readonly hold: FeedHold;
 
@@ -114,15 +114,16 @@ export class CopyEngine implements StreamSink {
   }
 
   /**
-   * QEMU begins a pass over its dirty bitmap (MIGRATION_PASS). Behind the first one every page has come that QEMU sends:
-   * what the guest's balloon says is free (free-page-hint) does not come.
+   * Notes that QEMU begins a pass over its dirty bitmap (event MIGRATION_PASS). When the second pass has begun and the
+   * bitmap was drained since, every page has come that QEMU sends. Pages that the guest's balloon calls free
+   * (free-page-hint) never come.
    * @param pass 1, 2, 3 …
    */
   passBegins(pass: number): void {
     this.hasSynced ||= pass > 1;
   }
 
-  /** Part of the guest's pages that have come, 0 to 1; 1 when the first pass is done. */
+  /** The fraction of the guest's pages that have come, 0 to 1. It is 1 once the first pass is done. */
   get firstPassFraction(): number {
     if (this.firstPassDone) return 1;
     const { pageCount } = this.layoutSeen ?? { pageCount: 0 };
@@ -173,8 +174,8 @@ export class CopyEngine implements StreamSink {
     const drained = this.drained.next(pages);
     this.watch.section(pages, drained);
     this.sectionPages = 0;
-    // QEMU 8.1, and QEMU 11 with post-copy enabled, sync while pages of the first pass still wait in the bitmap: they are
-    // sent when it is drained
+    // QEMU 8.1, and QEMU 11 with post-copy enabled, sync while pages of the first pass still wait in the bitmap. Those
+    // pages have all come when the bitmap is drained
     const hasAll = (this.hasSynced && drained) || this.firstPassFraction >= 1;
     const endsFirstPass = this.hold.phase === "first-pass" && hasAll;
     if (endsFirstPass) {

@@ -1,7 +1,7 @@
 /**
- * Marks the directories of a guest's images while the destination is asked: a host that finds the mark beside its own
- * image of that name shares the file. On one host, or where nothing can be marked, other proofs are needed
- * (shared/protocol/disks.ts).
+ * Marks the directories of a guest's images and memory files while the destination is asked: a host that finds the mark
+ * beside its own image of that name shares the file. On one host, or where nothing can be marked, other proofs are
+ * needed (shared/protocol/disks.ts).
  */
 import { randomBytes } from "node:crypto";
 import { realpath, rm, writeFile } from "node:fs/promises";
@@ -16,7 +16,11 @@ export interface Marked {
   readonly remove: () => Promise<void>;
 }
 
-/** @returns the directory that has the file, unless the file is only mounted there; empty where there is no file */
+/**
+ * Finds the directory that holds a file, behind symbolic links.
+ * @returns `folder`, empty where there is no file; `isForeign` is true where another file is mounted over the path,
+ *   so that the directory does not hold what is seen there
+ */
 async function folderOf(file: string): Promise<{ readonly folder: string; readonly isForeign: boolean }> {
   const path = await realpath(file).catch(() => "");
   return path === ""
@@ -24,7 +28,10 @@ async function folderOf(file: string): Promise<{ readonly folder: string; readon
     : { folder: dirname(path), isForeign: await isMountPoint(path) };
 }
 
-/** @param migrationId a part of the mark's name, so that migrations do not meet. Never rejects. */
+/**
+ * Writes a mark beside each image and memory file that the guest may write to. Never rejects.
+ * @param migrationId a part of the mark's name, so that each migration has marks of its own
+ */
 export async function markDisks({ drives, memory = [] }: GuestDisks, migrationId: string): Promise<Marked> {
   const images = [...drives.flatMap(({ layers }) => layers), ...memory].filter(
     ({ writable, baseName }) => writable && baseName !== "",

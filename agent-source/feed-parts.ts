@@ -29,7 +29,7 @@ export interface FeedParts extends AssemblyParts {
   readonly cx: SourceContext;
   readonly qmp: QmpClient;
   readonly runs: RunWatch;
-  /** As they were agreed on; missing where they are not looked at again. */
+  /** The devices and disks that the destination has accepted; missing where they are not compared again. */
   readonly agreed?: Agreed;
   /** The guest was found paused. */
   readonly paused: boolean;
@@ -45,8 +45,9 @@ export type FeedContract = Pick<
 export const HOLD_SHARE_OF_ARENA = 0.5;
 
 /**
- * Beside the arena, as part of it: room that post-copy finds however full that is when it begins. What the guest waits for comes out of
- * QEMU behind pages that nobody waits for, and until the guest runs none of those leaves. 1024 pages were too few in one of three.
+ * Beside the arena, as part of it: room that post-copy finds however full that is when it begins. What the guest waits
+ * for comes out of QEMU behind pages that nobody waits for, and until the guest runs none of those leaves. 1024 pages
+ * were too few in one of three.
  */
 const POSTCOPY_RESERVE_OF_ARENA = 0.25;
 
@@ -93,8 +94,8 @@ export function logStall(
 }
 
 /**
- * Post-copy's head start is over before its first pass is, and behind it nothing refers to a base: each would be memory that is touched
- * for nothing (docs/decisions/0040). What the bases do not take is there for what is pending.
+ * Post-copy's head start is over before its first pass is, and behind it nothing refers to a base: each would be memory
+ * that is touched for nothing (docs/decisions/0040). What the bases do not take is there for what is pending.
  */
 const sendsOnce = ({ strategy }: Pick<FeedContract, "strategy">): boolean => strategy === "postcopy";
 

@@ -55,11 +55,11 @@ export class Feed {
   readonly intake: Intake;
   readonly streamPath: string;
   readonly runs: RunWatch;
-  /** As they were agreed on. */
+  /** The devices and disks that the destination has accepted; undefined where they are not compared again. */
   readonly agreed: Agreed | undefined;
   /**
-   * The guest is paused by whoever operates it, and stays so: as it was found, and from the end of the stream on as QEMU's
-   * migration found it. The journal has the same before QEMU is told to complete.
+   * The guest is paused by whoever operates it, and stays so: as it was found, and from the end of the stream on as
+   * QEMU's migration found it. The journal has the same before QEMU is told to complete.
    */
   paused: boolean;
   probeBytes = 0;
@@ -132,7 +132,9 @@ export class Feed {
     else void watchCut(cx, this.channel, AbortSignal.any([this.signal, cx.leaving]), (fault) => this.gone(fault));
   }
 
-  /** Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out. */
+  /**
+   * Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out.
+   */
   private qemuFailed(fault: MigrationFault): void {
     if (!this.complete && !this.engine.streamEnded) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
   }
@@ -147,7 +149,10 @@ export class Feed {
     return this.abort.signal;
   }
 
-  /** The guest is granted: what the operator wishes, and what the destination has to say of it, end nothing here any more. */
+  /**
+   * The guest is granted: what the operator wishes, and what the destination has to say of it, end nothing here any
+   * more.
+   */
   commit(): void {
     this.committed = true;
   }
@@ -180,12 +185,12 @@ export class Feed {
   }
 
   /**
-   * Stops the guest, whose last pages follow when it runs at the destination. First what is on its way becomes little, since
-   * the package goes behind it, and QEMU's loop comes to its next turn: held for longer than a turn lasts, it ends it with
-   * the next pages that are read. A QEMU that has nothing left completes as of precopy: `ended` then.
+   * Stops the guest, whose last pages follow when it runs at the destination. First what is on its way becomes little,
+   * since the package goes behind it, and QEMU's loop comes to its next turn: held for longer than a turn lasts, it
+   * ends it with the next pages that are read. A QEMU that has nothing left completes as of precopy: `ended` then.
    * @param note writes down that the guest is stopped, before it is
-   * @throws MigrationFault `guest-not-running` for a guest that somebody else has just paused: who that was nobody could tell
-   *   later
+   * @throws MigrationFault `guest-not-running` for a guest that somebody else has just paused: who that was nobody
+   *   could tell later
    */
   async letPostcopy(note: (postcopy: SourcePostcopy | undefined) => Promise<void>): Promise<void> {
     const { postcopy, meter, contract, qmp, intake } = this;
@@ -229,8 +234,8 @@ export class Feed {
   }
 
   /**
-   * True while QEMU has written its whole stream and waits for SHUT, with the guest stopped and its images let go of.
-   * A guest that was paused counts as none: QEMU does not run it, whatever ends its migration.
+   * True while QEMU has written its whole stream and waits for SHUT: the guest is stopped, and QEMU has released its
+   * images. False for a guest that was paused, since QEMU does not run such a guest, however its migration ends.
    */
   get awaitsShut(): boolean {
     return (
@@ -238,7 +243,7 @@ export class Feed {
     );
   }
 
-  /** QEMU completes, and never runs the guest by itself again. */
+  /** Says SHUT to QEMU, which then completes its migration and never runs the guest by itself again. */
   shut(): void {
     this.isShut = true;
     this.intake.shut();

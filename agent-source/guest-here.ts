@@ -1,4 +1,6 @@
-/** Making sure that the guest is at the source again as it was, running or paused, whatever QEMU is in the middle of. */
+/**
+ * Making sure that the guest is at the source again as it was, running or paused, whatever QEMU is in the middle of.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { isSettled } from "../shared/qemu/migration-status.ts";
@@ -20,7 +22,7 @@ import { takeBack } from "./take-back.ts";
 
 const RESUMES_WITHIN_MS = 15_000;
 const COMPLETES_WITHIN_MS = 10_000;
-/** The guest stands still meanwhile. */
+/** Short, since the guest stands still until QEMU has completed. */
 const COMPLETES_POLL_MS = 2;
 const POLL_MS = 40;
 const PAUSE_MIN_MS = 250;
@@ -73,18 +75,19 @@ async function whenGone(cx: SourceContext): Promise<string> {
 }
 
 /**
- * Ends QEMU's migration. A cancelled one resumes the guest by itself, and so does one whose socket closes before SHUT.
+ * Ends QEMU's migration. QEMU resumes the guest by itself when its migration is cancelled, and also when the socket of
+ * its stream closes before SHUT.
  *
- * A QEMU that waits for SHUT has let go of the guest's images. If its migration fails then, while another program has
- * an image locked, QEMU runs the guest without its images, and aborts as soon as the guest writes (seen with 10.0.2:
- * `bdrv_co_write_req_prepare: Assertion '!(bs->open_flags & BDRV_O_INACTIVE)' failed`). So such a QEMU is told to
- * complete, and the guest is started by `cont`, which QEMU refuses for as long as it cannot have the images.
+ * A QEMU that waits for SHUT has released the guest's images. If its migration fails then, while another program has an
+ * image locked, QEMU runs the guest without its images, and aborts as soon as the guest writes (seen with 10.0.2:
+ * `bdrv_co_write_req_prepare: Assertion '!(bs->open_flags & BDRV_O_INACTIVE)' failed`). Therefore such a QEMU is told
+ * to complete, and the guest is started by `cont`, which QEMU refuses for as long as it cannot have the images.
  */
 async function endFeed(qmp: QmpClient, feed: NonNullable<Undo["feed"]>, undo: Undo, cx: SourceContext): Promise<void> {
   if (feed.awaitsShut && (await noteRetiring(undo, cx))) {
     feed.shut();
     await completes(qmp).catch((thrown: unknown) =>
-      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU did not complete behind SHUT"),
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU did not complete after SHUT"),
     );
     return await feed.stop();
   }
@@ -92,7 +95,8 @@ async function endFeed(qmp: QmpClient, feed: NonNullable<Undo["feed"]>, undo: Un
 }
 
 /**
- * An agent that starts again finds a QEMU in `postmigrate`, and starts the guest only if this record says who retired it.
+ * Writes that this agent is about to retire its QEMU. An agent that starts again then finds that QEMU in `postmigrate`,
+ * and starts the guest only where the record says that an agent has retired it.
  * @returns false where the disk does not take the record
  */
 const noteRetiring = ({ settings, postcopy, paused }: Undo, cx: SourceContext): Promise<boolean> =>
@@ -104,7 +108,8 @@ const noteRetiring = ({ settings, postcopy, paused }: Undo, cx: SourceContext): 
 async function completes(qmp: QmpClient): Promise<void> {
   const deadline = performance.now() + COMPLETES_WITHIN_MS;
   while (!isSettled((await qmp.execute("query-migrate")).status)) {
-    if (performance.now() > deadline) throw new MigrationFault("qmp-timeout", "QEMU did not complete behind SHUT");
+    if (performance.now() > deadline)
+      throw new MigrationFault("qmp-timeout", `QEMU did not complete within ${COMPLETES_WITHIN_MS} ms after SHUT`);
     await delay(COMPLETES_POLL_MS);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * What a planner wants to know of a guest, read off QEMU's stream: which pages hold something, which are dirtied within any time,
- * and samples of them. It ends in the source agent; nothing is kept of it but counts and samples.
+ * What a planner wants to know of a guest, read off QEMU's stream: which pages hold something, which are dirtied within
+ * any time, and samples of them. It ends in the source agent; nothing is kept of it but counts and samples.
  *
  *     first copy ─► settling ─► paced, for the time that was asked for ─► close looks, for moments ─► done
  */
@@ -27,16 +27,21 @@ export interface ObserverParts {
   readonly resumeIntake: () => void;
 }
 
-/** `settling`: what comes then was dirtied during the first copy, which took as long as it took; or QEMU does not look yet. */
+/**
+ * `settling`: what comes then was dirtied during the first copy, which took as long as it took; or QEMU does not look
+ * yet.
+ */
 type Phase = "first" | "settling" | "paced" | "close" | "done";
 
 /**
- * QEMU syncs its bitmap when less is left than a threshold, which it works out 100 ms after it began, and before that is 0
- * (migration.c, migration_update_counters). Sections are empty until then, whatever the guest does.
+ * QEMU syncs its bitmap when less is left than a threshold, which it works out 100 ms after it began, and before that
+ * is 0 (migration.c, migration_update_counters). Sections are empty until then, whatever the guest does.
  */
 const QEMU_SYNCS_AFTER_SECONDS = 0.25;
 
-/** What QEMU's socket holds is read within this time, milliseconds. */
+/**
+ * How long the observer waits, once QEMU sends nothing more, until all that is in QEMU's socket was read, milliseconds.
+ */
 const READ_WITHIN_MS = 1000;
 
 /** Looks with nothing between them: what is dirtied within milliseconds. */
@@ -65,7 +70,7 @@ export class GuestObserver implements StreamSink {
   private lastWindow = 0;
   private windowPages = 0;
   private isLast = false;
-  /** QEMU has synced its dirty bitmap since it began, which it does when it has sent all that it knew of. */
+  /** True once QEMU has synced its dirty bitmap since the first pass began. */
   private hasSynced = false;
   /** Of the close looks. */
   private readonly close = { looks: 0, seconds: 0, pages: 0 };
@@ -103,13 +108,14 @@ export class GuestObserver implements StreamSink {
   nothingMore(): void {
     this.isLast = true;
     this.endWhenRead();
-    // what the guest's balloon had called free while the guest ran does not come
+    // pages that the guest's balloon called free while the guest ran do not come, so not every page is waited for
     if (this.phase !== "done") this.timer = setTimeout(() => this.endNow(), READ_WITHIN_MS);
   }
 
   /**
-   * QEMU begins a pass over its dirty bitmap (MIGRATION_PASS). Behind the first one every page has come that QEMU sends:
-   * what the guest's balloon says is free (free-page-hint) does not come.
+   * Notes that QEMU begins a pass over its dirty bitmap (event MIGRATION_PASS). When the second pass has begun and the
+   * bitmap was drained since, every page has come that QEMU sends. Pages that the guest's balloon calls free
+   * (free-page-hint) never come.
    * @param pass 1, 2, 3 …
    */
   passBegins(pass: number): void {

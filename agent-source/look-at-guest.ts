@@ -26,12 +26,13 @@ export async function lookAtGuest(qmp: QmpClient, path: string, cx: SourceContex
   return { ...facts, ...devices, disks, refusals: [...facts.refusals, ...refuseDisks(disks)] };
 }
 
-/** What the destination has compared with its own. */
+/** The devices and disks of the guest that the destination has compared with its own and accepted. */
 export type Agreed = Pick<FoundGuest, "devices" | "disks">;
 
 /**
- * Checks that the images are at their paths, while the guest still runs: when it stops QEMU opens them by their paths
- * anew, at both hosts, to read only at the one and to write at the other.
+ * Checks that the images are still at their paths. It is called just before the guest stops, and once more when it
+ * stands still, since QEMU opens the images by their paths anew: for reading only at the source when the guest stops,
+ * and for writing at the destination when the guest starts there.
  * @throws MigrationFault `disks-changed`
  */
 export async function checkPaths({ disks }: Agreed): Promise<void> {
@@ -39,10 +40,10 @@ export async function checkPaths({ disks }: Agreed): Promise<void> {
   if (files.length === 0) return;
   throw new MigrationFault(
     "disks-changed",
-    `Somebody has put another file in the place of ${files.join(", ")} while the guest was copied, which still has the one of before open`,
+    `Somebody has put another file in the place of ${files.join(", ")} while the guest was copied; the guest's QEMU still has the earlier file open`,
     {
       advice:
-        "The guest's own file ends with its QEMU: put it back at its path, as a hard link if need be, then migrate again",
+        "Put the earlier file back at its path, then migrate again; if it has no name left, it is lost when QEMU ends",
     },
   );
 }
@@ -55,7 +56,11 @@ export async function checkAgreed(qmp: QmpClient, agreed: Agreed, cx: SourceCont
   await Promise.all([checkDisks(qmp, agreed.disks, cx), checkPaths(agreed), checkDevices(qmp, agreed.devices)]);
 }
 
-/** A device that QEMU was told to unplug goes when the guest lets go of it, while it is copied too. */
+/**
+ * Checks that no device has come or gone. QEMU removes a device that it was told to unplug when the guest releases it,
+ * which may happen while the guest is copied.
+ * @throws MigrationFault `devices-changed`
+ */
 async function checkDevices(qmp: QmpClient, agreed: readonly string[]): Promise<void> {
   const devices = new Set(await readPlugged(qmp));
   const gone = agreed.filter(isPlugged).filter((one) => !devices.delete(one));
@@ -64,7 +69,7 @@ async function checkDevices(qmp: QmpClient, agreed: readonly string[]): Promise<
   throw new MigrationFault(
     "devices-changed",
     `Somebody has plugged or unplugged devices while the guest was copied: ${words.join("; ")}`,
-    { advice: "Let the definition of both hosts have the devices that the guest has now, then migrate again" },
+    { advice: "Write the devices that the guest has now into its definition on both hosts, then migrate again" },
   );
 }
 

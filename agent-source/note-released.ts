@@ -3,8 +3,9 @@ import { writeAtLast } from "../shared/runtime/write-at-last.ts";
 import { type SourceContext, sourceRecord } from "./source-context.ts";
 
 /**
- * Writes `released`, at once or as soon as the disk has room: nothing of the guest is this host's any more.
- * @param fault why the migration failed all the same
+ * Writes the record `released`: this host has no part in the guest any more. Where the disk is full, the record is
+ * written as soon as the disk has room.
+ * @param fault why the migration failed, where it failed although this host has released the guest
  */
 export const noteReleased = (cx: SourceContext, fault?: MigrationFault): Promise<void> => {
   const reason = fault === undefined ? {} : { reason: { code: fault.code, message: fault.message } };

@@ -1,7 +1,8 @@
 /**
- * Looks at a guest without moving it: a migration of its QEMU that ends in this agent, and is cancelled after the time that was
- * asked for. QEMU can never stop the guest meanwhile: it waits for an acknowledgement that is not given (qemu-settings.ts).
- * For one that stands still it does not; it is told to pause before it completes, and that is where looking ends.
+ * Looks at a guest without moving it: a migration of its QEMU that ends in this agent, and is cancelled after the time
+ * that was asked for. QEMU can never stop the guest meanwhile: it waits for an acknowledgement that is not given
+ * (qemu-settings.ts). For one that stands still it does not; it is told to pause before it completes, and that is where
+ * looking ends.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { CHOICES } from "../shared/codec/chooser.ts";
@@ -128,7 +129,7 @@ function counts(observer: GuestObserver, pages: number) {
   const { contentPages, firstCopySeconds, observedSeconds, workingSetPages, dirtiedPages } = observer;
   return {
     pages,
-    // with those that did not come, since the guest's balloon calls them free: neither costs anything
+    // pages that the guest's balloon calls free do not come; they count as zero pages, since neither cost anything
     zeroPages: Math.max(0, pages - contentPages),
     firstCopySeconds,
     observedSeconds,
@@ -159,7 +160,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
     if (event === "MIGRATION" && data.status === "pre-switchover") observer.nothingMore();
     if (event === "MIGRATION_PASS") observer.passBegins(Number(data.pass));
   });
-  // nobody lets QEMU complete here: a guest that is paused meanwhile is put back by QEMU itself
+  // QEMU is never told to complete here; it resumes the guest itself when its migration is cancelled
   const feed = { stop: () => intake.close(), awaitsShut: false, shut: () => intake.shut() };
   let settings: SavedSettings | undefined;
   try {

@@ -10,12 +10,13 @@ import type { Word } from "./operator-words.ts";
 import type { SourceContext } from "./source-context.ts";
 
 /**
- * How long the answer is waited for, milliseconds: a destination that is there has answered by then, also one that has
- * just started again. Whoever waits for less takes it for one that cannot be asked, and then `--yes` would do.
+ * How long the destination's answer is waited for, milliseconds. A destination agent that runs has answered by then,
+ * also one that has just started again. A shorter wait would take such an agent for one that cannot be asked, and
+ * `--yes` would then be enough to start the guest a second time.
  */
 const ANSWERS_WITHIN_MS = TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS + 3000;
 
-/** What the destination answered to the question behind a word; `unreachable` where it could not be asked. */
+/** What the destination answered when it was asked because of a word; `unreachable` where it could not be asked. */
 interface Heard {
   readonly standing: Standing | "unreachable";
   readonly reason: string;
@@ -121,7 +122,7 @@ function mayKeepSource(cx: SourceContext, { standing, reason }: Heard, confirmed
         "not-resolvable",
         `The guest is being started at ${to}, and may run there already (${reason})`,
         {
-          advice: `Wait until it runs, or QEMU has refused it; where its QEMU there is stuck for good, ferry --agent ${to} resolve ${cx.id} --keep source ends that first; if its host hangs, switch that off and repeat this`,
+          advice: `Wait until it runs there or its QEMU there has refused it; where that QEMU is stuck for good, end it first with ferry --agent ${to} resolve ${cx.id} --keep source; where its host hangs, switch that host off and repeat this`,
         },
       );
     case "waiting":

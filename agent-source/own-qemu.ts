@@ -72,7 +72,7 @@ export class OwnQemu {
     return hasEnded(this.require());
   }
 
-  /** Tells whether the process is known to have ended: false where that cannot be told. */
+  /** Tells whether the process is known to have ended. The answer is false where this cannot be found out. */
   isSeenEnded(): Promise<boolean> {
     return this.hasEnded().catch(() => false);
   }

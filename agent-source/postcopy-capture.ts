@@ -4,12 +4,12 @@
  *     STOP │ discards │ package │ pages, each once, in their last versions … END EOF
  *          └ no page is sent    └ the frames of post-copy begin (postcopy-scheduler.ts)
  *
- * What was captured before and QEMU does not name is final: the agent adds it to the discards and sends it itself, so nothing
- * has to be drained while the guest is stopped. What is pending and QEMU names comes again, and is dropped.
+ * What was captured before and QEMU does not name is final: the agent adds it to the discards and sends it itself, so
+ * nothing has to be drained while the guest is stopped. What is pending and QEMU names comes again, and is dropped.
  *
- * QEMU sweeps its memory as fast as it is read, and sends what it is asked for ahead of that. It is asked for the pages that
- * are to come next (postcopy-pull.ts), and read no faster than the link takes them, so that little lies ahead of a page that
- * the guest waits for.
+ * QEMU sweeps its memory as fast as it is read, and sends what it is asked for ahead of that. It is asked for the pages
+ * that are to come next (postcopy-pull.ts), and read no faster than the link takes them, so that little lies ahead of a
+ * page that the guest waits for.
  */
 import { encodeDiscards } from "../shared/codec/discard-frame.ts";
 import { MigrationFault } from "../shared/fault.ts";
@@ -47,8 +47,8 @@ const ASK_PAGES_MIN = 64;
 const LENGTH_BYTES = 4;
 
 /**
- * A QEMU asks for one page of its host, and guests with huge pages are refused in post-copy. One message must not keep
- * this agent's other migrations waiting.
+ * The most pages that one request may name. A QEMU asks for a single page at a time, and guests with huge pages are
+ * refused in post-copy. Without this bound one message could keep the agent's other migrations waiting.
  */
 const REQUEST_PAGES_MAX = 1024;
 
@@ -113,8 +113,8 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
   }
 
   /**
-   * The guest runs at the destination, or may: pages flow that nobody waits for. Before, they would take link and cores from
-   * what stands between the guest and its next instruction.
+   * The guest runs at the destination, or may: pages flow that nobody waits for. Before, they would take link and cores
+   * from what stands between the guest and its next instruction.
    */
   flow(): void {
     if (this.flows || this.givenBack) return;
@@ -231,7 +231,7 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
 
   /**
    * The destination's guest waits for these pages.
-   * @throws MigrationFault `peer-invalid` for pages that there are not, or for more than a QEMU ever asks for at once
+   * @throws MigrationFault `peer-invalid` for pages that the guest does not have, and for more than REQUEST_PAGES_MAX
    */
   request(firstPage: number, pageCount: number): void {
     if (pageCount === 0 || pageCount > REQUEST_PAGES_MAX || firstPage + pageCount > this.parts.pageCount)

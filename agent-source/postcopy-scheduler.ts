@@ -1,9 +1,11 @@
 /**
- * Which pages go next once the guest runs at the destination. Each goes once, in its last version, full or zero: a delta or a
- * second copy would break the destination's QEMU (migration/ram.c ram_load_postcopy). Pure, as the other scheduler.
+ * Which pages go next once the guest runs at the destination. Each goes once, in its last version, full or zero: a
+ * delta or a second copy would break the destination's QEMU (migration/ram.c ram_load_postcopy). Pure, as the other
+ * scheduler.
  *
- * Order: the pages that the guest waits for; zero runs, which cost nothing; then the active push: the pages that follow the
- * last one that was waited for (Hines' bubbling), as a guest that walks its memory will want them next; then the hottest.
+ * Order: the pages that the guest waits for; zero runs, which cost nothing; then the active push: the pages that follow
+ * the last one that was waited for (Hines' bubbling), as a guest that walks its memory will want them next; then the
+ * hottest.
  */
 import { PageFrameWriter } from "../shared/codec/page-frame.ts";
 import type { PageKernels } from "../shared/page/kernels.ts";
@@ -40,9 +42,11 @@ export class PostcopyScheduler implements UrgentSource {
   requests = 0;
   private readonly order: PostcopyOrder;
   private readonly writer: PageFrameWriter;
-  /** Asked for, and not captured yet. */
+  /** Pages that were asked for and are not captured yet. */
   private readonly wanted: PageSet;
-  /** Asked for and here, oldest first from `urgentAt` on; a page is in it once, and in `isUrgent`. */
+  /**
+   * Pages that were asked for and are here, oldest first, from `urgentAt` on. Each is in it once, and in `isUrgent`.
+   */
   private urgent: number[] = [];
   private readonly isUrgent: PageSet;
   private urgentAt = 0;

@@ -3,8 +3,8 @@ import type { SavedSettings } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 
 /**
- * The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. With a channel of its
- * own for requested pages (postcopy-preempt) QEMU would wait for a second connection.
+ * The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. With a
+ * channel of its own for requested pages (postcopy-preempt) QEMU would wait for a second connection.
  */
 const CAPABILITIES = [
   "return-path",
@@ -27,7 +27,10 @@ const SETTINGS: Readonly<Record<(typeof CAPABILITIES)[number], readonly Purpose[
   "postcopy-preempt": [],
 };
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
-/** With a limit of 1 ms: a threshold of 1000 bytes, less than a page, so a bitmap sync comes only when a pass is drained. */
+/**
+ * With a limit of 1 ms: a threshold of 1000 bytes, less than a page, so a bitmap sync comes only when a pass is
+ * drained.
+ */
 const SMALL_BANDWIDTH = 1_000_000;
 /** QEMU's longest downtime limit, with a bandwidth that makes the threshold larger than any guest. */
 const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
@@ -49,14 +52,14 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
 }
 
 /**
- * Sets what the feed needs. A capability that is to be off and that QEMU does not know is off: a later version may have
- * dropped it, as 11 has dropped others.
- * @param found what was set before, where that is known: QEMU is not asked again
+ * Sets what the feed needs. A capability that is to be off is left out where QEMU does not know it: a later version may
+ * have dropped it, as QEMU 11 has dropped others.
+ * @param found the settings of before; QEMU is asked for them where they are missing
  *
- * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). Here that
- * is: nothing. A sync that comes while pages still wait in the bitmap, and finds no other page dirty, makes an emulating
- * QEMU (TCG) miss the next writes to the pages that wait: their dirty bits are cleared, but not the CPU's note that it need
- * not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/decisions/0023).
+ * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). Here
+ * that is: nothing. A sync that comes while pages still wait in the bitmap, and finds no other page dirty, makes an
+ * emulating QEMU (TCG) miss the next writes to the pages that wait: their dirty bits are cleared, but not the CPU's
+ * note that it need not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/decisions/0023).
  */
 export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: SavedSettings): Promise<void> {
   const { capabilities: known } = found ?? (await readSettings(qmp));
@@ -76,8 +79,8 @@ export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: Sa
 }
 
 /**
- * QEMU stops the guest in the next turn of its loop that sees this; it looks every 100 ms (BUFFER_DELAY), so the guest may
- * run on for so long. Only after the acknowledgement: without it QEMU would go on, and sync with pages waiting.
+ * QEMU stops the guest in the next turn of its loop that sees this; it looks every 100 ms (BUFFER_DELAY), so the guest
+ * may run on for so long. Only after the acknowledgement: without it QEMU would go on, and sync with pages waiting.
  */
 export async function allowStop(qmp: QmpClient): Promise<void> {
   // another thread of QEMU takes the acknowledgement: after a round trip of its main loop it has had the time
@@ -89,12 +92,12 @@ export async function allowStop(qmp: QmpClient): Promise<void> {
 }
 
 /**
- * Stops the guest and lets QEMU begin post-copy in the next turn of its loop; its limits stay small, or it would complete as a
- * precopy migration instead. The acknowledgement is to be given behind it.
+ * Stops the guest and lets QEMU begin post-copy in the next turn of its loop; its limits stay small, or it would
+ * complete as a precopy migration instead. The acknowledgement is to be given behind it.
  *
- * The guest is stopped by the agent, not by QEMU's migration: one that was running when the migration stopped it, QEMU runs
- * again by itself when its socket breaks behind the last page, although it runs at the destination by then. A guest that
- * was paused stays paused (migration.c, migration_iteration_finish; docs/decisions/0024).
+ * The guest is stopped by the agent, not by QEMU's migration: one that was running when the migration stopped it, QEMU
+ * runs again by itself when its socket breaks behind the last page, although it runs at the destination by then. A
+ * guest that was paused stays paused (migration.c, migration_iteration_finish; docs/decisions/0024).
  */
 export async function beginPostcopy(qmp: QmpClient): Promise<void> {
   await qmp.execute("stop");

@@ -16,16 +16,19 @@ import { PAGE_SIZE } from "../shared/units.ts";
 import type { Feed } from "./feed.ts";
 import type { SourceContext } from "./source-context.ts";
 
-/** The destination's QEMU saves a stretch within as long (SAVES_WITHIN_MS there), and the agent has to read it. */
+/**
+ * How long the digests of one stretch are waited for, milliseconds. The destination's QEMU may take 60 s of it to save
+ * the stretch (agent-destination/digests.ts), and the agent there then has to read it.
+ */
 const ANSWERS_WITHIN_MS = 90_000;
 /** Pages named in the message of a mismatch. */
 const NAMED_PAGES = 8;
 
-/** What a comparison found: nothing but what must differ. */
+/** The result of a comparison in which no page differs but one that has to differ. */
 export interface Compared {
-  /** Pages that are alike. */
+  /** How many pages are alike. */
   readonly pages: number;
-  /** What differs because QEMU itself writes there, each in words. */
+  /** Pages that differ because the destination's QEMU itself writes to them, each as a sentence. */
   readonly exceptions: readonly string[];
 }
 
@@ -81,8 +84,8 @@ export async function verifyMemory(
 }
 
 /**
- * Finds the page of the guest's generation id among the first that differ.
- * @returns its guest-physical address; undefined where there is none
+ * Finds the page of the guest's generation id among the first NAMED_PAGES that differ.
+ * @returns its guest-physical address; undefined where it is none of these, or the guest has no such id
  */
 async function findIdPage(
   qmp: QmpClient,

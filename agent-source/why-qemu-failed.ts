@@ -23,8 +23,8 @@ const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
  * @returns the reason where there is one, else `fault`
  */
 export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Promise<MigrationFault> {
-  // a question to a monitor that QEMU has closed takes with it what was not read yet, and why QEMU ends may be there
-  // already: behind the second turn of the loop all that was there has been read
+  // a command that is written to a monitor which QEMU has closed makes the kernel drop what was not read from it yet,
+  // and QEMU's reason for its end may be there. After two turns of the event loop all that had come has been read
   for (let turn = 0; turn < 2; turn++) await setImmediate();
   if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
   try {

@@ -35,7 +35,7 @@ function resolveText({ status, source, ...view }: MigrationView): string | undef
   const incoming = source === undefined ? undefined : printable(source);
   switch (status) {
     case "inDoubt":
-      // a destination's advice names its words, which differ by what it has of the guest
+      // the advice of a destination names what may be said there, which depends on what it has of the guest
       return incoming === undefined
         ? `ferry resolve ${id} --keep source|destination, once you know where it may run`
         : undefined;
@@ -85,7 +85,7 @@ function incomingHeadline(view: MigrationView, guest: string, from: string, tota
     case "cancelled":
       return `${guest} is not here: its migration from ${from} was cancelled after ${total}`;
     case "inDoubt":
-      return `${guest} is in doubt here: its migration from ${from} may need your word`;
+      return `${guest} is in doubt here: its migration from ${from} may need your decision`;
     default:
       return `${guest} from ${from}: ${statusText(view)}, for ${total} (migration ${printable(view.id)})`;
   }

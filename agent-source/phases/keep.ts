@@ -26,7 +26,7 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   cx.log.warn({ code: fault.code, reason: fault.message }, "keeping the guest at the source");
   cx.report.follow(undefined);
   cx.report.failed(fault, `the guest is being made to ${undo.paused ? "stay paused" : "run"} at the source`);
-  // where that cannot be told, runHere() finds it out
+  // where the agent cannot tell whether QEMU has ended, runHere() finds it out
   if (undo.mayBeWhole && (await cx.qemu.isSeenEnded())) return orphan(undo, fault);
   tellDestination(undo, fault, cx);
   if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };

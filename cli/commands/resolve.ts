@@ -18,8 +18,8 @@ At the source, in doubt. The agent asks the destination first.
 At the source, while the guest runs at both hosts:
   --keep destination  The copy at the source ends. To keep that one instead, end the QEMU at the destination.
 
-At the destination (--agent), in doubt, or refused and kept. Always with --yes. Where the source agent can be asked, the
-word is said there, but for a QEMU here that answers nobody.
+At the destination (--agent), in doubt, or refused and kept. Always with --yes. While the source agent can be asked, say
+the word there instead, except where the QEMU at the destination answers nobody: only --keep source ends that QEMU.
   --keep destination  The guest runs here. --yes: it does not run at the source and never will.
   --keep source       The copy here ends for good. --yes: the guest is at the source, or may be gone.
 

@@ -88,6 +88,6 @@ t.test("a destination that takes its time is no destination that cannot be asked
   await t.rejects(checkWord(cx, "source", true), {
     code: "not-resolvable",
     message: /may run there already \(its QEMU cannot be looked at yet\)/,
-    advice: /resolve m-1 --keep source ends that first/,
+    advice: /end it first with ferry --agent .* resolve m-1 --keep source;/,
   });
 });

@@ -104,7 +104,7 @@ t.test("a migration that comes to the host of the agent is told from there", asy
   t.match(told("failed"), /^web is not here: its migration from host-a:7411 failed\n/);
   t.match(told("cancelled"), /^web is not here: its migration from host-a:7411 was cancelled after 12\.3 s\n/);
   t.match(told("copying"), /^web from host-a:7411: receiving, for 12\.3 s \(migration m-1\)\n$/);
-  t.match(told("inDoubt"), /^web is in doubt here: its migration from host-a:7411 may need your word\n/);
+  t.match(told("inDoubt"), /^web is in doubt here: its migration from host-a:7411 may need your decision\n/);
   t.match(told("undoing"), /^web from host-a:7411: refused, kept until its source has heard it, for 12\.3 s/);
   t.notMatch(told("inDoubt"), /resolve/, "what the agent advises depends on what it has of the guest");
   t.match(told("undoing"), /if host-a:7411 never comes back: .*--keep destination runs it here, --keep source ends/);
