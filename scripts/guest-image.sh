@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the test guest's initramfs, .cache/guest/initramfs.cpio.gz: busybox, an init, the workload, and the kernel
-# modules that setup.sh has put aside, which only a guest that is told so loads.
+# modules that setup.sh has copied, which the guest loads only when a test tells it to (init.modules).
 # Does nothing when its inputs have not changed since the last build.
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,7 +19,8 @@ if LC_ALL=C ldd "$busybox" >/dev/null 2>&1; then
   exit 1
 fi
 
-inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources"/*.[ch] "$busybox" "$out"/modules/*.ko | sha256sum | cut -d' ' -f1)
+inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources"/*.[ch] "$busybox" "$out"/modules/*.ko |
+  sha256sum | cut -d' ' -f1)
 stamp=$out/initramfs.stamp
 if [ -f "$out/initramfs.cpio.gz" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$inputs" ]; then
   exit 0
@@ -33,7 +34,7 @@ cp "$busybox" "$root/bin/busybox"
 cp "$sources/init" "$root/init"
 chmod 755 "$root/init" "$root/bin/busybox"
 mkdir "$root/modules"
-# named, so that the order in which they are given does not matter; a kernel that has them built in has no files
+# find, and not a pattern of the shell, since a kernel that has all of these modules built in has no files for them
 find "$out/modules" -name '*.ko' -exec cp {} "$root/modules/" \;
 gcc -O2 -static -s -pthread -o "$root/workload" "$sources"/*.c
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet -R 0:0 --reproducible) | gzip -9n >"$root.gz"

@@ -121,12 +121,12 @@ kernel_package() {
   echo "$package"
 }
 
-# Modules that a guest loads when a test tells it to (init.modules), each behind those that it needs.
+# Modules that a guest loads when a test tells it to (init.modules), each after those that it needs.
 GUEST_MODULES="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio_balloon"
 
-# Copies those modules out of an unpacked kernel into a folder. Debian 13 has them compressed; what is built into the
-# kernel has no file.
-copy_modules() { # unpacked folder
+# Copies those modules from an unpacked kernel into a folder. Debian 13 has them compressed, and a module that is built
+# into the kernel has no file.
+copy_modules() { # unpacked-kernel folder
   local module file
   mkdir -p "$2"
   for module in $GUEST_MODULES; do
@@ -185,7 +185,8 @@ main() {
   # shellcheck disable=SC2086 # one argument a package
   [ -z "$packages" ] || install_packages $packages
   qemu_is_there || fail "QEMU $OLDEST_QEMU or later is needed; this host has $(qemu-system-x86_64 --version 2>/dev/null | head -n 1 || echo none)"
-  [ -f .cache/guest/vmlinuz ] && [ -d .cache/guest/modules ] || step "unpacking a kernel for the test guest" unpack_kernel
+  [ -f .cache/guest/vmlinuz ] && [ -d .cache/guest/modules ] ||
+    step "unpacking a kernel for the test guest" unpack_kernel
   local lock
   lock=$(hash_of package-lock.json package.json)-$(node -p process.versions.modules)
   # the stamp goes with the folder that it speaks of

@@ -35,7 +35,8 @@ apt_apart() {
 
 # The folders of the libraries, joined with colons, as seen from the root that was unpacked.
 library_path() {
-  find "$folder/root/usr/lib" "$folder/root/lib" \( -name '*.so' -o -name '*.so.*' \) -not -path '*/qemu/*' -printf '%h\n' 2>/dev/null |
+  find "$folder/root/usr/lib" "$folder/root/lib" \( -name '*.so' -o -name '*.so.*' \) -not -path '*/qemu/*' \
+    -printf '%h\n' 2>/dev/null |
     sort -u | paste -s -d :
 }
 

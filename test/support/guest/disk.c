@@ -14,11 +14,11 @@
 #define DEVICE "/dev/vda"
 #define BLOCK_BYTES 4096
 #define BLOCK_WORDS 1024
-/* So that several requests are under way whenever the guest is stopped. */
+/* Several writers, so that several requests are under way whenever the guest is stopped. */
 #define WRITERS 4
 #define REPORTS_MAX 16
 #define RETRY_NS 100000000
-/* Odd: one to one where the number of blocks is a power of two. */
+/* The stride is odd, so place() is one to one where the number of blocks is a power of two. */
 #define STRIDE 40503u
 
 static int device;
@@ -26,7 +26,7 @@ static uint32_t blocks;
 static uint32_t *versions;
 static long pause_ns;
 static atomic_uint_fast64_t next_write, checked, wrong, failed, reports;
-/* The number of the write that each writer is at: all before the least of them are done. */
+/* The number of the write that each writer works on. All writes with a number below the least of these are done. */
 static atomic_uint_fast64_t at[WRITERS];
 
 static uint32_t mix(uint32_t x) { /* the end of murmur3 */
@@ -61,7 +61,7 @@ static void rest(long ns) {
   nanosleep(&time, NULL);
 }
 
-/* Reads or writes the block, until the disk does it. */
+/* Reads or writes a block, again and again until the disk has done it. */
 static void transfer(int is_write, uint32_t *buffer, uint32_t block) {
   for (;;) {
     off_t offset = (off_t)block * BLOCK_BYTES;
@@ -98,7 +98,7 @@ static void *write_on(void *given) {
   for (;;) {
     uint64_t number = atomic_fetch_add(&next_write, 1);
     atomic_store(mine, number);
-    /* a block's writes come one after the other, however long one of them takes */
+    /* waits, so that two writers never work on the same block, however long one of them takes */
     while (number - all_done_before() > blocks / 2)
       rest(1000000);
     uint32_t block = place(number);
@@ -118,7 +118,7 @@ static void *write_on(void *given) {
 const char *disk_start(uint64_t bytes, uint64_t rate) {
   blocks = (uint32_t)(bytes / BLOCK_BYTES);
   if (blocks < 4 * WRITERS || (blocks & (blocks - 1)) != 0)
-    return "its size is no power of two of blocks";
+    return "its number of blocks is no power of two, or too small";
   device = open(DEVICE, O_RDWR | O_DIRECT);
   versions = calloc(blocks, sizeof *versions);
   if (device < 0 || versions == NULL)
@@ -127,7 +127,7 @@ const char *disk_start(uint64_t bytes, uint64_t rate) {
   for (int writer = 0; writer < WRITERS; writer++) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, write_on, &at[writer]) != 0)
-      return "no thread for it";
+      return "a thread for it could not be started";
   }
   return NULL;
 }

@@ -191,7 +191,7 @@ static void run(void) {
     last_turn = now;
     if (now >= next_beat) {
       uint64_t rate = beat == 0 ? 0 : (walked - walked_before) * PAGE_BYTES * 1000000 / (now - last_beat);
-      flockfile(stdout); /* the disk's writers report too */
+      flockfile(stdout); /* the writers of disk.c print their reports at any time */
       printf("FERRY beat=%llu mono_us=%llu wall_us=%llu maxgap_us=%llu pages=%llu errors=%llu rate=%llu checked=%llu",
              (unsigned long long)beat, (unsigned long long)now, (unsigned long long)clock_us(CLOCK_REALTIME),
              (unsigned long long)gap_max, (unsigned long long)walked, (unsigned long long)errors,
