@@ -50,7 +50,7 @@ export async function endUnseen(
   for (const deadline = performance.now() + DIES_WITHIN_MS; !(await hasEnded(qemu)); await delay(LOOK_MS))
     if (performance.now() > deadline)
       throw new MigrationFault("qemu-failed", `The guest's QEMU, process ${qemu.pid}, was killed and has not ended`, {
-        advice: `The kernel holds it, as it does while a disk hangs: see State in /proc/${qemu.pid}/status, then repeat this`,
+        advice: `The kernel holds it, as while a disk hangs: see State in /proc/${qemu.pid}/status, then repeat this`,
       });
   await clearFiles(guest, config);
 }

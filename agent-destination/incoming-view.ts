@@ -148,7 +148,7 @@ function unseen({ kind, qemu, postcopy }: DestinationRecord, id: string, news: s
       : "";
   return new MigrationFault("qemu-failed", news, {
     guestNow: `nothing is known of ${process} here, so the guest is neither started nor refused meanwhile${waits}`,
-    advice: `The agent tries again and again; see whether another client holds its monitor, and this agent's log; if QEMU never answers, ferry resolve ${id} --keep source ends that QEMU, at this agent`,
+    advice: `The agent tries again and again; see whether another client holds the monitor of that QEMU, and see this agent's log; if it never answers, ferry resolve ${id} --keep source ends that QEMU, at this agent`,
   });
 }
 

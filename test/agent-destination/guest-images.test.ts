@@ -40,7 +40,7 @@ t.test(
   },
 );
 
-t.test("an image that somebody else has and would share: this QEMU keeps a part of the locks", { skip }, async (t) => {
+t.test("an image whose owner lets others write: QEMU fails, and keeps a part of the locks", { skip }, async (t) => {
   const disk = mountedDisk(t);
   const { guest } = await loadedQemu(t, disk);
   const { qmp: other, socket } = await startQemu(t, undefined, ["-S"]);
@@ -48,7 +48,7 @@ t.test("an image that somebody else has and would share: this QEMU keeps a part 
   await tell(other, "blockdev-add", { driver: "file", "node-name": "image", filename: disk.here });
   await tell(other, "block-export-add", { id: "export", type: "nbd", "node-name": "image", writable: true });
   await t.rejects(tryImages(guest), { message: /shared "write" lock/ });
-  t.equal(guest.keepsLocks, true, "it says that the image is inactive, and has a lock of a writer");
+  t.equal(guest.keepsLocks, true, "QEMU reports the image as inactive, and still has the lock of a writer");
 });
 
 t.test("an image on a file system that is read-only: the trial fails with QEMU's words", { skip }, async (t) => {

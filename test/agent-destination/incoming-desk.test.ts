@@ -192,7 +192,7 @@ t.test("who watches sees each change once, until the end", async (t) => {
   t.throws(() => agent.desk.watch("ba9876543210", () => undefined), { code: "migration-unknown" });
 });
 
-t.test("a QEMU that answers nobody is ended by a word, whether or not the source is in contact", async (t) => {
+t.test("an operator's word ends a QEMU that answers nobody, also while the source is in contact", async (t) => {
   const each = async (came: Pick<Came, "kind" | "postcopy">): Promise<Again> => {
     const found = await startAgain(t, { status: "running", isMute: true, ...came });
     const { agent, qemu, view, until, written, settle } = found;
@@ -211,13 +211,13 @@ t.test("a QEMU that answers nobody is ended by a word, whether or not the source
     return found;
   };
   const [pulls, waits] = await Promise.all([each({ kind: "running", postcopy: POSTCOPY }), each({ kind: "waiting" })]);
-  // where the guest may have run, another word says whose it is
+  // the guest may have run here, so it takes another word to say whose the guest is
   t.match(await pulls.agent.desk.resolve({ ...BACK, ...YES }), { status: "inDoubt", error: { message: /has ended/ } });
   t.notOk(pulls.qemu.isAlive);
   t.equal((await pulls.settle("standing")).standing, "lost");
   t.match(await pulls.agent.desk.resolve({ ...BACK, ...YES }), { status: "failed" });
   await pulls.untilWritten({ kind: "refused", heard: true });
-  // where it has not, its end is its refusal
+  // the guest has not run here, so the end of its QEMU is its refusal
   await waits.agent.desk.resolve({ ...BACK, ...YES });
   t.notOk(waits.qemu.isAlive);
   await waits.untilWritten({ kind: "refused" });

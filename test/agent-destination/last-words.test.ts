@@ -3,7 +3,7 @@ import { join } from "node:path";
 import t from "tap";
 import { lastWordsIn } from "../../agent-destination/last-words.ts";
 
-t.test("the last of what QEMU has written, however much that is", async (t) => {
+t.test("the end of QEMU's output is read, however long the output is", async (t) => {
   const path = join(t.testdir(), "web.qemu.log");
   t.equal(await lastWordsIn(path), "", "nothing is there");
   writeFileSync(path, "");
@@ -12,7 +12,7 @@ t.test("the last of what QEMU has written, however much that is", async (t) => {
   t.equal(await lastWordsIn(path), "qemu: could not open disk");
   writeFileSync(path, `${"ä".repeat(5000)} the end\n`);
   const words = await lastWordsIn(path);
-  t.equal(words.length, 1000 - 1, "but for the line's end");
+  t.equal(words.length, 1000 - 1, "the end of the line is cut off");
   t.match(words, /^ä+ the end$/);
   // a hole takes no room on the disk, and reading all of it would take 8 GiB of memory
   truncateSync(path, 2 ** 33);

@@ -20,7 +20,7 @@ const disks = (file: string): GuestDisks => ({
   ],
 });
 
-t.test("a mark is found beside the image, and removed", async (t) => {
+t.test("the destination finds the mark beside the image, until the source removes it", async (t) => {
   const folder = t.testdir({ "d.raw": "" });
   const image = disks(join(folder, "d.raw"));
   const { mark, remove } = await markDisks(image, "one");
@@ -30,7 +30,7 @@ t.test("a mark is found beside the image, and removed", async (t) => {
   t.same(readdirSync(folder), ["d.raw"]);
 });
 
-/** Unmounted before the test ends, since its directory is removed then. */
+/** Mounts, acts and unmounts: the mount must end before the test does, since its directory is removed then. */
 async function mounted(places: readonly string[], args: readonly string[], act: () => Promise<void>): Promise<void> {
   execFileSync("mount", args, { stdio: "pipe" });
   const forget = atTeardown(() => unmount(places));
@@ -44,7 +44,7 @@ const unmount = (places: readonly string[]): void => {
   for (const place of places) execFileSync("umount", ["--lazy", place], { stdio: "pipe" });
 };
 
-t.test("an image that is mounted over another one is not in the directory", { skip: !isRoot }, async (t) => {
+t.test("a mark proves nothing for an image that is mounted over another one", { skip: !isRoot }, async (t) => {
   const folder = t.testdir({ "d.raw": "", own: { "d.raw": "" } });
   const [path, own] = [join(folder, "d.raw"), join(folder, "own", "d.raw")];
   const { mark, remove } = await markDisks(disks(path), "one");
@@ -55,7 +55,7 @@ t.test("an image that is mounted over another one is not in the directory", { sk
   });
 });
 
-t.test("what is written to an overlay is this host's own", { skip: !isRoot }, async (t) => {
+t.test("a mark proves nothing on an overlay, whose writes stay on this host", { skip: !isRoot }, async (t) => {
   const folder = t.testdir({ lower: { "d.raw": "" }, scratch: {}, merged: {} });
   const [lower, scratch, merged] = [join(folder, "lower"), join(folder, "scratch"), join(folder, "merged")];
   const { mark, remove } = await markDisks(disks(join(lower, "d.raw")), "one");

@@ -72,7 +72,7 @@ t.test("digests are made for one stretch at a time: more would be files and memo
   t.equal(asked, 2);
 });
 
-t.test("what is missing is told once for each stream that the source begins anew", async (t) => {
+t.test("a source may ask once for each stream that it begins anew what is missing", async (t) => {
   let told = 0;
   const { source, destination } = setUp(undefined, { isActive: true, tellMissing: () => void told++ });
   const anew = (): void => (destination as unknown as ResumingDestination).onAnew();

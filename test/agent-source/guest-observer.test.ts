@@ -54,7 +54,7 @@ t.test("the first copy says what holds something, and what was dirtied in it is 
 });
 
 t.test(
-  "the first copy ends with QEMU's next pass where pages do not come, since the guest calls them free",
+  "the first copy ends with QEMU's second pass, also when pages that the guest calls free never come",
   async (t) => {
     const { observer, section } = made(1000);
     observer.passBegins(1);
@@ -66,7 +66,7 @@ t.test(
   },
 );
 
-t.test("a guest that is paused in its first copy: what the guest called free before is not waited for", async (t) => {
+t.test("the look at a guest that is paused in its first copy does not wait for pages called free", async (t) => {
   const { observer, section } = made(1000);
   section(some(100), 500);
   observer.nothingMore();

@@ -70,7 +70,7 @@ t.test("what belongs to a migration is not taken where only the link is measured
   link.close();
 });
 
-t.test("an address that cannot be dialled ends the answer, and rejects nothing", async (t) => {
+t.test("a destination that cannot dial the source's address gives up without a rejection", async (t) => {
   for (const sourceAddress of ["bogus", "192.0.2.1:7411", "unix:/a\nb"]) {
     const offer = { ...plainOffer, migrationId: "m-1", token: Buffer.alloc(16, 1), sourceAddress };
     await t.resolves(answerLink(offer, { limits: LIMITS, clock, log, leaving: never() }), sourceAddress);

@@ -78,7 +78,7 @@ t.test("a word that nothing asks for is refused before anybody is asked", async 
   t.same(destination.asked, []);
 });
 
-t.test("a destination that takes its time is no destination that cannot be asked", async (t) => {
+t.test("a destination that answers late does not count as one that cannot be asked", async (t) => {
   const { cx, destination } = await waiting(t, "inDoubt", "starting");
   // it has just started again, looks for its QEMU, and then waits for its own decision
   destination.answer = async () => {

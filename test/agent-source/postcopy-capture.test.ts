@@ -180,7 +180,7 @@ t.test("a post-copy that is taken up asks for what is missing, and leaves out wh
   t.equal(postcopy.repeated, 0);
 });
 
-t.test("a request for more pages than a QEMU asks for at once is the destination's fault", (t) => {
+t.test("a request for no pages, too many, or pages beyond the guest's is the destination's fault", (t) => {
   const { postcopy } = capturing();
   for (const [first, count] of [
     [0, 1025],

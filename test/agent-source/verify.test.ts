@@ -1,4 +1,4 @@
-/** What a comparison of the memory makes of digests that are no answer, and of pages that differ. */
+/** How a comparison of the memory treats digests that are no answer, and pages that differ. */
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import t from "tap";
@@ -68,14 +68,14 @@ t.test("digests of another length than was asked for are the destination's fault
   t.same(await verify(t, digestsOf(ZERO, ZERO)), { pages: 2, exceptions: [] });
 });
 
-t.test("the page of the generation id differs as it must, and is named", async (t) => {
+t.test("the page of the generation id may differ, and the result names it", async (t) => {
   const second = pageWith(ID, 40);
   const { pages, exceptions } = await verify(t, digestsOf(ZERO, ZERO), { second, hasId: true });
   t.equal(pages, 1);
   t.match(exceptions, [/^vmgenid: .*in the page at 0x1000$/]);
 });
 
-t.test("what differs beside the generation id is no exception", async (t) => {
+t.test("any other difference than the generation id is a mismatch", async (t) => {
   const mismatch = { code: "verify-mismatch", message: /^1 of 2 pages differ .* first at guest-physical 0x1000$/ };
   const alike = digestsOf(ZERO, ZERO);
   for (const [second, why] of [
@@ -89,7 +89,7 @@ t.test("what differs beside the generation id is no exception", async (t) => {
   await t.rejects(both, { code: "verify-mismatch", message: /^1 of 2 pages differ .* 0x0$/ }, "another page as well");
 });
 
-t.test("a destination that sends no digests does not keep the guest standing still", async (t) => {
+t.test("a destination that sends no digests is given up, so that the guest does not stand still forever", async (t) => {
   const qmp = { execute: async (_: string, args: Saved): Promise<unknown> => saved(args, ZERO) };
   const inbox = { askDigests: () => new Promise<never>(() => undefined) };
   const cx = { id: "m", config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext;

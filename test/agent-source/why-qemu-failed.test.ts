@@ -57,7 +57,7 @@ t.test("a QEMU that has said why it ends, and answers no more, is told with that
   });
 });
 
-t.test("what QEMU has said is read before it is asked, since it may have closed its monitor by now", async (t) => {
+t.test("events that QEMU sent before it closed its monitor are read before QEMU is asked", async (t) => {
   let monitor: Monitor | undefined;
   const path = await serve(t, (socket) => {
     monitor = new Monitor(socket, ({ id }, it) => it.reply({ return: {}, id }));

@@ -12,11 +12,12 @@
  *     --keep FOLDER     for the consoles and the agents' logs of each crossing that went wrong
  *     --json FILE       all crossings, a line each
  *
- * As root, since it makes network namespaces. The guest is the tests' busy one, of 256 MiB over 1 Gbit/s. Ferry compares
- * all memory by --verify where the guest does not run before all of it is there. The guest checks its own memory: each
- * crossing ends when it has walked through it once at its new host. What is printed is a table: "whole" counts the
- * crossings after which no word was found wrong, "wrong words" are those of each other one, and "syncs" is the median of
- * how often QEMU synced its dirty bitmap. Exit code 1: something went wrong; a refusal does not count.
+ * It runs as root, since it makes network namespaces. The guest is the tests' busy one, of 256 MiB over 1 Gbit/s. Ferry
+ * compares all memory by --verify after precopy and stop-and-copy. The guest checks the memory that it writes to, and a
+ * crossing ends when the guest has walked through that memory once at its new host. The table that is printed has a row
+ * for each kind of crossing: "whole" counts the crossings after which no word was found wrong, "wrong words" lists how
+ * many were found wrong after each other one, and "syncs" is the median of how often QEMU synced its dirty bitmap. The
+ * exit code is 1 where something went wrong; a refusal does not count as that.
  */
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -31,7 +32,9 @@ const LINK_BITS = 1e9;
 const ORDERS = ["walk", "random", "zipf"] as const;
 const PAIRINGS = { "own-own": [false, false], "own-other": [false, true], "other-other": [true, true] } as const;
 type Pairing = keyof typeof PAIRINGS;
-/** After so many a guest and its agents are started anew, so that what a run leaves behind does not add up. */
+/**
+ * After this many crossings the guest and its agents are started anew, so that what crossings leave does not add up.
+ */
 const CROSSINGS_A_GUEST = 50;
 
 interface Noted extends Crossed {
@@ -75,7 +78,7 @@ for (const pairing of options.pairing) {
 say();
 if (noted.some(isWrong)) process.exitCode = 1;
 
-/** @returns is there more to do? */
+/** Moves guests in one pairing. @returns false when the first wrong word ends the benchmark */
 async function crossings(pairing: Pairing): Promise<boolean> {
   let crossing: Crossing | undefined;
   let left = 0;
@@ -89,7 +92,7 @@ async function crossings(pairing: Pairing): Promise<boolean> {
       const one = await crossing.cross(means);
       note(pairing, one, crossing);
       if (options.untilWrong && isWrong(one)) return false;
-      // one that stays where it is would go the same way again
+      // a guest that was not moved would cross in the same direction again, so another one is started
       if (isWrong(one) || !one.moved) left = 0;
     }
     return true;
@@ -98,7 +101,7 @@ async function crossings(pairing: Pairing): Promise<boolean> {
   }
 }
 
-/** There and back by each means, as often as was asked for. */
+/** Lists the crossings of a pairing: there and back by each means, in as many rounds as were asked for. */
 function wanted(): Means[] {
   return Array.from({ length: options.rounds }, () => options.means.flatMap((means) => [means, means])).flat();
 }

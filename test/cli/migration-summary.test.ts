@@ -106,7 +106,7 @@ t.test("a migration that comes to the host of the agent is told from there", asy
   t.match(told("copying"), /^web from host-a:7411: receiving, for 12\.3 s \(migration m-1\)\n$/);
   t.match(told("inDoubt"), /^web is in doubt here: its migration from host-a:7411 may need your decision\n/);
   t.match(told("undoing"), /^web from host-a:7411: refused, kept until its source has heard it, for 12\.3 s/);
-  t.notMatch(told("inDoubt"), /resolve/, "what the agent advises depends on what it has of the guest");
+  t.notMatch(told("inDoubt"), /resolve/, "the agent's advice names the words that fit what it has of the guest");
   t.match(told("undoing"), /if host-a:7411 never comes back: .*--keep destination runs it here, --keep source ends/);
   t.notMatch(told("moved"), /resolve/);
 });
@@ -122,7 +122,7 @@ t.test(
   },
 );
 
-t.test("nothing that a peer says moves the cursor or writes over what is shown", async (t) => {
+t.test("control characters in what a peer says never reach the terminal", async (t) => {
   const escapes = "\u001b]0;title\u0007\u001b[2J";
   const refusals = [{ code: `a${escapes}`, message: `b${escapes}` }];
   const error = { code: `c${escapes}`, message: `d${escapes}`, guestNow: escapes, advice: escapes, refusals };

@@ -1,6 +1,6 @@
 /**
- * Memory that QEMU never sends, since the guest's balloon says that it is free (free-page-hint): the first pass is over
- * when QEMU has sent what there is, and not when each page has come.
+ * A guest whose balloon tells QEMU which pages are free (free-page-hint). QEMU never sends those pages, so the first
+ * pass is over when QEMU has sent all others, and not when every page has come.
  */
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -20,7 +20,7 @@ t.test("a guest whose balloon says which pages are free", async (t) => {
   const workload = { regionMiB: 32, rate: 20e6, drivers: ["virtio_balloon"] } as const;
   const { rig, a, b } = await openPair(t, { guest: { name: NAME, workload, extra: HINTS } });
 
-  await t.test("what is not sent cannot be compared: --verify is refused by name", async (t) => {
+  await t.test("--verify is refused by name, since pages that are not sent cannot be compared", async (t) => {
     const { code, answer } = await migrate(rig, a, b, NAME, ["--verify"]);
     t.match({ code, answer }, { code: 1, answer: { error: { code: "refused", guestNow: /not touched|runs at/ } } });
     t.match(answer.error?.refusals, [

@@ -27,7 +27,7 @@ const LOCKED_MS = 1500;
 const diskOf = (pair: Pair, at: HostAgents): DiskBeat =>
   pair.rig.serial(at.host, NAME).lastBeat()?.disk ?? { written: 0, checked: 0, wrong: 0, failed: 0 };
 
-/** Until the guest has compared each block once more since `before`. */
+/** Waits until the guest has compared each block once more since `before`. */
 async function checkedAll(pair: Pair, at: HostAgents, before: DiskBeat): Promise<DiskBeat> {
   const isAround = (disk: DiskBeat | undefined): boolean => (disk?.checked ?? 0) >= before.checked + BLOCKS;
   await pair.rig.serial(at.host, NAME).waitForBeat(({ disk }) => isAround(disk), ROUND);
@@ -41,7 +41,7 @@ async function assertWhole(t: Test, pair: Pair, at: HostAgents, before: DiskBeat
   return now;
 }
 
-/** The guest stands still, with nothing under way between it and its disk. */
+/** Stops the guest, so that no request is under way between it and its disk, acts, and lets it go on. */
 async function whileStopped<Value>(pair: Pair, at: HostAgents, act: (disk: DiskBeat) => Value): Promise<Value> {
   const qmp = await pair.rig.observe(at.host, NAME);
   await qmp.execute("stop");
@@ -55,7 +55,7 @@ async function whileStopped<Value>(pair: Pair, at: HostAgents, act: (disk: DiskB
   }
 }
 
-/** Writes blocks of an older image over those of the newer one, in place, as lost writes would have left them. */
+/** Copies blocks of an older image over those of the newer one. The disk is then as it would be after lost writes. */
 function putBack(blocks: readonly number[], older: string, newer: string): void {
   const old = readFileSync(older);
   const file = openSync(newer, "r+");
@@ -77,7 +77,7 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     [a, b, "postcopy"],
     [b, a, "hybrid"],
   ] as const)
-    await t.test(`it has all that it wrote after ${strategy}, and writes on`, async (t) => {
+    await t.test(`after ${strategy} its disk has all that it wrote, and it writes on`, async (t) => {
       requireMoved(await migrate(rig, from, to, NAME, ["--strategy", strategy]));
       await assertOneGuest(t, rig, { name: NAME, at: to.host });
       // all blocks are compared behind the move, whatever was compared while it was under way
@@ -87,7 +87,7 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
   const locker = await ImageLocker.start(rig, rig.b);
   for (const strategy of ["precopy", "hybrid"] as const)
     await t.test(
-      `an image that somebody locks as the destination loads, ${strategy}: the guest lives on`,
+      `the guest lives on where its image is locked while the destination loads it, ${strategy}`,
       async (t) => {
         await b.destination.stop();
         const holding = await startAgent(rig, rig.b, "destination", ["--faults=hold-at=loading"]);
@@ -108,7 +108,7 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     );
   locker.close();
 
-  await t.test("what it wrote last is on the image that others read", async (t) => {
+  await t.test("other programs find on the image what the guest wrote last", async (t) => {
     const found = await whileStopped(pair, a, ({ written }) => {
       copyFileSync(image, older);
       return wrongBlocks(image, written);
@@ -116,11 +116,11 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     t.same(found, []);
   });
 
-  await t.test("blocks that are put back to an older version are found, from inside and from outside", async (t) => {
+  await t.test("an older version of a block is found by the guest, and by a reader of the image", async (t) => {
     await checkedAll(pair, a, diskOf(pair, a));
     let replaced: readonly number[] = [];
     const found = await whileStopped(pair, a, ({ written }) => {
-      // half a round from where the guest is: it is not between the check and the write of any of these
+      // half a round ahead of the guest, which is then not between the check and the write of any of these blocks
       const first = written + BLOCKS / 2;
       replaced = Array.from({ length: REPLACED }, (_, turn) => blockOfWrite(first + turn, BLOCKS));
       putBack(replaced, older, image);

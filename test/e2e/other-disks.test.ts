@@ -37,7 +37,7 @@ const arguments_ = (folder: string): readonly string[] => [
     "-device",
     "virtio-blk-pci,drive=d1,id=disk1",
   ],
-  // a bus that the firmware has to number, with a device on it
+  // a bridge with a device behind it, whose bus has no number before the firmware gives it one
   ...["-device", "pcie-root-port,id=rp", "-device", "virtio-rng-pci,id=rng,bus=rp"],
 ];
 
@@ -76,7 +76,7 @@ t.test("disks, media and devices as they are", async (t) => {
     rig.writeDefinition(definition);
   });
 
-  await t.test("a definition that gives the guest's devices another place, drive or setting", async (t) => {
+  await t.test("a definition with another place, drive or setting of a device is refused by name", async (t) => {
     const swapped: Readonly<Record<string, string>> = {
       "virtio-blk-pci,drive=d0,id=disk0": "virtio-blk-pci,drive=d1,id=disk1",
       "virtio-blk-pci,drive=d1,id=disk1": "virtio-blk-pci,drive=d0,id=disk0",
@@ -140,7 +140,7 @@ t.test("disks, media and devices as they are", async (t) => {
     await held.source.stop();
   });
 
-  await t.test("a block job that begins while the guest is copied", async (t) => {
+  await t.test("a block job that begins while the guest is copied ends the migration", async (t) => {
     const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
     const run = await startMigrate(rig, held, b, NAME);
     await held.source.waitForOutput(/"held":"switching"/, WITHIN);
@@ -150,7 +150,7 @@ t.test("disks, media and devices as they are", async (t) => {
     });
     held.source.signal("SIGUSR2");
     const { code, answer } = await run.end();
-    // QEMU may let go of the images all the same, or fail its migration
+    // QEMU either releases the images all the same, or fails its migration
     const message = /Somebody has changed the guest's disks while it was copied: .*\(commit of merge\)/;
     const error = { code: "disks-changed", message, guestNow: "the guest runs at the source" };
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
@@ -159,7 +159,7 @@ t.test("disks, media and devices as they are", async (t) => {
     await held.source.stop();
   });
 
-  await t.test("another file at the path of the disk while the guest is copied", async (t) => {
+  await t.test("another file that is put at the path of the disk ends the migration", async (t) => {
     const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
     const run = await startMigrate(rig, held, b, NAME);
     await held.source.waitForOutput(/"held":"switching"/, WITHIN);
@@ -178,7 +178,7 @@ t.test("disks, media and devices as they are", async (t) => {
     await held.source.stop();
   });
 
-  await t.test("a device that goes behind the handshake", async (t) => {
+  await t.test("a device that is unplugged after the handshake ends the migration", async (t) => {
     const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=staging"]) };
     const run = await startMigrate(rig, held, b, NAME);
     await held.source.waitForOutput(/"held":"staging"/, WITHIN);

@@ -1,6 +1,6 @@
 /**
- * Another tool at the guest's QEMU while the guest is copied, or the guest itself, ends the migration: what was done is
- * told, and where the guest is.
+ * While the guest is copied, another tool at its QEMU or the guest itself ends the migration. The error says what was
+ * done, and where the guest is.
  */
 import t, { type Test } from "tap";
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
@@ -66,7 +66,7 @@ for (const [what, whenSqueezed, message] of [
   ["powers itself off", "poweroff", /The guest has powered itself off, and its QEMU has ended/],
   ["resets itself", "reboot", /The guest has reset itself, and its QEMU has ended instead \(-no-reboot\)/],
 ] as const)
-  t.test(`a guest that ${what} while it is copied is gone, and why is told`, async (t) => {
+  t.test(`a guest that ${what} while it is copied is gone, and the error says why`, async (t) => {
     const workload = { ...WORKLOAD, drivers: ["virtio_balloon"], whenSqueezed } as const;
     const extra = ["-device", "virtio-balloon-pci,id=balloon"];
     const found = await openPair(t, { guest: { name: NAME, workload, extra } });

@@ -1,7 +1,7 @@
 /**
- * Post-copy of a guest that writes nothing: by the time at which it is stopped QEMU has sent all of it, and completes as
- * of precopy. The destination then has the whole guest, and the source's records say so, since a copy that misses pages
- * may be ended where a whole one must be kept.
+ * Post-copy of a guest that writes nothing. QEMU has sent all of it before the guest is stopped, and completes as
+ * precopy does. The destination then has the whole guest. The source's record must say so, since an agent may end a
+ * copy that misses pages, but must keep a whole one.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ function definitionOf(rig: Rig): GuestDefinitionFile {
   return { name: NAME, qmp: `{runtime}/${qmp}`, command };
 }
 
-t.test("a post-copy with nothing left to follow is noted as complete before the guest is granted", async (t) => {
+t.test("a post-copy that has no pages left to send is recorded as complete before the grant", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
   const definition = definitionOf(rig);

@@ -147,7 +147,7 @@ t.test("who asks during the recovery waits for its end, and health says NOT_SERV
   t.match((await health()).messages, [{ status: "SERVING" }]);
 });
 
-t.test("SIGHUP and SIGUSR1 are logged: no agent ends, and none opens Node's inspector", async (t) => {
+t.test("an agent logs SIGHUP and SIGUSR1: it does not end, and does not open Node's inspector", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
   for (const kind of KINDS) {

@@ -153,7 +153,7 @@ async function pagesThatDiffer(guest: BiosGuest, order: Order): Promise<number[]
   reader.intake.acknowledgeSwitchover();
   reader.readToTheEnd();
   if (order === "as the agent does") await allowStop(qmp);
-  // a QEMU that knows of nothing dirty completes as precopy, whatever was asked of it
+  // a QEMU that knows of no dirty page completes as precopy does, although post-copy was asked for
   const again = await bounded(
     Promise.race([reader.named, reader.ended.then(() => new Set<number>())]),
     WITHIN_MS,
@@ -180,7 +180,7 @@ t.test("pages that waited while others were sent come as they were last written"
 });
 
 t.test(
-  "nor are pages left out of post-copy that were written since, but by a QEMU that is refused for it",
+  "post-copy loses no writes to pages that waited, unless the QEMU is one that is refused for post-copy",
   async (t) => {
     const guest = await guestOf(t);
     const lost = await pagesThatDiffer(guest, "post-copy");

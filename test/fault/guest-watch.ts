@@ -1,6 +1,6 @@
 /**
- * Where a guest runs at every instant, by its QEMUs' own events. Both hosts are this machine, so their clocks are one, and
- * two runs that overlap are two guests. A monitor that nobody else uses is asked: the agents do not know of it.
+ * Where a guest runs at every instant, by its QEMUs' own events. Both hosts are this machine, so their clocks are one,
+ * and two runs that overlap are two guests. A monitor that nobody else uses is asked: the agents do not know of it.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ const LOOK_MS = 15;
 /** A QEMU that is stopped by SIGSTOP does not greet. */
 const GREETS_WITHIN_MS = 1000;
 const ANSWERS_WITHIN_MS = 1000;
-/** A command is carried out, however busy the machine is. */
+/** Long, so that a command of a test is carried out however busy the machine is. */
 const TAKES_WITHIN_MS = 20_000;
 const READS_WITHIN_MS = 300_000;
 /** All that a guest of these tests has. */
@@ -63,7 +63,7 @@ export class GuestWatch {
     const monitor = this.#monitors.get(host);
     if (monitor === undefined) throw new Error(`There is no QEMU on ${host.name} at this moment`);
     if (command === "pmemsave") {
-      // it is answered when the last page is there, if ever
+      // QEMU answers this only when it has every page, which may never be
       const whole = { val: 0, size: MEMORY_BYTES, filename: "/dev/null" };
       void monitor.execute(command, whole, { timeoutMs: READS_WITHIN_MS }).catch(() => undefined);
       return;

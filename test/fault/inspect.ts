@@ -13,7 +13,7 @@ const TIDY_MS = 40_000;
 const BEATS = 5;
 const BEATS_MS = 15_000;
 
-/** Of the two hosts, all that is looked at. */
+/** What an inspection needs to know of the two hosts and their guest. */
 export type Inspected = Pick<FaultRig, "rig" | "name" | "watch" | "beats" | "corruptions" | "deadAgents" | "isDown">;
 
 export interface Findings {

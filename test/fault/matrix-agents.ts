@@ -16,8 +16,8 @@ const together = (...of: Fault[]): Fault => ({ kind: "all", of });
 const LAST_PAGES: Moment = { kind: "last pages" };
 
 /**
- * With its stream, without it, and without the agent as well: nothing is lost. Where keeper and agent end together, a
- * QEMU whose main loop waits for a page answers nobody any more: its operator ends it.
+ * The keeper is killed alone, together with its stream, and together with the agent: nothing is lost. Where keeper and
+ * agent end together, a QEMU whose main loop waits for a page answers nobody any more, and an operator ends that QEMU.
  */
 const KEEPERS: readonly Cell[] = [
   ...[

@@ -64,19 +64,24 @@ const BEFORE_LOADED: readonly string[] = [
   "later passes",
 ];
 /**
- * Nothing is stopped yet: what a guest notices is a switchover, which is to take 300 ms, on a machine with much else to
- * do. A guest that waited for the fault would stand still for its 5 s.
+ * The longest pause of a guest where a fault comes before it is stopped, milliseconds. The guest notices only the
+ * switchover, whose target is 300 ms, and the machine may have much else to do. A guest that waited for the fault would
+ * stand still for the fault's 5 s.
  */
 const UNNOTICED_MS = 3000;
 /**
- * After link.finalGiveUpAfter the guest goes on at its source; that is asked for over QMP, and seen by its heartbeats,
- * also on a busy machine. A guest that waited for the link would stand still for longer.
+ * The longest pause of a guest that goes on at its source after link.finalGiveUpAfter, milliseconds. It includes the
+ * time for QMP's answer and for the next heartbeat on a busy machine. A guest that waited for the link would stand
+ * still for longer.
  */
 const GIVEN_UP_MS = FINAL_GIVE_UP_MS + 3000;
 const BEFORE_STOP: readonly string[] = ["destination negotiating", "destination staging", "first pass", "later passes"];
 const BEFORE_GRANT: readonly string[] = ["source switching", "destination loading", "destination loaded"];
 
-/** What is promised of the guest's longest pause; the loss of an agent or a QEMU in the middle of a switchover has no limit. */
+/**
+ * What is promised of the guest's longest pause; the loss of an agent or a QEMU in the middle of a switchover has no
+ * limit.
+ */
 function longestPause(fault: Fault, when: string): number | undefined {
   if (fault.kind === "stop" && fault.victim === "source QEMU") return undefined;
   if (BEFORE_STOP.includes(when)) return UNNOTICED_MS;
@@ -127,8 +132,8 @@ const sources = (...states: string[]): readonly Moment[] => states.map((state) =
 const destinations = (...states: string[]): readonly Moment[] => states.map((state) => held("destination", state));
 
 /**
- * Post-copy: behind the package a guest has its devices at one host and pages at the other. Agents may end at any step of it
- * and links be cut, and nothing is lost; a QEMU that ends takes the guest with it.
+ * Post-copy: behind the package a guest has its devices at one host and pages at the other. Agents may end at any step
+ * of it and links be cut, and nothing is lost; a QEMU that ends takes the guest with it.
  */
 const POSTCOPY_MOMENTS: readonly Moment[] = [
   ...sources("switching", "retiring", "recording", "granting", "serving"),

@@ -141,7 +141,7 @@ const FINDINGS: readonly Finding[] = [
     scope: scope(2, 0, 0),
   },
   {
-    name: "keeper and agent end while QEMU waits for a page: nobody can bring it any more, and its operator ends it",
+    name: "keeper and agent end while QEMU waits for a page: an operator can end the QEMU, which answers nobody",
     manner: "postcopy",
     schedule: [
       "runs and pulls",

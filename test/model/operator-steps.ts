@@ -30,7 +30,7 @@ function words(world: World, manner: Manner, rules: Rules, isCut: boolean, add: 
   if (world.source === "doubled") wordsOfTwo(world, rules, standing, add);
   if (world.source === "orphaned") wordsOfOrphan(world, rules, standing, add);
   if (rules.destinationTakesWords && (isCut || !isInContact(world))) wordsAtDestination(world, rules, add);
-  // the source cannot settle it: it is told that nothing is decided
+  // taken in contact too, since the source cannot settle the migration: it is told that nothing is decided
   if (rules.endsUnseen && !isCut && world.mute && world.destination === "adopting")
     add("operator ends the QEMU that answers nobody", { destinationQemu: "gone", marked: false, lossExcused: true });
 }

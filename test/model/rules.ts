@@ -68,7 +68,7 @@ export const RULES = {
   wordNeedsProof: true,
   /** Rule 15: the destination takes an operator's word. */
   destinationTakesWords: true,
-  /** Rule 15: a QEMU that an agent which started again cannot look at is ended by a word. */
+  /** Rule 15: an operator's word ends a QEMU that does not answer an agent which has started again. */
   endsUnseen: true,
 };
 

@@ -76,8 +76,8 @@ export interface World {
   /** Post-copy: the program that holds QEMU's monitor has ended. */
   readonly keeperGone: boolean;
   /**
-   * Post-copy: the keeper had ended, and the agent ended too, while QEMU's main loop waited for a page: that QEMU
-   * answers no new client.
+   * Post-copy: the keeper and the agent have both ended while QEMU's main loop waited for a page, so that QEMU answers
+   * no new client.
    */
   readonly mute: boolean;
   /** The network: each message may be taken any number of times until it is lost for good. */

@@ -1,4 +1,4 @@
-/** A second QMP client that asks all the time, as monitoring and management do; and what QEMU says of block errors. */
+/** A second QMP client that asks QEMU all the time, as monitoring and management do, and that notes block errors. */
 import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
 import type { RigHost } from "../support/rig.ts";
@@ -7,7 +7,9 @@ const BETWEEN_MS = 20;
 const ANSWERS_WITHIN_MS = 2000;
 const BLOCK_ERRORS: readonly string[] = ["BLOCK_IO_ERROR", "BLOCK_JOB_ERROR", "BLOCK_IMAGE_CORRUPTED"];
 
-/** qapi/block-core.json, BlockInfo: the part that QEMU has where it may stop a guest for an error. */
+/**
+ * A part of BlockInfo (qapi/block-core.json). QEMU gives `io-status` where it may stop the guest because of an error.
+ */
 interface WithStatus {
   readonly device: string;
   readonly "io-status"?: "ok" | "failed" | "nospace";
@@ -26,7 +28,7 @@ export class Asker {
     this.#loops = hosts.map((host) => this.#ask(host));
   }
 
-  /** Of each event of the guest's QEMUs: an error of a disk is kept. */
+  /** Takes each event of the guest's QEMUs, and keeps the errors of disks. */
   hear({ name }: RigHost, { event, data }: QmpEvent): void {
     if (BLOCK_ERRORS.includes(event)) this.#errors.push(`QEMU on ${name} says ${event} ${JSON.stringify(data)}`);
   }

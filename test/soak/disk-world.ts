@@ -1,4 +1,6 @@
-/** Two hosts with their agents, a guest that writes to a disk, and what an operator does to its disks and definitions. */
+/**
+ * The world of the soak: two hosts with their agents, a guest that writes to a disk, and what an operator does to it.
+ */
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -38,7 +40,7 @@ export class DiskWorld implements Inspected {
   /** The QEMU that this program has started; each later one was started by an agent. */
   #first: RigProcess | undefined;
   #snapshots = 0;
-  /** As this program has left it. */
+  /** The medium that this program has put into the drive; undefined when the drive is empty. */
   #mediumNow: string | undefined;
 
   static async open(): Promise<DiskWorld> {
@@ -59,7 +61,7 @@ export class DiskWorld implements Inspected {
     this.asker = new Asker([rig.a, rig.b], (host) => this.watch.monitor(host));
   }
 
-  /** Of both hosts: they share it, as a cluster's file system is shared. */
+  /** The folder of the images, which both hosts have, as hosts of a cluster share a file system. */
   get folder(): string {
     return join(this.rig.folder, "disks");
   }
@@ -158,7 +160,9 @@ export class DiskWorld implements Inspected {
     this.#mediumNow = undefined;
   }
 
-  /** As an operator does behind a snapshot or a merge: the definitions of both hosts have what the guest has. */
+  /**
+   * Does what an operator does after a snapshot or a merge: writes the layers that the guest has into its definition.
+   */
   async editDefinitions(): Promise<void> {
     const [top] = await this.layers();
     if (top === undefined) throw new Error("The guest has no disk");
@@ -176,7 +180,7 @@ export class DiskWorld implements Inspected {
       if (file.endsWith(".qcow2") && !used.includes(join(this.folder, file))) rmSync(join(this.folder, file));
   }
 
-  /** Files of the agents' own beside the images. */
+  /** Lists the marks that agents have left beside the images. */
   marks(): readonly string[] {
     return readdirSync(this.folder).filter((name) => name.startsWith(".ferry"));
   }

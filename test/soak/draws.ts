@@ -2,7 +2,7 @@
 import { STRATEGIES, type Strategy } from "../../shared/protocol/messages.ts";
 import { generator } from "../support/random.ts";
 
-/** What an operator does while the guest runs, before the migration; `unedited`: the definitions stay as they were. */
+/** What an operator does before the migration, while the guest runs. `unedited` leaves the definitions as they were. */
 export const BEFORE = [
   "nothing",
   "snapshot",
@@ -15,7 +15,7 @@ export const BEFORE = [
 ] as const;
 export type Before = (typeof BEFORE)[number];
 
-/** What is done to the guest's disks while the guest is copied, or at any time behind the command. */
+/** What is done to the guest's disks at a random time after the first pages have come. */
 export const DURING = [
   "nothing",
   "lock at destination",
@@ -32,9 +32,9 @@ export interface Draw {
   readonly bitsPerSecond: number;
   readonly before: Before;
   readonly during: During;
-  /** From the first copied pages to what is done meanwhile, milliseconds. */
+  /** The time from the first copied pages to what is done then, milliseconds. */
   readonly afterMs: number;
-  /** Of the lock: how often it is taken, and for how long, milliseconds. */
+  /** How often the lock of the image is taken at most, and for how long each time, milliseconds. */
   readonly locks: number;
   readonly lockedMs: number;
 }
@@ -45,7 +45,7 @@ const AFTER_MAX_MS = 3000;
 const LOCKS_MAX = 3;
 const LOCKED_MAX_MS = 1500;
 
-/** Of 100. A merge that has nothing to merge is drawn as nothing. */
+/** Weights, which add up to 100. A merge is left out where there is nothing to merge. */
 const BEFORE_WEIGHTS: Readonly<Record<Before, number>> = {
   nothing: 34,
   snapshot: 16,
@@ -66,7 +66,7 @@ const DURING_WEIGHTS: Readonly<Record<During, number>> = {
   "eject medium": 6,
 };
 
-/** Before these the migration is to be refused, so nothing is done while it goes on. */
+/** After these the migration must be refused with this code, so nothing is done during it. */
 export const REFUSED: Readonly<Partial<Record<Before, string>>> = {
   "snapshot, unedited": "disks",
   "merge, unedited": "disks",
@@ -84,7 +84,7 @@ export function draws(seed: number): () => Draw {
     }
     return names[0]!;
   };
-  // the same count of numbers each time: what becomes of one migration moves no draw of a later one
+  // each draw takes the same count of random numbers, so the end of one migration changes no later draw
   return () => {
     const strategy = STRATEGIES[Math.floor(random() * STRATEGIES.length)]!;
     const bitsPerSecond = RATES[Math.floor(random() * RATES.length)]!;

@@ -36,7 +36,7 @@ function row(number: number, one: MigrationRow): string {
   ].join("\n");
 }
 
-/** All that the guest wrote is on one layer, and is read from outside. @returns the blocks that are wrong, in words */
+/** Merges all layers into one, stops the guest, and reads the image. @returns the blocks that are wrong, in words */
 async function readImage(world: DiskWorld): Promise<readonly string[]> {
   if ((await world.layers()).length > 1) {
     await world.beginMerge();

@@ -1,4 +1,4 @@
-/** One migration of the soak: what is drawn is done to the guest's disks, and what must hold afterwards is looked at. */
+/** One migration of the soak: does what was drawn to the guest's disks, and inspects what must hold afterwards. */
 import { inspect } from "../fault/inspect.ts";
 import { type Ended, type FerryRun, type MigrateRun, slowLink, startMigrate } from "../support/ferry-json.ts";
 import type { RigHost } from "../support/rig.ts";
@@ -8,7 +8,9 @@ import { type Before, type Draw, type During, REFUSED } from "./draws.ts";
 /** All blocks are compared once in some seconds; on a busy machine it takes longer. */
 const ROUND = { timeoutMs: 60_000 };
 const COPIES = { timeoutMs: 60_000 };
-/** Stop-and-copy has the guest stopped from the first page on. */
+/**
+ * A line of progress with copied pages. `switching` is one, since stop-and-copy stops the guest before the first page.
+ */
 const COPYING = /^\{[^\n]*"status":"(copying|switching)"[^\n]*"bytesSent":[1-9]\d{5,}/m;
 
 export interface MigrationRow {
@@ -26,7 +28,7 @@ export interface MigrationRow {
   readonly output: string;
 }
 
-/** What was done to the guest's disks while the migration went on; undefined where it came too late, or QEMU refused. */
+/** What was done to the guest's disks during the migration. */
 interface Done {
   readonly what: During;
   readonly atUs: number;
@@ -69,7 +71,7 @@ export async function oneMigration(world: DiskWorld, draw: Draw): Promise<Migrat
   };
 }
 
-/** @returns what was done; a merge with nothing to merge is nothing */
+/** Does what was drawn before the migration. @returns what was done: a merge with nothing to merge is "nothing" */
 async function doBefore(world: DiskWorld, what: Before): Promise<Before> {
   const canMerge = (await world.layers()).length > 1;
   if (what.startsWith("merge") && !canMerge) return "nothing";
@@ -99,7 +101,10 @@ async function doBefore(world: DiskWorld, what: Before): Promise<Before> {
   return what;
 }
 
-/** Does it while the guest is copied, or so long after that. @returns what was done, and a word for the row */
+/**
+ * Does what was drawn, `afterMs` after the first pages were copied.
+ * @returns what was done, undefined where it came too late or QEMU refused it; and a text for the row
+ */
 async function doDuring(
   world: DiskWorld,
   { during, afterMs }: Draw,
@@ -134,7 +139,7 @@ async function act(world: DiskWorld, what: During): Promise<string | undefined> 
 
 const said = (thrown: unknown): string => String(thrown).replace(/\s+/g, " ").slice(0, 80);
 
-/** Whether the exit code and its reason fit what was done. */
+/** Tells whether the exit code and its reason fit what was done. @returns what does not fit, in words */
 function misfits(
   before: Before,
   draw: Draw,
@@ -164,7 +169,7 @@ const outcomeOf = ({ code, answer }: FerryRun<Ended>): MigrationRow["outcome"] =
 const reasonOf = ({ answer: { error } }: FerryRun<Ended>): string =>
   error === undefined ? "" : [error.code, ...error.refusals.map(({ code }) => code)].join(" ");
 
-/** Whether the guest writes on, and has all that it wrote. */
+/** Checks that the guest writes on, and that its disk has all that it wrote. @returns what is wrong, in words */
 async function lookAtDisks(world: DiskWorld, writtenBefore: number): Promise<readonly string[]> {
   const violations: string[] = [];
   const { checked } = world.disk();
@@ -181,7 +186,7 @@ async function lookAtDisks(world: DiskWorld, writtenBefore: number): Promise<rea
   return [...violations, ...world.asker.takeErrors()];
 }
 
-/** A medium that somebody changed while the guest ran is the guest's at the destination too. */
+/** Checks that a medium that was changed while the guest ran at the source is in its drive at the destination. */
 async function mediumLost(
   world: DiskWorld,
   from: RigHost,
@@ -190,7 +195,7 @@ async function mediumLost(
 ): Promise<readonly string[]> {
   const isMedium = done?.what === "change medium" || done?.what === "eject medium";
   const now = await world.medium();
-  // one that was changed where the guest did not run any more was changed for nobody
+  // a medium that was changed after the guest had left that host was not changed for the guest
   if (isMedium && !world.watch.hasRun(from, done.atUs)) return [];
   const wanted = isMedium ? done.medium : before;
   return now === wanted ? [] : [`the medium is ${now ?? "none"}, and was ${wanted ?? "none"} at the source`];

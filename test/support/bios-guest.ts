@@ -23,14 +23,16 @@ export interface Pages {
   readonly to: number;
 }
 
-/** What the program writes: the cold pages once in each round, the hot ones `each` times `hotTurns` times. */
+/** What the program writes: in each round, the cold pages once and the hot ones `each` × `hotTurns` times. */
 export interface TwoSets {
   readonly cold: Pages;
   readonly hot: Pages;
   readonly hotTurns: number;
   /** 1 to 65 535. @default 65_535 */
   readonly each?: number;
-  /** A page outside of both, for what the program finds of its clock and its devices (bios-watch.ts). */
+  /**
+   * The number of a page outside both sets, for what the program counts of its clock and its devices (bios-watch.ts).
+   */
   readonly watch?: number;
 }
 
@@ -101,8 +103,9 @@ export async function startBiosGuest(program: Uint8Array, extra: readonly string
 const LOW_BYTES = 0xa0000;
 
 /**
- * What became of the sets in a stopped guest: the program goes through its pages in order, so each was changed as often as
- * the one before it, or once less. @returns how many were changed less in each set, and the counters, as text; 0 or 1 is right
+ * What became of the sets in a stopped guest: the program goes through its pages in order, so each was changed as often
+ * as the one before it, or once less. @returns how many were changed less in each set, and the counters, as text; 0 or
+ * 1 is right
  */
 export async function setSteps(
   guest: Pick<BiosGuest, "qmp" | "folder">,

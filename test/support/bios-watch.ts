@@ -10,7 +10,7 @@ const CMOS = { index: 0x50, value: 0xa5 } as const;
 /** What the program writes to the interrupt controller's mask. Under KVM that controller is in the kernel. */
 const MASK = 0x5a;
 
-/** What the program has counted since its start. */
+/** What the program has counted since its start; each count begins again at 0 after 65 535. */
 export interface Watched {
   readonly rounds: number;
   /** Rounds in which the time-stamp counter was less than in the round before. */
@@ -20,13 +20,14 @@ export interface Watched {
   readonly maskLost: number;
 }
 
-/** Run once: writes to both devices. */
+/** Machine code that runs once: it writes to both devices. */
 export const prepareDevices: readonly number[] = [
-  ...[0xb0, CMOS.index, 0xe6, 0x70, 0xb0, CMOS.value, 0xe6, 0x71], // mov al,INDEX; out 0x70,al; mov al,VALUE; out 0x71,al
+  ...[0xb0, CMOS.index, 0xe6, 0x70], // mov al,INDEX; out 0x70,al
+  ...[0xb0, CMOS.value, 0xe6, 0x71], // mov al,VALUE; out 0x71,al
   ...[0xb0, MASK, 0xe6, 0x21], // mov al,MASK; out 0x21,al
 ];
 
-/** Run in each round. @param page of the guest, where it keeps what it counts */
+/** Machine code that runs in each round. @param page the number of the guest's page where it keeps its counts */
 export const watchDevices = (page: number): readonly number[] => [
   ...[0xb8, 0x00, page, 0x8e, 0xd8], // mov ax,PAGE * 0x100; mov ds,ax
   ...[0x0f, 0x31], // rdtsc
@@ -40,7 +41,7 @@ export const watchDevices = (page: number): readonly number[] => [
   ...[0xff, 0x06, 0x0e, 0x00], // inc word [14]
 ];
 
-/** Reads what the program has counted; all but `rounds`, which begins anew at 65 536, stay 0 where all is right. */
+/** Reads what the program has counted. All counts but `rounds` stay 0 while all is right. */
 export async function readWatched(guest: { qmp: QmpClient; folder: string }, page: number): Promise<Watched> {
   const memory = await readMemory(guest.qmp, page * 4096, 4096, guest);
   const [clockWentBack = 0, cmosLost = 0, maskLost = 0, rounds = 0] = [8, 10, 12, 14].map((at) =>

@@ -1,6 +1,7 @@
 /**
- * A busy guest between two hosts, whose QEMUs may be of different versions. It crosses by Ferry or by QEMU alone, and
- * after each crossing it has walked through all of its memory once, and found it whole or not.
+ * A busy guest that crosses between two hosts, whose QEMUs may be of different versions, by Ferry or by QEMU alone.
+ * After each crossing it has walked through the memory that it writes to once, and has counted the words that it found
+ * wrong.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import { STRATEGIES } from "../../shared/protocol/messages.ts";
@@ -13,7 +14,10 @@ import { migrateWithQemu } from "./qemu-baseline.ts";
 import { postcopyWithQemu } from "./qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "./rig.ts";
 
-/** Ferry's strategies, and QEMU alone: `qemu` is its precopy, `qemu-postcopy` its post-copy behind as much precopy as Ferry's. */
+/**
+ * Ferry's strategies, and QEMU alone: `qemu` is its precopy, `qemu-postcopy` its post-copy after as much precopy as
+ * Ferry's.
+ */
 export const MEANS = [...STRATEGIES, "qemu", "qemu-postcopy"] as const;
 export type Means = (typeof MEANS)[number];
 
@@ -21,13 +25,13 @@ export interface Crossed {
   readonly means: Means;
   readonly from: "a" | "b";
   readonly moved: boolean;
-  /** Why it did not move. */
+  /** Why the guest did not move; missing where it moved. */
   readonly error?: string;
   /** Codes of the reasons for which an agent refused it before anything was touched; empty where none did. */
   readonly refusals: readonly string[];
   /** Words that the guest found wrong since the crossing before. */
   readonly wrongWords: number;
-  /** All memory was compared by the agents too. */
+  /** True when the agents have compared all memory too (`--verify`). */
   readonly verified: boolean;
   readonly result?: MigrationResult;
 }
@@ -39,7 +43,7 @@ const WORKLOAD: Workload = { regionMiB: REGION_MIB, rate: 200e6, words: 4 };
 const MEMORY_MIB = 256;
 const BEATS = { timeoutMs: 60_000 };
 const BEATS_BEFORE = 5;
-/** Ferry begins its post-copy so long behind the first page. */
+/** Ferry begins its post-copy this long after the first page, milliseconds. */
 const HEAD_START_MS = 450;
 const QEMU_GIVES_UP_MS = 30_000;
 
@@ -50,7 +54,7 @@ export class Crossing {
   private guest: RigGuest;
   private wrongWords = 0;
 
-  /** The guest runs at host a when this returns. @param workload what it does, beside what it always does */
+  /** Starts a guest at host a, and the agents of both hosts. @param workload what differs from the usual workload */
   static async open(bitsPerSecond: number, workload: Workload = {}): Promise<Crossing> {
     const rig = await Rig.open({ bitsPerSecond });
     try {
@@ -78,7 +82,9 @@ export class Crossing {
     return this.guest.host.name;
   }
 
-  /** To the other host. When the guest was not moved, or is not well there, nothing more is to be done with it. */
+  /**
+   * Moves the guest to the other host. After a guest was not moved, or has found words wrong, open another crossing.
+   */
   async cross(means: Means): Promise<Crossed> {
     const from = this.host;
     try {
@@ -96,7 +102,7 @@ export class Crossing {
     }
   }
 
-  /** What there is to say about a crossing: the guest's console, and what the agents wrote, by name. */
+  /** The guest's consoles and the agents' logs, by the name of a file for each. */
   evidence(): ReadonlyMap<string, string> {
     const all = new Map<string, string>();
     for (const host of [this.rig.a, this.rig.b]) {
@@ -112,7 +118,7 @@ export class Crossing {
     return this.rig.close();
   }
 
-  /** @returns what Ferry says of it. @throws Error or MigrationFault when the guest did not move */
+  /** @returns Ferry's result; undefined for QEMU alone. @throws Error or MigrationFault when the guest did not move */
   private async move(means: Means): Promise<MigrationResult | undefined> {
     const { rig, guest, definition } = this;
     if (means === "qemu") {

@@ -1,6 +1,6 @@
 /**
- * The image of a guest that writes numbered blocks to its disk (test/support/guest/disk.c), and what is on it, read from
- * outside when no QEMU has it any more.
+ * The image of a guest that writes numbered blocks to its disk (test/support/guest/disk.c), and a check of what is on
+ * it, for an image to which no guest writes at that moment.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 
@@ -8,7 +8,7 @@ export const BLOCK_BYTES = 4096;
 const BLOCK_WORDS = BLOCK_BYTES / 4;
 const STRIDE = 40503;
 const MIB = 2 ** 20;
-/** Writes that the guest may have begun since its last heartbeat can give a block one version more, or two. */
+/** Writes since the guest's last heartbeat may have given a block one version more than expected, or two. */
 const VERSIONS_AHEAD_MAX = 2;
 
 /** QEMU's arguments for the disk that the guest writes to; `format` and `file` are those of the topmost layer. */
@@ -17,7 +17,7 @@ export const blockDisk = (file: string, format = "raw"): readonly string[] => [
   ...["-device", "virtio-blk-pci,drive=d0,id=disk0"],
 ];
 
-/** A disk on which nothing was ever written. */
+/** Makes a disk to which nothing was ever written: all zeros. */
 export const makeDiskImage = (file: string, sizeMiB: number): void => writeFileSync(file, Buffer.alloc(sizeMiB * MIB));
 
 /** The block that a write goes to. */
@@ -34,7 +34,7 @@ export function versionsAfter(written: number, blocks: number): Uint32Array {
 
 /**
  * Compares each block of an image with what the guest had written.
- * @param written the last figure of the guest's heartbeats: more than that may be on the disk, and less may not
+ * @param written the guest's last count of writes: all writes before this number must be on the disk, later ones may be
  * @returns each block that is wrong, in words
  */
 export function wrongBlocks(file: string, written: number): readonly string[] {
@@ -53,14 +53,14 @@ export function wrongBlocks(file: string, written: number): readonly string[] {
   return wrong;
 }
 
-/** The word of a block, as disk.c has it. */
+/** Computes a word of a block, as pattern() in disk.c does. */
 export function pattern(block: number, version: number, word: number): number {
   if (version === 0) return 0;
   if (word < 2) return word === 0 ? block : version;
   return mix((mix((block * BLOCK_WORDS + word) >>> 0) ^ version) >>> 0);
 }
 
-/** The end of murmur3. */
+/** The last step of murmur3 (fmix32), as in disk.c. */
 function mix(x: number): number {
   const one = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
   const other = Math.imul(one ^ (one >>> 13), 0xc2b2ae35);

@@ -18,7 +18,10 @@ export interface Workload {
   readonly rate?: number;
   /** Words of 8 bytes that change in a page at each visit. @default 4 */
   readonly words?: number;
-  /** Words of a page that do not compress, percent; 27 gives what process memory gives, 2.2 with zstd level 1. @default 27 */
+  /**
+   * Words of a page that do not compress, percent; 27 gives what process memory gives, 2.2 with zstd level 1.
+   * @default 27
+   */
   readonly randomPercent?: number;
   /** `scramble` writes whole pages of fresh random words: neither deltas nor zstd help. @default "counters" */
   readonly mode?: "counters" | "scramble";
@@ -31,13 +34,15 @@ export interface Workload {
   /** Heartbeats say what the guest's application has done; the image has one. @default false */
   readonly app?: boolean;
   /**
-   * Drivers of virtio devices that the guest loads at its start, with that of its disk where it has one; the kernel of
-   * the tests has them as modules.
+   * Drivers of virtio devices that the guest loads at its start, in addition to that of its disk (`diskMiB`). The
+   * kernel of the tests has them as modules.
    */
   readonly drivers?: readonly ("virtio_blk" | "virtio_balloon")[];
-  /** What the guest does when its balloon takes memory (QMP `balloon`); it needs the driver. */
+  /** What the guest does when its balloon takes memory (QMP `balloon`). It needs the driver virtio_balloon. */
   readonly whenSqueezed?: "poweroff" | "reboot";
-  /** The guest's first virtio disk is written and checked all the time, so much of it (disk-image.ts). */
+  /**
+   * The size of the guest's first virtio disk, MiB. The guest writes to it and checks it all the time (disk-image.ts).
+   */
   readonly diskMiB?: number;
   /** Written to the disk at most, bytes a second. @default 4e6 */
   readonly diskRate?: number;
@@ -106,7 +111,7 @@ export function guestDefinition(options: GuestOptions): GuestDefinitionFile {
   return { name: options.name, qmp: `{runtime}/${files.qmp}`, command };
 }
 
-/** What a driver of a virtio device needs, in the order in which it is loaded. */
+/** The modules that each driver of a virtio device needs, in the order in which they are loaded. */
 const VIRTIO_MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"];
 
 function workloadOptions(workload: Workload): string[] {

@@ -11,9 +11,9 @@ import type { Rig, RigHost } from "./rig.ts";
 
 const STARTS_WITHIN_MS = 30_000;
 const MACHINE = "-M pc-q35-8.1 -accel tcg -m 16 -S -nodefaults -no-user-config -display none".split(" ");
-/** Between two attempts: the source lets go of an image for some milliseconds. */
+/** The pause between two attempts, milliseconds. It is short, since an image is free for only some milliseconds. */
 const ATTEMPT_MS = 1;
-/** Between the end of one lock and the next attempt. */
+/** The pause between the end of one lock and the next attempt, milliseconds. */
 const BETWEEN_MS = 200;
 const NODE = "wanted";
 const EXPORT = "holder";
@@ -30,21 +30,23 @@ interface LockPlan {
 export interface WantedLock {
   /** Resolves when the lock was taken for the first time. */
   readonly taken: Promise<void>;
-  /** Ends the attempts, and a lock that is held first. @returns how often the lock was taken */
+  /** Waits for the end of a lock that is held, and ends the attempts. @returns how often the lock was taken */
   end(): Promise<number>;
 }
 
 export class ImageLocker {
   readonly #qmp: QmpClient;
 
-  /** A QEMU without a guest, which exports the image for writing: that takes the lock a guest takes. */
+  /**
+   * Starts a QEMU without a guest. It exports the image for writing, which takes the same lock as a guest's QEMU does.
+   */
   static async start(rig: Rig, host: RigHost): Promise<ImageLocker> {
     const folder = join(host.runtimeDirectory, "..");
     const monitor = join(folder, "locker.qmp");
     const command = ["qemu-system-x86_64", ...MACHINE, "-qmp", `unix:${monitor},server=on,wait=off`];
     const locker = await rig.spawn(host, `a program that wants the image on ${host.name}`, command);
     const connect = async (): Promise<QmpClient | undefined> => {
-      if (!locker.running) throw new Error(`It ended: ${locker.output()}`);
+      if (!locker.running) throw new Error(`The program that wants the image has ended: ${locker.output()}`);
       return await QmpClient.connect(monitor).catch(() => undefined);
     };
     const qmp = await eventually(connect, { timeoutMs: STARTS_WITHIN_MS, what: "the program that wants the image" });
@@ -57,12 +59,12 @@ export class ImageLocker {
     this.#qmp = qmp;
   }
 
-  /** Takes the lock as soon as it can, so many times at most. */
+  /** Takes the lock as soon as it is free, at most `locks` times, for `lockedMs` milliseconds each time. */
   want(file: string, { locks, lockedMs }: { locks: number; lockedMs: number }): WantedLock {
     let isOver = false;
     const first = deferred<void>();
     const all = this.#comeAndGo(file, { locks, lockedMs, isOver: () => isOver, onTaken: first.resolve });
-    // whoever ends it is told of a fault
+    // end() rejects with the fault, if there was one
     all.catch(() => undefined);
     const end = (): Promise<number> => {
       isOver = true;

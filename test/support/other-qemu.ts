@@ -35,7 +35,9 @@ export function qemuVersion(host: "a" | "b"): readonly [major: number, minor: nu
   return [Number(major), Number(minor)];
 }
 
-/** Why a guest of this host is refused post-copy (docs/decisions/0023), as the `skip` of a test; false where it is not. */
+/**
+ * Why post-copy of a guest of this host is refused (docs/decisions/0023), for a test's `skip`; false where it is not.
+ */
 export function noPostcopyFrom(host: "a" | "b"): string | false {
   const emulates = (process.env.FERRY_ACCEL ?? "tcg") === "tcg";
   const loses = emulates && qemuVersion(host)[0] >= 11;

@@ -18,7 +18,7 @@ export interface PostcopyBaselineOptions {
   readonly preempt: boolean;
   /** Bitmap syncs of precopy before it; 0: at once. */
   readonly passes: number;
-  /** Milliseconds of precopy before it, beside `passes`. @default 0 */
+  /** Milliseconds of precopy before post-copy begins, in addition to `passes`. @default 0 */
   readonly headStartMs?: number;
   /** As soon as it migrates, with the source's monitor. */
   readonly onStarted?: (source: QmpClient) => void;

@@ -1,6 +1,9 @@
-/** Numbers that a seed decides, for what is drawn. */
+/** Random numbers that a seed decides, so that a run can be repeated. */
 
-/** mulberry32: good enough to choose faults by, and the same on every machine. @returns numbers from 0 up to 1 */
+/**
+ * Makes a generator (mulberry32) whose numbers are the same on every machine, and good enough to choose faults by.
+ * @returns a function that gives the next number, from 0 inclusive to 1 exclusive
+ */
 export function generator(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

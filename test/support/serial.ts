@@ -33,11 +33,11 @@ export interface Beat {
 
 /** What the guest has done with its disk so far (test/support/guest/disk.h). */
 export interface DiskBeat {
-  /** Each write before this number is done: disk-image.ts says which block it was. */
+  /** All writes with a number below this one are done; disk-image.ts says to which block each write went. */
   readonly written: number;
   /** Blocks that the guest has read and compared. */
   readonly checked: number;
-  /** How many of the checked blocks were not what the guest had written. */
+  /** How many of the checked blocks did not hold what the guest had written. */
   readonly wrong: number;
   /** Reads and writes that the disk answered with an error. */
   readonly failed: number;
@@ -85,8 +85,8 @@ export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
 }
 
 /**
- * Follows the log of one guest on one host. A later QEMU of the guest on that host empties the file: what was read stays
- * here, as an earlier segment.
+ * Follows the log of one guest on one host. A later QEMU of the guest on that host empties the file: what was read
+ * stays here, as an earlier segment.
  */
 export class SerialLog {
   readonly path: string;
@@ -215,7 +215,9 @@ export class SerialLog {
 export interface Pause {
   /** Longest time between two heartbeats as this program saw them: real time, so stops of the guest are in it. */
   readonly seenMs: number;
-  /** The same by the guest's two clocks, which QEMU stops with the guest: what is left are stalls of a running guest. */
+  /**
+   * The same by the guest's two clocks, which QEMU stops with the guest: what is left are stalls of a running guest.
+   */
   readonly monoMs: number;
   readonly wallMs: number;
   /** Longest time between two turns of the workload's loop, by the guest's clock. */

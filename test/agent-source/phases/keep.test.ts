@@ -152,7 +152,7 @@ async function awaitingShut(t: Test) {
 }
 
 t.test(
-  "a QEMU that waits for SHUT completes, since it would run the guest without images that are locked",
+  "a QEMU that waits for SHUT is told to complete, since it could run the guest without locked images",
   async (t) => {
     const { kept, qemu, did, destination } = await awaitingShut(t);
     destination.answersInTurn(["refused"]);
@@ -163,7 +163,7 @@ t.test(
 );
 
 t.test(
-  "it is not told to complete where the disk does not take that: nobody would start the guest again",
+  "a QEMU is not told to complete when the disk takes no record, since nobody would then start the guest",
   async (t) => {
     const { kept, qemu, did, failWrites, destination } = await awaitingShut(t);
     destination.answersInTurn(["refused"]);

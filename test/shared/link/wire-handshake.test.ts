@@ -116,7 +116,7 @@ t.test("what protocol 1 reads of an offer of post-copy it can read, and refuses 
   t.equal(transfer.deadlineAction, "postcopy");
 });
 
-t.test("what a peer sends is bounded before it is logged or kept", async (t) => {
+t.test("an offer with a text or a list that is too long is refused before it is logged or kept", async (t) => {
   const long = "x".repeat(257);
   const many = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
   const guest = (more: object): object => ({ guest: { ...offer.guest, ...more } });
@@ -137,7 +137,7 @@ t.test("what a peer sends is bounded before it is logged or kept", async (t) => 
     });
 });
 
-t.test("a peer's code is a code, or unknown", async (t) => {
+t.test("a peer's text that does not have the form of a code is read as unknown", async (t) => {
   for (const [code, wanted] of [
     ["qemu-older", "qemu-older"],
     ["\u001b[2Jmoved", "unknown"],

@@ -16,7 +16,7 @@ const SET = [
 const set = (settings: readonly string[], qemuVersion = QEMU) => ({ settings, qemuVersion });
 const changed = (from: string, to: string) => SET.map((one) => one.replace(from, to));
 
-t.test("the same settings are the same, in whatever order", async (t) => {
+t.test("the order of the settings makes no difference", async (t) => {
   t.equal(compareSettings(set(SET), set([...SET].reverse())), undefined);
 });
 
@@ -30,7 +30,7 @@ t.test("each setting that differs is named, with both values", async (t) => {
     t.match(compareSettings(set(SET), set(changed(from, to))), { code: "devices", message: words });
 });
 
-t.test("of a guest with very many devices only what a definition gives is said, and compared", async (t) => {
+t.test("for a guest with very many devices only settings that a definition gives are said and compared", async (t) => {
   const many = Array.from({ length: 10_000 }, (_, at) => `net${at}: x-known = ${at}`);
   t.equal(saidSettings(SET), SET);
   const said = saidSettings([...SET, ...many]);
@@ -42,7 +42,7 @@ t.test("of a guest with very many devices only what a definition gives is said, 
   t.match(compareSettings(set(said), set(changed("02.0", "03.0"))), { message: /addr of net0/ });
 });
 
-t.test("of QEMUs of two versions only what a definition gives counts", async (t) => {
+t.test("between two versions of QEMU only settings that a definition gives are compared", async (t) => {
   t.equal(compareSettings(set(SET), set(changed("mq = true", "mq = false"), NEWER)), undefined);
   t.equal(compareSettings(set(SET), set([...SET, "rtc: x-new = 1"], NEWER)), undefined);
   t.match(compareSettings(set(SET), set(changed("02.0", "03.0"), NEWER)), { message: /addr of net0/ });

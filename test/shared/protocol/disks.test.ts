@@ -59,7 +59,7 @@ t.test("what nobody writes to may be a copy", async (t) => {
   t.same(codes(layers({}, "one"), layers({ inode: "1:1", writable: true }, "two"), { marked }), ["disks-unproven"]);
 });
 
-t.test("a drive that only one of both may write, or that another device has, is another drive", async (t) => {
+t.test("a drive that is read-only at one host only, or that another device has, is refused", async (t) => {
   t.same(codes(of([{ writable: false }]), of([{}])), ["disks"]);
   t.same(codes(of([{}]), of([{ writable: false }])), ["disks"]);
   const elsewhere = of([{}], "one", { place: "disk1" });
@@ -69,14 +69,14 @@ t.test("a drive that only one of both may write, or that another device has, is 
   t.same(codes(of([{}], "one", { place: "" }), elsewhere), [], "an older source does not say");
 });
 
-t.test("block devices of two hosts have names of their own, and nothing proves them", async (t) => {
+t.test("block devices of two hosts are never proven to be the same, whatever their names", async (t) => {
   const device = (baseName: string, boot: string): GuestDisks =>
     of([{ file: "/dev/mapper/web", inode: "block 64771", baseName }], boot);
   t.same(codes(device("dm-3", "one"), device("dm-5", "two")), ["disks-unproven"]);
   t.same(codes(device("dm-3", "one"), device("dm-5", "two"), { unchecked: true }), []);
 });
 
-t.test("memory in a file that both hosts have is refused", async (t) => {
+t.test("memory in one file that both hosts have is refused", async (t) => {
   const memory = (inode: string, boot: string): GuestDisks => ({
     ...of([{}], boot),
     memory: [{ ...image, format: "ram0", file: "/shared/ram", inode, baseName: "ram" }],
@@ -111,7 +111,7 @@ t.test("a drive that only one of both has is named", async (t) => {
     { message: /^The destination's QEMU has the drive d0, which/ },
   ]);
   const idle = of([{ writable: false }], "one", { place: "" });
-  t.same([...codes(idle, none), ...codes(none, idle)], [], "nobody has it, and nobody writes to it");
+  t.same([...codes(idle, none), ...codes(none, idle)], [], "an unused read-only drive may be at one host only");
 });
 
 t.test("a storage that is no file is the same by its name, unless the name leads to the host itself", async (t) => {

@@ -34,7 +34,7 @@ const TREE = `bus: main-system-bus
         addr = 01.3
 `;
 
-t.test("what a definition gives is told by a name that does not depend on the order", async (t) => {
+t.test("settings that a definition gives have names that do not depend on the order of the devices", async (t) => {
   const { settings, places } = parseDeviceTree(TREE, new Set(["qemu-xhci"]));
   t.same(settings, [
     "q35-pcihost: below-4g-mem-size = 268435456 (256 MiB)",

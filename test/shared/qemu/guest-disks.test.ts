@@ -6,7 +6,7 @@ import { pathOf, plain } from "../../../shared/qemu/open-files.ts";
 const json = (options: object): string => `json:${JSON.stringify(options)}`;
 const FILE = { driver: "file", filename: "/images/web.raw" };
 
-t.test("a file under formats and filters is found, with what else its node is given", async (t) => {
+t.test("the file under formats and filters is found, and the other options of its node are read", async (t) => {
   const part = json({ driver: "raw", offset: 4096, file: FILE });
   t.equal(plain(part), "/images/web.raw");
   t.same(optionsOf(part), ["offset=4096"]);

@@ -261,7 +261,7 @@ for (const [title, code, answers] of refused)
     );
   });
 
-t.test("what speaks against post-copy only is kept apart", async (t) => {
+t.test("reasons against post-copy alone are no reasons against the migration", async (t) => {
   const emulated = { version: { major: 11, minor: 1, micro: 3 }, "query-kvm": { enabled: false, present: false } };
   const { refusals, postcopyRefusals } = await inspectSource(scripted(emulated));
   t.strictSame(refusals, []);

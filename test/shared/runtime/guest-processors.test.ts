@@ -17,7 +17,7 @@ t.test("threads are added up, and what cannot be looked at is said to be unknown
   t.equal(await processorTimes([]), undefined);
 });
 
-t.test("what QEMU calls a thread and is no number is never read as a path", async (t) => {
+t.test("a thread id from QEMU that is no number never becomes a part of a path", async (t) => {
   // self/task/.. is there, and would be read
   const paths = ["self", "self/../self", 1.5, Number.NaN] as unknown as readonly number[];
   for (const one of paths) t.equal(await processorTimes([one]), undefined, String(one));

@@ -112,7 +112,7 @@ t.test("a process is another one's when that has started it", async (t) => {
   t.equal(await isOf(pid, { ...me, identity: "boot/1/1" }), false, "a later process of that number");
 });
 
-t.test("a monitor that names a path for a thread is found by its socket, as one that names none", async (t) => {
+t.test("a path in place of a thread id is treated as if the monitor named no thread", async (t) => {
   const hostile = () => "self/../self" as unknown as number;
   const { qmp, path } = await monitor(t, hostile);
   await t.rejects(processBehind(qmp, path), { code: "not-supported" });
