@@ -12,7 +12,7 @@ import { type Compared, verifyMemory } from "../verify.ts";
 /** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
 const STOPS_WITHIN_MS = 30_000;
 const LOADS_WITHIN_MS = 60_000;
-/** The guest may stand still until QEMU has told. */
+/** How long QEMU is asked what has changed, milliseconds. It is short, since the guest may stand still meanwhile. */
 const LOOKS_WITHIN_MS = 2000;
 const CHANGES: readonly FaultCode[] = ["disks-changed", "devices-changed"];
 const NOT_COMPARED: Compared = { pages: 0, exceptions: [] };
@@ -69,9 +69,10 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
 }
 
 /**
- * Looks whether somebody has changed the disks or devices where QEMU has failed its migration: a block job that holds an
- * image is one of its reasons, and QEMU itself says only "Bad address" then (10.0.2).
- * @returns what has changed, with QEMU's words; the same fault where nothing has, or QEMU does not tell
+ * Finds out, after QEMU has failed its migration, whether somebody has changed the guest's disks or devices. A block
+ * job that holds an image makes QEMU fail, and QEMU itself says only "Bad address" then (seen with 10.0.2).
+ * @returns a fault that says what has changed, with QEMU's words; the given fault where nothing has changed, or where
+ *   QEMU does not answer
  */
 async function becauseOfChange(
   fault: MigrationFault,
@@ -103,7 +104,10 @@ function noteRetiring({ feed, into }: State<"switching">, cx: SourceContext): Pr
   return noted;
 }
 
-/** Until the guest is stopped; one that somebody else has stopped meanwhile QEMU completes with, and sends no STOP of its own. */
+/**
+ * Until the guest is stopped; one that somebody else has stopped meanwhile QEMU completes with, and sends no STOP of
+ * its own.
+ */
 async function stopGuest({ feed, into }: State<"switching">, cx: SourceContext): Promise<void> {
   // the guest is about to be stopped: from here on a broken link is an outage
   if (into !== "nothing") feed.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
@@ -130,7 +134,9 @@ function untilStopped(feed: Feed): Promise<number> {
   );
 }
 
-/** An agent that starts again starts the guest of a QEMU that has completed, or does not: before it is told to complete. */
+/**
+ * An agent that starts again starts the guest of a QEMU that has completed, or does not: before it is told to complete.
+ */
 async function notePaused(feed: Feed, paused: boolean, cx: SourceContext): Promise<void> {
   if (paused === feed.paused) return;
   const record = sourceRecord(cx, "plan", { ...feed.kept, paused, retiring: true });
