@@ -19,7 +19,7 @@ if LC_ALL=C ldd "$busybox" >/dev/null 2>&1; then
   exit 1
 fi
 
-inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources"/*.[ch] "$busybox" "$out"/modules/*.ko |
+inputs=$(cat scripts/guest-image.sh "$sources/init" "$sources"/*.[ch] "$busybox" "$out"/modules/*.ko 2>/dev/null |
   sha256sum | cut -d' ' -f1)
 stamp=$out/initramfs.stamp
 if [ -f "$out/initramfs.cpio.gz" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$inputs" ]; then
