@@ -68,7 +68,7 @@ export class StartedCommand {
     const child = spawn(program, args, {
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
-      env: { ...process.env, [MARK]: options.migration },
+      env: { ...ownEnvironment(), [MARK]: options.migration },
     });
     const started = new StartedCommand(child, options);
     await log.close();
@@ -201,6 +201,14 @@ export class StartedCommand {
     return isInSession || environment.split("\0").includes(`${MARK}=${this.options.migration}`);
   }
 }
+
+/** Of systemd for this agent alone: a guest that broke out of its QEMU could speak for the agent. */
+const AGENTS_OWN =
+  /^(NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|INVOCATION_ID|JOURNAL_STREAM|CREDENTIALS_DIRECTORY|FERRY_.*)$/;
+
+/** The environment of this agent without what is meant for the agent alone: its settings among them. */
+const ownEnvironment = (): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => !AGENTS_OWN.test(name)));
 
 const read = (path: string): Promise<string> => readFile(path, "latin1").catch(() => "");
 

@@ -247,3 +247,28 @@ t.test("a QEMU that ends later takes its last words along", async (t) => {
   await guest.discard();
   t.notOk(existsSync(guest.logPath));
 });
+
+t.test("a command has the agent's environment, without what is the agent's alone", async (t) => {
+  const { directory, start, script } = tried(t);
+  const given = {
+    NOTIFY_SOCKET: "/run/systemd/notify",
+    WATCHDOG_USEC: "1",
+    FERRY_TLS_KEY: "/etc/ferry/key",
+    WEB: "yes",
+  };
+  Object.assign(process.env, given);
+  t.teardown(() => {
+    for (const name of Object.keys(given)) delete process.env[name];
+  });
+  const guest = await start([script(`env > ${join(directory, "environment")}`, `exec ${QEMU} "$@"`)]);
+  const names = readFileSync(join(directory, "environment"), "utf8")
+    .split("\n")
+    .map((line) => line.split("=")[0]);
+  t.ok(names.includes("WEB") && names.includes("PATH"));
+  t.same(
+    names.filter((name) => name !== undefined && /^(NOTIFY|WATCHDOG|FERRY)_/.test(name)),
+    ["FERRY_MIGRATION"],
+    "but for the mark of its migration",
+  );
+  await guest.discard();
+});

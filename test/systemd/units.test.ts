@@ -141,3 +141,10 @@ t.test(
     for (const made of ["run/ferry", "etc/ferry/guests", "var/lib/ferry"]) t.ok(existsSync(join(root, made)), made);
   },
 );
+
+t.test("no unit writes a core file, which would have keys and the memory of guests", async (t) => {
+  for (const name of [...unitNames, "ferry-guest@"])
+    t.same(settings(read(`${name}.service`)).get("LimitCORE"), ["0"], name);
+  for (const name of ["ferry-destination", "ferry-guest@"])
+    t.same(settings(read(`${name}.service`)).get("OOMPolicy"), ["continue"], name);
+});
