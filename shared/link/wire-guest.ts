@@ -1,17 +1,6 @@
 /** What a source says of its guest, between its domain types and the messages of proto/ferry/v1/peer.proto. */
 import type { DiskMark, Drive, GuestDisks, GuestOffer, Image } from "../protocol/messages.ts";
-import {
-  atMost,
-  flag,
-  list,
-  malformed,
-  object,
-  shortText,
-  strings,
-  text,
-  type WireObject,
-  whole,
-} from "./wire-read.ts";
+import { flag, list, malformed, object, shortText, strings, text, type WireObject, whole } from "./wire-read.ts";
 
 /** More than any guest has. */
 const DEVICES_MAX = 20_000;
@@ -36,10 +25,10 @@ export function foundGuest(given: WireObject): Pick<GuestOffer, FoundFields> {
 }
 
 function disks(given: WireObject): GuestDisks {
-  const memory = few(given.memory ?? [], "memory files", DRIVES_MAX).map(image);
+  const memory = list(given.memory ?? [], "memory files", DRIVES_MAX).map(image);
   return {
     boot: name(given.boot, "boot"),
-    drives: few(given.drives, "drives", DRIVES_MAX).map(drive),
+    drives: list(given.drives, "drives", DRIVES_MAX).map(drive),
     ...(memory.length === 0 ? {} : { memory }),
   };
 }
@@ -48,7 +37,7 @@ const drive = (given: WireObject): Drive => ({
   name: name(given.name, "drive name"),
   removable: flag(given.removable),
   place: name(given.place ?? "", "place of a drive"),
-  layers: few(given.layers, "layers", LAYERS_MAX).map(image),
+  layers: list(given.layers, "layers", LAYERS_MAX).map(image),
 });
 
 const image = (given: WireObject): Image => ({
@@ -68,10 +57,7 @@ function mark(given: WireObject): DiskMark {
   return found;
 }
 
-const few = (wire: unknown, field: string, most: number): readonly WireObject[] =>
-  list(atMost(wire, most, field), field);
-
 const names = (wire: unknown, field: string, most: number): readonly string[] =>
-  strings(atMost(wire ?? [], most, field), field).map((one) => name(one, field));
+  strings(wire ?? [], field, most).map((one) => name(one, field));
 
 const name = (wire: unknown, field: string): string => shortText(wire, field, NAME_CHARACTERS_MAX);

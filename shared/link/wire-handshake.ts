@@ -18,7 +18,6 @@ import {
 import type { Translation } from "./proto-files.ts";
 import { foundGuest } from "./wire-guest.ts";
 import {
-  atMost,
   bytes,
   codeText,
   flag,
@@ -49,7 +48,7 @@ const FEATURES_MAX = 4096;
 export const ADDRESS_CHARACTERS_MAX = 300;
 
 export const blocks = (wire: unknown): readonly RamBlock[] =>
-  list(atMost(wire, BLOCKS_MAX, "RAM blocks"), "RAM blocks").map((block) => ({
+  list(wire, "RAM blocks", BLOCKS_MAX).map((block) => ({
     name: shortText(block.name, "block name"),
     byteLength: whole(block.byteLength, "block length"),
     pageSize: whole(block.pageSize, "block page size"),
@@ -125,9 +124,10 @@ export const offerWire: Translation<Offer> = {
     const given = object(wire, "handshake");
     const guest = object(given.guest, "guest");
     const features = Object.entries(object(guest.cpuFeatures ?? {}, "cpu_features"));
-    atMost(features, FEATURES_MAX, "cpu_features");
+    if (features.length > FEATURES_MAX)
+      throw malformed("cpu_features", `are ${features.length}, at most ${FEATURES_MAX}`);
     return {
-      protocolVersions: numbers(atMost(given.protocolVersions, VERSIONS_MAX, "protocol versions"), "protocol versions"),
+      protocolVersions: numbers(given.protocolVersions, "protocol versions", VERSIONS_MAX),
       migrationId: migrationId(given.migrationId),
       token: token(given.token),
       sourceAddress: shortText(given.sourceAddress, "source address", ADDRESS_CHARACTERS_MAX),

@@ -8,26 +8,21 @@ export const object = (value: unknown, field: string): WireObject => {
   return Object.fromEntries(Object.entries(value));
 };
 
-export const list = (value: unknown, field: string): readonly WireObject[] => {
+/** @throws MigrationFault `peer-invalid` for what is no list, and for a list of more than `most` entries */
+const entriesOf = (value: unknown, field: string, most = Number.POSITIVE_INFINITY): readonly unknown[] => {
   if (!Array.isArray(value)) throw malformed(field, "is no list");
-  return value.map((one, index) => object(one, `${field}[${index}]`));
-};
-
-/** Passes a list on as it is. @throws MigrationFault `peer-invalid` for a list of more than `most` entries */
-export function atMost(value: unknown, most: number, field: string): unknown {
-  if (Array.isArray(value) && value.length > most) throw malformed(field, `are ${value.length}, at most ${most}`);
+  if (value.length > most) throw malformed(field, `are ${value.length}, at most ${most}`);
   return value;
-}
-
-export const strings = (value: unknown, field: string): readonly string[] => {
-  if (!Array.isArray(value)) throw malformed(field, "is no list");
-  return value.map((one) => text(one, field));
 };
 
-export const numbers = (value: unknown, field: string): readonly number[] => {
-  if (!Array.isArray(value)) throw malformed(field, "is no list");
-  return value.map((one) => number(one, field));
-};
+export const list = (value: unknown, field: string, most?: number): readonly WireObject[] =>
+  entriesOf(value, field, most).map((one, index) => object(one, `${field}[${index}]`));
+
+export const strings = (value: unknown, field: string, most?: number): readonly string[] =>
+  entriesOf(value, field, most).map((one) => text(one, field));
+
+export const numbers = (value: unknown, field: string, most?: number): readonly number[] =>
+  entriesOf(value, field, most).map((one) => number(one, field));
 
 export const text = (value: unknown, field: string): string => {
   if (typeof value !== "string") throw malformed(field, "is no text");
