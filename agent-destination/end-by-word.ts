@@ -1,18 +1,16 @@
 /**
  * Copies of a guest that an operator ends at this host, because no agent can finish them. In post-copy the source may
- * be lost for good, and the guest then misses pages that nobody has. And after an agent has started again, it may find
- * a QEMU that answers nobody.
+ * be lost for good, and the guest then misses pages that nobody has. An agent that has started again may find a QEMU
+ * that does not answer any client.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
+import { orLate } from "../shared/runtime/deferred.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
 import type { DestinationContext } from "./destination-context.ts";
-import { DIES_WITHIN_MS, type GuestProcess } from "./guest-process.ts";
+import { DIES_WITHIN_MS, endOf, type GuestProcess } from "./guest-process.ts";
 import { clearFiles } from "./recovery.ts";
 import { kill } from "./started-command.ts";
-
-const LOOK_MS = 50;
 
 /**
  * Runs a phase in which pages may be missing, and ends the guest's QEMU when an operator says so meanwhile. The phase
@@ -47,10 +45,9 @@ export async function endUnseen(
     });
   log.warn({ pid: qemu.pid }, "the operator ends the guest's QEMU, which does not answer the agent");
   kill(qemu.pid);
-  for (const deadline = performance.now() + DIES_WITHIN_MS; !(await hasEnded(qemu)); await delay(LOOK_MS))
-    if (performance.now() > deadline)
-      throw new MigrationFault("qemu-failed", `The guest's QEMU, process ${qemu.pid}, was killed and has not ended`, {
-        advice: `The kernel holds it, as while a disk hangs: see State in /proc/${qemu.pid}/status, then repeat this`,
-      });
+  if (!(await orLate(endOf(qemu), DIES_WITHIN_MS)))
+    throw new MigrationFault("qemu-failed", `The guest's QEMU, process ${qemu.pid}, was killed and has not ended`, {
+      advice: `The kernel holds it, as while a disk hangs: see State in /proc/${qemu.pid}/status, then repeat this`,
+    });
   await clearFiles(guest, config);
 }

@@ -326,7 +326,7 @@ async function checkProcess(
 }
 
 /** Resolves when a process that need not be a child of this one has ended. */
-async function endOf(process: QemuProcess): Promise<void> {
+export async function endOf(process: QemuProcess): Promise<void> {
   // what cannot be told is looked at again
   while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
 }
