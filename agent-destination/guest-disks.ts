@@ -20,12 +20,17 @@ export interface DisksHere {
   readonly refusals: readonly Refusal[];
 }
 
-/**
- * Gives each removable drive the medium that the guest has in it now, and looks for the source's mark.
- * @param pid of this QEMU
- */
-export async function disksHere(qmp: QmpClient, pid: number, guest: GuestOffer): Promise<DisksHere> {
-  const found = await readDisks(qmp, pid);
+/** What is known of the QEMU here. */
+interface Own {
+  readonly qmp: QmpClient;
+  readonly pid: number;
+  /** What readTree() gives. */
+  readonly tree: Promise<string>;
+}
+
+/** Gives each removable drive the medium that the guest has in it now, and looks for the source's mark. */
+export async function disksHere({ qmp, pid, tree }: Own, guest: GuestOffer): Promise<DisksHere> {
+  const found = await readDisks(qmp, pid, tree);
   const refusals: Refusal[] = [];
   let isChanged = false;
   for (const drive of guest.disks?.drives ?? []) {

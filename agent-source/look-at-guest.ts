@@ -1,6 +1,6 @@
 /** Everything that a migration must know of a guest before it asks the destination. Reads only. */
 import { MigrationFault } from "../shared/fault.ts";
-import { type FoundDevices, isPlugged, readDevices, readPlugged } from "../shared/qemu/guest-devices.ts";
+import { type FoundDevices, isPlugged, readDevices, readPlugged, readTree } from "../shared/qemu/guest-devices.ts";
 import { type FoundDisks, readDisks, readSignature, refuseDisks, replacedImages } from "../shared/qemu/guest-disks.ts";
 import { inspectSource, type SourceFacts } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
@@ -18,10 +18,11 @@ export interface FoundGuest extends SourceFacts, FoundDevices {
  */
 export async function lookAtGuest(qmp: QmpClient, path: string, cx: SourceContext): Promise<FoundGuest> {
   const met = cx.qemu.meet(qmp, path);
+  const tree = readTree(qmp);
   const [facts, devices, disks] = await Promise.all([
-    inspectSource(qmp),
-    readDevices(qmp),
-    met.then(() => disksOf(qmp, cx)),
+    inspectSource(qmp, tree),
+    readDevices(qmp, tree),
+    met.then(() => disksOf(qmp, cx, tree)),
   ]);
   return { ...facts, ...devices, disks, refusals: [...facts.refusals, ...refuseDisks(disks)] };
 }
@@ -30,9 +31,9 @@ export async function lookAtGuest(qmp: QmpClient, path: string, cx: SourceContex
 export type Agreed = Pick<FoundGuest, "devices" | "disks">;
 
 /**
- * Checks that the images are still at their paths. It is called just before the guest stops, and once more when it
- * stands still, since QEMU opens the images by their paths anew: for reading only at the source when the guest stops,
- * and for writing at the destination when the guest starts there.
+ * Checks that the images are still at their paths. The agent does so just before the guest stops, and once more when
+ * the guest stands still, because each QEMU opens the images by their paths anew: the source's when the guest stops, to
+ * read them only, and the destination's when the guest starts there, to write to them.
  * @throws MigrationFault `disks-changed`
  */
 export async function checkPaths({ disks }: Agreed): Promise<void> {
@@ -84,8 +85,8 @@ async function checkDisks(qmp: QmpClient, agreed: FoundDisks, cx: SourceContext)
   );
 }
 
-const disksOf = (qmp: QmpClient, { qemu }: SourceContext): Promise<FoundDisks> =>
-  readDisks(qmp, qemu.process?.pid ?? 0);
+const disksOf = (qmp: QmpClient, { qemu }: SourceContext, tree?: Promise<string>): Promise<FoundDisks> =>
+  readDisks(qmp, qemu.process?.pid ?? 0, tree);
 
 function differences(agreed: FoundDisks, found: FoundDisks): string {
   const shown = ({ layers }: FoundDisks["drives"][number]): string =>

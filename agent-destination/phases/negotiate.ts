@@ -7,7 +7,7 @@ import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { type Agreement, agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
 import { asksForPostcopy } from "../../shared/protocol/strategies.ts";
-import { readDevices } from "../../shared/qemu/guest-devices.ts";
+import { readDevices, readTree } from "../../shared/qemu/guest-devices.ts";
 import { whyNoPostcopy } from "../../shared/qemu/postcopy-ability.ts";
 import { inspectDestination } from "../../shared/qemu/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
@@ -97,11 +97,12 @@ async function lookAt(
   offer: Offer,
   refusals: Refusal[],
 ): Promise<Pick<DestinationFacts, "guest" | "markedImages" | "postcopyRefusal">> {
+  const tree = readTree(guest.qmp);
   const [inspected, { devices, settings: deviceSettings }, { disks, marked, refusals: media }, ability] =
     await Promise.all([
       inspectDestination(guest.qmp),
-      readDevices(guest.qmp),
-      disksHere(guest.qmp, guest.process.pid, offer.guest),
+      readDevices(guest.qmp, tree),
+      disksHere({ qmp: guest.qmp, pid: guest.process.pid, tree }, offer.guest),
       asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
       // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
       cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),

@@ -16,15 +16,20 @@ export interface FoundDevices {
   readonly settings: readonly string[];
 }
 
-export async function readDevices(qmp: QmpClient): Promise<FoundDevices> {
-  const [tree, properties, buses, machine] = await Promise.all([
+/** Asks for the devices with their settings, as text for people (`info qtree`; device-tree.ts takes it apart). */
+export const readTree = (qmp: QmpClient): Promise<string> =>
+  qmp.execute("human-monitor-command", { "command-line": "info qtree" });
+
+/** @param tree what readTree() gives, where it was asked for already */
+export async function readDevices(qmp: QmpClient, tree = readTree(qmp)): Promise<FoundDevices> {
+  const [objects, properties, buses, machine] = await Promise.all([
     qmp.execute("human-monitor-command", { "command-line": "info qom-tree" }),
-    qmp.execute("human-monitor-command", { "command-line": "info qtree" }),
+    tree,
     // a machine without PCI has no such command
     qmp.execute("query-pci").catch(() => []),
     machineSettings(qmp),
   ]);
-  const made = parseTree(tree);
+  const made = parseTree(objects);
   const plugged = new Set(made.map((one) => /^peripheral-anon\/[^/]+ \((.*)\)$/.exec(one)?.[1] ?? ""));
   return {
     devices: [...made, ...buses.flatMap(({ devices }) => devices.map(placeOf))],

@@ -8,6 +8,7 @@ import { readFile } from "node:fs/promises";
 import type { Refusal } from "../fault.ts";
 import type { Drive, GuestDisks, Image } from "../protocol/messages.ts";
 import { parseDeviceTree } from "./device-tree.ts";
+import { readTree } from "./guest-devices.ts";
 import { readMemoryFiles } from "./memory-files.ts";
 import { inodeOf, OpenFiles, pathOf, plain } from "./open-files.ts";
 import type { QmpClient } from "./qmp-client.ts";
@@ -31,11 +32,14 @@ export interface FoundDisks extends GuestDisks {
 /** Drivers whose node is a file or a block device of this host. */
 const FILE_DRIVERS: readonly string[] = ["file", "host_device", "host_cdrom"];
 
-/** @param pid of this QEMU, whose open files tell which file is behind a path */
-export async function readDisks(qmp: QmpClient, pid: number): Promise<FoundDisks> {
+/**
+ * @param pid of this QEMU, whose open files tell which file is behind a path
+ * @param asked what readTree() gives, where it was asked for already
+ */
+export async function readDisks(qmp: QmpClient, pid: number, asked = readTree(qmp)): Promise<FoundDisks> {
   const [said, tree, memory, files, boot] = await Promise.all([
     ask(qmp),
-    qmp.execute("human-monitor-command", { "command-line": "info qtree" }),
+    asked,
     readMemoryFiles(qmp),
     OpenFiles.of(pid),
     bootId(),

@@ -4,6 +4,7 @@
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
+import { readTree } from "./guest-devices.ts";
 import { isSettled } from "./migration-status.ts";
 import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "./monitor-text.ts";
 import { refusePostcopy } from "./postcopy-ability.ts";
@@ -87,9 +88,10 @@ const NEEDED: readonly string[] = ["return-path", "switchover-ack"];
 /**
  * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes
  * a millisecond or more to come to each.
+ * @param tree what readTree() gives, where it was asked for already
  * @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed
  */
-export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
+export async function inspectSource(qmp: QmpClient, tree = readTree(qmp)): Promise<SourceFacts> {
   const [facts, suppressed, { status }, version, migration, capabilities, parameters, devices, postcopyRefusals] =
     await Promise.all([
       inspect(qmp),
@@ -99,7 +101,7 @@ export async function inspectSource(qmp: QmpClient): Promise<SourceFacts> {
       refuseMigration(qmp),
       refuseCapabilities(qmp),
       refuseParameters(qmp),
-      refuseDevices(qmp),
+      tree.then(refuseDevices),
       refusePostcopy(qmp),
     ]);
   const refusals = [
@@ -256,8 +258,7 @@ async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
 }
 
 /** Finds devices that speak against any migration, and devices that speak against a comparison of the memory. */
-async function refuseDevices(qmp: QmpClient): Promise<Pick<SourceFacts, "refusals" | "verifyRefusals">> {
-  const tree = await askHuman(qmp, "info qtree");
+function refuseDevices(tree: string): Pick<SourceFacts, "refusals" | "verifyRefusals"> {
   const refusals: Refusal[] = [];
   if (/^\s*dev: virtio-mem/m.test(tree))
     refusals.push({ code: "device-virtio-mem", message: "The guest has a virtio-mem device; unplug it" });
