@@ -3,15 +3,13 @@
  * there. Its one program runs in real mode, so that it runs on machines whose KVM boots no stock kernel as well.
  */
 import { accessSync, constants } from "node:fs";
-import { join } from "node:path";
 import t from "tap";
 import { closeRig, processesOf } from "../support/after-migration.ts";
 import { type HostAgents, startAgents } from "../support/agents.ts";
-import { type Pages, setSteps, twoSets, writeFirmware } from "../support/bios-guest.ts";
+import { biosDefinition, type Pages, setSteps, twoSets } from "../support/bios-guest.ts";
 import { readWatched, type Watched } from "../support/bios-watch.ts";
 import { eventually } from "../support/bounded.ts";
 import { migrate, requireMoved } from "../support/ferry-json.ts";
-import { type GuestDefinitionFile, guestFiles } from "../support/guest.ts";
 import { Rig } from "../support/rig.ts";
 
 t.setTimeout(300_000);
@@ -31,16 +29,6 @@ const skip = ((): string | false => {
   }
 })();
 
-function definitionOf(rig: Rig): GuestDefinitionFile {
-  const firmware = join(rig.folder, "firmware");
-  writeFirmware(firmware, twoSets(SETS));
-  const { qmp, observer } = guestFiles(NAME);
-  const monitors = [qmp, observer].flatMap((file) => ["-qmp", `unix:{runtime}/${file},server=on,wait=off`]);
-  const machine = "-machine pc-q35-8.1 -accel kvm -cpu qemu64 -m 256 -nodefaults -no-user-config -display none";
-  const command = ["qemu-system-x86_64", "-name", NAME, ...machine.split(" "), "-bios", firmware, ...monitors];
-  return { name: NAME, qmp: `{runtime}/${qmp}`, command };
-}
-
 /** Stops the guest, looks at all that its program has written, and lets it go on. */
 async function checkMemory(rig: Rig, { host }: HostAgents): Promise<{ most: number; counters: string } & Watched> {
   const qmp = await rig.observe(host, NAME);
@@ -56,7 +44,7 @@ async function checkMemory(rig: Rig, { host }: HostAgents): Promise<{ most: numb
 t.test("a guest under KVM, moved by each strategy", { skip }, async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
-  const definition = definitionOf(rig);
+  const definition = biosDefinition(rig, NAME, twoSets(SETS), "-accel kvm -cpu qemu64 -m 256");
   rig.writeDefinition(definition);
   await rig.startGuest(rig.a, definition);
   const [a, b] = await Promise.all([startAgents(rig, rig.a), startAgents(rig, rig.b)]);

@@ -53,6 +53,27 @@ async function atMonitor(pair: Pair, host: HostAgents, act: (qmp: QmpClient) => 
   await act(qmp).finally(() => qmp.close());
 }
 
+/** A migration whose source waits in a state until it is told to go on. */
+interface HeldMigration {
+  /** The source's host, with the agent that waits. */
+  readonly a: HostAgents;
+  /** @returns how `ferry migrate` ended */
+  goOn(): ReturnType<typeof migrate>;
+}
+
+/** Begins a migration from host a, of which no source agent runs, and waits until it has come to a state. */
+async function holdAt({ rig, a, b }: Pair, state: string): Promise<HeldMigration> {
+  const source = await startAgent(rig, rig.a, "source", [`--faults=hold-at=${state}`]);
+  const held = { ...a, source };
+  const run = await startMigrate(rig, held, b, NAME);
+  await source.waitForOutput(new RegExp(`"held":"${state}"`), WITHIN);
+  const goOn: HeldMigration["goOn"] = () => {
+    source.signal("SIGUSR2");
+    return run.end();
+  };
+  return { a: held, goOn };
+}
+
 t.test("disks, media and devices as they are", async (t) => {
   const folder = t.testdir();
   for (const name of ["d.raw", "e.raw", "other.raw", "one.iso", "two.iso"])
@@ -123,12 +144,9 @@ t.test("disks, media and devices as they are", async (t) => {
 
   await t.test("a snapshot while the guest is copied: it stays, with all that it wrote", async (t) => {
     await a.source.stop();
-    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
-    const run = await startMigrate(rig, held, b, NAME);
-    await held.source.waitForOutput(/"held":"switching"/, WITHIN);
+    const held = await holdAt(pair, "switching");
     await atMonitor(pair, a, (qmp) => takeSnapshot(qmp, "d0", join(folder, "late.qcow2")));
-    held.source.signal("SIGUSR2");
-    const { code, answer } = await run.end();
+    const { code, answer } = await held.goOn();
     const message = /d0 was .*d\.raw.* and is .*late\.qcow2/;
     const error = { code: "disks-changed", message, guestNow: "the guest runs at the source" };
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
@@ -137,60 +155,51 @@ t.test("disks, media and devices as they are", async (t) => {
       await beginMerge(qmp, "d0");
       await endMerge(qmp);
     });
-    await held.source.stop();
+    await held.a.source.stop();
   });
 
   await t.test("a block job that begins while the guest is copied ends the migration", async (t) => {
-    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
-    const run = await startMigrate(rig, held, b, NAME);
-    await held.source.waitForOutput(/"held":"switching"/, WITHIN);
+    const held = await holdAt(pair, "switching");
     await atMonitor(pair, a, async (qmp) => {
       await takeSnapshot(qmp, "d0", join(folder, "job.qcow2"));
       await beginMerge(qmp, "d0");
     });
-    held.source.signal("SIGUSR2");
-    const { code, answer } = await run.end();
+    const { code, answer } = await held.goOn();
     // QEMU either releases the images all the same, or fails its migration
     const message = /Somebody has changed the guest's disks while it was copied: .*\(commit of merge\)/;
     const error = { code: "disks-changed", message, guestNow: "the guest runs at the source" };
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
     await atMonitor(pair, a, endMerge);
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
-    await held.source.stop();
+    await held.a.source.stop();
   });
 
   await t.test("another file that is put at the path of the disk ends the migration", async (t) => {
-    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]) };
-    const run = await startMigrate(rig, held, b, NAME);
-    await held.source.waitForOutput(/"held":"switching"/, WITHIN);
+    const held = await holdAt(pair, "switching");
     const [path, kept] = [join(folder, "d.raw"), join(folder, "kept.raw")];
     linkSync(path, kept);
     writeFileSync(join(folder, "new.raw"), Buffer.alloc(BYTES));
     renameSync(join(folder, "new.raw"), path);
-    held.source.signal("SIGUSR2");
-    const { code, answer } = await run.end();
+    const { code, answer } = await held.goOn();
     const error = { code: "disks-changed", message: /another file in the place of .*d\.raw/ };
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
     t.match(answer.error?.guestNow, /runs at the source/);
-    t.match(await refused(t, { ...pair, a: held }), [/^image-temporary: .*d\.raw/, /^disks-unproven: /]);
+    t.match(await refused(t, { ...pair, a: held.a }), [/^image-temporary: .*d\.raw/, /^disks-unproven: /]);
     renameSync(kept, path);
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
-    await held.source.stop();
+    await held.a.source.stop();
   });
 
   await t.test("a device that is unplugged after the handshake ends the migration", async (t) => {
-    const held = { ...a, source: await startAgent(rig, rig.a, "source", ["--faults=hold-at=staging"]) };
-    const run = await startMigrate(rig, held, b, NAME);
-    await held.source.waitForOutput(/"held":"staging"/, WITHIN);
+    const held = await holdAt(pair, "staging");
     await atMonitor(pair, a, (qmp) => tell(qmp, "device_del", { id: "tablet" }));
-    held.source.signal("SIGUSR2");
-    const { code, answer } = await run.end();
+    const { code, answer } = await held.goOn();
     const message = /peripheral\/tablet \(usb-tablet\) is gone/;
     const error = { code: "devices-changed", message, guestNow: "the guest runs at the source" };
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
     await atMonitor(pair, a, (qmp) => tell(qmp, "device_add", { driver: "usb-tablet", id: "tablet", port: "4" }));
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
-    await held.source.stop();
+    await held.a.source.stop();
   });
 
   await startAgent(rig, rig.a, "source");

@@ -8,9 +8,8 @@ import { join } from "node:path";
 import t from "tap";
 import { closeRig, processesOf } from "../support/after-migration.ts";
 import { startAgent, startAgents } from "../support/agents.ts";
-import { writeFirmware } from "../support/bios-guest.ts";
+import { biosDefinition } from "../support/bios-guest.ts";
 import { startMigrate } from "../support/ferry-json.ts";
-import { type GuestDefinitionFile, guestFiles } from "../support/guest.ts";
 import { Rig } from "../support/rig.ts";
 
 t.setTimeout(120_000);
@@ -18,20 +17,10 @@ const NAME = "still";
 /** cli; HALT: hlt; jmp HALT */
 const PROGRAM = Uint8Array.of(0xfa, 0xf4, 0xeb, 0xfd);
 
-function definitionOf(rig: Rig): GuestDefinitionFile {
-  const firmware = join(rig.folder, "firmware");
-  writeFirmware(firmware, PROGRAM);
-  const { qmp, observer } = guestFiles(NAME);
-  const monitors = [qmp, observer].flatMap((file) => ["-qmp", `unix:{runtime}/${file},server=on,wait=off`]);
-  const machine = "-machine pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none";
-  const command = ["qemu-system-x86_64", "-name", NAME, ...machine.split(" "), "-bios", firmware, ...monitors];
-  return { name: NAME, qmp: `{runtime}/${qmp}`, command };
-}
-
 t.test("a post-copy that has no pages left to send is recorded as complete before the grant", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
-  const definition = definitionOf(rig);
+  const definition = biosDefinition(rig, NAME, PROGRAM, "-accel tcg -m 16");
   rig.writeDefinition(definition);
   await rig.startGuest(rig.a, definition);
   const [a, b] = await Promise.all([startAgents(rig, rig.a), startAgents(rig, rig.b)]);

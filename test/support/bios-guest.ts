@@ -8,8 +8,10 @@ import { join } from "node:path";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { prepareDevices, watchDevices } from "./bios-watch.ts";
 import { eventually } from "./bounded.ts";
+import { type GuestDefinitionFile, guestFiles } from "./guest.ts";
 import { readMemory } from "./guest-memory.ts";
 import { RigProcess } from "./process.ts";
+import type { Rig } from "./rig.ts";
 import { atTeardown } from "./teardown.ts";
 
 const FIRMWARE_BYTES = 65536;
@@ -69,6 +71,20 @@ export function writeFirmware(path: string, program: Uint8Array): void {
   firmware.set(program, PROGRAM);
   firmware.set([0xea, 0x00, 0xe0, 0x00, 0xf0], RESET);
   writeFileSync(path, firmware);
+}
+
+/**
+ * Defines a guest of this program for both hosts of a rig.
+ * @param machine QEMU's options beside its name, its firmware and its monitors, of which it has one of its own for tests
+ */
+export function biosDefinition(rig: Rig, name: string, program: Uint8Array, machine: string): GuestDefinitionFile {
+  const firmware = join(rig.folder, "firmware");
+  writeFirmware(firmware, program);
+  const { qmp, observer } = guestFiles(name);
+  const monitors = [qmp, observer].flatMap((file) => ["-qmp", `unix:{runtime}/${file},server=on,wait=off`]);
+  const bare = "-machine pc-q35-8.1 -nodefaults -no-user-config -display none";
+  const command = ["qemu-system-x86_64", "-name", name, ...`${bare} ${machine}`.split(" ")] as const;
+  return { name, qmp: `{runtime}/${qmp}`, command: [...command, "-bios", firmware, ...monitors] };
 }
 
 /** Starts it under TCG, with further arguments such as -incoming. @throws Error when QEMU does not answer */
