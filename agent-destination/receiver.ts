@@ -54,7 +54,7 @@ export class Receiver {
   /** Once the layout came. */
   record: DestinationPostcopy | undefined;
   private over = false;
-  /** True from the moment at which the source begins the stream anew until it asks which pages are missing. */
+  /** True after the source has begun the stream anew, until the source asks which pages are missing. */
   private mayResume = false;
 
   get disks(): GuestDisks | undefined {

@@ -20,7 +20,10 @@ export async function hasStarted(guest: GuestProcess): Promise<boolean> {
   return status !== undefined && status !== "inmigrate" && !PAUSED_STATES.includes(status);
 }
 
-/** Resolves when somebody says `cont` to the guest's QEMU. Never resolves after `over` was aborted. */
+/**
+ * The promise resolves when somebody says `cont` to the guest's QEMU.
+ * @param over once this signal is aborted, the promise never resolves
+ */
 export const onceStarted = (guest: GuestProcess, over: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
     over.addEventListener("abort", guest.onResume(resolve), { once: true });

@@ -45,9 +45,9 @@ export type FeedContract = Pick<
 export const HOLD_SHARE_OF_ARENA = 0.5;
 
 /**
- * Beside the arena, as part of it: room that post-copy finds however full that is when it begins. What the guest waits
- * for comes out of QEMU behind pages that nobody waits for, and until the guest runs none of those leaves. 1024 pages
- * were too few in one of three.
+ * Room beside the arena, as a fraction of the arena. Post-copy finds this room however full the arena is when post-copy
+ * begins. A page for which the guest waits comes out of QEMU after pages for which nobody waits, and none of these
+ * pages leaves before the guest runs. Room for 1024 pages was too little in one of three migrations.
  */
 const POSTCOPY_RESERVE_OF_ARENA = 0.25;
 

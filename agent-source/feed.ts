@@ -58,8 +58,8 @@ export class Feed {
   /** The devices and disks that the destination has accepted; undefined where they are not compared again. */
   readonly agreed: Agreed | undefined;
   /**
-   * The guest is paused by whoever operates it, and stays so: as it was found, and from the end of the stream on as
-   * QEMU's migration found it. The journal has the same before QEMU is told to complete.
+   * True while the operator has paused the guest, which then stays paused. The value is what this agent found; from the
+   * end of the stream on it is what QEMU's migration found. The journal has this value before QEMU is told to complete.
    */
   paused: boolean;
   probeBytes = 0;
@@ -189,8 +189,8 @@ export class Feed {
    * since the package goes behind it, and QEMU's loop comes to its next turn: held for longer than a turn lasts, it
    * ends it with the next pages that are read. A QEMU that has nothing left completes as of precopy: `ended` then.
    * @param note writes down that the guest is stopped, before it is
-   * @throws MigrationFault `guest-not-running` for a guest that somebody else has just paused: who that was nobody
-   *   could tell later
+   * @throws MigrationFault `guest-not-running` for a guest that somebody else has just paused, since nobody could tell
+   *   later who has paused it
    */
   async letPostcopy(note: (postcopy: SourcePostcopy | undefined) => Promise<void>): Promise<void> {
     const { postcopy, meter, contract, qmp, intake } = this;

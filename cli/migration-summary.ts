@@ -30,8 +30,8 @@ export function summaryText(view: MigrationView): string {
 }
 
 /** Which word of the operator would end it, and at which agent it is said. */
-function resolveText({ status, source, ...view }: MigrationView): string | undefined {
-  const id = printable(view.id);
+function resolveText({ id: given, status, source }: MigrationView): string | undefined {
+  const id = printable(given);
   const incoming = source === undefined ? undefined : printable(source);
   switch (status) {
     case "inDoubt":
