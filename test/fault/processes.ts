@@ -1,5 +1,6 @@
 /** Processes that a fault ends, and how they are seen to have ended. */
 import { readFileSync } from "node:fs";
+import { identify } from "../../shared/runtime/process-identity.ts";
 import { eventually } from "../support/bounded.ts";
 
 const DIES_WITHIN_MS = 20_000;
@@ -12,7 +13,9 @@ export async function killAll(pids: readonly number[]): Promise<void> {
 
 /** @throws Error when one of them does not end */
 export async function untilGone(pids: readonly number[]): Promise<void> {
-  const gone = (): true | undefined => (pids.some((pid) => signalIfThere(pid, 0)) ? undefined : true);
+  // as the agents look: a zombie with threads left is still there, since one of them may be writing to the guest's disk
+  const gone = async (): Promise<true | undefined> =>
+    (await Promise.all(pids.map((pid) => identify(pid)))).every((one) => one === undefined) ? true : undefined;
   await eventually(gone, { timeoutMs: DIES_WITHIN_MS, what: `the end of ${pids.join(", ")}` });
 }
 
