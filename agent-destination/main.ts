@@ -1,6 +1,7 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
 // Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
+import type { AuditLine } from "../shared/link/audit.ts";
 import { Gate } from "../shared/link/gate.ts";
 import { serveDestination } from "../shared/link/grpc-server.ts";
 import type { DestinationService, MigrationOperator } from "../shared/link/link.ts";
@@ -13,8 +14,9 @@ import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
 import { checkOpenFiles } from "../shared/runtime/open-files.ts";
+import { operatorSocket } from "../shared/runtime/operator-socket.ts";
 import { Rehearsal } from "../shared/runtime/rehearsal.ts";
-import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
+import { listeningText, type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
 import { DestinationAgent } from "./destination-agent.ts";
 import { GuestUnits } from "./guest-units.ts";
@@ -36,8 +38,11 @@ async function start(): Promise<RunningAgent> {
   await lockDirectories({ role: "destination", ...config }, log);
   const gate = new Gate<DestinationService>();
   const desk = new Gate<MigrationOperator>();
+  const operators = operatorSocket(config);
+  const audit = (line: AuditLine): void => log.info(line, "an operator's call");
   const { listen, operatorStreamsMax } = config;
-  const listener = await serveDestination(gate, { listen, limits, operatorStreamsMax }, desk);
+  const options = { listen, ...(operators && { operators }), limits, operatorStreamsMax, audit };
+  const listener = await serveDestination(gate, options, desk);
   const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
   GuestUnits.current = new GuestUnits({ mode: config.qemuScope, log });
   const faults = new TestFaults(config.faults);
@@ -61,7 +66,7 @@ async function start(): Promise<RunningAgent> {
     );
   return {
     log,
-    status: `Listening at ${listener.address}`,
+    status: listeningText(listener.address, operators?.path),
     graceMs: config.shutdownGraceMs,
     stop: async () => {
       await rehearsal.end();

@@ -1,6 +1,7 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
 // Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-source: configuration to parts to service; no logic. */
+import type { AuditLine } from "../shared/link/audit.ts";
 import { Gate } from "../shared/link/gate.ts";
 import { serveSource } from "../shared/link/grpc-server.ts";
 import type { SourceService } from "../shared/link/link.ts";
@@ -13,9 +14,11 @@ import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
 import { checkOpenFiles } from "../shared/runtime/open-files.ts";
+import { operatorSocket } from "../shared/runtime/operator-socket.ts";
 import { Rehearsal } from "../shared/runtime/rehearsal.ts";
-import { type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
+import { listeningText, type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
+import { AllowedDestinations } from "./allowed-destinations.ts";
 import { rehearse } from "./rehearsal.ts";
 import { SourceAgent } from "./source-agent.ts";
 
@@ -23,19 +26,23 @@ async function start(): Promise<RunningAgent> {
   const config = loadSourceConfig(process.argv.slice(2), process.env);
   const log = createLogger("ferry-source", config.logLevel);
   if (config.faults.length > 0) log.warn({ faults: config.faults }, "FAULTS ARE SWITCHED ON: for tests only");
+  const { sockets } = new AllowedDestinations(config.destinationsAllowed);
   const limits = {
     receiveWindowBytes: config.transfer.creditWindowBytes,
     messageBytes: 8 << 20,
     keepAliveMs: config.link.keepAliveMs,
-    security: openSecurity(config, log),
+    security: openSecurity(config, log, sockets),
   };
   await checkOpenFiles(config);
   // the directories are locked and the addresses bound first, so that a second agent changes nothing before it finds
   // the first one
   await lockDirectories({ role: "source", ...config }, log);
   const gate = new Gate<SourceService>();
+  const operators = operatorSocket(config);
+  const audit = (line: AuditLine): void => log.info(line, "an operator's call");
   const { listen, operatorStreamsMax } = config;
-  const listener = await serveSource(gate, { listen, limits, operatorStreamsMax });
+  const options = { listen, ...(operators && { operators }), limits, operatorStreamsMax, audit };
+  const listener = await serveSource(gate, options);
   const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
   const faults = new TestFaults(config.faults);
   const rehearsal = new Rehearsal();
@@ -58,7 +65,7 @@ async function start(): Promise<RunningAgent> {
     );
   return {
     log,
-    status: `Listening at ${listener.address}`,
+    status: listeningText(listener.address, operators?.path),
     graceMs: config.shutdownGraceMs,
     stop: async () => {
       await rehearsal.end();

@@ -22,6 +22,7 @@ import { deferred, orLate } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
+import { AllowedDestinations } from "./allowed-destinations.ts";
 import { Announcer } from "./announcer.ts";
 import { FreshLinks } from "./fresh-links.ts";
 import { listGuestViews } from "./guest-views.ts";
@@ -49,12 +50,14 @@ export class SourceAgent implements SourceService {
   /** Guests that are only looked at. */
   private readonly plans = new Map<string, Made & { readonly ended: Promise<unknown> }>();
   private readonly planner = new Planner();
+  private readonly allowed: AllowedDestinations;
   /** The `sequence` of the latest migration of the journal. */
   private sequence = 0;
 
   constructor(parts: SourceAgentParts) {
     this.parts = parts;
     this.desk = new OutgoingDesk(parts.journal);
+    this.allowed = new AllowedDestinations(parts.config.destinationsAllowed);
   }
 
   listGuests(): Promise<readonly GuestView[]> {
@@ -64,7 +67,8 @@ export class SourceAgent implements SourceService {
   /** What it opens is closed, and the guest is as it was, when this settles. */
   async plan(call: PlanCall): Promise<PlanView> {
     this.leaving.signal.throwIfAborted();
-    const { guest } = call.migration;
+    const { guest, to } = call.migration;
+    this.checkWay(to);
     this.checkFree(guest);
     const made = this.makeContext(call.migration, this.newIdentity());
     const ended = this.planner.plan(call, made.cx);
@@ -79,6 +83,7 @@ export class SourceAgent implements SourceService {
 
   async migrate(asked: MigrateCall): Promise<string> {
     this.leaving.signal.throwIfAborted();
+    this.checkWay(asked.to);
     // first: nothing may come between the checks and the entry, or two calls at once pass both
     await loadGuest(asked.guest, this.parts.config);
     this.checkFree(asked.guest);
@@ -86,6 +91,17 @@ export class SourceAgent implements SourceService {
     const made = this.makeContext(call, this.newIdentity(), because);
     this.run(made, { kind: "planned" });
     return made.cx.id;
+  }
+
+  /** @throws MigrationFault `not-authorised` for a destination, `configuration` where no destination could dial in */
+  private checkWay(to: string): void {
+    this.allowed.check(to);
+    if (this.parts.config.advertise === "")
+      throw new MigrationFault("configuration", "This source agent listens at no address for a destination to dial", {
+        guestNow: "the guest runs here, and nothing was touched",
+        advice:
+          "Set listen of ferry-source, and TLS or a unix socket; docs/operations.md says how, then start it again",
+      });
   }
 
   /** @throws MigrationFault `guest-busy`, or `agent-busy` */

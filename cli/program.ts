@@ -15,7 +15,8 @@ import { addWatch } from "./commands/watch.ts";
 import { argument, createRun, createRunHere, type Surroundings } from "./context.ts";
 import { EXIT, type ExitCode } from "./exit-codes.ts";
 
-const DEFAULT_AGENT = "127.0.0.1:7411";
+/** Where a source agent with default settings serves the operators of its host. */
+const DEFAULT_AGENT = "unix:/run/ferry/source.sock";
 const DEFAULT_TIMEOUT_MS = 60_000;
 
 /** @param argv without node and the program */

@@ -22,6 +22,14 @@ const SERVICES: ReadonlyMap<string, List> = new Map([
   ["grpc.health.v1.Health", "anybody"],
 ]);
 
+/** Whether a method is for operators, or for anybody; unknown services are not. */
+export function isForOperators(path: string): boolean {
+  const list = listOf(path);
+  return list !== undefined && list !== "peers";
+}
+
+const listOf = (path: string): List | undefined => SERVICES.get(path.split("/")[1] ?? "");
+
 /** What is known of a connection without a good certificate. */
 export interface Stranger {
   /** OpenSSL's code. */
@@ -61,7 +69,7 @@ function judge(
   stranger: Stranger | undefined,
   security: TlsSecurity,
 ): MigrationFault | undefined {
-  const list = SERVICES.get(path.split("/")[1] ?? "");
+  const list = listOf(path);
   if (list === "anybody") return undefined;
   const certificate = auth.sslPeerCertificate;
   if (certificate === undefined) return untrusted(peer, stranger);
@@ -89,8 +97,9 @@ function untrusted(peer: string, stranger: Stranger | undefined): MigrationFault
   });
 }
 
-/** For the log of a call that was let in. */
-export function callerOf(auth: Auth, security: TlsSecurity): string {
+/** For the log of a call that was let in. @param list whose names are meant where a certificate has several */
+export function callerOf(auth: Auth, security: TlsSecurity, list: "peers" | "operators"): string {
   const names = auth.sslPeerCertificate === undefined ? [] : namesOf(auth.sslPeerCertificate);
-  return tlsText((security.peers === "any" ? undefined : listedName(names, security.peers)) ?? names[0]);
+  const listed = security[list];
+  return tlsText((listed === "any" ? undefined : listedName(names, listed)) ?? names[0]);
 }

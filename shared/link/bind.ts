@@ -1,18 +1,20 @@
 /** Binds the addresses of an agent's gRPC server, and names the process that holds a taken one. */
-import { rm, stat } from "node:fs/promises";
 import { type Server, ServerCredentials } from "@grpc/grpc-js";
-import { type AgentAddress, isLoopback, parseAddress } from "../address.ts";
+import { type AgentAddress, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
-import { isLeftBehind } from "../runtime/listened-at.ts";
 import { holderOfPort, holderOfUnixSocket } from "../runtime/process-holding.ts";
-import { type LinkSecurity, LOOPBACK_ONLY } from "./security.ts";
+import { IN_CLEAR_ADVICE, type LinkSecurity, UNIX_ONLY } from "./security.ts";
 import { listenTls, type TlsListener } from "./tls-listener.ts";
+import { listenUnix, type UnixListener, type UnixSocketOptions } from "./unix-listener.ts";
 import { targetOf, zoneMistake } from "./zones.ts";
 
+/** What is bound, but for addresses in clear, which grpc-js binds itself. */
+export type BoundListener = TlsListener | UnixListener;
+
 /**
- * Binds one address.
+ * Binds one address at which other agents call.
  * @param text the address, as the setting `listen` has it
- * @param secured gets the listener, when it is one with TLS
+ * @param listeners gets the listener, unless it is grpc-js's own
  * @returns the address with the port that was chosen
  * @throws MigrationFault `agent-running` when the address is taken, `configuration` when it cannot be bound for another
  *   reason
@@ -20,22 +22,38 @@ import { targetOf, zoneMistake } from "./zones.ts";
 export async function bind(
   server: Server,
   text: string,
-  security: LinkSecurity = LOOPBACK_ONLY,
-  secured: TlsListener[] = [],
+  security: LinkSecurity = UNIX_ONLY,
+  listeners: BoundListener[] = [],
 ): Promise<string> {
   const address = parseAddress(text);
-  if (security.kind === "clear" && !security.insecure && !isLoopback(address))
-    throw new MigrationFault("configuration", `${text} is not a loopback address, and there is no TLS`, {
-      advice: "Set tls.ca, tls.certificate and tls.key, or tls.insecure when everybody on that network can be trusted",
+  if (address.kind === "unix") {
+    if (security.kind === "tls")
+      throw new MigrationFault("configuration", `${text} would serve other agents without TLS and tls.peers`, {
+        advice: "Remove it from listen: operators of this host have a socket of their own (operators.socket)",
+      });
+    await bindUnix(server, { path: address.path }, listeners);
+    return text;
+  }
+  if (security.kind === "clear" && !security.insecure)
+    throw new MigrationFault("configuration", `${text} would serve anybody who reaches it: there is no TLS`, {
+      advice: IN_CLEAR_ADVICE,
     });
-  if (address.kind === "unix") await removeStaleSocket(address.path);
   try {
-    if (security.kind === "clear" || address.kind === "unix") return named(text, await bindClear(server, text));
+    if (security.kind === "clear") return named(text, await bindClear(server, text));
     const listener = await listenTls(server, address, security);
-    secured.push(listener);
+    listeners.push(listener);
     return named(text, listener.port);
   } catch (thrown) {
     throw await cannotListen(text, address, thrown);
+  }
+}
+
+/** Binds a unix socket. Faults are those of bind(). */
+export async function bindUnix(server: Server, options: UnixSocketOptions, listeners: BoundListener[]): Promise<void> {
+  try {
+    listeners.push(await listenUnix(server, options));
+  } catch (thrown) {
+    throw await cannotListen(`unix:${options.path}`, { kind: "unix", path: options.path }, thrown);
   }
 }
 
@@ -65,16 +83,4 @@ function bindClear(server: Server, text: string): Promise<number> {
 }
 
 /** The address with the port that was chosen. */
-function named(text: string, port: number): string {
-  const address = parseAddress(text);
-  return address.kind === "unix" ? text : text.replace(/:\d+$/, `:${port}`);
-}
-
-/**
- * Removes a socket that a killed agent left behind. A path that is no socket, or at which somebody still listens,
- * stays, and binding it fails.
- */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = await stat(path).catch(() => undefined);
-  if (found?.isSocket() && (await isLeftBehind(path))) await rm(path, { force: true });
-}
+const named = (text: string, port: number): string => text.replace(/:\d+$/, `:${port}`);

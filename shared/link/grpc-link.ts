@@ -6,7 +6,7 @@ import type { Dialled } from "./dialled.ts";
 import { DiallingChannel } from "./grpc-channel.ts";
 import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "./link.ts";
 import type { DomainMethod, Received } from "./proto-files.ts";
-import { callWith, LOOPBACK_ONLY } from "./security.ts";
+import { callWith, UNIX_ONLY } from "./security.ts";
 import { destinationService, transferService } from "./services.ts";
 import { callFault } from "./wrong-port.ts";
 import { targetOf } from "./zones.ts";
@@ -29,9 +29,12 @@ export function clientOptions(limits: LinkLimits): ChannelOptions {
   };
 }
 
-/** @throws MigrationFault `invalid-argument` when the text is no address, `configuration` when it must not be called in clear */
+/**
+ * @throws MigrationFault `invalid-argument` when the text is no address, `configuration` when it must not be called in
+ *   clear, `not-authorised` for a unix socket that may not be called
+ */
 export function dial(address: string, limits: LinkLimits): { client: Client; dialled: Dialled } {
-  const { credentials, options, dialled } = callWith(address, limits.security ?? LOOPBACK_ONLY);
+  const { credentials, options, dialled } = callWith(address, limits.security ?? UNIX_ONLY);
   return { client: new Client(targetOf(address), credentials, { ...clientOptions(limits), ...options }), dialled };
 }
 

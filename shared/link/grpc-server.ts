@@ -1,12 +1,12 @@
 /** The agents' gRPC servers: the services of proto/ferry/v1, reflection and grpc.health.v1. */
-import { rm } from "node:fs/promises";
-import { type handleBidiStreamingCall, Server, type ServerUnaryCall } from "@grpc/grpc-js";
+import { type handleBidiStreamingCall, Server } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../protocol/messages.ts";
-import { callerOf } from "./authorise.ts";
-import { bind } from "./bind.ts";
+import { type Audit, auditing } from "./audit.ts";
+import { type BoundListener, bind, bindUnix } from "./bind.ts";
+import { callerText, checkSourceAddress } from "./caller.ts";
 import { Gate } from "./gate.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import {
@@ -18,19 +18,27 @@ import {
   type SourceChannel,
   type SourceService,
 } from "./link.ts";
-import { destinationOperators, sourceOperators } from "./operator-server.ts";
+import { destinationOperators, type OperatorParts, sourceOperators } from "./operator-server.ts";
 import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
 import type { Received } from "./proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
-import type { LinkSecurity } from "./security.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
-import type { TlsListener } from "./tls-listener.ts";
 import { unaryBehind } from "./unary.ts";
 
+export interface OperatorSocket {
+  readonly path: string;
+  /** The number of the group that may use it; undefined: the agent's own. */
+  readonly group: number | undefined;
+}
+
 export interface ServeOptions {
-  /** "host:port" or "unix:PATH" each; port 0 takes any. */
+  /** Where other agents call: "host:port" or "unix:PATH" each; port 0 takes any. */
   readonly listen: readonly string[];
+  /** A socket for the operators of this host. */
+  readonly operators?: OperatorSocket;
   readonly limits: LinkLimits;
+  /** Told of each call of an operator that changes something. */
+  readonly audit?: Audit;
   /** Streams of views at the same time. @default 64 */
   readonly operatorStreamsMax?: number;
   /** For tests. @default 10 000 */
@@ -51,7 +59,7 @@ const STREAMS_MAX = 256;
 export function serveSource(served: SourceService | Gate<SourceService>, options: ServeOptions): Promise<Listener> {
   const server = makeServer(options);
   const gate = Gate.opened(served);
-  server.addService(migrationService, sourceOperators(gate, streamsOf(options)));
+  server.addService(migrationService, sourceOperators(gate, operatorParts(options)));
   server.addService(transferService, { Transfer: transfer(gate, options.helloWithinMs ?? HELLO_WITHIN_MS) });
   return listen(server, gate, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
 }
@@ -70,20 +78,23 @@ export function serveDestination(
   const unary = unaryBehind(gate);
   const names = ["ferry.v1.DestinationService"];
   if (operator !== undefined) {
-    server.addService(migrationService, destinationOperators(Gate.opened(operator), streamsOf(options)));
+    server.addService(migrationService, destinationOperators(Gate.opened(operator), operatorParts(options)));
     names.push("ferry.v1.MigrationService");
   }
   server.addService(destinationService, {
-    Handshake: unary((service, offer: Parameters<DestinationService["handshake"]>[0], call) =>
-      service.handshake(offer, callerText(call, options.limits.security)),
-    ),
+    Handshake: unary((service, offer: Parameters<DestinationService["handshake"]>[0], call) => {
+      checkSourceAddress(offer.sourceAddress, call, options.limits.security);
+      return service.handshake(offer, callerText(call, options.limits.security, "peers"));
+    }),
     Settle: unary((service, call: SettleCall) => service.settle(call)),
   });
   return listen(server, gate, options, names);
 }
 
-const streamsOf = (options: ServeOptions): OperatorStreams =>
-  new OperatorStreams(options.operatorStreamsMax ?? OPERATOR_STREAMS_MAX);
+const operatorParts = ({ operatorStreamsMax, audit, limits }: ServeOptions): OperatorParts => ({
+  streams: new OperatorStreams(operatorStreamsMax ?? OPERATOR_STREAMS_MAX),
+  audit: auditing(audit, limits.security),
+});
 
 function makeServer({ limits }: ServeOptions): Server {
   return new Server({
@@ -109,15 +120,18 @@ async function listen(
   health.addToServer(server);
   new ReflectionService(reflectedDefinition(), { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
   const bound: string[] = [];
-  const secured: TlsListener[] = [];
+  const listeners: BoundListener[] = [];
+  const stop = (): Promise<unknown> => Promise.all(listeners.map((one) => one.stop()));
   const end = (): void => {
-    for (const one of secured) one.cut();
+    for (const one of listeners) one.cut();
     server.forceShutdown();
   };
   try {
-    for (const text of options.listen) bound.push(await bind(server, text, options.limits.security, secured));
+    for (const text of options.listen) bound.push(await bind(server, text, options.limits.security, listeners));
+    const { operators } = options;
+    if (operators !== undefined) await bindUnix(server, { path: operators.path, operators }, listeners);
   } catch (thrown) {
-    for (const one of secured) one.stop();
+    await stop();
     end();
     throw thrown;
   }
@@ -125,11 +139,9 @@ async function listen(
     address: bound[0] ?? "",
     close: async (graceMs) => {
       for (const name of known) health.setStatus(name, "NOT_SERVING");
-      for (const one of secured) one.stop();
+      await stop();
       await shutDown(server, graceMs, end);
-      for (const one of secured) one.cut();
-      for (const text of options.listen)
-        if (text.startsWith("unix:")) await rm(text.slice("unix:".length), { force: true });
+      for (const one of listeners) one.cut();
     },
   };
 }
@@ -150,12 +162,6 @@ function shutDown(server: Server, graceMs: number, tear: () => void): Promise<vo
       resolve();
     });
   });
-}
-
-/** Who calls, for the log. */
-function callerText<Request, Response>(call: ServerUnaryCall<Request, Response>, security?: LinkSecurity): string {
-  const peer = call.getPeer();
-  return security?.kind === "tls" ? `${callerOf(call.getAuthContext(), security)} at ${peer}` : `${peer}, no TLS`;
 }
 
 function transfer(

@@ -6,7 +6,7 @@ import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall }
 import type { Dialled } from "./dialled.ts";
 import { dial } from "./grpc-link.ts";
 import { type DomainMethod, orThrow, type Received } from "./proto-files.ts";
-import type { LinkSecurity } from "./security.ts";
+import { type LinkSecurity, OPERATOR_IN_CLEAR } from "./security.ts";
 import { migrationService } from "./services.ts";
 import { fromStatus } from "./status.ts";
 import { callFault } from "./wrong-port.ts";
@@ -26,7 +26,7 @@ export class GrpcOperatorClient {
    * @param timeoutMs of calls that answer at once; a migration or a watch has none
    * @param security in clear to any address when left out: the agent knows whom it serves so
    */
-  constructor(address: string, timeoutMs: number, security: LinkSecurity = { kind: "clear", insecure: true }) {
+  constructor(address: string, timeoutMs: number, security: LinkSecurity = OPERATOR_IN_CLEAR) {
     ({ client: this.client, dialled: this.dialled } = dial(address, { ...LIMITS, security }));
     this.timeoutMs = timeoutMs;
   }

@@ -11,6 +11,8 @@ import type {
 import { MigrationFault } from "../fault.ts";
 import type { PlanCall } from "../protocol/plan-view.ts";
 import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from "../protocol/report.ts";
+import type { Auditing } from "./audit.ts";
+import type { AnyCall } from "./caller.ts";
 import type { Gate } from "./gate.ts";
 import type { MigrationOperator, SourceService } from "./link.ts";
 import type { OperatorStreams } from "./operator-streams.ts";
@@ -22,22 +24,36 @@ import { unaryBehind } from "./unary.ts";
 /** One handler for each method of the service: a forgotten one does not compile. */
 type Handlers = { [Method in keyof typeof migrationService]: UntypedServiceImplementation[string] };
 
-export function sourceOperators(gate: Gate<SourceService>, streams: OperatorStreams): Handlers {
+/** What the handlers of both agents need. */
+export interface OperatorParts {
+  readonly streams: OperatorStreams;
+  readonly audit: Auditing;
+}
+
+export function sourceOperators(gate: Gate<SourceService>, parts: OperatorParts): Handlers {
   const unary = unaryBehind(gate);
-  const watching = watchingBehind(gate, streams);
+  const watching = watchingBehind(gate, parts.streams);
   return {
-    ...shared(gate, streams),
+    ...shared(gate, parts),
     ListGuests: unary((service) => service.listGuests()),
-    Plan: unary((service, call: PlanCall) => service.plan(call)),
-    Migrate: watching(async (service, call: MigrateCall) => service.migrate(call)),
+    Plan: unary((service, asked: PlanCall, call) => {
+      parts.audit(call, { call: "Plan", ...named(asked.migration) });
+      return service.plan(asked);
+    }),
+    Migrate: watching(async (service, asked: MigrateCall, call) => {
+      parts.audit(call, { call: "Migrate", ...named(asked) });
+      return service.migrate(asked);
+    }),
     GetHeatMap: unary(async (service, call: { idOrGuest: string; cells: number }) =>
       service.heatMap(call.idOrGuest, call.cells),
     ),
   };
 }
 
-export const destinationOperators = (gate: Gate<MigrationOperator>, streams: OperatorStreams): Handlers => ({
-  ...shared(gate, streams),
+const named = ({ guest, to }: MigrateCall): Pick<MigrateCall, "guest" | "to"> => ({ guest, to });
+
+export const destinationOperators = (gate: Gate<MigrationOperator>, parts: OperatorParts): Handlers => ({
+  ...shared(gate, parts),
   ListGuests: elsewhere(gate, "which guests this host has"),
   Plan: elsewhere(gate, "what a migration would take"),
   Migrate: (call: ServerWritableStream<unknown, unknown>): void => {
@@ -46,14 +62,20 @@ export const destinationOperators = (gate: Gate<MigrationOperator>, streams: Ope
   GetHeatMap: elsewhere(gate, "where a guest writes"),
 });
 
-function shared<Service extends MigrationOperator>(gate: Gate<Service>, streams: OperatorStreams) {
+function shared<Service extends MigrationOperator>(gate: Gate<Service>, { streams, audit }: OperatorParts) {
   const unary = unaryBehind(gate);
   return {
     GetMigration: unary(async (service, id: string) => service.getMigration(id)),
     ListMigrations: unary(async (service) => service.listMigrations()),
     WatchMigration: watchingBehind(gate, streams)(async (_, id: string) => id),
-    CancelMigration: unary((service, id: string) => service.cancel(id)),
-    ResolveMigration: unary((service, call: ResolveCall) => service.resolve(call)),
+    CancelMigration: unary((service, id: string, call) => {
+      audit(call, { call: "CancelMigration", id });
+      return service.cancel(id);
+    }),
+    ResolveMigration: unary((service, asked: ResolveCall, call) => {
+      audit(call, { call: "ResolveMigration", ...asked });
+      return service.resolve(asked);
+    }),
   };
 }
 
@@ -67,7 +89,7 @@ const atTheSource = (what: string): MigrationFault =>
   });
 
 type Watching<Service> = <Request>(
-  begin: (service: Service, request: Request) => Promise<string>,
+  begin: (service: Service, request: Request, call: AnyCall) => Promise<string>,
 ) => handleServerStreamingCall<Received<Request>, MigrationView>;
 
 /**
@@ -81,7 +103,7 @@ const watchingBehind =
       const request = orThrow(call.request);
       streams.admit(call);
       const service = await gate.pass(call);
-      follow(call, await begin(service, request), service);
+      follow(call, await begin(service, request, call), service);
     };
     start().catch((thrown: unknown) => call.emit("error", toStatus(thrown)));
   };

@@ -10,17 +10,27 @@ import { MigrationFault } from "../fault.ts";
 import { Certificates, type KeyMaterial } from "../runtime/certificates.ts";
 import type { CommonConfig } from "../runtime/config.ts";
 import type { Logger } from "../runtime/log.ts";
+import { untrustedBecause } from "../runtime/trusted-path.ts";
 import { listedName, namesOf, showNames } from "./certificate-names.ts";
 import type { Dialled } from "./dialled.ts";
 
-/** In clear: over unix sockets and the loopback, and elsewhere only when the operator wants it so. */
-export interface ClearSecurity {
+/** Which unix sockets may be called. */
+interface SocketRule {
+  /**
+   * Paths; `any` for an operator, who names the agent himself. In clear, the sockets of root and of the agent's own
+   * user may be called too. @default none
+   */
+  readonly sockets?: readonly string[] | "any";
+}
+
+/** In clear: over unix sockets, and over TCP, the loopback too, only where the setting tls.insecure wants it so. */
+export interface ClearSecurity extends SocketRule {
   readonly kind: "clear";
   readonly insecure: boolean;
 }
 
-/** Mutual TLS over TCP, the loopback too; unix sockets stay in clear, their permissions say who may call. */
-export interface TlsSecurity {
+/** Mutual TLS over TCP, the loopback too. No other agent is served at a unix socket. */
+export interface TlsSecurity extends SocketRule {
   readonly kind: "tls";
   readonly certificates: {
     readonly current: KeyMaterial;
@@ -37,28 +47,34 @@ export interface TlsSecurity {
 export type LinkSecurity = ClearSecurity | TlsSecurity;
 
 /** Where nothing was said. */
-export const LOOPBACK_ONLY: ClearSecurity = { kind: "clear", insecure: false };
+export const UNIX_ONLY: ClearSecurity = { kind: "clear", insecure: false };
+
+export const IN_CLEAR_ADVICE =
+  "Set tls.ca, tls.certificate and tls.key; tls.insecure only where every user of both hosts and of the network between them may read and take the guests";
 
 const SHOWN_MAX = 64;
 /** RFC 6066 has no addresses as server names, and Node warns of them; nothing is chosen by it. */
 const NO_SERVER_NAME = "ferry.invalid";
 
-/** An agent's. @throws MigrationFault `configuration` */
-export function openSecurity(config: CommonConfig, log: Logger): LinkSecurity {
+/**
+ * An agent's.
+ * @param sockets unix sockets of other agents that the setting destinations.allowed names
+ * @throws MigrationFault `configuration`
+ */
+export function openSecurity(config: CommonConfig, log: Logger, sockets: readonly string[] = []): LinkSecurity {
   const { tls } = config;
   if (tls === undefined) {
     if (config.tlsInsecure)
       log.warn(
         { listen: config.listen },
-        "TLS IS OFF (tls.insecure): anybody on the network can read and take the guests",
+        "TLS IS OFF (tls.insecure): anybody on the network, and every user of this host, can read and take the guests",
       );
-    return { kind: "clear", insecure: config.tlsInsecure };
+    return { kind: "clear", insecure: config.tlsInsecure, sockets };
   }
   const certificates = new Certificates(tls.files, log);
   const { peers, operators } = tls;
-  for (const [key, list] of Object.entries({ peers, operators }))
-    if (list.length === 0) log.warn(`tls.${key} is empty: no such call over TLS is accepted`);
-  return { kind: "tls", certificates, peers, operators, shown: new Map(), log };
+  if (peers.length === 0) log.warn("tls.peers is empty: no agent may call this one, nor is called by it");
+  return { kind: "tls", certificates, peers, operators, sockets, shown: new Map(), log };
 }
 
 /** An operator's, who calls one agent by its address for as long as a command takes. */
@@ -67,10 +83,18 @@ export const operatorSecurity = (current: KeyMaterial): TlsSecurity => ({
   certificates: { current, onChange: () => () => {} },
   peers: "any",
   operators: [],
+  sockets: "any",
   shown: new Map(),
 });
 
-/** How to call an address. @throws MigrationFault `configuration` for one that must not be called in clear */
+/** An operator's who has no certificate: the agent decides whom it serves so. */
+export const OPERATOR_IN_CLEAR: ClearSecurity = { kind: "clear", insecure: true, sockets: "any" };
+
+/**
+ * How to call an address.
+ * @throws MigrationFault `configuration` for an address that must not be called in clear, `not-authorised` for a unix
+ *   socket that may not be called
+ */
 export function callWith(
   text: string,
   security: LinkSecurity,
@@ -78,9 +102,10 @@ export function callWith(
   const address = parseAddress(text);
   const dialled: Dialled = { address: text, refused: undefined };
   if (security.kind === "clear" || address.kind === "unix") {
-    if (security.kind === "clear" && !security.insecure && !isLoopback(address))
-      throw new MigrationFault("configuration", `${text} is not a loopback address, and there is no TLS here`, {
-        advice: "Set tls.ca, tls.certificate and tls.key, or tls.insecure where the network can be trusted",
+    if (address.kind === "unix") checkSocket(address.path, security);
+    else if (security.kind === "clear" && !security.insecure)
+      throw new MigrationFault("configuration", `${text} would be called in clear: there is no TLS here`, {
+        advice: IN_CLEAR_ADVICE,
       });
     return { credentials: credentials.createInsecure(), options: {}, dialled };
   }
@@ -98,6 +123,17 @@ export function callWith(
     options: isIP(host) === 0 ? {} : { "grpc.ssl_target_name_override": NO_SERVER_NAME },
     dialled,
   };
+}
+
+/** Whoever listens at a socket gets what is sent there: guests, and tokens. */
+function checkSocket(path: string, { kind, sockets = [] }: LinkSecurity): void {
+  if (sockets === "any" || sockets.includes(path)) return;
+  const mistake =
+    kind === "tls" ? "is a socket, at which neither TLS nor tls.peers says who listens" : untrustedBecause(path);
+  if (mistake === undefined) return;
+  throw new MigrationFault("not-authorised", `unix:${path} is not called: it ${mistake}`, {
+    advice: "Call the agent by an address of its host, or name this socket in destinations.allowed of the source agent",
+  });
 }
 
 /** Of a server whose chain is good: is it the one that was called, and may it be? */
@@ -132,7 +168,7 @@ export function notListed(who: string, list: "peers" | "operators", security: Tl
 }
 
 /** For the operator and the log: how the connection to an address that was called is secured. */
-export function securityOf(text: string, security: LinkSecurity = LOOPBACK_ONLY): string {
+export function securityOf(text: string, security: LinkSecurity = UNIX_ONLY): string {
   const address = parseAddress(text);
   if (address.kind === "unix") return "none (unix socket)";
   if (security.kind === "tls") return tlsText(security.shown.get(text));

@@ -73,9 +73,13 @@ const shutdownKeys = () => ({
   ),
 });
 
-const commonSchema = (listen: string, stateDirectory: string) =>
+const commonSchema = (role: "source" | "destination") =>
   ({
-    listen: list([listen], "host:port or unix:PATH, comma-separated", "Addresses that the agent serves gRPC on"),
+    listen: list(
+      [],
+      "host:port or unix:PATH, comma-separated",
+      "Addresses at which other agents call, and over TLS operators too; a unix socket lets in root and the agent's user; empty: none",
+    ),
     advertise: text(
       "",
       "host:port or unix:PATH",
@@ -87,7 +91,11 @@ const commonSchema = (listen: string, stateDirectory: string) =>
       "path",
       "Sockets and logs of guests and migrations; {runtime} in a guest definition",
     ),
-    stateDirectory: text(stateDirectory, "path", "Journal of the migrations; on a local disk that survives a reboot"),
+    stateDirectory: text(
+      `/var/lib/ferry/${role}`,
+      "path",
+      "Journal of the migrations; on a local disk that survives a reboot",
+    ),
     log: {
       level: {
         doc: "Least severe lines that are logged",
@@ -102,7 +110,7 @@ const commonSchema = (listen: string, stateDirectory: string) =>
     ),
     tls: {
       insecure: yesNo(
-        "Serve and dial addresses other than loopback without TLS: anybody on that network can read and take the guests",
+        "Serve and dial TCP without TLS: anybody on that network, and any user of both hosts, can read and take the guests",
       ),
       ca: text(
         "",
@@ -131,6 +139,16 @@ const commonSchema = (listen: string, stateDirectory: string) =>
       max: count(4, "migrations", "Migrations at the same time; one more is refused, and nothing is touched"),
     },
     operators: {
+      socket: text(
+        `{runtime}/${role}.sock`,
+        "path",
+        "Socket at which the operators of this host are served; {runtime} is runtimeDirectory; empty: none",
+      ),
+      group: text(
+        "",
+        "name or number of a group",
+        "Whose members may use operators.socket, beside root and the agent's user; empty: the agent's own group",
+      ),
       maxStreams: count(64, "streams", "Operators who may watch migrations at the same time; one more is refused"),
     },
     qmp: { timeout: duration("10s", "How long QEMU may take to answer a command") },
@@ -143,7 +161,14 @@ const commonSchema = (listen: string, stateDirectory: string) =>
   }) satisfies SchemaTree;
 
 export const sourceSchema = () => ({
-  ...commonSchema("127.0.0.1:7411", "/var/lib/ferry/source"),
+  ...commonSchema("source"),
+  destinations: {
+    allowed: list(
+      [],
+      "hosts, host:port, *.domain, networks, unix:PATH, comma-separated",
+      "Destinations that operators may name; empty: every address at which an agent of tls.peers answers",
+    ),
+  },
   memory: {
     baseCache: size(
       "256MiB",
@@ -188,7 +213,7 @@ export const sourceSchema = () => ({
 });
 
 export const destinationSchema = () => ({
-  ...commonSchema("127.0.0.1:7412", "/var/lib/ferry/destination"),
+  ...commonSchema("destination"),
   receiveWindow: size(
     "16MiB",
     "gRPC receive window for pages (grpc-node.flow_control_window); about twice bandwidth times round trip",

@@ -5,9 +5,10 @@
 import { accessSync, constants, mkdirSync, readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import convict from "convict";
-import { isLoopback, isWildcard, parseAddress } from "../address.ts";
+import { isWildcard, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { parseByteSize, parseDuration } from "../quantities.ts";
+import { socketPathMistake } from "../socket-path.ts";
 import type { TlsFiles } from "./certificates.ts";
 import { FORMATS } from "./config-formats.ts";
 import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
@@ -22,7 +23,12 @@ convict.addFormats(FORMATS);
 /** Documented key by key in config-schema.ts. */
 export interface CommonConfig {
   readonly listen: readonly string[];
+  /** Empty where the agent listens for no other. */
   readonly advertise: string;
+  /** Undefined: the operators of this host have no socket. */
+  readonly operatorSocketPath: string | undefined;
+  /** Empty: the agent's own. */
+  readonly operatorGroup: string;
   readonly guestsDirectory: string;
   readonly runtimeDirectory: string;
   readonly stateDirectory: string;
@@ -30,7 +36,7 @@ export interface CommonConfig {
   /** Before the first migration. */
   readonly rehearsal: boolean;
   readonly tlsInsecure: boolean;
-  /** Undefined: everything in clear, beyond loopback only with tlsInsecure. */
+  /** Undefined: everything in clear, over TCP only with tlsInsecure. */
   readonly tls: TlsConfig | undefined;
   /** At the same time. */
   readonly migrationsMax: number;
@@ -54,6 +60,8 @@ export interface TlsConfig {
 }
 
 export interface SourceConfig extends CommonConfig {
+  /** Empty: every one. */
+  readonly destinationsAllowed: readonly string[];
   readonly memory: { readonly baseCacheBytes: number; readonly arenaBytes: number };
   readonly transfer: {
     readonly frameBytes: number;
@@ -97,6 +105,7 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
   const { memory, transfer } = given;
   return Object.freeze({
     ...common("source", given),
+    destinationsAllowed: Object.freeze([...given.destinations.allowed]),
     memory: Object.freeze({
       baseCacheBytes: parseByteSize(memory.baseCache),
       arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20),
@@ -179,7 +188,7 @@ interface GivenCommon {
   rehearsal: boolean;
   tls: GivenTls;
   migrations: { max: number };
-  operators: { maxStreams: number };
+  operators: { socket: string; group: string; maxStreams: number };
   qmp: { timeout: string };
   shutdown: { grace: string };
   link: { giveUpAfter: string; keepAlive: string };
@@ -189,11 +198,14 @@ interface GivenCommon {
 function common(role: "source" | "destination", given: GivenCommon): CommonConfig {
   const advertise = given.advertise === "" ? (given.listen[0] ?? "") : given.advertise;
   const tls = tlsConfig(given.tls);
-  checkAddresses(given.listen, advertise, given.tls.insecure || tls !== undefined);
+  checkAddresses(given.listen, advertise, tls === undefined ? (given.tls.insecure ? "insecure" : "none") : "tls");
   checkSocketPaths(role, resolve(given.runtimeDirectory), given.rehearsal);
+  const operatorSocketPath = socketPath(given.operators.socket, resolve(given.runtimeDirectory));
   return {
     listen: Object.freeze([...given.listen]),
     advertise,
+    operatorSocketPath,
+    operatorGroup: given.operators.group,
     guestsDirectory: resolve(given.guests.directory),
     runtimeDirectory: writableDirectory("runtimeDirectory", given.runtimeDirectory),
     stateDirectory: writableDirectory("stateDirectory", given.stateDirectory),
@@ -242,19 +254,37 @@ function tlsConfig({ insecure, ca, certificate, key, peers, operators }: GivenTl
   });
 }
 
-function checkAddresses(listen: readonly string[], advertise: string, secured: boolean): void {
-  if (listen.length === 0) throw invalid("listen", "is empty", `Name at least one address, as "127.0.0.1:7411"`);
+function checkAddresses(listen: readonly string[], advertise: string, security: "tls" | "insecure" | "none"): void {
+  if (listen.length === 0) {
+    if (advertise !== "") throw invalid("advertise", `is ${advertise}, and listen is empty`, "Set listen too");
+    return;
+  }
   for (const [key, text] of [...listen.map((one) => ["listen", one] as const), ["advertise", advertise] as const]) {
-    const address = parseAddress(text);
-    if (!isLoopback(address) && !secured)
+    const { kind } = parseAddress(text);
+    if (kind === "tcp" && security === "none")
       throw invalid(
         key,
-        `has ${text}, which is not a loopback address, and there is no TLS`,
-        "Set tls.ca, tls.certificate and tls.key; or tls.insecure if everybody on that network may read and take the guests",
+        `has ${text}, which would serve anybody who reaches it: there is no TLS`,
+        "Set tls.ca, tls.certificate and tls.key; or tls.insecure if everybody on that network, and every user of this host, may read and take the guests",
+      );
+    if (kind === "unix" && security === "tls")
+      throw invalid(
+        key,
+        `has ${text}, which would serve other agents without TLS and tls.peers`,
+        "Remove it: the operators of this host have a socket of their own (operators.socket)",
       );
   }
   if (isWildcard(parseAddress(advertise)))
     throw invalid("advertise", `would be ${advertise}, which nobody can dial`, "Set it to this host's address");
+}
+
+/** The path of the operators' socket. @returns undefined where they are to have none */
+function socketPath(text: string, runtimeDirectory: string): string | undefined {
+  if (text === "") return undefined;
+  const path = resolve(text.replaceAll("{runtime}", runtimeDirectory));
+  const mistake = socketPathMistake(path);
+  if (mistake === undefined) return path;
+  throw invalid("operators.socket", mistake, "Set it, or runtimeDirectory, to a shorter path");
 }
 
 /** Made when it is missing; for the agent's user only, since whoever reaches a QMP socket owns the guest. */

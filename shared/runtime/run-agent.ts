@@ -13,6 +13,14 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
+/** For systemd and the log: where an agent serves other agents, and operators. */
+export function listeningText(address: string, operatorSocket: string | undefined): string {
+  const operators = operatorSocket === undefined ? "no socket of operators" : `unix:${operatorSocket} for operators`;
+  return address === ""
+    ? `Listening at ${operators}; for no other agent (listen)`
+    : `Listening at ${address}; ${operators}`;
+}
+
 /** What an agent that could not start exits with; documented in docs/operations.md, "Exit codes of the agents". */
 const FAILED_EXIT = 1;
 const EXITS: Partial<Readonly<Record<FaultCode, number>>> = { configuration: 2, "agent-running": 3 };

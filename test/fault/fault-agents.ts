@@ -177,9 +177,9 @@ export class FaultAgents {
     }
     const address = agentAddress(this.rig, host, kind);
     // a unix socket of the operator's reaches across the namespaces
-    const listen = `--listen=${address},unix:${this.#operatorSocket(host, kind)}`;
+    const listen = [`--listen=${address}`, `--operators-socket=${this.#operatorSocket(host, kind)}`];
     const holds = hold.length === 0 ? [] : [`--faults=${hold.map((state) => `hold-at=${state}`).join(",")}`];
-    const process = await spawnAgent(this.rig, host, kind, [listen, ...flags, ...holds]);
+    const process = await spawnAgent(this.rig, host, kind, [...listen, ...flags, ...holds]);
     // also of one that does not come so far: whoever empties the hosts ends it
     this.#agents.set(key(host, kind), { process, flags, hold });
     this.#cast.push(process);

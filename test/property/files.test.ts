@@ -140,7 +140,7 @@ t.test("a configuration file of any shape is taken, or refused by name, by both 
   const directory = folder(t);
   const file = join(directory, "ferry.json");
   const good = {
-    listen: ["127.0.0.1:7411"],
+    listen: ["unix:/run/ferry/peers.sock"],
     guests: { directory },
     runtimeDirectory: directory,
     stateDirectory: directory,

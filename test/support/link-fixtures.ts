@@ -29,7 +29,7 @@ export const offer: Offer = {
   protocolVersions: [2, 1],
   migrationId: "m-1",
   token: Buffer.from("one-time secret"),
-  sourceAddress: "unix:/run/ferry/source.sock",
+  sourceAddress: "127.0.0.1:7411",
   dryRun: true,
   measureLink: true,
   saysKept: true,

@@ -3,11 +3,14 @@ import { connect, createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc-link.ts";
 import { type ServeOptions, serveSource } from "../../shared/link/grpc-server.ts";
-import type { Listener, MigrationOperator, SourceChannel, SourceService } from "../../shared/link/link.ts";
+import type { LinkLimits, Listener, MigrationOperator, SourceChannel, SourceService } from "../../shared/link/link.ts";
+import type { LinkSecurity } from "../../shared/link/security.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import type { ChannelPair } from "../compliance/channel.ts";
 
-export const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
+/** In clear over TCP, as a test's own servers on the loopback are. */
+const security: LinkSecurity = { kind: "clear", insecure: true };
+export const LIMITS: LinkLimits = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20, security };
 export const SERVE: ServeOptions = { listen: ["127.0.0.1:0"], limits: LIMITS };
 
 const unexpected = (): never => {

@@ -4,7 +4,7 @@ import type { Test } from "tap";
 import { closeRig } from "./after-migration.ts";
 import { type AgentOptions, type HostAgents, startAgents } from "./agents.ts";
 import { type GuestDefinitionFile, type GuestOptions, guestDefinition } from "./guest.ts";
-import { Rig, type RigGuest, type RigOptions } from "./rig.ts";
+import { Rig, type RigGuest, type RigHost, type RigOptions } from "./rig.ts";
 import { TestCa, tlsFlags } from "./tls.ts";
 
 const BOOT = { timeoutMs: 60_000 };
@@ -17,6 +17,8 @@ export interface PairOptions {
   readonly rig?: RigOptions;
   readonly a?: AgentOptions;
   readonly b?: AgentOptions;
+  /** Further flags of an agent, which may need the rig's places. */
+  readonly flags?: (rig: Rig, host: RigHost, kind: "source" | "destination") => readonly string[];
   /** The agents take each other's certificates and the operator's, and nobody else's. */
   readonly tls?: boolean;
   /** Before the guest is started. */
@@ -42,12 +44,21 @@ export async function openPair(t: Test, options: PairOptions): Promise<Pair> {
   const guest = await rig.startGuest(rig.a, definition);
   const ca = options.tls ? pairCa(rig) : undefined;
   const [a, b] = await Promise.all([
-    startAgents(rig, rig.a, secured(options.a, "a", ca)),
-    startAgents(rig, rig.b, secured(options.b, "b", ca)),
+    startAgents(rig, rig.a, flagged(rig, rig.a, options, secured(options.a, "a", ca))),
+    startAgents(rig, rig.b, flagged(rig, rig.b, options, secured(options.b, "b", ca))),
   ]);
   await guest.serial.waitForBeats(5, BOOT);
   return { rig, a, b, guest, definition, ...(ca === undefined ? {} : { ca }) };
 }
+
+const flagged = (rig: Rig, host: RigHost, { flags }: PairOptions, given: AgentOptions = {}): AgentOptions =>
+  flags === undefined
+    ? given
+    : {
+        ...given,
+        source: [...(given.source ?? []), ...flags(rig, host, "source")],
+        destination: [...(given.destination ?? []), ...flags(rig, host, "destination")],
+      };
 
 const pairCa = (rig: Rig): TestCa =>
   new TestCa(join(rig.folder, "tls")).make(`a=${rig.a.address}`, `b=${rig.b.address}`, "operator", "stranger");

@@ -7,6 +7,7 @@ import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { dialSource } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
+import type { LinkLimits } from "../../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
 import { view } from "../../support/cli-fixtures.ts";
@@ -31,18 +32,18 @@ t.test("a stream without a hello is cut off, and a hello that nobody waits for i
   t.match(await nobody.closed, { code: "peer-lost" });
 });
 
-t.test("nothing but loopback is served in clear, unless that was allowed", async (t) => {
-  const listen = ["0.0.0.0:0"];
-  await t.rejects(serveDestination({ handshake: unexpected, settle: unexpected }, { ...SERVE, listen }), {
-    code: "configuration",
-  });
-  const allowed = await serveDestination(
-    { handshake: unexpected, settle: unexpected },
-    {
-      listen,
-      limits: { ...LIMITS, security: { kind: "clear", insecure: true } },
-    },
-  );
+t.test("TCP in clear serves nobody, on the loopback too, unless that was allowed", async (t) => {
+  const service = { handshake: unexpected, settle: unexpected };
+  const closed: LinkLimits = { ...LIMITS, security: { kind: "clear", insecure: false } };
+  for (const address of ["0.0.0.0:0", "127.0.0.1:0", "[::1]:0", "localhost:0"]) {
+    await t.rejects(serveDestination(service, { listen: [address], limits: closed }), {
+      code: "configuration",
+      message: `${address} would serve anybody who reaches it: there is no TLS`,
+      advice: /tls\.insecure only where every user of both hosts/,
+    });
+    t.throws(() => dialSource(address, closed), { code: "configuration", message: /would be called in clear/ });
+  }
+  const allowed = await serveDestination(service, { listen: ["0.0.0.0:0"], limits: LIMITS });
   t.match(allowed.address, /^0\.0\.0\.0:[1-9]/);
   await allowed.close(0);
 });

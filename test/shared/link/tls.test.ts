@@ -55,10 +55,10 @@ async function destination(t: Test, at: LinkSecurity): Promise<Served> {
   return { ...listener, lines, callers };
 }
 
-async function shake(t: Test, address: string, as: LinkSecurity): Promise<HandshakeAnswer> {
+async function shake(t: Test, address: string, as: LinkSecurity, saying = offer): Promise<HandshakeAnswer> {
   const client = connectDestination(address, { ...LIMITS, security: as });
   t.teardown(() => client.close());
-  return (await client.handshake(offer, 5000)).answer;
+  return (await client.handshake(saying, 5000)).answer;
 }
 
 async function operator(t: Test, at: TlsSecurity): Promise<Served> {
@@ -202,12 +202,35 @@ t.test("clear and TLS do not meet, and each says what the other is", async (t) =
   t.throws(() => dialSource("192.0.2.1:7411", { ...LIMITS, security: loopback }), { code: "configuration" });
 });
 
-t.test("a unix socket of an agent with TLS stays in clear, for whom its permissions let in", async (t) => {
+t.test("an agent with TLS serves operators at their socket, and no agent at any socket", async (t) => {
   const service = sourceService({ listMigrations: () => [] });
-  const listen = ["127.0.0.1:0", `unix:${folder(t)}/agent.sock`];
-  const listener = await serveSource(service, { listen, limits: { ...LIMITS, security: security(alpha) } });
+  const path = join(folder(t), "agent.sock");
+  const limits = { ...LIMITS, security: security(alpha) };
+  const operators = { path, group: undefined };
+  const listener = await serveSource(service, { listen: ["127.0.0.1:0"], operators, limits });
   t.teardown(() => listener.close(0));
-  t.same(await operatorClient(t, listen[1]!).listMigrations(), []);
+  t.same(await operatorClient(t, `unix:${path}`).listMigrations(), []);
+  await t.rejects(serveSource(service, { listen: [`unix:${path}-2`], limits }), {
+    code: "configuration",
+    message: /would serve other agents without TLS and tls\.peers/,
+  });
+  t.throws(() => dialSource(`unix:${path}`, limits), {
+    code: "not-authorised",
+    message: `unix:${path} is not called: it is a socket, at which neither TLS nor tls.peers says who listens`,
+  });
+  const named = { ...LIMITS, security: { ...security(alpha), sockets: [path] } };
+  const dialled = dialSource(`unix:${path}`, named);
+  t.match(await dialled.closed, { code: "not-authorised", message: /Transfer is not for operators/ });
+});
+
+t.test("a source is dialled only at an address of its own certificate", async (t) => {
+  const secured = await destination(t, security(alpha));
+  for (const sourceAddress of ["gamma:7411", "192.0.2.1:7411", "unix:/run/ferry/source.sock"])
+    await t.rejects(shake(t, secured.address, security(alpha), { ...offer, sourceAddress }), {
+      code: "not-authorised",
+      message: `The source wants to be dialled at ${sourceAddress}; its certificate is for alpha, 127.0.0.1, localhost`,
+    });
+  t.same(secured.callers, [], "no agent hears of it");
 });
 
 t.test("TLS 1.2 is refused, and no session is resumed", async (t) => {

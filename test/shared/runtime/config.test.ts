@@ -24,8 +24,11 @@ t.test("the defaults of the source are those of its documentation, converted and
   const { flags, folder } = places(t);
   const config = loadSourceConfig(flags, {});
   t.same(config, {
-    listen: ["127.0.0.1:7411"],
-    advertise: "127.0.0.1:7411",
+    listen: [],
+    advertise: "",
+    operatorSocketPath: join(folder, "run", "source.sock"),
+    operatorGroup: "",
+    destinationsAllowed: [],
     guestsDirectory: join(folder, "guests"),
     runtimeDirectory: join(folder, "run"),
     stateDirectory: join(folder, "state"),
@@ -49,8 +52,10 @@ t.test("the defaults of the source are those of its documentation, converted and
 });
 
 t.test("the defaults of the destination are those of its documentation", async (t) => {
-  t.match(loadDestinationConfig(places(t).flags, {}), {
-    listen: ["127.0.0.1:7412"],
+  const { flags, folder } = places(t);
+  t.match(loadDestinationConfig(flags, {}), {
+    operatorSocketPath: join(folder, "run", "destination.sock"),
+    listen: [],
     receiveWindowBytes: 16 << 20,
     qemuStartTimeoutMs: 30_000,
     followUpMs: 30_000,
@@ -65,7 +70,7 @@ t.test("the defaults of the destination are those of its documentation", async (
 t.test("the command line counts before the environment, and that before the file", async (t) => {
   const { flags, folder } = places(t, {
     "ferry.json": JSON.stringify({
-      listen: ["127.0.0.1:1", "unix:/run/x"],
+      listen: ["unix:/run/y", "unix:/run/x"],
       memory: { arena: "16MiB", baseCache: "1GB" },
       transfer: { zstdWorkers: 0 },
       log: { level: "warn" },
@@ -74,7 +79,7 @@ t.test("the command line counts before the environment, and that before the file
   const file = join(folder, "ferry.json");
   const env = { FERRY_LOG_LEVEL: "debug", FERRY_MEMORY_BASE_CACHE: "2GB", FERRY_AGENT: "host:1", OTHER: "x" };
   const expected = {
-    listen: ["127.0.0.1:1", "unix:/run/x"],
+    listen: ["unix:/run/y", "unix:/run/x"],
     logLevel: "trace",
     memory: { arenaBytes: 16 << 20, baseCacheBytes: 2e9 },
     transfer: { zstdWorkers: 0 },
@@ -136,7 +141,8 @@ t.test("every wrong value is named with how it should be written", async (t) => 
     [["--transfer-frame-bytes", "1GB"], /transfer\.frameBytes is 1000000000/],
     [["--log-level", "loud"], /log\.level: must be one of trace/],
     [["--tls-insecure=maybe"], /tls\.insecure: must be true or false/],
-    [["--listen", ""], /listen is empty/],
+    [["--advertise", "beta:7411"], /advertise is beta:7411, and listen is empty/],
+    [["--operators-socket", `/run/${"x".repeat(110)}`], /operators\.socket has 115 bytes, more than the 107/],
     [["--listen", "7411"], /"7411" is not an address/],
     [["--state-directory", "/dev/null/x"], /stateDirectory cannot be used/],
     [["--runtime-directory", "/dev/null"], /runtimeDirectory/],
@@ -149,8 +155,20 @@ t.test("every wrong value is named with how it should be written", async (t) => 
   });
 });
 
-t.test("an address beyond loopback is refused without TLS unless that was asked for", async (t) => {
+t.test("operators have a socket where the setting says, or none", async (t) => {
+  const { flags, folder } = places(t);
+  t.equal(loadSourceConfig([...flags, "--operators-socket="], {}).operatorSocketPath, undefined);
+  const elsewhere = loadSourceConfig([...flags, "--operators-socket", "{runtime}/ops/a.sock"], {});
+  t.equal(elsewhere.operatorSocketPath, join(folder, "run", "ops", "a.sock"));
+});
+
+t.test("an address is refused without TLS, on the loopback too, unless that was asked for", async (t) => {
   const { flags } = places(t);
+  for (const address of ["127.0.0.1:7411", "[::1]:7411", "localhost:7411"])
+    t.throws(() => loadSourceConfig([...flags, "--listen", address], {}), {
+      code: "configuration",
+      message: `listen has ${address}, which would serve anybody who reaches it: there is no TLS`,
+    });
   const listen = [...flags, "--listen", "10.0.0.1:7411"];
   t.match(advice(t.throws(() => loadSourceConfig(listen, {}), { code: "configuration" })), /tls\.insecure/);
   t.equal(loadSourceConfig([...listen, "--tls-insecure"], {}).advertise, "10.0.0.1:7411");

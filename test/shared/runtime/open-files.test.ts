@@ -31,7 +31,7 @@ for (const kind of ["source", "destination"])
       "sh",
       process.execPath,
       program,
-      "--listen=127.0.0.1:0",
+      "--operators-socket=",
       ...flags,
     ];
     const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {

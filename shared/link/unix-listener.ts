@@ -1,0 +1,134 @@
+/**
+ * A unix socket in front of a gRPC server. The socket is ours and not grpc-js's, so that its permissions are right and
+ * each call shows who makes it: grpc-js knows no caller of a unix socket.
+ *
+ * There are two kinds. The operators' socket lets a group in and serves no other agent. A socket of `listen` serves all
+ * that an address in clear serves, to the agent's own user and to root.
+ */
+import { chmod, chown, rm, stat } from "node:fs/promises";
+import { createServer, type Socket } from "node:net";
+import {
+  experimental,
+  type Server,
+  ServerCredentials,
+  ServerInterceptingCall,
+  type ServerInterceptor,
+} from "@grpc/grpc-js";
+import { MigrationFault } from "../fault.ts";
+import { isLeftBehind } from "../runtime/listened-at.ts";
+import { peerCredentials } from "../runtime/peer-credentials.ts";
+import { isForOperators } from "./authorise.ts";
+import { toStatus } from "./status.ts";
+
+export interface UnixListener {
+  /** No connection is taken any more, and the path is gone; open connections end with the server's. */
+  stop(): Promise<void>;
+  /** Cuts what is still open. */
+  cut(): void;
+}
+
+export interface UnixSocketOptions {
+  readonly path: string;
+  /** Whom else than the agent's own user it lets in, and that it then serves operators alone. */
+  readonly operators?: {
+    /** The number of a group; undefined: the agent's own group. */
+    readonly group: number | undefined;
+  };
+}
+
+/** Of people and programs of this host; each connection costs a look at who it is. */
+const CONNECTIONS_MAX = 128;
+const OWNER_ONLY = 0o600;
+const OWNER_AND_GROUP = 0o660;
+
+/** @throws the error of listen(), chown() or chmod() */
+export async function listenUnix(server: Server, { path, operators }: UnixSocketOptions): Promise<UnixListener> {
+  await removeStaleSocket(path);
+  const injector = server.createConnectionInjector(
+    experimental.createServerCredentialsWithInterceptors(
+      ServerCredentials.createInsecure(),
+      operators === undefined ? [] : [operatorsOnly(path)],
+    ),
+  );
+  const sockets = new Set<Socket>();
+  const listener = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => socket.destroy());
+    socket.once("close", () => sockets.delete(socket));
+    void showCaller(socket).then(() => {
+      if (!socket.destroyed) injector.injectConnection(socket);
+    });
+  });
+  listener.maxConnections = CONNECTIONS_MAX;
+  await new Promise<void>((resolve, reject) => {
+    listener.once("error", reject);
+    // the kernel makes a socket with all permissions that the umask leaves; the agents' umask leaves none to others
+    const before = process.umask(0o177);
+    listener.listen(path, resolve);
+    process.umask(before);
+  });
+  const stop = async (): Promise<void> => {
+    listener.close();
+    await rm(path, { force: true });
+  };
+  try {
+    if (operators?.group !== undefined) await chown(path, -1, operators.group);
+    await chmod(path, operators === undefined ? OWNER_ONLY : OWNER_AND_GROUP);
+  } catch (thrown) {
+    await stop();
+    throw thrown;
+  }
+  return {
+    stop,
+    cut: () => {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+const LOCAL = "a unix socket, user ";
+
+/** Whether what grpc-js says of a call's peer is of a caller at a unix socket. */
+export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
+
+/**
+ * grpc-js shows of a call the `remoteAddress` and the `remotePort` of its socket, which a unix socket has not. It gets
+ * these here: the user, and the number of the process.
+ */
+async function showCaller(socket: Socket): Promise<void> {
+  const caller = await peerCredentials(socket);
+  const who =
+    caller === undefined ? "unknown" : caller.user === "" ? `${caller.uid}` : `${caller.uid} (${caller.user})`;
+  Object.defineProperty(socket, "remoteAddress", { value: `${LOCAL}${who}, process` });
+  Object.defineProperty(socket, "remotePort", { value: caller?.pid ?? 0 });
+}
+
+/** What agents say to each other is not served: whoever may migrate a guest need not be able to make one up. */
+const operatorsOnly =
+  (path: string): ServerInterceptor =>
+  (method, call) => {
+    if (isForOperators(method.path)) return new ServerInterceptingCall(call);
+    const fault = new MigrationFault(
+      "not-authorised",
+      `${method.path} is not for operators, whom unix:${path} serves`,
+      {
+        advice: "An agent calls the other agent by an address that is in the other agent's setting listen",
+      },
+    );
+    return new ServerInterceptingCall(call, {
+      start: (next) => {
+        // nothing of the call reaches its handler
+        next({ onReceiveMetadata: () => {}, onReceiveMessage: () => {}, onReceiveHalfClose: () => {} });
+        call.sendStatus(toStatus(fault));
+      },
+    });
+  };
+
+/**
+ * Removes a socket that a killed agent left behind. A path that is no socket, or at which somebody still listens,
+ * stays, and binding it fails.
+ */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isSocket() && (await isLeftBehind(path))) await rm(path, { force: true });
+}

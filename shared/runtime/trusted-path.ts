@@ -1,0 +1,37 @@
+/** Whether a path leads to what root or this process's own user made, and nobody else can put something in its place. */
+import { lstatSync, realpathSync, type Stats } from "node:fs";
+import { dirname } from "node:path";
+
+const GROUP_OR_OTHERS_WRITE = 0o022;
+/** In a directory with this bit only its owner, and the owner of an entry, removes or renames the entry. */
+const STICKY = 0o1000;
+
+/**
+ * Looks at each name of the path, and of the path that symbolic links lead to.
+ * @returns what is wrong, as the end of a sentence that begins with the path; undefined when nothing is, or when there is
+ *   nothing at the path
+ */
+export function untrustedBecause(path: string): string | undefined {
+  let real: string;
+  try {
+    real = realpathSync(path);
+  } catch {
+    return undefined;
+  }
+  for (const start of path === real ? [real] : [path, real]) {
+    for (let at = start; ; at = dirname(at)) {
+      const mistake = mistakeOf(at, lstatSync(at, { throwIfNoEntry: false }), at === start);
+      if (mistake !== undefined) return mistake;
+      if (at === dirname(at)) break;
+    }
+  }
+  return undefined;
+}
+
+function mistakeOf(at: string, found: Stats | undefined, isEnd: boolean): string | undefined {
+  if (found === undefined) return `has ${at}, which is gone`;
+  if (found.uid !== 0 && found.uid !== process.getuid?.()) return `has ${at}, which belongs to user ${found.uid}`;
+  const othersMayReplace = (found.mode & GROUP_OR_OTHERS_WRITE) !== 0 && (found.mode & STICKY) === 0;
+  if (found.isDirectory() && othersMayReplace && !isEnd) return `is in ${at}, where other users may replace it`;
+  return undefined;
+}
