@@ -3,11 +3,12 @@
  * in use: a broken new file is told, and nothing else happens.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { MigrationFault } from "../fault.ts";
 import type { Logger } from "./log.ts";
+import { OTHERS } from "./private-directory.ts";
 
 /** Paths of PEM files. */
 export interface TlsFiles {
@@ -146,6 +147,7 @@ function check(files: TlsFiles, names: TlsNames, { ca, certificate, key }: Conte
   const own = parseCertificates(certificate, files, names, "certificate");
   if (!own.checkPrivateKey(parseKey(key, files, names)))
     throw unusable(`${names.key} ${files.key} is not the key of ${names.certificate} ${files.certificate}`);
+  checkKeyMode(files, names);
   try {
     const context = createSecureContext({ ca, cert: certificate, key, minVersion: TLS_VERSION });
     return { ca, certificate, key, own, context };
@@ -174,6 +176,17 @@ function parseKey(pem: Buffer, files: TlsFiles, names: TlsNames): KeyObject {
       `${names.key} ${files.key} holds no private key in PEM form without a passphrase: ${textOf(thrown)}`,
     );
   }
+}
+
+/** Whoever reads the key is this host for all others. The group may be given the right to read it on purpose. */
+function checkKeyMode({ key }: TlsFiles, names: TlsNames): void {
+  const mode = statSync(key).mode & 0o7777;
+  if ((mode & OTHERS) === 0) return;
+  throw new MigrationFault(
+    "configuration",
+    `${names.key} ${key} has mode ${mode.toString(8).padStart(4, "0")}: every user of this host may use it`,
+    { advice: `chmod o-rwx ${key}; if others may have read it, make a new key and a new certificate` },
+  );
 }
 
 function unreadable(files: TlsFiles, names: TlsNames, which: keyof TlsFiles, thrown: unknown): MigrationFault {

@@ -2,7 +2,7 @@
  * The configuration of the agents in three stages: given (file, then environment, then command line), with its defaults
  * (convict), compiled. Only the compiled form leaves this file: units converted, paths absolute and checked, frozen.
  */
-import { accessSync, constants, mkdirSync, readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import convict from "convict";
 import { isWildcard, parseAddress } from "../address.ts";
@@ -14,6 +14,7 @@ import { FORMATS } from "./config-formats.ts";
 import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
 import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { privateDirectory } from "./private-directory.ts";
 import { checkSocketPaths } from "./runtime-sockets.ts";
 import { FAULT_FORMS, isFaultName } from "./test-faults.ts";
 import { packageVersion } from "./version.ts";
@@ -207,8 +208,8 @@ function common(role: "source" | "destination", given: GivenCommon): CommonConfi
     operatorSocketPath,
     operatorGroup: given.operators.group,
     guestsDirectory: resolve(given.guests.directory),
-    runtimeDirectory: writableDirectory("runtimeDirectory", given.runtimeDirectory),
-    stateDirectory: writableDirectory("stateDirectory", given.stateDirectory),
+    runtimeDirectory: privateDirectory("runtimeDirectory", given.runtimeDirectory),
+    stateDirectory: privateDirectory("stateDirectory", given.stateDirectory),
     logLevel: LOG_LEVELS.find((level) => level === given.log.level) ?? "info",
     rehearsal: given.rehearsal,
     tlsInsecure: given.tls.insecure,
@@ -285,21 +286,6 @@ function socketPath(text: string, runtimeDirectory: string): string | undefined 
   const mistake = socketPathMistake(path);
   if (mistake === undefined) return path;
   throw invalid("operators.socket", mistake, "Set it, or runtimeDirectory, to a shorter path");
-}
-
-/** Made when it is missing; for the agent's user only, since whoever reaches a QMP socket owns the guest. */
-function writableDirectory(key: string, path: string): string {
-  const directory = resolve(path);
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    accessSync(directory, constants.R_OK | constants.W_OK | constants.X_OK);
-    if (!statSync(directory).isDirectory()) throw invalid(key, `${directory} is not a directory`, `Set ${key}`);
-  } catch (thrown) {
-    if (thrown instanceof MigrationFault) throw thrown;
-    const reason = thrown instanceof Error ? thrown.message : String(thrown);
-    throw invalid(key, `cannot be used: ${reason}`, `Make ${directory} for the agent's user, or set ${key}`);
-  }
-  return directory;
 }
 
 function faultName(name: string): string {

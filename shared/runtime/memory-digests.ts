@@ -3,7 +3,8 @@
  * a file, the file is read and thrown away. Both agents use it, so both see memory the same way.
  */
 import { createHash } from "node:crypto";
-import { readFile, rm } from "node:fs/promises";
+import { constants } from "node:fs";
+import { open, rm } from "node:fs/promises";
 import { MigrationFault } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
 
@@ -36,8 +37,9 @@ export async function digestStretch(
 }
 
 /**
- * Reads the guest-physical memory [start, start + byteLength) through a file, which is removed afterwards.
- * @throws MigrationFault `qemu-failed` when QEMU saves less
+ * Reads the guest-physical memory [start, start + byteLength) through a file, which is removed afterwards. The file is
+ * made before QEMU writes to it, which keeps its mode: only this agent's user may read it.
+ * @throws MigrationFault `qemu-failed` when QEMU saves less or more; the error of the file system
  */
 export async function readStretch(
   save: SaveMemory,
@@ -45,12 +47,24 @@ export async function readStretch(
   byteLength: number,
   path: string,
 ): Promise<Uint8Array> {
+  await rm(path, { force: true });
+  const { O_RDWR, O_CREAT, O_EXCL } = constants;
+  const file = await open(path, O_RDWR | O_CREAT | O_EXCL, 0o600);
   try {
     await save(start, byteLength, path);
-    const content = await readFile(path);
-    if (content.length === byteLength) return content;
-    throw new MigrationFault("qemu-failed", `QEMU saved ${content.length} of ${byteLength} bytes to ${path}`);
+    // what is at the path now is not looked at: the file that was made has the memory, or nothing has
+    const { size } = await file.stat();
+    if (size !== byteLength)
+      throw new MigrationFault("qemu-failed", `QEMU saved ${size} of ${byteLength} bytes to ${path}`);
+    const content = Buffer.alloc(byteLength);
+    for (let at = 0; at < byteLength; ) {
+      const { bytesRead } = await file.read(content, at, byteLength - at, at);
+      if (bytesRead === 0) throw new MigrationFault("qemu-failed", `${path} was cut to ${at} bytes while it was read`);
+      at += bytesRead;
+    }
+    return content;
   } finally {
+    await file.close();
     await rm(path, { force: true });
   }
 }

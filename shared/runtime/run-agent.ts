@@ -34,6 +34,8 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
     process.stdout.write(help);
     return;
   }
+  // whatever the agent and what it starts make is for its own user, however the agent was started
+  process.umask(0o077);
   let known: Logger | undefined;
   // without a listener SIGHUP would end the agent, and systemd takes that for a clean end and does not start it again
   process.on("SIGHUP", () => known?.info("SIGHUP changes nothing: settings are read when the agent starts"));

@@ -1,5 +1,5 @@
 /** The agents as programs: how they start, how they refuse to, and how they stop, also in the middle of a migration. */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -24,6 +24,11 @@ t.test("agents start, refuse to start and stop in order", async (t) => {
     const inFile = await spawnAgent(rig, rig.a, "destination", [`--config=${file}`]);
     t.match(await bounded(inFile.ended, ENDS_MS, "its end"), { code: 2 });
     t.match(inFile.output(), /"memory\.reserved" in .*destination\.json[\s\S]*memory\.reserve\?/);
+  });
+
+  await t.test("whatever an agent or its QEMU makes is for its own user, whoever started the agent", async (t) => {
+    for (const { pid } of [a.source, b.destination])
+      t.match(readFileSync(`/proc/${pid}/status`, "latin1"), /^Umask:\s+0077$/m);
   });
 
   const slow = await slowLink(rig, 100e6);

@@ -95,7 +95,7 @@ t.test("an agent that fails behind its ports ends for good, and the next one can
   for (const kind of KINDS) {
     // no file, so the journal cannot clear it away
     const inTheWay = join(rig.a.stateDirectory, kind, `${ID}.json.new`);
-    mkdirSync(inTheWay, { recursive: true });
+    mkdirSync(inTheWay, { recursive: true, mode: 0o700 });
     const failing = await spawnAgent(rig, rig.a, kind);
     t.match(await end(failing), { code: 1, signal: null });
     t.match(failing.output(), /Cannot open .*: /);

@@ -39,6 +39,23 @@ t.test("what is wrong names the setting and the file", async (t) => {
   t.throws(() => readCertificates({ ...alpha, key: garbage }, names), { message: /^--tls-key \// });
 });
 
+t.test("a key that every user of the host may read is refused, one that a group may read is not", async (t) => {
+  const { files, put } = watched(t);
+  put("alpha");
+  for (const mode of [0o644, 0o604, 0o601, 0o666]) {
+    chmodSync(files.key, mode);
+    t.throws(() => readCertificates(files), {
+      code: "configuration",
+      message: new RegExp(`^tls\\.key /\\S+ has mode 0${mode.toString(8)}: every user of this host may use it$`),
+      advice: /^chmod o-rwx \/\S+; if others may have read it, make a new key/,
+    });
+  }
+  for (const mode of [0o400, 0o600, 0o640]) {
+    chmodSync(files.key, mode);
+    t.equal(readCertificates(files).own.subjectAltName, "DNS:alpha", mode.toString(8));
+  }
+});
+
 t.test("a certificate that has expired, or soon will, is told", async (t) => {
   const { log, all } = new Lines();
   for (const name of ["late", "soon", "alpha"]) new Certificates(ca.files(name), log).close();
