@@ -11,6 +11,7 @@ import type { DestinationConfig } from "../shared/runtime/config.ts";
 import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import { meetingPlace } from "../shared/runtime/meeting-place.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
 import type { KeeperPlaces } from "./guest-monitor.ts";
 import type { GuestProcess } from "./guest-process.ts";
@@ -79,10 +80,16 @@ export const EPOCH = 1;
 
 export const tokenText = (token: Uint8Array): string => Buffer.from(token).toString("hex");
 
-/** Where the monitors of a QEMU that may go into post-copy are. */
-export const keeperPlaces = ({ id, config }: Pick<DestinationContext, "id" | "config">): KeeperPlaces => ({
+/**
+ * Where the monitors of a QEMU that may go into post-copy are.
+ * @param directory where the agent and this QEMU meet, for a QEMU that was not started yet
+ */
+export const keeperPlaces = (
+  { id, guest, config }: Pick<DestinationContext, "id" | "guest" | "config">,
+  directory = meetingPlace(guest, config.runtimeDirectory),
+): KeeperPlaces => ({
   path: join(config.runtimeDirectory, `${id}.monitor`),
-  second: join(config.runtimeDirectory, `${id}.monitor-2`),
+  second: join(directory, `${id}.monitor-2`),
 });
 
 interface Noted {

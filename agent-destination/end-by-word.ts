@@ -5,12 +5,12 @@
  */
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
+import { killProcess } from "../shared/qemu/guest-unit.ts";
 import { orLate } from "../shared/runtime/deferred.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import { DIES_WITHIN_MS, endOf, type GuestProcess } from "./guest-process.ts";
 import { clearFiles } from "./recovery.ts";
-import { kill } from "./started-command.ts";
 
 /**
  * Runs a phase in which pages may be missing, and ends the guest's QEMU when an operator says so meanwhile. The phase
@@ -44,7 +44,7 @@ export async function endUnseen(
       advice: "See with ferry list what the migration does now",
     });
   log.warn({ pid: qemu.pid }, "the operator ends the guest's QEMU, which does not answer the agent");
-  kill(qemu.pid);
+  await killProcess(qemu.pid);
   if (!(await orLate(endOf(qemu), DIES_WITHIN_MS)))
     throw new MigrationFault("qemu-failed", `The guest's QEMU, process ${qemu.pid}, was killed and has not ended`, {
       advice: `The kernel holds it, as while a disk hangs: see State in /proc/${qemu.pid}/status, then repeat this`,

@@ -7,6 +7,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
 import type { GuestDisks } from "../shared/protocol/messages.ts";
+import { filesByUnit } from "../shared/qemu/files-by-unit.ts";
 import { replacedImages } from "../shared/qemu/guest-disks.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 
@@ -72,13 +73,16 @@ export async function letGoOfImages(guest: HasImages): Promise<void> {
   guest.keepsLocks = await hasLocks(guest.process.pid);
 }
 
+const LOCK = /^lock:.*\bOFDLCK\b/m;
+
 /**
  * Tells whether a QEMU holds locks of images, the only files that it locks by open file descriptions (OFDLCK). The
- * answer is false for a process that this agent may not look at.
+ * answer is false for a process that neither this agent nor a unit may look at.
  */
 async function hasLocks(pid: number): Promise<boolean> {
   const folder = `/proc/${pid}/fdinfo`;
-  const names = await readdir(folder).catch(() => []);
+  const names = await readdir(folder).catch(() => undefined);
+  if (names === undefined) return (await filesByUnit(pid))?.locks.some((line) => LOCK.test(line)) ?? false;
   const texts = await Promise.all(names.map((name) => readFile(join(folder, name), "utf8").catch(() => "")));
-  return texts.some((text) => /^lock:.*\bOFDLCK\b/m.test(text));
+  return texts.some((text) => LOCK.test(text));
 }

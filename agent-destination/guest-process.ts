@@ -2,10 +2,11 @@
  * The destination's own QEMU. It is started paused from this host's definition and waits for a migration. From the
  * commit on it outlives the agent. The agent says `cont` and `quit` to it here and nowhere else.
  */
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
+import { killProcess } from "../shared/qemu/guest-unit.ts";
 import { hasRun, PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { orLate } from "../shared/runtime/deferred.ts";
@@ -16,7 +17,7 @@ import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
 import { GuestUnits } from "./guest-units.ts";
 import { lastWordsIn } from "./last-words.ts";
-import { kill, StartedCommand } from "./started-command.ts";
+import { StartedCommand } from "./started-command.ts";
 
 /** Of a QEMU that waits for a migration, behind those of its definition. */
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
@@ -44,7 +45,7 @@ export interface StartOptions {
   readonly keeper?: KeeperPlaces | undefined;
 }
 
-export interface AdoptOptions extends Pick<StartOptions, "runtimeDirectory" | "timeoutMs" | "signal"> {
+export interface AdoptOptions extends Pick<StartOptions, "timeoutMs" | "signal"> {
   /** Where its keeper and its second monitor would be. */
   readonly keeper: KeeperPlaces;
   /** True when the guest runs in post-copy, or is about to. */
@@ -103,14 +104,14 @@ export class GuestProcess {
    */
   static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
     const { runtimeDirectory, keeper, timeoutMs, migration } = options;
-    await mkdir(runtimeDirectory, { recursive: true });
-    const { name: guest, qmp } = definition;
-    const logPath = qemuLogPath(guest, runtimeDirectory);
+    const { name: guest, qmp, directory } = definition;
+    const own = await GuestUnits.current?.ownUnit(definition, runtimeDirectory);
+    const logPath = qemuLogPath(guest, directory);
     const second = keeper === undefined ? [] : GuestMonitor.secondMonitor(keeper);
     const command = [...definition.command, ...WAITING_ARGUMENTS, ...second] as const;
     // an earlier QEMU of this guest may have left its socket, which would refuse connections or lead to another program
     await rm(qmp, { force: true });
-    const started = await StartedCommand.start({ command, guest, migration, logPath });
+    const started = await StartedCommand.start({ command, guest, migration, logPath, own });
     const monitor = GuestMonitor.of(definition, keeper);
     const over = new AbortController();
     const isReady = async (): Promise<QemuProcess> => {
@@ -145,11 +146,11 @@ export class GuestProcess {
   static async adopt(
     definition: GuestDefinition,
     process: QemuProcess,
-    { runtimeDirectory, keeper, missesPages, ...bound }: AdoptOptions,
+    { keeper, missesPages, ...bound }: AdoptOptions,
   ): Promise<GuestProcess | undefined> {
     if (await hasEnded(process)) return undefined;
     const monitor = GuestMonitor.of(definition, keeper);
-    const logPath = qemuLogPath(definition.name, runtimeDirectory);
+    const logPath = qemuLogPath(definition.name, definition.directory);
     try {
       await monitor.takeOver(bound, { missesPages, hasEnded: () => hasEnded(process) });
       await checkProcess(monitor.qmp, definition, { process, missesPages });
@@ -282,7 +283,7 @@ export class GuestProcess {
     client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
     const quitsWithinMs = client === undefined ? 0 : QUITS_WITHIN_MS;
     if (!(await orLate(this.ended, quitsWithinMs))) {
-      kill(this.process.pid);
+      await killProcess(this.process.pid);
       if (!(await orLate(this.ended, DIES_WITHIN_MS)))
         throw new MigrationFault(
           "qemu-failed",

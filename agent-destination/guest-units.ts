@@ -7,14 +7,23 @@
  *
  * - As root, a transient scope ferry-guest-NAME-ID.scope, as `systemd-run --scope` makes it. systemd-run itself cannot
  *   be used, because nothing could execute the command in place when it fails.
- * - As any other user, systemd/ferry-guest@.service, of which systemd/ferry-guests.rules lets the user `ferry` start
+ * - As any other user, systemd/ferry-helper@.service, of which systemd/ferry-guests.rules lets the user `ferry` start
  *   instances. A permission to start transient units, even only those of one name, is a permission to run anything as
  *   root.
+ *
+ * A guest whose definition has its monitor in `{guest}` is started by systemd itself instead, as a user of its own
+ * (unit-run.ts).
  */
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { MigrationFault } from "../shared/fault.ts";
+import { commandFile, UNITS_RUNTIME_DIRECTORY } from "../shared/guest-directory.ts";
+import { guestUnitName, Systemctl } from "../shared/qemu/guest-unit.ts";
+import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import { lacksSandbox, SANDBOX } from "../shared/runtime/qemu-options.ts";
+import type { OwnUnit } from "./unit-run.ts";
 
 export type ScopeMode = "auto" | "on" | "off";
 
@@ -33,11 +42,17 @@ export interface GuestUnitsOptions {
    * /run/systemd/system
    */
   readonly bootedBy?: string;
+  /** The runtimeDirectory that ferry-guest@.service is written for; for tests. @default /run/ferry */
+  readonly unitsRuntimeDirectory?: string;
 }
 
 const SLICE = "ferry-guests.slice";
-/** Begins the names of all units of guests, those of both kinds. */
-const UNIT_PREFIX = "ferry-guest";
+/** Begin the names of the units: of a scope, and of an instance of the template. */
+const SCOPE_PREFIX = "ferry-guest";
+const HELPER_PREFIX = "ferry-helper";
+
+/** A unit of any of the three kinds, in /proc/PID/cgroup. */
+const UNIT = /\/ferry-(guest|helper)[-@]/;
 
 /**
  * Shell functions that enter the unit, and then execute the command. $1: "fallback" executes the command in any case,
@@ -83,13 +98,19 @@ export class GuestUnits {
   static current: GuestUnits | undefined;
   private readonly options: GuestUnitsOptions;
   private readonly isUsed: boolean;
+  private readonly systemctl: Systemctl;
+  private readonly isBooted: boolean;
+  /** Guests of which was logged how they are started. */
+  private readonly told = new Set<string>();
   private wasTold = false;
 
   constructor(options: GuestUnitsOptions) {
     const { mode, bootedBy = "/run/systemd/system", programs = "/usr/bin" } = options;
     this.options = options;
-    const isThere = existsSync(bootedBy) && existsSync(`${programs}/busctl`);
+    this.isBooted = existsSync(bootedBy);
+    const isThere = this.isBooted && existsSync(`${programs}/busctl`);
     this.isUsed = mode === "on" || (mode === "auto" && isThere);
+    this.systemctl = new Systemctl(programs);
   }
 
   /**
@@ -100,9 +121,57 @@ export class GuestUnits {
     if (!this.isUsed) return command;
     const { mode, isRoot = process.getuid?.() === 0, programs = "/usr/bin" } = this.options;
     const which = `${name}-${randomBytes(4).toString("hex")}`;
-    const unit = isRoot ? `${UNIT_PREFIX}-${which}.scope` : `${UNIT_PREFIX}@${which}.service`;
+    const unit = isRoot ? `${SCOPE_PREFIX}-${which}.scope` : `${HELPER_PREFIX}@${which}.service`;
     const script = (isRoot ? ENTER_SCOPE : ENTER_SERVICE) + EXECUTE;
     return ["/bin/sh", "-c", script, "sh", mode === "on" ? "strict" : "fallback", unit, programs, ...command];
+  }
+
+  /**
+   * Finds the unit in which systemd starts a guest as a user of its own. What a guest could reach that breaks out of its
+   * QEMU is logged once for each guest.
+   * @returns undefined for a guest whose QEMU this agent has to start itself, as its own user
+   * @throws MigrationFault `qemu-start` where qemu.scope is `on`, and systemd does not have the unit
+   */
+  async ownUnit(definition: GuestDefinition, runtimeDirectory: string): Promise<OwnUnit | undefined> {
+    const { name, command } = definition;
+    const unit = guestUnitName(name);
+    const why = await this.whyNotOwn(definition, runtimeDirectory, unit);
+    if (!this.told.has(name)) {
+      this.told.add(name);
+      const { log } = this.options;
+      if (why !== undefined)
+        log.warn(
+          { guest: name, why, advice: `docs/operations.md, "Guests with users of their own"` },
+          "the guest's QEMU runs as this agent's user: a guest that breaks out of it reaches what the agent reaches",
+        );
+      if (lacksSandbox(command))
+        log.warn(
+          { guest: name, advice: `Add "-sandbox", "${SANDBOX}" to the definition on both hosts` },
+          "the guest's QEMU may start programs and change its rights: its definition has no -sandbox on",
+        );
+    }
+    if (why === undefined) return { unit, commandPath: commandFile(name, runtimeDirectory), systemctl: this.systemctl };
+    if (this.options.mode !== "on" || definition.directory === runtimeDirectory) return undefined;
+    throw new MigrationFault("qemu-start", `${name} cannot be started as a user of its own: ${why}`, {
+      advice: "Install the units of systemd/, or set qemu.scope to auto",
+    });
+  }
+
+  /** @returns undefined where systemd can start the guest as a user of its own */
+  private async whyNotOwn(
+    { directory }: GuestDefinition,
+    runtimeDirectory: string,
+    unit: string,
+  ): Promise<string | undefined> {
+    const { mode, unitsRuntimeDirectory = UNITS_RUNTIME_DIRECTORY } = this.options;
+    if (directory === runtimeDirectory) return "its definition has the monitor elsewhere than in {guest}";
+    if (mode === "off") return "qemu.scope is off";
+    if (!this.isBooted) return "systemd does not run this host";
+    if (runtimeDirectory !== unitsRuntimeDirectory)
+      return `ferry-guest@.service is for runtimeDirectory ${unitsRuntimeDirectory}, not ${runtimeDirectory}`;
+    const state = await this.systemctl.show(unit);
+    if (state?.load === "loaded") return undefined;
+    return state === undefined ? "systemd does not answer" : `systemd says of ${unit}: ${state.load}`;
   }
 
   /** Checks whether a process that was started by such a command is in its unit, and logs once when it is not. */
@@ -110,7 +179,7 @@ export class GuestUnits {
     if (!this.isUsed || this.wasTold) return;
     const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => undefined);
     // a process that has ended meanwhile tells nothing about the next one
-    if (groups === undefined || groups.includes(`/${UNIT_PREFIX}`) || this.wasTold) return;
+    if (groups === undefined || UNIT.test(groups) || this.wasTold) return;
     this.wasTold = true;
     this.options.log.warn(
       {

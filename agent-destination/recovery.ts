@@ -10,6 +10,7 @@ import type { Journal, JournalEntry } from "../shared/runtime/journal.ts";
 import { logUnreadable } from "../shared/runtime/journal-log.ts";
 import { isListenedAt } from "../shared/runtime/listened-at.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import { meetingPlaces } from "../shared/runtime/meeting-place.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { REHEARSAL_SOCKETS } from "../shared/runtime/runtime-sockets.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
@@ -38,14 +39,16 @@ const RECORDS_KEPT = 200;
  */
 export async function readJournal(parts: DestinationAgentParts): Promise<readonly JournalEntry<DestinationRecord>[]> {
   const { journal, log, config } = parts;
-  await sweep(config.runtimeDirectory, ["incoming", "verify-destination", ...REHEARSAL_SOCKETS.destination]);
+  for (const directory of await meetingPlaces(config.runtimeDirectory))
+    await sweep(directory, ["incoming", "verify-destination", ...REHEARSAL_SOCKETS.destination]);
   const { entries, faults } = await journal.list();
   logUnreadable(faults, log);
   for (const { id, record } of entries) {
     if (!(await hasLeftFiles(record))) continue;
     await clearFiles(record.guest, config);
     // of this migration alone, whatever listens at the guest's own socket now
-    for (const left of Object.values(keeperPlaces({ id, config }))) await rm(left, { force: true });
+    for (const left of Object.values(keeperPlaces({ id, guest: record.guest, config })))
+      await rm(left, { force: true });
   }
   await journal.prune(isSettled, RECORDS_KEPT);
   return [...entries].sort((one, other) => one.record.sequence - other.record.sequence);
@@ -63,5 +66,5 @@ const hasLeftFiles = async ({ kind, qemu }: DestinationRecord): Promise<boolean>
 export async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
   const definition = await loadGuest(name, config).catch(() => undefined);
   if (definition === undefined || (await isListenedAt(definition.qmp))) return;
-  for (const left of [definition.qmp, qemuLogPath(name, config.runtimeDirectory)]) await rm(left, { force: true });
+  for (const left of [definition.qmp, qemuLogPath(name, definition.directory)]) await rm(left, { force: true });
 }

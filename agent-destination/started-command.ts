@@ -1,12 +1,8 @@
 /**
  * The command of a guest definition, as this agent has started it: a QEMU, or a program that executes QEMU in its place
  * or waits for it. A command that starts a QEMU and leaves it is refused, because nobody could tell its end from the
- * guest's. Whatever a command starts carries the mark of its migration in its environment, so that nothing of it is
- * left behind when it is refused.
+ * guest's. How the command is started, watched and ended is a CommandRun's part.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { open, readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import type { QemuProcess } from "../shared/protocol/ownership.ts";
@@ -14,12 +10,12 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { findProcesses } from "../shared/runtime/all-processes.ts";
 import { orLate } from "../shared/runtime/deferred.ts";
 import { isOf, processBehind } from "../shared/runtime/monitor-process.ts";
-import { identify, statFields } from "../shared/runtime/process-identity.ts";
-import { type Command, inOwnUnit } from "./guest-units.ts";
+import { identify } from "../shared/runtime/process-identity.ts";
+import { ChildRun, type CommandEnd, type CommandRun } from "./command-run.ts";
+import type { Command } from "./guest-units.ts";
 import { lastWordsIn } from "./last-words.ts";
+import { type OwnUnit, UnitRun } from "./unit-run.ts";
 
-/** The name of the environment variable whose value is the id of the migration. */
-const MARK = "FERRY_MIGRATION";
 /** The state of a QEMU that waits for a migration, as `query-status` says it. */
 const WAITS = "inmigrate";
 /** How long the end of a command is waited for whose monitor was closed already, milliseconds. */
@@ -32,8 +28,6 @@ const LOOK_MS = 20;
  * program just then, which has no environment, and one that a process makes which ends meanwhile.
  */
 const LOOKS = 5;
-/** Index of the session in statFields(). */
-const SESSION = 3;
 
 export interface CommandOptions {
   readonly command: Command;
@@ -43,13 +37,8 @@ export interface CommandOptions {
   readonly migration: string;
   /** The file that gets what the command writes. */
   readonly logPath: string;
-}
-
-/** How a command ended: in one of the three ways. */
-interface CommandEnd {
-  readonly code?: number | null;
-  readonly signal?: NodeJS.Signals | null;
-  readonly error?: Error;
+  /** How systemd starts it as a user of its own; undefined for a child of this agent. */
+  readonly own?: OwnUnit | undefined;
 }
 
 export class StartedCommand {
@@ -58,31 +47,21 @@ export class StartedCommand {
   /** Rejects with the fault of a command that ends. It never resolves. */
   readonly failure: Promise<never>;
   private readonly options: CommandOptions;
-  private readonly child: ChildProcess;
+  private readonly run: CommandRun;
   private readonly identity: Promise<string | undefined>;
   private end: CommandEnd | undefined;
 
+  /** @throws MigrationFault `qemu-start` where systemd does not start it */
   static async start(options: CommandOptions): Promise<StartedCommand> {
-    const log = await open(options.logPath, "w");
-    const [program, ...args] = inOwnUnit(options.command, options.guest);
-    const child = spawn(program, args, {
-      detached: true,
-      stdio: ["ignore", log.fd, log.fd],
-      env: { ...ownEnvironment(), [MARK]: options.migration },
-    });
-    const started = new StartedCommand(child, options);
-    await log.close();
-    return started;
+    const { own } = options;
+    const run = own === undefined ? await ChildRun.start(options) : await UnitRun.start({ ...options, ...own });
+    return new StartedCommand(run, options);
   }
 
-  private constructor(child: ChildProcess, options: CommandOptions) {
-    this.child = child;
+  private constructor(run: CommandRun, options: CommandOptions) {
+    this.run = run;
     this.options = options;
-    this.ended = Promise.race([
-      once(child, "exit").then(([code, signal]): CommandEnd => ({ code, signal })),
-      once(child, "error").then(([error]): CommandEnd => ({ error })),
-    ]).catch((error: Error): CommandEnd => ({ error }));
-    child.unref();
+    this.ended = run.ended;
     this.identity = identify(this.pid).catch(() => undefined);
     this.failure = this.ended.then(async (end) => {
       this.end = end;
@@ -92,7 +71,7 @@ export class StartedCommand {
   }
 
   get pid(): number {
-    return this.child.pid ?? 0;
+    return this.run.pid;
   }
 
   /**
@@ -106,7 +85,7 @@ export class StartedCommand {
     const found = await processBehind(qmp, path, { timeoutMs });
     const identity = await this.identity;
     const isChild = identity !== undefined && (await isOf(found.pid, { pid: this.pid, identity }));
-    if (!isChild) throw (await this.isOurs(found.pid)) ? this.leaves() : this.another(found.pid, path);
+    if (!isChild) throw (await this.run.isOurs(found.pid)) ? this.leaves() : this.another(found.pid, path);
     const { status } = await qmp.execute("query-status", undefined, { timeoutMs });
     if (status === WAITS) return found;
     throw new MigrationFault(
@@ -142,7 +121,7 @@ export class StartedCommand {
       const pids = await this.alive();
       if (this.end === undefined && this.pid > 0) pids.push(this.pid);
       if (pids.length > 0) looks = 0;
-      for (const pid of pids) kill(pid);
+      await this.run.kill(pids);
       await delay(LOOK_MS);
     }
   }
@@ -190,37 +169,11 @@ export class StartedCommand {
 
   /** Finds the processes that the command has started and that have not ended. */
   private alive(): Promise<number[]> {
-    return findProcesses((pid) => this.isOurs(pid));
-  }
-
-  /** True for a process in the session of the command, or with its mark. Neither is in what has ended. */
-  private async isOurs(pid: number): Promise<boolean> {
-    const [stat, environment] = await Promise.all([read(`/proc/${pid}/stat`), read(`/proc/${pid}/environ`)]);
-    const fields = statFields(stat);
-    const isInSession = fields[0] !== "Z" && this.pid > 0 && fields[SESSION] === String(this.pid);
-    return isInSession || environment.split("\0").includes(`${MARK}=${this.options.migration}`);
+    return findProcesses((pid) => this.run.isOurs(pid));
   }
 }
-
-/** Of systemd for this agent alone: a guest that broke out of its QEMU could speak for the agent. */
-const AGENTS_OWN =
-  /^(NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|INVOCATION_ID|JOURNAL_STREAM|CREDENTIALS_DIRECTORY|FERRY_.*)$/;
-
-/** The environment of this agent without what is meant for the agent alone: its settings among them. */
-const ownEnvironment = (): NodeJS.ProcessEnv =>
-  Object.fromEntries(Object.entries(process.env).filter(([name]) => !AGENTS_OWN.test(name)));
-
-const read = (path: string): Promise<string> => readFile(path, "latin1").catch(() => "");
 
 const howEnded = ({ code, signal }: CommandEnd): string =>
   signal === null || signal === undefined ? `status ${code}` : `by ${signal}`;
 
 const said = (words: string): string => (words === "" ? "it has said nothing" : `it has said: ${words}`);
-
-export function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // it has ended already, which is what was wanted
-  }
-}

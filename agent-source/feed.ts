@@ -10,6 +10,7 @@ import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { SavedSettings, SourcePostcopy } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type Deferred, deferred, orAborted } from "../shared/runtime/deferred.ts";
+import { meetingPlace } from "../shared/runtime/meeting-place.ts";
 import type { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import type { CopyEngine } from "./copy-engine.ts";
 import { shallowFrameBytes } from "./credit.ts";
@@ -86,7 +87,7 @@ export class Feed {
     this.agreed = parts.agreed;
     this.channel = channel;
     this.contract = contract;
-    this.streamPath = join(cx.config.runtimeDirectory, `${cx.id}.stream`);
+    this.streamPath = join(meetingPlace(cx.call.guest, cx.config.runtimeDirectory), `${cx.id}.stream`);
     cx.cancelled.addEventListener("abort", () => this.revocable(MigrationFault.from(cx.cancelled.reason)), {
       once: true,
     });

@@ -7,6 +7,7 @@ import { rm } from "node:fs/promises";
 import { createServer, type Server, Socket } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import { encodeShut, encodeSwitchoverAck } from "../shared/qemu/return-path.ts";
+import { admitQemu } from "../shared/runtime/meeting-place.ts";
 import type { Address } from "../shared/units.ts";
 
 /** One read of the socket at most; its kernel buffer is about 208 KiB (facts: larger reads bring nothing). */
@@ -65,6 +66,7 @@ export class Intake {
       );
       server.listen(path, resolve);
     });
+    await admitQemu(path);
   }
 
   /** Resolves when QEMU has connected; call before `migrate`. */

@@ -12,6 +12,7 @@ import type { Deferred } from "../shared/runtime/deferred.ts";
 import type { Journal } from "../shared/runtime/journal.ts";
 import { logUnreadable, orLogged } from "../shared/runtime/journal-log.ts";
 import type { Logger } from "../shared/runtime/log.ts";
+import { meetingPlaces } from "../shared/runtime/meeting-place.ts";
 import { REHEARSAL_SOCKETS } from "../shared/runtime/runtime-sockets.ts";
 import { sweep } from "../shared/runtime/sweep.ts";
 import type { TestFaults } from "../shared/runtime/test-faults.ts";
@@ -81,7 +82,8 @@ export async function recoverMigrations(
   { config, journal, log }: SourceAgentParts,
   make: (call: MigrateCall, identity: Identity) => Made,
 ): Promise<Found[]> {
-  await sweep(config.runtimeDirectory, ["stream", "verify", ...REHEARSAL_SOCKETS.source]);
+  for (const directory of await meetingPlaces(config.runtimeDirectory))
+    await sweep(directory, ["stream", "verify", ...REHEARSAL_SOCKETS.source]);
   const { entries, faults } = await journal.list();
   logUnreadable(faults, log);
   const found: Found[] = [];

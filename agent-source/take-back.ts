@@ -11,6 +11,7 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { ResumedReader, type ResumedSink } from "../shared/qemu/resumed-reader.ts";
 import { encodePong, encodeReceivedPages, encodeResumeAck, encodeShut } from "../shared/qemu/return-path.ts";
 import { within } from "../shared/runtime/deferred.ts";
+import { admitQemu, meetingPlace } from "../shared/runtime/meeting-place.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { setupOf } from "./resumed-source.ts";
 import type { SourceContext } from "./source-context.ts";
@@ -21,7 +22,7 @@ const MEMORY_BYTES = 256 << 10;
 
 /** @throws MigrationFault `qemu-failed` when QEMU does not take up its migration; it may be tried again */
 export async function takeBack(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
-  const path = join(cx.config.runtimeDirectory, `${cx.id}.stream`);
+  const path = join(meetingPlace(cx.call.guest, cx.config.runtimeDirectory), `${cx.id}.stream`);
   await rm(path, { force: true });
   const server = createServer();
   let socket: Socket | undefined;
@@ -37,6 +38,7 @@ export async function takeBack(qmp: QmpClient, layout: StreamLayout, cx: SourceC
     });
     done.catch(() => undefined);
     await new Promise<void>((resolve) => server.listen(path, resolve));
+    await admitQemu(path);
     await qmp.execute("migrate", { uri: `unix:${path}`, resume: true });
     await within(
       done,

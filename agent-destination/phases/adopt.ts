@@ -47,9 +47,8 @@ async function findGuest(record: DestinationRecord, cx: DestinationContext): Pro
   const definition = await loadGuest(record.guest, cx.config);
   const process: QemuProcess | undefined = written ?? (await findUnwritten(definition, cx.journal));
   if (process === undefined) return undefined;
-  const { runtimeDirectory, qmpTimeoutMs } = cx.config;
+  const { qmpTimeoutMs } = cx.config;
   const guest = await GuestProcess.adopt(definition, process, {
-    runtimeDirectory,
     timeoutMs: qmpTimeoutMs,
     signal: cx.stopping,
     keeper: keeperPlaces(cx),

@@ -169,7 +169,7 @@ async function startGuest(
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
       signal: cx.cancelled,
-      keeper: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPlaces(cx) : undefined,
+      keeper: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPlaces(cx, definition.directory) : undefined,
     });
   } catch (thrown) {
     refusals.push(refusalOf(thrown));

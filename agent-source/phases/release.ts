@@ -3,6 +3,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { loadGuest, qemuLogPath } from "../../shared/runtime/guest-definition.ts";
 import { isListenedAt } from "../../shared/runtime/listened-at.ts";
+import { meetingPlace } from "../../shared/runtime/meeting-place.ts";
 import { runsHere } from "../ask-destination.ts";
 import { twoCopies } from "../copies.ts";
 import { migrationResult } from "../migration-result.ts";
@@ -33,7 +34,7 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   const left = await endQemu(state, cx);
   if (left !== undefined) return left;
   // of a guest that had come here
-  await rm(qemuLogPath(cx.call.guest, cx.config.runtimeDirectory), { force: true });
+  await rm(qemuLogPath(cx.call.guest, meetingPlace(cx.call.guest, cx.config.runtimeDirectory)), { force: true });
   return { kind: afterSource("releasing", "done") };
 }
 

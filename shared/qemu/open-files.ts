@@ -2,6 +2,7 @@
 import { readdir, readlink, realpath, stat } from "node:fs/promises";
 import { basename, isAbsolute, join } from "node:path";
 import type { Image } from "../protocol/messages.ts";
+import { filesByUnit } from "./files-by-unit.ts";
 
 interface NodeOptions {
   readonly filename?: unknown;
@@ -52,9 +53,13 @@ export class OpenFiles {
   static async of(pid: number): Promise<OpenFiles> {
     const folder = `/proc/${pid}/fd`;
     const names = await readdir(folder).catch(() => undefined);
-    const found = await Promise.all((names ?? []).map((name) => inodeOf(join(folder, name))));
+    if (names === undefined) {
+      const seen = await filesByUnit(pid);
+      return new OpenFiles(seen?.inodes, seen?.folder ?? "/");
+    }
+    const found = await Promise.all(names.map((name) => inodeOf(join(folder, name))));
     const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => "/");
-    return new OpenFiles(names === undefined ? undefined : new Set(found), cwd);
+    return new OpenFiles(new Set(found), cwd);
   }
 
   private constructor(inodes: ReadonlySet<string> | undefined, folder: string) {

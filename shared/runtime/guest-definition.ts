@@ -3,13 +3,15 @@
  *
  *     {"name": "web", "qmp": "{runtime}/web.qmp", "command": ["qemu-system-x86_64", "-qmp", "unix:{runtime}/web.qmp,server,wait=off", …]}
  *
- * `{runtime}` stands for this host's runtimeDirectory. The digest is taken before it is filled in, and of the canonical
- * form, so that neither another directory nor another layout of the file makes two definitions differ.
+ * `{runtime}` stands for this host's runtimeDirectory, `{guest}` for the directory that the guest has for itself there.
+ * The digest is taken before they are filled in, and of the canonical form, so that neither another directory nor
+ * another layout of the file makes two definitions differ.
  */
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { MigrationFault } from "../fault.ts";
+import { guestDirectory } from "../guest-directory.ts";
 import { socketPathMistake } from "../socket-path.ts";
 import { optionMistakes } from "./qemu-options.ts";
 import { readSmallFile } from "./small-file.ts";
@@ -18,6 +20,10 @@ export interface GuestDefinition {
   readonly name: string;
   /** Socket path of the guest's QMP monitor on this host. */
   readonly qmp: string;
+  /**
+   * Where the agents and this QEMU meet on this host: `{guest}` when its monitor is there, else runtimeDirectory.
+   */
+  readonly directory: string;
   /** Command line of its QEMU on this host, without -incoming and -S. */
   readonly command: readonly [program: string, ...rest: string[]];
   /** SHA-256 of the canonical JSON before `{runtime}` was filled in, hexadecimal. */
@@ -37,10 +43,14 @@ const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 export const isGuestName = (name: string): boolean => NAME.test(name);
 const KEYS = ["name", "qmp", "command"];
 const FILE_BYTES_MAX = 1 << 20;
+/** The longest name of a socket that an agent has its QEMU make in `{guest}`: ID.monitor-2. */
+const LONGEST_FILE = `${"0".repeat(12)}.monitor-2`;
 
-/** Output of a QEMU that an agent started; gone with the guest. */
-export const qemuLogPath = (name: string, runtimeDirectory: string): string =>
-  join(runtimeDirectory, `${name}.qemu.log`);
+/**
+ * Output of a QEMU that an agent started; gone with the guest.
+ * @param directory where the agent and this QEMU meet
+ */
+export const qemuLogPath = (name: string, directory: string): string => join(directory, `${name}.qemu.log`);
 
 /** @throws MigrationFault guest-unknown when there is no such file, configuration when it cannot be used */
 export async function loadGuest(name: string, places: GuestPlaces): Promise<GuestDefinition> {
@@ -93,12 +103,19 @@ export function parseGuest(name: string, file: string, text: string, runtimeDire
   const mistakes: string[] = [];
   for (const key of Object.keys(given)) if (!KEYS.includes(key)) mistakes.push(`"${key}" is not a key of a guest`);
   if (given.name !== name) mistakes.push(`"name" must be ${JSON.stringify(name)}, as the file is called`);
-  const here = (template: string): string => template.replaceAll("{runtime}", () => runtimeDirectory);
+  const own = guestDirectory(name, runtimeDirectory);
+  const here = (template: string): string =>
+    template.replaceAll("{runtime}", () => runtimeDirectory).replaceAll("{guest}", () => own);
   const qmp = typeof given.qmp === "string" ? here(given.qmp) : "";
   if (qmp === "") mistakes.push(`"qmp" must be the path of the guest's QMP socket`);
   else if (qmp.includes("\0")) mistakes.push(`"qmp" must not hold a zero byte`);
-  else if (!isAbsolute(qmp)) mistakes.push(`"qmp" must be an absolute path or begin with {runtime}, not ${qmp}`);
+  else if (!isAbsolute(qmp))
+    mistakes.push(`"qmp" must be an absolute path or begin with {guest} or {runtime}, not ${qmp}`);
   else if (socketPathMistake(qmp) !== undefined) mistakes.push(`"qmp" ${socketPathMistake(qmp)}`);
+  const isOwn = qmp !== "" && dirname(qmp) === own;
+  const longest = join(own, LONGEST_FILE);
+  if (isOwn && socketPathMistake(longest) !== undefined)
+    mistakes.push(`{guest} is too long for the agents' sockets: ${longest} ${socketPathMistake(longest)}`);
   const template = strings(given.command);
   mistakes.push(...commandMistakes(template));
   const command = (template ?? []).map(here);
@@ -108,7 +125,8 @@ export function parseGuest(name: string, file: string, text: string, runtimeDire
   const digest = createHash("sha256")
     .update(canonicalJson({ name, qmp: given.qmp, command: template }))
     .digest("hex");
-  return Object.freeze({ name, qmp, command: Object.freeze([program, ...rest] as const), digest });
+  const directory = isOwn ? own : runtimeDirectory;
+  return Object.freeze({ name, qmp, directory, command: Object.freeze([program, ...rest] as const), digest });
 }
 
 function commandMistakes(command: readonly string[] | undefined): string[] {

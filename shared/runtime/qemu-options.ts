@@ -18,6 +18,18 @@ const CHARACTER_DEVICES: readonly string[] = [
   ...["serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon", "gdb"],
 ];
 
+/** What a QEMU that holds no privilege can do without: docs/operations.md, "Guests with users of their own". */
+export const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/** True for a command that does not ask QEMU to forbid itself to start programs. */
+export const lacksSandbox = (command: readonly string[]): boolean =>
+  !command.some((word, index) => {
+    if (optionOf(word) !== "sandbox") return false;
+    const [first = "", ...rest] = partsOf(command[index + 1] ?? "");
+    const keys = keysOf(first.includes("=") ? [first, ...rest] : [`enable=${first}`, ...rest]);
+    return isOn(keys.get("enable") ?? "off") && keys.get("spawn") === "deny";
+  });
+
 interface Socket {
   /** The option as it was written, with its value. */
   readonly written: string;

@@ -25,7 +25,7 @@ async function ways(t: Test): Promise<Ways> {
   const places = { path: join(directory, "m.monitor"), second: join(directory, "m.monitor-2") };
   const qemu = await FakeQemu.start(t, { status: "paused" }, join(directory, "web.qmp"));
   const second = await FakeQemu.start(t, { status: "paused" }, places.second);
-  const definition = { name: "web", qmp: qemu.path, command: ["qemu"] as const, digest: "" };
+  const definition = { name: "web", qmp: qemu.path, directory, command: ["qemu"] as const, digest: "" };
   t.teardown(() => {
     for (const pid of keepersOf(qemu.path)) process.kill(pid, "SIGKILL");
     // the one that waits for the next QEMU

@@ -13,9 +13,10 @@ async function adopted(t: Test, status: string) {
   const qemu = await FakeQemu.start(t, { status });
   const runtimeDirectory = folder(t);
   const keeper = { path: join(runtimeDirectory, "m.monitor"), second: join(runtimeDirectory, "m.monitor-2") };
-  const definition = { name: "web", qmp: qemu.path, command: ["qemu"] as [string], digest: "" };
+  const own = { directory: runtimeDirectory, command: ["qemu"] as [string], digest: "" };
+  const definition = { name: "web", qmp: qemu.path, ...own };
   const adopt = () => {
-    const options = { runtimeDirectory, timeoutMs: 20_000, keeper, missesPages: false };
+    const options = { timeoutMs: 20_000, keeper, missesPages: false };
     return GuestProcess.adopt(definition, qemu.process, { ...options, signal: new AbortController().signal });
   };
   const guest = await adopt();

@@ -61,7 +61,7 @@ t.test("a user's guest moves itself into an instance of the template, and keeps 
   t.equal(complained, "");
   t.equal(code, 0);
   const [start, attach, ...more] = calls().trimEnd().split("\n");
-  const unit = /start (ferry-guest@web\.1_a-b-[0-9a-f]{8}\.service)$/.exec(start ?? "")?.[1];
+  const unit = /start (ferry-helper@web\.1_a-b-[0-9a-f]{8}\.service)$/.exec(start ?? "")?.[1];
   t.ok(unit, String(start));
   t.match(start, /^systemctl --quiet --no-ask-password start /, "and nobody is asked for a password");
   t.match(attach, new RegExp(` org.freedesktop.systemd1.Manager AttachProcessesToUnit ssau ${unit}  1 ${pid}$`));

@@ -4,7 +4,7 @@
  */
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { GuestProcess } from "../../agent-destination/guest-process.ts";
@@ -32,6 +32,8 @@ interface Tried {
 function tried(t: Test): Tried {
   const directory = folder(t);
   const qmp = join(directory, "web.qmp");
+  // all that has the mark of a migration is ended, also what another run of this test has started on this machine
+  const migration = basename(directory);
   const arguments_ = [...MACHINE, "-qmp", `unix:${qmp},server=on,wait=off`];
   const processes = (): readonly { pid: number; command: string }[] =>
     readdirSync("/proc")
@@ -56,9 +58,10 @@ function tried(t: Test): Tried {
     directory,
     start: (program, extra = [], timeoutMs = STARTS_WITHIN_MS) => {
       const [first = "", ...rest] = program;
-      const definition = { name: "web", qmp, command: [first, ...rest, ...arguments_, ...extra] as const, digest: "" };
+      const command = [first, ...rest, ...arguments_, ...extra] as const;
+      const definition = { name: "web", qmp, directory, command, digest: "" };
       const { signal } = new AbortController();
-      return GuestProcess.start(definition, { migration: "59d0", runtimeDirectory: directory, timeoutMs, signal });
+      return GuestProcess.start(definition, { migration, runtimeDirectory: directory, timeoutMs, signal });
     },
     script: (...lines) => {
       const path = join(directory, "wrapper");

@@ -86,10 +86,11 @@ export async function loadedQemu(t: Test, disk?: Pick<Disk, "here" | "there">): 
   const qmp = join(runtimeDirectory, "web.qmp");
   const monitor = ["-qmp", `unix:${qmp},server=on,wait=off`];
   const command = [QEMU, ...MACHINE, ...diskOf(disk?.there), ...monitor] as const;
-  const definition: GuestDefinition = { name: "web", qmp, command: [...command], digest: "" };
+  const own = { directory: runtimeDirectory, digest: "" };
+  const definition: GuestDefinition = { name: "web", qmp, command: [...command], ...own };
   const signal = new AbortController().signal;
   const guest = await GuestProcess.start(definition, {
-    migration: "loaded",
+    migration: `loaded-${process.pid}`,
     runtimeDirectory,
     timeoutMs: 20_000,
     signal,

@@ -7,6 +7,8 @@ import { packageRoot } from "../../shared/runtime/package-root.ts";
 
 const folder = join(packageRoot(), "systemd");
 const unitNames = ["ferry-source", "ferry-destination"];
+const HELPER = "ferry-helper@";
+const GUEST = "ferry-guest@";
 const read = (name: string): string => readFileSync(join(folder, name), "utf8");
 
 /** Settings of a unit, the values of a name in order. */
@@ -34,7 +36,7 @@ t.test("systemd finds nothing to complain about in the units", tools, async (t) 
 });
 
 t.test("the units stay as closed as they were measured to be", tools, async (t) => {
-  const most = { "ferry-source": 2, "ferry-destination": 3 };
+  const most = { "ferry-source": 1.6, "ferry-destination": 1.6, [GUEST]: 3 };
   for (const [name, limit] of Object.entries(most)) {
     const unit = join(folder, `${name}.service`);
     const offline = spawnSync("/usr/bin/systemd-analyze", ["security", "--offline=true", "--no-pager", unit], {
@@ -69,23 +71,53 @@ t.test("an agent whose event loop hangs is killed without a core dump, and start
   }
 });
 
-t.test("a guest's unit allows the devices that the agent's does, and outlives what started it", tools, async (t) => {
-  const text = read("ferry-guest@.service");
+t.test("a unit of ferry's own guest allows the agent's devices, and outlives what started it", tools, async (t) => {
+  const text = read(`${HELPER}.service`);
   const unit = settings(text);
   for (const key of ["DevicePolicy", "DeviceAllow", "User", "Group"])
     t.same(unit.get(key), settings(read("ferry-destination.service")).get(key), key);
   t.same(unit.get("Delegate"), ["yes"], "or user ferry could not move a process into it");
   t.same(unit.get("ExitType"), ["cgroup"], "or the guest would end with what holds the unit open");
   t.match(unit.get("ExecCondition")?.[0], "--property=ExitType", "and a systemd that does not know that starts none");
-  const file = join(t.testdir({ "ferry-guest@.service": text }), "ferry-guest@.service");
-  const verified = spawnSync("/usr/bin/systemd-analyze", ["verify", "--man=no", file], { encoding: "utf8" });
-  t.same(
-    verified.stderr.split("\n").filter((line) => line.includes("ferry")),
-    [],
-  );
+  for (const name of [HELPER, GUEST]) {
+    const file = join(t.testdir({ [`${name}.service`]: read(`${name}.service`) }), `${name}.service`);
+    const verified = spawnSync("/usr/bin/systemd-analyze", ["verify", "--man=no", file], { encoding: "utf8" });
+    t.same(
+      verified.stderr.split("\n").filter((line) => line.includes("ferry")),
+      [],
+      name,
+    );
+  }
 });
 
-t.test("polkit lets user ferry start the units of guests, and nothing else", async (t) => {
+t.test("a guest's own user is no agent's, sees no directory of an agent, and is in no group of one", async (t) => {
+  const unit = settings(read(`${GUEST}.service`));
+  t.same(unit.get("User"), ["guest-%i"], "a template's default would be one user for all guests");
+  t.same(unit.get("DynamicUser"), ["yes"]);
+  t.same(unit.get("SupplementaryGroups"), ["kvm"]);
+  t.notOk(unit.has("Group"));
+  t.same(unit.get("UMask"), ["0007"], "the agents' group reaches the guest's sockets");
+  const hidden = (unit.get("InaccessiblePaths") ?? []).flatMap((line) => line.split(" "));
+  for (const name of unitNames) {
+    const agent = settings(read(`${name}.service`));
+    for (const place of agent.get("StateDirectory") ?? [])
+      t.ok(
+        hidden.some((path) => `/var/lib/${place}/`.startsWith(`${path.slice(1)}/`)),
+        place,
+      );
+    for (const place of agent.get("RuntimeDirectory") ?? []) t.ok(hidden.includes(`-/run/${place}`), place);
+  }
+  t.ok(hidden.includes("-/etc/ferry"), "keys and definitions");
+  t.match(unit.get("ExecStart"), ["/bin/sh /run/ferry-commands/%i"]);
+  t.match(
+    read("ferry.tmpfiles"),
+    /^d \/run\/ferry-guests 0750 root ferry -$/m,
+    "root's, or root would follow links in it",
+  );
+  t.match(read("ferry.tmpfiles"), /^d \/run\/ferry-commands 0755 ferry ferry -$/m);
+});
+
+t.test("polkit lets user ferry do with the units of guests what it has to, and nothing else", async (t) => {
   type Rule = (action: object, subject: object) => string | undefined;
   const rules: Rule[] = [];
   const polkit = { addRule: (rule: Rule) => void rules.push(rule), Result: { YES: "yes", NOT_HANDLED: "not handled" } };
@@ -94,21 +126,30 @@ t.test("polkit lets user ferry start the units of guests, and nothing else", asy
   const asked = (unit: string | undefined, verb: string | undefined, user = "ferry", id = manageUnits) =>
     rules[0]?.({ id, lookup: (name: string) => ({ unit, verb })[name] }, { user });
   t.equal(rules.length, 1);
-  t.equal(asked("ferry-guest@web.1_a-b-0123abcd.service", "start"), "yes");
-  for (const verb of ["stop", "restart", "kill", "set-property", undefined])
-    t.equal(asked("ferry-guest@web-0123abcd.service", verb), "not handled", String(verb));
+  for (const verb of ["start", "stop", "kill", "reload", "reset-failed"])
+    t.equal(asked("ferry-guest@web.1_a-b.service", verb), "yes", verb);
+  t.equal(asked("ferry-helper@web.1_a-b-0123abcd.service", "start"), "yes");
+  for (const verb of ["restart", "set-property", "reload-or-restart", undefined])
+    t.equal(asked("ferry-guest@web.service", verb), "not handled", String(verb));
+  for (const verb of ["stop", "kill", "reload", "reset-failed", "restart"])
+    t.equal(asked("ferry-helper@web-0123abcd.service", verb), "not handled", `${verb} of a helper`);
   for (const unit of [
     "ferry-guest-web-0123abcd.scope",
     "ferry-guest@web.scope",
     "ferry-guest@.service",
+    "ferry-guest@..service",
+    "ferry-guest@...service",
+    "ferry-helper@.web.service",
     "x-ferry-guest@web.service",
     "ferry-guest@web.service.d",
     "ferry-guest@web\\x2f.service",
+    "ferry-guest@web.service\nssh.service",
     "ssh.service",
     undefined,
   ])
-    t.equal(asked(unit, "start"), "not handled", String(unit));
+    for (const verb of ["start", "stop", "kill"]) t.equal(asked(unit, verb), "not handled", `${verb} ${unit}`);
   t.equal(asked("ferry-guest@web.service", "start", "nobody"), "not handled");
+  t.equal(asked("ferry-guest@web.service", "start", "guest-web"), "not handled");
   t.equal(
     asked("ferry-guest@web.service", "start", "ferry", "org.freedesktop.systemd1.manage-unit-files"),
     "not handled",
@@ -136,15 +177,17 @@ t.test(
     execFileSync("/usr/bin/systemd-sysusers", [`--root=${root}`, join(folder, "ferry.sysusers")]);
     t.match(readFileSync(join(root, "etc/passwd"), "utf8"), /^ferry:.*:\/var\/lib\/ferry:/m);
     t.match(readFileSync(join(root, "etc/group"), "utf8"), /^kvm:.*ferry/m);
+    t.notMatch(readFileSync(join(root, "etc/passwd"), "utf8"), /^guest/m, "the unit makes these, or the administrator");
     if (process.getuid?.() !== 0) return;
     execFileSync("/usr/bin/systemd-tmpfiles", [`--root=${root}`, "--create", join(folder, "ferry.tmpfiles")]);
-    for (const made of ["run/ferry", "etc/ferry/guests", "var/lib/ferry"]) t.ok(existsSync(join(root, made)), made);
+    for (const made of ["run/ferry", "run/ferry-guests", "run/ferry-commands", "etc/ferry/guests", "var/lib/ferry"])
+      t.ok(existsSync(join(root, made)), made);
   },
 );
 
 t.test("no unit writes a core file, which would have keys and the memory of guests", async (t) => {
-  for (const name of [...unitNames, "ferry-guest@"])
+  for (const name of [...unitNames, HELPER, GUEST])
     t.same(settings(read(`${name}.service`)).get("LimitCORE"), ["0"], name);
-  for (const name of ["ferry-destination", "ferry-guest@"])
+  for (const name of ["ferry-destination", HELPER, GUEST])
     t.same(settings(read(`${name}.service`)).get("OOMPolicy"), ["continue"], name);
 });

@@ -30,6 +30,31 @@ t.test("{runtime} is filled in everywhere, for this host", async (t) => {
   ]);
 });
 
+t.test(
+  "{guest} is the guest's own directory, in which the agents meet its QEMU when its monitor is there",
+  async (t) => {
+    const own = {
+      ...web,
+      qmp: "{guest}/web.qmp",
+      command: ["qemu", "-qmp", "unix:{guest}/web.qmp,server=on,wait=off"],
+    };
+    const guest = parse(own);
+    t.match(guest, { qmp: "/run/ferry-guests/web/web.qmp", directory: "/run/ferry-guests/web" });
+    t.equal(guest.command[2], "unix:/run/ferry-guests/web/web.qmp,server=on,wait=off");
+    t.equal(parse(own, "/elsewhere").digest, guest.digest);
+    t.equal(parse(web).directory, "/run/ferry");
+    for (const qmp of ["/srv/web.qmp", "{guest}/below/web.qmp", "{runtime}/web.qmp"])
+      t.equal(parse({ ...own, qmp }).directory, "/run/ferry", qmp);
+    // ID.monitor-2 of the agents has 22 characters
+    const long = `/${"r".repeat(107 - 1 - "-guests/web/".length - 22)}`;
+    t.equal(parse(own, long).directory, `${long}-guests/web`);
+    t.throws(() => parse(own, `${long}r`), {
+      code: "configuration",
+      message: /\{guest\} is too long for the agents' sockets/,
+    });
+  },
+);
+
 t.test("the digest is that of the canonical JSON before {runtime} is filled in", async (t) => {
   const expected = createHash("sha256")
     .update(JSON.stringify({ command: web.command, name: "web", qmp: web.qmp }))

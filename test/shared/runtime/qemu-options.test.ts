@@ -1,6 +1,6 @@
 /** Options of QEMU with which no guest can come to a host: what is refused here was seen to wait or to leave. */
 import t from "tap";
-import { optionMistakes } from "../../../shared/runtime/qemu-options.ts";
+import { lacksSandbox, optionMistakes, SANDBOX } from "../../../shared/runtime/qemu-options.ts";
 
 const QMP = "/run/ferry/web.qmp";
 const mistakes = (...words: readonly string[]): readonly string[] =>
@@ -92,4 +92,23 @@ t.test("the path of a socket that is too long is told with its option", async (t
 
 t.test("every mistake is told at once", async (t) => {
   t.match(mistakes("-daemonize", "-serial", "unix:/run/s,server", "-preconfig"), [/daemonize/, /-serial/, /preconfig/]);
+});
+
+t.test("a command lacks a sandbox unless it forbids QEMU to start programs", async (t) => {
+  for (const has of [
+    ["-sandbox", SANDBOX],
+    ["--sandbox", "on,spawn=deny"],
+    ["-sandbox", "enable=on,spawn=deny"],
+  ])
+    t.notOk(lacksSandbox(["qemu", ...has]), has.join(" "));
+  for (const lacks of [
+    [],
+    ["-sandbox"],
+    ["-sandbox", "on"],
+    ["-sandbox", "off,spawn=deny"],
+    ["-sandbox", "on,spawn=allow"],
+    ["-sandbox", "on,spawn=deny,spawn=allow"],
+    ["-name", "-sandbox on,spawn=deny"],
+  ])
+    t.ok(lacksSandbox(["qemu", ...lacks]), lacks.join(" "));
 });

@@ -1,0 +1,76 @@
+/**
+ * The open files of a QEMU of another user. Linux shows them to that user alone, so a program of the guest's unit looks
+ * (ExecReload= of systemd/ferry-guest@.service) and leaves what it has seen in the guest's directory. A guest that broke
+ * out of its QEMU could write anything there: it can deceive the agent about its own files, and about nobody else's.
+ */
+import { constants } from "node:fs";
+import { open, rm } from "node:fs/promises";
+import { MigrationFault } from "../fault.ts";
+import { guestDirectory, UNITS_RUNTIME_DIRECTORY } from "../guest-directory.ts";
+import { Systemctl, unitOf } from "./guest-unit.ts";
+
+/** The most that is read, bytes: some 20 000 open files. */
+const BYTES_MAX = 1 << 20;
+
+export interface SeenFiles {
+  /** The process's working directory. */
+  readonly folder: string;
+  /** As inodeOf() names them. */
+  readonly inodes: ReadonlySet<string>;
+  /** Lines of /proc/PID/fdinfo that begin with "lock:". */
+  readonly locks: readonly string[];
+}
+
+/** @returns undefined for a process in no such unit, and where its unit does not answer */
+export async function filesByUnit(pid: number, systemctl = new Systemctl()): Promise<SeenFiles | undefined> {
+  const found = await unitOf(pid);
+  if (found === undefined) return undefined;
+  const path = `${guestDirectory(found.guest, UNITS_RUNTIME_DIRECTORY)}/open-files`;
+  try {
+    await rm(path, { force: true });
+    if ((await systemctl.tell("reload", found.unit)) !== undefined) return undefined;
+    return parseSeenFiles(await readOwn(path));
+  } catch {
+    return undefined;
+  } finally {
+    await rm(path, { force: true }).catch(() => undefined);
+  }
+}
+
+/** Reads a regular file of bounded length, and follows no link. @throws MigrationFault `internal` for anything else */
+async function readOwn(path: string): Promise<string> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const found = await file.stat();
+    if (!found.isFile() || found.size > BYTES_MAX)
+      throw new MigrationFault("internal", `${path} is no list of open files`);
+    const content = Buffer.alloc(found.size);
+    const { bytesRead } = await file.read(content, 0, content.length, 0);
+    return content.toString("utf8", 0, bytesRead);
+  } finally {
+    await file.close();
+  }
+}
+
+/** A file, by device, inode, and in hexadecimal the numbers that a device file stands for. */
+const FILE = /^(\d{1,20}) (\d{1,20}) ([0-9a-f]{1,8}) ([0-9a-f]{1,8}) (.+)$/;
+
+/** Exported for its tests. @returns undefined for a list that does not end as a whole one does */
+export function parseSeenFiles(text: string): SeenFiles | undefined {
+  const [folder, ...lines] = text.split("\n");
+  if (folder === undefined || !folder.startsWith("/") || lines.at(-2) !== "end" || lines.at(-1) !== "")
+    return undefined;
+  const inodes = new Set<string>();
+  for (const line of lines) {
+    const [, device, inode, major, minor, kind] = FILE.exec(line) ?? [];
+    if (kind === undefined) continue;
+    inodes.add(kind.startsWith("block") ? `block ${deviceNumber(`0x${major}`, `0x${minor}`)}` : `${device}:${inode}`);
+  }
+  return { folder, inodes, locks: lines.filter((line) => line.startsWith("lock:")) };
+}
+
+/** As glibc's makedev(3) puts the two numbers together, which is how stat(2) tells them. */
+function deviceNumber(majorText: string, minorText: string): bigint {
+  const [major, minor] = [BigInt(majorText), BigInt(minorText)];
+  return ((major & 0xfffff000n) << 32n) | ((major & 0xfffn) << 8n) | ((minor & 0xffffff00n) << 12n) | (minor & 0xffn);
+}

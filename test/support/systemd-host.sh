@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# A host of its own for a test: systemd as process 1 of new namespaces, with the units of systemd/ and this checkout.
+#
+#   systemd-host.sh FOLDER CHECKOUT
+#
+# Run as root by systemd-host.ts in new mount, pid, cgroup, ipc and uts namespaces. It sees the programs of the machine
+# it runs on, through an overlay: nothing that is written there stays. FOLDER/shared is the only directory that it has
+# in common with others. The network is the machine's.
+set -euo pipefail
+folder=$1 checkout=$2 root=$1/root
+
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 tmpfs "$folder/layer"
+mkdir "$folder/layer/upper" "$folder/layer/work"
+mount -t overlay -o "lowerdir=/,upperdir=$folder/layer/upper,workdir=$folder/layer/work" overlay "$root"
+mount -t proc proc "$root/proc"
+mount -t sysfs -o ro sysfs "$root/sys"
+mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+for place in run tmp; do mount -t tmpfs -o mode=755 tmpfs "$root/$place"; done
+chmod 1777 "$root/tmp"
+
+# devices that a guest or systemd uses, and no disk of the machine
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+mkdir "$root/dev/shm" "$root/dev/pts" "$root/dev/net"
+for device in null zero full random urandom tty kvm net/tun userfaultfd; do
+  [ ! -e "/dev/$device" ] || cp -a "/dev/$device" "$root/dev/$device"
+done
+ln -s pts/ptmx "$root/dev/ptmx"
+ln -s /proc/self/fd "$root/dev/fd"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
+
+mkdir -p "$root/opt/ferry" "$root/srv/shared" "$root/etc/ferry/guests"
+mount --bind "$checkout" "$root/opt/ferry"
+mount --bind "$folder/shared" "$root/srv/shared"
+for name in ferry-source ferry-destination; do
+  ln -sf "/opt/ferry/dist/agent-${name#ferry-}/main.js" "$root/usr/local/bin/$name"
+done
+install -D -m 0644 "$checkout/systemd/ferry-guests.rules" "$root/usr/share/polkit-1/rules.d/50-ferry-guests.rules"
+install -D -m 0644 "$checkout/systemd/ferry.sysusers" "$root/usr/lib/sysusers.d/ferry.conf"
+install -D -m 0644 "$checkout/systemd/ferry.tmpfiles" "$root/usr/lib/tmpfiles.d/ferry.conf"
+
+# of the machine's own services only what systemd itself, its bus and its policy need
+units=$root/etc/systemd/system
+rm -rf "$units"/*.wants "$units"/*.requires
+install -m 0644 -t "$units" "$checkout"/systemd/*.service
+for unit in systemd-{sysctl,modules-load,binfmt,remount-fs,tmpfiles-setup-dev,update-utmp,udevd,random-seed}.service \
+  systemd-journald-audit.socket dev-hugepages.mount dev-mqueue.mount proc-sys-fs-binfmt_misc.automount \
+  sys-kernel-{debug,tracing,config}.mount sys-fs-fuse-connections.mount; do
+  ln -sf /dev/null "$units/$unit"
+done
+printf '[Journal]\nReadKMsg=no\nStorage=volatile\n' >"$root/etc/systemd/journald.conf"
+printf '[Unit]\nRequires=dbus.socket polkit.service\nAfter=dbus.socket polkit.service\n' >"$units/ferry-test.target"
+hostname ferry-test
+# not chroot alone: Linux makes no user namespaces for who is in one
+cd "$root"
+mkdir -p .machine
+pivot_root . .machine
+umount -l .machine
+# systemd hands mounts on to the units through these
+mount --make-rshared /
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=ferry-test chroot . \
+  /lib/systemd/systemd --unit=ferry-test.target --log-target=console --log-level=notice --show-status=false

@@ -1,0 +1,157 @@
+/**
+ * A host of its own whose process 1 is a real systemd, with the units of systemd/ installed (systemd-host.sh). Root and
+ * the programs of a Debian with systemd, dbus and polkit make it possible; elsewhere the tests that need it are skipped.
+ */
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Test } from "tap";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { eventually } from "./bounded.ts";
+import { atTeardown } from "./teardown.ts";
+
+const BOOTS_WITHIN_MS = 120_000;
+const ANSWERS_WITHIN_MS = 120_000;
+const NEEDED = ["/lib/systemd/systemd", "/usr/bin/unshare", "/usr/bin/nsenter", "/usr/lib/polkit-1/polkitd"];
+
+/** The directory of the machine's unified control groups. @returns undefined where there is none */
+function controlGroups(): string | undefined {
+  const mounts = readFileSync("/proc/self/mounts", "utf8").split("\n");
+  return mounts.map((line) => line.split(" ")).find(([, , type]) => type === "cgroup2")?.[1];
+}
+
+/** Why a test that needs such a host is skipped; false where it is not. */
+export function noSystemdHost(): string | false {
+  if (process.getuid?.() !== 0) return "only root can boot a systemd";
+  const missing = NEEDED.find((path) => !existsSync(path));
+  if (missing !== undefined) return `there is no ${missing}`;
+  if (controlGroups() === undefined) return "there are no unified control groups";
+  return false;
+}
+
+export interface Said {
+  readonly status: number | null;
+  readonly out: string;
+  readonly error: string;
+}
+
+export class SystemdHost {
+  readonly name: string;
+  /** Process 1 of the host, as the machine numbers it. */
+  readonly pid: number;
+  private readonly output: () => string;
+
+  /** @param shared a directory that all hosts of a test see as /srv/shared */
+  static async boot(t: Test, name: string, shared?: string): Promise<SystemdHost> {
+    const folder = mkdtempSync(join(tmpdir(), "ferry-systemd-"));
+    for (const part of ["layer", "root", "shared"]) mkdirSync(join(folder, part));
+    if (shared !== undefined) {
+      rmdirSync(join(folder, "shared"));
+      execFileSync("/bin/ln", ["-s", shared, join(folder, "shared")]);
+    }
+    const group = join(controlGroups() ?? "", `ferry-test-${process.pid}-${name}`);
+    mkdirSync(group);
+    const script = join(packageRoot(), "test/support/systemd-host.sh");
+    const namespaces = ["--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child"];
+    const inner = ["/usr/bin/unshare", ...namespaces, script, folder, packageRoot()];
+    const enter = `echo $$ >"$0/cgroup.procs"; exec "$@"`;
+    const child = spawn("/bin/bash", ["-c", enter, group, ...inner], { stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding("utf8").on("data", (text: string) => {
+        output = (output + text).slice(-65_536);
+      });
+    const end = (): void => {
+      child.kill("SIGKILL");
+      removeGroups(group);
+      rmSync(folder, { recursive: true, force: true });
+    };
+    const forget = atTeardown(end);
+    t.teardown(async () => {
+      forget();
+      child.kill("SIGKILL");
+      // the namespaces end with their process 1, and their groups are empty then
+      await eventually(() => (isEmpty(group) ? true : undefined), { timeoutMs: 20_000, what: "the end of systemd" });
+      end();
+    });
+    const pid = await eventually(() => childOf(child.pid ?? 0), { timeoutMs: BOOTS_WITHIN_MS, what: "its process 1" });
+    const host = new SystemdHost(name, pid, () => output);
+    await eventually(() => (host.run("systemctl", "is-active", "polkit", "dbus").status === 0 ? true : undefined), {
+      timeoutMs: BOOTS_WITHIN_MS,
+      what: `systemd to boot: ${output}`,
+    });
+    return host;
+  }
+
+  private constructor(name: string, pid: number, output: () => string) {
+    this.name = name;
+    this.pid = pid;
+    this.output = output;
+  }
+
+  /** Runs a program as root of the host. */
+  run(...command: readonly string[]): Said {
+    const places = ["-m", "-p", "-C", "-i", "-u", "--root", "--wd=/"];
+    const { status, stdout, stderr } = spawnSync("/usr/bin/nsenter", ["-t", String(this.pid), ...places, ...command], {
+      encoding: "utf8",
+      timeout: ANSWERS_WITHIN_MS,
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
+    });
+    return { status, out: stdout, error: stderr };
+  }
+
+  /** Runs a program that must not fail. @returns what it has written */
+  must(...command: readonly string[]): string {
+    const { status, out, error } = this.run(...command);
+    if (status !== 0) throw new Error(`${command.join(" ")} ended with ${status}: ${error}${out}\n${this.log()}`);
+    return out.trim();
+  }
+
+  /** Runs a program as the agents' user. */
+  asFerry(...command: readonly string[]): Said {
+    return this.run("/usr/sbin/runuser", "-u", "ferry", "--", ...command);
+  }
+
+  write(path: string, text: string): void {
+    writeFileSync(`/proc/${this.pid}/root${path}`, text);
+  }
+
+  /** One property of a unit. */
+  property(unit: string, name: string): string {
+    return this.must("systemctl", "show", `--property=${name}`, "--value", unit);
+  }
+
+  /** The last lines of the host's journal, for messages. */
+  log(): string {
+    return `${this.run("journalctl", "--no-pager", "-o", "cat", "-n", "60").out}${this.output()}`;
+  }
+}
+
+const childOf = (pid: number): number | undefined => {
+  const text = spawnSync("/usr/bin/pgrep", ["-P", String(pid)], { encoding: "utf8" }).stdout.trim();
+  return /^\d+$/.test(text) ? Number(text) : undefined;
+};
+
+const isEmpty = (group: string): boolean => /^populated 0$/m.test(readFileSync(join(group, "cgroup.events"), "utf8"));
+
+/** Removes a control group and those below it, which have no process any more. */
+function removeGroups(group: string): void {
+  if (!existsSync(group)) return;
+  for (const entry of readdirSync(group, { withFileTypes: true }))
+    if (entry.isDirectory()) removeGroups(join(group, entry.name));
+  try {
+    rmdirSync(group);
+  } catch {
+    // a process in it has not ended yet: an empty directory stays, which harms nobody
+  }
+}
