@@ -1,4 +1,4 @@
-/** Why a connection to a server was never made, as far as TLS is the reason. */
+/** Why a connection to a server was never made, as far as TLS or the permissions of a socket are the reason. */
 import { type FaultCode, MigrationFault } from "../fault.ts";
 import { chainProblem, codeOfWords } from "./certificate-names.ts";
 
@@ -9,14 +9,35 @@ export interface Dialled {
   refused: MigrationFault | undefined;
 }
 
+/** Why a unix socket takes no connection. */
+function socketFault(cause: Error, lost: FaultCode, address: string): MigrationFault | undefined {
+  switch (/connect (E[A-Z]+) /.exec(cause.message)?.[1]) {
+    case "EACCES":
+      return new MigrationFault(lost, `User ${process.getuid?.()} may not use the socket ${address}`, {
+        cause,
+        advice: "Be root, the agent's user or, at the socket of an agent's operators, a member of its operators.group",
+      });
+    case "ENOENT":
+    case "ECONNREFUSED":
+      return new MigrationFault(lost, `No agent listens at ${address}`, {
+        cause,
+        advice: "Start the agent there, or name another one: --agent or FERRY_AGENT of ferry; --to for a destination",
+      });
+    default:
+      return undefined;
+  }
+}
+
 /**
  * grpc-js keeps OpenSSL's words of the last failure, nothing else.
- * @returns undefined when it has nothing to do with TLS
+ * @returns undefined when it has nothing to do with either
  */
 export function connectionFault(error: Error, lost: FaultCode, dialled: Dialled): MigrationFault | undefined {
   const { address, refused } = dialled;
   if (refused !== undefined) return refused;
   const { message } = error;
+  const socket = address.startsWith("unix:") ? socketFault(error, lost, address) : undefined;
+  if (socket !== undefined) return socket;
   const code = codeOfWords(message);
   if (code !== undefined)
     return new MigrationFault("peer-untrusted", `The certificate of ${address} ${chainProblem(code)}`, {

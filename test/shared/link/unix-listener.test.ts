@@ -4,6 +4,7 @@ import { chmodSync, statSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import type { AuditLine } from "../../../shared/link/audit.ts";
+import { connectionFault } from "../../../shared/link/dialled.ts";
 import { connectDestination } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
@@ -102,4 +103,21 @@ t.test("each call that changes something has one line, with who made it and what
     { call: "Plan", guest: "web", to: "host-b:7412", caller },
   ]);
   t.equal(lines.length, 4);
+});
+
+t.test("who cannot use a socket is told why", async (t) => {
+  const path = join(folder(t), "none.sock");
+  const client = new GrpcOperatorClient(`unix:${path}`, 20_000);
+  t.teardown(() => client.close());
+  await t.rejects(client.listMigrations(), {
+    code: "peer-unreachable",
+    message: `No agent listens at unix:${path}`,
+    advice: /^Start the agent there/,
+  });
+  const denied = new Error("No connection established. Last error: Error: connect EACCES /run/s. Resolution note: ");
+  t.match(connectionFault(denied, "peer-unreachable", { address: "unix:/run/s", refused: undefined }), {
+    code: "peer-unreachable",
+    message: `User ${process.getuid?.()} may not use the socket unix:/run/s`,
+    advice: /a member of its operators\.group$/,
+  });
 });
