@@ -8,6 +8,7 @@ import { serveSource } from "../../shared/link/grpc-server.ts";
 import type { SourceService } from "../../shared/link/link.ts";
 import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
 import { result, view } from "../support/cli-fixtures.ts";
+import { SERVE } from "../support/link.ts";
 
 const program = fileURLToPath(new URL("../../cli/main.js", import.meta.url));
 
@@ -58,8 +59,7 @@ class FakeAgent implements SourceService {
 
 async function rig(t: { teardown(done: () => Promise<void>): unknown }) {
   const agent = new FakeAgent();
-  const limits = { receiveWindowBytes: 1 << 20, messageBytes: 1 << 20 };
-  const listener = await serveSource(agent, { listen: ["127.0.0.1:0"], limits });
+  const listener = await serveSource(agent, SERVE);
   t.teardown(() => listener.close(0));
   const start = (...words: string[]) => {
     const child = spawn(process.execPath, [program, ...words], {

@@ -111,7 +111,7 @@ t.test("help and version end well", async (t) => {
 
 t.test("the agent is the one of --agent, before that of FERRY_AGENT, before the one of this host", async (t) => {
   const client = fakeClient({ listGuests: async () => [] });
-  t.same((await operator(client).type("guests")).addresses, ["127.0.0.1:7411"]);
+  t.same((await operator(client).type("guests")).addresses, ["unix:/run/ferry/source.sock"]);
   const { type } = operator(client, { env: { FERRY_AGENT: "host-a:1" } });
   t.same((await type("guests")).addresses, ["host-a:1"]);
   t.same((await type("guests --agent host-c:2")).addresses, ["host-c:2"]);
