@@ -50,6 +50,8 @@ export class Receiver {
   private readonly clock: Clock;
   private readonly parts: ReceiverParts;
   private readonly collectYoung = youngCollector();
+  /** Messages that came, of whatever kind. */
+  heard = 0;
   private probeBytes = 0;
   /** Once the layout came. */
   record: DestinationPostcopy | undefined;
@@ -189,6 +191,7 @@ export class Receiver {
   }
 
   private take(message: SourceMessage): void {
+    this.heard++;
     switch (message.kind) {
       case "frame":
         this.begun.resolve();

@@ -73,7 +73,8 @@ export class Replay implements RecordSink {
   /** What a frame of post-copy's beginning is for QEMU, and how much of it was written. */
   private commands: Uint8Array | undefined;
   private commandsAt = 0;
-  private paused = false;
+  /** True while QEMU does not take what came, and the channel is not read. */
+  isHeldBack = false;
   private broken = false;
   private corrupt: boolean;
   private idleWaiters: (() => void)[] = [];
@@ -197,13 +198,13 @@ export class Replay implements RecordSink {
         this.open(frame);
       }
       if (!this.advance()) {
-        if (!this.paused) this.parts.channel.pause();
-        this.paused = true;
+        if (!this.isHeldBack) this.parts.channel.pause();
+        this.isHeldBack = true;
         return;
       }
     }
-    if (!this.paused) return;
-    this.paused = false;
+    if (!this.isHeldBack) return;
+    this.isHeldBack = false;
     this.parts.channel.resume();
   }
 

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { hasRun, PAUSED_STATES } from "../../shared/qemu/preflight.ts";
-import { orAborted } from "../../shared/runtime/deferred.ts";
+import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../shared/runtime/write-in-time.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
@@ -31,7 +31,15 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   const completed = waitLoaded(guest, receiver);
   // when the stream fails first, nobody waits for this any more
   completed.catch(() => undefined);
-  await orAborted(receiver.replay.drained(), receiver.signal);
+  await within(
+    orAborted(receiver.replay.drained(), receiver.signal),
+    LOADS_WITHIN_MS,
+    () =>
+      new MigrationFault(
+        "timeout",
+        `The destination's QEMU did not take the guest's last bytes in ${LOADS_WITHIN_MS} ms`,
+      ),
+  );
   await completed;
   const { status } = await guest.qmp.execute("query-status");
   // somebody has said `cont` to the QEMU while it loaded, and it runs the guest as soon as it has it
