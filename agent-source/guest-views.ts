@@ -17,7 +17,8 @@ export async function listGuestViews(config: SourceConfig, busy: ReadonlyMap<str
     listing.map(async (one) => {
       const name = one.kind === "guest" ? one.definition.name : one.name;
       const migrationId = busy.get(name) ?? "";
-      const empty = { name, detail: "", qemuVersion: "", machineType: "", migrationId };
+      const definitionDigest = one.kind === "guest" ? one.definition.digest : "";
+      const empty = { name, detail: "", qemuVersion: "", machineType: "", migrationId, definitionDigest };
       if (migrationId !== "") return { ...empty, state: "migrating" };
       if (one.kind === "unreadable") return { ...empty, state: "unreadable", detail: one.fault.message };
       try {

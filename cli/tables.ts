@@ -1,5 +1,6 @@
 /** Lists for people: guests, migrations, heat maps, plans. Pure. */
 import type { GuestView, HeatMapBlock, MigrationView } from "../shared/protocol/report.ts";
+import { shortDigest } from "../shared/runtime/guest-definition.ts";
 import { alarmText } from "./alarm.ts";
 import { blockFor, durationText, memoryText, percentText, printable } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
@@ -19,9 +20,9 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 export function guestsText(guests: readonly GuestView[]): string {
   if (guests.length === 0) return "No guest is defined on this host; guests.directory is where definitions go\n";
   return table(
-    ["GUEST", "STATE", "QEMU", "MACHINE", "MIGRATION", "DETAIL"],
-    guests.map((guest) =>
-      [guest.name, guest.state, guest.qemuVersion, guest.machineType, guest.migrationId, guest.detail].map(printable),
+    ["GUEST", "STATE", "QEMU", "MACHINE", "DEFINITION", "MIGRATION", "DETAIL"],
+    guests.map(({ name, state, qemuVersion, machineType, definitionDigest, migrationId, detail }) =>
+      [name, state, qemuVersion, machineType, shortDigest(definitionDigest), migrationId, detail].map(printable),
     ),
   );
 }

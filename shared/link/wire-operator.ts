@@ -128,6 +128,7 @@ export const guestsWire: Translation<readonly GuestView[]> = {
       qemuVersion: text(one.qemuVersion, "QEMU version"),
       machineType: text(one.machineType, "machine type"),
       migrationId: text(one.migrationId, "migration id"),
+      definitionDigest: text(one.definitionDigest, "definition digest"),
     })),
 };
 

@@ -191,6 +191,8 @@ export interface GuestView {
   readonly qemuVersion: string;
   readonly machineType: string;
   readonly migrationId: string;
+  /** Of its definition on this host (GuestDefinition.digest); empty where that cannot be read. */
+  readonly definitionDigest: string;
 }
 
 /** What an operator may ask for; every field has its default filled in. */

@@ -5,7 +5,8 @@
  *
  * `{runtime}` stands for this host's runtimeDirectory, `{guest}` for the directory that the guest has for itself there.
  * The digest is taken before they are filled in, and of the canonical form, so that neither another directory nor
- * another layout of the file makes two definitions differ.
+ * another layout of the file makes two definitions differ. It leaves out `peers`, which says whom this host trusts with
+ * the guest and differs from host to host.
  */
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
@@ -26,7 +27,12 @@ export interface GuestDefinition {
   readonly directory: string;
   /** Command line of its QEMU on this host, without -incoming and -S. */
   readonly command: readonly [program: string, ...rest: string[]];
-  /** SHA-256 of the canonical JSON before `{runtime}` was filled in, hexadecimal. */
+  /**
+   * Names of the certificates of the peers that may bring this guest here, or take it from here. Missing where every
+   * peer of tls.peers may.
+   */
+  readonly peers?: readonly string[];
+  /** SHA-256 of the canonical JSON, without `peers` and before `{runtime}` was filled in, hexadecimal. */
   readonly digest: string;
 }
 
@@ -41,10 +47,15 @@ export type GuestListing =
 
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 export const isGuestName = (name: string): boolean => NAME.test(name);
-const KEYS = ["name", "qmp", "command"];
+const KEYS = ["name", "qmp", "command", "peers"];
 const FILE_BYTES_MAX = 1 << 20;
 /** The longest name of a socket that an agent has its QEMU make in `{guest}`: ID.monitor-2. */
 const LONGEST_FILE = `${"0".repeat(12)}.monitor-2`;
+/** A DNS name or an IP address, as a certificate has it. */
+const PEER = /^[A-Za-z0-9._:-]{1,253}$/;
+
+/** Of a digest, what people compare. */
+export const shortDigest = (digest: string): string => digest.slice(0, 12);
 
 /**
  * Output of a QEMU that an agent started; gone with the guest.
@@ -120,13 +131,17 @@ export function parseGuest(name: string, file: string, text: string, runtimeDire
   mistakes.push(...commandMistakes(template));
   const command = (template ?? []).map(here);
   mistakes.push(...optionMistakes(command, qmp));
+  const peers = given.peers === undefined ? undefined : strings(given.peers);
+  if (given.peers !== undefined && !(peers?.every((peer) => PEER.test(peer)) ?? false))
+    mistakes.push(`"peers" must be a list of DNS names and IP addresses, as the certificates of the peers have them`);
   const [program, ...rest] = command;
   if (program === undefined || mistakes.length > 0) throw unusable(file, mistakes.join("; "));
   const digest = createHash("sha256")
     .update(canonicalJson({ name, qmp: given.qmp, command: template }))
     .digest("hex");
   const directory = isOwn ? own : runtimeDirectory;
-  return Object.freeze({ name, qmp, directory, command: Object.freeze([program, ...rest] as const), digest });
+  const bound = peers === undefined ? {} : { peers: Object.freeze(peers) };
+  return Object.freeze({ name, qmp, directory, command: Object.freeze([program, ...rest] as const), ...bound, digest });
 }
 
 function commandMistakes(command: readonly string[] | undefined): string[] {
@@ -149,7 +164,7 @@ function parseObject(file: string, text: string): Readonly<Record<string, unknow
 
 const unusable = (file: string, why: string): MigrationFault =>
   new MigrationFault("configuration", `The guest definition ${file} cannot be used: ${why}`, {
-    advice: `Mend the file, on both hosts alike; it holds {"name", "qmp", "command"}`,
+    advice: `Mend the file, on both hosts alike; it holds {"name", "qmp", "command"}, and "peers" where only some may move it`,
   });
 
 function strings(value: unknown): readonly string[] | undefined {

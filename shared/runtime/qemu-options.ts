@@ -62,6 +62,20 @@ export function optionMistakes(command: readonly string[], qmp: string): readonl
   return mistakes;
 }
 
+/**
+ * @param command QEMU's, of a definition
+ * @returns the guest's memory in bytes as `-m` says it; undefined where that is missing or is not understood, and QEMU
+ *   decides
+ */
+export function memoryOf(command: readonly string[]): number | undefined {
+  const at = command.findLastIndex((word) => optionOf(word) === "m");
+  const [first = "", ...rest] = partsOf(command[at < 0 ? command.length : at + 1] ?? "");
+  const size = first.includes("=") ? keysOf([first, ...rest]).get("size") : first;
+  const [, digits, unit = "M"] = /^(\d+(?:\.\d+)?)([BKMGTPE]?)$/i.exec(size ?? "") ?? [];
+  if (digits === undefined) return undefined;
+  return Math.round(Number(digits) * 1024 ** "BKMGTPE".indexOf(unit.toUpperCase() || "M"));
+}
+
 const NO_SOCKET: Socket = { written: "", path: undefined, waits: false };
 
 /** QEMU takes one dash and two alike. @returns undefined for a word that is no option */

@@ -28,7 +28,8 @@ class FakeAgent implements SourceService {
   }
 
   async listGuests() {
-    return [{ name: "web", state: "running", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" }];
+    const none = { detail: "", migrationId: "", definitionDigest: "" };
+    return [{ name: "web", state: "running", qemuVersion: "10.0.2", machineType: "q35", ...none }];
   }
 
   async migrate(call: MigrateCall) {

@@ -3,7 +3,10 @@ import { MigrationFault } from "../../shared/fault.ts";
 import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
 import { fakeClient, operator, result, view } from "../support/cli-fixtures.ts";
 
-const guest = { name: "web", state: "running", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" };
+const guest = {
+  ...{ name: "web", state: "running", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
+  definitionDigest: "0123456789abcdef",
+};
 
 t.test("migrate asks for what was typed, with units converted", async (t) => {
   const calls: MigrateCall[] = [];

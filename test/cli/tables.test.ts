@@ -10,12 +10,13 @@ t.test("guests are a table", async (t) => {
     qemuVersion: "10.0.2",
     machineType: "pc-q35-10.0",
     migrationId: "",
+    definitionDigest: "0123456789abcdef",
   };
   t.equal(
     guestsText([guest, { ...guest, name: "database", state: "off", qemuVersion: "", machineType: "" }]),
-    `GUEST     STATE    QEMU    MACHINE      MIGRATION  DETAIL
-web       running  10.0.2  pc-q35-10.0
-database  off
+    `GUEST     STATE    QEMU    MACHINE      DEFINITION    MIGRATION  DETAIL
+web       running  10.0.2  pc-q35-10.0  0123456789ab
+database  off                           0123456789ab
 `,
   );
   t.match(guestsText([]), /guests\.directory/);

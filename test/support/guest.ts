@@ -64,6 +64,7 @@ export interface GuestDefinitionFile {
   readonly name: string;
   readonly qmp: string;
   readonly command: readonly string[];
+  readonly peers?: readonly string[];
 }
 
 /** What the kernel does not have to do at each boot; under TCG all of it together is a second. */

@@ -68,7 +68,10 @@ t.test("an address that is taken is not taken over; a socket that was left behin
 
 t.test("a general client finds the services, and their health, by reflection", async (t) => {
   const guests = [
-    { name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
+    {
+      ...{ name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
+      definitionDigest: "0123456789abcdef",
+    },
   ];
   const source = await serveSource(sourceService({ listGuests: async () => guests }), SERVE);
   const incoming = view({ source: "host-a:7411", status: "doubled" });

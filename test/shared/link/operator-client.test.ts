@@ -26,7 +26,10 @@ const planCall = { migration: call, observeMs: 0, robust: false };
 t.test("every question of an operator reaches the agent, and its answer the operator", async (t) => {
   const asked: unknown[] = [];
   const guests = [
-    { name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
+    {
+      ...{ name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
+      definitionDigest: "0123456789abcdef",
+    },
   ];
   const plan = { accepted: false, refusals: refusal.refusals, negotiated: { codecs: "zstd" }, notes: [] };
   const moved = view({ status: "moved", result: result() });

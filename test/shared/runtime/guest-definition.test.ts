@@ -66,6 +66,16 @@ t.test("the digest is that of the canonical JSON before {runtime} is filled in",
   t.not(parse({ ...web, qmp: "/run/ferry/web.qmp" }).digest, expected);
 });
 
+t.test("the peers of a guest are this host's own matter, and no part of the digest", async (t) => {
+  t.equal(parse(web).peers, undefined);
+  for (const peers of [[], ["alpha.example", "192.0.2.1", "fe80::1"]]) {
+    t.same(parse({ ...web, peers }).peers, peers);
+    t.equal(parse({ ...web, peers }).digest, parse(web).digest);
+  }
+  for (const peers of ["alpha", {}, null, [5], [""], ["*.example"], ["a b"], ["x".repeat(254)], [["alpha"]]])
+    t.throws(() => parse({ ...web, peers }), { code: "configuration", message: /"peers" must be a list/ });
+});
+
 t.test("every mistake in a definition is told at once", async (t) => {
   const fault = t.throws(
     () => parse({ name: "db", qmp: "web.qmp", command: ["qemu", "-S", "-incoming", "defer"], memory: 1 }),

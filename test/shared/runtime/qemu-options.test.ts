@@ -1,6 +1,6 @@
 /** Options of QEMU with which no guest can come to a host: what is refused here was seen to wait or to leave. */
 import t from "tap";
-import { lacksSandbox, optionMistakes, SANDBOX } from "../../../shared/runtime/qemu-options.ts";
+import { lacksSandbox, memoryOf, optionMistakes, SANDBOX } from "../../../shared/runtime/qemu-options.ts";
 
 const QMP = "/run/ferry/web.qmp";
 const mistakes = (...words: readonly string[]): readonly string[] =>
@@ -111,4 +111,25 @@ t.test("a command lacks a sandbox unless it forbids QEMU to start programs", asy
     ["-name", "-sandbox on,spawn=deny"],
   ])
     t.ok(lacksSandbox(["qemu", ...lacks]), lacks.join(" "));
+});
+
+t.test("the guest's memory is what -m says, as QEMU reads it", async (t) => {
+  const MIB = 2 ** 20;
+  for (const [value, bytes] of [
+    ["512", 512 * MIB],
+    ["2G", 2048 * MIB],
+    ["1.5g", 1536 * MIB],
+    ["64K", 65_536],
+    ["size=2G,slots=2,maxmem=8G", 2048 * MIB],
+    ["maxmem=8G,size=300", 300 * MIB],
+    ["512,slots=2,maxmem=8G", 512 * MIB],
+    ["1T", MIB * MIB],
+  ] as const) {
+    t.equal(memoryOf(["qemu", "-m", value]), bytes, value);
+    t.equal(memoryOf(["numactl", "-m", "0", "qemu", "--m", value, "-S"]), bytes, `the last one of ${value}`);
+  }
+  for (const value of ["", "much", "-1", "size", "maxmem=8G", "1e9", "0x10"])
+    t.equal(memoryOf(["qemu", "-m", value]), undefined, value);
+  t.equal(memoryOf(["qemu", "-m"]), undefined);
+  t.equal(memoryOf(["qemu"]), undefined);
 });
