@@ -1,9 +1,10 @@
 /** The destination's service: one incoming migration for each accepted handshake, at most one for a guest. */
 import { timingSafeEqual } from "node:crypto";
-import { MigrationFault } from "../shared/fault.ts";
-import type { DestinationService } from "../shared/link/link.ts";
+import { MigrationFault, type Refusal } from "../shared/fault.ts";
+import { limitsToward } from "../shared/link/guest-peers.ts";
+import type { Caller, DestinationService, LinkLimits } from "../shared/link/link.ts";
 import { standingOf } from "../shared/protocol/destination-states.ts";
-import { checkMigrations } from "../shared/protocol/handshake.ts";
+import { neededBytes } from "../shared/protocol/handshake.ts";
 import {
   type Contract,
   DECIDES_WITHIN_MS,
@@ -22,15 +23,14 @@ import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { EPOCH, tokenText } from "./destination-context.ts";
 import type { DestinationState } from "./destination-state.ts";
+import { definedBytes, firstLook } from "./first-look.ts";
 import { Incoming, type Named } from "./incoming.ts";
 import { IncomingDesk } from "./incoming-desk.ts";
 import { recordedState } from "./incoming-view.ts";
 import { KeeperProcess } from "./keeper-process.ts";
 import { answerLink } from "./link-answers.ts";
+import { Places } from "./places.ts";
 import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
-
-/** A new migration of the same guest waits this long for the end of one that was given up. */
-const CLEARS_WITHIN_MS = 15_000;
 
 export class DestinationAgent implements DestinationService {
   /** Answers operators. */
@@ -43,41 +43,59 @@ export class DestinationAgent implements DestinationService {
   private readonly arrivals = new Map<string, Running>();
   /** The `sequence` of the latest migration of the journal. */
   private sequence = 0;
+  private readonly places: Places;
   /** Sources that measure their link to here. */
   private linkAnswers = 0;
 
   constructor(parts: DestinationAgentParts) {
     this.parts = parts;
     this.desk = new IncomingDesk(parts.journal, this.entries);
+    this.places = new Places(parts, this.entries);
   }
 
-  async handshake(offer: Offer, caller: string): Promise<HandshakeAnswer> {
+  async handshake(offer: Offer, caller: Caller): Promise<HandshakeAnswer> {
     const { migrationId: id, guest, token, sourceAddress: source } = { ...offer, guest: offer.guest.name };
-    this.parts.log.info({ migration: id, guest, caller }, "handshake");
-    const wasHere = (): MigrationFault =>
-      new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
-    if ((await this.parts.journal.read(id)) !== undefined) throw wasHere();
+    const log = this.parts.log.child({ migration: id, guest });
+    log.info({ caller: caller.text }, "handshake");
+    await this.checkNew(id);
+    const parts = { ...this.parts, limits: limitsToward(caller, this.parts.limits) };
+    const promisedBytes = await this.places.promised(Number.POSITIVE_INFINITY, guest);
+    const isExpected = this.places.entryOf(guest) !== undefined;
+    const { definition, refusals } = await firstLook(offer, caller, parts, { promisedBytes, isExpected });
+    const refused = (...all: readonly Refusal[]): HandshakeAnswer => {
+      log.info({ refusals: all }, "refused");
+      return { kind: "refusals", refusals: all };
+    };
+    if (definition === undefined) return refused(...refusals);
+    const makesWay = !offer.dryRun && this.places.entryOf(guest)?.isGivenUpBy(caller.name, source) === true;
+    if (!makesWay) refusals.push(...this.places.busyWith(guest));
+    if (refusals.length > 0) return refused(...refusals);
+    if (makesWay) await this.places.clear(guest);
     // asked again: another offer may have come meanwhile
-    const inTheWay = (offer.dryRun ? undefined : await this.clear(guest, source)) ?? this.busyWith(guest);
-    if (this.entries.has(id)) throw wasHere();
-    if (inTheWay !== undefined) return { kind: "refusals", refusals: [{ code: "guest-busy", message: inTheWay }] };
-    checkMigrations("destination", this.entries.size, this.parts.config.migrationsMax);
+    await this.checkNew(id);
+    const busy = this.places.busyWith(guest);
+    if (busy.length > 0) return refused(...busy);
+    this.places.check(caller);
     const nowMs = this.parts.clock.nowUs() / 1000;
     this.sequence = nextSequence([{ sequence: this.sequence }], nowMs);
     const { saysKept } = offer;
-    const named = { id, guest, token, source, saysKept, sequence: this.sequence, startedAtMs: Math.floor(nowMs) };
-    const { cx, ended } = this.run(named, { kind: "negotiating", offer });
+    const named: Named = {
+      ...{ id, guest, token, source, saysKept, caller: caller.name, sequence: this.sequence },
+      startedAtMs: Math.floor(nowMs),
+      neededBytes: offer.dryRun ? 0 : neededBytes(offer, definedBytes(definition)),
+    };
+    const { cx, ended } = this.run(named, { kind: "negotiating", offer, definition }, parts.limits);
     const given = await cx.answer.promise;
     // a refusal is given when nothing is in the way of the next try any more
     if (given.kind === "refusals" || offer.dryRun) await ended;
     return given.kind === "contract" && offer.dryRun && offer.measureLink
-      ? this.measured(offer, given.contract)
+      ? this.measured(offer, given.contract, parts.limits)
       : given;
   }
 
   /** Behind a check: the source may measure the link. */
-  private measured(offer: Offer, contract: Contract): HandshakeAnswer {
-    const { limits, clock, log, config } = this.parts;
+  private measured(offer: Offer, contract: Contract, limits: LinkLimits): HandshakeAnswer {
+    const { clock, log, config } = this.parts;
     if (this.linkAnswers >= config.migrationsMax) return { kind: "contract", contract };
     this.linkAnswers++;
     void answerLink(offer, { limits, clock, log, leaving: this.leaving.signal }).then(() => {
@@ -115,7 +133,10 @@ export class DestinationAgent implements DestinationService {
       const { guest, source, sequence, startedAtMs, grant } = record;
       this.sequence = Math.max(this.sequence, sequence);
       const token = Buffer.from(grant.token, "hex");
-      const named = { id, guest, source, saysKept: record.saysKept === true, sequence, startedAtMs, token };
+      const { caller, postcopy } = record;
+      const neededBytes = (postcopy?.blocks ?? []).reduce((sum, { byteLength }) => sum + byteLength, 0);
+      const saysKept = record.saysKept === true;
+      const named = { id, guest, source, caller, neededBytes, saysKept, sequence, startedAtMs, token };
       if (isSettled(record) && !(await isLeftOver(record))) this.desk.recall(named, recordedState(record), this.parts);
       else looks.push(this.run(named, { kind: "adopting", record }).nextChange);
     }
@@ -134,9 +155,11 @@ export class DestinationAgent implements DestinationService {
     this.leaving.abort(stopping);
   }
 
-  private run(named: Named, from: DestinationState): Incoming {
-    const leaving = { stopping: this.stopping.signal, leaving: this.leaving.signal };
-    const entry = new Incoming(this.parts, named, leaving, from);
+  /** @param limits of its calls to the source */
+  private run(named: Named, from: DestinationState, limits: LinkLimits = this.parts.limits): Incoming {
+    const promisedBytes = (): Promise<number> => this.places.promised(named.sequence, named.guest);
+    const ofAgent = { stopping: this.stopping.signal, leaving: this.leaving.signal, promisedBytes };
+    const entry = new Incoming({ ...this.parts, limits }, named, ofAgent, from);
     this.entries.set(named.id, entry);
     void entry.ended.finally(() => {
       if (entry.running !== undefined) this.arrived(named.id, entry.running);
@@ -179,25 +202,10 @@ export class DestinationAgent implements DestinationService {
     keepLatest(this.arrivals, ARRIVALS_KEPT);
   }
 
-  /**
-   * Makes way for a new migration of a guest. A source has at most one migration of a guest, so a source that begins a
-   * new one has given the earlier one up, and the earlier one is refused for good first. A whole copy is refused only
-   * where the source that sent it is the one that begins the new migration.
-   * @returns what is in the way, for people; undefined when nothing is
-   */
-  private async clear(guest: string, source: string): Promise<string | undefined> {
-    const entry = [...this.entries.values()].find(({ cx }) => cx.guest === guest);
-    if (entry === undefined) return undefined;
-    if (!entry.isGivenUpBy(source)) return this.busyWith(guest);
-    entry.drop(new MigrationFault("peer-lost", "The source has begun another migration of this guest"));
-    await orLate(entry.ended, CLEARS_WITHIN_MS);
-    return this.busyWith(guest);
-  }
-
-  private busyWith(guest: string): string | undefined {
-    const entry = [...this.entries.values()].find(({ cx }) => cx.guest === guest);
-    if (entry === undefined) return undefined;
-    return `Another migration of ${guest} to this destination is under way (${entry.cx.id}, ${entry.state.kind}); wait for it, or see at this agent what it waits for: ferry list`;
+  /** @throws MigrationFault `refused` for the id of a migration that is here or was, whose record is not written over */
+  private async checkNew(id: string): Promise<void> {
+    if ((await this.parts.journal.read(id)) === undefined && !this.entries.has(id)) return;
+    throw new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
   }
 
   /**

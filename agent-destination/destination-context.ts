@@ -30,9 +30,15 @@ export interface DestinationContext {
   readonly token: Uint8Array;
   /** Address of the source agent. */
   readonly source: string;
+  /** Who has offered the guest (Caller.name). Undefined where the record of an earlier version does not say it. */
+  readonly caller: string | undefined;
+  /** Memory that the guest takes here, bytes; 0 of a check, and where it is not known. */
+  readonly neededBytes: number;
   /** The `sequence` of its records in the journal. */
   readonly sequence: number;
   readonly startedAtMs: number;
+  /** Memory that guests which were accepted before this one are still to take, bytes. */
+  readonly promisedBytes: () => Promise<number>;
   readonly config: DestinationConfig;
   readonly clock: Clock;
   readonly log: Logger;
@@ -119,6 +125,7 @@ export const destinationRecord = (
   sequence: cx.sequence,
   startedAtMs: cx.startedAtMs,
   grant: { token: tokenText(cx.token), epoch: EPOCH, paused },
+  ...(cx.caller === undefined ? {} : { caller: cx.caller }),
   ...(guest === undefined ? {} : { qemu: guest.process }),
   ...(postcopy === undefined ? {} : { postcopy }),
   ...(ungranted ? { ungranted } : {}),

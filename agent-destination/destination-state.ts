@@ -9,6 +9,7 @@ import type {
 } from "../shared/protocol/destination-states.ts";
 import type { Contract, GuestDisks, Offer } from "../shared/protocol/messages.ts";
 import type { DestinationPostcopy, DestinationRecord, OwnershipGrant } from "../shared/protocol/ownership.ts";
+import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
 import type { Receiver } from "./receiver.ts";
@@ -36,7 +37,8 @@ interface Refused {
 interface Payloads {
   /** The record that the journal has. */
   adopting: { readonly record: DestinationRecord };
-  negotiating: { readonly offer: Offer };
+  /** `definition`: the own one of the guest, which is the source's too. */
+  negotiating: { readonly offer: Offer; readonly definition: GuestDefinition };
   /** `source`: begun beside the start of QEMU; missing where it could not be. */
   staging: {
     readonly offer: Offer;

@@ -11,18 +11,20 @@ import type { DestinationContext } from "./destination-context.ts";
 import { runDestinationMigration } from "./destination-migration.ts";
 import type { DestinationState } from "./destination-state.ts";
 import { incomingView } from "./incoming-view.ts";
+import { stillToTake } from "./promised-memory.ts";
 import type { DestinationAgentParts } from "./recovery.ts";
 
 /** What identifies a migration, and what its records keep of its source. */
 export type Named = Pick<
   DestinationContext,
-  "id" | "guest" | "token" | "source" | "saysKept" | "sequence" | "startedAtMs"
+  "id" | "guest" | "token" | "source" | "caller" | "neededBytes" | "saysKept" | "sequence" | "startedAtMs"
 >;
 
-/** The signals of the agent as a whole. */
-export interface Leaving {
+/** What a migration has of the agent as a whole. */
+export interface OfAgent {
   readonly stopping: AbortSignal;
   readonly leaving: AbortSignal;
+  readonly promisedBytes: () => Promise<number>;
 }
 
 /** Standings in which nothing is decided yet. */
@@ -48,7 +50,8 @@ export class Incoming {
   /** In post-copy, by which the guest's missing pages come. */
   private stream: ResumingDestination | undefined;
 
-  constructor(parts: DestinationAgentParts, of: Named, { stopping, leaving }: Leaving, from: DestinationState) {
+  constructor(parts: DestinationAgentParts, of: Named, ofAgent: OfAgent, from: DestinationState) {
+    const { stopping } = ofAgent;
     const { log, onBusy, ...shared } = parts;
     onBusy?.();
     this.state = from;
@@ -61,8 +64,7 @@ export class Incoming {
       cancelled: AbortSignal.any([this.cancelling.signal, stopping]),
       withdrawn: this.withdrawing.signal,
       unneeded: this.dropping.signal,
-      stopping,
-      leaving,
+      ...ofAgent,
       granted: deferred(),
       claims: new AskedWord(),
       onRunning: (running) => {
@@ -170,6 +172,11 @@ export class Incoming {
     return this.cx.clock.monotonicMs() - unseenSinceMs >= SILENT_AFTER_MS;
   }
 
+  /** Memory that the guest is still to take here, bytes. */
+  stillToTake(): Promise<number> {
+    return stillToTake(this.state, this.cx.neededBytes);
+  }
+
   get view(): MigrationView {
     const { cx, sourceIsThere, isUnseen, news } = this;
     return incomingView(this.state, { cx, here: cx.config.listen[0] ?? "", sourceIsThere, isUnseen, news });
@@ -177,22 +184,22 @@ export class Incoming {
 
   /**
    * True when the source must have given this migration up if it begins another one: a source has at most one migration
-   * of a guest.
+   * of a guest. Only the caller that has offered this migration can give it up.
+   * @param source the address in the caller's new offer
    */
-  isGivenUpBy(source: string): boolean {
-    const { state } = this;
-    if (state.kind === "discarding") return true;
-    if (source !== this.cx.source) return false;
+  isGivenUpBy(caller: string, source: string): boolean {
+    const { state, cx } = this;
+    if (caller !== cx.caller || source !== cx.source) return false;
     switch (state.kind) {
+      case "discarding":
       case "refusing":
+      case "withheld":
         return true;
       case "receiving":
       case "loading":
         return state.receiver.channel.isCut;
       case "loaded":
         return state.receiver === undefined || state.receiver.channel.isCut;
-      case "withheld":
-        return true;
       default:
         return false;
     }

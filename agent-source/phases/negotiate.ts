@@ -1,5 +1,6 @@
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc-link.ts";
+import { limitsFor } from "../../shared/link/guest-peers.ts";
 import { securityOf } from "../../shared/link/security.ts";
 import { saidSettings } from "../../shared/protocol/device-settings.ts";
 import { canStayPaused, checkContract, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
@@ -21,7 +22,7 @@ import {
   type Wish,
   withoutPostcopy,
 } from "../../shared/protocol/strategies.ts";
-import type { GuestDefinition } from "../../shared/runtime/guest-definition.ts";
+import { type GuestDefinition, shortDigest } from "../../shared/runtime/guest-definition.ts";
 import { type Marked, markDisks } from "../disk-mark.ts";
 import type { FoundGuest } from "../look-at-guest.ts";
 import { negotiatedView } from "../negotiated-view.ts";
@@ -55,10 +56,10 @@ export async function askDestination(
   const checked = mine.length > 0 ? { ...check, dryRun: true } : check;
   const offer = makeOffer(cx, definition, facts, marked, checked);
   if (mine.length > 0) {
-    const theirs = await refusalsThere(cx, offer).finally(marked.remove);
+    const theirs = await refusalsThere(cx, definition, offer).finally(marked.remove);
     throw refused(`This migration of ${definition.name} cannot be`, [...mine, ...theirs]);
   }
-  const answer = await handshake(cx, offer).finally(marked.remove);
+  const answer = await handshake(cx, definition, offer).finally(marked.remove);
   if (answer.kind === "contract") return checkContract(offer, answer.contract);
   const refusals = answer.refusals.map((one) => explained(one, offer));
   throw refused(`The destination ${cx.call.to} refused ${definition.name}`, refusals, "destination");
@@ -83,9 +84,13 @@ const refusalsHere = (cx: SourceContext, facts: FoundGuest): readonly Refusal[] 
 ];
 
 /** What the destination has against it as well; that it cannot be asked is one of the reasons. */
-async function refusalsThere(cx: SourceContext, offer: Offer): Promise<readonly Refusal[]> {
+async function refusalsThere(
+  cx: SourceContext,
+  definition: GuestDefinition,
+  offer: Offer,
+): Promise<readonly Refusal[]> {
   try {
-    const answer = await handshake(cx, offer);
+    const answer = await handshake(cx, definition, offer);
     return answer.kind === "contract" ? [] : answer.refusals.map((one) => explained(one, offer));
   } catch (thrown) {
     if (cx.cancelled.aborted) throw thrown;
@@ -94,8 +99,16 @@ async function refusalsThere(cx: SourceContext, offer: Offer): Promise<readonly 
   }
 }
 
-/** The destination does not know why it was offered nothing older (makeOffer). */
+/**
+ * The destination does not know why it was offered nothing older (makeOffer), and tells no source the digest of its own
+ * definition.
+ */
 function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
+  if (refusal.code === "guest-definition")
+    return {
+      code: "guest-definition",
+      message: `${refusal.message} (here the column says ${shortDigest(guest.definitionDigest)})`,
+    };
   if (refusal.code !== "protocol-version") return refusal;
   if (guest.paused)
     return {
@@ -109,8 +122,9 @@ function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
   };
 }
 
-async function handshake(cx: SourceContext, offer: Offer): Promise<HandshakeAnswer> {
-  const client = connectDestination(cx.call.to, cx.limits);
+/** Only a peer that may take the guest is told of it. */
+async function handshake(cx: SourceContext, definition: GuestDefinition, offer: Offer): Promise<HandshakeAnswer> {
+  const client = connectDestination(cx.call.to, limitsFor(definition, cx.limits));
   try {
     const { answer, roundTripMs } = await client.handshake(offer, cx.config.handshakeTimeoutMs, cx.cancelled);
     cx.log.info({ answer: answer.kind, roundTripMs, tls: securityOf(cx.call.to, cx.limits.security) }, "handshake");

@@ -7,7 +7,8 @@ import type { PeerCertificate } from "node:tls";
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import { chainProblem, listedName, namesOf, showNames } from "./certificate-names.ts";
-import { notListed, type TlsSecurity, tlsText } from "./security.ts";
+import type { Caller } from "./link.ts";
+import { type LinkSecurity, notListed, type TlsSecurity, tlsText } from "./security.ts";
 import { toStatus } from "./status.ts";
 
 type List = "peers" | "operators" | "anybody";
@@ -102,4 +103,11 @@ export function callerOf(auth: Auth, security: TlsSecurity, list: "peers" | "ope
   const names = auth.sslPeerCertificate === undefined ? [] : namesOf(auth.sslPeerCertificate);
   const listed = security[list];
   return tlsText((listed === "any" ? undefined : listedName(names, listed)) ?? names[0]);
+}
+
+/** May others than this caller call as well, by tls.peers? This agent's own names do not count. In clear nobody is known. */
+export function hasOtherPeers({ names }: Caller, security: LinkSecurity | undefined): boolean {
+  if (security?.kind !== "tls" || security.peers === "any") return false;
+  const known = new Set([...names, ...namesOf(security.certificates.current.own.toLegacyObject())]);
+  return security.peers.some((peer) => !known.has(peer.toLowerCase()));
 }

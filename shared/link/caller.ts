@@ -4,7 +4,8 @@ import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { parseAddress, withoutZone } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { callerOf } from "./authorise.ts";
-import { namesOf, showNames } from "./certificate-names.ts";
+import { listedName, namesOf, showNames } from "./certificate-names.ts";
+import type { Caller } from "./link.ts";
 import type { LinkSecurity } from "./security.ts";
 import { isLocal } from "./unix-listener.ts";
 
@@ -19,6 +20,17 @@ export function callerText(call: AnyCall, security: LinkSecurity | undefined, li
   // of a unix socket: the user, and "process" and its number as address and port
   if (isLocal(peer)) return peer.replace(/process:(\d+)$/, "process $1");
   return security?.kind === "tls" ? `${callerOf(call.getAuthContext(), security, list)} at ${peer}` : `${peer}, no TLS`;
+}
+
+/** The peer that makes a call. One that calls in clear, or at a unix socket, has proven no name. */
+export function peerOf(call: AnyCall, security: LinkSecurity | undefined): Caller {
+  const peer = call.getPeer();
+  const certificate = security?.kind === "tls" ? call.getAuthContext().sslPeerCertificate : undefined;
+  const names = certificate === undefined ? [] : namesOf(certificate);
+  const listed = security?.kind === "tls" && security.peers !== "any" ? listedName(names, security.peers) : undefined;
+  // the number of a port or a process is another one at each connection
+  const name = listed ?? names[0] ?? peer.replace(/:\d+$/, "");
+  return { name, names, text: callerText(call, security, "peers") };
 }
 
 /**

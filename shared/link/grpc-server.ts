@@ -6,7 +6,7 @@ import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../protocol/messages.ts";
 import { type Audit, auditing } from "./audit.ts";
 import { type BoundListener, bind, bindUnix } from "./bind.ts";
-import { callerText, checkSourceAddress } from "./caller.ts";
+import { checkSourceAddress, peerOf } from "./caller.ts";
 import { Gate } from "./gate.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import {
@@ -84,7 +84,7 @@ export function serveDestination(
   server.addService(destinationService, {
     Handshake: unary((service, offer: Parameters<DestinationService["handshake"]>[0], call) => {
       checkSourceAddress(offer.sourceAddress, call, options.limits.security);
-      return service.handshake(offer, callerText(call, options.limits.security, "peers"));
+      return service.handshake(offer, peerOf(call, options.limits.security));
     }),
     Settle: unary((service, call: SettleCall) => service.settle(call)),
   });

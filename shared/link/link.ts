@@ -83,10 +83,19 @@ export interface SourceService extends MigrationOperator {
   acceptTransfer(hello: Hello, channel: SourceChannel): void;
 }
 
+/** Who has made a call, as far as the connection shows it. */
+export interface Caller {
+  /** Tells one caller from another: over TLS the listed name of its certificate, in clear the address of its host. */
+  readonly name: string;
+  /** All names of its certificate. None in clear, where nothing is proven. */
+  readonly names: readonly string[];
+  /** For logs. */
+  readonly text: string;
+}
+
 /** What the destination agent serves to sources; to operators it is a MigrationOperator. */
 export interface DestinationService {
-  /** @param caller who it is, for the log */
-  handshake(offer: Offer, caller: string): Promise<HandshakeAnswer>;
+  handshake(offer: Offer, caller: Caller): Promise<HandshakeAnswer>;
   settle(call: SettleCall): Promise<SettleAnswer>;
 }
 

@@ -39,9 +39,17 @@ export interface TlsSecurity extends SocketRule {
   /** Names of the agents that may call, and be called; `any` for an operator, who goes by the address alone. */
   readonly peers: readonly string[] | "any";
   readonly operators: readonly string[];
+  /** Of the peers, those that may be called for one guest or one migration. @default all of them */
+  readonly only?: OnlyPeers;
   /** Names that the servers called from here have shown, by address; a few. */
   readonly shown: Map<string, string>;
   readonly log?: Logger;
+}
+
+export interface OnlyPeers {
+  readonly names: readonly string[];
+  /** The fault of a server that shows none of the names. `who`: the server, for people. */
+  readonly refuse: (who: string) => MigrationFault;
 }
 
 export type LinkSecurity = ClearSecurity | TlsSecurity;
@@ -93,7 +101,7 @@ export const OPERATOR_IN_CLEAR: ClearSecurity = { kind: "clear", insecure: true,
 /**
  * How to call an address.
  * @throws MigrationFault `configuration` for an address that must not be called in clear, `not-authorised` for a unix
- *   socket that may not be called
+ *   socket that may not be called, the fault of `only` for a unix socket, which shows no name
  */
 export function callWith(
   text: string,
@@ -101,6 +109,8 @@ export function callWith(
 ): { credentials: ChannelCredentials; options: ChannelOptions; dialled: Dialled } {
   const address = parseAddress(text);
   const dialled: Dialled = { address: text, refused: undefined };
+  if (security.kind === "tls" && address.kind === "unix" && security.only !== undefined)
+    throw security.only.refuse(`Whoever listens at ${text}, without TLS,`);
   if (security.kind === "clear" || address.kind === "unix") {
     if (address.kind === "unix") checkSocket(address.path, security);
     else if (security.kind === "clear" && !security.insecure)
@@ -152,6 +162,8 @@ function distrust(
   const { peers } = security;
   const name = peers === "any" ? names[0] : listedName(names, peers);
   if (name === undefined) return notListed(`${shown} at ${address}`, "peers", security);
+  const { only } = security;
+  if (only !== undefined && listedName(names, only.names) === undefined) return only.refuse(`${shown} at ${address}`);
   if (security.shown.size >= SHOWN_MAX) security.shown.clear();
   security.shown.set(address, name);
   return undefined;

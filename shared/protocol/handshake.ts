@@ -1,6 +1,7 @@
 /**
  * agree(): what the source offers against what the destination is, in one place for both agents.
- * A refusal lists every reason at once, so that the operator mends them in one go.
+ * A refusal lists every reason at once, so that the operator mends them in one go: all that are known without a QEMU,
+ * or, of an offer that nothing speaks against until then, all that the QEMU shows.
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
 import { compareSettings } from "./device-settings.ts";
@@ -35,9 +36,14 @@ export interface DestinationFacts {
   readonly guest?: OwnGuest;
   /** Images of its own QEMU beside which the source's mark was found. */
   readonly markedImages?: ReadonlySet<string>;
+  /** Without what guests that were accepted are still to take. */
   readonly freeMemoryBytes: number;
+  /** What guests that were accepted are still to take, for people. */
+  readonly promisedBytes: number;
   /** Memory that the host keeps for itself. */
   readonly reserveBytes: number;
+  /** Memory of the guest by the destination's own definition; 0 where the definition does not say it. */
+  readonly definedBytes: number;
   readonly codecs: readonly Codec[];
   readonly frameBytesMax: number;
   readonly creditWindowBytesMax: number;
@@ -52,7 +58,15 @@ export type Agreement =
   | { readonly kind: "contract"; readonly contract: Contract }
   | { readonly kind: "refusals"; readonly refusals: readonly Refusal[] };
 
-export function agree(offer: Offer, mine: DestinationFacts): Agreement {
+/**
+ * @param found without a `guest` it gives the reasons that are known without a QEMU, and no contract. An offer of another
+ *   definition learns nothing of the destination's guest, whatever else is known of it: its source may be a peer that
+ *   only tries
+ */
+export function agree(offer: Offer, found: DestinationFacts): Agreement {
+  const isAlike = found.definitionDigest === undefined || found.definitionDigest === offer.guest.definitionDigest;
+  const { guest: _, markedImages: _images, postcopyRefusal: _postcopy, ...ofTheHost } = found;
+  const mine: DestinationFacts = isAlike ? found : { ...ofTheHost, definedBytes: 0 };
   const refusals: Refusal[] = [...mine.refusals];
   const refuse = (code: string, message: string): void => {
     refusals.push({ code, message });
@@ -63,15 +77,15 @@ export function agree(offer: Offer, mine: DestinationFacts): Agreement {
       "protocol-version",
       `The source speaks protocol ${offer.protocolVersions.join(", ")}, the destination ${mine.protocolVersions.join(", ")}; bring both agents to versions that are at most one apart`,
     );
-  if (mine.definitionDigest !== undefined && mine.definitionDigest !== offer.guest.definitionDigest)
+  if (!isAlike)
     refuse(
       "guest-definition",
-      `The definitions of ${offer.guest.name} differ (digest ${short(offer.guest.definitionDigest)} at the source, ${short(mine.definitionDigest)} at the destination); copy the source's file to the destination's guests.directory`,
+      `The definitions of ${offer.guest.name} differ: compare ${offer.guest.name}.json in guests.directory of both hosts (column DEFINITION of "ferry guests" at the source agent of each), then copy one file over the other, but for "peers"`,
     );
   const obstacles = postcopyObstacles(offer, { ...mine, version });
   const agreed = agreeOnStrategies(offer, obstacles);
   if (agreed === undefined) refusals.push(...(obstacles.length > 0 ? obstacles : [noStrategy(offer)]));
-  checkMemory(offer.guest.ramBlocks, mine, refuse);
+  checkMemory(offer, mine, refuse);
   if (mine.guest !== undefined) checkGuest(offer.guest, mine.guest, refuse);
   const { refusals: different, warnings } = compareMade(offer.guest, mine);
   refusals.push(...different);
@@ -168,13 +182,25 @@ function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set()
 
 type Refuse = (code: string, message: string) => void;
 
-function checkMemory(blocks: readonly RamBlock[], mine: DestinationFacts, refuse: Refuse): void {
-  const needed = blocks.reduce((sum, block) => sum + block.byteLength, 0);
-  if (mine.freeMemoryBytes - mine.reserveBytes < needed)
-    refuse(
-      "free-memory",
-      `The guest needs ${mebibytes(needed)} of memory; the destination has ${mebibytes(mine.freeMemoryBytes)} free and keeps ${mebibytes(mine.reserveBytes)} for itself`,
-    );
+/**
+ * Memory that the guest will take, bytes: what its source says, and at least what the destination's own definition says.
+ */
+export const neededBytes = ({ guest }: Pick<Offer, "guest">, definedBytes: number): number =>
+  Math.max(
+    definedBytes,
+    guest.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0),
+  );
+
+function checkMemory(offer: Offer, mine: DestinationFacts, refuse: Refuse): void {
+  const { freeMemoryBytes, promisedBytes, reserveBytes, definedBytes } = mine;
+  const needed = neededBytes(offer, definedBytes);
+  if (freeMemoryBytes - reserveBytes >= needed) return;
+  const promised =
+    promisedBytes === 0 ? "" : `, beside the ${mebibytes(promisedBytes)} that guests on their way to it will take,`;
+  refuse(
+    "free-memory",
+    `The guest needs ${mebibytes(needed)} of memory; the destination has ${mebibytes(Math.max(0, freeMemoryBytes))} free${promised} and keeps ${mebibytes(reserveBytes)} for itself`,
+  );
 }
 
 function checkGuest(theirs: GuestOffer, mine: OwnGuest, refuse: Refuse): void {
@@ -234,4 +260,3 @@ export const isOlder = (version: QemuVersion, than: QemuVersion): boolean =>
       : version.micro < than.micro;
 
 const mebibytes = (bytes: number): string => `${Math.floor(bytes / 2 ** 20)} MiB`;
-const short = (digest: string): string => digest.slice(0, 12);

@@ -111,6 +111,8 @@ export interface DestinationRecord {
   readonly guest: string;
   /** Address of the source agent, from its offer. */
   readonly source: string;
+  /** Who made that offer, by what the connection proved. Missing from the version before. */
+  readonly caller?: string;
   /** Counts the migrations of this journal, as at the source. */
   readonly sequence: number;
   /** Milliseconds since the epoch, for people only. */

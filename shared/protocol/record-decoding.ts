@@ -85,8 +85,10 @@ export function decodeDestinationRecord(value: unknown): DestinationRecord | und
   const source = text(given.source) ?? sourceAddress ?? "";
   const startedAtMs = typeof given.startedAtMs === "number" ? given.startedAtMs : 0;
   const reason = text(given.reason);
+  const caller = text(given.caller);
   return {
     ...{ kind, guest, source, sequence: decodeSequence(given.sequence), startedAtMs, grant },
+    ...(caller === undefined ? {} : { caller }),
     ...(qemu === undefined ? {} : { qemu }),
     ...(postcopy === undefined || sourceAddress === undefined ? {} : { postcopy: { ...postcopy, sourceAddress } }),
     ...(given.ungranted === true ? { ungranted: true } : {}),

@@ -2,50 +2,26 @@
  * Guests that cannot be started at the destination: each is refused by name before anything at the source is touched,
  * with what QEMU has said, and no QEMU is left behind. A command that is more than QEMU works where it can be watched.
  */
-import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
+import type { GuestView } from "../../shared/protocol/report.ts";
 import { Journal } from "../../shared/runtime/journal.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { ferryJson, migrate, requireMoved, slowLink, startMigrate } from "../support/ferry-json.ts";
-import { type GuestDefinitionFile, guestDefinition, guestFiles } from "../support/guest.ts";
-import { IDLE, openPair, type Pair } from "../support/pair.ts";
+import { type GuestOptions, guestFiles } from "../support/guest.ts";
+import { IDLE } from "../support/pair.ts";
 import { define, refused } from "../support/refused.ts";
-import type { RigHost } from "../support/rig.ts";
+import { EXECUTES, openWrapped, wrap } from "../support/wrapped-guest.ts";
 
 t.setTimeout(300_000);
 const NAME = "starts";
 const QEMU = "qemu-system-x86_64";
-const EXECUTES = `exec ${QEMU} "$@"`;
+const GUEST: GuestOptions = { name: NAME, memoryMiB: 256, workload: IDLE };
 const WAITS = `${QEMU} "$@"`;
 
-/** The guest's command is a program beside each host's runtime directory. */
-function wrapped(): GuestDefinitionFile {
-  const definition = guestDefinition({ name: NAME, memoryMiB: 256, workload: IDLE });
-  return { ...definition, command: ["{runtime}/../start", ...definition.command.slice(1)] };
-}
-
-function wrap(host: RigHost, ...lines: readonly string[]): void {
-  const path = join(host.runtimeDirectory, "..", "start");
-  writeFileSync(path, ["#!/bin/sh", ...lines, ""].join("\n"));
-  chmodSync(path, 0o755);
-}
-
-async function opened(t: Parameters<typeof openPair>[0]): Promise<Pair> {
-  const definition = wrapped();
-  const pair = await openPair(t, {
-    guest: { name: NAME, memoryMiB: 256, workload: IDLE },
-    prepare: (rig) => {
-      for (const host of [rig.a, rig.b]) wrap(host, EXECUTES);
-      rig.writeDefinition(definition);
-    },
-  });
-  return { ...pair, definition };
-}
-
 t.test("what does not start at the destination", async (t) => {
-  const pair = await opened(t);
+  const pair = await openWrapped(t, GUEST);
   const { rig, a, b, definition } = pair;
 
   await t.test("a program that leaves QEMU behind", async (t) => {
@@ -61,10 +37,10 @@ t.test("what does not start at the destination", async (t) => {
   await t.test("options with which QEMU leaves or waits, in the definition there", async (t) => {
     const extra = ["-daemonize", "-serial", "unix:{runtime}/x.serial,server"];
     define(rig.b, { ...definition, command: [...definition.command, ...extra] });
-    t.match(
-      await refused(t, pair, ["configuration"]),
-      /not have -daemonize.*-serial .*x\.serial,server, with which QEMU/,
-    );
+    t.match(await refused(t, pair, ["configuration"]), /"ferry guests" at the source agent of that host/);
+    const { answer } = await ferryJson<GuestView>(rig, b, ["guests"]);
+    const detail = /not have -daemonize.*-serial .*x\.serial,server, with which QEMU/;
+    t.match(answer, { name: NAME, state: "unreadable", detail });
     define(rig.b, definition);
   });
 
@@ -101,7 +77,7 @@ t.test("what does not start at the destination", async (t) => {
 });
 
 t.test("a guest whose command waits for QEMU moves, and is known by its QEMU", async (t) => {
-  const { rig, a, b } = await opened(t);
+  const { rig, a, b } = await openWrapped(t, GUEST);
   wrap(rig.b, WAITS);
   const { id } = requireMoved(await migrate(rig, a, b, NAME));
   await assertOneGuest(t, rig, { name: NAME, at: rig.b });

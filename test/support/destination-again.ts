@@ -6,7 +6,7 @@ import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import type { MigrationStatus, MigrationView } from "../../shared/protocol/report.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
-import { loadDestinationConfig } from "../../shared/runtime/config.ts";
+import { type DestinationConfig, loadDestinationConfig } from "../../shared/runtime/config.ts";
 import { Journal } from "../../shared/runtime/journal.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { createLogger } from "../../shared/runtime/log.ts";
@@ -27,7 +27,10 @@ export const POSTCOPY: NonNullable<DestinationRecord["postcopy"]> = {
 const TOKEN = Buffer.from("aa".repeat(16), "hex");
 const WITHIN = { timeoutMs: 15_000 };
 
-export interface Came extends Partial<Pick<DestinationRecord, "heard" | "reason" | "postcopy" | "qemu" | "saysKept">> {
+export interface Came
+  extends Partial<
+    Pick<DestinationRecord, "source" | "caller" | "heard" | "reason" | "postcopy" | "qemu" | "saysKept">
+  > {
   readonly kind: DestinationRecord["kind"];
   /** QEMU's run state; "gone": its process has ended. */
   readonly status: string;
@@ -43,6 +46,7 @@ export interface Came extends Partial<Pick<DestinationRecord, "heard" | "reason"
 
 export interface Again {
   readonly agent: DestinationAgent;
+  readonly config: DestinationConfig;
   readonly qemu: FakeQemu;
   readonly journal: Journal<DestinationRecord>;
   readonly written: DestinationRecord["kind"][];
@@ -76,7 +80,7 @@ export async function startAgain(t: Test, came: Came): Promise<Again> {
   await agent.recover();
   const view = (): MigrationView => agent.desk.getMigration(ID);
   const again: Again = {
-    ...{ agent, qemu, journal, written, view },
+    ...{ agent, config, qemu, journal, written, view },
     failWrites,
     settle: (ask, more = {}) => agent.settle({ migrationId: ID, token: TOKEN, epoch: 1, ask, paused: false, ...more }),
     record: () => journal.read(ID),

@@ -56,11 +56,11 @@ export interface Again {
 }
 
 /** What the directories of an agent are, with a definition of the guest. */
-export function placesIn(t: Test, qmp: string): readonly string[] {
+export function placesIn(t: Test, qmp: string, definition: object = {}): readonly string[] {
   // with a path that is short enough for sockets
   const directory = folder(t);
   for (const name of ["guests", "state", "run"]) mkdirSync(join(directory, name));
-  const guest = JSON.stringify({ name: "web", qmp, command: ["qemu"] });
+  const guest = JSON.stringify({ name: "web", qmp, command: ["qemu"], ...definition });
   writeFileSync(join(directory, "guests", "web.json"), guest);
   return ["guests", "runtime", "state"].map(
     (name) => `--${name}-directory=${join(directory, name === "runtime" ? "run" : name)}`,
