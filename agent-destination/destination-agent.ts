@@ -57,7 +57,7 @@ export class DestinationAgent implements DestinationService {
     const { migrationId: id, guest, token, sourceAddress: source } = { ...offer, guest: offer.guest.name };
     const log = this.parts.log.child({ migration: id, guest });
     log.info({ caller: caller.text }, "handshake");
-    await this.checkNew(id);
+    if ((await this.parts.journal.read(id)) !== undefined) throw wasHere(id);
     const parts = { ...this.parts, limits: limitsToward(caller, this.parts.limits) };
     const promisedBytes = await this.places.promised(Number.POSITIVE_INFINITY, guest);
     const isExpected = this.places.entryOf(guest) !== undefined;
@@ -71,8 +71,8 @@ export class DestinationAgent implements DestinationService {
     if (!makesWay) refusals.push(...this.places.busyWith(guest));
     if (refusals.length > 0) return refused(...refusals);
     if (makesWay) await this.places.clear(guest);
-    // asked again: another offer may have come meanwhile
-    await this.checkNew(id);
+    // asked again, since another offer may have come meanwhile; from here to the entry nothing is waited for
+    if ((await this.parts.journal.read(id)) !== undefined || this.entries.has(id)) throw wasHere(id);
     const busy = this.places.busyWith(guest);
     if (busy.length > 0) return refused(...busy);
     this.places.check(caller);
@@ -202,12 +202,6 @@ export class DestinationAgent implements DestinationService {
     keepLatest(this.arrivals, ARRIVALS_KEPT);
   }
 
-  /** @throws MigrationFault `refused` for the id of a migration that is here or was, whose record is not written over */
-  private async checkNew(id: string): Promise<void> {
-    if ((await this.parts.journal.read(id)) === undefined && !this.entries.has(id)) return;
-    throw new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
-  }
-
   /**
    * Answers for a migration that is over, or that this agent never knew, from its record and from whether its process
    * lives.
@@ -234,6 +228,9 @@ export class DestinationAgent implements DestinationService {
 }
 
 const ARRIVALS_KEPT = 100;
+
+const wasHere = (id: string): MigrationFault =>
+  new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
 
 /** True when a QEMU still lives although its record is `refused` and `heard`, or when that cannot be told. */
 const isLeftOver = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>

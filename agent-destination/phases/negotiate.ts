@@ -20,6 +20,7 @@ export async function negotiate(
   { offer, definition }: State<"negotiating">,
   cx: DestinationContext,
 ): Promise<State<"staging"> | State<"discarding">> {
+  // what is found from here on is added to it, and read when the offer is judged
   const refusals: Refusal[] = [];
   const host = await factsOfHost(definition, cx.config, await cx.promisedBytes(), refusals);
   const source = offer.dryRun ? undefined : connectAhead(cx, offer);

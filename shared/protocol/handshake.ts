@@ -1,7 +1,7 @@
 /**
  * agree(): what the source offers against what the destination is, in one place for both agents.
- * A refusal lists every reason at once, so that the operator mends them in one go: all that are known without a QEMU,
- * or, of an offer that nothing speaks against until then, all that the QEMU shows.
+ * A refusal lists every reason at once, so that the operator mends them in one go. First come all reasons that are known
+ * without a QEMU. An offer that has none of them gets a QEMU, and then all reasons that this QEMU shows.
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
 import { compareSettings } from "./device-settings.ts";
@@ -59,9 +59,9 @@ export type Agreement =
   | { readonly kind: "refusals"; readonly refusals: readonly Refusal[] };
 
 /**
- * @param found without a `guest` it gives the reasons that are known without a QEMU, and no contract. An offer of another
- *   definition learns nothing of the destination's guest, whatever else is known of it: its source may be a peer that
- *   only tries
+ * Compares an offer with what the destination has found. An offer of another definition learns nothing of the
+ * destination's guest, whatever was found of it, since its source may be a peer that only tries.
+ * @returns without `found.guest` the reasons that are known without a QEMU, perhaps none; never a contract then
  */
 export function agree(offer: Offer, found: DestinationFacts): Agreement {
   const isAlike = found.definitionDigest === undefined || found.definitionDigest === offer.guest.definitionDigest;

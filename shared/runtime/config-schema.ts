@@ -226,8 +226,16 @@ export const destinationSchema = () => ({
       "Start each QEMU in a systemd unit of its own, which nothing that is done to the agent's unit reaches; auto: where systemd permits it",
     ),
   },
-  followUp: duration("30s", "An accepted migration whose source does not go on for this long is discarded"),
-  memory: { reserve: size("256MiB", "Memory of the host that no incoming guest may take") },
+  followUp: duration(
+    "30s",
+    "An accepted migration whose source does not send its first page for this long, or later says nothing at all over a link that is up, is discarded; the latter after no less than four times link.keepAlive",
+  ),
+  memory: {
+    reserve: size(
+      "256MiB",
+      "Memory of the host that no incoming guest may take; what accepted guests are still to take is kept beside it",
+    ),
+  },
 });
 
 /** A tree of keys: a leaf has a default. */

@@ -1,9 +1,18 @@
 /** A source that says nothing over a link that is up loses its place; a slow one, and one that is cut off, does not. */
+import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { mock } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { receive } from "../../agent-destination/phases/receive.ts";
+import { Receiver } from "../../agent-destination/receiver.ts";
+import type { Replay } from "../../agent-destination/replay.ts";
 import { onceSilent } from "../../agent-destination/source-silence.ts";
+import { openLoop } from "../../shared/link/loop.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
+import { LIMITS } from "../support/link.ts";
+import { folder } from "../support/link-fixtures.ts";
 
 const LIMIT_MS = 30_000;
 
@@ -84,4 +93,38 @@ t.test("the end of the stream ends the watch, and what follows has no such limit
   const { ended, done } = receiving();
   ended.resolve({});
   t.match(await done, { kind: "loading" });
+});
+
+t.test("a source is heard by its pings, over a real link, and not by the link's own", async (t) => {
+  const over = new AbortController();
+  t.teardown(() => over.abort());
+  const loop = await openLoop(join(folder(t), "s"), LIMITS, over.signal);
+  t.teardown(() => loop.close());
+  loop.source.receive(() => undefined);
+  loop.source.retain(1 << 20);
+  const receiver = new Receiver({
+    channel: loop.destination,
+    socket: new PassThrough() as never,
+    makeReplay: () => ({ isHeldBack: false, take: () => undefined }) as unknown as Replay,
+    clock: systemClock,
+    cancelled: over.signal,
+  });
+  const state = { kind: "receiving", guest: {}, receiver } as never;
+  const cx = { config: { followUpMs: 3000, link: { keepAliveMs: 500 } } } as never;
+  let isOver = false;
+  const done = receive(state, cx).finally(() => {
+    isOver = true;
+  });
+  done.catch(() => undefined);
+  const body = new Uint8Array(8);
+  const frame = { frameKind: "verbatim", codec: "none", rawLength: 8, checksum: new Uint8Array(8), body } as const;
+  loop.source.send({ kind: "frame", sequence: 1, ...frame });
+  for (let nonce = 0; nonce < 100; nonce++) {
+    loop.source.send({ kind: "clockPing", nonce });
+    await delay(40);
+  }
+  t.equal(isOver, false, "four seconds of nothing but pings");
+  await t.rejects(done, { code: "peer-lost", message: /said nothing for 3000 ms/ });
+  t.equal(loop.destination.isCut, false, "the link is up");
+  receiver.close();
 });

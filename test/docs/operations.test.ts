@@ -35,6 +35,9 @@ t.test("every reason of a refusal is in docs/operations.md", async (t) => {
     "shared/protocol/strategies.ts",
     "agent-source/phases/negotiate.ts",
     "agent-destination/phases/negotiate.ts",
+    "agent-destination/first-look.ts",
+    "agent-destination/places.ts",
+    "shared/link/guest-peers.ts",
   ];
   const sources = files.map((file) => readFileSync(join(packageRoot(), file), "utf8")).join("\n");
   const reasons = [...sources.matchAll(/(?:code: |code = |CODE = |refuse\(\s*)"([a-z-]+)"/g)].map(

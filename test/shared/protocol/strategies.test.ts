@@ -109,7 +109,10 @@ t.test("whatever post-copy lacks together is refused together, with what else is
     fc.property(fc.subarray(Object.keys(worse)), fc.constantFrom("postcopy", "hybrid"), (wrong, strategy) => {
       let [asked, mine]: [Offer, DestinationFacts] = [asking({ strategy }), host];
       for (const code of wrong) [asked, mine] = worse[code]!(asked, mine);
-      t.same(codes(mine, asked), wrong);
+      // a source of another definition is not told what the QEMU there lacks
+      const ofQemu = wrong.includes("guest-definition") ? ["postcopy-unavailable", "cpu-model"] : [];
+      const told = wrong.filter((code) => !ofQemu.includes(code));
+      t.same(codes(mine, asked), told);
     }),
   );
 });
