@@ -90,6 +90,11 @@ export class Receiver {
     channel.receive((message) => this.take(message));
   }
 
+  /** True while the link is up, and QEMU takes what comes. */
+  get isRead(): boolean {
+    return !this.channel.isCut && !this.replay.isHeldBack;
+  }
+
   /** Aborted with the first fault. */
   get signal(): AbortSignal {
     return this.abort.signal;

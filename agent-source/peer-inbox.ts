@@ -31,6 +31,8 @@ export class PeerInbox {
   postcopy: PostcopyPeer | undefined;
   /** Takes acknowledgements; the probe's first, then the sender's. */
   onAck: (ack: Message<"ack">) => void = () => undefined;
+  /** Messages that came, of whatever kind. */
+  heard = 0;
   /** Called for whatever comes. */
   onHeard: () => void = () => undefined;
   private readonly channel: SourceChannel;
@@ -95,6 +97,7 @@ export class PeerInbox {
   }
 
   private take(message: DestinationMessage): void {
+    this.heard++;
     this.onHeard();
     switch (message.kind) {
       case "ack":

@@ -1,10 +1,10 @@
 import { MigrationFault } from "../../shared/fault.ts";
+import { unlessSilent } from "../../shared/link/peer-silence.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { Receiver } from "../receiver.ts";
-import { onceSilent } from "../source-silence.ts";
 
 /** A source that hangs is first found by keep-alive, within two of these, and then counts as a link that is cut. */
 const KEEP_ALIVES = 4;
@@ -27,19 +27,17 @@ export async function receive(state: State<"receiving">, cx: DestinationContext)
 }
 
 /** @throws MigrationFault `peer-lost` when the source says nothing for `limitMs` milliseconds */
-async function allCame(receiver: Receiver, limitMs: number): Promise<void> {
-  const over = new AbortController();
-  const silent = onceSilent(receiver, limitMs, over.signal).then(() => {
-    throw new MigrationFault(
-      "peer-lost",
-      `The source has said nothing for ${limitMs} ms (followUp), although the link to it is up`,
-      { role: "source", advice: "See the source agent's log, and whether that agent hangs; then migrate again" },
-    );
-  });
-  silent.catch(() => undefined);
-  try {
-    await orAborted(Promise.race([receiver.ended.promise, receiver.packaged, silent]), receiver.signal);
-  } finally {
-    over.abort();
-  }
+function allCame(receiver: Receiver, limitMs: number): Promise<unknown> {
+  const last = orAborted(Promise.race([receiver.ended.promise, receiver.packaged]), receiver.signal);
+  return unlessSilent(
+    last,
+    receiver,
+    limitMs,
+    () =>
+      new MigrationFault(
+        "peer-lost",
+        `The source has said nothing for ${limitMs} ms (followUp), although the link to it is up`,
+        { role: "source", advice: "See the source agent's log, and whether that agent hangs; then migrate again" },
+      ),
+  );
 }

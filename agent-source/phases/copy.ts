@@ -1,6 +1,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
+import { whileAnswering } from "../answering.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -14,7 +15,8 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
     feed.engine.passBegins(cx.report.passes);
   });
   try {
-    const decision = await orAborted(Promise.race([feed.decision.promise, feed.completing.promise]), feed.signal);
+    const decided = orAborted(Promise.race([feed.decision.promise, feed.completing.promise]), feed.signal);
+    const decision = await whileAnswering(decided, feed, cx);
     if (decision === undefined) return { kind: afterSource("copying", "decided"), feed, into: "nothing", reason: "" };
     if (decision.kind !== "switch")
       throw new MigrationFault(

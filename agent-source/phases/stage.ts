@@ -4,6 +4,7 @@ import type { Contract } from "../../shared/protocol/messages.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { residentBytesOf } from "../../shared/runtime/resident-memory.ts";
+import { whileAnswering } from "../answering.ts";
 import { Feed } from "../feed.ts";
 import { probeLink } from "../probe.ts";
 import { applySettings, readSettings } from "../qemu-settings.ts";
@@ -44,7 +45,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, settings }));
     feed.settings = settings;
     await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy", settings);
-    feed.probed(await orAborted(probing, feed.signal));
+    feed.probed(await whileAnswering(orAborted(probing, feed.signal), feed, cx));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
     cx.report.negotiated = {
       ...cx.report.negotiated,

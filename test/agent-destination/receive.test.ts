@@ -1,71 +1,16 @@
 /** A source that says nothing over a link that is up loses its place; a slow one, and one that is cut off, does not. */
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
-import { mock } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import t, { type Test } from "tap";
+import t from "tap";
 import { receive } from "../../agent-destination/phases/receive.ts";
 import { Receiver } from "../../agent-destination/receiver.ts";
 import type { Replay } from "../../agent-destination/replay.ts";
-import { onceSilent } from "../../agent-destination/source-silence.ts";
 import { openLoop } from "../../shared/link/loop.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import { LIMITS } from "../support/link.ts";
 import { folder } from "../support/link-fixtures.ts";
-
-const LIMIT_MS = 30_000;
-
-/** A watch whose time passes by `pass()` alone. */
-function setUp(t: Test) {
-  mock.timers.enable({ apis: ["setInterval"] });
-  t.teardown(() => mock.timers.reset());
-  const over = new AbortController();
-  const source = { heard: 0, channel: { isCut: false }, replay: { isHeldBack: false } };
-  let isSilent = false;
-  void onceSilent(source as never, LIMIT_MS, over.signal).then(() => {
-    isSilent = true;
-  });
-  const pass = async (ms: number): Promise<boolean> => {
-    mock.timers.tick(ms);
-    await Promise.resolve();
-    return isSilent;
-  };
-  return { source, over, pass };
-}
-
-t.test("a link that is up and brings nothing is silent when the limit is over", async (t) => {
-  const { pass } = setUp(t);
-  t.equal(await pass(LIMIT_MS - 1), false);
-  t.equal(await pass(1), true);
-});
-
-t.test("any message begins the limit anew", async (t) => {
-  const { source, pass } = setUp(t);
-  for (let message = 0; message < 5; message++) {
-    t.equal(await pass(LIMIT_MS - 2000), false);
-    source.heard++;
-  }
-  t.equal(await pass(LIMIT_MS + 1000), true);
-});
-
-t.test("a cut, and a QEMU here that takes nothing, are no silence, and forgive none", async (t) => {
-  const { source, pass } = setUp(t);
-  t.equal(await pass(LIMIT_MS / 2), false);
-  source.channel.isCut = true;
-  t.equal(await pass(10 * LIMIT_MS), false);
-  source.channel.isCut = false;
-  source.replay.isHeldBack = true;
-  t.equal(await pass(10 * LIMIT_MS), false);
-  source.replay.isHeldBack = false;
-  t.equal(await pass(LIMIT_MS / 2), true, "a source that says nothing gains no time by connections that it cuts");
-});
-
-t.test("a watch that is over ends nothing", async (t) => {
-  const { over, pass } = setUp(t);
-  over.abort();
-  t.equal(await pass(10 * LIMIT_MS), false);
-});
 
 /** A migration whose first frame has come. */
 function receiving() {
@@ -74,7 +19,7 @@ function receiving() {
   begun.resolve();
   const receiver = {
     ...{ begun, ended, packaged: packaged.promise, signal: abort.signal },
-    ...{ heard: 0, channel: { isCut: false }, replay: { isHeldBack: false } },
+    ...{ heard: 0, isRead: true },
   };
   const state = { kind: "receiving", guest: {}, receiver } as never;
   return { ended, done: receive(state, { config: { followUpMs: 20, link: { keepAliveMs: 10 } } } as never) };
