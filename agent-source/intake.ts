@@ -4,7 +4,7 @@
  * blocks QEMU's migration thread in its socket while the guest runs on; reading never waits for a QMP answer.
  */
 import { rm } from "node:fs/promises";
-import { createServer, type Server, Socket } from "node:net";
+import { createServer, type Server, Socket, type SocketConstructorOpts } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import { encodeShut, encodeSwitchoverAck } from "../shared/qemu/return-path.ts";
 import { admitQemu } from "../shared/runtime/meeting-place.ts";
@@ -152,15 +152,12 @@ export class Intake {
     const owner: { _handle: unknown } = Object.assign(accepted, { _handle: Reflect.get(accepted, "_handle") });
     const handle = owner._handle;
     owner._handle = null;
-    // @types/node knows neither `handle` nor `onread` here; `allowHalfOpen` is what it has in common with this object
-    const options = {
+    const options: SocketConstructorOpts = {
       allowHalfOpen: false,
-      handle,
-      onread: {
-        buffer: () => this.nextView(),
-        callback: (length: number) => this.onRead(length),
-      },
+      onread: { buffer: () => this.nextView(), callback: (length) => this.onRead(length) },
     };
+    // Node takes any open handle here; its types know only the BoundSocket that Node has had since 24.19
+    Reflect.set(options, "handle", handle);
     const socket = new Socket(options);
     this.socket = socket;
     socket.on("error", (error) =>

@@ -22,7 +22,7 @@ quietly() {
 quietly scripts/build-kernels.sh
 quietly scripts/guest-image.sh
 # the names count as well as the contents: a file that is renamed is compiled under its new name
-sources=$(find shared agent-source agent-destination cli test -name '*.ts' -not -name '*.as.ts' -print0 | sort -z |
+sources=$(find shared agent-source agent-destination cli scripts test -name '*.ts' -not -name '*.as.ts' -print0 | sort -z |
   xargs -0 sha256sum tsconfig.json package-lock.json | hash_of -)
 # tsc writes again only what its own notes do not have
 [ -f dist/cli/main.js ] || rm -f .cache/compiled.stamp dist/.tsbuildinfo

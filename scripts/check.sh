@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Types, lint, format, protocol, and the size of files. Changes no source.
+# Types, lint, format, protocol, where packages come from, and the size of files. Changes no source.
 . "$(dirname "$0")/common.sh"
 
 echo "check: types"
@@ -8,6 +8,8 @@ echo "check: biome"
 node_modules/.bin/biome check --error-on-warnings .
 echo "check: buf lint"
 node_modules/.bin/buf lint
+echo "check: checksums, install scripts, licences and known holes of the packages"
+node dist/scripts/check-supply.js
 echo "check: file lengths"
 too_long=0
 while read -r lines file; do

