@@ -35,7 +35,7 @@ export interface AgentOptions {
 const program = (path: string): string => join(packageRoot(), "dist", path);
 
 /** As the first line of the agents' programs has it. */
-const NODE_OPTIONS = [
+export const NODE_OPTIONS = [
   "--single-threaded-gc",
   "--max-semi-space-size=2",
   "--no-flush-bytecode",
