@@ -8,7 +8,8 @@
 OLDEST_QEMU=9.0
 CLOUD_KERNELS="linux-image-cloud-amd64 linux-image-kvm linux-image-virtual linux-image-generic"
 
-# npm runs by the host's Node, since it is npm that puts the other one in its place. Debian 12's Node is new enough for that.
+# npm runs by the host's Node, since it is npm that puts the other one in its place. Debian 12's Node is new enough
+# for that.
 OLDEST_NPM_NODE=18
 
 on_host() { env PATH="$HOST_PATH" "$@"; }
@@ -17,7 +18,7 @@ npm_can_run() {
   local version
   version=$(on_host node -p process.versions.node)
   not_older "$OLDEST_NPM_NODE" "$version" ||
-    fail "Node $version is too old for npm to fetch packages; install Debian's packages nodejs and npm, then run this again"
+    fail "Node $version is too old for npm; install Debian's packages nodejs and npm, then run this again"
 }
 
 not_older() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
@@ -173,8 +174,9 @@ unpack_kernel() {
   mv "$kernel_folder/modules" .cache/guest/modules
 }
 
-# The one package here that has to be compiled. Its own install script is never run: it would fetch a binary that nothing
-# vouches for. The headers are those of the pinned Node; Node-API 8, for which zstd-napi is written, is in every later Node.
+# The one package here that has to be compiled. Its own install script is never run: it would fetch a binary that
+# nothing vouches for. The headers are those of the pinned Node; Node-API 8, for which zstd-napi is written, is in
+# every later Node.
 ZSTD_NAPI_VERSION=8
 
 zstd_loads() { node -e 'require("zstd-napi/binding.js")'; }

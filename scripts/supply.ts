@@ -1,6 +1,7 @@
 /**
- * What package-lock.json says of the packages that a set-up installs: is each one pinned by a checksum, does one want to run
- * a script of its own, and under which licence is it? No I/O; what is done about the answers is in docs/supply.md.
+ * What package-lock.json says of the packages that a set-up installs: is each one pinned by a checksum, does one want
+ * to run a script of its own, and under which licence is it? No I/O; what is done about the answers is in
+ * docs/supply.md.
  */
 
 /** A package of the lock file, as far as it is looked at. */
@@ -31,7 +32,7 @@ export const ALLOWED_LICENCES: readonly string[] = [
   "Unlicense",
 ];
 
-/** Packages whose package.json names no licence, and the one in their LICENSE file. "NAME@VERSION", so each is read anew. */
+/** Packages whose package.json names no licence, with that of their LICENSE file: "NAME@VERSION", so each is read anew. */
 export const READ_LICENCES: Readonly<Record<string, string>> = {
   "jsonc-simple-parser@3.0.0": "MIT",
 };
@@ -88,7 +89,7 @@ export function namedIn(page: string): string[] {
   return [...section.matchAll(/^\| `([^`]+@[^`@]+)` \|/gm)].map((match) => match[1] ?? "").sort();
 }
 
-/** An SPDX expression of names, OR, AND and brackets around the whole. Anything else is not allowed until it is read. */
+/** An SPDX expression of names, OR, AND and brackets around it all. Anything else is not allowed until it is read. */
 function isAllowed(expression: string): boolean {
   const plain = expression.replace(/^\((.*)\)$/, "$1");
   if (/[()]/.test(plain)) return false;

@@ -1,8 +1,8 @@
 /**
- * Each agent imports this as soon as it can: Node's inspector stays closed unless the agent was started with it. SIGUSR1
- * opens it to every user of the host, who could then run code in the agent. Node's own switch, --disable-sigusr1, is not in
- * the agents' first lines: a Node that is too old does not know it, and would end on it before it could say that it is too
- * old.
+ * Each agent imports this as soon as it can: Node's inspector stays closed unless the agent was started with it.
+ * SIGUSR1 opens it to every user of the host, who could then run code in the agent. Node's own switch,
+ * --disable-sigusr1, is not in the agents' first lines: a Node that is too old does not know it, and would end on it
+ * before it could say that it is too old.
  */
 import inspector from "node:inspector";
 

@@ -7,7 +7,8 @@ export const OLDEST_NODE = 24;
 export function whyNodeIsTooOld(version: string, program: string): string | undefined {
   if (Number.parseInt(version, 10) >= OLDEST_NODE) return undefined;
   return (
-    `Ferry needs Node ${OLDEST_NODE} or later, and ${program} is Node ${version}: nothing was started, asked or changed\n` +
+    `Ferry needs Node ${OLDEST_NODE} or later, and ${program} is Node ${version}: ` +
+    "nothing was started, asked or changed\n" +
     'Install a newer Node for the whole host (docs/operations.md, "Node on a host"), then do the same again\n'
   );
 }

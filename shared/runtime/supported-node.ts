@@ -1,6 +1,6 @@
 /**
- * Each program imports this first: under a Node that is too old it ends at once and says so, before any other module runs.
- * An old Node gets no security updates, and nobody has tried Ferry on it.
+ * Each program imports this first: under a Node that is too old it ends at once and says so, before any other module
+ * runs. An old Node gets no security updates, and nobody has tried Ferry on it.
  */
 import { whyNodeIsTooOld } from "./node-version.ts";
 

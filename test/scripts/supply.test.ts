@@ -1,4 +1,4 @@
-/** What is installed is pinned, read and licensed: of the lock file as it is, and of lock files as they must not become. */
+/** What is installed is pinned, read and licensed: in the lock file as it is, and in some as it must not become. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { chmodSync, readdirSync, readFileSync } from "node:fs";
