@@ -1,6 +1,6 @@
 /** The Node that Ferry runs on. */
 
-/** As `engines` of package.json has it; why this one: docs/decisions/0047-one-supported-node.md. */
+/** As `engines` of package.json has it; why this one: docs/decisions/0050-one-supported-node.md. */
 export const OLDEST_NODE = 24;
 
 /** @returns what to say of this Node, or nothing where it is new enough. @param version "24.22.3" */
