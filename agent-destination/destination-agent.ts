@@ -19,8 +19,10 @@ import { type DestinationRecord, nextSequence } from "../shared/protocol/ownersh
 import { orLate } from "../shared/runtime/deferred.ts";
 import { orLogged } from "../shared/runtime/journal-log.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
+import type { Logger } from "../shared/runtime/log.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
+import { CallerLogs } from "./caller-logs.ts";
 import { EPOCH, tokenText } from "./destination-context.ts";
 import type { DestinationState } from "./destination-state.ts";
 import { definedBytes, firstLook } from "./first-look.ts";
@@ -32,10 +34,14 @@ import { answerLink } from "./link-answers.ts";
 import { Places } from "./places.ts";
 import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
 
+/** Parts that differ by caller: the log with the caller's budget, and the limits of calls to that source alone. */
+type CallerParts = Pick<DestinationAgentParts, "log" | "limits">;
+
 export class DestinationAgent implements DestinationService {
   /** Answers operators. */
   readonly desk: IncomingDesk;
   private readonly parts: DestinationAgentParts;
+  private readonly callers: CallerLogs;
   private readonly stopping = new AbortController();
   private readonly leaving = new AbortController();
   private readonly entries = new Map<string, Incoming>();
@@ -49,16 +55,18 @@ export class DestinationAgent implements DestinationService {
 
   constructor(parts: DestinationAgentParts) {
     this.parts = parts;
+    this.callers = new CallerLogs(parts.log);
     this.desk = new IncomingDesk(parts.journal, this.entries);
     this.places = new Places(parts, this.entries);
   }
 
   async handshake(offer: Offer, caller: Caller): Promise<HandshakeAnswer> {
     const { migrationId: id, guest, token, sourceAddress: source } = { ...offer, guest: offer.guest.name };
-    const log = this.parts.log.child({ migration: id, guest });
+    const callerLog = this.callers.for(caller.name);
+    const log = callerLog.child({ migration: id, guest });
     log.info({ caller: caller.text }, "handshake");
     if ((await this.parts.journal.read(id)) !== undefined) throw wasHere(id);
-    const parts = { ...this.parts, limits: limitsToward(caller, this.parts.limits) };
+    const parts = { ...this.parts, log: callerLog, limits: limitsToward(caller, this.parts.limits) };
     const promisedBytes = await this.places.promised(Number.POSITIVE_INFINITY, guest);
     const isExpected = this.places.entryOf(guest) !== undefined;
     const { definition, refusals } = await firstLook(offer, caller, parts, { promisedBytes, isExpected });
@@ -84,18 +92,18 @@ export class DestinationAgent implements DestinationService {
       startedAtMs: Math.floor(nowMs),
       neededBytes: offer.dryRun ? 0 : neededBytes(offer, definedBytes(definition)),
     };
-    const { cx, ended } = this.run(named, { kind: "negotiating", offer, definition }, parts.limits);
+    const { cx, ended } = this.run(named, { kind: "negotiating", offer, definition }, parts);
     const given = await cx.answer.promise;
     // a refusal is given when nothing is in the way of the next try any more
     if (given.kind === "refusals" || offer.dryRun) await ended;
     return given.kind === "contract" && offer.dryRun && offer.measureLink
-      ? this.measured(offer, given.contract, parts.limits)
+      ? this.measured(offer, given.contract, parts)
       : given;
   }
 
   /** Behind a check: the source may measure the link. */
-  private measured(offer: Offer, contract: Contract, limits: LinkLimits): HandshakeAnswer {
-    const { clock, log, config } = this.parts;
+  private measured(offer: Offer, contract: Contract, { limits, log }: CallerParts): HandshakeAnswer {
+    const { clock, config } = this.parts;
     if (this.linkAnswers >= config.migrationsMax) return { kind: "contract", contract };
     this.linkAnswers++;
     void answerLink(offer, { limits, clock, log, leaving: this.leaving.signal }).then(() => {
@@ -155,11 +163,15 @@ export class DestinationAgent implements DestinationService {
     this.leaving.abort(stopping);
   }
 
-  /** @param limits of its calls to the source */
-  private run(named: Named, from: DestinationState, limits: LinkLimits = this.parts.limits): Incoming {
+  /** Of a migration from the journal: its source is known by the address alone. */
+  private partsFor(source: string): CallerParts {
+    return { log: this.callers.for(source), limits: this.parts.limits };
+  }
+
+  private run(named: Named, from: DestinationState, parts = this.partsFor(named.source)): Incoming {
     const promisedBytes = (): Promise<number> => this.places.promised(named.sequence, named.guest);
     const ofAgent = { stopping: this.stopping.signal, leaving: this.leaving.signal, promisedBytes };
-    const entry = new Incoming({ ...this.parts, limits }, named, ofAgent, from);
+    const entry = new Incoming({ ...this.parts, ...parts }, named, ofAgent, from);
     this.entries.set(named.id, entry);
     void entry.ended.finally(() => {
       if (entry.running !== undefined) this.arrived(named.id, entry.running);

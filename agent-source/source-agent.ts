@@ -20,6 +20,8 @@ import {
 } from "../shared/protocol/report.ts";
 import { deferred, orLate } from "../shared/runtime/deferred.ts";
 import { loadGuest } from "../shared/runtime/guest-definition.ts";
+import { LineBudget } from "../shared/runtime/line-budget.ts";
+import { budgeted } from "../shared/runtime/log.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { AllowedDestinations } from "./allowed-destinations.ts";
@@ -36,6 +38,8 @@ import type { SourceContext } from "./source-context.ts";
 import { runSourceMigration } from "./source-migration.ts";
 import { isEnd, type SourceState } from "./source-state.ts";
 
+/** Lines of a kind that a migration may write in a minute; one that goes well writes a few. */
+const LINES_OF_A_KIND = 60;
 /** Of the grace, kept for aborting what did not finish by itself. */
 const ABORT_RESERVE_MS = 10_000;
 /** To close what is open when everything else is left. */
@@ -235,7 +239,8 @@ export class SourceAgent implements SourceService {
       token,
       config,
       clock,
-      log: log.child({ migration: id, guest: call.guest }),
+      // a destination may break its link again and again
+      log: budgeted(log.child({ migration: id, guest: call.guest }), new LineBudget(LINES_OF_A_KIND)),
       journal,
       report: new MigrationReport(id, call, clock, startedAtMs),
       limits,

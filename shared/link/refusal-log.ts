@@ -1,15 +1,18 @@
-/** Lines about callers that were refused: each, while they are few; anybody who can connect can cause them. */
+/**
+ * Lines about callers that were refused: each, while they are few. Anybody who can connect can cause them, so each network
+ * has a budget of its own, and those beyond the first few share one.
+ */
 import type { MigrationFault } from "../fault.ts";
-import type { Logger } from "../runtime/log.ts";
+import { Budgets } from "../runtime/line-budget.ts";
+import { budgeted, type Logger } from "../runtime/log.ts";
+import { networkOf } from "./connection-room.ts";
 
-const LINES_MAX = 20;
-const WITHIN_MS = 60_000;
+/** At most 60 lines a minute of all together. */
+const SHARES = { perKind: 5, causesMax: 11 };
 
 export class RefusalLog {
   private readonly log: Logger | undefined;
-  private lines = 0;
-  private unsaid = 0;
-  private sinceMs = 0;
+  private readonly budgets = new Budgets(SHARES);
 
   constructor(log: Logger | undefined) {
     this.log = log;
@@ -17,18 +20,8 @@ export class RefusalLog {
 
   /** @param peer its address; @param path of the method that was called */
   add(fault: MigrationFault, peer: string, path?: string): void {
-    const nowMs = performance.now();
-    if (nowMs - this.sinceMs > WITHIN_MS) {
-      if (this.unsaid > 0) this.log?.warn({ refusals: this.unsaid }, "callers were refused without a line for each");
-      this.sinceMs = nowMs;
-      this.lines = 0;
-      this.unsaid = 0;
-    }
-    if (this.lines >= LINES_MAX) {
-      this.unsaid++;
-      return;
-    }
-    this.lines++;
-    this.log?.warn({ peer, ...(path === undefined ? {} : { call: path }), code: fault.code, fault }, "caller refused");
+    if (this.log === undefined) return;
+    const log = budgeted(this.log, this.budgets.for(networkOf(peer.replace(/:\d+$/, ""))));
+    log.warn({ peer, ...(path === undefined ? {} : { call: path }), code: fault.code, fault }, "caller refused");
   }
 }

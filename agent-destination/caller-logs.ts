@@ -1,0 +1,21 @@
+/** The log of what callers cause: each has a budget of its own, whatever number of migrations it begins. */
+import { Budgets } from "../shared/runtime/line-budget.ts";
+import { budgeted, type Logger } from "../shared/runtime/log.ts";
+
+/** A migration writes some 15 lines of a kind at most; its host may begin several in a minute. */
+const LINES_OF_A_KIND = 60;
+const CALLERS_MAX = 64;
+
+export class CallerLogs {
+  private readonly log: Logger;
+  private readonly budgets = new Budgets({ perKind: LINES_OF_A_KIND, causesMax: CALLERS_MAX });
+
+  constructor(log: Logger) {
+    this.log = log;
+  }
+
+  /** @param caller its name and address; the number of its port makes it no other caller */
+  for(caller: string): Logger {
+    return budgeted(this.log, this.budgets.for(caller.replace(/:\d+(?=,|$)/, "")));
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * How many lines of a log somebody outside may cause: so many of each kind a minute for each cause (a caller, a
+ * migration). A kind is the text of the line. What was left out is counted, and told when the minute is over. So nobody
+ * fills a disk, and nobody hides the lines of others behind their own.
+ */
+
+const WITHIN_MS = 60_000;
+/** Kinds of lines of one cause; further ones count as one kind. The texts are constants of this program, but for faults'. */
+const KINDS_MAX = 64;
+const OTHER_KINDS = "of further kinds";
+
+interface Kind {
+  sinceMs: number;
+  written: number;
+  leftOut: number;
+}
+
+export class LineBudget {
+  private readonly perKind: number;
+  private readonly kinds = new Map<string, Kind>();
+  private lastMs = performance.now();
+
+  /** @param perKind lines a minute of each kind */
+  constructor(perKind: number) {
+    this.perKind = perKind;
+  }
+
+  /** Has nobody asked for a minute, and is nothing left to be told? */
+  get isIdle(): boolean {
+    if (performance.now() - this.lastMs < WITHIN_MS) return false;
+    for (const { leftOut } of this.kinds.values()) if (leftOut > 0) return false;
+    return true;
+  }
+
+  /**
+   * Counts a line.
+   * @param tell writes how many lines of that kind were left out in a minute; called when it is over
+   * @returns false for a line that is left out
+   */
+  take(text: string, tell: (text: string, leftOut: number) => void): boolean {
+    const nowMs = performance.now();
+    this.lastMs = nowMs;
+    const name = this.kinds.has(text) || this.kinds.size < KINDS_MAX ? text : OTHER_KINDS;
+    const kind = this.kinds.get(name) ?? { sinceMs: nowMs, written: 0, leftOut: 0 };
+    this.kinds.set(name, kind);
+    if (kind.leftOut === 0 && nowMs - kind.sinceMs >= WITHIN_MS) Object.assign(kind, { sinceMs: nowMs, written: 0 });
+    if (kind.written < this.perKind) {
+      kind.written++;
+      return true;
+    }
+    if (kind.leftOut++ > 0) return false;
+    const over = (): void => {
+      const { leftOut } = kind;
+      Object.assign(kind, { sinceMs: performance.now(), written: 0, leftOut: 0 });
+      tell(name, leftOut);
+    };
+    setTimeout(over, Math.max(0, kind.sinceMs + WITHIN_MS - nowMs)).unref();
+    return false;
+  }
+}
+
+/** The budgets of causes that are known by a name, at most so many at the same time; the others share one. */
+export class Budgets {
+  private readonly perKind: number;
+  private readonly causesMax: number;
+  private readonly byCause = new Map<string, LineBudget>();
+  private readonly others: LineBudget;
+
+  constructor({ perKind, causesMax }: { readonly perKind: number; readonly causesMax: number }) {
+    this.perKind = perKind;
+    this.causesMax = causesMax;
+    this.others = new LineBudget(perKind);
+  }
+
+  for(cause: string): LineBudget {
+    const known = this.byCause.get(cause);
+    if (known !== undefined) return known;
+    if (this.byCause.size >= this.causesMax)
+      for (const [name, budget] of this.byCause) if (budget.isIdle) this.byCause.delete(name);
+    if (this.byCause.size >= this.causesMax) return this.others;
+    const made = new LineBudget(this.perKind);
+    this.byCause.set(cause, made);
+    return made;
+  }
+}
