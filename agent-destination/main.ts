@@ -42,8 +42,8 @@ async function start(): Promise<RunningAgent> {
   const desk = new Gate<MigrationOperator>();
   const operators = operatorSocket(config);
   const audit = (line: AuditLine): void => log.info(line, "an operator's call");
-  const { listen, operatorStreamsMax } = config;
-  const options = { listen, ...(operators && { operators }), limits, operatorStreamsMax, audit };
+  const { listen, operatorStreamsMax, connections } = config;
+  const options = { listen, ...(operators && { operators }), limits, operatorStreamsMax, connections, audit };
   const listener = await serveDestination(gate, options, desk);
   const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
   GuestUnits.current = new GuestUnits({ mode: config.qemuScope, log });

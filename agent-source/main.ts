@@ -42,8 +42,8 @@ async function start(): Promise<RunningAgent> {
   const gate = new Gate<SourceService>();
   const operators = operatorSocket(config);
   const audit = (line: AuditLine): void => log.info(line, "an operator's call");
-  const { listen, operatorStreamsMax } = config;
-  const options = { listen, ...(operators && { operators }), limits, operatorStreamsMax, audit };
+  const { listen, operatorStreamsMax, connections } = config;
+  const options = { listen, ...(operators && { operators }), limits, operatorStreamsMax, connections, audit };
   const listener = await serveSource(gate, options);
   const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
   const faults = new TestFaults(config.faults);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A small CA for tests and for trying things out; its keys lie in clear in DIR, so it is none for production.
 #
-#   scripts/test-ca.sh [--days=N | --expired | --not-yet] DIR [NAME[=SAN,SAN...] ...]
+#   scripts/test-ca.sh [--days=N | --until=SECONDS | --expired | --not-yet] DIR [NAME[=SAN,SAN...] ...]
 #
 # Makes DIR/ca.pem (once) and for each NAME a DIR/NAME.pem with its DIR/NAME-key.pem, signed by that CA. A certificate is for
 # NAME and for every SAN, names and IP addresses alike:
@@ -9,6 +9,7 @@
 #   scripts/test-ca.sh /etc/ferry/tls alpha=192.0.2.1,localhost,127.0.0.1 beta=192.0.2.2 operator
 #
 # --days=N     valid for that long (default: 30)
+# --until=SECONDS  valid until then, in seconds since 1970
 # --expired    valid until yesterday
 # --not-yet    valid from tomorrow on
 # --no-san     only a common name, as old certificates have it
@@ -16,7 +17,7 @@ set -euo pipefail
 umask 077
 
 usage() {
-  sed -nE '2,15s/^# ?//p' "$0" >&2
+  sed -nE '2,16s/^# ?//p' "$0" >&2
   exit 2
 }
 
@@ -29,6 +30,10 @@ while [[ "${1:-}" == --* ]]; do
     --days=*)
       days=${1#*=}
       [[ $days =~ ^[0-9]+$ ]] || usage
+      ;;
+    --until=*)
+      until="@${1#*=}"
+      [[ $until =~ ^@[0-9]+$ ]] || usage
       ;;
     --expired) from="-2 days" until="-1 day" ;;
     --not-yet) from="+1 day" until="+2 days" ;;

@@ -1,15 +1,16 @@
 /**
  * Who may call what over TLS. A server takes every connection whose handshake succeeds and refuses each *call* whose caller
  * has no good certificate, or is not on the list for that service: only so the caller learns why (decision 0020). What is
- * not in SERVICES is refused. A call is refused before its first message is read.
+ * not in SERVICES is refused. A call is refused before its first message is read. Callers on no list at all meet
+ * stranger-door.ts, which judges by the same function.
  */
 import type { PeerCertificate } from "node:tls";
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
+import { refusing } from "./call-limits.ts";
 import { chainProblem, listedName, namesOf, showNames } from "./certificate-names.ts";
 import type { Caller } from "./link.ts";
 import { type LinkSecurity, notListed, type TlsSecurity, tlsText } from "./security.ts";
-import { toStatus } from "./status.ts";
 
 type List = "peers" | "operators" | "anybody";
 
@@ -42,37 +43,38 @@ export interface Stranger {
 /** What a caller has shown; grpc-js gives its certificate only when its chain is good. */
 type Auth = ReturnType<ServerInterceptingCall["getAuthContext"]>;
 
-/** @param strangerAt by the address that grpc-js shows of a call */
 export function authorising(
   security: TlsSecurity,
-  strangerAt: (peer: string) => Stranger | undefined,
   refused: (fault: MigrationFault, peer: string, path: string) => void,
 ): ServerInterceptor {
   return ({ path }, call) => {
     const peer = call.getPeer();
-    const fault = judge(path, peer, call.getAuthContext(), strangerAt(peer), security);
+    const { sslPeerCertificate: certificate } = call.getAuthContext();
+    const fault = judge(path, { peer, certificate, stranger: undefined }, security);
     if (fault === undefined) return new ServerInterceptingCall(call);
     refused(fault, peer, path);
-    return new ServerInterceptingCall(call, {
-      start: (next) => {
-        // nothing of the call reaches its handler
-        next({ onReceiveMetadata: () => {}, onReceiveMessage: () => {}, onReceiveHalfClose: () => {} });
-        call.sendStatus(toStatus(fault));
-      },
-    });
+    return refusing(call, fault);
   };
 }
 
-function judge(
+/** Whoever calls, as far as the connection tells. */
+export interface Caller {
+  /** Address. */
+  readonly peer: string;
+  /** One whose chain is good. */
+  readonly certificate: PeerCertificate | undefined;
+  /** For the message where there is none. */
+  readonly stranger: Stranger | undefined;
+}
+
+/** @returns why the call is refused; undefined for one that is let in */
+export function judge(
   path: string,
-  peer: string,
-  auth: Auth,
-  stranger: Stranger | undefined,
+  { peer, certificate, stranger }: Caller,
   security: TlsSecurity,
 ): MigrationFault | undefined {
   const list = listOf(path);
   if (list === "anybody") return undefined;
-  const certificate = auth.sslPeerCertificate;
   if (certificate === undefined) return untrusted(peer, stranger);
   const names = namesOf(certificate);
   if (list === undefined)
@@ -85,7 +87,7 @@ function judge(
     : undefined;
 }
 
-function untrusted(peer: string, stranger: Stranger | undefined): MigrationFault {
+export function untrusted(peer: string, stranger: Stranger | undefined): MigrationFault {
   if (stranger?.certificate === undefined)
     return new MigrationFault("peer-untrusted", `The caller at ${peer} showed no certificate`, {
       advice: "Give the caller a certificate and its key: tls.certificate and tls.key, --tls-certificate and --tls-key",

@@ -1,20 +1,21 @@
 /** Binds the addresses of an agent's gRPC server, and names the process that holds a taken one. */
-import { type Server, ServerCredentials } from "@grpc/grpc-js";
+import type { Server } from "@grpc/grpc-js";
 import { type AgentAddress, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { holderOfPort, holderOfUnixSocket } from "../runtime/process-holding.ts";
-import { IN_CLEAR_ADVICE, type LinkSecurity, UNIX_ONLY } from "./security.ts";
-import { listenTls, type TlsListener } from "./tls-listener.ts";
+import { listenClear, type OwnPort, type PortParts } from "./clear-listener.ts";
+import { IN_CLEAR_ADVICE, type LinkSecurity } from "./security.ts";
+import { listenTls } from "./tls-listener.ts";
 import { listenUnix, type UnixListener, type UnixSocketOptions } from "./unix-listener.ts";
-import { targetOf, zoneMistake } from "./zones.ts";
+import { zoneMistake } from "./zones.ts";
 
-/** What is bound, but for addresses in clear, which grpc-js binds itself. */
-export type BoundListener = TlsListener | UnixListener;
+/** Whatever is bound: grpc-js binds nothing itself. */
+export type BoundListener = OwnPort | UnixListener;
 
 /**
  * Binds one address at which other agents call.
  * @param text the address, as the setting `listen` has it
- * @param listeners gets the listener, unless it is grpc-js's own
+ * @param parts what the ports of the agent share; `listeners` gets the one that was opened
  * @returns the address with the port that was chosen
  * @throws MigrationFault `agent-running` when the address is taken, `configuration` when it cannot be bound for another
  *   reason
@@ -22,8 +23,8 @@ export type BoundListener = TlsListener | UnixListener;
 export async function bind(
   server: Server,
   text: string,
-  security: LinkSecurity = UNIX_ONLY,
-  listeners: BoundListener[] = [],
+  security: LinkSecurity,
+  { listeners, ...parts }: PortParts & { readonly listeners: BoundListener[] },
 ): Promise<string> {
   const address = parseAddress(text);
   if (address.kind === "unix") {
@@ -39,10 +40,11 @@ export async function bind(
       advice: IN_CLEAR_ADVICE,
     });
   try {
-    if (security.kind === "clear") return named(text, await bindClear(server, text));
-    const listener = await listenTls(server, address, security);
-    listeners.push(listener);
-    return named(text, listener.port);
+    const opened = await (security.kind === "clear"
+      ? listenClear(server, address, parts)
+      : listenTls(server, address, security, parts));
+    listeners.push(opened);
+    return named(text, opened.port);
   } catch (thrown) {
     throw await cannotListen(text, address, thrown);
   }
@@ -70,15 +72,6 @@ async function cannotListen(text: string, address: AgentAddress, thrown: unknown
   return new MigrationFault("agent-running", `${message}; ${who} listens there`, {
     cause: thrown,
     advice: "If that is another agent of this kind, leave it or stop it before you start this one; else set listen",
-  });
-}
-
-function bindClear(server: Server, text: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.bindAsync(targetOf(text), ServerCredentials.createInsecure(), (error, chosen) => {
-      if (error === null) resolve(chosen);
-      else reject(error);
-    });
   });
 }
 

@@ -6,7 +6,9 @@ import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../protocol/messages.ts";
 import { type Audit, auditing } from "./audit.ts";
 import { type BoundListener, bind, bindUnix } from "./bind.ts";
+import { limitingCalls } from "./call-limits.ts";
 import { checkSourceAddress, peerOf } from "./caller.ts";
+import { ConnectionLimits, type ConnectionSettings } from "./connection-limits.ts";
 import { Gate } from "./gate.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import {
@@ -22,6 +24,7 @@ import { destinationOperators, type OperatorParts, sourceOperators } from "./ope
 import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
 import type { Received } from "./proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
+import { UNIX_ONLY } from "./security.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
 import { unaryBehind } from "./unary.ts";
 
@@ -41,6 +44,8 @@ export interface ServeOptions {
   readonly audit?: Audit;
   /** Streams of views at the same time. @default 64 */
   readonly operatorStreamsMax?: number;
+  /** @default CONNECTION_DEFAULTS */
+  readonly connections?: ConnectionSettings;
   /** For tests. @default 10 000 */
   readonly helloWithinMs?: number;
 }
@@ -57,11 +62,13 @@ const STREAMS_MAX = 256;
  * @throws MigrationFault agent-running when an address is taken, configuration when it cannot be had for another reason
  */
 export function serveSource(served: SourceService | Gate<SourceService>, options: ServeOptions): Promise<Listener> {
-  const server = makeServer(options);
+  const { server, connections } = makeServer(options);
   const gate = Gate.opened(served);
   server.addService(migrationService, sourceOperators(gate, operatorParts(options)));
-  server.addService(transferService, { Transfer: transfer(gate, options.helloWithinMs ?? HELLO_WITHIN_MS) });
-  return listen(server, gate, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
+  server.addService(transferService, {
+    Transfer: transfer(gate, connections, options.helloWithinMs ?? HELLO_WITHIN_MS),
+  });
+  return listen(server, connections, gate, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
 }
 
 /**
@@ -73,7 +80,7 @@ export function serveDestination(
   options: ServeOptions,
   operator?: MigrationOperator | Gate<MigrationOperator>,
 ): Promise<Listener> {
-  const server = makeServer(options);
+  const { server, connections } = makeServer(options);
   const gate = Gate.opened(served);
   const unary = unaryBehind(gate);
   const names = ["ferry.v1.DestinationService"];
@@ -88,7 +95,7 @@ export function serveDestination(
     }),
     Settle: unary((service, call: SettleCall) => service.settle(call)),
   });
-  return listen(server, gate, options, names);
+  return listen(server, connections, gate, options, names);
 }
 
 const operatorParts = ({ operatorStreamsMax, audit, limits }: ServeOptions): OperatorParts => ({
@@ -96,38 +103,55 @@ const operatorParts = ({ operatorStreamsMax, audit, limits }: ServeOptions): Ope
   audit: auditing(audit, limits.security),
 });
 
-function makeServer({ limits }: ServeOptions): Server {
-  return new Server({
+function makeServer(options: ServeOptions): { readonly server: Server; readonly connections: ConnectionLimits } {
+  const { limits } = options;
+  const connections = new ConnectionLimits(options.connections, limits.security?.log);
+  const server = new Server({
+    interceptors: [limitingCalls(connections)],
     "grpc.max_receive_message_length": Math.min(limits.messageBytes, REQUEST_BYTES_MAX),
     "grpc.max_concurrent_streams": STREAMS_MAX,
     "grpc.max_send_message_length": limits.messageBytes,
     "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
     "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+    // tells the client to connect anew for its next call; streams that are open go on, a migration's among them
+    "grpc.max_connection_age_ms": connections.maxAgeMs,
   });
+  return { server, connections };
 }
 
 async function listen(
   server: Server,
+  limits: ConnectionLimits,
   gate: Gate<unknown>,
   options: ServeOptions,
   names: readonly string[],
 ): Promise<Listener> {
-  const known = ["", ...names];
-  const health = new HealthImplementation(Object.fromEntries(known.map((name) => [name, "NOT_SERVING"])));
-  gate.whenOpen(() => {
-    for (const name of known) health.setStatus(name, "SERVING");
-  });
+  const statuses = new Map<string, "SERVING" | "NOT_SERVING">();
+  for (const name of ["", ...names]) statuses.set(name, "NOT_SERVING");
+  const health = new HealthImplementation(Object.fromEntries(statuses));
+  const tell = (status: "SERVING" | "NOT_SERVING"): void => {
+    for (const name of statuses.keys()) {
+      statuses.set(name, status);
+      health.setStatus(name, status);
+    }
+  };
+  gate.whenOpen(() => tell("SERVING"));
   health.addToServer(server);
   new ReflectionService(reflectedDefinition(), { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
   const bound: string[] = [];
   const listeners: BoundListener[] = [];
-  const stop = (): Promise<unknown> => Promise.all(listeners.map((one) => one.stop()));
+  const parts = { listeners, limits, healthOf: (service: string) => statuses.get(service) };
+  const { security = UNIX_ONLY } = options.limits;
+  const stop = async (): Promise<void> => {
+    limits.stop();
+    await Promise.all(listeners.map((one) => one.stop()));
+  };
   const end = (): void => {
     for (const one of listeners) one.cut();
     server.forceShutdown();
   };
   try {
-    for (const text of options.listen) bound.push(await bind(server, text, options.limits.security, listeners));
+    for (const text of options.listen) bound.push(await bind(server, text, security, parts));
     const { operators } = options;
     if (operators !== undefined) await bindUnix(server, { path: operators.path, operators }, listeners);
   } catch (thrown) {
@@ -138,7 +162,7 @@ async function listen(
   return {
     address: bound[0] ?? "",
     close: async (graceMs) => {
-      for (const name of known) health.setStatus(name, "NOT_SERVING");
+      tell("NOT_SERVING");
       await stop();
       await shutDown(server, graceMs, end);
       for (const one of listeners) one.cut();
@@ -166,6 +190,7 @@ function shutDown(server: Server, graceMs: number, tear: () => void): Promise<vo
 
 function transfer(
   gate: Gate<Pick<SourceService, "acceptTransfer">>,
+  connections: ConnectionLimits,
   helloWithinMs: number,
 ): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
   return (call) => {
@@ -182,7 +207,10 @@ function transfer(
       if (message.kind !== "hello")
         throw new MigrationFault("peer-invalid", "The destination did not introduce itself first");
       channel.hold();
-      gate.whenOpen((service) => accept(message, channel, service));
+      gate.whenOpen((service) => {
+        accept(message, channel, service);
+        void channel.closed.then(connections.hold(call.getPeer()));
+      });
     });
   };
 }

@@ -9,7 +9,8 @@ import { isLoopback, parseAddress, withoutZone } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { Certificates, type KeyMaterial } from "../runtime/certificates.ts";
 import type { CommonConfig } from "../runtime/config.ts";
-import type { Logger } from "../runtime/log.ts";
+import { LineBudget } from "../runtime/line-budget.ts";
+import { budgeted, type Logger } from "../runtime/log.ts";
 import { untrustedBecause } from "../runtime/trusted-path.ts";
 import { listedName, namesOf, showNames } from "./certificate-names.ts";
 import type { Dialled } from "./dialled.ts";
@@ -27,6 +28,7 @@ interface SocketRule {
 export interface ClearSecurity extends SocketRule {
   readonly kind: "clear";
   readonly insecure: boolean;
+  readonly log?: Logger;
 }
 
 /** Mutual TLS over TCP, the loopback too. No other agent is served at a unix socket. */
@@ -41,6 +43,8 @@ export interface TlsSecurity extends SocketRule {
   readonly operators: readonly string[];
   /** Of the peers, those that may be called for one guest or one migration. @default all of them */
   readonly only?: OnlyPeers;
+  /** Are callers without a certificate that is listed cut without a word, before they speak HTTP/2? @default false */
+  readonly strict?: boolean;
   /** Names that the servers called from here have shown, by address; a few. */
   readonly shown: Map<string, string>;
   readonly log?: Logger;
@@ -77,12 +81,14 @@ export function openSecurity(config: CommonConfig, log: Logger, sockets: readonl
         { listen: config.listen },
         "TLS IS OFF (tls.insecure): anybody on the network, and every user of this host, can read and take the guests",
       );
-    return { kind: "clear", insecure: config.tlsInsecure, sockets };
+    return { kind: "clear", insecure: config.tlsInsecure, sockets, log };
   }
   const certificates = new Certificates(tls.files, log);
-  const { peers, operators } = tls;
+  const { peers, operators, strict } = tls;
   if (peers.length === 0) log.warn("tls.peers is empty: no agent may call this one, nor is called by it");
-  return { kind: "tls", certificates, peers, operators, sockets, shown: new Map(), log };
+  // a server that is not accepted is dialled again and again
+  const limited = budgeted(log, new LineBudget(20));
+  return { kind: "tls", certificates, peers, operators, sockets, strict, shown: new Map(), log: limited };
 }
 
 /** An operator's, who calls one agent by its address for as long as a command takes. */

@@ -3,26 +3,19 @@
  * socket knows why a certificate was not accepted; the server gets the connection after the handshake.
  */
 import { constants } from "node:crypto";
-import type { Socket } from "node:net";
+import { createServer as createPort, type Socket } from "node:net";
 import { createServer, type PeerCertificate, type TLSSocket, type TlsOptions } from "node:tls";
 import { experimental, type Server, ServerCredentials } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import { type KeyMaterial, TLS_VERSION } from "../runtime/certificates.ts";
-import { authorising, type Stranger } from "./authorise.ts";
+import { authorising, type Caller, judge, untrusted } from "./authorise.ts";
+import { listedName, namesOf, showNames } from "./certificate-names.ts";
+import { listenAt, type OwnPort, type PortParts } from "./clear-listener.ts";
 import { RefusalLog } from "./refusal-log.ts";
-import type { TlsSecurity } from "./security.ts";
+import { notListed, type TlsSecurity } from "./security.ts";
+import { openStrangerDoor } from "./stranger-door.ts";
 import { named } from "./zones.ts";
 
-export interface TlsListener {
-  readonly port: number;
-  /** No connection is taken any more; those that are open end with the server's. */
-  stop(): void;
-  /** Cuts what is still open. */
-  cut(): void;
-}
-
-/** Without a good certificate there is nothing to stay for: long enough for a refusal, or a look at the health. */
-const STRANGER_MS = 10_000;
 const HANDSHAKE_MS = 10_000;
 
 /** @throws the error of listen() */
@@ -30,45 +23,64 @@ export async function listenTls(
   server: Server,
   { host, port }: { host: string; port: number },
   security: TlsSecurity,
-): Promise<TlsListener> {
-  const strangers = new Map<string, Stranger>();
+  { limits, healthOf }: PortParts,
+): Promise<OwnPort> {
+  const callers = new Map<string, Caller>();
   const sockets = new Set<Socket>();
   const refusals = new RefusalLog(security.log);
+  // so that no stranger hides a caller who is known
+  const refusedCalls = new RefusalLog(security.log);
   const injector = server.createConnectionInjector(
     experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [
-      authorising(
-        security,
-        (peer) => strangers.get(peer),
-        (fault, peer, path) => refusals.add(fault, peer, path),
-      ),
+      authorising(security, (fault, peer, path) => refusedCalls.add(fault, peer, path)),
     ]),
   );
-  const listener = createServer(tlsOptions(security.certificates.current), (socket) => {
+  const door = openStrangerDoor(({ socket }, path) => {
+    const peer = `${socket?.remoteAddress}:${socket?.remotePort}`;
+    const caller = callers.get(peer) ?? { peer, certificate: undefined, stranger: undefined };
+    const fault = judge(path, caller, security);
+    if (fault !== undefined) refusals.add(fault, peer, path);
+    return fault;
+  }, healthOf);
+  const shaking = createServer(tlsOptions(security.certificates.current), (socket) => {
     socket.on("error", () => socket.destroy());
-    if (!socket.authorized) receiveStranger(socket, strangers);
-    injector.injectConnection(socket);
+    const caller = callerBehind(socket);
+    const standing = standingOf(caller, security, limits.operatorsMs);
+    if (standing.kind === "stranger" && security.strict) {
+      refusals.add(standing.fault, caller.peer);
+      socket.destroy();
+    } else if (limits.shaken(socket, standing.kind, standing.kind === "listed" ? standing.livesMs : undefined)) {
+      if (standing.kind === "listed") return injector.injectConnection(socket);
+      callers.set(caller.peer, caller);
+      socket.once("close", () => {
+        if (callers.get(caller.peer) === caller) callers.delete(caller.peer);
+      });
+      door.receive(socket);
+    }
   });
-  // before the handshake, so that one under way when the server ends does not outlive it
-  listener.on("connection", (socket: Socket) => {
+  shaking.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
+    if (error.code === "ECONNRESET" && limits.endedOne()) return;
+    const { remoteAddress: address, remotePort } = socket;
+    refusals.add(
+      handshakeFault(error),
+      address === undefined ? "an address that has gone" : `${address}:${remotePort}`,
+    );
+  });
+  const listener = createPort({ pauseOnConnect: true }, (socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
+    limits.receive(socket, "shaking", () => shaking.emit("connection", socket));
   });
-  listener.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
-    refusals.add(handshakeFault(error), socket.remoteAddress ?? "an address that has gone");
-  });
-  const forget = security.certificates.onChange((material) => listener.setSecureContext(tlsOptions(material)));
+  const forget = security.certificates.onChange((material) => shaking.setSecureContext(tlsOptions(material)));
+  let chosen: number;
   try {
-    await new Promise<void>((resolve, reject) => {
-      listener.once("error", reject);
-      listener.listen({ host: named(host), port }, resolve);
-    });
+    chosen = await listenAt(listener, { host: named(host), port });
   } catch (thrown) {
     forget();
     throw thrown;
   }
-  const bound = listener.address();
   return {
-    port: bound !== null && typeof bound === "object" ? bound.port : port,
+    port: chosen,
     stop: () => {
       forget();
       listener.close();
@@ -93,19 +105,35 @@ const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
   secureOptions: constants.SSL_OP_NO_TICKET,
 });
 
-/** What is wrong with it is kept under the address that grpc-js shows of its calls, for the message only. */
-function receiveStranger(socket: TLSSocket, strangers: Map<string, Stranger>): void {
+/** Who has shaken hands. */
+function callerBehind(socket: TLSSocket): Caller {
   const peer = `${socket.remoteAddress}:${socket.remotePort}`;
   // an empty object when none was shown, whatever its type says
   const shown: Partial<PeerCertificate> | null = socket.getPeerCertificate();
   const certificate = shown?.raw === undefined ? undefined : socket.getPeerCertificate();
-  const stranger = { problem: String(socket.authorizationError), certificate };
-  strangers.set(peer, stranger);
-  const timer = setTimeout(() => socket.destroy(), STRANGER_MS);
-  socket.once("close", () => {
-    clearTimeout(timer);
-    if (strangers.get(peer) === stranger) strangers.delete(peer);
-  });
+  return socket.authorized
+    ? { peer, certificate, stranger: undefined }
+    : { peer, certificate: undefined, stranger: { problem: String(socket.authorizationError), certificate } };
+}
+
+type Standing =
+  | { readonly kind: "listed"; readonly livesMs: number }
+  | { readonly kind: "stranger"; readonly fault: MigrationFault };
+
+/**
+ * A caller is on a list or a stranger. The connection of a caller ends with its certificate, and one that only an
+ * operator may have after `operatorsMs`: by then another CA, or another certificate, may count.
+ */
+function standingOf(caller: Caller, security: TlsSecurity, operatorsMs: number): Standing {
+  const { peer, certificate } = caller;
+  if (certificate === undefined) return { kind: "stranger", fault: untrusted(peer, caller.stranger) };
+  const names = namesOf(certificate);
+  const isOn = (list: TlsSecurity["peers"]): boolean => list === "any" || listedName(names, list) !== undefined;
+  const isPeer = isOn(security.peers);
+  if (!isPeer && !isOn(security.operators))
+    return { kind: "stranger", fault: notListed(`${showNames(names)} at ${peer}`, "peers", security) };
+  const validMs = Date.parse(certificate.valid_to) - Date.now();
+  return { kind: "listed", livesMs: isPeer ? validMs : Math.min(validMs, operatorsMs) };
 }
 
 function handshakeFault(error: NodeJS.ErrnoException): MigrationFault {

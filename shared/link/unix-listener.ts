@@ -37,7 +37,7 @@ export interface UnixSocketOptions {
 }
 
 /** Of people and programs of this host; each connection costs a look at who it is. */
-const CONNECTIONS_MAX = 128;
+export const CONNECTIONS_MAX = 128;
 const OWNER_ONLY = 0o600;
 const OWNER_AND_GROUP = 0o660;
 

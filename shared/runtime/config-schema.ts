@@ -128,10 +128,30 @@ const commonSchema = (role: "source" | "destination") =>
         "names, comma-separated",
         "Agents that may call this one, and that it calls: DNS names or IP addresses of their certificates; empty: none",
       ),
+      strict: yesNo(
+        "Cut a caller without a certificate that is listed right behind the TLS handshake; it is not told why, and gets no health",
+      ),
       operators: list(
         [],
         "names, comma-separated",
         "Who may list, migrate, cancel, resolve and use reflection: names in their certificates; empty: nobody over TLS",
+      ),
+    },
+    connections: {
+      max: count(
+        256,
+        "connections",
+        "Connections of listed callers, or in clear, at the same time; strangers come on top",
+      ),
+      perAddress: count(64, "connections", "Those of one address among them; an IPv6 network of 64 bits counts as one"),
+      handshakeRate: count(
+        50,
+        "per second",
+        "TLS handshakes with addresses of which no listed caller has come within an hour; one takes about 1 ms of a processor",
+      ),
+      maxAge: duration(
+        "1h",
+        "How long a connection may live, but for streams of migrations; ferry connects anew and goes on",
       ),
     },
     link: linkKeys(),

@@ -42,11 +42,21 @@ export interface CommonConfig {
   /** At the same time. */
   readonly migrationsMax: number;
   readonly operatorStreamsMax: number;
+  readonly connections: ConnectionConfig;
   readonly qmpTimeoutMs: number;
   readonly shutdownGraceMs: number;
   readonly link: LinkConfig;
   /** That tests ask for by name (test-faults.ts). */
   readonly faults: readonly string[];
+}
+
+export interface ConnectionConfig {
+  /** Of listed callers, or in clear, at the same time. */
+  readonly max: number;
+  readonly perAddress: number;
+  readonly handshakesPerSecond: number;
+  /** Of an operator's, milliseconds. */
+  readonly maxAgeMs: number;
 }
 
 export interface LinkConfig {
@@ -58,6 +68,7 @@ export interface TlsConfig {
   readonly files: TlsFiles;
   readonly peers: readonly string[];
   readonly operators: readonly string[];
+  readonly strict: boolean;
 }
 
 export interface SourceConfig extends CommonConfig {
@@ -190,6 +201,7 @@ interface GivenCommon {
   tls: GivenTls;
   migrations: { max: number };
   operators: { socket: string; group: string; maxStreams: number };
+  connections: { max: number; perAddress: number; handshakeRate: number; maxAge: string };
   qmp: { timeout: string };
   shutdown: { grace: string };
   link: { giveUpAfter: string; keepAlive: string };
@@ -216,12 +228,20 @@ function common(role: "source" | "destination", given: GivenCommon): CommonConfi
     tls,
     migrationsMax: between("migrations.max", given.migrations.max, 1, 1000),
     operatorStreamsMax: between("operators.maxStreams", given.operators.maxStreams, 1, 10_000),
+    connections: Object.freeze(connections(given.connections)),
     qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
     shutdownGraceMs: parseDuration(given.shutdown.grace),
     link: Object.freeze(link(given.link)),
     faults: Object.freeze(given.faults.map(faultName)),
   };
 }
+
+const connections = (given: GivenCommon["connections"]): ConnectionConfig => ({
+  max: between("connections.max", given.max, 16, 10_000),
+  perAddress: between("connections.perAddress", given.perAddress, 8, 10_000),
+  handshakesPerSecond: between("connections.handshakeRate", given.handshakeRate, 1, 10_000),
+  maxAgeMs: atLeast("connections.maxAge", parseDuration(given.maxAge), 1000),
+});
 
 const link = (given: GivenCommon["link"]): LinkConfig => ({
   giveUpAfterMs: atLeast("link.giveUpAfter", parseDuration(given.giveUpAfter), 1),
@@ -235,10 +255,11 @@ interface GivenTls {
   key: string;
   peers: string[];
   operators: string[];
+  strict: boolean;
 }
 
 /** All or nothing: half a configuration of TLS must not pass for none. What the files hold is seen when they are opened. */
-function tlsConfig({ insecure, ca, certificate, key, peers, operators }: GivenTls): TlsConfig | undefined {
+function tlsConfig({ insecure, ca, certificate, key, peers, operators, strict }: GivenTls): TlsConfig | undefined {
   const files = { ca, certificate, key };
   const [given] =
     [...Object.entries(files), ...Object.entries({ peers, operators })].find(([, one]) => one.length > 0) ?? [];
@@ -252,6 +273,7 @@ function tlsConfig({ insecure, ca, certificate, key, peers, operators }: GivenTl
     files: Object.freeze({ ca: resolve(ca), certificate: resolve(certificate), key: resolve(key) }),
     peers: Object.freeze([...peers]),
     operators: Object.freeze([...operators]),
+    strict,
   });
 }
 

@@ -10,9 +10,15 @@ const ALWAYS = 96;
 /** What a migration has open at most at one time: monitors, streams, connections, files of the journal and of pages. */
 const OF_A_MIGRATION = 24;
 
+/**
+ * Connections beside those that `connections.max` counts: of strangers, of those that have not shaken hands yet, and of
+ * unix sockets (STRANGERS_MAX in shared/link/connection-limits.ts, CONNECTIONS_MAX in shared/link/unix-listener.ts).
+ */
+export const OTHER_CONNECTIONS = 288;
+
 interface Limits {
   readonly migrationsMax: number;
-  readonly operatorStreamsMax: number;
+  readonly connections: { readonly max: number };
 }
 
 /**
@@ -21,15 +27,15 @@ interface Limits {
  * @throws MigrationFault `configuration` where it may not
  */
 export async function checkOpenFiles(
-  { migrationsMax, operatorStreamsMax }: Limits,
+  { migrationsMax, connections }: Limits,
   most: number | undefined = undefined,
 ): Promise<void> {
   const limit = most ?? (await limitOfThisProcess());
-  const needed = ALWAYS + OF_A_MIGRATION * migrationsMax + operatorStreamsMax;
+  const needed = ALWAYS + OF_A_MIGRATION * migrationsMax + connections.max + OTHER_CONNECTIONS;
   if (limit >= needed) return;
   throw new MigrationFault(
     "configuration",
-    `This agent may have ${limit} files open (ulimit -n), and needs ${needed} for migrations.max ${migrationsMax} and operators.maxStreams ${operatorStreamsMax}`,
+    `This agent may have ${limit} files open (ulimit -n), and needs ${needed} for migrations.max ${migrationsMax} and connections.max ${connections.max}`,
     {
       advice: `Set LimitNOFILE=${needed} or more in its unit, or ulimit -Hn before it starts; or lower those settings`,
     },

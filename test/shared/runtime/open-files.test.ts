@@ -3,21 +3,27 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { checkOpenFiles } from "../../../shared/runtime/open-files.ts";
+import { CONNECTIONS_MAX } from "../../../shared/link/unix-listener.ts";
+import { STRANGERS_MAX } from "../../../shared/link/connection-limits.ts";
+import { checkOpenFiles, OTHER_CONNECTIONS } from "../../../shared/runtime/open-files.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
 import { folder } from "../../support/link-fixtures.ts";
 
-const SETTINGS = { migrationsMax: 4, operatorStreamsMax: 64 };
+const SETTINGS = { migrationsMax: 4, connections: { max: 256 } };
 
 t.test("a limit below what the settings need is told with what to do", async (t) => {
   await checkOpenFiles(SETTINGS);
-  await checkOpenFiles(SETTINGS, 256);
-  await t.rejects(checkOpenFiles(SETTINGS, 255), {
+  await checkOpenFiles(SETTINGS, 736);
+  await t.rejects(checkOpenFiles(SETTINGS, 735), {
     code: "configuration",
-    message: /may have 255 files open \(ulimit -n\), and needs 256 for migrations\.max 4/,
-    advice: /LimitNOFILE=256/,
+    message: /may have 735 files open \(ulimit -n\), and needs 736 for migrations\.max 4/,
+    advice: /LimitNOFILE=736/,
   });
-  await t.rejects(checkOpenFiles({ ...SETTINGS, migrationsMax: 100 }, 1024), { message: /needs 2560/ });
+  await t.rejects(checkOpenFiles({ ...SETTINGS, migrationsMax: 100 }, 1024), { message: /needs 3040/ });
+});
+
+t.test("what is open beside the connections of callers that were let in is counted in full", async (t) => {
+  t.equal(OTHER_CONNECTIONS, STRANGERS_MAX + CONNECTIONS_MAX);
 });
 
 for (const kind of ["source", "destination"])
@@ -39,7 +45,7 @@ for (const kind of ["source", "destination"])
         resolve({ code: error?.code, output: stderr }),
       );
     });
-    t.match({ code, output }, { code: 2, output: /may have 128 files open.*\n.*LimitNOFILE=256/ });
+    t.match({ code, output }, { code: 2, output: /may have 128 files open.*\n.*LimitNOFILE=736/ });
   });
 
 t.test("a fault that comes of too many open files says so, wherever it was made", async (t) => {
