@@ -9,6 +9,7 @@ import { mkdir, open, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
 import { killProcess } from "../shared/qemu/guest-unit.ts";
+import { withBoundedLog } from "../shared/runtime/guest-log.ts";
 import { statFields } from "../shared/runtime/process-identity.ts";
 import { type Command, inOwnUnit } from "./guest-units.ts";
 
@@ -51,7 +52,7 @@ export class ChildRun implements CommandRun {
   static async start({ command, guest, migration, logPath }: ChildOptions): Promise<ChildRun> {
     await makeDirectory(dirname(logPath));
     const log = await open(logPath, "w");
-    const [program, ...args] = inOwnUnit(command, guest);
+    const [program, ...args] = inOwnUnit(withBoundedLog(command, logPath), guest);
     const child = spawn(program, args, {
       detached: true,
       stdio: ["ignore", log.fd, log.fd],

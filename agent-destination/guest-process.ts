@@ -10,7 +10,8 @@ import { killProcess } from "../shared/qemu/guest-unit.ts";
 import { hasRun, PAUSED_STATES } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { orLate } from "../shared/runtime/deferred.ts";
-import { type GuestDefinition, qemuLogPath } from "../shared/runtime/guest-definition.ts";
+import type { GuestDefinition } from "../shared/runtime/guest-definition.ts";
+import { logIsWritten, qemuLogPath, removeLog } from "../shared/runtime/guest-log.ts";
 import { isListenedAt } from "../shared/runtime/listened-at.ts";
 import { anotherAnswers, isOf, processBehind } from "../shared/runtime/monitor-process.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
@@ -132,7 +133,7 @@ export class GuestProcess {
       await started.endAll();
       if (await isListenedAt(qmp)) monitor.removeOwnPlaces();
       else monitor.removeFiles();
-      await rm(logPath, { force: true });
+      await removeLog(logPath);
       throw fault;
     }
   }
@@ -269,7 +270,9 @@ export class GuestProcess {
     });
   }
 
+  /** Of a QEMU that has ended. */
   private async wordsOrNone(): Promise<string> {
+    await logIsWritten(this.logPath);
     return (await this.lastWords()) || "it said nothing";
   }
 
@@ -294,7 +297,7 @@ export class GuestProcess {
     if (this.started !== undefined && !(await orLate(this.started.ended, QUITS_WITHIN_MS))) await this.started.endAll();
     this.monitors.close();
     this.monitors.removeFiles();
-    await rm(this.logPath, { force: true });
+    await removeLog(this.logPath);
   }
 
   /** Closes the monitor for a next try; a keeper stays. */

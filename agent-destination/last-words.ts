@@ -1,5 +1,6 @@
 /** The end of a QEMU's own output, which says why QEMU has failed. The output is gone with the guest. */
 import { open } from "node:fs/promises";
+import { olderLog } from "../shared/runtime/guest-log.ts";
 
 /** The most that a fault has of QEMU's output, in characters: its end, which has the reason. */
 const TAIL_CHARACTERS = 1000;
@@ -11,7 +12,10 @@ const TAIL_BYTES = 4 * TAIL_CHARACTERS;
 
 /** @returns the empty text for a QEMU that has written nothing, or whose output is gone */
 export async function lastWordsIn(logPath: string): Promise<string> {
-  return (await tailOf(logPath).catch(() => "")).slice(-TAIL_CHARACTERS).trim();
+  const newest = await tailOf(logPath).catch(() => "");
+  // a file that was full was put aside just before
+  const older = newest.length < TAIL_CHARACTERS ? await tailOf(olderLog(logPath)).catch(() => "") : "";
+  return (older + newest).slice(-TAIL_CHARACTERS).trim();
 }
 
 /** Reads the last TAIL_BYTES of a file, or all of a shorter one. @throws the error of the file system */

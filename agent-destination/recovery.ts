@@ -5,7 +5,8 @@ import type { PageKernels } from "../shared/page/kernels.ts";
 import type { DestinationRecord } from "../shared/protocol/ownership.ts";
 import type { Clock } from "../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../shared/runtime/config.ts";
-import { loadGuest, qemuLogPath } from "../shared/runtime/guest-definition.ts";
+import { loadGuest } from "../shared/runtime/guest-definition.ts";
+import { qemuLogPath, removeLog } from "../shared/runtime/guest-log.ts";
 import type { Journal, JournalEntry } from "../shared/runtime/journal.ts";
 import { logUnreadable } from "../shared/runtime/journal-log.ts";
 import { isListenedAt } from "../shared/runtime/listened-at.ts";
@@ -66,5 +67,6 @@ const hasLeftFiles = async ({ kind, qemu }: DestinationRecord): Promise<boolean>
 export async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
   const definition = await loadGuest(name, config).catch(() => undefined);
   if (definition === undefined || (await isListenedAt(definition.qmp))) return;
-  for (const left of [definition.qmp, qemuLogPath(name, definition.directory)]) await rm(left, { force: true });
+  await rm(definition.qmp, { force: true });
+  await removeLog(qemuLogPath(name, definition.directory));
 }

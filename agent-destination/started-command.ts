@@ -9,6 +9,7 @@ import type { QemuProcess } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { findProcesses } from "../shared/runtime/all-processes.ts";
 import { orLate } from "../shared/runtime/deferred.ts";
+import { logIsWritten, withBoundedLog } from "../shared/runtime/guest-log.ts";
 import { isOf, processBehind } from "../shared/runtime/monitor-process.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
 import { ChildRun, type CommandEnd, type CommandRun } from "./command-run.ts";
@@ -133,6 +134,7 @@ export class StartedCommand {
       await delay(LOOK_MS);
     }
     const { guest, command } = this.options;
+    await logIsWritten(this.options.logPath);
     const words = await this.lastWords();
     const text =
       end.error === undefined

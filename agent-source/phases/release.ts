@@ -1,7 +1,8 @@
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
-import { loadGuest, qemuLogPath } from "../../shared/runtime/guest-definition.ts";
+import { loadGuest } from "../../shared/runtime/guest-definition.ts";
+import { qemuLogPath, removeLog } from "../../shared/runtime/guest-log.ts";
 import { isListenedAt } from "../../shared/runtime/listened-at.ts";
 import { meetingPlace } from "../../shared/runtime/meeting-place.ts";
 import { runsHere } from "../ask-destination.ts";
@@ -34,7 +35,7 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   const left = await endQemu(state, cx);
   if (left !== undefined) return left;
   // of a guest that had come here
-  await rm(qemuLogPath(cx.call.guest, meetingPlace(cx.call.guest, cx.config.runtimeDirectory)), { force: true });
+  await removeLog(qemuLogPath(cx.call.guest, meetingPlace(cx.call.guest, cx.config.runtimeDirectory)));
   return { kind: afterSource("releasing", "done") };
 }
 

@@ -58,7 +58,7 @@ export function authorising(
 }
 
 /** Whoever calls, as far as the connection tells. */
-export interface Caller {
+export interface Connected {
   /** Address. */
   readonly peer: string;
   /** One whose chain is good. */
@@ -70,7 +70,7 @@ export interface Caller {
 /** @returns why the call is refused; undefined for one that is let in */
 export function judge(
   path: string,
-  { peer, certificate, stranger }: Caller,
+  { peer, certificate, stranger }: Connected,
   security: TlsSecurity,
 ): MigrationFault | undefined {
   const list = listOf(path);

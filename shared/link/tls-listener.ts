@@ -8,7 +8,7 @@ import { createServer, type PeerCertificate, type TLSSocket, type TlsOptions } f
 import { experimental, type Server, ServerCredentials } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
 import { type KeyMaterial, TLS_VERSION } from "../runtime/certificates.ts";
-import { authorising, type Caller, judge, untrusted } from "./authorise.ts";
+import { authorising, type Connected, judge, untrusted } from "./authorise.ts";
 import { listedName, namesOf, showNames } from "./certificate-names.ts";
 import { listenAt, type OwnPort, type PortParts } from "./clear-listener.ts";
 import { RefusalLog } from "./refusal-log.ts";
@@ -25,7 +25,7 @@ export async function listenTls(
   security: TlsSecurity,
   { limits, healthOf }: PortParts,
 ): Promise<OwnPort> {
-  const callers = new Map<string, Caller>();
+  const callers = new Map<string, Connected>();
   const sockets = new Set<Socket>();
   const refusals = new RefusalLog(security.log);
   // so that no stranger hides a caller who is known
@@ -106,7 +106,7 @@ const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
 });
 
 /** Who has shaken hands. */
-function callerBehind(socket: TLSSocket): Caller {
+function callerBehind(socket: TLSSocket): Connected {
   const peer = `${socket.remoteAddress}:${socket.remotePort}`;
   // an empty object when none was shown, whatever its type says
   const shown: Partial<PeerCertificate> | null = socket.getPeerCertificate();
@@ -124,7 +124,7 @@ type Standing =
  * A caller is on a list or a stranger. The connection of a caller ends with its certificate, and one that only an
  * operator may have after `operatorsMs`: by then another CA, or another certificate, may count.
  */
-function standingOf(caller: Caller, security: TlsSecurity, operatorsMs: number): Standing {
+function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: number): Standing {
   const { peer, certificate } = caller;
   if (certificate === undefined) return { kind: "stranger", fault: untrusted(peer, caller.stranger) };
   const names = namesOf(certificate);

@@ -57,12 +57,6 @@ const PEER = /^[A-Za-z0-9._:-]{1,253}$/;
 /** Of a digest, what people compare. */
 export const shortDigest = (digest: string): string => digest.slice(0, 12);
 
-/**
- * Output of a QEMU that an agent started; gone with the guest.
- * @param directory where the agent and this QEMU meet
- */
-export const qemuLogPath = (name: string, directory: string): string => join(directory, `${name}.qemu.log`);
-
 /** @throws MigrationFault guest-unknown when there is no such file, configuration when it cannot be used */
 export async function loadGuest(name: string, places: GuestPlaces): Promise<GuestDefinition> {
   if (!isGuestName(name))

@@ -6,6 +6,7 @@ import { readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { qemuLogPath, removeLog } from "../../shared/runtime/guest-log.ts";
 import { processesOf } from "../support/after-migration.ts";
 import { eventually } from "../support/bounded.ts";
 import { type GuestDefinitionFile, guestDefinition, guestFiles, type Workload } from "../support/guest.ts";
@@ -94,7 +95,7 @@ export class FaultRig extends FaultAgents {
   async tidyAfterKilledQemu(host: RigHost): Promise<void> {
     const files = guestFiles(NAME);
     for (const file of [files.observer, files.qmp]) await rm(join(host.runtimeDirectory, file), { force: true });
-    await rm(join(host.runtimeDirectory, `${NAME}.qemu.log`), { force: true });
+    await removeLog(qemuLogPath(NAME, host.runtimeDirectory));
   }
 
   /** The beats of this life of the guest that were seen on a host. */

@@ -1,5 +1,5 @@
 /** What must hold after a fault, whatever it was: each breach in words. */
-import { leftFiles, processesOf, stateFiles } from "../support/after-migration.ts";
+import { leftFiles, logFiles, processesOf, stateFiles } from "../support/after-migration.ts";
 import { eventually } from "../support/bounded.ts";
 import { guestFiles } from "../support/guest.ts";
 import type { RigHost } from "../support/rig.ts";
@@ -74,7 +74,7 @@ async function disorder(on: Inspected): Promise<string[]> {
     const status = qemus[index] === 0 ? undefined : await on.watch.status(host);
     if (qemus[index] !== 0 && status !== "running") found.push(`the QEMU on ${host.name} is ${status ?? "mute"}`);
     // the first QEMU of a life was started by the rig, which takes its output: it has no log
-    const living = qemus[index] === 0 ? [] : [files.qmp, `${on.name}.qemu.log`];
+    const living = qemus[index] === 0 ? [] : [files.qmp, ...logFiles(on.name)];
     // the observer's socket is the rig's own: an agent that has to kill a QEMU does not know of it
     // what a host has left that is off goes when its agents start again
     if (on.isDown(host)) continue;

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
+import { logPipe, olderLog, qemuLogPath } from "../../shared/runtime/guest-log.ts";
 import { eventually } from "./bounded.ts";
 import { guestFiles } from "./guest.ts";
 import type { FoundProcess, Rig, RigHost } from "./rig.ts";
@@ -37,7 +38,7 @@ export async function assertOneGuest(t: Test, rig: Rig, { name, at, beside = [] 
   );
   t.same(processesOf(rig, other, name), [], `no QEMU of ${name} is left at ${other.name}`);
   t.same(leftFiles(other, [files.serial, ...beside]), [], `no socket or file of ${name} is left at ${other.name}`);
-  const living = [files.serial, files.qmp, files.observer, `${name}.qemu.log`, ...beside];
+  const living = [files.serial, files.qmp, files.observer, ...logFiles(name), ...beside];
   t.same(leftFiles(at, living), [], `only the running guest's files are at ${at.name}`);
   for (const host of [at, other])
     t.same(
@@ -46,6 +47,12 @@ export async function assertOneGuest(t: Test, rig: Rig, { name, at, beside = [] 
       `only journals in the state directory of ${host.name}`,
     );
 }
+
+/** What there may be of the output of a QEMU that an agent started. */
+export const logFiles = (name: string): readonly string[] => {
+  const log = qemuLogPath(name, "");
+  return [log, olderLog(log), logPipe(log)];
+};
 
 /** Ends the rig, and looks that nothing of it is left. */
 export async function closeRig(rig: Rig): Promise<void> {
