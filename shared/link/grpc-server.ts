@@ -113,6 +113,8 @@ function makeServer(options: ServeOptions): { readonly server: Server; readonly 
     "grpc.max_send_message_length": limits.messageBytes,
     "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
     "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+    // nobody reads its statistics, which every connection and call would be entered in
+    "grpc.enable_channelz": 0,
     // tells the client to connect anew for its next call; streams that are open go on, a migration's among them
     "grpc.max_connection_age_ms": connections.maxAgeMs,
   });

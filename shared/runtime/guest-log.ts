@@ -11,7 +11,7 @@ import { setTimeout as delay } from "node:timers/promises";
 /** Most bytes of the file, and of the older one beside it. */
 export const LOG_BYTES_MAX = 256 << 10;
 /** How long the reader may take to write the last words of a QEMU that has ended, milliseconds, and between two looks. */
-const WRITES_WITHIN_MS = 2000;
+const WRITES_WITHIN_MS = 5000;
 const LOOK_MS = 5;
 
 /**

@@ -1,6 +1,7 @@
 /** What both agents' programs do around their service: print help, start, say so, stop in order. */
 import { type FaultCode, MigrationFault } from "../fault.ts";
 import type { Logger } from "./log.ts";
+import { watchLoop } from "./loop-watch.ts";
 import { notifySystemd } from "./systemd-notify.ts";
 import { feedWatchdog, watchdogLimitMs } from "./watchdog.ts";
 
@@ -73,6 +74,7 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
   // a promise that nobody waits for is a mistake of ours; it must not take the other migrations of this agent with it
   process.on("unhandledRejection", (reason) => log.error({ fault: reason }, "unhandled rejection: please report this"));
   log.info(status);
+  if (log.isLevelEnabled("debug")) watchLoop(log);
   await tell({ ready: true, status });
   const limitMs = watchdogLimitMs(process.env);
   if (limitMs !== undefined) feedWatchdog(limitMs, () => notifySystemd({ watchdog: true }), log);

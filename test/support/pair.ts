@@ -21,6 +21,8 @@ export interface PairOptions {
   readonly flags?: (rig: Rig, host: RigHost, kind: "source" | "destination") => readonly string[];
   /** The agents take each other's certificates and the operator's, and nobody else's. */
   readonly tls?: boolean;
+  /** Names on the agents' list of peers beside a and b, each with a certificate. */
+  readonly morePeers?: readonly string[];
   /** Before the guest is started. */
   readonly prepare?: (rig: Rig) => void;
 }
@@ -35,17 +37,17 @@ export interface Pair {
 }
 
 /** The guest beats when this returns. Closed at the end of the test, which fails when anything is left behind. */
-export async function openPair(t: Test, options: PairOptions): Promise<Pair> {
+export async function openPair(t: Pick<Test, "teardown">, options: PairOptions): Promise<Pair> {
   const rig = await Rig.open(options.rig);
   t.teardown(() => closeRig(rig));
   const definition = guestDefinition({ memoryMiB: MEMORY_MIB, ...options.guest });
   rig.writeDefinition(definition);
   options.prepare?.(rig);
   const guest = await rig.startGuest(rig.a, definition);
-  const ca = options.tls ? pairCa(rig) : undefined;
+  const ca = options.tls ? pairCa(rig, options.morePeers) : undefined;
   const [a, b] = await Promise.all([
-    startAgents(rig, rig.a, flagged(rig, rig.a, options, secured(options.a, "a", ca))),
-    startAgents(rig, rig.b, flagged(rig, rig.b, options, secured(options.b, "b", ca))),
+    startAgents(rig, rig.a, flagged(rig, rig.a, options, secured(options.a, "a", ca, options.morePeers))),
+    startAgents(rig, rig.b, flagged(rig, rig.b, options, secured(options.b, "b", ca, options.morePeers))),
   ]);
   await guest.serial.waitForBeats(5, BOOT);
   return { rig, a, b, guest, definition, ...(ca === undefined ? {} : { ca }) };
@@ -60,12 +62,23 @@ const flagged = (rig: Rig, host: RigHost, { flags }: PairOptions, given: AgentOp
         destination: [...(given.destination ?? []), ...flags(rig, host, "destination")],
       };
 
-const pairCa = (rig: Rig): TestCa =>
-  new TestCa(join(rig.folder, "tls")).make(`a=${rig.a.address}`, `b=${rig.b.address}`, "operator", "stranger");
+const pairCa = (rig: Rig, more: readonly string[] = []): TestCa =>
+  new TestCa(join(rig.folder, "tls")).make(
+    `a=${rig.a.address}`,
+    `b=${rig.b.address}`,
+    "operator",
+    "stranger",
+    ...more.map((name) => `${name}=${rig.a.address}`),
+  );
 
-function secured(options: AgentOptions = {}, name: string, ca: TestCa | undefined): AgentOptions {
+function secured(
+  options: AgentOptions = {},
+  name: string,
+  ca: TestCa | undefined,
+  more: readonly string[] = [],
+): AgentOptions {
   if (ca === undefined) return options;
-  const flags = tlsFlags(ca.files(name), { peers: "a,b", operators: "operator" });
+  const flags = tlsFlags(ca.files(name), { peers: ["a", "b", ...more].join(), operators: "operator" });
   return {
     source: [...flags, ...(options.source ?? [])],
     destination: [...flags, ...(options.destination ?? [])],

@@ -1,0 +1,36 @@
+/** A small flood of both agents while a guest moves between them: nothing fails. The large one is npm run test:floods. */
+import t from "tap";
+import { peakMebibytes, startFlood, TAKEN_OVER } from "../flood/measure.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";
+import { IDLE, openPair } from "../support/pair.ts";
+
+t.setTimeout(300_000);
+const SIZE = { connections: 400, messages: 2000, seconds: 5 };
+
+t.test("a guest moves while strangers and a peer that was taken over flood both agents", async (t) => {
+  const pair = await openPair(t, {
+    guest: { name: "flooded", workload: IDLE },
+    rig: { network: "loopback" },
+    tls: true,
+    morePeers: [TAKEN_OVER],
+  });
+  const { rig, a, b } = pair;
+  const flood = startFlood(pair, a, b, SIZE);
+  requireMoved(await migrate(rig, a, b, "flooded", ["--verify"]));
+  for (const { connections, messages, answered } of await flood) {
+    t.ok(connections >= SIZE.connections / 2 && messages >= SIZE.messages / 2, "all of it was sent");
+    t.ok(answered > 0, "and some of it was taken");
+  }
+  await assertOneGuest(t, rig, { name: "flooded", at: rig.b });
+  t.equal((await ferryJson(rig, b, ["guests"])).code, 0, "an operator gets in");
+  for (const agent of [a.source, b.destination]) {
+    const lines = agent.output().split("\n");
+    t.ok(lines.filter((line) => line.includes('"caller refused"')).length <= 4 * 60, "its log is bounded");
+    t.ok(
+      lines.some((line) => line.includes('"caller refused"')),
+      "and tells of it",
+    );
+    t.ok(peakMebibytes(agent) < 256, `${peakMebibytes(agent)} MiB`);
+  }
+});

@@ -1,0 +1,95 @@
+/** What a flood does to agents that have a migration under way: memory, stalls of the event loop, and time. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+import type { HostAgents } from "../support/agents.ts";
+import { migrate, requireMoved } from "../support/ferry-json.ts";
+import type { Pair } from "../support/pair.ts";
+import type { RigProcess } from "../support/process.ts";
+import { atTeardown } from "../support/teardown.ts";
+import type { Done, Flood } from "./hostile.ts";
+
+/** A host on the agents' list of peers that has been taken over. */
+export const TAKEN_OVER = "mallory";
+
+export interface Size {
+  readonly connections: number;
+  readonly messages: number;
+  readonly seconds: number;
+}
+
+/** Starts a flood of both agents of a migration from `from` to `to`, each gets half of it. */
+export function startFlood({ ca }: Pair, from: HostAgents, to: HostAgents, size: Size): Promise<readonly Done[]> {
+  if (ca === undefined) throw new TypeError("the pair has no certificates");
+  const half = { ...size, connections: size.connections / 2, messages: size.messages / 2 };
+  const at = (address: string, role: Flood["role"]): Promise<Done> => {
+    const [host = "", port] = address.split(":");
+    const files = { stranger: ca.files("stranger"), peer: ca.files(TAKEN_OVER) };
+    return hostile({ host, port: Number(port), role, ...files, ...half });
+  };
+  return Promise.all([at(from.sourceAddress, "source"), at(to.destinationAddress, "destination")]);
+}
+
+async function hostile(of: Flood): Promise<Done> {
+  const program = join(packageRoot(), "dist/test/flood/hostile.js");
+  // it is what the agents are to bear, not what takes their processors: on other hosts it would be elsewhere
+  const child: ChildProcess = spawn("nice", ["-n", "15", process.execPath, program], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const forget = atTeardown(() => child.kill("SIGKILL"));
+  const { stdin, stdout } = child;
+  if (stdin === null || stdout === null) throw new TypeError("no pipes");
+  stdin.end(JSON.stringify(of));
+  const [said] = await Promise.all([text(stdout), once(child, "exit")]);
+  forget();
+  const done: Done = JSON.parse(said);
+  return done;
+}
+
+/** Most that was ever resident since resetPeak(), MiB, as the kernel counts it. */
+export function peakMebibytes({ pid }: RigProcess): number {
+  const peak = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  return Number(peak) / 1024;
+}
+
+/** The longest stall of the event loop among the lines that an agent has written since `from`, milliseconds. */
+export function longestStallMs(output: string, from: number): number {
+  let longest = Number.NaN;
+  for (const [, stall] of output.slice(from).matchAll(/"stallMs":([\d.]+)[^\n]*"event loop"/g))
+    longest = Number.isNaN(longest) ? Number(stall) : Math.max(longest, Number(stall));
+  return longest;
+}
+
+export interface Turn {
+  readonly totalMs: number;
+  readonly downtimeMs: number;
+  readonly sourceStallMs: number;
+  readonly destinationStallMs: number;
+  readonly flood: readonly Done[];
+}
+
+/** One migration, with a flood from its beginning or without one. */
+export async function turn(
+  pair: Pair,
+  [from, to]: readonly [HostAgents, HostAgents],
+  {
+    guest,
+    flags,
+    size,
+  }: { readonly guest: string; readonly flags: readonly string[]; readonly size: Size | undefined },
+): Promise<Turn> {
+  const before = [from.source.output().length, to.destination.output().length] as const;
+  const flood = size === undefined ? Promise.resolve([]) : startFlood(pair, from, to, size);
+  const moved = requireMoved(await migrate(pair.rig, from, to, guest, flags));
+  const done = await flood;
+  return {
+    totalMs: 1000 * moved.result.totalSeconds,
+    downtimeMs: moved.result.downtime.totalMs,
+    sourceStallMs: longestStallMs(from.source.output(), before[0]),
+    destinationStallMs: longestStallMs(to.destination.output(), before[1]),
+    flood: done,
+  };
+}
