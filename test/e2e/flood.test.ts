@@ -6,6 +6,9 @@ import { ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";
 import { IDLE, openPair } from "../support/pair.ts";
 
 t.setTimeout(300_000);
+/** With the settings' defaults: docs/operations.md, Memory. */
+const SOURCE_MIB = 64 + 256 + 160;
+const DESTINATION_MIB = 16 + 128;
 const SIZE = { connections: 400, messages: 2000, seconds: 5 };
 
 t.test("a guest moves while strangers and a peer that was taken over flood both agents", async (t) => {
@@ -17,20 +20,23 @@ t.test("a guest moves while strangers and a peer that was taken over flood both 
   });
   const { rig, a, b } = pair;
   const flood = startFlood(pair, a, b, SIZE);
-  requireMoved(await migrate(rig, a, b, "flooded", ["--verify"]));
+  requireMoved(await migrate(rig, a, b, "flooded"));
   for (const { connections, messages, answered } of await flood) {
     t.ok(connections >= SIZE.connections / 2 && messages >= SIZE.messages / 2, "all of it was sent");
     t.ok(answered > 0, "and some of it was taken");
   }
   await assertOneGuest(t, rig, { name: "flooded", at: rig.b });
   t.equal((await ferryJson(rig, b, ["guests"])).code, 0, "an operator gets in");
-  for (const agent of [a.source, b.destination]) {
+  for (const [agent, promised] of [
+    [a.source, SOURCE_MIB],
+    [b.destination, DESTINATION_MIB],
+  ] as const) {
     const lines = agent.output().split("\n");
     t.ok(lines.filter((line) => line.includes('"caller refused"')).length <= 4 * 60, "its log is bounded");
     t.ok(
       lines.some((line) => line.includes('"caller refused"')),
       "and tells of it",
     );
-    t.ok(peakMebibytes(agent) < 256, `${peakMebibytes(agent)} MiB`);
+    t.ok(peakMebibytes(agent) <= promised, `${peakMebibytes(agent)} MiB at most, of ${promised}`);
   }
 });

@@ -46,6 +46,7 @@ t.test("the defaults of the source are those of its documentation, converted and
     handshakeTimeoutMs: 60_000,
     migrationsMax: 4,
     operatorStreamsMax: 64,
+    connections: { max: 256, perAddress: 64, handshakesPerSecond: 50, maxAgeMs: 3_600_000 },
     rehearsal: true,
   });
   t.ok(Object.isFrozen(config) && Object.isFrozen(config.transfer) && Object.isFrozen(config.listen));
