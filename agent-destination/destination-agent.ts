@@ -2,7 +2,7 @@
 import { timingSafeEqual } from "node:crypto";
 import { MigrationFault, type Refusal } from "../shared/fault.ts";
 import { limitsToward } from "../shared/link/guest-peers.ts";
-import type { Caller, DestinationService, LinkLimits } from "../shared/link/link.ts";
+import type { Caller, DestinationService } from "../shared/link/link.ts";
 import { standingOf } from "../shared/protocol/destination-states.ts";
 import { neededBytes } from "../shared/protocol/handshake.ts";
 import {
@@ -19,7 +19,6 @@ import { type DestinationRecord, nextSequence } from "../shared/protocol/ownersh
 import { orLate } from "../shared/runtime/deferred.ts";
 import { orLogged } from "../shared/runtime/journal-log.ts";
 import { keepLatest } from "../shared/runtime/keep-latest.ts";
-import type { Logger } from "../shared/runtime/log.ts";
 import { hasEnded } from "../shared/runtime/process-identity.ts";
 import { returnMemoryLater } from "../shared/runtime/return-memory.ts";
 import { CallerLogs } from "./caller-logs.ts";

@@ -9,7 +9,7 @@ import type { QemuProcess } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { findProcesses } from "../shared/runtime/all-processes.ts";
 import { orLate } from "../shared/runtime/deferred.ts";
-import { logIsWritten, withBoundedLog } from "../shared/runtime/guest-log.ts";
+import { logIsWritten } from "../shared/runtime/guest-log.ts";
 import { isOf, processBehind } from "../shared/runtime/monitor-process.ts";
 import { identify } from "../shared/runtime/process-identity.ts";
 import { ChildRun, type CommandEnd, type CommandRun } from "./command-run.ts";

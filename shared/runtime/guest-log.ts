@@ -1,7 +1,7 @@
 /**
  * NAME.qemu.log, the output of a QEMU that an agent started: bounded for as long as that QEMU lives, whether an agent runs
  * or not. A guest can cause output without end, and the file is in memory. A reader of its own, two small programs of
- * the host, keeps the last of it (decision 0049).
+ * the host, keeps the last of it (decision 0052).
  */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";

@@ -17,8 +17,6 @@ t.setTimeout(240_000);
 const QEMU = "qemu-system-x86_64";
 const MACHINE = "-M pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none".split(" ");
 const STARTS_WITHIN_MS = 60_000;
-/** Of this run alone: what is left of a command is known by it, on the whole host. */
-const MIGRATION = `m-${process.pid}`;
 const ENDS = { timeoutMs: 20_000 };
 
 interface Tried {
