@@ -69,6 +69,14 @@ export interface FaultDetails {
   refusals?: readonly Refusal[];
 }
 
+/**
+ * Makes the stack of an error a text. Until it is read for the first time, V8 keeps the functions of the stack, and with
+ * them all that they refer to: a fault that is kept, as the reason of a signal is, would keep the memory of a migration.
+ */
+function releaseStack(error: Error): void {
+  Reflect.get(error, "stack");
+}
+
 const OUT_OF_FILES =
   "This process may open no more files or sockets: raise its limit (LimitNOFILE= of its unit, ulimit -n), then try again";
 
@@ -100,6 +108,8 @@ export class MigrationFault extends Error {
     this.advice = isOutOfFiles(details.cause) ? OUT_OF_FILES : details.advice;
     this.role = details.role;
     this.refusals = details.refusals ?? [];
+    releaseStack(this);
+    if (details.cause instanceof Error) releaseStack(details.cause);
   }
 
   /** The same fault with what only an outer layer knows; what is already said is kept. */

@@ -55,7 +55,7 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
     sockets.add(socket);
     socket.on("error", () => socket.destroy());
     socket.once("close", () => sockets.delete(socket));
-    void showCaller(socket).then(() => {
+    void showCaller(socket, operators !== undefined).then(() => {
       if (!socket.destroyed) injector.injectConnection(socket);
     });
   });
@@ -94,11 +94,12 @@ export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
 /**
  * grpc-js shows of a call the `remoteAddress` and the `remotePort` of its socket, which a unix socket has not. It gets
  * these here: the user, and the number of the process.
+ * @param isShared whether others than root and the agent's own user may connect; of these two nobody asks which
  */
-async function showCaller(socket: Socket): Promise<void> {
-  const caller = await peerCredentials(socket);
+async function showCaller(socket: Socket, isShared: boolean): Promise<void> {
+  const caller = isShared ? await peerCredentials(socket) : undefined;
   const who =
-    caller === undefined ? "unknown" : caller.user === "" ? `${caller.uid}` : `${caller.uid} (${caller.user})`;
+    caller === undefined ? (isShared ? "unknown" : "root or the agent's own") : caller.user === "" ? `${caller.uid}` : `${caller.uid} (${caller.user})`;
   Object.defineProperty(socket, "remoteAddress", { value: `${LOCAL}${who}, process` });
   Object.defineProperty(socket, "remotePort", { value: caller?.pid ?? 0 });
 }
