@@ -28,7 +28,7 @@ function start(t: Test, log: string, script: string): ChildProcess {
   return child;
 }
 
-const size = (path: string): number => (existsSync(path) ? statSync(path).size : 0);
+const size = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
 t.test("a QEMU that writes 100 MB leaves half a megabyte, with the end of it", async (t) => {
   const log = join(folder(t), "web.qemu.log");
