@@ -99,7 +99,13 @@ export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
 async function showCaller(socket: Socket, isShared: boolean): Promise<void> {
   const caller = isShared ? await peerCredentials(socket) : undefined;
   const who =
-    caller === undefined ? (isShared ? "unknown" : "root or the agent's own") : caller.user === "" ? `${caller.uid}` : `${caller.uid} (${caller.user})`;
+    caller === undefined
+      ? isShared
+        ? "unknown"
+        : "root or the agent's own"
+      : caller.user === ""
+        ? `${caller.uid}`
+        : `${caller.uid} (${caller.user})`;
   Object.defineProperty(socket, "remoteAddress", { value: `${LOCAL}${who}, process` });
   Object.defineProperty(socket, "remotePort", { value: caller?.pid ?? 0 });
 }

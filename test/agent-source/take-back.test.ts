@@ -63,7 +63,7 @@ async function setUp(t: Test, behaviour: Behaviour) {
   t.teardown(() => qmp.close());
   const runtimeDirectory = folder(t);
   // all that it looks at
-  const cx = { id: "m-1", config: { runtimeDirectory } } as unknown as SourceContext;
+  const cx = { id: "m-1", call: { guest: "web" }, config: { runtimeDirectory } } as unknown as SourceContext;
   return { heard, socket: join(runtimeDirectory, "m-1.stream"), take: () => takeBack(qmp, RESUMED_SETUP, cx) };
 }
 

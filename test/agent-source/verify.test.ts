@@ -57,7 +57,7 @@ function verify(t: { testdir(): string }, digests: Uint8Array, guest: Guest = {}
   };
   return verifyMemory(
     { qmp: { execute }, inbox: { askDigests: async () => ({ digests }) } } as unknown as Feed,
-    { id: "m", config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext,
+    { id: "m", call: { guest: "web" }, config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext,
   );
 }
 
@@ -92,7 +92,7 @@ t.test("any other difference than the generation id is a mismatch", async (t) =>
 t.test("a destination that sends no digests is given up, so that the guest does not stand still forever", async (t) => {
   const qmp = { execute: async (_: string, args: Saved): Promise<unknown> => saved(args, ZERO) };
   const inbox = { askDigests: () => new Promise<never>(() => undefined) };
-  const cx = { id: "m", config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext;
+  const cx = { id: "m", call: { guest: "web" }, config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext;
   await t.rejects(verifyMemory({ qmp, inbox } as unknown as Feed, cx, 10), {
     code: "timeout",
     message: /did not send digests of its memory within 10 ms/,

