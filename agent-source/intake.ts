@@ -7,7 +7,7 @@ import { rm } from "node:fs/promises";
 import { createServer, type Server, Socket, type SocketConstructorOpts } from "node:net";
 import { MigrationFault } from "../shared/fault.ts";
 import { encodeShut, encodeSwitchoverAck } from "../shared/qemu/return-path.ts";
-import { admitQemu } from "../shared/runtime/meeting-place.ts";
+import { listenForQemu } from "../shared/runtime/meeting-place.ts";
 import type { Address } from "../shared/units.ts";
 
 /** One read of the socket at most; its kernel buffer is about 208 KiB (facts: larger reads bring nothing). */
@@ -60,13 +60,9 @@ export class Intake {
     await rm(path, { force: true });
     const server = createServer({ pauseOnConnect: true });
     this.server = server;
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) =>
-        reject(new MigrationFault("configuration", `Cannot listen at ${path}: ${error.message}`, { cause: error })),
-      );
-      server.listen(path, resolve);
+    await listenForQemu(server, path).catch((error: Error) => {
+      throw new MigrationFault("configuration", `Cannot listen at ${path}: ${error.message}`, { cause: error });
     });
-    await admitQemu(path);
   }
 
   /** Resolves when QEMU has connected; call before `migrate`. */

@@ -11,7 +11,7 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { ResumedReader, type ResumedSink } from "../shared/qemu/resumed-reader.ts";
 import { encodePong, encodeReceivedPages, encodeResumeAck, encodeShut } from "../shared/qemu/return-path.ts";
 import { within } from "../shared/runtime/deferred.ts";
-import { admitQemu, meetingPlace } from "../shared/runtime/meeting-place.ts";
+import { listenForQemu, meetingPlace } from "../shared/runtime/meeting-place.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { setupOf } from "./resumed-source.ts";
 import type { SourceContext } from "./source-context.ts";
@@ -37,8 +37,7 @@ export async function takeBack(qmp: QmpClient, layout: StreamLayout, cx: SourceC
       });
     });
     done.catch(() => undefined);
-    await new Promise<void>((resolve) => server.listen(path, resolve));
-    await admitQemu(path);
+    await listenForQemu(server, path);
     await qmp.execute("migrate", { uri: `unix:${path}`, resume: true });
     await within(
       done,

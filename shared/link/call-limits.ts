@@ -18,11 +18,11 @@ export function limitingCalls(limits: ConnectionLimits): ServerInterceptor {
   const refused = new WeakMap<Counted, number>();
   const watches = { open: 0 };
   return ({ path }, call) => {
-    // who may open a transfer, and for how long, is looked at by its hello; frames pass through one layer at most
-    if (path.startsWith(TRANSFER))
-      return call instanceof ServerInterceptingCall ? call : new ServerInterceptingCall(call);
     const counted = limits.of(call.getPeer());
     const fault = tooMany(path, counted, watches.open);
+    // who may have a transfer, and for how long, is looked at by its hello; frames pass through one layer at most
+    if (fault === undefined && path.startsWith(TRANSFER))
+      return call instanceof ServerInterceptingCall ? call : new ServerInterceptingCall(call);
     if (fault === undefined) return counting(call, path === HEALTH_WATCH ? watches : undefined, counted);
     if (counted !== undefined) {
       const times = (refused.get(counted) ?? 0) + 1;

@@ -18,10 +18,7 @@ export interface ConnectionSettings {
   readonly perAddress: number;
   /** TLS handshakes a second with addresses of which no caller on a list has come lately. */
   readonly handshakesPerSecond: number;
-  /**
-   * After so long a client is told to connect anew for its next call, and its connection ends with the last call,
-   * milliseconds. One of an operator over TLS ends soon after that in any case.
-   */
+  /** The longest life of a connection over TLS that only an operator may have, milliseconds. */
   readonly maxAgeMs: number;
 }
 
@@ -36,7 +33,8 @@ export const CONNECTION_DEFAULTS: ConnectionSettings = {
 const HANDSHAKE_MS = 10_000;
 /** Enough for a refusal, or a look at the health. */
 const STRANGER_MS = 10_000;
-const WAITING = { max: 64, perNetwork: 8 };
+/** A network that has all of these places loses its oldest to one of another network. */
+const WAITING = { max: 64, perNetwork: 64 };
 const SHAKING = { max: 32, perNetwork: 16 };
 const STRANGERS = { max: 64, perNetwork: 16 };
 /** Connections that may wait, shake hands or be a stranger's at the same time: those beside `max`, of TCP. */
@@ -53,6 +51,8 @@ const FAMILIAR_BURST = 40;
 const CLEAR_PER_SECOND = 200;
 const CLEAR_BURST = 100;
 const LOOK_MS = 1000;
+/** Who waits because its own network shakes hands so often already is looked at again after this time, milliseconds. */
+const CROWDED_MS = 50;
 /** How long a connection whose time is over may go on because a call is under way, milliseconds. */
 const GRACE_MS = 60_000;
 /** Calls of a connection: `ferry` makes a few, an agent one or two for each migration. */
@@ -162,13 +162,9 @@ export class ConnectionLimits {
     return () => void counted.transfers--;
   }
 
-  get maxAgeMs(): number {
-    return this.settings.maxAgeMs;
-  }
-
-  /** The longest life of a connection that only an operator may have, milliseconds: past what gRPC's library draws. */
+  /** The longest life of a connection that only an operator may have, milliseconds. */
   get operatorsMs(): number {
-    return 1.2 * this.settings.maxAgeMs;
+    return this.settings.maxAgeMs;
   }
 
   /** Takes note that a handshake has failed. @returns true where it was ended here, which needs no line */
@@ -249,6 +245,15 @@ export class ConnectionLimits {
   private serve(): void {
     let waitsMs = Number.POSITIVE_INFINITY;
     for (const [counted, { first, begin }] of this.turns) {
+      // a peer that connects for many migrations at once must not end its own handshakes
+      if (
+        first === "shaking" &&
+        this.familiar.has(counted.network) &&
+        !this.rooms.shaking.hasRoomFor(counted.network)
+      ) {
+        waitsMs = Math.min(waitsMs, CROWDED_MS);
+        continue;
+      }
       const rate = first === "clear" ? this.clearRate : this.shakingRate(counted.network);
       if (!rate.take()) {
         waitsMs = Math.min(waitsMs, rate.waitMs());

@@ -115,8 +115,7 @@ function makeServer(options: ServeOptions): { readonly server: Server; readonly 
     "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
     // nobody reads its statistics, which every connection and call would be entered in
     "grpc.enable_channelz": 0,
-    // tells the client to connect anew for its next call; streams that are open go on, a migration's among them
-    "grpc.max_connection_age_ms": connections.maxAgeMs,
+    // no max_connection_age: grpc-js's client drops the whole connection at its next ping, a migration's stream with it
   });
   return { server, connections };
 }

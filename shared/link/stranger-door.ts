@@ -85,9 +85,11 @@ function refuse(
     { ...OK, ...metadata?.toHttp2Headers(), "grpc-status": code, "grpc-message": encodeURI(details) },
     { endStream: true },
   );
-  // the rest of the request is not waited for
+  // the rest of the request is not waited for; Node 22 drops the response of a stream that is closed in the same turn
   stream.resume();
-  if (!stream.readableEnded) stream.close();
+  setImmediate(() => {
+    if (!stream.destroyed && !stream.readableEnded) stream.close();
+  });
 }
 
 async function tellHealth(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, healthOf: Health): Promise<void> {

@@ -5,7 +5,7 @@
  * There are two kinds. The operators' socket lets a group in and serves no other agent. A socket of `listen` serves all
  * that an address in clear serves, to the agent's own user and to root.
  */
-import { chmod, chown, rm, stat } from "node:fs/promises";
+import { chmod, chown, lstat, rm, stat } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
 import {
   experimental,
@@ -72,7 +72,9 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
     await rm(path, { force: true });
   };
   try {
-    if (operators?.group !== undefined) await chown(path, -1, operators.group);
+    const group = operators?.group;
+    // in a directory that hands its group on, the socket has the group already
+    if (group !== undefined && (await lstat(path)).gid !== group) await chown(path, -1, group);
     await chmod(path, operators === undefined ? OWNER_ONLY : OWNER_AND_GROUP);
   } catch (thrown) {
     await stop();

@@ -17,7 +17,8 @@ export type UnitVerb = "start" | "stop" | "kill" | "reload" | "reset-failed";
 export const guestUnitName = (guest: string): string => `ferry-guest@${guest}.service`;
 
 /** A unit of a guest in /proc/PID/cgroup, and the guest's name in it. */
-const IN_CGROUP = /\/(ferry-guest@([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})\.service)$/m;
+const IN_CGROUP =
+  /^0::\/ferry\.slice\/ferry-guests\.slice\/(?:[\w.\\-]+\.slice\/)*(ferry-guest@([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})\.service)$/m;
 
 export interface GuestUnit {
   readonly unit: string;

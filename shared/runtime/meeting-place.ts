@@ -1,6 +1,7 @@
 /** The directory in which an agent meets the QEMU of a guest, and what that QEMU may do with the agent's files there. */
 import { existsSync } from "node:fs";
-import { chmod, readdir, stat } from "node:fs/promises";
+import { type FileHandle, readdir, stat } from "node:fs/promises";
+import type { Server } from "node:net";
 import { dirname, join } from "node:path";
 import { guestDirectory } from "../guest-directory.ts";
 
@@ -23,11 +24,33 @@ export async function meetingPlaces(runtimeDirectory: string): Promise<readonly 
 /** Rights on a file of the agent by which a QEMU of another user connects to a socket or writes to a file. */
 const WRITABLE = 0o602;
 
-/**
- * Lets the QEMU of a guest write to a file, or connect to a socket, that this agent has just made. Only in a directory
- * of another user does that change anything: nobody but that user and the agents can enter such a directory.
- */
-export async function admitQemu(path: string): Promise<void> {
+/** Whether a file at this path is in a directory of another user, whom its QEMU runs as. */
+async function isTheirs(path: string): Promise<boolean> {
   const { uid } = await stat(dirname(path));
-  if (uid !== process.getuid?.()) await chmod(path, WRITABLE);
+  return uid !== process.getuid?.();
+}
+
+/**
+ * Lets the QEMU of a guest write to a file that this agent has just made. Only in a directory of another user does that
+ * change anything: nobody but that user and the agents can enter such a directory.
+ * @param file open: at its path the guest may have put a link by now
+ */
+export async function admitToFile(file: FileHandle, path: string): Promise<void> {
+  if (await isTheirs(path)) await file.chmod(WRITABLE);
+}
+
+/**
+ * Listens at a path to which the QEMU of a guest connects. The socket has its rights from the start: at its path the
+ * guest may put a link as soon as it is there.
+ */
+export async function listenForQemu(server: Server, path: string): Promise<void> {
+  const theirs = await isTheirs(path);
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    const before = process.umask();
+    // the socket is made before listen() returns
+    if (theirs) process.umask(0o777 & ~WRITABLE);
+    server.listen(path, resolve);
+    process.umask(before);
+  });
 }

@@ -7,7 +7,7 @@ import { constants } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import { MigrationFault } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
-import { admitQemu } from "./meeting-place.ts";
+import { admitToFile } from "./meeting-place.ts";
 
 /** SHA-256, cut: a chance of 2^-128 for a difference to go unseen. */
 export const DIGEST_BYTES = 16;
@@ -52,7 +52,7 @@ export async function readStretch(
   const { O_RDWR, O_CREAT, O_EXCL } = constants;
   const file = await open(path, O_RDWR | O_CREAT | O_EXCL, 0o600);
   try {
-    await admitQemu(path);
+    await admitToFile(file, path);
     await save(start, byteLength, path);
     // what is at the path now is not looked at: the file that was made has the memory, or nothing has
     const { size } = await file.stat();

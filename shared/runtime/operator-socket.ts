@@ -1,6 +1,6 @@
 /** The socket at which an agent serves the operators of its own host, and the group that may use it. */
 import { type ExecFileSyncOptionsWithStringEncoding, execFileSync } from "node:child_process";
-import { chmodSync, chownSync } from "node:fs";
+import { chmodSync, chownSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { MigrationFault } from "../fault.ts";
 import type { CommonConfig } from "./config.ts";
@@ -13,6 +13,9 @@ export interface OperatorSocket {
 
 /** A member of the group may go through the directory to the socket, and sees no names in it. */
 const OWNER_AND_PASSAGE = 0o710;
+const PERMISSIONS = 0o777;
+/** In such a directory whatever is made gets the directory's group. */
+const SET_GROUP = 0o2000;
 const GETENT_MS = 5000;
 
 /**
@@ -27,8 +30,11 @@ export function operatorSocket(config: CommonConfig): OperatorSocket | undefined
   const group = groupNumber(operatorGroup);
   try {
     if (dirname(path) === runtimeDirectory) {
-      chownSync(runtimeDirectory, -1, group);
-      chmodSync(runtimeDirectory, OWNER_AND_PASSAGE);
+      const { gid, mode } = statSync(runtimeDirectory);
+      // under the units it has been made so, and chown(2) is forbidden
+      if (gid !== group) chownSync(runtimeDirectory, -1, group);
+      if ((mode & PERMISSIONS) !== OWNER_AND_PASSAGE)
+        chmodSync(runtimeDirectory, (mode & SET_GROUP) | OWNER_AND_PASSAGE);
     }
   } catch (thrown) {
     const reason = thrown instanceof Error ? thrown.message : String(thrown);

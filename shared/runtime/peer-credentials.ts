@@ -38,13 +38,23 @@ const ANSWERS_WITHIN_MS = 5000;
 /** A pid, a uid and a name. */
 const ANSWER_MAX = 300;
 
+/** Programs at the same time; whoever connects more often waits. */
+const AT_ONCE = 2;
+const waiting: (() => void)[] = [];
+let running = 0;
+
 /** @returns undefined where the host has neither program, or the program gives no answer in time. It never rejects. */
 export async function peerCredentials(
   socket: Socket,
   programs: typeof PROGRAMS = PROGRAMS,
 ): Promise<PeerCredentials | undefined> {
   for (const [program, ...rest] of programs) {
+    if (running >= AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running++;
     const answer = /^(\d+) (\d+) (\S*)\s*$/.exec((await answerOf(program, rest, socket)) ?? "");
+    const next = waiting.shift();
+    if (next === undefined) running--;
+    else next();
     if (answer !== null) return { pid: Number(answer[1]), uid: Number(answer[2]), user: answer[3] ?? "" };
   }
   return undefined;

@@ -33,8 +33,14 @@ export function privateDirectory(key: string, path: string): string {
 }
 
 function closeToOthers(key: string, directory: string, { mode, uid }: Stats): void {
-  if ((mode & OTHERS) === 0) return;
   const own = process.getuid?.();
+  if (uid !== own && uid !== 0)
+    throw invalid(
+      key,
+      `${directory} belongs to user ${uid}, who could replace whatever the agent makes in it`,
+      `Start the agent as that user, or give it the directory (chown), or set ${key} to another`,
+    );
+  if ((mode & OTHERS) === 0) return;
   // root owns /run and /tmp as well: it corrects a directory only while there is nothing in it that others may need
   if (own === uid && (own !== 0 || readdirSync(directory).length === 0)) {
     chmodSync(directory, mode & 0o7777 & ~OTHERS);

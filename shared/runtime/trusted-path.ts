@@ -1,5 +1,5 @@
 /** Whether a path leads to what root or this process's own user made, and nobody else can put something in its place. */
-import { lstatSync, realpathSync, type Stats } from "node:fs";
+import { lstatSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 
 const GROUP_OR_OTHERS_WRITE = 0o022;
@@ -8,15 +8,14 @@ const STICKY = 0o1000;
 
 /**
  * Looks at each name of the path, and of the path that symbolic links lead to.
- * @returns what is wrong, as the end of a sentence that begins with the path; undefined when nothing is, or when there is
- *   nothing at the path
+ * @returns what is wrong, as the end of a sentence that begins with the path; undefined when nothing is
  */
 export function untrustedBecause(path: string): string | undefined {
   let real: string;
   try {
     real = realpathSync(path);
   } catch {
-    return undefined;
+    return path === dirname(path) ? undefined : whoeverMakesIt(dirname(path));
   }
   for (const start of path === real ? [real] : [path, real]) {
     for (let at = start; ; at = dirname(at)) {
@@ -26,6 +25,14 @@ export function untrustedBecause(path: string): string | undefined {
     }
   }
   return undefined;
+}
+
+/** Of something that is not there: who might put it there by the time it is used? */
+function whoeverMakesIt(directory: string): string | undefined {
+  const found = statSync(directory, { throwIfNoEntry: false });
+  if (found !== undefined && (found.mode & GROUP_OR_OTHERS_WRITE) !== 0)
+    return `is not there, and is in ${directory}, where other users may make it`;
+  return untrustedBecause(directory);
 }
 
 function mistakeOf(at: string, found: Stats | undefined, isEnd: boolean): string | undefined {

@@ -1,8 +1,10 @@
 /** Where an agent and a QEMU meet: the directory of the guest where it has one, and what its user may do there. */
-import { chownSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import t from "tap";
-import { admitQemu, meetingPlace, meetingPlaces } from "../../../shared/runtime/meeting-place.ts";
+import { admitToFile, listenForQemu, meetingPlace, meetingPlaces } from "../../../shared/runtime/meeting-place.ts";
 import { asNobody } from "../../support/as-nobody.ts";
 import { folder } from "../../support/link-fixtures.ts";
 
@@ -21,12 +23,29 @@ t.test(
   asNobody,
   async (t) => {
     const directory = folder(t);
-    const file = join(directory, "m.stream");
-    writeFileSync(file, "", { mode: 0o600 });
-    await admitQemu(file);
-    t.equal(statSync(file).mode & 0o777, 0o600);
+    const path = join(directory, "m.verify");
+    const file = await open(path, "w", 0o600);
+    t.teardown(() => file.close());
+    const listen = async (name: string): Promise<number> => {
+      const server = createServer();
+      t.teardown(() => server.close());
+      await listenForQemu(server, join(directory, name));
+      return statSync(join(directory, name)).mode & 0o777;
+    };
+    await admitToFile(file, path);
+    t.equal(statSync(path).mode & 0o777, 0o600);
+    t.equal(await listen("own.stream"), 0o777 & ~process.umask());
     chownSync(directory, 65534, 65534);
-    await admitQemu(file);
-    t.equal(statSync(file).mode & 0o777, 0o602);
+    const umask = process.umask();
+    t.equal(await listen("their.stream"), 0o602);
+    t.equal(process.umask(), umask);
+    // the guest has put a link to a file of the agent in its place
+    const secret = join(folder(t), "secret");
+    writeFileSync(secret, "", { mode: 0o600 });
+    rmSync(path);
+    symlinkSync(secret, path);
+    await admitToFile(file, path);
+    t.equal((await file.stat()).mode & 0o777, 0o602);
+    t.equal(statSync(secret).mode & 0o777, 0o600, "what the link leads to is as it was");
   },
 );

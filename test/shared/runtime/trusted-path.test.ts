@@ -15,6 +15,8 @@ t.test("what is this user's, in directories of his and root's, is trusted", asyn
   symlinkSync(path, join(at, "link"));
   t.equal(untrustedBecause(join(at, "link")), undefined);
   t.equal(untrustedBecause(join(at, "none")), undefined, "dialling tells what is missing");
+  t.equal(untrustedBecause("/none/of/these"), undefined);
+  t.equal(untrustedBecause("/tmp/none"), "is not there, and is in /tmp, where other users may make it");
 });
 
 t.test("a directory in which others replace what is there is told", async (t) => {
