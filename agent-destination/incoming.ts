@@ -40,6 +40,9 @@ export class Incoming {
   private readonly withdrawing = new AbortController();
   private readonly dropping = new AbortController();
   private changed: Deferred<void> = deferred();
+  /** Calls that wait for a change. */
+  private readonly waiting = new Set<() => void>();
+  private isOver = false;
   private heardAtMs: number;
   private news = "";
   /**
@@ -86,6 +89,10 @@ export class Incoming {
       this.state = state;
       this.change();
     });
+    void this.ended.then(() => {
+      this.isOver = true;
+      this.change();
+    });
   }
 
   /** The source says `withdraw`: the guest stays there. */
@@ -129,21 +136,29 @@ export class Incoming {
    * next agent, or after `ms` milliseconds.
    */
   async decided(ask: SettleCall["ask"], ms: number): Promise<void> {
-    const timer = new AbortController();
-    const late = new Promise<"late">((resolve) => {
-      const timeout = setTimeout(() => resolve("late"), ms);
-      timer.signal.addEventListener("abort", () => clearTimeout(timeout));
-    });
-    try {
-      const over = this.ended.then(() => "over" as const);
-      while (UNDECIDED.includes(this.standing(ask))) {
-        const first = await Promise.race([this.changed.promise, over, late]);
-        // left to the next agent, it may stay undecided
-        if (first === "late" || first === "over") return;
-      }
-    } finally {
-      timer.abort();
+    const deadline = performance.now() + ms;
+    // left to the next agent, it may stay undecided
+    while (UNDECIDED.includes(this.standing(ask)) && !this.isOver) {
+      const leftMs = deadline - performance.now();
+      if (leftMs <= 0) return;
+      await this.changedWithin(leftMs);
     }
+  }
+
+  /**
+   * Resolves with the next change, at the end, or after `ms` milliseconds; nothing of a wait that is over stays. A source
+   * in doubt asks for days, and a promise keeps whoever has waited for it until it settles.
+   */
+  private changedWithin(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.waiting.delete(done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      this.waiting.add(done);
+    });
   }
 
   /** Resolves with the next state. */
@@ -209,6 +224,7 @@ export class Incoming {
     const { changed } = this;
     this.changed = deferred();
     changed.resolve();
+    for (const done of [...this.waiting]) done();
   }
 }
 
