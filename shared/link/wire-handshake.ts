@@ -68,9 +68,10 @@ export const token = (wire: unknown): Uint8Array => {
   return given;
 };
 
-/** Codecs that this build does not know are no codecs of the contract. */
-const codecs = (wire: unknown): readonly Codec[] =>
-  strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd");
+/** Each codec once, in the order of the peer; codecs that this build does not know are no codecs of the contract. */
+const codecs = (wire: unknown): readonly Codec[] => [
+  ...new Set(strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd")),
+];
 
 /** What a peer says goes into logs, and to operators: a few sentences are enough. */
 const SAID_CHARACTERS_MAX = 2000;

@@ -16,6 +16,7 @@ import { refuseWish } from "../protocol/strategies.ts";
 import type { Translation } from "./proto-files.ts";
 import { ADDRESS_CHARACTERS_MAX } from "./wire-handshake.ts";
 import {
+  beginningOf,
   bytes,
   codeText,
   flag,
@@ -24,6 +25,7 @@ import {
   number,
   numbers,
   object,
+  shortText,
   strings,
   text,
   textMap,
@@ -71,14 +73,14 @@ export const migrateCallWire: Translation<MigrateCall> = {
   }),
   fromWire: (wire) => {
     const given = object(wire, "request");
-    const guest = text(given.guest, "guest");
+    const guest = shortText(given.guest, "guest");
     const to = text(given.to, "to");
     if (guest === "") throw wrong("guest", guest, "a guest's name");
     const address = `the destination agent's address, "host:port"`;
     if (to === "") throw wrong("to", to, address);
     // the agent keeps the address for as long as it remembers the migration, and its journal keeps it too
     if (to.length > ADDRESS_CHARACTERS_MAX)
-      throw wrong("to", `${to.slice(0, 40)}…`, `${address}, of at most ${ADDRESS_CHARACTERS_MAX} characters`);
+      throw wrong("to", to, `${address}, of at most ${ADDRESS_CHARACTERS_MAX} characters`);
     return { guest, to, options: migrateOptions(object(given.options ?? {}, "options")) };
   },
 };
@@ -116,7 +118,9 @@ function compression(given: unknown): "auto" | "off" | number {
 }
 
 export const wrong = (field: string, value: unknown, allowed: string): MigrationFault =>
-  new MigrationFault("invalid-argument", `${field} is ${JSON.stringify(value)}; it may be ${allowed}`);
+  new MigrationFault("invalid-argument", `${field} is ${JSON.stringify(shown(value))}; it may be ${allowed}`);
+
+const shown = (value: unknown): unknown => (typeof value === "string" ? beginningOf(value) : value);
 
 export const guestsWire: Translation<readonly GuestView[]> = {
   toWire: (guests) => ({ guests }),
@@ -132,10 +136,10 @@ export const guestsWire: Translation<readonly GuestView[]> = {
     })),
 };
 
-/** A field with one text in it, such as an id. */
+/** A field with one short text in it, such as an id. */
 export const textWire = (field: string): Translation<string> => ({
   toWire: (value) => ({ [field]: value }),
-  fromWire: (wire) => text(object(wire, "request")[field], field),
+  fromWire: (wire) => shortText(object(wire, "request")[field], field),
 });
 
 /** grpc-js takes undefined for a request that never came, so nothing is an object too. */
@@ -147,7 +151,7 @@ export const heatCallWire: Translation<{ idOrGuest: string; cells: number }> = {
     const given = object(wire, "request");
     const cells = number(given.cells, "cells") || HEAT_CELLS;
     if (cells < 1 || cells > HEAT_CELLS_MAX) throw wrong("cells", cells, `from 1 to ${HEAT_CELLS_MAX}`);
-    return { idOrGuest: text(given.idOrGuest, "id_or_guest"), cells };
+    return { idOrGuest: shortText(given.idOrGuest, "id_or_guest"), cells };
   },
 };
 
@@ -167,7 +171,7 @@ export const resolveCallWire: Translation<ResolveCall> = {
     const given = object(wire, "request");
     const keep = given.keep;
     if (keep !== "source" && keep !== "destination") throw wrong("keep", keep, "source or destination");
-    return { id: text(given.id, "id"), keep, confirmed: flag(given.confirmed) };
+    return { id: shortText(given.id, "id"), keep, confirmed: flag(given.confirmed) };
   },
 };
 

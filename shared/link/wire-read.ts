@@ -48,10 +48,17 @@ export const whole = (value: unknown, field: string): number => {
   return found;
 };
 
+/** A fault shows so much of a text that is wrong, characters: the fault is logged, and told to whoever sent the text. */
+const SHOWN_CHARACTERS = 40;
+
+/** The beginning of a text of somebody else's, for a fault. */
+export const beginningOf = (given: string): string =>
+  given.length > SHOWN_CHARACTERS ? `${given.slice(0, SHOWN_CHARACTERS)}…` : given;
+
 /** One of the words that there are. */
 export function word<W extends string>(value: unknown, words: readonly W[], field: string): W {
   const found = words.find((one) => one === value);
-  if (found === undefined) throw malformed(field, `is ${text(value, field)}`);
+  if (found === undefined) throw malformed(field, `is ${beginningOf(text(value, field))}`);
   return found;
 }
 
