@@ -228,11 +228,15 @@ function checkGuest(theirs: GuestOffer, mine: OwnGuest, refuse: Refuse): void {
   if (differing !== "") refuse("ram-blocks", `The RAM blocks differ: ${differing}`);
 }
 
+/** So many differences are told in words. A guest that is another one altogether may have thousands of them. */
+const DIFFERENCES_NAMED = 8;
+
 /** What differs between two lists of RAM blocks, in words; empty when nothing does. */
 export function describeBlocks(theirs: readonly RamBlock[], mine: readonly RamBlock[]): string {
+  const [theirsByName, mineByName] = [byName(theirs), byName(mine)];
   const words: string[] = [];
   for (const block of theirs) {
-    const own = mine.find((one) => one.name === block.name);
+    const own = mineByName.get(block.name);
     if (own === undefined) words.push(`${block.name} is missing at the destination`);
     else if (own.byteLength !== block.byteLength)
       words.push(`${block.name} has ${block.byteLength} bytes at the source and ${own.byteLength} at the destination`);
@@ -241,14 +245,16 @@ export function describeBlocks(theirs: readonly RamBlock[], mine: readonly RamBl
         `${block.name} has pages of ${block.pageSize} bytes at the source and ${own.pageSize} at the destination`,
       );
   }
-  if (hasTwice(theirs)) words.push("a block is listed twice at the source");
-  if (hasTwice(mine)) words.push("a block is listed twice at the destination");
-  for (const block of mine)
-    if (!theirs.some((one) => one.name === block.name)) words.push(`${block.name} is only at the destination`);
+  if (theirsByName.size < theirs.length) words.push("a block is listed twice at the source");
+  if (mineByName.size < mine.length) words.push("a block is listed twice at the destination");
+  for (const block of mine) if (!theirsByName.has(block.name)) words.push(`${block.name} is only at the destination`);
+  const more = words.length - DIFFERENCES_NAMED;
+  if (more > 0) words.splice(DIFFERENCES_NAMED, more, `and ${more} more`);
   return words.join("; ");
 }
 
-const hasTwice = (blocks: readonly RamBlock[]): boolean => new Set(blocks.map((one) => one.name)).size < blocks.length;
+const byName = (blocks: readonly RamBlock[]): ReadonlyMap<string, RamBlock> =>
+  new Map(blocks.map((block) => [block.name, block]));
 
 export const versionText = (version: QemuVersion): string => `${version.major}.${version.minor}.${version.micro}`;
 
