@@ -8,6 +8,7 @@ import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type Li
 import type { DomainMethod, Received } from "./proto-files.ts";
 import { callWith, UNIX_ONLY } from "./security.ts";
 import { destinationService, transferService } from "./services.ts";
+import { peersFault } from "./status.ts";
 import { callFault } from "./wrong-port.ts";
 import { targetOf } from "./zones.ts";
 
@@ -73,7 +74,8 @@ function ask<Request, Response>(
       if (received instanceof MigrationFault) reject(received);
       else if (received !== undefined) resolve(received);
       else if (signal?.aborted) reject(signal.reason);
-      else if (error !== null) void callFault(error, client, dialled, "destination").then(reject);
+      else if (error !== null)
+        void callFault(error, client, dialled, "destination").then((fault) => reject(peersFault(fault)));
     };
     const deadline = Date.now() + timeoutMs;
     const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, done);

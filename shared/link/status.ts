@@ -95,6 +95,23 @@ export function fromStatus(error: ServiceError, lost: FaultCode, dialled?: Diall
   return new MigrationFault(code, withoutAdvice(error.details || error.message, advice), details);
 }
 
+/** Codes that say where a guest is, or what its operator wishes: no peer knows that of a guest of this host. */
+const OF_THE_OWN_HOST: readonly FaultCode[] = ["cancelled", "in-doubt", "two-copies"];
+
+/**
+ * The fault of a call between agents. Its text and advice are shown as the peer's; where the guest is, this agent says
+ * alone, and an operator's command ends by what it has of this agent.
+ */
+export function peersFault(fault: MigrationFault): MigrationFault {
+  const { advice, role, refusals, cause, message } = fault;
+  const code = OF_THE_OWN_HOST.includes(fault.code) ? "peer-failed" : fault.code;
+  return new MigrationFault(code, message, {
+    ...{ refusals, cause },
+    ...(advice === undefined ? {} : { advice }),
+    ...(role === undefined ? {} : { role }),
+  });
+}
+
 /** gRPC's library found a message too large, here or there: so would it the next one of that length. */
 const TOO_LARGE = /message larger than max|message that decompresses to a size larger than/i;
 
