@@ -129,6 +129,8 @@ export class PeerInbox {
         return;
       case "complete":
         this.inPostcopy(message.kind);
+        if (this.granted === undefined)
+          throw new MigrationFault("peer-invalid", "The destination says that it has every page, without a grant");
         this.complete.resolve(message);
         return;
       case "failure":
@@ -155,6 +157,11 @@ export class PeerInbox {
     const { missing } = this;
     if (missing === undefined || firstPage !== missing.next || firstPage + pageCount > missing.pages.pageCount)
       throw new MigrationFault("peer-invalid", `The destination tells unasked which of ${pageCount} pages it misses`);
+    if (bits.length * 8 < pageCount)
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination tells in ${bits.length} bytes which of ${pageCount} pages it misses`,
+      );
     missing.pages.setBits(firstPage, pageCount, bits);
     missing.next = firstPage + pageCount;
     if (!last) return;
