@@ -1,0 +1,115 @@
+/**
+ * What becomes of a migration at its destination when its source says something wrong in each state.
+ *
+ *     holds   nothing happens: the migration goes on as it would have
+ *     ends    the migration is over, nothing is started, and the QEMU ends or waits for the source to have heard so
+ *
+ * A state that is new in the protocol, or a message that is, does not compile until it has its place here.
+ */
+import type { DestinationStateName } from "../../shared/protocol/destination-states.ts";
+import type { SourceForm } from "./source-forms.ts";
+
+export type Fate = "holds" | "ends";
+type Row = Readonly<Record<SourceForm, Fate>>;
+
+/** What a source may say at any time: it is answered, or counts for nothing. */
+const HARMLESS = {
+  probes: "holds",
+  pings: "holds",
+  grantOfAnother: "holds",
+  grantOfAnotherEpoch: "holds",
+  grantOfNothing: "holds",
+} as const;
+
+/** Frames are taken here. */
+const receiving: Row = {
+  ...HARMLESS,
+  frameOutOfSequence: "ends",
+  frameAgain: "ends",
+  frameZero: "ends",
+  frameOfTheLastNumber: "ends",
+  frameDamaged: "ends",
+  frameThatClaims: "ends",
+  frameEmpty: "ends",
+  frameTooLong: "ends",
+  frameOfNoPages: "ends",
+  frameOfGarbage: "ends",
+  frameSqueezedGarbage: "ends",
+  frameOfPackage: "ends",
+  frameOfDiscards: "ends",
+  layoutAgain: "ends",
+  layoutOfOthers: "ends",
+  layoutEnormous: "ends",
+  layoutOfNothing: "ends",
+  welcomeAgain: "ends",
+  welcomeLying: "ends",
+  welcomeAnew: "ends",
+  resume: "ends",
+  resumes: "ends",
+  endOfMore: "ends",
+  endOfEverything: "ends",
+  digestsOfEverything: "ends",
+  digestsOfNoPage: "ends",
+  failureEnormous: "ends",
+};
+
+/**
+ * The whole guest is here, and only the right word of its source, an operator or the end of its QEMU ends that:
+ * a stream
+ * that says what is wrong is not read any more, and the source may still ask by calls.
+ */
+const whole: Row = {
+  ...receiving,
+  frameOutOfSequence: "holds",
+  frameAgain: "holds",
+  frameZero: "holds",
+  frameOfTheLastNumber: "holds",
+  frameDamaged: "holds",
+  frameThatClaims: "holds",
+  frameEmpty: "holds",
+  frameTooLong: "holds",
+  frameOfNoPages: "holds",
+  frameOfGarbage: "holds",
+  frameSqueezedGarbage: "holds",
+  frameOfPackage: "holds",
+  frameOfDiscards: "holds",
+  layoutAgain: "holds",
+  layoutOfOthers: "holds",
+  layoutEnormous: "holds",
+  layoutOfNothing: "holds",
+  welcomeAgain: "holds",
+  welcomeLying: "holds",
+  welcomeAnew: "holds",
+  resume: "holds",
+  resumes: "holds",
+  endOfMore: "holds",
+  endOfEverything: "holds",
+  digestsOfEverything: "holds",
+  digestsOfNoPage: "holds",
+  failureEnormous: "holds",
+};
+
+/** In these there is no stream yet, or none any more: only calls reach the migration. */
+export type StreamlessState =
+  | "adopting"
+  | "negotiating"
+  | "staging"
+  | "discarding"
+  | "arrived"
+  | "lost"
+  | "discarded"
+  | "doubled";
+/** Post-copy needs a QEMU that can do it: here only calls are played in it (README.md). */
+type PostcopyState = "pulling";
+export type StreamState = Exclude<DestinationStateName, StreamlessState | PostcopyState>;
+
+export const SOURCE_TABLE: Readonly<Record<StreamState, Row>> = {
+  receiving,
+  loading: receiving,
+  // the one word of a source that gives the guest up
+  loaded: { ...whole, failureEnormous: "ends" },
+  owning: whole,
+  starting: whole,
+  refusing: whole,
+  withheld: whole,
+};

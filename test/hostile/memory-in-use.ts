@@ -1,0 +1,30 @@
+/** What a test's process has in use, with an agent in it, when nothing is left to be collected. */
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import type { Test } from "tap";
+
+/**
+ * What hundreds of migrations may leave behind, bytes: views and records that are kept for operators, compiled code, and
+ * the page memory of the last migration, which an agent keeps for a while (shared/runtime/return-memory.ts). Measured:
+ * 8 to 51 MiB.
+ */
+const LEFT_MAX = 96 << 20;
+
+export interface InUse {
+  /** Bytes of objects, and of buffers outside of the heap. */
+  readonly bytes: number;
+}
+
+export function memoryInUse(): InUse {
+  setFlagsFromString("--expose-gc");
+  const collect: () => void = runInNewContext("gc");
+  collect();
+  const { heapUsed, external } = process.memoryUsage();
+  return { bytes: heapUsed + external };
+}
+
+/** What was said to the agent since has left next to nothing. */
+export function checkMemory(t: Test, before: InUse): void {
+  const grown = memoryInUse().bytes - before.bytes;
+  t.ok(grown < LEFT_MAX, `${grown >> 20} MiB more are in use than before`);
+}
