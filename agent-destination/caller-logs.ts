@@ -2,8 +2,8 @@
 import { Budgets } from "../shared/runtime/line-budget.ts";
 import { budgeted, type Logger } from "../shared/runtime/log.ts";
 
-/** A migration writes some 15 lines of a kind at most; its host may begin several in a minute. */
-const LINES_OF_A_KIND = 60;
+/** In a minute. A migration writes some 15 lines of a kind at most, and a host that is emptied may move 64 guests in one. */
+const LINES_OF_A_KIND = 1000;
 const CALLERS_MAX = 64;
 
 export class CallerLogs {

@@ -18,7 +18,7 @@ const ARENA_MIB = 64;
 const BASE_CACHE_MIB = 256;
 const WINDOW_MIB = 16;
 /** What docs/operations.md promises beside the settings, MiB. */
-const SOURCE_MIB = 160;
+const SOURCE_MIB = 184;
 const DESTINATION_MIB = 128;
 const GUEST = "flooded";
 /** So that neither a processor nor the machine's memory is what limits it. */
