@@ -2,7 +2,10 @@
 import { Budgets } from "../shared/runtime/line-budget.ts";
 import { budgeted, type Logger } from "../shared/runtime/log.ts";
 
-/** In a minute. A migration writes some 15 lines of a kind at most, and a host that is emptied may move 64 guests in one. */
+/**
+ * In a minute. A migration writes some 15 lines of a kind at most, and a host that is emptied may move 64 guests in
+ * one.
+ */
 const LINES_OF_A_KIND = 1000;
 const CALLERS_MAX = 64;
 

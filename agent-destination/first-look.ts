@@ -1,6 +1,6 @@
 /**
- * What a destination finds out about an offer before it starts anything for it: from its own definition of the guest, and
- * from its host. A caller that does not have the definition, or may not bring the guest, gets no further than this.
+ * What a destination finds out about an offer before it starts anything for it: from its own definition of the guest,
+ * and from its host. A caller that does not have the definition, or may not bring the guest, gets no further than this.
  */
 import { MigrationFault, type Refusal } from "../shared/fault.ts";
 import { whyNotBrought } from "../shared/link/guest-peers.ts";
@@ -37,7 +37,8 @@ export interface FirstLook {
 
 /**
  * @param promisedBytes memory that guests that were accepted before are still to take
- * @param isExpected true where an earlier migration of the guest is known here, whose QEMU is no reason against this one
+ * @param isExpected true where an earlier migration of the guest is known here, whose QEMU is no reason against this
+ * one
  */
 export async function firstLook(
   offer: Offer,

@@ -127,8 +127,8 @@ export class GuestUnits {
   }
 
   /**
-   * Finds the unit in which systemd starts a guest as a user of its own. What a guest could reach that breaks out of its
-   * QEMU is logged once for each guest.
+   * Finds the unit in which systemd starts a guest as a user of its own. What a guest could reach that breaks out of
+   * its QEMU is logged once for each guest.
    * @returns undefined for a guest whose QEMU this agent has to start itself, as its own user
    * @throws MigrationFault `qemu-start` where qemu.scope is `on`, and systemd does not have the unit
    */

@@ -146,8 +146,8 @@ export class Incoming {
   }
 
   /**
-   * Resolves with the next change, at the end, or after `ms` milliseconds; nothing of a wait that is over stays. A source
-   * in doubt asks for days, and a promise keeps whoever has waited for it until it settles.
+   * Resolves with the next change, at the end, or after `ms` milliseconds; nothing of a wait that is over stays. A
+   * source in doubt asks for days, and a promise keeps whoever has waited for it until it settles.
    */
   private changedWithin(ms: number): Promise<void> {
     return new Promise((resolve) => {

@@ -11,8 +11,9 @@ interface Answering {
 }
 
 /**
- * Only before the guest is stopped: a destination that hangs holds a place here as one that cannot be reached does, and is
- * given up after the same time. Later the switchover has limits of its own, and behind a grant silence proves nothing.
+ * Only before the guest is stopped: a destination that hangs holds a place here as one that cannot be reached does, and
+ * is given up after the same time. Later the switchover has limits of its own, and behind a grant silence proves
+ * nothing.
  * @throws MigrationFault `peer-lost`
  */
 export function whileAnswering<T>(

@@ -1,7 +1,7 @@
 /**
- * `npm run check`: what is installed is pinned, read and licensed (docs/supply.md), and no production package has a known
- * hole of severity high or critical. A registry that does not answer the last question is said and not failed: mirrors and
- * hosts without a network have no answer.
+ * `npm run check`: what is installed is pinned, read and licensed (docs/supply.md), and no production package has a
+ * known hole of severity high or critical. A registry that does not answer the last question is said and not failed:
+ * mirrors and hosts without a network have no answer.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";

@@ -32,7 +32,9 @@ export const ALLOWED_LICENCES: readonly string[] = [
   "Unlicense",
 ];
 
-/** Packages whose package.json names no licence, with that of their LICENSE file: "NAME@VERSION", so each is read anew. */
+/**
+ * Packages whose package.json names no licence, with that of their LICENSE file: "NAME@VERSION", so each is read anew.
+ */
 export const READ_LICENCES: Readonly<Record<string, string>> = {
   "jsonc-simple-parser@3.0.0": "MIT",
 };

@@ -70,8 +70,9 @@ export interface FaultDetails {
 }
 
 /**
- * Makes the stack of an error a text. Until it is read for the first time, V8 keeps the functions of the stack, and with
- * them all that they refer to: a fault that is kept, as the reason of a signal is, would keep the memory of a migration.
+ * Makes the stack of an error a text. Until it is read for the first time, V8 keeps the functions of the stack, and
+ * with them all that they refer to: a fault that is kept, as the reason of a signal is, would keep the memory of a
+ * migration.
  */
 function releaseStack(error: Error): void {
   Reflect.get(error, "stack");

@@ -107,7 +107,10 @@ export function callerOf(auth: Auth, security: TlsSecurity, list: "peers" | "ope
   return tlsText((listed === "any" ? undefined : listedName(names, listed)) ?? names[0]);
 }
 
-/** May others than this caller call as well, by tls.peers? This agent's own names do not count. In clear nobody is known. */
+/**
+ * May others than this caller call as well, by tls.peers? This agent's own names do not count. In clear nobody is
+ * known.
+ */
 export function hasOtherPeers({ names }: Caller, security: LinkSecurity | undefined): boolean {
   if (security?.kind !== "tls" || security.peers === "any") return false;
   const known = new Set([...names, ...namesOf(security.certificates.current.own.toLegacyObject())]);

@@ -1,6 +1,7 @@
 /**
  * The limits of calls over the connections of callers that were let in: so many a second of a connection, and so many
- * streams of Health/Watch of the agent. Decision 0051. Streams of views have a limit of their own (operator-streams.ts).
+ * streams of Health/Watch of the agent. Decision 0051. Streams of views have a limit of their own
+ * (operator-streams.ts).
  */
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";

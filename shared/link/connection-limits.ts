@@ -1,8 +1,8 @@
 /**
- * The limits of connections that an agent takes: in number, in rate and in life. A connection over TLS waits for its turn
- * to shake hands, shakes hands, and is then of a caller on a list, or of a stranger. Each of these has a room of its own,
- * so that no number of strangers takes a place from a caller on a list. Who comes from an address that such a caller has
- * come from lately has turns of its own. Decision 0051.
+ * The limits of connections that an agent takes: in number, in rate and in life. A connection over TLS waits for its
+ * turn to shake hands, shakes hands, and is then of a caller on a list, or of a stranger. Each of these has a room of
+ * its own, so that no number of strangers takes a place from a caller on a list. Who comes from an address that such a
+ * caller has come from lately has turns of its own. Decision 0051.
  *
  * What is done over a connection is limited in call-limits.ts, and for strangers in stranger-door.ts.
  */

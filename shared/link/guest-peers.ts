@@ -9,7 +9,10 @@ import type { Caller, LinkLimits } from "./link.ts";
 
 type Bound = Pick<GuestDefinition, "name" | "peers">;
 
-/** @returns why a caller may not bring this guest here; undefined where it may. Who else may is not the caller's business */
+/**
+ * @returns why a caller may not bring this guest here; undefined where it may. Who else may is not the caller's
+ * business
+ */
 export function whyNotBrought({ name, peers }: Bound, caller: Caller): Refusal | undefined {
   if (peers === undefined || listedName(caller.names, peers) !== undefined) return undefined;
   const why =

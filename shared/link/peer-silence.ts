@@ -13,11 +13,11 @@ export interface Heard {
 const LOOKS = 30;
 
 /**
- * Waits for a peer that may hang or be in the wrong hands, as long as it says anything at all. A source pings four times
- * a second as long as it has a stream, whatever its guest, its QEMU and its disk do, and a destination answers each ping.
- * Time in which the link is cut is not counted, since a cut has a limit of its own (link.giveUpAfter), and neither is
- * time in which this side reads nothing. It is counted in looks and not by a clock: an agent that was stopped itself
- * has heard nobody meanwhile.
+ * Waits for a peer that may hang or be in the wrong hands, as long as it says anything at all. A source pings four
+ * times a second as long as it has a stream, whatever its guest, its QEMU and its disk do, and a destination answers
+ * each ping. Time in which the link is cut is not counted, since a cut has a limit of its own (link.giveUpAfter), and
+ * neither is time in which this side reads nothing. It is counted in looks and not by a clock: an agent that was
+ * stopped itself has heard nobody meanwhile.
  * @param limitMs milliseconds of silence
  * @throws the fault that `silent` makes once the peer has been silent for so long
  */

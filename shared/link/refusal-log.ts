@@ -1,6 +1,6 @@
 /**
- * Lines about callers that were refused: each, while they are few. Anybody who can connect can cause them, so each network
- * has a budget of its own, and those beyond the first few share one.
+ * Lines about callers that were refused: each, while they are few. Anybody who can connect can cause them, so each
+ * network has a budget of its own, and those beyond the first few share one.
  */
 import type { MigrationFault } from "../fault.ts";
 import { Budgets } from "../runtime/line-budget.ts";

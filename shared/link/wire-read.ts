@@ -48,7 +48,9 @@ export const whole = (value: unknown, field: string): number => {
   return found;
 };
 
-/** A fault shows so much of a text that is wrong, characters: the fault is logged, and told to whoever sent the text. */
+/**
+ * A fault shows so much of a text that is wrong, characters: the fault is logged, and told to whoever sent the text.
+ */
 const SHOWN_CHARACTERS = 40;
 
 /** The beginning of a text of somebody else's, for a fault. */

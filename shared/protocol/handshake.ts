@@ -1,7 +1,7 @@
 /**
  * agree(): what the source offers against what the destination is, in one place for both agents.
- * A refusal lists every reason at once, so that the operator mends them in one go. First come all reasons that are known
- * without a QEMU. An offer that has none of them gets a QEMU, and then all reasons that this QEMU shows.
+ * A refusal lists every reason at once, so that the operator mends them in one go. First come all reasons that are
+ * known without a QEMU. An offer that has none of them gets a QEMU, and then all reasons that this QEMU shows.
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
 import { compareSettings } from "./device-settings.ts";
@@ -183,7 +183,8 @@ function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set()
 type Refuse = (code: string, message: string) => void;
 
 /**
- * Memory that the guest will take, bytes: what its source says, and at least what the destination's own definition says.
+ * Memory that the guest will take, bytes: what its source says, and at least what the destination's own definition
+ * says.
  */
 export const neededBytes = ({ guest }: Pick<Offer, "guest">, definedBytes: number): number =>
   Math.max(

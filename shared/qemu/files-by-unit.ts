@@ -1,7 +1,8 @@
 /**
  * The open files of a QEMU of another user. Linux shows them to that user alone, so a program of the guest's unit looks
- * (ExecReload= of systemd/ferry-guest@.service) and leaves what it has seen in the guest's directory. A guest that broke
- * out of its QEMU could write anything there: it can deceive the agent about its own files, and about nobody else's.
+ * (ExecReload= of systemd/ferry-guest@.service) and leaves what it has seen in the guest's directory. A guest that
+ * broke out of its QEMU could write anything there: it can deceive the agent about its own files, and about nobody
+ * else's.
  */
 import { constants } from "node:fs";
 import { open, rm } from "node:fs/promises";

@@ -1,7 +1,7 @@
 /**
  * The unit of a QEMU that systemd has started as a user of its own (systemd/ferry-guest@.service). An agent of another
- * user cannot signal such a process, nor see its open files: it asks systemd. The polkit rule ferry-guests.rules permits
- * these verbs for these units, and nothing else.
+ * user cannot signal such a process, nor see its open files: it asks systemd. The polkit rule ferry-guests.rules
+ * permits these verbs for these units, and nothing else.
  */
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";

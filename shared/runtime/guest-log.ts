@@ -1,7 +1,7 @@
 /**
- * NAME.qemu.log, the output of a QEMU that an agent started: bounded for as long as that QEMU lives, whether an agent runs
- * or not. A guest can cause output without end, and the file is in memory. A reader of its own, two small programs of
- * the host, keeps the last of it (decision 0052).
+ * NAME.qemu.log, the output of a QEMU that an agent started: bounded for as long as that QEMU lives, whether an agent
+ * runs or not. A guest can cause output without end, and the file is in memory. A reader of its own, two small programs
+ * of the host, keeps the last of it (decision 0052).
  */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
@@ -10,7 +10,9 @@ import { setTimeout as delay } from "node:timers/promises";
 
 /** Most bytes of the file, and of the older one beside it. */
 export const LOG_BYTES_MAX = 256 << 10;
-/** How long the reader may take to write the last words of a QEMU that has ended, milliseconds, and between two looks. */
+/**
+ * How long the reader may take to write the last words of a QEMU that has ended, milliseconds, and between two looks.
+ */
 const WRITES_WITHIN_MS = 5000;
 const LOOK_MS = 5;
 
@@ -58,7 +60,9 @@ exec "$@"`;
 
 type Command = readonly [string, ...string[]];
 
-/** The command that writes into a bounded log what `command` writes. Its own output is to go to the end of that file. */
+/**
+ * The command that writes into a bounded log what `command` writes. Its own output is to go to the end of that file.
+ */
 export const withBoundedLog = (command: Command, logPath: string): Command => [
   "/bin/sh",
   "-c",

@@ -5,7 +5,10 @@
  */
 
 const WITHIN_MS = 60_000;
-/** Kinds of lines of one cause; further ones count as one kind. The texts are constants of this program, but for faults'. */
+/**
+ * Kinds of lines of one cause; further ones count as one kind. The texts are constants of this program, but for
+ * faults'.
+ */
 const KINDS_MAX = 64;
 const OTHER_KINDS = "of further kinds";
 

@@ -48,7 +48,9 @@ export function createLogger(name: string, level: LogLevel, destination?: LogDes
 
 const budgets = new WeakMap<object, LineBudget>();
 
-/** A logger whose lines, and those of its children, are written within a budget. One logger has one budget: the nearest. */
+/**
+ * A logger whose lines, and those of its children, are written within a budget. One logger has one budget: the nearest.
+ */
 export function budgeted(logger: Logger, budget: LineBudget): Logger {
   const child = logger.child({});
   budgets.set(child, budget);

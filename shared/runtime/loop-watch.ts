@@ -1,4 +1,6 @@
-/** How long the event loop of an agent stands still at most, as a line a second at the level debug. For measurements. */
+/**
+ * How long the event loop of an agent stands still at most, as a line a second at the level debug. For measurements.
+ */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Logger } from "./log.ts";
 

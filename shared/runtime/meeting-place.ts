@@ -1,4 +1,6 @@
-/** The directory in which an agent meets the QEMU of a guest, and what that QEMU may do with the agent's files there. */
+/**
+ * The directory in which an agent meets the QEMU of a guest, and what that QEMU may do with the agent's files there.
+ */
 import { existsSync } from "node:fs";
 import { type FileHandle, readdir, stat } from "node:fs/promises";
 import type { Server } from "node:net";

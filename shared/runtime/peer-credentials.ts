@@ -1,7 +1,7 @@
 /**
  * Who is at the other end of a unix socket: the kernel's SO_PEERCRED (unix(7)), which it records when the connection is
- * made. Node has no getsockopt(2), so a short program is asked that inherits the socket: perl, which each Debian has, or
- * python3, which each Red Hat has.
+ * made. Node has no getsockopt(2), so a short program is asked that inherits the socket: perl, which each Debian has,
+ * or python3, which each Red Hat has.
  */
 import { spawn } from "node:child_process";
 import type { Socket } from "node:net";

@@ -1,4 +1,6 @@
-/** Whether a path leads to what root or this process's own user made, and nobody else can put something in its place. */
+/**
+ * Whether a path leads to what root or this process's own user made, and nobody else can put something in its place.
+ */
 import { lstatSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 

@@ -1,4 +1,6 @@
-/** A small flood of both agents while a guest moves between them: nothing fails. The large one is npm run test:floods. */
+/**
+ * A small flood of both agents while a guest moves between them: nothing fails. The large one is npm run test:floods.
+ */
 import t from "tap";
 import { peakMebibytes, startFlood, TAKEN_OVER } from "../flood/measure.ts";
 import { assertOneGuest } from "../support/after-migration.ts";

@@ -1,6 +1,6 @@
 /**
- * Two agents a host with the default sockets and without TLS: what the operator does with them, and that another user of
- * the host lists, starts, dials and reads nothing.
+ * Two agents a host with the default sockets and without TLS: what the operator does with them, and that another user
+ * of the host lists, starts, dials and reads nothing.
  */
 import { execFile } from "node:child_process";
 import { chmodSync, chownSync, readdirSync, readFileSync, readlinkSync } from "node:fs";

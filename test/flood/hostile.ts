@@ -1,7 +1,7 @@
 /**
- * Everything that somebody hostile may do to the port of an agent from outside, again and again at a given pace. A program
- * of its own, `node hostile.js` with one line of JSON on its standard input, so that it does not slow whoever measures.
- * It prints how much it has done as one line of JSON.
+ * Everything that somebody hostile may do to the port of an agent from outside, again and again at a given pace. A
+ * program of its own, `node hostile.js` with one line of JSON on its standard input, so that it does not slow whoever
+ * measures. It prints how much it has done as one line of JSON.
  */
 import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
@@ -35,7 +35,10 @@ export interface Done {
 /** How long a hostile connection is held, milliseconds, where the agent does not end it. */
 const HELD_MS = 5000;
 const EVERY_MS = 20;
-/** Addresses that the strangers come from, of a loopback that has them all; the peer comes from 127.0.0.1 as the agents do. */
+/**
+ * Addresses that the strangers come from, of a loopback that has them all; the peer comes from 127.0.0.1 as the agents
+ * do.
+ */
 const ADDRESSES = 200;
 
 class Hostile {
@@ -140,7 +143,9 @@ class Hostile {
     return made;
   }
 
-  /** A good message with nothing good in it: a handshake of a guest that there is not, or a hello with a wrong token. */
+  /**
+   * A good message with nothing good in it: a handshake of a guest that there is not, or a hello with a wrong token.
+   */
   private peersCall(): void {
     const { host, port, role } = this.of;
     const limits = {

@@ -1,7 +1,8 @@
 /**
- * npm run test:floods [-- --rounds N] [--no-flood]: a guest is moved back and forth over TLS on the loopback, in turns with a flood of
- * both agents and without. Prints a table, and fails where the agents' memory does not stay within its promise, a migration
- * fails, or not all of the flood was sent. Speed and stalls are figures: they depend on what else the machine does.
+ * npm run test:floods [-- --rounds N] [--no-flood]: a guest is moved back and forth over TLS on the loopback, in turns
+ * with a flood of both agents and without. Prints a table, and fails where the agents' memory does not stay within its
+ * promise, a migration fails, or not all of the flood was sent. Speed and stalls are figures: they depend on what else
+ * the machine does.
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";

@@ -4,9 +4,9 @@ import { runInNewContext } from "node:vm";
 import type { Test } from "tap";
 
 /**
- * What hundreds of migrations may leave behind, bytes: views and records that are kept for operators, compiled code, and
- * the page memory of the last migration, which an agent keeps for a while (shared/runtime/return-memory.ts). Measured:
- * 8 to 51 MiB.
+ * What hundreds of migrations may leave behind, bytes: views and records that are kept for operators, compiled code,
+ * and the page memory of the last migration, which an agent keeps for a while (shared/runtime/return-memory.ts).
+ * Measured: 8 to 51 MiB.
  */
 const LEFT_MAX = 96 << 20;
 

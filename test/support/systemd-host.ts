@@ -1,6 +1,7 @@
 /**
  * A host of its own whose process 1 is a real systemd, with the units of systemd/ installed (systemd-host.sh). Root and
- * the programs of a Debian with systemd, dbus and polkit make it possible; elsewhere the tests that need it are skipped.
+ * the programs of a Debian with systemd, dbus and polkit make it possible; elsewhere the tests that need it are
+ * skipped.
  */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import {

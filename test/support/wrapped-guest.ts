@@ -1,6 +1,6 @@
 /**
- * A guest whose command is a program beside each host's runtime directory. Its definition is the same on both hosts, and
- * what is started by it need not be.
+ * A guest whose command is a program beside each host's runtime directory. Its definition is the same on both hosts,
+ * and what is started by it need not be.
  */
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

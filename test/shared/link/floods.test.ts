@@ -1,6 +1,6 @@
 /**
- * Floods of connections and calls against a real server of an agent, small ones: who is on a list gets in whatever others
- * do, and nobody holds more than a bounded part of the agent. The large run is test/flood.
+ * Floods of connections and calls against a real server of an agent, small ones: who is on a list gets in whatever
+ * others do, and nobody holds more than a bounded part of the agent. The large run is test/flood.
  */
 import { once } from "node:events";
 import { connect as connectHttp2 } from "node:http2";
