@@ -1,7 +1,6 @@
 /** `--verify`: digests of the loaded guest's memory, as the source asks for them. */
-import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
-import { meetingPlace } from "../shared/runtime/meeting-place.ts";
+import { migrationFile } from "../shared/runtime/meeting-place.ts";
 import { digestStretch } from "../shared/runtime/memory-digests.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
@@ -15,7 +14,7 @@ export function answerDigests(
   cx: DestinationContext,
   { start, byteLength }: { readonly start: number; readonly byteLength: number },
 ): Promise<void> {
-  const path = join(meetingPlace(cx.guest, cx.config.runtimeDirectory), `${cx.id}.verify-destination`);
+  const path = migrationFile(cx.guest, cx, "verify-destination");
   return digestStretch(
     (from, length, file) =>
       guest.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: SAVES_WITHIN_MS }),

@@ -1,5 +1,6 @@
 /** The end of a QEMU's own output, which says why QEMU has failed. The output is gone with the guest. */
-import { constants, open } from "node:fs/promises";
+
+import { openUnfollowed } from "../shared/qemu/unfollowed-file.ts";
 import { olderLog } from "../shared/runtime/guest-log.ts";
 
 /** The most that a fault has of QEMU's output, in characters: its end, which has the reason. */
@@ -20,15 +21,12 @@ export async function lastWordsIn(logPath: string): Promise<string> {
 
 /** Reads the last TAIL_BYTES of a file, or all of a shorter one. @throws the error of the file system */
 async function tailOf(path: string): Promise<string> {
-  // the directory may be the guest's: neither a link nor a pipe of its making is read
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  // the directory may be the guest's: neither a link, a pipe nor another file of its naming is read
+  const file = await openUnfollowed(path);
   try {
-    const { size, nlink, ...found } = await file.stat().then((one) => ({
-      size: one.size,
-      nlink: one.nlink,
-      isFile: one.isFile(),
-    }));
-    if (!found.isFile || nlink !== 1) return "";
+    const found = await file.stat();
+    if (!found.isFile() || found.nlink !== 1) return "";
+    const { size } = found;
     const tail = Buffer.alloc(Math.min(size, TAIL_BYTES));
     const { bytesRead } = await file.read(tail, 0, tail.length, size - tail.length);
     return tail.toString("utf8", 0, bytesRead);

@@ -2,7 +2,6 @@
  * Everything that is alive between staging and the end of a migration: QEMU's monitor and stream, the engine, the
  * channel, the compression workers. First fault wins: it aborts `signal`, and every wait of the phases sees it.
  */
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompressionChooser } from "../shared/codec/chooser.ts";
 import { MigrationFault } from "../shared/fault.ts";
@@ -10,7 +9,7 @@ import type { ResumingSource } from "../shared/link/resuming-source.ts";
 import type { SavedSettings, SourcePostcopy } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { type Deferred, deferred, orAborted } from "../shared/runtime/deferred.ts";
-import { meetingPlace } from "../shared/runtime/meeting-place.ts";
+import { migrationFile } from "../shared/runtime/meeting-place.ts";
 import type { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import type { CopyEngine } from "./copy-engine.ts";
 import { shallowFrameBytes } from "./credit.ts";
@@ -87,7 +86,7 @@ export class Feed {
     this.agreed = parts.agreed;
     this.channel = channel;
     this.contract = contract;
-    this.streamPath = join(meetingPlace(cx.call.guest, cx.config.runtimeDirectory), `${cx.id}.stream`);
+    this.streamPath = migrationFile(cx.call.guest, cx, "stream");
     cx.cancelled.addEventListener("abort", () => this.revocable(MigrationFault.from(cx.cancelled.reason)), {
       once: true,
     });

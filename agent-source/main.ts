@@ -3,11 +3,11 @@
 /** The program ferry-source: configuration to parts to service; no logic. */
 import "../shared/runtime/supported-node.ts";
 import "../shared/runtime/closed-inspector.ts";
-import type { AuditLine } from "../shared/link/audit.ts";
 import { Gate } from "../shared/link/gate.ts";
 import { serveSource } from "../shared/link/grpc-server.ts";
 import type { SourceService } from "../shared/link/link.ts";
 import { openSecurity } from "../shared/link/security.ts";
+import { serveOptions } from "../shared/link/serve-options.ts";
 import { decodeSourceRecord } from "../shared/protocol/record-decoding.ts";
 import { lockDirectories } from "../shared/runtime/agent-lock.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
@@ -16,7 +16,6 @@ import { Journal } from "../shared/runtime/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log.ts";
 import { checkOpenFiles } from "../shared/runtime/open-files.ts";
-import { operatorSocket } from "../shared/runtime/operator-socket.ts";
 import { Rehearsal } from "../shared/runtime/rehearsal.ts";
 import { listeningText, type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
@@ -40,10 +39,7 @@ async function start(): Promise<RunningAgent> {
   // the first one
   await lockDirectories({ role: "source", ...config }, log);
   const gate = new Gate<SourceService>();
-  const operators = operatorSocket(config);
-  const audit = (line: AuditLine): void => log.info(line, "an operator's call");
-  const { listen, operatorStreamsMax, connections } = config;
-  const options = { listen, ...(operators && { operators }), limits, operatorStreamsMax, connections, audit };
+  const options = serveOptions(config, limits, log);
   const listener = await serveSource(gate, options);
   const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
   const faults = new TestFaults(config.faults);
@@ -67,7 +63,7 @@ async function start(): Promise<RunningAgent> {
     );
   return {
     log,
-    status: listeningText(listener.address, operators?.path),
+    status: listeningText(listener.address, options.operators?.path),
     graceMs: config.shutdownGraceMs,
     stop: async () => {
       await rehearsal.end();

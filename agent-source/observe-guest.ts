@@ -4,7 +4,6 @@
  * (qemu-settings.ts). For one that stands still it does not; it is told to pause before it completes, and that is where
  * looking ends.
  */
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { CHOICES } from "../shared/codec/chooser.ts";
 import { MigrationFault } from "../shared/fault.ts";
@@ -16,7 +15,7 @@ import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { StreamReader } from "../shared/qemu/stream-reader.ts";
 import { deferred, orAborted } from "../shared/runtime/deferred.ts";
 import { processorTimes } from "../shared/runtime/guest-processors.ts";
-import { meetingPlace } from "../shared/runtime/meeting-place.ts";
+import { migrationFile } from "../shared/runtime/meeting-place.ts";
 import { processUsage } from "../shared/runtime/process-usage.ts";
 import { ZstdPool } from "../shared/runtime/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../shared/units.ts";
@@ -152,7 +151,7 @@ interface Look {
 const LOOKED_AT = { touched: true, accepted: false, mayBeWhole: false, isRetired: false, granted: "no" } as const;
 
 async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs, failed }: Look): Promise<void> {
-  const path = join(meetingPlace(cx.call.guest, cx.config.runtimeDirectory), `${cx.id}.stream`);
+  const path = migrationFile(cx.call.guest, cx, "stream");
   const monitor = qmp.closed.then((fault) => {
     throw fault ?? new MigrationFault("qmp-disconnected", "QEMU's monitor is closed");
   });

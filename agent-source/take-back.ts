@@ -4,14 +4,13 @@
  */
 import { rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
-import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
 import type { StreamLayout } from "../shared/protocol/ownership.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { ResumedReader, type ResumedSink } from "../shared/qemu/resumed-reader.ts";
 import { encodePong, encodeReceivedPages, encodeResumeAck, encodeShut } from "../shared/qemu/return-path.ts";
 import { within } from "../shared/runtime/deferred.ts";
-import { listenForQemu, meetingPlace } from "../shared/runtime/meeting-place.ts";
+import { listenForQemu, migrationFile } from "../shared/runtime/meeting-place.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import { setupOf } from "./resumed-source.ts";
 import type { SourceContext } from "./source-context.ts";
@@ -22,7 +21,7 @@ const MEMORY_BYTES = 256 << 10;
 
 /** @throws MigrationFault `qemu-failed` when QEMU does not take up its migration; it may be tried again */
 export async function takeBack(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
-  const path = join(meetingPlace(cx.call.guest, cx.config.runtimeDirectory), `${cx.id}.stream`);
+  const path = migrationFile(cx.call.guest, cx, "stream");
   await rm(path, { force: true });
   const server = createServer();
   let socket: Socket | undefined;

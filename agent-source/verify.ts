@@ -1,11 +1,10 @@
 /** `--verify`: the stopped source's memory against the paused destination's, page by page, before the commit. */
-import { join } from "node:path";
 import { MigrationFault } from "../shared/fault.ts";
 import { holdsOnlyId, readGenerationId } from "../shared/qemu/generation-id.ts";
 import { guestMemoryRanges } from "../shared/qemu/preflight.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { within } from "../shared/runtime/deferred.ts";
-import { meetingPlace } from "../shared/runtime/meeting-place.ts";
+import { migrationFile } from "../shared/runtime/meeting-place.ts";
 import {
   DIGEST_BYTES,
   digestStretch,
@@ -43,7 +42,7 @@ export async function verifyMemory(
   cx: SourceContext,
   answersWithinMs = ANSWERS_WITHIN_MS,
 ): Promise<Compared> {
-  const path = join(meetingPlace(cx.call.guest, cx.config.runtimeDirectory), `${cx.id}.verify`);
+  const path = migrationFile(cx.call.guest, cx, "verify");
   const save: SaveMemory = (from, length, file) =>
     feed.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: 60_000 });
   const stretches = cut(await guestMemoryRanges(feed.qmp));

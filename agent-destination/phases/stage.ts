@@ -1,12 +1,11 @@
 import { connect, type Socket } from "node:net";
-import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { Contract } from "../../shared/protocol/messages.ts";
 import { enablePostcopy } from "../../shared/qemu/postcopy-ability.ts";
-import { meetingPlace } from "../../shared/runtime/meeting-place.ts";
+import { migrationFile } from "../../shared/runtime/meeting-place.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../guest-process.ts";
@@ -72,8 +71,7 @@ const recordOf = ({ frameBytes, creditWindowBytes, codecs }: Contract, sourceAdd
 });
 
 /** The socket on which the destination's QEMU takes its stream. */
-export const incomingPath = (cx: DestinationContext): string =>
-  join(meetingPlace(cx.guest, cx.config.runtimeDirectory), `${cx.id}.incoming`);
+export const incomingPath = (cx: DestinationContext): string => migrationFile(cx.guest, cx, "incoming");
 
 async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy: boolean): Promise<Socket> {
   const path = incomingPath(cx);

@@ -103,9 +103,12 @@ export function untrusted(peer: string, stranger: Stranger | undefined): Migrati
 /** For the log of a call that was let in. @param list whose names are meant where a certificate has several */
 export function callerOf(auth: Auth, security: TlsSecurity, list: "peers" | "operators"): string {
   const names = auth.sslPeerCertificate === undefined ? [] : namesOf(auth.sslPeerCertificate);
-  const listed = security[list];
-  return tlsText((listed === "any" ? undefined : listedName(names, listed)) ?? names[0]);
+  return tlsText(nameAmong(names, security[list]));
 }
+
+/** The name that is meant of several in a certificate: the one on the list, else the first. */
+export const nameAmong = (names: readonly string[], list: readonly string[] | "any"): string | undefined =>
+  (list === "any" ? undefined : listedName(names, list)) ?? names[0];
 
 /**
  * May others than this caller call as well, by tls.peers? This agent's own names do not count. In clear nobody is

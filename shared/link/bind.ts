@@ -3,8 +3,9 @@ import type { Server } from "@grpc/grpc-js";
 import { type AgentAddress, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { holderOfPort, holderOfUnixSocket } from "../runtime/process-holding.ts";
+import { servingMistake } from "../serving.ts";
 import { listenClear, type OwnPort, type PortParts } from "./clear-listener.ts";
-import { IN_CLEAR_ADVICE, type LinkSecurity } from "./security.ts";
+import type { LinkSecurity } from "./security.ts";
 import { listenTls } from "./tls-listener.ts";
 import { listenUnix, type UnixListener, type UnixSocketOptions } from "./unix-listener.ts";
 import { zoneMistake } from "./zones.ts";
@@ -27,18 +28,14 @@ export async function bind(
   { listeners, ...parts }: PortParts & { readonly listeners: BoundListener[] },
 ): Promise<string> {
   const address = parseAddress(text);
+  const serving = security.kind === "tls" ? "tls" : security.insecure ? "insecure" : "none";
+  const mistake = servingMistake(address, serving);
+  if (mistake !== undefined)
+    throw new MigrationFault("configuration", `${text} ${mistake.what}`, { advice: mistake.advice });
   if (address.kind === "unix") {
-    if (security.kind === "tls")
-      throw new MigrationFault("configuration", `${text} would serve other agents without TLS and tls.peers`, {
-        advice: "Remove it from listen: operators of this host have a socket of their own (operators.socket)",
-      });
     await bindUnix(server, { path: address.path }, listeners);
     return text;
   }
-  if (security.kind === "clear" && !security.insecure)
-    throw new MigrationFault("configuration", `${text} would serve anybody who reaches it: there is no TLS`, {
-      advice: IN_CLEAR_ADVICE,
-    });
   try {
     const opened = await (security.kind === "clear"
       ? listenClear(server, address, parts)

@@ -3,8 +3,8 @@ import { checkServerIdentity } from "node:tls";
 import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { parseAddress, withoutZone } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
-import { callerOf } from "./authorise.ts";
-import { listedName, namesOf, showNames } from "./certificate-names.ts";
+import { callerOf, nameAmong } from "./authorise.ts";
+import { namesOf, showNames } from "./certificate-names.ts";
 import type { Caller } from "./link.ts";
 import type { LinkSecurity } from "./security.ts";
 import { isLocal } from "./unix-listener.ts";
@@ -27,9 +27,8 @@ export function peerOf(call: AnyCall, security: LinkSecurity | undefined): Calle
   const peer = call.getPeer();
   const certificate = security?.kind === "tls" ? call.getAuthContext().sslPeerCertificate : undefined;
   const names = certificate === undefined ? [] : namesOf(certificate);
-  const listed = security?.kind === "tls" && security.peers !== "any" ? listedName(names, security.peers) : undefined;
   // the number of a port or a process is another one at each connection
-  const name = listed ?? names[0] ?? peer.replace(/:\d+$/, "");
+  const name = nameAmong(names, security?.kind === "tls" ? security.peers : "any") ?? peer.replace(/:\d+$/, "");
   return { name, names, text: callerText(call, security, "peers") };
 }
 

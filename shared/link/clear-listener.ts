@@ -3,9 +3,10 @@
  * connections: whoever would be one too many is ended before a byte of it is read.
  */
 import { lookup } from "node:dns/promises";
-import { createServer, isIP, type ListenOptions, type Server as Port, type Socket } from "node:net";
+import { createServer, isIP, type ListenOptions, type Server as Port } from "node:net";
 import { type Server, ServerCredentials } from "@grpc/grpc-js";
 import type { ConnectionLimits } from "./connection-limits.ts";
+import { OpenSockets } from "./open-sockets.ts";
 import type { Health } from "./stranger-door.ts";
 import { named } from "./zones.ts";
 
@@ -31,12 +32,11 @@ export interface PortParts {
 /** @throws the error of listen() */
 export async function listenClear(server: Server, { host, port }: TcpAddress, { limits }: PortParts): Promise<OwnPort> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
-  const sockets = new Set<Socket>();
+  const sockets = new OpenSockets();
   const ports: Port[] = [];
   const open = (): Port => {
     const opened = createServer((socket) => {
       sockets.add(socket);
-      socket.once("close", () => sockets.delete(socket));
       limits.receive(socket, "clear", () => injector.injectConnection(socket));
     });
     ports.push(opened);
@@ -56,9 +56,7 @@ export async function listenClear(server: Server, { host, port }: TcpAddress, { 
   return {
     port: chosen,
     stop,
-    cut: () => {
-      for (const socket of sockets) socket.destroy();
-    },
+    cut: () => sockets.cut(),
   };
 }
 

@@ -7,22 +7,12 @@
  * What is done over a connection is limited in call-limits.ts, and for strangers in stranger-door.ts.
  */
 import type { Socket } from "node:net";
+import type { ConnectionConfig } from "../runtime/config-network.ts";
 import type { Logger } from "../runtime/log.ts";
 import { type InRoom, networkOf, Room } from "./connection-room.ts";
 import { Rate } from "./rate.ts";
 
-export interface ConnectionSettings {
-  /** Connections of callers on a list, or in clear, at the same time; those of unix sockets are counted apart. */
-  readonly max: number;
-  /** Those of one address among them. */
-  readonly perAddress: number;
-  /** TLS handshakes a second with addresses of which no caller on a list has come lately. */
-  readonly handshakesPerSecond: number;
-  /** The longest life of a connection over TLS that only an operator may have, milliseconds. */
-  readonly maxAgeMs: number;
-}
-
-export const CONNECTION_DEFAULTS: ConnectionSettings = {
+export const CONNECTION_DEFAULTS: ConnectionConfig = {
   max: 256,
   perAddress: 64,
   handshakesPerSecond: 50,
@@ -88,7 +78,7 @@ interface Turn {
 }
 
 export class ConnectionLimits {
-  private readonly settings: ConnectionSettings;
+  private readonly settings: ConnectionConfig;
   private readonly log: Logger | undefined;
   private readonly rooms: Readonly<Record<Standing, Room<Counted>>>;
   private readonly unknownRate: Rate;
@@ -104,7 +94,7 @@ export class ConnectionLimits {
   private next: NodeJS.Timeout | undefined;
   private readonly looks: NodeJS.Timeout;
 
-  constructor(settings: ConnectionSettings = CONNECTION_DEFAULTS, log?: Logger) {
+  constructor(settings: ConnectionConfig = CONNECTION_DEFAULTS, log?: Logger) {
     this.settings = settings;
     this.log = log;
     const known = { max: settings.max, perNetwork: settings.perAddress };

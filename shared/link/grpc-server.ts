@@ -4,11 +4,13 @@ import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { MigrationFault } from "../fault.ts";
 import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../protocol/messages.ts";
+import type { ConnectionConfig } from "../runtime/config-network.ts";
+import type { OperatorSocket } from "../runtime/operator-socket.ts";
 import { type Audit, auditing } from "./audit.ts";
 import { type BoundListener, bind, bindUnix } from "./bind.ts";
 import { limitingCalls } from "./call-limits.ts";
 import { checkSourceAddress, peerOf } from "./caller.ts";
-import { ConnectionLimits, type ConnectionSettings } from "./connection-limits.ts";
+import { ConnectionLimits } from "./connection-limits.ts";
 import { Gate } from "./gate.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import {
@@ -28,12 +30,6 @@ import { UNIX_ONLY } from "./security.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
 import { unaryBehind } from "./unary.ts";
 
-export interface OperatorSocket {
-  readonly path: string;
-  /** The number of the group that may use it; undefined: the agent's own. */
-  readonly group: number | undefined;
-}
-
 export interface ServeOptions {
   /** Where other agents call: "host:port" or "unix:PATH" each; port 0 takes any. */
   readonly listen: readonly string[];
@@ -45,7 +41,7 @@ export interface ServeOptions {
   /** Streams of views at the same time. @default 64 */
   readonly operatorStreamsMax?: number;
   /** @default CONNECTION_DEFAULTS */
-  readonly connections?: ConnectionSettings;
+  readonly connections?: ConnectionConfig;
   /** For tests. @default 10 000 */
   readonly helloWithinMs?: number;
 }

@@ -12,6 +12,7 @@ import type { CommonConfig } from "../runtime/config.ts";
 import { LineBudget } from "../runtime/line-budget.ts";
 import { budgeted, type Logger } from "../runtime/log.ts";
 import { untrustedBecause } from "../runtime/trusted-path.ts";
+import { IN_CLEAR_ADVICE } from "../serving.ts";
 import { listedName, namesOf, showNames } from "./certificate-names.ts";
 import type { Dialled } from "./dialled.ts";
 
@@ -60,9 +61,6 @@ export type LinkSecurity = ClearSecurity | TlsSecurity;
 
 /** Where nothing was said. */
 export const UNIX_ONLY: ClearSecurity = { kind: "clear", insecure: false };
-
-export const IN_CLEAR_ADVICE =
-  "Set tls.ca, tls.certificate and tls.key; tls.insecure only where every user of both hosts and of the network between them may read and take the guests";
 
 const SHOWN_MAX = 64;
 /** RFC 6066 has no addresses as server names, and Node warns of them; nothing is chosen by it. */

@@ -3,7 +3,7 @@
  * socket knows why a certificate was not accepted; the server gets the connection after the handshake.
  */
 import { constants } from "node:crypto";
-import { createServer as createPort, type Socket } from "node:net";
+import { createServer as createPort } from "node:net";
 import { createServer, type PeerCertificate, type TLSSocket, type TlsOptions } from "node:tls";
 import { experimental, type Server, ServerCredentials } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
@@ -11,6 +11,7 @@ import { type KeyMaterial, TLS_VERSION } from "../runtime/certificates.ts";
 import { authorising, type Connected, judge, untrusted } from "./authorise.ts";
 import { listedName, namesOf, showNames } from "./certificate-names.ts";
 import { listenAt, type OwnPort, type PortParts } from "./clear-listener.ts";
+import { OpenSockets } from "./open-sockets.ts";
 import { RefusalLog } from "./refusal-log.ts";
 import { notListed, type TlsSecurity } from "./security.ts";
 import { openStrangerDoor } from "./stranger-door.ts";
@@ -26,7 +27,7 @@ export async function listenTls(
   { limits, healthOf }: PortParts,
 ): Promise<OwnPort> {
   const callers = new Map<string, Connected>();
-  const sockets = new Set<Socket>();
+  const sockets = new OpenSockets();
   const refusals = new RefusalLog(security.log);
   // so that no stranger hides a caller who is known
   const refusedCalls = new RefusalLog(security.log);
@@ -68,7 +69,6 @@ export async function listenTls(
   });
   const listener = createPort({ pauseOnConnect: true }, (socket) => {
     sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
     limits.receive(socket, "shaking", () => shaking.emit("connection", socket));
   });
   const forget = security.certificates.onChange((material) => shaking.setSecureContext(tlsOptions(material)));
@@ -85,9 +85,7 @@ export async function listenTls(
       forget();
       listener.close();
     },
-    cut: () => {
-      for (const socket of sockets) socket.destroy();
-    },
+    cut: () => sockets.cut(),
   };
 }
 

@@ -15,10 +15,13 @@ import {
   type ServerInterceptor,
 } from "@grpc/grpc-js";
 import { MigrationFault } from "../fault.ts";
+import { listenWithMode } from "../runtime/listen-with-mode.ts";
 import { isLeftBehind } from "../runtime/listened-at.ts";
+import type { OperatorSocket } from "../runtime/operator-socket.ts";
 import { peerCredentials } from "../runtime/peer-credentials.ts";
 import { isForOperators } from "./authorise.ts";
-import { toStatus } from "./status.ts";
+import { refusing } from "./call-limits.ts";
+import { OpenSockets } from "./open-sockets.ts";
 
 export interface UnixListener {
   /** No connection is taken any more, and the path is gone; open connections end with the server's. */
@@ -30,10 +33,7 @@ export interface UnixListener {
 export interface UnixSocketOptions {
   readonly path: string;
   /** Whom else than the agent's own user it lets in, and that it then serves operators alone. */
-  readonly operators?: {
-    /** The number of a group; undefined: the agent's own group. */
-    readonly group: number | undefined;
-  };
+  readonly operators?: Pick<OperatorSocket, "group">;
 }
 
 /** Of people and programs of this host; each connection costs a look at who it is. */
@@ -50,23 +50,16 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
       operators === undefined ? [] : [operatorsOnly(path)],
     ),
   );
-  const sockets = new Set<Socket>();
+  const sockets = new OpenSockets();
   const listener = createServer((socket) => {
     sockets.add(socket);
     socket.on("error", () => socket.destroy());
-    socket.once("close", () => sockets.delete(socket));
     void showCaller(socket, operators !== undefined).then(() => {
       if (!socket.destroyed) injector.injectConnection(socket);
     });
   });
   listener.maxConnections = CONNECTIONS_MAX;
-  await new Promise<void>((resolve, reject) => {
-    listener.once("error", reject);
-    // the kernel makes a socket with all permissions that the umask leaves; the agents' umask leaves none to others
-    const before = process.umask(0o177);
-    listener.listen(path, resolve);
-    process.umask(before);
-  });
+  await listenWithMode(listener, path, OWNER_ONLY);
   const stop = async (): Promise<void> => {
     listener.close();
     await rm(path, { force: true });
@@ -75,16 +68,14 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
     const group = operators?.group;
     // in a directory that hands its group on, the socket has the group already
     if (group !== undefined && (await lstat(path)).gid !== group) await chown(path, -1, group);
-    await chmod(path, operators === undefined ? OWNER_ONLY : OWNER_AND_GROUP);
+    if (operators !== undefined) await chmod(path, OWNER_AND_GROUP);
   } catch (thrown) {
     await stop();
     throw thrown;
   }
   return {
     stop,
-    cut: () => {
-      for (const socket of sockets) socket.destroy();
-    },
+    cut: () => sockets.cut(),
   };
 }
 
@@ -124,13 +115,7 @@ const operatorsOnly =
         advice: "An agent calls the other agent by an address that is in the other agent's setting listen",
       },
     );
-    return new ServerInterceptingCall(call, {
-      start: (next) => {
-        // nothing of the call reaches its handler
-        next({ onReceiveMetadata: () => {}, onReceiveMessage: () => {}, onReceiveHalfClose: () => {} });
-        call.sendStatus(toStatus(fault));
-      },
-    });
+    return refusing(call, fault);
   };
 
 /**

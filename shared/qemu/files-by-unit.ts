@@ -4,11 +4,11 @@
  * broke out of its QEMU could write anything there: it can deceive the agent about its own files, and about nobody
  * else's.
  */
-import { constants } from "node:fs";
-import { open, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { MigrationFault } from "../fault.ts";
 import { guestDirectory, UNITS_RUNTIME_DIRECTORY } from "../guest-directory.ts";
 import { Systemctl, unitOf } from "./guest-unit.ts";
+import { openUnfollowed } from "./unfollowed-file.ts";
 
 /** The most that is read, bytes: some 20 000 open files. */
 const BYTES_MAX = 1 << 20;
@@ -40,7 +40,7 @@ export async function filesByUnit(pid: number, systemctl = new Systemctl()): Pro
 
 /** Reads a regular file of bounded length, and follows no link. @throws MigrationFault `internal` for anything else */
 async function readOwn(path: string): Promise<string> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const file = await openUnfollowed(path);
   try {
     const found = await file.stat();
     if (!found.isFile() || found.size > BYTES_MAX)

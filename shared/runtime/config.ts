@@ -5,13 +5,21 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import convict from "convict";
-import { isWildcard, parseAddress } from "../address.ts";
 import { MigrationFault } from "../fault.ts";
 import { parseByteSize, parseDuration } from "../quantities.ts";
-import { socketPathMistake } from "../socket-path.ts";
-import type { TlsFiles } from "./certificates.ts";
+import { atLeast, between, invalid, oneOf } from "./config-checks.ts";
 import { FORMATS } from "./config-formats.ts";
 import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
+import {
+  type ConnectionConfig,
+  checkAddresses,
+  connections,
+  type GivenConnections,
+  type GivenTls,
+  socketPath,
+  type TlsConfig,
+  tlsConfig,
+} from "./config-network.ts";
 import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { privateDirectory } from "./private-directory.ts";
@@ -50,25 +58,9 @@ export interface CommonConfig {
   readonly faults: readonly string[];
 }
 
-export interface ConnectionConfig {
-  /** Of listed callers, or in clear, at the same time. */
-  readonly max: number;
-  readonly perAddress: number;
-  readonly handshakesPerSecond: number;
-  /** Of an operator's, milliseconds. */
-  readonly maxAgeMs: number;
-}
-
 export interface LinkConfig {
   readonly giveUpAfterMs: number;
   readonly keepAliveMs: number;
-}
-
-export interface TlsConfig {
-  readonly files: TlsFiles;
-  readonly peers: readonly string[];
-  readonly operators: readonly string[];
-  readonly strict: boolean;
 }
 
 export interface SourceConfig extends CommonConfig {
@@ -201,7 +193,7 @@ interface GivenCommon {
   tls: GivenTls;
   migrations: { max: number };
   operators: { socket: string; group: string; maxStreams: number };
-  connections: { max: number; perAddress: number; handshakeRate: number; maxAge: string };
+  connections: GivenConnections;
   qmp: { timeout: string };
   shutdown: { grace: string };
   link: { giveUpAfter: string; keepAlive: string };
@@ -236,98 +228,12 @@ function common(role: "source" | "destination", given: GivenCommon): CommonConfi
   };
 }
 
-const connections = (given: GivenCommon["connections"]): ConnectionConfig => ({
-  max: between("connections.max", given.max, 16, 10_000),
-  perAddress: between("connections.perAddress", given.perAddress, 8, 10_000),
-  handshakesPerSecond: between("connections.handshakeRate", given.handshakeRate, 1, 10_000),
-  maxAgeMs: atLeast("connections.maxAge", parseDuration(given.maxAge), 1000),
-});
-
 const link = (given: GivenCommon["link"]): LinkConfig => ({
   giveUpAfterMs: atLeast("link.giveUpAfter", parseDuration(given.giveUpAfter), 1),
   keepAliveMs: between("link.keepAlive", parseDuration(given.keepAlive), 100, 60_000),
 });
 
-interface GivenTls {
-  insecure: boolean;
-  ca: string;
-  certificate: string;
-  key: string;
-  peers: string[];
-  operators: string[];
-  strict: boolean;
-}
-
-/** All or nothing: half a configuration of TLS must not pass for none. What the files hold is seen when they are opened. */
-function tlsConfig({ insecure, ca, certificate, key, peers, operators, strict }: GivenTls): TlsConfig | undefined {
-  const files = { ca, certificate, key };
-  const [given] =
-    [...Object.entries(files), ...Object.entries({ peers, operators })].find(([, one]) => one.length > 0) ?? [];
-  if (given === undefined) return undefined;
-  for (const [name, path] of Object.entries(files))
-    if (path === "")
-      throw invalid(`tls.${name}`, `is missing beside tls.${given}`, "TLS needs tls.ca, tls.certificate and tls.key");
-  if (insecure)
-    throw invalid("tls.insecure", "is set beside a certificate", "Remove one: with TLS nothing over TCP is in clear");
-  return Object.freeze({
-    files: Object.freeze({ ca: resolve(ca), certificate: resolve(certificate), key: resolve(key) }),
-    peers: Object.freeze([...peers]),
-    operators: Object.freeze([...operators]),
-    strict,
-  });
-}
-
-function checkAddresses(listen: readonly string[], advertise: string, security: "tls" | "insecure" | "none"): void {
-  if (listen.length === 0) {
-    if (advertise !== "") throw invalid("advertise", `is ${advertise}, and listen is empty`, "Set listen too");
-    return;
-  }
-  for (const [key, text] of [...listen.map((one) => ["listen", one] as const), ["advertise", advertise] as const]) {
-    const { kind } = parseAddress(text);
-    if (kind === "tcp" && security === "none")
-      throw invalid(
-        key,
-        `has ${text}, which would serve anybody who reaches it: there is no TLS`,
-        "Set tls.ca, tls.certificate and tls.key; or tls.insecure if everybody on that network, and every user of this host, may read and take the guests",
-      );
-    if (kind === "unix" && security === "tls")
-      throw invalid(
-        key,
-        `has ${text}, which would serve other agents without TLS and tls.peers`,
-        "Remove it: the operators of this host have a socket of their own (operators.socket)",
-      );
-  }
-  if (isWildcard(parseAddress(advertise)))
-    throw invalid("advertise", `would be ${advertise}, which nobody can dial`, "Set it to this host's address");
-}
-
-/** The path of the operators' socket. @returns undefined where they are to have none */
-function socketPath(text: string, runtimeDirectory: string): string | undefined {
-  if (text === "") return undefined;
-  const path = resolve(text.replaceAll("{runtime}", runtimeDirectory));
-  const mistake = socketPathMistake(path);
-  if (mistake === undefined) return path;
-  throw invalid("operators.socket", mistake, "Set it, or runtimeDirectory, to a shorter path");
-}
-
 function faultName(name: string): string {
   if (isFaultName(name)) return name;
   throw invalid("faults", `has ${JSON.stringify(name)}`, `The faults for tests are ${FAULT_FORMS.join(", ")}`);
 }
-
-function oneOf<Word extends string>(key: string, text: string, words: readonly Word[]): Word {
-  const found = words.find((word) => word === text);
-  if (found !== undefined) return found;
-  throw invalid(key, `is ${JSON.stringify(text)}`, `It must be ${words.join(" or ")}`);
-}
-
-const atLeast = (key: string, value: number, least: number): number => between(key, value, least, Number.MAX_VALUE);
-
-function between(key: string, value: number, least: number, most: number): number {
-  if (value >= least && value <= most) return value;
-  const range = most === Number.MAX_VALUE ? `${least} or more` : `from ${least} to ${most}`;
-  throw invalid(key, `is ${value}`, `It must be ${range}, in its smallest unit`);
-}
-
-const invalid = (key: string, what: string, advice: string): MigrationFault =>
-  new MigrationFault("configuration", `${key} ${what}`, { advice });

@@ -6,6 +6,7 @@ import { type FileHandle, readdir, stat } from "node:fs/promises";
 import type { Server } from "node:net";
 import { dirname, join } from "node:path";
 import { guestDirectory } from "../guest-directory.ts";
+import { listenWithMode } from "./listen-with-mode.ts";
 
 /**
  * Finds where the sockets of a migration are. A guest has a directory of its own on this host, or has none.
@@ -15,6 +16,16 @@ export function meetingPlace(name: string, runtimeDirectory: string): string {
   const own = guestDirectory(name, runtimeDirectory);
   return existsSync(own) ? own : runtimeDirectory;
 }
+
+/** What of a migration says where its files are. */
+export interface HasFiles {
+  readonly id: string;
+  readonly config: { readonly runtimeDirectory: string };
+}
+
+/** The path ID.KIND of a socket or a file that an agent and the guest's QEMU both use in a migration. */
+export const migrationFile = (guest: string, { id, config }: HasFiles, kind: string): string =>
+  join(meetingPlace(guest, config.runtimeDirectory), `${id}.${kind}`);
 
 /** Finds every directory on this host in which an agent may have left files of its own: the runtimeDirectory first. */
 export async function meetingPlaces(runtimeDirectory: string): Promise<readonly string[]> {
@@ -46,13 +57,5 @@ export async function admitToFile(file: FileHandle, path: string): Promise<void>
  * guest may put a link as soon as it is there.
  */
 export async function listenForQemu(server: Server, path: string): Promise<void> {
-  const theirs = await isTheirs(path);
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    const before = process.umask();
-    // the socket is made before listen() returns
-    if (theirs) process.umask(0o777 & ~WRITABLE);
-    server.listen(path, resolve);
-    process.umask(before);
-  });
+  await listenWithMode(server, path, (await isTheirs(path)) ? WRITABLE : 0o777 & ~process.umask());
 }

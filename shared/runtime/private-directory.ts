@@ -5,6 +5,7 @@
 import { accessSync, chmodSync, constants, mkdirSync, readdirSync, type Stats, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { MigrationFault } from "../fault.ts";
+import { invalid } from "./config-checks.ts";
 
 /** The rights of those who are neither the owner nor in the group, in the mode of a file. */
 export const OTHERS = 0o007;
@@ -53,6 +54,3 @@ function closeToOthers(key: string, directory: string, { mode, uid }: Stats): vo
     `chmod o-rwx ${directory}, if it is the agent's alone; else set ${key} to a directory that is`,
   );
 }
-
-const invalid = (key: string, what: string, advice: string): MigrationFault =>
-  new MigrationFault("configuration", `${key} ${what}`, { advice });

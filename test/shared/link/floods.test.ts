@@ -11,17 +11,18 @@ import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { service as health } from "grpc-health-check";
 import t, { type Test } from "tap";
 import { HEALTH_WATCHES_MAX } from "../../../shared/link/call-limits.ts";
-import { CONNECTION_DEFAULTS, type ConnectionSettings } from "../../../shared/link/connection-limits.ts";
-import { connectDestination, dialSource } from "../../../shared/link/grpc-link.ts";
-import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
+import { CONNECTION_DEFAULTS } from "../../../shared/link/connection-limits.ts";
+import { dialSource } from "../../../shared/link/grpc-link.ts";
+import { serveSource } from "../../../shared/link/grpc-server.ts";
 import type { Listener, SourceChannel } from "../../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
 import { type LinkSecurity, operatorSecurity } from "../../../shared/link/security.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { eventually } from "../../support/bounded.ts";
 import { LIMITS, portOf, sourceService } from "../../support/link.ts";
-import { folder, hello, offer } from "../../support/link-fixtures.ts";
-import { Lines, security, TestCa } from "../../support/tls.ts";
+import { folder, hello } from "../../support/link-fixtures.ts";
+import { security, TestCa } from "../../support/tls.ts";
+import { destination, shake as offerTo } from "../../support/tls-servers.ts";
 
 t.setTimeout(240_000);
 
@@ -30,29 +31,8 @@ const alpha = ca.material("alpha");
 const PORT = { host: "127.0.0.1", ca: alpha.ca, ALPNProtocols: ["h2"] };
 const CLEAR: LinkSecurity = { kind: "clear", insecure: true };
 
-interface Served extends Listener {
-  readonly lines: Lines;
-  readonly port: number;
-}
-
-async function destination(t: Test, at: LinkSecurity, connections: Partial<ConnectionSettings> = {}): Promise<Served> {
-  const lines = new Lines();
-  const limits = { ...LIMITS, security: { ...at, log: lines.log } };
-  const listener = await serveDestination(
-    {
-      handshake: async () => ({ kind: "refusals", refusals: [] }),
-      settle: async () => ({ standing: "unknown", reason: "nothing was ever begun" }),
-    },
-    { listen: ["127.0.0.1:0"], limits, connections: { ...CONNECTION_DEFAULTS, ...connections } },
-  );
-  t.teardown(() => listener.close(0));
-  return { ...listener, lines, port: portOf(listener) };
-}
-
 async function shake(t: Test, { address }: Listener, as: LinkSecurity): Promise<void> {
-  const client = connectDestination(address, { ...LIMITS, security: as });
-  t.teardown(() => client.close());
-  t.match((await client.handshake(offer, 60_000)).answer, { kind: "refusals" });
+  t.match(await offerTo(t, address, as, { timeoutMs: 60_000 }), { kind: "refusals" });
 }
 
 /** Connections that say nothing, from an address of their own; they count who of them was ended. */

@@ -5,20 +5,18 @@ import { join } from "node:path";
 import { connect, createSecureContext } from "node:tls";
 import { promisify } from "node:util";
 import t, { type Test } from "tap";
-import { hasOtherPeers } from "../../../shared/link/authorise.ts";
-import { connectDestination, dialSource } from "../../../shared/link/grpc-link.ts";
-import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
-import { limitsFor, limitsToward } from "../../../shared/link/guest-peers.ts";
-import type { Caller, Listener, SourceChannel } from "../../../shared/link/link.ts";
+import { dialSource } from "../../../shared/link/grpc-link.ts";
+import { serveSource } from "../../../shared/link/grpc-server.ts";
+import type { Listener, SourceChannel } from "../../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
 import { type LinkSecurity, operatorSecurity, securityOf, type TlsSecurity } from "../../../shared/link/security.ts";
-import type { HandshakeAnswer, SettleAnswer } from "../../../shared/protocol/messages.ts";
 import { type KeyMaterial, readCertificates } from "../../../shared/runtime/certificates.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
-import { LIMITS, migrationOperator, portOf, sourceService } from "../../support/link.ts";
+import { LIMITS, portOf, sourceService } from "../../support/link.ts";
 import { folder, hello, offer } from "../../support/link-fixtures.ts";
 import { Lines, security, TestCa } from "../../support/tls.ts";
+import { destination, refusals, shake } from "../../support/tls-servers.ts";
 
 const own = new TestCa(folder(t)).make("alpha=127.0.0.1,localhost", "beta=127.0.0.1", "operator", "stranger=127.0.0.1");
 own.make("elsewhere=192.0.2.1").make("--no-san", "old-style").make("--expired", "late=127.0.0.1");
@@ -26,50 +24,18 @@ own.make("--not-yet", "early=127.0.0.1");
 const other = new TestCa(folder(t)).make("alpha=127.0.0.1", "operator");
 
 const alpha = own.material("alpha");
-const refusals: HandshakeAnswer = { kind: "refusals", refusals: [] };
 /** A certificate of the other CA, whose holder trusts ours. */
 const foreign = (name: string) => readCertificates({ ...other.files(name), ca: own.files(name).ca });
 /** Trusts our CA and shows nothing. */
 const nameless = { ...alpha, context: createSecureContext({ ca: alpha.ca, minVersion: "TLSv1.3" }) };
 
-interface Served extends Listener {
-  readonly lines: Lines;
-  readonly callers: string[];
-}
-
-async function destination(t: Test, at: LinkSecurity): Promise<Served> {
-  const lines = new Lines();
-  const callers: string[] = [];
-  const handshake = async (_: unknown, caller: Caller): Promise<HandshakeAnswer> => {
-    callers.push(caller.text);
-    return refusals;
-  };
-  const settle = async (): Promise<SettleAnswer> => ({ standing: "unknown", reason: "nothing was ever begun" });
-  const secured = at.kind === "tls" ? { ...at, log: lines.log } : at;
-  const listen = ["127.0.0.1:0"];
-  const options = { listen, limits: { ...LIMITS, security: secured } };
-  const listener = await serveDestination(
-    { handshake, settle },
-    options,
-    migrationOperator({ listMigrations: () => [] }),
-  );
-  t.teardown(() => listener.close(0));
-  return { ...listener, lines, callers };
-}
-
-async function shake(t: Test, address: string, as: LinkSecurity, saying = offer): Promise<HandshakeAnswer> {
-  const client = connectDestination(address, { ...LIMITS, security: as });
-  t.teardown(() => client.close());
-  return (await client.handshake(saying, 5000)).answer;
-}
-
-async function operator(t: Test, at: TlsSecurity): Promise<Served> {
+async function operator(t: Test, at: TlsSecurity): Promise<Listener & { readonly lines: Lines }> {
   const lines = new Lines();
   const service = sourceService({ listMigrations: () => [] });
   const limits = { ...LIMITS, security: { ...at, log: lines.log } };
   const listener = await serveSource(service, { listen: ["127.0.0.1:0"], limits });
   t.teardown(() => listener.close(0));
-  return { ...listener, lines, callers: [] };
+  return { ...listener, lines };
 }
 
 function operatorClient(t: Test, address: string, as?: LinkSecurity): GrpcOperatorClient {
@@ -146,50 +112,6 @@ for (const [title, material, code, message] of distrusted)
     transfer.send(hello);
     t.match(await transfer.closed, { code, message });
   });
-
-t.test("a guest that is bound to peers is offered to those alone, before anything of it is sent", async (t) => {
-  const server = await destination(t, security(alpha));
-  const limits = { ...LIMITS, security: security(own.material("beta")) };
-  const bound = (peers: readonly string[]) => limitsFor({ name: "web", peers }, limits).security as LinkSecurity;
-  t.same(await shake(t, server.address, bound(["gamma", "ALPHA"])), refusals, "by a name of its certificate");
-  t.equal(server.callers.length, 1);
-  for (const peers of [["beta", "gamma"], []])
-    await t.rejects(shake(t, server.address, bound(peers)), {
-      code: "not-authorised",
-      message: /^alpha, 127\.0\.0\.1, localhost at 127\.0\.0\.1:\d+ may not take web: .*"peers"/,
-      advice: /web\.json/,
-    });
-  t.equal(server.callers.length, 1, "it has heard of no other offer");
-  t.equal(limitsFor({ name: "web" }, limits), limits, "a guest without a list may go to every peer");
-  const clear = { ...LIMITS, security: { kind: "clear", insecure: true } } as const;
-  t.throws(() => limitsFor({ name: "web", peers: ["alpha"] }, clear), {
-    code: "not-authorised",
-    message: /without TLS/,
-  });
-  const socket = `unix:${join(folder(t), "s")}`;
-  await t.rejects(shake(t, socket, bound(["alpha"])), { code: "not-authorised", message: /unix:.* without TLS/ });
-});
-
-t.test("a destination dials the peer that has offered the guest, and no other listed one", async (t) => {
-  const server = await destination(t, security(alpha));
-  const limits = { ...LIMITS, security: security(own.material("beta")) };
-  const toward = (...names: string[]): LinkSecurity =>
-    limitsToward({ name: names[0] ?? "", names, text: "" }, limits).security as LinkSecurity;
-  t.same(await shake(t, server.address, toward("gamma", "alpha")), refusals);
-  const fault = { code: "not-authorised", message: /^alpha, .* is not gamma, which has offered the guest$/ };
-  await t.rejects(shake(t, server.address, toward("gamma")), fault);
-  await t.rejects(shake(t, `unix:${join(folder(t), "s")}`, toward("alpha")), { code: "not-authorised" });
-  const clear = { ...LIMITS, security: { kind: "clear", insecure: true } } as const;
-  t.equal(limitsToward({ name: "127.0.0.1", names: [], text: "" }, clear), clear, "in clear there is no name");
-});
-
-t.test("others that may call are the listed names that are neither the caller's nor the agent's own", async (t) => {
-  const caller = { name: "beta", names: ["beta", "192.0.2.2"], text: "" };
-  const others = (...peers: string[]): boolean => hasOtherPeers(caller, security(alpha, { peers }));
-  t.equal(others("alpha", "Beta", "127.0.0.1", "192.0.2.2"), false);
-  t.equal(others("alpha", "beta", "gamma"), true);
-  t.equal(hasOtherPeers(caller, { kind: "clear", insecure: true }), false);
-});
 
 t.test("peers and operators are authorised separately", async (t) => {
   const server = await operator(t, security(alpha));
@@ -272,7 +194,7 @@ t.test("an agent with TLS serves operators at their socket, and no agent at any 
 t.test("a source is dialled only at an address of its own certificate", async (t) => {
   const secured = await destination(t, security(alpha));
   for (const sourceAddress of ["gamma:7411", "192.0.2.1:7411", "unix:/run/ferry/source.sock"])
-    await t.rejects(shake(t, secured.address, security(alpha), { ...offer, sourceAddress }), {
+    await t.rejects(shake(t, secured.address, security(alpha), { saying: { ...offer, sourceAddress } }), {
       code: "not-authorised",
       message: `The source wants to be dialled at ${sourceAddress}; its certificate is for alpha, 127.0.0.1, localhost`,
     });

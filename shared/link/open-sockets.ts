@@ -1,0 +1,16 @@
+/** The open connections of a listener, to be cut when its server ends. */
+import type { Socket } from "node:net";
+
+export class OpenSockets {
+  private readonly sockets = new Set<Socket>();
+
+  /** Follows a connection until it has closed. */
+  add(socket: Socket): void {
+    this.sockets.add(socket);
+    socket.once("close", () => this.sockets.delete(socket));
+  }
+
+  cut(): void {
+    for (const socket of this.sockets) socket.destroy();
+  }
+}
