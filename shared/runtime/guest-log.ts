@@ -34,6 +34,7 @@ export const logPipe = (logPath: string): string => `${logPath}.pipe`;
  */
 const READER = `
 log=$1
+exec <"$log.pipe" || exit
 while stdbuf -o0 head -c ${LOG_BYTES_MAX} >>"$log"; do
   size=$(stat -c %s "$log" 2>/dev/null) || break
   [ "$size" -ge ${LOG_BYTES_MAX} ] && mv -f "$log" "$log.1" && : >"$log" || break
@@ -49,8 +50,8 @@ cat >/dev/null
 const SCRIPT = `
 reader=$1 log=$2
 shift 2
-if rm -f "$log.1" "$log.pipe" && mkfifo -m 600 "$log.pipe"; then
-  env -i "PATH=$PATH" setsid /bin/sh -c "$reader" ferry-guest-log "$log" <"$log.pipe" >/dev/null 2>&1 &
+if command -v setsid >/dev/null && rm -f "$log.1" "$log.pipe" && mkfifo -m 600 "$log.pipe"; then
+  env -i "PATH=$PATH" setsid /bin/sh -c "$reader" ferry-guest-log "$log" </dev/null >/dev/null 2>&1 &
   exec >"$log.pipe" 2>&1
 else
   echo "the output of the command is not kept" >&2

@@ -1,7 +1,7 @@
 /** The output of a QEMU, in the hands of the reader that keeps it short: real programs, no agent. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { lastWordsIn } from "../../../agent-destination/last-words.ts";
@@ -18,14 +18,27 @@ import { folder } from "../../support/link-fixtures.ts";
 
 t.setTimeout(120_000);
 
-/** Starts what a QEMU may be, as the agent does. */
-function start(t: Test, log: string, script: string): ChildProcess {
+/** Starts what a QEMU may be, as the agent does; programs are looked for in `path`. */
+function start(t: Test, log: string, script: string, path = process.env.PATH): ChildProcess {
   writeFileSync(log, "");
   const descriptor = openSync(log, "a");
   const [program, ...args] = withBoundedLog(["/bin/sh", "-c", script], log);
-  const child = spawn(program, args, { detached: true, stdio: ["ignore", descriptor, descriptor] });
+  const env = { ...process.env, PATH: path };
+  const child = spawn(program, args, { detached: true, env, stdio: ["ignore", descriptor, descriptor] });
   t.teardown(() => child.kill("SIGKILL"));
   return child;
+}
+
+/** @returns processes of that session */
+function inSession(leader: number): readonly string[] {
+  return readdirSync("/proc").filter((pid) => {
+    try {
+      // pid (comm) state ppid pgrp session: proc(5)
+      return Number(/^.*\) \S \d+ \d+ (\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, "latin1"))?.[1]) === leader;
+    } catch {
+      return false;
+    }
+  });
 }
 
 const size = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
@@ -77,4 +90,23 @@ t.test("a log that has been removed stops nobody", async (t) => {
   writeFileSync(goes, "");
   t.same(await once(child, "exit"), [7, null]);
   t.notOk(existsSync(log), "nothing is left of it");
+});
+
+t.test("the reader has left the session of a command before the command begins, however slow it is", async (t) => {
+  const directory = folder(t);
+  const log = join(directory, "web.qemu.log");
+  const setsid = join(directory, "setsid");
+  writeFileSync(setsid, `#!/bin/sh\nsleep 0.5\nPATH=${process.env.PATH}\nexec setsid "$@"\n`, { mode: 0o755 });
+  const child = start(t, log, "kill -KILL $$", `${directory}:${process.env.PATH}`);
+  const left = once(child, "exit").then((how) => ({ how, processes: inSession(child.pid ?? -1) }));
+  t.same(await left, { how: [null, "SIGKILL"], processes: [] });
+  await logIsWritten(log);
+});
+
+t.test("a host without setsid starts the command, and says that its output is not kept", async (t) => {
+  const directory = folder(t);
+  const log = join(directory, "web.qemu.log");
+  const child = start(t, log, "echo lost; exit 7", directory);
+  t.same(await once(child, "exit"), [7, null]);
+  t.equal(readFileSync(log, "utf8"), "the output of the command is not kept\n");
 });
