@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { servesPostcopy } from "../../shared/qemu/migration-status.ts";
@@ -6,6 +7,7 @@ import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
 const COMPLETES_WITHIN_MS = 10_000;
+const LEAVES_POLL_MS = 2;
 
 /**
  * SHUT, until QEMU can never run the guest by itself again. A QEMU that has ended cannot either: the guest is whole at
@@ -29,7 +31,11 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
   return next;
 }
 
-async function completeMigration(feed: Feed): Promise<void> {
+/**
+ * Says SHUT to a QEMU that has written its stream, and waits until it is retired.
+ * @throws MigrationFault `qmp-timeout`; `qemu-failed` for a QEMU that ends in another state than `postmigrate`
+ */
+export async function completeMigration(feed: Pick<Feed, "qmp" | "signal" | "shut">): Promise<void> {
   // of a migration that was cancelled meanwhile QEMU resumes the guest by itself; after SHUT it would not
   feed.signal.throwIfAborted();
   const completed = feed.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
@@ -38,9 +44,23 @@ async function completeMigration(feed: Feed): Promise<void> {
   });
   feed.shut();
   await completed;
-  const { status } = await feed.qmp.execute("query-status");
+  const status = await statusBehind(feed);
   if (status !== "postmigrate")
     throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
+}
+
+/**
+ * The run state of a QEMU that has said that its migration is completed. It says so before it leaves `finish-migrate`,
+ * for which its migration's thread waits for the lock that all monitors share (migration_completion() and
+ * migration_iteration_finish() in QEMU's migration/migration.c).
+ */
+async function statusBehind({ qmp, signal }: Pick<Feed, "qmp" | "signal">): Promise<string> {
+  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+  while (true) {
+    const { status } = await qmp.execute("query-status");
+    if (status !== "finish-migrate" || performance.now() > deadline) return status;
+    await delay(LEAVES_POLL_MS, undefined, { signal });
+  }
 }
 
 /**

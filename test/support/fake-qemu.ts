@@ -140,10 +140,16 @@ export class FakeQemu {
     }
   }
 
-  private event(monitor: Monitor, event: string): void {
+  /** Says at every monitor that its migration is in this status. */
+  migrationIs(status: string): void {
+    this.state.migration = status;
+    for (const monitor of this.monitors) this.event(monitor, "MIGRATION", { status });
+  }
+
+  private event(monitor: Monitor, event: string, data: object = {}): void {
     const nowUs = Date.now() * 1000;
     const timestamp = { seconds: Math.floor(nowUs / 1e6), microseconds: nowUs % 1e6 };
-    monitor.reply({ event, data: {}, timestamp });
+    monitor.reply({ event, data, timestamp });
   }
 }
 
