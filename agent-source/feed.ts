@@ -209,10 +209,11 @@ export class Feed {
       });
     }
     this.stoppedWith = record;
-    await beginPostcopy(qmp);
-    this.engine.beginFinal();
+    await beginPostcopy(qmp, () => {
+      this.engine.beginFinal();
+      intake.release();
+    });
     intake.acknowledgeSwitchover();
-    intake.release();
   }
 
   /** Says that the stream has ended when all of it was sent. */

@@ -8,7 +8,8 @@ import {
 } from "../../agent-source/qemu-settings.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { Monitor, serve } from "../support/fake-monitor.ts";
+import { eventually } from "../support/bounded.ts";
+import { type Command, Monitor, serve } from "../support/fake-monitor.ts";
 
 const CAPABILITIES = [
   { capability: "return-path", state: false },
@@ -18,20 +19,28 @@ const CAPABILITIES = [
 ];
 const PARAMETERS = { "max-bandwidth": 134217728, "downtime-limit": 300, "multifd-channels": 2 };
 
+class QemuSide extends Monitor {
+  /** True: the test answers this command. */
+  otherwise: (command: Command) => boolean = () => false;
+}
+
 async function qemu(
   t: Test,
   [major, minor]: readonly [number, number],
   capabilities: readonly object[] = CAPABILITIES,
-): Promise<{ qmp: QmpClient; it: () => Monitor }> {
-  let monitor: Monitor | undefined;
+): Promise<{ qmp: QmpClient; it: () => QemuSide }> {
+  let monitor: QemuSide | undefined;
   const path = await serve(t, (socket) => {
-    monitor = new Monitor(socket, ({ execute, id }, it) => {
+    const side = new QemuSide(socket, (command, it) => {
+      const { execute, id } = command;
+      if (side.otherwise(command)) return;
       if (execute === "query-migrate-capabilities") it.reply({ return: capabilities, id });
       else if (execute === "query-migrate-parameters")
         it.reply({ return: minor > 1 ? { ...PARAMETERS, "avail-switchover-bandwidth": 0 } : PARAMETERS, id });
       else it.reply({ return: execute === "query-status" ? { status: "running", running: true } : {}, id });
     });
-    monitor.reply({ QMP: { version: { qemu: { major, minor, micro: 0 }, package: "" }, capabilities: [] } });
+    monitor = side;
+    side.reply({ QMP: { version: { qemu: { major, minor, micro: 0 }, package: "" }, capabilities: [] } });
   });
   const qmp = await QmpClient.connect(path);
   t.teardown(() => qmp.close());
@@ -117,15 +126,26 @@ t.test("a capability that QEMU does not know is left out, unless the agent needs
   t.equal(others.length, 1, "QEMU is not asked again for settings that were read before");
 });
 
-t.test("post-copy is begun with a guest that the agent has stopped", async (t) => {
+t.test("post-copy is begun with a guest that the agent stops, and nothing is waited for with the stream unread", async (t) => {
   const { qmp, it } = await qemu(t, [10, 0]);
-  await beginPostcopy(qmp);
-  t.same(
-    it()
-      .commands.map(({ execute }) => execute)
-      .slice(-2),
-    ["stop", "migrate-start-postcopy"],
-  );
+  const said = (): string[] => it().commands.map(({ execute }) => execute);
+  // one that completes behind the stop answers nobody until its stream is read
+  let answerStop: (() => void) | undefined;
+  it().otherwise = ({ execute, id }) => {
+    if (execute !== "stop") return false;
+    answerStop = () => it().reply({ return: {}, id });
+    return true;
+  };
+  let isRead = false;
+  const begun = beginPostcopy(qmp, () => {
+    t.equal(said().at(-1), "migrate-start-postcopy", "it was told and has answered, with the guest running");
+    isRead = true;
+  });
+  await eventually(() => answerStop, { timeoutMs: 10_000, what: "the stop" });
+  t.ok(isRead);
+  t.equal(said().at(-1), "stop");
+  answerStop?.();
+  await begun;
 });
 
 t.test("whether post-copy was on before is found, and set again", async (t) => {

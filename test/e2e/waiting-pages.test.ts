@@ -149,7 +149,7 @@ async function pagesThatDiffer(guest: BiosGuest, order: Order): Promise<number[]
   await connected;
   if (order === "limits first") await allowStop(qmp);
   await bounded(reader.waited, WITHIN_MS, "cold pages in two sections");
-  if (order === "post-copy") await beginPostcopy(qmp);
+  if (order === "post-copy") await beginPostcopy(qmp, () => reader.readToTheEnd());
   reader.intake.acknowledgeSwitchover();
   reader.readToTheEnd();
   if (order === "as the agent does") await allowStop(qmp);

@@ -15,6 +15,10 @@ import { DESTINATION_TABLE, type Fate, type StreamlessState, type StreamState } 
 t.setTimeout(600_000);
 
 const WITHIN = { timeoutMs: 40_000 };
+/** Of a QEMU that sends one page in each turn of its loop, of 100 ms. */
+const SLOW_BYTES_PER_SECOND = 4096;
+/** Four pages: it has them for 400 ms then, and the agent stops the guest after 55. */
+const LEFT_BYTES = 4 * 4096;
 const states = Object.entries(DESTINATION_TABLE) as [StreamState, Readonly<Record<DestinationForm, Fate>>][];
 const forms = Object.keys(DESTINATION_FORMS) as DestinationForm[];
 /** Where all forms are played; elsewhere one of each kind, and all of them with FERRY_HOSTILE_ALL=1. */
@@ -79,12 +83,23 @@ async function attack(
   }
 }
 
-/** Where the guest has dirtied nothing in that moment there is no post-copy, and it is tried again. */
+/**
+ * There is no post-copy where QEMU has sent all pages by the time that it looks, and it is tried again. QEMU is made so
+ * slow that this is rare: this guest writes so few pages that QEMU would otherwise have sent them all, but once in a
+ * hundred tries.
+ */
 async function intoPostcopy(on: AttackedSource, raid: Raid): Promise<void> {
   while (!raid.isPostcopy) {
     raid.again();
     atFirst(raid, "grant", () => (raid.isPostcopy ? raid.sayRunning() : raid.refuse()));
+    on.holds.hold("switching");
     await on.begin(raid, "postcopy");
+    await on.holds.isHeld();
+    await on.qmp.execute("migrate-set-parameters", { "max-bandwidth": SLOW_BYTES_PER_SECOND });
+    const hasPages = async (): Promise<true | undefined> =>
+      ((await on.qmp.execute("query-migrate")).ram?.remaining ?? 0) >= LEFT_BYTES || undefined;
+    await eventually(hasPages, { ...WITHIN, what: "pages that QEMU has still to send" });
+    on.holds.release();
     await raid.hears("grant");
     if (!raid.isPostcopy) await on.end(raid);
   }
