@@ -126,27 +126,30 @@ t.test("a capability that QEMU does not know is left out, unless the agent needs
   t.equal(others.length, 1, "QEMU is not asked again for settings that were read before");
 });
 
-t.test("post-copy is begun with a guest that the agent stops, and nothing is waited for with the stream unread", async (t) => {
-  const { qmp, it } = await qemu(t, [10, 0]);
-  const said = (): string[] => it().commands.map(({ execute }) => execute);
-  // one that completes behind the stop answers nobody until its stream is read
-  let answerStop: (() => void) | undefined;
-  it().otherwise = ({ execute, id }) => {
-    if (execute !== "stop") return false;
-    answerStop = () => it().reply({ return: {}, id });
-    return true;
-  };
-  let isRead = false;
-  const begun = beginPostcopy(qmp, () => {
-    t.equal(said().at(-1), "migrate-start-postcopy", "it was told and has answered, with the guest running");
-    isRead = true;
-  });
-  await eventually(() => answerStop, { timeoutMs: 10_000, what: "the stop" });
-  t.ok(isRead);
-  t.equal(said().at(-1), "stop");
-  answerStop?.();
-  await begun;
-});
+t.test(
+  "post-copy is begun with a guest that the agent stops, and nothing is waited for with the stream unread",
+  async (t) => {
+    const { qmp, it } = await qemu(t, [10, 0]);
+    const said = (): string[] => it().commands.map(({ execute }) => execute);
+    // one that completes behind the stop answers nobody until its stream is read
+    let answerStop: (() => void) | undefined;
+    it().otherwise = ({ execute, id }) => {
+      if (execute !== "stop") return false;
+      answerStop = () => it().reply({ return: {}, id });
+      return true;
+    };
+    let isRead = false;
+    const begun = beginPostcopy(qmp, () => {
+      t.equal(said().at(-1), "migrate-start-postcopy", "it was told and has answered, with the guest running");
+      isRead = true;
+    });
+    await eventually(() => answerStop, { timeoutMs: 10_000, what: "the stop" });
+    t.ok(isRead);
+    t.equal(said().at(-1), "stop");
+    answerStop?.();
+    await begun;
+  },
+);
 
 t.test("whether post-copy was on before is found, and set again", async (t) => {
   const { qmp, it } = await qemu(t, [10, 0], [...CAPABILITIES, { capability: "postcopy-ram", state: true }]);
