@@ -11,8 +11,8 @@ const ARENA_MIB = 16;
 const BASE_CACHE_MIB = 32;
 const WINDOW_MIB = 16;
 /** The programs themselves, with Node, what it has compiled, what it rehearsed with and the thread that waits (docs/decisions/0032, 0041). */
-const SOURCE_MIB = 184;
-const DESTINATION_MIB = 128;
+const SOURCE_MIB = 208;
+const DESTINATION_MIB = 144;
 
 t.test("agents stay within their budgets with a guest that is far larger", async (t) => {
   const { rig, a, b } = await openPair(t, {
