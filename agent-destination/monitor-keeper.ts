@@ -11,8 +11,9 @@
  * before, the agent is gone or needs it not, and it ends too.
  */
 import { rmSync } from "node:fs";
-import { connect, createServer, type Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { QmpLines, type QmpMessage } from "../shared/qemu/qmp-lines.ts";
+import { connectToQemu } from "../shared/runtime/guest-socket.ts";
 
 const ITS_OWN = "keeper";
 
@@ -77,7 +78,7 @@ function begin(word: Readonly<Record<string, unknown>>): void {
   // whoever looks at the host's processes sees which QEMU it is for
   process.title = `ferry-monitor-keeper ${word.qmp}`;
   rmSync(ownPath, { force: true });
-  qemu = connect(word.qmp);
+  qemu = connectToQemu(word.qmp);
   qemu.on("close", end);
   read(qemu, fromQemu);
 }

@@ -3,7 +3,7 @@
  * others on a new connection; the source is dialled as by an agent that knows of no stream (docs/decisions/0024).
  */
 import { rm } from "node:fs/promises";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { dialSource } from "../shared/link/grpc-link.ts";
@@ -12,6 +12,7 @@ import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import { encodeRecvBitmap, encodeResume } from "../shared/qemu/command-encoder.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { within } from "../shared/runtime/deferred.ts";
+import { connectToQemu } from "../shared/runtime/guest-socket.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
@@ -122,7 +123,7 @@ async function listens(qmp: QmpClient, uri: string): Promise<boolean> {
 
 async function connectTo(path: string): Promise<Socket> {
   return await new Promise((resolve, reject) => {
-    const socket = connect(path, () => resolve(socket));
+    const socket = connectToQemu(path).once("connect", () => resolve(socket));
     socket.once("error", (error) =>
       reject(new MigrationFault("qemu-failed", `Cannot reach QEMU at ${path}: ${error.message}`, { cause: error })),
     );

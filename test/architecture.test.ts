@@ -13,7 +13,7 @@ const ROOMS: readonly (readonly [name: string, path: RegExp, imports: readonly s
   ["codec", /^shared\/codec\//, ["base", "page", "codec"]],
   ["protocol", /^shared\/protocol\//, ["base", "page", "protocol"]],
   ["model", /^shared\/model\//, ["base", "model"]],
-  ["qemu", /^shared\/qemu\//, ["base", "qemu", "protocol"]],
+  ["qemu", /^shared\/qemu\//, ["base", "qemu", "protocol", "runtime"]],
   ["runtime", /^shared\/runtime\//, ["base", "page", "runtime"]],
   ["link", /^shared\/link\//, ["base", "page", "codec", "protocol", "runtime", "link"]],
   ["source", /^agent-source\//, ["base", "page", "codec", "protocol", "model", "qemu", "runtime", "link", "source"]],

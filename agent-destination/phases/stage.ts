@@ -1,10 +1,11 @@
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { Contract } from "../../shared/protocol/messages.ts";
 import { enablePostcopy } from "../../shared/qemu/postcopy-ability.ts";
+import { connectToQemu } from "../../shared/runtime/guest-socket.ts";
 import { migrationFile } from "../../shared/runtime/meeting-place.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
@@ -79,7 +80,7 @@ async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy:
   if (postcopy) await enablePostcopy(guest.qmp);
   await guest.qmp.execute("migrate-incoming", { uri: `unix:${path}` });
   return await new Promise((resolve, reject) => {
-    const socket = connect(path, () => resolve(socket));
+    const socket = connectToQemu(path).once("connect", () => resolve(socket));
     socket.once("error", (error) =>
       reject(
         new MigrationFault("qemu-failed", `Cannot reach the destination's QEMU at ${path}: ${error.message}`, {

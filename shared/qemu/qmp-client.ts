@@ -3,8 +3,9 @@
  * Knows the envelope of the protocol, time-outs and what happens to calls when the socket ends; what the
  * commands mean is its callers' business. Format: docs/interop/qmp-spec.rst of QEMU.
  */
-import { connect as connectSocket, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { MigrationFault } from "../fault.ts";
+import { connectToQemu } from "../runtime/guest-socket.ts";
 import { qemuEnd } from "./qemu-end.ts";
 import { excerpt, QmpLines, type QmpMessage } from "./qmp-lines.ts";
 import type {
@@ -61,7 +62,7 @@ export class QmpClient {
       resolveClosed = resolve;
     });
     this.resolveClosed = resolveClosed;
-    this.socket = connectSocket(path);
+    this.socket = connectToQemu(path);
     this.socket.on("data", (chunk) => this.receive(chunk));
     this.socket.on("error", (cause) => this.lost(socketFault(path, cause)));
     this.socket.on("close", () =>
@@ -298,6 +299,7 @@ const numberOr0 = (value: unknown): number => (typeof value === "number" && Numb
 const isNamed = <E extends string>(event: QmpEvent, name: E): event is QmpEventNamed<E> => event.event === name;
 
 function socketFault(path: string, cause: NodeJS.ErrnoException): MigrationFault {
+  if (cause instanceof MigrationFault) return cause;
   if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED")
     return new MigrationFault("qmp-unreachable", `No QEMU listens at ${path}`, { cause });
   if (cause.code === "EACCES" || cause.code === "EPERM")

@@ -5,8 +5,9 @@
  * gdb stub starts the CPUs whatever a migration's status says (gdbstub/system.c gdb_continue). QEMU takes no other migration then.
  */
 import { rm } from "node:fs/promises";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { MigrationFault } from "../fault.ts";
+import { connectToQemu } from "../runtime/guest-socket.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
 const TIMEOUT_MS = 5000;
@@ -50,7 +51,7 @@ async function humanCommand(monitor: QmpClient, line: string): Promise<void> {
 
 function connected(path: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect(path);
+    const socket = connectToQemu(path);
     socket.once("connect", () => {
       socket.on("error", () => undefined);
       resolve(socket);

@@ -4,24 +4,24 @@
  * sockets, and in the worst case run a guest twice.
  *
  * Two directories are locked: `stateDirectory` for one agent of either kind, `runtimeDirectory` for one agent of each
- * kind, because the source agent and the destination agent of a host share it. A directory is known by its device and
- * inode, so another path to it is the same directory. Nothing is written. Both guards end with the process, however it
- * ends:
+ * kind, because the source agent and the destination agent of a host share it. The lock is that of flock(2), on the
+ * state directory itself and on the file `.ROLE.lock` of the runtime directory. It covers network namespaces and
+ * containers that share the file system, and ends with the process, however that ends. Node has no flock, so flock(1)
+ * of util-linux takes the lock on an open file that it shares with the agent.
  *
- * 1. An abstract unix socket is named after the directory. The kernel lets one process bind it. This guard does not
- *    cover agents in two network namespaces, since each namespace has abstract names of its own. Any user of the host
- *    may take such a name, which keeps the agent from starting.
- * 2. `stateDirectory` itself is locked with flock(2), which also covers network namespaces and containers that share
- *    the file system. Node has no flock, so flock(1) of util-linux takes the lock on an open file that it shares with
- *    the agent. Where that program is missing or the file system has no locks, the agent logs that and starts.
+ * Where that program is missing or the file system has no locks, an abstract unix socket is named after the directory's
+ * device and inode. The kernel lets one process bind it. Such a name does not cover agents in two network namespaces,
+ * since each namespace has names of its own, and any user of the host may take it, which keeps the agent from starting;
+ * the agent logs that.
  *
- * Neither guard covers two hosts that share the directory over the network: stateDirectory belongs on a local disk.
+ * Neither lock covers two hosts that share the directory over the network: stateDirectory belongs on a local disk.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, openSync } from "node:fs";
+import { closeSync, constants, existsSync, openSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
+import { join } from "node:path";
 import { MigrationFault } from "../fault.ts";
 import type { Logger } from "./log.ts";
 import { type Holder, holderOfFileLock, holderOfUnixSocket } from "./process-holding.ts";
@@ -41,6 +41,8 @@ export interface AgentLock {
 const FLOCK_PROGRAMS = ["/usr/bin/flock", "/bin/flock"];
 /** The descriptor of the directory in flock(1): the first one behind the standard ones. */
 const SHARED_DESCRIPTOR = 3;
+/** Nobody but the agent opens the file, since whoever can open it can lock it. */
+const NEW_FILE = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Exit code of flock(1) when another process has the lock. */
 const IS_TAKEN = 1;
 /**
@@ -67,9 +69,11 @@ export async function lockDirectories(
     for (const one of held.splice(0)) one();
   };
   try {
-    held.push(await bindName("stateDirectory", stateDirectory, await nameOf("state", stateDirectory)));
-    held.push(await bindName("runtimeDirectory", runtimeDirectory, await nameOf(`${role} runtime`, runtimeDirectory)));
-    held.push(await lockFile(stateDirectory, log, flockPrograms));
+    for (const place of [
+      { key: "stateDirectory", directory: stateDirectory, purpose: "state" },
+      { key: "runtimeDirectory", directory: runtimeDirectory, purpose: `${role} runtime`, file: `.${role}.lock` },
+    ])
+      held.push((await lockFile(place, log, flockPrograms)) ?? (await bindName(place)));
   } catch (thrown) {
     release();
     throw thrown;
@@ -77,21 +81,34 @@ export async function lockDirectories(
   return { release };
 }
 
-async function nameOf(purpose: string, directory: string): Promise<string> {
+interface Place {
+  /** The setting. */
+  readonly key: string;
+  readonly directory: string;
+  /** What the directory is locked for. */
+  readonly purpose: string;
+  /** The file in the directory that is locked in its place, since agents of another kind share the directory. */
+  readonly file?: string;
+}
+
+/** Another path to a directory leads to the same device and inode. */
+async function nameOf({ purpose, directory }: Place): Promise<string> {
   const { dev, ino } = await stat(directory, { bigint: true });
   return `ferry ${purpose} ${dev} ${ino} `.padEnd(NAME_BYTES, ".");
 }
 
-async function bindName(key: string, directory: string, name: string): Promise<() => void> {
+async function bindName(place: Place): Promise<() => void> {
+  const { key, directory } = place;
+  const name = await nameOf(place);
   const server = createServer((socket) => socket.destroy());
   // the lock alone must not keep the process alive
   server.unref();
   const problem = await listenAt(server, `\0${name}`);
   if (problem === undefined) return () => server.close();
-  if (problem.code === "EADDRINUSE") throw isTaken(key, directory, await holderOfUnixSocket(`@${name}`));
+  if (problem.code === "EADDRINUSE") throw isTaken(place, await holderOfUnixSocket(`@${name}`));
   throw new MigrationFault("state-directory", `Cannot lock ${key} ${directory}: ${problem.message}`, {
     cause: problem,
-    advice: "The agent needs unix sockets (RestrictAddressFamilies=AF_UNIX in its unit)",
+    advice: "The agent needs flock(1) of util-linux, or unix sockets (RestrictAddressFamilies=AF_UNIX in its unit)",
   });
 }
 
@@ -102,26 +119,45 @@ function listenAt(server: Server, path: string): Promise<NodeJS.ErrnoException |
   });
 }
 
-/** Locks the directory with flock(2). The open file of the directory holds the lock. @returns releases it */
-async function lockFile(directory: string, log: Logger, programs: readonly string[]): Promise<() => void> {
-  const unlocked = (reason: string): (() => void) => {
-    log.warn({ reason }, "stateDirectory is locked for this network namespace only");
-    return () => undefined;
+/**
+ * Locks the directory, or its file, with flock(2). The open file holds the lock.
+ * @returns releases it; undefined where flock cannot be used, which is logged
+ */
+async function lockFile(place: Place, log: Logger, programs: readonly string[]): Promise<(() => void) | undefined> {
+  const { key, directory, file } = place;
+  const unlocked = (reason: string): undefined => {
+    log.warn({ reason, directory }, `${key} is locked for this network namespace only`);
   };
   const program = programs.find((path) => existsSync(path));
   if (program === undefined) return unlocked(`there is no ${programs.join(" or ")}`);
-  const descriptor = openSync(directory, "r");
+  const path = file === undefined ? directory : join(directory, file);
+  const descriptor = openToLock(path, file === undefined ? constants.O_RDONLY : NEW_FILE);
   const child = spawn(program, ["-x", "-n", String(SHARED_DESCRIPTOR)], {
     stdio: ["ignore", "ignore", "ignore", descriptor],
   });
   const [code] = await once(child, "exit").catch((thrown: unknown) => [String(thrown)]);
   if (code === 0) return () => closeSync(descriptor);
   closeSync(descriptor);
-  if (code === IS_TAKEN) throw isTaken("stateDirectory", directory, await holderOfFileLock(directory));
+  if (code === IS_TAKEN) throw isTaken(place, await holderOfFileLock(path));
   return unlocked(`${program} ended with ${code}`);
 }
 
-function isTaken(key: string, directory: string, holder: Holder | undefined): MigrationFault {
+function openToLock(path: string, flags: number): number {
+  try {
+    return openSync(path, flags, 0o600);
+  } catch (thrown) {
+    throw new MigrationFault(
+      "state-directory",
+      `Cannot lock ${path}: ${thrown instanceof Error ? thrown.message : thrown}`,
+      {
+        cause: thrown,
+        advice: "The agent locks its directories, which belong to it and to nobody else; see who has made that file",
+      },
+    );
+  }
+}
+
+function isTaken({ key, directory }: Place, holder: Holder | undefined): MigrationFault {
   const who =
     holder === undefined
       ? "another agent, whose process cannot be seen from here,"

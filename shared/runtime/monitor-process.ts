@@ -5,6 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../fault.ts";
 import { findProcesses } from "./all-processes.ts";
+import { strangerAt } from "./guest-socket.ts";
 import { type IdentifiedProcess, identify } from "./process-identity.ts";
 
 /** The one question that is asked of a monitor. */
@@ -47,13 +48,26 @@ export async function isOf(pid: number, process: IdentifiedProcess): Promise<boo
   return false;
 }
 
+/** @returns the effective user; undefined when the process has ended */
+async function userOf(pid: number): Promise<number | undefined> {
+  const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
+  const uid = /^Uid:\s*\d+\s+(\d+)/m.exec(status)?.[1];
+  return uid === undefined ? undefined : Number(uid);
+}
+
 async function parentOf(pid: number): Promise<number | undefined> {
   const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
   const parent = /^PPid:\s*(\d+)$/m.exec(status)?.[1];
   return parent === undefined ? undefined : Number(parent);
 }
 
+/**
+ * A QEMU names its thread itself. One with a user of its own is not believed that it is another user's process, to
+ * which the agent would then do what was meant for this one.
+ */
 async function identified(pid: number, path: string): Promise<IdentifiedProcess> {
+  const owner = strangerAt(path);
+  if (owner !== undefined && (await userOf(pid)) !== owner) throw isAnothers(pid, path, owner);
   const identity = await identify(pid);
   if (identity === undefined) throw cannotBeFound(path, 0);
   return { pid, identity };
@@ -84,6 +98,13 @@ export const anotherAnswers = (answers: IdentifiedProcess, path: string, wanted:
     "qemu-failed",
     `Process ${answers.pid} answers at ${path}, not process ${wanted.pid}, which this migration is of`,
     { advice: "Another QEMU of the guest was started here; end it, or make sure that no other copy runs" },
+  );
+
+const isAnothers = (pid: number, path: string, owner: number): MigrationFault =>
+  new MigrationFault(
+    "not-supported",
+    `QEMU at ${path} says that it is process ${pid}, which is not of user ${owner}, whose directory that is`,
+    { advice: `Run the guest's QEMU as user ${owner}; where it does, see whether somebody else answers for it` },
   );
 
 const cannotBeFound = (path: string, candidates: number): MigrationFault =>

@@ -91,7 +91,7 @@ t.test("whatever a source says in whatever state, its migration holds or ends as
     }
     t.same(wrong, [], `${state}: ${played.length} forms in ${Math.round(performance.now() - began)} ms`);
   }
-  checkMemory(t, before);
+  await checkMemory(t, before);
   t.ok(on.log.longest < 20_000, `the longest line of the log has ${on.log.longest} characters`);
 });
 

@@ -170,7 +170,7 @@ t.test(
       }
       t.same(wrong, [], `${state}: ${cells.length} migrations in ${Math.round(performance.now() - began)} ms`);
     }
-    checkMemory(t, before);
+    await checkMemory(t, before);
     t.ok(on.log.longest < 20_000, `the longest line of the log has ${on.log.longest} characters`);
     await on.qmp.execute("stop");
     const { most, counters } = await setSteps(on.guest, SETS);

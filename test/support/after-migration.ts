@@ -67,9 +67,12 @@ export function processesOf(rig: Rig, host: RigHost, name: string): FoundProcess
     .filter(({ command }) => command.includes(` -name ${name} `) && command.includes(`${host.runtimeDirectory}/`));
 }
 
+/** By these an agent keeps others from its runtime directory (shared/runtime/agent-lock.ts). */
+const LOCKS: readonly string[] = [".source.lock", ".destination.lock"];
+
 /** What is in a host's runtime directory beside the files that may be. */
 export function leftFiles(host: RigHost, allowed: readonly string[]): string[] {
-  return readdirSync(host.runtimeDirectory).filter((file) => !allowed.includes(file));
+  return readdirSync(host.runtimeDirectory).filter((file) => !allowed.includes(file) && !LOCKS.includes(file));
 }
 
 /** All that both agents of a host keep: source/ID.json, destination/ID.json. */

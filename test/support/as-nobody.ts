@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 
 /** The user `nobody` of most systems; no file of a test belongs to it. */
-const NOBODY = 65534;
+export const NOBODY = 65534;
 
 /** Only root can be somebody else. */
 export const asNobody = { skip: process.getuid?.() === 0 ? false : "only root can act as another user" };

@@ -1,7 +1,8 @@
 /** The lock that keeps a second agent away from the directories of the first one. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { type LockedPlaces, lockDirectories } from "../../../shared/runtime/agent-lock.ts";
@@ -95,6 +96,39 @@ t.test(
     });
   },
 );
+
+t.test("names that any user of the host may take keep no agent from its directories", async (t) => {
+  const place = places(t);
+  for (const [purpose, directory] of [
+    ["state", place.stateDirectory],
+    ["source runtime", place.runtimeDirectory],
+  ] as const) {
+    const { dev, ino } = statSync(directory);
+    const name = `ferry ${purpose} ${dev} ${ino} `.padEnd(107, ".");
+    const server = createServer().listen(`\0${name}`);
+    await once(server, "listening");
+    t.teardown(() => server.close());
+  }
+  const { log, lines } = logged();
+  (await lockDirectories(place, log)).release();
+  t.same(lines, []);
+  await t.rejects(
+    lockDirectories(place, silent, ["/nowhere/flock"]),
+    { code: "agent-running" },
+    "where there are only names they count",
+  );
+});
+
+t.test("the file that is locked is nobody's but the agent's, and a link in its place is not followed", async (t) => {
+  const place = places(t);
+  (await lockDirectories(place, silent)).release();
+  const file = join(place.runtimeDirectory, ".source.lock");
+  t.equal(statSync(file).mode & 0o777, 0o600);
+  rmSync(file);
+  symlinkSync(join(place.folder, "elsewhere"), file);
+  await t.rejects(lockDirectories(place, silent), { code: "state-directory", message: /ELOOP/ });
+  t.same(readdirSync(place.folder).sort(), ["other", "run", "state"]);
+});
 
 t.test("an agent that cannot lock the directory by flock starts, and says so", async (t) => {
   const place = places(t);
