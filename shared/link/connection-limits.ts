@@ -24,9 +24,9 @@ const HANDSHAKE_MS = 10_000;
 /** Enough for a refusal, or a look at the health. */
 const STRANGER_MS = 10_000;
 /** A network that has all of these places loses its oldest to one of another network. */
-const WAITING = { max: 64, perNetwork: 64 };
-const SHAKING = { max: 32, perNetwork: 16 };
-const STRANGERS = { max: 64, perNetwork: 16 };
+const WAITING = { max: 64, perGroup: 64 };
+const SHAKING = { max: 32, perGroup: 16 };
+const STRANGERS = { max: 64, perGroup: 16 };
 /** Connections that may wait, shake hands or be a stranger's at the same time: those beside `max`, of TCP. */
 export const STRANGERS_MAX = WAITING.max + SHAKING.max + STRANGERS.max;
 
@@ -62,6 +62,10 @@ const peerOf = ({ remoteAddress, remotePort }: Socket): string =>
 /** A connection that is counted, until its socket has closed. */
 export interface Counted extends InRoom {
   readonly socket: Socket;
+  /** networkOf() of its address. */
+  readonly network: string;
+  /** Its network, and whom its certificate names once that is known to be on a list. */
+  groups: readonly string[];
   standing: Standing;
   /** Monotonic milliseconds; infinity where its life has no end. */
   endsAtMs: number;
@@ -97,7 +101,7 @@ export class ConnectionLimits {
   constructor(settings: ConnectionConfig = CONNECTION_DEFAULTS, log?: Logger) {
     this.settings = settings;
     this.log = log;
-    const known = { max: settings.max, perNetwork: settings.perAddress };
+    const known = { max: settings.max, perGroup: settings.perAddress };
     this.rooms = {
       waiting: new Room(WAITING),
       shaking: new Room(SHAKING),
@@ -129,11 +133,14 @@ export class ConnectionLimits {
    * The handshake is over.
    * @param socket the TCP connection
    * @param livesMs how long it may stay; infinity where it may stay for good
+   * @param name of its certificate, for a listed one: no peer takes the places of all others by several addresses
    * @returns false when there is no room for it: it has been ended
    */
-  shaken(socket: Socket, standing: "stranger" | "listed", livesMs = STRANGER_MS): boolean {
+  shaken(socket: Socket, standing: "stranger" | "listed", livesMs = STRANGER_MS, name?: string): boolean {
     const counted = this.byPeer.get(peerOf(socket));
-    if (counted === undefined || !this.move(counted, standing)) return false;
+    if (counted === undefined) return false;
+    const groups = name === undefined ? counted.groups : [counted.network, `name ${name}`];
+    if (!this.move(counted, standing, groups)) return false;
     counted.endsAtMs = performance.now() + livesMs;
     if (standing === "listed") this.remember(counted.network);
     return true;
@@ -178,10 +185,9 @@ export class ConnectionLimits {
 
   private count(socket: Socket, standing: Standing): Counted | undefined {
     const peer = peerOf(socket);
+    const network = networkOf(socket.remoteAddress);
     const counted: Counted = {
-      socket,
-      standing,
-      network: networkOf(socket.remoteAddress),
+      ...{ socket, standing, network, groups: [network] },
       endsAtMs: Number.POSITIVE_INFINITY,
       calls: 0,
       transfers: 0,
@@ -203,8 +209,9 @@ export class ConnectionLimits {
     return counted;
   }
 
-  private move(counted: Counted, standing: Standing): boolean {
+  private move(counted: Counted, standing: Standing, groups = counted.groups): boolean {
     this.rooms[counted.standing].delete(counted);
+    counted.groups = groups;
     if (!this.makeRoom(counted, standing)) return false;
     counted.standing = standing;
     this.rooms[standing].add(counted);
@@ -214,8 +221,8 @@ export class ConnectionLimits {
   /** @returns false where no room could be made: `counted` is ended then */
   private makeRoom(counted: Counted, standing: Standing): boolean {
     const room = this.rooms[standing];
-    while (!room.hasRoomFor(counted.network)) {
-      const leaves = room.toEnd(counted.network);
+    while (!room.hasRoomFor(counted.groups)) {
+      const leaves = room.toEnd(counted.groups);
       this.leave(leaves ?? counted, leaves === undefined ? "noRoom" : "tooMany");
       if (leaves === undefined) return false;
     }
@@ -236,11 +243,7 @@ export class ConnectionLimits {
     let waitsMs = Number.POSITIVE_INFINITY;
     for (const [counted, { first, begin }] of this.turns) {
       // a peer that connects for many migrations at once must not end its own handshakes
-      if (
-        first === "shaking" &&
-        this.familiar.has(counted.network) &&
-        !this.rooms.shaking.hasRoomFor(counted.network)
-      ) {
+      if (first === "shaking" && this.familiar.has(counted.network) && !this.rooms.shaking.hasRoomFor(counted.groups)) {
         waitsMs = Math.min(waitsMs, CROWDED_MS);
         continue;
       }

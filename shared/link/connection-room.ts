@@ -1,26 +1,27 @@
 /**
- * A room for connections of one standing: so many at most, and so many of one network. Who has to leave a full room is
- * the oldest of the network that has the most there, so that a flood from one network ends its own connections first.
+ * A room for connections of one standing: so many at most, and so many of one group. A group is a network, or whom a
+ * certificate names. Who has to leave a full room is the oldest of the group that has the most there, so that a flood
+ * from one network ends its own connections first.
  */
 
 /** What a room looks at of a connection. */
 export interface InRoom {
-  /** networkOf() of its address. */
-  readonly network: string;
+  /** Each of them counts by itself. */
+  readonly groups: readonly string[];
   /** Is it not to be ended for a newcomer's sake? */
   readonly isKept: boolean;
 }
 
 export interface RoomSize {
   readonly max: number;
-  readonly perNetwork: number;
+  readonly perGroup: number;
 }
 
 export class Room<C extends InRoom> {
   private readonly size: RoomSize;
   /** From the oldest to the newest. */
   private readonly members = new Set<C>();
-  private readonly byNetwork = new Map<string, number>();
+  private readonly byGroup = new Map<string, number>();
 
   constructor(size: RoomSize) {
     this.size = size;
@@ -37,34 +38,45 @@ export class Room<C extends InRoom> {
 
   add(one: C): void {
     this.members.add(one);
-    this.byNetwork.set(one.network, this.of(one.network) + 1);
+    for (const group of one.groups) this.byGroup.set(group, this.of(group) + 1);
   }
 
   delete(one: C): void {
     if (!this.members.delete(one)) return;
-    const left = this.of(one.network) - 1;
-    if (left > 0) this.byNetwork.set(one.network, left);
-    else this.byNetwork.delete(one.network);
+    for (const group of one.groups) {
+      const left = this.of(group) - 1;
+      if (left > 0) this.byGroup.set(group, left);
+      else this.byGroup.delete(group);
+    }
   }
 
-  /** Would one more of this network fit? */
-  hasRoomFor(network: string): boolean {
-    return this.members.size < this.size.max && this.of(network) < this.size.perNetwork;
+  /** Would one more of these groups fit? */
+  hasRoomFor(groups: readonly string[]): boolean {
+    return this.members.size < this.size.max && this.full(groups) === undefined;
   }
 
-  /** @returns the one that has to leave before a newcomer of `network` fits; undefined where all are kept */
-  toEnd(network: string): C | undefined {
-    const isOfOwn = this.of(network) >= this.size.perNetwork;
+  /** @returns the one that has to leave before a newcomer of these groups fits; undefined where all are kept */
+  toEnd(groups: readonly string[]): C | undefined {
+    const own = this.full(groups);
     let found: C | undefined;
     for (const one of this.members) {
-      if (one.isKept || (isOfOwn && one.network !== network)) continue;
-      if (found === undefined || this.of(one.network) > this.of(found.network)) found = one;
+      if (one.isKept || (own !== undefined && !one.groups.includes(own))) continue;
+      if (found === undefined || this.most(one) > this.most(found)) found = one;
     }
     return found;
   }
 
-  private of(network: string): number {
-    return this.byNetwork.get(network) ?? 0;
+  /** @returns the first of the groups that has all of its places */
+  private full(groups: readonly string[]): string | undefined {
+    return groups.find((group) => this.of(group) >= this.size.perGroup);
+  }
+
+  private most({ groups }: C): number {
+    return groups.reduce((most, group) => Math.max(most, this.of(group)), 0);
+  }
+
+  private of(group: string): number {
+    return this.byGroup.get(group) ?? 0;
   }
 }
 

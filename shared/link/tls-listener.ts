@@ -50,7 +50,11 @@ export async function listenTls(
     if (standing.kind === "stranger" && security.strict) {
       refusals.add(standing.fault, caller.peer);
       socket.destroy();
-    } else if (limits.shaken(socket, standing.kind, standing.kind === "listed" ? standing.livesMs : undefined)) {
+    } else if (
+      standing.kind === "listed"
+        ? limits.shaken(socket, "listed", standing.livesMs, standing.name)
+        : limits.shaken(socket, "stranger")
+    ) {
       if (standing.kind === "listed") return injector.injectConnection(socket);
       callers.set(caller.peer, caller);
       socket.once("close", () => {
@@ -115,7 +119,7 @@ function callerBehind(socket: TLSSocket): Connected {
 }
 
 type Standing =
-  | { readonly kind: "listed"; readonly livesMs: number }
+  | { readonly kind: "listed"; readonly livesMs: number; readonly name: string }
   | { readonly kind: "stranger"; readonly fault: MigrationFault };
 
 /**
@@ -126,12 +130,14 @@ function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: numbe
   const { peer, certificate } = caller;
   if (certificate === undefined) return { kind: "stranger", fault: untrusted(peer, caller.stranger) };
   const names = namesOf(certificate);
-  const isOn = (list: TlsSecurity["peers"]): boolean => list === "any" || listedName(names, list) !== undefined;
-  const isPeer = isOn(security.peers);
-  if (!isPeer && !isOn(security.operators))
+  const nameOn = (list: TlsSecurity["peers"]): string | undefined =>
+    list === "any" ? (names[0] ?? certificate.fingerprint256) : listedName(names, list);
+  const peerName = nameOn(security.peers);
+  const name = peerName ?? nameOn(security.operators);
+  if (name === undefined)
     return { kind: "stranger", fault: notListed(`${showNames(names)} at ${peer}`, "peers", security) };
   const validMs = Date.parse(certificate.valid_to) - Date.now();
-  return { kind: "listed", livesMs: isPeer ? validMs : Math.min(validMs, operatorsMs) };
+  return { kind: "listed", name, livesMs: peerName === undefined ? Math.min(validMs, operatorsMs) : validMs };
 }
 
 function handshakeFault(error: NodeJS.ErrnoException): MigrationFault {

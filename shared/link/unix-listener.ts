@@ -38,6 +38,10 @@ export interface UnixSocketOptions {
 
 /** Of people and programs of this host; each connection costs a look at who it is. */
 export const CONNECTIONS_MAX = 128;
+/** Of one user, so that neither root nor another operator is kept out. More are told so and cut. */
+export const USER_CONNECTIONS_MAX = 48;
+/** Time to read why a connection is not served. */
+const CROWDED_MS = 5000;
 const OWNER_ONLY = 0o600;
 const OWNER_AND_GROUP = 0o660;
 
@@ -50,12 +54,19 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
       operators === undefined ? [] : [operatorsOnly(path)],
     ),
   );
+  const crowded = server.createConnectionInjector(
+    experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [tooMany(path)]),
+  );
   const sockets = new OpenSockets();
+  const users = new Map<string, number>();
   const listener = createServer((socket) => {
     sockets.add(socket);
     socket.on("error", () => socket.destroy());
-    void showCaller(socket, operators !== undefined).then(() => {
-      if (!socket.destroyed) injector.injectConnection(socket);
+    void showCaller(socket, operators !== undefined).then((user) => {
+      if (socket.destroyed) return;
+      if (countUntilClosed(socket, user, users) <= USER_CONNECTIONS_MAX) return injector.injectConnection(socket);
+      crowded.injectConnection(socket);
+      setTimeout(() => socket.destroy(), CROWDED_MS).unref();
     });
   });
   listener.maxConnections = CONNECTIONS_MAX;
@@ -84,12 +95,25 @@ const LOCAL = "a unix socket, user ";
 /** Whether what grpc-js says of a call's peer is of a caller at a unix socket. */
 export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
 
+/** @returns how many connections of this user are open, with this one */
+function countUntilClosed(socket: Socket, user: string, users: Map<string, number>): number {
+  const add = (change: number): number => {
+    const open = (users.get(user) ?? 0) + change;
+    if (open > 0) users.set(user, open);
+    else users.delete(user);
+    return open;
+  };
+  socket.once("close", () => add(-1));
+  return add(1);
+}
+
 /**
  * grpc-js shows of a call the `remoteAddress` and the `remotePort` of its socket, which a unix socket has not. It gets
  * these here: the user, and the number of the process.
  * @param isShared whether others than root and the agent's own user may connect; of these two nobody asks which
+ * @returns the user
  */
-async function showCaller(socket: Socket, isShared: boolean): Promise<void> {
+async function showCaller(socket: Socket, isShared: boolean): Promise<string> {
   const caller = isShared ? await peerCredentials(socket) : undefined;
   const who =
     caller === undefined
@@ -101,7 +125,15 @@ async function showCaller(socket: Socket, isShared: boolean): Promise<void> {
         : `${caller.uid} (${caller.user})`;
   Object.defineProperty(socket, "remoteAddress", { value: `${LOCAL}${who}, process` });
   Object.defineProperty(socket, "remotePort", { value: caller?.pid ?? 0 });
+  return who;
 }
+
+const tooMany =
+  (path: string): ServerInterceptor =>
+  (_method, call) => {
+    const what = `Your user has ${USER_CONNECTIONS_MAX} connections to unix:${path} already, and gets no more`;
+    return refusing(call, new MigrationFault("busy", what, { advice: "End some of them, and call again" }));
+  };
 
 /** What agents say to each other is not served: whoever may migrate a guest need not be able to make one up. */
 const operatorsOnly =

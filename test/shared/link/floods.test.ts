@@ -203,6 +203,35 @@ async function idleConnection(t: Test, port: number, name: string): Promise<void
   await once(session, "close");
 }
 
+t.test("a listed peer that was taken over leaves places to others, by however many addresses it comes", async (t) => {
+  const connections = { max: 16, perAddress: 8, handshakesPerSecond: 1000 };
+  const server = await destination(t, security(alpha), connections);
+  const { certificate: cert, key } = ca.material("beta");
+  let ended = 0;
+  const many = Array.from({ length: 24 }, (_, index) => {
+    const socket = connectTls({
+      ...PORT,
+      port: server.port,
+      cert,
+      key,
+      localAddress: `127.0.${1 + (index % 6)}.3`,
+    } as object);
+    socket.on("error", () => undefined);
+    socket.once("close", () => ended++);
+    socket.resume();
+    return socket;
+  });
+  t.teardown(() => {
+    for (const one of many) one.destroy();
+  });
+  await eventually(() => ended >= 16 || undefined, { timeoutMs: 60_000, what: "the end of those that are too many" });
+  const operator = new GrpcOperatorClient(server.address, 20_000, operatorSecurity(ca.material("operator")));
+  t.teardown(() => operator.close());
+  // whether this server has such a service or not, somebody who knows the caller answers
+  await operator.listMigrations().catch((fault: unknown) => t.match(fault, { code: /^(?!peer-unreachable)/ }));
+  t.equal(ended, 16, "eight of it have stayed");
+});
+
 t.test("a connection ends with the certificate that it was made with", async (t) => {
   const server = await destination(t, security(alpha));
   const endsAt = new Date(Date.now() + 20_000);

@@ -1,13 +1,19 @@
 /** The sockets of an agent: whom each lets in, what it serves, and what the agent's log then says of a caller. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { connect as connectHttp2 } from "node:http2";
+import { connect } from "node:net";
+import { dirname, join } from "node:path";
 import t from "tap";
 import type { AuditLine } from "../../../shared/link/audit.ts";
 import { connectionFault } from "../../../shared/link/dialled.ts";
 import { connectDestination } from "../../../shared/link/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../shared/link/grpc-server.ts";
 import { GrpcOperatorClient } from "../../../shared/link/operator-client.ts";
+import { USER_CONNECTIONS_MAX } from "../../../shared/link/unix-listener.ts";
+import { packageRoot } from "../../../shared/runtime/package-root.ts";
+import { eventually } from "../../support/bounded.ts";
 import { view } from "../../support/cli-fixtures.ts";
 import { migrationOperator, SERVE, sourceService } from "../../support/link.ts";
 import { call, folder, offer, refusal, unexpected } from "../../support/link-fixtures.ts";
@@ -103,6 +109,43 @@ t.test("each call that changes something has one line, with who made it and what
     { call: "Plan", guest: "web", to: "host-b:7412", caller },
   ]);
   t.equal(lines.length, 4);
+});
+
+t.test("a user with too many connections is told so, and another user gets in", async (t) => {
+  const path = join(folder(t), "source.sock");
+  const options = { ...SERVE, listen: [], operators: { path, group: undefined } };
+  const listener = await serveSource(sourceService({ listMigrations: () => [] }), options);
+  t.teardown(() => listener.close(0));
+  const idle = await Promise.all(
+    Array.from({ length: USER_CONNECTIONS_MAX }, async () => {
+      const session = connectHttp2("http://localhost", { createConnection: () => connect(path) });
+      t.teardown(() => session.destroy());
+      // the agent's settings come behind the look at who it is
+      await once(session, "remoteSettings");
+      return session;
+    }),
+  );
+  const client = new GrpcOperatorClient(`unix:${path}`, 20_000);
+  t.teardown(() => client.close());
+  await t.rejects(client.listMigrations(), { code: "busy", message: /Your user has 48 connections to unix:/ });
+  if (IS_ROOT) {
+    chmodSync(path, 0o666);
+    chmodSync(dirname(path), 0o755);
+    // not spawnSync: the agent is in this process
+    const args = [join(packageRoot(), "dist/cli/main.js"), "--agent", `unix:${path}`, "list"];
+    const child = spawn(process.execPath, args, {
+      uid: NOBODY,
+      gid: NOBODY,
+      env: {},
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    t.same(await once(child, "exit"), [0, null]);
+  }
+  idle[0]?.destroy();
+  const again = new GrpcOperatorClient(`unix:${path}`, 20_000);
+  t.teardown(() => again.close());
+  const listed = () => again.listMigrations().catch(() => undefined);
+  t.same(await eventually(listed, { timeoutMs: 20_000, what: "a place that has become free" }), []);
 });
 
 t.test("who cannot use a socket is told why", async (t) => {
