@@ -13,6 +13,9 @@ import { openUnfollowed } from "./unfollowed-file.ts";
 /** The most that is read, bytes: some 20 000 open files. */
 const BYTES_MAX = 1 << 20;
 
+/** The host's other agent may look at the same guest, and remove the list before it is read here. */
+const TIMES = 5;
+
 export interface SeenFiles {
   /** The process's working directory. */
   readonly folder: string;
@@ -27,10 +30,39 @@ export async function filesByUnit(pid: number, systemctl = new Systemctl()): Pro
   const found = await unitOf(pid);
   if (found === undefined) return undefined;
   const path = `${guestDirectory(found.guest, UNITS_RUNTIME_DIRECTORY)}/open-files`;
+  return await inTurn(path, () => look(path, () => systemctl.tell("reload", found.unit)));
+}
+
+/** Looks of this agent that are under way, by the path of their list. */
+const underWay = new Map<string, Promise<SeenFiles | undefined>>();
+
+/** One look after the other, since each begins with the removal of the list of the one before. */
+async function inTurn(path: string, begin: () => Promise<SeenFiles | undefined>): Promise<SeenFiles | undefined> {
+  const mine = (underWay.get(path) ?? Promise.resolve(undefined)).then(begin);
+  underWay.set(path, mine);
   try {
-    await rm(path, { force: true });
-    if ((await systemctl.tell("reload", found.unit)) !== undefined) return undefined;
-    return parseSeenFiles(await readOwn(path));
+    return await mine;
+  } finally {
+    if (underWay.get(path) === mine) underWay.delete(path);
+  }
+}
+
+/**
+ * Has a list made, and reads it. Exported for its tests.
+ * @param make resolves with a complaint, or when the list is there
+ * @returns undefined where there is no whole list. It never rejects
+ */
+export async function look(path: string, make: () => Promise<string | undefined>): Promise<SeenFiles | undefined> {
+  try {
+    for (let times = 0; times < TIMES; times++) {
+      await rm(path, { force: true });
+      if ((await make()) !== undefined) return undefined;
+      const text = await readOwn(path).catch((thrown: NodeJS.ErrnoException) => {
+        if (thrown.code !== "ENOENT") throw thrown;
+      });
+      if (text !== undefined) return parseSeenFiles(text);
+    }
+    return undefined;
   } catch {
     return undefined;
   } finally {

@@ -1,0 +1,48 @@
+/** The list of open files that a guest's unit leaves: both agents of a host may want it at the same time. */
+import { readdirSync } from "node:fs";
+import { rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import t from "tap";
+import { look } from "../../../shared/qemu/files-by-unit.ts";
+import { folder } from "../../support/link-fixtures.ts";
+
+const LIST = "/run\n64 12 0 0 regular file\nlock:\t1: POSIX ADVISORY READ\nend\n";
+
+t.test("two looks at once each read a whole list, though each removes the other's", async (t) => {
+  const directory = folder(t);
+  const path = join(directory, "open-files");
+  let made = 0;
+  /** As the unit does: whole at once, in place of the one before. */
+  const make = async (): Promise<undefined> => {
+    const part = `${path}.${made++}`;
+    await writeFile(part, LIST);
+    await rename(part, path);
+  };
+  // the second agent begins in the moment between the list and the reading of the first one
+  let other: ReturnType<typeof look> | undefined;
+  const first = look(path, async () => {
+    await make();
+    if (other !== undefined) return;
+    other = look(path, async () => {
+      await delay(20);
+      await make();
+      return undefined;
+    });
+    await delay(5);
+    return undefined;
+  });
+  t.match(await first, { folder: "/run", inodes: new Set(["64:12"]) });
+  t.match(await other, { folder: "/run", inodes: new Set(["64:12"]) });
+  t.ok(made > 2, "one of them has looked again");
+  t.same(readdirSync(directory), [], "and nothing is left");
+});
+
+t.test("a unit that complains, or leaves nothing again and again, has shown nothing", async (t) => {
+  const path = join(folder(t), "open-files");
+  t.equal(await look(path, async () => "Access denied"), undefined);
+  let times = 0;
+  const nothing = async (): Promise<undefined> => void times++;
+  t.equal(await look(path, nothing), undefined);
+  t.equal(times, 5);
+});
