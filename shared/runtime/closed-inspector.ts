@@ -12,4 +12,10 @@ const isAskedFor = /(?:^|\s)--inspect(?:-brk|-wait)?(?:[\s=]|$)/.test(given);
 // a listener in place of Node's own; what is to be said of the signal says run-agent.ts
 process.on("SIGUSR1", () => undefined);
 // a signal that came while Node was reading the modules
-if (!isAskedFor && inspector.url() !== undefined) inspector.close();
+if (!isAskedFor) {
+  if (inspector.url() !== undefined) inspector.close();
+  // Node opens it from two places, whichever comes first (src/inspector_agent.cc, RequestIoThreadStart): the other one
+  // comes in the next turn of the event loop, and would open it again
+  await new Promise((resolve) => setImmediate(resolve));
+  if (inspector.url() !== undefined) inspector.close();
+}
