@@ -109,6 +109,8 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
       };
     }
     case "started":
+      guest.letGo();
+      receiver?.close();
       return { kind: afterDestination("withheld", "started"), fault: startedByOthers(cx), isWhole: true };
     case "gone":
       return { kind: afterDestination("withheld", "gone"), fault, undo, refused: true };

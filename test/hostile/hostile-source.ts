@@ -123,7 +123,7 @@ export class AttackedDestination {
     });
     t.teardown(async () => {
       this.holds.release();
-      await this.agent.stop();
+      await this.endAgent();
       this.client.close();
       this.operator.close();
       await Promise.all([listener.close(0), own.close(0)]);
@@ -136,16 +136,20 @@ export class AttackedDestination {
 
   /** The agent ends, and another one takes up what it left; before it has looked at all when the door is held. */
   async startAgain(): Promise<void> {
+    for (const attack of this.attacks.values()) attack.hangUp();
+    await this.endAgent();
+    this.agent = new DestinationAgent(this.parts);
+    void this.agent.recover();
+  }
+
+  /** As the end of its process would: nobody dials again. */
+  private async endAgent(): Promise<void> {
     const entries: ReadonlyMap<string, Incoming> = Reflect.get(this.agent, "entries");
     const streams = [...entries.values()].flatMap(({ state }) =>
       "receiver" in state && state.receiver !== undefined ? [state.receiver.channel] : [],
     );
-    for (const attack of this.attacks.values()) attack.hangUp();
     await this.agent.stop();
-    // as the end of its process would
     for (const stream of streams) stream.leave();
-    this.agent = new DestinationAgent(this.parts);
-    void this.agent.recover();
   }
 
   /** True once the stream of a migration has said something wrong, as the agent itself sees it. */
@@ -222,7 +226,10 @@ export class Attack {
     this.attempts = attempt;
     this.received = received;
     channel.receive((message) => this.heard.push(message));
-    void channel.closed;
+    this.isLeft = false;
+    void channel.closed.then(() => {
+      this.isLeft = true;
+    });
     channel.send({ kind: "welcome", received: 0, generation: 0 });
   }
 
@@ -240,6 +247,14 @@ export class Attack {
 
   close(fault?: MigrationFault): void {
     this.channel?.close(fault);
+  }
+
+  private isLeft = false;
+
+  /** Until the destination has ended its connection. */
+  async left(): Promise<void> {
+    const what = `the end of the stream in ${this.states.at(-1)}`;
+    await eventually(() => this.isLeft || undefined, { timeoutMs: WITHIN_MS, what });
   }
 
   async connected(attempt = 1): Promise<void> {

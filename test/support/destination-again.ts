@@ -26,6 +26,8 @@ export const POSTCOPY: NonNullable<DestinationRecord["postcopy"]> = {
 
 const TOKEN = Buffer.from("aa".repeat(16), "hex");
 const WITHIN = { timeoutMs: 15_000 };
+/** An agent that is stopped waits for so long for a guest that misses pages; its source is nobody here. */
+const GRACE = "--shutdown-grace=2s";
 
 export interface Came
   extends Partial<
@@ -66,7 +68,7 @@ export async function startAgain(t: Test, came: Came): Promise<Again> {
   if (isMarked === true) qemu.objects.add("ferry-refused");
   qemu.greets = isMute !== true;
   const timeout = `--qmp-timeout=${isMute === true ? "500ms" : "10s"}`;
-  const config = loadDestinationConfig([...placesIn(t, qemu.path), timeout], {});
+  const config = loadDestinationConfig([...placesIn(t, qemu.path), timeout, GRACE], {});
   if (status === "gone") await qemu.end();
   const journal = await Journal.open<DestinationRecord>(config.stateDirectory, decodeDestinationRecord);
   const grant = { token: TOKEN.toString("hex"), epoch: 1, paused };
