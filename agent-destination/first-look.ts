@@ -23,7 +23,7 @@ const ASK_MS = 1000;
 
 export interface FirstLookParts {
   readonly config: DestinationConfig;
-  /** For whoever has made this offer. */
+  /** How the agent that made this offer may be dialled: its address is judged by them. */
   readonly limits: LinkLimits;
   readonly log: Logger;
 }
@@ -124,7 +124,7 @@ function sourceAddressMistakes({ sourceAddress }: Offer, { security }: LinkLimit
   }
 }
 
-/** Tells what is at the guest's monitor already. @returns nothing where nobody is */
+/** Looks whether a process answers at the guest's monitor. @returns no reason where nobody listens there */
 export async function whatIsThere({ name, qmp }: GuestDefinition): Promise<readonly Refusal[]> {
   try {
     (await QmpClient.connect(qmp, { timeoutMs: ASK_MS })).close();

@@ -125,7 +125,8 @@ async function startGuest(
   host: DestinationFacts,
   refusals: Refusal[],
 ): Promise<GuestProcess | undefined> {
-  // asked again, since the first look: an earlier migration of the guest has left, or somebody has started the guest
+  // The agent looks a second time. Since the first look an earlier migration of the guest may have left, or somebody
+  // may have started the guest.
   refusals.push(...(await whatIsThere(definition)));
   // agree() gives the reason; a start would only make a shortage of memory worse
   if (refusalsOf(agree(offer, host)).length > 0) return undefined;
