@@ -51,6 +51,8 @@ export class DestinationAgent implements DestinationService {
   private readonly places: Places;
   /** Sources that measure their link to here. */
   private linkAnswers = 0;
+  /** Not made where it is handed on: it would keep the migration that has ended there, and its memory. */
+  private readonly isIdle = (): boolean => this.entries.size === 0;
 
   constructor(parts: DestinationAgentParts) {
     this.parts = parts;
@@ -176,10 +178,7 @@ export class DestinationAgent implements DestinationService {
       if (entry.running !== undefined) this.arrived(named.id, entry.running);
       this.desk.remember(entry);
       this.entries.delete(named.id);
-      returnMemoryLater(
-        () => this.entries.size === 0,
-        () => KeeperProcess.prepare(),
-      );
+      returnMemoryLater(this.isIdle, KeeperProcess.prepare);
     });
     return entry;
   }

@@ -58,6 +58,9 @@ export class SourceAgent implements SourceService {
   /** The `sequence` of the latest migration of the journal. */
   private sequence = 0;
 
+  /** Not made where it is handed on: it would keep the migration that has ended there, and its memory. */
+  private readonly isIdle = (): boolean => this.desk.entries.size === 0;
+
   constructor(parts: SourceAgentParts) {
     this.parts = parts;
     this.desk = new OutgoingDesk(parts.journal);
@@ -81,7 +84,7 @@ export class SourceAgent implements SourceService {
       return await ended;
     } finally {
       this.plans.delete(made.cx.id);
-      if (call.observeMs > 0) returnMemoryLater(() => this.desk.entries.size === 0);
+      if (call.observeMs > 0) returnMemoryLater(this.isIdle);
     }
   }
 
@@ -205,7 +208,7 @@ export class SourceAgent implements SourceService {
       cx.anew.end();
       if (end === "left") return;
       this.desk.remember(cx);
-      returnMemoryLater(() => this.desk.entries.size === 0);
+      returnMemoryLater(this.isIdle);
     });
     this.desk.entries.set(cx.id, { ...made, ended, announcer });
   }

@@ -1,14 +1,20 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource } from "../../shared/protocol/source-states.ts";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
 import { loadGuest } from "../../shared/runtime/guest-definition.ts";
+import { memoryReturned } from "../../shared/runtime/return-memory.ts";
 import { asItWas } from "../guest-here.ts";
 import { lookAtGuest } from "../look-at-guest.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
+/** What a source agent may take beside the budgets of its migrations: docs/operations.md, "Memory". */
+const PROGRAM_BYTES = 208 << 20;
+
 /** Reads the guest's definition and asks its QEMU; what this speaks against is refused with what the destination says. */
 export async function plan(_state: State<"planned">, cx: SourceContext): Promise<State<"negotiating">> {
+  await orAborted(memoryReturned(PROGRAM_BYTES), cx.cancelled);
   const definition = await loadGuest(cx.call.guest, cx.config);
   const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
   try {

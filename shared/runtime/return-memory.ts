@@ -2,6 +2,7 @@
  * Gives the memory of a migration that has ended back to the host. It is a WebAssembly memory of hundreds of megabytes behind
  * an object of a few bytes: V8 sees no reason to collect it, and a second migration would come on top of it.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { measureMemory, runInNewContext } from "node:vm";
 
@@ -62,14 +63,31 @@ export function youngCollector(): (bytes: number) => void {
 
 /** The calls and streams of the migration refer to it for a moment longer. */
 const LATER_MS = 1000;
+/** What has been asked for and is not done. */
+let underWay: Promise<unknown> = Promise.resolve();
 
 /**
- * As returnMemory(), once the last references are gone; not when `idle` says that something is under way again.
- * @param next is done behind it, when nothing is under way then either
+ * As returnMemory(), once the last references are gone. Other migrations may be under way then: they may go on for
+ * hours, and the memory of one that has ended would be kept beside theirs.
+ *
+ * What is handed over here must not be made in a scope that has the migration: it would keep that until it is called.
+ * @param idle tells whether nothing is under way
+ * @param next is done behind it, when nothing is under way then
  */
 export function returnMemoryLater(idle: () => boolean, next?: () => void): void {
-  setTimeout(async () => {
-    if (idle()) await returnMemory();
+  // one after the other: a measurement that is asked for during another one is no second collection
+  const done = Promise.all([underWay, delay(LATER_MS, undefined, { ref: false })]).then(returnMemory);
+  underWay = done;
+  void done.then(() => {
     if (idle()) next?.();
-  }, LATER_MS).unref();
+  });
 }
+
+/**
+ * Waits until the memory of migrations that have ended is given back, where this program holds more than it needs by
+ * itself: one that begins at once would otherwise take its own on top of theirs. It takes about a second.
+ * @param ownBytes what the program takes without a migration
+ */
+export const memoryReturned = async (ownBytes: number): Promise<void> => {
+  if (process.memoryUsage.rss() > ownBytes) await underWay;
+};

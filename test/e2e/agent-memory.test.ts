@@ -29,6 +29,11 @@ t.test("agents stay within their budgets with a guest that is far larger", async
   const reported = [result.sourceAgentPeakMemoryBytes, result.destinationAgentPeakMemoryBytes];
   for (const [index, seen] of [source, destination].entries())
     t.ok(Math.abs(reported[index]! / 2 ** 20 - seen) < 16, `reported ${reported[index]} bytes, seen ${seen} MiB`);
+  // away and back again at once: what a migration took is given back before the next one takes its own
+  requireMoved(await migrate(rig, b, a, "large", ["--deadline", "30s", "--on-deadline", "force"]));
+  requireMoved(await migrate(rig, a, b, "large", ["--deadline", "30s", "--on-deadline", "force"]));
+  const later = peakMebibytes(a.source);
+  t.ok(later < sourceMax, `source agent, in its second migration: ${later.toFixed(0)} MiB at most, of ${sourceMax}`);
   await assertOneGuest(t, rig, { name: "large", at: rig.b });
 });
 

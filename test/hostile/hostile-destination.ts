@@ -52,7 +52,7 @@ export class AttackedSource {
   /** The migration that was begun last. */
   last: Raid | undefined;
 
-  static async open(t: Test): Promise<AttackedSource> {
+  static async open(t: Test, createKernels = loadKernels): Promise<AttackedSource> {
     const directory = folder(t);
     for (const name of ["guests", "state", "run"]) mkdirSync(join(directory, name), { mode: 0o700 });
     const qmp = join(directory, "web.qmp");
@@ -67,7 +67,7 @@ export class AttackedSource {
     const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
     const log = new StateLog();
     const holds = new Holds();
-    const parts = { config, journal, clock: systemClock, limits: LIMITS, createKernels: loadKernels, faults: holds };
+    const parts = { config, journal, clock: systemClock, limits: LIMITS, createKernels, faults: holds };
     const agent = new SourceAgent({ ...parts, log: createLogger("test", "info", log) });
     const listener = await serveSource(agent, SERVE);
     agent.advertised = listener.address;

@@ -1,10 +1,11 @@
 /** The list of open files that a guest's unit leaves: both agents of a host may want it at the same time. */
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import t from "tap";
 import { look } from "../../../shared/qemu/files-by-unit.ts";
+import { deferred } from "../../../shared/runtime/deferred.ts";
+import { eventually } from "../../support/bounded.ts";
 import { folder } from "../../support/link-fixtures.ts";
 
 const LIST = "/run\n64 12 0 0 regular file\nlock:\t1: POSIX ADVISORY READ\nend\n";
@@ -19,22 +20,20 @@ t.test("two looks at once each read a whole list, though each removes the other'
     await writeFile(part, LIST);
     await rename(part, path);
   };
-  // the second agent begins in the moment between the list and the reading of the first one
+  // the second agent removes the list in the moment between its making and its reading by the first one
+  const isRead = deferred<void>();
   let other: ReturnType<typeof look> | undefined;
   const first = look(path, async () => {
     await make();
-    if (other !== undefined) return;
-    other = look(path, async () => {
-      await delay(20);
-      await make();
-      return undefined;
-    });
-    await delay(5);
+    if (other !== undefined) return undefined;
+    other = look(path, () => isRead.promise.then(make));
+    await eventually(() => !existsSync(path) || undefined, { timeoutMs: 30_000, what: "its removal" });
     return undefined;
   });
   t.match(await first, { folder: "/run", inodes: new Set(["64:12"]) });
+  isRead.resolve();
   t.match(await other, { folder: "/run", inodes: new Set(["64:12"]) });
-  t.ok(made > 2, "one of them has looked again");
+  t.equal(made, 3, "the first one has looked again");
   t.same(readdirSync(directory), [], "and nothing is left");
 });
 
