@@ -203,6 +203,27 @@ async function idleConnection(t: Test, port: number, name: string): Promise<void
   await once(session, "close");
 }
 
+t.test("a peer that connects for many migrations at once ends none of its own handshakes", async (t) => {
+  const server = await destination(t, security(alpha));
+  // from now on its address is one of a peer's
+  await shake(t, server, mine());
+  const { certificate: cert, key } = ca.material("beta");
+  let ended = 0;
+  const many = Array.from({ length: 40 }, () => {
+    const socket = connectTls({ ...PORT, port: server.port, cert, key });
+    socket.on("error", () => undefined);
+    socket.once("close", () => ended++);
+    socket.resume();
+    return socket;
+  });
+  t.teardown(() => {
+    for (const one of many) one.destroy();
+  });
+  const shaken = (): true | undefined => many.every((one) => one.getProtocol() === "TLSv1.3") || undefined;
+  await eventually(shaken, { timeoutMs: 60_000, what: "40 handshakes" });
+  t.equal(ended, 0);
+});
+
 t.test("a listed peer that was taken over leaves places to others, by however many addresses it comes", async (t) => {
   const connections = { max: 16, perAddress: 8, handshakesPerSecond: 1000 };
   const server = await destination(t, security(alpha), connections);

@@ -1,7 +1,7 @@
 /** Who is at the other end of a unix socket, as the kernel knows it. */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync } from "node:fs";
+import { chmodSync, readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -55,6 +55,27 @@ t.test("without a program, or an answer, it is not known", async (t) => {
   socket.destroy();
   await once(socket, "close");
   t.equal(await peerCredentials(socket), undefined);
+});
+
+t.test("of many who connect at once two are looked up at a time", async (t) => {
+  const at = folder(t);
+  // each says when it begins and when it ends
+  const script = `echo begins >>${at}/said; sleep 0.05; echo ends >>${at}/said; echo "1 2 somebody"`;
+  const program = ["/bin/sh", "-c", script] as const;
+  const sockets = await Promise.all(Array.from({ length: 8 }, () => accepted(t)));
+  const found = await Promise.all(sockets.map(({ socket }) => peerCredentials(socket, [program])));
+  t.same(
+    found,
+    sockets.map(() => ({ pid: 1, uid: 2, user: "somebody" })),
+  );
+  let running = 0;
+  let most = 0;
+  for (const word of readFileSync(join(at, "said"), "utf8").trim().split("\n")) {
+    running += word === "begins" ? 1 : -1;
+    most = Math.max(most, running);
+  }
+  t.ok(most <= 2, `${most} at a time`);
+  t.equal(running, 0);
 });
 
 t.test("another user's process is told as such", { skip: me.uid !== 0 && "only root has another user" }, async (t) => {
