@@ -124,7 +124,7 @@ function sourceAddressMistakes({ sourceAddress }: Offer, { security }: LinkLimit
   }
 }
 
-/** Looks whether a process answers at the guest's monitor. @returns no reason where nobody listens there */
+/** Looks whether a process answers at the guest's monitor. @returns the reason against the offer, if one does */
 export async function whatIsThere({ name, qmp }: GuestDefinition): Promise<readonly Refusal[]> {
   try {
     (await QmpClient.connect(qmp, { timeoutMs: ASK_MS })).close();

@@ -3,7 +3,6 @@
  * others on a new connection; the source is dialled as by an agent that knows of no stream (docs/decisions/0024).
  */
 import { rm } from "node:fs/promises";
-import type { Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../shared/fault.ts";
 import { dialSource } from "../shared/link/grpc-link.ts";
@@ -12,7 +11,7 @@ import type { DestinationPostcopy } from "../shared/protocol/ownership.ts";
 import { encodeRecvBitmap, encodeResume } from "../shared/qemu/command-encoder.ts";
 import type { QmpClient } from "../shared/qemu/qmp-client.ts";
 import { within } from "../shared/runtime/deferred.ts";
-import { connectToQemu } from "../shared/runtime/guest-socket.ts";
+import { connectedToQemu } from "../shared/runtime/guest-socket.ts";
 import { PAGE_SIZE } from "../shared/units.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "./guest-process.ts";
@@ -56,7 +55,7 @@ export async function recoverPostcopy(
     clock: cx.clock,
     send: (message) => void channel.send(message),
   });
-  const socket = await connectTo(path);
+  const socket = await connectedToQemu(path, "QEMU");
   const readBitmaps = (bytes: Buffer): void => pages.read(bytes);
   socket.on("data", readBitmaps);
   socket.on("error", () => undefined);
@@ -119,13 +118,4 @@ async function listens(qmp: QmpClient, uri: string): Promise<boolean> {
     }
     await delay(POLL_MS);
   }
-}
-
-async function connectTo(path: string): Promise<Socket> {
-  return await new Promise((resolve, reject) => {
-    const socket = connectToQemu(path).once("connect", () => resolve(socket));
-    socket.once("error", (error) =>
-      reject(new MigrationFault("qemu-failed", `Cannot reach QEMU at ${path}: ${error.message}`, { cause: error })),
-    );
-  });
 }

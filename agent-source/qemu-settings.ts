@@ -95,16 +95,17 @@ export async function allowStop(qmp: QmpClient): Promise<void> {
  * Stops the guest and lets QEMU begin post-copy in the next turn of its loop; its limits stay small, or it would
  * complete as a precopy migration instead. The acknowledgement is to be given behind it.
  *
- * QEMU is told first that it may begin, which it does not do while the guest runs and nothing is acknowledged. Behind
- * the stop it waits for nothing more: it begins, or completes where no page is left, and writes to its stream with the
- * lock that its monitors need. So nobody may wait for an answer from then on while the stream is not read.
+ * QEMU is told first that it may begin. It does not begin while the guest runs and the switchover is not acknowledged.
+ * Once the guest is stopped, QEMU begins post-copy, or completes its migration where no page is left. It completes with
+ * the lock that its monitors need, and answers no command while its stream is full. So the agent must read the stream
+ * from the stop on, also while it waits for an answer.
  *
  * The guest is stopped by the agent, not by QEMU's migration: one that was running when the migration stopped it, QEMU
  * runs again by itself when its socket breaks behind the last page, although it runs at the destination by then. A
  * guest that was paused stays paused (migration.c, migration_iteration_finish; docs/decisions/0024).
  * @param onStopping the stop has been said: the stream is read from now on
  */
-export async function beginPostcopy(qmp: QmpClient, onStopping: () => void = () => undefined): Promise<void> {
+export async function beginPostcopy(qmp: QmpClient, onStopping: () => void): Promise<void> {
   await qmp.execute("migrate-start-postcopy");
   const stopped = qmp.execute("stop");
   onStopping();

@@ -5,7 +5,7 @@ import { ResumingDestination } from "../../shared/link/resuming-destination.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { Contract } from "../../shared/protocol/messages.ts";
 import { enablePostcopy } from "../../shared/qemu/postcopy-ability.ts";
-import { connectToQemu } from "../../shared/runtime/guest-socket.ts";
+import { connectedToQemu } from "../../shared/runtime/guest-socket.ts";
 import { migrationFile } from "../../shared/runtime/meeting-place.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
@@ -79,14 +79,5 @@ async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy:
   await guest.qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
   if (postcopy) await enablePostcopy(guest.qmp);
   await guest.qmp.execute("migrate-incoming", { uri: `unix:${path}` });
-  return await new Promise((resolve, reject) => {
-    const socket = connectToQemu(path).once("connect", () => resolve(socket));
-    socket.once("error", (error) =>
-      reject(
-        new MigrationFault("qemu-failed", `Cannot reach the destination's QEMU at ${path}: ${error.message}`, {
-          cause: error,
-        }),
-      ),
-    );
-  });
+  return await connectedToQemu(path, "the destination's QEMU");
 }

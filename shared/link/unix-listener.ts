@@ -21,6 +21,7 @@ import type { OperatorSocket } from "../runtime/operator-socket.ts";
 import { peerCredentials } from "../runtime/peer-credentials.ts";
 import { isForOperators } from "./authorise.ts";
 import { refusing } from "./call-limits.ts";
+import { type InRoom, Room } from "./connection-room.ts";
 import { OpenSockets } from "./open-sockets.ts";
 
 export interface UnixListener {
@@ -58,13 +59,18 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
     experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [tooMany(path)]),
   );
   const sockets = new OpenSockets();
-  const users = new Map<string, number>();
+  const room = new Room<InRoom>({ max: CONNECTIONS_MAX, perGroup: USER_CONNECTIONS_MAX });
   const listener = createServer((socket) => {
     sockets.add(socket);
     socket.on("error", () => socket.destroy());
     void showCaller(socket, operators !== undefined).then((user) => {
       if (socket.destroyed) return;
-      if (countUntilClosed(socket, user, users) <= USER_CONNECTIONS_MAX) return injector.injectConnection(socket);
+      const one: InRoom = { groups: [user], isKept: true };
+      if (room.hasRoomFor(one.groups)) {
+        room.add(one);
+        socket.once("close", () => room.delete(one));
+        return injector.injectConnection(socket);
+      }
       crowded.injectConnection(socket);
       setTimeout(() => socket.destroy(), CROWDED_MS).unref();
     });
@@ -94,18 +100,6 @@ const LOCAL = "a unix socket, user ";
 
 /** Whether what grpc-js says of a call's peer is of a caller at a unix socket. */
 export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
-
-/** @returns how many connections of this user are open, with this one */
-function countUntilClosed(socket: Socket, user: string, users: Map<string, number>): number {
-  const add = (change: number): number => {
-    const open = (users.get(user) ?? 0) + change;
-    if (open > 0) users.set(user, open);
-    else users.delete(user);
-    return open;
-  };
-  socket.once("close", () => add(-1));
-  return add(1);
-}
 
 /**
  * grpc-js shows of a call the `remoteAddress` and the `remotePort` of its socket, which a unix socket has not. It gets

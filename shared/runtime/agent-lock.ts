@@ -41,7 +41,7 @@ export interface AgentLock {
 const FLOCK_PROGRAMS = ["/usr/bin/flock", "/bin/flock"];
 /** The descriptor of the directory in flock(1): the first one behind the standard ones. */
 const SHARED_DESCRIPTOR = 3;
-/** Nobody but the agent opens the file, since whoever can open it can lock it. */
+/** The file belongs to the agent alone: every process that can open a file can also lock it. */
 const NEW_FILE = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Exit code of flock(1) when another process has the lock. */
 const IS_TAKEN = 1;
@@ -146,14 +146,11 @@ function openToLock(path: string, flags: number): number {
   try {
     return openSync(path, flags, 0o600);
   } catch (thrown) {
-    throw new MigrationFault(
-      "state-directory",
-      `Cannot lock ${path}: ${thrown instanceof Error ? thrown.message : thrown}`,
-      {
-        cause: thrown,
-        advice: "The agent locks its directories, which belong to it and to nobody else; see who has made that file",
-      },
-    );
+    throw new MigrationFault("state-directory", `Cannot lock ${path}: ${MigrationFault.from(thrown).message}`, {
+      cause: thrown,
+      advice:
+        "The agent locks a file in a directory of its own, which it makes itself; see which user has made this one",
+    });
   }
 }
 

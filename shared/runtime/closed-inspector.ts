@@ -9,13 +9,17 @@ import inspector from "node:inspector";
 const given = [...process.execArgv, process.env.NODE_OPTIONS ?? ""].join(" ");
 const isAskedFor = /(?:^|\s)--inspect(?:-brk|-wait)?(?:[\s=]|$)/.test(given);
 
+function close(): void {
+  if (inspector.url() !== undefined) inspector.close();
+}
+
 // a listener in place of Node's own; what is to be said of the signal says run-agent.ts
 process.on("SIGUSR1", () => undefined);
 // a signal that came while Node was reading the modules
 if (!isAskedFor) {
-  if (inspector.url() !== undefined) inspector.close();
+  close();
   // Node opens it from two places, whichever comes first (src/inspector_agent.cc, RequestIoThreadStart): the other one
   // comes in the next turn of the event loop, and would open it again
   await new Promise((resolve) => setImmediate(resolve));
-  if (inspector.url() !== undefined) inspector.close();
+  close();
 }

@@ -50,6 +50,20 @@ export function connectToQemu(path: string): Socket {
   return socket.once("connect", close).once("close", close);
 }
 
+/**
+ * Connects as connectToQemu() does, and waits until the connection is there.
+ * @param whose the QEMU's name in the fault
+ * @throws MigrationFault `qemu-failed`
+ */
+export function connectedToQemu(path: string, whose: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connectToQemu(path).once("connect", () => resolve(socket));
+    socket.once("error", (cause) =>
+      reject(new MigrationFault("qemu-failed", `Cannot reach ${whose} at ${path}: ${cause.message}`, { cause })),
+    );
+  });
+}
+
 const isNotTheirs = (path: string, mistake: string, owner: number): MigrationFault =>
   new MigrationFault(
     "qmp-forbidden",

@@ -48,18 +48,16 @@ export async function isOf(pid: number, process: IdentifiedProcess): Promise<boo
   return false;
 }
 
-/** @returns the effective user; undefined when the process has ended */
-async function userOf(pid: number): Promise<number | undefined> {
+/** Reads a number of /proc/PID/status. @returns undefined when there is no such process or thread */
+async function numberInStatus(pid: number, line: RegExp): Promise<number | undefined> {
   const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
-  const uid = /^Uid:\s*\d+\s+(\d+)/m.exec(status)?.[1];
-  return uid === undefined ? undefined : Number(uid);
+  const found = line.exec(status)?.[1];
+  return found === undefined ? undefined : Number(found);
 }
 
-async function parentOf(pid: number): Promise<number | undefined> {
-  const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
-  const parent = /^PPid:\s*(\d+)$/m.exec(status)?.[1];
-  return parent === undefined ? undefined : Number(parent);
-}
+/** @returns the effective user */
+const userOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^Uid:\s*\d+\s+(\d+)/m);
+const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^PPid:\s*(\d+)$/m);
 
 /**
  * A QEMU names its thread itself. One with a user of its own is not believed that it is another user's process, to
@@ -75,11 +73,8 @@ async function identified(pid: number, path: string): Promise<IdentifiedProcess>
 
 /** Finds the process that a thread belongs to. @returns undefined when Linux shows no such thread */
 async function processOfThread(thread: number): Promise<number | undefined> {
-  // QEMU names the thread, and its number becomes a part of the path below
-  if (!Number.isSafeInteger(thread)) return undefined;
-  const status = await readFile(`/proc/${thread}/status`, "latin1").catch(() => "");
-  const pid = /^Tgid:\s*(\d+)$/m.exec(status)?.[1];
-  return pid === undefined ? undefined : Number(pid);
+  // QEMU names the thread, and its number becomes a part of a path
+  return Number.isSafeInteger(thread) ? await numberInStatus(thread, /^Tgid:\s*(\d+)$/m) : undefined;
 }
 
 /** True when an argument of the process names the path as a whole, as "unix:/run/ferry/web.qmp,server=on" does. */

@@ -35,8 +35,8 @@ export function startFlood({ ca }: Pair, from: HostAgents, to: HostAgents, size:
 
 async function hostile(of: Flood): Promise<Done> {
   const program = join(packageRoot(), "dist/test/flood/hostile.js");
-  // It is what the agents are to bear, not what takes their processors: it would be on another host. The scheduler's idle
-  // class gets what nobody else wants.
+  // Elsewhere the flood would take the processors of another host. The scheduler's idle class gives this program the
+  // time that nobody else wants.
   const child: ChildProcess = spawn("chrt", ["--idle", "0", process.execPath, program], {
     stdio: ["pipe", "pipe", "inherit"],
   });

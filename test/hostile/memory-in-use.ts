@@ -1,8 +1,8 @@
 /** What a test's process has in use, with an agent in it, when nothing is left to be collected. */
-import { setTimeout as delay } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import type { Test } from "tap";
+import { eventually } from "../support/bounded.ts";
 
 /**
  * What hundreds of migrations may leave behind, bytes: views and records that are kept for operators, compiled code,
@@ -11,8 +11,7 @@ import type { Test } from "tap";
  */
 const LEFT_MAX = 96 << 20;
 
-const LEFT_WITHIN_MS = 30_000;
-const LOOK_MS = 250;
+const LEFT = { timeoutMs: 30_000, everyMs: 250, what: "the end of what migrations have left" };
 
 export interface InUse {
   /** Bytes of objects, and of buffers outside of the heap. */
@@ -32,11 +31,12 @@ export function memoryInUse(): InUse {
  * refer to them for a moment longer than operators see them under way.
  */
 export async function checkMemory(t: Test, before: InUse): Promise<void> {
-  const end = performance.now() + LEFT_WITHIN_MS;
-  let grown = memoryInUse().bytes - before.bytes;
-  while (grown >= LEFT_MAX && performance.now() < end) {
-    await delay(LOOK_MS);
-    grown = memoryInUse().bytes - before.bytes;
-  }
+  const grownBytes = (): number => memoryInUse().bytes - before.bytes;
+  let grown = 0;
+  const isLittle = (): true | undefined => {
+    grown = grownBytes();
+    return grown < LEFT_MAX || undefined;
+  };
+  await eventually(isLittle, LEFT).catch(() => undefined);
   t.ok(grown < LEFT_MAX, `${grown >> 20} MiB more are in use than before`);
 }

@@ -35,30 +35,37 @@ async function shake(t: Test, { address }: Listener, as: LinkSecurity): Promise<
   t.match(await offerTo(t, address, as, { timeoutMs: 60_000 }), { kind: "refusals" });
 }
 
-/** Connections that say nothing, from an address of their own; they count who of them was ended. */
-class Silent {
-  readonly sockets: Socket[] = [];
+/** Connections that do nothing more, until the test ends; they count who of them was ended. */
+class Crowd<S extends Socket = Socket> {
+  readonly sockets: readonly S[];
   ended = 0;
 
-  constructor(t: Test, port: number, { number, from }: { number: number; from: (index: number) => string }) {
-    for (let index = 0; index < number; index++) {
-      const socket = connect({ port, host: "127.0.0.1", localAddress: from(index) });
-      socket.on("error", () => undefined);
-      socket.once("close", () => this.ended++);
-      socket.resume();
-      this.sockets.push(socket);
-    }
+  constructor(t: Test, number: number, open: (index: number) => S) {
+    this.sockets = Array.from({ length: number }, (_, index) => open(index));
+    for (const socket of this.sockets)
+      socket
+        .on("error", () => undefined)
+        .once("close", () => this.ended++)
+        .resume();
     t.teardown(() => {
       for (const socket of this.sockets) socket.destroy();
     });
   }
 }
 
+/** Shakes hands with the certificate of this name; from an address of its own. */
+function shown(name: string, port: number, localAddress?: string): TLSSocket {
+  const { certificate: cert, key } = ca.material(name);
+  return connectTls({ ...PORT, port, cert, key, ...(localAddress && { localAddress }) } as object);
+}
+
 const mine = () => security(ca.material("beta"));
 
 t.test("a peer gets in while hundreds of connections shake no hands, and a bounded number of them stays", async (t) => {
   const server = await destination(t, security(alpha));
-  const flood = new Silent(t, server.port, { number: 400, from: (index) => `127.0.${1 + (index % 5)}.1` });
+  const flood = new Crowd(t, 400, (index) =>
+    connect({ port: server.port, host: "127.0.0.1", localAddress: `127.0.${1 + (index % 5)}.1` }),
+  );
   await eventually(() => flood.ended >= 400 - 96 || undefined, {
     timeoutMs: 60_000,
     what: "the end of those that are too many",
@@ -70,23 +77,11 @@ t.test("a peer gets in while hundreds of connections shake no hands, and a bound
 
 t.test("a peer gets in while strangers with good certificates hold all they can", async (t) => {
   const server = await destination(t, security(alpha), { handshakesPerSecond: 1000 });
-  const { certificate: cert, key } = ca.material("stranger");
-  const strangers = Array.from({ length: 100 }, (_, index) =>
-    connectTls({ ...PORT, port: server.port, cert, key, localAddress: `127.0.${1 + (index % 10)}.2` } as object),
-  );
-  t.teardown(() => {
-    for (const one of strangers) one.destroy();
-  });
-  let ended = 0;
-  for (const one of strangers)
-    one
-      .on("error", () => undefined)
-      .once("close", () => ended++)
-      .resume();
-  await eventually(() => ended >= 36 || undefined, { timeoutMs: 60_000, what: "the end of those beyond 64" });
+  const strangers = new Crowd(t, 100, (index) => shown("stranger", server.port, `127.0.${1 + (index % 10)}.2`));
+  await eventually(() => strangers.ended >= 36 || undefined, { timeoutMs: 60_000, what: "the end of those beyond 64" });
   await shake(t, server, mine());
   // the others are cut when their time is over, although their certificates are good
-  await eventually(() => ended === 100 || undefined, { timeoutMs: 60_000, what: "the end of all of them" });
+  await eventually(() => strangers.ended === 100 || undefined, { timeoutMs: 60_000, what: "the end of all of them" });
 });
 
 t.test("a stranger's connection ends with the first refusal, which it hears", async (t) => {
@@ -207,50 +202,25 @@ t.test("a peer that connects for many migrations at once ends none of its own ha
   const server = await destination(t, security(alpha));
   // from now on its address is one of a peer's
   await shake(t, server, mine());
-  const { certificate: cert, key } = ca.material("beta");
-  let ended = 0;
-  const many = Array.from({ length: 40 }, () => {
-    const socket = connectTls({ ...PORT, port: server.port, cert, key });
-    socket.on("error", () => undefined);
-    socket.once("close", () => ended++);
-    socket.resume();
-    return socket;
-  });
-  t.teardown(() => {
-    for (const one of many) one.destroy();
-  });
-  const shaken = (): true | undefined => many.every((one) => one.getProtocol() === "TLSv1.3") || undefined;
+  const many = new Crowd(t, 40, () => shown("beta", server.port));
+  const shaken = (): true | undefined => many.sockets.every((one) => one.getProtocol() === "TLSv1.3") || undefined;
   await eventually(shaken, { timeoutMs: 60_000, what: "40 handshakes" });
-  t.equal(ended, 0);
+  t.equal(many.ended, 0);
 });
 
 t.test("a listed peer that was taken over leaves places to others, by however many addresses it comes", async (t) => {
   const connections = { max: 16, perAddress: 8, handshakesPerSecond: 1000 };
   const server = await destination(t, security(alpha), connections);
-  const { certificate: cert, key } = ca.material("beta");
-  let ended = 0;
-  const many = Array.from({ length: 24 }, (_, index) => {
-    const socket = connectTls({
-      ...PORT,
-      port: server.port,
-      cert,
-      key,
-      localAddress: `127.0.${1 + (index % 6)}.3`,
-    } as object);
-    socket.on("error", () => undefined);
-    socket.once("close", () => ended++);
-    socket.resume();
-    return socket;
+  const many = new Crowd(t, 24, (index) => shown("beta", server.port, `127.0.${1 + (index % 6)}.3`));
+  await eventually(() => many.ended >= 16 || undefined, {
+    timeoutMs: 60_000,
+    what: "the end of those that are too many",
   });
-  t.teardown(() => {
-    for (const one of many) one.destroy();
-  });
-  await eventually(() => ended >= 16 || undefined, { timeoutMs: 60_000, what: "the end of those that are too many" });
   const operator = new GrpcOperatorClient(server.address, 20_000, operatorSecurity(ca.material("operator")));
   t.teardown(() => operator.close());
   // whether this server has such a service or not, somebody who knows the caller answers
   await operator.listMigrations().catch((fault: unknown) => t.match(fault, { code: /^(?!peer-unreachable)/ }));
-  t.equal(ended, 16, "eight of it have stayed");
+  t.equal(many.ended, 16, "eight of it have stayed");
 });
 
 t.test("a connection ends with the certificate that it was made with", async (t) => {
@@ -277,7 +247,9 @@ t.test("in clear, who does nothing makes room, and a transfer stays", async (t) 
   const transfer = dialSource(listener.address, LIMITS);
   transfer.send(hello);
   const source = await arrival.promise;
-  const flood = new Silent(t, portOf(listener), { number: 200, from: () => "127.0.0.1" });
+  const flood = new Crowd(t, 200, () =>
+    connect({ port: portOf(listener), host: "127.0.0.1", localAddress: "127.0.0.1" }),
+  );
   await eventually(() => flood.ended >= 200 - 16 || undefined, {
     timeoutMs: 60_000,
     what: "the end of those that are too many",
