@@ -10,7 +10,7 @@ import type {
 } from "../protocol/messages.ts";
 import type { Translation } from "./proto-files.ts";
 import { blocks, migrationId, said, token } from "./wire-handshake.ts";
-import { bytes, codeText, flag, malformed, number, object, text, type WireObject, whole, word } from "./wire-read.ts";
+import { bytes, codeText, flag, malformed, number, object, type WireObject, whole, word } from "./wire-read.ts";
 
 /** Oneofs have the domain's names, so going out is a matter of nesting. */
 const nest = ({ kind, ...fields }: { kind: string }): object => ({ [kind]: fields });
@@ -25,7 +25,7 @@ export const destinationMessageWire: Translation<DestinationMessage> = {
       case "hello":
         return {
           kind,
-          migrationId: text(inner.migrationId, "migration id"),
+          migrationId: migrationId(inner.migrationId),
           token: bytes(inner.token, "token"),
           attempt: whole(inner.attempt, "attempt"),
           received: whole(inner.received, "received"),

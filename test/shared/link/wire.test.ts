@@ -198,3 +198,13 @@ t.test("bytes of any kind are a message or the peer's fault, never a throw into 
     { numRuns: 1000 },
   );
 });
+
+t.test("a hello names its migration in as few characters as an offer", async (t) => {
+  const { requestSerialize, requestDeserialize } = transferService.Transfer;
+  const said = { kind: "hello", migrationId: "x".repeat(65), token: Buffer.alloc(16) } as const;
+  const numbers = { attempt: 1, received: 0, generation: 0, restarted: false };
+  const read = (migrationId: string): unknown =>
+    requestDeserialize(requestSerialize({ ...said, ...numbers, migrationId }));
+  t.match(read("x".repeat(64)), { kind: "hello" });
+  t.match(read("x".repeat(65)), { code: "peer-invalid", message: /migration id/ });
+});
