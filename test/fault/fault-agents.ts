@@ -165,7 +165,10 @@ export class FaultAgents {
   }
 
   #operatorSocket(host: RigHost, kind: AgentKind): string {
-    return join(this.rig.folder, `${host.name}-${kind}.sock`);
+    // an agent in its unit may make no socket elsewhere
+    return this.rig.hasUnits
+      ? join(host.runtimeDirectory, `${kind}.sock`)
+      : join(this.rig.folder, `${host.name}-${kind}.sock`);
   }
 
   async #start(host: RigHost, kind: AgentKind, flags: readonly string[], hold: readonly string[] = []): Promise<void> {

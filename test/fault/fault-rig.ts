@@ -2,7 +2,7 @@
  * Two hosts with both agents on each and one guest between them, for one fault after the other. Agents are restarted only
  * when a fault needs other settings of them; a guest that was lost is brought back from a snapshot, without a boot.
  */
-import { readdirSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { QmpClient } from "../../shared/qemu/qmp-client.ts";
@@ -12,6 +12,7 @@ import { eventually } from "../support/bounded.ts";
 import { type GuestDefinitionFile, guestDefinition, guestFiles, type Workload } from "../support/guest.ts";
 import { Rig, type RigGuest, type RigHost } from "../support/rig.ts";
 import type { Beat } from "../support/serial.ts";
+import { inGuestUnit } from "../support/units.ts";
 import { canHaveDisks, HostDisk } from "./disks.ts";
 import { FaultAgents } from "./fault-agents.ts";
 import type { Victim } from "./faults.ts";
@@ -24,6 +25,12 @@ const SNAPSHOT_MS = 30_000;
 export const FULL_RATE = 1e9;
 const MEMORY_MIB = 256;
 const WORKLOAD: Workload = { regionMiB: 16, fillMiB: 48, rate: 20e6 };
+
+export interface FaultRigOptions {
+  readonly workload?: Workload;
+  /** Agents and guests are to run in the units of systemd/. @default false */
+  readonly units?: boolean;
+}
 
 export class FaultRig extends FaultAgents {
   readonly name: string = NAME;
@@ -38,11 +45,12 @@ export class FaultRig extends FaultAgents {
   /** Of the journals of each host; none where they cannot be mounted. */
   readonly #disks = new Map<RigHost, HostDisk>();
 
-  static async open(workload: Workload = WORKLOAD): Promise<FaultRig> {
-    const rig = await Rig.open({ bitsPerSecond: FULL_RATE });
+  static async open({ workload = WORKLOAD, units = false }: FaultRigOptions = {}): Promise<FaultRig> {
+    const rig = await Rig.open({ bitsPerSecond: FULL_RATE, units });
     const faultRig = new FaultRig(rig, guestDefinition({ name: NAME, memoryMiB: MEMORY_MIB, workload }));
     try {
       await faultRig.#mountDisks();
+      await rig.bootHosts();
       await faultRig.#boot();
       return faultRig;
     } catch (thrown) {
@@ -53,9 +61,9 @@ export class FaultRig extends FaultAgents {
 
   private constructor(rig: Rig, definition: GuestDefinitionFile) {
     super(rig);
-    this.definition = definition;
+    this.definition = rig.hasUnits ? inGuestUnit(definition) : definition;
     this.at = rig.a;
-    rig.writeDefinition(definition);
+    rig.writeDefinition(this.definition);
     this.watch = new GuestWatch(rig, NAME);
   }
 
@@ -72,11 +80,9 @@ export class FaultRig extends FaultAgents {
   }
 
   keepersOn(host: RigHost): readonly number[] {
-    const ofHost = ({ command }: { readonly command: string }): boolean =>
-      /^ferry-monitor-keeper/.test(command) && command.includes(`${host.runtimeDirectory}/`);
     return this.rig
       .processes()
-      .filter(ofHost)
+      .filter((one) => /^ferry-monitor-keeper/.test(one.command) && this.rig.isOn(host, one))
       .map(({ pid }) => pid);
   }
 
@@ -94,8 +100,9 @@ export class FaultRig extends FaultAgents {
   /** The sockets that a killed QEMU leaves are nobody's: the next QEMU there would remove them, a count would find them. */
   async tidyAfterKilledQemu(host: RigHost): Promise<void> {
     const files = guestFiles(NAME);
-    for (const file of [files.observer, files.qmp]) await rm(join(host.runtimeDirectory, file), { force: true });
-    await removeLog(qemuLogPath(NAME, host.runtimeDirectory));
+    const directory = host.guestDirectory(NAME);
+    for (const file of [files.observer, files.qmp]) await rm(join(directory, file), { force: true });
+    await removeLog(qemuLogPath(NAME, directory));
   }
 
   /** The beats of this life of the guest that were seen on a host. */
@@ -147,9 +154,7 @@ export class FaultRig extends FaultAgents {
     await this.killAgents();
     await killAll([this.rig.a, this.rig.b].flatMap((host) => [...this.qemusOn(host), ...this.keepersOn(host)]));
     for (const host of [this.rig.a, this.rig.b]) {
-      // the console is being followed
-      for (const file of readdirSync(host.runtimeDirectory))
-        if (!file.endsWith(".serial")) await rm(join(host.runtimeDirectory, file), { recursive: true, force: true });
+      for (const directory of new Set([host.runtimeDirectory, host.guestDirectory(NAME)])) await emptied(directory);
       for (const kind of ["source", "destination"])
         await rm(join(host.stateDirectory, kind), { recursive: true, force: true });
     }
@@ -199,13 +204,16 @@ export class FaultRig extends FaultAgents {
     const guest = await this.rig.startGuest(this.rig.a, this.definition);
     await guest.serial.waitForBeats(5, BOOT);
     // the agents' own monitor, since the watch has the other one
-    const monitor = await QmpClient.connect(join(this.at.runtimeDirectory, guestFiles(NAME).qmp));
+    const monitor = await QmpClient.connect(join(this.at.guestDirectory(NAME), guestFiles(NAME).qmp));
     // at full speed, and whatever is left at once: the guest only has to get into the file
     await monitor.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
     await monitor.execute("migrate-set-parameters", { "max-bandwidth": 0, "downtime-limit": 2000 });
     const saved = monitor.waitFor("MIGRATION", ({ data }) => data.status === "completed", { timeoutMs: SNAPSHOT_MS });
-    await monitor.execute("migrate", { uri: `exec:cat > ${this.#snapshot}` });
+    mkdirSync(this.rig.sharedDirectory, { recursive: true });
+    await monitor.execute("migrate", { uri: this.#snapshotUri(this.rig.a) });
     await saved;
+    // of the guest's user there, and read by the one here
+    chmodSync(this.#snapshot, 0o644);
     monitor.close();
     await guest.process.stop();
     await this.tidyAfterKilledQemu(this.rig.a);
@@ -213,7 +221,13 @@ export class FaultRig extends FaultAgents {
   }
 
   get #snapshot(): string {
-    return join(this.rig.folder, "snapshot");
+    return join(this.rig.sharedDirectory, "snapshot");
+  }
+
+  /** Read and written by QEMU itself: a guest in its unit may start no program. */
+  #snapshotUri(host: RigHost): string {
+    const [path] = this.rig.units(host)?.seenHere([this.#snapshot]) ?? [this.#snapshot];
+    return `file:${path}`;
   }
 
   async #restore(): Promise<void> {
@@ -226,6 +240,13 @@ export class FaultRig extends FaultAgents {
   }
 
   #startFromSnapshot(host: RigHost): Promise<RigGuest> {
-    return this.rig.startGuest(host, this.definition, ["-incoming", `exec:cat ${this.#snapshot}`]);
+    return this.rig.startGuest(host, this.definition, ["-incoming", this.#snapshotUri(host)]);
   }
+}
+
+/** But for the consoles, which are being followed. */
+async function emptied(directory: string): Promise<void> {
+  if (!existsSync(directory)) return;
+  for (const file of readdirSync(directory))
+    if (!file.endsWith(".serial")) await rm(join(directory, file), { recursive: true, force: true });
 }

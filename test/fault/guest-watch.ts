@@ -135,8 +135,8 @@ export class GuestWatch {
   }
 
   async #follow(host: RigHost): Promise<void> {
-    const path = join(host.runtimeDirectory, guestFiles(this.#name).observer);
     while (!this.#closed) {
+      const path = join(host.guestDirectory(this.#name), guestFiles(this.#name).observer);
       const monitor = existsSync(path) ? await this.#connect(host) : undefined;
       if (monitor === undefined) await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
       else await this.#listen(host, monitor);

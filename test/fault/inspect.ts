@@ -1,5 +1,5 @@
 /** What must hold after a fault, whatever it was: each breach in words. */
-import { leftFiles, logFiles, processesOf, stateFiles } from "../support/after-migration.ts";
+import { leftFiles, leftInGuestDirectory, logFiles, processesOf, stateFiles } from "../support/after-migration.ts";
 import { eventually } from "../support/bounded.ts";
 import { guestFiles } from "../support/guest.ts";
 import type { RigHost } from "../support/rig.ts";
@@ -78,13 +78,19 @@ async function disorder(on: Inspected): Promise<string[]> {
     // the observer's socket is the rig's own: an agent that has to kill a QEMU does not know of it
     // what a host has left that is off goes when its agents start again
     if (on.isDown(host)) continue;
-    const left = leftFiles(host, [files.serial, files.observer, ...living]);
+    const left = leftFiles(host, [files.serial, files.observer, ...living, ...operatorSockets(on)]);
     if (left.length > 0) found.push(`left in the runtime directory of ${host.name}: ${left.join(", ")}`);
+    const own = on.rig.hasUnits ? leftInGuestDirectory(host, on.name, [files.observer, ...living]) : [];
+    if (own.length > 0) found.push(`left in the directory of the guest on ${host.name}: ${own.join(", ")}`);
     const odd = stateFiles(host).filter((file) => !/^(source|destination)\/\w+\.json$/.test(file));
     if (odd.length > 0) found.push(`left in the state directory of ${host.name}: ${odd.join(", ")}`);
   }
   return found;
 }
+
+/** Where agents have them in the runtime directory. */
+const operatorSockets = ({ rig }: Inspected): readonly string[] =>
+  rig.hasUnits ? ["source.sock", "destination.sock"] : [];
 
 /** A guest counts its heartbeats: one that is seen on both hosts was beaten by two guests. */
 function beatenTwice(on: Inspected): string[] {

@@ -1,7 +1,7 @@
 /**
  * npm run test:faults: the whole matrix, or a random soak. See README.md beside this file.
- *   [--list] [--only REGEX]
- *   --soak [--seed N] [--minutes M] [--faults N]
+ *   [--units] [--list] [--only REGEX]
+ *   [--units] --soak [--seed N] [--minutes M] [--faults N]
  */
 import { parseArgs } from "node:util";
 import type { Cell, CellResult } from "./cell.ts";
@@ -16,6 +16,7 @@ const DEFAULT_MINUTES = 5;
 const { values: given } = parseArgs({
   options: {
     list: { type: "boolean", default: false },
+    units: { type: "boolean", default: false },
     only: { type: "string", default: "" },
     soak: { type: "boolean", default: false },
     seed: { type: "string" },
@@ -37,7 +38,7 @@ const row = ({ cell, outcome, seconds, longestPauseMs, violations }: CellResult)
   ].join(" ");
 
 async function runMatrix(chosen: readonly Cell[]): Promise<{ ran: number; failed: number }> {
-  const on = await FaultRig.open();
+  const on = await FaultRig.open({ units: given.units });
   const cells = chosen.filter((one) => possible(one, on.rig.network.kind));
   let failed = 0;
   try {
@@ -64,6 +65,7 @@ else if (given.soak) {
     seed: Number(given.seed ?? Date.now() % 1e6),
     minutes: Number(minutes ?? Number.MAX_VALUE),
     faults: Number(given.faults ?? Number.MAX_SAFE_INTEGER),
+    units: given.units,
     say,
   });
   process.exitCode = violations > 0 ? 1 : 0;

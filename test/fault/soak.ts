@@ -11,6 +11,8 @@ export interface SoakOptions {
   readonly seed: number;
   readonly minutes: number;
   readonly faults: number;
+  /** Agents and guests run in the units of systemd/. */
+  readonly units: boolean;
   readonly say: (line: string) => void;
 }
 
@@ -19,7 +21,7 @@ export async function soak(options: SoakOptions): Promise<number> {
   const { seed, minutes, faults, say } = options;
   const random = generator(seed);
   const endMs = performance.now() + minutes * 60_000;
-  const on = await FaultRig.open();
+  const on = await FaultRig.open({ units: options.units });
   const results: CellResult[] = [];
   say(`seed ${seed}, link: ${on.rig.network.kind}`);
   try {

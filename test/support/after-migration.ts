@@ -5,7 +5,8 @@ import type { Test } from "tap";
 import { logPipe, olderLog, qemuLogPath } from "../../shared/runtime/guest-log.ts";
 import { eventually } from "./bounded.ts";
 import { guestFiles } from "./guest.ts";
-import type { FoundProcess, Rig, RigHost } from "./rig.ts";
+import type { Rig, RigHost } from "./rig.ts";
+import type { FoundProcess } from "./running-processes.ts";
 
 const ALIVE = { timeoutMs: 30_000 };
 const BEATS = 10;
@@ -62,9 +63,7 @@ export async function closeRig(rig: Rig): Promise<void> {
 
 /** The guest's QEMUs on a host. */
 export function processesOf(rig: Rig, host: RigHost, name: string): FoundProcess[] {
-  return rig
-    .qemus()
-    .filter(({ command }) => command.includes(` -name ${name} `) && command.includes(`${host.runtimeDirectory}/`));
+  return rig.qemus().filter((one) => one.command.includes(` -name ${name} `) && rig.isOn(host, one));
 }
 
 /** By these an agent keeps others from its runtime directory (shared/runtime/agent-lock.ts). */
@@ -73,6 +72,12 @@ const LOCKS: readonly string[] = [".source.lock", ".destination.lock"];
 /** What is in a host's runtime directory beside the files that may be. */
 export function leftFiles(host: RigHost, allowed: readonly string[]): string[] {
   return readdirSync(host.runtimeDirectory).filter((file) => !allowed.includes(file) && !LOCKS.includes(file));
+}
+
+/** What is in the directory of a guest with a user of its own, beside the files that may be. */
+export function leftInGuestDirectory(host: RigHost, name: string, allowed: readonly string[]): string[] {
+  const directory = host.guestDirectory(name);
+  return existsSync(directory) ? readdirSync(directory).filter((file) => !allowed.includes(file)) : [];
 }
 
 /** All that both agents of a host keep: source/ID.json, destination/ID.json. */

@@ -66,10 +66,7 @@ export function spawnAgent(
   kind: AgentKind,
   extra: readonly string[] = [],
 ): Promise<RigProcess> {
-  const command = [
-    process.execPath,
-    ...NODE_OPTIONS,
-    program(`agent-${kind}/main.js`),
+  const flags = [
     `--listen=${agentAddress(rig, host, kind)}`,
     `--guests-directory=${host.guestsDirectory}`,
     `--runtime-directory=${host.runtimeDirectory}`,
@@ -80,7 +77,11 @@ export function spawnAgent(
     ...(extra.includes(REHEARSES) ? [] : ["--rehearsal=false"]),
     ...extra,
   ];
-  return rig.spawn(host, `ferry-${kind} on ${host.name}`, command, {
+  const name = `ferry-${kind} on ${host.name}`;
+  const units = rig.units(host);
+  if (units !== undefined) return rig.spawnFor(host, name, units.prepareAgent(kind, flags), AGENT_GRACE_MS);
+  const command = [process.execPath, ...NODE_OPTIONS, program(`agent-${kind}/main.js`), ...flags];
+  return rig.spawn(host, name, command, {
     environment: ENVIRONMENT,
     graceMs: AGENT_GRACE_MS,
   });

@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { Socket } from "node:net";
 import { promisify } from "node:util";
-import { bounded } from "./bounded.ts";
+import { bounded, eventually } from "./bounded.ts";
 import { atTeardown } from "./teardown.ts";
 
 const execFileAsync = promisify(execFile);
@@ -13,6 +13,8 @@ const OUTPUT_GRACE_MS = 200;
 const STOPS_WITHIN_MS = 20_000;
 /** From SIGKILL to the end of a program: the kernel has to take its memory back. */
 const DIES_WITHIN_MS = 20_000;
+/** Until another's process is there. */
+const BEGINS_WITHIN_MS = 60_000;
 
 export interface ProcessEnd {
   readonly code: number | null;
@@ -26,6 +28,8 @@ export interface ProcessOptions {
   readonly folder?: string;
   /** The time that the program is promised between SIGTERM and SIGKILL, milliseconds. @default 20_000 */
   readonly graceMs?: number;
+  /** For a program that somebody else starts for `command`, such as systemd: finds its process. */
+  readonly standsFor?: () => number | undefined;
 }
 
 interface LineWaiter {
@@ -37,12 +41,12 @@ interface LineWaiter {
 /** A running program; what it writes to standard output and standard error is kept, in order of arrival. */
 export class RigProcess {
   readonly name: string;
-  readonly pid: number;
   /** Settles when the program has ended and its output is read. */
   readonly ended: Promise<ProcessEnd>;
   readonly #child: ChildProcess;
   readonly #graceMs: number;
   readonly #waiters = new Set<LineWaiter>();
+  #pid: number;
   #output = "";
   #end: ProcessEnd | undefined;
 
@@ -59,13 +63,19 @@ export class RigProcess {
       child.once("spawn", resolve);
       child.once("error", reject);
     });
-    return new RigProcess(options.name, child, options.graceMs ?? STOPS_WITHIN_MS);
+    const started = new RigProcess(options.name, child, options.graceMs ?? STOPS_WITHIN_MS);
+    const { standsFor } = options;
+    if (standsFor !== undefined) {
+      const find = (): number | undefined => standsFor() ?? (started.running ? undefined : started.pid);
+      started.#pid = await eventually(find, { timeoutMs: BEGINS_WITHIN_MS, what: `the process of ${options.name}` });
+    }
+    return started;
   }
 
   private constructor(name: string, child: ChildProcess, graceMs: number) {
     this.name = name;
     this.#graceMs = graceMs;
-    this.pid = child.pid!;
+    this.#pid = child.pid!;
     this.#child = child;
     for (const stream of [child.stdout!, child.stderr!]) {
       stream.setEncoding("utf8");
@@ -82,6 +92,10 @@ export class RigProcess {
         resolve(this.#end);
       });
     });
+  }
+
+  get pid(): number {
+    return this.#pid;
   }
 
   /** Undefined while it runs. */
@@ -119,7 +133,7 @@ export class RigProcess {
   }
 
   signal(signal: NodeJS.Signals): void {
-    if (this.running) this.#child.kill(signal);
+    if (this.running) this.#send(signal);
   }
 
   /**
@@ -128,13 +142,23 @@ export class RigProcess {
    */
   async stop({ graceMs = this.#graceMs }: { graceMs?: number } = {}): Promise<ProcessEnd> {
     if (this.#end !== undefined) return this.#end;
-    this.#child.kill("SIGTERM");
-    const force = setTimeout(() => this.#child.kill("SIGKILL"), graceMs);
+    this.#send("SIGTERM");
+    const force = setTimeout(() => this.#send("SIGKILL"), graceMs);
     try {
       return await bounded(this.ended, graceMs + DIES_WITHIN_MS, `the end of ${this.name} (process ${this.pid})`);
     } finally {
       clearTimeout(force);
     }
+  }
+
+  #send(signal: NodeJS.Signals): void {
+    if (this.#pid === this.#child.pid) this.#child.kill(signal);
+    else
+      try {
+        process.kill(this.#pid, signal);
+      } catch {
+        // it has ended, which is told to whoever it stands for
+      }
   }
 
   #read(text: string): void {

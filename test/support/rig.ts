@@ -3,7 +3,7 @@
  * left afterwards. Whatever a test starts here, or what that starts in turn, is known by the rig's folder: it is in
  * the environment of each.
  */
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -13,8 +13,10 @@ import { type GuestDefinitionFile, guestFiles, prepareGuestImage } from "./guest
 import { canMakeNamespaces, loopbackNetwork, namespaceNetwork, type TestNetwork } from "./network.ts";
 import { hostEnvironment } from "./other-qemu.ts";
 import { type ProcessOptions, RigProcess } from "./process.ts";
+import { type FoundProcess, findProcesses, type SeenProcess } from "./running-processes.ts";
 import { SerialLog } from "./serial.ts";
 import { atTeardown } from "./teardown.ts";
+import { type UnitStart, UnitsHost } from "./units.ts";
 
 const MARK = "TEST_RIG_FOLDER";
 const QMP_WAIT_MS = 20_000;
@@ -29,6 +31,10 @@ export interface RigHost {
   readonly runtimeDirectory: string;
   readonly stateDirectory: string;
   readonly guestsDirectory: string;
+  /** Where the consoles of guests are written. */
+  readonly serialDirectory: string;
+  /** Where the sockets of a guest are. */
+  readonly guestDirectory: (name: string) => string;
   /** Of the programs on this host; beside the test's own. */
   readonly environment: Readonly<Record<string, string>>;
 }
@@ -47,11 +53,8 @@ export interface RigOptions {
   readonly bitsPerSecond?: number;
   /** Of the link between namespaces, milliseconds. @default 0: as quick as it is */
   readonly roundTripMs?: number;
-}
-
-export interface FoundProcess {
-  readonly pid: number;
-  readonly command: string;
+  /** Both hosts are to have systemd as process 1, from bootHosts() on. @default false */
+  readonly units?: boolean;
 }
 
 export class Rig {
@@ -63,6 +66,9 @@ export class Rig {
   readonly #serials = new Map<string, SerialLog>();
   readonly #monitors = new Set<QmpClient>();
   readonly #forget: () => void;
+  readonly #units = new Map<RigHost, UnitsHost>();
+  /** Do both hosts have systemd, once they are booted? */
+  readonly hasUnits: boolean;
   #closed = false;
 
   /** Builds the guest image too, if need be. @throws Error when there is no kernel for test guests */
@@ -71,11 +77,12 @@ export class Rig {
     const kind = options.network ?? (canMakeNamespaces() ? "namespaces" : "loopback");
     const { bitsPerSecond = 1e9, roundTripMs = 0 } = options;
     const network = kind === "loopback" ? loopbackNetwork() : await namespaceNetwork({ bitsPerSecond, roundTripMs });
-    return new Rig(network);
+    return new Rig(network, options.units ?? false);
   }
 
-  private constructor(network: TestNetwork) {
+  private constructor(network: TestNetwork, units: boolean) {
     this.network = network;
+    this.hasUnits = units;
     this.folder = mkdtempSync(join(tmpdir(), "ferry-rig-"));
     this.a = this.#makeHost("a");
     this.b = this.#makeHost("b");
@@ -90,6 +97,27 @@ export class Rig {
     return { [MARK]: this.folder };
   }
 
+  /** Boots the systemd of both hosts, where they are to have one. What is mounted later in their directories it misses. */
+  async bootHosts(): Promise<void> {
+    if (!this.hasUnits) return;
+    for (const host of [this.a, this.b]) {
+      const units = await UnitsHost.boot(host, this.sharedDirectory);
+      this.#units.set(host, units);
+      const guestDirectory = (name: string): string => units.guestDirectory(name);
+      Object.assign(host, { prefix: units.prefix, guestDirectory });
+    }
+  }
+
+  /** A directory that the programs of both hosts may use. */
+  get sharedDirectory(): string {
+    return join(this.folder, "shared");
+  }
+
+  /** The systemd of a host and its units; undefined where a host has none. */
+  units(host: RigHost): UnitsHost | undefined {
+    return this.#units.get(host);
+  }
+
   other(host: RigHost): RigHost {
     return host === this.a ? this.b : this.a;
   }
@@ -102,9 +130,16 @@ export class Rig {
 
   /** Starts QEMU on a host, with further arguments such as -incoming. It runs; its monitor may not listen yet. */
   async startGuest(host: RigHost, definition: GuestDefinitionFile, extra: readonly string[] = []): Promise<RigGuest> {
-    const command = definition.command.map((part) => part.replaceAll("{runtime}", host.runtimeDirectory));
     const serial = this.serial(host, definition.name);
-    const qemu = await this.spawn(host, `QEMU of ${definition.name} on ${host.name}`, [...command, ...extra]);
+    const name = `QEMU of ${definition.name} on ${host.name}`;
+    const units = this.units(host);
+    const qemu =
+      units === undefined
+        ? await this.spawn(host, name, [
+            ...definition.command.map((part) => part.replaceAll("{runtime}", host.runtimeDirectory)),
+            ...extra,
+          ])
+        : await this.spawnFor(host, name, units.prepareGuest(definition, extra));
     return { name: definition.name, host, process: qemu, serial };
   }
 
@@ -113,11 +148,12 @@ export class Rig {
     host: RigHost,
     name: string,
     command: readonly string[],
-    { environment = {}, ...promised }: Pick<ProcessOptions, "environment" | "graceMs"> = {},
+    { environment = {}, ...promised }: Pick<ProcessOptions, "environment" | "graceMs" | "standsFor"> = {},
   ): Promise<RigProcess> {
+    const seen = this.units(host)?.seenHere(command) ?? command;
     const started = await RigProcess.start({
       name,
-      command: [...host.prefix, ...command],
+      command: [...host.prefix, ...seen],
       environment: { ...host.environment, ...environment, [MARK]: this.folder },
       folder: this.folder,
       ...promised,
@@ -127,12 +163,19 @@ export class Rig {
     return started;
   }
 
+  /** Runs what has a unit of the host started, and stands for the unit's process. */
+  spawnFor(host: RigHost, name: string, { command, find }: UnitStart, graceMs?: number): Promise<RigProcess> {
+    return this.spawn(host, name, command, { standsFor: find, ...(graceMs === undefined ? {} : { graceMs }) });
+  }
+
   /** The guest's console on a host, followed from the first call on, also before its QEMU is there. */
   serial(host: RigHost, name: string): SerialLog {
-    const path = join(host.runtimeDirectory, guestFiles(name).serial);
+    const path = join(host.serialDirectory, guestFiles(name).serial);
     const known = this.#serials.get(path);
     if (known !== undefined) return known;
     const log = new SerialLog(path);
+    // written by the user of the guest
+    if (this.hasUnits) chmodSync(path, 0o666);
     this.#serials.set(path, log);
     return log;
   }
@@ -142,7 +185,7 @@ export class Rig {
    * there yet. Close it before asking for another: QEMU greets one client at a time.
    */
   async observe(host: RigHost, name: string, { timeoutMs = QMP_WAIT_MS } = {}): Promise<QmpClient> {
-    const path = join(host.runtimeDirectory, guestFiles(name).observer);
+    const path = join(host.guestDirectory(name), guestFiles(name).observer);
     const monitor = await eventually(() => connectIfThere(path, timeoutMs), { timeoutMs, what: `QEMU at ${path}` });
     this.#monitors.add(monitor);
     void monitor.closed.then(() => this.#monitors.delete(monitor));
@@ -151,7 +194,16 @@ export class Rig {
 
   /** All programs of the rig that run now: those started here, and those that they started. */
   processes(): readonly FoundProcess[] {
-    return findProcesses(this.folder);
+    const isOurs = ({ pid, command, environment }: SeenProcess): boolean =>
+      command.includes(this.folder) ||
+      environment.includes(`${MARK}=${this.folder}`) ||
+      [...this.#units.values()].some((units) => units.has(pid));
+    return findProcesses(isOurs);
+  }
+
+  /** Is a process of the rig on this host? By its systemd, or by the host's directory in its command. */
+  isOn(host: RigHost, { pid, command }: FoundProcess): boolean {
+    return this.units(host)?.has(pid) ?? command.includes(`${host.runtimeDirectory}/`);
   }
 
   /** The QEMUs among them: after a migration there must be one. */
@@ -169,6 +221,7 @@ export class Rig {
     for (const log of this.#serials.values()) log.close();
     for (const monitor of this.#monitors) monitor.close();
     await Promise.all([...this.#processes].map((one) => one.stop()));
+    await Promise.all([...this.#units.values()].map(({ systemd }) => systemd.close()));
     // What an agent started outlives it, as it should.
     this.#killAll();
     const gone = () => (this.processes().length === 0 ? true : undefined);
@@ -196,11 +249,15 @@ export class Rig {
       return folder;
     }) as [string, string, string];
     const environment = hostEnvironment(name, join(this.folder, name, "bin"));
-    return { name, address, prefix, runtimeDirectory, stateDirectory, guestsDirectory, environment };
+    const serialDirectory = this.hasUnits ? join(this.folder, name, "serial") : runtimeDirectory;
+    if (this.hasUnits) mkdirSync(serialDirectory);
+    const guestDirectory = (): string => runtimeDirectory;
+    const directories = { runtimeDirectory, stateDirectory, guestsDirectory, serialDirectory, guestDirectory };
+    return { name, address, prefix, ...directories, environment };
   }
 
   #killAll(): void {
-    for (const { pid } of findProcesses(this.folder))
+    for (const { pid } of this.processes())
       try {
         process.kill(pid, "SIGKILL");
       } catch {
@@ -215,27 +272,6 @@ async function connectIfThere(path: string, timeoutMs: number): Promise<QmpClien
   } catch (thrown) {
     if (thrown instanceof MigrationFault && thrown.code === "qmp-unreachable") return undefined;
     throw thrown;
-  }
-}
-
-/** Processes with the folder in their command line or environment, without this program and those that have ended. */
-function findProcesses(folder: string): FoundProcess[] {
-  const found: FoundProcess[] = [];
-  for (const entry of readdirSync("/proc")) {
-    const pid = Number(entry);
-    if (!Number.isInteger(pid) || pid === process.pid) continue;
-    const [command, environment] = [readIfThere(`/proc/${pid}/cmdline`), readIfThere(`/proc/${pid}/environ`)];
-    if (command === "" || !(command.includes(folder) || environment.includes(`${MARK}=${folder}`))) continue;
-    found.push({ pid, command: command.replaceAll("\0", " ").trim() });
-  }
-  return found;
-}
-
-function readIfThere(path: string): string {
-  try {
-    return readFileSync(path, "latin1");
-  } catch {
-    return "";
   }
 }
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A host of its own for a test: systemd as process 1 of new namespaces, with the units of systemd/ and this checkout.
 #
-#   systemd-host.sh FOLDER CHECKOUT
+#   systemd-host.sh FOLDER CHECKOUT [DIRECTORY PLACE]...
 #
 # Run as root by systemd-host.ts in new mount, pid, cgroup, ipc and uts namespaces. It sees the programs of the machine
-# it runs on, through an overlay: nothing that is written there stays. FOLDER/shared is the only directory that it has
-# in common with others. The network is the machine's.
+# it runs on, through an overlay: nothing that is written there stays. FOLDER/shared, and each DIRECTORY of the machine
+# that it has as PLACE, are all that it has in common with others. The network is the one that the script is run in.
 set -euo pipefail
 folder=$1 checkout=$2 root=$1/root
+shift 2
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$folder/layer"
@@ -33,6 +34,11 @@ mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
 mkdir -p "$root/opt/ferry" "$root/srv/shared" "$root/etc/ferry/guests"
 mount --bind "$checkout" "$root/opt/ferry"
 mount --bind "$folder/shared" "$root/srv/shared"
+while [ $# -gt 0 ]; do
+  mkdir -p "$root$2"
+  mount --bind "$1" "$root$2"
+  shift 2
+done
 for name in ferry-source ferry-destination; do
   ln -sf "/opt/ferry/dist/agent-${name#ferry-}/main.js" "$root/usr/local/bin/$name"
 done

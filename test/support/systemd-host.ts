@@ -16,7 +16,6 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Test } from "tap";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { eventually } from "./bounded.ts";
 import { atTeardown } from "./teardown.ts";
@@ -46,27 +45,48 @@ export interface Said {
   readonly error: string;
 }
 
+interface Booted {
+  readonly group: string;
+  readonly output: () => string;
+  close(): Promise<void>;
+}
+
+let booted = 0;
+
+export interface SystemdHostOptions {
+  readonly name: string;
+  /** A directory that all hosts of a test see as /srv/shared. @default one of its own */
+  readonly shared?: string;
+  /** Directories of the machine, and where the host has them. */
+  readonly places?: Readonly<Record<string, string>>;
+  /** What a command line begins with to run in the host's network. @default the machine's network */
+  readonly network?: readonly string[];
+}
+
 export class SystemdHost {
   readonly name: string;
   /** Process 1 of the host, as the machine numbers it. */
   readonly pid: number;
-  private readonly output: () => string;
+  private readonly booted: Booted;
 
-  /** @param shared a directory that all hosts of a test see as /srv/shared */
-  static async boot(t: Test, name: string, shared?: string): Promise<SystemdHost> {
+  static async boot(options: SystemdHostOptions): Promise<SystemdHost> {
+    const { name, shared, places = {}, network = [] } = options;
     const folder = mkdtempSync(join(tmpdir(), "ferry-systemd-"));
     for (const part of ["layer", "root", "shared"]) mkdirSync(join(folder, part));
     if (shared !== undefined) {
       rmdirSync(join(folder, "shared"));
       execFileSync("/bin/ln", ["-s", shared, join(folder, "shared")]);
     }
-    const group = join(controlGroups() ?? "", `ferry-test-${process.pid}-${name}`);
-    mkdirSync(group);
+    booted += 1;
+    const group = `ferry-test-${process.pid}-${booted}-${name}`;
+    const groupPath = join(controlGroups() ?? "", group);
+    mkdirSync(groupPath);
     const script = join(packageRoot(), "test/support/systemd-host.sh");
     const namespaces = ["--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child"];
-    const inner = ["/usr/bin/unshare", ...namespaces, script, folder, packageRoot()];
+    const binds = Object.entries(places).flat();
+    const inner = [...network, "/usr/bin/unshare", ...namespaces, script, folder, packageRoot(), ...binds];
     const enter = `echo $$ >"$0/cgroup.procs"; exec "$@"`;
-    const child = spawn("/bin/bash", ["-c", enter, group, ...inner], { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn("/bin/bash", ["-c", enter, groupPath, ...inner], { stdio: ["ignore", "pipe", "pipe"] });
     let output = "";
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding("utf8").on("data", (text: string) => {
@@ -74,36 +94,60 @@ export class SystemdHost {
       });
     const end = (): void => {
       child.kill("SIGKILL");
-      removeGroups(group);
+      removeGroups(groupPath);
       rmSync(folder, { recursive: true, force: true });
     };
     const forget = atTeardown(end);
-    t.teardown(async () => {
+    const close = async (): Promise<void> => {
       forget();
       child.kill("SIGKILL");
       // the namespaces end with their process 1, and their groups are empty then
-      await eventually(() => (isEmpty(group) ? true : undefined), { timeoutMs: 20_000, what: "the end of systemd" });
+      await eventually(() => (isEmpty(groupPath) ? true : undefined), {
+        timeoutMs: 20_000,
+        what: "the end of systemd",
+      });
       end();
-    });
-    const pid = await eventually(() => childOf(child.pid ?? 0), { timeoutMs: BOOTS_WITHIN_MS, what: "its process 1" });
-    const host = new SystemdHost(name, pid, () => output);
-    await eventually(() => (host.run("systemctl", "is-active", "polkit", "dbus").status === 0 ? true : undefined), {
-      timeoutMs: BOOTS_WITHIN_MS,
-      what: `systemd to boot: ${output}`,
-    });
-    return host;
+    };
+    try {
+      const bound = { timeoutMs: BOOTS_WITHIN_MS, what: "its process 1" };
+      const pid = await eventually(() => childOf(child.pid ?? 0), bound);
+      const host = new SystemdHost(name, pid, { group, close, output: () => output });
+      await eventually(() => (host.run("systemctl", "is-active", "polkit", "dbus").status === 0 ? true : undefined), {
+        timeoutMs: BOOTS_WITHIN_MS,
+        what: `systemd to boot: ${output}`,
+      });
+      return host;
+    } catch (thrown) {
+      await close();
+      throw thrown;
+    }
   }
 
-  private constructor(name: string, pid: number, output: () => string) {
+  private constructor(name: string, pid: number, booted: Booted) {
     this.name = name;
     this.pid = pid;
-    this.output = output;
+    this.booted = booted;
+  }
+
+  /** Name of the control group that all of its processes are in, beginning at the machine's. */
+  get group(): string {
+    return this.booted.group;
+  }
+
+  /** What a command line begins with to run as root of the host. */
+  get prefix(): readonly string[] {
+    return ["/usr/bin/nsenter", "-t", String(this.pid), "-m", "-p", "-C", "-i", "-u", "-n", "--root", "--wd=/"];
+  }
+
+  /** Ends everything in it. */
+  async close(): Promise<void> {
+    await this.booted.close();
   }
 
   /** Runs a program as root of the host. */
   run(...command: readonly string[]): Said {
-    const places = ["-m", "-p", "-C", "-i", "-u", "--root", "--wd=/"];
-    const { status, stdout, stderr } = spawnSync("/usr/bin/nsenter", ["-t", String(this.pid), ...places, ...command], {
+    const [program = "", ...rest] = [...this.prefix, ...command];
+    const { status, stdout, stderr } = spawnSync(program, rest, {
       encoding: "utf8",
       timeout: ANSWERS_WITHIN_MS,
       env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
@@ -134,7 +178,7 @@ export class SystemdHost {
 
   /** The last lines of the host's journal, for messages. */
   log(): string {
-    return `${this.run("journalctl", "--no-pager", "-o", "cat", "-n", "60").out}${this.output()}`;
+    return `${this.run("journalctl", "--no-pager", "-o", "cat", "-n", "60").out}${this.booted.output()}`;
   }
 }
 

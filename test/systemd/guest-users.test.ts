@@ -59,7 +59,8 @@ async function freePort(): Promise<number> {
 }
 
 async function boot(t: Test, name: Name, shared: string): Promise<SystemdHost> {
-  const host = await SystemdHost.boot(t, name, shared);
+  const host = await SystemdHost.boot({ name, shared });
+  t.teardown(() => host.close());
   PORTS[name] = [await freePort(), await freePort()];
   host.must("useradd", "--system", "--uid", String(DB_USER), "guest-db");
   const places = "[Service]\nReadWritePaths=/srv/shared\n";

@@ -1,6 +1,7 @@
 /** What the QEMUs and agents of a rig cost while a guest moves: CPU time by host, and the agents' peak of memory. */
 import { readFileSync, writeFileSync } from "node:fs";
-import type { FoundProcess, Rig } from "../../support/rig.ts";
+import type { Rig } from "../../support/rig.ts";
+import type { FoundProcess } from "../../support/running-processes.ts";
 
 export type Role = "source QEMU" | "destination QEMU" | "source agent" | "destination agent";
 
