@@ -1,9 +1,6 @@
 /** The cells of the fault matrix that stand for the others; `npm run test:faults` runs them all. */
 import t from "tap";
-import { FaultRig } from "./fault-rig.ts";
-import { keepLog } from "./keep-log.ts";
-import { cellNamed, possible } from "./matrix.ts";
-import { runCell } from "./run-cell.ts";
+import { testCells } from "./test-cells.ts";
 
 t.setTimeout(900_000);
 
@@ -32,21 +29,6 @@ const CELLS = [
   "source granting: kill source QEMU, supervisor asks",
 ];
 
-t.test("no fault loses, doubles or corrupts the guest, or is in the way of the next attempt", async (t) => {
-  const on = await FaultRig.open();
-  t.teardown(() => on.close());
-  for (const cell of CELLS.map(cellNamed))
-    await t.test(
-      cell.name,
-      {
-        skip: !possible(cell, on.rig.network.kind) && "it needs root: a loopback cannot be cut, and disks are mounted",
-      },
-      async (t) => {
-        const { outcome, violations, seconds } = await runCell(on, cell);
-        t.same(violations, [], `${outcome} after ${seconds.toFixed(1)} s`);
-        if (violations.length === 0) return;
-        t.comment(`see ${keepLog(on, cell.name)}`);
-        await on.reset();
-      },
-    );
-});
+t.test("no fault loses, doubles or corrupts the guest, or is in the way of the next attempt", (t) =>
+  testCells(t, CELLS),
+);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run-unit.sh UNIT PIPE: starts a unit whose output goes to PIPE, prints that output, and ends when and as the unit ends.
-# For units.ts, on a host whose process 1 is systemd.
+# run-unit.sh UNIT PIPE: starts a unit whose output goes to PIPE, prints that output, and ends when and as the unit
+# ends. For units.ts, on a host whose process 1 is systemd.
 set -uo pipefail
 unit=$1 pipe=$2
 mkdir -p "${pipe%/*}"
