@@ -1,27 +1,27 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
 // Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
 /** The program ferry-source: configuration to parts to service; no logic. */
-import "../shared/runtime/supported-node.ts";
-import "../shared/runtime/closed-inspector.ts";
-import { Gate } from "../shared/link/gate.ts";
-import { serveSource } from "../shared/link/grpc-server.ts";
+import "../shared/runtime/v8/supported-node.ts";
+import "../shared/runtime/v8/closed-inspector.ts";
+import { Gate } from "../shared/link/grpc/gate.ts";
+import { serveSource } from "../shared/link/grpc/grpc-server.ts";
 import type { SourceService } from "../shared/link/link.ts";
-import { openSecurity } from "../shared/link/security.ts";
-import { serveOptions } from "../shared/link/serve-options.ts";
+import { openSecurity } from "../shared/link/tls/security.ts";
+import { serveOptions } from "../shared/link/grpc/serve-options.ts";
 import { decodeSourceRecord } from "../shared/protocol/record-decoding.ts";
-import { lockDirectories } from "../shared/runtime/agent-lock.ts";
+import { lockDirectories } from "../shared/runtime/files/agent-lock.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
-import { askedFor, loadSourceConfig } from "../shared/runtime/config.ts";
-import { Journal } from "../shared/runtime/journal.ts";
+import { askedFor, loadSourceConfig } from "../shared/runtime/config/config.ts";
+import { Journal } from "../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
-import { createLogger } from "../shared/runtime/log.ts";
-import { checkOpenFiles } from "../shared/runtime/open-files.ts";
-import { Rehearsal } from "../shared/runtime/rehearsal.ts";
-import { listeningText, type RunningAgent, runAgent } from "../shared/runtime/run-agent.ts";
+import { createLogger } from "../shared/runtime/log/log.ts";
+import { checkOpenFiles } from "../shared/runtime/host/open-files.ts";
+import { Rehearsal } from "../shared/runtime/v8/warm-up-runner.ts";
+import { listeningText, type RunningAgent, runAgent } from "../shared/runtime/agent/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
-import { AllowedDestinations } from "./allowed-destinations.ts";
-import { rehearse } from "./rehearsal.ts";
-import { SourceAgent } from "./source-agent.ts";
+import { AllowedDestinations } from "./service/allowed-destinations.ts";
+import { rehearse } from "./warmup/warm-up.ts";
+import { SourceAgent } from "./service/source-agent.ts";
 
 async function start(): Promise<RunningAgent> {
   const config = loadSourceConfig(process.argv.slice(2), process.env);

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
 import { MigrationFault } from "../shared/fault.ts";
 import type { MigrationView } from "../shared/protocol/report.ts";
-import type { TlsFiles } from "../shared/runtime/certificates.ts";
+import type { TlsFiles } from "../shared/runtime/files/certificates.ts";
 import { alarmText } from "./alarm.ts";
 import { EXIT, type ExitCode, exitCodeOf, exitCodeOfFault } from "./exit-codes.ts";
 import { printable } from "./figures.ts";

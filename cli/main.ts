@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /** The program ferry: wires the command line to this process and to gRPC; no logic. */
-import "../shared/runtime/supported-node.ts";
+import "../shared/runtime/v8/supported-node.ts";
 import { setTimeout as delay } from "node:timers/promises";
-import { GrpcOperatorClient } from "../shared/link/operator-client.ts";
-import { operatorSecurity } from "../shared/link/security.ts";
-import { readCertificates } from "../shared/runtime/certificates.ts";
+import { GrpcOperatorClient } from "../shared/link/grpc/operator-client.ts";
+import { operatorSecurity } from "../shared/link/tls/security.ts";
+import { readCertificates } from "../shared/runtime/files/certificates.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runFerry } from "./program.ts";
 import { processTerminal } from "./terminal.ts";

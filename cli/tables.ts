@@ -1,6 +1,6 @@
 /** Lists for people: guests, migrations, heat maps, plans. Pure. */
 import type { GuestView, HeatMapBlock, MigrationView } from "../shared/protocol/report.ts";
-import { shortDigest } from "../shared/runtime/guest-definition.ts";
+import { shortDigest } from "../shared/runtime/guest/guest-definition.ts";
 import { alarmText } from "./alarm.ts";
 import { blockFor, durationText, memoryText, percentText, printable } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";

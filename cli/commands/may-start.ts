@@ -2,7 +2,7 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import { MigrationFault } from "../../shared/fault.ts";
 import { parseDuration } from "../../shared/quantities.ts";
-import { isGuestName } from "../../shared/runtime/guest-definition.ts";
+import { isGuestName } from "../../shared/runtime/guest/guest-definition.ts";
 import { argument, type LocalContext, type RunHere } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { printable } from "../figures.ts";

@@ -14,7 +14,7 @@ import type {
 } from "../protocol/messages.ts";
 import type { PlanCall, PlanView } from "../protocol/plan-view.ts";
 import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../protocol/report.ts";
-import type { LinkSecurity } from "./security.ts";
+import type { LinkSecurity } from "./tls/security.ts";
 
 /** One end of a transfer stream. Messages arrive in the order in which they were sent. */
 export interface Channel<Out, In> {

@@ -54,7 +54,7 @@ export const USUAL_COSTS: AgentCosts = {
   fixedBytes: 1.1e6,
 };
 
-/** What one of that host's processors makes of the reference (agent-source/host-speed.ts), by way of another host: docs/decisions/0042. */
+/** What one of that host's processors makes of the reference (agent-source/planning/host-speed.ts), by way of another host: docs/decisions/0042. */
 export const USUAL_COSTS_ZSTD_BYTES_PER_SECOND = 660e6;
 /** zstd lives in the processor's caches; what a page costs is memory and kernel, too, which differ less between hosts (0042). */
 const SPEED_EXPONENT = 0.7;

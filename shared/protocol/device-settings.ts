@@ -25,7 +25,7 @@ const IS_GIVEN =
 
 /**
  * The settings of a guest may have this many characters in all; of a guest with more, only those that a definition
- * gives are said. A request has room for 256 KiB (shared/link/grpc-server.ts), and holds the list of the devices as
+ * gives are said. A request has room for 256 KiB (shared/link/grpc/grpc-server.ts), and holds the list of the devices as
  * well.
  */
 const SAID_CHARACTERS_MAX = 96 << 10;

@@ -72,7 +72,7 @@ function isLater(left: SourceRecord, came: DestinationRecord): boolean {
 }
 
 /**
- * Reads boot and start time (in kernel ticks since that boot) from the text that shared/runtime/process-identity.ts
+ * Reads boot and start time (in kernel ticks since that boot) from the text that shared/runtime/host/process-identity.ts
  * makes.
  */
 function startOf({ identity }: QemuProcess): { readonly boot: string; readonly ticks: number } | undefined {

@@ -66,7 +66,7 @@ export interface Drive {
   /** The top layer first; none where there is no medium. */
   readonly layers: readonly Image[];
   /**
-   * The name of the device that has this drive (shared/qemu/device-tree.ts). It is empty where no device has it, and
+   * The name of the device that has this drive (shared/qemu/inspect/device-tree.ts). It is empty where no device has it, and
    * from an older source.
    */
   readonly place: string;
@@ -98,7 +98,7 @@ export interface GuestOffer {
   readonly ramBlocks: readonly RamBlock[];
   /** It is paused, and is to stay so. */
   readonly paused: boolean;
-  /** As its QEMU has made them (shared/qemu/guest-devices.ts); missing from an older source. */
+  /** As its QEMU has made them (shared/qemu/inspect/guest-devices.ts); missing from an older source. */
   readonly devices?: readonly string[];
   /** How the devices are set, each as "disk0: num-queues = 1"; missing from an older source. */
   readonly deviceSettings?: readonly string[];
@@ -181,7 +181,7 @@ export interface Frame {
   readonly body: Uint8Array;
   /**
    * When sent: bytes ahead of the body, in the same memory, that the link may overwrite until the frame was taken. With
-   * FRAME_HEAD_BYTES of them (shared/link/frame-wire.ts) the body is not copied to be sent behind its head.
+   * FRAME_HEAD_BYTES of them (shared/link/wire/frame-wire.ts) the body is not copied to be sent behind its head.
    */
   readonly headRoom?: number;
 }

@@ -21,7 +21,7 @@ export interface OwnershipGrant {
 
 /**
  * The process of a QEMU. `identity` tells it from every later process of the same pid on this host: boot, pid and start
- * time (shared/runtime/process-identity.ts). No agent says anything to a QEMU that is not the process of the record.
+ * time (shared/runtime/host/process-identity.ts). No agent says anything to a QEMU that is not the process of the record.
  */
 export interface QemuProcess {
   readonly pid: number;

@@ -1,6 +1,6 @@
 /**
  * The states of a migration at its source, as one table: state, outcome, next state. The types of the edges, the
- * diagram in docs/, the driver (agent-source/source-migration.ts) and the search for two running guests (test/model/)
+ * diagram in docs/, the driver (agent-source/migration/source-migration.ts) and the search for two running guests (test/model/)
  * all use it. Until *switching* the guest runs at the source; until *retiring* its QEMU would also run it again by
  * itself.
  *

@@ -4,7 +4,7 @@
  *     corrupt-page     the destination changes one byte of a page after all checks
  *     hold-at=STATE    the first migration that enters STATE waits there until the agent gets SIGUSR2
  */
-import type { Logger } from "./log.ts";
+import type { Logger } from "./log/log.ts";
 
 export const FAULT_FORMS = ["corrupt-page", "hold-at=STATE"] as const;
 

@@ -2,10 +2,10 @@
  * Capture, classify and encode, all in memory: PAGE records through the stream reader into the scheduler, and frames out
  * of it, which are thrown away. The peer copies the pages once: what any capture has to do at least.
  */
-import { TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
+import { TransferScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
-import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import { FRAME_BYTES, GUEST_KINDS, type GuestKind, prologue, streamBytes, writePass } from "./guest-pages.ts";

@@ -8,7 +8,7 @@ import { decompressInto } from "../../shared/codec/zstd.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
-import { ZstdPool } from "../../shared/runtime/zstd-pool.ts";
+import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 import { FRAME_BYTES, numbers } from "./guest-pages.ts";
 import { against, contest, type Group, type Measurement, type Round, summary, timed, timedAsync } from "./measure.ts";

@@ -3,7 +3,7 @@
  * that each round sees pages that changed (or did not) against what was sent before.
  */
 import type { RamBlock } from "../../shared/protocol/messages.ts";
-import { StreamWriter } from "../../shared/qemu/stream-writer.ts";
+import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { StreamBytes } from "../support/fake-stream.ts";
 

@@ -7,11 +7,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { RetainedFrames } from "../../shared/link/retained-frames.ts";
+import { RetainedFrames } from "../../shared/link/resume/retained-frames.ts";
 import type { Frame } from "../../shared/protocol/messages.ts";
 import type { SourceRecord } from "../../shared/protocol/ownership.ts";
 import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { type AgentOptions, type HostAgents, startAgents } from "../support/agents.ts";
 import { measuredMigration } from "../support/ferry-run.ts";
 import { guestDefinition, type Workload } from "../support/guest.ts";

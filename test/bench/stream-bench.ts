@@ -5,8 +5,8 @@
  */
 import { fileURLToPath } from "node:url";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
-import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
-import { StreamWriter } from "../../shared/qemu/stream-writer.ts";
+import { StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 import { StreamBytes } from "../support/fake-stream.ts";

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
-import { serveSource } from "../../shared/link/grpc-server.ts";
+import { serveSource } from "../../shared/link/grpc/grpc-server.ts";
 import type { SourceService } from "../../shared/link/link.ts";
 import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
 import { result, view } from "../support/cli-fixtures.ts";

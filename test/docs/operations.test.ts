@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { listKeys } from "../../shared/runtime/config-keys.ts";
-import { destinationSchema, sourceSchema } from "../../shared/runtime/config-schema.ts";
+import { listKeys } from "../../shared/runtime/config/config-keys.ts";
+import { destinationSchema, sourceSchema } from "../../shared/runtime/config/config-schema.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 
 const page = readFileSync(join(packageRoot(), "docs/operations.md"), "utf8");
@@ -29,15 +29,15 @@ t.test("every fault code is in docs/operations.md, and no other", async (t) => {
 t.test("every reason of a refusal is in docs/operations.md", async (t) => {
   const section = page.slice(page.indexOf("### Reasons of a refusal"), page.indexOf("## Settings"));
   const files = [
-    "shared/qemu/preflight.ts",
-    "shared/qemu/postcopy-ability.ts",
+    "shared/qemu/inspect/preflight.ts",
+    "shared/qemu/inspect/postcopy-ability.ts",
     "shared/protocol/handshake.ts",
     "shared/protocol/strategies.ts",
-    "agent-source/phases/negotiate.ts",
-    "agent-destination/phases/negotiate.ts",
-    "agent-destination/first-look.ts",
-    "agent-destination/places.ts",
-    "shared/link/guest-peers.ts",
+    "agent-source/migration/phases/negotiate.ts",
+    "agent-destination/migration/phases/negotiate.ts",
+    "agent-destination/migration/first-look.ts",
+    "agent-destination/service/places.ts",
+    "shared/link/callers/guest-peers.ts",
   ];
   const sources = files.map((file) => readFileSync(join(packageRoot(), file), "utf8")).join("\n");
   const reasons = [...sources.matchAll(/(?:code: |code = |CODE = |refuse\(\s*)"([a-z-]+)"/g)].map(
@@ -52,7 +52,7 @@ t.test("every reason of a refusal is in docs/operations.md", async (t) => {
 
 t.test("every name of what was agreed is in docs/operations.md", async (t) => {
   const section = page.slice(page.indexOf("## What was agreed"), page.indexOf("## Settings"));
-  const view = readFileSync(join(packageRoot(), "agent-source/negotiated-view.ts"), "utf8");
+  const view = readFileSync(join(packageRoot(), "agent-source/report/negotiated-view.ts"), "utf8");
   const fields = /return \{(.*?)\n {2}\};/s.exec(view)?.[1] ?? "";
   const names = [...fields.matchAll(/^ {4}(?:"([^"]+)"|(\w+)):? ?/gm)].map((match) => match[1] ?? match[2] ?? "");
   names.push("measured bandwidth", "measured round trip");

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import t, { type Test } from "tap";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import type { MigrationView } from "../../shared/protocol/report.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { assertOneGuest, processesOf } from "../support/after-migration.ts";
 import { type HostAgents, listMigrations, startAgent } from "../support/agents.ts";
 import { eventually } from "../support/bounded.ts";

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import t from "tap";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import type { GuestView } from "../../shared/protocol/report.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { ferryJson, migrate, requireMoved, slowLink, startMigrate } from "../support/ferry-json.ts";
 import { type GuestOptions, guestFiles } from "../support/guest.ts";

@@ -1,7 +1,7 @@
 /** The guest of the demo, there and back, with no agent started anew; the second time its memory is compared. */
 import t, { type Test } from "tap";
 import type { MigrationResult } from "../../shared/protocol/report.ts";
-import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import type { HostAgents } from "../support/agents.ts";
 import { migrate, requireMoved } from "../support/ferry-json.ts";

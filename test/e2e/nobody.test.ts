@@ -7,8 +7,8 @@ import { chmodSync, chownSync, readdirSync, readFileSync, readlinkSync } from "n
 import { createServer } from "node:net";
 import { join } from "node:path";
 import t from "tap";
-import { connectDestination } from "../../shared/link/grpc-link.ts";
-import { OPERATOR_IN_CLEAR } from "../../shared/link/security.ts";
+import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
+import { OPERATOR_IN_CLEAR } from "../../shared/link/tls/security.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import type { HostAgents } from "../support/agents.ts";
 import { ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";

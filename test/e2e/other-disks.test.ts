@@ -5,7 +5,7 @@
 import { linkSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { type HostAgents, startAgent } from "../support/agents.ts";
 import { beginMerge, endMerge, takeSnapshot, tell } from "../support/block-jobs.ts";

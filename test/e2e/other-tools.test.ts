@@ -3,7 +3,7 @@
  * done, and where the guest is.
  */
 import t, { type Test } from "tap";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { assertOneGuest, processesOf } from "../support/after-migration.ts";
 import { eventually } from "../support/bounded.ts";
 import { type Ended, startMigrate } from "../support/ferry-json.ts";

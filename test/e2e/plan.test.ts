@@ -2,7 +2,7 @@
 import t, { type Test } from "tap";
 import type { PlanView } from "../../shared/protocol/plan-view.ts";
 import { isFinal } from "../../shared/protocol/report.ts";
-import type { MigrationInfo } from "../../shared/qemu/qmp-types.ts";
+import type { MigrationInfo } from "../../shared/qemu/qmp/qmp-types.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { ferry, type HostAgents, listMigrations, startAgent } from "../support/agents.ts";
 import { eventually } from "../support/bounded.ts";

@@ -3,8 +3,8 @@
  * its migration, with a guest that runs again where QEMU had stopped it, and one that stays paused where it was paused already.
  */
 import t, { type Test } from "tap";
-import { beginPostcopy } from "../../agent-source/qemu-settings.ts";
-import { encodeSwitchoverAck } from "../../shared/qemu/return-path.ts";
+import { beginPostcopy } from "../../agent-source/guest/qemu-settings.ts";
+import { encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
 import { type BiosGuest, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { relayPostcopy } from "../support/postcopy-relay.ts";

@@ -4,11 +4,11 @@
  */
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { Intake } from "../../agent-source/intake.ts";
-import { allowStop, applySettings, beginPostcopy } from "../../agent-source/qemu-settings.ts";
+import { Intake } from "../../agent-source/capture/intake.ts";
+import { allowStop, applySettings, beginPostcopy } from "../../agent-source/guest/qemu-settings.ts";
 import { MemoryLayout } from "../../shared/page/geometry.ts";
-import { refusePostcopy } from "../../shared/qemu/postcopy-ability.ts";
-import { type PostcopySink, type RamSetup, StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { refusePostcopy } from "../../shared/qemu/inspect/postcopy-ability.ts";
+import { type PostcopySink, type RamSetup, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { type BiosGuest, type Pages, startBiosGuest, twoSets } from "../support/bios-guest.ts";
 import { bounded } from "../support/bounded.ts";

@@ -3,7 +3,7 @@
  * them, killed, and asked what they know.
  */
 import { join } from "node:path";
-import { GrpcOperatorClient } from "../../shared/link/operator-client.ts";
+import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
 import type { MigrationView } from "../../shared/protocol/report.ts";
 import { AGENT_READY, agentAddress, type HostAgents, spawnAgent } from "../support/agents.ts";
 import type { RigProcess } from "../support/process.ts";

@@ -5,8 +5,8 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import { qemuLogPath, removeLog } from "../../shared/runtime/guest-log.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
 import { processesOf } from "../support/after-migration.ts";
 import { eventually } from "../support/bounded.ts";
 import { type GuestDefinitionFile, guestDefinition, guestFiles, type Workload } from "../support/guest.ts";

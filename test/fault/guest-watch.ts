@@ -5,8 +5,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { guestFiles } from "../support/guest.ts";
 import type { Rig, RigHost } from "../support/rig.ts";
 import type { OutsiderCommand } from "./faults.ts";

@@ -2,7 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { eventually } from "../support/bounded.ts";
 import { guestFiles } from "../support/guest.ts";
 import { findWorkloadPage, writeMemory } from "../support/guest-memory.ts";

@@ -1,6 +1,6 @@
 /** Processes that a fault ends, and how they are seen to have ended. */
 import { readFileSync } from "node:fs";
-import { identify } from "../../shared/runtime/process-identity.ts";
+import { identify } from "../../shared/runtime/host/process-identity.ts";
 import { eventually } from "../support/bounded.ts";
 
 const DIES_WITHIN_MS = 20_000;

@@ -8,7 +8,7 @@ import type { FaultRig } from "./fault-rig.ts";
 import type { AgentKind } from "./faults.ts";
 
 /**
- * A source that has ended its own part tells the destination at least this often (agent-source/ask-destination.ts), and
+ * A source that has ended its own part tells the destination at least this often (agent-source/migration/ask-destination.ts), and
  * then hears that the guest runs there too.
  */
 const SHOUTS_WITHIN_MS = 40_000;

@@ -7,8 +7,8 @@ import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
 import { connect as connectTls } from "node:tls";
-import { connectDestination, dialSource } from "../../shared/link/grpc-link.ts";
-import { readCertificates, type TlsFiles } from "../../shared/runtime/certificates.ts";
+import { connectDestination, dialSource } from "../../shared/link/grpc/grpc-link.ts";
+import { readCertificates, type TlsFiles } from "../../shared/runtime/files/certificates.ts";
 import { hello, offer } from "../support/link-fixtures.ts";
 import { security } from "../support/tls.ts";
 

@@ -1,13 +1,13 @@
 /** What the fuzzing and the two agents that were taken over have found, each with the smallest input that shows it. */
 import t from "tap";
-import { LinkMeter } from "../../agent-source/link-meter.ts";
-import { PeerInbox } from "../../agent-source/peer-inbox.ts";
+import { LinkMeter } from "../../agent-source/link/link-meter.ts";
+import { PeerInbox } from "../../agent-source/link/peer-inbox.ts";
 import { MigrationFault } from "../../shared/fault.ts";
-import { connectDestination } from "../../shared/link/grpc-link.ts";
-import { serveDestination } from "../../shared/link/grpc-server.ts";
-import { memoryTransfer } from "../../shared/link/memory-link.ts";
-import { methodOf } from "../../shared/link/proto-files.ts";
-import { destinationService, migrationService } from "../../shared/link/services.ts";
+import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
+import { serveDestination } from "../../shared/link/grpc/grpc-server.ts";
+import { memoryTransfer } from "../support/memory-link.ts";
+import { methodOf } from "../../shared/link/wire/proto-files.ts";
+import { destinationService, migrationService } from "../../shared/link/grpc/services.ts";
 import { describeBlocks } from "../../shared/protocol/handshake.ts";
 import type { DestinationMessage } from "../../shared/protocol/messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";

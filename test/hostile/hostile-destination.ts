@@ -5,13 +5,13 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
-import type { Made } from "../../agent-source/recovery.ts";
-import { SourceAgent } from "../../agent-source/source-agent.ts";
+import type { Made } from "../../agent-source/service/recovery.ts";
+import { SourceAgent } from "../../agent-source/service/source-agent.ts";
 import { MigrationFault } from "../../shared/fault.ts";
-import { dialSource } from "../../shared/link/grpc-link.ts";
-import { serveDestination, serveSource } from "../../shared/link/grpc-server.ts";
+import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
+import { serveDestination, serveSource } from "../../shared/link/grpc/grpc-server.ts";
 import type { DestinationChannel } from "../../shared/link/link.ts";
-import { GrpcOperatorClient } from "../../shared/link/operator-client.ts";
+import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
 import type {
   Contract,
   DestinationMessage,
@@ -23,12 +23,12 @@ import type {
 } from "../../shared/protocol/messages.ts";
 import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
 import { isFinal, type MigrationView } from "../../shared/protocol/report.ts";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
-import { loadSourceConfig } from "../../shared/runtime/config.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { loadSourceConfig } from "../../shared/runtime/config/config.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
-import { createLogger } from "../../shared/runtime/log.ts";
+import { createLogger } from "../../shared/runtime/log/log.ts";
 import { type BiosGuest, startBiosGuest, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { MIGRATE_OPTIONS } from "../support/frames.ts";

@@ -1,11 +1,11 @@
 /** A source agent that was taken over, and a real destination agent behind its real server. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { DestinationAgent } from "../../agent-destination/destination-agent.ts";
-import type { Incoming } from "../../agent-destination/incoming.ts";
+import { DestinationAgent } from "../../agent-destination/service/destination-agent.ts";
+import type { Incoming } from "../../agent-destination/service/incoming.ts";
 import { MigrationFault } from "../../shared/fault.ts";
-import { connectDestination } from "../../shared/link/grpc-link.ts";
-import { serveDestination, serveSource } from "../../shared/link/grpc-server.ts";
+import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
+import { serveDestination, serveSource } from "../../shared/link/grpc/grpc-server.ts";
 import type {
   DestinationClient,
   DestinationService,
@@ -13,7 +13,7 @@ import type {
   MigrationOperator,
   SourceChannel,
 } from "../../shared/link/link.ts";
-import { GrpcOperatorClient } from "../../shared/link/operator-client.ts";
+import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type {
   DestinationMessage,
@@ -25,11 +25,11 @@ import type {
 } from "../../shared/protocol/messages.ts";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
-import { loadDestinationConfig } from "../../shared/runtime/config.ts";
-import { loadGuest } from "../../shared/runtime/guest-definition.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { loadDestinationConfig } from "../../shared/runtime/config/config.ts";
+import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
-import { createLogger } from "../../shared/runtime/log.ts";
+import { createLogger } from "../../shared/runtime/log/log.ts";
 import { eventually } from "../support/bounded.ts";
 import { BLOCKS, FRAME_BYTES, frame, PAGES, pages, SECTION } from "../support/frames.ts";
 import { LIMITS, SERVE, sourceService } from "../support/link.ts";

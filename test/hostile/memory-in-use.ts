@@ -6,7 +6,7 @@ import { eventually } from "../support/bounded.ts";
 
 /**
  * What hundreds of migrations may leave behind, bytes: views and records that are kept for operators, compiled code,
- * and the page memory of the last migration, which an agent keeps for a while (shared/runtime/return-memory.ts).
+ * and the page memory of the last migration, which an agent keeps for a while (shared/runtime/v8/return-memory.ts).
  * Measured: 8 to 51 MiB.
  */
 const LEFT_MAX = 96 << 20;

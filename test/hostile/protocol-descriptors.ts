@@ -1,5 +1,5 @@
 /** What the compiled protocol says of itself: its calls, and the fields of its messages. */
-import { loadDefinition } from "../../shared/link/proto-files.ts";
+import { loadDefinition } from "../../shared/link/wire/proto-files.ts";
 
 /** A field as the compiled protocol describes it. */
 export interface Field {

@@ -1,6 +1,6 @@
 /** What reads each message of each call, and how large a thing it may make of one. */
 import { MigrationFault } from "../../shared/fault.ts";
-import { destinationService, migrationService, transferService } from "../../shared/link/services.ts";
+import { destinationService, migrationService, transferService } from "../../shared/link/grpc/services.ts";
 import { type MessageType, rpcs } from "./protocol-descriptors.ts";
 
 /** Bounds of what a reader gives: the longest text, characters, and the longest list. */
@@ -13,7 +13,7 @@ interface Bounds {
 const AS_LONG_AS_IT_IS: Bounds = { text: Number.POSITIVE_INFINITY, list: Number.POSITIVE_INFINITY };
 /** A guest's name, an id or an address. */
 const OPERATORS: Bounds = { text: 300, list: 0 };
-/** Names of devices and images have 4096 characters, settings are 100 000 (shared/link/wire-guest.ts). */
+/** Names of devices and images have 4096 characters, settings are 100 000 (shared/link/wire/wire-guest.ts). */
 const OFFER: Bounds = { text: 4096, list: 100_000 };
 /** Reasons and texts of a peer (SAID_CHARACTERS_MAX); a layout has 4096 blocks (BLOCKS_MAX). */
 const PEERS: Bounds = { text: 2000, list: 4096 };

@@ -1,5 +1,5 @@
 /** What an agent's log says of the states of its migrations, and a way to hold a migration at the door of a state. */
-import type { LogDestination } from "../../shared/runtime/log.ts";
+import type { LogDestination } from "../../shared/runtime/log/log.ts";
 import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { eventually } from "../support/bounded.ts";
 

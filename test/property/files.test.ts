@@ -7,9 +7,9 @@ import fc from "fast-check";
 import t from "tap";
 import type { SourceRecord } from "../../shared/protocol/ownership.ts";
 import { decodeDestinationRecord, decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
-import { loadDestinationConfig, loadSourceConfig } from "../../shared/runtime/config.ts";
-import { listGuests, loadGuest, parseGuest } from "../../shared/runtime/guest-definition.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { loadDestinationConfig, loadSourceConfig } from "../../shared/runtime/config/config.ts";
+import { listGuests, loadGuest, parseGuest } from "../../shared/runtime/guest/guest-definition.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import {
   codeOf,
   deepJson,

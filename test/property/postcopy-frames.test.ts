@@ -1,7 +1,7 @@
 /** From the guest's writes to what a destination takes, which refuses a page that comes twice or not at all. */
 import fc from "fast-check";
 import t from "tap";
-import { PostcopyPages } from "../../agent-destination/postcopy-pages.ts";
+import { PostcopyPages } from "../../agent-destination/replay/postcopy-pages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import { BLOCKS, capturing, PACKAGE, PAGES, SECTION } from "../support/capturing.ts";

@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import t, { type Test } from "tap";
 import type { FaultCode } from "../../shared/fault.ts";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import { LINE_MAX_BYTES, QmpLines, type QmpMessage } from "../../shared/qemu/qmp-lines.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { LINE_MAX_BYTES, QmpLines, type QmpMessage } from "../../shared/qemu/qmp/qmp-lines.ts";
 import { greeting, Monitor, serve } from "../support/fake-monitor.ts";
 import {
   codeOf,

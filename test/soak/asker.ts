@@ -1,6 +1,6 @@
 /** A second QMP client that asks QEMU all the time, as monitoring and management do, and that notes block errors. */
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import type { RigHost } from "../support/rig.ts";
 
 const BETWEEN_MS = 20;

@@ -4,8 +4,8 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import type { ImageInfo } from "../../shared/qemu/qmp-types.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { ImageInfo } from "../../shared/qemu/qmp/qmp-types.ts";
 import { GuestWatch } from "../fault/guest-watch.ts";
 import type { Inspected } from "../fault/inspect.ts";
 import { type HostAgents, startAgents } from "../support/agents.ts";

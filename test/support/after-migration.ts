@@ -2,7 +2,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
-import { logPipe, olderLog, qemuLogPath } from "../../shared/runtime/guest-log.ts";
+import { logPipe, olderLog, qemuLogPath } from "../../shared/runtime/guest/guest-log.ts";
 import { eventually } from "./bounded.ts";
 import { guestFiles } from "./guest.ts";
 import type { Rig, RigHost } from "./rig.ts";
@@ -66,7 +66,7 @@ export function processesOf(rig: Rig, host: RigHost, name: string): FoundProcess
   return rig.qemus().filter((one) => one.command.includes(` -name ${name} `) && rig.isOn(host, one));
 }
 
-/** By these an agent keeps others from its runtime directory (shared/runtime/agent-lock.ts). */
+/** By these an agent keeps others from its runtime directory (shared/runtime/files/agent-lock.ts). */
 const LOCKS: readonly string[] = [".source.lock", ".destination.lock"];
 
 /** What is in a host's runtime directory beside the files that may be. */

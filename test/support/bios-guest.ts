@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { prepareDevices, watchDevices } from "./bios-watch.ts";
 import { eventually } from "./bounded.ts";
 import { type GuestDefinitionFile, guestFiles } from "./guest.ts";

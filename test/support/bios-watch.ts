@@ -2,7 +2,7 @@
  * A part of a real-mode program (bios-guest.ts) that looks in each round whether the guest's clock goes forward and its
  * devices are as the program has left them: what a move carries beside the memory.
  */
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { readMemory } from "./guest-memory.ts";
 
 /** A byte of the clock chip's memory, and what the program writes there. */

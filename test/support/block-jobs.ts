@@ -1,5 +1,5 @@
 /** Snapshots of a guest's disk, taken and taken back by another tool than the agents. */
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { eventually } from "./bounded.ts";
 
 const WITHIN = { timeoutMs: 60_000 };

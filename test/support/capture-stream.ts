@@ -10,9 +10,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { MigrationFault } from "../../shared/fault.ts";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import { encodePong, encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path.ts";
-import { type PostcopySink, StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { encodePong, encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
+import { type PostcopySink, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 
 const HEAD_BYTES = 12 * 1024;

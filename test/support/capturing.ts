@@ -1,7 +1,7 @@
 /** A source's capture of post-copy over a sender in memory, and what QEMU hears of it. */
-import { PostcopyCapture } from "../../agent-source/postcopy-capture.ts";
+import { PostcopyCapture } from "../../agent-source/postcopy/postcopy-capture.ts";
 import { readDiscards } from "../../shared/codec/discard-frame.ts";
-import { ReturnPathReader } from "../../shared/qemu/return-path-reader.ts";
+import { ReturnPathReader } from "../../shared/qemu/return-path/return-path-reader.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { type SendingOptions, sending } from "./sending.ts";
 

@@ -3,7 +3,7 @@ import type { Surroundings } from "../../cli/context.ts";
 import type { OperatorClient } from "../../cli/operator-client.ts";
 import { runFerry } from "../../cli/program.ts";
 import type { MigrationResult, MigrationView, Progress } from "../../shared/protocol/report.ts";
-import type { TlsFiles } from "../../shared/runtime/certificates.ts";
+import type { TlsFiles } from "../../shared/runtime/files/certificates.ts";
 
 export const progress = (changes: Partial<Progress> = {}): Progress => ({
   elapsedSeconds: 12.34,

@@ -1,5 +1,5 @@
 /** The tests' oracle for "memory identical": two paused guests, page by page, through QEMU's own pmemsave. */
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { readMemory } from "./guest-memory.ts";
 

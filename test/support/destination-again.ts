@@ -1,15 +1,15 @@
 /** A destination agent that starts again, with a record of its own and a QEMU. */
 import type { Test } from "tap";
-import { DestinationAgent } from "../../agent-destination/destination-agent.ts";
+import { DestinationAgent } from "../../agent-destination/service/destination-agent.ts";
 import type { SettleAnswer, SettleCall } from "../../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import type { MigrationStatus, MigrationView } from "../../shared/protocol/report.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
-import { type DestinationConfig, loadDestinationConfig } from "../../shared/runtime/config.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { type DestinationConfig, loadDestinationConfig } from "../../shared/runtime/config/config.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
-import { createLogger } from "../../shared/runtime/log.ts";
+import { createLogger } from "../../shared/runtime/log/log.ts";
 import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { eventually } from "./bounded.ts";
 import { FakeQemu } from "./fake-qemu.ts";

@@ -3,7 +3,7 @@
  * would send of it. Whatever the scheduler does with the feed, its frames must rebuild this memory.
  */
 
-import type { TransferScheduler } from "../../agent-source/transfer-scheduler.ts";
+import type { TransferScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { PageFrameReader } from "../../shared/codec/page-frame.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";

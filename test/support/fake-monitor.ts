@@ -4,7 +4,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Test } from "tap";
-import type { QemuVersion } from "../../shared/qemu/qmp-types.ts";
+import type { QemuVersion } from "../../shared/qemu/qmp/qmp-types.ts";
 
 export interface Command {
   readonly execute: string;

@@ -5,10 +5,10 @@ import {
   encodePackageHead,
   encodePing,
   encodePostcopyEnd,
-} from "../../shared/qemu/command-encoder.ts";
-import { type PostcopySink, StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
-import type { StreamLimits } from "../../shared/qemu/stream-setup.ts";
-import { StreamWriter } from "../../shared/qemu/stream-writer.ts";
+} from "../../shared/qemu/stream/command-encoder.ts";
+import { type PostcopySink, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import type { StreamLimits } from "../../shared/qemu/stream/stream-setup.ts";
+import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { picker, ramStart, SectionMaker, StreamBytes, streamHead } from "./fake-stream.ts";
 import { feedPieces } from "./rewrite-stream.ts";
 

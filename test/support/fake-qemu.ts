@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Test } from "tap";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
-import { hasEnded, identify } from "../../shared/runtime/process-identity.ts";
+import { hasEnded, identify } from "../../shared/runtime/host/process-identity.ts";
 import { bounded, eventually } from "./bounded.ts";
 import { type Command, greeting, Monitor } from "./fake-monitor.ts";
 import { atTeardown } from "./teardown.ts";

@@ -1,6 +1,6 @@
 /** The stream of a post-copy that is taken up again, as the source's QEMU would write it, and what the reader tells of it. */
-import type { PlacedBlock } from "../../shared/qemu/ram-blocks.ts";
-import { ResumedReader, type ResumedSink } from "../../shared/qemu/resumed-reader.ts";
+import type { PlacedBlock } from "../../shared/qemu/stream/ram-blocks.ts";
+import { ResumedReader, type ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
 import { picker, SectionMaker, StreamBytes } from "./fake-stream.ts";
 import { feedPieces } from "./rewrite-stream.ts";
 

@@ -1,6 +1,6 @@
 /** A migration by `ferry`, measured from outside as QEMU's own are: monitor events and interface counters. */
 import type { MigrationView } from "../../shared/protocol/report.ts";
-import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { ferryCommand, type HostAgents, listMigrations } from "./agents.ts";
 import type { Rig } from "./rig.ts";
 

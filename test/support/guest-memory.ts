@@ -5,7 +5,7 @@
 import { open, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { bounded, eventually } from "./bounded.ts";
 

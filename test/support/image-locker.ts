@@ -3,7 +3,7 @@
  * when the guest is handed over, holds it for a while, and lets go.
  */
 import { join } from "node:path";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import { tell } from "./block-jobs.ts";
 import { eventually } from "./bounded.ts";

@@ -1,10 +1,10 @@
 /** Both agents' servers with made-up services behind them, and a network between them that can be cut. */
 import { connect, createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
-import { dialSource } from "../../shared/link/grpc-link.ts";
-import { type ServeOptions, serveSource } from "../../shared/link/grpc-server.ts";
+import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
+import { type ServeOptions, serveSource } from "../../shared/link/grpc/grpc-server.ts";
 import type { LinkLimits, Listener, MigrationOperator, SourceChannel, SourceService } from "../../shared/link/link.ts";
-import type { LinkSecurity } from "../../shared/link/security.ts";
+import type { LinkSecurity } from "../../shared/link/tls/security.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import type { ChannelPair } from "../compliance/channel.ts";
 

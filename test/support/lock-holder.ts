@@ -1,6 +1,6 @@
 /** A program for tests: locks the directories of an agent, says "locked" or why not, and stays until it is killed. */
-import { lockDirectories } from "../../shared/runtime/agent-lock.ts";
-import { createLogger } from "../../shared/runtime/log.ts";
+import { lockDirectories } from "../../shared/runtime/files/agent-lock.ts";
+import { createLogger } from "../../shared/runtime/log/log.ts";
 
 const [, , role, stateDirectory = "", runtimeDirectory = ""] = process.argv;
 const places = {

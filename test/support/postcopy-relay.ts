@@ -12,11 +12,11 @@ import {
   encodeOpenReturnPath,
   encodePackageHead,
   encodePostcopyEnd,
-} from "../../shared/qemu/command-encoder.ts";
-import { encodePong, encodeShut, PageRequests } from "../../shared/qemu/return-path.ts";
-import { ReturnPathReader, type ReturnPathSink } from "../../shared/qemu/return-path-reader.ts";
-import { type PostcopySink, type RamSetup, StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
-import { encodeRamEnd, StreamWriter } from "../../shared/qemu/stream-writer.ts";
+} from "../../shared/qemu/stream/command-encoder.ts";
+import { encodePong, encodeShut, PageRequests } from "../../shared/qemu/return-path/return-path.ts";
+import { ReturnPathReader, type ReturnPathSink } from "../../shared/qemu/return-path/return-path-reader.ts";
+import { type PostcopySink, type RamSetup, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import { encodeRamEnd, StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { BiosGuest } from "./bios-guest.ts";
 

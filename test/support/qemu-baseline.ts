@@ -1,6 +1,6 @@
 /** What QEMU itself makes of a guest and a link: the yardstick beside which Ferry's own numbers stand. */
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import type { MigrationParameters, QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { MigrationParameters, QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { bounded } from "./bounded.ts";
 import type { GuestDefinitionFile } from "./guest.ts";
 import type { Rig, RigGuest, RigHost } from "./rig.ts";

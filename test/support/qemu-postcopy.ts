@@ -1,7 +1,7 @@
 /** QEMU's own post-copy, with and without its channel for requested pages, beside which Ferry's stands. */
 import { setTimeout } from "node:timers/promises";
-import type { QmpClient } from "../../shared/qemu/qmp-client.ts";
-import type { QmpEvent } from "../../shared/qemu/qmp-types.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { eventually } from "./bounded.ts";
 import type { GuestDefinitionFile } from "./guest.ts";
 import { setCapabilities } from "./qemu-baseline.ts";

@@ -1,5 +1,5 @@
 /** What a destination's QEMU would write on its return path, and what the reader tells of it: for tests. */
-import type { ReturnPathSink } from "../../shared/qemu/return-path-reader.ts";
+import type { ReturnPathSink } from "../../shared/qemu/return-path/return-path-reader.ts";
 import { StreamBytes } from "./fake-stream.ts";
 
 export const RETURN_PATH_BLOCKS = [

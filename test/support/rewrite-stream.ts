@@ -1,6 +1,6 @@
 /** Reads a precopy stream as an agent with a window would, and writes again what was read. */
-import { StreamReader, type StreamSink } from "../../shared/qemu/stream-reader.ts";
-import { StreamWriter } from "../../shared/qemu/stream-writer.ts";
+import { StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 
 const WINDOW = 65536;
 const FEED_MAX = 16384;

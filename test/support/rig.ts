@@ -7,7 +7,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { eventually } from "./bounded.ts";
 import { type GuestDefinitionFile, guestFiles, prepareGuestImage } from "./guest.ts";
 import { canMakeNamespaces, loopbackNetwork, namespaceNetwork, type TestNetwork } from "./network.ts";

@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
-import { QmpClient } from "../../shared/qemu/qmp-client.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { eventually } from "./bounded.ts";
 import type { RigProcess } from "./process.ts";
 import type { Rig, RigHost } from "./rig.ts";

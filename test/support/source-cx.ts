@@ -3,19 +3,19 @@
  * only asked.
  */
 import type { Test } from "tap";
-import { FreshLinks } from "../../agent-source/fresh-links.ts";
-import { MigrationReport } from "../../agent-source/migration-report.ts";
-import { OperatorWords } from "../../agent-source/operator-words.ts";
-import { OwnQemu } from "../../agent-source/own-qemu.ts";
-import type { SourceContext } from "../../agent-source/source-context.ts";
+import { FreshLinks } from "../../agent-source/link/restarted-streams.ts";
+import { MigrationReport } from "../../agent-source/report/migration-report.ts";
+import { OperatorWords } from "../../agent-source/migration/operator-words.ts";
+import { OwnQemu } from "../../agent-source/guest/own-qemu.ts";
+import type { SourceContext } from "../../agent-source/migration/source-context.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceRecord } from "../../shared/protocol/ownership.ts";
 import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
-import { loadSourceConfig } from "../../shared/runtime/config.ts";
-import { Journal } from "../../shared/runtime/journal.ts";
+import { loadSourceConfig } from "../../shared/runtime/config/config.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
-import { createLogger } from "../../shared/runtime/log.ts";
+import { createLogger } from "../../shared/runtime/log/log.ts";
 import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { AskedDestination } from "./asked-destination.ts";
 import { FakeQemu } from "./fake-qemu.ts";

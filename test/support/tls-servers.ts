@@ -1,12 +1,12 @@
 /** A destination's server that answers every offer with an empty refusal, and the clients that try to get in. */
 import type { Test } from "tap";
-import { CONNECTION_DEFAULTS } from "../../shared/link/connection-limits.ts";
-import { connectDestination } from "../../shared/link/grpc-link.ts";
-import { serveDestination } from "../../shared/link/grpc-server.ts";
+import { CONNECTION_DEFAULTS } from "../../shared/link/callers/connection-limits.ts";
+import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
+import { serveDestination } from "../../shared/link/grpc/grpc-server.ts";
 import type { Caller, Listener } from "../../shared/link/link.ts";
-import type { LinkSecurity } from "../../shared/link/security.ts";
+import type { LinkSecurity } from "../../shared/link/tls/security.ts";
 import type { HandshakeAnswer, SettleAnswer } from "../../shared/protocol/messages.ts";
-import type { ConnectionConfig } from "../../shared/runtime/config-network.ts";
+import type { ConnectionConfig } from "../../shared/runtime/config/config-network.ts";
 import { LIMITS, migrationOperator, portOf } from "./link.ts";
 import { offer } from "./link-fixtures.ts";
 import { Lines } from "./tls.ts";

@@ -1,10 +1,10 @@
 /** Certificates of a test's own CA (scripts/test-ca.sh), and what agents make of them. */
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
-import type { TlsSecurity } from "../../shared/link/security.ts";
-import { type KeyMaterial, readCertificates, type TlsFiles } from "../../shared/runtime/certificates.ts";
-import type { LogDestination } from "../../shared/runtime/log.ts";
-import { createLogger } from "../../shared/runtime/log.ts";
+import type { TlsSecurity } from "../../shared/link/tls/security.ts";
+import { type KeyMaterial, readCertificates, type TlsFiles } from "../../shared/runtime/files/certificates.ts";
+import type { LogDestination } from "../../shared/runtime/log/log.ts";
+import { createLogger } from "../../shared/runtime/log/log.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 
 export class TestCa {

@@ -5,9 +5,9 @@
  * and what a guest may write for the tests.
  */
 import { chmodSync, mkdirSync } from "node:fs";
-import { guestUnitName } from "../../shared/qemu/guest-unit.ts";
+import { guestUnitName } from "../../shared/qemu/inspect/guest-unit.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
-import { SANDBOX } from "../../shared/runtime/qemu-options.ts";
+import { SANDBOX } from "../../shared/runtime/guest/qemu-options.ts";
 import type { GuestDefinitionFile } from "./guest.ts";
 import type { RigHost } from "./rig.ts";
 import { controlGroupOf, findProcesses } from "./running-processes.ts";

@@ -8,8 +8,8 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { guestUnitName } from "../../shared/qemu/guest-unit.ts";
-import { SANDBOX } from "../../shared/runtime/qemu-options.ts";
+import { guestUnitName } from "../../shared/qemu/inspect/guest-unit.ts";
+import { SANDBOX } from "../../shared/runtime/guest/qemu-options.ts";
 import { eventually } from "../support/bounded.ts";
 import { noSystemdHost, SystemdHost } from "../support/systemd-host.ts";
 

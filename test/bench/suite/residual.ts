@@ -1,5 +1,5 @@
 /** How much of a guest was left to send, over the time of its migration. */
-import type { QmpClient } from "../../../shared/qemu/qmp-client.ts";
+import type { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 
 export interface ResidualPoint {
   readonly seconds: number;

@@ -1,5 +1,5 @@
 import t from "tap";
-import { memoryTransfer } from "../../../shared/link/memory-link.ts";
+import { memoryTransfer } from "../../support/memory-link.ts";
 import type { SourceMessage } from "../../../shared/protocol/messages.ts";
 import { channelCompliance } from "../../compliance/channel.ts";
 

@@ -7,7 +7,7 @@ import t from "tap";
 import { decompressInto } from "../../../shared/codec/zstd.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
-import { ZstdPool } from "../../../shared/runtime/zstd-pool.ts";
+import { ZstdPool } from "../../../shared/runtime/zstd/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../../../shared/units.ts";
 
 const MIB = 1 << 20;

@@ -1,5 +1,5 @@
 import t from "tap";
-import { createLogger } from "../../../shared/runtime/log.ts";
+import { createLogger } from "../../../shared/runtime/log/log.ts";
 import { isFaultName, TestFaults } from "../../../shared/runtime/test-faults.ts";
 
 t.test("a state is held once, until SIGUSR2 comes", async (t) => {

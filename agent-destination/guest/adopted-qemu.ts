@@ -1,0 +1,73 @@
+/** Finds the QEMU that an earlier life of this agent started, and what it does. */
+import { readFile } from "node:fs/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { DestinationQemu } from "../../shared/protocol/destination-states.ts";
+import type { DestinationRecord, QemuProcess } from "../../shared/protocol/ownership.ts";
+import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
+import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
+import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
+import type { Journal } from "../../shared/runtime/journal/journal.ts";
+import { identify } from "../../shared/runtime/host/process-identity.ts";
+import { type GuestProcess, WAITING_ARGUMENTS } from "./guest-process.ts";
+import { isMarkedRefused } from "./refusal-mark.ts";
+
+const STUCK_MS = 1000;
+
+/**
+ * Finds a QEMU that waits for a migration and is in no record: the agent ended between starting it and writing which
+ * process it is.
+ * @returns undefined where there is none
+ */
+export async function findUnwritten(
+  definition: GuestDefinition,
+  journal: Journal<DestinationRecord>,
+): Promise<QemuProcess | undefined> {
+  const { entries } = await journal.list();
+  const known = new Set(entries.map(({ record }) => record.qemu?.identity));
+  const wanted = ["", ...definition.command.slice(1), ...WAITING_ARGUMENTS, ""].join("\0");
+  const isWanted = async (pid: number): Promise<boolean> =>
+    (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).includes(wanted);
+  for (const pid of await findProcesses(isWanted)) {
+    const identity = await identify(pid);
+    if (identity !== undefined && !known.has(identity)) return { pid, identity };
+  }
+  return undefined;
+}
+
+/**
+ * Tells what an adopted QEMU does. A guest that was never started at the source is `prelaunch` here too, once it is
+ * loaded.
+ * @throws MigrationFault when QEMU does not tell
+ */
+export async function stateOf(
+  guest: GuestProcess,
+  record: Pick<DestinationRecord, "kind" | "postcopy">,
+): Promise<Exclude<DestinationQemu, "gone">> {
+  const isPostcopy = record.postcopy !== undefined;
+  try {
+    return await stateSaid(guest, isPostcopy);
+  } catch (thrown) {
+    // QEMU's main loop may wait for a page, which only *pulling* brings; before the grant the guest has not run, and
+    // waits for no page
+    const isStuck = MigrationFault.from(thrown).code === "qmp-timeout";
+    if (isPostcopy && record.kind === "running" && isStuck && !(await guest.hasEnded())) return "pulling";
+    throw thrown;
+  }
+}
+
+async function stateSaid({ qmp }: GuestProcess, isPostcopy: boolean): Promise<Exclude<DestinationQemu, "gone">> {
+  const { status } = await qmp.execute("query-status", undefined, isPostcopy ? { timeoutMs: STUCK_MS } : {});
+  if (status === "inmigrate") return "loading";
+  const { status: migration } = await qmp.execute("query-migrate");
+  const pulls = isPostcopy && migration !== "completed";
+  // whatever stands still with pages missing still needs them: a disk error, a panic, a suspend
+  if (pulls && !PAUSED_STATES.includes(status)) return (await isMarkedRefused(qmp)) ? "started" : "pulling";
+  // a QEMU that has the guest and waits is in one of two states, whatever its migration was
+  if (!PAUSED_STATES.includes(status)) {
+    if (await isMarkedRefused(qmp)) return "started";
+    return status === "running" ? "running" : "moved";
+  }
+  const isWhole = migration === "completed" || (pulls && status !== "prelaunch");
+  if (!isWhole) return "loading";
+  return (await isMarkedRefused(qmp)) ? "marked" : "loaded";
+}

@@ -1,0 +1,336 @@
+/**
+ * The destination's own QEMU. It is started paused from this host's definition and waits for a migration. From the
+ * commit on it outlives the agent. The agent says `cont` and `quit` to it here and nowhere else.
+ */
+import { rm } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { QemuProcess } from "../../shared/protocol/ownership.ts";
+import { killProcess } from "../../shared/qemu/inspect/guest-unit.ts";
+import { hasRun, PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { orLate } from "../../shared/runtime/deferred.ts";
+import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
+import { logIsWritten, qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
+import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
+import { anotherAnswers, isOf, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
+import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
+import { GuestUnits } from "./guest-units.ts";
+import { lastWordsIn } from "./last-words.ts";
+import { StartedCommand } from "./started-command.ts";
+
+/** Of a QEMU that waits for a migration, behind those of its definition. */
+export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
+
+/** How often a process that is no child of this agent is looked for, milliseconds. */
+const LOOK_MS = 200;
+const STUCK_MS = 1000;
+const QUITS_WITHIN_MS = 3000;
+/** How long the end of a killed process is waited for, milliseconds. The kernel may hold it for longer (state D). */
+export const DIES_WITHIN_MS = 10_000;
+/**
+ * How long the end of a QEMU is waited for that may be the reason of a fault, milliseconds: one whose monitor is
+ * closed, and one that still answers.
+ */
+const FOLLOWS_WITHIN_MS = 2000;
+const FOLLOWS_SOON_MS = 200;
+
+export interface StartOptions {
+  /** Id of the migration that the QEMU is for. */
+  readonly migration: string;
+  readonly runtimeDirectory: string;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+  /** In post-copy: where a keeper may hold the monitor later (keepMonitor), and where the second monitor is. */
+  readonly keeper?: KeeperPlaces | undefined;
+}
+
+export interface AdoptOptions extends Pick<StartOptions, "timeoutMs" | "signal"> {
+  /** Where its keeper and its second monitor would be. */
+  readonly keeper: KeeperPlaces;
+  /** True when the guest runs in post-copy, or is about to. */
+  readonly missesPages: boolean;
+}
+
+interface Parts {
+  readonly definition: GuestDefinition;
+  readonly process: QemuProcess;
+  readonly logPath: string;
+  readonly monitor: GuestMonitor;
+  readonly exited: Promise<unknown>;
+  /** The command that this agent has started, unless an earlier life of it did. */
+  readonly started?: StartedCommand;
+}
+
+export class GuestProcess {
+  readonly definition: GuestDefinition;
+  /**
+   * The process of the QEMU itself, also where the command is a program that waits for QEMU. Its identity tells it from
+   * a later process with the same number.
+   */
+  readonly process: QemuProcess;
+  readonly logPath: string;
+  /** Settles when the process has ended; its monitor may end long before. */
+  readonly ended: Promise<unknown>;
+  /** Described at HasImages (guest-images.ts). */
+  keepsLocks = false;
+  private readonly watchers = new Set<() => void>();
+  private readonly monitors: GuestMonitor;
+  private readonly started: StartedCommand | undefined;
+
+  private constructor(parts: Parts) {
+    this.definition = parts.definition;
+    this.process = parts.process;
+    this.logPath = parts.logPath;
+    this.monitors = parts.monitor;
+    this.ended = parts.exited;
+    this.started = parts.started;
+    const tell = (): void => {
+      for (const watcher of this.watchers) watcher();
+      this.watchers.clear();
+    };
+    void this.ended.then(tell, tell);
+    parts.exited.catch(() => undefined);
+  }
+
+  /** @throws MigrationFault `qmp-disconnected` of an adopted QEMU that does not answer */
+  get qmp(): QmpClient {
+    return this.monitors.qmp;
+  }
+
+  /**
+   * Starts the command of the definition, and looks whether the QEMU that answers is it or its child.
+   * @throws MigrationFault with the last of QEMU's own words; nothing of the command is left then
+   */
+  static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
+    const { runtimeDirectory, keeper, timeoutMs, migration } = options;
+    const { name: guest, qmp, directory } = definition;
+    const own = await GuestUnits.current?.ownUnit(definition, runtimeDirectory);
+    const logPath = qemuLogPath(guest, directory);
+    const second = keeper === undefined ? [] : GuestMonitor.secondMonitor(keeper);
+    const command = [...definition.command, ...WAITING_ARGUMENTS, ...second] as const;
+    // an earlier QEMU of this guest may have left its socket, which would refuse connections or lead to another program
+    await rm(qmp, { force: true });
+    const started = await StartedCommand.start({ command, guest, migration, logPath, own });
+    const monitor = GuestMonitor.of(definition, keeper);
+    const over = new AbortController();
+    const isReady = async (): Promise<QemuProcess> => {
+      await monitor.connectWhenReady({ timeoutMs, signal: AbortSignal.any([options.signal, over.signal]) });
+      return await started.qemuAt(monitor.qmp, qmp, timeoutMs);
+    };
+    try {
+      const process = await Promise.race([isReady(), started.failure]);
+      void GuestUnits.current?.check(process.pid, guest);
+      const exited = process.pid === started.pid ? started.ended : endOf(process);
+      return new GuestProcess({ definition, process, logPath, monitor, exited, started });
+    } catch (thrown) {
+      // the next QEMU of this guest greets one client: it must not be one that waits for this QEMU
+      over.abort();
+      const fault = await started.explain(thrown);
+      monitor.dismissKeeper();
+      monitor.close();
+      await started.endAll();
+      if (await isListenedAt(qmp)) monitor.removeOwnPlaces();
+      else monitor.removeFiles();
+      await removeLog(logPath);
+      throw fault;
+    }
+  }
+
+  /**
+   * Connects to a QEMU that an earlier life of this agent started.
+   * @param process as the journal names it
+   * @returns undefined when that process has ended
+   * @throws MigrationFault when that cannot be told, or its monitor cannot be had
+   */
+  static async adopt(
+    definition: GuestDefinition,
+    process: QemuProcess,
+    { keeper, missesPages, ...bound }: AdoptOptions,
+  ): Promise<GuestProcess | undefined> {
+    if (await hasEnded(process)) return undefined;
+    const monitor = GuestMonitor.of(definition, keeper);
+    const logPath = qemuLogPath(definition.name, definition.directory);
+    try {
+      await monitor.takeOver(bound, { missesPages, hasEnded: () => hasEnded(process) });
+      await checkProcess(monitor.qmp, definition, { process, missesPages });
+    } catch (thrown) {
+      monitor.close();
+      if (await hasEnded(process)) return undefined;
+      throw thrown;
+    }
+    return new GuestProcess({ definition, process, logPath, monitor, exited: endOf(process) });
+  }
+
+  /**
+   * Gives an open connection to its monitor, and makes a new one when the last one was lost.
+   * @returns undefined when the QEMU has ended
+   * @throws MigrationFault when QEMU does not answer, or another process answers
+   */
+  async monitor(): Promise<QmpClient | undefined> {
+    if (await this.hasEnded()) return undefined;
+    const before = this.monitors.client;
+    const qmp = await this.monitors.open();
+    // the paths of a keeper and of a second monitor are this migration's alone
+    if (qmp === before || this.monitors.isKept) return qmp;
+    try {
+      await checkProcess(qmp, this.definition, { process: this.process, missesPages: false });
+      return qmp;
+    } catch (thrown) {
+      qmp.close();
+      throw thrown;
+    }
+  }
+
+  /** From now on a keeper holds the monitor, and outlives this agent. It was started with QEMU. */
+  keepMonitor(options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<void> {
+    return this.monitors.keep(options, () => this.hasEnded());
+  }
+
+  /** The monitor stays this agent's. */
+  dismissKeeper(): void {
+    this.monitors.dismissKeeper();
+  }
+
+  /** Calls `ended` when the process has ended. @returns a function that calls that off, and keeps nothing of it */
+  onEnd(ended: () => void): () => void {
+    this.watchers.add(ended);
+    return () => void this.watchers.delete(ended);
+  }
+
+  /** Tells whether the process has ended. @throws MigrationFault when that cannot be told */
+  hasEnded(): Promise<boolean> {
+    return hasEnded(this.process);
+  }
+
+  /**
+   * Calls `started` whenever somebody says `cont` to this QEMU, for as long as its monitor is open.
+   * @returns a function that ends the calls
+   */
+  onResume(started: () => void): () => void {
+    return this.monitors.subscribe(({ event }) => {
+      if (event === "RESUME") started();
+    });
+  }
+
+  /**
+   * Starts the guest. The caller has checked that the journal says `running` for this very process.
+   * @returns `refusal`: QEMU's words when it has refused, so that the guest has not run; undefined when it has not
+   *   refused
+   * @throws MigrationFault `qemu-failed` when QEMU is in a state from which no arriving guest is started; any other
+   *   when it does not answer
+   */
+  async cont(qmp: QmpClient): Promise<{ readonly refusal: string | undefined }> {
+    const { status } = await qmp.execute("query-status");
+    // the guest was started before this agent was: it runs, or is in a state that only a guest that has run gets into
+    if (hasRun(status)) return { refusal: undefined };
+    if (!PAUSED_STATES.includes(status))
+      throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}: cont is not said to it`);
+    let ran = false;
+    const unsubscribe = qmp.subscribe(({ event }) => {
+      ran ||= event === "RESUME";
+    });
+    try {
+      await qmp.execute("cont");
+      return { refusal: undefined };
+    } catch (thrown) {
+      const fault = MigrationFault.from(thrown);
+      // only an answer of QEMU is a proof, and only while its guest is still paused
+      if (fault.code !== "qmp-command" || ran) throw fault;
+      const after = await qmp.execute("query-status");
+      if (ran || !PAUSED_STATES.includes(after.status)) throw fault;
+      return { refusal: fault.message };
+    } finally {
+      unsubscribe();
+    }
+  }
+
+  /** The end of QEMU's own output, which says why QEMU failed, if it did. */
+  lastWords(): Promise<string> {
+    return lastWordsIn(this.logPath);
+  }
+
+  /** The fault of a QEMU that has ended, with its last words. */
+  async endFault(): Promise<MigrationFault> {
+    return new MigrationFault("qemu-failed", `The destination's QEMU ended: ${await this.wordsOrNone()}`);
+  }
+
+  /** Adds the last words of QEMU to a fault that comes of the end of QEMU. Other faults are returned as they are. */
+  async explain(fault: MigrationFault): Promise<MigrationFault> {
+    if (fault.code !== "qmp-disconnected" && fault.code !== "qemu-failed") return fault;
+    const withinMs = this.monitors.client?.isOpen === true ? FOLLOWS_SOON_MS : FOLLOWS_WITHIN_MS;
+    if (!(await orLate(this.ended, withinMs))) return fault;
+    const words = await this.wordsOrNone();
+    if (fault.message.includes(words)) return fault;
+    const { advice } = fault;
+    return new MigrationFault("qemu-failed", `${fault.message}; the destination's QEMU has ended: ${words}`, {
+      cause: fault,
+      ...(advice === undefined ? {} : { advice }),
+    });
+  }
+
+  /** Of a QEMU that has ended. */
+  private async wordsOrNone(): Promise<string> {
+    await logIsWritten(this.logPath);
+    return (await this.lastWords()) || "it said nothing";
+  }
+
+  /**
+   * Ends the QEMU and removes what it leaves.
+   * @throws MigrationFault `qemu-failed` when the kernel does not let it end
+   */
+  async discard(): Promise<void> {
+    this.dismissKeeper();
+    const { client } = this.monitors;
+    client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
+    const quitsWithinMs = client === undefined ? 0 : QUITS_WITHIN_MS;
+    if (!(await orLate(this.ended, quitsWithinMs))) {
+      await killProcess(this.process.pid);
+      if (!(await orLate(this.ended, DIES_WITHIN_MS)))
+        throw new MigrationFault(
+          "qemu-failed",
+          `Process ${this.process.pid}, a QEMU of ${this.definition.name}, does not end`,
+        );
+    }
+    // a program that waited for QEMU ends by itself, unless it starts QEMU once more
+    if (this.started !== undefined && !(await orLate(this.started.ended, QUITS_WITHIN_MS))) await this.started.endAll();
+    this.monitors.close();
+    this.monitors.removeFiles();
+    await removeLog(this.logPath);
+  }
+
+  /** Closes the monitor for a next try; a keeper stays. */
+  letGoAgain(): void {
+    this.monitors.close();
+  }
+
+  /** Leaves the guest on its own: its monitor is free for others. */
+  letGo(): void {
+    this.monitors.letGo();
+  }
+}
+
+/**
+ * Throws when another process answers at the monitor: somebody else has started that QEMU, and nothing is said to it.
+ */
+async function checkProcess(
+  qmp: QmpClient,
+  definition: GuestDefinition,
+  { process, missesPages }: { readonly process: QemuProcess; readonly missesPages: boolean },
+): Promise<void> {
+  const options = missesPages ? { timeoutMs: STUCK_MS } : {};
+  const answers = await processBehind(qmp, definition.qmp, options).catch((thrown: unknown) => {
+    // QEMU's main loop may wait for a page; that of a QEMU which somebody else has started would not
+    if (missesPages && MigrationFault.from(thrown).code === "qmp-timeout") return undefined;
+    throw thrown;
+  });
+  if (answers === undefined || (await isOf(answers.pid, process))) return;
+  throw anotherAnswers(answers, definition.qmp, process);
+}
+
+/** Resolves when a process that need not be a child of this one has ended. */
+export async function endOf(process: QemuProcess): Promise<void> {
+  // what cannot be told is looked at again
+  while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
+}

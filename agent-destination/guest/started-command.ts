@@ -1,0 +1,181 @@
+/**
+ * The command of a guest definition, as this agent has started it: a QEMU, or a program that executes QEMU in its place
+ * or waits for it. A command that starts a QEMU and leaves it is refused, because nobody could tell its end from the
+ * guest's. How the command is started, watched and ended is a CommandRun's part.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { QemuProcess } from "../../shared/protocol/ownership.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
+import { orLate } from "../../shared/runtime/deferred.ts";
+import { logIsWritten } from "../../shared/runtime/guest/guest-log.ts";
+import { isOf, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
+import { identify } from "../../shared/runtime/host/process-identity.ts";
+import { ChildRun, type CommandEnd, type CommandRun } from "./command-run.ts";
+import type { Command } from "./guest-units.ts";
+import { lastWordsIn } from "./last-words.ts";
+import { type OwnUnit, UnitRun } from "./unit-run.ts";
+
+/** The state of a QEMU that waits for a migration, as `query-status` says it. */
+const WAITS = "inmigrate";
+/** How long the end of a command is waited for whose monitor was closed already, milliseconds. */
+const FOLLOWS_WITHIN_MS = 3000;
+/** How long the kernel may take to end what was killed, milliseconds, and the pause between two looks. */
+const DIES_WITHIN_MS = 10_000;
+const LOOK_MS = 20;
+/**
+ * Looks in a row that find nothing before there is nothing. A single look misses a process that is executing another
+ * program just then, which has no environment, and one that a process makes which ends meanwhile.
+ */
+const LOOKS = 5;
+
+export interface CommandOptions {
+  readonly command: Command;
+  /** Name of the guest. */
+  readonly guest: string;
+  /** Id of the migration. */
+  readonly migration: string;
+  /** The file that gets what the command writes. */
+  readonly logPath: string;
+  /** How systemd starts it as a user of its own; undefined for a child of this agent. */
+  readonly own?: OwnUnit | undefined;
+}
+
+export class StartedCommand {
+  /** Settles when the command has ended. Never rejects. */
+  readonly ended: Promise<CommandEnd>;
+  /** Rejects with the fault of a command that ends. It never resolves. */
+  readonly failure: Promise<never>;
+  private readonly options: CommandOptions;
+  private readonly run: CommandRun;
+  private readonly identity: Promise<string | undefined>;
+  private end: CommandEnd | undefined;
+
+  /** @throws MigrationFault `qemu-start` where systemd does not start it */
+  static async start(options: CommandOptions): Promise<StartedCommand> {
+    const { own } = options;
+    const run = own === undefined ? await ChildRun.start(options) : await UnitRun.start({ ...options, ...own });
+    return new StartedCommand(run, options);
+  }
+
+  private constructor(run: CommandRun, options: CommandOptions) {
+    this.run = run;
+    this.options = options;
+    this.ended = run.ended;
+    this.identity = identify(this.pid).catch(() => undefined);
+    this.failure = this.ended.then(async (end) => {
+      this.end = end;
+      throw await this.whyEnded(end);
+    });
+    this.failure.catch(() => undefined);
+  }
+
+  get pid(): number {
+    return this.run.pid;
+  }
+
+  /**
+   * Finds the QEMU that answers at the monitor, once it has made its machine. It must be the command itself or a
+   * descendant, and wait for a migration.
+   * @param path of the monitor's socket
+   * @throws MigrationFault `qemu-start` when it is not so, and the faults of the monitor
+   */
+  async qemuAt(qmp: QmpClient, path: string, timeoutMs: number): Promise<QemuProcess> {
+    const { guest } = this.options;
+    const found = await processBehind(qmp, path, { timeoutMs });
+    const identity = await this.identity;
+    const isChild = identity !== undefined && (await isOf(found.pid, { pid: this.pid, identity }));
+    if (!isChild) throw (await this.run.isOurs(found.pid)) ? this.leaves() : this.another(found.pid, path);
+    const { status } = await qmp.execute("query-status", undefined, { timeoutMs });
+    if (status === WAITS) return found;
+    throw new MigrationFault(
+      "qemu-start",
+      `The destination's QEMU for ${guest} is ${status} at its start and does not wait for a migration: its command does not hand on the arguments that the agent appends (-S -incoming defer)`,
+      { advice: `Let the command end with QEMU's arguments; in a shell script: exec qemu-system-x86_64 … "$@"` },
+    );
+  }
+
+  /** Tells what a failure of the start means, with the last words of the command, whether it has ended or not. */
+  async explain(thrown: unknown): Promise<MigrationFault> {
+    const fault = MigrationFault.from(thrown, "qemu-start");
+    const { code, message } = fault;
+    if (code === "qmp-disconnected" && (await orLate(this.ended, FOLLOWS_WITHIN_MS)))
+      return this.failure.catch((why: unknown) => MigrationFault.from(why));
+    if (code !== "qmp-unreachable" && code !== "qmp-timeout" && code !== "qmp-disconnected") return fault;
+    const words = await this.lastWords();
+    return new MigrationFault(
+      code,
+      `The destination's QEMU for ${this.options.guest} (process ${this.pid}) does not answer its monitor: ${message}; ${said(words)}`,
+      {
+        cause: thrown,
+        advice:
+          "See what it waits for by trying the guest definition's command by hand on the destination; qemu.startTimeout says how long it may take",
+      },
+    );
+  }
+
+  /** Ends the command and all that it has started. Never rejects. */
+  async endAll(): Promise<void> {
+    const deadline = performance.now() + DIES_WITHIN_MS;
+    for (let looks = 0; looks < LOOKS && performance.now() < deadline; looks++) {
+      const pids = await this.alive();
+      if (this.end === undefined && this.pid > 0) pids.push(this.pid);
+      if (pids.length > 0) looks = 0;
+      await this.run.kill(pids);
+      await delay(LOOK_MS);
+    }
+  }
+
+  private async whyEnded(end: CommandEnd): Promise<MigrationFault> {
+    // a QEMU that fails has started nothing, and its words are not held up
+    for (let looks = end.code === 0 ? LOOKS : 1; looks > 0; looks--) {
+      if ((await this.alive()).length > 0) return this.leaves();
+      await delay(LOOK_MS);
+    }
+    const { guest, command } = this.options;
+    await logIsWritten(this.options.logPath);
+    const words = await this.lastWords();
+    const text =
+      end.error === undefined
+        ? `The destination's QEMU for ${guest} ended at its start (${howEnded(end)}): ${words || `${command[0]} said nothing`}`
+        : `The destination's QEMU for ${guest} cannot be started: ${end.error.message}`;
+    return new MigrationFault("qemu-start", text, {
+      advice: "Try the guest definition's command by hand on the destination",
+    });
+  }
+
+  private leaves(): MigrationFault {
+    const { guest, command } = this.options;
+    return new MigrationFault(
+      "qemu-start",
+      `The command of ${guest} (${command[0]}) starts QEMU at the destination and leaves it: the agent cannot watch such a QEMU, and has ended it`,
+      {
+        advice:
+          "Leave out -daemonize, nohup, setsid and & in the command: it must become QEMU (exec) or wait until QEMU ends",
+      },
+    );
+  }
+
+  private another(pid: number, path: string): MigrationFault {
+    return new MigrationFault(
+      "qemu-start",
+      `Process ${pid} answers at ${path}, which the command of ${this.options.guest} has not started as its child`,
+      { advice: "See who has started that process, and that the command does not start QEMU by another service" },
+    );
+  }
+
+  private lastWords(): Promise<string> {
+    return lastWordsIn(this.options.logPath);
+  }
+
+  /** Finds the processes that the command has started and that have not ended. */
+  private alive(): Promise<number[]> {
+    return findProcesses((pid) => this.run.isOurs(pid));
+  }
+}
+
+const howEnded = ({ code, signal }: CommandEnd): string =>
+  signal === null || signal === undefined ? `status ${code}` : `by ${signal}`;
+
+const said = (words: string): string => (words === "" ? "it has said nothing" : `it has said: ${words}`);

@@ -1,0 +1,86 @@
+/**
+ * Answers a source that only measures the link: the stream is the one of a migration, with nothing on it but pings and
+ * probes.
+ */
+import { MigrationFault } from "../../shared/fault.ts";
+import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
+import type { LinkLimits } from "../../shared/link/link.ts";
+import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
+import type { Offer, SourceMessage } from "../../shared/protocol/messages.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
+
+/** The source ends the measurement. One that has not done so after this time is left, milliseconds. */
+const LASTS_MS = 15_000;
+/** A link that is down is not waited for. */
+const PATIENCE_MS = 1000;
+
+export interface LinkAnswersParts {
+  readonly limits: LinkLimits;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly leaving: AbortSignal;
+}
+
+/**
+ * Dials the source and answers until it has measured the link. Never rejects: a source that cannot be dialled is
+ * logged.
+ */
+export async function answerLink(offer: Offer, parts: LinkAnswersParts): Promise<void> {
+  try {
+    await answerUntilMeasured(offer, parts);
+  } catch (thrown) {
+    const { message } = MigrationFault.from(thrown);
+    parts.log.warn({ migration: offer.migrationId, fault: message }, "the link cannot be measured");
+  }
+}
+
+async function answerUntilMeasured(
+  { migrationId, token, sourceAddress }: Offer,
+  { limits, clock, log, leaving }: LinkAnswersParts,
+): Promise<void> {
+  const channel = new ResumingDestination({
+    patienceMs: PATIENCE_MS,
+    peer: sourceAddress,
+    migrationId,
+    token,
+    dial: () => dialSource(sourceAddress, limits),
+  });
+  const end = ({ code, message }: MigrationFault): void => {
+    channel.send({ kind: "failure", code, message, refusedToken: new Uint8Array() });
+    channel.close();
+  };
+  const onLeaving = (): void => end(MigrationFault.from(leaving.reason));
+  const late = new MigrationFault("timeout", `The link was not measured within ${LASTS_MS} ms`);
+  const timer = setTimeout(() => end(late), LASTS_MS);
+  leaving.addEventListener("abort", onLeaving, { once: true });
+  let probeBytes = 0;
+  try {
+    channel.receive((message: SourceMessage) => {
+      switch (message.kind) {
+        case "probe":
+          probeBytes += message.padding.length;
+          channel.send({ kind: "ack", sequence: message.sequence, appliedBytes: probeBytes });
+          return;
+        case "clockPing":
+          channel.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
+          return;
+        case "welcome":
+          return;
+        case "endOfStream":
+          channel.close();
+          return;
+        default:
+          throw new MigrationFault("peer-invalid", `The source says ${message.kind} where it only measures the link`, {
+            role: "source",
+          });
+      }
+    });
+    const fault = await channel.closed;
+    if (fault !== undefined) end(fault);
+    log.info({ migration: migrationId, probeBytes, fault: fault?.message }, "the link was measured");
+  } finally {
+    clearTimeout(timer);
+    leaving.removeEventListener("abort", onLeaving);
+  }
+}

@@ -1,0 +1,143 @@
+/**
+ * What a destination finds out about an offer before it starts anything for it: from its own definition of the guest,
+ * and from its host. A caller that does not have the definition, or may not bring the guest, gets no further than this.
+ */
+import { MigrationFault, type Refusal } from "../../shared/fault.ts";
+import { whyNotBrought } from "../../shared/link/callers/guest-peers.ts";
+import type { Caller, LinkLimits } from "../../shared/link/link.ts";
+import { callWith, UNIX_ONLY } from "../../shared/link/tls/security.ts";
+import { zoneMistake } from "../../shared/link/listen/zones.ts";
+import { agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
+import type { Offer } from "../../shared/protocol/messages.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { availableMemory } from "../../shared/runtime/host/available-memory.ts";
+import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
+import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
+import { memoryOf } from "../../shared/runtime/guest/qemu-options.ts";
+
+const FRAME_BYTES_MAX = 1 << 20;
+const CREDIT_WINDOW_BYTES_MAX = 64 << 20;
+/** Does a guest answer here already? Its monitor may be held by another client, which is an answer too. */
+const ASK_MS = 1000;
+
+export interface FirstLookParts {
+  readonly config: DestinationConfig;
+  /** How the agent that made this offer may be dialled: its address is judged by them. */
+  readonly limits: LinkLimits;
+  readonly log: Logger;
+}
+
+export interface FirstLook {
+  /** The own definition of the guest. Undefined where there is none, or the offer is of another one. */
+  readonly definition: GuestDefinition | undefined;
+  /** Every reason against the offer that is known so far. */
+  readonly refusals: Refusal[];
+}
+
+/**
+ * @param promisedBytes memory that guests that were accepted before are still to take
+ * @param isExpected true where an earlier migration of the guest is known here, whose QEMU is no reason against this
+ * one
+ */
+export async function firstLook(
+  offer: Offer,
+  caller: Caller,
+  parts: FirstLookParts,
+  { promisedBytes, isExpected }: { readonly promisedBytes: number; readonly isExpected: boolean },
+): Promise<FirstLook> {
+  const refusals: Refusal[] = [];
+  const own = await ownDefinition(offer.guest.name, parts, refusals);
+  const notBrought = own === undefined ? undefined : whyNotBrought(own, caller);
+  if (notBrought !== undefined) return { definition: undefined, refusals: [notBrought] };
+  refusals.push(...sourceAddressMistakes(offer, parts.limits));
+  const isAlike = own?.digest === offer.guest.definitionDigest;
+  if (own !== undefined && isAlike && !isExpected) refusals.push(...(await whatIsThere(own)));
+  const facts = await factsOfHost(own, parts.config, promisedBytes, refusals);
+  const agreement = agree(offer, facts);
+  if (own !== undefined && !isAlike)
+    parts.log.info(
+      { guest: own.name, offered: offer.guest.definitionDigest, own: own.digest },
+      "the offer is of another definition",
+    );
+  return {
+    definition: isAlike ? own : undefined,
+    refusals: agreement.kind === "refusals" ? [...agreement.refusals] : [],
+  };
+}
+
+/** What is known without a QEMU. */
+export async function factsOfHost(
+  definition: GuestDefinition | undefined,
+  { receiveWindowBytes, memoryReserveBytes, followUpMs }: DestinationConfig,
+  promisedBytes: number,
+  refusals: readonly Refusal[],
+): Promise<DestinationFacts> {
+  return {
+    protocolVersions: PROTOCOL_VERSIONS,
+    ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
+    freeMemoryBytes: (await availableMemory()) - promisedBytes,
+    promisedBytes,
+    reserveBytes: memoryReserveBytes,
+    definedBytes: definition === undefined ? 0 : definedBytes(definition),
+    codecs: ["xbzrle", "zstd"],
+    frameBytesMax: FRAME_BYTES_MAX,
+    creditWindowBytesMax: Math.max(CREDIT_WINDOW_BYTES_MAX, receiveWindowBytes),
+    followUpMs,
+    refusals,
+  };
+}
+
+export const definedBytes = ({ command }: GuestDefinition): number => memoryOf(command) ?? 0;
+
+/** A definition that cannot be used is not described to a caller that has not shown to have the same one. */
+async function ownDefinition(
+  name: string,
+  { config, log }: FirstLookParts,
+  refusals: Refusal[],
+): Promise<GuestDefinition | undefined> {
+  try {
+    return await loadGuest(name, config);
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    if (fault.code === "configuration") {
+      log.warn({ guest: name, fault }, "the guest's definition cannot be used");
+      const message = `The destination's definition of ${name} cannot be used; "ferry guests" at the source agent of that host, and the log of its destination agent, say why`;
+      refusals.push({ code: fault.code, message });
+    } else refusals.push(refusalOf(fault, "The destination: "));
+    return undefined;
+  }
+}
+
+function sourceAddressMistakes({ sourceAddress }: Offer, { security }: LinkLimits): readonly Refusal[] {
+  const refusal = (why: string): Refusal => ({
+    code: "source-address",
+    message: `The destination cannot dial the source: ${why}; set advertise of the source agent to an address that the destination can dial`,
+  });
+  try {
+    const unknownZone = zoneMistake(sourceAddress);
+    if (unknownZone !== undefined) return [refusal(unknownZone)];
+    callWith(sourceAddress, security ?? UNIX_ONLY);
+    return [];
+  } catch (thrown) {
+    return [refusal(MigrationFault.from(thrown).message)];
+  }
+}
+
+/** Looks whether a process answers at the guest's monitor. @returns the reason against the offer, if one does */
+export async function whatIsThere({ name, qmp }: GuestDefinition): Promise<readonly Refusal[]> {
+  try {
+    (await QmpClient.connect(qmp, { timeoutMs: ASK_MS })).close();
+  } catch (thrown) {
+    const { code } = MigrationFault.from(thrown);
+    if (code === "qmp-unreachable") return [];
+    if (code === "qmp-forbidden") return [refusalOf(thrown, "The destination: ")];
+  }
+  return [{ code: "guest-exists", message: `${name} has a QEMU at the destination already, which answers at ${qmp}` }];
+}
+
+/** A fault as a reason of a refusal, which has no advice of its own. */
+export function refusalOf(thrown: unknown, prefix = ""): Refusal {
+  const { code, message, advice } = MigrationFault.from(thrown);
+  return { code, message: `${prefix}${message}${advice === undefined ? "" : `. ${advice}`}` };
+}

@@ -1,0 +1,111 @@
+import { MigrationFault } from "../../../shared/fault.ts";
+import { afterDestination } from "../../../shared/protocol/destination-states.ts";
+import { destinationMayRun, type OwnershipGrant } from "../../../shared/protocol/ownership.ts";
+import { onceAborted } from "../../../shared/runtime/deferred.ts";
+import { type DestinationContext, destinationRecord, EPOCH, tokenText } from "../destination-context.ts";
+import { type State, undoWhole, wholeOf } from "../destination-state.ts";
+import { answerDigests } from "../guest-digests.ts";
+import type { Receiver } from "../../replay/receiver.ts";
+import { noteStarted, onceStarted } from "../started-by-others.ts";
+
+type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pulling">;
+type Word = "granted" | "withdrawn" | "started" | "gone" | "claimed" | "ended" | "stopping";
+
+/**
+ * The guest is loaded and paused, and the source knows. The source may have the only other copy, or none any more.
+ * Neither a link that is down nor patience ends this state: only the source, the end of the QEMU, or an operator does.
+ */
+export async function awaitGrant(state: State<"loaded">, cx: DestinationContext): Promise<Ends> {
+  const { guest, receiver } = state;
+  if (receiver !== undefined) tellLoaded(state, receiver, cx);
+  // most guests are granted running: while this one stands still the record is then only to be put in its place
+  void cx.journal.prepare(cx.id, destinationRecord(cx, "running", guest, { postcopy: state.postcopy, paused: false }));
+  const word = state.isStarted === true ? "started" : await nextWord(state, cx);
+  const whole = wholeOf(state);
+  switch (word) {
+    case "granted": {
+      const grant = await cx.granted.promise;
+      if (!destinationMayRun(cx.journal.latest(cx.id), grant, tokenText(cx.token)))
+        throw new MigrationFault("internal", "The journal does not let the guest be started here");
+      return { kind: afterDestination("loaded", "granted"), ...whole, grant, isMarked: false };
+    }
+    case "claimed":
+      cx.log.warn("the operator starts the guest here, without a word of its source");
+      return {
+        kind: afterDestination("loaded", "granted"),
+        ...whole,
+        grant: ownGrant(cx),
+        isMarked: false,
+      };
+    case "started": {
+      const { postcopy } = state;
+      await noteStarted(guest, postcopy, cx);
+      if (postcopy === undefined) return { kind: afterDestination("loaded", "started") };
+      return { kind: afterDestination("loaded", "startedPulling"), guest, postcopy, ...(receiver && { receiver }) };
+    }
+    case "withdrawn":
+      return refusing("withdrawn", state, MigrationFault.from(cx.withdrawn.reason));
+    case "ended": {
+      const fault = new MigrationFault("cancelled", "The operator of this host ended the copy");
+      // by the operator's word the copy is not kept until the source has heard the refusal
+      return { ...refusing("withdrawn", state, fault), isWhole: false };
+    }
+    case "gone":
+      return refusing("gone", state, await guest.endFault());
+    case "stopping": {
+      const fault = MigrationFault.from(cx.stopping.reason);
+      // a source that is in contact takes its guest back now; any other source finds the copy with the next agent
+      if (receiver?.channel.isCut === false) return refusing("withdrawn", state, fault);
+      throw fault;
+    }
+  }
+}
+
+export const ownGrant = (cx: DestinationContext): OwnershipGrant => ({
+  token: tokenText(cx.token),
+  epoch: EPOCH,
+  paused: false,
+});
+
+function refusing(outcome: "withdrawn" | "gone", state: State<"loaded">, fault: MigrationFault): State<"refusing"> {
+  // in post-copy pages are missing, so there is no whole copy to keep
+  const isWhole = outcome === "withdrawn" && state.postcopy === undefined;
+  return { kind: afterDestination("loaded", outcome), fault, undo: undoWhole(state), isWhole, mayBeRunning: false };
+}
+
+function tellLoaded({ guest, loadedAtUs }: State<"loaded">, receiver: Receiver, cx: DestinationContext): void {
+  receiver.outlivesCancel();
+  receiver.onVerify = (request) => answerDigests(guest, receiver, cx, request);
+  // the copy stays however long the link is down, and the grant comes by the stream or by a call
+  receiver.channel.setPatience(Number.POSITIVE_INFINITY);
+  receiver.channel.send({
+    kind: "loaded",
+    lastSequence: receiver.replay.sequence,
+    lastByteAtUs: receiver.postcopy?.packagedAtUs || receiver.replay.lastByteAtUs,
+    loadedAtUs,
+  });
+  receiver.grant.promise.then(({ token, epoch, paused }) => {
+    const grant = { token: tokenText(token), epoch, paused };
+    if (grant.token === tokenText(cx.token) && epoch === EPOCH) cx.granted.resolve(grant);
+    else cx.log.error("the source sent a grant that is not this migration's; it counts for nothing");
+  });
+}
+
+async function nextWord({ guest, receiver }: State<"loaded">, cx: DestinationContext): Promise<Word> {
+  const over = new AbortController();
+  const claim = cx.claims.ask().then((one): Word => (one === "here" ? "claimed" : "ended"));
+  try {
+    return await Promise.race([
+      cx.granted.promise.then((): Word => "granted"),
+      onceAborted(cx.withdrawn, over.signal).then((): Word => "withdrawn"),
+      onceAborted(cx.stopping, over.signal).then((): Word => "stopping"),
+      guest.ended.then((): Word => "gone"),
+      ...(receiver === undefined ? [] : [receiver.gaveUp.promise.then((): Word => "withdrawn")]),
+      onceStarted(guest, over.signal).then((): Word => "started"),
+      claim,
+    ]);
+  } finally {
+    over.abort();
+    cx.claims.forget();
+  }
+}

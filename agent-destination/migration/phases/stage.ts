@@ -1,0 +1,83 @@
+import type { Socket } from "node:net";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { dialSource } from "../../../shared/link/grpc/grpc-link.ts";
+import { ResumingDestination } from "../../../shared/link/resume/resuming-destination.ts";
+import { afterDestination } from "../../../shared/protocol/destination-states.ts";
+import type { Contract } from "../../../shared/protocol/messages.ts";
+import { enablePostcopy } from "../../../shared/qemu/inspect/postcopy-ability.ts";
+import { connectedToQemu } from "../../../shared/runtime/guest/guest-socket.ts";
+import { migrationFile } from "../../../shared/runtime/guest/meeting-place.ts";
+import type { DestinationContext } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
+import type { GuestProcess } from "../../guest/guest-process.ts";
+import { Receiver } from "../../replay/receiver.ts";
+import { Replay } from "../../replay/replay.ts";
+
+/** QEMU listens for its stream, and the source is dialled: pages are pulled. */
+export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
+  const { guest, contract, offer, disks } = state;
+  let ahead = state.source;
+  const socket = await openStream(guest, cx, contract.postcopy).catch((thrown: unknown) => {
+    ahead?.close();
+    throw thrown;
+  });
+  const channel = new ResumingDestination({
+    patienceMs: cx.config.link.giveUpAfterMs,
+    peer: offer.sourceAddress,
+    migrationId: cx.id,
+    token: cx.token,
+    dial: () => {
+      const first = ahead;
+      ahead = undefined;
+      return first?.dial() ?? dialSource(offer.sourceAddress, cx.limits);
+    },
+  });
+  channel.onChange = (connected) =>
+    cx.log.warn({ connected, ...channel.interruptions }, connected ? "the link is back" : "the link is lost");
+  const receiver = new Receiver({
+    channel,
+    socket,
+    clock: cx.clock,
+    cancelled: cx.cancelled,
+    disks,
+    record: contract.postcopy ? recordOf(contract, offer.sourceAddress) : undefined,
+    makeReplay: (onFault) =>
+      new Replay({
+        createKernels: cx.createKernels,
+        contract,
+        channel,
+        socket,
+        clock: cx.clock,
+        onFault,
+        corruptPage: cx.faults.has("corrupt-page"),
+      }),
+  });
+  try {
+    // beside the source's measuring, not ahead of it
+    if (contract.postcopy) await guest.keepMonitor({ timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+    else guest.dismissKeeper();
+  } catch (thrown) {
+    receiver.close(MigrationFault.from(thrown));
+    throw thrown;
+  }
+  receiver.failsWith(guest);
+  return { kind: afterDestination("staging", "dialled"), guest, receiver };
+}
+
+const recordOf = ({ frameBytes, creditWindowBytes, codecs }: Contract, sourceAddress: string) => ({
+  frameBytes,
+  creditWindowBytes,
+  codecs,
+  sourceAddress,
+});
+
+/** The socket on which the destination's QEMU takes its stream. */
+export const incomingPath = (cx: DestinationContext): string => migrationFile(cx.guest, cx, "incoming");
+
+async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy: boolean): Promise<Socket> {
+  const path = incomingPath(cx);
+  await guest.qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
+  if (postcopy) await enablePostcopy(guest.qmp);
+  await guest.qmp.execute("migrate-incoming", { uri: `unix:${path}` });
+  return await connectedToQemu(path, "the destination's QEMU");
+}

@@ -1,0 +1,121 @@
+/**
+ * Takes a post-copy up again at the destination, whose stream to QEMU is lost: QEMU says which pages it has, and waits for the
+ * others on a new connection; the source is dialled as by an agent that knows of no stream (docs/decisions/0024).
+ */
+import { rm } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
+import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
+import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
+import { encodeRecvBitmap, encodeResume } from "../../shared/qemu/stream/command-encoder.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { within } from "../../shared/runtime/deferred.ts";
+import { connectedToQemu } from "../../shared/runtime/guest/guest-socket.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import type { DestinationContext } from "./destination-context.ts";
+import type { GuestProcess } from "../guest/guest-process.ts";
+import { incomingPath } from "./phases/stage.ts";
+import { PostcopyPages } from "../replay/postcopy-pages.ts";
+import { Receiver } from "../replay/receiver.ts";
+import { Replay } from "../replay/replay.ts";
+
+const PAUSES_WITHIN_MS = 5000;
+const ANSWERS_WITHIN_MS = 20_000;
+const POLL_MS = 20;
+const STUCK_MS = 1000;
+
+/** @returns undefined when QEMU misses nothing any more @throws MigrationFault; it may be tried again */
+export async function recoverPostcopy(
+  guest: GuestProcess,
+  postcopy: DestinationPostcopy,
+  cx: DestinationContext,
+): Promise<Receiver | undefined> {
+  const qmp = await guest.monitor();
+  if (qmp === undefined) throw await guest.endFault();
+  const path = incomingPath(cx);
+  await rm(path, { force: true });
+  if (!(await listens(qmp, `unix:${path}`))) return undefined;
+  const channel = new ResumingDestination({
+    patienceMs: Number.POSITIVE_INFINITY,
+    peer: postcopy.sourceAddress,
+    migrationId: cx.id,
+    token: cx.token,
+    dial: () => dialSource(postcopy.sourceAddress, cx.limits),
+    restarted: true,
+  });
+  channel.onChange = (connected) =>
+    cx.log.warn({ connected, ...channel.interruptions }, connected ? "the link is back" : "the link is lost");
+  const { blocks } = postcopy;
+  const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+  const ramBlocks = blocks.map((block) => ({ ...block, pageSize: PAGE_SIZE }));
+  const pages = new PostcopyPages({
+    blocks: ramBlocks,
+    pageCount,
+    clock: cx.clock,
+    send: (message) => void channel.send(message),
+  });
+  const socket = await connectedToQemu(path, "QEMU");
+  const readBitmaps = (bytes: Buffer): void => pages.read(bytes);
+  socket.on("data", readBitmaps);
+  socket.on("error", () => undefined);
+  for (const { name } of blocks) socket.write(encodeRecvBitmap(name));
+  socket.write(encodeResume());
+  await within(
+    pages.resumed.promise,
+    ANSWERS_WITHIN_MS,
+    () => new MigrationFault("qemu-failed", "The destination's QEMU does not say which pages it has"),
+  ).catch((thrown: unknown) => {
+    socket.destroy();
+    throw thrown;
+  });
+  socket.off("data", readBitmaps);
+  cx.log.warn({ missing: pages.missingPages }, "post-copy is taken up");
+  const receiver = new Receiver({
+    channel,
+    socket,
+    clock: cx.clock,
+    cancelled: new AbortController().signal,
+    resumed: postcopy,
+    makeReplay: (onFault) => {
+      const { frameBytes, creditWindowBytes, codecs } = postcopy;
+      const replay = new Replay({
+        createKernels: cx.createKernels,
+        contract: { frameBytes, creditWindowBytes, codecs, ramBlocks, postcopy: true },
+        channel,
+        socket,
+        clock: cx.clock,
+        onFault,
+        corruptPage: false,
+      });
+      replay.takeUp(ramBlocks, postcopy.ramSectionId, pages);
+      return replay;
+    },
+  });
+  receiver.failsWith(guest);
+  return receiver;
+}
+
+/**
+ * QEMU listens for a new stream. Its main loop may wait for a page that only such a stream brings: what is asked of it here is
+ * carried out beside it (out of band), and it is not asked how it stands before it is tried.
+ * @returns false when it has completed
+ */
+async function listens(qmp: QmpClient, uri: string): Promise<boolean> {
+  const deadline = performance.now() + PAUSES_WITHIN_MS;
+  while (true) {
+    try {
+      await qmp.execute("migrate-recover", { uri });
+      return true;
+    } catch (thrown) {
+      if (performance.now() > deadline) throw thrown;
+      // for one that does not notice by itself that its stream is over
+      await qmp.execute("migrate-pause").catch(() => undefined);
+      const { status } = await qmp
+        .execute("query-migrate", undefined, { timeoutMs: STUCK_MS })
+        .catch(() => ({ status: "stuck" }));
+      if (status === "completed") return false;
+    }
+    await delay(POLL_MS);
+  }
+}

@@ -1,0 +1,57 @@
+/**
+ * A guest that somebody other than an agent has started here. No agent has granted it, and none may refuse it any more.
+ */
+import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
+import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
+import { orLogged } from "../../shared/runtime/journal/journal-log.ts";
+import { processUsage } from "../../shared/runtime/host/process-usage.ts";
+import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
+import { type DestinationContext, destinationRecord, EPOCH } from "./destination-context.ts";
+import type { GuestProcess } from "../guest/guest-process.ts";
+
+/** A QEMU that has not answered by then counts as not seen to run. */
+const LOOKS_WITHIN_MS = 2000;
+
+export async function hasStarted(guest: GuestProcess): Promise<boolean> {
+  const monitor = await guest.monitor().catch(() => undefined);
+  const answer = monitor?.execute("query-status", undefined, { timeoutMs: LOOKS_WITHIN_MS });
+  const status = (await answer?.catch(() => undefined))?.status;
+  // a QEMU in any other state than these has run the guest, and may have been the source of another migration
+  return status !== undefined && status !== "inmigrate" && !PAUSED_STATES.includes(status);
+}
+
+/**
+ * The promise resolves when somebody says `cont` to the guest's QEMU.
+ * @param over once this signal is aborted, the promise never resolves
+ */
+export const onceStarted = (guest: GuestProcess, over: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    over.addEventListener("abort", guest.onResume(resolve), { once: true });
+  });
+
+/**
+ * Writes down that the guest was seen to run here: as `arrived`, which never lets an agent say `cont`, or in post-copy
+ * as `running` with `ungranted`, so that its pages are fetched. A disk that does not take the record changes nothing:
+ * an agent that starts again sees the guest run.
+ */
+export async function noteStarted(
+  guest: GuestProcess,
+  postcopy: DestinationPostcopy | undefined,
+  cx: DestinationContext,
+): Promise<void> {
+  cx.log.error("somebody has started the guest here, without a grant; it is never refused any more");
+  const usage = processUsage();
+  cx.onRunning({
+    epoch: EPOCH,
+    resumedAtUs: cx.clock.nowUs(),
+    grantedAtUs: cx.clock.nowUs(),
+    agentCpuSeconds: usage.cpuSeconds - cx.cpuSecondsBefore,
+    agentPeakMemoryBytes: usage.peakMemoryBytes,
+  });
+  const record =
+    postcopy === undefined
+      ? destinationRecord(cx, "arrived", guest, { ungranted: true })
+      : destinationRecord(cx, "running", guest, { postcopy, ungranted: true });
+  await orLogged(writeInTime(cx, record), cx.log);
+  if (postcopy === undefined) guest.letGo();
+}

@@ -1,0 +1,338 @@
+/**
+ * Frames into QEMU's stream: decompressed, checked, and written as RAM sections or verbatim, in strict sequence.
+ * Deltas are passed on as XBZRLE records, which QEMU decodes in place; no page is kept here.
+ *
+ *     frame ──> one frame buffer ──records──> output buffers ──> QEMU's socket ──> ack
+ *
+ * Bounded by its buffers: when QEMU does not take more, reading from the channel stops.
+ */
+import type { Socket } from "node:net";
+import { PageFrameReader, type RecordSink } from "../../shared/codec/page-frame.ts";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { DestinationChannel } from "../../shared/link/link.ts";
+import { MemoryLayout } from "../../shared/page/geometry.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
+import { describeBlocks } from "../../shared/protocol/handshake.ts";
+import type { Contract, Frame, RamBlock } from "../../shared/protocol/messages.ts";
+import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import { address, PAGE_SIZE } from "../../shared/units.ts";
+import { type Ack, type AckHaste, AckPace } from "./ack-batcher.ts";
+import { FrameOpener } from "./frame-opener.ts";
+import { invalid } from "./invalid-stream.ts";
+import { PostcopyPages } from "./postcopy-pages.ts";
+import { StreamPart } from "./stream-order.ts";
+
+/**
+ * The source counts frames that are being compressed with what it expects of them, so it may be beyond the contract's
+ * credit by as many frames as it has buffers (FRAME_BUFFERS of agent-source/send/source-memory.ts), and one more.
+ */
+const FRAMES_BEYOND_CREDIT = 16;
+const OUTPUT_BYTES = 512 * 1024;
+const OUTPUTS = 4;
+/** Header, block name, page; and a section's start or end. */
+const RECORD_BYTES_MAX = 8 + 256 + PAGE_SIZE + 64;
+
+export interface ReplayParts {
+  readonly createKernels: (byteLength: number) => PageKernels;
+  readonly contract: Pick<Contract, "frameBytes" | "creditWindowBytes" | "codecs" | "ramBlocks" | "postcopy">;
+  readonly channel: DestinationChannel;
+  readonly socket: Socket;
+  readonly clock: Clock;
+  readonly onFault: (fault: MigrationFault) => void;
+  /** Test fault: one byte of the first full page is changed after all checks. */
+  readonly corruptPage: boolean;
+}
+
+export class Replay implements RecordSink {
+  sequence = 0;
+  lastByteAtUs = 0;
+  private readonly parts: ReplayParts;
+  private readonly kernels: PageKernels;
+  private readonly memory: Uint8Array;
+  private readonly writer: StreamWriter;
+  private readonly opener: FrameOpener;
+  private readonly freeOutputs: number[] = [];
+  private readonly queue: Frame[] = [];
+  private reader: PageFrameReader | undefined;
+  private ramSectionId = 0;
+  private pageCount = 0;
+  private output = -1;
+  private current: Frame | undefined;
+  private verbatimLeft = 0;
+  private appliedBytes = 0;
+  /** Bytes of the frames in `queue` and `current`. */
+  private waitingBytes = 0;
+  /** Counts restarts: what was written before one is not acknowledged after it. */
+  private generation = 0;
+  private currentGeneration = 0;
+  private readonly part = new StreamPart();
+  private readonly acks: AckPace;
+  /** Where post-copy may follow; from the layout on. */
+  postcopy: PostcopyPages | undefined;
+  /** What a frame of post-copy's beginning is for QEMU, and how much of it was written. */
+  private commands: Uint8Array | undefined;
+  private commandsAt = 0;
+  /** True while QEMU does not take what came, and the channel is not read. */
+  isHeldBack = false;
+  private broken = false;
+  private corrupt: boolean;
+  private idleWaiters: (() => void)[] = [];
+  private writesPending = 0;
+
+  constructor(parts: ReplayParts) {
+    this.parts = parts;
+    this.corrupt = parts.corruptPage;
+    this.acks = new AckPace((ack) => void parts.channel.send({ kind: "ack", ...ack }));
+    const outputsAt = Math.ceil(FrameOpener.regionBytes(parts.contract.frameBytes) / PAGE_SIZE) * PAGE_SIZE;
+    this.kernels = parts.createKernels(outputsAt + OUTPUTS * OUTPUT_BYTES);
+    this.memory = this.kernels.memory;
+    this.opener = new FrameOpener(this.kernels, parts.contract);
+    this.writer = new StreamWriter(this.memory, (to, from, length) =>
+      this.kernels.copy(address(to), address(from), length),
+    );
+    for (let i = 0; i < OUTPUTS; i++) this.freeOutputs.push(outputsAt + i * OUTPUT_BYTES);
+  }
+
+  /** The stream's blocks, which must be those of the waiting QEMU. @throws MigrationFault `peer-invalid` */
+  layout(blocks: readonly RamBlock[], ramSectionId: number): void {
+    if (this.reader !== undefined) throw invalid("a second layout");
+    const differing = describeBlocks(blocks, this.parts.contract.ramBlocks);
+    if (differing !== "") throw invalid(`a layout that is not the one agreed on: ${differing}`);
+    const layout = new MemoryLayout(blocks);
+    this.reader = new PageFrameReader(this.kernels, layout.pageCount, this.parts.contract.codecs.includes("xbzrle"));
+    this.writer.layout(blocks);
+    this.ramSectionId = ramSectionId;
+    if (!this.parts.contract.postcopy) return;
+    const { clock, channel } = this.parts;
+    const { pageCount } = layout;
+    this.postcopy = new PostcopyPages({ blocks, pageCount, clock, send: (message) => void channel.send(message) });
+    this.pageCount = pageCount;
+  }
+
+  /** Post-copy is taken up: its last pages follow. */
+  takeUp(blocks: readonly RamBlock[], ramSectionId: number, pages: PostcopyPages): void {
+    this.layout(blocks, ramSectionId);
+    this.postcopy = pages;
+    this.part.packaged();
+    this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
+  }
+
+  /** Takes the next frame. @throws MigrationFault `peer-invalid`, `checksum-mismatch` */
+  take(frame: Frame): void {
+    if (frame.sequence !== this.sequence + 1) throw invalid(`frame ${frame.sequence} after ${this.sequence}`);
+    this.sequence = frame.sequence;
+    this.waitingBytes += frame.body.length;
+    const { creditWindowBytes } = this.parts.contract;
+    if (this.waitingBytes > creditWindowBytes + FRAMES_BEYOND_CREDIT * this.opener.bytesMax)
+      throw invalid(`${this.waitingBytes} bytes that were not applied yet; agreed on ${creditWindowBytes}`);
+    this.queue.push(frame);
+    this.run();
+  }
+
+  /**
+   * The source begins its stream anew: frames that came and were not begun are forgotten, the next one is number 1. What
+   * QEMU was given of pages counts as placed.
+   */
+  restart(): void {
+    this.queue.length = 0;
+    this.waitingBytes = this.current?.body.length ?? 0;
+    this.sequence = 0;
+    this.appliedBytes = 0;
+    this.acks.forget();
+    this.generation++;
+  }
+
+  /** Resolves when every frame taken so far was written to QEMU's socket. */
+  drained(): Promise<void> {
+    if (this.isIdle) return Promise.resolve();
+    return new Promise((resolve) => this.idleWaiters.push(resolve));
+  }
+
+  // ── RecordSink ──
+
+  get hasRoom(): boolean {
+    return (this.output >= 0 && this.writer.room(RECORD_BYTES_MAX)) || this.nextOutput();
+  }
+
+  zeroPage(page: number): void {
+    this.postcopy?.placed(page, false);
+    this.writer.zeroPage(page);
+  }
+
+  page(page: number, at: number): void {
+    this.postcopy?.placed(page, false);
+    this.writer.page(page, at);
+    if (!this.corrupt) return;
+    this.corrupt = false;
+    this.memory[this.writer.position - 1]! ^= 1;
+  }
+
+  delta(page: number, at: number, length: number): void {
+    this.postcopy?.placed(page, true);
+    this.writer.delta(page, at, length);
+  }
+
+  // ──
+
+  private get isIdle(): boolean {
+    return this.queue.length === 0 && this.current === undefined && this.writesPending === 0;
+  }
+
+  private run(): void {
+    if (this.broken) return;
+    try {
+      this.work();
+    } catch (thrown) {
+      // QEMU takes a buffer back later: what is behind the record that was refused must not be given to it then
+      this.broken = true;
+      throw thrown;
+    }
+  }
+
+  private work(): void {
+    while (true) {
+      if (this.current === undefined) {
+        const frame = this.queue.shift();
+        if (frame === undefined) break;
+        this.open(frame);
+      }
+      if (!this.advance()) {
+        if (!this.isHeldBack) this.parts.channel.pause();
+        this.isHeldBack = true;
+        return;
+      }
+    }
+    if (!this.isHeldBack) return;
+    this.isHeldBack = false;
+    this.parts.channel.resume();
+  }
+
+  /** Decompresses and checks a frame, and begins it. */
+  private open(frame: Frame): void {
+    const { frameKind, rawLength } = frame;
+    this.opener.open(frame);
+    this.current = frame;
+    this.currentGeneration = this.generation;
+    const isLast = this.part.name === "lastPages";
+    this.part.enter(frameKind);
+    switch (frameKind) {
+      case "verbatim":
+        if (isLast) this.postcopy?.checkEnd();
+        this.verbatimLeft = rawLength;
+        return;
+      case "pages":
+        if (this.reader === undefined) throw invalid("pages before the layout");
+        this.reader.open(address(this.opener.at), rawLength);
+        this.started = false;
+        return;
+      case "discards":
+      case "package":
+        this.openPostcopy(frameKind, this.memory.subarray(this.opener.at, this.opener.at + rawLength));
+    }
+  }
+
+  private openPostcopy(kind: "discards" | "package", body: Uint8Array): void {
+    const { postcopy } = this;
+    if (postcopy === undefined) throw invalid(`a frame of kind ${kind}, which post-copy has, and it was not agreed on`);
+    this.commands = kind === "discards" ? postcopy.discards(body) : postcopy.package(body);
+    this.commandsAt = 0;
+    if (!postcopy.isActive) return;
+    this.part.packaged();
+    // QEMU takes no XBZRLE from here on
+    this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
+  }
+
+  /** Was the RAM section of the current frame begun? */
+  private started = false;
+
+  /** Writes what there is room for. @returns is the current frame finished? */
+  private advance(): boolean {
+    const frame = this.current!;
+    if (this.commands !== undefined) {
+      if (!this.copyCommands(this.commands)) return false;
+      this.commands = undefined;
+    } else if (frame.frameKind === "verbatim") {
+      if (!this.copyVerbatim(frame.rawLength)) return false;
+    } else {
+      if (!this.started) {
+        if (!this.hasRoom) return false;
+        this.writer.partStart(this.ramSectionId);
+        this.started = true;
+      }
+      if (!this.reader!.drain(this) || !this.hasRoom) return false;
+      this.writer.partEnd(this.ramSectionId);
+    }
+    this.current = undefined;
+    this.waitingBytes -= frame.body.length;
+    if (this.currentGeneration !== this.generation) {
+      this.flush(undefined);
+      return true;
+    }
+    this.appliedBytes += frame.body.length;
+    this.flush({ sequence: frame.sequence, appliedBytes: this.appliedBytes }, frame.frameKind);
+    return true;
+  }
+
+  private copyCommands(commands: Uint8Array): boolean {
+    while (this.commandsAt < commands.length) {
+      if (!this.hasRoom) return false;
+      this.commandsAt += this.writer.bytes(commands.subarray(this.commandsAt, this.commandsAt + RECORD_BYTES_MAX));
+    }
+    return true;
+  }
+
+  private copyVerbatim(rawLength: number): boolean {
+    while (this.verbatimLeft > 0) {
+      if (!this.hasRoom) return false;
+      const length = Math.min(this.verbatimLeft, RECORD_BYTES_MAX);
+      this.writer.verbatim(this.opener.at + rawLength - this.verbatimLeft, length);
+      this.verbatimLeft -= length;
+    }
+    return true;
+  }
+
+  /** Makes an output buffer current; false when QEMU has not taken any back. */
+  private nextOutput(): boolean {
+    if (this.output >= 0) this.flush(undefined);
+    const output = this.freeOutputs.pop();
+    if (output === undefined) return false;
+    this.output = output;
+    this.writer.begin(output, output + OUTPUT_BYTES);
+    return true;
+  }
+
+  /** Gives the current output buffer to QEMU, and acknowledges once it was taken. */
+  private flush(ack: Ack | undefined, kind?: Frame["frameKind"]): void {
+    const output = this.output;
+    if (output < 0) return;
+    this.output = -1;
+    this.writesPending++;
+    const { generation } = this;
+    const view = Buffer.from(this.memory.buffer, this.memory.byteOffset + output, this.writer.position - output);
+    this.parts.socket.write(view, (error) => {
+      this.writesPending--;
+      if (error) return; // the socket's own error event tells why
+      this.lastByteAtUs = this.parts.clock.nowUs();
+      this.freeOutputs.push(output);
+      if (kind === "package" && this.postcopy?.isActive) this.postcopy.packageWritten(this.lastByteAtUs);
+      if (ack !== undefined && generation === this.generation) this.acks.applied(ack, this.haste(kind));
+      this.continue();
+    });
+  }
+
+  /** Of an acknowledgement of what was written. */
+  private haste(kind: Frame["frameKind"] | undefined): AckHaste {
+    if (kind !== "pages") return "at once";
+    return this.postcopy?.isActive === true ? "soon" : "late";
+  }
+
+  private continue(): void {
+    try {
+      this.run();
+    } catch (thrown) {
+      this.parts.onFault(MigrationFault.from(thrown));
+    }
+    if (this.isIdle) for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,288 @@
+/** The destination's service: one incoming migration for each accepted handshake, at most one for a guest. */
+import { timingSafeEqual } from "node:crypto";
+import { MigrationFault, type Refusal } from "../../shared/fault.ts";
+import { limitsToward } from "../../shared/link/callers/guest-peers.ts";
+import type { Caller, DestinationService } from "../../shared/link/link.ts";
+import { standingOf } from "../../shared/protocol/destination-states.ts";
+import { neededBytes } from "../../shared/protocol/handshake.ts";
+import {
+  type Contract,
+  DECIDES_WITHIN_MS,
+  type HandshakeAnswer,
+  type Offer,
+  type Running,
+  type SettleAnswer,
+  type SettleCall,
+  TAKES_UP_WITHIN_MS,
+} from "../../shared/protocol/messages.ts";
+import { type DestinationRecord, nextSequence } from "../../shared/protocol/ownership.ts";
+import { orLate } from "../../shared/runtime/deferred.ts";
+import { orLogged } from "../../shared/runtime/journal/journal-log.ts";
+import { keepLatest } from "../../shared/runtime/keep-latest.ts";
+import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
+import { CallerLogs } from "./caller-logs.ts";
+import { EPOCH, tokenText } from "../migration/destination-context.ts";
+import type { DestinationState } from "../migration/destination-state.ts";
+import { definedBytes, firstLook } from "../migration/first-look.ts";
+import { Incoming, type Named } from "./incoming.ts";
+import { IncomingDesk } from "./incoming-desk.ts";
+import { recordedState } from "./incoming-view.ts";
+import { KeeperProcess } from "../guest/keeper-process.ts";
+import { answerLink } from "../link/probe-responder.ts";
+import { Places } from "./places.ts";
+import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
+
+/** Parts that differ by caller: the log with the caller's budget, and the limits of calls to that source alone. */
+type CallerParts = Pick<DestinationAgentParts, "log" | "limits">;
+
+export class DestinationAgent implements DestinationService {
+  /** Answers operators. */
+  readonly desk: IncomingDesk;
+  private readonly parts: DestinationAgentParts;
+  private readonly callers: CallerLogs;
+  private readonly stopping = new AbortController();
+  private readonly leaving = new AbortController();
+  private readonly entries = new Map<string, Incoming>();
+  /** Answers of guests that arrived in this agent's life: more than the journal knows. */
+  private readonly arrivals = new Map<string, Running>();
+  /** The `sequence` of the latest migration of the journal. */
+  private sequence = 0;
+  private readonly places: Places;
+  /** Sources that measure their link to here. */
+  private linkAnswers = 0;
+  /** Not made where it is handed on: it would keep the migration that has ended there, and its memory. */
+  private readonly isIdle = (): boolean => this.entries.size === 0;
+
+  constructor(parts: DestinationAgentParts) {
+    this.parts = parts;
+    this.callers = new CallerLogs(parts.log);
+    this.desk = new IncomingDesk(parts.journal, this.entries);
+    this.places = new Places(parts, this.entries);
+  }
+
+  async handshake(offer: Offer, caller: Caller): Promise<HandshakeAnswer> {
+    const { migrationId: id, guest, token, sourceAddress: source } = { ...offer, guest: offer.guest.name };
+    const callerLog = this.callers.for(caller.name);
+    const log = callerLog.child({ migration: id, guest });
+    log.info({ caller: caller.text }, "handshake");
+    if ((await this.parts.journal.read(id)) !== undefined) throw wasHere(id);
+    const parts = { ...this.parts, log: callerLog, limits: limitsToward(caller, this.parts.limits) };
+    const promisedBytes = await this.places.promised(Number.POSITIVE_INFINITY, guest);
+    const isExpected = this.places.entryOf(guest) !== undefined;
+    const { definition, refusals } = await firstLook(offer, caller, parts, { promisedBytes, isExpected });
+    const refused = (...all: readonly Refusal[]): HandshakeAnswer => {
+      log.info({ refusals: all }, "refused");
+      return { kind: "refusals", refusals: all };
+    };
+    if (definition === undefined) return refused(...refusals);
+    const makesWay = !offer.dryRun && this.places.entryOf(guest)?.isGivenUpBy(caller.name, source) === true;
+    if (!makesWay) refusals.push(...this.places.busyWith(guest));
+    if (refusals.length > 0) return refused(...refusals);
+    if (makesWay) await this.places.clear(guest);
+    // asked again, since another offer may have come meanwhile; from here to the entry nothing is waited for
+    if ((await this.parts.journal.read(id)) !== undefined || this.entries.has(id)) throw wasHere(id);
+    const busy = this.places.busyWith(guest);
+    if (busy.length > 0) return refused(...busy);
+    this.places.check(caller);
+    const nowMs = this.parts.clock.nowUs() / 1000;
+    this.sequence = nextSequence([{ sequence: this.sequence }], nowMs);
+    const { saysKept } = offer;
+    const named: Named = {
+      ...{ id, guest, token, source, saysKept, caller: caller.name, sequence: this.sequence },
+      startedAtMs: Math.floor(nowMs),
+      neededBytes: offer.dryRun ? 0 : neededBytes(offer, definedBytes(definition)),
+    };
+    const { cx, ended } = this.run(named, { kind: "negotiating", offer, definition }, parts);
+    const given = await cx.answer.promise;
+    // a refusal is given when nothing is in the way of the next try any more
+    if (given.kind === "refusals" || offer.dryRun) await ended;
+    return given.kind === "contract" && offer.dryRun && offer.measureLink
+      ? this.measured(offer, given.contract, parts)
+      : given;
+  }
+
+  /** Behind a check: the source may measure the link. */
+  private measured(offer: Offer, contract: Contract, { limits, log }: CallerParts): HandshakeAnswer {
+    const { clock, config } = this.parts;
+    if (this.linkAnswers >= config.migrationsMax) return { kind: "contract", contract };
+    this.linkAnswers++;
+    void answerLink(offer, { limits, clock, log, leaving: this.leaving.signal }).then(() => {
+      this.linkAnswers--;
+    });
+    return { kind: "contract", contract: { ...contract, measuresLink: true } };
+  }
+
+  async settle(call: SettleCall): Promise<SettleAnswer> {
+    const { migrationId, token, epoch, ask, paused } = call;
+    const entry = this.entries.get(migrationId);
+    if (entry === undefined) return this.settled(call);
+    if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
+    // a source that only asks how it stands cannot settle the migration: the source's own QEMU has ended, or cannot be
+    // seen. The word on the guest is then that of this host's operator. In post-copy a source that asks still has pages
+    if (ask !== "standing" || entry.pulls) entry.heard();
+    const withdrawn = new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" });
+    if (ask === "withdraw") entry.withdraw(withdrawn);
+    if (ask === "kept") entry.drop(withdrawn);
+    // before everything is loaded nobody was granted anything
+    if (ask === "grant" && entry.state.kind === "loaded")
+      entry.cx.granted.resolve({ token: tokenText(token), epoch, paused });
+    // a guest that is being started may wait for pages of whoever asks
+    if (ask !== "standing" && !entry.pulls) await entry.decided(ask, DECIDES_WITHIN_MS);
+    // what has ended is in the journal
+    if (!this.entries.has(migrationId)) return this.settled(call);
+    const standing = entry.standing(ask);
+    return answer(standing, entry.view.error?.message ?? "it is under way", entry.running);
+  }
+
+  /** Takes up what an earlier life of this agent left, before calls are served. */
+  async recover(): Promise<void> {
+    const looks: Promise<unknown>[] = [];
+    for (const { id, record } of await readJournal(this.parts)) {
+      const { guest, source, sequence, startedAtMs, grant } = record;
+      this.sequence = Math.max(this.sequence, sequence);
+      const token = Buffer.from(grant.token, "hex");
+      const { caller, postcopy } = record;
+      const neededBytes = (postcopy?.blocks ?? []).reduce((sum, { byteLength }) => sum + byteLength, 0);
+      const saysKept = record.saysKept === true;
+      const named = { id, guest, source, caller, neededBytes, saysKept, sequence, startedAtMs, token };
+      if (isSettled(record) && !(await isLeftOver(record))) this.desk.recall(named, recordedState(record), this.parts);
+      else looks.push(this.run(named, { kind: "adopting", record }).nextChange);
+    }
+    await orLate(Promise.all(looks), TAKES_UP_WITHIN_MS);
+  }
+
+  /**
+   * Discards migrations that were not granted. A granted guest is started first, or left to the journal, as every whole
+   * copy is.
+   */
+  async stop(): Promise<void> {
+    const stopping = new MigrationFault("stopping", "The destination agent is being stopped");
+    this.stopping.abort(stopping);
+    const all = Promise.all([...this.entries.values()].map(({ ended }) => ended));
+    await orLate(all, this.parts.config.shutdownGraceMs - 1000);
+    this.leaving.abort(stopping);
+  }
+
+  /** Of a migration from the journal: its source is known by the address alone. */
+  private partsFor(source: string): CallerParts {
+    return { log: this.callers.for(source), limits: this.parts.limits };
+  }
+
+  private run(named: Named, from: DestinationState, parts = this.partsFor(named.source)): Incoming {
+    const promisedBytes = (): Promise<number> => this.places.promised(named.sequence, named.guest);
+    const ofAgent = { stopping: this.stopping.signal, leaving: this.leaving.signal, promisedBytes };
+    const entry = new Incoming({ ...this.parts, ...parts }, named, ofAgent, from);
+    this.entries.set(named.id, entry);
+    void entry.ended.finally(() => {
+      if (entry.running !== undefined) this.arrived(named.id, entry.running);
+      this.desk.remember(entry);
+      this.entries.delete(named.id);
+      returnMemoryLater(this.isIdle, KeeperProcess.prepare);
+    });
+    return entry;
+  }
+
+  /**
+   * The guest has ended here, and its source has kept its own copy. Writes `refused`, so that a supervisor of this host
+   * does not start the guest any more.
+   */
+  private async givenUp(id: string, record: DestinationRecord): Promise<SettleAnswer> {
+    const reason = "its QEMU has ended here, and the source has kept the guest";
+    try {
+      await this.parts.journal.write(id, { ...record, kind: "refused", reason, heard: true });
+    } catch (thrown) {
+      this.parts.log.warn({ migration: id, fault: MigrationFault.from(thrown).message }, "journal");
+      // the refusal is not durable yet, so the source is made to ask again
+      return answer("waiting", "the journal of the destination cannot be written", undefined);
+    }
+    return answer("refused", reason, undefined);
+  }
+
+  /**
+   * Somebody had started the guest before it was granted. Now it is granted, so a supervisor of this host may start it
+   * again.
+   */
+  private noteGranted(id: string, { ungranted: _, ...record }: DestinationRecord): Promise<void> {
+    return orLogged(this.parts.journal.write(id, record), this.parts.log.child({ migration: id }));
+  }
+
+  private arrived(id: string, running: Running): void {
+    this.arrivals.set(id, running);
+    keepLatest(this.arrivals, ARRIVALS_KEPT);
+  }
+
+  /**
+   * Answers for a migration that is over, or that this agent never knew, from its record and from whether its process
+   * lives.
+   */
+  private async settled({ migrationId: id, token, ask }: SettleCall): Promise<SettleAnswer> {
+    const record = await this.parts.journal.read(id);
+    if (record === undefined || !isSame(Buffer.from(record.grant.token, "hex"), token)) return UNKNOWN;
+    const lives =
+      record.qemu === undefined
+        ? false
+        : await hasEnded(record.qemu).then(
+            (ended) => !ended,
+            () => undefined,
+          );
+    // where this host cannot tell whether the QEMU lives, nothing is proven: the source asks again
+    if (lives === undefined) return answer("starting", "this host does not tell whether its QEMU lives", undefined);
+    if (ask === "kept" && !lives && record.kind !== "refused") return this.givenUp(id, record);
+    if (ask === "grant" && lives && record.ungranted === true) await this.noteGranted(id, record);
+    const running = this.arrivals.get(id);
+    const started = this.desk.doubled(id);
+    const state = started === undefined ? stateOf(record, lives, running !== undefined) : "doubled";
+    return answer(standingOf(state, ask, lives && started !== false), REASONS[state], running);
+  }
+}
+
+const ARRIVALS_KEPT = 100;
+
+const wasHere = (id: string): MigrationFault =>
+  new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
+
+/** True when a QEMU still lives although its record is `refused` and `heard`, or when that cannot be told. */
+const isLeftOver = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>
+  kind === "refused" && qemu !== undefined && !(await hasEnded(qemu).catch(() => false));
+
+const UNKNOWN: SettleAnswer = {
+  standing: "unknown",
+  reason: "there is no record of it in this agent's stateDirectory",
+};
+
+type Settled = "withheld" | "starting" | "arrived" | "lost" | "discarded" | "doubled" | "adopting";
+
+/** Of a migration that is not under way: what its record and its process prove. */
+function stateOf({ kind, heard }: DestinationRecord, lives: boolean, wasSeen: boolean): Settled {
+  switch (kind) {
+    case "arrived":
+      return "arrived";
+    case "refused":
+      // this agent is leaving, and the next one takes it up
+      return lives && heard !== true ? "withheld" : "discarded";
+    case "waiting":
+      return lives ? "adopting" : "discarded";
+    case "running":
+      if (wasSeen) return "arrived";
+      return lives ? "starting" : "lost";
+  }
+}
+
+const REASONS: Readonly<Record<Settled, string>> = {
+  starting: "its QEMU is there, and this agent cannot reach it; see its log",
+  arrived: "the guest was seen running here; if its QEMU is not there any more, it has ended since or has moved on",
+  lost: "the guest was started, and was not seen to run before its QEMU ended",
+  discarded: "it was refused before the guest was started; see this agent's log",
+  withheld: "it was refused before the guest was started, and a whole copy is kept here",
+  doubled: "somebody has started the guest on this host, although its migration was refused",
+  adopting: "it is being taken up from the journal",
+};
+
+const answer = (standing: SettleAnswer["standing"], reason: string, running: Running | undefined): SettleAnswer =>
+  (standing === "running" || standing === "pulling") && running !== undefined
+    ? { standing, reason, running }
+    : { standing, reason };
+
+const isSame = (known: Uint8Array, given: Uint8Array): boolean =>
+  known.length === given.length && timingSafeEqual(known, given);

@@ -1,0 +1,237 @@
+/**
+ * Answers the operator at a destination: lists the migrations that came here, and takes the words that end what no
+ * agent can end.
+ */
+import { MigrationFault } from "../../shared/fault.ts";
+import type { MigrationOperator } from "../../shared/link/link.ts";
+import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
+import { isFinal, type MigrationView, type ResolveCall, unreadableView } from "../../shared/protocol/report.ts";
+import { orLate } from "../../shared/runtime/deferred.ts";
+import type { Journal } from "../../shared/runtime/journal/journal.ts";
+import { keepLatest } from "../../shared/runtime/keep-latest.ts";
+import type { DestinationState } from "../migration/destination-state.ts";
+import { endUnseen } from "../migration/end-by-word.ts";
+import type { Incoming, Named } from "./incoming.ts";
+import { incomingView, recordedState } from "./incoming-view.ts";
+import type { DestinationAgentParts } from "./recovery.ts";
+
+/** How many ended migrations are remembered for `list`. */
+const REMEMBERED = 100;
+const WATCH_INTERVAL_MS = 200;
+/** What is known of the source and of the QEMU here once a migration has ended and the agent asks neither. */
+const UNHEARD = { sourceIsThere: false, isUnseen: false, news: "" } as const;
+const ANSWERS_WITHIN_MS = 20_000;
+
+export class IncomingDesk implements MigrationOperator {
+  private readonly journal: Journal<DestinationRecord>;
+  private readonly entries: ReadonlyMap<string, Incoming>;
+  /**
+   * Refused guests that somebody else has started, by migration; the value is true where the guest has all of its
+   * pages.
+   */
+  private readonly started = new Map<string, boolean>();
+  /** Views of ended migrations, the oldest first. */
+  private readonly history = new Map<string, MigrationView>();
+
+  constructor(journal: Journal<DestinationRecord>, entries: ReadonlyMap<string, Incoming>) {
+    this.journal = journal;
+    this.entries = entries;
+  }
+
+  /** Remembers a migration that had ended before this agent started. */
+  recall(named: Named, state: DestinationState, { config }: Pick<DestinationAgentParts, "config">): void {
+    this.note(incomingView(state, { cx: named, here: config.listen[0] ?? "", ...UNHEARD }));
+  }
+
+  /** Remembers a migration that ends now, or is left to the next agent because this one ends. */
+  remember({ view, state }: Incoming): void {
+    if (state.kind === "doubled") this.started.set(view.id, state.isWhole);
+    this.note(view);
+  }
+
+  /**
+   * Tells whether somebody has started a guest against its refusal.
+   * @returns undefined when nobody has; else whether the guest has all of its pages
+   */
+  doubled(id: string): boolean | undefined {
+    return this.started.get(id);
+  }
+
+  getMigration(id: string): MigrationView {
+    const found = this.find(id);
+    if (found !== undefined) return found;
+    throw new MigrationFault("migration-unknown", `No migration ${id} has come to this host`, {
+      advice: "See those that did with: ferry list; and ask the source agent for those that leave a host",
+    });
+  }
+
+  private find(id: string): MigrationView | undefined {
+    return this.entries.get(id)?.view ?? this.history.get(id);
+  }
+
+  listMigrations(): readonly MigrationView[] {
+    const under = [...this.entries.values()].map(({ view }) => view);
+    return [
+      ...this.history.values(),
+      ...under,
+      ...this.journal.unreadable.map(([file, why]) => unreadableView(file, why)),
+    ];
+  }
+
+  watch(id: string, observer: (view: MigrationView) => void): () => void {
+    let last = "";
+    let timer: NodeJS.Timeout | undefined;
+    const look = (): void => {
+      const view = this.find(id);
+      // the migration ended long ago and was forgotten
+      if (view === undefined) {
+        clearInterval(timer);
+        return;
+      }
+      const text = JSON.stringify(view);
+      if (text === last) return;
+      last = text;
+      if (isFinal(view.status)) clearInterval(timer);
+      observer(view);
+    };
+    this.getMigration(id);
+    timer = setInterval(look, WATCH_INTERVAL_MS);
+    look();
+    return () => clearInterval(timer);
+  }
+
+  async cancel(id: string): Promise<MigrationView> {
+    const entry = this.entries.get(id);
+    if (entry === undefined) return this.getMigration(id);
+    if (!IS_PART.includes(entry.state.kind))
+      throw new MigrationFault("too-late", `${id} cannot be cancelled any more: this host has the whole guest`, {
+        advice: `See where it belongs with ferry list, at both agents; then ferry resolve ${id} --keep source|destination`,
+      });
+    entry.cancel(
+      new MigrationFault("cancelled", "The migration was cancelled by the operator of its destination", {
+        advice: "Nothing needs to be done",
+      }),
+    );
+    await orLate(entry.ended, ANSWERS_WITHIN_MS);
+    return this.getMigration(id);
+  }
+
+  /**
+   * Takes an operator's word on a guest that waits here, misses pages, was started here and has ended, or whose QEMU
+   * cannot be looked at.
+   * @throws MigrationFault `needs-confirmation` with what the operator must make sure of first; `not-resolvable` while
+   *   the source is in contact, or if the guest cannot run here; `not-in-doubt` when the migration waits for no word
+   */
+  async resolve({ id, keep, confirmed }: ResolveCall): Promise<MigrationView> {
+    const entry = this.entries.get(id);
+    if (entry === undefined) return this.resolveLost(id, keep, confirmed);
+    if (entry.isUnseen) return this.endUnseen(entry, keep, confirmed);
+    const { kind } = entry.state;
+    const missesPages = entry.pulls || (kind === "loaded" && entry.state.postcopy !== undefined);
+    if (kind !== "loaded" && kind !== "withheld" && !missesPages) throw asksForNothing(id, kind);
+    if (entry.sourceIsThere)
+      throw new MigrationFault("not-resolvable", `${entry.cx.source} is in contact: the word is said at that agent`, {
+        advice: `ferry --agent ${entry.cx.source} list says how it stands there; then cancel or resolve it there`,
+      });
+    if (missesPages && keep === "destination") throw missesItsPages(entry.cx);
+    if (!confirmed) throw entry.pulls ? endsTheOnly(entry.cx) : needsConfirmation(entry.cx.source, keep);
+    if (!entry.cx.claims.say(keep === "destination" ? "here" : "end")) throw asksForNothing(id, entry.state.kind);
+    await orLate(entry.ended, ANSWERS_WITHIN_MS);
+    return this.getMigration(id);
+  }
+
+  /**
+   * Takes a word on a guest whose QEMU does not answer this agent. The word only ends that QEMU; the next look of
+   * *adopting* finds that it has ended, and goes on from there. The word is taken while the source is in contact too,
+   * since the source cannot settle the migration: it is told that nothing is decided for as long as this lasts.
+   */
+  private async endUnseen(entry: Incoming, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
+    const { cx, state } = entry;
+    const qemu = state.kind === "adopting" ? state.record.qemu : undefined;
+    if (keep === "destination" || qemu === undefined) throw cannotBeLookedAt(cx, qemu?.pid);
+    if (!confirmed) throw endsUnseen(cx, qemu.pid);
+    await endUnseen(qemu, () => entry.isUnseen, cx);
+    const deadline = performance.now() + ANSWERS_WITHIN_MS;
+    while (entry.state.kind === "adopting" && performance.now() < deadline)
+      await orLate(entry.nextChange, deadline - performance.now());
+    return this.getMigration(cx.id);
+  }
+
+  /**
+   * Takes a word on a guest that was started here and has ended. Nothing runs; the record says from now on whose the
+   * guest is.
+   */
+  private async resolveLost(id: string, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
+    const view = this.getMigration(id);
+    const record = await this.journal.read(id);
+    if (view.status !== "inDoubt" || record === undefined || record.kind === "refused")
+      throw asksForNothing(id, record?.kind === "refused" ? "refused" : view.status);
+    if (!confirmed) throw needsConfirmation(record.source, keep);
+    const settled: DestinationRecord =
+      keep === "destination"
+        ? { ...record, kind: "arrived" }
+        : { ...record, kind: "refused", reason: "the operator gave the guest back to its source", heard: true };
+    await this.journal.write(id, settled);
+    const { status, error } = incomingView(recordedState(settled), {
+      cx: { id, guest: record.guest, source: record.source, startedAtMs: record.startedAtMs },
+      here: view.destination,
+      ...UNHEARD,
+    });
+    const { error: _, ...rest } = view;
+    this.note({ ...rest, status, ...(error === undefined ? {} : { error }) });
+    return this.getMigration(id);
+  }
+
+  private note(view: MigrationView): void {
+    this.history.delete(view.id);
+    this.history.set(view.id, view);
+    keepLatest(this.history, REMEMBERED);
+  }
+}
+
+/** States in which this host has only a part of the guest. */
+const IS_PART: readonly DestinationState["kind"][] = ["negotiating", "staging", "receiving", "loading"];
+
+const asksForNothing = (id: string, state: string): MigrationFault =>
+  new MigrationFault("not-in-doubt", `${id} is ${state} here, and waits for no word: this one was not acted upon`, {
+    advice: "Nothing needs to be resolved at this agent",
+  });
+
+const cannotBeLookedAt = ({ id, guest }: Incoming["cx"], pid: number | undefined): MigrationFault =>
+  new MigrationFault("not-resolvable", `The QEMU of ${guest} does not answer this agent, so nothing is said to it`, {
+    advice:
+      pid === undefined
+        ? "Find the process of that QEMU; the agent goes on when that QEMU answers again or has ended"
+        : `Free its monitor where another client holds it; where process ${pid} is stuck for good, ferry resolve ${id} --keep source ends it`,
+  });
+
+const endsUnseen = ({ source }: Incoming["cx"], pid: number): MigrationFault =>
+  new MigrationFault(
+    "needs-confirmation",
+    `The copy of the guest here may be the only one, and it may have run here: its end loses what it has done here`,
+    {
+      advice: `Make sure that no other client holds the monitor of process ${pid}, and that ${source} still has its copy or the guest is not needed any more; then repeat with --yes, which ends that process`,
+    },
+  );
+
+const missesItsPages = ({ id, source }: Incoming["cx"]): MigrationFault =>
+  new MigrationFault("not-resolvable", `The guest misses pages, which only ${source} has: no word can bring them`, {
+    advice: `Wait for the source where it comes back; where it is lost for good: ferry resolve ${id} --keep source`,
+  });
+
+const endsTheOnly = ({ source }: Incoming["cx"]): MigrationFault =>
+  new MigrationFault("needs-confirmation", `The guest was started here: what it has done since is lost with it`, {
+    advice: `Make sure that ${source}, or its QEMU of the guest, is lost for good, and save what the guest can still do; then repeat with --yes to end it`,
+  });
+
+function needsConfirmation(source: string, keep: ResolveCall["keep"]): MigrationFault {
+  return keep === "destination"
+    ? new MigrationFault("needs-confirmation", `${source} may run the guest, or start it later`, {
+        advice:
+          "Make sure that the guest does not run there and never will (its host is off for good, or its agent says in doubt and is resolved for the destination), then repeat with --yes",
+      })
+    : new MigrationFault("needs-confirmation", `The copy here may be the only one, if ${source} has lost its own`, {
+        advice:
+          "Make sure that the guest is whole at its source, or is not needed, then repeat with --yes to end the copy",
+      });
+}

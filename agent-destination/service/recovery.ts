@@ -1,0 +1,72 @@
+/** What an agent that starts again does with the incoming migrations that its journal knows (DESIGN 6, 5). */
+import { rm } from "node:fs/promises";
+import type { LinkLimits } from "../../shared/link/link.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
+import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
+import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
+import { qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
+import type { Journal, JournalEntry } from "../../shared/runtime/journal/journal.ts";
+import { logUnreadable } from "../../shared/runtime/journal/journal-log.ts";
+import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
+import { meetingPlaces } from "../../shared/runtime/guest/meeting-place.ts";
+import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+import { REHEARSAL_SOCKETS } from "../../shared/runtime/files/runtime-sockets.ts";
+import { sweep } from "../../shared/runtime/files/sweep.ts";
+import type { TestFaults } from "../../shared/runtime/test-faults.ts";
+import { keeperPlaces } from "../migration/destination-context.ts";
+
+export interface DestinationAgentParts {
+  readonly config: DestinationConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly journal: Journal<DestinationRecord>;
+  readonly limits: LinkLimits;
+  readonly createKernels: (byteLength: number) => PageKernels;
+  readonly faults: TestFaults;
+  /** A guest comes, or a source measures its link to here. */
+  readonly onBusy?: () => void;
+}
+
+/** Records of ended migrations that are kept, for sources that ask late. */
+const RECORDS_KEPT = 200;
+
+/**
+ * Reads the journal, and removes files that earlier lives of this agent have left of QEMUs that have ended. A file that
+ * is no record is logged and left alone: nothing is guessed from it.
+ * @returns every record, the earliest first
+ */
+export async function readJournal(parts: DestinationAgentParts): Promise<readonly JournalEntry<DestinationRecord>[]> {
+  const { journal, log, config } = parts;
+  for (const directory of await meetingPlaces(config.runtimeDirectory))
+    await sweep(directory, ["incoming", "verify-destination", ...REHEARSAL_SOCKETS.destination]);
+  const { entries, faults } = await journal.list();
+  logUnreadable(faults, log);
+  for (const { id, record } of entries) {
+    if (!(await hasLeftFiles(record))) continue;
+    await clearFiles(record.guest, config);
+    // of this migration alone, whatever listens at the guest's own socket now
+    for (const left of Object.values(keeperPlaces({ id, guest: record.guest, config })))
+      await rm(left, { force: true });
+  }
+  await journal.prune(isSettled, RECORDS_KEPT);
+  return [...entries].sort((one, other) => one.record.sequence - other.record.sequence);
+}
+
+/** True when nothing of the migration needs to be taken up. */
+export const isSettled = ({ kind, heard }: DestinationRecord): boolean =>
+  kind === "arrived" || (kind === "refused" && heard === true);
+
+/** True when the migration's QEMU has ended and may have left files, as one does whose stream ends with the agent. */
+const hasLeftFiles = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>
+  kind !== "arrived" && (qemu === undefined || (await hasEnded(qemu).catch(() => false)));
+
+/** Removes the socket and the log of a QEMU that has ended, unless another one listens at that socket. */
+export async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
+  const definition = await loadGuest(name, config).catch(() => undefined);
+  if (definition === undefined || (await isListenedAt(definition.qmp))) return;
+  await rm(definition.qmp, { force: true });
+  await removeLog(qemuLogPath(name, definition.directory));
+}

@@ -1,0 +1,153 @@
+/**
+ * A source agent's end of a migration of a guest that there is not, for a rehearsal: frames of precopy and of post-copy. It has
+ * the content of a few pages, and every page has one of those.
+ */
+import { encodeDiscards } from "../../shared/codec/discard-frame.ts";
+import { frameBufferBytes, PageFrameWriter } from "../../shared/codec/page-frame.ts";
+import type { Channel } from "../../shared/link/link.ts";
+import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
+import { changePages, madeUpBlocks, makeUpPages } from "../../shared/warmup/simulated-pages.ts";
+import { PageSet } from "../../shared/page/page-set.ts";
+import type {
+  DestinationMessage,
+  FrameCodec,
+  FrameKind,
+  RamBlock,
+  SourceMessage,
+} from "../../shared/protocol/messages.ts";
+import { encodeAdvise, encodePostcopyEnd } from "../../shared/qemu/stream/command-encoder.ts";
+import { encodeStreamStart } from "../../shared/qemu/stream/stream-writer.ts";
+import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
+import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
+import { address, PAGE_SIZE } from "../../shared/units.ts";
+
+const RAM_SECTION = 2;
+const CONTENTS = 16;
+const ZSTD_LEVEL = -5;
+const FRAMES_ON_THEIR_WAY = 8;
+const PACKAGE_BYTES = 30_000;
+/** What precedes them, so that there is something that deltas are of. */
+const BASES_AT = KERNEL_RESERVED_BYTES;
+const CONTENTS_AT = BASES_AT + CONTENTS * PAGE_SIZE;
+const CHECKSUM_AT = CONTENTS_AT + CONTENTS * PAGE_SIZE;
+const FRAME_AT = CHECKSUM_AT + 64;
+
+export class MadeUpSource {
+  readonly blocks: readonly RamBlock[];
+  private readonly pageCount: number;
+  private readonly frameBytes: number;
+  private readonly channel: Pick<Channel<SourceMessage, DestinationMessage>, "send" | "receive">;
+  private readonly kernels: PageKernels;
+  private readonly writer: PageFrameWriter;
+  private readonly zstd: ZstdPool;
+  private readonly encodedAt: number;
+  private readonly encodedBytes: number;
+  private sequence = 0;
+  private acknowledged = 0;
+  private room: Deferred<void> | undefined;
+  private version = 0;
+
+  constructor(
+    channel: Pick<Channel<SourceMessage, DestinationMessage>, "send" | "receive">,
+    createKernels: (byteLength: number) => PageKernels,
+    { pageCount, frameBytes }: { readonly pageCount: number; readonly frameBytes: number },
+  ) {
+    this.channel = channel;
+    this.pageCount = pageCount;
+    this.frameBytes = frameBytes;
+    this.blocks = madeUpBlocks(pageCount);
+    this.encodedBytes = frameBufferBytes(frameBytes);
+    this.encodedAt = FRAME_AT + this.encodedBytes;
+    this.kernels = createKernels(this.encodedAt + this.encodedBytes);
+    this.writer = new PageFrameWriter(this.kernels);
+    this.zstd = new ZstdPool(this.kernels.memory, 1);
+    makeUpPages(this.kernels.memory, BASES_AT, CONTENTS);
+    makeUpPages(this.kernels.memory, CONTENTS_AT, CONTENTS);
+    channel.receive((message) => {
+      if (message.kind !== "ack") return;
+      this.acknowledged = message.sequence;
+      this.room?.resolve();
+    });
+  }
+
+  async start(): Promise<void> {
+    const head = Buffer.concat(encodeStreamStart("rehearsal", this.blocks, RAM_SECTION, encodeAdvise()));
+    await this.bytes("verbatim", head);
+    this.channel.send({ kind: "layout", blocks: this.blocks, ramSectionId: RAM_SECTION });
+  }
+
+  /** Every page, of which those that `isZero` says are empty. */
+  async firstPass(isZero: (page: number) => boolean): Promise<void> {
+    await this.pages(0, this.pageCount, (page) => {
+      if (isZero(page)) this.writer.zeroRun(page, 1);
+      else this.writer.full(page, address(CONTENTS_AT + (page % CONTENTS) * PAGE_SIZE));
+    });
+  }
+
+  /** The guest has changed these pages by a few words each. */
+  async pass(firstPage: number, pageCount: number): Promise<void> {
+    const { kernels, writer } = this;
+    changePages(kernels.memory, CONTENTS_AT, CONTENTS, ++this.version);
+    await this.pages(firstPage, pageCount, (page) => {
+      const at = (page % CONTENTS) * PAGE_SIZE;
+      const out = writer.deltaPlace;
+      writer.delta(page, kernels.encodeDelta(address(BASES_AT + at), address(CONTENTS_AT + at), out, PAGE_SIZE));
+    });
+  }
+
+  /** The discards of these pages, the package, the pages themselves, and the end. */
+  async postcopy(firstPage: number, pageCount: number): Promise<void> {
+    const missing = new PageSet(this.pageCount);
+    missing.addRange(firstPage, pageCount);
+    for (const body of encodeDiscards(missing)) await this.bytes("discards", body);
+    const device = new Uint8Array(4 + PACKAGE_BYTES);
+    new DataView(device.buffer).setUint32(0, PACKAGE_BYTES, true);
+    await this.bytes("package", device);
+    await this.pages(firstPage, pageCount, (page) =>
+      this.writer.full(page, address(CONTENTS_AT + (page % CONTENTS) * PAGE_SIZE)),
+    );
+    await this.bytes("verbatim", encodePostcopyEnd(RAM_SECTION));
+    this.channel.send({ kind: "endOfStream", lastSequence: this.sequence });
+  }
+
+  close(): Promise<void> {
+    return this.zstd.close();
+  }
+
+  private async pages(firstPage: number, pageCount: number, record: (page: number) => void): Promise<void> {
+    const end = firstPage + pageCount;
+    for (let page = firstPage; page < end; ) {
+      this.writer.begin(address(FRAME_AT), this.frameBytes);
+      while (page < end && this.writer.hasRoom) record(page++);
+      const rawLength = this.writer.finish();
+      const limit = Math.min(rawLength, this.encodedBytes);
+      const length = await this.zstd.compress(FRAME_AT, rawLength, this.encodedAt, limit, ZSTD_LEVEL);
+      if (length < 0) await this.frame("pages", "none", rawLength, FRAME_AT, rawLength);
+      else await this.frame("pages", "zstd", rawLength, this.encodedAt, length);
+    }
+  }
+
+  private async bytes(kind: FrameKind, body: Uint8Array): Promise<void> {
+    this.kernels.memory.set(body, FRAME_AT);
+    await this.frame(kind, "none", body.length, FRAME_AT, body.length);
+  }
+
+  private async frame(
+    frameKind: FrameKind,
+    codec: FrameCodec,
+    rawLength: number,
+    at: number,
+    length: number,
+  ): Promise<void> {
+    const { memory } = this.kernels;
+    this.kernels.checksum(address(FRAME_AT), rawLength, address(CHECKSUM_AT));
+    const checksum = memory.slice(CHECKSUM_AT, CHECKSUM_AT + 8);
+    const body = memory.slice(at, at + length);
+    this.channel.send({ kind: "frame", sequence: ++this.sequence, frameKind, codec, rawLength, checksum, body });
+    while (this.sequence - this.acknowledged >= FRAMES_ON_THEIR_WAY) {
+      this.room = deferred();
+      await this.room.promise;
+    }
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * The source QEMU of a migration: the one process that the journal names. The agent says `cont`, `quit` and
+ * `migrate_cancel` here and nowhere else. Before each of them it checks which process answers at the monitor; before
+ * `cont` and `quit` it checks QEMU's run state too.
+ */
+import { stat } from "node:fs/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { QemuProcess } from "../../shared/protocol/ownership.ts";
+import type { SourceQemu } from "../../shared/protocol/source-states.ts";
+import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { SourceConfig } from "../../shared/runtime/config/config.ts";
+import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
+import { anotherAnswers, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
+import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+
+/** What an agent saw of the guest on this host. */
+export interface Sight {
+  readonly own: SourceQemu;
+  /** Run state of the migration's own QEMU, as `query-status` says it; empty when it was not asked. */
+  readonly status: string;
+  /**
+   * True when a process that is not this migration's answers at the guest's monitor and runs the guest, or does not say
+   * what it does.
+   */
+  readonly anotherRuns: boolean;
+}
+
+const QUITS_WITHIN_MS = 10_000;
+/** A QEMU that hangs must not keep its stream's socket open, whose end makes it resume the guest by itself. */
+const CANCELS_WITHIN_MS = 1000;
+/** A look that takes longer counts as `unknown`; whoever needs it looks again. */
+const LOOKS_WITHIN_MS = 2000;
+/** Run states from which `cont` starts a guest that a migration of this agent has stopped. */
+const STOPPED: readonly string[] = ["postmigrate", "paused"];
+
+export class OwnQemu {
+  private readonly guest: string;
+  private readonly config: SourceConfig;
+  private known: QemuProcess | undefined;
+  /** Connections at which this process was found to answer. A connection always leads to the same process. */
+  private readonly met = new WeakSet<QmpClient>();
+  /** Inode of the monitor's socket when the process was met. A program that binds the path anew makes another file. */
+  private socketFile: number | undefined;
+
+  /**
+   * The migration is of `known`, or of the process that meet() finds.
+   * @param known the process that the journal names; undefined until meet()
+   */
+  constructor(guest: string, config: SourceConfig, known?: QemuProcess) {
+    this.guest = guest;
+    this.config = config;
+    this.known = known;
+  }
+
+  get process(): QemuProcess | undefined {
+    return this.known;
+  }
+
+  /**
+   * Makes the QEMU that answers at this monitor the one of this migration.
+   * @param path of the monitor's socket
+   * @throws MigrationFault `not-supported` when its process cannot be found
+   */
+  async meet(qmp: QmpClient, path: string): Promise<void> {
+    this.known = await processBehind(qmp, path);
+    this.met.add(qmp);
+    this.socketFile = await fileOf(path);
+  }
+
+  /** Tells whether the process has ended. @throws MigrationFault when that cannot be told */
+  async hasEnded(): Promise<boolean> {
+    return hasEnded(this.require());
+  }
+
+  /** Tells whether the process is known to have ended. The answer is false where this cannot be found out. */
+  isSeenEnded(): Promise<boolean> {
+    return this.hasEnded().catch(() => false);
+  }
+
+  /**
+   * Connects to the monitor of this process.
+   * @param timeoutMs for the connection and for each command. @default the setting qmp.timeout
+   * @returns undefined when its process has ended
+   * @throws MigrationFault when that cannot be told, when another process answers at its socket, or another client
+   *   holds it
+   */
+  async connect(timeoutMs = this.config.qmpTimeoutMs): Promise<QmpClient | undefined> {
+    if (await this.hasEnded()) return undefined;
+    const { qmp: path } = await loadGuest(this.guest, this.config);
+    const qmp = await QmpClient.connect(path, { timeoutMs }).catch(async (thrown: unknown) => {
+      if (await this.hasEnded()) return undefined;
+      throw thrown;
+    });
+    if (qmp === undefined) return undefined;
+    try {
+      await this.check(qmp);
+      return qmp;
+    } catch (thrown) {
+      qmp.close();
+      throw thrown;
+    }
+  }
+
+  /**
+   * Looks what the guest does on this host, in whichever QEMU. Never rejects: what cannot be told is `unknown`.
+   * @param postcopy this agent has stopped the guest itself, so any run state but `running` counts as retired
+   * @param qmp an open monitor of this process, where there is one
+   */
+  async look(postcopy: boolean, qmp?: QmpClient): Promise<Sight> {
+    const options = { timeoutMs: LOOKS_WITHIN_MS };
+    try {
+      if (this.known === undefined) return UNKNOWN;
+      if (qmp?.isOpen) {
+        const sight = seen((await qmp.execute("query-status", undefined, options)).status, postcopy);
+        return (await this.isReplaced()) ? { ...sight, anotherRuns: await this.anotherRuns() } : sight;
+      }
+      const mine = await this.connect(LOOKS_WITHIN_MS);
+      if (mine === undefined) return { own: "gone", status: "", anotherRuns: await this.anotherRuns() };
+      try {
+        return seen((await mine.execute("query-status", undefined, options)).status, postcopy);
+      } finally {
+        mine.close();
+      }
+    } catch {
+      return UNKNOWN;
+    }
+  }
+
+  /** Tells whether another program has bound the monitor's path since this process was met. */
+  private async isReplaced(): Promise<boolean> {
+    if (this.socketFile === undefined) return false;
+    const { qmp: path } = await loadGuest(this.guest, this.config);
+    return (await fileOf(path)) !== this.socketFile;
+  }
+
+  /**
+   * Tells whether another QEMU runs the guest; called when this migration's own does not answer at the path. A QEMU
+   * that does not answer counts as one that runs it.
+   */
+  private async anotherRuns(): Promise<boolean> {
+    const { qmp: path } = await loadGuest(this.guest, this.config);
+    try {
+      const other = await QmpClient.connect(path, { timeoutMs: LOOKS_WITHIN_MS });
+      // closed whatever it says: a monitor serves one client, and this one is not this migration's
+      const asked = other.execute("query-status", undefined, { timeoutMs: LOOKS_WITHIN_MS });
+      const { status } = await asked.finally(() => other.close());
+      // a QEMU that waits for an incoming migration, or has completed one, runs no guest
+      return status !== "inmigrate" && status !== "postmigrate";
+    } catch (thrown) {
+      return MigrationFault.from(thrown).code !== "qmp-unreachable";
+    }
+  }
+
+  /**
+   * Starts the guest, which a migration of this agent has stopped.
+   * @throws MigrationFault `qemu-failed` when QEMU is in another state, or another process answers or has taken the
+   *   path
+   */
+  async cont(qmp: QmpClient): Promise<void> {
+    await this.check(qmp);
+    const { status } = await qmp.execute("query-status");
+    if ((await this.isReplaced()) && (await this.anotherRuns()))
+      throw new MigrationFault(
+        "qemu-failed",
+        "Another QEMU of the guest has taken its monitor's path: cont is not said",
+        {
+          advice: "End the QEMU that was started beside it",
+        },
+      );
+    if (!STOPPED.includes(status)) throw new MigrationFault("qemu-failed", `Its QEMU is ${status}: cont is not said`);
+    await qmp.execute("cont");
+  }
+
+  /** Cancels QEMU's migration, which this agent has begun. */
+  async cancelMigration(qmp: QmpClient): Promise<void> {
+    await this.check(qmp);
+    await qmp.execute("migrate_cancel", undefined, { timeoutMs: CANCELS_WITHIN_MS });
+  }
+
+  /**
+   * Ends the QEMU that a migration has left behind, and waits for the end of its process, 10 s at most.
+   * @param states run states in which the migration may have left it; in any other state somebody else needs the QEMU.
+   *   undefined: an operator has said that this QEMU is to end, whatever it does
+   * @throws MigrationFault `qemu-failed` when QEMU is in another state, another process answers, or QEMU does not end
+   */
+  async quit(qmp: QmpClient, states: readonly string[] | undefined): Promise<void> {
+    await this.check(qmp);
+    const { status } = await qmp.execute("query-status");
+    if (states !== undefined && !states.includes(status))
+      throw new MigrationFault("qemu-failed", `The QEMU of ${this.guest} is ${status}, not ${states.join(" or ")}`);
+    await qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS });
+    const deadline = performance.now() + QUITS_WITHIN_MS;
+    while (!(await this.hasEnded())) {
+      if (performance.now() > deadline)
+        throw new MigrationFault("qemu-failed", `The QEMU of ${this.guest} was told to quit, and is still there`);
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+
+  private async check(qmp: QmpClient): Promise<void> {
+    if (this.met.has(qmp)) return;
+    const { qmp: path } = await loadGuest(this.guest, this.config);
+    const answers = await processBehind(qmp, path);
+    const known = this.require();
+    if (answers.identity !== known.identity) throw anotherAnswers(answers, path, known);
+    this.met.add(qmp);
+  }
+
+  private require(): QemuProcess {
+    if (this.known !== undefined) return this.known;
+    throw new MigrationFault(
+      "qemu-failed",
+      `The record of this migration does not name the QEMU of ${this.guest}: nothing is said to any`,
+      { advice: "An older agent wrote it; look at the guest on both hosts" },
+    );
+  }
+}
+
+const POLL_MS = 20;
+
+/** @returns undefined where there is no such file */
+const fileOf = (path: string): Promise<number | undefined> =>
+  stat(path).then(
+    ({ ino }) => ino,
+    () => undefined,
+  );
+
+const UNKNOWN: Sight = { own: "unknown", status: "", anotherRuns: false };
+
+/**
+ * Judges from QEMU's run state whether it is retired: it has completed its migration, and never runs the guest by
+ * itself again. In post-copy this agent stops the guest before QEMU migrates it, so that QEMU never resumes the guest
+ * by itself: a QEMU that runs was told to.
+ */
+function seen(status: string, postcopy: boolean): Sight {
+  const retired = postcopy ? status !== "running" : status === "postmigrate";
+  return { own: retired ? "retired" : "active", status, anotherRuns: false };
+}

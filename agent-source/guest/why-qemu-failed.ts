@@ -1,0 +1,49 @@
+/** What lies behind a stream or a monitor of the source QEMU that has ended, as far as QEMU or its last events tell. */
+import { setImmediate } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import { migrationPhase } from "../../shared/qemu/qmp/migration-status.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+
+/** A QEMU that is about to end may not answer any more. */
+const ANSWERS_WITHIN_MS = 1000;
+
+/** What QEMU says of a stream that it has shut itself; this agent's own end of it was open. */
+const SHUT_BY_ITSELF = /Channel error|Input\/output error/;
+
+const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
+  new MigrationFault("qemu-failed", message, {
+    cause,
+    advice: "Ask who uses the monitor of the guest's QEMU; then migrate again",
+  });
+
+/**
+ * Asks QEMU's migration, since its stream ends for the same reasons without a word. This agent has not cancelled the
+ * migration itself yet when it asks.
+ * @param fault what was seen of it
+ * @returns the reason where there is one, else `fault`
+ */
+export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Promise<MigrationFault> {
+  // a command that is written to a monitor which QEMU has closed makes the kernel drop what was not read from it yet,
+  // and QEMU's reason for its end may be there. After two turns of the event loop all that had come has been read
+  for (let turn = 0; turn < 2; turn++) await setImmediate();
+  if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
+  try {
+    const { status, "error-desc": words } = await qmp.execute("query-migrate", undefined, {
+      timeoutMs: ANSWERS_WITHIN_MS,
+    });
+    if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
+    const phase = migrationPhase(status);
+    if (phase === "cancelled" || status === "cancelling")
+      return byOthers("Somebody else has cancelled QEMU's migration (migrate_cancel)", fault);
+    // QEMU shuts its socket before it notes that it was cancelled (migration_cancel), and may take that for a failure
+    if (phase === "failed" && SHUT_BY_ITSELF.test(words ?? ""))
+      return byOthers(`QEMU has shut its stream (${words}), as it does when another tool says migrate_cancel`, fault);
+    if (words === undefined || fault.message.includes(words)) return fault;
+    return new MigrationFault(fault.code, `${fault.message}: ${words}`, { cause: fault });
+  } catch (thrown) {
+    const why = MigrationFault.from(thrown);
+    // QEMU ends its migration first, answers nothing any more, and may take its time
+    if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
+    return qmp.isOpen || why.code === "qmp-disconnected" ? fault : why;
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * Taking a guest back from a post-copy that is broken and was not granted: QEMU, which is `postcopy-paused`, is told that the
+ * destination has every page, and then that it failed. It leaves its migration with the whole guest (docs/decisions/0024).
+ */
+import { rm } from "node:fs/promises";
+import { createServer, type Socket } from "node:net";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { StreamLayout } from "../../shared/protocol/ownership.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { ResumedReader, type ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
+import { encodePong, encodeReceivedPages, encodeResumeAck, encodeShut } from "../../shared/qemu/return-path/return-path.ts";
+import { within } from "../../shared/runtime/deferred.ts";
+import { listenForQemu, migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import { setupOf } from "../transfer/resumed-streams.ts";
+import type { SourceContext } from "./source-context.ts";
+
+const ANSWERS_WITHIN_MS = 10_000;
+/** Commands only: no page comes where none is missing. */
+const MEMORY_BYTES = 256 << 10;
+
+/** @throws MigrationFault `qemu-failed` when QEMU does not take up its migration; it may be tried again */
+export async function takeBack(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
+  const path = migrationFile(cx.call.guest, cx, "stream");
+  await rm(path, { force: true });
+  const server = createServer();
+  let socket: Socket | undefined;
+  try {
+    const done = new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.once("connection", (accepted) => {
+        socket = accepted;
+        accepted.on("error", reject);
+        accepted.on("close", () => reject(new MigrationFault("qemu-failed", "QEMU closed the stream it took up")));
+        readResumed(accepted, layout, resolve, reject);
+      });
+    });
+    done.catch(() => undefined);
+    await listenForQemu(server, path);
+    await qmp.execute("migrate", { uri: `unix:${path}`, resume: true });
+    await within(
+      done,
+      ANSWERS_WITHIN_MS,
+      () => new MigrationFault("qemu-failed", "QEMU did not take up its migration"),
+    );
+    await leavesMigration(qmp);
+  } finally {
+    socket?.destroy();
+    server.close();
+    await rm(path, { force: true });
+  }
+}
+
+function readResumed(socket: Socket, layout: StreamLayout, done: () => void, failed: (fault: unknown) => void): void {
+  const memory = new Uint8Array(MEMORY_BYTES);
+  let tail = 0;
+  const sink: ResumedSink = {
+    ping: (value) => void socket.write(encodePong(value)),
+    bitmapWanted: (block) =>
+      void socket.write(
+        encodeReceivedPages(block, new Uint8Array(Math.ceil(block.byteLength / PAGE_SIZE / 8)).fill(255)),
+      ),
+    resumed: () => {
+      socket.write(encodeResumeAck());
+    },
+    page: () => true,
+    zeroPage: () => true,
+    partEnd: () => true,
+    ramEnd: () => undefined,
+    // earlier it would be paused again
+    end: () => {
+      socket.write(encodeShut(1));
+      done();
+    },
+  };
+  const reader = new ResumedReader(memory, setupOf(layout), sink);
+  socket.on("data", (chunk) => {
+    try {
+      if (tail + chunk.length > MEMORY_BYTES)
+        throw new MigrationFault("stream-invalid", "QEMU sends more than it was asked");
+      memory.set(chunk, tail);
+      const at = reader.consume(0, tail + chunk.length);
+      memory.copyWithin(0, at, tail + chunk.length);
+      tail += chunk.length - at;
+    } catch (thrown) {
+      failed(thrown);
+    }
+  });
+}
+
+async function leavesMigration(qmp: QmpClient): Promise<void> {
+  const deadline = performance.now() + ANSWERS_WITHIN_MS;
+  while (true) {
+    const { status } = await qmp.execute("query-migrate");
+    if (status === "failed") return;
+    if (performance.now() > deadline)
+      throw new MigrationFault("qemu-failed", `The source QEMU's migration is ${status} after it was told to fail`);
+  }
+}

@@ -1,0 +1,166 @@
+/** Asks a destination what became of a grant, and tells it of a withdrawal, over and over until there is proof. */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
+import { DECIDES_WITHIN_MS, type Running, type SettleAnswer, type SettleCall } from "../../shared/protocol/messages.ts";
+import { askInDoubt } from "../../shared/protocol/source-states.ts";
+import { orAborted } from "../../shared/runtime/deferred.ts";
+import type { Sight } from "../guest/own-qemu.ts";
+import { EPOCH, type SourceContext } from "./source-context.ts";
+
+/** How long one answer is waited for, milliseconds. A destination that has not decided yet answers sooner than that. */
+const ANSWERS_WITHIN_MS = DECIDES_WITHIN_MS + 3000;
+const PAUSE_MIN_MS = 200;
+const PAUSE_MAX_MS = 3000;
+
+interface AskOptions {
+  readonly timeoutMs?: number;
+  /** Of a grant: the guest is not to be started. */
+  readonly paused?: boolean;
+}
+
+/** @throws MigrationFault `peer-unreachable` and others of the link */
+export async function askOnce(
+  cx: SourceContext,
+  ask: SettleCall["ask"],
+  signal: AbortSignal,
+  { timeoutMs = ANSWERS_WITHIN_MS, paused = false }: AskOptions = {},
+): Promise<SettleAnswer> {
+  const client = connectDestination(cx.call.to, cx.limits);
+  try {
+    const call = { migrationId: cx.id, token: cx.token, epoch: EPOCH, ask, paused };
+    return await client.settle(call, timeoutMs, signal);
+  } finally {
+    client.close();
+  }
+}
+
+export type Settled =
+  | { readonly kind: "running"; readonly running?: Running }
+  | { readonly kind: "refused"; readonly message: string }
+  /** The destination runs the guest, and so does this host. */
+  | { readonly kind: "doubled" };
+
+/** What an agent in doubt looks at before each question, and whom it tells. */
+export interface Asking {
+  /** True where the guest was granted paused: the destination does not start it. */
+  readonly paused: boolean;
+  /** True where the destination misses pages, which only the QEMU here has. */
+  readonly isPostcopy: boolean;
+  readonly look: () => Promise<Sight>;
+  /**
+   * Called before each withdrawal: it stops the delivery of a grant that was sent before.
+   * @param isActive true when somebody has started the guest here; false when its QEMU here has ended in post-copy
+   */
+  readonly onWithdraw: (isActive: boolean) => Promise<void>;
+  /**
+   * Told what is known while nothing is settled: the destination cannot be reached, knows of no such migration, or its
+   * QEMU has ended.
+   */
+  readonly onNews: (news: string) => void;
+}
+
+/**
+ * Repeats the grant until the destination runs the guest or proves that it refused. Before each question the agent
+ * looks at its own host, and withdraws the grant instead where the guest runs here (askInDoubt).
+ * @throws the signal's reason
+ */
+export async function askUntilSettled(
+  cx: SourceContext,
+  { paused, isPostcopy, look, onWithdraw, onNews }: Asking,
+  signal: AbortSignal,
+): Promise<Settled> {
+  for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    try {
+      const sight = await look();
+      const ask = askInDoubt(sight.own, sight.anotherRuns, cx.doubt.isWithdrawn, isPostcopy);
+      const isActive = sight.own === "active" || sight.anotherRuns;
+      if (ask === "withdraw") await onWithdraw(isActive);
+      const answer = await askOnce(cx, ask, signal, { paused });
+      switch (answer.standing) {
+        case "pulling":
+        case "running":
+          if (runsHere(sight)) return { kind: "doubled" };
+          return answer.running === undefined ? { kind: "running" } : { kind: "running", running: answer.running };
+        case "refused":
+          return { kind: "refused", message: answer.reason };
+        case "lost":
+          onNews(`the destination started the guest, and its QEMU is not there any more: ${answer.reason}`);
+          break;
+        case "unknown":
+          onNews(`the destination knows of no such migration: ${answer.reason}`);
+          break;
+        case "waiting":
+        case "starting":
+          onNews(`${ask === "withdraw" && !isActive ? WITHDRAWN : NEWS[ask]} (${answer.reason})`);
+      }
+    } catch (thrown) {
+      if (signal.aborted) throw MigrationFault.from(signal.reason);
+      onNews(`the destination cannot be asked: ${MigrationFault.from(thrown).message}`);
+    }
+    await orAborted(delay(pauseMs, undefined, { signal }), signal);
+  }
+}
+
+export const runsHere = ({ status, anotherRuns }: Sight): boolean => status === "running" || anotherRuns;
+
+/** Of a guest that was withdrawn without being seen to run here now. */
+const WITHDRAWN = "the grant was withdrawn, and the destination is giving the guest up";
+
+const NEWS: Readonly<Record<SettleCall["ask"], string>> = {
+  grant: "the destination has the guest and is about to start it",
+  withdraw: "somebody has started the guest at the source, and the destination is giving it up",
+  standing:
+    "the destination has a copy; the source QEMU cannot be looked at or has run since, so the grant is not repeated",
+  kept: "",
+};
+
+/**
+ * The longest pause between two tries to tell a destination, milliseconds; the pause doubles up to it. A source that
+ * tells has ended its own part, so that only the copy at the destination waits.
+ */
+const TELLS_PAUSE_MAX_MS = 30_000;
+
+/**
+ * What a destination answered to a withdrawal. `ended`: it keeps nothing of the guest. `running`: it runs the guest.
+ */
+export type Told = "ended" | "running";
+
+/**
+ * Tells the destination that the guest stays here, until it has heard it.
+ * @param say `withdraw`; or `kept` where the journal says so already, after which the destination may end its copy
+ * @throws the signal's reason
+ */
+export async function tellUntilHeard(cx: SourceContext, say: "withdraw" | "kept", signal: AbortSignal): Promise<Told> {
+  for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(TELLS_PAUSE_MAX_MS, 2 * pauseMs)) {
+    const told = await tellOnce(cx, say, signal).catch((thrown: unknown) => {
+      if (signal.aborted) throw MigrationFault.from(signal.reason);
+      cx.log.info(
+        { fault: MigrationFault.from(thrown).message },
+        "the destination has not heard of the withdrawal yet",
+      );
+      return undefined;
+    });
+    if (told !== undefined) return told;
+    await orAborted(delay(pauseMs, undefined, { signal }), signal);
+  }
+}
+
+/** @returns undefined when the destination has not decided yet */
+async function tellOnce(cx: SourceContext, say: "withdraw" | "kept", signal: AbortSignal): Promise<Told | undefined> {
+  const { standing } = await askOnce(cx, say, signal);
+  switch (standing) {
+    case "refused":
+    case "unknown":
+      return "ended";
+    // the guest ran there and has ended. The destination writes that down only for a source whose journal says `kept`
+    case "lost":
+      return say === "kept" ? "ended" : undefined;
+    case "running":
+    case "pulling":
+      return "running";
+    case "waiting":
+    case "starting":
+      return undefined;
+  }
+}

@@ -1,0 +1,21 @@
+import type { MigrationFault } from "../../shared/fault.ts";
+import { writeAtLast } from "../../shared/runtime/journal/write-at-last.ts";
+import { type SourceContext, sourceRecord } from "./source-context.ts";
+
+/**
+ * Writes the record `released`: this host has no part in the guest any more. Where the disk is full, the record is
+ * written as soon as the disk has room.
+ * @param fault why the migration failed, where it failed although this host has released the guest
+ */
+export const noteReleased = (cx: SourceContext, fault?: MigrationFault): Promise<void> => {
+  const reason = fault === undefined ? {} : { reason: { code: fault.code, message: fault.message } };
+  return writeAtLast(
+    cx.journal,
+    cx.id,
+    { ...sourceRecord(cx, "released"), ...reason },
+    {
+      ...cx,
+      otherwise: "the journal still says granted; the next start of this agent would ask the destination again",
+    },
+  );
+};

@@ -1,0 +1,56 @@
+/**
+ * Hands the operator's words to the states that ask for them. Each doubt asks for a word of its own; a word that comes
+ * when no state asks is dropped.
+ */
+import { AskedWord } from "../../shared/runtime/asked-word.ts";
+
+export type Word = "source" | "destination";
+
+/** The states that ask for a word (shared/protocol/source-states.ts). */
+export type Asker = "inDoubt" | "orphaned" | "doubled";
+
+export class OperatorWords {
+  /** The state that asks; undefined while no state waits for a word. */
+  asker: Asker | undefined;
+  /** Counts the doubts: a word that was checked for one is not one for the next. */
+  turn = 0;
+  private readonly word = new AskedWord<Word>();
+
+  /** Begins to wait for a word, as AskedWord does. */
+  ask(asker: Asker): Promise<Word> {
+    this.asker = asker;
+    this.turn++;
+    return this.word.ask();
+  }
+
+  /** Stops waiting for a word. */
+  forget(): void {
+    this.asker = undefined;
+    this.word.forget();
+  }
+
+  /** Says a word, as to AskedWord. */
+  say(word: Word): boolean {
+    this.asker = undefined;
+    return this.word.say(word);
+  }
+
+  /**
+   * Asks for a word beside something else that may settle the state. Whichever comes first ends the other.
+   * @param leaving aborted when the agent leaves
+   * @param settle rejects when its signal is aborted
+   */
+  async askBeside<T>(
+    asker: Asker,
+    leaving: AbortSignal,
+    settle: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T | Word> {
+    const over = new AbortController();
+    const settled = settle(AbortSignal.any([leaving, over.signal]));
+    settled.catch(() => undefined);
+    return await Promise.race([settled, this.ask(asker)]).finally(() => {
+      over.abort();
+      this.forget();
+    });
+  }
+}

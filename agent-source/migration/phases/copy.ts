@@ -1,0 +1,35 @@
+import { MigrationFault } from "../../../shared/fault.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { orAborted } from "../../../shared/runtime/deferred.ts";
+import { whileAnswering } from "../await-answer.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+
+/** Copies while the guest runs, until the policy decides; or until QEMU completes by itself, because the guest stands still. */
+export async function copy(state: State<"copying">, cx: SourceContext): Promise<State<"switching">> {
+  const { feed } = state;
+  cx.report.follow(feed);
+  const unsubscribe = feed.qmp.subscribe((event) => {
+    if (event.event !== "MIGRATION_PASS") return;
+    cx.report.passes = Number(event.data.pass);
+    feed.engine.passBegins(cx.report.passes);
+  });
+  try {
+    const decided = orAborted(Promise.race([feed.decision.promise, feed.completing.promise]), feed.signal);
+    const decision = await whileAnswering(decided, feed, cx);
+    if (decision === undefined) return { kind: afterSource("copying", "decided"), feed, into: "nothing", reason: "" };
+    if (decision.kind !== "switch")
+      throw new MigrationFault(
+        "deadline",
+        `The migration was given up: ${"reason" in decision ? decision.reason : decision.kind}`,
+        {
+          advice: "Allow a longer --deadline or a larger --downtime, or use --on-deadline force",
+        },
+      );
+    const { into, reason } = decision;
+    cx.log.info({ reason, into }, "switching");
+    return { kind: afterSource("copying", "decided"), feed, into, reason };
+  } finally {
+    unsubscribe();
+  }
+}

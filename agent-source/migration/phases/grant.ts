@@ -1,0 +1,141 @@
+import { MigrationFault } from "../../../shared/fault.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { orAborted } from "../../../shared/runtime/deferred.ts";
+import { orLogged } from "../../../shared/runtime/journal/journal-log.ts";
+import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
+import { askUntilSettled, type Settled } from "../ask-destination.ts";
+import { twoCopies } from "../two-copies.ts";
+import type { Feed } from "../../transfer/transfer-session.ts";
+import { EPOCH, GUEST_IN_DOUBT, type SourceContext, sourceRecord } from "../source-context.ts";
+import { type Granted, isOfPostcopy, keptOf, type State, undoFeed } from "../source-state.ts";
+
+/** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
+const ASKS_AFTER_MS = 2000;
+
+/** Sends the grant, which the journal has. From here on only the proof of a refusal gives the guest back. */
+export async function grant(
+  state: State<"granting">,
+  cx: SourceContext,
+): Promise<State<"releasing"> | State<"serving"> | State<"inDoubt"> | State<"keeping">> {
+  const { loaded } = state;
+  const { feed } = loaded;
+  // somebody has said `cont` since QEMU was retired, so the copy at the destination is older than what ran here
+  if (!feed.runs.standsStill) {
+    await noteWithdrawn({ loaded, paused: feed.paused }, cx);
+    const fault = doubtful(cx, "somebody has started it at the source before the grant was sent");
+    return { kind: afterSource("granting", "fault"), loaded, paused: feed.paused, fault };
+  }
+  feed.inbox.grantSent(cx.token);
+  // only proof ends this, however long the link is down
+  feed.channel.setPatience(Number.POSITIVE_INFINITY);
+  feed.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH, paused: feed.paused });
+  let news = `no answer within ${cx.config.link.doubtAfterMs} ms (link.doubtAfter)`;
+  const late = AbortSignal.any([AbortSignal.timeout(cx.config.link.doubtAfterMs), cx.leaving]);
+  try {
+    const settled = await hear({ loaded, paused: feed.paused }, cx, late, (said) => {
+      news = said;
+    });
+    if (settled.kind === "doubled") throw twoCopies(cx);
+    return afterAnswer(settled, state, cx);
+  } catch (thrown) {
+    const fault = doubtful(cx, news, thrown);
+    return { kind: afterSource("granting", "fault"), loaded, paused: feed.paused, fault };
+  }
+}
+
+/**
+ * Resolves with the first proof, which comes over the stream or by asking. A guest that somebody starts here meanwhile
+ * must not be granted any more. The stream is closed in that moment, because it would still deliver the grant when a
+ * cut link is back.
+ * @throws the signal's reason
+ */
+export async function hear(
+  granted: Granted & { readonly silent?: true },
+  cx: SourceContext,
+  signal: AbortSignal,
+  onNews: (news: string) => void,
+): Promise<Settled> {
+  const { loaded, paused } = granted;
+  const feed = loaded?.feed;
+  const stopping = new AbortController();
+  const either = AbortSignal.any([signal, stopping.signal]);
+  const isPostcopy = isOfPostcopy(granted);
+  const tear = (): void => feed?.channel.close(new MigrationFault("peer-lost", "The source withdraws the grant"));
+  const onWithdraw = async (isActive: boolean): Promise<void> => {
+    tear();
+    if (isActive) await noteWithdrawn(granted, cx);
+  };
+  const asking = { paused, isPostcopy, look: () => cx.qemu.look(isPostcopy, feed?.qmp), onWithdraw, onNews };
+  const resumes = feed?.qmp.subscribe(({ event }) => {
+    if (event === "RESUME") void onWithdraw(true);
+  });
+  try {
+    if (feed === undefined || granted.silent === true) return await askUntilSettled(cx, asking, either);
+    const said = feed.inbox.grantAnswer.promise.then(
+      (answer): Settled =>
+        answer.kind === "running" ? { kind: "running", running: answer } : { kind: "refused", message: answer.message },
+    );
+    const asked = silence(feed, either).then(() => askUntilSettled(cx, asking, either));
+    asked.catch(() => undefined);
+    return await orAborted(Promise.race([said, asked]), signal);
+  } finally {
+    stopping.abort();
+    resumes?.();
+  }
+}
+
+/**
+ * Writes `withdrawn` before the first withdrawal of a guest that runs here. If its QEMU ends before the next look, the
+ * copy at the destination is older than what ran here, and must not be granted again. Where the disk does not take the
+ * note, this life of the agent still remembers it.
+ */
+async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void> {
+  if (cx.doubt.isWithdrawn) return;
+  cx.doubt.isWithdrawn = true;
+  cx.log.error("somebody has started the guest here after it was granted: the grant is withdrawn, and never repeated");
+  const record = sourceRecord(cx, "granted", keptOf(granted));
+  await orLogged(writeInTime(cx, record), cx.log);
+}
+
+/** Resolves when the stream is over, or has not answered for a while. */
+async function silence(feed: Feed, signal: AbortSignal): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const while_ = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ASKS_AFTER_MS);
+  });
+  try {
+    await orAborted(Promise.race([while_, feed.channel.closed]), signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function afterAnswer(
+  settled: Exclude<Settled, { readonly kind: "doubled" }>,
+  { loaded }: State<"granting">,
+  cx: SourceContext,
+): State<"releasing"> | State<"serving"> | State<"keeping"> {
+  if (settled.kind === "refused")
+    return {
+      kind: afterSource("granting", "refused"),
+      fault: refusal(cx, settled.message),
+      undo: undoFeed(loaded.feed, "granted"),
+    };
+  const { running } = settled;
+  const kind = afterSource("granting", loaded.feed.isPostcopy ? "pulling" : "running");
+  const whole = { kind, loaded, paused: loaded.feed.paused };
+  return running === undefined ? whole : { ...whole, running };
+}
+
+export const refusal = (cx: SourceContext, message: string): MigrationFault =>
+  new MigrationFault("peer-failed", `The destination ${cx.call.to} refused the guest: ${message}`, {
+    role: "destination",
+    advice: "See the destination agent's log for this migration, then migrate again",
+  });
+
+export const doubtful = (cx: SourceContext, news: string, cause?: unknown): MigrationFault =>
+  new MigrationFault("in-doubt", `The guest was granted to ${cx.call.to}: ${news}`, {
+    cause,
+    guestNow: GUEST_IN_DOUBT,
+    advice: `It is asked again and again; or find out whether the guest runs there, then: ferry resolve ${cx.id} --keep source|destination`,
+  });

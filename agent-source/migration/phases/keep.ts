@@ -1,0 +1,135 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { orAborted } from "../../../shared/runtime/deferred.ts";
+import { writeAtLast } from "../../../shared/runtime/journal/write-at-last.ts";
+import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
+import { tellUntilHeard } from "../ask-destination.ts";
+import { asItWas, runHere } from "../return-to-source.ts";
+import { keptRecord, type SourceContext, sourceRecord } from "../source-context.ts";
+import type { State, Undo } from "../source-state.ts";
+
+const WRITES_AGAIN_MS = 250;
+const TELLS_WITHIN_MS = 5000;
+
+type Ends = State<"kept"> | State<"withdrawing"> | State<"orphaned">;
+
+/**
+ * Makes sure that the guest runs here, or is paused here as it was. The migration has then ended, except for what the
+ * destination must still hear. Where the QEMU here has ended, the destination is told nothing, because its copy may be
+ * the only one.
+ */
+export async function keep(state: State<"keeping">, cx: SourceContext): Promise<Ends> {
+  const { fault } = state;
+  // the guest was seen to run here after the grant, so this migration did not bring about what its QEMU says now
+  const undo = cx.doubt.isWithdrawn ? { ...state.undo, isRetired: false } : state.undo;
+  cx.log.warn({ code: fault.code, reason: fault.message }, "keeping the guest at the source");
+  cx.report.follow(undefined);
+  cx.report.failed(fault, `the guest is being made to ${undo.paused ? "stay paused" : "run"} at the source`);
+  // where the agent cannot tell whether QEMU has ended, runHere() finds it out
+  if (undo.mayBeWhole && (await cx.qemu.isSeenEnded())) return orphan(undo, fault);
+  tellDestination(undo, fault, cx);
+  if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
+  if (undo.granted !== "no") await takeBack(undo, cx);
+  const { kind, guestNow } = await runHere(undo, cx);
+  // so far the destination has heard only `withdraw`, and keeps the copy that it has
+  if (kind === "gone" && undo.mayBeWhole) return orphan(undo, fault);
+  return end(fault.with({ guestNow }), undo, cx);
+}
+
+function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
+  void undo.feed?.stop();
+  undo.qmp?.close();
+  // without a `failure`, which would end the copy at the destination
+  undo.channel?.close(new MigrationFault("peer-lost", "The source QEMU has ended"));
+  return { kind: afterSource("keeping", "gone"), fault: cause };
+}
+
+/**
+ * Writes `plan` over `granted` before the guest is started here. An agent that starts again and finds `granted` would
+ * repeat the grant if the QEMU here has ended meanwhile.
+ *
+ * Where the destination has refused, it would refuse once more, so a disk that does not take the record blocks nothing.
+ * Where the grant was not said yet, this waits until the disk takes the record or the destination has refused.
+ */
+async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
+  const { settings, postcopy, paused, granted, isRetired } = undo;
+  const record = sourceRecord(cx, "plan", { settings, postcopy, paused, ...(isRetired ? { retiring: true } : {}) });
+  const write = (): Promise<void> => writeInTime(cx, record);
+  const warn = (thrown: unknown): void => {
+    const { message } = MigrationFault.from(thrown);
+    cx.log.warn(
+      { fault: message },
+      "the journal still says granted; an agent that starts again would ask the destination",
+    );
+    if (granted === "unsaid")
+      cx.report.guestNow(
+        `the guest is paused at the source until the journal can be written or the destination has refused it (${message})`,
+      );
+  };
+  if (granted === "givenBack") return await write().catch(warn);
+  const over = new AbortController();
+  const signal = AbortSignal.any([cx.leaving, over.signal]);
+  const refused = tellUntilHeard(cx, "withdraw", signal).then(async (told) => {
+    // the destination runs a guest that it was never granted: the guest is not started here as well
+    if (told === "running") await orAborted(new Promise<never>(() => undefined), signal);
+  });
+  refused.catch(() => undefined);
+  try {
+    await Promise.race([writeUntilWritten(write, warn, signal), refused]);
+  } finally {
+    over.abort();
+  }
+}
+
+async function writeUntilWritten(
+  write: () => Promise<void>,
+  warn: (thrown: unknown) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  while (true) {
+    try {
+      return await write();
+    } catch (thrown) {
+      warn(thrown);
+      await orAborted(delay(WRITES_AGAIN_MS), signal);
+    }
+  }
+}
+
+/**
+ * Tells the destination over the stream where there is one, and by calls besides, since the link may be what is broken.
+ * It is told at once, before the guest runs here, because a destination QEMU before 10.0 holds the locks of the guest's
+ * images until it ends. *withdrawing* makes sure later, when the journal says `kept`, that the destination has heard
+ * it.
+ */
+function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx: SourceContext): void {
+  if (channel !== undefined) {
+    channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken: new Uint8Array() });
+    channel.close();
+  }
+  if (!accepted) return;
+  const within = AbortSignal.any([cx.leaving, AbortSignal.timeout(TELLS_WITHIN_MS)]);
+  tellUntilHeard(cx, "withdraw", within).catch(() => undefined);
+}
+
+/**
+ * True where the destination may have the whole guest, and so waits without limit. Any other destination gives up by
+ * itself.
+ */
+const isAwaited = ({ accepted, isRetired, granted }: Undo): boolean => accepted && (isRetired || granted !== "no");
+
+/** Writes `kept`. Where the disk does not take it, the next start of this agent looks at the guest again. */
+async function end(fault: MigrationFault, undo: Undo, cx: SourceContext): Promise<Ends> {
+  const untold = isAwaited(undo);
+  const otherwise = "the next start of this agent would look at it again";
+  await writeAtLast(cx.journal, cx.id, keptRecord(cx, fault, untold), { ...cx, otherwise });
+  return { kind: afterSource("keeping", untold ? "untold" : "done"), fault };
+}
+
+async function untouched(fault: MigrationFault, { qmp }: Undo): Promise<MigrationFault> {
+  if (qmp === undefined) return fault.with({ guestNow: "the guest was not touched" });
+  const guestNow = await asItWas(qmp);
+  qmp.close();
+  return fault.with({ guestNow });
+}

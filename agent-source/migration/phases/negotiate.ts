@@ -1,0 +1,194 @@
+import { MigrationFault, type Refusal } from "../../../shared/fault.ts";
+import { connectDestination } from "../../../shared/link/grpc/grpc-link.ts";
+import { limitsFor } from "../../../shared/link/callers/guest-peers.ts";
+import { securityOf } from "../../../shared/link/tls/security.ts";
+import { saidSettings } from "../../../shared/protocol/device-settings.ts";
+import { canStayPaused, checkContract, PROTOCOL_VERSIONS } from "../../../shared/protocol/handshake.ts";
+import {
+  type Codec,
+  type Contract,
+  type GuestDisks,
+  type HandshakeAnswer,
+  type Offer,
+  STRATEGIES,
+} from "../../../shared/protocol/messages.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import {
+  isPostcopy,
+  needsPostcopy,
+  offeredStrategies,
+  POSTCOPY_PROTOCOL,
+  versionsFor,
+  type Wish,
+  withoutPostcopy,
+} from "../../../shared/protocol/strategies.ts";
+import { type GuestDefinition, shortDigest } from "../../../shared/runtime/guest/guest-definition.ts";
+import { type Marked, markDisks } from "../../guest/disk-mark.ts";
+import type { FoundGuest } from "../../guest/look-at-guest.ts";
+import { negotiatedView } from "../../report/negotiated-view.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+
+/** One round trip: the contract, or every reason why not. */
+export async function negotiate(state: State<"negotiating">, cx: SourceContext): Promise<State<"staging">> {
+  const { definition, facts, qmp } = state;
+  const contract = await askDestination(cx, definition, facts, { dryRun: false, measureLink: false });
+  cx.report.negotiated = negotiatedView(contract, facts, cx);
+  cx.report.degradations.push(...contract.warnings);
+  cx.log.info({ negotiated: cx.report.negotiated }, "agreed");
+  return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
+}
+
+type Check = Pick<Offer, "dryRun" | "measureLink">;
+
+/**
+ * Asks although the source itself refuses, only to check then: so that all that has to be mended is known at once.
+ * @throws MigrationFault `refused` with all reasons of both sides, `peer-unreachable`
+ */
+export async function askDestination(
+  cx: SourceContext,
+  definition: GuestDefinition,
+  facts: FoundGuest,
+  check: Check,
+): Promise<Contract> {
+  const mine = refusalsHere(cx, facts);
+  const marked = await markDisks(facts.disks, cx.id);
+  const checked = mine.length > 0 ? { ...check, dryRun: true } : check;
+  const offer = makeOffer(cx, definition, facts, marked, checked);
+  if (mine.length > 0) {
+    const theirs = await refusalsThere(cx, definition, offer).finally(marked.remove);
+    throw refused(`This migration of ${definition.name} cannot be`, [...mine, ...theirs]);
+  }
+  const answer = await handshake(cx, definition, offer).finally(marked.remove);
+  if (answer.kind === "contract") return checkContract(offer, answer.contract);
+  const refusals = answer.refusals.map((one) => explained(one, offer));
+  throw refused(`The destination ${cx.call.to} refused ${definition.name}`, refusals, "destination");
+}
+
+const refused = (what: string, refusals: readonly Refusal[], role?: "destination"): MigrationFault =>
+  new MigrationFault("refused", `${what}: ${refusals.map((one) => one.message).join("; ")}`, {
+    refusals,
+    advice: "Mend what is listed, then migrate again",
+    ...(role === undefined ? {} : { role }),
+  });
+
+/** A guest that stands still gains nothing by post-copy, and needs no host that can do it. */
+const wishOf = ({ call }: SourceContext, { paused }: FoundGuest): Wish =>
+  paused ? withoutPostcopy(call.options) : call.options;
+
+/** What the guest's QEMU has against it. */
+const refusalsHere = (cx: SourceContext, facts: FoundGuest): readonly Refusal[] => [
+  ...facts.refusals,
+  ...(needsPostcopy(wishOf(cx, facts)) ? facts.postcopyRefusals : []),
+  ...(cx.call.options.verify ? facts.verifyRefusals : []),
+];
+
+/** What the destination has against it as well; that it cannot be asked is one of the reasons. */
+async function refusalsThere(
+  cx: SourceContext,
+  definition: GuestDefinition,
+  offer: Offer,
+): Promise<readonly Refusal[]> {
+  try {
+    const answer = await handshake(cx, definition, offer);
+    return answer.kind === "contract" ? [] : answer.refusals.map((one) => explained(one, offer));
+  } catch (thrown) {
+    if (cx.cancelled.aborted) throw thrown;
+    const { code, message } = MigrationFault.from(thrown);
+    return [{ code, message: `The destination was not asked: ${message}` }];
+  }
+}
+
+/**
+ * The destination does not know why it was offered nothing older (makeOffer), and tells no source the digest of its own
+ * definition.
+ */
+function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
+  if (refusal.code === "guest-definition")
+    return {
+      code: "guest-definition",
+      message: `${refusal.message} (here the column says ${shortDigest(guest.definitionDigest)})`,
+    };
+  if (refusal.code !== "protocol-version") return refusal;
+  if (guest.paused)
+    return {
+      code: "protocol-version",
+      message: `${refusal.message}; an older destination agent would start the guest, which is paused: upgrade it, or resume the guest`,
+    };
+  if (!needsPostcopy(transfer)) return refusal;
+  return {
+    code: "postcopy-protocol",
+    message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL}, which the destination agent does not take; upgrade it, or choose precopy`,
+  };
+}
+
+/** Only a peer that may take the guest is told of it. */
+async function handshake(cx: SourceContext, definition: GuestDefinition, offer: Offer): Promise<HandshakeAnswer> {
+  const client = connectDestination(cx.call.to, limitsFor(definition, cx.limits));
+  try {
+    const { answer, roundTripMs } = await client.handshake(offer, cx.config.handshakeTimeoutMs, cx.cancelled);
+    cx.log.info({ answer: answer.kind, roundTripMs, tls: securityOf(cx.call.to, cx.limits.security) }, "handshake");
+    return answer;
+  } catch (thrown) {
+    const fault = MigrationFault.from(thrown);
+    if (fault.code !== "peer-unreachable") throw fault;
+    throw fault.with({ advice: `See that ferry-destination runs at ${cx.call.to}, and that this host reaches it` });
+  } finally {
+    client.close();
+  }
+}
+
+const offered = ({ boot, drives, memory = [] }: FoundGuest["disks"]): GuestDisks => ({
+  ...{ boot, memory },
+  drives: drives.map(({ qdev: _, ...drive }) => drive),
+});
+
+function makeOffer(
+  cx: SourceContext,
+  definition: GuestDefinition,
+  facts: FoundGuest,
+  { mark }: Marked,
+  check: Check,
+): Offer {
+  const { options } = cx.call;
+  const wish = wishOf(cx, facts);
+  const versions = facts.paused ? PROTOCOL_VERSIONS.filter(canStayPaused) : PROTOCOL_VERSIONS;
+  const codecs: Codec[] = [];
+  if (options.delta) codecs.push("xbzrle");
+  if (options.compression !== "off") codecs.push("zstd");
+  const able = STRATEGIES.filter((one) => facts.postcopyRefusals.length === 0 || !isPostcopy(one));
+  return {
+    protocolVersions: versionsFor(wish, versions),
+    migrationId: cx.id,
+    token: cx.token,
+    sourceAddress: cx.advertised,
+    guest: {
+      name: definition.name,
+      definitionDigest: definition.digest,
+      machineType: facts.machineType,
+      qemuVersion: facts.qemuVersion,
+      cpuModel: facts.cpuModel,
+      cpuFeatures: facts.cpuFeatures,
+      ramBlocks: facts.ramBlocks,
+      paused: facts.paused,
+      devices: facts.devices,
+      deviceSettings: saidSettings(facts.settings),
+      disks: offered(facts.disks),
+      ...(mark === undefined ? {} : { mark }),
+      disksUnchecked: options.sharedDisksUnchecked,
+    },
+    transfer: {
+      codecs,
+      downtimeTargetMs: options.downtimeTargetMs,
+      deadlineMs: options.deadlineMs,
+      onDeadline: wish.onDeadline,
+      strategies: offeredStrategies(wish, able),
+      strategy: wish.strategy,
+      frameBytes: cx.config.transfer.frameBytes,
+      creditWindowBytes: cx.config.transfer.creditWindowBytes,
+      verify: options.verify,
+    },
+    saysKept: true,
+    ...check,
+  };
+}

@@ -1,0 +1,80 @@
+import { rm } from "node:fs/promises";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { loadGuest } from "../../../shared/runtime/guest/guest-definition.ts";
+import { qemuLogPath, removeLog } from "../../../shared/runtime/guest/guest-log.ts";
+import { isListenedAt } from "../../../shared/runtime/files/listened-at.ts";
+import { meetingPlace } from "../../../shared/runtime/guest/meeting-place.ts";
+import { runsHere } from "../ask-destination.ts";
+import { twoCopies } from "../two-copies.ts";
+import { migrationResult } from "../../report/migration-result.ts";
+import { noteReleased } from "../note-released.ts";
+import type { SourceContext } from "../source-context.ts";
+import { isOfPostcopy, type State, withoutFeed } from "../source-state.ts";
+
+type Ends = State<"released"> | State<"doubled">;
+
+/**
+ * The guest runs at the destination: the journal says so, and the QEMU that is left here ends. Whatever fails now
+ * cannot bring the guest back, and is no reason to: it is told, and the migration has succeeded.
+ */
+export async function release(state: State<"releasing">, cx: SourceContext): Promise<Ends> {
+  const { loaded, running, complete } = state;
+  const cuts = loaded?.feed.channel.interruptions;
+  if (cuts !== undefined && cuts.count > 0)
+    cx.report.degradations.push(
+      `The link was lost ${cuts.count === 1 ? "once" : `${cuts.count} times`}, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
+    );
+  // of one that was taken up from the journal, or settled without a word on when the guest resumed, nothing was measured
+  if (loaded !== undefined && running !== undefined)
+    cx.report.result = migrationResult(cx, { ...loaded, running, complete });
+  cx.report.follow(undefined);
+  await noteReleased(cx);
+  await loaded?.feed.stop();
+  loaded?.feed.channel.close();
+  const left = await endQemu(state, cx);
+  if (left !== undefined) return left;
+  // of a guest that had come here
+  await removeLog(qemuLogPath(cx.call.guest, meetingPlace(cx.call.guest, cx.config.runtimeDirectory)));
+  return { kind: afterSource("releasing", "done") };
+}
+
+/**
+ * Run states in which a migration leaves its QEMU. In post-copy its stream may have been lost for good after the guest
+ * had all its pages, which leaves QEMU in other states too.
+ */
+const LEFT_BEHIND: readonly string[] = ["postmigrate"];
+const LEFT_BY_POSTCOPY: readonly string[] = ["postmigrate", "finish-migrate", "paused"];
+
+/**
+ * Ends the process of this migration, if it is in a state in which the migration has left it.
+ * @returns the state *doubled* when a copy of the guest runs here, else undefined
+ */
+async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<State<"doubled"> | undefined> {
+  const { loaded, overruled } = state;
+  const isPostcopy = isOfPostcopy(state);
+  const known = loaded?.feed.qmp;
+  const sight = await cx.qemu.look(isPostcopy, known);
+  if (runsHere(sight) && (overruled !== true || sight.anotherRuns)) {
+    known?.close();
+    // the feed is over, and the monitor is free
+    return { kind: afterSource("releasing", "doubled"), ...withoutFeed(state), fault: twoCopies(cx) };
+  }
+  try {
+    const qmp = known?.isOpen ? known : await cx.qemu.connect();
+    const states = overruled === true ? undefined : isPostcopy ? LEFT_BY_POSTCOPY : LEFT_BEHIND;
+    if (qmp !== undefined) await cx.qemu.quit(qmp, states).finally(() => qmp.close());
+    await removeSocket(cx);
+  } catch (thrown) {
+    const { message } = MigrationFault.from(thrown);
+    cx.log.warn({ fault: message }, "the source QEMU did not quit; the next start of this agent ends it");
+    cx.report.degradations.push(`The source QEMU is still there (${message}); it must not be started`);
+  }
+  return undefined;
+}
+
+/** Removes the monitor's socket, which a killed QEMU leaves behind. A socket at which another QEMU listens stays. */
+async function removeSocket(cx: SourceContext): Promise<void> {
+  const { qmp: path } = await loadGuest(cx.call.guest, cx.config);
+  if (!(await isListenedAt(path))) await rm(path, { force: true });
+}

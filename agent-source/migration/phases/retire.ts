@@ -1,0 +1,83 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { servesPostcopy } from "../../../shared/qemu/qmp/migration-status.ts";
+import type { Feed } from "../../transfer/transfer-session.ts";
+import type { SourceContext } from "../source-context.ts";
+import type { State } from "../source-state.ts";
+
+const COMPLETES_WITHIN_MS = 10_000;
+const LEAVES_POLL_MS = 2;
+
+/**
+ * SHUT, until QEMU can never run the guest by itself again. A QEMU that has ended cannot either: the guest is whole at
+ * the destination, and going on is what saves it.
+ */
+export async function retire(state: State<"retiring">, cx: SourceContext): Promise<State<"recording">> {
+  const { loaded } = state;
+  const next: State<"recording"> = { kind: afterSource("retiring", "retired"), loaded };
+  if (loaded.feed.isPostcopy) {
+    await checkServing(loaded.feed);
+    return next;
+  }
+  try {
+    await completeMigration(loaded.feed);
+  } catch (thrown) {
+    // a guest that somebody has started here meanwhile is more than what the destination has
+    if (!loaded.feed.runs.standsStill || !(await hasEnded(loaded.feed, cx))) throw thrown;
+    cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU has ended; the guest goes on");
+    cx.report.degradations.push("The source QEMU ended during the switchover; the guest was saved at the destination");
+  }
+  return next;
+}
+
+/**
+ * Says SHUT to a QEMU that has written its stream, and waits until it is retired.
+ * @throws MigrationFault `qmp-timeout`; `qemu-failed` for a QEMU that ends in another state than `postmigrate`
+ */
+export async function completeMigration(feed: Pick<Feed, "qmp" | "signal" | "shut">): Promise<void> {
+  // of a migration that was cancelled meanwhile QEMU resumes the guest by itself; after SHUT it would not
+  feed.signal.throwIfAborted();
+  const completed = feed.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
+    timeoutMs: COMPLETES_WITHIN_MS,
+    signal: feed.signal,
+  });
+  feed.shut();
+  await completed;
+  const status = await statusBehind(feed);
+  if (status !== "postmigrate")
+    throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
+}
+
+/**
+ * The run state of a QEMU that has said that its migration is completed. It says so before it leaves `finish-migrate`,
+ * for which its migration's thread waits for the lock that all monitors share (migration_completion() and
+ * migration_iteration_finish() in QEMU's migration/migration.c).
+ */
+async function statusBehind({ qmp, signal }: Pick<Feed, "qmp" | "signal">): Promise<string> {
+  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+  while (true) {
+    const { status } = await qmp.execute("query-status");
+    if (status !== "finish-migrate" || performance.now() > deadline) return status;
+    await delay(LEAVES_POLL_MS, undefined, { signal });
+  }
+}
+
+/**
+ * In post-copy QEMU is retired already: pages are left that it has not written, or SHUT was said (postcopy-capture.ts), and
+ * whatever breaks then it does not run the guest by itself.
+ */
+async function checkServing(feed: Feed): Promise<void> {
+  feed.signal.throwIfAborted();
+  const { status } = await feed.qmp.execute("query-migrate");
+  if (!servesPostcopy(status))
+    throw new MigrationFault(
+      "qemu-failed",
+      `The source QEMU's migration is ${status} in post-copy, and sends no pages`,
+    );
+}
+
+/** True when QEMU's monitor is closed and its process has ended. */
+async function hasEnded(feed: Feed, cx: SourceContext): Promise<boolean> {
+  return feed.qemuLost && !feed.signal.aborted && (await cx.qemu.isSeenEnded());
+}

@@ -1,0 +1,239 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../../shared/fault.ts";
+import type { Complete, Running } from "../../../shared/protocol/messages.ts";
+import type { SourcePostcopy } from "../../../shared/protocol/ownership.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { orAborted } from "../../../shared/runtime/deferred.ts";
+import { askOnce } from "../ask-destination.ts";
+import type { Feed } from "../../transfer/transfer-session.ts";
+import { noteReleased } from "../note-released.ts";
+import { PagesLost, revive } from "../resume-postcopy.ts";
+import { type SourceContext, strandedAt } from "../source-context.ts";
+import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
+import { doubtful, refusal } from "./grant.ts";
+
+const COMPLETES_WITHIN_MS = 10_000;
+const POLL_MS = 20;
+const AGAIN_MS = 250;
+/** A destination agent that needs pages dials in over and over. */
+const DIALS_WITHIN_MS = 2000;
+
+type Ends = State<"releasing"> | State<"stranded"> | State<"inDoubt"> | State<"keeping">;
+type Outcome =
+  | { readonly kind: "complete"; readonly complete?: Complete }
+  | { readonly kind: "lost" }
+  | { readonly kind: "silent" }
+  | { readonly kind: "refused"; readonly message: string };
+
+/**
+ * The guest runs at the destination, and its pages follow: those that it waits for first (postcopy-scheduler.ts). Nothing
+ * ends this but the last page, however long the link is down and whichever agent has to start again; a source QEMU that ends
+ * here takes pages with it.
+ */
+export async function serve(state: State<"serving">, cx: SourceContext): Promise<Ends> {
+  const { loaded, running, postcopy } = state;
+  cx.anew.listen();
+  let feed = loaded?.feed;
+  feed?.postcopy?.flow();
+  let heardAtMs = cx.clock.monotonicMs();
+  const isSilent = (): boolean => cx.clock.monotonicMs() - heardAtMs > cx.config.link.doubtAfterMs;
+  while (true) {
+    let pulls = false;
+    try {
+      const outcome: Outcome = feed === undefined ? await ask(cx) : await untilComplete(feed, cx);
+      if (outcome.kind !== "complete") {
+        // the first stream stays open where pages may still flow over it, or where *keeping* will undo it
+        if (feed !== loaded?.feed || outcome.kind === "lost") await end(feed);
+        const left = feed === undefined || feed === loaded?.feed ? state : withoutStream(state);
+        if (outcome.kind === "silent") return silent(left, cx);
+        return outcome.kind === "refused" ? refused(left, outcome.message, cx) : lost(state, cx);
+      }
+      const resumed = running ?? (await saidOver(loaded?.feed));
+      await retireQemu(feed);
+      // the first one is the next state's: the result is made of it
+      if (feed !== loaded?.feed) await end(feed);
+      const kind = afterSource("serving", "served");
+      return {
+        ...grantedOf(state),
+        kind,
+        // post-copy is of guests that ran
+        paused: false,
+        ...(resumed === undefined ? {} : { running: resumed }),
+        ...(outcome.complete === undefined ? {} : { complete: outcome.complete }),
+      };
+    } catch (thrown) {
+      if (cx.leaving.aborted) throw thrown;
+      const fault = MigrationFault.from(thrown);
+      cx.log.warn({ fault: fault.message }, "post-copy is broken");
+      if (fault.code !== "peer-unreachable") heardAtMs = cx.clock.monotonicMs();
+      pulls = thrown instanceof StillPulls;
+    }
+    try {
+      feed = await again(feed, postcopy ?? loaded?.feed.stoppedWith, cx);
+      if (feed !== undefined) heardAtMs = cx.clock.monotonicMs();
+      else if (pulls && (await cx.qemu.isSeenEnded())) throw new PagesLost("qemu-failed", "The source QEMU has ended");
+      else if (isSilent()) return silent(withoutStream(state), cx);
+    } catch (thrown) {
+      if (cx.leaving.aborted) throw thrown;
+      if (thrown instanceof PagesLost) {
+        const fault = stranded(cx, thrown);
+        await noteStranded(fault, cx);
+        return { kind: afterSource("serving", "broken"), fault };
+      }
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be taken up yet");
+      feed = undefined;
+      await orAborted(delay(AGAIN_MS), cx.leaving);
+    }
+  }
+}
+
+/**
+ * A destination that is asked while it starts the guest says that it needs pages, and not yet when it resumed: that came over the
+ * stream, ahead of the word that it has all of them.
+ */
+async function saidOver(feed: Feed | undefined): Promise<Running | undefined> {
+  const answer = await Promise.race([feed?.inbox.grantAnswer.promise, undefined]);
+  return answer?.kind === "running" ? answer : undefined;
+}
+
+/** Throws when the stream, the destination agent's life or QEMU's stream is over. */
+async function untilComplete(feed: Feed, cx: SourceContext): Promise<Outcome> {
+  const anew = cx.anew.arrived.then(() => {
+    throw new MigrationFault("peer-lost", "The destination begins anew");
+  });
+  anew.catch(() => undefined);
+  const over = new AbortController();
+  const either = AbortSignal.any([feed.signal, cx.leaving, over.signal]);
+  const refusal = feed.inbox.grantAnswer.promise.then((answer) =>
+    answer.kind === "failure" ? answer : new Promise<never>(() => undefined),
+  );
+  const silence = untilSilent(feed, cx, either);
+  silence.catch(() => undefined);
+  const first = await orAborted(Promise.race([feed.inbox.complete.promise, refusal, anew, silence]), either).finally(
+    () => over.abort(),
+  );
+  if (first === "silent") return { kind: "silent" };
+  if (first.kind === "failure") return { kind: "refused", message: first.message };
+  const complete = first;
+  const { completedAtUs, service, agentCpuSeconds, agentPeakMemoryBytes } = complete;
+  return { kind: "complete", complete: { completedAtUs, service, agentCpuSeconds, agentPeakMemoryBytes } };
+}
+
+/**
+ * Resolves when the link has been down for `link.doubtAfter`: the destination's host may then be gone for good. Where
+ * the link was down before this call, the time counts from the call, since the destination was just heard to run the
+ * guest.
+ */
+async function untilSilent({ channel }: Feed, cx: SourceContext, signal: AbortSignal): Promise<"silent"> {
+  const { clock } = cx;
+  const { doubtAfterMs } = cx.config.link;
+  const fromMs = clock.monotonicMs();
+  while (Math.min(channel.downForMs, clock.monotonicMs() - fromMs) <= doubtAfterMs)
+    await orAborted(delay(AGAIN_MS), signal);
+  return "silent";
+}
+
+/** Without a stream: did the guest get its last page all the same? Throws when it still needs some, or nobody can tell. */
+async function ask(cx: SourceContext): Promise<Outcome> {
+  const { standing, reason } = await askOnce(cx, "standing", cx.leaving);
+  if (standing === "running") return { kind: "complete" };
+  if (standing === "lost") return { kind: "lost" };
+  // the destination has not heard of the grant; only *inDoubt* repeats it
+  if (standing === "waiting") return { kind: "silent" };
+  if (standing === "refused") return { kind: "refused", message: reason };
+  throw new StillPulls("peer-lost", `The destination says ${standing}: ${reason}`);
+}
+
+/** The destination was asked just now, and does not have every page. */
+class StillPulls extends MigrationFault {}
+
+/**
+ * A new stream from the destination, and from QEMU.
+ * @returns undefined when the destination does not dial in: it may need nothing any more
+ */
+async function again(
+  feed: Feed | undefined,
+  postcopy: SourcePostcopy | undefined,
+  cx: SourceContext,
+): Promise<Feed | undefined> {
+  if (postcopy === undefined) throw new PagesLost("internal", "There is no record of how post-copy began");
+  await end(feed, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+  await orAborted(Promise.race([cx.anew.arrived, delay(DIALS_WITHIN_MS)]), cx.leaving);
+  const link = cx.anew.take();
+  if (link === undefined) return undefined;
+  const revived = await revive(cx, postcopy, link);
+  cx.report.degradations.push("Post-copy was broken and taken up again; the figures are those of the stream before");
+  return revived;
+}
+
+async function end(feed: Feed | undefined, fault?: MigrationFault): Promise<void> {
+  await feed?.stop();
+  feed?.qmp.close();
+  feed?.channel.close(fault);
+}
+
+/** The destination has every page: SHUT, and QEMU completes. One that has lost its stream stays as it is until it ends. */
+async function retireQemu(feed: Feed | undefined): Promise<void> {
+  if (feed === undefined) return;
+  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+  feed.intake.shut();
+  while (true) {
+    const { status } = await feed.qmp.execute("query-status");
+    // one that repeats its stream for nobody any more is as it was paused by this agent, and can be quit like that
+    if (status === "postmigrate" || status === "paused") return;
+    if (performance.now() > deadline)
+      throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after post-copy, not postmigrate`);
+    await delay(POLL_MS);
+  }
+}
+
+/** The state without its first stream, with what a new stream needs to take the post-copy up again. */
+function withoutStream({ running, ...state }: State<"serving">): State<"serving"> {
+  return { kind: state.kind, ...withoutFeed(state), ...(running === undefined ? {} : { running }) };
+}
+
+/** Keeps the open stream: when the destination is back, its pages flow before anybody has asked. */
+function silent(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
+  const { doubtAfterMs } = cx.config.link;
+  return {
+    ...grantedOf(state),
+    kind: afterSource("serving", "silent"),
+    paused: false,
+    silent: true,
+    fault: doubtful(
+      cx,
+      `the guest runs there with pages missing, and nothing was heard for ${doubtAfterMs} ms (link.doubtAfter)`,
+    ),
+  };
+}
+
+/** QEMU has refused to start the guest at the destination, so the guest has not run there. */
+function refused(state: State<"serving">, message: string, cx: SourceContext): State<"keeping"> {
+  return { kind: afterSource("serving", "refused"), fault: refusal(cx, message), undo: undoHandOver(state) };
+}
+
+/**
+ * Continues in doubt without the stream: the stream has said that the guest runs at the destination, which is not true
+ * any more, so the agent asks by calls.
+ */
+function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
+  const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
+  return { ...withoutFeed(state), kind: afterSource("serving", "lost"), lost: true, fault };
+}
+
+/**
+ * Writes `released` where the QEMU here has ended, since nothing of the guest is left on this host. A QEMU that lives
+ * may still be what an operator wants, so its record stays `granted`.
+ */
+async function noteStranded(fault: MigrationFault, cx: SourceContext): Promise<void> {
+  if (!(await cx.qemu.isSeenEnded())) return;
+  await noteReleased(cx, fault);
+}
+
+function stranded(cx: SourceContext, cause: MigrationFault): MigrationFault {
+  return new MigrationFault("pages-lost", `Pages of the guest were lost in post-copy: ${cause.message}`, {
+    cause,
+    guestNow: strandedAt(cx.call.to),
+    advice: `Save now what the guest can still do there; then end it: ferry --agent ${cx.call.to} resolve ${cx.id} --keep source`,
+  });
+}

@@ -1,0 +1,80 @@
+import { MigrationFault } from "../../../shared/fault.ts";
+import type { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
+import type { Contract } from "../../../shared/protocol/messages.ts";
+import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { orAborted, within } from "../../../shared/runtime/deferred.ts";
+import { residentBytesOf } from "../../../shared/runtime/host/resident-memory.ts";
+import { whileAnswering } from "../await-answer.ts";
+import { Feed } from "../../transfer/transfer-session.ts";
+import { probeLink } from "../../link/probe-link.ts";
+import { applySettings, readSettings } from "../../guest/qemu-settings.ts";
+import { RunWatch } from "../../guest/run-state.ts";
+import { type SourceContext, sourceRecord } from "../source-context.ts";
+import { type State, undoFeed } from "../source-state.ts";
+
+/** The destination dials in, the link is measured, and QEMU's feed is switched on. */
+export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
+  const { definition, qmp, facts, contract } = state;
+  const runs = await RunWatch.begin(qmp);
+  // beside the wait for the destination: the record is then only to be put in its place
+  const found = readSettings(qmp);
+  const prepared = found.then(
+    (settings) => cx.journal.prepare(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill })),
+    () => undefined,
+  );
+  const feed = await dialledIn(contract, cx)
+    .then((channel) => {
+      const { ramBlocks } = facts;
+      return new Feed({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused: runs.standsStill });
+    })
+    .catch(async (thrown: unknown) => {
+      // the guest was not touched, and *keeping* leaves the journal alone
+      await prepared;
+      await cx.journal.remove(cx.id).catch((fault: unknown) => cx.log.warn({ fault: String(fault) }, "journal"));
+      throw thrown;
+    });
+  const { channel } = feed;
+  try {
+    const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
+    probing.catch(() => undefined);
+    // all of this beside the probe, which is some tens of milliseconds; for this one nothing waits
+    void residentBytesOf(definition.qmp).then((bytes) => feed.engine.watch.resident(bytes));
+    await feed.intake.listen(feed.streamPath);
+    // before anything is touched, so that an agent that starts again can undo it
+    const settings = await found;
+    await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, settings }));
+    feed.settings = settings;
+    await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy", settings);
+    feed.probed(await whileAnswering(orAborted(probing, feed.signal), feed, cx));
+    cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
+    cx.report.negotiated = {
+      ...cx.report.negotiated,
+      "measured bandwidth": `${((feed.meter.bytesPerSecond * 8) / 1e6).toFixed(0)} Mbit/s`,
+      "measured round trip": `${feed.meter.roundTripMs.toFixed(2)} ms`,
+    };
+    const connected = feed.intake.connected(feed.signal);
+    await qmp.execute("migrate", { uri: `unix:${feed.streamPath}` });
+    await connected;
+    return { kind: afterSource("staging", "feeding"), feed };
+  } catch (thrown) {
+    // not thrown on: *keeping* must know of this feed to undo it
+    return {
+      kind: afterSource("staging", "fault"),
+      fault: MigrationFault.from(thrown),
+      undo: undoFeed(feed, "copying"),
+    };
+  }
+}
+
+function dialledIn({ followUpMs }: Contract, cx: SourceContext): Promise<ResumingSource> {
+  return within(
+    orAborted(cx.dialledIn(), cx.cancelled),
+    followUpMs,
+    () =>
+      new MigrationFault(
+        "peer-lost",
+        `The destination accepted, but did not dial ${cx.advertised} within ${followUpMs} ms`,
+        { advice: "Check that the destination host reaches this agent's advertised address (advertise)" },
+      ),
+  );
+}

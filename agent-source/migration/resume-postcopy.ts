@@ -1,0 +1,120 @@
+/**
+ * Takes a post-copy up again that lost an agent or its stream. The source QEMU is a whole copy of the guest until its
+ * migration is completed, and sends what it is told that the destination misses, whatever it sent before
+ * (docs/decisions/0024): so what was lost with an agent is lost to nobody.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
+import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
+import { POSTCOPY_PROTOCOL } from "../../shared/protocol/strategies.ts";
+import { type MigrationPhase, migrationPhase } from "../../shared/qemu/qmp/migration-status.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { orAborted, within } from "../../shared/runtime/deferred.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import { shallowFrameBytes } from "../send/credit.ts";
+import { Feed } from "../transfer/transfer-session.ts";
+import { applySettings } from "../guest/qemu-settings.ts";
+import { setupOf } from "../transfer/resumed-streams.ts";
+import { RunWatch } from "../guest/run-state.ts";
+import type { SourceContext } from "./source-context.ts";
+
+const PAUSES_WITHIN_MS = 10_000;
+const ANSWERS_WITHIN_MS = 30_000;
+const POLL_MS = 20;
+/** Phases in which QEMU has no migration any more that it could take up, and is not about to. */
+const OVER: readonly MigrationPhase[] = ["none", "completed", "cancelled"];
+
+/** The source QEMU has ended, or has left its migration: the pages that are missing are lost. */
+export class PagesLost extends MigrationFault {}
+
+/**
+ * @param link the destination's new stream; its old one, and that to QEMU, must be over
+ * @returns a feed that serves pages
+ * @throws PagesLost when there is nothing left to take up; any other fault may be tried again
+ */
+export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: ResumingSource): Promise<Feed> {
+  let qmp: QmpClient | undefined;
+  try {
+    qmp = await cx.qemu.connect();
+    if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
+    const from = await untilParked(qmp);
+    const { strategy, onDeadline } = { strategy: "postcopy", onDeadline: "cancel" } as const;
+    const feed = new Feed({
+      cx,
+      qmp,
+      ramBlocks: setupOf(postcopy).blocks,
+      contract: { ...postcopy, protocolVersion: POSTCOPY_PROTOCOL, strategy, postcopy: true, onDeadline },
+      channel: link,
+      runs: await RunWatch.begin(qmp),
+      // by this agent, if it stands still
+      paused: false,
+      resumed: { ...postcopy, from },
+    });
+    return await takeUp(feed, postcopy, from, cx).catch(async (thrown: unknown) => {
+      await feed.stop();
+      throw thrown;
+    });
+  } catch (thrown) {
+    qmp?.close();
+    // the destination would not dial again on a link that was taken and is not served
+    link.close(new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+    throw thrown;
+  }
+}
+
+type From = "break" | "start";
+
+async function takeUp(feed: Feed, postcopy: SourcePostcopy, from: From, cx: SourceContext): Promise<Feed> {
+  const { qmp } = feed;
+  const { blocks, ramSectionId } = setupOf(postcopy);
+  const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+  feed.commit();
+  // the destination may say only now that the guest runs
+  feed.inbox.grantSent(cx.token);
+  feed.probed(0);
+  feed.stoppedWith = postcopy;
+  const missing = await within(
+    orAborted(feed.inbox.askMissing(pageCount), AbortSignal.any([feed.signal, cx.leaving])),
+    ANSWERS_WITHIN_MS,
+    () => new MigrationFault("timeout", "The destination does not say which pages it misses"),
+  );
+  cx.log.warn({ missing: missing.size, from }, "taking up post-copy");
+  await feed.intake.listen(feed.streamPath);
+  const connected = feed.intake.connected(AbortSignal.any([feed.signal, cx.leaving]));
+  connected.catch(() => undefined);
+  if (feed.postcopy === undefined) throw new TypeError("a feed without post-copy");
+  feed.postcopy.scheduler.frameBytes = shallowFrameBytes(feed.meter, postcopy.frameBytes);
+  void feed.sender.beShallow(feed.postcopy.scheduler.frameBytes);
+  feed.engine.takeUp({ blocks, ramSectionId });
+  feed.postcopy.takeUp(missing, { blocks }, from === "break");
+  void feed.endWhenRead();
+  if (from === "start") await applySettings(qmp, "precopy");
+  await qmp.execute("migrate", { uri: `unix:${feed.streamPath}`, resume: from === "break" });
+  await connected;
+  if (from === "start") feed.letStop();
+  cx.report.follow(feed);
+  return feed;
+}
+
+/**
+ * A QEMU whose stream is over finds out when it looks. Where the break came behind its last page, or from 10.2 on
+ * before the destination had loaded the package, it has left its migration, with the guest paused as it was
+ * (qemu-settings.ts beginPostcopy). Another tool's `migrate_cancel` has the same effect.
+ */
+async function untilParked(qmp: QmpClient): Promise<From> {
+  const deadline = performance.now() + PAUSES_WITHIN_MS;
+  while (true) {
+    const { status } = await qmp.execute("query-migrate");
+    const { status: guest } = await qmp.execute("query-status");
+    const phase = migrationPhase(status);
+    if (phase === "parked") return "break";
+    if ((phase === "failed" || phase === "cancelled") && guest === "paused") return "start";
+    if (OVER.includes(phase))
+      throw new PagesLost("qemu-failed", `The source QEMU's migration is ${status}, and the guest there ${guest}`);
+    if (performance.now() > deadline + PAUSES_WITHIN_MS)
+      throw new MigrationFault("qemu-failed", `The source QEMU stays ${status}`);
+    if (performance.now() > deadline) await qmp.execute("migrate-pause").catch(() => undefined);
+    await delay(POLL_MS);
+  }
+}

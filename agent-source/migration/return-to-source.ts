@@ -1,0 +1,165 @@
+/**
+ * Making sure that the guest is at the source again as it was, running or paused, whatever QEMU is in the middle of.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import { isSettled } from "../../shared/qemu/qmp/migration-status.ts";
+import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
+import { restoreSettings } from "../guest/qemu-settings.ts";
+import type { SourceContext } from "./source-context.ts";
+import {
+  GUEST_MIGRATED_BY_OTHERS,
+  GUEST_PAUSED_HERE,
+  GUEST_PAUSED_POSTMIGRATE,
+  GUEST_RUNS_HERE,
+  GUEST_UNKNOWN_HERE,
+  sourceRecord,
+} from "./source-context.ts";
+import type { Undo } from "./source-state.ts";
+import { takeBack } from "./abort-postcopy.ts";
+
+const RESUMES_WITHIN_MS = 15_000;
+const COMPLETES_WITHIN_MS = 10_000;
+/** Short, since the guest stands still until QEMU has completed. */
+const COMPLETES_POLL_MS = 2;
+const POLL_MS = 40;
+const PAUSE_MIN_MS = 250;
+const PAUSE_MAX_MS = 5000;
+/** Of `query-status`: QEMU is on its way to another one. */
+const PASSING: readonly string[] = ["finish-migrate", "save-vm", "restore-vm"];
+
+/** Where the guest is after *keeping*. `gone`: the process of its QEMU has ended. */
+export interface Here {
+  readonly kind: "here" | "gone";
+  /** What the guest does now. */
+  readonly guestNow: string;
+}
+
+/**
+ * Resolves when the guest runs, or QEMU says that it is in a state of its own, or has ended; tries again for as long as
+ * QEMU does not answer. A guest that was paused is not started: QEMU itself puts it back when its migration fails.
+ * @throws the reason of `cx.leaving`
+ */
+export async function runHere(undo: Undo, cx: SourceContext): Promise<Here> {
+  let qmp = undo.qmp;
+  if (cx.qemu.process === undefined) return { kind: "here", guestNow: GUEST_UNKNOWN_HERE };
+  if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed, undo, cx);
+  for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
+    try {
+      if (qmp?.isOpen !== true) qmp = await cx.qemu.connect();
+      if (qmp === undefined) return { kind: "gone", guestNow: await whenGone(cx) };
+      return { kind: "here", guestNow: await settle(qmp, undo, cx) };
+    } catch (thrown) {
+      if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
+      const { message } = MigrationFault.from(thrown);
+      cx.log.error({ fault: message }, "the guest cannot be confirmed to run at the source; trying on");
+      cx.report.guestNow(`the guest is at the source, but cannot be confirmed to run (${message}); the agent tries on`);
+      // a monitor that answers is kept: there may be no other way to this QEMU
+      if (MigrationFault.from(thrown).code !== "qemu-failed" || qmp?.isOpen !== true) {
+        qmp?.close();
+        qmp = undefined;
+      }
+    } finally {
+      if (cx.leaving.aborted) qmp?.close();
+    }
+    await delay(pauseMs);
+  }
+}
+
+async function whenGone(cx: SourceContext): Promise<string> {
+  const { anotherRuns } = await cx.qemu.look(false);
+  const gone = "the guest is gone: its QEMU at the source has ended";
+  return anotherRuns ? `${gone}, and another QEMU of the guest, which this migration does not touch, runs here` : gone;
+}
+
+/**
+ * Ends QEMU's migration. QEMU resumes the guest by itself when its migration is cancelled, and also when the socket of
+ * its stream closes before SHUT.
+ *
+ * A QEMU that waits for SHUT has released the guest's images. If its migration fails then, while another program has an
+ * image locked, QEMU runs the guest without its images, and aborts as soon as the guest writes (seen with 10.0.2:
+ * `bdrv_co_write_req_prepare: Assertion '!(bs->open_flags & BDRV_O_INACTIVE)' failed`). Therefore such a QEMU is told
+ * to complete, and the guest is started by `cont`, which QEMU refuses for as long as it cannot have the images.
+ */
+async function endFeed(qmp: QmpClient, feed: NonNullable<Undo["feed"]>, undo: Undo, cx: SourceContext): Promise<void> {
+  if (feed.awaitsShut && (await noteRetiring(undo, cx))) {
+    feed.shut();
+    await completes(qmp).catch((thrown: unknown) =>
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU did not complete after SHUT"),
+    );
+    return await feed.stop();
+  }
+  await Promise.allSettled([cx.qemu.cancelMigration(qmp), feed.stop()]);
+}
+
+/**
+ * Writes that this agent is about to retire its QEMU. An agent that starts again then finds that QEMU in `postmigrate`,
+ * and starts the guest only where the record says that an agent has retired it.
+ * @returns false where the disk does not take the record
+ */
+const noteRetiring = ({ settings, postcopy, paused }: Undo, cx: SourceContext): Promise<boolean> =>
+  writeInTime(cx, sourceRecord(cx, "plan", { settings, postcopy, paused, retiring: true })).then(
+    () => true,
+    () => false,
+  );
+
+async function completes(qmp: QmpClient): Promise<void> {
+  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+  while (!isSettled((await qmp.execute("query-migrate")).status)) {
+    if (performance.now() > deadline)
+      throw new MigrationFault("qmp-timeout", `QEMU did not complete within ${COMPLETES_WITHIN_MS} ms after SHUT`);
+    await delay(COMPLETES_POLL_MS);
+  }
+}
+
+async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<string> {
+  const { settings } = undo;
+  const guestNow = await waitUntilSettled(qmp, undo, cx);
+  // while a migration winds down QEMU takes no settings
+  if (settings !== undefined) await restoreSettings(qmp, settings);
+  qmp.close();
+  return guestNow;
+}
+
+/** Of `undo`: `postcopy` is set where this agent has stopped the guest. */
+async function waitUntilSettled(
+  qmp: QmpClient,
+  { paused, postcopy, isRetired }: Pick<Undo, "paused" | "postcopy" | "isRetired">,
+  cx: SourceContext,
+): Promise<string> {
+  const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
+  while (true) {
+    const { status: migration } = await qmp.execute("query-migrate");
+    const { status } = await qmp.execute("query-status");
+    // a guest that ran passes through it
+    const passing = PASSING.includes(status) || (status === "prelaunch" && !paused);
+    if (isSettled(migration) && !passing) {
+      if (status === "running") return GUEST_RUNS_HERE;
+      if (paused && PAUSED_STATES.includes(status)) return GUEST_PAUSED_HERE;
+      if (status === "postmigrate" && !isRetired) return GUEST_MIGRATED_BY_OTHERS;
+      if (paused && status === "postmigrate") return GUEST_PAUSED_POSTMIGRATE;
+      const wasStopped = status === "postmigrate" || (status === "paused" && postcopy !== undefined);
+      if (!wasStopped) return `the guest is at the source, and its QEMU says that it is ${status}`;
+      await cx.qemu.cont(qmp);
+    } else if (migration === "postcopy-paused" && postcopy !== undefined) await takeBack(qmp, postcopy, cx);
+    else if (!isSettled(migration) && cx.clock.monotonicMs() > deadline)
+      // of an agent that was killed, when QEMU did not notice
+      await cx.qemu.cancelMigration(qmp);
+    if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)
+      throw new MigrationFault("qmp-timeout", `QEMU is ${status} and its migration ${migration}, and stays so`);
+    if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
+    await delay(POLL_MS);
+  }
+}
+
+/** What a guest does that this migration has not touched. */
+export async function asItWas(qmp: QmpClient): Promise<string> {
+  try {
+    const { status } = await qmp.execute("query-status");
+    return status === "running" ? GUEST_RUNS_HERE : `the guest is at the source as it was: ${status}`;
+  } catch (thrown) {
+    return `the guest was not touched; its QEMU does not answer: ${MigrationFault.from(thrown).message}`;
+  }
+}

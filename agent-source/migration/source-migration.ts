@@ -1,0 +1,179 @@
+/**
+ * Drives one migration through its states. This is the only place where its state changes, and so the one to log and
+ * announce it; until *recording* whatever fails leads to *keeping*, and *keeping* ends only when the guest is seen.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../shared/fault.ts";
+import { afterSource, sourceStatus } from "../../shared/protocol/source-states.ts";
+import { copy } from "./phases/copy.ts";
+import { double } from "./phases/double.ts";
+import { doubt } from "./phases/doubt.ts";
+import { doubtful, grant } from "./phases/grant.ts";
+import { keep } from "./phases/keep.ts";
+import { negotiate } from "./phases/negotiate.ts";
+import { orphan } from "./phases/orphan.ts";
+import { plan } from "./phases/plan.ts";
+import { record } from "./phases/record.ts";
+import { release } from "./phases/release.ts";
+import { retire } from "./phases/retire.ts";
+import { serve } from "./phases/serve.ts";
+import { stage } from "./phases/stage.ts";
+import { switchOver } from "./phases/switch.ts";
+import { withdraw } from "./phases/withdraw.ts";
+import { GUEST_RUNS_HERE, type SourceContext } from "./source-context.ts";
+import { isEnd, type Next, type Phases, type SourceState, type State, type Undo, undoFeed } from "./source-state.ts";
+
+const PHASES: Phases = {
+  planned: plan,
+  negotiating: negotiate,
+  staging: stage,
+  copying: copy,
+  switching: switchOver,
+  retiring: retire,
+  recording: record,
+  granting: grant,
+  inDoubt: doubt,
+  serving: serve,
+  releasing: release,
+  keeping: keep,
+  withdrawing: withdraw,
+  orphaned: orphan,
+  doubled: double,
+};
+
+/** The pause before a state is tried again, milliseconds, so that a fault that lasts does not occupy the processor. */
+const AGAIN_MS = 500;
+
+/** `left`: the agent is leaving in the middle of it, and the next one takes it up from the journal. */
+export type SourceEnd = "released" | "kept" | "stranded" | "left";
+
+/** Runs a migration to its end. Never rejects. */
+export async function runSourceMigration(
+  cx: SourceContext,
+  changed: () => void,
+  from: SourceState = { kind: "planned" },
+): Promise<SourceEnd> {
+  let state = from;
+  enterState(state, cx);
+  while (!isEnd(state)) {
+    await cx.faults.at(state.kind, cx.log);
+    const next = await step(state, cx);
+    if (next === undefined) return "left";
+    if (next.kind === state.kind) await delay(AGAIN_MS);
+    state = next;
+    enterState(state, cx);
+    changed();
+  }
+  return state.kind;
+}
+
+function enterState(state: SourceState, cx: SourceContext): void {
+  const isKept = state.kind === "kept" || state.kind === "withdrawing";
+  if (isKept) cx.report.failed(state.fault, GUEST_RUNS_HERE);
+  if (state.kind === "stranded") cx.report.failed(state.fault, "");
+  cx.report.status = sourceStatus(state.kind, isKept && state.fault.code === "cancelled");
+  cx.log.info({ state: state.kind }, "state");
+}
+
+type Live = Exclude<SourceState, State<"released"> | State<"kept"> | State<"stranded">>;
+
+async function step(state: Live, cx: SourceContext): Promise<SourceState | undefined> {
+  try {
+    return await enter(state, cx);
+  } catch (thrown) {
+    if (cx.leaving.aborted) return undefined;
+    return afterFault(state, MigrationFault.from(thrown), cx);
+  }
+}
+
+function enter(state: Live, cx: SourceContext): Promise<Next<Live["kind"]>> {
+  switch (state.kind) {
+    case "planned":
+      return PHASES.planned(state, cx);
+    case "negotiating":
+      return PHASES.negotiating(state, cx);
+    case "staging":
+      return PHASES.staging(state, cx);
+    case "copying":
+      return PHASES.copying(state, cx);
+    case "switching":
+      return PHASES.switching(state, cx);
+    case "retiring":
+      return PHASES.retiring(state, cx);
+    case "recording":
+      return PHASES.recording(state, cx);
+    case "granting":
+      return PHASES.granting(state, cx);
+    case "inDoubt":
+      return PHASES.inDoubt(state, cx);
+    case "serving":
+      return PHASES.serving(state, cx);
+    case "releasing":
+      return PHASES.releasing(state, cx);
+    case "keeping":
+      return PHASES.keeping(state, cx);
+    case "withdrawing":
+      return PHASES.withdrawing(state, cx);
+    case "orphaned":
+      return PHASES.orphaned(state, cx);
+    case "doubled":
+      return PHASES.doubled(state, cx);
+  }
+}
+
+/** What a fault leads to is the table's word; what the next state holds is gathered here. */
+function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): SourceState {
+  cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
+  switch (state.kind) {
+    case "granting":
+      return {
+        kind: afterSource(state.kind, "fault"),
+        loaded: state.loaded,
+        paused: state.loaded.feed.paused,
+        fault: doubtful(cx, fault.message, fault),
+      };
+    case "inDoubt":
+      return { ...state, kind: afterSource(state.kind, "fault"), fault };
+    case "serving":
+      return { ...state, kind: afterSource(state.kind, "fault") };
+    case "releasing":
+      return { kind: afterSource(state.kind, "fault") };
+    case "keeping":
+      return { ...state, kind: afterSource(state.kind, "fault") };
+    case "withdrawing":
+      return { ...state, kind: afterSource(state.kind, "fault") };
+    case "orphaned":
+      return { ...state, kind: afterSource(state.kind, "fault") };
+    case "doubled":
+      return { ...state, kind: afterSource(state.kind, "fault") };
+    default:
+      return { kind: afterSource(state.kind, "fault"), fault, undo: undoOf(state) };
+  }
+}
+
+type Undoable = Exclude<
+  Live,
+  State<"keeping" | "inDoubt" | "releasing" | "granting" | "serving" | "withdrawing" | "orphaned" | "doubled">
+>;
+
+/** What is common to states in which no other QEMU has any part of the guest yet. */
+const UNTOUCHED = { touched: false, mayBeWhole: false, isRetired: false, granted: "no" } as const;
+
+function undoOf(state: Undoable): Undo {
+  switch (state.kind) {
+    case "planned":
+      return { ...UNTOUCHED, accepted: false, paused: false };
+    case "negotiating":
+      return { ...UNTOUCHED, qmp: state.qmp, accepted: false, paused: state.facts.paused };
+    case "staging":
+      return { ...UNTOUCHED, qmp: state.qmp, accepted: true, paused: state.facts.paused };
+    case "copying":
+      return undoFeed(state.feed, "copying");
+    case "switching":
+      return undoFeed(state.feed, "whole");
+    case "retiring":
+      return undoFeed(state.loaded.feed, "whole");
+    case "recording":
+      return undoFeed(state.loaded.feed, "recording");
+  }
+}

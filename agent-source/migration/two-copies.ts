@@ -1,0 +1,17 @@
+/** The faults of a migration whose guest runs, or ran, at both hosts. */
+import { MigrationFault } from "../../shared/fault.ts";
+import { GUEST_RUNS_TWICE, type SourceContext } from "./source-context.ts";
+
+/** Made when both hosts ran the guest, and the copy at the destination has ended. */
+export const ranTwice = (cx: SourceContext): MigrationFault =>
+  new MigrationFault("two-copies", `${cx.call.guest} ran on this host and at ${cx.call.to}, where its copy has ended`, {
+    advice: "Check the guest's disks: two running copies may have ruined them",
+  });
+
+export const twoCopies = (cx: SourceContext): MigrationFault =>
+  new MigrationFault("two-copies", `${cx.call.guest} runs on this host and at ${cx.call.to}`, {
+    guestNow: GUEST_RUNS_TWICE,
+    advice:
+      `Pause one of both at once (QMP stop), before anything else; then find out which copy is to live and end the other one. ` +
+      `If that is the destination's: ferry resolve ${cx.id} --keep destination`,
+  });

@@ -1,0 +1,109 @@
+/** `--verify`: the stopped source's memory against the paused destination's, page by page, before the commit. */
+import { MigrationFault } from "../../shared/fault.ts";
+import { holdsOnlyId, readGenerationId } from "../../shared/qemu/inspect/generation-id.ts";
+import { guestMemoryRanges } from "../../shared/qemu/inspect/preflight.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { within } from "../../shared/runtime/deferred.ts";
+import { migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
+import {
+  DIGEST_BYTES,
+  digestStretch,
+  readStretch,
+  type SaveMemory,
+  STRETCH_BYTES,
+} from "../../shared/runtime/guest/memory-digests.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import type { Feed } from "../transfer/transfer-session.ts";
+import type { SourceContext } from "./source-context.ts";
+
+/**
+ * How long the digests of one stretch are waited for, milliseconds. The destination's QEMU may take 60 s of it to save
+ * the stretch (agent-destination/migration/guest-digests.ts), and the agent there then has to read it.
+ */
+const ANSWERS_WITHIN_MS = 90_000;
+/** Pages named in the message of a mismatch. */
+const NAMED_PAGES = 8;
+
+/** The result of a comparison in which no page differs but one that has to differ. */
+export interface Compared {
+  /** How many pages are alike. */
+  readonly pages: number;
+  /** Pages that differ because the destination's QEMU itself writes to them, each as a sentence. */
+  readonly exceptions: readonly string[];
+}
+
+/**
+ * Compares all memory of the guest, which stands still meanwhile.
+ * @param answersWithinMs how long the digests of one stretch are waited for
+ * @throws MigrationFault `verify-mismatch` where a page differs that must not; `timeout`
+ */
+export async function verifyMemory(
+  feed: Feed,
+  cx: SourceContext,
+  answersWithinMs = ANSWERS_WITHIN_MS,
+): Promise<Compared> {
+  const path = migrationFile(cx.call.guest, cx, "verify");
+  const save: SaveMemory = (from, length, file) =>
+    feed.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: 60_000 });
+  const stretches = cut(await guestMemoryRanges(feed.qmp));
+  const differing: number[] = [];
+  let pages = 0;
+  for (const [index, { start, byteLength }] of stretches.entries()) {
+    const late = (): MigrationFault =>
+      new MigrationFault("timeout", `The destination did not send digests of its memory within ${answersWithinMs} ms`, {
+        advice: "See the destination agent's log, then migrate again, or without --verify",
+      });
+    const asked = feed.inbox.askDigests(start, byteLength, index === stretches.length - 1);
+    const theirs = within(asked, answersWithinMs, late);
+    // waited for below, beside what is done here
+    theirs.catch(() => undefined);
+    const mine = await digestStretch(save, start, byteLength, path);
+    const other = (await theirs).digests;
+    if (other.length !== mine.length)
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination sent ${other.length} bytes of digests for ${mine.length}`,
+      );
+    for (let at = 0; at < mine.length; at += DIGEST_BYTES, pages++)
+      if (Buffer.compare(mine.subarray(at, at + DIGEST_BYTES), other.subarray(at, at + DIGEST_BYTES)) !== 0)
+        differing.push(start + (at / DIGEST_BYTES) * PAGE_SIZE);
+  }
+  if (differing.length === 0) return { pages, exceptions: [] };
+  const page = await findIdPage(feed.qmp, differing, (at) => readStretch(save, at, PAGE_SIZE, path));
+  const wrong = differing.filter((one) => one !== page);
+  if (wrong.length === 0 && page !== undefined)
+    return {
+      pages: pages - 1,
+      exceptions: [`vmgenid: the destination's QEMU gave the guest a new generation id, in the page at ${hex(page)}`],
+    };
+  throw new MigrationFault(
+    "verify-mismatch",
+    `${wrong.length} of ${pages} pages differ between source and destination, first at guest-physical ${wrong.slice(0, NAMED_PAGES).map(hex).join(", ")}`,
+    { advice: "Nothing was handed over; report this with both agents' logs" },
+  );
+}
+
+/**
+ * Finds the page of the guest's generation id among the first NAMED_PAGES that differ.
+ * @returns its guest-physical address; undefined where it is none of these, or the guest has no such id
+ */
+async function findIdPage(
+  qmp: QmpClient,
+  differing: readonly number[],
+  read: (at: number) => Promise<Uint8Array>,
+): Promise<number | undefined> {
+  const id = await readGenerationId(qmp);
+  if (id === undefined) return undefined;
+  for (const at of differing.slice(0, NAMED_PAGES)) if (holdsOnlyId(await read(at), id)) return at;
+  return undefined;
+}
+
+const hex = (address: number): string => `0x${address.toString(16)}`;
+
+function cut(ranges: readonly { start: number; byteLength: number }[]): { start: number; byteLength: number }[] {
+  const stretches: { start: number; byteLength: number }[] = [];
+  for (const range of ranges)
+    for (let at = 0; at < range.byteLength; at += STRETCH_BYTES)
+      stretches.push({ start: range.start + at, byteLength: Math.min(STRETCH_BYTES, range.byteLength - at) });
+  return stretches;
+}

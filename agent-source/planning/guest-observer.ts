@@ -1,0 +1,258 @@
+/**
+ * What a planner wants to know of a guest, read off QEMU's stream: which pages hold something, which are dirtied within
+ * any time, and samples of them. It ends in the source agent; nothing is kept of it but counts and samples.
+ *
+ *     first copy ─► settling ─► paced, for the time that was asked for ─► close looks, for moments ─► done
+ */
+import { MigrationFault } from "../../shared/fault.ts";
+import { DirtyCensus } from "../../shared/model/dirty-census.ts";
+import type { DirtySample } from "../../shared/model/dirty-curve.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
+import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
+import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
+import { DrainedSections } from "../capture/drained-sections.ts";
+import { FeedPace } from "../capture/sync-pace.ts";
+import type { PageSamples } from "./page-samples.ts";
+
+export interface ObserverParts {
+  readonly kernels: PageKernels;
+  readonly samples: PageSamples;
+  readonly pageCount: number;
+  readonly clock: Clock;
+  /** Behind the first copy. */
+  readonly observeMs: number;
+  readonly looksPerSecond: number;
+  readonly resumeIntake: () => void;
+}
+
+/**
+ * `settling`: what comes then was dirtied during the first copy, which took as long as it took; or QEMU does not look
+ * yet.
+ */
+type Phase = "first" | "settling" | "paced" | "close" | "done";
+
+/**
+ * QEMU syncs its bitmap when less is left than a threshold, which it works out 100 ms after it began, and before that
+ * is 0 (migration.c, migration_update_counters). Sections are empty until then, whatever the guest does.
+ */
+const QEMU_SYNCS_AFTER_SECONDS = 0.25;
+
+/**
+ * How long the observer waits, once QEMU sends nothing more, until all that is in QEMU's socket was read, milliseconds.
+ */
+const READ_WITHIN_MS = 1000;
+
+/** Looks with nothing between them: what is dirtied within milliseconds. */
+const CLOSE_LOOK_SECONDS = 0.2;
+
+export class GuestObserver implements StreamSink {
+  readonly done: Deferred<void> = deferred();
+  zeroPages = 0;
+  contentPages = 0;
+  /** The first copy took so long, seconds. */
+  firstCopySeconds = 0;
+  /** Pages that were seen dirty, with repeats, and how long was looked. */
+  dirtiedPages = 0;
+  observedSeconds = 0;
+  private readonly parts: ObserverParts;
+  private readonly census: DirtyCensus;
+  private readonly pace: FeedPace;
+  private readonly drained = new DrainedSections();
+  private readonly epochSeconds: number;
+  private phase: Phase = "first";
+  private phaseBegan: number;
+  private now: number;
+  private sectionPages = 0;
+  private streamBegan = 0;
+  private windowBegan = 0;
+  private lastWindow = 0;
+  private windowPages = 0;
+  private isLast = false;
+  /** True once QEMU has synced its dirty bitmap since the first pass began. */
+  private hasSynced = false;
+  /** Of the close looks. */
+  private readonly close = { looks: 0, seconds: 0, pages: 0 };
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(parts: ObserverParts) {
+    this.parts = parts;
+    this.census = new DirtyCensus(parts.pageCount);
+    this.now = parts.clock.monotonicMs() / 1000;
+    this.phaseBegan = this.now;
+    this.pace = new FeedPace(parts.looksPerSecond, 1000 * this.now);
+    this.epochSeconds = 0.5 / parts.looksPerSecond;
+  }
+
+  /** Different pages that are dirtied within times of many lengths. */
+  dirtySamples(): readonly DirtySample[] {
+    const { looks, seconds, pages } = this.close;
+    const paced = this.census.samples();
+    const shortest = paced[0]?.seconds ?? Number.POSITIVE_INFINITY;
+    const close = looks === 0 ? [] : [{ seconds: seconds / looks, pages: pages / looks }];
+    return [...close.filter((one) => one.seconds < shortest), ...paced];
+  }
+
+  /** Different pages that were dirtied while it looked. */
+  get workingSetPages(): number {
+    return this.census.pages;
+  }
+
+  stop(): void {
+    clearTimeout(this.timer);
+    this.phase = "done";
+  }
+
+  /** The guest stands still, and QEMU has sent all that it had: what was not read yet is in its socket. */
+  nothingMore(): void {
+    this.isLast = true;
+    this.endWhenRead();
+    // pages that the guest's balloon called free while the guest ran do not come, so not every page is waited for
+    if (this.phase !== "done") this.timer = setTimeout(() => this.endNow(), READ_WITHIN_MS);
+  }
+
+  /**
+   * Notes that QEMU begins a pass over its dirty bitmap (event MIGRATION_PASS). When the second pass has begun and the
+   * bitmap was drained since, every page has come that QEMU sends. Pages that the guest's balloon calls free
+   * (free-page-hint) never come.
+   * @param pass 1, 2, 3 …
+   */
+  passBegins(pass: number): void {
+    this.hasSynced ||= pass > 1;
+  }
+
+  // ── StreamSink ──
+
+  prologue(): void {}
+
+  layout({ blocks }: RamSetup): void {
+    const pages = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+    if (pages !== this.parts.pageCount)
+      throw new MigrationFault(
+        "stream-unsupported",
+        `QEMU's stream has ${pages} pages, and its monitor named ${this.parts.pageCount}`,
+      );
+    this.streamBegan = this.parts.clock.monotonicMs() / 1000;
+  }
+
+  page(page: number, at: number): boolean {
+    const place: Address = address(at);
+    if (this.parts.kernels.isZero(place)) return this.zeroPage(page);
+    this.sectionPages++;
+    if (this.phase === "first") {
+      this.contentPages++;
+      this.parts.samples.first(page, place, this.now);
+    } else if (this.phase === "paced") {
+      this.parts.samples.again(page, place, this.now);
+      this.dirtied(page);
+    }
+    return true;
+  }
+
+  zeroPage(page: number): boolean {
+    this.sectionPages++;
+    if (this.phase === "first") this.zeroPages++;
+    else if (this.phase === "paced") {
+      this.parts.samples.zero(page);
+      this.dirtied(page);
+    }
+    return true;
+  }
+
+  partEnd(): boolean {
+    const pages = this.sectionPages;
+    this.sectionPages = 0;
+    this.windowPages += pages;
+    this.now = this.parts.clock.monotonicMs() / 1000;
+    const drained = this.drained.next(pages);
+    if (this.isLast) this.endWhenRead();
+    else if (drained) this.look();
+    if (this.phase === "done") {
+      this.done.resolve();
+      return false;
+    }
+    return this.isLast || !drained || this.phase !== "paced" || this.mayReadOn(pages);
+  }
+
+  stopped(): void {
+    throw new MigrationFault("qemu-failed", "QEMU stopped the guest, which was only to be looked at");
+  }
+
+  ramEnd(): void {}
+  device(): void {}
+  end(): void {}
+
+  // ──
+
+  private endWhenRead(): void {
+    if (this.phase !== "first" || this.hasEveryPage) this.endNow();
+  }
+
+  private endNow(): void {
+    const inPhase = this.parts.clock.monotonicMs() / 1000 - this.phaseBegan;
+    if (this.phase === "first") this.firstCopySeconds = inPhase;
+    else if (this.phase === "paced") this.observedSeconds = inPhase;
+    this.stop();
+    this.done.resolve();
+  }
+
+  private get hasEveryPage(): boolean {
+    return this.contentPages + this.zeroPages >= this.parts.pageCount;
+  }
+
+  private dirtied(page: number): void {
+    this.dirtiedPages++;
+    this.census.dirtied(page);
+  }
+
+  /** A section drained the bitmap: what comes behind the next one was dirtied between this look and the one before. */
+  private look(): void {
+    const inPhase = this.now - this.phaseBegan;
+    switch (this.phase) {
+      case "first":
+        if (!this.hasSynced && !this.hasEveryPage) return;
+        this.firstCopySeconds = inPhase;
+        this.enter("settling");
+        break;
+      case "settling":
+        if (this.now - this.streamBegan < QEMU_SYNCS_AFTER_SECONDS) return;
+        this.enter("paced");
+        this.census.begin(this.now);
+        break;
+      case "paced":
+        this.observedSeconds = inPhase;
+        if (this.census.since(this.now) >= this.epochSeconds && !this.census.nextEpoch(this.now)) this.enter("close");
+        if (1000 * inPhase >= this.parts.observeMs) this.enter("close");
+        break;
+      case "close":
+        // the first two windows began before it
+        if (++this.close.looks > 2) {
+          this.close.seconds += this.lastWindow;
+          this.close.pages += this.windowPages;
+        }
+        if (inPhase >= CLOSE_LOOK_SECONDS) {
+          this.close.looks = Math.max(0, this.close.looks - 2);
+          this.enter("done");
+        }
+        break;
+      case "done":
+        break;
+    }
+    this.lastWindow = this.now - this.windowBegan;
+    this.windowBegan = this.now;
+    this.windowPages = 0;
+  }
+
+  private enter(phase: Phase): void {
+    this.phase = phase;
+    this.phaseBegan = this.now;
+  }
+
+  private mayReadOn(pages: number): boolean {
+    const waitMs = this.pace.holdMs(pages, true, 1000 * this.now);
+    if (waitMs <= 0) return true;
+    this.timer = setTimeout(this.parts.resumeIntake, waitMs);
+    return false;
+  }
+}

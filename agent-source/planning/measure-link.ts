@@ -1,0 +1,77 @@
+/**
+ * Bandwidth and round trip of the way to a destination, measured before there is a migration: longer than the probe of one
+ * (probe.ts), since a shaped link lets the first hundreds of kilobytes pass at once.
+ */
+import { MigrationFault } from "../../shared/fault.ts";
+import type { SourceChannel } from "../../shared/link/link.ts";
+import type { LinkObservation } from "../../shared/model/observation.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import { deferred, orAborted } from "../../shared/runtime/deferred.ts";
+import { LinkMeter } from "../link/link-meter.ts";
+import { PeerInbox } from "../link/peer-inbox.ts";
+import { noise } from "../link/probe-link.ts";
+
+const PINGS = 8;
+const PADDING_BYTES = 64 * 1024;
+/** Probes on their way: as many as fill the link for so long behind a round trip. With more, a slow link's queue overflows. */
+const QUEUE_MS = 30;
+const WINDOW_MIN = 4;
+const WINDOW_START = 8;
+const WINDOW_MAX = 256;
+/** What comes first is not counted: TCP has to find the link's rate. Then what comes is. */
+const WARM_UP_MS = 400;
+const MEASURE_MS = 800;
+const GIVES_UP_MS = 10_000;
+
+/** @returns and closes the channel; @throws MigrationFault `peer-lost` */
+export async function measureLink(
+  channel: SourceChannel,
+  clock: Clock,
+  cancelled: AbortSignal,
+): Promise<LinkObservation> {
+  const failed = new AbortController();
+  const signal = AbortSignal.any([cancelled, failed.signal]);
+  const meter = new LinkMeter();
+  const inbox = new PeerInbox(channel, meter, clock, (fault) => failed.abort(fault));
+  const late = setTimeout(
+    () => failed.abort(new MigrationFault("peer-lost", `The link could not be measured within ${GIVES_UP_MS} ms`)),
+    GIVES_UP_MS,
+  );
+  try {
+    for (let ping = 0; ping < PINGS; ping++) await orAborted(inbox.ping(), signal);
+    const roundTripMs = meter.knownRoundTripMs;
+    return { bytesPerSecond: await flood(channel, inbox, { clock, roundTripMs }, signal), roundTripMs };
+  } finally {
+    clearTimeout(late);
+    channel.send({ kind: "endOfStream", lastSequence: 0 });
+    channel.close();
+  }
+}
+
+async function flood(
+  channel: SourceChannel,
+  inbox: PeerInbox,
+  { clock, roundTripMs }: { readonly clock: Clock; readonly roundTripMs: number },
+  signal: AbortSignal,
+): Promise<number> {
+  const padding = noise(PADDING_BYTES);
+  const beganMs = clock.monotonicMs();
+  const measured = deferred<number>();
+  let sent = 0;
+  let window = WINDOW_START;
+  let from: { readonly ms: number; readonly acked: number } | undefined;
+  const fill = (acked: number): void => {
+    while (sent - acked < window) channel.send({ kind: "probe", sequence: ++sent, padding });
+  };
+  inbox.onAck = ({ sequence: acked }) => {
+    const now = clock.monotonicMs();
+    const probesPerMs = acked / Math.max(1, now - beganMs);
+    window = Math.min(WINDOW_MAX, Math.max(WINDOW_MIN, Math.ceil(probesPerMs * (QUEUE_MS + 2 * roundTripMs))));
+    if (from === undefined && now - beganMs >= WARM_UP_MS) from = { ms: now, acked };
+    if (from !== undefined && now - from.ms >= MEASURE_MS)
+      measured.resolve((1000 * (acked - from.acked) * PADDING_BYTES) / (now - from.ms));
+    else fill(acked);
+  };
+  fill(0);
+  return await orAborted(measured.promise, signal);
+}

@@ -1,0 +1,46 @@
+/** A plan as the operator sees it. Pure. */
+import type { PredictionInput } from "../../shared/model/observation.ts";
+import { type Interval, type Prediction, STRATEGIES } from "../../shared/model/predict.ts";
+import type { Recommendation } from "../../shared/model/recommend.ts";
+import type { Strategy } from "../../shared/protocol/messages.ts";
+import type { IntervalView, ObservationView, PredictionView } from "../../shared/protocol/plan-view.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import type { Observed } from "./observe-guest.ts";
+
+/** A page that is dirtied all the time is sent again about so often where the link is slow. */
+const DELTA_AGE_SHOWN = 1;
+
+export function observationView(observed: Observed, { guest }: PredictionInput): ObservationView {
+  const delta = guest.deltaBytes(DELTA_AGE_SHOWN);
+  const dirtied = observed.deltas.length > 0;
+  return {
+    memoryBytes: observed.pages * PAGE_SIZE,
+    zeroBytes: observed.zeroPages * PAGE_SIZE,
+    workingSetBytes: observed.workingSetPages * PAGE_SIZE,
+    seconds: observed.observedSeconds,
+    dirtyBytesPerSecond: observed.dirtyBytesPerSecond,
+    dirtyCurve: observed.dirty.map(({ seconds, pages }) => ({ seconds, bytes: pages * PAGE_SIZE })),
+    zstdRatio: guest.firstCopyBytes > 0 ? PAGE_SIZE / guest.firstCopyBytes : 0,
+    deltaRatio: dirtied && delta > 0 ? PAGE_SIZE / delta : 0,
+    hostSpeed: observed.hostSpeed,
+    cost: observed.cost,
+  };
+}
+
+export const predictionViews = (
+  predictions: Recommendation["predictions"],
+  offered: readonly Strategy[],
+): readonly PredictionView[] => STRATEGIES.map((one) => predictionView(predictions[one], offered.includes(one)));
+
+function predictionView({ strategy, converges, totalMs, downtimeMs, bytes }: Prediction, offered: boolean) {
+  const base = { strategy, offered, converges };
+  if (!Number.isFinite(totalMs.expected)) return base;
+  return { ...base, totalSeconds: times(totalMs, 1e-3), downtimeMs: times(downtimeMs, 1), bytes: times(bytes, 1) };
+}
+
+/** An end that is never reached is said as 0. */
+const times = ({ low, expected, high }: Interval, factor: number): IntervalView => ({
+  low: low * factor,
+  expected: expected * factor,
+  high: Number.isFinite(high) ? high * factor : 0,
+});

@@ -1,0 +1,166 @@
+/** What the operator sees of a migration, projected from its state and its feed at the moment of asking. */
+import type { MigrationFault } from "../../shared/fault.ts";
+import { HOT_CLASS } from "../../shared/page/heat-map.ts";
+import {
+  type HeatMapBlock,
+  isFinal,
+  type MigrateCall,
+  type MigrationErrorView,
+  type MigrationResult,
+  type MigrationStatus,
+  type MigrationView,
+  NO_PROGRESS,
+  type Progress,
+} from "../../shared/protocol/report.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import type { Feed } from "../transfer/transfer-session.ts";
+
+/** Rates are taken over this long. */
+const RATE_MS = 1000;
+
+/** What is read of a feed. */
+export type WatchedFeed = Pick<Feed, "engine" | "sender" | "scheduler"> & {
+  readonly channel: Pick<Feed["channel"], "downForMs">;
+};
+
+export class MigrationReport {
+  status: MigrationStatus = "preparing";
+  negotiated: Readonly<Record<string, string>> = {};
+  result: MigrationResult | undefined;
+  readonly degradations: string[] = [];
+  /** Bitmap syncs, as QEMU's MIGRATION_PASS events count them. */
+  passes = 0;
+  readonly startedMs: number;
+  /** Milliseconds since the epoch. */
+  readonly startedAtMs: number;
+  private readonly id: string;
+  private readonly call: MigrateCall;
+  private readonly clock: Clock;
+  private error: MigrationErrorView | undefined;
+  private feed: WatchedFeed | undefined;
+  private last: Progress = NO_PROGRESS;
+  private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
+
+  /** @param startedAtMs when that was not now: of a migration taken up from the journal */
+  constructor(id: string, call: MigrateCall, clock: Clock, startedAtMs = Math.floor(clock.nowUs() / 1000)) {
+    this.id = id;
+    this.call = call;
+    this.clock = clock;
+    this.startedAtMs = startedAtMs;
+    this.startedMs = clock.monotonicMs() - Math.max(0, clock.nowUs() / 1000 - startedAtMs);
+  }
+
+  /** From now on progress is read from the feed; undefined: it stays as it was last. */
+  follow(feed: WatchedFeed | undefined): void {
+    if (feed === undefined && this.feed !== undefined) {
+      // what is over has no end to come
+      const { etaSeconds: _, ...last } = this.progress();
+      this.last = last;
+    }
+    this.feed = feed;
+  }
+
+  failed(fault: MigrationFault, guestNow: string): void {
+    this.error = {
+      code: fault.code,
+      message: fault.message,
+      guestNow: fault.guestNow ?? guestNow,
+      advice: fault.advice ?? "See the agents' logs for this migration's id",
+      refusals: fault.refusals,
+    };
+  }
+
+  /** What the guest does now, while the migration is being undone. */
+  guestNow(text: string): void {
+    if (this.error !== undefined) this.error = { ...this.error, guestNow: text };
+  }
+
+  /** What was wrong is no more. */
+  cleared(): void {
+    this.error = undefined;
+  }
+
+  /** As it ended, in an earlier life of this agent. */
+  ended(status: MigrationStatus, atMs: number): void {
+    this.status = status;
+    this.last = { ...NO_PROGRESS, elapsedSeconds: Math.max(0, atMs - this.startedAtMs) / 1000 };
+  }
+
+  /** What both agents agreed on is known, and no page has gone: whoever watches is to see it before one does (DESIGN 4). */
+  get showsTerms(): boolean {
+    return this.status === "preparing" && this.negotiated.strategy !== undefined;
+  }
+
+  view(): MigrationView {
+    const { id, call, status, startedAtMs, negotiated } = this;
+    return {
+      id,
+      guest: call.guest,
+      destination: call.to,
+      status,
+      startedAtMs,
+      negotiated,
+      progress: this.progress(),
+      ...(this.error === undefined ? {} : { error: this.error }),
+      ...(this.result === undefined ? {} : { result: this.result }),
+    };
+  }
+
+  heatMap(cells: number): HeatMapBlock[] {
+    const layout = this.feed?.engine.layoutSeen;
+    const heat = this.feed?.scheduler.heat;
+    if (layout === undefined || heat === undefined) return [];
+    return layout.blocks.map((block) => {
+      const { pagesPerCell, heat: means } = heat.cells(block.firstPage, block.pageCount, cells === 0 ? 256 : cells);
+      return { name: block.name, pagesPerCell, cells: means };
+    });
+  }
+
+  private progress(): Progress {
+    const { feed } = this;
+    const nowMs = this.clock.monotonicMs();
+    // before the feed there is only the time; after it the last figures stand
+    if (feed === undefined)
+      return this.last === NO_PROGRESS
+        ? { ...NO_PROGRESS, elapsedSeconds: (nowMs - this.startedMs) / 1000 }
+        : this.last;
+    const { engine, sender, scheduler } = feed;
+    const { watch } = engine;
+    const seen = watch.observe(false);
+    const etaSeconds = isFinal(this.status) ? undefined : watch.etaSeconds;
+    // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties
+    const dirtied = engine.firstPassDone ? scheduler.pages.captured - engine.firstPassPages : 0;
+    const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, dirtied);
+    const coldest = scheduler.pages.coldestPendingClass();
+    this.last = {
+      elapsedSeconds: (nowMs - this.startedMs) / 1000,
+      guestMemoryBytes: engine.layoutSeen?.byteLength ?? 0,
+      passes: this.passes,
+      bytesSent: sender.sentBytes,
+      bytesPerSecond: sentRate,
+      estimatedResidualBytes: Math.round(seen.residualBytes + seen.sweptPages * seen.bytesPerPage),
+      estimatedDowntimeMs: watch.estimatedDowntimeMs,
+      pagesPending: scheduler.pages.pendingCount + scheduler.pages.zeroCount,
+      pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, sender.holdPages) : 0,
+      firstPassFraction: engine.firstPassFraction,
+      heatClasses: scheduler.heat.histogram(),
+      dirtyBytesPerSecond: dirtyRate,
+      roundTripMs: seen.roundTripMs,
+      linkDownSeconds: feed.channel.downForMs / 1000,
+      downtimeTargetMs: this.call.options.downtimeTargetMs,
+      stalledSeconds: watch.stalledMs / 1000,
+      ...(etaSeconds === undefined ? {} : { etaSeconds }),
+    };
+    return this.last;
+  }
+
+  private rates(nowMs: number, sent: number, dirtied: number): { sentRate: number; dirtyRate: number } {
+    this.samples.push({ ms: nowMs, sent, dirtied });
+    while (this.samples.length > 2 && nowMs - this.samples[0]!.ms > RATE_MS) this.samples.shift();
+    const first = this.samples[0]!;
+    const seconds = (nowMs - first.ms) / 1000;
+    if (seconds <= 0) return { sentRate: 0, dirtyRate: 0 };
+    return { sentRate: (sent - first.sent) / seconds, dirtyRate: ((dirtied - first.dirtied) * PAGE_SIZE) / seconds };
+  }
+}

@@ -1,0 +1,106 @@
+/** The result of a completed migration: everything measured, from what the feed counted and what both clocks say. */
+import type { Complete, Running } from "../../shared/protocol/messages.ts";
+import type { Downtime, MigrationResult, PostcopyResult } from "../../shared/protocol/report.ts";
+import { processUsage } from "../../shared/runtime/host/process-usage.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import type { Feed } from "../transfer/transfer-session.ts";
+import type { SourceContext } from "../migration/source-context.ts";
+import type { SwitchTimes } from "../migration/source-state.ts";
+
+export interface Outcome {
+  readonly feed: Feed;
+  readonly times: SwitchTimes;
+  readonly running: Running;
+  /** Of post-copy. */
+  readonly complete: Complete | undefined;
+  /** Why the switchover was begun when it was. */
+  readonly reason: string;
+}
+
+export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationResult {
+  const { feed, times, running, complete } = outcome;
+  const destination = complete ?? running;
+  const { sender, scheduler, meter } = feed;
+  const usage = processUsage();
+  const resumedUs = meter.toLocal(running.resumedAtUs);
+  const ms = (fromUs: number, toUs: number): number => Math.max(0, (toUs - fromUs) / 1000);
+  const { paused } = feed;
+  const totalMs = ms(times.stoppedUs, resumedUs);
+  const lastPagesMs = ms(times.stoppedUs, times.lastPagesUs);
+  const deviceStateMs = ms(times.lastPagesUs, times.lastByteUs);
+  const loadMs = ms(times.lastByteUs, times.loadedUs);
+  const sent = sender.sent;
+  const total = sender.sentBytes + feed.probeBytes;
+  return {
+    completed: true,
+    totalSeconds: (cx.clock.monotonicMs() - cx.report.startedMs) / 1000,
+    paused,
+    downtime: paused
+      ? NO_DOWNTIME
+      : {
+          totalMs,
+          lastPagesMs,
+          deviceStateMs,
+          loadMs,
+          verifyMs: times.verifyMs,
+          // the parts add up: what is not one of the others is the commit
+          commitMs: Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - times.verifyMs),
+          clockErrorMs: meter.clockErrorMs,
+        },
+    bytes: {
+      total,
+      zero: Math.round(sent.zero),
+      full: Math.round(sent.full),
+      delta: Math.round(sent.delta),
+      device: sent.device,
+      other: feed.probeBytes + sent.head,
+    },
+    pages: {
+      captured: scheduler.pages.captured,
+      zero: scheduler.total.zeroPages,
+      full: scheduler.total.fullPages,
+      delta: scheduler.total.deltaPages,
+      coalesced: scheduler.pages.coalesced,
+      skipped: scheduler.skipped,
+    },
+    deltaRatio: ratio(scheduler.total.deltaPages * PAGE_SIZE, scheduler.total.deltaBytes),
+    zstdRatio: ratio(sender.rawCompressedBytes, sender.encodedCompressedBytes),
+    bitmapSyncs: cx.report.passes,
+    sourceAgentCpuSeconds: usage.cpuSeconds - cx.cpuSecondsBefore,
+    destinationAgentCpuSeconds: destination.agentCpuSeconds,
+    sourceAgentPeakMemoryBytes: usage.peakMemoryBytes,
+    destinationAgentPeakMemoryBytes: destination.agentPeakMemoryBytes,
+    switchReason: outcome.reason,
+    stalledSeconds: feed.engine.watch.totalStalledMs / 1000,
+    verified: times.compared.pages > 0,
+    pagesCompared: times.compared.pages,
+    verifyExceptions: times.compared.exceptions,
+    degradations: [...cx.report.degradations],
+    ...(complete === undefined ? {} : { postcopy: postcopyResult(outcome, complete) }),
+  };
+}
+
+/** What followed behind RESUME. */
+function postcopyResult({ feed, running }: Outcome, { completedAtUs, service }: Complete): PostcopyResult {
+  return {
+    seconds: Math.max(0, completedAtUs - running.resumedAtUs) / 1e6,
+    requestedPages: service.requests,
+    serviceMedianMs: service.medianMs,
+    serviceP99Ms: service.p99Ms,
+    serviceMaxMs: service.maxMs,
+    repeatedPages: feed.postcopy?.repeated ?? 0,
+  };
+}
+
+/** A guest that did not run was not interrupted. */
+const NO_DOWNTIME: Downtime = {
+  totalMs: 0,
+  lastPagesMs: 0,
+  deviceStateMs: 0,
+  loadMs: 0,
+  verifyMs: 0,
+  commitMs: 0,
+  clockErrorMs: 0,
+};
+
+const ratio = (before: number, after: number): number => (after === 0 ? 0 : before / after);

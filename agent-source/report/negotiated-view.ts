@@ -1,0 +1,68 @@
+/** What the two agents agreed on, by name, as the operator sees it: before the first page, and with the result. */
+import { securityOf } from "../../shared/link/tls/security.ts";
+import { versionText } from "../../shared/protocol/handshake.ts";
+import type { Contract } from "../../shared/protocol/messages.ts";
+import type { MigrateOptions } from "../../shared/protocol/report.ts";
+import { isPostcopy } from "../../shared/protocol/strategies.ts";
+import type { SourceFacts } from "../../shared/qemu/inspect/preflight.ts";
+import type { SourceContext } from "../migration/source-context.ts";
+
+/** Every name is in docs/operations.md. */
+export function negotiatedView(contract: Contract, facts: SourceFacts, cx: SourceContext): Record<string, string> {
+  const { options } = cx.call;
+  const memoryBytes = facts.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
+  return {
+    "protocol version": String(contract.protocolVersion),
+    "source QEMU": versionText(facts.qemuVersion),
+    "destination QEMU": versionText(contract.destinationQemuVersion),
+    "machine type": facts.machineType,
+    "CPU model": facts.cpuModel,
+    memory: `${mebibytes(memoryBytes)} in ${facts.ramBlocks.length} RAM blocks`,
+    "destination free memory": mebibytes(contract.destinationFreeMemoryBytes),
+    strategy: facts.paused ? pausedStrategy(options.strategy) : chosen(contract.strategy, cx),
+    strategies: contract.strategies.join(", "),
+    "post-copy": postcopy(contract, facts, options),
+    codecs: contract.codecs.join(", ") || "none",
+    "zstd level": zstdLevel(contract, cx),
+    "base cache": contract.codecs.includes("xbzrle") ? mebibytes(cx.config.memory.baseCacheBytes) : "none",
+    arena: mebibytes(cx.config.memory.arenaBytes),
+    "frame size": `${contract.frameBytes} B`,
+    "credit window": `${contract.creditWindowBytes} B`,
+    "bandwidth cap": options.bandwidthBytesPerSecond === 0 ? "none" : `${options.bandwidthBytesPerSecond} B/s`,
+    "downtime target": facts.paused ? "none, the guest is paused" : `${options.downtimeTargetMs} ms`,
+    deadline: options.deadlineMs === 0 ? "none" : `${options.deadlineMs} ms, then ${contract.onDeadline}`,
+    verify: options.verify ? "yes" : "no",
+    tls: securityOf(cx.call.to, cx.limits.security),
+  };
+}
+
+/** A guest that stands still is copied once, whatever was asked for. */
+const pausedStrategy = (asked: MigrateOptions["strategy"]): string =>
+  asked === "stop-and-copy" ? asked : `stop-and-copy (${asked}: the guest is paused)`;
+
+function chosen(strategy: string, { call, chosenBecause }: SourceContext): string {
+  if (chosenBecause !== "") return `${strategy} (auto, by the plan before: ${chosenBecause})`;
+  return call.options.strategy === "auto" ? `${strategy} (auto)` : strategy;
+}
+
+/** The operator is to know it before it begins (docs/decisions/0024). */
+const RISK = "once in it, the guest needs both hosts until its last page has come: the loss of either is its loss";
+
+function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {
+  if (contract.postcopy) return `on in both QEMUs; ${RISK}`;
+  if (facts.paused) return "off, the guest is paused";
+  if (contract.strategies.some(isPostcopy)) return "possible, off";
+  if (strategy !== "auto") return "not asked for";
+  if (verify) return "not with --verify";
+  const reasons = [...facts.postcopyRefusals.map(({ message }) => message), contract.postcopyObstacle];
+  return `no: ${reasons.filter((one) => one !== "").join("; ")}`;
+}
+
+function zstdLevel({ codecs }: Contract, { call, config }: SourceContext): string {
+  const { compression } = call.options;
+  if (!codecs.includes("zstd") || compression === "off") return "off";
+  if (config.transfer.zstdWorkers === 0) return "off (transfer.zstdWorkers)";
+  return compression === "auto" ? "follows the link" : String(compression);
+}
+
+const mebibytes = (bytes: number): string => `${Math.floor(bytes / 2 ** 20)} MiB`;

@@ -1,0 +1,191 @@
+/** What an agent that starts again does with the migrations that its journal knows (DESIGN 6, 5). */
+import { MigrationFault } from "../../shared/fault.ts";
+import type { LinkLimits } from "../../shared/link/link.ts";
+import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
+import { isPassedOver, type QemuProcess, type SourceRecord } from "../../shared/protocol/ownership.ts";
+import type { MigrateCall } from "../../shared/protocol/report.ts";
+import { recoverSource } from "../../shared/protocol/source-states.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import type { SourceConfig } from "../../shared/runtime/config/config.ts";
+import type { Deferred } from "../../shared/runtime/deferred.ts";
+import type { Journal } from "../../shared/runtime/journal/journal.ts";
+import { logUnreadable, orLogged } from "../../shared/runtime/journal/journal-log.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
+import { meetingPlaces } from "../../shared/runtime/guest/meeting-place.ts";
+import { REHEARSAL_SOCKETS } from "../../shared/runtime/files/runtime-sockets.ts";
+import { sweep } from "../../shared/runtime/files/sweep.ts";
+import type { TestFaults } from "../../shared/runtime/test-faults.ts";
+import { doubtful } from "../migration/phases/grant.ts";
+import { keptRecord, type SourceContext, strandedAt } from "../migration/source-context.ts";
+import { isEnd, type SourceState, type State } from "../migration/source-state.ts";
+
+export interface SourceAgentParts {
+  readonly config: SourceConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly journal: Journal<SourceRecord>;
+  readonly limits: LinkLimits;
+  readonly createKernels: (byteLength: number) => PageKernels;
+  readonly faults: TestFaults;
+  /** A migration begins, or a guest is looked at. */
+  readonly onBusy?: () => void;
+}
+
+/** A migration as it is made, new or from the journal. */
+export interface Made {
+  readonly cx: SourceContext;
+  readonly cancel: AbortController;
+  /** The destination has dialled in for the first time. */
+  readonly arrived: Deferred<void>;
+  readonly link: ResumingSource | undefined;
+}
+
+/** What is the same for a migration whoever works on it; `startedAtMs` of one from the journal. */
+export interface Identity {
+  readonly id: string;
+  readonly token: Uint8Array;
+  readonly sequence: number;
+  readonly startedAtMs?: number;
+  /** True when the grant was withdrawn, since the guest was seen to run here. */
+  readonly isWithdrawn?: boolean;
+  /** The guest's QEMU; set for a migration from the journal whose record names one. */
+  readonly qemu?: QemuProcess;
+}
+
+/** Ended migrations that the journal keeps, for `list` and for destinations that ask late. */
+const RECORDS_KEPT = 200;
+
+/** Of a migration whose wishes nobody remembers, and nobody needs: it will not copy any more. */
+const OPTIONS: MigrateCall["options"] = {
+  strategy: "auto",
+  downtimeTargetMs: 0,
+  deadlineMs: 0,
+  onDeadline: "cancel",
+  bandwidthBytesPerSecond: 0,
+  delta: true,
+  reorder: true,
+  compression: "auto",
+  verify: false,
+  sharedDisksUnchecked: false,
+};
+
+export interface Found {
+  readonly made: Made;
+  readonly state: SourceState;
+  /** Of one that has ended. */
+  readonly endedAtMs: number;
+}
+
+/** @returns ended ones too, for whoever asks; @throws MigrationFault `state-directory` for a file that is no record: nothing is guessed from it, and nothing starts beside it */
+export async function recoverMigrations(
+  { config, journal, log }: SourceAgentParts,
+  make: (call: MigrateCall, identity: Identity) => Made,
+): Promise<Found[]> {
+  for (const directory of await meetingPlaces(config.runtimeDirectory))
+    await sweep(directory, ["stream", "verify", ...REHEARSAL_SOCKETS.source]);
+  const { entries, faults } = await journal.list();
+  logUnreadable(faults, log);
+  const found: Found[] = [];
+  for (const { id, record } of entries) {
+    const { guest, destination, sequence, startedAtMs, grant, qemu } = record;
+    const token = Buffer.from(grant.token, "hex");
+    const isWithdrawn = record.withdrawn === true;
+    const identity = { id, token, sequence, startedAtMs, isWithdrawn, ...(qemu === undefined ? {} : { qemu }) };
+    const made = make({ guest, to: destination, options: OPTIONS }, identity);
+    const others = entries.filter((one) => one.id !== id && one.record.guest === guest).map((one) => one.record);
+    const state = isPassedOver(record, others) ? await passOver(record, made.cx) : await takeUp(record, made.cx);
+    if (!isEnd(state))
+      made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
+    found.push({ made, state, endedAtMs: record.endedAtMs ?? startedAtMs });
+  }
+  await journal.prune(isSettled, RECORDS_KEPT);
+  return found.sort((one, other) => one.made.cx.report.startedAtMs - other.made.cx.report.startedAtMs);
+}
+
+const isSettled = ({ kind, untold }: SourceRecord): boolean =>
+  (kind === "released" || kind === "kept") && untold !== true;
+
+/**
+ * A later migration of the guest began, so this one had ended, even if a full disk kept its end from being written. It
+ * granted nothing, since a `granted` record is never passed over. Its QEMU belongs to the later migration now: to make
+ * the guest run here could start a guest that was granted since.
+ */
+async function passOver(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
+  if (record.kind === "released") return released(record, cx);
+  const fault = endOf(record.reason);
+  const untold = record.kind === "kept" ? record.untold === true : record.retiring === true;
+  if (record.kind === "kept") return { kind: untold ? "withdrawing" : "kept", fault };
+  await orLogged(cx.journal.write(cx.id, keptRecord(cx, fault, untold)), cx.log);
+  return { kind: untold ? "withdrawing" : "kept", fault };
+}
+
+/**
+ * True when a process still lives that a released migration should have ended. Where that cannot be told, the next
+ * start of the agent looks again.
+ */
+const isLeftBehind = async ({ qemu }: SourceContext): Promise<boolean> =>
+  qemu.process !== undefined && !(await qemu.hasEnded().catch(() => true));
+
+async function takeUp(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
+  const { kind, settings, postcopy, reason, grant, retiring, untold } = record;
+  const saved = {
+    paused: grant.paused,
+    ...(settings === undefined ? {} : { settings }),
+    ...(postcopy === undefined ? {} : { postcopy }),
+  };
+  const state = recoverSource(
+    kind,
+    kind === "released" && (await isLeftBehind(cx)) ? "retired" : "gone",
+    untold === true,
+  );
+  switch (state) {
+    case "keeping":
+      return {
+        kind: state,
+        fault: new MigrationFault(
+          "interrupted",
+          "The source agent ended while it migrated this guest, and started again",
+          {
+            advice: "Migrate again",
+          },
+        ),
+        undo: {
+          touched: true,
+          accepted: true,
+          // also with a note of post-copy: QEMU may have had nothing left to follow
+          mayBeWhole: retiring === true,
+          isRetired: retiring === true,
+          granted: "no",
+          ...saved,
+        },
+      };
+    case "inDoubt":
+      return { kind: state, fault: doubtful(cx, "the source agent ended before it heard what became of it"), ...saved };
+    case "releasing":
+      return { kind: state, ...saved };
+    case "withdrawing":
+      return { kind: state, fault: endOf(reason) };
+    case "released":
+      return released(record, cx);
+    case "kept":
+      return { kind: state, fault: endOf(reason) };
+  }
+}
+
+/** The end of a migration that left nothing of the guest here: a move, or the loss of pages in post-copy. */
+function released({ reason }: SourceRecord, { call }: SourceContext): State<"released"> | State<"stranded"> {
+  if (reason === undefined) return { kind: "released" };
+  const fault = new MigrationFault("pages-lost", `Ended before this agent started: ${reason.message}`, {
+    guestNow: strandedAt(call.to),
+    advice: `See how it stands there with: ferry --agent ${call.to} list`,
+  });
+  return { kind: "stranded", fault };
+}
+
+/** Codes are stable, so an older life's are this one's; one that is not is told in the message. */
+function endOf(reason: SourceRecord["reason"]): MigrationFault {
+  if (reason?.code === "cancelled") return new MigrationFault("cancelled", reason.message);
+  const why = reason === undefined ? "why is in the log of that time" : `${reason.message} (${reason.code})`;
+  return new MigrationFault("interrupted", `Ended before this agent started: ${why}`);
+}

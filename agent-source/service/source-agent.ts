@@ -1,0 +1,269 @@
+/**
+ * The operator's service: which guests there are, and the migrations of this agent's life and of the ones before it. A
+ * guest has at most one migration under way.
+ */
+import { randomBytes, timingSafeEqual } from "node:crypto";
+import { MigrationFault } from "../../shared/fault.ts";
+import type { SourceChannel, SourceService } from "../../shared/link/link.ts";
+import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
+import { checkMigrations } from "../../shared/protocol/handshake.ts";
+import type { Hello } from "../../shared/protocol/messages.ts";
+import { nextSequence } from "../../shared/protocol/ownership.ts";
+import type { PlanCall, PlanView } from "../../shared/protocol/plan-view.ts";
+import {
+  type GuestView,
+  type HeatMapBlock,
+  isFinal,
+  type MigrateCall,
+  type MigrationView,
+  type ResolveCall,
+} from "../../shared/protocol/report.ts";
+import { deferred, orLate } from "../../shared/runtime/deferred.ts";
+import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
+import { LineBudget } from "../../shared/runtime/log/line-budget.ts";
+import { budgeted } from "../../shared/runtime/log/log.ts";
+import { processUsage } from "../../shared/runtime/host/process-usage.ts";
+import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
+import { AllowedDestinations } from "./allowed-destinations.ts";
+import { Announcer } from "./announcer.ts";
+import { FreshLinks } from "../link/restarted-streams.ts";
+import { listGuestViews } from "./guest-views.ts";
+import { MigrationReport } from "../report/migration-report.ts";
+import { OperatorWords } from "../migration/operator-words.ts";
+import { endsByItself, OutgoingDesk } from "./outgoing-desk.ts";
+import { OwnQemu } from "../guest/own-qemu.ts";
+import { Planner } from "../planning/planner.ts";
+import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
+import type { SourceContext } from "../migration/source-context.ts";
+import { runSourceMigration } from "../migration/source-migration.ts";
+import { isEnd, type SourceState } from "../migration/source-state.ts";
+
+/** Lines of a kind that a migration may write in a minute; one that goes well writes a few. */
+const LINES_OF_A_KIND = 60;
+/** Of the grace, kept for aborting what did not finish by itself. */
+const ABORT_RESERVE_MS = 10_000;
+/** To close what is open when everything else is left. */
+const LEAVE_MS = 1000;
+
+export class SourceAgent implements SourceService {
+  /** Set once the server listens: where destinations dial. */
+  advertised = "";
+  private readonly parts: SourceAgentParts;
+  private readonly leaving = new AbortController();
+  private readonly desk: OutgoingDesk;
+  /** Guests that are only looked at. */
+  private readonly plans = new Map<string, Made & { readonly ended: Promise<unknown> }>();
+  private readonly planner = new Planner();
+  private readonly allowed: AllowedDestinations;
+  /** The `sequence` of the latest migration of the journal. */
+  private sequence = 0;
+
+  /** Not made where it is handed on: it would keep the migration that has ended there, and its memory. */
+  private readonly isIdle = (): boolean => this.desk.entries.size === 0;
+
+  constructor(parts: SourceAgentParts) {
+    this.parts = parts;
+    this.desk = new OutgoingDesk(parts.journal);
+    this.allowed = new AllowedDestinations(parts.config.destinationsAllowed);
+  }
+
+  listGuests(): Promise<readonly GuestView[]> {
+    return listGuestViews(this.parts.config, this.desk.busyGuests);
+  }
+
+  /** What it opens is closed, and the guest is as it was, when this settles. */
+  async plan(call: PlanCall): Promise<PlanView> {
+    this.leaving.signal.throwIfAborted();
+    const { guest, to } = call.migration;
+    this.checkWay(to);
+    this.checkFree(guest);
+    const made = this.makeContext(call.migration, this.newIdentity());
+    const ended = this.planner.plan(call, made.cx);
+    this.plans.set(made.cx.id, { ...made, ended: ended.catch(() => undefined) });
+    try {
+      return await ended;
+    } finally {
+      this.plans.delete(made.cx.id);
+      if (call.observeMs > 0) returnMemoryLater(this.isIdle);
+    }
+  }
+
+  async migrate(asked: MigrateCall): Promise<string> {
+    this.leaving.signal.throwIfAborted();
+    this.checkWay(asked.to);
+    // first: nothing may come between the checks and the entry, or two calls at once pass both
+    await loadGuest(asked.guest, this.parts.config);
+    this.checkFree(asked.guest);
+    const { call, because } = this.planner.applied(this.filled(asked), this.parts.clock.monotonicMs());
+    const made = this.makeContext(call, this.newIdentity(), because);
+    this.run(made, { kind: "planned" });
+    return made.cx.id;
+  }
+
+  /** @throws MigrationFault `not-authorised` for a destination, `configuration` where no destination could dial in */
+  private checkWay(to: string): void {
+    this.allowed.check(to);
+    if (this.parts.config.advertise === "")
+      throw new MigrationFault("configuration", "This source agent listens at no address for a destination to dial", {
+        guestNow: "the guest runs here, and nothing was touched",
+        advice:
+          "Set listen of ferry-source, and TLS or a unix socket; docs/operations.md says how, then start it again",
+      });
+  }
+
+  /** @throws MigrationFault `guest-busy`, or `agent-busy` */
+  private checkFree(guest: string): void {
+    const busy = this.desk.busyGuests;
+    const id = busy.get(guest);
+    if (id !== undefined)
+      throw new MigrationFault("guest-busy", `${guest} has migration ${id} under way`, {
+        advice: `Watch it with: ferry watch ${id}`,
+      });
+    for (const { cx } of this.plans.values())
+      if (cx.call.guest === guest)
+        throw new MigrationFault("guest-busy", `${guest} is being looked at for a plan`, {
+          advice: "Ask again when that has ended; it takes some seconds",
+        });
+    checkMigrations("source", busy.size + this.plans.size, this.parts.config.migrationsMax);
+  }
+
+  /** Takes up what an earlier life of this agent left under way; before anything is served. */
+  async recover(): Promise<void> {
+    for (const { made, state, endedAtMs } of await recoverMigrations(this.parts, (call, identity) =>
+      this.makeContext(call, identity),
+    )) {
+      this.sequence = Math.max(this.sequence, made.cx.sequence);
+      if (isEnd(state)) this.desk.recall(made.cx, state, endedAtMs);
+      else this.run(made, state);
+    }
+  }
+
+  getMigration(id: string): MigrationView {
+    return this.desk.getMigration(id);
+  }
+
+  listMigrations(): readonly MigrationView[] {
+    return this.desk.listMigrations();
+  }
+
+  watch(id: string, observer: (view: MigrationView) => void): () => void {
+    return this.desk.watch(id, observer);
+  }
+
+  cancel(id: string): Promise<MigrationView> {
+    return this.desk.cancel(id);
+  }
+
+  resolve(call: ResolveCall): Promise<MigrationView> {
+    return this.desk.resolve(call);
+  }
+
+  heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[] {
+    return this.desk.heatMap(idOrGuest, cells);
+  }
+
+  acceptTransfer(hello: Hello, channel: SourceChannel): void {
+    const entry = this.desk.entries.get(hello.migrationId) ?? this.plans.get(hello.migrationId);
+    const expected = entry?.cx.token ?? new Uint8Array();
+    if (entry === undefined || hello.token.length !== expected.length || !timingSafeEqual(hello.token, expected))
+      throw new MigrationFault("refused", "No migration waits for this destination");
+    const { link, cx } = entry;
+    if (link !== undefined && !cx.anew.takes(hello, link)) {
+      link.attach(hello, channel);
+      entry.arrived.resolve();
+      return;
+    }
+    if (cx.report.status === "undoing") throw new MigrationFault("refused", "This migration is being undone");
+    // one that was taken up from the journal has no stream: the destination will be asked, and must not give up for this
+    cx.anew.accept(hello, channel);
+  }
+
+  /** Ends or aborts what can be, and leaves the rest to the journal; within `shutdown.grace`. */
+  async stop(): Promise<void> {
+    const { onShutdown, shutdownGraceMs } = this.parts.config;
+    const stopping = new MigrationFault("stopping", "The source agent is being stopped", {
+      advice: "Migrate again when it is back",
+    });
+    const under = [...this.desk.entries.values(), ...this.plans.values()];
+    const ends = (of: typeof under): Promise<unknown> => Promise.all(of.map(({ ended }) => ended));
+    // a migration that waits for an operator, or for a host that comes back, does not end while the agent stops
+    const toSettle = under.filter(({ cx }) => endsByItself(cx.report.status));
+    if (onShutdown === "finish") await orLate(ends(toSettle), shutdownGraceMs - ABORT_RESERVE_MS);
+    for (const { cancel } of under) cancel.abort(stopping);
+    if (toSettle.length > 0) await orLate(ends(toSettle), Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
+    this.leaving.abort(stopping);
+    await orLate(ends(under), LEAVE_MS);
+  }
+
+  private newIdentity(): Identity {
+    this.sequence = nextSequence([{ sequence: this.sequence }], this.parts.clock.nowUs() / 1000);
+    return { id: randomBytes(6).toString("hex"), token: randomBytes(16), sequence: this.sequence };
+  }
+
+  private run(made: Made, from: SourceState): void {
+    const { cx } = made;
+    const announcer = new Announcer(() => cx.report.view());
+    const changed = (): void => announcer.changed(isFinal(cx.report.status) || cx.report.showsTerms);
+    const ended = runSourceMigration(cx, changed, from).then((end) => {
+      cx.anew.end();
+      if (end === "left") return;
+      this.desk.remember(cx);
+      returnMemoryLater(this.isIdle);
+    });
+    this.desk.entries.set(cx.id, { ...made, ended, announcer });
+  }
+
+  /** With the agent's own wishes where the operator has none. */
+  private filled(asked: MigrateCall): MigrateCall {
+    const downtimeTargetMs = asked.options.downtimeTargetMs || this.parts.config.downtimeTargetMs;
+    return { ...asked, options: { ...asked.options, downtimeTargetMs } };
+  }
+
+  private makeContext(asked: MigrateCall, identity: Identity, chosenBecause = ""): Made {
+    const { id, token, sequence, startedAtMs } = identity;
+    this.parts.onBusy?.();
+    const { config, clock, log, journal, limits, createKernels, faults } = this.parts;
+    const call = this.filled(asked);
+    const cancel = new AbortController();
+    const arrived = deferred<void>();
+    // what was taken up from the journal has no stream any more
+    const link =
+      startedAtMs === undefined
+        ? new ResumingSource({
+            patienceMs: config.link.giveUpAfterMs,
+            peer: call.to,
+            noticedWithinMs: 2 * config.link.keepAliveMs,
+          })
+        : undefined;
+    const cx: SourceContext = {
+      id,
+      call,
+      chosenBecause,
+      token,
+      config,
+      clock,
+      // a destination may break its link again and again
+      log: budgeted(log.child({ migration: id, guest: call.guest }), new LineBudget(LINES_OF_A_KIND)),
+      journal,
+      report: new MigrationReport(id, call, clock, startedAtMs),
+      limits,
+      advertised: config.advertise.endsWith(":0") ? this.advertised : config.advertise,
+      cancelled: cancel.signal,
+      leaving: this.leaving.signal,
+      words: new OperatorWords(),
+      doubt: { isWithdrawn: identity.isWithdrawn === true },
+      qemu: new OwnQemu(call.guest, config, identity.qemu),
+      sequence,
+      cpuSecondsBefore: processUsage().cpuSeconds,
+      createKernels,
+      dialledIn: async () => {
+        if (link === undefined) throw new TypeError("a migration from the journal has no stream");
+        await arrived.promise;
+        return link;
+      },
+      anew: new FreshLinks(call.to),
+      faults,
+    };
+    return { cx, cancel, arrived, link };
+  }
+}

@@ -1,0 +1,191 @@
+/** The parts of a feed and how they are joined: memory, order, frames, engine, and the reading of QEMU's stream. No state of its own. */
+import { cpus } from "node:os";
+import { CompressionChooser } from "../../shared/codec/chooser.ts";
+import type { MigrationFault } from "../../shared/fault.ts";
+import { ResumedReader } from "../../shared/qemu/stream/resumed-reader.ts";
+import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
+import { IdleProcessors } from "../../shared/runtime/host/idle-processors.ts";
+import { youngCollector } from "../../shared/runtime/v8/return-memory.ts";
+import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
+import { PAGE_SIZE } from "../../shared/units.ts";
+import { CopyEngine } from "./precopy-capture.ts";
+import { CopyWatch } from "../switchover/copy-observer.ts";
+import { FeedPace } from "../capture/sync-pace.ts";
+import { type AssemblyParts, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./session-options.ts";
+import { FrameSender } from "../send/frame-sender.ts";
+import { Intake, type StreamSource } from "../capture/intake.ts";
+import type { LinkMeter } from "../link/link-meter.ts";
+import { Outlook } from "../switchover/eta.ts";
+import { Pacer } from "../send/pacer.ts";
+import { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
+import { RepeatedSource, ResumedSource, setupOf } from "./resumed-streams.ts";
+import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "../send/source-memory.ts";
+import { type Decision, FIXED_COST_MS, SwitchPolicy } from "../switchover/switch-policy.ts";
+import { TransferScheduler } from "../send/precopy-scheduler.ts";
+
+/** Active push: most pages that are asked for ahead of a guest that walks its memory (docs/decisions/0026). */
+const AHEAD_PAGES = 4096;
+
+/** What the parts say to their feed, and ask of it. */
+export interface FeedHooks {
+  readonly meter: LinkMeter;
+  readonly linkIsDown: () => boolean;
+  readonly onDecision: (decision: Decision) => void;
+  /** Post-copy: the discards and the package are on their way. */
+  readonly onPackaged: () => void;
+  readonly onStopped: () => void;
+  readonly onEnd: () => void;
+  readonly onFault: (fault: MigrationFault) => void;
+  readonly onQemuFault: (fault: MigrationFault) => void;
+}
+
+export interface FeedAssembly {
+  readonly scheduler: TransferScheduler;
+  readonly chooser: CompressionChooser;
+  readonly sender: FrameSender;
+  /** Where post-copy may follow. */
+  readonly postcopy: PostcopyCapture | undefined;
+  readonly engine: CopyEngine;
+  readonly intake: Intake;
+  readonly zstd: ZstdPool | undefined;
+}
+
+export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssembly {
+  const { cx, contract } = parts;
+  const { zstdWorkers } = cx.config.transfer;
+  const options = schedulerOptions(parts);
+  const memory = createSourceMemory(options, cx.createKernels);
+  const scheduler = new TransferScheduler(memory.kernels, memory.region, options);
+  const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
+  const idle = new IdleProcessors(cpus().length);
+  const chooser = new CompressionChooser(compression, zstdWorkers, () => {
+    const processors = idle.lately();
+    return hooks.meter.isAtItsPeak ? undefined : processors;
+  });
+  const zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, zstdWorkers);
+  const sender: FrameSender = new FrameSender({
+    kernels: memory.kernels,
+    buffers: memory.buffers,
+    frameBytes: contract.frameBytes,
+    scheduler,
+    channel: parts.channel,
+    compress: (from, length, to, limit, level) => {
+      if (zstd === undefined) throw new TypeError("compression is off");
+      return zstd.compress(from, length, to, limit, level);
+    },
+    chooser,
+    meter: hooks.meter,
+    pacer: new Pacer(cx.call.options.bandwidthBytesPerSecond),
+    clock: cx.clock,
+    creditWindowBytes: contract.creditWindowBytes,
+    onSent: youngCollector(),
+    onRoom: () => engine.roomMade(),
+    onFault: hooks.onFault,
+  });
+  const postcopy: PostcopyCapture | undefined = contract.postcopy
+    ? new PostcopyCapture({
+        memory: memory.kernels.memory,
+        scheduler,
+        sender,
+        pageCount: pageCountOf(parts.ramBlocks),
+        aheadPages: AHEAD_PAGES,
+        byHeat: cx.call.options.reorder,
+        answer: (bytes) => intake.answer(bytes),
+        onPackaged: () => {
+          engine.lastPagesSent();
+          hooks.onPackaged();
+        },
+        onWanted: () => engine.roomMade(),
+      })
+    : undefined;
+  const engine: CopyEngine = makeEngine(parts, hooks, {
+    memory,
+    scheduler,
+    chooser,
+    sender,
+    postcopy,
+    resumeIntake: () => intake.resume(),
+  });
+  const intake: Intake = new Intake({
+    memory: memory.kernels.memory,
+    window: memory.window,
+    windowBytes: WINDOW_BYTES,
+    reader: makeReader(parts, memory.kernels.memory, engine, postcopy),
+    onFault: hooks.onQemuFault,
+  });
+  return { scheduler, chooser, sender, postcopy, engine, intake, zstd };
+}
+
+interface EngineMakings extends Pick<FeedAssembly, "scheduler" | "chooser" | "sender" | "postcopy"> {
+  readonly memory: SourceMemory;
+  readonly resumeIntake: () => void;
+}
+
+function makeEngine(parts: AssemblyParts, hooks: FeedHooks, makings: EngineMakings): CopyEngine {
+  const { cx, ramBlocks, channel, contract, runs } = parts;
+  const { memory, scheduler, sender, postcopy, resumeIntake } = makings;
+  const { strategy, onDeadline } = contract;
+  const policy = new SwitchPolicy({ ...cx.call.options, strategy, onDeadline });
+  return new CopyEngine(
+    {
+      memory: memory.kernels.memory,
+      scheduler,
+      sender,
+      watch: makeWatch(parts, hooks, makings, policy),
+      clock: cx.clock,
+      expectedBlocks: ramBlocks,
+      postcopy,
+      pace: new FeedPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
+      announceLayout: (blocks, ramSectionId) => {
+        channel.send({ kind: "layout", blocks, ramSectionId });
+      },
+      onDecision: hooks.onDecision,
+      onFirstPassDone: () => cx.log.info({ captured: scheduler.pages.captured }, "first pass done"),
+      onStopped: hooks.onStopped,
+      onEnd: hooks.onEnd,
+      standsStill: () => runs.standsStill,
+      resumeIntake,
+    },
+    cx.clock.monotonicMs(),
+  );
+}
+
+function makeWatch(
+  { cx, ramBlocks, runs }: AssemblyParts,
+  { meter, linkIsDown }: FeedHooks,
+  { scheduler, sender, chooser }: EngineMakings,
+  policy: SwitchPolicy,
+): CopyWatch {
+  const { downtimeTargetMs } = cx.call.options;
+  const { syncRate: syncsPerSecond } = cx.config.transfer;
+  return new CopyWatch(
+    {
+      scheduler,
+      sender,
+      meter,
+      policy,
+      holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
+      outlook: new Outlook({ downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond }),
+      clock: cx.clock,
+      pageCount: pageCountOf(ramBlocks),
+      compressionRatio: () => chooser.recentRatio,
+      compressedFrames: () => chooser.compressedFrames,
+      standsStill: () => runs.standsStill,
+      linkIsDown,
+      onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),
+    },
+    cx.clock.monotonicMs(),
+  );
+}
+
+function makeReader(
+  { resumed }: AssemblyParts,
+  memory: Uint8Array,
+  engine: CopyEngine,
+  postcopy: PostcopyCapture | undefined,
+): StreamSource {
+  if (resumed === undefined) return new StreamReader(memory, engine, {}, postcopy);
+  if (postcopy === undefined) throw new TypeError("only post-copy is taken up");
+  if (resumed.from === "start") return new StreamReader(memory, new RepeatedSource(engine));
+  return new ResumedReader(memory, setupOf(resumed), new ResumedSource(engine, postcopy));
+}

@@ -1,0 +1,205 @@
+/**
+ * Before its first migration a source agent moves a guest that there is not, from itself to itself, so that what runs for
+ * each page and frame is compiled by then; and keeps what it was done with, or V8 would forget what it learned
+ * (docs/decisions/0032).
+ */
+import { randomBytes } from "node:crypto";
+import { connect } from "node:net";
+import { join } from "node:path";
+import type { MigrationFault } from "../../shared/fault.ts";
+import type { LinkLimits } from "../../shared/link/link.ts";
+import { type Loop, openLoop } from "../../shared/warmup/loopback.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
+import { madeUpBlocks } from "../../shared/warmup/simulated-pages.ts";
+import type { MigrateOptions } from "../../shared/protocol/report.ts";
+import { askMadeUpMonitor } from "../../shared/warmup/simulated-monitor.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
+import type { SourceConfig } from "../../shared/runtime/config/config.ts";
+import { deferred, orAborted } from "../../shared/runtime/deferred.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
+import { returnMemory } from "../../shared/runtime/v8/return-memory.ts";
+import { shallowFrameBytes } from "../send/credit.ts";
+import { assembleFeed, type FeedAssembly } from "../transfer/build-session.ts";
+import { type AssemblyParts, retainedBytes } from "../transfer/session-options.ts";
+import { LinkMeter } from "../link/link-meter.ts";
+import { MadeUpQemu } from "./simulated-qemu.ts";
+import { MigrationReport } from "../report/migration-report.ts";
+import { PeerInbox } from "../link/peer-inbox.ts";
+import { probeLink } from "../link/probe-link.ts";
+
+export interface RehearsalParts {
+  readonly config: SourceConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly limits: LinkLimits;
+  readonly createKernels: (byteLength: number) => PageKernels;
+}
+
+/** The same code for several instances: what it learned of one alone would not hold for the next. */
+const ROUNDS = 3;
+const PAGES = 8192;
+const PASSES = 12;
+const PASS_PAGES = 2048;
+const POSTCOPY_PAGES = 6144;
+/** Each pass has half of the pages of the one before. */
+const firstOf = (pass: number): number => ((pass * PASS_PAGES) / 2) % (PAGES - PASS_PAGES);
+/** It takes 2 s on a quiet machine; a busy one is given its time, for an agent that gave up would never be ready. */
+const ROUND_WITHIN_MS = 60_000;
+const MEMORY = { arenaBytes: 512 << 10, baseCacheBytes: 512 << 10 };
+const CONTRACT = {
+  protocolVersion: 2,
+  codecs: ["xbzrle", "zstd"],
+  frameBytes: 32 << 10,
+  /** To V8 a number that came by gRPC is a double; of a small integer here the code would be another. */
+  creditWindowBytes: (1 << 20) + 0.5,
+  strategy: "hybrid",
+  postcopy: true,
+  onDeadline: "cancel",
+} as const;
+const OPTIONS: MigrateOptions = {
+  strategy: "hybrid",
+  downtimeTargetMs: 1,
+  deadlineMs: 0,
+  onDeadline: "cancel",
+  bandwidthBytesPerSecond: 0,
+  delta: true,
+  reorder: true,
+  compression: "auto",
+  verify: false,
+  sharedDisksUnchecked: false,
+};
+/** Most of a guest's memory is often zero. */
+const isZero = (page: number): boolean => page % 8 < 4;
+/** A request of the destination's for each so many frames. */
+const REQUEST_EVERY = 2;
+/** Of these, one in so many jumps; the others walk on. */
+const JUMPS_EVERY = 3;
+
+let kept: unknown;
+
+/** Ends early when `signal` is aborted, for there is a migration. @throws whatever a migration may throw */
+export async function rehearse(parts: RehearsalParts, signal: AbortSignal): Promise<void> {
+  for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
+    const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
+    kept = await moveNobody(parts, within);
+  }
+  await returnMemory();
+}
+
+/** Is there something that is kept? For tests. */
+export const isRehearsed = (): boolean => kept !== undefined;
+
+async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<unknown> {
+  const { config, clock, limits } = parts;
+  const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
+  await askMadeUpMonitor(`${path}.rehearsal-monitor`, signal);
+  const loop = await openLoop(`${path}.rehearsal`, limits, signal);
+  const failed = new AbortController();
+  const either = AbortSignal.any([signal, failed.signal]);
+  const onFault = (fault: MigrationFault): void => failed.abort(fault);
+  const meter = new LinkMeter();
+  const [packaged, ended] = [deferred<void>(), deferred<void>()];
+  loop.source.retain(retainedBytes(CONTRACT));
+  const inbox = new PeerInbox(loop.source, meter, clock, onFault);
+  const assembly = assemblyParts(parts, loop);
+  const feed = assembleFeed(assembly, {
+    meter,
+    linkIsDown: () => false,
+    onDecision: () => undefined,
+    onPackaged: () => packaged.resolve(),
+    onStopped: () => undefined,
+    onEnd: () => ended.resolve(),
+    onFault,
+    onQemuFault: onFault,
+  });
+  inbox.postcopy = feed.postcopy;
+  answer(loop, clock, () => feed.postcopy?.active === true);
+  const report = new MigrationReport("rehearsal", assembly.cx.call, clock);
+  report.follow({ ...feed, channel: loop.source });
+  loop.watched(() => report.view());
+  const socket = connect(await listening(feed, `${path}.stream`));
+  socket.on("error", () => undefined); // told by what is written to it
+  try {
+    either.throwIfAborted();
+    await orAborted(feed.intake.connected(either), either);
+    const qemu = new MadeUpQemu(socket, PAGES);
+    // a ping that is said before the destination has dialled in is lost, and here nobody asks again
+    await orAborted(loop.source.drained(), either);
+    await orAborted(probeLink(loop.source, inbox, meter, clock), either);
+    inbox.onAck = ({ sequence, appliedBytes }) => feed.sender.acknowledge(sequence, appliedBytes);
+    await orAborted(play(qemu, feed, meter, packaged.promise), either);
+    await orAborted(ended.promise, either);
+  } finally {
+    socket.destroy();
+    feed.engine.stop();
+    feed.sender.stop();
+    await feed.intake.close();
+    await feed.zstd?.release();
+    await loop.close();
+  }
+  return { feed, inbox, loop, report };
+}
+
+async function listening({ intake }: FeedAssembly, path: string): Promise<string> {
+  await intake.listen(path);
+  return path;
+}
+
+function assemblyParts({ config, clock, log, createKernels }: RehearsalParts, { source }: Loop): AssemblyParts {
+  const transfer = { ...config.transfer, syncRate: 1000 };
+  const compression = transfer.zstdWorkers === 0 ? "off" : OPTIONS.compression;
+  const call = { guest: "rehearsal", to: source.peer, options: { ...OPTIONS, compression } };
+  return {
+    cx: { config: { ...config, memory: MEMORY, transfer }, call, clock, log, createKernels },
+    ramBlocks: madeUpBlocks(PAGES),
+    contract: CONTRACT,
+    channel: source,
+    runs: { standsStill: false },
+  };
+}
+
+/** A destination that takes everything, and asks for pages in post-copy. */
+function answer({ destination }: Loop, clock: Clock, isPostcopy: () => boolean): void {
+  let appliedBytes = 0;
+  destination.receive((message) => {
+    switch (message.kind) {
+      case "clockPing":
+        destination.send({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: clock.nowUs() });
+        return;
+      case "probe":
+        destination.send({ kind: "ack", sequence: message.sequence, appliedBytes: message.padding.length });
+        return;
+      case "layout":
+        // nobody waits for it; it is there for being another kind of message
+        destination.send({ kind: "loaded", lastSequence: 0, lastByteAtUs: clock.nowUs(), loadedAtUs: clock.nowUs() });
+        return;
+      case "frame":
+        break;
+      default:
+        return;
+    }
+    const { sequence, body } = message;
+    appliedBytes += body.length;
+    destination.send({ kind: "ack", sequence, appliedBytes });
+    if (sequence % REQUEST_EVERY === 1 && isPostcopy()) destination.send({ kind: "pong", value: sequence });
+    if (sequence % REQUEST_EVERY !== 0 || !isPostcopy()) return;
+    const firstPage = sequence % JUMPS_EVERY === 0 ? Math.imul(sequence, 0x9e3779b1) >>> 0 : sequence;
+    destination.send({ kind: "pageRequest", firstPage: firstPage % PAGES, pageCount: 1 });
+  });
+}
+
+async function play(qemu: MadeUpQemu, feed: FeedAssembly, meter: LinkMeter, packaged: Promise<void>): Promise<void> {
+  const { engine, sender, intake, postcopy } = feed;
+  await qemu.start();
+  await qemu.firstPass(isZero);
+  for (let pass = 0; pass < PASSES; pass++) await qemu.pass(firstOf(pass), PASS_PAGES);
+  const frameBytes = shallowFrameBytes(meter, CONTRACT.frameBytes);
+  if (postcopy !== undefined) postcopy.scheduler.frameBytes = frameBytes;
+  await sender.beShallow(frameBytes);
+  engine.beginFinal();
+  intake.acknowledgeSwitchover();
+  await qemu.stop(0, POSTCOPY_PAGES);
+  await packaged;
+  postcopy?.flow();
+  await qemu.lastPages();
+}

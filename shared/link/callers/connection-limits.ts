@@ -1,0 +1,304 @@
+/**
+ * The limits of connections that an agent takes: in number, in rate and in life. A connection over TLS waits for its
+ * turn to shake hands, shakes hands, and is then of a caller on a list, or of a stranger. Each of these has a room of
+ * its own, so that no number of strangers takes a place from a caller on a list. Who comes from an address that such a
+ * caller has come from lately has turns of its own. Decision 0051.
+ *
+ * What is done over a connection is limited in call-limits.ts, and for strangers in stranger-door.ts.
+ */
+import type { Socket } from "node:net";
+import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
+import type { Logger } from "../../runtime/log/log.ts";
+import { type InRoom, networkOf, Room } from "./connection-room.ts";
+import { Rate } from "./rate.ts";
+
+export const CONNECTION_DEFAULTS: ConnectionConfig = {
+  max: 256,
+  perAddress: 64,
+  handshakesPerSecond: 50,
+  maxAgeMs: 3_600_000,
+};
+
+/** A handshake takes two round trips and some milliseconds of a processor. The time counts from the first packet. */
+const HANDSHAKE_MS = 10_000;
+/** Enough for a refusal, or a look at the health. */
+const STRANGER_MS = 10_000;
+/** A network that has all of these places loses its oldest to one of another network. */
+const WAITING = { max: 64, perGroup: 64 };
+const SHAKING = { max: 32, perGroup: 16 };
+const STRANGERS = { max: 64, perGroup: 16 };
+/** Connections that may wait, shake hands or be a stranger's at the same time: those beside `max`, of TCP. */
+export const STRANGERS_MAX = WAITING.max + SHAKING.max + STRANGERS.max;
+
+/** Handshakes at once, before the rate counts. One takes about a millisecond of the event loop. */
+const BURST = 16;
+/** Networks from which callers on a list have come within FAMILIAR_MS, each with a rate of its own. */
+const FAMILIAR_MAX = 256;
+const FAMILIAR_MS = 3_600_000;
+const FAMILIAR_PER_SECOND = 20;
+const FAMILIAR_BURST = 40;
+/** In clear nothing tells callers from strangers. */
+const CLEAR_PER_SECOND = 200;
+const CLEAR_BURST = 100;
+const LOOK_MS = 1000;
+/** Who waits because its own network shakes hands so often already is looked at again after this time, milliseconds. */
+const CROWDED_MS = 50;
+/** How long a connection whose time is over may go on because a call is under way, milliseconds. */
+const GRACE_MS = 60_000;
+/** Calls of a connection: `ferry` makes a few, an agent one or two for each migration. */
+const CALLS_PER_SECOND = 50;
+const CALLS_BURST = 100;
+/** At most so often a line tells how many connections were ended, milliseconds. */
+const TELL_MS = 60_000;
+
+export type Standing = "waiting" | "shaking" | "stranger" | "listed" | "clear";
+
+/** Why a connection was ended, in the words of the log. */
+type Reason = "tooMany" | "tooLong" | "noRoom";
+
+const peerOf = ({ remoteAddress, remotePort }: Socket): string =>
+  remoteAddress === undefined ? "" : `${remoteAddress}:${remotePort}`;
+
+/** A connection that is counted, until its socket has closed. */
+export interface Counted extends InRoom {
+  readonly socket: Socket;
+  /** networkOf() of its address. */
+  readonly network: string;
+  /** Its network, and whom its certificate names once that is known to be on a list. */
+  groups: readonly string[];
+  standing: Standing;
+  /** Monotonic milliseconds; infinity where its life has no end. */
+  endsAtMs: number;
+  /** Calls under way, without those of TransferService. */
+  calls: number;
+  /** Transfers that belong to a migration: it is not ended while it has one. */
+  transfers: number;
+  readonly callRate: Rate;
+}
+
+interface Turn {
+  readonly first: "shaking" | "clear";
+  readonly begin: () => void;
+}
+
+export class ConnectionLimits {
+  private readonly settings: ConnectionConfig;
+  private readonly log: Logger | undefined;
+  private readonly rooms: Readonly<Record<Standing, Room<Counted>>>;
+  private readonly unknownRate: Rate;
+  private readonly clearRate: Rate;
+  private readonly familiar = new Map<string, { readonly rate: Rate; sinceMs: number }>();
+  private readonly byPeer = new Map<string, Counted>();
+  /** Those that wait, the longest waiting first. */
+  private readonly turns = new Map<Counted, Turn>();
+  private readonly ended = new Map<Reason, number>();
+  /** Handshakes that were ended here, and of which TLS has not told yet that they have failed. */
+  private endedShaking = 0;
+  private toldMs = Number.NEGATIVE_INFINITY;
+  private next: NodeJS.Timeout | undefined;
+  private readonly looks: NodeJS.Timeout;
+
+  constructor(settings: ConnectionConfig = CONNECTION_DEFAULTS, log?: Logger) {
+    this.settings = settings;
+    this.log = log;
+    const known = { max: settings.max, perGroup: settings.perAddress };
+    this.rooms = {
+      waiting: new Room(WAITING),
+      shaking: new Room(SHAKING),
+      stranger: new Room(STRANGERS),
+      listed: new Room(known),
+      clear: new Room(known),
+    };
+    this.unknownRate = new Rate(settings.handshakesPerSecond, Math.min(BURST, settings.handshakesPerSecond));
+    this.clearRate = new Rate(CLEAR_PER_SECOND, CLEAR_BURST);
+    this.looks = setInterval(() => this.look(), LOOK_MS);
+    this.looks.unref();
+  }
+
+  /**
+   * Takes a connection of a TCP port: calls `begin` when it is its turn, which may be at once or never.
+   * @param first its standing then
+   */
+  receive(socket: Socket, first: "shaking" | "clear", begin: () => void): void {
+    // one that waits has nobody yet who listens to its errors
+    socket.on("error", () => socket.destroy());
+    const counted = this.count(socket, "waiting");
+    if (counted === undefined) return;
+    counted.endsAtMs = performance.now() + HANDSHAKE_MS;
+    this.turns.set(counted, { first, begin });
+    this.serve();
+  }
+
+  /**
+   * The handshake is over.
+   * @param socket the TCP connection
+   * @param livesMs how long it may stay; infinity where it may stay for good
+   * @param name of its certificate, for a listed one: no peer takes the places of all others by several addresses
+   * @returns false when there is no room for it: it has been ended
+   */
+  shaken(socket: Socket, standing: "stranger" | "listed", livesMs = STRANGER_MS, name?: string): boolean {
+    const counted = this.byPeer.get(peerOf(socket));
+    if (counted === undefined) return false;
+    const groups = name === undefined ? counted.groups : [counted.network, `name ${name}`];
+    if (!this.move(counted, standing, groups)) return false;
+    counted.endsAtMs = performance.now() + livesMs;
+    if (standing === "listed") this.remember(counted.network);
+    return true;
+  }
+
+  /** The connection of a call, by the address that gRPC shows. @returns undefined for a unix socket's */
+  of(peer: string): Counted | undefined {
+    return this.byPeer.get(peer);
+  }
+
+  /** The connection of `peer` belongs to a migration, until the returned function is called. */
+  hold(peer: string): () => void {
+    const counted = this.byPeer.get(peer);
+    if (counted === undefined) return () => {};
+    counted.transfers++;
+    return () => void counted.transfers--;
+  }
+
+  /** The longest life of a connection that only an operator may have, milliseconds. */
+  get operatorsMs(): number {
+    return this.settings.maxAgeMs;
+  }
+
+  /** Takes note that a handshake has failed. @returns true where it was ended here, which needs no line */
+  endedOne(): boolean {
+    if (this.endedShaking === 0) return false;
+    this.endedShaking--;
+    return true;
+  }
+
+  /** Ends a connection whose caller goes on although it was refused. */
+  end(counted: Counted): void {
+    this.leave(counted, "tooMany");
+  }
+
+  stop(): void {
+    clearInterval(this.looks);
+    clearTimeout(this.next);
+    for (const waiting of this.turns.keys()) waiting.socket.destroy();
+    this.turns.clear();
+  }
+
+  private count(socket: Socket, standing: Standing): Counted | undefined {
+    const peer = peerOf(socket);
+    const network = networkOf(socket.remoteAddress);
+    const counted: Counted = {
+      ...{ socket, standing, network, groups: [network] },
+      endsAtMs: Number.POSITIVE_INFINITY,
+      calls: 0,
+      transfers: 0,
+      callRate: new Rate(CALLS_PER_SECOND, CALLS_BURST),
+      get isKept() {
+        return this.standing === "listed" || this.calls > 0 || this.transfers > 0;
+      },
+    };
+    // it has gone before it was looked at
+    if (peer === "") socket.destroy();
+    if (peer === "" || !this.makeRoom(counted, standing)) return undefined;
+    this.rooms[standing].add(counted);
+    this.byPeer.set(peer, counted);
+    socket.once("close", () => {
+      this.rooms[counted.standing].delete(counted);
+      this.turns.delete(counted);
+      if (this.byPeer.get(peer) === counted) this.byPeer.delete(peer);
+    });
+    return counted;
+  }
+
+  private move(counted: Counted, standing: Standing, groups = counted.groups): boolean {
+    this.rooms[counted.standing].delete(counted);
+    counted.groups = groups;
+    if (!this.makeRoom(counted, standing)) return false;
+    counted.standing = standing;
+    this.rooms[standing].add(counted);
+    return true;
+  }
+
+  /** @returns false where no room could be made: `counted` is ended then */
+  private makeRoom(counted: Counted, standing: Standing): boolean {
+    const room = this.rooms[standing];
+    while (!room.hasRoomFor(counted.groups)) {
+      const leaves = room.toEnd(counted.groups);
+      this.leave(leaves ?? counted, leaves === undefined ? "noRoom" : "tooMany");
+      if (leaves === undefined) return false;
+    }
+    return true;
+  }
+
+  private leave(counted: Counted, reason: Reason): void {
+    this.ended.set(reason, (this.ended.get(reason) ?? 0) + 1);
+    this.rooms[counted.standing].delete(counted);
+    this.turns.delete(counted);
+    if (counted.standing === "shaking") this.endedShaking++;
+    counted.socket.destroy();
+    this.tell();
+  }
+
+  /** Lets those begin whose turn it is. */
+  private serve(): void {
+    let waitsMs = Number.POSITIVE_INFINITY;
+    for (const [counted, { first, begin }] of this.turns) {
+      // a peer that connects for many migrations at once must not end its own handshakes
+      if (first === "shaking" && this.familiar.has(counted.network) && !this.rooms.shaking.hasRoomFor(counted.groups)) {
+        waitsMs = Math.min(waitsMs, CROWDED_MS);
+        continue;
+      }
+      const rate = first === "clear" ? this.clearRate : this.shakingRate(counted.network);
+      if (!rate.take()) {
+        waitsMs = Math.min(waitsMs, rate.waitMs());
+        continue;
+      }
+      this.turns.delete(counted);
+      if (!this.move(counted, first)) continue;
+      if (first === "clear") counted.endsAtMs = Number.POSITIVE_INFINITY;
+      begin();
+    }
+    clearTimeout(this.next);
+    if (waitsMs === Number.POSITIVE_INFINITY) return;
+    this.next = setTimeout(() => this.serve(), waitsMs);
+    this.next.unref();
+  }
+
+  private shakingRate(network: string): Rate {
+    const known = this.familiar.get(network);
+    if (known === undefined) return this.unknownRate;
+    if (performance.now() - known.sinceMs < FAMILIAR_MS) return known.rate;
+    this.familiar.delete(network);
+    return this.unknownRate;
+  }
+
+  private remember(network: string): void {
+    const rate = this.familiar.get(network)?.rate ?? new Rate(FAMILIAR_PER_SECOND, FAMILIAR_BURST);
+    this.familiar.delete(network);
+    this.familiar.set(network, { rate, sinceMs: performance.now() });
+    // the one that has been away for the longest time
+    for (const oldest of this.familiar.keys()) {
+      if (this.familiar.size <= FAMILIAR_MAX) return;
+      this.familiar.delete(oldest);
+    }
+  }
+
+  /** Ends those whose time is over, and tells of those that were ended since. */
+  private look(): void {
+    const nowMs = performance.now();
+    for (const counted of this.byPeer.values()) {
+      const lateMs = nowMs - counted.endsAtMs;
+      if (lateMs < 0 || counted.transfers > 0) continue;
+      if (counted.standing === "listed" && counted.calls > 0 && lateMs < GRACE_MS) continue;
+      this.leave(counted, "tooLong");
+    }
+    this.tell();
+  }
+
+  private tell(): void {
+    const nowMs = performance.now();
+    if (this.ended.size === 0 || nowMs - this.toldMs < TELL_MS) return;
+    this.toldMs = nowMs;
+    this.log?.warn({ ended: Object.fromEntries(this.ended) }, "connections were ended: see operations.md, Floods");
+    this.ended.clear();
+  }
+}

@@ -1,0 +1,183 @@
+/** A transfer stream of gRPC as a Channel (link.ts says what that promises). */
+import type { ClientDuplexStream, ServerDuplexStream, ServiceError, StatusObject } from "@grpc/grpc-js";
+import { MigrationFault } from "../../fault.ts";
+import { deferred } from "../../runtime/deferred.ts";
+import type { Dialled } from "../tls/connection-fault.ts";
+import type { Channel } from "../link.ts";
+import type { Received } from "../wire/proto-files.ts";
+import { streamFault, toStatus, unexpectedEnd, wasUnexpected } from "../wire/status.ts";
+
+/**
+ * A peer that asks and does not read must not make this agent grow. What is sent without waiting for drained() are
+ * answers and acknowledgements, of some 30 bytes each; a peer that reads never leaves more than tens of them.
+ */
+export const QUEUED_MESSAGES_MAX = 4096;
+
+/** Either end of a bidirectional call. */
+type Call<Out, In> = ClientDuplexStream<Out, Received<In>> | ServerDuplexStream<Received<In>, Out>;
+
+/** What both ends have in common; how a call ends differs. */
+abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
+  readonly closed: Promise<MigrationFault | undefined>;
+  readonly peer: string;
+  expectsEnd: () => boolean = () => true;
+  private readonly call: Call<Out, In>;
+  private readonly outcome = deferred<MigrationFault | undefined>();
+  /** gRPC forgets the callbacks of a call that fails, so they are kept here too. */
+  private readonly untaken = new Set<() => void>();
+  private readonly waiting: (() => void)[] = [];
+  private handler: ((message: In) => void) | undefined;
+  private phase: "open" | "ending" | "over" = "open";
+
+  constructor(call: Call<Out, In>, peer: string) {
+    this.call = call;
+    this.peer = peer;
+    this.closed = this.outcome.promise;
+    // until receive() messages stay with gRPC, whose flow control bounds them only from the first read on
+    call.pause();
+    call.read(0);
+    call.on("data", (message: Received<In>) => this.deliver(message));
+    call.on("drain", () => this.wake());
+  }
+
+  send(message: Out, taken?: () => void): boolean {
+    if (this.phase !== "open") {
+      taken?.();
+      return true;
+    }
+    if (this.call.writableLength >= QUEUED_MESSAGES_MAX) {
+      this.close(
+        new MigrationFault("peer-lost", `The peer does not read: ${QUEUED_MESSAGES_MAX} messages wait for it`),
+      );
+      taken?.();
+      return true;
+    }
+    if (taken === undefined) return this.call.write(message);
+    const once = (): void => {
+      if (this.untaken.delete(once)) taken();
+    };
+    this.untaken.add(once);
+    return this.call.write(message, once);
+  }
+
+  drained(): Promise<void> {
+    if (this.phase !== "open" || !this.call.writableNeedDrain) return Promise.resolve();
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+
+  receive(handler: (message: In) => void): void {
+    this.handler = handler;
+    this.call.resume();
+  }
+
+  /** Keeps what comes until the next receive(): the channel changes hands. */
+  hold(): void {
+    this.handler = undefined;
+    this.call.pause();
+  }
+
+  pause(): void {
+    this.call.pause();
+  }
+
+  resume(): void {
+    if (this.handler !== undefined) this.call.resume();
+  }
+
+  close(fault?: MigrationFault): void {
+    if (this.phase === "over") return;
+    if (fault !== undefined) {
+      this.settle(fault);
+      this.tear(fault);
+    } else if (this.phase === "open") {
+      this.phase = "ending";
+      this.call.end();
+    }
+  }
+
+  /** Ends the call at once. */
+  protected abstract tear(fault: MigrationFault): void;
+
+  protected get isOpen(): boolean {
+    return this.phase === "open";
+  }
+
+  protected settle(fault: MigrationFault | undefined): void {
+    if (this.phase === "over") return;
+    this.phase = "over";
+    this.outcome.resolve(fault);
+    this.wake();
+  }
+
+  /** gRPC does not touch any buffer any more. */
+  protected releaseBuffers(): void {
+    for (const once of [...this.untaken]) once();
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
+  }
+
+  private deliver(message: Received<In>): void {
+    if (this.phase === "over" || this.handler === undefined) return;
+    try {
+      if (message instanceof MigrationFault) throw message;
+      this.handler(message);
+    } catch (thrown) {
+      this.close(MigrationFault.from(thrown));
+    }
+  }
+}
+
+/** The end that dialled. It cannot say why it tears the stream: the other end sees a stream that was cut. */
+export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
+  private readonly cancel: () => void;
+
+  constructor(call: ClientDuplexStream<Out, Received<In>>, peer: string, dialled?: Dialled) {
+    super(call, peer);
+    this.cancel = () => call.cancel();
+    call.on("error", (error: ServiceError) => this.settle(streamFault(error, dialled)));
+    let torn: MigrationFault | undefined;
+    call.on("status", ({ metadata }: StatusObject) => {
+      if (wasUnexpected(metadata))
+        torn = new MigrationFault("peer-lost", "The stream was cut on its way to the source, which saw it end");
+    });
+    // comes behind the last message and the status; a bad status came as an error before
+    call.on("end", () => this.settle(torn));
+    void this.closed.then(() => this.releaseBuffers());
+  }
+
+  protected override tear(): void {
+    this.cancel();
+  }
+}
+
+/** The end that was dialled: its fault is the status of the call, behind what it sent before. */
+export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
+  private readonly refuse: (fault: MigrationFault) => void;
+
+  constructor(call: ServerDuplexStream<Received<In>, Out>) {
+    super(call, call.getPeer());
+    this.refuse = (fault) => call.emit("error", toStatus(fault));
+    call.on("error", (error) => this.settle(MigrationFault.from(error)));
+    // a call that is reset ends too, and may be "cancelled" in the same turn; what else cuts a connection may look the
+    // same
+    call.on("end", () => setImmediate(() => this.peerEnded(call)));
+    // the status was given to the connection; "cancelled" follows even then
+    call.on("finish", () => this.settle(undefined));
+    call.on("cancelled", () => this.settle(new MigrationFault("peer-lost", "The peer cut the transfer stream")));
+    // what is queued in a torn call is still read, until the call has ended
+    call.on("close", () => this.releaseBuffers());
+  }
+
+  protected override tear(fault: MigrationFault): void {
+    this.refuse(fault);
+  }
+
+  private peerEnded(call: ServerDuplexStream<Received<In>, Out>): void {
+    if (this.isOpen && !this.expectsEnd()) {
+      this.settle(new MigrationFault("peer-lost", "The connection ended, and the peer had not said that it would"));
+      call.end(unexpectedEnd());
+    } else this.close();
+  }
+}

@@ -1,0 +1,121 @@
+/** The agents' ways to each other over gRPC: the source's call to a destination, the destination's pull from a source. */
+import { type ChannelOptions, Client, type ServiceError } from "@grpc/grpc-js";
+import { MigrationFault } from "../../fault.ts";
+import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../../protocol/messages.ts";
+import type { Dialled } from "../tls/connection-fault.ts";
+import { DiallingChannel } from "./grpc-channel.ts";
+import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "../link.ts";
+import type { DomainMethod, Received } from "../wire/proto-files.ts";
+import { callWith, UNIX_ONLY } from "../tls/security.ts";
+import { destinationService, transferService } from "./services.ts";
+import { peersFault } from "../wire/status.ts";
+import { callFault } from "./wrong-port.ts";
+import { targetOf } from "../listen/zones.ts";
+
+/**
+ * The client's receive window is what lets pages flow at more than 64 KiB a round trip, and only a client has it (facts, 0.1).
+ * Retries would keep a copy of every message; keep-alive finds a peer that is gone within seconds.
+ */
+export function clientOptions(limits: LinkLimits): ChannelOptions {
+  // grpc-js takes 0 for a window in which nothing ever arrives
+  if (!(limits.receiveWindowBytes > 0)) throw new RangeError(`a receive window of ${limits.receiveWindowBytes} bytes`);
+  return {
+    "grpc-node.flow_control_window": limits.receiveWindowBytes,
+    "grpc.max_receive_message_length": limits.messageBytes,
+    "grpc.max_send_message_length": limits.messageBytes,
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.enable_retries": 0,
+    "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+    "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+  };
+}
+
+/**
+ * @throws MigrationFault `invalid-argument` when the text is no address, `configuration` when it must not be called in
+ *   clear, `not-authorised` for a unix socket that may not be called
+ */
+export function dial(address: string, limits: LinkLimits): { client: Client; dialled: Dialled } {
+  const { credentials, options, dialled } = callWith(address, limits.security ?? UNIX_ONLY);
+  return { client: new Client(targetOf(address), credentials, { ...clientOptions(limits), ...options }), dialled };
+}
+
+export function connectDestination(address: string, limits: LinkLimits): DestinationClient {
+  const { client, dialled } = dial(address, limits);
+  return {
+    handshake: (offer, timeoutMs, signal) => handshake(client, dialled, offer, timeoutMs, signal),
+    settle: (call, timeoutMs, signal) => ask(client, dialled, destinationService.Settle, call, timeoutMs, signal),
+    close: () => client.close(),
+  };
+}
+
+async function handshake(
+  client: Client,
+  dialled: Dialled,
+  offer: Offer,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<{ answer: HandshakeAnswer; roundTripMs: number }> {
+  const startMs = performance.now();
+  const answer = await ask(client, dialled, destinationService.Handshake, offer, timeoutMs, signal);
+  return { answer, roundTripMs: performance.now() - startMs };
+}
+
+function ask<Request, Response>(
+  client: Client,
+  dialled: Dialled,
+  { path, requestSerialize, responseDeserialize }: DomainMethod<Request, Response>,
+  request: Request,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    const done = (error: ServiceError | null, received?: Received<Response>): void => {
+      signal?.removeEventListener("abort", onAbort);
+      if (received instanceof MigrationFault) reject(received);
+      else if (received !== undefined) resolve(received);
+      else if (signal?.aborted) reject(signal.reason);
+      else if (error !== null)
+        void callFault(error, client, dialled, "destination").then((fault) => reject(peersFault(fault)));
+    };
+    const deadline = Date.now() + timeoutMs;
+    const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, done);
+    const onAbort = (): void => call.cancel();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    if (signal?.aborted) call.cancel();
+  });
+}
+
+/** A connection to a source that is not dialled yet. */
+export interface SourceConnection {
+  /** Opens the transfer stream; the connection ends with it. Once. */
+  readonly dial: () => DestinationChannel;
+  /** Of one that is not dialled after all. */
+  readonly close: () => void;
+}
+
+/**
+ * Begins to connect, beside whatever else there is to do: over a long way, and where TLS is spoken, it takes several round trips
+ * until a stream can be opened. That it fails is for dial() to tell.
+ */
+export function connectSource(address: string, limits: LinkLimits): SourceConnection {
+  const { client, dialled } = dial(address, limits);
+  client.getChannel().getConnectivityState(true);
+  const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
+  return {
+    dial: () => {
+      const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
+        path,
+        requestSerialize,
+        responseDeserialize,
+      );
+      const channel = new DiallingChannel<DestinationMessage, SourceMessage>(call, address, dialled);
+      void channel.closed.then(() => client.close());
+      return channel;
+    },
+    close: () => client.close(),
+  };
+}
+
+/** Opens the transfer stream to a source; the connection ends with it. */
+export const dialSource = (address: string, limits: LinkLimits): DestinationChannel =>
+  connectSource(address, limits).dial();

@@ -1,0 +1,222 @@
+/** The agents' gRPC servers: the services of proto/ferry/v1, reflection and grpc.health.v1. */
+import { type handleBidiStreamingCall, Server } from "@grpc/grpc-js";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation } from "grpc-health-check";
+import { MigrationFault } from "../../fault.ts";
+import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../../protocol/messages.ts";
+import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
+import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
+import { type Audit, auditing } from "./audit.ts";
+import { type BoundListener, bind, bindUnix } from "../listen/bind.ts";
+import { limitingCalls } from "../callers/call-limits.ts";
+import { checkSourceAddress, peerOf } from "./caller.ts";
+import { ConnectionLimits } from "../callers/connection-limits.ts";
+import { Gate } from "./gate.ts";
+import { ServingChannel } from "./grpc-channel.ts";
+import {
+  type DestinationService,
+  KEEP_ALIVE_MS,
+  type LinkLimits,
+  type Listener,
+  type MigrationOperator,
+  type SourceChannel,
+  type SourceService,
+} from "../link.ts";
+import { destinationOperators, type OperatorParts, sourceOperators } from "./operator-server.ts";
+import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
+import type { Received } from "../wire/proto-files.ts";
+import { reflectedDefinition } from "./reflection.ts";
+import { UNIX_ONLY } from "../tls/security.ts";
+import { destinationService, migrationService, transferService } from "./services.ts";
+import { unaryBehind } from "./unary.ts";
+
+export interface ServeOptions {
+  /** Where other agents call: "host:port" or "unix:PATH" each; port 0 takes any. */
+  readonly listen: readonly string[];
+  /** A socket for the operators of this host. */
+  readonly operators?: OperatorSocket;
+  readonly limits: LinkLimits;
+  /** Told of each call of an operator that changes something. */
+  readonly audit?: Audit;
+  /** Streams of views at the same time. @default 64 */
+  readonly operatorStreamsMax?: number;
+  /** @default CONNECTION_DEFAULTS */
+  readonly connections?: ConnectionConfig;
+  /** For tests. @default 10 000 */
+  readonly helloWithinMs?: number;
+}
+
+const HELLO_WITHIN_MS = 10_000;
+/** The largest are an offer, and the digests of a stretch of memory: 64 KiB. Frames go the other way. */
+const REQUEST_BYTES_MAX = 256 << 10;
+/** Calls of one connection at the same time; more wait at the client. */
+const STREAMS_MAX = 256;
+
+/**
+ * The source agent's: operators ask, destinations dial in.
+ * @param served the service, or the gate behind which it will be
+ * @throws MigrationFault agent-running when an address is taken, configuration when it cannot be had for another reason
+ */
+export function serveSource(served: SourceService | Gate<SourceService>, options: ServeOptions): Promise<Listener> {
+  const { server, connections } = makeServer(options);
+  const gate = Gate.opened(served);
+  server.addService(migrationService, sourceOperators(gate, operatorParts(options)));
+  server.addService(transferService, {
+    Transfer: transfer(gate, connections, options.helloWithinMs ?? HELLO_WITHIN_MS),
+  });
+  return listen(server, connections, gate, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
+}
+
+/**
+ * The destination agent's: sources shake hands, operators ask. Faults are those of serveSource().
+ * @param operator answers operators; a server without one has no MigrationService (a rehearsal)
+ */
+export function serveDestination(
+  served: DestinationService | Gate<DestinationService>,
+  options: ServeOptions,
+  operator?: MigrationOperator | Gate<MigrationOperator>,
+): Promise<Listener> {
+  const { server, connections } = makeServer(options);
+  const gate = Gate.opened(served);
+  const unary = unaryBehind(gate);
+  const names = ["ferry.v1.DestinationService"];
+  if (operator !== undefined) {
+    server.addService(migrationService, destinationOperators(Gate.opened(operator), operatorParts(options)));
+    names.push("ferry.v1.MigrationService");
+  }
+  server.addService(destinationService, {
+    Handshake: unary((service, offer: Parameters<DestinationService["handshake"]>[0], call) => {
+      checkSourceAddress(offer.sourceAddress, call, options.limits.security);
+      return service.handshake(offer, peerOf(call, options.limits.security));
+    }),
+    Settle: unary((service, call: SettleCall) => service.settle(call)),
+  });
+  return listen(server, connections, gate, options, names);
+}
+
+const operatorParts = ({ operatorStreamsMax, audit, limits }: ServeOptions): OperatorParts => ({
+  streams: new OperatorStreams(operatorStreamsMax ?? OPERATOR_STREAMS_MAX),
+  audit: auditing(audit, limits.security),
+});
+
+function makeServer(options: ServeOptions): { readonly server: Server; readonly connections: ConnectionLimits } {
+  const { limits } = options;
+  const connections = new ConnectionLimits(options.connections, limits.security?.log);
+  const server = new Server({
+    interceptors: [limitingCalls(connections)],
+    "grpc.max_receive_message_length": Math.min(limits.messageBytes, REQUEST_BYTES_MAX),
+    "grpc.max_concurrent_streams": STREAMS_MAX,
+    "grpc.max_send_message_length": limits.messageBytes,
+    "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+    "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
+    // nobody reads its statistics, which every connection and call would be entered in
+    "grpc.enable_channelz": 0,
+    // no max_connection_age: grpc-js's client drops the whole connection at its next ping, a migration's stream with it
+  });
+  return { server, connections };
+}
+
+async function listen(
+  server: Server,
+  limits: ConnectionLimits,
+  gate: Gate<unknown>,
+  options: ServeOptions,
+  names: readonly string[],
+): Promise<Listener> {
+  const statuses = new Map<string, "SERVING" | "NOT_SERVING">();
+  for (const name of ["", ...names]) statuses.set(name, "NOT_SERVING");
+  const health = new HealthImplementation(Object.fromEntries(statuses));
+  const tell = (status: "SERVING" | "NOT_SERVING"): void => {
+    for (const name of statuses.keys()) {
+      statuses.set(name, status);
+      health.setStatus(name, status);
+    }
+  };
+  gate.whenOpen(() => tell("SERVING"));
+  health.addToServer(server);
+  new ReflectionService(reflectedDefinition(), { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
+  const bound: string[] = [];
+  const listeners: BoundListener[] = [];
+  const parts = { listeners, limits, healthOf: (service: string) => statuses.get(service) };
+  const { security = UNIX_ONLY } = options.limits;
+  const stop = async (): Promise<void> => {
+    limits.stop();
+    await Promise.all(listeners.map((one) => one.stop()));
+  };
+  const end = (): void => {
+    for (const one of listeners) one.cut();
+    server.forceShutdown();
+  };
+  try {
+    for (const text of options.listen) bound.push(await bind(server, text, security, parts));
+    const { operators } = options;
+    if (operators !== undefined) await bindUnix(server, { path: operators.path, operators }, listeners);
+  } catch (thrown) {
+    await stop();
+    end();
+    throw thrown;
+  }
+  return {
+    address: bound[0] ?? "",
+    close: async (graceMs) => {
+      tell("NOT_SERVING");
+      await stop();
+      await shutDown(server, graceMs, end);
+      for (const one of listeners) one.cut();
+    },
+  };
+}
+
+/** Torn connections have ended by then; grpc-js waits for ever for one that broke in the very moment of tryShutdown(). */
+const TORN_WITHIN_MS = 1000;
+
+function shutDown(server: Server, graceMs: number, tear: () => void): Promise<void> {
+  return new Promise((resolve) => {
+    let late: NodeJS.Timeout | undefined;
+    const timer = setTimeout(() => {
+      tear();
+      late = setTimeout(resolve, TORN_WITHIN_MS);
+    }, graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      clearTimeout(late);
+      resolve();
+    });
+  });
+}
+
+function transfer(
+  gate: Gate<Pick<SourceService, "acceptTransfer">>,
+  connections: ConnectionLimits,
+  helloWithinMs: number,
+): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
+  return (call) => {
+    const channel = new ServingChannel<SourceMessage, DestinationMessage>(call);
+    const timer = setTimeout(() => {
+      // no refusal: its hello may have been cut off
+      channel.close(
+        new MigrationFault("peer-lost", `The destination did not introduce itself within ${helloWithinMs} ms`),
+      );
+    }, helloWithinMs);
+    void channel.closed.then(() => clearTimeout(timer));
+    channel.receive((message) => {
+      clearTimeout(timer);
+      if (message.kind !== "hello")
+        throw new MigrationFault("peer-invalid", "The destination did not introduce itself first");
+      channel.hold();
+      gate.whenOpen((service) => {
+        accept(message, channel, service);
+        void channel.closed.then(connections.hold(call.getPeer()));
+      });
+    });
+  };
+}
+
+/** A channel that has closed while it waited is told of its end by whoever takes it. */
+function accept(hello: Hello, channel: SourceChannel, service: Pick<SourceService, "acceptTransfer">): void {
+  try {
+    service.acceptTransfer(hello, channel);
+  } catch (thrown) {
+    channel.close(MigrationFault.from(thrown));
+  }
+}

@@ -1,0 +1,141 @@
+/** MigrationService as its clients see it: the CLI, and tests. */
+import { type Client, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { MigrationFault } from "../../fault.ts";
+import type { PlanCall, PlanView } from "../../protocol/plan-view.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../../protocol/report.ts";
+import type { Dialled } from "../tls/connection-fault.ts";
+import { dial } from "./grpc-link.ts";
+import { type DomainMethod, orThrow, type Received } from "../wire/proto-files.ts";
+import { type LinkSecurity, OPERATOR_IN_CLEAR } from "../tls/security.ts";
+import { migrationService } from "./services.ts";
+import { fromStatus } from "../wire/status.ts";
+import { callFault } from "./wrong-port.ts";
+
+const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
+
+/** An agent reads a large guest's memory once before it can look at what is dirtied: hundreds of GB in this time. */
+const FIRST_COPY_MS = 600_000;
+
+/** Every method throws MigrationFault: the agent's own, or `peer-unreachable`, `peer-lost`. */
+export class GrpcOperatorClient {
+  private readonly client: Client;
+  private readonly dialled: Dialled;
+  private readonly timeoutMs: number;
+
+  /**
+   * @param timeoutMs of calls that answer at once; a migration or a watch has none
+   * @param security in clear to any address when left out: the agent knows whom it serves so
+   */
+  constructor(address: string, timeoutMs: number, security: LinkSecurity = OPERATOR_IN_CLEAR) {
+    ({ client: this.client, dialled: this.dialled } = dial(address, { ...LIMITS, security }));
+    this.timeoutMs = timeoutMs;
+  }
+
+  listGuests(): Promise<readonly GuestView[]> {
+    return this.unary(migrationService.ListGuests, {});
+  }
+
+  /** Takes as long as the guest is observed, and its first copy. */
+  plan(call: PlanCall): Promise<PlanView> {
+    return this.unary(migrationService.Plan, call, call.observeMs > 0 ? call.observeMs + FIRST_COPY_MS : 0);
+  }
+
+  migrate(call: MigrateCall, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void> {
+    return this.stream(migrationService.Migrate, call, observer, signal);
+  }
+
+  watch(id: string, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void> {
+    return this.stream(migrationService.WatchMigration, id, observer, signal);
+  }
+
+  getMigration(id: string): Promise<MigrationView> {
+    return this.unary(migrationService.GetMigration, id);
+  }
+
+  listMigrations(): Promise<readonly MigrationView[]> {
+    return this.unary(migrationService.ListMigrations, {});
+  }
+
+  cancel(id: string): Promise<MigrationView> {
+    return this.unary(migrationService.CancelMigration, id);
+  }
+
+  heatMap(idOrGuest: string, cells: number): Promise<readonly HeatMapBlock[]> {
+    return this.unary(migrationService.GetHeatMap, { idOrGuest, cells });
+  }
+
+  resolve(call: ResolveCall): Promise<MigrationView> {
+    return this.unary(migrationService.ResolveMigration, call);
+  }
+
+  close(): void {
+    this.client.close();
+  }
+
+  private unary<Request, Response>(
+    method: DomainMethod<Request, Response>,
+    request: Request,
+    moreMs = 0,
+  ): Promise<Response> {
+    const options = { deadline: Date.now() + this.timeoutMs + moreMs };
+    return new Promise((resolve, reject) => {
+      const done = (error: ServiceError | null, received?: Received<Response>): void => {
+        if (error !== null) void callFault(error, this.client, this.dialled, "either").then(reject);
+        else if (received instanceof MigrationFault) reject(received);
+        else if (received !== undefined) resolve(received);
+        else reject(new MigrationFault("peer-invalid", "The agent answered nothing"));
+      };
+      this.client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        new Metadata(),
+        options,
+        done,
+      );
+    });
+  }
+
+  private stream<Request>(
+    method: DomainMethod<Request, MigrationView>,
+    request: Request,
+    observer: (view: MigrationView) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { path, requestSerialize, responseDeserialize } = method;
+    const call: ClientReadableStream<Received<MigrationView>> = this.client.makeServerStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      request,
+    );
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => call.cancel();
+      let [seen, hasFailed] = [false, false];
+      signal.addEventListener("abort", onAbort, { once: true });
+      call.on("data", (received: Received<MigrationView>) => {
+        seen = true;
+        try {
+          observer(orThrow(received));
+        } catch (thrown) {
+          reject(thrown);
+          call.cancel();
+        }
+      });
+      call.on("error", (error: ServiceError) => {
+        signal.removeEventListener("abort", onAbort);
+        hasFailed = true;
+        if (signal.aborted) resolve();
+        else if (seen) reject(fromStatus(error, "peer-lost", this.dialled));
+        else void callFault(error, this.client, this.dialled, "either").then(reject);
+      });
+      call.on("end", () => {
+        signal.removeEventListener("abort", onAbort);
+        // behind an error the fault is still being found out
+        if (!hasFailed) resolve();
+      });
+      if (signal.aborted) onAbort();
+    });
+  }
+}

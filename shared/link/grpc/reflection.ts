@@ -1,0 +1,59 @@
+/**
+ * The service definitions as reflection shows them: with the field names of the files, and maps that general clients take.
+ * protobufjs names the entries of a map otherwise than protoc does, and buf and Go refuse a file with such names.
+ */
+import type { AnyDefinition, EnumTypeDefinition, MessageTypeDefinition, PackageDefinition } from "@grpc/proto-loader";
+import descriptor from "protobufjs/ext/descriptor/index.js";
+import { loadDefinition } from "../wire/proto-files.ts";
+
+/** What is read of google.protobuf.FileDescriptorProto and DescriptorProto; the rest is passed on. */
+interface FileShape {
+  messageType?: MessageShape[];
+}
+
+interface MessageShape {
+  name?: string;
+  field?: { name?: string; typeName?: string }[];
+  nestedType?: MessageShape[];
+  options?: { mapEntry?: boolean };
+}
+
+export function reflectedDefinition(): PackageDefinition {
+  const definition = loadDefinition({ keepCase: true });
+  const mended = new Map<Uint8Array, Buffer>();
+  const mend = (file: Buffer): Buffer => {
+    const known = mended.get(file) ?? mendFile(file);
+    mended.set(file, known);
+    return known;
+  };
+  return Object.fromEntries(
+    Object.entries(definition).map(([name, one]) => [
+      name,
+      isType(one) ? { ...one, fileDescriptorProtos: one.fileDescriptorProtos.map(mend) } : one,
+    ]),
+  );
+}
+
+/** Services carry no files, and may have a method of any name. */
+const isType = (one: AnyDefinition): one is MessageTypeDefinition<object, object> | EnumTypeDefinition =>
+  Array.isArray(one.fileDescriptorProtos);
+
+function mendFile(bytes: Buffer): Buffer {
+  const type = descriptor.FileDescriptorProto;
+  const file: FileShape = type.toObject(type.decode(bytes));
+  for (const message of file.messageType ?? []) mendMaps(message);
+  return Buffer.from(type.encode(type.fromObject(file)).finish());
+}
+
+function mendMaps(message: MessageShape): void {
+  for (const nested of message.nestedType ?? []) {
+    mendMaps(nested);
+    if (nested.options?.mapEntry !== true) continue;
+    const field = message.field?.find(({ typeName }) => typeName?.split(".").at(-1) === nested.name);
+    if (field?.name === undefined) continue;
+    nested.name = `${pascalCase(field.name)}Entry`;
+    field.typeName = nested.name;
+  }
+}
+
+const pascalCase = (name: string): string => name.replace(/(?:^|_)(\w)/g, (_, letter: string) => letter.toUpperCase());

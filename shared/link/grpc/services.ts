@@ -1,0 +1,65 @@
+/** The methods of the three services with domain messages: what the servers implement and the clients call. */
+import { MigrationFault } from "../../fault.ts";
+import type { SourceMessage } from "../../protocol/messages.ts";
+import { decodeFrame, encodeFrame, isFrame } from "../wire/frame-wire.ts";
+import { type DomainMethod, domainMethod, type Received, receive, type Translation } from "../wire/proto-files.ts";
+import * as handshake from "../wire/wire-handshake.ts";
+import * as operator from "../wire/wire-operator.ts";
+import * as peer from "../wire/wire-peer.ts";
+import { planCallWire, planWire } from "../wire/wire-plan.ts";
+
+/** What an operator's request has wrong is an argument, not a peer's message. */
+function operatorMethod<Request, Response>(
+  name: string,
+  request: Translation<Request>,
+  response: Translation<Response>,
+): DomainMethod<Request, Response> {
+  const method = domainMethod("MigrationService", name, request, response);
+  const requestDeserialize = (bytes: Buffer): Received<Request> => {
+    const received = method.requestDeserialize(bytes);
+    if (!(received instanceof MigrationFault) || received.code !== "peer-invalid") return received;
+    return new MigrationFault("invalid-argument", received.message, { cause: received });
+  };
+  return { ...method, requestDeserialize };
+}
+
+export const migrationService = {
+  ListGuests: operatorMethod("ListGuests", operator.nothingWire, operator.guestsWire),
+  Plan: operatorMethod("Plan", planCallWire, planWire),
+  Migrate: operatorMethod("Migrate", operator.migrateCallWire, operator.migrationWire),
+  GetMigration: operatorMethod("GetMigration", operator.textWire("id"), operator.migrationWire),
+  ListMigrations: operatorMethod("ListMigrations", operator.nothingWire, operator.migrationsWire),
+  WatchMigration: operatorMethod("WatchMigration", operator.textWire("id"), operator.migrationWire),
+  CancelMigration: operatorMethod("CancelMigration", operator.textWire("id"), operator.migrationWire),
+  GetHeatMap: operatorMethod("GetHeatMap", operator.heatCallWire, operator.heatMapWire),
+  ResolveMigration: operatorMethod("ResolveMigration", operator.resolveCallWire, operator.migrationWire),
+} as const;
+
+export const destinationService = {
+  Handshake: domainMethod("DestinationService", "Handshake", handshake.offerWire, handshake.answerWire),
+  Settle: domainMethod("DestinationService", "Settle", peer.settleCallWire, peer.settleAnswerWire),
+} as const;
+
+const transfer = domainMethod("TransferService", "Transfer", peer.destinationMessageWire, peer.sourceMessageWire);
+
+/**
+ * What is not a frame is a layout or 64 KiB of probe at most. Of a message of 8 MiB the generated form would make some
+ * millions of objects.
+ */
+const CONTROL_BYTES_MAX = 256 << 10;
+
+const tooLong = (bytes: Buffer): MigrationFault =>
+  new MigrationFault("peer-invalid", `The peer sent a message of ${bytes.length} bytes that is no frame`);
+
+/** Frames go past the generated form (frame-wire.ts). */
+export const transferService = {
+  Transfer: {
+    ...transfer,
+    responseSerialize: (message: SourceMessage): Buffer =>
+      message.kind === "frame" ? encodeFrame(message) : transfer.responseSerialize(message),
+    responseDeserialize: (bytes: Buffer): Received<SourceMessage> => {
+      if (isFrame(bytes)) return receive(() => decodeFrame(bytes));
+      return bytes.length > CONTROL_BYTES_MAX ? tooLong(bytes) : transfer.responseDeserialize(bytes);
+    },
+  },
+} as const;

@@ -1,0 +1,152 @@
+/**
+ * A TCP port with mutual TLS in front of a gRPC server. The port is ours and not grpc-js's, since only whoever holds the
+ * socket knows why a certificate was not accepted; the server gets the connection after the handshake.
+ */
+import { constants } from "node:crypto";
+import { createServer as createPort } from "node:net";
+import { createServer, type PeerCertificate, type TLSSocket, type TlsOptions } from "node:tls";
+import { experimental, type Server, ServerCredentials } from "@grpc/grpc-js";
+import { MigrationFault } from "../../fault.ts";
+import { type KeyMaterial, TLS_VERSION } from "../../runtime/files/certificates.ts";
+import { authorising, type Connected, judge, untrusted } from "../callers/authorise.ts";
+import { listedName, namesOf, showNames } from "../tls/certificate-names.ts";
+import { listenAt, type OwnPort, type PortParts } from "./clear-listener.ts";
+import { OpenSockets } from "./open-sockets.ts";
+import { RefusalLog } from "../callers/refusal-log.ts";
+import { notListed, type TlsSecurity } from "../tls/security.ts";
+import { openStrangerDoor } from "./stranger-door.ts";
+import { named } from "./zones.ts";
+
+const HANDSHAKE_MS = 10_000;
+
+/** @throws the error of listen() */
+export async function listenTls(
+  server: Server,
+  { host, port }: { host: string; port: number },
+  security: TlsSecurity,
+  { limits, healthOf }: PortParts,
+): Promise<OwnPort> {
+  const callers = new Map<string, Connected>();
+  const sockets = new OpenSockets();
+  const refusals = new RefusalLog(security.log);
+  // so that no stranger hides a caller who is known
+  const refusedCalls = new RefusalLog(security.log);
+  const injector = server.createConnectionInjector(
+    experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [
+      authorising(security, (fault, peer, path) => refusedCalls.add(fault, peer, path)),
+    ]),
+  );
+  const door = openStrangerDoor(({ socket }, path) => {
+    const peer = `${socket?.remoteAddress}:${socket?.remotePort}`;
+    const caller = callers.get(peer) ?? { peer, certificate: undefined, stranger: undefined };
+    const fault = judge(path, caller, security);
+    if (fault !== undefined) refusals.add(fault, peer, path);
+    return fault;
+  }, healthOf);
+  const shaking = createServer(tlsOptions(security.certificates.current), (socket) => {
+    socket.on("error", () => socket.destroy());
+    const caller = callerBehind(socket);
+    const standing = standingOf(caller, security, limits.operatorsMs);
+    if (standing.kind === "stranger" && security.strict) {
+      refusals.add(standing.fault, caller.peer);
+      socket.destroy();
+    } else if (
+      standing.kind === "listed"
+        ? limits.shaken(socket, "listed", standing.livesMs, standing.name)
+        : limits.shaken(socket, "stranger")
+    ) {
+      if (standing.kind === "listed") return injector.injectConnection(socket);
+      callers.set(caller.peer, caller);
+      socket.once("close", () => {
+        if (callers.get(caller.peer) === caller) callers.delete(caller.peer);
+      });
+      door.receive(socket);
+    }
+  });
+  shaking.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
+    if (error.code === "ECONNRESET" && limits.endedOne()) return;
+    const { remoteAddress: address, remotePort } = socket;
+    refusals.add(
+      handshakeFault(error),
+      address === undefined ? "an address that has gone" : `${address}:${remotePort}`,
+    );
+  });
+  const listener = createPort({ pauseOnConnect: true }, (socket) => {
+    sockets.add(socket);
+    limits.receive(socket, "shaking", () => shaking.emit("connection", socket));
+  });
+  const forget = security.certificates.onChange((material) => shaking.setSecureContext(tlsOptions(material)));
+  let chosen: number;
+  try {
+    chosen = await listenAt(listener, { host: named(host), port });
+  } catch (thrown) {
+    forget();
+    throw thrown;
+  }
+  return {
+    port: chosen,
+    stop: () => {
+      forget();
+      listener.close();
+    },
+    cut: () => sockets.cut(),
+  };
+}
+
+const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
+  ca,
+  cert: certificate,
+  key,
+  minVersion: TLS_VERSION,
+  requestCert: true,
+  // refused by call, with the reason: authorise.ts
+  rejectUnauthorized: false,
+  ALPNProtocols: ["h2"],
+  handshakeTimeout: HANDSHAKE_MS,
+  // a resumed session would bring its verdict along, past a CA that has been replaced since
+  secureOptions: constants.SSL_OP_NO_TICKET,
+});
+
+/** Who has shaken hands. */
+function callerBehind(socket: TLSSocket): Connected {
+  const peer = `${socket.remoteAddress}:${socket.remotePort}`;
+  // an empty object when none was shown, whatever its type says
+  const shown: Partial<PeerCertificate> | null = socket.getPeerCertificate();
+  const certificate = shown?.raw === undefined ? undefined : socket.getPeerCertificate();
+  return socket.authorized
+    ? { peer, certificate, stranger: undefined }
+    : { peer, certificate: undefined, stranger: { problem: String(socket.authorizationError), certificate } };
+}
+
+type Standing =
+  | { readonly kind: "listed"; readonly livesMs: number; readonly name: string }
+  | { readonly kind: "stranger"; readonly fault: MigrationFault };
+
+/**
+ * A caller is on a list or a stranger. The connection of a caller ends with its certificate, and one that only an
+ * operator may have after `operatorsMs`: by then another CA, or another certificate, may count.
+ */
+function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: number): Standing {
+  const { peer, certificate } = caller;
+  if (certificate === undefined) return { kind: "stranger", fault: untrusted(peer, caller.stranger) };
+  const names = namesOf(certificate);
+  const nameOn = (list: TlsSecurity["peers"]): string | undefined =>
+    list === "any" ? (names[0] ?? certificate.fingerprint256) : listedName(names, list);
+  const peerName = nameOn(security.peers);
+  const name = peerName ?? nameOn(security.operators);
+  if (name === undefined)
+    return { kind: "stranger", fault: notListed(`${showNames(names)} at ${peer}`, "peers", security) };
+  const validMs = Date.parse(certificate.valid_to) - Date.now();
+  return { kind: "listed", name, livesMs: peerName === undefined ? Math.min(validMs, operatorsMs) : validMs };
+}
+
+function handshakeFault(error: NodeJS.ErrnoException): MigrationFault {
+  const { code = "", message } = error;
+  const words = /[^:]*:SSL routines:[^:]*:([^:]+)/.exec(message)?.[1] ?? message;
+  const what = /WRONG_VERSION_NUMBER|HTTP_REQUEST|PACKET_LENGTH_TOO_LONG/.test(code)
+    ? "The caller does not speak TLS"
+    : code === "ECONNRESET"
+      ? "The caller left during the TLS handshake; it may not trust this agent's certificate"
+      : `The TLS handshake failed: ${words.trim()}`;
+  return new MigrationFault("peer-untrusted", what, { cause: error });
+}

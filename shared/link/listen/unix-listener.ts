@@ -1,0 +1,154 @@
+/**
+ * A unix socket in front of a gRPC server. The socket is ours and not grpc-js's, so that its permissions are right and
+ * each call shows who makes it: grpc-js knows no caller of a unix socket.
+ *
+ * There are two kinds. The operators' socket lets a group in and serves no other agent. A socket of `listen` serves all
+ * that an address in clear serves, to the agent's own user and to root.
+ */
+import { chmod, chown, lstat, rm, stat } from "node:fs/promises";
+import { createServer, type Socket } from "node:net";
+import {
+  experimental,
+  type Server,
+  ServerCredentials,
+  ServerInterceptingCall,
+  type ServerInterceptor,
+} from "@grpc/grpc-js";
+import { MigrationFault } from "../../fault.ts";
+import { listenWithMode } from "../../runtime/files/listen-with-mode.ts";
+import { isLeftBehind } from "../../runtime/files/listened-at.ts";
+import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
+import { peerCredentials } from "../../runtime/host/peer-credentials.ts";
+import { isForOperators } from "../callers/authorise.ts";
+import { refusing } from "../callers/call-limits.ts";
+import { type InRoom, Room } from "../callers/connection-room.ts";
+import { OpenSockets } from "./open-sockets.ts";
+
+export interface UnixListener {
+  /** No connection is taken any more, and the path is gone; open connections end with the server's. */
+  stop(): Promise<void>;
+  /** Cuts what is still open. */
+  cut(): void;
+}
+
+export interface UnixSocketOptions {
+  readonly path: string;
+  /** Whom else than the agent's own user it lets in, and that it then serves operators alone. */
+  readonly operators?: Pick<OperatorSocket, "group">;
+}
+
+/** Of people and programs of this host; each connection costs a look at who it is. */
+export const CONNECTIONS_MAX = 128;
+/** Of one user, so that neither root nor another operator is kept out. More are told so and cut. */
+export const USER_CONNECTIONS_MAX = 48;
+/** Time to read why a connection is not served. */
+const CROWDED_MS = 5000;
+const OWNER_ONLY = 0o600;
+const OWNER_AND_GROUP = 0o660;
+
+/** @throws the error of listen(), chown() or chmod() */
+export async function listenUnix(server: Server, { path, operators }: UnixSocketOptions): Promise<UnixListener> {
+  await removeStaleSocket(path);
+  const injector = server.createConnectionInjector(
+    experimental.createServerCredentialsWithInterceptors(
+      ServerCredentials.createInsecure(),
+      operators === undefined ? [] : [operatorsOnly(path)],
+    ),
+  );
+  const crowded = server.createConnectionInjector(
+    experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [tooMany(path)]),
+  );
+  const sockets = new OpenSockets();
+  const room = new Room<InRoom>({ max: CONNECTIONS_MAX, perGroup: USER_CONNECTIONS_MAX });
+  const listener = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => socket.destroy());
+    void showCaller(socket, operators !== undefined).then((user) => {
+      if (socket.destroyed) return;
+      const one: InRoom = { groups: [user], isKept: true };
+      if (room.hasRoomFor(one.groups)) {
+        room.add(one);
+        socket.once("close", () => room.delete(one));
+        return injector.injectConnection(socket);
+      }
+      crowded.injectConnection(socket);
+      setTimeout(() => socket.destroy(), CROWDED_MS).unref();
+    });
+  });
+  listener.maxConnections = CONNECTIONS_MAX;
+  await listenWithMode(listener, path, OWNER_ONLY);
+  const stop = async (): Promise<void> => {
+    listener.close();
+    await rm(path, { force: true });
+  };
+  try {
+    const group = operators?.group;
+    // in a directory that hands its group on, the socket has the group already
+    if (group !== undefined && (await lstat(path)).gid !== group) await chown(path, -1, group);
+    if (operators !== undefined) await chmod(path, OWNER_AND_GROUP);
+  } catch (thrown) {
+    await stop();
+    throw thrown;
+  }
+  return {
+    stop,
+    cut: () => sockets.cut(),
+  };
+}
+
+const LOCAL = "a unix socket, user ";
+
+/** Whether what grpc-js says of a call's peer is of a caller at a unix socket. */
+export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
+
+/**
+ * grpc-js shows of a call the `remoteAddress` and the `remotePort` of its socket, which a unix socket has not. It gets
+ * these here: the user, and the number of the process.
+ * @param isShared whether others than root and the agent's own user may connect; of these two nobody asks which
+ * @returns the user
+ */
+async function showCaller(socket: Socket, isShared: boolean): Promise<string> {
+  const caller = isShared ? await peerCredentials(socket) : undefined;
+  const who =
+    caller === undefined
+      ? isShared
+        ? "unknown"
+        : "root or the agent's own"
+      : caller.user === ""
+        ? `${caller.uid}`
+        : `${caller.uid} (${caller.user})`;
+  Object.defineProperty(socket, "remoteAddress", { value: `${LOCAL}${who}, process` });
+  Object.defineProperty(socket, "remotePort", { value: caller?.pid ?? 0 });
+  return who;
+}
+
+const tooMany =
+  (path: string): ServerInterceptor =>
+  (_method, call) => {
+    const what = `Your user has ${USER_CONNECTIONS_MAX} connections to unix:${path} already, and gets no more`;
+    return refusing(call, new MigrationFault("busy", what, { advice: "End some of them, and call again" }));
+  };
+
+/** What agents say to each other is not served: whoever may migrate a guest need not be able to make one up. */
+const operatorsOnly =
+  (path: string): ServerInterceptor =>
+  (method, call) => {
+    if (isForOperators(method.path)) return new ServerInterceptingCall(call);
+    const fault = new MigrationFault(
+      "not-authorised",
+      `${method.path} is not for operators, whom unix:${path} serves`,
+      {
+        advice: "An agent calls the other agent by an address that is in the other agent's setting listen",
+      },
+    );
+    return refusing(call, fault);
+  };
+
+/**
+ * Removes a socket that a killed agent left behind. A path that is no socket, or at which somebody still listens,
+ * stays, and binding it fails.
+ */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isSocket() && (await isLeftBehind(path))) await rm(path, { force: true });
+}

@@ -1,0 +1,194 @@
+/**
+ * How the two ends of a connection prove who they are: mutual TLS 1.3, or nothing where nothing is needed. Decision 0020.
+ * What a server asks of its callers is in authorise.ts; here is what both sides share, and what a caller asks of a server.
+ */
+import { isIP } from "node:net";
+import { checkServerIdentity, type PeerCertificate } from "node:tls";
+import { type ChannelCredentials, type ChannelOptions, credentials } from "@grpc/grpc-js";
+import { isLoopback, parseAddress, withoutZone } from "../../address.ts";
+import { MigrationFault } from "../../fault.ts";
+import { Certificates, type KeyMaterial } from "../../runtime/files/certificates.ts";
+import type { CommonConfig } from "../../runtime/config/config.ts";
+import { LineBudget } from "../../runtime/log/line-budget.ts";
+import { budgeted, type Logger } from "../../runtime/log/log.ts";
+import { untrustedBecause } from "../../runtime/files/trusted-path.ts";
+import { IN_CLEAR_ADVICE } from "../../serving.ts";
+import { listedName, namesOf, showNames } from "./certificate-names.ts";
+import type { Dialled } from "./connection-fault.ts";
+
+/** Which unix sockets may be called. */
+interface SocketRule {
+  /**
+   * Paths; `any` for an operator, who names the agent himself. In clear, the sockets of root and of the agent's own
+   * user may be called too. @default none
+   */
+  readonly sockets?: readonly string[] | "any";
+}
+
+/** In clear: over unix sockets, and over TCP, the loopback too, only where the setting tls.insecure wants it so. */
+export interface ClearSecurity extends SocketRule {
+  readonly kind: "clear";
+  readonly insecure: boolean;
+  readonly log?: Logger;
+}
+
+/** Mutual TLS over TCP, the loopback too. No other agent is served at a unix socket. */
+export interface TlsSecurity extends SocketRule {
+  readonly kind: "tls";
+  readonly certificates: {
+    readonly current: KeyMaterial;
+    onChange(listener: (material: KeyMaterial) => void): () => void;
+  };
+  /** Names of the agents that may call, and be called; `any` for an operator, who goes by the address alone. */
+  readonly peers: readonly string[] | "any";
+  readonly operators: readonly string[];
+  /** Of the peers, those that may be called for one guest or one migration. @default all of them */
+  readonly only?: OnlyPeers;
+  /** Are callers without a certificate that is listed cut without a word, before they speak HTTP/2? @default false */
+  readonly strict?: boolean;
+  /** Names that the servers called from here have shown, by address; a few. */
+  readonly shown: Map<string, string>;
+  readonly log?: Logger;
+}
+
+export interface OnlyPeers {
+  readonly names: readonly string[];
+  /** The fault of a server that shows none of the names. `who`: the server, for people. */
+  readonly refuse: (who: string) => MigrationFault;
+}
+
+export type LinkSecurity = ClearSecurity | TlsSecurity;
+
+/** Where nothing was said. */
+export const UNIX_ONLY: ClearSecurity = { kind: "clear", insecure: false };
+
+const SHOWN_MAX = 64;
+/** RFC 6066 has no addresses as server names, and Node warns of them; nothing is chosen by it. */
+const NO_SERVER_NAME = "ferry.invalid";
+
+/**
+ * An agent's.
+ * @param sockets unix sockets of other agents that the setting destinations.allowed names
+ * @throws MigrationFault `configuration`
+ */
+export function openSecurity(config: CommonConfig, log: Logger, sockets: readonly string[] = []): LinkSecurity {
+  const { tls } = config;
+  if (tls === undefined) {
+    if (config.tlsInsecure)
+      log.warn(
+        { listen: config.listen },
+        "TLS IS OFF (tls.insecure): anybody on the network, and every user of this host, can read and take the guests",
+      );
+    return { kind: "clear", insecure: config.tlsInsecure, sockets, log };
+  }
+  const certificates = new Certificates(tls.files, log);
+  const { peers, operators, strict } = tls;
+  if (peers.length === 0) log.warn("tls.peers is empty: no agent may call this one, nor is called by it");
+  // a server that is not accepted is dialled again and again
+  const limited = budgeted(log, new LineBudget(20));
+  return { kind: "tls", certificates, peers, operators, sockets, strict, shown: new Map(), log: limited };
+}
+
+/** An operator's, who calls one agent by its address for as long as a command takes. */
+export const operatorSecurity = (current: KeyMaterial): TlsSecurity => ({
+  kind: "tls",
+  certificates: { current, onChange: () => () => {} },
+  peers: "any",
+  operators: [],
+  sockets: "any",
+  shown: new Map(),
+});
+
+/** An operator's who has no certificate: the agent decides whom it serves so. */
+export const OPERATOR_IN_CLEAR: ClearSecurity = { kind: "clear", insecure: true, sockets: "any" };
+
+/**
+ * How to call an address.
+ * @throws MigrationFault `configuration` for an address that must not be called in clear, `not-authorised` for a unix
+ *   socket that may not be called, the fault of `only` for a unix socket, which shows no name
+ */
+export function callWith(
+  text: string,
+  security: LinkSecurity,
+): { credentials: ChannelCredentials; options: ChannelOptions; dialled: Dialled } {
+  const address = parseAddress(text);
+  const dialled: Dialled = { address: text, refused: undefined };
+  if (security.kind === "tls" && address.kind === "unix" && security.only !== undefined)
+    throw security.only.refuse(`Whoever listens at ${text}, without TLS,`);
+  if (security.kind === "clear" || address.kind === "unix") {
+    if (address.kind === "unix") checkSocket(address.path, security);
+    else if (security.kind === "clear" && !security.insecure)
+      throw new MigrationFault("configuration", `${text} would be called in clear: there is no TLS here`, {
+        advice: IN_CLEAR_ADVICE,
+      });
+    return { credentials: credentials.createInsecure(), options: {}, dialled };
+  }
+  // no certificate has a zone, which is this host's name of the way to the other one
+  const host = withoutZone(address.host);
+  const verify = (_: string, certificate: PeerCertificate): Error | undefined => {
+    dialled.refused = distrust(text, host, certificate, security);
+    if (dialled.refused !== undefined) security.log?.warn({ fault: dialled.refused, peer: text }, "refused");
+    return dialled.refused;
+  };
+  return {
+    credentials: credentials.createFromSecureContext(security.certificates.current.context, {
+      checkServerIdentity: verify,
+    }),
+    options: isIP(host) === 0 ? {} : { "grpc.ssl_target_name_override": NO_SERVER_NAME },
+    dialled,
+  };
+}
+
+/** Whoever listens at a socket gets what is sent there: guests, and tokens. */
+function checkSocket(path: string, { kind, sockets = [] }: LinkSecurity): void {
+  if (sockets === "any" || sockets.includes(path)) return;
+  const mistake =
+    kind === "tls" ? "is a socket, at which neither TLS nor tls.peers says who listens" : untrustedBecause(path);
+  if (mistake === undefined) return;
+  throw new MigrationFault("not-authorised", `unix:${path} is not called: it ${mistake}`, {
+    advice: "Call the agent by an address of its host, or name this socket in destinations.allowed of the source agent",
+  });
+}
+
+/** Of a server whose chain is good: is it the one that was called, and may it be? */
+function distrust(
+  address: string,
+  host: string,
+  certificate: PeerCertificate,
+  security: TlsSecurity,
+): MigrationFault | undefined {
+  const names = namesOf(certificate);
+  const shown = showNames(names);
+  if (checkServerIdentity(host, certificate) !== undefined)
+    return new MigrationFault("peer-untrusted", `The certificate of ${address} is for ${shown}, not for ${host}`, {
+      advice: `Call it by a name in its certificate, or give it one with ${host} among its alternative names`,
+    });
+  const { peers } = security;
+  const name = peers === "any" ? names[0] : listedName(names, peers);
+  if (name === undefined) return notListed(`${shown} at ${address}`, "peers", security);
+  const { only } = security;
+  if (only !== undefined && listedName(names, only.names) === undefined) return only.refuse(`${shown} at ${address}`);
+  if (security.shown.size >= SHOWN_MAX) security.shown.clear();
+  security.shown.set(address, name);
+  return undefined;
+}
+
+/** Of somebody whose certificate is good. Who else is on the list is not the stranger's business. */
+export function notListed(who: string, list: "peers" | "operators", security: TlsSecurity): MigrationFault {
+  const empty = security[list].length === 0;
+  const message = empty
+    ? `${who} may not do this: tls.${list} of the agent is empty, which allows nobody over TLS`
+    : `${who} may not do this: no name of its certificate is in tls.${list} of the agent`;
+  const advice = `Add a name of its certificate to tls.${list}, or use a certificate with a name that is listed`;
+  return new MigrationFault("not-authorised", message, { advice });
+}
+
+/** For the operator and the log: how the connection to an address that was called is secured. */
+export function securityOf(text: string, security: LinkSecurity = UNIX_ONLY): string {
+  const address = parseAddress(text);
+  if (address.kind === "unix") return "none (unix socket)";
+  if (security.kind === "tls") return tlsText(security.shown.get(text));
+  return isLoopback(address) ? "none (loopback)" : "none (tls.insecure)";
+}
+
+export const tlsText = (name: string | undefined): string => `TLS 1.3, peer ${name ?? "unknown"}`;

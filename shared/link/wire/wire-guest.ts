@@ -1,0 +1,63 @@
+/** What a source says of its guest, between its domain types and the messages of proto/ferry/v1/peer.proto. */
+import type { DiskMark, Drive, GuestDisks, GuestOffer, Image } from "../../protocol/messages.ts";
+import { flag, list, malformed, object, shortText, strings, text, type WireObject, whole } from "./wire-read.ts";
+
+/** More than any guest has. */
+const DEVICES_MAX = 20_000;
+const SETTINGS_MAX = 100_000;
+const DRIVES_MAX = 1024;
+const LAYERS_MAX = 1024;
+const NAME_CHARACTERS_MAX = 4096;
+
+type FoundFields = "devices" | "deviceSettings" | "disks" | "mark" | "disksUnchecked";
+
+/** What an older source leaves out is missing. @throws MigrationFault `peer-invalid` */
+export function foundGuest(given: WireObject): Pick<GuestOffer, FoundFields> {
+  const devices = names(given.devices, "devices", DEVICES_MAX);
+  const deviceSettings = names(given.deviceSettings, "device settings", SETTINGS_MAX);
+  return {
+    ...(devices.length === 0 ? {} : { devices }),
+    ...(deviceSettings.length === 0 ? {} : { deviceSettings }),
+    ...(given.disks === undefined || given.disks === null ? {} : { disks: disks(object(given.disks, "disks")) }),
+    ...(given.mark === undefined || given.mark === null ? {} : { mark: mark(object(given.mark, "mark")) }),
+    ...(flag(given.disksUnchecked) ? { disksUnchecked: true } : {}),
+  };
+}
+
+function disks(given: WireObject): GuestDisks {
+  const memory = list(given.memory ?? [], "memory files", DRIVES_MAX).map(image);
+  return {
+    boot: name(given.boot, "boot"),
+    drives: list(given.drives, "drives", DRIVES_MAX).map(drive),
+    ...(memory.length === 0 ? {} : { memory }),
+  };
+}
+
+const drive = (given: WireObject): Drive => ({
+  name: name(given.name, "drive name"),
+  removable: flag(given.removable),
+  place: name(given.place ?? "", "place of a drive"),
+  layers: list(given.layers, "layers", LAYERS_MAX).map(image),
+});
+
+const image = (given: WireObject): Image => ({
+  format: name(given.format, "format"),
+  file: name(given.file, "image"),
+  byteLength: whole(given.byteLength, "image length"),
+  writable: flag(given.writable),
+  inode: name(given.inode, "inode"),
+  baseName: name(given.baseName, "image name"),
+});
+
+/** It names a file of the destination. */
+function mark(given: WireObject): DiskMark {
+  const found = { name: text(given.name, "mark"), content: text(given.content, "mark") };
+  if (!/^\.ferry-[A-Za-z0-9_-]{1,64}$/.test(found.name)) throw malformed("mark", "is no name of a mark");
+  if (!/^[0-9a-f]{32}$/.test(found.content)) throw malformed("mark", "has no content of a mark");
+  return found;
+}
+
+const names = (wire: unknown, field: string, most: number): readonly string[] =>
+  strings(wire ?? [], field, most).map((one) => name(one, field));
+
+const name = (wire: unknown, field: string): string => shortText(wire, field, NAME_CHARACTERS_MAX);

@@ -1,0 +1,158 @@
+/**
+ * The disks of a guest as its QEMU has them open now, which need not be what its definition says: somebody may have
+ * taken a snapshot, changed a medium, or plugged a disk. Reads only.
+ *
+ * Shapes: qapi/block-core.json of QEMU (query-block, query-named-block-nodes, query-block-jobs).
+ */
+import { readFile } from "node:fs/promises";
+import type { Refusal } from "../../fault.ts";
+import type { Drive, GuestDisks, Image } from "../../protocol/messages.ts";
+import { parseDeviceTree } from "./device-tree.ts";
+import { readTree } from "./guest-devices.ts";
+import { readMemoryFiles } from "./memory-files.ts";
+import { inodeOf, OpenFiles, pathOf, plain } from "./open-files.ts";
+import type { QmpClient } from "../qmp/qmp-client.ts";
+import type { BlockInfo, BlockNode, ImageInfo, QmpCommands } from "../qmp/qmp-types.ts";
+
+/** A drive, and the name by which QEMU takes commands for its medium: an id or a path of its object tree. */
+export interface FoundDrive extends Drive {
+  readonly qdev: string;
+}
+
+export interface FoundDisks extends GuestDisks {
+  readonly drives: readonly FoundDrive[];
+  /** Files that QEMU has open and that are not at their path any more. */
+  readonly gone: readonly string[];
+  /** Block jobs that have not ended, each as a few words. */
+  readonly jobs: readonly string[];
+  /** Another text means other disks (readSignature). */
+  readonly signature: string;
+}
+
+/** Drivers whose node is a file or a block device of this host. */
+const FILE_DRIVERS: readonly string[] = ["file", "host_device", "host_cdrom"];
+
+/**
+ * @param pid of this QEMU, whose open files tell which file is behind a path
+ * @param asked what readTree() gives, where it was asked for already
+ */
+export async function readDisks(qmp: QmpClient, pid: number, asked = readTree(qmp)): Promise<FoundDisks> {
+  const [said, tree, memory, files, boot] = await Promise.all([
+    ask(qmp),
+    asked,
+    readMemoryFiles(qmp),
+    OpenFiles.of(pid),
+    bootId(),
+  ]);
+  const { places } = parseDeviceTree(tree, new Set());
+  const { blocks, nodes, jobs } = said;
+  const writable = new Set(nodes.filter((node) => node.ro !== true).map((node) => pathOf(node.file ?? "")));
+  const imageOf = ({ format, filename, "virtual-size": byteLength }: ImageInfo): Promise<Image> =>
+    files.image({
+      ...{ format: [format, ...optionsOf(filename)].join(" "), file: plain(filename), byteLength },
+      writable: writable.has(pathOf(filename)),
+    });
+  const drives: FoundDrive[] = [];
+  for (const block of blocks)
+    drives.push({
+      ...{ name: nameOf(block), qdev: block.qdev ?? block.device, removable: block.removable },
+      place: places.get(block.device) ?? places.get(block.inserted?.["node-name"] ?? "") ?? "",
+      layers: await Promise.all(layersOf(block.inserted?.image).map(imageOf)),
+    });
+  const known = new Set(drives.flatMap(({ layers }) => layers.map(({ file }) => file)));
+  // what a quorum, a separate data file or a node without a device has open
+  for (const { drv: format, file, ro, image } of nodes) {
+    if (!FILE_DRIVERS.includes(format ?? "") || file === undefined || known.has(files.resolve(file))) continue;
+    const name = files.resolve(file);
+    known.add(name);
+    const given = { format: format ?? "", file: plain(file), byteLength: image?.["virtual-size"] ?? 0 };
+    const layers = [await files.image({ ...given, writable: ro !== true })];
+    drives.push({ name, qdev: "", removable: false, place: "", layers });
+  }
+  return { boot, drives, memory, gone: files.gone, jobs: lasting(jobs), signature: signatureOf(said) };
+}
+
+/** What QEMU says of its disks, in one round trip. */
+async function ask(qmp: QmpClient): Promise<Said> {
+  const [blocks, nodes, jobs] = await Promise.all([
+    qmp.execute("query-block"),
+    qmp.execute("query-named-block-nodes", { flat: true }),
+    qmp.execute("query-block-jobs"),
+  ]);
+  return { blocks, nodes, jobs };
+}
+
+interface Said {
+  readonly blocks: readonly BlockInfo[];
+  readonly nodes: readonly BlockNode[];
+  readonly jobs: QmpCommands["query-block-jobs"]["returns"];
+}
+
+const lasting = (jobs: Said["jobs"]): readonly string[] =>
+  jobs.filter(({ status }) => status !== "concluded").map(({ type, device }) => `${type} of ${device}`);
+
+/** A text that a later look must find again; a tray that opens and closes, and a file that grows, change nothing. */
+function signatureOf({ blocks, nodes, jobs }: Said): string {
+  const layers = ({ inserted }: BlockInfo): unknown[] =>
+    layersOf(inserted?.image).map(({ format, filename, "virtual-size": byteLength }) => [format, filename, byteLength]);
+  return JSON.stringify([
+    blocks.map((block) => [block.device, block.qdev, layers(block)]),
+    nodes.map(({ drv, file, ro }) => [drv, file, ro]),
+    lasting(jobs),
+  ]);
+}
+
+/** The signature of the disks as they are now: all that is looked at while the guest stands still. */
+export const readSignature = async (qmp: QmpClient): Promise<string> => signatureOf(await ask(qmp));
+
+/** @returns the paths at which another file is now than the one that QEMU has open */
+export async function replacedImages({ drives }: GuestDisks): Promise<readonly string[]> {
+  const images = drives.flatMap(({ layers }) => layers).filter(({ inode }) => inode !== "");
+  const isReplaced = await Promise.all(images.map(async ({ file, inode }) => (await inodeOf(file)) !== inode));
+  return [...new Set(images.filter((_, at) => isReplaced[at]).map(({ file }) => file))];
+}
+
+/** What a source has against a migration of these disks. */
+export function refuseDisks({ jobs, gone }: FoundDisks): readonly Refusal[] {
+  const refusals: Refusal[] = [];
+  if (jobs.length > 0)
+    refusals.push({
+      code: "block-job",
+      message: `A block job is at work on the guest's disks (${jobs.join(", ")}): wait until it has ended, or end it (block-job-cancel)`,
+    });
+  for (const file of gone)
+    refusals.push({
+      code: "image-temporary",
+      message: `${file} is not there any more, and only this QEMU still has it open: what the guest writes ends with this QEMU. A drive with snapshot=on is like that; commit it, or start the guest without`,
+    });
+  return refusals;
+}
+
+/** The name that the definition gives: of the drive, or of the device. */
+const nameOf = ({ device, qdev }: BlockInfo): string =>
+  device !== "" ? device : (qdev ?? "").replace(/^\/machine\/peripheral\//, "").replace(/\/virtio-backend$/, "");
+
+const layersOf = (image: ImageInfo | undefined): readonly ImageInfo[] =>
+  image === undefined ? [] : [image, ...layersOf(image["backing-image"])];
+
+/**
+ * Reads the options of a node beside its file, from a name of the form `json:{…}`. They count, since a raw node may
+ * show the guest only a part of its file.
+ * @returns each as "offset=4096"; nothing for a plain name
+ */
+export function optionsOf(file: string): readonly string[] {
+  if (plain(file) === file) return [];
+  const flat = (given: object, above: string): readonly string[] =>
+    Object.entries(given).flatMap(([name, value]) =>
+      typeof value === "object" && value !== null ? flat(value, `${above}${name}.`) : [`${above}${name}=${value}`],
+    );
+  // the file and the layers below it are compared by themselves
+  return flat(JSON.parse(file.slice("json:".length)) as object, "").filter(
+    (one) => !/^(driver|(file\.)*filename|(backing|data-file)\..*)=/.test(one) && !IS_FILE.test(one),
+  );
+}
+
+const IS_FILE = new RegExp(`^(file\\.)+driver=(${FILE_DRIVERS.join("|")})$`);
+
+const bootId = async (): Promise<string> =>
+  (await readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => "")).trim();

@@ -1,0 +1,291 @@
+/**
+ * What a QEMU says about its guest before a migration, and the reasons why Ferry will not carry it.
+ * Reads only: nothing at the guest or its QEMU is changed.
+ */
+import { MigrationFault, type Refusal } from "../../fault.ts";
+import { PAGE_SIZE } from "../../units.ts";
+import { readTree } from "./guest-devices.ts";
+import { isSettled } from "../qmp/migration-status.ts";
+import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "../qmp/monitor-text.ts";
+import { refusePostcopy } from "./postcopy-ability.ts";
+import type { QmpClient } from "../qmp/qmp-client.ts";
+import type { QemuVersion } from "../qmp/qmp-types.ts";
+import type { RamBlock } from "../stream/ram-blocks.ts";
+
+export interface GuestFacts {
+  readonly qemuVersion: QemuVersion;
+  /** As after -machine: pc-q35-10.0. */
+  readonly machineType: string;
+  /** QOM type of the first CPU: qemu64-x86_64-cpu. */
+  readonly cpuModel: string;
+  /** CPUID words as the guest sees them, by "input EAX:input ECX:register"; empty for other targets than x86. */
+  readonly cpuFeatures: Readonly<Record<string, number>>;
+  /** What the migration stream lists, in its order. */
+  readonly ramBlocks: readonly RamBlock[];
+}
+
+/** At the source: what is of the moment too, and what speaks against carrying it. */
+export interface SourceFacts extends GuestFacts {
+  /** It stands still because somebody wants it so: paused, or never started (-S). */
+  readonly paused: boolean;
+  /** Against any migration. */
+  readonly refusals: readonly Refusal[];
+  /** Against post-copy. */
+  readonly postcopyRefusals: readonly Refusal[];
+  /** Reasons against a comparison of the memory (`--verify`). */
+  readonly verifyRefusals: readonly Refusal[];
+}
+
+/**
+ * RunState values of a guest that can be moved as it is; it stays so. `prelaunch`: started with -S and never continued.
+ */
+export const PAUSED_STATES: readonly string[] = ["paused", "prelaunch"];
+
+/** Run states of a guest that runs or has run; no other guest gets into them (qapi/run-state.json). */
+const HAS_RUN: readonly string[] = [
+  ...["running", "io-error", "suspended", "guest-panicked", "internal-error", "watchdog", "shutdown", "debug"],
+];
+
+/** Tells from QEMU's run state whether somebody has started the guest. */
+export const hasRun = (status: string): boolean => HAS_RUN.includes(status);
+
+/** What to do about a guest that stands still for another reason (qapi/run-state.json). */
+const MENDS: Readonly<Record<string, string>> = {
+  "io-error": "mend its disk, then continue or stop it",
+  "guest-panicked": "reset it",
+  "internal-error": "reset it",
+  watchdog: "reset or continue it",
+  shutdown: "reset it, or end its QEMU and start it at the other host",
+  suspended: "wake it up",
+  inmigrate: "it waits for a migration to it: that comes first",
+  postmigrate: "a migration ended with it here: continue it first (cont), once no other host has it",
+  debug: "let go of its debugger",
+};
+
+/** First version with the capability switchover-ack. */
+const OLDEST_QEMU = [8, 1] as const;
+/**
+ * First version that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit 03bfc2188f).
+ */
+const OLDEST_EMULATING = [9, 0] as const;
+
+/**
+ * Capabilities that may be on: they are set for the migration and put back (agent-source/guest/qemu-settings.ts), or change
+ * neither the stream nor the switchover. Any other one is refused while it is on, also one that a later QEMU has added:
+ * it may change the stream to a form that Ferry does not read (multifd, xbzrle, compress, mapped-ram, x-ignore-shared,
+ * dirty-bitmaps, background-snapshot, zero-copy-send, block), take the switchover out of the agents' hands (x-colo,
+ * pause-before-switchover), or let QEMU forget pages that post-copy may have to send again (release-ram).
+ */
+const MAY_BE_ON: readonly string[] = [
+  ...["return-path", "switchover-ack", "events", "postcopy-ram", "postcopy-preempt"],
+  ...["auto-converge", "dirty-limit", "late-block-activate", "postcopy-blocktime", "rdma-pin-all"],
+  ...["validate-uuid", "zero-blocks"],
+];
+
+/** Capabilities that the agents cannot do without. A guest whose QEMU lacks one of them is refused. */
+const NEEDED: readonly string[] = ["return-path", "switchover-ack"];
+
+/**
+ * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes
+ * a millisecond or more to come to each.
+ * @param tree what readTree() gives, where it was asked for already
+ * @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed
+ */
+export async function inspectSource(qmp: QmpClient, tree = readTree(qmp)): Promise<SourceFacts> {
+  const [facts, suppressed, { status }, version, migration, capabilities, parameters, devices, postcopyRefusals] =
+    await Promise.all([
+      inspect(qmp),
+      qmp.execute("qom-get", { path: "/machine", property: "suppress-vmdesc" }),
+      qmp.execute("query-status"),
+      refuseVersion(qmp),
+      refuseMigration(qmp),
+      refuseCapabilities(qmp),
+      refuseParameters(qmp),
+      tree.then(refuseDevices),
+      refusePostcopy(qmp),
+    ]);
+  const refusals = [
+    ...version,
+    ...refuseMachine(facts.machineType, suppressed),
+    ...refuseRunState(status),
+    ...migration,
+    ...capabilities,
+    ...parameters,
+    ...devices.refusals,
+    ...refuseBlocks(facts.ramBlocks),
+  ];
+  return {
+    ...facts,
+    paused: PAUSED_STATES.includes(status),
+    refusals,
+    postcopyRefusals,
+    verifyRefusals: devices.verifyRefusals,
+  };
+}
+
+/** For a QEMU that waits with -incoming defer. */
+export function inspectDestination(qmp: QmpClient): Promise<GuestFacts> {
+  return inspect(qmp);
+}
+
+/** As after -machine; an alias such as q35 is given by its versioned name. */
+export async function machineTypeOf(qmp: QmpClient): Promise<string> {
+  const type = await textOf(qmp, "/machine", "type");
+  return type.replace(/-machine$/, "");
+}
+
+/** RAM and ROM as the guest's CPUs see it now; the same at both sides once the device state is loaded. */
+export async function guestMemoryRanges(qmp: QmpClient): Promise<GuestMemoryRange[]> {
+  const blocks = parseRamBlocks(await askHuman(qmp, "info ramblock"));
+  return parseGuestMemory(await askHuman(qmp, "info mtree -f"), blocks);
+}
+
+async function inspect(qmp: QmpClient): Promise<GuestFacts> {
+  const { version } = qmp.greeting;
+  const [machineType, cpu, blocks] = await Promise.all([
+    machineTypeOf(qmp),
+    inspectCpu(qmp),
+    askHuman(qmp, "info ramblock"),
+  ]);
+  return { qemuVersion: version, machineType, ...cpu, ramBlocks: parseRamBlocks(blocks) };
+}
+
+async function inspectCpu(qmp: QmpClient): Promise<Pick<GuestFacts, "cpuModel" | "cpuFeatures">> {
+  const [cpu] = await qmp.execute("query-cpus-fast");
+  if (cpu === undefined) throw new MigrationFault("qmp-protocol", "QEMU's monitor lists no CPU");
+  const path = cpu["qom-path"];
+  const [cpuModel, cpuFeatures] = await Promise.all([textOf(qmp, path, "type"), cpuFeaturesOf(qmp, path)]);
+  return { cpuModel, cpuFeatures };
+}
+
+/** X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
+interface FeatureWord {
+  readonly "cpuid-input-eax": number;
+  readonly "cpuid-input-ecx"?: number;
+  readonly "cpuid-register": string;
+  readonly features: number;
+}
+
+async function cpuFeaturesOf(qmp: QmpClient, path: string): Promise<Record<string, number>> {
+  const properties = await qmp.execute("qom-list", { path });
+  if (!properties.some((property) => property.name === "feature-words")) return {};
+  const words = await qmp.execute("qom-get", { path, property: "feature-words" });
+  const features: Record<string, number> = {};
+  if (!Array.isArray(words)) return features;
+  const list: readonly FeatureWord[] = words;
+  for (const { "cpuid-input-eax": eax, "cpuid-input-ecx": ecx = 0, "cpuid-register": register, features: bits } of list)
+    features[`${eax}:${ecx}:${register}`] = bits;
+  return features;
+}
+
+async function refuseVersion(qmp: QmpClient): Promise<Refusal[]> {
+  const { version } = qmp.greeting;
+  const text = `QEMU ${version.major}.${version.minor}.${version.micro}`;
+  if (isOlder(version, OLDEST_QEMU)) {
+    const message = `${text} is older than ${OLDEST_QEMU.join(".")}; start the guest with a newer one`;
+    return [{ code: "qemu-too-old", message }];
+  }
+  if (!isOlder(version, OLDEST_EMULATING) || (await qmp.execute("query-kvm")).enabled) return [];
+  const mend = `start it with KVM, or with QEMU ${OLDEST_EMULATING.join(".")} or later`;
+  const message = `${text} emulates this guest (TCG), and loses writes of such a guest in any migration; ${mend}`;
+  return [{ code: "qemu-too-old", message }];
+}
+
+const isOlder = ({ major, minor }: QemuVersion, [oldest, oldestMinor]: readonly [number, number]): boolean =>
+  major < oldest || (major === oldest && minor < oldestMinor);
+
+/**
+ * Machine types up to 2.3 mark neither the start nor the ends of sections (hw/core/machine.c, hw_compat_2_3); without a
+ * description of the device state its end cannot be found.
+ */
+function refuseMachine(machineType: string, suppressed: unknown): Refusal[] {
+  const code = "machine-type";
+  const [, major, minor] = /^pc-(?:i440fx-|q35-)?(\d+)\.(\d+)/.exec(machineType) ?? [];
+  if (major !== undefined && Number(major) * 1000 + Number(minor) < 2004)
+    return [{ code, message: `Machine type ${machineType} sends no section footers; use one of 2.4 or later` }];
+  if (suppressed !== true) return [];
+  return [{ code, message: "The machine sends no description of its device state; start it without suppress-vmdesc" }];
+}
+
+function refuseRunState(status: string): Refusal[] {
+  if (status === "running" || PAUSED_STATES.includes(status)) return [];
+  const mend = MENDS[status];
+  const message = `The guest is ${status}, neither running nor paused${mend === undefined ? "" : `; ${mend}`}`;
+  return [{ code: "guest-not-running", message }];
+}
+
+async function refuseMigration(qmp: QmpClient): Promise<Refusal[]> {
+  const refusals: Refusal[] = [];
+  const migration = await qmp.execute("query-migrate");
+  if (!isSettled(migration.status))
+    refusals.push({ code: "migration-active", message: `QEMU has a migration already, which is ${migration.status}` });
+  for (const reason of migration["blocked-reasons"] ?? [])
+    refusals.push({ code: "migration-blocked", message: `QEMU does not migrate this guest: ${reason}` });
+  return refusals;
+}
+
+async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
+  const capabilities = await qmp.execute("query-migrate-capabilities");
+  const code = (capability: string): string => `capability-${capability}`;
+  const missing = NEEDED.filter((needed) => !capabilities.some(({ capability }) => capability === needed));
+  const inTheWay = capabilities.filter(({ capability, state }) => state && !MAY_BE_ON.includes(capability));
+  return [
+    ...missing.map((capability) => ({
+      code: code(capability),
+      message: `QEMU has no migration capability ${capability}; start the guest with another version of QEMU`,
+    })),
+    ...inTheWay.map(({ capability }) => ({
+      code: code(capability),
+      message: `Migration capability ${capability} is on; switch it off with migrate-set-capabilities`,
+    })),
+  ];
+}
+
+/** The stream must come plain, and from a QEMU that runs on as it is. */
+async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
+  const parameters = await qmp.execute("query-migrate-parameters");
+  const refusals: Refusal[] = [];
+  const { "tls-creds": credentials = "", mode = "normal" } = parameters;
+  // a QEMU that has none may also say null
+  if (typeof credentials === "string" && credentials !== "")
+    refusals.push({
+      code: "parameter-tls-creds",
+      message: `Migration parameter tls-creds is ${credentials}; empty it, the agents encrypt the way between the hosts`,
+    });
+  if (mode !== "normal")
+    refusals.push({ code: "parameter-mode", message: `Migration parameter mode is ${mode}; set it to normal` });
+  return refusals;
+}
+
+/** Finds devices that speak against any migration, and devices that speak against a comparison of the memory. */
+function refuseDevices(tree: string): Pick<SourceFacts, "refusals" | "verifyRefusals"> {
+  const refusals: Refusal[] = [];
+  if (/^\s*dev: virtio-mem/m.test(tree))
+    refusals.push({ code: "device-virtio-mem", message: "The guest has a virtio-mem device; unplug it" });
+  if (/^\s*dev: vfio-/m.test(tree))
+    refusals.push({ code: "device-vfio", message: "The guest has a passed-through (vfio) device; unplug it" });
+  const hints = /^\s*free-page-hint = true/m.test(tree);
+  const message =
+    "The guest's balloon tells QEMU which pages are free (free-page-hint=on). QEMU does not send such pages, so they differ between the two hosts; leave out --verify";
+  return { refusals, verifyRefusals: hints ? [{ code: "verify-free-page-hint", message }] : [] };
+}
+
+function refuseBlocks(blocks: readonly RamBlock[]): Refusal[] {
+  return blocks
+    .filter((block) => block.pageSize !== PAGE_SIZE)
+    .map((block) => ({
+      code: "page-size",
+      message: `RAM block ${block.name} has pages of ${block.pageSize} bytes, not ${PAGE_SIZE}; do without huge page files`,
+    }));
+}
+
+async function textOf(qmp: QmpClient, path: string, property: string): Promise<string> {
+  const value = await qmp.execute("qom-get", { path, property });
+  if (typeof value !== "string")
+    throw new MigrationFault("qmp-protocol", `QEMU's ${path} has no text as its ${property}`);
+  return value;
+}
+
+function askHuman(qmp: QmpClient, commandLine: string): Promise<string> {
+  return qmp.execute("human-monitor-command", { "command-line": commandLine });
+}

@@ -1,0 +1,63 @@
+/**
+ * Starts a guest that QEMU left standing. QEMU 10.0.0 to 10.0.4 and 10.1.0 do when their stream breaks between the stop for post-copy
+ * and the end of the package: the migration's status stays `device`, `cont` is refused and `migrate_cancel` does nothing
+ * (migration/migration.c postcopy_start sets FAILED from another state; corrected in 10.0.5 and 10.1.1). Detaching from the
+ * gdb stub starts the CPUs whatever a migration's status says (gdbstub/system.c gdb_continue). QEMU takes no other migration then.
+ */
+import { rm } from "node:fs/promises";
+import type { Socket } from "node:net";
+import { MigrationFault } from "../../fault.ts";
+import { connectToQemu } from "../../runtime/guest/guest-socket.ts";
+import type { QmpClient } from "../qmp/qmp-client.ts";
+
+const TIMEOUT_MS = 5000;
+/** An acknowledgement, and detach with its checksum. */
+const DETACH = "+$D#44";
+
+/**
+ * Is it such a guest? Also true for moments of any migration: only when nobody is at the other end of the stream is it
+ * one that stays so.
+ */
+export async function isStanding(monitor: QmpClient): Promise<boolean> {
+  const { status } = await monitor.execute("query-migrate");
+  return status === "device" && (await monitor.execute("query-status")).status === "finish-migrate";
+}
+
+/**
+ * Runs it. The caller knows that the guest was granted to nobody.
+ * @param path of a socket that QEMU may make, for the time of this call
+ * @throws MigrationFault as QmpClient.execute(); `qmp-timeout` when the guest does not start
+ */
+export async function startStandingGuest(monitor: QmpClient, path: string): Promise<void> {
+  await humanCommand(monitor, `gdbserver unix:${path},server=on,wait=off`);
+  try {
+    const resumed = monitor.waitFor("RESUME", undefined, { timeoutMs: TIMEOUT_MS });
+    const stub = await connected(path);
+    try {
+      stub.write(DETACH);
+      await resumed;
+    } finally {
+      stub.destroy();
+    }
+  } finally {
+    await humanCommand(monitor, "gdbserver none");
+    await rm(path, { force: true });
+  }
+}
+
+async function humanCommand(monitor: QmpClient, line: string): Promise<void> {
+  await monitor.execute("human-monitor-command", { "command-line": line });
+}
+
+function connected(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connectToQemu(path);
+    socket.once("connect", () => {
+      socket.on("error", () => undefined);
+      resolve(socket);
+    });
+    socket.once("error", (cause) =>
+      reject(new MigrationFault("qmp-disconnected", `QEMU's gdb stub at ${path} failed: ${cause.message}`, { cause })),
+    );
+  });
+}

@@ -1,0 +1,83 @@
+/**
+ * The human monitor's tables, where QMP has no command: RAM blocks and the flat view of guest memory.
+ * PURE: text in, values out. Formats: ram_block_format (system/physmem.c) and mtree_print_flatview
+ * (system/memory.c) of QEMU 8.1 to 10.x.
+ */
+import { PAGE_SIZE } from "../../units.ts";
+import type { RamBlock } from "../stream/ram-blocks.ts";
+
+/** Guest-physical memory that is RAM or ROM; start and length in bytes, both whole pages. */
+export interface GuestMemoryRange {
+  readonly start: number;
+  readonly byteLength: number;
+  /** Name of the RAM block behind it. */
+  readonly block: string;
+}
+
+/**
+ * "info ramblock" to the blocks that the migration stream lists, in its order and with the used length.
+ * A block without a name was never registered for migration and is not listed. Else the two lists are the same:
+ * pc.ram, PCI/vga.vram, pc.bios, pc.rom, PCI/*.rom, /rom@etc/….
+ */
+export function parseRamBlocks(text: string): RamBlock[] {
+  const blocks: RamBlock[] = [];
+  for (const line of linesOf(text)) {
+    const row = /^\s*(\S.*?)\s+(\d+) (B|KiB|MiB|GiB)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x[0-9a-f]+/.exec(line);
+    if (row === null) continue;
+    const [, name = "", count = "", unit = "B", used = ""] = row;
+    blocks.push({ name, byteLength: Number.parseInt(used, 16), pageSize: Number(count) * bytesOf(unit) });
+  }
+  return blocks;
+}
+
+/**
+ * "info mtree -f" to the RAM and ROM in the address space "memory", which is what pmemsave reads. Parts of the same
+ * block that touch are one range. I/O, flash (romd) and passed-through device memory (ramd) are left out, and so is
+ * memory of blocks that do not migrate.
+ */
+export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): GuestMemoryRange[] {
+  const ranges: GuestMemoryRange[] = [];
+  for (const line of flatViewOf("memory", text)) {
+    const row =
+      /^\s+([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:nv-)?(?:ram|rom)\): (.+?)(?: @[0-9a-f]{16})?(?: (?:kvm|xen|hvf|nvmm|whpx))?$/i.exec(
+        line,
+      );
+    if (row === null) continue;
+    const [, first = "", last = "", region = ""] = row;
+    const block = blockOf(region, blocks);
+    if (block === undefined) continue;
+    const start = Math.ceil(Number.parseInt(first, 16) / PAGE_SIZE) * PAGE_SIZE;
+    const end = Math.floor((Number.parseInt(last, 16) + 1) / PAGE_SIZE) * PAGE_SIZE;
+    const before = ranges.at(-1);
+    if (end <= start) continue;
+    if (before !== undefined && before.block === block && before.start + before.byteLength === start)
+      ranges[ranges.length - 1] = { ...before, byteLength: end - before.start };
+    else ranges.push({ start, byteLength: end - start, block });
+  }
+  return ranges;
+}
+
+/** The expressions take time by the square of a line's length; block names have at most 255 bytes. */
+const LINE_CHARACTERS_MAX = 1000;
+
+const linesOf = (text: string): string[] => text.split(/\r?\n/).filter((line) => line.length <= LINE_CHARACTERS_MAX);
+
+/** The lines of the flat view that the address space has; several address spaces may share one. */
+function flatViewOf(space: string, text: string): string[] {
+  for (const view of text.split(/^FlatView #/m)) {
+    const lines = linesOf(view);
+    if (lines.some((line) => line.startsWith(` AS "${space}",`))) return lines;
+  }
+  return [];
+}
+
+/** A region is named as the block without the path of its device: vga.vram for 0000:00:01.0/vga.vram. */
+function blockOf(region: string, blocks: readonly RamBlock[]): string | undefined {
+  const found =
+    blocks.find((block) => block.name === region) ?? blocks.find((block) => block.name.endsWith(`/${region}`));
+  return found?.name;
+}
+
+function bytesOf(unit: string): number {
+  return unit === "GiB" ? 2 ** 30 : unit === "MiB" ? 2 ** 20 : unit === "KiB" ? 2 ** 10 : 1;
+}

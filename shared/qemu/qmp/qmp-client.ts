@@ -1,0 +1,315 @@
+/**
+ * A client of QEMU's monitor on a unix socket. One client at a time: QEMU does not greet a second one.
+ * Knows the envelope of the protocol, time-outs and what happens to calls when the socket ends; what the
+ * commands mean is its callers' business. Format: docs/interop/qmp-spec.rst of QEMU.
+ */
+import type { Socket } from "node:net";
+import { MigrationFault } from "../../fault.ts";
+import { connectToQemu } from "../../runtime/guest/guest-socket.ts";
+import { qemuEnd } from "./qemu-end.ts";
+import { excerpt, QmpLines, type QmpMessage } from "./qmp-lines.ts";
+import type {
+  QmpCall,
+  QmpCallOptions,
+  QmpCommandName,
+  QmpCommands,
+  QmpEvent,
+  QmpEventNamed,
+  QmpGreeting,
+} from "./qmp-types.ts";
+
+const DEFAULT_TIMEOUT_MS = 10_000;
+/**
+ * Sent out of band where QEMU can: its main loop may wait for a vCPU that waits for a page, which only these bring
+ * (tried with `stop` in a broken post-copy). QEMU reads on while it has fewer than eight other commands to carry out.
+ */
+const OUT_OF_BAND: readonly string[] = ["migrate-recover", "migrate-pause"];
+
+interface Pending {
+  readonly command: string;
+  // a method, not a property: the answer's type belongs to the command and is QEMU's word
+  resolve(answer: unknown): void;
+  reject(fault: MigrationFault): void;
+}
+
+interface Waiter {
+  reject(fault: MigrationFault): void;
+}
+
+export class QmpClient {
+  /** Why the monitor is closed: undefined after `close()` or `quit`. Never rejects. */
+  readonly closed: Promise<MigrationFault | undefined>;
+  private readonly socket: Socket;
+  private readonly lines = new QmpLines();
+  private readonly pending = new Map<number, Pending>();
+  private readonly waiters = new Set<Waiter>();
+  private readonly listeners = new Set<(event: QmpEvent) => void>();
+  private readonly resolveClosed: (fault: MigrationFault | undefined) => void;
+  private greeted: ((greeting: QmpGreeting) => void) | undefined;
+  private greetingSeen: QmpGreeting | undefined;
+  private outOfBand = false;
+  /** Of a monitor that is handed on, an answer to the client before is none of ours. */
+  private nextId = Math.floor(Math.random() * 2 ** 40);
+  private ended: MigrationFault | undefined;
+  /** QEMU said yes to `quit`: its end is meant. */
+  private quitting = false;
+  /** Why QEMU is about to end, from its event SHUTDOWN. */
+  private shutdownReason: string | undefined;
+
+  private constructor(path: string) {
+    let resolveClosed: (fault: MigrationFault | undefined) => void = () => undefined;
+    this.closed = new Promise((resolve) => {
+      resolveClosed = resolve;
+    });
+    this.resolveClosed = resolveClosed;
+    this.socket = connectToQemu(path);
+    this.socket.on("data", (chunk) => this.receive(chunk));
+    this.socket.on("error", (cause) => this.lost(socketFault(path, cause)));
+    this.socket.on("close", () =>
+      this.lost(new MigrationFault("qmp-disconnected", `QEMU closed its monitor at ${path}`)),
+    );
+  }
+
+  /**
+   * Connects, waits for the greeting and leaves the negotiation mode. `timeoutMs` covers all three.
+   * @throws MigrationFault "qmp-unreachable" when nobody listens, "qmp-timeout" when QEMU does not greet
+   */
+  static async connect(path: string, options: QmpCallOptions = {}): Promise<QmpClient> {
+    const startedAt = performance.now();
+    const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const client = new QmpClient(path);
+    try {
+      await client.bounded<QmpGreeting>(
+        { ...options, timeoutMs },
+        () =>
+          new MigrationFault("qmp-timeout", `QEMU's monitor at ${path} did not greet within ${timeoutMs} ms`, {
+            advice: "QEMU greets one client at a time: see whether another one is connected",
+          }),
+        (resolve) => {
+          client.greeted = resolve;
+          return () => {
+            client.greeted = undefined;
+          };
+        },
+      );
+      const leftMs = Math.max(1, timeoutMs - (performance.now() - startedAt));
+      const enable = client.outOfBand ? { enable: ["oob"] } : undefined;
+      await client.call("qmp_capabilities", enable, { ...options, timeoutMs: leftMs });
+      return client;
+    } catch (thrown) {
+      client.close();
+      throw thrown;
+    }
+  }
+
+  get isOpen(): boolean {
+    return this.ended === undefined;
+  }
+
+  /** Why QEMU is about to end, where it has said so; its monitor may stay open for a while. */
+  get announcedEnd(): MigrationFault | undefined {
+    return this.shutdownReason === undefined ? undefined : qemuEnd(this.shutdownReason);
+  }
+
+  get greeting(): QmpGreeting {
+    if (this.greetingSeen === undefined) throw new TypeError("The monitor has not greeted yet");
+    return this.greetingSeen;
+  }
+
+  /**
+   * @throws MigrationFault "qmp-command" with QEMU's class and text, "qmp-timeout", "qmp-disconnected", what qemuEnd()
+   *   tells of a QEMU that has said why it ends, "qmp-protocol", or the signal's reason ("cancelled" when that is no
+   *   fault). After a time-out QEMU may still carry the command out.
+   */
+  execute<C extends QmpCommandName>(command: C, ...rest: QmpCall<C>): Promise<QmpCommands[C]["returns"]> {
+    const [args, options] = rest;
+    return this.call<QmpCommands[C]["returns"]>(command, args, options);
+  }
+
+  /** The listener is called for each event in QEMU's order, until the returned function is. It must not throw. */
+  subscribe(listener: (event: QmpEvent) => void): () => void {
+    // a wrapper, so that a listener subscribed twice can be removed once
+    const entry = (event: QmpEvent): void => listener(event);
+    this.listeners.add(entry);
+    return () => void this.listeners.delete(entry);
+  }
+
+  /**
+   * The first event of that name, from this call on, that the predicate accepts.
+   * @throws MigrationFault "qmp-timeout", the reason why the monitor closed, or the signal's reason
+   */
+  waitFor<E extends string>(
+    name: E,
+    predicate?: (event: QmpEventNamed<E>) => boolean,
+    options: QmpCallOptions = {},
+  ): Promise<QmpEventNamed<E>> {
+    const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const late = (): MigrationFault => new MigrationFault("qmp-timeout", `No ${name} from QEMU within ${timeoutMs} ms`);
+    return this.bounded<QmpEventNamed<E>>({ ...options, timeoutMs }, late, (resolve) =>
+      this.subscribe((event) => {
+        if (isNamed(event, name) && (predicate === undefined || predicate(event))) resolve(event);
+      }),
+    );
+  }
+
+  /** Ends the connection, not QEMU. Calls in flight fail with "qmp-disconnected". */
+  close(): void {
+    this.end(new MigrationFault("qmp-disconnected", "The monitor was closed"), true);
+  }
+
+  private call<R>(command: string, args: unknown, options: QmpCallOptions = {}): Promise<R> {
+    const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const late = (): MigrationFault =>
+      new MigrationFault("qmp-timeout", `QEMU did not answer ${command} within ${timeoutMs} ms`);
+    const id = this.nextId++;
+    return this.bounded<R>({ ...options, timeoutMs }, late, (resolve, reject) => {
+      this.pending.set(id, { command, resolve, reject });
+      const verb = this.outOfBand && OUT_OF_BAND.includes(command) ? "exec-oob" : "execute";
+      this.socket.write(`${JSON.stringify({ [verb]: command, arguments: args, id })}\r\n`);
+      return () => void this.pending.delete(id);
+    });
+  }
+
+  /** A wait that ends with the clock, the signal or the socket at the latest. `start` returns its clean-up. */
+  private bounded<R>(
+    { timeoutMs, signal }: QmpCallOptions,
+    late: () => MigrationFault,
+    start: (resolve: (value: R) => void, reject: (fault: MigrationFault) => void) => () => void,
+  ): Promise<R> {
+    const promise = new Promise<R>((resolve, reject) => {
+      if (signal?.aborted) return reject(MigrationFault.from(signal.reason, "cancelled"));
+      if (this.ended !== undefined) return reject(this.ended);
+      const finish = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", onAbort);
+        this.waiters.delete(waiter);
+        cleanUp();
+      };
+      const fail = (fault: MigrationFault): void => {
+        finish();
+        reject(fault);
+      };
+      const onAbort = (): void => fail(MigrationFault.from(signal?.reason, "cancelled"));
+      const waiter: Waiter = { reject: fail };
+      const timer = setTimeout(() => fail(late()), timeoutMs);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      this.waiters.add(waiter);
+      const cleanUp = start((value) => {
+        finish();
+        resolve(value);
+      }, fail);
+    });
+    // waits are often started before the command that brings the event: a failure in between is the command's to tell
+    promise.catch(() => undefined);
+    return promise;
+  }
+
+  private receive(chunk: Uint8Array): void {
+    if (this.ended !== undefined) return;
+    try {
+      this.lines.push(chunk, (message) => this.dispatch(message));
+    } catch (thrown) {
+      this.end(MigrationFault.from(thrown, "qmp-protocol"));
+    }
+  }
+
+  private dispatch(message: QmpMessage): void {
+    if (this.ended !== undefined) return;
+    if (message.event !== undefined) this.announce(message);
+    else if (message.QMP !== undefined) this.greet(message.QMP ?? {});
+    else if (message.return !== undefined || message.error !== undefined) this.answer(message);
+    else
+      throw new MigrationFault(
+        "qmp-protocol",
+        `QEMU's monitor sent neither answer nor event: ${excerpt(Object.keys(message).join(", "))}`,
+      );
+  }
+
+  private greet(greeting: NonNullable<QmpMessage["QMP"]>): void {
+    const { major, minor, micro } = greeting.version?.qemu ?? {};
+    if (typeof major !== "number" || typeof minor !== "number" || typeof micro !== "number")
+      throw new MigrationFault("qmp-protocol", "QEMU's greeting has no version");
+    const { capabilities } = greeting;
+    this.outOfBand = Array.isArray(capabilities) && capabilities.includes("oob");
+    const name = greeting.version?.package;
+    this.greetingSeen = { version: { major, minor, micro }, package: typeof name === "string" ? name : "" };
+    this.greeted?.(this.greetingSeen);
+  }
+
+  private announce({ event, data, timestamp }: QmpMessage): void {
+    if (typeof event !== "string")
+      throw new MigrationFault("qmp-protocol", "QEMU's monitor sent an event without a name");
+    const timestampUs = numberOr0(timestamp?.seconds) * 1_000_000 + numberOr0(timestamp?.microseconds);
+    const fields: Record<string, unknown> = typeof data === "object" && data !== null ? { ...data } : {};
+    if (event === "SHUTDOWN") this.shutdownReason = typeof fields.reason === "string" ? fields.reason : undefined;
+    // with -no-shutdown it has not ended: it was started again
+    if (event === "RESUME") this.shutdownReason = undefined;
+    for (const listener of [...this.listeners]) listener({ event, data: fields, timestampUs });
+  }
+
+  private answer(message: QmpMessage): void {
+    const kind = excerpt(String(message.error?.class));
+    const desc = message.error?.desc === undefined ? "no error" : excerpt(String(message.error.desc));
+    // QEMU leaves the id out when it could not read the command
+    if (typeof message.id !== "number")
+      throw new MigrationFault("qmp-protocol", `QEMU's monitor sent an answer without an id: ${desc}`);
+    const call = this.pending.get(message.id);
+    // an answer that comes after its time-out has nobody who waits
+    if (call === undefined) return;
+    if (message.error === undefined) {
+      // QEMU returns an object, a list or a text; callers take it apart at once
+      if (message.return === null)
+        throw new MigrationFault("qmp-protocol", `QEMU's monitor answered ${call.command} with null`);
+      this.quitting ||= call.command === "quit";
+      call.resolve(message.return);
+    } else call.reject(new MigrationFault("qmp-command", `QEMU refused ${call.command}: ${desc} (${kind})`));
+  }
+
+  /** A command of this client's may have been the reason: `quit` succeeds with or without an answer. */
+  private lost(fault: MigrationFault): void {
+    if (this.ended !== undefined) return;
+    if (fault.code !== "qmp-disconnected") {
+      this.end(fault);
+      return;
+    }
+    for (const call of [...this.pending.values()]) {
+      if (call.command !== "quit") continue;
+      this.quitting = true;
+      call.resolve({});
+    }
+    this.end(this.shutdownReason === undefined ? fault : qemuEnd(this.shutdownReason), this.quitting);
+  }
+
+  /**
+   * The one way out, taken once: whatever waits is told.
+   * @param meant the end was asked for here
+   */
+  private end(fault: MigrationFault, meant = false): void {
+    if (this.ended !== undefined) return;
+    this.ended = fault;
+    for (const waiter of [...this.waiters]) waiter.reject(fault);
+    this.listeners.clear();
+    this.socket.destroy();
+    this.resolveClosed(meant ? undefined : fault);
+  }
+}
+
+const numberOr0 = (value: unknown): number => (typeof value === "number" && Number.isFinite(value) ? value : 0);
+
+const isNamed = <E extends string>(event: QmpEvent, name: E): event is QmpEventNamed<E> => event.event === name;
+
+function socketFault(path: string, cause: NodeJS.ErrnoException): MigrationFault {
+  if (cause instanceof MigrationFault) return cause;
+  if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED")
+    return new MigrationFault("qmp-unreachable", `No QEMU listens at ${path}`, { cause });
+  if (cause.code === "EACCES" || cause.code === "EPERM")
+    return new MigrationFault("qmp-forbidden", `This agent may not use QEMU's monitor at ${path}: ${cause.message}`, {
+      cause,
+      advice:
+        "Start the guest as the agent's user, or give that user the right to write to the socket and to search its directory",
+    });
+  // the queue of those who wait to be greeted is full
+  if (cause.code === "EAGAIN")
+    return new MigrationFault("qmp-timeout", `QEMU's monitor at ${path} takes no more clients`, { cause });
+  return new MigrationFault("qmp-disconnected", `QEMU's monitor at ${path} failed: ${cause.message}`, { cause });
+}

@@ -1,0 +1,94 @@
+/**
+ * Bytes of a monitor socket to QMP messages: one JSON object a line (docs/interop/qmp-spec.rst).
+ * Incremental and bounded. A newline byte never stands inside a UTF-8 sequence, so lines are cut before they
+ * are decoded and a character may arrive in pieces.
+ */
+import { MigrationFault } from "../../fault.ts";
+
+/** QEMU's longest answers ("info mtree" of a large guest) stay below 1 MiB; beyond this it is not a monitor. */
+export const LINE_MAX_BYTES = 16 * 1024 * 1024;
+
+const NEWLINE = 0x0a;
+const EXCERPT_CHARACTERS = 1000;
+/** Most lines fit. */
+const FIRST_BYTES = 4096;
+
+export interface QmpTimestamp {
+  readonly seconds: number;
+  readonly microseconds: number;
+}
+
+/** Every message that QEMU sends, before it is known which one it is. */
+export interface QmpMessage {
+  readonly QMP?: null | {
+    readonly version?: { readonly qemu?: Record<string, unknown>; readonly package?: unknown };
+    readonly capabilities?: unknown;
+  };
+  readonly id?: unknown;
+  readonly return?: unknown;
+  readonly error?: null | { readonly class?: unknown; readonly desc?: unknown };
+  readonly event?: unknown;
+  readonly data?: Record<string, unknown> | null;
+  readonly timestamp?: Partial<Record<"seconds" | "microseconds", unknown>> | null;
+}
+
+export class QmpLines {
+  private readonly decoder = new TextDecoder("utf-8", { fatal: true });
+  /** The line so far; grows by doubling, so that a line in many small pieces costs no more than its bytes. */
+  private line = new Uint8Array(FIRST_BYTES);
+  private length = 0;
+
+  /** Hands each message that the chunk completes to `take`. @throws MigrationFault "qmp-protocol" */
+  push(chunk: Uint8Array, take: (message: QmpMessage) => void): void {
+    let from = 0;
+    for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, from)) {
+      const line = this.finishLine(chunk.subarray(from, end));
+      from = end + 1;
+      if (line !== "") take(parse(line));
+    }
+    if (from < chunk.length) this.keep(chunk.subarray(from));
+  }
+
+  private keep(piece: Uint8Array): void {
+    const needed = this.length + piece.length;
+    if (needed > LINE_MAX_BYTES)
+      throw new MigrationFault("qmp-protocol", `QEMU's monitor sent a line of more than ${LINE_MAX_BYTES} bytes`);
+    if (needed > this.line.length) {
+      const longer = new Uint8Array(Math.max(needed, 2 * this.line.length));
+      longer.set(this.line.subarray(0, this.length));
+      this.line = longer;
+    }
+    this.line.set(piece, this.length);
+    this.length = needed;
+  }
+
+  private finishLine(last: Uint8Array): string {
+    this.keep(last);
+    const line = this.line.subarray(0, this.length);
+    this.length = 0;
+    // a long answer is rare: its memory is not kept for the next line
+    if (this.line.length > FIRST_BYTES) this.line = new Uint8Array(FIRST_BYTES);
+    try {
+      return this.decoder.decode(line).trim();
+    } catch (cause) {
+      throw new MigrationFault("qmp-protocol", "QEMU's monitor sent a line that is not UTF-8", { cause });
+    }
+  }
+}
+
+function parse(line: string): QmpMessage {
+  let message: QmpMessage | null;
+  try {
+    message = JSON.parse(line);
+  } catch (cause) {
+    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent no JSON: ${excerpt(line)}`, { cause });
+  }
+  if (typeof message !== "object" || message === null)
+    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent no object: ${excerpt(line)}`);
+  return message;
+}
+
+/** A line may be 16 MiB; a fault's message goes to logs and operators. */
+export function excerpt(text: string): string {
+  return text.length > EXCERPT_CHARACTERS ? `${text.slice(0, EXCERPT_CHARACTERS)}…` : text;
+}

@@ -1,0 +1,40 @@
+/** RAM blocks as those that write to QEMU need them: found by page, with the bytes of their names. */
+import { PAGE_SIZE } from "../../units.ts";
+
+/** Pages [firstPage, endPage). */
+export interface TableBlock {
+  /** Without a length or an end. */
+  readonly name: Uint8Array;
+  readonly firstPage: number;
+  readonly endPage: number;
+}
+
+export class BlockTable {
+  private readonly blocks: readonly TableBlock[];
+
+  /** @param blocks in stream order, as the page numbers go through them */
+  constructor(blocks: readonly { readonly name: string; readonly byteLength: number }[]) {
+    let endPage = 0;
+    this.blocks = blocks.map(({ name, byteLength }) => {
+      const firstPage = endPage;
+      endPage += byteLength / PAGE_SIZE;
+      return { name: Buffer.from(name, "latin1"), firstPage, endPage };
+    });
+  }
+
+  /** @throws RangeError when the page is in none */
+  find(page: number): TableBlock {
+    const block = this.blocks.find((one) => page >= one.firstPage && page < one.endPage);
+    if (block === undefined) throw new RangeError(`page ${page} is in no RAM block`);
+    return block;
+  }
+}
+
+export const holds = (block: TableBlock | undefined, page: number): block is TableBlock =>
+  block !== undefined && page >= block.firstPage && page < block.endPage;
+
+/** A number below 2^53 as QEMU's be64. */
+export function putUint64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, Math.floor(value / 2 ** 32));
+  view.setUint32(at + 4, value % 2 ** 32);
+}

@@ -1,0 +1,90 @@
+/**
+ * The RAM blocks of a stream, and the one that records refer to: a record names its block only when it is another one
+ * than before (RAM_SAVE_FLAG_CONTINUE, migration/ram.c ram_block_from_stream). Pages are numbered through all blocks.
+ */
+import { PAGE_SIZE } from "../../units.ts";
+
+/** As the stream and QEMU's monitor list it; lengths in bytes. */
+export interface RamBlock {
+  readonly name: string;
+  readonly byteLength: number;
+  readonly pageSize: number;
+}
+
+/** A block with the number of its first page. */
+export interface PlacedBlock extends RamBlock {
+  readonly firstPage: number;
+}
+
+export class RamBlocks {
+  private readonly list: PlacedBlock[] = [];
+  private readonly byName = new Map<string, PlacedBlock>();
+  private current: PlacedBlock | undefined;
+  /** Sum of the lengths. */
+  byteLength = 0;
+
+  get blocks(): readonly RamBlock[] {
+    return this.list.map(({ name, byteLength, pageSize }) => ({ name, byteLength, pageSize }));
+  }
+
+  get count(): number {
+    return this.list.length;
+  }
+
+  has(name: string): boolean {
+    return this.byName.has(name);
+  }
+
+  named(name: string): PlacedBlock | undefined {
+    return this.byName.get(name);
+  }
+
+  add(name: string, byteLength: number): void {
+    const block = { name, byteLength, pageSize: PAGE_SIZE, firstPage: this.byteLength / PAGE_SIZE };
+    this.list.push(block);
+    this.byName.set(name, block);
+    this.byteLength += byteLength;
+  }
+
+  /** Makes the block with the name at `at` the current one. @returns is there one? */
+  choose(memory: Uint8Array, at: number, length: number): boolean {
+    const present = this.current;
+    // mostly the same block again; comparing bytes makes no string
+    if (present !== undefined && present.name.length === length) {
+      let same = true;
+      for (let i = 0; i < length && same; i++) same = memory[at + i] === present.name.charCodeAt(i);
+      if (same) return true;
+    }
+    const found = this.byName.get(Buffer.from(memory.buffer, memory.byteOffset + at, length).toString("latin1"));
+    if (found !== undefined) this.current = found;
+    return found !== undefined;
+  }
+
+  /** @returns the number of the page at that offset of the current block, or -1 when it has none */
+  pageAt(offset: number): number {
+    const block = this.current;
+    return block === undefined || offset >= block.byteLength ? -1 : block.firstPage + offset / PAGE_SIZE;
+  }
+
+  /**
+   * @param block default: the current one
+   * @returns the number of the first page of [start, start + byteLength), or -1 when those are no whole pages of the block
+   */
+  rangeAt(start: number, byteLength: number, block: PlacedBlock | undefined = this.current): number {
+    if (block === undefined || byteLength === 0 || start + byteLength > block.byteLength) return -1;
+    return start % PAGE_SIZE === 0 && byteLength % PAGE_SIZE === 0 ? block.firstPage + start / PAGE_SIZE : -1;
+  }
+
+  /** Why rangeAt() has no number. */
+  whyNoRange(start: number, byteLength: number, block: PlacedBlock | undefined = this.current): string {
+    if (block === undefined) return "pages without a RAM block";
+    return `${byteLength} bytes at offset ${start} of RAM block ${block.name}, which has ${block.byteLength}`;
+  }
+
+  /** Why pageAt() has no number. */
+  whyNone(offset: number): string {
+    const block = this.current;
+    if (block === undefined) return "a page without a RAM block";
+    return `a page at offset ${offset} in RAM block ${block.name} of ${block.byteLength} bytes`;
+  }
+}

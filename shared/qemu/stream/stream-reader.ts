@@ -1,0 +1,257 @@
+/**
+ * Reads QEMU's stream incrementally, in place: pages are told by their address, nothing is copied or made for them.
+ *
+ *     header | configuration | [commands] | START(ram) … PART(ram)* … END(ram) | devices … description
+ *     └────────── prologue, verbatim ───────────────┘   pages          └── opaque, verbatim ──┘
+ *
+ *     … RAM_DISCARD* PING | PACKAGED(length) … | PING PART(ram)* END(ram) EOF      post-copy, where there is a sink for it
+ *                           └ device state ┘     pages, final
+ *
+ * Read for QEMU 8.1 to 10.x, x86, 4 KiB pages (migration/savevm.c, migration/ram.c). What the stream may hold beyond
+ * that is refused by name. Not its job: whether the machine fits the destination.
+ *
+ * Invariant: writing what was read gives the same bytes (stream-writer.ts), less the commands, which are for the agents.
+ */
+import { PAGE_SIZE } from "../../units.ts";
+import { checkFooter, RamRecords, type RecordSink } from "./ram-records.ts";
+import * as ram from "./ram-section.ts";
+import { type PostcopySink, STOPPED_COMMANDS, StreamCommands } from "./stream-commands.ts";
+import { StreamCursor } from "./stream-cursor.ts";
+import { StreamEnd } from "./stream-end.ts";
+import { type RamSetup, type StreamLimits, StreamSetup } from "./stream-setup.ts";
+
+export type { PostcopySink } from "./stream-commands.ts";
+export type { RamSetup } from "./stream-setup.ts";
+
+/** Takes what is read. Ranges [start, end) and addresses are in the reader's memory, valid until the call returns. */
+export interface StreamSink extends RecordSink {
+  /** Bytes that the destination QEMU needs before any page, in consecutive pieces. */
+  prologue(start: number, end: number): void;
+  /** After the last piece of the prologue. */
+  layout(setup: RamSetup): void;
+  /** A RAM section ended. False: the reader stops behind it. */
+  partEnd(): boolean;
+  /** The first byte that QEMU made with the guest stopped; once. */
+  stopped(): void;
+  /** Every page was delivered. */
+  ramEnd(): void;
+  /** Opaque bytes behind RAM's last section (which encodeRamEnd() of stream-writer.ts stands for); in any pieces. */
+  device(start: number, end: number): void;
+  /** The last byte was delivered. */
+  end(): void;
+}
+
+type State =
+  | "header"
+  | "configuration"
+  | "sections"
+  | "blocks"
+  | "records"
+  | "footer"
+  | "package"
+  | "devices"
+  | "eof"
+  | "finished";
+
+/** An item is at most a RAM record with a block name and a page; the list of blocks is read block by block. */
+const ITEM_BYTES_MAX = 8 + 256 + PAGE_SIZE;
+
+export class StreamReader {
+  /** Most bytes that must be there at once for consume() to get on. */
+  readonly needs = ITEM_BYTES_MAX;
+  /** Did the sink stop the reader in the last consume()? */
+  stopped = false;
+  private readonly sink: StreamSink;
+  private readonly cursor: StreamCursor;
+  private readonly setup: StreamSetup;
+  private readonly commands: StreamCommands;
+  private readonly records: RamRecords;
+  private readonly end = new StreamEnd();
+  private state: State = "header";
+  /** Address of the prologue's first byte that was not passed on; -1 when all of it was. */
+  private prologueFrom = 0;
+  private sectionKind = 0;
+  private guestStopped = false;
+
+  /** @param postcopy without it, a stream with the capability postcopy-ram is refused */
+  constructor(memory: Uint8Array, sink: StreamSink, limits: StreamLimits = {}, postcopy?: PostcopySink) {
+    this.sink = sink;
+    this.cursor = new StreamCursor(memory);
+    this.setup = new StreamSetup(this.cursor, limits);
+    this.commands = new StreamCommands(this.cursor, this.setup, limits, postcopy);
+    this.records = new RamRecords(this.cursor, this.setup.ramBlocks, sink);
+  }
+
+  /** Bytes of the stream that were consumed. */
+  get position(): number {
+    return this.cursor.position;
+  }
+
+  /**
+   * Reads complete items of [start, end).
+   * @returns the address of the first byte that was not consumed; it may be moved before the next call
+   * @throws MigrationFault `stream-invalid`, `stream-unsupported`
+   */
+  consume(start: number, end: number): number {
+    const { cursor } = this;
+    cursor.enter(start, end);
+    if (this.prologueFrom >= 0) this.prologueFrom = start;
+    this.stopped = false;
+    while (!this.stopped && this.step());
+    this.flushPrologue();
+    return cursor.at;
+  }
+
+  /** @returns may there be more to consume? */
+  private step(): boolean {
+    switch (this.state) {
+      case "records":
+        return this.read();
+      case "header":
+        return this.setup.header() && this.go("configuration");
+      case "configuration":
+        return this.setup.configuration() && this.go("sections");
+      case "sections":
+        return this.section();
+      case "blocks":
+        if (!this.setup.isComplete) return this.setup.block();
+        return this.setup.sectionStartEnd() && this.layout();
+      case "footer":
+        return this.footer();
+      case "package":
+        return this.commands.packageBytes() && this.go(this.commands.inPackage ? "package" : "sections");
+      case "devices":
+        return this.devices();
+      case "eof":
+        return this.postcopyEnd();
+      case "finished":
+        if (this.cursor.has(1)) throw this.cursor.invalid("bytes after its end");
+        return false;
+    }
+  }
+
+  private go(state: State): true {
+    this.state = state;
+    return true;
+  }
+
+  private section(): boolean {
+    const { cursor } = this;
+    if (!cursor.has(1)) return false;
+    const type = cursor.memory[cursor.at]!;
+    switch (type) {
+      case ram.COMMAND:
+        return this.command();
+      case ram.SUBSECTION:
+        return this.setup.subsection();
+      case ram.SECTION_START:
+        return this.setup.sectionStart() && this.go("blocks");
+      case ram.SECTION_PART:
+      case ram.SECTION_END:
+        return this.sectionPart(type);
+      case ram.SECTION_FULL: {
+        const id = cursor.name(cursor.at + 5);
+        if (id === undefined) return false;
+        throw cursor.unsupported(`section ${id} before the end of RAM (virtio-mem has such)`);
+      }
+      default:
+        throw cursor.invalid(`a section of type ${type} before the end of RAM`);
+    }
+  }
+
+  /** Commands are no part of the prologue: the agents answer them, or write their own. */
+  private command(): boolean {
+    const { cursor, commands } = this;
+    const command = commands.next();
+    if (command < 0) return false;
+    if (STOPPED_COMMANDS.includes(command)) this.guestIsStopped();
+    this.flushPrologue();
+    commands.take(command);
+    if (this.prologueFrom >= 0) this.prologueFrom = cursor.at;
+    return this.go(commands.inPackage ? "package" : "sections");
+  }
+
+  private layout(): true {
+    this.flushPrologue();
+    this.prologueFrom = -1;
+    this.state = "sections";
+    this.sink.layout(this.setup.result);
+    return true;
+  }
+
+  private sectionPart(type: number): boolean {
+    if (!this.records.head(this.setup.ramSectionId)) return false;
+    if (type === ram.SECTION_END) this.guestIsStopped();
+    this.sectionKind = type;
+    return this.go("records");
+  }
+
+  private read(): boolean {
+    switch (this.records.read()) {
+      case "ended":
+        return this.go("footer");
+      case "refused":
+        return this.stop();
+      case "short":
+        return false;
+    }
+  }
+
+  private footer(): boolean {
+    const { cursor } = this;
+    if (!cursor.has(5)) return false;
+    checkFooter(cursor, cursor.at, this.setup.ramSectionId);
+    cursor.at += 5;
+    if (this.sectionKind === ram.SECTION_END) {
+      this.state = this.commands.isPostcopy ? "eof" : "devices";
+      this.sink.ramEnd();
+      return true;
+    }
+    this.state = "sections";
+    if (!this.sink.partEnd()) this.stop();
+    return true;
+  }
+
+  private devices(): boolean {
+    const { at, limit, memory } = this.cursor;
+    if (at === limit) return false;
+    const complete = this.end.push(memory.subarray(at, limit));
+    this.sink.device(at, limit);
+    this.cursor.at = limit;
+    if (complete) {
+      this.state = "finished";
+      this.sink.end();
+    }
+    return true;
+  }
+
+  /** Post-copy's devices are in the package, so RAM is the last; there is no description. */
+  private postcopyEnd(): boolean {
+    const { cursor } = this;
+    if (!cursor.has(1)) return false;
+    const type = cursor.memory[cursor.at];
+    if (type !== ram.EOF) throw cursor.invalid(`a section of type ${type} after the end of RAM in post-copy`);
+    cursor.at += 1;
+    this.state = "finished";
+    this.sink.end();
+    return true;
+  }
+
+  private guestIsStopped(): void {
+    if (this.guestStopped) return;
+    this.guestStopped = true;
+    this.sink.stopped();
+  }
+
+  private stop(): false {
+    this.stopped = true;
+    return false;
+  }
+
+  private flushPrologue(): void {
+    const { at } = this.cursor;
+    if (this.prologueFrom < 0 || at === this.prologueFrom) return;
+    this.sink.prologue(this.prologueFrom, at);
+    this.prologueFrom = at;
+  }
+}

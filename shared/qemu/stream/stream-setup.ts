@@ -1,0 +1,162 @@
+/**
+ * Reads the set-up of QEMU's stream: header, configuration and the start of the RAM section, each read when it is all there.
+ *
+ *     "QEVM" 3 | 07 length machine | [05 subsection]* | 01 id "ram" 0 4 | size|4, {name, length}*, 10 | 7e id
+ *
+ * (migration/savevm.c qemu_savevm_state_header, vmstate_configuration; migration/ram.c ram_save_setup). Each method takes
+ * one item at the cursor and says whether it was there; which one is due is StreamReader's to know.
+ */
+import { PAGE_SIZE } from "../../units.ts";
+import { type RamBlock, RamBlocks } from "./ram-blocks.ts";
+import { checkFooter } from "./ram-records.ts";
+import * as ram from "./ram-section.ts";
+import type { StreamCursor } from "./stream-cursor.ts";
+
+/** The RAM blocks of a stream and the section that carries them. */
+export interface RamSetup {
+  readonly machineType: string;
+  readonly ramSectionId: number;
+  readonly blocks: readonly RamBlock[];
+}
+
+/** What a set-up may claim before it is believed. */
+export interface StreamLimits {
+  /** QEMU's machines have tens of blocks. @default 4096 */
+  readonly blocksMax?: number;
+  /** Page numbers are 32-bit numbers in the agents' tables. @default 16 TiB */
+  readonly ramBytesMax?: number;
+  /** Device state that comes as one package in post-copy; machines have tens to hundreds of KiB. @default 64 MiB */
+  readonly packageBytesMax?: number;
+}
+
+const BLOCKS_MAX = 4096;
+const RAM_BYTES_MAX = 2 ** 44;
+/** Machine names are tens of bytes. */
+const NAME_BYTES_MAX = 255;
+const UUID_BYTES = 16;
+
+export class StreamSetup {
+  readonly ramBlocks = new RamBlocks();
+  machineType = "";
+  /** -1 before the start of RAM. */
+  ramSectionId = -1;
+  private readonly cursor: StreamCursor;
+  private readonly blocksMax: number;
+  private readonly ramBytesMax: number;
+  private totalBytes = 0;
+
+  constructor(cursor: StreamCursor, limits: StreamLimits) {
+    this.cursor = cursor;
+    this.blocksMax = limits.blocksMax ?? BLOCKS_MAX;
+    this.ramBytesMax = limits.ramBytesMax ?? RAM_BYTES_MAX;
+  }
+
+  /** Was every block listed? */
+  get isComplete(): boolean {
+    return this.ramBlocks.byteLength === this.totalBytes;
+  }
+
+  /** Is RAM's START section behind us? */
+  get isListed(): boolean {
+    return this.ramSectionId >= 0 && this.isComplete;
+  }
+
+  get result(): RamSetup {
+    const { machineType, ramSectionId } = this;
+    return { machineType, ramSectionId, blocks: this.ramBlocks.blocks };
+  }
+
+  header(): boolean {
+    const { cursor } = this;
+    if (!cursor.has(8)) return false;
+    const magic = cursor.view.getUint32(cursor.at);
+    const version = cursor.view.getUint32(cursor.at + 4);
+    if (magic !== ram.FILE_MAGIC) throw cursor.invalid(`magic 0x${magic.toString(16)}; not a migration stream of QEMU`);
+    if (version !== ram.FILE_VERSION) throw cursor.unsupported(`version ${version} of the stream`);
+    cursor.at += 8;
+    return true;
+  }
+
+  /** The machine's name; subsections come as items of their own. */
+  configuration(): boolean {
+    const { cursor } = this;
+    if (!cursor.has(5)) return false;
+    if (cursor.memory[cursor.at] !== ram.CONFIGURATION)
+      throw cursor.unsupported("no configuration section (send-configuration=off)");
+    const length = cursor.view.getUint32(cursor.at + 1);
+    if (length === 0 || length > NAME_BYTES_MAX) throw cursor.invalid(`a machine name of ${length} bytes`);
+    if (!cursor.has(5 + length)) return false;
+    this.machineType = cursor.text(cursor.at + 5, length);
+    cursor.at += 5 + length;
+    return true;
+  }
+
+  subsection(): boolean {
+    const { cursor } = this;
+    if (this.ramSectionId >= 0) throw cursor.invalid("a configuration subsection after the start of RAM");
+    const name = cursor.name(cursor.at + 1);
+    if (name === undefined) return false;
+    const body = 2 + name.length + 4;
+    // only x-ignore-shared and mapped-ram are told so (migration/savevm.c should_validate_capability)
+    if (name === "configuration/capabilities")
+      throw cursor.unsupported("configuration/capabilities: x-ignore-shared or mapped-ram is on");
+    if (name !== "configuration/uuid") throw cursor.unsupported(`subsection ${name}`);
+    if (!cursor.has(body + UUID_BYTES)) return false;
+    cursor.at += body + UUID_BYTES;
+    return true;
+  }
+
+  /** The head of RAM's START section, and the sum of its blocks. */
+  sectionStart(): boolean {
+    const { cursor } = this;
+    const id = cursor.name(cursor.at + 5);
+    if (id === undefined) return false;
+    const versions = cursor.at + 6 + id.length;
+    const body = versions + 8;
+    if (body + 8 > cursor.limit) return false;
+    const instance = cursor.view.getUint32(versions);
+    const version = cursor.view.getUint32(versions + 4);
+    if (id !== "ram") throw cursor.unsupported(`section ${id}, whose parts do not tell their length`);
+    if (this.ramSectionId >= 0) throw cursor.invalid("a second start of RAM");
+    if (instance !== 0) throw cursor.invalid(`instance ${instance} of section ram`);
+    if (version !== ram.RAM_VERSION) throw cursor.unsupported(`version ${version} of section ram`);
+    const size = cursor.uint64(body);
+    if (size % PAGE_SIZE !== ram.RAM_MEM_SIZE)
+      throw cursor.invalid(`0x${size.toString(16)} where the size of its memory was due`);
+    this.totalBytes = size - ram.RAM_MEM_SIZE;
+    if (this.totalBytes > this.ramBytesMax)
+      throw cursor.unsupported(`${this.totalBytes} bytes of memory, more than ${this.ramBytesMax}`);
+    this.ramSectionId = cursor.view.getUint32(cursor.at + 1);
+    cursor.at = body + 8;
+    return true;
+  }
+
+  /** One block of the list. A page size follows it for huge pages with postcopy-ram on, which only the sums betray. */
+  block(): boolean {
+    const { cursor, ramBlocks } = this;
+    const name = cursor.name(cursor.at);
+    if (name === undefined || !cursor.has(1 + name.length + 8)) return false;
+    const byteLength = cursor.uint64(cursor.at + 1 + name.length);
+    const left = this.totalBytes - ramBlocks.byteLength;
+    if (byteLength % PAGE_SIZE !== 0 || byteLength > left)
+      throw cursor.unsupported(
+        `RAM block ${name} of ${byteLength} bytes with ${left} left of the total (a block of huge pages?)`,
+      );
+    if (ramBlocks.has(name)) throw cursor.invalid(`RAM block ${name} twice`);
+    if (ramBlocks.count === this.blocksMax) throw cursor.unsupported(`more than ${this.blocksMax} RAM blocks`);
+    ramBlocks.add(name, byteLength);
+    cursor.at += 1 + name.length + 8;
+    return true;
+  }
+
+  /** End and footer of RAM's START section. */
+  sectionStartEnd(): boolean {
+    const { cursor } = this;
+    if (!cursor.has(13)) return false;
+    const flags = cursor.uint64(cursor.at);
+    if (flags !== ram.RAM_EOS) throw cursor.unsupported(`0x${flags.toString(16)} at the end of RAM's set-up`);
+    checkFooter(cursor, cursor.at + 8, this.ramSectionId);
+    cursor.at += 13;
+    return true;
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * Tells systemd again and again that the agent's event loop turns (WatchdogSec= in the units). An agent whose loop
+ * hangs tells nothing; systemd kills it and starts it again, and the new agent takes up what the journal knows. Without
+ * the watchdog, a guest that is stopped for its switchover would stay stopped for as long as the agent hangs.
+ */
+import type { Logger } from "../log/log.ts";
+
+/** The limit that systemd takes for "no limit", microseconds. */
+const INFINITE_US = 2n ** 64n - 1n;
+const US_PER_MS = 1000;
+/**
+ * The pause before a message that did not reach systemd is sent again, milliseconds. Half a limit would be too late.
+ */
+const RETRY_MS = 1000;
+
+/**
+ * Reads the time within which systemd wants to hear of this process from WATCHDOG_USEC and WATCHDOG_PID, as
+ * sd_watchdog_enabled(3) does.
+ * @returns milliseconds; undefined when systemd does not wait for this process, or the variable holds no time
+ */
+export function watchdogLimitMs(env: NodeJS.ProcessEnv, pid: number = process.pid): number | undefined {
+  const { WATCHDOG_USEC: limit = "", WATCHDOG_PID: whose } = env;
+  if (!/^\d{1,20}$/.test(limit)) return undefined;
+  const limitUs = BigInt(limit);
+  if (limitUs === 0n || limitUs >= INFINITE_US) return undefined;
+  // children inherit the variables, which are not meant for them
+  if (whose !== undefined && whose !== String(pid)) return undefined;
+  return Number(limitUs) / US_PER_MS;
+}
+
+/**
+ * Calls `tell` at once and then at half of the limit, as sd_watchdog_enabled(3) advises, from the event loop.
+ * @param tell rejects when systemd did not take note
+ * @returns ends it
+ */
+export function feedWatchdog(limitMs: number, tell: () => Promise<void>, log: Logger): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  let ended = false;
+  let wasTold = true;
+  const again = (ms: number): void => {
+    if (ended) return;
+    timer = setTimeout(feed, ms);
+    timer.unref();
+  };
+  const feed = (): void => {
+    const startedMs = performance.now();
+    tell().then(
+      () => {
+        wasTold = true;
+        again(Math.max(0, limitMs / 2 - (performance.now() - startedMs)));
+      },
+      (thrown: unknown) => {
+        if (wasTold) log.warn({ fault: thrown }, "systemd's watchdog was not told; it is told again every second");
+        wasTold = false;
+        again(Math.min(RETRY_MS, limitMs / 2));
+      },
+    );
+  };
+  feed();
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+  };
+}

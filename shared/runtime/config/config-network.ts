@@ -1,0 +1,100 @@
+/** The settings of the network: who is served where, in clear or over TLS, and how many connections are taken. */
+import { resolve } from "node:path";
+import { isWildcard, parseAddress } from "../../address.ts";
+import { parseDuration } from "../../quantities.ts";
+import { type Serving, servingMistake } from "../../serving.ts";
+import { socketPathMistake } from "../../socket-path.ts";
+import type { TlsFiles } from "../files/certificates.ts";
+import { atLeast, between, invalid } from "../config-checks.ts";
+
+/** How many connections an agent takes: shared/link/callers/connection-limits.ts. */
+export interface ConnectionConfig {
+  /** Of callers on a list, or in clear, at the same time; connections of unix sockets are counted apart. */
+  readonly max: number;
+  /** Those of one address among them. */
+  readonly perAddress: number;
+  /** TLS handshakes a second with addresses of which no caller on a list has come lately. */
+  readonly handshakesPerSecond: number;
+  /** The longest life of a connection over TLS that only an operator may have, milliseconds. */
+  readonly maxAgeMs: number;
+}
+
+export interface GivenConnections {
+  max: number;
+  perAddress: number;
+  handshakeRate: number;
+  maxAge: string;
+}
+
+export interface TlsConfig {
+  readonly files: TlsFiles;
+  readonly peers: readonly string[];
+  readonly operators: readonly string[];
+  readonly strict: boolean;
+}
+
+export interface GivenTls {
+  insecure: boolean;
+  ca: string;
+  certificate: string;
+  key: string;
+  peers: string[];
+  operators: string[];
+  strict: boolean;
+}
+
+/** All or nothing: half a configuration of TLS must not pass for none. What the files hold is seen when they are opened. */
+export function tlsConfig({
+  insecure,
+  ca,
+  certificate,
+  key,
+  peers,
+  operators,
+  strict,
+}: GivenTls): TlsConfig | undefined {
+  const files = { ca, certificate, key };
+  const [given] =
+    [...Object.entries(files), ...Object.entries({ peers, operators })].find(([, one]) => one.length > 0) ?? [];
+  if (given === undefined) return undefined;
+  for (const [name, path] of Object.entries(files))
+    if (path === "")
+      throw invalid(`tls.${name}`, `is missing beside tls.${given}`, "TLS needs tls.ca, tls.certificate and tls.key");
+  if (insecure)
+    throw invalid("tls.insecure", "is set beside a certificate", "Remove one: with TLS nothing over TCP is in clear");
+  return Object.freeze({
+    files: Object.freeze({ ca: resolve(ca), certificate: resolve(certificate), key: resolve(key) }),
+    peers: Object.freeze([...peers]),
+    operators: Object.freeze([...operators]),
+    strict,
+  });
+}
+
+export function checkAddresses(listen: readonly string[], advertise: string, security: Serving): void {
+  if (listen.length === 0) {
+    if (advertise !== "") throw invalid("advertise", `is ${advertise}, and listen is empty`, "Set listen too");
+    return;
+  }
+  for (const [key, text] of [...listen.map((one) => ["listen", one] as const), ["advertise", advertise] as const]) {
+    const mistake = servingMistake(parseAddress(text), security);
+    if (mistake !== undefined) throw invalid(key, `has ${text}, which ${mistake.what}`, mistake.advice);
+  }
+  if (isWildcard(parseAddress(advertise)))
+    throw invalid("advertise", `would be ${advertise}, which nobody can dial`, "Set it to this host's address");
+}
+
+/** The path of the operators' socket. @returns undefined where they are to have none */
+export function socketPath(text: string, runtimeDirectory: string): string | undefined {
+  if (text === "") return undefined;
+  const path = resolve(text.replaceAll("{runtime}", runtimeDirectory));
+  const mistake = socketPathMistake(path);
+  if (mistake === undefined) return path;
+  throw invalid("operators.socket", mistake, "Set it, or runtimeDirectory, to a shorter path");
+}
+
+export const connections = (given: GivenConnections): ConnectionConfig => ({
+  max: between("connections.max", given.max, 16, 10_000),
+  perAddress: between("connections.perAddress", given.perAddress, 8, 10_000),
+  handshakesPerSecond: between("connections.handshakeRate", given.handshakeRate, 1, 10_000),
+  maxAgeMs: atLeast("connections.maxAge", parseDuration(given.maxAge), 1000),
+});

@@ -1,0 +1,239 @@
+/**
+ * The configuration of the agents in three stages: given (file, then environment, then command line), with its defaults
+ * (convict), compiled. Only the compiled form leaves this file: units converted, paths absolute and checked, frozen.
+ */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import convict from "convict";
+import { MigrationFault } from "../../fault.ts";
+import { parseByteSize, parseDuration } from "../../quantities.ts";
+import { atLeast, between, invalid, oneOf } from "../config-checks.ts";
+import { FORMATS } from "./config-formats.ts";
+import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
+import {
+  type ConnectionConfig,
+  checkAddresses,
+  connections,
+  type GivenConnections,
+  type GivenTls,
+  socketPath,
+  type TlsConfig,
+  tlsConfig,
+} from "./config-network.ts";
+import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
+import { LOG_LEVELS, type LogLevel } from "../log/log.ts";
+import { privateDirectory } from "../files/private-directory.ts";
+import { checkSocketPaths } from "../files/runtime-sockets.ts";
+import { FAULT_FORMS, isFaultName } from "../test-faults.ts";
+import { packageVersion } from "../version.ts";
+
+convict.addFormats(FORMATS);
+
+/** Documented key by key in config-schema.ts. */
+export interface CommonConfig {
+  readonly listen: readonly string[];
+  /** Empty where the agent listens for no other. */
+  readonly advertise: string;
+  /** Undefined: the operators of this host have no socket. */
+  readonly operatorSocketPath: string | undefined;
+  /** Empty: the agent's own. */
+  readonly operatorGroup: string;
+  readonly guestsDirectory: string;
+  readonly runtimeDirectory: string;
+  readonly stateDirectory: string;
+  readonly logLevel: LogLevel;
+  /** Before the first migration. */
+  readonly rehearsal: boolean;
+  readonly tlsInsecure: boolean;
+  /** Undefined: everything in clear, over TCP only with tlsInsecure. */
+  readonly tls: TlsConfig | undefined;
+  /** At the same time. */
+  readonly migrationsMax: number;
+  readonly operatorStreamsMax: number;
+  readonly connections: ConnectionConfig;
+  readonly qmpTimeoutMs: number;
+  readonly shutdownGraceMs: number;
+  readonly link: LinkConfig;
+  /** That tests ask for by name (test-faults.ts). */
+  readonly faults: readonly string[];
+}
+
+export interface LinkConfig {
+  readonly giveUpAfterMs: number;
+  readonly keepAliveMs: number;
+}
+
+export interface SourceConfig extends CommonConfig {
+  /** Empty: every one. */
+  readonly destinationsAllowed: readonly string[];
+  readonly memory: { readonly baseCacheBytes: number; readonly arenaBytes: number };
+  readonly transfer: {
+    readonly frameBytes: number;
+    readonly creditWindowBytes: number;
+    /** Per second. */
+    readonly syncRate: number;
+    readonly zstdWorkers: number;
+  };
+  readonly link: LinkConfig & { readonly finalGiveUpAfterMs: number; readonly doubtAfterMs: number };
+  readonly onShutdown: "abort" | "finish";
+  readonly downtimeTargetMs: number;
+  readonly handshakeTimeoutMs: number;
+}
+
+export interface DestinationConfig extends CommonConfig {
+  readonly receiveWindowBytes: number;
+  readonly qemuStartTimeoutMs: number;
+  readonly qemuScope: "auto" | "on" | "off";
+  readonly followUpMs: number;
+  readonly memoryReserveBytes: number;
+}
+
+const SOURCE_SUMMARY = "Ferry's source agent: sends the guests of this host elsewhere.";
+const DESTINATION_SUMMARY = "Ferry's destination agent: receives guests on this host.";
+
+/** @returns what --help or --version asks to be printed; undefined when neither was given */
+export function askedFor(role: "source" | "destination", argv: readonly string[]): string | undefined {
+  if (argv.includes("--version")) return `ferry-${role} ${packageVersion()}\n`;
+  if (!argv.includes("--help")) return undefined;
+  return role === "source"
+    ? helpText("ferry-source", SOURCE_SUMMARY, sourceSchema())
+    : helpText("ferry-destination", DESTINATION_SUMMARY, destinationSchema());
+}
+
+/** @param argv without node and the program; @throws MigrationFault configuration */
+export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv): SourceConfig {
+  const schema = sourceSchema();
+  const config = convict(schema, { env: {}, args: [] });
+  fill(config, schema, argv, env);
+  const given = config.getProperties();
+  const { memory, transfer } = given;
+  return Object.freeze({
+    ...common("source", given),
+    destinationsAllowed: Object.freeze([...given.destinations.allowed]),
+    memory: Object.freeze({
+      baseCacheBytes: parseByteSize(memory.baseCache),
+      arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20),
+    }),
+    transfer: Object.freeze({
+      frameBytes: between("transfer.frameBytes", parseByteSize(transfer.frameBytes), 16 << 10, 4 << 20),
+      creditWindowBytes: atLeast("transfer.creditWindow", parseByteSize(transfer.creditWindow), 64 << 10),
+      syncRate: between("transfer.syncRate", transfer.syncRate, 1, 1000),
+      zstdWorkers: between("transfer.zstdWorkers", transfer.zstdWorkers, 0, 64),
+    }),
+    link: Object.freeze({
+      ...link(given.link),
+      finalGiveUpAfterMs: atLeast("link.finalGiveUpAfter", parseDuration(given.link.finalGiveUpAfter), 1),
+      doubtAfterMs: atLeast("link.doubtAfter", parseDuration(given.link.doubtAfter), 1),
+    }),
+    onShutdown: oneOf("shutdown.migrations", given.shutdown.migrations, ["abort", "finish"]),
+    downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1),
+    handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1),
+  });
+}
+
+/** @param argv without node and the program; @throws MigrationFault configuration */
+export function loadDestinationConfig(argv: readonly string[], env: NodeJS.ProcessEnv): DestinationConfig {
+  const schema = destinationSchema();
+  const config = convict(schema, { env: {}, args: [] });
+  fill(config, schema, argv, env);
+  const given = config.getProperties();
+  return Object.freeze({
+    ...common("destination", given),
+    receiveWindowBytes: between("receiveWindow", parseByteSize(given.receiveWindow), 64 << 10, 2 ** 31 - 1),
+    qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1),
+    qemuScope: oneOf("qemu.scope", given.qemu.scope, ["auto", "on", "off"]),
+    followUpMs: atLeast("followUp", parseDuration(given.followUp), 1),
+    memoryReserveBytes: parseByteSize(given.memory.reserve),
+  });
+}
+
+/** What convict's configurations have in common, whatever their keys. */
+interface Fillable {
+  load(given: object): unknown;
+  set(path: string, value: string): unknown;
+  validate(options: { allowed: "strict" }): unknown;
+}
+
+/** Stages one and two: what was given over the defaults, each value in its own form. */
+function fill(config: Fillable, schema: SchemaTree, argv: readonly string[], env: NodeJS.ProcessEnv): void {
+  const keys = listKeys(schema);
+  const flags = fromArguments(keys, argv);
+  const environment = fromEnvironment(keys, env);
+  const file = flags.file ?? env.FERRY_CONFIG;
+  const inFile = file === undefined ? {} : readFile(file, schema);
+  try {
+    config.load(inFile);
+    for (const [path, value] of [...environment, ...flags.values]) config.set(path, value);
+    config.validate({ allowed: "strict" });
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new MigrationFault("configuration", `The configuration is not valid: ${reason}`, { advice: "See --help" });
+  }
+}
+
+function readFile(file: string, schema: SchemaTree): object {
+  let given: unknown;
+  try {
+    given = JSON.parse(readFileSync(file, "utf8"));
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new MigrationFault("configuration", `Cannot read the configuration ${file}: ${reason}`, { cause: thrown });
+  }
+  return checkFileKeys(given, schema, file);
+}
+
+interface GivenCommon {
+  listen: string[];
+  advertise: string;
+  guests: { directory: string };
+  runtimeDirectory: string;
+  stateDirectory: string;
+  log: { level: string };
+  rehearsal: boolean;
+  tls: GivenTls;
+  migrations: { max: number };
+  operators: { socket: string; group: string; maxStreams: number };
+  connections: GivenConnections;
+  qmp: { timeout: string };
+  shutdown: { grace: string };
+  link: { giveUpAfter: string; keepAlive: string };
+  faults: string[];
+}
+
+function common(role: "source" | "destination", given: GivenCommon): CommonConfig {
+  const advertise = given.advertise === "" ? (given.listen[0] ?? "") : given.advertise;
+  const tls = tlsConfig(given.tls);
+  checkAddresses(given.listen, advertise, tls === undefined ? (given.tls.insecure ? "insecure" : "none") : "tls");
+  checkSocketPaths(role, resolve(given.runtimeDirectory), given.rehearsal);
+  const operatorSocketPath = socketPath(given.operators.socket, resolve(given.runtimeDirectory));
+  return {
+    listen: Object.freeze([...given.listen]),
+    advertise,
+    operatorSocketPath,
+    operatorGroup: given.operators.group,
+    guestsDirectory: resolve(given.guests.directory),
+    runtimeDirectory: privateDirectory("runtimeDirectory", given.runtimeDirectory),
+    stateDirectory: privateDirectory("stateDirectory", given.stateDirectory),
+    logLevel: LOG_LEVELS.find((level) => level === given.log.level) ?? "info",
+    rehearsal: given.rehearsal,
+    tlsInsecure: given.tls.insecure,
+    tls,
+    migrationsMax: between("migrations.max", given.migrations.max, 1, 1000),
+    operatorStreamsMax: between("operators.maxStreams", given.operators.maxStreams, 1, 10_000),
+    connections: Object.freeze(connections(given.connections)),
+    qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
+    shutdownGraceMs: parseDuration(given.shutdown.grace),
+    link: Object.freeze(link(given.link)),
+    faults: Object.freeze(given.faults.map(faultName)),
+  };
+}
+
+const link = (given: GivenCommon["link"]): LinkConfig => ({
+  giveUpAfterMs: atLeast("link.giveUpAfter", parseDuration(given.giveUpAfter), 1),
+  keepAliveMs: between("link.keepAlive", parseDuration(given.keepAlive), 100, 60_000),
+});
+
+function faultName(name: string): string {
+  if (isFaultName(name)) return name;
+  throw invalid("faults", `has ${JSON.stringify(name)}`, `The faults for tests are ${FAULT_FORMS.join(", ")}`);
+}

@@ -1,0 +1,205 @@
+/**
+ * The files of mutual TLS: read, checked as a whole, and read again when they change. What was read last and is whole stays
+ * in use: a broken new file is told, and nothing else happens.
+ */
+import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import { readFileSync, statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { createSecureContext, type SecureContext } from "node:tls";
+import { MigrationFault } from "../../fault.ts";
+import type { Logger } from "../log/log.ts";
+import { OTHERS } from "./private-directory.ts";
+
+/** Paths of PEM files. */
+export interface TlsFiles {
+  /** Certificates of the CAs that sign the peers' certificates. */
+  readonly ca: string;
+  /** Own certificate, then those between it and the CA. */
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** Three files that fit together. */
+export interface KeyMaterial {
+  readonly ca: Buffer;
+  readonly certificate: Buffer;
+  readonly key: Buffer;
+  readonly own: X509Certificate;
+  /** For connections that this process opens; TLS 1.3. */
+  readonly context: SecureContext;
+}
+
+/** What the files are called where they were named, for messages. */
+export type TlsNames = Readonly<Record<keyof TlsFiles, string>>;
+export const TLS_KEYS: TlsNames = { ca: "tls.ca", certificate: "tls.certificate", key: "tls.key" };
+
+type Contents = Readonly<Record<keyof TlsFiles, Buffer>>;
+
+export const TLS_VERSION = "TLSv1.3";
+const POLL_MS = 5000;
+const DAY_MS = 86_400_000;
+const EXPIRES_SOON_MS = 7 * DAY_MS;
+
+/** @throws MigrationFault `configuration` that names the setting and the file */
+export function readCertificates(files: TlsFiles, names: TlsNames = TLS_KEYS): KeyMaterial {
+  const read = (one: keyof TlsFiles): Buffer => {
+    try {
+      return readFileSync(files[one]);
+    } catch (thrown) {
+      throw unreadable(files, names, one, thrown);
+    }
+  };
+  return check(files, names, { ca: read("ca"), certificate: read("certificate"), key: read("key") });
+}
+
+/** The certificates of a process that lives long. */
+export class Certificates {
+  private readonly files: TlsFiles;
+  private readonly log: Logger;
+  private readonly timer: NodeJS.Timeout;
+  private readonly listeners = new Set<(material: KeyMaterial) => void>();
+  private material: KeyMaterial;
+  /** What was looked at last, whole or not, so that a broken file is told once. */
+  private seen: Contents | string;
+
+  /**
+   * @param pollMs how often the files are looked at. Not watched: they may be links, replaced by a rename, or on a network
+   * @throws MigrationFault `configuration` when they cannot be used as they are now
+   */
+  constructor(files: TlsFiles, log: Logger, pollMs = POLL_MS) {
+    this.files = files;
+    this.log = log;
+    this.material = readCertificates(files);
+    this.seen = this.material;
+    this.told(this.material, "certificate read");
+    let looking = false;
+    this.timer = setInterval(() => {
+      if (looking) return;
+      looking = true;
+      void this.look().finally(() => {
+        looking = false;
+      });
+    }, pollMs);
+    this.timer.unref();
+  }
+
+  get current(): KeyMaterial {
+    return this.material;
+  }
+
+  /** @returns ends it */
+  onChange(listener: (material: KeyMaterial) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  close(): void {
+    clearInterval(this.timer);
+    this.listeners.clear();
+  }
+
+  private async look(): Promise<void> {
+    try {
+      const found = await this.readAll();
+      if (typeof this.seen !== "string" && same(found, this.seen)) return;
+      this.seen = found;
+      if (same(found, this.material)) {
+        this.log.info("the certificate files are again those in use");
+        return;
+      }
+      this.material = check(this.files, TLS_KEYS, found);
+      this.told(this.material, "certificate read again: new connections use it");
+      for (const listener of this.listeners) listener(this.material);
+    } catch (thrown) {
+      const fault = MigrationFault.from(thrown);
+      // what cannot be read has no contents to compare
+      const unread = fault.cause !== undefined && fault.message === this.seen;
+      if (fault.cause !== undefined) this.seen = fault.message;
+      if (!unread)
+        this.log.error({ fault }, "the changed certificate files cannot be used; the ones before stay in use");
+    }
+  }
+
+  private async readAll(): Promise<Contents> {
+    const read = (one: keyof TlsFiles): Promise<Buffer> =>
+      readFile(this.files[one]).catch((thrown: unknown) => {
+        throw unreadable(this.files, TLS_KEYS, one, thrown);
+      });
+    const [ca, certificate, key] = await Promise.all([read("ca"), read("certificate"), read("key")]);
+    return { ca, certificate, key };
+  }
+
+  private told({ own }: KeyMaterial, what: string): void {
+    const line = { file: this.files.certificate, subject: own.subject, names: own.subjectAltName, until: own.validTo };
+    const leftMs = Date.parse(own.validTo) - Date.now();
+    if (leftMs < 0) this.log.error(line, `${what}; IT HAS EXPIRED: the peers refuse it`);
+    else if (leftMs < EXPIRES_SOON_MS)
+      this.log.warn(line, `${what}; it expires within ${Math.ceil(leftMs / DAY_MS)} days`);
+    else this.log.info(line, what);
+  }
+}
+
+const same = (a: Contents, b: Contents): boolean =>
+  a.ca.equals(b.ca) && a.certificate.equals(b.certificate) && a.key.equals(b.key);
+
+function check(files: TlsFiles, names: TlsNames, { ca, certificate, key }: Contents): KeyMaterial {
+  parseCertificates(ca, files, names, "ca");
+  const own = parseCertificates(certificate, files, names, "certificate");
+  if (!own.checkPrivateKey(parseKey(key, files, names)))
+    throw unusable(`${names.key} ${files.key} is not the key of ${names.certificate} ${files.certificate}`);
+  checkKeyMode(files, names);
+  try {
+    const context = createSecureContext({ ca, cert: certificate, key, minVersion: TLS_VERSION });
+    return { ca, certificate, key, own, context };
+  } catch (thrown) {
+    throw unusable(`${names.certificate} ${files.certificate} cannot be used: ${textOf(thrown)}`);
+  }
+}
+
+/** @returns the first of the file; all are looked at */
+function parseCertificates(pem: Buffer, files: TlsFiles, names: TlsNames, which: keyof TlsFiles): X509Certificate {
+  const blocks = pem.toString("latin1").match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
+  try {
+    const [first] = blocks.map((block) => new X509Certificate(block));
+    if (first !== undefined) return first;
+  } catch (thrown) {
+    throw unusable(`${names[which]} ${files[which]} has a damaged certificate: ${textOf(thrown)}`);
+  }
+  throw unusable(`${names[which]} ${files[which]} holds no certificate in PEM form`);
+}
+
+function parseKey(pem: Buffer, files: TlsFiles, names: TlsNames): KeyObject {
+  try {
+    return createPrivateKey(pem);
+  } catch (thrown) {
+    throw unusable(
+      `${names.key} ${files.key} holds no private key in PEM form without a passphrase: ${textOf(thrown)}`,
+    );
+  }
+}
+
+/** Whoever reads the key is this host for all others. The group may be given the right to read it on purpose. */
+function checkKeyMode({ key }: TlsFiles, names: TlsNames): void {
+  const mode = statSync(key).mode & 0o7777;
+  if ((mode & OTHERS) === 0) return;
+  throw new MigrationFault(
+    "configuration",
+    `${names.key} ${key} has mode ${mode.toString(8).padStart(4, "0")}: every user of this host may use it`,
+    { advice: `chmod o-rwx ${key}; if others may have read it, make a new key and a new certificate` },
+  );
+}
+
+function unreadable(files: TlsFiles, names: TlsNames, which: keyof TlsFiles, thrown: unknown): MigrationFault {
+  return new MigrationFault("configuration", `${names[which]} ${files[which]} cannot be read: ${textOf(thrown)}`, {
+    cause: thrown,
+    advice: "Name a file in PEM form that the user of this process may read",
+  });
+}
+
+const unusable = (message: string): MigrationFault =>
+  new MigrationFault("configuration", message, {
+    advice:
+      "tls.ca, tls.certificate and tls.key are PEM files that belong together; scripts/test-ca.sh makes some to try",
+  });
+
+const textOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : String(thrown));

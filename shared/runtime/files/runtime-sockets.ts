@@ -1,0 +1,35 @@
+/** The unix sockets that the agents make in runtimeDirectory, as ID.KIND, and whether their paths are short enough. */
+import { join } from "node:path";
+import { MigrationFault } from "../../fault.ts";
+import { SOCKET_PATH_BYTES } from "../../socket-path.ts";
+
+/** Any id of a migration, which are all of this length. */
+const ID = "0".repeat(12);
+
+const MIGRATION_SOCKETS = {
+  source: ["stream"],
+  destination: ["incoming", "monitor", "monitor-2"],
+} as const;
+
+/** Each agent has names of its own, since it removes at its start what an earlier life of it has left. */
+export const REHEARSAL_SOCKETS = {
+  source: ["rehearsal", "rehearsal-peer", "rehearsal-monitor"],
+  destination: ["rehearsal-destination", "rehearsal-destination-peer", "rehearsal-destination-monitor"],
+} as const;
+
+/**
+ * Checks that the paths of all sockets of an agent fit.
+ * @param rehearses whether the agent has the sockets of a rehearsal, whose names are the longest
+ * @throws MigrationFault `configuration` for a runtimeDirectory that is too long
+ */
+export function checkSocketPaths(role: "source" | "destination", runtimeDirectory: string, rehearses: boolean): void {
+  const kinds = [...MIGRATION_SOCKETS[role], ...(rehearses ? REHEARSAL_SOCKETS[role] : [])];
+  const longest = Math.max(...kinds.map((kind) => Buffer.byteLength(join(runtimeDirectory, `${ID}.${kind}`))));
+  if (longest <= SOCKET_PATH_BYTES) return;
+  const bytes = Buffer.byteLength(runtimeDirectory);
+  throw new MigrationFault(
+    "configuration",
+    `runtimeDirectory ${runtimeDirectory} has ${bytes} bytes and may have ${bytes - (longest - SOCKET_PATH_BYTES)}: the path of a socket has at most ${SOCKET_PATH_BYTES}, and the agent's sockets are in it`,
+    { advice: "Set runtimeDirectory to a shorter path, such as /run/ferry" },
+  );
+}

@@ -1,0 +1,72 @@
+/**
+ * Digests of a stopped guest's memory, page by page, for `--verify`: QEMU writes a stretch of guest-physical memory to
+ * a file, the file is read and thrown away. Both agents use it, so both see memory the same way.
+ */
+import { createHash } from "node:crypto";
+import { constants } from "node:fs";
+import { open, rm } from "node:fs/promises";
+import { MigrationFault } from "../../fault.ts";
+import { PAGE_SIZE } from "../../units.ts";
+import { admitToFile } from "./meeting-place.ts";
+
+/** SHA-256, cut: a chance of 2^-128 for a difference to go unseen. */
+export const DIGEST_BYTES = 16;
+/** One stretch: bounds the file and the memory that a comparison takes. */
+export const STRETCH_BYTES = 16 << 20;
+
+/** Makes QEMU write guest-physical [start, start + byteLength) to `path`. */
+export type SaveMemory = (start: number, byteLength: number, path: string) => Promise<unknown>;
+
+/** @returns DIGEST_BYTES for each page of the stretch, in order */
+export async function digestStretch(
+  save: SaveMemory,
+  start: number,
+  byteLength: number,
+  path: string,
+): Promise<Uint8Array> {
+  if (byteLength % PAGE_SIZE !== 0 || byteLength > STRETCH_BYTES)
+    throw new MigrationFault("peer-invalid", `A stretch of ${byteLength} bytes cannot be compared`);
+  const content = await readStretch(save, start, byteLength, path);
+  const digests = new Uint8Array((byteLength / PAGE_SIZE) * DIGEST_BYTES);
+  for (let page = 0; page * PAGE_SIZE < byteLength; page++) {
+    const digest = createHash("sha256")
+      .update(content.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE))
+      .digest();
+    digests.set(digest.subarray(0, DIGEST_BYTES), page * DIGEST_BYTES);
+  }
+  return digests;
+}
+
+/**
+ * Reads the guest-physical memory [start, start + byteLength) through a file, which is removed afterwards. The file is
+ * made before QEMU writes to it, which keeps its mode: only this agent's user may read it.
+ * @throws MigrationFault `qemu-failed` when QEMU saves less or more; the error of the file system
+ */
+export async function readStretch(
+  save: SaveMemory,
+  start: number,
+  byteLength: number,
+  path: string,
+): Promise<Uint8Array> {
+  await rm(path, { force: true });
+  const { O_RDWR, O_CREAT, O_EXCL } = constants;
+  const file = await open(path, O_RDWR | O_CREAT | O_EXCL, 0o600);
+  try {
+    await admitToFile(file, path);
+    await save(start, byteLength, path);
+    // what is at the path now is not looked at: the file that was made has the memory, or nothing has
+    const { size } = await file.stat();
+    if (size !== byteLength)
+      throw new MigrationFault("qemu-failed", `QEMU saved ${size} of ${byteLength} bytes to ${path}`);
+    const content = Buffer.alloc(byteLength);
+    for (let at = 0; at < byteLength; ) {
+      const { bytesRead } = await file.read(content, at, byteLength - at, at);
+      if (bytesRead === 0) throw new MigrationFault("qemu-failed", `${path} was cut to ${at} bytes while it was read`);
+      at += bytesRead;
+    }
+    return content;
+  } finally {
+    await file.close();
+    await rm(path, { force: true });
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * Finds the process that answers at a monitor. A migration is of one process. Another QEMU at the same socket was
+ * started by a supervisor or an operator, and the agent says nothing to it.
+ */
+import { readFile } from "node:fs/promises";
+import { MigrationFault } from "../../fault.ts";
+import { findProcesses } from "../host/all-processes.ts";
+import { strangerAt } from "./guest-socket.ts";
+import { type IdentifiedProcess, identify } from "../host/process-identity.ts";
+
+/** The one question that is asked of a monitor. */
+export interface ThreadTeller {
+  execute(command: "query-cpus-fast", given?: undefined, options?: { timeoutMs?: number }): Promise<readonly Thread[]>;
+}
+
+interface Thread {
+  readonly "thread-id": number;
+}
+
+/**
+ * Finds the QEMU at a monitor. QEMU itself names one of its threads (`query-cpus-fast`), and Linux knows the process of
+ * that thread. A QEMU without a processor (`-M none`), or in another PID namespace, is found by its command line, which
+ * names the socket.
+ * @param path of the monitor's socket
+ * @param options `timeoutMs` bounds the question, milliseconds
+ * @throws MigrationFault `not-supported` when no process, or more than one, can be this QEMU; and the faults of the
+ *   question
+ */
+export async function processBehind(
+  qmp: ThreadTeller,
+  path: string,
+  options: { timeoutMs?: number } = {},
+): Promise<IdentifiedProcess> {
+  const [cpu] = await qmp.execute("query-cpus-fast", undefined, options);
+  const threaded = cpu === undefined ? undefined : await processOfThread(cpu["thread-id"]);
+  if (threaded !== undefined && (await namesSocket(threaded, path))) return identified(threaded, path);
+  const named = await processesNaming(path);
+  if (named.length === 1 && named[0] !== undefined) return identified(named[0], path);
+  // no command line names a monitor that QEMU was given as an open file
+  if (named.length === 0 && threaded !== undefined) return identified(threaded, path);
+  throw cannotBeFound(path, named.length);
+}
+
+/** True when `pid` is this process or a descendant of it: a command may start QEMU and wait for its end. */
+export async function isOf(pid: number, process: IdentifiedProcess): Promise<boolean> {
+  for (let at: number | undefined = pid; at !== undefined && at > 1; at = await parentOf(at))
+    if (at === process.pid) return (await identify(at)) === process.identity;
+  return false;
+}
+
+/** Reads a number of /proc/PID/status. @returns undefined when there is no such process or thread */
+async function numberInStatus(pid: number, line: RegExp): Promise<number | undefined> {
+  const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
+  const found = line.exec(status)?.[1];
+  return found === undefined ? undefined : Number(found);
+}
+
+/** @returns the effective user */
+const userOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^Uid:\s*\d+\s+(\d+)/m);
+const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^PPid:\s*(\d+)$/m);
+
+/**
+ * A QEMU names its thread itself. One with a user of its own is not believed that it is another user's process, to
+ * which the agent would then do what was meant for this one.
+ */
+async function identified(pid: number, path: string): Promise<IdentifiedProcess> {
+  const owner = strangerAt(path);
+  if (owner !== undefined && (await userOf(pid)) !== owner) throw isAnothers(pid, path, owner);
+  const identity = await identify(pid);
+  if (identity === undefined) throw cannotBeFound(path, 0);
+  return { pid, identity };
+}
+
+/** Finds the process that a thread belongs to. @returns undefined when Linux shows no such thread */
+async function processOfThread(thread: number): Promise<number | undefined> {
+  // QEMU names the thread, and its number becomes a part of a path
+  return Number.isSafeInteger(thread) ? await numberInStatus(thread, /^Tgid:\s*(\d+)$/m) : undefined;
+}
+
+/** True when an argument of the process names the path as a whole, as "unix:/run/ferry/web.qmp,server=on" does. */
+async function namesSocket(pid: number, path: string): Promise<boolean> {
+  const command = await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "");
+  return command.split("\0").some((argument) => argument.split(/[,:=]/).includes(path));
+}
+
+async function processesNaming(path: string): Promise<readonly number[]> {
+  return await findProcesses((pid) => namesSocket(pid, path));
+}
+
+/** The fault of a monitor at which another process answers than the one that a migration is of. */
+export const anotherAnswers = (answers: IdentifiedProcess, path: string, wanted: IdentifiedProcess): MigrationFault =>
+  new MigrationFault(
+    "qemu-failed",
+    `Process ${answers.pid} answers at ${path}, not process ${wanted.pid}, which this migration is of`,
+    { advice: "Another QEMU of the guest was started here; end it, or make sure that no other copy runs" },
+  );
+
+const isAnothers = (pid: number, path: string, owner: number): MigrationFault =>
+  new MigrationFault(
+    "not-supported",
+    `QEMU at ${path} says that it is process ${pid}, which is not of user ${owner}, whose directory that is`,
+    { advice: `Run the guest's QEMU as user ${owner}; where it does, see whether somebody else answers for it` },
+  );
+
+const cannotBeFound = (path: string, candidates: number): MigrationFault =>
+  new MigrationFault(
+    "not-supported",
+    candidates === 0
+      ? `No process of this host can be seen to be the QEMU that answers at ${path}`
+      : `${candidates} processes of this host name ${path}, and QEMU does not tell which of them answers there`,
+    {
+      advice:
+        "Ferry must know the guest's process to keep it single: let the agent see it in /proc (hidepid, PID namespaces)",
+    },
+  );

@@ -1,0 +1,128 @@
+/**
+ * The options of QEMU's command line with which no guest can come to a host: the agent could not watch the QEMU, or the
+ * QEMU would wait for somebody, or have a socket whose path is too long. They are found when a definition is read,
+ * since QEMU itself tells of them late or not at all.
+ */
+import { socketPathMistake } from "../../socket-path.ts";
+
+/** The options that a definition must not have, and why. */
+const FORBIDDEN: Readonly<Record<string, string>> = {
+  incoming: "which the destination agent adds",
+  S: "which the destination agent adds",
+  daemonize: "with which QEMU leaves the process that the destination agent starts and watches",
+  preconfig: "with which QEMU waits for commands that no agent gives",
+};
+
+/** The options whose value may be a character device in the short form, such as unix:PATH,server=on,wait=off. */
+const CHARACTER_DEVICES: readonly string[] = [
+  ...["serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon", "gdb"],
+];
+
+/** What a QEMU that holds no privilege can do without: docs/operations.md, "Guests with users of their own". */
+export const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/** True for a command that does not ask QEMU to forbid itself to start programs. */
+export const lacksSandbox = (command: readonly string[]): boolean =>
+  !command.some((word, index) => {
+    if (optionOf(word) !== "sandbox") return false;
+    const [first = "", ...rest] = partsOf(command[index + 1] ?? "");
+    const keys = keysOf(first.includes("=") ? [first, ...rest] : [`enable=${first}`, ...rest]);
+    return isOn(keys.get("enable") ?? "off") && keys.get("spawn") === "deny";
+  });
+
+interface Socket {
+  /** The option as it was written, with its value. */
+  readonly written: string;
+  /** Path of a unix socket; undefined for another kind of socket. */
+  readonly path: string | undefined;
+  readonly waits: boolean;
+}
+
+/**
+ * Finds every mistake of a command, by the rules of QEMU 8.1 to 10.2.
+ * @param command with `{runtime}` filled in
+ * @param qmp path of the monitor at which the agent itself is the client that QEMU waits for
+ */
+export function optionMistakes(command: readonly string[], qmp: string): readonly string[] {
+  const mistakes: string[] = [];
+  for (const [index, word] of command.entries()) {
+    const option = optionOf(word);
+    const why = option === undefined ? undefined : FORBIDDEN[option];
+    if (why !== undefined) mistakes.push(`"command" must not have ${word}, ${why}`);
+    const value = command[index + 1];
+    if (option === undefined || value === undefined) continue;
+    const { written, path, waits } = socketOf(option, word, value) ?? NO_SOCKET;
+    const tooLong = path === undefined ? undefined : socketPathMistake(path);
+    if (tooLong !== undefined) mistakes.push(`"command" has ${written}, whose path ${tooLong}`);
+    if (waits && path !== qmp)
+      mistakes.push(
+        `"command" has ${written}, with which QEMU waits for a client before it starts the guest; add wait=off`,
+      );
+  }
+  return mistakes;
+}
+
+/**
+ * @param command QEMU's, of a definition
+ * @returns the guest's memory in bytes as `-m` says it; undefined where that is missing or is not understood, and QEMU
+ *   decides
+ */
+export function memoryOf(command: readonly string[]): number | undefined {
+  const at = command.findLastIndex((word) => optionOf(word) === "m");
+  const [first = "", ...rest] = partsOf(command[at < 0 ? command.length : at + 1] ?? "");
+  const size = first.includes("=") ? keysOf([first, ...rest]).get("size") : first;
+  const [, digits, unit = "M"] = /^(\d+(?:\.\d+)?)([BKMGTPE]?)$/i.exec(size ?? "") ?? [];
+  if (digits === undefined) return undefined;
+  return Math.round(Number(digits) * 1024 ** "BKMGTPE".indexOf(unit.toUpperCase() || "M"));
+}
+
+const NO_SOCKET: Socket = { written: "", path: undefined, waits: false };
+
+/** QEMU takes one dash and two alike. @returns undefined for a word that is no option */
+const optionOf = (word: string): string | undefined => /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
+
+function socketOf(option: string, word: string, value: string): Socket | undefined {
+  const written = `${word} ${value}`;
+  if (option === "chardev") {
+    const [backend = "", ...rest] = partsOf(value);
+    const keys = keysOf(rest);
+    return /^(?:backend=)?socket$/.test(backend) ? { written, path: keys.get("path"), waits: waits(keys) } : undefined;
+  }
+  if (option === "vnc") {
+    const [where = ""] = partsOf(value);
+    return where.startsWith("unix:") ? { written, path: where.slice("unix:".length), waits: false } : undefined;
+  }
+  if (option === "netdev") {
+    const keys = keysOf(partsOf(value));
+    return { written, path: keys.get("addr.path") ?? keys.get("local.path"), waits: false };
+  }
+  if (!CHARACTER_DEVICES.includes(option)) return undefined;
+  const [where = "", ...rest] = partsOf(value.replace(/^mon:/, ""));
+  const [, kind, address] = /^(unix|tcp|telnet|tn3270|websocket):(.*)$/s.exec(where) ?? [];
+  if (kind === undefined) return undefined;
+  // QEMU's stub for gdb waits for no client over TCP, whatever is said
+  const mayWait = option !== "gdb" || kind === "unix";
+  return { written, path: kind === "unix" ? address : undefined, waits: mayWait && waits(keysOf(rest)) };
+}
+
+/** Splits at the commas; two commas are one comma of a value. */
+const partsOf = (value: string): readonly string[] =>
+  (value.match(/(?:[^,]|,,)+/gs) ?? []).map((part) => part.replaceAll(",,", ","));
+
+/** The last of several values counts. In the short form KEY is KEY=on and noKEY is KEY=off. */
+function keysOf(parts: readonly string[]): ReadonlyMap<string, string> {
+  const keys = new Map<string, string>();
+  for (const part of parts) {
+    const at = part.indexOf("=");
+    if (at >= 0) keys.set(part.slice(0, at), part.slice(at + 1));
+    else if (part.startsWith("no")) keys.set(part.slice("no".length), "off");
+    else keys.set(part, "on");
+  }
+  return keys;
+}
+
+/** A server waits for its first client unless it is told not to. */
+const waits = (keys: ReadonlyMap<string, string>): boolean =>
+  isOn(keys.get("server") ?? "off") && isOn(keys.get("wait") ?? "on");
+
+const isOn = (value: string): boolean => ["on", "yes", "true", "y"].includes(value);

@@ -1,0 +1,50 @@
+/**
+ * The limit of files and sockets that an agent may have open (`ulimit -n`, `LimitNOFILE=`). An agent that reaches it in
+ * the middle of a migration can neither read its journal nor take a connection, so it looks at its start.
+ */
+import { readFile } from "node:fs/promises";
+import { MigrationFault } from "../../fault.ts";
+
+/** What an agent has open without a migration: Node's own, logs, certificates, listeners, a look through /proc. */
+const ALWAYS = 96;
+/** What a migration has open at most at one time: monitors, streams, connections, files of the journal and of pages. */
+const OF_A_MIGRATION = 24;
+
+/**
+ * Connections beside those that `connections.max` counts: of strangers, of those that have not shaken hands yet, and of
+ * unix sockets (STRANGERS_MAX in shared/link/callers/connection-limits.ts, CONNECTIONS_MAX in shared/link/listen/unix-listener.ts).
+ */
+export const OTHER_CONNECTIONS = 288;
+
+interface Limits {
+  readonly migrationsMax: number;
+  readonly connections: { readonly max: number };
+}
+
+/**
+ * Checks that an agent may open what its settings let it need.
+ * @param most the limit; for tests. @default that of this process, which Node has raised as far as it may
+ * @throws MigrationFault `configuration` where it may not
+ */
+export async function checkOpenFiles(
+  { migrationsMax, connections }: Limits,
+  most: number | undefined = undefined,
+): Promise<void> {
+  const limit = most ?? (await limitOfThisProcess());
+  const needed = ALWAYS + OF_A_MIGRATION * migrationsMax + connections.max + OTHER_CONNECTIONS;
+  if (limit >= needed) return;
+  throw new MigrationFault(
+    "configuration",
+    `This agent may have ${limit} files open (ulimit -n), and needs ${needed} for migrations.max ${migrationsMax} and connections.max ${connections.max}`,
+    {
+      advice: `Set LimitNOFILE=${needed} or more in its unit, or ulimit -Hn before it starts; or lower those settings`,
+    },
+  );
+}
+
+/** @returns infinity where there is no limit, or where it cannot be read */
+async function limitOfThisProcess(): Promise<number> {
+  const text = await readFile("/proc/self/limits", "utf8").catch(() => "");
+  const soft = /^Max open files\s+(\d+)/m.exec(text)?.[1];
+  return soft === undefined ? Number.POSITIVE_INFINITY : Number(soft);
+}

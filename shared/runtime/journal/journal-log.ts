@@ -1,0 +1,13 @@
+/** What the agents log of their journals. */
+import { MigrationFault } from "../../fault.ts";
+import type { Logger } from "../log/log.ts";
+
+/** Waits for a write that nothing depends on: where the disk does not take it, that is logged. Never rejects. */
+export const orLogged = (written: Promise<void>, log: Logger): Promise<void> =>
+  written.catch((thrown: unknown) => log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
+
+/** Logs each file of the journal that is no record. */
+export function logUnreadable(faults: readonly MigrationFault[], log: Logger): void {
+  for (const { message, advice } of faults)
+    log.error({ fault: message, advice }, "a file in stateDirectory is no record; what it belongs to is not known");
+}

@@ -1,0 +1,283 @@
+/**
+ * What an agent must still know after a crash: one file a migration in `stateDirectory` (DESIGN 6, 7).
+ *
+ *     ID.json   {"format":1,"id":ID,"record":{…},"checksum":SHA-256 of [format, id, record]}
+ *
+ * A file is replaced whole (temporary file, fsync, rename, fsync of the directory): a reader sees the old record or the
+ * new one. The checksum tells a torn or foreign file from a record; what such a file says is never acted upon. Not its
+ * job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory
+ * (agent-lock.ts).
+ */
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { MigrationFault } from "../../fault.ts";
+import { within } from "../deferred.ts";
+import { type JournalDisk, THIS_DISK } from "./journal-disk.ts";
+import { decodeFile, encode } from "./journal-file.ts";
+import { readSmallFile } from "../files/small-file.ts";
+
+const NAME = /^[A-Za-z0-9._-]{1,100}$/;
+const SUFFIX = ".json";
+/** A record is a few hundred bytes. */
+const FILE_BYTES_MAX = 1 << 20;
+const TEMPORARY = ".new";
+
+export interface JournalEntry<T> {
+  readonly id: string;
+  readonly record: T;
+}
+
+/** A file that is no record, and why. */
+export type Unreadable = readonly [file: string, fault: MigrationFault];
+
+export interface JournalContents<T> {
+  readonly entries: readonly JournalEntry<T>[];
+  /** One for each file that is not a record, naming it. The other records are good. */
+  readonly faults: readonly MigrationFault[];
+}
+
+export interface WriteOptions {
+  /** How long the caller waits, milliseconds. @default for as long as it takes */
+  readonly withinMs?: number;
+}
+
+export class Journal<T> {
+  readonly directory: string;
+  private readonly decode: (value: unknown) => T | undefined;
+  /**
+   * The last write or removal of each migration: those of one migration happen in the order in which they were asked
+   * for.
+   */
+  private readonly last = new Map<string, Promise<void>>();
+  /** The text that lies in the temporary file of a migration, whole and on the disk. */
+  private readonly prepared = new Map<string, string>();
+
+  /** The record of each migration that this journal has written or read last. */
+  private readonly newest = new Map<string, T>();
+  private readonly disk: JournalDisk;
+  private known: readonly Unreadable[] = [];
+
+  private constructor(directory: string, decode: (value: unknown) => T | undefined, disk: JournalDisk) {
+    this.directory = directory;
+    this.decode = decode;
+    this.disk = disk;
+  }
+
+  /** The files that the last list() found to be no records: nobody knows how their migrations stand. */
+  get unreadable(): readonly Unreadable[] {
+    return this.known;
+  }
+
+  /**
+   * Makes the directory where it is missing and clears what an interrupted write left.
+   * @param decode a record, or undefined when the value is none
+   * @param disk for tests
+   * @throws MigrationFault state-directory
+   */
+  static async open<T>(
+    directory: string,
+    decode: (value: unknown) => T | undefined,
+    disk: JournalDisk = THIS_DISK,
+  ): Promise<Journal<T>> {
+    const journal = new Journal(directory, decode, disk);
+    await journal.guard(directory, "open", async () => {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      for (const name of await readdir(directory))
+        if (name.endsWith(SUFFIX + TEMPORARY)) await rm(join(directory, name), { force: true });
+      await disk.syncDirectory(directory);
+    });
+    return journal;
+  }
+
+  /**
+   * Reads a directory that an agent may be writing to. Nothing is made or removed: temporary files are the agent's.
+   * @throws MigrationFault `state-directory` when the directory is not there or cannot be read
+   */
+  static contents<T>(directory: string, decode: (value: unknown) => T | undefined): Promise<JournalContents<T>> {
+    return new Journal(directory, decode, THIS_DISK).list();
+  }
+
+  /**
+   * Makes a later write() of the very same record shorter, for a moment in which every millisecond counts: that write
+   * only has to rename the file. Until then the record before it stands, whatever happens. Never rejects: the write
+   * reports what could not be prepared.
+   */
+  prepare(id: string, record: T): Promise<void> {
+    const file = this.path(id);
+    const text = encode(id, record);
+    return this.inOrder(id, async () => {
+      this.prepared.delete(id);
+      try {
+        await this.disk.writeWhole(file + TEMPORARY, text);
+        this.prepared.set(id, text);
+      } catch {
+        // half a record on a full disk would keep it full
+        await rm(file + TEMPORARY, { force: true });
+      }
+    }).catch(ignoreOthersFault);
+  }
+
+  /**
+   * Writes a record. Resolves only when the record would survive a power cut. After a fault the record before it still
+   * stands, with one exception: a fault after `withinMs` says only that the disk has not answered. That write keeps its
+   * place in the order of its id, and may still succeed, so a record that must stand instead is to be written after it.
+   * A disk that hangs also keeps one of Node's four threads for files busy for each write that it holds.
+   * @throws MigrationFault `state-directory`
+   */
+  write(id: string, record: T, { withinMs }: WriteOptions = {}): Promise<void> {
+    const file = this.path(id);
+    const text = encode(id, record);
+    const written = this.inOrder(id, () =>
+      this.guard(file, "write", async () => {
+        const isPrepared = this.prepared.get(id) === text;
+        this.prepared.delete(id);
+        try {
+          if (!isPrepared) await this.disk.writeWhole(file + TEMPORARY, text);
+          await rename(file + TEMPORARY, file);
+        } catch (thrown) {
+          // half a record on a full disk would keep it full
+          await rm(file + TEMPORARY, { force: true }).catch(ignoreOthersFault);
+          throw thrown;
+        }
+        this.newest.set(id, record);
+        await this.disk.syncDirectory(this.directory);
+      }),
+    );
+    return withinMs === undefined ? written : within(written, withinMs, () => this.hangs(file, withinMs));
+  }
+
+  /**
+   * Reads the record of a migration.
+   * @returns undefined when there is no record
+   * @throws MigrationFault `state-directory` when there is a file that is no record
+   */
+  async read(id: string): Promise<T | undefined> {
+    const file = this.path(id);
+    await this.last.get(id)?.catch(ignoreOthersFault);
+    const text = await this.guard(file, "read", async () => {
+      try {
+        return await readSmallFile(file, FILE_BYTES_MAX);
+      } catch (thrown) {
+        if (errorCode(thrown) === "ENOENT") return undefined;
+        throw thrown;
+      }
+    });
+    if (text === undefined) return undefined;
+    const record = this.parse(id, file, text);
+    this.newest.set(id, record);
+    return record;
+  }
+
+  /**
+   * The record that this journal has written or read last, without a look at the disk: for moments in which a disk that
+   * hangs must not be waited for. Nobody else writes the directory (agent-lock.ts).
+   */
+  latest(id: string): T | undefined {
+    return this.newest.get(id);
+  }
+
+  /**
+   * Reads every record, sorted by id. Files that are no records stay known as `unreadable`.
+   * @throws MigrationFault `state-directory` when the directory cannot be read
+   */
+  async list(): Promise<JournalContents<T>> {
+    const entries: JournalEntry<T>[] = [];
+    const unreadable: Unreadable[] = [];
+    const names = await this.guard(this.directory, "read", () => readdir(this.directory));
+    for (const name of names.filter((one) => one.endsWith(SUFFIX)).sort()) {
+      const id = name.slice(0, -SUFFIX.length);
+      if (!isId(id)) {
+        unreadable.push([join(this.directory, name), noRecord(join(this.directory, name), id)]);
+        continue;
+      }
+      try {
+        const record = await this.read(id);
+        if (record !== undefined) entries.push({ id, record });
+      } catch (thrown) {
+        unreadable.push([join(this.directory, name), MigrationFault.from(thrown, "state-directory")]);
+      }
+    }
+    this.known = unreadable;
+    return { entries, faults: unreadable.map(([, fault]) => fault) };
+  }
+
+  /** Removes records that are over, oldest first, until at most `keep` of them are left. */
+  async prune(isOver: (record: T) => boolean, keep: number): Promise<void> {
+    const { entries } = await this.list();
+    const over = entries.filter(({ record }) => isOver(record)).map(({ id }) => id);
+    if (over.length <= keep) return;
+    const aged = await Promise.all(
+      over.map(async (id) => ({ id, at: (await this.guard(id, "read", () => stat(this.path(id)))).mtimeMs })),
+    );
+    aged.sort((a, b) => a.at - b.at);
+    for (const { id } of aged.slice(0, aged.length - keep)) await this.remove(id);
+  }
+
+  /** Resolves when the removal would survive a power cut; a record that is not there is no fault. */
+  remove(id: string): Promise<void> {
+    const file = this.path(id);
+    return this.inOrder(id, () =>
+      this.guard(file, "remove", async () => {
+        if (this.prepared.delete(id)) await rm(file + TEMPORARY, { force: true });
+        await rm(file, { force: true });
+        this.newest.delete(id);
+        await this.disk.syncDirectory(this.directory);
+      }),
+    );
+  }
+
+  private hangs(file: string, ms: number): MigrationFault {
+    return new MigrationFault("state-directory", `Cannot write ${file}: the disk has not answered for ${ms} ms`, {
+      advice: `Look at the disk of ${this.directory}; the record is written as soon as the disk answers again`,
+    });
+  }
+
+  private path(id: string): string {
+    if (!isId(id))
+      throw new MigrationFault("invalid-argument", `${JSON.stringify(id)} cannot be the id of a migration`);
+    return join(this.directory, id + SUFFIX);
+  }
+
+  private parse(id: string, file: string, text: string): T {
+    const record = this.decode(decodeFile(id, text));
+    if (record === undefined) throw noRecord(file, id);
+    return record;
+  }
+
+  private inOrder(id: string, action: () => Promise<void>): Promise<void> {
+    const before = this.last.get(id);
+    const mine = before === undefined ? action() : before.catch(ignoreOthersFault).then(action);
+    this.last.set(id, mine);
+    const forget = (): void => {
+      if (this.last.get(id) === mine) this.last.delete(id);
+    };
+    mine.then(forget, forget);
+    return mine;
+  }
+
+  private async guard<R>(path: string, verb: string, action: () => Promise<R>): Promise<R> {
+    try {
+      return await action();
+    } catch (thrown) {
+      const reason = thrown instanceof Error ? thrown.message : String(thrown);
+      throw new MigrationFault("state-directory", `Cannot ${verb} ${path}: ${reason}`, {
+        cause: thrown,
+        advice: `See that ${this.directory} is on a local disk with room and belongs to the agent's user`,
+      });
+    }
+  }
+}
+
+const isId = (id: string): boolean => NAME.test(id) && !id.startsWith(".");
+
+const noRecord = (file: string, id: string): MigrationFault =>
+  new MigrationFault("state-directory", `${file} is not a record of migration ${id}, or not a whole one`, {
+    advice:
+      "Find out where the guest runs, on both hosts, before anything else; then move the file out of the directory and start the agent again",
+  });
+
+/** The caller of the failed write was told; the writes after it must still have their turn. */
+const ignoreOthersFault = (): void => {};
+
+const errorCode = (thrown: unknown): unknown =>
+  typeof thrown === "object" && thrown !== null && "code" in thrown ? thrown.code : undefined;

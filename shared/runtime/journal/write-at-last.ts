@@ -1,0 +1,63 @@
+/**
+ * Writes the end of a migration into the journal, at once or later. The end holds whether or not the disk takes it:
+ * nobody waits for a full disk, and the record is written as soon as there is room. Without the record, an agent that
+ * starts again would ask another host about a migration that is long over, and would be told of a guest that has moved
+ * on since.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { MigrationFault } from "../../fault.ts";
+import type { Journal } from "./journal.ts";
+import type { Logger } from "../log/log.ts";
+import { writeInTime } from "./write-in-time.ts";
+
+const AGAIN_MIN_MS = 1000;
+const AGAIN_MAX_MS = 30_000;
+
+interface AtLast {
+  readonly log: Logger;
+  /** Aborted when the agent leaves, which ends the tries. */
+  readonly leaving: AbortSignal;
+  /** What follows if the record is never written, for the log. */
+  readonly otherwise: string;
+}
+
+/** By journal and migration, the record that is still to be written; a later record replaces an earlier one. */
+const wanted = new WeakMap<object, Map<string, unknown>>();
+
+/** Resolves behind the first try. */
+export async function writeAtLast<T>(journal: Journal<T>, id: string, record: T, parts: AtLast): Promise<void> {
+  const mine = wanted.get(journal) ?? new Map<string, unknown>();
+  wanted.set(journal, mine);
+  mine.set(id, record);
+  const before = journal.latest(id);
+  try {
+    await writeInTime({ journal, id }, record);
+    if (mine.get(id) === record) mine.delete(id);
+  } catch (thrown) {
+    parts.log.warn({ fault: MigrationFault.from(thrown).message }, parts.otherwise);
+    // what somebody else has written meanwhile stands, and so does a record that is wanted since
+    const isWanted = (): boolean => mine.get(id) === record && journal.latest(id) === before;
+    void writeLater(journal, id, record, parts, isWanted).finally(() => {
+      if (mine.get(id) === record) mine.delete(id);
+    });
+  }
+}
+
+/** Never rejects. */
+async function writeLater<T>(
+  journal: Journal<T>,
+  id: string,
+  record: T,
+  { log, leaving }: AtLast,
+  isWanted: () => boolean,
+): Promise<void> {
+  for (let pauseMs = AGAIN_MIN_MS; ; pauseMs = Math.min(AGAIN_MAX_MS, 2 * pauseMs)) {
+    await delay(pauseMs, undefined, { ref: false, signal: leaving }).catch(() => undefined);
+    if (leaving.aborted || !isWanted()) return;
+    const written = await journal.write(id, record).then(
+      () => true,
+      () => false,
+    );
+    if (written) return log.info("the journal has taken the end of the migration");
+  }
+}

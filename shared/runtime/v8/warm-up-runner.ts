@@ -1,0 +1,27 @@
+/** When an agent rehearses: after its start, as long as there is nothing else to do. */
+import { MigrationFault } from "../../fault.ts";
+import type { Logger } from "../log/log.ts";
+
+export class Rehearsal {
+  private readonly abort = new AbortController();
+  private ended: Promise<void> = Promise.resolve();
+
+  /** @param rehearse ends early when its signal is aborted; whatever it throws costs nothing but speed */
+  begin(log: Logger, rehearse: (signal: AbortSignal) => Promise<void>): void {
+    const beganMs = performance.now();
+    this.ended = rehearse(this.abort.signal).then(
+      () => log.info({ seconds: (performance.now() - beganMs) / 1000 }, "rehearsed"),
+      (thrown: unknown) => {
+        if (this.abort.signal.aborted) log.info("rehearsal ended early");
+        else
+          log.warn({ fault: MigrationFault.from(thrown) }, "could not rehearse: the first migrations will be slower");
+      },
+    );
+  }
+
+  /** There is a migration, or the agent stops. Resolves when nothing of it is left. */
+  end(): Promise<void> {
+    this.abort.abort(new MigrationFault("cancelled", "There is something else to do"));
+    return this.ended;
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * Both ends of all that agents and operators say to each other over gRPC, inside one process: an agent rehearses on it
+ * (docs/decisions/0032).
+ */
+import { MigrationFault } from "../fault.ts";
+import type { Offer } from "../protocol/messages.ts";
+import type { MigrationView } from "../protocol/report.ts";
+import { connectDestination, dialSource } from "../link/grpc/grpc-link.ts";
+import { serveDestination, serveSource } from "../link/grpc/grpc-server.ts";
+import type { DestinationService, LinkLimits, Listener, SourceService } from "../link/link.ts";
+import { GrpcOperatorClient } from "../link/grpc/operator-client.ts";
+import { ResumingDestination } from "../link/resume/resuming-destination.ts";
+import { ResumingSource } from "../link/resume/resuming-source.ts";
+
+export interface Loop {
+  readonly source: ResumingSource;
+  /** Dials in with its receive(). */
+  readonly destination: ResumingDestination;
+  /** An operator watches, and sees these views until the loop is closed. */
+  watched(view: () => MigrationView): void;
+  /** Nobody listens afterwards, and the sockets are gone. */
+  close(): Promise<void>;
+}
+
+const NOBODY = new Uint8Array(16);
+const GRACE_MS = 500;
+const WATCH_MS = 20;
+const CALL_MS = 1000;
+/** Calls of each kind ahead of the stream. */
+const CALLS = 8;
+
+const OFFER: Offer = {
+  protocolVersions: [2, 1],
+  migrationId: "00",
+  token: NOBODY,
+  sourceAddress: "localhost:1",
+  guest: {
+    name: "rehearsal",
+    definitionDigest: "0",
+    machineType: "none",
+    qemuVersion: { major: 10, minor: 0, micro: 0 },
+    cpuModel: "none",
+    // of 32 bits, as a processor's are: to V8 no small integers
+    cpuFeatures: { "1:ecx": 0xfffa3203, "1:edx": 0x178bfbff, "7:ebx": 0x9c6fb9 },
+    ramBlocks: [{ name: "pc.ram", byteLength: 5e9, pageSize: 4096 }],
+    paused: false,
+  },
+  transfer: {
+    codecs: ["xbzrle", "zstd"],
+    downtimeTargetMs: 300,
+    deadlineMs: 0,
+    onDeadline: "cancel",
+    frameBytes: 1 << 19,
+    creditWindowBytes: 16 << 20,
+    verify: false,
+    strategies: ["precopy"],
+    strategy: "precopy",
+  },
+  dryRun: false,
+  measureLink: false,
+  saysKept: true,
+};
+
+const refuse = (): never => {
+  throw new MigrationFault("refused", "This is a rehearsal");
+};
+
+/**
+ * Calls have been made of each kind by the time it is open, unless `signal` was aborted.
+ * @param path of unix sockets that nobody else may connect to; what is there is replaced
+ */
+export async function openLoop(
+  path: string,
+  { receiveWindowBytes, messageBytes }: LinkLimits,
+  signal: AbortSignal,
+): Promise<Loop> {
+  const limits = { receiveWindowBytes, messageBytes };
+  const [address, peerAddress] = [`unix:${path}`, `unix:${path}-peer`];
+  const source = new ResumingSource({ peer: address, patienceMs: 0 });
+  let view: (() => MigrationView) | undefined;
+  const watch: SourceService["watch"] = (_, observer) => {
+    const timer = setInterval(() => {
+      if (view !== undefined) observer(view());
+    }, WATCH_MS);
+    return () => clearInterval(timer);
+  };
+  const service: SourceService = {
+    listGuests: async () => [],
+    listMigrations: () => [],
+    watch,
+    acceptTransfer: (hello, channel) => source.attach(hello, channel),
+    ...{ plan: refuse, migrate: refuse, getMigration: refuse, cancel: refuse, heatMap: refuse, resolve: refuse },
+  };
+  const peer: DestinationService = {
+    handshake: async () => ({ kind: "refusals", refusals: [] }),
+    settle: async () => ({ standing: "unknown", reason: "" }),
+  };
+  const listeners: Listener[] = [];
+  const operator = new GrpcOperatorClient(address, CALL_MS);
+  const left = new AbortController();
+  let watching: Promise<void> | undefined;
+  const destination = new ResumingDestination({
+    peer: address,
+    patienceMs: 0,
+    migrationId: OFFER.migrationId,
+    token: NOBODY,
+    dial: () => dialSource(address, limits),
+  });
+  const close = async (): Promise<void> => {
+    left.abort();
+    await watching;
+    operator.close();
+    destination.close();
+    source.close();
+    await Promise.all(listeners.map((one) => one.close(GRACE_MS)));
+  };
+  try {
+    listeners.push(await serveSource(service, { listen: [address], limits }));
+    listeners.push(await serveDestination(peer, { listen: [peerAddress], limits }));
+    watching = operator.watch(OFFER.migrationId, () => undefined, left.signal).catch(() => undefined);
+    await callAll(operator, peerAddress, limits, signal);
+  } catch (thrown) {
+    await close();
+    throw thrown;
+  }
+  return {
+    source,
+    destination,
+    watched: (of) => {
+      view = of;
+    },
+    close,
+  };
+}
+
+/** What is said in calls of their own, by operators and between agents. */
+async function callAll(
+  operator: GrpcOperatorClient,
+  peerAddress: string,
+  limits: LinkLimits,
+  signal: AbortSignal,
+): Promise<void> {
+  const client = connectDestination(peerAddress, limits);
+  const { migrationId, token } = OFFER;
+  try {
+    for (let call = 0; call < CALLS && !signal.aborted; call++) {
+      await operator.listGuests();
+      await operator.listMigrations();
+      await client.handshake(OFFER, CALL_MS, signal);
+      await client.settle({ migrationId, token, epoch: 1, ask: "standing", paused: false }, CALL_MS, signal);
+    }
+  } finally {
+    client.close();
+  }
+}

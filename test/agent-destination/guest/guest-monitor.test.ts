@@ -1,0 +1,181 @@
+/** The ways to a QEMU's monitor, with real keepers: whichever of both agent and keeper ends, QEMU is not cut off. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import t, { type Test } from "tap";
+import { GuestMonitor } from "../../../agent-destination/guest/guest-monitor.ts";
+import { KeeperProcess } from "../../../agent-destination/guest/keeper-process.ts";
+import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
+import { eventually } from "../../support/bounded.ts";
+import { FakeQemu } from "../../support/fake-qemu.ts";
+import { folder } from "../../support/link-fixtures.ts";
+
+const BOUND = { timeoutMs: 20_000 };
+const WITHIN = { timeoutMs: 15_000 };
+
+interface Ways {
+  readonly qemu: FakeQemu;
+  readonly second: FakeQemu;
+  readonly places: { readonly path: string; readonly second: string };
+  monitor(): GuestMonitor;
+}
+
+/** A QEMU with two monitors, as one that is started for post-copy. */
+async function ways(t: Test): Promise<Ways> {
+  const directory = folder(t);
+  const places = { path: join(directory, "m.monitor"), second: join(directory, "m.monitor-2") };
+  const qemu = await FakeQemu.start(t, { status: "paused" }, join(directory, "web.qmp"));
+  const second = await FakeQemu.start(t, { status: "paused" }, places.second);
+  const definition = { name: "web", qmp: qemu.path, directory, command: ["qemu"] as const, digest: "" };
+  t.teardown(() => {
+    for (const pid of keepersOf(qemu.path)) process.kill(pid, "SIGKILL");
+    // the one that waits for the next QEMU
+    KeeperProcess.take().end();
+  });
+  const monitor = (): GuestMonitor => {
+    const made = GuestMonitor.of({ ...definition, command: ["qemu"] }, places);
+    t.teardown(() => made.close());
+    return made;
+  };
+  return { qemu, second, places, monitor };
+}
+
+/** The keepers of a QEMU, which say so in their command lines. */
+function keepersOf(path: string): readonly number[] {
+  return readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => {
+      if (!Number.isInteger(pid)) return false;
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "latin1").startsWith(`ferry-monitor-keeper ${path}`);
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** Killed, and seen to be gone. @returns its number */
+async function killKeeper(path: string): Promise<number> {
+  const [pid] = keepersOf(path);
+  if (pid === undefined) throw new Error("there is no keeper");
+  process.kill(pid, "SIGKILL");
+  const gone = (): true | undefined => (keepersOf(path).includes(pid) ? undefined : true);
+  await eventually(gone, { ...WITHIN, what: "the end of the keeper" });
+  return pid;
+}
+
+const lives = async (): Promise<boolean> => false;
+
+async function kept({ monitor }: Ways): Promise<GuestMonitor> {
+  const made = monitor();
+  await made.connectWhenReady(BOUND);
+  await made.keep(BOUND, lives);
+  return made;
+}
+
+const statusOf = async (qmp: QmpClient): Promise<string> => (await qmp.execute("query-status")).status;
+
+/** By whichever way leads to QEMU; a connection that breaks is noticed when it is used. */
+const answers = (made: GuestMonitor): Promise<string> =>
+  eventually(
+    () =>
+      made
+        .open()
+        .then(statusOf)
+        .catch(() => undefined),
+    { ...WITHIN, what: "an answer" },
+  );
+
+/** Until a keeper is there, which is not the one that was killed. */
+const another = (path: string, killed: number): Promise<number> =>
+  eventually(() => keepersOf(path).find((pid) => pid !== killed), { ...WITHIN, what: "another keeper" });
+
+t.test("a keeper that is killed is followed by another one, and events come over whichever there is", async (t) => {
+  const found = await ways(t);
+  const { qemu } = found;
+  const made = await kept(found);
+  const events: string[] = [];
+  made.subscribe(({ event }) => void events.push(event));
+  const killed = await killKeeper(qemu.path);
+  await another(qemu.path, killed);
+  t.equal(await answers(made), "paused");
+  // QEMU says it at both of its monitors
+  for (const one of [qemu, found.second]) one.become("running");
+  await eventually(() => (events.includes("RESUME") ? true : undefined), { ...WITHIN, what: "the event" });
+});
+
+t.test("while QEMU greets nobody, the second monitor leads to it", async (t) => {
+  const found = await ways(t);
+  const { qemu, places } = found;
+  const made = await kept(found);
+  const tells = async (): Promise<true | undefined> => (found.second.clients > 0 ? true : undefined);
+  await eventually(tells, { ...WITHIN, what: "the second monitor" });
+  qemu.greets = false;
+  await killKeeper(qemu.path);
+  found.second.state.status = "running";
+  t.equal(await answers(made), "running");
+  t.ok(existsSync(places.second));
+});
+
+t.test("a keeper that QEMU does not greet in time ends: it would have the monitor for good", async (t) => {
+  const { qemu, monitor } = await ways(t);
+  qemu.greets = false;
+  const left = { missesPages: true, hasEnded: lives };
+  await t.rejects(monitor().takeOver({ timeoutMs: 1000 }, left));
+  const none = (): true | undefined => (keepersOf(qemu.path).length === 0 ? true : undefined);
+  await eventually(none, { ...WITHIN, what: "its end" });
+});
+
+t.test("an agent that takes over finds the keeper, whatever it knows of post-copy, and watches it", async (t) => {
+  for (const missesPages of [true, false]) {
+    const found = await ways(t);
+    const { qemu } = found;
+    (await kept(found)).close();
+    const [keeper] = keepersOf(qemu.path);
+    const made = found.monitor();
+    await made.takeOver(BOUND, { missesPages, hasEnded: lives });
+    t.equal(await statusOf(await made.open()), "paused");
+    t.same(keepersOf(qemu.path), [keeper], "it is the same one");
+    await another(qemu.path, await killKeeper(qemu.path));
+  }
+});
+
+t.test("one that finds no keeper begins another where pages are missing, and asks QEMU itself where not", async (t) => {
+  const missing = await ways(t);
+  const pulls = missing.monitor();
+  await pulls.takeOver(BOUND, { missesPages: true, hasEnded: lives });
+  t.equal(keepersOf(missing.qemu.path).length, 1);
+  t.equal(await statusOf(pulls.qmp), "paused");
+  const whole = await ways(t);
+  const made = whole.monitor();
+  await made.takeOver(BOUND, { missesPages: false, hasEnded: lives });
+  t.same(keepersOf(whole.qemu.path), []);
+  t.equal(await statusOf(await made.open()), "paused");
+});
+
+t.test("a guest that is let go of has its monitor free, without keeper and second monitor", async (t) => {
+  const found = await ways(t);
+  const { qemu, places } = found;
+  const made = await kept(found);
+  made.letGo();
+  const none = (): true | undefined => (keepersOf(qemu.path).length === 0 ? true : undefined);
+  await eventually(none, { ...WITHIN, what: "the end of the keeper" });
+  t.notOk(existsSync(places.path));
+  t.notOk(existsSync(places.second));
+  const other = await QmpClient.connect(qemu.path);
+  t.equal(await statusOf(other), "paused");
+  other.close();
+});
+
+t.test("of a QEMU that has ended no keeper is begun, and no file stays", async (t) => {
+  const found = await ways(t);
+  const { qemu, places } = found;
+  const made = found.monitor();
+  await made.connectWhenReady(BOUND);
+  await made.keep(BOUND, async () => true);
+  await qemu.end();
+  const none = (): true | undefined => (keepersOf(qemu.path).length === 0 ? true : undefined);
+  await eventually(none, { ...WITHIN, what: "the end of its keeper" });
+  made.close();
+  made.removeFiles();
+  for (const path of [qemu.path, places.path, places.second]) t.notOk(existsSync(path));
+});

@@ -1,0 +1,279 @@
+/**
+ * Commands of guest definitions that are more than QEMU, tried with real QEMUs: a program that executes QEMU or waits
+ * for it is taken, one that leaves QEMU is refused. Whatever is refused leaves nothing behind, and says why.
+ */
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { basename, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import t, { type Test } from "tap";
+import { GuestProcess } from "../../../agent-destination/guest/guest-process.ts";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { eventually } from "../../support/bounded.ts";
+import { folder } from "../../support/link-fixtures.ts";
+import { atTeardown } from "../../support/teardown.ts";
+
+t.setTimeout(240_000);
+const QEMU = "qemu-system-x86_64";
+const MACHINE = "-M pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none".split(" ");
+const STARTS_WITHIN_MS = 60_000;
+const ENDS = { timeoutMs: 20_000 };
+
+interface Tried {
+  readonly directory: string;
+  /** Starts the guest by this program with QEMU's arguments and further ones. */
+  start(program: readonly string[], extra?: readonly string[], timeoutMs?: number): Promise<GuestProcess>;
+  /** Makes a shell script of these lines, to which QEMU's arguments are handed. @returns its path */
+  script(...lines: readonly string[]): string;
+  /** Processes with the test's directory in their command line, but for the reader of QEMU's output. */
+  left(): readonly string[];
+}
+
+function tried(t: Test): Tried {
+  const directory = folder(t);
+  const qmp = join(directory, "web.qmp");
+  // all that has the mark of a migration is ended, also what another run of this test has started on this machine
+  const migration = basename(directory);
+  const arguments_ = [...MACHINE, "-qmp", `unix:${qmp},server=on,wait=off`];
+  const processes = (): readonly { pid: number; command: string }[] =>
+    readdirSync("/proc")
+      .map(Number)
+      .filter((pid) => Number.isInteger(pid) && pid !== process.pid)
+      .map((pid) => ({ pid, command: read(`/proc/${pid}/cmdline`).replaceAll("\0", " ") }))
+      // the reader of QEMU's output ends when it has read all: test/shared/runtime/guest/guest-log.test.ts
+      .filter(({ command }) => command.includes(directory) && !command.includes(" ferry-guest-log "));
+  const killLeft = (): void => {
+    for (const { pid } of processes())
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // it has ended meanwhile
+      }
+  };
+  const forget = atTeardown(killLeft);
+  t.teardown(() => {
+    forget();
+    killLeft();
+  });
+  return {
+    directory,
+    start: (program, extra = [], timeoutMs = STARTS_WITHIN_MS) => {
+      const [first = "", ...rest] = program;
+      const command = [first, ...rest, ...arguments_, ...extra] as const;
+      const definition = { name: "web", qmp, directory, command, digest: "" };
+      const { signal } = new AbortController();
+      return GuestProcess.start(definition, { migration, runtimeDirectory: directory, timeoutMs, signal });
+    },
+    script: (...lines) => {
+      const path = join(directory, "wrapper");
+      writeFileSync(path, ["#!/bin/sh", ...lines, ""].join("\n"));
+      chmodSync(path, 0o755);
+      return path;
+    },
+    // the reader of the log goes when it has written the last words
+    left: () => processes().flatMap(({ command }) => (command.includes(".qemu.log") ? [] : [command])),
+  };
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, "latin1");
+  } catch {
+    return "";
+  }
+}
+
+/** @returns the fault of a start that is to fail, once nothing of it is left */
+async function refused(t: Test, from: Tried, start: Promise<GuestProcess>): Promise<MigrationFault> {
+  const fault = await start.then(
+    () => new MigrationFault("internal", "it was taken"),
+    (thrown: unknown) => MigrationFault.from(thrown),
+  );
+  t.same(from.left(), [], "nothing of it runs");
+  t.same(
+    readdirSync(from.directory).filter((name) => /qmp|log/.test(name)),
+    [],
+    "and no file is left",
+  );
+  return fault;
+}
+
+const ended = (guest: GuestProcess): Promise<true> =>
+  eventually(async () => ((await guest.hasEnded()) ? true : undefined), { ...ENDS, what: "the end of QEMU" });
+
+for (const [what, lines] of [
+  ["executes QEMU", [`exec ${QEMU} "$@"`]],
+  ["waits for QEMU", [`${QEMU} "$@"`, "exit 0"]],
+  ["waits for QEMU in the background", [`${QEMU} "$@" &`, "wait"]],
+] as const)
+  t.test(`a program that ${what} is taken, and its QEMU is the guest's process`, async (t) => {
+    const from = tried(t);
+    const guest = await from.start([from.script(...lines)]);
+    t.match(read(`/proc/${guest.process.pid}/comm`), /^qemu-system/, "the record names QEMU");
+    t.match(read(`/proc/${guest.process.pid}/cmdline`), /-incoming\0defer/);
+    t.equal(await guest.hasEnded(), false);
+    await guest.discard();
+    t.same(from.left(), [], "nothing of it runs");
+    t.same(readdirSync(from.directory), ["wrapper"]);
+  });
+
+t.test("the end of QEMU is noticed where a program waits for it", async (t) => {
+  const from = tried(t);
+  const guest = await from.start([from.script(`${QEMU} "$@"`, "sleep 600")]);
+  process.kill(guest.process.pid, "SIGKILL");
+  await ended(guest);
+  await guest.discard();
+  t.same(from.left(), []);
+});
+
+t.test("a program that leaves a QEMU which has been found already does no harm", async (t) => {
+  const from = tried(t);
+  const leaves = join(from.directory, "leaves");
+  const guest = await from.start([from.script(`${QEMU} "$@" &`, `while [ ! -e ${leaves} ]; do sleep 0.1; done`)]);
+  writeFileSync(leaves, "");
+  const hasLeft = (): true | undefined => (from.left().length === 1 ? true : undefined);
+  await eventually(hasLeft, { ...ENDS, what: "the end of the program" });
+  t.equal(await guest.hasEnded(), false);
+  t.match(await guest.qmp.execute("query-status"), { status: "inmigrate" });
+  await guest.discard();
+  t.same(from.left(), []);
+});
+
+t.test("a QEMU that does not quit ends without the program that waits for it", async (t) => {
+  const from = tried(t);
+  const guest = await from.start([from.script(`${QEMU} "$@"`, "exit 0")]);
+  process.kill(guest.process.pid, "SIGSTOP");
+  await guest.discard();
+  t.same(from.left(), []);
+});
+
+t.test("a program that starts QEMU again and again ends with its migration", async (t) => {
+  const from = tried(t);
+  const guest = await from.start([from.script(`while :; do ${QEMU} "$@"; done`)]);
+  await guest.discard();
+  t.same(from.left(), []);
+});
+
+for (const [what, lines, extra] of [
+  ["starts QEMU in the background", [`${QEMU} "$@" &`], []],
+  ["starts QEMU in a session of its own", [`setsid ${QEMU} "$@" &`], []],
+  ["makes QEMU a daemon", [`${QEMU} "$@" -daemonize`], []],
+  ["fails behind a QEMU in the background", [`${QEMU} "$@" &`, "exit 3"], []],
+] as const)
+  t.test(`a program that ${what} is refused by name`, async (t) => {
+    const from = tried(t);
+    const fault = await refused(t, from, from.start([from.script(...lines)], extra));
+    t.match(fault, { code: "qemu-start", message: /starts QEMU at the destination and leaves it/, advice: /exec/ });
+  });
+
+t.test("a QEMU that makes itself a daemon is refused by name", async (t) => {
+  const from = tried(t);
+  const fault = await refused(t, from, from.start([QEMU], ["-daemonize"]));
+  t.match(fault, { code: "qemu-start", message: /leaves it/, advice: /-daemonize/ });
+});
+
+t.test("a program that does not hand on the agent's arguments is refused by name", async (t) => {
+  const from = tried(t);
+  const script = from.script(
+    `exec ${QEMU} ${MACHINE.join(" ")} -S -qmp unix:${from.directory}/web.qmp,server,wait=off`,
+  );
+  const fault = await refused(t, from, from.start([script]));
+  t.match(fault, { code: "qemu-start", message: /is prelaunch at its start .*-S -incoming defer/, advice: /"\$@"/ });
+});
+
+for (const [what, extra, words] of [
+  ["has no such machine", ["-M", "pc-q35-99.0"], /status 1\).*pc-q35-99\.0/s],
+  [
+    "lacks a directory that it shares",
+    ["-virtfs", "local,path=/nowhere/at/all,mount_tag=m,security_model=none"],
+    /nowhere/,
+  ],
+  ["has a display port that is taken", [], /Failed to find an available port|Address already in use/],
+] as const)
+  t.test(`a QEMU that ${what} is refused with its own words`, async (t) => {
+    const from = tried(t);
+    const first = extra.length > 0 ? undefined : await takenDisplay(t);
+    const fault = await refused(t, from, from.start([QEMU], first === undefined ? extra : ["-vnc", first]));
+    t.match(fault, { code: "qemu-start", message: words, advice: /by hand/ });
+  });
+
+/** @returns a display whose port somebody has */
+async function takenDisplay(t: Test): Promise<string> {
+  const server = createServer();
+  for (let display = 70; display < 99; display++) {
+    const listens = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(5900 + display, "127.0.0.1", () => resolve(true));
+    });
+    if (!listens) continue;
+    t.teardown(() => server.close());
+    return `127.0.0.1:${display}`;
+  }
+  throw new RangeError("no port is free");
+}
+
+t.test("a program that there is not, and one that is killed, are told as such", async (t) => {
+  const from = tried(t);
+  t.match(await refused(t, from, from.start(["qemu-system-of-nobody"])), {
+    code: "qemu-start",
+    message: /ended at its start \(status 127\): .*qemu-system-of-nobody: not found/,
+  });
+  t.match(await refused(t, from, from.start([from.script("kill -KILL $$")])), { message: /\(by SIGKILL\)/ });
+});
+
+t.test("a start that has failed does not connect to the next QEMU of the guest", async (t) => {
+  const from = tried(t);
+  await refused(t, from, from.start(["false"]));
+  const server = createServer().listen(join(from.directory, "web.qmp"));
+  t.teardown(() => server.close());
+  let connections = 0;
+  server.on("connection", () => connections++);
+  await delay(500);
+  t.equal(connections, 0);
+});
+
+t.test("a QEMU that waits for somebody is told with its own words, when it has had its time", async (t) => {
+  const from = tried(t);
+  const serial = ["-serial", `unix:${from.directory}/web.serial,server=on`];
+  const fault = await refused(t, from, from.start([QEMU], serial, 3000));
+  t.match(fault, { message: /does not answer its monitor.*QEMU waiting for connection on/s, advice: /by hand/ });
+});
+
+t.test("a QEMU that ends later takes its last words along", async (t) => {
+  const from = tried(t);
+  const guest = await from.start([QEMU]);
+  process.kill(guest.process.pid, "SIGTERM");
+  await ended(guest);
+  t.match(await guest.endFault(), { code: "qemu-failed", message: /ended: .*terminating on signal 15/ });
+  const closed = new MigrationFault("qmp-disconnected", "QEMU closed its monitor");
+  t.match(await guest.explain(closed), { code: "qemu-failed", message: /closed its monitor; .*terminating on signal/ });
+  const other = new MigrationFault("peer-lost", "The link was cut");
+  t.equal(await guest.explain(other), other, "what has another reason is left alone");
+  await guest.discard();
+  t.notOk(existsSync(guest.logPath));
+});
+
+t.test("a command has the agent's environment, without what is the agent's alone", async (t) => {
+  const { directory, start, script } = tried(t);
+  const given = {
+    NOTIFY_SOCKET: "/run/systemd/notify",
+    WATCHDOG_USEC: "1",
+    FERRY_TLS_KEY: "/etc/ferry/key",
+    WEB: "yes",
+  };
+  Object.assign(process.env, given);
+  t.teardown(() => {
+    for (const name of Object.keys(given)) delete process.env[name];
+  });
+  const guest = await start([script(`env > ${join(directory, "environment")}`, `exec ${QEMU} "$@"`)]);
+  const names = readFileSync(join(directory, "environment"), "utf8")
+    .split("\n")
+    .map((line) => line.split("=")[0]);
+  t.ok(names.includes("WEB") && names.includes("PATH"));
+  t.same(
+    names.filter((name) => name !== undefined && /^(NOTIFY|WATCHDOG|FERRY)_/.test(name)),
+    ["FERRY_MIGRATION"],
+    "but for the mark of its migration",
+  );
+  await guest.discard();
+});

@@ -1,0 +1,75 @@
+/** A source that says nothing over a link that is up loses its place; a slow one, and one that is cut off, does not. */
+import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
+import t from "tap";
+import { receive } from "../../../agent-destination/migration/phases/receive.ts";
+import { Receiver } from "../../../agent-destination/replay/receiver.ts";
+import type { Replay } from "../../../agent-destination/replay/replay.ts";
+import { openLoop } from "../../../shared/warmup/loopback.ts";
+import { systemClock } from "../../../shared/runtime/clock.ts";
+import { deferred } from "../../../shared/runtime/deferred.ts";
+import { LIMITS } from "../../support/link.ts";
+import { folder } from "../../support/link-fixtures.ts";
+
+/** A migration whose first frame has come. */
+function receiving() {
+  const abort = new AbortController();
+  const [begun, ended, packaged] = [deferred<void>(), deferred<object>(), deferred<void>()];
+  begun.resolve();
+  const receiver = {
+    ...{ begun, ended, packaged: packaged.promise, signal: abort.signal },
+    ...{ heard: 0, isRead: true },
+  };
+  const state = { kind: "receiving", guest: {}, receiver } as never;
+  return { ended, done: receive(state, { config: { followUpMs: 20, link: { keepAliveMs: 10 } } } as never) };
+}
+
+t.test("a source that sends one frame and then nothing is given up by name", async (t) => {
+  await t.rejects(receiving().done, {
+    code: "peer-lost",
+    role: "source",
+    // longer than followUp here, since keep-alive has to find a source that hangs first
+    message: "The source has said nothing for 40 ms (followUp), although the link to it is up",
+  });
+});
+
+t.test("the end of the stream ends the watch, and what follows has no such limit", async (t) => {
+  const { ended, done } = receiving();
+  ended.resolve({});
+  t.match(await done, { kind: "loading" });
+});
+
+t.test("a source is heard by its pings, over a real link, and not by the link's own", async (t) => {
+  const over = new AbortController();
+  t.teardown(() => over.abort());
+  const loop = await openLoop(join(folder(t), "s"), LIMITS, over.signal);
+  t.teardown(() => loop.close());
+  loop.source.receive(() => undefined);
+  loop.source.retain(1 << 20);
+  const receiver = new Receiver({
+    channel: loop.destination,
+    socket: new PassThrough() as never,
+    makeReplay: () => ({ isHeldBack: false, take: () => undefined }) as unknown as Replay,
+    clock: systemClock,
+    cancelled: over.signal,
+  });
+  const state = { kind: "receiving", guest: {}, receiver } as never;
+  const cx = { config: { followUpMs: 3000, link: { keepAliveMs: 500 } } } as never;
+  let isOver = false;
+  const done = receive(state, cx).finally(() => {
+    isOver = true;
+  });
+  done.catch(() => undefined);
+  const body = new Uint8Array(8);
+  const frame = { frameKind: "verbatim", codec: "none", rawLength: 8, checksum: new Uint8Array(8), body } as const;
+  loop.source.send({ kind: "frame", sequence: 1, ...frame });
+  for (let nonce = 0; nonce < 100; nonce++) {
+    loop.source.send({ kind: "clockPing", nonce });
+    await delay(40);
+  }
+  t.equal(isOver, false, "four seconds of nothing but pings");
+  await t.rejects(done, { code: "peer-lost", message: /said nothing for 3000 ms/ });
+  t.equal(loop.destination.isCut, false, "the link is up");
+  receiver.close();
+});

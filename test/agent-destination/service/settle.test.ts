@@ -1,0 +1,141 @@
+/** What a destination answers its source, and what it does for the question. */
+import t from "tap";
+import { eventually } from "../../support/bounded.ts";
+import { startAgain } from "../../support/destination-again.ts";
+
+const WITHIN = { timeoutMs: 10_000 };
+
+t.test("a grant starts the guest, behind the record that says so", async (t) => {
+  const { qemu, settle, written, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
+  qemu.whim = ({ execute }) => {
+    if (execute === "cont") t.same(written, ["running"]);
+    return undefined;
+  };
+  t.match(await settle("grant"), { standing: "running", running: { epoch: 1 } });
+  t.ok(qemu.said.includes("cont"));
+  await untilWritten({ kind: "arrived" });
+  t.match(await settle("grant"), { standing: "running", running: { epoch: 1 } }, "and says it again");
+  t.match(await settle("withdraw"), { standing: "running" }, "one that comes late changes nothing");
+});
+
+t.test("a guest that is granted paused is not started", async (t) => {
+  const { qemu, settle, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
+  t.match(await settle("grant", { paused: true }), { standing: "running", running: { resumedAtUs: 0 } });
+  t.notOk(qemu.said.includes("cont"));
+  t.match(await untilWritten({ kind: "arrived" }), { grant: { paused: true } });
+});
+
+t.test("a question changes nothing", async (t) => {
+  const { qemu, settle, written } = await startAgain(t, { kind: "waiting", status: "paused" });
+  t.equal((await settle("standing")).standing, "waiting");
+  t.same([...qemu.said, ...written], []);
+});
+
+t.test("a withdrawal ends the copy, behind the record that says so", async (t) => {
+  const { qemu, settle, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
+  t.match(await settle("withdraw"), { standing: "refused" });
+  await untilWritten({ kind: "refused", heard: true });
+  await eventually(() => (qemu.isAlive ? undefined : true), { ...WITHIN, what: "the end of the copy" });
+  t.match(await settle("grant"), { standing: "refused" }, "for good");
+  t.notOk(qemu.said.includes("cont"));
+});
+
+t.test("a grant that the disk does not take is refused, and the mark in QEMU makes that last", async (t) => {
+  const { qemu, settle, failWrites, record } = await startAgain(t, { kind: "waiting", status: "paused" });
+  failWrites(true);
+  t.match(await settle("grant"), { standing: "refused", reason: /ENOSPC/ });
+  t.same(qemu.said, ["object-add"]);
+  t.match(await record(), { kind: "waiting" });
+  t.equal((await settle("grant")).standing, "refused");
+  t.equal((await settle("withdraw")).standing, "refused");
+  await eventually(() => (qemu.isAlive ? undefined : true), { ...WITHIN, what: "the end of the copy" });
+});
+
+t.test("a refusal that nothing makes last is not said", async (t) => {
+  const { qemu, settle, failWrites, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
+  failWrites(true);
+  qemu.whim = ({ execute }) => (execute === "object-add" ? "it takes no objects" : undefined);
+  t.equal((await settle("withdraw")).standing, "waiting");
+  t.ok(qemu.isAlive);
+  failWrites(false);
+  await untilWritten({ kind: "refused" });
+});
+
+t.test("a guest that somebody else starts is never refused", async (t) => {
+  const { qemu, settle, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
+  qemu.become("running");
+  await untilWritten({ kind: "arrived" });
+  t.equal((await settle("withdraw")).standing, "running");
+  t.same(qemu.said, []);
+});
+
+t.test("a refused copy that somebody starts is told to run, and is not ended", async (t) => {
+  const { qemu, settle, until } = await startAgain(t, { kind: "refused", status: "paused" });
+  qemu.become("running");
+  await until("doubled");
+  t.equal((await settle("withdraw")).standing, "running");
+  t.ok(qemu.isAlive);
+  t.same(qemu.said, []);
+});
+
+t.test("a source that has kept its guest gives the one up that has ended here", async (t) => {
+  for (const kind of ["arrived", "running"] as const) {
+    const { settle, record } = await startAgain(t, { kind, status: "gone" });
+    t.equal((await settle("withdraw")).standing, "lost", "not before its journal says so");
+    t.match(await record(), { kind });
+    t.match(await settle("kept"), { standing: "refused", reason: /the source has kept the guest/ });
+    t.match(await record(), { kind: "refused", heard: true });
+  }
+});
+
+t.test("a disk that does not take that leaves it to be said again", async (t) => {
+  const { settle, failWrites } = await startAgain(t, { kind: "arrived", status: "gone" });
+  failWrites(true);
+  t.equal((await settle("kept")).standing, "waiting");
+  failWrites(false);
+  t.equal((await settle("kept")).standing, "refused");
+});
+
+t.test("a guest that lives here is given up for nobody", async (t) => {
+  const { settle, record } = await startAgain(t, { kind: "arrived", status: "running" });
+  t.equal((await settle("kept")).standing, "running");
+  t.match(await record(), { kind: "arrived" });
+});
+
+t.test("an arrived guest whose QEMU is not there any more is lost to a source that has a copy", async (t) => {
+  const { settle } = await startAgain(t, { kind: "arrived", status: "gone" });
+  t.match(await settle("grant"), { standing: "lost", reason: /has ended since or has moved on/ });
+});
+
+t.test("whether its QEMU lives cannot be told: that is no end", async (t) => {
+  const qemu = { pid: 1, identity: "of another kind" };
+  const { settle, record } = await startAgain(t, { kind: "arrived", status: "running", qemu });
+  t.match(await settle("kept"), { standing: "starting", reason: /does not tell/ });
+  t.match(await record(), { kind: "arrived" });
+});
+
+t.test("who does not know the token, or asks for another migration, hears nothing of it", async (t) => {
+  for (const kind of ["waiting", "arrived"] as const) {
+    const { settle, qemu, written } = await startAgain(t, { kind, status: "paused" });
+    for (const more of [{ token: Buffer.alloc(16) }, { token: Buffer.alloc(0) }, { migrationId: "ba9876543210" }])
+      for (const ask of ["standing", "grant", "withdraw"] as const)
+        t.equal((await settle(ask, more)).standing, "unknown", `${kind}, ${ask}`);
+    t.same([...qemu.said, ...written], []);
+  }
+  const { settle } = await startAgain(t, { kind: "waiting", status: "paused" });
+  t.equal((await settle("grant", { epoch: 2 })).standing, "unknown", "nor of another grant");
+});
+
+t.test(
+  "an agent that stops while it is asked does not go round: what is undecided is left to the next one",
+  async (t) => {
+    const { agent, settle } = await startAgain(t, { kind: "waiting", status: "paused", isMute: true });
+    const asked = settle("withdraw");
+    let turns = 0;
+    const timer = setInterval(() => turns++, 10);
+    await agent.stop();
+    t.equal((await asked).standing, "waiting");
+    await eventually(() => (turns > 2 ? true : undefined), { timeoutMs: 10_000, what: "a turn of the event loop" });
+    clearInterval(timer);
+  },
+);

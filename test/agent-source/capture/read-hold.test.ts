@@ -1,0 +1,112 @@
+import t, { type Test } from "tap";
+import { FeedHold } from "../../../agent-source/capture/read-hold.ts";
+import { FeedPace } from "../../../agent-source/capture/sync-pace.ts";
+
+function fixture(t: Test) {
+  const at = { nowMs: 0, backlogMs: 0, arenaMs: 500, still: false, resumed: 0 };
+  const clock = { monotonicMs: () => at.nowMs, nowUs: () => at.nowMs * 1000 };
+  const hold = new FeedHold({
+    pace: new FeedPace(20, 0),
+    work: at,
+    standsStill: () => at.still,
+    clock,
+    onResume: () => {
+      at.resumed++;
+    },
+  });
+  t.teardown(() => hold.stop());
+  return { hold, at };
+}
+
+t.test("behind a pass QEMU syncs no sooner than the link runs out of work", async (t) => {
+  const { hold, at } = fixture(t);
+  at.nowMs = 1000;
+  at.backlogMs = 500;
+  t.ok(hold.behindSection(4000, true, false));
+  hold.roomMade();
+  hold.lookAgain();
+  t.equal(at.resumed, 0);
+  at.backlogMs = 40;
+  at.nowMs = 1400;
+  hold.roomMade();
+  t.equal(at.resumed, 1);
+  at.nowMs = 1410;
+  at.backlogMs = 0;
+  t.ok(hold.behindSection(300, true, true), "and the turn that begins then is paced as any");
+});
+
+t.test("a section that QEMU ended on its clock is read on, whatever waits: no sync follows", async (t) => {
+  const { hold, at } = fixture(t);
+  at.backlogMs = 500;
+  t.notOk(hold.behindSection(65, false, false));
+});
+
+t.test("the first pass is read as the link needs it", async (t) => {
+  const { hold, at } = fixture(t);
+  at.backlogMs = 20;
+  t.notOk(hold.beforeFirst());
+  at.backlogMs = 500;
+  t.ok(hold.beforeFirst());
+  hold.lookAgain();
+  t.equal(at.resumed, 0);
+  at.backlogMs = 20;
+  hold.lookAgain();
+  t.equal(at.resumed, 1);
+  at.backlogMs = 500;
+  hold.phase = "paced";
+  t.notOk(hold.beforeFirst(), "later passes are held at their ends");
+});
+
+t.test(
+  "near the switch what waits goes before the next sync, and no longer when it is not near any more",
+  async (t) => {
+    const { hold, at } = fixture(t);
+    at.nowMs = 1000;
+    at.backlogMs = 20;
+    hold.drains(true);
+    t.ok(hold.behindSection(300, true, true));
+    at.backlogMs = 1;
+    hold.lookAgain();
+    t.equal(at.resumed, 1);
+    hold.drains(false);
+    at.backlogMs = 20;
+    at.nowMs = 2000;
+    t.notOk(hold.behindSection(300, true, true), "a turn of a second is over");
+  },
+);
+
+t.test("a full arena is waited for, whatever the link has to do", async (t) => {
+  const { hold, at } = fixture(t);
+  at.backlogMs = 500;
+  hold.forRoom();
+  hold.lookAgain();
+  t.equal(at.resumed, 0);
+  hold.roomMade();
+  t.equal(at.resumed, 1);
+});
+
+t.test("the last pages, and those of a guest that stands still, are held for nothing else", async (t) => {
+  const { hold, at } = fixture(t);
+  at.backlogMs = 500;
+  hold.phase = "closing";
+  t.notOk(hold.beforeFirst());
+  hold.phase = "first-pass";
+  at.still = true;
+  t.notOk(hold.beforeFirst());
+  t.notOk(hold.behindSection(300, true, false));
+});
+
+t.test("a turn that is due in a moment is begun then", async (t) => {
+  const { hold, at } = fixture(t);
+  at.nowMs = 45;
+  t.ok(hold.behindSection(300, true, true));
+  const resumed = new Promise<void>((resolve) => {
+    const look = setInterval(() => {
+      if (at.resumed === 0) return;
+      clearInterval(look);
+      resolve();
+    }, 1);
+  });
+  await resumed;
+  t.equal(at.resumed, 1);
+});

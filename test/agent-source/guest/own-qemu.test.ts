@@ -1,0 +1,146 @@
+/** The doors to the source's QEMU: who answers there, and what is said in which state. */
+import t, { type Test } from "tap";
+import { OwnQemu } from "../../../agent-source/guest/own-qemu.ts";
+import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
+import { loadSourceConfig } from "../../../shared/runtime/config/config.ts";
+import { eventually } from "../../support/bounded.ts";
+import { FakeQemu } from "../../support/fake-qemu.ts";
+import { placesIn } from "../../support/source-again.ts";
+
+const QMP = "--qmp-timeout=5s";
+const OTHER = { code: "qemu-failed", message: /Process \d+ answers at .*, not process \d+/, advice: /Another QEMU/ };
+
+async function found(t: Test, status: string) {
+  const qemu = await FakeQemu.start(t, { status });
+  const config = loadSourceConfig([...placesIn(t, qemu.path), QMP], {});
+  const own = new OwnQemu("web", config, qemu.process);
+  const connect = async (path = qemu.path): Promise<QmpClient> => {
+    const qmp = await QmpClient.connect(path);
+    t.teardown(() => qmp.close());
+    return qmp;
+  };
+  return { qemu, config, own, connect };
+}
+
+t.test("the QEMU of a migration is the process that answers when it begins", async (t) => {
+  const { qemu, config, connect } = await found(t, "running");
+  const own = new OwnQemu("web", config);
+  t.equal(own.process, undefined);
+  await own.meet(await connect(), qemu.path);
+  t.same(own.process, qemu.process);
+});
+
+t.test("cont is said from the states in which a migration leaves a guest, and from no other", async (t) => {
+  for (const status of ["postmigrate", "paused"]) {
+    const { qemu, own, connect } = await found(t, status);
+    await own.cont(await connect());
+    t.same(qemu.said, ["cont"], status);
+  }
+  const { qemu, own, connect } = await found(t, "running");
+  const qmp = await connect();
+  const others = ["running", "prelaunch", "inmigrate", "io-error", "shutdown", "internal-error", "finish-migrate"];
+  for (const status of others) {
+    qemu.state.status = status;
+    const error = { code: "qemu-failed", message: new RegExp(`is ${status}: cont is not said`) };
+    await t.rejects(own.cont(qmp), error);
+  }
+  t.same(qemu.said, []);
+});
+
+t.test("quit is said in the states that are given, and over when the process has ended", async (t) => {
+  const { qemu, own, connect } = await found(t, "running");
+  const qmp = await connect();
+  await t.rejects(own.quit(qmp, ["postmigrate", "paused"]), { message: /is running, not postmigrate or paused/ });
+  t.same(qemu.said, []);
+  qemu.state.status = "postmigrate";
+  await own.quit(qmp, ["postmigrate"]);
+  t.same(qemu.said, ["quit"]);
+  t.equal(await own.hasEnded(), true);
+});
+
+t.test("nothing is said to a process that is not the record's", async (t) => {
+  const { qemu, config, own } = await found(t, "postmigrate");
+  await qemu.end();
+  const other = await FakeQemu.start(t, { status: "postmigrate" }, qemu.path);
+  const qmp = await QmpClient.connect(other.path);
+  t.teardown(() => qmp.close());
+  await t.rejects(own.cont(qmp), OTHER);
+  await t.rejects(own.quit(qmp, ["postmigrate"]), OTHER);
+  await t.rejects(own.cancelMigration(qmp), OTHER);
+  t.equal(await own.connect(), undefined, "its own has ended, whoever answers there now");
+  const alive = new OwnQemu("web", config, (await FakeQemu.start(t, { status: "postmigrate" })).process);
+  await t.rejects(alive.connect(), OTHER);
+  t.same(other.said, []);
+});
+
+t.test("a record that names no process: nothing is said to any", async (t) => {
+  const { qemu, config, connect } = await found(t, "postmigrate");
+  const nameless = new OwnQemu("web", config);
+  const qmp = await connect();
+  const error = { code: "qemu-failed", message: /does not name the QEMU of web/ };
+  await t.rejects(nameless.cont(qmp), error);
+  await t.rejects(nameless.quit(qmp, ["postmigrate"]), error);
+  await t.rejects(nameless.cancelMigration(qmp), error);
+  await t.rejects(nameless.connect(), error);
+  t.same(await nameless.look(false), { own: "unknown", status: "", anotherRuns: false });
+  t.same(qemu.said, []);
+});
+
+t.test("what a look sees of the guest", async (t) => {
+  const { qemu, own } = await found(t, "postmigrate");
+  const cases = [
+    // QEMU's state, after pre-copy, after post-copy
+    ["postmigrate", "retired", "retired"],
+    ["running", "active", "active"],
+    // of pre-copy somebody has taken it out of postmigrate; of post-copy this agent has stopped it
+    ["paused", "active", "retired"],
+    ["finish-migrate", "active", "retired"],
+  ] as const;
+  for (const [status, whole, postcopy] of cases) {
+    qemu.state.status = status;
+    t.same(await own.look(false), { own: whole, status, anotherRuns: false }, status);
+    t.same(await own.look(true), { own: postcopy, status, anotherRuns: false }, `${status}, post-copy`);
+  }
+  t.same(qemu.said, []);
+});
+
+t.test("a look over an open monitor takes no other one", async (t) => {
+  const { own, connect } = await found(t, "running");
+  const qmp = await connect();
+  t.match(await own.look(false, qmp), { own: "active" });
+  t.ok(qmp.isOpen, "and leaves it open");
+});
+
+t.test("a look at a QEMU that does not answer tells nothing, and takes no longer than some seconds", async (t) => {
+  const { qemu, own } = await found(t, "postmigrate");
+  qemu.whim = ({ execute }) => (execute === "query-status" ? "silence" : undefined);
+  t.same(await own.look(false), { own: "unknown", status: "", anotherRuns: false });
+});
+
+t.test("a look behind the end of its QEMU sees whether another one runs the guest", async (t) => {
+  const { qemu, own } = await found(t, "postmigrate");
+  await qemu.end();
+  t.same(await own.look(false), { own: "gone", status: "", anotherRuns: false });
+  const other = await FakeQemu.start(t, { status: "running" }, qemu.path);
+  for (const [status, anotherRuns] of [
+    ["running", true],
+    ["paused", true],
+    ["inmigrate", false],
+    ["postmigrate", false],
+  ] as const) {
+    other.state.status = status;
+    t.same(await own.look(false), { own: "gone", status: "", anotherRuns }, status);
+  }
+  other.whim = () => "silence";
+  t.match(await own.look(false), { own: "gone", anotherRuns: true }, "one that does not answer may run it");
+  const free = (): true | undefined => (other.clients === 0 ? true : undefined);
+  await eventually(free, { timeoutMs: 20_000, what: "its monitor, which is not this agent's to hold" });
+  t.same(other.said, []);
+});
+
+t.test("a look while another process answers for a QEMU that lives tells nothing", async (t) => {
+  const { qemu, config } = await found(t, "running");
+  const own = new OwnQemu("web", config, (await FakeQemu.start(t, { status: "postmigrate" })).process);
+  t.same(await own.look(false), { own: "unknown", status: "", anotherRuns: false });
+  t.same(qemu.said, []);
+});

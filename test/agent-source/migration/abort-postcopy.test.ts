@@ -1,0 +1,95 @@
+/** A QEMU that is paused in post-copy is told that the destination has every page, and then that it failed. */
+import { existsSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import t, { type Test } from "tap";
+import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
+import { takeBack } from "../../../agent-source/migration/abort-postcopy.ts";
+import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
+import { ReturnPathReader } from "../../../shared/qemu/return-path/return-path-reader.ts";
+import { encodeRamEnd } from "../../../shared/qemu/stream/stream-writer.ts";
+import { greeting, Monitor, serve } from "../../support/fake-monitor.ts";
+import { asking, RESUMED_SETUP } from "../../support/fake-resumed.ts";
+import { folder } from "../../support/link-fixtures.ts";
+
+const GREETING = greeting();
+
+/** What QEMU does when it is told to take its migration up. */
+type Behaviour = "takes it up" | "closes" | "sends rubbish" | "sends without end";
+
+async function setUp(t: Test, behaviour: Behaviour) {
+  const heard: string[] = [];
+  let status = "postcopy-paused";
+  const goOn = (uri: string): void => {
+    const socket = connect(uri.replace("unix:", ""));
+    t.teardown(() => socket.destroy());
+    socket.on("error", () => undefined);
+    const none = (): void => undefined;
+    const reader = new ReturnPathReader(RESUMED_SETUP.blocks, {
+      requestPages: none,
+      pong: none,
+      switchoverAck: none,
+      receivedPages: (firstPage, pageCount, bits) => {
+        const has = bits.slice(0, Math.ceil(pageCount / 8)).every((byte) => byte === 255);
+        heard.push(`${has ? "all" : "not all"} of ${pageCount} from ${firstPage}`);
+      },
+      resumeAck: () => {
+        heard.push("resume");
+        socket.write(encodeRamEnd(RESUMED_SETUP.ramSectionId));
+        // the end comes in a piece of its own
+        setImmediate(() => socket.write(Buffer.of(0)));
+      },
+      shut: (error) => {
+        heard.push(`shut ${error}`);
+        status = "failed";
+        socket.end();
+      },
+    });
+    socket.on("data", (bytes) => reader.push(bytes));
+    if (behaviour === "closes") socket.end();
+    else if (behaviour === "sends rubbish") socket.write("no stream of QEMU's at all");
+    else if (behaviour === "sends without end") socket.write(Buffer.alloc(1 << 20));
+    else socket.write(asking());
+  };
+  const path = await serve(t, (socket) => {
+    new Monitor(socket, ({ execute, arguments: given, id }, monitor) => {
+      monitor.reply({ return: execute === "query-migrate" ? { status } : {}, id });
+      if (execute !== "migrate") return;
+      heard.push(`migrate, resume: ${given?.resume}`);
+      goOn(String(given?.uri));
+    }).reply(GREETING);
+  });
+  const qmp = await QmpClient.connect(path);
+  t.teardown(() => qmp.close());
+  const runtimeDirectory = folder(t);
+  // all that it looks at
+  const cx = { id: "m-1", call: { guest: "web" }, config: { runtimeDirectory } } as unknown as SourceContext;
+  return { heard, socket: join(runtimeDirectory, "m-1.stream"), take: () => takeBack(qmp, RESUMED_SETUP, cx) };
+}
+
+t.test("QEMU leaves its migration with the whole guest, and nothing is left of it", async (t) => {
+  const { take, heard, socket } = await setUp(t, "takes it up");
+  await take();
+  t.same(heard, [
+    "migrate, resume: true",
+    "all of 40 from 0",
+    "all of 4 from 40",
+    "all of 2 from 44",
+    "resume",
+    "shut 1",
+  ]);
+  t.notOk(existsSync(socket));
+  await take();
+});
+
+for (const [behaviour, fault] of [
+  ["closes", { code: "qemu-failed", message: /closed the stream/ }],
+  ["sends rubbish", { code: "stream-invalid" }],
+  ["sends without end", { code: "stream-invalid" }],
+] as const)
+  t.test(`a QEMU that ${behaviour} is told by name, and it may be tried again`, async (t) => {
+    const { take, socket } = await setUp(t, behaviour);
+    await t.rejects(take(), fault);
+    t.notOk(existsSync(socket));
+    await t.rejects(take(), fault);
+  });

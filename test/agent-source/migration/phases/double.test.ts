@@ -1,0 +1,122 @@
+/** Two copies: said for as long as it lasts, and ended by neither agent. */
+import t, { type Test } from "tap";
+import { twoCopies } from "../../../../agent-source/migration/two-copies.ts";
+import { double } from "../../../../agent-source/migration/phases/double.ts";
+import type { Loaded } from "../../../../agent-source/migration/source-state.ts";
+import { eventually } from "../../../support/bounded.ts";
+import { FakeQemu } from "../../../support/fake-qemu.ts";
+import { sourcePhase } from "../../../support/source-cx.ts";
+
+async function doubled(t: Test, status = "running") {
+  const phase = await sourcePhase(t, status);
+  phase.destination.answersInTurn(["running"]);
+  const { cx } = phase;
+  const end = double({ kind: "doubled", paused: false, fault: twoCopies(cx) }, cx);
+  end.catch(() => undefined);
+  await phase.destination.untilAsked(status === "gone" ? 0 : 1);
+  return { ...phase, end };
+}
+
+t.test("it is told and written down, and nobody is ended", async (t) => {
+  const { cx, destination, qemu, record } = await doubled(t);
+  t.match(cx.report.view().error, { code: "two-copies", guestNow: /both hosts/, advice: /Pause one of both/ });
+  t.match(await record(), { kind: "granted" });
+  await destination.untilAsked(2);
+  t.same([...new Set(destination.asked)], ["standing"]);
+  t.same(qemu.said, []);
+  t.equal(cx.words.asker, "doubled");
+});
+
+t.test("the record keeps what the feed knows of settings and pages, for the next life of the agent", async (t) => {
+  const phase = await sourcePhase(t, "running");
+  phase.destination.answersInTurn(["running"]);
+  const settings = { capabilities: { "postcopy-ram": false }, parameters: {} };
+  const blocks = [{ name: "pc.ram", byteLength: 4096 }];
+  const postcopy = { ramSectionId: 2, blocks, frameBytes: 4096, creditWindowBytes: 8192, codecs: ["zstd"] };
+  const feed = { kept: { settings, postcopy, paused: false }, isPostcopy: true, qmp: undefined };
+  const loaded = { feed } as unknown as Loaded;
+  const end = double({ kind: "doubled", paused: false, loaded, fault: twoCopies(phase.cx) }, phase.cx);
+  end.catch(() => undefined);
+  await phase.destination.untilAsked(1);
+  t.match(await phase.record(), { kind: "granted", settings, postcopy });
+  phase.cx.words.say("destination");
+  t.match(await end, { kind: "releasing", loaded });
+});
+
+t.test("the end of the copy here leaves the guest there", async (t) => {
+  const { qemu, end } = await doubled(t);
+  await qemu.end();
+  t.match(await end, { kind: "releasing" });
+});
+
+t.test("the end of the QEMU here is none while another one runs the guest", async (t) => {
+  const { qemu, destination, end } = await doubled(t);
+  await qemu.end();
+  const other = await FakeQemu.start(t, { status: "running" }, qemu.path);
+  const asked = destination.calls.length;
+  await destination.untilAsked(asked + 2);
+  await other.end();
+  t.match(await end, { kind: "releasing" });
+  t.same(other.said, []);
+});
+
+t.test("the end of the copy there leaves the guest here, which is not started by this agent", async (t) => {
+  const { destination, end, cx, qemu, record } = await doubled(t);
+  destination.answersInTurn(["lost"]);
+  t.match(await end, {
+    kind: "withdrawing",
+    fault: {
+      code: "two-copies",
+      message: /where its copy has ended/,
+      advice: /disks/,
+      guestNow: "the guest runs at the source",
+    },
+  });
+  t.match(await record(), { kind: "kept", untold: true });
+  t.same(qemu.said, []);
+  t.equal(cx.report.view().error, undefined);
+});
+
+t.test("a destination that cannot be asked has not ended", async (t) => {
+  const { destination, end, qemu } = await doubled(t);
+  await destination.close();
+  let looks = 0;
+  qemu.whim = ({ execute }) => {
+    if (execute === "query-status") looks++;
+    return undefined;
+  };
+  let isOver = false;
+  const over = (): void => {
+    isOver = true;
+  };
+  end.then(over, over);
+  await eventually(() => (looks > 1 ? true : undefined), { timeoutMs: 15_000, what: "another look" });
+  t.notOk(isOver);
+  t.same(qemu.said, []);
+});
+
+t.test("the operator's word ends it", async (t) => {
+  const there = await doubled(t);
+  there.cx.words.say("destination");
+  t.match(await there.end, { kind: "releasing", overruled: true });
+  const here = await doubled(t);
+  here.cx.words.say("source");
+  t.match(await here.end, { kind: "withdrawing", fault: { guestNow: "the guest runs at the source" } });
+});
+
+t.test("a disk that does not take it changes nothing", async (t) => {
+  const phase = await sourcePhase(t, "running");
+  phase.failWrites(true);
+  phase.destination.answersInTurn(["lost"]);
+  const next = await double({ kind: "doubled", paused: false, fault: twoCopies(phase.cx) }, phase.cx);
+  t.match(next, { kind: "withdrawing" });
+});
+
+t.test("where both copies have ended it is in doubt again, and nothing older is started", async (t) => {
+  const { destination, end, qemu } = await doubled(t);
+  destination.answersInTurn(["waiting"]);
+  await qemu.end();
+  destination.answersInTurn(["lost"]);
+  t.match(await end, { kind: "inDoubt", fault: { code: "in-doubt", message: /does not run here any more/ } });
+  t.same(qemu.said, []);
+});

@@ -1,0 +1,17 @@
+/** The first grant of a guest that somebody has started at the source meanwhile. */
+import t from "tap";
+import type { Feed } from "../../../../agent-source/transfer/transfer-session.ts";
+import { grant } from "../../../../agent-source/migration/phases/grant.ts";
+import type { Loaded } from "../../../../agent-source/migration/source-state.ts";
+import { sourcePhase } from "../../../support/source-cx.ts";
+
+t.test("it is not said, and never later either: the copy at the destination is older than what ran here", async (t) => {
+  const { cx, record, destination } = await sourcePhase(t, "running");
+  // all that is looked at before anything is said
+  const feed = { runs: { standsStill: false }, paused: false, kept: { paused: false } } as unknown as Feed;
+  const loaded = { feed } as Loaded;
+  t.match(await grant({ kind: "granting", loaded }, cx), { kind: "inDoubt", fault: { message: /has started it/ } });
+  t.match(await record(), { kind: "granted", withdrawn: true });
+  t.ok(cx.doubt.isWithdrawn, "if its QEMU ends before the next look, the grant is not repeated");
+  t.same(destination.asked, []);
+});

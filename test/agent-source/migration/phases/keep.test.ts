@@ -1,0 +1,201 @@
+/** Taking a guest back: what is written, said and started, in which order, by how far the migration had come. */
+import { rmSync } from "node:fs";
+import t, { type Test } from "tap";
+import { keep } from "../../../../agent-source/migration/phases/keep.ts";
+import type { Undo } from "../../../../agent-source/migration/source-state.ts";
+import { MigrationFault } from "../../../../shared/fault.ts";
+import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
+import { loadGuest } from "../../../../shared/runtime/guest/guest-definition.ts";
+import { eventually } from "../../../support/bounded.ts";
+import { FakeQemu } from "../../../support/fake-qemu.ts";
+import { sourcePhase } from "../../../support/source-cx.ts";
+
+const FAULT = new MigrationFault("peer-lost", "The link was down for too long");
+const UNDO: Undo = {
+  ...{ touched: true, accepted: true, paused: false },
+  ...{ mayBeWhole: true, isRetired: true, granted: "no" },
+};
+const RUNS = "the guest runs at the source";
+const WITHIN = { timeoutMs: 10_000 };
+
+async function keeping(t: Test, status: string, undo: Partial<Undo> = {}) {
+  const phase = await sourcePhase(t, status);
+  const kept = () => keep({ kind: "keeping", fault: FAULT, undo: { ...UNDO, ...undo } }, phase.cx);
+  return { ...phase, kept };
+}
+
+t.test("a retired guest is started, and the destination is told until it has heard it", async (t) => {
+  const heard = await keeping(t, "postmigrate");
+  heard.destination.answersInTurn(["refused"]);
+  // heard before the guest was seen to run, or not: both end as they should
+  const end = await heard.kept();
+  t.match(end, { kind: /^(kept|withdrawing)$/, fault: { code: "peer-lost", guestNow: RUNS } });
+  t.same(heard.qemu.said, ["cont"]);
+  const deaf = await keeping(t, "postmigrate");
+  deaf.destination.answersInTurn(["waiting"]);
+  t.match(await deaf.kept(), { kind: "withdrawing", fault: { guestNow: RUNS } });
+  t.match(await deaf.record(), { kind: "kept", untold: true, reason: { code: "peer-lost" } });
+  t.match(deaf.destination.calls[0], { ask: "withdraw" });
+});
+
+t.test("a destination that has not the whole guest is told once, and not waited for", async (t) => {
+  const { kept, destination, record } = await keeping(t, "running", { isRetired: false, mayBeWhole: false });
+  destination.answersInTurn(["waiting"]);
+  t.match(await kept(), { kind: "kept", fault: { guestNow: RUNS } });
+  t.notOk((await record())?.untold);
+});
+
+t.test("one that was not even asked is told nothing", async (t) => {
+  const undo = { touched: false, accepted: false, isRetired: false, mayBeWhole: false };
+  const { kept, destination, qemu } = await keeping(t, "running", undo);
+  t.match(await kept(), { kind: "kept", fault: { guestNow: "the guest was not touched" } });
+  t.same([...destination.asked, ...qemu.said], []);
+});
+
+t.test("a QEMU that has ended while the destination may be whole: nothing is said, and it is orphaned", async (t) => {
+  const { kept, destination, written } = await keeping(t, "gone");
+  t.match(await kept(), { kind: "orphaned", fault: { code: "peer-lost" } });
+  t.same([...destination.asked, ...written], []);
+});
+
+t.test("a refused grant is written over before the guest is started", async (t) => {
+  const { kept, qemu, written } = await keeping(t, "postmigrate", { granted: "givenBack" });
+  qemu.whim = ({ execute }) => {
+    if (execute === "cont") t.same(written, ["plan"]);
+    return undefined;
+  };
+  t.match(await kept(), { fault: { guestNow: RUNS } });
+  t.same(qemu.said, ["cont"]);
+  t.same(written, ["plan", "kept"]);
+});
+
+t.test("a disk that does not take that keeps nobody from a guest whose refusal was heard", async (t) => {
+  const { kept, qemu, failWrites, record } = await keeping(t, "postmigrate", { granted: "givenBack" });
+  failWrites(true);
+  t.match(await kept(), { fault: { guestNow: RUNS } });
+  t.same(qemu.said, ["cont"]);
+  t.equal(await record(), undefined, "the next start of the agent finds what was there");
+});
+
+t.test("a grant that nobody has heard of: the disk takes it back, or the destination refuses it first", async (t) => {
+  const { kept, qemu, failWrites, destination, cx } = await keeping(t, "postmigrate", { granted: "unsaid" });
+  failWrites(true);
+  destination.answersInTurn(["waiting"]);
+  const end = kept();
+  await destination.untilAsked(3);
+  t.same(qemu.said, [], "an agent that starts again would find granted, and grant it");
+  t.match(cx.report.view().error, { guestNow: /paused at the source until the journal can be written/ });
+  destination.answersInTurn(["refused"]);
+  t.match(await end, { fault: { guestNow: RUNS } });
+  t.same(qemu.said, ["cont"]);
+  const written = await keeping(t, "postmigrate", { granted: "unsaid" });
+  written.destination.answersInTurn(["waiting"]);
+  written.failWrites(true);
+  const other = written.kept();
+  await written.destination.untilAsked(2);
+  written.failWrites(false);
+  t.match(await other, { kind: "withdrawing", fault: { guestNow: RUNS } });
+  t.same(written.written, ["plan", "kept"]);
+});
+
+t.test("a destination that runs it is no reason to start it here too", async (t) => {
+  const { kept, qemu, failWrites, destination, cx } = await keeping(t, "postmigrate", { granted: "unsaid" });
+  failWrites(true);
+  destination.answersInTurn(["running"]);
+  kept().catch(() => undefined);
+  await destination.untilAsked(2);
+  const told = (): true | undefined =>
+    /until the journal can be written/.test(cx.report.view().error?.guestNow ?? "") ? true : undefined;
+  await eventually(told, { ...WITHIN, what: "what the operator is told" });
+  t.same(qemu.said, []);
+});
+
+t.test("a QEMU that does not answer is asked again, and the operator sees why", async (t) => {
+  const { kept, qemu, cx } = await keeping(t, "postmigrate");
+  let refusals = 2;
+  qemu.whim = ({ execute }) => (execute === "cont" && refusals-- > 0 ? 'Failed to get "write" lock' : undefined);
+  const end = kept();
+  const told = (): true | undefined =>
+    /cannot be confirmed to run .*"write" lock/.test(cx.report.view().error?.guestNow ?? "") ? true : undefined;
+  await eventually(told, { ...WITHIN, what: "why it does not run yet" });
+  t.match(await end, { fault: { guestNow: RUNS } });
+  t.same(qemu.said, ["cont", "cont", "cont"]);
+});
+
+/** A QEMU that has written its stream and waits for SHUT, and what the agent does with the stream, in order. */
+async function awaitingShut(t: Test) {
+  const phase = await sourcePhase(t, "finish-migrate");
+  const { cx, qemu } = phase;
+  qemu.state.migration = "device";
+  const { qmp: path } = await loadGuest("web", cx.config);
+  const qmp = await QmpClient.connect(path);
+  await cx.qemu.meet(qmp, path);
+  const did: string[] = [];
+  const feed = {
+    awaitsShut: true,
+    shut: () => {
+      did.push(`shut behind ${phase.written.join(", ")}`);
+      qemu.state.status = "postmigrate";
+      qemu.state.migration = "completed";
+      feed.awaitsShut = false;
+    },
+    stop: async () => void did.push("closed"),
+  };
+  qemu.whim = ({ execute }) => {
+    if (execute !== "migrate_cancel") return undefined;
+    qemu.state.migration = "cancelled";
+    qemu.become("running");
+    return undefined;
+  };
+  const kept = () => keep({ kind: "keeping", fault: FAULT, undo: { ...UNDO, qmp, feed } }, cx);
+  return { ...phase, kept, did };
+}
+
+t.test(
+  "a QEMU that waits for SHUT is told to complete, since it could run the guest without locked images",
+  async (t) => {
+    const { kept, qemu, did, destination } = await awaitingShut(t);
+    destination.answersInTurn(["refused"]);
+    t.match(await kept(), { fault: { guestNow: RUNS } });
+    t.same(did, ["shut behind plan", "closed"]);
+    t.same(qemu.said, ["cont"], "and nobody cancels its migration");
+  },
+);
+
+t.test(
+  "a QEMU is not told to complete when the disk takes no record, since nobody would then start the guest",
+  async (t) => {
+    const { kept, qemu, did, failWrites, destination } = await awaitingShut(t);
+    destination.answersInTurn(["refused"]);
+    failWrites(true);
+    t.match(await kept(), { fault: { guestNow: RUNS } });
+    t.same(did, ["closed"]);
+    t.same(qemu.said, ["migrate_cancel"]);
+  },
+);
+
+t.test(
+  "another QEMU beside the guest's is looked at in turns, so that its monitor is free for whoever ends it",
+  async (t) => {
+    const { cx, qemu } = await sourcePhase(t, "postmigrate");
+    const { qmp: path } = await loadGuest("web", cx.config);
+    const own = await QmpClient.connect(path);
+    await cx.qemu.meet(own, path);
+    rmSync(path);
+    const other = await FakeQemu.start(t, { status: "running" }, path);
+    const looksMs: number[] = [];
+    other.whim = ({ execute }) => {
+      if (execute === "query-status") looksMs.push(performance.now());
+      return undefined;
+    };
+    const undo = { ...UNDO, qmp: own, mayBeWhole: false };
+    const leaving = new AbortController();
+    const beganMs = performance.now();
+    const kept = keep({ kind: "keeping", fault: FAULT, undo }, { ...cx, leaving: leaving.signal });
+    const thirdMs = await eventually(() => looksMs[2], { ...WITHIN, what: "the third look at the other QEMU" });
+    t.ok(thirdMs - beganMs > 700, `the pauses of 250 and 500 ms before it took ${thirdMs - beganMs} ms`);
+    t.same(qemu.said, [], "nothing is started beside it");
+    leaving.abort(new MigrationFault("stopping", "the test is over"));
+    await t.rejects(kept, { code: "stopping" });
+  },
+);

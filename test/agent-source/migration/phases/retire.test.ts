@@ -1,0 +1,34 @@
+/** The end of QEMU's migration at the source, by the run states in which a QEMU may be found behind it. */
+import t, { type Test } from "tap";
+import { completeMigration } from "../../../../agent-source/migration/phases/retire.ts";
+import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
+import { FakeQemu } from "../../../support/fake-qemu.ts";
+
+/** Has a QEMU complete its migration, and be in these run states, one for each look at it; the last one stays. */
+async function completed(t: Test, ...statuses: readonly [string, ...string[]]): Promise<void> {
+  const [first] = statuses;
+  const qemu = await FakeQemu.start(t, { status: first, migration: "device" });
+  const later = [...statuses];
+  qemu.whim = ({ execute }) => {
+    if (execute === "query-status") qemu.state.status = later.shift() ?? qemu.state.status;
+    return undefined;
+  };
+  const qmp = await QmpClient.connect(qemu.path);
+  t.teardown(() => qmp.close());
+  const shut = (): void => qemu.migrationIs("completed");
+  await completeMigration({ qmp, signal: new AbortController().signal, shut });
+  t.same(later, [], "every state was seen");
+}
+
+t.test("a QEMU that has completed its migration is waited for until it has left finish-migrate", (t) =>
+  completed(t, "finish-migrate", "finish-migrate", "finish-migrate", "postmigrate"),
+);
+
+t.test("one that is retired already is not asked again", (t) => completed(t, "postmigrate"));
+
+t.test("one that somebody has started meanwhile is told as it is", (t) =>
+  t.rejects(completed(t, "finish-migrate", "running"), {
+    code: "qemu-failed",
+    message: "The source QEMU is running after its migration, not postmigrate",
+  }),
+);

@@ -1,0 +1,82 @@
+/** When there is nothing left that a post-copy could be taken up from. */
+import t, { type Test } from "tap";
+import { PagesLost, revive } from "../../../agent-source/migration/resume-postcopy.ts";
+import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
+import { MigrationFault } from "../../../shared/fault.ts";
+import { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
+import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
+import { greeting, Monitor, serve } from "../../support/fake-monitor.ts";
+import { RESUMED_POSTCOPY } from "../../support/fake-resumed.ts";
+
+const GREETING = greeting();
+
+/** All that it looks at until QEMU is parked. */
+const within = (connect: () => Promise<unknown>): SourceContext =>
+  ({ id: "m-1", call: { guest: "web" }, qemu: { connect } }) as unknown as SourceContext;
+
+/** @param states the migration and the guest, one after the other as it is asked; undefined: it has ended */
+async function reviving(t: Test, states: readonly (readonly [migration: string, guest: string])[] | undefined) {
+  const said: string[] = [];
+  let at = 0;
+  const path =
+    states === undefined
+      ? undefined
+      : await serve(t, (socket) => {
+          new Monitor(socket, ({ execute, id }, monitor) => {
+            const [status, guest] = states[Math.min(at, states.length - 1)]!;
+            if (execute === "query-status") at++;
+            else if (execute !== "query-migrate") said.push(execute);
+            monitor.reply({ return: execute === "query-status" ? { status: guest, running: false } : { status }, id });
+          }).reply(GREETING);
+        });
+  const link = new ResumingSource({ patienceMs: 1000, peer: "beta" }, 1);
+  return {
+    said,
+    link,
+    revived: revive(
+      within(async () => path && QmpClient.connect(path)),
+      RESUMED_POSTCOPY,
+      link,
+    ),
+  };
+}
+
+t.test("with a QEMU that has ended the pages are lost", async (t) => {
+  const { revived } = await reviving(t, undefined);
+  await t.rejects(revived, { constructor: PagesLost, code: "qemu-failed", message: /has ended/ });
+});
+
+t.test(
+  "with one that has left its migration, or runs its guest, they are lost, and the destination may dial again",
+  async (t) => {
+    for (const state of [
+      ["completed", "postmigrate"],
+      ["none", "paused"],
+      ["cancelled", "running"],
+    ] as const) {
+      const { revived, link, said } = await reviving(t, [state]);
+      await t.rejects(revived, { constructor: PagesLost, message: new RegExp(`${state[0]}.*${state[1]}`) });
+      t.match(await link.closed, { code: "peer-lost" });
+      t.same(said, [], "it is left as it is");
+    }
+  },
+);
+
+t.test("one that cannot be had is tried again, over another stream of the destination", async (t) => {
+  const link = new ResumingSource({ patienceMs: 1000, peer: "beta" }, 1);
+  const held = async (): Promise<never> => Promise.reject(new MigrationFault("qmp-timeout", "did not greet"));
+  await t.rejects(revive(within(held), RESUMED_POSTCOPY, link), { code: "qmp-timeout" });
+  t.match(await link.closed, { code: "peer-lost" });
+});
+
+t.test("one that has not noticed yet is waited for, in whichever state of a later QEMU", async (t) => {
+  const { revived } = await reviving(t, [
+    ["postcopy-active", "paused"],
+    ["postcopy-device", "finish-migrate"],
+    ["failing", "finish-migrate"],
+    ["later", "finish-migrate"],
+    ["postcopy-recover", "paused"],
+    ["completed", "paused"],
+  ]);
+  await t.rejects(revived, { constructor: PagesLost, message: /is completed/ });
+});

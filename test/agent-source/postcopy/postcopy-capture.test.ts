@@ -1,0 +1,193 @@
+import t from "tap";
+import { PageSet } from "../../../shared/page/page-set.ts";
+import { pageIndex } from "../../../shared/units.ts";
+import { eventually } from "../../support/bounded.ts";
+import { BLOCKS, capturing, PACKAGE, PAGES, SECTION } from "../../support/capturing.ts";
+import { pagesOf, turn } from "../../support/sending.ts";
+
+t.test("what is pending and named comes again, what is pending and not named is added to the discards", async (t) => {
+  const { postcopy, scheduler, capture, sendPackage, frames, discarded, calls } = capturing();
+  for (const page of [5, 6, 7]) capture(page, page);
+  scheduler.captureZero(pageIndex(20));
+  scheduler.captureZero(pageIndex(30));
+  postcopy.discard(6, 1);
+  postcopy.discard(30, 2);
+  await turn();
+  t.same(frames, [], "nothing is sent while QEMU discards");
+  sendPackage(PACKAGE);
+  await turn();
+  t.same(discarded(), [5, 6, 7, 20, 30, 31]);
+  t.same(
+    frames.map(({ kind }) => kind),
+    ["discards", "package", "pages"],
+  );
+  const [, made, pages] = frames;
+  t.equal(made?.body.readUInt32LE(), PACKAGE.length);
+  t.ok(made?.body.subarray(4).equals(PACKAGE));
+  t.same(pagesOf(pages), [20, 5, 7], "what QEMU does not send again");
+  t.equal(postcopy.awaitedPages, 3);
+  t.equal(calls.packaged, 1);
+});
+
+t.test("when all that QEMU discards is there it is asked for the rest, the hottest first", async (t) => {
+  const { postcopy, scheduler, capture, sendPackage, asked } = capturing();
+  for (let i = 0; i < 4; i++) capture(100, 7);
+  scheduler.pages.drop(pageIndex(100));
+  for (const page of [395, 100, 10]) postcopy.discard(page, 1);
+  t.same(asked, []);
+  sendPackage(PACKAGE);
+  t.same(asked, [100, 10, 395]);
+});
+
+t.test("until the guest runs at the destination nothing flows but what is waited for", async (t) => {
+  const { postcopy, capture, sendPackage, frames, asked, offer } = capturing();
+  for (const page of [5, 7]) capture(page, page);
+  postcopy.discard(10, 20);
+  sendPackage(PACKAGE, false);
+  t.same(asked, []);
+  t.notOk(offer(10), "nothing is read");
+  postcopy.request(12, 1);
+  postcopy.request(7, 1);
+  t.same(asked, [12]);
+  t.ok(offer(12), "but what comes with it");
+  await turn();
+  const pages = (): number[][] => frames.map((frame) => pagesOf(frame)).filter(({ length }) => length > 0);
+  t.same(pages(), [[7], [12]]);
+  postcopy.flow();
+  await eventually(() => pages()[2], { timeoutMs: 20_000, what: "the page that nobody waits for" });
+  t.same(pages(), [[7], [12], [5]]);
+  t.equal(asked.length, 20);
+});
+
+t.test("no more is asked of QEMU than the link takes soon", async (t) => {
+  const { postcopy, sendPackage, asked, offer } = capturing();
+  postcopy.discard(0, PAGES);
+  sendPackage(PACKAGE);
+  t.equal(asked.length, 256);
+  postcopy.askOn();
+  t.equal(asked.length, 256);
+  for (let page = 0; page < 63; page++) offer(page);
+  postcopy.askOn();
+  t.equal(asked.length, 256, "so few are not worth it");
+});
+
+t.test("a page that comes a second time is left out", async (t) => {
+  const { postcopy, sendPackage, offer, sender, frames } = capturing();
+  postcopy.discard(6, 2);
+  sendPackage(PACKAGE);
+  t.ok(offer(6));
+  t.ok(offer(6));
+  t.ok(offer(9), "one that was not discarded");
+  t.ok(offer(7, 0));
+  t.ok(offer(7, 0));
+  sender.pump();
+  await turn();
+  t.same(frames.flatMap((frame) => pagesOf(frame)).sort(), [6, 7]);
+  t.equal(postcopy.repeated, 3);
+  t.equal(postcopy.awaitedPages, 0);
+});
+
+t.test("a page that the guest waits for is asked of QEMU once, and goes as soon as it comes", async (t) => {
+  const { postcopy, sendPackage, asked, calls, offer, sender, frames } = capturing();
+  postcopy.discard(0, PAGES);
+  sendPackage(PACKAGE);
+  t.notOk(asked.includes(395));
+  const before = calls.wanted;
+  postcopy.request(395, 1);
+  postcopy.request(395, 1);
+  t.same(asked.slice(256), [395]);
+  postcopy.request(3, 1);
+  t.equal(asked.length, 257, "this one was asked for");
+  t.equal(calls.wanted - before, 3);
+  for (let page = 100; page < 110; page++) offer(page);
+  offer(395);
+  sender.pump();
+  await turn();
+  const [first] = frames.filter(({ kind }) => kind === "pages");
+  t.same(pagesOf(first), [395], "ahead of others that came before");
+});
+
+t.test("while the link takes nothing no more is read, but for a page that the guest waits for", async (t) => {
+  const { postcopy, sendPackage, offer } = capturing({ creditWindowBytes: 1 });
+  postcopy.discard(0, PAGES);
+  sendPackage(PACKAGE);
+  let page = 0;
+  while (page < PAGES && offer(page)) page++;
+  t.equal(page, 256);
+  postcopy.request(300, 1);
+  for (; page < 300; page++) t.ok(offer(page));
+  t.ok(offer(300));
+  t.notOk(offer(301), "it is here");
+});
+
+t.test("requests for pages that there are not are refused", async (t) => {
+  const { postcopy, sendPackage, asked } = capturing();
+  const refused = (first: number, count: number): void =>
+    void t.throws(() => postcopy.request(first, count), { code: "peer-invalid", message: /of 400/ });
+  refused(0, 0);
+  refused(400, 1);
+  refused(0, 401);
+  refused(2 ** 32 - 1, 2 ** 32 - 1);
+  postcopy.request(0, 400);
+  t.same(asked, [], "before the package nothing is missing");
+  sendPackage(PACKAGE);
+  postcopy.request(0, 400);
+  t.same(asked, [], "nor here");
+});
+
+t.test("a guest that goes on here is sent no more of", async (t) => {
+  const { postcopy, sendPackage, offer, sender, frames, asked } = capturing();
+  postcopy.discard(0, 10);
+  sendPackage(PACKAGE);
+  await turn();
+  const before = frames.length;
+  const told = asked.length;
+  postcopy.giveBack();
+  t.ok(postcopy.isGivenBack);
+  for (let page = 0; page < 10; page++) t.ok(offer(page, page));
+  postcopy.request(3, 1);
+  postcopy.askOn();
+  postcopy.ramEnd(SECTION);
+  sender.pump();
+  await turn();
+  t.equal(frames.length, before);
+  t.equal(asked.length, told);
+  t.equal(postcopy.repeated, 0);
+});
+
+t.test("pings are answered, and what the destination's QEMU answers is passed on", async (t) => {
+  const { postcopy, pongs } = capturing();
+  postcopy.ping(2);
+  postcopy.pong(3);
+  t.same(pongs, [2, 3]);
+});
+
+t.test("a post-copy that is taken up asks for what is missing, and leaves out what is not", async (t) => {
+  const { postcopy, offer, sender, frames, asked } = capturing();
+  const missing = new PageSet(PAGES);
+  missing.addRange(40, 3);
+  missing.add(395);
+  postcopy.takeUp(missing, { blocks: BLOCKS }, false);
+  postcopy.askOn();
+  postcopy.request(41, 1);
+  t.same(asked, [], "one that takes no requests sends what it has");
+  for (let page = 38; page < 44; page++) offer(page);
+  offer(395, 0);
+  sender.pump();
+  await eventually(() => frames[1], { timeoutMs: 20_000, what: "the pages that nobody waits for" });
+  t.same(frames.flatMap((frame) => pagesOf(frame)).sort(), [395, 40, 41, 42]);
+  t.equal(postcopy.awaitedPages, 0);
+  t.equal(postcopy.repeated, 0);
+});
+
+t.test("a request for no pages, too many, or pages beyond the guest's is the destination's fault", (t) => {
+  const { postcopy } = capturing();
+  for (const [first, count] of [
+    [0, 1025],
+    [0, 2 ** 32],
+    [0, 0],
+    [PAGES, 1],
+  ] as const)
+    t.throws(() => postcopy.request(first, count), { code: "peer-invalid", message: /asks for \d+ pages from page/ });
+  t.end();
+});

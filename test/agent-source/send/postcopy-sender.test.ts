@@ -1,0 +1,142 @@
+/** Frames of post-copy: what is waited for overtakes all others, but what post-copy begins with. */
+import t from "tap";
+import { FrameSender } from "../../../agent-source/send/frame-sender.ts";
+import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
+import { Pacer } from "../../../agent-source/send/pacer.ts";
+import type { UrgentSource } from "../../../agent-source/send/sender-parts.ts";
+import { createSourceMemory } from "../../../agent-source/send/source-memory.ts";
+import { noCounts, TransferScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
+import { CompressionChooser } from "../../../shared/codec/chooser.ts";
+import type { SourceMessage } from "../../../shared/protocol/messages.ts";
+import { systemClock } from "../../../shared/runtime/clock.ts";
+import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
+
+const FRAME_BYTES = 65536;
+
+/** Makes frames of so many bytes. */
+class FakeSource implements UrgentSource {
+  readonly frame = noCounts();
+  readonly frameBytes = FRAME_BYTES;
+  readonly requests = 0;
+  urgent = 0;
+  plain = 0;
+  get isEmpty(): boolean {
+    return this.urgent === 0 && this.plain === 0;
+  }
+  get hasUrgent(): boolean {
+    return this.urgent > 0;
+  }
+  fillUrgent(): number {
+    return this.urgent-- > 0 ? 4096 : 0;
+  }
+  fill(): number {
+    if (this.plain === 0) return 0;
+    this.plain--;
+    return 50_000;
+  }
+}
+
+function setUp() {
+  const options = {
+    pageCount: 16,
+    delta: false,
+    reorder: true,
+    pendingSlots: 16,
+    baseSlots: 0,
+    frameBytes: FRAME_BYTES,
+  };
+  const { kernels, region, buffers } = createSourceMemory(options, loadKernels);
+  const sent: string[] = [];
+  const compressing: ((length: number) => void)[] = [];
+  const chooser = new CompressionChooser(1, 1);
+  const sender: FrameSender = new FrameSender({
+    kernels,
+    buffers,
+    frameBytes: FRAME_BYTES,
+    scheduler: new TransferScheduler(kernels, region, options),
+    channel: {
+      send: (message: SourceMessage, taken?: () => void) => {
+        if (message.kind === "frame") sent.push(`${message.sequence} ${message.frameKind} ${message.rawLength}`);
+        if (taken !== undefined) queueMicrotask(taken);
+        return true;
+      },
+      drained: () => Promise.resolve(),
+      receive: () => undefined,
+      pause: () => undefined,
+      resume: () => undefined,
+      close: () => undefined,
+      closed: new Promise(() => undefined),
+      peer: "nobody",
+    },
+    compress: () => new Promise((resolve) => compressing.push(resolve)),
+    chooser,
+    meter: new LinkMeter(),
+    pacer: new Pacer(0),
+    clock: systemClock,
+    creditWindowBytes: 16 << 20,
+    onSent: () => undefined,
+    onRoom: () => undefined,
+    onFault: (fault) => {
+      throw fault;
+    },
+  });
+  const source = new FakeSource();
+  const finish = async (): Promise<void> => {
+    for (const resolve of compressing.splice(0)) resolve(-1);
+    await new Promise((resolve) => setImmediate(resolve));
+  };
+  return { sender, source, sent, finish };
+}
+
+t.test("a page that is waited for goes ahead of the frames that are being compressed", async (t) => {
+  const { sender, source, sent, finish } = setUp();
+  t.teardown(() => sender.stop());
+  sender.enterPostcopy(source);
+  source.plain = 2;
+  sender.pump();
+  t.same(sent, [], "both are being compressed");
+  source.urgent = 1;
+  sender.pump();
+  t.same(sent, ["1 pages 4096"]);
+  await finish();
+  t.same(sent, ["1 pages 4096", "2 pages 50000", "3 pages 50000"], "numbered as they go, without a gap");
+});
+
+t.test("but not ahead of the discards and the package", async (t) => {
+  const { sender, source, sent, finish } = setUp();
+  t.teardown(() => sender.stop());
+  sender.pagesHeld = true;
+  sender.sendVerbatim(new Uint8Array(3000), "discards");
+  sender.sendVerbatim(new Uint8Array(5000), "package");
+  sender.enterPostcopy(source);
+  source.urgent = 1;
+  sender.pump();
+  t.same(sent, []);
+  await finish();
+  sender.pump();
+  t.same(sent, ["1 discards 3000", "2 package 5000", "3 pages 4096"]);
+});
+
+t.test("pages that are held wait, and what is waited for does not", async (t) => {
+  const { sender, source, sent } = setUp();
+  t.teardown(() => sender.stop());
+  sender.pagesHeld = true;
+  sender.enterPostcopy(source);
+  source.plain = 1;
+  source.urgent = 1;
+  sender.pump();
+  t.same(sent, ["1 pages 4096"]);
+});
+
+t.test("the end of the stream waits for all pages, and keeps none from going ahead of the others", async (t) => {
+  const { sender, source, sent, finish } = setUp();
+  t.teardown(() => sender.stop());
+  sender.enterPostcopy(source);
+  source.plain = 10;
+  sender.sendVerbatim(new Uint8Array(19), "device");
+  source.urgent = 1;
+  sender.pump();
+  t.same(sent, ["1 pages 4096"]);
+  while (!source.isEmpty || sent.length < 12) await finish();
+  t.equal(sent.at(-1), "12 verbatim 19");
+});

@@ -1,0 +1,93 @@
+/** What `ferry resolve` may do at a source, by what asks for a word and what the destination says. */
+import { setTimeout as delay } from "node:timers/promises";
+import t, { type Test } from "tap";
+import { checkWord } from "../../../agent-source/service/check-resolution.ts";
+import { type Asker, OperatorWords } from "../../../agent-source/migration/operator-words.ts";
+import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
+import { DECIDES_WITHIN_MS, type SettleAnswer, TAKES_UP_WITHIN_MS } from "../../../shared/protocol/messages.ts";
+import { AskedDestination, LIMITS } from "../../support/asked-destination.ts";
+
+type Standing = SettleAnswer["standing"];
+
+/** A migration that waits for a word, and whose destination answers like this; undefined: it cannot be asked. */
+async function waiting(t: Test, asker: Asker | undefined, standing: Standing | undefined) {
+  const destination = await AskedDestination.serve(t);
+  destination.answersInTurn([standing ?? "unknown"]);
+  if (standing === undefined) await destination.close();
+  const words = new OperatorWords();
+  if (asker !== undefined) void words.ask(asker);
+  const parts = { id: "m-1", token: new Uint8Array(16), call: { to: destination.address }, limits: LIMITS, words };
+  // the few parts of a context that the check uses
+  const cx = { ...parts, leaving: new AbortController().signal } as unknown as SourceContext;
+  return { cx, destination };
+}
+
+/** What becomes of a word without `--yes`, and with it. */
+type Verdict =
+  /** Taken at once. */
+  | "yes"
+  /** Taken with `--yes`. */
+  | "confirm"
+  /** Not taken: somebody else says otherwise, or has the word. */
+  | "no";
+
+const CASES: readonly (readonly [Standing | undefined, Record<Asker, readonly [source: Verdict, there: Verdict]>])[] = [
+  ["refused", { inDoubt: ["yes", "no"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+  ["running", { inDoubt: ["no", "yes"], orphaned: ["no", "no"], doubled: ["no", "confirm"] }],
+  ["pulling", { inDoubt: ["no", "yes"], orphaned: ["no", "no"], doubled: ["no", "no"] }],
+  ["starting", { inDoubt: ["no", "confirm"], orphaned: ["no", "no"], doubled: ["no", "confirm"] }],
+  ["waiting", { inDoubt: ["confirm", "no"], orphaned: ["no", "no"], doubled: ["no", "confirm"] }],
+  ["lost", { inDoubt: ["confirm", "confirm"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+  ["unknown", { inDoubt: ["confirm", "confirm"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+  [undefined, { inDoubt: ["confirm", "confirm"], orphaned: ["confirm", "no"], doubled: ["confirm", "confirm"] }],
+];
+
+async function verdictOf(cx: SourceContext, keep: "source" | "destination"): Promise<Verdict> {
+  const said = async (confirmed: boolean): Promise<string> =>
+    checkWord(cx, keep, confirmed).then(
+      () => "taken",
+      ({ code }: { code: string }) => code,
+    );
+  const [first, second] = [await said(false), await said(true)];
+  if (first === "taken" && second === "taken") return "yes";
+  if (first === "needs-confirmation" && second === "taken") return "confirm";
+  if (first === "not-resolvable" && second === "not-resolvable") return "no";
+  throw new Error(`${first}, then ${second}`);
+}
+
+for (const [standing, byAsker] of CASES)
+  t.test(
+    `the words at a source whose destination ${standing === undefined ? "is silent" : `says ${standing}`}`,
+    async (t) => {
+      for (const asker of ["inDoubt", "orphaned", "doubled"] as const) {
+        const { cx, destination } = await waiting(t, asker, standing);
+        const [source, there] = byAsker[asker];
+        t.equal(await verdictOf(cx, "source"), source, `${asker}, keep source`);
+        t.equal(await verdictOf(cx, "destination"), there, `${asker}, keep destination`);
+        // only in doubt may the destination be told to give the guest up for a word: a whole copy may be the only one
+        const questions = standing === undefined ? [] : asker === "inDoubt" ? ["withdraw", "standing"] : ["standing"];
+        t.same([...new Set(destination.asked)], questions);
+      }
+    },
+  );
+
+t.test("a word that nothing asks for is refused before anybody is asked", async (t) => {
+  const { cx, destination } = await waiting(t, undefined, "refused");
+  for (const keep of ["source", "destination"] as const)
+    await t.rejects(checkWord(cx, keep, true), { code: "not-in-doubt" });
+  t.same(destination.asked, []);
+});
+
+t.test("a destination that answers late does not count as one that cannot be asked", async (t) => {
+  const { cx, destination } = await waiting(t, "inDoubt", "starting");
+  // it has just started again, looks for its QEMU, and then waits for its own decision
+  destination.answer = async () => {
+    await delay(TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS);
+    return { standing: "starting", reason: "its QEMU cannot be looked at yet" };
+  };
+  await t.rejects(checkWord(cx, "source", true), {
+    code: "not-resolvable",
+    message: /may run there already \(its QEMU cannot be looked at yet\)/,
+    advice: /end it first with ferry --agent .* resolve m-1 --keep source;/,
+  });
+});

@@ -1,0 +1,67 @@
+/** The rehearsals of both agents: through everything that pages go through, and nothing left of them. */
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import t from "tap";
+import * as destination from "../../../agent-destination/warmup/warm-up.ts";
+import * as source from "../../../agent-source/warmup/warm-up.ts";
+import { systemClock } from "../../../shared/runtime/clock.ts";
+import { loadDestinationConfig, loadSourceConfig } from "../../../shared/runtime/config/config.ts";
+import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
+import { createLogger } from "../../../shared/runtime/log/log.ts";
+import { Rehearsal } from "../../../shared/runtime/v8/warm-up-runner.ts";
+import { LIMITS } from "../../support/link.ts";
+
+const log = createLogger("rehearsal", "silent");
+const NEVER = new AbortController().signal;
+
+function parts(t: { teardown(done: () => void): unknown }, more: readonly string[] = []) {
+  const folder = mkdtempSync(join(tmpdir(), "ferry-rehearsal-"));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const flags = ["guests", "runtime", "state"].map((name) => `--${name}-directory=${folder}`);
+  const common = { clock: systemClock, log, limits: LIMITS, createKernels: loadKernels };
+  return {
+    folder,
+    source: { ...common, config: loadSourceConfig([...flags, ...more], {}) },
+    destination: { ...common, config: loadDestinationConfig(flags, {}) },
+  };
+}
+
+t.test("a source agent moves a guest that there is not, and leaves nothing", async (t) => {
+  const { folder, source: given } = parts(t);
+  await source.rehearse(given, NEVER);
+  t.ok(source.isRehearsed());
+  t.same(readdirSync(folder), []);
+});
+
+t.test("without compression too", async (t) => {
+  const { source: given } = parts(t, ["--transfer-zstd-workers=0"]);
+  await source.rehearse(given, NEVER);
+});
+
+t.test("a destination agent receives a guest that there is not, and leaves nothing", async (t) => {
+  const { folder, destination: given } = parts(t);
+  await destination.rehearse(given, NEVER);
+  t.ok(destination.isRehearsed());
+  t.same(readdirSync(folder), []);
+});
+
+for (const role of ["source", "destination"] as const)
+  t.test(`a migration ends the rehearsal of the ${role}, wherever it is`, async (t) => {
+    const { folder, source: forSource, destination: forDestination } = parts(t);
+    for (const afterMs of [0, 1, 20, 60, 120, 250]) {
+      const rehearsal = new Rehearsal();
+      rehearsal.begin(log, (signal) =>
+        role === "source" ? source.rehearse(forSource, signal) : destination.rehearse(forDestination, signal),
+      );
+      await new Promise((resolve) => setTimeout(resolve, afterMs));
+      await rehearsal.end();
+      t.same(readdirSync(folder), [], `after ${afterMs} ms`);
+    }
+  });
+
+t.test("an agent that cannot rehearse says so, and no more", async () => {
+  const rehearsal = new Rehearsal();
+  rehearsal.begin(log, () => Promise.reject(new Error("no room")));
+  await rehearsal.end();
+});

@@ -1,0 +1,102 @@
+/** What a server takes, refuses and shows. */
+import { execFile } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import t from "tap";
+import { MigrationFault } from "../../../../shared/fault.ts";
+import { dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
+import { serveDestination, serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
+import type { LinkLimits } from "../../../../shared/link/link.ts";
+import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
+import { packageRoot } from "../../../../shared/runtime/package-root.ts";
+import { view } from "../../../support/cli-fixtures.ts";
+import { LIMITS, migrationOperator, SERVE, sourceService } from "../../../support/link.ts";
+import { folder, hello, unexpected } from "../../../support/link-fixtures.ts";
+
+t.test("a stream without a hello is cut off, and a hello that nobody waits for is refused", async (t) => {
+  const acceptTransfer = (): never => {
+    throw new MigrationFault("migration-unknown", "No migration waits for m-1");
+  };
+  const listener = await serveSource(sourceService({ acceptTransfer }), { ...SERVE, helloWithinMs: 20 });
+  t.teardown(() => listener.close(0));
+  const silent = dialSource(listener.address, LIMITS);
+  t.match(await silent.closed, { code: "peer-lost", message: /did not introduce itself within 20 ms/ });
+  const rude = dialSource(listener.address, LIMITS);
+  rude.send({ kind: "ack", sequence: 1, appliedBytes: 0 });
+  t.match(await rude.closed, { code: "peer-invalid" });
+  const stranger = dialSource(listener.address, LIMITS);
+  stranger.send(hello);
+  t.match(await stranger.closed, { code: "migration-unknown" });
+  const nobody = dialSource(`unix:${folder(t)}/nobody.sock`, LIMITS);
+  t.match(await nobody.closed, { code: "peer-lost" });
+});
+
+t.test("TCP in clear serves nobody, on the loopback too, unless that was allowed", async (t) => {
+  const service = { handshake: unexpected, settle: unexpected };
+  const closed: LinkLimits = { ...LIMITS, security: { kind: "clear", insecure: false } };
+  for (const address of ["0.0.0.0:0", "127.0.0.1:0", "[::1]:0", "localhost:0"]) {
+    await t.rejects(serveDestination(service, { listen: [address], limits: closed }), {
+      code: "configuration",
+      message: `${address} would serve anybody who reaches it: there is no TLS`,
+      advice: /tls\.insecure only where every user of both hosts/,
+    });
+    t.throws(() => dialSource(address, closed), { code: "configuration", message: /would be called in clear/ });
+  }
+  const allowed = await serveDestination(service, { listen: ["0.0.0.0:0"], limits: LIMITS });
+  t.match(allowed.address, /^0\.0\.0\.0:[1-9]/);
+  await allowed.close(0);
+});
+
+t.test("an address that is taken is not taken over; a socket that was left behind is", async (t) => {
+  const path = join(folder(t), "source.sock");
+  const options = { ...SERVE, listen: [`unix:${path}`] };
+  const first = await serveSource(sourceService({ listMigrations: () => [] }), options);
+  t.equal(first.address, `unix:${path}`);
+  await t.rejects(serveSource(sourceService({}), options), {
+    code: "agent-running",
+    message: new RegExp(`process ${process.pid} \\(.*\\) listens there`),
+  });
+  const client = new GrpcOperatorClient(first.address, 5000);
+  t.same(await client.listMigrations(), [], "the first is still there");
+  client.close();
+  await first.close(0);
+  const file = `${path}.txt`;
+  writeFileSync(file, "no socket");
+  await t.rejects(serveSource(sourceService({}), { ...SERVE, listen: [`unix:${file}`] }), { code: "agent-running" });
+});
+
+t.test("a general client finds the services, and their health, by reflection", async (t) => {
+  const guests = [
+    {
+      ...{ name: "web", state: "off", detail: "", qemuVersion: "10.0.2", machineType: "q35", migrationId: "" },
+      definitionDigest: "0123456789abcdef",
+    },
+  ];
+  const source = await serveSource(sourceService({ listGuests: async () => guests }), SERVE);
+  const incoming = view({ source: "host-a:7411", status: "doubled" });
+  const operator = migrationOperator({ listMigrations: () => [incoming] });
+  const destination = await serveDestination({ handshake: unexpected, settle: unexpected }, SERVE, operator);
+  t.teardown(() => Promise.all([source.close(0), destination.close(0)]));
+  const buf = join(packageRoot(), "node_modules/.bin/buf");
+  const curl = async (address: string, ...words: string[]): Promise<string> => {
+    const flags = ["curl", "--protocol", "grpc", "--http2-prior-knowledge"];
+    const [path = "", ...rest] = words;
+    return (await promisify(execFile)(buf, [...flags, `http://${address}${path}`, ...rest])).stdout;
+  };
+  const atSource = await curl(source.address, "", "--list-methods");
+  for (const method of ["MigrationService/Migrate", "MigrationService/Plan", "TransferService/Transfer"])
+    t.ok(atSource.includes(`ferry.v1.${method}`), method);
+  t.ok(atSource.includes("grpc.health.v1.Health/Check"));
+  t.match(await curl(source.address, "/grpc.health.v1.Health/Check", "-d", "{}"), /"status":\s*"SERVING"/);
+  const listed = await curl(source.address, "/ferry.v1.MigrationService/ListGuests", "-d", "{}");
+  t.match(JSON.parse(listed), { guests: [{ name: "web", qemuVersion: "10.0.2" }] });
+  const atDestination = await curl(destination.address, "", "--list-methods");
+  t.ok(atDestination.includes("ferry.v1.DestinationService/Handshake"));
+  t.ok(atDestination.includes("ferry.v1.MigrationService/ResolveMigration"));
+  const coming = await curl(destination.address, "/ferry.v1.MigrationService/ListMigrations", "-d", "{}");
+  t.match(JSON.parse(coming), { migrations: [{ source: "host-a:7411", status: "MIGRATION_STATUS_DOUBLED" }] });
+  const health = JSON.stringify({ service: "ferry.v1.MigrationService" });
+  t.match(await curl(destination.address, "/grpc.health.v1.Health/Check", "-d", health), /"status":\s*"SERVING"/);
+  t.ok(atDestination.includes("grpc.health.v1.Health/Check"));
+});

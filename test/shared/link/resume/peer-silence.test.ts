@@ -1,0 +1,85 @@
+/** A peer that says nothing over a link that is up is given up; one that is slow or cut off is not. */
+import { mock } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import t, { type Test } from "tap";
+import { whileAnswering } from "../../../../agent-source/migration/await-answer.ts";
+import { MigrationFault } from "../../../../shared/fault.ts";
+import { unlessSilent } from "../../../../shared/link/resume/peer-silence.ts";
+import { deferred } from "../../../../shared/runtime/deferred.ts";
+
+const LIMIT_MS = 30_000;
+
+/** A watch whose time passes by `pass()` alone. */
+function setUp(t: Test) {
+  mock.timers.reset();
+  mock.timers.enable({ apis: ["setInterval"] });
+  t.teardown(() => mock.timers.reset());
+  const peer = { heard: 0, isRead: true };
+  const said = deferred<string>();
+  let isSilent = false;
+  const fault = new MigrationFault("peer-lost", "It says nothing");
+  const heard = unlessSilent(said.promise, peer, LIMIT_MS, () => {
+    isSilent = true;
+    return fault;
+  });
+  heard.catch(() => undefined);
+  const pass = (ms: number): boolean => {
+    mock.timers.tick(ms);
+    return isSilent;
+  };
+  return { peer, said, heard, fault, pass };
+}
+
+t.test("a link that is up and brings nothing is silent when the limit is over", async (t) => {
+  const { pass } = setUp(t);
+  t.equal(pass(LIMIT_MS - 1), false);
+  t.equal(pass(1), true);
+});
+
+t.test("any message begins the limit anew", async (t) => {
+  const { peer, pass } = setUp(t);
+  for (let message = 0; message < 5; message++) {
+    t.equal(pass(LIMIT_MS - 2000), false);
+    peer.heard++;
+  }
+  t.equal(pass(LIMIT_MS + 1000), true);
+});
+
+t.test("time in which nothing is read is no silence, and forgives none", async (t) => {
+  const { peer, pass } = setUp(t);
+  t.equal(pass(LIMIT_MS / 2), false);
+  peer.isRead = false;
+  t.equal(pass(10 * LIMIT_MS), false);
+  peer.isRead = true;
+  t.equal(pass(LIMIT_MS / 2), true, "a peer that says nothing gains no time by connections that it cuts");
+});
+
+t.test("what is waited for, and its fault, end the watch", async (t) => {
+  const good = setUp(t);
+  good.said.resolve("hello");
+  t.equal(await good.heard, "hello");
+  t.equal(good.pass(10 * LIMIT_MS), false);
+  const bad = setUp(t);
+  bad.said.reject(new MigrationFault("peer-failed", "It gave up"));
+  await t.rejects(bad.heard, { code: "peer-failed" });
+  t.equal(bad.pass(10 * LIMIT_MS), false);
+  const silent = setUp(t);
+  silent.pass(LIMIT_MS);
+  await t.rejects(silent.heard, silent.fault);
+});
+
+t.test("a destination that answers no ping is given up while the guest runs at the source", async (t) => {
+  const feed = { inbox: { heard: 0 }, channel: { isCut: false } };
+  const cx = { config: { link: { giveUpAfterMs: 30 } } } as never;
+  await t.rejects(whileAnswering(new Promise(() => undefined), feed, cx), {
+    code: "peer-lost",
+    message: "The destination has said nothing for 30 ms (link.giveUpAfter), although the link to it is up",
+  });
+  feed.channel.isCut = true;
+  const ends = deferred<void>();
+  const waits = whileAnswering(ends.promise, feed, cx);
+  await delay(100);
+  ends.resolve();
+  await waits;
+  t.pass("a link that is cut has its own limit");
+});

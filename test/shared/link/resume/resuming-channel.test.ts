@@ -1,0 +1,244 @@
+/** A transfer stream that outlives its connections, over connections inside this process that are cut at will. */
+import fc from "fast-check";
+import t from "tap";
+import { MigrationFault } from "../../../../shared/fault.ts";
+import type { SourceChannel } from "../../../../shared/link/link.ts";
+import { type MemoryTransfer, memoryTransfer } from "../../../support/memory-link.ts";
+import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
+import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
+import type { DestinationMessage, Frame, Hello, SourceMessage } from "../../../../shared/protocol/messages.ts";
+import { eventually } from "../../../support/bounded.ts";
+
+const frame = (sequence: number): Frame => ({
+  kind: "frame",
+  sequence,
+  frameKind: "pages",
+  codec: "none",
+  rawLength: 4,
+  checksum: new Uint8Array(8),
+  body: Uint8Array.of(sequence, sequence >> 8, 1, 2),
+});
+
+/** Sources that took the place of a destination's first. */
+const dialInstead = new WeakMap<ResumingDestination, ResumingSource>();
+
+interface Rig {
+  readonly source: ResumingSource;
+  readonly destination: ResumingDestination;
+  /** The connection of the moment. */
+  connection(): MemoryTransfer;
+  /** Those who dial are not let in until then. */
+  block(blocked: boolean): void;
+  readonly atSource: DestinationMessage[];
+  readonly atDestination: SourceMessage[];
+}
+
+/** @param onFrame what the destination does with each frame */
+function rig(onFrame: (rig: Rig, sequence: number) => void = () => undefined, patienceMs = 5000): Rig {
+  const source = new ResumingSource({ patienceMs, peer: "destination" });
+  source.retain(1 << 20);
+  let connection: MemoryTransfer | undefined;
+  let blocked = false;
+  const dial = () => {
+    const made = memoryTransfer();
+    connection = made;
+    const near: SourceChannel = made.source;
+    near.receive((message) => {
+      const instead = dialInstead.get(destination);
+      if (message.kind !== "hello" || (blocked && instead === undefined))
+        throw new MigrationFault("peer-lost", "not let in");
+      (instead ?? source).attach(message, near);
+    });
+    return made.destination;
+  };
+  const destination: ResumingDestination = new ResumingDestination({
+    patienceMs,
+    peer: "source",
+    migrationId: "m-1",
+    token: Uint8Array.of(1),
+    dial,
+  });
+  const made: Rig = {
+    source,
+    destination,
+    connection: () => {
+      if (connection === undefined) throw new Error("nobody has dialled");
+      return connection;
+    },
+    block: (value) => {
+      blocked = value;
+    },
+    atSource: [],
+    atDestination: [],
+  };
+  source.receive((message) => made.atSource.push(message));
+  destination.receive((message) => {
+    // a view is good only until the handler returns
+    made.atDestination.push(message.kind === "frame" ? { ...message, body: Uint8Array.from(message.body) } : message);
+    if (message.kind === "frame") onFrame(made, message.sequence);
+  });
+  return made;
+}
+
+const framesOf = (messages: readonly SourceMessage[]): number[] =>
+  messages.flatMap((one) => (one.kind === "frame" ? [one.sequence] : []));
+
+t.test("every frame and control message comes once and in order, whenever the connection is cut", async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.nat({ max: 60 }), { maxLength: 6 }),
+      fc.array(fc.nat({ max: 60 }), { maxLength: 4 }),
+      async (cutsBySending, cutsByTaking) => {
+        const made = rig((one, sequence) => {
+          one.destination.send({ kind: "ack", sequence, appliedBytes: 4 * sequence });
+          if (cutsByTaking.includes(sequence)) one.connection().cut();
+        });
+        const { source, destination } = made;
+        await eventually(() => (source.isCut ? undefined : true), { timeoutMs: 20_000, what: "the first connection" });
+        source.send({ kind: "layout", blocks: [], ramSectionId: 1 });
+        for (let sequence = 1; sequence <= 60; sequence++) {
+          const one = frame(sequence);
+          // what was sent is the sender's again at once
+          source.send(one, () => one.body.fill(0));
+          if (cutsBySending.includes(sequence)) made.connection().cut();
+          if (sequence % 7 === 0) await new Promise(setImmediate);
+        }
+        source.send({ kind: "endOfStream", lastSequence: 60 });
+        await eventually(() => (made.atDestination.at(-1)?.kind === "endOfStream" ? true : undefined), {
+          timeoutMs: 20_000,
+          what: "the end of the stream",
+        });
+        t.same(
+          framesOf(made.atDestination),
+          Array.from({ length: 60 }, (_, index) => index + 1),
+        );
+        for (const one of made.atDestination)
+          if (one.kind === "frame") t.same([...one.body], [one.sequence, 0, 1, 2], "its content too");
+        t.equal(made.atDestination.filter(({ kind }) => kind === "layout").length, 1);
+        destination.send({ kind: "loaded", lastSequence: 60, lastByteAtUs: 1, loadedAtUs: 2 });
+        made.connection().cut();
+        destination.send({ kind: "failure", code: "x", message: "y", refusedToken: new Uint8Array() });
+        await eventually(() => (made.atSource.some(({ kind }) => kind === "failure") ? true : undefined), {
+          timeoutMs: 20_000,
+          what: "the destination's word",
+        });
+        t.equal(made.atSource.filter(({ kind }) => kind === "loaded").length, 1);
+        destination.close();
+        t.equal(await source.closed, undefined, "an orderly end is the end");
+      },
+    ),
+    { numRuns: 15 },
+  );
+});
+
+t.test("what is not acknowledged is kept up to a bound, and what is is forgotten", async (t) => {
+  const made = rig((one, sequence) => one.destination.send({ kind: "ack", sequence, appliedBytes: 4 * sequence }));
+  made.source.retain(40);
+  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
+  for (let sequence = 1; sequence <= 30; sequence++) {
+    made.source.send(frame(sequence));
+    await eventually(() => (made.atSource.length >= sequence ? true : undefined), {
+      timeoutMs: 20_000,
+      what: "its ack",
+    });
+  }
+  made.block(true);
+  made.connection().cut();
+  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 20_000, what: "the cut" });
+  for (let sequence = 31; sequence <= 40; sequence++) t.equal(made.source.send(frame(sequence)), false, "no room now");
+  t.throws(() => made.source.send(frame(41)), { code: "internal" });
+  made.source.close();
+});
+
+t.test("a link that stays down is given up, with the patience of the moment", async (t) => {
+  const made = rig(undefined, 60_000);
+  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
+  const changes: boolean[] = [];
+  made.source.onChange = (connected) => changes.push(connected);
+  made.block(true);
+  made.connection().cut();
+  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 20_000, what: "the cut" });
+  t.same(changes, [false]);
+  made.source.setPatience(20);
+  t.match(await made.source.closed, { code: "peer-lost", message: /down for too long/ });
+  made.destination.close();
+});
+
+t.test("an older connection that comes late is refused, and one that lies ends the stream", async (t) => {
+  const hello = (attempt: number, received: number): Hello => ({
+    kind: "hello",
+    migrationId: "m-1",
+    token: Uint8Array.of(1),
+    attempt,
+    received,
+    generation: 0,
+    restarted: false,
+  });
+  const source = new ResumingSource({ patienceMs: 60_000, peer: "destination" });
+  source.retain(1 << 20);
+  source.attach(hello(2, 0), memoryTransfer().source);
+  t.throws(() => source.attach(hello(2, 0), memoryTransfer().source), { code: "refused" });
+  t.throws(() => source.attach(hello(1, 0), memoryTransfer().source), { code: "refused" });
+  source.send(frame(1));
+  t.throws(() => source.attach(hello(3, 2), memoryTransfer().source), { code: "peer-invalid" });
+  t.match(await source.closed, { code: "peer-invalid" });
+  t.throws(() => source.attach(hello(4, 0), memoryTransfer().source), { code: "refused" });
+});
+
+t.test("a message that its receiver finds invalid ends the stream, and the peer can still be told why", async (t) => {
+  const made = rig((_, sequence) => {
+    if (sequence === 2) throw new MigrationFault("checksum-mismatch", "frame 2 is damaged");
+  });
+  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
+  for (const sequence of [1, 2, 3]) made.source.send(frame(sequence));
+  t.match(await made.destination.closed, { code: "checksum-mismatch" });
+  t.same(framesOf(made.atDestination), [1, 2], "nothing is taken behind it");
+  made.destination.send({ kind: "failure", code: "checksum-mismatch", message: "2", refusedToken: new Uint8Array() });
+  made.destination.close();
+  t.equal(await made.source.closed, undefined);
+  t.match(made.atSource, [{ kind: "failure", code: "checksum-mismatch" }]);
+});
+
+t.test("a source that begins the stream anew counts from one, and so does the destination", async (t) => {
+  const { source, destination, connection, block, atSource, atDestination } = rig();
+  await eventually(() => source.isCut === false || undefined, { timeoutMs: 20_000, what: "the first connection" });
+  source.send(frame(1));
+  source.send(frame(2));
+  await eventually(() => framesOf(atDestination).length === 2 || undefined, { timeoutMs: 20_000, what: "two frames" });
+  block(true);
+  connection().cut();
+  // said while there is no connection: the source that is to hear it will not know what it is about
+  destination.send({ kind: "pageRequest", firstPage: 7, pageCount: 1 });
+  let anew = 0;
+  destination.onAnew = () => {
+    anew++;
+  };
+  source.close(new MigrationFault("peer-lost", "the agent has ended"));
+  const second = new ResumingSource({ patienceMs: 5000, peer: "destination" }, 77);
+  second.retain(1 << 20);
+  const heard: DestinationMessage[] = [];
+  second.receive((message) => heard.push(message));
+  const hello = helloTo(second, destination);
+  second.send(frame(1));
+  await hello;
+  await eventually(() => framesOf(atDestination).length === 3 || undefined, {
+    timeoutMs: 20_000,
+    what: "frame 1 again",
+  });
+  t.same(framesOf(atDestination), [1, 2, 1]);
+  t.equal(anew, 1);
+  destination.send({ kind: "pageRequest", firstPage: 8, pageCount: 1 });
+  await eventually(() => heard.length > 0 || undefined, { timeoutMs: 20_000, what: "what was said since" });
+  t.match(heard, [{ kind: "pageRequest", firstPage: 8 }]);
+  t.same(atSource, []);
+  second.close();
+});
+
+/** The destination dials the second source, over and over, as it does any. */
+async function helloTo(source: ResumingSource, destination: ResumingDestination): Promise<void> {
+  dialInstead.set(destination, source);
+  await eventually(() => source.isCut === false || undefined, {
+    timeoutMs: 20_000,
+    what: "a connection to the second",
+  });
+}

@@ -1,0 +1,15 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import t from "tap";
+import { sweep } from "../../../../shared/runtime/files/sweep.ts";
+
+t.test("only files of migrations, and only of the kinds that are named, are removed", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "ferry-sweep-"));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const kept = ["web.qmp", "0123456789ab.incoming", "0123456789a.stream", "web.stream", "0123456789ab.stream.old"];
+  for (const name of [...kept, "0123456789ab.stream", "ba9876543210.verify"]) writeFileSync(join(folder, name), "");
+  t.same((await sweep(folder, ["stream", "verify"])).toSorted(), ["0123456789ab.stream", "ba9876543210.verify"]);
+  t.same(readdirSync(folder).sort(), [...kept].sort());
+  t.same(await sweep(join(folder, "none"), ["stream"]), [], "a directory that is not there has nothing to sweep");
+});

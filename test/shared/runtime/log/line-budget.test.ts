@@ -1,0 +1,50 @@
+import { mock } from "node:test";
+import t from "tap";
+import { Budgets, LineBudget } from "../../../../shared/runtime/log/line-budget.ts";
+
+t.test("each kind of line has its own share, and what is left out is counted", async (t) => {
+  const budget = new LineBudget(3);
+  const told: unknown[] = [];
+  const take = (text: string): boolean => budget.take(text, (kind, leftOut) => told.push([kind, leftOut]));
+  t.same(
+    [1, 2, 3, 4, 5].map(() => take("state")),
+    [true, true, true, false, false],
+  );
+  t.ok(take("fault"), "another kind");
+  t.same(told, [], "told when the minute is over");
+});
+
+t.test("when the minute is over, the number that was left out is told, and lines are written again", async (t) => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  t.teardown(() => mock.timers.reset());
+  const budget = new LineBudget(1);
+  const told: unknown[] = [];
+  const take = (): boolean => budget.take("state", (kind, leftOut) => told.push([kind, leftOut]));
+  t.same([take(), take(), take()], [true, false, false]);
+  t.notOk(budget.isIdle);
+  mock.timers.tick(60_000);
+  t.same(told, [["state", 2]]);
+  t.same([take(), take()], [true, false]);
+  mock.timers.tick(60_000);
+  t.same(told, [
+    ["state", 2],
+    ["state", 1],
+  ]);
+});
+
+t.test("kinds without end share one", async (t) => {
+  const budget = new LineBudget(1);
+  const taken = Array.from({ length: 1000 }, (_, i) => budget.take(`fault number ${i}`, () => {}));
+  t.equal(taken.filter((one) => one).length, 65);
+});
+
+t.test("causes without end share one budget, and those that are known keep theirs", async (t) => {
+  const budgets = new Budgets({ perKind: 2, causesMax: 3 });
+  const first = budgets.for("a");
+  t.equal(budgets.for("a"), first);
+  budgets.for("b");
+  budgets.for("c");
+  t.equal(budgets.for("d"), budgets.for("e"));
+  t.not(budgets.for("d"), first);
+  t.equal(budgets.for("a"), first);
+});
