@@ -5,22 +5,22 @@ import "../shared/runtime/v8/supported-node.ts";
 import "../shared/runtime/v8/closed-inspector.ts";
 import { Gate } from "../shared/link/grpc/gate.ts";
 import { serveDestination } from "../shared/link/grpc/grpc-server.ts";
+import { serveOptions } from "../shared/link/grpc/serve-options.ts";
 import type { DestinationService, MigrationOperator } from "../shared/link/link.ts";
 import { openSecurity } from "../shared/link/tls/security.ts";
-import { serveOptions } from "../shared/link/grpc/serve-options.ts";
 import { decodeDestinationRecord } from "../shared/protocol/record-decoding.ts";
-import { lockDirectories } from "../shared/runtime/files/agent-lock.ts";
+import { listeningText, type RunningAgent, runAgent } from "../shared/runtime/agent/run-agent.ts";
 import { systemClock } from "../shared/runtime/clock.ts";
 import { askedFor, loadDestinationConfig } from "../shared/runtime/config/config.ts";
+import { lockDirectories } from "../shared/runtime/files/agent-lock.ts";
+import { checkOpenFiles } from "../shared/runtime/host/open-files.ts";
 import { Journal } from "../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log/log.ts";
-import { checkOpenFiles } from "../shared/runtime/host/open-files.ts";
-import { Rehearsal } from "../shared/runtime/v8/warm-up-runner.ts";
-import { listeningText, type RunningAgent, runAgent } from "../shared/runtime/agent/run-agent.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
-import { DestinationAgent } from "./service/destination-agent.ts";
+import { Rehearsal } from "../shared/runtime/v8/warm-up-runner.ts";
 import { GuestUnits } from "./guest/guest-units.ts";
+import { DestinationAgent } from "./service/destination-agent.ts";
 import { rehearse } from "./warmup/warm-up.ts";
 
 async function start(): Promise<RunningAgent> {

@@ -5,8 +5,8 @@
 import { MigrationFault } from "../shared/fault.ts";
 import { type LastWord, lastWordOf, mayStart, processOf, type Verdict } from "../shared/protocol/may-start.ts";
 import { decodeDestinationRecord, decodeSourceRecord } from "../shared/protocol/record-decoding.ts";
-import { Journal, type JournalContents } from "../shared/runtime/journal/journal.ts";
 import { hasEnded } from "../shared/runtime/host/process-identity.ts";
+import { Journal, type JournalContents } from "../shared/runtime/journal/journal.ts";
 
 /** The directories of both journals (`stateDirectory`); undefined for an agent that this host does not have. */
 export interface StateDirectories {

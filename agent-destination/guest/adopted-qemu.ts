@@ -4,10 +4,10 @@ import { MigrationFault } from "../../shared/fault.ts";
 import type { DestinationQemu } from "../../shared/protocol/destination-states.ts";
 import type { DestinationRecord, QemuProcess } from "../../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
-import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
-import type { Journal } from "../../shared/runtime/journal/journal.ts";
+import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
 import { identify } from "../../shared/runtime/host/process-identity.ts";
+import type { Journal } from "../../shared/runtime/journal/journal.ts";
 import { type GuestProcess, WAITING_ARGUMENTS } from "./guest-process.ts";
 import { isMarkedRefused } from "./refusal-mark.ts";
 

@@ -11,25 +11,8 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { killProcess } from "../../shared/qemu/inspect/guest-unit.ts";
 import { withBoundedLog } from "../../shared/runtime/guest/guest-log.ts";
 import { statFields } from "../../shared/runtime/host/process-identity.ts";
-import { type Command, inOwnUnit } from "./guest-units.ts";
-
-/** How a command ended: in one of the three ways. */
-export interface CommandEnd {
-  readonly code?: number | null;
-  readonly signal?: NodeJS.Signals | null;
-  readonly error?: Error;
-}
-
-export interface CommandRun {
-  /** The process of the command; 0 when it could not be started. */
-  readonly pid: number;
-  /** Settles when the command has ended. Never rejects. */
-  readonly ended: Promise<CommandEnd>;
-  /** True for a process that the command is, or has started, and that has not ended. */
-  isOurs(pid: number): Promise<boolean>;
-  /** Kills the processes. Never rejects: their end is looked for afterwards. */
-  kill(pids: readonly number[]): Promise<void>;
-}
+import type { Command, CommandEnd, CommandRun } from "./command.ts";
+import { inOwnUnit } from "./guest-units.ts";
 
 /** The name of the environment variable whose value is the id of the migration. */
 const MARK = "FERRY_MIGRATION";

@@ -5,8 +5,8 @@ import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import type { DiskMark, Drive, GuestDisks, GuestOffer } from "../../shared/protocol/messages.ts";
 import { type FoundDisks, type FoundDrive, readDisks } from "../../shared/qemu/inspect/guest-disks.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
-import { isMountPoint } from "../../shared/runtime/host/mount-points.ts";
 import { readSmallFile } from "../../shared/runtime/files/small-file.ts";
+import { isMountPoint } from "../../shared/runtime/host/mount-points.ts";
 
 const MARK_BYTES_MAX = 64;
 /** OVERLAYFS_SUPER_MAGIC (linux/magic.h). */

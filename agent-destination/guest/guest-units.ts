@@ -21,14 +21,11 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { commandFile, UNITS_RUNTIME_DIRECTORY } from "../../shared/guest-directory.ts";
 import { guestUnitName, Systemctl } from "../../shared/qemu/inspect/guest-unit.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
-import type { Logger } from "../../shared/runtime/log/log.ts";
 import { lacksSandbox, SANDBOX } from "../../shared/runtime/guest/qemu-options.ts";
-import type { OwnUnit } from "./unit-run.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
+import type { Command, OwnUnit } from "./command.ts";
 
 export type ScopeMode = "auto" | "on" | "off";
-
-/** A program and its arguments. */
-export type Command = readonly [program: string, ...rest: string[]];
 
 export interface GuestUnitsOptions {
   readonly mode: ScopeMode;

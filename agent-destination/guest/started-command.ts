@@ -7,15 +7,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
-import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { logIsWritten } from "../../shared/runtime/guest/guest-log.ts";
 import { isOf, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
+import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
 import { identify } from "../../shared/runtime/host/process-identity.ts";
-import { ChildRun, type CommandEnd, type CommandRun } from "./command-run.ts";
-import type { Command } from "./guest-units.ts";
+import type { Command, CommandEnd, CommandRun, OwnUnit } from "./command.ts";
+import { ChildRun } from "./command-run.ts";
 import { lastWordsIn } from "./last-words.ts";
-import { type OwnUnit, UnitRun } from "./unit-run.ts";
+import { UnitRun } from "./unit-run.ts";
 
 /** The state of a QEMU that waits for a migration, as `query-status` says it. */
 const WAITS = "inmigrate";

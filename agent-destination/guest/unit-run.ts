@@ -8,20 +8,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { type Systemctl, type UnitState, unitOf } from "../../shared/qemu/inspect/guest-unit.ts";
 import { hasEnded, identify } from "../../shared/runtime/host/process-identity.ts";
-import type { CommandEnd, CommandRun } from "./command-run.ts";
-import type { Command } from "./guest-units.ts";
+import type { Command, CommandEnd, CommandRun, OwnUnit } from "./command.ts";
 
 /** How often a process that is no child of this agent is looked for, milliseconds. */
 const LOOK_MS = 200;
-
-/** The unit of a guest of another user. */
-export interface OwnUnit {
-  /** ferry-guest@NAME.service. */
-  readonly unit: string;
-  /** The file from which the unit takes the command. */
-  readonly commandPath: string;
-  readonly systemctl: Systemctl;
-}
 
 export interface UnitRunOptions extends OwnUnit {
   readonly command: Command;

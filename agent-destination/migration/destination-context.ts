@@ -4,14 +4,19 @@ import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { HandshakeAnswer, Running } from "../../shared/protocol/messages.ts";
-import type { DestinationPostcopy, DestinationRecord, OwnershipGrant } from "../../shared/protocol/ownership.ts";
+import {
+  type DestinationPostcopy,
+  type DestinationRecord,
+  EPOCH,
+  type OwnershipGrant,
+} from "../../shared/protocol/ownership.ts";
 import type { AskedWord } from "../../shared/runtime/asked-word.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import type { Deferred } from "../../shared/runtime/deferred.ts";
+import { meetingPlace } from "../../shared/runtime/guest/meeting-place.ts";
 import type { Journal } from "../../shared/runtime/journal/journal.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
-import { meetingPlace } from "../../shared/runtime/guest/meeting-place.ts";
 import type { TestFaults } from "../../shared/runtime/test-faults.ts";
 import type { KeeperPlaces } from "../guest/guest-monitor.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
@@ -80,9 +85,6 @@ export interface DestinationContext {
   readonly cpuSecondsBefore: number;
   readonly faults: TestFaults;
 }
-
-/** A migration has one grant; a source that starts again repeats it. */
-export const EPOCH = 1;
 
 export const tokenText = (token: Uint8Array): string => Buffer.from(token).toString("hex");
 

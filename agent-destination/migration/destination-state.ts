@@ -10,9 +10,9 @@ import type {
 import type { Contract, GuestDisks, Offer } from "../../shared/protocol/messages.ts";
 import type { DestinationPostcopy, DestinationRecord, OwnershipGrant } from "../../shared/protocol/ownership.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
-import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
 import type { Receiver } from "../replay/receiver.ts";
+import type { DestinationContext } from "./destination-context.ts";
 
 /** What has to be undone before a migration can end as discarded. */
 export interface Undo {

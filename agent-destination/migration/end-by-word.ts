@@ -8,9 +8,9 @@ import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import { killProcess } from "../../shared/qemu/inspect/guest-unit.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
-import type { DestinationContext } from "./destination-context.ts";
 import { DIES_WITHIN_MS, endOf, type GuestProcess } from "../guest/guest-process.ts";
-import { clearFiles } from "../service/recovery.ts";
+import { clearFiles } from "./clear-files.ts";
+import type { DestinationContext } from "./destination-context.ts";
 
 /**
  * Runs a phase in which pages may be missing, and ends the guest's QEMU when an operator says so meanwhile. The phase

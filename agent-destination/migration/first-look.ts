@@ -5,16 +5,16 @@
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { whyNotBrought } from "../../shared/link/callers/guest-peers.ts";
 import type { Caller, LinkLimits } from "../../shared/link/link.ts";
-import { callWith, UNIX_ONLY } from "../../shared/link/tls/security.ts";
 import { zoneMistake } from "../../shared/link/listen/zones.ts";
+import { callWith, UNIX_ONLY } from "../../shared/link/tls/security.ts";
 import { agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
-import { availableMemory } from "../../shared/runtime/host/available-memory.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
-import type { Logger } from "../../shared/runtime/log/log.ts";
 import { memoryOf } from "../../shared/runtime/guest/qemu-options.ts";
+import { availableMemory } from "../../shared/runtime/host/available-memory.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
 
 const FRAME_BYTES_MAX = 1 << 20;
 const CREDIT_WINDOW_BYTES_MAX = 64 << 20;

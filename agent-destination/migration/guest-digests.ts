@@ -2,9 +2,9 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
 import { digestStretch } from "../../shared/runtime/guest/memory-digests.ts";
-import type { DestinationContext } from "./destination-context.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
 import type { Receiver } from "../replay/receiver.ts";
+import type { DestinationContext } from "./destination-context.ts";
 
 const SAVES_WITHIN_MS = 60_000;
 

@@ -1,13 +1,13 @@
 /**
  * A guest that somebody other than an agent has started here. No agent has granted it, and none may refuse it any more.
  */
-import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
+import { type DestinationPostcopy, EPOCH } from "../../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
-import { orLogged } from "../../shared/runtime/journal/journal-log.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";
+import { orLogged } from "../../shared/runtime/journal/journal-log.ts";
 import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
-import { type DestinationContext, destinationRecord, EPOCH } from "./destination-context.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
+import { type DestinationContext, destinationRecord } from "./destination-context.ts";
 
 /** A QEMU that has not answered by then counts as not seen to run. */
 const LOOKS_WITHIN_MS = 2000;

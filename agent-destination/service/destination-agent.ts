@@ -15,21 +15,21 @@ import {
   type SettleCall,
   TAKES_UP_WITHIN_MS,
 } from "../../shared/protocol/messages.ts";
-import { type DestinationRecord, nextSequence } from "../../shared/protocol/ownership.ts";
+import { type DestinationRecord, EPOCH, nextSequence } from "../../shared/protocol/ownership.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
+import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
 import { orLogged } from "../../shared/runtime/journal/journal-log.ts";
 import { keepLatest } from "../../shared/runtime/keep-latest.ts";
-import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
 import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
-import { CallerLogs } from "./caller-logs.ts";
-import { EPOCH, tokenText } from "../migration/destination-context.ts";
+import { KeeperProcess } from "../guest/keeper-process.ts";
+import { answerLink } from "../link/probe-responder.ts";
+import { tokenText } from "../migration/destination-context.ts";
 import type { DestinationState } from "../migration/destination-state.ts";
 import { definedBytes, firstLook } from "../migration/first-look.ts";
+import { CallerLogs } from "./caller-logs.ts";
 import { Incoming, type Named } from "./incoming.ts";
 import { IncomingDesk } from "./incoming-desk.ts";
 import { recordedState } from "./incoming-view.ts";
-import { KeeperProcess } from "../guest/keeper-process.ts";
-import { answerLink } from "../link/probe-responder.ts";
 import { Places } from "./places.ts";
 import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
 

@@ -5,17 +5,15 @@ import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
-import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
-import { qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
-import type { Journal, JournalEntry } from "../../shared/runtime/journal/journal.ts";
-import { logUnreadable } from "../../shared/runtime/journal/journal-log.ts";
-import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
-import type { Logger } from "../../shared/runtime/log/log.ts";
-import { meetingPlaces } from "../../shared/runtime/guest/meeting-place.ts";
-import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
 import { REHEARSAL_SOCKETS } from "../../shared/runtime/files/runtime-sockets.ts";
 import { sweep } from "../../shared/runtime/files/sweep.ts";
+import { meetingPlaces } from "../../shared/runtime/guest/meeting-place.ts";
+import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+import type { Journal, JournalEntry } from "../../shared/runtime/journal/journal.ts";
+import { logUnreadable } from "../../shared/runtime/journal/journal-log.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
 import type { TestFaults } from "../../shared/runtime/test-faults.ts";
+import { clearFiles } from "../migration/clear-files.ts";
 import { keeperPlaces } from "../migration/destination-context.ts";
 
 export interface DestinationAgentParts {
@@ -62,11 +60,3 @@ export const isSettled = ({ kind, heard }: DestinationRecord): boolean =>
 /** True when the migration's QEMU has ended and may have left files, as one does whose stream ends with the agent. */
 const hasLeftFiles = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>
   kind !== "arrived" && (qemu === undefined || (await hasEnded(qemu).catch(() => false)));
-
-/** Removes the socket and the log of a QEMU that has ended, unless another one listens at that socket. */
-export async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
-  const definition = await loadGuest(name, config).catch(() => undefined);
-  if (definition === undefined || (await isListenedAt(definition.qmp))) return;
-  await rm(definition.qmp, { force: true });
-  await removeLog(qemuLogPath(name, definition.directory));
-}

@@ -6,18 +6,18 @@ import { randomBytes } from "node:crypto";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import type { LinkLimits } from "../../shared/link/link.ts";
-import { openLoop } from "../../shared/warmup/loopback.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { Contract, RamBlock } from "../../shared/protocol/messages.ts";
-import { askMadeUpMonitor } from "../../shared/warmup/simulated-monitor.ts";
 import { PageRequests } from "../../shared/qemu/return-path/return-path.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import { returnMemory } from "../../shared/runtime/v8/return-memory.ts";
-import { MadeUpSource } from "./simulated-source.ts";
+import { openLoop } from "../../shared/warmup/loopback.ts";
+import { askMadeUpMonitor } from "../../shared/warmup/simulated-monitor.ts";
 import { Receiver } from "../replay/receiver.ts";
 import { Replay } from "../replay/replay.ts";
+import { MadeUpSource } from "./simulated-source.ts";
 
 export interface RehearsalParts {
   readonly config: DestinationConfig;

@@ -1,10 +1,26 @@
 /** Everything that a migration must know of a guest before it asks the destination. Reads only. */
 import { MigrationFault } from "../../shared/fault.ts";
-import { type FoundDevices, isPlugged, readDevices, readPlugged, readTree } from "../../shared/qemu/inspect/guest-devices.ts";
-import { type FoundDisks, readDisks, readSignature, refuseDisks, replacedImages } from "../../shared/qemu/inspect/guest-disks.ts";
+import {
+  type FoundDevices,
+  isPlugged,
+  readDevices,
+  readPlugged,
+  readTree,
+} from "../../shared/qemu/inspect/guest-devices.ts";
+import {
+  type FoundDisks,
+  readDisks,
+  readSignature,
+  refuseDisks,
+  replacedImages,
+} from "../../shared/qemu/inspect/guest-disks.ts";
 import { inspectSource, type SourceFacts } from "../../shared/qemu/inspect/preflight.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
-import type { SourceContext } from "../migration/source-context.ts";
+import type { OwnQemu } from "./own-qemu.ts";
+
+interface HasQemu {
+  readonly qemu: OwnQemu;
+}
 
 /** What is known of a guest that is to be moved. */
 export interface FoundGuest extends SourceFacts, FoundDevices {
@@ -16,7 +32,7 @@ export interface FoundGuest extends SourceFacts, FoundDevices {
  * @param path of its monitor's socket
  * @throws MigrationFault "qmp-…", `not-supported`; what speaks against the migration is listed and not thrown
  */
-export async function lookAtGuest(qmp: QmpClient, path: string, cx: SourceContext): Promise<FoundGuest> {
+export async function lookAtGuest(qmp: QmpClient, path: string, cx: HasQemu): Promise<FoundGuest> {
   const met = cx.qemu.meet(qmp, path);
   const tree = readTree(qmp);
   const [facts, devices, disks] = await Promise.all([
@@ -53,7 +69,7 @@ export async function checkPaths({ disks }: Agreed): Promise<void> {
  * Checks that the disks and devices are those that were agreed on, now that the guest stands still.
  * @throws MigrationFault `disks-changed`, `devices-changed`
  */
-export async function checkAgreed(qmp: QmpClient, agreed: Agreed, cx: SourceContext): Promise<void> {
+export async function checkAgreed(qmp: QmpClient, agreed: Agreed, cx: HasQemu): Promise<void> {
   await Promise.all([checkDisks(qmp, agreed.disks, cx), checkPaths(agreed), checkDevices(qmp, agreed.devices)]);
 }
 
@@ -74,7 +90,7 @@ async function checkDevices(qmp: QmpClient, agreed: readonly string[]): Promise<
   );
 }
 
-async function checkDisks(qmp: QmpClient, agreed: FoundDisks, cx: SourceContext): Promise<void> {
+async function checkDisks(qmp: QmpClient, agreed: FoundDisks, cx: HasQemu): Promise<void> {
   if ((await readSignature(qmp)) === agreed.signature) return;
   const found = await disksOf(qmp, cx);
   const jobs = found.jobs.length > 0 ? ` (${found.jobs.join(", ")})` : "";
@@ -85,7 +101,7 @@ async function checkDisks(qmp: QmpClient, agreed: FoundDisks, cx: SourceContext)
   );
 }
 
-const disksOf = (qmp: QmpClient, { qemu }: SourceContext, tree?: Promise<string>): Promise<FoundDisks> =>
+const disksOf = (qmp: QmpClient, { qemu }: HasQemu, tree?: Promise<string>): Promise<FoundDisks> =>
   readDisks(qmp, qemu.process?.pid ?? 0, tree);
 
 function differences(agreed: FoundDisks, found: FoundDisks): string {

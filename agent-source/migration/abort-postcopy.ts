@@ -7,8 +7,13 @@ import { createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import {
+  encodePong,
+  encodeReceivedPages,
+  encodeResumeAck,
+  encodeShut,
+} from "../../shared/qemu/return-path/return-path.ts";
 import { ResumedReader, type ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
-import { encodePong, encodeReceivedPages, encodeResumeAck, encodeShut } from "../../shared/qemu/return-path/return-path.ts";
 import { within } from "../../shared/runtime/deferred.ts";
 import { listenForQemu, migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";

@@ -3,10 +3,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
 import { DECIDES_WITHIN_MS, type Running, type SettleAnswer, type SettleCall } from "../../shared/protocol/messages.ts";
+import { EPOCH } from "../../shared/protocol/ownership.ts";
 import { askInDoubt } from "../../shared/protocol/source-states.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import type { Sight } from "../guest/own-qemu.ts";
-import { EPOCH, type SourceContext } from "./source-context.ts";
+import type { SourceContext } from "./source-context.ts";
 
 /** How long one answer is waited for, milliseconds. A destination that has not decided yet answers sooner than that. */
 const ANSWERS_WITHIN_MS = DECIDES_WITHIN_MS + 3000;

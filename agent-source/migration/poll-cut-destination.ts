@@ -13,10 +13,16 @@ const GIVEN_UP = "The destination has given the migration up";
 const DIALS: readonly Standing[] = ["waiting", "starting", "pulling"];
 
 /**
- * Asks the destination how it stands until there is a connection again.
- * @param onGone told when the destination has given the migration up, or needs nothing more: it does not dial again
+ * Asks the destination how it stands whenever the link is cut, until there is a connection again.
+ * @returns what a feed calls when its link is cut; `onGone` is told when the destination has given the migration up, or
+ *   needs nothing more: it does not dial again
  */
-export async function watchCut(
+export const askWhileCut =
+  (cx: SourceContext, link: ResumingSource) =>
+  (signal: AbortSignal, onGone: (fault: MigrationFault) => void): void =>
+    void watchCut(cx, link, AbortSignal.any([signal, cx.leaving]), onGone);
+
+async function watchCut(
   cx: SourceContext,
   link: ResumingSource,
   signal: AbortSignal,

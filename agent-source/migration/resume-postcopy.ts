@@ -12,11 +12,12 @@ import { type MigrationPhase, migrationPhase } from "../../shared/qemu/qmp/migra
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { shallowFrameBytes } from "../send/credit.ts";
-import { Feed } from "../transfer/transfer-session.ts";
 import { applySettings } from "../guest/qemu-settings.ts";
-import { setupOf } from "../transfer/resumed-streams.ts";
 import { RunWatch } from "../guest/run-state.ts";
+import { shallowFrameBytes } from "../send/credit.ts";
+import { setupOf } from "../transfer/resumed-streams.ts";
+import { Feed } from "../transfer/transfer-session.ts";
+import { askWhileCut } from "./poll-cut-destination.ts";
 import type { SourceContext } from "./source-context.ts";
 
 const PAUSES_WITHIN_MS = 10_000;
@@ -46,6 +47,7 @@ export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: 
       ramBlocks: setupOf(postcopy).blocks,
       contract: { ...postcopy, protocolVersion: POSTCOPY_PROTOCOL, strategy, postcopy: true, onDeadline },
       channel: link,
+      onCut: askWhileCut(cx, link),
       runs: await RunWatch.begin(qmp),
       // by this agent, if it stands still
       paused: false,

@@ -3,11 +3,12 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
-import { isSettled } from "../../shared/qemu/qmp/migration-status.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
+import { isSettled } from "../../shared/qemu/qmp/migration-status.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
 import { restoreSettings } from "../guest/qemu-settings.ts";
+import { takeBack } from "./abort-postcopy.ts";
 import type { SourceContext } from "./source-context.ts";
 import {
   GUEST_MIGRATED_BY_OTHERS,
@@ -18,7 +19,6 @@ import {
   sourceRecord,
 } from "./source-context.ts";
 import type { Undo } from "./source-state.ts";
-import { takeBack } from "./abort-postcopy.ts";
 
 const RESUMES_WITHIN_MS = 15_000;
 const COMPLETES_WITHIN_MS = 10_000;

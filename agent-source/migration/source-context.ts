@@ -3,17 +3,18 @@ import type { MigrationFault } from "../../shared/fault.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
-import type { SavedSettings, SourcePostcopy, SourceRecord } from "../../shared/protocol/ownership.ts";
+import { EPOCH, type SourceRecord } from "../../shared/protocol/ownership.ts";
 import type { MigrateCall } from "../../shared/protocol/report.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
 import type { Journal } from "../../shared/runtime/journal/journal.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 import type { TestFaults } from "../../shared/runtime/test-faults.ts";
+import type { Kept } from "../guest/kept.ts";
+import type { OwnQemu } from "../guest/own-qemu.ts";
 import type { FreshLinks } from "../link/restarted-streams.ts";
 import type { MigrationReport } from "../report/migration-report.ts";
 import type { OperatorWords } from "./operator-words.ts";
-import type { OwnQemu } from "../guest/own-qemu.ts";
 
 export interface SourceContext {
   readonly id: string;
@@ -57,20 +58,6 @@ export interface DoubtNotes {
    * True when the guest was seen to run here after it was granted, and the grant was withdrawn: it is never repeated.
    */
   isWithdrawn: boolean;
-}
-
-/** Counts the grants of a migration. There is one: an agent that starts again repeats it. */
-export const EPOCH = 1;
-
-/** What has to be known to leave the guest as it was found; nothing once it has ended. */
-export interface Kept {
-  readonly settings?: SavedSettings | undefined;
-  /** Post-copy has begun, and so the guest was stopped by this agent. */
-  readonly postcopy?: SourcePostcopy | undefined;
-  /** By whoever operates it: never to be started by this agent. */
-  readonly paused: boolean;
-  /** Only for `plan`: this agent is about to retire the QEMU. */
-  readonly retiring?: true | undefined;
 }
 
 /** What the journal holds of a migration, at one of its turning points. */

@@ -6,25 +6,16 @@ import type { SavedSettings, SourcePostcopy } from "../../shared/protocol/owners
 import type { LiveSourceState, SourceEdges, SourceStateName } from "../../shared/protocol/source-states.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
-import type { Feed } from "../transfer/transfer-session.ts";
+import type { Kept } from "../guest/kept.ts";
 import type { FoundGuest } from "../guest/look-at-guest.ts";
-import type { Kept, SourceContext } from "./source-context.ts";
-import type { Compared } from "./verify-memory.ts";
+import type { SwitchTimes } from "../report/migration-result.ts";
+import type { Feed } from "../transfer/transfer-session.ts";
+import type { SourceContext } from "./source-context.ts";
 
 interface Asked {
   readonly definition: GuestDefinition;
   readonly qmp: QmpClient;
   readonly facts: FoundGuest;
-}
-
-/** Moments of the switchover, microseconds since the epoch on this clock. */
-export interface SwitchTimes {
-  readonly stoppedUs: number;
-  readonly lastPagesUs: number;
-  readonly lastByteUs: number;
-  readonly loadedUs: number;
-  readonly verifyMs: number;
-  readonly compared: Compared;
 }
 
 /** What has to be undone before a migration can end as kept. */

@@ -1,4 +1,5 @@
 /** `--verify`: the stopped source's memory against the paused destination's, page by page, before the commit. */
+
 import { MigrationFault } from "../../shared/fault.ts";
 import { holdsOnlyId, readGenerationId } from "../../shared/qemu/inspect/generation-id.ts";
 import { guestMemoryRanges } from "../../shared/qemu/inspect/preflight.ts";
@@ -13,6 +14,7 @@ import {
   STRETCH_BYTES,
 } from "../../shared/runtime/guest/memory-digests.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
+import type { Compared } from "../report/migration-result.ts";
 import type { Feed } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
@@ -23,14 +25,6 @@ import type { SourceContext } from "./source-context.ts";
 const ANSWERS_WITHIN_MS = 90_000;
 /** Pages named in the message of a mismatch. */
 const NAMED_PAGES = 8;
-
-/** The result of a comparison in which no page differs but one that has to differ. */
-export interface Compared {
-  /** How many pages are alike. */
-  readonly pages: number;
-  /** Pages that differ because the destination's QEMU itself writes to them, each as a sentence. */
-  readonly exceptions: readonly string[];
-}
 
 /**
  * Compares all memory of the guest, which stands still meanwhile.

@@ -14,22 +14,22 @@ import type { SourceFacts } from "../../shared/qemu/inspect/preflight.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
 import { deferred, orAborted } from "../../shared/runtime/deferred.ts";
-import { processorTimes } from "../../shared/runtime/host/guest-processors.ts";
 import { migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
+import { processorTimes } from "../../shared/runtime/host/guest-processors.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";
 import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
-import { pageCountOf } from "../transfer/session-options.ts";
-import { runHere } from "../migration/return-to-source.ts";
-import { GuestObserver } from "./guest-observer.ts";
-import { measureHostSpeed, REFERENCE_BYTES } from "./host-speed.ts";
 import { Intake } from "../capture/intake.ts";
-import { type DeltaSample, PageSamples } from "./page-samples.ts";
 import { applySettings, readSettings } from "../guest/qemu-settings.ts";
 import { RunWatch } from "../guest/run-state.ts";
+import { whyQemuFailed } from "../guest/why-qemu-failed.ts";
+import { runHere } from "../migration/return-to-source.ts";
 import { type SourceContext, sourceRecord } from "../migration/source-context.ts";
 import { WINDOW_BYTES } from "../send/source-memory.ts";
-import { whyQemuFailed } from "../guest/why-qemu-failed.ts";
+import { pageCountOf } from "../transfer/session-options.ts";
+import { GuestObserver } from "./guest-observer.ts";
+import { measureHostSpeed, REFERENCE_BYTES } from "./host-speed.ts";
+import { type DeltaSample, PageSamples } from "./page-samples.ts";
 
 /** What zstd makes of a guest's pages at one level. */
 export interface LevelSample {

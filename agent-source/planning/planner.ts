@@ -14,15 +14,15 @@ import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { keepLatest } from "../../shared/runtime/keep-latest.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { HOLD_SHARE_OF_ARENA } from "../transfer/session-options.ts";
 import { type FoundGuest, lookAtGuest } from "../guest/look-at-guest.ts";
-import { measureLink } from "./measure-link.ts";
-import { negotiatedView } from "../report/negotiated-view.ts";
-import { type Observed, observeGuest } from "./observe-guest.ts";
 import { askDestination } from "../migration/phases/negotiate.ts";
+import type { SourceContext } from "../migration/source-context.ts";
+import { negotiatedView } from "../report/negotiated-view.ts";
+import { HOLD_SHARE_OF_ARENA } from "../transfer/session-options.ts";
+import { measureLink } from "./measure-link.ts";
+import { type Observed, observeGuest } from "./observe-guest.ts";
 import { planInput } from "./plan-input.ts";
 import { observationView, predictionViews } from "./plan-view.ts";
-import type { SourceContext } from "../migration/source-context.ts";
 
 /** A guest is taken to be as it was seen for so long. */
 const HOLDS_MS = 10 * 60_000;

@@ -14,15 +14,15 @@
 import { encodeDiscards } from "../../shared/codec/discard-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
-import { encodeAdvise, encodeOpenReturnPath, encodePostcopyEnd } from "../../shared/qemu/stream/command-encoder.ts";
 import { encodePong, PageRequests } from "../../shared/qemu/return-path/return-path.ts";
+import { encodeAdvise, encodeOpenReturnPath, encodePostcopyEnd } from "../../shared/qemu/stream/command-encoder.ts";
 import type { PostcopySink, RamSetup } from "../../shared/qemu/stream/stream-reader.ts";
 import { address, pageIndex } from "../../shared/units.ts";
-import type { FrameSender } from "../send/frame-sender.ts";
 import type { PostcopyPeer } from "../link/peer-inbox.ts";
+import type { FrameSender } from "../send/frame-sender.ts";
+import type { TransferScheduler } from "../send/precopy-scheduler.ts";
 import { PostcopyPull } from "./active-push.ts";
 import { PostcopyScheduler } from "./postcopy-scheduler.ts";
-import type { TransferScheduler } from "../send/precopy-scheduler.ts";
 
 export interface PostcopyParts {
   /** That the stream is read in. */

@@ -12,9 +12,9 @@ import type { PageKernels } from "../../shared/page/kernels.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
 import { NONE, type PageStore, ZERO } from "../../shared/page/page-store.ts";
 import { type Address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
-import { BEHIND_PAGES } from "./active-push.ts";
-import type { UrgentSource } from "../send/sender-parts.ts";
 import { addCounts, clearCounts, type KindCounts, noCounts } from "../send/precopy-scheduler.ts";
+import type { UrgentSource } from "../send/sender-parts.ts";
+import { BEHIND_PAGES } from "./active-push.ts";
 
 export interface PostcopyOrder {
   readonly kernels: PageKernels;

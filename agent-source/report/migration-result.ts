@@ -1,11 +1,37 @@
 /** The result of a completed migration: everything measured, from what the feed counted and what both clocks say. */
 import type { Complete, Running } from "../../shared/protocol/messages.ts";
 import type { Downtime, MigrationResult, PostcopyResult } from "../../shared/protocol/report.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Feed } from "../transfer/transfer-session.ts";
-import type { SourceContext } from "../migration/source-context.ts";
-import type { SwitchTimes } from "../migration/source-state.ts";
+import type { MigrationReport } from "./migration-report.ts";
+
+/** Moments of the switchover, microseconds since the epoch on this clock. */
+export interface SwitchTimes {
+  readonly stoppedUs: number;
+  readonly lastPagesUs: number;
+  readonly lastByteUs: number;
+  readonly loadedUs: number;
+  readonly verifyMs: number;
+  readonly compared: Compared;
+}
+
+/** The result of a comparison in which no page differs but one that has to differ. */
+export interface Compared {
+  /** How many pages are alike. */
+  readonly pages: number;
+  /** Pages that differ because the destination's QEMU itself writes to them, each as a sentence. */
+  readonly exceptions: readonly string[];
+}
+
+/** What the result needs to know of the migration itself. */
+export interface Measured {
+  readonly clock: Clock;
+  readonly report: Pick<MigrationReport, "startedMs" | "passes" | "degradations">;
+  /** Processor time of this agent's process when the migration began, seconds. */
+  readonly cpuSecondsBefore: number;
+}
 
 export interface Outcome {
   readonly feed: Feed;
@@ -17,7 +43,7 @@ export interface Outcome {
   readonly reason: string;
 }
 
-export function migrationResult(cx: SourceContext, outcome: Outcome): MigrationResult {
+export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult {
   const { feed, times, running, complete } = outcome;
   const destination = complete ?? running;
   const { sender, scheduler, meter } = feed;

@@ -1,14 +1,24 @@
 /** What the two agents agreed on, by name, as the operator sees it: before the first page, and with the result. */
+import type { LinkLimits } from "../../shared/link/link.ts";
 import { securityOf } from "../../shared/link/tls/security.ts";
 import { versionText } from "../../shared/protocol/handshake.ts";
 import type { Contract } from "../../shared/protocol/messages.ts";
-import type { MigrateOptions } from "../../shared/protocol/report.ts";
+import type { MigrateCall, MigrateOptions } from "../../shared/protocol/report.ts";
 import { isPostcopy } from "../../shared/protocol/strategies.ts";
 import type { SourceFacts } from "../../shared/qemu/inspect/preflight.ts";
-import type { SourceContext } from "../migration/source-context.ts";
+import type { SourceConfig } from "../../shared/runtime/config/config.ts";
+
+/** What the view needs to know of the migration itself. */
+export interface Negotiated {
+  readonly call: MigrateCall;
+  readonly config: SourceConfig;
+  readonly limits: LinkLimits;
+  /** Why the agents chose the strategy, where a plan did; else empty. */
+  readonly chosenBecause: string;
+}
 
 /** Every name is in docs/operations.md. */
-export function negotiatedView(contract: Contract, facts: SourceFacts, cx: SourceContext): Record<string, string> {
+export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Negotiated): Record<string, string> {
   const { options } = cx.call;
   const memoryBytes = facts.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
   return {
@@ -40,7 +50,7 @@ export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Sourc
 const pausedStrategy = (asked: MigrateOptions["strategy"]): string =>
   asked === "stop-and-copy" ? asked : `stop-and-copy (${asked}: the guest is paused)`;
 
-function chosen(strategy: string, { call, chosenBecause }: SourceContext): string {
+function chosen(strategy: string, { call, chosenBecause }: Negotiated): string {
   if (chosenBecause !== "") return `${strategy} (auto, by the plan before: ${chosenBecause})`;
   return call.options.strategy === "auto" ? `${strategy} (auto)` : strategy;
 }
@@ -58,7 +68,7 @@ function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: 
   return `no: ${reasons.filter((one) => one !== "").join("; ")}`;
 }
 
-function zstdLevel({ codecs }: Contract, { call, config }: SourceContext): string {
+function zstdLevel({ codecs }: Contract, { call, config }: Negotiated): string {
   const { compression } = call.options;
   if (!codecs.includes("zstd") || compression === "off") return "off";
   if (config.transfer.zstdWorkers === 0) return "off (transfer.zstdWorkers)";

@@ -1,7 +1,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
-import { FirstFaults } from "./quiet-start.ts";
-import { Flight } from "./in-flight.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
+import { Flight } from "./in-flight.ts";
+import { FirstFaults } from "./quiet-start.ts";
 import type { SenderParts, UrgentSource } from "./sender-parts.ts";
 import { HEAD_ROOM_BYTES } from "./source-memory.ts";
 import { type VerbatimKind, VerbatimQueue } from "./verbatim-queue.ts";

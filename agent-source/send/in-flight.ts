@@ -1,8 +1,8 @@
 /** What is on its way to the destination, and how much may be: acknowledgements give room again. */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
-import { deepCredit, shallowCredit } from "./credit.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
+import { deepCredit, shallowCredit } from "./credit.ts";
 
 export interface FlightParts {
   readonly meter: LinkMeter;

@@ -7,8 +7,8 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import type { Address } from "../../shared/units.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
 import type { Pacer } from "./pacer.ts";
-import type { FrameBuffer } from "./source-memory.ts";
 import type { KindCounts, TransferScheduler } from "./precopy-scheduler.ts";
+import type { FrameBuffer } from "./source-memory.ts";
 
 /** Compresses [from, from + length) to [to, to + limit); -1 when it does not fit. */
 export type Compress = (from: number, length: number, to: number, limit: number, level: number) => Promise<number>;

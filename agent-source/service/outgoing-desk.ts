@@ -17,11 +17,11 @@ import { sourceStatus } from "../../shared/protocol/source-states.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import type { Journal } from "../../shared/runtime/journal/journal.ts";
 import { keepLatest } from "../../shared/runtime/keep-latest.ts";
+import type { SourceContext } from "../migration/source-context.ts";
+import type { SourceState } from "../migration/source-state.ts";
 import type { Announcer } from "./announcer.ts";
 import { checkWord } from "./check-resolution.ts";
 import type { Made } from "./recovery.ts";
-import type { SourceContext } from "../migration/source-context.ts";
-import type { SourceState } from "../migration/source-state.ts";
 
 /** A migration under way. */
 export interface Outgoing extends Made {

@@ -20,23 +20,23 @@ import {
 } from "../../shared/protocol/report.ts";
 import { deferred, orLate } from "../../shared/runtime/deferred.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
+import { processUsage } from "../../shared/runtime/host/process-usage.ts";
 import { LineBudget } from "../../shared/runtime/log/line-budget.ts";
 import { budgeted } from "../../shared/runtime/log/log.ts";
-import { processUsage } from "../../shared/runtime/host/process-usage.ts";
 import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
-import { AllowedDestinations } from "./allowed-destinations.ts";
-import { Announcer } from "./announcer.ts";
-import { FreshLinks } from "../link/restarted-streams.ts";
-import { listGuestViews } from "./guest-views.ts";
-import { MigrationReport } from "../report/migration-report.ts";
-import { OperatorWords } from "../migration/operator-words.ts";
-import { endsByItself, OutgoingDesk } from "./outgoing-desk.ts";
 import { OwnQemu } from "../guest/own-qemu.ts";
-import { Planner } from "../planning/planner.ts";
-import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
+import { FreshLinks } from "../link/restarted-streams.ts";
+import { OperatorWords } from "../migration/operator-words.ts";
 import type { SourceContext } from "../migration/source-context.ts";
 import { runSourceMigration } from "../migration/source-migration.ts";
 import { isEnd, type SourceState } from "../migration/source-state.ts";
+import { Planner } from "../planning/planner.ts";
+import { MigrationReport } from "../report/migration-report.ts";
+import { AllowedDestinations } from "./allowed-destinations.ts";
+import { Announcer } from "./announcer.ts";
+import { listGuestViews } from "./guest-views.ts";
+import { endsByItself, OutgoingDesk } from "./outgoing-desk.ts";
+import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 
 /** Lines of a kind that a migration may write in a minute; one that goes well writes a few. */
 const LINES_OF_A_KIND = 60;

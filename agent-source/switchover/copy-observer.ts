@@ -4,11 +4,11 @@
  */
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import type { FrameSender } from "../send/frame-sender.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
+import type { FrameSender } from "../send/frame-sender.ts";
+import type { TransferScheduler } from "../send/precopy-scheduler.ts";
 import type { Outlook, Standing } from "./eta.ts";
 import { type Decision, type Observation, type SwitchPolicy, sendingMs } from "./switch-policy.ts";
-import type { TransferScheduler } from "../send/precopy-scheduler.ts";
 
 export interface WatchParts {
   readonly scheduler: TransferScheduler;

@@ -12,15 +12,15 @@ import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reade
 import { encodeRamEnd } from "../../shared/qemu/stream/stream-writer.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
-import type { CopyWatch } from "../switchover/copy-observer.ts";
 import { DrainedSections } from "../capture/drained-sections.ts";
 import { FeedHold } from "../capture/read-hold.ts";
 import type { FeedPace } from "../capture/sync-pace.ts";
-import { checkBlocks } from "./session-options.ts";
-import type { FrameSender } from "../send/frame-sender.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
-import type { Decision } from "../switchover/switch-policy.ts";
+import type { FrameSender } from "../send/frame-sender.ts";
 import type { TransferScheduler } from "../send/precopy-scheduler.ts";
+import type { CopyWatch } from "../switchover/copy-observer.ts";
+import type { Decision } from "../switchover/switch-policy.ts";
+import { checkBlocks } from "./session-options.ts";
 
 export interface EngineParts {
   /** That the stream is read in. */

@@ -3,13 +3,13 @@
  * knows of that, and sends the rest; the pages go the way that they go in any post-copy.
  */
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
+import { encodeReceivedPages, encodeResumeAck } from "../../shared/qemu/return-path/return-path.ts";
 import type { PlacedBlock } from "../../shared/qemu/stream/ram-blocks.ts";
 import type { ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
-import { encodeReceivedPages, encodeResumeAck } from "../../shared/qemu/return-path/return-path.ts";
 import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import type { CopyEngine } from "./precopy-capture.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
+import type { CopyEngine } from "./precopy-capture.ts";
 
 export class ResumedSource implements ResumedSink {
   private readonly engine: CopyEngine;

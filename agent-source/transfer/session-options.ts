@@ -2,20 +2,34 @@
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { Contract, RamBlock } from "../../shared/protocol/messages.ts";
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
-import type { MigrateOptions } from "../../shared/protocol/report.ts";
+import type { MigrateCall, MigrateOptions } from "../../shared/protocol/report.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
+import type { Logger } from "../../shared/runtime/log/log.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Agreed } from "../guest/look-at-guest.ts";
 import type { RunWatch } from "../guest/run-state.ts";
-import type { SourceContext } from "../migration/source-context.ts";
 import type { Observation } from "../switchover/switch-policy.ts";
+
+/** What a feed needs to know of its migration. */
+export interface FeedContext {
+  readonly id: string;
+  readonly call: MigrateCall;
+  readonly config: SourceConfig;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly createKernels: (byteLength: number) => PageKernels;
+  /** Aborted with the fault when the operator cancels or the agent stops. */
+  readonly cancelled: AbortSignal;
+}
 
 /** What its parts are made with; a rehearsal has these without a guest. */
 export interface AssemblyParts {
-  readonly cx: Pick<SourceContext, "config" | "call" | "clock" | "log" | "createKernels">;
+  readonly cx: Pick<FeedContext, "config" | "call" | "clock" | "log" | "createKernels">;
   /** Of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
   readonly contract: FeedContract;
@@ -26,13 +40,15 @@ export interface AssemblyParts {
 }
 
 export interface FeedParts extends AssemblyParts {
-  readonly cx: SourceContext;
+  readonly cx: FeedContext;
   readonly qmp: QmpClient;
   readonly runs: RunWatch;
   /** The devices and disks that the destination has accepted; missing where they are not compared again. */
   readonly agreed?: Agreed;
   /** The guest was found paused. */
   readonly paused: boolean;
+  /** Called when the link is cut, until `signal` is aborted: told when the destination will not dial again. */
+  readonly onCut: (signal: AbortSignal, onGone: (fault: MigrationFault) => void) => void;
 }
 
 /** What a feed needs to know of the contract. */

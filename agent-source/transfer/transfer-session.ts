@@ -11,24 +11,23 @@ import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { type Deferred, deferred, orAborted } from "../../shared/runtime/deferred.ts";
 import { migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
 import type { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
-import type { CopyEngine } from "./precopy-capture.ts";
-import { shallowFrameBytes } from "../send/credit.ts";
-import { watchCut } from "../migration/poll-cut-destination.ts";
-import { assembleFeed } from "./build-session.ts";
-import { type FeedContract, type FeedParts, retainedBytes } from "./session-options.ts";
-import type { FrameSender } from "../send/frame-sender.ts";
 import type { Intake } from "../capture/intake.ts";
-import { LinkMeter } from "../link/link-meter.ts";
-import { ASK_EVERY_MS, LinkWatch } from "../link/silence-detector.ts";
+import type { Kept } from "../guest/kept.ts";
 import type { Agreed } from "../guest/look-at-guest.ts";
-import { PeerInbox } from "../link/peer-inbox.ts";
-import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import { allowStop, beginPostcopy } from "../guest/qemu-settings.ts";
 import type { RunWatch } from "../guest/run-state.ts";
-import type { Kept, SourceContext } from "../migration/source-context.ts";
-import type { Decision } from "../switchover/switch-policy.ts";
-import type { TransferScheduler } from "../send/precopy-scheduler.ts";
 import { whyQemuFailed } from "../guest/why-qemu-failed.ts";
+import { LinkMeter } from "../link/link-meter.ts";
+import { PeerInbox } from "../link/peer-inbox.ts";
+import { ASK_EVERY_MS, LinkWatch } from "../link/silence-detector.ts";
+import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
+import { shallowFrameBytes } from "../send/credit.ts";
+import type { FrameSender } from "../send/frame-sender.ts";
+import type { TransferScheduler } from "../send/precopy-scheduler.ts";
+import type { Decision } from "../switchover/switch-policy.ts";
+import { assembleFeed } from "./build-session.ts";
+import type { CopyEngine } from "./precopy-capture.ts";
+import { type FeedContract, type FeedParts, retainedBytes } from "./session-options.ts";
 
 /** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
 const QEMU_TURN_MS = 55;
@@ -98,7 +97,7 @@ export class Feed {
       this.complete = true;
     });
     channel.retain(retainedBytes(contract));
-    channel.onChange = (connected) => this.linkChanged(connected, cx);
+    channel.onChange = (connected) => this.linkChanged(connected, parts);
     this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
     this.watch = new LinkWatch(cx.clock.monotonicMs());
     this.inbox.onHeard = () => this.watch.heard(cx.clock.monotonicMs());
@@ -125,11 +124,11 @@ export class Feed {
   }
 
   /** The migration goes on: QEMU is captured and coalesced, and what the link did is measured anew. */
-  private linkChanged(connected: boolean, cx: SourceContext): void {
+  private linkChanged(connected: boolean, { cx, onCut }: FeedParts): void {
     cx.log.warn({ connected, ...this.channel.interruptions }, connected ? "the link is back" : "the link is lost");
     this.meter.interrupted();
     if (connected) this.inbox.reconnected();
-    else void watchCut(cx, this.channel, AbortSignal.any([this.signal, cx.leaving]), (fault) => this.gone(fault));
+    else onCut(this.signal, (fault) => this.gone(fault));
   }
 
   /**

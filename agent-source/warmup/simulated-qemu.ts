@@ -3,13 +3,18 @@
  * return path. It has the content of a few pages, and every page has one of those.
  */
 import type { Socket } from "node:net";
-import { changePages, madeUpBlocks, makeUpPages } from "../../shared/warmup/simulated-pages.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
 import type { RamBlock } from "../../shared/protocol/messages.ts";
-import { DiscardEncoder, encodeAdvise, encodePackageHead, encodePostcopyEnd } from "../../shared/qemu/stream/command-encoder.ts";
 import { ReturnPathReader } from "../../shared/qemu/return-path/return-path-reader.ts";
+import {
+  DiscardEncoder,
+  encodeAdvise,
+  encodePackageHead,
+  encodePostcopyEnd,
+} from "../../shared/qemu/stream/command-encoder.ts";
 import { encodeStreamStart, StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
+import { changePages, madeUpBlocks, makeUpPages } from "../../shared/warmup/simulated-pages.ts";
 
 const RAM_SECTION = 2;
 const CONTENTS = 16;

@@ -8,6 +8,9 @@
 
 import type { Codec } from "./messages.ts";
 
+/** Counts the grants of a migration. There is one: a source that starts again repeats it. */
+export const EPOCH = 1;
+
 /** Passed from the source to the destination once; token in hexadecimal. */
 export interface OwnershipGrant {
   readonly token: string;

@@ -3,14 +3,14 @@
  * (docs/decisions/0032).
  */
 import { MigrationFault } from "../fault.ts";
-import type { Offer } from "../protocol/messages.ts";
-import type { MigrationView } from "../protocol/report.ts";
 import { connectDestination, dialSource } from "../link/grpc/grpc-link.ts";
 import { serveDestination, serveSource } from "../link/grpc/grpc-server.ts";
-import type { DestinationService, LinkLimits, Listener, SourceService } from "../link/link.ts";
 import { GrpcOperatorClient } from "../link/grpc/operator-client.ts";
+import type { DestinationService, LinkLimits, Listener, SourceService } from "../link/link.ts";
 import { ResumingDestination } from "../link/resume/resuming-destination.ts";
 import { ResumingSource } from "../link/resume/resuming-source.ts";
+import type { Offer } from "../protocol/messages.ts";
+import type { MigrationView } from "../protocol/report.ts";
 
 export interface Loop {
   readonly source: ResumingSource;

@@ -3,9 +3,9 @@
  * own CPU time when it was asked; its argument is a folder with certificates. Serves the agents' link, and beside it the same service with generated serialisation.
  */
 import { Server, ServerCredentials, type ServerDuplexStream, type UntypedServiceImplementation } from "@grpc/grpc-js";
-import { FRAME_HEAD_BYTES } from "../../shared/link/wire/frame-wire.ts";
 import { serveSource } from "../../shared/link/grpc/grpc-server.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
+import { FRAME_HEAD_BYTES } from "../../shared/link/wire/frame-wire.ts";
 import { methodOf } from "../../shared/link/wire/proto-files.ts";
 import { LIMITS, SERVE, sourceService } from "../support/link.ts";
 import { security, TestCa } from "../support/tls.ts";

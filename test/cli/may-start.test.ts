@@ -6,8 +6,8 @@ import { join } from "node:path";
 import t, { type Test } from "tap";
 import type { DestinationRecord, QemuProcess, SourceRecord } from "../../shared/protocol/ownership.ts";
 import { decodeDestinationRecord, decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
-import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { identify } from "../../shared/runtime/host/process-identity.ts";
+import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { fakeClient, type Operator, operator } from "../support/cli-fixtures.ts";
 import { folder } from "../support/link-fixtures.ts";
 

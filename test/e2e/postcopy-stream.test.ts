@@ -3,8 +3,8 @@
  * gets is what the source was stopped with, and a guest that runs ahead of its pages gets the ones that it asks for.
  */
 import t, { type Test } from "tap";
-import { encodePing } from "../../shared/qemu/stream/command-encoder.ts";
 import { encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
+import { encodePing } from "../../shared/qemu/stream/command-encoder.ts";
 import { type BiosGuest, type Pages, setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { readMemory } from "../support/guest-memory.ts";

@@ -1,8 +1,8 @@
 /** A source whose stream ends with the acknowledgement of post-copy: the guest runs there again, if need be by force. */
 import { join } from "node:path";
 import t from "tap";
-import { encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
 import { isStanding, startStandingGuest } from "../../shared/qemu/inspect/standing-guest.ts";
+import { encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
 import { setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { relayPostcopy } from "../support/postcopy-relay.ts";

@@ -8,7 +8,12 @@ import { Intake } from "../../agent-source/capture/intake.ts";
 import { allowStop, applySettings, beginPostcopy } from "../../agent-source/guest/qemu-settings.ts";
 import { MemoryLayout } from "../../shared/page/geometry.ts";
 import { refusePostcopy } from "../../shared/qemu/inspect/postcopy-ability.ts";
-import { type PostcopySink, type RamSetup, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import {
+  type PostcopySink,
+  type RamSetup,
+  StreamReader,
+  type StreamSink,
+} from "../../shared/qemu/stream/stream-reader.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { type BiosGuest, type Pages, startBiosGuest, twoSets } from "../support/bios-guest.ts";
 import { bounded } from "../support/bounded.ts";

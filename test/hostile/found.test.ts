@@ -5,15 +5,15 @@ import { PeerInbox } from "../../agent-source/link/peer-inbox.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
 import { serveDestination } from "../../shared/link/grpc/grpc-server.ts";
-import { memoryTransfer } from "../support/memory-link.ts";
-import { methodOf } from "../../shared/link/wire/proto-files.ts";
 import { destinationService, migrationService } from "../../shared/link/grpc/services.ts";
+import { methodOf } from "../../shared/link/wire/proto-files.ts";
 import { describeBlocks } from "../../shared/protocol/handshake.ts";
 import type { DestinationMessage } from "../../shared/protocol/messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { startAgain } from "../support/destination-again.ts";
 import { LIMITS, SERVE } from "../support/link.ts";
 import { COMPLETE, call, offer } from "../support/link-fixtures.ts";
+import { memoryTransfer } from "../support/memory-link.ts";
 import { memoryInUse } from "./memory-in-use.ts";
 
 t.test("an operator's id, or the name of a guest, has 256 characters at most", async (t) => {

@@ -10,8 +10,8 @@ import { SourceAgent } from "../../agent-source/service/source-agent.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
 import { serveDestination, serveSource } from "../../shared/link/grpc/grpc-server.ts";
-import type { DestinationChannel } from "../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
+import type { DestinationChannel } from "../../shared/link/link.ts";
 import type {
   Contract,
   DestinationMessage,

@@ -6,6 +6,7 @@ import type { Incoming } from "../../agent-destination/service/incoming.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
 import { serveDestination, serveSource } from "../../shared/link/grpc/grpc-server.ts";
+import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
 import type {
   DestinationClient,
   DestinationService,
@@ -13,7 +14,6 @@ import type {
   MigrationOperator,
   SourceChannel,
 } from "../../shared/link/link.ts";
-import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type {
   DestinationMessage,

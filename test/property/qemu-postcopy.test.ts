@@ -2,9 +2,9 @@
 import fc from "fast-check";
 import t from "tap";
 import { PageSet } from "../../shared/page/page-set.ts";
-import { DiscardEncoder } from "../../shared/qemu/stream/command-encoder.ts";
 import { encodePong, encodeReceivedPages, PageRequests } from "../../shared/qemu/return-path/return-path.ts";
 import { ReturnPathReader } from "../../shared/qemu/return-path/return-path-reader.ts";
+import { DiscardEncoder } from "../../shared/qemu/stream/command-encoder.ts";
 import { advisedSetup, fakePostcopy, rewritePostcopy } from "../support/fake-postcopy.ts";
 import { asking, fakeResumed, RESUMED_SETUP, readResumed } from "../support/fake-resumed.ts";
 import { FILE_MS, forAWhile, named, spoiled } from "../support/hostile.ts";

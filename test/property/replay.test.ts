@@ -7,7 +7,6 @@ import { compress } from "zstd-napi";
 import { Replay } from "../../agent-destination/replay/replay.ts";
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import type { FaultCode, MigrationFault } from "../../shared/fault.ts";
-import { memoryTransfer } from "../support/memory-link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { Contract, Frame } from "../../shared/protocol/messages.ts";
@@ -31,6 +30,7 @@ import {
   squeezed,
 } from "../support/frames.ts";
 import { FILE_MS, forAWhileAsync, named, spoiled } from "../support/hostile.ts";
+import { memoryTransfer } from "../support/memory-link.ts";
 
 t.setTimeout(FILE_MS);
 

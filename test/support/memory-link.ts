@@ -1,8 +1,8 @@
 /** A transfer stream inside one process, for tests: what grpc-channel.ts promises, without a network or a copy. */
 import { MigrationFault } from "../../shared/fault.ts";
+import type { Channel, DestinationChannel, SourceChannel } from "../../shared/link/link.ts";
 import type { DestinationMessage, SourceMessage } from "../../shared/protocol/messages.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
-import type { Channel, DestinationChannel, SourceChannel } from "../../shared/link/link.ts";
 
 export interface MemoryTransferOptions {
   /** send() returns false from this many undelivered messages on. @default 16, as grpc-js's streams */

@@ -6,6 +6,8 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { PageSet } from "../../shared/page/page-set.ts";
+import { encodePong, encodeShut, PageRequests } from "../../shared/qemu/return-path/return-path.ts";
+import { ReturnPathReader, type ReturnPathSink } from "../../shared/qemu/return-path/return-path-reader.ts";
 import {
   DiscardEncoder,
   encodeAdvise,
@@ -13,9 +15,12 @@ import {
   encodePackageHead,
   encodePostcopyEnd,
 } from "../../shared/qemu/stream/command-encoder.ts";
-import { encodePong, encodeShut, PageRequests } from "../../shared/qemu/return-path/return-path.ts";
-import { ReturnPathReader, type ReturnPathSink } from "../../shared/qemu/return-path/return-path-reader.ts";
-import { type PostcopySink, type RamSetup, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import {
+  type PostcopySink,
+  type RamSetup,
+  StreamReader,
+  type StreamSink,
+} from "../../shared/qemu/stream/stream-reader.ts";
 import { encodeRamEnd, StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { BiosGuest } from "./bios-guest.ts";

@@ -6,8 +6,8 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
-import { whyNodeIsTooOld } from "../../shared/runtime/v8/node-version.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { whyNodeIsTooOld } from "../../shared/runtime/v8/node-version.ts";
 
 interface FileResult {
   readonly file: string;

@@ -1,9 +1,10 @@
 /** A source's scheduler and sender in memory: what a test captures becomes frames, which are kept and read as a destination would. */
-import { FrameSender } from "../../agent-source/send/frame-sender.ts";
+
 import { LinkMeter } from "../../agent-source/link/link-meter.ts";
+import { FrameSender } from "../../agent-source/send/frame-sender.ts";
 import { Pacer } from "../../agent-source/send/pacer.ts";
-import { createSourceMemory } from "../../agent-source/send/source-memory.ts";
 import { TransferScheduler } from "../../agent-source/send/precopy-scheduler.ts";
+import { createSourceMemory } from "../../agent-source/send/source-memory.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";

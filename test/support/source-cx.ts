@@ -3,11 +3,11 @@
  * only asked.
  */
 import type { Test } from "tap";
-import { FreshLinks } from "../../agent-source/link/restarted-streams.ts";
-import { MigrationReport } from "../../agent-source/report/migration-report.ts";
-import { OperatorWords } from "../../agent-source/migration/operator-words.ts";
 import { OwnQemu } from "../../agent-source/guest/own-qemu.ts";
+import { FreshLinks } from "../../agent-source/link/restarted-streams.ts";
+import { OperatorWords } from "../../agent-source/migration/operator-words.ts";
 import type { SourceContext } from "../../agent-source/migration/source-context.ts";
+import { MigrationReport } from "../../agent-source/report/migration-report.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceRecord } from "../../shared/protocol/ownership.ts";
 import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";

@@ -6,8 +6,8 @@
  */
 import { chmodSync, mkdirSync } from "node:fs";
 import { guestUnitName } from "../../shared/qemu/inspect/guest-unit.ts";
-import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { SANDBOX } from "../../shared/runtime/guest/qemu-options.ts";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
 import type { GuestDefinitionFile } from "./guest.ts";
 import type { RigHost } from "./rig.ts";
 import { controlGroupOf, findProcesses } from "./running-processes.ts";

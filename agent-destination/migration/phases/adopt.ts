@@ -8,9 +8,9 @@ import type { DestinationRecord, QemuProcess } from "../../../shared/protocol/ow
 import { loadGuest } from "../../../shared/runtime/guest/guest-definition.ts";
 import { hasEnded } from "../../../shared/runtime/host/process-identity.ts";
 import { findUnwritten, stateOf } from "../../guest/adopted-qemu.ts";
+import { GuestProcess } from "../../guest/guest-process.ts";
 import { type DestinationContext, destinationRecord, keeperPlaces } from "../destination-context.ts";
 import type { DestinationEdgesOf, Next, State } from "../destination-state.ts";
-import { GuestProcess } from "../../guest/guest-process.ts";
 import { noteArrival } from "../note-arrival.ts";
 import { removeSockets, startedByOthers } from "./discard.ts";
 

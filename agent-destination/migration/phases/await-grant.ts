@@ -1,11 +1,11 @@
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
-import { destinationMayRun, type OwnershipGrant } from "../../../shared/protocol/ownership.ts";
+import { destinationMayRun, EPOCH, type OwnershipGrant } from "../../../shared/protocol/ownership.ts";
 import { onceAborted } from "../../../shared/runtime/deferred.ts";
-import { type DestinationContext, destinationRecord, EPOCH, tokenText } from "../destination-context.ts";
+import type { Receiver } from "../../replay/receiver.ts";
+import { type DestinationContext, destinationRecord, tokenText } from "../destination-context.ts";
 import { type State, undoWhole, wholeOf } from "../destination-state.ts";
 import { answerDigests } from "../guest-digests.ts";
-import type { Receiver } from "../../replay/receiver.ts";
 import { noteStarted, onceStarted } from "../started-by-others.ts";
 
 type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pulling">;

@@ -4,11 +4,11 @@ import { afterDestination } from "../../../shared/protocol/destination-states.ts
 import { hasRun, PAUSED_STATES } from "../../../shared/qemu/inspect/preflight.ts";
 import { orAborted, within } from "../../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
-import { type DestinationContext, destinationRecord } from "../destination-context.ts";
-import type { State } from "../destination-state.ts";
 import { tryImages } from "../../guest/guest-images.ts";
 import type { GuestProcess } from "../../guest/guest-process.ts";
 import type { Receiver } from "../../replay/receiver.ts";
+import { type DestinationContext, destinationRecord } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
 
 const LOADS_WITHIN_MS = 60_000;
 const POLL_MS = 2;

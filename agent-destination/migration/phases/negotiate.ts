@@ -9,11 +9,11 @@ import { whyNoPostcopy } from "../../../shared/qemu/inspect/postcopy-ability.ts"
 import { inspectDestination } from "../../../shared/qemu/inspect/preflight.ts";
 import type { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import type { GuestDefinition } from "../../../shared/runtime/guest/guest-definition.ts";
+import { disksHere } from "../../guest/guest-disks.ts";
+import { GuestProcess } from "../../guest/guest-process.ts";
 import { type DestinationContext, destinationRecord, keeperPlaces } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import { factsOfHost, refusalOf, whatIsThere } from "../first-look.ts";
-import { disksHere } from "../../guest/guest-disks.ts";
-import { GuestProcess } from "../../guest/guest-process.ts";
 
 /** Looks at its own host and a QEMU of its own, and answers with the contract or with every reason. */
 export async function negotiate(

@@ -1,8 +1,8 @@
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
+import { unmarkRefused } from "../../guest/refusal-mark.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
-import { unmarkRefused } from "../../guest/refusal-mark.ts";
 
 /**
  * Writes `running` into the journal: the guest is this host's. Only then may it be started (DESIGN 6), unless it was

@@ -3,12 +3,12 @@ import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { processUsage } from "../../../shared/runtime/host/process-usage.ts";
+import type { GuestProcess } from "../../guest/guest-process.ts";
+import type { Receiver } from "../../replay/receiver.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 import { endableByWord } from "../end-by-word.ts";
-import type { GuestProcess } from "../../guest/guest-process.ts";
 import { noteArrival } from "../note-arrival.ts";
-import type { Receiver } from "../../replay/receiver.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
 import { removeSockets } from "./discard.ts";
 

@@ -2,9 +2,9 @@ import { MigrationFault } from "../../../shared/fault.ts";
 import { unlessSilent } from "../../../shared/link/resume/peer-silence.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { orAborted, within } from "../../../shared/runtime/deferred.ts";
+import type { Receiver } from "../../replay/receiver.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
-import type { Receiver } from "../../replay/receiver.ts";
 
 /** A source that hangs is first found by keep-alive, within two of these, and then counts as a link that is cut. */
 const KEEP_ALIVES = 4;

@@ -7,11 +7,11 @@ import type { Contract } from "../../../shared/protocol/messages.ts";
 import { enablePostcopy } from "../../../shared/qemu/inspect/postcopy-ability.ts";
 import { connectedToQemu } from "../../../shared/runtime/guest/guest-socket.ts";
 import { migrationFile } from "../../../shared/runtime/guest/meeting-place.ts";
-import type { DestinationContext } from "../destination-context.ts";
-import type { State } from "../destination-state.ts";
 import type { GuestProcess } from "../../guest/guest-process.ts";
 import { Receiver } from "../../replay/receiver.ts";
 import { Replay } from "../../replay/replay.ts";
+import type { DestinationContext } from "../destination-context.ts";
+import type { State } from "../destination-state.ts";
 
 /** QEMU listens for its stream, and the source is dialled: pages are pulled. */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {

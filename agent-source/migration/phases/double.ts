@@ -6,11 +6,11 @@ import { afterSource } from "../../../shared/protocol/source-states.ts";
 import type { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { writeAtLast } from "../../../shared/runtime/journal/write-at-last.ts";
-import { askOnce } from "../ask-destination.ts";
-import { ranTwice } from "../two-copies.ts";
 import { restoreSettings } from "../../guest/qemu-settings.ts";
+import { askOnce } from "../ask-destination.ts";
 import { GUEST_RUNS_HERE, keptRecord, type SourceContext, sourceRecord } from "../source-context.ts";
 import { grantedOf, isOfPostcopy, keptOf, type State } from "../source-state.ts";
+import { ranTwice } from "../two-copies.ts";
 import { doubtful } from "./grant.ts";
 
 const LOOKS_EVERY_MS = 1000;

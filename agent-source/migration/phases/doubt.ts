@@ -1,9 +1,9 @@
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { runsHere, type Settled } from "../ask-destination.ts";
-import { twoCopies } from "../two-copies.ts";
 import type { SourceContext } from "../source-context.ts";
 import { grantedOf, isOfPostcopy, type State, undoHandOver } from "../source-state.ts";
+import { twoCopies } from "../two-copies.ts";
 import { doubtful, hear, refusal } from "./grant.ts";
 
 type Ends = State<"releasing"> | State<"serving"> | State<"keeping"> | State<"doubled">;

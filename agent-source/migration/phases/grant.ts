@@ -1,13 +1,14 @@
 import { MigrationFault } from "../../../shared/fault.ts";
+import { EPOCH } from "../../../shared/protocol/ownership.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { orLogged } from "../../../shared/runtime/journal/journal-log.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
-import { askUntilSettled, type Settled } from "../ask-destination.ts";
-import { twoCopies } from "../two-copies.ts";
 import type { Feed } from "../../transfer/transfer-session.ts";
-import { EPOCH, GUEST_IN_DOUBT, type SourceContext, sourceRecord } from "../source-context.ts";
+import { askUntilSettled, type Settled } from "../ask-destination.ts";
+import { GUEST_IN_DOUBT, type SourceContext, sourceRecord } from "../source-context.ts";
 import { type Granted, isOfPostcopy, keptOf, type State, undoFeed } from "../source-state.ts";
+import { twoCopies } from "../two-copies.ts";
 
 /** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
 const ASKS_AFTER_MS = 2000;

@@ -1,6 +1,6 @@
 import { MigrationFault, type Refusal } from "../../../shared/fault.ts";
-import { connectDestination } from "../../../shared/link/grpc/grpc-link.ts";
 import { limitsFor } from "../../../shared/link/callers/guest-peers.ts";
+import { connectDestination } from "../../../shared/link/grpc/grpc-link.ts";
 import { securityOf } from "../../../shared/link/tls/security.ts";
 import { saidSettings } from "../../../shared/protocol/device-settings.ts";
 import { canStayPaused, checkContract, PROTOCOL_VERSIONS } from "../../../shared/protocol/handshake.ts";

@@ -4,8 +4,8 @@ import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { loadGuest } from "../../../shared/runtime/guest/guest-definition.ts";
 import { memoryReturned } from "../../../shared/runtime/v8/return-memory.ts";
-import { asItWas } from "../return-to-source.ts";
 import { lookAtGuest } from "../../guest/look-at-guest.ts";
+import { asItWas } from "../return-to-source.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 

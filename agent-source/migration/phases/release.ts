@@ -1,16 +1,16 @@
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
+import { isListenedAt } from "../../../shared/runtime/files/listened-at.ts";
 import { loadGuest } from "../../../shared/runtime/guest/guest-definition.ts";
 import { qemuLogPath, removeLog } from "../../../shared/runtime/guest/guest-log.ts";
-import { isListenedAt } from "../../../shared/runtime/files/listened-at.ts";
 import { meetingPlace } from "../../../shared/runtime/guest/meeting-place.ts";
-import { runsHere } from "../ask-destination.ts";
-import { twoCopies } from "../two-copies.ts";
 import { migrationResult } from "../../report/migration-result.ts";
+import { runsHere } from "../ask-destination.ts";
 import { noteReleased } from "../note-released.ts";
 import type { SourceContext } from "../source-context.ts";
 import { isOfPostcopy, type State, withoutFeed } from "../source-state.ts";
+import { twoCopies } from "../two-copies.ts";
 
 type Ends = State<"released"> | State<"doubled">;
 

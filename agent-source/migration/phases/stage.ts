@@ -4,11 +4,12 @@ import type { Contract } from "../../../shared/protocol/messages.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../../shared/runtime/deferred.ts";
 import { residentBytesOf } from "../../../shared/runtime/host/resident-memory.ts";
-import { whileAnswering } from "../await-answer.ts";
-import { Feed } from "../../transfer/transfer-session.ts";
-import { probeLink } from "../../link/probe-link.ts";
 import { applySettings, readSettings } from "../../guest/qemu-settings.ts";
 import { RunWatch } from "../../guest/run-state.ts";
+import { probeLink } from "../../link/probe-link.ts";
+import { Feed } from "../../transfer/transfer-session.ts";
+import { whileAnswering } from "../await-answer.ts";
+import { askWhileCut } from "../poll-cut-destination.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import { type State, undoFeed } from "../source-state.ts";
 
@@ -25,7 +26,8 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   const feed = await dialledIn(contract, cx)
     .then((channel) => {
       const { ramBlocks } = facts;
-      return new Feed({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused: runs.standsStill });
+      const onCut = askWhileCut(cx, channel);
+      return new Feed({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused: runs.standsStill, onCut });
     })
     .catch(async (thrown: unknown) => {
       // the guest was not touched, and *keeping* leaves the journal alone

@@ -2,12 +2,13 @@ import { type FaultCode, MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
-import type { Feed } from "../../transfer/transfer-session.ts";
 import { checkAgreed, checkPaths } from "../../guest/look-at-guest.ts";
+import type { Compared } from "../../report/migration-result.ts";
+import type { Feed } from "../../transfer/transfer-session.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 import { howItStopped } from "../stop-cause.ts";
-import { type Compared, verifyMemory } from "../verify-memory.ts";
+import { verifyMemory } from "../verify-memory.ts";
 
 /** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
 const STOPS_WITHIN_MS = 30_000;

@@ -2,9 +2,9 @@ import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { writeAtLast } from "../../../shared/runtime/journal/write-at-last.ts";
 import { runsHere, tellUntilHeard } from "../ask-destination.ts";
-import { twoCopies } from "../two-copies.ts";
 import { keptRecord, type SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
+import { twoCopies } from "../two-copies.ts";
 
 /**
  * The guest is here, and the migration is over for its operator. The destination keeps its copy until it hears `kept`,

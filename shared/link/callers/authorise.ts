@@ -7,10 +7,10 @@
 import type { PeerCertificate } from "node:tls";
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
-import { refusing } from "./call-limits.ts";
-import { chainProblem, listedName, namesOf, showNames } from "../tls/certificate-names.ts";
 import type { Caller } from "../link.ts";
+import { chainProblem, listedName, namesOf, showNames } from "../tls/certificate-names.ts";
 import { type LinkSecurity, notListed, type TlsSecurity, tlsText } from "../tls/security.ts";
+import { refusing } from "./call-limits.ts";
 
 type List = "peers" | "operators" | "anybody";
 

@@ -5,8 +5,8 @@
  */
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
-import type { ConnectionLimits, Counted } from "./connection-limits.ts";
 import { toStatus } from "../wire/status.ts";
+import type { ConnectionLimits, Counted } from "./connection-limits.ts";
 
 /** Whatever watches over a host needs one. */
 export const HEALTH_WATCHES_MAX = 32;

@@ -4,8 +4,8 @@
  */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import type { GuestDefinition } from "../../runtime/guest/guest-definition.ts";
-import { listedName, showNames } from "../tls/certificate-names.ts";
 import type { Caller, LinkLimits } from "../link.ts";
+import { listedName, showNames } from "../tls/certificate-names.ts";
 
 type Bound = Pick<GuestDefinition, "name" | "peers">;
 

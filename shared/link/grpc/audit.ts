@@ -1,7 +1,8 @@
 /** One line in the log for each call of an operator that changes something: who asked for what. */
+
+import type { LinkSecurity } from "../tls/security.ts";
 import type { AnyCall } from "./caller.ts";
 import { callerText } from "./caller.ts";
-import type { LinkSecurity } from "../tls/security.ts";
 
 /** What was asked for. All texts have been bounded when the call was read. */
 export interface Asked {

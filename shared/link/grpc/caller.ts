@@ -4,10 +4,10 @@ import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { parseAddress, withoutZone } from "../../address.ts";
 import { MigrationFault } from "../../fault.ts";
 import { callerOf, nameAmong } from "../callers/authorise.ts";
-import { namesOf, showNames } from "../tls/certificate-names.ts";
 import type { Caller } from "../link.ts";
-import type { LinkSecurity } from "../tls/security.ts";
 import { isLocal } from "../listen/unix-listener.ts";
+import { namesOf, showNames } from "../tls/certificate-names.ts";
+import type { LinkSecurity } from "../tls/security.ts";
 
 /** What grpc-js shows of every call. */
 export type AnyCall = Pick<ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>, "getPeer"> & {

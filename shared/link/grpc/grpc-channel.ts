@@ -2,8 +2,8 @@
 import type { ClientDuplexStream, ServerDuplexStream, ServiceError, StatusObject } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import { deferred } from "../../runtime/deferred.ts";
-import type { Dialled } from "../tls/connection-fault.ts";
 import type { Channel } from "../link.ts";
+import type { Dialled } from "../tls/connection-fault.ts";
 import type { Received } from "../wire/proto-files.ts";
 import { streamFault, toStatus, unexpectedEnd, wasUnexpected } from "../wire/status.ts";
 

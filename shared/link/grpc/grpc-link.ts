@@ -2,15 +2,15 @@
 import { type ChannelOptions, Client, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../../protocol/messages.ts";
-import type { Dialled } from "../tls/connection-fault.ts";
-import { DiallingChannel } from "./grpc-channel.ts";
 import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "../link.ts";
-import type { DomainMethod, Received } from "../wire/proto-files.ts";
-import { callWith, UNIX_ONLY } from "../tls/security.ts";
-import { destinationService, transferService } from "./services.ts";
-import { peersFault } from "../wire/status.ts";
-import { callFault } from "./wrong-port.ts";
 import { targetOf } from "../listen/zones.ts";
+import type { Dialled } from "../tls/connection-fault.ts";
+import { callWith, UNIX_ONLY } from "../tls/security.ts";
+import type { DomainMethod, Received } from "../wire/proto-files.ts";
+import { peersFault } from "../wire/status.ts";
+import { DiallingChannel } from "./grpc-channel.ts";
+import { destinationService, transferService } from "./services.ts";
+import { callFault } from "./wrong-port.ts";
 
 /**
  * The client's receive window is what lets pages flow at more than 64 KiB a round trip, and only a client has it (facts, 0.1).

@@ -4,15 +4,10 @@ import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { MigrationFault } from "../../fault.ts";
 import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../../protocol/messages.ts";
-import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
 import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
-import { type Audit, auditing } from "./audit.ts";
-import { type BoundListener, bind, bindUnix } from "../listen/bind.ts";
+import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
 import { limitingCalls } from "../callers/call-limits.ts";
-import { checkSourceAddress, peerOf } from "./caller.ts";
 import { ConnectionLimits } from "../callers/connection-limits.ts";
-import { Gate } from "./gate.ts";
-import { ServingChannel } from "./grpc-channel.ts";
 import {
   type DestinationService,
   KEEP_ALIVE_MS,
@@ -22,11 +17,16 @@ import {
   type SourceChannel,
   type SourceService,
 } from "../link.ts";
+import { type BoundListener, bind, bindUnix } from "../listen/bind.ts";
+import { UNIX_ONLY } from "../tls/security.ts";
+import type { Received } from "../wire/proto-files.ts";
+import { type Audit, auditing } from "./audit.ts";
+import { checkSourceAddress, peerOf } from "./caller.ts";
+import { Gate } from "./gate.ts";
+import { ServingChannel } from "./grpc-channel.ts";
 import { destinationOperators, type OperatorParts, sourceOperators } from "./operator-server.ts";
 import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
-import type { Received } from "../wire/proto-files.ts";
 import { reflectedDefinition } from "./reflection.ts";
-import { UNIX_ONLY } from "../tls/security.ts";
 import { destinationService, migrationService, transferService } from "./services.ts";
 import { unaryBehind } from "./unary.ts";
 

@@ -4,11 +4,11 @@ import { MigrationFault } from "../../fault.ts";
 import type { PlanCall, PlanView } from "../../protocol/plan-view.ts";
 import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../../protocol/report.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
-import { dial } from "./grpc-link.ts";
-import { type DomainMethod, orThrow, type Received } from "../wire/proto-files.ts";
 import { type LinkSecurity, OPERATOR_IN_CLEAR } from "../tls/security.ts";
-import { migrationService } from "./services.ts";
+import { type DomainMethod, orThrow, type Received } from "../wire/proto-files.ts";
 import { fromStatus } from "../wire/status.ts";
+import { dial } from "./grpc-link.ts";
+import { migrationService } from "./services.ts";
 import { callFault } from "./wrong-port.ts";
 
 const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };

@@ -11,14 +11,14 @@ import type {
 import { MigrationFault } from "../../fault.ts";
 import type { PlanCall } from "../../protocol/plan-view.ts";
 import { isFinal, type MigrateCall, type MigrationView, type ResolveCall } from "../../protocol/report.ts";
+import type { MigrationOperator, SourceService } from "../link.ts";
+import { orThrow, type Received } from "../wire/proto-files.ts";
+import { toStatus } from "../wire/status.ts";
 import type { Auditing } from "./audit.ts";
 import type { AnyCall } from "./caller.ts";
 import type { Gate } from "./gate.ts";
-import type { MigrationOperator, SourceService } from "../link.ts";
 import type { OperatorStreams } from "./operator-streams.ts";
-import { orThrow, type Received } from "../wire/proto-files.ts";
 import type { migrationService } from "./services.ts";
-import { toStatus } from "../wire/status.ts";
 import { unaryBehind } from "./unary.ts";
 
 /** One handler for each method of the service: a forgotten one does not compile. */

@@ -1,8 +1,8 @@
 /** Handlers of calls with one answer, for the servers of both agents. */
 import type { handleUnaryCall, ServerUnaryCall } from "@grpc/grpc-js";
-import type { Gate } from "./gate.ts";
 import { orThrow, type Received } from "../wire/proto-files.ts";
 import { toStatus } from "../wire/status.ts";
+import type { Gate } from "./gate.ts";
 
 type Unary<Service> = <Request, Response>(
   handle: (service: Service, request: Request, call: ServerUnaryCall<Received<Request>, Response>) => Promise<Response>,

@@ -9,11 +9,11 @@ import { experimental, type Server, ServerCredentials } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import { type KeyMaterial, TLS_VERSION } from "../../runtime/files/certificates.ts";
 import { authorising, type Connected, judge, untrusted } from "../callers/authorise.ts";
+import { RefusalLog } from "../callers/refusal-log.ts";
 import { listedName, namesOf, showNames } from "../tls/certificate-names.ts";
+import { notListed, type TlsSecurity } from "../tls/security.ts";
 import { listenAt, type OwnPort, type PortParts } from "./clear-listener.ts";
 import { OpenSockets } from "./open-sockets.ts";
-import { RefusalLog } from "../callers/refusal-log.ts";
-import { notListed, type TlsSecurity } from "../tls/security.ts";
 import { openStrangerDoor } from "./stranger-door.ts";
 import { named } from "./zones.ts";
 

@@ -15,9 +15,9 @@ import {
   type ServerInterceptor,
 } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
+import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
 import { listenWithMode } from "../../runtime/files/listen-with-mode.ts";
 import { isLeftBehind } from "../../runtime/files/listened-at.ts";
-import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
 import { peerCredentials } from "../../runtime/host/peer-credentials.ts";
 import { isForOperators } from "../callers/authorise.ts";
 import { refusing } from "../callers/call-limits.ts";

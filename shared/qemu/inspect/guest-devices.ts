@@ -2,9 +2,10 @@
  * The devices that a QEMU has made, which need not be those of its definition: somebody may have plugged one in or out.
  * The human monitor gives the whole object tree in one answer (qom-hmp-cmds.c, hmp_info_qom_tree).
  */
-import { parseDeviceTree } from "./device-tree.ts";
+
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import type { PciDevice } from "../qmp/qmp-types.ts";
+import { parseDeviceTree } from "./device-tree.ts";
 
 /** Objects that come and go with what the guest does, or that no device state is of. */
 const PASSING: readonly string[] = ["memory-region", "irq", "container"];

@@ -7,12 +7,12 @@
 import { readFile } from "node:fs/promises";
 import type { Refusal } from "../../fault.ts";
 import type { Drive, GuestDisks, Image } from "../../protocol/messages.ts";
+import type { QmpClient } from "../qmp/qmp-client.ts";
+import type { BlockInfo, BlockNode, ImageInfo, QmpCommands } from "../qmp/qmp-types.ts";
 import { parseDeviceTree } from "./device-tree.ts";
 import { readTree } from "./guest-devices.ts";
 import { readMemoryFiles } from "./memory-files.ts";
 import { inodeOf, OpenFiles, pathOf, plain } from "./open-files.ts";
-import type { QmpClient } from "../qmp/qmp-client.ts";
-import type { BlockInfo, BlockNode, ImageInfo, QmpCommands } from "../qmp/qmp-types.ts";
 
 /** A drive, and the name by which QEMU takes commands for its medium: an id or a path of its object tree. */
 export interface FoundDrive extends Drive {

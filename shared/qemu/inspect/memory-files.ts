@@ -5,8 +5,8 @@
  */
 import { stat } from "node:fs/promises";
 import type { Image } from "../../protocol/messages.ts";
-import { baseNameOf, inodeOf } from "./open-files.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
+import { baseNameOf, inodeOf } from "./open-files.ts";
 
 export async function readMemoryFiles(qmp: QmpClient): Promise<readonly Image[]> {
   const backends = await qmp.execute("query-memdev");

@@ -4,13 +4,13 @@
  */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
-import { readTree } from "./guest-devices.ts";
 import { isSettled } from "../qmp/migration-status.ts";
 import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "../qmp/monitor-text.ts";
-import { refusePostcopy } from "./postcopy-ability.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import type { QemuVersion } from "../qmp/qmp-types.ts";
 import type { RamBlock } from "../stream/ram-blocks.ts";
+import { readTree } from "./guest-devices.ts";
+import { refusePostcopy } from "./postcopy-ability.ts";
 
 export interface GuestFacts {
   readonly qemuVersion: QemuVersion;

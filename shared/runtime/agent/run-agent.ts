@@ -1,8 +1,8 @@
 /** What both agents' programs do around their service: print help, start, say so, stop in order. */
 import { type FaultCode, MigrationFault } from "../../fault.ts";
+import { notifySystemd } from "../host/systemd-notify.ts";
 import type { Logger } from "../log/log.ts";
 import { watchLoop } from "./loop-watch.ts";
-import { notifySystemd } from "../host/systemd-notify.ts";
 import { feedWatchdog, watchdogLimitMs } from "./watchdog.ts";
 
 export interface RunningAgent {

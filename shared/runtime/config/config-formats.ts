@@ -1,8 +1,8 @@
 /** How the values of the configuration are written: the formats that config-schema.ts names, for convict. */
 import { MigrationFault } from "../../fault.ts";
 import { parseByteSize, parseDuration } from "../../quantities.ts";
-import type { Format } from "./config-schema.ts";
 import { LOG_LEVELS } from "../log/log.ts";
+import type { Format } from "./config-schema.ts";
 
 interface ValueFormat {
   /** From the text of the environment or the command line; what it cannot read it leaves for validate(). */

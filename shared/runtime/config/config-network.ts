@@ -4,8 +4,8 @@ import { isWildcard, parseAddress } from "../../address.ts";
 import { parseDuration } from "../../quantities.ts";
 import { type Serving, servingMistake } from "../../serving.ts";
 import { socketPathMistake } from "../../socket-path.ts";
-import type { TlsFiles } from "../files/certificates.ts";
 import { atLeast, between, invalid } from "../config-checks.ts";
+import type { TlsFiles } from "../files/certificates.ts";
 
 /** How many connections an agent takes: shared/link/callers/connection-limits.ts. */
 export interface ConnectionConfig {

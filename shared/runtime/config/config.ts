@@ -8,6 +8,11 @@ import convict from "convict";
 import { MigrationFault } from "../../fault.ts";
 import { parseByteSize, parseDuration } from "../../quantities.ts";
 import { atLeast, between, invalid, oneOf } from "../config-checks.ts";
+import { privateDirectory } from "../files/private-directory.ts";
+import { checkSocketPaths } from "../files/runtime-sockets.ts";
+import { LOG_LEVELS, type LogLevel } from "../log/log.ts";
+import { FAULT_FORMS, isFaultName } from "../test-faults.ts";
+import { packageVersion } from "../version.ts";
 import { FORMATS } from "./config-formats.ts";
 import { checkFileKeys, fromArguments, fromEnvironment, helpText, listKeys } from "./config-keys.ts";
 import {
@@ -21,11 +26,6 @@ import {
   tlsConfig,
 } from "./config-network.ts";
 import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schema.ts";
-import { LOG_LEVELS, type LogLevel } from "../log/log.ts";
-import { privateDirectory } from "../files/private-directory.ts";
-import { checkSocketPaths } from "../files/runtime-sockets.ts";
-import { FAULT_FORMS, isFaultName } from "../test-faults.ts";
-import { packageVersion } from "../version.ts";
 
 convict.addFormats(FORMATS);
 

@@ -23,8 +23,8 @@ import { stat } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { MigrationFault } from "../../fault.ts";
-import type { Logger } from "../log/log.ts";
 import { type Holder, holderOfFileLock, holderOfUnixSocket } from "../host/process-holding.ts";
+import type { Logger } from "../log/log.ts";
 
 export interface LockedPlaces {
   readonly role: "source" | "destination";

@@ -14,8 +14,8 @@ import { dirname, isAbsolute, join } from "node:path";
 import { MigrationFault } from "../../fault.ts";
 import { guestDirectory } from "../../guest-directory.ts";
 import { socketPathMistake } from "../../socket-path.ts";
-import { optionMistakes } from "./qemu-options.ts";
 import { readSmallFile } from "../files/small-file.ts";
+import { optionMistakes } from "./qemu-options.ts";
 
 export interface GuestDefinition {
   readonly name: string;

@@ -5,8 +5,8 @@
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
 import { findProcesses } from "../host/all-processes.ts";
-import { strangerAt } from "./guest-socket.ts";
 import { type IdentifiedProcess, identify } from "../host/process-identity.ts";
+import { strangerAt } from "./guest-socket.ts";
 
 /** The one question that is asked of a monitor. */
 export interface ThreadTeller {

@@ -12,9 +12,9 @@ import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../../fault.ts";
 import { within } from "../deferred.ts";
+import { readSmallFile } from "../files/small-file.ts";
 import { type JournalDisk, THIS_DISK } from "./journal-disk.ts";
 import { decodeFile, encode } from "./journal-file.ts";
-import { readSmallFile } from "../files/small-file.ts";
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/;
 const SUFFIX = ".json";

@@ -6,8 +6,8 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../fault.ts";
-import type { Journal } from "./journal.ts";
 import type { Logger } from "../log/log.ts";
+import type { Journal } from "./journal.ts";
 import { writeInTime } from "./write-in-time.ts";
 
 const AGAIN_MIN_MS = 1000;

@@ -4,7 +4,8 @@ import { once } from "node:events";
 import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { type Command, GuestUnits, type GuestUnitsOptions } from "../../../agent-destination/guest/guest-units.ts";
+import type { Command } from "../../../agent-destination/guest/command.ts";
+import { GuestUnits, type GuestUnitsOptions } from "../../../agent-destination/guest/guest-units.ts";
 import { createLogger } from "../../../shared/runtime/log/log.ts";
 import { bounded } from "../../support/bounded.ts";
 

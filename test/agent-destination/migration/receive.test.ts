@@ -6,9 +6,9 @@ import t from "tap";
 import { receive } from "../../../agent-destination/migration/phases/receive.ts";
 import { Receiver } from "../../../agent-destination/replay/receiver.ts";
 import type { Replay } from "../../../agent-destination/replay/replay.ts";
-import { openLoop } from "../../../shared/warmup/loopback.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
+import { openLoop } from "../../../shared/warmup/loopback.ts";
 import { LIMITS } from "../../support/link.ts";
 import { folder } from "../../support/link-fixtures.ts";
 

@@ -4,7 +4,6 @@ import { PostcopyPages } from "../../../agent-destination/replay/postcopy-pages.
 import { encodeDiscards } from "../../../shared/codec/discard-frame.ts";
 import { PageSet } from "../../../shared/page/page-set.ts";
 import type { DestinationMessage } from "../../../shared/protocol/messages.ts";
-import { encodePackageHead } from "../../../shared/qemu/stream/command-encoder.ts";
 import {
   encodePong,
   encodeReceivedPages,
@@ -12,6 +11,7 @@ import {
   encodeShut,
   PageRequests,
 } from "../../../shared/qemu/return-path/return-path.ts";
+import { encodePackageHead } from "../../../shared/qemu/stream/command-encoder.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 
 const blocks = [{ name: "pc.ram", byteLength: 64 * 4096, pageSize: 4096 }];

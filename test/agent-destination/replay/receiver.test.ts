@@ -5,11 +5,11 @@ import type { PostcopyPages } from "../../../agent-destination/replay/postcopy-p
 import { Receiver } from "../../../agent-destination/replay/receiver.ts";
 import type { Replay } from "../../../agent-destination/replay/replay.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { memoryTransfer } from "../../support/memory-link.ts";
 import type { ResumingDestination } from "../../../shared/link/resume/resuming-destination.ts";
 import type { SourceMessage } from "../../../shared/protocol/messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
+import { memoryTransfer } from "../../support/memory-link.ts";
 
 function setUp(cancelled = new AbortController().signal, postcopy?: Pick<PostcopyPages, "isActive" | "tellMissing">) {
   const { source, destination } = memoryTransfer();

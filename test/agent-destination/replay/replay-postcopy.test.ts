@@ -5,7 +5,6 @@ import t from "tap";
 import { Replay } from "../../../agent-destination/replay/replay.ts";
 import { encodeDiscards } from "../../../shared/codec/discard-frame.ts";
 import type { MigrationFault } from "../../../shared/fault.ts";
-import { memoryTransfer } from "../../support/memory-link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
 import { PageSet } from "../../../shared/page/page-set.ts";
 import type { Frame } from "../../../shared/protocol/messages.ts";
@@ -15,6 +14,7 @@ import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 import { address } from "../../../shared/units.ts";
 import { eventually } from "../../support/bounded.ts";
 import { BLOCKS, contract, delta, frame, PAGES, pages, SECTION } from "../../support/frames.ts";
+import { memoryTransfer } from "../../support/memory-link.ts";
 import { turn } from "../../support/sending.ts";
 
 /** @param held QEMU takes nothing until the test says so */

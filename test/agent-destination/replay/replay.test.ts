@@ -6,13 +6,13 @@ import t from "tap";
 import { Replay } from "../../../agent-destination/replay/replay.ts";
 import { frameBufferBytes, PageFrameWriter } from "../../../shared/codec/page-frame.ts";
 import type { MigrationFault } from "../../../shared/fault.ts";
-import { memoryTransfer } from "../../support/memory-link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
 import type { Contract, Frame } from "../../../shared/protocol/messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 import { address } from "../../../shared/units.ts";
+import { memoryTransfer } from "../../support/memory-link.ts";
 
 const BLOCKS = [{ name: "pc.ram", byteLength: 64 * 4096, pageSize: 4096 }];
 const contract: Contract = {

@@ -3,9 +3,9 @@ import t from "tap";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
 import { PeerInbox } from "../../../agent-source/link/peer-inbox.ts";
 import type { MigrationFault } from "../../../shared/fault.ts";
-import { memoryTransfer } from "../../support/memory-link.ts";
 import type { DestinationMessage } from "../../../shared/protocol/messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
+import { memoryTransfer } from "../../support/memory-link.ts";
 
 function setUp() {
   const { source, destination } = memoryTransfer();

@@ -1,10 +1,10 @@
 import t, { type Test } from "tap";
 import { FreshLinks } from "../../../agent-source/link/restarted-streams.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { type MemoryTransfer, memoryTransfer } from "../../support/memory-link.ts";
 import { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
 import type { Hello, SourceMessage } from "../../../shared/protocol/messages.ts";
 import { bounded } from "../../support/bounded.ts";
+import { type MemoryTransfer, memoryTransfer } from "../../support/memory-link.ts";
 
 const hello = (changes: Partial<Hello> = {}): Hello => ({
   kind: "hello",

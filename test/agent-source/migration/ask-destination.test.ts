@@ -1,7 +1,7 @@
 /** What a source in doubt says to its destination, and when it stops. */
 import t, { type Test } from "tap";
-import { type Asking, askUntilSettled, tellUntilHeard } from "../../../agent-source/migration/ask-destination.ts";
 import type { Sight } from "../../../agent-source/guest/own-qemu.ts";
+import { type Asking, askUntilSettled, tellUntilHeard } from "../../../agent-source/migration/ask-destination.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { eventually } from "../../support/bounded.ts";
 import { type Phase, sourcePhase } from "../../support/source-cx.ts";

@@ -1,6 +1,6 @@
 import t from "tap";
-import { MigrationReport } from "../../../agent-source/report/migration-report.ts";
 import { howItStopped } from "../../../agent-source/migration/stop-cause.ts";
+import { MigrationReport } from "../../../agent-source/report/migration-report.ts";
 import type { SourcePostcopy } from "../../../shared/protocol/ownership.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { contract, MIGRATE_OPTIONS } from "../../support/frames.ts";

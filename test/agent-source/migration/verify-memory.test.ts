@@ -2,9 +2,10 @@
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import t from "tap";
-import type { Feed } from "../../../agent-source/transfer/transfer-session.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
-import { type Compared, verifyMemory } from "../../../agent-source/migration/verify-memory.ts";
+import { verifyMemory } from "../../../agent-source/migration/verify-memory.ts";
+import type { Compared } from "../../../agent-source/report/migration-result.ts";
+import type { Feed } from "../../../agent-source/transfer/transfer-session.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { DIGEST_BYTES } from "../../../shared/runtime/guest/memory-digests.ts";
 import { PAGE_SIZE } from "../../../shared/units.ts";

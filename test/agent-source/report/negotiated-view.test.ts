@@ -1,6 +1,6 @@
 import t from "tap";
-import { negotiatedView } from "../../../agent-source/report/negotiated-view.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
+import { negotiatedView } from "../../../agent-source/report/negotiated-view.ts";
 import type { Contract } from "../../../shared/protocol/messages.ts";
 import type { MigrateOptions } from "../../../shared/protocol/report.ts";
 import type { SourceFacts } from "../../../shared/qemu/inspect/preflight.ts";

@@ -1,7 +1,7 @@
 /** What a destination may acknowledge, and what that gives room for. */
 import t from "tap";
-import { Flight } from "../../../agent-source/send/in-flight.ts";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
+import { Flight } from "../../../agent-source/send/in-flight.ts";
 
 function made() {
   const now = { ms: 1000 };

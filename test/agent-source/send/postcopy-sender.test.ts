@@ -1,11 +1,11 @@
 /** Frames of post-copy: what is waited for overtakes all others, but what post-copy begins with. */
 import t from "tap";
-import { FrameSender } from "../../../agent-source/send/frame-sender.ts";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
+import { FrameSender } from "../../../agent-source/send/frame-sender.ts";
 import { Pacer } from "../../../agent-source/send/pacer.ts";
+import { noCounts, TransferScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
 import type { UrgentSource } from "../../../agent-source/send/sender-parts.ts";
 import { createSourceMemory } from "../../../agent-source/send/source-memory.ts";
-import { noCounts, TransferScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
 import { CompressionChooser } from "../../../shared/codec/chooser.ts";
 import type { SourceMessage } from "../../../shared/protocol/messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";

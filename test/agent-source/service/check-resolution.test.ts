@@ -1,9 +1,9 @@
 /** What `ferry resolve` may do at a source, by what asks for a word and what the destination says. */
 import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
-import { checkWord } from "../../../agent-source/service/check-resolution.ts";
 import { type Asker, OperatorWords } from "../../../agent-source/migration/operator-words.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
+import { checkWord } from "../../../agent-source/service/check-resolution.ts";
 import { DECIDES_WITHIN_MS, type SettleAnswer, TAKES_UP_WITHIN_MS } from "../../../shared/protocol/messages.ts";
 import { AskedDestination, LIMITS } from "../../support/asked-destination.ts";
 

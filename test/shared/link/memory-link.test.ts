@@ -1,7 +1,7 @@
 import t from "tap";
-import { memoryTransfer } from "../../support/memory-link.ts";
 import type { SourceMessage } from "../../../shared/protocol/messages.ts";
 import { channelCompliance } from "../../compliance/channel.ts";
+import { memoryTransfer } from "../../support/memory-link.ts";
 
 const ping = (nonce: number): SourceMessage => ({ kind: "clockPing", nonce });
 

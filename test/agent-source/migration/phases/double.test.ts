@@ -1,8 +1,8 @@
 /** Two copies: said for as long as it lasts, and ended by neither agent. */
 import t, { type Test } from "tap";
-import { twoCopies } from "../../../../agent-source/migration/two-copies.ts";
 import { double } from "../../../../agent-source/migration/phases/double.ts";
 import type { Loaded } from "../../../../agent-source/migration/source-state.ts";
+import { twoCopies } from "../../../../agent-source/migration/two-copies.ts";
 import { eventually } from "../../../support/bounded.ts";
 import { FakeQemu } from "../../../support/fake-qemu.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";

@@ -1,8 +1,8 @@
 /** The first grant of a guest that somebody has started at the source meanwhile. */
 import t from "tap";
-import type { Feed } from "../../../../agent-source/transfer/transfer-session.ts";
 import { grant } from "../../../../agent-source/migration/phases/grant.ts";
 import type { Loaded } from "../../../../agent-source/migration/source-state.ts";
+import type { Feed } from "../../../../agent-source/transfer/transfer-session.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
 
 t.test("it is not said, and never later either: the copy at the destination is older than what ran here", async (t) => {

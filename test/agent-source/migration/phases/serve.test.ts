@@ -1,8 +1,8 @@
 /** Post-copy that cannot be served any more: the source QEMU has left it, and what it takes with it. */
 import t, { type Test } from "tap";
 import { serve } from "../../../../agent-source/migration/phases/serve.ts";
-import { memoryTransfer } from "../../../support/memory-link.ts";
 import { RESUMED_POSTCOPY } from "../../../support/fake-resumed.ts";
+import { memoryTransfer } from "../../../support/memory-link.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
 
 /** Serves a guest that the destination says to be pulling, and whose stream is begun anew. */

@@ -2,10 +2,10 @@
 import t, { type Test } from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import type { DestinationChannel, SourceChannel } from "../../../../shared/link/link.ts";
-import { memoryTransfer } from "../../../support/memory-link.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import type { DestinationMessage } from "../../../../shared/protocol/messages.ts";
 import { bounded, eventually } from "../../../support/bounded.ts";
+import { memoryTransfer } from "../../../support/memory-link.ts";
 
 const WITHIN = { timeoutMs: 60_000, everyMs: 2 };
 const FAILURE = { kind: "failure", code: "internal", message: "no", refusedToken: new Uint8Array() } as const;

@@ -4,7 +4,6 @@ import { MigrationFault } from "../../../../shared/fault.ts";
 import { dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
 import { serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
 import type { DestinationChannel, LinkLimits, SourceChannel } from "../../../../shared/link/link.ts";
-import { memoryTransfer } from "../../../support/memory-link.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
 import type { DestinationMessage, Hello, SourceMessage } from "../../../../shared/protocol/messages.ts";
@@ -12,6 +11,7 @@ import { bounded, eventually } from "../../../support/bounded.ts";
 import { BreakingRelay } from "../../../support/breaking-relay.ts";
 import { LIMITS, portOf, SERVE, sourceService } from "../../../support/link.ts";
 import { COMPLETE, FAILURE, RUNNING } from "../../../support/link-fixtures.ts";
+import { memoryTransfer } from "../../../support/memory-link.ts";
 
 t.setTimeout(180_000);
 const WITHIN = { timeoutMs: 60_000, everyMs: 2 };

@@ -1,8 +1,8 @@
 /** What an operator asks, over a real server with a made-up agent behind it. */
 import t from "tap";
 import { type ServeOptions, serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
-import type { SourceService } from "../../../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
+import type { SourceService } from "../../../../shared/link/link.ts";
 import type { MigrationView } from "../../../../shared/protocol/report.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
 import { result, view } from "../../../support/cli-fixtures.ts";

@@ -1,8 +1,8 @@
 /** What an operator asks of a destination agent, over a real server with a made-up agent behind it. */
 import t from "tap";
 import { serveDestination } from "../../../../shared/link/grpc/grpc-server.ts";
-import type { MigrationOperator } from "../../../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
+import type { MigrationOperator } from "../../../../shared/link/link.ts";
 import type { MigrationView } from "../../../../shared/protocol/report.ts";
 import { result, view } from "../../../support/cli-fixtures.ts";
 import { migrationOperator, SERVE } from "../../../support/link.ts";

@@ -2,8 +2,8 @@
 import { Client, type ClientReadableStream, credentials } from "@grpc/grpc-js";
 import t, { type Test } from "tap";
 import { serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
-import type { Received } from "../../../../shared/link/wire/proto-files.ts";
 import { migrationService } from "../../../../shared/link/grpc/services.ts";
+import type { Received } from "../../../../shared/link/wire/proto-files.ts";
 import type { MigrationView } from "../../../../shared/protocol/report.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
 import { eventually } from "../../../support/bounded.ts";

@@ -14,8 +14,8 @@ import { HEALTH_WATCHES_MAX } from "../../../../shared/link/callers/call-limits.
 import { CONNECTION_DEFAULTS } from "../../../../shared/link/callers/connection-limits.ts";
 import { dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
 import { serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
-import type { Listener, SourceChannel } from "../../../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
+import type { Listener, SourceChannel } from "../../../../shared/link/link.ts";
 import { type LinkSecurity, operatorSecurity } from "../../../../shared/link/tls/security.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
 import { eventually } from "../../../support/bounded.ts";

@@ -2,11 +2,11 @@
 import fc from "fast-check";
 import t, { type Test } from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
-import { type MemoryTransfer, memoryTransfer } from "../../../support/memory-link.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
 import type { DestinationMessage, Frame, Hello, SourceMessage } from "../../../../shared/protocol/messages.ts";
 import { eventually } from "../../../support/bounded.ts";
+import { type MemoryTransfer, memoryTransfer } from "../../../support/memory-link.ts";
 
 const PATIENT = { patienceMs: 60_000, peer: "peer" };
 

@@ -1,6 +1,6 @@
 import t from "tap";
-import { FRAME_HEAD_BYTES } from "../../../../shared/link/wire/frame-wire.ts";
 import { RetainedFrames } from "../../../../shared/link/resume/retained-frames.ts";
+import { FRAME_HEAD_BYTES } from "../../../../shared/link/wire/frame-wire.ts";
 import type { Frame } from "../../../../shared/protocol/messages.ts";
 
 const frame = (body: Uint8Array): Frame => ({

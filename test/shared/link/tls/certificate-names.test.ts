@@ -1,6 +1,12 @@
 /** Names out of certificates, also of such as were made to deceive. */
 import t from "tap";
-import { chainProblem, codeOfWords, listedName, namesOf, showNames } from "../../../../shared/link/tls/certificate-names.ts";
+import {
+  chainProblem,
+  codeOfWords,
+  listedName,
+  namesOf,
+  showNames,
+} from "../../../../shared/link/tls/certificate-names.ts";
 
 const subject = { C: "", ST: "", L: "", O: "", OU: "", CN: "Common" };
 

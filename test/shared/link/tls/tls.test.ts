@@ -7,11 +7,16 @@ import { promisify } from "node:util";
 import t, { type Test } from "tap";
 import { dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
 import { serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
-import type { Listener, SourceChannel } from "../../../../shared/link/link.ts";
 import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
-import { type LinkSecurity, operatorSecurity, securityOf, type TlsSecurity } from "../../../../shared/link/tls/security.ts";
-import { type KeyMaterial, readCertificates } from "../../../../shared/runtime/files/certificates.ts";
+import type { Listener, SourceChannel } from "../../../../shared/link/link.ts";
+import {
+  type LinkSecurity,
+  operatorSecurity,
+  securityOf,
+  type TlsSecurity,
+} from "../../../../shared/link/tls/security.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
+import { type KeyMaterial, readCertificates } from "../../../../shared/runtime/files/certificates.ts";
 import { packageRoot } from "../../../../shared/runtime/package-root.ts";
 import { LIMITS, portOf, sourceService } from "../../../support/link.ts";
 import { folder, hello, offer } from "../../../support/link-fixtures.ts";

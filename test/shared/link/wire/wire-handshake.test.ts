@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import t from "tap";
-import { methodOf } from "../../../../shared/link/wire/proto-files.ts";
 import { destinationService } from "../../../../shared/link/grpc/services.ts";
+import { methodOf } from "../../../../shared/link/wire/proto-files.ts";
 import { agree, checkContract } from "../../../../shared/protocol/handshake.ts";
 import { type Contract, DEADLINE_ACTIONS, type Offer, STRATEGIES } from "../../../../shared/protocol/messages.ts";
 import { host, offer as plainOffer } from "../../../support/handshake-fixtures.ts";

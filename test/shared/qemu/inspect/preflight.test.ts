@@ -5,7 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
-import { guestMemoryRanges, inspectDestination, inspectSource, machineTypeOf } from "../../../../shared/qemu/inspect/preflight.ts";
+import {
+  guestMemoryRanges,
+  inspectDestination,
+  inspectSource,
+  machineTypeOf,
+} from "../../../../shared/qemu/inspect/preflight.ts";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
 
 const STARTS_WITHIN_MS = 20_000;

@@ -1,5 +1,10 @@
 import t from "tap";
-import { encodePong, encodeShut, encodeSwitchoverAck, PageRequests } from "../../../../shared/qemu/return-path/return-path.ts";
+import {
+  encodePong,
+  encodeShut,
+  encodeSwitchoverAck,
+  PageRequests,
+} from "../../../../shared/qemu/return-path/return-path.ts";
 import { ReturnPathReader } from "../../../../shared/qemu/return-path/return-path-reader.ts";
 import { StreamBytes } from "../../../support/fake-stream.ts";
 import { RETURN_PATH_BLOCKS, ReturnPathLog, receivedBitmap } from "../../../support/return-path-log.ts";

@@ -2,8 +2,8 @@
 import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import type { CommonConfig } from "../../../../shared/runtime/config/config.ts";
 import { operatorSocket } from "../../../../shared/runtime/agent/operator-socket.ts";
+import type { CommonConfig } from "../../../../shared/runtime/config/config.ts";
 import { folder } from "../../../support/link-fixtures.ts";
 
 const IS_ROOT = process.getuid?.() === 0;

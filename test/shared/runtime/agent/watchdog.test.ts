@@ -1,8 +1,8 @@
 /** What systemd's watchdog hears of an agent. */
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
-import { createLogger } from "../../../../shared/runtime/log/log.ts";
 import { feedWatchdog, watchdogLimitMs } from "../../../../shared/runtime/agent/watchdog.ts";
+import { createLogger } from "../../../../shared/runtime/log/log.ts";
 import { bounded } from "../../../support/bounded.ts";
 
 const WITHIN_MS = 10_000;

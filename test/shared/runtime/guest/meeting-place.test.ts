@@ -4,7 +4,12 @@ import { open } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import t from "tap";
-import { admitToFile, listenForQemu, meetingPlace, meetingPlaces } from "../../../../shared/runtime/guest/meeting-place.ts";
+import {
+  admitToFile,
+  listenForQemu,
+  meetingPlace,
+  meetingPlaces,
+} from "../../../../shared/runtime/guest/meeting-place.ts";
 import { asNobody } from "../../../support/as-nobody.ts";
 import { folder } from "../../../support/link-fixtures.ts";
 

@@ -2,8 +2,8 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { OLDEST_NODE, whyNodeIsTooOld } from "../../../../shared/runtime/v8/node-version.ts";
 import { packageRoot } from "../../../../shared/runtime/package-root.ts";
+import { OLDEST_NODE, whyNodeIsTooOld } from "../../../../shared/runtime/v8/node-version.ts";
 
 const ENDS_MS = 100_000;
 const PROGRAMS = ["agent-source", "agent-destination", "cli"];
