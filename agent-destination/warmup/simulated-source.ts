@@ -8,6 +8,7 @@ import type { Channel } from "../../shared/link/link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
+import { changePages, madeUpBlocks, makeUpPages } from "../../shared/page/simulated-pages.ts";
 import type {
   DestinationMessage,
   FrameCodec,
@@ -20,7 +21,6 @@ import { encodeStreamStart } from "../../shared/qemu/stream/stream-writer.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
-import { changePages, madeUpBlocks, makeUpPages } from "../../shared/warmup/simulated-pages.ts";
 
 const RAM_SECTION = 2;
 const CONTENTS = 16;

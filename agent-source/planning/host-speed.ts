@@ -3,10 +3,10 @@
  * everywhere. Taken at its best of several short runs, since others on the host only ever make it slower.
  */
 import { USUAL_COSTS_ZSTD_BYTES_PER_SECOND } from "../../shared/model/observation.ts";
+import { makeUpPages } from "../../shared/page/simulated-pages.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { makeUpPages } from "../../shared/warmup/simulated-pages.ts";
 
 /** Raw: below a millisecond for each run, and far more than its message to the thread takes. */
 export const REFERENCE_BYTES = 512 * 1024;

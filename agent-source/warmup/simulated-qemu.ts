@@ -4,6 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { PageSet } from "../../shared/page/page-set.ts";
+import { changePages, madeUpBlocks, makeUpPages } from "../../shared/page/simulated-pages.ts";
 import type { RamBlock } from "../../shared/protocol/messages.ts";
 import { ReturnPathReader } from "../../shared/qemu/return-path/return-path-reader.ts";
 import {
@@ -14,7 +15,6 @@ import {
 } from "../../shared/qemu/stream/command-encoder.ts";
 import { encodeStreamStart, StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { changePages, madeUpBlocks, makeUpPages } from "../../shared/warmup/simulated-pages.ts";
 
 const RAM_SECTION = 2;
 const CONTENTS = 16;

@@ -1,9 +1,9 @@
 import t from "tap";
 import { measureHostSpeed, REFERENCE_BYTES } from "../../../agent-source/planning/host-speed.ts";
 import { USUAL_COSTS_ZSTD_BYTES_PER_SECOND } from "../../../shared/model/observation.ts";
+import { makeUpPages } from "../../../shared/page/simulated-pages.ts";
 import { ZstdPool } from "../../../shared/runtime/zstd/zstd-pool.ts";
 import { PAGE_SIZE } from "../../../shared/units.ts";
-import { makeUpPages } from "../../../shared/warmup/simulated-pages.ts";
 
 /** Each run takes the next of these, again and again. */
 function slowly(runsMs: readonly number[]) {
