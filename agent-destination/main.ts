@@ -18,10 +18,10 @@ import { Journal } from "../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log/log.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
-import { Rehearsal } from "../shared/runtime/v8/warm-up-runner.ts";
+import { WarmUpRunner } from "../shared/runtime/v8/warm-up-runner.ts";
 import { GuestUnits } from "./guest/guest-units.ts";
 import { DestinationAgent } from "./service/destination-agent.ts";
-import { rehearse } from "./warmup/warm-up.ts";
+import { warmUp } from "./warmup/warm-up.ts";
 
 async function start(): Promise<RunningAgent> {
   const config = loadDestinationConfig(process.argv.slice(2), process.env);
@@ -44,7 +44,7 @@ async function start(): Promise<RunningAgent> {
   const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
   GuestUnits.current = new GuestUnits({ mode: config.qemuScope, log });
   const faults = new TestFaults(config.faults);
-  const rehearsal = new Rehearsal();
+  const rehearsal = new WarmUpRunner();
   const agent = new DestinationAgent({
     config,
     clock: systemClock,
@@ -60,7 +60,7 @@ async function start(): Promise<RunningAgent> {
   desk.open(agent.desk);
   if (config.rehearsal)
     rehearsal.begin(log, (signal) =>
-      rehearse({ config, clock: systemClock, limits, createKernels: loadKernels }, signal),
+      warmUp({ config, clock: systemClock, limits, createKernels: loadKernels }, signal),
     );
   return {
     log,

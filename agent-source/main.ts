@@ -18,10 +18,10 @@ import { Journal } from "../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../shared/runtime/load-kernels.ts";
 import { createLogger } from "../shared/runtime/log/log.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
-import { Rehearsal } from "../shared/runtime/v8/warm-up-runner.ts";
+import { WarmUpRunner } from "../shared/runtime/v8/warm-up-runner.ts";
 import { AllowedDestinations } from "./service/allowed-destinations.ts";
 import { SourceAgent } from "./service/source-agent.ts";
-import { rehearse } from "./warmup/warm-up.ts";
+import { warmUp } from "./warmup/warm-up.ts";
 
 async function start(): Promise<RunningAgent> {
   const config = loadSourceConfig(process.argv.slice(2), process.env);
@@ -43,7 +43,7 @@ async function start(): Promise<RunningAgent> {
   const listener = await serveSource(gate, options);
   const journal = await Journal.open(config.stateDirectory, decodeSourceRecord);
   const faults = new TestFaults(config.faults);
-  const rehearsal = new Rehearsal();
+  const rehearsal = new WarmUpRunner();
   const agent = new SourceAgent({
     config,
     clock: systemClock,
@@ -59,7 +59,7 @@ async function start(): Promise<RunningAgent> {
   gate.open(agent);
   if (config.rehearsal)
     rehearsal.begin(log, (signal) =>
-      rehearse({ config, clock: systemClock, log, limits, createKernels: loadKernels }, signal),
+      warmUp({ config, clock: systemClock, log, limits, createKernels: loadKernels }, signal),
     );
   return {
     log,

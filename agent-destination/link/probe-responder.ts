@@ -15,7 +15,7 @@ const LASTS_MS = 15_000;
 /** A link that is down is not waited for. */
 const PATIENCE_MS = 1000;
 
-export interface LinkAnswersParts {
+export interface ProbeResponderOptions {
   readonly limits: LinkLimits;
   readonly clock: Clock;
   readonly log: Logger;
@@ -26,7 +26,7 @@ export interface LinkAnswersParts {
  * Dials the source and answers until it has measured the link. Never rejects: a source that cannot be dialled is
  * logged.
  */
-export async function answerLink(offer: Offer, parts: LinkAnswersParts): Promise<void> {
+export async function answerProbe(offer: Offer, parts: ProbeResponderOptions): Promise<void> {
   try {
     await answerUntilMeasured(offer, parts);
   } catch (thrown) {
@@ -37,7 +37,7 @@ export async function answerLink(offer: Offer, parts: LinkAnswersParts): Promise
 
 async function answerUntilMeasured(
   { migrationId, token, sourceAddress }: Offer,
-  { limits, clock, log, leaving }: LinkAnswersParts,
+  { limits, clock, log, leaving }: ProbeResponderOptions,
 ): Promise<void> {
   const channel = new ResumingDestination({
     patienceMs: PATIENCE_MS,

@@ -9,7 +9,7 @@ export interface Ack {
 }
 
 /** How late an acknowledgement may be. */
-export type AckHaste = keyof typeof PACES;
+export type AckLimits = keyof typeof PACES;
 
 interface Pace {
   /** So much of the link is acknowledged late at most. */
@@ -27,7 +27,7 @@ const PACES = {
   late: { bytes: 512 << 10, ms: 8 },
 } satisfies Record<string, Pace>;
 
-export class AckPace {
+export class AckBatcher {
   private readonly send: (ack: Ack) => void;
   private waiting: Ack | undefined;
   private timer: NodeJS.Timeout | undefined;
@@ -37,7 +37,7 @@ export class AckPace {
     this.send = send;
   }
 
-  applied(ack: Ack, haste: AckHaste): void {
+  applied(ack: Ack, haste: AckLimits): void {
     const { bytes, ms } = PACES[haste];
     this.waiting = ack;
     if (ack.appliedBytes - this.sentBytes >= bytes) this.flush();

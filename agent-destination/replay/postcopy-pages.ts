@@ -17,7 +17,7 @@ import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { invalid } from "./invalid-stream.ts";
 import { ServiceTimes } from "./service-times.ts";
 
-export interface PostcopyPagesParts {
+export interface PostcopyPagesOptions {
   readonly blocks: readonly RamBlock[];
   readonly pageCount: number;
   readonly clock: Clock;
@@ -38,7 +38,7 @@ export class PostcopyPages implements ReturnPathSink {
   readonly done: Deferred<number> = deferred();
   /** In a recovery: QEMU takes pages again. */
   readonly resumed: Deferred<void> = deferred();
-  private readonly parts: PostcopyPagesParts;
+  private readonly parts: PostcopyPagesOptions;
   private readonly missing: PageSet;
   private readonly returnPath: ReturnPathReader;
   private packageLeft = -1;
@@ -46,7 +46,7 @@ export class PostcopyPages implements ReturnPathSink {
   /** When QEMU had taken the package's last byte, microseconds on this clock. */
   packagedAtUs = 0;
 
-  constructor(parts: PostcopyPagesParts) {
+  constructor(parts: PostcopyPagesOptions) {
     this.parts = parts;
     this.missing = new PageSet(parts.pageCount);
     this.missing.addRange(0, parts.pageCount);

@@ -15,7 +15,7 @@ import type { Replay } from "./replay.ts";
 
 type Message<K extends SourceMessage["kind"]> = Extract<SourceMessage, { kind: K }>;
 
-export interface ReceiverParts {
+export interface ReceiverOptions {
   readonly channel: ResumingDestination;
   readonly socket: Socket;
   readonly makeReplay: (onFault: (fault: MigrationFault) => void) => Replay;
@@ -48,7 +48,7 @@ export class Receiver {
   private readonly abort = new AbortController();
   private readonly socket: Socket;
   private readonly clock: Clock;
-  private readonly parts: ReceiverParts;
+  private readonly parts: ReceiverOptions;
   private readonly collectYoung = youngCollector();
   /** Messages that came, of whatever kind. */
   heard = 0;
@@ -63,7 +63,7 @@ export class Receiver {
     return this.parts.disks;
   }
 
-  constructor(parts: ReceiverParts) {
+  constructor(parts: ReceiverOptions) {
     const { channel, socket, cancelled } = parts;
     this.parts = parts;
     this.channel = channel;

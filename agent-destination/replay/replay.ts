@@ -17,11 +17,11 @@ import type { Contract, Frame, RamBlock } from "../../shared/protocol/messages.t
 import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
-import { type Ack, type AckHaste, AckPace } from "./ack-batcher.ts";
+import { type Ack, type AckLimits, AckBatcher } from "./ack-batcher.ts";
 import { FrameOpener } from "./frame-opener.ts";
 import { invalid } from "./invalid-stream.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";
-import { StreamPart } from "./stream-order.ts";
+import { StreamOrder } from "./stream-order.ts";
 
 /**
  * The source counts frames that are being compressed with what it expects of them, so it may be beyond the contract's
@@ -33,7 +33,7 @@ const OUTPUTS = 4;
 /** Header, block name, page; and a section's start or end. */
 const RECORD_BYTES_MAX = 8 + 256 + PAGE_SIZE + 64;
 
-export interface ReplayParts {
+export interface ReplayOptions {
   readonly createKernels: (byteLength: number) => PageKernels;
   readonly contract: Pick<Contract, "frameBytes" | "creditWindowBytes" | "codecs" | "ramBlocks" | "postcopy">;
   readonly channel: DestinationChannel;
@@ -47,7 +47,7 @@ export interface ReplayParts {
 export class Replay implements RecordSink {
   sequence = 0;
   lastByteAtUs = 0;
-  private readonly parts: ReplayParts;
+  private readonly parts: ReplayOptions;
   private readonly kernels: PageKernels;
   private readonly memory: Uint8Array;
   private readonly writer: StreamWriter;
@@ -66,8 +66,8 @@ export class Replay implements RecordSink {
   /** Counts restarts: what was written before one is not acknowledged after it. */
   private generation = 0;
   private currentGeneration = 0;
-  private readonly part = new StreamPart();
-  private readonly acks: AckPace;
+  private readonly part = new StreamOrder();
+  private readonly acks: AckBatcher;
   /** Where post-copy may follow; from the layout on. */
   postcopy: PostcopyPages | undefined;
   /** What a frame of post-copy's beginning is for QEMU, and how much of it was written. */
@@ -80,10 +80,10 @@ export class Replay implements RecordSink {
   private idleWaiters: (() => void)[] = [];
   private writesPending = 0;
 
-  constructor(parts: ReplayParts) {
+  constructor(parts: ReplayOptions) {
     this.parts = parts;
     this.corrupt = parts.corruptPage;
-    this.acks = new AckPace((ack) => void parts.channel.send({ kind: "ack", ...ack }));
+    this.acks = new AckBatcher((ack) => void parts.channel.send({ kind: "ack", ...ack }));
     const outputsAt = Math.ceil(FrameOpener.regionBytes(parts.contract.frameBytes) / PAGE_SIZE) * PAGE_SIZE;
     this.kernels = parts.createKernels(outputsAt + OUTPUTS * OUTPUT_BYTES);
     this.memory = this.kernels.memory;
@@ -322,7 +322,7 @@ export class Replay implements RecordSink {
   }
 
   /** Of an acknowledgement of what was written. */
-  private haste(kind: Frame["frameKind"] | undefined): AckHaste {
+  private haste(kind: Frame["frameKind"] | undefined): AckLimits {
     if (kind !== "pages") return "at once";
     return this.postcopy?.isActive === true ? "soon" : "late";
   }

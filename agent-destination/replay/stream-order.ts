@@ -25,7 +25,7 @@ const NAMES: Readonly<Record<PartName, string>> = {
   tail: "behind the end of QEMU's RAM",
 };
 
-export class StreamPart {
+export class StreamOrder {
   name: PartName = "head";
 
   /** @throws MigrationFault `peer-invalid` */

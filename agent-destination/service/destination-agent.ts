@@ -22,7 +22,7 @@ import { orLogged } from "../../shared/runtime/journal/journal-log.ts";
 import { keepLatest } from "../../shared/runtime/keep-latest.ts";
 import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
 import { KeeperProcess } from "../guest/keeper-process.ts";
-import { answerLink } from "../link/probe-responder.ts";
+import { answerProbe } from "../link/probe-responder.ts";
 import { tokenText } from "../migration/destination-context.ts";
 import type { DestinationState } from "../migration/destination-state.ts";
 import { definedBytes, firstLook } from "../migration/first-look.ts";
@@ -107,7 +107,7 @@ export class DestinationAgent implements DestinationService {
     const { clock, config } = this.parts;
     if (this.linkAnswers >= config.migrationsMax) return { kind: "contract", contract };
     this.linkAnswers++;
-    void answerLink(offer, { limits, clock, log, leaving: this.leaving.signal }).then(() => {
+    void answerProbe(offer, { limits, clock, log, leaving: this.leaving.signal }).then(() => {
       this.linkAnswers--;
     });
     return { kind: "contract", contract: { ...contract, measuresLink: true } };

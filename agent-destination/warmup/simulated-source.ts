@@ -8,7 +8,7 @@ import type { Channel } from "../../shared/link/link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
-import { changePages, madeUpBlocks, makeUpPages } from "../../shared/page/simulated-pages.ts";
+import { changePages, simulatedBlocks, simulatePages } from "../../shared/page/simulated-pages.ts";
 import type {
   DestinationMessage,
   FrameCodec,
@@ -33,7 +33,7 @@ const CONTENTS_AT = BASES_AT + CONTENTS * PAGE_SIZE;
 const CHECKSUM_AT = CONTENTS_AT + CONTENTS * PAGE_SIZE;
 const FRAME_AT = CHECKSUM_AT + 64;
 
-export class MadeUpSource {
+export class SimulatedSource {
   readonly blocks: readonly RamBlock[];
   private readonly pageCount: number;
   private readonly frameBytes: number;
@@ -56,14 +56,14 @@ export class MadeUpSource {
     this.channel = channel;
     this.pageCount = pageCount;
     this.frameBytes = frameBytes;
-    this.blocks = madeUpBlocks(pageCount);
+    this.blocks = simulatedBlocks(pageCount);
     this.encodedBytes = frameBufferBytes(frameBytes);
     this.encodedAt = FRAME_AT + this.encodedBytes;
     this.kernels = createKernels(this.encodedAt + this.encodedBytes);
     this.writer = new PageFrameWriter(this.kernels);
     this.zstd = new ZstdPool(this.kernels.memory, 1);
-    makeUpPages(this.kernels.memory, BASES_AT, CONTENTS);
-    makeUpPages(this.kernels.memory, CONTENTS_AT, CONTENTS);
+    simulatePages(this.kernels.memory, BASES_AT, CONTENTS);
+    simulatePages(this.kernels.memory, CONTENTS_AT, CONTENTS);
     channel.receive((message) => {
       if (message.kind !== "ack") return;
       this.acknowledged = message.sequence;

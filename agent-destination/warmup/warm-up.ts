@@ -13,13 +13,13 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import { returnMemory } from "../../shared/runtime/v8/return-memory.ts";
-import { openLoop } from "../../shared/warmup/loopback.ts";
-import { askMadeUpMonitor } from "../../shared/warmup/simulated-monitor.ts";
+import { openLoopback } from "../../shared/warmup/loopback.ts";
+import { askSimulatedMonitor } from "../../shared/warmup/simulated-monitor.ts";
 import { Receiver } from "../replay/receiver.ts";
 import { Replay } from "../replay/replay.ts";
-import { MadeUpSource } from "./simulated-source.ts";
+import { SimulatedSource } from "./simulated-source.ts";
 
-export interface RehearsalParts {
+export interface WarmUpOptions {
   readonly config: DestinationConfig;
   readonly clock: Clock;
   readonly limits: LinkLimits;
@@ -45,7 +45,7 @@ const isZero = (page: number): boolean => page % 8 < 4;
 let kept: unknown;
 
 /** Ends early when `signal` is aborted, for there is a migration. @throws whatever a migration may throw */
-export async function rehearse(parts: RehearsalParts, signal: AbortSignal): Promise<void> {
+export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise<void> {
   for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
     const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
     kept = await receiveNobody(parts, within);
@@ -54,13 +54,13 @@ export async function rehearse(parts: RehearsalParts, signal: AbortSignal): Prom
 }
 
 /** Is there something that is kept? For tests. */
-export const isRehearsed = (): boolean => kept !== undefined;
+export const isWarm = (): boolean => kept !== undefined;
 
-async function receiveNobody({ config, clock, limits, createKernels }: RehearsalParts, signal: AbortSignal) {
+async function receiveNobody({ config, clock, limits, createKernels }: WarmUpOptions, signal: AbortSignal) {
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
-  await askMadeUpMonitor(`${path}.rehearsal-destination-monitor`, signal);
-  const loop = await openLoop(`${path}.rehearsal-destination`, limits, signal);
-  const source = new MadeUpSource(loop.source, createKernels, { pageCount: PAGES, frameBytes: FRAME_BYTES });
+  await askSimulatedMonitor(`${path}.rehearsal-destination-monitor`, signal);
+  const loop = await openLoopback(`${path}.rehearsal-destination`, limits, signal);
+  const source = new SimulatedSource(loop.source, createKernels, { pageCount: PAGES, frameBytes: FRAME_BYTES });
   const contract = contractOf(source.blocks, config);
   const qemu = new MadeUpLoader(source.blocks);
   const socket = await qemu.connected(`${path}.incoming`);

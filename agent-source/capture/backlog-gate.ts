@@ -22,7 +22,7 @@ const SLOW_MS = 1300;
 /** Near the end what waits goes before each sync, milliseconds. */
 const DRAINED_MS = 3;
 
-export class FeedGate {
+export class BacklogGate {
   /** The switch is near: what waits goes before the next sync. */
   drains = false;
   private readonly work: LinkWork;

@@ -15,25 +15,25 @@ const READ_BYTES = 256 * 1024;
 const QEMU_CONNECTS_WITHIN_MS = 10_000;
 
 /** Reads what is there of a stream (StreamReader, or ResumedReader of one that is taken up). */
-export interface StreamSource {
+export interface StreamParser {
   readonly needs: number;
   readonly stopped: boolean;
   consume(start: number, end: number): number;
 }
 
-export interface IntakeParts {
+export interface IntakeOptions {
   readonly memory: Uint8Array;
   readonly window: Address;
   readonly windowBytes: number;
-  readonly reader: StreamSource;
+  readonly reader: StreamParser;
   /** The stream is broken, or QEMU closed it. After the end was reached a close is no fault. */
   readonly onFault: (fault: MigrationFault) => void;
 }
 
 export class Intake {
   bytesRead = 0;
-  private readonly parts: IntakeParts;
-  private readonly reader: StreamSource;
+  private readonly parts: IntakeOptions;
+  private readonly reader: StreamParser;
   private readonly windowEnd: number;
   /** Bytes read and not consumed: [head, tail). */
   private head: number;
@@ -46,7 +46,7 @@ export class Intake {
   private stopped = false;
   private closing = false;
 
-  constructor(parts: IntakeParts) {
+  constructor(parts: IntakeOptions) {
     this.parts = parts;
     this.reader = parts.reader;
     this.windowEnd = parts.window + parts.windowBytes;

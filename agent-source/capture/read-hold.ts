@@ -7,11 +7,11 @@
  * - `pace`: the last sync was just now (sync-pace.ts).
  */
 import type { Clock } from "../../shared/runtime/clock.ts";
-import { FeedGate, type LinkWork } from "./backlog-gate.ts";
-import type { FeedPace } from "./sync-pace.ts";
+import { BacklogGate, type LinkWork } from "./backlog-gate.ts";
+import type { SyncPace } from "./sync-pace.ts";
 
-export interface HoldParts {
-  readonly pace: FeedPace;
+export interface ReadHoldOptions {
+  readonly pace: SyncPace;
   readonly work: LinkWork;
   /** The guest stands still: QEMU has nothing to sync, and completes as soon as it has sent all. */
   readonly standsStill: () => boolean;
@@ -21,18 +21,18 @@ export interface HoldParts {
 }
 
 /** *Closing* are the sweeps ahead of the last pages, *final* those: nothing but a full arena holds either up. */
-export type FeedPhase = "first-pass" | "paced" | "closing" | "final";
+export type CapturePhase = "first-pass" | "paced" | "closing" | "final";
 
-export class FeedHold {
-  phase: FeedPhase = "first-pass";
-  private readonly parts: HoldParts;
-  private readonly gate: FeedGate;
+export class ReadHold {
+  phase: CapturePhase = "first-pass";
+  private readonly parts: ReadHoldOptions;
+  private readonly gate: BacklogGate;
   private reason: "nothing" | "room" | "backlog" | "pace" = "nothing";
   private timer: NodeJS.Timeout | undefined;
 
-  constructor(parts: HoldParts) {
+  constructor(parts: ReadHoldOptions) {
     this.parts = parts;
-    this.gate = new FeedGate(parts.work);
+    this.gate = new BacklogGate(parts.work);
   }
 
   /** The switch is near: what waits goes before the next sync. */

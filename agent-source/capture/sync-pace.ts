@@ -12,7 +12,7 @@ const EMPTY_SECTIONS_A_TURN = 300;
 /** A guest that dirties nothing is looked at so many times less often: each of its turns is hundreds of syncs. */
 const IDLE_PERIODS = 10;
 
-export class FeedPace {
+export class SyncPace {
   private readonly periodMs: number;
   private turnBeganMs: number;
   private emptySections = 0;

@@ -7,7 +7,7 @@ import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 
-export class RunWatch {
+export class RunState {
   private still: boolean;
   /** When it was stopped, as far as that was seen. */
   private stop: Deferred<number> = deferred();
@@ -18,13 +18,13 @@ export class RunWatch {
   }
 
   /** @throws MigrationFault "qmp-…" */
-  static async begin(qmp: QmpClient): Promise<RunWatch> {
+  static async begin(qmp: QmpClient): Promise<RunState> {
     const seen: QmpEvent[] = [];
     // first, so that no event is missed; one that comes before the answer tells nothing else than it
     const early = qmp.subscribe((event) => seen.push(event));
     try {
       const { status } = await qmp.execute("query-status");
-      const watch = new RunWatch(status !== "running");
+      const watch = new RunState(status !== "running");
       for (const event of seen) watch.take(event);
       qmp.subscribe((event) => watch.take(event));
       return watch;

@@ -11,7 +11,7 @@ import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 /** Numbers of generations are random, so that a restarted agent does not say one again. */
 const GENERATIONS = 2 ** 31 - 1;
 
-export class FreshLinks {
+export class RestartedStreams {
   /** The newest. */
   private link: ResumingSource | undefined;
   private open = false;

@@ -8,7 +8,7 @@ export const ASK_EVERY_MS = 250;
 /** Answers that may be missing, beside the round trip. */
 const MISSED = 3;
 
-export class LinkWatch {
+export class SilenceDetector {
   private heardMs: number;
 
   constructor(nowMs: number) {

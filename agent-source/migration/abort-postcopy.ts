@@ -25,7 +25,7 @@ const ANSWERS_WITHIN_MS = 10_000;
 const MEMORY_BYTES = 256 << 10;
 
 /** @throws MigrationFault `qemu-failed` when QEMU does not take up its migration; it may be tried again */
-export async function takeBack(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
+export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
   const path = migrationFile(cx.call.guest, cx, "stream");
   await rm(path, { force: true });
   const server = createServer();

@@ -16,7 +16,7 @@ interface Answering {
  * nothing.
  * @throws MigrationFault `peer-lost`
  */
-export function whileAnswering<T>(
+export function unlessSilentFor<T>(
   promise: Promise<T>,
   { inbox, channel }: Answering,
   { config }: Pick<SourceContext, "config">,

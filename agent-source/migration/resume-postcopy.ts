@@ -13,10 +13,10 @@ import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { applySettings } from "../guest/qemu-settings.ts";
-import { RunWatch } from "../guest/run-state.ts";
+import { RunState } from "../guest/run-state.ts";
 import { shallowFrameBytes } from "../send/credit.ts";
 import { setupOf } from "../transfer/resumed-streams.ts";
-import { Feed } from "../transfer/transfer-session.ts";
+import { TransferSession } from "../transfer/transfer-session.ts";
 import { askWhileCut } from "./poll-cut-destination.ts";
 import type { SourceContext } from "./source-context.ts";
 
@@ -34,21 +34,21 @@ export class PagesLost extends MigrationFault {}
  * @returns a feed that serves pages
  * @throws PagesLost when there is nothing left to take up; any other fault may be tried again
  */
-export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: ResumingSource): Promise<Feed> {
+export async function resumePostcopy(cx: SourceContext, postcopy: SourcePostcopy, link: ResumingSource): Promise<TransferSession> {
   let qmp: QmpClient | undefined;
   try {
     qmp = await cx.qemu.connect();
     if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
     const from = await untilParked(qmp);
     const { strategy, onDeadline } = { strategy: "postcopy", onDeadline: "cancel" } as const;
-    const feed = new Feed({
+    const feed = new TransferSession({
       cx,
       qmp,
       ramBlocks: setupOf(postcopy).blocks,
       contract: { ...postcopy, protocolVersion: POSTCOPY_PROTOCOL, strategy, postcopy: true, onDeadline },
       channel: link,
       onCut: askWhileCut(cx, link),
-      runs: await RunWatch.begin(qmp),
+      runs: await RunState.begin(qmp),
       // by this agent, if it stands still
       paused: false,
       resumed: { ...postcopy, from },
@@ -67,7 +67,7 @@ export async function revive(cx: SourceContext, postcopy: SourcePostcopy, link: 
 
 type From = "break" | "start";
 
-async function takeUp(feed: Feed, postcopy: SourcePostcopy, from: From, cx: SourceContext): Promise<Feed> {
+async function takeUp(feed: TransferSession, postcopy: SourcePostcopy, from: From, cx: SourceContext): Promise<TransferSession> {
   const { qmp } = feed;
   const { blocks, ramSectionId } = setupOf(postcopy);
   const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);

@@ -8,7 +8,7 @@ import { isSettled } from "../../shared/qemu/qmp/migration-status.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
 import { restoreSettings } from "../guest/qemu-settings.ts";
-import { takeBack } from "./abort-postcopy.ts";
+import { abortPostcopy } from "./abort-postcopy.ts";
 import type { SourceContext } from "./source-context.ts";
 import {
   GUEST_MIGRATED_BY_OTHERS,
@@ -42,7 +42,7 @@ export interface Here {
  * QEMU does not answer. A guest that was paused is not started: QEMU itself puts it back when its migration fails.
  * @throws the reason of `cx.leaving`
  */
-export async function runHere(undo: Undo, cx: SourceContext): Promise<Here> {
+export async function runAtSource(undo: Undo, cx: SourceContext): Promise<Here> {
   let qmp = undo.qmp;
   if (cx.qemu.process === undefined) return { kind: "here", guestNow: GUEST_UNKNOWN_HERE };
   if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed, undo, cx);
@@ -143,7 +143,7 @@ async function waitUntilSettled(
       const wasStopped = status === "postmigrate" || (status === "paused" && postcopy !== undefined);
       if (!wasStopped) return `the guest is at the source, and its QEMU says that it is ${status}`;
       await cx.qemu.cont(qmp);
-    } else if (migration === "postcopy-paused" && postcopy !== undefined) await takeBack(qmp, postcopy, cx);
+    } else if (migration === "postcopy-paused" && postcopy !== undefined) await abortPostcopy(qmp, postcopy, cx);
     else if (!isSettled(migration) && cx.clock.monotonicMs() > deadline)
       // of an agent that was killed, when QEMU did not notice
       await cx.qemu.cancelMigration(qmp);
@@ -155,7 +155,7 @@ async function waitUntilSettled(
 }
 
 /** What a guest does that this migration has not touched. */
-export async function asItWas(qmp: QmpClient): Promise<string> {
+export async function leaveAsFound(qmp: QmpClient): Promise<string> {
   try {
     const { status } = await qmp.execute("query-status");
     return status === "running" ? GUEST_RUNS_HERE : `the guest is at the source as it was: ${status}`;

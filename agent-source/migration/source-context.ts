@@ -12,7 +12,7 @@ import type { Logger } from "../../shared/runtime/log/log.ts";
 import type { TestFaults } from "../../shared/runtime/test-faults.ts";
 import type { Kept } from "../guest/kept.ts";
 import type { OwnQemu } from "../guest/own-qemu.ts";
-import type { FreshLinks } from "../link/restarted-streams.ts";
+import type { RestartedStreams } from "../link/restarted-streams.ts";
 import type { MigrationReport } from "../report/migration-report.ts";
 import type { OperatorWords } from "./operator-words.ts";
 
@@ -49,7 +49,7 @@ export interface SourceContext {
   /** Resolves when the destination dialled in with this migration's token. */
   readonly dialledIn: () => Promise<ResumingSource>;
   /** Streams that the destination begins anew in post-copy. */
-  readonly anew: FreshLinks;
+  readonly restartedStreams: RestartedStreams;
   readonly faults: TestFaults;
 }
 

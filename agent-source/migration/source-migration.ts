@@ -21,7 +21,7 @@ import { stage } from "./phases/stage.ts";
 import { switchOver } from "./phases/switch.ts";
 import { withdraw } from "./phases/withdraw.ts";
 import { GUEST_RUNS_HERE, type SourceContext } from "./source-context.ts";
-import { isEnd, type Next, type Phases, type SourceState, type State, type Undo, undoFeed } from "./source-state.ts";
+import { isEnd, type Next, type Phases, type SourceState, type State, type Undo, undoSession } from "./source-state.ts";
 
 const PHASES: Phases = {
   planned: plan,
@@ -168,12 +168,12 @@ function undoOf(state: Undoable): Undo {
     case "staging":
       return { ...UNTOUCHED, qmp: state.qmp, accepted: true, paused: state.facts.paused };
     case "copying":
-      return undoFeed(state.feed, "copying");
+      return undoSession(state.feed, "copying");
     case "switching":
-      return undoFeed(state.feed, "whole");
+      return undoSession(state.feed, "whole");
     case "retiring":
-      return undoFeed(state.loaded.feed, "whole");
+      return undoSession(state.loaded.feed, "whole");
     case "recording":
-      return undoFeed(state.loaded.feed, "recording");
+      return undoSession(state.loaded.feed, "recording");
   }
 }

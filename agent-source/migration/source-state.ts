@@ -9,7 +9,7 @@ import type { GuestDefinition } from "../../shared/runtime/guest/guest-definitio
 import type { Kept } from "../guest/kept.ts";
 import type { FoundGuest } from "../guest/look-at-guest.ts";
 import type { SwitchTimes } from "../report/migration-result.ts";
-import type { Feed } from "../transfer/transfer-session.ts";
+import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
 interface Asked {
@@ -23,7 +23,7 @@ export interface Undo {
   /** Open already; where it is not, the guest's monitor is connected to when `touched`. */
   readonly qmp?: QmpClient;
   readonly channel?: ResumingSource;
-  readonly feed?: Pick<Feed, "stop" | "awaitsShut" | "shut">;
+  readonly feed?: Pick<TransferSession, "stop" | "awaitsShut" | "shut">;
   /** QEMU's settings may have been changed, or its migration begun. */
   readonly touched: boolean;
   /** The destination has accepted the guest, and is told that the guest stays here. */
@@ -50,7 +50,7 @@ export interface Undo {
 
 /** The guest is whole at the destination. */
 export interface Loaded {
-  readonly feed: Feed;
+  readonly feed: TransferSession;
   readonly times: SwitchTimes;
   /** Why the switchover was begun when it was. */
   readonly reason: string;
@@ -69,9 +69,9 @@ interface Payloads {
   planned: object;
   negotiating: Asked;
   staging: Asked & { readonly contract: Contract };
-  copying: { readonly feed: Feed };
+  copying: { readonly feed: TransferSession };
   /** `nothing`: QEMU completes without being told to, since the guest stands still. */
-  switching: { readonly feed: Feed; readonly reason: string; readonly into: "destination" | "postcopy" | "nothing" };
+  switching: { readonly feed: TransferSession; readonly reason: string; readonly into: "destination" | "postcopy" | "nothing" };
   retiring: { readonly loaded: Loaded };
   recording: { readonly loaded: Loaded };
   granting: { readonly loaded: Loaded };
@@ -136,7 +136,7 @@ export const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
  */
 export function undoHandOver(granted: Granted): Undo {
   const { loaded, settings, postcopy, paused } = granted;
-  if (loaded !== undefined) return undoFeed(loaded.feed, "granted");
+  if (loaded !== undefined) return undoSession(loaded.feed, "granted");
   return {
     touched: true,
     accepted: true,
@@ -154,7 +154,7 @@ export function undoHandOver(granted: Granted): Undo {
  * @param reached how far the migration came. `copying`: pages were sent; `whole`: the destination may have the whole
  *   guest; `recording`: `granted` may be on the disk; `granted`: the grant may have been said
  */
-export function undoFeed(feed: Feed, reached: "copying" | "whole" | "recording" | "granted"): Undo {
+export function undoSession(feed: TransferSession, reached: "copying" | "whole" | "recording" | "granted"): Undo {
   const { qmp, channel, settings, stoppedWith, paused } = feed;
   return {
     qmp,

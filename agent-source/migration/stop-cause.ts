@@ -2,11 +2,11 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { canStayPaused } from "../../shared/protocol/handshake.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
-import type { Feed } from "../transfer/transfer-session.ts";
+import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
 /** What is asked of a feed here. */
-export type Stopped = Pick<Feed, "paused" | "contract" | "stoppedWith"> & {
+export type Stopped = Pick<TransferSession, "paused" | "contract" | "stoppedWith"> & {
   readonly engine: { readonly stoppedAs: { readonly runState: string | undefined } };
 };
 
@@ -22,7 +22,7 @@ interface Began {
  * @returns whether the guest stays paused, and why it was switched over when it was
  * @throws MigrationFault `guest-not-running` for a guest that stopped for another reason, or that the destination would start
  */
-export function howItStopped(
+export function stopCause(
   { engine, paused: before, contract, stoppedWith }: Stopped,
   { reason, into }: Began,
   { report }: Pick<SourceContext, "report">,

@@ -15,7 +15,7 @@ import {
 } from "../../shared/runtime/guest/memory-digests.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Compared } from "../report/migration-result.ts";
-import type { Feed } from "../transfer/transfer-session.ts";
+import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
 /**
@@ -32,7 +32,7 @@ const NAMED_PAGES = 8;
  * @throws MigrationFault `verify-mismatch` where a page differs that must not; `timeout`
  */
 export async function verifyMemory(
-  feed: Feed,
+  feed: TransferSession,
   cx: SourceContext,
   answersWithinMs = ANSWERS_WITHIN_MS,
 ): Promise<Compared> {

@@ -13,7 +13,7 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { DrainedSections } from "../capture/drained-sections.ts";
-import { FeedPace } from "../capture/sync-pace.ts";
+import { SyncPace } from "../capture/sync-pace.ts";
 import type { PageSamples } from "./page-samples.ts";
 
 export interface ObserverParts {
@@ -58,7 +58,7 @@ export class GuestObserver implements StreamSink {
   observedSeconds = 0;
   private readonly parts: ObserverParts;
   private readonly census: DirtyCensus;
-  private readonly pace: FeedPace;
+  private readonly pace: SyncPace;
   private readonly drained = new DrainedSections();
   private readonly epochSeconds: number;
   private phase: Phase = "first";
@@ -81,7 +81,7 @@ export class GuestObserver implements StreamSink {
     this.census = new DirtyCensus(parts.pageCount);
     this.now = parts.clock.monotonicMs() / 1000;
     this.phaseBegan = this.now;
-    this.pace = new FeedPace(parts.looksPerSecond, 1000 * this.now);
+    this.pace = new SyncPace(parts.looksPerSecond, 1000 * this.now);
     this.epochSeconds = 0.5 / parts.looksPerSecond;
   }
 

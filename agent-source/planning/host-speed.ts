@@ -3,7 +3,7 @@
  * everywhere. Taken at its best of several short runs, since others on the host only ever make it slower.
  */
 import { USUAL_COSTS_ZSTD_BYTES_PER_SECOND } from "../../shared/model/observation.ts";
-import { makeUpPages } from "../../shared/page/simulated-pages.ts";
+import { simulatePages } from "../../shared/page/simulated-pages.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
@@ -29,7 +29,7 @@ export async function measureHostSpeed(
   to: number,
   clock: Pick<Clock, "monotonicMs">,
 ): Promise<number> {
-  makeUpPages(memory, at, REFERENCE_BYTES / PAGE_SIZE);
+  simulatePages(memory, at, REFERENCE_BYTES / PAGE_SIZE);
   let leastMs = Number.POSITIVE_INFINITY;
   for (let run = 0; run < RUNS; run++) {
     const beganMs = clock.monotonicMs();

@@ -21,9 +21,9 @@ import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 import { Intake } from "../capture/intake.ts";
 import { applySettings, readSettings } from "../guest/qemu-settings.ts";
-import { RunWatch } from "../guest/run-state.ts";
+import { RunState } from "../guest/run-state.ts";
 import { whyQemuFailed } from "../guest/why-qemu-failed.ts";
-import { runHere } from "../migration/return-to-source.ts";
+import { runAtSource } from "../migration/return-to-source.ts";
 import { type SourceContext, sourceRecord } from "../migration/source-context.ts";
 import { WINDOW_BYTES } from "../send/source-memory.ts";
 import { pageCountOf } from "../transfer/session-options.ts";
@@ -110,7 +110,7 @@ export async function observeGuest(
     onFault: (fault) => void whyQemuFailed(qmp, fault).then(failed.reject),
   });
   const cost = await watchCost(cx, qmp);
-  const runs = await RunWatch.begin(qmp);
+  const runs = await RunState.begin(qmp);
   await look(cx, qmp, { intake, observer, runs, failed: failed.promise });
   const paid = await cost();
   const off = cx.call.options.compression === "off" || zstdWorkers === 0;
@@ -143,7 +143,7 @@ function counts(observer: GuestObserver, pages: number) {
 interface Look {
   readonly intake: Intake;
   readonly observer: GuestObserver;
-  readonly runs: RunWatch;
+  readonly runs: RunState;
   readonly failed: Promise<never>;
 }
 
@@ -180,7 +180,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
       await intake.close();
       qmp.close();
     } else {
-      const { guestNow: now } = await runHere({ ...LOOKED_AT, qmp, feed, settings, paused: runs.standsStill }, cx);
+      const { guestNow: now } = await runAtSource({ ...LOOKED_AT, qmp, feed, settings, paused: runs.standsStill }, cx);
       cx.log.info({ now }, "observed");
       await cx.journal.remove(cx.id);
     }

@@ -9,7 +9,7 @@ import type { HeatMap } from "../../shared/page/heat-map.ts";
 import type { PageSet } from "../../shared/page/page-set.ts";
 import { pageIndex } from "../../shared/units.ts";
 
-export interface PullParts {
+export interface ActivePushOptions {
   /** Pages that QEMU has still to send; kept by the owner. */
   readonly awaited: PageSet;
   /** Of these, the ones that it was asked for. */
@@ -25,8 +25,8 @@ const WINDOW_MIN = 32;
 /** Ahead of a page that the guest has jumped to: what belongs together lies on both sides of it. */
 export const BEHIND_PAGES = 16;
 
-export class PostcopyPull {
-  private readonly parts: PullParts;
+export class ActivePush {
+  private readonly parts: ActivePushOptions;
   /** Pages with heat that were awaited at the beginning, hottest first. */
   private hot: Int32Array = new Int32Array(0);
   private hotAt = 0;
@@ -37,7 +37,7 @@ export class PostcopyPull {
   /** Pages that the order of first() holds for, from what it returned on. */
   private runMax = 0;
 
-  constructor(parts: PullParts) {
+  constructor(parts: ActivePushOptions) {
     this.parts = parts;
   }
 

@@ -20,14 +20,14 @@ import type { PostcopySink, RamSetup } from "../../shared/qemu/stream/stream-rea
 import { address, pageIndex } from "../../shared/units.ts";
 import type { PostcopyPeer } from "../link/peer-inbox.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
-import type { TransferScheduler } from "../send/precopy-scheduler.ts";
-import { PostcopyPull } from "./active-push.ts";
+import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
+import { ActivePush } from "./active-push.ts";
 import { PostcopyScheduler } from "./postcopy-scheduler.ts";
 
-export interface PostcopyParts {
+export interface PostcopyCaptureOptions {
   /** That the stream is read in. */
   readonly memory: Uint8Array;
-  readonly scheduler: TransferScheduler;
+  readonly scheduler: PrecopyScheduler;
   readonly sender: FrameSender;
   readonly pageCount: number;
   readonly aheadPages: number;
@@ -56,10 +56,10 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
   readonly scheduler: PostcopyScheduler;
   /** Pages that QEMU will send. */
   private readonly awaited: PageSet;
-  private readonly parts: PostcopyParts;
+  private readonly parts: PostcopyCaptureOptions;
   /** Of these, the ones that it was asked for. */
   private readonly asked: PageSet;
-  private readonly pull: PostcopyPull;
+  private readonly pull: ActivePush;
   private requests = new PageRequests([]);
   private takesRequests = true;
   /** Pages that nobody waits for wait too: until the guest runs at the destination. */
@@ -74,13 +74,13 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
   /** Pages that came a second time, and were left out. */
   repeated = 0;
 
-  constructor(parts: PostcopyParts) {
+  constructor(parts: PostcopyCaptureOptions) {
     this.parts = parts;
     const { scheduler, pageCount, aheadPages, byHeat } = parts;
     const { heat } = scheduler;
     this.awaited = new PageSet(pageCount);
     this.asked = new PageSet(pageCount);
-    this.pull = new PostcopyPull({ awaited: this.awaited, asked: this.asked, heat, aheadPages, byHeat });
+    this.pull = new ActivePush({ awaited: this.awaited, asked: this.asked, heat, aheadPages, byHeat });
     this.scheduler = new PostcopyScheduler({
       kernels: scheduler.kernels,
       pages: scheduler.pages,

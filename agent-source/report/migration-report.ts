@@ -14,14 +14,14 @@ import {
 } from "../../shared/protocol/report.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import type { Feed } from "../transfer/transfer-session.ts";
+import type { TransferSession } from "../transfer/transfer-session.ts";
 
 /** Rates are taken over this long. */
 const RATE_MS = 1000;
 
 /** What is read of a feed. */
-export type WatchedFeed = Pick<Feed, "engine" | "sender" | "scheduler"> & {
-  readonly channel: Pick<Feed["channel"], "downForMs">;
+export type WatchedSession = Pick<TransferSession, "engine" | "sender" | "scheduler"> & {
+  readonly channel: Pick<TransferSession["channel"], "downForMs">;
 };
 
 export class MigrationReport {
@@ -38,7 +38,7 @@ export class MigrationReport {
   private readonly call: MigrateCall;
   private readonly clock: Clock;
   private error: MigrationErrorView | undefined;
-  private feed: WatchedFeed | undefined;
+  private feed: WatchedSession | undefined;
   private last: Progress = NO_PROGRESS;
   private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
 
@@ -52,7 +52,7 @@ export class MigrationReport {
   }
 
   /** From now on progress is read from the feed; undefined: it stays as it was last. */
-  follow(feed: WatchedFeed | undefined): void {
+  follow(feed: WatchedSession | undefined): void {
     if (feed === undefined && this.feed !== undefined) {
       // what is over has no end to come
       const { etaSeconds: _, ...last } = this.progress();

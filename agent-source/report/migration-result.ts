@@ -4,7 +4,7 @@ import type { Downtime, MigrationResult, PostcopyResult } from "../../shared/pro
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import type { Feed } from "../transfer/transfer-session.ts";
+import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { MigrationReport } from "./migration-report.ts";
 
 /** Moments of the switchover, microseconds since the epoch on this clock. */
@@ -34,7 +34,7 @@ export interface Measured {
 }
 
 export interface Outcome {
-  readonly feed: Feed;
+  readonly feed: TransferSession;
   readonly times: SwitchTimes;
   readonly running: Running;
   /** Of post-copy. */

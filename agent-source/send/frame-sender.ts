@@ -1,7 +1,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
-import { Flight } from "./in-flight.ts";
-import { FirstFaults } from "./quiet-start.ts";
+import { InFlight } from "./in-flight.ts";
+import { QuietStart } from "./quiet-start.ts";
 import type { SenderParts, UrgentSource } from "./sender-parts.ts";
 import { HEAD_ROOM_BYTES } from "./source-memory.ts";
 import { type VerbatimKind, VerbatimQueue } from "./verbatim-queue.ts";
@@ -28,7 +28,7 @@ export class FrameSender {
   private readonly slots: Slot[];
   /** Slots in order of sequence, from being filled to being sent. */
   private readonly line: Slot[] = [];
-  private readonly flight: Flight;
+  private readonly flight: InFlight;
   private blocked = false;
   private building = false;
   private stopped = false;
@@ -39,11 +39,11 @@ export class FrameSender {
   private urgent = false;
   /** Set in post-copy. */
   private final: UrgentSource | undefined;
-  private readonly firstFaults = new FirstFaults();
+  private readonly firstFaults = new QuietStart();
 
   constructor(parts: SenderParts) {
     this.parts = parts;
-    this.flight = new Flight(parts);
+    this.flight = new InFlight(parts);
     this.slots = parts.buffers.map(makeSlot);
   }
 

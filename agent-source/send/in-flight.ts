@@ -4,14 +4,14 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
 import { deepCredit, shallowCredit } from "./credit.ts";
 
-export interface FlightParts {
+export interface InFlightOptions {
   readonly meter: LinkMeter;
   readonly clock: Clock;
   /** Most bytes in flight by contract. */
   readonly creditWindowBytes: number;
 }
 
-export class Flight {
+export class InFlight {
   /** Encoded bytes given to the channel, and of those acknowledged. */
   sentBytes = 0;
   ackedBytes = 0;
@@ -21,7 +21,7 @@ export class Flight {
   encodingBytes = 0;
   /** In post-copy: the guest has got going. */
   isUnderWay = false;
-  private readonly parts: FlightParts;
+  private readonly parts: InFlightOptions;
   private ackedSequence = 0;
   /** Frames with zero pages that were not acknowledged, oldest first, and how many they have. */
   private zeroFrames: { readonly sequence: number; readonly pages: number }[] = [];
@@ -31,7 +31,7 @@ export class Flight {
   private shallowBytes = 0;
   private waiters: (() => void)[] = [];
 
-  constructor(parts: FlightParts) {
+  constructor(parts: InFlightOptions) {
     this.parts = parts;
   }
 

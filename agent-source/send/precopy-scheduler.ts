@@ -83,7 +83,7 @@ const limitsOf = ({ pendingSlots, baseSlots, reserveSlots = 0, delta }: Schedule
   reserveSlots,
 });
 
-export class TransferScheduler {
+export class PrecopyScheduler {
   readonly pages: PageStore;
   readonly heat: HeatMap;
   /** Of the frame that fill() made last. */

@@ -9,7 +9,7 @@ const FIRST_REQUESTS = 100;
 /** About what it takes until the next one, where the guest goes from page to page. */
 const QUIET_MS = 5;
 
-export class FirstFaults {
+export class QuietStart {
   private requests = 0;
   private lastMs = Number.NEGATIVE_INFINITY;
 

@@ -7,7 +7,7 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import type { Address } from "../../shared/units.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
 import type { Pacer } from "./pacer.ts";
-import type { KindCounts, TransferScheduler } from "./precopy-scheduler.ts";
+import type { KindCounts, PrecopyScheduler } from "./precopy-scheduler.ts";
 import type { FrameBuffer } from "./source-memory.ts";
 
 /** Compresses [from, from + length) to [to, to + limit); -1 when it does not fit. */
@@ -32,7 +32,7 @@ export interface SenderParts {
   readonly kernels: PageKernels;
   readonly buffers: readonly FrameBuffer[];
   readonly frameBytes: number;
-  readonly scheduler: TransferScheduler;
+  readonly scheduler: PrecopyScheduler;
   readonly channel: SourceChannel;
   readonly compress: Compress;
   readonly chooser: CompressionChooser;

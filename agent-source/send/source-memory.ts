@@ -11,7 +11,7 @@ import { FRAME_HEAD_BYTES } from "../../shared/link/wire/frame-wire.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
-import { type SchedulerOptions, TransferScheduler } from "./precopy-scheduler.ts";
+import { type SchedulerOptions, PrecopyScheduler } from "./precopy-scheduler.ts";
 
 /** Holds several reads of QEMU's socket (its buffer is about 208 KiB) and an item cut in two. */
 export const WINDOW_BYTES = 1 << 20;
@@ -45,7 +45,7 @@ export function createSourceMemory(
 ): SourceMemory {
   const bufferBytes = Math.ceil((HEAD_ROOM_BYTES + frameBufferBytes(options.frameBytes)) / PAGE_SIZE) * PAGE_SIZE;
   const region = KERNEL_RESERVED_BYTES + WINDOW_BYTES + 2 * FRAME_BUFFERS * bufferBytes;
-  const total = region + TransferScheduler.regionBytes(options);
+  const total = region + PrecopyScheduler.regionBytes(options);
   if (total > MEMORY_BYTES_MAX)
     throw new MigrationFault(
       "configuration",

@@ -29,7 +29,7 @@ interface Heard {
  * @throws MigrationFault `not-in-doubt` when no state asks for a word; `not-resolvable` when the destination
  *   contradicts it, or another agent must take it; `needs-confirmation` when no agent can check it
  */
-export async function checkWord(cx: SourceContext, keep: Word, confirmed: boolean): Promise<void> {
+export async function checkResolution(cx: SourceContext, keep: Word, confirmed: boolean): Promise<void> {
   const { asker } = cx.words;
   switch (asker) {
     case undefined:

@@ -20,7 +20,7 @@ import { keepLatest } from "../../shared/runtime/keep-latest.ts";
 import type { SourceContext } from "../migration/source-context.ts";
 import type { SourceState } from "../migration/source-state.ts";
 import type { Announcer } from "./announcer.ts";
-import { checkWord } from "./check-resolution.ts";
+import { checkResolution } from "./check-resolution.ts";
 import type { Made } from "./recovery.ts";
 
 /** A migration under way. */
@@ -152,7 +152,7 @@ export class OutgoingDesk implements MigrationOperator {
     if (!TO_BE_RESOLVED.includes(status)) throw notInDoubt(id, status);
     const { cx } = this.entry(id);
     const { turn } = cx.words;
-    await checkWord(cx, keep, confirmed);
+    await checkResolution(cx, keep, confirmed);
     // the check takes its time: another word, or the destination, may have been first
     if (cx.words.turn !== turn || !cx.words.say(keep)) throw notInDoubt(id, cx.report.status);
     await this.untilSettled(id);

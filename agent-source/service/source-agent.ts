@@ -25,7 +25,7 @@ import { LineBudget } from "../../shared/runtime/log/line-budget.ts";
 import { budgeted } from "../../shared/runtime/log/log.ts";
 import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
 import { OwnQemu } from "../guest/own-qemu.ts";
-import { FreshLinks } from "../link/restarted-streams.ts";
+import { RestartedStreams } from "../link/restarted-streams.ts";
 import { OperatorWords } from "../migration/operator-words.ts";
 import type { SourceContext } from "../migration/source-context.ts";
 import { runSourceMigration } from "../migration/source-migration.ts";
@@ -168,14 +168,14 @@ export class SourceAgent implements SourceService {
     if (entry === undefined || hello.token.length !== expected.length || !timingSafeEqual(hello.token, expected))
       throw new MigrationFault("refused", "No migration waits for this destination");
     const { link, cx } = entry;
-    if (link !== undefined && !cx.anew.takes(hello, link)) {
+    if (link !== undefined && !cx.restartedStreams.takes(hello, link)) {
       link.attach(hello, channel);
       entry.arrived.resolve();
       return;
     }
     if (cx.report.status === "undoing") throw new MigrationFault("refused", "This migration is being undone");
     // one that was taken up from the journal has no stream: the destination will be asked, and must not give up for this
-    cx.anew.accept(hello, channel);
+    cx.restartedStreams.accept(hello, channel);
   }
 
   /** Ends or aborts what can be, and leaves the rest to the journal; within `shutdown.grace`. */
@@ -205,7 +205,7 @@ export class SourceAgent implements SourceService {
     const announcer = new Announcer(() => cx.report.view());
     const changed = (): void => announcer.changed(isFinal(cx.report.status) || cx.report.showsTerms);
     const ended = runSourceMigration(cx, changed, from).then((end) => {
-      cx.anew.end();
+      cx.restartedStreams.end();
       if (end === "left") return;
       this.desk.remember(cx);
       returnMemoryLater(this.isIdle);
@@ -261,7 +261,7 @@ export class SourceAgent implements SourceService {
         await arrived.promise;
         return link;
       },
-      anew: new FreshLinks(call.to),
+      restartedStreams: new RestartedStreams(call.to),
       faults,
     };
     return { cx, cancel, arrived, link };

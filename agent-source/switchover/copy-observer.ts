@@ -6,18 +6,18 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
-import type { TransferScheduler } from "../send/precopy-scheduler.ts";
-import type { Outlook, Standing } from "./eta.ts";
+import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
+import type { EtaEstimator, CopyState } from "./eta.ts";
 import { type Decision, type Observation, type SwitchPolicy, sendingMs } from "./switch-policy.ts";
 
-export interface WatchParts {
-  readonly scheduler: TransferScheduler;
+export interface CopyObserverOptions {
+  readonly scheduler: PrecopyScheduler;
   readonly sender: FrameSender;
   readonly meter: LinkMeter;
   readonly policy: SwitchPolicy;
   /** Most pages to hold, whatever the policy would like: a part of the arena. */
   readonly holdPagesMax: number;
-  readonly outlook: Outlook;
+  readonly outlook: EtaEstimator;
   readonly clock: Clock;
   /** Of the guest, in all blocks. */
   readonly pageCount: number;
@@ -41,7 +41,7 @@ const MEASURE_SECONDS = 0.1;
 /** How often the end is estimated anew, and counted down between. */
 const ETA_SECONDS = 0.2;
 
-export class CopyWatch {
+export class CopyObserver {
   /** Pages that the section before found dirty. */
   sweptPages = 0;
   begun = false;
@@ -49,7 +49,7 @@ export class CopyWatch {
   estimatedDowntimeMs = 0;
   /** That fits the target: the next moments may be the one to switch at. */
   fits = false;
-  private readonly parts: WatchParts;
+  private readonly parts: CopyObserverOptions;
   private readonly startedMs: number;
   private stalled = false;
   /** Of frames of whole pages, as the first pass has them. */
@@ -60,7 +60,7 @@ export class CopyWatch {
   private decidedMs: number | undefined;
   private eta: { readonly seconds: number | undefined; readonly at: number } | undefined;
 
-  constructor(parts: WatchParts, startedMs: number) {
+  constructor(parts: CopyObserverOptions, startedMs: number) {
     this.parts = parts;
     this.startedMs = startedMs;
   }
@@ -200,7 +200,7 @@ export class CopyWatch {
     return COST_OF_ENCODE * this.parts.sender.microsPerPage;
   }
 
-  private standing(): Standing {
+  private standing(): CopyState {
     const { scheduler, sender, pageCount } = this.parts;
     const sentContentPages = scheduler.total.fullPages + scheduler.total.deltaPages;
     return {

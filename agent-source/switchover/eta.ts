@@ -12,7 +12,7 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Observation } from "./switch-policy.ts";
 
 /** How the feed stands, beside what the switch policy observes. */
-export interface Standing extends Observation {
+export interface CopyState extends Observation {
   readonly pageCount: number;
   /** Pages that arrived at least once, and arrivals of a page with content. */
   readonly seenPages: number;
@@ -24,7 +24,7 @@ export interface Standing extends Observation {
   readonly holdPages: number;
 }
 
-export interface OutlookPlan {
+export interface EtaOptions {
   readonly downtimeTargetMs: number;
   readonly fixedDowntimeMs: number;
   readonly syncsPerSecond: number;
@@ -43,9 +43,9 @@ const SPEED_PAGES = 256;
 /** With more whole pages than this among them, they say nothing of pages that are sent again. */
 const FULL_SHARE = 0.1;
 
-export class Outlook {
+export class EtaEstimator {
   private readonly windows = new DirtyWindows();
-  private readonly plan: OutlookPlan;
+  private readonly plan: EtaOptions;
   private beganAt = 0;
   /** The drained section before, and how long after the one before that it came. */
   private drainedAt = 0;
@@ -58,7 +58,7 @@ export class Outlook {
   private firstSecondsPerPage = USUAL_COSTS.microsPerFirstCopy / 1e6;
   private endsAt: number | undefined;
 
-  constructor(plan: OutlookPlan) {
+  constructor(plan: EtaOptions) {
     this.plan = plan;
   }
 
@@ -84,7 +84,7 @@ export class Outlook {
   }
 
   /** How fast pages go while some of them wait: link, zstd and agents together. To be called some times a second. */
-  measure(standing: Standing, nowSeconds: number): void {
+  measure(standing: CopyState, nowSeconds: number): void {
     const { sentContentPages: sent, backlogged, firstPassDone } = standing;
     const zeroSeconds = ((standing.seenPages - standing.capturedContentPages) * USUAL_COSTS.microsPerZeroPage) / 1e6;
     if (!firstPassDone && sent >= SPEED_PAGES)
@@ -99,12 +99,12 @@ export class Outlook {
   }
 
   /** The switchover was decided: what is left is counted down; not before everything came once (stop-and-copy). */
-  decided(standing: Standing, downtimeMs: number, nowSeconds: number): void {
+  decided(standing: CopyState, downtimeMs: number, nowSeconds: number): void {
     if (standing.firstPassDone) this.endsAt = nowSeconds + (USUAL_COSTS.switchMs + downtimeMs) / 1000;
   }
 
   /** Seconds until the guest runs at the destination; undefined where no end is in sight. */
-  etaSeconds(standing: Standing, nowSeconds: number): number | undefined {
+  etaSeconds(standing: CopyState, nowSeconds: number): number | undefined {
     if (this.endsAt !== undefined) return Math.max(0, this.endsAt - nowSeconds);
     if (standing.linkIsDown || standing.pageCount === 0) return undefined;
     if (!standing.firstPassDone) return this.inFirstPass(standing);
@@ -118,7 +118,7 @@ export class Outlook {
     return samples.length === 0 ? undefined : curveOfSamples(samples, mostPages);
   }
 
-  private inFirstPass(standing: Standing): number | undefined {
+  private inFirstPass(standing: CopyState): number | undefined {
     const { seenPages, capturedContentPages, residualPages, pageCount } = standing;
     if (seenPages === 0 || this.firstSecondsPerPage === 0) return undefined;
     const zeroSeconds = USUAL_COSTS.microsPerZeroPage / 1e6;
@@ -131,7 +131,7 @@ export class Outlook {
     return left + dirtied * this.againSeconds(standing) + this.endSeconds(standing, 0);
   }
 
-  private afterBacklog(standing: Standing, backlog: number, nowSeconds: number): number | undefined {
+  private afterBacklog(standing: CopyState, backlog: number, nowSeconds: number): number | undefined {
     const curve = this.curve(standing.pageCount, nowSeconds);
     if (curve === undefined) return this.endSeconds(standing, 0);
     const secondsPerPage = this.againSeconds(standing);
@@ -151,24 +151,24 @@ export class Outlook {
   }
 
   /** From the decision to RESUME. */
-  private endSeconds(standing: Standing, residualPages: number): number {
+  private endSeconds(standing: CopyState, residualPages: number): number {
     return USUAL_COSTS.switchMs / 1000 + this.downtimeSeconds(standing, residualPages);
   }
 
-  private downtimeSeconds(standing: Standing, residualPages: number): number {
+  private downtimeSeconds(standing: CopyState, residualPages: number): number {
     const constantMs = this.plan.fixedDowntimeMs + ROUND_TRIPS * standing.roundTripMs;
     return constantMs / 1000 + residualPages * this.stoppedSeconds(standing);
   }
 
-  private stoppedSeconds({ bytesPerPage, bytesPerSecond, microsPerPage }: Standing): number {
+  private stoppedSeconds({ bytesPerPage, bytesPerSecond, microsPerPage }: CopyState): number {
     return Math.max(1e-9, bytesPerPage / Math.max(1, bytesPerSecond) + microsPerPage / 1e6);
   }
 
-  private againSeconds({ bytesPerPage, bytesPerSecond }: Standing): number {
+  private againSeconds({ bytesPerPage, bytesPerSecond }: CopyState): number {
     return Math.max(bytesPerPage / Math.max(1, bytesPerSecond), this.secondsPerPage);
   }
 
-  private backlogSeconds(standing: Standing): number {
+  private backlogSeconds(standing: CopyState): number {
     if (!standing.backlogged) return 0;
     const { residualBytes, inFlightBytes, bytesPerSecond, residualPages, residualFullPages, holdPages } = standing;
     const again = Math.max(0, residualPages - residualFullPages - holdPages);

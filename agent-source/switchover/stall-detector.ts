@@ -23,7 +23,7 @@ const MARGIN_TO_RESUME = 0.15;
  */
 const PACE = 0.1;
 
-export class StallWatch {
+export class StallDetector {
   private lowMs = Number.POSITIVE_INFINITY;
   private lowAtMs = 0;
   /** Best of each of the last windows without a new low. */

@@ -10,7 +10,7 @@
  * minimum fits.
  */
 import type { DeadlineAction, Strategy } from "../../shared/protocol/messages.ts";
-import { StallWatch } from "./stall-detector.ts";
+import { StallDetector } from "./stall-detector.ts";
 
 export interface SwitchPlan {
   readonly strategy: Strategy;
@@ -113,7 +113,7 @@ export class SwitchPolicy {
   private lastSwept = 0;
   /** Of the estimate, what depends on the residual. */
   private lastVariableMs = 0;
-  private readonly stall = new StallWatch();
+  private readonly stall = new StallDetector();
   /** Pages that will have been sent when all that waited at the end of the first pass was. */
   private sentOnceAt: number | undefined;
   private begunAtMs: number | undefined;

@@ -8,26 +8,26 @@ import { IdleProcessors } from "../../shared/runtime/host/idle-processors.ts";
 import { youngCollector } from "../../shared/runtime/v8/return-memory.ts";
 import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { Intake, type StreamSource } from "../capture/intake.ts";
-import { FeedPace } from "../capture/sync-pace.ts";
+import { Intake, type StreamParser } from "../capture/intake.ts";
+import { SyncPace } from "../capture/sync-pace.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
 import { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import { FrameSender } from "../send/frame-sender.ts";
 import { Pacer } from "../send/pacer.ts";
-import { TransferScheduler } from "../send/precopy-scheduler.ts";
+import { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "../send/source-memory.ts";
-import { CopyWatch } from "../switchover/copy-observer.ts";
-import { Outlook } from "../switchover/eta.ts";
+import { CopyObserver } from "../switchover/copy-observer.ts";
+import { EtaEstimator } from "../switchover/eta.ts";
 import { type Decision, FIXED_COST_MS, SwitchPolicy } from "../switchover/switch-policy.ts";
-import { CopyEngine } from "./precopy-capture.ts";
-import { RepeatedSource, ResumedSource, setupOf } from "./resumed-streams.ts";
-import { type AssemblyParts, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./session-options.ts";
+import { PrecopyCapture } from "./precopy-capture.ts";
+import { RestartedStreamSink, ResumedStreamSink, setupOf } from "./resumed-streams.ts";
+import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./session-options.ts";
 
 /** Active push: most pages that are asked for ahead of a guest that walks its memory (docs/decisions/0026). */
 const AHEAD_PAGES = 4096;
 
 /** What the parts say to their feed, and ask of it. */
-export interface FeedHooks {
+export interface SessionEvents {
   readonly meter: LinkMeter;
   readonly linkIsDown: () => boolean;
   readonly onDecision: (decision: Decision) => void;
@@ -39,23 +39,23 @@ export interface FeedHooks {
   readonly onQemuFault: (fault: MigrationFault) => void;
 }
 
-export interface FeedAssembly {
-  readonly scheduler: TransferScheduler;
+export interface SessionParts {
+  readonly scheduler: PrecopyScheduler;
   readonly chooser: CompressionChooser;
   readonly sender: FrameSender;
   /** Where post-copy may follow. */
   readonly postcopy: PostcopyCapture | undefined;
-  readonly engine: CopyEngine;
+  readonly engine: PrecopyCapture;
   readonly intake: Intake;
   readonly zstd: ZstdPool | undefined;
 }
 
-export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssembly {
+export function buildSession(parts: BuildOptions, hooks: SessionEvents): SessionParts {
   const { cx, contract } = parts;
   const { zstdWorkers } = cx.config.transfer;
   const options = schedulerOptions(parts);
   const memory = createSourceMemory(options, cx.createKernels);
-  const scheduler = new TransferScheduler(memory.kernels, memory.region, options);
+  const scheduler = new PrecopyScheduler(memory.kernels, memory.region, options);
   const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
@@ -98,7 +98,7 @@ export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssemb
         onWanted: () => engine.roomMade(),
       })
     : undefined;
-  const engine: CopyEngine = makeEngine(parts, hooks, {
+  const engine: PrecopyCapture = makeEngine(parts, hooks, {
     memory,
     scheduler,
     chooser,
@@ -116,17 +116,17 @@ export function assembleFeed(parts: AssemblyParts, hooks: FeedHooks): FeedAssemb
   return { scheduler, chooser, sender, postcopy, engine, intake, zstd };
 }
 
-interface EngineMakings extends Pick<FeedAssembly, "scheduler" | "chooser" | "sender" | "postcopy"> {
+interface EngineMakings extends Pick<SessionParts, "scheduler" | "chooser" | "sender" | "postcopy"> {
   readonly memory: SourceMemory;
   readonly resumeIntake: () => void;
 }
 
-function makeEngine(parts: AssemblyParts, hooks: FeedHooks, makings: EngineMakings): CopyEngine {
+function makeEngine(parts: BuildOptions, hooks: SessionEvents, makings: EngineMakings): PrecopyCapture {
   const { cx, ramBlocks, channel, contract, runs } = parts;
   const { memory, scheduler, sender, postcopy, resumeIntake } = makings;
   const { strategy, onDeadline } = contract;
   const policy = new SwitchPolicy({ ...cx.call.options, strategy, onDeadline });
-  return new CopyEngine(
+  return new PrecopyCapture(
     {
       memory: memory.kernels.memory,
       scheduler,
@@ -135,7 +135,7 @@ function makeEngine(parts: AssemblyParts, hooks: FeedHooks, makings: EngineMakin
       clock: cx.clock,
       expectedBlocks: ramBlocks,
       postcopy,
-      pace: new FeedPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
+      pace: new SyncPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
       announceLayout: (blocks, ramSectionId) => {
         channel.send({ kind: "layout", blocks, ramSectionId });
       },
@@ -151,21 +151,21 @@ function makeEngine(parts: AssemblyParts, hooks: FeedHooks, makings: EngineMakin
 }
 
 function makeWatch(
-  { cx, ramBlocks, runs }: AssemblyParts,
-  { meter, linkIsDown }: FeedHooks,
+  { cx, ramBlocks, runs }: BuildOptions,
+  { meter, linkIsDown }: SessionEvents,
   { scheduler, sender, chooser }: EngineMakings,
   policy: SwitchPolicy,
-): CopyWatch {
+): CopyObserver {
   const { downtimeTargetMs } = cx.call.options;
   const { syncRate: syncsPerSecond } = cx.config.transfer;
-  return new CopyWatch(
+  return new CopyObserver(
     {
       scheduler,
       sender,
       meter,
       policy,
       holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
-      outlook: new Outlook({ downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond }),
+      outlook: new EtaEstimator({ downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond }),
       clock: cx.clock,
       pageCount: pageCountOf(ramBlocks),
       compressionRatio: () => chooser.recentRatio,
@@ -179,13 +179,13 @@ function makeWatch(
 }
 
 function makeReader(
-  { resumed }: AssemblyParts,
+  { resumed }: BuildOptions,
   memory: Uint8Array,
-  engine: CopyEngine,
+  engine: PrecopyCapture,
   postcopy: PostcopyCapture | undefined,
-): StreamSource {
+): StreamParser {
   if (resumed === undefined) return new StreamReader(memory, engine, {}, postcopy);
   if (postcopy === undefined) throw new TypeError("only post-copy is taken up");
-  if (resumed.from === "start") return new StreamReader(memory, new RepeatedSource(engine));
-  return new ResumedReader(memory, setupOf(resumed), new ResumedSource(engine, postcopy));
+  if (resumed.from === "start") return new StreamReader(memory, new RestartedStreamSink(engine));
+  return new ResumedReader(memory, setupOf(resumed), new ResumedStreamSink(engine, postcopy));
 }

@@ -13,26 +13,26 @@ import { encodeRamEnd } from "../../shared/qemu/stream/stream-writer.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import { DrainedSections } from "../capture/drained-sections.ts";
-import { FeedHold } from "../capture/read-hold.ts";
-import type { FeedPace } from "../capture/sync-pace.ts";
+import { ReadHold } from "../capture/read-hold.ts";
+import type { SyncPace } from "../capture/sync-pace.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
-import type { TransferScheduler } from "../send/precopy-scheduler.ts";
-import type { CopyWatch } from "../switchover/copy-observer.ts";
+import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
+import type { CopyObserver } from "../switchover/copy-observer.ts";
 import type { Decision } from "../switchover/switch-policy.ts";
 import { checkBlocks } from "./session-options.ts";
 
-export interface EngineParts {
+export interface PrecopyCaptureOptions {
   /** That the stream is read in. */
   readonly memory: Uint8Array;
-  readonly scheduler: TransferScheduler;
+  readonly scheduler: PrecopyScheduler;
   readonly sender: FrameSender;
-  readonly watch: CopyWatch;
+  readonly watch: CopyObserver;
   readonly clock: Clock;
   /** As QMP named them; the stream must list the same. */
   readonly expectedBlocks: readonly RamBlock[];
   /** Once the first pass is done. */
-  readonly pace: FeedPace;
+  readonly pace: SyncPace;
   /** Where post-copy may follow. */
   readonly postcopy?: PostcopyCapture | undefined;
   readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
@@ -51,17 +51,17 @@ export interface EngineParts {
 const FADE_MS = 250;
 const TICK_MS = 50;
 
-export class CopyEngine implements StreamSink {
+export class PrecopyCapture implements StreamSink {
   layoutSeen: MemoryLayout | undefined;
   /** Pages captured in the first pass, with repeats. */
   firstPassPages = 0;
   lastPagesSentUs = 0;
   /** QEMU's stream was read to its end. */
   streamEnded = false;
-  readonly watch: CopyWatch;
+  readonly watch: CopyObserver;
   /** How the guest was stopped, once the device state has begun. */
   readonly stoppedAs = new GlobalState();
-  private readonly parts: EngineParts;
+  private readonly parts: PrecopyCaptureOptions;
   private sectionPages = 0;
   private readonly drained = new DrainedSections();
   private ramSectionId = 0;
@@ -70,14 +70,14 @@ export class CopyEngine implements StreamSink {
   private decided = false;
   /** True once QEMU has synced its dirty bitmap since the first pass began. */
   private hasSynced = false;
-  private readonly hold: FeedHold;
+  private readonly hold: ReadHold;
 
-  constructor(parts: EngineParts, startedMs: number) {
+  constructor(parts: PrecopyCaptureOptions, startedMs: number) {
     this.parts = parts;
     this.watch = parts.watch;
     this.lastFadeMs = startedMs;
     const { pace, watch, standsStill, clock, resumeIntake } = parts;
-    this.hold = new FeedHold({ pace, work: watch, standsStill, clock, onResume: resumeIntake });
+    this.hold = new ReadHold({ pace, work: watch, standsStill, clock, onResume: resumeIntake });
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
 

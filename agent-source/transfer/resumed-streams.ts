@@ -9,13 +9,13 @@ import type { ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
 import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
-import type { CopyEngine } from "./precopy-capture.ts";
+import type { PrecopyCapture } from "./precopy-capture.ts";
 
-export class ResumedSource implements ResumedSink {
-  private readonly engine: CopyEngine;
+export class ResumedStreamSink implements ResumedSink {
+  private readonly engine: PrecopyCapture;
   private readonly postcopy: PostcopyCapture;
 
-  constructor(engine: CopyEngine, postcopy: PostcopyCapture) {
+  constructor(engine: PrecopyCapture, postcopy: PostcopyCapture) {
     this.engine = engine;
     this.postcopy = postcopy;
   }
@@ -52,10 +52,10 @@ export class ResumedSource implements ResumedSink {
  * A stream of a source QEMU that had left its migration, with the guest paused: it begins with everything that it has, and
  * what the destination does not miss is left out.
  */
-export class RepeatedSource implements StreamSink {
-  private readonly engine: CopyEngine;
+export class RestartedStreamSink implements StreamSink {
+  private readonly engine: PrecopyCapture;
 
-  constructor(engine: CopyEngine) {
+  constructor(engine: PrecopyCapture) {
     this.engine = engine;
   }
 

@@ -12,11 +12,11 @@ import type { SourceConfig } from "../../shared/runtime/config/config.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Agreed } from "../guest/look-at-guest.ts";
-import type { RunWatch } from "../guest/run-state.ts";
+import type { RunState } from "../guest/run-state.ts";
 import type { Observation } from "../switchover/switch-policy.ts";
 
 /** What a feed needs to know of its migration. */
-export interface FeedContext {
+export interface SessionContext {
   readonly id: string;
   readonly call: MigrateCall;
   readonly config: SourceConfig;
@@ -28,21 +28,21 @@ export interface FeedContext {
 }
 
 /** What its parts are made with; a rehearsal has these without a guest. */
-export interface AssemblyParts {
-  readonly cx: Pick<FeedContext, "config" | "call" | "clock" | "log" | "createKernels">;
+export interface BuildOptions {
+  readonly cx: Pick<SessionContext, "config" | "call" | "clock" | "log" | "createKernels">;
   /** Of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
-  readonly contract: FeedContract;
+  readonly contract: SessionContract;
   readonly channel: ResumingSource;
-  readonly runs: Pick<RunWatch, "standsStill">;
+  readonly runs: Pick<RunState, "standsStill">;
   /** Post-copy is taken up with this layout: QEMU goes on where its stream broke, or sends everything again. */
   readonly resumed?: StreamLayout & { readonly from: "break" | "start" };
 }
 
-export interface FeedParts extends AssemblyParts {
-  readonly cx: FeedContext;
+export interface SessionOptions extends BuildOptions {
+  readonly cx: SessionContext;
   readonly qmp: QmpClient;
-  readonly runs: RunWatch;
+  readonly runs: RunState;
   /** The devices and disks that the destination has accepted; missing where they are not compared again. */
   readonly agreed?: Agreed;
   /** The guest was found paused. */
@@ -52,7 +52,7 @@ export interface FeedParts extends AssemblyParts {
 }
 
 /** What a feed needs to know of the contract. */
-export type FeedContract = Pick<
+export type SessionContract = Pick<
   Contract,
   "protocolVersion" | "codecs" | "frameBytes" | "creditWindowBytes" | "strategy" | "postcopy" | "onDeadline"
 >;
@@ -71,7 +71,7 @@ const POSTCOPY_RESERVE_OF_ARENA = 0.25;
 const OVERSHOOT_FRAMES = 12;
 
 /** Of frames that were sent and not acknowledged, at most. */
-export const retainedBytes = ({ creditWindowBytes, frameBytes }: FeedContract): number =>
+export const retainedBytes = ({ creditWindowBytes, frameBytes }: SessionContract): number =>
   creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(frameBytes);
 
 export const pageCountOf = (ramBlocks: readonly RamBlock[]): number =>
@@ -92,7 +92,7 @@ export function checkBlocks(
 
 /** Once for each change: a migration may stay stalled for hours. */
 export function logStall(
-  cx: AssemblyParts["cx"],
+  cx: BuildOptions["cx"],
   stalled: boolean,
   estimatedDowntimeMs: number,
   seen: Observation,
@@ -113,9 +113,9 @@ export function logStall(
  * Post-copy's head start is over before its first pass is, and behind it nothing refers to a base: each would be memory
  * that is touched for nothing (docs/decisions/0040). What the bases do not take is there for what is pending.
  */
-const sendsOnce = ({ strategy }: Pick<FeedContract, "strategy">): boolean => strategy === "postcopy";
+const sendsOnce = ({ strategy }: Pick<SessionContract, "strategy">): boolean => strategy === "postcopy";
 
-interface SchedulerParts extends Pick<AssemblyParts, "ramBlocks" | "contract"> {
+interface SchedulerParts extends Pick<BuildOptions, "ramBlocks" | "contract"> {
   readonly cx: {
     readonly config: Pick<SourceConfig, "memory">;
     readonly call: { readonly options: Pick<MigrateOptions, "reorder"> };

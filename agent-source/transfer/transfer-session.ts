@@ -15,27 +15,27 @@ import type { Intake } from "../capture/intake.ts";
 import type { Kept } from "../guest/kept.ts";
 import type { Agreed } from "../guest/look-at-guest.ts";
 import { allowStop, beginPostcopy } from "../guest/qemu-settings.ts";
-import type { RunWatch } from "../guest/run-state.ts";
+import type { RunState } from "../guest/run-state.ts";
 import { whyQemuFailed } from "../guest/why-qemu-failed.ts";
 import { LinkMeter } from "../link/link-meter.ts";
 import { PeerInbox } from "../link/peer-inbox.ts";
-import { ASK_EVERY_MS, LinkWatch } from "../link/silence-detector.ts";
+import { ASK_EVERY_MS, SilenceDetector } from "../link/silence-detector.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import { shallowFrameBytes } from "../send/credit.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
-import type { TransferScheduler } from "../send/precopy-scheduler.ts";
+import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { Decision } from "../switchover/switch-policy.ts";
-import { assembleFeed } from "./build-session.ts";
-import type { CopyEngine } from "./precopy-capture.ts";
-import { type FeedContract, type FeedParts, retainedBytes } from "./session-options.ts";
+import { buildSession } from "./build-session.ts";
+import type { PrecopyCapture } from "./precopy-capture.ts";
+import { type SessionContract, type SessionOptions, retainedBytes } from "./session-options.ts";
 
 /** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
 const QEMU_TURN_MS = 55;
 
-export class Feed {
+export class TransferSession {
   readonly qmp: QmpClient;
   readonly channel: ResumingSource;
-  readonly contract: FeedContract;
+  readonly contract: SessionContract;
   readonly meter = new LinkMeter();
   readonly inbox: PeerInbox;
   readonly decision: Deferred<Decision> = deferred();
@@ -47,13 +47,13 @@ export class Feed {
   readonly completing: Deferred<void> = deferred();
   /** QEMU's stream was read and sent to its end. */
   readonly ended: Deferred<void> = deferred();
-  readonly scheduler: TransferScheduler;
+  readonly scheduler: PrecopyScheduler;
   readonly chooser: CompressionChooser;
   readonly sender: FrameSender;
-  readonly engine: CopyEngine;
+  readonly engine: PrecopyCapture;
   readonly intake: Intake;
   readonly streamPath: string;
-  readonly runs: RunWatch;
+  readonly runs: RunState;
   /** The devices and disks that the destination has accepted; undefined where they are not compared again. */
   readonly agreed: Agreed | undefined;
   /**
@@ -74,10 +74,10 @@ export class Feed {
   private readonly abort = new AbortController();
   private readonly zstd: ZstdPool | undefined;
   private closed = false;
-  private readonly watch: LinkWatch;
+  private readonly watch: SilenceDetector;
   private readonly asking: NodeJS.Timeout;
 
-  constructor(parts: FeedParts) {
+  constructor(parts: SessionOptions) {
     const { cx, qmp, contract, channel, runs } = parts;
     this.qmp = qmp;
     this.runs = runs;
@@ -99,11 +99,11 @@ export class Feed {
     channel.retain(retainedBytes(contract));
     channel.onChange = (connected) => this.linkChanged(connected, parts);
     this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
-    this.watch = new LinkWatch(cx.clock.monotonicMs());
+    this.watch = new SilenceDetector(cx.clock.monotonicMs());
     this.inbox.onHeard = () => this.watch.heard(cx.clock.monotonicMs());
     this.asking = setInterval(() => void this.inbox.ping(), ASK_EVERY_MS);
 
-    const assembly = assembleFeed(parts, {
+    const assembly = buildSession(parts, {
       meter: this.meter,
       linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),
       onDecision: (decision) => this.decision.resolve(decision),
@@ -124,7 +124,7 @@ export class Feed {
   }
 
   /** The migration goes on: QEMU is captured and coalesced, and what the link did is measured anew. */
-  private linkChanged(connected: boolean, { cx, onCut }: FeedParts): void {
+  private linkChanged(connected: boolean, { cx, onCut }: SessionOptions): void {
     cx.log.warn({ connected, ...this.channel.interruptions }, connected ? "the link is back" : "the link is lost");
     this.meter.interrupted();
     if (connected) this.inbox.reconnected();

@@ -4,7 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { PageSet } from "../../shared/page/page-set.ts";
-import { changePages, madeUpBlocks, makeUpPages } from "../../shared/page/simulated-pages.ts";
+import { changePages, simulatedBlocks, simulatePages } from "../../shared/page/simulated-pages.ts";
 import type { RamBlock } from "../../shared/protocol/messages.ts";
 import { ReturnPathReader } from "../../shared/qemu/return-path/return-path-reader.ts";
 import {
@@ -27,7 +27,7 @@ const PACKAGE_BYTES = 30_000;
 
 const ignore = (): void => undefined;
 
-export class MadeUpQemu {
+export class SimulatedQemu {
   readonly blocks: readonly RamBlock[];
   private readonly pageCount: number;
   private readonly socket: Socket;
@@ -42,11 +42,11 @@ export class MadeUpQemu {
   constructor(socket: Socket, pageCount: number) {
     this.socket = socket;
     this.pageCount = pageCount;
-    this.blocks = madeUpBlocks(pageCount);
+    this.blocks = simulatedBlocks(pageCount);
     this.missing = new PageSet(pageCount);
     this.writer = new StreamWriter(this.memory, (to, from, length) => this.memory.copyWithin(to, from, from + length));
     this.writer.layout(this.blocks);
-    makeUpPages(this.memory, 0, CONTENTS);
+    simulatePages(this.memory, 0, CONTENTS);
     const returnPath = new ReturnPathReader(this.blocks, {
       requestPages: (firstPage, count) => {
         for (let page = firstPage; page < firstPage + count; page++) this.wanted.push(page);

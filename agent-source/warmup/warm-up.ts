@@ -9,25 +9,25 @@ import { join } from "node:path";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
-import { madeUpBlocks } from "../../shared/page/simulated-pages.ts";
+import { simulatedBlocks } from "../../shared/page/simulated-pages.ts";
 import type { MigrateOptions } from "../../shared/protocol/report.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
 import { deferred, orAborted } from "../../shared/runtime/deferred.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 import { returnMemory } from "../../shared/runtime/v8/return-memory.ts";
-import { type Loop, openLoop } from "../../shared/warmup/loopback.ts";
-import { askMadeUpMonitor } from "../../shared/warmup/simulated-monitor.ts";
+import { type Loopback, openLoopback } from "../../shared/warmup/loopback.ts";
+import { askSimulatedMonitor } from "../../shared/warmup/simulated-monitor.ts";
 import { LinkMeter } from "../link/link-meter.ts";
 import { PeerInbox } from "../link/peer-inbox.ts";
 import { probeLink } from "../link/probe-link.ts";
 import { MigrationReport } from "../report/migration-report.ts";
 import { shallowFrameBytes } from "../send/credit.ts";
-import { assembleFeed, type FeedAssembly } from "../transfer/build-session.ts";
-import { type AssemblyParts, retainedBytes } from "../transfer/session-options.ts";
-import { MadeUpQemu } from "./simulated-qemu.ts";
+import { buildSession, type SessionParts } from "../transfer/build-session.ts";
+import { type BuildOptions, retainedBytes } from "../transfer/session-options.ts";
+import { SimulatedQemu } from "./simulated-qemu.ts";
 
-export interface RehearsalParts {
+export interface WarmUpOptions {
   readonly config: SourceConfig;
   readonly clock: Clock;
   readonly log: Logger;
@@ -78,7 +78,7 @@ const JUMPS_EVERY = 3;
 let kept: unknown;
 
 /** Ends early when `signal` is aborted, for there is a migration. @throws whatever a migration may throw */
-export async function rehearse(parts: RehearsalParts, signal: AbortSignal): Promise<void> {
+export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise<void> {
   for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
     const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
     kept = await moveNobody(parts, within);
@@ -87,13 +87,13 @@ export async function rehearse(parts: RehearsalParts, signal: AbortSignal): Prom
 }
 
 /** Is there something that is kept? For tests. */
-export const isRehearsed = (): boolean => kept !== undefined;
+export const isWarm = (): boolean => kept !== undefined;
 
-async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<unknown> {
+async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<unknown> {
   const { config, clock, limits } = parts;
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
-  await askMadeUpMonitor(`${path}.rehearsal-monitor`, signal);
-  const loop = await openLoop(`${path}.rehearsal`, limits, signal);
+  await askSimulatedMonitor(`${path}.rehearsal-monitor`, signal);
+  const loop = await openLoopback(`${path}.rehearsal`, limits, signal);
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
   const onFault = (fault: MigrationFault): void => failed.abort(fault);
@@ -102,7 +102,7 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
   loop.source.retain(retainedBytes(CONTRACT));
   const inbox = new PeerInbox(loop.source, meter, clock, onFault);
   const assembly = assemblyParts(parts, loop);
-  const feed = assembleFeed(assembly, {
+  const feed = buildSession(assembly, {
     meter,
     linkIsDown: () => false,
     onDecision: () => undefined,
@@ -122,7 +122,7 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
   try {
     either.throwIfAborted();
     await orAborted(feed.intake.connected(either), either);
-    const qemu = new MadeUpQemu(socket, PAGES);
+    const qemu = new SimulatedQemu(socket, PAGES);
     // a ping that is said before the destination has dialled in is lost, and here nobody asks again
     await orAborted(loop.source.drained(), either);
     await orAborted(probeLink(loop.source, inbox, meter, clock), either);
@@ -140,18 +140,18 @@ async function moveNobody(parts: RehearsalParts, signal: AbortSignal): Promise<u
   return { feed, inbox, loop, report };
 }
 
-async function listening({ intake }: FeedAssembly, path: string): Promise<string> {
+async function listening({ intake }: SessionParts, path: string): Promise<string> {
   await intake.listen(path);
   return path;
 }
 
-function assemblyParts({ config, clock, log, createKernels }: RehearsalParts, { source }: Loop): AssemblyParts {
+function assemblyParts({ config, clock, log, createKernels }: WarmUpOptions, { source }: Loopback): BuildOptions {
   const transfer = { ...config.transfer, syncRate: 1000 };
   const compression = transfer.zstdWorkers === 0 ? "off" : OPTIONS.compression;
   const call = { guest: "rehearsal", to: source.peer, options: { ...OPTIONS, compression } };
   return {
     cx: { config: { ...config, memory: MEMORY, transfer }, call, clock, log, createKernels },
-    ramBlocks: madeUpBlocks(PAGES),
+    ramBlocks: simulatedBlocks(PAGES),
     contract: CONTRACT,
     channel: source,
     runs: { standsStill: false },
@@ -159,7 +159,7 @@ function assemblyParts({ config, clock, log, createKernels }: RehearsalParts, { 
 }
 
 /** A destination that takes everything, and asks for pages in post-copy. */
-function answer({ destination }: Loop, clock: Clock, isPostcopy: () => boolean): void {
+function answer({ destination }: Loopback, clock: Clock, isPostcopy: () => boolean): void {
   let appliedBytes = 0;
   destination.receive((message) => {
     switch (message.kind) {
@@ -188,7 +188,7 @@ function answer({ destination }: Loop, clock: Clock, isPostcopy: () => boolean):
   });
 }
 
-async function play(qemu: MadeUpQemu, feed: FeedAssembly, meter: LinkMeter, packaged: Promise<void>): Promise<void> {
+async function play(qemu: SimulatedQemu, feed: SessionParts, meter: LinkMeter, packaged: Promise<void>): Promise<void> {
   const { engine, sender, intake, postcopy } = feed;
   await qemu.start();
   await qemu.firstPass(isZero);

@@ -7,7 +7,7 @@ const NOISE_EVERY = 4;
 const CHANGED_WORDS = 4;
 
 /** Fills `pages` pages at `at`, a multiple of 8. */
-export function makeUpPages(memory: Uint8Array, at: number, pages: number): void {
+export function simulatePages(memory: Uint8Array, at: number, pages: number): void {
   const words = new DataView(memory.buffer, memory.byteOffset + at, pages * PAGE_SIZE);
   let noise = 1;
   for (let offset = 0; offset < words.byteLength; offset += 8) {
@@ -29,7 +29,7 @@ export function changePages(memory: Uint8Array, at: number, pages: number, versi
 const SECOND_BLOCK_PAGES = 64;
 
 /** The blocks of a guest that there is not: two, since of a single one code would learn that the first page of a block is 0. */
-export const madeUpBlocks = (pageCount: number) => [
+export const simulatedBlocks = (pageCount: number) => [
   { name: "pc.ram", byteLength: (pageCount - SECOND_BLOCK_PAGES) * PAGE_SIZE, pageSize: PAGE_SIZE },
   { name: "vga.vram", byteLength: SECOND_BLOCK_PAGES * PAGE_SIZE, pageSize: PAGE_SIZE },
 ];

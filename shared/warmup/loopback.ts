@@ -12,7 +12,7 @@ import { ResumingSource } from "../link/resume/resuming-source.ts";
 import type { Offer } from "../protocol/messages.ts";
 import type { MigrationView } from "../protocol/report.ts";
 
-export interface Loop {
+export interface Loopback {
   readonly source: ResumingSource;
   /** Dials in with its receive(). */
   readonly destination: ResumingDestination;
@@ -69,11 +69,11 @@ const refuse = (): never => {
  * Calls have been made of each kind by the time it is open, unless `signal` was aborted.
  * @param path of unix sockets that nobody else may connect to; what is there is replaced
  */
-export async function openLoop(
+export async function openLoopback(
   path: string,
   { receiveWindowBytes, messageBytes }: LinkLimits,
   signal: AbortSignal,
-): Promise<Loop> {
+): Promise<Loopback> {
   const limits = { receiveWindowBytes, messageBytes };
   const [address, peerAddress] = [`unix:${path}`, `unix:${path}-peer`];
   const source = new ResumingSource({ peer: address, patienceMs: 0 });

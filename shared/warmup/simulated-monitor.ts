@@ -13,7 +13,7 @@ const STATUS = { status: "running", running: true };
 const EVENT = { event: "MIGRATION_PASS", data: { pass: 1 }, timestamp: { seconds: 1, microseconds: 1 } };
 
 /** @param path of a socket, gone afterwards @throws MigrationFault as every monitor's client */
-export async function askMadeUpMonitor(path: string, signal: AbortSignal): Promise<void> {
+export async function askSimulatedMonitor(path: string, signal: AbortSignal): Promise<void> {
   await rm(path, { force: true });
   const server = createServer(answer);
   await new Promise<void>((resolve, reject) => {

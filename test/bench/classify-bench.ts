@@ -2,7 +2,7 @@
  * Capture, classify and encode, all in memory: PAGE records through the stream reader into the scheduler, and frames out
  * of it, which are thrown away. The peer copies the pages once: what any capture has to do at least.
  */
-import { TransferScheduler } from "../../agent-source/send/precopy-scheduler.ts";
+import { PrecopyScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import { StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
@@ -19,10 +19,10 @@ const ROUNDS = { settle: 6, rounds: 15 };
 /** Captures what it is given, and makes frames of it at the end of a section, as the copy engine does. */
 export class CaptureSink implements StreamSink {
   frames = 0;
-  private readonly scheduler: TransferScheduler;
+  private readonly scheduler: PrecopyScheduler;
   private readonly frameAt: number;
 
-  constructor(scheduler: TransferScheduler, frameAt: number) {
+  constructor(scheduler: PrecopyScheduler, frameAt: number) {
     this.scheduler = scheduler;
     this.frameAt = frameAt;
   }
@@ -45,7 +45,7 @@ export class CaptureSink implements StreamSink {
 }
 
 export interface CaptureRig {
-  readonly scheduler: TransferScheduler;
+  readonly scheduler: PrecopyScheduler;
   readonly sink: CaptureSink;
   readonly pages: number;
   /** One pass over the guest, the other version each time. */
@@ -69,9 +69,9 @@ export function captureRig(kind: GuestKind, pages: number): CaptureRig {
   const window = passAt[1] + passBytes;
   const frameAt = window + WINDOW_BYTES;
   const region = frameAt + Math.ceil(frameBufferBytes(FRAME_BYTES) / PAGE_SIZE) * PAGE_SIZE;
-  const kernels = loadKernels(region + TransferScheduler.regionBytes(options));
+  const kernels = loadKernels(region + PrecopyScheduler.regionBytes(options));
   const { memory } = kernels;
-  const scheduler = new TransferScheduler(kernels, address(region), options);
+  const scheduler = new PrecopyScheduler(kernels, address(region), options);
   const sink = new CaptureSink(scheduler, frameAt);
   const reader = new StreamReader(memory, sink);
   const head = prologue(pages);

@@ -10,16 +10,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Intake } from "../../agent-source/capture/intake.ts";
-import { FeedPace } from "../../agent-source/capture/sync-pace.ts";
+import { SyncPace } from "../../agent-source/capture/sync-pace.ts";
 import { LinkMeter } from "../../agent-source/link/link-meter.ts";
 import { FrameSender } from "../../agent-source/send/frame-sender.ts";
 import { Pacer } from "../../agent-source/send/pacer.ts";
-import { TransferScheduler } from "../../agent-source/send/precopy-scheduler.ts";
+import { PrecopyScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { createSourceMemory, WINDOW_BYTES } from "../../agent-source/send/source-memory.ts";
-import { CopyWatch } from "../../agent-source/switchover/copy-observer.ts";
-import { Outlook } from "../../agent-source/switchover/eta.ts";
+import { CopyObserver } from "../../agent-source/switchover/copy-observer.ts";
+import { EtaEstimator } from "../../agent-source/switchover/eta.ts";
 import { FIXED_COST_MS, SwitchPolicy } from "../../agent-source/switchover/switch-policy.ts";
-import { CopyEngine } from "../../agent-source/transfer/precopy-capture.ts";
+import { PrecopyCapture } from "../../agent-source/transfer/precopy-capture.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
@@ -98,7 +98,7 @@ function pieces(kind: GuestKind): Uint8Array[] {
 
 interface Source {
   readonly intake: Intake;
-  readonly scheduler: TransferScheduler;
+  readonly scheduler: PrecopyScheduler;
   readonly channel: AcknowledgingChannel;
   /** The first pass was captured. */
   readonly based: Promise<void>;
@@ -118,7 +118,7 @@ function makeSource(): Source {
   };
   const memory = createSourceMemory(options, loadKernels);
   const { kernels } = memory;
-  const scheduler = new TransferScheduler(kernels, memory.region, options);
+  const scheduler = new PrecopyScheduler(kernels, memory.region, options);
   const channel = new AcknowledgingChannel();
   const based = deferred<void>();
   const ended = deferred<void>();
@@ -144,8 +144,8 @@ function makeSource(): Source {
   });
   const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
   const policy = new SwitchPolicy(plan);
-  const outlook = new Outlook({ downtimeTargetMs: 300, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond: 20 });
-  const watch = new CopyWatch(
+  const outlook = new EtaEstimator({ downtimeTargetMs: 300, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond: 20 });
+  const watch = new CopyObserver(
     {
       scheduler,
       sender,
@@ -164,7 +164,7 @@ function makeSource(): Source {
     },
     clock.monotonicMs(),
   );
-  const engine = new CopyEngine(
+  const engine = new PrecopyCapture(
     {
       memory: kernels.memory,
       scheduler,
@@ -172,7 +172,7 @@ function makeSource(): Source {
       watch,
       clock,
       expectedBlocks: layoutOf(PAGES),
-      pace: new FeedPace(20, clock.monotonicMs()),
+      pace: new SyncPace(20, clock.monotonicMs()),
       announceLayout: () => {},
       onDecision: () => {},
       onFirstPassDone: () => {

@@ -3,7 +3,7 @@
  * would send of it. Whatever the scheduler does with the feed, its frames must rebuild this memory.
  */
 
-import type { TransferScheduler } from "../../agent-source/send/precopy-scheduler.ts";
+import type { PrecopyScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { PageFrameReader } from "../../shared/codec/page-frame.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
@@ -57,7 +57,7 @@ export class FakeGuest {
   }
 
   /** Gives at most `pages` dirty pages to the scheduler, through `window` of the kernels' memory. @returns how many it took */
-  feed(scheduler: TransferScheduler, kernels: PageKernels, window: number, pages: number): number {
+  feed(scheduler: PrecopyScheduler, kernels: PageKernels, window: number, pages: number): number {
     let fed = 0;
     for (const page of this.dirty) {
       if (fed === pages) break;

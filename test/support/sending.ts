@@ -3,7 +3,7 @@
 import { LinkMeter } from "../../agent-source/link/link-meter.ts";
 import { FrameSender } from "../../agent-source/send/frame-sender.ts";
 import { Pacer } from "../../agent-source/send/pacer.ts";
-import { TransferScheduler } from "../../agent-source/send/precopy-scheduler.ts";
+import { PrecopyScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { createSourceMemory } from "../../agent-source/send/source-memory.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame.ts";
@@ -42,7 +42,7 @@ export function sending({
 }: SendingOptions = {}) {
   const options = { pageCount, delta: true, reorder: true, pendingSlots, baseSlots: 100, frameBytes };
   const { kernels, buffers, region, window } = createSourceMemory(options, loadKernels);
-  const scheduler = new TransferScheduler(kernels, region, options);
+  const scheduler = new PrecopyScheduler(kernels, region, options);
   const frames: SentFrame[] = [];
   const compressing: Deferred<number>[] = [];
   const channel: Pick<SourceChannel, "send" | "drained"> = {

@@ -4,7 +4,7 @@
  */
 import type { Test } from "tap";
 import { OwnQemu } from "../../agent-source/guest/own-qemu.ts";
-import { FreshLinks } from "../../agent-source/link/restarted-streams.ts";
+import { RestartedStreams } from "../../agent-source/link/restarted-streams.ts";
 import { OperatorWords } from "../../agent-source/migration/operator-words.ts";
 import type { SourceContext } from "../../agent-source/migration/source-context.ts";
 import { MigrationReport } from "../../agent-source/report/migration-report.ts";
@@ -56,7 +56,7 @@ export async function sourcePhase(t: Test, status: string): Promise<Phase> {
     qemu: new OwnQemu("web", config, qemu.process),
     ...{ sequence: 7, cpuSecondsBefore: 0, createKernels: loadKernels },
     dialledIn: async () => Promise.reject(new TypeError("not expected")),
-    anew: new FreshLinks(destination.address),
+    restartedStreams: new RestartedStreams(destination.address),
     faults: new TestFaults(),
   };
   return {

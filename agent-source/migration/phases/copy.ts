@@ -1,7 +1,7 @@
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
-import { whileAnswering } from "../await-answer.ts";
+import { unlessSilentFor } from "../await-answer.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -16,7 +16,7 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
   });
   try {
     const decided = orAborted(Promise.race([feed.decision.promise, feed.completing.promise]), feed.signal);
-    const decision = await whileAnswering(decided, feed, cx);
+    const decision = await unlessSilentFor(decided, feed, cx);
     if (decision === undefined) return { kind: afterSource("copying", "decided"), feed, into: "nothing", reason: "" };
     if (decision.kind !== "switch")
       throw new MigrationFault(

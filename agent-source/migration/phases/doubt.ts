@@ -18,7 +18,7 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   if (loaded?.feed.isPostcopy) {
     // the guest may run at the destination, and need pages
     loaded.feed.postcopy?.flow();
-    cx.anew.listen();
+    cx.restartedStreams.listen();
   }
   // from now on the agent looks at this host before it says anything; an open stream would deliver the grant as soon as
   // its link is back

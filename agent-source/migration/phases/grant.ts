@@ -4,10 +4,10 @@ import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { orLogged } from "../../../shared/runtime/journal/journal-log.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
-import type { Feed } from "../../transfer/transfer-session.ts";
+import type { TransferSession } from "../../transfer/transfer-session.ts";
 import { askUntilSettled, type Settled } from "../ask-destination.ts";
 import { GUEST_IN_DOUBT, type SourceContext, sourceRecord } from "../source-context.ts";
-import { type Granted, isOfPostcopy, keptOf, type State, undoFeed } from "../source-state.ts";
+import { type Granted, isOfPostcopy, keptOf, type State, undoSession } from "../source-state.ts";
 import { twoCopies } from "../two-copies.ts";
 
 /** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
@@ -99,7 +99,7 @@ async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void>
 }
 
 /** Resolves when the stream is over, or has not answered for a while. */
-async function silence(feed: Feed, signal: AbortSignal): Promise<void> {
+async function silence(feed: TransferSession, signal: AbortSignal): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const while_ = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, ASKS_AFTER_MS);
@@ -120,7 +120,7 @@ function afterAnswer(
     return {
       kind: afterSource("granting", "refused"),
       fault: refusal(cx, settled.message),
-      undo: undoFeed(loaded.feed, "granted"),
+      undo: undoSession(loaded.feed, "granted"),
     };
   const { running } = settled;
   const kind = afterSource("granting", loaded.feed.isPostcopy ? "pulling" : "running");

@@ -5,7 +5,7 @@ import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { writeAtLast } from "../../../shared/runtime/journal/write-at-last.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
 import { tellUntilHeard } from "../ask-destination.ts";
-import { asItWas, runHere } from "../return-to-source.ts";
+import { leaveAsFound, runAtSource } from "../return-to-source.ts";
 import { keptRecord, type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State, Undo } from "../source-state.ts";
 
@@ -31,7 +31,7 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   tellDestination(undo, fault, cx);
   if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
   if (undo.granted !== "no") await takeBack(undo, cx);
-  const { kind, guestNow } = await runHere(undo, cx);
+  const { kind, guestNow } = await runAtSource(undo, cx);
   // so far the destination has heard only `withdraw`, and keeps the copy that it has
   if (kind === "gone" && undo.mayBeWhole) return orphan(undo, fault);
   return end(fault.with({ guestNow }), undo, cx);
@@ -129,7 +129,7 @@ async function end(fault: MigrationFault, undo: Undo, cx: SourceContext): Promis
 
 async function untouched(fault: MigrationFault, { qmp }: Undo): Promise<MigrationFault> {
   if (qmp === undefined) return fault.with({ guestNow: "the guest was not touched" });
-  const guestNow = await asItWas(qmp);
+  const guestNow = await leaveAsFound(qmp);
   qmp.close();
   return fault.with({ guestNow });
 }

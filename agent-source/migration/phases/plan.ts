@@ -5,7 +5,7 @@ import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { loadGuest } from "../../../shared/runtime/guest/guest-definition.ts";
 import { memoryReturned } from "../../../shared/runtime/v8/return-memory.ts";
 import { lookAtGuest } from "../../guest/look-at-guest.ts";
-import { asItWas } from "../return-to-source.ts";
+import { leaveAsFound } from "../return-to-source.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -21,7 +21,7 @@ export async function plan(_state: State<"planned">, cx: SourceContext): Promise
     const facts = await lookAtGuest(qmp, definition.qmp, cx);
     return { kind: afterSource("planned", "carriable"), definition, qmp, facts };
   } catch (thrown) {
-    const guestNow = await asItWas(qmp);
+    const guestNow = await leaveAsFound(qmp);
     qmp.close();
     throw MigrationFault.from(thrown).with({ guestNow });
   }

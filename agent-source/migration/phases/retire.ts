@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { servesPostcopy } from "../../../shared/qemu/qmp/migration-status.ts";
-import type { Feed } from "../../transfer/transfer-session.ts";
+import type { TransferSession } from "../../transfer/transfer-session.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
@@ -35,7 +35,7 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
  * Says SHUT to a QEMU that has written its stream, and waits until it is retired.
  * @throws MigrationFault `qmp-timeout`; `qemu-failed` for a QEMU that ends in another state than `postmigrate`
  */
-export async function completeMigration(feed: Pick<Feed, "qmp" | "signal" | "shut">): Promise<void> {
+export async function completeMigration(feed: Pick<TransferSession, "qmp" | "signal" | "shut">): Promise<void> {
   // of a migration that was cancelled meanwhile QEMU resumes the guest by itself; after SHUT it would not
   feed.signal.throwIfAborted();
   const completed = feed.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
@@ -54,7 +54,7 @@ export async function completeMigration(feed: Pick<Feed, "qmp" | "signal" | "shu
  * for which its migration's thread waits for the lock that all monitors share (migration_completion() and
  * migration_iteration_finish() in QEMU's migration/migration.c).
  */
-async function statusBehind({ qmp, signal }: Pick<Feed, "qmp" | "signal">): Promise<string> {
+async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "signal">): Promise<string> {
   const deadline = performance.now() + COMPLETES_WITHIN_MS;
   while (true) {
     const { status } = await qmp.execute("query-status");
@@ -67,7 +67,7 @@ async function statusBehind({ qmp, signal }: Pick<Feed, "qmp" | "signal">): Prom
  * In post-copy QEMU is retired already: pages are left that it has not written, or SHUT was said (postcopy-capture.ts), and
  * whatever breaks then it does not run the guest by itself.
  */
-async function checkServing(feed: Feed): Promise<void> {
+async function checkServing(feed: TransferSession): Promise<void> {
   feed.signal.throwIfAborted();
   const { status } = await feed.qmp.execute("query-migrate");
   if (!servesPostcopy(status))
@@ -78,6 +78,6 @@ async function checkServing(feed: Feed): Promise<void> {
 }
 
 /** True when QEMU's monitor is closed and its process has ended. */
-async function hasEnded(feed: Feed, cx: SourceContext): Promise<boolean> {
+async function hasEnded(feed: TransferSession, cx: SourceContext): Promise<boolean> {
   return feed.qemuLost && !feed.signal.aborted && (await cx.qemu.isSeenEnded());
 }

@@ -4,10 +4,10 @@ import type { Complete, Running } from "../../../shared/protocol/messages.ts";
 import type { SourcePostcopy } from "../../../shared/protocol/ownership.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
-import type { Feed } from "../../transfer/transfer-session.ts";
+import type { TransferSession } from "../../transfer/transfer-session.ts";
 import { askOnce } from "../ask-destination.ts";
 import { noteReleased } from "../note-released.ts";
-import { PagesLost, revive } from "../resume-postcopy.ts";
+import { PagesLost, resumePostcopy } from "../resume-postcopy.ts";
 import { type SourceContext, strandedAt } from "../source-context.ts";
 import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
@@ -32,7 +32,7 @@ type Outcome =
  */
 export async function serve(state: State<"serving">, cx: SourceContext): Promise<Ends> {
   const { loaded, running, postcopy } = state;
-  cx.anew.listen();
+  cx.restartedStreams.listen();
   let feed = loaded?.feed;
   feed?.postcopy?.flow();
   let heardAtMs = cx.clock.monotonicMs();
@@ -91,14 +91,14 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
  * A destination that is asked while it starts the guest says that it needs pages, and not yet when it resumed: that came over the
  * stream, ahead of the word that it has all of them.
  */
-async function saidOver(feed: Feed | undefined): Promise<Running | undefined> {
+async function saidOver(feed: TransferSession | undefined): Promise<Running | undefined> {
   const answer = await Promise.race([feed?.inbox.grantAnswer.promise, undefined]);
   return answer?.kind === "running" ? answer : undefined;
 }
 
 /** Throws when the stream, the destination agent's life or QEMU's stream is over. */
-async function untilComplete(feed: Feed, cx: SourceContext): Promise<Outcome> {
-  const anew = cx.anew.arrived.then(() => {
+async function untilComplete(feed: TransferSession, cx: SourceContext): Promise<Outcome> {
+  const anew = cx.restartedStreams.arrived.then(() => {
     throw new MigrationFault("peer-lost", "The destination begins anew");
   });
   anew.catch(() => undefined);
@@ -124,7 +124,7 @@ async function untilComplete(feed: Feed, cx: SourceContext): Promise<Outcome> {
  * the link was down before this call, the time counts from the call, since the destination was just heard to run the
  * guest.
  */
-async function untilSilent({ channel }: Feed, cx: SourceContext, signal: AbortSignal): Promise<"silent"> {
+async function untilSilent({ channel }: TransferSession, cx: SourceContext, signal: AbortSignal): Promise<"silent"> {
   const { clock } = cx;
   const { doubtAfterMs } = cx.config.link;
   const fromMs = clock.monotonicMs();
@@ -152,28 +152,28 @@ class StillPulls extends MigrationFault {}
  * @returns undefined when the destination does not dial in: it may need nothing any more
  */
 async function again(
-  feed: Feed | undefined,
+  feed: TransferSession | undefined,
   postcopy: SourcePostcopy | undefined,
   cx: SourceContext,
-): Promise<Feed | undefined> {
+): Promise<TransferSession | undefined> {
   if (postcopy === undefined) throw new PagesLost("internal", "There is no record of how post-copy began");
   await end(feed, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
-  await orAborted(Promise.race([cx.anew.arrived, delay(DIALS_WITHIN_MS)]), cx.leaving);
-  const link = cx.anew.take();
+  await orAborted(Promise.race([cx.restartedStreams.arrived, delay(DIALS_WITHIN_MS)]), cx.leaving);
+  const link = cx.restartedStreams.take();
   if (link === undefined) return undefined;
-  const revived = await revive(cx, postcopy, link);
+  const revived = await resumePostcopy(cx, postcopy, link);
   cx.report.degradations.push("Post-copy was broken and taken up again; the figures are those of the stream before");
   return revived;
 }
 
-async function end(feed: Feed | undefined, fault?: MigrationFault): Promise<void> {
+async function end(feed: TransferSession | undefined, fault?: MigrationFault): Promise<void> {
   await feed?.stop();
   feed?.qmp.close();
   feed?.channel.close(fault);
 }
 
 /** The destination has every page: SHUT, and QEMU completes. One that has lost its stream stays as it is until it ends. */
-async function retireQemu(feed: Feed | undefined): Promise<void> {
+async function retireQemu(feed: TransferSession | undefined): Promise<void> {
   if (feed === undefined) return;
   const deadline = performance.now() + COMPLETES_WITHIN_MS;
   feed.intake.shut();

@@ -5,18 +5,18 @@ import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../../shared/runtime/deferred.ts";
 import { residentBytesOf } from "../../../shared/runtime/host/resident-memory.ts";
 import { applySettings, readSettings } from "../../guest/qemu-settings.ts";
-import { RunWatch } from "../../guest/run-state.ts";
+import { RunState } from "../../guest/run-state.ts";
 import { probeLink } from "../../link/probe-link.ts";
-import { Feed } from "../../transfer/transfer-session.ts";
-import { whileAnswering } from "../await-answer.ts";
+import { TransferSession } from "../../transfer/transfer-session.ts";
+import { unlessSilentFor } from "../await-answer.ts";
 import { askWhileCut } from "../poll-cut-destination.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
-import { type State, undoFeed } from "../source-state.ts";
+import { type State, undoSession } from "../source-state.ts";
 
 /** The destination dials in, the link is measured, and QEMU's feed is switched on. */
 export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
   const { definition, qmp, facts, contract } = state;
-  const runs = await RunWatch.begin(qmp);
+  const runs = await RunState.begin(qmp);
   // beside the wait for the destination: the record is then only to be put in its place
   const found = readSettings(qmp);
   const prepared = found.then(
@@ -27,7 +27,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     .then((channel) => {
       const { ramBlocks } = facts;
       const onCut = askWhileCut(cx, channel);
-      return new Feed({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused: runs.standsStill, onCut });
+      return new TransferSession({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused: runs.standsStill, onCut });
     })
     .catch(async (thrown: unknown) => {
       // the guest was not touched, and *keeping* leaves the journal alone
@@ -47,7 +47,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, settings }));
     feed.settings = settings;
     await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy", settings);
-    feed.probed(await whileAnswering(orAborted(probing, feed.signal), feed, cx));
+    feed.probed(await unlessSilentFor(orAborted(probing, feed.signal), feed, cx));
     cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
     cx.report.negotiated = {
       ...cx.report.negotiated,
@@ -63,7 +63,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     return {
       kind: afterSource("staging", "fault"),
       fault: MigrationFault.from(thrown),
-      undo: undoFeed(feed, "copying"),
+      undo: undoSession(feed, "copying"),
     };
   }
 }

@@ -4,10 +4,10 @@ import { orAborted, within } from "../../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
 import { checkAgreed, checkPaths } from "../../guest/look-at-guest.ts";
 import type { Compared } from "../../report/migration-result.ts";
-import type { Feed } from "../../transfer/transfer-session.ts";
+import type { TransferSession } from "../../transfer/transfer-session.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
-import { howItStopped } from "../stop-cause.ts";
+import { stopCause } from "../stop-cause.ts";
 import { verifyMemory } from "../verify-memory.ts";
 
 /** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
@@ -30,7 +30,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     await stopGuest(state, cx);
     // the end of the stream is said when it comes; of post-copy that is behind the hand-over
     await orAborted(Promise.race([feed.endWhenRead(), feed.packaged.promise]), feed.signal);
-    const { paused, reason } = howItStopped(feed, state, cx);
+    const { paused, reason } = stopCause(feed, state, cx);
     // without a package no page follows
     if (feed.stoppedWith !== undefined && !feed.isPostcopy) feed.stoppedWith = { ...feed.stoppedWith, complete: true };
     await notePaused(feed, paused, cx);
@@ -77,7 +77,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
  */
 async function becauseOfChange(
   fault: MigrationFault,
-  { agreed, qmp }: Feed,
+  { agreed, qmp }: TransferSession,
   cx: SourceContext,
 ): Promise<MigrationFault> {
   if (fault.code !== "qemu-failed" || agreed === undefined || !qmp.isOpen) return fault;
@@ -127,7 +127,7 @@ async function stopGuest({ feed, into }: State<"switching">, cx: SourceContext):
 }
 
 /** @returns when, microseconds since the epoch; of a guest that ran the event comes, if it has not yet */
-function untilStopped(feed: Feed): Promise<number> {
+function untilStopped(feed: TransferSession): Promise<number> {
   return within(
     orAborted(feed.runs.stopped, feed.signal),
     STOPS_WITHIN_MS,
@@ -138,7 +138,7 @@ function untilStopped(feed: Feed): Promise<number> {
 /**
  * An agent that starts again starts the guest of a QEMU that has completed, or does not: before it is told to complete.
  */
-async function notePaused(feed: Feed, paused: boolean, cx: SourceContext): Promise<void> {
+async function notePaused(feed: TransferSession, paused: boolean, cx: SourceContext): Promise<void> {
   if (paused === feed.paused) return;
   const record = sourceRecord(cx, "plan", { ...feed.kept, paused, retiring: true });
   await writeInTime(cx, record);

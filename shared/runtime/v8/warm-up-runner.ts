@@ -2,7 +2,7 @@
 import { MigrationFault } from "../../fault.ts";
 import type { Logger } from "../log/log.ts";
 
-export class Rehearsal {
+export class WarmUpRunner {
   private readonly abort = new AbortController();
   private ended: Promise<void> = Promise.resolve();
 

@@ -8,7 +8,7 @@ import { Receiver } from "../../../agent-destination/replay/receiver.ts";
 import type { Replay } from "../../../agent-destination/replay/replay.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
-import { openLoop } from "../../../shared/warmup/loopback.ts";
+import { openLoopback } from "../../../shared/warmup/loopback.ts";
 import { LIMITS } from "../../support/link.ts";
 import { folder } from "../../support/link-fixtures.ts";
 
@@ -43,7 +43,7 @@ t.test("the end of the stream ends the watch, and what follows has no such limit
 t.test("a source is heard by its pings, over a real link, and not by the link's own", async (t) => {
   const over = new AbortController();
   t.teardown(() => over.abort());
-  const loop = await openLoop(join(folder(t), "s"), LIMITS, over.signal);
+  const loop = await openLoopback(join(folder(t), "s"), LIMITS, over.signal);
   t.teardown(() => loop.close());
   loop.source.receive(() => undefined);
   loop.source.retain(1 << 20);

@@ -1,12 +1,12 @@
 import t from "tap";
-import { type Ack, AckPace } from "../../../agent-destination/replay/ack-batcher.ts";
+import { type Ack, AckBatcher } from "../../../agent-destination/replay/ack-batcher.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { eventually } from "../../support/bounded.ts";
 
 function setUp() {
   const sent: Ack[] = [];
   const first = deferred<void>();
-  const pace = new AckPace((ack) => {
+  const pace = new AckBatcher((ack) => {
     sent.push(ack);
     first.resolve();
   });

@@ -1,9 +1,9 @@
 import t from "tap";
-import { FeedGate } from "../../../agent-source/capture/backlog-gate.ts";
+import { BacklogGate } from "../../../agent-source/capture/backlog-gate.ts";
 
 t.test("shut while the link has enough to do, and not opened and shut for every few pages", async (t) => {
   const work = { backlogMs: 99, arenaMs: 500 };
-  const gate = new FeedGate(work);
+  const gate = new BacklogGate(work);
   t.notOk(gate.isShut);
   work.backlogMs = 100;
   t.ok(gate.isShut);
@@ -15,7 +15,7 @@ t.test("shut while the link has enough to do, and not opened and shut for every 
 
 t.test("near the switch nothing but a moment's work may wait", async (t) => {
   const work = { backlogMs: 3, arenaMs: 500 };
-  const gate = new FeedGate(work);
+  const gate = new BacklogGate(work);
   t.notOk(gate.isShut);
   gate.drains = true;
   t.ok(gate.isShut);
@@ -26,7 +26,7 @@ t.test("near the switch nothing but a moment's work may wait", async (t) => {
 
 t.test("a link that takes seconds for a full arena is read ahead of, for the order by heat", async (t) => {
   const work = { backlogMs: 900, arenaMs: 1300 };
-  const gate = new FeedGate(work);
+  const gate = new BacklogGate(work);
   t.notOk(gate.isShut);
   t.ok(gate.opens);
   gate.drains = true;

@@ -1,12 +1,12 @@
 import t, { type Test } from "tap";
-import { FeedHold } from "../../../agent-source/capture/read-hold.ts";
-import { FeedPace } from "../../../agent-source/capture/sync-pace.ts";
+import { ReadHold } from "../../../agent-source/capture/read-hold.ts";
+import { SyncPace } from "../../../agent-source/capture/sync-pace.ts";
 
 function fixture(t: Test) {
   const at = { nowMs: 0, backlogMs: 0, arenaMs: 500, still: false, resumed: 0 };
   const clock = { monotonicMs: () => at.nowMs, nowUs: () => at.nowMs * 1000 };
-  const hold = new FeedHold({
-    pace: new FeedPace(20, 0),
+  const hold = new ReadHold({
+    pace: new SyncPace(20, 0),
     work: at,
     standsStill: () => at.still,
     clock,

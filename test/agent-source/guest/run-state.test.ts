@@ -1,5 +1,5 @@
 import t, { type Test } from "tap";
-import { RunWatch } from "../../../agent-source/guest/run-state.ts";
+import { RunState } from "../../../agent-source/guest/run-state.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { Monitor, serve } from "../../support/fake-monitor.ts";
 
@@ -28,7 +28,7 @@ async function qemu(t: Test, status: string, around: { before?: object[]; after?
 
 t.test("it follows what QEMU says from the answer on", async (t) => {
   const { qmp, say } = await qemu(t, "running");
-  const watch = await RunWatch.begin(qmp);
+  const watch = await RunState.begin(qmp);
   t.equal(watch.standsStill, false);
   const stopped = watch.stopped;
   await say(event("STOP", 5));
@@ -43,14 +43,14 @@ t.test("it follows what QEMU says from the answer on", async (t) => {
 
 t.test("what comes in one piece with the answer is not lost", async (t) => {
   const before = await qemu(t, "paused", { before: [event("STOP", 1)] });
-  t.equal((await RunWatch.begin(before.qmp)).standsStill, true);
+  t.equal((await RunState.begin(before.qmp)).standsStill, true);
   const after = await qemu(t, "paused", { after: [event("RESUME", 2)] });
-  t.equal((await RunWatch.begin(after.qmp)).standsStill, false, "an event behind it is newer");
+  t.equal((await RunState.begin(after.qmp)).standsStill, false, "an event behind it is newer");
 });
 
 t.test("a stop that is waited for across a resume is the next one", async (t) => {
   const { qmp, say } = await qemu(t, "paused");
-  const watch = await RunWatch.begin(qmp);
+  const watch = await RunState.begin(qmp);
   const stopped = watch.stopped;
   await say(event("RESUME", 3), event("STOP", 4));
   t.equal(await stopped, 4e6);

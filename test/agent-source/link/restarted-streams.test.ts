@@ -1,5 +1,5 @@
 import t, { type Test } from "tap";
-import { FreshLinks } from "../../../agent-source/link/restarted-streams.ts";
+import { RestartedStreams } from "../../../agent-source/link/restarted-streams.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
 import type { Hello, SourceMessage } from "../../../shared/protocol/messages.ts";
@@ -17,15 +17,15 @@ const hello = (changes: Partial<Hello> = {}): Hello => ({
   ...changes,
 });
 
-function listening(t: Test): FreshLinks {
-  const links = new FreshLinks("beta");
+function listening(t: Test): RestartedStreams {
+  const links = new RestartedStreams("beta");
   links.listen();
   t.teardown(() => links.take()?.close());
   return links;
 }
 
 /** @returns the generation that the destination is welcomed to, and its connection */
-async function dial(links: FreshLinks, given: Hello): Promise<{ generation: number; transfer: MemoryTransfer }> {
+async function dial(links: RestartedStreams, given: Hello): Promise<{ generation: number; transfer: MemoryTransfer }> {
   const transfer = memoryTransfer();
   const first = new Promise<SourceMessage>((resolve) => transfer.destination.receive(resolve));
   links.accept(given, transfer.source);
@@ -35,7 +35,7 @@ async function dial(links: FreshLinks, given: Hello): Promise<{ generation: numb
 }
 
 t.test("nobody is let in before the guest runs at the destination, and may try again", async (t) => {
-  const links = new FreshLinks("beta");
+  const links = new RestartedStreams("beta");
   t.throws(() => links.accept(hello(), memoryTransfer().source), { code: "peer-lost" });
   t.equal(links.take(), undefined);
 });
@@ -105,7 +105,7 @@ t.test("a dial-in is the migration's own as long as its stream lives and the des
   await dial(links, hello({ restarted: true }));
   t.ok(links.takes(hello(), known), "a stream was begun anew since");
   known.close(new MigrationFault("cancelled", "the test ends it"));
-  t.ok(new FreshLinks("beta").takes(hello(), known), "it is over");
+  t.ok(new RestartedStreams("beta").takes(hello(), known), "it is over");
 });
 
 t.test("at the end of the migration a stream that nobody has taken ends, and none is let in", async (t) => {

@@ -1,9 +1,9 @@
 import t from "tap";
-import { ASK_EVERY_MS, LinkWatch } from "../../../agent-source/link/silence-detector.ts";
+import { ASK_EVERY_MS, SilenceDetector } from "../../../agent-source/link/silence-detector.ts";
 
 t.test("a link is silent when several answers are missing, whatever the round trip", async (t) => {
   for (const roundTripMs of [0, 1, 400]) {
-    const watch = new LinkWatch(1000);
+    const watch = new SilenceDetector(1000);
     const answersIn = ASK_EVERY_MS + roundTripMs;
     t.notOk(watch.isSilent(1000 + answersIn, roundTripMs), "just begun");
     watch.heard(5000);

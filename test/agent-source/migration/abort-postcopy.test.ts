@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { takeBack } from "../../../agent-source/migration/abort-postcopy.ts";
+import { abortPostcopy } from "../../../agent-source/migration/abort-postcopy.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { ReturnPathReader } from "../../../shared/qemu/return-path/return-path-reader.ts";
@@ -64,7 +64,7 @@ async function setUp(t: Test, behaviour: Behaviour) {
   const runtimeDirectory = folder(t);
   // all that it looks at
   const cx = { id: "m-1", call: { guest: "web" }, config: { runtimeDirectory } } as unknown as SourceContext;
-  return { heard, socket: join(runtimeDirectory, "m-1.stream"), take: () => takeBack(qmp, RESUMED_SETUP, cx) };
+  return { heard, socket: join(runtimeDirectory, "m-1.stream"), take: () => abortPostcopy(qmp, RESUMED_SETUP, cx) };
 }
 
 t.test("QEMU leaves its migration with the whole guest, and nothing is left of it", async (t) => {

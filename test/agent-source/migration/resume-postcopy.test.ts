@@ -1,6 +1,6 @@
 /** When there is nothing left that a post-copy could be taken up from. */
 import t, { type Test } from "tap";
-import { PagesLost, revive } from "../../../agent-source/migration/resume-postcopy.ts";
+import { PagesLost, resumePostcopy } from "../../../agent-source/migration/resume-postcopy.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
@@ -33,7 +33,7 @@ async function reviving(t: Test, states: readonly (readonly [migration: string, 
   return {
     said,
     link,
-    revived: revive(
+    revived: resumePostcopy(
       within(async () => path && QmpClient.connect(path)),
       RESUMED_POSTCOPY,
       link,
@@ -65,7 +65,7 @@ t.test(
 t.test("one that cannot be had is tried again, over another stream of the destination", async (t) => {
   const link = new ResumingSource({ patienceMs: 1000, peer: "beta" }, 1);
   const held = async (): Promise<never> => Promise.reject(new MigrationFault("qmp-timeout", "did not greet"));
-  await t.rejects(revive(within(held), RESUMED_POSTCOPY, link), { code: "qmp-timeout" });
+  await t.rejects(resumePostcopy(within(held), RESUMED_POSTCOPY, link), { code: "qmp-timeout" });
   t.match(await link.closed, { code: "peer-lost" });
 });
 

@@ -1,5 +1,5 @@
 import t from "tap";
-import { howItStopped } from "../../../agent-source/migration/stop-cause.ts";
+import { stopCause } from "../../../agent-source/migration/stop-cause.ts";
 import { MigrationReport } from "../../../agent-source/report/migration-report.ts";
 import type { SourcePostcopy } from "../../../shared/protocol/ownership.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
@@ -25,7 +25,7 @@ function judge({ runState, before = false, acknowledge = false, protocolVersion 
     stoppedWith,
   };
   const into = acknowledge ? "destination" : "nothing";
-  return { ...howItStopped(stopped, { reason: acknowledge ? "it fits" : "", into }, { report }), report };
+  return { ...stopCause(stopped, { reason: acknowledge ? "it fits" : "", into }, { report }), report };
 }
 
 t.test("a guest that QEMU stopped itself goes on at the destination", async (t) => {

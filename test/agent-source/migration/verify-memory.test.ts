@@ -5,7 +5,7 @@ import t from "tap";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
 import { verifyMemory } from "../../../agent-source/migration/verify-memory.ts";
 import type { Compared } from "../../../agent-source/report/migration-result.ts";
-import type { Feed } from "../../../agent-source/transfer/transfer-session.ts";
+import type { TransferSession } from "../../../agent-source/transfer/transfer-session.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { DIGEST_BYTES } from "../../../shared/runtime/guest/memory-digests.ts";
 import { PAGE_SIZE } from "../../../shared/units.ts";
@@ -57,7 +57,7 @@ function verify(t: { testdir(): string }, digests: Uint8Array, guest: Guest = {}
     throw new MigrationFault("qmp-command", "VM Generation ID device not found");
   };
   return verifyMemory(
-    { qmp: { execute }, inbox: { askDigests: async () => ({ digests }) } } as unknown as Feed,
+    { qmp: { execute }, inbox: { askDigests: async () => ({ digests }) } } as unknown as TransferSession,
     { id: "m", call: { guest: "web" }, config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext,
   );
 }
@@ -94,7 +94,7 @@ t.test("a destination that sends no digests is given up, so that the guest does 
   const qmp = { execute: async (_: string, args: Saved): Promise<unknown> => saved(args, ZERO) };
   const inbox = { askDigests: () => new Promise<never>(() => undefined) };
   const cx = { id: "m", call: { guest: "web" }, config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext;
-  await t.rejects(verifyMemory({ qmp, inbox } as unknown as Feed, cx, 10), {
+  await t.rejects(verifyMemory({ qmp, inbox } as unknown as TransferSession, cx, 10), {
     code: "timeout",
     message: /did not send digests of its memory within 10 ms/,
   });

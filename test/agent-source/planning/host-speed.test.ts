@@ -1,7 +1,7 @@
 import t from "tap";
 import { measureHostSpeed, REFERENCE_BYTES } from "../../../agent-source/planning/host-speed.ts";
 import { USUAL_COSTS_ZSTD_BYTES_PER_SECOND } from "../../../shared/model/observation.ts";
-import { makeUpPages } from "../../../shared/page/simulated-pages.ts";
+import { simulatePages } from "../../../shared/page/simulated-pages.ts";
 import { ZstdPool } from "../../../shared/runtime/zstd/zstd-pool.ts";
 import { PAGE_SIZE } from "../../../shared/units.ts";
 
@@ -32,8 +32,8 @@ t.test("a host is as fast as it is at its best", async (t) => {
 
 t.test("the reference is the same everywhere, and compresses as a guest's pages do", async (t) => {
   const [one, other] = [new Uint8Array(REFERENCE_BYTES), new Uint8Array(REFERENCE_BYTES + 64)];
-  makeUpPages(one, 0, REFERENCE_BYTES / PAGE_SIZE);
-  makeUpPages(other, 64, REFERENCE_BYTES / PAGE_SIZE);
+  simulatePages(one, 0, REFERENCE_BYTES / PAGE_SIZE);
+  simulatePages(other, 64, REFERENCE_BYTES / PAGE_SIZE);
   t.ok(Buffer.from(one).equals(other.subarray(64)));
   t.ok(
     other.subarray(0, 64).every((byte) => byte === 0),

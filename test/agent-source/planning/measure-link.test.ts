@@ -1,6 +1,6 @@
 /** The source's and the destination's end of a measured link, over real gRPC. */
 import t, { type Test } from "tap";
-import { answerLink } from "../../../agent-destination/link/probe-responder.ts";
+import { answerProbe } from "../../../agent-destination/link/probe-responder.ts";
 import { measureLink } from "../../../agent-source/planning/measure-link.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { serveSource } from "../../../shared/link/grpc/grpc-server.ts";
@@ -29,7 +29,7 @@ async function opened(t: Test) {
   t.teardown(() => listener.close(0));
   const leaving = new AbortController();
   const offer = { ...plainOffer, migrationId: "m-1", token: Buffer.alloc(16, 1), sourceAddress: listener.address };
-  const answered = answerLink(offer, { limits: LIMITS, clock, log, leaving: leaving.signal });
+  const answered = answerProbe(offer, { limits: LIMITS, clock, log, leaving: leaving.signal });
   await arrived.promise;
   return { link, answered, leaving };
 }
@@ -73,6 +73,6 @@ t.test("what belongs to a migration is not taken where only the link is measured
 t.test("a destination that cannot dial the source's address gives up without a rejection", async (t) => {
   for (const sourceAddress of ["bogus", "192.0.2.1:7411", "unix:/a\nb"]) {
     const offer = { ...plainOffer, migrationId: "m-1", token: Buffer.alloc(16, 1), sourceAddress };
-    await t.resolves(answerLink(offer, { limits: LIMITS, clock, log, leaving: never() }), sourceAddress);
+    await t.resolves(answerProbe(offer, { limits: LIMITS, clock, log, leaving: never() }), sourceAddress);
   }
 });

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import t from "tap";
-import { BEHIND_PAGES, PostcopyPull } from "../../../agent-source/postcopy/active-push.ts";
+import { BEHIND_PAGES, ActivePush } from "../../../agent-source/postcopy/active-push.ts";
 import { HeatMap } from "../../../shared/page/heat-map.ts";
 import { PageSet } from "../../../shared/page/page-set.ts";
 import { pageIndex } from "../../../shared/units.ts";
@@ -12,7 +12,7 @@ function setUp({ aheadPages = 256, byHeat = true, awaits = (_page: number): bool
   const asked = new PageSet(PAGES);
   const heat = new HeatMap(PAGES);
   for (let page = 0; page < PAGES; page++) if (awaits(page)) awaited.add(page);
-  const pull = new PostcopyPull({ awaited, asked, heat, aheadPages, byHeat });
+  const pull = new ActivePush({ awaited, asked, heat, aheadPages, byHeat });
   const next = (pages: number): number[] => {
     const got: number[] = [];
     pull.next(pages, (first, count) => {

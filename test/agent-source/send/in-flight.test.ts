@@ -1,14 +1,14 @@
 /** What a destination may acknowledge, and what that gives room for. */
 import t from "tap";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
-import { Flight } from "../../../agent-source/send/in-flight.ts";
+import { InFlight } from "../../../agent-source/send/in-flight.ts";
 
 function made() {
   const now = { ms: 1000 };
   const meter = new LinkMeter();
   meter.probed(125e6);
   const clock = { monotonicMs: () => now.ms, nowUs: () => 1000 * now.ms };
-  return { flight: new Flight({ meter, clock, creditWindowBytes: 16 << 20 }), meter, now };
+  return { flight: new InFlight({ meter, clock, creditWindowBytes: 16 << 20 }), meter, now };
 }
 
 t.test("what was never sent cannot be acknowledged, nor what was acknowledged be taken back", async (t) => {

@@ -3,7 +3,7 @@ import t from "tap";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
 import { FrameSender } from "../../../agent-source/send/frame-sender.ts";
 import { Pacer } from "../../../agent-source/send/pacer.ts";
-import { noCounts, TransferScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
+import { noCounts, PrecopyScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
 import type { UrgentSource } from "../../../agent-source/send/sender-parts.ts";
 import { createSourceMemory } from "../../../agent-source/send/source-memory.ts";
 import { CompressionChooser } from "../../../shared/codec/chooser.ts";
@@ -53,7 +53,7 @@ function setUp() {
     kernels,
     buffers,
     frameBytes: FRAME_BYTES,
-    scheduler: new TransferScheduler(kernels, region, options),
+    scheduler: new PrecopyScheduler(kernels, region, options),
     channel: {
       send: (message: SourceMessage, taken?: () => void) => {
         if (message.kind === "frame") sent.push(`${message.sequence} ${message.frameKind} ${message.rawLength}`);

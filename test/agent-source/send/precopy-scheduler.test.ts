@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import t from "tap";
-import { TransferScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
+import { PrecopyScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
 import { frameBufferBytes } from "../../../shared/codec/page-frame.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
@@ -31,8 +31,8 @@ function setUp({
   reserveSlots = 0,
 }: Knobs) {
   const options = { pageCount: pages, delta, reorder, pendingSlots, baseSlots, reserveSlots, frameBytes: FRAME_BYTES };
-  const kernels = loadKernels(REGION + TransferScheduler.regionBytes(options));
-  const scheduler = new TransferScheduler(kernels, address(REGION), options);
+  const kernels = loadKernels(REGION + PrecopyScheduler.regionBytes(options));
+  const scheduler = new PrecopyScheduler(kernels, address(REGION), options);
   const destination = new FakeDestination(kernels, pages, SCRATCH);
   const send = (holdPages: number): boolean => {
     const length = scheduler.fill(address(FRAME_AT), holdPages);

@@ -1,8 +1,8 @@
 import t from "tap";
-import { FirstFaults } from "../../../agent-source/send/quiet-start.ts";
+import { QuietStart } from "../../../agent-source/send/quiet-start.ts";
 
 t.test("a moment behind each of the first requests is theirs", async (t) => {
-  const faults = new FirstFaults();
+  const faults = new QuietStart();
   t.equal(faults.waitMs(0, 100), 0, "nobody has asked yet");
   t.equal(faults.waitMs(1, 100), 5);
   t.equal(faults.waitMs(1, 103), 2);
@@ -11,7 +11,7 @@ t.test("a moment behind each of the first requests is theirs", async (t) => {
 });
 
 t.test("a guest that goes on asking gets the push beside it", async (t) => {
-  const faults = new FirstFaults();
+  const faults = new QuietStart();
   t.equal(faults.waitMs(100, 100), 5);
   t.equal(faults.waitMs(101, 101), 0);
 });

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { type Asker, OperatorWords } from "../../../agent-source/migration/operator-words.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
-import { checkWord } from "../../../agent-source/service/check-resolution.ts";
+import { checkResolution } from "../../../agent-source/service/check-resolution.ts";
 import { DECIDES_WITHIN_MS, type SettleAnswer, TAKES_UP_WITHIN_MS } from "../../../shared/protocol/messages.ts";
 import { AskedDestination, LIMITS } from "../../support/asked-destination.ts";
 
@@ -44,7 +44,7 @@ const CASES: readonly (readonly [Standing | undefined, Record<Asker, readonly [s
 
 async function verdictOf(cx: SourceContext, keep: "source" | "destination"): Promise<Verdict> {
   const said = async (confirmed: boolean): Promise<string> =>
-    checkWord(cx, keep, confirmed).then(
+    checkResolution(cx, keep, confirmed).then(
       () => "taken",
       ({ code }: { code: string }) => code,
     );
@@ -74,7 +74,7 @@ for (const [standing, byAsker] of CASES)
 t.test("a word that nothing asks for is refused before anybody is asked", async (t) => {
   const { cx, destination } = await waiting(t, undefined, "refused");
   for (const keep of ["source", "destination"] as const)
-    await t.rejects(checkWord(cx, keep, true), { code: "not-in-doubt" });
+    await t.rejects(checkResolution(cx, keep, true), { code: "not-in-doubt" });
   t.same(destination.asked, []);
 });
 
@@ -85,7 +85,7 @@ t.test("a destination that answers late does not count as one that cannot be ask
     await delay(TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS);
     return { standing: "starting", reason: "its QEMU cannot be looked at yet" };
   };
-  await t.rejects(checkWord(cx, "source", true), {
+  await t.rejects(checkResolution(cx, "source", true), {
     code: "not-resolvable",
     message: /may run there already \(its QEMU cannot be looked at yet\)/,
     advice: /end it first with ferry --agent .* resolve m-1 --keep source;/,

@@ -1,10 +1,10 @@
 import t from "tap";
-import { CopyWatch, type WatchParts } from "../../../agent-source/switchover/copy-observer.ts";
-import { Outlook } from "../../../agent-source/switchover/eta.ts";
+import { CopyObserver, type CopyObserverOptions } from "../../../agent-source/switchover/copy-observer.ts";
+import { EtaEstimator } from "../../../agent-source/switchover/eta.ts";
 import { SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
 
 interface Fixture {
-  readonly watch: CopyWatch;
+  readonly watch: CopyObserver;
   /** Of the fake clock, milliseconds. */
   readonly now: { ms: number };
   readonly residual: { bytes: number };
@@ -35,7 +35,7 @@ function fixture(): Fixture {
     meter: { bytesPerSecond: 100e6, knownRoundTripMs: 1 },
     policy: new SwitchPolicy({ strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" }),
     holdPagesMax: 3000,
-    outlook: new Outlook({ downtimeTargetMs: 300, fixedDowntimeMs: 25, syncsPerSecond: 20 }),
+    outlook: new EtaEstimator({ downtimeTargetMs: 300, fixedDowntimeMs: 25, syncsPerSecond: 20 }),
     clock: { monotonicMs: () => now.ms },
     pageCount: 100_000,
     compressionRatio: () => 2,
@@ -44,7 +44,7 @@ function fixture(): Fixture {
     standsStill: () => link.still,
     onStall: (stalled: boolean) => stalls.push(stalled),
   };
-  return { watch: new CopyWatch(parts as unknown as WatchParts, now.ms), now, residual, link, stalls };
+  return { watch: new CopyObserver(parts as unknown as CopyObserverOptions, now.ms), now, residual, link, stalls };
 }
 
 t.test("a stall is told once when it begins and once when it ends", async (t) => {

@@ -1,12 +1,12 @@
 /** A copy that is simulated page count by page count, and what the outlook says of its end on the way. */
 import t from "tap";
-import { Outlook, type Standing } from "../../../agent-source/switchover/eta.ts";
+import { EtaEstimator, type CopyState } from "../../../agent-source/switchover/eta.ts";
 
 const plan = { downtimeTargetMs: 300, fixedDowntimeMs: 25, syncsPerSecond: 20 };
 const PAGES = 100_000;
 const STEP = 0.05;
 
-const still: Standing = {
+const still: CopyState = {
   elapsedMs: 0,
   begun: true,
   firstPassDone: false,
@@ -42,13 +42,13 @@ interface Guest {
 
 /** Pages of 2000 bytes over 50 MB/s, about: 25 000 a second; all of them content. @returns what was said, and when it could have ended */
 function copy(guest: Guest, { untilSeconds }: { untilSeconds: number }) {
-  const outlook = new Outlook(plan);
+  const outlook = new EtaEstimator(plan);
   const perStep = 25_000 * STEP;
   const said: { readonly at: number; readonly eta: number | undefined }[] = [];
   outlook.begins(0);
   let now = 0;
   let sent = 0;
-  const say = (changes: Partial<Standing>): void => {
+  const say = (changes: Partial<CopyState>): void => {
     const standing = { ...still, sentContentPages: sent, capturedContentPages: PAGES, seenPages: PAGES, ...changes };
     outlook.measure(standing, now);
     said.push({ at: now, eta: outlook.etaSeconds(standing, now) });
@@ -102,13 +102,13 @@ t.test("a guest that dirties more than the link takes has no end in sight", asyn
 });
 
 t.test("while the link is down, and before the first page, there is no end in sight", async (t) => {
-  const outlook = new Outlook(plan);
+  const outlook = new EtaEstimator(plan);
   t.equal(outlook.etaSeconds(still, 1), undefined);
   t.equal(outlook.etaSeconds({ ...still, firstPassDone: true, linkIsDown: true }, 1), undefined);
 });
 
 t.test("once it was decided, what is left is counted down to nothing", async (t) => {
-  const outlook = new Outlook(plan);
+  const outlook = new EtaEstimator(plan);
   const standing = { ...still, firstPassDone: true };
   outlook.decided(standing, 100, 10);
   const [first, later, last] = [10, 10.05, 20].map((now) => outlook.etaSeconds(standing, now));
@@ -118,7 +118,7 @@ t.test("once it was decided, what is left is counted down to nothing", async (t)
 });
 
 t.test("a guest that is stopped before it was copied is not there until it was", async (t) => {
-  const outlook = new Outlook(plan);
+  const outlook = new EtaEstimator(plan);
   outlook.begins(10);
   outlook.decided(still, 30, 10);
   const half = { ...still, seenPages: 50_000, capturedContentPages: 50_000, sentContentPages: 50_000 };
@@ -128,7 +128,7 @@ t.test("a guest that is stopped before it was copied is not there until it was",
 });
 
 t.test("no more is expected to have content than QEMU has in use", async (t) => {
-  const outlook = new Outlook(plan);
+  const outlook = new EtaEstimator(plan);
   outlook.begins(10);
   const half = { ...still, seenPages: 50_000, capturedContentPages: 50_000, sentContentPages: 50_000 };
   outlook.measure(half, 12);

@@ -1,18 +1,18 @@
 /** Synthetic traces: a guest and a link, and the estimates that they would give, 20 a second. */
 import t from "tap";
-import { StallWatch } from "../../../agent-source/switchover/stall-detector.ts";
+import { StallDetector } from "../../../agent-source/switchover/stall-detector.ts";
 
 const STEP_MS = 50;
 
 interface Seen {
-  readonly watch: StallWatch;
+  readonly watch: StallDetector;
   /** When it was stalled and when no more, milliseconds. */
   readonly changes: readonly (readonly [atMs: number, stalled: boolean])[];
 }
 
 /** @param estimateMs undefined: the link is down */
 function follow(untilMs: number, estimateMs: (nowMs: number) => number | undefined): Seen {
-  const watch = new StallWatch();
+  const watch = new StallDetector();
   const changes: [number, boolean][] = [];
   for (let now = 0; now <= untilMs; now += STEP_MS) {
     const before = watch.stalledMs(now) > 0;
@@ -116,7 +116,7 @@ t.test("a cut link is no stall, and its backlog begins anew", async (t) => {
 });
 
 t.test("a pass that is longer than a window is one, and some of them make a stall", async (t) => {
-  const watch = new StallWatch();
+  const watch = new StallDetector();
   for (let now = 0; now <= 16_000; now += 4000) watch.estimated(812, now);
   t.equal(watch.stalledMs(16_000), 0, "windows of 4 s: the first is the low, and three were none");
   watch.estimated(812, 20_000);

@@ -9,7 +9,7 @@ import { systemClock } from "../../../shared/runtime/clock.ts";
 import { loadDestinationConfig, loadSourceConfig } from "../../../shared/runtime/config/config.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 import { createLogger } from "../../../shared/runtime/log/log.ts";
-import { Rehearsal } from "../../../shared/runtime/v8/warm-up-runner.ts";
+import { WarmUpRunner } from "../../../shared/runtime/v8/warm-up-runner.ts";
 import { LIMITS } from "../../support/link.ts";
 
 const log = createLogger("rehearsal", "silent");
@@ -29,20 +29,20 @@ function parts(t: { teardown(done: () => void): unknown }, more: readonly string
 
 t.test("a source agent moves a guest that there is not, and leaves nothing", async (t) => {
   const { folder, source: given } = parts(t);
-  await source.rehearse(given, NEVER);
-  t.ok(source.isRehearsed());
+  await source.warmUp(given, NEVER);
+  t.ok(source.isWarm());
   t.same(readdirSync(folder), []);
 });
 
 t.test("without compression too", async (t) => {
   const { source: given } = parts(t, ["--transfer-zstd-workers=0"]);
-  await source.rehearse(given, NEVER);
+  await source.warmUp(given, NEVER);
 });
 
 t.test("a destination agent receives a guest that there is not, and leaves nothing", async (t) => {
   const { folder, destination: given } = parts(t);
-  await destination.rehearse(given, NEVER);
-  t.ok(destination.isRehearsed());
+  await destination.warmUp(given, NEVER);
+  t.ok(destination.isWarm());
   t.same(readdirSync(folder), []);
 });
 
@@ -50,9 +50,9 @@ for (const role of ["source", "destination"] as const)
   t.test(`a migration ends the rehearsal of the ${role}, wherever it is`, async (t) => {
     const { folder, source: forSource, destination: forDestination } = parts(t);
     for (const afterMs of [0, 1, 20, 60, 120, 250]) {
-      const rehearsal = new Rehearsal();
+      const rehearsal = new WarmUpRunner();
       rehearsal.begin(log, (signal) =>
-        role === "source" ? source.rehearse(forSource, signal) : destination.rehearse(forDestination, signal),
+        role === "source" ? source.warmUp(forSource, signal) : destination.warmUp(forDestination, signal),
       );
       await new Promise((resolve) => setTimeout(resolve, afterMs));
       await rehearsal.end();
@@ -61,7 +61,7 @@ for (const role of ["source", "destination"] as const)
   });
 
 t.test("an agent that cannot rehearse says so, and no more", async () => {
-  const rehearsal = new Rehearsal();
+  const rehearsal = new WarmUpRunner();
   rehearsal.begin(log, () => Promise.reject(new Error("no room")));
   await rehearsal.end();
 });

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { askMadeUpMonitor } from "../../../shared/warmup/simulated-monitor.ts";
+import { askSimulatedMonitor } from "../../../shared/warmup/simulated-monitor.ts";
 
 function folder(t: { teardown(done: () => void): unknown }): string {
   const path = mkdtempSync(join(tmpdir(), "ferry-monitor-"));
@@ -13,18 +13,18 @@ function folder(t: { teardown(done: () => void): unknown }): string {
 
 t.test("every question is answered, and nothing is left", async (t) => {
   const at = folder(t);
-  await askMadeUpMonitor(join(at, "monitor"), new AbortController().signal);
+  await askSimulatedMonitor(join(at, "monitor"), new AbortController().signal);
   t.same(readdirSync(at), []);
 });
 
 t.test("whoever has something else to do ends it, and nothing is left", async (t) => {
   const at = folder(t);
   const cancelled = new MigrationFault("cancelled", "There is something else to do");
-  await t.rejects(askMadeUpMonitor(join(at, "monitor"), AbortSignal.abort(cancelled)), cancelled);
+  await t.rejects(askSimulatedMonitor(join(at, "monitor"), AbortSignal.abort(cancelled)), cancelled);
   t.same(readdirSync(at), []);
 });
 
 t.test("where nobody can listen it says so", async (t) => {
   const path = join(folder(t), "no", "such", "folder");
-  await t.rejects(askMadeUpMonitor(path, new AbortController().signal), { message: /listen/u });
+  await t.rejects(askSimulatedMonitor(path, new AbortController().signal), { message: /listen/u });
 });

@@ -2,13 +2,13 @@
 import t from "tap";
 import { grant } from "../../../../agent-source/migration/phases/grant.ts";
 import type { Loaded } from "../../../../agent-source/migration/source-state.ts";
-import type { Feed } from "../../../../agent-source/transfer/transfer-session.ts";
+import type { TransferSession } from "../../../../agent-source/transfer/transfer-session.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
 
 t.test("it is not said, and never later either: the copy at the destination is older than what ran here", async (t) => {
   const { cx, record, destination } = await sourcePhase(t, "running");
   // all that is looked at before anything is said
-  const feed = { runs: { standsStill: false }, paused: false, kept: { paused: false } } as unknown as Feed;
+  const feed = { runs: { standsStill: false }, paused: false, kept: { paused: false } } as unknown as TransferSession;
   const loaded = { feed } as Loaded;
   t.match(await grant({ kind: "granting", loaded }, cx), { kind: "inDoubt", fault: { message: /has started it/ } });
   t.match(await record(), { kind: "granted", withdrawn: true });

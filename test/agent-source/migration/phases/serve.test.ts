@@ -12,7 +12,7 @@ async function serving(t: Test, status: string) {
   destination.answersInTurn(["pulling"]);
   const served = serve({ kind: "serving", paused: false, postcopy: RESUMED_POSTCOPY }, cx);
   const hello = { kind: "hello", migrationId: cx.id, token: cx.token, attempt: 1, received: 0 } as const;
-  cx.anew.accept({ ...hello, generation: 0, restarted: true }, memoryTransfer().source);
+  cx.restartedStreams.accept({ ...hello, generation: 0, restarted: true }, memoryTransfer().source);
   return { ...phase, end: await served };
 }
 

@@ -2,7 +2,7 @@
 import { mock } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
-import { whileAnswering } from "../../../../agent-source/migration/await-answer.ts";
+import { unlessSilentFor } from "../../../../agent-source/migration/await-answer.ts";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { unlessSilent } from "../../../../shared/link/resume/peer-silence.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
@@ -71,13 +71,13 @@ t.test("what is waited for, and its fault, end the watch", async (t) => {
 t.test("a destination that answers no ping is given up while the guest runs at the source", async (t) => {
   const feed = { inbox: { heard: 0 }, channel: { isCut: false } };
   const cx = { config: { link: { giveUpAfterMs: 30 } } } as never;
-  await t.rejects(whileAnswering(new Promise(() => undefined), feed, cx), {
+  await t.rejects(unlessSilentFor(new Promise(() => undefined), feed, cx), {
     code: "peer-lost",
     message: "The destination has said nothing for 30 ms (link.giveUpAfter), although the link to it is up",
   });
   feed.channel.isCut = true;
   const ends = deferred<void>();
-  const waits = whileAnswering(ends.promise, feed, cx);
+  const waits = unlessSilentFor(ends.promise, feed, cx);
   await delay(100);
   ends.resolve();
   await waits;
