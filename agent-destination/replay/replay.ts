@@ -17,7 +17,7 @@ import type { Contract, Frame, RamBlock } from "../../shared/protocol/messages.t
 import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
-import { type Ack, type AckLimits, AckBatcher } from "./ack-batcher.ts";
+import { type Ack, AckBatcher, type AckLimits } from "./ack-batcher.ts";
 import { FrameOpener } from "./frame-opener.ts";
 import { invalid } from "./invalid-stream.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";

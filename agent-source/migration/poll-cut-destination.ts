@@ -14,7 +14,7 @@ const DIALS: readonly Standing[] = ["waiting", "starting", "pulling"];
 
 /**
  * Asks the destination how it stands whenever the link is cut, until there is a connection again.
- * @returns what a feed calls when its link is cut; `onGone` is told when the destination has given the migration up, or
+ * @returns what a session calls when its link is cut; `onGone` is told when the destination has given the migration up, or
  *   needs nothing more: it does not dial again
  */
 export const askWhileCut =

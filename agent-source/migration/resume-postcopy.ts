@@ -31,17 +31,21 @@ export class PagesLost extends MigrationFault {}
 
 /**
  * @param link the destination's new stream; its old one, and that to QEMU, must be over
- * @returns a feed that serves pages
+ * @returns a session that serves pages
  * @throws PagesLost when there is nothing left to take up; any other fault may be tried again
  */
-export async function resumePostcopy(cx: SourceContext, postcopy: SourcePostcopy, link: ResumingSource): Promise<TransferSession> {
+export async function resumePostcopy(
+  cx: SourceContext,
+  postcopy: SourcePostcopy,
+  link: ResumingSource,
+): Promise<TransferSession> {
   let qmp: QmpClient | undefined;
   try {
     qmp = await cx.qemu.connect();
     if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
     const from = await untilParked(qmp);
     const { strategy, onDeadline } = { strategy: "postcopy", onDeadline: "cancel" } as const;
-    const feed = new TransferSession({
+    const session = new TransferSession({
       cx,
       qmp,
       ramBlocks: setupOf(postcopy).blocks,
@@ -53,8 +57,8 @@ export async function resumePostcopy(cx: SourceContext, postcopy: SourcePostcopy
       paused: false,
       resumed: { ...postcopy, from },
     });
-    return await takeUp(feed, postcopy, from, cx).catch(async (thrown: unknown) => {
-      await feed.stop();
+    return await takeUp(session, postcopy, from, cx).catch(async (thrown: unknown) => {
+      await session.stop();
       throw thrown;
     });
   } catch (thrown) {
@@ -67,36 +71,41 @@ export async function resumePostcopy(cx: SourceContext, postcopy: SourcePostcopy
 
 type From = "break" | "start";
 
-async function takeUp(feed: TransferSession, postcopy: SourcePostcopy, from: From, cx: SourceContext): Promise<TransferSession> {
-  const { qmp } = feed;
+async function takeUp(
+  session: TransferSession,
+  postcopy: SourcePostcopy,
+  from: From,
+  cx: SourceContext,
+): Promise<TransferSession> {
+  const { qmp } = session;
   const { blocks, ramSectionId } = setupOf(postcopy);
   const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
-  feed.commit();
+  session.commit();
   // the destination may say only now that the guest runs
-  feed.inbox.grantSent(cx.token);
-  feed.probed(0);
-  feed.stoppedWith = postcopy;
+  session.inbox.grantSent(cx.token);
+  session.probed(0);
+  session.stoppedWith = postcopy;
   const missing = await within(
-    orAborted(feed.inbox.askMissing(pageCount), AbortSignal.any([feed.signal, cx.leaving])),
+    orAborted(session.inbox.askMissing(pageCount), AbortSignal.any([session.signal, cx.leaving])),
     ANSWERS_WITHIN_MS,
     () => new MigrationFault("timeout", "The destination does not say which pages it misses"),
   );
   cx.log.warn({ missing: missing.size, from }, "taking up post-copy");
-  await feed.intake.listen(feed.streamPath);
-  const connected = feed.intake.connected(AbortSignal.any([feed.signal, cx.leaving]));
+  await session.intake.listen(session.streamPath);
+  const connected = session.intake.connected(AbortSignal.any([session.signal, cx.leaving]));
   connected.catch(() => undefined);
-  if (feed.postcopy === undefined) throw new TypeError("a feed without post-copy");
-  feed.postcopy.scheduler.frameBytes = shallowFrameBytes(feed.meter, postcopy.frameBytes);
-  void feed.sender.beShallow(feed.postcopy.scheduler.frameBytes);
-  feed.engine.takeUp({ blocks, ramSectionId });
-  feed.postcopy.takeUp(missing, { blocks }, from === "break");
-  void feed.endWhenRead();
+  if (session.postcopy === undefined) throw new TypeError("a session without post-copy");
+  session.postcopy.scheduler.frameBytes = shallowFrameBytes(session.meter, postcopy.frameBytes);
+  void session.sender.beShallow(session.postcopy.scheduler.frameBytes);
+  session.capture.takeUp({ blocks, ramSectionId });
+  session.postcopy.takeUp(missing, { blocks }, from === "break");
+  void session.endWhenRead();
   if (from === "start") await applySettings(qmp, "precopy");
-  await qmp.execute("migrate", { uri: `unix:${feed.streamPath}`, resume: from === "break" });
+  await qmp.execute("migrate", { uri: `unix:${session.streamPath}`, resume: from === "break" });
   await connected;
-  if (from === "start") feed.letStop();
-  cx.report.follow(feed);
-  return feed;
+  if (from === "start") session.letStop();
+  cx.report.follow(session);
+  return session;
 }
 
 /**

@@ -45,7 +45,7 @@ export interface Here {
 export async function runAtSource(undo: Undo, cx: SourceContext): Promise<Here> {
   let qmp = undo.qmp;
   if (cx.qemu.process === undefined) return { kind: "here", guestNow: GUEST_UNKNOWN_HERE };
-  if (qmp !== undefined && undo.feed !== undefined) await endFeed(qmp, undo.feed, undo, cx);
+  if (qmp !== undefined && undo.session !== undefined) await endSession(qmp, undo.session, undo, cx);
   for (let pauseMs = PAUSE_MIN_MS; ; pauseMs = Math.min(PAUSE_MAX_MS, 2 * pauseMs)) {
     try {
       if (qmp?.isOpen !== true) qmp = await cx.qemu.connect();
@@ -83,15 +83,20 @@ async function whenGone(cx: SourceContext): Promise<string> {
  * `bdrv_co_write_req_prepare: Assertion '!(bs->open_flags & BDRV_O_INACTIVE)' failed`). Therefore such a QEMU is told
  * to complete, and the guest is started by `cont`, which QEMU refuses for as long as it cannot have the images.
  */
-async function endFeed(qmp: QmpClient, feed: NonNullable<Undo["feed"]>, undo: Undo, cx: SourceContext): Promise<void> {
-  if (feed.awaitsShut && (await noteRetiring(undo, cx))) {
-    feed.shut();
+async function endSession(
+  qmp: QmpClient,
+  session: NonNullable<Undo["session"]>,
+  undo: Undo,
+  cx: SourceContext,
+): Promise<void> {
+  if (session.awaitsShut && (await noteRetiring(undo, cx))) {
+    session.shut();
     await completes(qmp).catch((thrown: unknown) =>
       cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU did not complete after SHUT"),
     );
-    return await feed.stop();
+    return await session.stop();
   }
-  await Promise.allSettled([cx.qemu.cancelMigration(qmp), feed.stop()]);
+  await Promise.allSettled([cx.qemu.cancelMigration(qmp), session.stop()]);
 }
 
 /**

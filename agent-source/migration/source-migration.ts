@@ -129,7 +129,7 @@ function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): Sour
       return {
         kind: afterSource(state.kind, "fault"),
         loaded: state.loaded,
-        paused: state.loaded.feed.paused,
+        paused: state.loaded.session.paused,
         fault: doubtful(cx, fault.message, fault),
       };
     case "inDoubt":
@@ -168,12 +168,12 @@ function undoOf(state: Undoable): Undo {
     case "staging":
       return { ...UNTOUCHED, qmp: state.qmp, accepted: true, paused: state.facts.paused };
     case "copying":
-      return undoSession(state.feed, "copying");
+      return undoSession(state.session, "copying");
     case "switching":
-      return undoSession(state.feed, "whole");
+      return undoSession(state.session, "whole");
     case "retiring":
-      return undoSession(state.loaded.feed, "whole");
+      return undoSession(state.loaded.session, "whole");
     case "recording":
-      return undoSession(state.loaded.feed, "recording");
+      return undoSession(state.loaded.session, "recording");
   }
 }

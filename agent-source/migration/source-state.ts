@@ -23,7 +23,7 @@ export interface Undo {
   /** Open already; where it is not, the guest's monitor is connected to when `touched`. */
   readonly qmp?: QmpClient;
   readonly channel?: ResumingSource;
-  readonly feed?: Pick<TransferSession, "stop" | "awaitsShut" | "shut">;
+  readonly session?: Pick<TransferSession, "stop" | "awaitsShut" | "shut">;
   /** QEMU's settings may have been changed, or its migration begun. */
   readonly touched: boolean;
   /** The destination has accepted the guest, and is told that the guest stays here. */
@@ -50,7 +50,7 @@ export interface Undo {
 
 /** The guest is whole at the destination. */
 export interface Loaded {
-  readonly feed: TransferSession;
+  readonly session: TransferSession;
   readonly times: SwitchTimes;
   /** Why the switchover was begun when it was. */
   readonly reason: string;
@@ -69,9 +69,13 @@ interface Payloads {
   planned: object;
   negotiating: Asked;
   staging: Asked & { readonly contract: Contract };
-  copying: { readonly feed: TransferSession };
+  copying: { readonly session: TransferSession };
   /** `nothing`: QEMU completes without being told to, since the guest stands still. */
-  switching: { readonly feed: TransferSession; readonly reason: string; readonly into: "destination" | "postcopy" | "nothing" };
+  switching: {
+    readonly session: TransferSession;
+    readonly reason: string;
+    readonly into: "destination" | "postcopy" | "nothing";
+  };
   retiring: { readonly loaded: Loaded };
   recording: { readonly loaded: Loaded };
   granting: { readonly loaded: Loaded };
@@ -112,11 +116,11 @@ export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Gran
   ...(postcopy === undefined ? {} : { postcopy }),
 });
 
-/** What the journal keeps of a granted guest: from the feed, or from the record of an earlier life of the agent. */
+/** What the journal keeps of a granted guest: from the session, or from the record of an earlier life of the agent. */
 export const keptOf = ({ loaded, settings, postcopy, paused }: Granted): Kept =>
-  loaded === undefined ? { settings, postcopy, paused } : loaded.feed.kept;
+  loaded === undefined ? { settings, postcopy, paused } : loaded.session.kept;
 
-/** The same without its feed, which is over: what an agent that starts again would have of it. */
+/** The same without its session, which is over: what an agent that starts again would have of it. */
 export function withoutFeed(granted: Granted): Granted {
   const { settings, postcopy } = keptOf(granted);
   return {
@@ -128,7 +132,7 @@ export function withoutFeed(granted: Granted): Granted {
 
 /** True when the guest runs at the destination with pages missing, or is about to. */
 export const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
-  (postcopy !== undefined && postcopy.complete !== true) || loaded?.feed.isPostcopy === true;
+  (postcopy !== undefined && postcopy.complete !== true) || loaded?.session.isPostcopy === true;
 
 /**
  * What *keeping* must undo of a migration that was granted, when the destination has refused the guest or the operator
@@ -136,7 +140,7 @@ export const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
  */
 export function undoHandOver(granted: Granted): Undo {
   const { loaded, settings, postcopy, paused } = granted;
-  if (loaded !== undefined) return undoSession(loaded.feed, "granted");
+  if (loaded !== undefined) return undoSession(loaded.session, "granted");
   return {
     touched: true,
     accepted: true,
@@ -150,20 +154,20 @@ export function undoHandOver(granted: Granted): Undo {
 }
 
 /**
- * What *keeping* must undo of a migration with a feed.
+ * What *keeping* must undo of a migration with a session.
  * @param reached how far the migration came. `copying`: pages were sent; `whole`: the destination may have the whole
  *   guest; `recording`: `granted` may be on the disk; `granted`: the grant may have been said
  */
-export function undoSession(feed: TransferSession, reached: "copying" | "whole" | "recording" | "granted"): Undo {
-  const { qmp, channel, settings, stoppedWith, paused } = feed;
+export function undoSession(session: TransferSession, reached: "copying" | "whole" | "recording" | "granted"): Undo {
+  const { qmp, channel, settings, stoppedWith, paused } = session;
   return {
     qmp,
     channel,
-    feed,
+    session,
     touched: true,
     accepted: true,
     // behind post-copy's package the destination has the devices, and misses pages
-    mayBeWhole: reached !== "copying" && !feed.isPostcopy,
+    mayBeWhole: reached !== "copying" && !session.isPostcopy,
     isRetired: reached !== "copying",
     granted: reached === "granted" ? "givenBack" : reached === "recording" ? "unsaid" : "no",
     paused,

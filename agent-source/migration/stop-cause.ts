@@ -5,9 +5,9 @@ import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
 import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
-/** What is asked of a feed here. */
+/** What is asked of a session here. */
 export type Stopped = Pick<TransferSession, "paused" | "contract" | "stoppedWith"> & {
-  readonly engine: { readonly stoppedAs: { readonly runState: string | undefined } };
+  readonly capture: { readonly stoppedAs: { readonly runState: string | undefined } };
 };
 
 interface Began {
@@ -23,7 +23,7 @@ interface Began {
  * @throws MigrationFault `guest-not-running` for a guest that stopped for another reason, or that the destination would start
  */
 export function stopCause(
-  { engine, paused: before, contract, stoppedWith }: Stopped,
+  { capture, paused: before, contract, stoppedWith }: Stopped,
   { reason, into }: Began,
   { report }: Pick<SourceContext, "report">,
 ): { readonly paused: boolean; readonly reason: string } {
@@ -31,7 +31,7 @@ export function stopCause(
   if (stoppedWith !== undefined) return { paused: false, reason };
   const acknowledge = into !== "nothing";
   // machines that do not say it are not among those that are supported; without the acknowledgement only a still one completes
-  const runState = engine.stoppedAs.runState ?? (acknowledge ? "running" : "paused");
+  const runState = capture.stoppedAs.runState ?? (acknowledge ? "running" : "paused");
   if (runState === "running") {
     if (before) report.degradations.push("The guest was resumed while it was copied; it was moved as a running one");
     return {

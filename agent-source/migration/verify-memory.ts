@@ -32,14 +32,14 @@ const NAMED_PAGES = 8;
  * @throws MigrationFault `verify-mismatch` where a page differs that must not; `timeout`
  */
 export async function verifyMemory(
-  feed: TransferSession,
+  session: TransferSession,
   cx: SourceContext,
   answersWithinMs = ANSWERS_WITHIN_MS,
 ): Promise<Compared> {
   const path = migrationFile(cx.call.guest, cx, "verify");
   const save: SaveMemory = (from, length, file) =>
-    feed.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: 60_000 });
-  const stretches = cut(await guestMemoryRanges(feed.qmp));
+    session.qmp.execute("pmemsave", { val: from, size: length, filename: file }, { timeoutMs: 60_000 });
+  const stretches = cut(await guestMemoryRanges(session.qmp));
   const differing: number[] = [];
   let pages = 0;
   for (const [index, { start, byteLength }] of stretches.entries()) {
@@ -47,7 +47,7 @@ export async function verifyMemory(
       new MigrationFault("timeout", `The destination did not send digests of its memory within ${answersWithinMs} ms`, {
         advice: "See the destination agent's log, then migrate again, or without --verify",
       });
-    const asked = feed.inbox.askDigests(start, byteLength, index === stretches.length - 1);
+    const asked = session.inbox.askDigests(start, byteLength, index === stretches.length - 1);
     const theirs = within(asked, answersWithinMs, late);
     // waited for below, beside what is done here
     theirs.catch(() => undefined);
@@ -63,7 +63,7 @@ export async function verifyMemory(
         differing.push(start + (at / DIGEST_BYTES) * PAGE_SIZE);
   }
   if (differing.length === 0) return { pages, exceptions: [] };
-  const page = await findIdPage(feed.qmp, differing, (at) => readStretch(save, at, PAGE_SIZE, path));
+  const page = await findIdPage(session.qmp, differing, (at) => readStretch(save, at, PAGE_SIZE, path));
   const wrong = differing.filter((one) => one !== page);
   if (wrong.length === 0 && page !== undefined)
     return {

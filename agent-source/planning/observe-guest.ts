@@ -162,7 +162,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
     if (event === "MIGRATION_PASS") observer.passBegins(Number(data.pass));
   });
   // QEMU is never told to complete here; it resumes the guest itself when its migration is cancelled
-  const feed = { stop: () => intake.close(), awaitsShut: false, shut: () => intake.shut() };
+  const session = { stop: () => intake.close(), awaitsShut: false, shut: () => intake.shut() };
   let settings: SavedSettings | undefined;
   try {
     await intake.listen(path);
@@ -180,7 +180,10 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
       await intake.close();
       qmp.close();
     } else {
-      const { guestNow: now } = await runAtSource({ ...LOOKED_AT, qmp, feed, settings, paused: runs.standsStill }, cx);
+      const { guestNow: now } = await runAtSource(
+        { ...LOOKED_AT, qmp, session, settings, paused: runs.standsStill },
+        cx,
+      );
       cx.log.info({ now }, "observed");
       await cx.journal.remove(cx.id);
     }

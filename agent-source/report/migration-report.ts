@@ -1,4 +1,4 @@
-/** What the operator sees of a migration, projected from its state and its feed at the moment of asking. */
+/** What the operator sees of a migration, projected from its state and its session at the moment of asking. */
 import type { MigrationFault } from "../../shared/fault.ts";
 import { HOT_CLASS } from "../../shared/page/heat-map.ts";
 import {
@@ -19,8 +19,8 @@ import type { TransferSession } from "../transfer/transfer-session.ts";
 /** Rates are taken over this long. */
 const RATE_MS = 1000;
 
-/** What is read of a feed. */
-export type WatchedSession = Pick<TransferSession, "engine" | "sender" | "scheduler"> & {
+/** What is read of a session. */
+export type WatchedSession = Pick<TransferSession, "capture" | "sender" | "scheduler"> & {
   readonly channel: Pick<TransferSession["channel"], "downForMs">;
 };
 
@@ -38,7 +38,7 @@ export class MigrationReport {
   private readonly call: MigrateCall;
   private readonly clock: Clock;
   private error: MigrationErrorView | undefined;
-  private feed: WatchedSession | undefined;
+  private session: WatchedSession | undefined;
   private last: Progress = NO_PROGRESS;
   private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
 
@@ -51,14 +51,14 @@ export class MigrationReport {
     this.startedMs = clock.monotonicMs() - Math.max(0, clock.nowUs() / 1000 - startedAtMs);
   }
 
-  /** From now on progress is read from the feed; undefined: it stays as it was last. */
-  follow(feed: WatchedSession | undefined): void {
-    if (feed === undefined && this.feed !== undefined) {
+  /** From now on progress is read from the session; undefined: it stays as it was last. */
+  follow(session: WatchedSession | undefined): void {
+    if (session === undefined && this.session !== undefined) {
       // what is over has no end to come
       const { etaSeconds: _, ...last } = this.progress();
       this.last = last;
     }
-    this.feed = feed;
+    this.session = session;
   }
 
   failed(fault: MigrationFault, guestNow: string): void {
@@ -108,8 +108,8 @@ export class MigrationReport {
   }
 
   heatMap(cells: number): HeatMapBlock[] {
-    const layout = this.feed?.engine.layoutSeen;
-    const heat = this.feed?.scheduler.heat;
+    const layout = this.session?.capture.layoutSeen;
+    const heat = this.session?.scheduler.heat;
     if (layout === undefined || heat === undefined) return [];
     return layout.blocks.map((block) => {
       const { pagesPerCell, heat: means } = heat.cells(block.firstPage, block.pageCount, cells === 0 ? 256 : cells);
@@ -118,24 +118,24 @@ export class MigrationReport {
   }
 
   private progress(): Progress {
-    const { feed } = this;
+    const { session } = this;
     const nowMs = this.clock.monotonicMs();
-    // before the feed there is only the time; after it the last figures stand
-    if (feed === undefined)
+    // before the session there is only the time; after it the last figures stand
+    if (session === undefined)
       return this.last === NO_PROGRESS
         ? { ...NO_PROGRESS, elapsedSeconds: (nowMs - this.startedMs) / 1000 }
         : this.last;
-    const { engine, sender, scheduler } = feed;
-    const { watch } = engine;
+    const { capture, sender, scheduler } = session;
+    const { watch } = capture;
     const seen = watch.observe(false);
     const etaSeconds = isFinal(this.status) ? undefined : watch.etaSeconds;
     // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties
-    const dirtied = engine.firstPassDone ? scheduler.pages.captured - engine.firstPassPages : 0;
+    const dirtied = capture.firstPassDone ? scheduler.pages.captured - capture.firstPassPages : 0;
     const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, dirtied);
     const coldest = scheduler.pages.coldestPendingClass();
     this.last = {
       elapsedSeconds: (nowMs - this.startedMs) / 1000,
-      guestMemoryBytes: engine.layoutSeen?.byteLength ?? 0,
+      guestMemoryBytes: capture.layoutSeen?.byteLength ?? 0,
       passes: this.passes,
       bytesSent: sender.sentBytes,
       bytesPerSecond: sentRate,
@@ -143,11 +143,11 @@ export class MigrationReport {
       estimatedDowntimeMs: watch.estimatedDowntimeMs,
       pagesPending: scheduler.pages.pendingCount + scheduler.pages.zeroCount,
       pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, sender.holdPages) : 0,
-      firstPassFraction: engine.firstPassFraction,
+      firstPassFraction: capture.firstPassFraction,
       heatClasses: scheduler.heat.histogram(),
       dirtyBytesPerSecond: dirtyRate,
       roundTripMs: seen.roundTripMs,
-      linkDownSeconds: feed.channel.downForMs / 1000,
+      linkDownSeconds: session.channel.downForMs / 1000,
       downtimeTargetMs: this.call.options.downtimeTargetMs,
       stalledSeconds: watch.stalledMs / 1000,
       ...(etaSeconds === undefined ? {} : { etaSeconds }),

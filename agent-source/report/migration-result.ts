@@ -1,4 +1,4 @@
-/** The result of a completed migration: everything measured, from what the feed counted and what both clocks say. */
+/** The result of a completed migration: everything measured, from what the session counted and what both clocks say. */
 import type { Complete, Running } from "../../shared/protocol/messages.ts";
 import type { Downtime, MigrationResult, PostcopyResult } from "../../shared/protocol/report.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
@@ -34,7 +34,7 @@ export interface Measured {
 }
 
 export interface Outcome {
-  readonly feed: TransferSession;
+  readonly session: TransferSession;
   readonly times: SwitchTimes;
   readonly running: Running;
   /** Of post-copy. */
@@ -44,19 +44,19 @@ export interface Outcome {
 }
 
 export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult {
-  const { feed, times, running, complete } = outcome;
+  const { session, times, running, complete } = outcome;
   const destination = complete ?? running;
-  const { sender, scheduler, meter } = feed;
+  const { sender, scheduler, meter } = session;
   const usage = processUsage();
   const resumedUs = meter.toLocal(running.resumedAtUs);
   const ms = (fromUs: number, toUs: number): number => Math.max(0, (toUs - fromUs) / 1000);
-  const { paused } = feed;
+  const { paused } = session;
   const totalMs = ms(times.stoppedUs, resumedUs);
   const lastPagesMs = ms(times.stoppedUs, times.lastPagesUs);
   const deviceStateMs = ms(times.lastPagesUs, times.lastByteUs);
   const loadMs = ms(times.lastByteUs, times.loadedUs);
   const sent = sender.sent;
-  const total = sender.sentBytes + feed.probeBytes;
+  const total = sender.sentBytes + session.probeBytes;
   return {
     completed: true,
     totalSeconds: (cx.clock.monotonicMs() - cx.report.startedMs) / 1000,
@@ -79,7 +79,7 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
       full: Math.round(sent.full),
       delta: Math.round(sent.delta),
       device: sent.device,
-      other: feed.probeBytes + sent.head,
+      other: session.probeBytes + sent.head,
     },
     pages: {
       captured: scheduler.pages.captured,
@@ -97,7 +97,7 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
     sourceAgentPeakMemoryBytes: usage.peakMemoryBytes,
     destinationAgentPeakMemoryBytes: destination.agentPeakMemoryBytes,
     switchReason: outcome.reason,
-    stalledSeconds: feed.engine.watch.totalStalledMs / 1000,
+    stalledSeconds: session.capture.watch.totalStalledMs / 1000,
     verified: times.compared.pages > 0,
     pagesCompared: times.compared.pages,
     verifyExceptions: times.compared.exceptions,
@@ -107,14 +107,14 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
 }
 
 /** What followed behind RESUME. */
-function postcopyResult({ feed, running }: Outcome, { completedAtUs, service }: Complete): PostcopyResult {
+function postcopyResult({ session, running }: Outcome, { completedAtUs, service }: Complete): PostcopyResult {
   return {
     seconds: Math.max(0, completedAtUs - running.resumedAtUs) / 1e6,
     requestedPages: service.requests,
     serviceMedianMs: service.medianMs,
     serviceP99Ms: service.p99Ms,
     serviceMaxMs: service.maxMs,
-    repeatedPages: feed.postcopy?.repeated ?? 0,
+    repeatedPages: session.postcopy?.repeated ?? 0,
   };
 }
 

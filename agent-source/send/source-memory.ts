@@ -11,7 +11,7 @@ import { FRAME_HEAD_BYTES } from "../../shared/link/wire/frame-wire.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
-import { type SchedulerOptions, PrecopyScheduler } from "./precopy-scheduler.ts";
+import { PrecopyScheduler, type SchedulerOptions } from "./precopy-scheduler.ts";
 
 /** Holds several reads of QEMU's socket (its buffer is about 208 KiB) and an item cut in two. */
 export const WINDOW_BYTES = 1 << 20;

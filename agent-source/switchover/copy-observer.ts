@@ -7,7 +7,7 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
 import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
-import type { EtaEstimator, CopyState } from "./eta.ts";
+import type { CopyState, EtaEstimator } from "./eta.ts";
 import { type Decision, type Observation, type SwitchPolicy, sendingMs } from "./switch-policy.ts";
 
 export interface CopyObserverOptions {

@@ -11,7 +11,7 @@ import { closeIn, copyDirtied, type PassCosts } from "../../shared/model/passes.
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Observation } from "./switch-policy.ts";
 
-/** How the feed stands, beside what the switch policy observes. */
+/** How the session stands, beside what the switch policy observes. */
 export interface CopyState extends Observation {
   readonly pageCount: number;
   /** Pages that arrived at least once, and arrivals of a page with content. */

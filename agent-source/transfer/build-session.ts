@@ -1,4 +1,4 @@
-/** The parts of a feed and how they are joined: memory, order, frames, engine, and the reading of QEMU's stream. No state of its own. */
+/** The parts of a session and how they are joined: memory, order, frames, capture, and the reading of QEMU's stream. No state of its own. */
 import { cpus } from "node:os";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
@@ -26,7 +26,7 @@ import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedule
 /** Active push: most pages that are asked for ahead of a guest that walks its memory (docs/decisions/0026). */
 const AHEAD_PAGES = 4096;
 
-/** What the parts say to their feed, and ask of it. */
+/** What the parts say to their session, and ask of it. */
 export interface SessionEvents {
   readonly meter: LinkMeter;
   readonly linkIsDown: () => boolean;
@@ -45,7 +45,7 @@ export interface SessionParts {
   readonly sender: FrameSender;
   /** Where post-copy may follow. */
   readonly postcopy: PostcopyCapture | undefined;
-  readonly engine: PrecopyCapture;
+  readonly capture: PrecopyCapture;
   readonly intake: Intake;
   readonly zstd: ZstdPool | undefined;
 }
@@ -79,7 +79,7 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     clock: cx.clock,
     creditWindowBytes: contract.creditWindowBytes,
     onSent: youngCollector(),
-    onRoom: () => engine.roomMade(),
+    onRoom: () => capture.roomMade(),
     onFault: hooks.onFault,
   });
   const postcopy: PostcopyCapture | undefined = contract.postcopy
@@ -92,13 +92,13 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
         byHeat: cx.call.options.reorder,
         answer: (bytes) => intake.answer(bytes),
         onPackaged: () => {
-          engine.lastPagesSent();
+          capture.lastPagesSent();
           hooks.onPackaged();
         },
-        onWanted: () => engine.roomMade(),
+        onWanted: () => capture.roomMade(),
       })
     : undefined;
-  const engine: PrecopyCapture = makeEngine(parts, hooks, {
+  const capture: PrecopyCapture = makeEngine(parts, hooks, {
     memory,
     scheduler,
     chooser,
@@ -110,10 +110,10 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     memory: memory.kernels.memory,
     window: memory.window,
     windowBytes: WINDOW_BYTES,
-    reader: makeReader(parts, memory.kernels.memory, engine, postcopy),
+    reader: makeReader(parts, memory.kernels.memory, capture, postcopy),
     onFault: hooks.onQemuFault,
   });
-  return { scheduler, chooser, sender, postcopy, engine, intake, zstd };
+  return { scheduler, chooser, sender, postcopy, capture, intake, zstd };
 }
 
 interface EngineMakings extends Pick<SessionParts, "scheduler" | "chooser" | "sender" | "postcopy"> {
@@ -181,11 +181,11 @@ function makeWatch(
 function makeReader(
   { resumed }: BuildOptions,
   memory: Uint8Array,
-  engine: PrecopyCapture,
+  capture: PrecopyCapture,
   postcopy: PostcopyCapture | undefined,
 ): StreamParser {
-  if (resumed === undefined) return new StreamReader(memory, engine, {}, postcopy);
+  if (resumed === undefined) return new StreamReader(memory, capture, {}, postcopy);
   if (postcopy === undefined) throw new TypeError("only post-copy is taken up");
-  if (resumed.from === "start") return new StreamReader(memory, new RestartedStreamSink(engine));
-  return new ResumedReader(memory, setupOf(resumed), new ResumedStreamSink(engine, postcopy));
+  if (resumed.from === "start") return new StreamReader(memory, new RestartedStreamSink(capture));
+  return new ResumedReader(memory, setupOf(resumed), new ResumedStreamSink(capture, postcopy));
 }

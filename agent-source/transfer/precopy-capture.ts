@@ -1,5 +1,5 @@
 /**
- * The feed of dirty pages, from QEMU's stream to frames: capture into the scheduler, pacing of QEMU's bitmap syncs, and
+ * The session of dirty pages, from QEMU's stream to frames: capture into the scheduler, pacing of QEMU's bitmap syncs, and
  * the moments at which copy-observer.ts is asked whether to switch.
  *
  * Pacing: QEMU syncs its bitmap when it has drained it (qemu-settings.ts), and blocks when nobody reads: read-hold.ts.

@@ -12,11 +12,11 @@ import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import type { PrecopyCapture } from "./precopy-capture.ts";
 
 export class ResumedStreamSink implements ResumedSink {
-  private readonly engine: PrecopyCapture;
+  private readonly capture: PrecopyCapture;
   private readonly postcopy: PostcopyCapture;
 
-  constructor(engine: PrecopyCapture, postcopy: PostcopyCapture) {
-    this.engine = engine;
+  constructor(capture: PrecopyCapture, postcopy: PostcopyCapture) {
+    this.capture = capture;
     this.postcopy = postcopy;
   }
 
@@ -32,19 +32,19 @@ export class ResumedStreamSink implements ResumedSink {
     this.postcopy.askOn();
   }
   page(page: number, at: number): boolean {
-    return this.engine.page(page, at);
+    return this.capture.page(page, at);
   }
   zeroPage(page: number): boolean {
-    return this.engine.zeroPage(page);
+    return this.capture.zeroPage(page);
   }
   partEnd(): boolean {
-    return this.engine.partEnd();
+    return this.capture.partEnd();
   }
   ramEnd(): void {
-    this.engine.ramEnd();
+    this.capture.ramEnd();
   }
   end(): void {
-    this.engine.end();
+    this.capture.end();
   }
 }
 
@@ -53,32 +53,32 @@ export class ResumedStreamSink implements ResumedSink {
  * what the destination does not miss is left out.
  */
 export class RestartedStreamSink implements StreamSink {
-  private readonly engine: PrecopyCapture;
+  private readonly capture: PrecopyCapture;
 
-  constructor(engine: PrecopyCapture) {
-    this.engine = engine;
+  constructor(capture: PrecopyCapture) {
+    this.capture = capture;
   }
 
   prologue(): void {}
   layout(setup: RamSetup): void {
-    this.engine.checkBlocks(setup);
+    this.capture.checkBlocks(setup);
   }
   page(page: number, at: number): boolean {
-    return this.engine.page(page, at);
+    return this.capture.page(page, at);
   }
   zeroPage(page: number): boolean {
-    return this.engine.zeroPage(page);
+    return this.capture.zeroPage(page);
   }
   partEnd(): boolean {
-    return this.engine.partEnd();
+    return this.capture.partEnd();
   }
   stopped(): void {}
   ramEnd(): void {
-    this.engine.ramEnd();
+    this.capture.ramEnd();
   }
   device(): void {}
   end(): void {
-    this.engine.end();
+    this.capture.end();
   }
 }
 

@@ -1,4 +1,4 @@
-/** What a feed is made of, and what is worked out of it. */
+/** What a session is made of, and what is worked out of it. */
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -15,7 +15,7 @@ import type { Agreed } from "../guest/look-at-guest.ts";
 import type { RunState } from "../guest/run-state.ts";
 import type { Observation } from "../switchover/switch-policy.ts";
 
-/** What a feed needs to know of its migration. */
+/** What a session needs to know of its migration. */
 export interface SessionContext {
   readonly id: string;
   readonly call: MigrateCall;
@@ -51,7 +51,7 @@ export interface SessionOptions extends BuildOptions {
   readonly onCut: (signal: AbortSignal, onGone: (fault: MigrationFault) => void) => void;
 }
 
-/** What a feed needs to know of the contract. */
+/** What a session needs to know of the contract. */
 export type SessionContract = Pick<
   Contract,
   "protocolVersion" | "codecs" | "frameBytes" | "creditWindowBytes" | "strategy" | "postcopy" | "onDeadline"

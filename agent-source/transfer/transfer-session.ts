@@ -1,5 +1,5 @@
 /**
- * Everything that is alive between staging and the end of a migration: QEMU's monitor and stream, the engine, the
+ * Everything that is alive between staging and the end of a migration: QEMU's monitor and stream, the capture, the
  * channel, the compression workers. First fault wins: it aborts `signal`, and every wait of the phases sees it.
  */
 import { setTimeout as delay } from "node:timers/promises";
@@ -27,7 +27,7 @@ import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { Decision } from "../switchover/switch-policy.ts";
 import { buildSession } from "./build-session.ts";
 import type { PrecopyCapture } from "./precopy-capture.ts";
-import { type SessionContract, type SessionOptions, retainedBytes } from "./session-options.ts";
+import { retainedBytes, type SessionContract, type SessionOptions } from "./session-options.ts";
 
 /** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
 const QEMU_TURN_MS = 55;
@@ -50,7 +50,7 @@ export class TransferSession {
   readonly scheduler: PrecopyScheduler;
   readonly chooser: CompressionChooser;
   readonly sender: FrameSender;
-  readonly engine: PrecopyCapture;
+  readonly capture: PrecopyCapture;
   readonly intake: Intake;
   readonly streamPath: string;
   readonly runs: RunState;
@@ -117,7 +117,7 @@ export class TransferSession {
     this.chooser = assembly.chooser;
     this.sender = assembly.sender;
     this.postcopy = assembly.postcopy;
-    this.engine = assembly.engine;
+    this.capture = assembly.capture;
     this.intake = assembly.intake;
     this.zstd = assembly.zstd;
     this.inbox.postcopy = this.postcopy;
@@ -135,7 +135,7 @@ export class TransferSession {
    * Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out.
    */
   private qemuFailed(fault: MigrationFault): void {
-    if (!this.complete && !this.engine.streamEnded) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
+    if (!this.complete && !this.capture.streamEnded) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
   }
 
   /** For the journal. */
@@ -179,7 +179,7 @@ export class TransferSession {
    */
   letStop(): void {
     this.intake.acknowledgeSwitchover();
-    this.engine.beginFinal();
+    this.capture.beginFinal();
     allowStop(this.qmp).catch((thrown: unknown) => this.qemuFailed(MigrationFault.from(thrown)));
   }
 
@@ -195,7 +195,7 @@ export class TransferSession {
     const { postcopy, meter, contract, qmp, intake } = this;
     if (postcopy === undefined) throw new TypeError("post-copy was not agreed on");
     const { frameBytes, creditWindowBytes, codecs } = contract;
-    const record = { ...this.engine.streamLayout, frameBytes, creditWindowBytes, codecs };
+    const record = { ...this.capture.streamLayout, frameBytes, creditWindowBytes, codecs };
     postcopy.scheduler.frameBytes = shallowFrameBytes(meter, frameBytes);
     intake.hold();
     const shallow = this.sender.beShallow(postcopy.scheduler.frameBytes);
@@ -209,7 +209,7 @@ export class TransferSession {
     }
     this.stoppedWith = record;
     await beginPostcopy(qmp, () => {
-      this.engine.beginFinal();
+      this.capture.beginFinal();
       intake.release();
     });
     intake.acknowledgeSwitchover();
@@ -239,7 +239,7 @@ export class TransferSession {
    */
   get awaitsShut(): boolean {
     return (
-      this.engine.streamEnded && !this.isPostcopy && this.stoppedWith === undefined && !this.paused && !this.isShut
+      this.capture.streamEnded && !this.isPostcopy && this.stoppedWith === undefined && !this.paused && !this.isShut
     );
   }
 
@@ -253,7 +253,7 @@ export class TransferSession {
   async stop(): Promise<void> {
     this.closed = true;
     clearInterval(this.asking);
-    this.engine.stop();
+    this.capture.stop();
     this.sender.stop();
     await this.intake.close();
     await this.zstd?.release();

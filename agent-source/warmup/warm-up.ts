@@ -102,7 +102,7 @@ async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<un
   loop.source.retain(retainedBytes(CONTRACT));
   const inbox = new PeerInbox(loop.source, meter, clock, onFault);
   const assembly = assemblyParts(parts, loop);
-  const feed = buildSession(assembly, {
+  const session = buildSession(assembly, {
     meter,
     linkIsDown: () => false,
     onDecision: () => undefined,
@@ -112,32 +112,32 @@ async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<un
     onFault,
     onQemuFault: onFault,
   });
-  inbox.postcopy = feed.postcopy;
-  answer(loop, clock, () => feed.postcopy?.active === true);
+  inbox.postcopy = session.postcopy;
+  answer(loop, clock, () => session.postcopy?.active === true);
   const report = new MigrationReport("rehearsal", assembly.cx.call, clock);
-  report.follow({ ...feed, channel: loop.source });
+  report.follow({ ...session, channel: loop.source });
   loop.watched(() => report.view());
-  const socket = connect(await listening(feed, `${path}.stream`));
+  const socket = connect(await listening(session, `${path}.stream`));
   socket.on("error", () => undefined); // told by what is written to it
   try {
     either.throwIfAborted();
-    await orAborted(feed.intake.connected(either), either);
+    await orAborted(session.intake.connected(either), either);
     const qemu = new SimulatedQemu(socket, PAGES);
     // a ping that is said before the destination has dialled in is lost, and here nobody asks again
     await orAborted(loop.source.drained(), either);
     await orAborted(probeLink(loop.source, inbox, meter, clock), either);
-    inbox.onAck = ({ sequence, appliedBytes }) => feed.sender.acknowledge(sequence, appliedBytes);
-    await orAborted(play(qemu, feed, meter, packaged.promise), either);
+    inbox.onAck = ({ sequence, appliedBytes }) => session.sender.acknowledge(sequence, appliedBytes);
+    await orAborted(play(qemu, session, meter, packaged.promise), either);
     await orAborted(ended.promise, either);
   } finally {
     socket.destroy();
-    feed.engine.stop();
-    feed.sender.stop();
-    await feed.intake.close();
-    await feed.zstd?.release();
+    session.capture.stop();
+    session.sender.stop();
+    await session.intake.close();
+    await session.zstd?.release();
     await loop.close();
   }
-  return { feed, inbox, loop, report };
+  return { session, inbox, loop, report };
 }
 
 async function listening({ intake }: SessionParts, path: string): Promise<string> {
@@ -188,15 +188,20 @@ function answer({ destination }: Loopback, clock: Clock, isPostcopy: () => boole
   });
 }
 
-async function play(qemu: SimulatedQemu, feed: SessionParts, meter: LinkMeter, packaged: Promise<void>): Promise<void> {
-  const { engine, sender, intake, postcopy } = feed;
+async function play(
+  qemu: SimulatedQemu,
+  session: SessionParts,
+  meter: LinkMeter,
+  packaged: Promise<void>,
+): Promise<void> {
+  const { capture, sender, intake, postcopy } = session;
   await qemu.start();
   await qemu.firstPass(isZero);
   for (let pass = 0; pass < PASSES; pass++) await qemu.pass(firstOf(pass), PASS_PAGES);
   const frameBytes = shallowFrameBytes(meter, CONTRACT.frameBytes);
   if (postcopy !== undefined) postcopy.scheduler.frameBytes = frameBytes;
   await sender.beShallow(frameBytes);
-  engine.beginFinal();
+  capture.beginFinal();
   intake.acknowledgeSwitchover();
   await qemu.stop(0, POSTCOPY_PAGES);
   await packaged;

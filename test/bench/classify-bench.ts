@@ -16,7 +16,7 @@ const READ_BYTES = 256 << 10;
 const WINDOW_BYTES = 1 << 20;
 const ROUNDS = { settle: 6, rounds: 15 };
 
-/** Captures what it is given, and makes frames of it at the end of a section, as the copy engine does. */
+/** Captures what it is given, and makes frames of it at the end of a section, as the copy capture does. */
 export class CaptureSink implements StreamSink {
   frames = 0;
   private readonly scheduler: PrecopyScheduler;

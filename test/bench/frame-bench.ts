@@ -153,11 +153,11 @@ async function compressPooled(kernels: PageKernels, level: number): Promise<Roun
     for (let i = 0; i < 4; i++) {
       let frame = 0;
       // as many at once as the sender has frame buffers for
-      const feed = async (to: number): Promise<void> => {
+      const session = async (to: number): Promise<void> => {
         while (frame < ZSTD_FRAMES) await pool.compress(bodyAt(frame++), FRAME_BYTES, to, FRAME_BYTES, level);
       };
       const round = await timedAsync(ZSTD_BYTES, async () => {
-        await Promise.all(slots.map(feed));
+        await Promise.all(slots.map(session));
       });
       if (i > 0) rounds.push(round);
     }

@@ -1,5 +1,5 @@
 /**
- * The source's whole path on one core: a process that writes like QEMU ─unix socket─> intake ─> copy engine ─> scheduler
+ * The source's whole path on one core: a process that writes like QEMU ─unix socket─> intake ─> copy capture ─> scheduler
  * ─> frame sender ─> a channel inside this process, which makes the message of every frame and acknowledges it.
  * Compression is off. Only this process' CPU time is counted; the feeder has a core of its own.
  */
@@ -106,7 +106,7 @@ interface Source {
   stop(): Promise<void>;
 }
 
-/** As feed.ts puts it together, without QMP and without compression. */
+/** As session.ts puts it together, without QMP and without compression. */
 function makeSource(): Source {
   const options = {
     pageCount: PAGES,
@@ -139,7 +139,7 @@ function makeSource(): Source {
     clock,
     creditWindowBytes: CREDIT_BYTES,
     onSent: () => undefined,
-    onRoom: () => engine.roomMade(),
+    onRoom: () => capture.roomMade(),
     onFault,
   });
   const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
@@ -164,7 +164,7 @@ function makeSource(): Source {
     },
     clock.monotonicMs(),
   );
-  const engine = new PrecopyCapture(
+  const capture = new PrecopyCapture(
     {
       memory: kernels.memory,
       scheduler,
@@ -176,8 +176,8 @@ function makeSource(): Source {
       announceLayout: () => {},
       onDecision: () => {},
       onFirstPassDone: () => {
-        // from here an engine paces the feed, but for the last pages of all
-        engine.beginFinal();
+        // from here an capture paces the session, but for the last pages of all
+        capture.beginFinal();
         based.resolve();
       },
       onStopped: () => {},
@@ -192,12 +192,12 @@ function makeSource(): Source {
     memory: kernels.memory,
     window,
     windowBytes: WINDOW_BYTES,
-    reader: new StreamReader(kernels.memory, engine),
+    reader: new StreamReader(kernels.memory, capture),
     onFault,
   });
   channel.onAck = (sequence, bytes) => sender.acknowledge(sequence, bytes);
   const stop = async (): Promise<void> => {
-    engine.stop();
+    capture.stop();
     sender.stop();
     await intake.close();
   };

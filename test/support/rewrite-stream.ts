@@ -116,7 +116,7 @@ export function feedPieces(
 ): number {
   let head = 0;
   let tail = 0;
-  const feed = (piece: Buffer): void => {
+  const session = (piece: Buffer): void => {
     // moved to the start each time: the owner may do so
     memory.copyWithin(0, head, tail);
     tail -= head;
@@ -128,8 +128,8 @@ export function feedPieces(
   };
   let from = 0;
   for (const cut of [...cuts, stream.length]) {
-    for (; cut - from > FEED_MAX; from += FEED_MAX) feed(stream.subarray(from, from + FEED_MAX));
-    feed(stream.subarray(from, cut));
+    for (; cut - from > FEED_MAX; from += FEED_MAX) session(stream.subarray(from, from + FEED_MAX));
+    session(stream.subarray(from, cut));
     from = cut;
   }
   return tail - head;

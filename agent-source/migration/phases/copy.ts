@@ -7,17 +7,18 @@ import type { State } from "../source-state.ts";
 
 /** Copies while the guest runs, until the policy decides; or until QEMU completes by itself, because the guest stands still. */
 export async function copy(state: State<"copying">, cx: SourceContext): Promise<State<"switching">> {
-  const { feed } = state;
-  cx.report.follow(feed);
-  const unsubscribe = feed.qmp.subscribe((event) => {
+  const { session } = state;
+  cx.report.follow(session);
+  const unsubscribe = session.qmp.subscribe((event) => {
     if (event.event !== "MIGRATION_PASS") return;
     cx.report.passes = Number(event.data.pass);
-    feed.engine.passBegins(cx.report.passes);
+    session.capture.passBegins(cx.report.passes);
   });
   try {
-    const decided = orAborted(Promise.race([feed.decision.promise, feed.completing.promise]), feed.signal);
-    const decision = await unlessSilentFor(decided, feed, cx);
-    if (decision === undefined) return { kind: afterSource("copying", "decided"), feed, into: "nothing", reason: "" };
+    const decided = orAborted(Promise.race([session.decision.promise, session.completing.promise]), session.signal);
+    const decision = await unlessSilentFor(decided, session, cx);
+    if (decision === undefined)
+      return { kind: afterSource("copying", "decided"), session, into: "nothing", reason: "" };
     if (decision.kind !== "switch")
       throw new MigrationFault(
         "deadline",
@@ -28,7 +29,7 @@ export async function copy(state: State<"copying">, cx: SourceContext): Promise<
       );
     const { into, reason } = decision;
     cx.log.info({ reason, into }, "switching");
-    return { kind: afterSource("copying", "decided"), feed, into, reason };
+    return { kind: afterSource("copying", "decided"), session, into, reason };
   } finally {
     unsubscribe();
   }

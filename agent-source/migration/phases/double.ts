@@ -34,7 +34,7 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
   await writeAtLast(cx.journal, cx.id, record, { ...cx, otherwise });
   const first = await cx.words.askBeside("doubled", cx.leaving, (signal) => untilOneEnds(state, cx, signal));
   cx.report.cleared();
-  // with the feed, which holds QEMU's monitor: that serves no second client
+  // with the session, which holds QEMU's monitor: that serves no second client
   const granted = grantedOf(state);
   switch (first) {
     case "source ended":
@@ -58,11 +58,11 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
  * @returns why the migration failed, with where the guest is
  */
 async function keepAsItIs(state: State<"doubled">, cx: SourceContext): Promise<MigrationFault> {
-  const feed = state.loaded?.feed;
+  const session = state.loaded?.session;
   const { settings } = keptOf(state);
-  const qmp = feed?.qmp;
+  const qmp = session?.qmp;
   const sight = await cx.qemu.look(isOfPostcopy(state), qmp);
-  await feed?.stop();
+  await session?.stop();
   if (settings !== undefined && sight.own === "active") await restore(settings, cx, qmp);
   qmp?.close();
   const guestNow = sight.anotherRuns
@@ -100,7 +100,7 @@ async function untilOneEnds(state: State<"doubled">, cx: SourceContext, signal: 
   const isPostcopy = isOfPostcopy(state);
   let ranHere = false;
   while (true) {
-    const { own, status, anotherRuns } = await cx.qemu.look(isPostcopy, state.loaded?.feed.qmp);
+    const { own, status, anotherRuns } = await cx.qemu.look(isPostcopy, state.loaded?.session.qmp);
     ranHere ||= status === "running";
     const standing = await askOnce(cx, "standing", signal).then(
       (answer) => answer.standing,

@@ -15,14 +15,15 @@ type Ends = State<"releasing"> | State<"serving"> | State<"keeping"> | State<"do
 export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise<Ends> {
   const { loaded, fault } = state;
   cx.report.failed(fault, "");
-  if (loaded?.feed.isPostcopy) {
+  if (loaded?.session.isPostcopy) {
     // the guest may run at the destination, and need pages
-    loaded.feed.postcopy?.flow();
+    loaded.session.postcopy?.flow();
     cx.restartedStreams.listen();
   }
   // from now on the agent looks at this host before it says anything; an open stream would deliver the grant as soon as
   // its link is back
-  else loaded?.feed.channel.close(new MigrationFault("peer-lost", "The source agent is in doubt, and asks by calls"));
+  else
+    loaded?.session.channel.close(new MigrationFault("peer-lost", "The source agent is in doubt, and asks by calls"));
   cx.log.error({ code: fault.code }, fault.message);
   let last = "";
   const onNews = (news: string): void => {
@@ -35,7 +36,7 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   cx.report.cleared();
   if (typeof settled !== "string") return afterAnswer(settled, state, cx);
   // the destination can fetch pages only from a QEMU that stands still
-  if (settled === "destination" && isOfPostcopy(state) && runsHere(await cx.qemu.look(true, loaded?.feed.qmp)))
+  if (settled === "destination" && isOfPostcopy(state) && runsHere(await cx.qemu.look(true, loaded?.session.qmp)))
     return { kind: afterSource("inDoubt", "doubled"), ...grantedOf(state), fault: twoCopies(cx) };
   return afterWord(settled, state, cx);
 }

@@ -19,28 +19,28 @@ export async function grant(
   cx: SourceContext,
 ): Promise<State<"releasing"> | State<"serving"> | State<"inDoubt"> | State<"keeping">> {
   const { loaded } = state;
-  const { feed } = loaded;
+  const { session } = loaded;
   // somebody has said `cont` since QEMU was retired, so the copy at the destination is older than what ran here
-  if (!feed.runs.standsStill) {
-    await noteWithdrawn({ loaded, paused: feed.paused }, cx);
+  if (!session.runs.standsStill) {
+    await noteWithdrawn({ loaded, paused: session.paused }, cx);
     const fault = doubtful(cx, "somebody has started it at the source before the grant was sent");
-    return { kind: afterSource("granting", "fault"), loaded, paused: feed.paused, fault };
+    return { kind: afterSource("granting", "fault"), loaded, paused: session.paused, fault };
   }
-  feed.inbox.grantSent(cx.token);
+  session.inbox.grantSent(cx.token);
   // only proof ends this, however long the link is down
-  feed.channel.setPatience(Number.POSITIVE_INFINITY);
-  feed.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH, paused: feed.paused });
+  session.channel.setPatience(Number.POSITIVE_INFINITY);
+  session.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH, paused: session.paused });
   let news = `no answer within ${cx.config.link.doubtAfterMs} ms (link.doubtAfter)`;
   const late = AbortSignal.any([AbortSignal.timeout(cx.config.link.doubtAfterMs), cx.leaving]);
   try {
-    const settled = await hear({ loaded, paused: feed.paused }, cx, late, (said) => {
+    const settled = await hear({ loaded, paused: session.paused }, cx, late, (said) => {
       news = said;
     });
     if (settled.kind === "doubled") throw twoCopies(cx);
     return afterAnswer(settled, state, cx);
   } catch (thrown) {
     const fault = doubtful(cx, news, thrown);
-    return { kind: afterSource("granting", "fault"), loaded, paused: feed.paused, fault };
+    return { kind: afterSource("granting", "fault"), loaded, paused: session.paused, fault };
   }
 }
 
@@ -57,26 +57,26 @@ export async function hear(
   onNews: (news: string) => void,
 ): Promise<Settled> {
   const { loaded, paused } = granted;
-  const feed = loaded?.feed;
+  const session = loaded?.session;
   const stopping = new AbortController();
   const either = AbortSignal.any([signal, stopping.signal]);
   const isPostcopy = isOfPostcopy(granted);
-  const tear = (): void => feed?.channel.close(new MigrationFault("peer-lost", "The source withdraws the grant"));
+  const tear = (): void => session?.channel.close(new MigrationFault("peer-lost", "The source withdraws the grant"));
   const onWithdraw = async (isActive: boolean): Promise<void> => {
     tear();
     if (isActive) await noteWithdrawn(granted, cx);
   };
-  const asking = { paused, isPostcopy, look: () => cx.qemu.look(isPostcopy, feed?.qmp), onWithdraw, onNews };
-  const resumes = feed?.qmp.subscribe(({ event }) => {
+  const asking = { paused, isPostcopy, look: () => cx.qemu.look(isPostcopy, session?.qmp), onWithdraw, onNews };
+  const resumes = session?.qmp.subscribe(({ event }) => {
     if (event === "RESUME") void onWithdraw(true);
   });
   try {
-    if (feed === undefined || granted.silent === true) return await askUntilSettled(cx, asking, either);
-    const said = feed.inbox.grantAnswer.promise.then(
+    if (session === undefined || granted.silent === true) return await askUntilSettled(cx, asking, either);
+    const said = session.inbox.grantAnswer.promise.then(
       (answer): Settled =>
         answer.kind === "running" ? { kind: "running", running: answer } : { kind: "refused", message: answer.message },
     );
-    const asked = silence(feed, either).then(() => askUntilSettled(cx, asking, either));
+    const asked = silence(session, either).then(() => askUntilSettled(cx, asking, either));
     asked.catch(() => undefined);
     return await orAborted(Promise.race([said, asked]), signal);
   } finally {
@@ -99,13 +99,13 @@ async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void>
 }
 
 /** Resolves when the stream is over, or has not answered for a while. */
-async function silence(feed: TransferSession, signal: AbortSignal): Promise<void> {
+async function silence(session: TransferSession, signal: AbortSignal): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const while_ = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, ASKS_AFTER_MS);
   });
   try {
-    await orAborted(Promise.race([while_, feed.channel.closed]), signal);
+    await orAborted(Promise.race([while_, session.channel.closed]), signal);
   } finally {
     clearTimeout(timer);
   }
@@ -120,11 +120,11 @@ function afterAnswer(
     return {
       kind: afterSource("granting", "refused"),
       fault: refusal(cx, settled.message),
-      undo: undoSession(loaded.feed, "granted"),
+      undo: undoSession(loaded.session, "granted"),
     };
   const { running } = settled;
-  const kind = afterSource("granting", loaded.feed.isPostcopy ? "pulling" : "running");
-  const whole = { kind, loaded, paused: loaded.feed.paused };
+  const kind = afterSource("granting", loaded.session.isPostcopy ? "pulling" : "running");
+  const whole = { kind, loaded, paused: loaded.session.paused };
   return running === undefined ? whole : { ...whole, running };
 }
 

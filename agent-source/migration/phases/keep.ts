@@ -38,7 +38,7 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
 }
 
 function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
-  void undo.feed?.stop();
+  void undo.session?.stop();
   undo.qmp?.close();
   // without a `failure`, which would end the copy at the destination
   undo.channel?.close(new MigrationFault("peer-lost", "The source QEMU has ended"));

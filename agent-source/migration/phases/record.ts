@@ -10,10 +10,10 @@ import type { State } from "../source-state.ts";
  */
 export async function record(state: State<"recording">, cx: SourceContext): Promise<State<"granting">> {
   const { loaded } = state;
-  const { feed } = loaded;
-  if (feed.channel.isCut) await orAborted(feed.inbox.nextConnection, feed.signal);
-  feed.signal.throwIfAborted();
-  await writeInTime(cx, sourceRecord(cx, "granted", feed.kept));
-  feed.commit();
+  const { session } = loaded;
+  if (session.channel.isCut) await orAborted(session.inbox.nextConnection, session.signal);
+  session.signal.throwIfAborted();
+  await writeInTime(cx, sourceRecord(cx, "granted", session.kept));
+  session.commit();
   return { kind: afterSource("recording", "written"), loaded };
 }

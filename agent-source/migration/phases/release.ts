@@ -20,7 +20,7 @@ type Ends = State<"released"> | State<"doubled">;
  */
 export async function release(state: State<"releasing">, cx: SourceContext): Promise<Ends> {
   const { loaded, running, complete } = state;
-  const cuts = loaded?.feed.channel.interruptions;
+  const cuts = loaded?.session.channel.interruptions;
   if (cuts !== undefined && cuts.count > 0)
     cx.report.degradations.push(
       `The link was lost ${cuts.count === 1 ? "once" : `${cuts.count} times`}, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
@@ -30,8 +30,8 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
     cx.report.result = migrationResult(cx, { ...loaded, running, complete });
   cx.report.follow(undefined);
   await noteReleased(cx);
-  await loaded?.feed.stop();
-  loaded?.feed.channel.close();
+  await loaded?.session.stop();
+  loaded?.session.channel.close();
   const left = await endQemu(state, cx);
   if (left !== undefined) return left;
   // of a guest that had come here
@@ -53,11 +53,11 @@ const LEFT_BY_POSTCOPY: readonly string[] = ["postmigrate", "finish-migrate", "p
 async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<State<"doubled"> | undefined> {
   const { loaded, overruled } = state;
   const isPostcopy = isOfPostcopy(state);
-  const known = loaded?.feed.qmp;
+  const known = loaded?.session.qmp;
   const sight = await cx.qemu.look(isPostcopy, known);
   if (runsHere(sight) && (overruled !== true || sight.anotherRuns)) {
     known?.close();
-    // the feed is over, and the monitor is free
+    // the session is over, and the monitor is free
     return { kind: afterSource("releasing", "doubled"), ...withoutFeed(state), fault: twoCopies(cx) };
   }
   try {

@@ -16,15 +16,15 @@ const LEAVES_POLL_MS = 2;
 export async function retire(state: State<"retiring">, cx: SourceContext): Promise<State<"recording">> {
   const { loaded } = state;
   const next: State<"recording"> = { kind: afterSource("retiring", "retired"), loaded };
-  if (loaded.feed.isPostcopy) {
-    await checkServing(loaded.feed);
+  if (loaded.session.isPostcopy) {
+    await checkServing(loaded.session);
     return next;
   }
   try {
-    await completeMigration(loaded.feed);
+    await completeMigration(loaded.session);
   } catch (thrown) {
     // a guest that somebody has started here meanwhile is more than what the destination has
-    if (!loaded.feed.runs.standsStill || !(await hasEnded(loaded.feed, cx))) throw thrown;
+    if (!loaded.session.runs.standsStill || !(await hasEnded(loaded.session, cx))) throw thrown;
     cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU has ended; the guest goes on");
     cx.report.degradations.push("The source QEMU ended during the switchover; the guest was saved at the destination");
   }
@@ -35,16 +35,16 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
  * Says SHUT to a QEMU that has written its stream, and waits until it is retired.
  * @throws MigrationFault `qmp-timeout`; `qemu-failed` for a QEMU that ends in another state than `postmigrate`
  */
-export async function completeMigration(feed: Pick<TransferSession, "qmp" | "signal" | "shut">): Promise<void> {
+export async function completeMigration(session: Pick<TransferSession, "qmp" | "signal" | "shut">): Promise<void> {
   // of a migration that was cancelled meanwhile QEMU resumes the guest by itself; after SHUT it would not
-  feed.signal.throwIfAborted();
-  const completed = feed.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
+  session.signal.throwIfAborted();
+  const completed = session.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
     timeoutMs: COMPLETES_WITHIN_MS,
-    signal: feed.signal,
+    signal: session.signal,
   });
-  feed.shut();
+  session.shut();
   await completed;
-  const status = await statusBehind(feed);
+  const status = await statusBehind(session);
   if (status !== "postmigrate")
     throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
 }
@@ -67,9 +67,9 @@ async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "sign
  * In post-copy QEMU is retired already: pages are left that it has not written, or SHUT was said (postcopy-capture.ts), and
  * whatever breaks then it does not run the guest by itself.
  */
-async function checkServing(feed: TransferSession): Promise<void> {
-  feed.signal.throwIfAborted();
-  const { status } = await feed.qmp.execute("query-migrate");
+async function checkServing(session: TransferSession): Promise<void> {
+  session.signal.throwIfAborted();
+  const { status } = await session.qmp.execute("query-migrate");
   if (!servesPostcopy(status))
     throw new MigrationFault(
       "qemu-failed",
@@ -78,6 +78,6 @@ async function checkServing(feed: TransferSession): Promise<void> {
 }
 
 /** True when QEMU's monitor is closed and its process has ended. */
-async function hasEnded(feed: TransferSession, cx: SourceContext): Promise<boolean> {
-  return feed.qemuLost && !feed.signal.aborted && (await cx.qemu.isSeenEnded());
+async function hasEnded(session: TransferSession, cx: SourceContext): Promise<boolean> {
+  return session.qemuLost && !session.signal.aborted && (await cx.qemu.isSeenEnded());
 }

@@ -33,25 +33,25 @@ type Outcome =
 export async function serve(state: State<"serving">, cx: SourceContext): Promise<Ends> {
   const { loaded, running, postcopy } = state;
   cx.restartedStreams.listen();
-  let feed = loaded?.feed;
-  feed?.postcopy?.flow();
+  let session = loaded?.session;
+  session?.postcopy?.flow();
   let heardAtMs = cx.clock.monotonicMs();
   const isSilent = (): boolean => cx.clock.monotonicMs() - heardAtMs > cx.config.link.doubtAfterMs;
   while (true) {
     let pulls = false;
     try {
-      const outcome: Outcome = feed === undefined ? await ask(cx) : await untilComplete(feed, cx);
+      const outcome: Outcome = session === undefined ? await ask(cx) : await untilComplete(session, cx);
       if (outcome.kind !== "complete") {
         // the first stream stays open where pages may still flow over it, or where *keeping* will undo it
-        if (feed !== loaded?.feed || outcome.kind === "lost") await end(feed);
-        const left = feed === undefined || feed === loaded?.feed ? state : withoutStream(state);
+        if (session !== loaded?.session || outcome.kind === "lost") await end(session);
+        const left = session === undefined || session === loaded?.session ? state : withoutStream(state);
         if (outcome.kind === "silent") return silent(left, cx);
         return outcome.kind === "refused" ? refused(left, outcome.message, cx) : lost(state, cx);
       }
-      const resumed = running ?? (await saidOver(loaded?.feed));
-      await retireQemu(feed);
+      const resumed = running ?? (await saidOver(loaded?.session));
+      await retireQemu(session);
       // the first one is the next state's: the result is made of it
-      if (feed !== loaded?.feed) await end(feed);
+      if (session !== loaded?.session) await end(session);
       const kind = afterSource("serving", "served");
       return {
         ...grantedOf(state),
@@ -69,8 +69,8 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       pulls = thrown instanceof StillPulls;
     }
     try {
-      feed = await again(feed, postcopy ?? loaded?.feed.stoppedWith, cx);
-      if (feed !== undefined) heardAtMs = cx.clock.monotonicMs();
+      session = await again(session, postcopy ?? loaded?.session.stoppedWith, cx);
+      if (session !== undefined) heardAtMs = cx.clock.monotonicMs();
       else if (pulls && (await cx.qemu.isSeenEnded())) throw new PagesLost("qemu-failed", "The source QEMU has ended");
       else if (isSilent()) return silent(withoutStream(state), cx);
     } catch (thrown) {
@@ -81,7 +81,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
         return { kind: afterSource("serving", "broken"), fault };
       }
       cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be taken up yet");
-      feed = undefined;
+      session = undefined;
       await orAborted(delay(AGAIN_MS), cx.leaving);
     }
   }
@@ -91,25 +91,25 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
  * A destination that is asked while it starts the guest says that it needs pages, and not yet when it resumed: that came over the
  * stream, ahead of the word that it has all of them.
  */
-async function saidOver(feed: TransferSession | undefined): Promise<Running | undefined> {
-  const answer = await Promise.race([feed?.inbox.grantAnswer.promise, undefined]);
+async function saidOver(session: TransferSession | undefined): Promise<Running | undefined> {
+  const answer = await Promise.race([session?.inbox.grantAnswer.promise, undefined]);
   return answer?.kind === "running" ? answer : undefined;
 }
 
 /** Throws when the stream, the destination agent's life or QEMU's stream is over. */
-async function untilComplete(feed: TransferSession, cx: SourceContext): Promise<Outcome> {
+async function untilComplete(session: TransferSession, cx: SourceContext): Promise<Outcome> {
   const anew = cx.restartedStreams.arrived.then(() => {
     throw new MigrationFault("peer-lost", "The destination begins anew");
   });
   anew.catch(() => undefined);
   const over = new AbortController();
-  const either = AbortSignal.any([feed.signal, cx.leaving, over.signal]);
-  const refusal = feed.inbox.grantAnswer.promise.then((answer) =>
+  const either = AbortSignal.any([session.signal, cx.leaving, over.signal]);
+  const refusal = session.inbox.grantAnswer.promise.then((answer) =>
     answer.kind === "failure" ? answer : new Promise<never>(() => undefined),
   );
-  const silence = untilSilent(feed, cx, either);
+  const silence = untilSilent(session, cx, either);
   silence.catch(() => undefined);
-  const first = await orAborted(Promise.race([feed.inbox.complete.promise, refusal, anew, silence]), either).finally(
+  const first = await orAborted(Promise.race([session.inbox.complete.promise, refusal, anew, silence]), either).finally(
     () => over.abort(),
   );
   if (first === "silent") return { kind: "silent" };
@@ -152,12 +152,12 @@ class StillPulls extends MigrationFault {}
  * @returns undefined when the destination does not dial in: it may need nothing any more
  */
 async function again(
-  feed: TransferSession | undefined,
+  session: TransferSession | undefined,
   postcopy: SourcePostcopy | undefined,
   cx: SourceContext,
 ): Promise<TransferSession | undefined> {
   if (postcopy === undefined) throw new PagesLost("internal", "There is no record of how post-copy began");
-  await end(feed, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+  await end(session, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
   await orAborted(Promise.race([cx.restartedStreams.arrived, delay(DIALS_WITHIN_MS)]), cx.leaving);
   const link = cx.restartedStreams.take();
   if (link === undefined) return undefined;
@@ -166,19 +166,19 @@ async function again(
   return revived;
 }
 
-async function end(feed: TransferSession | undefined, fault?: MigrationFault): Promise<void> {
-  await feed?.stop();
-  feed?.qmp.close();
-  feed?.channel.close(fault);
+async function end(session: TransferSession | undefined, fault?: MigrationFault): Promise<void> {
+  await session?.stop();
+  session?.qmp.close();
+  session?.channel.close(fault);
 }
 
 /** The destination has every page: SHUT, and QEMU completes. One that has lost its stream stays as it is until it ends. */
-async function retireQemu(feed: TransferSession | undefined): Promise<void> {
-  if (feed === undefined) return;
+async function retireQemu(session: TransferSession | undefined): Promise<void> {
+  if (session === undefined) return;
   const deadline = performance.now() + COMPLETES_WITHIN_MS;
-  feed.intake.shut();
+  session.intake.shut();
   while (true) {
-    const { status } = await feed.qmp.execute("query-status");
+    const { status } = await session.qmp.execute("query-status");
     // one that repeats its stream for nobody any more is as it was paused by this agent, and can be quit like that
     if (status === "postmigrate" || status === "paused") return;
     if (performance.now() > deadline)

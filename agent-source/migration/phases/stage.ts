@@ -13,7 +13,7 @@ import { askWhileCut } from "../poll-cut-destination.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import { type State, undoSession } from "../source-state.ts";
 
-/** The destination dials in, the link is measured, and QEMU's feed is switched on. */
+/** The destination dials in, the link is measured, and QEMU's session is switched on. */
 export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
   const { definition, qmp, facts, contract } = state;
   const runs = await RunState.begin(qmp);
@@ -23,11 +23,21 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     (settings) => cx.journal.prepare(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill })),
     () => undefined,
   );
-  const feed = await dialledIn(contract, cx)
+  const session = await dialledIn(contract, cx)
     .then((channel) => {
       const { ramBlocks } = facts;
       const onCut = askWhileCut(cx, channel);
-      return new TransferSession({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused: runs.standsStill, onCut });
+      return new TransferSession({
+        cx,
+        qmp,
+        ramBlocks,
+        agreed: facts,
+        contract,
+        channel,
+        runs,
+        paused: runs.standsStill,
+        onCut,
+      });
     })
     .catch(async (thrown: unknown) => {
       // the guest was not touched, and *keeping* leaves the journal alone
@@ -35,35 +45,38 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
       await cx.journal.remove(cx.id).catch((fault: unknown) => cx.log.warn({ fault: String(fault) }, "journal"));
       throw thrown;
     });
-  const { channel } = feed;
+  const { channel } = session;
   try {
-    const probing = probeLink(channel, feed.inbox, feed.meter, cx.clock);
+    const probing = probeLink(channel, session.inbox, session.meter, cx.clock);
     probing.catch(() => undefined);
     // all of this beside the probe, which is some tens of milliseconds; for this one nothing waits
-    void residentBytesOf(definition.qmp).then((bytes) => feed.engine.watch.resident(bytes));
-    await feed.intake.listen(feed.streamPath);
+    void residentBytesOf(definition.qmp).then((bytes) => session.capture.watch.resident(bytes));
+    await session.intake.listen(session.streamPath);
     // before anything is touched, so that an agent that starts again can undo it
     const settings = await found;
-    await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, settings }));
-    feed.settings = settings;
+    await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...session.kept, settings }));
+    session.settings = settings;
     await applySettings(qmp, contract.postcopy ? "postcopy" : "precopy", settings);
-    feed.probed(await unlessSilentFor(orAborted(probing, feed.signal), feed, cx));
-    cx.log.info({ bytesPerSecond: feed.meter.bytesPerSecond, roundTripMs: feed.meter.roundTripMs }, "link measured");
+    session.probed(await unlessSilentFor(orAborted(probing, session.signal), session, cx));
+    cx.log.info(
+      { bytesPerSecond: session.meter.bytesPerSecond, roundTripMs: session.meter.roundTripMs },
+      "link measured",
+    );
     cx.report.negotiated = {
       ...cx.report.negotiated,
-      "measured bandwidth": `${((feed.meter.bytesPerSecond * 8) / 1e6).toFixed(0)} Mbit/s`,
-      "measured round trip": `${feed.meter.roundTripMs.toFixed(2)} ms`,
+      "measured bandwidth": `${((session.meter.bytesPerSecond * 8) / 1e6).toFixed(0)} Mbit/s`,
+      "measured round trip": `${session.meter.roundTripMs.toFixed(2)} ms`,
     };
-    const connected = feed.intake.connected(feed.signal);
-    await qmp.execute("migrate", { uri: `unix:${feed.streamPath}` });
+    const connected = session.intake.connected(session.signal);
+    await qmp.execute("migrate", { uri: `unix:${session.streamPath}` });
     await connected;
-    return { kind: afterSource("staging", "feeding"), feed };
+    return { kind: afterSource("staging", "feeding"), session };
   } catch (thrown) {
-    // not thrown on: *keeping* must know of this feed to undo it
+    // not thrown on: *keeping* must know of this session to undo it
     return {
       kind: afterSource("staging", "fault"),
       fault: MigrationFault.from(thrown),
-      undo: undoSession(feed, "copying"),
+      undo: undoSession(session, "copying"),
     };
   }
 }

@@ -20,50 +20,51 @@ const NOT_COMPARED: Compared = { pages: 0, exceptions: [] };
 
 /** QEMU stops the guest and sends the rest; the destination loads it; its memory is compared when asked for. */
 export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"retiring">> {
-  const { feed } = state;
-  const passes = feed.qmp.subscribe((event) => {
+  const { session } = state;
+  const passes = session.qmp.subscribe((event) => {
     if (event.event === "MIGRATION_PASS") cx.report.passes = Number(event.data.pass);
   });
   try {
-    if (feed.agreed !== undefined) await checkPaths(feed.agreed);
+    if (session.agreed !== undefined) await checkPaths(session.agreed);
     const noted = noteRetiring(state, cx);
     await stopGuest(state, cx);
     // the end of the stream is said when it comes; of post-copy that is behind the hand-over
-    await orAborted(Promise.race([feed.endWhenRead(), feed.packaged.promise]), feed.signal);
-    const { paused, reason } = stopCause(feed, state, cx);
+    await orAborted(Promise.race([session.endWhenRead(), session.packaged.promise]), session.signal);
+    const { paused, reason } = stopCause(session, state, cx);
     // without a package no page follows
-    if (feed.stoppedWith !== undefined && !feed.isPostcopy) feed.stoppedWith = { ...feed.stoppedWith, complete: true };
-    await notePaused(feed, paused, cx);
+    if (session.stoppedWith !== undefined && !session.isPostcopy)
+      session.stoppedWith = { ...session.stoppedWith, complete: true };
+    await notePaused(session, paused, cx);
     // beside the wait for the destination: while the guest stands still it is then only to be put in its place
-    void cx.journal.prepare(cx.id, sourceRecord(cx, "granted", feed.kept));
-    const isAsAgreed = feed.agreed === undefined ? undefined : checkAgreed(feed.qmp, feed.agreed, cx);
+    void cx.journal.prepare(cx.id, sourceRecord(cx, "granted", session.kept));
+    const isAsAgreed = session.agreed === undefined ? undefined : checkAgreed(session.qmp, session.agreed, cx);
     // waited for below, beside the destination
     isAsAgreed?.catch(() => undefined);
     const loaded = await within(
-      orAborted(feed.inbox.loaded.promise, feed.signal),
+      orAborted(session.inbox.loaded.promise, session.signal),
       LOADS_WITHIN_MS,
       () => new MigrationFault("timeout", `The destination did not load the guest within ${LOADS_WITHIN_MS} ms`),
     );
-    if (!feed.isPostcopy && loaded.lastSequence !== feed.sender.sequence)
+    if (!session.isPostcopy && loaded.lastSequence !== session.sender.sequence)
       throw new MigrationFault(
         "peer-invalid",
-        `The destination loaded ${loaded.lastSequence} of ${feed.sender.sequence} frames`,
+        `The destination loaded ${loaded.lastSequence} of ${session.sender.sequence} frames`,
       );
     const verifyStartMs = cx.clock.monotonicMs();
-    const compared = cx.call.options.verify ? await orAborted(verifyMemory(feed, cx), feed.signal) : NOT_COMPARED;
+    const compared = cx.call.options.verify ? await orAborted(verifyMemory(session, cx), session.signal) : NOT_COMPARED;
     const times = {
-      stoppedUs: paused ? 0 : await untilStopped(feed),
-      lastPagesUs: feed.engine.lastPagesSentUs,
-      lastByteUs: feed.meter.toLocal(loaded.lastByteAtUs),
-      loadedUs: feed.meter.toLocal(loaded.loadedAtUs),
+      stoppedUs: paused ? 0 : await untilStopped(session),
+      lastPagesUs: session.capture.lastPagesSentUs,
+      lastByteUs: session.meter.toLocal(loaded.lastByteAtUs),
+      loadedUs: session.meter.toLocal(loaded.loadedAtUs),
       verifyMs: cx.call.options.verify ? cx.clock.monotonicMs() - verifyStartMs : 0,
       compared,
     };
     // what comes next retires QEMU
-    await orAborted(Promise.all([noted, isAsAgreed]), feed.signal);
-    return { kind: afterSource("switching", "loaded"), loaded: { feed, times, reason } };
+    await orAborted(Promise.all([noted, isAsAgreed]), session.signal);
+    return { kind: afterSource("switching", "loaded"), loaded: { session, times, reason } };
   } catch (thrown) {
-    throw await becauseOfChange(MigrationFault.from(thrown), feed, cx);
+    throw await becauseOfChange(MigrationFault.from(thrown), session, cx);
   } finally {
     passes();
   }
@@ -96,9 +97,9 @@ async function becauseOfChange(
  * this migration, and not by somebody who has migrated the guest by hand. The write goes on beside the stop of the
  * guest, and does not make it longer. Post-copy writes a note of its own, with the stream's layout.
  */
-function noteRetiring({ feed, into }: State<"switching">, cx: SourceContext): Promise<void> {
+function noteRetiring({ session, into }: State<"switching">, cx: SourceContext): Promise<void> {
   if (into === "postcopy") return Promise.resolve();
-  const record = sourceRecord(cx, "plan", { ...feed.kept, retiring: true });
+  const record = sourceRecord(cx, "plan", { ...session.kept, retiring: true });
   const noted = writeInTime(cx, record);
   // the fault reaches whoever waits for the note; a migration that ends before that needs no note
   noted.catch(() => undefined);
@@ -109,27 +110,27 @@ function noteRetiring({ feed, into }: State<"switching">, cx: SourceContext): Pr
  * Until the guest is stopped; one that somebody else has stopped meanwhile QEMU completes with, and sends no STOP of
  * its own.
  */
-async function stopGuest({ feed, into }: State<"switching">, cx: SourceContext): Promise<void> {
+async function stopGuest({ session, into }: State<"switching">, cx: SourceContext): Promise<void> {
   // the guest is about to be stopped: from here on a broken link is an outage
-  if (into !== "nothing") feed.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
+  if (into !== "nothing") session.channel.setPatience(cx.config.link.finalGiveUpAfterMs);
   switch (into) {
     case "nothing":
       return;
     case "postcopy":
-      await feed.letPostcopy((postcopy) =>
-        cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...feed.kept, postcopy, retiring: true })),
+      await session.letPostcopy((postcopy) =>
+        cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...session.kept, postcopy, retiring: true })),
       );
       return;
     case "destination":
-      feed.letStop();
-      await Promise.race([untilStopped(feed), orAborted(feed.completing.promise, feed.signal)]);
+      session.letStop();
+      await Promise.race([untilStopped(session), orAborted(session.completing.promise, session.signal)]);
   }
 }
 
 /** @returns when, microseconds since the epoch; of a guest that ran the event comes, if it has not yet */
-function untilStopped(feed: TransferSession): Promise<number> {
+function untilStopped(session: TransferSession): Promise<number> {
   return within(
-    orAborted(feed.runs.stopped, feed.signal),
+    orAborted(session.runs.stopped, session.signal),
     STOPS_WITHIN_MS,
     () => new MigrationFault("qmp-timeout", `No STOP from QEMU within ${STOPS_WITHIN_MS} ms`),
   );
@@ -138,9 +139,9 @@ function untilStopped(feed: TransferSession): Promise<number> {
 /**
  * An agent that starts again starts the guest of a QEMU that has completed, or does not: before it is told to complete.
  */
-async function notePaused(feed: TransferSession, paused: boolean, cx: SourceContext): Promise<void> {
-  if (paused === feed.paused) return;
-  const record = sourceRecord(cx, "plan", { ...feed.kept, paused, retiring: true });
+async function notePaused(session: TransferSession, paused: boolean, cx: SourceContext): Promise<void> {
+  if (paused === session.paused) return;
+  const record = sourceRecord(cx, "plan", { ...session.kept, paused, retiring: true });
   await writeInTime(cx, record);
-  feed.paused = paused;
+  session.paused = paused;
 }

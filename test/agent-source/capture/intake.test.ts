@@ -58,7 +58,12 @@ class RecordingSink implements StreamSink {
   }
 }
 
-async function feed(t: Test, stream: FakeStream, refuseEach: number, sliceBytes: () => number): Promise<RecordingSink> {
+async function session(
+  t: Test,
+  stream: FakeStream,
+  refuseEach: number,
+  sliceBytes: () => number,
+): Promise<RecordingSink> {
   const folder = mkdtempSync(join(tmpdir(), "ferry-intake-"));
   const memory = new Uint8Array(new SharedArrayBuffer(WINDOW_AT + WINDOW_BYTES));
   const failed = deferred<never>();
@@ -99,7 +104,7 @@ t.test("every page arrives as it was written, however QEMU cuts its writes and t
   ] as const) {
     const stream = fakeStream({ seed, sections: 6, recordsPerSection: 150, deviceBytes: 5000 });
     const random = seeded(seed + 10);
-    const sink = await feed(t, stream, refuseEach, () => 1 + Math.floor(random() * most));
+    const sink = await session(t, stream, refuseEach, () => 1 + Math.floor(random() * most));
     t.equal(sink.refusals > 0, refuseEach < 1e9);
     t.same(
       sink.pages.map(({ page }) => page),

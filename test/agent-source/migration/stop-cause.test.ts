@@ -21,7 +21,7 @@ function judge({ runState, before = false, acknowledge = false, protocolVersion 
   const stopped = {
     paused: before,
     contract: { ...contract, protocolVersion },
-    engine: { stoppedAs: { runState } },
+    capture: { stoppedAs: { runState } },
     stoppedWith,
   };
   const into = acknowledge ? "destination" : "nothing";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import t from "tap";
-import { BEHIND_PAGES, ActivePush } from "../../../agent-source/postcopy/active-push.ts";
+import { ActivePush, BEHIND_PAGES } from "../../../agent-source/postcopy/active-push.ts";
 import { HeatMap } from "../../../shared/page/heat-map.ts";
 import { PageSet } from "../../../shared/page/page-set.ts";
 import { pageIndex } from "../../../shared/units.ts";

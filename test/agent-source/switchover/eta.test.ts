@@ -1,6 +1,6 @@
 /** A copy that is simulated page count by page count, and what the outlook says of its end on the way. */
 import t from "tap";
-import { EtaEstimator, type CopyState } from "../../../agent-source/switchover/eta.ts";
+import { type CopyState, EtaEstimator } from "../../../agent-source/switchover/eta.ts";
 
 const plan = { downtimeTargetMs: 300, fixedDowntimeMs: 25, syncsPerSecond: 20 };
 const PAGES = 100_000;

@@ -165,7 +165,7 @@ t.test("a single closing sweep is told as one", async (t) => {
   t.match(decision.kind === "switch" && decision.reason, /after 1 closing sweep$/);
 });
 
-t.test("closing in that gets nowhere is given up, and the feed paced again", async (t) => {
+t.test("closing in that gets nowhere is given up, and the session paced again", async (t) => {
   const policy = new SwitchPolicy(plan);
   t.same(policy.decide({ ...quiet, sweptPages: 4000 }), { kind: "close" });
   const kinds: string[] = [];

@@ -27,14 +27,14 @@ t.test("it is told and written down, and nobody is ended", async (t) => {
   t.equal(cx.words.asker, "doubled");
 });
 
-t.test("the record keeps what the feed knows of settings and pages, for the next life of the agent", async (t) => {
+t.test("the record keeps what the session knows of settings and pages, for the next life of the agent", async (t) => {
   const phase = await sourcePhase(t, "running");
   phase.destination.answersInTurn(["running"]);
   const settings = { capabilities: { "postcopy-ram": false }, parameters: {} };
   const blocks = [{ name: "pc.ram", byteLength: 4096 }];
   const postcopy = { ramSectionId: 2, blocks, frameBytes: 4096, creditWindowBytes: 8192, codecs: ["zstd"] };
-  const feed = { kept: { settings, postcopy, paused: false }, isPostcopy: true, qmp: undefined };
-  const loaded = { feed } as unknown as Loaded;
+  const session = { kept: { settings, postcopy, paused: false }, isPostcopy: true, qmp: undefined };
+  const loaded = { session } as unknown as Loaded;
   const end = double({ kind: "doubled", paused: false, loaded, fault: twoCopies(phase.cx) }, phase.cx);
   end.catch(() => undefined);
   await phase.destination.untilAsked(1);

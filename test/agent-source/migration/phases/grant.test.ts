@@ -8,8 +8,12 @@ import { sourcePhase } from "../../../support/source-cx.ts";
 t.test("it is not said, and never later either: the copy at the destination is older than what ran here", async (t) => {
   const { cx, record, destination } = await sourcePhase(t, "running");
   // all that is looked at before anything is said
-  const feed = { runs: { standsStill: false }, paused: false, kept: { paused: false } } as unknown as TransferSession;
-  const loaded = { feed } as Loaded;
+  const session = {
+    runs: { standsStill: false },
+    paused: false,
+    kept: { paused: false },
+  } as unknown as TransferSession;
+  const loaded = { session } as Loaded;
   t.match(await grant({ kind: "granting", loaded }, cx), { kind: "inDoubt", fault: { message: /has started it/ } });
   t.match(await record(), { kind: "granted", withdrawn: true });
   t.ok(cx.doubt.isWithdrawn, "if its QEMU ends before the next look, the grant is not repeated");

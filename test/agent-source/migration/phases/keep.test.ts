@@ -131,13 +131,13 @@ async function awaitingShut(t: Test) {
   const qmp = await QmpClient.connect(path);
   await cx.qemu.meet(qmp, path);
   const did: string[] = [];
-  const feed = {
+  const session = {
     awaitsShut: true,
     shut: () => {
       did.push(`shut behind ${phase.written.join(", ")}`);
       qemu.state.status = "postmigrate";
       qemu.state.migration = "completed";
-      feed.awaitsShut = false;
+      session.awaitsShut = false;
     },
     stop: async () => void did.push("closed"),
   };
@@ -147,7 +147,7 @@ async function awaitingShut(t: Test) {
     qemu.become("running");
     return undefined;
   };
-  const kept = () => keep({ kind: "keeping", fault: FAULT, undo: { ...UNDO, qmp, feed } }, cx);
+  const kept = () => keep({ kind: "keeping", fault: FAULT, undo: { ...UNDO, qmp, session } }, cx);
   return { ...phase, kept, did };
 }
 

@@ -69,15 +69,15 @@ t.test("what is waited for, and its fault, end the watch", async (t) => {
 });
 
 t.test("a destination that answers no ping is given up while the guest runs at the source", async (t) => {
-  const feed = { inbox: { heard: 0 }, channel: { isCut: false } };
+  const session = { inbox: { heard: 0 }, channel: { isCut: false } };
   const cx = { config: { link: { giveUpAfterMs: 30 } } } as never;
-  await t.rejects(unlessSilentFor(new Promise(() => undefined), feed, cx), {
+  await t.rejects(unlessSilentFor(new Promise(() => undefined), session, cx), {
     code: "peer-lost",
     message: "The destination has said nothing for 30 ms (link.giveUpAfter), although the link to it is up",
   });
-  feed.channel.isCut = true;
+  session.channel.isCut = true;
   const ends = deferred<void>();
-  const waits = unlessSilentFor(ends.promise, feed, cx);
+  const waits = unlessSilentFor(ends.promise, session, cx);
   await delay(100);
   ends.resolve();
   await waits;
