@@ -88,7 +88,7 @@ export async function recoverPostcopy(
         onFault,
         corruptPage: false,
       });
-      replay.takeUp(ramBlocks, postcopy.ramSectionId, pages);
+      replay.resume(ramBlocks, postcopy.ramSectionId, pages);
       return replay;
     },
   });

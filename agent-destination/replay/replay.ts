@@ -111,7 +111,7 @@ export class Replay implements RecordSink {
   }
 
   /** Post-copy is taken up: its last pages follow. */
-  takeUp(blocks: readonly RamBlock[], ramSectionId: number, pages: PostcopyPages): void {
+  resume(blocks: readonly RamBlock[], ramSectionId: number, pages: PostcopyPages): void {
     this.layout(blocks, ramSectionId);
     this.postcopy = pages;
     this.part.packaged();

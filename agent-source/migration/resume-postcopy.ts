@@ -57,7 +57,7 @@ export async function resumePostcopy(
       paused: false,
       resumed: { ...postcopy, from },
     });
-    return await takeUp(session, postcopy, from, cx).catch(async (thrown: unknown) => {
+    return await resume(session, postcopy, from, cx).catch(async (thrown: unknown) => {
       await session.stop();
       throw thrown;
     });
@@ -71,7 +71,7 @@ export async function resumePostcopy(
 
 type From = "break" | "start";
 
-async function takeUp(
+async function resume(
   session: TransferSession,
   postcopy: SourcePostcopy,
   from: From,
@@ -97,8 +97,8 @@ async function takeUp(
   if (session.postcopy === undefined) throw new TypeError("a session without post-copy");
   session.postcopy.scheduler.frameBytes = shallowFrameBytes(session.meter, postcopy.frameBytes);
   void session.sender.beShallow(session.postcopy.scheduler.frameBytes);
-  session.capture.takeUp({ blocks, ramSectionId });
-  session.postcopy.takeUp(missing, { blocks }, from === "break");
+  session.capture.resume({ blocks, ramSectionId });
+  session.postcopy.resume(missing, { blocks }, from === "break");
   void session.endWhenRead();
   if (from === "start") await applySettings(qmp, "precopy");
   await qmp.execute("migrate", { uri: `unix:${session.streamPath}`, resume: from === "break" });

@@ -97,7 +97,7 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
    * Post-copy is taken up: these pages are missing at the destination, and QEMU is going to send them.
    * @param takesRequests false: QEMU sends all that it has, in its own order, and what is not missing is left out
    */
-  takeUp(missing: PageSet, setup: Pick<RamSetup, "blocks">, takesRequests: boolean): void {
+  resume(missing: PageSet, setup: Pick<RamSetup, "blocks">, takesRequests: boolean): void {
     this.takesRequests = takesRequests;
     this.requests = new PageRequests(setup.blocks);
     for (let page = missing.next(0), end = 0; page < missing.pageCount; page = missing.next(end)) {

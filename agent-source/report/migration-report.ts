@@ -126,7 +126,7 @@ export class MigrationReport {
         ? { ...NO_PROGRESS, elapsedSeconds: (nowMs - this.startedMs) / 1000 }
         : this.last;
     const { capture, sender, scheduler } = session;
-    const { watch } = capture;
+    const { observer: watch } = capture;
     const seen = watch.observe(false);
     const etaSeconds = isFinal(this.status) ? undefined : watch.etaSeconds;
     // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties

@@ -97,7 +97,7 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
     sourceAgentPeakMemoryBytes: usage.peakMemoryBytes,
     destinationAgentPeakMemoryBytes: destination.agentPeakMemoryBytes,
     switchReason: outcome.reason,
-    stalledSeconds: session.capture.watch.totalStalledMs / 1000,
+    stalledSeconds: session.capture.observer.totalStalledMs / 1000,
     verified: times.compared.pages > 0,
     pagesCompared: times.compared.pages,
     verifyExceptions: times.compared.exceptions,

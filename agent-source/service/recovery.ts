@@ -94,7 +94,7 @@ export async function recoverMigrations(
     const identity = { id, token, sequence, startedAtMs, isWithdrawn, ...(qemu === undefined ? {} : { qemu }) };
     const made = make({ guest, to: destination, options: OPTIONS }, identity);
     const others = entries.filter((one) => one.id !== id && one.record.guest === guest).map((one) => one.record);
-    const state = isPassedOver(record, others) ? await passOver(record, made.cx) : await takeUp(record, made.cx);
+    const state = isPassedOver(record, others) ? await passOver(record, made.cx) : await resumeFrom(record, made.cx);
     if (!isEnd(state))
       made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
     found.push({ made, state, endedAtMs: record.endedAtMs ?? startedAtMs });
@@ -127,7 +127,7 @@ async function passOver(record: SourceRecord, cx: SourceContext): Promise<Source
 const isLeftBehind = async ({ qemu }: SourceContext): Promise<boolean> =>
   qemu.process !== undefined && !(await qemu.hasEnded().catch(() => true));
 
-async function takeUp(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
+async function resumeFrom(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
   const { kind, settings, postcopy, reason, grant, retiring, untold } = record;
   const saved = {
     paused: grant.paused,

@@ -131,7 +131,7 @@ function makeEngine(parts: BuildOptions, hooks: SessionEvents, makings: EngineMa
       memory: memory.kernels.memory,
       scheduler,
       sender,
-      watch: makeWatch(parts, hooks, makings, policy),
+      observer: makeWatch(parts, hooks, makings, policy),
       clock: cx.clock,
       expectedBlocks: ramBlocks,
       postcopy,

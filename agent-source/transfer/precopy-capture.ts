@@ -27,7 +27,7 @@ export interface PrecopyCaptureOptions {
   readonly memory: Uint8Array;
   readonly scheduler: PrecopyScheduler;
   readonly sender: FrameSender;
-  readonly watch: CopyObserver;
+  readonly observer: CopyObserver;
   readonly clock: Clock;
   /** As QMP named them; the stream must list the same. */
   readonly expectedBlocks: readonly RamBlock[];
@@ -58,7 +58,7 @@ export class PrecopyCapture implements StreamSink {
   lastPagesSentUs = 0;
   /** QEMU's stream was read to its end. */
   streamEnded = false;
-  readonly watch: CopyObserver;
+  readonly observer: CopyObserver;
   /** How the guest was stopped, once the device state has begun. */
   readonly stoppedAs = new GlobalState();
   private readonly parts: PrecopyCaptureOptions;
@@ -74,9 +74,9 @@ export class PrecopyCapture implements StreamSink {
 
   constructor(parts: PrecopyCaptureOptions, startedMs: number) {
     this.parts = parts;
-    this.watch = parts.watch;
+    this.observer = parts.observer;
     this.lastFadeMs = startedMs;
-    const { pace, watch, standsStill, clock, resumeIntake } = parts;
+    const { pace, observer: watch, standsStill, clock, resumeIntake } = parts;
     this.hold = new ReadHold({ pace, work: watch, standsStill, clock, onResume: resumeIntake });
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
@@ -84,18 +84,18 @@ export class PrecopyCapture implements StreamSink {
   /** The switchover was acknowledged: QEMU's last pages come as fast as they can be read. */
   beginFinal(): void {
     this.hold.phase = "final";
-    this.watch.decided();
+    this.observer.decided();
     this.hold.resume();
   }
 
   /** Post-copy is taken up: nothing is paced or decided any more. */
-  takeUp(setup: Pick<RamSetup, "blocks" | "ramSectionId">): void {
+  resume(setup: Pick<RamSetup, "blocks" | "ramSectionId">): void {
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
     this.decided = true;
     this.hold.phase = "final";
-    this.watch.firstPassDone = true;
-    this.watch.decided();
+    this.observer.firstPassDone = true;
+    this.observer.decided();
   }
 
   /** Pages left the arena: capture goes on if it waited for that. */
@@ -141,7 +141,7 @@ export class PrecopyCapture implements StreamSink {
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
     this.parts.postcopy?.layout(setup);
-    this.watch.begins();
+    this.observer.begins();
     this.parts.announceLayout(setup.blocks, setup.ramSectionId);
   }
 
@@ -172,7 +172,7 @@ export class PrecopyCapture implements StreamSink {
   partEnd(): boolean {
     const pages = this.sectionPages;
     const drained = this.drained.next(pages);
-    this.watch.section(pages, drained);
+    this.observer.section(pages, drained);
     this.sectionPages = 0;
     // QEMU 8.1, and QEMU 11 with post-copy enabled, sync while pages of the first pass still wait in the bitmap. Those
     // pages have all come when the bitmap is drained
@@ -180,7 +180,7 @@ export class PrecopyCapture implements StreamSink {
     const endsFirstPass = this.hold.phase === "first-pass" && hasAll;
     if (endsFirstPass) {
       this.hold.phase = "paced";
-      this.watch.firstPassDone = true;
+      this.observer.firstPassDone = true;
       this.firstPassPages = this.parts.scheduler.pages.captured;
       this.parts.onFirstPassDone();
     }
@@ -191,7 +191,7 @@ export class PrecopyCapture implements StreamSink {
     }
     // how many pages the first pass had at its end says nothing of what the next sweep will find
     this.consult(drained && !endsFirstPass);
-    return this.hold.phase !== "paced" || !this.hold.behindSection(pages, drained, this.watch.fits);
+    return this.hold.phase !== "paced" || !this.hold.behindSection(pages, drained, this.observer.fits);
   }
 
   stopped(): void {
@@ -246,7 +246,7 @@ export class PrecopyCapture implements StreamSink {
 
   private consult(drained: boolean): void {
     const { onDecision, sender } = this.parts;
-    const { watch } = this;
+    const { observer: watch } = this;
     if (this.decided) return;
     const seen = watch.observe(drained);
     sender.holdPages = watch.holdPages(seen);

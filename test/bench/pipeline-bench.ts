@@ -169,7 +169,7 @@ function makeSource(): Source {
       memory: kernels.memory,
       scheduler,
       sender,
-      watch,
+      observer: watch,
       clock,
       expectedBlocks: layoutOf(PAGES),
       pace: new SyncPace(20, clock.monotonicMs()),

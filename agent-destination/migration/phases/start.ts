@@ -35,7 +35,7 @@ async function startGuest(state: State<"starting">, cx: DestinationContext): Pro
   const { guest, grant, grantedAtUs, postcopy } = state;
   checkRecord(state, cx);
   // `cont` itself may need a page: a stream that is lost is taken up first
-  const taken = postcopy === undefined || state.receiver !== undefined ? undefined : await takeUp(guest, postcopy, cx);
+  const taken = postcopy === undefined || state.receiver !== undefined ? undefined : await resumePostcopy(guest, postcopy, cx);
   const receiver = state.receiver ?? taken;
   if (receiver !== undefined) cx.onStream(receiver.channel);
   // both hosts are needed to the end: no cut of the link is too long
@@ -106,7 +106,7 @@ async function declined(
 }
 
 /** @returns undefined when there is nothing to take up: QEMU has every page, or has ended */
-async function takeUp(
+async function resumePostcopy(
   guest: GuestProcess,
   postcopy: DestinationPostcopy,
   cx: DestinationContext,

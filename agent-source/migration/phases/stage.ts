@@ -50,7 +50,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     const probing = probeLink(channel, session.inbox, session.meter, cx.clock);
     probing.catch(() => undefined);
     // all of this beside the probe, which is some tens of milliseconds; for this one nothing waits
-    void residentBytesOf(definition.qmp).then((bytes) => session.capture.watch.resident(bytes));
+    void residentBytesOf(definition.qmp).then((bytes) => session.capture.observer.resident(bytes));
     await session.intake.listen(session.streamPath);
     // before anything is touched, so that an agent that starts again can undo it
     const settings = await found;

@@ -174,14 +174,14 @@ t.test("post-copy that is taken up takes what is missing, and no package any mor
   const missing = before.postcopy!;
   missing.resumeAck();
   for (let page = 0; page < PAGES; page++) if (page !== 5 && page !== 6) missing.placed(page, false);
-  replay.takeUp(BLOCKS, SECTION, missing);
+  replay.resume(BLOCKS, SECTION, missing);
   t.equal(replay.postcopy, missing);
   take(...two);
   take(...tail);
   await replay.drained();
   t.equal(missing.missingPages, 0);
   const again = setUp();
-  again.replay.takeUp(BLOCKS, SECTION, missing);
+  again.replay.resume(BLOCKS, SECTION, missing);
   t.throws(() => again.take(...made), { code: "peer-invalid", message: /kind package in post-copy/ });
 });
 

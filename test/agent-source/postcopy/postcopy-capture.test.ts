@@ -167,7 +167,7 @@ t.test("a post-copy that is taken up asks for what is missing, and leaves out wh
   const missing = new PageSet(PAGES);
   missing.addRange(40, 3);
   missing.add(395);
-  postcopy.takeUp(missing, { blocks: BLOCKS }, false);
+  postcopy.resume(missing, { blocks: BLOCKS }, false);
   postcopy.askOn();
   postcopy.request(41, 1);
   t.same(asked, [], "one that takes no requests sends what it has");
