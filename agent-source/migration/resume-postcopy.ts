@@ -98,7 +98,7 @@ async function resume(
   session.postcopy.scheduler.frameBytes = shallowFrameBytes(session.meter, postcopy.frameBytes);
   void session.sender.beShallow(session.postcopy.scheduler.frameBytes);
   session.capture.resume({ blocks, ramSectionId });
-  session.postcopy.resume(missing, { blocks }, from === "break");
+  session.postcopy.resume(missing, { blocks, ramSectionId }, from === "break");
   void session.endWhenRead();
   if (from === "start") await applySettings(qmp, "precopy");
   await qmp.execute("migrate", { uri: `unix:${session.streamPath}`, resume: from === "break" });

@@ -1,22 +1,26 @@
 /**
- * Post-copy's part of QEMU's stream at the source: what it discards, its package, and the pages that are left.
+ * Takes what QEMU's stream has of post-copy at the source: the ranges that QEMU discards, the package with the device
+ * state, and the pages that are left.
  *
  *     STOP │ discards │ package │ pages, each once, in their last versions … END EOF
- *          └ no page is sent    └ the frames of post-copy begin (postcopy-scheduler.ts)
+ *          └ no page is sent    └ pages are sent in the order of postcopy-scheduler.ts
  *
- * What was captured before and QEMU does not name is final: the agent adds it to the discards and sends it itself, so
- * nothing has to be drained while the guest is stopped. What is pending and QEMU names comes again, and is dropped.
+ * A page that was captured before and that QEMU does not discard is in its last version. The agent adds such pages to
+ * the discards and sends them itself, so nothing has to be sent while the guest is stopped. A page that is pending and
+ * that QEMU discards comes again, so the pending version is dropped.
  *
- * QEMU sweeps its memory as fast as it is read, and sends what it is asked for ahead of that. It is asked for the pages
- * that are to come next (active-push.ts), and read no faster than the link takes them, so that little lies ahead of a
- * page that the guest waits for.
+ * QEMU goes through the guest's memory as fast as it is read, and sends pages that it is asked for before the others.
+ * The agent asks it for the pages that are to be sent next (active-push.ts), and reads no faster than the link takes
+ * the pages, so that few pages lie before one for which the guest waits.
+ *
+ * Until the package is complete, PrecopyCapture takes the pages of the stream; after that, this class takes them.
  */
 import { encodeDiscards } from "../../shared/codec/discard-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
 import { encodePong, PageRequests } from "../../shared/qemu/return-path/return-path.ts";
 import { encodeAdvise, encodeOpenReturnPath, encodePostcopyEnd } from "../../shared/qemu/stream/command-encoder.ts";
-import type { PostcopySink, RamSetup } from "../../shared/qemu/stream/stream-reader.ts";
+import type { PageSink, PostcopySink, RamSetup } from "../../shared/qemu/stream/stream-reader.ts";
 import { address, pageIndex } from "../../shared/units.ts";
 import type { PostcopyPeer } from "../link/peer-inbox.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
@@ -25,24 +29,37 @@ import { ActivePush } from "./active-push.ts";
 import { PostcopyScheduler } from "./postcopy-scheduler.ts";
 
 export interface PostcopyCaptureOptions {
-  /** That the stream is read in. */
+  /** The memory that the stream is read into. */
   readonly memory: Uint8Array;
   readonly scheduler: PrecopyScheduler;
   readonly sender: FrameSender;
+  /** Of the guest, in all RAM blocks. */
   readonly pageCount: number;
+  /** Active push: the most pages that are asked of QEMU in advance. */
   readonly aheadPages: number;
   /** Writes on QEMU's return path. */
   readonly answer: (bytes: Uint8Array) => void;
+  /** True when pages that nobody has asked for go from the hottest to the coldest. */
   readonly byHeat: boolean;
-  /** The discards and the package are queued: what is left are pages. */
+  /** Called when the discards and the package are queued: only pages are left. */
   readonly onPackaged: () => void;
-  /** Reading may go on: a page is waited for that QEMU has. */
-  readonly onWanted: () => void;
+  /** Reads QEMU's stream on, if reading had stopped because a page was not taken. */
+  readonly resumeIntake: () => void;
+  /** Called when the stream was read to its end. */
+  readonly onEnd: () => void;
 }
 
-/** Pages that were asked of QEMU, and that wait for the link, at most: what is waited for may be behind so many. */
+/**
+ * - `precopy`: QEMU has discarded nothing, and may still complete as in precopy.
+ * - `discarding`: the guest is stopped, and no page is sent.
+ * - `packaged`: the package is queued. Only pages for which the guest waits are sent.
+ * - `flowing`: the guest runs at the destination, or may run there. All pages are sent.
+ */
+type Phase = "precopy" | "discarding" | "packaged" | "flowing";
+
+/** The most pages that were asked of QEMU or wait for the link. A page for which the guest waits may be behind them. */
 const LOOKAHEAD_PAGES = 256;
-/** Fewer are not worth a request. */
+/** The fewest pages that are worth a request. */
 const ASK_PAGES_MIN = 64;
 const LENGTH_BYTES = 4;
 
@@ -52,35 +69,31 @@ const LENGTH_BYTES = 4;
  */
 const REQUEST_PAGES_MAX = 1024;
 
-export class PostcopyCapture implements PostcopySink, PostcopyPeer {
+export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
   readonly scheduler: PostcopyScheduler;
+  /** How many pages came a second time and were dropped. */
+  repeated = 0;
+  private phase: Phase = "precopy";
+  private readonly options: PostcopyCaptureOptions;
   /** Pages that QEMU will send. */
   private readonly awaited: PageSet;
-  private readonly parts: PostcopyCaptureOptions;
-  /** Of these, the ones that it was asked for. */
+  /** Those of the awaited pages that QEMU was asked for. */
   private readonly asked: PageSet;
-  private readonly pull: ActivePush;
+  private readonly push: ActivePush;
   private requests = new PageRequests([]);
+  private ramSectionId = 0;
+  /** False for a QEMU that sends everything again from the first page: it answers no requests. */
   private takesRequests = true;
-  /** Pages that nobody waits for wait too: until the guest runs at the destination. */
-  private flows = false;
   private device: Uint8Array = new Uint8Array(0);
   private deviceBytes = 0;
-  private discarding = false;
-  /** The package is there. */
-  active = false;
-  /** The guest goes on here: nothing is sent any more. */
-  private givenBack = false;
-  /** Pages that came a second time, and were left out. */
-  repeated = 0;
 
-  constructor(parts: PostcopyCaptureOptions) {
-    this.parts = parts;
-    const { scheduler, pageCount, aheadPages, byHeat } = parts;
+  constructor(options: PostcopyCaptureOptions) {
+    this.options = options;
+    const { scheduler, pageCount, aheadPages, byHeat } = options;
     const { heat } = scheduler;
     this.awaited = new PageSet(pageCount);
     this.asked = new PageSet(pageCount);
-    this.pull = new ActivePush({ awaited: this.awaited, asked: this.asked, heat, aheadPages, byHeat });
+    this.push = new ActivePush({ awaited: this.awaited, asked: this.asked, heat, aheadPages, byHeat });
     this.scheduler = new PostcopyScheduler({
       kernels: scheduler.kernels,
       pages: scheduler.pages,
@@ -89,40 +102,46 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
     });
   }
 
-  layout(setup: Pick<RamSetup, "blocks">): void {
-    this.requests = new PageRequests(setup.blocks);
+  /** True from the end of the package on: this class takes the pages. */
+  get isActive(): boolean {
+    return this.phase === "packaged" || this.phase === "flowing";
+  }
+
+  /** Takes the list of RAM blocks, before the first page. */
+  layout({ blocks, ramSectionId }: Pick<RamSetup, "blocks" | "ramSectionId">): void {
+    this.requests = new PageRequests(blocks);
+    this.ramSectionId = ramSectionId;
   }
 
   /**
-   * Post-copy is taken up: these pages are missing at the destination, and QEMU is going to send them.
-   * @param takesRequests false: QEMU sends all that it has, in its own order, and what is not missing is left out
+   * Goes on with a post-copy whose stream was broken.
+   * @param missing the pages that the destination misses, which QEMU is going to send
+   * @param takesRequests false for a QEMU that sends everything that it has, in its own order: pages that are not
+   *   missing are dropped
    */
-  resume(missing: PageSet, setup: Pick<RamSetup, "blocks">, takesRequests: boolean): void {
+  resume(missing: PageSet, setup: Pick<RamSetup, "blocks" | "ramSectionId">, takesRequests: boolean): void {
+    this.layout(setup);
     this.takesRequests = takesRequests;
-    this.requests = new PageRequests(setup.blocks);
     for (let page = missing.next(0), end = 0; page < missing.pageCount; page = missing.next(end)) {
       end = missing.nextAbsent(page);
       this.awaited.addRange(page, end - page);
       this.scheduler.missing.addRange(page, end - page);
     }
-    this.parts.scheduler.pages.dropBases();
-    this.active = true;
-    this.pull.begin();
-    this.parts.sender.enterPostcopy(this.scheduler);
+    this.begin();
     this.flow();
   }
 
   /**
-   * The guest runs at the destination, or may: pages flow that nobody waits for. Before, they would take link and cores
-   * from what stands between the guest and its next instruction.
+   * Sends pages for which the guest does not wait, too. Called when the guest runs at the destination, or may run
+   * there. Before that, such pages would take link and processors from what the guest needs for its next instruction.
    */
   flow(): void {
-    if (this.flows || this.givenBack) return;
-    this.flows = true;
-    this.parts.sender.pagesHeld = false;
+    if (this.phase !== "packaged") return;
+    this.phase = "flowing";
+    this.options.sender.pagesHeld = false;
     this.askOn();
-    this.parts.onWanted();
-    this.parts.sender.pump();
+    this.options.resumeIntake();
+    this.options.sender.pump();
   }
 
   /** Of pages [first, first + count): a bit for each that QEMU has still to send. */
@@ -132,62 +151,70 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
 
   /** Writes on QEMU's return path. */
   answer(bytes: Uint8Array): void {
-    this.parts.answer(bytes);
+    this.options.answer(bytes);
   }
 
   // ── PostcopySink ──
 
   ping(value: number): void {
-    this.parts.answer(encodePong(value));
+    this.options.answer(encodePong(value));
   }
 
   advised(): void {
-    this.parts.sender.sendVerbatim(encodeOpenReturnPath(), "head");
-    this.parts.sender.sendVerbatim(encodeAdvise(), "head");
+    this.options.sender.sendVerbatim(encodeOpenReturnPath(), "head");
+    this.options.sender.sendVerbatim(encodeAdvise(), "head");
   }
 
   discard(firstPage: number, pageCount: number): void {
-    const { pages } = this.parts.scheduler;
-    if (!this.discarding) this.parts.sender.pagesHeld = true;
-    this.discarding = true;
+    const { sender, scheduler } = this.options;
+    const { pages } = scheduler;
+    this.phase = "discarding";
+    sender.pagesHeld = true;
     this.awaited.addRange(firstPage, pageCount);
     for (let page = firstPage; page < firstPage + pageCount; page++) pages.drop(pageIndex(page));
   }
 
   packageStart(byteLength: number): void {
-    this.parts.sender.pagesHeld = true;
+    this.options.sender.pagesHeld = true;
     this.device = new Uint8Array(LENGTH_BYTES + byteLength);
     new DataView(this.device.buffer).setUint32(0, byteLength, true);
     this.deviceBytes = LENGTH_BYTES;
   }
 
   packageBytes(start: number, end: number): void {
-    this.device.set(this.parts.memory.subarray(start, end), this.deviceBytes);
+    this.device.set(this.options.memory.subarray(start, end), this.deviceBytes);
     this.deviceBytes += end - start;
   }
 
-  packageEnd(): void {
-    const { parts, scheduler } = this;
-    const { pages } = parts.scheduler;
+  packageEnd(): PageSink {
+    const { options, scheduler } = this;
+    const { pages } = options.scheduler;
     const { missing } = scheduler;
-    for (let page = 0; page < parts.pageCount; page++)
+    for (let page = 0; page < options.pageCount; page++)
       if (this.awaited.has(page) || pages.isPending(pageIndex(page))) missing.add(page);
-    pages.dropBases();
-    for (const body of encodeDiscards(missing)) parts.sender.sendVerbatim(body, "discards");
-    parts.sender.sendVerbatim(this.device, "package");
+    for (const body of encodeDiscards(missing)) options.sender.sendVerbatim(body, "discards");
+    options.sender.sendVerbatim(this.device, "package");
     this.device = new Uint8Array(0);
-    this.active = true;
-    this.pull.begin();
-    parts.sender.enterPostcopy(scheduler);
-    parts.onPackaged();
+    this.begin();
+    options.onPackaged();
+    return this;
   }
 
-  // ── pages behind the package ──
+  /** From here on each page is sent once, so no page is a base of a delta any more. */
+  private begin(): void {
+    const { scheduler, sender } = this.options;
+    this.phase = "packaged";
+    scheduler.pages.dropBases();
+    scheduler.holdPages = 0;
+    this.push.begin();
+    sender.takeFrom(this.scheduler);
+  }
 
-  /** @returns was it taken? If not, the reader offers it again when there is room */
+  // ── PageSink ──
+
   page(page: number, at: number): boolean {
     if (this.isRepeated(page)) return true;
-    const { scheduler, sender } = this.parts;
+    const { scheduler, sender } = this.options;
     if (!this.hasRoom || !scheduler.capture(pageIndex(page), address(at))) {
       sender.pump();
       if (!this.hasRoom || !scheduler.capture(pageIndex(page), address(at))) return false;
@@ -198,7 +225,7 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
 
   zeroPage(page: number): boolean {
     if (this.isRepeated(page)) return true;
-    const { scheduler, sender } = this.parts;
+    const { scheduler, sender } = this.options;
     if (!scheduler.captureZero(pageIndex(page))) {
       sender.pump();
       if (!scheduler.captureZero(pageIndex(page))) return false;
@@ -207,52 +234,66 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
     return true;
   }
 
-  /** A section of pages ended, or pages have left for the link. */
+  partEnd(): boolean {
+    this.options.sender.pump();
+    this.askOn();
+    return true;
+  }
+
+  ramEnd(): void {
+    this.options.sender.sendVerbatim(encodePostcopyEnd(this.ramSectionId), "device");
+  }
+
+  end(): void {
+    this.options.onEnd();
+  }
+
+  // ── requests ──
+
+  /** Pages have left the arena: QEMU is asked for more, and read on. */
+  roomMade(): void {
+    this.askOn();
+    this.options.resumeIntake();
+  }
+
+  /** Asks QEMU for the pages that are to be sent next, as far as the link takes them soon. */
   askOn(): void {
-    if (!this.flows || this.givenBack) return;
-    const room = LOOKAHEAD_PAGES - this.asked.size - this.parts.scheduler.pages.pendingCount;
+    if (this.phase !== "flowing") return;
+    const room = LOOKAHEAD_PAGES - this.asked.size - this.options.scheduler.pages.pendingCount;
     if (room < ASK_PAGES_MIN) return;
-    this.pull.next(room, (firstPage, pageCount) => this.requests.add(firstPage, pageCount));
+    this.push.next(room, (firstPage, pageCount) => this.requests.add(firstPage, pageCount));
     this.sendRequests();
   }
 
   private sendRequests(): void {
     if (!this.takesRequests) this.requests.take();
-    if (!this.requests.isEmpty) this.parts.answer(this.requests.take());
+    if (!this.requests.isEmpty) this.options.answer(this.requests.take());
   }
-
-  /** QEMU has sent all that it had. */
-  ramEnd(ramSectionId: number): void {
-    if (this.givenBack) return;
-    this.parts.sender.sendVerbatim(encodePostcopyEnd(ramSectionId), "device");
-  }
-
-  // ──
 
   /**
-   * The destination's guest waits for these pages.
+   * Takes a request of the destination's guest, which waits for these pages.
    * @throws MigrationFault `peer-invalid` for pages that the guest does not have, and for more than REQUEST_PAGES_MAX
    */
   request(firstPage: number, pageCount: number): void {
-    if (pageCount === 0 || pageCount > REQUEST_PAGES_MAX || firstPage + pageCount > this.parts.pageCount)
+    if (pageCount === 0 || pageCount > REQUEST_PAGES_MAX || firstPage + pageCount > this.options.pageCount)
       throw new MigrationFault(
         "peer-invalid",
-        `The destination asks for ${pageCount} pages from page ${firstPage} on, of ${this.parts.pageCount}`,
+        `The destination asks for ${pageCount} pages from page ${firstPage} on, of ${this.options.pageCount}`,
         { role: "destination" },
       );
-    if (!this.active || this.givenBack) return;
+    if (!this.isActive) return;
     for (let page = firstPage; page < firstPage + pageCount; page++) {
-      this.pull.fault(page);
+      this.push.fault(page);
       if (this.scheduler.request(page) && this.asked.add(page)) this.requests.add(page, 1);
     }
     this.sendRequests();
-    if (this.scheduler.wantsMore) this.parts.onWanted();
-    this.parts.sender.pump();
+    if (this.scheduler.wantsMore) this.options.resumeIntake();
+    this.options.sender.pump();
   }
 
   /** The destination's QEMU has answered a ping of the package; from 10.2 on the source's waits for one. */
   pong(value: number): void {
-    this.parts.answer(encodePong(value));
+    this.options.answer(encodePong(value));
   }
 
   /** Pages that QEMU has still to send. */
@@ -260,26 +301,16 @@ export class PostcopyCapture implements PostcopySink, PostcopyPeer {
     return this.awaited.size;
   }
 
-  get isGivenBack(): boolean {
-    return this.givenBack;
-  }
-
-  /** The guest goes on here: what QEMU has still to send is read and left out. */
-  giveBack(): void {
-    this.givenBack = true;
-    this.parts.sender.pagesHeld = true;
-  }
-
+  /** Drops a page that QEMU has sent before, or that is not missing. */
   private isRepeated(page: number): boolean {
-    if (this.awaited.has(page) && !this.givenBack) return false;
-    if (!this.givenBack && this.takesRequests) this.repeated++;
-    this.awaited.remove(page);
+    if (this.awaited.has(page)) return false;
+    if (this.takesRequests) this.repeated++;
     return true;
   }
 
   /** More is read only while the link has something to take soon, or for a page that is waited for. */
   private get hasRoom(): boolean {
-    const ahead = this.flows && this.parts.scheduler.pages.pendingCount < LOOKAHEAD_PAGES;
+    const ahead = this.phase === "flowing" && this.options.scheduler.pages.pendingCount < LOOKAHEAD_PAGES;
     return ahead || this.scheduler.wantsMore;
   }
 

@@ -12,9 +12,10 @@ import type { PageKernels } from "../../shared/page/kernels.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
 import { NONE, type PageStore, ZERO } from "../../shared/page/page-store.ts";
 import { type Address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
-import { addCounts, clearCounts, type KindCounts, noCounts } from "../send/precopy-scheduler.ts";
-import type { UrgentSource } from "../send/sender-parts.ts";
+import type { FrameSource } from "../send/frame-source.ts";
+import { addCounts, clearCounts, type KindCounts, noCounts } from "../send/kind-counts.ts";
 import { BEHIND_PAGES } from "./active-push.ts";
+import { QuietStart } from "./quiet-start.ts";
 
 export interface PostcopyOrder {
   readonly kernels: PageKernels;
@@ -32,14 +33,15 @@ const RECORD_BYTES = 3;
 /** Looked at behind the last page that was waited for; what is not here yet is asked for by active-push.ts. */
 const AHEAD_PAGES = 1024;
 
-export class PostcopyScheduler implements UrgentSource {
+export class PostcopyScheduler implements FrameSource {
   readonly frame = noCounts();
   /** Of a frame, before compression; set before the first. */
   frameBytes = 65536;
   /** What the destination misses and was not sent. */
   readonly missing: PageSet;
-  /** Pages that were asked for, as often as they were. */
-  requests = 0;
+  /** One buffer stays free: a page for which the guest waits is not to wait for another frame's compression. */
+  readonly reservedBuffers = 1;
+  private readonly quietStart = new QuietStart();
   private readonly order: PostcopyOrder;
   private readonly writer: PageFrameWriter;
   /** Pages that were asked for and are not captured yet. */
@@ -65,6 +67,14 @@ export class PostcopyScheduler implements UrgentSource {
     return this.order.pages.pendingCount === 0 && this.order.pages.zeroCount === 0;
   }
 
+  get isUnderWay(): boolean {
+    return this.quietStart.isOver;
+  }
+
+  quietMs(nowMs: number): number {
+    return this.quietStart.waitMs(nowMs);
+  }
+
   get hasUrgent(): boolean {
     return this.urgentAt < this.urgent.length;
   }
@@ -79,7 +89,7 @@ export class PostcopyScheduler implements UrgentSource {
    * @returns must it be asked of QEMU?
    */
   request(page: number): boolean {
-    this.requests++;
+    this.quietStart.requested();
     this.ahead = Math.max(0, page - BEHIND_PAGES);
     this.aheadEnd = Math.min(this.order.pageCount, page + 1 + AHEAD_PAGES);
     if (!this.missing.has(page) || this.wanted.has(page)) return false;

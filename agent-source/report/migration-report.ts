@@ -142,7 +142,7 @@ export class MigrationReport {
       estimatedResidualBytes: Math.round(seen.residualBytes + seen.sweptPages * seen.bytesPerPage),
       estimatedDowntimeMs: watch.estimatedDowntimeMs,
       pagesPending: scheduler.pages.pendingCount + scheduler.pages.zeroCount,
-      pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, sender.holdPages) : 0,
+      pagesHeld: coldest >= HOT_CLASS ? Math.min(scheduler.pages.pendingCount, scheduler.holdPages) : 0,
       firstPassFraction: capture.firstPassFraction,
       heatClasses: scheduler.heat.histogram(),
       dirtyBytesPerSecond: dirtyRate,

@@ -1,8 +1,8 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
+import type { FrameSource } from "./frame-source.ts";
 import { InFlight } from "./in-flight.ts";
-import { QuietStart } from "./quiet-start.ts";
-import type { SenderParts, UrgentSource } from "./sender-parts.ts";
+import type { SenderParts } from "./sender-parts.ts";
 import { HEAD_ROOM_BYTES } from "./source-memory.ts";
 import { type VerbatimKind, VerbatimQueue } from "./verbatim-queue.ts";
 
@@ -17,8 +17,6 @@ export class FrameSender {
   pagesHeld = false;
   rawCompressedBytes = 0;
   encodedCompressedBytes = 0;
-  /** Hot pages left to be coalesced; 0 in the final phase. */
-  holdPages = 0;
   /** Time to choose and encode one page, microseconds, lately. Begins with a fraction: V8 would make it another field with the first. */
   microsPerPage = 1.5;
   sequence = 0;
@@ -37,13 +35,12 @@ export class FrameSender {
   private idleWaiters: (() => void)[] = [];
   /** The guest is stopped: every millisecond counts. */
   private urgent = false;
-  /** Set in post-copy. */
-  private final: UrgentSource | undefined;
-  private readonly firstFaults = new QuietStart();
+  private source: FrameSource;
 
   constructor(parts: SenderParts) {
     this.parts = parts;
     this.flight = new InFlight(parts);
+    this.source = parts.source;
     this.slots = parts.buffers.map(makeSlot);
   }
 
@@ -58,20 +55,15 @@ export class FrameSender {
     return this.flight.beShallow(frameBytes);
   }
 
-  /**
-   * The pages that are left are post-copy's; they go behind the verbatim bytes that were queued. While pages are held, only
-   * those that are waited for go.
-   */
-  enterPostcopy(source: UrgentSource): void {
-    this.final = source;
-    this.holdPages = 0;
+  /** Takes pages from another source from now on. They go after the verbatim bytes that were queued before. */
+  takeFrom(source: FrameSource): void {
+    this.source = source;
     this.pump();
   }
 
-  /** The guest is stopped: nothing is held any more. */
+  /** The guest is stopped: a frame is compressed only where that brings it to the destination sooner. */
   hurry(): void {
     this.urgent = true;
-    this.holdPages = 0;
     this.pump();
   }
 
@@ -113,8 +105,8 @@ export class FrameSender {
     // room in the arena lets capture go on, which pumps: a frame that is being built must not be begun twice
     if (this.stopped || this.building) return;
     this.building = true;
-    const pagesBefore = this.parts.scheduler.pages.pendingCount;
-    while (this.final?.hasUrgent && this.buildUrgent(this.final));
+    const pagesBefore = this.parts.pages.pendingCount;
+    while (this.source.hasUrgent && this.buildUrgent());
     for (let frames = 0; this.mayBuild(); frames++) {
       if (frames === FRAMES_A_PUMP) {
         this.wakeIn(0);
@@ -123,16 +115,12 @@ export class FrameSender {
       if (!this.build()) break;
     }
     this.building = false;
-    if (this.parts.scheduler.pages.pendingCount < pagesBefore) this.parts.onRoom();
+    if (this.parts.pages.pendingCount < pagesBefore) this.parts.onRoom();
     if (this.idleWaiters.length > 0 && this.isIdle) for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
-  private get noPagesLeft(): boolean {
-    return this.final?.isEmpty ?? this.parts.scheduler.isEmpty;
-  }
-
   private get isIdle(): boolean {
-    return this.line.length === 0 && this.verbatim.isEmpty && this.noPagesLeft;
+    return this.line.length === 0 && this.verbatim.isEmpty && this.source.isEmpty;
   }
 
   private mayBuild(): boolean {
@@ -155,12 +143,12 @@ export class FrameSender {
   }
 
   private build(): boolean {
-    const slot = this.freeSlot(this.final === undefined ? 1 : 2);
+    const slot = this.freeSlot(1 + this.source.reservedBuffers);
     if (slot === undefined) {
       if (this.line.length > this.slots.length / 2) this.parts.chooser.encoderWasFull();
       return false;
     }
-    if (!this.verbatim.isEmpty && (this.verbatim.kind !== "device" || this.noPagesLeft)) {
+    if (!this.verbatim.isEmpty && (this.verbatim.kind !== "device" || this.source.isEmpty)) {
       slot.kind = this.verbatim.kind;
       slot.rawLength = this.verbatim.take(this.parts.kernels.memory, slot.buffer.raw, this.parts.frameBytes);
       takeCounts(slot, undefined);
@@ -179,7 +167,7 @@ export class FrameSender {
     chooser.made(rawLength, clock.nowUs(), meter.peakBytesPerSecond);
   }
 
-  /** A free one, when there are at least that many: in post-copy the last is for pages that the guest waits for. */
+  /** @returns a free slot; undefined when fewer than `atLeast` are free */
   private freeSlot(atLeast: number): Slot | undefined {
     let free = 0;
     let found: Slot | undefined;
@@ -192,7 +180,8 @@ export class FrameSender {
   }
 
   /** Pages that the guest waits for go ahead of the frames that are being compressed, and as they are. */
-  private buildUrgent(source: UrgentSource): boolean {
+  private buildUrgent(): boolean {
+    const { source } = this;
     const slot = this.freeSlot(1);
     // what post-copy begins with comes first, whatever is waited for; its end waits for all pages anyway
     const begins = !this.verbatim.isEmpty && this.verbatim.kind !== "device";
@@ -209,28 +198,22 @@ export class FrameSender {
   }
 
   private fill(slot: Slot): boolean {
-    const { scheduler, clock } = this.parts;
+    const { pages, clock } = this.parts;
+    const { source } = this;
     if (this.pagesHeld) return false;
-    if (this.final !== undefined) {
-      const waitMs = this.firstFaults.waitMs(this.final.requests, clock.monotonicMs());
-      this.flight.isUnderWay = this.firstFaults.areOver;
-      if (waitMs > 0) {
-        this.wakeIn(waitMs);
-        return false;
-      }
-      slot.kind = "pages";
-      slot.rawLength = this.final.fill(slot.buffer.raw);
-      takeCounts(slot, this.final.frame);
-      return slot.rawLength > 0;
+    const quietMs = source.quietMs(clock.monotonicMs());
+    this.flight.isUnderWay = source.isUnderWay;
+    if (quietMs > 0) {
+      this.wakeIn(quietMs);
+      return false;
     }
-    if (!scheduler.hasWork(this.holdPages)) return false;
-    const before = scheduler.pages.pendingCount;
+    const before = pages.pendingCount;
     const startUs = clock.nowUs();
     slot.kind = "pages";
-    slot.rawLength = scheduler.fill(slot.buffer.raw, this.holdPages);
-    takeCounts(slot, scheduler.frame);
-    const pages = before - scheduler.pages.pendingCount;
-    if (pages >= 32) this.microsPerPage += 0.1 * ((clock.nowUs() - startUs) / pages - this.microsPerPage);
+    slot.rawLength = source.fill(slot.buffer.raw);
+    takeCounts(slot, source.frame);
+    const filled = before - pages.pendingCount;
+    if (filled >= 32) this.microsPerPage += 0.1 * ((clock.nowUs() - startUs) / filled - this.microsPerPage);
     return slot.rawLength > 0;
   }
 

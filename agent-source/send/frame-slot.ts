@@ -1,6 +1,6 @@
 /** One frame on its way from the scheduler to the channel, and what it carries. */
 
-import type { KindCounts } from "./precopy-scheduler.ts";
+import type { KindCounts } from "./kind-counts.ts";
 import type { FrameBuffer } from "./source-memory.ts";
 import type { VerbatimKind } from "./verbatim-queue.ts";
 

@@ -12,6 +12,8 @@ import { HeatMap, HOT_CLASS } from "../../shared/page/heat-map.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { NONE, PageStore, type PageStoreLimits, slotsOf, ZERO } from "../../shared/page/page-store.ts";
 import { type Address, address, PAGE_SIZE, type PageIndex, pageIndex } from "../../shared/units.ts";
+import type { FrameSource } from "./frame-source.ts";
+import { addCounts, clearCounts, type KindCounts, noCounts } from "./kind-counts.ts";
 
 export interface SchedulerOptions {
   readonly pageCount: number;
@@ -24,43 +26,6 @@ export interface SchedulerOptions {
   /** More pages pending with content, once there are no bases any more. @default 0 */
   readonly reserveSlots?: number;
   readonly frameBytes: number;
-}
-
-/** Encoded pages and bytes before compression, by kind. */
-export interface KindCounts {
-  zeroPages: number;
-  fullPages: number;
-  deltaPages: number;
-  zeroBytes: number;
-  fullBytes: number;
-  deltaBytes: number;
-}
-
-export const noCounts = (): KindCounts => ({
-  zeroPages: 0,
-  fullPages: 0,
-  deltaPages: 0,
-  zeroBytes: 0,
-  fullBytes: 0,
-  deltaBytes: 0,
-});
-
-export function clearCounts(counts: KindCounts): void {
-  counts.zeroPages = 0;
-  counts.fullPages = 0;
-  counts.deltaPages = 0;
-  counts.zeroBytes = 0;
-  counts.fullBytes = 0;
-  counts.deltaBytes = 0;
-}
-
-export function addCounts(total: KindCounts, frame: KindCounts): void {
-  total.zeroPages += frame.zeroPages;
-  total.fullPages += frame.fullPages;
-  total.deltaPages += frame.deltaPages;
-  total.zeroBytes += frame.zeroBytes;
-  total.fullBytes += frame.fullBytes;
-  total.deltaBytes += frame.deltaBytes;
 }
 
 /** A longer delta is not worth it: a full page compresses to about this (facts: zstd 2.0 to 2.4 on process memory). */
@@ -83,7 +48,7 @@ const limitsOf = ({ pendingSlots, baseSlots, reserveSlots = 0, delta }: Schedule
   reserveSlots,
 });
 
-export class PrecopyScheduler {
+export class PrecopyScheduler implements FrameSource {
   readonly pages: PageStore;
   readonly heat: HeatMap;
   /** Of the frame that fill() made last. */
@@ -91,6 +56,11 @@ export class PrecopyScheduler {
   /** Of all frames. */
   readonly total: KindCounts = noCounts();
   skipped = 0;
+  /** Hot pages are left pending as long as no more than this many are pending; 0 holds none. */
+  holdPages = 0;
+  readonly hasUrgent = false;
+  readonly reservedBuffers = 0;
+  readonly isUnderWay = false;
 
   readonly kernels: PageKernels;
   private readonly writer: PageFrameWriter;
@@ -141,20 +111,25 @@ export class PrecopyScheduler {
     return this.pages.pendingCount === 0 && this.pages.zeroCount === 0;
   }
 
-  /** Would fill() with this `holdPages` make a frame? */
-  hasWork(holdPages: number): boolean {
+  /** True when fill() would make a frame. */
+  get hasWork(): boolean {
+    const { holdPages } = this;
     if (this.pages.zeroCount > 0) return true;
     if (this.pages.pendingCount === 0) return false;
     return this.pages.pendingCount > holdPages || this.pages.coldestPendingClass() < HOT_CLASS;
   }
 
-  /**
-   * Builds the next frame at `at`, where frameBufferBytes(frameBytes) are free.
-   * @param holdPages hot pages are left pending as long as no more than this many are pending; 0 holds none
-   * @returns the frame's length before compression in bytes, or 0 when there is nothing to send
-   */
-  fill(at: Address, holdPages: number): number {
-    const { writer, pages } = this;
+  quietMs(): number {
+    return 0;
+  }
+
+  fillUrgent(): number {
+    return 0;
+  }
+
+  fill(at: Address): number {
+    if (!this.hasWork) return 0;
+    const { writer, pages, holdPages } = this;
     clearCounts(this.frame);
     writer.begin(at, this.options.frameBytes);
     this.fillZeros();
@@ -183,10 +158,10 @@ export class PrecopyScheduler {
   }
 
   /** The same of what fill() would send; of held pages, those that have a base: hot ones were sent before. */
-  workBytes(holdPages: number): number {
-    if (!this.hasWork(holdPages)) return 0;
+  get workBytes(): number {
+    if (!this.hasWork) return 0;
     const { pendingCount, pendingWithBase } = this.pages;
-    const withBase = Math.max(0, pendingWithBase - holdPages);
+    const withBase = Math.max(0, pendingWithBase - this.holdPages);
     return withBase * (this.againBytes + RECORD_BYTES) + (pendingCount - pendingWithBase) * (PAGE_SIZE + RECORD_BYTES);
   }
 

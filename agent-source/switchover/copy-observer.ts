@@ -10,15 +10,25 @@ import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { CopyState, EtaEstimator } from "./eta.ts";
 import { type Decision, type Observation, type SwitchPolicy, sendingMs } from "./switch-policy.ts";
 
+/** What is read of the pages that wait and of those that were sent. */
+type ObservedPages = Pick<
+  PrecopyScheduler,
+  "holdPages" | "hasWork" | "workBytes" | "residualPages" | "residualBytes" | "bytesPerDirtyPage" | "knowsAgain"
+> & {
+  readonly heat: Pick<PrecopyScheduler["heat"], "seenPages">;
+  readonly total: Pick<PrecopyScheduler["total"], "fullPages" | "deltaPages">;
+  readonly pages: Pick<PrecopyScheduler["pages"], "pendingCount" | "pendingRoom" | "pendingWithBase">;
+};
+
 export interface CopyObserverOptions {
-  readonly scheduler: PrecopyScheduler;
-  readonly sender: FrameSender;
-  readonly meter: LinkMeter;
+  readonly scheduler: ObservedPages;
+  readonly sender: Pick<FrameSender, "inFlightBytes" | "inFlightZeroPages" | "microsPerPage">;
+  readonly meter: Pick<LinkMeter, "bytesPerSecond" | "knownRoundTripMs">;
   readonly policy: SwitchPolicy;
   /** Most pages to hold, whatever the policy would like: a part of the arena. */
   readonly holdPagesMax: number;
   readonly outlook: EtaEstimator;
-  readonly clock: Clock;
+  readonly clock: Pick<Clock, "monotonicMs">;
   /** Of the guest, in all blocks. */
   readonly pageCount: number;
   /** The agreed ratio of raw to encoded bytes, lately. */
@@ -100,7 +110,7 @@ export class CopyObserver {
       residualBytes: scheduler.residualBytes() / ratio,
       residualWholeBytes: (scheduler.residualPages() * PAGE_SIZE) / this.wholeRatio,
       sentPages: scheduler.total.fullPages + scheduler.total.deltaPages,
-      backlogged: scheduler.hasWork(sender.holdPages),
+      backlogged: scheduler.hasWork,
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
       knowsAgain:
         scheduler.knowsAgain && (this.wholeFrames === 0 || compressedFrames() - this.wholeFrames >= RATIO_FRAMES),
@@ -158,9 +168,9 @@ export class CopyObserver {
 
   /** What waits to be sent and is not held, milliseconds of the link and of the agents. */
   get backlogMs(): number {
-    const { scheduler, sender, meter, compressionRatio } = this.parts;
-    const bytes = scheduler.workBytes(sender.holdPages) / compressionRatio();
-    const pages = Math.max(0, scheduler.residualPages() - sender.holdPages);
+    const { scheduler, meter, compressionRatio } = this.parts;
+    const bytes = scheduler.workBytes / compressionRatio();
+    const pages = Math.max(0, scheduler.residualPages() - scheduler.holdPages);
     return sendingMs(bytes, meter.bytesPerSecond, pages, this.microsPerPage);
   }
 
@@ -201,7 +211,7 @@ export class CopyObserver {
   }
 
   private standing(): CopyState {
-    const { scheduler, sender, pageCount } = this.parts;
+    const { scheduler, pageCount } = this.parts;
     const sentContentPages = scheduler.total.fullPages + scheduler.total.deltaPages;
     return {
       ...this.observe(false),
@@ -211,7 +221,7 @@ export class CopyObserver {
       sentContentPages,
       sentFullPages: scheduler.total.fullPages,
       residualFullPages: scheduler.pages.pendingCount - scheduler.pages.pendingWithBase,
-      holdPages: sender.holdPages,
+      holdPages: scheduler.holdPages,
     };
   }
 }

@@ -19,7 +19,7 @@ import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "../send/sou
 import { CopyObserver } from "../switchover/copy-observer.ts";
 import { EtaEstimator } from "../switchover/eta.ts";
 import { type Decision, FIXED_COST_MS, SwitchPolicy } from "../switchover/switch-policy.ts";
-import { PrecopyCapture } from "./precopy-capture.ts";
+import { PrecopyCapture, type PrecopyCaptureOptions } from "./precopy-capture.ts";
 import { RestartedStreamSink, ResumedStreamSink, setupOf } from "./resumed-streams.ts";
 import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./session-options.ts";
 
@@ -34,6 +34,9 @@ export interface SessionEvents {
   /** Post-copy: the discards and the package are on their way. */
   readonly onPackaged: () => void;
   readonly onStopped: () => void;
+  /** QEMU's stream was read to its end. */
+  readonly onRead: () => void;
+  /** All of the stream was given to the link. */
   readonly onEnd: () => void;
   readonly onFault: (fault: MigrationFault) => void;
   readonly onQemuFault: (fault: MigrationFault) => void;
@@ -67,7 +70,8 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     kernels: memory.kernels,
     buffers: memory.buffers,
     frameBytes: contract.frameBytes,
-    scheduler,
+    source: scheduler,
+    pages: scheduler.pages,
     channel: parts.channel,
     compress: (from, length, to, limit, level) => {
       if (zstd === undefined) throw new TypeError("compression is off");
@@ -79,9 +83,13 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     clock: cx.clock,
     creditWindowBytes: contract.creditWindowBytes,
     onSent: youngCollector(),
-    onRoom: () => capture.roomMade(),
+    onRoom: () => (postcopy?.isActive === true ? postcopy : capture).roomMade(),
     onFault: hooks.onFault,
   });
+  const onEnd = (): void => {
+    hooks.onRead();
+    void sender.flushed().then(hooks.onEnd);
+  };
   const postcopy: PostcopyCapture | undefined = contract.postcopy
     ? new PostcopyCapture({
         memory: memory.kernels.memory,
@@ -95,16 +103,21 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
           capture.lastPagesSent();
           hooks.onPackaged();
         },
-        onWanted: () => capture.roomMade(),
+        resumeIntake: () => intake.resume(),
+        onEnd,
       })
     : undefined;
-  const capture: PrecopyCapture = makeEngine(parts, hooks, {
+  const capture: PrecopyCapture = makeCapture(parts, hooks, {
     memory,
     scheduler,
     chooser,
     sender,
-    postcopy,
     resumeIntake: () => intake.resume(),
+    onLayout: (setup) => {
+      postcopy?.layout(setup);
+      parts.channel.send({ kind: "layout", blocks: setup.blocks, ramSectionId: setup.ramSectionId });
+    },
+    onEnd,
   });
   const intake: Intake = new Intake({
     memory: memory.kernels.memory,
@@ -116,14 +129,15 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
   return { scheduler, chooser, sender, postcopy, capture, intake, zstd };
 }
 
-interface EngineMakings extends Pick<SessionParts, "scheduler" | "chooser" | "sender" | "postcopy"> {
+interface CaptureParts
+  extends Pick<SessionParts, "scheduler" | "chooser" | "sender">,
+    Pick<PrecopyCaptureOptions, "resumeIntake" | "onLayout" | "onEnd"> {
   readonly memory: SourceMemory;
-  readonly resumeIntake: () => void;
 }
 
-function makeEngine(parts: BuildOptions, hooks: SessionEvents, makings: EngineMakings): PrecopyCapture {
-  const { cx, ramBlocks, channel, contract, runs } = parts;
-  const { memory, scheduler, sender, postcopy, resumeIntake } = makings;
+function makeCapture(parts: BuildOptions, hooks: SessionEvents, made: CaptureParts): PrecopyCapture {
+  const { cx, ramBlocks, contract, runs } = parts;
+  const { memory, scheduler, sender, resumeIntake, onLayout, onEnd } = made;
   const { strategy, onDeadline } = contract;
   const policy = new SwitchPolicy({ ...cx.call.options, strategy, onDeadline });
   return new PrecopyCapture(
@@ -131,18 +145,15 @@ function makeEngine(parts: BuildOptions, hooks: SessionEvents, makings: EngineMa
       memory: memory.kernels.memory,
       scheduler,
       sender,
-      observer: makeWatch(parts, hooks, makings, policy),
+      observer: makeObserver(parts, hooks, made, policy),
       clock: cx.clock,
       expectedBlocks: ramBlocks,
-      postcopy,
       pace: new SyncPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
-      announceLayout: (blocks, ramSectionId) => {
-        channel.send({ kind: "layout", blocks, ramSectionId });
-      },
+      onLayout,
       onDecision: hooks.onDecision,
       onFirstPassDone: () => cx.log.info({ captured: scheduler.pages.captured }, "first pass done"),
       onStopped: hooks.onStopped,
-      onEnd: hooks.onEnd,
+      onEnd,
       standsStill: () => runs.standsStill,
       resumeIntake,
     },
@@ -150,10 +161,10 @@ function makeEngine(parts: BuildOptions, hooks: SessionEvents, makings: EngineMa
   );
 }
 
-function makeWatch(
+function makeObserver(
   { cx, ramBlocks, runs }: BuildOptions,
   { meter, linkIsDown }: SessionEvents,
-  { scheduler, sender, chooser }: EngineMakings,
+  { scheduler, sender, chooser }: CaptureParts,
   policy: SwitchPolicy,
 ): CopyObserver {
   const { downtimeTargetMs } = cx.call.options;
@@ -186,6 +197,6 @@ function makeReader(
 ): StreamParser {
   if (resumed === undefined) return new StreamReader(memory, capture, {}, postcopy);
   if (postcopy === undefined) throw new TypeError("only post-copy is taken up");
-  if (resumed.from === "start") return new StreamReader(memory, new RestartedStreamSink(capture));
-  return new ResumedReader(memory, setupOf(resumed), new ResumedStreamSink(capture, postcopy));
+  if (resumed.from === "start") return new StreamReader(memory, new RestartedStreamSink(capture, postcopy));
+  return new ResumedReader(memory, setupOf(resumed), new ResumedStreamSink(postcopy));
 }

@@ -15,7 +15,6 @@ import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import { DrainedSections } from "../capture/drained-sections.ts";
 import { ReadHold } from "../capture/read-hold.ts";
 import type { SyncPace } from "../capture/sync-pace.ts";
-import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
 import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { CopyObserver } from "../switchover/copy-observer.ts";
@@ -33,13 +32,13 @@ export interface PrecopyCaptureOptions {
   readonly expectedBlocks: readonly RamBlock[];
   /** Once the first pass is done. */
   readonly pace: SyncPace;
-  /** Where post-copy may follow. */
-  readonly postcopy?: PostcopyCapture | undefined;
-  readonly announceLayout: (blocks: readonly RamBlock[], ramSectionId: number) => void;
+  /** Told of the guest's RAM blocks, before the first page. */
+  readonly onLayout: (setup: RamSetup) => void;
   readonly onDecision: (decision: Decision) => void;
   readonly onFirstPassDone: () => void;
   /** QEMU makes its last section: the guest is stopped, by the migration or by somebody before it. */
   readonly onStopped: () => void;
+  /** Called when the stream was read to its end. */
   readonly onEnd: () => void;
   /** The guest stands still, and QEMU completes by itself as soon as it has sent all. */
   readonly standsStill: () => boolean;
@@ -56,8 +55,6 @@ export class PrecopyCapture implements StreamSink {
   /** Pages captured in the first pass, with repeats. */
   firstPassPages = 0;
   lastPagesSentUs = 0;
-  /** QEMU's stream was read to its end. */
-  streamEnded = false;
   readonly observer: CopyObserver;
   /** How the guest was stopped, once the device state has begun. */
   readonly stoppedAs = new GlobalState();
@@ -76,8 +73,8 @@ export class PrecopyCapture implements StreamSink {
     this.parts = parts;
     this.observer = parts.observer;
     this.lastFadeMs = startedMs;
-    const { pace, observer: watch, standsStill, clock, resumeIntake } = parts;
-    this.hold = new ReadHold({ pace, work: watch, standsStill, clock, onResume: resumeIntake });
+    const { pace, observer, standsStill, clock, resumeIntake } = parts;
+    this.hold = new ReadHold({ pace, work: observer, standsStill, clock, onResume: resumeIntake });
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
 
@@ -100,7 +97,6 @@ export class PrecopyCapture implements StreamSink {
 
   /** Pages left the arena: capture goes on if it waited for that. */
   roomMade(): void {
-    this.parts.postcopy?.askOn();
     this.hold.roomMade();
   }
 
@@ -140,14 +136,12 @@ export class PrecopyCapture implements StreamSink {
     this.checkBlocks(setup);
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
-    this.parts.postcopy?.layout(setup);
     this.observer.begins();
-    this.parts.announceLayout(setup.blocks, setup.ramSectionId);
+    this.parts.onLayout(setup);
   }
 
   page(page: number, at: number): boolean {
-    const { scheduler, sender, postcopy } = this.parts;
-    if (postcopy?.active) return postcopy.page(page, at) || this.waitForRoom();
+    const { scheduler, sender } = this.parts;
     if (this.hold.beforeFirst()) return false;
     if (!scheduler.capture(pageIndex(page), address(at))) {
       sender.pump();
@@ -158,8 +152,7 @@ export class PrecopyCapture implements StreamSink {
   }
 
   zeroPage(page: number): boolean {
-    const { scheduler, sender, postcopy } = this.parts;
-    if (postcopy?.active) return postcopy.zeroPage(page) || this.waitForRoom();
+    const { scheduler, sender } = this.parts;
     if (this.hold.beforeFirst()) return false;
     if (!scheduler.captureZero(pageIndex(page))) {
       sender.pump();
@@ -185,10 +178,7 @@ export class PrecopyCapture implements StreamSink {
       this.parts.onFirstPassDone();
     }
     this.parts.sender.pump();
-    if (this.hold.phase === "final") {
-      this.parts.postcopy?.askOn();
-      return true;
-    }
+    if (this.hold.phase === "final") return true;
     // how many pages the first pass had at its end says nothing of what the next sweep will find
     this.consult(drained && !endsFirstPass);
     return this.hold.phase !== "paced" || !this.hold.behindSection(pages, drained, this.observer.fits);
@@ -201,10 +191,7 @@ export class PrecopyCapture implements StreamSink {
   }
 
   ramEnd(): void {
-    if (this.parts.postcopy?.active) {
-      this.parts.postcopy.ramEnd(this.ramSectionId);
-      return;
-    }
+    this.parts.scheduler.holdPages = 0;
     this.parts.sender.hurry();
     void this.parts.sender.flushed().then(() => this.lastPagesSent());
     this.parts.sender.sendVerbatim(encodeRamEnd(this.ramSectionId), "device");
@@ -217,12 +204,7 @@ export class PrecopyCapture implements StreamSink {
   }
 
   end(): void {
-    this.streamEnded = true;
-    if (this.parts.postcopy?.isGivenBack) {
-      this.parts.onEnd();
-      return;
-    }
-    void this.parts.sender.flushed().then(() => this.parts.onEnd());
+    this.parts.onEnd();
   }
 
   // ──
@@ -245,12 +227,12 @@ export class PrecopyCapture implements StreamSink {
   }
 
   private consult(drained: boolean): void {
-    const { onDecision, sender } = this.parts;
-    const { observer: watch } = this;
+    const { onDecision, sender, scheduler } = this.parts;
+    const { observer } = this;
     if (this.decided) return;
-    const seen = watch.observe(drained);
-    sender.holdPages = watch.holdPages(seen);
-    const decision = watch.decide(seen);
+    const seen = observer.observe(drained);
+    scheduler.holdPages = observer.holdPages(seen);
+    const decision = observer.decide(seen);
     if (drained) this.hold.drains(decision.kind === "drain");
     if (decision.kind !== "cancel" && seen.linkIsDown) {
       // closing reads as fast as it can, which is for moments
@@ -261,7 +243,7 @@ export class PrecopyCapture implements StreamSink {
       case "continue":
         return;
       case "drain":
-        sender.holdPages = watch.holdPages(seen);
+        scheduler.holdPages = observer.holdPages(seen);
         sender.pump();
         return;
       case "close":

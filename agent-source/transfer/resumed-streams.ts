@@ -1,25 +1,44 @@
 /**
- * What a source QEMU says on a stream that was taken up: it asks what the destination has, is answered with what this agent
- * knows of that, and sends the rest; the pages go the way that they go in any post-copy.
+ * Takes the stream of a source QEMU whose post-copy was broken and goes on. Its pages go the way of any post-copy.
+ * There are two such streams: that of a QEMU that goes on where its stream broke, and that of a QEMU that has left its
+ * migration and sends everything again.
  */
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
 import { encodeReceivedPages, encodeResumeAck } from "../../shared/qemu/return-path/return-path.ts";
 import type { PlacedBlock } from "../../shared/qemu/stream/ram-blocks.ts";
 import type { ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
-import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
+import type { PageSink, RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import type { PrecopyCapture } from "./precopy-capture.ts";
 
-export class ResumedStreamSink implements ResumedSink {
-  private readonly capture: PrecopyCapture;
-  private readonly postcopy: PostcopyCapture;
+/** Hands the pages of a resumed stream, and its end, to post-copy. */
+class ResumedPages implements PageSink {
+  protected readonly postcopy: PostcopyCapture;
 
-  constructor(capture: PrecopyCapture, postcopy: PostcopyCapture) {
-    this.capture = capture;
+  constructor(postcopy: PostcopyCapture) {
     this.postcopy = postcopy;
   }
 
+  page(page: number, at: number): boolean {
+    return this.postcopy.page(page, at);
+  }
+  zeroPage(page: number): boolean {
+    return this.postcopy.zeroPage(page);
+  }
+  partEnd(): boolean {
+    return this.postcopy.partEnd();
+  }
+  ramEnd(): void {
+    this.postcopy.ramEnd();
+  }
+  end(): void {
+    this.postcopy.end();
+  }
+}
+
+/** A QEMU that goes on where its stream broke asks what the destination has, and sends the rest. */
+export class ResumedStreamSink extends ResumedPages implements ResumedSink {
   ping(value: number): void {
     this.postcopy.ping(value);
   }
@@ -31,31 +50,14 @@ export class ResumedStreamSink implements ResumedSink {
     this.postcopy.answer(encodeResumeAck());
     this.postcopy.askOn();
   }
-  page(page: number, at: number): boolean {
-    return this.capture.page(page, at);
-  }
-  zeroPage(page: number): boolean {
-    return this.capture.zeroPage(page);
-  }
-  partEnd(): boolean {
-    return this.capture.partEnd();
-  }
-  ramEnd(): void {
-    this.capture.ramEnd();
-  }
-  end(): void {
-    this.capture.end();
-  }
 }
 
-/**
- * A stream of a source QEMU that had left its migration, with the guest paused: it begins with everything that it has, and
- * what the destination does not miss is left out.
- */
-export class RestartedStreamSink implements StreamSink {
+/** A QEMU that has left its migration, with the guest paused, sends everything again; post-copy drops what is not missing. */
+export class RestartedStreamSink extends ResumedPages implements StreamSink {
   private readonly capture: PrecopyCapture;
 
-  constructor(capture: PrecopyCapture) {
+  constructor(capture: PrecopyCapture, postcopy: PostcopyCapture) {
+    super(postcopy);
     this.capture = capture;
   }
 
@@ -63,28 +65,13 @@ export class RestartedStreamSink implements StreamSink {
   layout(setup: RamSetup): void {
     this.capture.checkBlocks(setup);
   }
-  page(page: number, at: number): boolean {
-    return this.capture.page(page, at);
-  }
-  zeroPage(page: number): boolean {
-    return this.capture.zeroPage(page);
-  }
-  partEnd(): boolean {
-    return this.capture.partEnd();
-  }
   stopped(): void {}
-  ramEnd(): void {
-    this.capture.ramEnd();
-  }
   device(): void {}
-  end(): void {
-    this.capture.end();
-  }
 }
 
 const complement = (byte: number): number => ~byte & 255;
 
-/** As the stream that broke told it. */
+/** The list of RAM blocks as the stream that broke had it. */
 export const setupOf = ({ ramSectionId, blocks }: StreamLayout) => ({
   ramSectionId,
   blocks: blocks.map((block) => ({ ...block, pageSize: PAGE_SIZE })),

@@ -69,6 +69,8 @@ export class TransferSession {
   stoppedWith: SourcePostcopy | undefined;
   /** QEMU has closed its monitor, after its stream was read to the end: the guest can still be saved. */
   qemuLost = false;
+  /** QEMU's stream was read to its end. */
+  private isRead = false;
   private complete = false;
   private committed = false;
   private readonly abort = new AbortController();
@@ -109,6 +111,9 @@ export class TransferSession {
       onDecision: (decision) => this.decision.resolve(decision),
       onPackaged: () => this.packaged.resolve(),
       onStopped: () => this.completing.resolve(),
+      onRead: () => {
+        this.isRead = true;
+      },
       onEnd: () => this.ended.resolve(),
       onFault: (fault) => this.fail(fault),
       onQemuFault: (fault) => this.qemuFailed(fault),
@@ -135,7 +140,7 @@ export class TransferSession {
    * Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out.
    */
   private qemuFailed(fault: MigrationFault): void {
-    if (!this.complete && !this.capture.streamEnded) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
+    if (!this.complete && !this.isRead) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
   }
 
   /** For the journal. */
@@ -224,7 +229,7 @@ export class TransferSession {
 
   /** Has the package come? Then the pages that are left follow behind the hand-over. */
   get isPostcopy(): boolean {
-    return this.postcopy?.active === true;
+    return this.postcopy?.isActive === true;
   }
 
   /** Page acknowledgements go to the sender from now on. */
@@ -238,9 +243,7 @@ export class TransferSession {
    * images. False for a guest that was paused, since QEMU does not run such a guest, however its migration ends.
    */
   get awaitsShut(): boolean {
-    return (
-      this.capture.streamEnded && !this.isPostcopy && this.stoppedWith === undefined && !this.paused && !this.isShut
-    );
+    return this.isRead && !this.isPostcopy && this.stoppedWith === undefined && !this.paused && !this.isShut;
   }
 
   /** Says SHUT to QEMU, which then completes its migration and never runs the guest by itself again. */

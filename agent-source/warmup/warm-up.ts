@@ -108,12 +108,13 @@ async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<un
     onDecision: () => undefined,
     onPackaged: () => packaged.resolve(),
     onStopped: () => undefined,
+    onRead: () => undefined,
     onEnd: () => ended.resolve(),
     onFault,
     onQemuFault: onFault,
   });
   inbox.postcopy = session.postcopy;
-  answer(loop, clock, () => session.postcopy?.active === true);
+  answer(loop, clock, () => session.postcopy?.isActive === true);
   const report = new MigrationReport("rehearsal", assembly.cx.call, clock);
   report.follow({ ...session, channel: loop.source });
   loop.watched(() => report.view());

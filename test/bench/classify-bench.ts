@@ -35,7 +35,7 @@ export class CaptureSink implements StreamSink {
     return this.scheduler.captureZero(pageIndex(page));
   }
   partEnd(): boolean {
-    while (this.scheduler.hasWork(0)) if (this.scheduler.fill(address(this.frameAt), 0) > 0) this.frames++;
+    while (this.scheduler.hasWork) if (this.scheduler.fill(address(this.frameAt)) > 0) this.frames++;
     return true;
   }
   stopped(): void {}

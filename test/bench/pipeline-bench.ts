@@ -106,7 +106,7 @@ interface Source {
   stop(): Promise<void>;
 }
 
-/** As session.ts puts it together, without QMP and without compression. */
+/** As build-session.ts puts it together, without QMP and without compression. */
 function makeSource(): Source {
   const options = {
     pageCount: PAGES,
@@ -130,7 +130,8 @@ function makeSource(): Source {
     kernels,
     buffers: memory.buffers,
     frameBytes: FRAME_BYTES,
-    scheduler,
+    source: scheduler,
+    pages: scheduler.pages,
     channel,
     compress: async () => -1,
     chooser: new CompressionChooser("off", 1),
@@ -173,15 +174,15 @@ function makeSource(): Source {
       clock,
       expectedBlocks: layoutOf(PAGES),
       pace: new SyncPace(20, clock.monotonicMs()),
-      announceLayout: () => {},
+      onLayout: () => {},
       onDecision: () => {},
       onFirstPassDone: () => {
-        // from here an capture paces the session, but for the last pages of all
+        // from here on a capture paces reading, but for the last pages of all
         capture.beginFinal();
         based.resolve();
       },
       onStopped: () => {},
-      onEnd: () => ended.resolve(),
+      onEnd: () => void sender.flushed().then(() => ended.resolve()),
       standsStill: () => false,
       resumeIntake: () => intake.resume(),
     },

@@ -86,8 +86,9 @@ class SlowReader implements StreamSink, PostcopySink {
     for (let page = firstPage; page < firstPage + pageCount; page++) this.discarded.add(page - this.firstPage);
   }
 
-  packageEnd(): void {
+  packageEnd(): this {
     this.resolveNamed(this.discarded);
+    return this;
   }
 
   advised(): void {}

@@ -4,7 +4,7 @@ import t from "tap";
 import { PostcopyPages } from "../../agent-destination/replay/postcopy-pages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE, pageIndex } from "../../shared/units.ts";
-import { BLOCKS, capturing, PACKAGE, PAGES, SECTION } from "../support/capturing.ts";
+import { BLOCKS, capturing, PACKAGE, PAGES } from "../support/capturing.ts";
 import { readPages, turn } from "../support/sending.ts";
 
 const FLUSHED_WITHIN_MS = 10_000;
@@ -67,7 +67,7 @@ t.test(
           acknowledge();
           await turn();
         }
-        postcopy.ramEnd(SECTION);
+        postcopy.ramEnd();
         let flushed = false;
         void sender.flushed().then(() => {
           flushed = true;

@@ -112,8 +112,12 @@ async function captureFrom(qmp: QmpClient, path: string, mode: Vector["postcopy"
     end: () => void socket.write(encodeShut(0)),
   };
   const none = (): void => undefined;
-  const pieces = { advised: none, discard: none, packageStart: none, packageBytes: none, packageEnd: none };
-  const postcopy: PostcopySink = { ...pieces, ping: (value) => void socket.write(encodePong(value)) };
+  const pieces = { advised: none, discard: none, packageStart: none, packageBytes: none };
+  const postcopy: PostcopySink = {
+    ...pieces,
+    packageEnd: () => sink,
+    ping: (value) => void socket.write(encodePong(value)),
+  };
   const memory = new Uint8Array(4 << 20);
   const reader = new StreamReader(memory, sink, {}, postcopy);
   let left = 0;

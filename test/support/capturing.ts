@@ -29,7 +29,7 @@ export function capturing(options: SendingOptions = {}, aheadPages = 0) {
     resumeAck: none,
     receivedPages: none,
   });
-  const calls = { packaged: 0, wanted: 0 };
+  const calls = { packaged: 0, wanted: 0, ended: 0 };
   const capture = new PostcopyCapture({
     memory: kernels.memory,
     scheduler,
@@ -39,9 +39,10 @@ export function capturing(options: SendingOptions = {}, aheadPages = 0) {
     byHeat: true,
     answer: (bytes) => qemu.push(bytes),
     onPackaged: () => calls.packaged++,
-    onWanted: () => calls.wanted++,
+    resumeIntake: () => calls.wanted++,
+    onEnd: () => calls.ended++,
   });
-  capture.layout({ blocks: BLOCKS });
+  capture.layout({ blocks: BLOCKS, ramSectionId: SECTION });
   /** As QEMU sends its package; then the guest runs at the destination, unless told otherwise. */
   const sendPackage = (bytes: Uint8Array, runs = true): void => {
     kernels.memory.set(bytes, window);

@@ -163,8 +163,9 @@ export class PostcopyRewriter implements StreamSink, PostcopySink {
     this.packagePieces.push(Buffer.from(this.memory.slice(start, end)));
     this.put(this.memory.slice(start, end));
   }
-  packageEnd(): void {
+  packageEnd(): this {
     this.log.push("packageEnd");
+    return this;
   }
   private section(): void {
     if (!this.open) this.writer.partStart(this.sectionId);

@@ -166,9 +166,10 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   packageBytes(start: number, end: number): void {
     this.put(this.memory.slice(start, end));
   }
-  packageEnd(): void {
+  packageEnd(): this {
     this.packaged = true;
     this.holding = this.hold;
+    return this;
   }
   ramEnd(): void {
     this.log.push("ramEnd");

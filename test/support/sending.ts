@@ -58,7 +58,8 @@ export function sending({
     kernels,
     buffers,
     frameBytes,
-    scheduler,
+    source: scheduler,
+    pages: scheduler.pages,
     // the sender sends, and no more
     channel: channel as SourceChannel,
     compress: () => {

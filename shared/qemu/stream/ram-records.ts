@@ -10,17 +10,28 @@ import type { RamBlocks } from "./ram-blocks.ts";
 import * as ram from "./ram-section.ts";
 import type { StreamCursor } from "./stream-cursor.ts";
 
-/** Takes pages; addresses are in the reader's memory, valid until the call returns. */
+/** Takes pages. Addresses are in the reader's memory, and valid until the call returns. */
 export interface RecordSink {
   /** A page's content is at `at`. False: not taken; the reader stops, and offers it again at the next consume(). */
   page(page: number, at: number): boolean;
   zeroPage(page: number): boolean;
 }
 
+/** Takes pages, and what comes between them and after them. */
+export interface PageSink extends RecordSink {
+  /** A RAM section has ended. @returns false to stop the reader before the next section */
+  partEnd(): boolean;
+  /** Every page was delivered. */
+  ramEnd(): void;
+  /** The last byte of the stream was delivered. */
+  end(): void;
+}
+
 export class RamRecords {
   private readonly cursor: StreamCursor;
   private readonly blocks: RamBlocks;
-  private readonly sink: RecordSink;
+  /** Takes the pages. */
+  sink: RecordSink;
 
   /** @param blocks may be filled later, ahead of the first record */
   constructor(cursor: StreamCursor, blocks: RamBlocks, sink: RecordSink) {

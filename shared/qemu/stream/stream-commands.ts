@@ -10,6 +10,7 @@
  */
 import { PAGE_SIZE } from "../../units.ts";
 import type { PlacedBlock } from "./ram-blocks.ts";
+import type { PageSink } from "./ram-records.ts";
 import * as ram from "./ram-section.ts";
 import type { StreamCursor } from "./stream-cursor.ts";
 import type { StreamLimits, StreamSetup } from "./stream-setup.ts";
@@ -30,7 +31,8 @@ export interface PostcopySink {
   packageStart(byteLength: number): void;
   /** Bytes of the package at [start, end) of the reader's memory, valid until the call returns; in any pieces. */
   packageBytes(start: number, end: number): void;
-  packageEnd(): void;
+  /** The package is complete. @returns who takes the pages that are left, and the end of the stream */
+  packageEnd(): PageSink;
 }
 
 const PACKAGE_BYTES_MAX = 64 << 20;
@@ -69,6 +71,8 @@ export class StreamCommands {
   private readonly packageBytesMax: number;
   private phase: Phase = "plain";
   private packageLeft = 0;
+  /** Who takes what comes after the package; undefined before it, and where there is no sink for post-copy. */
+  nextSink: PageSink | undefined;
 
   constructor(cursor: StreamCursor, setup: StreamSetup, limits: StreamLimits, sink: PostcopySink | undefined) {
     this.cursor = cursor;
@@ -135,7 +139,7 @@ export class StreamCommands {
     sink?.packageBytes(cursor.at, cursor.at + length);
     cursor.at += length;
     this.packageLeft -= length;
-    if (this.packageLeft === 0) sink?.packageEnd();
+    if (this.packageLeft === 0) this.nextSink = sink?.packageEnd();
     return true;
   }
 

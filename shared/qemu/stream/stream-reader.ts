@@ -13,32 +13,27 @@
  * Invariant: writing what was read gives the same bytes (stream-writer.ts), less the commands, which are for the agents.
  */
 import { PAGE_SIZE } from "../../units.ts";
-import { checkFooter, RamRecords, type RecordSink } from "./ram-records.ts";
+import { checkFooter, type PageSink, RamRecords } from "./ram-records.ts";
 import * as ram from "./ram-section.ts";
 import { type PostcopySink, STOPPED_COMMANDS, StreamCommands } from "./stream-commands.ts";
 import { StreamCursor } from "./stream-cursor.ts";
 import { StreamEnd } from "./stream-end.ts";
 import { type RamSetup, type StreamLimits, StreamSetup } from "./stream-setup.ts";
 
+export type { PageSink } from "./ram-records.ts";
 export type { PostcopySink } from "./stream-commands.ts";
 export type { RamSetup } from "./stream-setup.ts";
 
 /** Takes what is read. Ranges [start, end) and addresses are in the reader's memory, valid until the call returns. */
-export interface StreamSink extends RecordSink {
+export interface StreamSink extends PageSink {
   /** Bytes that the destination QEMU needs before any page, in consecutive pieces. */
   prologue(start: number, end: number): void;
   /** After the last piece of the prologue. */
   layout(setup: RamSetup): void;
-  /** A RAM section ended. False: the reader stops behind it. */
-  partEnd(): boolean;
   /** The first byte that QEMU made with the guest stopped; once. */
   stopped(): void;
-  /** Every page was delivered. */
-  ramEnd(): void;
   /** Opaque bytes behind RAM's last section (which encodeRamEnd() of stream-writer.ts stands for); in any pieces. */
   device(start: number, end: number): void;
-  /** The last byte was delivered. */
-  end(): void;
 }
 
 type State =
@@ -62,6 +57,8 @@ export class StreamReader {
   /** Did the sink stop the reader in the last consume()? */
   stopped = false;
   private readonly sink: StreamSink;
+  /** Takes the pages and the end of the stream: the sink, and behind a package what PostcopySink.packageEnd() names. */
+  private pages: PageSink;
   private readonly cursor: StreamCursor;
   private readonly setup: StreamSetup;
   private readonly commands: StreamCommands;
@@ -76,6 +73,7 @@ export class StreamReader {
   /** @param postcopy without it, a stream with the capability postcopy-ram is refused */
   constructor(memory: Uint8Array, sink: StreamSink, limits: StreamLimits = {}, postcopy?: PostcopySink) {
     this.sink = sink;
+    this.pages = sink;
     this.cursor = new StreamCursor(memory);
     this.setup = new StreamSetup(this.cursor, limits);
     this.commands = new StreamCommands(this.cursor, this.setup, limits, postcopy);
@@ -119,7 +117,7 @@ export class StreamReader {
       case "footer":
         return this.footer();
       case "package":
-        return this.commands.packageBytes() && this.go(this.commands.inPackage ? "package" : "sections");
+        return this.package();
       case "devices":
         return this.devices();
       case "eof":
@@ -171,6 +169,14 @@ export class StreamReader {
     return this.go(commands.inPackage ? "package" : "sections");
   }
 
+  private package(): boolean {
+    if (!this.commands.packageBytes()) return false;
+    if (this.commands.inPackage) return true;
+    this.pages = this.commands.nextSink ?? this.sink;
+    this.records.sink = this.pages;
+    return this.go("sections");
+  }
+
   private layout(): true {
     this.flushPrologue();
     this.prologueFrom = -1;
@@ -204,11 +210,11 @@ export class StreamReader {
     cursor.at += 5;
     if (this.sectionKind === ram.SECTION_END) {
       this.state = this.commands.isPostcopy ? "eof" : "devices";
-      this.sink.ramEnd();
+      this.pages.ramEnd();
       return true;
     }
     this.state = "sections";
-    if (!this.sink.partEnd()) this.stop();
+    if (!this.pages.partEnd()) this.stop();
     return true;
   }
 
@@ -233,7 +239,7 @@ export class StreamReader {
     if (type !== ram.EOF) throw cursor.invalid(`a section of type ${type} after the end of RAM in post-copy`);
     cursor.at += 1;
     this.state = "finished";
-    this.sink.end();
+    this.pages.end();
     return true;
   }
 

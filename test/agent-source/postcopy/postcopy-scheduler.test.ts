@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import t from "tap";
 import { PostcopyScheduler } from "../../../agent-source/postcopy/postcopy-scheduler.ts";
-import { noCounts } from "../../../agent-source/send/precopy-scheduler.ts";
+import { noCounts } from "../../../agent-source/send/kind-counts.ts";
 import { frameBufferBytes, PageFrameReader } from "../../../shared/codec/page-frame.ts";
 import { HeatMap } from "../../../shared/page/heat-map.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";

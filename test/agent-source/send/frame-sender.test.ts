@@ -14,7 +14,7 @@ function inPostcopy(options: SendingOptions) {
   postcopy.missing.addRange(0, 400);
   postcopy.frameBytes = 4 * PAGE_SIZE;
   pages.dropBases();
-  rig.sender.enterPostcopy(postcopy);
+  rig.sender.takeFrom(postcopy);
   const request = (page: number): void => {
     postcopy.request(page);
     rig.sender.pump();

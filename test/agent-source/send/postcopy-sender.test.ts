@@ -2,9 +2,10 @@
 import t from "tap";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
 import { FrameSender } from "../../../agent-source/send/frame-sender.ts";
+import type { FrameSource } from "../../../agent-source/send/frame-source.ts";
+import { noCounts } from "../../../agent-source/send/kind-counts.ts";
 import { Pacer } from "../../../agent-source/send/pacer.ts";
-import { noCounts, PrecopyScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
-import type { UrgentSource } from "../../../agent-source/send/sender-parts.ts";
+import { PrecopyScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
 import { createSourceMemory } from "../../../agent-source/send/source-memory.ts";
 import { CompressionChooser } from "../../../shared/codec/chooser.ts";
 import type { SourceMessage } from "../../../shared/protocol/messages.ts";
@@ -14,10 +15,10 @@ import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 const FRAME_BYTES = 65536;
 
 /** Makes frames of so many bytes. */
-class FakeSource implements UrgentSource {
+class FakeSource implements FrameSource {
   readonly frame = noCounts();
-  readonly frameBytes = FRAME_BYTES;
-  readonly requests = 0;
+  readonly reservedBuffers = 1;
+  readonly isUnderWay = false;
   urgent = 0;
   plain = 0;
   get isEmpty(): boolean {
@@ -25,6 +26,9 @@ class FakeSource implements UrgentSource {
   }
   get hasUrgent(): boolean {
     return this.urgent > 0;
+  }
+  quietMs(): number {
+    return 0;
   }
   fillUrgent(): number {
     return this.urgent-- > 0 ? 4096 : 0;
@@ -46,6 +50,7 @@ function setUp() {
     frameBytes: FRAME_BYTES,
   };
   const { kernels, region, buffers } = createSourceMemory(options, loadKernels);
+  const scheduler = new PrecopyScheduler(kernels, region, options);
   const sent: string[] = [];
   const compressing: ((length: number) => void)[] = [];
   const chooser = new CompressionChooser(1, 1);
@@ -53,7 +58,8 @@ function setUp() {
     kernels,
     buffers,
     frameBytes: FRAME_BYTES,
-    scheduler: new PrecopyScheduler(kernels, region, options),
+    source: scheduler,
+    pages: scheduler.pages,
     channel: {
       send: (message: SourceMessage, taken?: () => void) => {
         if (message.kind === "frame") sent.push(`${message.sequence} ${message.frameKind} ${message.rawLength}`);
@@ -91,7 +97,7 @@ function setUp() {
 t.test("a page that is waited for goes ahead of the frames that are being compressed", async (t) => {
   const { sender, source, sent, finish } = setUp();
   t.teardown(() => sender.stop());
-  sender.enterPostcopy(source);
+  sender.takeFrom(source);
   source.plain = 2;
   sender.pump();
   t.same(sent, [], "both are being compressed");
@@ -108,7 +114,7 @@ t.test("but not ahead of the discards and the package", async (t) => {
   sender.pagesHeld = true;
   sender.sendVerbatim(new Uint8Array(3000), "discards");
   sender.sendVerbatim(new Uint8Array(5000), "package");
-  sender.enterPostcopy(source);
+  sender.takeFrom(source);
   source.urgent = 1;
   sender.pump();
   t.same(sent, []);
@@ -121,7 +127,7 @@ t.test("pages that are held wait, and what is waited for does not", async (t) =>
   const { sender, source, sent } = setUp();
   t.teardown(() => sender.stop());
   sender.pagesHeld = true;
-  sender.enterPostcopy(source);
+  sender.takeFrom(source);
   source.plain = 1;
   source.urgent = 1;
   sender.pump();
@@ -131,7 +137,7 @@ t.test("pages that are held wait, and what is waited for does not", async (t) =>
 t.test("the end of the stream waits for all pages, and keeps none from going ahead of the others", async (t) => {
   const { sender, source, sent, finish } = setUp();
   t.teardown(() => sender.stop());
-  sender.enterPostcopy(source);
+  sender.takeFrom(source);
   source.plain = 10;
   sender.sendVerbatim(new Uint8Array(19), "device");
   source.urgent = 1;

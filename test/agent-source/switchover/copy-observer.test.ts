@@ -1,5 +1,5 @@
 import t from "tap";
-import { CopyObserver, type CopyObserverOptions } from "../../../agent-source/switchover/copy-observer.ts";
+import { CopyObserver } from "../../../agent-source/switchover/copy-observer.ts";
 import { EtaEstimator } from "../../../agent-source/switchover/eta.ts";
 import { SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
 
@@ -22,16 +22,19 @@ function fixture(): Fixture {
     residualPages: () => residual.bytes / 4096,
     residualBytes: () => residual.bytes,
     bytesPerDirtyPage: () => 4096,
-    hasWork: () => true,
-    workBytes: () => residual.bytes / 2,
+    holdPages: 0,
+    hasWork: true,
+    get workBytes(): number {
+      return residual.bytes / 2;
+    },
     knowsAgain: true,
     heat: { seenPages: 50_000 },
     total: { fullPages: 10_000, deltaPages: 0 },
-    pages: { pendingCount: 5000, pendingWithBase: 0 },
+    pages: { pendingCount: 5000, pendingRoom: 1000, pendingWithBase: 0 },
   };
   const parts = {
     scheduler,
-    sender: { holdPages: 0, inFlightBytes: 0, inFlightZeroPages: 0, microsPerPage: 2 },
+    sender: { inFlightBytes: 0, inFlightZeroPages: 0, microsPerPage: 2 },
     meter: { bytesPerSecond: 100e6, knownRoundTripMs: 1 },
     policy: new SwitchPolicy({ strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" }),
     holdPagesMax: 3000,
@@ -44,7 +47,7 @@ function fixture(): Fixture {
     standsStill: () => link.still,
     onStall: (stalled: boolean) => stalls.push(stalled),
   };
-  return { watch: new CopyObserver(parts as unknown as CopyObserverOptions, now.ms), now, residual, link, stalls };
+  return { watch: new CopyObserver(parts, now.ms), now, residual, link, stalls };
 }
 
 t.test("a stall is told once when it begins and once when it ends", async (t) => {

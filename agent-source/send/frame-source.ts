@@ -1,0 +1,30 @@
+/**
+ * Where a FrameSender takes pages from. In precopy that is PrecopyScheduler; from the moment at which QEMU's post-copy
+ * package has come it is PostcopyScheduler. A frame source chooses pages and encodes them into a frame. It knows no
+ * link and has no clock.
+ */
+import type { Address } from "../../shared/units.ts";
+import type { KindCounts } from "./kind-counts.ts";
+
+export interface FrameSource {
+  /** Pages and bytes of the frame that was made last, by kind. */
+  readonly frame: KindCounts;
+  /** True when no page is left to send. */
+  readonly isEmpty: boolean;
+  /** True while the guest at the destination waits for pages that are here. Always false in precopy. */
+  readonly hasUrgent: boolean;
+  /** How many of the sender's buffers stay free for pages that the guest waits for. */
+  readonly reservedBuffers: number;
+  /** True once the guest runs at the destination and no longer goes from one missing page to the next. */
+  readonly isUnderWay: boolean;
+  /** For how long no page goes but those that the guest waits for, milliseconds. */
+  quietMs(nowMs: number): number;
+  /**
+   * Makes a frame of pages that the guest waits for.
+   * @param at where frameBufferBytes(frameBytes) are free
+   * @returns the frame's length before compression, bytes; 0 when the guest waits for none
+   */
+  fillUrgent(at: Address): number;
+  /** Makes a frame of the pages that are next. @returns its length before compression, bytes; 0 when there are none */
+  fill(at: Address): number;
+}

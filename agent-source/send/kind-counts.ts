@@ -1,0 +1,38 @@
+/** Counts of what frames hold, by the kind of record (shared/codec/page-frame.ts). */
+
+/** Encoded pages and bytes before compression, by kind. */
+export interface KindCounts {
+  zeroPages: number;
+  fullPages: number;
+  deltaPages: number;
+  zeroBytes: number;
+  fullBytes: number;
+  deltaBytes: number;
+}
+
+export const noCounts = (): KindCounts => ({
+  zeroPages: 0,
+  fullPages: 0,
+  deltaPages: 0,
+  zeroBytes: 0,
+  fullBytes: 0,
+  deltaBytes: 0,
+});
+
+export function clearCounts(counts: KindCounts): void {
+  counts.zeroPages = 0;
+  counts.fullPages = 0;
+  counts.deltaPages = 0;
+  counts.zeroBytes = 0;
+  counts.fullBytes = 0;
+  counts.deltaBytes = 0;
+}
+
+export function addCounts(total: KindCounts, frame: KindCounts): void {
+  total.zeroPages += frame.zeroPages;
+  total.fullPages += frame.fullPages;
+  total.deltaPages += frame.deltaPages;
+  total.zeroBytes += frame.zeroBytes;
+  total.fullBytes += frame.fullBytes;
+  total.deltaBytes += frame.deltaBytes;
+}
