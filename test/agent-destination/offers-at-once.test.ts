@@ -9,7 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { DestinationAgent } from "../../agent-destination/destination-agent.ts";
 import type { HandshakeAnswer, Offer } from "../../shared/protocol/messages.ts";
-import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
+import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { loadDestinationConfig } from "../../shared/runtime/config.ts";
 import { loadGuest } from "../../shared/runtime/guest-definition.ts";
@@ -29,7 +29,7 @@ const PAGE = 4096;
 interface Started {
   readonly agent: DestinationAgent;
   readonly runtimeDirectory: string;
-  readonly journal: Journal<unknown>;
+  readonly journal: Journal<DestinationRecord>;
   /** An offer of a guest that is defined here. */
   alike(name: "web" | "other", changes?: Partial<Offer>, memoryBytes?: number): Promise<Offer>;
 }
@@ -40,7 +40,8 @@ async function start(t: Test, command: readonly string[], startTimeout: string):
   const config = loadDestinationConfig([...places, `--qemu-start-timeout=${startTimeout}`, "--memory-reserve=0"], {});
   const other = { name: "other", qmp: "{runtime}/other.qmp", command };
   writeFileSync(join(config.guestsDirectory, "other.json"), JSON.stringify(other));
-  const journal = await Journal.open(config.stateDirectory, decodeDestinationRecord);
+  // what this agent has written itself is a record
+  const journal = await Journal.open(config.stateDirectory, (record) => record as DestinationRecord);
   const parts = { config, clock: systemClock, log: createLogger("test", "silent"), journal, limits: LIMITS };
   const agent = new DestinationAgent({ ...parts, createKernels: loadKernels, faults: new TestFaults() });
   t.teardown(() => agent.stop());
