@@ -2,7 +2,7 @@
  * Offers that come at the same time, what two of them may take together, and what a guest's command may write
  * meanwhile. The command is a shell that no migration ever reaches: it ends, or is given up.
  */
-import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { freemem } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -20,7 +20,7 @@ import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { eventually } from "../support/bounded.ts";
 import { offer as anyOffer } from "../support/handshake-fixtures.ts";
 import { LIMITS } from "../support/link.ts";
-import { placesIn } from "../support/source-again.ts";
+import { folder } from "../support/link-fixtures.ts";
 
 const CALLER = { name: "alpha", names: ["alpha"], text: "alpha" };
 const MIB = 2 ** 20;
@@ -36,10 +36,12 @@ interface Started {
 
 /** A destination whose two guests are this command; their memory is whatever an offer says. */
 async function start(t: Test, command: readonly string[], startTimeout: string): Promise<Started> {
-  const places = placesIn(t, "{runtime}/web.qmp", { command });
+  const at = folder(t);
+  for (const name of ["guests", "state", "run"]) mkdirSync(join(at, name), { mode: 0o700 });
+  for (const name of ["web", "other"])
+    writeFileSync(join(at, "guests", `${name}.json`), JSON.stringify({ name, qmp: `{runtime}/${name}.qmp`, command }));
+  const places = [`--guests-directory=${at}/guests`, `--runtime-directory=${at}/run`, `--state-directory=${at}/state`];
   const config = loadDestinationConfig([...places, `--qemu-start-timeout=${startTimeout}`, "--memory-reserve=0"], {});
-  const other = { name: "other", qmp: "{runtime}/other.qmp", command };
-  writeFileSync(join(config.guestsDirectory, "other.json"), JSON.stringify(other));
   // what this agent has written itself is a record
   const journal = await Journal.open(config.stateDirectory, (record) => record as DestinationRecord);
   const parts = { config, clock: systemClock, log: createLogger("test", "silent"), journal, limits: LIMITS };
