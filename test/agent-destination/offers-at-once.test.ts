@@ -46,7 +46,12 @@ async function start(t: Test, command: readonly string[], startTimeout: string):
   const journal = await Journal.open(config.stateDirectory, (record) => record as DestinationRecord);
   const parts = { config, clock: systemClock, log: createLogger("test", "silent"), journal, limits: LIMITS };
   const agent = new DestinationAgent({ ...parts, createKernels: loadKernels, faults: new TestFaults() });
-  t.teardown(() => agent.stop());
+  // while a command is waited for, nothing of the agent keeps a program alive
+  const alive = setInterval(() => undefined, 1000);
+  t.teardown(() => {
+    clearInterval(alive);
+    return agent.stop();
+  });
   const alike: Started["alike"] = async (name, changes = {}, memoryBytes = MIB) => {
     const definitionDigest = (await loadGuest(name, config)).digest;
     const ramBlocks = [{ name: "pc.ram", byteLength: Math.floor(memoryBytes / PAGE) * PAGE, pageSize: PAGE }];
