@@ -195,7 +195,8 @@ export type SourceMessage =
   | { readonly kind: "probe"; readonly sequence: number; readonly padding: Uint8Array }
   | { readonly kind: "layout"; readonly blocks: readonly RamBlock[]; readonly ramSectionId: number }
   | Frame
-  | { readonly kind: "clockPing"; readonly nonce: number }
+  /** `received`: control messages that came so far, as in `welcome`; 0 of an older source. */
+  | { readonly kind: "clockPing"; readonly nonce: number; readonly received?: number }
   | { readonly kind: "endOfStream"; readonly lastSequence: number }
   | { readonly kind: "verifyRequest"; readonly start: number; readonly byteLength: number; readonly last: boolean }
   | { readonly kind: "grant"; readonly token: Uint8Array; readonly epoch: number; readonly paused: boolean }

@@ -91,6 +91,12 @@ function longestPause(fault: Fault, when: string): number | undefined {
 const HAS_RUN_THERE: readonly string[] = ["destination arrived", "source releasing"];
 const AFTER_GRANT: readonly string[] = ["destination owning", "destination starting", "destination arrived"];
 
+/** Both agents give the guest up at the same time: each of these may be while the other agent has not begun. */
+const GIVES_UP_LOADED: readonly string[] = [
+  "source keeping, cancelled at destination loaded",
+  "destination refusing, cancelled at destination loaded",
+];
+
 /** A cell with what its fault may cost at its moment. */
 export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
   const victim = victimOf(fault);
@@ -111,7 +117,7 @@ export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
     mayDoubt:
       (killed === "destination QEMU" && AFTER_GRANT.includes(when)) ||
       // the guest may have run on here, so only its operator can say whether the copy there is to live
-      (killed === "source QEMU" && when === "source keeping, cancelled at destination loaded"),
+      (killed === "source QEMU" && GIVES_UP_LOADED.includes(when)),
     ...(mustMove ? { mustMove } : {}),
     ...(longestPauseMs === undefined ? {} : { longestPauseMs }),
   };

@@ -13,7 +13,8 @@ export const BLOCKS = [
 export const SECTION = 2;
 
 export function capturing(options: SendingOptions = {}, aheadPages = 0) {
-  const rig = sending({ pageCount: PAGES, ...options });
+  const { pageCount = PAGES } = options;
+  const rig = sending({ ...options, pageCount });
   const { kernels, scheduler, sender, frames, put, window } = rig;
   /** What QEMU was told on its return path. */
   const asked: number[] = [];
@@ -34,7 +35,7 @@ export function capturing(options: SendingOptions = {}, aheadPages = 0) {
     memory: kernels.memory,
     scheduler,
     sender,
-    pageCount: PAGES,
+    pageCount,
     aheadPages,
     byHeat: true,
     answer: (bytes) => qemu.push(bytes),

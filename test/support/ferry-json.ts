@@ -36,6 +36,18 @@ export class MigrateRun {
     this.process = process;
   }
 
+  /** @throws Error with what `ferry` wrote, when it ends */
+  get ended(): Promise<never> {
+    return this.process.ended.then(({ code }) => {
+      throw new Error(`It ended with ${code}: ${this.output().slice(-2000)}`);
+    });
+  }
+
+  /** What `ferry` has written so far. */
+  output(): string {
+    return this.process.output();
+  }
+
   /** The id, once pages are on their way. */
   async copying({ timeoutMs = 30_000 } = {}): Promise<string> {
     const [, id] = await this.process.waitForOutput(

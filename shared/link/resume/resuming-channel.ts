@@ -74,6 +74,11 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     return this.over;
   }
 
+  /** How many messages are kept because the peer may not have received them. */
+  get keptMessages(): number {
+    return this.said.length;
+  }
+
   /** How long there has been no connection, milliseconds; 0 while there is one. */
   get downForMs(): number {
     return this.outages.downForMs(performance.now());
@@ -158,14 +163,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
 
   /** A connection is there, and the peer has received `received` messages. @throws MigrationFault `peer-invalid` */
   protected connected(raw: Channel<Out, In>, received: number): void {
-    const all = this.confirmed + this.said.length;
-    if (received < this.confirmed || received > all) {
-      const lie = `The peer says that ${received} messages came, of ${all}, ${this.confirmed} of them acknowledged`;
-      const fault = new MigrationFault("peer-invalid", lie);
-      this.settle(fault);
-      throw fault;
-    }
-    this.confirm(received);
+    this.confirmReceived(received);
     // one that was replaced before anybody noticed that it was lost
     if (this.raw !== undefined) this.noteCut();
     this.raw = raw;
@@ -184,6 +182,18 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     for (const message of this.said.splice(0)) this.forget(message);
     this.received = 0;
     this.confirmed = 0;
+  }
+
+  /** The peer says that it has received so many messages. @throws MigrationFault `peer-invalid`, which ends the stream */
+  protected confirmReceived(received: number): void {
+    const all = this.confirmed + this.said.length;
+    if (received < this.confirmed || received > all) {
+      const lie = `The peer says that ${received} messages came, of ${all}, ${this.confirmed} of them acknowledged`;
+      const fault = new MigrationFault("peer-invalid", lie);
+      this.settle(fault);
+      throw fault;
+    }
+    this.confirm(received);
   }
 
   /** All up to this number were received. */

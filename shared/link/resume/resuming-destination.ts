@@ -17,6 +17,11 @@ export interface DialOptions extends ResumeOptions {
 const ATTEMPT_MS = 3000;
 const PAUSE_MIN_MS = 50;
 const PAUSE_MAX_MS = 1000;
+/**
+ * The most messages that are kept for a source that may not have received them. A source says four times a second what
+ * came, and a guest asks for some thousands of pages a second at most.
+ */
+const KEPT_MAX = 50_000;
 
 export class ResumingDestination extends ResumingChannel<DestinationMessage, SourceMessage> {
   private readonly dialling: DialOptions;
@@ -93,6 +98,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     if (message.kind !== "welcome") {
       // the next question says that the last answer came: digests of a large guest are not all kept
       if (message.kind === "verifyRequest") this.confirm(this.oldest - 1 + this.said.length);
+      if (message.kind === "clockPing") this.heardReceived(message.received ?? 0);
       return false;
     }
     clearTimeout(this.late);
@@ -111,8 +117,30 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     if (raw === undefined || raw === this.raw)
       throw new MigrationFault("peer-invalid", "The source welcomed this agent twice", { role: "source" });
     this.connected(raw, message.received);
+    if (this.said.length > KEPT_MAX)
+      throw new MigrationFault("peer-invalid", `The source has not received ${this.said.length} messages`, {
+        role: "source",
+      });
     if (this.lastAck !== undefined) raw.send(this.lastAck);
     return true;
+  }
+
+  /** @param received what a ping says came; 0 of a source that does not say it. A question may have said more before. */
+  private heardReceived(received: number): void {
+    if (received >= this.oldest) this.confirmReceived(received);
+  }
+
+  /**
+   * Bounds what is kept for a source that does not say what came. Whoever is dialled again has to say it. In post-copy
+   * the requests of the guest's pages are such messages, and they may be as many as the guest has pages.
+   */
+  override send(message: DestinationMessage, taken?: () => void): boolean {
+    const more = super.send(message, taken);
+    if (this.said.length > KEPT_MAX && this.raw !== undefined)
+      this.current?.close(
+        new MigrationFault("peer-lost", `The source has not said for ${KEPT_MAX} messages what came`),
+      );
+    return more;
   }
 
   protected override onLost(): void {

@@ -40,6 +40,11 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
     before?.close(new MigrationFault("peer-lost", "The destination has dialled in again"));
   }
 
+  /** A ping says how many messages came, so that the destination need not keep these any longer. */
+  override send(message: SourceMessage, taken?: () => void): boolean {
+    return super.send(message.kind === "clockPing" ? { ...message, received: this.received } : message, taken);
+  }
+
   protected override isKept({ kind }: SourceMessage): boolean {
     return kind !== "probe" && kind !== "clockPing" && kind !== "welcome";
   }

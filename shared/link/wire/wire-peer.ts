@@ -104,7 +104,7 @@ export const sourceMessageWire: Translation<SourceMessage> = {
       case "layout":
         return { kind, blocks: blocks(inner.blocks), ramSectionId: whole(inner.ramSectionId, "section") };
       case "clockPing":
-        return { kind, nonce: whole(inner.nonce, "nonce") };
+        return { kind, nonce: whole(inner.nonce, "nonce"), received: whole(inner.received, "received") };
       case "endOfStream":
         return { kind, lastSequence: whole(inner.lastSequence, "last sequence") };
       case "verifyRequest":

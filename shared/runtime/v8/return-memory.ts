@@ -83,11 +83,15 @@ export function returnMemoryLater(idle: () => boolean, next?: () => void): void 
   });
 }
 
+/** The longest that a migration waits for memory of earlier ones, milliseconds: it is not to depend on V8's leisure. */
+const RETURNED_WITHIN_MS = 10_000;
+
 /**
  * Waits until the memory of migrations that have ended is given back, where this program holds more than it needs by
  * itself: one that begins at once would otherwise take its own on top of theirs. It takes about a second.
  * @param ownBytes what the program takes without a migration
  */
 export const memoryReturned = async (ownBytes: number): Promise<void> => {
-  if (process.memoryUsage.rss() > ownBytes) await underWay;
+  if (process.memoryUsage.rss() <= ownBytes) return;
+  await Promise.race([underWay, delay(RETURNED_WITHIN_MS, undefined, { ref: false })]);
 };

@@ -1,6 +1,6 @@
 /** How a comparison of the memory treats digests that are no answer, and pages that differ. */
 import { createHash } from "node:crypto";
-import { writeFileSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
 import t from "tap";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
 import { verifyMemory } from "../../../agent-source/migration/verify-memory.ts";
@@ -42,10 +42,15 @@ const digestsOf = (...pages: readonly Uint8Array[]): Buffer =>
 
 const ZERO = Buffer.alloc(PAGE_SIZE);
 
+/** Of the files that QEMU has written, whose content is the guest's memory. */
+const modes: number[] = [];
+
 /** What QEMU answers of its memory, and to pmemsave. */
 function saved(args: Saved, second: Buffer): unknown {
   if (args.filename === undefined) return args["command-line"] === "info ramblock" ? RAM_BLOCKS : TREE.join("\r\n");
+  // as QEMU does, which makes the file where there is none, for everybody that its umask lets read
   writeFileSync(args.filename, Buffer.concat([ZERO, second]).subarray(args.val, args.val + args.size));
+  modes.push(statSync(args.filename).mode & 0o777);
   return {};
 }
 
@@ -98,4 +103,16 @@ t.test("a destination that sends no digests is given up, so that the guest does 
     code: "timeout",
     message: /did not send digests of its memory within 10 ms/,
   });
+});
+
+t.test("nobody else may read the memory that QEMU saves for a comparison", async (t) => {
+  const before = process.umask(0);
+  t.teardown(() => process.umask(before));
+  modes.length = 0;
+  await verify(t, digestsOf(ZERO, ZERO));
+  t.ok(modes.length > 0);
+  t.same(
+    modes.filter((mode) => mode !== 0o600),
+    [],
+  );
 });

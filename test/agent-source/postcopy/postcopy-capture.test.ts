@@ -120,6 +120,16 @@ t.test("while the link takes nothing no more is read, but for a page that the gu
   t.notOk(offer(301), "it is here");
 });
 
+t.test("a request names 1024 pages at most, however many the guest has", async (t) => {
+  const { postcopy } = capturing({ pageCount: 4096 });
+  postcopy.request(0, 1024);
+  for (const count of [1025, 4096])
+    t.throws(() => postcopy.request(0, count), {
+      code: "peer-invalid",
+      message: new RegExp(`asks for ${count} pages`),
+    });
+});
+
 t.test("requests for pages that there are not are refused", async (t) => {
   const { postcopy, sendPackage, asked } = capturing();
   const refused = (first: number, count: number): void =>

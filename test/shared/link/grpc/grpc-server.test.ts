@@ -48,6 +48,19 @@ t.test("TCP in clear serves nobody, on the loopback too, unless that was allowed
   await allowed.close(0);
 });
 
+t.test("a call that changes something has a line of its own", async (t) => {
+  const lines: object[] = [];
+  const ended = view({ id: "m-1", status: "cancelled" });
+  const options = { ...SERVE, listen: [`unix:${folder(t)}/source.sock`], audit: (line: object) => lines.push(line) };
+  const listener = await serveSource(sourceService({ cancel: async () => ended }), options);
+  t.teardown(() => listener.close(0));
+  const client = new GrpcOperatorClient(listener.address, 20_000);
+  t.teardown(() => client.close());
+  await client.cancel("m-1");
+  t.match(lines, [{ call: "CancelMigration", id: "m-1" }]);
+  t.equal(lines.length, 1);
+});
+
 t.test("an address that is taken is not taken over; a socket that was left behind is", async (t) => {
   const path = join(folder(t), "source.sock");
   const options = { ...SERVE, listen: [`unix:${path}`] };

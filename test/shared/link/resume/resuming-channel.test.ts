@@ -242,3 +242,51 @@ async function helloTo(source: ResumingSource, destination: ResumingDestination)
     what: "a connection to the second",
   });
 }
+
+const request = (firstPage: number): DestinationMessage => ({ kind: "pageRequest", firstPage, pageCount: 1 });
+const requested = (messages: readonly DestinationMessage[]): number[] =>
+  messages.flatMap((one) => (one.kind === "pageRequest" ? [one.firstPage] : []));
+
+t.test("what came is said by each ping, and is not kept any longer", async (t) => {
+  const { source, destination, atSource, connection, block } = rig();
+  const until = (what: string, is: () => boolean) =>
+    eventually(() => is() || undefined, { timeoutMs: 20_000, everyMs: 1, what });
+  await until("a connection", () => !source.isCut);
+  for (let page = 0; page < 1000; page++) destination.send(request(page));
+  await until("the requests", () => atSource.length === 1000);
+  t.equal(destination.keptMessages, 1000);
+  source.send({ kind: "clockPing", nonce: 1 });
+  await until("the ping", () => destination.keptMessages === 0);
+  block(true);
+  connection().cut();
+  destination.send(request(1000));
+  t.equal(destination.keptMessages, 1);
+  block(false);
+  await until("the request behind the cut", () => atSource.length === 1001);
+  t.same(requested(atSource), [...Array(1001).keys()], "each came once");
+  destination.close(new MigrationFault("cancelled", "the test is over"));
+});
+
+t.test("a source that does not say what came has to say it to one that dials again", async (t) => {
+  const { source, destination, atSource } = rig();
+  const until = (what: string, is: () => boolean) =>
+    eventually(() => is() || undefined, { timeoutMs: 60_000, everyMs: 1, what });
+  await until("a connection", () => !source.isCut);
+  const count = 120_000;
+  let most = 0;
+  for (let page = 0; page < count; page++) {
+    destination.send(request(page));
+    if (page % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
+    most = Math.max(most, destination.keptMessages);
+    if (destination.isCut) await until("another connection", () => !destination.isCut);
+  }
+  await until("the requests", () => atSource.length === count);
+  t.equal(
+    requested(atSource).every((page, index) => page === index),
+    true,
+    "each came once, in order",
+  );
+  // 50 000, and what is said in one turn of the event loop
+  t.ok(most <= 51_000, `${most} were kept at most`);
+  destination.close(new MigrationFault("cancelled", "the test is over"));
+});

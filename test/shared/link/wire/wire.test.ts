@@ -161,7 +161,7 @@ t.test("every message of the transfer stream arrives as it was sent", async (t) 
   const fromSource: readonly SourceMessage[] = [
     { kind: "probe", sequence: 1, padding: Buffer.alloc(100) },
     { kind: "layout", blocks: offer.guest.ramBlocks, ramSectionId: 4 },
-    { kind: "clockPing", nonce: 2 ** 40 },
+    { kind: "clockPing", nonce: 2 ** 40, received: 2 ** 33 },
     { kind: "endOfStream", lastSequence: 2 ** 33 },
     { kind: "verifyRequest", start: 2 ** 32, byteLength: 2 ** 20, last: true },
     { kind: "grant", token, epoch: 2, paused: true },
