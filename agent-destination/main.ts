@@ -1,6 +1,10 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
-// Why these: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md
-/** The program ferry-destination: configuration to parts to service; no logic. */
+// what the options of the first line are for: docs/decisions/0007-one-thread-collects.md (arenas, collector, young
+// generation), 0032-rehearsal.md (bytecode, retained maps) and 0040-what-idle-time-forgets.md (memory reducer)
+/**
+ * The program ferry-destination. It reads the configuration, makes the agent and its parts, and serves it. How a
+ * migration goes is not decided here.
+ */
 import "../shared/runtime/v8/supported-node.ts";
 import "../shared/runtime/v8/closed-inspector.ts";
 import { Gate } from "../shared/link/grpc/gate.ts";
@@ -34,8 +38,8 @@ async function start(): Promise<RunningAgent> {
     security: openSecurity(config, log),
   };
   await checkOpenFiles(config);
-  // the directories are locked and the addresses bound first, so that a second agent changes nothing before it finds
-  // the first one
+  // the directories are locked and the addresses bound before the journal is read, so that a second agent finds the
+  // first one before it changes anything
   await lockDirectories({ role: "destination", ...config }, log);
   const gate = new Gate<DestinationService>();
   const desk = new Gate<MigrationOperator>();

@@ -1,4 +1,7 @@
-/** What the agents agreed on, for people: once, when it is known, which is before the first page is sent. Pure but for what was said. */
+/**
+ * What the agents agreed on, for people. Each term is shown once, as soon as it is known, which is before the first
+ * page is sent. The only state is the list of terms that were shown.
+ */
 import { printable } from "./figures.ts";
 
 type Terms = Readonly<Record<string, string>>;
@@ -6,7 +9,10 @@ type Terms = Readonly<Record<string, string>>;
 export class AgreedTerms {
   private readonly said = new Set<string>();
 
-  /** Lines for what has not been said yet: the link is measured after the handshake. */
+  /**
+   * Returns the lines of the terms that were not shown yet. Terms can come later: the link is measured after the
+   * handshake.
+   */
   news(negotiated: Terms): readonly string[] {
     const lines = Object.entries(negotiated)
       .filter(([name]) => !this.said.has(name))

@@ -1,16 +1,16 @@
 /**
- * The alarm for a guest of which two copies run. It is the worst that a migration can show, so it comes first and in
- * capitals: what runs where, and what to do before anything else. Pure.
+ * The alarm for a guest of which two copies run. This is the worst that can become of a migration, so the alarm comes
+ * first and in capitals. It says what runs where, and what to do before anything else. Everything here is pure.
  */
 import type { MigrationView } from "../shared/protocol/report.ts";
 import { printable } from "./figures.ts";
 
 const MARK = "!!! ";
-/** The advice where the agent names no copy to stop. */
+/** The advice for when the agent names no copy to stop. */
 const STOP_EITHER =
   "Say stop to the monitor of the QEMU that has done less since the hand-over; see docs/operations.md, Two copies";
 
-/** The alarm of every migration of which two copies run, each line with its newline; empty when there is none. */
+/** The alarms of all migrations whose guest runs twice, each line with its newline; empty when there is none. */
 export const alarmText = (views: readonly MigrationView[]): string =>
   views
     .filter(({ status }) => status === "doubled")

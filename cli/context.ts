@@ -1,4 +1,4 @@
-/** What every subcommand shares: its way to the agent, to the operator, and to an exit code. */
+/** What the subcommands share: how they reach an agent, speak to the operator, and come to an exit code. */
 import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
 import { MigrationFault } from "../shared/fault.ts";
@@ -13,40 +13,47 @@ import { summaryText } from "./migration-summary.ts";
 import type { OperatorClient } from "./operator-client.ts";
 import type { Terminal } from "./terminal.ts";
 
-/** What a process is to `ferry`; tests hand in their own. */
+/** What `ferry` needs of the process that it runs in. Tests hand in their own. */
 export interface Surroundings {
   readonly terminal: Terminal;
   readonly env: NodeJS.ProcessEnv;
-  /** @param tls in clear when undefined; @throws MigrationFault `configuration` for files that cannot be used */
+  /**
+   * Makes a client of the agent at an address.
+   * @param tls undefined for a connection in clear
+   * @throws MigrationFault `configuration` for files that cannot be used
+   */
   readonly connect: (address: string, timeoutMs: number, tls: TlsFiles | undefined) => OperatorClient;
+  /** Calls `handler` at every Ctrl-C, until the returned function is called. */
   readonly onInterrupt: (handler: () => void) => () => void;
+  /** Resolves after `ms` milliseconds, or as soon as `signal` is aborted. */
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
 export interface GlobalOptions {
   readonly agent: string;
   readonly json: boolean;
-  /** Milliseconds. */
+  /** The longest wait for an answer, milliseconds. */
   readonly timeout: number;
-  /** Paths: all three or none. */
+  /** The paths of the TLS files. All three are given, or none. */
   readonly tlsCa?: string;
   readonly tlsCertificate?: string;
   readonly tlsKey?: string;
 }
 
-/** Of a command that asks no agent. */
+/** What a command has to work with when it asks no agent. */
 export interface LocalContext extends Surroundings {
   readonly options: GlobalOptions;
 }
 
+/** What a command has to work with when it asks an agent. */
 export interface CommandContext extends LocalContext {
   readonly client: OperatorClient;
 }
 
-/** Runs a subcommand's work with a connection; what it throws becomes words and an exit code. */
+/** Runs the work of a command with a connection to an agent. A fault becomes words and an exit code. */
 export type Run = (command: Command, work: (cx: CommandContext) => Promise<ExitCode>) => Promise<void>;
 
-/** The same without a connection. */
+/** Runs the work of a command that asks no agent. A fault becomes words and an exit code. */
 export type RunHere = (command: Command, work: (cx: LocalContext) => Promise<ExitCode>) => Promise<void>;
 
 export const createRunHere =
@@ -81,7 +88,10 @@ function tellFault({ terminal }: Surroundings, { json }: GlobalOptions, fault: M
   return exitCodeOfFault(fault);
 }
 
-/** @throws MigrationFault `invalid-argument` for half of it: it must not pass for none */
+/**
+ * Takes the TLS files.
+ * @throws MigrationFault `invalid-argument` when only some are given: that must not pass for none
+ */
 function tlsFiles({ tlsCa: ca, tlsCertificate: certificate, tlsKey: key }: GlobalOptions): TlsFiles | undefined {
   if (ca === undefined && certificate === undefined && key === undefined) return undefined;
   if (ca !== undefined && certificate !== undefined && key !== undefined) return { ca, certificate, key };
@@ -92,7 +102,10 @@ function tlsFiles({ tlsCa: ca, tlsCertificate: certificate, tlsKey: key }: Globa
   });
 }
 
-/** A connection that failed knows nothing of Ferry; what an agent reports brings its own advice. */
+/**
+ * Adds advice to the fault of a failed connection, which knows nothing of Ferry. A fault of an agent has its own
+ * advice.
+ */
 function explain(fault: MigrationFault, address: string): MigrationFault {
   if (fault.code !== "peer-unreachable" || fault.advice !== undefined) return fault;
   return new MigrationFault(fault.code, `No answer from the agent at ${address}: ${fault.message}`, {
@@ -114,7 +127,7 @@ function faultJson(fault: MigrationFault): object {
   return { code, message, guestNow, advice, refusals };
 }
 
-/** Says how a followed migration ended. The JSON of it was shown already, as its last view. */
+/** Says how a followed migration ended. With `--json` its last view was shown already. */
 export function conclude(cx: CommandContext, { view, detached }: Followed): ExitCode {
   if (view === undefined) {
     cx.terminal.err("Left before the agent had answered; ferry list tells whether a migration began\n");
@@ -131,13 +144,13 @@ export function conclude(cx: CommandContext, { view, detached }: Followed): Exit
   return exitCodeOf(view.status);
 }
 
-/** Tells how a migration stands: as the answer to a question, in words or as JSON. */
+/** Tells how a migration stands, as the answer to a question: in words or as JSON. */
 export function tell({ terminal, options }: CommandContext, view: MigrationView): void {
   terminal.out(options.json ? jsonLine(view) : summaryText(view));
   if (options.json) terminal.err(alarmText([view]));
 }
 
-/** A parser of ours as one of commander's, which reports a wrong value as a usage error. */
+/** Turns a parser of Ferry's into one of commander's, which reports a wrong value as a usage error. */
 export function argument<T>(parse: (text: string) => T): (text: string) => T {
   return (text) => {
     try {

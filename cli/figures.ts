@@ -1,17 +1,17 @@
-/** Figures rounded for the eye. What is to be read back by a program is in --json. */
+/** Figures rounded for people. A program reads the exact figures from `--json`. */
 
 const STEPS = ["B", "kB", "MB", "GB", "TB", "PB"] as const;
 const MEMORY_STEPS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
 
-/** Bytes on a link, in powers of ten as links are sold: "118 MB". */
+/** Writes bytes on a link, in powers of ten as links are sold: "118 MB". */
 export const bytesText = (bytes: number): string => scaled(bytes, 1000, STEPS);
 
-/** Bytes of memory, in powers of two: "512 MiB". */
+/** Writes bytes of memory, in powers of two: "512 MiB". */
 export const memoryText = (bytes: number): string => scaled(bytes, 1024, MEMORY_STEPS);
 
 export const rateText = (bytesPerSecond: number): string => `${bytesText(bytesPerSecond)}/s`;
 
-/** "0.8 ms", "42 ms", "4.2 s", "3m 20s", "2h 5m". */
+/** Writes a duration: "0.8 ms", "42 ms", "4.2 s", "3m 20s", "2h 5m". */
 export function durationText(milliseconds: number): string {
   if (!Number.isFinite(milliseconds)) return "unknown";
   if (milliseconds < 999.5) return `${significant(milliseconds)} ms`;
@@ -24,25 +24,28 @@ export function durationText(milliseconds: number): string {
 
 export const percentText = (fraction: number): string => `${Math.floor(Math.min(Math.max(fraction, 0), 1) * 100)}%`;
 
-/** "14.2 : 1", or "none" for the 0 that says that there was nothing to compare. */
+/** Writes a ratio: "14.2 : 1", or "none" for 0, which says that there was nothing to compare. */
 export const ratioText = (ratio: number): string => (ratio === 0 ? "none" : `${significant(ratio)} : 1`);
 
-/** "1 234 567". */
+/** Writes a count: "1 234 567". */
 export const countText = (count: number): string => String(Math.round(count)).replace(/\B(?=(?:\d{3})+$)/g, " ");
 
 const BLOCKS = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 
-/** One character for a share of the largest, 0 to 1. */
+/** Returns the character for a share of the largest value, 0 to 1. */
 export const blockFor = (share: number): string =>
   BLOCKS[Math.min(BLOCKS.length - 1, Math.max(0, Math.floor(share * BLOCKS.length)))] ?? "▁";
 
-/** Counts side by side. On a logarithmic scale: nearly all pages of a guest are cold, and the few hot ones matter. */
+/**
+ * Draws counts side by side. The scale is logarithmic: nearly all pages of a guest are cold, and the few hot ones
+ * matter.
+ */
 export function histogram(counts: readonly number[]): string {
   const most = Math.log1p(Math.max(0, ...counts));
   return counts.map((count) => (count === 0 || most === 0 ? "▁" : blockFor(Math.log1p(count) / most))).join("");
 }
 
-/** What an agent or a file says, without what would move the cursor or change the terminal. */
+/** Replaces every character of a text from an agent or a file that could move the cursor or change the terminal. */
 export const printable = (text: string): string => text.replace(/\p{Cc}|\p{Cf}/gu, "?");
 
 function scaled(value: number, step: number, names: readonly string[]): string {
@@ -56,7 +59,7 @@ function scaled(value: number, step: number, names: readonly string[]): string {
   return `${index === 0 ? Math.round(rest) : significant(rest)} ${names[index]}`;
 }
 
-/** Three figures, without an exponent: 0.82, 9.5, 42, 118, 1020. */
+/** Writes a number with three figures and without an exponent: 0.82, 9.5, 42, 118, 1020. */
 function significant(value: number): string {
   if (value >= 99.95) return value.toFixed(0);
   if (value >= 9.995) return trimmed(value.toFixed(1));

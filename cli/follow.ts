@@ -1,6 +1,8 @@
 /**
- * Follows a migration to its end. The stream of its progress may break, or the operator may leave, without the migration
- * taking notice; what is never done is to report an end that nobody saw.
+ * Follows a migration to its end. The stream of its progress may break, or the operator may leave: the migration goes
+ * on in both cases.
+ *
+ * Invariant: an end is reported only when it was seen.
  */
 import { MigrationFault } from "../shared/fault.ts";
 import { isFinal, type MigrationView } from "../shared/protocol/report.ts";
@@ -10,28 +12,41 @@ import type { ProgressDisplay } from "./progress-display.ts";
 export interface FollowParts {
   readonly client: OperatorClient;
   readonly display: ProgressDisplay;
-  /** Calls back at every Ctrl-C, until the returned function is called. */
+  /** Calls `handler` at every Ctrl-C, until the returned function is called. */
   readonly onInterrupt: (handler: () => void) => () => void;
+  /** Resolves after `ms` milliseconds, or as soon as `signal` is aborted. */
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>;
-  /** Does the first Ctrl-C cancel the migration? If not, it leaves it to itself, as the second always does. */
+  /**
+   * True when the first Ctrl-C cancels the migration. Otherwise it leaves the migration to itself, as the second Ctrl-C
+   * always does.
+   */
   readonly interruptCancels: boolean;
 }
 
 type Observer = (view: MigrationView) => void;
 type Start = (observer: Observer, signal: AbortSignal) => Promise<void>;
 
-/** The last that was seen; `detached` when the operator left before the end. */
+/** The last view that was seen. `detached` is true when the operator left before the end. */
 export interface Followed {
   readonly view: MigrationView | undefined;
   readonly detached: boolean;
 }
 
-/** The agent is asked this often, and this many times, when it was lost. */
+/** How long to wait before an agent that was lost is asked again. */
 const RETRY_MS = 1000;
+/** How many times in a row an agent that was lost is asked again. */
 const RETRIES = 30;
-/** A grant in doubt is often settled by itself when the link comes back; after this, a person has to. */
+/**
+ * How long a doubt is watched. It often ends by itself when the link comes back; after this time a person has to end
+ * it.
+ */
 const DOUBT_MS = 10_000;
 
+/**
+ * Follows a migration.
+ * @param start begins or watches the migration, and hands on its views
+ * @throws MigrationFault `in-doubt` when the agent was lost and the end is unknown; else what the agent reports
+ */
 export async function follow(start: Start, parts: FollowParts): Promise<Followed> {
   const following = new Following(parts);
   const release = parts.onInterrupt(() => following.interrupt());
@@ -75,7 +90,7 @@ class Following {
     }
   }
 
-  /** @returns why the stream broke, when it did before the end */
+  /** Follows one stream. @returns why the stream broke before the migration ended; undefined when it did not */
   private async once(start: Start): Promise<MigrationFault | undefined> {
     try {
       await start((view) => this.observe(view), this.leave.signal);
@@ -86,7 +101,7 @@ class Following {
       const fault = MigrationFault.from(thrown, "peer-lost");
       const isLoss = fault.code === "peer-lost" || fault.code === "peer-unreachable" || fault.code === "timeout";
       if (isLoss || fault.code === "stopping") return fault;
-      // an agent that was started anew: whether it had handed the guest over cannot be told from its not knowing
+      // the agent was started again and does not know the migration any more: it may have handed the guest over before
       throw this.view !== undefined && fault.code === "migration-unknown" ? this.unknownEnd(this.view, fault) : fault;
     } finally {
       this.settled();
@@ -103,7 +118,8 @@ class Following {
     if (this.cancelAsked) this.cancel();
     if (view.status === "inDoubt") this.doubted();
     else this.settled();
-    // every moment costs the guest's disks: the operator is told at once, and the agent goes on without being followed
+    // every moment damages the guest's disks: the operator is told at once, and the agent goes on without being
+    // followed
     if (view.status === "doubled") this.leave.abort();
   }
 
@@ -133,7 +149,7 @@ class Following {
     this.leave.abort();
   }
 
-  /** Its result comes over the stream, as that of every migration. */
+  /** Asks the agent to cancel the migration. The result comes over the stream, as that of every migration does. */
   private cancel(): void {
     this.cancelAsked = false;
     const id = this.view?.id;

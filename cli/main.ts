@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The program ferry: wires the command line to this process and to gRPC; no logic. */
+/** The program `ferry`: it wires the command line to this process and to gRPC, and has no logic of its own. */
 import "../shared/runtime/v8/supported-node.ts";
 import { setTimeout as delay } from "node:timers/promises";
 import { GrpcOperatorClient } from "../shared/link/grpc/operator-client.ts";
@@ -11,7 +11,7 @@ import { processTerminal } from "./terminal.ts";
 
 const TLS_OPTIONS = { ca: "--tls-ca", certificate: "--tls-certificate", key: "--tls-key" };
 
-// the reader of a pipe has seen enough: `ferry list | head -1`
+// the reader of a pipe may close it early: `ferry list | head -1`
 process.stdout.on("error", () => process.exit(EXIT.failed));
 
 process.exitCode = await runFerry(process.argv.slice(2), {
@@ -23,6 +23,6 @@ process.exitCode = await runFerry(process.argv.slice(2), {
     process.on("SIGINT", handler);
     return () => process.off("SIGINT", handler);
   },
-  // given up when the signal says so, which is no error
+  // a sleep that the signal cuts short is no error
   sleep: (ms, signal) => delay(ms, undefined, { signal }).catch(() => undefined),
 });

@@ -1,6 +1,6 @@
 /**
- * Judges whether a guest may be started on this host, from the journals of the host's agents; no agent is asked. What
- * cannot be read is never guessed at: the guest may then not start.
+ * Judges whether a guest may be started on this host, from the journals of the host's agents. No agent is asked. What
+ * cannot be read is never guessed: the guest may not be started then.
  */
 import { MigrationFault } from "../shared/fault.ts";
 import { type LastWord, lastWordOf, mayStart, processOf, type Verdict } from "../shared/protocol/may-start.ts";
@@ -63,7 +63,8 @@ async function readLastWord(guest: string, { source, destination }: StateDirecto
 }
 
 /**
- * Reads a journal. @throws MigrationFault `state-directory` for a file that is no record: it may be that of any guest
+ * Reads a journal.
+ * @throws MigrationFault `state-directory` for a file that is no record, which may be of any guest
  */
 async function readAll<T>(
   directory: string | undefined,

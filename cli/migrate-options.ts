@@ -1,4 +1,4 @@
-/** The options of `ferry migrate` and `ferry plan`, and what they ask the agent for. */
+/** The options of `ferry migrate` and `ferry plan`, and the calls to the agent that are made from them. */
 import { type Command, Option } from "commander";
 import { parseAddress } from "../shared/address.ts";
 import { MigrationFault } from "../shared/fault.ts";
@@ -9,7 +9,9 @@ import { refuseWish } from "../shared/protocol/strategies.ts";
 import { parseByteRate, parseDuration } from "../shared/quantities.ts";
 import { argument } from "./context.ts";
 
-/** As commander hands them over, parsed. */
+/**
+ * The options that both commands have, parsed. Durations are in milliseconds, and the bandwidth is in bytes per second.
+ */
 export interface GivenMigrateOptions {
   readonly to: string;
   readonly strategy: MigrateOptions["strategy"];
@@ -66,16 +68,17 @@ export function addMigrateOptions(command: Command): Command {
     );
 }
 
-/** What `ferry plan` has beside, and `ferry migrate` where it is to plan first. */
+/** The options of `ferry plan`, and of `ferry migrate` when it is to plan first. */
 export interface GivenPlanOptions extends GivenMigrateOptions {
-  /** False: --no-observe. */
+  /** How long to look at the guest, milliseconds; false with `--no-observe`. */
   readonly observe?: number | false;
   readonly robust: boolean;
 }
 
+/** How long a plan looks at the guest when `--observe` is not given. */
 export const OBSERVE_MS = 5000;
 
-/** What it observes, it observes for so long. */
+/** Adds the options of a plan. @param observe the help text of `--observe`, which the two commands word differently */
 export function addPlanOptions(command: Command, observe: string): Command {
   return command
     .option("--observe <duration>", observe, argument(observation))
@@ -93,7 +96,7 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
     to: given.to,
     options: {
       strategy: given.strategy,
-      // zero: the agent's own default
+      // 0 stands for the agent's own default
       downtimeTargetMs: given.downtime ?? 0,
       deadlineMs: given.deadline ?? 0,
       onDeadline: given.onDeadline,
@@ -107,7 +110,7 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
   };
 }
 
-/** What cannot be together is wrong usage, told before anybody is asked. */
+/** Reports options that cannot be given together as a usage error, before any agent is asked. */
 function checkTogether(command: Command): void {
   const { strategy, deadline = 0, onDeadline, verify } = command.opts<GivenMigrateOptions>();
   for (const { message } of refuseWish({ strategy, deadlineMs: deadline, onDeadline, verify }))

@@ -1,4 +1,6 @@
-/** How a migration ended, for people. Pure. */
+/**
+ * The summary of a migration for people: how it stands or ended, what to do, and its result. Everything here is pure.
+ */
 import type {
   BytesByKind,
   Downtime,
@@ -11,7 +13,7 @@ import { alarmLines } from "./alarm.ts";
 import { bytesText, countText, durationText, memoryText, printable, ratioText } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
 
-/** Lines that end with a newline each. */
+/** Makes the summary: lines that each end with a newline. */
 export function summaryText(view: MigrationView): string {
   const lines = view.status === "doubled" ? [...alarmLines(view)] : [headline(view)];
   if (view.error !== undefined) {
@@ -20,7 +22,7 @@ export function summaryText(view: MigrationView): string {
     for (const refusal of error.refusals)
       lines.push(row("", `- ${printable(refusal.code)}: ${printable(refusal.message)}`));
     if (error.guestNow !== "") lines.push(row("guest", printable(error.guestNow)));
-    // an alarm has said it already
+    // the alarm has said the advice already
     if (error.advice !== "" && view.status !== "doubled") lines.push(row("what to do", printable(error.advice)));
   }
   const word = resolveText(view);
@@ -29,13 +31,13 @@ export function summaryText(view: MigrationView): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** Which word of the operator would end it, and at which agent it is said. */
+/** The command with which the operator's word would end the migration; undefined when no word is asked for here. */
 function resolveText({ id: given, status, source }: MigrationView): string | undefined {
   const id = printable(given);
   const incoming = source === undefined ? undefined : printable(source);
   switch (status) {
     case "inDoubt":
-      // the advice of a destination names what may be said there, which depends on what it has of the guest
+      // the advice of a destination agent names the words that it takes, which depend on what it has of the guest
       return incoming === undefined
         ? `ferry resolve ${id} --keep source|destination, once you know where it may run`
         : undefined;

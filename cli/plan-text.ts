@@ -1,4 +1,4 @@
-/** A plan for people. Pure. */
+/** The text of a plan, for people. Everything here is pure. */
 import type { IntervalView, ObservationView, PlanView, PredictionView } from "../shared/protocol/plan-view.ts";
 import { termLine } from "./agreed-terms.ts";
 import { bytesText, durationText, memoryText, printable, rateText, ratioText } from "./figures.ts";
@@ -37,12 +37,12 @@ function guestLines(one: ObservationView): string[] {
     `Guest: ${memoryText(memoryBytes)}, of these ${memoryText(zeroBytes)} zero; in ${looked} it dirtied ${memoryText(workingSetBytes)}, again and again at ${rateText(dirtyBytesPerSecond)}`,
     `Encoding: zstd ${ratioText(zstdRatio)}, pages that are sent again ${ratioText(deltaRatio)}`,
   ];
-  // an older agent does not measure it
+  // an older agent does not measure the speed of its host
   if (hostSpeed > 0) lines.push(`Host: ${hostSpeed.toFixed(2)} x the processors that the model's figures are of`);
   return lines;
 }
 
-/** What the host did not tell is left out. */
+/** Says what looking at the guest cost. Figures that the host did not tell are left out. */
 function costLine({ cost }: ObservationView): string {
   const { seconds, agentCpuSeconds, qemuCpuSeconds, processorsWaited, processorsWaitedBefore } = cost;
   const parts = [`${durationText(1000 * seconds)} of tracking`, `${cpu(agentCpuSeconds)} of the agent`];

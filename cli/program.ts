@@ -1,4 +1,4 @@
-/** `ferry`'s command line: what it understands, and where each subcommand is. */
+/** The command line of `ferry`: its global options and its subcommands, each of which has a file in commands/. */
 import { Command, CommanderError } from "commander";
 import { parseAddress } from "../shared/address.ts";
 import { parseDuration } from "../shared/quantities.ts";
@@ -19,7 +19,7 @@ import { EXIT, type ExitCode } from "./exit-codes.ts";
 const DEFAULT_AGENT = "unix:/run/ferry/source.sock";
 const DEFAULT_TIMEOUT_MS = 60_000;
 
-/** @param argv without node and the program */
+/** Runs one command line. @param argv the arguments, without node and the program @returns the exit code */
 export async function runFerry(argv: readonly string[], surroundings: Surroundings): Promise<ExitCode> {
   let code: ExitCode = EXIT.usage;
   const program = createProgram(surroundings, (given) => {
@@ -29,7 +29,7 @@ export async function runFerry(argv: readonly string[], surroundings: Surroundin
     await program.parseAsync(argv, { from: "user" });
     return code;
   } catch (thrown) {
-    // commander has said why already; only --help and --version end well
+    // commander has already said why it ends; only --help and --version are no mistakes
     if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
     throw thrown;
   }

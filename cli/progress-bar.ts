@@ -1,4 +1,7 @@
-/** One line that says how a migration stands, as wide as the terminal allows. Pure; progress-display.ts shows it. */
+/**
+ * One line that says how a migration stands, for a terminal or for a log. Everything here is pure; progress-display.ts
+ * shows the line.
+ */
 import type { MigrationStatus, MigrationView, Progress } from "../shared/protocol/report.ts";
 import { bytesText, durationText, histogram, percentText, printable, rateText } from "./figures.ts";
 
@@ -18,7 +21,7 @@ const WORDS: Words = {
   serving: "fetching the rest",
 };
 
-/** Of a migration that comes to the agent's host. */
+/** The words for a migration that comes to the agent's host. */
 const INCOMING_WORDS: Words = {
   ...WORDS,
   copying: "receiving",
@@ -33,7 +36,7 @@ export const statusText = ({ status, source }: Pick<MigrationView, "status" | "s
 const BAR_CELLS = 20;
 const PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/** A bar with eighths of a cell: "█████▍    ". */
+/** Draws a bar in eighths of a cell: "█████▍    ". */
 export function barText(fraction: number, cells: number = BAR_CELLS): string {
   const eighths = Math.round(Math.min(Math.max(fraction, 0), 1) * cells * 8);
   const full = Math.floor(eighths / 8);
@@ -42,11 +45,11 @@ export function barText(fraction: number, cells: number = BAR_CELLS): string {
 
 interface Segment {
   readonly text: string;
-  /** The largest go first when the line is too narrow. */
+  /** When the line is too narrow, the segments of the largest rank are left out first. */
   readonly rank: number;
 }
 
-/** @param columns longest line, in characters */
+/** Makes the line for a terminal. @param columns the longest line, in characters */
 export function progressLine(view: MigrationView, columns: number): string {
   let segments = segmentsOf(view);
   let line = join(segments);
@@ -69,7 +72,7 @@ function segmentsOf(view: MigrationView): Segment[] {
   ];
   if (progress.linkDownSeconds > 0) segments.push({ text: linkText(progress.linkDownSeconds), rank: 0 });
   if (progress.stalledSeconds > 0) segments.push({ text: "NOT CONVERGING", rank: 0 });
-  // how far the copy got says nothing any more, and the agent of a destination does not measure it
+  // the progress of the copy says nothing in these states, and a destination agent does not measure it
   if (status === "preparing" || status === "doubled" || view.source !== undefined) return segments;
   segments.push(
     { text: `[${barText(progress.firstPassFraction)}]`, rank: 6 },
@@ -89,14 +92,14 @@ function segmentsOf(view: MigrationView): Segment[] {
 
 const linkText = (seconds: number): string => `LINK DOWN ${durationText(seconds * 1000)}`;
 
-/** Why it does not converge, in figures. */
+/** Says in figures why the migration does not converge. */
 const againstText = ({ downtimeTargetMs, dirtyBytesPerSecond, bytesPerSecond }: Progress): string =>
   `target ${durationText(downtimeTargetMs)}; dirties ${rateText(dirtyBytesPerSecond)}, link takes ${rateText(bytesPerSecond)}`;
 
 const stallText = (progress: Progress): string =>
   `not converging for ${durationText(1000 * progress.stalledSeconds)}: ${durationText(progress.estimatedDowntimeMs)} estimated, ${againstText(progress)}`;
 
-/** The same for a log: one figure after the other, each named. */
+/** Makes the line for a log: one figure after the other, each with its name. */
 export function plainLine(view: MigrationView): string {
   const { progress } = view;
   const figures = [
@@ -118,7 +121,7 @@ function copyFigures(progress: Progress): string[] {
     `rate ${rateText(progress.bytesPerSecond)}`,
     `dirty ${rateText(progress.dirtyBytesPerSecond)}`,
     `residual ${bytesText(progress.estimatedResidualBytes)}`,
-    // zero: it is not estimated yet, or the guest is paused
+    // 0 until the downtime is estimated, and while the guest is paused
     ...(progress.estimatedDowntimeMs > 0 ? [`estimated downtime ${durationText(progress.estimatedDowntimeMs)}`] : []),
     ...(progress.etaSeconds === undefined ? [] : [`ETA ${durationText(1000 * progress.etaSeconds)}`]),
   ];

@@ -1,4 +1,4 @@
-/** How the progress of a migration is shown: redrawn in place, as plain lines, or as JSON. */
+/** Shows the progress of a migration: redrawn in place, as plain lines, or as JSON. */
 import { isFinal, type MigrationStatus, type MigrationView } from "../shared/protocol/report.ts";
 import { AgreedTerms } from "./agreed-terms.ts";
 import { jsonLine } from "./json.ts";
@@ -7,7 +7,7 @@ import type { Terminal } from "./terminal.ts";
 
 export interface ProgressDisplay {
   show(view: MigrationView): void;
-  /** A word to the operator between two views. */
+  /** Says something to the operator between two views. */
   note(text: string): void;
   /** Leaves the terminal as it was found. */
   end(): void;
@@ -22,7 +22,7 @@ export function createDisplay(terminal: Terminal, json: boolean): ProgressDispla
   return terminal.isInteractive ? new LiveDisplay(terminal) : new PlainDisplay(terminal);
 }
 
-/** A change of status is always shown; between two of them, only so often. */
+/** Chooses the views to show: each with a new status, and between these at most one in `everyMs`. */
 class Throttle {
   private readonly everyMs: number;
   private status: MigrationStatus | undefined;
@@ -40,6 +40,7 @@ class Throttle {
   }
 }
 
+/** Redraws one line in place, on a terminal. */
 class LiveDisplay implements ProgressDisplay {
   private readonly terminal: Terminal;
   private readonly throttle = new Throttle(REDRAW_MS);
@@ -53,7 +54,7 @@ class LiveDisplay implements ProgressDisplay {
     if (isFinal(view.status)) return;
     for (const line of this.terms.news(view.negotiated)) this.note(line);
     if (!this.throttle.lets(view, this.terminal.monotonicMs())) return;
-    // the last column stays free: terminals differ in when they wrap
+    // the last column stays free, because terminals differ in when they wrap a line
     this.terminal.out(CLEAR_LINE + progressLine(view, this.terminal.columns() - 1));
   }
 
@@ -66,6 +67,7 @@ class LiveDisplay implements ProgressDisplay {
   }
 }
 
+/** Writes one line after the other, as for a log. */
 class PlainDisplay implements ProgressDisplay {
   private readonly terminal: Terminal;
   private readonly throttle = new Throttle(PLAIN_MS);
@@ -87,7 +89,7 @@ class PlainDisplay implements ProgressDisplay {
   end(): void {}
 }
 
-/** Every view, the last one with the result; nothing else is on standard output. */
+/** Writes every view, of which the last has the result. Nothing else goes to standard output. */
 class JsonDisplay implements ProgressDisplay {
   private readonly terminal: Terminal;
 

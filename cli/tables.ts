@@ -1,11 +1,14 @@
-/** Lists for people: guests, migrations, heat maps, plans. Pure. */
+/**
+ * Tables for people: of guests, of migrations, and of heat. The table of a plan is in plan-text.ts. Everything here is
+ * pure.
+ */
 import type { GuestView, HeatMapBlock, MigrationView } from "../shared/protocol/report.ts";
 import { shortDigest } from "../shared/runtime/guest/guest-definition.ts";
 import { alarmText } from "./alarm.ts";
 import { blockFor, durationText, memoryText, percentText, printable } from "./figures.ts";
 import { statusText } from "./progress-bar.ts";
 
-/** Columns as wide as their widest cell; the last one is not padded. */
+/** Makes a table whose columns are as wide as their widest cell. The last column is not padded. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows];
   const widths = head.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
@@ -40,7 +43,7 @@ function migrationsTable(views: readonly MigrationView[]): string {
       printable(view.guest),
       view.source === undefined ? `to ${printable(view.destination)}` : `from ${printable(view.source)}`,
       statusText(view),
-      // nobody knows when a migration began whose record cannot be read
+      // it is unknown when a migration began whose record cannot be read
       view.startedAtMs === 0 ? "" : new Date(view.startedAtMs).toISOString(),
       durationText(view.progress.elapsedSeconds * 1000),
       view.source === undefined ? percentText(view.progress.firstPassFraction) : "",
@@ -51,7 +54,7 @@ function migrationsTable(views: readonly MigrationView[]): string {
 const PAGE_BYTES = 4096;
 const INDENT = "  ";
 
-/** Each block as rows of one character a cell, ▁ cold to █ hot. */
+/** Shows each block as rows with one character for each cell, from ▁ for cold to █ for hot. */
 export function heatMapText(blocks: readonly HeatMapBlock[], columns: number): string {
   if (blocks.length === 0) return "Nothing was seen yet\n";
   const width = Math.max(8, columns - INDENT.length);

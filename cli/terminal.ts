@@ -1,19 +1,23 @@
+/**
+ * The terminal of a command: where it writes and asks, and how wide that is. It is handed in, so that tests read what
+ * an operator would see.
+ */
 import { createInterface } from "node:readline/promises";
 
-/** Where a command writes, and how wide that is. Handed in, so that tests read what an operator would see. */
 export interface Terminal {
-  /** Results and progress. */
+  /** Writes results and progress. */
   out(text: string): void;
-  /** Errors. */
+  /** Writes errors. */
   err(text: string): void;
-  /** May lines be redrawn in place? */
+  /** True when lines may be redrawn in place. */
   readonly isInteractive: boolean;
   readonly columns: () => number;
-  /** Asks a person; no wherever there is none. */
+  /** Asks the person at the terminal. The answer is no when there is no person. */
   readonly confirm: (question: string) => Promise<boolean>;
   readonly monotonicMs: () => number;
 }
 
+/** The width of a terminal that does not tell its width. */
 const COLUMNS_UNKNOWN = 100;
 
 export const processTerminal = (): Terminal => ({

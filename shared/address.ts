@@ -1,6 +1,6 @@
 /**
- * Where an agent listens or is dialled: "host:port", "[v6]:port", "[v6%zone]:port" or "unix:PATH". Pure: nothing is
- * looked up.
+ * The addresses at which an agent listens or is dialled: "host:port", "[v6]:port", "[v6%zone]:port" or "unix:PATH".
+ * Everything here is pure: no name is looked up.
  */
 import { MigrationFault } from "./fault.ts";
 import { socketPathMistake } from "./socket-path.ts";
@@ -9,7 +9,7 @@ export type AgentAddress =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
   | { readonly kind: "unix"; readonly path: string };
 
-/** @throws MigrationFault invalid-argument */
+/** Reads an address. @throws MigrationFault `invalid-argument` when the text is no address of an agent */
 export function parseAddress(text: string): AgentAddress {
   if (text.startsWith("unix:/") && text.length > "unix:/".length) return unixAddress(text.slice("unix:".length));
   const parts = /^(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/.exec(text);
@@ -29,20 +29,21 @@ function unixAddress(path: string): AgentAddress {
 }
 
 /**
- * The zone of an IPv6 address, which is an interface of the host that dials or listens: "eth0" of "fe80::1%eth0". No
- * certificate has one. @returns undefined where there is none
+ * Finds the zone of an IPv6 address: "eth0" of "fe80::1%eth0". A zone names an interface of the host that dials or
+ * listens, so no certificate has one.
+ * @returns undefined for a host without a zone
  */
 export const zoneOf = (host: string): string | undefined => host.split("%")[1];
 
 export const withoutZone = (host: string): string => host.split("%")[0] ?? host;
 
-/** Does what is sent there stay on this host? */
+/** True when what is sent to the address stays on this host. */
 export const isLoopback = (address: AgentAddress): boolean =>
   address.kind === "unix" ||
   address.host === "localhost" ||
   withoutZone(address.host) === "::1" ||
   /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(address.host);
 
-/** Is it every address of the host, and thus none that can be dialled? */
+/** True when the address stands for every address of the host. No agent can dial such an address. */
 export const isWildcard = (address: AgentAddress): boolean =>
   address.kind === "tcp" && (address.host === "0.0.0.0" || /^[0:]*::[0:]*$/.test(withoutZone(address.host)));

@@ -1,11 +1,12 @@
 /**
- * The one error class for what callers handle. Every fault says what failed, where the guest is now and
- * what to do; `code` is stable, documented in docs/operations.md, and what tests match on.
- * Programming mistakes are not faults: those throw TypeError or RangeError.
+ * The one error class for what callers handle. Every fault says what failed, where the guest is now and what to do. Its
+ * `code` is stable and documented in docs/operations.md, and tests match on it.
+ *
+ * A mistake in the program is not a fault: it throws a TypeError or a RangeError.
  */
 
 export type FaultCode =
-  // what was asked for cannot be done
+  // the request cannot be carried out
   | "invalid-argument"
   | "guest-unknown"
   | "guest-not-running"
@@ -18,7 +19,7 @@ export type FaultCode =
   | "too-late"
   | "not-supported"
   | "refused"
-  // QEMU
+  // QEMU, its monitor and its stream
   | "qmp-unreachable"
   | "qmp-forbidden"
   | "qmp-timeout"
@@ -29,7 +30,7 @@ export type FaultCode =
   | "qemu-failed"
   | "stream-invalid"
   | "stream-unsupported"
-  // the peer
+  // the peer and what it sent
   | "peer-unreachable"
   | "peer-lost"
   | "peer-invalid"
@@ -58,21 +59,21 @@ export type FaultCode =
 export type Role = "source" | "destination" | "operator";
 
 export interface FaultDetails {
-  /** What the guest is doing now, one clause: "the guest runs at the source". */
+  /** What the guest is doing now, as one clause: "the guest runs at the source". */
   guestNow?: string;
-  /** What to do, one sentence without a final period. */
+  /** What the reader can do, as one sentence without a final period. */
   advice?: string;
-  /** Where it happened, when that is not this process. */
+  /** The side on which the fault happened, when that is not this process. */
   role?: Role;
   cause?: unknown;
-  /** All reasons of a refusal. */
+  /** All reasons for which a migration was refused. */
   refusals?: readonly Refusal[];
 }
 
 /**
- * Makes the stack of an error a text. Until it is read for the first time, V8 keeps the functions of the stack, and
- * with them all that they refer to: a fault that is kept, as the reason of a signal is, would keep the memory of a
- * migration.
+ * Reads the stack of an error once, which turns it into a text. Until that first read V8 keeps the functions on the
+ * stack and everything that they refer to. A fault can live long, for example as the reason of an AbortSignal, and
+ * would then keep the memory of a migration alive.
  */
 function releaseStack(error: Error): void {
   Reflect.get(error, "stack");
@@ -81,7 +82,7 @@ function releaseStack(error: Error): void {
 const OUT_OF_FILES =
   "This process may open no more files or sockets: raise its limit (LimitNOFILE= of its unit, ulimit -n), then try again";
 
-/** True when a file or socket could not be opened because there are too many open ones, here or on the whole host. */
+/** True when a file or socket could not be opened because too many are open, in this process or on the whole host. */
 function isOutOfFiles(cause: unknown): boolean {
   for (let at = cause; at instanceof Error; at = at.cause)
     if ("code" in at && (at.code === "EMFILE" || at.code === "ENFILE")) return true;
@@ -113,7 +114,10 @@ export class MigrationFault extends Error {
     if (details.cause instanceof Error) releaseStack(details.cause);
   }
 
-  /** The same fault with what only an outer layer knows; what is already said is kept. */
+  /**
+   * Returns the same fault with details that only an outer layer knows. A detail that this fault has already is kept.
+   * The fault's refusals never change.
+   */
   with(details: FaultDetails): MigrationFault {
     const merged: FaultDetails = { cause: this.cause ?? details.cause, refusals: this.refusals };
     const guestNow = this.guestNow ?? details.guestNow;
@@ -125,7 +129,7 @@ export class MigrationFault extends Error {
     return new MigrationFault(this.code, this.message, merged);
   }
 
-  /** Any thrown value as a fault; unknown ones become `internal` and keep their cause. */
+  /** Returns a thrown fault as it is. Any other thrown value becomes the cause of a new fault with `code`. */
   static from(thrown: unknown, code: FaultCode = "internal"): MigrationFault {
     if (thrown instanceof MigrationFault) return thrown;
     const text = thrown instanceof Error ? thrown.message : String(thrown);

@@ -1,14 +1,18 @@
 /**
- * Where an agent and the QEMU of a guest meet: their sockets, and the file of a comparison. A QEMU of the agent's own
- * user uses the agent's runtimeDirectory. A QEMU of a user of its own has a directory that its user owns, that the
- * agent's group may use, and that no other guest can enter: docs/decisions/0047.
+ * The directories in which an agent and the QEMU of a guest meet. Their sockets are there, and the file with the memory
+ * that `--verify` compares. A guest either has a directory of its own or uses the agent's `runtimeDirectory`. The
+ * directory of a QEMU with a user of its own belongs to this user; the agent's group may use it, and no other guest can
+ * enter it (docs/decisions/0047).
  */
 
-/** The directory of a guest, which `{guest}` in its definition stands for. No path of the host is looked at. */
+/**
+ * The directory of its own that a guest may have; `{guest}` in its definition stands for it. The directory need not
+ * exist: no path of the host is looked at.
+ */
 export const guestDirectory = (name: string, runtimeDirectory: string): string => `${runtimeDirectory}-guests/${name}`;
 
-/** Where the agent leaves the command of a guest that systemd starts (systemd/ferry-guest@.service). */
+/** The file in which the agent leaves the command of a guest that systemd starts (systemd/ferry-guest@.service). */
 export const commandFile = (name: string, runtimeDirectory: string): string => `${runtimeDirectory}-commands/${name}`;
 
-/** The runtimeDirectory that systemd/ferry-guest@.service is written for. */
+/** The `runtimeDirectory` for which systemd/ferry-guest@.service is written. */
 export const UNITS_RUNTIME_DIRECTORY = "/run/ferry";

@@ -1,14 +1,16 @@
 /**
- * Durations, sizes and rates as an operator writes them: "1h30m", "256MiB", "1Gbit". A number always has its unit,
- * so that nobody has to remember whether a rate counts bits or bytes; only zero may go without.
- * What format…() writes, parse…() reads as the same number. Figures rounded for the eye are the CLI's business.
+ * Durations, sizes and rates as an operator writes them: "1h30m", "256MiB", "1Gbit". A number always has its unit, so
+ * that an operator need not remember whether a rate counts bits or bytes. Only zero may stand without a unit.
+ *
+ * Invariant: a parse function reads what its format function wrote as the same number. Figures that are rounded for
+ * people are not made here but in cli/figures.ts.
  */
 import { MigrationFault } from "./fault.ts";
 
 type Unit = readonly [name: string, size: number];
 
 const MINUTE_MS = 60_000;
-/** Largest first, as they are written. */
+/** The units of a duration, largest first: a duration is written in this order. */
 const DURATIONS: readonly Unit[] = [
   ["d", 24 * 60 * MINUTE_MS],
   ["h", 60 * MINUTE_MS],
@@ -16,7 +18,9 @@ const DURATIONS: readonly Unit[] = [
   ["s", 1000],
   ["ms", 1],
 ];
-/** Binary units first: format…() takes the first that divides the number. */
+/**
+ * The units of a size. Binary units come first, because formatByteSize() takes the first unit that divides the size.
+ */
 const SIZES: readonly Unit[] = [
   ["TiB", 2 ** 40],
   ["GiB", 2 ** 30],
@@ -28,7 +32,10 @@ const SIZES: readonly Unit[] = [
   ["kB", 1e3],
   ["B", 1],
 ];
-/** In bytes per second. A bit has a small b and is spelled out: "Mb" is too easily read as either. */
+/**
+ * The units of a rate, in bytes per second. The bit is written out as "bit", since "Mb" is easily read as megabits or
+ * as megabytes.
+ */
 const RATES: readonly Unit[] = [
   ["Tbit", 125e9],
   ["Gbit", 125e6],
@@ -43,7 +50,7 @@ const RATE_FORMS = `"1Gbit", "10Mbit/s", "100MB/s", "64MiB/s"`;
 
 const NUMBER = /^\d+(?:\.\d+)?/;
 
-/** @returns whole milliseconds; @throws MigrationFault invalid-argument */
+/** Reads a duration. @returns whole milliseconds @throws MigrationFault `invalid-argument` */
 export function parseDuration(text: string): number {
   const invalid = (): MigrationFault => refusal(text, "a duration", DURATION_FORMS);
   let rest = text.trim();
@@ -62,16 +69,16 @@ export function parseDuration(text: string): number {
   return whole(total, invalid);
 }
 
-/** @returns bytes; @throws MigrationFault invalid-argument */
+/** Reads a size. @returns bytes @throws MigrationFault `invalid-argument` */
 export const parseByteSize = (text: string): number => parseOne(text, SIZES, "a size", SIZE_FORMS);
 
-/** @returns bytes per second; @throws MigrationFault invalid-argument */
+/** Reads a rate. @returns bytes per second @throws MigrationFault `invalid-argument` */
 export const parseByteRate = (text: string): number => {
   const bits = /^(.*(?:bit))\/s$/.exec(text.trim());
   return parseOne(bits?.[1] ?? text, RATES, "a rate", RATE_FORMS, text);
 };
 
-/** @param milliseconds a whole number */
+/** Writes a duration as parseDuration() reads it. @param milliseconds a whole number from 0 on */
 export function formatDuration(milliseconds: number): string {
   requireWhole(milliseconds);
   if (milliseconds === 0) return "0s";
@@ -101,7 +108,10 @@ function parseOne(text: string, units: readonly Unit[], noun: string, forms: str
   return whole(Number(digits) * unit[1], invalid);
 }
 
-/** Rounds to a whole number, but never something to nothing. */
+/**
+ * Rounds to a whole number. Throws `invalid` where that would make 0 of a value above 0, or where the result is too
+ * large to be exact.
+ */
 function whole(value: number, invalid: () => MigrationFault): number {
   const rounded = Math.round(value);
   if (!Number.isSafeInteger(rounded) || (rounded === 0 && value > 0)) throw invalid();

@@ -1,13 +1,20 @@
-/** What an address would serve to whom, that no agent is to serve so: asked of the settings, and again before it is bound. */
+/**
+ * The addresses at which an agent must not serve other agents. An address is checked when the settings are read
+ * (shared/runtime/config/config-network.ts), and again before it is bound (shared/link/listen/bind.ts).
+ */
 import type { AgentAddress } from "./address.ts";
 
-/** How an agent serves TCP: over TLS, in clear because tls.insecure says so, or not at all. */
+/** How an agent speaks over TCP: with TLS, in clear because `tls.insecure` says so, or not at all. */
 export type Serving = "tls" | "insecure" | "none";
 
+/** The advice where an agent would speak over TCP without TLS and without `tls.insecure`. */
 export const IN_CLEAR_ADVICE =
   "Set tls.ca, tls.certificate and tls.key; tls.insecure only where every user of both hosts and of the network between them may read and take the guests";
 
-/** @returns `what` is the end of a sentence that begins with the address; undefined where the address may be served */
+/**
+ * Tells why an agent must not serve other agents at an address.
+ * @returns `what` is the end of a sentence that begins with the address; undefined when the address may be served
+ */
 export function servingMistake(
   { kind }: AgentAddress,
   serving: Serving,

@@ -1,17 +1,17 @@
 /**
- * Numbers that look alike and must not be mixed, and the operator's way of writing them.
- * The casts to brands are all here.
+ * Types for numbers that look alike and must not be mixed, and the size of a page. All casts to these types are in this
+ * file. How an operator writes numbers with units is not here but in quantities.ts.
  */
 
 declare const brand: unique symbol;
 type Branded<Name extends string> = number & { readonly [brand]: Name };
 
-/** A page of guest memory, counted from 0 through all RAM blocks in the order of the stream. */
+/** The number of a page of guest memory, counted from 0 through all RAM blocks in the order of the stream. */
 export type PageIndex = Branded<"PageIndex">;
-/** A place in the memory that the kernels work on (see shared/page/kernels.ts), bytes from its start. */
+/** A place in the memory that the page kernels work on (shared/page/kernels.ts), in bytes from the memory's start. */
 export type Address = Branded<"Address">;
 
-/** Target page size of the guests that Ferry carries: x86, 4 KiB. */
+/** Bytes of a guest page (QEMU's target page). Ferry carries x86 guests, whose pages have 4 KiB. */
 export const PAGE_SIZE = 4096;
 export const PAGE_SHIFT = 12;
 

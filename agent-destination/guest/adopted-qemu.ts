@@ -1,4 +1,4 @@
-/** Finds the QEMU that an earlier life of this agent started, and what it does. */
+/** Finds a QEMU that an earlier life of this agent started, and tells what that QEMU does. */
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { DestinationQemu } from "../../shared/protocol/destination-states.ts";
@@ -11,11 +11,15 @@ import type { Journal } from "../../shared/runtime/journal/journal.ts";
 import { type GuestProcess, WAITING_ARGUMENTS } from "./guest-process.ts";
 import { isMarkedRefused } from "./refusal-mark.ts";
 
+/**
+ * How long a QEMU in post-copy may take to tell its state, milliseconds. QEMU does not answer while its main loop waits
+ * for a page.
+ */
 const STUCK_MS = 1000;
 
 /**
- * Finds a QEMU that waits for a migration and is in no record: the agent ended between starting it and writing which
- * process it is.
+ * Finds, by its command line, a QEMU that waits for a migration and is in no record: the agent ended between starting
+ * it and writing which process it is.
  * @returns undefined where there is none
  */
 export async function findUnwritten(
@@ -47,22 +51,24 @@ export async function stateOf(
   try {
     return await stateSaid(guest, isPostcopy);
   } catch (thrown) {
-    // QEMU's main loop may wait for a page, which only *pulling* brings; before the grant the guest has not run, and
-    // waits for no page
+    // QEMU's main loop may wait for a page, and only *pulling* brings pages. Before the grant the guest has not run, so
+    // QEMU waits for none
     const isStuck = MigrationFault.from(thrown).code === "qmp-timeout";
     if (isPostcopy && record.kind === "running" && isStuck && !(await guest.hasEnded())) return "pulling";
     throw thrown;
   }
 }
 
+/** Tells what QEMU does, by its own answers. */
 async function stateSaid({ qmp }: GuestProcess, isPostcopy: boolean): Promise<Exclude<DestinationQemu, "gone">> {
   const { status } = await qmp.execute("query-status", undefined, isPostcopy ? { timeoutMs: STUCK_MS } : {});
   if (status === "inmigrate") return "loading";
   const { status: migration } = await qmp.execute("query-migrate");
   const pulls = isPostcopy && migration !== "completed";
-  // whatever stands still with pages missing still needs them: a disk error, a panic, a suspend
+  // a guest that stands still for another reason (a disk error, a panic, a suspend) needs its missing pages all the
+  // same
   if (pulls && !PAUSED_STATES.includes(status)) return (await isMarkedRefused(qmp)) ? "started" : "pulling";
-  // a QEMU that has the guest and waits is in one of two states, whatever its migration was
+  // a QEMU that has the guest and waits is in one of the paused states, whatever its migration was
   if (!PAUSED_STATES.includes(status)) {
     if (await isMarkedRefused(qmp)) return "started";
     return status === "running" ? "running" : "moved";

@@ -1,7 +1,7 @@
 /**
- * How the command of a guest is started, watched and ended: as a child of this agent, here, or by systemd as a user of
- * its own (unit-run.ts). Whatever a child starts carries the mark of its migration in its environment, so that nothing
- * of it is left behind when it is refused.
+ * The command of a guest as a child of this agent: how it is started, watched and ended. A command that systemd starts
+ * as a user of its own is not started here (unit-run.ts). Every process that the child starts carries the mark of the
+ * migration in its environment, so that none of them is left behind when the migration is refused.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -14,9 +14,9 @@ import { statFields } from "../../shared/runtime/host/process-identity.ts";
 import type { Command, CommandEnd, CommandRun } from "./command.ts";
 import { inOwnUnit } from "./guest-units.ts";
 
-/** The name of the environment variable whose value is the id of the migration. */
+/** The name of the environment variable that is the mark; its value is the id of the migration. */
 const MARK = "FERRY_MIGRATION";
-/** Index of the session in statFields(). */
+/** The index of the session in statFields(). */
 const SESSION = 3;
 
 export interface ChildOptions {
@@ -26,12 +26,16 @@ export interface ChildOptions {
   readonly logPath: string;
 }
 
+/** A command that runs as a child of this agent. */
 export class ChildRun implements CommandRun {
   readonly ended: Promise<CommandEnd>;
   private readonly child: ChildProcess;
   private readonly mark: string;
 
-  /** @throws MigrationFault `qemu-start` where the directory of the guest cannot be made */
+  /**
+   * Starts the command.
+   * @throws MigrationFault `qemu-start` where the directory of the guest cannot be made
+   */
   static async start({ command, guest, migration, logPath }: ChildOptions): Promise<ChildRun> {
     await makeDirectory(dirname(logPath));
     const log = await open(logPath, "w");
@@ -60,7 +64,10 @@ export class ChildRun implements CommandRun {
     return this.child.pid ?? 0;
   }
 
-  /** True for a process in the session of the command, or with its mark. Neither is in what has ended. */
+  /**
+   * True for a living process in the session of the command, or with the mark of the migration. A process that has
+   * ended shows neither.
+   */
   async isOurs(pid: number): Promise<boolean> {
     const [stat, environment] = await Promise.all([read(`/proc/${pid}/stat`), read(`/proc/${pid}/environ`)]);
     const fields = statFields(stat);
@@ -73,6 +80,7 @@ export class ChildRun implements CommandRun {
   }
 }
 
+/** Makes the directory in which the agent and this QEMU meet. */
 async function makeDirectory(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 }).catch((thrown: unknown) => {
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
@@ -83,11 +91,14 @@ async function makeDirectory(directory: string): Promise<void> {
   });
 }
 
-/** Of systemd for this agent alone: a guest that broke out of its QEMU could speak for the agent. */
+/**
+ * The names of environment variables that are meant for this agent alone: what systemd gives it, and its own settings.
+ * With the former a guest that broke out of its QEMU could speak to systemd for the agent.
+ */
 const AGENTS_OWN =
   /^(NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|INVOCATION_ID|JOURNAL_STREAM|CREDENTIALS_DIRECTORY|FERRY_.*)$/;
 
-/** The environment of this agent without what is meant for the agent alone: its settings among them. */
+/** The environment of this agent without the variables that are meant for the agent alone. */
 const ownEnvironment = (): NodeJS.ProcessEnv =>
   Object.fromEntries(Object.entries(process.env).filter(([name]) => !AGENTS_OWN.test(name)));
 

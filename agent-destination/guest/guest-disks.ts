@@ -1,4 +1,8 @@
-/** The disks of the destination's QEMU beside those that the guest has: media are carried, and files are told apart. */
+/**
+ * Prepares the disks of the destination's QEMU for a comparison with those that the guest has. The media in removable
+ * drives are carried over, and the source's mark is looked for, by which a file is known to be the same one on both
+ * hosts (docs/decisions/0046). The comparison itself is in shared/protocol/disks.ts.
+ */
 import { realpath, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
@@ -8,15 +12,17 @@ import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { readSmallFile } from "../../shared/runtime/files/small-file.ts";
 import { isMountPoint } from "../../shared/runtime/host/mount-points.ts";
 
+/** The most that is read of a file that may be a mark, bytes. A longer file is no mark. */
 const MARK_BYTES_MAX = 64;
-/** OVERLAYFS_SUPER_MAGIC (linux/magic.h). */
+/** The type of an overlay file system, OVERLAYFS_SUPER_MAGIC (linux/magic.h). */
 const OVERLAYFS = 0x794c7630;
 
+/** What was found of the disks here. */
 export interface DisksHere {
   readonly disks: FoundDisks;
-  /** Images beside which the source's mark was found. */
+  /** The images beside which the source's mark was found. */
   readonly marked: ReadonlySet<string>;
-  /** What keeps a medium of the guest from being put in here. */
+  /** What keeps a medium of the guest from being put into its drive here. */
   readonly refusals: readonly Refusal[];
 }
 
@@ -24,7 +30,7 @@ export interface DisksHere {
 interface Own {
   readonly qmp: QmpClient;
   readonly pid: number;
-  /** What readTree() gives. */
+  /** What readTree() gives for this QEMU. */
   readonly tree: Promise<string>;
 }
 
@@ -43,9 +49,11 @@ export async function disksHere({ qmp, pid, tree }: Own, guest: GuestOffer): Pro
   return { disks, refusals, marked: await markedImages(disks, guest.mark) };
 }
 
+/** Describes the medium in a drive; empty where there is none. */
 const mediumOf = ({ layers }: Drive): string =>
   layers.map(({ format, file, writable }) => `${format} ${file} ${writable}`).join(" on ");
 
+/** Puts a medium of the guest into its drive here, or ejects what is in that drive. */
 async function carryMedium(qmp: QmpClient, { layers }: Drive, { qdev: id }: FoundDrive): Promise<void> {
   const [top] = layers;
   if (top === undefined) await qmp.execute("eject", { id, force: true });
@@ -56,13 +64,15 @@ async function carryMedium(qmp: QmpClient, { layers }: Drive, { qdev: id }: Foun
   }
 }
 
+/** Makes the refusal for a medium that QEMU does not take. */
 const refusal = ({ name, layers }: Drive, thrown: unknown): Refusal => ({
   code: "disks",
   message: `The guest has ${layers[0]?.file ?? "no medium"} in drive ${name} now, and the destination's QEMU does not take that: ${MigrationFault.from(thrown).message}; make the medium reachable at the same path there, or eject it`,
 });
 
 /**
- * Finds the images and memory files in whose directory the source's mark is. Exported for its tests.
+ * Finds the images and memory files in whose directory the source's mark is. A file that is mounted at its path does
+ * not belong to that directory, and is left out. Exported for its tests.
  * @returns their paths, as this QEMU names them
  */
 export async function markedImages(
@@ -83,7 +93,8 @@ export async function markedImages(
 
 /**
  * Tells whether a directory is on an overlay file system. Such a directory shows the mark of the layer below, but what
- * is written to its files goes to this host's own copy. A directory that cannot be asked counts as one.
+ * is written to its files goes to this host's own copy. A directory whose file system cannot be told counts as an
+ * overlay.
  */
 const isOverlay = (folder: string): Promise<boolean> =>
   statfs(folder).then(

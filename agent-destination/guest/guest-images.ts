@@ -1,7 +1,7 @@
 /**
- * The images of a guest that waits here. QEMU opens the images of an incoming guest inactive: not locked, and not for
- * writing. From QEMU 10.0 on `cont` activates them. Where another program holds a lock on an image, or the file system
- * is read-only, that activation is what fails, and `cont` with it.
+ * The images of a guest that waits here: how they are tried and released. QEMU opens the images of an incoming guest
+ * inactive: not locked, and not for writing. From QEMU 10.0 on `cont` activates them. Where another program holds a
+ * lock on an image, or the file system is read-only, that activation fails, and `cont` fails with it.
  */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,8 +12,8 @@ import { replacedImages } from "../../shared/qemu/inspect/guest-disks.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 
 /**
- * First major version of QEMU with `blockdev-set-active`; older versions activate the images when they have loaded the
- * guest.
+ * The first major version of QEMU that has `blockdev-set-active`. Older versions activate the images when they have
+ * loaded the guest.
  */
 const SETS_ACTIVE = 10;
 
@@ -23,8 +23,8 @@ export interface HasImages {
   readonly process: { readonly pid: number };
   /**
    * True where QEMU failed to activate an image and still holds a part of the image's locks, which it does until it
-   * ends. This was seen with 10.0.2 when another program had locked the image in a way that lets others write as well.
-   * QEMU then takes the lock of a writer, finds that it may not have the image for itself, reports the image as
+   * ends. This was seen with QEMU 10.0.2 when another program had locked the image in a way that lets others write as
+   * well. QEMU then takes the lock of a writer, finds that it may not have the image for itself, reports the image as
    * inactive, and does not release that lock.
    */
   keepsLocks: boolean;
@@ -32,8 +32,8 @@ export interface HasImages {
 
 /**
  * Checks that the images are still at their paths, since QEMU opens them there once more to write to them. From QEMU
- * 10.0 on it then activates the images as `cont` will do, and deactivates them again, while the source can still take
- * them back. That takes some milliseconds at most, and nothing is done for a guest without images.
+ * 10.0 on this also activates the images, as `cont` will do, and deactivates them again, while the source can still
+ * take them back. That takes some milliseconds at most, and nothing is done for a guest without images.
  * @param disks as they were compared with those of the source; the paths are not checked where it is missing
  * @throws MigrationFault `disks-changed` where another file is at a path; `qemu-failed` with QEMU's words
  */
@@ -64,8 +64,8 @@ export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<v
 }
 
 /**
- * Releases the locks of the images, which the source may need. `keepsLocks` tells afterwards whether QEMU holds some of
- * them all the same; only the end of QEMU releases those.
+ * Releases the locks of the images, which the source may need. `keepsLocks` then tells whether QEMU holds some of these
+ * locks all the same; only the end of QEMU releases those.
  */
 export async function letGoOfImages(guest: HasImages): Promise<void> {
   if (guest.qmp.greeting.version.major < SETS_ACTIVE) return;
@@ -73,11 +73,12 @@ export async function letGoOfImages(guest: HasImages): Promise<void> {
   guest.keepsLocks = await hasLocks(guest.process.pid);
 }
 
+/** A line of /proc/PID/fdinfo for a lock by open file description. */
 const LOCK = /^lock:.*\bOFDLCK\b/m;
 
 /**
  * Tells whether a QEMU holds locks of images, the only files that it locks by open file descriptions (OFDLCK). The
- * answer is false for a process that neither this agent nor a unit may look at.
+ * answer is false for a process whose files neither this agent nor the guest's unit may look at.
  */
 async function hasLocks(pid: number): Promise<boolean> {
   const folder = `/proc/${pid}/fdinfo`;

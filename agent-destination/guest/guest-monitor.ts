@@ -13,11 +13,17 @@ import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
 import { KeeperProcess } from "./keeper-process.ts";
 
+/** The pause between two tries to connect to a QEMU or a keeper that is starting, milliseconds. */
 const RETRY_MS = 15;
+/** The pause between two tries to put another keeper in the place of one that has ended, milliseconds. */
 const KEEPS_AGAIN_MS = 500;
-/** QEMU greets at once, unless its main loop waits for a page. */
+/**
+ * How long a keeper that is there already may take to greet, milliseconds. A keeper greets at once, since it listens
+ * only after QEMU has greeted it.
+ */
 const GREETS_WITHIN_MS = 1000;
 
+/** The sockets of a QEMU that may go into post-copy, beside QEMU's own one. */
 export interface KeeperPlaces {
   /** The socket at which the keeper passes the monitor on. */
   readonly path: string;
@@ -29,26 +35,35 @@ export interface KeeperPlaces {
 interface Left {
   /** True when its guest may wait for a page: QEMU then greets no new client, and only its keeper can be reached. */
   readonly missesPages: boolean;
-  /** @throws MigrationFault when it cannot be told */
+  /**
+   * Tells whether that QEMU has ended.
+   * @throws MigrationFault when this host cannot tell
+   */
   readonly hasEnded: () => Promise<boolean>;
 }
 
+/** What bounds a wait for a connection. */
 interface Bound {
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
 }
 
+/** The connections to the monitor of one QEMU. */
 export class GuestMonitor {
   /** The connection that is in use, or the last one. */
   client: QmpClient | undefined;
+  /** The path of QEMU's own socket. */
   private readonly own: string;
   private readonly places: KeeperPlaces | undefined;
   /** The keeper that waits to be told to begin; once dismissed, it may become another QEMU's. */
   private waiting: KeeperProcess | undefined;
+  /** True once a keeper holds QEMU's own socket. */
   private kept = false;
+  /** True once this agent uses the monitor no more. */
   private over = false;
   /** True once QEMU's own socket was left to others. */
   private isFree = false;
+  /** The connection to QEMU's second monitor, where it could be had. */
   private secondClient: QmpClient | undefined;
   private readonly listeners = new Set<(event: QmpEvent) => void>();
 
@@ -62,7 +77,7 @@ export class GuestMonitor {
     return new GuestMonitor(qmp, places);
   }
 
-  /** Arguments by which QEMU opens its second monitor. */
+  /** Gives the arguments by which QEMU opens its second monitor. A socket that is left at its path is removed. */
   static secondMonitor({ second }: KeeperPlaces): readonly string[] {
     rmSync(second, { force: true });
     return ["-qmp", `unix:${second},server=on,wait=off`];
@@ -73,6 +88,10 @@ export class GuestMonitor {
     return this.kept;
   }
 
+  /**
+   * The connection that is in use, or the last one.
+   * @throws MigrationFault `qmp-disconnected` where there never was one
+   */
   get qmp(): QmpClient {
     if (this.client !== undefined) return this.client;
     throw new MigrationFault("qmp-disconnected", `The QEMU at ${this.own} does not answer`);
@@ -85,8 +104,8 @@ export class GuestMonitor {
   }
 
   /**
-   * Connects to a QEMU that an earlier life of this agent left. Only a look tells whether a keeper holds its monitor: a
-   * keeper begins where post-copy was agreed on, and stays where none was needed.
+   * Connects to a QEMU that an earlier life of this agent left. Only a look tells whether a keeper holds the monitor: a
+   * keeper begins where post-copy was agreed on, and stays even where post-copy was not needed.
    */
   async takeOver(bound: Bound, { missesPages, hasEnded }: Left): Promise<void> {
     const { places } = this;
@@ -101,13 +120,16 @@ export class GuestMonitor {
       this.use(await QmpClient.connect(this.own, bound));
       return;
     }
-    // the keeper ended while no agent was there, or was never told to begin
+    // no keeper answers: it ended while no agent was there, or was never told to begin
     const client = kept === undefined ? await this.keepAgain(timeoutMs) : this.use(kept);
     void this.openSecond();
     void this.watchKeeper(client, timeoutMs, hasEnded);
   }
 
-  /** @throws MigrationFault when none of its ways leads to QEMU */
+  /**
+   * Gives an open connection, and makes a new one where the last one was lost.
+   * @throws MigrationFault when no way leads to QEMU
+   */
   async open(): Promise<QmpClient> {
     if (this.client?.isOpen) return this.client;
     if (this.places === undefined || !this.kept) return this.use(await QmpClient.connect(this.own));
@@ -119,7 +141,7 @@ export class GuestMonitor {
     }
   }
 
-  /** Lets the keeper begin. When it ends before QEMU does, another keeper takes its place. */
+  /** Lets the keeper begin. When the keeper ends before QEMU does, another keeper takes its place. */
   async keep(bound: Bound, hasEnded: () => Promise<boolean>): Promise<void> {
     const { waiting, places } = this;
     if (waiting === undefined || places === undefined) throw new TypeError("this QEMU was started without a keeper");
@@ -132,6 +154,7 @@ export class GuestMonitor {
     void this.watchKeeper(client, bound.timeoutMs, hasEnded);
   }
 
+  /** Starts another keeper whenever one has ended, until QEMU has ended or this agent uses the monitor no more. */
   private async watchKeeper(first: QmpClient, timeoutMs: number, hasEnded: () => Promise<boolean>): Promise<void> {
     for (let client: QmpClient | undefined = first; ; ) {
       await client?.closed;
@@ -145,7 +168,10 @@ export class GuestMonitor {
     }
   }
 
-  /** @throws MigrationFault while QEMU does not greet */
+  /**
+   * Connects to another keeper, which is started where there is none yet.
+   * @throws MigrationFault while QEMU does not greet
+   */
   private async keepAgain(timeoutMs: number): Promise<QmpClient> {
     const { places } = this;
     if (places === undefined) throw new TypeError("this QEMU has no keeper");
@@ -160,7 +186,7 @@ export class GuestMonitor {
       client.close();
       throw new MigrationFault("qmp-disconnected", "The guest is on its own meanwhile");
     } catch (thrown) {
-      // once another client lets the monitor go, QEMU would greet this keeper, which would never let it go
+      // once another client lets go of the monitor, QEMU would greet this keeper, which would never let go of it
       keeper.end();
       rmSync(places.path, { force: true });
       const { code } = MigrationFault.from(thrown);
@@ -168,6 +194,7 @@ export class GuestMonitor {
     }
   }
 
+  /** Connects to QEMU's second monitor, for the case that the keeper is lost. */
   private async openSecond(): Promise<void> {
     const { places } = this;
     if (places === undefined) return;
@@ -175,6 +202,7 @@ export class GuestMonitor {
     if (this.over) this.secondClient?.close();
   }
 
+  /** Makes a connection the one that is in use, and passes its events on. */
   private use(client: QmpClient): QmpClient {
     this.client = client;
     client.subscribe((event) => {
@@ -183,7 +211,10 @@ export class GuestMonitor {
     return client;
   }
 
-  /** Calls `listener` with the events of whichever connection is in use. @returns ends that */
+  /**
+   * Calls `listener` with the events of whichever connection is in use.
+   * @returns a function that ends the calls
+   */
   subscribe(listener: (event: QmpEvent) => void): () => void {
     this.listeners.add(listener);
     return () => void this.listeners.delete(listener);
@@ -193,23 +224,25 @@ export class GuestMonitor {
   dismissKeeper(): void {
     this.waiting?.dismiss();
     this.waiting = undefined;
-    // QEMU keeps the second monitor open, but no agent will use it any more: its path goes, so that nobody else does
+    // QEMU keeps the second monitor open, but no agent will use it any more. Without its path no other program can use
+    // it
     if (!this.kept && this.places !== undefined) rmSync(this.places.second, { force: true });
   }
 
+  /** Closes this agent's connections. A keeper stays. */
   close(): void {
     this.over = true;
     this.client?.close();
     this.secondClient?.close();
   }
 
-  /** Closes the monitor: QEMU's own socket is free for others from now on. */
+  /** Closes this agent's connections and ends the keeper: QEMU's own socket is free for others from now on. */
   letGo(): void {
     this.isFree = true;
     this.close();
     const { places, kept } = this;
     if (places === undefined) return;
-    // QEMU keeps the second monitor open for as long as QEMU lives: without its path nobody connects to it any more
+    // QEMU keeps the second monitor open for as long as QEMU lives. Without its path no program connects to it any more
     rmSync(places.second, { force: true });
     if (!kept) return;
     const keeper = connect(places.path, () => keeper.end(`${JSON.stringify({ keeper: "quit" })}\n`));
@@ -222,13 +255,17 @@ export class GuestMonitor {
     this.removeOwnPlaces();
   }
 
-  /** Removes the sockets that are this migration's alone, where another program listens at the guest's monitor. */
+  /**
+   * Removes only the sockets that belong to this migration alone, for the case that another program listens at the
+   * guest's monitor.
+   */
   removeOwnPlaces(): void {
     if (this.places === undefined) return;
     for (const path of [this.places.second, this.places.path]) rmSync(path, { force: true });
   }
 }
 
+/** Makes the fault of a QEMU that does not greet a keeper. */
 const greetsNobody = (own: string, cause: unknown): MigrationFault =>
   new MigrationFault(
     "qmp-timeout",
@@ -236,6 +273,10 @@ const greetsNobody = (own: string, cause: unknown): MigrationFault =>
     { cause },
   );
 
+/**
+ * Connects as soon as something listens at the path.
+ * @throws MigrationFault of the last try when that takes too long
+ */
 async function connectWhenReady(path: string, { timeoutMs, signal }: Bound): Promise<QmpClient> {
   const deadline = performance.now() + timeoutMs;
   while (true) {

@@ -1,6 +1,6 @@
 /**
- * The destination's own QEMU. It is started paused from this host's definition and waits for a migration. From the
- * commit on it outlives the agent. The agent says `cont` and `quit` to it here and nowhere else.
+ * The destination's own QEMU. It is started paused from this host's definition, and waits for a migration. Once it has
+ * loaded the guest, it outlives the agent. This is the only file that says `cont` and `quit` to it.
  */
 import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
@@ -20,34 +20,52 @@ import { GuestUnits } from "./guest-units.ts";
 import { lastWordsIn } from "./last-words.ts";
 import { StartedCommand } from "./started-command.ts";
 
-/** Of a QEMU that waits for a migration, behind those of its definition. */
+/** The arguments that make a QEMU wait for a migration; they follow those of the definition. */
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
 
-/** How often a process that is no child of this agent is looked for, milliseconds. */
+/** How often a process that is no child of this agent is looked at for its end, milliseconds. */
 const LOOK_MS = 200;
+/**
+ * How long a QEMU that misses pages may take to tell which process it is, milliseconds. QEMU does not answer while its
+ * main loop waits for a page.
+ */
 const STUCK_MS = 1000;
+/**
+ * How long QEMU may take to end after `quit`, milliseconds; after that it is killed. A program that waited for QEMU has
+ * as long to end by itself.
+ */
 const QUITS_WITHIN_MS = 3000;
-/** How long the end of a killed process is waited for, milliseconds. The kernel may hold it for longer (state D). */
+/**
+ * How long the end of a killed process is waited for, milliseconds. The kernel may hold the process for longer (state
+ * D).
+ */
 export const DIES_WITHIN_MS = 10_000;
 /**
- * How long the end of a QEMU is waited for that may be the reason of a fault, milliseconds: one whose monitor is
- * closed, and one that still answers.
+ * How long explain() waits for the end of a QEMU whose monitor is closed, milliseconds. That end may be the reason of a
+ * fault.
  */
 const FOLLOWS_WITHIN_MS = 2000;
+/** How long explain() waits for the end of a QEMU whose monitor is still open, milliseconds. */
 const FOLLOWS_SOON_MS = 200;
 
+/** What a start needs beside the definition. */
 export interface StartOptions {
   /** Id of the migration that the QEMU is for. */
   readonly migration: string;
   readonly runtimeDirectory: string;
+  /** How long QEMU may take to start, or to answer, milliseconds. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
-  /** In post-copy: where a keeper may hold the monitor later (keepMonitor), and where the second monitor is. */
+  /**
+   * Set where post-copy may follow: where a keeper may hold the monitor later (keepMonitor), and where the second
+   * monitor is.
+   */
   readonly keeper?: KeeperPlaces | undefined;
 }
 
+/** What an adoption needs beside the definition and the process. */
 export interface AdoptOptions extends Pick<StartOptions, "timeoutMs" | "signal"> {
-  /** Where its keeper and its second monitor would be. */
+  /** Where the keeper and the second monitor of this QEMU are, if it has them. */
   readonly keeper: KeeperPlaces;
   /** True when the guest runs in post-copy, or is about to. */
   readonly missesPages: boolean;
@@ -58,11 +76,13 @@ interface Parts {
   readonly process: QemuProcess;
   readonly logPath: string;
   readonly monitor: GuestMonitor;
+  /** Settles when the process has ended. */
   readonly exited: Promise<unknown>;
-  /** The command that this agent has started, unless an earlier life of it did. */
+  /** The command, where this agent has started it; missing where an earlier life of the agent did. */
   readonly started?: StartedCommand;
 }
 
+/** A QEMU that this agent has started, or has adopted from an earlier life. */
 export class GuestProcess {
   readonly definition: GuestDefinition;
   /**
@@ -71,10 +91,11 @@ export class GuestProcess {
    */
   readonly process: QemuProcess;
   readonly logPath: string;
-  /** Settles when the process has ended; its monitor may end long before. */
+  /** Settles when the process has ended; its monitor may close long before. */
   readonly ended: Promise<unknown>;
   /** Described at HasImages (guest-images.ts). */
   keepsLocks = false;
+  /** What onEnd() calls when the process has ended. */
   private readonly watchers = new Set<() => void>();
   private readonly monitors: GuestMonitor;
   private readonly started: StartedCommand | undefined;
@@ -94,14 +115,17 @@ export class GuestProcess {
     parts.exited.catch(() => undefined);
   }
 
-  /** @throws MigrationFault `qmp-disconnected` of an adopted QEMU that does not answer */
+  /**
+   * The connection to the monitor.
+   * @throws MigrationFault `qmp-disconnected` for an adopted QEMU that does not answer
+   */
   get qmp(): QmpClient {
     return this.monitors.qmp;
   }
 
   /**
-   * Starts the command of the definition, and looks whether the QEMU that answers is it or its child.
-   * @throws MigrationFault with the last of QEMU's own words; nothing of the command is left then
+   * Starts the command of the definition, and checks that the QEMU that answers is the command or its descendant.
+   * @throws MigrationFault with QEMU's last words; nothing of the command is left then
    */
   static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
     const { runtimeDirectory, keeper, timeoutMs, migration } = options;
@@ -125,7 +149,8 @@ export class GuestProcess {
       const exited = process.pid === started.pid ? started.ended : endOf(process);
       return new GuestProcess({ definition, process, logPath, monitor, exited, started });
     } catch (thrown) {
-      // the next QEMU of this guest greets one client: it must not be one that waits for this QEMU
+      // QEMU greets one client. A connection that still waits for this QEMU must not be the one that the next QEMU of
+      // this guest greets
       over.abort();
       const fault = await started.explain(thrown);
       monitor.dismissKeeper();
@@ -142,7 +167,7 @@ export class GuestProcess {
    * Connects to a QEMU that an earlier life of this agent started.
    * @param process as the journal names it
    * @returns undefined when that process has ended
-   * @throws MigrationFault when that cannot be told, or its monitor cannot be had
+   * @throws MigrationFault when this host cannot tell whether it has ended, or when its monitor cannot be had
    */
   static async adopt(
     definition: GuestDefinition,
@@ -164,15 +189,15 @@ export class GuestProcess {
   }
 
   /**
-   * Gives an open connection to its monitor, and makes a new one when the last one was lost.
-   * @returns undefined when the QEMU has ended
+   * Gives an open connection to QEMU's monitor, and makes a new one when the last one was lost.
+   * @returns undefined when QEMU has ended
    * @throws MigrationFault when QEMU does not answer, or another process answers
    */
   async monitor(): Promise<QmpClient | undefined> {
     if (await this.hasEnded()) return undefined;
     const before = this.monitors.client;
     const qmp = await this.monitors.open();
-    // the paths of a keeper and of a second monitor are this migration's alone
+    // the sockets of a keeper and of a second monitor belong to this migration alone, so no other process answers there
     if (qmp === before || this.monitors.isKept) return qmp;
     try {
       await checkProcess(qmp, this.definition, { process: this.process, missesPages: false });
@@ -183,23 +208,29 @@ export class GuestProcess {
     }
   }
 
-  /** From now on a keeper holds the monitor, and outlives this agent. It was started with QEMU. */
+  /** Lets a keeper hold the monitor from now on. The keeper was started with QEMU, and outlives this agent. */
   keepMonitor(options: Pick<StartOptions, "timeoutMs" | "signal">): Promise<void> {
     return this.monitors.keep(options, () => this.hasEnded());
   }
 
-  /** The monitor stays this agent's. */
+  /** Dismisses the keeper that was started with QEMU: the monitor stays this agent's. */
   dismissKeeper(): void {
     this.monitors.dismissKeeper();
   }
 
-  /** Calls `ended` when the process has ended. @returns a function that calls that off, and keeps nothing of it */
+  /**
+   * Calls `ended` when the process has ended.
+   * @returns a function that calls this off; nothing of `ended` is kept then
+   */
   onEnd(ended: () => void): () => void {
     this.watchers.add(ended);
     return () => void this.watchers.delete(ended);
   }
 
-  /** Tells whether the process has ended. @throws MigrationFault when that cannot be told */
+  /**
+   * Tells whether the process has ended.
+   * @throws MigrationFault when this host cannot tell
+   */
   hasEnded(): Promise<boolean> {
     return hasEnded(this.process);
   }
@@ -219,11 +250,11 @@ export class GuestProcess {
    * @returns `refusal`: QEMU's words when it has refused, so that the guest has not run; undefined when it has not
    *   refused
    * @throws MigrationFault `qemu-failed` when QEMU is in a state from which no arriving guest is started; any other
-   *   when it does not answer
+   *   fault when QEMU does not answer
    */
   async cont(qmp: QmpClient): Promise<{ readonly refusal: string | undefined }> {
     const { status } = await qmp.execute("query-status");
-    // the guest was started before this agent was: it runs, or is in a state that only a guest that has run gets into
+    // the guest was started already: it runs, or is in a state that only a guest that has run gets into
     if (hasRun(status)) return { refusal: undefined };
     if (!PAUSED_STATES.includes(status))
       throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}: cont is not said to it`);
@@ -236,7 +267,7 @@ export class GuestProcess {
       return { refusal: undefined };
     } catch (thrown) {
       const fault = MigrationFault.from(thrown);
-      // only an answer of QEMU is a proof, and only while its guest is still paused
+      // only an answer of QEMU proves that the guest has not run, and only while the guest is still paused
       if (fault.code !== "qmp-command" || ran) throw fault;
       const after = await qmp.execute("query-status");
       if (ran || !PAUSED_STATES.includes(after.status)) throw fault;
@@ -246,17 +277,20 @@ export class GuestProcess {
     }
   }
 
-  /** The end of QEMU's own output, which says why QEMU failed, if it did. */
+  /** Reads the end of QEMU's own output, which says why QEMU failed, if it did. */
   lastWords(): Promise<string> {
     return lastWordsIn(this.logPath);
   }
 
-  /** The fault of a QEMU that has ended, with its last words. */
+  /** Makes the fault of a QEMU that has ended, with its last words. */
   async endFault(): Promise<MigrationFault> {
     return new MigrationFault("qemu-failed", `The destination's QEMU ended: ${await this.wordsOrNone()}`);
   }
 
-  /** Adds the last words of QEMU to a fault that comes of the end of QEMU. Other faults are returned as they are. */
+  /**
+   * Adds QEMU's last words to a fault that the end of QEMU may have caused. Where QEMU does not end soon, and for any
+   * other fault, the fault is returned as it is.
+   */
   async explain(fault: MigrationFault): Promise<MigrationFault> {
     if (fault.code !== "qmp-disconnected" && fault.code !== "qemu-failed") return fault;
     const withinMs = this.monitors.client?.isOpen === true ? FOLLOWS_SOON_MS : FOLLOWS_WITHIN_MS;
@@ -270,14 +304,14 @@ export class GuestProcess {
     });
   }
 
-  /** Of a QEMU that has ended. */
+  /** Reads the last words of a QEMU that has ended, once all of them are in its log. */
   private async wordsOrNone(): Promise<string> {
     await logIsWritten(this.logPath);
     return (await this.lastWords()) || "it said nothing";
   }
 
   /**
-   * Ends the QEMU and removes what it leaves.
+   * Ends QEMU, and removes what it leaves.
    * @throws MigrationFault `qemu-failed` when the kernel does not let it end
    */
   async discard(): Promise<void> {
@@ -293,14 +327,14 @@ export class GuestProcess {
           `Process ${this.process.pid}, a QEMU of ${this.definition.name}, does not end`,
         );
     }
-    // a program that waited for QEMU ends by itself, unless it starts QEMU once more
+    // a program that waited for QEMU ends by itself, unless it starts another QEMU
     if (this.started !== undefined && !(await orLate(this.started.ended, QUITS_WITHIN_MS))) await this.started.endAll();
     this.monitors.close();
     this.monitors.removeFiles();
     await removeLog(this.logPath);
   }
 
-  /** Closes the monitor for a next try; a keeper stays. */
+  /** Closes the connections, so that QEMU can be adopted in another try. A keeper stays. */
   letGoAgain(): void {
     this.monitors.close();
   }
@@ -312,7 +346,9 @@ export class GuestProcess {
 }
 
 /**
- * Throws when another process answers at the monitor: somebody else has started that QEMU, and nothing is said to it.
+ * Checks that this QEMU answers at the monitor, and not another process. Somebody else has started that other QEMU, and
+ * nothing is said to it.
+ * @throws MigrationFault `qemu-failed` when another process answers
  */
 async function checkProcess(
   qmp: QmpClient,
@@ -321,7 +357,7 @@ async function checkProcess(
 ): Promise<void> {
   const options = missesPages ? { timeoutMs: STUCK_MS } : {};
   const answers = await processBehind(qmp, definition.qmp, options).catch((thrown: unknown) => {
-    // QEMU's main loop may wait for a page; that of a QEMU which somebody else has started would not
+    // the main loop of this QEMU may wait for a page; a QEMU that somebody else has started would answer
     if (missesPages && MigrationFault.from(thrown).code === "qmp-timeout") return undefined;
     throw thrown;
   });
@@ -329,8 +365,8 @@ async function checkProcess(
   throw anotherAnswers(answers, definition.qmp, process);
 }
 
-/** Resolves when a process that need not be a child of this one has ended. */
+/** Resolves when a process has ended, which need not be a child of this one. */
 export async function endOf(process: QemuProcess): Promise<void> {
-  // what cannot be told is looked at again
+  // while this host cannot tell, the process is looked at again
   while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
 }

@@ -1,6 +1,7 @@
 /**
  * Units of systemd for what must outlive the agent: each guest that arrives, and the program that keeps its monitor. In
- * the agent's own unit, whatever is done to that unit reaches them: `systemctl kill`, systemd-oomd, OOMPolicy=.
+ * the agent's own unit they would be reached by whatever is done to that unit: `systemctl kill`, systemd-oomd,
+ * OOMPolicy=.
  *
  * A command becomes one that moves its own process into a new unit and then executes the original command in place, so
  * that the process stays the agent's child under the same number. Which unit depends on the agent's user:
@@ -25,12 +26,16 @@ import { lacksSandbox, SANDBOX } from "../../shared/runtime/guest/qemu-options.t
 import type { Logger } from "../../shared/runtime/log/log.ts";
 import type { Command, OwnUnit } from "./command.ts";
 
+/**
+ * The setting `qemu.scope`. `auto`: units are used where systemd and its busctl are there, and a command that cannot
+ * enter its unit is executed without it; `on`: a command is executed only in its unit; `off`: units are not used.
+ */
 export type ScopeMode = "auto" | "on" | "off";
 
 export interface GuestUnitsOptions {
   readonly mode: ScopeMode;
   readonly log: Logger;
-  /** @default whether this process is root */
+  /** Whether the agent runs as root; for tests. @default whether this process is root */
   readonly isRoot?: boolean;
   /** Where systemctl and busctl are; for tests. @default /usr/bin */
   readonly programs?: string;
@@ -43,19 +48,19 @@ export interface GuestUnitsOptions {
   readonly unitsRuntimeDirectory?: string;
 }
 
+/** The slice of all guests' units. */
 const SLICE = "ferry-guests.slice";
-/** Begin the names of the units: of a scope, and of an instance of the template. */
+/** The beginning of the names of scopes. */
 const SCOPE_PREFIX = "ferry-guest";
+/** The beginning of the names of instances of systemd/ferry-helper@.service. */
 const HELPER_PREFIX = "ferry-helper";
 
-/** A unit of any of the three kinds, in /proc/PID/cgroup. */
+/** Matches a unit of any of the three kinds in /proc/PID/cgroup. */
 const UNIT = /\/ferry-(guest|helper)[-@]/;
 
 /**
- * Shell functions that enter the unit, and then execute the command. $1: "fallback" executes the command in any case,
- * "strict" only in its unit. $2: the unit. $3: the directory of systemctl and busctl. The output of both programs goes
- * into NAME.qemu.log, as the command's does. systemd moves the process into a scope some time after it has answered,
- * hence the loop, of at most 2 s.
+ * The shell function of an agent that runs as root: it makes the scope and enters it. systemd moves the process into
+ * the scope some time after it has answered, hence the loop, of at most 2 s.
  */
 const ENTER_SCOPE = `
 enter() {
@@ -71,22 +76,29 @@ enter() {
   echo "systemd did not move process $$ into $unit"
   return 1
 }`;
+/** The shell function of an agent that runs as any other user: it starts the instance and enters it. */
 const ENTER_SERVICE = `
 enter() {
   "$bin/systemctl" --quiet --no-ask-password start "$unit" &&
   "$bin/busctl" --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \\
     AttachProcessesToUnit ssau "$unit" "" 1 $$
 }`;
+/**
+ * Calls one of the two functions, and then executes the command. $1: "fallback" executes the command in any case,
+ * "strict" only in its unit. $2: the unit. $3: the directory of systemctl and busctl. The output of both programs goes
+ * into NAME.qemu.log, as the command's output does.
+ */
 const EXECUTE = `
 mode=$1 unit=$2 bin=$3
 shift 3
 enter >&2 </dev/null || [ "$mode" = fallback ] || exit 1
 exec "$@"`;
 
-/** The command that starts `command` in a unit of its own; `command` itself where guests have no units. */
+/** Gives the command that starts `command` in a unit of its own, or `command` itself where guests have no units. */
 export const inOwnUnit = (command: Command, name: string): Command =>
   GuestUnits.current?.command(command, name) ?? command;
 
+/** Decides in which unit a command is started. */
 export class GuestUnits {
   /**
    * The units of this agent, set by its program before it takes guests. While undefined, every command is started
@@ -97,8 +109,9 @@ export class GuestUnits {
   private readonly isUsed: boolean;
   private readonly systemctl: Systemctl;
   private readonly isBooted: boolean;
-  /** Guests of which was logged how they are started. */
+  /** The guests for which ownUnit() has logged how they are started. */
   private readonly told = new Set<string>();
+  /** True once check() has logged that a process is not in a unit of its own. */
   private wasTold = false;
 
   constructor(options: GuestUnitsOptions) {
@@ -111,7 +124,7 @@ export class GuestUnits {
   }
 
   /**
-   * The command that is to be spawned for `command`.
+   * Gives the command that is to be spawned in place of `command`.
    * @param name of the guest, or of what belongs to it: letters, digits and "._-", of which unit names may be made
    */
   command(command: Command, name: string): Command {
@@ -124,8 +137,8 @@ export class GuestUnits {
   }
 
   /**
-   * Finds the unit in which systemd starts a guest as a user of its own. What a guest could reach that breaks out of
-   * its QEMU is logged once for each guest.
+   * Finds the unit in which systemd starts a guest as a user of its own. For each guest it is logged once what the
+   * guest could reach if it broke out of its QEMU.
    * @returns undefined for a guest whose QEMU this agent has to start itself, as its own user
    * @throws MigrationFault `qemu-start` where qemu.scope is `on`, and systemd does not have the unit
    */
@@ -154,7 +167,10 @@ export class GuestUnits {
     });
   }
 
-  /** @returns undefined where systemd can start the guest as a user of its own */
+  /**
+   * Tells why systemd cannot start the guest as a user of its own.
+   * @returns undefined where it can
+   */
   private async whyNotOwn(
     { directory }: GuestDefinition,
     runtimeDirectory: string,
@@ -171,7 +187,7 @@ export class GuestUnits {
     return state === undefined ? "systemd does not answer" : `systemd says of ${unit}: ${state.load}`;
   }
 
-  /** Checks whether a process that was started by such a command is in its unit, and logs once when it is not. */
+  /** Checks whether a process that was started by such a command is in its unit, and logs once that it is not. */
   async check(pid: number, name: string): Promise<void> {
     if (!this.isUsed || this.wasTold) return;
     const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => undefined);

@@ -1,8 +1,10 @@
 /**
- * Starts the program that holds a QEMU's monitor (monitor-keeper.ts), which outlives this agent once it was told to begin.
+ * Starts the program that holds a QEMU's monitor, the keeper (monitor-keeper.ts). Once it was told to begin, it
+ * outlives this agent.
  *
- * Where one was needed the next waits for its QEMU: a start of Node takes some 50 ms of a processor, just when the guest and the
- * destination's QEMU want all there are (docs/decisions/0041). One that waits ends with this agent.
+ * After a migration that needed a keeper, the next one is started ahead, and waits for its QEMU: a start of Node takes
+ * some 50 ms of a processor, just when the guest and the destination's QEMU need all processors (docs/decisions/0041).
+ * A keeper that waits ends with this agent.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -10,9 +12,12 @@ import { inOwnUnit } from "./guest-units.ts";
 
 const PROGRAM = fileURLToPath(new URL("./monitor-keeper.js", import.meta.url));
 
+/** The keeper that waits for the next QEMU. */
 let waiting: KeeperProcess | undefined;
+/** True once a keeper was told to begin. */
 let wanted = false;
 
+/** One process of the keeper's program. */
 export class KeeperProcess {
   private readonly child: ChildProcess;
   private ended = false;
@@ -22,49 +27,52 @@ export class KeeperProcess {
     this.child = spawn(program, args, {
       detached: true,
       stdio: ["pipe", "ignore", "ignore"],
-      env: {}, // it needs none, and what Node does at its start for some (certificates) takes longer than all the rest
+      // the program needs no environment. With NODE_EXTRA_CA_CERTS in it Node's start takes 80 to 100 ms, and 30 to 40
+      // ms without it (docs/decisions/0037)
+      env: {},
     });
-    // whoever waits for its socket finds out
+    // a keeper that cannot be started is noticed by the wait for its socket
     this.child.on("error", () => this.forget());
     this.child.on("exit", () => this.forget());
     this.child.stdin?.on("error", () => undefined);
     this.child.unref();
   }
 
-  /** One that waits, or a new one. */
+  /** Gives the keeper that waits, or starts a new one. */
   static take(): KeeperProcess {
     const found = waiting ?? new KeeperProcess();
     waiting = undefined;
     return found;
   }
 
-  /** Behind a migration that needed one: for the next. */
+  /** Starts a keeper for the next migration, if an earlier one has needed one and none waits. */
   static prepare(): void {
     if (!wanted || waiting !== undefined) return;
     waiting = new KeeperProcess();
   }
 
   /**
-   * It connects to the monitor, which nobody else may hold, and has it for others.
-   * @param qmp where QEMU has it
-   * @param path where it is from then on
+   * Tells the keeper to connect to QEMU's monitor, which must have no other client, and to pass it on.
+   * @param qmp the path of QEMU's own socket
+   * @param path the path of the keeper's socket, at which the monitor is from then on
    */
   begin(qmp: string, path: string): void {
     wanted = true;
     this.child.stdin?.end(`${JSON.stringify({ qmp, path })}\n`);
   }
 
-  /** It is not needed: it waits for the next QEMU, or ends where another one does. */
+  /** Puts back a keeper that is not needed: it waits for the next QEMU, or ends if another keeper waits already. */
   dismiss(): void {
     if (waiting === undefined && !this.ended) waiting = this;
     else this.child.stdin?.destroy();
   }
 
-  /** Kills a keeper to which nobody connects. */
+  /** Kills a keeper that was told to begin and is of no use. */
   end(): void {
     this.child.kill("SIGKILL");
   }
 
+  /** Notes that the process has ended. */
   private forget(): void {
     this.ended = true;
     if (waiting === this) waiting = undefined;

@@ -1,27 +1,37 @@
-/** The end of a QEMU's own output, which says why QEMU has failed. The output is gone with the guest. */
+/**
+ * Reads the end of a QEMU's own output, which says why QEMU has failed. An agent that discards a QEMU removes this
+ * output too, so it is read before.
+ */
 
 import { openUnfollowed } from "../../shared/qemu/inspect/unfollowed-file.ts";
 import { olderLog } from "../../shared/runtime/guest/guest-log.ts";
 
-/** The most that a fault has of QEMU's output, in characters: its end, which has the reason. */
+/** How many characters of QEMU's output a fault has at most: the end of it, which has the reason. */
 const TAIL_CHARACTERS = 1000;
 /**
- * The most that is read of QEMU's output, in bytes: a character of UTF-8 has four at most. The file itself may have
- * gigabytes, which a guest has written.
+ * How many bytes of QEMU's output are read at most: a character of UTF-8 has up to four. The file may be far longer,
+ * since a guest with a user of its own can fill the 64 MiB of its directory (docs/decisions/0052).
  */
 const TAIL_BYTES = 4 * TAIL_CHARACTERS;
 
-/** @returns the empty text for a QEMU that has written nothing, or whose output is gone */
+/**
+ * Reads the last words of a QEMU.
+ * @returns the empty text for a QEMU that has written nothing, or whose output is gone
+ */
 export async function lastWordsIn(logPath: string): Promise<string> {
   const newest = await tailOf(logPath).catch(() => "");
-  // a file that was full was put aside just before
+  // the log may have been full just before, and been put aside
   const older = newest.length < TAIL_CHARACTERS ? await tailOf(olderLog(logPath)).catch(() => "") : "";
   return (older + newest).slice(-TAIL_CHARACTERS).trim();
 }
 
-/** Reads the last TAIL_BYTES of a file, or all of a shorter one. @throws the error of the file system */
+/**
+ * Reads the last TAIL_BYTES of a file, or all of a shorter one.
+ * @throws the error of the file system
+ */
 async function tailOf(path: string): Promise<string> {
-  // the directory may be the guest's: neither a link, a pipe nor another file of its naming is read
+  // the directory may belong to the guest's user, so a link, a pipe or another file that was linked to this path is not
+  // read
   const file = await openUnfollowed(path);
   try {
     const found = await file.stat();

@@ -1,44 +1,56 @@
 /**
- * A program of its own that holds the monitor of a QEMU in post-copy: `node monitor-keeper.js`, and one line on its standard input,
- * {"qmp": QEMU's socket, "path": its own}.
+ * The keeper: a program of its own that holds the monitor of a QEMU in post-copy. It is started as
+ * `node monitor-keeper.js`, and told to begin by one line on its standard input:
+ * `{"qmp": "QEMU's socket", "path": "the keeper's socket"}`.
  *
- * While pages of a guest are missing, QEMU's main loop may wait for one of them, and takes no new client of its monitor: one
- * that negotiates is answered by the main loop. Only a client that was there before can tell it where the pages come from
- * (migrate-recover, out of band). An agent may end; this stays, and hands the monitor to the next one, as QEMU would.
- * It ends with QEMU, or when it is told {"keeper": "quit"}.
+ * While pages of a guest are missing, QEMU's main loop may wait for one of them. It then takes no new client of its
+ * monitor, because the main loop answers the negotiation of a client. Only a client that was connected before can tell
+ * QEMU where the pages come from (`migrate-recover`, out of band). An agent may end; the keeper stays, and passes the
+ * monitor on to the next agent, as QEMU would greet it. The keeper ends with QEMU, or when an agent tells it
+ * `{"keeper": "quit"}`.
  *
- * It is started ahead of that, and connects when it is told to, since the monitor has one client at a time. Where that input ends
- * before, the agent is gone or needs it not, and it ends too.
+ * The keeper is started before it is needed, and connects only when it is told to, since the monitor has one client at
+ * a time. If its standard input ends before that, the agent has ended or does not need the keeper, and the keeper ends
+ * too.
  */
 import { rmSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { QmpLines, type QmpMessage } from "../../shared/qemu/qmp/qmp-lines.ts";
 import { connectToQemu } from "../../shared/runtime/guest/guest-socket.ts";
 
+/** The key of messages that are for the keeper itself, and the id of its own command to QEMU. */
 const ITS_OWN = "keeper";
 
+/** The path of the keeper's socket; empty until it is told to begin. */
 let ownPath = "";
+/** What QEMU has greeted the keeper with; it is said to each agent that connects. */
 let greeting: QmpMessage | undefined;
+/** The connection of the agent. */
 let client: Socket | undefined;
 
 const server = createServer((accepted) => {
-  // the newest is the agent that lives
+  // the newest client is the agent that lives
   client?.destroy();
   client = accepted;
   if (greeting !== undefined) say(accepted, greeting);
   read(accepted, (message) => fromAgent(accepted, Object.fromEntries(Object.entries(message))));
 });
 
+/** Passes what the agent says on to QEMU, except for what the keeper answers itself. */
 function fromAgent(agent: Socket, message: Readonly<Record<string, unknown>>): void {
   if (message[ITS_OWN] === "quit") end();
-  // negotiated already, with all that there is
+  // the keeper has negotiated with QEMU already, for every capability that QEMU has
   if (message.execute === "qmp_capabilities") say(agent, { return: {}, id: message.id });
   else say(qemu, message);
 }
 
+/**
+ * Negotiates with QEMU first, and listens for an agent after that. From then on it passes what QEMU says on to the
+ * agent.
+ */
 function fromQemu(message: QmpMessage): void {
   if (greeting === undefined) {
-    // an event of that moment comes ahead of it
+    // an event may come before the greeting
     if (message.QMP === undefined) return;
     greeting = message;
     const capabilities = message.QMP?.capabilities;
@@ -48,11 +60,15 @@ function fromQemu(message: QmpMessage): void {
   else if (client !== undefined) say(client, message);
 }
 
+/** Sends a message, unless the connection has ended. */
 function say(to: Socket | undefined, message: object): void {
   if (to !== undefined && !to.destroyed) to.write(`${JSON.stringify(message)}\r\n`);
 }
 
-/** Whoever sends what is no QMP is left; an agent that ends is none of this program's troubles. */
+/**
+ * Reads the messages of a connection. A connection that brings something else than QMP is closed, and an agent that
+ * ends is no fault of the keeper.
+ */
 function read(from: Socket, take: (message: QmpMessage) => void): void {
   const lines = new QmpLines();
   from.on("error", () => from.destroy());
@@ -65,17 +81,20 @@ function read(from: Socket, take: (message: QmpMessage) => void): void {
   });
 }
 
+/** Ends the keeper and removes its socket. */
 function end(): never {
   rmSync(ownPath, { force: true });
   process.exit(0);
 }
 
+/** The connection to QEMU; undefined until the keeper is told to begin. */
 let qemu: Socket | undefined;
 
+/** Connects to QEMU. Only the first line counts that names both sockets. */
 function begin(word: Readonly<Record<string, unknown>>): void {
   if (qemu !== undefined || typeof word.qmp !== "string" || typeof word.path !== "string") return;
   ownPath = word.path;
-  // whoever looks at the host's processes sees which QEMU it is for
+  // in a list of the host's processes this title tells which QEMU the keeper is for
   process.title = `ferry-monitor-keeper ${word.qmp}`;
   rmSync(ownPath, { force: true });
   qemu = connectToQemu(word.qmp);
@@ -83,7 +102,7 @@ function begin(word: Readonly<Record<string, unknown>>): void {
   read(qemu, fromQemu);
 }
 
-// without this, a terminal that closes would end the keeper of a guest whose pages are missing
+// without this listener a terminal that closes would end the keeper of a guest whose pages are missing
 process.on("SIGHUP", () => undefined);
 const words = new QmpLines();
 process.stdin.on("data", (chunk) => words.push(chunk, (word) => begin(Object.fromEntries(Object.entries(word)))));

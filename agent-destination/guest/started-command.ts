@@ -1,7 +1,7 @@
 /**
  * The command of a guest definition, as this agent has started it: a QEMU, or a program that executes QEMU in its place
- * or waits for it. A command that starts a QEMU and leaves it is refused, because nobody could tell its end from the
- * guest's. How the command is started, watched and ended is a CommandRun's part.
+ * or waits for it. A command that starts a QEMU and leaves it is refused, because the agent could not tell the end of
+ * such a command from the end of the guest. How a command is started, watched and ended is the part of CommandRun.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -17,16 +17,17 @@ import { ChildRun } from "./command-run.ts";
 import { lastWordsIn } from "./last-words.ts";
 import { UnitRun } from "./unit-run.ts";
 
-/** The state of a QEMU that waits for a migration, as `query-status` says it. */
+/** The state of a QEMU that waits for a migration, as `query-status` tells it. */
 const WAITS = "inmigrate";
-/** How long the end of a command is waited for whose monitor was closed already, milliseconds. */
+/** How long explain() waits for the end of a command whose monitor was closed, milliseconds. */
 const FOLLOWS_WITHIN_MS = 3000;
-/** How long the kernel may take to end what was killed, milliseconds, and the pause between two looks. */
+/** How long the kernel may take to end the processes that were killed, milliseconds. */
 const DIES_WITHIN_MS = 10_000;
+/** The pause between two looks for processes of the command, milliseconds. */
 const LOOK_MS = 20;
 /**
- * Looks in a row that find nothing before there is nothing. A single look misses a process that is executing another
- * program just then, which has no environment, and one that a process makes which ends meanwhile.
+ * How many looks in a row must find no process before none counts as left. One look alone misses a process that is just
+ * executing another program and so shows no environment, and a process whose maker ends during the look.
  */
 const LOOKS = 5;
 
@@ -38,10 +39,11 @@ export interface CommandOptions {
   readonly migration: string;
   /** The file that gets what the command writes. */
   readonly logPath: string;
-  /** How systemd starts it as a user of its own; undefined for a child of this agent. */
+  /** How systemd starts the command as a user of its own; undefined for a child of this agent. */
   readonly own?: OwnUnit | undefined;
 }
 
+/** A command that was started, and the QEMU that it has started or become. */
 export class StartedCommand {
   /** Settles when the command has ended. Never rejects. */
   readonly ended: Promise<CommandEnd>;
@@ -49,10 +51,15 @@ export class StartedCommand {
   readonly failure: Promise<never>;
   private readonly options: CommandOptions;
   private readonly run: CommandRun;
+  /** Names the process of the command; undefined where it had ended already. */
   private readonly identity: Promise<string | undefined>;
+  /** How the command has ended; undefined while it runs. */
   private end: CommandEnd | undefined;
 
-  /** @throws MigrationFault `qemu-start` where systemd does not start it */
+  /**
+   * Starts the command.
+   * @throws MigrationFault `qemu-start` where it cannot be started; `guest-busy` where its unit runs already
+   */
   static async start(options: CommandOptions): Promise<StartedCommand> {
     const { own } = options;
     const run = own === undefined ? await ChildRun.start(options) : await UnitRun.start({ ...options, ...own });
@@ -76,10 +83,10 @@ export class StartedCommand {
   }
 
   /**
-   * Finds the QEMU that answers at the monitor, once it has made its machine. It must be the command itself or a
-   * descendant, and wait for a migration.
+   * Finds the QEMU that answers at the monitor, once it has made its machine. That QEMU must be the command itself or
+   * its descendant, and wait for a migration.
    * @param path of the monitor's socket
-   * @throws MigrationFault `qemu-start` when it is not so, and the faults of the monitor
+   * @throws MigrationFault `qemu-start` when it is another process or does not wait, and the faults of the monitor
    */
   async qemuAt(qmp: QmpClient, path: string, timeoutMs: number): Promise<QemuProcess> {
     const { guest } = this.options;
@@ -96,7 +103,9 @@ export class StartedCommand {
     );
   }
 
-  /** Tells what a failure of the start means, with the last words of the command, whether it has ended or not. */
+  /**
+   * Tells what a failure of the start means, with the last words of the command, whether the command has ended or not.
+   */
   async explain(thrown: unknown): Promise<MigrationFault> {
     const fault = MigrationFault.from(thrown, "qemu-start");
     const { code, message } = fault;
@@ -127,8 +136,9 @@ export class StartedCommand {
     }
   }
 
+  /** Makes the fault of a command that has ended. */
   private async whyEnded(end: CommandEnd): Promise<MigrationFault> {
-    // a QEMU that fails has started nothing, and its words are not held up
+    // a QEMU that fails has started nothing, so one look is enough, and its words are not delayed
     for (let looks = end.code === 0 ? LOOKS : 1; looks > 0; looks--) {
       if ((await this.alive()).length > 0) return this.leaves();
       await delay(LOOK_MS);
@@ -145,6 +155,7 @@ export class StartedCommand {
     });
   }
 
+  /** Makes the fault of a command that starts QEMU and leaves it. */
   private leaves(): MigrationFault {
     const { guest, command } = this.options;
     return new MigrationFault(
@@ -157,6 +168,7 @@ export class StartedCommand {
     );
   }
 
+  /** Makes the fault of a monitor at which a process answers that the command has not started. */
   private another(pid: number, path: string): MigrationFault {
     return new MigrationFault(
       "qemu-start",

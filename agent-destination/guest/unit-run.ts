@@ -1,7 +1,7 @@
 /**
  * The command of a guest as systemd starts it, in ferry-guest@NAME.service as a user of its own (docs/decisions/0047).
- * The agent writes the command into a file that it alone may write, and that the guest's user may read. The guest's
- * directory is made by the unit.
+ * The agent writes the command into a file that only the agent may write, and that the guest's user may read. The unit
+ * makes the guest's directory.
  */
 import { chmod, rename, writeFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
@@ -10,7 +10,7 @@ import { type Systemctl, type UnitState, unitOf } from "../../shared/qemu/inspec
 import { hasEnded, identify } from "../../shared/runtime/host/process-identity.ts";
 import type { Command, CommandEnd, CommandRun, OwnUnit } from "./command.ts";
 
-/** How often a process that is no child of this agent is looked for, milliseconds. */
+/** How often a process that is no child of this agent is looked at for its end, milliseconds. */
 const LOOK_MS = 200;
 
 export interface UnitRunOptions extends OwnUnit {
@@ -20,13 +20,17 @@ export interface UnitRunOptions extends OwnUnit {
   readonly logPath: string;
 }
 
+/** A command that runs as the main process of its own unit. */
 export class UnitRun implements CommandRun {
   readonly pid: number;
   readonly ended: Promise<CommandEnd>;
   private readonly unit: string;
   private readonly systemctl: Systemctl;
 
-  /** @throws MigrationFault `guest-busy` while the unit has a process; `qemu-start` when systemd does not start it */
+  /**
+   * Asks systemd to start the unit.
+   * @throws MigrationFault `guest-busy` while the unit has a process; `qemu-start` when systemd does not start it
+   */
   static async start(options: UnitRunOptions): Promise<UnitRun> {
     const { unit, guest, systemctl } = options;
     const before = await systemctl.show(unit);
@@ -42,7 +46,7 @@ export class UnitRun implements CommandRun {
       if (hasRun) await systemctl.tell("reset-failed", unit);
       throw notStarted(options, complaint, hasRun);
     }
-    // the file stays until the next start writes it anew: it says no more than the definition
+    // the file with the command stays until the next start writes it again: it says no more than the definition
     return new UnitRun(unit, after, systemctl);
   }
 
@@ -61,10 +65,10 @@ export class UnitRun implements CommandRun {
     if (pids.length > 0) await this.systemctl.tell("kill", this.unit, "--signal=SIGKILL");
   }
 
-  /** Waits for the end of the main process, and asks systemd how it has ended. */
+  /** Waits for the end of the main process, and asks systemd how the process has ended. */
   private async follow(): Promise<CommandEnd> {
     const identity = this.pid > 0 ? await identify(this.pid).catch(() => undefined) : undefined;
-    // what cannot be told is looked at again
+    // while this host cannot tell, the process is looked at again
     while (identity !== undefined && !(await hasEnded({ pid: this.pid, identity }).catch(() => false)))
       await delay(LOOK_MS, undefined, { ref: false });
     const state = await this.systemctl.show(this.unit);
@@ -73,7 +77,7 @@ export class UnitRun implements CommandRun {
   }
 }
 
-/** Writes the file as a whole: the unit of an earlier start may still read it. */
+/** Writes the file as a whole, because the unit of an earlier start may still read it. */
 async function writeCommand({ command, logPath, commandPath }: UnitRunOptions): Promise<void> {
   const text = `exec >${quoted(logPath)} 2>&1 </dev/null\nexec ${command.map(quoted).join(" ")}\n`;
   try {
@@ -89,9 +93,10 @@ async function writeCommand({ command, logPath, commandPath }: UnitRunOptions): 
   }
 }
 
-/** A word of the shell that stands for this very text. */
+/** Writes a text as one word of the shell. */
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
+/** Makes the fault of a unit that systemd does not start. */
 function notStarted({ unit, guest }: UnitRunOptions, complaint: string, hasRun: boolean): MigrationFault {
   const message = `systemd does not start ${unit}, the unit of ${guest}, at the destination: ${complaint}`;
   const advice = hasRun

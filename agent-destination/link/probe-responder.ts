@@ -1,6 +1,6 @@
 /**
- * Answers a source that only measures the link: the stream is the one of a migration, with nothing on it but pings and
- * probes.
+ * Answers a source that only measures the link. The transfer stream is that of a migration, but only pings and probes
+ * are on it.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
@@ -10,20 +10,24 @@ import type { Offer, SourceMessage } from "../../shared/protocol/messages.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 
-/** The source ends the measurement. One that has not done so after this time is left, milliseconds. */
+/**
+ * How long a measurement may last, milliseconds. The source ends it. A source that has not done so by then gets a
+ * failure, and the stream is closed.
+ */
 const LASTS_MS = 15_000;
-/** A link that is down is not waited for. */
+/** How long the link may be down, milliseconds. A measurement is not worth a longer wait. */
 const PATIENCE_MS = 1000;
 
 export interface ProbeResponderOptions {
   readonly limits: LinkLimits;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Aborted when the agent ends what is under way. */
   readonly leaving: AbortSignal;
 }
 
 /**
- * Dials the source and answers until it has measured the link. Never rejects: a source that cannot be dialled is
+ * Dials the source, and answers it until it has measured the link. Never rejects: that a source cannot be dialled is
  * logged.
  */
 export async function answerProbe(offer: Offer, parts: ProbeResponderOptions): Promise<void> {

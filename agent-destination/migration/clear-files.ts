@@ -1,11 +1,18 @@
-/** The files that a QEMU leaves behind which has ended. */
+/**
+ * Removes the files that a guest's QEMU leaves when it has ended. The sockets of a migration are not among them
+ * (phases/discard.ts).
+ */
 import { rm } from "node:fs/promises";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
 
-/** Removes the socket and the log of a QEMU that has ended, unless another one listens at that socket. */
+/**
+ * Removes the socket of the monitor and the log of a QEMU that has ended. Nothing is removed where a process listens at
+ * that socket, which is then another QEMU's, or where the definition cannot be read.
+ * @param name of the guest
+ */
 export async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
   const definition = await loadGuest(name, config).catch(() => undefined);
   if (definition === undefined || (await isListenedAt(definition.qmp))) return;

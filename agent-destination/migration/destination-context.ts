@@ -1,4 +1,7 @@
-/** What one incoming migration has at hand in every state. Nothing here changes with the state; that lives in the states. */
+/**
+ * What one incoming migration has at hand in every state. Nothing in it changes with the state: what changes is in the
+ * states (destination-state.ts).
+ */
 import { join } from "node:path";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
@@ -22,8 +25,8 @@ import type { KeeperPlaces } from "../guest/guest-monitor.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
 
 /**
- * An operator's word on a guest that waits here, or misses pages of a lost source. `here`: it is started here; `end`:
- * its copy ends.
+ * An operator's word on a guest that waits here, or misses pages of a lost source. `here`: the guest is started here;
+ * `end`: the copy here ends.
  */
 export type Claim = "here" | "end";
 
@@ -31,66 +34,79 @@ export interface DestinationContext {
   readonly id: string;
   /** Name of the guest. */
   readonly guest: string;
-  /** Secret of this migration, which only its source knows. */
+  /** The secret of this migration. A source proves by it that the migration is its own. */
   readonly token: Uint8Array;
   /** Address of the source agent. */
   readonly source: string;
-  /** Who has offered the guest (Caller.name). Undefined where the record of an earlier version does not say it. */
+  /**
+   * Name of the caller that offered the guest (Caller.name); undefined where an earlier version wrote the record, which
+   * did not keep it.
+   */
   readonly caller: string | undefined;
-  /** Memory that the guest takes here, bytes; 0 of a check, and where it is not known. */
+  /** Memory that the guest takes here, bytes; 0 for a check, and where it is not known. */
   readonly neededBytes: number;
-  /** The `sequence` of its records in the journal. */
+  /** The `sequence` of this migration's records in the journal. */
   readonly sequence: number;
+  /** When the migration began, milliseconds since the epoch; for people only. */
   readonly startedAtMs: number;
-  /** Memory that guests which were accepted before this one are still to take, bytes. */
+  /** Tells how much memory the guests that were accepted before this one are still to take, bytes. */
   readonly promisedBytes: () => Promise<number>;
   readonly config: DestinationConfig;
   readonly clock: Clock;
   readonly log: Logger;
   readonly journal: Journal<DestinationRecord>;
   readonly limits: LinkLimits;
+  /** Makes page kernels that work on a memory of so many bytes. */
   readonly createKernels: (byteLength: number) => PageKernels;
-  /** The handshake's answer, once it is known. */
+  /** Settled with the answer to the handshake. */
   readonly answer: Deferred<HandshakeAnswer>;
   /**
-   * Aborted when the agent stops, the source withdraws or an operator cancels: ends every migration that does not have
-   * the whole guest yet. One that has it ends only by `withdrawn` or `claims`.
+   * Aborted when the agent stops, the source withdraws or an operator cancels. This ends every migration that does not
+   * have the whole guest yet. A migration that has the whole guest ends only by `withdrawn` or `claims`.
    */
   readonly cancelled: AbortSignal;
-  /** True when the source will say `kept`. A source of the version before does not. */
+  /** True when the source will say `kept`. An older source does not. */
   readonly saysKept: boolean;
-  /** Aborted when the source says that the guest stays there (`withdraw` or `kept`). */
+  /** Aborted when the source says that the guest stays at the source (`withdraw` or `kept`). */
   readonly withdrawn: AbortSignal;
   /**
-   * Aborted when the source needs no copy here any more, since its journal says that the guest stays there (`kept`).
+   * Aborted when the source needs no copy here any more: its journal says that the guest stays there (`kept`), it has
+   * begun another migration of the guest, or it is an older source and has withdrawn.
    */
   readonly unneeded: AbortSignal;
-  /** Aborted when the agent stops: a migration that has the whole guest is left to the next agent. */
+  /** Aborted when the agent begins to stop. A migration that has the whole guest is then left to the next agent. */
   readonly stopping: AbortSignal;
-  /** Aborted when the agent leaves whatever is under way; the next agent takes it up from the journal. */
+  /**
+   * Aborted when the agent stops waiting for what is still under way. The next agent takes that up from the journal.
+   */
   readonly leaving: AbortSignal;
-  /** The grant, whichever way it comes. */
+  /** Resolved with the grant, whether it comes by the stream or by a call. */
   readonly granted: Deferred<OwnershipGrant>;
   /**
-   * Hands on the words of an operator, who has made sure that the source does not have the guest any more, or needs no
-   * copy here.
+   * Passes on the words of an operator, who has made sure that the source does not have the guest any more (`here`), or
+   * that the copy here is not needed (`end`).
    */
   readonly claims: AskedWord<Claim>;
-  /** The guest was seen running here, or paused as it was granted. */
+  /** Called when the guest was seen running here, or paused as it was granted. */
   readonly onRunning: (running: Running) => void;
-  /** Told of each stream by which the guest's missing pages come. */
+  /**
+   * Called with each stream of a guest that is being started or runs here; in post-copy the missing pages come by it.
+   */
   readonly onStream: (stream: ResumingDestination) => void;
-  /** Told what an operator should know of the guest beside its state. */
+  /** Called with what an operator should know of the migration beside its state. */
   readonly onNews: (news: string) => void;
+  /** Processor time that this agent had used when the migration began, seconds. */
   readonly cpuSecondsBefore: number;
   readonly faults: TestFaults;
 }
 
+/** Writes a token as the journal has it, in hexadecimal. */
 export const tokenText = (token: Uint8Array): string => Buffer.from(token).toString("hex");
 
 /**
- * Where the monitors of a QEMU that may go into post-copy are.
- * @param directory where the agent and this QEMU meet, for a QEMU that was not started yet
+ * Gives the paths of the keeper's socket and of the second monitor of a QEMU that may go into post-copy.
+ * @param directory where the agent and this QEMU meet. The default looks for it on the host, which is right once the
+ *   QEMU was started
  */
 export const keeperPlaces = (
   { id, guest, config }: Pick<DestinationContext, "id" | "guest" | "config">,
@@ -100,21 +116,25 @@ export const keeperPlaces = (
   second: join(directory, `${id}.monitor-2`),
 });
 
+/** What a record says beside its kind, the migration and the QEMU. */
 interface Noted {
   readonly postcopy?: DestinationPostcopy | undefined;
-  /** As the grant says, once it has come. */
+  /** True when the grant has come and says that the guest stays paused. */
   readonly paused?: boolean;
-  /** Somebody other than an agent has started the guest. */
+  /** True when somebody other than an agent has started the guest before its grant. */
   readonly ungranted?: boolean;
-  /** It was seen to run, with pages missing. */
+  /** True when the guest was seen running in post-copy, with pages missing. */
   readonly ran?: boolean;
-  /** Of a refusal. */
+  /** Only for `refused`: why the guest is refused. */
   readonly reason?: string;
-  /** Only for `refused`: the source needs no copy here any more. */
+  /** Only for `refused`: true when no copy needs to be kept any more. */
   readonly heard?: boolean;
 }
 
-/** What the journal holds of an incoming migration, at one of its turning points. */
+/**
+ * Makes the record that the journal is to hold of an incoming migration at one of its turning points.
+ * @param guest the QEMU; undefined before one was started
+ */
 export const destinationRecord = (
   cx: DestinationContext,
   kind: DestinationRecord["kind"],

@@ -1,5 +1,7 @@
 /**
- * Drives one incoming migration through its states. This is the only place where its state changes.
+ * Drives one incoming migration through its states. This is the only place where its state changes
+ * (test/architecture.test.ts). Which state may follow which is in shared/protocol/destination-states.ts, and what is
+ * done in a state in phases/.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -40,16 +42,18 @@ const PHASES: Phases = {
   discarding: discard,
 };
 
+/** The states that end a migration. */
 type Final = State<"arrived"> | State<"lost"> | State<"discarded"> | State<"doubled">;
 type Live = Exclude<DestinationState, Final>;
 
-/** The pause before a state is tried again, milliseconds, so that a fault that lasts does not occupy the processor. */
+/** The pause before a state is tried again, milliseconds. Without it, a fault that lasts would occupy the processor. */
 const AGAIN_MS = 500;
 
 /**
- * Runs an incoming migration to its end: the guest runs here (arrived), was started and has ended (lost), or nothing is
- * left (discarded). Never rejects.
- * @param changed is called with each state that is entered
+ * Runs an incoming migration until the guest runs here (*arrived*), was started and has ended (*lost*), was started by
+ * somebody other than an agent (*doubled*), or nothing is left of it (*discarded*). It also ends where the migration is
+ * left to the next agent. Never rejects.
+ * @param changed is called with each state that is entered, the first one included
  */
 export async function runDestinationMigration(
   cx: DestinationContext,
@@ -72,11 +76,15 @@ export async function runDestinationMigration(
 const isFinal = (state: DestinationState): state is Final =>
   state.kind === "arrived" || state.kind === "lost" || state.kind === "discarded" || state.kind === "doubled";
 
-/** States that are left to the next agent: the first list as soon as this agent stops, the second when it leaves. */
+/** A migration that fails in one of these states after the agent has begun to stop is left to the next agent. */
 const LEFT_AT_ONCE: readonly DestinationState["kind"][] = ["adopting", "loaded", "withheld"];
+/** A migration that fails in one of these states is left to the next agent only when this agent leaves (`leaving`). */
 const LEFT_AT_LAST: readonly DestinationState["kind"][] = ["starting", "pulling", "owning", "refusing"];
 
-/** @returns undefined when the agent is leaving in the middle of it */
+/**
+ * Runs the phase of a state.
+ * @returns the next state; undefined when the migration is left to the next agent
+ */
 async function step(state: Live, cx: DestinationContext): Promise<DestinationState | undefined> {
   try {
     return await enter(state, cx);
@@ -89,6 +97,7 @@ async function step(state: Live, cx: DestinationContext): Promise<DestinationSta
   }
 }
 
+/** Calls the phase of a state. The switch narrows the state to the type that its phase takes. */
 function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>> {
   switch (state.kind) {
     case "adopting":
@@ -118,7 +127,10 @@ function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>>
   }
 }
 
-/** The QEMU of a state before the guest is whole here, whose end is what ends the migration. */
+/**
+ * Gives the QEMU of a state before the guest is whole here. In such a state the end of that QEMU is what ends the
+ * migration, so its last words belong to the fault.
+ */
 function guestOf(state: Live): Pick<Undo, "guest"> {
   switch (state.kind) {
     case "staging":
@@ -130,7 +142,9 @@ function guestOf(state: Live): Pick<Undo, "guest"> {
   }
 }
 
-/** What a fault leads to is the table's word; what the next state holds is gathered here. */
+/**
+ * Makes the state that follows a fault. The table of states says which one it is; this function gathers what it holds.
+ */
 function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext): DestinationState {
   cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
   switch (state.kind) {
@@ -147,7 +161,8 @@ function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext):
         kind: afterDestination(state.kind, "fault"),
         fault,
         undo: undoOf(state),
-        // in post-copy the QEMU has the devices, and misses pages
+        // in post-copy QEMU has the device state and misses pages; otherwise *refusing* asks QEMU whether it has the
+        // whole guest
         isWhole: state.receiver.postcopy?.isActive === true ? false : undefined,
         mayBeRunning: false,
       };
@@ -164,13 +179,14 @@ function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext):
     case "withheld":
       return { ...state, kind: afterDestination(state.kind, "fault") };
     case "discarding":
-      // what cannot be discarded is reported and left to the next start of the agent
+      // a QEMU or a file that cannot be removed is reported, and left to the next start of the agent
       return { kind: afterDestination(state.kind, "fault"), fault };
     default:
       return { kind: afterDestination(state.kind, "fault"), fault, undo: undoOf(state), refused: false };
   }
 }
 
+/** Gathers what has to be undone after a fault in a state before the guest is loaded. */
 function undoOf(state: State<"negotiating"> | State<"staging"> | State<"receiving"> | State<"loading">): Undo {
   switch (state.kind) {
     case "negotiating":

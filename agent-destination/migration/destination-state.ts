@@ -1,4 +1,7 @@
-/** What each state of an incoming migration holds (shared/protocol/destination-states.ts has the edges). */
+/**
+ * What each state of an incoming migration holds, as types. Which state may follow which is in
+ * shared/protocol/destination-states.ts, which also says what each state means.
+ */
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceConnection } from "../../shared/link/grpc/grpc-link.ts";
 import type {
@@ -20,11 +23,14 @@ export interface Undo {
   readonly receiver?: Receiver;
 }
 
-/** A QEMU with the whole guest. The stream is missing where an agent that started again took the migration up. */
+/**
+ * A QEMU that has the whole guest, or in post-copy its device state. `receiver` is missing where an agent that started
+ * again took the migration up.
+ */
 interface Whole {
   readonly guest: GuestProcess;
   readonly receiver?: Receiver;
-  /** Of post-copy: it has the devices, and gets its pages while it runs. */
+  /** Only in post-copy: QEMU has the device state, and gets the missing pages while the guest runs. */
   readonly postcopy?: DestinationPostcopy;
 }
 
@@ -34,12 +40,13 @@ interface Refused {
   readonly undo: Undo;
 }
 
+/** What each state holds beside its name. */
 interface Payloads {
-  /** The record that the journal has. */
+  /** `record`: what the journal has of the migration. */
   adopting: { readonly record: DestinationRecord };
-  /** `definition`: the own one of the guest, which is the source's too. */
+  /** `definition`: this host's definition of the guest, which is equal to the source's. */
   negotiating: { readonly offer: Offer; readonly definition: GuestDefinition };
-  /** `source`: begun beside the start of QEMU; missing where it could not be. */
+  /** `source`: a connection to the source that was begun while QEMU started; undefined where it could not be begun. */
   staging: {
     readonly offer: Offer;
     readonly guest: GuestProcess;
@@ -50,24 +57,24 @@ interface Payloads {
   };
   receiving: { readonly guest: GuestProcess; readonly receiver: Receiver };
   loading: { readonly guest: GuestProcess; readonly receiver: Receiver };
-  /** `isStarted`: somebody else has started the guest while QEMU loaded it. */
+  /** `isStarted`: true when somebody other than an agent has started the guest while QEMU loaded it. */
   loaded: Whole & { readonly loadedAtUs: number; readonly isStarted?: boolean };
-  /** `isMarked`: the QEMU carries the mark of a refusal, and an operator has claimed the guest. */
+  /** `isMarked`: true when QEMU carries the mark of a refusal, and an operator has claimed the guest. */
   owning: Whole & { readonly grant: OwnershipGrant; readonly isMarked: boolean };
-  /** `grantedAtUs`: when the grant came, on this clock. */
+  /** `grantedAtUs`: when the grant came, microseconds on this host's clock. */
   starting: Whole & { readonly grant: OwnershipGrant; readonly grantedAtUs: number };
   /** `receiver` is missing where an agent that started again has taken the migration up. */
   pulling: { readonly guest: GuestProcess; readonly receiver?: Receiver; readonly postcopy: DestinationPostcopy };
   /**
-   * `isWhole`: the QEMU has the whole guest, and its copy is to be kept; undefined where QEMU may have it before this
-   * agent has seen that. `mayBeRunning`: the journal may say `running`, so that the end of the QEMU alone is no
-   * refusal.
+   * `isWhole`: true when QEMU has the whole guest, so that its copy is to be kept; undefined where QEMU may have the
+   * guest although this agent has not seen it. `mayBeRunning`: true when the journal may say `running`: the end of QEMU
+   * alone is then no refusal.
    */
   refusing: Refused & { readonly isWhole: boolean | undefined; readonly mayBeRunning: boolean };
   withheld: Refused & { readonly undo: Undo & { readonly guest: GuestProcess } };
   /**
-   * `refused`: a grant may be on its way, and the guest is refused for good, by the journal, by a mark, or because its
-   * QEMU has ended.
+   * `refused`: true when the source may have sent a grant. The guest is then refused for good already: by the journal,
+   * by a mark, or because its QEMU has ended.
    */
   discarding: Refused & { readonly refused: boolean };
   arrived: object;
@@ -77,21 +84,26 @@ interface Payloads {
   doubled: { readonly fault: MigrationFault; readonly isWhole: boolean };
 }
 
+/** One state with what it holds. */
 export type State<K extends DestinationStateName> = { readonly kind: K } & Payloads[K];
+/** Any state of an incoming migration. */
 export type DestinationState = { [K in DestinationStateName]: State<K> }[DestinationStateName];
+/** The states that may follow a state. */
 export type Next<K extends DestinationStateName> = { [N in DestinationEdges[K]]: State<N> }[DestinationEdges[K]];
+/** The outcomes of a state, by which the table finds the next one. */
 export type DestinationEdgesOf<K extends DestinationStateName> = DestinationOutcome<K>;
 /** One function for each state that is not final; a step that DESTINATION_STATES does not allow does not compile. */
 export type Phases = {
   readonly [K in LiveDestinationState]: (state: State<K>, cx: DestinationContext) => Promise<Next<K>>;
 };
 
-/** What every state of a whole guest passes on to the next state. */
+/** Copies what every state of a whole guest passes on to the next state. */
 export const wholeOf = ({ guest, receiver, postcopy }: Whole): Whole => ({
   guest,
   ...(receiver === undefined ? {} : { receiver }),
   ...(postcopy === undefined ? {} : { postcopy }),
 });
 
+/** Makes what has to be undone where a whole guest is given up. */
 export const undoWhole = ({ guest, receiver }: Whole): Undo =>
   receiver === undefined ? { guest } : { guest, receiver };

@@ -14,7 +14,7 @@ import type { DestinationContext } from "./destination-context.ts";
 
 /**
  * Runs a phase in which pages may be missing, and ends the guest's QEMU when an operator says so meanwhile. The phase
- * finds that out as of any QEMU that ends.
+ * notices that end as it notices the end of any QEMU.
  */
 export async function endableByWord<T>(
   guest: GuestProcess,
@@ -30,7 +30,7 @@ export async function endableByWord<T>(
 
 /**
  * Kills a QEMU whose monitor does not answer, waits for its end, and removes the files that it leaves.
- * @param isUnseen tells whether the monitor still does not answer; called just before the kill
+ * @param isUnseen tells whether the monitor still does not answer; it is called just before the kill
  * @throws MigrationFault `not-in-doubt` where the monitor answers by now; `qemu-failed` where the process does not end
  */
 export async function endUnseen(

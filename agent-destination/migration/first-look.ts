@@ -1,6 +1,7 @@
 /**
- * What a destination finds out about an offer before it starts anything for it: from its own definition of the guest,
- * and from its host. A caller that does not have the definition, or may not bring the guest, gets no further than this.
+ * What a destination finds out about an offer before it starts anything for it, from its own definition of the guest
+ * and from its host. A caller that does not have the definition, or may not bring the guest, gets no further than this
+ * (docs/decisions/0049).
  */
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { whyNotBrought } from "../../shared/link/callers/guest-peers.ts";
@@ -16,29 +17,38 @@ import { memoryOf } from "../../shared/runtime/guest/qemu-options.ts";
 import { availableMemory } from "../../shared/runtime/host/available-memory.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 
+/** The largest frame that this destination agrees to, bytes before compression; it bounds a migration's buffers. */
 const FRAME_BYTES_MAX = 1 << 20;
+/** The largest credit window that this destination agrees to, bytes, unless its `receiveWindow` is larger. */
 const CREDIT_WINDOW_BYTES_MAX = 64 << 20;
-/** Does a guest answer here already? Its monitor may be held by another client, which is an answer too. */
+/**
+ * How long a QEMU that is already at the guest's monitor may take to greet, milliseconds. A monitor that does not greet
+ * in time counts as a QEMU as well, since another client may hold it.
+ */
 const ASK_MS = 1000;
 
 export interface FirstLookParts {
   readonly config: DestinationConfig;
-  /** How the agent that made this offer may be dialled: its address is judged by them. */
+  /** How the agent that made the offer may be dialled. The address in the offer is checked against these limits. */
   readonly limits: LinkLimits;
   readonly log: Logger;
 }
 
 export interface FirstLook {
-  /** The own definition of the guest. Undefined where there is none, or the offer is of another one. */
+  /**
+   * This host's definition of the guest; undefined where the caller may not bring the guest, where there is no
+   * definition that can be used, or where the offer is of another one.
+   */
   readonly definition: GuestDefinition | undefined;
   /** Every reason against the offer that is known so far. */
   readonly refusals: Refusal[];
 }
 
 /**
- * @param promisedBytes memory that guests that were accepted before are still to take
- * @param isExpected true where an earlier migration of the guest is known here, whose QEMU is no reason against this
- * one
+ * Judges an offer as far as that can be done without a QEMU.
+ * @param promisedBytes memory that guests which were accepted before are still to take, bytes
+ * @param isExpected true where an earlier migration of the guest is known here, whose QEMU is then no reason against
+ *   this offer
  */
 export async function firstLook(
   offer: Offer,
@@ -66,7 +76,10 @@ export async function firstLook(
   };
 }
 
-/** What is known without a QEMU. */
+/**
+ * Gathers the facts that need no QEMU.
+ * @param refusals becomes a part of the facts: a reason that is added to the array later counts as well
+ */
 export async function factsOfHost(
   definition: GuestDefinition | undefined,
   { receiveWindowBytes, memoryReserveBytes, followUpMs }: DestinationConfig,
@@ -88,9 +101,13 @@ export async function factsOfHost(
   };
 }
 
+/** Memory of the guest by its definition, bytes; 0 where the definition does not say it. */
 export const definedBytes = ({ command }: GuestDefinition): number => memoryOf(command) ?? 0;
 
-/** A definition that cannot be used is not described to a caller that has not shown to have the same one. */
+/**
+ * Loads this host's definition of the guest, and adds to `refusals` why that cannot be done. A mistake in the
+ * definition is only logged: the caller has not shown that it has the same definition.
+ */
 async function ownDefinition(
   name: string,
   { config, log }: FirstLookParts,
@@ -109,6 +126,7 @@ async function ownDefinition(
   }
 }
 
+/** Checks whether the address in the offer may be dialled, without dialling it. */
 function sourceAddressMistakes({ sourceAddress }: Offer, { security }: LinkLimits): readonly Refusal[] {
   const refusal = (why: string): Refusal => ({
     code: "source-address",
@@ -124,7 +142,10 @@ function sourceAddressMistakes({ sourceAddress }: Offer, { security }: LinkLimit
   }
 }
 
-/** Looks whether a process answers at the guest's monitor. @returns the reason against the offer, if one does */
+/**
+ * Looks whether a process answers at the guest's monitor.
+ * @returns the reason against the offer, if one does or if this agent may not find out
+ */
 export async function whatIsThere({ name, qmp }: GuestDefinition): Promise<readonly Refusal[]> {
   try {
     (await QmpClient.connect(qmp, { timeoutMs: ASK_MS })).close();
@@ -136,7 +157,10 @@ export async function whatIsThere({ name, qmp }: GuestDefinition): Promise<reado
   return [{ code: "guest-exists", message: `${name} has a QEMU at the destination already, which answers at ${qmp}` }];
 }
 
-/** A fault as a reason of a refusal, which has no advice of its own. */
+/**
+ * Makes a reason of a refusal from a fault. The advice becomes a part of the message, since a reason has no field for
+ * it.
+ */
 export function refusalOf(thrown: unknown, prefix = ""): Refusal {
   const { code, message, advice } = MigrationFault.from(thrown);
   return { code, message: `${prefix}${message}${advice === undefined ? "" : `. ${advice}`}` };

@@ -1,4 +1,4 @@
-/** `--verify`: digests of the loaded guest's memory, as the source asks for them. */
+/** Answers the source's requests for digests of the loaded guest's memory (`--verify`). */
 import { MigrationFault } from "../../shared/fault.ts";
 import { migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
 import { digestStretch } from "../../shared/runtime/guest/memory-digests.ts";
@@ -6,8 +6,10 @@ import type { GuestProcess } from "../guest/guest-process.ts";
 import type { Receiver } from "../replay/receiver.ts";
 import type { DestinationContext } from "./destination-context.ts";
 
+/** How long QEMU may take to save one stretch of memory to a file, milliseconds. */
 const SAVES_WITHIN_MS = 60_000;
 
+/** Sends the digests of one stretch of guest-physical memory. Never rejects: a fault becomes one of the stream. */
 export function answerDigests(
   guest: GuestProcess,
   receiver: Receiver,

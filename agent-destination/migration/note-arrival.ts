@@ -1,8 +1,12 @@
+/** Notes in the journal that a guest has arrived. */
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { writeAtLast } from "../../shared/runtime/journal/write-at-last.ts";
 import type { DestinationContext } from "./destination-context.ts";
 
-/** Writes `arrived`, at once or as soon as the disk has room: the guest runs here, whatever the journal says. */
+/**
+ * Writes a record of kind `arrived`, at once or as soon as the disk takes it. Resolves after the first try, since the
+ * guest runs here whatever the journal says.
+ */
 export const noteArrival = (record: DestinationRecord, cx: DestinationContext): Promise<void> =>
   writeAtLast(cx.journal, cx.id, record, {
     ...cx,

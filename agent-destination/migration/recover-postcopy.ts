@@ -1,6 +1,6 @@
 /**
- * Takes a post-copy up again at the destination, whose stream to QEMU is lost: QEMU says which pages it has, and waits for the
- * others on a new connection; the source is dialled as by an agent that knows of no stream (docs/decisions/0024).
+ * Resumes a post-copy whose stream to the destination's QEMU is lost. QEMU says which pages it has, and waits for the
+ * others on a new connection. This agent dials the source as one that knows of no earlier stream (docs/decisions/0024).
  */
 import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
@@ -20,12 +20,23 @@ import { Replay } from "../replay/replay.ts";
 import type { DestinationContext } from "./destination-context.ts";
 import { incomingPath } from "./phases/stage.ts";
 
+/** How long QEMU may take to listen for a new stream, milliseconds; it first has to notice that the old one is over. */
 const PAUSES_WITHIN_MS = 5000;
+/** How long QEMU may take to say which pages it has, milliseconds. */
 const ANSWERS_WITHIN_MS = 20_000;
+/** The pause between two tries to make QEMU listen, milliseconds. */
 const POLL_MS = 20;
+/**
+ * How long QEMU may take to tell the state of its migration, milliseconds. It does not tell while its main loop waits
+ * for a page.
+ */
 const STUCK_MS = 1000;
 
-/** @returns undefined when QEMU misses nothing any more @throws MigrationFault; it may be tried again */
+/**
+ * Gives QEMU a new stream, and dials the source.
+ * @returns the receiver of the new stream; undefined when QEMU has every page already
+ * @throws MigrationFault when that fails; it may be tried again
+ */
 export async function recoverPostcopy(
   guest: GuestProcess,
   postcopy: DestinationPostcopy,
@@ -97,9 +108,10 @@ export async function recoverPostcopy(
 }
 
 /**
- * QEMU listens for a new stream. Its main loop may wait for a page that only such a stream brings: what is asked of it here is
- * carried out beside it (out of band), and it is not asked how it stands before it is tried.
- * @returns false when it has completed
+ * Makes QEMU listen for a new stream. QEMU's main loop may wait for a page that only such a stream brings. So the
+ * commands that matter are carried out beside the main loop (out of band), and QEMU is asked for its state only after a
+ * try has failed.
+ * @returns false when QEMU has completed post-copy
  */
 async function listens(qmp: QmpClient, uri: string): Promise<boolean> {
   const deadline = performance.now() + PAUSES_WITHIN_MS;
@@ -109,7 +121,7 @@ async function listens(qmp: QmpClient, uri: string): Promise<boolean> {
       return true;
     } catch (thrown) {
       if (performance.now() > deadline) throw thrown;
-      // for one that does not notice by itself that its stream is over
+      // QEMU may not notice by itself that its stream is over
       await qmp.execute("migrate-pause").catch(() => undefined);
       const { status } = await qmp
         .execute("query-migrate", undefined, { timeoutMs: STUCK_MS })

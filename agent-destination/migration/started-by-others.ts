@@ -1,5 +1,6 @@
 /**
- * A guest that somebody other than an agent has started here. No agent has granted it, and none may refuse it any more.
+ * A guest that somebody other than an agent has started here. No agent has granted it. It may have run, so no agent may
+ * refuse it any more.
  */
 import { type DestinationPostcopy, EPOCH } from "../../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
@@ -9,19 +10,23 @@ import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
 import { type DestinationContext, destinationRecord } from "./destination-context.ts";
 
-/** A QEMU that has not answered by then counts as not seen to run. */
+/**
+ * How long QEMU may take to tell its state, milliseconds. A QEMU that has not answered by then counts as not seen to
+ * run.
+ */
 const LOOKS_WITHIN_MS = 2000;
 
+/** Tells whether QEMU was seen to run the guest, or to have run it. */
 export async function hasStarted(guest: GuestProcess): Promise<boolean> {
   const monitor = await guest.monitor().catch(() => undefined);
   const answer = monitor?.execute("query-status", undefined, { timeoutMs: LOOKS_WITHIN_MS });
   const status = (await answer?.catch(() => undefined))?.status;
-  // a QEMU in any other state than these has run the guest, and may have been the source of another migration
+  // a QEMU in any other state has run the guest, and may even have been the source of a later migration
   return status !== undefined && status !== "inmigrate" && !PAUSED_STATES.includes(status);
 }
 
 /**
- * The promise resolves when somebody says `cont` to the guest's QEMU.
+ * Resolves when somebody says `cont` to the guest's QEMU.
  * @param over once this signal is aborted, the promise never resolves
  */
 export const onceStarted = (guest: GuestProcess, over: AbortSignal): Promise<void> =>

@@ -1,42 +1,52 @@
 /**
- * Which acknowledgements go: the last of those that come close together. Each is a message of gRPC of its own, which costs the source a
- * tenth of a millisecond and more, as much as the frame (docs/decisions/0033); it needs them only to know that there is room again.
+ * Decides which acknowledgements are sent: of those that come close together, only the last. Each acknowledgement is a
+ * message of gRPC, which costs the source a tenth of a millisecond and more, as much as the frame that is acknowledged
+ * (docs/decisions/0033). The source needs it only to know that there is room again.
  */
 
+/** Says that all frames up to `sequence` were written to QEMU. */
 export interface Ack {
   readonly sequence: number;
+  /** Bytes of the bodies of all these frames, as they were on the link. */
   readonly appliedBytes: number;
 }
 
-/** How late an acknowledgement may be. */
+/** How late an acknowledgement may be, by the name in PACES. */
 export type AckLimits = keyof typeof PACES;
 
 interface Pace {
-  /** So much of the link is acknowledged late at most. */
+  /** So many bytes may have been applied and not acknowledged, before an acknowledgement goes at once. */
   readonly bytes: number;
-  /** And for so long. */
+  /** How long an acknowledgement may wait, milliseconds. */
   readonly ms: number;
 }
 
 const PACES = {
-  /** Somebody waits for it: the guest is stopped. */
+  /** For frames that are not pages: something waits for these, often while the guest is stopped. */
   "at once": { bytes: 0, ms: 0 },
-  /** Little is on its way (docs/decisions/0036). */
+  /** For pages in post-copy, where little is in flight (docs/decisions/0036). */
   soon: { bytes: 192 << 10, ms: 4 },
-  /** A quarter of the least credit that a source has (agent-source/send/credit.ts). */
+  /**
+   * For pages before post-copy. The bytes are a quarter of the least credit that a source has
+   * (agent-source/send/credit.ts).
+   */
   late: { bytes: 512 << 10, ms: 8 },
 } satisfies Record<string, Pace>;
 
+/** Holds the latest acknowledgement back until it is due. */
 export class AckBatcher {
   private readonly send: (ack: Ack) => void;
+  /** The latest acknowledgement, until it is sent. */
   private waiting: Ack | undefined;
   private timer: NodeJS.Timeout | undefined;
+  /** The `appliedBytes` of the acknowledgement that was sent last. */
   private sentBytes = 0;
 
   constructor(send: (ack: Ack) => void) {
     this.send = send;
   }
 
+  /** Takes the acknowledgement of a frame that was written to QEMU. */
   applied(ack: Ack, haste: AckLimits): void {
     const { bytes, ms } = PACES[haste];
     this.waiting = ack;
@@ -44,7 +54,7 @@ export class AckBatcher {
     else this.timer ??= setTimeout(() => this.flush(), ms);
   }
 
-  /** What waits holds no more: the source begins its stream anew. */
+  /** Drops the acknowledgement that waits, because the source begins its stream again. */
   forget(): void {
     this.waiting = undefined;
     this.sentBytes = 0;

@@ -1,10 +1,10 @@
 /**
- * Post-copy at the destination: which pages its QEMU misses, what it asks for, and when it has them all.
+ * Post-copy's pages at the destination: which of them QEMU misses, which ones it asks for, and when it has them all.
  *
  *     advised: every page is missing ── frames ──> placed ── discards ──> missing ── frames, each page once ──> placed
  *
- * A page that came twice behind the package would break QEMU (UFFDIO_COPY), and one that never came leaves the guest waiting
- * for ever: neither gets past this, whatever the source sends.
+ * After the package, a page that came twice would break QEMU's post-copy (UFFDIO_COPY), and a page that never came
+ * would leave the guest waiting for ever. Both are refused here, whatever the source sends.
  */
 
 import { readDiscards } from "../../shared/codec/discard-frame.ts";
@@ -24,26 +24,34 @@ export interface PostcopyPagesOptions {
   readonly send: (message: DestinationMessage) => void;
 }
 
-/** As much as the source takes (shared/qemu/stream/stream-commands.ts). */
+/**
+ * The longest package that is taken, bytes: as long as the longest one that the source takes from its QEMU
+ * (shared/qemu/stream/stream-commands.ts).
+ */
 const PACKAGE_BYTES_MAX = 64 << 20;
+/** The length of the number ahead of the package, which says how long the package is, bytes. */
 const LENGTH_BYTES = 4;
-/** Of a bitmap in one message: 32 KiB. */
+/** How many pages one message `missing` is about at most, so that its bitmap has 32 KiB. */
 const PAGES_A_PIECE = 1 << 18;
 
+/** Follows the pages of one guest from the layout on. */
 export class PostcopyPages implements ReturnPathSink {
+  /** How long the guest has waited for the pages that it asked for. */
   readonly service = new ServiceTimes();
-  /** The package was written to QEMU. */
+  /** Resolved when the package was written to QEMU. */
   readonly packaged: Deferred<void> = deferred();
-  /** QEMU has everything: 0, or it failed. */
+  /** Resolved when QEMU ends post-copy: with 0 when it has every page, with another number when it has failed. */
   readonly done: Deferred<number> = deferred();
-  /** In a recovery: QEMU takes pages again. */
+  /** In a recovery: resolved when QEMU takes pages again. */
   readonly resumed: Deferred<void> = deferred();
   private readonly parts: PostcopyPagesOptions;
+  /** The pages that QEMU has not got. */
   private readonly missing: PageSet;
   private readonly returnPath: ReturnPathReader;
+  /** How many bytes of the package have not come yet; -1 before its first frame. */
   private packageLeft = -1;
   private active = false;
-  /** When QEMU had taken the package's last byte, microseconds on this clock. */
+  /** When QEMU had taken the package's last byte, microseconds on this host's clock. */
   packagedAtUs = 0;
 
   constructor(parts: PostcopyPagesOptions) {
@@ -53,17 +61,21 @@ export class PostcopyPages implements ReturnPathSink {
     this.returnPath = new ReturnPathReader(parts.blocks, this);
   }
 
-  /** The whole package came: pages behind it are final. */
+  /** True once the whole package has come, or post-copy was resumed: a page that comes from then on is final. */
   get isActive(): boolean {
     return this.active;
   }
 
-  /** Pages that QEMU has not got. */
+  /** How many pages QEMU has not got. */
   get missingPages(): number {
     return this.missing.size;
   }
 
-  /** A page is about to be written. @throws MigrationFault `peer-invalid` */
+  /**
+   * Notes that a page is about to be written to QEMU.
+   * @throws MigrationFault `peer-invalid` for a delta of a page that is not there, and in post-copy for a page that
+   *   came before
+   */
   placed(page: number, isDelta: boolean): void {
     const wasMissing = this.missing.remove(page);
     if (isDelta && wasMissing) throw invalid(`a delta of page ${page}, which was not there`);
@@ -72,7 +84,11 @@ export class PostcopyPages implements ReturnPathSink {
     if (this.service.isWaiting) this.service.served(page, this.parts.clock.nowUs());
   }
 
-  /** @returns the commands for QEMU @throws MigrationFault `peer-invalid` */
+  /**
+   * Takes a frame of discards: its pages are missing again.
+   * @returns the commands for QEMU
+   * @throws MigrationFault `peer-invalid`
+   */
   discards(body: Uint8Array): Uint8Array {
     if (this.packageLeft >= 0) throw invalid("discards behind the package");
     const commands: Uint8Array[] = [];
@@ -85,7 +101,11 @@ export class PostcopyPages implements ReturnPathSink {
     return Buffer.concat(commands);
   }
 
-  /** @returns the bytes for QEMU, with the command ahead of the first @throws MigrationFault `peer-invalid` */
+  /**
+   * Takes a frame of the package.
+   * @returns the bytes for QEMU; those of the first frame begin with the command that announces the package
+   * @throws MigrationFault `peer-invalid`
+   */
   package(body: Uint8Array): Uint8Array {
     if (this.active) throw invalid("more than one package");
     const pieces: Uint8Array[] = [];
@@ -105,12 +125,16 @@ export class PostcopyPages implements ReturnPathSink {
     return Buffer.concat(pieces);
   }
 
+  /** Notes that the whole package was written to QEMU. */
   packageWritten(nowUs: number): void {
     this.packagedAtUs = nowUs;
     this.packaged.resolve();
   }
 
-  /** The end of the stream is about to be written. @throws MigrationFault `peer-invalid` when pages are missing */
+  /**
+   * Checks that no page is missing, before the end of the stream is written.
+   * @throws MigrationFault `peer-invalid` when pages are missing
+   */
   checkEnd(): void {
     if (this.missing.size > 0) throw invalid(`the end of post-copy with ${this.missing.size} pages missing`);
   }
@@ -123,16 +147,19 @@ export class PostcopyPages implements ReturnPathSink {
       const bits = this.missing.bits(firstPage, pages);
       send({ kind: "missing", firstPage, pageCount: pages, bits, last: firstPage + pages === pageCount });
     }
-    // who was asked before has forgotten it
+    // a source that begins its stream again has forgotten what it was asked for
     for (const page of this.service.waitingPages) send({ kind: "pageRequest", firstPage: page, pageCount: 1 });
   }
 
-  /** What QEMU writes on its socket. @throws MigrationFault `stream-invalid` */
+  /**
+   * Reads what QEMU writes back on its socket.
+   * @throws MigrationFault `stream-invalid`
+   */
   read(bytes: Uint8Array): void {
     this.returnPath.push(bytes);
   }
 
-  // ── ReturnPathSink ──
+  // the methods of ReturnPathSink, which say what QEMU has written back
 
   requestPages(firstPage: number, pageCount: number): void {
     const nowUs = this.parts.clock.nowUs();
@@ -146,7 +173,7 @@ export class PostcopyPages implements ReturnPathSink {
   shut(error: number): void {
     this.done.resolve(error);
   }
-  /** In a recovery: QEMU has said what it has, and takes pages again. */
+  /** In a recovery: QEMU has said which pages it has, and takes pages again. */
   resumeAck(): void {
     this.active = true;
     this.resumed.resolve();

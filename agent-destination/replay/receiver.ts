@@ -1,5 +1,6 @@
 /**
- * The destination's end of the transfer stream: answers what can be answered at once, and hands frames to the replay.
+ * The destination's end of the transfer stream. It answers at once what can be answered at once, and hands frames to
+ * the replay. What follows from a message for the migration is not decided here (migration/phases/).
  */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -15,50 +16,66 @@ import type { Replay } from "./replay.ts";
 
 type Message<K extends SourceMessage["kind"]> = Extract<SourceMessage, { kind: K }>;
 
+/** The parts of a Receiver. */
 export interface ReceiverOptions {
   readonly channel: ResumingDestination;
   readonly socket: Socket;
+  /** Makes the replay of this stream. `onFault` takes a fault that arises while QEMU takes bytes. */
   readonly makeReplay: (onFault: (fault: MigrationFault) => void) => Replay;
   readonly clock: Clock;
+  /** Aborted when the migration is to end before it has the whole guest. */
   readonly cancelled: AbortSignal;
   /**
-   * The disks of the QEMU here, as they were compared with the source's. Missing where an earlier agent compared them.
+   * The disks of the QEMU here, as they were compared with the source's; missing where an earlier agent compared them.
    */
   readonly disks?: GuestDisks | undefined;
-  /** Post-copy is taken up with this. */
+  /** Only where a broken post-copy is resumed: what the journal has of it. */
   readonly resumed?: DestinationPostcopy;
-  /** Where post-copy may follow: what taking it up again needs, but the layout. */
+  /**
+   * Set where post-copy may follow: what it takes to resume post-copy, except for the layout, which the source sends.
+   */
   readonly record?: Omit<DestinationPostcopy, "blocks" | "ramSectionId"> | undefined;
 }
 
+/** Receives the messages of one transfer stream. */
 export class Receiver {
   readonly channel: ResumingDestination;
   readonly replay: Replay;
-  /** The first frame came: the source follows up. */
+  /** Resolved when the first frame has come: the source follows up. */
   readonly begun: Deferred<void> = deferred();
+  /** Resolved when the source has said that there are no more frames. */
   readonly ended: Deferred<Message<"endOfStream">> = deferred();
+  /** Resolved with the grant, if it comes by this stream. */
   readonly grant: Deferred<Message<"grant">> = deferred();
-  /** The source has sent `failure`: the guest stays there. */
+  /** Resolved when the source has sent `failure`: the guest stays at the source. */
   readonly gaveUp: Deferred<MigrationFault> = deferred();
+  /** Resolved when post-copy's package was written to QEMU; this exists from the start, unlike `postcopy`. */
   private readonly packagedAtAll: Deferred<void> = deferred();
   /** Set while the guest is loaded: answers the source's requests for digests. */
   onVerify: ((request: Message<"verifyRequest">) => Promise<void>) | undefined;
-  /** One at a time: each is a file, and memory, of a stretch. */
+  /**
+   * True while a request for digests is answered. There is one at a time, because each takes a file and the memory of a
+   * stretch.
+   */
   private verifying = false;
   private readonly abort = new AbortController();
   private readonly socket: Socket;
   private readonly clock: Clock;
   private readonly parts: ReceiverOptions;
+  /** Collects V8's young garbage after every few megabytes of frames (docs/decisions/0007). */
   private readonly collectYoung = youngCollector();
-  /** Messages that came, of whatever kind. */
+  /** How many messages have come, of whatever kind. */
   heard = 0;
+  /** The bytes of all probes so far, which their acknowledgements say. */
   private probeBytes = 0;
-  /** Once the layout came. */
+  /** What the journal needs of post-copy; set where post-copy may follow, once the layout has come. */
   record: DestinationPostcopy | undefined;
+  /** True once this stream is closed by this side: nothing is a fault any more. */
   private over = false;
-  /** True after the source has begun the stream anew, until the source asks which pages are missing. */
+  /** True from the moment when the source begins the stream again until it asks which pages are missing. */
   private mayResume = false;
 
+  /** The disks of the QEMU here, as ReceiverOptions describes them. */
   get disks(): GuestDisks | undefined {
     return this.parts.disks;
   }
@@ -90,12 +107,12 @@ export class Receiver {
     channel.receive((message) => this.take(message));
   }
 
-  /** True while the link is up, and QEMU takes what comes. */
+  /** True while the link is up and QEMU takes what comes. */
   get isRead(): boolean {
     return !this.channel.isCut && !this.replay.isHeldBack;
   }
 
-  /** Aborted with the first fault. */
+  /** Aborted with the first fault of this stream. */
   get signal(): AbortSignal {
     return this.abort.signal;
   }
@@ -103,8 +120,8 @@ export class Receiver {
   private readonly onCancel = (): void => this.fail(MigrationFault.from(this.parts.cancelled.reason));
 
   /**
-   * The guest is loaded. From now on only the migration's states react to a withdrawal or a stop of the agent, and the
-   * stream of pages stays open.
+   * Called when the guest is loaded. From then on only the migration's states react to a withdrawal or a stop of the
+   * agent, and the stream of pages stays open.
    */
   outlivesCancel(): void {
     this.parts.cancelled.removeEventListener("abort", this.onCancel);
@@ -113,43 +130,51 @@ export class Receiver {
   /** Makes the end of the guest's QEMU a fault of this stream, for as long as the stream's channel is open. */
   failsWith(guest: Pick<GuestProcess, "onEnd" | "endFault">): void {
     const forget = guest.onEnd(() => void guest.endFault().then((fault) => this.fail(fault)));
-    // post-copy may be taken up many times, and each receiver has a memory of its own
+    // post-copy may be resumed many times, and QEMU must not keep each receiver, which has a memory of its own
     void this.channel.closed.then(forget);
   }
 
+  /** Makes a fault one of this stream, unless the stream is closed. */
   fail(fault: MigrationFault): void {
     if (!this.over) this.abort.abort(fault);
   }
 
   /**
-   * From now on the end of the channel is no fault. The source waits for the last word: `running`, `complete` or a
-   * failure.
+   * Closes this side of the stream. From then on the end of the channel is no fault. The source waits for the last
+   * word: `running`, `complete` or a failure.
    * @param fault said as the last word, where no other was said
    */
   close(fault?: MigrationFault): void {
     this.over = true;
     if (fault !== undefined) this.say(fault, new Uint8Array());
     this.socket.destroy();
-    // another stream takes up a broken post-copy
+    // another stream resumes a broken post-copy, so this one does not dial again
     if (fault !== undefined && this.postcopy?.isActive === true) this.channel.leave();
     else this.channel.close();
   }
 
+  /**
+   * Tells the source that the migration has failed.
+   * @param refusedToken proves the refusal of a grant; empty where nothing is refused
+   */
   say(fault: MigrationFault, refusedToken: Uint8Array): void {
     this.channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken });
   }
 
-  /** Where post-copy may follow. */
+  /** Post-copy's pages; undefined where post-copy cannot follow, and before the layout has come. */
   get postcopy(): PostcopyPages | undefined {
     return this.replay.postcopy;
   }
 
-  /** Resolves when post-copy's package was written to QEMU; of a migration that needs none, never. */
+  /** Resolves when post-copy's package was written to QEMU; never in a migration without post-copy. */
   get packaged(): Promise<void> {
     return this.packagedAtAll.promise;
   }
 
-  /** Before post-copy what is lost with a stream is lost: its migration ends. */
+  /**
+   * The source begins the stream again. That is possible only in post-copy: before it, what is lost with a stream
+   * cannot be sent again, and the migration ends.
+   */
   private beginAnew(): void {
     if (this.postcopy?.isActive !== true)
       throw new MigrationFault("peer-invalid", "The source begins a stream anew that is not post-copy's", {
@@ -159,12 +184,16 @@ export class Receiver {
     this.mayResume = true;
   }
 
-  /** The source has begun the stream anew: it is told what is missing, when QEMU has taken what it was being given. */
+  /**
+   * Answers a source that has begun the stream again: the source is told which pages are missing, once QEMU has taken
+   * every frame that came.
+   */
   private resume(): void {
     const { postcopy } = this;
     if (postcopy?.isActive !== true)
       throw new MigrationFault("peer-invalid", "The source takes up a post-copy that there is not", { role: "source" });
-    // an answer is kept until the source has it, since the connection may break: 32 KiB for each GiB of the guest
+    // an answer is kept until the source has received it, since the connection may break, and takes 32 KiB for each GiB
+    // of the guest. So a source may ask once for each stream
     if (!this.mayResume)
       throw new MigrationFault("peer-invalid", "The source asks twice what is missing from one stream", {
         role: "source",
@@ -173,6 +202,7 @@ export class Receiver {
     void this.replay.drained().then(() => postcopy.tellMissing());
   }
 
+  /** Takes the layout of QEMU's stream. */
   private layout({ blocks, ramSectionId }: Message<"layout">): void {
     this.replay.layout(blocks, ramSectionId);
     const { record } = this.parts;
@@ -182,6 +212,7 @@ export class Receiver {
     this.readReturnPath();
   }
 
+  /** Reads what QEMU writes back, where post-copy may follow. */
   private readReturnPath(): void {
     const { postcopy } = this.replay;
     if (postcopy === undefined) return;
@@ -195,6 +226,10 @@ export class Receiver {
     });
   }
 
+  /**
+   * Takes a message of the source.
+   * @throws MigrationFault `peer-invalid`, `checksum-mismatch`
+   */
   private take(message: SourceMessage): void {
     this.heard++;
     switch (message.kind) {

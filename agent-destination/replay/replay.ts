@@ -1,10 +1,10 @@
 /**
- * Frames into QEMU's stream: decompressed, checked, and written as RAM sections or verbatim, in strict sequence.
- * Deltas are passed on as XBZRLE records, which QEMU decodes in place; no page is kept here.
+ * Turns frames into QEMU's stream. A frame is decompressed, checked, and written as a RAM section or verbatim, in
+ * strict sequence. A delta is passed on as an XBZRLE record, which QEMU decodes in place, so no page is kept here.
  *
  *     frame ──> one frame buffer ──records──> output buffers ──> QEMU's socket ──> ack
  *
- * Bounded by its buffers: when QEMU does not take more, reading from the channel stops.
+ * The memory is bounded by the buffers: when QEMU takes no more, the channel is not read.
  */
 import type { Socket } from "node:net";
 import { PageFrameReader, type RecordSink } from "../../shared/codec/page-frame.ts";
@@ -24,60 +24,84 @@ import { PostcopyPages } from "./postcopy-pages.ts";
 import { StreamOrder } from "./stream-order.ts";
 
 /**
- * The source counts frames that are being compressed with what it expects of them, so it may be beyond the contract's
- * credit by as many frames as it has buffers (FRAME_BUFFERS of agent-source/send/source-memory.ts), and one more.
+ * How many frames the source may be beyond the contract's credit. The source counts a frame that is being compressed
+ * with the length that it expects. So it may be beyond the credit by as many frames as it has buffers (FRAME_BUFFERS of
+ * agent-source/send/source-memory.ts), and one more; this limit is above that. With a lower one an honest source would
+ * be refused.
  */
 const FRAMES_BEYOND_CREDIT = 16;
+/** The length of an output buffer, bytes. */
 const OUTPUT_BYTES = 512 * 1024;
+/** How many output buffers there are. When QEMU has all of them, the channel is paused. */
 const OUTPUTS = 4;
-/** Header, block name, page; and a section's start or end. */
+/**
+ * The most that a record takes in an output buffer, bytes: header, block name and page, and the start or the end of a
+ * section.
+ */
 const RECORD_BYTES_MAX = 8 + 256 + PAGE_SIZE + 64;
 
+/** The parts of a Replay. */
 export interface ReplayOptions {
   readonly createKernels: (byteLength: number) => PageKernels;
   readonly contract: Pick<Contract, "frameBytes" | "creditWindowBytes" | "codecs" | "ramBlocks" | "postcopy">;
   readonly channel: DestinationChannel;
   readonly socket: Socket;
   readonly clock: Clock;
+  /** Takes a fault that arises when QEMU has taken bytes, outside of a call of take(). */
   readonly onFault: (fault: MigrationFault) => void;
-  /** Test fault: one byte of the first full page is changed after all checks. */
+  /** A fault for tests: one byte of the first full page is changed after all checks. */
   readonly corruptPage: boolean;
 }
 
+/** Writes the frames of one transfer stream to one QEMU. */
 export class Replay implements RecordSink {
+  /** The number of the last frame that was taken. */
   sequence = 0;
+  /** When QEMU had taken the last bytes so far, microseconds on this host's clock; 0 before the first ones. */
   lastByteAtUs = 0;
   private readonly parts: ReplayOptions;
   private readonly kernels: PageKernels;
   private readonly memory: Uint8Array;
   private readonly writer: StreamWriter;
   private readonly opener: FrameOpener;
+  /** The addresses of the output buffers that are free. */
   private readonly freeOutputs: number[] = [];
+  /** The frames that have come and were not begun. */
   private readonly queue: Frame[] = [];
   private reader: PageFrameReader | undefined;
   private ramSectionId = 0;
   private pageCount = 0;
+  /** The address of the output buffer that is being filled; -1 where there is none. */
   private output = -1;
+  /** The frame that is being written. */
   private current: Frame | undefined;
+  /** How many bytes of a verbatim frame are still to be written. */
   private verbatimLeft = 0;
+  /** Bytes of the bodies of all frames that were written, as they were on the link. */
   private appliedBytes = 0;
   /** Bytes of the frames in `queue` and `current`. */
   private waitingBytes = 0;
-  /** Counts restarts: what was written before one is not acknowledged after it. */
+  /** How often the source has begun its stream again. A frame that came before is not acknowledged any more. */
   private generation = 0;
+  /** The generation of `current`. */
   private currentGeneration = 0;
   private readonly part = new StreamOrder();
   private readonly acks: AckBatcher;
-  /** Where post-copy may follow; from the layout on. */
+  /** Post-copy's pages; set by the layout where post-copy may follow. */
   postcopy: PostcopyPages | undefined;
-  /** What a frame of post-copy's beginning is for QEMU, and how much of it was written. */
+  /** What QEMU is to get for the current frame of discards or of the package. */
   private commands: Uint8Array | undefined;
+  /** How many bytes of `commands` were written. */
   private commandsAt = 0;
-  /** True while QEMU does not take what came, and the channel is not read. */
+  /** True while QEMU does not take what has come, so that the channel is not read. */
   isHeldBack = false;
+  /** True once a frame was refused: nothing more is written then. */
   private broken = false;
+  /** True until the fault for tests has changed a page. */
   private corrupt: boolean;
+  /** One callback for each drained() that waits. */
   private idleWaiters: (() => void)[] = [];
+  /** How many output buffers QEMU has not taken yet. */
   private writesPending = 0;
 
   constructor(parts: ReplayOptions) {
@@ -94,7 +118,10 @@ export class Replay implements RecordSink {
     for (let i = 0; i < OUTPUTS; i++) this.freeOutputs.push(outputsAt + i * OUTPUT_BYTES);
   }
 
-  /** The stream's blocks, which must be those of the waiting QEMU. @throws MigrationFault `peer-invalid` */
+  /**
+   * Takes the RAM blocks of the stream, which must be those of the waiting QEMU.
+   * @throws MigrationFault `peer-invalid`
+   */
   layout(blocks: readonly RamBlock[], ramSectionId: number): void {
     if (this.reader !== undefined) throw invalid("a second layout");
     const differing = describeBlocks(blocks, this.parts.contract.ramBlocks);
@@ -110,7 +137,10 @@ export class Replay implements RecordSink {
     this.pageCount = pageCount;
   }
 
-  /** Post-copy is taken up: its last pages follow. */
+  /**
+   * Begins at the last pages of a post-copy that is resumed.
+   * @param pages knows which pages QEMU misses
+   */
   resume(blocks: readonly RamBlock[], ramSectionId: number, pages: PostcopyPages): void {
     this.layout(blocks, ramSectionId);
     this.postcopy = pages;
@@ -118,7 +148,10 @@ export class Replay implements RecordSink {
     this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
   }
 
-  /** Takes the next frame. @throws MigrationFault `peer-invalid`, `checksum-mismatch` */
+  /**
+   * Takes the next frame.
+   * @throws MigrationFault `peer-invalid`, `checksum-mismatch`
+   */
   take(frame: Frame): void {
     if (frame.sequence !== this.sequence + 1) throw invalid(`frame ${frame.sequence} after ${this.sequence}`);
     this.sequence = frame.sequence;
@@ -131,8 +164,8 @@ export class Replay implements RecordSink {
   }
 
   /**
-   * The source begins its stream anew: frames that came and were not begun are forgotten, the next one is number 1. What
-   * QEMU was given of pages counts as placed.
+   * The source begins its stream again, with frame 1. Frames that were not begun are dropped. Pages that were given to
+   * QEMU count as placed.
    */
   restart(): void {
     this.queue.length = 0;
@@ -143,13 +176,13 @@ export class Replay implements RecordSink {
     this.generation++;
   }
 
-  /** Resolves when every frame taken so far was written to QEMU's socket. */
+  /** Resolves when every frame that was taken so far was written to QEMU's socket. */
   drained(): Promise<void> {
     if (this.isIdle) return Promise.resolve();
     return new Promise((resolve) => this.idleWaiters.push(resolve));
   }
 
-  // ── RecordSink ──
+  // the methods of RecordSink, which take the records of the current frame
 
   get hasRoom(): boolean {
     return (this.output >= 0 && this.writer.room(RECORD_BYTES_MAX)) || this.nextOutput();
@@ -173,23 +206,26 @@ export class Replay implements RecordSink {
     this.writer.delta(page, at, length);
   }
 
-  // ──
+  // the end of RecordSink
 
+  /** True when nothing waits, and QEMU has taken everything. */
   private get isIdle(): boolean {
     return this.queue.length === 0 && this.current === undefined && this.writesPending === 0;
   }
 
+  /** Writes as much as QEMU takes. */
   private run(): void {
     if (this.broken) return;
     try {
       this.work();
     } catch (thrown) {
-      // QEMU takes a buffer back later: what is behind the record that was refused must not be given to it then
+      // QEMU gives an output buffer back later. Nothing that follows the refused record may be written to it then
       this.broken = true;
       throw thrown;
     }
   }
 
+  /** Writes frames until there are none, or QEMU takes no more; in that case the channel is paused meanwhile. */
   private work(): void {
     while (true) {
       if (this.current === undefined) {
@@ -232,6 +268,7 @@ export class Replay implements RecordSink {
     }
   }
 
+  /** Begins a frame of discards or of the package. */
   private openPostcopy(kind: "discards" | "package", body: Uint8Array): void {
     const { postcopy } = this;
     if (postcopy === undefined) throw invalid(`a frame of kind ${kind}, which post-copy has, and it was not agreed on`);
@@ -239,14 +276,17 @@ export class Replay implements RecordSink {
     this.commandsAt = 0;
     if (!postcopy.isActive) return;
     this.part.packaged();
-    // QEMU takes no XBZRLE from here on
+    // QEMU takes no XBZRLE after the package
     this.reader = new PageFrameReader(this.kernels, this.pageCount, false);
   }
 
-  /** Was the RAM section of the current frame begun? */
+  /** True once the RAM section of the current frame was begun. */
   private started = false;
 
-  /** Writes what there is room for. @returns is the current frame finished? */
+  /**
+   * Writes as much of the current frame as there is room for.
+   * @returns true when the frame is finished
+   */
   private advance(): boolean {
     const frame = this.current!;
     if (this.commands !== undefined) {
@@ -274,6 +314,7 @@ export class Replay implements RecordSink {
     return true;
   }
 
+  /** Writes the rest of the commands. @returns true when they are finished */
   private copyCommands(commands: Uint8Array): boolean {
     while (this.commandsAt < commands.length) {
       if (!this.hasRoom) return false;
@@ -282,6 +323,7 @@ export class Replay implements RecordSink {
     return true;
   }
 
+  /** Writes the rest of a verbatim frame. @returns true when it is finished */
   private copyVerbatim(rawLength: number): boolean {
     while (this.verbatimLeft > 0) {
       if (!this.hasRoom) return false;
@@ -292,7 +334,10 @@ export class Replay implements RecordSink {
     return true;
   }
 
-  /** Makes an output buffer current; false when QEMU has not taken any back. */
+  /**
+   * Begins to fill another output buffer.
+   * @returns false when QEMU has not given any back
+   */
   private nextOutput(): boolean {
     if (this.output >= 0) this.flush(undefined);
     const output = this.freeOutputs.pop();
@@ -302,7 +347,11 @@ export class Replay implements RecordSink {
     return true;
   }
 
-  /** Gives the current output buffer to QEMU, and acknowledges once it was taken. */
+  /**
+   * Gives the current output buffer to QEMU, and acknowledges when QEMU has taken it.
+   * @param ack of the frame that ends in this buffer; undefined where none ends
+   * @param kind of that frame
+   */
   private flush(ack: Ack | undefined, kind?: Frame["frameKind"]): void {
     const output = this.output;
     if (output < 0) return;
@@ -321,12 +370,13 @@ export class Replay implements RecordSink {
     });
   }
 
-  /** Of an acknowledgement of what was written. */
+  /** Tells how late the acknowledgement of a frame of this kind may be. */
   private haste(kind: Frame["frameKind"] | undefined): AckLimits {
     if (kind !== "pages") return "at once";
     return this.postcopy?.isActive === true ? "soon" : "late";
   }
 
+  /** Goes on when QEMU has taken an output buffer. */
   private continue(): void {
     try {
       this.run();

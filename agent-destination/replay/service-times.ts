@@ -1,35 +1,43 @@
 /**
- * How long the guest waits for its pages: from a request of its QEMU until the page was written to it. Bounded: a
- * histogram with eight steps to the doubling, so a percentile is right to 9 %.
+ * How long the guest waits for its pages: from a request of its QEMU until the page is written to QEMU. The memory is
+ * bounded: times are kept as a histogram with eight steps for each doubling, so a percentile is right to 9 %.
  */
 import type { ServiceTimes as Summary } from "../../shared/protocol/messages.ts";
 
+/** Cells of the histogram for each doubling of the time. */
 const STEPS = 8;
-/** Microseconds from 1 to 2^32. */
+/** The cells of the histogram, for 1 to 2^32 microseconds. */
 const CELLS = 32 * STEPS;
-/** Requests that wait: one for each virtual CPU and a few of devices, unless QEMU is out of its mind. */
+/**
+ * How many requested pages are followed at most. There is one for each virtual CPU and a few for devices, unless QEMU
+ * is out of its mind; the times of further pages are not measured.
+ */
 const WAITING_MAX = 65_536;
 
+/** Measures the times of one guest. */
 export class ServiceTimes {
+  /** The pages that are waited for, and when each was requested, microseconds. */
   private readonly waiting = new Map<number, number>();
   private readonly cells = new Uint32Array(CELLS);
   private count = 0;
   private maxUs = 0;
 
-  /** Is there a page that is waited for? */
+  /** True while a page is waited for. */
   get isWaiting(): boolean {
     return this.waiting.size > 0;
   }
 
-  /** The pages that are waited for, oldest first. */
+  /** The pages that are waited for, in the order of their requests. */
   get waitingPages(): Iterable<number> {
     return this.waiting.keys();
   }
 
+  /** Notes that QEMU has asked for a page. */
   requested(page: number, nowUs: number): void {
     if (this.waiting.size < WAITING_MAX && !this.waiting.has(page)) this.waiting.set(page, nowUs);
   }
 
+  /** Notes that a page is written to QEMU. */
   served(page: number, nowUs: number): void {
     const sinceUs = this.waiting.get(page);
     if (sinceUs === undefined) return;
@@ -44,6 +52,7 @@ export class ServiceTimes {
     return { requests: this.count, medianMs: this.at(0.5), p99Ms: this.at(0.99), maxMs: this.maxUs / 1000 };
   }
 
+  /** Gives a percentile, milliseconds. @param part from 0 to 1 */
   private at(part: number): number {
     let left = part * this.count;
     for (let cell = 0; cell < CELLS; cell++) {

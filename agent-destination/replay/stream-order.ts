@@ -1,10 +1,12 @@
-/** In which part of QEMU's stream the frames are, and which may follow. */
+/** Checks in which order the frames come: which part of QEMU's stream they are in, and which part may follow. */
 import type { Frame } from "../../shared/protocol/messages.ts";
 import { invalid } from "./invalid-stream.ts";
 
 /**
- * QEMU's stream is a head, pages, and a tail: verbatim frames stand only at its ends. Of post-copy it is a head, pages,
- * discards and the package, the last pages, and a tail. The package ends its part by itself: `packaged`.
+ * This table says for each part to which part a frame of each kind leads; a kind that is not listed is refused. QEMU's
+ * stream is a head, pages and a tail, so verbatim frames stand only at its ends. With post-copy it is a head, pages,
+ * discards and the package, the last pages, and a tail. The part with the package ends when the whole package has come
+ * (packaged), and not by a frame of another kind.
  */
 const PARTS = {
   head: { verbatim: "head", pages: "pages", discards: "discards", package: "discards" },
@@ -17,6 +19,7 @@ const PARTS = {
 type PartName = keyof typeof PARTS;
 const NEXT: Readonly<Record<PartName, Partial<Record<Frame["frameKind"], PartName>>>> = PARTS;
 
+/** Where a frame is, in words for a fault. */
 const NAMES: Readonly<Record<PartName, string>> = {
   head: "at the head of QEMU's stream",
   pages: "among pages",
@@ -25,17 +28,22 @@ const NAMES: Readonly<Record<PartName, string>> = {
   tail: "behind the end of QEMU's RAM",
 };
 
+/** Follows one stream. */
 export class StreamOrder {
+  /** The part that the last frame was in. */
   name: PartName = "head";
 
-  /** @throws MigrationFault `peer-invalid` */
+  /**
+   * Enters the part of the next frame.
+   * @throws MigrationFault `peer-invalid` for a frame that may not follow
+   */
   enter(kind: Frame["frameKind"]): void {
     const next = NEXT[this.name][kind];
     if (next === undefined) throw invalid(`a frame of kind ${kind} ${NAMES[this.name]}`);
     this.name = next;
   }
 
-  /** Post-copy: the package has come, and the last pages follow. */
+  /** Notes that the whole package has come: the last pages follow. */
   packaged(): void {
     this.name = "lastPages";
   }

@@ -1,4 +1,8 @@
-/** The destination's service: one incoming migration for each accepted handshake, at most one for a guest. */
+/**
+ * The service of the destination agent. It answers the handshakes and the settlement calls of sources, and runs one
+ * migration (Incoming) for each handshake that passes the first look, at most one for a guest. At its start it takes up
+ * the migrations of its journal. How a migration goes through its states is not decided here (migration/).
+ */
 import { timingSafeEqual } from "node:crypto";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { limitsToward } from "../../shared/link/callers/guest-peers.ts";
@@ -33,25 +37,37 @@ import { recordedState } from "./incoming-view.ts";
 import { Places } from "./places.ts";
 import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
 
-/** Parts that differ by caller: the log with the caller's budget, and the limits of calls to that source alone. */
+/**
+ * The parts that differ from caller to caller: a log with the caller's budget, and link limits by which only the caller
+ * itself can be dialled as the source (limitsToward).
+ */
 type CallerParts = Pick<DestinationAgentParts, "log" | "limits">;
 
 export class DestinationAgent implements DestinationService {
-  /** Answers operators. */
+  /** The service for operators. */
   readonly desk: IncomingDesk;
   private readonly parts: DestinationAgentParts;
   private readonly callers: CallerLogs;
+  /** Aborted when the agent begins to stop. */
   private readonly stopping = new AbortController();
+  /** Aborted when the agent stops waiting for its migrations to end. */
   private readonly leaving = new AbortController();
+  /** The migrations that are under way, by id. */
   private readonly entries = new Map<string, Incoming>();
-  /** Answers of guests that arrived in this agent's life: more than the journal knows. */
+  /**
+   * What sources were told of guests that arrived since this agent started, by migration. The journal does not hold the
+   * times and the resource usage in these answers.
+   */
   private readonly arrivals = new Map<string, Running>();
-  /** The `sequence` of the latest migration of the journal. */
+  /** The largest `sequence` of the migrations in the journal. */
   private sequence = 0;
   private readonly places: Places;
-  /** Sources that measure their link to here. */
+  /** How many sources measure their link to this host now. */
   private linkAnswers = 0;
-  /** Not made where it is handed on: it would keep the migration that has ended there, and its memory. */
+  /**
+   * Tells whether no migration is under way. This is a field, not a closure made in run(), because returnMemoryLater()
+   * keeps it for a while: a closure would keep the ended migration, and its memory, for as long.
+   */
   private readonly isIdle = (): boolean => this.entries.size === 0;
 
   constructor(parts: DestinationAgentParts) {
@@ -80,7 +96,8 @@ export class DestinationAgent implements DestinationService {
     if (!makesWay) refusals.push(...this.places.busyWith(guest));
     if (refusals.length > 0) return refused(...refusals);
     if (makesWay) await this.places.clear(guest);
-    // asked again, since another offer may have come meanwhile; from here to the entry nothing is waited for
+    // another offer may have come during the waits above, so the same questions are asked again. After this look into
+    // the journal nothing is awaited until run() has made the entry
     if ((await this.parts.journal.read(id)) !== undefined || this.entries.has(id)) throw wasHere(id);
     const busy = this.places.busyWith(guest);
     if (busy.length > 0) return refused(...busy);
@@ -95,14 +112,17 @@ export class DestinationAgent implements DestinationService {
     };
     const { cx, ended } = this.run(named, { kind: "negotiating", offer, definition }, parts);
     const given = await cx.answer.promise;
-    // a refusal is given when nothing is in the way of the next try any more
+    // a refusal is answered only when the migration has ended, so that nothing is in the way of the next try
     if (given.kind === "refusals" || offer.dryRun) await ended;
     return given.kind === "contract" && offer.dryRun && offer.measureLink
       ? this.measured(offer, given.contract, parts)
       : given;
   }
 
-  /** Behind a check: the source may measure the link. */
+  /**
+   * Answers a check whose offer was good, and lets the source measure the link to this host. While as many sources as
+   * `migrations.max` measure their links, the contract does not offer that.
+   */
   private measured(offer: Offer, contract: Contract, { limits, log }: CallerParts): HandshakeAnswer {
     const { clock, config } = this.parts;
     if (this.linkAnswers >= config.migrationsMax) return { kind: "contract", contract };
@@ -118,24 +138,29 @@ export class DestinationAgent implements DestinationService {
     const entry = this.entries.get(migrationId);
     if (entry === undefined) return this.settled(call);
     if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
-    // a source that only asks how it stands cannot settle the migration: the source's own QEMU has ended, or cannot be
-    // seen. The word on the guest is then that of this host's operator. In post-copy a source that asks still has pages
+    // a source that was heard counts as being in contact, and an operator's word is then not taken. A source that only
+    // asks how the migration stands is not counted: its own QEMU has ended or cannot be seen, so it cannot settle the
+    // migration, and the operator of this host has to. In post-copy it is counted, since it still has the missing pages
     if (ask !== "standing" || entry.pulls) entry.heard();
     const withdrawn = new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" });
     if (ask === "withdraw") entry.withdraw(withdrawn);
     if (ask === "kept") entry.drop(withdrawn);
-    // before everything is loaded nobody was granted anything
+    // a grant counts only for a guest that is loaded: before that, no source has been asked for one
     if (ask === "grant" && entry.state.kind === "loaded")
       entry.cx.granted.resolve({ token: tokenText(token), epoch, paused });
-    // a guest that is being started may wait for pages of whoever asks
+    // in post-copy the start of the guest may need pages of the source that makes this call, so the answer does not
+    // wait for it
     if (ask !== "standing" && !entry.pulls) await entry.decided(ask, DECIDES_WITHIN_MS);
-    // what has ended is in the journal
+    // the migration has ended meanwhile, and its record in the journal says how
     if (!this.entries.has(migrationId)) return this.settled(call);
     const standing = entry.standing(ask);
     return answer(standing, entry.view.error?.message ?? "it is under way", entry.running);
   }
 
-  /** Takes up what an earlier life of this agent left, before calls are served. */
+  /**
+   * Takes up the migrations that an earlier life of this agent left in the journal. The program calls this before calls
+   * are served. It waits until each migration that is not settled has been looked at once, or for TAKES_UP_WITHIN_MS.
+   */
   async recover(): Promise<void> {
     const looks: Promise<unknown>[] = [];
     for (const { id, record } of await readJournal(this.parts)) {
@@ -153,8 +178,9 @@ export class DestinationAgent implements DestinationService {
   }
 
   /**
-   * Discards migrations that were not granted. A granted guest is started first, or left to the journal, as every whole
-   * copy is.
+   * Ends what can be ended before the agent stops. A migration that does not have the whole guest is discarded. A
+   * granted guest is started before that. Every whole copy that is left stays, and the next agent finds it by the
+   * journal. What is still under way 1 s before the end of `shutdown.grace` is left to the next agent.
    */
   async stop(): Promise<void> {
     const stopping = new MigrationFault("stopping", "The destination agent is being stopped");
@@ -164,11 +190,16 @@ export class DestinationAgent implements DestinationService {
     this.leaving.abort(stopping);
   }
 
-  /** Of a migration from the journal: its source is known by the address alone. */
+  /**
+   * Gives the parts of a migration from the journal. Its log budget goes by the address of its source. That source is
+   * dialled as any peer of `tls.peers`, since a guest that runs must not lose its source over a renewed certificate
+   * (docs/decisions/0049).
+   */
   private partsFor(source: string): CallerParts {
     return { log: this.callers.for(source), limits: this.parts.limits };
   }
 
+  /** Runs a migration from a state on, and keeps it in `entries` until it ends. */
   private run(named: Named, from: DestinationState, parts = this.partsFor(named.source)): Incoming {
     const promisedBytes = (): Promise<number> => this.places.promised(named.sequence, named.guest);
     const ofAgent = { stopping: this.stopping.signal, leaving: this.leaving.signal, promisedBytes };
@@ -184,8 +215,8 @@ export class DestinationAgent implements DestinationService {
   }
 
   /**
-   * The guest has ended here, and its source has kept its own copy. Writes `refused`, so that a supervisor of this host
-   * does not start the guest any more.
+   * Settles a migration whose guest has ended here, and whose source has kept its own copy. The record then says
+   * `refused`, so that `ferry may-start` no longer lets a supervisor of this host start the guest.
    */
   private async givenUp(id: string, record: DestinationRecord): Promise<SettleAnswer> {
     const reason = "its QEMU has ended here, and the source has kept the guest";
@@ -193,28 +224,29 @@ export class DestinationAgent implements DestinationService {
       await this.parts.journal.write(id, { ...record, kind: "refused", reason, heard: true });
     } catch (thrown) {
       this.parts.log.warn({ migration: id, fault: MigrationFault.from(thrown).message }, "journal");
-      // the refusal is not durable yet, so the source is made to ask again
+      // the refusal is not durable yet, and `waiting` makes the source ask again
       return answer("waiting", "the journal of the destination cannot be written", undefined);
     }
     return answer("refused", reason, undefined);
   }
 
   /**
-   * Somebody had started the guest before it was granted. Now it is granted, so a supervisor of this host may start it
-   * again.
+   * Removes the note `ungranted` from a record. Somebody other than an agent had started the guest before it was
+   * granted. Now it is granted, so a supervisor of this host may start it again.
    */
   private noteGranted(id: string, { ungranted: _, ...record }: DestinationRecord): Promise<void> {
     return orLogged(this.parts.journal.write(id, record), this.parts.log.child({ migration: id }));
   }
 
+  /** Keeps what the source was told of a guest that has arrived. */
   private arrived(id: string, running: Running): void {
     this.arrivals.set(id, running);
     keepLatest(this.arrivals, ARRIVALS_KEPT);
   }
 
   /**
-   * Answers for a migration that is over, or that this agent never knew, from its record and from whether its process
-   * lives.
+   * Answers for a migration that is not under way, from its record and from whether the QEMU of the record lives. A
+   * migration without a record is `unknown`.
    */
   private async settled({ migrationId: id, token, ask }: SettleCall): Promise<SettleAnswer> {
     const record = await this.parts.journal.read(id);
@@ -226,7 +258,7 @@ export class DestinationAgent implements DestinationService {
             (ended) => !ended,
             () => undefined,
           );
-    // where this host cannot tell whether the QEMU lives, nothing is proven: the source asks again
+    // while this host cannot tell whether the QEMU lives, nothing is proven, and `starting` makes the source ask again
     if (lives === undefined) return answer("starting", "this host does not tell whether its QEMU lives", undefined);
     if (ask === "kept" && !lives && record.kind !== "refused") return this.givenUp(id, record);
     if (ask === "grant" && lives && record.ungranted === true) await this.noteGranted(id, record);
@@ -237,12 +269,13 @@ export class DestinationAgent implements DestinationService {
   }
 }
 
+/** How many entries `arrivals` keeps; the oldest ones go first. */
 const ARRIVALS_KEPT = 100;
 
 const wasHere = (id: string): MigrationFault =>
   new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
 
-/** True when a QEMU still lives although its record is `refused` and `heard`, or when that cannot be told. */
+/** True when the QEMU of a settled refusal (`refused`, `heard`) still lives, or when this host cannot tell. */
 const isLeftOver = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>
   kind === "refused" && qemu !== undefined && !(await hasEnded(qemu).catch(() => false));
 
@@ -253,13 +286,17 @@ const UNKNOWN: SettleAnswer = {
 
 type Settled = "withheld" | "starting" | "arrived" | "lost" | "discarded" | "doubled" | "adopting";
 
-/** Of a migration that is not under way: what its record and its process prove. */
+/**
+ * Tells the state of a migration that is not under way, by what its record and its process prove.
+ * @param lives whether the QEMU of the record lives
+ * @param wasSeen whether this agent has seen the guest running
+ */
 function stateOf({ kind, heard }: DestinationRecord, lives: boolean, wasSeen: boolean): Settled {
   switch (kind) {
     case "arrived":
       return "arrived";
     case "refused":
-      // this agent is leaving, and the next one takes it up
+      // a migration whose copy is kept is under way, unless this agent is leaving: the next agent takes it up
       return lives && heard !== true ? "withheld" : "discarded";
     case "waiting":
       return lives ? "adopting" : "discarded";
@@ -269,6 +306,7 @@ function stateOf({ kind, heard }: DestinationRecord, lives: boolean, wasSeen: bo
   }
 }
 
+/** The reason that a source is told with the standing. */
 const REASONS: Readonly<Record<Settled, string>> = {
   starting: "its QEMU is there, and this agent cannot reach it; see its log",
   arrived: "the guest was seen running here; if its QEMU is not there any more, it has ended since or has moved on",

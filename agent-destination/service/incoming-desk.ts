@@ -1,6 +1,6 @@
 /**
- * Answers the operator at a destination: lists the migrations that came here, and takes the words that end what no
- * agent can end.
+ * Answers the operator at a destination. It lists the migrations that came here, and takes the operator's words
+ * (`ferry resolve`) that end what no agent can end.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { MigrationOperator } from "../../shared/link/link.ts";
@@ -15,22 +15,27 @@ import type { Incoming, Named } from "./incoming.ts";
 import { incomingView, recordedState } from "./incoming-view.ts";
 import type { DestinationAgentParts } from "./recovery.ts";
 
-/** How many ended migrations are remembered for `list`. */
+/** How many ended migrations are remembered for `list`; the oldest ones are forgotten first. */
 const REMEMBERED = 100;
+/** How often a watched migration is compared with what its observer was told last, milliseconds. */
 const WATCH_INTERVAL_MS = 200;
-/** What is known of the source and of the QEMU here once a migration has ended and the agent asks neither. */
+/** What a view says of the source and of the QEMU here once a migration has ended: the agent then asks neither. */
 const UNHEARD = { sourceIsThere: false, isUnseen: false, news: "" } as const;
+/**
+ * How long cancel() and resolve() wait for their effect, milliseconds. After that they return the view of that moment.
+ */
 const ANSWERS_WITHIN_MS = 20_000;
 
+/** The operators' service of a destination agent. */
 export class IncomingDesk implements MigrationOperator {
   private readonly journal: Journal<DestinationRecord>;
   private readonly entries: ReadonlyMap<string, Incoming>;
   /**
-   * Refused guests that somebody else has started, by migration; the value is true where the guest has all of its
-   * pages.
+   * The refused guests that somebody other than an agent has started, by migration. The value is true where the guest
+   * has all of its pages.
    */
   private readonly started = new Map<string, boolean>();
-  /** Views of ended migrations, the oldest first. */
+  /** The views of ended migrations, the oldest first. */
   private readonly history = new Map<string, MigrationView>();
 
   constructor(journal: Journal<DestinationRecord>, entries: ReadonlyMap<string, Incoming>) {
@@ -51,7 +56,7 @@ export class IncomingDesk implements MigrationOperator {
 
   /**
    * Tells whether somebody has started a guest against its refusal.
-   * @returns undefined when nobody has; else whether the guest has all of its pages
+   * @returns whether that guest has all of its pages; undefined when no such start was seen
    */
   doubled(id: string): boolean | undefined {
     return this.started.get(id);
@@ -118,7 +123,7 @@ export class IncomingDesk implements MigrationOperator {
 
   /**
    * Takes an operator's word on a guest that waits here, misses pages, was started here and has ended, or whose QEMU
-   * cannot be looked at.
+   * does not answer this agent.
    * @throws MigrationFault `needs-confirmation` with what the operator must make sure of first; `not-resolvable` while
    *   the source is in contact, or if the guest cannot run here; `not-in-doubt` when the migration waits for no word
    */
@@ -141,9 +146,10 @@ export class IncomingDesk implements MigrationOperator {
   }
 
   /**
-   * Takes a word on a guest whose QEMU does not answer this agent. The word only ends that QEMU; the next look of
-   * *adopting* finds that it has ended, and goes on from there. The word is taken while the source is in contact too,
-   * since the source cannot settle the migration: it is told that nothing is decided for as long as this lasts.
+   * Takes a word on a guest whose QEMU does not answer this agent. The word only ends that QEMU. The next look of
+   * *adopting* finds that the QEMU has ended, and the migration goes on from there. The word is taken even while the
+   * source is in contact: the source is told that nothing is decided for as long as this lasts, so it cannot settle the
+   * migration.
    */
   private async endUnseen(entry: Incoming, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
     const { cx, state } = entry;
@@ -158,8 +164,8 @@ export class IncomingDesk implements MigrationOperator {
   }
 
   /**
-   * Takes a word on a guest that was started here and has ended. Nothing runs; the record says from now on whose the
-   * guest is.
+   * Takes a word on a guest that was started here and has ended. The word changes only the record, which from then on
+   * says at which host the guest belongs.
    */
   private async resolveLost(id: string, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
     const view = this.getMigration(id);
@@ -182,6 +188,7 @@ export class IncomingDesk implements MigrationOperator {
     return this.getMigration(id);
   }
 
+  /** Puts a view into the history as the latest one. */
   private note(view: MigrationView): void {
     this.history.delete(view.id);
     this.history.set(view.id, view);

@@ -1,6 +1,6 @@
 /**
- * What an operator sees of a migration that comes to this host: a projection of its state. The figures are at its
- * source.
+ * The view that an operator gets of a migration that comes to this host, made from the migration's state. It has no
+ * figures: only the source agent knows them.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
@@ -16,16 +16,17 @@ import type { DestinationState } from "../migration/destination-state.ts";
 /** What the view needs beside the state. */
 export interface Known {
   readonly cx: Pick<DestinationContext, "id" | "guest" | "source" | "startedAtMs">;
-  /** This agent's address. */
+  /** The address of this agent. */
   readonly here: string;
-  /** Whether the source was heard lately. A copy whose source is silent waits for an operator. */
+  /** True while the source is in contact. A copy whose source is silent waits for an operator. */
   readonly sourceIsThere: boolean;
-  /** Whether the QEMU of this migration has not answered an agent that started again. It waits for an operator then. */
+  /** True when the QEMU of an adopted migration does not answer; the migration then waits for an operator. */
   readonly isUnseen: boolean;
-  /** What the phases report beside the state; empty when nothing. */
+  /** What the phases report beside the state; empty when they report nothing. */
   readonly news: string;
 }
 
+/** Makes the view of a migration. */
 export function incomingView(state: DestinationState, known: Known): MigrationView {
   const { cx, here } = known;
   const { id, guest, source, startedAtMs } = cx;
@@ -160,7 +161,7 @@ const view = ({ code, message, guestNow, advice }: MigrationFault, news = ""): M
   refusals: [],
 });
 
-/** The state of a migration that had ended before this agent started, from its record. */
+/** Gives the state that the last record of an ended migration stands for. */
 export function recordedState({ kind, reason }: DestinationRecord): DestinationState {
   switch (kind) {
     case "arrived":

@@ -1,4 +1,7 @@
-/** One migration that comes to this host: its context, its driver, and what is known of it for whoever asks. */
+/**
+ * One migration that comes to this host: its context, its driver, and what the agent tells the source and operators
+ * about it. The order of its states is not decided here (migration/destination-migration.ts).
+ */
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import { type Standing, standingOf } from "../../shared/protocol/destination-states.ts";
@@ -14,43 +17,54 @@ import { incomingView } from "./incoming-view.ts";
 import { stillToTake } from "./promised-memory.ts";
 import type { DestinationAgentParts } from "./recovery.ts";
 
-/** What identifies a migration, and what its records keep of its source. */
+/** What identifies a migration, its guest and its source, as the handshake or the journal says it. */
 export type Named = Pick<
   DestinationContext,
   "id" | "guest" | "token" | "source" | "caller" | "neededBytes" | "saysKept" | "sequence" | "startedAtMs"
 >;
 
-/** What a migration has of the agent as a whole. */
+/** What all migrations share of their agent; DestinationContext describes the fields. */
 export interface OfAgent {
   readonly stopping: AbortSignal;
   readonly leaving: AbortSignal;
   readonly promisedBytes: () => Promise<number>;
 }
 
-/** Standings in which nothing is decided yet. */
+/** The standings in which nothing is decided yet. */
 const UNDECIDED: readonly Standing[] = ["waiting", "starting"];
 
+/** A migration that is under way, from the handshake or the journal until it has ended or is left to the next agent. */
 export class Incoming {
   readonly cx: DestinationContext;
-  /** Resolves when it is over, or left to the next agent. */
+  /** Resolves when the migration is over, or left to the next agent. Never rejects. */
   readonly ended: Promise<void>;
+  /**
+   * What the source is told of the guest; undefined until the guest was seen running here, or paused as it was granted.
+   */
   running: Running | undefined;
   state: DestinationState;
+  // the controllers of the signals cx.cancelled, cx.withdrawn and cx.unneeded
   private readonly cancelling = new AbortController();
   private readonly withdrawing = new AbortController();
   private readonly dropping = new AbortController();
+  /** Resolved with the next change, and then replaced by a new one. */
   private changed: Deferred<void> = deferred();
-  /** Calls that wait for a change. */
+  /** One callback for each changedWithin() that waits for a change. */
   private readonly waiting = new Set<() => void>();
   private isOver = false;
+  /**
+   * When the source last made a call that counts (DestinationAgent.settle), monotonic milliseconds. A handshake counts;
+   * for a migration from the journal this is minus infinity until the first call.
+   */
   private heardAtMs: number;
+  /** What the phases report to operators beside the state; empty when they report nothing. */
   private news = "";
   /**
-   * When the QEMU did not answer for the first time since this agent started, monotonic milliseconds. Undefined where
-   * it has answered, or was not asked.
+   * When the QEMU of an adopted migration first failed to answer this agent, monotonic milliseconds; undefined where no
+   * look has failed.
    */
   private unseenSinceMs: number | undefined;
-  /** In post-copy, by which the guest's missing pages come. */
+  /** The stream of a guest that is being started or runs here; in post-copy the missing pages come by it. */
   private stream: ResumingDestination | undefined;
 
   constructor(parts: DestinationAgentParts, of: Named, ofAgent: OfAgent, from: DestinationState) {
@@ -84,7 +98,7 @@ export class Incoming {
       cpuSecondsBefore: processUsage().cpuSeconds,
     };
     this.ended = runDestinationMigration(this.cx, from, (state) => {
-      // a state that is tried again has what it said of itself
+      // a state that is only tried again keeps its news
       if (state.kind !== this.state.kind) this.news = "";
       this.state = state;
       this.change();
@@ -95,14 +109,20 @@ export class Incoming {
     });
   }
 
-  /** The source says `withdraw`: the guest stays there. */
+  /**
+   * Acts on the source's `withdraw`: the guest stays at the source. An older source, which never says `kept`, needs no
+   * copy here from then on.
+   */
   withdraw(fault: MigrationFault): void {
     this.cancelling.abort(fault);
     this.withdrawing.abort(fault);
     if (!this.cx.saysKept) this.dropping.abort(fault);
   }
 
-  /** The source says `kept`, or has begun another migration of the guest: it needs no copy here. */
+  /**
+   * Ends the migration because the source needs no copy here: it has said `kept`, or has begun another migration of the
+   * guest.
+   */
   drop(fault: MigrationFault): void {
     this.withdraw(fault);
     this.dropping.abort(fault);
@@ -113,7 +133,7 @@ export class Incoming {
     this.cancelling.abort(fault);
   }
 
-  /** Notes that the source has asked just now. */
+  /** Notes that the source has called just now. */
   heard(): void {
     this.heardAtMs = this.cx.clock.monotonicMs();
   }
@@ -124,7 +144,10 @@ export class Incoming {
     return (state.kind === "pulling" || state.kind === "starting") && state.postcopy !== undefined;
   }
 
-  /** How the migration stands, as the source is told. */
+  /**
+   * Tells how the migration stands, in the words for its source.
+   * @param ask what the source said with its question
+   */
   standing(ask: SettleCall["ask"]): Standing {
     if (this.state.kind === "adopting") return this.state.record.kind === "running" ? "starting" : "waiting";
     const standing = this.pulls ? "pulling" : standingOf(this.state.kind, ask, true);
@@ -137,7 +160,7 @@ export class Incoming {
    */
   async decided(ask: SettleCall["ask"], ms: number): Promise<void> {
     const deadline = performance.now() + ms;
-    // left to the next agent, it may stay undecided
+    // a migration that is left to the next agent may stay undecided, so its end ends the wait as well
     while (UNDECIDED.includes(this.standing(ask)) && !this.isOver) {
       const leftMs = deadline - performance.now();
       if (leftMs <= 0) return;
@@ -146,8 +169,9 @@ export class Incoming {
   }
 
   /**
-   * Resolves with the next change, at the end, or after `ms` milliseconds; nothing of a wait that is over stays. A
-   * source in doubt asks for days, and a promise keeps whoever has waited for it until it settles.
+   * Resolves with the next change, at the end of the migration, or after `ms` milliseconds. A source in doubt may ask
+   * for days, and a promise keeps everything that waits for it until it settles. So this does not wait for `changed`,
+   * but for a callback that is removed when the wait is over.
    */
   private changedWithin(ms: number): Promise<void> {
     return new Promise((resolve) => {
@@ -161,25 +185,28 @@ export class Incoming {
     });
   }
 
-  /** Resolves with the next state. */
+  /** Resolves with the next change: the next state, the guest seen running, or the end. */
   get nextChange(): Promise<void> {
     return this.changed.promise;
   }
 
-  /** True when the stream is up, or the source has asked by a call within the last SILENT_AFTER_MS. */
+  /**
+   * True while the source is in contact: the stream is up, or the source has made a call within the last
+   * SILENT_AFTER_MS. In post-copy the stream may also have been cut for as long.
+   */
   get sourceIsThere(): boolean {
     const { clock } = this.cx;
     const { receiver } = { receiver: undefined, ...this.state };
     const stream = this.stream ?? receiver?.channel;
     if (stream?.isCut === false && !stream.isOver) return true;
-    // a cut is no silence yet: the guest only waits for its pages
+    // in post-copy a short cut is no silence: the guest only waits for its pages
     if (this.pulls && stream?.hasMet === true && !stream.isOver && stream.downForMs < SILENT_AFTER_MS) return true;
     return clock.monotonicMs() - this.heardAtMs < SILENT_AFTER_MS;
   }
 
   /**
-   * True when the QEMU of the record has not answered this agent for SILENT_AFTER_MS. The source cannot settle such a
-   * migration, since it is told that nothing is decided yet.
+   * True when the QEMU of an adopted migration has not answered this agent for SILENT_AFTER_MS. The source cannot
+   * settle such a migration, because it is told that nothing is decided yet.
    */
   get isUnseen(): boolean {
     const { state, unseenSinceMs } = this;
@@ -187,19 +214,21 @@ export class Incoming {
     return this.cx.clock.monotonicMs() - unseenSinceMs >= SILENT_AFTER_MS;
   }
 
-  /** Memory that the guest is still to take here, bytes. */
+  /** Tells how much memory of this host the guest is still to take, bytes. */
   stillToTake(): Promise<number> {
     return stillToTake(this.state, this.cx.neededBytes);
   }
 
+  /** The migration as operators see it. */
   get view(): MigrationView {
     const { cx, sourceIsThere, isUnseen, news } = this;
     return incomingView(this.state, { cx, here: cx.config.listen[0] ?? "", sourceIsThere, isUnseen, news });
   }
 
   /**
-   * True when the source must have given this migration up if it begins another one: a source has at most one migration
-   * of a guest. Only the caller that has offered this migration can give it up.
+   * Tells whether the source must have given this migration up if it begins another one of the guest. A source has at
+   * most one migration of a guest. This one counts as given up where it is refused, or where no grant has come and its
+   * stream is cut or missing. Only the caller that offered this migration can give it up.
    * @param source the address in the caller's new offer
    */
   isGivenUpBy(caller: string, source: string): boolean {
@@ -220,6 +249,7 @@ export class Incoming {
     }
   }
 
+  /** Tells everything that waits for a change. */
   private change(): void {
     const { changed } = this;
     this.changed = deferred();
@@ -229,7 +259,7 @@ export class Incoming {
 }
 
 /**
- * A source that has not asked for this time counts as silent, milliseconds; a source in doubt asks every few seconds.
- * An operator may end a QEMU that has not answered for as long.
+ * A source that has neither a stream nor made a call for this time counts as silent, milliseconds; a source in doubt
+ * calls every few seconds. A QEMU that has not answered for as long may be ended by an operator's word.
  */
 const SILENT_AFTER_MS = 10_000;

@@ -1,4 +1,7 @@
-/** What there is of this host for one more guest: a place among the migrations, the guest's name, and memory. */
+/**
+ * What this host has left for one more guest: a place among `migrations.max`, the guest's name where no other migration
+ * has it, and memory that no other guest was promised (docs/decisions/0049).
+ */
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { hasOtherPeers } from "../../shared/link/callers/authorise.ts";
 import type { Caller } from "../../shared/link/link.ts";
@@ -7,13 +10,17 @@ import { orLate } from "../../shared/runtime/deferred.ts";
 import type { Incoming } from "./incoming.ts";
 import type { DestinationAgentParts } from "./recovery.ts";
 
-/** A new migration of the same guest waits this long for the end of one that was given up. */
+/**
+ * How long a new migration of a guest waits for the end of an earlier one that the source has given up, milliseconds.
+ * An offer that has waited for as long in vain finds the guest busy.
+ */
 const CLEARS_WITHIN_MS = 15_000;
 
+/** Tells whether there is a place for one more migration, and makes way for it. */
 export class Places {
   private readonly parts: Pick<DestinationAgentParts, "config" | "limits">;
   private readonly entries: ReadonlyMap<string, Incoming>;
-  /** Guests whose earlier migration is waited for. */
+  /** The guests for which an offer waits until their earlier migration has ended. */
   private readonly clearing = new Set<string>();
 
   /** @param entries every migration that is under way */
@@ -23,8 +30,8 @@ export class Places {
   }
 
   /**
-   * Keeps the last free place for a peer that has none, so that no peer can hold all of them. Where nobody else may
-   * call, there is nobody to keep it for.
+   * Checks that there is a place for a migration of this caller. The last free place is kept for a peer that has no
+   * place, so that no peer can hold all of them. Where no other peer may call, the caller may have the last place too.
    * @throws MigrationFault `busy`
    */
   check(caller: Caller): void {
@@ -44,9 +51,11 @@ export class Places {
   }
 
   /**
-   * Memory that guests which came before are still to take, bytes: it is free now, and is not there for another guest.
-   * @param sequence guests from here on are not counted, so that of two that come together the earlier one has it
-   * @param except the guest that it is for, whose earlier migration makes way
+   * Adds up the memory that other guests are still to take, bytes. That memory is free now, and will not be there for
+   * one more guest.
+   * @param sequence only migrations with a smaller `sequence` are counted, so that of two guests that come together the
+   *   earlier one has the memory
+   * @param except the guest that the sum is for: its own earlier migration makes way, and is not counted
    */
   async promised(sequence: number, except: string): Promise<number> {
     const before = [...this.entries.values()].filter(({ cx }) => cx.sequence < sequence && cx.guest !== except);
@@ -54,14 +63,15 @@ export class Places {
     return each.reduce((sum, bytes) => sum + bytes, 0);
   }
 
+  /** Finds the migration of a guest that is under way. */
   entryOf(guest: string): Incoming | undefined {
     return [...this.entries.values()].find(({ cx }) => cx.guest === guest);
   }
 
   /**
    * Makes way for a new migration of a guest. A source has at most one migration of a guest, so a source that begins a
-   * new one has given the earlier one up (Incoming.isGivenUpBy), and the earlier one is refused for good first. One
-   * offer for a guest waits; further ones find the guest busy.
+   * new one has given the earlier one up (Incoming.isGivenUpBy). The earlier one is refused for good first. One offer
+   * for a guest waits for that; further offers find the guest busy.
    */
   async clear(guest: string): Promise<void> {
     const entry = this.entryOf(guest);
@@ -75,7 +85,10 @@ export class Places {
     }
   }
 
-  /** @returns nothing where no migration of the guest is under way here */
+  /**
+   * Tells whether a migration of the guest is under way here.
+   * @returns the refusal of an offer; an empty list where there is no such migration
+   */
   busyWith(guest: string): readonly Refusal[] {
     const entry = this.entryOf(guest);
     if (entry === undefined) return [];

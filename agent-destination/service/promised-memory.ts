@@ -1,11 +1,16 @@
-/** What a guest that was accepted will still take of this host's memory, which nobody else may be promised. */
+/**
+ * How much memory of this host an accepted guest is still to take. No other guest may be promised that memory
+ * (docs/decisions/0049).
+ */
 import { readFile } from "node:fs/promises";
 import { residentIn } from "../../shared/runtime/host/resident-memory.ts";
 import type { DestinationState } from "../migration/destination-state.ts";
 
 /**
- * @param neededBytes of the guest when it is here as a whole
- * @returns bytes; 0 of a guest that is whole. A QEMU's own memory counts as its guest's, some 30 MiB
+ * Subtracts the memory that the guest's QEMU already uses from what the whole guest needs. QEMU's own memory, some 30
+ * MiB, counts as memory of its guest.
+ * @param neededBytes memory that the whole guest needs here, bytes
+ * @returns bytes; 0 for a guest that is whole, and for one that is refused
  */
 export async function stillToTake(state: DestinationState, neededBytes: number): Promise<number> {
   switch (state.kind) {
@@ -15,7 +20,7 @@ export async function stillToTake(state: DestinationState, neededBytes: number):
     case "receiving":
     case "loading":
       return without(neededBytes, state.guest.process.pid);
-    // in post-copy its pages are on their way
+    // a guest in one of these states is whole, but in post-copy its pages are still on their way
     case "loaded":
     case "owning":
     case "starting":
@@ -28,6 +33,9 @@ export async function stillToTake(state: DestinationState, neededBytes: number):
   }
 }
 
+/**
+ * Subtracts the anonymous and shared memory of a process. A process that cannot be seen counts as one that uses none.
+ */
 async function without(neededBytes: number, pid: number | undefined): Promise<number> {
   const status = pid === undefined ? "" : await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
   return Math.max(0, neededBytes - (residentIn(status) ?? 0));

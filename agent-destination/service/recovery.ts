@@ -1,4 +1,8 @@
-/** What an agent that starts again does with the incoming migrations that its journal knows (DESIGN 6, 5). */
+/**
+ * The first part of what an agent does when it starts again: it reads its journal, and removes the files of QEMUs that
+ * have ended. Where a migration of the journal goes on is decided by recoverDestination()
+ * (shared/protocol/destination-states.ts; docs/decisions/0043).
+ */
 import { rm } from "node:fs/promises";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
@@ -16,6 +20,7 @@ import type { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { clearFiles } from "../migration/clear-files.ts";
 import { keeperPlaces } from "../migration/destination-context.ts";
 
+/** What the program gives to the destination agent. */
 export interface DestinationAgentParts {
   readonly config: DestinationConfig;
   readonly clock: Clock;
@@ -24,17 +29,20 @@ export interface DestinationAgentParts {
   readonly limits: LinkLimits;
   readonly createKernels: (byteLength: number) => PageKernels;
   readonly faults: TestFaults;
-  /** A guest comes, or a source measures its link to here. */
+  /** Called when a migration begins: for an offer, a check, or a record of the journal. */
   readonly onBusy?: () => void;
 }
 
-/** Records of ended migrations that are kept, for sources that ask late. */
+/**
+ * How many records of ended migrations are kept for sources that ask late. A source whose record is gone is answered
+ * `unknown`.
+ */
 const RECORDS_KEPT = 200;
 
 /**
- * Reads the journal, and removes files that earlier lives of this agent have left of QEMUs that have ended. A file that
- * is no record is logged and left alone: nothing is guessed from it.
- * @returns every record, the earliest first
+ * Reads the journal, and removes the files that earlier lives of this agent have left of QEMUs that have ended. A file
+ * that is no record is logged and left alone, because nothing may be guessed from it.
+ * @returns every record, the one with the smallest `sequence` first
  */
 export async function readJournal(parts: DestinationAgentParts): Promise<readonly JournalEntry<DestinationRecord>[]> {
   const { journal, log, config } = parts;
@@ -45,7 +53,8 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
   for (const { id, record } of entries) {
     if (!(await hasLeftFiles(record))) continue;
     await clearFiles(record.guest, config);
-    // of this migration alone, whatever listens at the guest's own socket now
+    // the paths of the keeper belong to this migration alone, so they go even if another QEMU has the guest's own
+    // socket now
     for (const left of Object.values(keeperPlaces({ id, guest: record.guest, config })))
       await rm(left, { force: true });
   }
@@ -53,10 +62,13 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
   return [...entries].sort((one, other) => one.record.sequence - other.record.sequence);
 }
 
-/** True when nothing of the migration needs to be taken up. */
+/** True when nothing is left to do for the migration of a record. */
 export const isSettled = ({ kind, heard }: DestinationRecord): boolean =>
   kind === "arrived" || (kind === "refused" && heard === true);
 
-/** True when the migration's QEMU has ended and may have left files, as one does whose stream ends with the agent. */
+/**
+ * True when the migration's QEMU has ended, or none is known, so that files may have been left. A QEMU that is still
+ * loading ends when its stream ends, and so it ends with the agent.
+ */
 const hasLeftFiles = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>
   kind !== "arrived" && (qemu === undefined || (await hasEnded(qemu).catch(() => false)));

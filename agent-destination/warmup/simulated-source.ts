@@ -1,6 +1,7 @@
 /**
- * A source agent's end of a migration of a guest that there is not, for a rehearsal: frames of precopy and of post-copy. It has
- * the content of a few pages, and every page has one of those.
+ * The source agent's end of a simulated migration, for the warm-up: it sends the frames of a guest that does not exist,
+ * in precopy and in post-copy. It has the content of only a few pages, and each page of the guest has one of these
+ * contents.
  */
 import { encodeDiscards } from "../../shared/codec/discard-frame.ts";
 import { frameBufferBytes, PageFrameWriter } from "../../shared/codec/page-frame.ts";
@@ -23,16 +24,20 @@ import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 
 const RAM_SECTION = 2;
+/** How many different contents pages have. */
 const CONTENTS = 16;
 const ZSTD_LEVEL = -5;
+/** How many frames may be in flight. */
 const FRAMES_ON_THEIR_WAY = 8;
+/** The length of the simulated device state, bytes. */
 const PACKAGE_BYTES = 30_000;
-/** What precedes them, so that there is something that deltas are of. */
+/** Where the bases are, to which the deltas of the contents refer. */
 const BASES_AT = KERNEL_RESERVED_BYTES;
 const CONTENTS_AT = BASES_AT + CONTENTS * PAGE_SIZE;
 const CHECKSUM_AT = CONTENTS_AT + CONTENTS * PAGE_SIZE;
 const FRAME_AT = CHECKSUM_AT + 64;
 
+/** Sends a simulated migration by a channel. */
 export class SimulatedSource {
   readonly blocks: readonly RamBlock[];
   private readonly pageCount: number;
@@ -41,11 +46,15 @@ export class SimulatedSource {
   private readonly kernels: PageKernels;
   private readonly writer: PageFrameWriter;
   private readonly zstd: ZstdPool;
+  /** Where the compressed form of a frame goes. */
   private readonly encodedAt: number;
+  /** The room for the compressed form of a frame, bytes. */
   private readonly encodedBytes: number;
   private sequence = 0;
   private acknowledged = 0;
+  /** Resolved with the next acknowledgement, where one is waited for. */
   private room: Deferred<void> | undefined;
+  /** Counts the changes of the contents. */
   private version = 0;
 
   constructor(
@@ -71,13 +80,14 @@ export class SimulatedSource {
     });
   }
 
+  /** Sends the head of QEMU's stream, and the layout. */
   async start(): Promise<void> {
     const head = Buffer.concat(encodeStreamStart("rehearsal", this.blocks, RAM_SECTION, encodeAdvise()));
     await this.bytes("verbatim", head);
     this.channel.send({ kind: "layout", blocks: this.blocks, ramSectionId: RAM_SECTION });
   }
 
-  /** Every page, of which those that `isZero` says are empty. */
+  /** Sends every page, as a zero page where `isZero` is true for it. */
   async firstPass(isZero: (page: number) => boolean): Promise<void> {
     await this.pages(0, this.pageCount, (page) => {
       if (isZero(page)) this.writer.zeroRun(page, 1);
@@ -85,7 +95,7 @@ export class SimulatedSource {
     });
   }
 
-  /** The guest has changed these pages by a few words each. */
+  /** Changes a few words of each content, and sends deltas of these pages. */
   async pass(firstPage: number, pageCount: number): Promise<void> {
     const { kernels, writer } = this;
     changePages(kernels.memory, CONTENTS_AT, CONTENTS, ++this.version);
@@ -96,7 +106,7 @@ export class SimulatedSource {
     });
   }
 
-  /** The discards of these pages, the package, the pages themselves, and the end. */
+  /** Sends the discards of these pages, the package, the pages themselves, and the end of the stream. */
   async postcopy(firstPage: number, pageCount: number): Promise<void> {
     const missing = new PageSet(this.pageCount);
     missing.addRange(firstPage, pageCount);
@@ -115,6 +125,10 @@ export class SimulatedSource {
     return this.zstd.close();
   }
 
+  /**
+   * Sends frames of pages, compressed where that makes them shorter.
+   * @param record makes the record of a page
+   */
   private async pages(firstPage: number, pageCount: number, record: (page: number) => void): Promise<void> {
     const end = firstPage + pageCount;
     for (let page = firstPage; page < end; ) {
@@ -128,11 +142,13 @@ export class SimulatedSource {
     }
   }
 
+  /** Sends a frame of other bytes, uncompressed. */
   private async bytes(kind: FrameKind, body: Uint8Array): Promise<void> {
     this.kernels.memory.set(body, FRAME_AT);
     await this.frame(kind, "none", body.length, FRAME_AT, body.length);
   }
 
+  /** Sends a frame, and waits while too many frames are in flight. */
   private async frame(
     frameKind: FrameKind,
     codec: FrameCodec,

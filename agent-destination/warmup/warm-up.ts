@@ -1,6 +1,7 @@
 /**
- * Before its first migration a destination agent receives a guest that there is not, so that what runs for each page and frame is
- * compiled by then; and keeps what it was done with, or V8 would forget what it learned (docs/decisions/0032).
+ * Before its first migration a destination agent receives a guest that does not exist, so that the code which runs for
+ * each page and each frame is compiled by then. What it was received with is kept: with the last object of a shape V8
+ * would forget what it has learned about that shape (docs/decisions/0032).
  */
 import { randomBytes } from "node:crypto";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -19,6 +20,7 @@ import { Receiver } from "../replay/receiver.ts";
 import { Replay } from "../replay/replay.ts";
 import { SimulatedSource } from "./simulated-source.ts";
 
+/** What a warm-up shares with real migrations. */
 export interface WarmUpOptions {
   readonly config: DestinationConfig;
   readonly clock: Clock;
@@ -26,25 +28,40 @@ export interface WarmUpOptions {
   readonly createKernels: (byteLength: number) => PageKernels;
 }
 
-/** The same code for several instances: what it learned of one alone would not hold for the next. */
+/**
+ * How many times the guest is received, each time by other objects. V8 throws code away that it has compiled for the
+ * single instance of a class when a second instance appears.
+ */
 const ROUNDS = 3;
+/** The size of the simulated guest, pages. */
 const PAGES = 8192;
+/** How many passes follow the first pass. */
 const PASSES = 12;
+/** How many pages each of these passes has. */
 const PASS_PAGES = 2048;
+/** How many pages post-copy discards and sends. */
 const POSTCOPY_PAGES = 6144;
-/** Each pass has half of the pages of the one before. */
+/** Gives the first page of a pass, so that half of the pages of each pass are in the pass before. */
 const firstOf = (pass: number): number => ((pass * PASS_PAGES) / 2) % (PAGES - PASS_PAGES);
-/** It takes 2 s on a quiet machine; a busy one is given its time, for an agent that gave up would never be ready. */
+/**
+ * The longest that a round may take, milliseconds. The warm-up takes 2 s on a quiet machine. A busy machine is given
+ * its time, since an agent that gave up would never be ready for its first migration.
+ */
 const ROUND_WITHIN_MS = 60_000;
 const FRAME_BYTES = 64 << 10;
-/** A request of QEMU's for each so many reads of its socket. */
+/** The simulated QEMU asks for a page at one in so many reads of its socket. */
 const REQUEST_EVERY = 4;
-/** Most of a guest's memory is often zero. */
+/** Tells which pages are zero: half of them, since most of a guest's memory is often zero. */
 const isZero = (page: number): boolean => page % 8 < 4;
 
+/** What the last round was received with. */
 let kept: unknown;
 
-/** Ends early when `signal` is aborted, for there is a migration. @throws whatever a migration may throw */
+/**
+ * Receives the guest ROUNDS times.
+ * @param signal is aborted when there is a migration; the warm-up then ends early
+ * @throws whatever a migration may throw
+ */
 export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise<void> {
   for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
     const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
@@ -53,9 +70,13 @@ export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise
   await returnMemory();
 }
 
-/** Is there something that is kept? For tests. */
+/** True once something is kept. For tests. */
 export const isWarm = (): boolean => kept !== undefined;
 
+/**
+ * Receives the guest once.
+ * @returns what is to be kept
+ */
 async function receiveNobody({ config, clock, limits, createKernels }: WarmUpOptions, signal: AbortSignal) {
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));
   await askSimulatedMonitor(`${path}.rehearsal-destination-monitor`, signal);
@@ -95,6 +116,7 @@ async function receiveNobody({ config, clock, limits, createKernels }: WarmUpOpt
   return { loop, receiver };
 }
 
+/** Makes the contract of the simulated migration. */
 const contractOf = (ramBlocks: readonly RamBlock[], { receiveWindowBytes }: DestinationConfig) =>
   ({
     frameBytes: FRAME_BYTES,
@@ -104,9 +126,9 @@ const contractOf = (ramBlocks: readonly RamBlock[], { receiveWindowBytes }: Dest
     postcopy: true,
   }) satisfies Partial<Contract>;
 
-/** The destination's QEMU: takes everything, and asks for pages in post-copy. */
+/** The simulated QEMU of the destination: it takes everything, and asks for pages in post-copy. */
 class MadeUpLoader {
-  /** In post-copy. */
+  /** True in post-copy, when pages may be asked for. */
   asks = false;
   private readonly requests: PageRequests;
   private readonly server: Server;
@@ -120,7 +142,10 @@ class MadeUpLoader {
     });
   }
 
-  /** @param path of a socket that it listens at; gone with close() */
+  /**
+   * Listens at a socket, and connects to it.
+   * @param path of the socket, which close() removes
+   */
   connected(path: string): Promise<Socket> {
     return new Promise((resolve, reject) => {
       this.server.once("error", reject);

@@ -1,29 +1,42 @@
 /**
- * Whether QEMU is read while the link has work. A page that is dirtied again while it waits in QEMU costs nothing; one that was captured
- * is copied, encoded and sent once more. So pages are captured just before the link needs them, and QEMU syncs its bitmap when what was
- * found before is about to run out. On a link that takes seconds for a full arena it is the other way round: the first pass is read
- * early, later ones show which of the pages that wait are hot, and those are sent last and once (docs/decisions/0035).
+ * Decides whether QEMU's stream is left unread because the link still has enough to do.
+ *
+ * A page that the guest dirties again while the page waits in QEMU costs nothing. A page that is dirtied again after
+ * its capture is copied, encoded and sent once more. So pages are captured just before the link needs them, and QEMU
+ * syncs its bitmap when the pages of the sync before are about to run out.
+ *
+ * On a slow link, which takes seconds for a full arena, the stream is read ahead instead: the first pass is read early,
+ * and later passes show which of the pending pages are hot. The hot pages are then sent last and once
+ * (docs/decisions/0035).
  */
 
-/** Milliseconds. */
+/** How much work the link has, milliseconds. */
 export interface LinkWork {
-  /** What waits to be sent and is not held for its heat: of the link and of the agents. */
+  /** How long the link and the agents take for the pages that wait to be sent and are not held for their heat. */
   readonly backlogMs: number;
-  /** A full arena of whole pages: of the link. */
+  /** How long the link takes for a full arena of whole pages. */
   readonly arenaMs: number;
 }
 
-/** With less work than this the link might run out of it before QEMU's next pages are here, milliseconds. */
+/**
+ * The gate opens below this backlog, milliseconds. With less, the link might run idle before QEMU's next pages come.
+ */
 const LITTLE_MS = 50;
-/** Between the two QEMU is neither stopped nor let on, so that it is not for every few pages. */
+/**
+ * The gate shuts from this backlog on, milliseconds. It is twice LITTLE_MS, so that the gate does not shut and open for
+ * every few pages.
+ */
 const ENOUGH_MS = 100;
-/** A link that takes longer for a full arena gives the order by heat time to tell hot pages from others, milliseconds. */
+/**
+ * The stream is read ahead on a link that takes at least this long for a full arena, milliseconds. The order by heat
+ * then has time to tell hot pages from others.
+ */
 const SLOW_MS = 1300;
-/** Near the end what waits goes before each sync, milliseconds. */
+/** Near the switchover the gate is shut from this backlog on, milliseconds. */
 const DRAINED_MS = 3;
 
 export class BacklogGate {
-  /** The switch is near: what waits goes before the next sync. */
+  /** True near the switchover: the pages that wait are sent before the next sync. */
   drains = false;
   private readonly work: LinkWork;
 
@@ -31,12 +44,15 @@ export class BacklogGate {
     this.work = work;
   }
 
+  /**
+   * True when reading should stop: before the next page of the first pass, or after a section that drained the bitmap.
+   */
   get isShut(): boolean {
     if (this.drains) return this.work.backlogMs >= DRAINED_MS;
     return this.work.backlogMs >= ENOUGH_MS && this.work.arenaMs < SLOW_MS;
   }
 
-  /** To be asked while it is shut. */
+  /** True when reading should go on. Asked only after reading was stopped by this gate. */
   get opens(): boolean {
     if (this.drains) return this.work.backlogMs < DRAINED_MS;
     return this.work.backlogMs < LITTLE_MS || this.work.arenaMs >= SLOW_MS;

@@ -1,6 +1,12 @@
-/** Tells the sections of QEMU's stream after which it syncs its dirty bitmap from those that it ended on its clock. */
+/**
+ * Tells the sections that drained QEMU's dirty bitmap, after which QEMU syncs the bitmap, from the sections that QEMU
+ * ended because its time was up (docs/decisions/0003).
+ */
 
-/** QEMU looks at its clock after 1, 65, 129 … pages (migration/ram.c ram_save_iterate, every 64th turn of its loop). */
+/**
+ * QEMU looks at its clock at every 64th turn of its loop, so after 1, 65, 129 … pages of a section (migration/ram.c
+ * ram_save_iterate).
+ */
 const CLOCK_TURNS = 64;
 
 export class DrainedSections {
@@ -8,8 +14,10 @@ export class DrainedSections {
   private lastPages = 0;
 
   /**
-   * Did the section end because nothing was dirty any more? A lone page is ambiguous: it is taken as all there was when
-   * nothing was left before, or when it happens again.
+   * Takes the section that ended. A section of a single page is ambiguous: it counts as drained if the section before
+   * was drained, or had a single page too.
+   * @param pages how many pages the section had
+   * @returns true if the section ended because no page was dirty any more
    */
   next(pages: number): boolean {
     const ambiguous = pages === 1 && (this.drained || this.lastPages === 1);

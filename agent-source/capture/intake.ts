@@ -1,7 +1,12 @@
 /**
- * Terminates QEMU's migration stream and its return path: a unix socket that QEMU connects to, read into a window of
- * the migration's memory and parsed in place. Reading stops when the sink says so (arena full, feed paced), which
- * blocks QEMU's migration thread in its socket while the guest runs on; reading never waits for a QMP answer.
+ * Terminates QEMU's migration stream and return path at a unix socket to which QEMU connects. The stream is read into a
+ * window of the migration's memory and parsed there in place.
+ *
+ * Reading stops when the sink says so (the arena is full, or the capture is paced). QEMU's migration thread then blocks
+ * in its socket, and the guest runs on. Reading never waits for a QMP answer.
+ *
+ * Not its job: what the stream means (StreamParser), and when a stopped stream is read on (read-hold.ts,
+ * postcopy-capture.ts).
  */
 import { rm } from "node:fs/promises";
 import { createServer, type Server, Socket, type SocketConstructorOpts } from "node:net";
@@ -10,40 +15,52 @@ import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path/r
 import { listenForQemu } from "../../shared/runtime/guest/meeting-place.ts";
 import type { Address } from "../../shared/units.ts";
 
-/** One read of the socket at most; its kernel buffer is about 208 KiB (facts: larger reads bring nothing). */
+/**
+ * The most bytes of one read. The socket's kernel buffer is about 208 KiB, so larger reads were measured to bring
+ * nothing.
+ */
 const READ_BYTES = 256 * 1024;
+/** How long QEMU may take to connect, milliseconds. */
 const QEMU_CONNECTS_WITHIN_MS = 10_000;
 
-/** Reads what is there of a stream (StreamReader, or ResumedReader of one that is taken up). */
+/** Reads as much of a stream as has come: a StreamReader, or a ResumedReader for a post-copy that was broken. */
 export interface StreamParser {
+  /** The most bytes that must be there at once for consume() to get on. */
   readonly needs: number;
+  /** True if the sink stopped the parser in the last consume(). */
   readonly stopped: boolean;
+  /** Reads the complete items of [start, end). @returns the address of the first byte that was not consumed */
   consume(start: number, end: number): number;
 }
 
 export interface IntakeOptions {
+  /** The migration's memory. */
   readonly memory: Uint8Array;
+  /** Where in `memory` the stream is read to: [window, window + windowBytes). */
   readonly window: Address;
   readonly windowBytes: number;
   readonly reader: StreamParser;
-  /** The stream is broken, or QEMU closed it. After the end was reached a close is no fault. */
+  /** Called once if the stream is broken or QEMU closes it. Never called after shut() or close(). */
   readonly onFault: (fault: MigrationFault) => void;
 }
 
 export class Intake {
+  /** How many bytes of the stream were read from the socket. */
   bytesRead = 0;
   private readonly parts: IntakeOptions;
   private readonly reader: StreamParser;
   private readonly windowEnd: number;
-  /** Bytes read and not consumed: [head, tail). */
+  /** The bytes of [head, tail) were read and are not consumed. */
   private head: number;
   private tail: number;
   private server: Server | undefined;
   private socket: Socket | undefined;
   private path = "";
-  /** The sink took no more; by hold(). */
+  /** True while the sink takes no more, until resume(). */
   private held = false;
+  /** True from hold() to release(). */
   private stopped = false;
+  /** True once the socket may close without a further fault: after shut(), close() or the first fault. */
   private closing = false;
 
   constructor(parts: IntakeOptions) {
@@ -54,7 +71,10 @@ export class Intake {
     this.tail = parts.window;
   }
 
-  /** Listens at `path` for the one connection of QEMU's `migrate unix:path`. */
+  /**
+   * Listens at `path` for the one connection that QEMU makes for `migrate unix:path`.
+   * @throws MigrationFault `configuration` when the socket cannot be made
+   */
   async listen(path: string): Promise<void> {
     this.path = path;
     await rm(path, { force: true });
@@ -65,7 +85,10 @@ export class Intake {
     });
   }
 
-  /** Resolves when QEMU has connected; call before `migrate`. */
+  /**
+   * Resolves when QEMU has connected. To be called before QMP's `migrate`.
+   * @throws MigrationFault `qemu-failed` when QEMU does not connect in time; the fault with which `signal` is aborted
+   */
   connected(signal: AbortSignal): Promise<void> {
     const server = this.server;
     if (server === undefined) throw new TypeError("listen() comes first");
@@ -99,43 +122,51 @@ export class Intake {
     });
   }
 
-  /** Reads nothing until release(), whatever the sink would take. */
+  /** Neither reads nor parses until release(), even if the sink would take more. */
   hold(): void {
     this.stopped = true;
     this.socket?.pause();
   }
 
+  /** Ends a hold(): parses what the sink has not taken, and reads on. */
   release(): void {
     this.stopped = false;
     if (this.held) this.resume();
     else this.socket?.resume();
   }
 
-  /** Parses what was read but not taken, then reads on. */
+  /** Parses what was read and the sink has not taken, then reads on. Does nothing if the sink takes everything. */
   resume(): void {
     if (!this.held || this.closing || this.stopped) return;
     this.held = false;
     if (this.parse()) this.socket?.resume();
   }
 
-  /** Return path: QEMU may stop the guest and complete. */
+  /** Tells QEMU on the return path that it may stop the guest and complete. */
   acknowledgeSwitchover(): void {
     this.socket?.write(encodeSwitchoverAck());
   }
 
-  /** Return path: what post-copy asks and answers. */
+  /** Writes post-copy's requests and answers on the return path. */
   answer(bytes: Uint8Array): void {
     this.socket?.write(bytes);
   }
 
-  /** Return path: the destination has loaded everything; QEMU completes and never runs the guest by itself again. */
+  /**
+   * Tells QEMU on the return path (SHUT) that the destination has everything. QEMU then completes its migration, and
+   * never runs the guest by itself again.
+   */
   shut(): void {
-    // QEMU closes its end on this: no fault any more
+    // QEMU closes its end after SHUT, which is no fault
     this.closing = true;
     this.socket?.write(encodeShut(0));
   }
 
-  /** Before SHUT was written, closing makes QEMU fail the migration and run its guest. */
+  /**
+   * Closes the socket. If shut() was not called before, QEMU's migration fails (in post-copy it may pause instead), and
+   * QEMU runs a guest that QEMU's migration has stopped. QEMU does not run a guest that was paused before that stop, by
+   * its operator or by this agent for post-copy (docs/decisions/0024).
+   */
   async close(): Promise<void> {
     this.closing = true;
     this.server?.close();
@@ -143,7 +174,10 @@ export class Intake {
     await rm(this.path, { force: true });
   }
 
-  /** Reads an accepted connection straight into the window: servers have no `onread`, so its handle is wrapped anew. */
+  /**
+   * Reads an accepted connection straight into the window. A server's sockets have no `onread`, so a new Socket with
+   * `onread` takes over the handle of the accepted one.
+   */
   private adopt(accepted: Socket): void {
     const owner: { _handle: unknown } = Object.assign(accepted, { _handle: Reflect.get(accepted, "_handle") });
     const handle = owner._handle;
@@ -164,13 +198,14 @@ export class Intake {
     socket.resume();
   }
 
+  /** @returns where the next read puts its bytes: right after the bytes that are not consumed */
   private nextView(): Uint8Array {
     const { memory, window } = this.parts;
     const rest = this.tail - this.head;
-    // back to the start when no more than a cut item is left: the same 256 KiB stay in the core's cache, which saves 3
-    // to 12 % of the whole path's CPU time (docs/results/micro.md)
+    // reading begins at the window's start again when no more than an incomplete item is left: the same 256 KiB then
+    // stay in the core's cache, which saves 3 to 12 % of the whole path's CPU time (docs/results/micro.md)
     if (rest <= this.reader.needs || this.windowEnd - this.tail < READ_BYTES) {
-      // shared memory is moved by words where both places are aligned alike, otherwise byte by byte
+      // shared memory is moved by words where both places have the same alignment to 8 bytes, otherwise byte by byte
       const start = window + (this.head & 7);
       memory.copyWithin(start, this.head, this.tail);
       this.head = start;
@@ -185,7 +220,7 @@ export class Intake {
     return this.parse();
   }
 
-  /** @returns may more be read? */
+  /** Parses what the window has. @returns true if more may be read */
   private parse(): boolean {
     try {
       const at = this.reader.consume(this.head, this.tail);

@@ -1,10 +1,13 @@
 /**
- * Why QEMU's stream is left unread, and when it is read on. Who does not read holds QEMU's migration thread in its socket, and with it
- * the next sync of its dirty bitmap; the guest runs on.
+ * Decides when QEMU's stream is left unread, and when it is read on. While the agent does not read, QEMU's migration
+ * thread blocks in its socket, so the next sync of its dirty bitmap waits; the guest runs on. The stream is left unread
+ * for one of three reasons:
  *
  * - `room`: the arena is full;
- * - `backlog`: what waits keeps the link busy, so a sync would be too early (backlog-gate.ts);
+ * - `backlog`: the pages that wait keep the link busy, so a sync would come too early (backlog-gate.ts);
  * - `pace`: the last sync was just now (sync-pace.ts).
+ *
+ * Not its job: the socket itself (intake.ts).
  */
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { BacklogGate, type LinkWork } from "./backlog-gate.ts";
@@ -13,20 +16,26 @@ import type { SyncPace } from "./sync-pace.ts";
 export interface ReadHoldOptions {
   readonly pace: SyncPace;
   readonly work: LinkWork;
-  /** The guest stands still: QEMU has nothing to sync, and completes as soon as it has sent all. */
+  /** True while the guest stands still: QEMU has nothing to sync, and completes as soon as it has sent everything. */
   readonly standsStill: () => boolean;
   readonly clock: Clock;
-  /** Reading goes on. */
+  /** Called when the stream is to be read on. */
   readonly onResume: () => void;
 }
 
-/** *Closing* are the sweeps ahead of the last pages, *final* those: nothing but a full arena holds either up. */
+/**
+ * - `first-pass`: QEMU sends every page for the first time. The stream waits for room and for the backlog.
+ * - `paced`: QEMU sends what the guest has dirtied. The stream waits for any of the three reasons.
+ * - `closing`: these are the sweeps just before the last pages. The stream waits for room only.
+ * - `final`: these are the last pages. The stream waits for room only.
+ */
 export type CapturePhase = "first-pass" | "paced" | "closing" | "final";
 
 export class ReadHold {
   phase: CapturePhase = "first-pass";
   private readonly parts: ReadHoldOptions;
   private readonly gate: BacklogGate;
+  /** Why the stream is left unread now. */
   private reason: "nothing" | "room" | "backlog" | "pace" = "nothing";
   private timer: NodeJS.Timeout | undefined;
 
@@ -35,21 +44,26 @@ export class ReadHold {
     this.gate = new BacklogGate(parts.work);
   }
 
-  /** The switch is near: what waits goes before the next sync. */
+  /** @param near true if the switchover is near: the pages that wait are then sent before the next sync */
   drains(near: boolean): void {
     this.gate.drains = near;
   }
 
-  /** Is the next page of the first pass left unread? Whatever is captured ahead of the link may be dirtied again before it goes. */
+  /**
+   * Decides before each page of the first pass whether that page is left unread. A page that is captured long before
+   * the link takes it may be dirtied again, and is then sent twice.
+   * @returns true if reading must stop; onResume() is called when it may go on
+   */
   beforeFirst(): boolean {
     return this.phase === "first-pass" && this.waitsForLink();
   }
 
   /**
-   * Is the next section left unread?
-   * @param pages of the one that ended
-   * @param drained it left nothing dirty that QEMU knew of: a sync follows
-   * @param near the switch is near
+   * Decides at the end of a section whether the next section is left unread.
+   * @param pages how many pages the ended section had
+   * @param drained true if that section left no page dirty that QEMU knew of: a sync follows
+   * @param near true if the switchover is near
+   * @returns true if reading must stop; onResume() is called when it may go on
    */
   behindSection(pages: number, drained: boolean, near: boolean): boolean {
     if (this.parts.standsStill()) return false;
@@ -62,25 +76,30 @@ export class ReadHold {
     return true;
   }
 
-  /** The arena takes no more. */
+  /** Notes that reading has stopped because the arena takes no more pages. */
   forRoom(): void {
     this.reason = "room";
   }
 
-  /** Pages left the arena. */
+  /**
+   * Reads on if a full arena was the reason, and looks at the backlog otherwise. Called when pages have left the arena.
+   */
   roomMade(): void {
     if (this.reason === "room") this.resume();
     else this.lookAgain();
   }
 
-  /** Pages were sent, or time has passed. */
+  /**
+   * Reads on if the backlog was the reason and is small now. Called when pages were sent, and at each tick of
+   * PrecopyCapture.
+   */
   lookAgain(): void {
     if (this.reason !== "backlog" || !this.gate.opens) return;
     this.parts.pace.begins(this.parts.clock.monotonicMs());
     this.resume();
   }
 
-  /** Reads on, whatever it was held for. */
+  /** Reads on, whatever the reason was. */
   resume(): void {
     clearTimeout(this.timer);
     this.reason = "nothing";
@@ -91,6 +110,7 @@ export class ReadHold {
     clearTimeout(this.timer);
   }
 
+  /** @returns true if the link has enough to do; the reason is then the backlog */
   private waitsForLink(): boolean {
     const atFullSpeed = this.phase === "closing" || this.phase === "final";
     if (atFullSpeed || !this.gate.isShut || this.parts.standsStill()) return false;

@@ -1,38 +1,48 @@
 /**
- * How often QEMU may sync its dirty bitmap while the guest is copied and not about to be stopped: whoever leaves QEMU's
- * socket unread holds its migration thread, and the guest runs on. Pure; times are passed in, milliseconds.
+ * Bounds how often QEMU syncs its dirty bitmap while the guest is copied and is not about to be stopped. After each
+ * sync the agent leaves QEMU's socket unread for a while; QEMU's migration thread then blocks, and the guest runs on.
+ * Pure: times are passed in, milliseconds.
  *
- * QEMU syncs when nothing that it knows of is left to send, so a hold belongs behind a section that drained its bitmap;
- * behind any other it would only make the pass longer. A section without pages is 18 bytes, and some 300 of them wait
- * in the socket before QEMU does: one at a time, they would show the guest as it was long ago.
+ * A turn is a time in which the stream is read and the hold after that time. QEMU syncs when no page is left that it
+ * knows to be dirty, so the hold comes after a section that drained the bitmap. A hold after any other section would
+ * only make the pass longer.
+ *
+ * A section without pages has 18 bytes, and some 300 such sections fit into the socket before QEMU blocks. Read one a
+ * turn, they would show the guest as it was 14 to 28 s before (docs/decisions/0001).
  */
 
-/** Sections without pages that are read in one turn: about what a socket holds. */
+/** How many sections without pages are read in one turn: about as many as a socket holds. */
 const EMPTY_SECTIONS_A_TURN = 300;
-/** A guest that dirties nothing is looked at so many times less often: each of its turns is hundreds of syncs. */
+/**
+ * How many periods a turn lasts while the guest dirties nothing. Such a turn costs QEMU hundreds of syncs, so these
+ * turns come less often.
+ */
 const IDLE_PERIODS = 10;
 
 export class SyncPace {
   private readonly periodMs: number;
   private turnBeganMs: number;
+  /** How many sections without pages were read in this turn. */
   private emptySections = 0;
 
-  /** @param turnsPerSecond most holds a second */
+  /** @param turnsPerSecond the most turns a second (`transfer.syncRate`) */
   constructor(turnsPerSecond: number, nowMs: number) {
     this.periodMs = 1000 / turnsPerSecond;
     this.turnBeganMs = nowMs;
   }
 
-  /** A turn begins now: what was held before was held for something else. */
+  /** Begins a turn now. Called when the stream is read on after a hold for another reason. */
   begins(nowMs: number): void {
     this.turnBeganMs = nowMs;
   }
 
   /**
-   * A section was read.
-   * @param drained it left nothing dirty that QEMU knew of
-   * @param near the switch is near: an idle guest is looked at as often as any other
-   * @returns milliseconds to leave the next one unread; 0 to read on
+   * Takes a section that was read.
+   * @param pages how many pages the section had
+   * @param drained true if the section left no page dirty that QEMU knew of
+   * @param near true if the switchover is near: the turns of an idle guest then last as long as those of any other
+   *   guest
+   * @returns for how long the next section is to be left unread, milliseconds; 0 to read on
    */
   holdMs(pages: number, drained: boolean, nowMs: number, near = false): number {
     if (!drained) return 0;
@@ -40,7 +50,8 @@ export class SyncPace {
     this.emptySections = 0;
     const period = pages === 0 && !near ? IDLE_PERIODS * this.periodMs : this.periodMs;
     const tookMs = nowMs - this.turnBeganMs;
-    // at most half of the time is read, so that a guest which dirties much leaves a core to others; not for the last few turns
+    // the hold lasts as long as the reading did, up to a period, so that a guest that dirties much leaves a core to
+    // others half of the time; in the last few turns before the switchover only the rest of the period is held
     const wait = Math.max(0, period - tookMs, near ? 0 : Math.min(tookMs, period));
     this.turnBeganMs = nowMs + wait;
     return wait;

@@ -1,7 +1,7 @@
 /**
- * Marks the directories of a guest's images and memory files while the destination is asked: a host that finds the mark
- * beside its own image of that name shares the file. On one host, or where nothing can be marked, other proofs are
- * needed (shared/protocol/disks.ts).
+ * Marks the directories of a guest's images and memory files while the destination is asked. A host that finds the mark
+ * beside its own image of the same name shares the file. Where both agents are on one host, or nothing can be marked,
+ * other proofs are needed (shared/protocol/disks.ts).
  */
 import { randomBytes } from "node:crypto";
 import { realpath, rm, writeFile } from "node:fs/promises";
@@ -12,12 +12,12 @@ import { isMountPoint } from "../../shared/runtime/host/mount-points.ts";
 export interface Marked {
   /** Undefined where no directory could be written. */
   readonly mark: DiskMark | undefined;
-  /** Removes what was made. Never rejects. */
+  /** Removes the marks. Never rejects. */
   readonly remove: () => Promise<void>;
 }
 
 /**
- * Finds the directory that holds a file, behind symbolic links.
+ * Follows symbolic links, and finds the directory that holds a file.
  * @returns `folder`, empty where there is no file; `isForeign` is true where another file is mounted over the path,
  *   so that the directory does not hold what is seen there
  */

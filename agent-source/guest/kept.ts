@@ -1,13 +1,16 @@
 /** What an agent notes of a guest before it changes anything, so that the guest can be left as it was found. */
 import type { SavedSettings, SourcePostcopy } from "../../shared/protocol/ownership.ts";
 
-/** What has to be known to leave the guest as it was found; nothing once it has ended. */
+/**
+ * What has to be known to leave the guest as it was found. When a migration has ended, only `postcopy` may still be
+ * needed, to end its QEMU.
+ */
 export interface Kept {
   readonly settings?: SavedSettings | undefined;
-  /** Post-copy has begun, and so the guest was stopped by this agent. */
+  /** Set once post-copy has begun, which means that this agent has stopped the guest. */
   readonly postcopy?: SourcePostcopy | undefined;
-  /** By whoever operates it: never to be started by this agent. */
+  /** True when the guest's operator has paused it: this agent must never start it. */
   readonly paused: boolean;
-  /** Only for `plan`: this agent is about to retire the QEMU. */
+  /** Set only in a `plan` record: this agent is about to retire the QEMU. */
   readonly retiring?: true | undefined;
 }

@@ -1,4 +1,4 @@
-/** Everything that a migration must know of a guest before it asks the destination. Reads only. */
+/** Finds out everything that a migration must know of a guest before it asks the destination. Reads only. */
 import { MigrationFault } from "../../shared/fault.ts";
 import {
   type FoundDevices,
@@ -28,9 +28,9 @@ export interface FoundGuest extends SourceFacts, FoundDevices {
 }
 
 /**
- * Makes the QEMU that answers the one of this migration, and asks it.
- * @param path of its monitor's socket
- * @throws MigrationFault "qmp-…", `not-supported`; what speaks against the migration is listed and not thrown
+ * Makes the QEMU that answers at this monitor the QEMU of this migration, and asks it about the guest.
+ * @param path of the monitor's socket
+ * @throws MigrationFault "qmp-…", `not-supported`; reasons against the migration are not thrown but listed
  */
 export async function lookAtGuest(qmp: QmpClient, path: string, cx: HasQemu): Promise<FoundGuest> {
   const met = cx.qemu.meet(qmp, path);
@@ -48,8 +48,8 @@ export type Agreed = Pick<FoundGuest, "devices" | "disks">;
 
 /**
  * Checks that the images are still at their paths. The agent does so just before the guest stops, and once more when
- * the guest stands still, because each QEMU opens the images by their paths anew: the source's when the guest stops, to
- * read them only, and the destination's when the guest starts there, to write to them.
+ * the guest stands still, because each QEMU opens the images again by their paths: the source's when the guest stops,
+ * to read them only, and the destination's when the guest starts there, to write to them.
  * @throws MigrationFault `disks-changed`
  */
 export async function checkPaths({ disks }: Agreed): Promise<void> {

@@ -26,9 +26,12 @@ export interface Sight {
 }
 
 const QUITS_WITHIN_MS = 10_000;
-/** A QEMU that hangs must not keep its stream's socket open, whose end makes it resume the guest by itself. */
+/**
+ * How long a cancel is waited for, milliseconds. It is short: a QEMU that hangs must not keep its stream's socket open,
+ * since the end of that socket makes QEMU resume the guest by itself.
+ */
 const CANCELS_WITHIN_MS = 1000;
-/** A look that takes longer counts as `unknown`; whoever needs it looks again. */
+/** A look that takes longer than this, milliseconds, counts as `unknown`, and the caller looks again. */
 const LOOKS_WITHIN_MS = 2000;
 /** Run states from which `cont` starts a guest that a migration of this agent has stopped. */
 const STOPPED: readonly string[] = ["postmigrate", "paused"];
@@ -39,11 +42,11 @@ export class OwnQemu {
   private known: QemuProcess | undefined;
   /** Connections at which this process was found to answer. A connection always leads to the same process. */
   private readonly met = new WeakSet<QmpClient>();
-  /** Inode of the monitor's socket when the process was met. A program that binds the path anew makes another file. */
+  /** Inode of the monitor's socket when the process was met. A program that binds the path again makes another file. */
   private socketFile: number | undefined;
 
   /**
-   * The migration is of `known`, or of the process that meet() finds.
+   * Makes the QEMU of a migration: it is `known`, or the process that meet() finds later.
    * @param known the process that the journal names; undefined until meet()
    */
   constructor(guest: string, config: SourceConfig, known?: QemuProcess) {
@@ -102,7 +105,7 @@ export class OwnQemu {
   }
 
   /**
-   * Looks what the guest does on this host, in whichever QEMU. Never rejects: what cannot be told is `unknown`.
+   * Looks what the guest does on this host, in any QEMU. Never rejects: what cannot be found out is `unknown`.
    * @param postcopy this agent has stopped the guest itself, so any run state but `running` counts as retired
    * @param qmp an open monitor of this process, where there is one
    */
@@ -141,7 +144,7 @@ export class OwnQemu {
     const { qmp: path } = await loadGuest(this.guest, this.config);
     try {
       const other = await QmpClient.connect(path, { timeoutMs: LOOKS_WITHIN_MS });
-      // closed whatever it says: a monitor serves one client, and this one is not this migration's
+      // the connection is closed whatever QEMU answers: a monitor serves one client, and this is another QEMU
       const asked = other.execute("query-status", undefined, { timeoutMs: LOOKS_WITHIN_MS });
       const { status } = await asked.finally(() => other.close());
       // a QEMU that waits for an incoming migration, or has completed one, runs no guest
@@ -179,7 +182,7 @@ export class OwnQemu {
 
   /**
    * Ends the QEMU that a migration has left behind, and waits for the end of its process, 10 s at most.
-   * @param states run states in which the migration may have left it; in any other state somebody else needs the QEMU.
+   * @param states run states in which the migration may have left it; in any other state somebody still needs the QEMU.
    *   undefined: an operator has said that this QEMU is to end, whatever it does
    * @throws MigrationFault `qemu-failed` when QEMU is in another state, another process answers, or QEMU does not end
    */

@@ -1,10 +1,11 @@
-/** What the feed needs of the source QEMU's migration settings, and what they were before. */
+/** Sets the migration settings that an agent needs in the source QEMU, and puts them back as they were found. */
 import type { SavedSettings } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 
 /**
- * The acknowledgement is withheld, and so QEMU never switches by itself; its events tell of bitmap syncs. With a
- * channel of its own for requested pages (postcopy-preempt) QEMU would wait for a second connection.
+ * The capabilities that are set. By `switchover-ack` QEMU never switches by itself, since the agent withholds the
+ * acknowledgement. By `events` QEMU tells of its bitmap syncs. `postcopy-preempt` is always off: it gives requested
+ * pages a channel of their own, and QEMU would wait for a second connection.
  */
 const CAPABILITIES = [
   "return-path",
@@ -14,29 +15,31 @@ const CAPABILITIES = [
   "postcopy-ram",
   "postcopy-preempt",
 ] as const;
-/** `looking`: QEMU is never to complete, whatever becomes of the guest. */
+/** What QEMU's migration is for. `looking`: QEMU must never complete, whatever becomes of the guest. */
 export type Purpose = "precopy" | "postcopy" | "looking";
 
+/** The purposes for which each capability is on. */
 const SETTINGS: Readonly<Record<(typeof CAPABILITIES)[number], readonly Purpose[]>> = {
   "return-path": ["precopy", "postcopy", "looking"],
   "switchover-ack": ["precopy", "postcopy", "looking"],
   events: ["precopy", "postcopy", "looking"],
-  // a guest that stands still needs no acknowledgement to be switched over
+  // with a guest that stands still QEMU completes without an acknowledgement, so it has to pause before that
   "pause-before-switchover": ["looking"],
   "postcopy-ram": ["postcopy"],
   "postcopy-preempt": [],
 };
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
 /**
- * With a limit of 1 ms: a threshold of 1000 bytes, less than a page, so a bitmap sync comes only when a pass is
- * drained.
+ * Bytes per second. With a downtime limit of 1 ms QEMU's threshold is 1000 bytes. That is less than a page, so QEMU
+ * syncs its bitmap only when a pass is drained (docs/decisions/0023).
  */
 const SMALL_BANDWIDTH = 1_000_000;
-/** QEMU's longest downtime limit, with a bandwidth that makes the threshold larger than any guest. */
+/** The longest downtime limit that QEMU takes. */
 const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
+/** Bytes per second. With DOWNTIME_LIMIT_MAX_MS the threshold of QEMU is larger than any guest. */
 const BOUNDLESS_BANDWIDTH = 1e12;
 
-/** What is set now: for the journal, so that an agent that starts again can put it back. */
+/** Reads what is set now. It goes into the journal, so that an agent that starts again can put it back. */
 export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
   const [capabilities, parameters] = await Promise.all([
     qmp.execute("query-migrate-capabilities"),
@@ -52,14 +55,15 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
 }
 
 /**
- * Sets what the feed needs. A capability that is to be off is left out where QEMU does not know it: a later version may
- * have dropped it, as QEMU 11 has dropped others.
- * @param found the settings of before; QEMU is asked for them where they are missing
+ * Sets what a migration for this purpose needs. A capability that is to be off is left out where QEMU does not know it:
+ * a later version may have dropped it, as QEMU 11 has dropped others.
  *
- * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). Here
- * that is: nothing. A sync that comes while pages still wait in the bitmap, and finds no other page dirty, makes an
- * emulating QEMU (TCG) miss the next writes to the pages that wait: their dirty bits are cleared, but not the CPU's
- * note that it need not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/decisions/0023).
+ * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). With
+ * these settings that means: when nothing is left. If a sync comes while pages still wait in the bitmap, and finds no
+ * other page dirty, an emulating QEMU (TCG) misses the next writes to the pages that wait: their dirty bits are
+ * cleared, but not the CPU's note that it need not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap;
+ * docs/decisions/0023).
+ * @param found the settings as they were before; QEMU is asked for them where they are missing
  */
 export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: SavedSettings): Promise<void> {
   const { capabilities: known } = found ?? (await readSettings(qmp));
@@ -69,7 +73,7 @@ export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: Sa
       state: SETTINGS[capability].includes(purpose),
     })).filter(({ capability, state }) => state || capability in known),
   });
-  // 8.1 cannot be told the bandwidth of the switchover: its own estimate with the default limit is the bound there
+  // 8.1 cannot be told the bandwidth of the switchover: its own estimate, with the default limit, is the bound there
   await qmp.execute(
     "migrate-set-parameters",
     knowsBandwidth(qmp)
@@ -79,11 +83,12 @@ export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: Sa
 }
 
 /**
- * QEMU stops the guest in the next turn of its loop that sees this; it looks every 100 ms (BUFFER_DELAY), so the guest
- * may run on for so long. Only after the acknowledgement: without it QEMU would go on, and sync with pages waiting.
+ * Lets QEMU stop the guest. QEMU does so in the next turn of its loop that sees the new limits. It looks at them every
+ * 100 ms (BUFFER_DELAY), so the guest may run on for that long. Call only after the acknowledgement was given: without
+ * it QEMU would go on, and sync while pages wait.
  */
 export async function allowStop(qmp: QmpClient): Promise<void> {
-  // another thread of QEMU takes the acknowledgement: after a round trip of its main loop it has had the time
+  // another thread of QEMU takes the acknowledgement, and has had the time after a round trip of QEMU's main loop
   await qmp.execute("query-status");
   await qmp.execute("migrate-set-parameters", {
     "downtime-limit": DOWNTIME_LIMIT_MAX_MS,
@@ -92,18 +97,19 @@ export async function allowStop(qmp: QmpClient): Promise<void> {
 }
 
 /**
- * Stops the guest and lets QEMU begin post-copy in the next turn of its loop; its limits stay small, or it would
- * complete as a precopy migration instead. The acknowledgement is to be given behind it.
+ * Stops the guest and lets QEMU begin post-copy in the next turn of its loop. QEMU's limits stay small, because with
+ * larger ones it would complete as a precopy migration. The caller gives the acknowledgement afterwards.
  *
  * QEMU is told first that it may begin. It does not begin while the guest runs and the switchover is not acknowledged.
  * Once the guest is stopped, QEMU begins post-copy, or completes its migration where no page is left. It completes with
  * the lock that its monitors need, and answers no command while its stream is full. So the agent must read the stream
  * from the stop on, also while it waits for an answer.
  *
- * The guest is stopped by the agent, not by QEMU's migration: one that was running when the migration stopped it, QEMU
- * runs again by itself when its socket breaks behind the last page, although it runs at the destination by then. A
- * guest that was paused stays paused (migration.c, migration_iteration_finish; docs/decisions/0024).
- * @param onStopping the stop has been said: the stream is read from now on
+ * The agent stops the guest itself, before QEMU's migration would. If the guest was running when QEMU's migration
+ * stopped it, QEMU runs it again by itself when its socket breaks after the last page, although the guest runs at the
+ * destination by then. A guest that was paused stays paused (migration.c, migration_iteration_finish;
+ * docs/decisions/0024).
+ * @param onStopping called when `stop` was said: the stream must be read from then on
  */
 export async function beginPostcopy(qmp: QmpClient, onStopping: () => void): Promise<void> {
   await qmp.execute("migrate-start-postcopy");
@@ -112,13 +118,13 @@ export async function beginPostcopy(qmp: QmpClient, onStopping: () => void): Pro
   await stopped;
 }
 
-/** "avail-switchover-bandwidth" is new in 8.2. */
+/** True when QEMU has the parameter `avail-switchover-bandwidth`, which is new in 8.2. */
 function knowsBandwidth(qmp: QmpClient): boolean {
   const { major, minor } = qmp.greeting.version;
   return major > 8 || (major === 8 && minor >= 2);
 }
 
-/** Sets everything as it was found, so that whoever migrates this guest next finds it untouched. */
+/** Sets everything as it was found, so that the next tool that migrates this guest finds it untouched. */
 export async function restoreSettings(qmp: QmpClient, before: SavedSettings): Promise<void> {
   await qmp.execute("migrate-set-capabilities", {
     capabilities: Object.entries(before.capabilities).map(([capability, state]) => ({ capability, state })),

@@ -1,7 +1,8 @@
 /**
- * Whether the guest stands still, as QEMU's events tell: for pacing, for the policy and for the time of its stop. Not for what
- * is granted: a STOP that was sent shortly before the acknowledgement may come after it, and QEMU's own switchover sends one
- * like any other. That is told apart by the stream (shared/qemu/stream/global-state.ts).
+ * Tells by QEMU's events whether the guest stands still: for pacing, for the switch policy, and for the time of the
+ * stop. What is granted does not depend on it: a STOP that was sent shortly before the acknowledgement may come after
+ * the acknowledgement, and QEMU's own switchover sends a STOP like any other. Only the stream tells these stops apart
+ * (shared/qemu/stream/global-state.ts, docs/decisions/0031).
  */
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
@@ -9,7 +10,7 @@ import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 
 export class RunState {
   private still: boolean;
-  /** When it was stopped, as far as that was seen. */
+  /** Resolves with the time of the present stop, or of the next one. */
   private stop: Deferred<number> = deferred();
   private stopSeen = false;
 
@@ -20,7 +21,7 @@ export class RunState {
   /** @throws MigrationFault "qmp-…" */
   static async begin(qmp: QmpClient): Promise<RunState> {
     const seen: QmpEvent[] = [];
-    // first, so that no event is missed; one that comes before the answer tells nothing else than it
+    // subscribed first, so that no event is missed; an event that comes before the answer says what the answer says
     const early = qmp.subscribe((event) => seen.push(event));
     try {
       const { status } = await qmp.execute("query-status");
@@ -37,7 +38,7 @@ export class RunState {
     return this.still;
   }
 
-  /** Resolves with the time of the STOP, microseconds since the epoch, as soon as one was seen that no RESUME followed. */
+  /** Resolves with the time of a STOP, microseconds since the epoch, once one was seen that no RESUME has followed. */
   get stopped(): Promise<number> {
     return this.stop.promise;
   }
@@ -49,7 +50,7 @@ export class RunState {
       this.stop.resolve(timestampUs);
     } else if (event === "RESUME") {
       this.still = false;
-      // of whoever waits for a stop that has not come, the one behind this is meant
+      // a promise that has not resolved stays: it is for the stop that follows this RESUME
       if (this.stopSeen) this.stop = deferred();
       this.stopSeen = false;
     }

@@ -1,13 +1,13 @@
-/** What lies behind a stream or a monitor of the source QEMU that has ended, as far as QEMU or its last events tell. */
+/** Finds out why a stream or a monitor of the source QEMU has ended, as far as QEMU or its last events tell. */
 import { setImmediate } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { migrationPhase } from "../../shared/qemu/qmp/migration-status.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 
-/** A QEMU that is about to end may not answer any more. */
+/** How long QEMU's answer is waited for, milliseconds. A QEMU that is about to end may not answer any more. */
 const ANSWERS_WITHIN_MS = 1000;
 
-/** What QEMU says of a stream that it has shut itself; this agent's own end of it was open. */
+/** QEMU's words about a stream that QEMU itself has shut: this agent's end of the stream was open. */
 const SHUT_BY_ITSELF = /Channel error|Input\/output error/;
 
 const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
@@ -17,14 +17,14 @@ const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
   });
 
 /**
- * Asks QEMU's migration, since its stream ends for the same reasons without a word. This agent has not cancelled the
- * migration itself yet when it asks.
- * @param fault what was seen of it
- * @returns the reason where there is one, else `fault`
+ * Asks QEMU why its migration has ended, since its stream ends without a reason. This agent has not cancelled the
+ * migration itself when it asks.
+ * @param fault what the agent saw
+ * @returns the reason where QEMU tells one, else `fault`
  */
 export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Promise<MigrationFault> {
   // a command that is written to a monitor which QEMU has closed makes the kernel drop what was not read from it yet,
-  // and QEMU's reason for its end may be there. After two turns of the event loop all that had come has been read
+  // and the reason for QEMU's end may be among that. After two turns of the event loop all that had come has been read
   for (let turn = 0; turn < 2; turn++) await setImmediate();
   if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
   try {
@@ -42,7 +42,7 @@ export async function whyQemuFailed(qmp: QmpClient, fault: MigrationFault): Prom
     return new MigrationFault(fault.code, `${fault.message}: ${words}`, { cause: fault });
   } catch (thrown) {
     const why = MigrationFault.from(thrown);
-    // QEMU ends its migration first, answers nothing any more, and may take its time
+    // a QEMU that ends stops its migration first, then answers nothing any more, and may take a while to end
     if (qmp.announcedEnd !== undefined) return qmp.announcedEnd;
     return qmp.isOpen || why.code === "qmp-disconnected" ? fault : why;
   }

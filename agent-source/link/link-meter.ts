@@ -1,55 +1,70 @@
 /**
- * What the link does, from acknowledgements: bandwidth, round trip, and the offset between the two clocks.
- * Pure: times are passed in. Until the link was seen full, the bandwidth is what the probe found.
+ * Measures what the link does: its bandwidth by acknowledgements, its round trip and the offset between the two hosts'
+ * clocks by clock replies. Pure: times are passed in. Until the link was seen full, the bandwidth is what the probe
+ * found, or a higher rate that was carried since.
  */
 
+/** The shortest window over which a rate is measured, milliseconds. */
 const WINDOW_MS = 40;
+/** The weight of the newest window in `bytesPerSecond`. */
 const SMOOTHING = 0.3;
-/** Windows of what goes over it, full or not. */
+/** How many of the last windows tell what the link carries now, full or not. */
 const CARRIED_WINDOWS = 4;
-/** Windows of these that may have had more than it can: as long as the bucket of a shaped link lasts. */
+/**
+ * Which of the last windows, sorted from the slowest on, has the rate that the link sustained: three of the four
+ * windows were at least as fast. One slow window is left out. Two fast windows do not count either: the burst that the
+ * token bucket of a shaped link lets pass is as long as that, 80 ms (docs/decisions/0041).
+ */
 const IN_BURST = 1;
-/** Part of the most that went over it, in that sense. */
+/** The link counts as full from this fraction of its sustained peak on. */
 const AT_PEAK = 0.85;
-/** Taken when nothing was measured yet: 1 Gbit/s. */
+/** The bandwidth that is assumed before anything was measured: 1 Gbit/s, in bytes per second. */
 const BANDWIDTH_GUESS = 125e6;
-/** What was measured so long ago counts no more. */
+/** How fast `peakBytesPerSecond` fades: about a third of it is left after this time, milliseconds. */
 const PEAK_LASTS_MS = 4000;
-/** Later than that: to hosts that are behind for seconds every link would look as if it carried no more. */
+/**
+ * How fast the sustained peak fades, in the same way, milliseconds. It fades more slowly: if the hosts were busy for
+ * seconds, a quickly forgotten peak would make any link look full.
+ */
 const CAPACITY_LASTS_MS = 30_000;
-/** A probe is short, and may be wrong either way. */
+/** How fast the finding of the probe fades, in the same way, milliseconds. A short probe may be wrong either way. */
 const FOUND_LASTS_MS = 10_000;
 
-/** What is left of a rate that was seen `elapsedMs` ago. */
+/** What is left of a rate after a window of `elapsedMs`. Window by window, 1/e of a rate is left after `lastsMs`. */
 const faded = (rate: number, elapsedMs: number, lastsMs: number): number => rate * Math.max(0, 1 - elapsedMs / lastsMs);
 
 export class LinkMeter {
   bytesPerSecond = BANDWIDTH_GUESS;
   /**
-   * The most that went over it lately, or that the probe found. Above `bytesPerSecond` where the hosts are what is narrow, or the
-   * credit: what is measured then is theirs.
+   * The most that the link carried lately, or that the probe found. It is above `bytesPerSecond` where the hosts or the
+   * credit are narrower than the link, since the rate that is measured then is theirs.
    */
   peakBytesPerSecond = BANDWIDTH_GUESS;
   /** Best round trip so far, milliseconds. */
   roundTripMs = Number.POSITIVE_INFINITY;
-  /** Destination's clock minus this clock, microseconds; right to half a round trip. */
+  /** The destination's clock minus this clock, microseconds; right to half a round trip. */
   clockOffsetUs = 0;
-  /** Does it carry about what it can? Then it is what is narrow, and not a host that is behind. */
+  /** True while the link carries about what it can: the bottleneck is then the link, and not a host that is behind. */
   isAtItsPeak = false;
 
-  /** Bytes per second that went over it in the last windows, full or not, oldest first. */
+  /** Bytes per second of the last windows, whether the link was full or not, oldest first. */
   private readonly rates = new Float64Array(CARRIED_WINDOWS);
   private windows = 0;
-  /** The most that it kept up. */
+  /** The sustained peak: the most that the link kept up for some windows, bytes per second. */
   private capacity = 0;
-  /** What the probe found to last: of some milliseconds, in which a host may be behind. */
+  /** What the probe found that the link sustains. It is of some milliseconds, in which a host may be behind. */
   private found = BANDWIDTH_GUESS;
   private windowStart = -1;
   private windowBytes = 0;
+  /** True when the sender had to wait for credit in this window. */
   private full = false;
   private applied = 0;
 
-  /** Bytes were acknowledged; `wasFull`: the credit window kept the sender waiting since the last call. */
+  /**
+   * Takes an acknowledgement.
+   * @param appliedBytes all bytes that were acknowledged so far
+   * @param wasFull true when the sender had to wait for credit since the last call
+   */
   acknowledged(appliedBytes: number, nowMs: number, wasFull: boolean): void {
     this.full ||= wasFull;
     if (this.windowStart < 0) {
@@ -60,7 +75,7 @@ export class LinkMeter {
     const elapsed = nowMs - this.windowStart;
     if (elapsed < WINDOW_MS) return;
     const rate = ((this.applied - this.windowBytes) * 1000) / elapsed;
-    // a link that was not full is at least as fast as what went over it
+    // a link that was not full can carry at least what it has carried
     if (this.full) this.bytesPerSecond = (1 - SMOOTHING) * this.bytesPerSecond + SMOOTHING * rate;
     else if (rate > this.bytesPerSecond) this.bytesPerSecond = rate;
     this.peakBytesPerSecond = Math.max(
@@ -75,14 +90,18 @@ export class LinkMeter {
     this.full = wasFull;
   }
 
-  /** The link was down: what came over it meanwhile says nothing of its speed. */
+  /** Notes that the link was down: what came over it meanwhile says nothing about its speed. */
   interrupted(): void {
     this.windowStart = -1;
     this.full = false;
     this.peakBytesPerSecond = this.bytesPerSecond;
   }
 
-  /** @param lasting of its second half alone, behind what the bucket of a shaped link let pass */
+  /**
+   * Takes what the probe found.
+   * @param lasting the rate of the probe's second half alone, after the burst that the token bucket of a shaped link
+   *   lets pass
+   */
   probed(bytesPerSecond: number, lasting = bytesPerSecond): void {
     if (!(bytesPerSecond > 0 && Number.isFinite(bytesPerSecond))) return;
     this.bytesPerSecond = bytesPerSecond;
@@ -102,7 +121,7 @@ export class LinkMeter {
     this.isAtItsPeak = carried >= AT_PEAK * Math.max(this.capacity, this.found);
   }
 
-  /** A clock reply came: the best round trip gives the best offset. */
+  /** Takes a clock reply. The reply with the best round trip gives the best offset. */
   clock(sentUs: number, receivedUs: number, destinationUs: number): void {
     const roundTripMs = (receivedUs - sentUs) / 1000;
     if (roundTripMs < 0 || roundTripMs >= this.roundTripMs) return;
@@ -110,16 +129,17 @@ export class LinkMeter {
     this.clockOffsetUs = destinationUs - (sentUs + receivedUs) / 2;
   }
 
-  /** Destination's time on this clock, microseconds. */
+  /** Converts a time of the destination's clock to this clock, microseconds. */
   toLocal(destinationUs: number): number {
     return destinationUs - this.clockOffsetUs;
   }
 
-  /** The best round trip, or nothing while none was measured. */
+  /** The best round trip, milliseconds; 0 while none was measured. */
   get knownRoundTripMs(): number {
     return Number.isFinite(this.roundTripMs) ? this.roundTripMs : 0;
   }
 
+  /** How wrong a time from toLocal() may be: half of the best round trip, milliseconds; 0 while none was measured. */
   get clockErrorMs(): number {
     return Number.isFinite(this.roundTripMs) ? this.roundTripMs / 2 : 0;
   }

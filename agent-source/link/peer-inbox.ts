@@ -1,4 +1,4 @@
-/** What the destination says on the transfer stream, sorted to those who wait for it. */
+/** Takes what the destination says on the transfer stream, and hands each message to the part that waits for it. */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
@@ -9,40 +9,46 @@ import type { LinkMeter } from "./link-meter.ts";
 
 type Message<K extends DestinationMessage["kind"]> = Extract<DestinationMessage, { kind: K }>;
 
-/** How the grant ended: the guest runs there, or the destination proved that it refused. */
+/** How the grant was answered: the guest runs at the destination, or the destination has proved that it refused. */
 export type GrantAnswer = Message<"running"> | Message<"failure">;
 
-/** The source's end of post-copy. */
+/** Takes what the destination's QEMU asks and answers in post-copy. */
 export interface PostcopyPeer {
-  /** @throws MigrationFault `peer-invalid` for pages that there are not */
+  /** Takes a page request. @throws MigrationFault `peer-invalid` for pages that the guest does not have */
   request(firstPage: number, pageCount: number): void;
   pong(value: number): void;
 }
 
-/** Unanswered ones; the source asks one at a time. */
+/** The most pings without an answer that are remembered. The source asks one at a time. */
 const PINGS_MAX = 16;
 
 export class PeerInbox {
+  /** Resolves when the destination has loaded the guest. */
   readonly loaded: Deferred<Message<"loaded">> = deferred();
   readonly grantAnswer: Deferred<GrantAnswer> = deferred();
-  /** Post-copy: the guest has all of its pages. */
+  /** Resolves in post-copy when the guest has all of its pages. */
   readonly complete: Deferred<Message<"complete">> = deferred();
-  /** Takes what the destination's QEMU asks and answers in post-copy; without it such messages are refused. */
+  /** Takes the messages of post-copy; while it is undefined, such messages are refused. */
   postcopy: PostcopyPeer | undefined;
-  /** Takes acknowledgements; the probe's first, then the sender's. */
+  /** Takes acknowledgements: those of the probe first, then those of the sender's frames. */
   onAck: (ack: Message<"ack">) => void = () => undefined;
-  /** Messages that came, of whatever kind. */
+  /** How many messages have come, of every kind. */
   heard = 0;
-  /** Called for whatever comes. */
+  /** Called for each message that comes, of every kind. */
   onHeard: () => void = () => undefined;
   private readonly channel: SourceChannel;
   private readonly meter: LinkMeter;
   private readonly clock: Clock;
+  /** When each ping was sent that has no answer yet, microseconds since the epoch, by its nonce. */
   private readonly pings = new Map<number, number>();
+  /** Digests that were asked for, by the start of their memory. */
   private readonly digests = new Map<number, Deferred<Message<"pageDigests">>>();
   private nonce = 0;
+  /** The token of the grant; undefined until the grant was sent. */
   private granted: Uint8Array | undefined;
+  /** Resolves the promises of ping(). */
   private pongs: (() => void)[] = [];
+  /** The pages that the destination has said it misses, while it is asked; `next` is the page that it says next. */
   private missing: { readonly pages: PageSet; readonly told: Deferred<PageSet>; next: number } | undefined;
   private connection: Deferred<void> = deferred();
   private readonly onFault: (fault: MigrationFault) => void;
@@ -60,12 +66,12 @@ export class PeerInbox {
     );
   }
 
-  /** Settles when there is a connection again; replaced by then. */
+  /** Resolves when there is a connection again. After that, each read gives the promise of the connection to come. */
   get nextConnection(): Promise<void> {
     return this.connection.promise;
   }
 
-  /** There is a connection again; pings of the one before are not answered. */
+  /** Notes that there is a connection again. Pings of the connection before are not answered. */
   reconnected(): void {
     this.pings.clear();
     this.pongs = [];
@@ -73,9 +79,9 @@ export class PeerInbox {
     this.connection = deferred();
   }
 
-  /** Asks for the destination's time; resolves when any answer comes. */
+  /** Asks for the destination's time. Resolves when any answer comes. */
   ping(): Promise<void> {
-    // a peer that never answers must not make this grow
+    // a peer that never answers must not make these lists grow
     if (this.pings.size > PINGS_MAX) this.pings.clear();
     if (this.pongs.length > PINGS_MAX) this.pongs.shift();
     this.pings.set(++this.nonce, this.clock.nowUs());
@@ -83,12 +89,16 @@ export class PeerInbox {
     return new Promise((resolve) => this.pongs.push(resolve));
   }
 
-  /** From now on a failure may be the proof that this grant was refused. */
+  /** Notes that the grant was sent: from now on a `failure` with this token proves that the grant was refused. */
   grantSent(token: Uint8Array): void {
     this.granted = token;
   }
 
-  /** Asks for the digests of a stretch of memory. */
+  /**
+   * Asks for the digests of a range of memory.
+   * @param start guest-physical address of its first byte
+   * @param last true for the last range that is asked for
+   */
   askDigests(start: number, byteLength: number, last: boolean): Promise<Message<"pageDigests">> {
     const answer = deferred<Message<"pageDigests">>();
     this.digests.set(start, answer);
@@ -146,7 +156,7 @@ export class PeerInbox {
     }
   }
 
-  /** Asks what the destination misses, of a stream that was begun anew. */
+  /** Asks which pages the destination misses, at the beginning of a stream that replaces a broken one in post-copy. */
   askMissing(pageCount: number): Promise<PageSet> {
     this.missing = { pages: new PageSet(pageCount), told: deferred(), next: 0 };
     this.channel.send({ kind: "resume" });

@@ -8,13 +8,19 @@ import type { LinkMeter } from "./link-meter.ts";
 import type { PeerInbox } from "./peer-inbox.ts";
 
 const PINGS = 4;
-/** No further ones when they have taken so long: over a long way what a host adds to one is little. */
+/**
+ * After this time no further ping is sent, milliseconds: what a host adds to a long round trip is small beside it
+ * (docs/decisions/0038).
+ */
 const PINGS_MS = 30;
 const PADDING_BYTES = 64 * 1024;
-/** 768 KiB: 6 ms at 1 Gbit/s, 0.6 s at 10 Mbit/s. */
+/** How many messages of padding are sent. They are 768 KiB together: 6 ms at 1 Gbit/s, 0.6 s at 10 Mbit/s. */
 const PROBES = 12;
 
-/** Fills in the meter's round trip, clock offset and bandwidth; anew when the link is cut. @returns bytes of padding sent */
+/**
+ * Measures round trip, clock offset and bandwidth, and tells the meter. Begins again when the link is cut.
+ * @returns how many bytes of padding were sent
+ */
 export async function probeLink(
   channel: SourceChannel,
   inbox: PeerInbox,
@@ -54,5 +60,5 @@ async function probeOnce(channel: SourceChannel, inbox: PeerInbox, meter: LinkMe
 /** @returns bytes per second */
 const rate = (probes: number, micros: number): number => (1e6 * probes * PADDING_BYTES) / Math.max(1, micros);
 
-/** Nothing on the way makes it smaller. */
+/** Makes random bytes, which nothing on the way can compress. */
 export const noise = (byteLength: number): Uint8Array => randomFillSync(new Uint8Array(byteLength));

@@ -1,6 +1,6 @@
 /**
- * Streams that a destination begins anew in post-copy: after this agent or that one has started again. Taken only while
- * somebody waits for them; until then the destination dials again.
+ * Transfer streams that a destination begins again in post-copy, after one of the two agents has started again. Such a
+ * stream is accepted only while the migration waits for one (*serving*); before that the destination has to dial again.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
@@ -8,13 +8,14 @@ import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { Hello } from "../../shared/protocol/messages.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 
-/** Numbers of generations are random, so that a restarted agent does not say one again. */
+/** The largest generation of a stream. Generations are random, so that a restarted agent does not repeat one. */
 const GENERATIONS = 2 ** 31 - 1;
 
 export class RestartedStreams {
-  /** The newest. */
+  /** The newest stream. */
   private link: ResumingSource | undefined;
   private open = false;
+  /** The newest stream until take() has returned it. */
   private untaken: ResumingSource | undefined;
   private arrival: Deferred<void> = deferred();
   private readonly peer: string;
@@ -23,17 +24,17 @@ export class RestartedStreams {
     this.peer = peer;
   }
 
-  /** The guest runs at the destination: from now on it may begin anew. */
+  /** Accepts such streams from now on: the guest runs at the destination. */
   listen(): void {
     this.open = true;
   }
 
-  /** Resolves when there is one that was not taken yet. */
+  /** Resolves when there is a stream that was not taken yet. */
   get arrived(): Promise<void> {
     return this.arrival.promise;
   }
 
-  /** The newest, if it was not taken yet. */
+  /** Takes the newest stream. @returns undefined where it was taken before, or there is none */
   take(): ResumingSource | undefined {
     const { untaken } = this;
     if (untaken === undefined) return undefined;
@@ -43,20 +44,26 @@ export class RestartedStreams {
   }
 
   /**
-   * The migration is over. A stream that nobody has taken ends, so that the destination does not take its source for
-   * one that will send pages; a later one is not let in.
+   * Notes that the migration is over. A stream that was not taken ends, so that the destination does not wait for pages
+   * from this source; a later stream is not accepted.
    */
   end(): void {
     this.open = false;
     this.take()?.close(new MigrationFault("peer-lost", "This migration is over at its source"));
   }
 
-  /** Is this dial-in one of these? `known`: the stream of the migration, where this agent has one. */
+  /**
+   * Tells whether a dial-in begins or continues such a stream.
+   * @param known the first stream of the migration, where this agent has one
+   */
   takes(hello: Hello, known: ResumingSource | undefined): boolean {
     return hello.restarted || known === undefined || this.link !== undefined || known.isOver;
   }
 
-  /** @throws MigrationFault `peer-lost` while nobody waits for one: it is to be tried again */
+  /**
+   * Accepts a dial-in: it continues the newest stream, or begins a stream that replaces it.
+   * @throws MigrationFault `peer-lost` while the migration waits for no stream: the destination is to dial again
+   */
   accept(hello: Hello, channel: SourceChannel): void {
     if (!this.open)
       throw new MigrationFault("peer-lost", "This agent has started again, and will ask for this migration");

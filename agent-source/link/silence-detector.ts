@@ -1,11 +1,12 @@
 /**
- * Does the destination hear and answer at this moment? A connection that was cut looks whole until keep-alive finds it, and
- * a guest must not be stopped for a link that is not there. Pure; times are passed in, milliseconds.
+ * Tells whether the destination hears and answers at this moment. A connection that was cut looks whole until
+ * keep-alive finds the cut, and a guest must not be stopped for a link that is down. Pure: times are passed in,
+ * milliseconds.
  */
 
-/** How often the destination is asked for its time, so that there is something to hear. */
+/** How often the destination is asked for its time, so that there is something to hear, milliseconds. */
 export const ASK_EVERY_MS = 250;
-/** Answers that may be missing, beside the round trip. */
+/** How many times ASK_EVERY_MS and a round trip may pass in silence: some answers may be missing. */
 const MISSED = 3;
 
 export class SilenceDetector {
@@ -15,7 +16,7 @@ export class SilenceDetector {
     this.heardMs = nowMs;
   }
 
-  /** Something came from the destination. */
+  /** Notes that something came from the destination. */
   heard(nowMs: number): void {
     this.heardMs = nowMs;
   }

@@ -1,6 +1,7 @@
 /**
- * What a planner wants to know of a guest, read off QEMU's stream: which pages hold something, which are dirtied within
- * any time, and samples of them. It ends in the source agent; nothing is kept of it but counts and samples.
+ * Reads off QEMU's stream what a planner must know about a guest: which pages have content, how many pages are dirtied
+ * within any time, and samples of pages (docs/decisions/0028). The stream ends in the source agent, which keeps only
+ * counts and samples of it.
  *
  *     first copy ─► settling ─► paced, for the time that was asked for ─► close looks, for moments ─► done
  */
@@ -21,21 +22,27 @@ export interface ObserverParts {
   readonly samples: PageSamples;
   readonly pageCount: number;
   readonly clock: Clock;
-  /** Behind the first copy. */
+  /** How long the paced looks last, after the first copy, milliseconds. */
   readonly observeMs: number;
+  /** The most paced looks a second. */
   readonly looksPerSecond: number;
+  /** Called when the stream may be read on, after partEnd() has stopped it. */
   readonly resumeIntake: () => void;
 }
 
 /**
- * `settling`: what comes then was dirtied during the first copy, which took as long as it took; or QEMU does not look
- * yet.
+ * - `first`: every page comes once.
+ * - `settling`: nothing is counted. The pages that come were dirtied during the first copy, however long that took; or
+ *   QEMU does not sync its bitmap yet.
+ * - `paced`: looks at regular intervals.
+ * - `close`: looks without a pause between them.
  */
 type Phase = "first" | "settling" | "paced" | "close" | "done";
 
 /**
- * QEMU syncs its bitmap when less is left than a threshold, which it works out 100 ms after it began, and before that
- * is 0 (migration.c, migration_update_counters). Sections are empty until then, whatever the guest does.
+ * The shortest time from the beginning of the stream to the first look that counts, seconds. QEMU syncs its bitmap when
+ * less is left than a threshold. It works the threshold out 100 ms after it began; before that the threshold is 0
+ * (migration.c, migration_update_counters), and sections are empty whatever the guest does.
  */
 const QEMU_SYNCS_AFTER_SECONDS = 0.25;
 
@@ -44,35 +51,41 @@ const QEMU_SYNCS_AFTER_SECONDS = 0.25;
  */
 const READ_WITHIN_MS = 1000;
 
-/** Looks with nothing between them: what is dirtied within milliseconds. */
+/** How long the close looks last, seconds. They show what is dirtied within milliseconds. */
 const CLOSE_LOOK_SECONDS = 0.2;
 
 export class GuestObserver implements StreamSink {
   readonly done: Deferred<void> = deferred();
   zeroPages = 0;
   contentPages = 0;
-  /** The first copy took so long, seconds. */
+  /** How long the first copy took, seconds. */
   firstCopySeconds = 0;
-  /** Pages that were seen dirty, with repeats, and how long was looked. */
+  /** How many pages the paced looks have found dirty, with repeats. */
   dirtiedPages = 0;
+  /** How long the paced looks have lasted, seconds. */
   observedSeconds = 0;
   private readonly parts: ObserverParts;
   private readonly census: DirtyCensus;
   private readonly pace: SyncPace;
   private readonly drained = new DrainedSections();
+  /** The shortest epoch of the census, seconds: half of the interval between two paced looks. */
   private readonly epochSeconds: number;
   private phase: Phase = "first";
   private phaseBegan: number;
   private now: number;
   private sectionPages = 0;
   private streamBegan = 0;
+  /** When the last look was. */
   private windowBegan = 0;
+  /** Seconds from the look before to the last look: the pages that come now were dirtied in this time. */
   private lastWindow = 0;
+  /** How many pages have come since the last look. */
   private windowPages = 0;
+  /** True once QEMU has sent everything that it had. */
   private isLast = false;
   /** True once QEMU has synced its dirty bitmap since the first pass began. */
   private hasSynced = false;
-  /** Of the close looks. */
+  /** Sums over the close looks: their number, the times in which their pages were dirtied, and those pages. */
   private readonly close = { looks: 0, seconds: 0, pages: 0 };
   private timer: NodeJS.Timeout | undefined;
 
@@ -85,7 +98,7 @@ export class GuestObserver implements StreamSink {
     this.epochSeconds = 0.5 / parts.looksPerSecond;
   }
 
-  /** Different pages that are dirtied within times of many lengths. */
+  /** How many different pages the guest dirties within times of several lengths. */
   dirtySamples(): readonly DirtySample[] {
     const { looks, seconds, pages } = this.close;
     const paced = this.census.samples();
@@ -94,7 +107,7 @@ export class GuestObserver implements StreamSink {
     return [...close.filter((one) => one.seconds < shortest), ...paced];
   }
 
-  /** Different pages that were dirtied while it looked. */
+  /** How many different pages the paced looks have found dirty. */
   get workingSetPages(): number {
     return this.census.pages;
   }
@@ -104,7 +117,7 @@ export class GuestObserver implements StreamSink {
     this.phase = "done";
   }
 
-  /** The guest stands still, and QEMU has sent all that it had: what was not read yet is in its socket. */
+  /** Notes that the guest stands still and that QEMU has sent everything: what was not read yet is in QEMU's socket. */
   nothingMore(): void {
     this.isLast = true;
     this.endWhenRead();
@@ -206,7 +219,10 @@ export class GuestObserver implements StreamSink {
     this.census.dirtied(page);
   }
 
-  /** A section drained the bitmap: what comes behind the next one was dirtied between this look and the one before. */
+  /**
+   * Takes a look, when a section has drained the bitmap. QEMU syncs then, so the pages that come until the next look
+   * were dirtied between this look and the one before.
+   */
   private look(): void {
     const inPhase = this.now - this.phaseBegan;
     switch (this.phase) {
@@ -226,7 +242,7 @@ export class GuestObserver implements StreamSink {
         if (1000 * inPhase >= this.parts.observeMs) this.enter("close");
         break;
       case "close":
-        // the first two windows began before it
+        // the first two looks may have pages that were dirtied before the close looks began
         if (++this.close.looks > 2) {
           this.close.seconds += this.lastWindow;
           this.close.pages += this.windowPages;
@@ -249,6 +265,7 @@ export class GuestObserver implements StreamSink {
     this.phaseBegan = this.now;
   }
 
+  /** Tells whether to read on at once. If not, reading goes on when the next look is due. */
   private mayReadOn(pages: number): boolean {
     const waitMs = this.pace.holdMs(pages, true, 1000 * this.now);
     if (waitMs <= 0) return true;

@@ -1,6 +1,7 @@
 /**
- * How fast this host is beside the one that the model's costs were measured on: zstd's time for made-up pages, which are the same
- * everywhere. Taken at its best of several short runs, since others on the host only ever make it slower.
+ * Measures how fast this host is, compared with the host on which the costs of the model were measured: by zstd's time
+ * for simulated pages, which are the same on every host (docs/decisions/0042). The best of several short runs counts,
+ * since other programs on the host only ever make a run slower.
  */
 import { USUAL_COSTS_ZSTD_BYTES_PER_SECOND } from "../../shared/model/observation.ts";
 import { simulatePages } from "../../shared/page/simulated-pages.ts";
@@ -8,19 +9,19 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import type { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 
-/** Raw: below a millisecond for each run, and far more than its message to the thread takes. */
+/** Raw bytes of a run. They take below a millisecond, and far longer than the run's message to the thread takes. */
 export const REFERENCE_BYTES = 512 * 1024;
 const LEVEL = 1;
-/** As many as need some 20 ms: a host that is busy for a moment is free in one of them. */
+/** How many runs are made. They take some 20 ms together: a host that is busy for a moment is free in one of them. */
 const RUNS = 20;
-/** Beyond this it is no processor that was measured. */
+/** The largest speed that is returned, and the inverse of the smallest. What is beyond them is no processor's speed. */
 const MOST = 8;
 
 /**
- * @param memory the pool's
- * @param at where the reference is to lie in it, a multiple of 8
- * @param to where REFERENCE_BYTES may be written
- * @returns times the speed of the host of USUAL_COSTS
+ * @param memory the memory of the pool
+ * @param at where the reference is written in the memory, a multiple of 8
+ * @param to where zstd may write REFERENCE_BYTES
+ * @returns the speed of this host, as a multiple of the speed of the host of USUAL_COSTS
  */
 export async function measureHostSpeed(
   zstd: ZstdPool,

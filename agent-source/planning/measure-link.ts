@@ -1,6 +1,7 @@
 /**
- * Bandwidth and round trip of the way to a destination, measured before there is a migration: longer than the probe of one
- * (probe.ts), since a shaped link lets the first hundreds of kilobytes pass at once.
+ * Measures bandwidth and round trip of the way to a destination for a plan. It measures longer than the probe of a
+ * migration (link/probe-link.ts), since a shaped link lets the first hundreds of kilobytes pass at once
+ * (docs/decisions/0028).
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
@@ -13,17 +14,26 @@ import { noise } from "../link/probe-link.ts";
 
 const PINGS = 8;
 const PADDING_BYTES = 64 * 1024;
-/** Probes on their way: as many as fill the link for so long behind a round trip. With more, a slow link's queue overflows. */
+/**
+ * As many probes are in flight as the link carries in this time and two round trips, milliseconds. With more probes the
+ * queue of a slow link overflows (docs/decisions/0028).
+ */
 const QUEUE_MS = 30;
+/** How many probes are in flight: at least, at first, and at most. */
 const WINDOW_MIN = 4;
 const WINDOW_START = 8;
 const WINDOW_MAX = 256;
-/** What comes first is not counted: TCP has to find the link's rate. Then what comes is. */
+/** How long the beginning is that is not counted, since TCP has to find the link's rate first, milliseconds. */
 const WARM_UP_MS = 400;
+/** How long probes are counted after that, milliseconds. */
 const MEASURE_MS = 800;
 const GIVES_UP_MS = 10_000;
 
-/** @returns and closes the channel; @throws MigrationFault `peer-lost` */
+/**
+ * Measures the link, and closes the channel.
+ * @throws MigrationFault `peer-lost` when the destination ends the channel, or the link takes too long; the reason of
+ *   `cancelled`
+ */
 export async function measureLink(
   channel: SourceChannel,
   clock: Clock,
@@ -48,6 +58,7 @@ export async function measureLink(
   }
 }
 
+/** Fills the link with probes. @returns bytes per second */
 async function flood(
   channel: SourceChannel,
   inbox: PeerInbox,

@@ -1,8 +1,8 @@
 /**
- * Looks at a guest without moving it: a migration of its QEMU that ends in this agent, and is cancelled after the time
- * that was asked for. QEMU can never stop the guest meanwhile: it waits for an acknowledgement that is not given
- * (qemu-settings.ts). For one that stands still it does not; it is told to pause before it completes, and that is where
- * looking ends.
+ * Looks at a guest without moving it (docs/decisions/0028). QEMU migrates to this agent, and its migration is cancelled
+ * after the time that was asked for. QEMU can never stop the guest meanwhile: it waits for an acknowledgement that is
+ * not given (qemu-settings.ts). With a guest that stands still QEMU does not wait for the acknowledgement. It is told
+ * to pause before it completes, and there the look ends.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { CHOICES } from "../../shared/codec/chooser.ts";
@@ -34,12 +34,13 @@ import { type DeltaSample, PageSamples } from "./page-samples.ts";
 /** What zstd makes of a guest's pages at one level. */
 export interface LevelSample {
   readonly level: number;
-  /** Mean encoded bytes of a page that is sent whole, and of one that was dirtied; 0 where there was none. */
+  /** Mean encoded bytes of a page of the first copy; 0 where there was none. */
   readonly pageBytes: number;
+  /** Mean encoded bytes of a dirtied page that is sent whole; 0 where there was none. */
   readonly dirtiedPageBytes: number;
-  /** One thread's, raw. */
+  /** Raw bytes that one thread compresses in a second. */
   readonly bytesPerSecond: number;
-  /** Encoded bytes over raw ones, of deltas of each age, in the order of `deltas`. */
+  /** Encoded bytes over raw bytes of the deltas of each age, in the order of `Observed.deltas`. */
   readonly deltaRatios: readonly number[];
 }
 
@@ -51,33 +52,41 @@ export interface Observed {
   readonly dirty: readonly DirtySample[];
   readonly dirtyBytesPerSecond: number;
   readonly workingSetPages: number;
-  /** The guest stood still, from the start or when somebody paused it meanwhile. */
+  /** True when the guest stood still, from the start or because somebody paused it meanwhile. */
   readonly paused: boolean;
-  /** Before zstd: of pages that are sent again, by the age of their base. */
+  /** What pages that are sent again cost before zstd, by the age of their base. */
   readonly deltas: readonly Omit<DeltaSample, "at" | "length">[];
-  /** Weakest first; none when compression is off. */
+  /** What zstd makes of the pages, the weakest level first; empty when compression is off. */
   readonly levels: readonly LevelSample[];
-  /** This host's processors, times those of USUAL_COSTS. */
+  /** The speed of this host's processors, as a multiple of the speed of those of USUAL_COSTS. */
   readonly hostSpeed: number;
   readonly cost: ObservationCost;
 }
 
 /** What the guest and its host paid for being looked at. */
 export interface ObservationCost {
-  /** From the first command that changes anything to the guest's QEMU being as it was. */
+  /** Time from the first command that changes anything until the guest's QEMU is as it was before, seconds. */
   readonly seconds: number;
   readonly agentCpuSeconds: number;
-  /** The rest is missing where the host does not tell. Of QEMU, its virtual processors left out. */
+  /**
+   * Processor time of QEMU without its virtual processors, seconds. This field and those below it are missing where the
+   * host does not tell them.
+   */
   readonly qemuCpuSeconds?: number;
-  /** Part of the time that the guest's processors were ready and had to wait for one of the host's. */
+  /** The fraction of the time in which the guest's processors were ready and had to wait for one of the host's. */
   readonly processorsWaited?: number;
+  /** That fraction as it was just before the guest was looked at. */
   readonly processorsWaitedBefore?: number;
 }
 
-/** How the guest's processors fare without it. */
+/** How long the guest's processors are watched before the guest is looked at, milliseconds. */
 const BEFORE_MS = 250;
 
-/** @throws MigrationFault; the guest runs as it did, whatever happened. Closes `qmp`. */
+/**
+ * Looks at the guest, and closes `qmp`.
+ * @param observeMs how long the paced looks last, milliseconds
+ * @throws MigrationFault after the guest was left as it was found
+ */
 export async function observeGuest(
   cx: SourceContext,
   qmp: QmpClient,
@@ -116,7 +125,7 @@ export async function observeGuest(
   const off = cx.call.options.compression === "off" || zstdWorkers === 0;
   const zstd = new ZstdPool(kernels.memory, 1);
   try {
-    // before the levels: a thread that has just been started is not what they are measured on
+    // the speed is measured before the levels, so that these are not measured with a thread that has just started
     const hostSpeed = await measureHostSpeed(zstd, kernels.memory, out.at + out.length, out.at, cx.clock);
     const levels = off ? [] : await tryLevels(cx, zstd, samples, out);
     const paused = runs.standsStill;
@@ -147,7 +156,7 @@ interface Look {
   readonly failed: Promise<never>;
 }
 
-/** For a guest that is only looked at: no destination has any part of it. */
+/** What runAtSource() must know of a guest that is only looked at: no destination has any part of it. */
 const LOOKED_AT = { touched: true, accepted: false, mayBeWhole: false, isRetired: false, granted: "no" } as const;
 
 async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs, failed }: Look): Promise<void> {
@@ -156,7 +165,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
     throw fault ?? new MigrationFault("qmp-disconnected", "QEMU's monitor is closed");
   });
   monitor.catch(() => undefined);
-  // QEMU has nothing more, and waits
+  // in `pre-switchover` QEMU has nothing more to send, and waits
   qmp.subscribe(({ event, data }) => {
     if (event === "MIGRATION" && data.status === "pre-switchover") observer.nothingMore();
     if (event === "MIGRATION_PASS") observer.passBegins(Number(data.pass));
@@ -167,7 +176,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
   try {
     await intake.listen(path);
     settings = await readSettings(qmp);
-    // an agent that is killed now puts it right when it starts again
+    // an agent that is killed from here on puts the settings back when it starts again
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill }));
     await applySettings(qmp, "looking", settings);
     const connected = intake.connected(cx.cancelled);
@@ -218,7 +227,7 @@ interface Range {
   readonly length: number;
 }
 
-/** After the guest is left alone: it costs the host some tens of milliseconds of one core. */
+/** Compresses the samples at each level. That costs the host some tens of milliseconds of one core. */
 async function tryLevels(
   cx: SourceContext,
   zstd: ZstdPool,
@@ -231,7 +240,7 @@ async function tryLevels(
     let encoded = 0;
     for (const { at, length } of ranges) {
       const found = length === 0 ? 0 : await zstd.compress(at, length, out.at, Math.min(length, out.length), level);
-      // -1: it is sent as it is
+      // -1: zstd does not make the bytes fewer, so they are sent as they are
       encoded += found < 0 ? length : found;
     }
     return encoded;

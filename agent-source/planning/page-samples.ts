@@ -1,31 +1,43 @@
 /**
- * Samples of a guest's pages, for what they would cost on the link: whole ones as the first copy sends them, and deltas of
- * pages that are dirtied again, by how long ago they were sent. In one flat memory, of a size that the guest's does not change:
+ * Keeps samples of a guest's pages, to tell what pages would cost on the link: whole pages as the first copy sends
+ * them, and deltas of pages that are dirtied again, by how long ago the page was sent. The samples lie in one flat
+ * memory, whose size does not depend on the guest's:
  *
- *     | whole pages, in frames | a frame of dirtied ones | deltas, one frame for each age | bases |
+ *     | whole pages, in frames | a frame of dirtied pages | deltas, one frame for each age | bases |
  */
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 
-/** Deltas are asked of bases that are at least so old, seconds: a delta grows with what is dirtied meanwhile. */
+/**
+ * How old a base must at least be for a delta to be made of it, seconds; one age for each group of bases. Several ages
+ * are sampled, because a delta grows with what is dirtied meanwhile.
+ */
 export const DELTA_AGES = [0, 0.3, 1, 3] as const;
-/** A longer one is sent as the whole page (precopy-scheduler.ts). */
+/** The longest delta, bytes. Instead of a longer one the whole page is sent (precopy-scheduler.ts). */
 const DELTA_BYTES_MAX = 1800;
+/** The most pages of the guest that have a base. */
 const BASES = 4096;
+/**
+ * The most frames of whole pages that are kept. With 8 frames the predicted bytes were 23 % too few, with 64 they are 0
+ * to 9 % too few (docs/decisions/0028).
+ */
 const FRAMES = 64;
+/** A page whose base is younger than this, seconds, does not go into the frame of dirtied pages. */
 const SAMPLED_ONCE_SECONDS = 0.5;
 
-/** What deltas of one age came to. */
+/** The deltas of one age. */
 export interface DeltaSample {
   /** Mean age of the base, seconds. */
   readonly seconds: number;
-  /** Pages that were compared, and of these, ones that are sent whole. */
+  /** How many pages were compared with their base. */
   readonly pages: number;
+  /** How many of `pages` are sent whole, since their delta is too long. */
   readonly wholePages: number;
   /** Mean length of a delta, bytes. */
   readonly bytes: number;
-  /** Some of them, one behind the other: what zstd would be given. */
+  /** Where some of the deltas lie, one after the other, as zstd would be given them. */
   readonly at: Address;
+  /** Bytes of the deltas at `at`. */
   readonly length: number;
 }
 
@@ -36,19 +48,22 @@ export class PageSamples {
   private readonly dirtied: number;
   private readonly deltas: number;
   private readonly bases: number;
-  /** Every so many pages of the guest have a base; odd, so that no array of the guest's is hit at the same field only. */
+  /**
+   * One page of the guest in so many has a base. The number is odd, so that the bases that lie in one array of the
+   * guest do not all have the same field of its elements.
+   */
   private readonly every: number;
-  /** When the base was taken, seconds; NaN where there is none. */
+  /** When each base was taken, seconds; NaN where there is none. */
   private readonly takenAt = new Float64Array(BASES).fill(Number.NaN);
   private readonly ages = DELTA_AGES.map(() => ({ pages: 0, whole: 0, seconds: 0, bytes: 0, compared: 0, length: 0 }));
   private contentPages = 0;
   private dirtiedPages = 0;
-  /** Frames of whole pages that are kept: every `stride`-th of the guest's, in `slots`. */
+  /** Every `stride`-th of the frames that the guest's whole pages make is kept, in `slots`. */
   private stride = 1;
   private slots: number[] = [];
   private readonly free = Array.from({ length: FRAMES }, (_, slot) => FRAMES - 1 - slot);
 
-  /** Bytes that it needs at its region. */
+  /** How many bytes the samples need at their region. */
   static regionBytes(frameBytes: number): number {
     return (FRAMES + 1 + DELTA_AGES.length) * frameBytes + PAGE_SIZE * BASES;
   }
@@ -63,22 +78,22 @@ export class PageSamples {
     this.every = Math.ceil(pageCount / BASES) | 1;
   }
 
-  /** A page with content, of the first copy. */
+  /** Takes a page with content from the first copy. */
   first(page: number, at: Address, now: number): void {
     this.takeWhole(at);
     const slot = this.baseOf(page);
     if (slot >= 0) this.takeBase(slot, at, now);
   }
 
-  /** A page with content that was dirtied. */
+  /** Takes a page with content that was dirtied. */
   again(page: number, at: Address, now: number): void {
     const slot = this.baseOf(page);
     if (slot < 0) return;
     const age = now - this.takenAt[slot]!;
-    // one that is written all the time would fill the frame with itself
+    // a page that is written all the time would fill the frame with copies of itself
     if (!(age < SAMPLED_ONCE_SECONDS)) this.takeDirtied(at);
     const group = slot % DELTA_AGES.length;
-    // without a base: it was zero, or never seen
+    // a page without a base was zero, or has not come before
     if (Number.isNaN(age)) this.takeBase(slot, at, now);
     else if (age >= DELTA_AGES[group]!) {
       this.compare(group, slot, at, age);
@@ -86,13 +101,13 @@ export class PageSamples {
     }
   }
 
-  /** A page became zero: it has no base to compare with. */
+  /** Notes that a page became zero: it has no base to compare with. */
   zero(page: number): void {
     const slot = this.baseOf(page);
     if (slot >= 0) this.takenAt[slot] = Number.NaN;
   }
 
-  /** Where whole pages are, and how many bytes; full frames where there is one. */
+  /** Where the whole pages lie, and how many bytes they are. Only full frames are given, unless there is none. */
   frames(): readonly { readonly at: Address; readonly length: number }[] {
     const { pagesAFrame } = this;
     const full = this.slots.filter((_, index) => (index * this.stride + 1) * pagesAFrame <= this.contentPages);
@@ -101,7 +116,10 @@ export class PageSamples {
     return only === undefined ? [] : [{ at: this.frameAt(only), length: this.contentPages * PAGE_SIZE }];
   }
 
-  /** Of pages that were dirtied, whole: what is written all the time compresses otherwise than what lies there. */
+  /**
+   * Where whole pages lie that were dirtied, and how many bytes they are. Memory that is written all the time does not
+   * compress as other memory does.
+   */
   dirtiedFrame(): { readonly at: Address; readonly length: number } {
     return { at: address(this.dirtied), length: Math.min(this.dirtiedPages, this.pagesAFrame) * PAGE_SIZE };
   }
@@ -138,7 +156,10 @@ export class PageSamples {
     if (slot !== undefined) this.kernels.copy(address(this.frameAt(slot) + place * PAGE_SIZE), at, PAGE_SIZE);
   }
 
-  /** Keeps frames from all over the guest, however large it is: when all places are taken, every other one is given up. */
+  /**
+   * Makes a place for a frame. So that the frames are from all over the guest, however large it is, every second frame
+   * is given up when all places are taken.
+   */
   private openFrame(frame: number): void {
     if (frame % this.stride !== 0) return;
     if (this.free.length === 0) {
@@ -154,7 +175,7 @@ export class PageSamples {
   private compare(group: number, slot: number, at: Address, age: number): void {
     const seen = this.ages[group]!;
     const rest = this.frameBytes - seen.length;
-    // behind the ones before it where there is room, else over the last ones, which are as good
+    // after the deltas before it where there is room, else over the first of them, which are no better samples
     const out = this.deltas + group * this.frameBytes + (rest >= DELTA_BYTES_MAX ? seen.length : 0);
     const length = this.kernels.encodeDelta(this.baseAt(slot), at, address(out), DELTA_BYTES_MAX);
     seen.pages++;
@@ -172,7 +193,7 @@ export class PageSamples {
     this.kernels.copy(address(this.dirtied + place * PAGE_SIZE), at, PAGE_SIZE);
   }
 
-  /** @returns -1 for a page that is no sample */
+  /** @returns the slot of the page's base; -1 for a page that is not sampled */
   private baseOf(page: number): number {
     return page % this.every === 0 ? page / this.every : -1;
   }

@@ -1,4 +1,4 @@
-/** What was observed, as the model takes it (docs/model.md). Pure. */
+/** Turns what was observed into the input of the model (docs/model.md). Pure. */
 import type { CodecChoice } from "../../shared/model/codec-choice.ts";
 import { bestChoice } from "../../shared/model/codec-choice.ts";
 import { curveOfSamples } from "../../shared/model/dirty-curve.ts";
@@ -14,8 +14,9 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Observed } from "./observe-guest.ts";
 
 export interface PlanTerms {
-  /** What the contract has. */
+  /** True when deltas are in the contract. */
   readonly delta: boolean;
+  /** True when zstd is in the contract. */
   readonly zstd: boolean;
   readonly wishes: Wishes;
   readonly zstdWorkers: number;
@@ -45,7 +46,7 @@ export function planInput(observed: Observed, link: LinkObservation, terms: Plan
   };
 }
 
-/** Encoded bytes of a page that is sent again, by the age of its base: straight between the ages that were seen. */
+/** Encoded bytes of a page that is sent again, by its base's age: straight lines between the ages that were seen. */
 function deltaBytes(
   { deltas, levels }: Observed,
   level: CodecChoice["level"],

@@ -1,4 +1,4 @@
-/** A plan as the operator sees it. Pure. */
+/** Turns a plan into what the operator sees. Pure. */
 import type { PredictionInput } from "../../shared/model/observation.ts";
 import { type Interval, type Prediction, STRATEGIES } from "../../shared/model/predict.ts";
 import type { Recommendation } from "../../shared/model/recommend.ts";
@@ -7,7 +7,10 @@ import type { IntervalView, ObservationView, PredictionView } from "../../shared
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Observed } from "./observe-guest.ts";
 
-/** A page that is dirtied all the time is sent again about so often where the link is slow. */
+/**
+ * The age of a base for which the ratio of deltas is shown, seconds. On a slow link a page that is dirtied all the time
+ * is sent again about once in this time.
+ */
 const DELTA_AGE_SHOWN = 1;
 
 export function observationView(observed: Observed, { guest }: PredictionInput): ObservationView {
@@ -38,7 +41,7 @@ function predictionView({ strategy, converges, totalMs, downtimeMs, bytes }: Pre
   return { ...base, totalSeconds: times(totalMs, 1e-3), downtimeMs: times(downtimeMs, 1), bytes: times(bytes, 1) };
 }
 
-/** An end that is never reached is said as 0. */
+/** Multiplies an interval by a factor. A high end that is infinite becomes 0. */
 const times = ({ low, expected, high }: Interval, factor: number): IntervalView => ({
   low: low * factor,
   expected: expected * factor,

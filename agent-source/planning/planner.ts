@@ -1,6 +1,6 @@
 /**
- * Answers what a migration would be: whether both hosts would take it, and, where it is asked for, what each strategy would take,
- * from looking at the guest and measuring the link. Moves nothing.
+ * Answers what a migration would be. It asks whether both hosts would accept the migration. On request it also looks at
+ * the guest and measures the link, and predicts what each strategy would take. It moves nothing.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { LinkObservation, Wishes } from "../../shared/model/observation.ts";
@@ -24,10 +24,11 @@ import { type Observed, observeGuest } from "./observe-guest.ts";
 import { planInput } from "./plan-input.ts";
 import { observationView, predictionViews } from "./plan-view.ts";
 
-/** A guest is taken to be as it was seen for so long. */
+/** How long a guest is taken to be as it was seen, so that its plan is applied to migrations, milliseconds. */
 const HOLDS_MS = 10 * 60_000;
+/** The most plans that are remembered. */
 const REMEMBERED = 100;
-/** The destination dials after it has answered. */
+/** How long the destination may take to dial, after it has answered, milliseconds. */
 const DIALS_WITHIN_MS = 5000;
 
 interface Remembered {
@@ -64,7 +65,11 @@ export class Planner {
     }
   }
 
-  /** What a plan of the last minutes recommends for a migration that leaves it to the agents; its strategy filled in. */
+  /**
+   * Fills in the strategy of a migration that leaves it to the agents, where a plan of the last minutes recommends one.
+   * @returns the call, and why the plan recommends its strategy; the call as it is and an empty reason where no plan
+   *   applies
+   */
   applied(call: MigrateCall, nowMs: number): { readonly call: MigrateCall; readonly because: string } {
     const found = this.remembered.get(keyOf(call));
     if (call.options.strategy !== "auto" || found === undefined || nowMs - found.atMs > HOLDS_MS)
@@ -100,7 +105,8 @@ export class Planner {
     };
     const input = planInput(observed, link, terms);
     const found = recommend(input, contract.strategies);
-    // one that is paused is copied once by any strategy; should it run by then, it is not to be stopped for that
+    // a plan of a paused guest is not remembered: every strategy copies such a guest once, and a guest that runs again
+    // must not be stopped for a whole copy
     if (!observed.paused) this.remember(cx, found);
     cx.log.info({ link, observed: { ...observed, dirty: observed.dirty }, recommended: found.strategy }, "planned");
     return {
@@ -129,11 +135,11 @@ interface Seen {
   readonly observed: Observed;
 }
 
-/** A migration goes no faster than it is allowed to. */
+/** Limits what was measured to the migration's bandwidth cap, which is 0 where there is none. */
 const capped = (link: LinkObservation | undefined, cap: number): LinkObservation | undefined =>
   link === undefined || cap === 0 ? link : { ...link, bytesPerSecond: Math.min(cap, link.bytesPerSecond) };
 
-/** A plan holds for the same wishes. */
+/** The key of a plan, which applies to migrations of the same guest to the same destination with the same options. */
 const keyOf = ({ guest, to, options }: MigrateCall): string =>
   JSON.stringify([guest, to, { ...options, strategy: "auto" }]);
 

@@ -1,54 +1,68 @@
 /**
- * Which pages are asked of the source's QEMU next, in post-copy. What it is asked for it sends ahead of its own sweep, so
- * the order is decided here; little is ever on its way, and what the guest waits for is behind nothing but that.
+ * Chooses which pages the source QEMU is asked for next in post-copy, before the guest needs them. QEMU sends requested
+ * pages before those of its own sweep through memory, so the order of the pages is decided here. Few pages are asked
+ * for at once, so a page for which the guest waits queues behind few others.
  *
- * Order: what the guest waits for; the pages around the last one of those (Hines' bubbling: a guest that walks its memory
- * wants the next ones); the hottest; the rest as it lies in memory. Pure.
+ * Order: the pages around the last page for which the guest waited (Hines' bubbling: a guest that walks its memory
+ * wants the next pages soon); the hottest pages; the rest in the order of memory. Pages for which the guest waits are
+ * not asked for here: PostcopyCapture asks for them at once. Pure.
  */
 import type { HeatMap } from "../../shared/page/heat-map.ts";
 import type { PageSet } from "../../shared/page/page-set.ts";
 import { pageIndex } from "../../shared/units.ts";
 
 export interface ActivePushOptions {
-  /** Pages that QEMU has still to send; kept by the owner. */
+  /** The pages that QEMU has still to send. The owner keeps this set up to date. */
   readonly awaited: PageSet;
-  /** Of these, the ones that it was asked for. */
+  /** The awaited pages that QEMU was asked for. The owner takes pages out when they have come. */
   readonly asked: PageSet;
   readonly heat: HeatMap;
-  /** Asked for behind one that was waited for, where the guest walks its memory: at most. 0: none. */
+  /** The most pages that are asked for after a page for which the guest has waited; 0 for none. */
   readonly aheadPages: number;
-  /** Hottest first. */
+  /** True if the hottest pages are asked for before the rest. */
   readonly byHeat: boolean;
 }
 
+/** How many pages are asked for after a page to which the guest has jumped. */
 const WINDOW_MIN = 32;
-/** Ahead of a page that the guest has jumped to: what belongs together lies on both sides of it. */
+/**
+ * How many pages are asked for before a page to which the guest has jumped. What belongs together lies on both sides of
+ * such a page (docs/decisions/0026).
+ */
 export const BEHIND_PAGES = 16;
 
 export class ActivePush {
   private readonly parts: ActivePushOptions;
-  /** Pages with heat that were awaited at the beginning, hottest first. */
+  /** The pages with heat that were awaited at the beginning, hottest first. */
   private hot: Int32Array = new Int32Array(0);
+  /** The index in `hot` of the page that is next. */
   private hotAt = 0;
+  /** The pages of [ahead, aheadEnd) lie around the last page for which the guest waited, and come next. */
   private ahead = 0;
   private aheadEnd = 0;
+  /** How many pages are asked for after that page. */
   private window = 0;
+  /** The page from which the rest is looked for, in the order of memory. */
   private linear = 0;
-  /** Pages that the order of first() holds for, from what it returned on. */
+  /**
+   * How many consecutive pages, from the one that first() returned, may go into one request: the rest of the window
+   * after a fault, 1 for a hot page, all pages for the rest.
+   */
   private runMax = 0;
 
   constructor(parts: ActivePushOptions) {
     this.parts = parts;
   }
 
-  /** All awaited pages are known. */
+  /** Puts the hot pages in their order. Called once, when all awaited pages are known. */
   begin(): void {
     if (this.parts.byHeat) this.hot = this.byHeat();
   }
 
   /**
-   * The guest waits for this page. Where it comes on to what was asked for ahead of it, twice as much is, as with a file that
-   * is read in order; a jump begins with little.
+   * Notes that the guest waits for this page. If the page lies in or just after the pages that were asked for ahead,
+   * the guest walks its memory: twice as many pages are then asked for ahead, as for a file that is read in order.
+   * After a jump few are.
    */
   fault(page: number): void {
     const { aheadPages, awaited } = this.parts;
@@ -71,6 +85,7 @@ export class ActivePush {
     }
   }
 
+  /** @returns the page that is next in the order; -1 if every awaited page was asked for */
   private first(): number {
     this.ahead = this.candidate(this.ahead, this.aheadEnd);
     this.runMax = this.aheadEnd - this.ahead;
@@ -90,20 +105,21 @@ export class ActivePush {
     return this.parts.awaited.has(page) && !this.parts.asked.has(page);
   }
 
-  /** The first page of [from, end) that is awaited and not asked for; `end` when there is none. */
+  /** @returns the first page of [from, end) that is awaited and was not asked for; `end` if there is none */
   private candidate(from: number, end: number): number {
     let page = this.parts.awaited.next(from);
     while (page < end && this.parts.asked.has(page)) page = this.parts.awaited.next(page + 1);
     return Math.min(page, end);
   }
 
+  /** @returns how many consecutive pages from `first` on are awaited and were not asked for, at most `most` */
   private runFrom(first: number, most: number): number {
     let count = 1;
     while (count < most && this.isCandidate(first + count)) count++;
     return count;
   }
 
-  /** By counting: heat has 256 values. */
+  /** @returns the awaited pages that have heat, hottest first; sorted by counting, since heat has 256 values */
   private byHeat(): Int32Array {
     const { awaited, heat } = this.parts;
     const starts = new Int32Array(257);

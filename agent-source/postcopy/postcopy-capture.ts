@@ -1,6 +1,6 @@
 /**
- * Takes what QEMU's stream has of post-copy at the source: the ranges that QEMU discards, the package with the device
- * state, and the pages that are left.
+ * Takes the parts of QEMU's stream that only post-copy has: the ranges that QEMU discards, the package with the device
+ * state, and the pages that are left. It also takes the page requests of the destination.
  *
  *     STOP │ discards │ package │ pages, each once, in their last versions … END EOF
  *          └ no page is sent    └ pages are sent in the order of postcopy-scheduler.ts
@@ -33,13 +33,13 @@ export interface PostcopyCaptureOptions {
   readonly memory: Uint8Array;
   readonly scheduler: PrecopyScheduler;
   readonly sender: FrameSender;
-  /** Of the guest, in all RAM blocks. */
+  /** How many pages the guest has, in all RAM blocks. */
   readonly pageCount: number;
-  /** Active push: the most pages that are asked of QEMU in advance. */
+  /** Active push: the most pages that QEMU is asked for after a page for which the guest has waited. */
   readonly aheadPages: number;
   /** Writes on QEMU's return path. */
   readonly answer: (bytes: Uint8Array) => void;
-  /** True when pages that nobody has asked for go from the hottest to the coldest. */
+  /** True if, of the pages for which the guest does not wait, QEMU is asked for the hottest first. */
   readonly byHeat: boolean;
   /** Called when the discards and the package are queued: only pages are left. */
   readonly onPackaged: () => void;
@@ -57,10 +57,14 @@ export interface PostcopyCaptureOptions {
  */
 type Phase = "precopy" | "discarding" | "packaged" | "flowing";
 
-/** The most pages that were asked of QEMU or wait for the link. A page for which the guest waits may be behind them. */
+/**
+ * The most pages that QEMU was asked for or that wait for the link. A page for which the guest waits may queue behind
+ * these pages. 512 and 1024 brought nothing that was kept (docs/decisions/0026, 0041).
+ */
 const LOOKAHEAD_PAGES = 256;
-/** The fewest pages that are worth a request. */
+/** The fewest pages that are worth asking QEMU for. */
 const ASK_PAGES_MIN = 64;
+/** The size of the package's length, which goes before the package, bytes. */
 const LENGTH_BYTES = 4;
 
 /**
@@ -75,15 +79,16 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
   repeated = 0;
   private phase: Phase = "precopy";
   private readonly options: PostcopyCaptureOptions;
-  /** Pages that QEMU will send. */
+  /** The pages that QEMU has still to send. */
   private readonly awaited: PageSet;
-  /** Those of the awaited pages that QEMU was asked for. */
+  /** The awaited pages that QEMU was asked for. */
   private readonly asked: PageSet;
   private readonly push: ActivePush;
   private requests = new PageRequests([]);
   private ramSectionId = 0;
   /** False for a QEMU that sends everything again from the first page: it answers no requests. */
   private takesRequests = true;
+  /** The package after its length, as far as it has come. */
   private device: Uint8Array = new Uint8Array(0);
   private deviceBytes = 0;
 
@@ -144,7 +149,7 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
     this.options.sender.pump();
   }
 
-  /** Of pages [first, first + count): a bit for each that QEMU has still to send. */
+  /** @returns a bit for each of the pages [first, first + count): 1 if QEMU has still to send that page */
   awaitedBits(first: number, count: number): Uint8Array {
     return this.awaited.bits(first, count);
   }
@@ -200,7 +205,7 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
     return this;
   }
 
-  /** From here on each page is sent once, so no page is a base of a delta any more. */
+  /** Begins to send pages as PostcopyScheduler chooses them. Each page is sent once from here on, so the bases go. */
   private begin(): void {
     const { scheduler, sender } = this.options;
     this.phase = "packaged";
@@ -250,7 +255,7 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
 
   // ── requests ──
 
-  /** Pages have left the arena: QEMU is asked for more, and read on. */
+  /** Asks QEMU for more pages and reads on. Called when pages have left the arena. */
   roomMade(): void {
     this.askOn();
     this.options.resumeIntake();
@@ -265,6 +270,7 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
     this.sendRequests();
   }
 
+  /** Sends the gathered requests to QEMU, or drops them if QEMU takes none. */
   private sendRequests(): void {
     if (!this.takesRequests) this.requests.take();
     if (!this.requests.isEmpty) this.options.answer(this.requests.take());
@@ -291,29 +297,33 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
     this.options.sender.pump();
   }
 
-  /** The destination's QEMU has answered a ping of the package; from 10.2 on the source's waits for one. */
+  /**
+   * Passes on to the source QEMU that the destination's QEMU has answered a ping of the package. From 10.2 on the
+   * source QEMU waits for such an answer.
+   */
   pong(value: number): void {
     this.options.answer(encodePong(value));
   }
 
-  /** Pages that QEMU has still to send. */
+  /** How many pages QEMU has still to send. */
   get awaitedPages(): number {
     return this.awaited.size;
   }
 
-  /** Drops a page that QEMU has sent before, or that is not missing. */
+  /** @returns true for a page that QEMU has sent before, or that is not missing: such a page is dropped */
   private isRepeated(page: number): boolean {
     if (this.awaited.has(page)) return false;
     if (this.takesRequests) this.repeated++;
     return true;
   }
 
-  /** More is read only while the link has something to take soon, or for a page that is waited for. */
+  /** True if another page may be read: few pages wait for the link, or the guest waits for a page that QEMU has. */
   private get hasRoom(): boolean {
     const ahead = this.phase === "flowing" && this.options.scheduler.pages.pendingCount < LOOKAHEAD_PAGES;
     return ahead || this.scheduler.wantsMore;
   }
 
+  /** Notes that a page has come from QEMU and is pending now. */
   private taken(page: number): void {
     this.awaited.remove(page);
     this.asked.remove(page);

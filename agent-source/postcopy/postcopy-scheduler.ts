@@ -1,11 +1,12 @@
 /**
- * Which pages go next once the guest runs at the destination. Each goes once, in its last version, full or zero: a
- * delta or a second copy would break the destination's QEMU (migration/ram.c ram_load_postcopy). Pure, as the other
- * scheduler.
+ * Chooses which pages go next after post-copy's package, and encodes them. Each page goes once, in its last version, in
+ * full or as zero: a delta or a second copy would break the destination's QEMU (migration/ram.c ram_load_postcopy).
+ * Pure, as PrecopyScheduler is: times are passed in.
  *
- * Order: the pages that the guest waits for; zero runs, which cost nothing; then the active push: the pages that follow
- * the last one that was waited for (Hines' bubbling), as a guest that walks its memory will want them next; then the
- * hottest.
+ * Order: the pages for which the guest waits; zero runs, which cost next to nothing; the pages around the last page for
+ * which the guest waited (Hines' bubbling: a guest that walks its memory wants the next pages soon); the hottest pages.
+ *
+ * Only pages that were captured are chosen here. Which pages QEMU is asked for is decided in active-push.ts.
  */
 import { PageFrameWriter } from "../../shared/codec/page-frame.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
@@ -20,38 +21,45 @@ import { QuietStart } from "./quiet-start.ts";
 export interface PostcopyOrder {
   readonly kernels: PageKernels;
   readonly pages: PageStore;
-  /** Of the whole migration, counted on. */
+  /** What all frames of the migration carry, precopy's too. */
   readonly total: KindCounts;
+  /** How many pages the guest has, in all RAM blocks. */
   readonly pageCount: number;
 }
 
-/** Pages of a frame that somebody waits for: the first is not to wait for the last. */
+/** The most pages in a frame of pages for which the guest waits: with more, the first would wait for the last. */
 const URGENT_PAGES = 16;
-/** Zero pages of a frame: bounds the time that one call takes; one that is passed over is never looked at again. */
+/**
+ * The most zero pages in a frame: bounds the time of one call. Pages that were sent or dropped before do not count,
+ * since each is passed over only once.
+ */
 const ZERO_PAGES = 16384;
+/** About how many bytes a record has beside its page. */
 const RECORD_BYTES = 3;
-/** Looked at behind the last page that was waited for; what is not here yet is asked for by active-push.ts. */
+/** How far after the last page for which the guest waited captured pages are looked for, pages. */
 const AHEAD_PAGES = 1024;
 
 export class PostcopyScheduler implements FrameSource {
   readonly frame = noCounts();
-  /** Of a frame, before compression; set before the first. */
+  /** How many bytes of pages a frame may have, before compression. Set before the first frame is made. */
   frameBytes = 65536;
-  /** What the destination misses and was not sent. */
+  /** The pages that the destination misses and that were not sent. */
   readonly missing: PageSet;
   /** One buffer stays free: a page for which the guest waits is not to wait for another frame's compression. */
   readonly reservedBuffers = 1;
   private readonly quietStart = new QuietStart();
   private readonly order: PostcopyOrder;
   private readonly writer: PageFrameWriter;
-  /** Pages that were asked for and are not captured yet. */
+  /** The pages for which the guest waits and that are not captured yet. */
   private readonly wanted: PageSet;
   /**
-   * Pages that were asked for and are here, oldest first, from `urgentAt` on. Each is in it once, and in `isUrgent`.
+   * The pages for which the guest waits and that are captured: from index `urgentAt` on, oldest request first. Each of
+   * these pages is there once, and is in `isUrgent`.
    */
   private urgent: number[] = [];
   private readonly isUrgent: PageSet;
   private urgentAt = 0;
+  /** The pages of [ahead, aheadEnd) lie around the last page for which the guest waited, and go before the hottest. */
   private ahead = 0;
   private aheadEnd = 0;
 
@@ -79,14 +87,14 @@ export class PostcopyScheduler implements FrameSource {
     return this.urgentAt < this.urgent.length;
   }
 
-  /** Somebody waits for pages that were not captured yet. */
+  /** True while the guest waits for pages that are not captured yet. */
   get wantsMore(): boolean {
     return this.wanted.size > 0;
   }
 
   /**
-   * The guest waits for a page; one that was sent is on its way.
-   * @returns must it be asked of QEMU?
+   * Notes that the guest waits for a page. A page that was sent is on its way already, and is not sent again.
+   * @returns true if QEMU must be asked for the page
    */
   request(page: number): boolean {
     this.quietStart.requested();
@@ -98,14 +106,15 @@ export class PostcopyScheduler implements FrameSource {
     return false;
   }
 
-  /** The page came from QEMU, and is pending now. */
+  /** Notes that the page has come from QEMU and is pending now. */
   captured(page: number): void {
     if (this.wanted.remove(page) && this.isUrgent.add(page)) this.urgent.push(page);
   }
 
   fillUrgent(at: Address): number {
     this.begin(at);
-    // what was sent otherwise meanwhile does not count: a frame is made as long as there is one to wait for
+    // a page that fill() has sent meanwhile does not count, so that a frame is made if any of the pages is still
+    // pending
     for (let pages = 0; pages < URGENT_PAGES && this.hasUrgent && this.writer.hasRoom; ) {
       const page = this.urgent[this.urgentAt++]!;
       this.isUrgent.remove(page);
@@ -140,7 +149,7 @@ export class PostcopyScheduler implements FrameSource {
     if (this.order.pages.pendingOf(pageIndex(page)) !== NONE) this.send(page);
   }
 
-  /** @returns was it pending? */
+  /** Writes a page into the frame. @returns false if the page was not pending */
   private send(page: number): boolean {
     const { pages } = this.order;
     const index = pageIndex(page);
@@ -160,14 +169,16 @@ export class PostcopyScheduler implements FrameSource {
     return true;
   }
 
+  /** Writes the pages that are pending as zero into the frame, as runs. */
   private fillZeros(): void {
     const { pages } = this.order;
-    // pages that are passed over do not count: a frame without any would be the last, with others behind it
+    // pages that are passed over do not count: the sender would take a frame without pages for the end of what is
+    // pending
     let sent = 0;
     while (!pages.zeros.isEmpty && this.writer.hasRoom && sent < ZERO_PAGES) {
       const first = pages.zeros.frontPage;
       const length = Math.min(pages.zeros.frontLength, ZERO_PAGES - sent);
-      // what was sent on request, or dropped, splits a run
+      // a page that was sent on request, or dropped, splits a run
       let run = 0;
       while (run < length && pages.isPendingZero(pageIndex(first + run))) {
         pages.sentZero(pageIndex(first + run));

@@ -5,15 +5,22 @@
  * pages are sent (docs/decisions/0036). Pure: times are passed in, milliseconds.
  */
 
-/** How many requests count as first. A guest that asks for more is slower than the active push, which serves it better. */
+/**
+ * How many requests count as first. A guest that makes more requests is slower than the active push, which then serves
+ * the guest better (50 and 200 were measured, docs/decisions/0039).
+ */
 const FIRST_REQUESTS = 100;
-/** About the time until the next request of a guest that goes from page to page, milliseconds. */
+/**
+ * For how long after one of the first requests only requested pages are sent, milliseconds: about the time until the
+ * next request of a guest that goes from page to page.
+ */
 const QUIET_MS = 5;
 
 export class QuietStart {
   private requests = 0;
-  /** How many requests there were at the last look, and when that look was. */
+  /** How many requests there were at the last look. */
   private seen = 0;
+  /** When new requests were last seen, milliseconds. */
   private seenMs = Number.NEGATIVE_INFINITY;
 
   /** True once the guest has made more than the first requests. */

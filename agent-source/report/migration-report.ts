@@ -1,4 +1,4 @@
-/** What the operator sees of a migration, projected from its state and its session at the moment of asking. */
+/** What the operator sees of a migration, read from its status and its session at the moment of asking. */
 import type { MigrationFault } from "../../shared/fault.ts";
 import { HOT_CLASS } from "../../shared/page/heat-map.ts";
 import {
@@ -16,10 +16,10 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { TransferSession } from "../transfer/transfer-session.ts";
 
-/** Rates are taken over this long. */
+/** Rates are means over this time, milliseconds. */
 const RATE_MS = 1000;
 
-/** What is read of a session. */
+/** The parts of a session that the report reads. */
 export type WatchedSession = Pick<TransferSession, "capture" | "sender" | "scheduler"> & {
   readonly channel: Pick<TransferSession["channel"], "downForMs">;
 };
@@ -31,8 +31,9 @@ export class MigrationReport {
   readonly degradations: string[] = [];
   /** Bitmap syncs, as QEMU's MIGRATION_PASS events count them. */
   passes = 0;
+  /** When the migration began, on the clock's monotonicMs(). */
   readonly startedMs: number;
-  /** Milliseconds since the epoch. */
+  /** When the migration began, milliseconds since the epoch. */
   readonly startedAtMs: number;
   private readonly id: string;
   private readonly call: MigrateCall;
@@ -42,7 +43,7 @@ export class MigrationReport {
   private last: Progress = NO_PROGRESS;
   private readonly samples: { ms: number; sent: number; dirtied: number }[] = [];
 
-  /** @param startedAtMs when that was not now: of a migration taken up from the journal */
+  /** @param startedAtMs when a migration from the journal began, milliseconds since the epoch. @default now */
   constructor(id: string, call: MigrateCall, clock: Clock, startedAtMs = Math.floor(clock.nowUs() / 1000)) {
     this.id = id;
     this.call = call;
@@ -51,10 +52,10 @@ export class MigrationReport {
     this.startedMs = clock.monotonicMs() - Math.max(0, clock.nowUs() / 1000 - startedAtMs);
   }
 
-  /** From now on progress is read from the session; undefined: it stays as it was last. */
+  /** Reads progress from this session from now on. With undefined the progress stays as it was last. */
   follow(session: WatchedSession | undefined): void {
     if (session === undefined && this.session !== undefined) {
-      // what is over has no end to come
+      // without a session nothing estimates the remaining time
       const { etaSeconds: _, ...last } = this.progress();
       this.last = last;
     }
@@ -71,23 +72,29 @@ export class MigrationReport {
     };
   }
 
-  /** What the guest does now, while the migration is being undone. */
+  /** Says what the guest does now, while the migration is being undone. */
   guestNow(text: string): void {
     if (this.error !== undefined) this.error = { ...this.error, guestNow: text };
   }
 
-  /** What was wrong is no more. */
+  /** Removes the error, since what it says is no longer so. */
   cleared(): void {
     this.error = undefined;
   }
 
-  /** As it ended, in an earlier life of this agent. */
+  /**
+   * Shows a migration that ended in an earlier life of this agent.
+   * @param atMs when it ended, milliseconds since the epoch
+   */
   ended(status: MigrationStatus, atMs: number): void {
     this.status = status;
     this.last = { ...NO_PROGRESS, elapsedSeconds: Math.max(0, atMs - this.startedAtMs) / 1000 };
   }
 
-  /** What both agents agreed on is known, and no page has gone: whoever watches is to see it before one does (DESIGN 4). */
+  /**
+   * True while it is known what both agents agreed on, and no page was sent. Operators who watch the migration are to
+   * see the terms before the first page (docs/decisions/0033).
+   */
   get showsTerms(): boolean {
     return this.status === "preparing" && this.negotiated.strategy !== undefined;
   }
@@ -120,7 +127,7 @@ export class MigrationReport {
   private progress(): Progress {
     const { session } = this;
     const nowMs = this.clock.monotonicMs();
-    // before the session there is only the time; after it the last figures stand
+    // before there is a session only the time is known; after the session the last figures stand
     if (session === undefined)
       return this.last === NO_PROGRESS
         ? { ...NO_PROGRESS, elapsedSeconds: (nowMs - this.startedMs) / 1000 }
@@ -129,7 +136,7 @@ export class MigrationReport {
     const { observer: watch } = capture;
     const seen = watch.observe(false);
     const etaSeconds = isFinal(this.status) ? undefined : watch.etaSeconds;
-    // the first pass captures every page, dirtied or not: only what came after it tells what the guest dirties
+    // the first pass captures every page, dirtied or not: only pages that came after it tell what the guest dirties
     const dirtied = capture.firstPassDone ? scheduler.pages.captured - capture.firstPassPages : 0;
     const { sentRate, dirtyRate } = this.rates(nowMs, sender.sentBytes, dirtied);
     const coldest = scheduler.pages.coldestPendingClass();

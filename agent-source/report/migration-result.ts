@@ -1,4 +1,4 @@
-/** The result of a completed migration: everything measured, from what the session counted and what both clocks say. */
+/** The result of a completed migration, from what the session counted and from the times of both hosts' clocks. */
 import type { Complete, Running } from "../../shared/protocol/messages.ts";
 import type { Downtime, MigrationResult, PostcopyResult } from "../../shared/protocol/report.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
@@ -7,12 +7,14 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { MigrationReport } from "./migration-report.ts";
 
-/** Moments of the switchover, microseconds since the epoch on this clock. */
+/** Moments of the switchover, microseconds since the epoch on this host's clock. */
 export interface SwitchTimes {
+  /** When QEMU stopped the guest; 0 for a guest that was paused. */
   readonly stoppedUs: number;
   readonly lastPagesUs: number;
   readonly lastByteUs: number;
   readonly loadedUs: number;
+  /** How long the comparison of the memory took, milliseconds; 0 without one. */
   readonly verifyMs: number;
   readonly compared: Compared;
 }
@@ -37,7 +39,7 @@ export interface Outcome {
   readonly session: TransferSession;
   readonly times: SwitchTimes;
   readonly running: Running;
-  /** Of post-copy. */
+  /** What the destination said at the end of post-copy; undefined without post-copy. */
   readonly complete: Complete | undefined;
   /** Why the switchover was begun when it was. */
   readonly reason: string;
@@ -69,7 +71,7 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
           deviceStateMs,
           loadMs,
           verifyMs: times.verifyMs,
-          // the parts add up: what is not one of the others is the commit
+          // the parts add up to the total: time that is in no other part is the commit's
           commitMs: Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - times.verifyMs),
           clockErrorMs: meter.clockErrorMs,
         },
@@ -106,7 +108,7 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
   };
 }
 
-/** What followed behind RESUME. */
+/** What post-copy did after RESUME. */
 function postcopyResult({ session, running }: Outcome, { completedAtUs, service }: Complete): PostcopyResult {
   return {
     seconds: Math.max(0, completedAtUs - running.resumedAtUs) / 1e6,
@@ -118,7 +120,7 @@ function postcopyResult({ session, running }: Outcome, { completedAtUs, service 
   };
 }
 
-/** A guest that did not run was not interrupted. */
+/** The downtime of a guest that was paused: such a guest is not interrupted. */
 const NO_DOWNTIME: Downtime = {
   totalMs: 0,
   lastPagesMs: 0,

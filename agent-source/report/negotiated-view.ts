@@ -1,4 +1,4 @@
-/** What the two agents agreed on, by name, as the operator sees it: before the first page, and with the result. */
+/** What the two agents agreed on, by name. The operator sees it before the first page, and with the result. */
 import type { LinkLimits } from "../../shared/link/link.ts";
 import { securityOf } from "../../shared/link/tls/security.ts";
 import { versionText } from "../../shared/protocol/handshake.ts";
@@ -17,7 +17,7 @@ export interface Negotiated {
   readonly chosenBecause: string;
 }
 
-/** Every name is in docs/operations.md. */
+/** Gives a text for each name. docs/operations.md explains every name ("What was agreed"). */
 export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Negotiated): Record<string, string> {
   const { options } = cx.call;
   const memoryBytes = facts.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
@@ -46,7 +46,7 @@ export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Negot
   };
 }
 
-/** A guest that stands still is copied once, whatever was asked for. */
+/** The strategy of a guest that stands still: it is copied once, whatever was asked for. */
 const pausedStrategy = (asked: MigrateOptions["strategy"]): string =>
   asked === "stop-and-copy" ? asked : `stop-and-copy (${asked}: the guest is paused)`;
 
@@ -55,7 +55,7 @@ function chosen(strategy: string, { call, chosenBecause }: Negotiated): string {
   return call.options.strategy === "auto" ? `${strategy} (auto)` : strategy;
 }
 
-/** The operator is to know it before it begins (docs/decisions/0024). */
+/** The risk of post-copy, which the operator is to know before post-copy begins (docs/decisions/0024). */
 const RISK = "once in it, the guest needs both hosts until its last page has come: the loss of either is its loss";
 
 function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {

@@ -1,62 +1,91 @@
 /**
- * How much may be on its way at once. Pure.
+ * Computes the credit: how many bytes may be on their way without an acknowledgement. Pure.
  *
- * Deep while the guest runs here: enough for the link to be full whatever the granularity of frames and acknowledgements.
- * Shallow in post-copy, where a page that the guest waits for must not queue behind what nobody waits for.
+ * The credit is deep while the guest runs at the source: enough to keep the link full, however coarse frames and
+ * acknowledgements are. It is shallow in post-copy, where a page for which the guest waits must not queue behind pages
+ * for which the guest does not wait.
  */
 import type { LinkMeter } from "../link/link-meter.ts";
 
-/** What the agents have in their hands, whatever the link: frames that are compressed, and acknowledgements that are gathered. */
+/**
+ * The part of the deep credit that the agents themselves use up, bytes, whatever the link is: frames that are being
+ * compressed, and acknowledgements that are being gathered. 3 and 4 MiB were no faster beyond the noise, and sent 3 to
+ * 15 % more bytes (docs/decisions/0039).
+ */
 const IN_HAND_BYTES = 2 << 20;
-/** Of what a long link holds: more than all of it, or what is measured would be the credit's own rate, and stay so. */
+/**
+ * The other part of the deep credit, as a multiple of what a long link holds (its rate times its round trip). It must
+ * exceed 1: at 1 the measured rate is the rate that the credit allows, and the credit never grows. At 3 a migration
+ * took as long, sent 4 to 8 % more bytes, and had a longer downtime (docs/decisions/0038).
+ */
 const OF_WHAT_IT_HOLDS = 2;
 
 type Rates = Pick<LinkMeter, "bytesPerSecond" | "peakBytesPerSecond">;
 type Link = Rates & Pick<LinkMeter, "knownRoundTripMs">;
 
 /**
- * What two agents take to answer each other, beside the round trip: two turns of an event loop that has other work, and the moment in
- * which acknowledgements are gathered (agent-destination/replay/ack-batcher.ts).
+ * How long two agents take to answer each other, beside the way over the link, milliseconds: two turns of an event loop
+ * that has other work, and the time for which acknowledgements are gathered (agent-destination/replay/ack-batcher.ts).
  */
 const ANSWER_MS = 4;
 /**
- * With so little on its way what is measured is what the credit lets through, and a credit made of that would keep itself small: it
- * holds to the peak. A link that is so much slower than its peak has become slower.
+ * The credit goes by the peak rate, but by no more than this multiple of the measured rate. With little on its way the
+ * measured rate is what the credit lets through, and a credit computed from that rate would keep itself small. A link
+ * whose measured rate is further below its peak has become slower (docs/decisions/0026).
  */
 const SLOWER = 4;
 
+/** @returns the rate that the credit and the frames go by, bytes per second */
 const rateOf = ({ bytesPerSecond, peakBytesPerSecond }: Rates): number =>
   Math.min(peakBytesPerSecond, SLOWER * bytesPerSecond);
 
-/** What of a round trip is the way: over a short one it is the agents that take their time, and that is in their hands already. */
+/**
+ * @returns the part of the round trip that is the way over the link, milliseconds. A short round trip is the agents'
+ *   own time, which IN_HAND_BYTES covers
+ */
 const wayMs = ({ knownRoundTripMs }: Link): number => Math.max(0, knownRoundTripMs - ANSWER_MS);
 
+/**
+ * Computes the credit while the guest runs at the source, bytes.
+ * @param windowBytes the bound by contract
+ */
 export const deepCredit = (link: Link, windowBytes: number): number =>
   Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * wayMs(link)) / 1000);
 
 /**
- * Where the hosts are what is narrow: frames that wait for a processor, to be compressed or to be read, are of the credit too, and with the
- * least of it each agent waits for the other for most of the time (docs/decisions/0041).
+ * How much longer an answer may take where the hosts are narrower than the link, milliseconds. Frames that wait for a
+ * processor, to be compressed or to be read, use up credit too. Without this each agent waits for the other for most of
+ * the time. With 8 and 12 ms here the guest's longest pauses were longer (docs/decisions/0041).
  */
 const HOSTS_MS = 4;
 
 /**
- * What the link takes in a round trip and its answer, and a frame so that there is always one to be sent.
- * @param hostsAreNarrow and the guest has got going: a page that it waits for may be that much later
+ * Computes the credit in post-copy, bytes: what the link takes during a round trip and the answer, and one frame, so
+ * that there is always a frame to send.
+ * @param windowBytes the bound by contract
+ * @param hostsAreNarrow true if the hosts are narrower than the link and the guest has got going: a page for which the
+ *   guest waits may then come HOSTS_MS later
  */
 export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number, hostsAreNarrow = false): number => {
   const answerMs = ANSWER_MS + (hostsAreNarrow ? HOSTS_MS : 0);
   return Math.min(windowBytes, frameBytes + (rateOf(link) * (link.knownRoundTripMs + answerMs)) / 1000);
 };
 
+/** How long the link takes for a frame of post-copy, before compression, seconds. */
 const FRAME_SECONDS = 0.002;
+/** The shortest frame of post-copy, bytes, unless the contract's frames are shorter. */
 const FRAME_BYTES_MIN = 16 << 10;
-/** Each frame costs both agents a third of a millisecond and more, whatever its length (docs/decisions/0036). */
+/**
+ * The longest frame of post-copy, bytes. Each frame costs both agents a third of a millisecond and more, whatever its
+ * length (docs/decisions/0036), so a smaller bound is slower. 512 KiB brought too little to be kept
+ * (docs/decisions/0039).
+ */
 const FRAME_BYTES_MAX = 256 << 10;
 
 /**
- * Frames of post-copy: what the link takes in two milliseconds, before compression, within reason. By its peak too: hosts that are behind
- * would get more and shorter frames for it, and be further behind.
+ * @returns the length of post-copy's frames before compression, bytes: what the link takes in FRAME_SECONDS, within
+ *   bounds. The link's peak counts here too, since hosts that are behind would otherwise get more and shorter frames,
+ *   and fall further behind (docs/decisions/0039)
  */
 export const shallowFrameBytes = (link: Rates, contractBytes: number): number =>
   Math.min(

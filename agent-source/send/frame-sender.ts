@@ -1,3 +1,20 @@
+/**
+ * Makes frames and gives them to the channel. A frame has page records from the FrameSource, or bytes of the
+ * VerbatimQueue as they are. A frame is made only when the channel, the credit, the pacer and a free slot allow it, so
+ * that a page is chosen and encoded as late as possible.
+ *
+ *     free ──filled──> encoding ──compressed, or as it is──> ready ──its turn──> sending ──taken by the channel──> free
+ *
+ * Invariants:
+ *
+ * - Frames go to the channel in the order of `line`, and a frame gets its number only then.
+ * - A frame of requested pages goes before the frames that are still being compressed. It is not compressed, and it
+ *   needs no credit.
+ * - The head, the discards and the package go before the pages that are pending; what follows RAM goes after all pages.
+ *
+ * Not its job: which pages go next (FrameSource), which compression a frame gets (CompressionChooser), and to keep a
+ * frame until the destination has acknowledged it (shared/link/resume/).
+ */
 import { MigrationFault } from "../../shared/fault.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
 import type { FrameSource } from "./frame-source.ts";
@@ -6,35 +23,47 @@ import type { SenderParts } from "./sender-parts.ts";
 import { HEAD_ROOM_BYTES } from "./source-memory.ts";
 import { type VerbatimKind, VerbatimQueue } from "./verbatim-queue.ts";
 
-/** Fewer raw bytes than this are not worth a worker's round trip. */
+/** A shorter frame is sent uncompressed, bytes: it is not worth a worker's round trip. */
 const COMPRESS_MIN_BYTES = 2048;
-/** Frames of one pump without letting the event loop read sockets. */
+/** The most frames that one pump() makes. After these the event loop reads sockets before the next frame is made. */
 const FRAMES_A_PUMP = 8;
 
 export class FrameSender {
+  /** Encoded bytes that were given to the channel, by what they carry. */
   readonly sent: SentBytes = { zero: 0, full: 0, delta: 0, head: 0, device: 0 };
-  /** No page is sent, only what is verbatim. */
+  /** True while no pages are sent but those for which the guest waits. Verbatim bytes are sent all the same. */
   pagesHeld = false;
+  /** The bytes of all frames that were compressed, before compression. */
   rawCompressedBytes = 0;
+  /** The bytes of all frames that were compressed, after compression. */
   encodedCompressedBytes = 0;
-  /** Time to choose and encode one page, microseconds, lately. Begins with a fraction: V8 would make it another field with the first. */
+  /**
+   * Moving average of the time to choose and encode one page, microseconds. It starts at 1.5 and not at an integer, so
+   * that V8 has a double in this field from the beginning: with the first fraction V8 would change the field's
+   * representation, and throw away the code that was compiled for it (docs/decisions/0037).
+   */
   microsPerPage = 1.5;
+  /** How many frames were made. Once all of these have been given to the channel, it is the number of the last one. */
   sequence = 0;
 
   private readonly parts: SenderParts;
   private readonly verbatim = new VerbatimQueue();
   private readonly slots: Slot[];
-  /** Slots in order of sequence, from being filled to being sent. */
+  /** Slots whose frames were made and not given to the channel, in the order in which they go. */
   private readonly line: Slot[] = [];
   private readonly flight: InFlight;
+  /** True while the channel takes no more. */
   private blocked = false;
+  /** True while pump() makes frames. */
   private building = false;
   private stopped = false;
   private timer: NodeJS.Timeout | undefined;
+  /** When the last compression ended, microseconds. */
   private lastCompressedUs = 0;
   private idleWaiters: (() => void)[] = [];
-  /** The guest is stopped: every millisecond counts. */
+  /** True once hurry() was called: the guest is stopped, and every millisecond counts. */
   private urgent = false;
+  /** Where pages come from now. */
   private source: FrameSource;
 
   constructor(parts: SenderParts) {
@@ -44,55 +73,66 @@ export class FrameSender {
     this.slots = parts.buffers.map(makeSlot);
   }
 
-  /** Queues bytes to be sent as they are: at once, or device state behind all that is pending. */
+  /**
+   * Queues bytes to be sent as they are. Bytes of the kind `device` go after all pending pages, other bytes before
+   * them.
+   */
   sendVerbatim(bytes: Uint8Array, kind: VerbatimKind): void {
     this.verbatim.push(bytes, kind);
     this.pump();
   }
 
-  /** From now on little is on its way. Resolves when that is so. */
+  /**
+   * Makes the credit shallow. Resolves when no more than this credit is on its way.
+   * @param frameBytes the length of later frames, bytes
+   */
   beShallow(frameBytes: number): Promise<void> {
     return this.flight.beShallow(frameBytes);
   }
 
-  /** Takes pages from another source from now on. They go after the verbatim bytes that were queued before. */
+  /** Takes pages from another source from now on. These pages go after the verbatim bytes that were queued before. */
   takeFrom(source: FrameSource): void {
     this.source = source;
     this.pump();
   }
 
-  /** The guest is stopped: a frame is compressed only where that brings it to the destination sooner. */
+  /**
+   * Called when the guest is stopped: a frame is now compressed only if that brings the frame to the destination
+   * sooner.
+   */
   hurry(): void {
     this.urgent = true;
     this.pump();
   }
 
-  /** Encoded bytes given to the channel. */
+  /** How many encoded bytes were given to the channel. */
   get sentBytes(): number {
     return this.flight.sentBytes;
   }
 
+  /** How many encoded bytes are in flight or are being compressed; the latter are an estimate. */
   get inFlightBytes(): number {
     return this.flight.bytes;
   }
 
-  /** Given to the channel and not acknowledged. */
+  /** How many zero pages are in flight. */
   get inFlightZeroPages(): number {
     return this.flight.zeroPages;
   }
 
-  /** Resolves when everything pending was given to the channel. */
+  /** Resolves when all pending pages and queued bytes were given to the channel, or the sender is stopped. */
   flushed(): Promise<void> {
     if (this.isIdle) return Promise.resolve();
     return new Promise((resolve) => this.idleWaiters.push(resolve));
   }
 
-  /** An acknowledgement came. @throws MigrationFault `peer-invalid` when it acknowledges what was never sent */
+  /** Takes an acknowledgement. @throws MigrationFault `peer-invalid` when it acknowledges what was never sent */
   acknowledge(sequence: number, appliedBytes: number): void {
     this.flight.acknowledge(sequence, appliedBytes, this.sequence);
     this.pump();
   }
 
+  /** Sends nothing any more, and resolves what flushed() and beShallow() have returned. */
   stop(): void {
     this.stopped = true;
     clearTimeout(this.timer);
@@ -100,9 +140,9 @@ export class FrameSender {
     for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
-  /** Builds and sends what the link has room for. */
+  /** Makes and sends as many frames as the link has room for. */
   pump(): void {
-    // room in the arena lets capture go on, which pumps: a frame that is being built must not be begun twice
+    // a channel that is over calls `taken` within send(), and `taken` pumps: no frame must be made inside another
     if (this.stopped || this.building) return;
     this.building = true;
     const pagesBefore = this.parts.pages.pendingCount;
@@ -123,6 +163,7 @@ export class FrameSender {
     return this.line.length === 0 && this.verbatim.isEmpty && this.source.isEmpty;
   }
 
+  /** True if channel, credit and pacer allow another frame. Notes in the chooser that the sender waits for credit. */
   private mayBuild(): boolean {
     if (this.blocked) return false;
     if (!this.flight.hasRoom()) {
@@ -142,6 +183,7 @@ export class FrameSender {
     }, ms);
   }
 
+  /** Makes the next frame. @returns false if there is no free slot, or nothing to send now */
   private build(): boolean {
     const slot = this.freeSlot(1 + this.source.reservedBuffers);
     if (slot === undefined) {
@@ -179,11 +221,15 @@ export class FrameSender {
     return free < atLeast ? undefined : found;
   }
 
-  /** Pages that the guest waits for go ahead of the frames that are being compressed, and as they are. */
+  /**
+   * Makes a frame of pages for which the guest waits. The frame goes before the frames that are being compressed, and
+   * is not compressed.
+   * @returns false if there is no such page or no free slot, or if other bytes go first
+   */
   private buildUrgent(): boolean {
     const { source } = this;
     const slot = this.freeSlot(1);
-    // what post-copy begins with comes first, whatever is waited for; its end waits for all pages anyway
+    // the discards and the package go first, whatever the guest waits for; the end of RAM waits for all pages anyway
     const begins = !this.verbatim.isEmpty && this.verbatim.kind !== "device";
     if (slot === undefined || begins || this.line.some(({ kind }) => kind !== "pages")) return false;
     slot.kind = "pages";
@@ -197,6 +243,7 @@ export class FrameSender {
     return true;
   }
 
+  /** Fills the slot with the pages that are next. @returns false if there are none, or none may be sent now */
   private fill(slot: Slot): boolean {
     const { pages, clock } = this.parts;
     const { source } = this;
@@ -217,9 +264,11 @@ export class FrameSender {
     return slot.rawLength > 0;
   }
 
+  /** Computes the checksum of the slot's frame, and makes it a frame that is sent as it is. */
   private seal(slot: Slot): void {
     const { kernels } = this.parts;
     const { raw, encoded } = slot.buffer;
+    // the kernel needs a place in its memory, and `encoded` has nothing in it before compression
     kernels.checksum(raw, slot.rawLength, encoded);
     slot.checksum.set(kernels.memory.subarray(encoded, encoded + 8));
     slot.state = "encoding";
@@ -227,6 +276,7 @@ export class FrameSender {
     slot.compressed = false;
   }
 
+  /** Has the slot's frame compressed where that is worth it. The frame is ready then, or at once. */
   private encode(slot: Slot): void {
     const { chooser, compress, clock } = this.parts;
     const { raw, encoded, byteLength } = slot.buffer;
@@ -239,13 +289,14 @@ export class FrameSender {
     const expected = Math.ceil(slot.rawLength / chooser.recentRatio);
     this.flight.encodingBytes += expected;
     const startUs = clock.nowUs();
-    // what does not become smaller is sent as it is
+    // a frame that does not become smaller by a thirty-second (3 %) is sent as it is
     const limit = Math.min(byteLength, slot.rawLength - (slot.rawLength >> 5));
     compress(raw, slot.rawLength, encoded, limit, level)
       .then((length) => {
         this.flight.encodingBytes -= expected;
         if (this.stopped) return;
         const nowUs = clock.nowUs();
+        // with one worker, a frame's compression begins when that of the frame before has ended
         const micros = nowUs - Math.max(startUs, this.lastCompressedUs);
         this.lastCompressedUs = nowUs;
         const encodedBytes = length < 0 ? slot.rawLength : length;
@@ -264,6 +315,7 @@ export class FrameSender {
       });
   }
 
+  /** @returns zstd's level for a frame; undefined if it is to be sent as it is */
   private levelFor(rawLength: number): number | undefined {
     const { chooser, meter } = this.parts;
     if (rawLength < COMPRESS_MIN_BYTES) return undefined;
@@ -271,11 +323,13 @@ export class FrameSender {
     return chooser.level(meter.bytesPerSecond);
   }
 
+  /** Marks the slot's frame as ready, and gives the channel all ready frames at the front of the line. */
   private ready(slot: Slot): void {
     slot.state = "ready";
     while (this.line[0]?.state === "ready") this.give(this.line.shift()!);
   }
 
+  /** Numbers the frame and gives it to the channel. The slot is free again when the channel has taken the frame. */
   private give(slot: Slot): void {
     const { kernels, channel, pacer } = this.parts;
     const { raw, encoded } = slot.buffer;

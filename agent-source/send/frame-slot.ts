@@ -1,27 +1,33 @@
-/** One frame on its way from the scheduler to the channel, and what it carries. */
+/** A slot holds one frame from its making until the channel has taken it, with counts of what the frame carries. */
 
 import type { KindCounts } from "./kind-counts.ts";
 import type { FrameBuffer } from "./source-memory.ts";
 import type { VerbatimKind } from "./verbatim-queue.ts";
 
-/** Bytes on the link by what they carried, encoded. */
+/** Encoded bytes that were given to the link, by what they carry. */
 export interface SentBytes {
   zero: number;
   full: number;
   delta: number;
-  /** Of QEMU's stream ahead of the pages, and behind them: the device state. */
+  /** The part of QEMU's stream before the first page, and post-copy's discards. */
   head: number;
+  /** What follows RAM in QEMU's stream (the end of RAM, the device state), and post-copy's package. */
   device: number;
 }
 
 export interface Slot {
   readonly buffer: FrameBuffer;
+  /** `encoding` and `ready` frames wait in the sender's line; `sending` frames are with the channel. */
   state: "free" | "encoding" | "ready" | "sending";
   kind: "pages" | VerbatimKind;
+  /** The frame's length before compression, bytes. */
   rawLength: number;
+  /** The length that is sent, bytes: of `buffer.encoded` if `compressed`, otherwise of `buffer.raw`. */
   length: number;
   compressed: boolean;
+  /** XXH64 of the frame before compression. */
   readonly checksum: Uint8Array;
+  /** This count and the next three are the frame's KindCounts; all are 0 in a frame without pages. */
   zeroPages: number;
   zeroBytes: number;
   fullBytes: number;
@@ -42,7 +48,7 @@ export const makeSlot = (buffer: FrameBuffer): Slot => ({
   deltaBytes: 0,
 });
 
-/** What the slot's frame holds; undefined: no pages. */
+/** Notes in the slot what its frame carries. @param frame undefined for a frame without pages */
 export function takeCounts(slot: Slot, frame: KindCounts | undefined): void {
   slot.zeroPages = frame?.zeroPages ?? 0;
   slot.zeroBytes = frame?.zeroBytes ?? 0;
@@ -50,12 +56,14 @@ export function takeCounts(slot: Slot, frame: KindCounts | undefined): void {
   slot.deltaBytes = frame?.deltaBytes ?? 0;
 }
 
+/** Adds the bytes of a frame that was given to the channel to the sums. */
 export function countSent(sent: SentBytes, slot: Slot): void {
   if (slot.kind !== "pages") {
     sent[slot.kind === "package" ? "device" : slot.kind === "discards" ? "head" : slot.kind] += slot.length;
     return;
   }
-  // zstd mixes the kinds of a frame: its bytes are shared out as they were before
+  // zstd compresses all kinds of a frame together, so the frame's encoded bytes are divided in the proportion of the
+  // bytes before compression
   const share = slot.length / Math.max(1, slot.zeroBytes + slot.fullBytes + slot.deltaBytes);
   sent.zero += slot.zeroBytes * share;
   sent.full += slot.fullBytes * share;

@@ -1,4 +1,7 @@
-/** What is on its way to the destination, and how much may be: acknowledgements give room again. */
+/**
+ * Counts what is on its way to the destination, and tells whether the credit (credit.ts) allows more. Acknowledgements
+ * make room again.
+ */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
@@ -7,53 +10,62 @@ import { deepCredit, shallowCredit } from "./credit.ts";
 export interface InFlightOptions {
   readonly meter: LinkMeter;
   readonly clock: Clock;
-  /** Most bytes in flight by contract. */
+  /** The most bytes in flight that the contract allows. */
   readonly creditWindowBytes: number;
 }
 
 export class InFlight {
-  /** Encoded bytes given to the channel, and of those acknowledged. */
+  /** How many encoded bytes were given to the channel. */
   sentBytes = 0;
+  /** How many of these bytes were acknowledged. */
   ackedBytes = 0;
-  /** Zero pages in frames that were not acknowledged: next to no bytes, and each takes the destination's QEMU a while. */
+  /**
+   * How many zero pages are in frames that were sent and not acknowledged. They are next to no bytes, but each takes
+   * the destination's QEMU about 1 microsecond (docs/decisions/0033).
+   */
   zeroPages = 0;
-  /** Being compressed, as far as can be foretold. */
+  /** How many encoded bytes the frames that are being compressed are expected to have. */
   encodingBytes = 0;
-  /** In post-copy: the guest has got going. */
+  /** True in post-copy once the guest has got going (FrameSource.isUnderWay). */
   isUnderWay = false;
   private readonly parts: InFlightOptions;
   private ackedSequence = 0;
-  /** Frames with zero pages that were not acknowledged, oldest first, and how many they have. */
+  /** Frames with zero pages that were sent and not acknowledged, oldest first. */
   private zeroFrames: { readonly sequence: number; readonly pages: number }[] = [];
-  /** The sender had to wait for an acknowledgement since the last. */
+  /** True if the sender has had to wait for credit since the last acknowledgement. */
   private wasFull = false;
-  /** Frames' length while little may be on its way; 0: much may. */
+  /** The length of frames while the credit is shallow, bytes; 0 while it is deep. */
   private shallowBytes = 0;
+  /** Resolved when no more than the credit is on its way. */
   private waiters: (() => void)[] = [];
 
   constructor(parts: InFlightOptions) {
     this.parts = parts;
   }
 
+  /** How many encoded bytes use up credit: those in flight, and those that are being compressed. */
   get bytes(): number {
     return this.sentBytes - this.ackedBytes + this.encodingBytes;
   }
 
-  /** Is there room for another frame? When not, the link is seen as full. */
+  /** @returns true if there is credit for another frame; if not, the next rate is measured as that of a full link */
   hasRoom(): boolean {
     if (this.bytes < this.creditBytes) return true;
     this.wasFull = true;
     return false;
   }
 
-  /** From now on little is on its way. Resolves when that is so. @param frameBytes length of a frame */
+  /**
+   * Makes the credit shallow. Resolves when no more than this credit is on its way.
+   * @param frameBytes the length of later frames, bytes
+   */
   beShallow(frameBytes: number): Promise<void> {
     this.shallowBytes = frameBytes;
     if (this.bytes <= this.creditBytes) return Promise.resolve();
     return new Promise((resolve) => this.waiters.push(resolve));
   }
 
-  /** A frame was given to the channel. */
+  /** Notes a frame that was given to the channel. */
   sent(sequence: number, byteLength: number, zeroPages: number): void {
     this.sentBytes += byteLength;
     if (zeroPages === 0) return;
@@ -62,8 +74,8 @@ export class InFlight {
   }
 
   /**
-   * An acknowledgement came.
-   * @param lastSequence that was sent
+   * Takes an acknowledgement of all frames up to number `sequence`, and of `appliedBytes` bytes in all.
+   * @param lastSequence the number of the last frame that was made
    * @throws MigrationFault `peer-invalid` when it acknowledges what was never sent
    */
   acknowledge(sequence: number, appliedBytes: number, lastSequence: number): void {
@@ -87,7 +99,7 @@ export class InFlight {
     if (this.bytes <= this.creditBytes) this.stop();
   }
 
-  /** Nobody waits any more. */
+  /** Resolves what beShallow() has returned. */
   stop(): void {
     for (const resolve of this.waiters.splice(0)) resolve();
   }

@@ -1,6 +1,6 @@
-/** Counts of what frames hold, by the kind of record (shared/codec/page-frame.ts). */
+/** Counts what frames carry, by the kind of page record (shared/codec/page-frame.ts). */
 
-/** Encoded pages and bytes before compression, by kind. */
+/** How many pages were encoded as each kind, and into how many bytes before compression. */
 export interface KindCounts {
   zeroPages: number;
   fullPages: number;

@@ -1,21 +1,22 @@
-/**
- * Caps the rate at which encoded bytes are given to the link. A token bucket of 50 ms, so that a cap is kept over any
- * longer stretch; pure, the time is passed in.
- */
+/** Caps the rate at which encoded bytes are given to the link, with a token bucket. Pure: times are passed in. */
+
+/** How much of the cap the bucket holds, seconds: the cap is kept over any longer time. */
 const BURST_SECONDS = 0.05;
 
 export class Pacer {
   private readonly bytesPerSecond: number;
+  /** How many bytes may be sent now; negative after a frame that has overdrawn the bucket. */
   private allowance: number;
+  /** When the allowance was last updated, milliseconds. */
   private at: number | undefined;
 
-  /** @param bytesPerSecond 0: no cap */
+  /** @param bytesPerSecond the cap; 0 for none */
   constructor(bytesPerSecond: number) {
     this.bytesPerSecond = bytesPerSecond;
     this.allowance = bytesPerSecond * BURST_SECONDS;
   }
 
-  /** Milliseconds until something may be sent; 0: now. */
+  /** @returns for how long nothing may be sent, milliseconds; 0 if a frame may be sent now */
   waitMs(nowMs: number): number {
     if (this.bytesPerSecond === 0) return 0;
     const since = this.at === undefined ? 0 : nowMs - this.at;
@@ -27,7 +28,7 @@ export class Pacer {
     return this.allowance >= 0 ? 0 : Math.ceil((-1000 * this.allowance) / this.bytesPerSecond);
   }
 
-  /** Notes bytes that were sent; a frame may overdraw the bucket, later frames wait for it. */
+  /** Notes bytes that were sent. A frame may overdraw the bucket; the frames after it then wait. */
   sent(bytes: number): void {
     if (this.bytesPerSecond > 0) this.allowance -= bytes;
   }

@@ -1,11 +1,14 @@
 /**
- * Which pages go next, and as what. Pure: no clock, no link, no randomness; the same calls give the same frames.
+ * Chooses which pages go next in precopy, and encodes each as a zero run, a delta or a full page; a page whose content
+ * the destination has already is skipped. Pure: it has no clock, no link and no randomness, so the same calls give the
+ * same frames.
  *
- * Late binding: a page is chosen and encoded only when fill() is called, which its owner does only while the link has
- * room. Until then a page that is dirtied again costs nothing (it is coalesced), and the order is up to date.
+ * Late binding: a page is chosen and encoded only when fill() is called, and the owner calls fill() only while the link
+ * has room. Until then a page that is dirtied again costs nothing (it is coalesced), and the order is up to date.
  *
- * Order: zero runs, then pending pages from the coldest to the hottest (Svärd et al., CloudCom 2011). The hottest are
- * held: as long as they are few enough for the switchover, their next version is likely to come, so only the last is sent.
+ * Order: zero runs, then pending pages from the coldest to the hottest (Svärd et al., CloudCom 2011). The hottest pages
+ * are held as long as they are few enough for the switchover: their next version is likely to come, so only their last
+ * version is sent.
  */
 import { PageFrameWriter } from "../../shared/codec/page-frame.ts";
 import { HeatMap, HOT_CLASS } from "../../shared/page/heat-map.ts";
@@ -16,30 +19,38 @@ import type { FrameSource } from "./frame-source.ts";
 import { addCounts, clearCounts, type KindCounts, noCounts } from "./kind-counts.ts";
 
 export interface SchedulerOptions {
+  /** How many pages the guest has, in all RAM blocks. */
   readonly pageCount: number;
+  /** True if pages that have a base are sent as deltas. */
   readonly delta: boolean;
+  /** True if pages go in the order of their heat, false if they go in the order of their arrival. */
   readonly reorder: boolean;
-  /** Arena: most pages pending with content. */
+  /** The size of the arena: how many pages may be pending with content. */
   readonly pendingSlots: number;
-  /** Base cache: most pages kept as base; ignored without delta. */
+  /** The size of the base cache: how many pages may be kept as bases. Ignored without `delta`. */
   readonly baseSlots: number;
-  /** More pages pending with content, once there are no bases any more. @default 0 */
+  /** How many more pages may be pending with content once there are no bases any more. @default 0 */
   readonly reserveSlots?: number;
+  /** How many bytes of pages a frame may have, before compression. */
   readonly frameBytes: number;
 }
 
-/** A longer delta is not worth it: a full page compresses to about this (facts: zstd 2.0 to 2.4 on process memory). */
+/**
+ * The longest delta that is sent, bytes. A longer delta is not worth it: zstd makes pages of process memory 2.0 to 2.4
+ * times smaller, so a full page is sent in about as many bytes.
+ */
 const DELTA_BYTES_MAX = 1800;
-/** What a delta is taken to cost until some were measured. */
+/** What a page that is sent again is taken to cost until some were measured, bytes. */
 const DELTA_BYTES_GUESS = 512;
-/** Pages that are enough for a mean, and to know it for all. */
+/** How many pages that were sent again make a mean of their bytes. */
 const AGAIN_PAGES = 16;
+/** How many pages that were sent again make `againBytes` known, and not a guess. */
 const KNOWN_PAGES = 256;
-/** Part of the newest of these means in what is taken for the next page. */
+/** The least weight of the newest mean in `againBytes`. */
 const SMOOTHING = 0.3;
-/** Zero pages looked at in one fill: bounds the time that one call takes. */
+/** How many zero pages one fill() looks at, if it finds one to send among them: bounds the time that the call takes. */
 const ZERO_SCAN_MAX = 65536;
-/** Header and length of a record, about. */
+/** About how many bytes a record has beside its page or delta. */
 const RECORD_BYTES = 3;
 
 const limitsOf = ({ pendingSlots, baseSlots, reserveSlots = 0, delta }: SchedulerOptions): PageStoreLimits => ({
@@ -51,12 +62,13 @@ const limitsOf = ({ pendingSlots, baseSlots, reserveSlots = 0, delta }: Schedule
 export class PrecopyScheduler implements FrameSource {
   readonly pages: PageStore;
   readonly heat: HeatMap;
-  /** Of the frame that fill() made last. */
+  /** What the frame carries that fill() made last. */
   readonly frame: KindCounts = noCounts();
-  /** Of all frames. */
+  /** What all frames of the migration carry; PostcopyScheduler adds its frames. */
   readonly total: KindCounts = noCounts();
+  /** How many pages were not sent because the destination has their content already. */
   skipped = 0;
-  /** Hot pages are left pending as long as no more than this many are pending; 0 holds none. */
+  /** Hot pages are held as long as no more pages than this are pending; 0 holds none. */
   holdPages = 0;
   readonly hasUrgent = false;
   readonly reservedBuffers = 0;
@@ -65,16 +77,21 @@ export class PrecopyScheduler implements FrameSource {
   readonly kernels: PageKernels;
   private readonly writer: PageFrameWriter;
   private readonly options: SchedulerOptions;
+  /** A page of zeros: the base of pages that were sent as zero. */
   private readonly zeroPage: Address;
-  /** Mean bytes of a page that was sent again and had a base, lately: of its delta, or whole where that was too long. */
+  /**
+   * Moving average of the bytes of a page that is sent again and has a base: the length of its delta, or 4096 where the
+   * delta would be too long.
+   */
   private againBytes = DELTA_BYTES_GUESS;
-  /** Such pages that it was made of. */
+  /** How many such pages `againBytes` was computed from. */
   private knownPages: number;
-  /** Such pages since that was last worked out, and their bytes. */
+  /** How many such pages were sent since `againBytes` was last computed. */
   private againPages = 0;
+  /** The bytes of these pages. */
   private againPagesBytes = 0;
 
-  /** Memory that a scheduler needs at its region, bytes. */
+  /** @returns how many bytes of memory a scheduler with these options needs */
   static regionBytes(options: SchedulerOptions): number {
     return PAGE_SIZE * (1 + slotsOf(limitsOf(options)));
   }
@@ -83,7 +100,7 @@ export class PrecopyScheduler implements FrameSource {
   constructor(kernels: PageKernels, region: Address, options: SchedulerOptions) {
     this.kernels = kernels;
     this.options = options;
-    // without deltas it is a whole page in any case
+    // without deltas a page that is sent again is a full page, so nothing has to be measured
     this.knownPages = options.delta ? 0 : KNOWN_PAGES;
     this.zeroPage = region;
     kernels.memory.fill(0, region, region + PAGE_SIZE);
@@ -93,16 +110,23 @@ export class PrecopyScheduler implements FrameSource {
     this.pages = new PageStore(kernels, address(region + PAGE_SIZE), limitsOf(options), this.heat, storeOptions);
   }
 
-  /** A page came from QEMU with its content at `at`; false, and nothing done, when there is no room for it. */
+  /**
+   * Takes a page whose content from QEMU is at `at`.
+   * @returns false if there is no room for the page; nothing has changed then
+   */
   capture(page: PageIndex, at: Address): boolean {
     return this.kernels.isZero(at) ? this.pages.captureZero(page) : this.pages.capture(page, at);
   }
 
+  /**
+   * Takes a page that QEMU has sent as zero.
+   * @returns false if there is no room to note it; nothing has changed then
+   */
   captureZero(page: PageIndex): boolean {
     return this.pages.captureZero(page);
   }
 
-  /** One epoch of heat has passed. */
+  /** Halves the heat of all pages. Called once each epoch. */
   fade(): void {
     this.pages.fade();
   }
@@ -111,7 +135,7 @@ export class PrecopyScheduler implements FrameSource {
     return this.pages.pendingCount === 0 && this.pages.zeroCount === 0;
   }
 
-  /** True when fill() would make a frame. */
+  /** True while pages are pending that are not held. */
   get hasWork(): boolean {
     const { holdPages } = this;
     if (this.pages.zeroCount > 0) return true;
@@ -141,23 +165,30 @@ export class PrecopyScheduler implements FrameSource {
     return writer.isEmpty ? 0 : writer.finish();
   }
 
-  /** Is it known what a page costs that is sent again, or a guess? */
+  /** True once `againBytes` comes from at least KNOWN_PAGES pages, and is not a guess. */
   get knowsAgain(): boolean {
     return this.knownPages >= KNOWN_PAGES;
   }
 
-  /** What would have to be sent if nothing more came: pages, and bytes before compression (estimated). */
+  /** @returns how many pages with content would have to be sent if no more pages came; zero pages do not count */
   residualPages(): number {
     return this.pages.pendingCount;
   }
 
+  /**
+   * @returns an estimate of the bytes that would have to be sent if no more pages came, before compression; a zero page
+   *   counts as one byte
+   */
   residualBytes(): number {
     const withBase = this.pages.pendingWithBase;
     const without = this.pages.pendingCount - withBase;
     return withBase * (this.againBytes + RECORD_BYTES) + without * (PAGE_SIZE + RECORD_BYTES) + this.pages.zeroCount;
   }
 
-  /** The same of what fill() would send; of held pages, those that have a base: hot ones were sent before. */
+  /**
+   * An estimate of the bytes of the pages with content that are pending and not held, before compression. All held
+   * pages are taken for pages that have a base, because hot pages were sent before.
+   */
   get workBytes(): number {
     if (!this.hasWork) return 0;
     const { pendingCount, pendingWithBase } = this.pages;
@@ -165,15 +196,16 @@ export class PrecopyScheduler implements FrameSource {
     return withBase * (this.againBytes + RECORD_BYTES) + (pendingCount - pendingWithBase) * (PAGE_SIZE + RECORD_BYTES);
   }
 
-  /** Mean bytes that one more dirtied page is likely to cost, before compression (estimated). */
+  /** @returns an estimate of the bytes that one more dirtied page is likely to cost, before compression */
   bytesPerDirtyPage(): number {
     return (this.options.delta ? this.againBytes : PAGE_SIZE) + RECORD_BYTES;
   }
 
+  /** Writes the pages that are pending as zero into the frame, as runs. */
   private fillZeros(): void {
     const { pages, writer } = this;
     let scanned = 0;
-    // with nothing found it goes on: an empty frame would be taken for the end, with pages behind it
+    // while the frame is empty the search goes on: the sender would take an empty frame for the end of what is pending
     while (!pages.zeros.isEmpty && writer.hasRoom && (scanned < ZERO_SCAN_MAX || writer.isEmpty)) {
       const first = pages.zeros.frontPage;
       const length = Math.min(pages.zeros.frontLength, ZERO_SCAN_MAX);
@@ -196,7 +228,10 @@ export class PrecopyScheduler implements FrameSource {
     }
   }
 
-  /** Is the page still pending as zero, and is that news to the destination? */
+  /**
+   * Takes a page out of those that are pending as zero.
+   * @returns true if the page was pending as zero and the destination does not have it as zero already
+   */
   private takeZero(page: PageIndex): boolean {
     if (!this.pages.isPendingZero(page)) return false;
     const known = this.pages.baseOf(page) === ZERO;
@@ -211,6 +246,7 @@ export class PrecopyScheduler implements FrameSource {
     this.frame.zeroBytes += RECORD_BYTES;
   }
 
+  /** Writes the page in `slot` into the frame as a delta or in full, or skips it if the destination has its content. */
   private encode(slot: number): void {
     const { pages, writer, frame } = this;
     const page = pages.pageOf(slot);
@@ -242,6 +278,7 @@ export class PrecopyScheduler implements FrameSource {
     pages.sentContent(page, slot, this.options.delta);
   }
 
+  /** Adds the frame to the totals, and updates `againBytes` when enough pages were sent again. */
   private addFrame(): void {
     addCounts(this.total, this.frame);
     if (this.againPages < AGAIN_PAGES) return;

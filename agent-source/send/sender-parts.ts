@@ -1,4 +1,4 @@
-/** What the sender of frames is made of. */
+/** The parts that a FrameSender is given. */
 import type { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
@@ -10,16 +10,20 @@ import type { FrameSource } from "./frame-source.ts";
 import type { Pacer } from "./pacer.ts";
 import type { FrameBuffer } from "./source-memory.ts";
 
-/** Compresses [from, from + length) to [to, to + limit); -1 when it does not fit. */
+/**
+ * Compresses the bytes of [from, from + length) to [to, to + limit).
+ * @returns how many bytes were written; -1 if `limit` bytes are too few
+ */
 export type Compress = (from: number, length: number, to: number, limit: number, level: number) => Promise<number>;
 
 export interface SenderParts {
   readonly kernels: PageKernels;
   readonly buffers: readonly FrameBuffer[];
+  /** The most verbatim bytes that one frame takes. */
   readonly frameBytes: number;
-  /** Where pages come from at first. */
+  /** Where pages come from until takeFrom() is called. */
   readonly source: FrameSource;
-  /** The pages that wait to be sent. */
+  /** The pages that are pending, whichever source sends them. */
   readonly pages: Pick<PageStore, "pendingCount">;
   readonly channel: SourceChannel;
   readonly compress: Compress;
@@ -27,11 +31,11 @@ export interface SenderParts {
   readonly meter: LinkMeter;
   readonly pacer: Pacer;
   readonly clock: Clock;
-  /** Most bytes in flight by contract. */
+  /** The most bytes in flight that the contract allows. */
   readonly creditWindowBytes: number;
   /** Called with the length of each frame that is given to the channel. */
   readonly onSent: (bytes: number) => void;
-  /** Called when pages left the arena, so that capture may go on. */
+  /** Called when pages have left the arena, so that the capture may go on. */
   readonly onRoom: () => void;
   readonly onFault: (fault: MigrationFault) => void;
 }

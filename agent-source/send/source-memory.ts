@@ -1,9 +1,9 @@
 /**
- * One flat memory for a migration, cut into what the hot path needs:
+ * Lays out the one flat memory of a migration, in regions for each part of the hot path:
  *
  *     | reserved by the kernels | intake window | frame buffers, raw and encoded | zero page, arena, bases |
  *
- * It is reserved at once and touched as needed, so a small guest costs little, and nothing ever grows.
+ * The memory is reserved at once and touched as needed, so a small guest costs little. It never grows.
  */
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -13,32 +13,47 @@ import type { PageKernels } from "../../shared/page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { PrecopyScheduler, type SchedulerOptions } from "./precopy-scheduler.ts";
 
-/** Holds several reads of QEMU's socket (its buffer is about 208 KiB) and an item cut in two. */
+/**
+ * The size of the window into which QEMU's socket is read, bytes. It holds several reads (the socket's buffer is about
+ * 208 KiB) and an item that has not come completely.
+ */
 export const WINDOW_BYTES = 1 << 20;
-/** As many frames as the credit of post-copy is good for, and what is being compressed on each of two workers. */
+/**
+ * How many frames there may be that the channel has not taken: as many as post-copy's credit allows, and one that is
+ * being compressed on each of two workers. There were 6 until docs/decisions/0041.
+ */
 export const FRAME_BUFFERS = 8;
 
-/** Free ahead of each frame, so that the link puts its head there and the body is not copied behind it. */
+/**
+ * How many bytes are free before each frame. A link that sends the frame from this place writes the message's head
+ * there, so it need not copy the frame (encodeFrame() in shared/link/wire/frame-wire.ts).
+ */
 export const HEAD_ROOM_BYTES = FRAME_HEAD_BYTES;
 
+/** The two places of a frame: before compression, and after. */
 export interface FrameBuffer {
   readonly raw: Address;
   readonly encoded: Address;
-  /** Of each of the two, bytes. */
+  /** The size of each of the two, bytes. */
   readonly byteLength: number;
 }
 
 export interface SourceMemory {
   readonly kernels: PageKernels;
+  /** Where the intake window of WINDOW_BYTES begins. */
   readonly window: Address;
   readonly buffers: readonly FrameBuffer[];
+  /** Where the region of the PrecopyScheduler begins. */
   readonly region: Address;
 }
 
-/** WebAssembly's 4 GiB less a page. */
+/** The most bytes of a memory: WebAssembly's 4 GiB less one of its pages of 64 KiB. */
 const MEMORY_BYTES_MAX = 2 ** 32 - 65536;
 
-/** @throws MigrationFault `configuration` when the budgets do not fit one memory */
+/**
+ * Makes the memory of a migration.
+ * @throws MigrationFault `configuration` when arena, bases and buffers together do not fit into one memory
+ */
 export function createSourceMemory(
   options: SchedulerOptions,
   createKernels: (byteLength: number) => PageKernels,

@@ -1,13 +1,17 @@
 /**
- * Bytes that go to the destination as they are: the head of QEMU's stream before any page, device state after the last one,
- * and what post-copy begins with. Device state comes while the last pages are still being encoded, so it waits here, bounded.
+ * Keeps bytes that go to the destination as they are: the part of QEMU's stream before any page, the device state after
+ * the last page, and post-copy's discards and package. The device state comes while the last pages are still being
+ * encoded, so it waits here. The queue is bounded.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 
-/** Device state of stock guests is 10 KiB to a few MiB. */
+/** The most bytes that may wait. The device state of stock guests has 10 KiB to a few MiB. */
 const QUEUED_BYTES_MAX = 64 << 20;
 
-/** `device` goes behind all pending pages, the others ahead of them. A frame of `discards` is one piece. */
+/**
+ * Bytes of the kind `device` go after all pending pages, bytes of the other kinds before them. A piece of `discards` is
+ * a frame of its own.
+ */
 export type VerbatimKind = "head" | "device" | "discards" | "package";
 
 interface Piece {
@@ -17,19 +21,24 @@ interface Piece {
 
 export class VerbatimQueue {
   private readonly pieces: Piece[] = [];
+  /** How many bytes of the first piece were taken. */
   private offset = 0;
+  /** How many bytes wait, in all pieces. */
   private bytes = 0;
 
   get isEmpty(): boolean {
     return this.bytes === 0;
   }
 
-  /** Of what is next; only when not empty. */
+  /** The kind of the bytes that are next. Only for a queue that is not empty. */
   get kind(): VerbatimKind {
     return this.pieces[0]!.kind;
   }
 
-  /** Copies the piece. @throws MigrationFault `not-supported` when more than 64 MiB wait */
+  /**
+   * Queues a copy of the piece.
+   * @throws MigrationFault `not-supported` when more than QUEUED_BYTES_MAX bytes would wait
+   */
   push(piece: Uint8Array, kind: VerbatimKind): void {
     if (piece.length === 0) return;
     if (this.bytes + piece.length > QUEUED_BYTES_MAX)
@@ -41,7 +50,10 @@ export class VerbatimQueue {
     this.bytes += piece.length;
   }
 
-  /** Moves at most `limit` bytes of the next kind to `at` in memory. @returns how many */
+  /**
+   * Moves bytes of the next kind to `at` in memory.
+   * @returns how many bytes were moved, at most `limit`
+   */
   take(memory: Uint8Array, at: number, limit: number): number {
     const { kind } = this;
     let taken = 0;

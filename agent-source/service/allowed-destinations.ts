@@ -1,11 +1,11 @@
-/** Which destinations an operator may name: the setting destinations.allowed. */
+/** Checks which destinations an operator may name, by the setting `destinations.allowed`. */
 import { BlockList, isIP } from "node:net";
 import { type AgentAddress, parseAddress, withoutZone } from "../../shared/address.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 
 type Tcp = Extract<AgentAddress, { kind: "tcp" }>;
 
-/** One entry of the setting, read. */
+/** One entry of the setting, parsed. */
 type Entry =
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "host"; readonly matches: (host: string) => boolean; readonly port: number | undefined };
@@ -23,14 +23,15 @@ export class AllowedDestinations {
     this.entries = texts.map(readEntry);
   }
 
-  /** The paths of unix sockets among them. */
+  /** The paths of the unix sockets among the entries. */
   get sockets(): readonly string[] {
     return this.entries.flatMap((entry) => (entry.kind === "unix" ? [entry.path] : []));
   }
 
   /**
-   * Without entries every address may be named: over TLS the list of peers says which agent may answer there.
-   * @throws MigrationFault `not-authorised`, or `invalid-argument` for what is no address
+   * Checks an address that an operator has named. Without entries every address may be named: over TLS the list of
+   * peers says which agent may answer there.
+   * @throws MigrationFault `not-authorised`; `invalid-argument` for a text that is no address
    */
   check(text: string): void {
     const address = parseAddress(text);
@@ -62,7 +63,7 @@ function readEntry(text: string): Entry {
     const address = parseAddress(text);
     if (address.kind === "tcp") return oneHost(hostOf(address), address.port);
   } catch {
-    // said below, with what may be written
+    // the fault below says what may be written
   }
   throw invalid(text);
 }
@@ -76,7 +77,7 @@ function readSocket(text: string): Entry {
 function oneHost(text: string, port: number | undefined): Entry {
   const name = text.toLowerCase();
   if (isIP(name) === 0) return { kind: "host", matches: (host) => host === name, port };
-  // one address is written in many ways in IPv6
+  // an IPv6 address can be written in many ways, so the addresses are compared and not their texts
   return { kind: "host", matches: inNetwork(text, name, isIP(name) === 4 ? 32 : 128), port };
 }
 

@@ -1,12 +1,16 @@
 /**
- * Tells those who watch a migration of its states. As a rule not in the moment of the change: a view costs a millisecond or two, and in the
- * switchover, where one state follows the other, the guest stands still for each (docs/decisions/0033).
+ * Tells observers of a migration about its changes of state, most of them a little later than they happen. Making and
+ * sending a view takes a millisecond or two. In the switchover one state follows the other, and the guest would stand
+ * still for each view (docs/decisions/0033).
  */
 import type { MigrationView } from "../../shared/protocol/report.ts";
 
 export type Observer = (view: MigrationView) => void;
 
-/** Longer than from a stopped guest to one that runs: of several changes the last is told. */
+/**
+ * How late a change is announced, milliseconds. This is longer than the guest stands still in a switchover. Of several
+ * changes in this time only the last is announced.
+ */
 const LATER_MS = 50;
 
 export class Announcer {
@@ -18,13 +22,16 @@ export class Announcer {
     this.view = view;
   }
 
-  /** From the next change on. @returns ends it */
+  /** Tells the observer of the next change and all later ones. @returns a function that removes the observer */
   add(observer: Observer): () => void {
     this.observers.add(observer);
     return () => void this.observers.delete(observer);
   }
 
-  /** The migration is in another state. @param atOnce what is not to be lost behind the next: the last one, and what was agreed */
+  /**
+   * Notes that the migration is in another state.
+   * @param atOnce true for a change that the next one must not replace: the final state, and the agreed terms
+   */
   changed(atOnce: boolean): void {
     if (atOnce) this.tell();
     else this.timer ??= setTimeout(() => this.tell(), LATER_MS);

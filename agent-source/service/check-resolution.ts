@@ -1,6 +1,6 @@
 /**
- * `ferry resolve` at the source: the agent checks the operator's word where it can, and asks for `--yes` where it
- * cannot.
+ * Checks an operator's word at the source (`ferry resolve`): the agent checks the word where it can, and asks for
+ * `--yes` where it cannot.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Standing } from "../../shared/protocol/destination-states.ts";
@@ -55,7 +55,7 @@ async function ask(cx: SourceContext, question: "standing" | "withdraw"): Promis
   }
 }
 
-/** Answers of a destination where no copy runs, or of which nobody can tell. */
+/** Answers of a destination where no copy runs, or of which it is not known whether one runs. */
 const WITHOUT_COPY: readonly Heard["standing"][] = ["lost", "unknown", "unreachable", "refused"];
 
 /**

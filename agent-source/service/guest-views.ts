@@ -1,4 +1,7 @@
-/** How the guests of this host stand, asked of each QEMU in turn: a monitor serves one client at a time. */
+/**
+ * Lists how the guests of this host stand. Each QEMU is asked at its monitor, which serves one client at a time: the
+ * QEMU of a guest that is being migrated is not asked.
+ */
 import { MigrationFault } from "../../shared/fault.ts";
 import { versionText } from "../../shared/protocol/handshake.ts";
 import type { GuestView } from "../../shared/protocol/report.ts";
@@ -7,10 +10,13 @@ import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
 import { type GuestDefinition, listGuests } from "../../shared/runtime/guest/guest-definition.ts";
 
-/** A guest whose monitor another client holds is shown as such after this time. */
+/**
+ * How long a monitor may take to greet, milliseconds. A guest whose monitor another client holds is shown as unreadable
+ * after this time.
+ */
 const ASK_MS = 1500;
 
-/** @param busy migration under way, by guest: such a guest's monitor is in use */
+/** @param busy the id of the migration of each guest that has one under way: the agent uses that guest's monitor */
 export async function listGuestViews(config: SourceConfig, busy: ReadonlyMap<string, string>): Promise<GuestView[]> {
   const listing = await listGuests(config);
   return Promise.all(

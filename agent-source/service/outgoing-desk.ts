@@ -161,7 +161,7 @@ export class OutgoingDesk implements MigrationOperator {
 
   /**
    * Takes the word that a guest which has lost pages in post-copy belongs to this host again, where it may then be
-   * started anew. Nothing of it is here: only the record changes.
+   * started again. This host has nothing of the guest: only the journal record changes.
    */
   private async takeStranded(past: MigrationView, confirmed: boolean): Promise<MigrationView> {
     const { id, destination, error } = past;

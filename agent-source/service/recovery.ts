@@ -1,4 +1,7 @@
-/** What an agent that starts again does with the migrations that its journal knows (DESIGN 6, 5). */
+/**
+ * Takes up the migrations that the journal knows when a source agent starts again. recoverSource()
+ * (shared/protocol/source-states.ts) says in which state each of them goes on; this file makes what that state needs.
+ */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -28,24 +31,26 @@ export interface SourceAgentParts {
   readonly limits: LinkLimits;
   readonly createKernels: (byteLength: number) => PageKernels;
   readonly faults: TestFaults;
-  /** A migration begins, or a guest is looked at. */
+  /** Called when a migration or a plan begins. */
   readonly onBusy?: () => void;
 }
 
-/** A migration as it is made, new or from the journal. */
+/** What is made for a migration, a new one or one from the journal. */
 export interface Made {
   readonly cx: SourceContext;
   readonly cancel: AbortController;
-  /** The destination has dialled in for the first time. */
+  /** Resolves when the destination has dialled in for the first time. */
   readonly arrived: Deferred<void>;
+  /** The first transfer stream; undefined for a migration from the journal. */
   readonly link: ResumingSource | undefined;
 }
 
-/** What is the same for a migration whoever works on it; `startedAtMs` of one from the journal. */
+/** What stays the same for a migration in all lives of the agent. */
 export interface Identity {
   readonly id: string;
   readonly token: Uint8Array;
   readonly sequence: number;
+  /** When the migration began, milliseconds since the epoch; set only for a migration from the journal. */
   readonly startedAtMs?: number;
   /** True when the grant was withdrawn, since the guest was seen to run here. */
   readonly isWithdrawn?: boolean;
@@ -53,10 +58,10 @@ export interface Identity {
   readonly qemu?: QemuProcess;
 }
 
-/** Ended migrations that the journal keeps, for `list` and for destinations that ask late. */
+/** How many ended migrations the journal keeps, for `list` and for destinations that ask late. */
 const RECORDS_KEPT = 200;
 
-/** Of a migration whose wishes nobody remembers, and nobody needs: it will not copy any more. */
+/** The options of a migration from the journal, which does not have them: such a migration copies nothing any more. */
 const OPTIONS: MigrateCall["options"] = {
   strategy: "auto",
   downtimeTargetMs: 0,
@@ -73,11 +78,17 @@ const OPTIONS: MigrateCall["options"] = {
 export interface Found {
   readonly made: Made;
   readonly state: SourceState;
-  /** Of one that has ended. */
+  /** When a migration that has ended did so, milliseconds since the epoch. */
   readonly endedAtMs: number;
 }
 
-/** @returns ended ones too, for whoever asks; @throws MigrationFault `state-directory` for a file that is no record: nothing is guessed from it, and nothing starts beside it */
+/**
+ * Reads the journal and clears what an earlier life of the agent left. A file that is no record is logged; nothing is
+ * guessed from it.
+ * @param make makes a migration for a record
+ * @returns all migrations of the journal, the oldest first; also those that have ended, since operators ask for them
+ * @throws MigrationFault `state-directory` when the journal cannot be read
+ */
 export async function recoverMigrations(
   { config, journal, log }: SourceAgentParts,
   make: (call: MigrateCall, identity: Identity) => Made,
@@ -153,7 +164,7 @@ async function resumeFrom(record: SourceRecord, cx: SourceContext): Promise<Sour
         undo: {
           touched: true,
           accepted: true,
-          // also with a note of post-copy: QEMU may have had nothing left to follow
+          // true in post-copy as well: where QEMU had no page left, it has sent the whole guest as in precopy
           mayBeWhole: retiring === true,
           isRetired: retiring === true,
           granted: "no",
@@ -183,7 +194,10 @@ function released({ reason }: SourceRecord, { call }: SourceContext): State<"rel
   return { kind: "stranded", fault };
 }
 
-/** Codes are stable, so an older life's are this one's; one that is not is told in the message. */
+/**
+ * Makes the fault of a migration that ended in an earlier life of the agent. Only the code `cancelled` is kept; any
+ * other code is named in the message of `interrupted`.
+ */
 function endOf(reason: SourceRecord["reason"]): MigrationFault {
   if (reason?.code === "cancelled") return new MigrationFault("cancelled", reason.message);
   const why = reason === undefined ? "why is in the log of that time" : `${reason.message} (${reason.code})`;

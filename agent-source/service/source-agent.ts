@@ -1,6 +1,7 @@
 /**
- * The operator's service: which guests there are, and the migrations of this agent's life and of the ones before it. A
- * guest has at most one migration under way.
+ * The service of a source agent. It answers operators, about the guests of this host and about the migrations of this
+ * life of the agent and of earlier ones, and it takes the dial-ins of destinations. A guest has at most one migration
+ * under way.
  */
 import { randomBytes, timingSafeEqual } from "node:crypto";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -38,27 +39,30 @@ import { listGuestViews } from "./guest-views.ts";
 import { endsByItself, OutgoingDesk } from "./outgoing-desk.ts";
 import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 
-/** Lines of a kind that a migration may write in a minute; one that goes well writes a few. */
+/** The most log lines of one kind that a migration may write in a minute. A migration that goes well writes a few. */
 const LINES_OF_A_KIND = 60;
-/** Of the grace, kept for aborting what did not finish by itself. */
+/** The part of the shutdown grace that is kept for aborting migrations which did not finish, milliseconds. */
 const ABORT_RESERVE_MS = 10_000;
-/** To close what is open when everything else is left. */
+/** The part of the shutdown grace in which migrations that are left to the journal close what is open, milliseconds. */
 const LEAVE_MS = 1000;
 
 export class SourceAgent implements SourceService {
-  /** Set once the server listens: where destinations dial. */
+  /** Where destinations dial this agent; set once the server listens. */
   advertised = "";
   private readonly parts: SourceAgentParts;
   private readonly leaving = new AbortController();
   private readonly desk: OutgoingDesk;
-  /** Guests that are only looked at. */
+  /** Plans under way, whose guests are only looked at, by id. */
   private readonly plans = new Map<string, Made & { readonly ended: Promise<unknown> }>();
   private readonly planner = new Planner();
   private readonly allowed: AllowedDestinations;
   /** The `sequence` of the latest migration of the journal. */
   private sequence = 0;
 
-  /** Not made where it is handed on: it would keep the migration that has ended there, and its memory. */
+  /**
+   * Tells whether no migration is under way. It is made here, and not where it is handed on: there it would keep the
+   * migration that has just ended, and its memory.
+   */
   private readonly isIdle = (): boolean => this.desk.entries.size === 0;
 
   constructor(parts: SourceAgentParts) {
@@ -71,7 +75,7 @@ export class SourceAgent implements SourceService {
     return listGuestViews(this.parts.config, this.desk.busyGuests);
   }
 
-  /** What it opens is closed, and the guest is as it was, when this settles. */
+  /** When the promise settles, everything that the plan has opened is closed, and the guest is as it was. */
   async plan(call: PlanCall): Promise<PlanView> {
     this.leaving.signal.throwIfAborted();
     const { guest, to } = call.migration;
@@ -91,7 +95,8 @@ export class SourceAgent implements SourceService {
   async migrate(asked: MigrateCall): Promise<string> {
     this.leaving.signal.throwIfAborted();
     this.checkWay(asked.to);
-    // first: nothing may come between the checks and the entry, or two calls at once pass both
+    // this wait comes first: a wait between checkFree() and the entry in the desk would let two calls at once pass the
+    // check
     await loadGuest(asked.guest, this.parts.config);
     this.checkFree(asked.guest);
     const { call, because } = this.planner.applied(this.filled(asked), this.parts.clock.monotonicMs());
@@ -100,7 +105,10 @@ export class SourceAgent implements SourceService {
     return made.cx.id;
   }
 
-  /** @throws MigrationFault `not-authorised` for a destination, `configuration` where no destination could dial in */
+  /**
+   * Checks that this destination may be named, and that a destination can dial in.
+   * @throws MigrationFault `not-authorised`; `configuration` where no destination could dial in
+   */
   private checkWay(to: string): void {
     this.allowed.check(to);
     if (this.parts.config.advertise === "")
@@ -111,7 +119,10 @@ export class SourceAgent implements SourceService {
       });
   }
 
-  /** @throws MigrationFault `guest-busy`, or `agent-busy` */
+  /**
+   * Checks that the guest has no migration or plan under way, and that the agent may have one more.
+   * @throws MigrationFault `guest-busy`, or `agent-busy`
+   */
   private checkFree(guest: string): void {
     const busy = this.desk.busyGuests;
     const id = busy.get(guest);
@@ -127,7 +138,7 @@ export class SourceAgent implements SourceService {
     checkMigrations("source", busy.size + this.plans.size, this.parts.config.migrationsMax);
   }
 
-  /** Takes up what an earlier life of this agent left under way; before anything is served. */
+  /** Takes up the migrations that an earlier life of this agent left under way. Call before anything is served. */
   async recover(): Promise<void> {
     for (const { made, state, endedAtMs } of await recoverMigrations(this.parts, (call, identity) =>
       this.makeContext(call, identity),
@@ -174,11 +185,15 @@ export class SourceAgent implements SourceService {
       return;
     }
     if (cx.report.status === "undoing") throw new MigrationFault("refused", "This migration is being undone");
-    // one that was taken up from the journal has no stream: the destination will be asked, and must not give up for this
+    // a migration from the journal has no first stream. Until it waits for a new one, accept() refuses with a fault for
+    // which the destination does not give up: this agent is going to ask it
     cx.restartedStreams.accept(hello, channel);
   }
 
-  /** Ends or aborts what can be, and leaves the rest to the journal; within `shutdown.grace`. */
+  /**
+   * Lets migrations finish, or aborts them, as `shutdown.migrations` says, and leaves those that do not end to the
+   * journal. All of this takes at most `shutdown.grace`.
+   */
   async stop(): Promise<void> {
     const { onShutdown, shutdownGraceMs } = this.parts.config;
     const stopping = new MigrationFault("stopping", "The source agent is being stopped", {
@@ -213,7 +228,7 @@ export class SourceAgent implements SourceService {
     this.desk.entries.set(cx.id, { ...made, ended, announcer });
   }
 
-  /** With the agent's own wishes where the operator has none. */
+  /** Fills in the agent's own downtime target where the operator has named none. */
   private filled(asked: MigrateCall): MigrateCall {
     const downtimeTargetMs = asked.options.downtimeTargetMs || this.parts.config.downtimeTargetMs;
     return { ...asked, options: { ...asked.options, downtimeTargetMs } };
@@ -226,7 +241,7 @@ export class SourceAgent implements SourceService {
     const call = this.filled(asked);
     const cancel = new AbortController();
     const arrived = deferred<void>();
-    // what was taken up from the journal has no stream any more
+    // a migration from the journal has no stream any more
     const link =
       startedAtMs === undefined
         ? new ResumingSource({
@@ -242,7 +257,7 @@ export class SourceAgent implements SourceService {
       token,
       config,
       clock,
-      // a destination may break its link again and again
+      // with a budget, since a destination may break its link again and again
       log: budgeted(log.child({ migration: id, guest: call.guest }), new LineBudget(LINES_OF_A_KIND)),
       journal,
       report: new MigrationReport(id, call, clock, startedAtMs),

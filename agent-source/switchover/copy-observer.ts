@@ -1,6 +1,7 @@
 /**
- * The watch over a copy that runs: what the policy is told, what it decides, whether it gets anywhere, and when it is likely to
- * end. Nothing here is done per page.
+ * Watches a copy that runs: gathers what the switch policy decides on, passes the policy's decisions on, reports when
+ * the copy stalls, and estimates when the migration will end. `backlogMs` and `arenaMs` are read before each page of
+ * the first pass; nothing else here runs once per page.
  */
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
@@ -10,7 +11,7 @@ import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { CopyState, EtaEstimator } from "./eta.ts";
 import { type Decision, type Observation, type SwitchPolicy, sendingMs } from "./switch-policy.ts";
 
-/** What is read of the pages that wait and of those that were sent. */
+/** The parts of the precopy scheduler that are read: the pages that wait, and the pages that were sent. */
 type ObservedPages = Pick<
   PrecopyScheduler,
   "holdPages" | "hasWork" | "workBytes" | "residualPages" | "residualBytes" | "bytesPerDirtyPage" | "knowsAgain"
@@ -25,46 +26,56 @@ export interface CopyObserverOptions {
   readonly sender: Pick<FrameSender, "inFlightBytes" | "inFlightZeroPages" | "microsPerPage">;
   readonly meter: Pick<LinkMeter, "bytesPerSecond" | "knownRoundTripMs">;
   readonly policy: SwitchPolicy;
-  /** Most pages to hold, whatever the policy would like: a part of the arena. */
+  /** The most pages to hold, whatever the policy would like: a fraction of the arena. */
   readonly holdPagesMax: number;
   readonly outlook: EtaEstimator;
   readonly clock: Pick<Clock, "monotonicMs">;
-  /** Of the guest, in all blocks. */
+  /** How many pages the guest has, in all RAM blocks. */
   readonly pageCount: number;
-  /** The agreed ratio of raw to encoded bytes, lately. */
+  /** Raw bytes over encoded bytes, as measured lately. */
   readonly compressionRatio: () => number;
-  /** Frames that were compressed so far. */
+  /** How many frames were compressed so far. */
   readonly compressedFrames: () => number;
-  /** Nothing is heard from the destination: the guest is not stopped now, whatever the figures say. */
+  /** True while nothing is heard from the destination: the guest is not stopped then, whatever the figures say. */
   readonly linkIsDown: () => boolean;
-  /** The guest stands still, and QEMU completes by itself as soon as it has sent all. */
+  /** True while the guest stands still: QEMU then completes by itself as soon as it has sent everything. */
   readonly standsStill: () => boolean;
-  /** It does not converge, or does so again; what was observed then. */
+  /** Called when the copy begins to stall, and when it converges again, with what was observed then. */
   readonly onStall: (stalled: boolean, seen: Observation) => void;
 }
 
-/** Capture and apply cost about as much as encoding: one measured part stands for the three. */
+/**
+ * The cost of capturing, encoding and applying a page, as a multiple of the cost of encoding it. Only encoding is
+ * measured; capturing and applying together cost about as much.
+ */
 const COST_OF_ENCODE = 2;
-/** Frames after which the ratio is that of what is in them now (CompressionChooser takes a fifth of each). */
+/**
+ * How many frames must be compressed after the first pass until the compression ratio describes what is in frames now:
+ * each frame counts for a fifth of the ratio (CompressionChooser).
+ */
 const RATIO_FRAMES = 12;
+/** The shortest time between two calls of `EtaEstimator.measure()`, seconds. */
 const MEASURE_SECONDS = 0.1;
-/** How often the end is estimated anew, and counted down between. */
+/** How often the remaining time is estimated, seconds. Between two estimates it is counted down. */
 const ETA_SECONDS = 0.2;
 
 export class CopyObserver {
-  /** Pages that the section before found dirty. */
+  /** How many pages the last section of QEMU's stream had. */
   sweptPages = 0;
+  /** True once QEMU's stream has come as far as its list of RAM blocks. */
   begun = false;
+  /** True once every page that QEMU sends was captured at least once. PrecopyCapture sets it. */
   firstPassDone = false;
+  /** The estimated downtime if the guest were stopped now, milliseconds; 0 while the guest is paused. */
   estimatedDowntimeMs = 0;
-  /** That fits the target: the next moments may be the one to switch at. */
+  /** True while the estimated downtime fits the target, so that the switch may be near. */
   fits = false;
   private readonly parts: CopyObserverOptions;
   private readonly startedMs: number;
   private stalled = false;
-  /** Of frames of whole pages, as the first pass has them. */
+  /** The compression ratio of frames of whole pages, as the first pass has them. */
   private wholeRatio = 1;
-  /** Compressed until then. */
+  /** How many frames were compressed in the first pass. */
   private wholeFrames = 0;
   private measuredAt = 0;
   private decidedMs: number | undefined;
@@ -75,28 +86,35 @@ export class CopyObserver {
     this.startedMs = startedMs;
   }
 
-  /** The first page is about to come. */
+  /** Notes that the first page is about to come. */
   begins(): void {
     this.begun = true;
     this.parts.outlook.begins(this.nowSeconds);
   }
 
-  /** What the guest's QEMU has in use, bytes, when that is known. */
+  /** Takes how much memory the guest's QEMU has in use, bytes; undefined where that is not known. */
   resident(bytes: number | undefined): void {
     if (bytes !== undefined) this.parts.outlook.resident(bytes);
   }
 
-  /** A RAM section of the stream ended. */
+  /**
+   * Notes that a RAM section of the stream has ended.
+   * @param pages how many pages the section had
+   * @param drained true when the section left no page dirty that QEMU knew of
+   */
   section(pages: number, drained: boolean): void {
     this.sweptPages = pages;
     this.parts.outlook.section(pages, drained, !this.firstPassDone, this.nowSeconds);
   }
 
-  /** @param drained a section ended with nothing left dirty */
+  /**
+   * Gathers what the policy decides on.
+   * @param drained true when a section has just ended and left no page dirty that QEMU knew of
+   */
   observe(drained: boolean): Observation {
     const { scheduler, sender, meter, compressionRatio, compressedFrames, linkIsDown, standsStill } = this.parts;
     const ratio = compressionRatio();
-    // frames of deltas say nothing of whole pages
+    // frames of deltas, which come after the first pass, do not show how whole pages compress
     if (!this.firstPassDone) {
       this.wholeRatio = ratio;
       this.wholeFrames = compressedFrames();
@@ -126,18 +144,19 @@ export class CopyObserver {
   }
 
   /**
-   * Hot pages to leave pending. They must never fill the arena: nobody would make room. A paused guest makes no later version to wait
-   * for, and what they will take is not known before some pages were sent again.
+   * How many hot pages to leave pending. Held pages must never fill the arena, because nothing would make room in it.
+   * No page of a paused guest is held, because a paused guest writes no later version. No page is held either before
+   * some pages were sent again, because until then the cost of sending held pages is not known.
    */
   holdPages(seen: Observation): number {
     if (seen.paused || !this.parts.scheduler.knowsAgain) return 0;
     return Math.min(this.parts.policy.holdPages(seen), this.parts.holdPagesMax);
   }
 
-  /** Says what the policy decides on what is observed now, and when it begins or ceases to get nowhere. */
+  /** Lets the policy decide on what was observed, and reports when the copy begins to stall or converges again. */
   decide(seen: Observation): Decision {
     const { policy, onStall } = this.parts;
-    // one that stands still has none
+    // a guest that stands still has no downtime
     this.estimatedDowntimeMs = seen.paused ? 0 : policy.estimateMs(seen);
     this.fits = policy.fits(this.estimatedDowntimeMs);
     const decision = policy.decide(seen);
@@ -148,7 +167,7 @@ export class CopyObserver {
     return decision;
   }
 
-  /** From now on the guest may be stopped: what is left is counted down. */
+  /** Notes that the guest may be stopped from now on: the remaining time is only counted down. */
   decided(): void {
     this.decidedMs = this.elapsedMs;
     const standing = this.standing();
@@ -156,7 +175,7 @@ export class CopyObserver {
     this.eta = undefined;
   }
 
-  /** Until the guest runs at the destination, estimated; undefined where no end is in sight. */
+  /** The estimated time until the guest runs at the destination, seconds; undefined where no end is in sight. */
   get etaSeconds(): number | undefined {
     if (this.stalledMs > 0) return undefined;
     const now = this.nowSeconds;
@@ -166,7 +185,7 @@ export class CopyObserver {
     return seconds === undefined ? undefined : Math.max(0, seconds - (now - at));
   }
 
-  /** What waits to be sent and is not held, milliseconds of the link and of the agents. */
+  /** How long the link and the agents need for the pages that wait to be sent and are not held, milliseconds. */
   get backlogMs(): number {
     const { scheduler, meter, compressionRatio } = this.parts;
     const bytes = scheduler.workBytes / compressionRatio();
@@ -174,19 +193,19 @@ export class CopyObserver {
     return sendingMs(bytes, meter.bytesPerSecond, pages, this.microsPerPage);
   }
 
-  /** What a full arena of whole pages takes, milliseconds of the link. */
+  /** How long the link needs for a full arena of whole pages, milliseconds. */
   get arenaMs(): number {
     const { pendingCount, pendingRoom } = this.parts.scheduler.pages;
     const bytes = ((pendingCount + pendingRoom) * PAGE_SIZE) / this.wholeRatio;
     return (1000 * bytes) / Math.max(1, this.parts.meter.bytesPerSecond);
   }
 
-  /** How long it has not converged; 0 while it does, and once it was decided. */
+  /** How long the copy has been stalled, milliseconds; 0 while it converges, and once the switch was decided. */
   get stalledMs(): number {
     return this.decidedMs === undefined ? this.parts.policy.stalledMs(this.elapsedMs) : 0;
   }
 
-  /** The same, of all the copying. */
+  /** How long the copy was stalled in total, until the switch was decided, milliseconds. */
   get totalStalledMs(): number {
     return this.parts.policy.totalStalledMs(this.decidedMs ?? this.elapsedMs);
   }

@@ -1,9 +1,10 @@
 /**
- * When a running migration is likely to end: the model of shared/model, fed with what the migration has measured so far.
- * Pure: times are passed in, seconds.
+ * Estimates when a running migration will end: the model of shared/model (docs/model.md), fed with what the migration
+ * has measured so far. Pure: times are passed in, seconds.
  *
- * Nothing is done per page. What the guest dirties is read off the sections of QEMU's stream: each that drained the bitmap
- * is followed by a sync, so what comes behind a sync was dirtied between it and the one before.
+ * Nothing here runs once per page. What the guest dirties is read off the sections of QEMU's stream. QEMU syncs its
+ * bitmap after each section that drained the bitmap, so the pages that come after a sync were dirtied between this sync
+ * and the one before it.
  */
 import { curveOfSamples, DirtyWindows } from "../../shared/model/dirty-curve.ts";
 import { USUAL_COSTS } from "../../shared/model/observation.ts";
@@ -11,69 +12,94 @@ import { closeIn, copyDirtied, type PassCosts } from "../../shared/model/passes.
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Observation } from "./switch-policy.ts";
 
-/** How the session stands, beside what the switch policy observes. */
+/** How the copy stands, beside what the switch policy observes. */
 export interface CopyState extends Observation {
+  /** How many pages the guest has, in all RAM blocks. */
   readonly pageCount: number;
-  /** Pages that arrived at least once, and arrivals of a page with content. */
+  /** How many pages have come at least once. */
   readonly seenPages: number;
+  /** Pages with content that were sent, with repeats, or are pending. */
   readonly capturedContentPages: number;
-  /** Pages with content that were sent, and of these, whole ones; of those that wait, the ones without a base. */
+  /** Pages with content that were sent, with repeats. */
   readonly sentContentPages: number;
+  /** How many of `sentContentPages` were sent whole. */
   readonly sentFullPages: number;
+  /** How many pending pages have no base, and so will be sent whole. */
   readonly residualFullPages: number;
+  /** How many hot pages may be held. */
   readonly holdPages: number;
 }
 
 export interface EtaOptions {
   readonly downtimeTargetMs: number;
+  /** What a switchover costs whatever the residual, milliseconds. */
   readonly fixedDowntimeMs: number;
+  /** The most syncs of QEMU's bitmap a second (`transfer.syncRate`). */
   readonly syncsPerSecond: number;
 }
 
-/** What a guest dirties is not seen before the first pass ends. Until then: this part of what was copied. */
+/**
+ * The fraction of the copied pages that is taken to be dirty again when the first pass ends. What the guest really
+ * dirties is not seen before that.
+ */
 const UNSEEN_DIRTIED = 0.1;
-/** Of what a QEMU has in use, what is not the guest's memory; about, and under TCG more. */
+/** How much of the memory that a QEMU has in use is not the guest's, bytes. A rough figure, and larger under TCG. */
 const OVERHEAD_BYTES = 64 << 20;
+/** The shortest closing sweep, seconds. */
 const SWEEP_SECONDS = 0.005;
+/** Round trips between STOP and RESUME. */
 const ROUND_TRIPS = 2;
+/** The weight of the newest measurement in `secondsPerPage`. */
 const SMOOTHING = 0.3;
-/** Time over which the agents' own speed is measured, and pages that make it one. */
+/** The shortest time over which the agents' own speed is measured, seconds. */
 const SPEED_SECONDS = 0.1;
+/** The fewest pages from which the agents' own speed is measured. */
 const SPEED_PAGES = 256;
-/** With more whole pages than this among them, they say nothing of pages that are sent again. */
+/** A measurement with this fraction of whole pages, or more, says nothing about pages sent again, and is dropped. */
 const FULL_SHARE = 0.1;
 
 export class EtaEstimator {
   private readonly windows = new DirtyWindows();
   private readonly plan: EtaOptions;
   private beganAt = 0;
-  /** The drained section before, and how long after the one before that it came. */
+  /** When the bitmap was last drained. */
   private drainedAt = 0;
+  /** Seconds from the drain before to `drainedAt`: the pages that come now were dirtied in this time. */
   private lastWindow = 0;
+  /** How many pages have come since `drainedAt`. */
   private pages = 0;
+  /** Seconds that the agents take for a page that is sent again. */
   private secondsPerPage = USUAL_COSTS.microsPerAgain / 1e6;
+  /** The moment of the last measurement of the agents' speed, and the counts at that moment. */
   private mark = { seconds: 0, sent: 0, full: 0, backlogged: false };
+  /** The most pages that can have content, by the memory that QEMU has in use. */
   private mostContentPages = Number.POSITIVE_INFINITY;
-  /** Of the first pass: seconds for each page with content that was sent. */
+  /** Seconds of the first pass for each page with content that was sent in it. */
   private firstSecondsPerPage = USUAL_COSTS.microsPerFirstCopy / 1e6;
+  /** When the guest will run at the destination; undefined until the switchover was decided. */
   private endsAt: number | undefined;
 
   constructor(plan: EtaOptions) {
     this.plan = plan;
   }
 
-  /** The first page is about to come. */
+  /** Notes that the first page is about to come. */
   begins(nowSeconds: number): void {
     this.beganAt = nowSeconds;
     this.drainedAt = nowSeconds;
   }
 
-  /** What QEMU has in use: no more of the guest's pages have content. */
+  /** Takes how much memory QEMU has in use, bytes: no more of the guest's pages can have content. */
   resident(bytes: number): void {
     this.mostContentPages = Math.max(0, bytes - OVERHEAD_BYTES) / PAGE_SIZE;
   }
 
-  /** A RAM section of QEMU's stream ended. @param firstPass every page in it was there whether dirtied or not */
+  /**
+   * Notes that a RAM section of QEMU's stream has ended.
+   * @param pages how many pages the section had
+   * @param drained true when the section left no page dirty that QEMU knew of
+   * @param firstPass true in the first pass, in which every page comes, dirtied or not
+   */
   section(pages: number, drained: boolean, firstPass: boolean, nowSeconds: number): void {
     this.pages += pages;
     if (!drained) return;
@@ -83,7 +109,7 @@ export class EtaEstimator {
     this.pages = 0;
   }
 
-  /** How fast pages go while some of them wait: link, zstd and agents together. To be called some times a second. */
+  /** Measures how fast pages go while some of them wait: link, zstd and agents together. Call some times a second. */
   measure(standing: CopyState, nowSeconds: number): void {
     const { sentContentPages: sent, backlogged, firstPassDone } = standing;
     const zeroSeconds = ((standing.seenPages - standing.capturedContentPages) * USUAL_COSTS.microsPerZeroPage) / 1e6;
@@ -98,7 +124,10 @@ export class EtaEstimator {
     this.mark = { seconds: nowSeconds, sent, full: standing.sentFullPages, backlogged };
   }
 
-  /** The switchover was decided: what is left is counted down; not before everything came once (stop-and-copy). */
+  /**
+   * Notes that the switchover was decided: the remaining time is counted down from now on. It goes on being estimated
+   * where not every page has come once, as in stop-and-copy.
+   */
   decided(standing: CopyState, downtimeMs: number, nowSeconds: number): void {
     if (standing.firstPassDone) this.endsAt = nowSeconds + (USUAL_COSTS.switchMs + downtimeMs) / 1000;
   }
@@ -124,7 +153,7 @@ export class EtaEstimator {
     const zeroSeconds = USUAL_COSTS.microsPerZeroPage / 1e6;
     const contentShare = Math.min(1, capturedContentPages / seenPages);
     const unseen = Math.max(0, pageCount - seenPages);
-    // memory is used from both ends, so the share so far says little of what comes
+    // a guest uses its memory from both ends, so the share of pages with content so far says little about the rest
     const unseenContent = Math.min(unseen * contentShare, Math.max(0, this.mostContentPages - capturedContentPages));
     const left = (unseenContent + residualPages) * this.firstSecondsPerPage + (unseen - unseenContent) * zeroSeconds;
     const dirtied = UNSEEN_DIRTIED * (capturedContentPages + unseenContent);
@@ -150,7 +179,7 @@ export class EtaEstimator {
     return passes.seconds + closing.seconds + this.endSeconds(standing, residual);
   }
 
-  /** From the decision to RESUME. */
+  /** Seconds from the decision to RESUME. */
   private endSeconds(standing: CopyState, residualPages: number): number {
     return USUAL_COSTS.switchMs / 1000 + this.downtimeSeconds(standing, residualPages);
   }
@@ -160,10 +189,12 @@ export class EtaEstimator {
     return constantMs / 1000 + residualPages * this.stoppedSeconds(standing);
   }
 
+  /** Seconds for a page with the guest stopped: link and agents work one after the other. */
   private stoppedSeconds({ bytesPerPage, bytesPerSecond, microsPerPage }: CopyState): number {
     return Math.max(1e-9, bytesPerPage / Math.max(1, bytesPerSecond) + microsPerPage / 1e6);
   }
 
+  /** Seconds for a page that is sent again while the guest runs: link and agents work side by side. */
   private againSeconds({ bytesPerPage, bytesPerSecond }: CopyState): number {
     return Math.max(bytesPerPage / Math.max(1, bytesPerSecond), this.secondsPerPage);
   }

@@ -1,41 +1,52 @@
 /**
- * Does the migration get anywhere? Pure; times are passed in, milliseconds.
+ * Tells whether a migration converges or is stalled (docs/decisions/0030). Pure: times are passed in, milliseconds.
  *
- * What would have to be sent if the guest stopped now is estimated all the time, as the downtime that it would cost. The
- * lowest estimate of each window counts: it is the local minimum, and a window that is a whole pass of a sawtooth is
- * judged by its best moment. A window is a *new low* when its best is clearly below what was the low before. Several
- * windows without one: the migration is stalled. It goes on; a later new low ends the stall, and a fitting one the
- * migration.
+ * The downtime is estimated all the time, as if the guest were stopped now. Time is cut into windows, and the lowest
+ * estimate of each window counts. That is the local minimum, so a window that is a whole pass of a sawtooth is judged
+ * by its best moment. A window is a *new low* when its lowest estimate is clearly below the low before. After several
+ * windows without a new low the migration is stalled. A stalled migration goes on: a later new low ends the stall, and
+ * a new low that fits the downtime target ends the migration.
  *
- * A low is forgotten with the stall: a guest that was quiet once is afterwards measured by how it is now.
+ * A stall replaces the low by the best of its last windows: a guest that was quiet once is afterwards measured by what
+ * it does now.
  */
 
-/** Shortest window; it ends with an estimate, so where a pass is longer it is as long as that. */
+/** The shortest window, milliseconds. A window ends with an estimate, so it is as long as a pass that takes longer. */
 const WINDOW_MS = 1000;
-/** Windows without a new low until it is a stall. */
+/** How many windows without a new low make a stall. */
 const STALLED_WINDOWS = 4;
-/** A new low is smaller by this part; to end a stall, by the larger one, so that noise does not make it come and go. */
+/** A new low is below the low before by at least this fraction of it. */
 const MARGIN = 0.05;
+/** In a stall a new low must be lower by at least this fraction: with MARGIN, noise would make stalls come and go. */
 const MARGIN_TO_RESUME = 0.15;
 /**
- * Or by this part of the time that it took. The estimate is mostly time of the link, so a link that works off a backlog
- * lowers it by up to a millisecond a millisecond: a long backlog gets shorter by few percent a window, and does progress.
+ * A window is also a new low when it is below the low by this fraction of the time since the low. The estimate is
+ * mostly time of the link, so a link that works off a backlog lowers the estimate by up to a millisecond per
+ * millisecond. A long backlog gets shorter by only a few percent in a window, and the migration does progress.
  */
 const PACE = 0.1;
 
 export class StallDetector {
+  /** The estimate that a window must be below to be a new low. */
   private lowMs = Number.POSITIVE_INFINITY;
   private lowAtMs = 0;
-  /** Best of each of the last windows without a new low. */
+  /** The lowest estimate of each of the last windows without a new low. */
   private bests: number[] = [];
   private windowStartMs: number | undefined;
   private windowBestMs = Number.POSITIVE_INFINITY;
+  /** When the present stall began; undefined while the migration converges. */
   private sinceMs: number | undefined;
-  /** The window before was a new low. One alone does not end a stall: a guest that was held up for a moment dirties less. */
+  /**
+   * True when the last window was a new low. One such window does not end a stall, since a guest that was held up for
+   * a moment dirties less.
+   */
   private lowSeen = false;
   private endedStallsMs = 0;
 
-  /** What the guest would stand still, as it is estimated now; only where the estimate is a whole one. */
+  /**
+   * Takes the downtime that is estimated now. Call only with an estimate that leaves nothing out, which is one at the
+   * end of a section that drained QEMU's bitmap.
+   */
   estimated(estimateMs: number, nowMs: number): void {
     this.windowStartMs ??= nowMs;
     this.windowBestMs = Math.min(this.windowBestMs, estimateMs);
@@ -45,8 +56,9 @@ export class StallDetector {
   }
 
   /**
-   * The link is down: what is estimated meanwhile, and before in this window, says nothing of the guest. What the cut has
-   * left to be sent is measured anew, and a stall has ended: that it does not progress now has another reason.
+   * Notes that the link is down. Estimates that are made meanwhile, or were made before in this window, say nothing
+   * about the guest. The backlog that the outage leaves is measured from its own beginning. A stall ends: the missing
+   * progress now has another reason.
    */
   interrupted(nowMs: number): void {
     this.endStall(nowMs);
@@ -56,12 +68,12 @@ export class StallDetector {
     this.bests = [];
   }
 
-  /** How long it has been stalled; 0 while it progresses. */
+  /** How long the migration has been stalled, milliseconds; 0 while it converges. */
   stalledMs(nowMs: number): number {
     return this.sinceMs === undefined ? 0 : Math.max(0, nowMs - this.sinceMs);
   }
 
-  /** All stalls together, the one that lasts included. */
+  /** How long all stalls together lasted, the present one included, milliseconds. */
   totalStalledMs(nowMs: number): number {
     return this.endedStallsMs + this.stalledMs(nowMs);
   }
@@ -90,7 +102,7 @@ export class StallDetector {
     }
     this.bests.push(bestMs);
     if (this.bests.length < STALLED_WINDOWS) return;
-    // it has been so since the low, which only now is known to have been one
+    // the stall began at the low: only now is it known that nothing lower followed
     this.sinceMs ??= this.lowAtMs;
     this.lowMs = Math.min(...this.bests);
     this.lowAtMs = nowMs;

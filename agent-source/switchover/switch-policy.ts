@@ -1,13 +1,14 @@
 /**
- * When to switch. Pure: everything it knows is in the observation.
+ * Decides when to switch. Pure: everything that the policy knows is in the observation.
  *
- * QEMU would switch when a local socket looks fast; here SWITCHOVER_ACK is withheld until the residual, as it would be
- * encoded, fits the downtime target on the real link. Then the feed is no longer paced, so that every sweep of QEMU's
- * bitmap finds less than the one before ("closing"), and the switch is made when that stops shrinking: at a local
- * minimum (KubeVirt VEP 248 found when to switch to matter more than how to encode).
+ * QEMU by itself would switch when a local socket looks fast. Ferry withholds SWITCHOVER_ACK until the residual, in its
+ * encoded size, fits the downtime target on the real link. Then QEMU's stream is read at full speed, so that every
+ * sweep of QEMU over its bitmap finds less than the sweep before; this is called *closing*. The switch is made when the
+ * sweeps stop shrinking, at a local minimum. (KubeVirt VEP 248 found that the moment of the switch matters more than
+ * the encoding.)
  *
- * A migration that gets nowhere is recognised (stall-detector.ts) and said; it goes on until the deadline, or until a later
- * minimum fits.
+ * A migration that does not converge is recognised (stall-detector.ts) and reported. It goes on until the deadline, or
+ * until a later minimum fits.
  */
 import type { DeadlineAction, Strategy } from "../../shared/protocol/messages.ts";
 import { StallDetector } from "./stall-detector.ts";
@@ -15,132 +16,151 @@ import { StallDetector } from "./stall-detector.ts";
 export interface SwitchPlan {
   readonly strategy: Strategy;
   readonly downtimeTargetMs: number;
-  /** 0: none. */
+  /** 0: there is no deadline. */
   readonly deadlineMs: number;
   readonly onDeadline: DeadlineAction;
 }
 
-/** Taken at the end of a RAM section of QEMU's stream, or on a timer. */
+/** What the policy decides on. It is gathered at the end of a RAM section of QEMU's stream, or on a timer. */
 export interface Observation {
+  /** Time since the session was made, milliseconds. */
   readonly elapsedMs: number;
-  /** QEMU's stream has come as far as its list of blocks. */
+  /** True once QEMU's stream has come as far as its list of RAM blocks. */
   readonly begun: boolean;
-  /** Every page that QEMU sends was captured at least once. */
+  /** True once every page that QEMU sends was captured at least once. */
   readonly firstPassDone: boolean;
-  /** Pages of the last section; when it drained QEMU's bitmap, about what the next sweep would find. */
+  /** How many pages the last section had. If it drained QEMU's bitmap, the next sweep will find about as many. */
   readonly sweptPages: number;
-  /** Captured and not sent, pages and encoded bytes. */
+  /** How many pages with content are captured and not sent. */
   readonly residualPages: number;
+  /** The estimated encoded bytes of what is captured and not sent. */
   readonly residualBytes: number;
-  /** The same as whole pages, which is what post-copy would send of it, encoded bytes. */
+  /** The estimated encoded bytes of `residualPages` as whole pages, which is how post-copy would send them. */
   readonly residualWholeBytes: number;
-  /** Sent so far with content, with repeats. */
+  /** How many pages with content were sent so far, with repeats. */
   readonly sentPages: number;
-  /** Some of those pages are not held: they wait for the link, or for a worker to compress them. */
+  /** True while some of the pages that are not sent are not held: they wait for the link, or to be compressed. */
   readonly backlogged: boolean;
   /** Encoded bytes that one more dirtied page is likely to cost. */
   readonly bytesPerPage: number;
-  /** That is known, and not a guess. */
+  /**
+   * True once `bytesPerPage` is measured, and not the initial guess: with deltas, at least 256 pages that have a base
+   * were sent again; with compression, at least 12 frames were compressed after the first pass.
+   */
   readonly knowsAgain: boolean;
-  /** Given to the link and not acknowledged, encoded bytes. */
+  /** Encoded bytes in flight, with the estimated size of frames that are being compressed. */
   readonly inFlightBytes: number;
-  /** Zero pages in those. */
+  /** How many zero pages are in flight. */
   readonly inFlightZeroPages: number;
   readonly bytesPerSecond: number;
   readonly roundTripMs: number;
   /** Time to capture, encode and apply one page, microseconds. */
   readonly microsPerPage: number;
-  /** A section of QEMU's stream ended just now, and left no page dirty of those that QEMU knew of. */
+  /** True when a section of QEMU's stream has ended just now and left no page dirty that QEMU knew of. */
   readonly drained: boolean;
-  /** Nothing is heard from the destination. */
+  /** True while nothing is heard from the destination. */
   readonly linkIsDown: boolean;
-  /** The guest stands still: QEMU completes without being told to. */
+  /** True while the guest stands still: QEMU then completes without being told to. */
   readonly paused: boolean;
 }
 
 export type Decision =
   | { readonly kind: "continue" }
-  /** It fits, and what waits goes first: no sync before it has. */
+  /** The residual fits. The pages that wait are sent first, and QEMU does not sync before that. */
   | { readonly kind: "drain" }
-  /** Read the feed at full speed from now on. */
+  /** QEMU's stream is read at full speed from now on. */
   | { readonly kind: "close" }
-  /** Pace the feed again: it did not get small enough. */
+  /** Reading is paced again: the residual did not get small enough. */
   | { readonly kind: "pace" }
   | { readonly kind: "switch"; readonly into: "destination" | "postcopy"; readonly reason: string }
   | { readonly kind: "cancel"; readonly reason: string };
 
 /**
- * What a switchover costs whatever the residual: QEMU's stop and last sweep, device state, load, journals, cont.
- * Measured with the demo's guest, see docs/results/. A figure for all guests: what earlier migrations measured does not change it.
+ * What a switchover costs whatever the residual, milliseconds: QEMU's stop and last sweep, the device state, loading
+ * it, the journals, and `cont`. It was measured with the demo's guest (docs/results/). It is one figure for all guests:
+ * what earlier migrations measured does not change it.
  */
 export const FIXED_COST_MS = 25;
-/** Round trips between STOP and RESUME: loaded, grant. */
+/** Round trips between STOP and RESUME: one for `loaded`, one for the grant. */
 const ROUND_TRIPS = 2;
 /**
- * What the destination's QEMU takes for a zero page: it looks whether the page is zero already (migration/ram.c, ram_handle_zero). Those of a
- * first pass are on their way in a moment and are not loaded in one: 130 000 of them were 0.1 s of downtime.
+ * How long the destination's QEMU takes for a zero page, microseconds: it looks whether the page is zero already
+ * (migration/ram.c, ram_handle_zero). The zero pages of a first pass are given to the link in a moment, and are not
+ * loaded in a moment: 130 000 of them made a downtime 0.1 s longer (docs/decisions/0033).
  */
 const ZERO_PAGE_MICROS = 1;
-/** Part of the downtime target that held pages may take. */
+/** The fraction of the downtime target that sending the held pages may take (docs/decisions/0034). */
 const HOLD_SHARE = 0.25;
-/** Held pages that take less are not worth another sweep while the guest runs. */
+/**
+ * A residual that takes at most this long, milliseconds, is not worth another sweep while the guest runs: it goes with
+ * the last pages (docs/decisions/0034).
+ */
 const RELEASE_MS = 3;
-/** A sweep that found more than this part of the one before has stopped shrinking. */
+/** A sweep, or an estimate, of at least this fraction of the one before has stopped shrinking (docs/decisions/0030). */
 const SHRINKS = 0.8;
+/** A sweep of this many pages or fewer is as good as empty: the switch does not wait for a smaller one. */
 const SMALL_SWEEP_PAGES = 64;
+/** The most closing sweeps. After them the switch is made if the estimate fits; otherwise reading is paced again. */
 const CLOSING_SECTIONS_MAX = 12;
-/** An estimate below this has no backlog worth waiting for, milliseconds. */
+/** With an estimated downtime of at most this, there is no backlog worth waiting for, milliseconds. */
 const SHORT_MS = 2 * FIXED_COST_MS;
-/** Time in which it is seen whether the link works off what waits, and the part of that time by which the estimate then falls. */
+/** How long to watch before judging whether the backlog shrinks, milliseconds (docs/decisions/0030). */
 const DRAIN_MS = 100;
+/** The backlog shrinks if the estimated downtime falls by more than this fraction of the elapsed time. */
 const DRAIN_PACE = 0.1;
 /**
- * Post-copy begins behind so much precopy. What comes first in a guest's memory, its kernel, is then there when it needs it: the
- * pages that it would wait for one after the other before it gets anything done (docs/decisions/0026).
+ * How long a migration with strategy `postcopy` copies as in precopy before post-copy begins, milliseconds. A guest's
+ * kernel comes first in its memory, so the kernel's pages are then at the destination when the guest needs them.
+ * Without them the guest would wait for one page after the other before it gets anything done (docs/decisions/0026,
+ * 0036).
  */
 const HEAD_START_MS = 450;
 
-/** Milliseconds that encoded bytes take the link, and their pages the agents; of numbers, since it is asked before each page. */
+/**
+ * How long the link takes for `bytes`, which are encoded, and the agents for `pages`, milliseconds. The function takes
+ * plain numbers and not an Observation, because it runs before each page of the first pass.
+ */
 export const sendingMs = (bytes: number, bytesPerSecond: number, pages: number, microsPerPage: number): number =>
   (1000 * bytes) / Math.max(1, bytesPerSecond) + (pages * microsPerPage) / 1000;
 
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
   private closing = false;
-  /** It fits: held pages go now, while the guest runs, and not when it is stopped. */
+  /** True once the residual fits: held pages are sent now, while the guest runs, and not after it was stopped. */
   private released = false;
   private closingSections = 0;
   private lastSwept = 0;
-  /** Of the estimate, what depends on the residual. */
+  /** The part of the last estimate that depends on the residual and on what is in flight, milliseconds. */
   private lastVariableMs = 0;
   private readonly stall = new StallDetector();
-  /** Pages that will have been sent when all that waited at the end of the first pass was. */
+  /** The value of `sentPages` at which all pages that waited at the end of the first pass were sent. */
   private sentOnceAt: number | undefined;
   private begunAtMs: number | undefined;
+  /** The estimate with which isDraining() compares the next one, and when it was made. */
   private drainMark: { readonly elapsedMs: number; readonly estimateMs: number } | undefined;
 
   constructor(plan: SwitchPlan) {
     this.plan = plan;
   }
 
-  /** Most hot pages to hold: what can be sent in a share of the downtime target; none once the switch is near. */
+  /** The most hot pages to hold: what can be sent in HOLD_SHARE of the downtime target; 0 once the switch is near. */
   holdPages(seen: Pick<Observation, "bytesPerPage" | "bytesPerSecond" | "microsPerPage">): number {
     if (this.released) return 0;
     const msPerPage = Math.max(1e-4, sendingMs(seen.bytesPerPage, seen.bytesPerSecond, 1, seen.microsPerPage));
     return Math.floor((HOLD_SHARE * this.plan.downtimeTargetMs) / msPerPage);
   }
 
-  /** How long the estimate has not been getting less, milliseconds; 0 while it does. */
+  /** How long the migration has been stalled, milliseconds; 0 while it converges. */
   stalledMs(elapsedMs: number): number {
     return this.stall.stalledMs(elapsedMs);
   }
 
-  /** The same, of the whole migration. */
+  /** How long all stalls of the migration lasted, the present one included, milliseconds. */
   totalStalledMs(elapsedMs: number): number {
     return this.stall.totalStalledMs(elapsedMs);
   }
 
-  /** Downtime if the guest stopped now, milliseconds (estimated). */
+  /** The estimated downtime if the guest were stopped now, milliseconds. */
   estimateMs(seen: Observation): number {
     const pages = seen.residualPages + seen.sweptPages;
     const bytes = seen.residualBytes + seen.sweptPages * seen.bytesPerPage;
@@ -152,16 +172,17 @@ export class SwitchPolicy {
     return estimateMs <= this.plan.downtimeTargetMs;
   }
 
-  /** Time that what is captured and not sent takes. */
+  /** How long it takes to send what is captured and not sent, milliseconds. */
   private residualMs({ residualBytes, residualPages, bytesPerSecond, microsPerPage }: Observation): number {
     return sendingMs(residualBytes, bytesPerSecond, residualPages, microsPerPage);
   }
 
-  /** Time until what was given to the link is there. */
+  /** How long it takes until what is in flight has come and is loaded, milliseconds. */
   private onItsWayMs({ inFlightBytes, inFlightZeroPages, bytesPerSecond }: Observation): number {
     return sendingMs(inFlightBytes, bytesPerSecond, inFlightZeroPages, ZERO_PAGE_MICROS);
   }
 
+  /** The part of the estimate that depends neither on the residual nor on what is in flight, milliseconds. */
   private constantMs({ roundTripMs }: Observation): number {
     return FIXED_COST_MS + ROUND_TRIPS * roundTripMs;
   }
@@ -174,12 +195,12 @@ export class SwitchPolicy {
     if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
     if (seen.linkIsDown) this.stall.interrupted(seen.elapsedMs);
     if (seen.firstPassDone && this.plan.strategy === "hybrid" && this.hasSentOnce(seen)) {
-      // what deltas bring is seen by some pages that were sent again, and there is no way back from post-copy
+      // pages that were sent again show what deltas save: precopy goes on until then, since post-copy cannot be undone
       const goesOn = !seen.knowsAgain || this.fits(this.estimateMs(seen)) || deltasHelp(seen);
       const early = goesOn ? undefined : this.intoPostcopy(seen, "every page was sent once");
       if (early !== undefined) return early;
     }
-    // between two drained sections the estimate leaves out what QEMU has still to send
+    // between two drained sections the estimate leaves out the pages that QEMU has still to send
     if (!seen.firstPassDone || !seen.drained) return { kind: "continue" };
     const estimate = this.estimateMs(seen);
     if (!seen.linkIsDown) this.stall.estimated(estimate, seen.elapsedMs);
@@ -208,8 +229,9 @@ export class SwitchPolicy {
   }
 
   /**
-   * No moment is better than another, and none has to be chosen. Acknowledged, QEMU would send all that is left in one piece,
-   * and its monitor would not answer meanwhile.
+   * Decides while the guest stands still. No moment is better than another, and none has to be chosen, since QEMU
+   * completes by itself. If the switch were acknowledged, QEMU would send all that is left in one piece, and its
+   * monitor would not answer meanwhile (docs/decisions/0031).
    */
   private whilePaused({ elapsedMs }: Observation): Decision {
     const { deadlineMs, onDeadline } = this.plan;
@@ -217,7 +239,7 @@ export class SwitchPolicy {
     return { kind: "cancel", reason: `deadline of ${deadlineMs} ms reached; the guest is paused, and not copied yet` };
   }
 
-  /** Post-copy from the start, behind a moment of precopy. */
+  /** Decides for `postcopy`: post-copy begins after a head start of precopy. */
   private atOnce(seen: Observation): Decision {
     if (!seen.begun) return { kind: "continue" };
     this.begunAtMs ??= seen.elapsedMs;
@@ -226,19 +248,22 @@ export class SwitchPolicy {
     return { kind: "switch", into: "postcopy", reason: "strategy postcopy" };
   }
 
-  /** Hybrid: everything but what is held for its heat was sent, or it does not converge. */
+  /** Decides for `hybrid`: post-copy begins when only held pages are left, or when precopy does not converge. */
   private whenLaidDown(seen: Observation): Decision | undefined {
     if (this.stall.stalledMs(seen.elapsedMs) > 0) return this.intoPostcopy(seen, "it does not converge");
     return seen.backlogged ? undefined : this.intoPostcopy(seen, "all but the hottest pages are there");
   }
 
-  /** Has what waited at the end of the first pass been sent since? What waits now was dirtied again meanwhile. */
+  /**
+   * Tells whether everything that waited at the end of the first pass was sent since. Pages that wait now were dirtied
+   * again meanwhile.
+   */
   private hasSentOnce({ sentPages, residualPages }: Observation): boolean {
     this.sentOnceAt ??= sentPages + residualPages;
     return sentPages >= this.sentOnceAt;
   }
 
-  /** What is left must fit in the time that the deadline leaves, and the link must be there. */
+  /** Decides for post-copy, unless the link is down, or the deadline leaves too little time for what is left. */
   private intoPostcopy(seen: Observation, why: string): Decision | undefined {
     const restMs = this.estimateMs(seen);
     const { deadlineMs } = this.plan;
@@ -247,8 +272,9 @@ export class SwitchPolicy {
   }
 
   /**
-   * Much waits to be sent or is on its way, as after the first pass: while that gets less, a later moment is the better
-   * one. Two moments may be less than a millisecond apart, so it takes some time to see that it does not.
+   * Tells whether there is a backlog that is getting shorter, so that a later moment is a better one to switch. Such a
+   * backlog waits to be sent, or is in flight, after the first pass for example. Two calls may be less than a
+   * millisecond apart, so it takes DRAIN_MS to see that the backlog no longer shrinks.
    */
   private isDraining(seen: Observation, estimateMs: number): boolean {
     const { elapsedMs } = seen;
@@ -290,7 +316,7 @@ export class SwitchPolicy {
       case "force":
         return { kind: "switch", into: "destination", reason: `${found}: forced, as agreed` };
       case "postcopy":
-        // a guest is not made to depend on a link that is not there
+        // a guest must not be made to depend on a link that is down
         if (seen.linkIsDown) return { kind: "continue" };
         return { kind: "switch", into: "postcopy", reason: `${found}: post-copy, as agreed` };
       case "cancel":
@@ -304,7 +330,10 @@ export class SwitchPolicy {
   }
 }
 
-/** Another pass of precopy is this much cheaper than the same pages in post-copy, whose bases are discarded. */
+/**
+ * How many times fewer bytes than post-copy another pass of precopy must need for hybrid to go on with precopy.
+ * Post-copy discards the bases, so it sends whole pages (docs/decisions/0028).
+ */
 const DELTAS_HELP = 3;
 
 const deltasHelp = ({ residualBytes, residualWholeBytes }: Observation): boolean =>

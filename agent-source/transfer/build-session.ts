@@ -1,4 +1,8 @@
-/** The parts of a session and how they are joined: memory, order, frames, capture, and the reading of QEMU's stream. No state of its own. */
+/**
+ * Makes the parts of a session and joins them: the memory, the order of pages, the sender of frames, the capture, and
+ * the reading of QEMU's stream. It keeps no state of its own. The monitor, the channel and the faults that end a
+ * session are in transfer-session.ts. The warm-up builds these parts without a session.
+ */
 import { cpus } from "node:os";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
@@ -23,22 +27,27 @@ import { PrecopyCapture, type PrecopyCaptureOptions } from "./precopy-capture.ts
 import { RestartedStreamSink, ResumedStreamSink, setupOf } from "./resumed-streams.ts";
 import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./session-options.ts";
 
-/** Active push: most pages that are asked for ahead of a guest that walks its memory (docs/decisions/0026). */
+/** Active push: the most pages that QEMU is asked for ahead of a guest that walks its memory (docs/decisions/0026). */
 const AHEAD_PAGES = 4096;
 
-/** What the parts say to their session, and ask of it. */
+/** What the parts tell their session, and what they ask of it. */
 export interface SessionEvents {
   readonly meter: LinkMeter;
+  /** True while nothing is heard from the destination. */
   readonly linkIsDown: () => boolean;
+  /** Called when the policy has decided to switch or to cancel. */
   readonly onDecision: (decision: Decision) => void;
-  /** Post-copy: the discards and the package are on their way. */
+  /** Called in post-copy when the discards and the package are queued to be sent. */
   readonly onPackaged: () => void;
+  /** Called when the first byte was read that QEMU wrote with the guest stopped. */
   readonly onStopped: () => void;
-  /** QEMU's stream was read to its end. */
+  /** Called when QEMU's stream was read to its end. */
   readonly onRead: () => void;
-  /** All of the stream was given to the link. */
+  /** Called when the whole stream was given to the link. */
   readonly onEnd: () => void;
+  /** Called when a frame cannot be compressed or given to the link. */
   readonly onFault: (fault: MigrationFault) => void;
+  /** Called when QEMU's stream is broken, or QEMU closes it. */
   readonly onQemuFault: (fault: MigrationFault) => void;
 }
 
@@ -46,10 +55,11 @@ export interface SessionParts {
   readonly scheduler: PrecopyScheduler;
   readonly chooser: CompressionChooser;
   readonly sender: FrameSender;
-  /** Where post-copy may follow. */
+  /** Present if post-copy was agreed on. */
   readonly postcopy: PostcopyCapture | undefined;
   readonly capture: PrecopyCapture;
   readonly intake: Intake;
+  /** Missing if nothing is compressed. */
   readonly zstd: ZstdPool | undefined;
 }
 
@@ -62,6 +72,8 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
   const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
+    // lately() is called each time, so that it counts over a short time; while the link is at its peak, the link is
+    // narrower than the hosts, and idle processors do not matter (docs/decisions/0036)
     const processors = idle.lately();
     return hooks.meter.isAtItsPeak ? undefined : processors;
   });
@@ -189,6 +201,10 @@ function makeObserver(
   );
 }
 
+/**
+ * Makes the reader of QEMU's stream: of a new migration, of a post-copy whose QEMU sends everything again, or of a
+ * post-copy whose QEMU goes on where its stream broke.
+ */
 function makeReader(
   { resumed }: BuildOptions,
   memory: Uint8Array,

@@ -1,8 +1,12 @@
 /**
- * The session of dirty pages, from QEMU's stream to frames: capture into the scheduler, pacing of QEMU's bitmap syncs, and
- * the moments at which copy-observer.ts is asked whether to switch.
+ * Takes the pages of QEMU's stream in precopy and hands them to the scheduler. At the end of each section, and at a
+ * tick, it asks CopyObserver what to do: go on, drain, read at full speed, switch, or cancel.
  *
- * Pacing: QEMU syncs its bitmap when it has drained it (qemu-settings.ts), and blocks when nobody reads: read-hold.ts.
+ * It paces QEMU's syncs: QEMU syncs its dirty bitmap when it has drained the bitmap (qemu-settings.ts), and blocks
+ * while its stream is left unread (read-hold.ts).
+ *
+ * Not its job: which page is sent when (precopy-scheduler.ts), and the pages after post-copy's package
+ * (postcopy-capture.ts).
  */
 import { MemoryLayout } from "../../shared/page/geometry.ts";
 import type { RamBlock } from "../../shared/protocol/messages.ts";
@@ -22,48 +26,57 @@ import type { Decision } from "../switchover/switch-policy.ts";
 import { checkBlocks } from "./session-options.ts";
 
 export interface PrecopyCaptureOptions {
-  /** That the stream is read in. */
+  /** The memory that the stream is read into. */
   readonly memory: Uint8Array;
   readonly scheduler: PrecopyScheduler;
   readonly sender: FrameSender;
   readonly observer: CopyObserver;
   readonly clock: Clock;
-  /** As QMP named them; the stream must list the same. */
+  /** The RAM blocks as QMP named them. Each block of the stream must be one of these. */
   readonly expectedBlocks: readonly RamBlock[];
-  /** Once the first pass is done. */
+  /** Bounds how often QEMU syncs its bitmap once the first pass is done. */
   readonly pace: SyncPace;
-  /** Told of the guest's RAM blocks, before the first page. */
+  /** Called with the guest's RAM blocks, before the first page. */
   readonly onLayout: (setup: RamSetup) => void;
+  /** Called once, with the decision to switch or to cancel. */
   readonly onDecision: (decision: Decision) => void;
   readonly onFirstPassDone: () => void;
-  /** QEMU makes its last section: the guest is stopped, by the migration or by somebody before it. */
+  /**
+   * Called when the first byte was read that QEMU wrote with the guest stopped. The guest was stopped by QEMU's
+   * migration, by this agent for post-copy, or by its operator before.
+   */
   readonly onStopped: () => void;
   /** Called when the stream was read to its end. */
   readonly onEnd: () => void;
-  /** The guest stands still, and QEMU completes by itself as soon as it has sent all. */
+  /** True while the guest stands still: QEMU then completes by itself as soon as it has sent everything. */
   readonly standsStill: () => boolean;
-  /** Reading was held and may go on. */
+  /** Reads QEMU's stream on, if reading had stopped. */
   readonly resumeIntake: () => void;
 }
 
-/** Heat halves this often. */
+/** How often the heat of all pages is halved, milliseconds. */
 const FADE_MS = 250;
+/** How often the policy is asked, whether or not a section has ended, milliseconds. */
 const TICK_MS = 50;
 
 export class PrecopyCapture implements StreamSink {
+  /** The guest's RAM blocks; undefined until the stream has listed them. */
   layoutSeen: MemoryLayout | undefined;
-  /** Pages captured in the first pass, with repeats. */
+  /** How many pages were captured in the first pass, with repeats. */
   firstPassPages = 0;
+  /** When lastPagesSent() was called first, microseconds since the epoch; 0 before. */
   lastPagesSentUs = 0;
   readonly observer: CopyObserver;
-  /** How the guest was stopped, once the device state has begun. */
+  /** Finds the run state in which QEMU's migration has stopped the guest; known once the device state has begun. */
   readonly stoppedAs = new GlobalState();
   private readonly parts: PrecopyCaptureOptions;
+  /** How many pages the section has had so far. */
   private sectionPages = 0;
   private readonly drained = new DrainedSections();
   private ramSectionId = 0;
   private lastFadeMs: number;
   private readonly ticker: NodeJS.Timeout;
+  /** True once the policy has decided to switch or to cancel: it is asked no more. */
   private decided = false;
   /** True once QEMU has synced its dirty bitmap since the first pass began. */
   private hasSynced = false;
@@ -78,14 +91,17 @@ export class PrecopyCapture implements StreamSink {
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
 
-  /** The switchover was acknowledged: QEMU's last pages come as fast as they can be read. */
+  /**
+   * Reads QEMU's last pages as fast as they come. Called when QEMU was told that it may stop the guest, or, for
+   * post-copy, when it was told to stop the guest.
+   */
   beginFinal(): void {
     this.hold.phase = "final";
     this.observer.decided();
     this.hold.resume();
   }
 
-  /** Post-copy is taken up: nothing is paced or decided any more. */
+  /** Takes the layout of a post-copy that goes on after a break. Nothing is paced or decided any more. */
   resume(setup: Pick<RamSetup, "blocks" | "ramSectionId">): void {
     this.layoutSeen = new MemoryLayout(setup.blocks);
     this.ramSectionId = setup.ramSectionId;
@@ -95,11 +111,12 @@ export class PrecopyCapture implements StreamSink {
     this.observer.decided();
   }
 
-  /** Pages left the arena: capture goes on if it waited for that. */
+  /** Goes on with the capture if it has waited for room. Called when pages have left the arena. */
   roomMade(): void {
     this.hold.roomMade();
   }
 
+  /** Ends all timers. */
   stop(): void {
     clearInterval(this.ticker);
     this.hold.stop();
@@ -113,7 +130,7 @@ export class PrecopyCapture implements StreamSink {
    * Notes that QEMU begins a pass over its dirty bitmap (event MIGRATION_PASS). When the second pass has begun and the
    * bitmap was drained since, every page has come that QEMU sends. Pages that the guest's balloon calls free
    * (free-page-hint) never come.
-   * @param pass 1, 2, 3 …
+   * @param pass the number of the pass, from 1 on
    */
   passBegins(pass: number): void {
     this.hasSynced ||= pass > 1;
@@ -179,13 +196,13 @@ export class PrecopyCapture implements StreamSink {
     }
     this.parts.sender.pump();
     if (this.hold.phase === "final") return true;
-    // how many pages the first pass had at its end says nothing of what the next sweep will find
+    // the last section of the first pass says nothing of how many pages the next sweep will find
     this.consult(drained && !endsFirstPass);
     return this.hold.phase !== "paced" || !this.hold.behindSection(pages, drained, this.observer.fits);
   }
 
   stopped(): void {
-    // without an acknowledgement too, of a guest that stands still: nothing is left to decide
+    // a guest that stands still needs no acknowledgement: QEMU completes by itself, and nothing is left to decide
     this.hold.phase = "final";
     this.parts.onStopped();
   }
@@ -209,23 +226,30 @@ export class PrecopyCapture implements StreamSink {
 
   // ──
 
-  /** @throws TypeError before there is one */
+  /** The list of RAM blocks, for the journal. @throws TypeError before the stream has listed them */
   get streamLayout(): StreamLayout {
     if (this.layoutSeen === undefined) throw new TypeError("no layout yet");
     const blocks = this.layoutSeen.blocks.map(({ name, pageCount }) => ({ name, byteLength: pageCount * PAGE_SIZE }));
     return { ramSectionId: this.ramSectionId, blocks };
   }
 
-  /** What the guest needs to run at the destination was handed to the link; of post-copy that is the package. */
+  /**
+   * Notes when everything was handed over that the guest needs to run at the destination: in precopy when the last page
+   * was given to the link, in post-copy when the package was queued.
+   */
   lastPagesSent(): void {
     if (this.lastPagesSentUs === 0) this.lastPagesSentUs = this.parts.clock.nowUs();
   }
 
-  /** @throws MigrationFault `stream-unsupported` when the stream does not list what QEMU's monitor named */
+  /** @throws MigrationFault `stream-unsupported` when the stream lists a block that QEMU's monitor did not name */
   checkBlocks(setup: Pick<RamSetup, "blocks">): void {
     checkBlocks(setup.blocks, this.parts.expectedBlocks);
   }
 
+  /**
+   * Asks the policy what to do, and does it.
+   * @param drained true if a section has just ended that left no page dirty that QEMU knew of
+   */
   private consult(drained: boolean): void {
     const { onDecision, sender, scheduler } = this.parts;
     const { observer } = this;
@@ -235,7 +259,7 @@ export class PrecopyCapture implements StreamSink {
     const decision = observer.decide(seen);
     if (drained) this.hold.drains(decision.kind === "drain");
     if (decision.kind !== "cancel" && seen.linkIsDown) {
-      // closing reads as fast as it can, which is for moments
+      // in `closing` the stream is read at full speed, which is meant to last for moments only
       if (this.hold.phase === "closing") this.hold.phase = "paced";
       return;
     }
@@ -271,13 +295,13 @@ export class PrecopyCapture implements StreamSink {
       this.lastFadeMs += FADE_MS;
       this.parts.scheduler.fade();
     }
-    // the deadline, and stop-and-copy, do not wait for a section to end
+    // a deadline and the strategy stop-and-copy do not wait until a section ends
     if (this.hold.phase !== "final") this.consult(false);
     this.parts.sender.pump();
     this.hold.lookAgain();
   }
 
-  /** Bytes of guest memory that were captured, with repeats. */
+  /** How many bytes of guest memory were captured, with repeats. */
   get capturedBytes(): number {
     return this.parts.scheduler.pages.captured * PAGE_SIZE;
   }

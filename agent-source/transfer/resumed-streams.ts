@@ -1,7 +1,7 @@
 /**
- * Takes the stream of a source QEMU whose post-copy was broken and goes on. Its pages go the way of any post-copy.
- * There are two such streams: that of a QEMU that goes on where its stream broke, and that of a QEMU that has left its
- * migration and sends everything again.
+ * Takes the stream of a source QEMU whose post-copy was broken and goes on. The pages of such a stream go the way of
+ * any post-copy. There are two such streams: a QEMU goes on where its stream broke, or it has left its migration and
+ * sends everything again.
  */
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
 import { encodeReceivedPages, encodeResumeAck } from "../../shared/qemu/return-path/return-path.ts";
@@ -37,7 +37,10 @@ class ResumedPages implements PageSink {
   }
 }
 
-/** A QEMU that goes on where its stream broke asks what the destination has, and sends the rest. */
+/**
+ * Takes the stream of a QEMU that goes on where its stream broke. QEMU asks which pages the destination has, and sends
+ * the rest.
+ */
 export class ResumedStreamSink extends ResumedPages implements ResumedSink {
   ping(value: number): void {
     this.postcopy.ping(value);
@@ -52,7 +55,10 @@ export class ResumedStreamSink extends ResumedPages implements ResumedSink {
   }
 }
 
-/** A QEMU that has left its migration, with the guest paused, sends everything again; post-copy drops what is not missing. */
+/**
+ * Takes the stream of a QEMU that has left its migration, with the guest paused, and sends everything again. Post-copy
+ * drops the pages that are not missing; the bytes beside the pages are dropped here, since the destination has them.
+ */
 export class RestartedStreamSink extends ResumedPages implements StreamSink {
   private readonly capture: PrecopyCapture;
 
@@ -71,7 +77,7 @@ export class RestartedStreamSink extends ResumedPages implements StreamSink {
 
 const complement = (byte: number): number => ~byte & 255;
 
-/** The list of RAM blocks as the stream that broke had it. */
+/** @returns the list of RAM blocks that the broken stream had */
 export const setupOf = ({ ramSectionId, blocks }: StreamLayout) => ({
   ramSectionId,
   blocks: blocks.map((block) => ({ ...block, pageSize: PAGE_SIZE })),

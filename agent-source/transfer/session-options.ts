@@ -1,4 +1,4 @@
-/** What a session is made of, and what is worked out of it. */
+/** What a session and its parts are given, and the sizes and checks that follow from this. */
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -27,15 +27,18 @@ export interface SessionContext {
   readonly cancelled: AbortSignal;
 }
 
-/** What its parts are made with; a rehearsal has these without a guest. */
+/** What the parts of a session are built from. The warm-up has these without a guest. */
 export interface BuildOptions {
   readonly cx: Pick<SessionContext, "config" | "call" | "clock" | "log" | "createKernels">;
-  /** Of the guest, as QMP named them. */
+  /** The RAM blocks of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
   readonly contract: SessionContract;
   readonly channel: ResumingSource;
   readonly runs: Pick<RunState, "standsStill">;
-  /** Post-copy is taken up with this layout: QEMU goes on where its stream broke, or sends everything again. */
+  /**
+   * Given if a broken post-copy goes on: the layout of its stream, and whether QEMU goes on where the stream broke
+   * (`break`) or sends everything again (`start`).
+   */
   readonly resumed?: StreamLayout & { readonly from: "break" | "start" };
 }
 
@@ -45,9 +48,12 @@ export interface SessionOptions extends BuildOptions {
   readonly runs: RunState;
   /** The devices and disks that the destination has accepted; missing where they are not compared again. */
   readonly agreed?: Agreed;
-  /** The guest was found paused. */
+  /** True if the guest was found paused. */
   readonly paused: boolean;
-  /** Called when the link is cut, until `signal` is aborted: told when the destination will not dial again. */
+  /**
+   * Called when the link is cut. Until `signal` is aborted or the link is back, this function asks whether the
+   * destination will dial again, and calls `onGone` if the destination will not.
+   */
   readonly onCut: (signal: AbortSignal, onGone: (fault: MigrationFault) => void) => void;
 }
 
@@ -57,20 +63,23 @@ export type SessionContract = Pick<
   "protocolVersion" | "codecs" | "frameBytes" | "creditWindowBytes" | "strategy" | "postcopy" | "onDeadline"
 >;
 
-/** Part of the arena that held pages may fill. */
+/** The fraction of the arena that held pages may fill. If they filled all of it, nothing would make room again. */
 export const HOLD_SHARE_OF_ARENA = 0.5;
 
 /**
  * Room beside the arena, as a fraction of the arena. Post-copy finds this room however full the arena is when post-copy
- * begins. A page for which the guest waits comes out of QEMU after pages for which nobody waits, and none of these
- * pages leaves before the guest runs. Room for 1024 pages was too little in one of three migrations.
+ * begins. A page for which the guest waits comes out of QEMU after pages for which the guest does not wait, and none of
+ * these leaves the arena before the guest runs. With too little room the guest's start takes 2 s; room for 1024 pages
+ * was too little in one of three migrations (docs/decisions/0038).
  */
 const POSTCOPY_RESERVE_OF_ARENA = 0.25;
 
-/** Frames that may be on their way beyond the credit window: those being compressed when it closed. */
+/**
+ * How many frames may be in flight beyond the credit window: the frames that were being compressed when it was used up.
+ */
 const OVERSHOOT_FRAMES = 12;
 
-/** Of frames that were sent and not acknowledged, at most. */
+/** @returns the most bytes that the frames in flight may have; these are kept until they are acknowledged */
 export const retainedBytes = ({ creditWindowBytes, frameBytes }: SessionContract): number =>
   creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(frameBytes);
 
@@ -90,7 +99,10 @@ export function checkBlocks(
       );
 }
 
-/** Once for each change: a migration may stay stalled for hours. */
+/**
+ * Logs that a migration does not converge, or that it converges again. To be called only when that changes, because a
+ * migration may stay stalled for hours.
+ */
 export function logStall(
   cx: BuildOptions["cx"],
   stalled: boolean,
@@ -110,8 +122,9 @@ export function logStall(
 }
 
 /**
- * Post-copy's head start is over before its first pass is, and behind it nothing refers to a base: each would be memory
- * that is touched for nothing (docs/decisions/0040). What the bases do not take is there for what is pending.
+ * @returns true if no page is sent twice, so that bases are useless. With the strategy `postcopy` the head start of
+ *   precopy is over before the first pass is, and after it each page is sent in full. Bases would be memory that is
+ *   touched for nothing (docs/decisions/0040); pending pages may use that memory instead
  */
 const sendsOnce = ({ strategy }: Pick<SessionContract, "strategy">): boolean => strategy === "postcopy";
 
@@ -122,6 +135,7 @@ interface SchedulerParts extends Pick<BuildOptions, "ramBlocks" | "contract"> {
   };
 }
 
+/** @returns the options of the PrecopyScheduler, with its budgets in slots of one page */
 export function schedulerOptions({ cx, ramBlocks, contract }: SchedulerParts) {
   const pendingSlots = Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE);
   const baseSlots = Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE);

@@ -1,6 +1,9 @@
 /**
- * Everything that is alive between staging and the end of a migration: QEMU's monitor and stream, the capture, the
- * channel, the compression workers. First fault wins: it aborts `signal`, and every wait of the phases sees it.
+ * Holds everything that is alive between staging and the end of a migration: QEMU's monitor and stream, the capture,
+ * the channel, the compression workers. The first fault wins: it aborts `signal`, and every wait of the phases sees it.
+ *
+ * Not its job: in which order a migration goes (agent-source/migration/phases/), and how the parts are joined
+ * (build-session.ts).
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompressionChooser } from "../../shared/codec/chooser.ts";
@@ -29,7 +32,10 @@ import { buildSession } from "./build-session.ts";
 import type { PrecopyCapture } from "./precopy-capture.ts";
 import { retainedBytes, type SessionContract, type SessionOptions } from "./session-options.ts";
 
-/** Longest part of a turn of QEMU's migration loop (migration/ram.c MAX_WAIT), and a little. */
+/**
+ * A little more than the longest turn of QEMU's migration loop, milliseconds. QEMU ends a turn after 50 ms
+ * (migration/ram.c MAX_WAIT).
+ */
 const QEMU_TURN_MS = 55;
 
 export class TransferSession {
@@ -38,20 +44,25 @@ export class TransferSession {
   readonly contract: SessionContract;
   readonly meter = new LinkMeter();
   readonly inbox: PeerInbox;
+  /** Resolves when the policy has decided to switch or to cancel. */
   readonly decision: Deferred<Decision> = deferred();
-  /** Post-copy: the discards and the package are on their way. */
+  /** Resolves in post-copy when the discards and the package are queued to be sent. */
   readonly packaged: Deferred<void> = deferred();
-  /** Where post-copy may follow. */
+  /** Present if post-copy was agreed on. */
   readonly postcopy: PostcopyCapture | undefined;
-  /** QEMU completes: the guest is stopped, whoever stopped it. */
+  /**
+   * Resolves when QEMU's stream shows that the guest is stopped, whether QEMU, this agent or the operator has stopped
+   * it.
+   */
   readonly completing: Deferred<void> = deferred();
-  /** QEMU's stream was read and sent to its end. */
+  /** Resolves when QEMU's stream was read to its end and given to the link. */
   readonly ended: Deferred<void> = deferred();
   readonly scheduler: PrecopyScheduler;
   readonly chooser: CompressionChooser;
   readonly sender: FrameSender;
   readonly capture: PrecopyCapture;
   readonly intake: Intake;
+  /** The path of the socket to which QEMU writes its stream. */
   readonly streamPath: string;
   readonly runs: RunState;
   /** The devices and disks that the destination has accepted; undefined where they are not compared again. */
@@ -61,22 +72,34 @@ export class TransferSession {
    * end of the stream on it is what QEMU's migration found. The journal has this value before QEMU is told to complete.
    */
   paused: boolean;
+  /** How many bytes of padding the measurement of the link has sent. */
   probeBytes = 0;
+  /** True once SHUT was said. */
   private isShut = false;
-  /** Once they were changed. */
+  /** QEMU's migration settings as they were found. Set when the journal has them, before they are changed. */
   settings: SavedSettings | undefined;
-  /** Post-copy has begun: the guest is stopped by this agent, and is to be started again where it stays here. */
+  /**
+   * Defined once post-copy has begun. The guest is then stopped by this agent, which must start it again if the guest
+   * stays here.
+   */
   stoppedWith: SourcePostcopy | undefined;
-  /** QEMU has closed its monitor, after its stream was read to the end: the guest can still be saved. */
+  /**
+   * True once QEMU's monitor is closed. If QEMU's stream was read to its end before, the guest can still be saved at
+   * the destination.
+   */
   qemuLost = false;
-  /** QEMU's stream was read to its end. */
+  /** True once QEMU's stream was read to its end. */
   private isRead = false;
+  /** True once the whole stream was given to the link. */
   private complete = false;
+  /** True once commit() was called. */
   private committed = false;
   private readonly abort = new AbortController();
   private readonly zstd: ZstdPool | undefined;
+  /** True once stop() was called: faults count no more. */
   private closed = false;
   private readonly watch: SilenceDetector;
+  /** Asks the destination for its time now and then, so that its silence is noticed. */
   private readonly asking: NodeJS.Timeout;
 
   constructor(parts: SessionOptions) {
@@ -128,7 +151,10 @@ export class TransferSession {
     this.inbox.postcopy = this.postcopy;
   }
 
-  /** The migration goes on: QEMU is captured and coalesced, and what the link did is measured anew. */
+  /**
+   * Called when the link is cut, and when it is back. The migration goes on during a cut: pages are captured and
+   * coalesced. The link's rate is measured again after the cut.
+   */
   private linkChanged(connected: boolean, { cx, onCut }: SessionOptions): void {
     cx.log.warn({ connected, ...this.channel.interruptions }, connected ? "the link is back" : "the link is lost");
     this.meter.interrupted();
@@ -137,50 +163,53 @@ export class TransferSession {
   }
 
   /**
-   * Once its stream was read to the end, QEMU has given everything: what it does then is for *retiring* to find out.
+   * Takes a fault of QEMU or its stream. After QEMU's stream was read to its end, QEMU has given everything, and the
+   * fault counts for nothing: *retiring* finds out what QEMU does then.
    */
   private qemuFailed(fault: MigrationFault): void {
     if (!this.complete && !this.isRead) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
   }
 
-  /** For the journal. */
+  /** What the journal keeps of this session, so that the guest can be left as it was found. */
   get kept(): Kept {
     return { settings: this.settings, paused: this.paused, postcopy: this.stoppedWith };
   }
 
-  /** Aborted with the first fault. */
+  /** Is aborted with the first fault. */
   get signal(): AbortSignal {
     return this.abort.signal;
   }
 
   /**
-   * The guest is granted: what the operator wishes, and what the destination has to say of it, end nothing here any
-   * more.
+   * Called when the journal says that the guest is granted. From then on the session is not ended by an operator's
+   * `cancel`, nor, in precopy, by a destination that does not dial again.
    */
   commit(): void {
     this.committed = true;
   }
 
   /**
-   * The destination does not dial again. In post-copy *serving* waits for this fault. In pre-copy, after the grant, the
-   * fault counts for nothing: the destination is asked by calls then.
+   * Takes the fault that the destination does not dial again. In post-copy *serving* waits for this fault. In precopy
+   * the fault counts for nothing after the grant, because the destination is then asked by calls.
    */
   private gone(fault: MigrationFault): void {
     if (this.isPostcopy) this.fail(fault);
     else this.revocable(fault);
   }
 
+  /** Takes a fault that counts only before the grant. */
   private revocable(fault: MigrationFault): void {
     if (!this.committed) this.fail(fault);
   }
 
+  /** Aborts `signal`, unless another fault has done so or the session is stopped. */
   fail(fault: MigrationFault): void {
     if (!this.closed) this.abort.abort(fault);
   }
 
   /**
-   * QEMU may stop the guest and send the rest. Its stream is read on meanwhile: an answer from its main loop must never
-   * be waited for with its socket full.
+   * Lets QEMU stop the guest and send the rest. This does not wait for QMP's answers, so that QEMU's stream is read
+   * meanwhile: the agent must never wait for an answer of QEMU's main loop while QEMU's socket is full.
    */
   letStop(): void {
     this.intake.acknowledgeSwitchover();
@@ -189,11 +218,18 @@ export class TransferSession {
   }
 
   /**
-   * Stops the guest, whose last pages follow when it runs at the destination. First what is on its way becomes little,
-   * since the package goes behind it, and QEMU's loop comes to its next turn: held for longer than a turn lasts, it
-   * ends it with the next pages that are read. A QEMU that has nothing left completes as of precopy: `ended` then.
-   * @param note writes down that the guest is stopped, before it is
-   * @throws MigrationFault `guest-not-running` for a guest that somebody else has just paused, since nobody could tell
+   * Switches to post-copy: stops the guest, whose missing pages follow while it runs at the destination.
+   *
+   * 1. The session waits until little is on its way (the shallow credit), because the package queues behind that.
+   * 2. Meanwhile QEMU's stream is left unread for longer than a turn of QEMU's migration loop lasts. QEMU then ends its
+   *    turn with the next pages that are read.
+   * 3. The guest is stopped, the stream is read on, and the switchover is acknowledged.
+   *
+   * A QEMU that has no page left to send completes its migration as in precopy: `ended` then resolves, and `packaged`
+   * does not.
+   * @param note writes into the journal that this agent stops the guest; called before the stop. Called with undefined,
+   *   it takes that back
+   * @throws MigrationFault `guest-not-running` if somebody else has just paused the guest, because nothing could tell
    *   later who has paused it
    */
   async letPostcopy(note: (postcopy: SourcePostcopy | undefined) => Promise<void>): Promise<void> {
@@ -220,19 +256,22 @@ export class TransferSession {
     intake.acknowledgeSwitchover();
   }
 
-  /** Says that the stream has ended when all of it was sent. */
+  /** Tells the destination that the stream has ended, when all of it was given to the link. Resolves then. */
   endWhenRead(): Promise<void> {
     return this.ended.promise.then(() => {
       this.channel.send({ kind: "endOfStream", lastSequence: this.sender.sequence });
     });
   }
 
-  /** Has the package come? Then the pages that are left follow behind the hand-over. */
+  /** True once QEMU's package has come: the pages that are left follow after the hand-over. */
   get isPostcopy(): boolean {
     return this.postcopy?.isActive === true;
   }
 
-  /** Page acknowledgements go to the sender from now on. */
+  /**
+   * Called when the link was measured: acknowledgements go to the sender from now on.
+   * @param bytes how many bytes of padding were sent
+   */
   probed(bytes: number): void {
     this.probeBytes = bytes;
     this.inbox.onAck = ({ sequence, appliedBytes }) => this.sender.acknowledge(sequence, appliedBytes);
@@ -252,7 +291,7 @@ export class TransferSession {
     this.intake.shut();
   }
 
-  /** Ends capture and sending; the monitor and the channel stay. */
+  /** Ends capture, sending and compression. The monitor and the channel stay open. */
   async stop(): Promise<void> {
     this.closed = true;
     clearInterval(this.asking);

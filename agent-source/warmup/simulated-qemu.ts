@@ -1,6 +1,6 @@
 /**
- * QEMU's end of a migration of a guest that there is not, for a rehearsal: header, passes of precopy, and post-copy with its
- * return path. It has the content of a few pages, and every page has one of those.
+ * The source QEMU of a simulated guest, for the warm-up. It writes the header, passes of precopy, and post-copy, and
+ * takes requests on the return path. It has a few page contents, and every page of the guest has one of them.
  */
 import type { Socket } from "node:net";
 import { PageSet } from "../../shared/page/page-set.ts";
@@ -19,9 +19,9 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 const RAM_SECTION = 2;
 const CONTENTS = 16;
 const SECTION_PAGES = 256;
-/** The window begins behind the contents. */
+/** Sections are written into a window, which begins after the contents. */
 const WINDOW_AT = CONTENTS * PAGE_SIZE;
-/** Header and name of each page, and the section's head and end. */
+/** The window has room for the pages of a section, the header and name of each, and the section's head and end. */
 const WINDOW_BYTES = SECTION_PAGES * (PAGE_SIZE + 16) + 512;
 const PACKAGE_BYTES = 30_000;
 
@@ -34,11 +34,11 @@ export class SimulatedQemu {
   private readonly memory = new Uint8Array(WINDOW_AT + WINDOW_BYTES);
   private readonly writer: StreamWriter;
   private readonly missing: PageSet;
-  /** Asked for on the return path, in that order. */
+  /** The pages that the agent has asked for on the return path, in the order of its requests. */
   private readonly wanted: number[] = [];
   private version = 0;
 
-  /** @param socket connected to the agent */
+  /** @param socket connected to the agent's intake */
   constructor(socket: Socket, pageCount: number) {
     this.socket = socket;
     this.pageCount = pageCount;
@@ -64,12 +64,12 @@ export class SimulatedQemu {
     return this.write(Buffer.concat([...encodeStreamStart("rehearsal", this.blocks, RAM_SECTION, encodeAdvise())]));
   }
 
-  /** Every page, of which those that `isZero` says are empty. */
+  /** Writes every page. Pages for which `isZero` is true are zero pages. */
   async firstPass(isZero: (page: number) => boolean): Promise<void> {
     for (let page = 0; page < this.pageCount; page += SECTION_PAGES) await this.section(page, SECTION_PAGES, isZero);
   }
 
-  /** The guest has changed these pages by a few words each. */
+  /** Changes a few words of every content, and writes these pages. */
   async pass(firstPage: number, pageCount: number): Promise<void> {
     this.change();
     const end = firstPage + pageCount;
@@ -77,7 +77,7 @@ export class SimulatedQemu {
       await this.section(page, Math.min(SECTION_PAGES, end - page), () => false);
   }
 
-  /** The discards of these pages, and the package. */
+  /** Writes the discards of these pages, and the package. */
   async stop(firstPage: number, pageCount: number): Promise<void> {
     this.change();
     this.missing.addRange(firstPage, pageCount);
@@ -88,7 +88,7 @@ export class SimulatedQemu {
     await this.write(Buffer.concat([...commands, encodePackageHead(PACKAGE_BYTES), new Uint8Array(PACKAGE_BYTES)]));
   }
 
-  /** Those that are missing, the ones that it is asked for ahead of its sweep, and the end. */
+  /** Writes the pages that are missing, those that were asked for before the others, and the end of the stream. */
   async lastPages(): Promise<void> {
     while (this.missing.size > 0) {
       this.begin();

@@ -1,7 +1,7 @@
 /**
- * Before its first migration a source agent moves a guest that there is not, from itself to itself, so that what runs for
- * each page and frame is compiled by then; and keeps what it was done with, or V8 would forget what it learned
- * (docs/decisions/0032).
+ * Warms a source agent up: before its first migration the agent moves a simulated guest from itself to itself, so that
+ * the code that runs for each page and frame is compiled by then. The objects of the last round are kept, since V8
+ * forgets what it has learned with the last object of a shape (docs/decisions/0032).
  */
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
@@ -35,22 +35,25 @@ export interface WarmUpOptions {
   readonly createKernels: (byteLength: number) => PageKernels;
 }
 
-/** The same code for several instances: what it learned of one alone would not hold for the next. */
+/** Three rounds: code that was optimised for the only instance of a class is thrown away when a second one appears. */
 const ROUNDS = 3;
 const PAGES = 8192;
 const PASSES = 12;
 const PASS_PAGES = 2048;
 const POSTCOPY_PAGES = 6144;
-/** Each pass has half of the pages of the one before. */
+/** The first page of a pass. Each pass shares half of its pages with the pass before. */
 const firstOf = (pass: number): number => ((pass * PASS_PAGES) / 2) % (PAGES - PASS_PAGES);
-/** It takes 2 s on a quiet machine; a busy one is given its time, for an agent that gave up would never be ready. */
+/**
+ * How long a round may take, milliseconds. The warm-up takes 2 s on a quiet machine. A busy machine is given more time,
+ * since an agent that gave up would never be warm.
+ */
 const ROUND_WITHIN_MS = 60_000;
 const MEMORY = { arenaBytes: 512 << 10, baseCacheBytes: 512 << 10 };
 const CONTRACT = {
   protocolVersion: 2,
   codecs: ["xbzrle", "zstd"],
   frameBytes: 32 << 10,
-  /** To V8 a number that came by gRPC is a double; of a small integer here the code would be another. */
+  /** A fraction: numbers that come by gRPC are doubles to V8, which would compile other code for a small integer. */
   creditWindowBytes: (1 << 20) + 0.5,
   strategy: "hybrid",
   postcopy: true,
@@ -68,16 +71,21 @@ const OPTIONS: MigrateOptions = {
   verify: false,
   sharedDisksUnchecked: false,
 };
-/** Most of a guest's memory is often zero. */
+/** True for half of the pages, since much of a guest's memory is often zero. */
 const isZero = (page: number): boolean => page % 8 < 4;
-/** A request of the destination's for each so many frames. */
+/** In post-copy the destination requests a page once in so many frames. */
 const REQUEST_EVERY = 2;
-/** Of these, one in so many jumps; the others walk on. */
+/** One request in so many is for a page far away; the others walk on through the memory. */
 const JUMPS_EVERY = 3;
 
+/** The objects of the last round. */
 let kept: unknown;
 
-/** Ends early when `signal` is aborted, for there is a migration. @throws whatever a migration may throw */
+/**
+ * Runs all rounds.
+ * @param signal ends the warm-up early, since a migration begins or the agent stops
+ * @throws everything that a migration may throw, and the reason of `signal`
+ */
 export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise<void> {
   for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
     const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
@@ -86,7 +94,7 @@ export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise
   await returnMemory();
 }
 
-/** Is there something that is kept? For tests. */
+/** True once the objects of a round are kept. For tests. */
 export const isWarm = (): boolean => kept !== undefined;
 
 async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<unknown> {
@@ -119,12 +127,13 @@ async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<un
   report.follow({ ...session, channel: loop.source });
   loop.watched(() => report.view());
   const socket = connect(await listening(session, `${path}.stream`));
-  socket.on("error", () => undefined); // told by what is written to it
+  socket.on("error", () => undefined); // a write to the socket reports the error
   try {
     either.throwIfAborted();
     await orAborted(session.intake.connected(either), either);
     const qemu = new SimulatedQemu(socket, PAGES);
-    // a ping that is said before the destination has dialled in is lost, and here nobody asks again
+    // a ping that is sent before the destination has dialled in is lost, and the warm-up does not send it again
+    // (docs/decisions/0041)
     await orAborted(loop.source.drained(), either);
     await orAborted(probeLink(loop.source, inbox, meter, clock), either);
     inbox.onAck = ({ sequence, appliedBytes }) => session.sender.acknowledge(sequence, appliedBytes);
@@ -159,7 +168,7 @@ function assemblyParts({ config, clock, log, createKernels }: WarmUpOptions, { s
   };
 }
 
-/** A destination that takes everything, and asks for pages in post-copy. */
+/** Plays a destination that accepts everything, and requests pages in post-copy. */
 function answer({ destination }: Loopback, clock: Clock, isPostcopy: () => boolean): void {
   let appliedBytes = 0;
   destination.receive((message) => {
@@ -171,7 +180,7 @@ function answer({ destination }: Loopback, clock: Clock, isPostcopy: () => boole
         destination.send({ kind: "ack", sequence: message.sequence, appliedBytes: message.padding.length });
         return;
       case "layout":
-        // nobody waits for it; it is there for being another kind of message
+        // nothing waits for `loaded` here: it is sent so that V8 sees one more kind of message
         destination.send({ kind: "loaded", lastSequence: 0, lastByteAtUs: clock.nowUs(), loadedAtUs: clock.nowUs() });
         return;
       case "frame":
@@ -189,6 +198,7 @@ function answer({ destination }: Loopback, clock: Clock, isPostcopy: () => boole
   });
 }
 
+/** Plays a whole migration: what the source QEMU writes, and what the phases of a migration do with the session. */
 async function play(
   qemu: SimulatedQemu,
   session: SessionParts,

@@ -1,3 +1,4 @@
+/** `ferry cancel`: cancels a migration, and says how it ended. */
 import type { Command } from "commander";
 import { type Run, tell } from "../context.ts";
 import { EXIT, exitCodeOf } from "../exit-codes.ts";
@@ -11,7 +12,7 @@ export function addCancel(program: Command, run: Run): void {
       run(command, async (cx) => {
         const view = await cx.client.cancel(id);
         tell(cx, view);
-        // here the cancellation is what was asked for; a migration that was quicker is a failure to cancel
+        // a cancelled migration is the success of this command; one that ended otherwise before is a failure to cancel
         if (view.status === "cancelled") return EXIT.ok;
         return view.status === "inDoubt" || view.status === "doubled" ? exitCodeOf(view.status) : EXIT.failed;
       }),

@@ -1,3 +1,4 @@
+/** `ferry guests`: lists the guests of the agent's host. */
 import type { Command } from "commander";
 import type { Run } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";

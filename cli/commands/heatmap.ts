@@ -1,3 +1,4 @@
+/** `ferry heatmap`: shows where a guest writes, as its running migration has seen it. */
 import type { Command } from "commander";
 import { MigrationFault } from "../../shared/fault.ts";
 import { argument, type Run } from "../context.ts";
@@ -5,6 +6,7 @@ import { EXIT } from "../exit-codes.ts";
 import { jsonLine } from "../json.ts";
 import { heatMapText } from "../tables.ts";
 
+/** The most cells for each RAM block that may be asked for. */
 const CELLS_MAX = 65_536;
 
 export function addHeatMap(program: Command, run: Run): void {

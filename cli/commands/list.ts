@@ -1,3 +1,4 @@
+/** `ferry list`: lists the migrations that an agent knows of. */
 import type { Command } from "commander";
 import { alarmText } from "../alarm.ts";
 import type { Run } from "../context.ts";
@@ -23,7 +24,7 @@ export function addList(program: Command, run: Run): void {
       run(command, async ({ client, options, terminal }) => {
         const views = await client.listMigrations();
         terminal.out(options.json ? views.map(jsonLine).join("") : migrationsText(views));
-        // standard output is for programs then
+        // with --json standard output is for programs
         if (options.json) terminal.err(alarmText(views));
         return views.some(({ status }) => status === "doubled") ? EXIT.doubled : EXIT.ok;
       }),

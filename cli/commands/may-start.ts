@@ -1,3 +1,4 @@
+/** `ferry may-start`: tells a supervisor whether a guest may be started on this host. cli/may-start.ts judges that. */
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -27,7 +28,7 @@ Exit codes:
 
 const SOURCE_STATE = "/var/lib/ferry/source";
 const DESTINATION_STATE = "/var/lib/ferry/destination";
-/** What a host without that agent says instead of a directory. */
+/** What is given in place of a directory on a host that does not have that agent. */
 const NONE = "none";
 /** How often the journals are read while an agent is expected to settle a record. */
 const LOOK_MS = 1000;
@@ -65,7 +66,7 @@ export function addMayStart(program: Command, run: RunHere, env: NodeJS.ProcessE
     );
 }
 
-/** Looks until what is said is no more passing, or the time is over. */
+/** Judges again and again, until the verdict is not passing any more or `waitMs` are over. */
 async function judgeWithin(
   { terminal, sleep }: LocalContext,
   guest: string,

@@ -1,3 +1,4 @@
+/** `ferry migrate`: moves a guest, and follows the migration to its end unless `--detach` is given. */
 import type { Command } from "commander";
 import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
 import { type CommandContext, conclude, type Run } from "../context.ts";
@@ -39,7 +40,10 @@ export function addMigrate(program: Command, run: Run): void {
     );
 }
 
-/** The agent remembers what it recommended. @returns would the guest be taken? */
+/**
+ * Makes a plan and shows it. The agent remembers what it recommends, and the migration that follows does that.
+ * @returns true when the guest would be taken
+ */
 async function planFirst({ client, options, terminal }: CommandContext, guest: string, given: GivenPlanOptions) {
   const plan = await client.plan(planCall(guest, given));
   terminal.out(options.json ? jsonLine({ plan }) : planText(guest, given.to, plan));
@@ -69,7 +73,7 @@ async function startOnly(cx: CommandContext, call: MigrateCall): Promise<ExitCod
       started.signal,
     );
   } catch (thrown) {
-    // the call was given up on purpose once the migration had begun
+    // once the migration has begun, the call is given up on purpose
     if (first === undefined) throw thrown;
   }
   if (first === undefined) return EXIT.failed;

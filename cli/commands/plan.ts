@@ -1,3 +1,4 @@
+/** `ferry plan`: asks whether and how a guest could be moved. Moves nothing. */
 import type { Command } from "commander";
 import type { Run } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";

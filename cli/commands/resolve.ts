@@ -1,3 +1,4 @@
+/** `ferry resolve`: ends a migration that no agent can settle, by the operator's word. */
 import { type Command, Option } from "commander";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { MigrationStatus, MigrationView, ResolveCall } from "../../shared/protocol/report.ts";
@@ -56,7 +57,7 @@ export function addResolve(program: Command, run: Run): void {
     );
 }
 
-/** Asks the person at the terminal when the agent needs more than a word. */
+/** Says the word to the agent. When the agent needs a confirmation, the person at the terminal is asked for it. */
 async function resolve({ client, terminal }: CommandContext, call: ResolveCall): Promise<MigrationView> {
   try {
     return await client.resolve(call);
@@ -69,7 +70,10 @@ async function resolve({ client, terminal }: CommandContext, call: ResolveCall):
   }
 }
 
-/** Statuses that a word leads to; somebody else's word, or a late answer, may have been quicker. */
+/**
+ * The statuses to which each word leads. The status is another one when the word of another operator, or a late answer
+ * of the destination, was quicker.
+ */
 const DONE: Readonly<Record<ResolveCall["keep"], readonly MigrationStatus[]>> = {
   source: ["failed", "cancelled", "undoing"],
   destination: ["moved", "granting", "serving"],

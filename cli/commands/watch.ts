@@ -1,3 +1,4 @@
+/** `ferry watch`: follows a migration to its end. */
 import type { Command } from "commander";
 import { type CommandContext, conclude, type Run } from "../context.ts";
 import { follow } from "../follow.ts";

@@ -1,44 +1,62 @@
 /**
- * Which zstd level the next frame gets: the highest that still keeps the link full, and none where the link outruns it
- * (xapi measured evacuations 11 to 36 % slower with a fixed level on fast links, facts/field-and-peers.md). No strong one where the
- * host has no processor left: what looks like a full link is then whoever waits for a processor at the other end of it, or here.
- * Pure: told what each frame cost, asked for the next one.
+ * Chooses the zstd level of the next frame: the strongest that still keeps the link full, and none where the link
+ * outruns even the weakest (docs/decisions/0004). A fixed level makes migrations over fast links slower: xapi measured
+ * evacuations that took 11 to 36 % longer (xapi-project/xen-api#4797).
+ *
+ * While the host has no idle processor, levels above START are given up. The link may look full then only because this
+ * agent, or the agent at the other end, waits for a processor.
+ *
+ * Everything here is pure: the chooser is told what each frame cost, and is asked for the level of the next one.
  */
 
 import { CompressionTrial } from "./compression-trial.ts";
 
-/** Weakest first (speeds and ratios in facts/node-measurements.md 5). */
+/**
+ * The levels that may be chosen, weakest first. Their speeds and ratios are in docs/results/micro.md and
+ * docs/decisions/0040.
+ */
 export const CHOICES: readonly number[] = [-20, -8, 1, 3];
+/** Index in CHOICES of the level that a migration begins with. */
 const START = 1;
-/** Frames between two changes of the level. */
+/** How many frames are compressed between two changes of the level. */
 const SETTLE_FRAMES = 12;
-/** One side must have been the narrow one this much more often than the other. */
+/**
+ * One side, the link or the workers, counts as narrow when the sender waited for it more than so many times as often as
+ * for the other side.
+ */
 const CLEARLY = 2;
-/** Idle processors below which there is none left for a stronger level than the one that it begins with (docs/decisions/0040). */
+/** With fewer idle processors than this there is none left for a level above START (docs/decisions/0040). */
 const SCARCE = 0.5;
-/** The link outruns the weakest level when it takes this much more than what a worker reads. */
+/** The link outruns the weakest level when it carries more than so many times the bytes that the workers read. */
 const OUTRUNS = 1.5;
-/** Frames without compression until one is compressed again, to see what a worker does now. */
+/** On such a link one frame in so many is compressed all the same, to see how fast the workers are now. */
 const TRY_AGAIN_FRAMES = 64;
 
 export interface FrameCost {
   readonly rawBytes: number;
   readonly encodedBytes: number;
-  /** Time that a worker took, microseconds. */
+  /**
+   * How long the workers took, microseconds: since the frame was handed to them, or since the frame before it came
+   * back, whichever was later.
+   */
   readonly micros: number;
 }
 
 export class CompressionChooser {
   private readonly fixed: number | undefined;
   private readonly enabled: boolean;
+  /** How often the sender has waited for a worker since the level was decided last. */
   private encoderWaits = 0;
+  /** How often the sender has waited for the link since the level was decided last. */
   private linkWaits = 0;
+  /** Index in CHOICES of the present level. */
   private step = START;
   private frames = 0;
+  /** Raw bytes over encoded bytes of the frames that were compressed lately. */
   private ratio = 1;
-  /** Raw bytes per second of one worker, lately. */
+  /** Raw bytes per second that the workers have compressed lately; 0 before the first frame. */
   private speed = 0;
-  /** Frames that went without, since one was compressed. */
+  /** Counts the frames that were asked about while the link outran the weakest level. */
   private without = 0;
   private readonly trial = new CompressionTrial();
 
@@ -46,7 +64,8 @@ export class CompressionChooser {
 
   /**
    * @param setting "auto", "off" or a zstd level
-   * @param idleProcessors of the host, lately; undefined: not known
+   * @param idleProcessors tells how many processors of the host were idle lately; undefined when that is not known, or
+   *   when the link is at its peak
    */
   constructor(
     setting: "auto" | "off" | number,
@@ -58,54 +77,66 @@ export class CompressionChooser {
     this.enabled = setting !== "off" && workers > 0;
   }
 
-  /** The level of the next frame, or undefined for none. @param linkBytesPerSecond as measured */
+  /** Returns the level of the next frame, or undefined for no compression. @param linkBytesPerSecond as measured */
   level(linkBytesPerSecond: number): number | undefined {
     if (!this.enabled) return undefined;
     if (this.fixed !== undefined) return this.fixed;
     if (this.trial.without) return undefined;
-    // stronger levels are given up first, by who waits for whom: that needs no figure of the link's
+    // note() first gives up the levels above the weakest, one by one; that needs no figure of the link
     if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return CHOICES[this.step];
     if (++this.without % TRY_AGAIN_FRAMES === 0) return CHOICES[0];
     return undefined;
   }
 
-  /** Frames that were compressed so far. */
+  /** How many frames were compressed so far. */
   get compressedFrames(): number {
     return this.frames;
   }
 
-  /** Raw bytes over encoded bytes, lately; 1 when nothing is compressed. */
+  /**
+   * Raw bytes over encoded bytes of the frames that were compressed lately; 1 while CompressionTrial has none
+   * compressed.
+   */
   get recentRatio(): number {
     return this.trial.without ? 1 : this.ratio;
   }
 
-  /** A frame of pages was made, of so many bytes before compression. @param linkBytesPerSecond the most that it carried lately */
+  /**
+   * Notes that a frame of pages was made.
+   * @param rawBytes its bytes before compression
+   * @param linkBytesPerSecond the most that the link carried lately
+   */
   made(rawBytes: number, nowUs: number, linkBytesPerSecond: number): void {
     if (this.enabled && this.fixed === undefined)
       this.trial.made(rawBytes, nowUs, linkBytesPerSecond, () => this.isScarce());
   }
 
-  /** Is a frame of this size worth compressing when the guest is stopped and every millisecond counts? */
+  /**
+   * True when a frame of this size is likely to arrive sooner if it is compressed. For the time in which the guest is
+   * stopped and every millisecond counts.
+   */
   paysOff(rawBytes: number, linkBytesPerSecond: number): boolean {
     if (this.speed === 0) return rawBytes > 16384;
     const saved = (rawBytes - rawBytes / Math.max(1, this.ratio)) / Math.max(1, linkBytesPerSecond);
     return saved > rawBytes / this.speed;
   }
 
-  /** The sender had to wait for the link: a stronger level would use the time. */
+  /** Notes that the sender had to wait for the link. A stronger level would use that time. */
   linkWasFull(): void {
     this.linkWaits++;
   }
 
-  /** The sender had to wait for a worker: the link could have taken more. */
+  /** Notes that the sender had to wait for a worker. The link could have carried more. */
   encoderWasFull(): void {
     this.encoderWaits++;
   }
 
+  /** Notes what compressing a frame took, and changes the level when it is time for that. */
   note(cost: FrameCost): void {
     const ratio = cost.rawBytes / Math.max(1, cost.encodedBytes);
     const speed = (1e6 * cost.rawBytes) / Math.max(1, cost.micros);
-    // the mean of what a byte becomes, not of the ratios: one frame of almost nothing would make all the others vanish
+    // a mean of encoded bytes over raw bytes, not of the ratios: one frame that becomes next to nothing would outweigh
+    // all others
     this.ratio = this.frames === 0 ? ratio : 1 / (0.8 / this.ratio + 0.2 / ratio);
     this.speed = this.speed === 0 ? speed : 0.8 * this.speed + 0.2 * speed;
     this.frames++;

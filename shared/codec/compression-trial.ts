@@ -1,42 +1,54 @@
 /**
- * Whether pages go faster without compression: tried, where the hosts' processors are what is narrow and the link may carry the pages
- * as they are. What a link carries cannot be known while it is not full, nor what the destination spends on reading frames: so
- * for a moment it is done, and what then goes over is compared. Pure: times are passed in.
+ * Finds out by trial whether pages go faster without compression. A trial is made where processors are the bottleneck
+ * and the link may carry the pages as they are. How much a link carries is unknown as long as it is not full, and so is
+ * the time that the destination spends on reading frames. So for a moment pages go without compression, and the two
+ * rates are compared (docs/decisions/0038).
+ *
+ * Everything here is pure: times are passed in.
  */
 
-/** Pages that a rate is taken of, bytes before compression: several times what is on its way. */
+/** How many bytes before compression make a window, over which one rate is taken: several times what is in flight. */
 const WINDOW_BYTES = 6 << 20;
-/** A longer time between two frames is a wait for QEMU's pages, or a slow link: neither says anything of the hosts. */
+/**
+ * A longer time between two frames does not count, microseconds: it is a wait for QEMU's pages or for a slow link, and
+ * says nothing about the hosts.
+ */
 const GAP_MAX_US = 20_000;
-/** Part of the newest window in the rate: one by itself is off by a third where processors are shared. */
+/**
+ * Weight of the newest window in a rate, 0 to 1. One window by itself is off by a third where processors are shared.
+ */
 const SMOOTHING = 0.3;
-/** Without must be so much faster: compression also leaves the link to others. */
+/**
+ * Pages stay without compression only when they go so many times as fast: compression also leaves the link to others.
+ */
 const BETTER = 1.2;
-/** Windows until it is tried for the first time: V8 compiles in those before. */
+/** How many windows pass before the first trial, because V8 still compiles in these. */
 const FIRST_AFTER = 4;
-/** Each time it was worse, it is tried again so many times as late. */
+/** After a trial that did not pay, the wait for the next one is so many times as long. */
 const LATER = 8;
-/** Windows of a trial; of the first what is seen is what was on its way before. */
+/** How many windows a trial lasts. The first does not count: it shows what was in flight before the change. */
 const TRIAL_WINDOWS = 3;
 
 export class CompressionTrial {
-  /** Pages go without compression, to try it or because they go faster. */
+  /** True while pages go without compression, for a trial or because that has proved faster. */
   without = false;
-  /** Bytes per second before compression, lately, with it; 0: not known. */
+  /** Bytes of pages per second lately with compression, counted before it; 0 while that is not known. */
   private withRate = 0;
+  /** Bytes of pages per second lately without compression; 0 while that is not known. */
   private withoutRate = 0;
   private windowBytes = 0;
   private windowUs = 0;
   private lastUs = 0;
-  /** Windows with what is done now. */
+  /** How many windows have passed since `without` changed. */
   private windows = 0;
-  /** Windows until the next trial. */
+  /** How many windows with compression pass before the next trial. */
   private wait = FIRST_AFTER;
 
   /**
-   * A frame of pages was made.
+   * Notes that a frame of pages was made, and decides at the end of a window whether `without` changes.
+   * @param rawBytes the frame's bytes before compression
    * @param mayCarry the most that the link carried lately, bytes per second
-   * @param isScarce has the host no processor left, and is it not the link that is full?
+   * @param isScarce tells whether the host has no processor left, and the link is not at its peak
    */
   made(rawBytes: number, nowUs: number, mayCarry: number, isScarce: () => boolean): void {
     const gapUs = nowUs - this.lastUs;

@@ -1,18 +1,22 @@
 /**
- * The body of a frame of discards: the ranges of pages that the destination must forget, since they come again.
+ * The body of a frame of discards: ranges of pages that the destination must forget, because they are sent again.
  *
  *     ( varint(pages since the range before) varint(pages) )+        ascending; the first counts from page 0
  *
- * Page numbers are those of MemoryLayout. A frame stands alone.
+ * Page numbers are those of MemoryLayout. Each frame can be read without the frames before it.
  */
 import { MigrationFault } from "../fault.ts";
 import type { PageSet } from "../page/page-set.ts";
 
-/** Of one frame. The least that a contract's frames hold is this (shared/protocol/handshake.ts). */
+/**
+ * The longest body of one frame of discards. No contract has shorter frames (FRAME_BYTES_MIN in
+ * shared/protocol/handshake.ts).
+ */
 export const DISCARD_FRAME_BYTES = 16 << 10;
+/** The longest range: two numbers of 5 bytes. */
 const RANGE_BYTES_MAX = 10;
 
-/** The whole set, in as many bodies as it takes, each in memory of its own. */
+/** Encodes the whole set in as many bodies as that takes, each in memory of its own. */
 export function encodeDiscards(pages: PageSet): Uint8Array[] {
   const bodies: Uint8Array[] = [];
   const body = new Uint8Array(DISCARD_FRAME_BYTES);

@@ -1,5 +1,6 @@
 /**
- * The body of a frame of pages: a batch of records, headers ahead of bodies, so that like stands beside like for zstd.
+ * The body of a frame of pages: a batch of page records. All headers come ahead of all bodies, so that zstd finds like
+ * beside like.
  *
  *     u32 records | u32 header bytes | header … | body …            (u32 little endian)
  *     header  varint( zigzag(page - expected) * 4 + kind ) [ varint(argument) ]
@@ -8,30 +9,33 @@
  *     kind 1  full       no argument                       4096 bytes
  *     kind 2  delta      argument: bytes of XBZRLE         those bytes
  *
- * `expected` is the page after the last one of the record before (0 at first), so neighbours cost one byte.
- * Page numbers are those of MemoryLayout. Not checked here: sequence, checksum and length of the frame (frame's envelope).
+ * `expected` is the page after the last page of the record before (0 at first), so the header of a neighbour takes one
+ * byte. Page numbers are those of MemoryLayout. Not checked here: sequence, length and checksum of the frame.
+ * agent-destination/replay/ checks these.
  */
 import { MigrationFault } from "../fault.ts";
 import type { PageKernels } from "../page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../units.ts";
 
-/** Written down, not taken from an order: these numbers are on the wire. */
+/** The kinds of records. Their numbers are written out because they are on the wire. */
 export const ZERO_RUN = 0;
 export const FULL = 1;
 export const DELTA = 2;
 
 export const FRAME_PREFIX_BYTES = 8;
-/** zigzag of 28 bits and 2 bits of kind are 31 bits: 5 bytes; an argument is at most 28 bits: 4 bytes. */
+/**
+ * The longest header of a record: 31 bits of zigzag and kind take 5 bytes, and an argument of at most 28 bits takes 4.
+ */
 const HEADER_BYTES_MAX = 9;
-/** Records in a frame at most: bounds the room that headers take, and the work for one frame. */
+/** The most records in a frame. It bounds the room for headers and the work that one frame makes. */
 export const MAX_RECORDS = 4096;
 const HEADERS_BYTES_MAX = MAX_RECORDS * HEADER_BYTES_MAX;
 
-/** Room that a frame needs in memory while it is built, for bodies of up to `bodyBytes`. */
+/** How many bytes of memory a frame needs while it is built, for bodies of up to `bodyBytes`. */
 export const frameBufferBytes = (bodyBytes: number): number =>
   FRAME_PREFIX_BYTES + HEADERS_BYTES_MAX + bodyBytes + PAGE_SIZE;
 
-/** Builds one frame after another in places that the caller names. */
+/** Builds one frame after another, each at the address that the caller names. */
 export class PageFrameWriter {
   private readonly memory: Uint8Array;
   private readonly kernels: PageKernels;
@@ -48,7 +52,7 @@ export class PageFrameWriter {
     this.memory = kernels.memory;
   }
 
-  /** Starts a frame at `at`, where frameBufferBytes(bodyBytes) are free. */
+  /** Starts a frame at `at`, where frameBufferBytes(bodyBytes) bytes are free. */
   begin(at: Address, bodyBytes: number): void {
     this.start = at;
     this.header = at + FRAME_PREFIX_BYTES;
@@ -59,7 +63,7 @@ export class PageFrameWriter {
     this.records = 0;
   }
 
-  /** Is there room for one more record of any kind? */
+  /** True when there is room for one more record of any kind. */
   get hasRoom(): boolean {
     return this.records < MAX_RECORDS && this.bodyEnd + PAGE_SIZE <= this.bodyLimit;
   }
@@ -81,12 +85,12 @@ export class PageFrameWriter {
     this.expected = page + 1;
   }
 
-  /** Where the XBZRLE of the next delta record is to be written; at most 4096 bytes. */
+  /** Where the caller writes the XBZRLE of the next delta record: at most 4096 bytes. */
   get deltaPlace(): Address {
     return address(this.bodyEnd);
   }
 
-  /** Takes the `length` bytes that were written to deltaPlace. */
+  /** Adds a delta record with the `length` bytes that were written to deltaPlace. */
   delta(page: number, length: number): void {
     this.head(page, DELTA);
     this.varint(length);
@@ -97,7 +101,7 @@ export class PageFrameWriter {
   /** Closes the frame. @returns its length in bytes from `at` of begin() */
   finish(): number {
     const headers = this.header - (this.start + FRAME_PREFIX_BYTES);
-    // one move for a frame, so that headers and bodies are one piece for zstd and the checksum
+    // the bodies are moved once for each frame, so that zstd and the checksum get headers and bodies as one piece
     this.kernels.copy(address(this.header), address(this.bodyStart), this.bodyEnd - this.bodyStart);
     this.u32(this.start, this.records);
     this.u32(this.start + 4, headers);
@@ -128,16 +132,18 @@ export class PageFrameWriter {
   }
 }
 
-/** Takes records; all addresses are in the kernels' memory. */
+/** Takes the records of a frame. All addresses are in the kernels' memory. */
 export interface RecordSink {
-  /** Room for a record of a full page; checked before every page, also of a zero run. */
+  /**
+   * True while the sink has room for a full page. It is asked before every page, also before each page of a zero run.
+   */
   readonly hasRoom: boolean;
   zeroPage(page: number): void;
   page(page: number, at: number): void;
   delta(page: number, at: number, length: number): void;
 }
 
-/** Reads frames that a peer sent: everything is checked before it is used. */
+/** Reads frames that a peer sent. Everything in a frame is checked before it is used. */
 export class PageFrameReader {
   private readonly memory: Uint8Array;
   private readonly kernels: PageKernels;
@@ -150,9 +156,12 @@ export class PageFrameReader {
   private expected = 0;
   private runPage = 0;
   private runLeft = 0;
-  /** Zero pages that the frame may still name: none twice, or 40 KiB would be hours of work. */
+  /**
+   * How many zero pages the frame may still name, at first as many as the guest has pages. Without this bound a frame
+   * of 40 KiB could make hours of work.
+   */
   private zeroPagesLeft = 0;
-  /** Deltas refused when the contract has no delta codec. */
+  /** False when the contract has no delta codec: deltas are then refused. */
   private readonly allowDelta: boolean;
 
   constructor(kernels: PageKernels, pageCount: number, allowDelta: boolean) {
@@ -162,7 +171,7 @@ export class PageFrameReader {
     this.allowDelta = allowDelta;
   }
 
-  /** @throws MigrationFault `peer-invalid` */
+  /** Begins with the frame body of `length` bytes at `at`. @throws MigrationFault `peer-invalid` */
   open(at: Address, length: number): void {
     if (length < FRAME_PREFIX_BYTES) throw invalid(`a frame body of ${length} bytes has no room for its prefix`);
     this.records = this.u32(at);
@@ -181,7 +190,7 @@ export class PageFrameReader {
 
   /**
    * Gives records to the sink while it has room.
-   * @returns is the frame finished? If not, call again when there is room
+   * @returns true when the frame is finished; otherwise drain() is called again once the sink has room
    * @throws MigrationFault `peer-invalid`
    */
   drain(sink: RecordSink): boolean {

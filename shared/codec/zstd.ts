@@ -1,13 +1,14 @@
-/** zstd at the destination: one frame of the peer's into room of a known size. */
+/** zstd at the destination: it decompresses one frame of a peer into memory of a known size. */
 import zstd from "zstd-napi/binding.js";
 import { MigrationFault } from "../fault.ts";
 
 const context = new zstd.DCtx();
 
 /**
- * Never writes beyond `destination`, whatever the peer claims.
- * @returns bytes written
- * @throws MigrationFault peer-invalid when it is not a zstd frame, not a whole one, or holds more than `destination` does
+ * Decompresses a frame. It never writes beyond `destination`, whatever the peer claims.
+ * @returns how many bytes were written
+ * @throws MigrationFault `peer-invalid` when `source` is no zstd frame, is not a whole one, or holds more than
+ *   `destination` does
  */
 export function decompressInto(destination: Uint8Array, source: Uint8Array): number {
   try {

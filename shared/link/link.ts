@@ -1,6 +1,7 @@
 /**
- * How the agents reach each other, without naming the transport: grpc-link.ts carries these over gRPC,
- * memory-link.ts inside one process for tests.
+ * The contract of the link: what the agents ask of each other, what operators ask of them, and what a transfer stream
+ * promises. It names no transport. The files of `grpc/` carry it over gRPC, and `test/support/memory-link.ts` carries
+ * transfer streams inside one process, for tests.
  */
 import type { MigrationFault } from "../fault.ts";
 import type {
@@ -19,22 +20,27 @@ import type { LinkSecurity } from "./tls/security.ts";
 /** One end of a transfer stream. Messages arrive in the order in which they were sent. */
 export interface Channel<Out, In> {
   /**
-   * Queues a message. Its buffers may be reused only after `taken` was called (once, also when the channel fails).
-   * @returns may more be sent? If not, wait for `drained()`: what is sent all the same is queued, and a queue of
-   * thousands of messages closes the channel with `peer-lost`.
+   * Queues a message. The caller may reuse the buffers of the message only after `taken` was called. `taken` is called
+   * once, also when the channel fails.
+   * @returns true if more may be sent; if not, wait for `drained()`. A message that is sent all the same is queued, and
+   *   a queue of thousands of messages closes the channel with `peer-lost`
    */
   send(message: Out, taken?: () => void): boolean;
-  /** Resolves when more may be sent, or the channel has closed. */
+  /** Resolves when more may be sent, or when the channel has closed. */
   drained(): Promise<void>;
-  /** Starts delivery. `handler` is called for each message, never re-entrantly; a throw closes the channel with that fault. */
+  /**
+   * Starts delivery. `handler` is called for each message, never re-entrantly. If it throws, the channel closes with
+   * that fault.
+   */
   receive(handler: (message: In) => void): void;
-  /** Stops and restarts delivery; what arrives meanwhile is bounded by the transport's flow control. */
+  /** Stops delivery until resume(). The transport's flow control bounds what arrives meanwhile. */
   pause(): void;
   resume(): void;
   /**
-   * Without a fault: ends in order. What was sent before arrives first, then the peer's side ends too, behind what it has sent.
-   * With one: tears the stream; what is on its way may be lost. The peer of the end that was dialled sees the fault, as the
-   * status; the end that dialled cannot say it, and its peer sees `peer-lost`.
+   * Without a fault, ends the stream in order: everything that was sent before still arrives, and then the peer's side
+   * ends too, after everything that the peer has sent. With a fault, tears the stream: messages on their way may be
+   * lost. A fault of the end that was dialled reaches the peer as the status of the call. The end that dialled cannot
+   * say its fault, and its peer sees `peer-lost`.
    */
   close(fault?: MigrationFault): void;
   /**
@@ -44,56 +50,74 @@ export interface Channel<Out, In> {
    */
   readonly closed: Promise<MigrationFault | undefined>;
   /**
-   * Asked by the end that was dialled, when the peer's side ends: true if the peer has announced its end. An end that
-   * was not announced is a cut, which looks like an orderly end here, and counts as `peer-lost` at both ends. @default
-   * the peer has announced it
+   * Tells whether the peer has announced its end. The end that was dialled calls this when the peer's side ends. An end
+   * that was not announced is a cut: it looks like an orderly end here, but it counts as `peer-lost` at both ends.
+   * @default true: every end counts as announced
    */
   expectsEnd?: () => boolean;
-  /** Address of the peer, for logs. */
+  /** The address of the peer, for logs. */
   readonly peer: string;
 }
 
+/** The source's end of a transfer stream, which was dialled. */
 export type SourceChannel = Channel<SourceMessage, DestinationMessage>;
+/** The destination's end of a transfer stream, which dialled. */
 export type DestinationChannel = Channel<DestinationMessage, SourceMessage>;
 
-/** What an operator may ask either agent of its migrations. Faults that its methods throw become gRPC statuses. */
+/** What an operator may ask either agent about its migrations. A fault that a method throws becomes a gRPC status. */
 export interface MigrationOperator {
   /** @throws MigrationFault `migration-unknown` */
   getMigration(id: string): MigrationView;
   listMigrations(): readonly MigrationView[];
   /**
-   * Calls `observer` with the present view at once and on every change, at most a few times a second, until a final one.
-   * @returns ends the watch
+   * Calls `observer` with the present view at once, and then with newer views a few times a second, until a final view.
+   * A view may be the same as the one before.
+   * @returns a function that ends the watch
+   * @throws MigrationFault `migration-unknown`
    */
   watch(id: string, observer: (view: MigrationView) => void): () => void;
-  /** Resolves when the migration has ended. */
+  /**
+   * Cancels a migration. Resolves when the migration has ended, when it waits for another host or for an operator's
+   * word, or after 20 s.
+   * @throws MigrationFault `migration-unknown`; `too-late` once the guest is being handed over
+   */
   cancel(id: string): Promise<MigrationView>;
-  /** @throws MigrationFault `needs-confirmation` with what the operator must have made sure of */
+  /**
+   * Takes an operator's word on a migration that waits for one.
+   * @throws MigrationFault `needs-confirmation` with what the operator must first make sure of, `not-in-doubt`,
+   *   `not-resolvable`
+   */
   resolve(call: ResolveCall): Promise<MigrationView>;
 }
 
-/** What the source agent serves. Faults that its methods throw become gRPC statuses. */
+/** What the source agent serves. A fault that a method throws becomes a gRPC status. */
 export interface SourceService extends MigrationOperator {
   listGuests(): Promise<readonly GuestView[]>;
   plan(call: PlanCall): Promise<PlanView>;
-  /** Starts a migration and returns its id, or throws when it cannot be started. */
+  /** Starts a migration. @returns its id @throws MigrationFault when the migration cannot be started */
   migrate(call: MigrateCall): Promise<string>;
+  /** @param cells the most cells of each block @throws MigrationFault `migration-unknown` */
   heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[];
-  /** A destination dialled in, for the first time or again; its first message was this hello. Throws when no migration waits for it. */
+  /**
+   * Takes the connection of a destination that dialled in, for the first time or again.
+   * @param hello the first message of the connection
+   * @throws MigrationFault `refused` when no migration waits for this destination, `peer-lost` when it is to dial again
+   *   later, `peer-invalid` when it says that it has received what was not sent
+   */
   acceptTransfer(hello: Hello, channel: SourceChannel): void;
 }
 
-/** Who has made a call, as far as the connection shows it. */
+/** The caller of a method, as far as its connection shows it. */
 export interface Caller {
-  /** Tells one caller from another: over TLS the listed name of its certificate, in clear the address of its host. */
+  /** What tells one caller from another: over TLS the listed name of its certificate, in clear its host's address. */
   readonly name: string;
-  /** All names of its certificate. None in clear, where nothing is proven. */
+  /** All names of the caller's certificate. There are none in clear, where nothing is proven. */
   readonly names: readonly string[];
-  /** For logs. */
+  /** A description of the caller, for logs. */
   readonly text: string;
 }
 
-/** What the destination agent serves to sources; to operators it is a MigrationOperator. */
+/** What the destination agent serves to sources. To operators it serves a MigrationOperator. */
 export interface DestinationService {
   handshake(offer: Offer, caller: Caller): Promise<HandshakeAnswer>;
   settle(call: SettleCall): Promise<SettleAnswer>;
@@ -101,15 +125,15 @@ export interface DestinationService {
 
 /** A listening server. */
 export interface Listener {
-  /** The address it is bound to, with the port that was chosen: "host:port" or "unix:PATH". */
+  /** The first address that the server is bound to, with the port that was chosen: "host:port" or "unix:PATH". */
   readonly address: string;
-  /** Stops accepting, lets calls under way end for at most `graceMs`, then tears them. */
+  /** Takes no connection any more, gives calls under way at most `graceMs` milliseconds to end, and then tears them. */
   close(graceMs: number): Promise<void>;
 }
 
-/** The source's way to a destination agent. */
+/** A source agent's client of a destination agent. */
 export interface DestinationClient {
-  /** @returns the answer and the round trip of the connection, milliseconds */
+  /** @returns the answer, and how long the call took, milliseconds */
   handshake(
     offer: Offer,
     timeoutMs: number,
@@ -119,15 +143,20 @@ export interface DestinationClient {
   close(): void;
 }
 
+/** The limits of a connection, and how it is secured. */
 export interface LinkLimits {
-  /** gRPC receive window of the puller, bytes: about 2 x bandwidth x round trip. */
+  /** The gRPC receive window of the client that pulls, bytes: about 2 x bandwidth x round trip. */
   readonly receiveWindowBytes: number;
-  /** Largest message, bytes. */
+  /** The largest message, bytes. */
   readonly messageBytes: number;
-  /** A silent connection is tested this often, and lost when it does not answer for as long again. @default 2000 */
+  /**
+   * How often a silent connection is tested, milliseconds. A connection that does not answer for as long again is lost.
+   * @default 2000
+   */
   readonly keepAliveMs?: number;
-  /** How both ends prove who they are. @default in clear, over unix sockets and the loopback only */
+  /** How both ends prove who they are. @default in clear, over unix sockets only */
   readonly security?: LinkSecurity;
 }
 
+/** The default of `keepAliveMs` in LinkLimits, milliseconds. */
 export const KEEP_ALIVE_MS = 2000;

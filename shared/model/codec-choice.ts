@@ -1,16 +1,19 @@
-/** Which level of zstd a migration is likely to settle at: the sender's own rule is who waits for whom (shared/codec/chooser.ts). */
+/**
+ * Predicts the level of zstd at which a migration is likely to settle: the one that is quickest for a page. The sender
+ * itself does not calculate; it goes by who waits for whom (shared/codec/chooser.ts).
+ */
 import { PAGE_SIZE } from "../units.ts";
 
 export interface CodecChoice {
-  /** Undefined: none. */
+  /** The level of zstd; undefined for no compression. */
   readonly level: number | undefined;
   /** Mean encoded bytes of a page that is sent whole. */
   readonly pageBytes: number;
-  /** Raw bytes that one thread compresses in a second. */
+  /** How many raw bytes one thread compresses in a second. */
   readonly bytesPerSecond: number;
 }
 
-/** The quickest of them for a page; of two that are as quick, the one with fewer bytes. */
+/** Returns the choice that is quickest for a page; of two that are equally quick, the one with fewer bytes. */
 export function bestChoice(choices: readonly CodecChoice[], linkBytesPerSecond: number, workers: number): CodecChoice {
   const seconds = ({ pageBytes, bytesPerSecond }: CodecChoice): number =>
     Math.max(pageBytes / Math.max(1, linkBytesPerSecond), PAGE_SIZE / (Math.max(1, workers) * bytesPerSecond));

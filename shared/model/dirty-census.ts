@@ -1,23 +1,33 @@
 /**
- * Counts how many different pages a guest dirties within any time, from what an observation sees: page by page, which were
- * dirtied in each epoch (from one look at QEMU's bitmap to the next). Pure; nothing is made for a page.
+ * Counts how many different pages a guest dirties within a time of any length. An observation of the guest tells the
+ * census which pages were dirtied in each epoch; an epoch lasts from one look at QEMU's bitmap to the next. Everything
+ * is pure, and no object is made for a page.
  *
- * By intervals, as working sets are (P. J. Denning, "The working set model for program behavior", 1968): a window of w epochs
- * that is one epoch longer holds one page more for each that is dirtied in its last epoch and was not in the w before. So
+ * The census counts intervals, as is done for working sets (P. J. Denning, "The working set model for program
+ * behavior", 1968). When a window of w epochs is made one epoch longer, it holds one page more for each page that is
+ * dirtied in the new epoch and was not dirtied in the w epochs before. So
  *
- *     U(w) = d(0) + … + d(w - 1)       d(j): pages of an epoch that were not dirtied in the j epochs before it, in the mean
+ *     U(w) = d(0) + … + d(w - 1)
  *
- * Epochs that are too early to tell count for no j: one observation gives U for every window up to its own length.
+ * where d(j) is how many pages of an epoch, in the mean, were not dirtied in the j epochs before it. An epoch counts
+ * for d(j) only if the census saw j epochs before it. So one observation gives U for every window up to the length of
+ * the observation.
  */
 import type { DirtySample } from "./dirty-curve.ts";
 
-/** More are not worth their memory: a minute of epochs of 15 ms. */
+/** The most epochs of a census, a minute of epochs of 15 ms. More are not worth their memory. */
 const EPOCHS_MAX = 4096;
 
 export class DirtyCensus {
-  /** Epoch in which each page was dirtied last, from 1; 0: not since the census began. */
+  /**
+   * The epoch, from 1 on, in which each page was dirtied last; 0 for a page that was not dirtied since the census
+   * began.
+   */
   private readonly last: Uint16Array;
-  /** Dirtied pages by the epochs since they were dirtied before. */
+  /**
+   * How often a page was dirtied so many epochs after it had been dirtied before. The first time of a page counts with
+   * the number of its epoch.
+   */
   private readonly intervals = new Float64Array(EPOCHS_MAX + 1);
   private epoch = 1;
   private seen = 0;
@@ -28,23 +38,23 @@ export class DirtyCensus {
     this.last = new Uint16Array(pageCount);
   }
 
-  /** The first epoch begins. @param now seconds on any clock that goes on */
+  /** Begins the first epoch. @param now seconds on any clock that is never set back */
   begin(now: number): void {
     this.beganAt = now;
     this.endedAt = now;
   }
 
-  /** A page was dirtied in this epoch; any number of times. */
+  /** Notes that a page was dirtied in this epoch. It may be called any number of times for a page. */
   dirtied(page: number): void {
     const before = this.last[page]!;
     if (before === this.epoch) return;
     this.last[page] = this.epoch;
     if (before === 0) this.seen++;
-    // one that was never seen was not dirtied in any of the epochs before this one
+    // a page that was never seen was not dirtied in any of the epochs before this one
     this.intervals[before === 0 ? this.epoch : this.epoch - before]!++;
   }
 
-  /** The epoch ends. @returns may there be another? */
+  /** Ends the epoch and begins the next. @returns false when there may not be another */
   nextEpoch(now: number): boolean {
     this.endedAt = now;
     if (this.epoch === EPOCHS_MAX) return false;
@@ -52,17 +62,20 @@ export class DirtyCensus {
     return true;
   }
 
-  /** Seconds since the last epoch ended. */
+  /** Tells how many seconds have passed since the last epoch ended. */
   since(now: number): number {
     return now - this.endedAt;
   }
 
-  /** Different pages that were dirtied since the census began. */
+  /** How many different pages were dirtied since the census began. */
   get pages(): number {
     return this.seen;
   }
 
-  /** U at windows of 1, 2, 4 … epochs, and of all of them; nothing before an epoch has ended. */
+  /**
+   * Returns U for windows of 1, 2, 4, 8 and so on epochs, and for the window of all epochs. Empty before an epoch has
+   * ended.
+   */
   samples(): DirtySample[] {
     const epochs = this.epoch - 1;
     if (epochs === 0) return [];
@@ -75,7 +88,7 @@ export class DirtyCensus {
       longer -= this.intervals[before + 1]!;
       const epochsLong = before + 1;
       if (epochsLong === epochs || (epochsLong & before) === 0) {
-        // no window holds more than all of them, but the sum can, where a guest dirties more and more
+        // no window holds more pages than the census saw, but the sum can be larger when a guest dirties more and more
         found.push({ seconds: epochsLong * length, pages: Math.min(pages, this.seen) });
       }
     }

@@ -1,28 +1,32 @@
 /**
- * How many different pages a guest dirties within a time: the one thing that the model has to know of what it does.
+ * How many different pages a guest dirties within a time. The model needs to know nothing else about what the guest
+ * does.
  *
  *     pages
- *       │          ┌────────  a loop over its memory: all of it within one turn, then nothing new
- *       │       ／ ___───     as most guests do: a few pages all the time, others now and then
+ *       │          ┌────────  a loop over the memory: all of it within one turn, then no new page
+ *       │       ／ ___───     most guests: a few pages all the time, others now and then
  *       │    ／／
  *       └──────────── seconds
  *
- * Never decreasing, 0 at 0. The predictions rest on that alone (docs/model.md).
+ * A curve never decreases, and is 0 at 0. The predictions rest on these two properties alone (docs/model.md).
  */
 
 export interface DirtyCurve {
-  /** Different pages that are dirtied within so many seconds. */
+  /** Tells how many different pages are dirtied within so many seconds. */
   pagesWithin(seconds: number): number;
 }
 
-/** Pages that are dirtied alike, each as often as said, at moments that have nothing to do with each other. */
+/** Pages that are dirtied equally often, at moments that are independent of each other. */
 export interface DirtyGroup {
   readonly pages: number;
-  /** Of one page. */
+  /** How often each of the pages is dirtied. */
   readonly timesPerSecond: number;
 }
 
-/** From a histogram of re-dirty intervals: a page of rate r is dirtied within w with probability 1 - exp(-r w). */
+/**
+ * Makes a curve from groups of pages, such as a histogram of re-dirty intervals. A page of rate r is dirtied within w
+ * with probability 1 - exp(-r w).
+ */
 export function curveOfGroups(groups: readonly DirtyGroup[]): DirtyCurve {
   return {
     pagesWithin: (seconds) => {
@@ -33,15 +37,16 @@ export function curveOfGroups(groups: readonly DirtyGroup[]): DirtyCurve {
   };
 }
 
-/** Seen: so many different pages within so many seconds. */
+/** An observation: so many different pages were dirtied within so many seconds. */
 export interface DirtySample {
   readonly seconds: number;
   readonly pages: number;
 }
 
 /**
- * Through samples at several lengths; straight between them, and behind the last one as steep as before it, up to
- * `mostPages`. A longer window that was found with fewer pages than a shorter one is given as many.
+ * Makes a curve through samples of several lengths. It is straight between two samples, and rises after the last sample
+ * as steeply as before it, up to `mostPages`. A window with fewer pages than a shorter window counts as if it had as
+ * many.
  */
 export function curveOfSamples(samples: readonly DirtySample[], mostPages: number): DirtyCurve {
   const points: DirtySample[] = [{ seconds: 0, pages: 0 }];
@@ -61,33 +66,42 @@ function interpolate(points: readonly DirtySample[], seconds: number): number {
   if (before === undefined || after === undefined) return 0;
   const rise = after.pages - before.pages;
   if (rise === 0) return before.pages;
-  // The part of the way, not a slope: between two samples that are all but one moment a slope may have no number.
+  // part of the way, not a slope: between two samples of almost the same length a slope may be too large for a number
   const part = (Math.max(0, seconds) - before.seconds) / (after.seconds - before.seconds);
   return next < 0 ? before.pages + rise * part : Math.min(after.pages, before.pages + rise * part);
 }
 
-/** The same guest with all of its rates times a factor. */
+/** Returns the curve of the same guest with all of its rates multiplied by `factor`. */
 export const faster = (curve: DirtyCurve, factor: number): DirtyCurve => ({
   pagesWithin: (seconds) => curve.pagesWithin(factor * seconds),
 });
 
-/** Windows longer than the longest one are put to it: about a day. */
+/**
+ * How many lengths of windows are kept apart, each twice the one before. The last takes every longer window too: it
+ * begins at about a day and a half.
+ */
 const LENGTHS = 28;
-/** Shortest window that is told from a shorter one, seconds. */
+/** The first length, seconds. It takes every shorter window too. */
 const SHORTEST = 0.001;
-/** Part of what is known of a length that one more window replaces. */
+/** Weight of a new window in the mean of its length, 0 to 1. */
 const SMOOTHING = 0.3;
-/** What was seen so long ago, and so many times the window's own length, is about another phase of the guest. */
+/**
+ * A mean is forgotten when it is older than this, seconds, and older than FORGET_LENGTHS times its length: the guest is
+ * in another phase then.
+ */
 const FORGET_SECONDS = 10;
 const FORGET_LENGTHS = 4;
 
-/** Collects what a running migration sees: one mean for each length of windows, lengths doubling. */
+/** Collects what a running migration sees of its guest: one mean for each length of windows. */
 export class DirtyWindows {
   private readonly seconds = new Float64Array(LENGTHS);
   private readonly pages = new Float64Array(LENGTHS);
   private readonly seenAt = new Float64Array(LENGTHS).fill(Number.NEGATIVE_INFINITY);
 
-  /** Within `seconds` so many different pages were dirtied. @param now seconds on any clock that goes on */
+  /**
+   * Notes that so many different pages were dirtied within `seconds`.
+   * @param now seconds on any clock that is never set back
+   */
   note(seconds: number, pages: number, now: number): void {
     if (!(seconds > 0)) return;
     const at = Math.min(LENGTHS - 1, Math.max(0, Math.floor(Math.log2(seconds / SHORTEST))));
@@ -97,6 +111,7 @@ export class DirtyWindows {
     this.seenAt[at] = now;
   }
 
+  /** Returns the means that are not forgotten, shortest first. */
   samples(now: number): DirtySample[] {
     const found: DirtySample[] = [];
     for (let at = 0; at < LENGTHS; at++)

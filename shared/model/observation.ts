@@ -1,18 +1,24 @@
-/** What the model is told: of the guest, of the link, of the agents, and of what is asked for. All measured, or said to be taken. */
+/**
+ * The input of the model (docs/model.md): the guest, the link, the costs of the agents, and what the operator wishes
+ * for. Figures of guest, link and costs are measured, or they are the usual costs below.
+ */
 import type { DirtyCurve } from "./dirty-curve.ts";
 
 export interface GuestObservation {
   readonly pages: number;
-  /** Of these, all zero. */
+  /** How many of the pages are all zero. */
   readonly zeroPages: number;
   readonly dirty: DirtyCurve;
-  /** Mean encoded bytes of a page that is sent for the first time: a page over zstd's ratio. */
+  /** Mean encoded bytes of a page that is sent for the first time: its size over zstd's ratio. */
   readonly firstCopyBytes: number;
-  /** The same of one that was dirtied, and is sent whole. */
+  /** Mean encoded bytes of a page that was dirtied and is sent whole. */
   readonly dirtiedPageBytes: number;
-  /** Mean encoded bytes of a page that is sent again and has a base, which was sent so many seconds before; never decreasing. */
+  /**
+   * Mean encoded bytes of a page that is sent again and has a base, by the age of the base in seconds. They never
+   * decrease with the age.
+   */
   readonly deltaBytes: (seconds: number) => number;
-  /** It does not run: nothing is dirtied, and nobody waits for it. */
+  /** True when the guest does not run. It dirties no page then, and its downtime does not matter. */
   readonly paused: boolean;
 }
 
@@ -21,27 +27,34 @@ export interface LinkObservation {
   readonly roundTripMs: number;
 }
 
-/** What the agents and the QEMUs cost whatever the link, each the narrowest of their stages. */
+/**
+ * What a migration costs the agents and the QEMUs, whatever the link. Their stages work side by side, so each cost is
+ * that of the slowest stage.
+ */
 export interface AgentCosts {
-  /** Of a page with content, sent for the first time: capture, zstd, apply, the destination's first touch. */
+  /**
+   * A page with content that is sent for the first time: capture, zstd, apply, and the destination's first touch of it.
+   */
   readonly microsPerFirstCopy: number;
+  /** A page that is sent again. */
   readonly microsPerAgain: number;
   readonly microsPerZeroPage: number;
-  /** From the command to the first page: handshake, destination QEMU, measuring the link. */
+  /** From the operator's command to the first page: handshake, start of the destination QEMU, measuring the link. */
   readonly startMs: number;
-  /** From the decision to the STOP, with the guest running (decision 0023). */
+  /** From the decision to switch to the STOP, while the guest runs (docs/decisions/0023). */
   readonly switchMs: number;
-  /** Downtime whatever is left: stop, device state, load, journals, cont. */
+  /** The downtime if nothing were left to send: stop, device state, load, journals, `cont`. */
   readonly fixedDowntimeMs: number;
-  /** What is still on its way when the switch is decided, in time of the link: up to 25 ms are not waited for. */
+  /** How long the link needs for what is in flight when the switch is decided. Up to 25 ms of it are not waited for. */
   readonly tailMs: number;
-  /** Sent whatever the guest: measuring the link, device state. */
+  /** Bytes that are sent whatever the guest: measuring the link, and device state. */
   readonly fixedBytes: number;
 }
 
 /**
- * Two shared cores, guests under TCG, zstd's level by the link: where nobody has measured this host.
- * @see docs/model.md for the runs that they come from
+ * The costs on one host: two shared cores, guests under TCG, zstd's level chosen by the link. They stand for any host
+ * that was not measured, and onHost() scales them to one that was.
+ * @see docs/results/planner.md and docs/decisions/0042 for that host
  */
 export const USUAL_COSTS: AgentCosts = {
   microsPerFirstCopy: 25,
@@ -54,12 +67,18 @@ export const USUAL_COSTS: AgentCosts = {
   fixedBytes: 1.1e6,
 };
 
-/** What one of that host's processors makes of the reference (agent-source/planning/host-speed.ts), by way of another host: docs/decisions/0042. */
+/**
+ * How fast one processor of the host of USUAL_COSTS compresses the reference of agent-source/planning/host-speed.ts.
+ * The figure was worked out by way of another host (docs/decisions/0042).
+ */
 export const USUAL_COSTS_ZSTD_BYTES_PER_SECOND = 660e6;
-/** zstd lives in the processor's caches; what a page costs is memory and kernel, too, which differ less between hosts (0042). */
+/**
+ * Costs fall with this power of a host's speed, which is that of zstd. zstd works in the processor's caches; a page
+ * also costs memory accesses and kernel time, which differ less between hosts (docs/decisions/0042).
+ */
 const SPEED_EXPONENT = 0.7;
 
-/** On a host that is so many times as fast. */
+/** Returns the costs on a host that is `speed` times as fast as the host of `costs`. */
 export function onHost(costs: AgentCosts, speed: number): AgentCosts {
   const slower = speed ** -SPEED_EXPONENT;
   return {
@@ -73,34 +92,35 @@ export function onHost(costs: AgentCosts, speed: number): AgentCosts {
   };
 }
 
-/** Of post-copy. */
+/** What post-copy costs. */
 export interface PostcopyCosts {
-  /** Downtime: stop, device state, discard, listen, run. */
+  /** The downtime: stop, device state, discard, listen, run. */
   readonly postcopyFixedDowntimeMs: number;
-  /** Time that faults add to sending the same pages in order, as a part of it. */
+  /** The time that page requests add, as a fraction of the time for the same pages in order. */
   readonly postcopyFaultOverhead: number;
-  /** Bytes that requests add, as a part. */
+  /** The bytes that page requests add, as a fraction of all bytes. */
   readonly postcopyRequestBytes: number;
 }
 
-/** As USUAL_COSTS. */
+/** The costs of post-copy on the host of USUAL_COSTS. */
 export const USUAL_POSTCOPY: PostcopyCosts = {
   postcopyFixedDowntimeMs: 40,
   postcopyFaultOverhead: 0.1,
   postcopyRequestBytes: 0.02,
 };
 
+/** What the operator and the configuration ask for. */
 export interface Wishes {
   readonly downtimeTargetMs: number;
-  /** 0: none. */
+  /** 0 when there is no deadline. */
   readonly deadlineMs: number;
-  /** The source is to stay whole until the commit: nothing that a dead host could lose. */
+  /** True when the source is to stay whole until the commit, so that no host that dies can take the guest with it. */
   readonly robustnessFirst: boolean;
-  /** Pages that the base cache holds; 0 without delta. */
+  /** How many pages the base cache holds; 0 without deltas. */
   readonly basePages: number;
-  /** Pages that may be held until the end, at most: half of the arena. */
+  /** The most pages that may be held until the end: half of the arena. */
   readonly heldPagesMax: number;
-  /** Turns of the feed a second (`transfer.syncRate`). */
+  /** How often per second QEMU may sync its dirty bitmap (`transfer.syncRate`). */
   readonly syncsPerSecond: number;
 }
 

@@ -1,40 +1,44 @@
 /**
- * Copying what is dirtied while it is copied: pass after pass, each as long as it takes to send what was dirtied in the one
- * before. A page that is dirtied several times in a pass is sent once (coalescing), held pages are not sent.
+ * Copying what is dirtied while it is copied, pass after pass. A pass takes as long as it takes to send what was
+ * dirtied in the pass before. A page that is dirtied several times in a pass is sent once (coalescing), and held pages
+ * are not sent.
  *
  *     W(k+1) = max(period, (U(W(k)) - held) x time of a page)      U: dirty-curve.ts
  *
- * U never decreases, so a pass that is not shorter than the one before is followed by none that is: then it does not
- * converge, whatever comes.
+ * U never decreases. So once a pass is not shorter than the pass before it, no later pass is shorter either: the
+ * copying does not converge.
  */
 import type { DirtyCurve } from "./dirty-curve.ts";
 
 export interface PassCosts {
-  /** To send one page again whose base is so many seconds old; the narrowest of link and agents. */
+  /**
+   * The seconds to send a page again, by the age of its base in seconds: those of the link or of the agents, whichever
+   * is slower.
+   */
   readonly secondsPerPage: (ageSeconds: number) => number;
-  /** And its encoded bytes. */
+  /** The encoded bytes of a page that is sent again, by the age of its base in seconds. */
   readonly bytesPerPage: (ageSeconds: number) => number;
-  /** Shortest pass: the feed is paced. */
+  /** The shortest pass. No pass is shorter, because the feed is paced. */
   readonly periodSeconds: number;
-  /** Most hot pages that are kept back until the end. */
+  /** The most hot pages that are held until the end. */
   readonly heldPages: number;
-  /** Most pages that may be left for the guest to be stopped. */
+  /** The most pages that may be left when the guest is stopped. */
   readonly stopPages: number;
 }
 
 export interface Passes {
-  /** What is dirtied within a pass fits what may be left at the end. */
+  /** True when the pages that are dirtied within the last pass are no more than may be left at the end. */
   readonly converges: boolean;
   readonly seconds: number;
   readonly bytesSent: number;
-  /** Of the last pass. */
+  /** The length of the last pass. */
   readonly lastSeconds: number;
 }
 
-/** More are not worth being told from passes without end: each is shorter than the one before, by less and less. */
+/** So many passes count as passes without end: each is shorter than the pass before it, but by less and less. */
 const PASSES_MAX = 1000;
 
-/** @param firstSeconds what was copied before, with the guest running, took so long */
+/** Predicts the passes after a first copy. @param firstSeconds how long that copy took, with the guest running */
 export function copyDirtied(curve: DirtyCurve, costs: PassCosts, firstSeconds: number): Passes {
   let last = firstSeconds;
   let seconds = 0;
@@ -52,20 +56,22 @@ export function copyDirtied(curve: DirtyCurve, costs: PassCosts, firstSeconds: n
   return { converges: false, seconds, bytesSent, lastSeconds: last };
 }
 
+/** The closing sweeps, ahead of the stop. */
 export interface Closing {
   readonly seconds: number;
   readonly bytesSent: number;
-  /** Length of the sweep at the local minimum, at which the guest is stopped. */
+  /** The length of the last sweep, which is the local minimum at which the guest is stopped. */
   readonly lastSeconds: number;
 }
 
-/** Sweeps until it is seen that they get no shorter. */
+/** How many sweeps take time. After these it is seen that they get no shorter, and the guest is stopped. */
 const CLOSING_SWEEPS = 4;
 
 /**
- * The feed at full speed: sweeps get shorter until what is dirtied in one takes as long to send.
- * @param from the last pass before it, seconds
- * @param shortestSeconds of a sweep
+ * Predicts the closing sweeps, in which the feed is read at full speed. They get shorter until what is dirtied in a
+ * sweep takes as long to send as the sweep lasts.
+ * @param from length of the last pass before them, seconds
+ * @param shortestSeconds length of the shortest possible sweep
  */
 export function closeIn(
   curve: DirtyCurve,
@@ -76,7 +82,8 @@ export function closeIn(
   let last = from;
   let seconds = 0;
   let bytesSent = 0;
-  // to its end, although the first sweeps are all that takes time: a guest that dirties more ends at no shorter sweep
+  // all sweeps are followed although only the first take time: so a guest that dirties more never ends at a shorter
+  // sweep
   for (let sweep = 0; sweep < PASSES_MAX; sweep++) {
     const sent = Math.max(0, curve.pagesWithin(last) - heldPages);
     const next = Math.max(Math.min(shortestSeconds, last), Math.min(last, sent * secondsPerPage(last)));

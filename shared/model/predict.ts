@@ -1,9 +1,10 @@
 /**
- * What each strategy would take: total time, downtime, bytes. Formulas, units and assumptions are in docs/model.md.
+ * Predicts what each strategy would take: total time, downtime and bytes. The formulas, units and assumptions are in
+ * docs/model.md.
  *
- * Every prediction is the model at three points: as observed, and with all inputs at the good and at the bad end of what
- * they may be. More bandwidth never makes a prediction longer, and a guest that dirties more never shorter; so the two
- * ends are an interval.
+ * A prediction evaluates the model at three points: as observed, with every input at the good end of what it may be,
+ * and with every input at the bad end. More bandwidth never makes a migration longer, and more dirtying never makes it
+ * shorter, so the two ends are an interval.
  */
 import { faster } from "./dirty-curve.ts";
 import type { PredictionInput } from "./observation.ts";
@@ -12,7 +13,7 @@ import { closeIn, copyDirtied, type PassCosts } from "./passes.ts";
 export const STRATEGIES = ["stop-and-copy", "precopy", "postcopy", "hybrid"] as const;
 export type ModelStrategy = (typeof STRATEGIES)[number];
 
-/** `low` and `high` are the ends of what it may be; Infinity where it does not come to an end. */
+/** An expected figure, and the ends between which it may lie. Infinity stands for a migration that does not end. */
 export interface Interval {
   readonly low: number;
   readonly expected: number;
@@ -21,15 +22,15 @@ export interface Interval {
 
 export interface Prediction {
   readonly strategy: ModelStrategy;
-  /** From the command to RESUME; with post-copy to the last page. */
+  /** From the operator's command to RESUME, and in post-copy to the last page. */
   readonly totalMs: Interval;
   readonly downtimeMs: Interval;
   readonly bytes: Interval;
-  /** `unsure`: at one end of the inputs it does, at the other it does not. */
+  /** `unsure` when the migration converges at some of the three points only. */
   readonly converges: "yes" | "unsure" | "no";
 }
 
-/** One point of a prediction. */
+/** The model at one point. */
 interface Outcome {
   readonly totalMs: number;
   readonly downtimeMs: number;
@@ -42,20 +43,24 @@ const NEVER: Outcome = {
   bytes: Number.POSITIVE_INFINITY,
 };
 
-/** How far inputs may be from what was observed, as factors at the good and at the bad end. */
+/**
+ * How far an input may be from what was observed: a factor at the bad end, and its inverse at the good end. These
+ * factors are a judgement, not statistics (docs/model.md).
+ */
 const RATE_ERROR = 1.3;
 const LINK_ERROR = 1.05;
 const BYTES_ERROR = 1.1;
 const COST_ERROR = 1.3;
 
-/** Part of the downtime target that held pages may take, and what counts as hot, seconds (SwitchPolicy, HeatMap). */
+/** The fraction of the downtime target that held pages may take (as in agent-source/switchover/switch-policy.ts). */
 const HOLD_SHARE = 0.25;
+/** A page counts as hot when it was dirtied again within this time: an epoch of heat (shared/page/heat-map.ts). */
 const HOT_SECONDS = 0.25;
-/** Round trips between STOP and RESUME. */
+/** How many round trips lie between STOP and RESUME. */
 const ROUND_TRIPS = 2;
-/** Shortest closing sweep. */
+/** The shortest closing sweep. */
 const SWEEP_SECONDS = 0.005;
-/** Of a record of a run of zero pages, for each page. */
+/** The bytes of one zero page: its part of the record of a run. */
 const ZERO_PAGE_BYTES = 0.01;
 
 export function predict(strategy: ModelStrategy, input: PredictionInput): Prediction {
@@ -64,7 +69,7 @@ export function predict(strategy: ModelStrategy, input: PredictionInput): Predic
   const good = run(shifted(input, -1));
   const bad = run(shifted(input, 1));
   const interval = (of: (outcome: Outcome) => number): Interval => ({
-    // a faster link lets more pages be held, which the end then sends: of bytes the bad end may be the smaller one
+    // a faster link lets more pages be held, and they are sent at the end: the bad end may be the one with fewer bytes
     low: Math.min(of(good), of(expected), of(bad)),
     expected: of(expected),
     high: Math.max(of(good), of(expected), of(bad)),
@@ -86,7 +91,7 @@ const OUTCOMES: Readonly<Record<ModelStrategy, (input: PredictionInput) => Outco
   hybrid,
 };
 
-/** @param end -1 the good end of every input, 1 the bad one */
+/** Moves every input to an end of what it may be. @param end -1 for the good end, 1 for the bad end */
 function shifted(input: PredictionInput, end: -1 | 1): PredictionInput {
   const { guest, link, costs } = input;
   return {
@@ -112,11 +117,11 @@ function shifted(input: PredictionInput, end: -1 | 1): PredictionInput {
   };
 }
 
-/** Link and agents work side by side: the slower one is waited for. */
+/** The time of a page. Link and agents work side by side, so it is that of the slower one. */
 const secondsOf = (bytes: number, bytesPerSecond: number, micros: number): number =>
   Math.max(bytes / Math.max(1, bytesPerSecond), micros / 1e6);
 
-/** Every page once. */
+/** The copy of every page once. `fullSeconds` is the time of one page with content. */
 function onePass({ guest, link, costs }: PredictionInput): { seconds: number; bytes: number; fullSeconds: number } {
   const content = Math.max(0, guest.pages - guest.zeroPages);
   const fullSeconds = secondsOf(guest.firstCopyBytes, link.bytesPerSecond, costs.microsPerFirstCopy);
@@ -137,7 +142,10 @@ function stopAndCopy(input: PredictionInput): Outcome {
   return { totalMs: costs.startMs + costs.switchMs + downtimeMs, downtimeMs, bytes };
 }
 
-/** A page that is sent again is a delta where its base was kept. @param dirtied pages that bases are wanted for */
+/**
+ * The mean cost of a page that is sent again: as a delta where its base was kept, else whole.
+ * @param dirtied how many pages want a base
+ */
 function again({ guest, costs, wishes }: PredictionInput, dirtied: number) {
   const withBase = Math.min(1, wishes.basePages / Math.max(1, dirtied));
   return {
@@ -148,13 +156,13 @@ function again({ guest, costs, wishes }: PredictionInput, dirtied: number) {
   };
 }
 
-/** What each pass behind the first copy costs, and what may be left for the end. */
+/** What the passes after the first copy cost, and what may be left for the end. */
 function repeating(input: PredictionInput, first: ReturnType<typeof onePass>) {
   const { guest, link, costs, wishes } = input;
   const dirty = guest.paused ? { pagesWithin: () => 0 } : guest.dirty;
   const page = again(input, dirty.pagesWithin(first.seconds));
   const lateBytes = page.bytes(HOT_SECONDS);
-  /** With the guest stopped nothing else is under way: a page costs the agents and the link one after the other. */
+  /** The time of a page while the guest is stopped. No other page is under way then: agents and link work in turn. */
   const stoppedMs = page.micros / 1000 + (1000 * lateBytes) / Math.max(1, link.bytesPerSecond);
   const constantMs = costs.fixedDowntimeMs + waitMs(input);
   const passCosts: PassCosts = {
@@ -175,7 +183,7 @@ function precopy(input: PredictionInput): Outcome {
   if (!passes.converges) return NEVER;
   const closing = closeIn(dirty, passCosts, passes.lastSeconds, SWEEP_SECONDS);
   const last = dirty.pagesWithin(closing.lastSeconds);
-  // what is hot is held until the switch is near, and goes while the guest runs; what the last sweep finds is left
+  // hot pages are held until the switch is near, and sent while the guest still runs; the last sweep's pages are left
   const residual = Math.min(dirty.pagesWithin(HOT_SECONDS + closing.lastSeconds), passCosts.heldPages + last);
   const downtimeMs = constantMs + Math.max(costs.tailMs, last * stoppedMs);
   const endMs = constantMs + Math.max(costs.tailMs, residual * stoppedMs);
@@ -194,8 +202,9 @@ function postcopy(input: PredictionInput): Outcome {
 }
 
 /**
- * One pass with the guest running, then post-copy for what was dirtied in it; without deltas, whose bases are discarded. Or as
- * precopy, where that is quicker: what is left fits the downtime by then, or deltas help (SwitchPolicy).
+ * One pass with the guest running, then post-copy for the pages that were dirtied in it. These go whole, since
+ * post-copy discards the bases. Where precopy is quicker, hybrid goes on as precopy: what is left fits the downtime by
+ * then, or deltas help (SwitchPolicy).
  */
 function hybrid(input: PredictionInput): Outcome {
   const { guest, link, costs } = input;

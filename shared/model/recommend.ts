@@ -1,6 +1,7 @@
 /**
- * Which strategy for which guest, and why, after the recommendations of Svärd et al. ("The Noble Art of Live VM Migration"): precopy
- * while it converges, since the source stays whole; hybrid or post-copy for what no precopy can follow.
+ * Recommends a strategy for a guest, and says why, after the recommendations of Svärd et al. ("The Noble Art of Live VM
+ * Migration"): precopy while it converges, since the source stays whole; hybrid or post-copy for a guest that no
+ * precopy can follow. The rules are a table in docs/model.md.
  */
 import { PAGE_SIZE } from "../units.ts";
 import type { PredictionInput } from "./observation.ts";
@@ -8,22 +9,22 @@ import { type ModelStrategy, type Prediction, predict, STRATEGIES } from "./pred
 
 export interface Recommendation {
   readonly strategy: ModelStrategy;
-  /** One sentence, with the figures that it rests on. */
+  /** One sentence, with the figures on which the recommendation rests. */
   readonly reason: string;
-  /** One for each strategy, also for those that were not offered. */
+  /** A prediction for each strategy, also for the strategies that were not offered. */
   readonly predictions: Readonly<Record<ModelStrategy, Prediction>>;
 }
 
 /** A guest that dirties less than this is idle, bytes per second. */
 const IDLE = 1e6;
-/** Precopy may take so many times what the shortest strategy takes before its safety is too dear. */
+/** Precopy is recommended for its safety as long as it takes at most so many times what a bounded strategy takes. */
 const WORTH = 2;
-/** As long as it takes no more than this, what the guest dirties is of no account. */
+/** While precopy takes at most so many times as long as one copy, what the guest dirties hardly matters. */
 const LITTLE = 1.25;
-/** Hybrid may take so many times what post-copy takes: fewer of its pages have to be waited for. */
+/** Hybrid is preferred while it takes at most so many times what post-copy takes: its guest waits for fewer pages. */
 const HYBRID_WORTH = 1.5;
 
-/** @param offered what both sides are able to do; `precopy` always is */
+/** Recommends a strategy. @param offered the strategies that both hosts can do; `precopy` always is one */
 export function recommend(input: PredictionInput, offered: readonly ModelStrategy[]): Recommendation {
   const predictions = predictAll(input);
   const choice = choose(input, predictions, offered);
@@ -69,7 +70,7 @@ function choose(input: PredictionInput, predictions: Predictions, offered: reado
   return keepsUp(input, predictions);
 }
 
-/** Precopy, since it does. */
+/** Recommends precopy because it keeps up with the guest. */
 function keepsUp(input: PredictionInput, predictions: Predictions): Choice {
   const { precopy } = predictions;
   const strategy = "precopy";
@@ -86,7 +87,7 @@ function keepsUp(input: PredictionInput, predictions: Predictions): Choice {
   };
 }
 
-/** What ends whatever the guest does, where it is offered. */
+/** The strategy, of those that are offered, that ends whatever the guest does; undefined when there is none. */
 function boundedOf({ postcopy, hybrid }: Predictions, offered: readonly ModelStrategy[]): Prediction | undefined {
   const has = (one: Prediction): boolean => offered.includes(one.strategy);
   if (has(hybrid) && (!has(postcopy) || hybrid.totalMs.expected <= HYBRID_WORTH * postcopy.totalMs.expected))
@@ -94,13 +95,16 @@ function boundedOf({ postcopy, hybrid }: Predictions, offered: readonly ModelStr
   return has(postcopy) ? postcopy : undefined;
 }
 
-/** Of those that end whatever the guest does, the one that is sure to have ended first. */
+/** The strategy, of those that are offered and end whatever the guest does, that is sure to end first. */
 const surestOf = ({ postcopy, hybrid }: Predictions, offered: readonly ModelStrategy[]): Prediction | undefined =>
   [hybrid, postcopy]
     .filter(({ strategy }) => offered.includes(strategy))
     .sort((one, other) => one.totalMs.high - other.totalMs.high)[0];
 
-/** Nothing that could lose the guest with a host. */
+/**
+ * Recommends precopy because no other strategy is allowed: it cannot lose the guest together with a host.
+ * @param asked true when the operator wants robustness first, false when no bounded strategy is offered
+ */
 function robust(input: PredictionInput, predictions: Predictions, asked: boolean): Choice {
   if (predictions.precopy.converges === "yes") return keepsUp(input, predictions);
   const why = asked ? "robustness comes first" : "only strategies that keep the source whole are offered";
@@ -119,7 +123,10 @@ const bytesPerSecond = ({ guest }: PredictionInput): number =>
   guest.paused ? 0 : PAGE_SIZE * guest.dirty.pagesWithin(1);
 
 const megabytes = (bytes: number): string => (bytes < 10e6 ? (bytes / 1e6).toFixed(1) : (bytes / 1e6).toFixed(0));
-/** Different pages of a second: what precopy has to send, however often each is written. */
+/**
+ * What the guest dirties per second, counted in different pages: precopy sends a page once, however often it is
+ * written.
+ */
 const rate = (input: PredictionInput): string => `${megabytes(bytesPerSecond(input))} MB/s`;
 const link = ({ link }: PredictionInput): string => `${megabytes(link.bytesPerSecond)} MB/s of link`;
 const seconds = (ms: number): string => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);

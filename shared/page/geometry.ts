@@ -1,29 +1,31 @@
 /**
- * The guest's memory as numbered pages: RAM blocks in the order of the stream, one after the other without gaps.
+ * The guest's memory as numbered pages. The RAM blocks follow one another without gaps, in the order of the stream.
  *
  *     block     pc.ram              pc.bios   /rom@etc/acpi/tables
  *     pages     0 ........ 131071   131072 …  131136 …
  *
- * A number says nothing of guest-physical addresses: QEMU's stream names a page by block and offset.
+ * A page number says nothing about guest-physical addresses: QEMU's stream names a page by its block and its offset in
+ * the block.
  */
 import { MigrationFault } from "../fault.ts";
 import { PAGE_SHIFT, PAGE_SIZE, type PageIndex, pageIndex } from "../units.ts";
 
-/** A block of guest memory as the stream lists it; lengths in bytes. */
+/** A RAM block as the stream lists it. */
 export interface BlockSize {
   readonly name: string;
   readonly byteLength: number;
 }
 
-/** A block with its place in the numbering. */
+/** A RAM block with its place in the numbering of pages. */
 export interface LaidBlock extends BlockSize {
   readonly firstPage: number;
   readonly pageCount: number;
 }
 
 /**
- * Page numbers travel as zigzag varints with two bits of kind in 32 bits (shared/codec/page-frame.ts),
- * which leaves 28 bits: 1 TiB of guest memory.
+ * The most pages that a guest may have: 1 TiB of memory. The step from one page number to the next travels as a zigzag
+ * varint together with two bits for the kind of the record, and both have to fit in 32 bits
+ * (shared/codec/page-frame.ts). For page numbers of 28 bits they take 31.
  */
 export const MAX_PAGES = 2 ** 28;
 
@@ -32,7 +34,7 @@ export class MemoryLayout {
   readonly pageCount: number;
   readonly byteLength: number;
 
-  /** @throws MigrationFault `not-supported` for memory beyond MAX_PAGES, `stream-invalid` for odd sizes */
+  /** @throws MigrationFault `not-supported` for more than MAX_PAGES, `stream-invalid` for a block of part of a page */
   constructor(blocks: readonly BlockSize[]) {
     const laid: LaidBlock[] = [];
     let firstPage = 0;
@@ -53,14 +55,16 @@ export class MemoryLayout {
     this.byteLength = firstPage * PAGE_SIZE;
   }
 
-  /** The block of a page; for messages and reports, not for the hot path. */
+  /**
+   * Finds the block of a page, for messages and reports. It searches the list, so it is not for the path of each page.
+   */
   blockOf(page: PageIndex): LaidBlock {
     const block = this.blocks.find((one) => page >= one.firstPage && page < one.firstPage + one.pageCount);
     if (block === undefined) throw new RangeError(`page ${page} of ${this.pageCount}`);
     return block;
   }
 
-  /** @throws RangeError when the offset is not inside the block */
+  /** Names the page at an offset in a block. @throws RangeError when the offset is not inside the block */
   pageAt(block: LaidBlock, byteOffset: number): PageIndex {
     if (byteOffset < 0 || byteOffset >= block.byteLength) throw new RangeError(`offset ${byteOffset} of ${block.name}`);
     return pageIndex(block.firstPage + Math.floor(byteOffset / 2 ** PAGE_SHIFT));

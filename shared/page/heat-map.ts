@@ -1,31 +1,37 @@
 /**
  * How often each page is dirtied, fading with time (the weight of Svärd et al., CloudCom 2011).
  *
- * The first arrival of a page says nothing: every page arrives once. Each later one adds HEAT_OF_ARRIVAL, and every
- * epoch halves the heat. Heat falls into classes by its binary logarithm, so one epoch moves a page down by exactly
- * one class: lists that are kept by class can be shifted as wholes (slot-lists.ts) instead of page by page.
+ * The first arrival of a page says nothing, because every page arrives once. Each later arrival adds HEAT_OF_ARRIVAL,
+ * and every epoch halves the heat. The class of a page goes by the binary logarithm of its heat, so one epoch moves a
+ * page down by exactly one class. Lists that are kept by class can therefore be shifted as wholes (slot-lists.ts)
+ * instead of page by page. How long an epoch lasts is not decided here: the owner calls fade().
  *
  * Invariant: heat changes the order in which pages are sent, never the set of pages.
  */
 import type { PageIndex } from "../units.ts";
 
-/** Classes 0 (cold) to 8 (heat 128 to 255). */
+/** How many classes there are: 0 is cold (heat 0), and 8 is the hottest (heat 128 to 255). */
 export const HEAT_CLASSES = 9;
 const HEAT_OF_ARRIVAL = 32;
 const HOTTEST = 255;
-/** A page in this class or above was dirtied again within the last epochs. */
+/** The lowest class that counts as hot: heat 32 and more. Such a page was dirtied again within the last epochs. */
 export const HOT_CLASS = 6;
 
+/** The class of a heat from 0 to 255. */
 export const classOf = (heat: number): number => 32 - Math.clz32(heat);
 
 export class HeatMap {
-  /** Heat at the epoch of the stamp beside it. */
+  /** The heat that each page had in the epoch that its `stamp` names. */
   private readonly heat: Uint8Array;
-  /** Wraps after 65536 epochs: a page untouched for so long may look warm once, which only costs order. */
+  /**
+   * The epoch in which each page arrived last. It wraps after 65536 epochs: a page that was not dirtied for so long may
+   * look warm once, which only costs order.
+   */
   private readonly stamp: Uint16Array;
+  /** 1 for a page that has arrived, 0 for the others. */
   private readonly seen: Uint8Array;
   private epoch = 0;
-  /** Pages that arrived at least once. */
+  /** How many pages have arrived at least once. */
   seenPages = 0;
 
   constructor(pageCount: number) {
@@ -48,18 +54,18 @@ export class HeatMap {
     return heat;
   }
 
-  /** Heat now, 0 to 255. */
+  /** The page's heat now, 0 to 255. */
   of(page: PageIndex): number {
     const age = (this.epoch - this.stamp[page]!) & 0xffff;
     return age > 8 ? 0 : this.heat[page]! >> age;
   }
 
-  /** Halves all heat. */
+  /** Begins the next epoch, which halves the heat of every page. */
   fade(): void {
     this.epoch = (this.epoch + 1) & 0xffff;
   }
 
-  /** Pages in each class, coldest first; pages that never arrived are not counted. */
+  /** Counts the pages in each class, coldest first. Pages that never arrived are not counted. */
   histogram(): number[] {
     const counts = new Array<number>(HEAT_CLASSES).fill(0);
     for (let page = 0; page < this.heat.length; page++) {
@@ -71,7 +77,7 @@ export class HeatMap {
     return counts;
   }
 
-  /** Mean heat of each of at most `cells` equal stretches of [firstPage, firstPage + pageCount). */
+  /** Cuts [firstPage, firstPage + pageCount) into at most `cells` equal stretches, and finds the mean heat of each. */
   cells(firstPage: number, pageCount: number, cells: number): { pagesPerCell: number; heat: Uint8Array } {
     const pagesPerCell = Math.max(1, Math.ceil(pageCount / Math.max(1, cells)));
     const heat = new Uint8Array(Math.ceil(pageCount / pagesPerCell));

@@ -1,18 +1,18 @@
-/** How the memory that the kernels work on is cut: what they keep for themselves, and how large it can be. */
+/** The memory that the page kernels work on: which part of it they keep for themselves, and how large it can be. */
 
 /**
- * Bytes at the start of the memory that belong to the kernels: the compiler may put constants there, and no
- * page is ever at address 0. Callers place nothing below.
+ * Bytes at the start of the memory that belong to the kernels: the compiler may put constants there, and no page is
+ * ever at address 0. Callers place nothing below this address.
  */
 export const KERNEL_RESERVED_BYTES = 65536;
 
-/** WebAssembly's memory is made of pieces of this size. */
+/** Bytes of the pieces that a WebAssembly memory is made of. */
 export const WASM_PAGE_BYTES = 65536;
 
-/** The most that can be asked for: 4 GiB less one piece, so that the end of the memory is still a 32-bit address. */
+/** The largest memory, bytes: 4 GiB less one piece, so that the end of the memory is still a 32-bit address. */
 export const KERNEL_MEMORY_BYTES_MAX = 2 ** 32 - WASM_PAGE_BYTES;
 
-/** @throws RangeError when memory of this length cannot be had, or would leave nothing beside the reserved part */
+/** @throws RangeError when no memory can have this length, or when nothing would be left beside the reserved part */
 export function checkMemoryLength(byteLength: number): void {
   if (!Number.isInteger(byteLength) || byteLength <= KERNEL_RESERVED_BYTES || byteLength > KERNEL_MEMORY_BYTES_MAX)
     throw new RangeError(

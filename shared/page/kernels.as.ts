@@ -1,9 +1,11 @@
 /**
- * The page kernels in AssemblyScript with SIMD: compiled by scripts/build-kernels.sh to generated/kernels.wasm, called through
- * wasm-kernels.ts. What each does is said in kernels.ts; how it is done in plain words is in plain-kernels.ts, its twin.
+ * The page kernels in AssemblyScript with SIMD. scripts/build-kernels.sh compiles them to generated/kernels.wasm, and
+ * wasm-kernels.ts calls them. kernels.ts says what each kernel does; the plain twin of this file, plain-kernels.ts,
+ * does the same in code that is easy to read.
  *
- * Addresses and lengths are 32 bits, unsigned. There is no static data and no heap: the module touches only what it is given.
- * The width of a step (a line of 64 bytes, or two of them) is a tuning result: see test/bench/README.md.
+ * Addresses and lengths have 32 bits, and addresses are unsigned. The module has no static data and no heap, and
+ * touches only the memory that it is given. The width of a step (a line of 64 bytes, or two lines) is a result of
+ * tuning: see test/bench/README.md.
  */
 
 // @ts-ignore: a decorator of AssemblyScript
@@ -27,7 +29,7 @@ export function isZero(page: usize): bool {
   return true;
 }
 
-/** Bits that differ anywhere in a line, folded into one vector. */
+/** Folds the bits that differ anywhere in a line into one vector. */
 // @ts-ignore
 @inline
 function foldedDifference(a: usize, b: usize): v128 {
@@ -50,14 +52,14 @@ export function copy(to: usize, from: usize, length: usize): void {
   memory.copy(to, from, length);
 }
 
-/** One bit for each of 16 bytes, set where they differ. */
+/** Returns one bit for each of 16 bytes, set where the bytes differ. */
 // @ts-ignore
 @inline
 function differing16(a: usize, b: usize): u64 {
   return <u64>(<u32>i8x16.bitmask(i8x16.ne(v128.load(a), v128.load(b))));
 }
 
-/** One bit for each of the 64 bytes of a line, set where they differ; the first byte is bit 0. */
+/** Returns one bit for each of the 64 bytes of a line, set where the bytes differ; the first byte is bit 0. */
 // @ts-ignore
 @inline
 function differing64(a: usize, b: usize): u64 {
@@ -66,8 +68,8 @@ function differing64(a: usize, b: usize): u64 {
 }
 
 /**
- * Copies a run between places that do not overlap. Runs are short, and a call of memory.copy costs more than they do.
- * The last store may overlap the one before, so that nothing beyond the run is read or written.
+ * Copies a run between places that do not overlap. Runs are short, so a call of memory.copy would cost more than the
+ * copying. The last store may overlap the store before it, so that nothing beyond the run is read or written.
  */
 // @ts-ignore
 @inline
@@ -91,7 +93,7 @@ function copyRun(to: usize, from: usize, length: usize): void {
   }
 }
 
-/** Writes a count as QEMU's small ULEB128 (at most 14 bits). Returns the place behind it. */
+/** Writes a count as QEMU's small ULEB128 (at most 14 bits). @returns the address after the count */
 // @ts-ignore
 @inline
 function writeCount(to: usize, count: usize): usize {
@@ -111,14 +113,14 @@ function countLength(count: usize): usize {
 }
 
 /**
- * The page is walked by lines. A line becomes 64 bits; `edges` has a bit where a byte differs and the one before it does
- * not, or the other way round, so the walk goes from edge to edge, whatever the bytes between them are.
+ * Walks the page line by line. A line becomes 64 bits. `edges` has a bit where a byte differs and the byte before it
+ * does not, or the other way round, so the walk goes from edge to edge, whatever bytes lie between them.
  */
 export function encodeDelta(base: usize, current: usize, out: usize, limit: i32): i32 {
   const end = out + <usize>min<i32>(max<i32>(limit, 0), <i32>PAGE);
   let to = out;
-  let equalFrom: usize = 0; // where the run of equal bytes began
-  let newFrom: usize = 0; // where the run of new bytes began, when `inside` it
+  let equalFrom: usize = 0; // where the last run of equal bytes began
+  let newFrom: usize = 0; // where the run of new bytes began, while the walk is `inside` one
   let inside: u64 = 0;
   for (let line: usize = 0; line < PAGE; line += LINE) {
     if (!inside && !v128.any_true(foldedDifference(base + line, current + line))) continue;
@@ -140,7 +142,7 @@ export function encodeDelta(base: usize, current: usize, out: usize, limit: i32)
       }
       inside ^= 1;
     }
-    // a long run that cannot fit any more: do not look for its end
+    // the run is already too long to fit, so its end is not looked for
     if (inside && to + 2 + (line + LINE - newFrom) > end) return -1;
   }
   if (inside) {
@@ -155,8 +157,8 @@ export function encodeDelta(base: usize, current: usize, out: usize, limit: i32)
 }
 
 /**
- * QEMU's decoder. Two bytes have to be there before each count, so that a count of two bytes never reads beyond the end.
- * Every count is at most 14 bits: no sum here can wrap.
+ * Goes through a delta as QEMU's decoder does. Two bytes have to be left before each count, so that a count of two
+ * bytes is never read beyond the end. Every count has at most 14 bits, so no sum here can wrap.
  */
 // @ts-ignore
 @inline

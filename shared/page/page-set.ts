@@ -1,6 +1,7 @@
 /**
- * A set of pages as one bit each: which are stale at the destination, which were sent in their last version, which are asked for.
- * 32 KiB for a GiB of guest memory. Ranges go in and come out as numbers, so that nothing is made for a page or a range:
+ * A set of pages, for example those that the destination misses or has asked for, with one bit for each page of the
+ * guest. It takes 32 KiB for a GiB of guest memory. Ranges go in and come out as numbers, so that no object is made for
+ * a page or a range:
  *
  *     for (let page = set.next(0); page < set.pageCount; page = set.next(end)) { end = set.nextAbsent(page); … }
  */
@@ -12,13 +13,13 @@ export class PageSet {
   private readonly words: Uint32Array;
   private members = 0;
 
-  /** Of pages [0, pageCount); empty. */
+  /** Makes an empty set for pages [0, pageCount). */
   constructor(pageCount: number) {
     this.pageCount = pageCount;
     this.words = new Uint32Array(Math.ceil(pageCount / 32));
   }
 
-  /** How many pages are in it. */
+  /** How many pages are in the set. */
   get size(): number {
     return this.members;
   }
@@ -27,7 +28,7 @@ export class PageSet {
     return ((this.words[page >>> 5] ?? 0) & (1 << (page & 31))) !== 0;
   }
 
-  /** @returns was it absent? @throws RangeError when there is no such page */
+  /** Adds a page. @returns true when the page was absent @throws RangeError when there is no such page */
   add(page: number): boolean {
     this.check(page, page + 1);
     const bit = 1 << (page & 31);
@@ -38,7 +39,7 @@ export class PageSet {
     return true;
   }
 
-  /** @returns was it there? */
+  /** Removes a page. @returns true when the page was in the set */
   remove(page: number): boolean {
     if (!this.has(page)) return false;
     this.words[page >>> 5]! &= ~(1 << (page & 31));
@@ -46,12 +47,16 @@ export class PageSet {
     return true;
   }
 
-  /** @returns how many of [first, first + count) were absent @throws RangeError when there are no such pages */
+  /** Adds [first, first + count). @returns how many were absent @throws RangeError when there are no such pages */
   addRange(first: number, count: number): number {
     return this.change(first, count, true);
   }
 
-  /** @returns how many of [first, first + count) were there @throws RangeError when there are no such pages */
+  /**
+   * Removes [first, first + count).
+   * @returns how many were in the set
+   * @throws RangeError when there are no such pages
+   */
   removeRange(first: number, count: number): number {
     return this.change(first, count, false);
   }
@@ -61,19 +66,20 @@ export class PageSet {
     this.members = 0;
   }
 
-  /** The first page from `page` on that is in the set; pageCount when there is none. */
+  /** Finds the first page from `page` on that is in the set. @returns pageCount when there is none */
   next(page: number): number {
     return this.find(page, 0);
   }
 
-  /** The first page from `page` on that is not in the set; pageCount when there is none. */
+  /** Finds the first page from `page` on that is not in the set. @returns pageCount when there is none */
   nextAbsent(page: number): number {
     return this.find(page, ALL);
   }
 
   /**
-   * Puts pages [first, first + count) in where their bits are set, and takes out the others: page first + i is bit i % 8 of
-   * byte i / 8, as QEMU writes bitmaps. @throws RangeError when there are no such pages, or not so many bits
+   * Adds the pages of [first, first + count) whose bits are set, and removes the others. Page first + i is bit i % 8 of
+   * byte i / 8, as QEMU writes bitmaps.
+   * @throws RangeError when there are no such pages, or fewer bits than pages
    */
   setBits(first: number, count: number, bits: Uint8Array): void {
     this.check(first, first + count);
@@ -81,7 +87,7 @@ export class PageSet {
     for (let i = 0; i < count; i += 8) {
       const byte = bits[i >>> 3]!;
       const end = Math.min(count, i + 8);
-      // mostly all or nothing of a byte
+      // in most bytes all bits are alike
       if (byte === 0) this.removeRange(first + i, end - i);
       else if (byte === 0xff) this.addRange(first + i, end - i);
       else
@@ -91,7 +97,7 @@ export class PageSet {
     }
   }
 
-  /** The inverse of setBits(): the bits of pages [first, first + count), padded with 0 to whole bytes. */
+  /** Returns the bits of [first, first + count), padded with 0 to whole bytes: the inverse of setBits(). */
   bits(first: number, count: number): Uint8Array {
     const end = first + count;
     this.check(first, end);
@@ -120,7 +126,7 @@ export class PageSet {
     return changed;
   }
 
-  /** The first page from `page` on whose bit differs from `flip`'s, word by word. */
+  /** Finds the first page from `page` on, word by word. @param flip 0 for a page in the set, ALL for one that is not */
   private find(page: number, flip: number): number {
     const { words, pageCount } = this;
     if (page >= pageCount) return pageCount;
@@ -131,7 +137,7 @@ export class PageSet {
       if (index === words.length) return pageCount;
       word = words[index]! ^ flip;
     }
-    // the lowest bit of it
+    // word & -word is the lowest bit that is set
     return Math.min(pageCount, index * 32 + 31 - Math.clz32(word & -word));
   }
 
@@ -141,7 +147,7 @@ export class PageSet {
   }
 }
 
-/** Counts in parallel: pairs, nibbles, bytes. */
+/** Counts the bits that are set, in parallel: in pairs, then in nibbles, then in bytes. */
 function bitCount(word: number): number {
   let sum = word - ((word >>> 1) & 0x55555555);
   sum = (sum & 0x33333333) + ((sum >>> 2) & 0x33333333);

@@ -1,14 +1,16 @@
 /**
- * What is known of every page: its pending content, and the base that a delta may refer to.
+ * What the source knows of every page: its pending content, and the base to which a delta may refer.
  *
  *     captured ──> pending ──sent──> base ──evicted──> nothing
  *                   ^  │ newer version: coalesced, in place
  *                   └──┘
  *
- * Pending pages and bases share one region of slots: a page that was sent becomes its own base where it lies, without
- * a copy. Each kind has its own bound, so a guest that dirties much cannot take the bases' memory, nor the reverse.
+ * Pending pages and bases share one region of slots: a page that was sent becomes its own base where it lies, without a
+ * copy. Each of the two has a bound of its own, so a guest that dirties many pages cannot take the memory of the bases,
+ * and the bases cannot take that of the pending pages.
  *
- * Invariant: a base is the content of the last record sent for its page, which the destination QEMU therefore holds.
+ * Invariant: a base is the content of the last record that was sent for its page, so the destination QEMU holds it too.
+ * Not decided here: which page is sent next, and in which form (agent-source/send/precopy-scheduler.ts).
  */
 import { type Address, type PageIndex, pageIndex } from "../units.ts";
 import { classOf, type HeatMap } from "./heat-map.ts";
@@ -16,21 +18,21 @@ import type { PageKernels } from "./kernels.ts";
 import { BASE, PENDING, SlotLists } from "./slot-lists.ts";
 import { ZeroQueue } from "./zero-queue.ts";
 
-/** No slot: nothing pending, or no base. */
+/** In place of a slot: no content is pending, or there is no base. */
 export const NONE = -1;
-/** No slot needed: the content is all zero. */
+/** In place of a slot: the content is all zero and needs none. */
 export const ZERO = -2;
 
 export interface PageStoreLimits {
-  /** Most pending pages with content. */
+  /** The most pending pages with content (the arena). Zero pages do not count. */
   readonly pendingSlots: number;
-  /** Most bases with content. */
+  /** The most bases with content. */
   readonly baseSlots: number;
-  /** More of what is pending, once there are no bases any more. @default 0 */
+  /** Slots for pending pages that dropBases() makes available, beside the slots of the bases. @default 0 */
   readonly reserveSlots?: number;
 }
 
-/** That a store takes of its region. */
+/** How many slots a store takes of its region. */
 export const slotsOf = ({ pendingSlots, baseSlots, reserveSlots = 0 }: PageStoreLimits): number =>
   pendingSlots + baseSlots + reserveSlots;
 
@@ -42,23 +44,27 @@ export class PageStore {
   private readonly limits: PageStoreLimits;
   private readonly pendingSlot: Int32Array;
   private readonly baseSlot: Int32Array;
-  /** Order by heat; false: by arrival. */
+  /** True when pages are ordered by heat, false when they are ordered by arrival. */
   private readonly byHeat: boolean;
-  /** Most pending pages with content. */
+  /** The most pending pages with content; dropBases() raises it. */
   private pendingSlots: number;
 
-  /** Pages pending with content, and how many of those have a base. */
+  /** How many pages are pending with content. */
   pendingCount = 0;
+  /** How many of the pages that are pending with content have a base. */
   pendingWithBase = 0;
-  /** Pages pending as zero. */
+  /** How many pages are pending as zero. */
   zeroCount = 0;
+  /** How many bases have content; a base that is all zero does not count. */
   baseCount = 0;
-  /** Pages in a hot class among the pending are held; kept here for the view only. */
+  /** How many pages were captured so far, with repeats. */
   captured = 0;
+  /** How many pending versions were replaced by a later version so far. */
   coalesced = 0;
+  /** How many bases were given up so far to make room for a hotter one. */
   evicted = 0;
 
-  /** Uses [region, region + (pendingSlots + baseSlots + reserveSlots) * 4096) of the kernels' memory. */
+  /** Uses [region, region + slotsOf(limits) * 4096) of the kernels' memory. */
   constructor(
     kernels: PageKernels,
     region: Address,
@@ -76,7 +82,10 @@ export class PageStore {
     this.baseSlot = new Int32Array(options.pageCount).fill(NONE);
   }
 
-  /** Takes the content at `from` as the page's newest version; false, and nothing done, when there is no room. */
+  /**
+   * Takes the content at `from` as the page's newest version.
+   * @returns false when there was no room, and nothing was done
+   */
   capture(page: PageIndex, from: Address): boolean {
     const present = this.pendingSlot[page]!;
     if (present < 0 && this.pendingCount === this.pendingSlots) return false;
@@ -99,7 +108,10 @@ export class PageStore {
     return true;
   }
 
-  /** The page's newest version is all zero; false, and nothing done, when there is no room to note it. */
+  /**
+   * Notes that the newest version of the page is all zero.
+   * @returns false when there was no room to note it, and nothing was done
+   */
   captureZero(page: PageIndex): boolean {
     const present = this.pendingSlot[page]!;
     if (present === ZERO) {
@@ -118,26 +130,27 @@ export class PageStore {
     return true;
   }
 
-  /** Pages with content that there is room for. */
+  /** How many more pages with content may become pending. */
   get pendingRoom(): number {
     return this.pendingSlots - this.pendingCount;
   }
 
-  /** The pending slot to send next, coldest first and oldest first among equals; -1 when there is none. */
+  /** The slot of the coldest pending page, of equally cold ones the oldest; -1 when there is none. */
   coldestPending(): number {
     return this.slots.coldest(PENDING);
   }
 
+  /** The heat class of the coldest pending page; HEAT_CLASSES when there is none. */
   coldestPendingClass(): number {
     return this.slots.coldestClass(PENDING);
   }
 
-  /** The pending slot that is hottest, oldest first among equals; -1 when there is none. */
+  /** The slot of the hottest pending page, of equally hot ones the oldest; -1 when there is none. */
   hottestPending(): number {
     return this.slots.hottest(PENDING);
   }
 
-  /** Slot of the page's pending content, ZERO or NONE. */
+  /** The slot of the page's pending content, or ZERO or NONE. */
   pendingOf(page: PageIndex): number {
     return this.pendingSlot[page]!;
   }
@@ -146,7 +159,7 @@ export class PageStore {
     return this.pendingSlot[page] !== NONE;
   }
 
-  /** What is pending of the page is not to be sent. */
+  /** Forgets the pending version of the page, which is not to be sent any more. */
   drop(page: PageIndex): void {
     const present = this.pendingSlot[page]!;
     if (present === ZERO) {
@@ -155,7 +168,10 @@ export class PageStore {
     } else if (present >= 0) this.dropPending(page, present);
   }
 
-  /** No page has a base any more, nor gets one; their slots are free for what is pending, and those in reserve. */
+  /**
+   * Forgets all bases. Their slots, and those of the reserve, are now for pending pages, so the caller must keep no
+   * base after this (sentContent() with `keepBase` false).
+   */
   dropBases(): void {
     this.pendingSlots = slotsOf(this.limits);
     for (let slot = this.slots.coldest(BASE); slot >= 0; slot = this.slots.coldest(BASE)) this.slots.free(slot);
@@ -172,7 +188,7 @@ export class PageStore {
     return this.slots.addressOf(slot);
   }
 
-  /** Slot of the page's base, ZERO or NONE. */
+  /** The slot of the page's base, or ZERO or NONE. */
   baseOf(page: PageIndex): number {
     return this.baseSlot[page]!;
   }
@@ -181,12 +197,12 @@ export class PageStore {
     return this.pendingSlot[page] === ZERO;
   }
 
-  /** The pending content equals the base: nothing to send. */
+  /** Forgets pending content that equals its base, so that nothing has to be sent. */
   skipPending(page: PageIndex, slot: number): void {
     this.dropPending(page, slot);
   }
 
-  /** The pending content was sent: it becomes the base, when it is worth a slot. */
+  /** Notes that the pending content was sent. With `keepBase` it becomes the page's base if there is a slot for it. */
   sentContent(page: PageIndex, slot: number, keepBase: boolean): void {
     const base = this.baseSlot[page]!;
     if (base !== NONE) this.pendingWithBase--;
@@ -207,7 +223,7 @@ export class PageStore {
     }
   }
 
-  /** A pending zero page was sent (or need not be, as the destination has zero there). */
+  /** Notes that a pending zero page was sent, or need not be sent since the destination has zero there. */
   sentZero(page: PageIndex): void {
     this.pendingSlot[page] = NONE;
     this.zeroCount--;
@@ -219,7 +235,7 @@ export class PageStore {
     this.baseSlot[page] = ZERO;
   }
 
-  /** One epoch of heat has passed. */
+  /** Begins the next epoch of heat. */
   fade(): void {
     this.heat.fade();
     if (this.byHeat) this.slots.fade();
@@ -242,7 +258,10 @@ export class PageStore {
     if (this.baseSlot[page] !== NONE) this.pendingWithBase--;
   }
 
-  /** Evicts the coldest base when the budget is used up; not for a page that is colder still. */
+  /**
+   * Gives up the coldest base when there are as many as there may be, but not for a page that is as cold or colder.
+   * @returns true when there is room for one more base
+   */
   private makeRoomForBase(heatClass: number): boolean {
     if (this.baseCount < this.limits.baseSlots) return true;
     const victim = this.slots.coldest(BASE);

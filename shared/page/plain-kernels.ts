@@ -1,6 +1,6 @@
 /**
- * The kernels in plain words: what the SIMD ones have to agree with, byte for byte, and what tests use that need no build
- * step. Slow (the checksum very much so), therefore not used by the agents.
+ * The page kernels as plain TypeScript. The SIMD kernels have to agree with them byte for byte, and tests use them that
+ * must run without a build step. They are slow, above all the checksum, so the agents do not use them.
  */
 import { type Address, PAGE_SIZE } from "../units.ts";
 import { checkMemoryLength } from "./kernel-memory.ts";
@@ -12,12 +12,12 @@ export class PlainKernels implements PageKernels {
   private readonly view: DataView;
 
   /**
-   * @param byteLength of the memory, with the reserved part (kernel-memory.ts)
+   * @param byteLength length of the memory, including the reserved part (kernel-memory.ts)
    * @throws RangeError as createWasmKernels() does
    */
   constructor(byteLength: number) {
     checkMemoryLength(byteLength);
-    this.memory = new Uint8Array(new SharedArrayBuffer(byteLength)); // as the SIMD twin's: either can be handed to threads
+    this.memory = new Uint8Array(new SharedArrayBuffer(byteLength)); // shared as the SIMD twin's is, for threads
     this.view = new DataView(this.memory.buffer);
   }
 
@@ -43,7 +43,7 @@ export class PlainKernels implements PageKernels {
     while (offset < PAGE_SIZE) {
       const equals = this.runLength(base, current, offset, true);
       const news = this.runLength(base, current, offset + equals, false);
-      if (news === 0) break; // equal to the end of the page: QEMU leaves that out
+      if (news === 0) break; // the rest of the page is equal: QEMU leaves that run out
       if (to + countLength(equals) + countLength(news) + news > end) return -1;
       to = this.writeCount(to, equals);
       to = this.writeCount(to, news);
@@ -69,7 +69,7 @@ export class PlainKernels implements PageKernels {
     this.view.setBigUint64(out, xxh64(this.view, from, length), true);
   }
 
-  /** How many bytes from `offset` on are all equal, or all different, in the two pages. */
+  /** Counts the bytes from `offset` on that are all equal, or all different, in the two pages. */
   private runLength(base: number, current: number, offset: number, equal: boolean): number {
     let end = offset;
     while (end < PAGE_SIZE && (this.memory[base + end] === this.memory[current + end]) === equal) end++;
@@ -86,7 +86,7 @@ export class PlainKernels implements PageKernels {
     return to + 2;
   }
 
-  /** The count at `at`, 14 bits in one or two bytes; -1 when the second byte asks for a third. */
+  /** Reads the count at `at`: 14 bits in one or two bytes. @returns -1 when the second byte asks for a third one */
   private readCount(at: number): number {
     const low = this.view.getUint8(at);
     if (low < 0x80) return low;
@@ -95,8 +95,9 @@ export class PlainKernels implements PageKernels {
   }
 
   /**
-   * Goes through a delta by QEMU's rules and tells of each run of new bytes.
-   * A count may be written longer than it needs to be; how many bytes it took is told by its first one.
+   * Goes through a delta by QEMU's rules and calls `run` for each run of new bytes. A count may be written longer than
+   * it needs to be; its first byte tells how many bytes it has.
+   * @returns how many bytes of the page the delta covers; -1 when the delta is not valid
    */
   private walkDelta(delta: number, length: number, run: (offset: number, from: number, count: number) => void): number {
     if (length < 0 || length > PAGE_SIZE) return -1;

@@ -1,12 +1,19 @@
-/** Pages of a guest that there is not, for a rehearsal; and what hosts are compared by (agent-source/planning/host-speed.ts), so a change here is one of the model. */
+/**
+ * The pages of the simulated guest that the agents move for their warm-up. Hosts are also compared by how fast they
+ * compress these pages (agent-source/planning/host-speed.ts), so a change of the pages changes the figures of the model
+ * (docs/decisions/0042).
+ */
 import { PAGE_SIZE } from "../units.ts";
 
-/** Every fourth word of eight bytes is of no pattern: zstd finds in them about what it finds in process memory. */
+/**
+ * One word of eight bytes in so many has no pattern. With one in four zstd finds about as much as in the memory of a
+ * process.
+ */
 const NOISE_EVERY = 4;
-/** Words that a guest has changed in a page between two passes. */
+/** How many words the guest changes in a page between two passes. */
 const CHANGED_WORDS = 4;
 
-/** Fills `pages` pages at `at`, a multiple of 8. */
+/** Fills `pages` pages at `at`, always with the same content. @param at a multiple of 8 */
 export function simulatePages(memory: Uint8Array, at: number, pages: number): void {
   const words = new DataView(memory.buffer, memory.byteOffset + at, pages * PAGE_SIZE);
   let noise = 1;
@@ -18,7 +25,7 @@ export function simulatePages(memory: Uint8Array, at: number, pages: number): vo
   }
 }
 
-/** Changes a few words of each to what they have in this version, from 1. */
+/** Changes a few words of each page to the values that they have in a version. @param version from 1 on */
 export function changePages(memory: Uint8Array, at: number, pages: number, version: number): void {
   const words = new DataView(memory.buffer, memory.byteOffset + at, pages * PAGE_SIZE);
   for (let page = 0; page < pages; page++)
@@ -28,7 +35,10 @@ export function changePages(memory: Uint8Array, at: number, pages: number, versi
 
 const SECOND_BLOCK_PAGES = 64;
 
-/** The blocks of a guest that there is not: two, since of a single one code would learn that the first page of a block is 0. */
+/**
+ * The RAM blocks of the simulated guest. There are two: after a single one V8 would compile code for blocks whose first
+ * page is always page 0.
+ */
 export const simulatedBlocks = (pageCount: number) => [
   { name: "pc.ram", byteLength: (pageCount - SECOND_BLOCK_PAGES) * PAGE_SIZE, pageSize: PAGE_SIZE },
   { name: "vga.vram", byteLength: SECOND_BLOCK_PAGES * PAGE_SIZE, pageSize: PAGE_SIZE },

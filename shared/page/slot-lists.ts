@@ -1,20 +1,23 @@
 /**
- * Slots of 4 KiB in one region of memory, each free or in one list; lists are kept by heat class.
+ * Slots of 4 KiB in one region of memory. Each slot is free or in one list, and each group has one list for each heat
+ * class.
  *
- * All links are typed arrays, a list is a ring through its sentinel, so moving a slot is a few stores and makes no
- * garbage. Fading moves every slot down one class by renaming the lists, not by touching the slots:
+ * The links are typed arrays, and a list is a ring through its sentinel, so moving a slot is a few stores and makes no
+ * garbage. Fading moves every slot down by one class: it renames the lists and touches no slot:
  *
  *     class       0        1        2      …      8
  *     before    [a b]    [c]      [d e]          [f]
  *     after     [a b c]  [d e]     …      [f]    []        (c is appended to 0; 2 becomes 1; …)
  *
- * That is right because heat-map.ts halves heat at the same moment, and a class is the logarithm of heat.
+ * This is right because heat-map.ts halves the heat of every page at the same moment, and a class goes by the binary
+ * logarithm of heat.
  */
 import { type Address, address, PAGE_SIZE } from "../units.ts";
 import { HEAT_CLASSES } from "./heat-map.ts";
 
-/** What a slot's content is: not sent yet, or the last sent content of its page. */
+/** The group of a slot whose content was not sent yet. */
 export const PENDING = 0;
+/** The group of a slot whose content is the last that was sent of its page. */
 export const BASE = 1;
 export type Group = typeof PENDING | typeof BASE;
 const GROUPS = 2;
@@ -24,13 +27,13 @@ export class SlotLists {
   private readonly start: number;
   private readonly next: Int32Array;
   private readonly prev: Int32Array;
-  /** Page whose content is in the slot. */
+  /** The page whose content is in each slot. */
   private readonly page: Int32Array;
-  /** Sentinel of each group's class; renamed by fade(). */
+  /** The sentinel of each list, by group and class. fade() gives sentinels to other classes. */
   private readonly sentinels: Int32Array;
   private freeHead = -1;
 
-  /** Slots fill [start, start + slotCount * 4096). */
+  /** Lays the slots in [start, start + slotCount * 4096); all of them are free. */
   constructor(start: Address, slotCount: number) {
     this.slotCount = slotCount;
     this.start = start;
@@ -60,7 +63,7 @@ export class SlotLists {
     return this.page[slot]!;
   }
 
-  /** Takes a free slot for a page and appends it to a list; -1 when none is free. */
+  /** Takes a free slot for a page and appends it to a list. @returns -1 when no slot is free */
   take(group: Group, heatClass: number, page: number): number {
     const slot = this.freeHead;
     if (slot < 0) return -1;
@@ -82,7 +85,7 @@ export class SlotLists {
     this.freeHead = slot;
   }
 
-  /** The oldest slot of the coldest list in [fromClass, HEAT_CLASSES), or -1. */
+  /** The oldest slot of the coldest list in [fromClass, HEAT_CLASSES) that is not empty; -1 when all are. */
   coldest(group: Group, fromClass = 0): number {
     for (let heatClass = fromClass; heatClass < HEAT_CLASSES; heatClass++) {
       const sentinel = this.sentinels[group * HEAT_CLASSES + heatClass]!;
@@ -92,7 +95,7 @@ export class SlotLists {
     return -1;
   }
 
-  /** The oldest slot of the hottest list, or -1. */
+  /** The oldest slot of the hottest list that is not empty; -1 when all are. */
   hottest(group: Group): number {
     for (let heatClass = HEAT_CLASSES - 1; heatClass >= 0; heatClass--) {
       const sentinel = this.sentinels[group * HEAT_CLASSES + heatClass]!;
@@ -102,7 +105,7 @@ export class SlotLists {
     return -1;
   }
 
-  /** Heat class of the coldest slot, or HEAT_CLASSES when the group is empty. */
+  /** The class of the coldest slot of a group; HEAT_CLASSES when the group is empty. */
   coldestClass(group: Group): number {
     for (let heatClass = 0; heatClass < HEAT_CLASSES; heatClass++) {
       const sentinel = this.sentinels[group * HEAT_CLASSES + heatClass]!;
@@ -111,7 +114,7 @@ export class SlotLists {
     return HEAT_CLASSES;
   }
 
-  /** Every slot becomes one class colder. */
+  /** Makes every slot one class colder; the coldest stay where they are. */
   fade(): void {
     for (let group = 0; group < GROUPS; group++) {
       const at = group * HEAT_CLASSES;
@@ -139,7 +142,7 @@ export class SlotLists {
     this.prev[after] = before;
   }
 
-  /** Empties the list of `from` onto the end of the list of `to`. */
+  /** Moves all slots of one list to the end of another; `from` and `to` are the sentinels of the two. */
   private appendAll(from: number, to: number): void {
     const first = this.next[from]!;
     if (first === from) return;

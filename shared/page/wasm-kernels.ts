@@ -1,17 +1,17 @@
 /**
- * The kernels as WebAssembly with SIMD, several times as fast as the plain ones. The compiled module is handed in, since this
- * room opens no files (shared/runtime/load-kernels.ts does).
+ * The page kernels as WebAssembly with SIMD, several times as fast as the plain ones. The compiled module is handed in:
+ * this room opens no files (shared/runtime/load-kernels.ts does).
  *
- * The memory is shared, so that a compression thread reads a frame where it was written; it has one writer at a time, by
- * agreement of those who use it. Addresses outside of it end in a WebAssembly.RuntimeError, or, up to the next multiple
- * of 64 KiB, go unnoticed: they are a mistake of the program, and nothing is checked on each page.
+ * The memory is shared, so that a compression thread reads a frame where it was written. A range has one writer at a
+ * time, which its users agree on among themselves. An address outside of the memory is a mistake in the program, and is
+ * not checked for each page: it throws a WebAssembly.RuntimeError, or goes unnoticed up to the next multiple of 64 KiB.
  */
 import { MigrationFault } from "../fault.ts";
 import type { Address } from "../units.ts";
 import { checkMemoryLength, WASM_PAGE_BYTES } from "./kernel-memory.ts";
 import type { PageKernels } from "./kernels.ts";
 
-/** What kernels.as.ts exports. Truth is 0 or 1. */
+/** The exports of kernels.as.ts. A truth value is 0 or 1. */
 interface KernelExports {
   isZero(page: number): number;
   equal(a: number, b: number): number;
@@ -30,9 +30,11 @@ function areKernels(exports: object): exports is KernelExports {
 }
 
 /**
- * @param byteLength of the memory, with the reserved part (kernel-memory.ts). It is address space: what is never touched costs nothing
- * @throws RangeError when the length is not possible at all, TypeError when the module is not made from kernels.as.ts,
- * MigrationFault `configuration` when the host has no room for it
+ * Makes kernels with a memory of their own.
+ * @param byteLength length of the memory, including the reserved part (kernel-memory.ts). It is address space: memory
+ *   that is never touched costs nothing
+ * @throws RangeError when no memory can have this length, TypeError when the module is not made from kernels.as.ts,
+ *   MigrationFault `configuration` when the host has no room for the memory
  */
 export function createWasmKernels(wasmModule: WebAssembly.Module, byteLength: number): PageKernels {
   checkMemoryLength(byteLength);

@@ -1,6 +1,6 @@
 /**
- * XXH64 as its specification puts it (github.com/Cyan4973/xxHash, doc/xxhash_spec.md), seed 0. For plain-kernels.ts only:
- * big integers make garbage with each step.
+ * XXH64 with seed 0, written as its specification has it (github.com/Cyan4973/xxHash, doc/xxhash_spec.md). It is for
+ * plain-kernels.ts only: each step on big integers makes garbage.
  */
 const PRIME1 = 0x9e3779b185ebca87n;
 const PRIME2 = 0xc2b2ae3d27d4eb4fn;
@@ -13,7 +13,7 @@ const rotateLeft = (value: bigint, bits: bigint): bigint => wrap((value << bits)
 const round = (lane: bigint, input: bigint): bigint => wrap(rotateLeft(wrap(lane + input * PRIME2), 31n) * PRIME1);
 const merge = (hash: bigint, lane: bigint): bigint => wrap((hash ^ round(0n, lane)) * PRIME1 + PRIME4);
 
-/** The hash of `length` bytes at `from`. */
+/** Hashes the `length` bytes at `from`. */
 export function xxh64(view: DataView, from: number, length: number): bigint {
   const stripesEnd = from + (length - (length % 32));
   let hash = length >= 32 ? hashStripes(view, from, stripesEnd) : PRIME5;

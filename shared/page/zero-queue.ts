@@ -1,6 +1,7 @@
 /**
- * Pages that are pending as zero, as ranges in the order of arrival. The ranges only say where to look: whether a page
- * is still pending as zero is for the page store to say, so a page that got content meanwhile needs no search here.
+ * Pages that are pending as zero, as ranges in the order of arrival. The ranges only say where to look. Whether a page
+ * of a range is still pending as zero is known to the page store, so a page that has got content meanwhile need not be
+ * searched for and removed here.
  */
 export class ZeroQueue {
   private readonly first: Int32Array;
@@ -8,6 +9,7 @@ export class ZeroQueue {
   private head = 0;
   private count = 0;
 
+  /** @param capacity the most ranges */
   constructor(capacity = 65536) {
     this.first = new Int32Array(capacity);
     this.length = new Int32Array(capacity);
@@ -17,7 +19,7 @@ export class ZeroQueue {
     return this.count === 0;
   }
 
-  /** Adds a page; false when there is no room. */
+  /** Adds a page. @returns false when there is no room for another range */
   push(page: number): boolean {
     if (this.count > 0) {
       const last = (this.head + this.count - 1) % this.first.length;
@@ -34,16 +36,17 @@ export class ZeroQueue {
     return true;
   }
 
-  /** First page of the oldest range; only when not empty. */
+  /** The first page of the oldest range. Not to be asked of an empty queue. */
   get frontPage(): number {
     return this.first[this.head]!;
   }
 
+  /** How many pages the oldest range has. Not to be asked of an empty queue. */
   get frontLength(): number {
     return this.length[this.head]!;
   }
 
-  /** Removes `pages` from the start of the oldest range. */
+  /** Removes `pages` pages from the start of the oldest range. */
   advance(pages: number): void {
     this.first[this.head]! += pages;
     this.length[this.head]! -= pages;

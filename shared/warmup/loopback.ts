@@ -1,6 +1,6 @@
 /**
- * Both ends of all that agents and operators say to each other over gRPC, inside one process: an agent rehearses on it
- * (docs/decisions/0032).
+ * Both ends of everything that agents and operators say to each other over gRPC, inside one process. An agent moves its
+ * simulated guest over it for its warm-up (docs/decisions/0032, 0040).
  */
 import { MigrationFault } from "../fault.ts";
 import { connectDestination, dialSource } from "../link/grpc/grpc-link.ts";
@@ -14,19 +14,22 @@ import type { MigrationView } from "../protocol/report.ts";
 
 export interface Loopback {
   readonly source: ResumingSource;
-  /** Dials in with its receive(). */
+  /** Dials the source when its receive() is called. */
   readonly destination: ResumingDestination;
-  /** An operator watches, and sees these views until the loop is closed. */
+  /** Lets the operator that watches see these views until the loopback is closed. */
   watched(view: () => MigrationView): void;
-  /** Nobody listens afterwards, and the sockets are gone. */
+  /** Closes every connection and listener. The sockets are gone afterwards. */
   close(): Promise<void>;
 }
 
+/** The token of the simulated migration. */
 const NOBODY = new Uint8Array(16);
+/** How long a listener may take to finish its calls when it is closed. */
 const GRACE_MS = 500;
+/** How often the operator that watches sees a view. */
 const WATCH_MS = 20;
 const CALL_MS = 1000;
-/** Calls of each kind ahead of the stream. */
+/** How many calls of each kind are made ahead of the stream. */
 const CALLS = 8;
 
 const OFFER: Offer = {
@@ -40,7 +43,7 @@ const OFFER: Offer = {
     machineType: "none",
     qemuVersion: { major: 10, minor: 0, micro: 0 },
     cpuModel: "none",
-    // of 32 bits, as a processor's are: to V8 no small integers
+    // numbers of 32 bits, as those of a real processor are: V8 does not treat these as small integers
     cpuFeatures: { "1:ecx": 0xfffa3203, "1:edx": 0x178bfbff, "7:ebx": 0x9c6fb9 },
     ramBlocks: [{ name: "pc.ram", byteLength: 5e9, pageSize: 4096 }],
     paused: false,
@@ -66,8 +69,9 @@ const refuse = (): never => {
 };
 
 /**
- * Calls have been made of each kind by the time it is open, unless `signal` was aborted.
- * @param path of unix sockets that nobody else may connect to; what is there is replaced
+ * Opens a loopback. When it is open, calls of each kind have been made, fewer if `signal` was aborted.
+ * @param path where the unix sockets begin their names (`path` and `path`-peer). No other user may be able to connect
+ *   there; a socket that was left behind is replaced
  */
 export async function openLoopback(
   path: string,
@@ -133,7 +137,7 @@ export async function openLoopback(
   };
 }
 
-/** What is said in calls of their own, by operators and between agents. */
+/** Makes the calls that are not part of the transfer stream: those of operators, and those between agents. */
 async function callAll(
   operator: GrpcOperatorClient,
   peerAddress: string,

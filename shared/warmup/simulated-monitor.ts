@@ -1,6 +1,7 @@
 /**
- * A monitor of a QEMU that there is not, and a client that asks it, for a rehearsal. What a migration says to two monitors is text: code
- * that had written nothing but bytes to a socket until then would be thrown away, with all that it was compiled into.
+ * A simulated monitor and a client that asks it questions, for the warm-up. A migration speaks to monitors in text. V8
+ * throws compiled code away when the code meets something new. Code that had only written bytes to sockets would be
+ * thrown away at the first text, together with all code that it was compiled into (docs/decisions/0040).
  */
 import { rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
@@ -12,7 +13,11 @@ const GREETING = { QMP: { version: { qemu: { major: 10, minor: 0, micro: 0 }, pa
 const STATUS = { status: "running", running: true };
 const EVENT = { event: "MIGRATION_PASS", data: { pass: 1 }, timestamp: { seconds: 1, microseconds: 1 } };
 
-/** @param path of a socket, gone afterwards @throws MigrationFault as every monitor's client */
+/**
+ * Asks a simulated monitor a few questions.
+ * @param path of its socket, which is gone afterwards
+ * @throws MigrationFault as the client of a real monitor does
+ */
 export async function askSimulatedMonitor(path: string, signal: AbortSignal): Promise<void> {
   await rm(path, { force: true });
   const server = createServer(answer);

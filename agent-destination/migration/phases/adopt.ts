@@ -1,3 +1,4 @@
+/** The phase *adopting*: an agent that starts again takes a migration up from its record. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import {
   afterDestination,
@@ -15,10 +16,10 @@ import { noteArrival } from "../note-arrival.ts";
 import { removeSockets, startedByOthers } from "./discard.ts";
 
 /**
- * Looks for the QEMU of a record, which is that process and no other, until it can tell what the QEMU does. A monitor
- * that somebody else holds, or a QEMU that does not answer, does not count as ended: the agent looks again, and
+ * Looks for the QEMU of a record, which is that very process and no other, until QEMU tells what it does. A monitor
+ * that another client holds, or a QEMU that does not answer, does not count as ended: the agent looks again, and
  * meanwhile neither starts nor refuses the guest.
- * @throws MigrationFault while it cannot be told
+ * @throws MigrationFault while the agent cannot tell
  */
 export async function adopt(state: State<"adopting">, cx: DestinationContext): Promise<Next<"adopting">> {
   const { record } = state;
@@ -55,7 +56,7 @@ async function findGuest(record: DestinationRecord, cx: DestinationContext): Pro
     missesPages: record.postcopy !== undefined,
   });
   if (guest === undefined || written !== undefined) return guest;
-  // a guest that has arrived keeps the command line of one that waits: only QEMU itself tells that it still waits
+  // a guest that has arrived keeps the command line of one that waits, so only QEMU itself tells that it still waits
   const state = await stateOf(guest, record).catch((thrown: unknown) => {
     guest.letGoAgain();
     throw thrown;
@@ -65,12 +66,14 @@ async function findGuest(record: DestinationRecord, cx: DestinationContext): Pro
   return undefined;
 }
 
+/** A record, its QEMU, and what that QEMU does. */
 interface Found {
   readonly record: DestinationRecord;
   readonly guest: GuestProcess | undefined;
   readonly qemu: DestinationQemu;
 }
 
+/** Makes the state in which the migration goes on. */
 async function takenUp(
   kind: ReturnType<typeof recoverDestination>,
   { record, guest, qemu }: Found,
@@ -88,7 +91,8 @@ async function takenUp(
       return { kind: to("loaded"), guest: present(guest), ...postcopy, loadedAtUs: cx.clock.nowUs() };
     case "starting": {
       const grantedAtUs = cx.clock.nowUs();
-      // nothing allows a cont for what was never granted
+      // no `cont` is said to a guest that was granted paused or never granted, nor to one that has run: if that one is
+      // paused now, its operator has paused it
       const grant = {
         ...record.grant,
         paused: record.grant.paused || record.ungranted === true || record.ran === true,
@@ -121,8 +125,8 @@ async function takenUp(
 }
 
 /**
- * Writes `arrived`. A disk that does not take it does not hold the agent up: its next start finds the guest running
- * again.
+ * Writes `arrived`. A disk that does not take the record does not hold the agent up: its next start finds the guest
+ * running again.
  */
 async function noteArrived(
   record: DestinationRecord,
@@ -130,11 +134,12 @@ async function noteArrived(
   cx: DestinationContext,
 ): Promise<void> {
   if (record.kind === "arrived") return;
-  // a guest that runs before anybody granted it was started by somebody else
+  // a guest that runs before it was granted was started by somebody other than an agent
   const ungranted = record.kind === "waiting" || record.ungranted === true;
   await noteArrival(destinationRecord(cx, "arrived", guest, { ...record.grant, ungranted }), cx);
 }
 
+/** Gives the QEMU of a state that is reached only while its process lives. */
 function present(guest: GuestProcess | undefined): GuestProcess {
   if (guest === undefined) throw new TypeError("a QEMU that has ended is none of these");
   return guest;

@@ -1,3 +1,4 @@
+/** The phase *loaded*: the guest is here as a whole, paused, and waits for the grant. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { destinationMayRun, EPOCH, type OwnershipGrant } from "../../../shared/protocol/ownership.ts";
@@ -9,16 +10,19 @@ import { answerDigests } from "../guest-digests.ts";
 import { noteStarted, onceStarted } from "../started-by-others.ts";
 
 type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pulling">;
+/** What ends this state. `claimed` and `ended` are an operator's words `here` and `end`. */
 type Word = "granted" | "withdrawn" | "started" | "gone" | "claimed" | "ended" | "stopping";
 
 /**
- * The guest is loaded and paused, and the source knows. The source may have the only other copy, or none any more.
- * Neither a link that is down nor patience ends this state: only the source, the end of the QEMU, or an operator does.
+ * Tells the source that the guest is loaded, and waits for its word. The source may have the only other copy, or none
+ * any more. So neither a link that is down nor the lapse of time ends this state: only the source, the end of QEMU, an
+ * operator, or somebody who starts the guest does.
  */
 export async function awaitGrant(state: State<"loaded">, cx: DestinationContext): Promise<Ends> {
   const { guest, receiver } = state;
   if (receiver !== undefined) tellLoaded(state, receiver, cx);
-  // most guests are granted running: while this one stands still the record is then only to be put in its place
+  // the record `running` is prepared as if the guest were granted running, as most guests are. While the guest is
+  // stopped, only a rename is then left to do
   void cx.journal.prepare(cx.id, destinationRecord(cx, "running", guest, { postcopy: state.postcopy, paused: false }));
   const word = state.isStarted === true ? "started" : await nextWord(state, cx);
   const whole = wholeOf(state);
@@ -61,22 +65,25 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
   }
 }
 
+/** Makes the grant that stands for an operator's claim: the guest is to run here. */
 export const ownGrant = (cx: DestinationContext): OwnershipGrant => ({
   token: tokenText(cx.token),
   epoch: EPOCH,
   paused: false,
 });
 
+/** Makes the state of a refusal. */
 function refusing(outcome: "withdrawn" | "gone", state: State<"loaded">, fault: MigrationFault): State<"refusing"> {
   // in post-copy pages are missing, so there is no whole copy to keep
   const isWhole = outcome === "withdrawn" && state.postcopy === undefined;
   return { kind: afterDestination("loaded", outcome), fault, undo: undoWhole(state), isWhole, mayBeRunning: false };
 }
 
+/** Tells the source that the guest is loaded, and listens for the source's grant on the stream. */
 function tellLoaded({ guest, loadedAtUs }: State<"loaded">, receiver: Receiver, cx: DestinationContext): void {
   receiver.outlivesCancel();
   receiver.onVerify = (request) => answerDigests(guest, receiver, cx, request);
-  // the copy stays however long the link is down, and the grant comes by the stream or by a call
+  // the copy stays however long the link is down, and the grant may also come by a call
   receiver.channel.setPatience(Number.POSITIVE_INFINITY);
   receiver.channel.send({
     kind: "loaded",
@@ -91,6 +98,7 @@ function tellLoaded({ guest, loadedAtUs }: State<"loaded">, receiver: Receiver, 
   });
 }
 
+/** Waits for whatever ends this state first. */
 async function nextWord({ guest, receiver }: State<"loaded">, cx: DestinationContext): Promise<Word> {
   const over = new AbortController();
   const claim = cx.claims.ask().then((one): Word => (one === "here" ? "claimed" : "ended"));

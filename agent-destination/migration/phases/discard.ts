@@ -1,3 +1,4 @@
+/** The phase *discarding*: the migration will not happen, and nothing of it is to be left. */
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
@@ -8,8 +9,8 @@ import { hasStarted } from "../started-by-others.ts";
 import { incomingPath } from "./stage.ts";
 
 /**
- * Tells the source first, since a guest may be paused until the answer comes. Then the QEMU of a migration that will
- * not happen ends.
+ * Tells the source first, since its guest may be stopped until that is said. Then the QEMU ends, unless somebody other
+ * than an agent has started the guest in it.
  */
 export async function discard(
   state: State<"discarding">,
@@ -32,15 +33,15 @@ export async function discard(
 }
 
 /**
- * Keeps the record of the refusal, for a source that asks late, and notes `heard`: the next agent has no copy to look
- * for.
+ * Notes `heard` in the record of a refusal, so that the next agent looks for no copy. The record stays, for a source
+ * that asks late.
  */
 async function noteEnded(cx: DestinationContext): Promise<void> {
   const record = await cx.journal.read(cx.id);
   if (record?.kind === "refused" && record.heard !== true) await cx.journal.write(cx.id, { ...record, heard: true });
 }
 
-/** The fault of a copy that was refused and that somebody other than an agent has started. */
+/** Makes the fault of a copy that was refused and that somebody other than an agent has started. */
 export const startedByOthers = (cx: DestinationContext): MigrationFault =>
   new MigrationFault(
     "two-copies",
@@ -51,11 +52,15 @@ export const startedByOthers = (cx: DestinationContext): MigrationFault =>
     },
   );
 
+/**
+ * Tells the source by the stream, if there is one, that the migration has failed.
+ * @param refusedToken proves the refusal of a grant; empty where nothing is refused
+ */
 export function say({ receiver }: Undo, fault: MigrationFault, refusedToken: Uint8Array): void {
   receiver?.say(new MigrationFault(fault.code, fault.message), refusedToken);
 }
 
-/** Ends the QEMU and removes its files: a QEMU that ends while it still loads leaves its socket. */
+/** Ends the QEMU, and removes its files. A QEMU that ends while it still loads leaves the socket of its stream. */
 export async function clearAway({ guest }: Undo, cx: DestinationContext): Promise<void> {
   await guest?.discard();
   await removeSockets(cx);

@@ -1,3 +1,4 @@
+/** The phase *loading*: QEMU has every byte, and finishes loading the guest. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
@@ -10,10 +11,18 @@ import type { Receiver } from "../../replay/receiver.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 
+/** How long each step of loading may take, milliseconds: QEMU takes its last bytes, and it loads the guest. */
 const LOADS_WITHIN_MS = 60_000;
+/**
+ * The pause between two looks at QEMU's state, milliseconds. Up to this much is added to the downtime of a switch to
+ * post-copy.
+ */
 const POLL_MS = 2;
 
-/** QEMU takes the device state and is paused, with the whole guest. */
+/**
+ * Waits until QEMU has loaded the guest (in post-copy its device state) and is paused. Then QEMU tries whether it can
+ * use the guest's images, while the source can still take the guest back.
+ */
 export async function load(state: State<"loading">, cx: DestinationContext): Promise<State<"loaded">> {
   const { guest, receiver } = state;
   // QEMU has all that it needs. If the link breaks now, what may become the only whole copy must not be thrown away
@@ -22,14 +31,14 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
     const isStarted = await packageLoaded(guest, receiver, cx);
     const { record: postcopy } = receiver;
     if (postcopy === undefined) throw new TypeError("post-copy without a layout");
-    // a guest that runs has its images, and must not lose them
+    // the images of a guest that runs are active, and the trial would make them inactive
     if (!isStarted) await tryImages(guest, receiver.disks);
     const loadedAtUs = cx.clock.nowUs();
     await writeInTime(cx, destinationRecord(cx, "waiting", guest, { postcopy }));
     return { kind: afterDestination("loading", "loaded"), guest, receiver, postcopy, loadedAtUs, isStarted };
   }
   const completed = waitLoaded(guest, receiver);
-  // when the stream fails first, nobody waits for this any more
+  // when the stream fails first, `completed` is not awaited any more
   completed.catch(() => undefined);
   await within(
     orAborted(receiver.replay.drained(), receiver.signal),
@@ -42,9 +51,9 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
   );
   await completed;
   const { status } = await guest.qmp.execute("query-status");
-  // somebody has said `cont` to the QEMU while it loaded, and it runs the guest as soon as it has it
+  // somebody may have said `cont` to QEMU while it loaded: it then runs the guest as soon as it has the guest
   const isStarted = hasRun(status);
-  // QEMU makes it what it was at the source, where it was paused; one that ran, paused (-S)
+  // a guest that was paused at the source keeps that state here, and one that ran is paused because of -S
   if (!isStarted && !PAUSED_STATES.includes(status))
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after loading, not paused`);
   if (!isStarted) await tryImages(guest, receiver.disks);
@@ -52,9 +61,9 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
 }
 
 /**
- * Waits until post-copy's package has been carried out to its RUN, which leaves a QEMU that was started with -S paused.
- * No event says so.
- * @returns whether somebody else has started the guest meanwhile
+ * Waits until QEMU has carried out post-copy's package up to its command RUN, which leaves a QEMU that was started with
+ * -S paused. No event says so.
+ * @returns whether somebody other than an agent has started the guest meanwhile
  */
 async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: DestinationContext): Promise<boolean> {
   const deadline = cx.clock.monotonicMs() + LOADS_WITHIN_MS;
@@ -75,7 +84,10 @@ async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: Destin
   }
 }
 
-/** The event may have come already: QEMU loads as fast as it is fed. */
+/**
+ * Waits until QEMU has loaded the guest. QEMU loads as fast as it is fed, so the event may have come already, and QEMU
+ * is asked as well.
+ */
 async function waitLoaded(guest: GuestProcess, receiver: Receiver): Promise<void> {
   const options = { timeoutMs: LOADS_WITHIN_MS, signal: receiver.signal };
   const event = guest.qmp.waitFor(

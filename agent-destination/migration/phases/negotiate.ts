@@ -1,3 +1,4 @@
+/** The phase *negotiating*: the destination's QEMU is started and compared with the offer. */
 import { MigrationFault, type Refusal } from "../../../shared/fault.ts";
 import { connectSource, type SourceConnection } from "../../../shared/link/grpc/grpc-link.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
@@ -15,12 +16,15 @@ import { type DestinationContext, destinationRecord, keeperPlaces } from "../des
 import type { State } from "../destination-state.ts";
 import { factsOfHost, refusalOf, whatIsThere } from "../first-look.ts";
 
-/** Looks at its own host and a QEMU of its own, and answers with the contract or with every reason. */
+/**
+ * Starts a QEMU from this host's definition, looks at it and at the host, and answers with the contract or with every
+ * reason against it. A check ends that QEMU again.
+ */
 export async function negotiate(
   { offer, definition }: State<"negotiating">,
   cx: DestinationContext,
 ): Promise<State<"staging"> | State<"discarding">> {
-  // what is found from here on is added to it, and read when the offer is judged
+  // `host` has this array: reasons that are added from here on are there when the offer is judged
   const refusals: Refusal[] = [];
   const host = await factsOfHost(definition, cx.config, await cx.promisedBytes(), refusals);
   const source = offer.dryRun ? undefined : connectAhead(cx, offer);
@@ -46,7 +50,7 @@ export async function negotiate(
       };
     }
     source?.close();
-    // the answer comes after the guest is gone, so that who asks again at once finds nothing in the way
+    // the answer comes after the QEMU is gone, so that a source that asks again at once finds nothing in the way
     await guest?.discard();
     cx.answer.resolve(agreement);
     const fault = new MigrationFault("refused", offer.dryRun ? "Only a check was asked for" : "The offer was refused");
@@ -58,7 +62,10 @@ export async function negotiate(
   }
 }
 
-/** While QEMU starts. Where it cannot be dialled, *staging* says why, if it comes to that. */
+/**
+ * Begins to connect to the source while QEMU starts. Where that fails, *staging* dials again and says why.
+ * @returns undefined where the connection could not be begun
+ */
 function connectAhead(cx: DestinationContext, { sourceAddress }: Offer): SourceConnection | undefined {
   try {
     return connectSource(sourceAddress, cx.limits);
@@ -68,7 +75,10 @@ function connectAhead(cx: DestinationContext, { sourceAddress }: Offer): SourceC
   }
 }
 
-/** Which QEMU it is goes onto the disk beside the questions to it. */
+/**
+ * Asks QEMU for all that is compared with the offer. Beside these questions the journal takes a record that names the
+ * process.
+ */
 async function lookAt(
   guest: GuestProcess,
   cx: DestinationContext,
@@ -82,7 +92,8 @@ async function lookAt(
       readDevices(guest.qmp, tree),
       disksHere({ qmp: guest.qmp, pid: guest.process.pid, tree }, offer.guest),
       asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
-      // and before it was started, so that an agent that starts again finds the QEMU whenever this one ended
+      // startGuest() has written a record before the start as well, so an agent that starts again finds the QEMU
+      // whenever this one has ended
       cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
     ]);
   refusals.push(...media);
@@ -90,8 +101,8 @@ async function lookAt(
 }
 
 /**
- * A QEMU may end after it has begun to answer, because of a port that is taken or a directory that is missing. That is
- * a reason of the refusal, beside the others.
+ * Makes the end of a QEMU a reason of the refusal, beside the other reasons. A QEMU may end after it has begun to
+ * answer, because of a port that is taken or a directory that is missing.
  * @throws the fault of a QEMU that lives
  */
 async function endedMeanwhile(guest: GuestProcess, thrown: unknown, refusals: Refusal[]): Promise<object> {
@@ -101,6 +112,7 @@ async function endedMeanwhile(guest: GuestProcess, thrown: unknown, refusals: Re
   return {};
 }
 
+/** Finds out whether this QEMU can go into post-copy. */
 async function tryPostcopy(qmp: QmpClient): Promise<Pick<DestinationFacts, "postcopyRefusal">> {
   const postcopyRefusal = await whyNoPostcopy(qmp);
   return postcopyRefusal === undefined ? {} : { postcopyRefusal };
@@ -118,6 +130,11 @@ function logOutcome(cx: DestinationContext, agreement: Agreement): void {
   cx.log.info({ agreed }, "agreed");
 }
 
+/**
+ * Starts the QEMU, unless there is a reason against the offer already.
+ * @param refusals gets the reason why no QEMU was started
+ * @returns undefined when no QEMU was started
+ */
 async function startGuest(
   cx: DestinationContext,
   offer: Offer,
@@ -125,10 +142,10 @@ async function startGuest(
   host: DestinationFacts,
   refusals: Refusal[],
 ): Promise<GuestProcess | undefined> {
-  // The agent looks a second time. Since the first look an earlier migration of the guest may have left, or somebody
-  // may have started the guest.
+  // the agent looks a second time: since the first look an earlier migration of the guest may have left, or somebody
+  // may have started the guest
   refusals.push(...(await whatIsThere(definition)));
-  // agree() gives the reason; a start would only make a shortage of memory worse
+  // the caller's agree() gives the reasons; a start would only make a shortage of memory worse
   if (refusalsOf(agree(offer, host)).length > 0) return undefined;
   try {
     const { runtimeDirectory, qemuStartTimeoutMs } = cx.config;

@@ -1,3 +1,4 @@
+/** The phase *owning*: the grant has come, and the journal makes the guest this host's. */
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
 import { unmarkRefused } from "../../guest/refusal-mark.ts";
@@ -5,17 +6,17 @@ import { type DestinationContext, destinationRecord } from "../destination-conte
 import type { State } from "../destination-state.ts";
 
 /**
- * Writes `running` into the journal: the guest is this host's. Only then may it be started (DESIGN 6), unless it was
- * granted paused.
+ * Writes `running` into the journal, by which the guest is this host's. Only after that may *starting* say `cont`, and
+ * not even then for a guest that was granted paused (docs/decisions/0043, rule 11).
  */
 export async function own(state: State<"owning">, cx: DestinationContext): Promise<State<"starting">> {
   const { kind: _, isMarked, ...whole } = state;
   const { postcopy, grant, guest } = state;
   const grantedAtUs = cx.clock.nowUs();
-  // after `running` is written, the end of the QEMU is no refusal any more
+  // once `running` is written, the end of QEMU is no refusal any more, so this looks for it before
   if (await guest.hasEnded()) throw await guest.endFault();
   await writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, paused: grant.paused }));
-  // the mark goes after the record is written: if the agent ends in between, the mark still refuses the guest
+  // the mark is removed after the record is written: if the agent ends in between, the mark still refuses the guest
   if (isMarked) await unmarkRefused(guest.qmp);
   return { kind: afterDestination("owning", "written"), ...whole, grantedAtUs };
 }

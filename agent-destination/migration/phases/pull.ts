@@ -1,3 +1,4 @@
+/** The phase *pulling*: the guest runs here in post-copy, and its last pages come. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
@@ -12,6 +13,7 @@ import { noteArrival } from "../note-arrival.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
 import { removeSockets } from "./discard.ts";
 
+/** The pause before the first further try to resume post-copy, milliseconds. It doubles with each try. */
 const AGAIN_MS = 250;
 /**
  * The longest pause between two tries, milliseconds. A source that says that it has no such migration is asked again,
@@ -19,16 +21,19 @@ const AGAIN_MS = 250;
  */
 const AGAIN_AT_MOST_MS = 2000;
 
+/** `complete`: QEMU has every page; `gone`: QEMU has ended. */
 type Outcome = "complete" | "gone";
 
 /**
- * The guest runs here and its last pages are on their way, those that it waits for first. Over when QEMU has them all; a
- * guest whose source does not come back waits here, until an operator ends its QEMU.
+ * Fetches the missing pages of a guest that runs here, those that the guest waits for first. The state is over when
+ * QEMU has every page, or has ended. A guest whose source does not come back stays in this state until an operator ends
+ * its QEMU.
  */
 export async function pull(state: State<"pulling">, cx: DestinationContext): Promise<State<"arrived"> | State<"lost">> {
   return await endableByWord(state.guest, cx, () => untilOver(state, cx));
 }
 
+/** Resumes post-copy again and again, until QEMU has every page or has ended. */
 async function untilOver(
   { guest, postcopy, ...state }: State<"pulling">,
   cx: DestinationContext,
@@ -56,6 +61,10 @@ async function untilOver(
   }
 }
 
+/**
+ * Waits until QEMU says that it has every page.
+ * @throws MigrationFault when the stream fails, QEMU reports an error, or the agent leaves
+ */
 async function untilComplete(receiver: Receiver, cx: DestinationContext): Promise<Outcome> {
   const { postcopy } = receiver;
   if (postcopy === undefined) throw new TypeError("pages are pulled in post-copy");
@@ -65,6 +74,7 @@ async function untilComplete(receiver: Receiver, cx: DestinationContext): Promis
   return "complete";
 }
 
+/** Tells the source that post-copy is complete, and leaves the guest on its own. */
 async function arrived(
   guest: GuestProcess,
   receiver: Receiver | undefined,
@@ -80,7 +90,8 @@ async function arrived(
       agentPeakMemoryBytes: usage.peakMemoryBytes,
     });
   receiver?.close();
-  // whoever moves it on finds its QEMU as it would be without this
+  // the capability is switched off again, so that a later migration of this guest finds QEMU as precopy would have left
+  // it
   await guest.qmp
     .execute("migrate-set-capabilities", { capabilities: [{ capability: "postcopy-ram", state: false }] })
     .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "postcopy-ram stays on"));
@@ -89,7 +100,7 @@ async function arrived(
   return { kind: afterDestination("pulling", "complete") };
 }
 
-/** A QEMU that is killed leaves the socket of its stream. */
+/** Closes the stream of a QEMU that has ended, and removes the socket that a killed QEMU leaves. */
 async function gone(
   guest: GuestProcess,
   receiver: Receiver | undefined,

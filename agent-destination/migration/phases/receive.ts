@@ -1,3 +1,4 @@
+/** The phase *receiving*: frames come, and go to QEMU. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { unlessSilent } from "../../../shared/link/resume/peer-silence.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
@@ -6,12 +7,17 @@ import type { Receiver } from "../../replay/receiver.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 
-/** A source that hangs is first found by keep-alive, within two of these, and then counts as a link that is cut. */
+/**
+ * The limit on a source's silence is at least this many keep-alive periods. Keep-alive finds a source agent that is
+ * stopped within two periods. Its link then counts as cut, and a cut has a limit of its own (`link.giveUpAfter`). With
+ * a smaller number here such a source would count as silent first (docs/decisions/0049).
+ */
 const KEEP_ALIVES = 4;
 
 /**
- * Frames go to QEMU until the source says that there are no more, and QEMU has the last byte. Only here a silent source
- * ends its migration: from *loading* on this host may have the only whole copy, and silence proves nothing.
+ * Passes frames on to QEMU until the source has said that there are no more, or post-copy's package was written to
+ * QEMU. Only in this state a silent source ends its migration: from *loading* on this host may have the only whole
+ * copy, and silence proves nothing.
  */
 export async function receive(state: State<"receiving">, cx: DestinationContext): Promise<State<"loading">> {
   const { guest, receiver } = state;
@@ -26,7 +32,10 @@ export async function receive(state: State<"receiving">, cx: DestinationContext)
   return { kind: afterDestination("receiving", "ended"), guest, receiver };
 }
 
-/** @throws MigrationFault `peer-lost` when the source says nothing for `limitMs` milliseconds */
+/**
+ * Waits until the source has sent its last frame, or post-copy's package was written to QEMU.
+ * @throws MigrationFault `peer-lost` when the source says nothing for `limitMs` milliseconds
+ */
 function allCame(receiver: Receiver, limitMs: number): Promise<unknown> {
   const last = orAborted(Promise.race([receiver.ended.promise, receiver.packaged]), receiver.signal);
   return unlessSilent(

@@ -1,3 +1,7 @@
+/**
+ * The phases *refusing* and *withheld*: the guest is not to run here. The refusal is made durable first, and then the
+ * source is told, while a whole copy is kept.
+ */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { onceAborted } from "../../../shared/runtime/deferred.ts";
@@ -13,9 +17,9 @@ import { ownGrant } from "./await-grant.ts";
 import { say, startedByOthers } from "./discard.ts";
 
 /**
- * Makes the refusal as durable as the copy that it refuses, before the source is told (DESIGN 6): in the journal, or,
- * where the disk does not take it, by a mark in the QEMU. A QEMU that has ended needs neither, unless the journal may
- * say that the guest was started.
+ * Makes the refusal as durable as the copy that it refuses, before the source is told (docs/decisions/0043, rule 6).
+ * The journal takes it, or, where the disk does not take the record, a mark in QEMU. A QEMU that has ended needs
+ * neither, unless the journal may say that the guest was started.
  * @throws MigrationFault while neither can be done
  */
 export async function refuse(
@@ -37,7 +41,7 @@ export async function refuse(
     if (hasEnded && mayBeRunning) throw thrown;
     if (!hasEnded) await markRefused(guest.qmp);
   }
-  // the record took its time, and nobody has heard of it yet
+  // the guest may have been started while the record was written, and the source has not been told of the refusal yet
   const startedSince = await startedBefore(undo, cx);
   if (startedSince !== undefined) return startedSince;
   if (guest !== undefined && isWhole && !(await guest.hasEnded()))
@@ -45,7 +49,11 @@ export async function refuse(
   return { kind: afterDestination("refusing", "empty"), fault, undo, refused: true };
 }
 
-/** Nobody has heard of the refusal yet: for a guest that somebody has started meanwhile it is none. */
+/**
+ * Looks whether somebody other than an agent has started the guest. The refusal of such a guest is dropped, which is
+ * possible because no source was told of it.
+ * @returns the state that follows then; undefined when the guest was not started
+ */
 async function startedBefore(
   { guest, receiver }: Undo,
   cx: DestinationContext,
@@ -57,7 +65,9 @@ async function startedBefore(
   return { kind: afterDestination("refusing", "startedPulling"), guest, postcopy, ...(receiver && { receiver }) };
 }
 
-/** A QEMU that does not tell is taken for one that has the guest: its copy is kept. */
+/**
+ * Tells whether QEMU has the whole guest. A QEMU that does not tell counts as one that has, so that its copy is kept.
+ */
 async function isLoaded(guest: GuestProcess | undefined): Promise<boolean> {
   if (guest === undefined || (await guest.hasEnded())) return false;
   const state = await stateOf(guest, { kind: "waiting" }).catch(() => "loaded");
@@ -78,14 +88,15 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
   say(undo, fault, cx.token);
   const first = await Promise.race([
     onceAborted(cx.unneeded, over.signal).then(() => "heard" as const),
-    // a source that is in contact is about to say that it has heard the refusal
+    // a source that is in contact is about to say that it has heard the refusal, so the agent waits for that until it
+    // leaves
     onceAborted(receiver?.channel.isCut === false ? cx.leaving : cx.stopping, over.signal).then(
       () => "stopping" as const,
     ),
     // while this QEMU keeps locks of the images, the source cannot start its guest, and so never says `kept`. A source
-    // that says `withdraw` has seen that its own QEMU lives, and that copy of the guest is enough
+    // that says `withdraw` has seen that its own QEMU lives, and that QEMU's copy of the guest is enough
     ...(guest.keepsLocks ? [onceAborted(cx.withdrawn, over.signal).then(() => "heard" as const)] : []),
-    // a source of the version before says only `failure`, and never `kept`
+    // an older source says only `failure`, and never `kept`
     ...(receiver === undefined || cx.saysKept ? [] : [receiver.gaveUp.promise.then(() => "heard" as const)]),
     guest.ended.then(() => "gone" as const),
     onceStarted(guest, over.signal).then(() => "started" as const),
@@ -116,8 +127,8 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
       return { kind: afterDestination("withheld", "gone"), fault, undo, refused: true };
     case "heard":
     case "end":
-      // an agent that starts again then does not keep the copy; if the disk does not take the note, an operator ends
-      // that copy
+      // by this record an agent that starts again does not keep the copy. If the disk does not take the record, an
+      // operator has to end that copy
       await orLogged(
         writeInTime(cx, destinationRecord(cx, "refused", guest, { reason: fault.message, heard: true })),
         cx.log,

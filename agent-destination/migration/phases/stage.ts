@@ -1,3 +1,4 @@
+/** The phase *staging*: QEMU gets ready to take its stream, and the transfer stream is opened. */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { dialSource } from "../../../shared/link/grpc/grpc-link.ts";
@@ -13,7 +14,10 @@ import { Replay } from "../../replay/replay.ts";
 import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 
-/** QEMU listens for its stream, and the source is dialled: pages are pulled. */
+/**
+ * Makes QEMU listen for its stream, and dials the source. The destination dials because only gRPC's client side has a
+ * receive window that can be raised: the pages flow from the server to the client (ARCHITECTURE.md).
+ */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
   const { guest, contract, offer, disks } = state;
   let ahead = state.source;
@@ -53,7 +57,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
       }),
   });
   try {
-    // beside the source's measuring, not ahead of it
+    // the source measures the link meanwhile, so the keeper costs no time of its own
     if (contract.postcopy) await guest.keepMonitor({ timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
     else guest.dismissKeeper();
   } catch (thrown) {
@@ -64,6 +68,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
   return { kind: afterDestination("staging", "dialled"), guest, receiver };
 }
 
+/** Takes from the contract what is needed to resume a broken post-copy. */
 const recordOf = ({ frameBytes, creditWindowBytes, codecs }: Contract, sourceAddress: string) => ({
   frameBytes,
   creditWindowBytes,
@@ -71,9 +76,10 @@ const recordOf = ({ frameBytes, creditWindowBytes, codecs }: Contract, sourceAdd
   sourceAddress,
 });
 
-/** The socket on which the destination's QEMU takes its stream. */
+/** Gives the path of the socket on which the destination's QEMU takes its stream. */
 export const incomingPath = (cx: DestinationContext): string => migrationFile(cx.guest, cx, "incoming");
 
+/** Makes QEMU listen for its stream, and connects to it. */
 async function openStream(guest: GuestProcess, cx: DestinationContext, postcopy: boolean): Promise<Socket> {
   const path = incomingPath(cx);
   await guest.qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });

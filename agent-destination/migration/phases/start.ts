@@ -1,3 +1,4 @@
+/** The phase *starting*: the guest is this host's by the journal, and is started. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
@@ -16,14 +17,18 @@ import { noteArrival } from "../note-arrival.ts";
 import { recoverPostcopy } from "../recover-postcopy.ts";
 import { removeSockets } from "./discard.ts";
 
+/**
+ * How long QEMU may take to run the guest after `cont`, milliseconds. After that the phase fails and is tried again.
+ */
 const RESUMES_WITHIN_MS = 10_000;
+/** The pause between two looks at QEMU's state, milliseconds. */
 const POLL_MS = 20;
 
 type Ends = State<"arrived"> | State<"pulling"> | State<"lost"> | State<"refusing">;
 
 /**
- * Says `cont`, then answers the source. From here on the guest is refused only if QEMU refuses `cont`, since it may
- * have run. A QEMU that does not answer is asked again, for as long as it lives. A guest that was granted paused has
+ * Says `cont`, and then answers the source. From here on the guest may have run, so it is refused only if QEMU refuses
+ * `cont`. A QEMU that does not answer is asked again for as long as it lives. A guest that was granted paused has
  * arrived as it is.
  */
 export async function start(state: State<"starting">, cx: DestinationContext): Promise<Ends> {
@@ -34,11 +39,11 @@ export async function start(state: State<"starting">, cx: DestinationContext): P
 async function startGuest(state: State<"starting">, cx: DestinationContext): Promise<Ends> {
   const { guest, grant, grantedAtUs, postcopy } = state;
   checkRecord(state, cx);
-  // `cont` itself may need a page: a stream that is lost is taken up first
+  // `cont` itself may need a page, so a lost stream of post-copy is resumed first
   const taken = postcopy === undefined || state.receiver !== undefined ? undefined : await resumePostcopy(guest, postcopy, cx);
   const receiver = state.receiver ?? taken;
   if (receiver !== undefined) cx.onStream(receiver.channel);
-  // both hosts are needed to the end: no cut of the link is too long
+  // post-copy needs both hosts to its end, so no cut of the link is too long
   if (postcopy !== undefined) receiver?.channel.setPatience(Number.POSITIVE_INFINITY);
   const resumedAtUs = await (grant.paused ? seePaused(guest) : resume(guest, cx)).catch((thrown: unknown) => {
     taken?.close(MigrationFault.from(thrown));
@@ -65,28 +70,31 @@ async function startGuest(state: State<"starting">, cx: DestinationContext): Pro
   cx.onRunning(running);
   receiver?.channel.send({ kind: "running", ...running });
   if (postcopy !== undefined) {
-    // not waited for: QEMU's main loop may wait for a page meanwhile
+    // neither the announcement nor the record is awaited: QEMU's main loop may wait for a page meanwhile
     void announce(guest, cx);
     void orLogged(writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, ran: true })), cx.log);
     const kind = afterDestination("starting", "pulls");
     return receiver === undefined ? { kind, guest, postcopy } : { kind, guest, receiver, postcopy };
   }
   receiver?.close();
-  // the record tells a guest that was seen running from one that may have been. It is written after the answer, which
-  // must not wait for it, and beside the announcement, by which the guest's network finds it
+  // the record tells a guest that was seen running from one that may have run. It is written after the answer to the
+  // source, which must not wait for the disk, and beside the announcement, by which the network finds the guest
   await Promise.all([noteArrival(destinationRecord(cx, "arrived", guest, grant), cx), announce(guest, cx)]);
   guest.letGo();
   return { kind: afterDestination("starting", "runs") };
 }
 
-/** Throws unless the journal says `running` for this very process: no other process is started. */
+/**
+ * Checks that the journal says `running` for this very process, since `cont` is said to no other.
+ * @throws MigrationFault `internal` when it does not
+ */
 function checkRecord({ guest }: State<"starting">, cx: DestinationContext): void {
   const record = cx.journal.latest(cx.id);
   if (record?.kind !== "running" || record.qemu?.identity !== guest.process.identity)
     throw new MigrationFault("internal", `The journal says ${record?.kind ?? "nothing"}: the guest is not started`);
 }
 
-/** QEMU has refused `cont`, so the guest did not run: it is refused after all, and its source may take it back. */
+/** Refuses a guest for which QEMU has refused `cont`. The guest did not run, so its source may take it back. */
 async function declined(
   state: State<"starting">,
   receiver: Receiver | undefined,
@@ -105,7 +113,10 @@ async function declined(
   return { kind: afterDestination("starting", "declined"), fault, undo, isWhole, mayBeRunning: true };
 }
 
-/** @returns undefined when there is nothing to take up: QEMU has every page, or has ended */
+/**
+ * Resumes a post-copy that has no stream.
+ * @returns undefined when there is nothing to resume, because QEMU has every page or has ended
+ */
 async function resumePostcopy(
   guest: GuestProcess,
   postcopy: DestinationPostcopy,
@@ -135,7 +146,7 @@ async function resume(
     if (refusal !== undefined) return { refusal };
     while (true) {
       const { status } = await qmp.execute("query-status");
-      // the event comes ahead of the answer
+      // QEMU sends the event RESUME before it answers that the guest runs
       if (resumedAtUs !== undefined || hasRun(status)) return resumedAtUs ?? cx.clock.nowUs();
       if (cx.clock.monotonicMs() > deadline)
         throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after cont, not running`);
@@ -149,13 +160,16 @@ async function resume(
   }
 }
 
-/** @returns 0, since it is not resumed; undefined when its QEMU has ended */
+/**
+ * Checks that a guest which was granted paused is here, paused or started by its operator.
+ * @returns 0, since the guest is not resumed; undefined when its QEMU has ended
+ */
 async function seePaused(guest: GuestProcess): Promise<number | undefined> {
   const qmp = await guest.monitor();
   if (qmp === undefined) return undefined;
   try {
     const { status } = await qmp.execute("query-status");
-    // whoever operates it may have started it by now
+    // the guest's operator may have started the guest by now
     if (status === "running" || PAUSED_STATES.includes(status)) return 0;
     throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}, not paused`);
   } catch (thrown) {
@@ -165,8 +179,9 @@ async function seePaused(guest: GuestProcess): Promise<number | undefined> {
 }
 
 /**
- * The switches between the hosts still send the guest's frames to the source. Of a guest that is paused QEMU holds the
- * announcements back until it runs (net/net.c, qemu_can_send_packet).
+ * Makes QEMU announce the guest on its networks, since the switches between the hosts still send its packets to the
+ * source. QEMU holds the announcements of a paused guest back until that guest runs (net/net.c, qemu_can_send_packet).
+ * Never rejects.
  */
 async function announce(guest: GuestProcess, cx: DestinationContext): Promise<void> {
   await guest.qmp

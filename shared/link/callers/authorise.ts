@@ -1,8 +1,9 @@
 /**
- * Who may call what over TLS. A server takes every connection whose handshake succeeds and refuses each *call* whose caller
- * has no good certificate, or is not on the list for that service: only so the caller learns why (decision 0020). What is
- * not in SERVICES is refused. A call is refused before its first message is read. Callers on no list at all meet
- * stranger-door.ts, which judges by the same function.
+ * Decides who may call what over TLS. A server takes every connection whose handshake succeeds, and refuses each *call*
+ * whose caller has no good certificate or is not on the list for the service. Only in this way does the caller learn
+ * why it is refused (docs/decisions/0020). A service that is not in SERVICES is refused. A call is refused before its
+ * first message is read. Callers that are on no list at all meet listen/stranger-door.ts, which judges by the same
+ * function.
  */
 import type { PeerCertificate } from "node:tls";
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
@@ -12,6 +13,7 @@ import { chainProblem, listedName, namesOf, showNames } from "../tls/certificate
 import { type LinkSecurity, notListed, type TlsSecurity, tlsText } from "../tls/security.ts";
 import { refusing } from "./call-limits.ts";
 
+/** Who may call a service: the callers on one of the two lists of the settings, or any caller. */
 type List = "peers" | "operators" | "anybody";
 
 const SERVICES: ReadonlyMap<string, List> = new Map([
@@ -20,11 +22,11 @@ const SERVICES: ReadonlyMap<string, List> = new Map([
   ["grpc.reflection.v1alpha.ServerReflection", "operators"],
   ["ferry.v1.TransferService", "peers"],
   ["ferry.v1.DestinationService", "peers"],
-  // tells up or down, to whatever watches over the host
+  // it tells only whether the agent is up, to programs that watch over the host
   ["grpc.health.v1.Health", "anybody"],
 ]);
 
-/** Whether a method is for operators, or for anybody; unknown services are not. */
+/** True for a method that is for operators or for any caller, and false for one of an unknown service. */
 export function isForOperators(path: string): boolean {
   const list = listOf(path);
   return list !== undefined && list !== "peers";
@@ -32,17 +34,21 @@ export function isForOperators(path: string): boolean {
 
 const listOf = (path: string): List | undefined => SERVICES.get(path.split("/")[1] ?? "");
 
-/** What is known of a connection without a good certificate. */
+/** What is known of a caller without a good certificate. */
 export interface Stranger {
-  /** OpenSSL's code. */
+  /** OpenSSL's code for what is wrong. */
   readonly problem: string;
-  /** None was shown when undefined. */
+  /** The certificate that the caller has shown; undefined when it has shown none. */
   readonly certificate: PeerCertificate | undefined;
 }
 
-/** What a caller has shown; grpc-js gives its certificate only when its chain is good. */
+/** What grpc-js tells of a caller. It has the caller's certificate only when the chain of the certificate is good. */
 type Auth = ReturnType<ServerInterceptingCall["getAuthContext"]>;
 
+/**
+ * Makes the interceptor that refuses the calls which their callers may not make.
+ * @param refused is told of each refused call
+ */
 export function authorising(
   security: TlsSecurity,
   refused: (fault: MigrationFault, peer: string, path: string) => void,
@@ -57,17 +63,17 @@ export function authorising(
   };
 }
 
-/** Whoever calls, as far as the connection tells. */
+/** A caller, as far as its connection tells. */
 export interface Connected {
-  /** Address. */
+  /** The caller's address. */
   readonly peer: string;
-  /** One whose chain is good. */
+  /** The caller's certificate; undefined when it has none whose chain is good. */
   readonly certificate: PeerCertificate | undefined;
-  /** For the message where there is none. */
+  /** What the message of a refusal says where there is no such certificate. */
   readonly stranger: Stranger | undefined;
 }
 
-/** @returns why the call is refused; undefined for one that is let in */
+/** Judges a call of the method `path`. @returns why the call is refused; undefined for a call that is let in */
 export function judge(
   path: string,
   { peer, certificate, stranger }: Connected,
@@ -87,6 +93,7 @@ export function judge(
     : undefined;
 }
 
+/** Makes the fault of a caller that has no certificate with a good chain. */
 export function untrusted(peer: string, stranger: Stranger | undefined): MigrationFault {
   if (stranger?.certificate === undefined)
     return new MigrationFault("peer-untrusted", `The caller at ${peer} showed no certificate`, {
@@ -100,19 +107,22 @@ export function untrusted(peer: string, stranger: Stranger | undefined): Migrati
   });
 }
 
-/** For the log of a call that was let in. @param list whose names are meant where a certificate has several */
+/**
+ * Describes the caller of a call that was let in, for the log.
+ * @param list the list whose names count where a certificate has several names
+ */
 export function callerOf(auth: Auth, security: TlsSecurity, list: "peers" | "operators"): string {
   const names = auth.sslPeerCertificate === undefined ? [] : namesOf(auth.sslPeerCertificate);
   return tlsText(nameAmong(names, security[list]));
 }
 
-/** The name that is meant of several in a certificate: the one on the list, else the first. */
+/** Chooses the name of a caller from the names of its certificate: the name that is on the list, or else the first. */
 export const nameAmong = (names: readonly string[], list: readonly string[] | "any"): string | undefined =>
   (list === "any" ? undefined : listedName(names, list)) ?? names[0];
 
 /**
- * May others than this caller call as well, by tls.peers? This agent's own names do not count. In clear nobody is
- * known.
+ * True if `tls.peers` lets other agents than this caller call as well. This agent's own names do not count. In clear
+ * the answer is false, since no caller is known there.
  */
 export function hasOtherPeers({ names }: Caller, security: LinkSecurity | undefined): boolean {
   if (security?.kind !== "tls" || security.peers === "any") return false;

@@ -1,27 +1,29 @@
 /**
- * The limits of calls over the connections of callers that were let in: so many a second of a connection, and so many
- * streams of Health/Watch of the agent. Decision 0051. Streams of views have a limit of their own
- * (operator-streams.ts).
+ * Limits the calls over connections of callers that were let in: how many calls a second a connection makes, and how
+ * many streams of Health/Watch an agent serves (docs/decisions/0051). Streams of views have a limit of their own
+ * (grpc/operator-streams.ts).
  */
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import { toStatus } from "../wire/status.ts";
 import type { ConnectionLimits, Counted } from "./connection-limits.ts";
 
-/** Whatever watches over a host needs one. */
+/** The most streams of Health/Watch of an agent at the same time. A program that watches over a host needs one. */
 export const HEALTH_WATCHES_MAX = 32;
-/** Refused calls of a connection before it is ended: its caller does not listen. */
+/** How many calls of a connection are refused before the connection is ended: its caller does not listen. */
 const REFUSED_MAX = 100;
 const TRANSFER = "/ferry.v1.TransferService/";
 const HEALTH_WATCH = "/grpc.health.v1.Health/Watch";
 
+/** Makes the interceptor that counts calls and refuses those that are too many. */
 export function limitingCalls(limits: ConnectionLimits): ServerInterceptor {
   const refused = new WeakMap<Counted, number>();
   const watches = { open: 0 };
   return ({ path }, call) => {
     const counted = limits.of(call.getPeer());
     const fault = tooMany(path, counted, watches.open);
-    // who may have a transfer, and for how long, is looked at by its hello; frames pass through one layer at most
+    // a transfer is not counted, since its hello decides whether it is served, and for how long. Frames pass through
+    // one layer of interceptors at most
     if (fault === undefined && path.startsWith(TRANSFER))
       return call instanceof ServerInterceptingCall ? call : new ServerInterceptingCall(call);
     if (fault === undefined) return counting(call, path === HEALTH_WATCH ? watches : undefined, counted);
@@ -57,7 +59,7 @@ function counting(
   return new ServerInterceptingCall(call, {
     start: (next) =>
       next({
-        // called once, when the stream of the call has closed, however it ended
+        // grpc-js calls this once, when the call is over, however it has ended
         onCancel: () => {
           if (counted !== undefined) counted.calls--;
           if (watches !== undefined) watches.open--;
@@ -66,7 +68,7 @@ function counting(
   });
 }
 
-/** Nothing of the call reaches its handler. */
+/** Refuses a call with `fault`, so that nothing of the call reaches its handler. */
 export const refusing = (call: Call, fault: MigrationFault): ServerInterceptingCall =>
   new ServerInterceptingCall(call, {
     start: (next) => {

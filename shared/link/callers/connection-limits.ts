@@ -1,10 +1,12 @@
 /**
- * The limits of connections that an agent takes: in number, in rate and in life. A connection over TLS waits for its
- * turn to shake hands, shakes hands, and is then of a caller on a list, or of a stranger. Each of these has a room of
- * its own, so that no number of strangers takes a place from a caller on a list. Who comes from an address that such a
- * caller has come from lately has turns of its own. Decision 0051.
+ * Limits the connections that an agent takes, in number, in rate and in life (docs/decisions/0051). A connection over
+ * TLS waits for its turn to shake hands, shakes hands, and is then the connection of a listed caller or of a stranger.
+ * A connection in clear waits for its turn to begin. Each of these standings has a room of its own, so that no number
+ * of strangers takes a place from a listed caller. A network from which a listed caller has come lately has turns of
+ * its own.
  *
- * What is done over a connection is limited in call-limits.ts, and for strangers in stranger-door.ts.
+ * Not its job: to limit what is done over a connection. call-limits.ts does that, and listen/stranger-door.ts for
+ * strangers.
  */
 import type { Socket } from "node:net";
 import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
@@ -12,6 +14,7 @@ import type { Logger } from "../../runtime/log/log.ts";
 import { type InRoom, networkOf, Room } from "./connection-room.ts";
 import { Rate } from "./rate.ts";
 
+/** The limits where none are given. The settings of an agent have the same defaults. */
 export const CONNECTION_DEFAULTS: ConnectionConfig = {
   max: 256,
   perAddress: 64,
@@ -19,41 +22,59 @@ export const CONNECTION_DEFAULTS: ConnectionConfig = {
   maxAgeMs: 3_600_000,
 };
 
-/** A handshake takes two round trips and some milliseconds of a processor. The time counts from the first packet. */
+/**
+ * How long a connection may wait for its turn and shake hands, milliseconds. The time counts from when the port takes
+ * the connection. A handshake takes two round trips and some milliseconds of a processor.
+ */
 const HANDSHAKE_MS = 10_000;
-/** Enough for a refusal, or a look at the health. */
+/** How long a stranger's connection lives, milliseconds: enough for a refusal, or for a look at the health. */
 const STRANGER_MS = 10_000;
-/** A network that has all of these places loses its oldest to one of another network. */
+/** The room of connections that wait. A network that has taken all places loses its oldest connection to a newcomer. */
 const WAITING = { max: 64, perGroup: 64 };
+/** The rooms of connections that shake hands, and of strangers. */
 const SHAKING = { max: 32, perGroup: 16 };
 const STRANGERS = { max: 64, perGroup: 16 };
-/** Connections that may wait, shake hands or be a stranger's at the same time: those beside `max`, of TCP. */
+/** The most TCP connections that may wait, shake hands or be a stranger's at the same time. They are beside `max`. */
 export const STRANGERS_MAX = WAITING.max + SHAKING.max + STRANGERS.max;
 
-/** Handshakes at once, before the rate counts. One takes about a millisecond of the event loop. */
+/**
+ * How many handshakes of unknown networks may begin at once, before their rate counts. A handshake takes about a
+ * millisecond of the event loop.
+ */
 const BURST = 16;
-/** Networks from which callers on a list have come within FAMILIAR_MS, each with a rate of its own. */
+/**
+ * The most familiar networks that are remembered. A network is familiar when a listed caller has come from it within
+ * FAMILIAR_MS milliseconds. Each familiar network has a rate of handshakes of its own.
+ */
 const FAMILIAR_MAX = 256;
 const FAMILIAR_MS = 3_600_000;
 const FAMILIAR_PER_SECOND = 20;
 const FAMILIAR_BURST = 40;
-/** In clear nothing tells callers from strangers. */
+/** The rate at which connections in clear begin, all together, since in clear nothing tells callers from strangers. */
 const CLEAR_PER_SECOND = 200;
 const CLEAR_BURST = 100;
+/** How often the agent looks for connections whose time is over, milliseconds. */
 const LOOK_MS = 1000;
-/** Who waits because its own network shakes hands so often already is looked at again after this time, milliseconds. */
+/**
+ * How soon a connection is looked at again that waits because its own network has all of its places among those that
+ * shake hands, milliseconds.
+ */
 const CROWDED_MS = 50;
-/** How long a connection whose time is over may go on because a call is under way, milliseconds. */
+/** How long a listed connection whose time is over may go on because a call is under way, milliseconds. */
 const GRACE_MS = 60_000;
-/** Calls of a connection: `ferry` makes a few, an agent one or two for each migration. */
+/** The rate of calls of a connection. `ferry` makes a few, and an agent one or two for each migration. */
 const CALLS_PER_SECOND = 50;
 const CALLS_BURST = 100;
-/** At most so often a line tells how many connections were ended, milliseconds. */
+/** How often, at most, a line tells how many connections were ended, milliseconds. */
 const TELL_MS = 60_000;
 
+/** What a connection is at the moment. Each standing has a room of its own. */
 export type Standing = "waiting" | "shaking" | "stranger" | "listed" | "clear";
 
-/** Why a connection was ended, in the words of the log. */
+/**
+ * Why a connection was ended, in the words of the log. `tooMany`: it made room for another one, or its caller went on
+ * although it was refused; `tooLong`: its time was over; `noRoom`: there was no place for it.
+ */
 type Reason = "tooMany" | "tooLong" | "noRoom";
 
 const peerOf = ({ remoteAddress, remotePort }: Socket): string =>
@@ -62,20 +83,21 @@ const peerOf = ({ remoteAddress, remotePort }: Socket): string =>
 /** A connection that is counted, until its socket has closed. */
 export interface Counted extends InRoom {
   readonly socket: Socket;
-  /** networkOf() of its address. */
+  /** What networkOf() says of its address. */
   readonly network: string;
-  /** Its network, and whom its certificate names once that is known to be on a list. */
+  /** Its network, and the name in its certificate once that name is known to be on a list. */
   groups: readonly string[];
   standing: Standing;
-  /** Monotonic milliseconds; infinity where its life has no end. */
+  /** When its life ends, monotonic milliseconds; infinity where its life has no end. */
   endsAtMs: number;
-  /** Calls under way, without those of TransferService. */
+  /** How many calls are under way, without those of TransferService. */
   calls: number;
-  /** Transfers that belong to a migration: it is not ended while it has one. */
+  /** How many transfers over it belong to a migration. No limit ends a connection that has one. */
   transfers: number;
   readonly callRate: Rate;
 }
 
+/** What happens when it is a connection's turn: it gets the standing `first`, and `begin` is called. */
 interface Turn {
   readonly first: "shaking" | "clear";
   readonly begin: () => void;
@@ -87,12 +109,15 @@ export class ConnectionLimits {
   private readonly rooms: Readonly<Record<Standing, Room<Counted>>>;
   private readonly unknownRate: Rate;
   private readonly clearRate: Rate;
+  /** The familiar networks, the one that has been away for the longest time first. */
   private readonly familiar = new Map<string, { readonly rate: Rate; sinceMs: number }>();
+  /** The connections by their addresses and ports. */
   private readonly byPeer = new Map<string, Counted>();
-  /** Those that wait, the longest waiting first. */
+  /** The connections that wait for their turn, the longest waiting first. */
   private readonly turns = new Map<Counted, Turn>();
+  /** How many connections were ended since the last line of the log, by reason. */
   private readonly ended = new Map<Reason, number>();
-  /** Handshakes that were ended here, and of which TLS has not told yet that they have failed. */
+  /** How many handshakes were ended here of which TLS has not told yet that they have failed. */
   private endedShaking = 0;
   private toldMs = Number.NEGATIVE_INFINITY;
   private next: NodeJS.Timeout | undefined;
@@ -116,11 +141,12 @@ export class ConnectionLimits {
   }
 
   /**
-   * Takes a connection of a TCP port: calls `begin` when it is its turn, which may be at once or never.
-   * @param first its standing then
+   * Takes a connection of a TCP port, and calls `begin` when it is the connection's turn, which may be at once or
+   * never.
+   * @param first the standing of the connection from its turn on
    */
   receive(socket: Socket, first: "shaking" | "clear", begin: () => void): void {
-    // one that waits has nobody yet who listens to its errors
+    // no other code listens yet to the errors of a connection that waits
     socket.on("error", () => socket.destroy());
     const counted = this.count(socket, "waiting");
     if (counted === undefined) return;
@@ -130,11 +156,12 @@ export class ConnectionLimits {
   }
 
   /**
-   * The handshake is over.
-   * @param socket the TCP connection
-   * @param livesMs how long it may stay; infinity where it may stay for good
-   * @param name of its certificate, for a listed one: no peer takes the places of all others by several addresses
-   * @returns false when there is no room for it: it has been ended
+   * Takes note that a connection has shaken hands.
+   * @param socket the connection, which is found by its address and port
+   * @param livesMs how long it may stay, milliseconds; infinity where it may stay for good
+   * @param name for a listed caller, the name in its certificate, so that no peer takes the places of all others from
+   *   several addresses
+   * @returns false when the connection has ended: it was closed, or there was no room for it
    */
   shaken(socket: Socket, standing: "stranger" | "listed", livesMs = STRANGER_MS, name?: string): boolean {
     const counted = this.byPeer.get(peerOf(socket));
@@ -146,12 +173,12 @@ export class ConnectionLimits {
     return true;
   }
 
-  /** The connection of a call, by the address that gRPC shows. @returns undefined for a unix socket's */
+  /** Finds the connection of a call by the address that gRPC shows. @returns undefined for that of a unix socket */
   of(peer: string): Counted | undefined {
     return this.byPeer.get(peer);
   }
 
-  /** The connection of `peer` belongs to a migration, until the returned function is called. */
+  /** Notes that the connection of `peer` carries a transfer of a migration, until the returned function is called. */
   hold(peer: string): () => void {
     const counted = this.byPeer.get(peer);
     if (counted === undefined) return () => {};
@@ -164,7 +191,7 @@ export class ConnectionLimits {
     return this.settings.maxAgeMs;
   }
 
-  /** Takes note that a handshake has failed. @returns true where it was ended here, which needs no line */
+  /** Takes note that a handshake has failed. @returns true if it was ended here, so that it needs no line in the log */
   endedOne(): boolean {
     if (this.endedShaking === 0) return false;
     this.endedShaking--;
@@ -176,6 +203,7 @@ export class ConnectionLimits {
     this.leave(counted, "tooMany");
   }
 
+  /** Ends the connections that wait, and lets no other one begin. */
   stop(): void {
     clearInterval(this.looks);
     clearTimeout(this.next);
@@ -196,7 +224,7 @@ export class ConnectionLimits {
         return this.standing === "listed" || this.calls > 0 || this.transfers > 0;
       },
     };
-    // it has gone before it was looked at
+    // the connection was closed before it was looked at
     if (peer === "") socket.destroy();
     if (peer === "" || !this.makeRoom(counted, standing)) return undefined;
     this.rooms[standing].add(counted);
@@ -218,7 +246,10 @@ export class ConnectionLimits {
     return true;
   }
 
-  /** @returns false where no room could be made: `counted` is ended then */
+  /**
+   * Ends other connections until `counted` has room.
+   * @returns false where that is impossible; `counted` is ended then
+   */
   private makeRoom(counted: Counted, standing: Standing): boolean {
     const room = this.rooms[standing];
     while (!room.hasRoomFor(counted.groups)) {
@@ -238,7 +269,7 @@ export class ConnectionLimits {
     this.tell();
   }
 
-  /** Lets those begin whose turn it is. */
+  /** Lets the connections begin whose turn it is. */
   private serve(): void {
     let waitsMs = Number.POSITIVE_INFINITY;
     for (const [counted, { first, begin }] of this.turns) {
@@ -275,14 +306,14 @@ export class ConnectionLimits {
     const rate = this.familiar.get(network)?.rate ?? new Rate(FAMILIAR_PER_SECOND, FAMILIAR_BURST);
     this.familiar.delete(network);
     this.familiar.set(network, { rate, sinceMs: performance.now() });
-    // the one that has been away for the longest time
+    // the networks that have been away for the longest time are forgotten
     for (const oldest of this.familiar.keys()) {
       if (this.familiar.size <= FAMILIAR_MAX) return;
       this.familiar.delete(oldest);
     }
   }
 
-  /** Ends those whose time is over, and tells of those that were ended since. */
+  /** Ends the connections whose time is over, and logs how many were ended since the last line. */
   private look(): void {
     const nowMs = performance.now();
     for (const counted of this.byPeer.values()) {

@@ -1,17 +1,18 @@
 /**
- * A room for connections of one standing: so many at most, and so many of one group. A group is a network, or whom a
- * certificate names. Who has to leave a full room is the oldest of the group that has the most there, so that a flood
- * from one network ends its own connections first.
+ * A room for the connections of one standing. The room has a number of places, and each group may take only some of
+ * them. A group is a network, or the name in a certificate. When the room is full, the oldest connection of the group
+ * with the most connections has to leave, so that a flood from one network ends its own connections first.
  */
 
-/** What a room looks at of a connection. */
+/** What a room has to know of a connection. */
 export interface InRoom {
-  /** Each of them counts by itself. */
+  /** The groups of the connection. It takes a place in each of them. */
   readonly groups: readonly string[];
-  /** Is it not to be ended for a newcomer's sake? */
+  /** True for a connection that must not be ended to make room for another one. */
   readonly isKept: boolean;
 }
 
+/** How many connections a room takes, and how many of each group among them. */
 export interface RoomSize {
   readonly max: number;
   readonly perGroup: number;
@@ -19,7 +20,7 @@ export interface RoomSize {
 
 export class Room<C extends InRoom> {
   private readonly size: RoomSize;
-  /** From the oldest to the newest. */
+  /** The connections in the room, from the oldest to the newest. */
   private readonly members = new Set<C>();
   private readonly byGroup = new Map<string, number>();
 
@@ -50,12 +51,12 @@ export class Room<C extends InRoom> {
     }
   }
 
-  /** Would one more of these groups fit? */
+  /** True if one more connection of these groups fits. */
   hasRoomFor(groups: readonly string[]): boolean {
     return this.members.size < this.size.max && this.full(groups) === undefined;
   }
 
-  /** @returns the one that has to leave before a newcomer of these groups fits; undefined where all are kept */
+  /** @returns the connection that has to leave before another of these groups fits; undefined if none may be ended */
   toEnd(groups: readonly string[]): C | undefined {
     const own = this.full(groups);
     let found: C | undefined;
@@ -66,7 +67,7 @@ export class Room<C extends InRoom> {
     return found;
   }
 
-  /** @returns the first of the groups that has all of its places */
+  /** @returns the first of the groups that has taken all of its places */
   private full(groups: readonly string[]): string | undefined {
     return groups.find((group) => this.of(group) >= this.size.perGroup);
   }
@@ -81,9 +82,9 @@ export class Room<C extends InRoom> {
 }
 
 /**
- * The part of an address that counts as one network: an IPv4 address, and the first 64 bits of an IPv6 address, since
- * whoever has one address of such a network has as many as they like.
- * @param address as a socket shows it; undefined for a unix socket, and for one that has gone
+ * Returns the part of an address that counts as one network: the whole of an IPv4 address, and the first 64 bits of an
+ * IPv6 address, since a host that has one address of such a network has as many as it likes.
+ * @param address as a socket shows it; undefined for a unix socket, and for a socket that was closed
  */
 export function networkOf(address: string | undefined): string {
   if (address === undefined) return "";

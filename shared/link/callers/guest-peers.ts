@@ -1,6 +1,7 @@
 /**
- * Binds a guest to peers: the list `peers` of its definition. The destination asks whether the caller may bring the
- * guest, and the source whether the destination that it calls may take it. Only a certificate answers either question.
+ * Binds a guest to the peers in the list `peers` of its definition. The destination asks whether the caller may bring
+ * the guest. The source asks whether the destination that it calls may take the guest. Only a certificate answers
+ * either question.
  */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import type { GuestDefinition } from "../../runtime/guest/guest-definition.ts";
@@ -10,8 +11,8 @@ import { listedName, showNames } from "../tls/certificate-names.ts";
 type Bound = Pick<GuestDefinition, "name" | "peers">;
 
 /**
- * @returns why a caller may not bring this guest here; undefined where it may. Who else may is not the caller's
- * business
+ * @returns why a caller may not bring this guest here; undefined where it may. The reason does not name the peers that
+ *   may, since they are not the caller's business
  */
 export function whyNotBrought({ name, peers }: Bound, caller: Caller): Refusal | undefined {
   if (peers === undefined || listedName(caller.names, peers) !== undefined) return undefined;
@@ -26,9 +27,9 @@ export function whyNotBrought({ name, peers }: Bound, caller: Caller): Refusal |
 }
 
 /**
- * How the source calls a destination for this guest: only one that may take it, by the certificate that it shows before
- * anything is sent to it.
- * @throws MigrationFault `not-authorised` for a guest with a list where nobody shows a certificate
+ * Narrows how the source calls a destination for this guest: only a destination that may take the guest is accepted.
+ * The certificate decides that before anything is sent to the destination.
+ * @throws MigrationFault `not-authorised` for a guest with a list where there is no TLS, and so no certificate
  */
 export function limitsFor({ name, peers }: Bound, limits: LinkLimits): LinkLimits {
   if (peers === undefined) return limits;
@@ -45,7 +46,7 @@ export function limitsFor({ name, peers }: Bound, limits: LinkLimits): LinkLimit
   return { ...limits, security: { ...security, only: { names: peers, refuse } } };
 }
 
-/** How the destination dials the source of a guest: only the peer that has offered the guest. */
+/** Narrows how the destination dials the source of a guest: only the peer that has offered the guest is accepted. */
 export function limitsToward(caller: Caller, limits: LinkLimits): LinkLimits {
   const { security } = limits;
   if (security?.kind !== "tls" || caller.names.length === 0) return limits;

@@ -1,4 +1,4 @@
-/** How often something may happen: so many at once, and then so many a second. */
+/** Limits how often something may happen: `burst` times at once, and then `perSecond` times a second. */
 export class Rate {
   private readonly perSecond: number;
   private readonly burst: number;
@@ -11,7 +11,7 @@ export class Rate {
     this.left = burst;
   }
 
-  /** Counts one. @returns false when it is too soon, and nothing is counted */
+  /** Counts one event. @returns false when it is too soon; then nothing is counted */
   take(): boolean {
     this.refill();
     if (this.left < 1) return false;
@@ -19,7 +19,7 @@ export class Rate {
     return true;
   }
 
-  /** Milliseconds until one more may happen; 0 when it may now. */
+  /** How long it takes until one more event may happen, milliseconds; 0 when it may happen now. */
   waitMs(): number {
     this.refill();
     return Math.max(0, Math.ceil(((1 - this.left) / this.perSecond) * 1000));

@@ -1,13 +1,14 @@
 /**
- * Lines about callers that were refused: each, while they are few. Anybody who can connect can cause them, so each
- * network has a budget of its own, and those beyond the first few share one.
+ * Writes lines to the log about callers that were refused. Each refusal has a line while refusals are few. Any program
+ * that can connect can cause such lines, so each network has a budget of its own. Networks beyond the first few share
+ * one budget.
  */
 import type { MigrationFault } from "../../fault.ts";
 import { Budgets } from "../../runtime/log/line-budget.ts";
 import { budgeted, type Logger } from "../../runtime/log/log.ts";
 import { networkOf } from "./connection-room.ts";
 
-/** At most 60 lines a minute of all together. */
+/** 5 lines a minute for each of 11 networks, and 5 for all others together: at most 60 lines a minute. */
 const SHARES = { perKind: 5, causesMax: 11 };
 
 export class RefusalLog {
@@ -18,7 +19,7 @@ export class RefusalLog {
     this.log = log;
   }
 
-  /** @param peer its address; @param path of the method that was called */
+  /** @param peer the caller's address @param path the method that was called */
   add(fault: MigrationFault, peer: string, path?: string): void {
     if (this.log === undefined) return;
     const log = budgeted(this.log, this.budgets.for(networkOf(peer.replace(/:\d+$/, ""))));

@@ -1,16 +1,16 @@
-/** One line in the log for each call of an operator that changes something: who asked for what. */
+/** Writes one line to the log for each call of an operator that changes something: who asked for what. */
 
 import type { LinkSecurity } from "../tls/security.ts";
 import type { AnyCall } from "./caller.ts";
 import { callerText } from "./caller.ts";
 
-/** What was asked for. All texts have been bounded when the call was read. */
+/** What an operator asked for. All texts were bounded when the call was read. */
 export interface Asked {
   /** A method of MigrationService. */
   readonly call: "Plan" | "Migrate" | "CancelMigration" | "ResolveMigration";
   readonly guest?: string;
   readonly to?: string;
-  /** Of the migration, as it was given: an id or a guest's name. */
+  /** The id of the migration, as the operator gave it. */
   readonly id?: string;
   readonly keep?: string;
   readonly confirmed?: boolean;
@@ -18,15 +18,17 @@ export interface Asked {
 
 /** A call and who made it. */
 export interface AuditLine extends Asked {
-  /** "a unix socket, user 1000 (alice), process 4242", or "TLS 1.3, peer alice at 192.0.2.1:50123". */
+  /** For example "a unix socket, user 1000 (alice), process 4242", or "TLS 1.3, peer alice at 192.0.2.1:50123". */
   readonly caller: string;
 }
 
+/** Writes a line to the log. */
 export type Audit = (line: AuditLine) => void;
 
-/** Writes the line before anything is done for the call, which may be refused afterwards. */
+/** Writes the line of a call before anything is done for the call, which may still be refused afterwards. */
 export type Auditing = (call: AnyCall, asked: Asked) => void;
 
+/** Makes the function that handlers call. Without `audit` that function writes nothing. */
 export const auditing =
   (audit: Audit | undefined, security: LinkSecurity | undefined): Auditing =>
   (call, asked) =>

@@ -1,4 +1,4 @@
-/** Who calls a server: for its log, and for what it may ask. */
+/** Finds out who calls a server: for the server's log, and for deciding what the caller may ask. */
 import { checkServerIdentity } from "node:tls";
 import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { parseAddress, withoutZone } from "../../address.ts";
@@ -9,32 +9,33 @@ import { isLocal } from "../listen/unix-listener.ts";
 import { namesOf, showNames } from "../tls/certificate-names.ts";
 import type { LinkSecurity } from "../tls/security.ts";
 
-/** What grpc-js shows of every call. */
+/** The part of a call by which its caller can be told; grpc-js shows it for every kind of call. */
 export type AnyCall = Pick<ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>, "getPeer"> & {
   getAuthContext(): ReturnType<ServerUnaryCall<unknown, unknown>["getAuthContext"]>;
 };
 
-/** @param list whose names are meant where a certificate has several */
+/** Describes a caller for the log. @param list the list whose names count where a certificate has several names */
 export function callerText(call: AnyCall, security: LinkSecurity | undefined, list: "peers" | "operators"): string {
   const peer = call.getPeer();
-  // of a unix socket: the user, and "process" and its number as address and port
+  // a unix socket has the user and the word "process" as its address, and the number of the process as its port
   if (isLocal(peer)) return peer.replace(/process:(\d+)$/, "process $1");
   return security?.kind === "tls" ? `${callerOf(call.getAuthContext(), security, list)} at ${peer}` : `${peer}, no TLS`;
 }
 
-/** The peer that makes a call. One that calls in clear, or at a unix socket, has proven no name. */
+/** Identifies the peer that makes a call. A peer that calls in clear, or at a unix socket, has proven no name. */
 export function peerOf(call: AnyCall, security: LinkSecurity | undefined): Caller {
   const peer = call.getPeer();
   const certificate = security?.kind === "tls" ? call.getAuthContext().sslPeerCertificate : undefined;
   const names = certificate === undefined ? [] : namesOf(certificate);
-  // the number of a port or a process is another one at each connection
+  // the number of the port or process is left out, since it is another one for each connection
   const name = nameAmong(names, security?.kind === "tls" ? security.peers : "any") ?? peer.replace(/:\d+$/, "");
   return { name, names, text: callerText(call, security, "peers") };
 }
 
 /**
- * The address that a source says it is dialled at must be of its own certificate's names. A peer cannot make this agent
- * dial another one's, or look by it for open ports. @throws MigrationFault `not-authorised`
+ * Checks that the address at which a source wants to be dialled is among the names of the source's own certificate.
+ * Otherwise a peer could make this agent dial a third agent, or look for open ports. Without TLS nothing is checked.
+ * @throws MigrationFault `not-authorised`
  */
 export function checkSourceAddress(text: string, call: AnyCall, security: LinkSecurity | undefined): void {
   if (security?.kind !== "tls") return;

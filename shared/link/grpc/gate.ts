@@ -1,12 +1,12 @@
 /**
  * The gate in front of a service. An agent binds its ports before it takes up what its journal knows, so that no second
- * agent can do the same. Calls that come in meanwhile wait here until the agent can answer them. Health and reflection
- * do not wait.
+ * agent can take up the same journal. Calls that come in meanwhile wait at the gate until the agent can answer them.
+ * Calls of health and reflection do not wait.
  */
 import { MigrationFault } from "../../fault.ts";
 import { deferred } from "../../runtime/deferred.ts";
 
-/** What the gate looks at of a call that has waited. */
+/** The part of a call that tells whether its caller has left while it waited. */
 interface Leaving {
   readonly cancelled: boolean;
 }
@@ -15,7 +15,7 @@ export class Gate<Service> {
   private service: Service | undefined;
   private readonly waiting = deferred<Service>();
 
-  /** Makes a gate that is open from the start; a gate is returned as it is. */
+  /** Makes a gate for `service` that is open from the start. A gate is returned as it is. */
   static opened<Service extends object>(service: Service | Gate<Service>): Gate<Service> {
     if (service instanceof Gate) return service;
     const gate = new Gate<Service>();
@@ -27,21 +27,21 @@ export class Gate<Service> {
     return this.service !== undefined;
   }
 
-  /** Opens the gate: calls that wait go on, in the order in which they came. */
+  /** Opens the gate. Calls that wait go on, in the order in which they came. */
   open(service: Service): void {
     this.service = service;
     this.waiting.resolve(service);
   }
 
-  /** Runs `action` when the gate opens; when the gate is open, before this call returns. */
+  /** Runs `action` with the service: before this call returns if the gate is open, and else when the gate opens. */
   whenOpen(action: (service: Service) => void): void {
     if (this.service !== undefined) action(this.service);
     else void this.waiting.promise.then(action);
   }
 
   /**
-   * Resolves with the service for one call, when the gate is open. A caller that left while it waited is not served:
-   * nobody would hear what it started.
+   * Resolves with the service for one call, when the gate is open. A caller that left while it waited is not served,
+   * since it would not hear of what it started.
    * @throws MigrationFault `cancelled` when the caller has left
    */
   async pass(call: Leaving): Promise<Service> {

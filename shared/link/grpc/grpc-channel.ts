@@ -1,4 +1,4 @@
-/** A transfer stream of gRPC as a Channel (link.ts says what that promises). */
+/** Makes a Channel of a bidirectional gRPC call. link.ts says what a Channel promises. */
 import type { ClientDuplexStream, ServerDuplexStream, ServiceError, StatusObject } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import { deferred } from "../../runtime/deferred.ts";
@@ -8,22 +8,23 @@ import type { Received } from "../wire/proto-files.ts";
 import { streamFault, toStatus, unexpectedEnd, wasUnexpected } from "../wire/status.ts";
 
 /**
- * A peer that asks and does not read must not make this agent grow. What is sent without waiting for drained() are
- * answers and acknowledgements, of some 30 bytes each; a peer that reads never leaves more than tens of them.
+ * The most messages that wait for a peer that does not read. One more closes the channel, so that a peer that asks and
+ * does not read cannot make this agent grow. Only answers and acknowledgements of some 30 bytes each are sent without
+ * waiting for drained(), and a peer that reads never leaves more than tens of them unread.
  */
 export const QUEUED_MESSAGES_MAX = 4096;
 
 /** Either end of a bidirectional call. */
 type Call<Out, In> = ClientDuplexStream<Out, Received<In>> | ServerDuplexStream<Received<In>, Out>;
 
-/** What both ends have in common; how a call ends differs. */
+/** What both ends of a call have in common. The subclasses differ in how a call ends. */
 abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
   readonly closed: Promise<MigrationFault | undefined>;
   readonly peer: string;
   expectsEnd: () => boolean = () => true;
   private readonly call: Call<Out, In>;
   private readonly outcome = deferred<MigrationFault | undefined>();
-  /** gRPC forgets the callbacks of a call that fails, so they are kept here too. */
+  /** Callbacks that were not called yet. gRPC forgets the callbacks of a call that fails, so they are kept here too. */
   private readonly untaken = new Set<() => void>();
   private readonly waiting: (() => void)[] = [];
   private handler: ((message: In) => void) | undefined;
@@ -33,7 +34,7 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
     this.call = call;
     this.peer = peer;
     this.closed = this.outcome.promise;
-    // until receive() messages stay with gRPC, whose flow control bounds them only from the first read on
+    // until receive() messages stay with gRPC, whose flow control bounds them only after a first read
     call.pause();
     call.read(0);
     call.on("data", (message: Received<In>) => this.deliver(message));
@@ -70,7 +71,7 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
     this.call.resume();
   }
 
-  /** Keeps what comes until the next receive(): the channel changes hands. */
+  /** Stops delivery, and keeps what comes, until the next receive(): the channel changes hands. */
   hold(): void {
     this.handler = undefined;
     this.call.pause();
@@ -109,7 +110,7 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
     this.wake();
   }
 
-  /** gRPC does not touch any buffer any more. */
+  /** Calls the callbacks that are left, since gRPC does not touch any buffer any more. */
   protected releaseBuffers(): void {
     for (const once of [...this.untaken]) once();
   }
@@ -129,7 +130,7 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
   }
 }
 
-/** The end that dialled. It cannot say why it tears the stream: the other end sees a stream that was cut. */
+/** The end that dialled. It cannot say why it tears the stream, so its peer sees a stream that was cut. */
 export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
   private readonly cancel: () => void;
 
@@ -142,7 +143,7 @@ export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
       if (wasUnexpected(metadata))
         torn = new MigrationFault("peer-lost", "The stream was cut on its way to the source, which saw it end");
     });
-    // comes behind the last message and the status; a bad status came as an error before
+    // "end" comes after the last message and the status; a bad status has come as an "error" before it
     call.on("end", () => this.settle(torn));
     void this.closed.then(() => this.releaseBuffers());
   }
@@ -152,7 +153,9 @@ export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
   }
 }
 
-/** The end that was dialled: its fault is the status of the call, behind what it sent before. */
+/**
+ * The end that was dialled. Its fault becomes the status of the call, which follows the messages that were sent before.
+ */
 export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
   private readonly refuse: (fault: MigrationFault) => void;
 
@@ -160,13 +163,13 @@ export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
     super(call, call.getPeer());
     this.refuse = (fault) => call.emit("error", toStatus(fault));
     call.on("error", (error) => this.settle(MigrationFault.from(error)));
-    // a call that is reset ends too, and may be "cancelled" in the same turn; what else cuts a connection may look the
-    // same
+    // a call that was reset emits "end" too, and may emit "cancelled" in the same turn: setImmediate() lets "cancelled"
+    // come first. Other cuts of a connection may look like an orderly end, and peerEnded() tells them apart
     call.on("end", () => setImmediate(() => this.peerEnded(call)));
-    // the status was given to the connection; "cancelled" follows even then
+    // the status was given to the connection, and "cancelled" follows even then
     call.on("finish", () => this.settle(undefined));
     call.on("cancelled", () => this.settle(new MigrationFault("peer-lost", "The peer cut the transfer stream")));
-    // what is queued in a torn call is still read, until the call has ended
+    // gRPC still reads what is queued in a torn call, until the call has closed
     call.on("close", () => this.releaseBuffers());
   }
 

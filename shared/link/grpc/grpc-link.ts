@@ -1,4 +1,4 @@
-/** The agents' ways to each other over gRPC: the source's call to a destination, the destination's pull from a source. */
+/** The agents' clients of each other over gRPC: a source calls a destination, and a destination pulls from a source. */
 import { type ChannelOptions, Client, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../../protocol/messages.ts";
@@ -13,11 +13,12 @@ import { destinationService, transferService } from "./services.ts";
 import { callFault } from "./wrong-port.ts";
 
 /**
- * The client's receive window is what lets pages flow at more than 64 KiB a round trip, and only a client has it (facts, 0.1).
- * Retries would keep a copy of every message; keep-alive finds a peer that is gone within seconds.
+ * The options of a gRPC client. The receive window lets pages flow at more than 64 KiB a round trip. In grpc-js only a
+ * client can raise its window, which is why the destination dials (ARCHITECTURE.md, "The life of a migration"). Retries
+ * are off, since they would keep a copy of every message. Keep-alive finds a peer that is gone within seconds.
  */
 export function clientOptions(limits: LinkLimits): ChannelOptions {
-  // grpc-js takes 0 for a window in which nothing ever arrives
+  // grpc-js accepts 0, and then nothing ever arrives
   if (!(limits.receiveWindowBytes > 0)) throw new RangeError(`a receive window of ${limits.receiveWindowBytes} bytes`);
   return {
     "grpc-node.flow_control_window": limits.receiveWindowBytes,
@@ -31,6 +32,7 @@ export function clientOptions(limits: LinkLimits): ChannelOptions {
 }
 
 /**
+ * Makes a client for an address, and does not connect yet.
  * @throws MigrationFault `invalid-argument` when the text is no address, `configuration` when it must not be called in
  *   clear, `not-authorised` for a unix socket that may not be called
  */
@@ -39,6 +41,7 @@ export function dial(address: string, limits: LinkLimits): { client: Client; dia
   return { client: new Client(targetOf(address), credentials, { ...clientOptions(limits), ...options }), dialled };
 }
 
+/** Makes a source's client of a destination. @throws the faults of dial() */
 export function connectDestination(address: string, limits: LinkLimits): DestinationClient {
   const { client, dialled } = dial(address, limits);
   return {
@@ -85,17 +88,17 @@ function ask<Request, Response>(
   });
 }
 
-/** A connection to a source that is not dialled yet. */
+/** A connection to a source, on which the transfer stream is not open yet. */
 export interface SourceConnection {
-  /** Opens the transfer stream; the connection ends with it. Once. */
+  /** Opens the transfer stream. It may be called once, and the connection ends with the stream. */
   readonly dial: () => DestinationChannel;
-  /** Of one that is not dialled after all. */
+  /** Ends a connection on which no stream is opened after all. */
   readonly close: () => void;
 }
 
 /**
- * Begins to connect, beside whatever else there is to do: over a long way, and where TLS is spoken, it takes several round trips
- * until a stream can be opened. That it fails is for dial() to tell.
+ * Begins to connect to a source while the caller does something else: over a long way, and with TLS, several round
+ * trips pass before a stream can be opened. If the connection fails, the stream that dial() opens tells so.
  */
 export function connectSource(address: string, limits: LinkLimits): SourceConnection {
   const { client, dialled } = dial(address, limits);
@@ -116,6 +119,6 @@ export function connectSource(address: string, limits: LinkLimits): SourceConnec
   };
 }
 
-/** Opens the transfer stream to a source; the connection ends with it. */
+/** Connects to a source and opens the transfer stream. The connection ends with the stream. */
 export const dialSource = (address: string, limits: LinkLimits): DestinationChannel =>
   connectSource(address, limits).dial();

@@ -1,4 +1,4 @@
-/** The agents' gRPC servers: the services of proto/ferry/v1, reflection and grpc.health.v1. */
+/** Opens the agents' gRPC servers, with the services of proto/ferry/v1, reflection and grpc.health.v1. */
 import { type handleBidiStreamingCall, Server } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
@@ -31,31 +31,36 @@ import { destinationService, migrationService, transferService } from "./service
 import { unaryBehind } from "./unary.ts";
 
 export interface ServeOptions {
-  /** Where other agents call: "host:port" or "unix:PATH" each; port 0 takes any. */
+  /** The addresses at which other agents call, each "host:port" or "unix:PATH". Port 0 takes any free port. */
   readonly listen: readonly string[];
-  /** A socket for the operators of this host. */
+  /** The socket for the operators of this host. @default no such socket */
   readonly operators?: OperatorSocket;
   readonly limits: LinkLimits;
-  /** Told of each call of an operator that changes something. */
+  /** Is told of each call of an operator that changes something. */
   readonly audit?: Audit;
-  /** Streams of views at the same time. @default 64 */
+  /** The most streams of views at the same time. @default 64 */
   readonly operatorStreamsMax?: number;
-  /** @default CONNECTION_DEFAULTS */
+  /** How many connections the server takes. @default CONNECTION_DEFAULTS */
   readonly connections?: ConnectionConfig;
-  /** For tests. @default 10 000 */
+  /** How long a destination may take to introduce itself, milliseconds; only tests set it. @default 10 000 */
   readonly helloWithinMs?: number;
 }
 
+/** How long a destination that has dialled in may take to introduce itself, milliseconds. */
 const HELLO_WITHIN_MS = 10_000;
-/** The largest are an offer, and the digests of a stretch of memory: 64 KiB. Frames go the other way. */
+/**
+ * The largest request, bytes. The largest that agents send are an offer, and the digests of a stretch of memory, which
+ * are 64 KiB. Frames go the other way.
+ */
 const REQUEST_BYTES_MAX = 256 << 10;
-/** Calls of one connection at the same time; more wait at the client. */
+/** The most calls of one connection at the same time. Further calls wait at the client. */
 const STREAMS_MAX = 256;
 
 /**
- * The source agent's: operators ask, destinations dial in.
- * @param served the service, or the gate behind which it will be
- * @throws MigrationFault agent-running when an address is taken, configuration when it cannot be had for another reason
+ * Opens the server of a source agent: operators ask it, and destinations dial in.
+ * @param served the service, or the gate that will open to it
+ * @throws MigrationFault `agent-running` when an address is taken, `configuration` when it cannot be bound for another
+ *   reason
  */
 export function serveSource(served: SourceService | Gate<SourceService>, options: ServeOptions): Promise<Listener> {
   const { server, connections } = makeServer(options);
@@ -68,8 +73,9 @@ export function serveSource(served: SourceService | Gate<SourceService>, options
 }
 
 /**
- * The destination agent's: sources shake hands, operators ask. Faults are those of serveSource().
- * @param operator answers operators; a server without one has no MigrationService (a rehearsal)
+ * Opens the server of a destination agent: sources shake hands with it, and operators ask it.
+ * @param operator answers operators. The server of the warm-up has none, and so no MigrationService
+ * @throws the faults of serveSource()
  */
 export function serveDestination(
   served: DestinationService | Gate<DestinationService>,
@@ -109,9 +115,10 @@ function makeServer(options: ServeOptions): { readonly server: Server; readonly 
     "grpc.max_send_message_length": limits.messageBytes,
     "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
     "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
-    // nobody reads its statistics, which every connection and call would be entered in
+    // channelz would count every connection and call, and no program reads its statistics
     "grpc.enable_channelz": 0,
-    // no max_connection_age: grpc-js's client drops the whole connection at its next ping, a migration's stream with it
+    // max_connection_age is not set: a client of grpc-js that is told to go drops the whole connection at its next
+    // ping, and a migration's stream with it (docs/decisions/0051)
   });
   return { server, connections };
 }
@@ -167,7 +174,10 @@ async function listen(
   };
 }
 
-/** Torn connections have ended by then; grpc-js waits for ever for one that broke in the very moment of tryShutdown(). */
+/**
+ * How long a closing server waits for the connections that it has torn, milliseconds. They have ended by then. grpc-js
+ * alone would wait for ever for a connection that broke in the very moment of tryShutdown().
+ */
 const TORN_WITHIN_MS = 1000;
 
 function shutDown(server: Server, graceMs: number, tear: () => void): Promise<void> {
@@ -193,7 +203,7 @@ function transfer(
   return (call) => {
     const channel = new ServingChannel<SourceMessage, DestinationMessage>(call);
     const timer = setTimeout(() => {
-      // no refusal: its hello may have been cut off
+      // `peer-lost` lets the destination dial again: its hello may have been cut off
       channel.close(
         new MigrationFault("peer-lost", `The destination did not introduce itself within ${helloWithinMs} ms`),
       );
@@ -212,7 +222,7 @@ function transfer(
   };
 }
 
-/** A channel that has closed while it waited is told of its end by whoever takes it. */
+/** Hands a channel to the service. The service learns from the channel if the channel has closed while it waited. */
 function accept(hello: Hello, channel: SourceChannel, service: Pick<SourceService, "acceptTransfer">): void {
   try {
     service.acceptTransfer(hello, channel);

@@ -1,4 +1,4 @@
-/** MigrationService as its clients see it: the CLI, and tests. */
+/** The client of MigrationService, for the CLI, for tests and for the agents' warm-up. */
 import { type Client, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import type { PlanCall, PlanView } from "../../protocol/plan-view.ts";
@@ -11,20 +11,26 @@ import { dial } from "./grpc-link.ts";
 import { migrationService } from "./services.ts";
 import { callFault } from "./wrong-port.ts";
 
+/** An operator pulls no pages, so a small receive window is enough. */
 const LIMITS = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20 };
 
-/** An agent reads a large guest's memory once before it can look at what is dirtied: hundreds of GB in this time. */
+/**
+ * How much longer than its observation a plan may take, milliseconds. An agent reads the guest's memory once before it
+ * can look at what the guest dirties; in this time it reads hundreds of GB.
+ */
 const FIRST_COPY_MS = 600_000;
 
-/** Every method throws MigrationFault: the agent's own, or `peer-unreachable`, `peer-lost`. */
+/** Every method throws a MigrationFault: the agent's own fault, or `peer-unreachable`, `peer-lost`, `peer-invalid`. */
 export class GrpcOperatorClient {
   private readonly client: Client;
   private readonly dialled: Dialled;
   private readonly timeoutMs: number;
 
   /**
-   * @param timeoutMs of calls that answer at once; a migration or a watch has none
-   * @param security in clear to any address when left out: the agent knows whom it serves so
+   * @param timeoutMs how long a call that is answered at once may take, milliseconds; a migration or a watch may take
+   *   any time
+   * @param security when it is left out, any address is called in clear: the agent decides whether it serves callers in
+   *   clear
    */
   constructor(address: string, timeoutMs: number, security: LinkSecurity = OPERATOR_IN_CLEAR) {
     ({ client: this.client, dialled: this.dialled } = dial(address, { ...LIMITS, security }));
@@ -35,7 +41,7 @@ export class GrpcOperatorClient {
     return this.unary(migrationService.ListGuests, {});
   }
 
-  /** Takes as long as the guest is observed, and its first copy. */
+  /** Takes as long as the guest is observed, and as long as its memory is read once before that. */
   plan(call: PlanCall): Promise<PlanView> {
     return this.unary(migrationService.Plan, call, call.observeMs > 0 ? call.observeMs + FIRST_COPY_MS : 0);
   }
@@ -132,7 +138,7 @@ export class GrpcOperatorClient {
       });
       call.on("end", () => {
         signal.removeEventListener("abort", onAbort);
-        // behind an error the fault is still being found out
+        // after an error callFault() is still finding out which fault it is
         if (!hasFailed) resolve();
       });
       if (signal.aborted) onAbort();

@@ -1,6 +1,7 @@
 /**
- * MigrationService as each agent serves it. The source agent serves all of it. The destination agent serves what can be
- * asked of a migration that comes to its host; for the rest its answer names the source agent as the one to ask.
+ * MigrationService as each agent serves it. The source agent serves every method. The destination agent serves the
+ * methods about a migration that comes to its host. Its answer to the other methods names the source agent as the one
+ * to ask.
  */
 import type {
   handleServerStreamingCall,
@@ -30,6 +31,7 @@ export interface OperatorParts {
   readonly audit: Auditing;
 }
 
+/** The handlers of a source agent. */
 export function sourceOperators(gate: Gate<SourceService>, parts: OperatorParts): Handlers {
   const unary = unaryBehind(gate);
   const watching = watchingBehind(gate, parts.streams);
@@ -52,6 +54,7 @@ export function sourceOperators(gate: Gate<SourceService>, parts: OperatorParts)
 
 const named = ({ guest, to }: MigrateCall): Pick<MigrateCall, "guest" | "to"> => ({ guest, to });
 
+/** The handlers of a destination agent. */
 export const destinationOperators = (gate: Gate<MigrationOperator>, parts: OperatorParts): Handlers => ({
   ...shared(gate, parts),
   ListGuests: elsewhere(gate, "which guests this host has"),
@@ -82,18 +85,20 @@ function shared<Service extends MigrationOperator>(gate: Gate<Service>, { stream
 const elsewhere = (gate: Gate<MigrationOperator>, what: string): handleUnaryCall<unknown, unknown> =>
   unaryBehind(gate)(() => Promise.reject(atTheSource(what)));
 
-/** @param what is asked of the source agent alone */
+/** Makes the fault of a method that only a source agent serves. @param what the words after "is the one to ask" */
 const atTheSource = (what: string): MigrationFault =>
   new MigrationFault("not-supported", `The source agent is the one to ask ${what}; this is a destination agent`, {
     advice: "Name the source agent of the host on which the guest runs, with --agent or FERRY_AGENT",
   });
 
+/** Makes a handler. `begin` returns the id of the migration whose views the handler streams. */
 type Watching<Service> = <Request>(
   begin: (service: Service, request: Request, call: AnyCall) => Promise<string>,
 ) => handleServerStreamingCall<Received<Request>, MigrationView>;
 
 /**
- * Streams views of a migration until its end. A client that does not read misses views in between, and never the last.
+ * Makes handlers that stream the views of a migration until its end. A client that does not read misses views in
+ * between, but never the last one.
  */
 const watchingBehind =
   <Service extends MigrationOperator>(gate: Gate<Service>, streams: OperatorStreams): Watching<Service> =>

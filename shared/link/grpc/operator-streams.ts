@@ -1,7 +1,11 @@
-/** The streams of views that operators watch, at most so many for an agent: each has a timer and room for some views. */
+/**
+ * Bounds how many streams of views the operators of an agent may watch at the same time. Each stream has a timer and
+ * room for some views.
+ */
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 
+/** The most streams of views of an agent where its options do not say it. */
 export const OPERATOR_STREAMS_MAX = 64;
 
 export class OperatorStreams {
@@ -12,7 +16,7 @@ export class OperatorStreams {
     this.max = max;
   }
 
-  /** Counts the stream until it has ended. @throws MigrationFault `busy` */
+  /** Counts a stream until it has ended. @throws MigrationFault `busy` when there are too many */
   admit<Request, Response>(call: ServerWritableStream<Request, Response>): void {
     if (this.open.size >= this.max)
       throw new MigrationFault("busy", `${this.max} operators watch this agent already (operators.maxStreams)`, {
@@ -20,7 +24,7 @@ export class OperatorStreams {
       });
     this.open.add(call);
     const gone = (): void => void this.open.delete(call);
-    // whichever comes: read to its end, left by the client, refused by a fault of its call
+    // a stream is read to its end, or left by its client, or ended by a fault of its call
     call.once("finish", gone);
     call.once("cancelled", gone);
     call.once("error", gone);

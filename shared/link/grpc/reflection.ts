@@ -1,12 +1,13 @@
 /**
- * The service definitions as reflection shows them: with the field names of the files, and maps that general clients take.
- * protobufjs names the entries of a map otherwise than protoc does, and buf and Go refuse a file with such names.
+ * Makes the service definitions that reflection shows. They have the field names of the .proto files, and names of map
+ * entries that general clients accept: protobufjs names the entries of a map otherwise than protoc does, and buf and Go
+ * refuse a file with such names.
  */
 import type { AnyDefinition, EnumTypeDefinition, MessageTypeDefinition, PackageDefinition } from "@grpc/proto-loader";
 import descriptor from "protobufjs/ext/descriptor/index.js";
 import { loadDefinition } from "../wire/proto-files.ts";
 
-/** What is read of google.protobuf.FileDescriptorProto and DescriptorProto; the rest is passed on. */
+/** What this file reads of google.protobuf.FileDescriptorProto and DescriptorProto. The rest is passed on unchanged. */
 interface FileShape {
   messageType?: MessageShape[];
 }
@@ -34,7 +35,7 @@ export function reflectedDefinition(): PackageDefinition {
   );
 }
 
-/** Services carry no files, and may have a method of any name. */
+/** Tells a type from a service. A service has no list of files, but it may have a method with the name of that list. */
 const isType = (one: AnyDefinition): one is MessageTypeDefinition<object, object> | EnumTypeDefinition =>
   Array.isArray(one.fileDescriptorProtos);
 

@@ -1,4 +1,4 @@
-/** The methods of the three services with domain messages: what the servers implement and the clients call. */
+/** The methods of the three services, with domain messages: the servers implement them, and the clients call them. */
 import { MigrationFault } from "../../fault.ts";
 import type { SourceMessage } from "../../protocol/messages.ts";
 import { decodeFrame, encodeFrame, isFrame } from "../wire/frame-wire.ts";
@@ -8,7 +8,7 @@ import * as operator from "../wire/wire-operator.ts";
 import * as peer from "../wire/wire-peer.ts";
 import { planCallWire, planWire } from "../wire/wire-plan.ts";
 
-/** What an operator's request has wrong is an argument, not a peer's message. */
+/** Makes a method for operators, whose wrong request is a wrong argument: `invalid-argument` and not `peer-invalid`. */
 function operatorMethod<Request, Response>(
   name: string,
   request: Translation<Request>,
@@ -43,15 +43,15 @@ export const destinationService = {
 const transfer = domainMethod("TransferService", "Transfer", peer.destinationMessageWire, peer.sourceMessageWire);
 
 /**
- * What is not a frame is a layout or 64 KiB of probe at most. Of a message of 8 MiB the generated form would make some
- * millions of objects.
+ * The largest message of a source that is not a frame, bytes. The largest that a source sends are a layout, and a probe
+ * of 64 KiB. proto-loader's deserialiser would make some millions of objects from a message of 8 MiB.
  */
 const CONTROL_BYTES_MAX = 256 << 10;
 
 const tooLong = (bytes: Buffer): MigrationFault =>
   new MigrationFault("peer-invalid", `The peer sent a message of ${bytes.length} bytes that is no frame`);
 
-/** Frames go past the generated form (frame-wire.ts). */
+/** Frames do not go through proto-loader's serialisers, but through wire/frame-wire.ts. */
 export const transferService = {
   Transfer: {
     ...transfer,

@@ -1,4 +1,4 @@
-/** Handlers of calls with one answer, for the servers of both agents. */
+/** Makes the handlers of calls with one answer, for the servers of both agents. */
 import type { handleUnaryCall, ServerUnaryCall } from "@grpc/grpc-js";
 import { orThrow, type Received } from "../wire/proto-files.ts";
 import { toStatus } from "../wire/status.ts";
@@ -8,7 +8,7 @@ type Unary<Service> = <Request, Response>(
   handle: (service: Service, request: Request, call: ServerUnaryCall<Received<Request>, Response>) => Promise<Response>,
 ) => handleUnaryCall<Received<Request>, Response>;
 
-/** Makes a handler that waits at the gate. What `handle` throws becomes the status of the call. */
+/** Makes handlers that wait at `gate`. What `handle` throws becomes the status of the call. */
 export const unaryBehind =
   <Service>(gate: Gate<Service>): Unary<Service> =>
   (handle) =>

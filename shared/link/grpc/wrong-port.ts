@@ -1,22 +1,27 @@
 /**
- * Tells whom an address leads to that does not know a service of Ferry: the other agent of that host, as when the ports
- * of both were mixed up, or a program that is no agent. Every agent says by grpc.health.v1 which services it has.
+ * Finds out what answers at an address that does not have the service that was called. It may be the other agent of
+ * that host, as when the ports of both were mixed up, or a program that is no agent. Every agent tells by
+ * grpc.health.v1 which services it has.
  */
 import { type Client, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
 import { fromStatus } from "../wire/status.ts";
 
-/** The kind of agent that is called; `either` for a service that both have. */
+/** The kind of agent that the caller wants; `either` for a service that both kinds have. */
 export type WantedAgent = "destination" | "either";
 
-/** The service that tells an agent of each kind from the other. */
+/** For each kind of agent, a service that the other kind does not have. */
 const SERVICES = { source: "ferry.v1.TransferService", destination: "ferry.v1.DestinationService" } as const;
+/** How long the question for the health of a service may take, milliseconds. */
 const ANSWERS_WITHIN_MS = 2000;
 const PORTS =
   "Check host and port: ferry-source listens at port 7411 and ferry-destination at 7412 unless told otherwise";
 
-/** The fault of a call that was not answered. */
+/**
+ * Makes the fault of a call that failed. If what answers there lacks the service, it is first asked which services it
+ * has.
+ */
 export async function callFault(
   error: ServiceError,
   client: Client,
@@ -30,7 +35,7 @@ export async function callFault(
       cause: error,
       advice: PORTS,
     });
-  // what an agent itself does not support has a code of its own
+  // an agent that does not support what it is asked names a code of its own
   if (error.code !== status.UNIMPLEMENTED || fault.code !== "peer-invalid") return fault;
   const [isSource, isDestination] = await Promise.all([
     has(client, SERVICES.source),
@@ -41,7 +46,7 @@ export async function callFault(
       cause: error,
       advice: "Give the address of ferry-destination there, which listens at port 7412 unless it was told otherwise",
     });
-  // an agent of another version
+  // an agent of another version lacks the method
   if (isSource || isDestination) return fault;
   return new MigrationFault("peer-unreachable", `What answers at ${address} is no agent: ${fault.message}`, {
     cause: error,
@@ -49,10 +54,10 @@ export async function callFault(
   });
 }
 
-/** Asks the health of a service, which is answered for a service that is there. */
+/** Asks for the health of a service. The answer is no error only for a service that the agent has. */
 function has(client: Client, service: string): Promise<boolean> {
   const name = Buffer.from(service);
-  // HealthCheckRequest: its field 1 is the name of the service
+  // HealthCheckRequest has the name of the service as field 1
   const request = Buffer.concat([Buffer.from([0x0a, name.length]), name]);
   const bytes = (given: Buffer): Buffer => given;
   const options = { deadline: Date.now() + ANSWERS_WITHIN_MS };

@@ -10,13 +10,13 @@ import { listenTls } from "./tls-listener.ts";
 import { listenUnix, type UnixListener, type UnixSocketOptions } from "./unix-listener.ts";
 import { zoneMistake } from "./zones.ts";
 
-/** Whatever is bound: grpc-js binds nothing itself. */
+/** A listener of an agent. grpc-js itself binds nothing. */
 export type BoundListener = OwnPort | UnixListener;
 
 /**
  * Binds one address at which other agents call.
  * @param text the address, as the setting `listen` has it
- * @param parts what the ports of the agent share; `listeners` gets the one that was opened
+ * @param parts what the ports of the agent share; the listener that was opened is added to `listeners`
  * @returns the address with the port that was chosen
  * @throws MigrationFault `agent-running` when the address is taken, `configuration` when it cannot be bound for another
  *   reason
@@ -47,7 +47,7 @@ export async function bind(
   }
 }
 
-/** Binds a unix socket. Faults are those of bind(). */
+/** Binds a unix socket. @throws the faults of bind() */
 export async function bindUnix(server: Server, options: UnixSocketOptions, listeners: BoundListener[]): Promise<void> {
   try {
     listeners.push(await listenUnix(server, options));
@@ -56,6 +56,7 @@ export async function bindUnix(server: Server, options: UnixSocketOptions, liste
   }
 }
 
+/** Makes the fault of an address that cannot be bound. */
 async function cannotListen(text: string, address: AgentAddress, thrown: unknown): Promise<MigrationFault> {
   const reason = zoneMistake(text) ?? (thrown instanceof Error ? thrown.message : String(thrown));
   const message = `Cannot listen at ${text}: ${reason}`;
@@ -72,5 +73,5 @@ async function cannotListen(text: string, address: AgentAddress, thrown: unknown
   });
 }
 
-/** The address with the port that was chosen. */
+/** Puts the port that was chosen into an address. */
 const named = (text: string, port: number): string => text.replace(/:\d+$/, `:${port}`);

@@ -1,6 +1,6 @@
 /**
- * A port in clear in front of a gRPC server. It is ours and not grpc-js's, which takes any number of
- * connections: whoever would be one too many is ended before a byte of it is read.
+ * A port in clear in front of a gRPC server. Ferry opens the port itself, since grpc-js would take any number of
+ * connections: here a connection that is one too many is ended before a byte of it is read.
  */
 import { lookup } from "node:dns/promises";
 import { createServer, isIP, type ListenOptions, type Server as Port } from "node:net";
@@ -15,11 +15,12 @@ interface TcpAddress {
   readonly port: number;
 }
 
+/** A TCP port that Ferry opens itself. */
 export interface OwnPort {
   readonly port: number;
-  /** No connection is taken any more; those that are open end with the server's. */
+  /** Takes no connection any more. Open connections go on until the server ends them. */
   stop(): void;
-  /** Cuts what is still open. */
+  /** Cuts the connections that are still open. */
   cut(): void;
 }
 
@@ -29,7 +30,7 @@ export interface PortParts {
   readonly healthOf: Health;
 }
 
-/** @throws the error of listen() */
+/** Opens a port in clear. @throws the error of listen() */
 export async function listenClear(server: Server, { host, port }: TcpAddress, { limits }: PortParts): Promise<OwnPort> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const sockets = new OpenSockets();
@@ -47,7 +48,7 @@ export async function listenClear(server: Server, { host, port }: TcpAddress, { 
   };
   let chosen = port;
   try {
-    // a name may have several addresses, of which each gets the same port
+    // a host name may have several addresses, and all of them get the same port
     for (const one of await addressesOf(host)) chosen = await listenAt(open(), { host: one, port: chosen });
   } catch (thrown) {
     stop();
@@ -67,7 +68,7 @@ async function addressesOf(host: string): Promise<readonly string[]> {
   return [...new Set(found.map(({ address }) => address))];
 }
 
-/** @returns the port that was chosen @throws the error of listen() */
+/** Lets `port` listen. @returns the number of the port that was chosen @throws the error of listen() */
 export async function listenAt(port: Port, options: ListenOptions): Promise<number> {
   await new Promise<void>((resolve, reject) => {
     port.once("error", reject);

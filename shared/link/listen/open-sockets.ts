@@ -1,4 +1,4 @@
-/** The open connections of a listener, to be cut when its server ends. */
+/** Remembers the open connections of a listener, so that they can be cut when the server ends. */
 import type { Socket } from "node:net";
 
 export class OpenSockets {

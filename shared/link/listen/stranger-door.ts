@@ -1,7 +1,8 @@
 /**
- * What callers meet over TLS who have no good certificate, or one that is on no list: a server of HTTP/2 that can only
- * refuse a call, with the reason (decision 0020), and tell the health. A refusal ends the connection. Nothing of such a
- * caller reaches gRPC's library, which parses whatever it gets and bounds little of it.
+ * The server that strangers meet over TLS: callers without a good certificate, or with one that is on no list. It
+ * speaks HTTP/2, but can only refuse a call with the reason (docs/decisions/0020 and 0051) and tell the health of a
+ * service. A refusal ends the connection. Nothing of such a caller reaches gRPC's library, which parses everything that
+ * it gets and bounds little of it.
  */
 import { createServer, type Http2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import type { Duplex } from "node:stream";
@@ -11,26 +12,31 @@ import { MigrationFault } from "../../fault.ts";
 import { toStatus } from "../wire/status.ts";
 
 export interface StrangerDoor {
+  /** Takes the connection of a stranger after its TLS handshake. */
   receive(connection: Duplex): void;
-  /** Cuts what is still open. */
+  /** Cuts the connections that are still open. */
   cut(): void;
 }
 
 /** Tells why the stranger behind `session` may not call `path`; undefined where it may. */
 export type Judge = (session: Http2Session, path: string) => MigrationFault | undefined;
 
-/** @returns undefined for a service that there is not */
+/** Tells the health of a service. @returns undefined for a service that the agent does not have */
 export type Health = (service: string) => "SERVING" | "NOT_SERVING" | undefined;
 
-/** Looks at the health over one connection; more are of no use within the life of a stranger's connection. */
+/**
+ * The most calls over one connection. More looks at the health are of no use within the life of a stranger's
+ * connection.
+ */
 const LOOKS_MAX = 4;
 /** How long the last answer may take to reach its caller, milliseconds. */
 const LINGER_MS = 2000;
-/** Of a request: five bytes before the message, and the name of a service. */
+/** The longest request, bytes: five bytes before the message, and the name of a service. */
 const REQUEST_BYTES_MAX = 256;
 const CHECK = "/grpc.health.v1.Health/Check";
 const OK = { ":status": 200, "content-type": "application/grpc+proto" };
 
+/** Opens the server. `judge` decides about each call, and `healthOf` tells the health. */
 export function openStrangerDoor(judge: Judge, healthOf: Health): StrangerDoor {
   const sessions = new Map<Http2Session, number>();
   const server = createServer({
@@ -43,7 +49,7 @@ export function openStrangerDoor(judge: Judge, healthOf: Health): StrangerDoor {
     session.on("error", () => session.destroy());
     session.once("close", () => sessions.delete(session));
   });
-  // of a caller that does not speak HTTP/2
+  // the caller does not speak HTTP/2
   server.on("sessionError", (_, session) => session.destroy());
   server.on("stream", (stream, headers) => {
     const { session } = stream;
@@ -70,7 +76,9 @@ const noWatch = (): MigrationFault =>
     advice: "Call grpc.health.v1.Health/Check",
   });
 
-/** Takes no call any more, and ends when the last answer was taken, or should have been. */
+/**
+ * Ends a session: it takes no call any more, and is cut if the caller has not taken the last answer within LINGER_MS.
+ */
 function finish(session: Http2Session): void {
   if (session.closed) return;
   session.close();
@@ -85,7 +93,8 @@ function refuse(
     { ...OK, ...metadata?.toHttp2Headers(), "grpc-status": code, "grpc-message": encodeURI(details) },
     { endStream: true },
   );
-  // the rest of the request is not waited for; Node 22 drops the response of a stream that is closed in the same turn
+  // nothing waits for the rest of the request. The stream is closed only in the next turn, since Node 22 drops the
+  // response of a stream that is closed in the same turn
   stream.resume();
   setImmediate(() => {
     if (!stream.destroyed && !stream.readableEnded) stream.close();
@@ -119,7 +128,10 @@ function serviceIn(deserialize: (bytes: Buffer) => object, message: Buffer): str
   }
 }
 
-/** The one message of a request. @returns undefined for another number, a compressed one, or one that is too long */
+/**
+ * Reads the message of a request.
+ * @returns undefined unless there is exactly one message, which is not compressed and not too long
+ */
 async function messageOf(stream: ServerHttp2Stream): Promise<Buffer | undefined> {
   const parts: Buffer[] = [];
   let bytes = 0;

@@ -1,6 +1,6 @@
 /**
- * A TCP port with mutual TLS in front of a gRPC server. The port is ours and not grpc-js's, since only whoever holds the
- * socket knows why a certificate was not accepted; the server gets the connection after the handshake.
+ * A TCP port with mutual TLS in front of a gRPC server. Ferry opens the port itself, since only the holder of the
+ * socket learns why a certificate was not accepted. The gRPC server gets the connection after the handshake.
  */
 import { constants } from "node:crypto";
 import { createServer as createPort } from "node:net";
@@ -17,9 +17,10 @@ import { OpenSockets } from "./open-sockets.ts";
 import { openStrangerDoor } from "./stranger-door.ts";
 import { named } from "./zones.ts";
 
+/** How long a handshake may take, milliseconds. */
 const HANDSHAKE_MS = 10_000;
 
-/** @throws the error of listen() */
+/** Opens a port with TLS. @throws the error of listen() */
 export async function listenTls(
   server: Server,
   { host, port }: { host: string; port: number },
@@ -29,7 +30,7 @@ export async function listenTls(
   const callers = new Map<string, Connected>();
   const sockets = new OpenSockets();
   const refusals = new RefusalLog(security.log);
-  // so that no stranger hides a caller who is known
+  // listed callers have a budget of lines of their own, so that strangers cannot hide their refusals
   const refusedCalls = new RefusalLog(security.log);
   const injector = server.createConnectionInjector(
     experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [
@@ -99,18 +100,18 @@ const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
   key,
   minVersion: TLS_VERSION,
   requestCert: true,
-  // refused by call, with the reason: authorise.ts
+  // a caller without a good certificate is refused at its calls, with the reason: stranger-door.ts
   rejectUnauthorized: false,
   ALPNProtocols: ["h2"],
   handshakeTimeout: HANDSHAKE_MS,
-  // a resumed session would bring its verdict along, past a CA that has been replaced since
+  // a resumed session would bring its verdict along, even if the CA was replaced since then
   secureOptions: constants.SSL_OP_NO_TICKET,
 });
 
-/** Who has shaken hands. */
+/** Identifies the caller that has shaken hands. */
 function callerBehind(socket: TLSSocket): Connected {
   const peer = `${socket.remoteAddress}:${socket.remotePort}`;
-  // an empty object when none was shown, whatever its type says
+  // Node returns an empty object when no certificate was shown, although the type says otherwise
   const shown: Partial<PeerCertificate> | null = socket.getPeerCertificate();
   const certificate = shown?.raw === undefined ? undefined : socket.getPeerCertificate();
   return socket.authorized
@@ -123,8 +124,9 @@ type Standing =
   | { readonly kind: "stranger"; readonly fault: MigrationFault };
 
 /**
- * A caller is on a list or a stranger. The connection of a caller ends with its certificate, and one that only an
- * operator may have after `operatorsMs`: by then another CA, or another certificate, may count.
+ * Tells whether a caller is listed or a stranger. The connection of a listed caller ends when its certificate expires.
+ * A connection that only an operator may have ends after `operatorsMs` milliseconds at the latest: by then another CA,
+ * or another certificate, may count.
  */
 function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: number): Standing {
   const { peer, certificate } = caller;

@@ -1,9 +1,9 @@
 /**
- * A unix socket in front of a gRPC server. The socket is ours and not grpc-js's, so that its permissions are right and
- * each call shows who makes it: grpc-js knows no caller of a unix socket.
+ * A unix socket in front of a gRPC server (docs/decisions/0048). Ferry opens the socket itself, so that its permissions
+ * are right and each call shows who makes it: grpc-js tells nothing of the caller at a unix socket.
  *
- * There are two kinds. The operators' socket lets a group in and serves no other agent. A socket of `listen` serves all
- * that an address in clear serves, to the agent's own user and to root.
+ * There are two kinds of socket. The operators' socket lets a group in, and serves no other agent. A socket of the
+ * setting `listen` serves everything that an address in clear serves, to the agent's own user and to root.
  */
 import { chmod, chown, lstat, rm, stat } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
@@ -25,28 +25,35 @@ import { type InRoom, Room } from "../callers/connection-room.ts";
 import { OpenSockets } from "./open-sockets.ts";
 
 export interface UnixListener {
-  /** No connection is taken any more, and the path is gone; open connections end with the server's. */
+  /** Takes no connection any more, and removes the path. Open connections go on until the server ends them. */
   stop(): Promise<void>;
-  /** Cuts what is still open. */
+  /** Cuts the connections that are still open. */
   cut(): void;
 }
 
 export interface UnixSocketOptions {
   readonly path: string;
-  /** Whom else than the agent's own user it lets in, and that it then serves operators alone. */
+  /**
+   * Set for the operators' socket, which serves operators alone: the group that it lets in beside the agent's own user.
+   */
   readonly operators?: Pick<OperatorSocket, "group">;
 }
 
-/** Of people and programs of this host; each connection costs a look at who it is. */
+/**
+ * The most connections of a socket, from people and programs of this host. Each one costs a look at who the caller is.
+ */
 export const CONNECTIONS_MAX = 128;
-/** Of one user, so that neither root nor another operator is kept out. More are told so and cut. */
+/**
+ * The most connections of one user, so that neither root nor another operator is kept out. The caller of a further
+ * connection is told so, and the connection is cut.
+ */
 export const USER_CONNECTIONS_MAX = 48;
-/** Time to read why a connection is not served. */
+/** How long such a caller has to read why its connection is not served, milliseconds. */
 const CROWDED_MS = 5000;
 const OWNER_ONLY = 0o600;
 const OWNER_AND_GROUP = 0o660;
 
-/** @throws the error of listen(), chown() or chmod() */
+/** Opens a unix socket. @throws the error of listen(), chown() or chmod() */
 export async function listenUnix(server: Server, { path, operators }: UnixSocketOptions): Promise<UnixListener> {
   await removeStaleSocket(path);
   const injector = server.createConnectionInjector(
@@ -83,7 +90,7 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
   };
   try {
     const group = operators?.group;
-    // in a directory that hands its group on, the socket has the group already
+    // in a directory that hands its group on, the socket already has the group
     if (group !== undefined && (await lstat(path)).gid !== group) await chown(path, -1, group);
     if (operators !== undefined) await chmod(path, OWNER_AND_GROUP);
   } catch (thrown) {
@@ -98,13 +105,14 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
 
 const LOCAL = "a unix socket, user ";
 
-/** Whether what grpc-js says of a call's peer is of a caller at a unix socket. */
+/** True if the peer that grpc-js shows for a call is a caller at a unix socket. */
 export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
 
 /**
- * grpc-js shows of a call the `remoteAddress` and the `remotePort` of its socket, which a unix socket has not. It gets
- * these here: the user, and the number of the process.
- * @param isShared whether others than root and the agent's own user may connect; of these two nobody asks which
+ * Lets grpc-js show the caller at a unix socket. It shows the `remoteAddress` and the `remotePort` of a call's socket,
+ * which a unix socket does not have. Here the socket gets them: the user, and the number of the process.
+ * @param isShared whether others than root and the agent's own user may connect; if not, the kernel is not asked which
+ *   of these two the caller is
  * @returns the user
  */
 async function showCaller(socket: Socket, isShared: boolean): Promise<string> {
@@ -129,7 +137,10 @@ const tooMany =
     return refusing(call, new MigrationFault("busy", what, { advice: "End some of them, and call again" }));
   };
 
-/** What agents say to each other is not served: whoever may migrate a guest need not be able to make one up. */
+/**
+ * Makes the interceptor that refuses what agents say to each other: an operator who may migrate a guest need not be
+ * able to make one up.
+ */
 const operatorsOnly =
   (path: string): ServerInterceptor =>
   (method, call) => {
@@ -145,7 +156,7 @@ const operatorsOnly =
   };
 
 /**
- * Removes a socket that a killed agent left behind. A path that is no socket, or at which somebody still listens,
+ * Removes a socket that a killed agent left behind. A path that is no socket, or at which a program still listens,
  * stays, and binding it fails.
  */
 async function removeStaleSocket(path: string): Promise<void> {

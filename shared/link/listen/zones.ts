@@ -1,7 +1,7 @@
 /**
- * IPv6 addresses with a zone, such as fe80::1%eth0: the zone is an interface of the host that dials or listens. gRPC's
- * library takes such an address for part of a URL, which may have no zone. So it gets a scheme of its own, whose name
- * of the server has no zone and whose address has the name of the interface.
+ * IPv6 addresses with a zone, such as fe80::1%eth0. The zone is an interface of the host that dials or listens. gRPC's
+ * library takes an address for part of a URL, in which a zone is not allowed. So such addresses get a scheme of their
+ * own in gRPC: the name of the server has no zone, and the address has the zone as the name of the interface.
  */
 import { networkInterfaces } from "node:os";
 import { experimental, status } from "@grpc/grpc-js";
@@ -12,7 +12,7 @@ const SCHEME = "zoned";
 type Resolver = Parameters<typeof experimental.registerResolver>[1];
 type Target = Parameters<Resolver["getDefaultAuthority"]>[0];
 
-/** What gRPC's library is to dial or to bind for the address of an agent. */
+/** Returns what gRPC's library is to dial for the address of an agent. */
 export function targetOf(text: string): string {
   const address = parseAddress(text);
   return address.kind === "tcp" && zoneOf(address.host) !== undefined ? `${SCHEME}:${text}` : text;
@@ -27,14 +27,15 @@ export function zoneMistake(text: string): string | undefined {
 }
 
 /**
- * The host with its zone as the name of an interface: Node listens at no zone that is a number (libuv, uv_ip6_addr).
+ * Returns the host with its zone as the name of an interface, since Node listens at no zone that is a number (libuv,
+ * uv_ip6_addr).
  */
 export function named(host: string): string {
   const zone = zoneOf(host);
   return zone === undefined ? host : `${withoutZone(host)}%${nameOf(zone) ?? zone}`;
 }
 
-/** Finds an interface by its name or its number. */
+/** Finds the name of an interface by its name or its number. */
 function nameOf(zone: string): string | undefined {
   for (const [name, addresses = []] of Object.entries(networkInterfaces()))
     for (const one of addresses) {
@@ -44,6 +45,7 @@ function nameOf(zone: string): string | undefined {
   return undefined;
 }
 
+/** Resolves addresses of the scheme: to the one address that the text has, or to a fault of its zone. */
 class ZonedResolver {
   private readonly target: Target;
   private readonly listener: ConstructorParameters<Resolver>[1];
@@ -58,7 +60,9 @@ class ZonedResolver {
     return path.replace(/%[^\]]*/, "");
   }
 
-  /** Answers once, as gRPC's own resolver of addresses does: a failed connection makes it ask again at once. */
+  /**
+   * Answers once, as gRPC's own resolver of IP addresses does, since gRPC asks again at once after a failed connection.
+   */
   updateResolution(): void {
     if (this.hasAnswered) return;
     this.hasAnswered = true;

@@ -1,11 +1,12 @@
 /**
- * Counts outages of a connection and how long they lasted, from when the peer was last heard. It has no clock: times
- * are passed in, milliseconds.
+ * Counts the outages of a connection, and how long they last. An outage begins when the peer was last heard. The class
+ * has no clock: the caller passes times in, milliseconds.
  */
 
 export interface Interruptions {
+  /** How many outages there were. */
   readonly count: number;
-  /** The time without a connection of all outages together, milliseconds. */
+  /** How long there was no connection in all outages together, milliseconds. */
   readonly downMs: number;
 }
 
@@ -18,8 +19,8 @@ export class Outages {
 
   /**
    * @param noticedWithinMs how late a cut may be noticed, milliseconds: a cut connection looks whole until keep-alive
-   *   finds the cut. A cut counts from when the peer was last heard, but from no longer than this before it was
-   *   noticed: a peer may also be silent because it was made to wait
+   *   finds the cut. A cut counts from when the peer was last heard, but at most from this long before it was noticed,
+   *   since a peer may also have been silent because it was made to wait
    */
   constructor(noticedWithinMs: number) {
     this.noticedWithinMs = noticedWithinMs;
@@ -36,7 +37,7 @@ export class Outages {
     this.count++;
   }
 
-  /** Notes that there is a connection. @returns true when there was an outage, which ends now */
+  /** Notes that there is a connection. @returns true if there was an outage, which ends now */
   end(nowMs: number): boolean {
     const again = this.isDown;
     this.downMs += this.downForMs(nowMs);

@@ -1,25 +1,29 @@
-/** Notices a peer that says nothing, although the link to it is up. */
+/** Notices a peer that says nothing although the link to it is up. */
 import type { MigrationFault } from "../../fault.ts";
 
-/** A peer as whoever waits for it sees it at any moment. */
+/** What unlessSilent() reads of a peer, again and again. */
 export interface Heard {
-  /** Messages that came so far, of whatever kind. */
+  /** How many messages have come so far, of any kind. */
   readonly heard: number;
   /** True while the link is up and this side reads what comes. */
   readonly isRead: boolean;
 }
 
-/** So often within the limit it is looked whether something has come. */
+/**
+ * How many looks the limit is divided into. When nothing has come between so many looks in a row, the peer is silent.
+ */
 const LOOKS = 30;
 
 /**
- * Waits for a peer that may hang or be in the wrong hands, as long as it says anything at all. A source pings four
- * times a second as long as it has a stream, whatever its guest, its QEMU and its disk do, and a destination answers
- * each ping. Time in which the link is cut is not counted, since a cut has a limit of its own (link.giveUpAfter), and
- * neither is time in which this side reads nothing. It is counted in looks and not by a clock: an agent that was
- * stopped itself has heard nobody meanwhile.
- * @param limitMs milliseconds of silence
- * @throws the fault that `silent` makes once the peer has been silent for so long
+ * Waits for `promise` as long as the peer says anything at all: the peer may hang, or be in the wrong hands. A source
+ * pings four times a second as long as it has a stream, whatever its guest, its QEMU and its disk do, and a destination
+ * answers each ping (docs/decisions/0049, "Silence").
+ *
+ * Time in which the link is cut does not count, since a cut has a limit of its own (`link.giveUpAfter`). Time in which
+ * this side reads nothing does not count either. Silence is counted in looks and not by a clock, because an agent that
+ * was itself stopped has heard no peer meanwhile.
+ * @param limitMs how long the peer may be silent, milliseconds
+ * @throws the fault that `silent` makes once the peer has been silent for that long
  */
 export function unlessSilent<T>(
   promise: Promise<T>,

@@ -1,13 +1,14 @@
 /**
- * A transfer stream that outlives its connections. Frames and control messages are numbered by their order, in each
- * direction: whoever connects again says how many came, and the other side goes on behind them. So a message is
- * delivered once and in order, whatever the link does; what is only of the moment (probes, pings, acknowledgements) is
- * not repeated.
+ * A transfer stream that outlives its connections (docs/decisions/0022). Frames and control messages are numbered by
+ * their order, in each direction. When there is a connection again, each end says how many messages it has received,
+ * and the other end goes on after them. So each message is delivered once and in order, whatever the link does.
+ * Messages that matter only at their moment (probes, pings, acknowledgements) are not repeated.
  *
- * Only what an agent says ends it: a last word of either side (isLast), or the refusal of whoever dials. However a
- * connection ends without one, in order or torn, by either end or by what is between them, it was cut.
+ * Only what an agent says ends the stream: a last word of either end (isLast), or a refusal by the end that was
+ * dialled. A connection that ends without such a word was cut, whether it ended in order or was torn, and whether one
+ * of the ends or something between them ended it (docs/decisions/0044).
  *
- * Not its job: what a message means, and whether a repeated one would do harm: none is delivered twice.
+ * Not its job: what a message means, and whether a repeated message would do harm, since none is delivered twice.
  */
 import { MigrationFault } from "../../fault.ts";
 import { type Deferred, deferred } from "../../runtime/deferred.ts";
@@ -15,38 +16,45 @@ import type { Channel } from "../link.ts";
 import { type Interruptions, Outages } from "./outages.ts";
 
 export interface ResumeOptions {
-  /** How long the link may be down, milliseconds. */
+  /**
+   * How long the link may be down before the stream is given up, milliseconds. The time does not run before the first
+   * connection.
+   */
   readonly patienceMs: number;
-  /** Of the peer, for messages. */
+  /** The address of the peer, for messages. */
   readonly peer: string;
   /**
-   * How late a cut is noticed at most, milliseconds. A cut counts from when the peer was last heard.
+   * How late a cut may be noticed, milliseconds. A cut counts from when the peer was last heard.
    * @default 0: a cut counts from when it is noticed
    */
   readonly noticedWithinMs?: number;
 }
 
-/** How long this end tries to deliver its last word. A peer that misses the word asks for it. */
+/** How long this end tries to deliver its last word, milliseconds. A peer that misses the word asks for it. */
 const LINGERS_MS = 60_000;
 
 export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   readonly closed: Promise<MigrationFault | undefined>;
   readonly peer: string;
-  /** Called when the connection was lost, and when there is one again; not at the first. */
+  /** Called when a connection was lost, and when there is one again, but not for the first connection. */
   onChange: (connected: boolean) => void = () => undefined;
-  /** Control messages and frames that were delivered here, in all connections. */
+  /** How many control messages and frames were delivered here, over all connections. */
   protected received = 0;
-  /** The connection that counts: adopted last. */
+  /** The connection that was adopted last. What comes over an earlier connection is ignored. */
   protected current: Channel<Out, In> | undefined;
-  /** The same once the peer has said what it received: messages go this way. */
+  /**
+   * The connection over which messages are sent: the newest one, once the peer has said over it what it has received.
+   * Undefined while there is none.
+   */
   protected raw: Channel<Out, In> | undefined;
   protected over = false;
-  /** This side has said its last word: the stream is over when the peer has it, or dials no more. */
+  /** True once this side has said its last word. The stream is over when the peer has received it, or dials no more. */
   protected ending = false;
-  /** The peer has said its last word: however its connection ends from now on, the stream is over. */
+  /** True once the peer has said its last word. However its connection ends from then on, the stream is over. */
   protected peerEnded = false;
+  /** True once a message of the peer has caused a fault: nothing more is taken. */
   private poisoned = false;
-  /** Said, and perhaps not received: the one at index 0 has the number `confirmed` + 1. */
+  /** Messages that were said and perhaps not received. The message at index 0 has the number `confirmed` + 1. */
   protected readonly said: Out[] = [];
   private confirmed = 0;
   private readonly outcome = deferred<MigrationFault | undefined>();
@@ -65,7 +73,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     this.closed = this.outcome.promise;
   }
 
-  /** Is there no connection now, of a stream that is not over? */
+  /** True while the stream is not over and has no connection. */
   get isCut(): boolean {
     return this.raw === undefined && !this.over;
   }
@@ -84,12 +92,12 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     return this.outages.downForMs(performance.now());
   }
 
-  /** Connections that were lost so far, and for how long there was none. */
+  /** How many connections were lost so far, and for how long there was none. */
   get interruptions(): Interruptions {
     return this.outages.interruptions(performance.now());
   }
 
-  /** Another patience from now on, also for a cut that lasts already. Infinity: for ever. */
+  /** Sets another patience, milliseconds, also for a cut that lasts already. Infinity means for ever. */
   setPatience(ms: number): void {
     this.patience = ms;
     if (this.outages.isDown && !this.ending) this.arm(ms - this.downForMs);
@@ -108,7 +116,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     const kept = this.keep(message);
     this.said.push(kept);
     const more = this.raw?.send(kept) ?? false;
-    // a copy of its own was kept: the sender's is free, but not inside of its call
+    // what was kept does not need the sender's buffers any more, but the sender is not called back inside its own call
     if (taken !== undefined) queueMicrotask(taken);
     return more;
   }
@@ -136,8 +144,9 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   }
 
   /**
-   * Without a fault: what was sent before is the last word. It still goes out, where this end dials also over a new
-   * connection, and the stream is over when the peer has it.
+   * Without a fault, the message that was sent last is this end's last word. It still goes out, over a new connection
+   * too where this end dials, and the stream is over when the peer has received it. With a fault, the stream is over at
+   * once.
    */
   close(fault?: MigrationFault): void {
     if (fault !== undefined) this.settle(fault);
@@ -150,41 +159,56 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     if (this.raw === undefined && !this.mayLinger) this.settle(undefined);
   }
 
-  /** Is it numbered, and sent again when it may not have come? */
+  /** True for a message that is numbered, and sent again when it may not have arrived. */
   protected abstract isKept(message: Out): boolean;
-  /** The message in a form that stays until it was received. */
+  /** Returns the message in a form that stays valid until the peer has received it. */
   protected abstract keep(message: Out): Out;
+  /** Gives up what keep() has returned. */
   protected abstract forget(message: Out): void;
+  /** True for a message of the peer that is numbered. */
   protected abstract counts(message: In): boolean;
   /** True for a message after which its sender says nothing more. */
   protected abstract isLast(message: In): boolean;
-  /** Of the connection itself; @returns was it one of those? */
+  /**
+   * Looks for what a message says of the connection itself.
+   * @returns true if it says nothing else, and is not delivered
+   */
   protected abstract takeOwn(message: In): boolean;
 
-  /** A connection is there, and the peer has received `received` messages. @throws MigrationFault `peer-invalid` */
+  /**
+   * Notes that there is a connection, over which the peer has said that it received `received` messages. The others are
+   * sent again.
+   * @throws MigrationFault `peer-invalid` when the peer cannot have received so many
+   */
   protected connected(raw: Channel<Out, In>, received: number): void {
     this.confirmReceived(received);
-    // one that was replaced before anybody noticed that it was lost
+    // the connection before was replaced before its loss was noticed
     if (this.raw !== undefined) this.noteCut();
     this.raw = raw;
     if (!this.ending) clearTimeout(this.timer);
     const again = this.outages.end(performance.now());
     for (const message of this.said) raw.send(message);
-    // its last word was sent with the others
+    // this end's last word was sent with the others
     if (this.ending) raw.close();
     if (again) this.onChange(true);
     this.waiting?.resolve();
     this.waiting = undefined;
   }
 
-  /** The stream begins anew, with message 1 in both directions: what was said and not received is not said again. */
+  /**
+   * Begins the stream again, with message 1 in both directions. Messages that were said and not received are not said
+   * again.
+   */
   protected restart(): void {
     for (const message of this.said.splice(0)) this.forget(message);
     this.received = 0;
     this.confirmed = 0;
   }
 
-  /** The peer says that it has received so many messages. @throws MigrationFault `peer-invalid`, which ends the stream */
+  /**
+   * Takes what the peer says about how many messages it has received.
+   * @throws MigrationFault `peer-invalid` when it cannot have received so many, which ends the stream
+   */
   protected confirmReceived(received: number): void {
     const all = this.confirmed + this.said.length;
     if (received < this.confirmed || received > all) {
@@ -196,7 +220,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     this.confirm(received);
   }
 
-  /** All up to this number were received. */
+  /** Notes that the messages up to the number `upTo` were received. */
   protected confirm(upTo: number): void {
     while (this.confirmed < upTo && this.said.length > 0) {
       this.forget(this.said.shift()!);
@@ -204,12 +228,12 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     }
   }
 
-  /** Number of the oldest message that is kept. */
+  /** The number of the oldest message that is kept. */
   protected get oldest(): number {
     return this.confirmed + 1;
   }
 
-  /** Starts delivery from a connection, which counts from here on, and watches for its end. */
+  /** Makes `raw` the current connection: starts delivery from it, and watches for its end. */
   protected adopt(raw: Channel<Out, In>): void {
     this.current = raw;
     raw.expectsEnd = () => this.peerEnded || this.ending;
@@ -225,7 +249,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     return false;
   }
 
-  /** Did an agent end the stream with this? */
+  /** True if an agent has ended the stream with this fault. */
   protected isFinal(fault: MigrationFault): boolean {
     return fault.code !== "peer-lost";
   }
@@ -259,7 +283,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     }
   }
 
-  /** Nothing is taken any more, but the connection stays until close(): the peer is to be told why. */
+  /** Takes nothing any more. The connection stays until close(), so that the peer can be told why. */
   private poison(fault: MigrationFault): void {
     this.poisoned = true;
     clearTimeout(this.timer);
@@ -269,7 +293,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   private lost(raw: Channel<Out, In>, fault: MigrationFault | undefined): void {
     if (raw !== this.current || this.over) return;
     const final = fault !== undefined && this.isFinal(fault);
-    // in order, over a connection that this side has ended: the peer has all of it
+    // a connection that this side has ended has ended in order: the peer has received everything
     const taken = fault === undefined && raw === this.raw;
     if (this.peerEnded || (this.ending && (final || taken || !this.mayLinger))) this.settle(undefined);
     if (final || this.poisoned) this.settle(fault);
@@ -283,7 +307,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     this.onLost();
   }
 
-  /** A channel that takes nothing any more does not hear whether it is let in. */
+  /** False for a channel that takes nothing any more, since it would not hear whether it is let in again. */
   private get mayLinger(): boolean {
     return this.lingers() && !this.poisoned;
   }
@@ -297,7 +321,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     clearTimeout(this.timer);
     if (!Number.isFinite(ms)) return;
     this.timer = setTimeout(() => this.settle(this.ending ? undefined : this.tooLong()), Math.max(0, ms));
-    // a last word is no reason for a program to stay
+    // a last word alone does not keep the program running
     if (this.ending) this.timer.unref();
   }
 

@@ -1,4 +1,4 @@
-/** The destination's end of a transfer stream that outlives its connections: it dials, and dials again after a cut. */
+/** The destination's end of a transfer stream that outlives its connections. It dials, and dials again after a cut. */
 import { MigrationFault } from "../../fault.ts";
 import type { DestinationMessage, SourceMessage } from "../../protocol/messages.ts";
 import type { DestinationChannel } from "../link.ts";
@@ -7,19 +7,21 @@ import { type ResumeOptions, ResumingChannel } from "./resuming-channel.ts";
 export interface DialOptions extends ResumeOptions {
   readonly migrationId: string;
   readonly token: Uint8Array;
+  /** Opens a new connection to the source. */
   readonly dial: () => DestinationChannel;
-  /** A connection that is not welcomed for this long is given up, milliseconds. @default 3000 */
+  /** How long a connection may wait for its welcome before it is given up, milliseconds. @default 3000 */
   readonly attemptMs?: number;
-  /** This agent has started again in post-copy. @default false */
+  /** True when this agent has started again in post-copy. @default false */
   readonly restarted?: boolean;
 }
 
 const ATTEMPT_MS = 3000;
+/** The pause before the first new attempt, milliseconds. Each pause is twice the one before, up to PAUSE_MAX_MS. */
 const PAUSE_MIN_MS = 50;
 const PAUSE_MAX_MS = 1000;
 /**
- * The most messages that are kept for a source that may not have received them. A source says four times a second what
- * came, and a guest asks for some thousands of pages a second at most.
+ * The most messages that are kept for a source that may not have received them. A source says four times a second how
+ * many have come, and a guest asks for some thousands of pages a second at most (docs/decisions/0049).
  */
 const KEPT_MAX = 50_000;
 
@@ -30,10 +32,13 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   private redial: NodeJS.Timeout | undefined;
   private late: NodeJS.Timeout | undefined;
   private generation = 0;
-  /** Called when the source begins the stream anew: what came before counts no more, and what was said is forgotten. */
+  /**
+   * Called when the source begins the stream again: what came before does not count, and what was said is forgotten.
+   */
   onAnew: () => void = () => undefined;
   private lastAck: DestinationMessage | undefined;
   private met = false;
+  /** True once another stream has taken the place of this one. */
   private replaced = false;
 
   constructor(options: DialOptions) {
@@ -51,7 +56,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   }
 
   protected override isKept(message: DestinationMessage): boolean {
-    // what is acknowledged now holds for whatever connection comes
+    // the last acknowledgement holds for the next connection too, and is said again over it
     if (message.kind === "ack") this.lastAck = message;
     return message.kind !== "ack" && message.kind !== "clockReply" && message.kind !== "hello";
   }
@@ -76,8 +81,8 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
 
   /**
    * Decides whether `peer-untrusted` and `not-authorised` end the stream. At the first connection a setting is their
-   * cause, so they are reported at once. After two agents have met, they concern only this connection, and count as a
-   * cut: a certificate that has expired meanwhile is renewed, or no agent has answered.
+   * cause, so they are reported at once. After the two agents have met, they concern only one connection, and count as
+   * a cut: a certificate that has expired meanwhile will be renewed, or what has answered was no agent.
    */
   protected override isFinal(fault: MigrationFault): boolean {
     return super.isFinal(fault) && !(this.met && (fault.code === "peer-untrusted" || fault.code === "not-authorised"));
@@ -88,7 +93,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     return this.met;
   }
 
-  /** Ends the stream as close() does, and does not dial again: another stream takes its place. */
+  /** Ends the stream as close() does, but does not dial again, since another stream takes its place. */
   leave(): void {
     this.replaced = true;
     this.close();
@@ -96,7 +101,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
 
   protected override takeOwn(message: SourceMessage): boolean {
     if (message.kind !== "welcome") {
-      // the next question says that the last answer came: digests of a large guest are not all kept
+      // the next question says that the answer to the last one came, so the digests of a large guest are not all kept
       if (message.kind === "verifyRequest") this.confirm(this.oldest - 1 + this.said.length);
       if (message.kind === "clockPing") this.heardReceived(message.received ?? 0);
       return false;
@@ -109,7 +114,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
       const last = this.ending ? this.said.slice(-1) : [];
       this.restart();
       this.lastAck = undefined;
-      // whoever has said the last word begins nothing anew, and says it again
+      // an end that has said its last word begins nothing again, but says that word again
       this.said.push(...last);
       if (!this.ending) this.onAnew();
     }
@@ -125,14 +130,19 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     return true;
   }
 
-  /** @param received what a ping says came; 0 of a source that does not say it. A question may have said more before. */
+  /**
+   * Takes what a ping says about how many messages the source has received. A smaller number is ignored, since a
+   * question for digests may have confirmed more before.
+   * @param received 0 from a source that does not say it
+   */
   private heardReceived(received: number): void {
     if (received >= this.oldest) this.confirmReceived(received);
   }
 
   /**
-   * Bounds what is kept for a source that does not say what came. Whoever is dialled again has to say it. In post-copy
-   * the requests of the guest's pages are such messages, and they may be as many as the guest has pages.
+   * Sends a message, and bounds what is kept for a source that does not say what it has received. Such a source is cut
+   * off, since it has to say it when it is dialled again. In post-copy the requests for the guest's pages are kept, and
+   * there may be as many of them as the guest has pages.
    */
   override send(message: DestinationMessage, taken?: () => void): boolean {
     const more = super.send(message, taken);
@@ -155,7 +165,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     const channel = dial();
     this.attempt++;
     const { attempt, received, generation } = this;
-    // until it is welcomed, an agent that started again knows of no stream
+    // an agent that started again knows of no stream until it is welcomed
     const restarted = this.dialling.restarted === true && generation === 0;
     channel.send({ kind: "hello", migrationId, token, attempt, received, generation, restarted });
     this.late = setTimeout(

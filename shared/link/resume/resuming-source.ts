@@ -1,4 +1,6 @@
-/** The source's end of a transfer stream that outlives its connections: the destination dials in, and again after a cut. */
+/**
+ * The source's end of a transfer stream that outlives its connections. The destination dials in, and again after a cut.
+ */
 import { MigrationFault } from "../../fault.ts";
 import type { DestinationMessage, Hello, SourceMessage } from "../../protocol/messages.ts";
 import type { SourceChannel } from "../link.ts";
@@ -9,23 +11,30 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
   private frames: RetainedFrames | undefined;
   private attempt = 0;
   private readonly generation: number;
-  /** In post-copy, by what was said here: the guest's pages follow it, and the stream goes on when it runs there. */
+  /**
+   * True once this end has said a message of post-copy. The guest's pages then follow the guest, so that the stream
+   * goes on after `running`.
+   */
   private pulls = false;
 
-  /** @param generation another one than before where the stream begins anew */
+  /** @param generation another number than before where the stream begins again */
   constructor(options: ResumeOptions, generation = 0) {
     super(options);
     this.generation = generation;
   }
 
-  /** Most bytes of frames that are kept for a peer that has not acknowledged them. Before the first frame. */
+  /**
+   * Makes room for the frames that the peer has not acknowledged. It is called before the first frame.
+   * @param capacity the most bytes of all these frames together
+   */
   retain(capacity: number): void {
     this.frames = new RetainedFrames(capacity);
   }
 
   /**
-   * The destination dialled in: from here on this connection is the stream's.
-   * @throws MigrationFault `refused` for an older connection that comes late, `peer-invalid` for a lying count
+   * Takes a connection over which the destination has dialled in. From here on it is the stream's connection.
+   * @throws MigrationFault `refused` when the stream is over, and for an older connection that comes late;
+   *   `peer-invalid` when the destination cannot have received as many messages as it says
    */
   attach({ attempt, received, generation }: Hello, channel: SourceChannel): void {
     if (this.over) throw new MigrationFault("refused", "This migration has ended");
@@ -34,13 +43,15 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
     this.attempt = attempt;
     const before = this.current;
     channel.send({ kind: "welcome", received: this.received, generation: this.generation });
-    // one that has not heard of this generation has received nothing of it
+    // a destination that has not heard of this generation has received nothing of it
     this.connected(channel, generation === this.generation ? received : 0);
     this.adopt(channel);
     before?.close(new MigrationFault("peer-lost", "The destination has dialled in again"));
   }
 
-  /** A ping says how many messages came, so that the destination need not keep these any longer. */
+  /**
+   * Sends a message. A ping also says how many messages came, so that the destination need not keep them any longer.
+   */
   override send(message: SourceMessage, taken?: () => void): boolean {
     return super.send(message.kind === "clockPing" ? { ...message, received: this.received } : message, taken);
   }
@@ -68,7 +79,10 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
     return kind === "failure" || kind === "complete" || (kind === "running" && !this.pulls);
   }
 
-  /** Acknowledged frames, and what was said before them, need not be kept; who waits for acknowledgements hears of it too. */
+  /**
+   * Gives up the frames that the peer has acknowledged, and what was said before them. The acknowledgement is delivered
+   * all the same, since the sender of the frames waits for it.
+   */
   protected override takeOwn(message: DestinationMessage): boolean {
     if (message.kind !== "ack") return false;
     let upTo = 0;

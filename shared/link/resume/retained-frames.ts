@@ -1,47 +1,57 @@
 /**
- * Encoded frames that were sent and not acknowledged, kept to be sent again after a cut. They are acknowledged in their order,
- * so they lie one behind the other in a few large chunks, and a chunk whose last frame is gone is used again:
+ * Encoded frames that were sent and not acknowledged. They are kept to be sent again after a cut. They are acknowledged
+ * in their order, so they lie one after the other in a few large chunks. A chunk whose last frame is gone is used
+ * again:
  *
  *     | head room | body | head room | body … | free |
  *
- * Bounded: what does not fit is a fault of whoever sends more than the credit window allows. A buffer for each frame would be
- * memory touched for the first time, and cleared, with nearly every frame: their sizes are all different.
+ * The memory is bounded: a frame that does not fit is a fault of the sender, which the credit window should have
+ * stopped. A buffer of its own for each frame would be memory that is touched for the first time, and cleared, with
+ * nearly every frame, because the sizes of frames are all different.
  */
 import { MigrationFault } from "../../fault.ts";
 import type { Frame } from "../../protocol/messages.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame-wire.ts";
 
-/** Head room and body are placed as they were: memory is moved by words only between places that are aligned alike. */
+/**
+ * A body is placed as far off a multiple of this number as it was before, bytes. Between such places memory is copied
+ * some seven times as fast as between others (test/bench/README.md).
+ */
 const ALIGNMENT = 8;
 const HEAD_ROOM = Math.ceil(FRAME_HEAD_BYTES / ALIGNMENT) * ALIGNMENT;
 
-/** Holds two to some hundred frames. A longer frame has a chunk of its own size. */
+/** The size of a chunk, bytes. It holds two to some hundred frames. A longer frame has a chunk of its own size. */
 const CHUNK_BYTES = 1 << 20;
-/** Of chunks in which nothing is kept. */
+/** The most chunks without any frame that are kept to be used again. */
 const FREE_CHUNKS_MAX = 2;
 
 interface Chunk {
   readonly buffer: Uint8Array;
-  /** Frames in it. */
+  /** How many frames are kept in it. */
   frames: number;
 }
 
 export class RetainedFrames {
   private readonly capacity: number;
-  /** Oldest first. */
+  /** The frames that are kept, oldest first. */
   private readonly kept: { readonly chunk: Chunk; readonly length: number }[] = [];
   private readonly free: Chunk[] = [];
   private current: Chunk | undefined;
-  /** In `current`, where the next frame goes. */
+  /** Where the next frame goes in `current`. */
   private end = 0;
+  /** The length of all bodies that are kept. */
   private bytes = 0;
 
-  /** @param capacity of all bodies together, bytes */
+  /** @param capacity the most bytes of all bodies together */
   constructor(capacity: number) {
     this.capacity = capacity;
   }
 
-  /** @returns the same frame with a body that stays until it is dropped; @throws MigrationFault `internal` without room */
+  /**
+   * Copies a frame.
+   * @returns the same frame, with a body that stays valid until the frame is dropped
+   * @throws MigrationFault `internal` when the frame does not fit into the capacity
+   */
   keep(frame: Frame): Frame {
     const { length, byteOffset } = frame.body;
     if (this.bytes + length > this.capacity)
@@ -57,12 +67,12 @@ export class RetainedFrames {
     this.end = Math.ceil((at + length) / ALIGNMENT) * ALIGNMENT;
     this.kept.push({ chunk, length });
     this.bytes += length;
-    // the sender's checksum is used again for its next frame, as its body is
+    // the sender uses the memory of the checksum again for its next frame, and that of the body too
     const checksum = Uint8Array.from(frame.checksum);
     return { ...frame, checksum, body: chunk.buffer.subarray(at, at + length), headRoom: FRAME_HEAD_BYTES };
   }
 
-  /** The oldest is not needed any more. */
+  /** Drops the oldest frame, which is not needed any more. */
   dropOldest(): void {
     const oldest = this.kept.shift();
     if (oldest === undefined) return;
@@ -73,7 +83,7 @@ export class RetainedFrames {
     else this.release(chunk);
   }
 
-  /** The one that is being filled, or one that begins here. */
+  /** Returns the chunk that is being filled, or another one from its beginning if `length` bytes do not fit there. */
   private chunkFor(length: number): Chunk {
     const { current } = this;
     if (current !== undefined && this.end + length <= current.buffer.length) return current;
@@ -89,5 +99,5 @@ export class RetainedFrames {
   }
 }
 
-/** Not cleared: all that is read of it was written. */
+/** Makes a chunk. Its memory is not cleared, since only what was written to it is read. */
 const newChunk = (bytes: number): Chunk => ({ buffer: Buffer.allocUnsafeSlow(bytes), frames: 0 });

@@ -1,17 +1,20 @@
-/** Whom a certificate is for, and what is wrong with one: the words that both sides of a connection use. */
+/** Whom a certificate is for, and what is wrong with it, in the words that both sides of a connection use. */
 import type { PeerCertificate } from "node:tls";
 
 /**
- * One entry of what Node shows as "DNS:a, IP Address:192.0.2.1". An entry that could be mistaken for two is quoted there;
- * such names are nobody's.
+ * Matches one entry of the alternative names that Node shows, such as "DNS:a, IP Address:192.0.2.1". Node quotes an
+ * entry that could be mistaken for two. Such an entry does not count as a name.
  */
 const ENTRY = /(?:^|, )([A-Za-z0-9. ]+):("(?:[^"\\]|\\.)*"|[^",]*)(?=, |$)/y;
 
-/** The DNS names and IP addresses of a certificate; its common name only when it has no alternative names at all. */
+/**
+ * Returns the DNS names and IP addresses of a certificate, in lower case. Its common name counts only when it has no
+ * alternative names at all.
+ */
 export function namesOf(certificate: Pick<PeerCertificate, "subject" | "subjectaltname">): readonly string[] {
   const { subjectaltname: alternatives, subject } = certificate;
   if (alternatives === undefined) {
-    // several are an array
+    // several common names come as an array, and none of them counts
     const common: unknown = subject?.CN;
     return typeof common === "string" ? [common.toLowerCase()] : [];
   }
@@ -19,7 +22,7 @@ export function namesOf(certificate: Pick<PeerCertificate, "subject" | "subjecta
   ENTRY.lastIndex = 0;
   while (ENTRY.lastIndex < alternatives.length) {
     const entry = ENTRY.exec(alternatives);
-    // a text that is not understood whole tells nothing
+    // a text that is not understood as a whole tells no name
     if (entry === null) return [];
     const [, kind, name = ""] = entry;
     if ((kind === "DNS" || kind === "IP Address") && name !== "" && !name.startsWith('"'))
@@ -28,20 +31,24 @@ export function namesOf(certificate: Pick<PeerCertificate, "subject" | "subjecta
   return names;
 }
 
-/** @returns the name that is on the list */
+/** @returns the first of the names that is on the list; undefined when none is */
 export const listedName = (names: readonly string[], list: readonly string[]): string | undefined => {
   const wanted = new Set(list.map((one) => one.toLowerCase()));
   return names.find((name) => wanted.has(name));
 };
 
-/** For messages: names come from a peer, so they are bounded. */
+/** Shows names in a message. The names come from a peer, so their number and lengths are bounded. */
 export function showNames(names: readonly string[]): string {
   const shown = names.slice(0, 5).map((name) => name.slice(0, 100).replace(/[^\x20-\x7e]/g, "?"));
   if (names.length > shown.length) shown.push("…");
   return shown.length === 0 ? "nobody" : shown.join(", ");
 }
 
-/** Why a chain is not accepted, by OpenSSL's code: "the certificate of X" goes on so. */
+/**
+ * Says why a chain is not accepted.
+ * @param code OpenSSL's
+ * @returns the end of a sentence that begins with "The certificate of X"
+ */
 export function chainProblem(code: string, certificate?: Pick<PeerCertificate, "valid_from" | "valid_to">): string {
   const day = (text: string | undefined): string => {
     const ms = Date.parse(text ?? "");
@@ -64,7 +71,7 @@ export function chainProblem(code: string, certificate?: Pick<PeerCertificate, "
   }
 }
 
-/** The same codes where only OpenSSL's words are known. */
+/** OpenSSL's words for its codes, for an error that has only the words. */
 const WORDS: readonly (readonly [words: string, code: string])[] = [
   ["certificate has expired", "CERT_HAS_EXPIRED"],
   ["certificate is not yet valid", "CERT_NOT_YET_VALID"],
@@ -78,4 +85,5 @@ const WORDS: readonly (readonly [words: string, code: string])[] = [
   ["unsuitable certificate purpose", "INVALID_PURPOSE"],
 ];
 
+/** Finds OpenSSL's code by the words in an error. @returns undefined for words that are not known */
 export const codeOfWords = (text: string): string | undefined => WORDS.find(([words]) => text.includes(words))?.[1];

@@ -1,15 +1,15 @@
-/** Why a connection to a server was never made, as far as TLS or the permissions of a socket are the reason. */
+/** Explains why a connection to a server was never made, where TLS or a unix socket is the reason. */
 import { type FaultCode, MigrationFault } from "../../fault.ts";
 import { chainProblem, codeOfWords } from "./certificate-names.ts";
 
 /** A server that is being called. */
 export interface Dialled {
   readonly address: string;
-  /** Its chain is good, but it is not the one that was meant, or not one that is allowed. */
+  /** Set when the server's chain is good, but the server is not the one that was meant, or not an allowed one. */
   refused: MigrationFault | undefined;
 }
 
-/** Why a unix socket takes no connection. */
+/** Explains why a unix socket takes no connection. */
 function socketFault(cause: Error, lost: FaultCode, address: string): MigrationFault | undefined {
   switch (/connect (E[A-Z]+) /.exec(cause.message)?.[1]) {
     case "EACCES":
@@ -29,8 +29,9 @@ function socketFault(cause: Error, lost: FaultCode, address: string): MigrationF
 }
 
 /**
- * grpc-js keeps OpenSSL's words of the last failure, nothing else.
- * @returns undefined when it has nothing to do with either
+ * Explains a failed connection by the words of its error: of the last failure grpc-js keeps only OpenSSL's words.
+ * @param lost the code of the fault where no agent has answered
+ * @returns undefined when neither TLS nor a unix socket is the reason
  */
 export function connectionFault(error: Error, lost: FaultCode, dialled: Dialled): MigrationFault | undefined {
   const { address, refused } = dialled;

@@ -1,6 +1,7 @@
 /**
- * How the two ends of a connection prove who they are: mutual TLS 1.3, or nothing where nothing is needed. Decision 0020.
- * What a server asks of its callers is in authorise.ts; here is what both sides share, and what a caller asks of a server.
+ * How the two ends of a connection prove who they are: by mutual TLS 1.3, or not at all where no proof is needed
+ * (docs/decisions/0020 and 0048). This file has what both ends share, and what a caller asks of a server. What a server
+ * asks of its callers is in callers/authorise.ts.
  */
 import { isIP } from "node:net";
 import { checkServerIdentity, type PeerCertificate } from "node:tls";
@@ -16,59 +17,72 @@ import { IN_CLEAR_ADVICE } from "../../serving.ts";
 import { listedName, namesOf, showNames } from "./certificate-names.ts";
 import type { Dialled } from "./connection-fault.ts";
 
-/** Which unix sockets may be called. */
+/** The unix sockets that may be called. */
 interface SocketRule {
   /**
-   * Paths; `any` for an operator, who names the agent himself. In clear, the sockets of root and of the agent's own
-   * user may be called too. @default none
+   * The paths of the sockets; `any` for an operator, who names the agent himself. In clear, the sockets of root and of
+   * the agent's own user may be called too.
+   * @default none
    */
   readonly sockets?: readonly string[] | "any";
 }
 
-/** In clear: over unix sockets, and over TCP, the loopback too, only where the setting tls.insecure wants it so. */
+/**
+ * No TLS. Unix sockets are used in clear; TCP, the loopback included, only where the setting `tls.insecure` says so.
+ */
 export interface ClearSecurity extends SocketRule {
   readonly kind: "clear";
+  /** Whether TCP is used in clear. */
   readonly insecure: boolean;
   readonly log?: Logger;
 }
 
-/** Mutual TLS over TCP, the loopback too. No other agent is served at a unix socket. */
+/** Mutual TLS over TCP, the loopback included. No other agent is served at a unix socket. */
 export interface TlsSecurity extends SocketRule {
   readonly kind: "tls";
   readonly certificates: {
     readonly current: KeyMaterial;
     onChange(listener: (material: KeyMaterial) => void): () => void;
   };
-  /** Names of the agents that may call, and be called; `any` for an operator, who goes by the address alone. */
+  /** The names of the agents that may call and be called; `any` for an operator, who goes by the address alone. */
   readonly peers: readonly string[] | "any";
+  /** The names of the operators that may call. */
   readonly operators: readonly string[];
-  /** Of the peers, those that may be called for one guest or one migration. @default all of them */
+  /** The peers that may be called for one guest or one migration. @default all peers */
   readonly only?: OnlyPeers;
-  /** Are callers without a certificate that is listed cut without a word, before they speak HTTP/2? @default false */
+  /**
+   * True if callers without a listed certificate are cut without a word, before they speak HTTP/2 (`tls.strict`).
+   * @default false
+   */
   readonly strict?: boolean;
-  /** Names that the servers called from here have shown, by address; a few. */
+  /** The names that servers called from here have shown, by address. At most SHOWN_MAX are kept. */
   readonly shown: Map<string, string>;
   readonly log?: Logger;
 }
 
+/** The only servers that may be called: those with one of these names. */
 export interface OnlyPeers {
   readonly names: readonly string[];
-  /** The fault of a server that shows none of the names. `who`: the server, for people. */
+  /** Makes the fault of a server that shows none of the names. `who` describes the server, for people. */
   readonly refuse: (who: string) => MigrationFault;
 }
 
 export type LinkSecurity = ClearSecurity | TlsSecurity;
 
-/** Where nothing was said. */
+/** The security where nothing was said: unix sockets alone. */
 export const UNIX_ONLY: ClearSecurity = { kind: "clear", insecure: false };
 
+/** The most addresses whose servers' names are remembered. One more makes all of them forgotten. */
 const SHOWN_MAX = 64;
-/** RFC 6066 has no addresses as server names, and Node warns of them; nothing is chosen by it. */
+/**
+ * The server name of a connection to an IP address: RFC 6066 allows no address as a server name, and Node warns of one.
+ * No server chooses anything by this name.
+ */
 const NO_SERVER_NAME = "ferry.invalid";
 
 /**
- * An agent's.
- * @param sockets unix sockets of other agents that the setting destinations.allowed names
+ * Opens the security of an agent, from its settings.
+ * @param sockets the unix sockets of other agents that the setting `destinations.allowed` names
  * @throws MigrationFault `configuration`
  */
 export function openSecurity(config: CommonConfig, log: Logger, sockets: readonly string[] = []): LinkSecurity {
@@ -84,12 +98,12 @@ export function openSecurity(config: CommonConfig, log: Logger, sockets: readonl
   const certificates = new Certificates(tls.files, log);
   const { peers, operators, strict } = tls;
   if (peers.length === 0) log.warn("tls.peers is empty: no agent may call this one, nor is called by it");
-  // a server that is not accepted is dialled again and again
+  // a server that is not accepted is dialled again and again, so its lines are limited
   const limited = budgeted(log, new LineBudget(20));
   return { kind: "tls", certificates, peers, operators, sockets, strict, shown: new Map(), log: limited };
 }
 
-/** An operator's, who calls one agent by its address for as long as a command takes. */
+/** Makes the security of an operator, who calls one agent by its address for as long as a command takes. */
 export const operatorSecurity = (current: KeyMaterial): TlsSecurity => ({
   kind: "tls",
   certificates: { current, onChange: () => () => {} },
@@ -99,13 +113,13 @@ export const operatorSecurity = (current: KeyMaterial): TlsSecurity => ({
   shown: new Map(),
 });
 
-/** An operator's who has no certificate: the agent decides whom it serves so. */
+/** The security of an operator without a certificate. The agent decides whether it serves such an operator. */
 export const OPERATOR_IN_CLEAR: ClearSecurity = { kind: "clear", insecure: true, sockets: "any" };
 
 /**
- * How to call an address.
+ * Returns how to call an address.
  * @throws MigrationFault `configuration` for an address that must not be called in clear, `not-authorised` for a unix
- *   socket that may not be called, the fault of `only` for a unix socket, which shows no name
+ *   socket that may not be called, and the fault of `only` for a unix socket, since a socket shows no name
  */
 export function callWith(
   text: string,
@@ -123,7 +137,7 @@ export function callWith(
       });
     return { credentials: credentials.createInsecure(), options: {}, dialled };
   }
-  // no certificate has a zone, which is this host's name of the way to the other one
+  // no certificate has a zone, which is this host's own name for the way to the other host
   const host = withoutZone(address.host);
   const verify = (_: string, certificate: PeerCertificate): Error | undefined => {
     dialled.refused = distrust(text, host, certificate, security);
@@ -139,7 +153,11 @@ export function callWith(
   };
 }
 
-/** Whoever listens at a socket gets what is sent there: guests, and tokens. */
+/**
+ * Checks that a unix socket may be called: the program that listens there gets what is sent, which is guests and
+ * tokens.
+ * @throws MigrationFault `not-authorised`
+ */
 function checkSocket(path: string, { kind, sockets = [] }: LinkSecurity): void {
   if (sockets === "any" || sockets.includes(path)) return;
   const mistake =
@@ -150,7 +168,10 @@ function checkSocket(path: string, { kind, sockets = [] }: LinkSecurity): void {
   });
 }
 
-/** Of a server whose chain is good: is it the one that was called, and may it be? */
+/**
+ * Judges a server whose chain is good: it must be the one that was called, and one that may be called.
+ * @returns why it is not accepted; undefined for one that is
+ */
 function distrust(
   address: string,
   host: string,
@@ -173,7 +194,7 @@ function distrust(
   return undefined;
 }
 
-/** Of somebody whose certificate is good. Who else is on the list is not the stranger's business. */
+/** Makes the fault of a stranger with a good certificate. It does not tell the stranger which names are on the list. */
 export function notListed(who: string, list: "peers" | "operators", security: TlsSecurity): MigrationFault {
   const empty = security[list].length === 0;
   const message = empty
@@ -183,7 +204,7 @@ export function notListed(who: string, list: "peers" | "operators", security: Tl
   return new MigrationFault("not-authorised", message, { advice });
 }
 
-/** For the operator and the log: how the connection to an address that was called is secured. */
+/** Describes, for the operator and the log, how the connection to an address that was called is secured. */
 export function securityOf(text: string, security: LinkSecurity = UNIX_ONLY): string {
   const address = parseAddress(text);
   if (address.kind === "unix") return "none (unix socket)";

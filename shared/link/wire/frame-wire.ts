@@ -1,6 +1,7 @@
 /**
- * TransferResponse{frame} as protobuf, by hand: the generated form costs 1.4 times the throughput (facts, 2). Valid
- * protobuf both ways, held equal to protobufjs by a test; every other message goes through the generated form.
+ * Writes and reads TransferResponse{frame} by hand, since proto-loader's serialisers are 1.4 times slower
+ * (docs/decisions/0006). What is written and read is valid protobuf, and a test holds it equal to protobufjs. Every
+ * other message goes through proto-loader's serialisers (proto-files.ts).
  *
  *     0a LEN | 08 sequence | 10 kind | 18 codec | 20 raw length | 29 checksum (8 bytes) | 32 LEN body
  */
@@ -14,25 +15,25 @@ const CODEC_TAG = 0x18;
 const RAW_LENGTH_TAG = 0x20;
 const CHECKSUM_TAG = 0x29;
 const BODY_TAG = 0x32;
-/** Highest field number of TransferResponse.message. */
+/** The highest field number of the oneof TransferResponse.message. */
 const MESSAGE_FIELD_MAX = 10;
 const CHECKSUM_BYTES = 8;
-/** By their numbers in the file. */
+/** The kinds and codecs of frames, at the indexes that are their numbers in proto/ferry/v1/peer.proto. */
 const KINDS: readonly (FrameKind | undefined)[] = [undefined, "pages", "verbatim", "discards", "package"];
 const CODECS: readonly (FrameCodec | undefined)[] = [undefined, "none", "zstd"];
 
-/** Room for everything that can stand ahead of a body. */
+/** Room for everything that can stand ahead of a body, bytes. */
 export const FRAME_HEAD_BYTES = 64;
 
 /**
- * The message, valid until the frame was taken: the body in place with its head written into the head-room, or, where there
- * is none, a copy.
+ * Returns the message of a frame, which is valid until the frame was taken. If the head room of the frame is large
+ * enough, the head is written into it and the body stays in place. Otherwise the message is a copy.
  * @see test/bench/README.md
  */
 export function encodeFrame(frame: Frame): Buffer {
   const { sequence, frameKind, codec, rawLength, checksum, body, headRoom = 0 } = frame;
   if (checksum.length !== CHECKSUM_BYTES) throw new RangeError(`a checksum of ${checksum.length} bytes`);
-  // six tags, two numbers of one byte
+  // the 8 are six tags, and the kind and the codec, which are numbers of one byte
   const fields = 8 + numberBytes(sequence) + numberBytes(rawLength) + CHECKSUM_BYTES + numberBytes(body.length);
   const outer = 1 + numberBytes(fields + body.length);
   const inPlace = headRoom >= outer + fields;
@@ -51,16 +52,19 @@ export function encodeFrame(frame: Frame): Buffer {
   return message;
 }
 
-/** Is the message a frame? Of several in one message the last one counts; what cannot be read is none. */
+/**
+ * True if a message is a frame. If a message has several fields of the oneof, the last one counts. A message that
+ * cannot be read is no frame.
+ */
 export function isFrame(message: Buffer): boolean {
   try {
     return findFrame(message) !== undefined;
   } catch {
-    return false; // whoever reads it in the general way says what is wrong
+    return false; // proto-loader's deserialiser reads it then, and says what is wrong
   }
 }
 
-/** The body is a view of the message. @throws MigrationFault `peer-invalid` */
+/** Reads a frame, whose body is a view of the message. @throws MigrationFault `peer-invalid` */
 export function decodeFrame(message: Buffer): Frame {
   const fields = findFrame(message);
   if (fields === undefined) throw invalid("no frame in it");
@@ -124,7 +128,7 @@ function putField(message: Buffer, at: number, tag: number, value: number): numb
   return at;
 }
 
-/** Reads protobuf fields of a stretch of a message; nothing is read beyond it. */
+/** Reads the protobuf fields in a stretch of a message, and nothing beyond the stretch. */
 class FieldReader {
   private readonly message: Buffer;
   private at: number;
@@ -155,7 +159,7 @@ class FieldReader {
     throw invalid("a number of more than 10 bytes");
   }
 
-  /** What is not known may be larger than what is read here. */
+  /** Skips a number. The number of an unknown field may be larger than those that varint() can read. */
   private skipVarint(): void {
     for (let i = 0; i < 10; i++) {
       if (this.at === this.end) throw invalid("a number that is cut short");
@@ -178,7 +182,7 @@ class FieldReader {
     return new FieldReader(this.message, start, start + length);
   }
 
-  /** Skips a field that is not known, by its wire type. */
+  /** Skips an unknown field, by its wire type. */
   skip(tag: number): void {
     if (tag < 8 || tag > 0xffffffff) throw invalid(`the tag ${tag}`);
     switch (tag % 8) {

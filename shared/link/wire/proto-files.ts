@@ -1,4 +1,4 @@
-/** The service definitions of proto/, as grpc-js takes them, with serialisers for plain objects. */
+/** Loads the service definitions of proto/, and makes methods of them whose messages are domain objects. */
 import { join } from "node:path";
 import { loadSync, type MethodDefinition, type PackageDefinition } from "@grpc/proto-loader";
 import { protoPath } from "grpc-health-check";
@@ -7,7 +7,7 @@ import { packageRoot } from "../../runtime/package-root.ts";
 
 const folder = join(packageRoot(), "proto");
 
-/** Everything that a server serves, grpc.health.v1 too. */
+/** Loads every service that a server serves, including grpc.health.v1. */
 export const loadDefinition = ({ keepCase }: { keepCase: boolean }): PackageDefinition =>
   loadSync(["ferry/v1/operator.proto", "ferry/v1/peer.proto", protoPath], {
     includeDirs: [folder],
@@ -20,7 +20,7 @@ export const loadDefinition = ({ keepCase }: { keepCase: boolean }): PackageDefi
 
 const packageDefinition = loadDefinition({ keepCase: false });
 
-/** A method with the serialisers that are made from the files. @throws TypeError when there is none of that name */
+/** Returns a method with the serialisers that proto-loader makes of the files. @throws TypeError for an unknown name */
 export function methodOf(service: string, name: string): MethodDefinition<object, object> {
   const definition = packageDefinition[`ferry.v1.${service}`];
   if (definition === undefined || "format" in definition) throw new TypeError(`no service ${service}`);
@@ -30,8 +30,8 @@ export function methodOf(service: string, name: string): MethodDefinition<object
 }
 
 /**
- * What arrived: a message, or what is wrong with it. A value, since grpc-js answers "Error deserializing request" to
- * whatever a deserialiser throws.
+ * What arrived: a message, or the fault that tells what is wrong with it. The fault is a value, since grpc-js answers
+ * "Error deserializing request" to everything that a deserialiser throws.
  */
 export type Received<Message> = Message | MigrationFault;
 
@@ -40,7 +40,7 @@ export function orThrow<Message>(received: Received<Message>): Message {
   return received;
 }
 
-/** Reads what arrived; what it throws is the peer's fault. */
+/** Calls `read`, and returns as a fault what it throws. An error that is no fault yet becomes `peer-invalid`. */
 export function receive<Message>(read: () => Message): Received<Message> {
   try {
     return read();
@@ -51,7 +51,7 @@ export function receive<Message>(read: () => Message): Received<Message> {
   }
 }
 
-/** A method whose messages are domain objects: `toWire` and `fromWire` translate at the border. */
+/** A method whose messages are domain objects. Its serialisers translate between these and protobuf. */
 export interface DomainMethod<Request, Response> {
   readonly path: string;
   readonly requestStream: boolean;
@@ -63,6 +63,7 @@ export interface DomainMethod<Request, Response> {
   readonly originalName: string;
 }
 
+/** Translates between a domain object and the object that proto-loader makes of a message. */
 export interface Translation<Domain> {
   readonly toWire: (domain: Domain) => object;
   readonly fromWire: (wire: object) => Domain;

@@ -1,4 +1,7 @@
-/** Faults as gRPC statuses and back: the code for whoever knows only gRPC, the rest in trailers. */
+/**
+ * Turns faults into gRPC statuses and back. The code and the text of the status are for clients that know only gRPC.
+ * The rest of a fault is in the trailers.
+ */
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { type FaultCode, type FaultDetails, MigrationFault, type Refusal } from "../../fault.ts";
 import { connectionFault, type Dialled } from "../tls/connection-fault.ts";
@@ -8,11 +11,14 @@ const CODE = "ferry-code";
 const ADVICE = "ferry-advice-bin";
 const GUEST_NOW = "ferry-guest-now-bin";
 const REFUSALS = "ferry-refusals-bin";
-/** Trailers have to fit a header list of 64 KiB, in base64 or with %XX for what is not ASCII. */
+/**
+ * The most characters of a text, and of all refusals together. The trailers have to fit into a header list of 64 KiB,
+ * in base64, or with %XX for what is not ASCII.
+ */
 const TEXT_CHARACTERS_MAX = 2048;
 const REFUSALS_CHARACTERS_MAX = 6144;
 
-/** Every code has its status: a new one that is forgotten here does not compile. */
+/** The status of each code. A new code that is forgotten here does not compile. */
 const STATUSES: Readonly<Record<FaultCode, status>> = {
   "invalid-argument": status.INVALID_ARGUMENT,
   "guest-unknown": status.NOT_FOUND,
@@ -64,12 +70,12 @@ export const statusOf = (code: FaultCode): status => STATUSES[code];
 
 const isFaultCode = (text: unknown): text is FaultCode => typeof text === "string" && Object.hasOwn(STATUSES, text);
 
-/** What grpc-js takes for an error of a call. */
+/** Makes the status of a call from what was thrown, in the form of an error that grpc-js accepts. */
 export function toStatus(thrown: unknown): { code: status; details: string; metadata: Metadata } {
   const fault = MigrationFault.from(thrown);
   const metadata = new Metadata();
   metadata.set(CODE, fault.code);
-  // binary trailers take any text; plain ones only ASCII
+  // binary trailers take any text, plain ones only ASCII
   if (fault.advice !== undefined) metadata.set(ADVICE, Buffer.from(cut(fault.advice)));
   if (fault.guestNow !== undefined) metadata.set(GUEST_NOW, Buffer.from(cut(fault.guestNow)));
   const refusals = fitting(fault.refusals);
@@ -78,8 +84,9 @@ export function toStatus(thrown: unknown): { code: status; details: string; meta
 }
 
 /**
- * The fault that the peer named; without one, what its status means: `lost` when there is no peer.
- * @param dialled tells why a connection that was never made was not
+ * Returns the fault that the peer has named. Without such a name, the fault is what the status means.
+ * @param lost the code of the fault where no peer has answered
+ * @param dialled tells why a connection was never made
  */
 export function fromStatus(error: ServiceError, lost: FaultCode, dialled?: Dialled): MigrationFault {
   const named = error.metadata.get(CODE)[0];
@@ -95,12 +102,13 @@ export function fromStatus(error: ServiceError, lost: FaultCode, dialled?: Diall
   return new MigrationFault(code, withoutAdvice(error.details || error.message, advice), details);
 }
 
-/** Codes that say where a guest is, or what its operator wishes: no peer knows that of a guest of this host. */
+/** Codes that say where a guest is, or what its operator wants. No peer knows that about a guest of this host. */
 const OF_THE_OWN_HOST: readonly FaultCode[] = ["cancelled", "in-doubt", "two-copies"];
 
 /**
- * The fault of a call between agents. Its text and advice are shown as the peer's; where the guest is, this agent says
- * alone, and an operator's command ends by what it has of this agent.
+ * Makes the fault of a call to another agent from what that agent has said. Its text and advice are shown as the
+ * peer's. Only this agent says where the guest is, and only this agent's codes decide the exit code of an operator's
+ * command.
  */
 export function peersFault(fault: MigrationFault): MigrationFault {
   const { advice, role, refusals, cause, message } = fault;
@@ -112,30 +120,36 @@ export function peersFault(fault: MigrationFault): MigrationFault {
   });
 }
 
-/** gRPC's library found a message too large, here or there: so would it the next one of that length. */
+/**
+ * Matches the words with which gRPC's library, here or at the peer, rejects a message that is too large. It would
+ * reject the next message of that length too, so such an end is no cut.
+ */
 const TOO_LARGE = /message larger than max|message that decompresses to a size larger than/i;
 
 /**
- * Tells what the end of a stream means. Only an agent can end a stream, by naming its fault. Whatever HTTP/2, a proxy
- * or gRPC's library made of the end of a connection (a reset, a GOAWAY, a time-out, a status of any kind) is a cut.
- * @param dialled explains why a connection was never made
+ * Tells what the end of a stream means. Only an agent can end a stream, by naming its fault. Everything that HTTP/2, a
+ * proxy or gRPC's library makes of the end of a connection (a reset, a GOAWAY, a time-out, a status of any kind) is a
+ * cut (docs/decisions/0044).
+ * @param dialled tells why a connection was never made
  */
 export function streamFault(error: ServiceError, dialled?: Dialled): MigrationFault {
   const fault = fromStatus(error, "peer-lost", dialled);
   const named = error.metadata.get(CODE)[0];
   if (isFaultCode(named)) return fault;
-  // of a later version: it has its reason, which this one has no word for
+  // an agent of a later version has named a reason for which this version has no word
   if (named !== undefined) return new MigrationFault("peer-failed", fault.message, { cause: error });
-  // found here, of whom this agent dialled
+  // where there was no connection, the fault says what this agent has found out about the server that it dialled
   if (error.code === status.UNAVAILABLE) return fault;
   const code = TOO_LARGE.test(error.details) ? "peer-invalid" : "peer-lost";
   return new MigrationFault(code, fault.message, { cause: error });
 }
 
-/** Trailer of an orderly end that answers an end which the peer had not announced. */
+/** The trailer of an orderly end that answers an end which the peer had not announced (docs/decisions/0044). */
 const UNEXPECTED_END = "ferry-unexpected-end";
 
-/** The trailers of such an answer: gRPC calls it a good end, and so does an agent that does not know of this. */
+/**
+ * Makes the trailers of such an answer. For gRPC, and for an agent that does not know the trailer, it is a good end.
+ */
 export function unexpectedEnd(): Metadata {
   const trailers = new Metadata();
   trailers.set(UNEXPECTED_END, "1");
@@ -144,10 +158,13 @@ export function unexpectedEnd(): Metadata {
 
 export const wasUnexpected = (trailers: Metadata): boolean => trailers.get(UNEXPECTED_END).length > 0;
 
-/** A sentence; a longer one is only in its trailer, which gRPC's limit was counted for. */
+/**
+ * The longest advice that the text of a status repeats, characters: a sentence. Longer advice is only in its trailer,
+ * for which gRPC's limit was counted.
+ */
 const ADVICE_IN_TEXT_MAX = 500;
 
-/** A client that knows only gRPC shows the text alone: it must say what to do, too. */
+/** Adds the advice to the text of a status, since a client that knows only gRPC shows nothing but the text. */
 const withAdvice = (message: string, advice: string | undefined): string =>
   advice === undefined || advice.length > ADVICE_IN_TEXT_MAX ? message : `${message}. ${cut(advice)}`;
 
@@ -156,7 +173,7 @@ function withoutAdvice(text: string, advice: string | undefined): string {
   return advice !== undefined && text.endsWith(tail) ? text.slice(0, -tail.length) : text;
 }
 
-/** Of a status that gRPC made, or an agent that is none of ours. */
+/** Returns the meaning of a status that was made by gRPC, or by a program that is no agent. */
 function meaningOf(code: status, lost: FaultCode): FaultCode {
   switch (code) {
     case status.INVALID_ARGUMENT:
@@ -175,7 +192,7 @@ function meaningOf(code: status, lost: FaultCode): FaultCode {
   }
 }
 
-// encodeURI, which gRPC puts the text through, throws at half a pair of surrogates
+// gRPC passes the text to encodeURI, which throws at half a pair of surrogates
 const cut = (text: string): string =>
   text
     .slice(0, TEXT_CHARACTERS_MAX)
@@ -199,6 +216,6 @@ function readRefusals(metadata: Metadata): readonly Refusal[] {
     if (!Array.isArray(value)) return [];
     return value.map((one) => ({ code: codeText(String(one?.code)), message: String(one?.message) }));
   } catch {
-    return []; // a peer's trailer that is no JSON tells nothing
+    return []; // a trailer that is no JSON names no refusals
   }
 }

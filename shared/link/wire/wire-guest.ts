@@ -1,8 +1,8 @@
-/** What a source says of its guest, between its domain types and the messages of proto/ferry/v1/peer.proto. */
+/** Translates what a source says of its guest from the messages of proto/ferry/v1/peer.proto to the domain types. */
 import type { DiskMark, Drive, GuestDisks, GuestOffer, Image } from "../../protocol/messages.ts";
 import { flag, list, malformed, object, shortText, strings, text, type WireObject, whole } from "./wire-read.ts";
 
-/** More than any guest has. */
+/** The bounds of lists and texts in what a source says of its guest. They are above what any guest has. */
 const DEVICES_MAX = 20_000;
 const SETTINGS_MAX = 100_000;
 const DRIVES_MAX = 1024;
@@ -11,7 +11,10 @@ const NAME_CHARACTERS_MAX = 4096;
 
 type FoundFields = "devices" | "deviceSettings" | "disks" | "mark" | "disksUnchecked";
 
-/** What an older source leaves out is missing. @throws MigrationFault `peer-invalid` */
+/**
+ * Reads the devices and disks of a guest. What an older source leaves out is missing.
+ * @throws MigrationFault `peer-invalid`
+ */
 export function foundGuest(given: WireObject): Pick<GuestOffer, FoundFields> {
   const devices = names(given.devices, "devices", DEVICES_MAX);
   const deviceSettings = names(given.deviceSettings, "device settings", SETTINGS_MAX);
@@ -49,7 +52,7 @@ const image = (given: WireObject): Image => ({
   baseName: name(given.baseName, "image name"),
 });
 
-/** It names a file of the destination. */
+/** Reads a mark. Its name becomes the name of a file at the destination, so it must have the form of a mark's name. */
 function mark(given: WireObject): DiskMark {
   const found = { name: text(given.name, "mark"), content: text(given.content, "mark") };
   if (!/^\.ferry-[A-Za-z0-9_-]{1,64}$/.test(found.name)) throw malformed("mark", "is no name of a mark");

@@ -1,5 +1,6 @@
 /**
- * The handshake, between its domain types and the messages of proto/ferry/v1/peer.proto; protocol 1 leaves fields out.
+ * Translates the handshake between its domain types and the messages of proto/ferry/v1/peer.proto. Agents of protocol 1
+ * leave fields out.
  */
 import type { Refusal } from "../../fault.ts";
 import {
@@ -39,12 +40,12 @@ const version = (wire: unknown): QemuVersion => {
   return { major: whole(given.major, "major"), minor: whole(given.minor, "minor"), micro: whole(given.micro, "micro") };
 };
 
-/** As many as the reader of QEMU's stream takes. */
+/** The most RAM blocks: as many as the reader of QEMU's stream takes. */
 const BLOCKS_MAX = 4096;
-/** Bounds of lists in a peer's offer, which is logged and may come from anybody. Both are above what any agent says. */
+/** The bounds of lists in an offer, which is logged and may come from any peer. Both are above what any agent says. */
 const VERSIONS_MAX = 64;
 const FEATURES_MAX = 4096;
-/** The most characters of an agent's address: a host's name has 253 at most, and its port or `unix:` is added. */
+/** The most characters of an agent's address. The name of a host has 253 at most, and a port or `unix:` is added. */
 export const ADDRESS_CHARACTERS_MAX = 300;
 
 export const blocks = (wire: unknown): readonly RamBlock[] =>
@@ -54,29 +55,33 @@ export const blocks = (wire: unknown): readonly RamBlock[] =>
     pageSize: whole(block.pageSize, "block page size"),
   }));
 
-/** It names files of the destination. */
+/** Reads the id of a migration. Files of the destination are named by it, so it must have the form of an id. */
 export const migrationId = (wire: unknown): string => {
   const id = text(wire, "migration id");
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) throw malformed("migration id", `is ${JSON.stringify(id.slice(0, 80))}`);
   return id;
 };
 
-/** An empty one would be the token of every failure that refuses nothing. */
+/** Reads a token. An empty token would be the `refusedToken` of every failure that refuses nothing. */
 export const token = (wire: unknown): Uint8Array => {
   const given = bytes(wire, "token");
   if (given.length === 0 || given.length > 64) throw malformed("token", `has ${given.length} bytes`);
   return given;
 };
 
-/** Each codec once, in the order of the peer; codecs that this build does not know are no codecs of the contract. */
+/** Reads each codec once, in the peer's order. Codecs that this build does not know are left out of the contract. */
 const codecs = (wire: unknown): readonly Codec[] => [
   ...new Set(strings(wire, "codecs").filter((one): one is Codec => one === "xbzrle" || one === "zstd")),
 ];
 
-/** What a peer says goes into logs, and to operators: a few sentences are enough. */
+/**
+ * The most characters that are kept of a peer's text, and the most that are kept of its reasons or warnings. They go
+ * into logs and to operators, so a few sentences are enough.
+ */
 const SAID_CHARACTERS_MAX = 2000;
 const REASONS_MAX = 64;
 
+/** Reads a text that a peer says, and cuts it to a few sentences. */
 export const said = (wire: unknown, field: string): string => text(wire, field).slice(0, SAID_CHARACTERS_MAX);
 
 const refusals = (wire: unknown): readonly Refusal[] => {
@@ -84,14 +89,15 @@ const refusals = (wire: unknown): readonly Refusal[] => {
   return list(given, "reasons").map((one) => ({ code: codeText(one.code), message: said(one.message, "message") }));
 };
 
-/** What a peer of protocol 1 can do, which it does not say. */
+/** The strategies that a peer of protocol 1 can use. It does not say them. */
 const OF_PROTOCOL_1: readonly Strategy[] = ["stop-and-copy", "precopy"];
 
-/** Where a peer of protocol 1 said nothing. */
+/** Fills in `otherwise` where a peer of protocol 1 has said nothing. */
 const orIfEmpty = (value: unknown, otherwise: string): unknown => (value === "" ? otherwise : value);
 
 /**
- * A destination of protocol 1 takes an offer with other words than these for broken, and could not say what is wrong.
+ * Returns the word of `on_deadline` for a destination of protocol 1. Such a destination takes an offer with any word
+ * but `cancel` and `force` for broken, and could not say what is wrong.
  */
 const olderDeadline = (action: DeadlineAction): string => (action === "postcopy" ? "cancel" : action);
 
@@ -166,7 +172,9 @@ export const answerWire: Translation<HandshakeAnswer> = {
   },
 };
 
-/** What one of protocol 1 leaves out is filled in with the offer at hand (completeContract). */
+/**
+ * Reads a contract. What a destination of protocol 1 leaves out is filled in later, by the offer (completeContract).
+ */
 const contract = (given: WireObject): Contract => ({
   protocolVersion: whole(given.protocolVersion, "protocol version"),
   codecs: codecs(given.codecs),

@@ -1,4 +1,7 @@
-/** What the operator asks and sees, between its domain types and the messages of proto/ferry/v1/operator.proto. */
+/**
+ * Translates what the operator asks and sees between its domain types and the messages of
+ * proto/ferry/v1/operator.proto.
+ */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import { DEADLINE_ACTIONS, STRATEGIES } from "../../protocol/messages.ts";
 import type {
@@ -46,12 +49,12 @@ const STATUSES: Readonly<Record<MigrationStatus, string>> = {
   serving: "MIGRATION_STATUS_SERVING",
 };
 
-/** zstd's levels that make sense for pages. */
+/** The range of zstd's levels that make sense for pages. */
 const LEVEL_MIN = -50;
 const LEVEL_MAX = 19;
-/** Cells of a block's heat map when nobody says how many. */
+/** How many cells the heat map of a block has when the call does not say it. */
 const HEAT_CELLS = 256;
-/** A byte each, of every block; wider than any screen. */
+/** The most cells of a block: more than any screen is wide. A cell takes one byte, for each block. */
 const HEAT_CELLS_MAX = 16_384;
 
 export const migrateCallWire: Translation<MigrateCall> = {
@@ -85,7 +88,7 @@ export const migrateCallWire: Translation<MigrateCall> = {
   },
 };
 
-/** Defaults where nothing was given. @throws MigrationFault `invalid-argument` that says what is allowed */
+/** Reads options, and fills in the defaults. @throws MigrationFault `invalid-argument`, which says what is allowed */
 function migrateOptions(given: WireObject): MigrateOptions {
   const options: MigrateOptions = {
     strategy: oneOf("strategy", given.strategy || "auto", ["auto", ...STRATEGIES] as const),
@@ -117,6 +120,7 @@ function compression(given: unknown): "auto" | "off" | number {
   return level;
 }
 
+/** Makes the fault of a wrong argument. @param allowed what the field may be */
 export const wrong = (field: string, value: unknown, allowed: string): MigrationFault =>
   new MigrationFault("invalid-argument", `${field} is ${JSON.stringify(shown(value))}; it may be ${allowed}`);
 
@@ -136,13 +140,15 @@ export const guestsWire: Translation<readonly GuestView[]> = {
     })),
 };
 
-/** A field with one short text in it, such as an id. */
+/** A message that has one field, a short text such as an id. */
 export const textWire = (field: string): Translation<string> => ({
   toWire: (value) => ({ [field]: value }),
   fromWire: (wire) => shortText(object(wire, "request")[field], field),
 });
 
-/** grpc-js takes undefined for a request that never came, so nothing is an object too. */
+/**
+ * A request without fields. It is an object all the same, since grpc-js takes undefined for a request that never came.
+ */
 export const nothingWire: Translation<object> = { toWire: () => ({}), fromWire: () => ({}) };
 
 export const heatCallWire: Translation<{ idOrGuest: string; cells: number }> = {
@@ -175,7 +181,7 @@ export const resolveCallWire: Translation<ResolveCall> = {
   },
 };
 
-/** A message with one migration in it. */
+/** A message that has one migration in it. */
 export const migrationWire: Translation<MigrationView> = {
   toWire: (view) => ({ migration: viewToWire(view) }),
   fromWire: (wire) => viewFromWire(object(object(wire, "answer").migration, "migration")),
@@ -200,7 +206,7 @@ function viewFromWire(given: WireObject): MigrationView {
     negotiated: textMap(given.negotiated),
     progress: progress(object(given.progress, "progress")),
   };
-  // an agent of a version before this one has no such field
+  // an agent of an earlier version has no such field
   const source = text(given.source ?? "", "source");
   const error = given.error ? errorView(object(given.error, "error")) : undefined;
   const result = given.result ? resultView(object(given.result, "result")) : undefined;
@@ -226,7 +232,7 @@ const errorView = (given: WireObject) => ({
   refusals: reasons(given.refusals),
 });
 
-/** Every number of `names`, from a message that has them all. */
+/** Reads the numbers `names`, all of which the message must have. */
 export function readNumbers<Name extends string>(given: WireObject, names: readonly Name[]): Record<Name, number> {
   const read = new Map<string, number>();
   for (const name of names) read.set(name, number(given[name], name));
@@ -237,7 +243,7 @@ function fromEntries<Name extends string>(names: readonly Name[], value: (name: 
   return names.reduce((made, name) => Object.assign(made, { [name]: value(name) }), emptyRecord<Name>());
 }
 
-/** Filled by fromEntries with every name before anybody reads it. */
+/** Makes an empty record, which fromEntries() fills with every name before it is read. */
 function emptyRecord<Name extends string>(): Record<Name, number> {
   return Object.create(null);
 }

@@ -1,4 +1,7 @@
-/** What the agents say to each other after the handshake, between its domain unions and the messages of proto/ferry/v1/peer.proto. */
+/**
+ * Translates what the agents say to each other after the handshake between its domain unions and the messages of
+ * proto/ferry/v1/peer.proto.
+ */
 import type { Standing } from "../../protocol/destination-states.ts";
 import type {
   Complete,
@@ -12,7 +15,7 @@ import type { Translation } from "./proto-files.ts";
 import { blocks, migrationId, said, token } from "./wire-handshake.ts";
 import { bytes, codeText, flag, malformed, number, object, type WireObject, whole, word } from "./wire-read.ts";
 
-/** Oneofs have the domain's names, so going out is a matter of nesting. */
+/** Makes the wire's form of a domain message, whose `kind` is the name of its field in the oneof. */
 const nest = ({ kind, ...fields }: { kind: string }): object => ({ [kind]: fields });
 
 export const destinationMessageWire: Translation<DestinationMessage> = {
@@ -83,7 +86,7 @@ export const destinationMessageWire: Translation<DestinationMessage> = {
   },
 };
 
-/** Frames do not come this way (frame-wire.ts), unless a peer orders its fields otherwise. */
+/** Translates every message of a source but frames, which frame-wire.ts writes and reads. */
 export const sourceMessageWire: Translation<SourceMessage> = {
   toWire: nest,
   fromWire: (wire) => {
@@ -156,7 +159,7 @@ const ASKS = ["standing", "grant", "withdraw"] as const;
 const STANDINGS: readonly Standing[] = ["waiting", "starting", "pulling", "running", "refused", "lost", "unknown"];
 
 export const settleCallWire: Translation<SettleCall> = {
-  // an agent of the version before knows a withdrawal, and not that it was written down
+  // an agent of the version before knows `withdraw`, but not that the source's journal has it: so `kept` is a flag
   toWire: ({ ask, ...call }) => ({ ...call, ask: ask === "kept" ? "withdraw" : ask, kept: ask === "kept" }),
   fromWire: (wire) => {
     const given = object(wire, "request");

@@ -1,4 +1,7 @@
-/** What the planner is asked and says, between its domain types and the messages of proto/ferry/v1/operator.proto. */
+/**
+ * Translates what the planner is asked and answers between its domain types and the messages of
+ * proto/ferry/v1/operator.proto.
+ */
 import { STRATEGIES } from "../../protocol/messages.ts";
 import {
   type IntervalView,
@@ -55,6 +58,7 @@ const OBSERVATION = [
   "deltaRatio",
   "hostSpeed",
 ] as const;
+/** The costs that are absent where the host does not tell them. */
 const COST_IF_KNOWN = ["qemuCpuSeconds", "processorsWaited", "processorsWaitedBefore"] as const;
 
 function observation(given: WireObject): ObservationView {

@@ -1,4 +1,7 @@
-/** Reads fields of what a peer sent, by name; what is not of its type is the peer's fault. */
+/**
+ * Reads the fields of what a peer sent, by name (docs/decisions/0006). A field that is not of its type is the peer's
+ * fault: every reader throws MigrationFault `peer-invalid`, which names the field.
+ */
 import { MigrationFault } from "../../fault.ts";
 
 export type WireObject = Readonly<Record<string, unknown>>;
@@ -8,7 +11,7 @@ export const object = (value: unknown, field: string): WireObject => {
   return Object.fromEntries(Object.entries(value));
 };
 
-/** @throws MigrationFault `peer-invalid` for what is no list, and for a list of more than `most` entries */
+/** @throws MigrationFault `peer-invalid` for a value that is no list, and for a list of more than `most` entries */
 const entriesOf = (value: unknown, field: string, most = Number.POSITIVE_INFINITY): readonly unknown[] => {
   if (!Array.isArray(value)) throw malformed(field, "is no list");
   if (value.length > most) throw malformed(field, `are ${value.length}, at most ${most}`);
@@ -41,7 +44,7 @@ export const number = (value: unknown, field: string): number => {
   return value;
 };
 
-/** A whole number that JavaScript holds exactly, not negative. */
+/** Reads a whole number that is not negative and that JavaScript holds exactly. */
 export const whole = (value: unknown, field: string): number => {
   const found = number(value, field);
   if (!Number.isSafeInteger(found) || found < 0) throw malformed(field, `is ${found}`);
@@ -49,27 +52,28 @@ export const whole = (value: unknown, field: string): number => {
 };
 
 /**
- * A fault shows so much of a text that is wrong, characters: the fault is logged, and told to whoever sent the text.
+ * How much of a wrong text a fault shows, characters. The fault is logged, and told to the sender of the text.
  */
 const SHOWN_CHARACTERS = 40;
 
-/** The beginning of a text of somebody else's, for a fault. */
+/** Returns the beginning of a text that another program sent, for a fault. */
 export const beginningOf = (given: string): string =>
   given.length > SHOWN_CHARACTERS ? `${given.slice(0, SHOWN_CHARACTERS)}…` : given;
 
-/** One of the words that there are. */
+/** Reads a text that must be one of `words`. */
 export function word<W extends string>(value: unknown, words: readonly W[], field: string): W {
   const found = words.find((one) => one === value);
   if (found === undefined) throw malformed(field, `is ${beginningOf(text(value, field))}`);
   return found;
 }
 
-/** Of a list of words, those that this build knows, in the order of its own: a later one may say more. */
+/** Reads a list of words. @returns those of `words` that it has, in the order of `words`: a later build may say more */
 export function knownWords<W extends string>(value: unknown, words: readonly W[], field: string): readonly W[] {
   const given = new Set<string>(strings(value, field));
   return words.filter((one) => given.has(one));
 }
 
+/** Reads a flag; every value but true is false. */
 export const flag = (value: unknown): boolean => value === true;
 
 export const bytes = (value: unknown, field: string): Uint8Array => {
@@ -89,5 +93,6 @@ export const codeText = (value: unknown): string => {
 export const textMap = (value: unknown): Readonly<Record<string, string>> =>
   Object.fromEntries(Object.entries(object(value ?? {}, "map")).map(([key, one]) => [key, text(one, key)]));
 
+/** Makes the fault of a field. @param what the words after the name of the field */
 export const malformed = (field: string, what: string): MigrationFault =>
   new MigrationFault("peer-invalid", `The peer's message is not valid: ${field} ${what}`);
