@@ -1,6 +1,7 @@
 /**
- * Taking a guest back from a post-copy that is broken and was not granted: QEMU, which is `postcopy-paused`, is told that the
- * destination has every page, and then that it failed. It leaves its migration with the whole guest (docs/decisions/0024).
+ * Takes a guest back from a post-copy that is broken and was not granted. The source QEMU, which is `postcopy-paused`,
+ * is told that the destination has every page, and then that the destination has failed. QEMU leaves its migration with
+ * the whole guest (docs/decisions/0024). This file does not start the guest (return-to-source.ts).
  */
 import { rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
@@ -20,11 +21,19 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import { setupOf } from "../transfer/resumed-streams.ts";
 import type { SourceContext } from "./source-context.ts";
 
+/** How long QEMU may take to go through its resumed stream, and then to leave its migration; milliseconds for each. */
 const ANSWERS_WITHIN_MS = 10_000;
-/** Commands only: no page comes where none is missing. */
+/**
+ * Room for what QEMU writes and was not read yet, bytes. QEMU writes only commands, since it is told that no page is
+ * missing.
+ */
 const MEMORY_BYTES = 256 << 10;
 
-/** @throws MigrationFault `qemu-failed` when QEMU does not take up its migration; it may be tried again */
+/**
+ * Makes QEMU leave a post-copy that is `postcopy-paused`.
+ * @throws MigrationFault `qemu-failed` when QEMU does not take up its migration, or does not leave it; `stream-invalid`
+ *   when QEMU sends more than it was asked. The call may be tried again
+ */
 export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
   const path = migrationFile(cx.call.guest, cx, "stream");
   await rm(path, { force: true });
@@ -56,6 +65,7 @@ export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: So
   }
 }
 
+/** Answers QEMU's resumed stream as a destination would that has received every page. */
 function readResumed(socket: Socket, layout: StreamLayout, done: () => void, failed: (fault: unknown) => void): void {
   const memory = new Uint8Array(MEMORY_BYTES);
   let tail = 0;
@@ -72,7 +82,7 @@ function readResumed(socket: Socket, layout: StreamLayout, done: () => void, fai
     zeroPage: () => true,
     partEnd: () => true,
     ramEnd: () => undefined,
-    // earlier it would be paused again
+    // a SHUT before the end of the stream would make QEMU pause its post-copy again
     end: () => {
       socket.write(encodeShut(1));
       done();

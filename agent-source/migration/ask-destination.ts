@@ -1,4 +1,7 @@
-/** Asks a destination what became of a grant, and tells it of a withdrawal, over and over until there is proof. */
+/**
+ * Asks a destination what became of a grant, or tells it that the guest stays here, again and again until there is
+ * proof. Each question is a call of its own; the transfer stream is not used.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
@@ -9,18 +12,19 @@ import { orAborted } from "../../shared/runtime/deferred.ts";
 import type { Sight } from "../guest/own-qemu.ts";
 import type { SourceContext } from "./source-context.ts";
 
-/** How long one answer is waited for, milliseconds. A destination that has not decided yet answers sooner than that. */
+/** How long to wait for one answer, milliseconds. A destination that has not decided yet answers sooner than that. */
 const ANSWERS_WITHIN_MS = DECIDES_WITHIN_MS + 3000;
+/** The first pause between two questions, milliseconds. The pause doubles with each question, up to PAUSE_MAX_MS. */
 const PAUSE_MIN_MS = 200;
 const PAUSE_MAX_MS = 3000;
 
 interface AskOptions {
   readonly timeoutMs?: number;
-  /** Of a grant: the guest is not to be started. */
+  /** With `grant`: true when the destination must not start the guest. */
   readonly paused?: boolean;
 }
 
-/** @throws MigrationFault `peer-unreachable` and others of the link */
+/** Asks the destination once. @throws MigrationFault `peer-unreachable`, and other faults of the link */
 export async function askOnce(
   cx: SourceContext,
   ask: SettleCall["ask"],
@@ -36,27 +40,30 @@ export async function askOnce(
   }
 }
 
+/** How a grant was settled. */
 export type Settled =
   | { readonly kind: "running"; readonly running?: Running }
   | { readonly kind: "refused"; readonly message: string }
   /** The destination runs the guest, and so does this host. */
   | { readonly kind: "doubled" };
 
-/** What an agent in doubt looks at before each question, and whom it tells. */
+/** What askUntilSettled() needs of an agent in doubt: how to look at its own host, and whom to tell. */
 export interface Asking {
   /** True where the guest was granted paused: the destination does not start it. */
   readonly paused: boolean;
   /** True where the destination misses pages, which only the QEMU here has. */
   readonly isPostcopy: boolean;
+  /** Looks at what the guest does on this host; called before each question. */
   readonly look: () => Promise<Sight>;
   /**
    * Called before each withdrawal: it stops the delivery of a grant that was sent before.
-   * @param isActive true when somebody has started the guest here; false when its QEMU here has ended in post-copy
+   * @param isActive true when somebody has started the guest here; false when its QEMU here has ended in post-copy, and
+   *   when an earlier withdrawal is repeated
    */
   readonly onWithdraw: (isActive: boolean) => Promise<void>;
   /**
-   * Told what is known while nothing is settled: the destination cannot be reached, knows of no such migration, or its
-   * QEMU has ended.
+   * Called with what is known while nothing is settled, such as that the destination cannot be reached, knows of no
+   * such migration, or has lost its QEMU.
    */
   readonly onNews: (news: string) => void;
 }
@@ -103,11 +110,13 @@ export async function askUntilSettled(
   }
 }
 
+/** Tells whether a copy of the guest runs on this host, in whichever QEMU. */
 export const runsHere = ({ status, anotherRuns }: Sight): boolean => status === "running" || anotherRuns;
 
-/** Of a guest that was withdrawn without being seen to run here now. */
+/** The news of a withdrawn grant while the guest is not seen to run here. */
 const WITHDRAWN = "the grant was withdrawn, and the destination is giving the guest up";
 
+/** The news while the destination has decided nothing, by what the source has said. */
 const NEWS: Readonly<Record<SettleCall["ask"], string>> = {
   grant: "the destination has the guest and is about to start it",
   withdraw: "somebody has started the guest at the source, and the destination is giving it up",
@@ -117,18 +126,19 @@ const NEWS: Readonly<Record<SettleCall["ask"], string>> = {
 };
 
 /**
- * The longest pause between two tries to tell a destination, milliseconds; the pause doubles up to it. A source that
- * tells has ended its own part, so that only the copy at the destination waits.
+ * The longest pause between two tries to tell a destination, milliseconds; the pause doubles up to it. It may be long,
+ * since a source that says `kept` has ended its own part, and only the copy at the destination waits.
  */
 const TELLS_PAUSE_MAX_MS = 30_000;
 
 /**
- * What a destination answered to a withdrawal. `ended`: it keeps nothing of the guest. `running`: it runs the guest.
+ * What a destination has answered to a source that keeps the guest. `ended`: the destination has refused the guest, or
+ * has nothing of it. `running`: the destination runs the guest.
  */
 export type Told = "ended" | "running";
 
 /**
- * Tells the destination that the guest stays here, until it has heard it.
+ * Tells the destination that the guest stays here, until the destination has heard it.
  * @param say `withdraw`; or `kept` where the journal says so already, after which the destination may end its copy
  * @throws the signal's reason
  */
@@ -147,14 +157,14 @@ export async function tellUntilHeard(cx: SourceContext, say: "withdraw" | "kept"
   }
 }
 
-/** @returns undefined when the destination has not decided yet */
+/** Tells the destination once. @returns undefined when the destination has not decided yet */
 async function tellOnce(cx: SourceContext, say: "withdraw" | "kept", signal: AbortSignal): Promise<Told | undefined> {
   const { standing } = await askOnce(cx, say, signal);
   switch (standing) {
     case "refused":
     case "unknown":
       return "ended";
-    // the guest ran there and has ended. The destination writes that down only for a source whose journal says `kept`
+    // the guest ran there and has ended. The destination writes this down only for a source whose journal says `kept`
     case "lost":
       return say === "kept" ? "ended" : undefined;
     case "running":

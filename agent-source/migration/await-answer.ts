@@ -1,4 +1,4 @@
-/** Waits for a destination that answers at least its pings. */
+/** Bounds a wait for a destination that hangs: one that does not even answer pings. */
 import { MigrationFault } from "../../shared/fault.ts";
 import { unlessSilent } from "../../shared/link/resume/peer-silence.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -11,9 +11,11 @@ interface Answering {
 }
 
 /**
- * Only before the guest is stopped: a destination that hangs holds a place here as one that cannot be reached does, and
- * is given up after the same time. Later the switchover has limits of its own, and behind a grant silence proves
- * nothing.
+ * Waits for a promise, unless the destination says nothing for `link.giveUpAfter` although the link to it is up.
+ *
+ * It is for waits before the guest is stopped. A destination that hangs occupies one of the places for migrations on
+ * this host (migrations.max). So it is given up after the same time as a destination that cannot be reached. Later the
+ * switchover has limits of its own, and after a grant silence proves nothing.
  * @throws MigrationFault `peer-lost`
  */
 export function unlessSilentFor<T>(

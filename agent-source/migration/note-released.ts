@@ -1,10 +1,11 @@
+/** Writes the end of a migration after which this host has no part in the guest: a move, or the loss of its pages. */
 import type { MigrationFault } from "../../shared/fault.ts";
 import { writeAtLast } from "../../shared/runtime/journal/write-at-last.ts";
 import { type SourceContext, sourceRecord } from "./source-context.ts";
 
 /**
- * Writes the record `released`: this host has no part in the guest any more. Where the disk is full, the record is
- * written as soon as the disk has room.
+ * Writes the record `released`: this host has no part in the guest any more. If the disk is full, the record is written
+ * as soon as the disk has room.
  * @param fault why the migration failed, where it failed although this host has released the guest
  */
 export const noteReleased = (cx: SourceContext, fault?: MigrationFault): Promise<void> => {

@@ -4,6 +4,7 @@
  */
 import { AskedWord } from "../../shared/runtime/asked-word.ts";
 
+/** An operator's word: the host whose copy of the guest is to live. */
 export type Word = "source" | "destination";
 
 /** The states that ask for a word (shared/protocol/source-states.ts). */
@@ -12,11 +13,11 @@ export type Asker = "inDoubt" | "orphaned" | "doubled";
 export class OperatorWords {
   /** The state that asks; undefined while no state waits for a word. */
   asker: Asker | undefined;
-  /** Counts the doubts: a word that was checked for one is not one for the next. */
+  /** How many times a state has asked. A word that was checked for one doubt does not count for the next. */
   turn = 0;
   private readonly word = new AskedWord<Word>();
 
-  /** Begins to wait for a word, as AskedWord does. */
+  /** Begins to wait for a word (AskedWord.ask). */
   ask(asker: Asker): Promise<Word> {
     this.asker = asker;
     this.turn++;
@@ -29,16 +30,16 @@ export class OperatorWords {
     this.word.forget();
   }
 
-  /** Says a word, as to AskedWord. */
+  /** Says a word to the state that asks. @returns false when no state asks, so that the word has no effect */
   say(word: Word): boolean {
     this.asker = undefined;
     return this.word.say(word);
   }
 
   /**
-   * Asks for a word beside something else that may settle the state. Whichever comes first ends the other.
+   * Asks for a word while `settle` may settle the state too. The one that comes first ends the other.
    * @param leaving aborted when the agent leaves
-   * @param settle rejects when its signal is aborted
+   * @param settle must reject when its signal is aborted
    */
   async askBeside<T>(
     asker: Asker,

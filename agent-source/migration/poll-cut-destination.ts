@@ -1,4 +1,7 @@
-/** While the link is cut: does the destination still wait? One that has given up must not be waited for. */
+/**
+ * Asks the destination by calls how it stands while the link is cut. The source must not wait for a destination that
+ * has given the migration up, since such a destination does not dial again.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -6,16 +9,18 @@ import type { Standing } from "../../shared/protocol/destination-states.ts";
 import { askOnce } from "./ask-destination.ts";
 import type { SourceContext } from "./source-context.ts";
 
+/** The pause before each question, milliseconds. */
 const PAUSE_MS = 1000;
+/** How long to wait for one answer, milliseconds. */
 const ANSWERS_WITHIN_MS = 3000;
 const GIVEN_UP = "The destination has given the migration up";
-/** Standings in which a destination makes a new connection by itself. */
+/** Standings in which a destination dials again by itself. */
 const DIALS: readonly Standing[] = ["waiting", "starting", "pulling"];
 
 /**
- * Asks the destination how it stands whenever the link is cut, until there is a connection again.
- * @returns what a session calls when its link is cut; `onGone` is told when the destination has given the migration up, or
- *   needs nothing more: it does not dial again
+ * Makes the function that a session calls when its link is cut. It asks the destination how it stands, until there is a
+ * connection again. It calls `onGone` when the destination will not dial again, since it has given the migration up or
+ * needs nothing more.
  */
 export const askWhileCut =
   (cx: SourceContext, link: ResumingSource) =>
@@ -32,7 +37,7 @@ async function watchCut(
     await delay(PAUSE_MS, undefined, { ref: false });
     if (!link.isCut || signal.aborted) return;
     const answer = await askOnce(cx, "standing", signal, { timeoutMs: ANSWERS_WITHIN_MS }).catch(() => undefined);
-    // no answer is no news: the link is down
+    // without an answer nothing is known: the link is down
     if (answer === undefined || DIALS.includes(answer.standing)) continue;
     const what = answer.standing === "running" ? "The destination has the whole guest" : GIVEN_UP;
     onGone(

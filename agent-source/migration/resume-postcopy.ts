@@ -1,7 +1,7 @@
 /**
- * Takes a post-copy up again that lost an agent or its stream. The source QEMU is a whole copy of the guest until its
- * migration is completed, and sends what it is told that the destination misses, whatever it sent before
- * (docs/decisions/0024): so what was lost with an agent is lost to nobody.
+ * Goes on with a post-copy that has lost an agent or its stream. Until its migration is completed, the source QEMU has
+ * a whole copy of the guest. It sends every page that it is told the destination misses, whatever it has sent before
+ * (docs/decisions/0024, 0025). So no page is lost with an agent or a stream.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -20,19 +20,27 @@ import { TransferSession } from "../transfer/transfer-session.ts";
 import { askWhileCut } from "./poll-cut-destination.ts";
 import type { SourceContext } from "./source-context.ts";
 
+/**
+ * How long QEMU may take to notice that its stream is over, milliseconds. After that time it is told to pause its
+ * migration, for which it has the same time again.
+ */
 const PAUSES_WITHIN_MS = 10_000;
+/** How long the destination may take to say which pages it misses, milliseconds. */
 const ANSWERS_WITHIN_MS = 30_000;
 const POLL_MS = 20;
-/** Phases in which QEMU has no migration any more that it could take up, and is not about to. */
+/** Phases in which QEMU has no migration with which it could go on, and will not have one. */
 const OVER: readonly MigrationPhase[] = ["none", "completed", "cancelled"];
 
-/** The source QEMU has ended, or has left its migration: the pages that are missing are lost. */
+/** The source QEMU has ended, or has left its migration for good: the pages that are missing are lost. */
 export class PagesLost extends MigrationFault {}
 
 /**
- * @param link the destination's new stream; its old one, and that to QEMU, must be over
+ * Goes on with post-copy over a new stream from the destination and a new stream from QEMU.
+ * @param link the destination's new stream; the earlier stream, and QEMU's, must be over. This link is closed after a
+ *   fault
  * @returns a session that serves pages
- * @throws PagesLost when there is nothing left to take up; any other fault may be tried again
+ * @throws PagesLost when QEMU has nothing left with which it could go on; after any other fault a new stream may be
+ *   tried
  */
 export async function resumePostcopy(
   cx: SourceContext,
@@ -53,7 +61,7 @@ export async function resumePostcopy(
       channel: link,
       onCut: askWhileCut(cx, link),
       runs: await RunState.begin(qmp),
-      // by this agent, if it stands still
+      // if the guest stands still, this agent has stopped it
       paused: false,
       resumed: { ...postcopy, from },
     });
@@ -63,12 +71,13 @@ export async function resumePostcopy(
     });
   } catch (thrown) {
     qmp?.close();
-    // the destination would not dial again on a link that was taken and is not served
+    // the destination does not dial again while this link, which is not served, is open
     link.close(new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
     throw thrown;
   }
 }
 
+/** `break`: QEMU goes on where its stream broke. `start`: QEMU has left its migration, and sends everything again. */
 type From = "break" | "start";
 
 async function resume(
@@ -109,9 +118,12 @@ async function resume(
 }
 
 /**
- * A QEMU whose stream is over finds out when it looks. Where the break came behind its last page, or from 10.2 on
- * before the destination had loaded the package, it has left its migration, with the guest paused as it was
- * (qemu-settings.ts beginPostcopy). Another tool's `migrate_cancel` has the same effect.
+ * Waits until QEMU has noticed that its stream is over, and tells from where QEMU can send. If the stream broke after
+ * QEMU's last page, or, from QEMU 10.2 on, before the destination had loaded the package, QEMU has left its migration.
+ * The guest is then still paused (beginPostcopy() in agent-source/guest/qemu-settings.ts). Another tool's
+ * `migrate_cancel` has the same effect.
+ * @throws PagesLost when QEMU has no migration with which it could go on; MigrationFault `qemu-failed` when QEMU has
+ *   not noticed in time
  */
 async function untilParked(qmp: QmpClient): Promise<From> {
   const deadline = performance.now() + PAUSES_WITHIN_MS;

@@ -1,5 +1,6 @@
 /**
- * Making sure that the guest is at the source again as it was, running or paused, whatever QEMU is in the middle of.
+ * Makes sure that the guest is at the source again as it was, running or paused, in whatever state its QEMU is. This
+ * file does not tell the destination (phases/keep.ts).
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -20,17 +21,23 @@ import {
 } from "./source-context.ts";
 import type { Undo } from "./source-state.ts";
 
+/**
+ * How long QEMU's migration may take to end, milliseconds. After that time the migration is cancelled, and after twice
+ * that time the agent connects to QEMU again.
+ */
 const RESUMES_WITHIN_MS = 15_000;
+/** How long QEMU may take to complete its migration after SHUT, milliseconds. */
 const COMPLETES_WITHIN_MS = 10_000;
-/** Short, since the guest stands still until QEMU has completed. */
+/** Milliseconds. The pause is short, since the guest stands still until QEMU has completed. */
 const COMPLETES_POLL_MS = 2;
 const POLL_MS = 40;
+/** The first pause between two tries, milliseconds. The pause doubles with each try, up to PAUSE_MAX_MS. */
 const PAUSE_MIN_MS = 250;
 const PAUSE_MAX_MS = 5000;
-/** Of `query-status`: QEMU is on its way to another one. */
+/** Run states in which QEMU is on its way to another run state. */
 const PASSING: readonly string[] = ["finish-migrate", "save-vm", "restore-vm"];
 
-/** Where the guest is after *keeping*. `gone`: the process of its QEMU has ended. */
+/** Where the guest is after runAtSource(). `gone`: the process of its QEMU has ended. */
 export interface Here {
   readonly kind: "here" | "gone";
   /** What the guest does now. */
@@ -38,8 +45,10 @@ export interface Here {
 }
 
 /**
- * Resolves when the guest runs, or QEMU says that it is in a state of its own, or has ended; tries again for as long as
- * QEMU does not answer. A guest that was paused is not started: QEMU itself puts it back when its migration fails.
+ * Makes the guest run at the source, or stay paused if it was paused. It tries again for as long as QEMU does not
+ * answer, and resolves when the guest runs, when it stands still for a reason that this migration has nothing to do
+ * with, or when its QEMU has ended. A guest that was paused is not started: QEMU itself puts it back into its run state
+ * when the migration fails.
  * @throws the reason of `cx.leaving`
  */
 export async function runAtSource(undo: Undo, cx: SourceContext): Promise<Here> {
@@ -68,6 +77,7 @@ export async function runAtSource(undo: Undo, cx: SourceContext): Promise<Here> 
   }
 }
 
+/** Says in words that the guest is gone, and whether another QEMU of it runs on this host. */
 async function whenGone(cx: SourceContext): Promise<string> {
   const { anotherRuns } = await cx.qemu.look(false);
   const gone = "the guest is gone: its QEMU at the source has ended";
@@ -110,6 +120,7 @@ const noteRetiring = ({ settings, postcopy, paused }: Undo, cx: SourceContext): 
     () => false,
   );
 
+/** Waits until QEMU's migration has ended after SHUT. @throws MigrationFault `qmp-timeout` */
 async function completes(qmp: QmpClient): Promise<void> {
   const deadline = performance.now() + COMPLETES_WITHIN_MS;
   while (!isSettled((await qmp.execute("query-migrate")).status)) {
@@ -122,13 +133,18 @@ async function completes(qmp: QmpClient): Promise<void> {
 async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<string> {
   const { settings } = undo;
   const guestNow = await waitUntilSettled(qmp, undo, cx);
-  // while a migration winds down QEMU takes no settings
+  // QEMU takes no settings before its migration has ended
   if (settings !== undefined) await restoreSettings(qmp, settings);
   qmp.close();
   return guestNow;
 }
 
-/** Of `undo`: `postcopy` is set where this agent has stopped the guest. */
+/**
+ * Waits until QEMU's migration has ended and the guest is at the source as it was. A guest that this migration has
+ * stopped is started; `postcopy` is set where this agent itself has stopped it.
+ * @returns what the guest does now
+ * @throws MigrationFault `qmp-timeout`, and faults of the monitor
+ */
 async function waitUntilSettled(
   qmp: QmpClient,
   { paused, postcopy, isRetired }: Pick<Undo, "paused" | "postcopy" | "isRetired">,
@@ -138,7 +154,7 @@ async function waitUntilSettled(
   while (true) {
     const { status: migration } = await qmp.execute("query-migrate");
     const { status } = await qmp.execute("query-status");
-    // a guest that ran passes through it
+    // a guest that ran passes through `prelaunch`
     const passing = PASSING.includes(status) || (status === "prelaunch" && !paused);
     if (isSettled(migration) && !passing) {
       if (status === "running") return GUEST_RUNS_HERE;
@@ -150,7 +166,7 @@ async function waitUntilSettled(
       await cx.qemu.cont(qmp);
     } else if (migration === "postcopy-paused" && postcopy !== undefined) await abortPostcopy(qmp, postcopy, cx);
     else if (!isSettled(migration) && cx.clock.monotonicMs() > deadline)
-      // of an agent that was killed, when QEMU did not notice
+      // an earlier life of this agent was killed, and QEMU has not noticed
       await cx.qemu.cancelMigration(qmp);
     if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)
       throw new MigrationFault("qmp-timeout", `QEMU is ${status} and its migration ${migration}, and stays so`);
@@ -159,7 +175,7 @@ async function waitUntilSettled(
   }
 }
 
-/** What a guest does that this migration has not touched. */
+/** Says in words what a guest does that this migration has not touched. */
 export async function leaveAsFound(qmp: QmpClient): Promise<string> {
   try {
     const { status } = await qmp.execute("query-status");

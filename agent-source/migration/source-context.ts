@@ -1,4 +1,7 @@
-/** What one migration has at hand in every state. Nothing here changes with the state; that lives in the states. */
+/**
+ * What one migration has at hand in every state, its journal records, and the words for where its guest is. What
+ * changes with the state is not here (source-state.ts).
+ */
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -19,9 +22,9 @@ import type { OperatorWords } from "./operator-words.ts";
 export interface SourceContext {
   readonly id: string;
   readonly call: MigrateCall;
-  /** Why the agents chose the strategy, where a plan did; else empty. */
+  /** Why the planner has recommended the strategy, where the strategy comes from a plan; else empty. */
   readonly chosenBecause: string;
-  /** One-time secret of this migration: the destination shows it when it dials in, and the grant carries it. */
+  /** The one-time secret of this migration: the destination shows it when it dials in, and the grant carries it. */
   readonly token: Uint8Array;
   readonly config: SourceConfig;
   readonly clock: Clock;
@@ -29,38 +32,39 @@ export interface SourceContext {
   readonly journal: Journal<SourceRecord>;
   readonly report: MigrationReport;
   readonly limits: LinkLimits;
-  /** Where the destination dials this agent. */
+  /** The address at which the destination dials this agent. */
   readonly advertised: string;
   /** Aborted with the fault when the operator cancels or the agent stops; without effect once the grant is recorded. */
   readonly cancelled: AbortSignal;
-  /** Aborted when the agent leaves whatever its migrations are doing: the next one takes them up from the journal. */
+  /** Aborted when the agent ends and leaves its migrations as they are: the next agent goes on from the journal. */
   readonly leaving: AbortSignal;
   /** Hands the operator's words to the state that asks for one. */
   readonly words: OperatorWords;
-  /** The guest's QEMU on this host: the one process that this migration is of. */
+  /** The guest's QEMU on this host: the one process that this migration is about. */
   readonly qemu: OwnQemu;
   /** What must not be forgotten while the guest is granted, from this life of the agent or an earlier one. */
   readonly doubt: DoubtNotes;
-  /** The `sequence` of its records in the journal. */
+  /** The `sequence` of this migration's records in the journal. */
   readonly sequence: number;
-  /** Of this process when the migration began, to tell what it cost. */
+  /** Processor time of this process when the migration began, seconds. The result tells how much was added since. */
   readonly cpuSecondsBefore: number;
   readonly createKernels: (byteLength: number) => PageKernels;
-  /** Resolves when the destination dialled in with this migration's token. */
+  /** Resolves when the destination has dialled in with this migration's token. */
   readonly dialledIn: () => Promise<ResumingSource>;
-  /** Streams that the destination begins anew in post-copy. */
+  /** The streams that the destination begins again in post-copy. */
   readonly restartedStreams: RestartedStreams;
   readonly faults: TestFaults;
 }
 
+/** What an agent notes about a guest that was granted. */
 export interface DoubtNotes {
   /**
-   * True when the guest was seen to run here after it was granted, and the grant was withdrawn: it is never repeated.
+   * True once the guest was seen to run here after it was granted. The grant was withdrawn then, and is never repeated.
    */
   isWithdrawn: boolean;
 }
 
-/** What the journal holds of a migration, at one of its turning points. */
+/** Makes the record that the journal holds of a migration at one of its turning points. */
 export function sourceRecord(
   cx: SourceContext,
   kind: SourceRecord["kind"],
@@ -77,7 +81,7 @@ export function sourceRecord(
     ...(process === undefined ? {} : { qemu: process }),
   };
   if (kind === "released" || kind === "kept") {
-    // how its QEMU is left behind, for the agent that ends it
+    // the agent that ends the QEMU must know that it was left in post-copy
     const left = kind === "kept" || postcopy === undefined ? {} : { postcopy };
     return { ...record, ...left, endedAtMs: Math.floor(cx.clock.nowUs() / 1000) };
   }
@@ -90,27 +94,33 @@ export function sourceRecord(
   };
 }
 
-/** The record of a guest that stays at the source. @param untold the destination has not heard yet that it stays */
+/**
+ * Makes the record of a guest that stays at the source.
+ * @param untold true while the destination has not heard yet that the guest stays here
+ */
 export const keptRecord = (cx: SourceContext, { code, message }: MigrationFault, untold: boolean): SourceRecord => ({
   ...sourceRecord(cx, "kept"),
   reason: { code, message },
   ...(untold ? { untold: true } : {}),
 });
 
-/** What the guest does at this point, for errors. */
+// The words below say in a fault where the guest is and what it does (`guestNow`).
+
 export const GUEST_RUNS_HERE = "the guest runs at the source";
 export const GUEST_PAUSED_HERE = "the guest is at the source, paused as it was";
-/** Where the guest runs at both hosts. */
 export const GUEST_RUNS_TWICE = "the guest runs at both hosts: two running copies ruin its disks";
-/** QEMU can be brought out of this state by `cont` only, which would run the guest (qmp_cont; runstate_transitions_def). */
+/**
+ * For a paused guest whose QEMU has completed its migration. Apart from a reset, only `cont` brings QEMU out of
+ * `postmigrate`, and would run the guest (qmp_cont and runstate_transitions_def in QEMU; docs/decisions/0031).
+ */
 export const GUEST_PAUSED_POSTMIGRATE =
   "the guest is at the source, paused as it was; its QEMU calls that postmigrate, and cont starts it";
-/** For a QEMU that this agent did not retire: somebody else has migrated the guest, and it may run at another host. */
+/** For a QEMU that this agent has not retired: somebody else has migrated the guest, which may run at another host. */
 export const GUEST_MIGRATED_BY_OTHERS =
   "the guest's QEMU at the source is postmigrate, which this agent did not bring about: somebody else has migrated the guest; nothing starts it here";
 export const GUEST_UNKNOWN_HERE =
   "the guest is as it was: an older agent wrote the record of this migration, and nothing was said to any QEMU for it";
-/** Where a guest is that has lost pages in post-copy. */
+/** Says where a guest is that has lost pages in post-copy. */
 export const strandedAt = (destination: string): string =>
   `the guest is at ${destination} and misses pages: it stops when it needs one of them`;
 export const GUEST_IN_DOUBT =

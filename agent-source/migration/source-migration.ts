@@ -1,6 +1,7 @@
 /**
- * Drives one migration through its states. This is the only place where its state changes, and so the one to log and
- * announce it; until *recording* whatever fails leads to *keeping*, and *keeping* ends only when the guest is seen.
+ * Drives one migration through its states. The state changes only here, so each change is logged and announced here
+ * too. Up to *recording* every fault leads to *keeping*, and *keeping* ends only when the agent has seen what the guest
+ * does. What happens within a state is in phases/.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -44,10 +45,14 @@ const PHASES: Phases = {
 /** The pause before a state is tried again, milliseconds, so that a fault that lasts does not occupy the processor. */
 const AGAIN_MS = 500;
 
-/** `left`: the agent is leaving in the middle of it, and the next one takes it up from the journal. */
+/** How a run has ended. `left`: the agent leaves during the migration, and the next agent goes on from the journal. */
 export type SourceEnd = "released" | "kept" | "stranded" | "left";
 
-/** Runs a migration to its end. Never rejects. */
+/**
+ * Runs a migration to its end. Never rejects.
+ * @param changed called after each change of the state
+ * @param from the state to begin with: another one than `planned` for a migration from the journal
+ */
 export async function runSourceMigration(
   cx: SourceContext,
   changed: () => void,
@@ -75,6 +80,7 @@ function enterState(state: SourceState, cx: SourceContext): void {
   cx.log.info({ state: state.kind }, "state");
 }
 
+/** The states that are not final, with what they hold. */
 type Live = Exclude<SourceState, State<"released"> | State<"kept"> | State<"stranded">>;
 
 async function step(state: Live, cx: SourceContext): Promise<SourceState | undefined> {
@@ -121,7 +127,7 @@ function enter(state: Live, cx: SourceContext): Promise<Next<Live["kind"]>> {
   }
 }
 
-/** What a fault leads to is the table's word; what the next state holds is gathered here. */
+/** Makes the state that follows a fault: the table says which state it is, and this function gathers what it holds. */
 function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): SourceState {
   cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
   switch (state.kind) {
@@ -151,12 +157,13 @@ function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): Sour
   }
 }
 
+/** The states in which a fault leads to *keeping*. */
 type Undoable = Exclude<
   Live,
   State<"keeping" | "inDoubt" | "releasing" | "granting" | "serving" | "withdrawing" | "orphaned" | "doubled">
 >;
 
-/** What is common to states in which no other QEMU has any part of the guest yet. */
+/** What is common to the states in which the source QEMU was not touched, and no other QEMU has a part of the guest. */
 const UNTOUCHED = { touched: false, mayBeWhole: false, isRetired: false, granted: "no" } as const;
 
 function undoOf(state: Undoable): Undo {

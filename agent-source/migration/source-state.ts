@@ -1,4 +1,7 @@
-/** What each state of a source migration holds (shared/protocol/source-states.ts has the edges). */
+/**
+ * What each state of a source migration holds. Which state may follow which is in shared/protocol/source-states.ts, and
+ * what happens in each is in phases/.
+ */
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { Complete, Contract, Running } from "../../shared/protocol/messages.ts";
@@ -12,6 +15,7 @@ import type { SwitchTimes } from "../report/migration-result.ts";
 import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
+/** What is known once the guest's QEMU was asked. */
 interface Asked {
   readonly definition: GuestDefinition;
   readonly qmp: QmpClient;
@@ -20,35 +24,37 @@ interface Asked {
 
 /** What has to be undone before a migration can end as kept. */
 export interface Undo {
-  /** Open already; where it is not, the guest's monitor is connected to when `touched`. */
+  /**
+   * The guest's monitor, where it is open already. If it is missing and `touched` is true, *keeping* connects to it.
+   */
   readonly qmp?: QmpClient;
   readonly channel?: ResumingSource;
   readonly session?: Pick<TransferSession, "stop" | "awaitsShut" | "shut">;
-  /** QEMU's settings may have been changed, or its migration begun. */
+  /** True when QEMU's settings may have been changed, or its migration may have begun. */
   readonly touched: boolean;
-  /** The destination has accepted the guest, and is told that the guest stays here. */
+  /** True when the destination has accepted the guest, and so is told that the guest stays here. */
   readonly accepted: boolean;
-  /** The destination may have the whole guest by now. If the QEMU here has ended, that copy may be the only one. */
+  /** True when the destination may have the whole guest. If the QEMU here has ended, that copy may be the only one. */
   readonly mayBeWhole: boolean;
   /**
-   * This migration has brought the QEMU into `postmigrate`, or may have: the journal says `retiring` before the agent
-   * retires a QEMU.
+   * True when this migration has brought the QEMU into `postmigrate`, or may have: the journal says `retiring` before
+   * the agent retires a QEMU.
    */
   readonly isRetired: boolean;
   /**
-   * Whether the journal may say `granted`, over which `plan` is written before the guest is started. `no`: it does not.
-   * `unsaid`: it may, and the grant was not said. `givenBack`: it does, and the refusal was heard, or the operator has
-   * given the guest back.
+   * Whether the journal may say `granted`. If it may, the agent writes `plan` over `granted` before it starts the
+   * guest. `no`: the journal does not say `granted`. `unsaid`: it may say so, and the grant was not sent. `givenBack`:
+   * it says so, and the destination's refusal was heard, or the operator has given the guest back.
    */
   readonly granted: "no" | "unsaid" | "givenBack";
-  /** The guest was paused: it is never started, whatever state QEMU is left in. */
+  /** True when the guest was paused: it is never started, in whatever state QEMU is left. */
   readonly paused: boolean;
   readonly settings?: SavedSettings;
-  /** Post-copy has begun: the guest was stopped by this agent. */
+  /** Set once post-copy has begun: this agent has stopped the guest. */
   readonly postcopy?: SourcePostcopy;
 }
 
-/** The guest is whole at the destination. */
+/** What a migration has once the destination has loaded the guest: the whole guest, or in post-copy its devices. */
 export interface Loaded {
   readonly session: TransferSession;
   readonly times: SwitchTimes;
@@ -56,21 +62,23 @@ export interface Loaded {
   readonly reason: string;
 }
 
-/** `loaded` is missing where an agent that started again took the migration up. */
+/** What every state of a granted guest holds. */
 export interface Granted {
+  /** Missing where there is no session: after the agent was started again, or after the stream of post-copy is over. */
   readonly loaded?: Loaded;
   readonly settings?: SavedSettings;
   readonly postcopy?: SourcePostcopy;
-  /** As it was granted. */
+  /** True when the guest was granted paused. */
   readonly paused: boolean;
 }
 
+/** What each state holds beside its name. */
 interface Payloads {
   planned: object;
   negotiating: Asked;
   staging: Asked & { readonly contract: Contract };
   copying: { readonly session: TransferSession };
-  /** `nothing`: QEMU completes without being told to, since the guest stands still. */
+  /** `into` says how the switchover goes on. `nothing`: QEMU completes by itself, since the guest stands still. */
   switching: {
     readonly session: TransferSession;
     readonly reason: string;
@@ -80,13 +88,14 @@ interface Payloads {
   recording: { readonly loaded: Loaded };
   granting: { readonly loaded: Loaded };
   /**
-   * `lost`: the guest ran at the destination, and its QEMU there ended with pages missing, so that it needs no page any
-   * more. `silent`: the guest ran there when the destination was last heard; what the stream said before is no news.
+   * `lost`: the guest ran at the destination, and its QEMU there ended with pages missing, so the guest needs no more
+   * pages. `silent`: *serving* has not heard the destination for too long, or has heard that it waits for a grant. What
+   * the stream has said of the grant then no longer counts, and the destination is asked by calls.
    */
   inDoubt: Granted & { readonly fault: MigrationFault; readonly lost?: true; readonly silent?: true };
   serving: Granted & { readonly running?: Running };
   stranded: { readonly fault: MigrationFault };
-  /** `overruled`: the operator has said `--keep destination`, so that a copy that runs here ends too. */
+  /** `overruled`: the operator has said `--keep destination`, so a copy that runs here ends too. */
   releasing: Granted & { readonly running?: Running; readonly complete?: Complete; readonly overruled?: true };
   keeping: { readonly fault: MigrationFault; readonly undo: Undo };
   /** The fault says why the guest stayed here, and what it does now. */
@@ -99,16 +108,16 @@ interface Payloads {
 
 export type State<K extends SourceStateName> = { readonly kind: K } & Payloads[K];
 export type SourceState = { [K in SourceStateName]: State<K> }[SourceStateName];
-/** The states that K may lead to. */
+/** The states to which K may lead. */
 export type Next<K extends SourceStateName> = { [N in SourceEdges[K]]: State<N> }[SourceEdges[K]];
-/** One function for each state that is not final; a step that SOURCE_STATES does not allow does not compile. */
+/** One function for each state that is not final. A step that SOURCE_STATES does not allow does not compile. */
 export type Phases = { readonly [K in LiveSourceState]: (state: State<K>, cx: SourceContext) => Promise<Next<K>> };
 
-/** True when a migration has ended: an agent that starts again has nothing to do for it. */
+/** Tells whether a migration has ended, so that an agent that starts again has nothing to do for it. */
 export const isEnd = (state: SourceState): state is State<"released"> | State<"kept"> | State<"stranded"> =>
   state.kind === "released" || state.kind === "kept" || state.kind === "stranded";
 
-/** What every state of a granted guest passes on to the next one. */
+/** Gives what every state of a granted guest passes on to the next state. */
 export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
   paused,
   ...(loaded === undefined ? {} : { loaded }),
@@ -116,11 +125,11 @@ export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Gran
   ...(postcopy === undefined ? {} : { postcopy }),
 });
 
-/** What the journal keeps of a granted guest: from the session, or from the record of an earlier life of the agent. */
+/** Gives what the journal keeps of a granted guest: from the session, or from the record of an agent's earlier life. */
 export const keptOf = ({ loaded, settings, postcopy, paused }: Granted): Kept =>
   loaded === undefined ? { settings, postcopy, paused } : loaded.session.kept;
 
-/** The same without its session, which is over: what an agent that starts again would have of it. */
+/** Gives a granted guest without its session, which is over: the same that an agent that starts again would have. */
 export function withoutFeed(granted: Granted): Granted {
   const { settings, postcopy } = keptOf(granted);
   return {
@@ -130,13 +139,13 @@ export function withoutFeed(granted: Granted): Granted {
   };
 }
 
-/** True when the guest runs at the destination with pages missing, or is about to. */
+/** Tells whether the guest runs at the destination with pages missing, or is about to. */
 export const isOfPostcopy = ({ loaded, postcopy }: Granted): boolean =>
   (postcopy !== undefined && postcopy.complete !== true) || loaded?.session.isPostcopy === true;
 
 /**
- * What *keeping* must undo of a migration that was granted, when the destination has refused the guest or the operator
- * has given it back.
+ * Gives what *keeping* must undo of a migration whose guest was granted, when the destination has refused the guest or
+ * the operator has given it back.
  */
 export function undoHandOver(granted: Granted): Undo {
   const { loaded, settings, postcopy, paused } = granted;
@@ -154,7 +163,7 @@ export function undoHandOver(granted: Granted): Undo {
 }
 
 /**
- * What *keeping* must undo of a migration with a session.
+ * Gives what *keeping* must undo of a migration with a session.
  * @param reached how far the migration came. `copying`: pages were sent; `whole`: the destination may have the whole
  *   guest; `recording`: `granted` may be on the disk; `granted`: the grant may have been said
  */
@@ -166,7 +175,7 @@ export function undoSession(session: TransferSession, reached: "copying" | "whol
     session,
     touched: true,
     accepted: true,
-    // behind post-copy's package the destination has the devices, and misses pages
+    // after post-copy's package the destination has the devices, but misses pages
     mayBeWhole: reached !== "copying" && !session.isPostcopy,
     isRetired: reached !== "copying",
     granted: reached === "granted" ? "givenBack" : reached === "recording" ? "unsaid" : "no",

@@ -1,36 +1,43 @@
-/** How QEMU's migration found the guest when it stopped it, and what that means for the grant. */
+/**
+ * Finds out in which run state the guest was when QEMU's migration stopped it, and so whether the guest is granted
+ * running or paused (docs/decisions/0031).
+ */
 import { MigrationFault } from "../../shared/fault.ts";
 import { canStayPaused } from "../../shared/protocol/handshake.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
 import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
-/** What is asked of a session here. */
+/** What stopCause() reads of a session. */
 export type Stopped = Pick<TransferSession, "paused" | "contract" | "stoppedWith"> & {
   readonly capture: { readonly stoppedAs: { readonly runState: string | undefined } };
 };
 
+/** How the switchover was begun. */
 interface Began {
-  /** The policy's; empty where QEMU completed by itself. */
+  /** Why the policy has decided to switch over; empty where QEMU completed by itself. */
   readonly reason: string;
-  /** `nothing`: without an acknowledgement. */
+  /** `nothing`: QEMU completed without an acknowledgement. */
   readonly into: "destination" | "postcopy" | "nothing";
 }
 
 /**
- * By what the stream says: QEMU's own note of the moment, which the destination's QEMU goes by too.
+ * Judges by the run state in QEMU's stream (shared/qemu/stream/global-state.ts). QEMU notes it in the moment in which
+ * its migration stops the guest, and the destination's QEMU goes by it too.
  * @returns whether the guest stays paused, and why it was switched over when it was
- * @throws MigrationFault `guest-not-running` for a guest that stopped for another reason, or that the destination would start
+ * @throws MigrationFault `guest-not-running` for a guest that stopped for another reason, or that the destination agent
+ *   is too old to leave paused
  */
 export function stopCause(
   { capture, paused: before, contract, stoppedWith }: Stopped,
   { reason, into }: Began,
   { report }: Pick<SourceContext, "report">,
 ): { readonly paused: boolean; readonly reason: string } {
-  // by this agent: QEMU notes the same then as of an operator's stop
+  // this agent has stopped the guest for post-copy, for which QEMU notes the same as for an operator's `stop`
   if (stoppedWith !== undefined) return { paused: false, reason };
   const acknowledge = into !== "nothing";
-  // machines that do not say it are not among those that are supported; without the acknowledgement only a still one completes
+  // every machine type that is supported notes the run state. Without the acknowledgement QEMU completes only a guest
+  // that stands still
   const runState = capture.stoppedAs.runState ?? (acknowledge ? "running" : "paused");
   if (runState === "running") {
     if (before) report.degradations.push("The guest was resumed while it was copied; it was moved as a running one");

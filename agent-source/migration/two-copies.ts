@@ -1,13 +1,14 @@
-/** The faults of a migration whose guest runs, or ran, at both hosts. */
+/** Makes the faults of a migration whose guest runs, or ran, at both hosts. */
 import { MigrationFault } from "../../shared/fault.ts";
 import { GUEST_RUNS_TWICE, type SourceContext } from "./source-context.ts";
 
-/** Made when both hosts ran the guest, and the copy at the destination has ended. */
+/** Makes the fault of a guest that ran at both hosts, and whose copy at the destination has ended. */
 export const ranTwice = (cx: SourceContext): MigrationFault =>
   new MigrationFault("two-copies", `${cx.call.guest} ran on this host and at ${cx.call.to}, where its copy has ended`, {
     advice: "Check the guest's disks: two running copies may have ruined them",
   });
 
+/** Makes the fault of a guest that runs at both hosts now. */
 export const twoCopies = (cx: SourceContext): MigrationFault =>
   new MigrationFault("two-copies", `${cx.call.guest} runs on this host and at ${cx.call.to}`, {
     guestNow: GUEST_RUNS_TWICE,

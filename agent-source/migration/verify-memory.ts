@@ -1,4 +1,7 @@
-/** `--verify`: the stopped source's memory against the paused destination's, page by page, before the commit. */
+/**
+ * `--verify`: compares the memory of the stopped guest at the source with the memory of the paused guest at the
+ * destination, page by page, before the guest is granted.
+ */
 
 import { MigrationFault } from "../../shared/fault.ts";
 import { holdsOnlyId, readGenerationId } from "../../shared/qemu/inspect/generation-id.ts";
@@ -19,17 +22,18 @@ import type { TransferSession } from "../transfer/transfer-session.ts";
 import type { SourceContext } from "./source-context.ts";
 
 /**
- * How long the digests of one stretch are waited for, milliseconds. The destination's QEMU may take 60 s of it to save
- * the stretch (agent-destination/migration/guest-digests.ts), and the agent there then has to read it.
+ * How long to wait for the digests of one stretch, milliseconds. The destination's QEMU may take 60 s of this time to
+ * save the stretch (agent-destination/migration/guest-digests.ts), and the agent there then has to read it.
  */
 const ANSWERS_WITHIN_MS = 90_000;
-/** Pages named in the message of a mismatch. */
+/** The most pages that are named in the message of a mismatch, and that are searched for the generation id. */
 const NAMED_PAGES = 8;
 
 /**
  * Compares all memory of the guest, which stands still meanwhile.
- * @param answersWithinMs how long the digests of one stretch are waited for
- * @throws MigrationFault `verify-mismatch` where a page differs that must not; `timeout`
+ * @param answersWithinMs how long to wait for the digests of one stretch
+ * @throws MigrationFault `verify-mismatch` when a page differs that must not; `timeout`; `peer-invalid` when the
+ *   destination sends another number of digests
  */
 export async function verifyMemory(
   session: TransferSession,
@@ -49,7 +53,7 @@ export async function verifyMemory(
       });
     const asked = session.inbox.askDigests(start, byteLength, index === stretches.length - 1);
     const theirs = within(asked, answersWithinMs, late);
-    // waited for below, beside what is done here
+    // `theirs` is awaited below, so that both agents work at the same time
     theirs.catch(() => undefined);
     const mine = await digestStretch(save, start, byteLength, path);
     const other = (await theirs).digests;
@@ -78,8 +82,8 @@ export async function verifyMemory(
 }
 
 /**
- * Finds the page of the guest's generation id among the first NAMED_PAGES that differ.
- * @returns its guest-physical address; undefined where it is none of these, or the guest has no such id
+ * Finds the page of the guest's generation id among the first NAMED_PAGES pages that differ.
+ * @returns its guest-physical address; undefined where it is none of these pages, or the guest has no such id
  */
 async function findIdPage(
   qmp: QmpClient,
@@ -94,6 +98,7 @@ async function findIdPage(
 
 const hex = (address: number): string => `0x${address.toString(16)}`;
 
+/** Cuts ranges of memory into stretches of STRETCH_BYTES at most. */
 function cut(ranges: readonly { start: number; byteLength: number }[]): { start: number; byteLength: number }[] {
   const stretches: { start: number; byteLength: number }[] = [];
   for (const range of ranges)

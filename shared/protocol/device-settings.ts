@@ -7,8 +7,9 @@ import type { Refusal } from "../fault.ts";
 import { isSameRelease } from "./devices.ts";
 import type { QemuVersion } from "./messages.ts";
 
+/** What one of the two QEMUs has made. */
 interface Made {
-  /** Each as "disk0: num-queues = 1". */
+  /** Each setting as "disk0: num-queues = 1". */
   readonly settings: readonly string[];
   readonly qemuVersion: QemuVersion;
 }
@@ -17,16 +18,17 @@ interface Made {
 const NAMED_MAX = 6;
 
 /**
- * Settings that a definition gives. Nothing else is compared between two versions of QEMU, since each version has
- * settings of its own, nor of a guest that has too many devices for all of their settings to fit into a request.
+ * Matches the settings that a definition gives. Only these are compared between two versions of QEMU, since each
+ * version has settings of its own, and for a guest that has too many devices for all of their settings to fit into a
+ * request.
  */
 const IS_GIVEN =
   /: (bus|addr|channel|scsi-id|lun|unit|nr|at port|netdev|chardev|num-queues|queue-size|vectors|smp .*|memory .*|.*4g-mem-size|smm-.*) = /;
 
 /**
- * The settings of a guest may have this many characters in all; of a guest with more, only those that a definition
- * gives are said. A request has room for 256 KiB (shared/link/grpc/grpc-server.ts), and holds the list of the devices as
- * well.
+ * The settings of a guest may have this many characters in all. For a guest with more, the source says only the
+ * settings that a definition gives. A request has room for 256 KiB (shared/link/grpc/grpc-server.ts), and holds the
+ * list of the devices as well.
  */
 const SAID_CHARACTERS_MAX = 96 << 10;
 
@@ -36,7 +38,10 @@ export function saidSettings(settings: readonly string[]): readonly string[] {
   return characters <= SAID_CHARACTERS_MAX ? settings : settings.filter((one) => IS_GIVEN.test(one));
 }
 
-/** @returns a refusal that names each difference; undefined where there is none */
+/**
+ * Compares the settings of both QEMUs.
+ * @returns a refusal that names the differences, NAMED_MAX of them at most; undefined where there is none
+ */
 export function compareSettings(theirs: Made, mine: Made): Refusal | undefined {
   const isOneRelease = isSameRelease(theirs.qemuVersion, mine.qemuVersion);
   const counts = (one: string): boolean => isOneRelease || IS_GIVEN.test(one);
@@ -63,7 +68,7 @@ export function compareSettings(theirs: Made, mine: Made): Refusal | undefined {
 type Settings = ReadonlyMap<string, readonly string[]>;
 
 /**
- * Sorts settings by device, then by name. Nothing tells devices of one name apart, so the values of such devices are
+ * Groups settings by device, then by name. Nothing tells devices of one name apart, so the values of such devices are
  * put into one list.
  */
 function gather(settings: readonly string[]): ReadonlyMap<string, Settings> {
@@ -77,7 +82,10 @@ function gather(settings: readonly string[]): ReadonlyMap<string, Settings> {
   return devices;
 }
 
-/** Names the settings that differ. One that only one side has is no difference: the other side may not have said it. */
+/**
+ * Names the settings that differ. A setting that only one side has is no difference, since the other side may not have
+ * said it.
+ */
 function differences(device: string, theirs: Settings, mine: Settings): readonly string[] {
   return [...theirs].flatMap(([name, values]) => {
     const [given, own] = [values.join(", "), mine.get(name)?.join(", ") ?? ""];

@@ -1,28 +1,36 @@
-/** Whether the devices of a guest are those that the destination's QEMU has made from the definition. */
+/**
+ * Compares the devices of a guest with those that the destination's QEMU has made from its definition. How the devices
+ * are set and placed is compared in device-settings.ts.
+ */
 import type { Refusal } from "../fault.ts";
 import type { QemuVersion } from "./messages.ts";
 
+/** What one of the two QEMUs has made. */
 interface Made {
   readonly devices: readonly string[];
   readonly qemuVersion: QemuVersion;
 }
 
-/** How many differences are named. */
+/** A refusal names at most this many devices of each side, and says how many more there are. */
 const NAMED_MAX = 6;
 
-/** Of QEMUs of two versions only what a definition names is compared: each version has inner objects of its own. */
+/**
+ * Matches the devices that a definition names. Only these are compared between two versions of QEMU, since each version
+ * has inner objects of its own.
+ */
 const IS_NAMED = /^(PCI |peripheral\/[^/]+ \(|peripheral-anon\/[^/]+ \(|.*-cpu\)$)/;
 
 /**
- * A device behind a bridge, which only older sources name. It is not compared, since a QEMU that waits for its guest
- * does not list such devices.
+ * Matches a device behind a bridge, which only older sources name. Such devices are not compared, since a QEMU that
+ * waits for its guest does not list them.
  */
 const IS_BEHIND_BRIDGE = /^PCI [^ ]*\//;
 
+/** Tells whether two QEMUs are of the same major and minor version. */
 export const isSameRelease = (one: QemuVersion, other: QemuVersion): boolean =>
   one.major === other.major && one.minor === other.minor;
 
-/** @returns a refusal that names each difference; undefined where there is none */
+/** Compares the devices of both QEMUs. @returns a refusal that names the differences; undefined where there is none */
 export function compareDevices(theirs: Made, mine: Made): Refusal | undefined {
   const counts = (one: string): boolean =>
     (isSameRelease(theirs.qemuVersion, mine.qemuVersion) || IS_NAMED.test(one)) && !IS_BEHIND_BRIDGE.test(one);
@@ -40,7 +48,7 @@ export function compareDevices(theirs: Made, mine: Made): Refusal | undefined {
   };
 }
 
-/** What the first list has more often than the second. */
+/** Gives the devices that the first list has more often than the second. */
 function without(list: readonly string[], other: readonly string[]): readonly string[] {
   const left = new Map<string, number>();
   for (const one of other) left.set(one, (left.get(one) ?? 0) + 1);
@@ -51,10 +59,16 @@ function without(list: readonly string[], other: readonly string[]): readonly st
   });
 }
 
-/** The machine counts its own devices: one more of them gives all that follow other numbers. */
+/**
+ * Removes the number of one of the machine's own devices. QEMU numbers these devices, so one more of them changes the
+ * numbers of all that follow.
+ */
 const unnumbered = (device: string): string => device.replace(/^unattached\/device\[\d+\]/, "unattached");
 
-/** Of a device and its parts only the device is named, and its place on the bus only where that is all that differs. */
+/**
+ * Chooses which of the differing devices are named: a device, but not its parts; and the place of a device on the PCI
+ * bus only where nothing else differs.
+ */
 function telling(devices: readonly string[]): readonly string[] {
   const paths = devices.map((one) => one.replace(/ \([^()]*\)$/, ""));
   const outermost = devices.filter((_, at) => !paths.some((path) => paths[at]?.startsWith(`${path}/`)));

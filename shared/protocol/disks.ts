@@ -1,22 +1,23 @@
 /**
- * Whether the disks that the guest has are those that the destination's QEMU has opened. A guest that goes on with
- * another file has lost what it wrote, so nothing is taken for the same that is not proven to be, unless the operator
- * answers for it.
+ * Compares the disks that the guest has with those that the destination's QEMU has opened. A guest that goes on with
+ * another file has lost what it wrote. So two files count as the same only where that is proven, unless the operator
+ * answers for them (docs/decisions/0046). This file looks at no files: both agents have done that before.
  */
 import type { Refusal } from "../fault.ts";
 import type { Drive, GuestDisks, Image } from "./messages.ts";
 
+/** The outcome of the comparison. */
 export interface DiskVerdict {
   readonly refusals: readonly Refusal[];
-  /** What nobody has proven, and the operator has answered for. */
+  /** What was not proven, and the operator has answered for; each as a sentence. */
   readonly warnings: readonly string[];
 }
 
-/** What the destination has seen of the source's mark. */
+/** What proves that two files are the same, or makes up for a proof. */
 export interface DiskProofs {
-  /** Paths of images at the destination beside which the mark of the source was found. */
+  /** Paths of images at the destination beside which the source's mark was found. */
   readonly marked: ReadonlySet<string>;
-  /** The operator answers for what cannot be proven. */
+  /** True when the operator answers for what cannot be proven (`--shared-disks-unchecked`). */
   readonly unchecked: boolean;
 }
 
@@ -25,7 +26,10 @@ const MENDS_DEFINITION =
 const UNCHECKED =
   "where you know that it is the same file on both hosts, migrate with --shared-disks-unchecked; else let both hosts share it";
 
-/** @returns nothing where both have the same files */
+/**
+ * Compares the drives of both QEMUs, and the files that hold their memory.
+ * @returns no refusals and no warnings where both QEMUs have the same drives with the same files
+ */
 export function compareDisks(theirs: GuestDisks, mine: GuestDisks, proofs: DiskProofs): DiskVerdict {
   const refusals: Refusal[] = [];
   const warnings: string[] = [];
@@ -89,28 +93,32 @@ export function compareDisks(theirs: GuestDisks, mine: GuestDisks, proofs: DiskP
 
 type Judgement = "same" | "other" | "unproven";
 
+/** Judges whether an image at the source and an image at the destination are the same file. */
 function judge(theirs: GuestDisks, mine: GuestDisks, image: Image, own: Image, marked: ReadonlySet<string>): Judgement {
   if (image.baseName === "" || own.baseName === "") return judgeRemote(image, own);
   const isOneHost = theirs.boot !== "" && theirs.boot === mine.boot;
   if (isOneHost && image.inode !== "" && own.inode !== "") return image.inode === own.inode ? "same" : "other";
   // each kernel numbers its block devices itself: /dev/mapper/web may lead to dm-3 on one host and to dm-5 on another
   if (image.baseName !== own.baseName) return isDevice(image) && isDevice(own) && !isOneHost ? "unproven" : "other";
-  // nobody writes to it: a copy is as good
+  // neither QEMU writes to its image, so a copy is as good
   if (!image.writable && !own.writable) return "same";
-  // where no agent could see the file open in QEMU, another file may be at its path by now
+  // where an agent could not see the file open in QEMU, another file may be at its path by now
   return marked.has(own.file) && image.inode !== "" && own.inode !== "" ? "same" : "unproven";
 }
 
 /**
- * Tells whether a drive need not be at both hosts: no device has it, and nobody may write to it. After a medium was
- * changed, QEMU may keep the node of the earlier medium open as such a drive.
+ * Tells whether a drive need not be at both hosts: no device has the drive, and none of its layers may be written to.
+ * After a medium was changed, QEMU may keep the node of the earlier medium open as such a drive.
  */
 const isIdle = ({ place, layers }: Drive): boolean =>
   place === "" && layers.length > 0 && layers.every(({ writable }) => !writable);
 
 const isDevice = ({ inode }: Image): boolean => inode.startsWith("block ");
 
-/** A storage that both hosts reach by the same name, unless that name leads to the host itself. */
+/**
+ * Judges images of which at least one is no file of its host. The same name means the same storage, unless that name
+ * leads to the host itself.
+ */
 function judgeRemote(image: Image, own: Image): Judgement {
   if (image.file !== own.file) return "other";
   return /unix|localhost|127\.0\.0\.1|\[?::1|\/dev\/fdset\/|^fd:/.test(image.file) ? "unproven" : "same";

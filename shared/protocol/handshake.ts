@@ -1,7 +1,11 @@
 /**
- * agree(): what the source offers against what the destination is, in one place for both agents.
- * A refusal lists every reason at once, so that the operator mends them in one go. First come all reasons that are
- * known without a QEMU. An offer that has none of them gets a QEMU, and then all reasons that this QEMU shows.
+ * The rules of the handshake, in one place for both agents: agree() compares what the source offers with what the
+ * destination has found, and checkContract() checks the destination's answer at the source. This file sends nothing and
+ * asks no QEMU.
+ *
+ * A refusal lists every reason at once, so that the operator can mend them in one go. The destination calls agree()
+ * twice: first for all reasons that are known without a QEMU; then, if there were none, it starts a QEMU, and calls
+ * agree() for all reasons that this QEMU shows.
  */
 import { MigrationFault, type Refusal } from "../fault.ts";
 import { compareSettings } from "./device-settings.ts";
@@ -11,34 +15,38 @@ import type { Codec, Contract, Drive, GuestOffer, Offer, QemuVersion, RamBlock }
 import { agreeOnStrategies, beyondOffer, completeContract, noStrategy, postcopyObstacles } from "./strategies.ts";
 
 /**
- * Spoken by this build, newest first; a build accepts its own and the one before. 1: precopy and stop-and-copy, of which the
- * handshake says nothing. 2: strategies are negotiated, post-copy is one of them, and a guest may be granted paused.
+ * The protocol versions that this build speaks, newest first: its own and the one before. Version 1 has precopy and
+ * stop-and-copy, and its handshake does not name strategies. In version 2 strategies are negotiated, post-copy is one
+ * of them, and a guest may be granted paused.
  */
 export const PROTOCOL_VERSIONS: readonly number[] = [2, 1];
 
-/** The first that knows of it: an older destination would start every guest that it is granted. */
+/** The first version that knows of paused guests: an older destination would start every guest that it is granted. */
 const PAUSED_SINCE = 2;
 
+/** Tells whether a destination that speaks this version leaves a guest paused that was granted paused. */
 export const canStayPaused = (protocolVersion: number): boolean => protocolVersion >= PAUSED_SINCE;
 
-/** The source's QEMU must know switchover-ack; measured from 8.1 on. */
+/** The oldest QEMU of a source: it must have the capability switchover-ack, which was measured from 8.1 on. */
 export const OLDEST_SOURCE_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
 
-/** What a destination knows of the guest that is to come, from its waiting QEMU. */
+/** What a destination knows of the guest that is to come, from its own waiting QEMU. */
 export type OwnGuest = Omit<GuestOffer, "name" | "definitionDigest" | "paused" | "mark" | "disksUnchecked">;
 
-/** What the destination found on its own host. What could not be found out is left out, with a refusal that says why. */
+/**
+ * What the destination has found on its own host. A fact that it could not find out is missing, and a refusal says why.
+ */
 export interface DestinationFacts {
   readonly protocolVersions: readonly number[];
-  /** Digest of its own definition of the guest, when it has one. */
+  /** The digest of the destination's own definition of the guest, where it has one. */
   readonly definitionDigest?: string;
-  /** Facts of its own waiting QEMU, when one could be started. */
+  /** What the destination's own waiting QEMU says, where one could be started. */
   readonly guest?: OwnGuest;
-  /** Images of its own QEMU beside which the source's mark was found. */
+  /** The paths of images of that QEMU beside which the source's mark was found. */
   readonly markedImages?: ReadonlySet<string>;
-  /** Without what guests that were accepted are still to take. */
+  /** Free memory of the host, without the memory that guests which were accepted before are still to take. */
   readonly freeMemoryBytes: number;
-  /** What guests that were accepted are still to take, for people. */
+  /** Memory that guests which were accepted before are still to take. It is only named in a message. */
   readonly promisedBytes: number;
   /** Memory that the host keeps for itself. */
   readonly reserveBytes: number;
@@ -48,20 +56,23 @@ export interface DestinationFacts {
   readonly frameBytesMax: number;
   readonly creditWindowBytesMax: number;
   readonly followUpMs: number;
-  /** Why its QEMU cannot go into post-copy; only found out for an offer that asks for it (asksForPostcopy). */
+  /** Why the destination's QEMU cannot go into post-copy. It is found out only for an offer that asks for post-copy. */
   readonly postcopyRefusal?: Refusal;
-  /** Found before, while the facts were gathered. */
+  /** Reasons against the offer that were found while the facts were gathered. */
   readonly refusals: readonly Refusal[];
 }
 
+/** The outcome of agree(). */
 export type Agreement =
   | { readonly kind: "contract"; readonly contract: Contract }
   | { readonly kind: "refusals"; readonly refusals: readonly Refusal[] };
 
 /**
- * Compares an offer with what the destination has found. An offer of another definition learns nothing of the
- * destination's guest, whatever was found of it, since its source may be a peer that only tries.
- * @returns without `found.guest` the reasons that are known without a QEMU, perhaps none; never a contract then
+ * Compares an offer with what the destination has found. If the offer is for another definition of the guest, the
+ * answer says nothing about the destination's guest, since the offer may come from a peer that only wants to learn
+ * about it.
+ * @returns a contract, or every reason against one. Without `found.guest` it is never a contract, but the reasons that
+ *   are known without a QEMU, perhaps none
  */
 export function agree(offer: Offer, found: DestinationFacts): Agreement {
   const isAlike = found.definitionDigest === undefined || found.definitionDigest === offer.guest.definitionDigest;
@@ -110,7 +121,10 @@ export function agree(offer: Offer, found: DestinationFacts): Agreement {
   };
 }
 
-/** @throws MigrationFault `busy` when the agent has as many migrations as it may have */
+/**
+ * Checks that an agent may begin one more migration.
+ * @throws MigrationFault `busy` when it has as many as it may have
+ */
 export function checkMigrations(role: "source" | "destination", underWay: number, max: number): void {
   if (underWay < max) return;
   throw new MigrationFault("busy", `The ${role} has ${underWay} migrations under way (migrations.max)`, {
@@ -119,14 +133,17 @@ export function checkMigrations(role: "source" | "destination", underWay: number
   });
 }
 
-/** Frames of the source hold at least this much; the least that transfer.frameBytes may be. */
+/**
+ * The smallest frame size that a source takes in a contract, bytes; the least value of the setting transfer.frameBytes.
+ */
 const FRAME_BYTES_MIN = 16 << 10;
 
 /**
- * The source's look at what the destination made of its offer: never more than was offered, so that what it allocates by
- * the contract stays what its own configuration allows.
- * @returns the contract, with what a destination of protocol 1 leaves unsaid
- * @throws MigrationFault `peer-invalid`
+ * Checks at the source what the destination has made of the offer. A contract may hold no more than was offered, so
+ * that the source allocates no more by the contract than its own configuration allows.
+ * @returns the contract, completed with what a destination of protocol 1 does not say
+ * @throws MigrationFault `peer-invalid`; `refused` when the destination does not compare disks that the guest may write
+ *   to, and the operator does not answer for them
  */
 export function checkContract(offer: Offer, answered: Contract): Contract {
   const { transfer } = offer;
@@ -159,10 +176,10 @@ const OLD_DESTINATION =
 
 const mayBeWritten = ({ layers }: Drive): boolean => layers.some(({ writable }) => writable);
 
-/** Compares what both QEMUs have made: devices and disks, where the source says them. */
+/** Compares the devices, their settings and the disks of both QEMUs, as far as the source says them. */
 function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set() }: DestinationFacts): DiskVerdict {
   if (mine?.devices === undefined || mine.disks === undefined) return { refusals: [], warnings: [] };
-  // another machine or CPU has other devices, and is refused as such
+  // another machine type or CPU model has other devices; checkGuest() refuses it as such
   const isOther = theirs.machineType !== mine.machineType || theirs.cpuModel !== mine.cpuModel;
   const refusal =
     theirs.devices === undefined || isOther
@@ -183,8 +200,8 @@ function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set()
 type Refuse = (code: string, message: string) => void;
 
 /**
- * Memory that the guest will take, bytes: what its source says, and at least what the destination's own definition
- * says.
+ * Gives the memory that the guest will take, bytes: the sum of the RAM blocks that its source names, or what the
+ * destination's own definition says, whichever is more.
  */
 export const neededBytes = ({ guest }: Pick<Offer, "guest">, definedBytes: number): number =>
   Math.max(
@@ -229,10 +246,10 @@ function checkGuest(theirs: GuestOffer, mine: OwnGuest, refuse: Refuse): void {
   if (differing !== "") refuse("ram-blocks", `The RAM blocks differ: ${differing}`);
 }
 
-/** So many differences are told in words. A guest that is another one altogether may have thousands of them. */
+/** The most differences that are named. Two lists that are of different guests may have thousands of them. */
 const DIFFERENCES_NAMED = 8;
 
-/** What differs between two lists of RAM blocks, in words; empty when nothing does. */
+/** Says in words how two lists of RAM blocks differ. @returns the empty text where they do not differ */
 export function describeBlocks(theirs: readonly RamBlock[], mine: readonly RamBlock[]): string {
   const [theirsByName, mineByName] = [byName(theirs), byName(mine)];
   const words: string[] = [];

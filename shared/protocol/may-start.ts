@@ -1,9 +1,10 @@
 /**
- * Whether a guest may be started on this host, for supervisors (`ferry may-start`), from the journals of both agents.
+ * Decides for supervisors whether a guest may be started on this host (`ferry may-start`), from the journals of both
+ * agents.
  *
- * The latest record of the guest decides. `kept` and `arrived` allow a start once their QEMU has ended, unless an
- * `arrived` is `ungranted`; every other record forbids it. A guest without a record may start. The caller finds out
- * whether a process lives.
+ * The latest record of the guest decides. A record `kept` or `arrived` allows a start once its QEMU has ended, unless
+ * the `arrived` is `ungranted`. Every other record forbids a start. A guest without a record may start. This file does
+ * not look at processes: its caller finds out whether the QEMU lives.
  */
 import type { DestinationRecord, QemuProcess, SourceRecord } from "./ownership.ts";
 
@@ -12,17 +13,18 @@ export type LastWord =
   | { readonly side: "source"; readonly id: string; readonly record: SourceRecord }
   | { readonly side: "destination"; readonly id: string; readonly record: DestinationRecord };
 
+/** The answer to a supervisor. */
 export interface Verdict {
   readonly may: boolean;
   /** True when an agent ends this state by itself, so that waiting makes sense. */
   readonly passing: boolean;
-  /** One sentence without a final period. */
+  /** The reason, as one sentence without a final period. */
   readonly because: string;
 }
 
 type Entry<R> = { readonly id: string; readonly record: R };
 
-/** @returns undefined where neither journal knows the guest */
+/** Finds the latest record of a guest in the journals of both agents. @returns undefined where neither has one */
 export function lastWordOf(
   guest: string,
   source: readonly Entry<SourceRecord>[],
@@ -36,8 +38,8 @@ export function lastWordOf(
 }
 
 /**
- * Finds the latest record of the guest in one journal: the one with the largest sequence. Records of a version that
- * wrote no sequence come first, ordered by its clock.
+ * Finds the latest record of the guest in one journal: the record with the largest sequence. Records of a version that
+ * wrote no sequence count as the earliest; among themselves they are ordered by the time at which they began.
  */
 function lastOf<R extends SourceRecord | DestinationRecord>(
   guest: string,
@@ -55,10 +57,9 @@ function lastOf<R extends SourceRecord | DestinationRecord>(
 }
 
 /**
- * Tells whether the guest left this host after it came. The QEMUs of the two records decide where they can: within one
- * boot the kernel counts when each process was started. A guest that left from the QEMU in which it came, or from a
- * later one, left afterwards. Otherwise the sequences decide, which are comparable only if the clock was never set back
- * between the two records.
+ * Tells whether the guest left this host after it came. If both QEMUs were started within one boot, their start times
+ * decide: a guest that left from the QEMU in which it came, or from a later one, left afterwards. Otherwise the
+ * sequences decide, which are comparable only if the clock was never set back between the two records.
  */
 function isLater(left: SourceRecord, came: DestinationRecord): boolean {
   const [from, into] = [left.qemu, came.qemu].map((qemu) => (qemu === undefined ? undefined : startOf(qemu)));
@@ -72,19 +73,20 @@ function isLater(left: SourceRecord, came: DestinationRecord): boolean {
 }
 
 /**
- * Reads boot and start time (in kernel ticks since that boot) from the text that shared/runtime/host/process-identity.ts
- * makes.
+ * Reads the boot and the start time (in kernel ticks since that boot) from the identity of a process
+ * (shared/runtime/host/process-identity.ts). @returns undefined where the identity has no start time
  */
 function startOf({ identity }: QemuProcess): { readonly boot: string; readonly ticks: number } | undefined {
   const [boot, , ticks] = identity.split("/");
   return boot === undefined || !/^\d+$/.test(ticks ?? "") ? undefined : { boot, ticks: Number(ticks) };
 }
 
-/** The QEMU that the record names; the guest must not be started beside it while it lives. */
+/** Gives the QEMU that the record names. While that QEMU lives, the guest must not be started beside it. */
 export const processOf = (word: LastWord): QemuProcess | undefined => word.record.qemu;
 
 /**
- * Judges from the latest record of a guest.
+ * Decides from the latest record of a guest whether the guest may be started.
+ * @param word undefined where no journal of this host knows the guest
  * @param lives whether the process that the record names still lives
  */
 export function mayStart(word: LastWord | undefined, lives: boolean): Verdict {

@@ -1,4 +1,7 @@
-/** Reads the records of the journals from the JSON on the disk. A value that is no record is never guessed at. */
+/**
+ * Reads the records of the journals from the JSON on the disk. A value that is no record is never guessed at. The
+ * checksum of a file is checked before (shared/runtime/journal/journal-file.ts).
+ */
 import type { Codec } from "./messages.ts";
 import {
   DESTINATION_RECORDS,
@@ -12,7 +15,7 @@ import {
   type StreamLayout,
 } from "./ownership.ts";
 
-/** Reads a record of a source. @returns undefined when the value is no record: nothing may be done for it then */
+/** Reads a record of a source. @returns undefined when the value is no record; then nothing may be done for it */
 export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
   const given = fields(value);
   const kind = SOURCE_RECORDS.find((one) => one === given.kind);
@@ -70,8 +73,9 @@ function decodeReason(value: unknown): { code: string; message: string } | undef
 }
 
 /**
- * Reads a record of a destination, as decodeSourceRecord() does. The version before wrote the process as `qemuPid` and
- * `qemuProcess`, and no source.
+ * Reads a record of a destination, as decodeSourceRecord() reads one of a source. The version before wrote the process
+ * as `qemuPid` and `qemuProcess`, and wrote no source. The source's address then comes from the note of post-copy, or
+ * is empty.
  */
 export function decodeDestinationRecord(value: unknown): DestinationRecord | undefined {
   const given = fields(value);
@@ -99,13 +103,13 @@ export function decodeDestinationRecord(value: unknown): DestinationRecord | und
   };
 }
 
-/** Reads a process. @returns undefined where its identity is empty, since it was not known yet */
+/** Reads a process. @returns undefined where its identity is missing or empty, since the agent did not know it yet */
 function decodeProcess(value: unknown): QemuProcess | undefined {
   const { pid, identity } = fields(value);
   return typeof pid === "number" && typeof identity === "string" && identity !== "" ? { pid, identity } : undefined;
 }
 
-/** Records of the version before have no sequence, and count as earlier than all that have one. */
+/** Reads a sequence. Records of the version before have none, and count as earlier than all records that have one. */
 const decodeSequence = (value: unknown): number => (typeof value === "number" ? value : 0);
 
 function decodeSettings(value: unknown): SavedSettings | undefined {
@@ -124,7 +128,7 @@ function decodeGrant(value: unknown): OwnershipGrant | undefined {
   const given = fields(value);
   const token = text(given.token);
   if (token === undefined || typeof given.epoch !== "number") return undefined;
-  // a record of protocol 1 does not say it: such a guest ran
+  // a record of protocol 1 does not say whether the guest was paused: the guest ran
   return { token, epoch: given.epoch, paused: given.paused === true };
 }
 

@@ -1,6 +1,7 @@
 /**
- * What the operator sees of a migration. Field by field the messages of proto/ferry/v1/operator.proto, which
- * document them; a migration's internal states may change without a change here.
+ * What the operator sees of a migration: field by field the messages of proto/ferry/v1/operator.proto, which documents
+ * each field. It does not follow a migration's internal states (source-states.ts), which may change without a change
+ * here.
  */
 import type { Refusal } from "../fault.ts";
 import type { DeadlineAction, Strategy } from "./messages.ts";
@@ -19,8 +20,8 @@ export type MigrationStatus =
   | "serving";
 
 /**
- * Tells whether a status is the end of a migration. `doubled` and `inDoubt` are no end: their agents go on when they
- * can.
+ * Tells whether a status is the end of a migration. `doubled` and `inDoubt` are no end, since the agents go on when
+ * they can.
  */
 export const isFinal = (status: MigrationStatus): boolean =>
   status === "moved" || status === "failed" || status === "cancelled";
@@ -47,7 +48,7 @@ export interface MigrationErrorView {
   readonly refusals: readonly Refusal[];
 }
 
-/** Measured, unless the name says estimated. */
+/** The figures of a migration under way. They are measured, unless the name says estimated. */
 export interface Progress {
   readonly elapsedSeconds: number;
   readonly guestMemoryBytes: number;
@@ -59,26 +60,26 @@ export interface Progress {
   readonly estimatedDowntimeMs: number;
   readonly pagesPending: number;
   readonly pagesHeld: number;
-  /** 0 to 1. */
+  /** The fraction of the guest's memory that has come from QEMU at least once, 0 to 1. */
   readonly firstPassFraction: number;
-  /** Pages in each heat class, coldest first. */
+  /** How many pages are in each heat class, the coldest class first. */
   readonly heatClasses: readonly number[];
   readonly dirtyBytesPerSecond: number;
   readonly roundTripMs: number;
-  /** 0 while the link is up. */
+  /** How long the link between the agents has been down; 0 while it is up. */
   readonly linkDownSeconds: number;
-  /** That the guest's downtime is to fit; 0 before it is known. */
+  /** The downtime that the operator wants the guest to have at most; 0 before it is known. */
   readonly downtimeTargetMs: number;
-  /** How long the estimated downtime has not been getting less; 0 while it does. */
+  /** For how long the estimated downtime has not become less; 0 while it becomes less. */
   readonly stalledSeconds: number;
-  /** Estimated, until the guest runs at the destination; missing where no end is in sight. */
+  /** The estimated time until the guest runs at the destination; missing where no end is in sight. */
   readonly etaSeconds?: number;
 }
 
 /**
- * Lists a file of the journal that is no record. Nobody knows how its migration stands, or of which guest it is, so it
- * is shown as in doubt.
- * @param file its path
+ * Makes the view of a file of the journal that is no record. The agent cannot tell how the migration of this file
+ * stands, or which guest it is about, so the view says that it is in doubt.
+ * @param file the path of the file
  */
 export const unreadableView = (file: string, { code, message, advice = "" }: UnreadableFault): MigrationView => ({
   ...{ id: file.slice(file.lastIndexOf("/") + 1), guest: "unknown", destination: "", status: "inDoubt" },
@@ -113,8 +114,8 @@ export const NO_PROGRESS: Progress = {
 };
 
 /**
- * The time from the source's STOP to the destination's RESUME, in parts that add up to the total. All of them are 0 for
- * a guest that was paused.
+ * The time from the source's STOP to the destination's RESUME, in parts that add up to the total. All parts are 0 for a
+ * guest that was paused.
  */
 export interface Downtime {
   readonly totalMs: number;
@@ -123,10 +124,11 @@ export interface Downtime {
   readonly loadMs: number;
   readonly verifyMs: number;
   readonly commitMs: number;
-  /** Half the best round trip: the error of every figure that compares the two clocks. */
+  /** Half the best round trip, which is the error of every figure that compares the two clocks. */
   readonly clockErrorMs: number;
 }
 
+/** Encoded bytes on the link, by what they carried. */
 export interface BytesByKind {
   readonly total: number;
   readonly zero: number;
@@ -136,6 +138,7 @@ export interface BytesByKind {
   readonly other: number;
 }
 
+/** What became of the captured pages, counted with repeats. */
 export interface PageCounts {
   readonly captured: number;
   readonly zero: number;
@@ -159,22 +162,23 @@ export interface MigrationResult {
   readonly sourceAgentPeakMemoryBytes: number;
   readonly destinationAgentPeakMemoryBytes: number;
   readonly switchReason: string;
-  /** Of the copying, how long it did not converge. */
+  /** For how long the copying did not converge. */
   readonly stalledSeconds: number;
   readonly verified: boolean;
   readonly pagesCompared: number;
   /**
-   * Pages that differ because the destination's QEMU itself writes to them, each as a sentence; not in pagesCompared.
+   * Pages that differ because the destination's QEMU itself writes to them, each as a sentence. They are not counted in
+   * `pagesCompared`.
    */
   readonly verifyExceptions: readonly string[];
   readonly degradations: readonly string[];
-  /** The guest was paused, and still is: it had no downtime. */
+  /** True when the guest was paused and still is, and so had no downtime. */
   readonly paused: boolean;
-  /** Where it ended in post-copy. */
+  /** Set when the migration ended in post-copy. */
   readonly postcopy?: PostcopyResult;
 }
 
-/** What followed behind RESUME. */
+/** What post-copy did from RESUME at the destination until the guest had all of its pages. */
 export interface PostcopyResult {
   readonly seconds: number;
   readonly requestedPages: number;
@@ -191,25 +195,25 @@ export interface GuestView {
   readonly qemuVersion: string;
   readonly machineType: string;
   readonly migrationId: string;
-  /** Of its definition on this host (GuestDefinition.digest); empty where that cannot be read. */
+  /** The digest of its definition on this host (GuestDefinition.digest); empty where the definition cannot be read. */
   readonly definitionDigest: string;
 }
 
 /** What an operator may ask for; every field has its default filled in. */
 export interface MigrateOptions {
   readonly strategy: "auto" | Strategy;
-  /** 0: the source agent's default. */
+  /** 0: the source agent's own setting, migration.downtime. */
   readonly downtimeTargetMs: number;
-  /** 0: none. */
+  /** 0: there is no deadline. */
   readonly deadlineMs: number;
   readonly onDeadline: DeadlineAction;
-  /** 0: no cap. */
+  /** 0: there is no cap. */
   readonly bandwidthBytesPerSecond: number;
   readonly delta: boolean;
   readonly reorder: boolean;
   readonly compression: "auto" | "off" | number;
   readonly verify: boolean;
-  /** The operator answers for disks that nobody can prove to be the same on both hosts. */
+  /** True when the operator answers for disks that cannot be proven to be the same on both hosts. */
   readonly sharedDisksUnchecked: boolean;
 }
 
@@ -219,17 +223,18 @@ export interface MigrateCall {
   readonly options: MigrateOptions;
 }
 
-/** The operator's word on a migration in doubt. */
+/** An operator's word on a migration that is in doubt or doubled. */
 export interface ResolveCall {
   readonly id: string;
+  /** The host whose copy of the guest is to live. */
   readonly keep: "source" | "destination";
-  /** The caller has made sure of what the agent cannot ask. */
+  /** True when the operator has made sure of what the agent cannot ask (`--yes`). */
   readonly confirmed: boolean;
 }
 
 export interface HeatMapBlock {
   readonly name: string;
   readonly pagesPerCell: number;
-  /** Mean heat of each cell, 0 cold to 255 hot. */
+  /** The mean heat of each cell, from 0 (cold) to 255 (hot). */
   readonly cells: Uint8Array;
 }

@@ -1,7 +1,9 @@
 /**
  * The states of a migration at its source, as one table: state, outcome, next state. The types of the edges, the
- * diagram in docs/, the driver (agent-source/migration/source-migration.ts) and the search for two running guests (test/model/)
- * all use it. Until *switching* the guest runs at the source; until *retiring* its QEMU would also run it again by
+ * diagram in docs/states.md, the driver (agent-source/migration/source-migration.ts) and the search for two running
+ * guests (test/model/) all use this table. What a state holds and does is not here (agent-source/migration/).
+ *
+ * Before *switching* the guest runs at the source. Before *retiring* the source QEMU would also run the guest again by
  * itself.
  *
  * Journal-first: *recording* ends with `granted` on the disk, and only *granting* sends the grant (ownership.ts).
@@ -9,29 +11,32 @@
 import type { MigrationStatus } from "./report.ts";
 
 export const SOURCE_STATES = {
-  /** Reads the guest's definition and asks its QEMU. */
+  /** The agent reads the guest's definition, and asks the guest's QEMU what it has. */
   planned: { carriable: "negotiating", fault: "keeping" },
-  /** Asks the destination. */
+  /** The agent offers the guest to the destination. */
   negotiating: { agreed: "staging", fault: "keeping" },
-  /** The destination has a waiting QEMU and dials in; the link is measured. */
+  /** The destination has a QEMU that waits for the guest, and dials in. The link is measured. */
   staging: { feeding: "copying", fault: "keeping" },
-  /** QEMU's feed of dirty pages is on; the guest runs, or is paused as it was found. */
+  /** QEMU's stream of dirty pages is captured and sent. The guest runs, or is paused as it was found. */
   copying: { decided: "switching", fault: "keeping" },
   /**
-   * SWITCHOVER_ACK was given: QEMU stops the guest (one that is paused needs none), the rest is sent, the destination
-   * loads it.
+   * QEMU was given SWITCHOVER_ACK and stops the guest. A guest that is paused needs none, and for post-copy the agent
+   * stops the guest itself. The rest is sent, and the destination loads it.
    */
   switching: { loaded: "retiring", fault: "keeping" },
-  /** SHUT is said: the source QEMU ends its migration and never runs the guest by itself again. */
+  /**
+   * The agent says SHUT: the source QEMU ends its migration, and never runs the guest by itself again. In post-copy the
+   * QEMU is retired already.
+   */
   retiring: { retired: "recording", fault: "keeping" },
-  /** `granted` goes into the journal; nothing was said to anybody yet. */
+  /** The agent writes `granted` into its journal. The grant has not been sent. */
   recording: { written: "granting", fault: "keeping" },
-  /** The grant is sent. Only the proof of its refusal gives the guest back. */
+  /** The grant is sent. Only the proof that the destination refuses the grant gives the guest back. */
   granting: { running: "releasing", pulling: "serving", refused: "keeping", fault: "inDoubt" },
   /**
-   * The guest was granted, and no answer came. The agent looks at its own QEMU before each question to the destination.
-   * It repeats the grant only while that QEMU is retired or has ended, and withdraws the grant where somebody has
-   * started the guest here. The operator may decide.
+   * The guest was granted, and no answer has come. The agent looks at its own QEMU before each question to the
+   * destination (askInDoubt). It repeats the grant only while that QEMU is retired or has ended, and withdraws the
+   * grant where somebody has started the guest here. The operator may decide.
    */
   inDoubt: {
     running: "releasing",
@@ -43,7 +48,10 @@ export const SOURCE_STATES = {
     doubled: "doubled",
     fault: "inDoubt",
   },
-  /** Post-copy: the guest runs at the destination, and gets the pages that are still here. */
+  /**
+   * Post-copy: the guest runs at the destination, and gets the pages that are still here. `lost`: its QEMU there has
+   * ended. `silent`: the destination was not heard for too long, or waits for a grant. `broken`: pages are lost here.
+   */
   serving: {
     served: "releasing",
     lost: "inDoubt",
@@ -52,9 +60,12 @@ export const SOURCE_STATES = {
     broken: "stranded",
     fault: "serving",
   },
-  /** The guest runs at the destination: the journal says so, and the QEMU that is left here ends. */
+  /** The guest runs at the destination. The agent writes this into its journal, and ends the QEMU that is left here. */
   releasing: { done: "released", doubled: "doubled", fault: "released" },
-  /** Makes sure that the guest runs here and nothing is left there; as long as it takes. */
+  /**
+   * The agent makes sure that the guest is here as it was, running or paused, for as long as that takes. `untold`: the
+   * destination must still hear that the guest stays here. `gone`: the QEMU here has ended.
+   */
   keeping: { done: "kept", untold: "withdrawing", gone: "orphaned", fault: "keeping" },
   /**
    * The guest stays at the source, and the destination is told `kept` until it has heard it. For the operator the
@@ -63,15 +74,15 @@ export const SOURCE_STATES = {
   withdrawing: { heard: "kept", doubled: "doubled", fault: "withdrawing" },
   /**
    * The QEMU here ended before the guest was granted, and the destination may have the whole guest. The guest may have
-   * run here after it was stopped, and this agent cannot prove that it did not, so it grants nothing. An operator
-   * decides at the destination, or here where that host does not come back. The agent only asks the destination how it
-   * stands, since its copy is kept for the operator.
+   * run here after it was stopped. This agent cannot prove that the guest did not run, so it grants nothing. An
+   * operator decides at the destination, or here if the destination's host does not come back. The agent only asks the
+   * destination how it stands, since the copy there is kept for the operator.
    */
   orphaned: { running: "releasing", refused: "kept", keepSource: "withdrawing", fault: "orphaned" },
   /**
    * The guest runs at both hosts, because somebody other than the agents has started it. The agent reports that, and
    * ends neither copy without an operator's word. `sourceEnded`: the copy here has ended, and the destination says that
-   * it runs the guest. `destinationEnded`: the copy at the destination has ended, and the one here is left as it is.
+   * it runs the guest. `destinationEnded`: the copy at the destination has ended, and the copy here is left as it is.
    * `bothEnded`: neither host runs the guest, so its grant is in doubt again.
    */
   doubled: {
@@ -82,13 +93,13 @@ export const SOURCE_STATES = {
     keepDestination: "releasing",
     fault: "doubled",
   },
-  /** The guest runs at the destination. */
+  /** The guest was moved to the destination. */
   released: {},
-  /** The guest is at the source. */
+  /** The guest was not moved: it is at the source, or its QEMU there has ended. */
   kept: {},
   /**
-   * The guest runs at the destination until it needs a page that is lost. Where the QEMU here has ended, the journal
-   * says `released`: this host has nothing left of the guest. The operator ends what is left at the destination.
+   * The guest runs at the destination until it needs a page that is lost. If the QEMU here has ended, the journal says
+   * `released`, since this host has nothing left of the guest. The operator ends what is left at the destination.
    */
   stranded: {},
 } as const satisfies Record<string, Readonly<Record<string, string>>>;
@@ -96,29 +107,31 @@ export const SOURCE_STATES = {
 type Table = typeof SOURCE_STATES;
 export type SourceStateName = keyof Table;
 export type SourceOutcome<K extends SourceStateName> = keyof Table[K];
-/** Where each state may lead; `never` for the final ones. */
+/** The states to which each state may lead; `never` for a final state. */
 export type SourceEdges = { [K in SourceStateName]: Table[K][keyof Table[K]] };
+/** The states that are not final. */
 export type LiveSourceState = { [K in SourceStateName]: SourceEdges[K] extends never ? never : K }[SourceStateName];
 
-/** The transition function: no state of a source migration comes about but through it. */
+/** The transition function. The driver and the phases move a source migration to another state only through it. */
 export const afterSource = <K extends SourceStateName, O extends SourceOutcome<K>>(state: K, outcome: O): Table[K][O] =>
   SOURCE_STATES[state][outcome];
 
 /**
- * What an agent finds of the very process that its record names:
- * `active`: it runs the guest, or holds the guest paused outside of a completed migration;
- * `retired`: it has completed its migration, and never runs the guest by itself;
+ * What an agent finds out about the QEMU of the process that its record names:
+ * `active`: the QEMU runs the guest, or holds the guest paused outside of a completed migration;
+ * `retired`: the QEMU has completed its migration, and never runs the guest by itself;
  * `gone`: the process has ended;
- * `unknown`: it cannot be asked now, which proves nothing.
+ * `unknown`: the QEMU cannot be asked now, which proves nothing.
  */
 export type SourceQemu = "active" | "retired" | "gone" | "unknown";
 
 /**
- * Tells where an agent that starts again takes a migration up (DESIGN 6, 5), from its last record and its QEMU.
+ * Tells in which state an agent that starts again goes on with a migration, from the last record and from the QEMU
+ * (docs/decisions/0043).
  *
  * A QEMU that runs proves nothing about the grant, since anybody may have said `cont` to it: after `granted` the
  * destination is always asked.
- * @param untold the destination has not heard yet that the guest stayed here
+ * @param untold true while the destination has not heard yet that the guest stayed here
  */
 export function recoverSource(
   record: "plan" | "granted" | "released" | "kept",
@@ -139,12 +152,12 @@ export function recoverSource(
 
 /**
  * Chooses what an agent in doubt says to the destination, from what it sees on its own host: a grant must never add a
- * second copy. A post-copy guest whose QEMU here has ended has lost the pages that the destination misses, so that it
- * can run nowhere: the grant is withdrawn, which ends what the destination has of it.
- * @param anotherRunsHere another QEMU than the migration's own runs the guest on this host
- * @param withdrawn the grant was withdrawn before, since the guest was seen to run here. The copy at the destination is
- *   older than what ran here
- * @param isPostcopy the destination misses pages, which only the QEMU here has
+ * second copy. A post-copy guest whose QEMU here has ended has lost the pages that the destination misses, so it can
+ * run nowhere. Then the grant is withdrawn, which ends what the destination has of the guest.
+ * @param anotherRunsHere true when another QEMU than the migration's own runs the guest on this host
+ * @param withdrawn true when the grant was withdrawn before, since the guest was seen to run here. The copy at the
+ *   destination is older than what ran here
+ * @param isPostcopy true when the destination misses pages, which only the QEMU here has
  */
 export function askInDoubt(
   qemu: SourceQemu,
@@ -159,7 +172,11 @@ export function askInDoubt(
   return qemu === "retired" ? "withdraw" : "standing";
 }
 
-/** What the operator sees of a state; `cancelled` tells a kept guest from a failed migration. */
+/**
+ * Gives the status that an operator sees for a state.
+ * @param cancelled true when the operator has cancelled the migration; otherwise a guest that stays at the source means
+ *   that the migration has failed
+ */
 export function sourceStatus(state: SourceStateName, cancelled: boolean): MigrationStatus {
   switch (state) {
     case "planned":

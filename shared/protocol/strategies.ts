@@ -1,49 +1,61 @@
-/** Which strategies a migration may use: what the source offers of them, and what is left of it at the destination. */
+/**
+ * Decides which strategies a migration may use: which of them the source offers, and which of these the destination can
+ * do as well (docs/decisions/0027). Which strategy is the best for a guest is not decided here (shared/model/).
+ */
 import type { Refusal } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";
 import type { Contract, DeadlineAction, GuestOffer, Offer, RamBlock, Strategy, TransferOffer } from "./messages.ts";
 
-/** The first protocol version with post-copy; before it the agents said nothing of strategies. */
+/** The first protocol version with post-copy. Agents of version 1 say nothing about strategies. */
 export const POSTCOPY_PROTOCOL = 2;
 
-/** What is wished for: by an operator, or in an offer. */
+/** What an operator or an offer asks for. */
 export interface Wish {
   readonly strategy: Strategy | "auto";
-  /** 0: none. */
+  /** Milliseconds. 0: there is no deadline. */
   readonly deadlineMs: number;
   readonly onDeadline: DeadlineAction;
   readonly verify: boolean;
 }
 
-/** Does it run the guest before all of its memory is there? */
+/** Tells whether a strategy may run the guest at the destination before all of its memory is there. */
 export const isPostcopy = (strategy: Strategy | "auto"): boolean => strategy === "postcopy" || strategy === "hybrid";
 
-/** May the migration go into post-copy: by its strategy, or at its deadline? */
+/** Tells whether a migration may go into post-copy, by its strategy or at its deadline. */
 export const needsPostcopy = ({ strategy, deadlineMs, onDeadline }: Omit<Wish, "verify">): boolean =>
   isPostcopy(strategy) || (deadlineMs > 0 && onDeadline === "postcopy");
 
-/** The same wish of a guest whose memory need not be chased; should it run after all, it is moved as by precopy. */
+/**
+ * Gives the same wish without post-copy, for a guest that stands still and so gains nothing by it. If the guest runs
+ * after all, it is moved as by precopy.
+ */
 export const withoutPostcopy = (wish: Wish): Wish => ({
   ...wish,
   strategy: isPostcopy(wish.strategy) ? "precopy" : wish.strategy,
   onDeadline: wish.onDeadline === "postcopy" ? "cancel" : wish.onDeadline,
 });
 
-/** Does it matter whether there is post-copy: is it needed, or one of what may be chosen? */
+/** Tells whether an offer needs post-copy, or has it among the strategies that may be chosen. */
 export const asksForPostcopy = (transfer: TransferOffer): boolean =>
   needsPostcopy(transfer) || transfer.strategies.some(isPostcopy);
 
-/** The older version is offered only where it will do: a destination that has no other says so with its other reasons. */
+/**
+ * Gives the protocol versions to offer. Versions without post-copy are left out for a wish that needs it: a destination
+ * that has no other version then refuses the version together with its other reasons.
+ */
 export const versionsFor = (wish: Wish, versions: readonly number[]): readonly number[] =>
   needsPostcopy(wish) ? versions.filter((version) => version >= POSTCOPY_PROTOCOL) : versions;
 
-/** What to offer: the strategy that is wished for, or of `able` all that may be chosen among. */
+/**
+ * Gives the strategies to offer: the one that is wished for, or with "auto" all that may be chosen.
+ * @param able the strategies that the source can do with this guest
+ */
 export function offeredStrategies({ strategy, verify }: Wish, able: readonly Strategy[]): readonly Strategy[] {
   if (strategy !== "auto") return [strategy];
   return verify ? able.filter((one) => !isPostcopy(one)) : able;
 }
 
-/** Why a wish cannot be, whatever the hosts are like. */
+/** Gives the reasons for which a wish cannot be fulfilled on any hosts. */
 export function refuseWish(wish: Wish): readonly Refusal[] {
   return wish.verify && needsPostcopy(wish) ? [POSTCOPY_VERIFY] : [];
 }
@@ -54,16 +66,17 @@ const POSTCOPY_VERIFY: Refusal = {
     "In post-copy the guest runs at the destination before its memory is there, so it cannot be compared first; leave out --verify or post-copy",
 };
 
+/** What the destination knows that decides about post-copy. */
 export interface PostcopyFacts {
-  /** In common; undefined where there is none. */
+  /** The protocol version that both agents speak; undefined where there is none. */
   readonly version: number | undefined;
-  /** Of the destination's own waiting QEMU, when one could be started. */
+  /** What the destination's own waiting QEMU says, where one could be started. */
   readonly guest?: Pick<GuestOffer, "ramBlocks">;
   /** Why that QEMU cannot go into post-copy. */
   readonly postcopyRefusal?: Refusal;
 }
 
-/** All that stands in the way of post-copy, where the offer is about it. */
+/** Gives every reason against post-copy; none for an offer that does not ask for post-copy. */
 export function postcopyObstacles({ transfer, guest }: Offer, mine: PostcopyFacts): readonly Refusal[] {
   if (!asksForPostcopy(transfer)) return [];
   const obstacles: Refusal[] = [];
@@ -94,7 +107,11 @@ function refuseHugePages(blocks: readonly RamBlock[], role: "source" | "destinat
 
 type Agreed = Pick<Contract, "strategies" | "strategy" | "postcopy" | "onDeadline" | "postcopyObstacle">;
 
-/** @returns undefined where the obstacles leave nothing of what was wished for */
+/**
+ * Chooses among the offered strategies.
+ * @param obstacles every reason against post-copy
+ * @returns undefined where these reasons leave nothing of what was asked for
+ */
 export function agreeOnStrategies({ transfer }: Offer, obstacles: readonly Refusal[]): Agreed | undefined {
   const strategies = transfer.strategies.filter((one) => obstacles.length === 0 || !isPostcopy(one));
   const strategy = transfer.strategy === "auto" ? automatic(strategies) : transfer.strategy;
@@ -105,16 +122,20 @@ export function agreeOnStrategies({ transfer }: Offer, obstacles: readonly Refus
   return { strategies, strategy, postcopy, onDeadline, postcopyObstacle: textOf(obstacles) };
 }
 
+/** Makes the refusal of an offer of which no strategy is left, although nothing speaks against post-copy. */
 export const noStrategy = ({ transfer }: Offer): Refusal => ({
   code: "strategy",
   message: `The source asks for strategy ${transfer.strategy} and offers ${transfer.strategies.join(", ") || "none"}; bring both agents to the same version`,
 });
 
-/** With which a migration begins that leaves it to the agents. */
+/** Chooses the strategy with which a migration begins whose operator leaves the choice to the agents. */
 const automatic = (strategies: readonly Strategy[]): Strategy | undefined =>
   strategies.includes("precopy") ? "precopy" : strategies[0];
 
-/** A destination of protocol 1 says nothing of strategies: it does what the source does, and cannot tell one from another. */
+/**
+ * Completes the contract of a destination of protocol 1 with the strategies, about which it says nothing: it does what
+ * the source does, and cannot tell one of its strategies from another.
+ */
 export function completeContract(offer: Offer, contract: Contract): Contract {
   const { protocolVersion: version } = contract;
   if (version >= POSTCOPY_PROTOCOL) return contract;
@@ -122,7 +143,7 @@ export function completeContract(offer: Offer, contract: Contract): Contract {
   return agreed === undefined ? contract : { ...contract, ...agreed };
 }
 
-/** What of a contract's strategies was not offered, in words. */
+/** Says in words what a contract has beyond the offer, as far as strategies are concerned. */
 export function beyondOffer({ transfer }: Offer, contract: Contract): readonly string[] {
   const wrong: string[] = [];
   const { strategies, strategy, onDeadline, postcopy } = contract;

@@ -1,3 +1,4 @@
+/** The state *copying*: pages flow while the guest runs, until the switchover begins. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
@@ -5,7 +6,10 @@ import { unlessSilentFor } from "../await-answer.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-/** Copies while the guest runs, until the policy decides; or until QEMU completes by itself, because the guest stands still. */
+/**
+ * Copies until the policy decides to switch over, or until QEMU completes by itself because the guest stands still.
+ * @throws MigrationFault `deadline` when the policy gives the migration up
+ */
 export async function copy(state: State<"copying">, cx: SourceContext): Promise<State<"switching">> {
   const { session } = state;
   cx.report.follow(session);

@@ -1,3 +1,4 @@
+/** The state *doubled*: the guest runs at both hosts, because somebody other than the agents has started it. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import type { Standing } from "../../../shared/protocol/destination-states.ts";
@@ -13,16 +14,16 @@ import { grantedOf, isOfPostcopy, keptOf, type State } from "../source-state.ts"
 import { ranTwice } from "../two-copies.ts";
 import { doubtful } from "./grant.ts";
 
+/** The pause between two looks at both copies, milliseconds. */
 const LOOKS_EVERY_MS = 1000;
-/** Of a destination that has no copy any more. */
+/** Standings that say that the destination has no copy any more. */
 const ENDED: readonly Standing[] = ["lost", "refused"];
 
 type Ends = State<"releasing"> | State<"withdrawing"> | State<"inDoubt">;
 
 /**
- * The guest runs at both hosts, because somebody other than the agents has started it. The agent reports that for as
- * long as it lasts. It ends neither copy by itself: only an operator knows which copy has the work that must not be
- * lost.
+ * Reports the two copies for as long as there are two. The agent ends neither copy by itself: only an operator knows
+ * which copy has the work that must not be lost.
  */
 export async function double(state: State<"doubled">, cx: SourceContext): Promise<Ends> {
   const { fault } = state;
@@ -34,7 +35,7 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
   await writeAtLast(cx.journal, cx.id, record, { ...cx, otherwise });
   const first = await cx.words.askBeside("doubled", cx.leaving, (signal) => untilOneEnds(state, cx, signal));
   cx.report.cleared();
-  // with the session, which holds QEMU's monitor: that serves no second client
+  // the next state gets the session, which holds QEMU's monitor: the monitor serves no second client
   const granted = grantedOf(state);
   switch (first) {
     case "source ended":
@@ -53,9 +54,9 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
 }
 
 /**
- * The copy here lives on. Only QEMU's migration settings are put back: a guest that runs needs no `cont`, and one that
- * its operator has paused gets none.
- * @returns why the migration failed, with where the guest is
+ * Leaves the copy here as it is, and writes `kept`. Only QEMU's migration settings are put back: a guest that runs
+ * needs no `cont`, and a guest that its operator has paused gets none.
+ * @returns why the migration has failed, with where the guest is
  */
 async function keepAsItIs(state: State<"doubled">, cx: SourceContext): Promise<MigrationFault> {
   const session = state.loaded?.session;
@@ -111,7 +112,7 @@ async function untilOneEnds(state: State<"doubled">, cx: SourceContext, signal: 
       const isHere = own === "active" || isPausedHere || anotherRuns;
       if (ENDED.includes(standing)) return isHere ? "destination ended" : "both ended";
       if (standing === "running" && !isHere) return "source ended";
-      // its pages are in the QEMU that is left here: in doubt the destination is asked, and served
+      // the guest there misses pages, which the QEMU here has: *inDoubt* asks the destination, and goes on to *serving*
       if (standing === "pulling" && !isHere) return "both ended";
     }
     await orAborted(delay(LOOKS_EVERY_MS), signal);

@@ -1,3 +1,4 @@
+/** The state *inDoubt*: the guest was granted, and it is not known whether the destination runs it. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { runsHere, type Settled } from "../ask-destination.ts";
@@ -9,19 +10,19 @@ import { doubtful, hear, refusal } from "./grant.ts";
 type Ends = State<"releasing"> | State<"serving"> | State<"keeping"> | State<"doubled">;
 
 /**
- * Granted, and no word: the guest stays paused here until the destination proves what became of it, or somebody who
- * knows says so. Never a time-out: the destination may run it at this very moment.
+ * Keeps the guest paused here until the destination proves what became of it, or an operator who knows says so. There
+ * is no time-out, since the destination may run the guest at this very moment.
  */
 export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise<Ends> {
   const { loaded, fault } = state;
   cx.report.failed(fault, "");
   if (loaded?.session.isPostcopy) {
-    // the guest may run at the destination, and need pages
+    // the guest may run at the destination, and may need pages
     loaded.session.postcopy?.flow();
     cx.restartedStreams.listen();
   }
-  // from now on the agent looks at this host before it says anything; an open stream would deliver the grant as soon as
-  // its link is back
+  // from now on the agent looks at this host before it says anything, but an open stream would deliver the grant as
+  // soon as its link is back
   else
     loaded?.session.channel.close(new MigrationFault("peer-lost", "The source agent is in doubt, and asks by calls"));
   cx.log.error({ code: fault.code }, fault.message);
@@ -53,7 +54,7 @@ function afterAnswer(settled: Settled, state: State<"inDoubt">, cx: SourceContex
 
 function afterWord(keep: "source" | "destination", state: State<"inDoubt">, cx: SourceContext): Ends {
   cx.log.warn({ keep }, "the migration in doubt is resolved by the operator");
-  // it may need pages that are only here
+  // the guest there may need pages that are only here
   if (keep === "destination" && isOfPostcopy(state) && state.lost !== true)
     return { kind: afterSource("inDoubt", "keepPulling"), ...grantedOf(state) };
   if (keep === "destination")

@@ -1,3 +1,7 @@
+/**
+ * The state *granting*: the grant is sent, and the destination's answer is awaited. *inDoubt* waits for the answer by
+ * the same function, hear().
+ */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { EPOCH } from "../../../shared/protocol/ownership.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
@@ -10,10 +14,13 @@ import { GUEST_IN_DOUBT, type SourceContext, sourceRecord } from "../source-cont
 import { type Granted, isOfPostcopy, keptOf, type State, undoSession } from "../source-state.ts";
 import { twoCopies } from "../two-copies.ts";
 
-/** An answer over the stream takes a round trip and a `cont`; after this the destination is asked besides. */
+/**
+ * After this time without an answer over the stream the destination is also asked by calls, milliseconds. An answer
+ * over the stream takes a round trip and a `cont`.
+ */
 const ASKS_AFTER_MS = 2000;
 
-/** Sends the grant, which the journal has. From here on only the proof of a refusal gives the guest back. */
+/** Sends the grant, which is in the journal. From here on only the proof of a refusal gives the guest back. */
 export async function grant(
   state: State<"granting">,
   cx: SourceContext,
@@ -27,7 +34,7 @@ export async function grant(
     return { kind: afterSource("granting", "fault"), loaded, paused: session.paused, fault };
   }
   session.inbox.grantSent(cx.token);
-  // only proof ends this, however long the link is down
+  // the stream does not give up, however long the link is down: only proof settles the grant
   session.channel.setPatience(Number.POSITIVE_INFINITY);
   session.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH, paused: session.paused });
   let news = `no answer within ${cx.config.link.doubtAfterMs} ms (link.doubtAfter)`;
@@ -45,9 +52,11 @@ export async function grant(
 }
 
 /**
- * Resolves with the first proof, which comes over the stream or by asking. A guest that somebody starts here meanwhile
- * must not be granted any more. The stream is closed in that moment, because it would still deliver the grant when a
- * cut link is back.
+ * Resolves with the first proof of what became of the grant, which comes over the stream or by asking. A guest that
+ * somebody starts here meanwhile must not be granted any more. The stream is closed in that moment, because it would
+ * still deliver the grant when a cut link is back.
+ * @param granted with `silent` what the stream has said no longer counts, and the destination is asked at once
+ * @param onNews called with what is known while nothing is proven
  * @throws the signal's reason
  */
 export async function hear(
@@ -98,7 +107,7 @@ async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void>
   await orLogged(writeInTime(cx, record), cx.log);
 }
 
-/** Resolves when the stream is over, or has not answered for a while. */
+/** Resolves after ASKS_AFTER_MS, or as soon as the stream is over. */
 async function silence(session: TransferSession, signal: AbortSignal): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const while_ = new Promise<void>((resolve) => {
@@ -128,12 +137,14 @@ function afterAnswer(
   return running === undefined ? whole : { ...whole, running };
 }
 
+/** Makes the fault of a migration whose guest the destination has refused. @param message why it has refused */
 export const refusal = (cx: SourceContext, message: string): MigrationFault =>
   new MigrationFault("peer-failed", `The destination ${cx.call.to} refused the guest: ${message}`, {
     role: "destination",
     advice: "See the destination agent's log for this migration, then migrate again",
   });
 
+/** Makes the fault of a migration that is in doubt. @param news what is known of the guest */
 export const doubtful = (cx: SourceContext, news: string, cause?: unknown): MigrationFault =>
   new MigrationFault("in-doubt", `The guest was granted to ${cx.call.to}: ${news}`, {
     cause,

@@ -1,3 +1,4 @@
+/** The state *keeping*: the migration will not happen, and the guest is made to be at the source as it was. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
@@ -9,15 +10,20 @@ import { leaveAsFound, runAtSource } from "../return-to-source.ts";
 import { keptRecord, type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State, Undo } from "../source-state.ts";
 
+/** The pause before a record that the disk has not taken is written again, milliseconds. */
 const WRITES_AGAIN_MS = 250;
+/**
+ * For how long this state tells the destination `withdraw` by calls, milliseconds. A destination that may have the
+ * whole guest is told later, in *withdrawing*, until it has heard.
+ */
 const TELLS_WITHIN_MS = 5000;
 
 type Ends = State<"kept"> | State<"withdrawing"> | State<"orphaned">;
 
 /**
  * Makes sure that the guest runs here, or is paused here as it was. The migration has then ended, except for what the
- * destination must still hear. Where the QEMU here has ended, the destination is told nothing, because its copy may be
- * the only one.
+ * destination must still hear. If the QEMU here has ended and the destination may have the whole guest, the destination
+ * is told nothing, because its copy may be the only one.
  */
 export async function keep(state: State<"keeping">, cx: SourceContext): Promise<Ends> {
   const { fault } = state;
@@ -26,7 +32,7 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   cx.log.warn({ code: fault.code, reason: fault.message }, "keeping the guest at the source");
   cx.report.follow(undefined);
   cx.report.failed(fault, `the guest is being made to ${undo.paused ? "stay paused" : "run"} at the source`);
-  // where the agent cannot tell whether QEMU has ended, runHere() finds it out
+  // where the agent cannot tell yet whether QEMU has ended, runAtSource() finds out
   if (undo.mayBeWhole && (await cx.qemu.isSeenEnded())) return orphan(undo, fault);
   tellDestination(undo, fault, cx);
   if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
@@ -37,20 +43,21 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   return end(fault.with({ guestNow }), undo, cx);
 }
 
+/** Ends the session, and tells the destination nothing. */
 function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
   void undo.session?.stop();
   undo.qmp?.close();
-  // without a `failure`, which would end the copy at the destination
+  // the stream is closed without a `failure`, which would end the copy at the destination
   undo.channel?.close(new MigrationFault("peer-lost", "The source QEMU has ended"));
   return { kind: afterSource("keeping", "gone"), fault: cause };
 }
 
 /**
- * Writes `plan` over `granted` before the guest is started here. An agent that starts again and finds `granted` would
- * repeat the grant if the QEMU here has ended meanwhile.
+ * Writes `plan` over `granted` before the guest is started here. Otherwise an agent that starts again would find
+ * `granted`, and would repeat the grant if the QEMU here has ended meanwhile.
  *
- * Where the destination has refused, it would refuse once more, so a disk that does not take the record blocks nothing.
- * Where the grant was not said yet, this waits until the disk takes the record or the destination has refused.
+ * A destination that has refused would refuse once more, so a disk that does not take the record then blocks nothing.
+ * If the grant was not sent yet, this function waits until the disk takes the record or the destination has refused.
  */
 async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
   const { settings, postcopy, paused, granted, isRetired } = undo;
@@ -98,10 +105,10 @@ async function writeUntilWritten(
 }
 
 /**
- * Tells the destination over the stream where there is one, and by calls besides, since the link may be what is broken.
- * It is told at once, before the guest runs here, because a destination QEMU before 10.0 holds the locks of the guest's
- * images until it ends. *withdrawing* makes sure later, when the journal says `kept`, that the destination has heard
- * it.
+ * Tells the destination that the guest stays here: over the stream where there is one, and also by calls, since the
+ * stream's link may be what is broken. The destination is told at once, before the guest runs here, because a
+ * destination QEMU before 10.0 holds the locks of the guest's images until it ends. Later, when the journal says
+ * `kept`, *withdrawing* makes sure that the destination has heard it.
  */
 function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx: SourceContext): void {
   if (channel !== undefined) {
@@ -114,12 +121,12 @@ function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx:
 }
 
 /**
- * True where the destination may have the whole guest, and so waits without limit. Any other destination gives up by
- * itself.
+ * Tells whether the destination may have the whole guest, and so waits for this source without limit. Any other
+ * destination gives up by itself.
  */
 const isAwaited = ({ accepted, isRetired, granted }: Undo): boolean => accepted && (isRetired || granted !== "no");
 
-/** Writes `kept`. Where the disk does not take it, the next start of this agent looks at the guest again. */
+/** Writes `kept`. If the disk never takes the record, the next start of this agent looks at the guest again. */
 async function end(fault: MigrationFault, undo: Undo, cx: SourceContext): Promise<Ends> {
   const untold = isAwaited(undo);
   const otherwise = "the next start of this agent would look at it again";
@@ -127,6 +134,7 @@ async function end(fault: MigrationFault, undo: Undo, cx: SourceContext): Promis
   return { kind: afterSource("keeping", untold ? "untold" : "done"), fault };
 }
 
+/** Adds to the fault what the guest does, which this migration has not touched. */
 async function untouched(fault: MigrationFault, { qmp }: Undo): Promise<MigrationFault> {
   if (qmp === undefined) return fault.with({ guestNow: "the guest was not touched" });
   const guestNow = await leaveAsFound(qmp);

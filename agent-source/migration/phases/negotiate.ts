@@ -1,3 +1,7 @@
+/**
+ * The state *negotiating*: the guest is offered to the destination. The planner asks by the same function,
+ * askDestination(), without a migration.
+ */
 import { MigrationFault, type Refusal } from "../../../shared/fault.ts";
 import { limitsFor } from "../../../shared/link/callers/guest-peers.ts";
 import { connectDestination } from "../../../shared/link/grpc/grpc-link.ts";
@@ -29,7 +33,7 @@ import { negotiatedView } from "../../report/negotiated-view.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-/** One round trip: the contract, or every reason why not. */
+/** Offers the guest. One round trip brings the contract, or every reason against it. */
 export async function negotiate(state: State<"negotiating">, cx: SourceContext): Promise<State<"staging">> {
   const { definition, facts, qmp } = state;
   const contract = await askDestination(cx, definition, facts, { dryRun: false, measureLink: false });
@@ -39,10 +43,12 @@ export async function negotiate(state: State<"negotiating">, cx: SourceContext):
   return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
 
+/** Whether an offer is only a check, and whether the link is measured then. */
 type Check = Pick<Offer, "dryRun" | "measureLink">;
 
 /**
- * Asks although the source itself refuses, only to check then: so that all that has to be mended is known at once.
+ * Offers the guest to the destination. If the source itself refuses the migration, it asks the destination all the
+ * same, but only as a check, so that the operator learns at once about everything that has to be mended.
  * @throws MigrationFault `refused` with all reasons of both sides, `peer-unreachable`
  */
 export async function askDestination(
@@ -72,18 +78,21 @@ const refused = (what: string, refusals: readonly Refusal[], role?: "destination
     ...(role === undefined ? {} : { role }),
   });
 
-/** A guest that stands still gains nothing by post-copy, and needs no host that can do it. */
+/**
+ * Gives what the operator asks for, without post-copy for a guest that stands still: it gains nothing by post-copy, and
+ * needs no host that can do it.
+ */
 const wishOf = ({ call }: SourceContext, { paused }: FoundGuest): Wish =>
   paused ? withoutPostcopy(call.options) : call.options;
 
-/** What the guest's QEMU has against it. */
+/** Gives the reasons against the migration that the source has found at the guest's QEMU. */
 const refusalsHere = (cx: SourceContext, facts: FoundGuest): readonly Refusal[] => [
   ...facts.refusals,
   ...(needsPostcopy(wishOf(cx, facts)) ? facts.postcopyRefusals : []),
   ...(cx.call.options.verify ? facts.verifyRefusals : []),
 ];
 
-/** What the destination has against it as well; that it cannot be asked is one of the reasons. */
+/** Gives the reasons of the destination. That the destination cannot be asked is a reason too. */
 async function refusalsThere(
   cx: SourceContext,
   definition: GuestDefinition,
@@ -100,8 +109,8 @@ async function refusalsThere(
 }
 
 /**
- * The destination does not know why it was offered nothing older (makeOffer), and tells no source the digest of its own
- * definition.
+ * Adds to a refusal what the destination cannot say: why it was offered no older protocol version (makeOffer), and the
+ * digest of the definition here, to be compared, since a destination tells no source the digest of its own definition.
  */
 function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
   if (refusal.code === "guest-definition")
@@ -122,7 +131,7 @@ function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
   };
 }
 
-/** Only a peer that may take the guest is told of it. */
+/** Sends the offer, if the peer may take the guest: any other peer is not told of it. */
 async function handshake(cx: SourceContext, definition: GuestDefinition, offer: Offer): Promise<HandshakeAnswer> {
   const client = connectDestination(cx.call.to, limitsFor(definition, cx.limits));
   try {
@@ -138,6 +147,7 @@ async function handshake(cx: SourceContext, definition: GuestDefinition, offer: 
   }
 }
 
+/** Gives the disks without the names that only this host's QEMU needs. */
 const offered = ({ boot, drives, memory = [] }: FoundGuest["disks"]): GuestDisks => ({
   ...{ boot, memory },
   drives: drives.map(({ qdev: _, ...drive }) => drive),

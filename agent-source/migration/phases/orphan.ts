@@ -1,3 +1,6 @@
+/**
+ * The state *orphaned*: the source QEMU ended before the guest was granted, and the destination may have a whole copy.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
@@ -7,14 +10,16 @@ import { askOnce } from "../ask-destination.ts";
 import { keptRecord, type SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
+/** The pause between two questions, milliseconds. */
 const ASKS_EVERY_MS = 1000;
 const OTHERWISE = "the next start of this agent would ask the destination again";
 
 type Ends = State<"releasing"> | State<"kept"> | State<"withdrawing">;
 
 /**
- * The guest's QEMU here ended before the guest was granted. The agent only asks the destination how it stands, and
- * tells it nothing: a destination that has the whole guest keeps it for an operator, and any other gives up by itself.
+ * Waits for the destination's answer or for an operator's word. The agent only asks the destination how it stands, and
+ * tells it nothing: a destination that has the whole guest keeps it for an operator, and any other destination gives up
+ * by itself.
  */
 export async function orphan({ fault }: State<"orphaned">, cx: SourceContext): Promise<Ends> {
   const first = await cx.words.askBeside("orphaned", cx.leaving, (signal) => untilDecided(fault, cx, signal));
@@ -28,6 +33,7 @@ export async function orphan({ fault }: State<"orphaned">, cx: SourceContext): P
   return { kind: afterSource("orphaned", "keepSource"), fault: kept };
 }
 
+/** Asks the destination until it runs the guest, or has no copy that could run. */
 async function untilDecided(
   fault: MigrationFault,
   cx: SourceContext,
@@ -74,8 +80,8 @@ async function untilDecided(
 }
 
 /**
- * The migration ends without a running guest. The record is not `untold`, so this source never says `kept`: a
- * destination that has refused a whole copy keeps it for an operator.
+ * Ends the migration without a guest that runs. The record is not `untold`, so this source never says `kept`: a
+ * destination that has refused a whole copy keeps that copy for an operator.
  */
 async function gone(cx: SourceContext, cause: MigrationFault, reason: string): Promise<State<"kept">> {
   const fault = cause.with({
@@ -89,10 +95,11 @@ async function gone(cx: SourceContext, cause: MigrationFault, reason: string): P
 interface Orphaned {
   readonly cause: MigrationFault;
   readonly news: string;
-  /** True when a supervisor or an operator has started the guest anew on this host. */
+  /** True when a supervisor or an operator has started the guest again on this host, in another QEMU. */
   readonly anotherRuns: boolean;
 }
 
+/** Makes the fault that an operator sees while this state lasts. */
 function orphaned(cx: SourceContext, { cause, news, anotherRuns }: Orphaned): MigrationFault {
   const resolve = `ferry --agent ${cx.call.to} resolve ${cx.id} --keep`;
   const message = `The guest's QEMU at the source has ended in the switchover: ${news}`;

@@ -1,3 +1,4 @@
+/** The state *planned*: the guest's definition is read, and its QEMU is asked. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
@@ -9,10 +10,17 @@ import { leaveAsFound } from "../return-to-source.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-/** What a source agent may take beside the budgets of its migrations: docs/operations.md, "Memory". */
+/**
+ * The memory that a source agent may take beside the budgets of its migrations, bytes (docs/operations.md, "Memory";
+ * docs/decisions/0050). While the agent takes more, it still has memory of earlier migrations, and waits until that
+ * memory is given back.
+ */
 const PROGRAM_BYTES = 208 << 20;
 
-/** Reads the guest's definition and asks its QEMU; what this speaks against is refused with what the destination says. */
+/**
+ * Reads the guest's definition and asks its QEMU. A reason against the migration is not thrown here: *negotiating*
+ * refuses for it, together with the reasons of the destination.
+ */
 export async function plan(_state: State<"planned">, cx: SourceContext): Promise<State<"negotiating">> {
   await orAborted(memoryReturned(PROGRAM_BYTES), cx.cancelled);
   const definition = await loadGuest(cx.call.guest, cx.config);

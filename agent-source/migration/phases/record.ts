@@ -1,3 +1,4 @@
+/** The state *recording*: `granted` is written into the journal. */
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
@@ -5,8 +6,9 @@ import { type SourceContext, sourceRecord } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
 /**
- * `granted` on the disk; only then may anybody hear of it. A disk that does not take it ends in *keeping*, and so does a link
- * that is down for too long: what was granted and cannot be said would be in doubt.
+ * Writes `granted`; only after that may the destination hear of the grant. If the disk does not take the record, or the
+ * link is down for too long, the migration goes on to *keeping*: a guest whose grant is written and cannot be sent
+ * would be in doubt.
  */
 export async function record(state: State<"recording">, cx: SourceContext): Promise<State<"granting">> {
   const { loaded } = state;

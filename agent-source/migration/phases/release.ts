@@ -1,3 +1,4 @@
+/** The state *releasing*: the guest runs at the destination, and this host gives up its part. */
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
@@ -15,8 +16,8 @@ import { twoCopies } from "../two-copies.ts";
 type Ends = State<"released"> | State<"doubled">;
 
 /**
- * The guest runs at the destination: the journal says so, and the QEMU that is left here ends. Whatever fails now
- * cannot bring the guest back, and is no reason to: it is told, and the migration has succeeded.
+ * Writes `released`, and ends the QEMU that is left here. Whatever fails now cannot bring the guest back, and is no
+ * reason to bring it back: the failure is reported, and the migration has succeeded.
  */
 export async function release(state: State<"releasing">, cx: SourceContext): Promise<Ends> {
   const { loaded, running, complete } = state;
@@ -25,7 +26,7 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
     cx.report.degradations.push(
       `The link was lost ${cuts.count === 1 ? "once" : `${cuts.count} times`}, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
     );
-  // of one that was taken up from the journal, or settled without a word on when the guest resumed, nothing was measured
+  // nothing was measured of a migration from the journal, or where the destination has not said when the guest resumed
   if (loaded !== undefined && running !== undefined)
     cx.report.result = migrationResult(cx, { ...loaded, running, complete });
   cx.report.follow(undefined);
@@ -34,14 +35,14 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   loaded?.session.channel.close();
   const left = await endQemu(state, cx);
   if (left !== undefined) return left;
-  // of a guest that had come here
+  // if the guest had come to this host before, the destination agent here has kept a log of its QEMU
   await removeLog(qemuLogPath(cx.call.guest, meetingPlace(cx.call.guest, cx.config.runtimeDirectory)));
   return { kind: afterSource("releasing", "done") };
 }
 
 /**
- * Run states in which a migration leaves its QEMU. In post-copy its stream may have been lost for good after the guest
- * had all its pages, which leaves QEMU in other states too.
+ * Run states in which a migration leaves its QEMU. In post-copy QEMU's stream may have been lost for good after the
+ * guest had all its pages, which leaves QEMU in other states too.
  */
 const LEFT_BEHIND: readonly string[] = ["postmigrate"];
 const LEFT_BY_POSTCOPY: readonly string[] = ["postmigrate", "finish-migrate", "paused"];

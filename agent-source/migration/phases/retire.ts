@@ -1,3 +1,4 @@
+/** The state *retiring*: the source QEMU completes its migration, and never runs the guest by itself again. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
@@ -6,12 +7,14 @@ import type { TransferSession } from "../../transfer/transfer-session.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
+/** How long QEMU may take to complete, and then to leave `finish-migrate`; milliseconds for each. */
 const COMPLETES_WITHIN_MS = 10_000;
+/** Milliseconds. The pause is short, since the guest stands still meanwhile. */
 const LEAVES_POLL_MS = 2;
 
 /**
- * SHUT, until QEMU can never run the guest by itself again. A QEMU that has ended cannot either: the guest is whole at
- * the destination, and going on is what saves it.
+ * Says SHUT, and waits until QEMU can never run the guest by itself again. A QEMU that has ended cannot run it either:
+ * the guest is whole at the destination then, and the migration goes on to save it.
  */
 export async function retire(state: State<"retiring">, cx: SourceContext): Promise<State<"recording">> {
   const { loaded } = state;
@@ -23,7 +26,7 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
   try {
     await completeMigration(loaded.session);
   } catch (thrown) {
-    // a guest that somebody has started here meanwhile is more than what the destination has
+    // if somebody has started the guest here meanwhile, the copy at the destination is older than what ran here
     if (!loaded.session.runs.standsStill || !(await hasEnded(loaded.session, cx))) throw thrown;
     cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU has ended; the guest goes on");
     cx.report.degradations.push("The source QEMU ended during the switchover; the guest was saved at the destination");
@@ -36,7 +39,7 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
  * @throws MigrationFault `qmp-timeout`; `qemu-failed` for a QEMU that ends in another state than `postmigrate`
  */
 export async function completeMigration(session: Pick<TransferSession, "qmp" | "signal" | "shut">): Promise<void> {
-  // of a migration that was cancelled meanwhile QEMU resumes the guest by itself; after SHUT it would not
+  // if the migration was cancelled meanwhile, QEMU resumes the guest by itself, which it would not do after SHUT
   session.signal.throwIfAborted();
   const completed = session.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
     timeoutMs: COMPLETES_WITHIN_MS,
@@ -50,9 +53,9 @@ export async function completeMigration(session: Pick<TransferSession, "qmp" | "
 }
 
 /**
- * The run state of a QEMU that has said that its migration is completed. It says so before it leaves `finish-migrate`,
- * for which its migration's thread waits for the lock that all monitors share (migration_completion() and
- * migration_iteration_finish() in QEMU's migration/migration.c).
+ * Gives the run state of a QEMU that has said that its migration is completed. QEMU says so before it leaves the run
+ * state `finish-migrate`: to leave it, the thread of its migration waits for the lock that all monitors share
+ * (migration_completion() and migration_iteration_finish() in QEMU's migration/migration.c).
  */
 async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "signal">): Promise<string> {
   const deadline = performance.now() + COMPLETES_WITHIN_MS;
@@ -64,8 +67,9 @@ async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "sign
 }
 
 /**
- * In post-copy QEMU is retired already: pages are left that it has not written, or SHUT was said (postcopy-capture.ts), and
- * whatever breaks then it does not run the guest by itself.
+ * Checks that QEMU sends pages. In post-copy QEMU is retired already: this agent has stopped the guest before QEMU's
+ * migration could, so QEMU does not run the guest by itself, whatever breaks (docs/decisions/0024).
+ * @throws MigrationFault `qemu-failed`
  */
 async function checkServing(session: TransferSession): Promise<void> {
   session.signal.throwIfAborted();
@@ -77,7 +81,7 @@ async function checkServing(session: TransferSession): Promise<void> {
     );
 }
 
-/** True when QEMU's monitor is closed and its process has ended. */
+/** Tells whether QEMU's monitor is closed and its process has ended. */
 async function hasEnded(session: TransferSession, cx: SourceContext): Promise<boolean> {
   return session.qemuLost && !session.signal.aborted && (await cx.qemu.isSeenEnded());
 }

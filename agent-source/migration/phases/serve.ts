@@ -1,3 +1,4 @@
+/** The state *serving*: post-copy. The guest runs at the destination, and the source sends the pages that it misses. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import type { Complete, Running } from "../../../shared/protocol/messages.ts";
@@ -12,13 +13,16 @@ import { type SourceContext, strandedAt } from "../source-context.ts";
 import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
 
+/** How long QEMU may take to complete its migration after SHUT, milliseconds. */
 const COMPLETES_WITHIN_MS = 10_000;
 const POLL_MS = 20;
+/** The pause before post-copy is tried again, and between two looks at a link that is down; milliseconds. */
 const AGAIN_MS = 250;
-/** A destination agent that needs pages dials in over and over. */
+/** How long to wait for a new stream, milliseconds. A destination agent that needs pages dials in again and again. */
 const DIALS_WITHIN_MS = 2000;
 
 type Ends = State<"releasing"> | State<"stranded"> | State<"inDoubt"> | State<"keeping">;
+/** How a stream, or a question without a stream, has ended. */
 type Outcome =
   | { readonly kind: "complete"; readonly complete?: Complete }
   | { readonly kind: "lost" }
@@ -26,9 +30,9 @@ type Outcome =
   | { readonly kind: "refused"; readonly message: string };
 
 /**
- * The guest runs at the destination, and its pages follow: those that it waits for first (postcopy-scheduler.ts). Nothing
- * ends this but the last page, however long the link is down and whichever agent has to start again; a source QEMU that ends
- * here takes pages with it.
+ * Sends the pages that the guest still misses, first those for which it waits (postcopy-scheduler.ts). Only the last
+ * page ends this state as a success, however long the link is down and whichever agent is started again. If the source
+ * QEMU ends here, the pages that only it has are lost.
  */
 export async function serve(state: State<"serving">, cx: SourceContext): Promise<Ends> {
   const { loaded, running, postcopy } = state;
@@ -42,7 +46,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
     try {
       const outcome: Outcome = session === undefined ? await ask(cx) : await untilComplete(session, cx);
       if (outcome.kind !== "complete") {
-        // the first stream stays open where pages may still flow over it, or where *keeping* will undo it
+        // the first session stays open where pages may still flow over its stream, or where *keeping* will undo it
         if (session !== loaded?.session || outcome.kind === "lost") await end(session);
         const left = session === undefined || session === loaded?.session ? state : withoutStream(state);
         if (outcome.kind === "silent") return silent(left, cx);
@@ -50,13 +54,13 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       }
       const resumed = running ?? (await saidOver(loaded?.session));
       await retireQemu(session);
-      // the first one is the next state's: the result is made of it
+      // the first session goes to the next state, which makes the result from it
       if (session !== loaded?.session) await end(session);
       const kind = afterSource("serving", "served");
       return {
         ...grantedOf(state),
         kind,
-        // post-copy is of guests that ran
+        // only a guest that ran goes into post-copy
         paused: false,
         ...(resumed === undefined ? {} : { running: resumed }),
         ...(outcome.complete === undefined ? {} : { complete: outcome.complete }),
@@ -88,15 +92,20 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
 }
 
 /**
- * A destination that is asked while it starts the guest says that it needs pages, and not yet when it resumed: that came over the
- * stream, ahead of the word that it has all of them.
+ * Gives when the guest resumed, if the stream has said so. A destination that is asked while it starts the guest
+ * answers that it needs pages, and not yet when the guest resumed. It says this over the stream, before it says that it
+ * has all pages.
  */
 async function saidOver(session: TransferSession | undefined): Promise<Running | undefined> {
   const answer = await Promise.race([session?.inbox.grantAnswer.promise, undefined]);
   return answer?.kind === "running" ? answer : undefined;
 }
 
-/** Throws when the stream, the destination agent's life or QEMU's stream is over. */
+/**
+ * Waits until the destination has every page, has refused the guest or is silent.
+ * @throws MigrationFault when the destination's stream or QEMU's stream is over, or the destination agent has started
+ *   again
+ */
 async function untilComplete(session: TransferSession, cx: SourceContext): Promise<Outcome> {
   const anew = cx.restartedStreams.arrived.then(() => {
     throw new MigrationFault("peer-lost", "The destination begins anew");
@@ -120,9 +129,8 @@ async function untilComplete(session: TransferSession, cx: SourceContext): Promi
 }
 
 /**
- * Resolves when the link has been down for `link.doubtAfter`: the destination's host may then be gone for good. Where
- * the link was down before this call, the time counts from the call, since the destination was just heard to run the
- * guest.
+ * Resolves when the link has been down for `link.doubtAfter`: the destination's host may then be gone for good. If the
+ * link was down before this call, the time counts from the call, since the destination was heard just before.
  */
 async function untilSilent({ channel }: TransferSession, cx: SourceContext, signal: AbortSignal): Promise<"silent"> {
   const { clock } = cx;
@@ -133,7 +141,11 @@ async function untilSilent({ channel }: TransferSession, cx: SourceContext, sign
   return "silent";
 }
 
-/** Without a stream: did the guest get its last page all the same? Throws when it still needs some, or nobody can tell. */
+/**
+ * Asks the destination, without a stream, whether the guest has got its last page all the same.
+ * @throws StillPulls when the destination does not have every page, as far as it says; MigrationFault when it cannot be
+ *   asked
+ */
 async function ask(cx: SourceContext): Promise<Outcome> {
   const { standing, reason } = await askOnce(cx, "standing", cx.leaving);
   if (standing === "running") return { kind: "complete" };
@@ -144,12 +156,13 @@ async function ask(cx: SourceContext): Promise<Outcome> {
   throw new StillPulls("peer-lost", `The destination says ${standing}: ${reason}`);
 }
 
-/** The destination was asked just now, and does not have every page. */
+/** The destination has just answered that it does not have every page. */
 class StillPulls extends MigrationFault {}
 
 /**
- * A new stream from the destination, and from QEMU.
- * @returns undefined when the destination does not dial in: it may need nothing any more
+ * Ends a session, and goes on with new streams from the destination and from QEMU.
+ * @returns a new session; undefined when the destination does not dial in, since it may need nothing any more
+ * @throws PagesLost when QEMU cannot send the missing pages any more; after any other fault it may be tried again
  */
 async function again(
   session: TransferSession | undefined,
@@ -166,20 +179,25 @@ async function again(
   return revived;
 }
 
+/** Ends a session, with its monitor and its channel. */
 async function end(session: TransferSession | undefined, fault?: MigrationFault): Promise<void> {
   await session?.stop();
   session?.qmp.close();
   session?.channel.close(fault);
 }
 
-/** The destination has every page: SHUT, and QEMU completes. One that has lost its stream stays as it is until it ends. */
+/**
+ * Says SHUT, since the destination has every page, and waits until QEMU has completed. Without a session QEMU has lost
+ * its stream, and stays as it is until *releasing* ends it.
+ */
 async function retireQemu(session: TransferSession | undefined): Promise<void> {
   if (session === undefined) return;
   const deadline = performance.now() + COMPLETES_WITHIN_MS;
   session.intake.shut();
   while (true) {
     const { status } = await session.qmp.execute("query-status");
-    // one that repeats its stream for nobody any more is as it was paused by this agent, and can be quit like that
+    // a QEMU that sends everything again from the first page never gets to `postmigrate`: it is still as this agent has
+    // paused it, and may be quit in that state
     if (status === "postmigrate" || status === "paused") return;
     if (performance.now() > deadline)
       throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after post-copy, not postmigrate`);
@@ -187,12 +205,12 @@ async function retireQemu(session: TransferSession | undefined): Promise<void> {
   }
 }
 
-/** The state without its first stream, with what a new stream needs to take the post-copy up again. */
+/** Gives the state without its first session, but with what new streams need to go on with post-copy. */
 function withoutStream({ running, ...state }: State<"serving">): State<"serving"> {
   return { kind: state.kind, ...withoutFeed(state), ...(running === undefined ? {} : { running }) };
 }
 
-/** Keeps the open stream: when the destination is back, its pages flow before anybody has asked. */
+/** Goes on to doubt with the open stream: when the destination is back, its pages flow before it is asked anything. */
 function silent(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   const { doubtAfterMs } = cx.config.link;
   return {
@@ -207,13 +225,13 @@ function silent(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   };
 }
 
-/** QEMU has refused to start the guest at the destination, so the guest has not run there. */
+/** Goes on to *keeping*: QEMU has refused to start the guest at the destination, so the guest has not run there. */
 function refused(state: State<"serving">, message: string, cx: SourceContext): State<"keeping"> {
   return { kind: afterSource("serving", "refused"), fault: refusal(cx, message), undo: undoHandOver(state) };
 }
 
 /**
- * Continues in doubt without the stream: the stream has said that the guest runs at the destination, which is not true
+ * Goes on to doubt without the stream. The stream has said that the guest runs at the destination, which is not true
  * any more, so the agent asks by calls.
  */
 function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
@@ -222,14 +240,15 @@ function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
 }
 
 /**
- * Writes `released` where the QEMU here has ended, since nothing of the guest is left on this host. A QEMU that lives
- * may still be what an operator wants, so its record stays `granted`.
+ * Writes `released` if the QEMU here has ended, since nothing of the guest is left on this host then. While that QEMU
+ * lives, the record stays `granted`, because an operator may still want the copy here.
  */
 async function noteStranded(fault: MigrationFault, cx: SourceContext): Promise<void> {
   if (!(await cx.qemu.isSeenEnded())) return;
   await noteReleased(cx, fault);
 }
 
+/** Makes the fault of a guest that has lost pages. */
 function stranded(cx: SourceContext, cause: MigrationFault): MigrationFault {
   return new MigrationFault("pages-lost", `Pages of the guest were lost in post-copy: ${cause.message}`, {
     cause,

@@ -1,3 +1,4 @@
+/** The state *staging*: the destination dials in, the link is measured, and QEMU's migration begins. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import type { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
 import type { Contract } from "../../../shared/protocol/messages.ts";
@@ -13,11 +14,12 @@ import { askWhileCut } from "../poll-cut-destination.ts";
 import { type SourceContext, sourceRecord } from "../source-context.ts";
 import { type State, undoSession } from "../source-state.ts";
 
-/** The destination dials in, the link is measured, and QEMU's session is switched on. */
+/** Waits for the destination, makes the session and measures the link. Then QEMU begins to write its stream. */
 export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
   const { definition, qmp, facts, contract } = state;
   const runs = await RunState.begin(qmp);
-  // beside the wait for the destination: the record is then only to be put in its place
+  // while the destination is awaited, the record is written to a temporary file: later only a rename is left
+  // (Journal.prepare)
   const found = readSettings(qmp);
   const prepared = found.then(
     (settings) => cx.journal.prepare(cx.id, sourceRecord(cx, "plan", { settings, paused: runs.standsStill })),
@@ -49,10 +51,11 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   try {
     const probing = probeLink(channel, session.inbox, session.meter, cx.clock);
     probing.catch(() => undefined);
-    // all of this beside the probe, which is some tens of milliseconds; for this one nothing waits
+    // the steps from here on run beside the probe, which takes some tens of milliseconds. Nothing waits for the first
+    // of them, the size of QEMU's resident memory
     void residentBytesOf(definition.qmp).then((bytes) => session.capture.observer.resident(bytes));
     await session.intake.listen(session.streamPath);
-    // before anything is touched, so that an agent that starts again can undo it
+    // the record is written before anything is touched, so that an agent that starts again can undo the rest
     const settings = await found;
     await cx.journal.write(cx.id, sourceRecord(cx, "plan", { ...session.kept, settings }));
     session.settings = settings;
@@ -72,7 +75,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     await connected;
     return { kind: afterSource("staging", "feeding"), session };
   } catch (thrown) {
-    // not thrown on: *keeping* must know of this session to undo it
+    // the fault is not thrown: *keeping* must know of this session to undo what was done
     return {
       kind: afterSource("staging", "fault"),
       fault: MigrationFault.from(thrown),
@@ -81,6 +84,10 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
   }
 }
 
+/**
+ * Waits until the destination has dialled in.
+ * @throws MigrationFault `peer-lost` when it does not within `followUpMs`
+ */
 function dialledIn({ followUpMs }: Contract, cx: SourceContext): Promise<ResumingSource> {
   return within(
     orAborted(cx.dialledIn(), cx.cancelled),

@@ -1,3 +1,4 @@
+/** The state *switching*: the guest is stopped, the rest of it is sent, and the destination loads it. */
 import { type FaultCode, MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted, within } from "../../../shared/runtime/deferred.ts";
@@ -10,15 +11,25 @@ import type { State } from "../source-state.ts";
 import { stopCause } from "../stop-cause.ts";
 import { verifyMemory } from "../verify-memory.ts";
 
-/** A stopped guest is an outage: whatever hangs now is given up soon, and the guest goes on here. */
+/**
+ * How long QEMU may take to stop the guest, milliseconds. A stopped guest is an outage: if anything hangs in this
+ * state, the migration is soon given up, and the guest goes on here.
+ */
 const STOPS_WITHIN_MS = 30_000;
+/** How long the destination may take to load the guest, milliseconds. */
 const LOADS_WITHIN_MS = 60_000;
-/** How long QEMU is asked what has changed, milliseconds. It is short, since the guest may stand still meanwhile. */
+/**
+ * How long QEMU may take to say what has changed, milliseconds. It is short, since the guest may stand still meanwhile.
+ */
 const LOOKS_WITHIN_MS = 2000;
+/** Faults that say that somebody has changed the guest. */
 const CHANGES: readonly FaultCode[] = ["disks-changed", "devices-changed"];
 const NOT_COMPARED: Compared = { pages: 0, exceptions: [] };
 
-/** QEMU stops the guest and sends the rest; the destination loads it; its memory is compared when asked for. */
+/**
+ * Has the guest stopped and the rest of it sent, waits until the destination has loaded it, and compares its memory
+ * where the operator has asked for that.
+ */
 export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"retiring">> {
   const { session } = state;
   const passes = session.qmp.subscribe((event) => {
@@ -28,17 +39,18 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     if (session.agreed !== undefined) await checkPaths(session.agreed);
     const noted = noteRetiring(state, cx);
     await stopGuest(state, cx);
-    // the end of the stream is said when it comes; of post-copy that is behind the hand-over
+    // the end of the stream is said when it is reached, which in post-copy is after the hand-over
     await orAborted(Promise.race([session.endWhenRead(), session.packaged.promise]), session.signal);
     const { paused, reason } = stopCause(session, state, cx);
-    // without a package no page follows
+    // without a package QEMU has completed as in precopy, and no page follows
     if (session.stoppedWith !== undefined && !session.isPostcopy)
       session.stoppedWith = { ...session.stoppedWith, complete: true };
     await notePaused(session, paused, cx);
-    // beside the wait for the destination: while the guest stands still it is then only to be put in its place
+    // while the destination loads the guest, the record is written to a temporary file: later only a rename is left
+    // (Journal.prepare)
     void cx.journal.prepare(cx.id, sourceRecord(cx, "granted", session.kept));
     const isAsAgreed = session.agreed === undefined ? undefined : checkAgreed(session.qmp, session.agreed, cx);
-    // waited for below, beside the destination
+    // `isAsAgreed` is awaited below, so that QEMU answers while the destination loads the guest
     isAsAgreed?.catch(() => undefined);
     const loaded = await within(
       orAborted(session.inbox.loaded.promise, session.signal),
@@ -60,7 +72,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
       verifyMs: cx.call.options.verify ? cx.clock.monotonicMs() - verifyStartMs : 0,
       compared,
     };
-    // what comes next retires QEMU
+    // the next state retires QEMU, so both must be done by now
     await orAborted(Promise.all([noted, isAsAgreed]), session.signal);
     return { kind: afterSource("switching", "loaded"), loaded: { session, times, reason } };
   } catch (thrown) {
@@ -101,14 +113,14 @@ function noteRetiring({ session, into }: State<"switching">, cx: SourceContext):
   if (into === "postcopy") return Promise.resolve();
   const record = sourceRecord(cx, "plan", { ...session.kept, retiring: true });
   const noted = writeInTime(cx, record);
-  // the fault reaches whoever waits for the note; a migration that ends before that needs no note
+  // switchOver() gets the fault when it waits for the note; a migration that ends before that needs no note
   noted.catch(() => undefined);
   return noted;
 }
 
 /**
- * Until the guest is stopped; one that somebody else has stopped meanwhile QEMU completes with, and sends no STOP of
- * its own.
+ * Lets QEMU stop the guest, or stops it for post-copy, and waits until it is stopped. If somebody else has stopped the
+ * guest meanwhile, QEMU completes its migration, and sends no STOP of its own.
  */
 async function stopGuest({ session, into }: State<"switching">, cx: SourceContext): Promise<void> {
   // the guest is about to be stopped: from here on a broken link is an outage
@@ -127,7 +139,11 @@ async function stopGuest({ session, into }: State<"switching">, cx: SourceContex
   }
 }
 
-/** @returns when, microseconds since the epoch; of a guest that ran the event comes, if it has not yet */
+/**
+ * Waits for the event STOP, which comes for a guest that ran, if it has not come yet.
+ * @returns when the guest was stopped, microseconds since the epoch
+ * @throws MigrationFault `qmp-timeout`
+ */
 function untilStopped(session: TransferSession): Promise<number> {
   return within(
     orAborted(session.runs.stopped, session.signal),
@@ -137,7 +153,9 @@ function untilStopped(session: TransferSession): Promise<number> {
 }
 
 /**
- * An agent that starts again starts the guest of a QEMU that has completed, or does not: before it is told to complete.
+ * Writes whether the guest is paused, if that is not what the journal says already. The record must be on the disk
+ * before QEMU is told to complete: from then on only the record tells an agent that starts again whether to start the
+ * guest.
  */
 async function notePaused(session: TransferSession, paused: boolean, cx: SourceContext): Promise<void> {
   if (paused === session.paused) return;

@@ -1,3 +1,4 @@
+/** The state *withdrawing*: the guest stays here, and the destination is told so until it has heard it. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { writeAtLast } from "../../../shared/runtime/journal/write-at-last.ts";
@@ -7,8 +8,8 @@ import type { State } from "../source-state.ts";
 import { twoCopies } from "../two-copies.ts";
 
 /**
- * The guest is here, and the migration is over for its operator. The destination keeps its copy until it hears `kept`,
- * so it is told for as long as that takes, also by the next life of this agent.
+ * Tells the destination `kept`. The migration is over for its operator, but the destination keeps its copy until it
+ * hears `kept`. So it is told for as long as that takes, also by the next life of this agent.
  */
 export async function withdraw(
   { fault }: State<"withdrawing">,
