@@ -1,11 +1,11 @@
-/** A word of an operator, for a state that asks for one. A word that comes when no state asks is dropped. */
+/** Lets a state of a migration wait for an operator's word. A word that is said while no state asks is dropped. */
 import { type Deferred, deferred } from "./deferred.ts";
 
 export class AskedWord<Word> {
   private asked: Deferred<Word> | undefined;
 
   /**
-   * Begins to wait for a word. A word that was said before is forgotten.
+   * Begins to wait for a word. A word that was said earlier does not count.
    * @returns the next word that is said
    */
   ask(): Promise<Word> {
@@ -13,7 +13,7 @@ export class AskedWord<Word> {
     return this.asked.promise;
   }
 
-  /** Stops waiting for a word. */
+  /** Stops waiting for a word. The promise of the last ask() then never resolves. */
   forget(): void {
     this.asked = undefined;
   }

@@ -1,21 +1,28 @@
-/** The time, handed to whoever needs it, so that tests turn the hands. */
+/** The clock that is handed to each component that needs the time, so that a test can hand over a clock of its own. */
 
 export interface Clock {
   /**
-   * Microseconds since the epoch, as the host's clock has it: comparable with QEMU's event timestamps. Does not run
-   * backwards, unless somebody sets the host's clock back.
+   * Microseconds since the epoch by the host's clock, comparable with the timestamps of QEMU's events. The value does
+   * not go backwards, unless somebody sets the host's clock back.
    */
   nowUs(): number;
-  /** Milliseconds from a fixed start, with fractions: for durations, which no setting of the clock disturbs. */
+  /**
+   * Milliseconds since a fixed start, with fractions. Setting the host's clock does not change this value, so durations
+   * are measured with it.
+   */
   monotonicMs(): number;
 }
 
-/** Smaller steps back are jitter and are held; larger ones mean that the clock was set. */
+/**
+ * A step back of nowUs() that is smaller than this, microseconds, is jitter, and the last value is returned again. A
+ * larger step means that somebody has set the clock.
+ */
 const CLOCK_WAS_SET_US = 10_000;
 
 /**
- * Microseconds out of a wall clock that tells milliseconds and a fine monotonic one: the monotonic one fills in, and is
- * kept within the millisecond that the wall clock shows, so it follows NTP for as long as the process lives.
+ * Computes microseconds from a wall clock that counts milliseconds and a fine monotonic clock. The monotonic clock
+ * supplies the fraction of the millisecond. The result is kept within the millisecond that the wall clock shows, so it
+ * follows NTP for as long as the process lives.
  */
 export class SystemClock implements Clock {
   private readonly wallMs: () => number;
@@ -30,7 +37,7 @@ export class SystemClock implements Clock {
   }
 
   nowUs(): number {
-    // Both wall readings, since the process may have been put to sleep between them.
+    // the wall clock is read before and after the monotonic clock, since the process may sleep between two readings
     const earliest = this.wallMs() * 1000;
     const fine = this.monotonicMs() * 1000;
     const latest = this.wallMs() * 1000 + 999;

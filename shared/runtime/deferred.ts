@@ -1,6 +1,7 @@
-/** Promises that are settled from outside, and waits with a bound. A wait without one is a guest that hangs. */
+/** Promises that are settled from outside, and waits with a bound. A wait without a bound may leave a guest hanging. */
 import { MigrationFault } from "../fault.ts";
 
+/** A promise with the two functions that settle it. */
 export interface Deferred<T> {
   readonly promise: Promise<T>;
   resolve(value: T): void;
@@ -14,15 +15,15 @@ export function deferred<T>(): Deferred<T> {
     resolve = yes;
     reject = no;
   });
-  // whoever waits sees the fault; a fault that nobody waits for is reported where it arose
+  // each await of the promise still throws the fault; where nothing awaits it, the fault is reported where it arose
   promise.catch(() => undefined);
   return { promise, resolve, reject };
 }
 
-/** The promise, or the signal's reason as a fault, whichever comes first. */
+/** Settles as the promise does, or rejects with the signal's reason as a fault, whichever comes first. */
 export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   if (signal.aborted) {
-    // it was begun, and its own fault comes second
+    // nothing awaits the promise, so its own fault must not count as an unhandled rejection
     promise.catch(() => undefined);
     return Promise.reject(MigrationFault.from(signal.reason));
   }
@@ -33,7 +34,7 @@ export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<
   });
 }
 
-/** The promise, or the fault when it takes longer than `ms`. */
+/** Settles as the promise does, or rejects with the fault of `late` when that takes longer than `ms` milliseconds. */
 export function within<T>(promise: Promise<T>, ms: number, late: () => MigrationFault): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(late()), ms);
@@ -53,7 +54,7 @@ export function orLate(done: Promise<unknown>, ms: number): Promise<boolean> {
   });
 }
 
-/** Resolves when the signal is aborted; never, once `over` is. */
+/** Resolves when `signal` is aborted. If `over` is aborted first, the promise never resolves. */
 export function onceAborted(signal: AbortSignal, over: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve();

@@ -1,4 +1,4 @@
-/** The compiled kernels from the file that scripts/build-kernels.sh makes. */
+/** Loads the compiled page kernels from the file that scripts/build-kernels.sh makes. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { MigrationFault } from "../fault.ts";
@@ -9,9 +9,9 @@ import { packageRoot } from "./package-root.ts";
 let compiled: WebAssembly.Module | undefined;
 
 /**
- * Kernels with a memory of their own; the code is compiled once for the process.
- * @param byteLength as createWasmKernels() takes it
- * @throws MigrationFault `internal` when the kernels were not built, and what createWasmKernels() throws
+ * Makes kernels with a memory of their own. Their code is compiled once for the process.
+ * @param byteLength the length of the memory, as createWasmKernels() takes it
+ * @throws MigrationFault `internal` when the kernels were not built; and what createWasmKernels() throws
  */
 export function loadKernels(byteLength: number): PageKernels {
   compiled ??= new WebAssembly.Module(readModule());

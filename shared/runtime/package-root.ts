@@ -1,8 +1,12 @@
+/** Finds the folder of Ferry's own files, for a program that runs from the sources or from a build. */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** The folder that holds package.json: the same from the sources and from a build, whatever its depth. */
+/**
+ * Finds the folder that holds package.json, going up from this file. The folder is the same for the sources and for a
+ * build, however deep the build's files are.
+ */
 export function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, "package.json"))) {

@@ -1,11 +1,13 @@
 /**
- * Faults that tests ask for by name (configuration key `faults`), so that they meet a migration at an exact point:
+ * Faults that a test asks for by name (configuration key `faults`), so that a fault meets a migration at an exact
+ * point:
  *
  *     corrupt-page     the destination changes one byte of a page after all checks
  *     hold-at=STATE    the first migration that enters STATE waits there until the agent gets SIGUSR2
  */
 import type { Logger } from "./log/log.ts";
 
+/** The forms of the names, for messages. */
 export const FAULT_FORMS = ["corrupt-page", "hold-at=STATE"] as const;
 
 const HOLD = /^hold-at=([A-Za-z]+)$/;
@@ -25,7 +27,7 @@ export class TestFaults {
     return this.names.includes(name);
   }
 
-  /** Waits at this point when it is one to be held at; only once. */
+  /** Waits for SIGUSR2 if a test asked to hold a migration at this point. Only the first migration there is held. */
   async at(point: string, log: Logger): Promise<void> {
     if (!this.held.delete(point)) return;
     const released = new Promise<void>((resolve) => process.once("SIGUSR2", () => resolve()));

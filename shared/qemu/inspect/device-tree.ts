@@ -1,15 +1,18 @@
 /**
- * How a QEMU's devices are set, and on which bus and at which address each of them is. This need not be what the
- * definition says by now. The human monitor gives all of it in one answer (system/qdev-monitor.c, hmp_info_qtree).
- * A device of one QEMU loads the state of a wrong device, or none, where its settings or its place differ from those of
- * the device of the same name in the other QEMU.
+ * Parses how a QEMU's devices are set, and on which bus and at which address each device is. By now this may differ
+ * from what the definition says. The human monitor gives all of it in one answer (system/qdev-monitor.c,
+ * hmp_info_qtree).
+ *
+ * If the settings or the place of a device differ between the two QEMUs, the device of the destination loads the state
+ * of a wrong device, or none (docs/decisions/0046).
  */
 
 export interface DeviceTree {
-  /** Each as "disk0: num-queues = 1". */
+  /** Each setting in the form "disk0: num-queues = 1". */
   readonly settings: readonly string[];
   /**
-   * The device that has each drive. The key is the name by which the device knows the drive, or that of its block node.
+   * The label of the device that has each drive. The key is the name by which the device knows the drive, or the name
+   * of the drive's block node.
    */
   readonly places: ReadonlyMap<string, string>;
 }
@@ -19,7 +22,7 @@ interface Device {
   readonly type: string;
   /** Empty where the definition gives none. */
   readonly id: string;
-  /** The device that has the bus on which this one is. */
+  /** The device that has the bus on which this device is. */
   readonly parent: Device | undefined;
   readonly bus: string;
   readonly properties: [name: string, value: string][];
@@ -34,7 +37,10 @@ const PLACES: readonly string[] = ["addr", "channel", "scsi-id", "lun", "unit", 
  */
 const PASSING: readonly string[] = ["busnr", "mac", "cyls", "heads", "secs", "lcyls", "lheads", "lsecs", "drive"];
 
-/** What is compared of the machine's own devices: where its memory is. Firmware sets much of the rest. */
+/**
+ * The properties of the machine's own devices that are compared: they say where the memory is. Firmware sets many of
+ * the others.
+ */
 const IS_OF_MACHINE = /4g-mem-size$|^smm-/;
 
 /** Reads the answer to `info qtree`. @param plugged types of the devices that a definition gives without an id */
@@ -61,7 +67,7 @@ function parse(text: string): readonly Device[] {
     const [, type, id = ""] = /^ *dev: (.+), id "(.*)"$/.exec(line) ?? [];
     if (type !== undefined) {
       while ((above.at(-1)?.indent ?? -1) >= indent) above.pop();
-      // a device is two places further in than its bus
+      // a device is indented by two more than its bus
       const device = { indent, type, id, parent: above.at(-1), bus: buses.get(indent - 2) ?? "", properties: [] };
       devices.push(device);
       above.push(device);
@@ -73,11 +79,11 @@ function parse(text: string): readonly Device[] {
   return devices;
 }
 
-/** @returns the name of a bus that begins with this line */
+/** Takes a line that begins no device. @returns the name of the bus that begins with this line */
 function takeLine(line: string, device: Device | undefined): string | undefined {
   const [, name, value = ""] = /^ *([\w-]+) = (.*)$/.exec(line) ?? [];
   if (name !== undefined) device?.properties.push([name, value]);
-  // USB's port is a setting only where the definition gives it
+  // the property `port` has the port of a USB device only where the definition gives it; this line always has it
   const port = /^ *addr [\d.]+, port ([\d.]+),/.exec(line)?.[1];
   if (port !== undefined) device?.properties.push(["at port", port]);
   return /^ *bus: (.*)$/.exec(line)?.[1];

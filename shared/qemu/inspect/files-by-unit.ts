@@ -1,8 +1,8 @@
 /**
- * The open files of a QEMU of another user. Linux shows them to that user alone, so a program of the guest's unit looks
- * (ExecReload= of systemd/ferry-guest@.service) and leaves what it has seen in the guest's directory. A guest that
- * broke out of its QEMU could write anything there: it can deceive the agent about its own files, and about nobody
- * else's.
+ * Finds the open files of a QEMU of another user. Linux shows them to that user alone, so a program of the guest's unit
+ * looks (ExecReload= of systemd/ferry-guest@.service) and leaves a list in the guest's directory. A guest that broke
+ * out of its QEMU could write anything there: it can deceive the agent about its own files, but about no other guest's
+ * (docs/decisions/0047).
  */
 import { rm } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
@@ -10,22 +10,29 @@ import { guestDirectory, UNITS_RUNTIME_DIRECTORY } from "../../guest-directory.t
 import { Systemctl, unitOf } from "./guest-unit.ts";
 import { openUnfollowed } from "./unfollowed-file.ts";
 
-/** The most that is read, bytes: some 20 000 open files. */
+/** The longest list that is read, bytes: some 20 000 open files. */
 const BYTES_MAX = 1 << 20;
 
-/** The host's other agent may look at the same guest, and remove the list before it is read here. */
+/**
+ * How often a list is asked for at most. The host's other agent may look at the same guest, and remove a list before it
+ * is read.
+ */
 const TIMES = 5;
 
+/** What the program of the unit has seen. */
 export interface SeenFiles {
   /** The process's working directory. */
   readonly folder: string;
-  /** As inodeOf() names them. */
+  /** The open files, as inodeOf() names them. */
   readonly inodes: ReadonlySet<string>;
   /** Lines of /proc/PID/fdinfo that begin with "lock:". */
   readonly locks: readonly string[];
 }
 
-/** @returns undefined for a process in no such unit, and where its unit does not answer */
+/**
+ * Finds the open files of a process.
+ * @returns undefined for a process in no unit of a guest, and where the unit does not answer
+ */
 export async function filesByUnit(pid: number, systemctl = new Systemctl()): Promise<SeenFiles | undefined> {
   const found = await unitOf(pid);
   if (found === undefined) return undefined;
@@ -36,7 +43,7 @@ export async function filesByUnit(pid: number, systemctl = new Systemctl()): Pro
 /** Looks of this agent that are under way, by the path of their list. */
 const underWay = new Map<string, Promise<SeenFiles | undefined>>();
 
-/** One look after the other, since each begins with the removal of the list of the one before. */
+/** Begins a look when the looks before it have ended, since each look begins by removing the list of the last one. */
 async function inTurn(path: string, begin: () => Promise<SeenFiles | undefined>): Promise<SeenFiles | undefined> {
   const mine = (underWay.get(path) ?? Promise.resolve(undefined)).then(begin);
   underWay.set(path, mine);
@@ -48,9 +55,9 @@ async function inTurn(path: string, begin: () => Promise<SeenFiles | undefined>)
 }
 
 /**
- * Has a list made, and reads it. Exported for its tests.
- * @param make resolves with a complaint, or when the list is there
- * @returns undefined where there is no whole list. It never rejects
+ * Has a list made, and reads it. Never rejects. Exported for its tests.
+ * @param make resolves with a complaint, or with undefined when the list is there
+ * @returns undefined where there is no whole list
  */
 export async function look(path: string, make: () => Promise<string | undefined>): Promise<SeenFiles | undefined> {
   try {
@@ -85,10 +92,12 @@ async function readOwn(path: string): Promise<string> {
   }
 }
 
-/** A file, by device, inode, and in hexadecimal the numbers that a device file stands for. */
+/**
+ * A line of the list: device and inode of a file, in hexadecimal the two numbers of a device file, and the file's kind.
+ */
 const FILE = /^(\d{1,20}) (\d{1,20}) ([0-9a-f]{1,8}) ([0-9a-f]{1,8}) (.+)$/;
 
-/** Exported for its tests. @returns undefined for a list that does not end as a whole one does */
+/** Parses a list. Exported for its tests. @returns undefined for a list that does not end as a whole list does */
 export function parseSeenFiles(text: string): SeenFiles | undefined {
   const [folder, ...lines] = text.split("\n");
   if (folder === undefined || !folder.startsWith("/") || lines.at(-2) !== "end" || lines.at(-1) !== "")
@@ -102,7 +111,9 @@ export function parseSeenFiles(text: string): SeenFiles | undefined {
   return { folder, inodes, locks: lines.filter((line) => line.startsWith("lock:")) };
 }
 
-/** As glibc's makedev(3) puts the two numbers together, which is how stat(2) tells them. */
+/**
+ * Puts the two numbers of a device together as glibc's makedev(3) does, which is the form in which stat(2) tells them.
+ */
 function deviceNumber(majorText: string, minorText: string): bigint {
   const [major, minor] = [BigInt(majorText), BigInt(minorText)];
   return ((major & 0xfffff000n) << 32n) | ((major & 0xfffn) << 8n) | ((minor & 0xffffff00n) << 12n) | (minor & 0xffn);

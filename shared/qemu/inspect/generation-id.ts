@@ -1,6 +1,7 @@
 /**
- * The generation id of a guest (device vmgenid), as the guest has it in its memory. A destination's QEMU writes its own
- * there when it loads the guest, so that the guest notices that it has moved (hw/acpi/vmgenid.c, vmgenid_post_load).
+ * The generation id of a guest (device vmgenid), as the guest has it in its memory. A destination's QEMU writes an id
+ * of its own there when it loads the guest, so that the guest notices that it has moved (hw/acpi/vmgenid.c,
+ * vmgenid_post_load).
  */
 import { MigrationFault } from "../../fault.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
@@ -11,7 +12,7 @@ const BYTES = 16;
 
 /**
  * Asks for the generation id of a guest.
- * @returns its 16 bytes in the order of the guest's memory; undefined of a guest without the device
+ * @returns its 16 bytes in the order of the guest's memory; undefined for a guest without the device
  */
 export async function readGenerationId(qmp: QmpClient): Promise<Uint8Array | undefined> {
   try {
@@ -22,7 +23,9 @@ export async function readGenerationId(qmp: QmpClient): Promise<Uint8Array | und
   }
 }
 
-/** Tells whether a page holds the id at its offset and zeros elsewhere, as the page that firmware makes for it does. */
+/**
+ * Tells whether a page holds the id at its offset and zeros elsewhere, as the page that firmware makes for the id does.
+ */
 export function holdsOnlyId(page: Uint8Array, id: Uint8Array): boolean {
   const end = OFFSET + BYTES;
   return page.every((byte, at) => byte === (at >= OFFSET && at < end ? id[at - OFFSET] : 0));

@@ -1,27 +1,29 @@
 /**
- * The devices that a QEMU has made, which need not be those of its definition: somebody may have plugged one in or out.
- * The human monitor gives the whole object tree in one answer (qom-hmp-cmds.c, hmp_info_qom_tree).
+ * Finds the devices that a QEMU has now. They may differ from those of its definition, since somebody may have plugged
+ * or unplugged one. The human monitor gives the whole object tree in one answer (qom-hmp-cmds.c, hmp_info_qom_tree).
  */
 
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import type { PciDevice } from "../qmp/qmp-types.ts";
 import { parseDeviceTree } from "./device-tree.ts";
 
-/** Objects that come and go with what the guest does, or that no device state is of. */
+/** Types of objects that come and go with what the guest does, or that have no device state. */
 const PASSING: readonly string[] = ["memory-region", "irq", "container"];
 
 export interface FoundDevices {
-  /** Each device as its path and type, and each PCI device by its place. */
+  /** Each device by its path and type, and each PCI device by its place. */
   readonly devices: readonly string[];
-  /** How these devices and the machine are set (device-tree.ts), each as "disk0: num-queues = 1". */
+  /** How these devices and the machine are set (device-tree.ts): each setting in the form "disk0: num-queues = 1". */
   readonly settings: readonly string[];
 }
 
-/** Asks for the devices with their settings, as text for people (`info qtree`; device-tree.ts takes it apart). */
+/**
+ * Asks for the devices with their settings (`info qtree`). The answer is a text for people; device-tree.ts parses it.
+ */
 export const readTree = (qmp: QmpClient): Promise<string> =>
   qmp.execute("human-monitor-command", { "command-line": "info qtree" });
 
-/** @param tree what readTree() gives, where it was asked for already */
+/** Finds the devices and how they are set. @param tree the answer of readTree(), where it was asked for already */
 export async function readDevices(qmp: QmpClient, tree = readTree(qmp)): Promise<FoundDevices> {
   const [objects, properties, buses, machine] = await Promise.all([
     qmp.execute("human-monitor-command", { "command-line": "info qom-tree" }),
@@ -39,7 +41,8 @@ export async function readDevices(qmp: QmpClient, tree = readTree(qmp)): Promise
 }
 
 /**
- * Reads what no device shows of -smp and -m: how the processors are arranged, and how much memory may be plugged.
+ * Reads the part of -smp and -m that no device shows: how the processors are arranged, and how much memory may be
+ * plugged.
  */
 async function machineSettings(qmp: QmpClient): Promise<readonly string[]> {
   const [smp, memory] = await Promise.all(
@@ -60,7 +63,7 @@ const fieldsOf = (option: string, value: unknown): readonly string[] =>
 export const isPlugged = (device: string): boolean => /^peripheral(-anon)?\/[^/]+ \(/.test(device);
 
 /**
- * Reads the devices for which isPlugged() is true. QEMU gives two short answers, since the guest stands still
+ * Finds the devices for which isPlugged() is true. Only two short answers are asked for, since the guest stands still
  * meanwhile.
  */
 export async function readPlugged(qmp: QmpClient): Promise<readonly string[]> {
@@ -74,7 +77,7 @@ export async function readPlugged(qmp: QmpClient): Promise<readonly string[]> {
   );
 }
 
-/** Exported for its tests. */
+/** Parses the answer to `info qom-tree`. Exported for its tests. */
 export function parseTree(text: string): readonly string[] {
   const devices: string[] = [];
   const path: string[] = [];
@@ -84,7 +87,7 @@ export function parseTree(text: string): readonly string[] {
     const [, indent = "", name = "", type = ""] = row;
     path.length = indent.length / 2;
     path.push(name);
-    // the machine's own type is compared by its name
+    // the machine itself is left out, because its type is compared by its name
     if (path.length > 1 && !PASSING.includes(type)) devices.push(`${path.slice(1).join("/")} (${type})`);
   }
   return devices;

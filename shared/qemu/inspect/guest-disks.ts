@@ -1,8 +1,9 @@
 /**
- * The disks of a guest as its QEMU has them open now, which need not be what its definition says: somebody may have
- * taken a snapshot, changed a medium, or plugged a disk. Reads only.
+ * Finds the disks of a guest as its QEMU has them open now. They may differ from what the definition says, since
+ * somebody may have taken a snapshot, changed a medium, or plugged a disk (docs/decisions/0046). Nothing is changed.
  *
- * Shapes: qapi/block-core.json of QEMU (query-block, query-named-block-nodes, query-block-jobs).
+ * The shapes of the answers are in qapi/block-core.json of QEMU (query-block, query-named-block-nodes,
+ * query-block-jobs).
  */
 import { readFile } from "node:fs/promises";
 import type { Refusal } from "../../fault.ts";
@@ -14,27 +15,28 @@ import { readTree } from "./guest-devices.ts";
 import { readMemoryFiles } from "./memory-files.ts";
 import { inodeOf, OpenFiles, pathOf, plain } from "./open-files.ts";
 
-/** A drive, and the name by which QEMU takes commands for its medium: an id or a path of its object tree. */
+/** A drive with the name by which QEMU takes commands for its medium: an id, or a path of QEMU's object tree. */
 export interface FoundDrive extends Drive {
   readonly qdev: string;
 }
 
 export interface FoundDisks extends GuestDisks {
   readonly drives: readonly FoundDrive[];
-  /** Files that QEMU has open and that are not at their path any more. */
+  /** The paths of files that QEMU has open and that are not at their path any more. */
   readonly gone: readonly string[];
-  /** Block jobs that have not ended, each as a few words. */
+  /** The block jobs that have not ended, each in a few words. */
   readonly jobs: readonly string[];
-  /** Another text means other disks (readSignature). */
+  /** A text that changes when the disks do (readSignature). */
   readonly signature: string;
 }
 
-/** Drivers whose node is a file or a block device of this host. */
+/** The drivers of nodes that are a file or a block device of this host. */
 const FILE_DRIVERS: readonly string[] = ["file", "host_device", "host_cdrom"];
 
 /**
- * @param pid of this QEMU, whose open files tell which file is behind a path
- * @param asked what readTree() gives, where it was asked for already
+ * Finds the disks of a QEMU.
+ * @param pid the process of this QEMU; its open files tell which file QEMU has at a path
+ * @param asked the answer of readTree(), where it was asked for already
  */
 export async function readDisks(qmp: QmpClient, pid: number, asked = readTree(qmp)): Promise<FoundDisks> {
   const [said, tree, memory, files, boot] = await Promise.all([
@@ -60,7 +62,7 @@ export async function readDisks(qmp: QmpClient, pid: number, asked = readTree(qm
       layers: await Promise.all(layersOf(block.inserted?.image).map(imageOf)),
     });
   const known = new Set(drives.flatMap(({ layers }) => layers.map(({ file }) => file)));
-  // what a quorum, a separate data file or a node without a device has open
+  // files that no drive shows: those of a quorum, a separate data file, or a node without a device
   for (const { drv: format, file, ro, image } of nodes) {
     if (!FILE_DRIVERS.includes(format ?? "") || file === undefined || known.has(files.resolve(file))) continue;
     const name = files.resolve(file);
@@ -72,7 +74,7 @@ export async function readDisks(qmp: QmpClient, pid: number, asked = readTree(qm
   return { boot, drives, memory, gone: files.gone, jobs: lasting(jobs), signature: signatureOf(said) };
 }
 
-/** What QEMU says of its disks, in one round trip. */
+/** Asks QEMU about its disks, in one round trip. */
 async function ask(qmp: QmpClient): Promise<Said> {
   const [blocks, nodes, jobs] = await Promise.all([
     qmp.execute("query-block"),
@@ -88,10 +90,13 @@ interface Said {
   readonly jobs: QmpCommands["query-block-jobs"]["returns"];
 }
 
+/** Finds the jobs that have not ended. */
 const lasting = (jobs: Said["jobs"]): readonly string[] =>
   jobs.filter(({ status }) => status !== "concluded").map(({ type, device }) => `${type} of ${device}`);
 
-/** A text that a later look must find again; a tray that opens and closes, and a file that grows, change nothing. */
+/**
+ * Makes a text that a later look must find again. A tray that opens or closes, and a file that grows, change nothing.
+ */
 function signatureOf({ blocks, nodes, jobs }: Said): string {
   const layers = ({ inserted }: BlockInfo): unknown[] =>
     layersOf(inserted?.image).map(({ format, filename, "virtual-size": byteLength }) => [format, filename, byteLength]);
@@ -102,17 +107,20 @@ function signatureOf({ blocks, nodes, jobs }: Said): string {
   ]);
 }
 
-/** The signature of the disks as they are now: all that is looked at while the guest stands still. */
+/**
+ * Makes the signature of the disks as they are now. Nothing else of the disks is looked at while the guest stands
+ * still.
+ */
 export const readSignature = async (qmp: QmpClient): Promise<string> => signatureOf(await ask(qmp));
 
-/** @returns the paths at which another file is now than the one that QEMU has open */
+/** Finds the paths at which there is now another file than the one that QEMU has open. */
 export async function replacedImages({ drives }: GuestDisks): Promise<readonly string[]> {
   const images = drives.flatMap(({ layers }) => layers).filter(({ inode }) => inode !== "");
   const isReplaced = await Promise.all(images.map(async ({ file, inode }) => (await inodeOf(file)) !== inode));
   return [...new Set(images.filter((_, at) => isReplaced[at]).map(({ file }) => file))];
 }
 
-/** What a source has against a migration of these disks. */
+/** Finds what speaks against a migration of these disks at the source. */
 export function refuseDisks({ jobs, gone }: FoundDisks): readonly Refusal[] {
   const refusals: Refusal[] = [];
   if (jobs.length > 0)
@@ -128,10 +136,11 @@ export function refuseDisks({ jobs, gone }: FoundDisks): readonly Refusal[] {
   return refusals;
 }
 
-/** The name that the definition gives: of the drive, or of the device. */
+/** Finds the name that the definition gives to the drive, or else to the device. */
 const nameOf = ({ device, qdev }: BlockInfo): string =>
   device !== "" ? device : (qdev ?? "").replace(/^\/machine\/peripheral\//, "").replace(/\/virtio-backend$/, "");
 
+/** Lists an image and the images below it, the top layer first. */
 const layersOf = (image: ImageInfo | undefined): readonly ImageInfo[] =>
   image === undefined ? [] : [image, ...layersOf(image["backing-image"])];
 

@@ -1,7 +1,7 @@
 /**
- * The unit of a QEMU that systemd has started as a user of its own (systemd/ferry-guest@.service). An agent of another
- * user cannot signal such a process, nor see its open files: it asks systemd. The polkit rule ferry-guests.rules
- * permits these verbs for these units, and nothing else.
+ * Acts on the unit of a QEMU that systemd has started as a user of its own (systemd/ferry-guest@.service). An agent of
+ * another user can neither signal such a process nor see its open files, so the agent asks systemd to do so. The
+ * polkit rule ferry-guests.rules permits these verbs for these units, and nothing else (docs/decisions/0047).
  */
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -9,14 +9,14 @@ import { constants } from "node:os";
 
 /** How long systemd may take to answer, milliseconds. A start waits for the preparation of the guest's directory. */
 const ANSWERS_WITHIN_MS = 20_000;
-/** The output of systemctl is short: states, and messages of some lines. */
+/** The most output of systemctl that is taken, bytes. It is short: states, and messages of some lines. */
 const OUTPUT_BYTES_MAX = 64 << 10;
 
 export type UnitVerb = "start" | "stop" | "kill" | "reload" | "reset-failed";
 
 export const guestUnitName = (guest: string): string => `ferry-guest@${guest}.service`;
 
-/** A unit of a guest in /proc/PID/cgroup, and the guest's name in it. */
+/** Finds in /proc/PID/cgroup the unit of a guest, and the guest's name in the name of the unit. */
 const IN_CGROUP =
   /^0::\/ferry\.slice\/ferry-guests\.slice\/(?:[\w.\\-]+\.slice\/)*(ferry-guest@([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})\.service)$/m;
 
@@ -39,15 +39,15 @@ export interface UnitState {
   readonly load: string;
   /** `inactive`, `active`, `failed` and others. */
   readonly active: string;
-  /** Main process; 0 where there is none. */
+  /** The main process; 0 where there is none. */
   readonly pid: number;
-  /** Empty for a unit that was never started. */
+  /** The id of the unit's last start; empty for a unit that was never started. */
   readonly invocation: string;
   /** How the last main process has ended. */
   readonly end: { readonly code: number | null; readonly signal: NodeJS.Signals | null };
 }
 
-/** What systemctl has answered: its words are for messages only. */
+/** Runs systemctl. What systemctl says in words is for messages only. */
 export class Systemctl {
   private readonly program: string;
 
@@ -56,13 +56,13 @@ export class Systemctl {
     this.program = `${programs}/systemctl`;
   }
 
-  /** @returns systemctl's complaint; undefined when it has done what was asked */
+  /** Has a verb carried out. @returns systemctl's complaint; undefined when it has done what was asked */
   async tell(verb: UnitVerb, unit: string, ...flags: readonly string[]): Promise<string | undefined> {
     const { failed, said } = await this.run(["--quiet", "--no-ask-password", ...flags, verb, unit]);
     return failed ? said.trim() || "systemctl did not answer" : undefined;
   }
 
-  /** @returns undefined when systemd does not answer */
+  /** Asks for the state of a unit. @returns undefined when systemd does not answer */
   async show(unit: string): Promise<UnitState | undefined> {
     const names = "LoadState,ActiveState,MainPID,InvocationID,ExecMainCode,ExecMainStatus";
     const { failed, said } = await this.run(["show", `--property=${names}`, unit]);
@@ -87,7 +87,7 @@ export class Systemctl {
   }
 }
 
-/** @param code of waitid(2): 1 for a process that has exited by itself */
+/** @param code the code of waitid(2), which is 1 for a process that has exited by itself */
 function endOf(code: string | undefined, status: number): UnitState["end"] {
   if (code === "1") return { code: status, signal: null };
   const [signal] = Object.entries(constants.signals).find(([, number]) => number === status) ?? [];
@@ -97,8 +97,8 @@ function endOf(code: string | undefined, status: number): UnitState["end"] {
 const isSignal = (name: string | undefined): name is NodeJS.Signals => name !== undefined && name in constants.signals;
 
 /**
- * Kills a process, or everything in its unit where it is a guest of another user. Never throws: whether the process
- * ends is seen by whoever waits for its end.
+ * Kills a process, or everything in its unit where the process is the guest of another user. Never throws: the caller
+ * waits for the end of the process, and sees by that whether it ends.
  */
 export async function killProcess(pid: number, systemctl = new Systemctl()): Promise<void> {
   try {

@@ -1,4 +1,4 @@
-/** The files that a QEMU has open, and the names by which it knows them. */
+/** Finds the files that a QEMU has open, by the names that QEMU gives. */
 import { readdir, readlink, realpath, stat } from "node:fs/promises";
 import { basename, isAbsolute, join } from "node:path";
 import type { Image } from "../../protocol/messages.ts";
@@ -34,8 +34,8 @@ function fileOf(node: unknown): string | undefined {
 }
 
 /**
- * Finds the path of a file on this host. @returns the empty text for a URL or another storage (path_has_protocol in
- * QEMU's block.c)
+ * Finds the path of a file on this host.
+ * @returns the empty text for a URL or another storage (path_has_protocol in QEMU's block.c)
  */
 export function pathOf(file: string): string {
   const name = plain(file).replace(/^file:(\/\/(?=\/))?/, "");
@@ -44,12 +44,13 @@ export function pathOf(file: string): string {
 
 /** The files that a process has open. */
 export class OpenFiles {
-  /** Files that the process has open and that are not at their path. */
+  /** The paths of images that the process does not have open under their path: another file is there now, or none. */
   readonly gone: string[] = [];
   /** Undefined where this agent may not see which files the process has open. */
   private readonly inodes: ReadonlySet<string> | undefined;
   private readonly folder: string;
 
+  /** Looks at a process. Where this agent may not look, the guest's unit does (files-by-unit.ts). */
   static async of(pid: number): Promise<OpenFiles> {
     const folder = `/proc/${pid}/fd`;
     const names = await readdir(folder).catch(() => undefined);
@@ -67,7 +68,7 @@ export class OpenFiles {
     this.folder = folder;
   }
 
-  /** Makes a path absolute, from the process's own directory. A name that is no file of the host stays as it is. */
+  /** Makes a path absolute, by the process's working directory. A name that is no file of the host stays as it is. */
   resolve(file: string): string {
     const path = pathOf(file);
     if (path === "") return plain(file);

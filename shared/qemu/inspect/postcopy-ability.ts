@@ -1,8 +1,8 @@
 /**
- * Whether a QEMU can go into post-copy. What its destination needs (userfaultfd, memory that can be registered there)
- * QEMU tries out when a QEMU that waits with -incoming is given the capability (migration/options.c migrate_caps_check,
- * migration/postcopy-ram.c postcopy_ram_supported_by_host; 0.4 ms with 10.0.2). At a source the same command succeeds
- * whatever the host can do.
+ * Tells whether a QEMU can go into post-copy. A QEMU that waits with -incoming tries out what it needs as a destination
+ * (userfaultfd, and memory that can be registered there) when it is given the capability (migration/options.c
+ * migrate_caps_check, migration/postcopy-ram.c postcopy_ram_supported_by_host; 0.4 ms with 10.0.2). At a source the
+ * same command succeeds whatever the host can do.
  */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
@@ -16,7 +16,7 @@ const CODE = "postcopy-unavailable";
  */
 const SYNCS_WITH_PAGES_WAITING = 11;
 
-/** What a source QEMU says of itself that speaks against post-copy. Reads only. */
+/** Finds what a source QEMU says of itself that speaks against post-copy. Nothing is changed. */
 export async function refusePostcopy(qmp: QmpClient): Promise<readonly Refusal[]> {
   const refusals: Refusal[] = [];
   const capabilities = await qmp.execute("query-migrate-capabilities");
@@ -43,8 +43,8 @@ async function refuseEmulation(qmp: QmpClient): Promise<Refusal[]> {
 }
 
 /**
- * Backends that are named files and shared; memfd and shm are shared only with those to whom QEMU gives them, which it
- * asks itself.
+ * Finds the memory backends that are named files and shared. Backends of memfd and shm are shared only with processes
+ * to which QEMU gives them, and QEMU asks these processes itself.
  */
 async function sharedFiles(qmp: QmpClient): Promise<readonly string[]> {
   const backends = await qmp.execute("query-memdev");
@@ -57,9 +57,9 @@ async function sharedFiles(qmp: QmpClient): Promise<readonly string[]> {
 }
 
 /**
- * Tries it with a QEMU that waits, and leaves it without the capability.
- * @returns the reason, when it cannot
- * @throws MigrationFault "qmp-…" when QEMU does not answer
+ * Tries post-copy out with a QEMU that waits for a migration, and leaves that QEMU without the capability.
+ * @returns the reason why it cannot go into post-copy; undefined when it can
+ * @throws MigrationFault `qmp-…` when QEMU does not answer
  */
 export async function whyNoPostcopy(qmp: QmpClient): Promise<Refusal | undefined> {
   const refusal = await tryOut(qmp);
@@ -68,8 +68,8 @@ export async function whyNoPostcopy(qmp: QmpClient): Promise<Refusal | undefined
 }
 
 /**
- * For a destination whose contract has post-copy.
- * @throws MigrationFault `qemu-failed` with QEMU's words when it cannot, after all
+ * Gives the capability to the QEMU of a destination whose contract has post-copy.
+ * @throws MigrationFault `qemu-failed` with QEMU's words when that QEMU cannot go into post-copy after all
  */
 export async function enablePostcopy(qmp: QmpClient): Promise<void> {
   const refusal = await tryOut(qmp);
@@ -95,7 +95,7 @@ async function setCapability(qmp: QmpClient, state: boolean): Promise<void> {
   await qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: CAPABILITY, state }] });
 }
 
-/** QEMU's words, without what leads up to them, and what to do about those that it is known to say. */
+/** Shortens QEMU's words to the reason, and says what to do about a reason that is known. */
 function explain(message: string): string {
   const words = message.replace(/^QEMU refused [\w-]+: |Postcopy is not supported: | \(GenericError\)$/g, "");
   const advice = ADVICE.find(([pattern]) => pattern.test(words))?.[1];

@@ -1,6 +1,6 @@
 /**
- * What a QEMU says about its guest before a migration, and the reasons why Ferry will not carry it.
- * Reads only: nothing at the guest or its QEMU is changed.
+ * Asks a QEMU about its guest before a migration, and finds the reasons why Ferry will not carry that guest. Only
+ * reads: nothing at the guest or its QEMU is changed.
  */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
@@ -14,30 +14,31 @@ import { refusePostcopy } from "./postcopy-ability.ts";
 
 export interface GuestFacts {
   readonly qemuVersion: QemuVersion;
-  /** As after -machine: pc-q35-10.0. */
+  /** The machine type as it stands after -machine, such as pc-q35-10.0. */
   readonly machineType: string;
-  /** QOM type of the first CPU: qemu64-x86_64-cpu. */
+  /** The QOM type of the first CPU, such as qemu64-x86_64-cpu. */
   readonly cpuModel: string;
-  /** CPUID words as the guest sees them, by "input EAX:input ECX:register"; empty for other targets than x86. */
+  /** The CPUID words as the guest sees them, by "input EAX:input ECX:register"; empty for other targets than x86. */
   readonly cpuFeatures: Readonly<Record<string, number>>;
-  /** What the migration stream lists, in its order. */
+  /** The RAM blocks that the migration stream lists, in the order of the stream. */
   readonly ramBlocks: readonly RamBlock[];
 }
 
-/** At the source: what is of the moment too, and what speaks against carrying it. */
+/** The facts about a guest at the source, with its state at the moment and what speaks against carrying it. */
 export interface SourceFacts extends GuestFacts {
-  /** It stands still because somebody wants it so: paused, or never started (-S). */
+  /** True when the guest stands still because somebody wants it so: it was paused, or never started (-S). */
   readonly paused: boolean;
-  /** Against any migration. */
+  /** Reasons against any migration. */
   readonly refusals: readonly Refusal[];
-  /** Against post-copy. */
+  /** Reasons against post-copy. */
   readonly postcopyRefusals: readonly Refusal[];
   /** Reasons against a comparison of the memory (`--verify`). */
   readonly verifyRefusals: readonly Refusal[];
 }
 
 /**
- * RunState values of a guest that can be moved as it is; it stays so. `prelaunch`: started with -S and never continued.
+ * Run states of a guest that stands still and can be moved as it is; it stands still at the destination too. A guest in
+ * `prelaunch` was started with -S and never continued.
  */
 export const PAUSED_STATES: readonly string[] = ["paused", "prelaunch"];
 
@@ -62,19 +63,21 @@ const MENDS: Readonly<Record<string, string>> = {
   debug: "let go of its debugger",
 };
 
-/** First version with the capability switchover-ack. */
+/** The first version of QEMU with the capability switchover-ack. */
 const OLDEST_QEMU = [8, 1] as const;
 /**
- * First version that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit 03bfc2188f).
+ * The first version of QEMU that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit
+ * 03bfc2188f; docs/decisions/0023).
  */
 const OLDEST_EMULATING = [9, 0] as const;
 
 /**
- * Capabilities that may be on: they are set for the migration and put back (agent-source/guest/qemu-settings.ts), or change
- * neither the stream nor the switchover. Any other one is refused while it is on, also one that a later QEMU has added:
- * it may change the stream to a form that Ferry does not read (multifd, xbzrle, compress, mapped-ram, x-ignore-shared,
- * dirty-bitmaps, background-snapshot, zero-copy-send, block), take the switchover out of the agents' hands (x-colo,
- * pause-before-switchover), or let QEMU forget pages that post-copy may have to send again (release-ram).
+ * Capabilities that may be on: the agent sets them for the migration and puts them back
+ * (agent-source/guest/qemu-settings.ts), or they change neither the stream nor the switchover. Any other capability is
+ * refused while it is on, including one that a later QEMU has added. It may change the stream to a form that Ferry does
+ * not read (multifd, xbzrle, compress, mapped-ram, x-ignore-shared, dirty-bitmaps, background-snapshot, zero-copy-send,
+ * block), take the switchover out of the agents' hands (x-colo, pause-before-switchover), or let QEMU forget pages that
+ * post-copy may have to send again (release-ram).
  */
 const MAY_BE_ON: readonly string[] = [
   ...["return-path", "switchover-ack", "events", "postcopy-ram", "postcopy-preempt"],
@@ -86,10 +89,10 @@ const MAY_BE_ON: readonly string[] = [
 const NEEDED: readonly string[] = ["return-path", "switchover-ack"];
 
 /**
- * Asks all at once where one answer does not depend on another: QEMU's main loop, which an emulated guest shares, takes
- * a millisecond or more to come to each.
- * @param tree what readTree() gives, where it was asked for already
- * @throws MigrationFault "qmp-…"; a reason against the migration is not thrown but listed
+ * Looks at a guest at the source. Questions that do not depend on each other are asked at once: QEMU's main loop, which
+ * shares a lock with an emulated guest, takes a millisecond or more to come to each of them (docs/decisions/0037).
+ * @param tree the answer of readTree(), where it was asked for already
+ * @throws MigrationFault `qmp-…`; a reason against the migration is not thrown but listed
  */
 export async function inspectSource(qmp: QmpClient, tree = readTree(qmp)): Promise<SourceFacts> {
   const [facts, suppressed, { status }, version, migration, capabilities, parameters, devices, postcopyRefusals] =
@@ -123,18 +126,18 @@ export async function inspectSource(qmp: QmpClient, tree = readTree(qmp)): Promi
   };
 }
 
-/** For a QEMU that waits with -incoming defer. */
+/** Looks at a QEMU of the destination that waits with -incoming defer. */
 export function inspectDestination(qmp: QmpClient): Promise<GuestFacts> {
   return inspect(qmp);
 }
 
-/** As after -machine; an alias such as q35 is given by its versioned name. */
+/** Finds the machine type as it stands after -machine. An alias such as q35 comes as its versioned name. */
 export async function machineTypeOf(qmp: QmpClient): Promise<string> {
   const type = await textOf(qmp, "/machine", "type");
   return type.replace(/-machine$/, "");
 }
 
-/** RAM and ROM as the guest's CPUs see it now; the same at both sides once the device state is loaded. */
+/** Finds RAM and ROM as the guest's CPUs see them now. Both hosts find the same once the device state is loaded. */
 export async function guestMemoryRanges(qmp: QmpClient): Promise<GuestMemoryRange[]> {
   const blocks = parseRamBlocks(await askHuman(qmp, "info ramblock"));
   return parseGuestMemory(await askHuman(qmp, "info mtree -f"), blocks);
@@ -158,7 +161,7 @@ async function inspectCpu(qmp: QmpClient): Promise<Pick<GuestFacts, "cpuModel" |
   return { cpuModel, cpuFeatures };
 }
 
-/** X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
+/** A word of CPU features: X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
 interface FeatureWord {
   readonly "cpuid-input-eax": number;
   readonly "cpuid-input-ecx"?: number;
@@ -195,8 +198,9 @@ const isOlder = ({ major, minor }: QemuVersion, [oldest, oldestMinor]: readonly 
   major < oldest || (major === oldest && minor < oldestMinor);
 
 /**
- * Machine types up to 2.3 mark neither the start nor the ends of sections (hw/core/machine.c, hw_compat_2_3); without a
- * description of the device state its end cannot be found.
+ * Refuses machines whose stream cannot be read. Machine types up to 2.3 mark neither the start nor the ends of sections
+ * (hw/core/machine.c, hw_compat_2_3). Without a description of the device state, the end of the device state cannot be
+ * found.
  */
 function refuseMachine(machineType: string, suppressed: unknown): Refusal[] {
   const code = "machine-type";
@@ -241,12 +245,14 @@ async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
   ];
 }
 
-/** The stream must come plain, and from a QEMU that runs on as it is. */
+/**
+ * Refuses parameters with which the stream would not come plain (tls-creds), or QEMU would not run on as it is (mode).
+ */
 async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
   const parameters = await qmp.execute("query-migrate-parameters");
   const refusals: Refusal[] = [];
   const { "tls-creds": credentials = "", mode = "normal" } = parameters;
-  // a QEMU that has none may also say null
+  // a QEMU without credentials may also say null
   if (typeof credentials === "string" && credentials !== "")
     refusals.push({
       code: "parameter-tls-creds",

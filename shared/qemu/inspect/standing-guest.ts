@@ -1,8 +1,11 @@
 /**
- * Starts a guest that QEMU left standing. QEMU 10.0.0 to 10.0.4 and 10.1.0 do when their stream breaks between the stop for post-copy
- * and the end of the package: the migration's status stays `device`, `cont` is refused and `migrate_cancel` does nothing
- * (migration/migration.c postcopy_start sets FAILED from another state; corrected in 10.0.5 and 10.1.1). Detaching from the
- * gdb stub starts the CPUs whatever a migration's status says (gdbstub/system.c gdb_continue). QEMU takes no other migration then.
+ * Starts a guest that QEMU has left standing. QEMU 10.0.0 to 10.0.4 and 10.1.0 leave a guest so when their stream
+ * breaks between the stop for post-copy and the end of the package: the status of the migration stays `device`, `cont`
+ * is refused, and `migrate_cancel` does nothing (migration/migration.c postcopy_start sets FAILED from another state;
+ * corrected in 10.0.5 and 10.1.1).
+ *
+ * Detaching from the gdb stub starts the CPUs whatever the status of a migration says (gdbstub/system.c gdb_continue).
+ * Such a QEMU takes no other migration after that, so the agents do not do this by themselves (docs/decisions/0025).
  */
 import { rm } from "node:fs/promises";
 import type { Socket } from "node:net";
@@ -10,13 +13,14 @@ import { MigrationFault } from "../../fault.ts";
 import { connectToQemu } from "../../runtime/guest/guest-socket.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 
+/** How long the guest may take to start, milliseconds. */
 const TIMEOUT_MS = 5000;
-/** An acknowledgement, and detach with its checksum. */
+/** What is written to the gdb stub: an acknowledgement, and the command detach with its checksum. */
 const DETACH = "+$D#44";
 
 /**
- * Is it such a guest? Also true for moments of any migration: only when nobody is at the other end of the stream is it
- * one that stays so.
+ * Tells whether a guest was left standing. The answer is also true for moments of any migration; the guest stays so
+ * only where nothing is at the other end of QEMU's stream.
  */
 export async function isStanding(monitor: QmpClient): Promise<boolean> {
   const { status } = await monitor.execute("query-migrate");
@@ -24,9 +28,9 @@ export async function isStanding(monitor: QmpClient): Promise<boolean> {
 }
 
 /**
- * Runs it. The caller knows that the guest was granted to nobody.
- * @param path of a socket that QEMU may make, for the time of this call
- * @throws MigrationFault as QmpClient.execute(); `qmp-timeout` when the guest does not start
+ * Starts a guest that was left standing. The caller must know that the guest was granted to no destination.
+ * @param path the path at which QEMU makes a socket for the time of this call
+ * @throws MigrationFault the faults of QmpClient.execute(), and `qmp-timeout` when the guest does not start
  */
 export async function startStandingGuest(monitor: QmpClient, path: string): Promise<void> {
   await humanCommand(monitor, `gdbserver unix:${path},server=on,wait=off`);

@@ -1,10 +1,11 @@
 /**
  * What each MigrationStatus of QEMU means to the agents (qapi/migration.json of QEMU 8.1 to 11.1). Later versions add
- * values: 10.2 `postcopy-device`, 11.0 `failing`. A value that is not listed is one of a migration under way, on its
- * way to a value that is listed. Nothing is begun or given up because of it: whoever waits for an end waits on, within
- * the same limit of time as for any other value of a migration under way.
+ * values: 10.2 `postcopy-device`, 11.0 `failing`. A value that is not listed here belongs to a migration that is under
+ * way and will come to a value that is listed. Nothing is begun or given up because of such a value: a caller that
+ * waits for an end waits on, within the same limit of time as for any other value of a migration under way.
  */
 
+/** What the agents tell apart of the statuses of a migration. */
 export type MigrationPhase =
   /** No migration is under way, and none has begun since QEMU was started. */
   | "none"
@@ -28,17 +29,17 @@ const PHASES: ReadonlyMap<string, MigrationPhase> = new Map(
     "wait-unplug": "copying",
     active: "copying",
     "pre-switchover": "copying",
-    // also the last moments of post-copy's beginning, before its package is written
+    // also the status of a post-copy that is just about to write its package
     device: "copying",
     colo: "copying",
-    // 10.2: until the destination has loaded the package and QEMU's migration thread has taken note of that
+    // since 10.2: until the destination has loaded the package and QEMU's migration thread has taken note of that
     "postcopy-device": "serving",
     "postcopy-active": "serving",
     "postcopy-paused": "parked",
     "postcopy-recover-setup": "serving",
     "postcopy-recover": "serving",
     cancelling: "ending",
-    // 11.0: until QEMU has cleaned up
+    // since 11.0: until QEMU has cleaned up
     failing: "ending",
     completed: "completed",
     failed: "failed",
@@ -46,12 +47,12 @@ const PHASES: ReadonlyMap<string, MigrationPhase> = new Map(
   }),
 );
 
-/** @param status of `query-migrate`; undefined where QEMU knows of no migration */
+/** @param status the status that `query-migrate` tells; undefined where QEMU knows of no migration */
 export function migrationPhase(status: string | undefined): MigrationPhase {
   return status === undefined ? "none" : (PHASES.get(status) ?? "unknown");
 }
 
-/** Tells whether QEMU takes a new migration, and settings for one: none is under way. */
+/** Tells whether QEMU accepts a new migration, and settings for one: no migration is under way. */
 export function isSettled(status: string | undefined): boolean {
   return ["none", "completed", "failed", "cancelled"].includes(migrationPhase(status));
 }

@@ -1,7 +1,7 @@
 /**
- * The human monitor's tables, where QMP has no command: RAM blocks and the flat view of guest memory.
- * PURE: text in, values out. Formats: ram_block_format (system/physmem.c) and mtree_print_flatview
- * (system/memory.c) of QEMU 8.1 to 10.x.
+ * Parses the human monitor's tables for which QMP has no command: RAM blocks, and the flat view of guest memory. The
+ * functions are pure: text in, values out. The formats are those of ram_block_format (system/physmem.c) and
+ * mtree_print_flatview (system/memory.c) of QEMU 8.1 to 10.x.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import type { RamBlock } from "../stream/ram-blocks.ts";
@@ -10,14 +10,15 @@ import type { RamBlock } from "../stream/ram-blocks.ts";
 export interface GuestMemoryRange {
   readonly start: number;
   readonly byteLength: number;
-  /** Name of the RAM block behind it. */
+  /** The name of the RAM block that has the memory. */
   readonly block: string;
 }
 
 /**
- * "info ramblock" to the blocks that the migration stream lists, in its order and with the used length.
- * A block without a name was never registered for migration and is not listed. Else the two lists are the same:
- * pc.ram, PCI/vga.vram, pc.bios, pc.rom, PCI/*.rom, /rom@etc/….
+ * Parses the answer to `info ramblock`.
+ * @returns the blocks that the migration stream lists, in the order of the stream and with the used length. A block
+ *   without a name was never registered for migration, and neither list has it. Otherwise the two lists are the same:
+ *   pc.ram, PCI/vga.vram, pc.bios, pc.rom, PCI/*.rom, /rom@etc/*
  */
 export function parseRamBlocks(text: string): RamBlock[] {
   const blocks: RamBlock[] = [];
@@ -31,9 +32,10 @@ export function parseRamBlocks(text: string): RamBlock[] {
 }
 
 /**
- * "info mtree -f" to the RAM and ROM in the address space "memory", which is what pmemsave reads. Parts of the same
- * block that touch are one range. I/O, flash (romd) and passed-through device memory (ramd) are left out, and so is
- * memory of blocks that do not migrate.
+ * Parses the answer to `info mtree -f`.
+ * @returns the RAM and ROM in the address space "memory", which is what `pmemsave` reads. Parts of the same block that
+ *   touch are one range. I/O, flash (romd) and passed-through device memory (ramd) are left out, and so is the memory
+ *   of blocks that do not migrate
  */
 export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): GuestMemoryRange[] {
   const ranges: GuestMemoryRange[] = [];
@@ -57,12 +59,15 @@ export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): Gue
   return ranges;
 }
 
-/** The expressions take time by the square of a line's length; block names have at most 255 bytes. */
+/**
+ * The longest line that is parsed, characters. The regular expressions take time by the square of a line's length.
+ * Names of blocks have at most 255 bytes, so no line that counts is longer.
+ */
 const LINE_CHARACTERS_MAX = 1000;
 
 const linesOf = (text: string): string[] => text.split(/\r?\n/).filter((line) => line.length <= LINE_CHARACTERS_MAX);
 
-/** The lines of the flat view that the address space has; several address spaces may share one. */
+/** Finds the lines of the flat view that an address space has. Several address spaces may share a flat view. */
 function flatViewOf(space: string, text: string): string[] {
   for (const view of text.split(/^FlatView #/m)) {
     const lines = linesOf(view);
@@ -71,7 +76,10 @@ function flatViewOf(space: string, text: string): string[] {
   return [];
 }
 
-/** A region is named as the block without the path of its device: vga.vram for 0000:00:01.0/vga.vram. */
+/**
+ * Finds the block of a region. A region has the block's name without the device's path: vga.vram for
+ * 0000:00:01.0/vga.vram.
+ */
 function blockOf(region: string, blocks: readonly RamBlock[]): string | undefined {
   const found =
     blocks.find((block) => block.name === region) ?? blocks.find((block) => block.name.endsWith(`/${region}`));

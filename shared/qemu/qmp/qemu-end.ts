@@ -1,6 +1,6 @@
 /**
- * Why a QEMU has ended, from its event SHUTDOWN, which comes ahead of the end of its monitor (qapi/run-state.json,
- * ShutdownCause). A QEMU that is killed, or crashes, sends none.
+ * Tells why a QEMU has ended, by its event SHUTDOWN, which comes before the end of its monitor (qapi/run-state.json,
+ * ShutdownCause). A QEMU that is killed, or crashes, sends no such event.
  */
 import { type FaultCode, MigrationFault } from "../../fault.ts";
 
@@ -15,9 +15,9 @@ const OFF = "Start the guest again where it is to run, then migrate it";
 const NO_REBOOT = "start it without -no-reboot to let it reboot by itself";
 const ASK = "Ask who did it; start the guest again where it is to run, then migrate it";
 
-/** What the guest has done itself. */
+/** The cause is something that the guest has done itself. */
 const byGuest = (message: string, advice = OFF): Cause => ({ code: "guest-not-running", message, advice });
-/** What somebody on its host has done. */
+/** The cause is something that somebody on the guest's host has done. */
 const byHost = (message: string, advice = ASK): Cause => ({ code: "qemu-failed", message, advice });
 
 const CAUSES: ReadonlyMap<string, Cause> = new Map([
@@ -36,7 +36,7 @@ const CAUSES: ReadonlyMap<string, Cause> = new Map([
   ["host-ui", byHost("Somebody has closed the window of the guest's QEMU")],
 ]);
 
-/** What an event SHUTDOWN tells. A cause that only a later QEMU knows is named as it is. */
+/** Makes the fault of an event SHUTDOWN. A reason that only a later QEMU knows is quoted as it is. */
 export function qemuEnd(reason: string): MigrationFault {
   const known = CAUSES.get(reason);
   const { code, message, advice } = known ?? byHost(`The guest's QEMU has ended (${reason})`);

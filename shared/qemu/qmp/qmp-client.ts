@@ -1,7 +1,7 @@
 /**
- * A client of QEMU's monitor on a unix socket. One client at a time: QEMU does not greet a second one.
- * Knows the envelope of the protocol, time-outs and what happens to calls when the socket ends; what the
- * commands mean is its callers' business. Format: docs/interop/qmp-spec.rst of QEMU.
+ * A client of QEMU's monitor on a unix socket. A monitor has one client at a time: QEMU does not greet a second one.
+ * The client knows the envelope of the protocol, the time-outs, and what becomes of calls when the socket ends. What
+ * the commands mean is its callers' business. The format is in docs/interop/qmp-spec.rst of QEMU.
  */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../fault.ts";
@@ -18,26 +18,29 @@ import type {
   QmpGreeting,
 } from "./qmp-types.ts";
 
+/** How long a call or a wait may take by default, milliseconds. */
 const DEFAULT_TIMEOUT_MS = 10_000;
 /**
- * Sent out of band where QEMU can: its main loop may wait for a vCPU that waits for a page, which only these bring
- * (tried with `stop` in a broken post-copy). QEMU reads on while it has fewer than eight other commands to carry out.
+ * Commands that are sent out of band where QEMU can take them so. In a broken post-copy QEMU's main loop may wait for a
+ * vCPU that waits for a page, and only these commands can bring the page (tried with `stop`, docs/decisions/0025). QEMU
+ * reads them as long as fewer than eight other commands wait to be carried out.
  */
 const OUT_OF_BAND: readonly string[] = ["migrate-recover", "migrate-pause"];
 
 interface Pending {
   readonly command: string;
-  // a method, not a property: the answer's type belongs to the command and is QEMU's word
+  // a method, not a property, so that TypeScript accepts one for each type of answer; the type is QEMU's word
   resolve(answer: unknown): void;
   reject(fault: MigrationFault): void;
 }
 
+/** A call or another wait, which ends when the monitor does. */
 interface Waiter {
   reject(fault: MigrationFault): void;
 }
 
 export class QmpClient {
-  /** Why the monitor is closed: undefined after `close()` or `quit`. Never rejects. */
+  /** Resolves when the monitor is closed, with the reason; undefined after `close()` or `quit`. Never rejects. */
   readonly closed: Promise<MigrationFault | undefined>;
   private readonly socket: Socket;
   private readonly lines = new QmpLines();
@@ -45,15 +48,21 @@ export class QmpClient {
   private readonly waiters = new Set<Waiter>();
   private readonly listeners = new Set<(event: QmpEvent) => void>();
   private readonly resolveClosed: (fault: MigrationFault | undefined) => void;
+  /** Tells connect() that QEMU has greeted. */
   private greeted: ((greeting: QmpGreeting) => void) | undefined;
   private greetingSeen: QmpGreeting | undefined;
+  /** True when QEMU takes commands out of band. */
   private outOfBand = false;
-  /** Of a monitor that is handed on, an answer to the client before is none of ours. */
+  /**
+   * The id of the next call. The first id is random: where a monitor was handed on, an answer to the earlier client
+   * must not be taken for an answer to this client.
+   */
   private nextId = Math.floor(Math.random() * 2 ** 40);
+  /** Why the monitor is closed. */
   private ended: MigrationFault | undefined;
-  /** QEMU said yes to `quit`: its end is meant. */
+  /** True when QEMU has agreed to `quit`, so that its end is meant. */
   private quitting = false;
-  /** Why QEMU is about to end, from its event SHUTDOWN. */
+  /** Why QEMU is about to end, by its event SHUTDOWN. */
   private shutdownReason: string | undefined;
 
   private constructor(path: string) {
@@ -72,7 +81,8 @@ export class QmpClient {
 
   /**
    * Connects, waits for the greeting and leaves the negotiation mode. `timeoutMs` covers all three.
-   * @throws MigrationFault "qmp-unreachable" when nobody listens, "qmp-timeout" when QEMU does not greet
+   * @throws MigrationFault `qmp-unreachable` when no QEMU listens, `qmp-timeout` when QEMU does not greet; and the
+   *   other faults of a socket and of execute()
    */
   static async connect(path: string, options: QmpCallOptions = {}): Promise<QmpClient> {
     const startedAt = performance.now();
@@ -106,7 +116,7 @@ export class QmpClient {
     return this.ended === undefined;
   }
 
-  /** Why QEMU is about to end, where it has said so; its monitor may stay open for a while. */
+  /** Why QEMU is about to end, if it has said so. Its monitor may stay open for a while. */
   get announcedEnd(): MigrationFault | undefined {
     return this.shutdownReason === undefined ? undefined : qemuEnd(this.shutdownReason);
   }
@@ -117,16 +127,17 @@ export class QmpClient {
   }
 
   /**
-   * @throws MigrationFault "qmp-command" with QEMU's class and text, "qmp-timeout", "qmp-disconnected", what qemuEnd()
-   *   tells of a QEMU that has said why it ends, "qmp-protocol", or the signal's reason ("cancelled" when that is no
-   *   fault). After a time-out QEMU may still carry the command out.
+   * Sends a command, and waits for its answer. After a time-out QEMU may still carry the command out.
+   * @throws MigrationFault `qmp-command` with QEMU's class and text, `qmp-timeout`, `qmp-disconnected`, the fault of
+   *   qemuEnd() where QEMU has said why it ends, `qmp-protocol`, or the signal's reason (`cancelled` when that is no
+   *   fault)
    */
   execute<C extends QmpCommandName>(command: C, ...rest: QmpCall<C>): Promise<QmpCommands[C]["returns"]> {
     const [args, options] = rest;
     return this.call<QmpCommands[C]["returns"]>(command, args, options);
   }
 
-  /** The listener is called for each event in QEMU's order, until the returned function is. It must not throw. */
+  /** Calls the listener for each event, in QEMU's order, until the returned function is called. It must not throw. */
   subscribe(listener: (event: QmpEvent) => void): () => void {
     // a wrapper, so that a listener subscribed twice can be removed once
     const entry = (event: QmpEvent): void => listener(event);
@@ -135,8 +146,8 @@ export class QmpClient {
   }
 
   /**
-   * The first event of that name, from this call on, that the predicate accepts.
-   * @throws MigrationFault "qmp-timeout", the reason why the monitor closed, or the signal's reason
+   * Waits for the first event of this name, from this call on, that the predicate accepts.
+   * @throws MigrationFault `qmp-timeout`, the reason why the monitor closed, or the signal's reason
    */
   waitFor<E extends string>(
     name: E,
@@ -152,7 +163,7 @@ export class QmpClient {
     );
   }
 
-  /** Ends the connection, not QEMU. Calls in flight fail with "qmp-disconnected". */
+  /** Ends the connection, not QEMU. Calls in flight fail with `qmp-disconnected`. */
   close(): void {
     this.end(new MigrationFault("qmp-disconnected", "The monitor was closed"), true);
   }
@@ -170,7 +181,11 @@ export class QmpClient {
     });
   }
 
-  /** A wait that ends with the clock, the signal or the socket at the latest. `start` returns its clean-up. */
+  /**
+   * Makes a wait that ends at the latest with the time-out, the signal or the socket.
+   * @param late makes the fault of the time-out
+   * @param start begins to wait, and returns its clean-up
+   */
   private bounded<R>(
     { timeoutMs, signal }: QmpCallOptions,
     late: () => MigrationFault,
@@ -199,7 +214,8 @@ export class QmpClient {
         resolve(value);
       }, fail);
     });
-    // waits are often started before the command that brings the event: a failure in between is the command's to tell
+    // a wait often begins before the command that causes the event; where both fail, the command reports why, and the
+    // wait must not count as an unhandled rejection
     promise.catch(() => undefined);
     return promise;
   }
@@ -242,7 +258,7 @@ export class QmpClient {
     const timestampUs = numberOr0(timestamp?.seconds) * 1_000_000 + numberOr0(timestamp?.microseconds);
     const fields: Record<string, unknown> = typeof data === "object" && data !== null ? { ...data } : {};
     if (event === "SHUTDOWN") this.shutdownReason = typeof fields.reason === "string" ? fields.reason : undefined;
-    // with -no-shutdown it has not ended: it was started again
+    // with -no-shutdown QEMU has not ended, and somebody has started its guest again
     if (event === "RESUME") this.shutdownReason = undefined;
     for (const listener of [...this.listeners]) listener({ event, data: fields, timestampUs });
   }
@@ -254,10 +270,10 @@ export class QmpClient {
     if (typeof message.id !== "number")
       throw new MigrationFault("qmp-protocol", `QEMU's monitor sent an answer without an id: ${desc}`);
     const call = this.pending.get(message.id);
-    // an answer that comes after its time-out has nobody who waits
+    // the call has ended by its time-out, and nothing waits for its answer any more
     if (call === undefined) return;
     if (message.error === undefined) {
-      // QEMU returns an object, a list or a text; callers take it apart at once
+      // QEMU returns an object, a list or a text, and callers read its fields without a check
       if (message.return === null)
         throw new MigrationFault("qmp-protocol", `QEMU's monitor answered ${call.command} with null`);
       this.quitting ||= call.command === "quit";
@@ -265,7 +281,7 @@ export class QmpClient {
     } else call.reject(new MigrationFault("qmp-command", `QEMU refused ${call.command}: ${desc} (${kind})`));
   }
 
-  /** A command of this client's may have been the reason: `quit` succeeds with or without an answer. */
+  /** Takes note that the socket has ended. A pending `quit` of this client succeeds by that, without an answer. */
   private lost(fault: MigrationFault): void {
     if (this.ended !== undefined) return;
     if (fault.code !== "qmp-disconnected") {
@@ -281,8 +297,8 @@ export class QmpClient {
   }
 
   /**
-   * The one way out, taken once: whatever waits is told.
-   * @param meant the end was asked for here
+   * Closes the monitor, once, and rejects all calls and waits. Every end of the client comes here.
+   * @param meant true when this client has asked for the end
    */
   private end(fault: MigrationFault, meant = false): void {
     if (this.ended !== undefined) return;
@@ -308,7 +324,7 @@ function socketFault(path: string, cause: NodeJS.ErrnoException): MigrationFault
       advice:
         "Start the guest as the agent's user, or give that user the right to write to the socket and to search its directory",
     });
-  // the queue of those who wait to be greeted is full
+  // the queue of clients that wait for a greeting is full
   if (cause.code === "EAGAIN")
     return new MigrationFault("qmp-timeout", `QEMU's monitor at ${path} takes no more clients`, { cause });
   return new MigrationFault("qmp-disconnected", `QEMU's monitor at ${path} failed: ${cause.message}`, { cause });

@@ -1,16 +1,20 @@
 /**
- * Bytes of a monitor socket to QMP messages: one JSON object a line (docs/interop/qmp-spec.rst).
- * Incremental and bounded. A newline byte never stands inside a UTF-8 sequence, so lines are cut before they
- * are decoded and a character may arrive in pieces.
+ * Makes QMP messages of the bytes of a monitor's socket: each line is a JSON object (docs/interop/qmp-spec.rst of
+ * QEMU). The bytes may come in any pieces, and memory is bounded. A newline byte never stands inside a UTF-8 sequence,
+ * so lines are cut before they are decoded, and a character may arrive in pieces.
  */
 import { MigrationFault } from "../../fault.ts";
 
-/** QEMU's longest answers ("info mtree" of a large guest) stay below 1 MiB; beyond this it is not a monitor. */
+/**
+ * The longest line that is taken, bytes. QEMU's longest answers (`info mtree` of a large guest) stay below 1 MiB; what
+ * sends a longer line is no monitor.
+ */
 export const LINE_MAX_BYTES = 16 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
+/** The most characters of a text of QEMU in the message of a fault. */
 const EXCERPT_CHARACTERS = 1000;
-/** Most lines fit. */
+/** The size of the buffer for a line at first, bytes. Most lines fit. */
 const FIRST_BYTES = 4096;
 
 export interface QmpTimestamp {
@@ -18,7 +22,7 @@ export interface QmpTimestamp {
   readonly microseconds: number;
 }
 
-/** Every message that QEMU sends, before it is known which one it is. */
+/** A message of QEMU before it is known of which kind it is. */
 export interface QmpMessage {
   readonly QMP?: null | {
     readonly version?: { readonly qemu?: Record<string, unknown>; readonly package?: unknown };
@@ -34,11 +38,11 @@ export interface QmpMessage {
 
 export class QmpLines {
   private readonly decoder = new TextDecoder("utf-8", { fatal: true });
-  /** The line so far; grows by doubling, so that a line in many small pieces costs no more than its bytes. */
+  /** The line so far. It grows by doubling, so that a line in many small pieces costs no more than its bytes. */
   private line = new Uint8Array(FIRST_BYTES);
   private length = 0;
 
-  /** Hands each message that the chunk completes to `take`. @throws MigrationFault "qmp-protocol" */
+  /** Hands each message that the chunk completes to `take`. @throws MigrationFault `qmp-protocol` */
   push(chunk: Uint8Array, take: (message: QmpMessage) => void): void {
     let from = 0;
     for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, from)) {
@@ -88,7 +92,7 @@ function parse(line: string): QmpMessage {
   return message;
 }
 
-/** A line may be 16 MiB; a fault's message goes to logs and operators. */
+/** Cuts a text of QEMU for a fault's message, which goes to logs and operators. A line may have 16 MiB. */
 export function excerpt(text: string): string {
   return text.length > EXCERPT_CHARACTERS ? `${text.slice(0, EXCERPT_CHARACTERS)}…` : text;
 }

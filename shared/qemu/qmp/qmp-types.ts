@@ -1,10 +1,10 @@
 /**
- * The part of QEMU's monitor protocol that the agents use: commands with their arguments and answers, events.
- * Shapes follow qapi/*.json of QEMU 8.1 to 11.1; fields that nobody reads are left out.
- * The answers are QEMU's word: the client checks the envelope, not each field.
+ * The part of QEMU's monitor protocol that the agents use: commands with their arguments and answers, and events. The
+ * shapes follow qapi/*.json of QEMU 8.1 to 11.1; fields that the agents do not read are left out. That an answer has
+ * its shape is QEMU's word: the client checks the envelope, not each field.
  */
 
-/** qapi/run-state.json, RunState; a string because later versions add states. */
+/** A run state of QEMU (qapi/run-state.json, RunState). It is a string because later versions add states. */
 export type RunState = string;
 
 export interface QemuVersion {
@@ -26,23 +26,26 @@ export interface QmpEvent {
   readonly timestampUs: number;
 }
 
-/** What the events that the agents wait for carry; a field is QEMU's word, as with the commands. */
+/** The data of the events that the agents wait for. As with answers, the fields are QEMU's word. */
 export interface QmpEventData {
   readonly STOP: Record<string, unknown>;
   readonly RESUME: Record<string, unknown>;
   readonly SHUTDOWN: { readonly guest: boolean; readonly reason: string };
-  /** With capability events. */
+  /** Comes only with the capability `events`. */
   readonly MIGRATION: { readonly status: string };
-  /** With capability events: the bitmap was synced for the `pass`-th time. */
+  /** Comes only with the capability `events`: QEMU has synced its dirty bitmap for the `pass`-th time. */
   readonly MIGRATION_PASS: { readonly pass: number };
 }
 
+/** An event of this name, with the data that such an event has. */
 export type QmpEventNamed<E extends string> = QmpEvent & {
   readonly event: E;
   readonly data: E extends keyof QmpEventData ? QmpEventData[E] : unknown;
 };
 
-/** qapi/migration.json, MigrationInfo. Without `status` there was no migration yet. */
+/**
+ * What QEMU says of its migration (qapi/migration.json, MigrationInfo). Without `status` there was no migration yet.
+ */
 export interface MigrationInfo {
   readonly status?: string;
   readonly ram?: {
@@ -65,7 +68,7 @@ export interface MigrationCapability {
   readonly state: boolean;
 }
 
-/** Milliseconds for "downtime-limit", bytes each second for bandwidths. */
+/** Migration parameters by name. "downtime-limit" is in milliseconds, a bandwidth in bytes each second. */
 export type MigrationParameters = Readonly<Record<string, number | string | boolean>>;
 
 export interface CpuInfo {
@@ -92,7 +95,7 @@ export interface MemoryDevice {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
-/** qapi/block-core.json, ImageInfo. */
+/** An image with the images below it (qapi/block-core.json, ImageInfo). */
 export interface ImageInfo {
   readonly filename: string;
   readonly format: string;
@@ -100,17 +103,17 @@ export interface ImageInfo {
   readonly "backing-image"?: ImageInfo;
 }
 
-/** qapi/block-core.json, BlockInfo. */
+/** A drive (qapi/block-core.json, BlockInfo). */
 export interface BlockInfo {
   readonly device: string;
-  /** Id of the device, or its path in the object tree; missing where no device has the drive. */
+  /** The id of the device, or its path in the object tree; missing where no device has the drive. */
   readonly qdev?: string;
   readonly removable: boolean;
-  /** Missing without a medium. */
+  /** Missing where the drive has no medium. */
   readonly inserted?: { readonly image: ImageInfo; readonly "node-name"?: string };
 }
 
-/** qapi/block-core.json, BlockDeviceInfo. */
+/** A node of QEMU's block layer (qapi/block-core.json, BlockDeviceInfo). */
 export interface BlockNode {
   readonly "node-name"?: string;
   readonly drv?: string;
@@ -119,14 +122,14 @@ export interface BlockNode {
   readonly image?: ImageInfo;
 }
 
-/** qapi/pci.json, PciDeviceInfo. */
+/** A PCI device (qapi/pci.json, PciDeviceInfo). */
 export interface PciDevice {
   readonly slot: number;
   readonly function: number;
   readonly id: { readonly vendor: number; readonly device: number };
 }
 
-/** `Returns` is void where success is all there is to say. */
+/** A command. `Returns` is void where the answer says only that the command has succeeded. */
 interface Command<Arguments, Returns> {
   readonly arguments: Arguments;
   readonly returns: Returns;
@@ -134,15 +137,15 @@ interface Command<Arguments, Returns> {
 
 export interface QmpCommands {
   "query-status": Command<undefined, { readonly status: RunState; readonly running: boolean }>;
-  /** `enabled`: the guest runs under KVM. */
+  /** `enabled` is true when the guest runs under KVM. */
   "query-kvm": Command<undefined, { readonly enabled: boolean; readonly present: boolean }>;
   "query-version": Command<undefined, { readonly qemu: QemuVersion; readonly package: string }>;
   "query-migrate": Command<undefined, MigrationInfo>;
-  /** `resume`: takes up a post-copy that is paused, over a new connection. */
+  /** With `resume`, a source takes up a paused post-copy over a new connection. */
   migrate: Command<{ readonly uri: string; readonly resume?: boolean }, void>;
-  /** The same at the destination, which listens at the address. */
+  /** A destination takes up a paused post-copy, and listens at the address for the new connection. */
   "migrate-recover": Command<{ readonly uri: string }, void>;
-  /** Breaks a post-copy's connection, at either end: both go to postcopy-paused. */
+  /** Breaks the connection of a post-copy, at either end: both QEMUs go to postcopy-paused. */
   "migrate-pause": Command<undefined, void>;
   migrate_cancel: Command<undefined, void>;
   "migrate-start-postcopy": Command<undefined, void>;
@@ -153,9 +156,9 @@ export interface QmpCommands {
   "query-migrate-parameters": Command<undefined, MigrationParameters>;
   stop: Command<undefined, void>;
   cont: Command<undefined, void>;
-  /** QEMU may close the monitor before it answers: both count as success. */
+  /** QEMU may close the monitor before it answers: the answer and the close both count as success. */
   quit: Command<undefined, void>;
-  /** Milliseconds, but for `rounds`. */
+  /** All arguments except `rounds` are milliseconds. */
   "announce-self": Command<
     { readonly initial: number; readonly max: number; readonly rounds: number; readonly step: number },
     void
@@ -166,10 +169,10 @@ export interface QmpCommands {
   "query-cpus-fast": Command<undefined, readonly CpuInfo[]>;
   "qom-get": Command<{ readonly path: string; readonly property: string }, unknown>;
   "qom-list": Command<{ readonly path: string }, readonly QomProperty[]>;
-  /** QEMU makes an object under /objects; `secret` holds a text. */
+  /** QEMU makes an object under /objects. An object of the type `secret` holds a text. */
   "object-add": Command<{ readonly "qom-type": string; readonly id: string; readonly data: string }, void>;
   "object-del": Command<{ readonly id: string }, void>;
-  /** Since 10.0. Without a node it is of all: active ones are locked and may be written. */
+  /** Since QEMU 10.0. Without a node's name it is for all nodes. Active nodes are locked and may be written to. */
   "blockdev-set-active": Command<{ readonly active: boolean }, void>;
   "query-named-block-nodes": Command<{ readonly flat: boolean }, readonly BlockNode[]>;
   "query-block": Command<undefined, readonly BlockInfo[]>;
@@ -177,7 +180,7 @@ export interface QmpCommands {
     undefined,
     readonly { readonly type: string; readonly device: string; readonly status: string }[]
   >;
-  /** `id`: of the device, or its path in the object tree. */
+  /** `id` is the id of the device, or its path in the object tree. */
   eject: Command<{ readonly id: string; readonly force: boolean }, void>;
   "blockdev-change-medium": Command<
     {
@@ -193,7 +196,7 @@ export interface QmpCommands {
   "query-vm-generation-id": Command<undefined, { readonly guid: string }>;
   "query-pci": Command<undefined, readonly { readonly devices: readonly PciDevice[] }[]>;
   "query-machines": Command<undefined, readonly MachineInfo[]>;
-  /** The backends under /objects, with the one that QEMU makes for the machine. */
+  /** Lists the memory backends under /objects, and the one that QEMU makes for the machine. */
   "query-memdev": Command<
     undefined,
     readonly { readonly id?: string; readonly share?: boolean; readonly size?: number }[]
@@ -204,12 +207,13 @@ export interface QmpCommands {
 export type QmpCommandName = keyof QmpCommands;
 
 export interface QmpCallOptions {
-  /** @default 10000 */
+  /** How long the call may take, milliseconds. @default 10000 */
   readonly timeoutMs?: number | undefined;
+  /** Ends the call when it is aborted. QEMU may still carry the command out. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What follows the command's name in a call: arguments only where there are some. */
+/** What follows the command's name in a call: arguments only where the command has some. */
 export type QmpCall<C extends QmpCommandName> = QmpCommands[C]["arguments"] extends undefined
   ? [args?: undefined, options?: QmpCallOptions]
   : [args: QmpCommands[C]["arguments"], options?: QmpCallOptions];

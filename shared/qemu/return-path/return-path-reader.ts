@@ -1,36 +1,46 @@
 /**
- * Reads what the destination's QEMU writes on the return path, message by message, whatever pieces it comes in:
- * `be16 type | be16 length | payload`, the payload at most 512 bytes (migration/migration.c, source_return_path_thread).
- * A RECV_BITMAP is followed by the bitmap, outside of the message's length (migration/ram.c ramblock_recv_bitmap_send):
+ * Reads what the destination's QEMU writes on the return path, message by message, in whatever pieces it comes. A
+ * message is `be16 type | be16 length | payload`, with a payload of at most 512 bytes (migration/migration.c,
+ * source_return_path_thread). The bitmap follows a RECV_BITMAP and is not part of the message's length
+ * (migration/ram.c, ramblock_recv_bitmap_send):
  *
- *     5 | 1 + n | n name || be64 size | size bytes: a bit for a page, lowest first, padded to 8 bytes | be64 0x0123456789abcdef
+ *     5 | 1 + n | n name || be64 size | size bytes | be64 0x0123456789abcdef
+ *                                       └ a bit for each page, lowest first, padded to 8 bytes
  *
- * Nothing is made for a request. Bounded: one message is kept; a bitmap is passed on in pieces.
+ * No object is made for a request. Memory is bounded: one message is kept, and a bitmap is passed on in pieces.
  */
 import { MigrationFault } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
 import { RamBlocks } from "../stream/ram-blocks.ts";
 import { BITMAP_END_HIGH, BITMAP_END_LOW, RETURN_PATH } from "./return-path.ts";
 
+/** Takes the messages of the destination's QEMU. */
 export interface ReturnPathSink {
-  /** A vCPU, or the loading of a device, waits for these pages. What was asked for before may be asked for again. */
+  /** A vCPU, or the loading of a device, waits for these pages. Pages may be requested more than once. */
   requestPages(firstPage: number, pageCount: number): void;
+  /** QEMU answers PING(value). */
   pong(value: number): void;
-  /** QEMU is done, 0 without error, and closes the return path. */
+  /** QEMU is done, with 0 for no error, and closes the return path. */
   shut(error: number): void;
-  /** It is able to take over (8.1 and later, with the capability switchover-ack). */
+  /** QEMU is able to take over (8.1 and later, with the capability switchover-ack). */
   switchoverAck(): void;
-  /** It goes on after a broken post-copy. */
+  /** QEMU goes on after a broken post-copy. */
   resumeAck(): void;
-  /** In a recovery: which of `pageCount` pages from `firstPage` on it has; page i is bit i % 8 of byte i / 8. Valid during the call. */
+  /**
+   * In a recovery, QEMU says which of the `pageCount` pages from `firstPage` on it has: bit i % 8 of byte i / 8 is set
+   * for page `firstPage` + i. The bits are valid until the call returns.
+   */
   receivedPages(firstPage: number, pageCount: number, bits: Uint8Array): void;
 }
 
+/** Bytes of a message before its payload: type and length. */
 const HEAD = 4;
 const PAYLOAD_BYTES_MAX = 512;
+/** Bytes of the payload of REQ_PAGES: offset and length. */
 const REQUEST = 12;
 const RESUME_ACK_VALUE = 1;
 
+/** The payload lengths of the messages whose length is fixed. */
 const LENGTHS: ReadonlyMap<number, number> = new Map([
   [RETURN_PATH.shut, 4],
   [RETURN_PATH.pong, 4],
@@ -44,7 +54,7 @@ type State = "head" | "payload" | "bitmap-size" | "bitmap" | "bitmap-end" | "shu
 export class ReturnPathReader {
   private readonly sink: ReturnPathSink;
   private readonly blocks = new RamBlocks();
-  /** What is due next, gathered until it is all there. */
+  /** The item that is due next, of `due` bytes, gathered until it is all there. */
   private readonly item = new Uint8Array(PAYLOAD_BYTES_MAX);
   private readonly view = new DataView(this.item.buffer);
   private gathered = 0;
@@ -52,13 +62,14 @@ export class ReturnPathReader {
   private state: State = "head";
   private type = 0;
   private payloadBytes = 0;
+  /** Bytes of the return path that were taken. */
   private position = 0;
-  /** Of the bitmap: the first page that was not told, how many there are, and bytes that were not read. */
+  /** What is left of a bitmap: its first page, the number of its pages, and the number of its bytes. */
   private page = 0;
   private pagesLeft = 0;
   private bytesLeft = 0;
 
-  /** @param blocks in stream order, as the page numbers go through them */
+  /** @param blocks in the order of the stream, in which pages are numbered */
   constructor(blocks: readonly { readonly name: string; readonly byteLength: number }[], sink: ReturnPathSink) {
     for (const { name, byteLength } of blocks) this.blocks.add(name, byteLength);
     this.sink = sink;
@@ -74,7 +85,7 @@ export class ReturnPathReader {
       }
       if (this.state === "shut") throw this.invalid("bytes after its end");
       const end = Math.min(piece.length, at + this.due - this.gathered);
-      // a message is tens of bytes: byte by byte is as fast as a view of it, and makes nothing
+      // a message is tens of bytes: copying byte by byte is as fast as copying from a view, and makes no object
       for (let i = at; i < end; i++) this.item[this.gathered++] = piece[i]!;
       this.position += end - at;
       at = end;
@@ -99,6 +110,7 @@ export class ReturnPathReader {
     }
   }
 
+  /** Begins to gather the next item. */
   private expect(state: State, bytes: number): void {
     this.state = state;
     this.due = bytes;
@@ -117,11 +129,11 @@ export class ReturnPathReader {
     this.type = type;
     this.payloadBytes = length;
     this.expect("payload", length);
-    // no byte will come to complete it
+    // a message without a payload is complete, and no further byte comes for it
     if (length === 0) this.complete();
   }
 
-  /** The payload, which stays in `item` for this call. */
+  /** Takes a complete payload, which stays in `item` for the time of this call. */
   private message(): void {
     const { sink, view } = this;
     switch (this.type) {
@@ -157,7 +169,7 @@ export class ReturnPathReader {
       throw this.invalid(`a request for RAM block ${this.name(REQUEST)}, which was not listed`);
   }
 
-  /** Of the name at `at`, which is the payload's last. */
+  /** Reads the length of the name at `at`, with which the payload has to end. */
   private nameLength(at: number): number {
     const length = this.item[at]!;
     if (at + 1 + length !== this.payloadBytes) throw this.invalid(`a block's name of ${length} bytes`);
@@ -193,7 +205,7 @@ export class ReturnPathReader {
     else this.expect("bitmap-end", 8);
   }
 
-  /** @returns how many bytes of the piece were the bitmap's */
+  /** Passes on the part of the bitmap that the piece has at `at`. @returns how many bytes that was */
   private bitmapBytes(piece: Uint8Array, at: number): number {
     const length = Math.min(piece.length - at, this.bytesLeft);
     const pages = Math.min(8 * length, this.pagesLeft);
@@ -212,7 +224,7 @@ export class ReturnPathReader {
     this.expect("head", HEAD);
   }
 
-  /** Beyond 2^53 not exact, and beyond any block all the same. */
+  /** Reads a be64. A number above 2^53 is not exact, but is beyond the end of every block all the same. */
   private uint64(at: number): number {
     return this.view.getUint32(at) * 2 ** 32 + this.view.getUint32(at + 4);
   }

@@ -1,10 +1,12 @@
 /**
- * Messages on the return path, destination to source: u16 type, u16 length, payload; for the agent that answers the source's
- * QEMU (migration/migration.c, mig_rp_message_type). What the destination's QEMU writes is read by return-path-reader.ts.
+ * Encodes messages of the return path, which go from the destination to the source: u16 type, u16 length, payload
+ * (migration/migration.c, mig_rp_message_type). The source agent writes them to answer the source's QEMU. What the
+ * destination's QEMU writes on its return path is read by return-path-reader.ts.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import { BlockTable, holds, putUint64, type TableBlock } from "../stream/block-table.ts";
 
+/** The types of messages. */
 export const RETURN_PATH = {
   shut: 1,
   pong: 2,
@@ -15,23 +17,27 @@ export const RETURN_PATH = {
   switchoverAck: 7,
 } as const;
 
-/** Behind a bitmap, migration/ram.c RAMBLOCK_RECV_BITMAP_ENDING. */
+/** The two halves of the mark that follows a bitmap (migration/ram.c, RAMBLOCK_RECV_BITMAP_ENDING). */
 export const BITMAP_END_HIGH = 0x01234567;
 export const BITMAP_END_LOW = 0x89abcdef;
 
-/** The destination is done: 0 without error, which completes the source; anything else fails its migration. */
+/** Says that the destination is done. With error 0 the source's QEMU completes; with any other, its migration fails. */
 export const encodeShut = (error: number): Uint8Array => withWord(RETURN_PATH.shut, error);
+/** Answers PING(value). */
 export const encodePong = (value: number): Uint8Array => withWord(RETURN_PATH.pong, value);
-/** The source may stop its guest when its limits allow it (8.1 and later, capability switchover-ack). */
+/** Allows the source's QEMU to stop its guest when its limits do too (8.1 and later, capability switchover-ack). */
 export const encodeSwitchoverAck = (): Uint8Array => Uint8Array.of(0, RETURN_PATH.switchoverAck, 0, 0);
 
-/** The destination goes on after a broken post-copy: the source's QEMU sends what no bitmap said that it has. */
+/**
+ * Says that the destination goes on after a broken post-copy. The source's QEMU then sends the pages of which no bitmap
+ * said that the destination has them.
+ */
 export const encodeResumeAck = (): Uint8Array => withWord(RETURN_PATH.resumeAck, 1);
 
 /**
- * The answer to RECV_BITMAP. QEMU takes its complement for what it has to send, whatever it sent before.
- * @param bits a bit for each page of the block that the destination has: page i is bit i % 8 of byte i / 8
- * @throws RangeError when there are not as many
+ * Answers RECV_BITMAP. QEMU sends the pages whose bits are not set, whatever it sent before.
+ * @param bits a bit for each page of the block: bit i % 8 of byte i / 8 is set where the destination has page i
+ * @throws RangeError when there are too few bits
  */
 export function encodeReceivedPages(
   { name, byteLength }: { readonly name: string; readonly byteLength: number },
@@ -65,34 +71,40 @@ function withWord(type: number, value: number): Uint8Array {
   return message;
 }
 
-/** Head, offset, length; and the name with its length where it stands. */
+/** Bytes of a request without a name: head, offset and length. */
 const REQUEST = 4 + 12;
+/** The most bytes of a request that names its block; one byte has the length of the name. */
 const REQUEST_BYTES_MAX = REQUEST + 1 + 255;
-/** What a request's 32 bits of length hold, in whole pages. */
+/** The most pages of a request, whose length in bytes has 32 bits. */
 const REQUEST_PAGES_MAX = Math.floor((2 ** 32 - 1) / PAGE_SIZE);
 
 /**
- * Gathers requests for pages to the source's QEMU, which sends those that it has not sent yet ahead of the others, and knows
- * by itself which those are. A request names its block only when it is another one than before (REQ_PAGES_ID, REQ_PAGES).
+ * Gathers requests for pages, to be written to the source's QEMU. That QEMU sends requested pages ahead of the others,
+ * and knows by itself which of them it has sent already. A request names its block only when the request before was for
+ * another block (REQ_PAGES_ID instead of REQ_PAGES).
  */
 export class PageRequests {
   private readonly blocks: BlockTable;
   private bytes = new Uint8Array(4096);
   private view = new DataView(this.bytes.buffer);
   private length = 0;
+  /** The block of the last request. */
   private block: TableBlock | undefined;
 
-  /** @param blocks in stream order, as the page numbers go through them */
+  /** @param blocks in the order of the stream, in which pages are numbered */
   constructor(blocks: readonly { readonly name: string; readonly byteLength: number }[]) {
     this.blocks = new BlockTable(blocks);
   }
 
-  /** Nothing to take? */
+  /** True when there is nothing to take. */
   get isEmpty(): boolean {
     return this.length === 0;
   }
 
-  /** Pages [firstPage, firstPage + pageCount), in any blocks. @throws RangeError when there are no such pages */
+  /**
+   * Requests the pages [firstPage, firstPage + pageCount), in any blocks.
+   * @throws RangeError when there are no such pages
+   */
   add(firstPage: number, pageCount: number): void {
     let page = firstPage;
     const end = firstPage + pageCount;
@@ -106,7 +118,7 @@ export class PageRequests {
     }
   }
 
-  /** The requests gathered since, as bytes of their own. */
+  /** @returns the requests that were gathered since the last call, as bytes of their own */
   take(): Uint8Array {
     const taken = this.bytes.slice(0, this.length);
     this.length = 0;

@@ -1,9 +1,9 @@
-/** RAM blocks as those that write to QEMU need them: found by page, with the bytes of their names. */
+/** RAM blocks as the code that writes to QEMU needs them: found by a page, and with the bytes of their names. */
 import { PAGE_SIZE } from "../../units.ts";
 
-/** Pages [firstPage, endPage). */
+/** A block, which has the pages [firstPage, endPage). */
 export interface TableBlock {
-  /** Without a length or an end. */
+  /** The bytes of the name, without a length or an end. */
   readonly name: Uint8Array;
   readonly firstPage: number;
   readonly endPage: number;
@@ -12,7 +12,7 @@ export interface TableBlock {
 export class BlockTable {
   private readonly blocks: readonly TableBlock[];
 
-  /** @param blocks in stream order, as the page numbers go through them */
+  /** @param blocks in the order of the stream, in which pages are numbered */
   constructor(blocks: readonly { readonly name: string; readonly byteLength: number }[]) {
     let endPage = 0;
     this.blocks = blocks.map(({ name, byteLength }) => {
@@ -22,7 +22,7 @@ export class BlockTable {
     });
   }
 
-  /** @throws RangeError when the page is in none */
+  /** Finds the block of a page. @throws RangeError when the page is in no block */
   find(page: number): TableBlock {
     const block = this.blocks.find((one) => page >= one.firstPage && page < one.endPage);
     if (block === undefined) throw new RangeError(`page ${page} is in no RAM block`);
@@ -30,10 +30,11 @@ export class BlockTable {
   }
 }
 
+/** Tells whether the page is in the block. */
 export const holds = (block: TableBlock | undefined, page: number): block is TableBlock =>
   block !== undefined && page >= block.firstPage && page < block.endPage;
 
-/** A number below 2^53 as QEMU's be64. */
+/** Writes a number below 2^53 as a be64. */
 export function putUint64(view: DataView, at: number, value: number): void {
   view.setUint32(at, Math.floor(value / 2 ** 32));
   view.setUint32(at + 4, value % 2 ** 32);

@@ -1,32 +1,39 @@
 /**
- * The commands that an agent writes to the destination's QEMU (migration/savevm.c qemu_savevm_command_send). Post-copy, in order:
+ * Encodes the commands that an agent writes to the destination's QEMU (migration/savevm.c qemu_savevm_command_send). A
+ * stream with post-copy has, in this order:
  *
  *     header, configuration | OPEN_RETURN_PATH ADVISE | START(ram) PART(ram)* | DISCARD* PACKAGED(length) package
  *     PART(ram)* END(ram) EOF
  *
- * What QEMU asks of it (loadvm_process_command and loadvm_postcopy_handle_* of migration/savevm.c; tried with 10.0.2):
- * - ADVISE comes before the first page, and makes QEMU forget all of its RAM, ROMs too. From LISTEN to the end a page that never
- *   came is not zero but missing: whoever touches it waits for it. So zero pages are sent as well, each one, as QEMU does.
- * - OPEN_RETURN_PATH comes before the package, which has a PING in it (3; from 10.2 on also 0x42): without a return path that fails.
- * - No other PING is needed. The agent at the source answers those outside of the package (1, 2, 4) itself; of its QEMU 10.0
- *   needs PONG(1) for a channel of its own for requested pages (postcopy-preempt) and none otherwise. The PONGs of the package
- *   come from the destination's QEMU when the devices are loaded, ahead of RUN, and are passed on: 10.2 waits for 0x42.
- *   A PING of an agent's own is answered in its turn, after the pages that stand before it.
- * - After the package pages come once each: at one that is there already QEMU breaks off (postcopy-paused). XBZRLE is refused.
+ * QEMU requires of such a stream (loadvm_process_command and loadvm_postcopy_handle_* of migration/savevm.c; tried with
+ * 10.0.2):
+ * - ADVISE comes before the first page. It makes QEMU forget all of its RAM, ROMs too. From LISTEN to the end, a page
+ *   that never came is not zero but missing: a vCPU or device that touches it waits for it. So zero pages are sent as
+ *   well, each of them, as QEMU does.
+ * - OPEN_RETURN_PATH comes before the package. The package has a PING in it (3; from 10.2 on also 0x42), which fails
+ *   without a return path.
+ * - No other PING is needed. The source agent itself answers the PINGs outside of the package (1, 2, 4). A source QEMU
+ *   10.0 needs PONG(1) if it has a separate channel for requested pages (postcopy-preempt), and no PONG otherwise. The
+ *   destination's QEMU answers the PINGs of the package when the devices are loaded, ahead of RUN. These PONGs are
+ *   passed on to the source's QEMU, since 10.2 waits for 0x42.
+ * - An agent may add a PING of its own. QEMU answers it in its turn, after the pages that stand before it.
+ * - After the package each page comes once. At a page that it has already, QEMU breaks off (postcopy-paused). It
+ *   refuses XBZRLE.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import { BlockTable, holds, putUint64, type TableBlock } from "./block-table.ts";
 import * as ram from "./ram-section.ts";
 import { encodeRamEnd } from "./stream-writer.ts";
 
+/** Bytes of a command before its payload: section type, command and length. */
 const HEAD = 5;
 
 export const encodeOpenReturnPath = (): Uint8Array => withPayload(ram.COMMANDS.openReturnPath, 0);
 
-/** QEMU answers it with PONG(value) in its turn. */
+/** Encodes PING(value), which QEMU answers with PONG(value) in its turn. */
 export const encodePing = (value: number): Uint8Array => withWord(ram.COMMANDS.ping, value);
 
-/** Post-copy may follow; for RAM in pages of 4 KiB only. */
+/** Encodes ADVISE: post-copy may follow. It is for RAM in pages of 4 KiB only. */
 export function encodeAdvise(): Uint8Array {
   const bytes = withPayload(ram.COMMANDS.postcopyAdvise, 16);
   const view = new DataView(bytes.buffer);
@@ -35,12 +42,13 @@ export function encodeAdvise(): Uint8Array {
   return bytes;
 }
 
-/** To be followed by the package itself, `byteLength` bytes as the source's QEMU wrote them. */
+/** Encodes PACKAGED. The package itself has to follow: `byteLength` bytes as the source's QEMU wrote them. */
 export const encodePackageHead = (byteLength: number): Uint8Array => withWord(ram.COMMANDS.packaged, byteLength);
 
 /**
- * After a break, on a new connection and without a header: QEMU answers with RECV_BITMAP, the pages of the block that it has.
- * @param block its name, at most 255 bytes
+ * Encodes RECV_BITMAP, which is for the stream on a new connection after a break; that stream has no header. QEMU
+ * answers with RECV_BITMAP on the return path, which says which pages of the block it has.
+ * @param block the name of the block, at most 255 bytes
  */
 export function encodeRecvBitmap(block: string): Uint8Array {
   const name = Buffer.from(block, "latin1");
@@ -50,26 +58,33 @@ export function encodeRecvBitmap(block: string): Uint8Array {
   return bytes;
 }
 
-/** Behind the bitmaps: QEMU answers with RESUME_ACK, asks again for the pages that it waits for, and takes pages. */
+/**
+ * Encodes RESUME, which follows the requests for bitmaps. QEMU answers with RESUME_ACK, asks again for the pages that
+ * it waits for, and takes pages.
+ */
 export const encodeResume = (): Uint8Array => withPayload(ram.COMMANDS.postcopyResume, 0);
 
-/** What follows the last page of post-copy: RAM's last section with nothing in it, and the end of the stream. */
+/**
+ * Encodes what follows the last page of post-copy: RAM's last section with nothing in it, and the end of the stream.
+ */
 export const encodePostcopyEnd = (ramSectionId: number): Uint8Array =>
   Uint8Array.of(...encodeRamEnd(ramSectionId), ram.EOF);
 
-/** Turns ranges of pages into RAM_DISCARDs: up to twelve ranges of one block in each, as QEMU does. */
+/** Turns ranges of pages into RAM_DISCARD commands, each with up to twelve ranges of one block, as QEMU does. */
 export class DiscardEncoder {
   private readonly blocks: BlockTable;
   private readonly emit: (command: Uint8Array) => void;
   private readonly bytes = new Uint8Array(HEAD + 3 + 255 + ram.DISCARDS_PER_COMMAND * 16);
   private readonly view = new DataView(this.bytes.buffer);
-  /** That of the ranges that were gathered. */
+  /** The block of the ranges that were gathered. */
   private block: TableBlock | undefined;
+  /** How many ranges were gathered. */
   private ranges = 0;
+  /** Where the next range goes. */
   private at = 0;
 
   /**
-   * @param blocks in stream order, as the page numbers go through them
+   * @param blocks in the order of the stream, in which pages are numbered
    * @param emit takes a command; its bytes are valid until it returns
    */
   constructor(
@@ -80,7 +95,10 @@ export class DiscardEncoder {
     this.emit = emit;
   }
 
-  /** Pages [firstPage, firstPage + pageCount), in any blocks. @throws RangeError when there are no such pages */
+  /**
+   * Discards the pages [firstPage, firstPage + pageCount), in any blocks.
+   * @throws RangeError when there are no such pages
+   */
   add(firstPage: number, pageCount: number): void {
     let page = firstPage;
     const end = firstPage + pageCount;
@@ -94,7 +112,7 @@ export class DiscardEncoder {
     }
   }
 
-  /** Emits what was gathered. */
+  /** Emits the command with the ranges that were gathered. */
   flush(): void {
     if (this.ranges === 0) return;
     this.view.setUint16(3, this.at - HEAD);

@@ -1,24 +1,32 @@
 /**
- * Finds out of QEMU's device state in which run state the guest was when its migration stopped it: "running", or "paused" by
- * somebody else before. QEMU notes it in the moment of the stop (migration_stop_vm, global_state_store), so it is right however
- * close an operator's `stop` or `cont` comes to a switchover; events and query-status are not.
+ * Finds in QEMU's device state in which run state the guest was when its migration stopped it: "running", or "paused"
+ * if somebody had paused it before. QEMU notes the run state at the moment of the stop (migration_stop_vm,
+ * global_state_store), so it is right however close an operator's `stop` or `cont` comes to a switchover. Events and
+ * `query-status` are not that reliable.
  *
  *     04 FULL | be32 section id | 0b "globalstate" | be32 instance 0 | be32 version 1 | be32 size | text, 00 …
  *                                                                      (migration/global_state.c, 2.4 and later)
  *
- * It is one of the first sections of the device state, ahead of all that the guest can write to; the first match counts.
+ * This section is one of the first of the device state, ahead of everything that the guest can write to, so the first
+ * match counts.
  */
 
-/** Its first byte comes once in it: when a byte does not fit, a head can at most begin with that byte. */
+/**
+ * The bytes before the size: the name, the instance and the version. The first of them is not among the others, so a
+ * byte that does not fit can at most be the first byte of another match.
+ */
 const HEAD = Uint8Array.from([0x0b, ...new TextEncoder().encode("globalstate"), 0, 0, 0, 0, 0, 0, 0, 1]);
 const SIZE_BYTES = 4;
-/** The longest is "finish-migrate", "guest-panicked", "internal-error". */
+/**
+ * The longest run state that is taken, bytes. QEMU's longest have 14: "finish-migrate", "guest-panicked",
+ * "internal-error".
+ */
 const TEXT_BYTES_MAX = 32;
 
 export class GlobalState {
-  /** As query-status names it; undefined until it was found. */
+  /** The run state as `query-status` names it; undefined until it was found. */
   runState: string | undefined;
-  /** Bytes of the head and the size that have come. */
+  /** How many bytes of the head and the size have come. */
   private matched = 0;
   private text = "";
 

@@ -1,17 +1,17 @@
 /**
- * The RAM blocks of a stream, and the one that records refer to: a record names its block only when it is another one
- * than before (RAM_SAVE_FLAG_CONTINUE, migration/ram.c ram_block_from_stream). Pages are numbered through all blocks.
+ * The RAM blocks of a stream, and the current block: a record names its block only when the record before was of
+ * another block (RAM_SAVE_FLAG_CONTINUE, migration/ram.c ram_block_from_stream). Pages are numbered across all blocks.
  */
 import { PAGE_SIZE } from "../../units.ts";
 
-/** As the stream and QEMU's monitor list it; lengths in bytes. */
+/** A RAM block as the stream and QEMU's monitor list it. Lengths are in bytes. */
 export interface RamBlock {
   readonly name: string;
   readonly byteLength: number;
   readonly pageSize: number;
 }
 
-/** A block with the number of its first page. */
+/** A RAM block with the number of its first page. */
 export interface PlacedBlock extends RamBlock {
   readonly firstPage: number;
 }
@@ -20,7 +20,7 @@ export class RamBlocks {
   private readonly list: PlacedBlock[] = [];
   private readonly byName = new Map<string, PlacedBlock>();
   private current: PlacedBlock | undefined;
-  /** Sum of the lengths. */
+  /** The sum of the blocks' lengths. */
   byteLength = 0;
 
   get blocks(): readonly RamBlock[] {
@@ -46,10 +46,10 @@ export class RamBlocks {
     this.byteLength += byteLength;
   }
 
-  /** Makes the block with the name at `at` the current one. @returns is there one? */
+  /** Makes the block whose name is at `at` the current one. @returns false when no block has that name */
   choose(memory: Uint8Array, at: number, length: number): boolean {
     const present = this.current;
-    // mostly the same block again; comparing bytes makes no string
+    // mostly it is the same block again, and comparing bytes makes no string
     if (present !== undefined && present.name.length === length) {
       let same = true;
       for (let i = 0; i < length && same; i++) same = memory[at + i] === present.name.charCodeAt(i);
@@ -60,28 +60,29 @@ export class RamBlocks {
     return found !== undefined;
   }
 
-  /** @returns the number of the page at that offset of the current block, or -1 when it has none */
+  /** @returns the number of the page at this offset of the current block; -1 when the block does not have it */
   pageAt(offset: number): number {
     const block = this.current;
     return block === undefined || offset >= block.byteLength ? -1 : block.firstPage + offset / PAGE_SIZE;
   }
 
   /**
-   * @param block default: the current one
-   * @returns the number of the first page of [start, start + byteLength), or -1 when those are no whole pages of the block
+   * @param block the current block when left out
+   * @returns the number of the first page of [start, start + byteLength); -1 when that range is not made of whole pages
+   *   of the block
    */
   rangeAt(start: number, byteLength: number, block: PlacedBlock | undefined = this.current): number {
     if (block === undefined || byteLength === 0 || start + byteLength > block.byteLength) return -1;
     return start % PAGE_SIZE === 0 && byteLength % PAGE_SIZE === 0 ? block.firstPage + start / PAGE_SIZE : -1;
   }
 
-  /** Why rangeAt() has no number. */
+  /** Says why rangeAt() has no number. */
   whyNoRange(start: number, byteLength: number, block: PlacedBlock | undefined = this.current): string {
     if (block === undefined) return "pages without a RAM block";
     return `${byteLength} bytes at offset ${start} of RAM block ${block.name}, which has ${block.byteLength}`;
   }
 
-  /** Why pageAt() has no number. */
+  /** Says why pageAt() has no number. */
   whyNone(offset: number): string {
     const block = this.current;
     if (block === undefined) return "a page without a RAM block";

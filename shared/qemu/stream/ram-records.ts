@@ -1,9 +1,10 @@
 /**
- * Reads the RAM sections of QEMU's stream, in one with a header as in one that was resumed:
+ * Reads the RAM sections of QEMU's stream, of a stream with a header as well as of a resumed one:
  *
- *     02 PART or 03 END | be32 id | record* | be64 10 (end of section) | 7e | be32 id      (migration/ram.c, ram_load_postcopy too)
+ *     02 PART or 03 END | be32 id | record* | be64 10 (end of section) | 7e | be32 id
  *
- * Pages are told by their address, nothing is copied or made for them. When a section is due is its caller's to know.
+ * (migration/ram.c, ram_load_postcopy too.) The sink gets the address of a page: nothing is copied, and no object is
+ * made for a page. The caller knows when a section is due.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import type { RamBlocks } from "./ram-blocks.ts";
@@ -12,8 +13,12 @@ import type { StreamCursor } from "./stream-cursor.ts";
 
 /** Takes pages. Addresses are in the reader's memory, and valid until the call returns. */
 export interface RecordSink {
-  /** A page's content is at `at`. False: not taken; the reader stops, and offers it again at the next consume(). */
+  /**
+   * Takes a page, whose content is at `at`.
+   * @returns false when the page is not taken: the reader stops, and offers the page again at the next consume()
+   */
   page(page: number, at: number): boolean;
+  /** Takes a page that is all zero. @returns as page() does */
   zeroPage(page: number): boolean;
 }
 
@@ -33,14 +38,14 @@ export class RamRecords {
   /** Takes the pages. */
   sink: RecordSink;
 
-  /** @param blocks may be filled later, ahead of the first record */
+  /** @param blocks the RAM blocks; they may be added later, before the first record is read */
   constructor(cursor: StreamCursor, blocks: RamBlocks, sink: RecordSink) {
     this.cursor = cursor;
     this.blocks = blocks;
     this.sink = sink;
   }
 
-  /** Moves behind the section's head, if it is all there. @returns was it? */
+  /** Moves the cursor past the head of a section. @returns false when the head is not all there */
   head(sectionId: number): boolean {
     const { cursor } = this;
     if (!cursor.has(5)) return false;
@@ -50,7 +55,11 @@ export class RamRecords {
     return true;
   }
 
-  /** The hot path: record after record until the section's end, the end of what is there, or a sink that is full. */
+  /**
+   * Reads record after record; this is the hot path.
+   * @returns `ended` at the end of the section, `short` at the end of the bytes that are there, `refused` when the sink
+   *   has not taken a page
+   */
   read(): "ended" | "short" | "refused" {
     const { cursor, sink, blocks } = this;
     const { memory, view, limit } = cursor;
@@ -87,7 +96,7 @@ export class RamRecords {
     return "short";
   }
 
-  /** What is no page: the section's end, or something that is refused. */
+  /** Reads a record that is no page: the end of the section, or something that is refused. */
   private end(low: number): void {
     const { cursor } = this;
     const flags = low & ram.RAM_FLAGS;
@@ -97,7 +106,7 @@ export class RamRecords {
   }
 }
 
-/** The 5 bytes at `at` end a section with that id. */
+/** Checks that the 5 bytes at `at` end the section with this id. */
 export function checkFooter(cursor: StreamCursor, at: number, sectionId: number): void {
   if (cursor.memory[at] !== ram.SECTION_FOOTER) throw cursor.unsupported("no section footer (send-section-footer=off)");
   const id = cursor.view.getUint32(at + 1);

@@ -1,5 +1,5 @@
 /**
- * Numbers of QEMU's migration stream, all integers big-endian. The same from 7.2 to 10.2
+ * Numbers of QEMU's migration stream, in which all integers are big-endian. They are the same from 7.2 to 10.2
  * (migration/savevm.h, migration/savevm.c, migration/ram.h, migration/migration.h).
  */
 
@@ -30,7 +30,7 @@ export const RAM_COMPRESS_PAGE = 0x100;
 export const RAM_MULTIFD_FLUSH = 0x200;
 export const RAM_FLAGS = 0xfff;
 
-/** Version of the "ram" section, migration/ram.c. */
+/** The version of the "ram" section, migration/ram.c. */
 export const RAM_VERSION = 4;
 /** Marks an XBZRLE record's encoding, migration/ram.c ENCODING_FLAG_XBZRLE. */
 export const ENCODING_XBZRLE = 0x01;
@@ -50,16 +50,16 @@ export const COMMANDS = {
   switchoverStart: 11,
 } as const;
 
-/** Ranges of one RAM_DISCARD at most, migration/postcopy-ram.c MAX_DISCARDS_PER_COMMAND. */
+/** The most ranges of one RAM_DISCARD, migration/postcopy-ram.c MAX_DISCARDS_PER_COMMAND. */
 export const DISCARDS_PER_COMMAND = 12;
-/** First byte of a RAM_DISCARD, migration/savevm.c postcopy_ram_discard_version. */
+/** The first byte of a RAM_DISCARD's payload, migration/savevm.c postcopy_ram_discard_version. */
 export const DISCARD_VERSION = 0;
 
 export function commandName(command: number): string {
   return Object.entries(COMMANDS).find(([, number]) => number === command)?.[0] ?? `number ${command}`;
 }
 
-/** What records of these flags are, and what makes QEMU send them. */
+/** Says what records with these flags are, and what makes QEMU send them. */
 export function flagName(flags: number): string {
   if (flags & RAM_XBZRLE) return "XBZRLE records (capability xbzrle)";
   if (flags & RAM_COMPRESS_PAGE) return "compressed pages (capability compress)";

@@ -1,12 +1,13 @@
 /**
- * Reads what the source's QEMU writes on a new connection after a broken post-copy (`migrate` with resume), in place as
- * stream-reader.ts does. It has no header:
+ * Reads what the source's QEMU writes on a new connection after a broken post-copy (`migrate` with resume). It reads in
+ * place, as stream-reader.ts does. The stream has no header:
  *
  *     RECV_BITMAP(block) for each block | RESUME | PART(ram)* END(ram) EOF
  *          answered on the return path      answered by RESUME_ACK, without which no page comes
  *
- * (migration/ram.c ram_dirty_bitmap_sync_all, migration/migration.c postcopy_do_resume.) Which pages come is what the answers
- * say that is missing, whatever QEMU sent before; each once, in no order but that of requests.
+ * (migration/ram.c ram_dirty_bitmap_sync_all, migration/migration.c postcopy_do_resume.) QEMU sends the pages that the
+ * answers report as missing, whatever it sent before. Each page comes once, in no particular order, except that
+ * requested pages come first.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import { type PlacedBlock, RamBlocks } from "./ram-blocks.ts";
@@ -15,45 +16,48 @@ import * as ram from "./ram-section.ts";
 import { StreamCursor } from "./stream-cursor.ts";
 import type { RamSetup } from "./stream-setup.ts";
 
+/** Takes what is read, in the order of the stream. */
 export interface ResumedSink extends RecordSink {
   /** QEMU asks for PONG(value) on its return path. */
   ping(value: number): void;
-  /** QEMU asks which pages of the block the destination has, and waits; once for each block. */
+  /** QEMU asks which pages of the block the destination has, and waits for the answer. Called once for each block. */
   bitmapWanted(block: PlacedBlock): void;
   /** QEMU has all the answers, and waits for RESUME_ACK. */
   resumed(): void;
-  /** A RAM section ended. False: the reader stops behind it. */
+  /** A RAM section has ended. @returns false to stop the reader before the next section */
   partEnd(): boolean;
   /** Every page was delivered. */
   ramEnd(): void;
-  /** The last byte was delivered. */
+  /** The last byte of the stream was delivered. */
   end(): void;
 }
 
 type State = "asking" | "pages" | "records" | "footer" | "eof" | "finished";
 
+/** Bytes of a command before its payload. */
 const HEAD = 5;
-/** Payload lengths; RECV_BITMAP's differs. */
+/** The payload lengths of the commands whose length is fixed; the length of RECV_BITMAP varies. */
 const LENGTHS: ReadonlyMap<number, number> = new Map([
   [ram.COMMANDS.ping, 4],
   [ram.COMMANDS.postcopyResume, 0],
 ]);
 
 export class ResumedReader {
-  /** Most bytes that must be there at once for consume() to get on. */
+  /** The most bytes that consume() may need at once to make progress. */
   readonly needs = 8 + 256 + PAGE_SIZE;
-  /** Did the sink stop the reader in the last consume()? */
+  /** True when the sink has stopped the reader in the last consume(). */
   stopped = false;
   private readonly sink: ResumedSink;
   private readonly cursor: StreamCursor;
   private readonly sectionId: number;
   private readonly blocks = new RamBlocks();
   private readonly records: RamRecords;
+  /** The names of the blocks whose bitmap QEMU has asked for. */
   private readonly asked = new Set<string>();
   private state: State = "asking";
   private sectionKind = 0;
 
-  /** @param setup as the stream that broke told it */
+  /** @param setup what the stream that broke said of its RAM */
   constructor(memory: Uint8Array, setup: Pick<RamSetup, "ramSectionId" | "blocks">, sink: ResumedSink) {
     this.sink = sink;
     this.cursor = new StreamCursor(memory);
@@ -62,14 +66,14 @@ export class ResumedReader {
     this.records = new RamRecords(this.cursor, this.blocks, sink);
   }
 
-  /** Bytes of this connection that were consumed. */
+  /** How many bytes of this connection were consumed. */
   get position(): number {
     return this.cursor.position;
   }
 
   /**
    * Reads complete items of [start, end).
-   * @returns the address of the first byte that was not consumed; it may be moved before the next call
+   * @returns the address of the first byte that was not consumed; the rest may be moved before the next call
    * @throws MigrationFault `stream-invalid`, `stream-unsupported`
    */
   consume(start: number, end: number): number {
@@ -79,7 +83,7 @@ export class ResumedReader {
     return this.cursor.at;
   }
 
-  /** @returns may there be more to consume? */
+  /** @returns true when there may be more to consume */
   private step(): boolean {
     const { cursor } = this;
     switch (this.state) {
@@ -95,7 +99,7 @@ export class ResumedReader {
     }
   }
 
-  /** What begins with a byte of its own: a command, a section, the end. */
+  /** Reads an item that begins with a byte for its type: a command, a section, or the end. */
   private item(type: number): boolean {
     const { cursor, state } = this;
     if (state !== "eof" && type === ram.COMMAND) return this.command();
@@ -147,7 +151,7 @@ export class ResumedReader {
   private resume(): void {
     const { cursor, state, asked, blocks } = this;
     if (state !== "asking") throw cursor.invalid("a second command postcopyResume");
-    // it would send what it believed to be missing, not what is
+    // without all answers QEMU would send the pages that it believes to be missing, not those that are
     if (asked.size < blocks.count)
       throw cursor.invalid(`a command postcopyResume after ${asked.size} of ${blocks.count} blocks`);
     this.state = "pages";

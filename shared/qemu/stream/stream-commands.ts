@@ -1,12 +1,14 @@
 /**
- * Reads the commands of QEMU's stream: `08 | be16 command | be16 length | payload`, and the package behind one of them
- * (migration/savevm.c, loadvm_process_command; migration/postcopy-ram.c). Which are taken:
+ * Reads the commands of QEMU's stream, `08 | be16 command | be16 length | payload`, and the package that follows one of
+ * them (migration/savevm.c, loadvm_process_command; migration/postcopy-ram.c). These commands are taken:
  *
- *     OPEN_RETURN_PATH, SWITCHOVER_START       mean nothing to the agents but that the latter stops the guest
- *     PING                                     told, in post-copy only: the agent that ends the return path answers it
- *     ADVISE … DISCARD* PACKAGED{ … }          post-copy; without a sink for it they are refused by name
+ *     OPEN_RETURN_PATH                     means nothing to the agents
+ *     SWITCHOVER_START                     means that the guest is stopped
+ *     PING                                 passed on where there is a sink for post-copy: the source agent answers it
+ *     ADVISE … DISCARD* PACKAGED{ … }      post-copy; refused by name where there is no sink for it
  *
- * What belongs to the recovery of a broken post-copy (RECV_BITMAP, RESUME) comes in a stream without a header and is refused.
+ * The commands of a recovery of a broken post-copy (RECV_BITMAP, RESUME) come in a stream without a header, and are
+ * refused here.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import type { PlacedBlock } from "./ram-blocks.ts";
@@ -16,33 +18,40 @@ import type { StreamCursor } from "./stream-cursor.ts";
 import type { StreamLimits, StreamSetup } from "./stream-setup.ts";
 
 /**
- * Takes what only a stream with the capability postcopy-ram has. In order: advised(); pages as in precopy; then, with the
- * guest stopped, discard() any times, the package, and the pages that are left, now in their last versions and each once.
- * Such a stream may also complete as a precopy one, with nothing of this but advised() and ping().
+ * Takes what only a stream with the capability postcopy-ram has. The calls come in this order: advised(); then pages,
+ * as in precopy; then, with the guest stopped, discard() any number of times, the package, and the pages that are left,
+ * now in their last versions and each once. Such a stream may also complete as in precopy; then only advised() and
+ * ping() are called.
  */
 export interface PostcopySink {
-  /** QEMU asks for PONG(value) on its return path. Those of the package are in it, not told. */
+  /** QEMU asks for PONG(value) on its return path. PINGs within the package are not passed on. */
   ping(value: number): void;
-  /** Between the two pieces of the prologue between which the destination's OPEN_RETURN_PATH and ADVISE belong. */
+  /**
+   * QEMU may go into post-copy. Called between two pieces of the prologue; the destination's OPEN_RETURN_PATH and
+   * ADVISE belong between these pieces.
+   */
   advised(): void;
-  /** What the destination has of these pages is stale: it must forget them, and they come again. */
+  /** The destination must forget these pages: what it has of them is stale, and they come again. */
   discard(firstPage: number, pageCount: number): void;
-  /** The device state follows, `byteLength` bytes, to be loaded at once when all is there. */
+  /** The device state follows, `byteLength` bytes, which are to be loaded in one go when all of them are there. */
   packageStart(byteLength: number): void;
-  /** Bytes of the package at [start, end) of the reader's memory, valid until the call returns; in any pieces. */
+  /** Takes bytes of the package at [start, end) of the reader's memory, valid until the call returns; in any pieces. */
   packageBytes(start: number, end: number): void;
-  /** The package is complete. @returns who takes the pages that are left, and the end of the stream */
+  /** The package is complete. @returns the sink that takes the pages that are left, and the end of the stream */
   packageEnd(): PageSink;
 }
 
+/** The largest package that is taken by default, bytes. */
 const PACKAGE_BYTES_MAX = 64 << 20;
+/** Bytes of a command before its payload. */
 const HEAD = 5;
-/** Version, length of the name, name, 0, and two words of 64 bits for each range. */
+/** Bytes of a discard beside the name and the ranges: the version, the length of the name, and the 0 after the name. */
 const DISCARD_FIXED = 3;
+/** Bytes of a range in a discard: two words of 64 bits. */
 const DISCARD_RANGE = 16;
 const DISCARD_BYTES_MAX = DISCARD_FIXED + 255 + ram.DISCARDS_PER_COMMAND * DISCARD_RANGE;
 
-/** Payload lengths; a discard's differs. */
+/** The payload lengths of the commands whose length is fixed; the length of a discard varies. */
 const LENGTHS: ReadonlyMap<number, number> = new Map([
   [ram.COMMANDS.openReturnPath, 0],
   [ram.COMMANDS.ping, 4],
@@ -55,7 +64,7 @@ const POSTCOPY_ONLY: readonly number[] = [
   ram.COMMANDS.postcopyRamDiscard,
   ram.COMMANDS.packaged,
 ];
-/** QEMU sends them with its guest stopped. */
+/** The commands that QEMU sends with its guest stopped. */
 export const STOPPED_COMMANDS: readonly number[] = [
   ram.COMMANDS.switchoverStart,
   ram.COMMANDS.postcopyRamDiscard,
@@ -71,7 +80,7 @@ export class StreamCommands {
   private readonly packageBytesMax: number;
   private phase: Phase = "plain";
   private packageLeft = 0;
-  /** Who takes what comes after the package; undefined before it, and where there is no sink for post-copy. */
+  /** The sink for what comes after the package; undefined before that, and where there is no sink for post-copy. */
   nextSink: PageSink | undefined;
 
   constructor(cursor: StreamCursor, setup: StreamSetup, limits: StreamLimits, sink: PostcopySink | undefined) {
@@ -81,17 +90,17 @@ export class StreamCommands {
     this.packageBytesMax = limits.packageBytesMax ?? PACKAGE_BYTES_MAX;
   }
 
-  /** Did the package come? What follows it is pages and the end. */
+  /** True once the head of the package has come. Only pages and the end of the stream follow the package. */
   get isPostcopy(): boolean {
     return this.phase === "packaged";
   }
 
-  /** The package's bytes are due, with packageBytes(). */
+  /** True while bytes of the package are due, which packageBytes() takes. */
   get inPackage(): boolean {
     return this.packageLeft > 0;
   }
 
-  /** @returns the number of the command at the cursor when it is all there, otherwise -1 */
+  /** @returns the number of the command at the cursor if it is all there, otherwise -1 */
   next(): number {
     const { cursor } = this;
     if (!cursor.has(HEAD)) return -1;
@@ -108,7 +117,7 @@ export class StreamCommands {
     return cursor.has(HEAD + length) ? command : -1;
   }
 
-  /** Takes the command that next() told, and moves behind it. */
+  /** Takes the command that next() has returned, and moves past it. */
   take(command: number): void {
     const { cursor } = this;
     const { at } = cursor;
@@ -131,7 +140,7 @@ export class StreamCommands {
     cursor.at = at + HEAD + length;
   }
 
-  /** Passes on what is there of the package. @returns was there anything? */
+  /** Passes on the bytes of the package that are there. @returns false when there are none */
   packageBytes(): boolean {
     const { cursor, sink } = this;
     const length = Math.min(cursor.limit - cursor.at, this.packageLeft);
@@ -147,7 +156,7 @@ export class StreamCommands {
     const { cursor } = this;
     if (this.phase !== "plain") throw cursor.invalid("a second command postcopyAdvise");
     if (this.setup.ramSectionId >= 0) throw cursor.invalid("a command postcopyAdvise after the start of RAM");
-    // all sizes of pages that RAM blocks have, or-ed together: tells huge pages apart before the list of blocks does
+    // the page sizes of all RAM blocks, combined by OR: this shows huge pages before the list of blocks does
     const sizes = cursor.uint64(at);
     if (sizes !== PAGE_SIZE)
       throw cursor.unsupported(`RAM in pages of other sizes than ${PAGE_SIZE} (0x${sizes.toString(16)})`);

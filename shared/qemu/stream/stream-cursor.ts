@@ -1,10 +1,10 @@
 /**
- * A place in QEMU's stream and in the window of memory that holds what came of it; reads fields, names faults.
- * All integers big-endian. Nothing is copied but names.
+ * A place in QEMU's stream, and in the window of memory that holds what has come of the stream. It reads fields there,
+ * and makes faults that name the place. All integers are big-endian. Nothing but names is copied.
  */
 import { MigrationFault } from "../../fault.ts";
 
-/** Sizes and offsets stay exact as numbers below this; no guest has 4 PiB. */
+/** Sizes and offsets must be below this, bytes, and so are exact as numbers. No guest has 4 PiB. */
 const INTEGER_LIMIT = 2 ** 52;
 
 export class StreamCursor {
@@ -12,9 +12,9 @@ export class StreamCursor {
   readonly view: DataView;
   /** Address of the next byte. */
   at = 0;
-  /** Address behind the last byte that is there. */
+  /** Address after the last byte that is there. */
   limit = 0;
-  /** Position in the stream less address. */
+  /** The position in the stream minus the address. */
   private origin = 0;
 
   constructor(memory: Uint8Array) {
@@ -22,14 +22,14 @@ export class StreamCursor {
     this.view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
   }
 
-  /** Moves to [start, limit), where the bytes from the present position on are now. */
+  /** Moves to [start, limit), where the bytes from the present position on lie now. */
   enter(start: number, limit: number): void {
     this.origin = this.position - start;
     this.at = start;
     this.limit = limit;
   }
 
-  /** Bytes from the start of the stream. */
+  /** How many bytes of the stream come before the next byte. */
   get position(): number {
     return this.origin + this.at;
   }
@@ -38,7 +38,7 @@ export class StreamCursor {
     return this.limit - this.at >= bytes;
   }
 
-  /** @throws MigrationFault `stream-invalid` for what no guest has */
+  /** Reads a be64. @throws MigrationFault `stream-invalid` for a size that no guest has */
   uint64(at: number): number {
     const value = this.view.getUint32(at) * 2 ** 32 + this.view.getUint32(at + 4);
     if (value >= INTEGER_LIMIT) throw this.invalid(`0x${value.toString(16)} as a length`);
@@ -49,7 +49,7 @@ export class StreamCursor {
     return Buffer.from(this.memory.buffer, this.memory.byteOffset + at, length).toString("latin1");
   }
 
-  /** The text at `at` with its length in one byte, or undefined when it is not all there. */
+  /** Reads a name: a byte with the length, then the text. @returns undefined when it is not all there */
   name(at: number): string | undefined {
     if (at >= this.limit) return undefined;
     const length = this.memory[at]!;

@@ -1,26 +1,29 @@
 /**
- * Finds the end of QEMU's stream. After RAM the stream is opaque, and with a return path the socket stays open, so the
+ * Finds the end of QEMU's stream. After RAM the stream is opaque, and with a return path the socket stays open. So the
  * end must be known from the bytes: the end mark, and a description of the machine in JSON with its length before it.
  *
  *     … 00 EOF | 06 VMDESCRIPTION | be32 length | { … }      (migration/savevm.c, qemu_savevm_state_complete_precopy)
  *
- * Device state may hold such bytes by chance. QEMU writes its JSON in printable ASCII (qobject/json-writer.c escapes the
- * rest), and a head begins with 00: so a candidate ends with the first other byte, and there is one at a time.
- * It is the end when its length leads exactly to the last byte that came, and what stands there is a JSON object.
- * Device state that holds a whole description of its own, which a read ends with, is taken for the end; what comes after
- * it is then a fault of the stream and not lost.
+ * Device state may hold such bytes by chance, so what looks like the end mark, a length and the beginning of JSON (a
+ * *head*) is only a candidate. QEMU writes its JSON in printable ASCII (qobject/json-writer.c escapes everything else),
+ * and a head begins with 00. So a candidate ends with the first byte that is not printable, and there is only one
+ * candidate at a time. A candidate is the end when its length leads exactly to the last byte that has come, and its
+ * text is a JSON object. If device state holds a whole description of its own, and a read ends exactly with it, then
+ * that is taken for the end. What comes after it is then a fault of the stream, so nothing is lost unnoticed.
  *
- * Bounded: one candidate is kept, up to its limit; a byte is looked at once.
+ * Memory is bounded: one candidate is kept, up to its limit. A byte is looked at once.
  */
 import { EOF, VMDESCRIPTION } from "./ram-section.ts";
 
-/** Descriptions are tens to hundreds of KiB; a candidate that claims more is none. */
+/** The longest description, bytes. Descriptions are tens to hundreds of KiB; what claims more is no candidate. */
 const DESCRIPTION_BYTES_MAX = 16 << 20;
 /**
- * 00, 06, length, and the JSON's first three bytes: brace, quote, and a letter ("configuration" or "page_size").
- * With fewer of them, device state that ends with 00 06 would make a head of the real one's length.
+ * Bytes of a head: 00, 06, the length, and the first three bytes of the JSON, which are a brace, a quote and a letter
+ * (of "configuration" or "page_size"). If fewer bytes of the JSON were looked at, device state that ends with 00 06
+ * could make up a head whose length is made of the bytes of the real head.
  */
 const HEAD = 9;
+/** Where the JSON begins in a head. */
 const TEXT_AT = 6;
 const CLOSING_BRACE = 0x7d;
 
@@ -29,28 +32,29 @@ export class StreamEnd {
   /** The last bytes outside of a candidate, in which a head may begin. */
   private readonly tail = new Uint8Array(HEAD - 1);
   private tailLength = 0;
-  /** What came of the candidate's JSON; grows with it. */
+  /** What has come of the candidate's JSON. The buffer grows with it. */
   private text = new Uint8Array(0);
   private textLength = 0;
-  /** Length that the candidate claims; 0: there is none. */
+  /** The length that the candidate claims; 0 when there is no candidate. */
   private claimed = 0;
 
   constructor(descriptionBytesMax = DESCRIPTION_BYTES_MAX) {
     this.descriptionBytesMax = descriptionBytesMax;
   }
 
-  /** Looks at the next bytes. @returns is the stream complete with the last of them? */
+  /** Looks at the next bytes. @returns true when the stream is complete with the last of them */
   push(piece: Uint8Array): boolean {
     let at = 0;
     while (at < piece.length) at = this.claimed > 0 ? this.followCandidate(piece, at) : this.findHead(piece, at);
     return this.claimed > 0 && this.textLength === this.claimed && this.isObject();
   }
 
-  /** @returns where to go on: behind a head that became the candidate, or the end */
+  /** Looks for a head. @returns where to go on: after a head that became the candidate, or at the end of the piece */
   private findHead(piece: Uint8Array, from: number): number {
     const before = this.tailLength;
     if (before > 0) {
-      // a head may have begun in the bytes before; only these are copied, or many false heads would cost their square
+      // a head may have begun in the bytes before: these are joined with the next few bytes and no more, or the cost of
+      // many false heads would be the square of their number
       const joined = new Uint8Array(before + Math.min(piece.length - from, HEAD - 1));
       joined.set(this.tail.subarray(0, before));
       joined.set(piece.subarray(from, from + joined.length - before), before);
@@ -67,7 +71,7 @@ export class StreamEnd {
     return piece.length;
   }
 
-  /** Where a head begins in [from, until), all of it there; -1 when none does. */
+  /** Finds a head that begins in [from, until) and is all there. @returns where it begins, or -1 */
   private headIn(bytes: Uint8Array, from: number, until: number): number {
     const last = Math.min(until - 1, bytes.length - HEAD);
     for (let at = bytes.indexOf(EOF, from); at >= 0 && at <= last; at = bytes.indexOf(EOF, at + 1)) {
@@ -78,7 +82,7 @@ export class StreamEnd {
     return -1;
   }
 
-  /** Makes the head at `at` the candidate. @returns the address behind it */
+  /** Makes the head at `at` the candidate. @returns where it ends */
   private begin(bytes: Uint8Array, at: number): number {
     this.claimed = claimedLength(bytes, at);
     this.textLength = 0;
@@ -87,7 +91,10 @@ export class StreamEnd {
     return at + HEAD;
   }
 
-  /** @returns where to go on: the first byte that is not the candidate's, or the end */
+  /**
+   * Takes bytes of the candidate.
+   * @returns where to go on: at the first byte that is not the candidate's, or at the end
+   */
   private followCandidate(piece: Uint8Array, from: number): number {
     const end = Math.min(piece.length, from + this.claimed - this.textLength);
     let at = from;
@@ -108,7 +115,9 @@ export class StreamEnd {
     this.textLength = needed;
   }
 
-  /** The rare case, on a candidate that ends where the bytes end. */
+  /**
+   * Tells whether the text is a JSON object. Asked only, and so rarely, of a candidate that ends where the bytes end.
+   */
   private isObject(): boolean {
     if (this.text[this.textLength - 1] !== CLOSING_BRACE) return false;
     try {

@@ -1,16 +1,21 @@
 /**
- * Reads QEMU's stream incrementally, in place: pages are told by their address, nothing is copied or made for them.
+ * Reads QEMU's stream in place, in whatever pieces it comes. The sink gets the address of a page: nothing is copied,
+ * and no object is made for a page.
  *
  *     header | configuration | [commands] | START(ram) … PART(ram)* … END(ram) | devices … description
  *     └────────── prologue, verbatim ───────────────┘   pages          └── opaque, verbatim ──┘
  *
- *     … RAM_DISCARD* PING | PACKAGED(length) … | PING PART(ram)* END(ram) EOF      post-copy, where there is a sink for it
+ * Post-copy, where there is a sink for it:
+ *
+ *     … RAM_DISCARD* PING | PACKAGED(length) … | PING PART(ram)* END(ram) EOF
  *                           └ device state ┘     pages, final
  *
- * Read for QEMU 8.1 to 10.x, x86, 4 KiB pages (migration/savevm.c, migration/ram.c). What the stream may hold beyond
- * that is refused by name. Not its job: whether the machine fits the destination.
+ * The format was read in the source of QEMU 8.1 to 10.x, for x86 and pages of 4 KiB (migration/savevm.c,
+ * migration/ram.c). What the stream may hold beyond that is refused by name. Not the reader's job: whether the machine
+ * fits the destination.
  *
- * Invariant: writing what was read gives the same bytes (stream-writer.ts), less the commands, which are for the agents.
+ * Invariant: writing what was read gives the same bytes (stream-writer.ts), without the commands, which are for the
+ * agents.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import { checkFooter, type PageSink, RamRecords } from "./ram-records.ts";
@@ -26,13 +31,16 @@ export type { RamSetup } from "./stream-setup.ts";
 
 /** Takes what is read. Ranges [start, end) and addresses are in the reader's memory, valid until the call returns. */
 export interface StreamSink extends PageSink {
-  /** Bytes that the destination QEMU needs before any page, in consecutive pieces. */
+  /** Takes bytes that the destination's QEMU needs before any page, in consecutive pieces. */
   prologue(start: number, end: number): void;
-  /** After the last piece of the prologue. */
+  /** Takes what the set-up says of the RAM, after the last piece of the prologue. */
   layout(setup: RamSetup): void;
-  /** The first byte that QEMU made with the guest stopped; once. */
+  /** Called once, at the first item that QEMU made with the guest stopped. */
   stopped(): void;
-  /** Opaque bytes behind RAM's last section (which encodeRamEnd() of stream-writer.ts stands for); in any pieces. */
+  /**
+   * Takes opaque bytes that follow RAM's last section, in any pieces. The section itself is not among them; the code
+   * that writes the stream uses encodeRamEnd() of stream-writer.ts for it.
+   */
   device(start: number, end: number): void;
 }
 
@@ -48,16 +56,18 @@ type State =
   | "eof"
   | "finished";
 
-/** An item is at most a RAM record with a block name and a page; the list of blocks is read block by block. */
+/**
+ * The most bytes of an item: a RAM record with a block's name and a page. The list of blocks is read block by block.
+ */
 const ITEM_BYTES_MAX = 8 + 256 + PAGE_SIZE;
 
 export class StreamReader {
-  /** Most bytes that must be there at once for consume() to get on. */
+  /** The most bytes that consume() may need at once to make progress. */
   readonly needs = ITEM_BYTES_MAX;
-  /** Did the sink stop the reader in the last consume()? */
+  /** True when the sink has stopped the reader in the last consume(). */
   stopped = false;
   private readonly sink: StreamSink;
-  /** Takes the pages and the end of the stream: the sink, and behind a package what PostcopySink.packageEnd() names. */
+  /** Takes the pages and the end of the stream: the sink, or after a package the sink of PostcopySink.packageEnd(). */
   private pages: PageSink;
   private readonly cursor: StreamCursor;
   private readonly setup: StreamSetup;
@@ -80,14 +90,14 @@ export class StreamReader {
     this.records = new RamRecords(this.cursor, this.setup.ramBlocks, sink);
   }
 
-  /** Bytes of the stream that were consumed. */
+  /** How many bytes of the stream were consumed. */
   get position(): number {
     return this.cursor.position;
   }
 
   /**
    * Reads complete items of [start, end).
-   * @returns the address of the first byte that was not consumed; it may be moved before the next call
+   * @returns the address of the first byte that was not consumed; the rest may be moved before the next call
    * @throws MigrationFault `stream-invalid`, `stream-unsupported`
    */
   consume(start: number, end: number): number {
@@ -100,7 +110,7 @@ export class StreamReader {
     return cursor.at;
   }
 
-  /** @returns may there be more to consume? */
+  /** @returns true when there may be more to consume */
   private step(): boolean {
     switch (this.state) {
       case "records":
@@ -157,7 +167,7 @@ export class StreamReader {
     }
   }
 
-  /** Commands are no part of the prologue: the agents answer them, or write their own. */
+  /** Reads a command. Commands are no part of the prologue: the agents answer them, or write commands of their own. */
   private command(): boolean {
     const { cursor, commands } = this;
     const command = commands.next();
@@ -231,7 +241,7 @@ export class StreamReader {
     return true;
   }
 
-  /** Post-copy's devices are in the package, so RAM is the last; there is no description. */
+  /** Reads the end of post-copy. The devices are in the package, so RAM comes last, and there is no description. */
   private postcopyEnd(): boolean {
     const { cursor } = this;
     if (!cursor.has(1)) return false;

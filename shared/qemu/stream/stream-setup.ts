@@ -1,10 +1,11 @@
 /**
- * Reads the set-up of QEMU's stream: header, configuration and the start of the RAM section, each read when it is all there.
+ * Reads the set-up of QEMU's stream: the header, the configuration and the start of the RAM section.
  *
  *     "QEVM" 3 | 07 length machine | [05 subsection]* | 01 id "ram" 0 4 | size|4, {name, length}*, 10 | 7e id
  *
- * (migration/savevm.c qemu_savevm_state_header, vmstate_configuration; migration/ram.c ram_save_setup). Each method takes
- * one item at the cursor and says whether it was there; which one is due is StreamReader's to know.
+ * (migration/savevm.c qemu_savevm_state_header, vmstate_configuration; migration/ram.c ram_save_setup.) Each method
+ * reads one item at the cursor, and returns false, without moving, when the item is not all there. StreamReader knows
+ * which item is due.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import { type RamBlock, RamBlocks } from "./ram-blocks.ts";
@@ -19,26 +20,26 @@ export interface RamSetup {
   readonly blocks: readonly RamBlock[];
 }
 
-/** What a set-up may claim before it is believed. */
+/** What a stream may claim at most; what claims more is refused. */
 export interface StreamLimits {
-  /** QEMU's machines have tens of blocks. @default 4096 */
+  /** The most RAM blocks. QEMU's machines have tens of blocks. @default 4096 */
   readonly blocksMax?: number;
-  /** Page numbers are 32-bit numbers in the agents' tables. @default 16 TiB */
+  /** The most memory, bytes. Page numbers are 32-bit numbers in the agents' tables. @default 16 TiB */
   readonly ramBytesMax?: number;
-  /** Device state that comes as one package in post-copy; machines have tens to hundreds of KiB. @default 64 MiB */
+  /** The largest package of device state in post-copy, bytes. Machines have tens to hundreds of KiB. @default 64 MiB */
   readonly packageBytesMax?: number;
 }
 
 const BLOCKS_MAX = 4096;
 const RAM_BYTES_MAX = 2 ** 44;
-/** Machine names are tens of bytes. */
+/** The longest machine name, bytes. Machine names have tens of bytes. */
 const NAME_BYTES_MAX = 255;
 const UUID_BYTES = 16;
 
 export class StreamSetup {
   readonly ramBlocks = new RamBlocks();
   machineType = "";
-  /** -1 before the start of RAM. */
+  /** The number of the RAM section; -1 before its start. */
   ramSectionId = -1;
   private readonly cursor: StreamCursor;
   private readonly blocksMax: number;
@@ -51,12 +52,12 @@ export class StreamSetup {
     this.ramBytesMax = limits.ramBytesMax ?? RAM_BYTES_MAX;
   }
 
-  /** Was every block listed? */
+  /** True when the blocks that were listed make up the total of the memory. */
   get isComplete(): boolean {
     return this.ramBlocks.byteLength === this.totalBytes;
   }
 
-  /** Is RAM's START section behind us? */
+  /** True once RAM's START section has come with all blocks. */
   get isListed(): boolean {
     return this.ramSectionId >= 0 && this.isComplete;
   }
@@ -77,7 +78,7 @@ export class StreamSetup {
     return true;
   }
 
-  /** The machine's name; subsections come as items of their own. */
+  /** Reads the machine's name. The subsections are items of their own. */
   configuration(): boolean {
     const { cursor } = this;
     if (!cursor.has(5)) return false;
@@ -97,7 +98,7 @@ export class StreamSetup {
     const name = cursor.name(cursor.at + 1);
     if (name === undefined) return false;
     const body = 2 + name.length + 4;
-    // only x-ignore-shared and mapped-ram are told so (migration/savevm.c should_validate_capability)
+    // QEMU writes this only for x-ignore-shared and mapped-ram (migration/savevm.c should_validate_capability)
     if (name === "configuration/capabilities")
       throw cursor.unsupported("configuration/capabilities: x-ignore-shared or mapped-ram is on");
     if (name !== "configuration/uuid") throw cursor.unsupported(`subsection ${name}`);
@@ -106,7 +107,7 @@ export class StreamSetup {
     return true;
   }
 
-  /** The head of RAM's START section, and the sum of its blocks. */
+  /** Reads the head of RAM's START section, and the total of its blocks' lengths. */
   sectionStart(): boolean {
     const { cursor } = this;
     const id = cursor.name(cursor.at + 5);
@@ -131,7 +132,10 @@ export class StreamSetup {
     return true;
   }
 
-  /** One block of the list. A page size follows it for huge pages with postcopy-ram on, which only the sums betray. */
+  /**
+   * Reads one block of the list. With postcopy-ram on, the page size follows a block of huge pages; only the sum of the
+   * lengths betrays that.
+   */
   block(): boolean {
     const { cursor, ramBlocks } = this;
     const name = cursor.name(cursor.at);
@@ -149,7 +153,7 @@ export class StreamSetup {
     return true;
   }
 
-  /** End and footer of RAM's START section. */
+  /** Reads the end and the footer of RAM's START section. */
   sectionStartEnd(): boolean {
     const { cursor } = this;
     if (!cursor.has(13)) return false;

@@ -1,12 +1,12 @@
 /**
- * Writes RAM sections of QEMU's stream into a window of memory; the inverse of stream-reader.ts. Pages are copied within
- * that memory, so nothing is made for a page (migration/ram.c save_page_header, save_xbzrle_page).
+ * Writes RAM sections of QEMU's stream into a window of memory, as the inverse of stream-reader.ts. Pages are copied
+ * within that memory, and no object is made for a page (migration/ram.c save_page_header, save_xbzrle_page).
  */
 import { PAGE_SIZE } from "../../units.ts";
 import { BlockTable, holds, type TableBlock } from "./block-table.ts";
 import * as ram from "./ram-section.ts";
 
-/** RAM's last section with nothing in it: every page was written before. */
+/** Encodes RAM's last section with nothing in it: every page was written before. */
 export function encodeRamEnd(sectionId: number): Uint8Array {
   const bytes = new Uint8Array(18);
   const view = new DataView(bytes.buffer);
@@ -19,8 +19,8 @@ export function encodeRamEnd(sectionId: number): Uint8Array {
 }
 
 /**
- * What a stream begins with: header, configuration, `commands`, and RAM's start with its blocks (migration/savevm.c
- * qemu_savevm_state_header, migration/ram.c ram_save_setup).
+ * Encodes the beginning of a stream: header, configuration, `commands`, and RAM's START section with its blocks
+ * (migration/savevm.c qemu_savevm_state_header, migration/ram.c ram_save_setup).
  */
 export function encodeStreamStart(
   machine: string,
@@ -55,7 +55,7 @@ export function encodeStreamStart(
 }
 
 export class StreamWriter {
-  /** Where the next byte goes. */
+  /** The address of the next byte. */
   position = 0;
   private readonly memory: Uint8Array;
   private readonly view: DataView;
@@ -64,20 +64,25 @@ export class StreamWriter {
   private blocks = new BlockTable([]);
   private block: TableBlock | undefined;
 
-  /** @param copy within the memory; the ranges do not overlap. On shared memory copyWithin() is several times slower. */
+  /**
+   * @param copy copies within the memory; the ranges do not overlap. It is handed in because copyWithin() is several
+   *   times slower on shared memory
+   */
   constructor(memory: Uint8Array, copy: (to: number, from: number, length: number) => void) {
     this.memory = memory;
     this.copy = copy;
     this.view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
   }
 
-  /** The blocks in stream order, as the page numbers go through them. */
+  /** Takes the blocks, in the order of the stream, in which pages are numbered. */
   layout(blocks: readonly { readonly name: string; readonly byteLength: number }[]): void {
     this.blocks = new BlockTable(blocks);
     this.block = undefined;
   }
 
-  /** Writes to [start, limit) from now on; records continue the block of the window before. */
+  /**
+   * Writes to [start, limit) from now on. The first record continues the block of the last record of the window before.
+   */
   begin(start: number, limit: number): void {
     this.position = start;
     this.limit = limit;
@@ -110,14 +115,14 @@ export class StreamWriter {
     this.memory[this.position++] = 0;
   }
 
-  /** The page's content is at `at` in the same memory. */
+  /** Writes a page whose content is at `at` in the same memory. */
   page(page: number, at: number): void {
     this.record(page, ram.RAM_PAGE);
     this.copy(this.position, at, PAGE_SIZE);
     this.position += PAGE_SIZE;
   }
 
-  /** `length` bytes of XBZRLE are at `at` in the same memory. */
+  /** Writes a page as XBZRLE: `length` bytes that are at `at` in the same memory. */
   delta(page: number, at: number, length: number): void {
     this.record(page, ram.RAM_XBZRLE);
     this.view.setUint8(this.position, ram.ENCODING_XBZRLE);
@@ -131,7 +136,7 @@ export class StreamWriter {
     this.position += length;
   }
 
-  /** Bytes that are in other memory. @returns how many */
+  /** Writes bytes that are in other memory. @returns how many */
   bytes(piece: Uint8Array): number {
     this.memory.set(piece, this.position);
     this.position += piece.length;

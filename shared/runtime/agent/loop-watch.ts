@@ -1,15 +1,18 @@
 /**
- * How long the event loop of an agent stands still at most, as a line a second at the level debug. For measurements.
+ * Logs for how long an agent's event loop stands still at most: a line a second, at the level debug. For measurements.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Logger } from "../log/log.ts";
 
-/** How often the loop is looked at, milliseconds; what Node measures includes it. */
+/** How often Node looks at the event loop, milliseconds. The delays that Node measures include this time. */
 const RESOLUTION_MS = 5;
+/** How often a line is logged, milliseconds. */
 const EVERY_MS = 1000;
 const NS_PER_MS = 1e6;
 
-/** Costs two hundred turns of the loop a second: called where debug lines are asked for. */
+/**
+ * Begins to measure. This costs 200 turns of the event loop a second, so it is for agents that log debug lines only.
+ */
 export function watchLoop(log: Logger): void {
   const seen = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
   seen.enable();

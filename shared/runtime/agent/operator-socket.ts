@@ -1,4 +1,7 @@
-/** The socket at which an agent serves the operators of its own host, and the group that may use it. */
+/**
+ * Says at which socket an agent serves the operators of its own host, and lets their group reach it. The socket itself
+ * is made in shared/link/listen/unix-listener.ts.
+ */
 import { type ExecFileSyncOptionsWithStringEncoding, execFileSync } from "node:child_process";
 import { chmodSync, chownSync, statSync } from "node:fs";
 import { dirname } from "node:path";
@@ -7,20 +10,21 @@ import type { CommonConfig } from "../config/config.ts";
 
 export interface OperatorSocket {
   readonly path: string;
-  /** The number of the group that may use it; undefined: the agent's own. */
+  /** The number of the group that may use the socket; undefined for the agent's own group. */
   readonly group: number | undefined;
 }
 
-/** A member of the group may go through the directory to the socket, and sees no names in it. */
+/** The mode of a directory in which a member of the group can reach the socket by its name, but cannot list names. */
 const OWNER_AND_PASSAGE = 0o710;
 const PERMISSIONS = 0o777;
-/** In such a directory whatever is made gets the directory's group. */
+/** The bit of a directory's mode that gives the directory's group to everything that is made in the directory. */
 const SET_GROUP = 0o2000;
+/** How long getent may take, milliseconds. */
 const GETENT_MS = 5000;
 
 /**
- * Gives runtimeDirectory to the group `operators.group`, so that its members reach the socket there.
- * @returns undefined where operators of the host have no socket
+ * Gives runtimeDirectory to the group `operators.group`, so that members of the group reach the socket there.
+ * @returns undefined where operators of this host have no socket
  * @throws MigrationFault `configuration`
  */
 export function operatorSocket(config: CommonConfig): OperatorSocket | undefined {
@@ -31,7 +35,7 @@ export function operatorSocket(config: CommonConfig): OperatorSocket | undefined
   try {
     if (dirname(path) === runtimeDirectory) {
       const { gid, mode } = statSync(runtimeDirectory);
-      // under the units it has been made so, and chown(2) is forbidden
+      // the units have made the directory so, and forbid chown(2)
       if (gid !== group) chownSync(runtimeDirectory, -1, group);
       if ((mode & PERMISSIONS) !== OWNER_AND_PASSAGE)
         chmodSync(runtimeDirectory, (mode & SET_GROUP) | OWNER_AND_PASSAGE);
@@ -47,7 +51,10 @@ export function operatorSocket(config: CommonConfig): OperatorSocket | undefined
   return { path, group };
 }
 
-/** Asks getent(1), which knows the groups of files and of directories in the network. */
+/**
+ * Finds the number of a group by getent(1), which knows the groups of this host's files and of network directories.
+ * @throws MigrationFault `configuration` where there is no such group
+ */
 function groupNumber(name: string): number {
   if (/^\d{1,9}$/.test(name)) return Number(name);
   try {
@@ -55,7 +62,7 @@ function groupNumber(name: string): number {
     const number = /^[^:]*:[^:]*:(\d+):/.exec(execFileSync("/usr/bin/getent", ["group", "--", name], options))?.[1];
     if (number !== undefined) return Number(number);
   } catch {
-    // getent ends with 2 for a name that it does not find
+    // getent exits with 2 for a name that it does not find
   }
   throw new MigrationFault("configuration", `operators.group is ${JSON.stringify(name)}, which is no group here`, {
     advice: `Make it (groupadd --system ${name}), or set operators.group to one that there is`,

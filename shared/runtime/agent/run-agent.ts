@@ -1,4 +1,6 @@
-/** What both agents' programs do around their service: print help, start, say so, stop in order. */
+/**
+ * Does what the programs of both agents do around their service: print the help, start, tell systemd, stop in order.
+ */
 import { type FaultCode, MigrationFault } from "../../fault.ts";
 import { notifySystemd } from "../host/systemd-notify.ts";
 import type { Logger } from "../log/log.ts";
@@ -9,12 +11,13 @@ export interface RunningAgent {
   readonly log: Logger;
   /** One line for `systemctl status`. */
   readonly status: string;
+  /** How long stop() may take, milliseconds, before the process exits. */
   readonly graceMs: number;
   /** Ends or aborts what is under way and closes the listener. */
   stop(): Promise<void>;
 }
 
-/** For systemd and the log: where an agent serves other agents, and operators. */
+/** Says at which addresses an agent serves other agents and operators, for systemd and the log. */
 export function listeningText(address: string, operatorSocket: string | undefined): string {
   const operators = operatorSocket === undefined ? "no socket of operators" : `unix:${operatorSocket} for operators`;
   return address === ""
@@ -22,23 +25,27 @@ export function listeningText(address: string, operatorSocket: string | undefine
     : `Listening at ${address}; ${operators}`;
 }
 
-/** What an agent that could not start exits with; documented in docs/operations.md, "Exit codes of the agents". */
+/**
+ * The exit code of an agent that could not start, where EXITS has none for the fault. docs/operations.md documents them
+ * all under "Exit codes of the agents".
+ */
 const FAILED_EXIT = 1;
 const EXITS: Partial<Readonly<Record<FaultCode, number>>> = { configuration: 2, "agent-running": 3 };
 
 /**
- * Starts an agent and keeps it until SIGTERM or SIGINT; a second one of these ends it at once. SIGHUP and SIGUSR1 are
- * logged, and change nothing.
+ * Starts an agent and keeps it running until SIGTERM or SIGINT; a second such signal ends the process at once. SIGHUP
+ * and SIGUSR1 are logged, and change nothing.
+ * @param help the text to print instead of a start; undefined to start
  */
 export async function runAgent(help: string | undefined, start: () => Promise<RunningAgent>): Promise<void> {
   if (help !== undefined) {
     process.stdout.write(help);
     return;
   }
-  // whatever the agent and what it starts make is for its own user, however the agent was started
+  // files of the agent, and of the programs that it starts, are for its own user, however the agent was started
   process.umask(0o077);
   let known: Logger | undefined;
-  // without a listener SIGHUP would end the agent, and systemd takes that for a clean end and does not start it again
+  // without a listener SIGHUP would end the agent; systemd takes that for a clean end and does not start it again
   process.on("SIGHUP", () => known?.info("SIGHUP changes nothing: settings are read when the agent starts"));
   // without a listener SIGUSR1 would open Node's inspector, and any user of this host could run code in the agent
   process.on("SIGUSR1", () => known?.warn("SIGUSR1 changes nothing: Node's inspector cannot be opened in an agent"));
@@ -52,7 +59,7 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
     if (stopping) process.exit(1);
     stopping = true;
     log.info({ signal }, "stopping");
-    // a migration that cannot be ended in time is ended by whoever starts this agent next
+    // a migration that cannot be ended in time stays in the journal, and the next start of the agent takes it up
     const late = setTimeout(() => process.exit(1), agent.graceMs);
     tell({ stopping: true })
       .then(() => agent.stop())
@@ -68,10 +75,10 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
   };
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
-  // Node's own warnings, as what the log has else: one line of JSON each, not text between them
+  // Node's own warnings become lines of JSON like all others, not text between these
   process.removeAllListeners("warning");
   process.on("warning", ({ name, message }) => log.info({ warning: name }, message));
-  // a promise that nobody waits for is a mistake of ours; it must not take the other migrations of this agent with it
+  // a rejection that nothing awaits is a mistake of this program; it must not end the agent's other migrations
   process.on("unhandledRejection", (reason) => log.error({ fault: reason }, "unhandled rejection: please report this"));
   log.info(status);
   if (log.isLevelEnabled("debug")) watchLoop(log);
@@ -86,7 +93,7 @@ async function startOrExit(start: () => Promise<RunningAgent>): Promise<RunningA
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);
     process.stderr.write(`${fault.message}\n${fault.advice === undefined ? "" : `${fault.advice}\n`}`);
-    // for good: what the start has opened or taken up must not go on in a process without a port
+    // the process ends here: what the start has opened or taken up must not go on in a process without a port
     return process.exit(EXITS[fault.code] ?? FAILED_EXIT);
   }
 }

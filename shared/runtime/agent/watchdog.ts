@@ -1,15 +1,16 @@
 /**
- * Tells systemd again and again that the agent's event loop turns (WatchdogSec= in the units). An agent whose loop
- * hangs tells nothing; systemd kills it and starts it again, and the new agent takes up what the journal knows. Without
- * the watchdog, a guest that is stopped for its switchover would stay stopped for as long as the agent hangs.
+ * Tells systemd again and again that the agent's event loop turns (WatchdogSec= in the units). An agent whose event
+ * loop hangs tells nothing; systemd kills it and starts it again, and the new agent takes up what the journal knows.
+ * Without the watchdog, a guest that is stopped for its switchover would stay stopped for as long as the agent hangs.
  */
 import type { Logger } from "../log/log.ts";
 
-/** The limit that systemd takes for "no limit", microseconds. */
+/** The value by which systemd means "no limit", microseconds. */
 const INFINITE_US = 2n ** 64n - 1n;
 const US_PER_MS = 1000;
 /**
- * The pause before a message that did not reach systemd is sent again, milliseconds. Half a limit would be too late.
+ * The pause before a message that did not reach systemd is sent again, milliseconds. Waiting for half of the limit once
+ * more would be too long.
  */
 const RETRY_MS = 1000;
 
@@ -23,15 +24,17 @@ export function watchdogLimitMs(env: NodeJS.ProcessEnv, pid: number = process.pi
   if (!/^\d{1,20}$/.test(limit)) return undefined;
   const limitUs = BigInt(limit);
   if (limitUs === 0n || limitUs >= INFINITE_US) return undefined;
-  // children inherit the variables, which are not meant for them
+  // a child of the process for which the variables are meant inherits them
   if (whose !== undefined && whose !== String(pid)) return undefined;
   return Number(limitUs) / US_PER_MS;
 }
 
 /**
- * Calls `tell` at once and then at half of the limit, as sd_watchdog_enabled(3) advises, from the event loop.
+ * Calls `tell` from the event loop, at once and then each time when half of the limit has passed, as
+ * sd_watchdog_enabled(3) advises.
+ * @param limitMs the time within which systemd wants to hear of this process
  * @param tell rejects when systemd did not take note
- * @returns ends it
+ * @returns a function that ends this
  */
 export function feedWatchdog(limitMs: number, tell: () => Promise<void>, log: Logger): () => void {
   let timer: NodeJS.Timeout | undefined;

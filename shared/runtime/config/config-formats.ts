@@ -1,13 +1,16 @@
-/** How the values of the configuration are written: the formats that config-schema.ts names, for convict. */
+/** The formats in which values of the configuration are written, for convict; config-schema.ts names them. */
 import { MigrationFault } from "../../fault.ts";
 import { parseByteSize, parseDuration } from "../../quantities.ts";
 import { LOG_LEVELS } from "../log/log.ts";
 import type { Format } from "./config-schema.ts";
 
 interface ValueFormat {
-  /** From the text of the environment or the command line; what it cannot read it leaves for validate(). */
+  /**
+   * Converts a text of the environment or the command line. A text that it cannot convert is returned as it is, and
+   * refused by validate().
+   */
   coerce(text: string): unknown;
-  /** @throws MigrationFault configuration */
+  /** @throws MigrationFault `configuration` for a value that does not have this format */
   validate(value: unknown): void;
 }
 
@@ -56,7 +59,7 @@ export const FORMATS: Readonly<Record<Format, ValueFormat>> = {
   },
 };
 
-/** convict keeps the message only, so the advice goes into it. */
+/** Makes the check of a number with its unit. convict keeps only a fault's message, so the advice goes into it. */
 function quantity(parse: (text: string) => number, example: string): (value: unknown) => void {
   return (value) => {
     if (typeof value !== "string") throw refuse(`must be a text with its unit, as ${example}`);

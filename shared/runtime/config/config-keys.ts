@@ -1,14 +1,17 @@
-/** The names of configuration keys: in the file, in the environment, on the command line, in the help. */
+/** The names of configuration keys: in the file, in the environment, on the command line and in the help. */
 import { MigrationFault } from "../../fault.ts";
 import type { Key, SchemaTree } from "./config-schema.ts";
 
 export interface NamedKey {
-  /** As in the file: "memory.baseCache". */
+  /** The key's name in the file, such as "memory.baseCache". */
   readonly path: string;
   readonly key: Key<unknown>;
 }
 
-/** Names in the environment that belong to others of Ferry's programs. */
+/**
+ * Names in the environment that begin with FERRY_ and are no keys: those of Ferry's other programs, scripts and tests,
+ * and FERRY_CONFIG, which names the file.
+ */
 const NOT_OURS = [
   "FERRY_AGENT",
   "FERRY_SOURCE_STATE",
@@ -22,6 +25,7 @@ const NOT_OURS = [
 
 const isKey = (node: SchemaTree | Key<unknown>): node is Key<unknown> => "default" in node;
 
+/** Lists the keys of a schema. @param prefix begins each path; for the recursion */
 export function listKeys(schema: SchemaTree, prefix = ""): readonly NamedKey[] {
   return Object.entries(schema).flatMap(([name, node]) =>
     isKey(node) ? [{ path: prefix + name, key: node }] : listKeys(node, `${prefix}${name}.`),
@@ -30,11 +34,17 @@ export function listKeys(schema: SchemaTree, prefix = ""): readonly NamedKey[] {
 
 const words = (path: string): string[] => path.split(/\.|(?=[A-Z])/).map((word) => word.toLowerCase());
 
+/** Makes the name of a key in the environment: FERRY_MEMORY_BASE_CACHE. */
 export const environmentName = (path: string): string => `FERRY_${words(path).join("_").toUpperCase()}`;
 
+/** Makes the name of a key on the command line: --memory-base-cache. */
 export const flagName = (path: string): string => `--${words(path).join("-")}`;
 
-/** @returns what was given; @throws MigrationFault configuration for the first key of the file that is none */
+/**
+ * Checks the names of the keys in a file.
+ * @returns the given value
+ * @throws MigrationFault `configuration` for the first name that is no key, and for a value that should be an object
+ */
 export function checkFileKeys(given: unknown, schema: SchemaTree, file: string, prefix = ""): object {
   if (typeof given !== "object" || given === null || Array.isArray(given))
     throw new MigrationFault(
@@ -54,7 +64,11 @@ export function checkFileKeys(given: unknown, schema: SchemaTree, file: string, 
   return given;
 }
 
-/** What the environment sets, by path. @throws MigrationFault configuration for a name FERRY_… that is no key */
+/**
+ * Finds what the environment sets.
+ * @returns the texts, by path
+ * @throws MigrationFault `configuration` for a name that begins with FERRY_ and is no key
+ */
 export function fromEnvironment(keys: readonly NamedKey[], env: NodeJS.ProcessEnv): Map<string, string> {
   const paths = new Map(keys.map(({ path }) => [environmentName(path), path]));
   const values = new Map<string, string>();
@@ -68,13 +82,16 @@ export function fromEnvironment(keys: readonly NamedKey[], env: NodeJS.ProcessEn
 }
 
 export interface GivenFlags {
-  /** --config. */
+  /** The value of --config. */
   readonly file: string | undefined;
-  /** By path. */
+  /** The texts of the keys, by path. */
   readonly values: ReadonlyMap<string, string>;
 }
 
-/** `--key value`, `--key=value`, and `--key` alone for a yes. @throws MigrationFault configuration */
+/**
+ * Reads the command line: `--key value`, `--key=value`, or `--key` alone where a boolean key is to be true.
+ * @throws MigrationFault `configuration` for what is no key, and for a key without a value
+ */
 export function fromArguments(keys: readonly NamedKey[], argv: readonly string[]): GivenFlags {
   const byFlag = new Map(keys.map((named) => [flagName(named.path), named]));
   const values = new Map<string, string>();
@@ -97,7 +114,7 @@ export function fromArguments(keys: readonly NamedKey[], argv: readonly string[]
   return { file, values };
 }
 
-/** Every key with its meaning, unit, default and names. */
+/** Makes the help: every key with its meaning, unit, default and names. */
 export function helpText(program: string, summary: string, schema: SchemaTree): string {
   const lines = [
     `Usage: ${program} [--config FILE] [--KEY VALUE ...]`,
@@ -129,7 +146,10 @@ function unknownKey(where: string, name: string, known: readonly string[]): Migr
   });
 }
 
-/** @returns the known name with the fewest changed characters, when they are few; exported for its tests */
+/**
+ * Finds the known name that differs from `name` by the fewest characters. Exported for its tests.
+ * @returns undefined when every known name differs by too many
+ */
 export function nearest(name: string, known: readonly string[]): string | undefined {
   let best: string | undefined;
   let fewest = Math.max(3, Math.floor(name.length / 2));
@@ -143,7 +163,7 @@ export function nearest(name: string, known: readonly string[]): string | undefi
   return best;
 }
 
-/** Levenshtein's: characters inserted, removed or replaced. */
+/** Computes Levenshtein's distance: how many characters are inserted, removed or replaced. */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (let i = 1; i <= a.length; i++) {

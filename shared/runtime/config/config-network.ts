@@ -1,4 +1,7 @@
-/** The settings of the network: who is served where, in clear or over TLS, and how many connections are taken. */
+/**
+ * The settings of the network: whom an agent serves at which address, in clear or over TLS, and how many connections it
+ * takes.
+ */
 import { resolve } from "node:path";
 import { isWildcard, parseAddress } from "../../address.ts";
 import { parseDuration } from "../../quantities.ts";
@@ -7,18 +10,22 @@ import { socketPathMistake } from "../../socket-path.ts";
 import { atLeast, between, invalid } from "../config-checks.ts";
 import type { TlsFiles } from "../files/certificates.ts";
 
-/** How many connections an agent takes: shared/link/callers/connection-limits.ts. */
+/** How many connections an agent takes. shared/link/callers/connection-limits.ts enforces these limits. */
 export interface ConnectionConfig {
-  /** Of callers on a list, or in clear, at the same time; connections of unix sockets are counted apart. */
+  /**
+   * The most connections at the same time of callers on a list, or in clear. Connections of unix sockets are counted
+   * apart.
+   */
   readonly max: number;
-  /** Those of one address among them. */
+  /** The most of these connections that come from one address. */
   readonly perAddress: number;
-  /** TLS handshakes a second with addresses of which no caller on a list has come lately. */
+  /** The most TLS handshakes a second with addresses from which no caller on a list has come lately. */
   readonly handshakesPerSecond: number;
-  /** The longest life of a connection over TLS that only an operator may have, milliseconds. */
+  /** The longest life, milliseconds, of a connection over TLS whose caller is on the list of operators only. */
   readonly maxAgeMs: number;
 }
 
+/** The settings as the operator has written them. */
 export interface GivenConnections {
   max: number;
   perAddress: number;
@@ -26,6 +33,7 @@ export interface GivenConnections {
   maxAge: string;
 }
 
+/** The settings of TLS. config-schema.ts documents each key. */
 export interface TlsConfig {
   readonly files: TlsFiles;
   readonly peers: readonly string[];
@@ -43,7 +51,12 @@ export interface GivenTls {
   strict: boolean;
 }
 
-/** All or nothing: half a configuration of TLS must not pass for none. What the files hold is seen when they are opened. */
+/**
+ * Compiles the settings of TLS. Half a configuration is refused, since it must not pass for none. What the files hold
+ * is checked when they are opened.
+ * @returns undefined where no file and no list is set
+ * @throws MigrationFault `configuration`
+ */
 export function tlsConfig({
   insecure,
   ca,
@@ -70,6 +83,10 @@ export function tlsConfig({
   });
 }
 
+/**
+ * Checks that each address may be served in this way, and that other agents can dial `advertise`.
+ * @throws MigrationFault `configuration`
+ */
 export function checkAddresses(listen: readonly string[], advertise: string, security: Serving): void {
   if (listen.length === 0) {
     if (advertise !== "") throw invalid("advertise", `is ${advertise}, and listen is empty`, "Set listen too");
@@ -83,7 +100,11 @@ export function checkAddresses(listen: readonly string[], advertise: string, sec
     throw invalid("advertise", `would be ${advertise}, which nobody can dial`, "Set it to this host's address");
 }
 
-/** The path of the operators' socket. @returns undefined where they are to have none */
+/**
+ * Compiles the path of the operators' socket.
+ * @returns undefined where the operators of this host are to have no socket
+ * @throws MigrationFault `configuration` for a path that is too long
+ */
 export function socketPath(text: string, runtimeDirectory: string): string | undefined {
   if (text === "") return undefined;
   const path = resolve(text.replaceAll("{runtime}", runtimeDirectory));

@@ -1,10 +1,11 @@
 /**
- * The keys of the two agents: what each means, its unit, its default. Read by convict in config.ts; everything here is
- * still as the operator writes it ("256MiB"). The names in the environment and on the command line follow from the key:
- * memory.baseCache is FERRY_MEMORY_BASE_CACHE and --memory-base-cache.
+ * The configuration keys of the two agents: the meaning of each, its unit and its default. config.ts hands the schema
+ * to convict. Every value here is still in the form in which an operator writes it ("256MiB"). The names in the
+ * environment and on the command line follow from the key: memory.baseCache is FERRY_MEMORY_BASE_CACHE and
+ * --memory-base-cache.
  */
 
-/** How a value is written, checked and turned into what the agent uses. See FORMATS in config.ts. */
+/** The format in which a value is written and checked: FORMATS in config-formats.ts. */
 export type Format =
   | "ferry-duration"
   | "ferry-size"
@@ -258,7 +259,7 @@ export const destinationSchema = () => ({
   },
 });
 
-/** A tree of keys: a leaf has a default. */
+/** A tree of keys. A node with a `default` is a key. */
 export interface SchemaTree {
   readonly [name: string]: SchemaTree | Key<unknown>;
 }

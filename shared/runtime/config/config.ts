@@ -1,6 +1,7 @@
 /**
- * The configuration of the agents in three stages: given (file, then environment, then command line), with its defaults
- * (convict), compiled. Only the compiled form leaves this file: units converted, paths absolute and checked, frozen.
+ * Loads the configuration of the agents in three stages: what is given (file, then environment, then command line),
+ * what is given over the defaults (convict), and the compiled form. Only the compiled form leaves this file: its units
+ * are converted, its paths are absolute and checked, and it is frozen.
  */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -29,32 +30,32 @@ import { destinationSchema, type SchemaTree, sourceSchema } from "./config-schem
 
 convict.addFormats(FORMATS);
 
-/** Documented key by key in config-schema.ts. */
+/** What both agents are configured with. config-schema.ts documents each key. */
 export interface CommonConfig {
   readonly listen: readonly string[];
-  /** Empty where the agent listens for no other. */
+  /** Empty where the agent listens for no other agent. */
   readonly advertise: string;
-  /** Undefined: the operators of this host have no socket. */
+  /** Undefined where the operators of this host have no socket. */
   readonly operatorSocketPath: string | undefined;
-  /** Empty: the agent's own. */
+  /** Empty for the agent's own group. */
   readonly operatorGroup: string;
   readonly guestsDirectory: string;
   readonly runtimeDirectory: string;
   readonly stateDirectory: string;
   readonly logLevel: LogLevel;
-  /** Before the first migration. */
+  /** True when the agent warms up before its first migration. */
   readonly rehearsal: boolean;
   readonly tlsInsecure: boolean;
-  /** Undefined: everything in clear, over TCP only with tlsInsecure. */
+  /** Undefined where everything is in clear; TCP is then used only with `tlsInsecure`. */
   readonly tls: TlsConfig | undefined;
-  /** At the same time. */
+  /** The most migrations at the same time. */
   readonly migrationsMax: number;
   readonly operatorStreamsMax: number;
   readonly connections: ConnectionConfig;
   readonly qmpTimeoutMs: number;
   readonly shutdownGraceMs: number;
   readonly link: LinkConfig;
-  /** That tests ask for by name (test-faults.ts). */
+  /** The faults that a test asks for by name (test-faults.ts). */
   readonly faults: readonly string[];
 }
 
@@ -63,14 +64,15 @@ export interface LinkConfig {
   readonly keepAliveMs: number;
 }
 
+/** What a source agent is configured with. config-schema.ts documents each key. */
 export interface SourceConfig extends CommonConfig {
-  /** Empty: every one. */
+  /** Empty where every destination is allowed. */
   readonly destinationsAllowed: readonly string[];
   readonly memory: { readonly baseCacheBytes: number; readonly arenaBytes: number };
   readonly transfer: {
     readonly frameBytes: number;
     readonly creditWindowBytes: number;
-    /** Per second. */
+    /** How many times a second QEMU sends the dirtied pages and syncs its dirty bitmap, after the first pass. */
     readonly syncRate: number;
     readonly zstdWorkers: number;
   };
@@ -80,6 +82,7 @@ export interface SourceConfig extends CommonConfig {
   readonly handshakeTimeoutMs: number;
 }
 
+/** What a destination agent is configured with. config-schema.ts documents each key. */
 export interface DestinationConfig extends CommonConfig {
   readonly receiveWindowBytes: number;
   readonly qemuStartTimeoutMs: number;
@@ -91,7 +94,7 @@ export interface DestinationConfig extends CommonConfig {
 const SOURCE_SUMMARY = "Ferry's source agent: sends the guests of this host elsewhere.";
 const DESTINATION_SUMMARY = "Ferry's destination agent: receives guests on this host.";
 
-/** @returns what --help or --version asks to be printed; undefined when neither was given */
+/** @returns the text that --help or --version asks for; undefined when neither was given */
 export function askedFor(role: "source" | "destination", argv: readonly string[]): string | undefined {
   if (argv.includes("--version")) return `ferry-${role} ${packageVersion()}\n`;
   if (!argv.includes("--help")) return undefined;
@@ -100,7 +103,11 @@ export function askedFor(role: "source" | "destination", argv: readonly string[]
     : helpText("ferry-destination", DESTINATION_SUMMARY, destinationSchema());
 }
 
-/** @param argv without node and the program; @throws MigrationFault configuration */
+/**
+ * Loads the configuration of a source agent.
+ * @param argv the arguments without node and the program
+ * @throws MigrationFault `configuration`
+ */
 export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv): SourceConfig {
   const schema = sourceSchema();
   const config = convict(schema, { env: {}, args: [] });
@@ -131,7 +138,11 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
   });
 }
 
-/** @param argv without node and the program; @throws MigrationFault configuration */
+/**
+ * Loads the configuration of a destination agent.
+ * @param argv the arguments without node and the program
+ * @throws MigrationFault `configuration`
+ */
 export function loadDestinationConfig(argv: readonly string[], env: NodeJS.ProcessEnv): DestinationConfig {
   const schema = destinationSchema();
   const config = convict(schema, { env: {}, args: [] });
@@ -147,14 +158,14 @@ export function loadDestinationConfig(argv: readonly string[], env: NodeJS.Proce
   });
 }
 
-/** What convict's configurations have in common, whatever their keys. */
+/** The part of a convict configuration that does not depend on its keys. */
 interface Fillable {
   load(given: object): unknown;
   set(path: string, value: string): unknown;
   validate(options: { allowed: "strict" }): unknown;
 }
 
-/** Stages one and two: what was given over the defaults, each value in its own form. */
+/** Does stages one and two: puts what is given over the defaults, and checks each value against its format. */
 function fill(config: Fillable, schema: SchemaTree, argv: readonly string[], env: NodeJS.ProcessEnv): void {
   const keys = listKeys(schema);
   const flags = fromArguments(keys, argv);
@@ -182,6 +193,7 @@ function readFile(file: string, schema: SchemaTree): object {
   return checkFileKeys(given, schema, file);
 }
 
+/** The settings of both agents after stage two, in the form in which the operator writes them. */
 interface GivenCommon {
   listen: string[];
   advertise: string;

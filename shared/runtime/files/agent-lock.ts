@@ -1,18 +1,18 @@
 /**
- * One agent a host: the locks that an agent takes before it reads the journal, removes left-over files or takes
- * anything up. A second agent on the same directories would withdraw the migrations of the first one, delete its
- * sockets, and in the worst case run a guest twice.
+ * The locks by which one agent of each kind runs on a host. An agent takes them before it reads the journal, removes
+ * left-over files or takes up a migration. A second agent on the same directories would withdraw the migrations of the
+ * first one, delete its sockets, and in the worst case run a guest twice (docs/decisions/0045).
  *
- * Two directories are locked: `stateDirectory` for one agent of either kind, `runtimeDirectory` for one agent of each
- * kind, because the source agent and the destination agent of a host share it. The lock is that of flock(2), on the
- * state directory itself and on the file `.ROLE.lock` of the runtime directory. It covers network namespaces and
- * containers that share the file system, and ends with the process, however that ends. Node has no flock, so flock(1)
- * of util-linux takes the lock on an open file that it shares with the agent.
+ * Two directories are locked: `stateDirectory` for one agent of either kind, and `runtimeDirectory` for one agent of
+ * each kind, because the source agent and the destination agent of a host share it. The lock is a lock of flock(2), on
+ * the state directory itself and on the file `.ROLE.lock` in the runtime directory. It covers network namespaces and
+ * containers that share the file system, and it ends with the process, however the process ends. Node has no flock, so
+ * flock(1) of util-linux takes the lock, on an open file that it shares with the agent.
  *
- * Where that program is missing or the file system has no locks, an abstract unix socket is named after the directory's
- * device and inode. The kernel lets one process bind it. Such a name does not cover agents in two network namespaces,
- * since each namespace has names of its own, and any user of the host may take it, which keeps the agent from starting;
- * the agent logs that.
+ * Where flock(1) is missing or the file system has no locks, the agent binds an abstract unix socket instead, whose
+ * name is made of the directory's device and inode. The kernel lets one process bind a name. Such a name does not cover
+ * agents in two network namespaces, since each namespace has names of its own. Any user of the host may take the name,
+ * which keeps the agent from starting. An agent that has only such a name logs that.
  *
  * Neither lock covers two hosts that share the directory over the network: stateDirectory belongs on a local disk.
  */
@@ -33,22 +33,24 @@ export interface LockedPlaces {
 }
 
 export interface AgentLock {
-  /** For tests: an agent keeps its lock until it ends. */
+  /** Releases both locks. Only tests do so: an agent keeps its locks until it ends. */
   release(): void;
 }
 
 /** Absolute paths, so that PATH does not decide what runs with the agent's rights. */
 const FLOCK_PROGRAMS = ["/usr/bin/flock", "/bin/flock"];
-/** The descriptor of the directory in flock(1): the first one behind the standard ones. */
+/** The descriptor in flock(1) of the directory or file that is locked: the first one after the standard ones. */
 const SHARED_DESCRIPTOR = 3;
-/** The file belongs to the agent alone: every process that can open a file can also lock it. */
+/**
+ * How the file that is locked is opened. Its mode lets only the agent's user open it, since every process that can open
+ * a file can also lock it.
+ */
 const NEW_FILE = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Exit code of flock(1) when another process has the lock. */
 const IS_TAKEN = 1;
 /**
- * Bytes of an abstract name behind its leading zero. Names are padded to the whole of sun_path, because some versions
- * of libuv bind the whole of it and others only the name that was given: a directory must have the same name for all of
- * them.
+ * Bytes of an abstract name after its leading zero. Names are padded to the whole of sun_path, because some versions of
+ * libuv bind all of sun_path and others only the given name: a directory must have the same name for all of them.
  */
 const NAME_BYTES = 107;
 
@@ -56,8 +58,8 @@ const NAME_BYTES = 107;
  * Locks the directories of an agent. Resolves when no other agent can have them.
  * @param log gets a warning where flock(1) cannot be used
  * @param flockPrograms for tests
- * @throws MigrationFault `agent-running` when another agent has one of them, `state-directory` when a name cannot be
- *   bound; nothing was changed then
+ * @throws MigrationFault `agent-running` when another agent has one of them, `state-directory` when what is to be
+ *   locked cannot be opened or a name cannot be bound; nothing was changed then
  */
 export async function lockDirectories(
   { role, stateDirectory, runtimeDirectory }: LockedPlaces,
@@ -82,21 +84,22 @@ export async function lockDirectories(
 }
 
 interface Place {
-  /** The setting. */
+  /** The setting that names the directory. */
   readonly key: string;
   readonly directory: string;
   /** What the directory is locked for. */
   readonly purpose: string;
-  /** The file in the directory that is locked in its place, since agents of another kind share the directory. */
+  /** The file in the directory that is locked instead of the directory, since an agent of the other kind shares it. */
   readonly file?: string;
 }
 
-/** Another path to a directory leads to the same device and inode. */
+/** Makes the abstract name of a directory. Every path to the directory leads to the same device and inode. */
 async function nameOf({ purpose, directory }: Place): Promise<string> {
   const { dev, ino } = await stat(directory, { bigint: true });
   return `ferry ${purpose} ${dev} ${ino} `.padEnd(NAME_BYTES, ".");
 }
 
+/** Locks the directory by its abstract name. @returns a function that releases the lock */
 async function bindName(place: Place): Promise<() => void> {
   const { key, directory } = place;
   const name = await nameOf(place);
@@ -121,7 +124,7 @@ function listenAt(server: Server, path: string): Promise<NodeJS.ErrnoException |
 
 /**
  * Locks the directory, or its file, with flock(2). The open file holds the lock.
- * @returns releases it; undefined where flock cannot be used, which is logged
+ * @returns a function that releases the lock; undefined where flock cannot be used, which is logged
  */
 async function lockFile(place: Place, log: Logger, programs: readonly string[]): Promise<(() => void) | undefined> {
   const { key, directory, file } = place;

@@ -1,6 +1,6 @@
 /**
- * The files of mutual TLS: read, checked as a whole, and read again when they change. What was read last and is whole stays
- * in use: a broken new file is told, and nothing else happens.
+ * Reads the files of mutual TLS, checks them as a whole, and reads them again when they change. The files that were
+ * last found good stay in use: a broken new file is logged, and nothing else happens.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
@@ -14,33 +14,37 @@ import { OTHERS } from "./private-directory.ts";
 export interface TlsFiles {
   /** Certificates of the CAs that sign the peers' certificates. */
   readonly ca: string;
-  /** Own certificate, then those between it and the CA. */
+  /** This process's own certificate, then the certificates between it and the CA. */
   readonly certificate: string;
   readonly key: string;
 }
 
-/** Three files that fit together. */
+/** The contents of three files that fit together. */
 export interface KeyMaterial {
   readonly ca: Buffer;
   readonly certificate: Buffer;
   readonly key: Buffer;
+  /** This process's own certificate. */
   readonly own: X509Certificate;
-  /** For connections that this process opens; TLS 1.3. */
+  /** The context for connections that this process opens, with TLS 1.3. */
   readonly context: SecureContext;
 }
 
-/** What the files are called where they were named, for messages. */
+/** What messages call the files: the names of the settings or options that name them. */
 export type TlsNames = Readonly<Record<keyof TlsFiles, string>>;
+/** The names of an agent's settings. */
 export const TLS_KEYS: TlsNames = { ca: "tls.ca", certificate: "tls.certificate", key: "tls.key" };
 
 type Contents = Readonly<Record<keyof TlsFiles, Buffer>>;
 
 export const TLS_VERSION = "TLSv1.3";
+/** How often the files are looked at, milliseconds. */
 const POLL_MS = 5000;
 const DAY_MS = 86_400_000;
+/** A certificate with less than this time left when it is read, milliseconds, is logged as a warning. */
 const EXPIRES_SOON_MS = 7 * DAY_MS;
 
-/** @throws MigrationFault `configuration` that names the setting and the file */
+/** Reads the files once. @throws MigrationFault `configuration` that names the setting and the file */
 export function readCertificates(files: TlsFiles, names: TlsNames = TLS_KEYS): KeyMaterial {
   const read = (one: keyof TlsFiles): Buffer => {
     try {
@@ -52,19 +56,22 @@ export function readCertificates(files: TlsFiles, names: TlsNames = TLS_KEYS): K
   return check(files, names, { ca: read("ca"), certificate: read("certificate"), key: read("key") });
 }
 
-/** The certificates of a process that lives long. */
+/** The certificates of a process that lives long: read again when the files change. */
 export class Certificates {
   private readonly files: TlsFiles;
   private readonly log: Logger;
   private readonly timer: NodeJS.Timeout;
   private readonly listeners = new Set<(material: KeyMaterial) => void>();
   private material: KeyMaterial;
-  /** What was looked at last, whole or not, so that a broken file is told once. */
+  /**
+   * What the last look found, good or not: the contents, or why they cannot be read. So a broken file is logged once.
+   */
   private seen: Contents | string;
 
   /**
-   * @param pollMs how often the files are looked at. Not watched: they may be links, replaced by a rename, or on a network
-   * @throws MigrationFault `configuration` when they cannot be used as they are now
+   * @param pollMs how often the files are looked at, milliseconds. They are not watched, because they may be links, be
+   *   replaced by a rename, or be on a network file system
+   * @throws MigrationFault `configuration` when the files cannot be used as they are now
    */
   constructor(files: TlsFiles, log: Logger, pollMs = POLL_MS) {
     this.files = files;
@@ -87,7 +94,7 @@ export class Certificates {
     return this.material;
   }
 
-  /** @returns ends it */
+  /** Calls the listener each time when new files are in use. @returns a function that ends this */
   onChange(listener: (material: KeyMaterial) => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
@@ -112,7 +119,7 @@ export class Certificates {
       for (const listener of this.listeners) listener(this.material);
     } catch (thrown) {
       const fault = MigrationFault.from(thrown);
-      // what cannot be read has no contents to compare
+      // files that cannot be read have no contents to compare, so the messages are compared
       const unread = fault.cause !== undefined && fault.message === this.seen;
       if (fault.cause !== undefined) this.seen = fault.message;
       if (!unread)
@@ -156,7 +163,7 @@ function check(files: TlsFiles, names: TlsNames, { ca, certificate, key }: Conte
   }
 }
 
-/** @returns the first of the file; all are looked at */
+/** Parses all certificates of a file. @returns the first one */
 function parseCertificates(pem: Buffer, files: TlsFiles, names: TlsNames, which: keyof TlsFiles): X509Certificate {
   const blocks = pem.toString("latin1").match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
   try {
@@ -178,7 +185,10 @@ function parseKey(pem: Buffer, files: TlsFiles, names: TlsNames): KeyObject {
   }
 }
 
-/** Whoever reads the key is this host for all others. The group may be given the right to read it on purpose. */
+/**
+ * Refuses a key on which every user of this host has a right: with the key, a user can pass for this host to all other
+ * hosts. The group may be given the right to read the key on purpose.
+ */
 function checkKeyMode({ key }: TlsFiles, names: TlsNames): void {
   const mode = statSync(key).mode & 0o7777;
   if ((mode & OTHERS) === 0) return;

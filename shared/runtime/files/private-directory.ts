@@ -1,13 +1,14 @@
 /**
- * The directories that an agent has for itself: its journal, with tokens in it, and the sockets of its guests, with
- * each of which the whole guest is reached. The group may be given a right on purpose. Everybody else has none.
+ * Makes the directories that an agent has for itself: the directory of its journal, which has tokens in it, and the
+ * directory of its guests' sockets, each of which gives control of a whole guest. The group may be given a right on
+ * purpose. All other users have none.
  */
 import { accessSync, chmodSync, constants, mkdirSync, readdirSync, type Stats, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { MigrationFault } from "../../fault.ts";
 import { invalid } from "../config-checks.ts";
 
-/** The rights of those who are neither the owner nor in the group, in the mode of a file. */
+/** The bits in the mode of a file with the rights of all users who are neither the owner nor in the group. */
 export const OTHERS = 0o007;
 
 /**
@@ -33,6 +34,7 @@ export function privateDirectory(key: string, path: string): string {
   return directory;
 }
 
+/** Takes the rights of others away, or refuses the directory. */
 function closeToOthers(key: string, directory: string, { mode, uid }: Stats): void {
   const own = process.getuid?.();
   if (uid !== own && uid !== 0)
@@ -42,7 +44,8 @@ function closeToOthers(key: string, directory: string, { mode, uid }: Stats): vo
       `Start the agent as that user, or give it the directory (chown), or set ${key} to another`,
     );
   if ((mode & OTHERS) === 0) return;
-  // root owns /run and /tmp as well: it corrects a directory only while there is nothing in it that others may need
+  // root owns /run and /tmp as well, so an agent that runs as root corrects a directory only while it is empty: others
+  // may need what is in it
   if (own === uid && (own !== 0 || readdirSync(directory).length === 0)) {
     chmodSync(directory, mode & 0o7777 & ~OTHERS);
     return;

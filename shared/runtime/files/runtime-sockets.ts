@@ -1,25 +1,32 @@
-/** The unix sockets that the agents make in runtimeDirectory, as ID.KIND, and whether their paths are short enough. */
+/**
+ * Names the unix sockets ID.KIND that the agents make in runtimeDirectory, and checks that their paths are short
+ * enough.
+ */
 import { join } from "node:path";
 import { MigrationFault } from "../../fault.ts";
 import { SOCKET_PATH_BYTES } from "../../socket-path.ts";
 
-/** Any id of a migration, which are all of this length. */
+/** Stands for the id of any migration, since all ids have this length. */
 const ID = "0".repeat(12);
 
+/** The kinds of sockets of a migration. */
 const MIGRATION_SOCKETS = {
   source: ["stream"],
   destination: ["incoming", "monitor", "monitor-2"],
 } as const;
 
-/** Each agent has names of its own, since it removes at its start what an earlier life of it has left. */
+/**
+ * The kinds of sockets of a warm-up. The two agents have different names, since each removes at its start what its
+ * earlier process has left behind.
+ */
 export const REHEARSAL_SOCKETS = {
   source: ["rehearsal", "rehearsal-peer", "rehearsal-monitor"],
   destination: ["rehearsal-destination", "rehearsal-destination-peer", "rehearsal-destination-monitor"],
 } as const;
 
 /**
- * Checks that the paths of all sockets of an agent fit.
- * @param rehearses whether the agent has the sockets of a rehearsal, whose names are the longest
+ * Checks that the paths of all sockets of an agent are short enough.
+ * @param rehearses true when the agent has the sockets of a warm-up, whose names are the longest
  * @throws MigrationFault `configuration` for a runtimeDirectory that is too long
  */
 export function checkSocketPaths(role: "source" | "destination", runtimeDirectory: string, rehearses: boolean): void {

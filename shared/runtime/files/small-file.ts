@@ -1,11 +1,11 @@
-/** Reads files that others may have put there: their size and kind are looked at before anything is read. */
+/** Reads files that others may have put there: the size and the kind of a file are checked before anything is read. */
 import { open, stat } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
 
 /**
- * @returns the text of a regular file
- * @throws MigrationFault `configuration` when it is none (reading a pipe would wait for a writer) or longer than
- * `bytesMax`; what the file system says otherwise
+ * Reads the text of a regular file.
+ * @throws MigrationFault `configuration` when the path is no regular file (opening a pipe would wait for a writer), or
+ *   when the file is longer than `bytesMax` bytes; and the errors of the file system
  */
 export async function readSmallFile(path: string, bytesMax: number): Promise<string> {
   if (!(await stat(path)).isFile()) throw refused("is not a regular file");

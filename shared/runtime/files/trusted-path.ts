@@ -1,16 +1,17 @@
 /**
- * Whether a path leads to what root or this process's own user made, and nobody else can put something in its place.
+ * Tells whether a path leads to something that root or this process's own user made, and that no other user can
+ * replace.
  */
 import { lstatSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 
 const GROUP_OR_OTHERS_WRITE = 0o022;
-/** In a directory with this bit only its owner, and the owner of an entry, removes or renames the entry. */
+/** In a directory with this bit, only the owner of the directory or of an entry can remove or rename the entry. */
 const STICKY = 0o1000;
 
 /**
- * Looks at each name of the path, and of the path that symbolic links lead to.
- * @returns what is wrong, as the end of a sentence that begins with the path; undefined when nothing is
+ * Looks at the path and each directory above it, and likewise at the path to which symbolic links lead.
+ * @returns what is wrong, as the end of a sentence that begins with the path; undefined when nothing is wrong
  */
 export function untrustedBecause(path: string): string | undefined {
   let real: string;
@@ -29,7 +30,7 @@ export function untrustedBecause(path: string): string | undefined {
   return undefined;
 }
 
-/** Of something that is not there: who might put it there by the time it is used? */
+/** Looks at a path at which there is nothing: could another user put something there before the path is used? */
 function whoeverMakesIt(directory: string): string | undefined {
   const found = statSync(directory, { throwIfNoEntry: false });
   if (found !== undefined && (found.mode & GROUP_OR_OTHERS_WRITE) !== 0)
@@ -37,6 +38,7 @@ function whoeverMakesIt(directory: string): string | undefined {
   return untrustedBecause(directory);
 }
 
+/** @param isEnd true for the path itself, false for a directory above it */
 function mistakeOf(at: string, found: Stats | undefined, isEnd: boolean): string | undefined {
   if (found === undefined) return `has ${at}, which is gone`;
   if (found.uid !== 0 && found.uid !== process.getuid?.()) return `has ${at}, which belongs to user ${found.uid}`;

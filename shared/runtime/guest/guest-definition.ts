@@ -1,12 +1,13 @@
 /**
- * What a host knows about its guests: NAME.json in `guests.directory`, the same file on both hosts (DESIGN 7).
+ * Reads the definition of a guest: NAME.json in `guests.directory`, which both hosts have alike.
  *
- *     {"name": "web", "qmp": "{runtime}/web.qmp", "command": ["qemu-system-x86_64", "-qmp", "unix:{runtime}/web.qmp,server,wait=off", …]}
+ *     {"name": "web", "qmp": "{runtime}/web.qmp",
+ *      "command": ["qemu-system-x86_64", "-qmp", "unix:{runtime}/web.qmp,server,wait=off", …]}
  *
- * `{runtime}` stands for this host's runtimeDirectory, `{guest}` for the directory that the guest has for itself there.
- * The digest is taken before they are filled in, and of the canonical form, so that neither another directory nor
- * another layout of the file makes two definitions differ. It leaves out `peers`, which says whom this host trusts with
- * the guest and differs from host to host.
+ * `{runtime}` stands for this host's runtimeDirectory, and `{guest}` for the directory that the guest has for itself on
+ * this host (shared/guest-directory.ts). The digest of a definition is made before these are filled in, and of the
+ * canonical form, so that neither another directory nor another layout of the file makes two definitions differ. The
+ * digest leaves out `peers`, which says whom this host trusts with the guest and differs from host to host.
  */
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
@@ -19,20 +20,21 @@ import { optionMistakes } from "./qemu-options.ts";
 
 export interface GuestDefinition {
   readonly name: string;
-  /** Socket path of the guest's QMP monitor on this host. */
+  /** The path of the socket of the guest's monitor on this host. */
   readonly qmp: string;
   /**
-   * Where the agents and this QEMU meet on this host: `{guest}` when its monitor is there, else runtimeDirectory.
+   * The directory in which the agents and this QEMU meet on this host: `{guest}` when the monitor's socket is in it,
+   * otherwise runtimeDirectory.
    */
   readonly directory: string;
-  /** Command line of its QEMU on this host, without -incoming and -S. */
+  /** The command line of the guest's QEMU on this host, without -incoming and -S. */
   readonly command: readonly [program: string, ...rest: string[]];
   /**
-   * Names of the certificates of the peers that may bring this guest here, or take it from here. Missing where every
-   * peer of tls.peers may.
+   * The names, as in their certificates, of the peers that may bring this guest here or take it from here. Missing
+   * where every peer of tls.peers may.
    */
   readonly peers?: readonly string[];
-  /** SHA-256 of the canonical JSON, without `peers` and before `{runtime}` was filled in, hexadecimal. */
+  /** SHA-256 of the canonical JSON, without `peers` and before anything is filled in; hexadecimal. */
   readonly digest: string;
 }
 
@@ -48,16 +50,21 @@ export type GuestListing =
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 export const isGuestName = (name: string): boolean => NAME.test(name);
 const KEYS = ["name", "qmp", "command", "peers"];
+/** The longest definition that is read, bytes. */
 const FILE_BYTES_MAX = 1 << 20;
-/** The longest name of a socket that an agent has its QEMU make in `{guest}`: ID.monitor-2. */
+/** The longest name of a socket that an agent makes a QEMU open in `{guest}`: ID.monitor-2. */
 const LONGEST_FILE = `${"0".repeat(12)}.monitor-2`;
 /** A DNS name or an IP address, as a certificate has it. */
 const PEER = /^[A-Za-z0-9._:-]{1,253}$/;
 
-/** Of a digest, what people compare. */
+/** The first digits of a digest, which are what people compare. */
 export const shortDigest = (digest: string): string => digest.slice(0, 12);
 
-/** @throws MigrationFault guest-unknown when there is no such file, configuration when it cannot be used */
+/**
+ * Reads the definition of a guest.
+ * @throws MigrationFault `invalid-argument` for what cannot be a guest's name, `guest-unknown` when the file cannot be
+ *   read, `configuration` when the definition cannot be used
+ */
 export async function loadGuest(name: string, places: GuestPlaces): Promise<GuestDefinition> {
   if (!isGuestName(name))
     throw new MigrationFault("invalid-argument", `${JSON.stringify(name)} cannot be a guest's name`);
@@ -77,8 +84,8 @@ export async function loadGuest(name: string, places: GuestPlaces): Promise<Gues
 }
 
 /**
- * Every NAME.json, by name; one that cannot be used does not hide the others.
- * @throws MigrationFault configuration when the directory cannot be read
+ * Reads every NAME.json, sorted by name. A definition that cannot be used does not hide the others.
+ * @throws MigrationFault `configuration` when the directory cannot be read
  */
 export async function listGuests(places: GuestPlaces): Promise<readonly GuestListing[]> {
   let files: string[];
@@ -102,7 +109,10 @@ export async function listGuests(places: GuestPlaces): Promise<readonly GuestLis
   return listing;
 }
 
-/** Exported for its tests. @throws MigrationFault configuration, with every mistake at once */
+/**
+ * Reads the text of a definition. Exported for its tests.
+ * @throws MigrationFault `configuration`, with every mistake at once
+ */
 export function parseGuest(name: string, file: string, text: string, runtimeDirectory: string): GuestDefinition {
   const given = parseObject(file, text);
   const mistakes: string[] = [];
@@ -167,7 +177,7 @@ function strings(value: unknown): readonly string[] | undefined {
   return texts.length === value.length ? texts : undefined;
 }
 
-/** Keys in order of their code units, no spaces. */
+/** Writes an object with its keys in the order of their code units, and without spaces. */
 function canonicalJson(value: Readonly<Record<string, unknown>>): string {
   const sorted = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify(Object.fromEntries(sorted));

@@ -1,36 +1,36 @@
 /**
- * NAME.qemu.log, the output of a QEMU that an agent started: bounded for as long as that QEMU lives, whether an agent
- * runs or not. A guest can cause output without end, and the file is in memory. A reader of its own, two small programs
- * of the host, keeps the last of it (decision 0052).
+ * NAME.qemu.log, the output of a QEMU that an agent started. A guest can cause output without end, and the file is in
+ * memory (/run), so the file is bounded for as long as that QEMU lives, whether an agent runs or not. Each output has a
+ * reader of its own, two small programs of the host, which keeps the last of the output (docs/decisions/0052).
  */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
-/** Most bytes of the file, and of the older one beside it. */
+/** The most bytes of the file, and of the older file beside it. */
 export const LOG_BYTES_MAX = 256 << 10;
-/**
- * How long the reader may take to write the last words of a QEMU that has ended, milliseconds, and between two looks.
- */
+/** How long the reader may take to write the last words of a QEMU that has ended, milliseconds. */
 const WRITES_WITHIN_MS = 5000;
+/** The pause between two looks at the pipe, milliseconds. */
 const LOOK_MS = 5;
 
 /**
- * Gone with the guest.
- * @param directory where the agent and this QEMU meet
+ * The path of the log, which is removed when the guest has left this host.
+ * @param directory the directory in which the agent and this QEMU meet
  */
 export const qemuLogPath = (name: string, directory: string): string => join(directory, `${name}.qemu.log`);
 
-/** What was before it, once the file had been full. */
+/** The path of the older file: a log that was full, and is followed by the present one. */
 export const olderLog = (logPath: string): string => `${logPath}.1`;
-/** The reader removes it when it has written all. */
+/** The path of the named pipe to the reader. The reader removes it when everything is written. */
 export const logPipe = (logPath: string): string => `${logPath}.pipe`;
 
 /**
- * The reader; $1: the log. `head` takes no byte more than it writes, and stdbuf makes it write each at once. Where
- * nothing can be written any more it goes on to read: a QEMU that writes to nobody would wait, or fail. The pipe may be
- * another reader's by the end, of the next QEMU of that guest.
+ * The reader, a script for the shell; $1 is the log. `head` reads no byte more than it writes, and `stdbuf` makes it
+ * write each byte at once. Where nothing can be written any more, the reader goes on to read: without a reader QEMU
+ * would wait in its writes, or they would fail. In the end the pipe is removed only if it is still the one that was
+ * read, since the guest's next QEMU may have made another.
  */
 const READER = `
 log=$1
@@ -43,9 +43,12 @@ cat >/dev/null
 [ "$log.pipe" -ef /dev/stdin ] && rm -f "$log.pipe"`;
 
 /**
- * $1: the reader. $2: the log. The rest is the command, which takes the place of this shell: it is the process that was
- * started. A named pipe, not a socket: a command may open /dev/stdout. The reader has a session of its own, and not the
- * mark of the migration, so that it is not ended together with a command before it has written why that has failed.
+ * The script that starts the reader and then becomes the command. $1 is the reader, $2 is the log, and the rest is the
+ * command, which takes the place of this shell, so that it is the process that was started. The output goes to the
+ * reader through a named pipe and not a socket, since a command may open /dev/stdout, which fails with a socket. The
+ * reader has a session of its own, and not the mark of the migration (FERRY_MIGRATION,
+ * agent-destination/guest/command-run.ts) in its environment. So when an agent ends a command that has failed, the
+ * reader lives on until it has written why the command failed.
  */
 const SCRIPT = `
 reader=$1 log=$2
@@ -62,7 +65,8 @@ exec "$@"`;
 type Command = readonly [string, ...string[]];
 
 /**
- * The command that writes into a bounded log what `command` writes. Its own output is to go to the end of that file.
+ * Makes the command that runs `command` and writes its output into a bounded log. The caller has to direct the output
+ * of the made command to that file too, for what the shell itself writes.
  */
 export const withBoundedLog = (command: Command, logPath: string): Command => [
   "/bin/sh",
@@ -74,12 +78,13 @@ export const withBoundedLog = (command: Command, logPath: string): Command => [
   ...command,
 ];
 
-/** Resolves when what a command wrote that has ended is in its log, or when that takes too long. */
+/** Resolves when the output of a command that has ended is in its log, or after WRITES_WITHIN_MS. */
 export async function logIsWritten(logPath: string): Promise<void> {
   const end = performance.now() + WRITES_WITHIN_MS;
   while (existsSync(logPipe(logPath)) && performance.now() < end) await delay(LOOK_MS);
 }
 
+/** Removes the log, the older file and the pipe. */
 export async function removeLog(logPath: string): Promise<void> {
   for (const path of [logPipe(logPath), logPath, olderLog(logPath)]) await rm(path, { force: true });
 }

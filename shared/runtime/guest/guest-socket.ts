@@ -1,20 +1,21 @@
 /**
- * Sockets of QEMUs, in directories where a guest that broke out of its QEMU may have put something else. A guest with a
- * user of its own owns the directory in which the agent meets its QEMU (shared/guest-directory.ts). The agent may use
- * the directories of all guests, and a guest only its own: a link from there to another guest's monitor would have the
- * agent do to that guest what was meant for this one.
+ * Connects to the sockets of QEMUs. They may be in a directory in which a guest that broke out of its QEMU has put
+ * something else: a guest with a user of its own owns the directory in which the agent meets its QEMU
+ * (shared/guest-directory.ts). The agent may use the directories of all guests, and a guest only its own directory. If
+ * the guest put a link there to another guest's monitor, the agent would do to that guest what was meant for this one
+ * (docs/decisions/0047).
  */
 import { closeSync, constants, fstatSync, openSync, type Stats, statSync } from "node:fs";
 import { connect, Socket } from "node:net";
 import { dirname } from "node:path";
 import { MigrationFault } from "../../fault.ts";
 
-/** Of open(2), which Node does not name: only the place in the file system is opened, whatever is there. */
+/** A flag of open(2) that Node does not name: only the place in the file system is opened, whatever is there. */
 const O_PATH = 0o10000000;
 
 /**
- * The user who may put something at a path, where that is neither root nor the agent's own user.
- * @returns undefined where the directory is root's, the agent's, or not there
+ * Finds the user who may put something at a path, if that is neither root nor the agent's own user.
+ * @returns the number of the user; undefined where the directory is root's or the agent's, or is not there
  */
 export function strangerAt(path: string): number | undefined {
   const uid = statSync(dirname(path), { throwIfNoEntry: false })?.uid;
@@ -22,9 +23,9 @@ export function strangerAt(path: string): number | undefined {
 }
 
 /**
- * Connects to the socket of a QEMU. In the directory of another user no link is followed, and the socket must be that
- * user's own.
- * @returns a socket that fails with the event `error`, as one of node:net does
+ * Connects to the socket of a QEMU. In the directory of another user no link is followed, and the socket must belong to
+ * that user.
+ * @returns a socket that fails with the event `error`, as a socket of node:net does
  */
 export function connectToQemu(path: string): Socket {
   const owner = strangerAt(path);
@@ -41,7 +42,7 @@ export function connectToQemu(path: string): Socket {
     return new Socket().destroy(isNotTheirs(path, mistake, owner));
   }
   const socket = connect(`/proc/self/fd/${place}`);
-  // connected or not, the socket needs the place no more
+  // a socket that is connected, or has failed, does not need the place any more
   let isOpen = true;
   const close = (): void => {
     if (isOpen) closeSync(place);
@@ -51,8 +52,8 @@ export function connectToQemu(path: string): Socket {
 }
 
 /**
- * Connects as connectToQemu() does, and waits until the connection is there.
- * @param whose the QEMU's name in the fault
+ * Connects as connectToQemu() does, and waits for the connection.
+ * @param whose what the fault calls the QEMU
  * @throws MigrationFault `qemu-failed`
  */
 export function connectedToQemu(path: string, whose: string): Promise<Socket> {
@@ -73,6 +74,7 @@ const isNotTheirs = (path: string, mistake: string, owner: number): MigrationFau
     },
   );
 
+/** @returns what is wrong with what was found at the path; undefined when it is a socket of its owner */
 function mistakeOf(found: Stats, owner: number): string | undefined {
   if (found.isSymbolicLink()) return "is a link";
   if (!found.isSocket()) return "is no socket";

@@ -1,6 +1,6 @@
 /**
- * Digests of a stopped guest's memory, page by page, for `--verify`: QEMU writes a stretch of guest-physical memory to
- * a file, the file is read and thrown away. Both agents use it, so both see memory the same way.
+ * Makes digests of a stopped guest's memory, page by page, for `--verify`. QEMU writes a stretch of guest-physical
+ * memory to a file; the file is read and removed. Both agents use this code, so both look at memory in the same way.
  */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
@@ -9,15 +9,21 @@ import { MigrationFault } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
 import { admitToFile } from "./meeting-place.ts";
 
-/** SHA-256, cut: a chance of 2^-128 for a difference to go unseen. */
+/** Bytes of a digest: SHA-256, cut. A difference goes unseen with a chance of 2^-128. */
 export const DIGEST_BYTES = 16;
-/** One stretch: bounds the file and the memory that a comparison takes. */
+/** The most bytes of a stretch. This bounds the file and the memory that a comparison takes. */
 export const STRETCH_BYTES = 16 << 20;
 
 /** Makes QEMU write guest-physical [start, start + byteLength) to `path`. */
 export type SaveMemory = (start: number, byteLength: number, path: string) => Promise<unknown>;
 
-/** @returns DIGEST_BYTES for each page of the stretch, in order */
+/**
+ * Makes the digests of a stretch.
+ * @param path the file that QEMU writes to
+ * @returns DIGEST_BYTES for each page, in order
+ * @throws MigrationFault `peer-invalid` for a stretch that is too long or not of whole pages; and what readStretch()
+ *   throws
+ */
 export async function digestStretch(
   save: SaveMemory,
   start: number,
@@ -39,8 +45,8 @@ export async function digestStretch(
 
 /**
  * Reads the guest-physical memory [start, start + byteLength) through a file, which is removed afterwards. The file is
- * made before QEMU writes to it, which keeps its mode: only this agent's user may read it.
- * @throws MigrationFault `qemu-failed` when QEMU saves less or more; the error of the file system
+ * made before QEMU writes to it, and QEMU keeps its mode, so only this agent's user may read it.
+ * @throws MigrationFault `qemu-failed` when QEMU saves less or more; and the errors of the file system
  */
 export async function readStretch(
   save: SaveMemory,
@@ -54,7 +60,7 @@ export async function readStretch(
   try {
     await admitToFile(file, path);
     await save(start, byteLength, path);
-    // what is at the path now is not looked at: the file that was made has the memory, or nothing has
+    // the path is not opened again, since another file may be there by now: only the file made above is read
     const { size } = await file.stat();
     if (size !== byteLength)
       throw new MigrationFault("qemu-failed", `QEMU saved ${size} of ${byteLength} bytes to ${path}`);

@@ -1,6 +1,6 @@
 /**
- * Finds the process that answers at a monitor. A migration is of one process. Another QEMU at the same socket was
- * started by a supervisor or an operator, and the agent says nothing to it.
+ * Finds the process that answers at a monitor. A migration is about one process (docs/decisions/0043, rule 1). Another
+ * QEMU at the same socket was started by a supervisor or an operator, and the agent says nothing to such a QEMU.
  */
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
@@ -8,7 +8,7 @@ import { findProcesses } from "../host/all-processes.ts";
 import { type IdentifiedProcess, identify } from "../host/process-identity.ts";
 import { strangerAt } from "./guest-socket.ts";
 
-/** The one question that is asked of a monitor. */
+/** The only question that is asked of a monitor here. */
 export interface ThreadTeller {
   execute(command: "query-cpus-fast", given?: undefined, options?: { timeoutMs?: number }): Promise<readonly Thread[]>;
 }
@@ -21,10 +21,10 @@ interface Thread {
  * Finds the QEMU at a monitor. QEMU itself names one of its threads (`query-cpus-fast`), and Linux knows the process of
  * that thread. A QEMU without a processor (`-M none`), or in another PID namespace, is found by its command line, which
  * names the socket.
- * @param path of the monitor's socket
+ * @param path the path of the monitor's socket
  * @param options `timeoutMs` bounds the question, milliseconds
- * @throws MigrationFault `not-supported` when no process, or more than one, can be this QEMU; and the faults of the
- *   question
+ * @throws MigrationFault `not-supported` when no process, or more than one, can be this QEMU, or when it is a process
+ *   of another user; and the faults of the question
  */
 export async function processBehind(
   qmp: ThreadTeller,
@@ -55,13 +55,14 @@ async function numberInStatus(pid: number, line: RegExp): Promise<number | undef
   return found === undefined ? undefined : Number(found);
 }
 
-/** @returns the effective user */
+/** Reads the effective user of a process. */
 const userOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^Uid:\s*\d+\s+(\d+)/m);
 const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^PPid:\s*(\d+)$/m);
 
 /**
- * A QEMU names its thread itself. One with a user of its own is not believed that it is another user's process, to
- * which the agent would then do what was meant for this one.
+ * Identifies a process that was found. The number of a thread is QEMU's own word. Where the guest has a user of its
+ * own, the process must belong to that user: a guest that broke out of its QEMU could otherwise name another process,
+ * and the agent would do to that process what was meant for this one.
  */
 async function identified(pid: number, path: string): Promise<IdentifiedProcess> {
   const owner = strangerAt(path);
@@ -73,7 +74,7 @@ async function identified(pid: number, path: string): Promise<IdentifiedProcess>
 
 /** Finds the process that a thread belongs to. @returns undefined when Linux shows no such thread */
 async function processOfThread(thread: number): Promise<number | undefined> {
-  // QEMU names the thread, and its number becomes a part of a path
+  // the number is QEMU's word, and becomes a part of a path
   return Number.isSafeInteger(thread) ? await numberInStatus(thread, /^Tgid:\s*(\d+)$/m) : undefined;
 }
 
@@ -87,7 +88,7 @@ async function processesNaming(path: string): Promise<readonly number[]> {
   return await findProcesses((pid) => namesSocket(pid, path));
 }
 
-/** The fault of a monitor at which another process answers than the one that a migration is of. */
+/** Makes the fault of a monitor at which another process answers than the process that the migration is about. */
 export const anotherAnswers = (answers: IdentifiedProcess, path: string, wanted: IdentifiedProcess): MigrationFault =>
   new MigrationFault(
     "qemu-failed",

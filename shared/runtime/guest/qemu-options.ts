@@ -1,7 +1,7 @@
 /**
- * The options of QEMU's command line with which no guest can come to a host: the agent could not watch the QEMU, or the
- * QEMU would wait for somebody, or have a socket whose path is too long. They are found when a definition is read,
- * since QEMU itself tells of them late or not at all.
+ * Finds the options in a QEMU's command line with which no guest can come to a host: with them the agent could not
+ * watch the QEMU, or the QEMU would wait for a client, or would have a socket whose path is too long. They are looked
+ * for when a definition is read, since QEMU itself complains about them late or not at all.
  */
 import { socketPathMistake } from "../../socket-path.ts";
 
@@ -18,7 +18,10 @@ const CHARACTER_DEVICES: readonly string[] = [
   ...["serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon", "gdb"],
 ];
 
-/** What a QEMU that holds no privilege can do without: docs/operations.md, "Guests with users of their own". */
+/**
+ * The value of `-sandbox` that takes away what a QEMU without privileges can do without (docs/operations.md, "Guests
+ * with users of their own").
+ */
 export const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 /** True for a command that does not ask QEMU to forbid itself to start programs. */
@@ -30,18 +33,20 @@ export const lacksSandbox = (command: readonly string[]): boolean =>
     return isOn(keys.get("enable") ?? "off") && keys.get("spawn") === "deny";
   });
 
+/** A socket that QEMU makes because of an option. */
 interface Socket {
   /** The option as it was written, with its value. */
   readonly written: string;
   /** Path of a unix socket; undefined for another kind of socket. */
   readonly path: string | undefined;
+  /** True when QEMU waits there for a client before it starts the guest. */
   readonly waits: boolean;
 }
 
 /**
  * Finds every mistake of a command, by the rules of QEMU 8.1 to 10.2.
- * @param command with `{runtime}` filled in
- * @param qmp path of the monitor at which the agent itself is the client that QEMU waits for
+ * @param command the command line, with `{runtime}` and `{guest}` filled in
+ * @param qmp the path of the monitor: QEMU may wait for a client there, since the agent is that client
  */
 export function optionMistakes(command: readonly string[], qmp: string): readonly string[] {
   const mistakes: string[] = [];
@@ -63,9 +68,8 @@ export function optionMistakes(command: readonly string[], qmp: string): readonl
 }
 
 /**
- * @param command QEMU's, of a definition
- * @returns the guest's memory in bytes as `-m` says it; undefined where that is missing or is not understood, and QEMU
- *   decides
+ * Reads the size of a guest's memory from the command line of its definition.
+ * @returns bytes, as `-m` says; undefined where `-m` is missing or not understood, so that QEMU decides
  */
 export function memoryOf(command: readonly string[]): number | undefined {
   const at = command.findLastIndex((word) => optionOf(word) === "m");
@@ -78,7 +82,7 @@ export function memoryOf(command: readonly string[]): number | undefined {
 
 const NO_SOCKET: Socket = { written: "", path: undefined, waits: false };
 
-/** QEMU takes one dash and two alike. @returns undefined for a word that is no option */
+/** Finds the name of an option. QEMU takes one dash and two alike. @returns undefined for a word that is no option */
 const optionOf = (word: string): string | undefined => /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
 
 function socketOf(option: string, word: string, value: string): Socket | undefined {
@@ -105,11 +109,14 @@ function socketOf(option: string, word: string, value: string): Socket | undefin
   return { written, path: kind === "unix" ? address : undefined, waits: mayWait && waits(keysOf(rest)) };
 }
 
-/** Splits at the commas; two commas are one comma of a value. */
+/** Splits the value of an option at its commas. Two commas in a row are one comma of a value. */
 const partsOf = (value: string): readonly string[] =>
   (value.match(/(?:[^,]|,,)+/gs) ?? []).map((part) => part.replaceAll(",,", ","));
 
-/** The last of several values counts. In the short form KEY is KEY=on and noKEY is KEY=off. */
+/**
+ * Reads the keys in the value of an option. The last of several values of a key counts. In the short form KEY is
+ * KEY=on, and noKEY is KEY=off.
+ */
 function keysOf(parts: readonly string[]): ReadonlyMap<string, string> {
   const keys = new Map<string, string>();
   for (const part of parts) {
@@ -121,7 +128,7 @@ function keysOf(parts: readonly string[]): ReadonlyMap<string, string> {
   return keys;
 }
 
-/** A server waits for its first client unless it is told not to. */
+/** True for a server that waits: QEMU waits for the first client of a server unless it is told not to. */
 const waits = (keys: ReadonlyMap<string, string>): boolean =>
   isOn(keys.get("server") ?? "off") && isOn(keys.get("wait") ?? "on");
 

@@ -1,13 +1,13 @@
 /**
- * Looks through all processes of this host. A few are looked at together: a host may have more processes than an agent
- * may have open files, and a file that could not be opened would make a process look like one that is not wanted.
+ * Looks through all processes of this host. Only a few are looked at together: a host may have more processes than an
+ * agent may have open files, and a file that cannot be opened would make a process look like one that is not wanted.
  */
 import { readdir } from "node:fs/promises";
 
-/** Processes that are looked at together. Each look has two files open at most. */
+/** How many processes are looked at together. Each look has at most two files open. */
 const TOGETHER = 16;
 
-/** @returns the processes for which `isWanted` is true, without this one */
+/** @returns the processes for which `isWanted` is true, without this process */
 export async function findProcesses(isWanted: (pid: number) => Promise<boolean>): Promise<number[]> {
   const pids = (await readdir("/proc")).map(Number).filter((pid) => Number.isInteger(pid) && pid !== process.pid);
   const found: number[] = [];

@@ -1,17 +1,22 @@
 /**
- * How many of this host's processors had nothing to do lately, from the kernel's counters (/proc/stat, proc(5)). A hint: it may be
- * unreadable. Idle is what is idle only: a processor that waits for a disk, or that another machine of the same host has, is not.
+ * Tells how many of this host's processors had nothing to do lately, by the kernel's counters (/proc/stat, proc(5)).
+ * The figure is a hint: it may be unreadable. Only idle time counts: a processor that waits for a disk is not idle, nor
+ * is one that another virtual machine on the same hardware has.
  */
 import { closeSync, openSync, readSync } from "node:fs";
 
-/** The first line is all that is wanted: some 100 bytes of what is kilobytes on a large host. */
+/** How many bytes of the file are read. Only its first line is wanted, some 100 bytes of a file of kilobytes. */
 const LINE_BYTES = 512;
-/** Of user, nice, system, idle, iowait, irq, softirq and steal; a guest's time is in user's. */
+/**
+ * How many fields are summed: user, nice, system, idle, iowait, irq, softirq and steal. Time of guests is part of user.
+ */
 const FIELDS = 8;
+/** Index of the field idle. */
 const IDLE = 3;
 /**
- * Ticks of 10 ms of all processors together that tell something: what one in seven says changes with each look, and a level of
- * compression that follows it is wrong half of the time.
+ * The shortest window that tells something, in ticks of 10 ms of all processors together. In a window of seven ticks
+ * one or two are idle by chance, so each look finds something else, and a level of compression that follows it is wrong
+ * half of the time (docs/decisions/0037).
  */
 const WINDOW_TICKS = 40;
 
@@ -19,22 +24,26 @@ export class IdleProcessors {
   private readonly line = Buffer.alloc(LINE_BYTES);
   private readonly processors: number;
   private readonly path: string;
+  /** The counters as they were read last. */
   private ticks = 0;
   private idleTicks = 0;
-  /** Where the window began. */
+  /** The counters at the beginning of the window. */
   private ticksBefore = 0;
   private idleTicksBefore = 0;
-  /** In the last whole window; none is counted on before the first has passed. */
+  /** Idle processors in the last whole window; 0 before the first window has passed. */
   private idle = 0;
 
-  /** @param processors of the host */
+  /** @param processors how many the host has; @param path for tests */
   constructor(processors: number, path = "/proc/stat") {
     this.processors = processors;
     this.path = path;
     if (this.read()) this.beginWindow();
   }
 
-  /** In the last 0.4 processor seconds or more, 0 to the number of processors; undefined where it cannot be told. */
+  /**
+   * Tells how many processors were idle in the last whole window, which has at least 0.4 processor seconds.
+   * @returns from 0 to the number of processors; undefined where the counters cannot be read
+   */
   lately(): number | undefined {
     if (!this.read()) return undefined;
     const ticks = this.ticks - this.ticksBefore;
@@ -49,6 +58,7 @@ export class IdleProcessors {
     this.idleTicksBefore = this.idleTicks;
   }
 
+  /** Reads the counters. @returns false where they cannot be read */
   private read(): boolean {
     const [name, ...times] = this.firstLine().split(/ +/);
     if (name !== "cpu" || times.length < FIELDS) return false;

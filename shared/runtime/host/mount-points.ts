@@ -1,4 +1,4 @@
-/** Mount points. A file that is mounted at a path does not belong to the directory in which that path is. */
+/** Finds mount points. A file that is mounted at a path does not belong to the directory in which that path is. */
 import { readFile } from "node:fs/promises";
 
 /** Tells whether something is mounted at a path. @param path an absolute path without symbolic links */

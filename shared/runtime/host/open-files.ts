@@ -1,18 +1,21 @@
 /**
- * The limit of files and sockets that an agent may have open (`ulimit -n`, `LimitNOFILE=`). An agent that reaches it in
- * the middle of a migration can neither read its journal nor take a connection, so it looks at its start.
+ * Checks how many files and sockets an agent may have open (`ulimit -n`, `LimitNOFILE=`). An agent that reaches this
+ * limit in the middle of a migration can neither read its journal nor take a connection, so it looks at its start.
  */
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
 
-/** What an agent has open without a migration: Node's own, logs, certificates, listeners, a look through /proc. */
+/**
+ * Files that an agent has open without a migration: Node's own, logs, certificates, listeners, a look through /proc.
+ */
 const ALWAYS = 96;
-/** What a migration has open at most at one time: monitors, streams, connections, files of the journal and of pages. */
+/** The most files of one migration at one time: monitors, streams, connections, files of the journal and of pages. */
 const OF_A_MIGRATION = 24;
 
 /**
- * Connections beside those that `connections.max` counts: of strangers, of those that have not shaken hands yet, and of
- * unix sockets (STRANGERS_MAX in shared/link/callers/connection-limits.ts, CONNECTIONS_MAX in shared/link/listen/unix-listener.ts).
+ * The most connections beside those that `connections.max` counts: connections of strangers, connections that have not
+ * shaken hands yet, and connections of unix sockets (STRANGERS_MAX in shared/link/callers/connection-limits.ts,
+ * CONNECTIONS_MAX in shared/link/listen/unix-listener.ts).
  */
 export const OTHER_CONNECTIONS = 288;
 
@@ -22,9 +25,9 @@ interface Limits {
 }
 
 /**
- * Checks that an agent may open what its settings let it need.
- * @param most the limit; for tests. @default that of this process, which Node has raised as far as it may
- * @throws MigrationFault `configuration` where it may not
+ * Checks that an agent may open as many files as its settings may make it need.
+ * @param most the limit; for tests. @default the limit of this process, which Node has raised as far as it may
+ * @throws MigrationFault `configuration` where the limit is too low
  */
 export async function checkOpenFiles(
   { migrationsMax, connections }: Limits,
@@ -42,7 +45,7 @@ export async function checkOpenFiles(
   );
 }
 
-/** @returns infinity where there is no limit, or where it cannot be read */
+/** @returns infinity where there is no limit, or where the limit cannot be read */
 async function limitOfThisProcess(): Promise<number> {
   const text = await readFile("/proc/self/limits", "utf8").catch(() => "");
   const soft = /^Max open files\s+(\d+)/m.exec(text)?.[1];

@@ -1,7 +1,7 @@
 /**
- * Who is at the other end of a unix socket: the kernel's SO_PEERCRED (unix(7)), which it records when the connection is
- * made. Node has no getsockopt(2), so a short program is asked that inherits the socket: perl, which each Debian has,
- * or python3, which each Red Hat has.
+ * Tells who is at the other end of a unix socket. The kernel records this when the connection is made (SO_PEERCRED,
+ * unix(7)). Node has no getsockopt(2), so a short program that inherits the socket is asked: perl, which each Debian
+ * has, or python3, which each Red Hat has.
  */
 import { spawn } from "node:child_process";
 import type { Socket } from "node:net";
@@ -9,11 +9,11 @@ import type { Socket } from "node:net";
 export interface PeerCredentials {
   readonly pid: number;
   readonly uid: number;
-  /** Empty where the user has no name. */
+  /** The user's name; empty where the user has none. */
   readonly user: string;
 }
 
-/** SOL_SOCKET and SO_PEERCRED of Linux on x86 are 1 and 17. */
+/** The programs, tried one after the other. SOL_SOCKET and SO_PEERCRED of Linux on x86 are 1 and 17. */
 const PROGRAMS: readonly (readonly [program: string, ...rest: string[]])[] = [
   [
     "/usr/bin/perl",
@@ -33,17 +33,21 @@ print(p, u, n)`,
   ],
 ];
 
-/** One that hangs, on a directory of users in the network, keeps nobody waiting for longer. */
+/** How long a program may take, milliseconds. It may hang on a network directory of users. */
 const ANSWERS_WITHIN_MS = 5000;
-/** A pid, a uid and a name. */
+/** The most characters of an answer: a pid, a uid and a name. */
 const ANSWER_MAX = 300;
 
-/** Programs at the same time; whoever connects more often waits. */
+/** The most programs at the same time; further questions wait. */
 const AT_ONCE = 2;
 const waiting: (() => void)[] = [];
 let running = 0;
 
-/** @returns undefined where the host has neither program, or the program gives no answer in time. It never rejects. */
+/**
+ * Asks who is at the other end of a socket. Never rejects.
+ * @param programs for tests
+ * @returns undefined where the host has neither program, or no program answers in time
+ */
 export async function peerCredentials(
   socket: Socket,
   programs: typeof PROGRAMS = PROGRAMS,
@@ -76,8 +80,9 @@ function answerOf(program: string, rest: readonly string[], socket: Socket): Pro
 }
 
 /**
- * Node tells nobody the descriptor of a socket, and a socket that is itself given to a child is taken from this process
- * (child_process.spawn() stops its reading for good). @returns undefined for a closed socket
+ * Finds the descriptor of a socket, which Node does not show. The socket itself cannot be given to a child, because
+ * child_process.spawn() would take it from this process: it would not be read here any more.
+ * @returns undefined for a closed socket
  */
 function descriptorOf(socket: Socket): number | undefined {
   const handle: unknown = Reflect.get(socket, "_handle");

@@ -5,22 +5,22 @@
  */
 import { readdir, readFile, readlink, stat } from "node:fs/promises";
 
-/** Characters of a command line that are shown; the program stands at the beginning. */
+/** The most characters of a command line that are shown. The program stands at the beginning. */
 const COMMAND_MAX = 160;
 
 export interface Holder {
   readonly pid: number;
-  /** The beginning of its command line with spaces between the words; empty when it cannot be read. */
+  /** The beginning of the process's command line, with spaces between the words; empty when it cannot be read. */
   readonly command: string;
 }
 
 /** The state of a socket that listens, in /proc/net/tcp. */
 const LISTENS = "0A";
 
-/** @param name as in /proc/net/unix: an abstract name begins with "@" */
+/** Finds the process that holds a unix socket. @param name as in /proc/net/unix: an abstract name begins with "@" */
 export async function holderOfUnixSocket(name: string): Promise<Holder | undefined> {
   const table = await readFile("/proc/net/unix", "utf8").catch(() => "");
-  // Num RefCount Protocol Flags Type St Inode Path
+  // columns: Num RefCount Protocol Flags Type St Inode Path
   const row = /^\S+: (?:\S+ +){5}(\d+) (.+)$/;
   const inodes = table.split("\n").flatMap((line) => {
     const [, inode, path] = row.exec(line) ?? [];

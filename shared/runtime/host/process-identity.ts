@@ -1,9 +1,11 @@
 /**
- * Tells which process a pid stands for, by Linux's /proc: pids are used again, and a reboot starts anew.
+ * Tells one process from another by Linux's /proc. A pid alone is not enough: pids are used again, and after a reboot
+ * they start over.
  *
  * "Cannot tell" is never "has ended": an agent that takes a living QEMU for an ended one starts a second copy of its
- * guest. Only ENOENT and ESRCH of /proc/PID prove an end, and ENOENT only where the kernel knows no such process
- * either: with the mount option `hidepid` it is also the answer for processes of other users.
+ * guest. Only ENOENT and ESRCH of /proc/PID prove an end (docs/decisions/0043, rule 2). ENOENT does so only where the
+ * kernel knows no such process either, since with the mount option `hidepid` it is also the answer for processes of
+ * other users.
  */
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
@@ -27,12 +29,12 @@ export interface ProcessTable {
 }
 
 /**
- * Splits /proc/PID/stat behind the command's name, which may hold any text.
- * @returns the fields from the 3rd of all on, which is the state
+ * Splits /proc/PID/stat after the command's name, which may hold any text.
+ * @returns the fields from the third one on, which is the state
  */
 export const statFields = (stat: string): readonly string[] => stat.slice(stat.lastIndexOf(")") + 2).split(" ");
 
-/** Indexes in statFields(): the state, the number of threads, and the start time in kernel ticks since boot. */
+/** Indexes into statFields(): the state, the number of threads, and the start time in kernel ticks since boot. */
 const STATE = 0;
 const THREADS = 17;
 const START_TIME = 19;
@@ -59,7 +61,7 @@ async function identityIn(boot: string, pid: number, table: ProcessTable): Promi
 }
 
 /**
- * Tells whether this very process has ended, whichever process has its pid now.
+ * Tells whether exactly this process has ended, whichever process has its pid now.
  * @throws MigrationFault `internal` when the host does not tell, or the identity is not one that identify() makes
  */
 export async function hasEnded(process: IdentifiedProcess, table: ProcessTable = thisHost): Promise<boolean> {
@@ -73,8 +75,8 @@ export async function hasEnded(process: IdentifiedProcess, table: ProcessTable =
 }
 
 /**
- * A process that has ended and was not waited for has one thread at most. If it still has more threads, one of them may
- * be in the kernel, writing to the guest's disks.
+ * True for a process that has ended and was only not waited for: it has one thread at most. If it still has more
+ * threads, one of them may be in the kernel and write to the guest's disks.
  */
 const hasNoThreads = (state: string, threads: number): boolean => (state === "Z" || state === "X") && threads <= 1;
 

@@ -1,4 +1,4 @@
-/** What this process has cost so far, all its threads included: those of zstd and of the runtime too. */
+/** What this process has cost so far, with all its threads: the compression threads and those of Node too. */
 export interface ProcessUsage {
   readonly cpuSeconds: number;
   readonly peakMemoryBytes: number;

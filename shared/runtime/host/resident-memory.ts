@@ -1,12 +1,14 @@
 /**
- * How much memory a QEMU has in use, as Linux's /proc says: of a guest's memory no more than that can hold anything but
- * zeroes. Found by the monitor socket on its command line. A hint: whoever asks has to do without it, too.
+ * Tells how much memory a QEMU has in use, by Linux's /proc. At most this much of the guest's memory can hold anything
+ * but zeroes. The QEMU is found by its monitor's socket on its command line. The figure is a hint: a caller must be
+ * able to do without it.
  */
 import { readdir, readFile } from "node:fs/promises";
 
 /**
- * Of the largest process that has the path in its arguments; undefined when there is none, or none that may be seen.
- * @returns bytes of anonymous and shared memory; files, such as the program itself, are not counted
+ * Finds the largest process that has the path in its arguments, and reads its memory.
+ * @returns bytes of anonymous and shared memory; files, such as the program itself, are not counted. Undefined when
+ *   there is no such process, or none that this agent may see
  */
 export async function residentBytesOf(socketPath: string): Promise<number | undefined> {
   let most: number | undefined;
@@ -20,11 +22,11 @@ export async function residentBytesOf(socketPath: string): Promise<number | unde
   return most;
 }
 
-/** Is the path in an argument, as a whole: "unix:/run/ferry/web.qmp,server=on"? */
+/** True when an argument of a command line names the path as a whole, as "unix:/run/ferry/web.qmp,server=on" does. */
 const names = (command: string, path: string): boolean =>
   command.split("\0").some((argument) => argument.split(/[,:=]/).includes(path));
 
-/** @param status content of /proc/PID/status */
+/** Parses the content of /proc/PID/status. @returns bytes; undefined where one of the two figures is missing */
 export function residentIn(status: string): number | undefined {
   const kibibytes = ["RssAnon", "RssShmem"].map((name) => new RegExp(`^${name}:\\s*(\\d+) kB$`, "m").exec(status)?.[1]);
   if (kibibytes.some((found) => found === undefined)) return undefined;

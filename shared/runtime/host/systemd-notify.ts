@@ -1,29 +1,32 @@
 /**
- * Tells systemd how the agent stands (sd_notify(3)). Node has no datagram sockets of AF_UNIX, so systemd-notify is run;
- * it is a process of its own, hence NotifyAccess=all in the units. Without NOTIFY_SOCKET nothing happens.
+ * Tells systemd the state of the agent (sd_notify(3)). Node has no datagram sockets of AF_UNIX, so the program
+ * systemd-notify is run. It is a process of its own, hence NotifyAccess=all in the units. Without NOTIFY_SOCKET nothing
+ * happens.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { MigrationFault } from "../../fault.ts";
 
 export interface ServiceState {
-  /** Once, when the agent serves. */
+  /** Told once, when the agent serves. */
   readonly ready?: true;
-  /** Once, when it begins to stop. */
+  /** Told once, when the agent begins to stop. */
   readonly stopping?: true;
-  /** Again and again: the agent's event loop turns (watchdog.ts). */
+  /** Told again and again: the agent's event loop turns (watchdog.ts). */
   readonly watchdog?: true;
   /** One line for `systemctl status`. */
   readonly status?: string;
 }
 
-/** By absolute path: PATH is not to decide what runs with the agent's rights. */
+/** Absolute paths, so that PATH does not decide what runs with the agent's rights. */
 const PROGRAMS = ["/usr/bin/systemd-notify", "/bin/systemd-notify"];
+/** How long systemd-notify may take, milliseconds. */
 const PATIENCE_MS = 5000;
 
 /**
- * Resolves when systemd has taken note.
- * @throws MigrationFault configuration when it cannot be told; the agent itself is none the worse
+ * Tells systemd the state. Resolves when systemd has taken note.
+ * @param programs for tests
+ * @throws MigrationFault `configuration` when systemd cannot be told; the agent itself works on as before
  */
 export function notifySystemd(
   state: ServiceState,

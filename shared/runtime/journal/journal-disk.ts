@@ -1,6 +1,7 @@
-/** How the journal (journal.ts) reaches the disk, and survives a power cut there. */
+/** Writes the journal's files (journal.ts) to the disk, so that they survive a power cut. */
 import { open } from "node:fs/promises";
 
+/** What the journal asks of the disk; tests hand over a disk of their own. */
 export interface JournalDisk {
   /** Resolves when the text is on the disk. */
   writeWhole(file: string, text: string): Promise<void>;

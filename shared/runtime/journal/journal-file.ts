@@ -1,9 +1,10 @@
 /**
- * The text of one file of the journal (journal.ts says where the file lies): the record, and a checksum that tells it
- * from a torn or foreign file.
+ * Makes and reads the text of one file of the journal (journal.ts says where the file lies). The text has the record,
+ * and a checksum that tells a whole file from a torn or foreign one.
  */
 import { createHash } from "node:crypto";
 
+/** The format that is written, and the only one that is read. */
 const FORMAT = 1;
 
 const checksum = (id: string, record: unknown): string =>
@@ -16,7 +17,7 @@ export function encode(id: string, record: unknown): string {
   return `${JSON.stringify({ format: FORMAT, id, record, checksum: checksum(id, record) })}\n`;
 }
 
-/** @returns the record, or undefined when the text is not the whole of one */
+/** @returns the record, not decoded yet; undefined when the text is not a whole file of this migration */
 export function decodeFile(id: string, text: string): unknown {
   try {
     const file: unknown = JSON.parse(text);
@@ -25,6 +26,6 @@ export function decodeFile(id: string, text: string): unknown {
     if (file.format !== FORMAT || file.id !== id || file.checksum !== checksum(id, file.record)) return undefined;
     return file.record;
   } catch {
-    return undefined; // not JSON: cut off, or not ours
+    return undefined; // the text is no JSON: it was cut off, or is no file of a journal
   }
 }

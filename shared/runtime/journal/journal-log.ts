@@ -1,8 +1,8 @@
-/** What the agents log of their journals. */
+/** Logs what is wrong with an agent's journal. */
 import { MigrationFault } from "../../fault.ts";
 import type { Logger } from "../log/log.ts";
 
-/** Waits for a write that nothing depends on: where the disk does not take it, that is logged. Never rejects. */
+/** Waits for a write that nothing depends on, and logs its fault where the disk does not take it. Never rejects. */
 export const orLogged = (written: Promise<void>, log: Logger): Promise<void> =>
   written.catch((thrown: unknown) => log.warn({ fault: MigrationFault.from(thrown).message }, "journal"));
 

@@ -1,12 +1,13 @@
 /**
- * What an agent must still know after a crash: one file a migration in `stateDirectory` (DESIGN 6, 7).
+ * Keeps what an agent must still know after a crash, as one file for each migration in `stateDirectory`
+ * (docs/operations.md, "Journals").
  *
  *     ID.json   {"format":1,"id":ID,"record":{…},"checksum":SHA-256 of [format, id, record]}
  *
- * A file is replaced whole (temporary file, fsync, rename, fsync of the directory): a reader sees the old record or the
- * new one. The checksum tells a torn or foreign file from a record; what such a file says is never acted upon. Not its
- * job: what the records mean (shared/protocol/ownership.ts), nor keeping a second agent off the directory
- * (agent-lock.ts).
+ * A file is replaced as a whole (temporary file, fsync, rename, fsync of the directory), so a reader sees either the
+ * old record or the new one. The checksum tells a record from a torn or foreign file, and nothing acts upon what such a
+ * file says. Not the journal's job: what the records mean (shared/protocol/ownership.ts), and keeping a second agent
+ * off the directory (agent-lock.ts).
  */
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -18,8 +19,9 @@ import { decodeFile, encode } from "./journal-file.ts";
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/;
 const SUFFIX = ".json";
-/** A record is a few hundred bytes. */
+/** The longest file that is read, bytes. A record is a few hundred bytes. */
 const FILE_BYTES_MAX = 1 << 20;
+/** The end of the name of a record's temporary file. */
 const TEMPORARY = ".new";
 
 export interface JournalEntry<T> {
@@ -32,12 +34,12 @@ export type Unreadable = readonly [file: string, fault: MigrationFault];
 
 export interface JournalContents<T> {
   readonly entries: readonly JournalEntry<T>[];
-  /** One for each file that is not a record, naming it. The other records are good. */
+  /** One fault for each file that is not a record; the fault names the file. The other records are good. */
   readonly faults: readonly MigrationFault[];
 }
 
 export interface WriteOptions {
-  /** How long the caller waits, milliseconds. @default for as long as it takes */
+  /** How long the caller waits, milliseconds. @default no limit */
   readonly withinMs?: number;
 }
 
@@ -45,11 +47,11 @@ export class Journal<T> {
   readonly directory: string;
   private readonly decode: (value: unknown) => T | undefined;
   /**
-   * The last write or removal of each migration: those of one migration happen in the order in which they were asked
-   * for.
+   * The last write or removal of each migration. The writes and removals of one migration happen in the order in which
+   * they were asked for.
    */
   private readonly last = new Map<string, Promise<void>>();
-  /** The text that lies in the temporary file of a migration, whole and on the disk. */
+  /** For each migration, the text that its temporary file holds, whole and on the disk. */
   private readonly prepared = new Map<string, string>();
 
   /** The record of each migration that this journal has written or read last. */
@@ -63,16 +65,17 @@ export class Journal<T> {
     this.disk = disk;
   }
 
-  /** The files that the last list() found to be no records: nobody knows how their migrations stand. */
+  /** The files that the last list() found to be no records. How their migrations stand is not known. */
   get unreadable(): readonly Unreadable[] {
     return this.known;
   }
 
   /**
-   * Makes the directory where it is missing and clears what an interrupted write left.
-   * @param decode a record, or undefined when the value is none
+   * Opens the journal in a directory. Makes the directory where it is missing, and removes what an interrupted write
+   * left.
+   * @param decode returns a record, or undefined when the value is none
    * @param disk for tests
-   * @throws MigrationFault state-directory
+   * @throws MigrationFault `state-directory`
    */
   static async open<T>(
     directory: string,
@@ -90,7 +93,8 @@ export class Journal<T> {
   }
 
   /**
-   * Reads a directory that an agent may be writing to. Nothing is made or removed: temporary files are the agent's.
+   * Reads a directory that an agent may be writing to. Nothing is made or removed, since temporary files belong to that
+   * agent.
    * @throws MigrationFault `state-directory` when the directory is not there or cannot be read
    */
   static contents<T>(directory: string, decode: (value: unknown) => T | undefined): Promise<JournalContents<T>> {
@@ -99,8 +103,8 @@ export class Journal<T> {
 
   /**
    * Makes a later write() of the very same record shorter, for a moment in which every millisecond counts: that write
-   * only has to rename the file. Until then the record before it stands, whatever happens. Never rejects: the write
-   * reports what could not be prepared.
+   * then only renames the file (docs/decisions/0033). Until then the earlier record stands, whatever happens. Never
+   * rejects: what could not be prepared is written by write(), which reports its faults.
    */
   prepare(id: string, record: T): Promise<void> {
     const file = this.path(id);
@@ -111,17 +115,18 @@ export class Journal<T> {
         await this.disk.writeWhole(file + TEMPORARY, text);
         this.prepared.set(id, text);
       } catch {
-        // half a record on a full disk would keep it full
+        // half a record would keep a full disk full
         await rm(file + TEMPORARY, { force: true });
       }
     }).catch(ignoreOthersFault);
   }
 
   /**
-   * Writes a record. Resolves only when the record would survive a power cut. After a fault the record before it still
-   * stands, with one exception: a fault after `withinMs` says only that the disk has not answered. That write keeps its
-   * place in the order of its id, and may still succeed, so a record that must stand instead is to be written after it.
-   * A disk that hangs also keeps one of Node's four threads for files busy for each write that it holds.
+   * Writes a record. Resolves only when the record would survive a power cut. After a fault the earlier record still
+   * stands, with two exceptions. Where only the sync of the directory failed, the new record is in its place, and a
+   * power cut may bring the earlier one back. A fault after `withinMs` says only that the disk has not answered: that
+   * write keeps its place in the order of its id, and may still succeed, so a record that must stand instead is to be
+   * written after it. A disk that hangs also keeps one of Node's four file threads busy for each write that it holds.
    * @throws MigrationFault `state-directory`
    */
   write(id: string, record: T, { withinMs }: WriteOptions = {}): Promise<void> {
@@ -135,7 +140,7 @@ export class Journal<T> {
           if (!isPrepared) await this.disk.writeWhole(file + TEMPORARY, text);
           await rename(file + TEMPORARY, file);
         } catch (thrown) {
-          // half a record on a full disk would keep it full
+          // half a record would keep a full disk full
           await rm(file + TEMPORARY, { force: true }).catch(ignoreOthersFault);
           throw thrown;
         }
@@ -169,15 +174,15 @@ export class Journal<T> {
   }
 
   /**
-   * The record that this journal has written or read last, without a look at the disk: for moments in which a disk that
-   * hangs must not be waited for. Nobody else writes the directory (agent-lock.ts).
+   * Returns the record that this journal has written or read last, without a look at the disk: for moments in which a
+   * disk that hangs must not be waited for. No other process writes to the directory (agent-lock.ts).
    */
   latest(id: string): T | undefined {
     return this.newest.get(id);
   }
 
   /**
-   * Reads every record, sorted by id. Files that are no records stay known as `unreadable`.
+   * Reads every record, sorted by id. Files that are no records are kept in `unreadable`.
    * @throws MigrationFault `state-directory` when the directory cannot be read
    */
   async list(): Promise<JournalContents<T>> {
@@ -201,7 +206,9 @@ export class Journal<T> {
     return { entries, faults: unreadable.map(([, fault]) => fault) };
   }
 
-  /** Removes records that are over, oldest first, until at most `keep` of them are left. */
+  /**
+   * Removes the records for which `isOver` is true, those with the oldest files first, until at most `keep` are left.
+   */
   async prune(isOver: (record: T) => boolean, keep: number): Promise<void> {
     const { entries } = await this.list();
     const over = entries.filter(({ record }) => isOver(record)).map(({ id }) => id);
@@ -213,7 +220,7 @@ export class Journal<T> {
     for (const { id } of aged.slice(0, aged.length - keep)) await this.remove(id);
   }
 
-  /** Resolves when the removal would survive a power cut; a record that is not there is no fault. */
+  /** Removes a record. Resolves when the removal would survive a power cut. A record that is not there is no fault. */
   remove(id: string): Promise<void> {
     const file = this.path(id);
     return this.inOrder(id, () =>
@@ -244,6 +251,7 @@ export class Journal<T> {
     return record;
   }
 
+  /** Runs an action after all earlier ones of this migration have ended. */
   private inOrder(id: string, action: () => Promise<void>): Promise<void> {
     const before = this.last.get(id);
     const mine = before === undefined ? action() : before.catch(ignoreOthersFault).then(action);
@@ -255,6 +263,7 @@ export class Journal<T> {
     return mine;
   }
 
+  /** Runs an action, and makes a fault of what it throws. */
   private async guard<R>(path: string, verb: string, action: () => Promise<R>): Promise<R> {
     try {
       return await action();
@@ -276,7 +285,7 @@ const noRecord = (file: string, id: string): MigrationFault =>
       "Find out where the guest runs, on both hosts, before anything else; then move the file out of the directory and start the agent again",
   });
 
-/** The caller of the failed write was told; the writes after it must still have their turn. */
+/** Ignores the fault of an earlier write: its caller was told, and the writes after it must still have their turn. */
 const ignoreOthersFault = (): void => {};
 
 const errorCode = (thrown: unknown): unknown =>

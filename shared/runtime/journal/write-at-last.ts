@@ -1,8 +1,8 @@
 /**
- * Writes the end of a migration into the journal, at once or later. The end holds whether or not the disk takes it:
- * nobody waits for a full disk, and the record is written as soon as there is room. Without the record, an agent that
- * starts again would ask another host about a migration that is long over, and would be told of a guest that has moved
- * on since.
+ * Writes the end of a migration into the journal, at once or later. The migration has ended whether or not the disk
+ * takes the record: nothing waits for a full disk, and the record is written as soon as there is room. Without the
+ * record, an agent that starts again would ask another host about a migration that is long over, and would be told of a
+ * guest that has moved on since.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../fault.ts";
@@ -10,6 +10,7 @@ import type { Logger } from "../log/log.ts";
 import type { Journal } from "./journal.ts";
 import { writeInTime } from "./write-in-time.ts";
 
+/** The first and the longest pause before another try, milliseconds. The pause doubles after each try. */
 const AGAIN_MIN_MS = 1000;
 const AGAIN_MAX_MS = 30_000;
 
@@ -21,10 +22,10 @@ interface AtLast {
   readonly otherwise: string;
 }
 
-/** By journal and migration, the record that is still to be written; a later record replaces an earlier one. */
+/** For each journal and migration, the record that is still to be written. A later record replaces an earlier one. */
 const wanted = new WeakMap<object, Map<string, unknown>>();
 
-/** Resolves behind the first try. */
+/** Writes the record, and tries again later where the disk does not take it. Resolves after the first try. */
 export async function writeAtLast<T>(journal: Journal<T>, id: string, record: T, parts: AtLast): Promise<void> {
   const mine = wanted.get(journal) ?? new Map<string, unknown>();
   wanted.set(journal, mine);
@@ -35,7 +36,7 @@ export async function writeAtLast<T>(journal: Journal<T>, id: string, record: T,
     if (mine.get(id) === record) mine.delete(id);
   } catch (thrown) {
     parts.log.warn({ fault: MigrationFault.from(thrown).message }, parts.otherwise);
-    // what somebody else has written meanwhile stands, and so does a record that is wanted since
+    // a record that was written meanwhile stands, and so does one that was given to writeAtLast() since
     const isWanted = (): boolean => mine.get(id) === record && journal.latest(id) === before;
     void writeLater(journal, id, record, parts, isWanted).finally(() => {
       if (mine.get(id) === record) mine.delete(id);
@@ -43,7 +44,7 @@ export async function writeAtLast<T>(journal: Journal<T>, id: string, record: T,
   }
 }
 
-/** Never rejects. */
+/** Tries until the record is written or no longer wanted, or the agent leaves. Never rejects. */
 async function writeLater<T>(
   journal: Journal<T>,
   id: string,

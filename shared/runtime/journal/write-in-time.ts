@@ -1,12 +1,16 @@
-/** How the journal is written while a guest is stopped: a disk that hangs must not keep the guest stopped. */
+/** Writes the journal while a guest is stopped: a disk that hangs must not keep the guest stopped. */
 import type { Journal } from "./journal.ts";
 
-/** How long such a write may take, milliseconds. A record that is not written by then counts as not written. */
+/**
+ * How long such a write may take, milliseconds. A record that is not written by then counts as not written
+ * (docs/decisions/0043, rule 17).
+ */
 const WITHIN_MS = 5000;
 
 /**
- * Writes the record of a migration. @throws MigrationFault `state-directory` when the disk does not take it within 5 s;
- * the record may still be written later
+ * Writes the record of a migration.
+ * @throws MigrationFault `state-directory` when the disk does not take it within 5 s; the record may still be written
+ *   later
  */
 export const writeInTime = <T>(
   { journal, id }: { readonly journal: Pick<Journal<T>, "write">; readonly id: string },

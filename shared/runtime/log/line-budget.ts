@@ -1,13 +1,14 @@
 /**
- * How many lines of a log somebody outside may cause: so many of each kind a minute for each cause (a caller, a
- * migration). A kind is the text of the line. What was left out is counted, and told when the minute is over. So nobody
- * fills a disk, and nobody hides the lines of others behind their own.
+ * Bounds how many lines of a log somebody outside can cause: for each cause (a caller, a migration), a number of lines
+ * a minute of each kind. The kind of a line is its text. Lines beyond that are left out and counted, and a line tells
+ * their number when the minute is over. So no cause can fill a disk, or hide the lines of another cause behind its own.
  */
 
+/** The time that a budget is for, milliseconds. */
 const WITHIN_MS = 60_000;
 /**
- * Kinds of lines of one cause; further ones count as one kind. The texts are constants of this program, but for
- * faults'.
+ * The most kinds of lines of one cause that are counted apart; all further kinds count as one. Texts are constants of
+ * this program, except those of faults.
  */
 const KINDS_MAX = 64;
 const OTHER_KINDS = "of further kinds";
@@ -18,6 +19,7 @@ interface Kind {
   leftOut: number;
 }
 
+/** The budget of one cause. */
 export class LineBudget {
   private readonly perKind: number;
   private readonly kinds = new Map<string, Kind>();
@@ -28,7 +30,7 @@ export class LineBudget {
     this.perKind = perKind;
   }
 
-  /** Has nobody asked for a minute, and is nothing left to be told? */
+  /** True when take() was not called for a minute, and no number of left-out lines is still to be told. */
   get isIdle(): boolean {
     if (performance.now() - this.lastMs < WITHIN_MS) return false;
     for (const { leftOut } of this.kinds.values()) if (leftOut > 0) return false;
@@ -37,7 +39,7 @@ export class LineBudget {
 
   /**
    * Counts a line.
-   * @param tell writes how many lines of that kind were left out in a minute; called when it is over
+   * @param tell logs how many lines of a kind were left out; called when the minute is over
    * @returns false for a line that is left out
    */
   take(text: string, tell: (text: string, leftOut: number) => void): boolean {
@@ -62,7 +64,7 @@ export class LineBudget {
   }
 }
 
-/** The budgets of causes that are known by a name, at most so many at the same time; the others share one. */
+/** The budgets of causes that are known by a name. At most `causesMax` causes have their own; all others share one. */
 export class Budgets {
   private readonly perKind: number;
   private readonly causesMax: number;
@@ -75,6 +77,7 @@ export class Budgets {
     this.others = new LineBudget(perKind);
   }
 
+  /** Finds or makes the budget of a cause. Where there is no room for one more, idle budgets are dropped first. */
   for(cause: string): LineBudget {
     const known = this.byCause.get(cause);
     if (known !== undefined) return known;

@@ -1,36 +1,41 @@
 /**
- * What a log takes of texts: so many characters, and none that a terminal acts on. Values come from peers, guests and
- * QEMU; where each of them is bounded is their readers' business, and this is behind them all.
+ * Bounds the texts of a line of the log, and escapes the characters on which a terminal acts. Values come from peers,
+ * guests and QEMU. The code that reads a value bounds it; the bounds here hold for every value, also where that code
+ * forgot one.
  */
 
-/** Of one text, characters. The longest of our own, a refusal with its reasons, stay below. */
+/** The most characters of one text. The longest texts that Ferry makes, refusals with their reasons, are shorter. */
 const TEXT_MAX = 4000;
-/** Of all texts of a line, characters. */
+/** The most characters of all texts of a line. */
 const LINE_MAX = 32_000;
-/** Of a list or an object, members. */
+/** The most members of a list or an object. */
 const MEMBERS_MAX = 200;
+/** How deep lists and objects may be nested. */
 const DEPTH_MAX = 8;
 
 /**
- * JSON escapes what is below U+0020. Left are DEL, the controls of U+0080 to U+009F, which some terminals obey, line
- * separators, and the marks that turn the direction of writing or cannot be seen.
+ * The characters that are escaped here. JSON itself escapes everything below U+0020. What remains are DEL, the control
+ * characters U+0080 to U+009F, which some terminals obey, line separators, and the marks that turn the direction of
+ * writing or cannot be seen.
  */
 const SIGNS = /[\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
-/** A line of JSON with all such signs escaped: it says the same. */
+/** Escapes all such characters in a line of JSON. The line still means the same. */
 export const withoutSigns = (line: string): string =>
   line.replace(SIGNS, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
+/** Cuts a text that is too long, and appends how long it was. */
 export const cutText = (text: string): string =>
   text.length <= TEXT_MAX ? text : `${text.slice(0, TEXT_MAX)} … (${text.length} characters)`;
 
 /**
- * The same fields with their texts, lists and depth bounded. What is not plain, such as a fault, is returned as it is:
- * a serialiser makes fields of it, and bounds them.
+ * Copies fields with their texts, lists and depth bounded. An object of a class, such as a fault, is returned as it is:
+ * a serialiser makes fields of it, and bounds these.
  */
 export const boundedFields = (fields: object): Record<string, unknown> => fieldsOf(fields, { left: LINE_MAX }, 0);
 
 interface Line {
+  /** How many more characters the line may have. */
   left: number;
 }
 

@@ -1,4 +1,4 @@
-/** The agents' log: JSON lines on stderr, for journald. Secrets never get into it. */
+/** The agents' log: lines of JSON on stderr, for journald. Secrets never get into it. */
 import { type Logger as PinoLogger, pino } from "pino";
 import { MigrationFault } from "../../fault.ts";
 import type { LineBudget } from "./line-budget.ts";
@@ -9,17 +9,20 @@ export type Logger = PinoLogger;
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** A reader of the log that stands still must not stop an agent that holds a guest: beyond this, lines are dropped. */
+/**
+ * How many bytes of lines wait for the reader of stderr. Beyond this, lines are dropped, since a reader that stands
+ * still must not stop an agent that holds a guest.
+ */
 const BUFFERED_BYTES_MAX = 1 << 20;
 
-/** Wherever a grant, an offer or a hello is logged whole. */
+/** The paths of the fields that are secret, wherever a grant, an offer or a hello is logged as a whole. */
 const SECRETS = ["token", "*.token", "*.*.token", "refusedToken", "*.refusedToken"];
 
 export interface LogDestination {
   write(line: string): void;
 }
 
-/** @param destination stderr when left out */
+/** @param destination takes the lines; stderr when left out */
 export function createLogger(name: string, level: LogLevel, destination?: LogDestination): Logger {
   return pino(
     {
@@ -49,7 +52,8 @@ export function createLogger(name: string, level: LogLevel, destination?: LogDes
 const budgets = new WeakMap<object, LineBudget>();
 
 /**
- * A logger whose lines, and those of its children, are written within a budget. One logger has one budget: the nearest.
+ * Makes a logger whose lines, and the lines of its children, are written within a budget. A line counts in one budget
+ * only: that of its own logger or of the nearest ancestor that has one.
  */
 export function budgeted(logger: Logger, budget: LineBudget): Logger {
   const child = logger.child({});
@@ -58,7 +62,7 @@ export function budgeted(logger: Logger, budget: LineBudget): Logger {
 }
 
 function budgetOf(logger: object): LineBudget | undefined {
-  // a child of pino's has its parent for a prototype
+  // the prototype of a pino child is its parent
   for (let one: unknown = logger; typeof one === "object" && one !== null; one = Object.getPrototypeOf(one)) {
     const found = budgets.get(one);
     if (found !== undefined) return found;
@@ -66,18 +70,22 @@ function budgetOf(logger: object): LineBudget | undefined {
   return undefined;
 }
 
-/** As a line of a kind of its own, which has its own share of the budget. */
+/** Logs how many lines were left out. Such a line is of a kind of its own, which has its own share of the budget. */
 const tellLeftOut = (logger: Logger, kind: string, leftOut: number): void =>
   logger.warn({ kind, leftOut }, "lines were left out");
 
-/** A logger whose every line carries the migration it is about. */
+/** Makes a logger whose every line names the migration that it is about. */
 export const migrationLogger = (logger: Logger, migrationId: string): Logger => logger.child({ migrationId });
 
-/** Ours: what happened, the guest, the advice. The stack only of what nobody expected. */
+/**
+ * Makes the fields of an error: what happened, and for a fault also where the guest is and the advice. Only an
+ * unexpected error has its stack logged: an `internal` fault, or an error that is no fault.
+ */
 function serializeError(thrown: unknown): Record<string, unknown> {
   return boundedFields(faultFields(thrown, 0));
 }
 
+/** The most causes of an error that are logged, each the cause of the one before. */
 const CAUSES_MAX = 6;
 
 function faultFields(thrown: unknown, depth: number): Record<string, unknown> {

@@ -1,8 +1,8 @@
 /**
- * Each agent imports this as soon as it can: Node's inspector stays closed unless the agent was started with it.
- * SIGUSR1 opens it to every user of the host, who could then run code in the agent. Node's own switch,
- * --disable-sigusr1, is not in the agents' first lines: a Node that is too old does not know it, and would end on it
- * before it could say that it is too old.
+ * Keeps Node's inspector closed, unless the agent was started with it. Each agent imports this module as early as it
+ * can. SIGUSR1 would open the inspector to every user of the host, who could then run code in the agent. Node's own
+ * switch against that, --disable-sigusr1, is not in the first lines of the agents: a Node that is too old does not know
+ * the switch, and would end on it before the program could say that Node is too old (docs/decisions/0050).
  */
 import inspector from "node:inspector";
 
@@ -13,13 +13,13 @@ function close(): void {
   if (inspector.url() !== undefined) inspector.close();
 }
 
-// a listener in place of Node's own; what is to be said of the signal says run-agent.ts
+// this listener takes the place of Node's own; the listener of run-agent.ts logs the signal
 process.on("SIGUSR1", () => undefined);
-// a signal that came while Node was reading the modules
+// the signal may have come while Node was reading the modules
 if (!isAskedFor) {
   close();
-  // Node opens it from two places, whichever comes first (src/inspector_agent.cc, RequestIoThreadStart): the other one
-  // comes in the next turn of the event loop, and would open it again
+  // Node opens the inspector from two places, whichever comes first (src/inspector_agent.cc, RequestIoThreadStart). The
+  // second place comes in the next turn of the event loop, and would open the inspector again
   await new Promise((resolve) => setImmediate(resolve));
   close();
 }

@@ -1,9 +1,17 @@
-/** The Node that Ferry runs on. */
+/** Says which version of Node Ferry needs, and tells whether a Node is too old. */
 
-/** As `engines` of package.json has it; why this one: docs/decisions/0050-one-supported-node.md. */
+/**
+ * The oldest major version of Node for Ferry, as in `engines` of package.json
+ * (docs/decisions/0050-one-supported-node.md).
+ */
 export const OLDEST_NODE = 22;
 
-/** @returns what to say of this Node, or nothing where it is new enough. @param version "22.23.5" */
+/**
+ * Checks a version of Node.
+ * @param version such as "22.23.5"
+ * @param program the path of this Node, for the text
+ * @returns the text for the user of a Node that is too old; undefined where it is new enough
+ */
 export function whyNodeIsTooOld(version: string, program: string): string | undefined {
   if (Number.parseInt(version, 10) >= OLDEST_NODE) return undefined;
   return (

@@ -1,6 +1,7 @@
 /**
- * Gives the memory of a migration that has ended back to the host. It is a WebAssembly memory of hundreds of megabytes behind
- * an object of a few bytes: V8 sees no reason to collect it, and a second migration would come on top of it.
+ * Gives the memory of a migration that has ended back to the host, and keeps down the memory of Buffers meanwhile. The
+ * memory of a migration is a WebAssembly memory of hundreds of megabytes, which belongs to an object of a few bytes. V8
+ * sees no reason to collect such an object, so the memory of the next migration would come on top.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
@@ -10,6 +11,7 @@ type Collect = (options?: { readonly type: "minor" }) => void;
 
 let collector: Collect | undefined;
 
+/** Runs V8's collector at once, in one piece. */
 function collect(...options: Parameters<Collect>): void {
   if (collector === undefined) {
     setFlagsFromString("--expose-gc");
@@ -20,35 +22,41 @@ function collect(...options: Parameters<Collect>): void {
 }
 
 /**
- * Collects garbage, step by step between other work; call when the last reference is gone. Resolves when it is done.
+ * Collects garbage step by step, between other work. To be called when the last reference is gone. Resolves when the
+ * collection is done.
  *
- * By way of a measurement, which V8 makes while it marks in steps. A collection in one piece, as of gc(), forgets every shape of
- * object that has no object left, with what was learned about it and the code that was compiled for it: it asks whether the
- * shape's constructor is reachable before it has marked that (V8's RetainMaps, docs/decisions/0037). The next migration then
- * compiles some 50 functions again, and runs slowly until it has.
+ * The collection is asked for as a measurement of memory, which V8 makes while it marks in steps. A collection in one
+ * piece, such as gc(), forgets every shape of object that has no object left, together with what V8 has learned about
+ * the shape and the code that was compiled for it: such a collection asks whether the constructor of the shape is
+ * reachable before it has marked the constructor (V8's RetainMaps, docs/decisions/0037). The next migration would then
+ * compile some 50 functions again, and would run slowly until that is done.
  */
 export async function returnMemory(): Promise<void> {
   try {
-    // marking that was under way ends with the first, and keeps what could be reached when it began
+    // a marking that is under way already ends with the first measurement, and keeps what was reachable when it began
     for (let times = 0; times < 2; times++) await measureMemory({ mode: "summary", execution: "eager" });
   } catch {
-    collect(); // a Node without it, or one that measures already
+    collect(); // this Node cannot measure memory, or is measuring already
   }
 }
 
-/** Of dead Buffers between two collections. A collection of the young takes about 1 ms. */
+/**
+ * How many bytes of messages pass between two collections of V8's young generation. A collection frees the Buffers of
+ * these messages that are dead by then, and takes about 1 ms (docs/decisions/0007).
+ */
 const YOUNG_BYTES = 8 << 20;
 
 /**
- * How much the heap, with the memory of Buffers that outlived a collection, may grow until V8 marks all of it: to five times what it was.
- * By itself V8 does so for every 8 MB of these, a tenth to a third of an agent's processor time (docs/decisions/0033).
+ * Lets the heap, together with the memory of Buffers that have outlived a collection, grow to five times its size
+ * before V8 marks all of it. By default V8 marks all of it for every 8 MB of such Buffers, which takes a tenth to a
+ * third of an agent's processor time (docs/decisions/0033).
  */
 const RARE_MARKING = "--heap-growing-percent=400";
 
 /**
- * Keeps down what the Buffers of gRPC and http2 take, through which each frame goes and which V8 lets gather to 30 to 40 MB; since
- * the young ones are collected here, all others are rarely.
- * @returns to be called with the bytes of each message
+ * Keeps down the memory of the Buffers of gRPC and http2, through which each frame goes, and which V8 lets gather to 30
+ * to 40 MB. Since the young Buffers are collected here, the whole heap is marked rarely.
+ * @returns a function that is to be called with the bytes of each message
  */
 export function youngCollector(): (bytes: number) => void {
   setFlagsFromString(RARE_MARKING);
@@ -61,21 +69,24 @@ export function youngCollector(): (bytes: number) => void {
   };
 }
 
-/** The calls and streams of the migration refer to it for a moment longer. */
+/**
+ * How long after a migration its memory is collected, milliseconds. Calls and streams of the migration refer to it for
+ * a moment longer.
+ */
 const LATER_MS = 1000;
-/** What has been asked for and is not done. */
+/** Settles when every collection that was asked for is done. */
 let underWay: Promise<unknown> = Promise.resolve();
 
 /**
- * As returnMemory(), once the last references are gone. Other migrations may be under way then: they may go on for
- * hours, and the memory of one that has ended would be kept beside theirs.
+ * Calls returnMemory() when the last references to a migration are gone. It does so even while other migrations are
+ * under way: these may go on for hours, and the memory of the migration that has ended would be kept beside theirs.
  *
- * What is handed over here must not be made in a scope that has the migration: it would keep that until it is called.
- * @param idle tells whether nothing is under way
- * @param next is done behind it, when nothing is under way then
+ * Neither function may be made in a scope that has the migration: it would keep the migration alive until it is called.
+ * @param idle returns true when no migration is under way
+ * @param next called after the collection, if no migration is under way then
  */
 export function returnMemoryLater(idle: () => boolean, next?: () => void): void {
-  // one after the other: a measurement that is asked for during another one is no second collection
+  // collections run one after the other: a measurement that is asked for during another one is no second collection
   const done = Promise.all([underWay, delay(LATER_MS, undefined, { ref: false })]).then(returnMemory);
   underWay = done;
   void done.then(() => {
@@ -83,12 +94,15 @@ export function returnMemoryLater(idle: () => boolean, next?: () => void): void 
   });
 }
 
-/** The longest that a migration waits for memory of earlier ones, milliseconds: it is not to depend on V8's leisure. */
+/**
+ * How long a migration waits at most for memory of earlier ones, milliseconds: it must not depend on when V8 collects.
+ */
 const RETURNED_WITHIN_MS = 10_000;
 
 /**
- * Waits until the memory of migrations that have ended is given back, where this program holds more than it needs by
- * itself: one that begins at once would otherwise take its own on top of theirs. It takes about a second.
+ * Waits until the memory of migrations that have ended is given back, if this program holds more than it needs without
+ * a migration. A migration that begins at once would otherwise take its own memory on top of theirs. The wait takes
+ * about a second.
  * @param ownBytes what the program takes without a migration
  */
 export const memoryReturned = async (ownBytes: number): Promise<void> => {

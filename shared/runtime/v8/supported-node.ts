@@ -1,10 +1,13 @@
 /**
- * Each program imports this first: under a Node that is too old it ends at once and says so, before any other module
- * runs. An old Node gets no security updates, and nobody has tried Ferry on it.
+ * Ends the program at once under a Node that is too old, and says so. Each program imports this module first, before
+ * any other module runs. An old Node gets no security updates, and nobody has tried Ferry on it.
  */
 import { whyNodeIsTooOld } from "./node-version.ts";
 
-/** The exit code of all three programs, and of `ferry may-start` where it could not look (docs/operations.md). */
+/**
+ * The exit code of all three programs under such a Node. `ferry may-start` also has it where it could not look
+ * (docs/operations.md).
+ */
 const TOO_OLD_EXIT = 255;
 
 const why = whyNodeIsTooOld(process.versions.node, process.execPath);

@@ -1,4 +1,4 @@
-/** When an agent rehearses: after its start, as long as there is nothing else to do. */
+/** Runs an agent's warm-up after the start, for as long as the agent has nothing else to do. */
 import { MigrationFault } from "../../fault.ts";
 import type { Logger } from "../log/log.ts";
 
@@ -6,7 +6,10 @@ export class WarmUpRunner {
   private readonly abort = new AbortController();
   private ended: Promise<void> = Promise.resolve();
 
-  /** @param rehearse ends early when its signal is aborted; whatever it throws costs nothing but speed */
+  /**
+   * Begins the warm-up.
+   * @param rehearse the warm-up. It ends early when its signal is aborted; if it throws, the only loss is speed
+   */
   begin(log: Logger, rehearse: (signal: AbortSignal) => Promise<void>): void {
     const beganMs = performance.now();
     this.ended = rehearse(this.abort.signal).then(
@@ -19,7 +22,7 @@ export class WarmUpRunner {
     );
   }
 
-  /** There is a migration, or the agent stops. Resolves when nothing of it is left. */
+  /** Ends the warm-up, since a migration begins or the agent stops. Resolves when nothing of the warm-up is left. */
   end(): Promise<void> {
     this.abort.abort(new MigrationFault("cancelled", "There is something else to do"));
     return this.ended;

@@ -1,10 +1,10 @@
 /**
- * Compresses ranges of the shared memory on threads of its own: zstd-napi is synchronous, and at 450 MB/s (level 1) it would
- * hold up everything else (facts/node-measurements.md 5). Nothing is copied or cloned: the job is six numbers in a shared
- * table, the message its index.
+ * Compresses ranges of the shared memory on threads of its own. zstd-napi is synchronous, and at some 450 MB/s (level
+ * 1; docs/results/micro.md) it would hold up everything else on the event loop. Nothing is copied or cloned: a job is
+ * six numbers in a shared table (zstd-jobs.ts), and the message to the thread is the job's index.
  *
- * The caller leaves both ranges alone until the promise settles. Jobs of one worker are done in order; each new one goes to the
- * worker with the fewest, so that a worker has its next job at hand when it ends one.
+ * The caller must leave both ranges of a job alone until the promise settles. A thread does its jobs in order. A new
+ * job goes to the thread with the fewest jobs, so that a thread has its next job at hand when it finishes one.
  */
 import type { Worker } from "node:worker_threads";
 import { MigrationFault } from "../../fault.ts";
@@ -30,7 +30,10 @@ export class ZstdPool {
   private readonly free: number[] = Array.from({ length: JOBS_MAX }, (_, index) => JOBS_MAX - 1 - index);
   private ended: MigrationFault | undefined;
 
-  /** @param memory on a SharedArrayBuffer, from its start: what the ranges of compress() refer to */
+  /**
+   * @param memory what the ranges of compress() refer to: a view of a SharedArrayBuffer, from its start
+   * @param workers how many threads, 1 or more
+   */
   constructor(memory: Uint8Array, workers: number) {
     if (!(memory.buffer instanceof SharedArrayBuffer) || memory.byteOffset !== 0)
       throw new TypeError("the pool needs shared memory, from its start");
@@ -40,16 +43,16 @@ export class ZstdPool {
     for (let index = 0; index < workers; index++) this.threads.push(this.start(data));
   }
 
-  /** Jobs that can be handed over now. */
+  /** How many more jobs can be handed over now. */
   get room(): number {
     return this.free.length;
   }
 
   /**
    * Compresses `length` bytes at `from` to at most `limit` bytes at `to`.
-   * @param level of zstd, negative ones are the fast ones
-   * @returns bytes written, or -1 when they would be more than `limit`: it was not worth it
-   * @throws MigrationFault internal when a worker crashed, cancelled when the pool was closed
+   * @param level zstd's level; the negative levels are the fast ones
+   * @returns how many bytes were written, or -1 when they would be more than `limit`: compression was not worth it
+   * @throws MigrationFault `internal` when a thread crashed, `cancelled` when the pool was closed
    */
   compress(from: number, length: number, to: number, limit: number, level: number): Promise<number> {
     if (this.ended !== undefined) return Promise.reject(this.ended);
@@ -67,13 +70,16 @@ export class ZstdPool {
     });
   }
 
-  /** Ends all workers; what is pending is rejected. Resolves when no thread touches the memory any more. */
+  /** Ends all threads and rejects the pending jobs. Resolves when no thread touches the memory any more. */
   async close(): Promise<void> {
     this.fail(new MigrationFault("cancelled", "The compression workers were ended"));
     await Promise.all(this.threads.map(({ worker }) => worker.terminate()));
   }
 
-  /** As close(), and threads that have nothing to do wait for the next pool. Resolves as that does. */
+  /**
+   * Closes the pool as close() does, but keeps threads without a job for the next pool (zstd-threads.ts). Resolves when
+   * no thread touches the memory any more.
+   */
   async release(): Promise<void> {
     const idle = this.ended === undefined ? this.threads.filter(({ jobs }) => jobs === 0) : [];
     for (const thread of idle) this.threads.splice(this.threads.indexOf(thread), 1);
@@ -97,7 +103,7 @@ export class ZstdPool {
 
   private settle(index: number): void {
     const job = this.jobs[index];
-    if (job === undefined) return; // rejected when the pool ended, before this answer arrived
+    if (job === undefined) return; // the job was rejected when the pool ended, before this answer arrived
     this.jobs[index] = undefined;
     this.free.push(index);
     job.thread.jobs -= 1;

@@ -1,21 +1,26 @@
 /**
- * The threads of zstd-pool.ts. One that a migration has ended with waits for the next: its start takes some 40 ms of a processor,
- * just when the source agent, the guest and the destination's QEMU want all there are (docs/decisions/0041).
+ * Starts the threads of zstd-pool.ts, and keeps an idle one. A thread that has finished the jobs of a migration waits
+ * for the next migration: starting a new thread would take some 40 ms of a processor, just when the source agent, the
+ * guest and the destination's QEMU want all processors (docs/decisions/0041).
  */
 import { Worker } from "node:worker_threads";
 import { LET_GO, READY } from "./zstd-jobs.ts";
 
-/** A worker handles numbers; what it compresses lies outside its heap. MiB. */
+/**
+ * Limits of a thread's heap, MiB. They can be small: a thread handles numbers, and what it compresses lies elsewhere.
+ */
 const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 24, codeRangeSizeMb: 8 };
-/** Threads that wait, at most: of one migration, as configured by default. */
+/**
+ * The most idle threads that are kept: as many as one migration has by default. Each takes 6 MB (docs/decisions/0041).
+ */
 const WAITING_MAX = 1;
 
 const waiting: Worker[] = [];
 
-/** How many wait. For tests. */
+/** How many idle threads are kept. For tests. */
 export const waitingThreads = (): number => waiting.length;
 
-/** One that waits, or a new one; its listeners are the caller's. */
+/** Takes an idle thread, or starts a new one. The thread has no listeners; the caller adds its own. */
 export function takeThread(): Worker {
   const found = waiting.pop();
   if (found === undefined)
@@ -25,12 +30,15 @@ export function takeThread(): Worker {
   return found;
 }
 
-/** By name: Node has listeners of its own there, by which a worker that is listened to keeps the program alive. */
+/**
+ * Removes the listeners of each event by its name. Without a name, Node's own listeners on the worker would be removed
+ * too, and by these a worker that is listened to keeps the program alive.
+ */
 function forgetListeners(worker: Worker): void {
   for (const event of ["message", "error", "exit"]) worker.removeAllListeners(event);
 }
 
-/** Takes back one that has no jobs. Resolves when it touches its memory no more. */
+/** Takes back a thread that has no jobs. Resolves when the thread does not touch its memory any more. */
 export function giveBackThread(worker: Worker): Promise<void> {
   forgetListeners(worker);
   return new Promise((resolve) => {
@@ -43,7 +51,8 @@ export function giveBackThread(worker: Worker): Promise<void> {
     worker.on("exit", forget);
     worker.on("message", (message: number) => {
       if (message === LET_GO) {
-        // whoever waits keeps the program alive, and who waits for work does not
+        // unref only now: until the thread has let go of the memory, the caller's await must keep the process alive; an
+        // idle thread must not
         worker.unref();
         resolve();
       }

@@ -1,6 +1,7 @@
 /**
- * One thread of zstd-pool.ts: takes the number of a job, compresses in the shared memory, answers with the number. Which memory it is
- * comes ahead of the jobs; when its pool lets go of it, it lets go of that, and takes the next.
+ * One thread of zstd-pool.ts. It takes the number of a job, compresses within the shared memory, and answers with the
+ * number. A message before the jobs says which memory that is. When the pool gives the thread back, the thread lets go
+ * of the memory, and can take the memory of the next pool.
  */
 import { readlinkSync } from "node:fs";
 import { setPriority } from "node:os";
@@ -17,24 +18,25 @@ function compress(context: CCtx, memory: SharedArrayBuffer, table: JobTable, job
   try {
     return context.compress(output, input, table.level(job));
   } catch (thrown) {
-    // zstd's name for an output that does not fit: the only error that a valid call has
+    // zstd's words for an output that does not fit, which is the only error that a valid call can have
     if (thrown instanceof Error && thrown.message.includes("buffer is too small")) return TOO_LONG;
     throw thrown;
   }
 }
 
 /**
- * Whoever waits for a page waits for the threads that carry it, and these are short of a core where it matters: they go first.
- * A core that is idle is still all its own.
+ * The nice value of a compression thread; a thread with a higher value gives way more. A guest that waits for a page
+ * waits for the threads that carry pages. Where processors are scarce, these threads must go first. A processor that is
+ * idle is still all for the compression thread.
  */
 const NICENESS = 2;
 
-/** Of this thread only, as Linux has it. */
+/** Sets the nice value of this thread alone, which Linux permits. */
 function giveWay(): void {
   try {
     setPriority(Number(basename(readlinkSync("/proc/thread-self"))), NICENESS);
   } catch {
-    // as good as before
+    // without a nice value the thread works as well, and only gives way less
   }
 }
 
@@ -45,7 +47,7 @@ interface Work {
 
 function main(port: NonNullable<typeof parentPort>): void {
   giveWay();
-  // that a measurement of memory is experimental: the agent's own thread has it in the log already
+  // Node warns that a measurement of memory is experimental, and the agent's main thread logs the same warning
   process.removeAllListeners("warning");
   const context = new zstd.CCtx();
   let work: Work | undefined;
@@ -55,7 +57,8 @@ function main(port: NonNullable<typeof parentPort>): void {
     } else if (message === LET_GO) {
       work = undefined;
       port.postMessage(LET_GO);
-      // an idle thread's heap is never collected by itself, and would hold hundreds of megabytes by an object of a few bytes
+      // V8 never collects the heap of an idle thread by itself, so an object of a few bytes would keep the memory,
+      // which has hundreds of megabytes
       void returnMemory().then(() => port.postMessage(READY));
     } else if (work !== undefined) {
       work.table.setResult(message, compress(context, work.memory, work.table, message));
