@@ -1,6 +1,5 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
-// what the options of the first line are for: docs/decisions/0007-one-thread-collects.md (arenas, collector, young
-// generation), 0032-rehearsal.md (bytecode, retained maps) and 0040-what-idle-time-forgets.md (memory reducer)
+// what the options of the first line are for: docs/design/memory-and-v8.md#the-options
 /**
  * The program ferry-destination. It reads the configuration, makes the agent and its parts, and serves it. How a
  * migration goes is not decided here.

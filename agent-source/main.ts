@@ -1,6 +1,5 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --single-threaded-gc --max-semi-space-size=2 --no-flush-bytecode --retain-maps-for-n-gc=1000000 --no-memory-reducer
-// The reasons for these options: docs/decisions/0007-one-thread-collects.md, 0032-rehearsal.md,
-// 0040-what-idle-time-forgets.md
+// what the options of the first line are for: docs/design/memory-and-v8.md#the-options
 /** The program ferry-source: reads the configuration, makes the parts, and joins them to a service. It has no logic. */
 import "../shared/runtime/v8/supported-node.ts";
 import "../shared/runtime/v8/closed-inspector.ts";

@@ -1,7 +1,7 @@
 /**
  * Prepares the disks of the destination's QEMU for a comparison with those that the guest has. The media in removable
  * drives are carried over, and the source's mark is looked for, by which a file is known to be the same one on both
- * hosts (docs/decisions/0046). The comparison itself is in shared/protocol/disks.ts.
+ * hosts (docs/design/disks.md#when-two-files-are-the-same). The comparison itself is in shared/protocol/disks.ts.
  */
 import { realpath, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";

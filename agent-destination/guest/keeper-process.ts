@@ -3,8 +3,8 @@
  * outlives this agent.
  *
  * After a migration that needed a keeper, the next one is started ahead, and waits for its QEMU: a start of Node takes
- * some 50 ms of a processor, just when the guest and the destination's QEMU need all processors (docs/decisions/0041).
- * A keeper that waits ends with this agent.
+ * some 50 ms of a processor, just when the guest and the destination's QEMU need all processors
+ * (docs/design/warm-up.md#what-waits-for-the-next-migration). A keeper that waits ends with this agent.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -28,7 +28,7 @@ export class KeeperProcess {
       detached: true,
       stdio: ["pipe", "ignore", "ignore"],
       // the program needs no environment. With NODE_EXTRA_CA_CERTS in it Node's start takes 80 to 100 ms, and 30 to 40
-      // ms without it (docs/decisions/0037)
+      // ms without it (docs/design/warm-up.md#what-waits-for-the-next-migration)
       env: {},
     });
     // a keeper that cannot be started is noticed by the wait for its socket

@@ -10,7 +10,8 @@ import { olderLog } from "../../shared/runtime/guest/guest-log.ts";
 const TAIL_CHARACTERS = 1000;
 /**
  * How many bytes of QEMU's output are read at most: a character of UTF-8 has up to four. The file may be far longer,
- * since a guest with a user of its own can fill the 64 MiB of its directory (docs/decisions/0052).
+ * since a guest with a user of its own can fill the 64 MiB of its directory
+ * (docs/design/guests-and-units.md#the-output-of-a-guest).
  */
 const TAIL_BYTES = 4 * TAIL_CHARACTERS;
 

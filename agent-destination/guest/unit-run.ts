@@ -1,7 +1,7 @@
 /**
- * The command of a guest as systemd starts it, in ferry-guest@NAME.service as a user of its own (docs/decisions/0047).
- * The agent writes the command into a file that only the agent may write, and that the guest's user may read. The unit
- * makes the guest's directory.
+ * The command of a guest as systemd starts it, in ferry-guest@NAME.service as a user of its own
+ * (docs/design/guests-and-units.md#guests-with-users-of-their-own). The agent writes the command into a file that only
+ * the agent may write, and that the guest's user may read. The unit makes the guest's directory.
  */
 import { chmod, rename, writeFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";

@@ -1,6 +1,7 @@
 /**
  * Resumes a post-copy whose stream to the destination's QEMU is lost. QEMU says which pages it has, and waits for the
- * others on a new connection. This agent dials the source as one that knows of no earlier stream (docs/decisions/0024).
+ * others on a new connection. This agent dials the source as one that knows of no earlier stream
+ * (docs/design/post-copy.md#when-something-breaks).
  */
 import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";

@@ -1,7 +1,7 @@
 /**
  * Decides which acknowledgements are sent: of those that come close together, only the last. Each acknowledgement is a
  * message of gRPC, which costs the source a tenth of a millisecond and more, as much as the frame that is acknowledged
- * (docs/decisions/0033). The source needs it only to know that there is room again.
+ * (docs/design/credit-and-frames.md#acknowledgements). The source needs it only to know that there is room again.
  */
 
 /** Says that all frames up to `sequence` were written to QEMU. */
@@ -24,7 +24,7 @@ interface Pace {
 const PACES = {
   /** For frames that are not pages: something waits for these, often while the guest is stopped. */
   "at once": { bytes: 0, ms: 0 },
-  /** For pages in post-copy, where little is in flight (docs/decisions/0036). */
+  /** For pages in post-copy, where little is in flight (docs/design/credit-and-frames.md#acknowledgements). */
   soon: { bytes: 192 << 10, ms: 4 },
   /**
    * For pages before post-copy. The bytes are a quarter of the least credit that a source has

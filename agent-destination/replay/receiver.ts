@@ -62,7 +62,10 @@ export class Receiver {
   private readonly socket: Socket;
   private readonly clock: Clock;
   private readonly parts: ReceiverOptions;
-  /** Collects V8's young garbage after every few megabytes of frames (docs/decisions/0007). */
+  /**
+   * Collects V8's young garbage after every few megabytes of frames
+   * (docs/design/memory-and-v8.md#during-a-migration).
+   */
   private readonly collectYoung = youngCollector();
   /** How many messages have come, of whatever kind. */
   heard = 0;

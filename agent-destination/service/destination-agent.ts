@@ -193,7 +193,7 @@ export class DestinationAgent implements DestinationService {
   /**
    * Gives the parts of a migration from the journal. Its log budget goes by the address of its source. That source is
    * dialled as any peer of `tls.peers`, since a guest that runs must not lose its source over a renewed certificate
-   * (docs/decisions/0049).
+   * (docs/design/security.md#whom-an-agent-dials).
    */
   private partsFor(source: string): CallerParts {
     return { log: this.callers.for(source), limits: this.parts.limits };

@@ -1,6 +1,6 @@
 /**
  * What this host has left for one more guest: a place among `migrations.max`, the guest's name where no other migration
- * has it, and memory that no other guest was promised (docs/decisions/0049).
+ * has it, and memory that no other guest was promised (docs/design/security.md#places).
  */
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { hasOtherPeers } from "../../shared/link/callers/authorise.ts";

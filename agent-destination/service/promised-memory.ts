@@ -1,6 +1,6 @@
 /**
  * How much memory of this host an accepted guest is still to take. No other guest may be promised that memory
- * (docs/decisions/0049).
+ * (docs/design/security.md#memory).
  */
 import { readFile } from "node:fs/promises";
 import { residentIn } from "../../shared/runtime/host/resident-memory.ts";

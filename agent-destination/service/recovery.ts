@@ -1,7 +1,7 @@
 /**
  * The first part of what an agent does when it starts again: it reads its journal, and removes the files of QEMUs that
  * have ended. Where a migration of the journal goes on is decided by recoverDestination()
- * (shared/protocol/destination-states.ts; docs/decisions/0043).
+ * (shared/protocol/destination-states.ts; docs/design/ownership.md).
  */
 import { rm } from "node:fs/promises";
 import type { LinkLimits } from "../../shared/link/link.ts";

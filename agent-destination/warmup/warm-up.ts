@@ -1,7 +1,7 @@
 /**
  * Before its first migration a destination agent receives a guest that does not exist, so that the code which runs for
  * each page and each frame is compiled by then. What it was received with is kept: with the last object of a shape V8
- * would forget what it has learned about that shape (docs/decisions/0032).
+ * would forget what it has learned about that shape (docs/design/warm-up.md#why-objects-are-kept).
  */
 import { randomBytes } from "node:crypto";
 import { connect, createServer, type Server, type Socket } from "node:net";

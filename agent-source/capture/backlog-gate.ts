@@ -7,7 +7,7 @@
  *
  * On a slow link, which takes seconds for a full arena, the stream is read ahead instead: the first pass is read early,
  * and later passes show which of the pending pages are hot. The hot pages are then sent last and once
- * (docs/decisions/0035).
+ * (docs/design/feed-pacing.md#the-backlog).
  */
 
 /** How much work the link has, milliseconds. */

@@ -1,6 +1,6 @@
 /**
  * Tells the sections that drained QEMU's dirty bitmap, after which QEMU syncs the bitmap, from the sections that QEMU
- * ended because its time was up (docs/decisions/0003).
+ * ended because its time was up (docs/design/feed-pacing.md#drained-sections).
  */
 
 /**

@@ -8,7 +8,7 @@
  * only make the pass longer.
  *
  * A section without pages has 18 bytes, and some 300 such sections fit into the socket before QEMU blocks. Read one a
- * turn, they would show the guest as it was 14 to 28 s before (docs/decisions/0001).
+ * turn, they would show the guest as it was 14 to 28 s before (docs/design/feed-pacing.md#sections-without-pages).
  */
 
 /** How many sections without pages are read in one turn: about as many as a socket holds. */

@@ -31,7 +31,7 @@ const SETTINGS: Readonly<Record<(typeof CAPABILITIES)[number], readonly Purpose[
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
 /**
  * Bytes per second. With a downtime limit of 1 ms QEMU's threshold is 1000 bytes. That is less than a page, so QEMU
- * syncs its bitmap only when a pass is drained (docs/decisions/0023).
+ * syncs its bitmap only when a pass is drained (docs/design/switchover.md#what-qemu-may-do-by-itself).
  */
 const SMALL_BANDWIDTH = 1_000_000;
 /** The longest downtime limit that QEMU takes. */
@@ -62,7 +62,7 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
  * these settings that means: when nothing is left. If a sync comes while pages still wait in the bitmap, and finds no
  * other page dirty, an emulating QEMU (TCG) misses the next writes to the pages that wait: their dirty bits are
  * cleared, but not the CPU's note that it need not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap;
- * docs/decisions/0023).
+ * docs/design/feed-pacing.md#when-qemu-may-sync).
  * @param found the settings as they were before; QEMU is asked for them where they are missing
  */
 export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: SavedSettings): Promise<void> {
@@ -108,7 +108,7 @@ export async function allowStop(qmp: QmpClient): Promise<void> {
  * The agent stops the guest itself, before QEMU's migration would. If the guest was running when QEMU's migration
  * stopped it, QEMU runs it again by itself when its socket breaks after the last page, although the guest runs at the
  * destination by then. A guest that was paused stays paused (migration.c, migration_iteration_finish;
- * docs/decisions/0024).
+ * docs/design/post-copy.md#the-guest-is-stopped-by-the-agent).
  * @param onStopping called when `stop` was said: the stream must be read from then on
  */
 export async function beginPostcopy(qmp: QmpClient, onStopping: () => void): Promise<void> {

@@ -2,7 +2,7 @@
  * Tells by QEMU's events whether the guest stands still: for pacing, for the switch policy, and for the time of the
  * stop. What is granted does not depend on it: a STOP that was sent shortly before the acknowledgement may come after
  * the acknowledgement, and QEMU's own switchover sends a STOP like any other. Only the stream tells these stops apart
- * (shared/qemu/stream/global-state.ts, docs/decisions/0031).
+ * (shared/qemu/stream/global-state.ts, docs/design/switchover.md#a-paused-guest).
  */
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";

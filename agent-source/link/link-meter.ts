@@ -13,7 +13,8 @@ const CARRIED_WINDOWS = 4;
 /**
  * Which of the last windows, sorted from the slowest on, has the rate that the link sustained: three of the four
  * windows were at least as fast. One slow window is left out. Two fast windows do not count either: the burst that the
- * token bucket of a shaped link lets pass is as long as that, 80 ms (docs/decisions/0041).
+ * token bucket of a shaped link lets pass is as long as that, 80 ms
+ * (docs/design/credit-and-frames.md#what-the-link-carries).
  */
 const IN_BURST = 1;
 /** The link counts as full from this fraction of its sustained peak on. */

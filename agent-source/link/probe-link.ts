@@ -10,7 +10,7 @@ import type { PeerInbox } from "./peer-inbox.ts";
 const PINGS = 4;
 /**
  * After this time no further ping is sent, milliseconds: what a host adds to a long round trip is small beside it
- * (docs/decisions/0038).
+ * (docs/design/link-and-resume.md#the-probe-before-the-first-page).
  */
 const PINGS_MS = 30;
 const PADDING_BYTES = 64 * 1024;

@@ -1,7 +1,8 @@
 /**
  * Takes a guest back from a post-copy that is broken and was not granted. The source QEMU, which is `postcopy-paused`,
  * is told that the destination has every page, and then that the destination has failed. QEMU leaves its migration with
- * the whole guest (docs/decisions/0024). This file does not start the guest (return-to-source.ts).
+ * the whole guest (docs/design/post-copy.md#who-owns-the-guest). This file does not start the guest
+ * (return-to-source.ts).
  */
 import { rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";

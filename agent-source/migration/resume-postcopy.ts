@@ -1,7 +1,7 @@
 /**
  * Goes on with a post-copy that has lost an agent or its stream. Until its migration is completed, the source QEMU has
  * a whole copy of the guest. It sends every page that it is told the destination misses, whatever it has sent before
- * (docs/decisions/0024, 0025). So no page is lost with an agent or a stream.
+ * (docs/design/post-copy.md#when-something-breaks). So no page is lost with an agent or a stream.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";

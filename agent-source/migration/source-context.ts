@@ -111,7 +111,8 @@ export const GUEST_PAUSED_HERE = "the guest is at the source, paused as it was";
 export const GUEST_RUNS_TWICE = "the guest runs at both hosts: two running copies ruin its disks";
 /**
  * For a paused guest whose QEMU has completed its migration. Apart from a reset, only `cont` brings QEMU out of
- * `postmigrate`, and would run the guest (qmp_cont and runstate_transitions_def in QEMU; docs/decisions/0031).
+ * `postmigrate`, and would run the guest (qmp_cont and runstate_transitions_def in QEMU;
+ * docs/design/switchover.md#a-paused-guest).
  */
 export const GUEST_PAUSED_POSTMIGRATE =
   "the guest is at the source, paused as it was; its QEMU calls that postmigrate, and cont starts it";

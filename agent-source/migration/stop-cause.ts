@@ -1,6 +1,6 @@
 /**
  * Finds out in which run state the guest was when QEMU's migration stopped it, and so whether the guest is granted
- * running or paused (docs/decisions/0031).
+ * running or paused (docs/design/switchover.md#a-paused-guest).
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import { canStayPaused } from "../../shared/protocol/handshake.ts";

@@ -1,7 +1,7 @@
 /**
  * Reads off QEMU's stream what a planner must know about a guest: which pages have content, how many pages are dirtied
- * within any time, and samples of pages (docs/decisions/0028). The stream ends in the source agent, which keeps only
- * counts and samples of it.
+ * within any time, and samples of pages (docs/design/planning.md#looking-at-a-guest). The stream ends in the source
+ * agent, which keeps only counts and samples of it.
  *
  *     first copy ─► settling ─► paced, for the time that was asked for ─► close looks, for moments ─► done
  */

@@ -1,7 +1,7 @@
 /**
  * Measures how fast this host is, compared with the host on which the costs of the model were measured: by zstd's time
- * for simulated pages, which are the same on every host (docs/decisions/0042). The best of several short runs counts,
- * since other programs on the host only ever make a run slower.
+ * for simulated pages, which are the same on every host (docs/design/planning.md#how-fast-the-host-is). The best of
+ * several short runs counts, since other programs on the host only ever make a run slower.
  */
 import { USUAL_COSTS_ZSTD_BYTES_PER_SECOND } from "../../shared/model/observation.ts";
 import { simulatePages } from "../../shared/page/simulated-pages.ts";

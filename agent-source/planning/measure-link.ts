@@ -1,7 +1,7 @@
 /**
  * Measures bandwidth and round trip of the way to a destination for a plan. It measures longer than the probe of a
  * migration (link/probe-link.ts), since a shaped link lets the first hundreds of kilobytes pass at once
- * (docs/decisions/0028).
+ * (docs/design/planning.md#the-link).
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
@@ -16,7 +16,7 @@ const PINGS = 8;
 const PADDING_BYTES = 64 * 1024;
 /**
  * As many probes are in flight as the link carries in this time and two round trips, milliseconds. With more probes the
- * queue of a slow link overflows (docs/decisions/0028).
+ * queue of a slow link overflows (docs/design/planning.md#the-link).
  */
 const QUEUE_MS = 30;
 /** How many probes are in flight: at least, at first, and at most. */

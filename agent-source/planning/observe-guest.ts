@@ -1,8 +1,8 @@
 /**
- * Looks at a guest without moving it (docs/decisions/0028). QEMU migrates to this agent, and its migration is cancelled
- * after the time that was asked for. QEMU can never stop the guest meanwhile: it waits for an acknowledgement that is
- * not given (qemu-settings.ts). With a guest that stands still QEMU does not wait for the acknowledgement. It is told
- * to pause before it completes, and there the look ends.
+ * Looks at a guest without moving it (docs/design/planning.md#looking-at-a-guest). QEMU migrates to this agent, and its
+ * migration is cancelled after the time that was asked for. QEMU can never stop the guest meanwhile: it waits for an
+ * acknowledgement that is not given (qemu-settings.ts). With a guest that stands still QEMU does not wait for the
+ * acknowledgement. It is told to pause before it completes, and there the look ends.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { CHOICES } from "../../shared/codec/chooser.ts";

@@ -19,7 +19,7 @@ const DELTA_BYTES_MAX = 1800;
 const BASES = 4096;
 /**
  * The most frames of whole pages that are kept. With 8 frames the predicted bytes were 23 % too few, with 64 they are 0
- * to 9 % too few (docs/decisions/0028).
+ * to 9 % too few (docs/design/planning.md#what-pages-cost-on-the-link).
  */
 const FRAMES = 64;
 /** A page whose base is younger than this, seconds, does not go into the frame of dirtied pages. */

@@ -1,4 +1,4 @@
-/** Turns what was observed into the input of the model (docs/model.md). Pure. */
+/** Turns what was observed into the input of the model (docs/design/model.md). Pure. */
 import type { CodecChoice } from "../../shared/model/codec-choice.ts";
 import { bestChoice } from "../../shared/model/codec-choice.ts";
 import { curveOfSamples } from "../../shared/model/dirty-curve.ts";

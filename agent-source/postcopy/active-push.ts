@@ -27,7 +27,7 @@ export interface ActivePushOptions {
 const WINDOW_MIN = 32;
 /**
  * How many pages are asked for before a page to which the guest has jumped. What belongs together lies on both sides of
- * such a page (docs/decisions/0026).
+ * such a page (docs/design/post-copy.md#the-order-of-pages).
  */
 export const BEHIND_PAGES = 16;
 

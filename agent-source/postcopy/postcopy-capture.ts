@@ -59,7 +59,7 @@ type Phase = "precopy" | "discarding" | "packaged" | "flowing";
 
 /**
  * The most pages that QEMU was asked for or that wait for the link. A page for which the guest waits may queue behind
- * these pages. 512 and 1024 brought nothing that was kept (docs/decisions/0026, 0041).
+ * these pages. 512 and 1024 brought nothing that was kept (docs/design/post-copy.md#constants).
  */
 const LOOKAHEAD_PAGES = 256;
 /** The fewest pages that are worth asking QEMU for. */

@@ -2,12 +2,13 @@
  * The first moments of a guest at its destination in post-copy. Its kernel and its program need some dozens of pages,
  * one after the other, before they get anything done. Pages for which the guest does not wait would take the link and
  * the processors from the next page that it needs. So for a moment after each of the first requests, only requested
- * pages are sent (docs/decisions/0036). Pure: times are passed in, milliseconds.
+ * pages are sent (docs/design/post-copy.md#what-queues-before-a-requested-page). Pure: times are passed in,
+ * milliseconds.
  */
 
 /**
  * How many requests count as first. A guest that makes more requests is slower than the active push, which then serves
- * the guest better (50 and 200 were measured, docs/decisions/0039).
+ * the guest better (50 and 200 were measured, docs/design/post-copy.md#constants).
  */
 const FIRST_REQUESTS = 100;
 /**

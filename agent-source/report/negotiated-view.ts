@@ -55,7 +55,10 @@ function chosen(strategy: string, { call, chosenBecause }: Negotiated): string {
   return call.options.strategy === "auto" ? `${strategy} (auto)` : strategy;
 }
 
-/** The risk of post-copy, which the operator is to know before post-copy begins (docs/decisions/0024). */
+/**
+ * The risk of post-copy, which the operator is to know before post-copy begins
+ * (docs/design/post-copy.md#who-owns-the-guest).
+ */
 const RISK = "once in it, the guest needs both hosts until its last page has come: the loss of either is its loss";
 
 function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {

@@ -10,13 +10,13 @@ import type { LinkMeter } from "../link/link-meter.ts";
 /**
  * The part of the deep credit that the agents themselves use up, bytes, whatever the link is: frames that are being
  * compressed, and acknowledgements that are being gathered. 3 and 4 MiB were no faster beyond the noise, and sent 3 to
- * 15 % more bytes (docs/decisions/0039).
+ * 15 % more bytes (docs/design/credit-and-frames.md#deep-credit).
  */
 const IN_HAND_BYTES = 2 << 20;
 /**
  * The other part of the deep credit, as a multiple of what a long link holds (its rate times its round trip). It must
  * exceed 1: at 1 the measured rate is the rate that the credit allows, and the credit never grows. At 3 a migration
- * took as long, sent 4 to 8 % more bytes, and had a longer downtime (docs/decisions/0038).
+ * took as long, sent 4 to 8 % more bytes, and had a longer downtime (docs/design/credit-and-frames.md#deep-credit).
  */
 const OF_WHAT_IT_HOLDS = 2;
 
@@ -31,7 +31,7 @@ const ANSWER_MS = 4;
 /**
  * The credit goes by the peak rate, but by no more than this multiple of the measured rate. With little on its way the
  * measured rate is what the credit lets through, and a credit computed from that rate would keep itself small. A link
- * whose measured rate is further below its peak has become slower (docs/decisions/0026).
+ * whose measured rate is further below its peak has become slower (docs/design/credit-and-frames.md#deep-credit).
  */
 const SLOWER = 4;
 
@@ -55,7 +55,7 @@ export const deepCredit = (link: Link, windowBytes: number): number =>
 /**
  * How much longer an answer may take where the hosts are narrower than the link, milliseconds. Frames that wait for a
  * processor, to be compressed or to be read, use up credit too. Without this each agent waits for the other for most of
- * the time. With 8 and 12 ms here the guest's longest pauses were longer (docs/decisions/0041).
+ * the time. With 8 and 12 ms here the guest's longest pauses were longer (docs/design/credit-and-frames.md#post-copy).
  */
 const HOSTS_MS = 4;
 
@@ -77,15 +77,15 @@ const FRAME_SECONDS = 0.002;
 const FRAME_BYTES_MIN = 16 << 10;
 /**
  * The longest frame of post-copy, bytes. Each frame costs both agents a third of a millisecond and more, whatever its
- * length (docs/decisions/0036), so a smaller bound is slower. 512 KiB brought too little to be kept
- * (docs/decisions/0039).
+ * length, so a smaller bound is slower. 512 KiB brought too little to be kept
+ * (docs/design/credit-and-frames.md#post-copy).
  */
 const FRAME_BYTES_MAX = 256 << 10;
 
 /**
  * @returns the length of post-copy's frames before compression, bytes: what the link takes in FRAME_SECONDS, within
  *   bounds. The link's peak counts here too, since hosts that are behind would otherwise get more and shorter frames,
- *   and fall further behind (docs/decisions/0039)
+ *   and fall further behind (docs/design/credit-and-frames.md#post-copy)
  */
 export const shallowFrameBytes = (link: Rates, contractBytes: number): number =>
   Math.min(

@@ -40,7 +40,8 @@ export class FrameSender {
   /**
    * Moving average of the time to choose and encode one page, microseconds. It starts at 1.5 and not at an integer, so
    * that V8 has a double in this field from the beginning: with the first fraction V8 would change the field's
-   * representation, and throw away the code that was compiled for it (docs/decisions/0037).
+   * representation, and throw away the code that was compiled for it
+   * (docs/design/warm-up.md#what-the-warm-up-must-contain).
    */
   microsPerPage = 1.5;
   /** How many frames were made. Once all of these have been given to the channel, it is the number of the last one. */

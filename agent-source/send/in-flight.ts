@@ -21,7 +21,7 @@ export class InFlight {
   ackedBytes = 0;
   /**
    * How many zero pages are in frames that were sent and not acknowledged. They are next to no bytes, but each takes
-   * the destination's QEMU about 1 microsecond (docs/decisions/0033).
+   * the destination's QEMU about 1 microsecond (docs/design/page-order-and-bases.md#zero-pages).
    */
   zeroPages = 0;
   /** How many encoded bytes the frames that are being compressed are expected to have. */

@@ -20,7 +20,7 @@ import { PrecopyScheduler, type SchedulerOptions } from "./precopy-scheduler.ts"
 export const WINDOW_BYTES = 1 << 20;
 /**
  * How many frames there may be that the channel has not taken: as many as post-copy's credit allows, and one that is
- * being compressed on each of two workers. There were 6 until docs/decisions/0041.
+ * being compressed on each of two workers. There were 6 until docs/decisions/0069.
  */
 export const FRAME_BUFFERS = 8;
 

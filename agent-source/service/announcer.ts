@@ -1,7 +1,7 @@
 /**
  * Tells observers of a migration about its changes of state, most of them a little later than they happen. Making and
  * sending a view takes a millisecond or two. In the switchover one state follows the other, and the guest would stand
- * still for each view (docs/decisions/0033).
+ * still for each view (docs/design/ownership.md#what-operators-see).
  */
 import type { MigrationView } from "../../shared/protocol/report.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Estimates when a running migration will end: the model of shared/model (docs/model.md), fed with what the migration
- * has measured so far. Pure: times are passed in, seconds.
+ * Estimates when a running migration will end: the model of shared/model (docs/design/model.md), fed with what the
+ * migration has measured so far. Pure: times are passed in, seconds.
  *
  * Nothing here runs once per page. What the guest dirties is read off the sections of QEMU's stream. QEMU syncs its
  * bitmap after each section that drained the bitmap, so the pages that come after a sync were dirtied between this sync

@@ -1,5 +1,6 @@
 /**
- * Tells whether a migration converges or is stalled (docs/decisions/0030). Pure: times are passed in, milliseconds.
+ * Tells whether a migration converges or is stalled (docs/design/switchover.md#stalls). Pure: times are passed in,
+ * milliseconds.
  *
  * The downtime is estimated all the time, as if the guest were stopped now. Time is cut into windows, and the lowest
  * estimate of each window counts. That is the local minimum, so a window that is a whole pass of a sawtooth is judged

@@ -86,17 +86,20 @@ const ROUND_TRIPS = 2;
 /**
  * How long the destination's QEMU takes for a zero page, microseconds: it looks whether the page is zero already
  * (migration/ram.c, ram_handle_zero). The zero pages of a first pass are given to the link in a moment, and are not
- * loaded in a moment: 130 000 of them made a downtime 0.1 s longer (docs/decisions/0033).
+ * loaded in a moment: 130 000 of them made a downtime 0.1 s longer (docs/design/switchover.md#constants).
  */
 const ZERO_PAGE_MICROS = 1;
-/** The fraction of the downtime target that sending the held pages may take (docs/decisions/0034). */
+/** The fraction of the downtime target that sending the held pages may take (docs/design/switchover.md#held-pages). */
 const HOLD_SHARE = 0.25;
 /**
  * A residual that takes at most this long, milliseconds, is not worth another sweep while the guest runs: it goes with
- * the last pages (docs/decisions/0034).
+ * the last pages (docs/design/switchover.md#the-moment-of-the-switch).
  */
 const RELEASE_MS = 3;
-/** A sweep, or an estimate, of at least this fraction of the one before has stopped shrinking (docs/decisions/0030). */
+/**
+ * A sweep, or an estimate, of at least this fraction of the one before has stopped shrinking
+ * (docs/design/switchover.md#the-moment-of-the-switch).
+ */
 const SHRINKS = 0.8;
 /** A sweep of this many pages or fewer is as good as empty: the switch does not wait for a smaller one. */
 const SMALL_SWEEP_PAGES = 64;
@@ -104,15 +107,18 @@ const SMALL_SWEEP_PAGES = 64;
 const CLOSING_SECTIONS_MAX = 12;
 /** With an estimated downtime of at most this, there is no backlog worth waiting for, milliseconds. */
 const SHORT_MS = 2 * FIXED_COST_MS;
-/** How long to watch before judging whether the backlog shrinks, milliseconds (docs/decisions/0030). */
+/**
+ * How long to watch before judging whether the backlog shrinks, milliseconds
+ * (docs/design/switchover.md#the-moment-of-the-switch).
+ */
 const DRAIN_MS = 100;
 /** The backlog shrinks if the estimated downtime falls by more than this fraction of the elapsed time. */
 const DRAIN_PACE = 0.1;
 /**
  * How long a migration with strategy `postcopy` copies as in precopy before post-copy begins, milliseconds. A guest's
  * kernel comes first in its memory, so the kernel's pages are then at the destination when the guest needs them.
- * Without them the guest would wait for one page after the other before it gets anything done (docs/decisions/0026,
- * 0036).
+ * Without them the guest would wait for one page after the other before it gets anything done
+ * (docs/design/post-copy.md#the-head-start).
  */
 const HEAD_START_MS = 450;
 
@@ -231,7 +237,7 @@ export class SwitchPolicy {
   /**
    * Decides while the guest stands still. No moment is better than another, and none has to be chosen, since QEMU
    * completes by itself. If the switch were acknowledged, QEMU would send all that is left in one piece, and its
-   * monitor would not answer meanwhile (docs/decisions/0031).
+   * monitor would not answer meanwhile (docs/design/switchover.md#a-paused-guest).
    */
   private whilePaused({ elapsedMs }: Observation): Decision {
     const { deadlineMs, onDeadline } = this.plan;
@@ -332,7 +338,7 @@ export class SwitchPolicy {
 
 /**
  * How many times fewer bytes than post-copy another pass of precopy must need for hybrid to go on with precopy.
- * Post-copy discards the bases, so it sends whole pages (docs/decisions/0028).
+ * Post-copy discards the bases, so it sends whole pages (docs/design/switchover.md#strategies-and-the-deadline).
  */
 const DELTAS_HELP = 3;
 

@@ -73,7 +73,7 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
     // lately() is called each time, so that it counts over a short time; while the link is at its peak, the link is
-    // narrower than the hosts, and idle processors do not matter (docs/decisions/0036)
+    // narrower than the hosts, and idle processors do not matter (docs/design/compression.md#idle-processors)
     const processors = idle.lately();
     return hooks.meter.isAtItsPeak ? undefined : processors;
   });

@@ -70,7 +70,7 @@ export const HOLD_SHARE_OF_ARENA = 0.5;
  * Room beside the arena, as a fraction of the arena. Post-copy finds this room however full the arena is when post-copy
  * begins. A page for which the guest waits comes out of QEMU after pages for which the guest does not wait, and none of
  * these leaves the arena before the guest runs. With too little room the guest's start takes 2 s; room for 1024 pages
- * was too little in one of three migrations (docs/decisions/0038).
+ * was too little in one of three migrations (docs/design/page-order-and-bases.md#bases-and-room-in-post-copy).
  */
 const POSTCOPY_RESERVE_OF_ARENA = 0.25;
 
@@ -124,7 +124,8 @@ export function logStall(
 /**
  * @returns true if no page is sent twice, so that bases are useless. With the strategy `postcopy` the head start of
  *   precopy is over before the first pass is, and after it each page is sent in full. Bases would be memory that is
- *   touched for nothing (docs/decisions/0040); pending pages may use that memory instead
+ *   touched for nothing (docs/design/page-order-and-bases.md#bases-and-room-in-post-copy); pending pages may use that
+ *   memory instead
  */
 const sendsOnce = ({ strategy }: Pick<SessionContract, "strategy">): boolean => strategy === "postcopy";
 

@@ -1,7 +1,7 @@
 /**
  * Warms a source agent up: before its first migration the agent moves a simulated guest from itself to itself, so that
  * the code that runs for each page and frame is compiled by then. The objects of the last round are kept, since V8
- * forgets what it has learned with the last object of a shape (docs/decisions/0032).
+ * forgets what it has learned with the last object of a shape (docs/design/warm-up.md#why-objects-are-kept).
  */
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
@@ -133,7 +133,7 @@ async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<un
     await orAborted(session.intake.connected(either), either);
     const qemu = new SimulatedQemu(socket, PAGES);
     // a ping that is sent before the destination has dialled in is lost, and the warm-up does not send it again
-    // (docs/decisions/0041)
+    // (docs/design/warm-up.md#what-is-moved)
     await orAborted(loop.source.drained(), either);
     await orAborted(probeLink(loop.source, inbox, meter, clock), either);
     inbox.onAck = ({ sequence, appliedBytes }) => session.sender.acknowledge(sequence, appliedBytes);

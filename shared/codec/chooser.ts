@@ -1,7 +1,7 @@
 /**
  * Chooses the zstd level of the next frame: the strongest that still keeps the link full, and none where the link
- * outruns even the weakest (docs/decisions/0004). A fixed level makes migrations over fast links slower: xapi measured
- * evacuations that took 11 to 36 % longer (xapi-project/xen-api#4797).
+ * outruns even the weakest (docs/design/compression.md). A fixed level makes migrations over fast links slower: xapi
+ * measured evacuations that took 11 to 36 % longer (xapi-project/xen-api#4797).
  *
  * While the host has no idle processor, levels above START are given up. The link may look full then only because this
  * agent, or the agent at the other end, waits for a processor.
@@ -13,7 +13,7 @@ import { CompressionTrial } from "./compression-trial.ts";
 
 /**
  * The levels that may be chosen, weakest first. Their speeds and ratios are in docs/results/micro.md and
- * docs/decisions/0040.
+ * docs/design/compression.md#the-ladder.
  */
 export const CHOICES: readonly number[] = [-20, -8, 1, 3];
 /** Index in CHOICES of the level that a migration begins with. */
@@ -25,7 +25,10 @@ const SETTLE_FRAMES = 12;
  * for the other side.
  */
 const CLEARLY = 2;
-/** With fewer idle processors than this there is none left for a level above START (docs/decisions/0040). */
+/**
+ * With fewer idle processors than this there is none left for a level above START
+ * (docs/design/compression.md#idle-processors).
+ */
 const SCARCE = 0.5;
 /** The link outruns the weakest level when it carries more than so many times the bytes that the workers read. */
 const OUTRUNS = 1.5;

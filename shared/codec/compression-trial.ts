@@ -2,7 +2,7 @@
  * Finds out by trial whether pages go faster without compression. A trial is made where processors are the bottleneck
  * and the link may carry the pages as they are. How much a link carries is unknown as long as it is not full, and so is
  * the time that the destination spends on reading frames. So for a moment pages go without compression, and the two
- * rates are compared (docs/decisions/0038).
+ * rates are compared (docs/design/compression.md#the-trial).
  *
  * Everything here is pure: times are passed in.
  */

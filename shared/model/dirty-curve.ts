@@ -8,7 +8,7 @@
  *       │    ／／
  *       └──────────── seconds
  *
- * A curve never decreases, and is 0 at 0. The predictions rest on these two properties alone (docs/model.md).
+ * A curve never decreases, and is 0 at 0. The predictions rest on these two properties alone (docs/design/model.md).
  */
 
 export interface DirtyCurve {

@@ -1,6 +1,6 @@
 /**
- * The input of the model (docs/model.md): the guest, the link, the costs of the agents, and what the operator wishes
- * for. Figures of guest, link and costs are measured, or they are the usual costs below.
+ * The input of the model (docs/design/model.md): the guest, the link, the costs of the agents, and what the operator
+ * wishes for. Figures of guest, link and costs are measured, or they are the usual costs below.
  */
 import type { DirtyCurve } from "./dirty-curve.ts";
 
@@ -41,7 +41,10 @@ export interface AgentCosts {
   readonly microsPerZeroPage: number;
   /** From the operator's command to the first page: handshake, start of the destination QEMU, measuring the link. */
   readonly startMs: number;
-  /** From the decision to switch to the STOP, while the guest runs (docs/decisions/0023). */
+  /**
+   * From the decision to switch to the STOP, while the guest runs
+   * (docs/design/switchover.md#what-qemu-may-do-by-itself).
+   */
   readonly switchMs: number;
   /** The downtime if nothing were left to send: stop, device state, load, journals, `cont`. */
   readonly fixedDowntimeMs: number;
@@ -54,7 +57,7 @@ export interface AgentCosts {
 /**
  * The costs on one host: two shared cores, guests under TCG, zstd's level chosen by the link. They stand for any host
  * that was not measured, and onHost() scales them to one that was.
- * @see docs/results/planner.md and docs/decisions/0042 for that host
+ * @see docs/results/planner.md and docs/design/model.md#the-usual-costs for that host
  */
 export const USUAL_COSTS: AgentCosts = {
   microsPerFirstCopy: 25,
@@ -69,12 +72,13 @@ export const USUAL_COSTS: AgentCosts = {
 
 /**
  * How fast one processor of the host of USUAL_COSTS compresses the reference of agent-source/planning/host-speed.ts.
- * The figure was worked out by way of another host (docs/decisions/0042).
+ * The figure was worked out by way of another host (docs/design/planning.md#how-fast-the-host-is).
  */
 export const USUAL_COSTS_ZSTD_BYTES_PER_SECOND = 660e6;
 /**
  * Costs fall with this power of a host's speed, which is that of zstd. zstd works in the processor's caches; a page
- * also costs memory accesses and kernel time, which differ less between hosts (docs/decisions/0042).
+ * also costs memory accesses and kernel time, which differ less between hosts
+ * (docs/design/planning.md#how-fast-the-host-is).
  */
 const SPEED_EXPONENT = 0.7;
 

@@ -1,6 +1,6 @@
 /**
  * Predicts what each strategy would take: total time, downtime and bytes. The formulas, units and assumptions are in
- * docs/model.md.
+ * docs/design/model.md.
  *
  * A prediction evaluates the model at three points: as observed, with every input at the good end of what it may be,
  * and with every input at the bad end. More bandwidth never makes a migration longer, and more dirtying never makes it
@@ -45,7 +45,7 @@ const NEVER: Outcome = {
 
 /**
  * How far an input may be from what was observed: a factor at the bad end, and its inverse at the good end. These
- * factors are a judgement, not statistics (docs/model.md).
+ * factors are a judgement, not statistics (docs/design/model.md#intervals).
  */
 const RATE_ERROR = 1.3;
 const LINK_ERROR = 1.05;

@@ -1,7 +1,7 @@
 /**
  * Recommends a strategy for a guest, and says why, after the recommendations of Svärd et al. ("The Noble Art of Live VM
  * Migration"): precopy while it converges, since the source stays whole; hybrid or post-copy for a guest that no
- * precopy can follow. The rules are a table in docs/model.md.
+ * precopy can follow. The rules are a table in docs/design/model.md#recommendation.
  */
 import { PAGE_SIZE } from "../units.ts";
 import type { PredictionInput } from "./observation.ts";

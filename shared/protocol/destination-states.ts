@@ -4,7 +4,7 @@
  * Journal-first: *owning* ends when `running` is on the disk, and only *starting* says `cont`. *refusing* ends when the
  * refusal is as durable as the copy that it refuses: `refused` is on the disk, or a mark is in the QEMU itself, or the
  * QEMU has ended. Only *withheld* and *discarding* tell the source of a refusal. A whole copy is kept until the source
- * has heard the refusal, or an operator ends the copy (docs/decisions/0043).
+ * has heard the refusal, or an operator ends the copy (docs/design/ownership.md#refusals-and-copies-that-are-kept).
  */
 export const DESTINATION_STATES = {
   /** An agent that starts again looks for the QEMU that its record names, until it can tell what that QEMU does. */
@@ -117,7 +117,7 @@ export type DestinationQemu = "loading" | "loaded" | "marked" | "pulling" | "run
 
 /**
  * Tells in which state an agent that starts again goes on with an incoming migration, from the last record and from the
- * QEMU (docs/decisions/0043).
+ * QEMU (docs/design/ownership.md).
  * @param heard true when no copy needs to be kept any more (`DestinationRecord.heard`)
  */
 export function recoverDestination(

@@ -1,7 +1,8 @@
 /**
  * Compares the disks that the guest has with those that the destination's QEMU has opened. A guest that goes on with
  * another file has lost what it wrote. So two files count as the same only where that is proven, unless the operator
- * answers for them (docs/decisions/0046). This file looks at no files: both agents have done that before.
+ * answers for them (docs/design/disks.md#when-two-files-are-the-same). This file looks at no files: both agents have
+ * done that before.
  */
 import type { Refusal } from "../fault.ts";
 import type { Drive, GuestDisks, Image } from "./messages.ts";

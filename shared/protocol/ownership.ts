@@ -104,7 +104,7 @@ export interface SourceRecord {
   /**
    * Set once post-copy has begun. This agent then stops the guest itself, so a guest that is found paused was running.
    * If QEMU has lost its stream, the agent goes on with this layout. What QEMU does no longer shows whether the guest
-   * was granted (docs/decisions/0024).
+   * was granted (docs/design/post-copy.md#who-owns-the-guest).
    */
   readonly postcopy?: SourcePostcopy;
   /** When the migration ended, milliseconds since the epoch; only in `released` and `kept`. */

@@ -127,7 +127,7 @@ export type SourceQemu = "active" | "retired" | "gone" | "unknown";
 
 /**
  * Tells in which state an agent that starts again goes on with a migration, from the last record and from the QEMU
- * (docs/decisions/0043).
+ * (docs/design/ownership.md#rule-4-granted-is-always-asked-for).
  *
  * A QEMU that runs proves nothing about the grant, since anybody may have said `cont` to it: after `granted` the
  * destination is always asked.

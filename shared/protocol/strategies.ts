@@ -1,6 +1,7 @@
 /**
  * Decides which strategies a migration may use: which of them the source offers, and which of these the destination can
- * do as well (docs/decisions/0027). Which strategy is the best for a guest is not decided here (shared/model/).
+ * do as well (docs/design/planning.md#strategies-in-the-handshake). Which strategy is the best for a guest is not
+ * decided here (shared/model/).
  */
 import type { Refusal } from "../fault.ts";
 import { PAGE_SIZE } from "../units.ts";

@@ -1,6 +1,6 @@
 /**
  * Both ends of everything that agents and operators say to each other over gRPC, inside one process. An agent moves its
- * simulated guest over it for its warm-up (docs/decisions/0032, 0040).
+ * simulated guest over it for its warm-up (docs/design/warm-up.md).
  */
 import { MigrationFault } from "../fault.ts";
 import { connectDestination, dialSource } from "../link/grpc/grpc-link.ts";

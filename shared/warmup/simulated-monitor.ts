@@ -1,7 +1,8 @@
 /**
  * A simulated monitor and a client that asks it questions, for the warm-up. A migration speaks to monitors in text. V8
  * throws compiled code away when the code meets something new. Code that had only written bytes to sockets would be
- * thrown away at the first text, together with all code that it was compiled into (docs/decisions/0040).
+ * thrown away at the first text, together with all code that it was compiled into
+ * (docs/design/warm-up.md#what-the-warm-up-must-contain).
  */
 import { rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";

@@ -36,7 +36,7 @@ export function qemuVersion(host: "a" | "b"): readonly [major: number, minor: nu
 }
 
 /**
- * Why post-copy of a guest of this host is refused (docs/decisions/0023), for a test's `skip`; false where it is not.
+ * Why post-copy of a guest of this host is refused (docs/decisions/0068), for a test's `skip`; false where it is not.
  */
 export function noPostcopyFrom(host: "a" | "b"): string | false {
   const emulates = (process.env.FERRY_ACCEL ?? "tcg") === "tcg";

@@ -10,7 +10,8 @@ import type { State } from "../destination-state.ts";
 /**
  * The limit on a source's silence is at least this many keep-alive periods. Keep-alive finds a source agent that is
  * stopped within two periods. Its link then counts as cut, and a cut has a limit of its own (`link.giveUpAfter`). With
- * a smaller number here such a source would count as silent first (docs/decisions/0049).
+ * a smaller number here such a source would count as silent first
+ * (docs/design/link-and-resume.md#silence-over-a-link-that-is-up).
  */
 const KEEP_ALIVES = 4;
 

@@ -68,7 +68,8 @@ async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "sign
 
 /**
  * Checks that QEMU sends pages. In post-copy QEMU is retired already: this agent has stopped the guest before QEMU's
- * migration could, so QEMU does not run the guest by itself, whatever breaks (docs/decisions/0024).
+ * migration could, so QEMU does not run the guest by itself, whatever breaks
+ * (docs/design/post-copy.md#the-guest-is-stopped-by-the-agent).
  * @throws MigrationFault `qemu-failed`
  */
 async function checkServing(session: TransferSession): Promise<void> {

@@ -1,9 +1,9 @@
 /**
  * Decides who may call what over TLS. A server takes every connection whose handshake succeeds, and refuses each *call*
  * whose caller has no good certificate or is not on the list for the service. Only in this way does the caller learn
- * why it is refused (docs/decisions/0020). A service that is not in SERVICES is refused. A call is refused before its
- * first message is read. Callers that are on no list at all meet listen/stranger-door.ts, which judges by the same
- * function.
+ * why it is refused (docs/design/security.md#certificates-are-judged-at-each-call). A service that is not in SERVICES
+ * is refused. A call is refused before its first message is read. Callers that are on no list at all meet
+ * listen/stranger-door.ts, which judges by the same function.
  */
 import type { PeerCertificate } from "node:tls";
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";

@@ -1,7 +1,7 @@
 /**
  * Limits the calls over connections of callers that were let in: how many calls a second a connection makes, and how
- * many streams of Health/Watch an agent serves (docs/decisions/0051). Streams of views have a limit of their own
- * (grpc/operator-streams.ts).
+ * many streams of Health/Watch an agent serves (docs/design/security.md#connections). Streams of views have a limit of
+ * their own (grpc/operator-streams.ts).
  */
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";

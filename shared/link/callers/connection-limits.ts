@@ -1,9 +1,9 @@
 /**
- * Limits the connections that an agent takes, in number, in rate and in life (docs/decisions/0051). A connection over
- * TLS waits for its turn to shake hands, shakes hands, and is then the connection of a listed caller or of a stranger.
- * A connection in clear waits for its turn to begin. Each of these standings has a room of its own, so that no number
- * of strangers takes a place from a listed caller. A network from which a listed caller has come lately has turns of
- * its own.
+ * Limits the connections that an agent takes, in number, in rate and in life (docs/design/security.md#connections). A
+ * connection over TLS waits for its turn to shake hands, shakes hands, and is then the connection of a listed caller or
+ * of a stranger. A connection in clear waits for its turn to begin. Each of these standings has a room of its own, so
+ * that no number of strangers takes a place from a listed caller. A network from which a listed caller has come lately
+ * has turns of its own.
  *
  * Not its job: to limit what is done over a connection. call-limits.ts does that, and listen/stranger-door.ts for
  * strangers.

@@ -118,7 +118,7 @@ function makeServer(options: ServeOptions): { readonly server: Server; readonly 
     // channelz would count every connection and call, and no program reads its statistics
     "grpc.enable_channelz": 0,
     // max_connection_age is not set: a client of grpc-js that is told to go drops the whole connection at its next
-    // ping, and a migration's stream with it (docs/decisions/0051)
+    // ping, and a migration's stream with it (docs/design/security.md#connections)
   });
   return { server, connections };
 }

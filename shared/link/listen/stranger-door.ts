@@ -1,8 +1,8 @@
 /**
  * The server that strangers meet over TLS: callers without a good certificate, or with one that is on no list. It
- * speaks HTTP/2, but can only refuse a call with the reason (docs/decisions/0020 and 0051) and tell the health of a
- * service. A refusal ends the connection. Nothing of such a caller reaches gRPC's library, which parses everything that
- * it gets and bounds little of it.
+ * speaks HTTP/2, but can only refuse a call with the reason (docs/design/security.md#strangers-do-not-reach-grpc-js)
+ * and tell the health of a service. A refusal ends the connection. Nothing of such a caller reaches gRPC's library,
+ * which parses everything that it gets and bounds little of it.
  */
 import { createServer, type Http2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import type { Duplex } from "node:stream";

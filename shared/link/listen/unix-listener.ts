@@ -1,6 +1,7 @@
 /**
- * A unix socket in front of a gRPC server (docs/decisions/0048). Ferry opens the socket itself, so that its permissions
- * are right and each call shows who makes it: grpc-js tells nothing of the caller at a unix socket.
+ * A unix socket in front of a gRPC server (docs/design/security.md#operators-have-a-socket-of-their-own). Ferry opens
+ * the socket itself, so that its permissions are right and each call shows who makes it: grpc-js tells nothing of the
+ * caller at a unix socket.
  *
  * There are two kinds of socket. The operators' socket lets a group in, and serves no other agent. A socket of the
  * setting `listen` serves everything that an address in clear serves, to the agent's own user and to root.

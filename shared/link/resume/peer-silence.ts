@@ -17,7 +17,7 @@ const LOOKS = 30;
 /**
  * Waits for `promise` as long as the peer says anything at all: the peer may hang, or be in the wrong hands. A source
  * pings four times a second as long as it has a stream, whatever its guest, its QEMU and its disk do, and a destination
- * answers each ping (docs/decisions/0049, "Silence").
+ * answers each ping (docs/design/link-and-resume.md#silence-over-a-link-that-is-up).
  *
  * Time in which the link is cut does not count, since a cut has a limit of its own (`link.giveUpAfter`). Time in which
  * this side reads nothing does not count either. Silence is counted in looks and not by a clock, because an agent that

@@ -1,12 +1,12 @@
 /**
- * A transfer stream that outlives its connections (docs/decisions/0022). Frames and control messages are numbered by
- * their order, in each direction. When there is a connection again, each end says how many messages it has received,
- * and the other end goes on after them. So each message is delivered once and in order, whatever the link does.
- * Messages that matter only at their moment (probes, pings, acknowledgements) are not repeated.
+ * A transfer stream that outlives its connections (docs/design/link-and-resume.md). Frames and control messages are
+ * numbered by their order, in each direction. When there is a connection again, each end says how many messages it has
+ * received, and the other end goes on after them. So each message is delivered once and in order, whatever the link
+ * does. Messages that matter only at their moment (probes, pings, acknowledgements) are not repeated.
  *
  * Only what an agent says ends the stream: a last word of either end (isLast), or a refusal by the end that was
  * dialled. A connection that ends without such a word was cut, whether it ended in order or was torn, and whether one
- * of the ends or something between them ended it (docs/decisions/0044).
+ * of the ends or something between them ended it (docs/design/link-and-resume.md#what-ends-a-stream).
  *
  * Not its job: what a message means, and whether a repeated message would do harm, since none is delivered twice.
  */

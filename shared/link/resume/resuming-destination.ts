@@ -21,7 +21,8 @@ const PAUSE_MIN_MS = 50;
 const PAUSE_MAX_MS = 1000;
 /**
  * The most messages that are kept for a source that may not have received them. A source says four times a second how
- * many have come, and a guest asks for some thousands of pages a second at most (docs/decisions/0049).
+ * many have come, and a guest asks for some thousands of pages a second at most
+ * (docs/design/link-and-resume.md#what-is-kept-and-for-how-long).
  */
 const KEPT_MAX = 50_000;
 

@@ -1,7 +1,7 @@
 /**
  * How the two ends of a connection prove who they are: by mutual TLS 1.3, or not at all where no proof is needed
- * (docs/decisions/0020 and 0048). This file has what both ends share, and what a caller asks of a server. What a server
- * asks of its callers is in callers/authorise.ts.
+ * (docs/design/security.md). This file has what both ends share, and what a caller asks of a server. What a server asks
+ * of its callers is in callers/authorise.ts.
  */
 import { isIP } from "node:net";
 import { checkServerIdentity, type PeerCertificate } from "node:tls";

@@ -1,7 +1,7 @@
 /**
- * Writes and reads TransferResponse{frame} by hand, since proto-loader's serialisers are 1.4 times slower
- * (docs/decisions/0006). What is written and read is valid protobuf, and a test holds it equal to protobufjs. Every
- * other message goes through proto-loader's serialisers (proto-files.ts).
+ * Writes and reads TransferResponse{frame} by hand, since proto-loader's serialisers are slower
+ * (docs/design/wire.md#frames-are-written-by-hand). What is written and read is valid protobuf, and a test holds it
+ * equal to protobufjs. Every other message goes through proto-loader's serialisers (proto-files.ts).
  *
  *     0a LEN | 08 sequence | 10 kind | 18 codec | 20 raw length | 29 checksum (8 bytes) | 32 LEN body
  */

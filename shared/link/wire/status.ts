@@ -129,7 +129,7 @@ const TOO_LARGE = /message larger than max|message that decompresses to a size l
 /**
  * Tells what the end of a stream means. Only an agent can end a stream, by naming its fault. Everything that HTTP/2, a
  * proxy or gRPC's library makes of the end of a connection (a reset, a GOAWAY, a time-out, a status of any kind) is a
- * cut (docs/decisions/0044).
+ * cut (docs/design/link-and-resume.md#what-ends-a-stream).
  * @param dialled tells why a connection was never made
  */
 export function streamFault(error: ServiceError, dialled?: Dialled): MigrationFault {
@@ -144,7 +144,10 @@ export function streamFault(error: ServiceError, dialled?: Dialled): MigrationFa
   return new MigrationFault(code, fault.message, { cause: error });
 }
 
-/** The trailer of an orderly end that answers an end which the peer had not announced (docs/decisions/0044). */
+/**
+ * The trailer of an orderly end that answers an end which the peer had not announced
+ * (docs/design/link-and-resume.md#what-ends-a-stream).
+ */
 const UNEXPECTED_END = "ferry-unexpected-end";
 
 /**

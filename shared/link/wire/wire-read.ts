@@ -1,5 +1,5 @@
 /**
- * Reads the fields of what a peer sent, by name (docs/decisions/0006). A field that is not of its type is the peer's
+ * Reads the fields of what a peer sent, by name (docs/design/wire.md). A field that is not of its type is the peer's
  * fault: every reader throws MigrationFault `peer-invalid`, which names the field.
  */
 import { MigrationFault } from "../../fault.ts";

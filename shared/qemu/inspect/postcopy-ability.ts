@@ -11,8 +11,8 @@ const CAPABILITY = "postcopy-ram";
 const CODE = "postcopy-unavailable";
 /**
  * The first major version of QEMU that syncs its dirty bitmap in every turn of its loop while it copies with post-copy
- * enabled. Pages wait in the bitmap then, and an emulating QEMU (TCG) loses writes to them (docs/decisions/0023). This
- * was found in 11.1, and 10.2 does not do it.
+ * enabled. Pages wait in the bitmap then, and an emulating QEMU (TCG) loses writes to them
+ * (docs/design/post-copy.md#which-guests-and-hosts-can-do-post-copy). This was found in 11.1, and 10.2 does not do it.
  */
 const SYNCS_WITH_PAGES_WAITING = 11;
 

@@ -67,7 +67,7 @@ const MENDS: Readonly<Record<string, string>> = {
 const OLDEST_QEMU = [8, 1] as const;
 /**
  * The first version of QEMU that keeps track of an emulated guest's writes when it syncs its dirty bitmap (QEMU commit
- * 03bfc2188f; docs/decisions/0023).
+ * 03bfc2188f; docs/design/switchover.md#bounds-on-what-qemu-says).
  */
 const OLDEST_EMULATING = [9, 0] as const;
 
@@ -90,7 +90,7 @@ const NEEDED: readonly string[] = ["return-path", "switchover-ack"];
 
 /**
  * Looks at a guest at the source. Questions that do not depend on each other are asked at once: QEMU's main loop, which
- * shares a lock with an emulated guest, takes a millisecond or more to come to each of them (docs/decisions/0037).
+ * shares a lock with an emulated guest, takes a millisecond or more to come to each of them (docs/decisions/0060).
  * @param tree the answer of readTree(), where it was asked for already
  * @throws MigrationFault `qmp-…`; a reason against the migration is not thrown but listed
  */

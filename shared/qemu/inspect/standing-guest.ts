@@ -5,7 +5,8 @@
  * corrected in 10.0.5 and 10.1.1).
  *
  * Detaching from the gdb stub starts the CPUs whatever the status of a migration says (gdbstub/system.c gdb_continue).
- * Such a QEMU takes no other migration after that, so the agents do not do this by themselves (docs/decisions/0025).
+ * Such a QEMU takes no other migration after that, so the agents do not do this by themselves
+ * (docs/design/post-copy.md#a-guest-that-qemu-leaves-standing).
  */
 import { rm } from "node:fs/promises";
 import type { Socket } from "node:net";

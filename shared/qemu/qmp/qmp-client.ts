@@ -22,8 +22,9 @@ import type {
 const DEFAULT_TIMEOUT_MS = 10_000;
 /**
  * Commands that are sent out of band where QEMU can take them so. In a broken post-copy QEMU's main loop may wait for a
- * vCPU that waits for a page, and only these commands can bring the page (tried with `stop`, docs/decisions/0025). QEMU
- * reads them as long as fewer than eight other commands wait to be carried out.
+ * vCPU that waits for a page, and only these commands can bring the page (tried with `stop`,
+ * docs/design/post-copy.md#the-monitor-of-a-guest-that-waits). QEMU reads them as long as fewer than eight other
+ * commands wait to be carried out.
  */
 const OUT_OF_BAND: readonly string[] = ["migrate-recover", "migrate-pause"];
 

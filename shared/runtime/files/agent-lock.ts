@@ -1,7 +1,8 @@
 /**
  * The locks by which one agent of each kind runs on a host. An agent takes them before it reads the journal, removes
  * left-over files or takes up a migration. A second agent on the same directories would withdraw the migrations of the
- * first one, delete its sockets, and in the worst case run a guest twice (docs/decisions/0045).
+ * first one, delete its sockets, and in the worst case run a guest twice
+ * (docs/design/guests-and-units.md#one-agent-of-a-kind-on-a-host).
  *
  * Two directories are locked: `stateDirectory` for one agent of either kind, and `runtimeDirectory` for one agent of
  * each kind, because the source agent and the destination agent of a host share it. The lock is a lock of flock(2), on

@@ -1,7 +1,8 @@
 /**
  * NAME.qemu.log, the output of a QEMU that an agent started. A guest can cause output without end, and the file is in
  * memory (/run), so the file is bounded for as long as that QEMU lives, whether an agent runs or not. Each output has a
- * reader of its own, two small programs of the host, which keeps the last of the output (docs/decisions/0052).
+ * reader of its own, two small programs of the host, which keeps the last of the output
+ * (docs/design/guests-and-units.md#the-output-of-a-guest).
  */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";

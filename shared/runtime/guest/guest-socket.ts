@@ -3,7 +3,7 @@
  * something else: a guest with a user of its own owns the directory in which the agent meets its QEMU
  * (shared/guest-directory.ts). The agent may use the directories of all guests, and a guest only its own directory. If
  * the guest put a link there to another guest's monitor, the agent would do to that guest what was meant for this one
- * (docs/decisions/0047).
+ * (docs/design/guests-and-units.md#files-that-cross-the-border).
  */
 import { closeSync, constants, fstatSync, openSync, type Stats, statSync } from "node:fs";
 import { connect, Socket } from "node:net";

@@ -1,6 +1,7 @@
 /**
- * Finds the process that answers at a monitor. A migration is about one process (docs/decisions/0043, rule 1). Another
- * QEMU at the same socket was started by a supervisor or an operator, and the agent says nothing to such a QEMU.
+ * Finds the process that answers at a monitor. A migration is about one process (docs/design/ownership.md, rule 1).
+ * Another QEMU at the same socket was started by a supervisor or an operator, and the agent says nothing to such a
+ * QEMU.
  */
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";

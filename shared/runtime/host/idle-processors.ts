@@ -16,7 +16,7 @@ const IDLE = 3;
 /**
  * The shortest window that tells something, in ticks of 10 ms of all processors together. In a window of seven ticks
  * one or two are idle by chance, so each look finds something else, and a level of compression that follows it is wrong
- * half of the time (docs/decisions/0037).
+ * half of the time (docs/design/compression.md#idle-processors).
  */
 const WINDOW_TICKS = 40;
 

@@ -103,8 +103,8 @@ export class Journal<T> {
 
   /**
    * Makes a later write() of the very same record shorter, for a moment in which every millisecond counts: that write
-   * then only renames the file (docs/decisions/0033). Until then the earlier record stands, whatever happens. Never
-   * rejects: what could not be prepared is written by write(), which reports its faults.
+   * then only renames the file (docs/design/switchover.md#stopping-the-guest). Until then the earlier record stands,
+   * whatever happens. Never rejects: what could not be prepared is written by write(), which reports its faults.
    */
   prepare(id: string, record: T): Promise<void> {
     const file = this.path(id);

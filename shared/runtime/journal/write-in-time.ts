@@ -3,7 +3,7 @@ import type { Journal } from "./journal.ts";
 
 /**
  * How long such a write may take, milliseconds. A record that is not written by then counts as not written
- * (docs/decisions/0043, rule 17).
+ * (docs/design/ownership.md, rule 17).
  */
 const WITHIN_MS = 5000;
 

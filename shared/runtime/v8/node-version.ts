@@ -2,7 +2,7 @@
 
 /**
  * The oldest major version of Node for Ferry, as in `engines` of package.json
- * (docs/decisions/0050-one-supported-node.md).
+ * (docs/decisions/0050-run-by-node-22-and-bring-it.md).
  */
 export const OLDEST_NODE = 22;
 

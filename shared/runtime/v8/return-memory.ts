@@ -28,8 +28,8 @@ function collect(...options: Parameters<Collect>): void {
  * The collection is asked for as a measurement of memory, which V8 makes while it marks in steps. A collection in one
  * piece, such as gc(), forgets every shape of object that has no object left, together with what V8 has learned about
  * the shape and the code that was compiled for it: such a collection asks whether the constructor of the shape is
- * reachable before it has marked the constructor (V8's RetainMaps, docs/decisions/0037). The next migration would then
- * compile some 50 functions again, and would run slowly until that is done.
+ * reachable before it has marked the constructor (V8's RetainMaps, docs/design/memory-and-v8.md#why-in-steps). The next
+ * migration would then compile some 50 functions again, and would run slowly until that is done.
  */
 export async function returnMemory(): Promise<void> {
   try {
@@ -42,14 +42,14 @@ export async function returnMemory(): Promise<void> {
 
 /**
  * How many bytes of messages pass between two collections of V8's young generation. A collection frees the Buffers of
- * these messages that are dead by then, and takes about 1 ms (docs/decisions/0007).
+ * these messages that are dead by then, and takes about 1 ms (docs/design/memory-and-v8.md#during-a-migration).
  */
 const YOUNG_BYTES = 8 << 20;
 
 /**
  * Lets the heap, together with the memory of Buffers that have outlived a collection, grow to five times its size
  * before V8 marks all of it. By default V8 marks all of it for every 8 MB of such Buffers, which takes a tenth to a
- * third of an agent's processor time (docs/decisions/0033).
+ * third of an agent's processor time (docs/design/memory-and-v8.md#during-a-migration).
  */
 const RARE_MARKING = "--heap-growing-percent=400";
 

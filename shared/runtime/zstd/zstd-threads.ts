@@ -1,7 +1,7 @@
 /**
  * Starts the threads of zstd-pool.ts, and keeps an idle one. A thread that has finished the jobs of a migration waits
  * for the next migration: starting a new thread would take some 40 ms of a processor, just when the source agent, the
- * guest and the destination's QEMU want all processors (docs/decisions/0041).
+ * guest and the destination's QEMU want all processors (docs/design/warm-up.md#what-waits-for-the-next-migration).
  */
 import { Worker } from "node:worker_threads";
 import { LET_GO, READY } from "./zstd-jobs.ts";
@@ -11,7 +11,8 @@ import { LET_GO, READY } from "./zstd-jobs.ts";
  */
 const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 24, codeRangeSizeMb: 8 };
 /**
- * The most idle threads that are kept: as many as one migration has by default. Each takes 6 MB (docs/decisions/0041).
+ * The most idle threads that are kept: as many as one migration has by default. Each takes 6 MB
+ * (docs/design/warm-up.md#what-waits-for-the-next-migration).
  */
 const WAITING_MAX = 1;
 
