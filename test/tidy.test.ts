@@ -1,0 +1,93 @@
+/** What no other tool looks at: the width of comments and documents, and whether what they refer to is there. */
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import t from "tap";
+import { packageRoot } from "../shared/runtime/package-root.ts";
+
+const root = packageRoot();
+const COLUMNS = 120;
+
+const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
+  cwd: root,
+  encoding: "utf8",
+})
+  .split("\n")
+  .filter((file) => file !== "" && existsSync(join(root, file)));
+const textOf = (file: string): string => readFileSync(join(root, file), "utf8");
+const ending = (pattern: RegExp): readonly string[] => files.filter((file) => pattern.test(file));
+
+const COMMENT = /^\s*(?:\/\/|\/?\*)/;
+
+t.test("a comment has at most 120 columns", async (t) => {
+  const wide = ending(/\.(ts|c)$/).flatMap((file) =>
+    textOf(file)
+      .split("\n")
+      .flatMap((line, index) => (COMMENT.test(line) && [...line].length > COLUMNS ? [`${file}:${index + 1}`] : [])),
+  );
+  t.same(wide, []);
+});
+
+/** Documents that code and documents name: `docs/…` from the root, and links relative to where they stand. */
+const NAMED = /(?<![\w/.])docs\/[\w./-]+/g;
+const LINK = /\]\(([^)\s]+)\)/g;
+
+/** Documents of QEMU, which comments name as the source of a format. */
+const OF_QEMU = /^docs\/(?:interop|devel|xbzrle)/;
+
+/** A record is named by its number too. */
+function isThere(path: string): boolean {
+  if (OF_QEMU.test(path)) return true;
+  if (existsSync(join(root, path))) return true;
+  const [, number] = /^docs\/decisions\/(\d{4})$/.exec(path) ?? [];
+  return number !== undefined && files.some((file) => file.startsWith(`docs/decisions/${number}-`));
+}
+
+t.test("a document that is named is there", async (t) => {
+  const missing = ending(/\.(ts|md|sh|c|proto|service|rules)$/).flatMap((file) =>
+    [...textOf(file).matchAll(NAMED)]
+      .map(([name]) => name.replace(/[.,/-]+$/, ""))
+      .filter((name) => !isThere(name))
+      .map((name) => `${file} names ${name}`),
+  );
+  t.same(missing, []);
+});
+
+/** The headings of a document as anchors, as code hosts make them. */
+const anchorsOf = (text: string): Set<string> =>
+  new Set(
+    [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}\s_-]/gu, "")
+        .trim()
+        .replace(/\s/g, "-"),
+    ),
+  );
+
+t.test("a link of a document leads to a file, and to a heading where it names one", async (t) => {
+  const broken = ending(/\.md$/).flatMap((file) =>
+    [
+      ...textOf(file)
+        .replace(/```.*?```/gs, "")
+        .matchAll(LINK),
+    ].flatMap(([, link = ""]) => {
+      if (/^[a-z]+:/.test(link)) return [];
+      const [path = "", anchor] = link.split("#");
+      const target = path === "" ? file : join(dirname(file), path);
+      if (!existsSync(join(root, target))) return [`${file} links to ${link}`];
+      if (anchor === undefined || !target.endsWith(".md")) return [];
+      return anchorsOf(textOf(target)).has(anchor) ? [] : [`${file} links to ${link}, which has no such heading`];
+    }),
+  );
+  t.same(broken, []);
+});
+
+t.test("an anchor that code names is a heading of its page", async (t) => {
+  const broken = ending(/\.ts$/).flatMap((file) =>
+    [...textOf(file).matchAll(/(docs\/[\w/-]+\.md)#([\w-]+)/g)].flatMap(([whole, page = "", anchor = ""]) =>
+      existsSync(join(root, page)) && anchorsOf(textOf(page)).has(anchor) ? [] : [`${file} names ${whole}`],
+    ),
+  );
+  t.same(broken, []);
+});
