@@ -51,6 +51,9 @@ export const CONNECTIONS_MAX = 128;
 export const USER_CONNECTIONS_MAX = 48;
 /** How long such a caller has to read why its connection is not served, milliseconds. */
 const CROWDED_MS = 5000;
+/** Those that are told so at a time, of all users and of one; others are cut without a word. */
+const CROWD_MAX = 16;
+const USER_CROWD_MAX = 4;
 const OWNER_ONLY = 0o600;
 const OWNER_AND_GROUP = 0o660;
 
@@ -68,6 +71,7 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
   );
   const sockets = new OpenSockets();
   const room = new Room<InRoom>({ max: CONNECTIONS_MAX, perGroup: USER_CONNECTIONS_MAX });
+  const crowd = new Room<InRoom>({ max: CROWD_MAX, perGroup: USER_CROWD_MAX });
   const listener = createServer((socket) => {
     sockets.add(socket);
     socket.on("error", () => socket.destroy());
@@ -79,11 +83,14 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
         socket.once("close", () => room.delete(one));
         return injector.injectConnection(socket);
       }
+      if (!crowd.hasRoomFor(one.groups)) return socket.destroy();
+      crowd.add(one);
+      socket.once("close", () => crowd.delete(one));
       crowded.injectConnection(socket);
       setTimeout(() => socket.destroy(), CROWDED_MS).unref();
     });
   });
-  listener.maxConnections = CONNECTIONS_MAX;
+  listener.maxConnections = CONNECTIONS_MAX + CROWD_MAX;
   await listenWithMode(listener, path, OWNER_ONLY);
   const stop = async (): Promise<void> => {
     listener.close();

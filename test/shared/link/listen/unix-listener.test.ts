@@ -128,6 +128,18 @@ t.test("a user with too many connections is told so, and another user gets in", 
   const client = new GrpcOperatorClient(`unix:${path}`, 20_000);
   t.teardown(() => client.close());
   await t.rejects(client.listMigrations(), { code: "busy", message: /Your user has 48 connections to unix:/ });
+  // beyond these few, nobody is told any more, and nobody keeps a place
+  const more = Array.from({ length: 80 }, () => connect(path));
+  t.teardown(() => more.map((socket) => socket.destroy()));
+  let cut = 0;
+  for (const socket of more)
+    socket
+      .on("error", () => undefined)
+      .on("close", () => {
+        cut += 1;
+      })
+      .resume();
+  await eventually(() => cut >= 76 || undefined, { timeoutMs: 60_000, what: "the end of those that are too many" });
   if (IS_ROOT) {
     chmodSync(path, 0o666);
     chmodSync(dirname(path), 0o755);
