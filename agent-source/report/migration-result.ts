@@ -92,7 +92,7 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
       skipped: scheduler.skipped,
     },
     deltaRatio: ratio(scheduler.total.deltaPages * PAGE_SIZE, scheduler.total.deltaBytes),
-    zstdRatio: ratio(sender.rawCompressedBytes, sender.encodedCompressedBytes),
+    zstdRatio: ratio(sender.encoder.rawBytes, sender.encoder.encodedBytes),
     bitmapSyncs: cx.report.passes,
     sourceAgentCpuSeconds: usage.cpuSeconds - cx.cpuSecondsBefore,
     destinationAgentCpuSeconds: destination.agentCpuSeconds,

@@ -15,7 +15,7 @@
  * Not its job: which pages go next (FrameSource), which compression a frame gets (CompressionChooser), and to keep a
  * frame until the destination has acknowledged it (shared/link/resume/).
  */
-import { MigrationFault } from "../../shared/fault.ts";
+import { FrameEncoder } from "./frame-encoder.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
 import type { FrameSource } from "./frame-source.ts";
 import { InFlight } from "./in-flight.ts";
@@ -23,8 +23,6 @@ import type { SenderParts } from "./sender-parts.ts";
 import { HEAD_ROOM_BYTES } from "./source-memory.ts";
 import { type VerbatimKind, VerbatimQueue } from "./verbatim-queue.ts";
 
-/** A shorter frame is sent uncompressed, bytes: it is not worth a worker's round trip. */
-const COMPRESS_MIN_BYTES = 2048;
 /** The most frames that one pump() makes. After these the event loop reads sockets before the next frame is made. */
 const FRAMES_A_PUMP = 8;
 
@@ -33,10 +31,6 @@ export class FrameSender {
   readonly sent: SentBytes = { zero: 0, full: 0, delta: 0, head: 0, device: 0 };
   /** True while no pages are sent but those for which the guest waits. Verbatim bytes are sent all the same. */
   pagesHeld = false;
-  /** The bytes of all frames that were compressed, before compression. */
-  rawCompressedBytes = 0;
-  /** The bytes of all frames that were compressed, after compression. */
-  encodedCompressedBytes = 0;
   /**
    * Moving average of the time to choose and encode one page, microseconds. It starts at 1.5 and not at an integer, so
    * that V8 has a double in this field from the beginning: with the first fraction V8 would change the field's
@@ -53,14 +47,14 @@ export class FrameSender {
   /** Slots whose frames were made and not given to the channel, in the order in which they go. */
   private readonly line: Slot[] = [];
   private readonly flight: InFlight;
+  /** Compresses frames, and counts what that brought. */
+  readonly encoder: FrameEncoder;
   /** True while the channel takes no more. */
   private blocked = false;
   /** True while pump() makes frames. */
   private building = false;
   private stopped = false;
   private timer: NodeJS.Timeout | undefined;
-  /** When the last compression ended, microseconds. */
-  private lastCompressedUs = 0;
   private idleWaiters: (() => void)[] = [];
   /** True once hurry() was called: the guest is stopped, and every millisecond counts. */
   private urgent = false;
@@ -70,6 +64,7 @@ export class FrameSender {
   constructor(parts: SenderParts) {
     this.parts = parts;
     this.flight = new InFlight(parts);
+    this.encoder = new FrameEncoder({ ...parts, flight: this.flight, onEncoded: (slot) => this.encoded(slot) });
     this.source = parts.source;
     this.slots = parts.buffers.map(makeSlot);
   }
@@ -201,7 +196,7 @@ export class FrameSender {
     this.sequence++;
     this.line.push(slot);
     if (slot.kind === "pages") this.noteMade(slot.rawLength);
-    this.encode(slot);
+    if (this.encoder.encode(slot, this.urgent)) this.ready(slot);
     return true;
   }
 
@@ -239,7 +234,7 @@ export class FrameSender {
     takeCounts(slot, source.frame);
     this.sequence++;
     this.line.unshift(slot);
-    this.seal(slot);
+    this.encoder.seal(slot);
     this.ready(slot);
     return true;
   }
@@ -265,63 +260,10 @@ export class FrameSender {
     return slot.rawLength > 0;
   }
 
-  /** Computes the checksum of the slot's frame, and makes it a frame that is sent as it is. */
-  private seal(slot: Slot): void {
-    const { kernels } = this.parts;
-    const { raw, encoded } = slot.buffer;
-    // the kernel needs a place in its memory, and `encoded` has nothing in it before compression
-    kernels.checksum(raw, slot.rawLength, encoded);
-    slot.checksum.set(kernels.memory.subarray(encoded, encoded + 8));
-    slot.state = "encoding";
-    slot.length = slot.rawLength;
-    slot.compressed = false;
-  }
-
-  /** Has the slot's frame compressed where that is worth it. The frame is ready then, or at once. */
-  private encode(slot: Slot): void {
-    const { chooser, compress, clock } = this.parts;
-    const { raw, encoded, byteLength } = slot.buffer;
-    this.seal(slot);
-    const level = this.levelFor(slot.rawLength);
-    if (level === undefined) {
-      this.ready(slot);
-      return;
-    }
-    const expected = Math.ceil(slot.rawLength / chooser.recentRatio);
-    this.flight.encodingBytes += expected;
-    const startUs = clock.nowUs();
-    // a frame that does not become smaller by a thirty-second (3 %) is sent as it is
-    const limit = Math.min(byteLength, slot.rawLength - (slot.rawLength >> 5));
-    compress(raw, slot.rawLength, encoded, limit, level)
-      .then((length) => {
-        this.flight.encodingBytes -= expected;
-        if (this.stopped) return;
-        const nowUs = clock.nowUs();
-        // with one worker, a frame's compression begins when that of the frame before has ended
-        const micros = nowUs - Math.max(startUs, this.lastCompressedUs);
-        this.lastCompressedUs = nowUs;
-        const encodedBytes = length < 0 ? slot.rawLength : length;
-        chooser.note({ rawBytes: slot.rawLength, encodedBytes, micros });
-        if (length >= 0) {
-          slot.compressed = true;
-          slot.length = length;
-          this.rawCompressedBytes += slot.rawLength;
-          this.encodedCompressedBytes += length;
-        }
-        this.ready(slot);
-        this.pump();
-      })
-      .catch((thrown: unknown) => {
-        this.parts.onFault(MigrationFault.from(thrown));
-      });
-  }
-
-  /** @returns zstd's level for a frame; undefined if it is to be sent as it is */
-  private levelFor(rawLength: number): number | undefined {
-    const { chooser, meter } = this.parts;
-    if (rawLength < COMPRESS_MIN_BYTES) return undefined;
-    if (this.urgent && !chooser.paysOff(rawLength, meter.bytesPerSecond)) return undefined;
-    return chooser.level(meter.bytesPerSecond);
+  private encoded(slot: Slot): void {
+    if (this.stopped) return;
+    this.ready(slot);
+    this.pump();
   }
 
   /** Marks the slot's frame as ready, and gives the channel all ready frames at the front of the line. */
