@@ -6,7 +6,8 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
-import type { Offer, SourceMessage } from "../../shared/protocol/messages.ts";
+import type { Offer } from "../../shared/protocol/messages.ts";
+import type { SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 

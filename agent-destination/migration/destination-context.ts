@@ -6,13 +6,14 @@ import { join } from "node:path";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
-import type { HandshakeAnswer, Running } from "../../shared/protocol/messages.ts";
+import type { HandshakeAnswer } from "../../shared/protocol/messages.ts";
 import {
   type DestinationPostcopy,
   type DestinationRecord,
   EPOCH,
   type OwnershipGrant,
 } from "../../shared/protocol/ownership.ts";
+import type { Running } from "../../shared/protocol/stream-messages.ts";
 import type { AskedWord } from "../../shared/runtime/asked-word.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";

@@ -7,7 +7,8 @@ import { decompressInto } from "../../shared/codec/zstd.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
-import type { Contract, Frame } from "../../shared/protocol/messages.ts";
+import type { Contract } from "../../shared/protocol/messages.ts";
+import type { Frame } from "../../shared/protocol/stream-messages.ts";
 import { address } from "../../shared/units.ts";
 import { invalid } from "./invalid-stream.ts";
 

@@ -9,7 +9,8 @@
 
 import { readDiscards } from "../../shared/codec/discard-frame.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
-import type { DestinationMessage, RamBlock } from "../../shared/protocol/messages.ts";
+import type { RamBlock } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage } from "../../shared/protocol/stream-messages.ts";
 import { ReturnPathReader, type ReturnPathSink } from "../../shared/qemu/return-path/return-path-reader.ts";
 import { DiscardEncoder, encodePackageHead } from "../../shared/qemu/stream/command-encoder.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";

@@ -5,8 +5,9 @@
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
-import type { GuestDisks, SourceMessage } from "../../shared/protocol/messages.ts";
+import type { GuestDisks } from "../../shared/protocol/messages.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
+import type { SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { youngCollector } from "../../shared/runtime/v8/return-memory.ts";

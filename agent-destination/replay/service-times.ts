@@ -2,7 +2,7 @@
  * How long the guest waits for its pages: from a request of its QEMU until the page is written to QEMU. The memory is
  * bounded: times are kept as a histogram with eight steps for each doubling, so a percentile is right to 9 %.
  */
-import type { ServiceTimes as Summary } from "../../shared/protocol/messages.ts";
+import type { ServiceTimes as Summary } from "../../shared/protocol/stream-messages.ts";
 
 /** Cells of the histogram for each doubling of the time. */
 const STEPS = 8;

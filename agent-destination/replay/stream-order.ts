@@ -1,5 +1,5 @@
 /** Checks in which order the frames come: which part of QEMU's stream they are in, and which part may follow. */
-import type { Frame } from "../../shared/protocol/messages.ts";
+import type { Frame } from "../../shared/protocol/stream-messages.ts";
 import { invalid } from "./invalid-stream.ts";
 
 /**

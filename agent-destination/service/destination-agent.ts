@@ -9,17 +9,15 @@ import { limitsToward } from "../../shared/link/callers/guest-peers.ts";
 import type { Caller, DestinationService } from "../../shared/link/link.ts";
 import { standingOf } from "../../shared/protocol/destination-states.ts";
 import { neededBytes } from "../../shared/protocol/handshake.ts";
+import type { Contract, HandshakeAnswer, Offer } from "../../shared/protocol/messages.ts";
+import { type DestinationRecord, EPOCH, nextSequence } from "../../shared/protocol/ownership.ts";
 import {
-  type Contract,
   DECIDES_WITHIN_MS,
-  type HandshakeAnswer,
-  type Offer,
   type Running,
   type SettleAnswer,
   type SettleCall,
   TAKES_UP_WITHIN_MS,
-} from "../../shared/protocol/messages.ts";
-import { type DestinationRecord, EPOCH, nextSequence } from "../../shared/protocol/ownership.ts";
+} from "../../shared/protocol/stream-messages.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
 import { orLogged } from "../../shared/runtime/journal/journal-log.ts";

@@ -5,8 +5,8 @@
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import { type Standing, standingOf } from "../../shared/protocol/destination-states.ts";
-import type { Running, SettleCall } from "../../shared/protocol/messages.ts";
 import type { MigrationView } from "../../shared/protocol/report.ts";
+import type { Running, SettleCall } from "../../shared/protocol/stream-messages.ts";
 import { AskedWord } from "../../shared/runtime/asked-word.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";

@@ -10,13 +10,13 @@ import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
 import { changePages, simulatedBlocks, simulatePages } from "../../shared/page/simulated-pages.ts";
+import type { RamBlock } from "../../shared/protocol/messages.ts";
 import type {
   DestinationMessage,
   FrameCodec,
   FrameKind,
-  RamBlock,
   SourceMessage,
-} from "../../shared/protocol/messages.ts";
+} from "../../shared/protocol/stream-messages.ts";
 import { encodeAdvise, encodePostcopyEnd } from "../../shared/qemu/stream/command-encoder.ts";
 import { encodeStreamStart } from "../../shared/qemu/stream/stream-writer.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";

@@ -2,7 +2,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
-import type { DestinationMessage } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage } from "../../shared/protocol/stream-messages.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import type { LinkMeter } from "./link-meter.ts";

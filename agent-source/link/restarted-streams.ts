@@ -5,7 +5,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
-import type { Hello } from "../../shared/protocol/messages.ts";
+import type { Hello } from "../../shared/protocol/stream-messages.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 
 /** The largest generation of a stream. Generations are random, so that a restarted agent does not repeat one. */

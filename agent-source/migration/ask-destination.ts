@@ -5,9 +5,14 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
-import { DECIDES_WITHIN_MS, type Running, type SettleAnswer, type SettleCall } from "../../shared/protocol/messages.ts";
 import { EPOCH } from "../../shared/protocol/ownership.ts";
 import { askInDoubt } from "../../shared/protocol/source-states.ts";
+import {
+  DECIDES_WITHIN_MS,
+  type Running,
+  type SettleAnswer,
+  type SettleCall,
+} from "../../shared/protocol/stream-messages.ts";
 import { orAborted } from "../../shared/runtime/deferred.ts";
 import type { Sight } from "../guest/own-qemu.ts";
 import type { SourceContext } from "./source-context.ts";

@@ -4,9 +4,10 @@
  */
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
-import type { Complete, Contract, Running } from "../../shared/protocol/messages.ts";
+import type { Contract } from "../../shared/protocol/messages.ts";
 import type { SavedSettings, SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import type { LiveSourceState, SourceEdges, SourceStateName } from "../../shared/protocol/source-states.ts";
+import type { Complete, Running } from "../../shared/protocol/stream-messages.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
 import type { Kept } from "../guest/kept.ts";

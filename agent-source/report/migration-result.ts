@@ -1,6 +1,7 @@
 /** The result of a completed migration, from what the session counted and from the times of both hosts' clocks. */
-import type { Complete, Running } from "../../shared/protocol/messages.ts";
+
 import type { Downtime, MigrationResult, PostcopyResult } from "../../shared/protocol/report.ts";
+import type { Complete, Running } from "../../shared/protocol/stream-messages.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";

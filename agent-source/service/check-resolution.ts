@@ -4,7 +4,7 @@
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Standing } from "../../shared/protocol/destination-states.ts";
-import { DECIDES_WITHIN_MS, TAKES_UP_WITHIN_MS } from "../../shared/protocol/messages.ts";
+import { DECIDES_WITHIN_MS, TAKES_UP_WITHIN_MS } from "../../shared/protocol/stream-messages.ts";
 import { askOnce } from "../migration/ask-destination.ts";
 import type { Word } from "../migration/operator-words.ts";
 import type { SourceContext } from "../migration/source-context.ts";

@@ -8,7 +8,6 @@ import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel, SourceService } from "../../shared/link/link.ts";
 import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import { checkMigrations } from "../../shared/protocol/handshake.ts";
-import type { Hello } from "../../shared/protocol/messages.ts";
 import { nextSequence } from "../../shared/protocol/ownership.ts";
 import type { PlanCall, PlanView } from "../../shared/protocol/plan-view.ts";
 import {
@@ -19,6 +18,7 @@ import {
   type MigrationView,
   type ResolveCall,
 } from "../../shared/protocol/report.ts";
+import type { Hello } from "../../shared/protocol/stream-messages.ts";
 import { deferred, orLate } from "../../shared/runtime/deferred.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";

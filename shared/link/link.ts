@@ -4,17 +4,16 @@
  * transfer streams inside one process, for tests.
  */
 import type { MigrationFault } from "../fault.ts";
+import type { HandshakeAnswer, Offer } from "../protocol/messages.ts";
+import type { PlanCall, PlanView } from "../protocol/plan-view.ts";
+import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../protocol/report.ts";
 import type {
   DestinationMessage,
-  HandshakeAnswer,
   Hello,
-  Offer,
   SettleAnswer,
   SettleCall,
   SourceMessage,
-} from "../protocol/messages.ts";
-import type { PlanCall, PlanView } from "../protocol/plan-view.ts";
-import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../protocol/report.ts";
+} from "../protocol/stream-messages.ts";
 import type { LinkSecurity } from "./tls/security.ts";
 
 /** One end of a transfer stream. Messages arrive in the order in which they were sent. */

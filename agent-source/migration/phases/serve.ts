@@ -1,9 +1,9 @@
 /** The state *serving*: post-copy. The guest runs at the destination, and the source sends the pages that it misses. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
-import type { Complete, Running } from "../../../shared/protocol/messages.ts";
 import type { SourcePostcopy } from "../../../shared/protocol/ownership.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
+import type { Complete, Running } from "../../../shared/protocol/stream-messages.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import type { TransferSession } from "../../transfer/transfer-session.ts";
 import { askOnce } from "../ask-destination.ts";

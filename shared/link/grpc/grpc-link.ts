@@ -1,7 +1,8 @@
 /** The agents' clients of each other over gRPC: a source calls a destination, and a destination pulls from a source. */
 import { type ChannelOptions, Client, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
-import type { DestinationMessage, HandshakeAnswer, Offer, SourceMessage } from "../../protocol/messages.ts";
+import type { HandshakeAnswer, Offer } from "../../protocol/messages.ts";
+import type { DestinationMessage, SourceMessage } from "../../protocol/stream-messages.ts";
 import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "../link.ts";
 import { targetOf } from "../listen/zones.ts";
 import type { Dialled } from "../tls/connection-fault.ts";

@@ -3,7 +3,7 @@ import { type handleBidiStreamingCall, Server } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation } from "grpc-health-check";
 import { MigrationFault } from "../../fault.ts";
-import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../../protocol/messages.ts";
+import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../../protocol/stream-messages.ts";
 import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
 import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
 import { limitingCalls } from "../callers/call-limits.ts";

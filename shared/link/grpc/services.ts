@@ -1,6 +1,6 @@
 /** The methods of the three services, with domain messages: the servers implement them, and the clients call them. */
 import { MigrationFault } from "../../fault.ts";
-import type { SourceMessage } from "../../protocol/messages.ts";
+import type { SourceMessage } from "../../protocol/stream-messages.ts";
 import { decodeFrame, encodeFrame, isFrame } from "../wire/frame-wire.ts";
 import { type DomainMethod, domainMethod, type Received, receive, type Translation } from "../wire/proto-files.ts";
 import * as handshake from "../wire/wire-handshake.ts";

@@ -1,6 +1,6 @@
 /** The destination's end of a transfer stream that outlives its connections. It dials, and dials again after a cut. */
 import { MigrationFault } from "../../fault.ts";
-import type { DestinationMessage, SourceMessage } from "../../protocol/messages.ts";
+import type { DestinationMessage, SourceMessage } from "../../protocol/stream-messages.ts";
 import type { DestinationChannel } from "../link.ts";
 import { type ResumeOptions, ResumingChannel } from "./resuming-channel.ts";
 

@@ -2,7 +2,7 @@
  * The source's end of a transfer stream that outlives its connections. The destination dials in, and again after a cut.
  */
 import { MigrationFault } from "../../fault.ts";
-import type { DestinationMessage, Hello, SourceMessage } from "../../protocol/messages.ts";
+import type { DestinationMessage, Hello, SourceMessage } from "../../protocol/stream-messages.ts";
 import type { SourceChannel } from "../link.ts";
 import { type ResumeOptions, ResumingChannel } from "./resuming-channel.ts";
 import { RetainedFrames } from "./retained-frames.ts";

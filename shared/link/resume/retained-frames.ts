@@ -10,7 +10,7 @@
  * nearly every frame, because the sizes of frames are all different.
  */
 import { MigrationFault } from "../../fault.ts";
-import type { Frame } from "../../protocol/messages.ts";
+import type { Frame } from "../../protocol/stream-messages.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame-wire.ts";
 
 /**

@@ -6,7 +6,7 @@
  *     0a LEN | 08 sequence | 10 kind | 18 codec | 20 raw length | 29 checksum (8 bytes) | 32 LEN body
  */
 import { MigrationFault } from "../../fault.ts";
-import type { Frame, FrameCodec, FrameKind } from "../../protocol/messages.ts";
+import type { Frame, FrameCodec, FrameKind } from "../../protocol/stream-messages.ts";
 
 const FRAME_TAG = 0x0a;
 const SEQUENCE_TAG = 0x08;

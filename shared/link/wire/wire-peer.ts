@@ -10,7 +10,7 @@ import type {
   SettleAnswer,
   SettleCall,
   SourceMessage,
-} from "../../protocol/messages.ts";
+} from "../../protocol/stream-messages.ts";
 import type { Translation } from "./proto-files.ts";
 import { blocks, migrationId, said, token } from "./wire-handshake.ts";
 import { bytes, codeText, flag, malformed, number, object, type WireObject, whole, word } from "./wire-read.ts";
