@@ -3,7 +3,6 @@
  * loaded the guest, it outlives the agent. This is the only file that says `cont` and `quit` to it.
  */
 import { rm } from "node:fs/promises";
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import { killProcess } from "../../shared/qemu/inspect/guest-unit.ts";
@@ -13,33 +12,22 @@ import { orLate } from "../../shared/runtime/deferred.ts";
 import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
 import { logIsWritten, qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
-import { anotherAnswers, isOf, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+import { checkProcess } from "./answering-process.ts";
 import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
 import { GuestUnits } from "./guest-units.ts";
 import { lastWordsIn } from "./last-words.ts";
+import { DIES_WITHIN_MS, endOf } from "./process-end.ts";
 import { StartedCommand } from "./started-command.ts";
 
 /** The arguments that make a QEMU wait for a migration; they follow those of the definition. */
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
 
-/** How often a process that is no child of this agent is looked at for its end, milliseconds. */
-const LOOK_MS = 200;
-/**
- * How long a QEMU that misses pages may take to tell which process it is, milliseconds. QEMU does not answer while its
- * main loop waits for a page.
- */
-const STUCK_MS = 1000;
 /**
  * How long QEMU may take to end after `quit`, milliseconds; after that it is killed. A program that waited for QEMU has
  * as long to end by itself.
  */
 const QUITS_WITHIN_MS = 3000;
-/**
- * How long the end of a killed process is waited for, milliseconds. The kernel may hold the process for longer (state
- * D).
- */
-export const DIES_WITHIN_MS = 10_000;
 /**
  * How long explain() waits for the end of a QEMU whose monitor is closed, milliseconds. That end may be the reason of a
  * fault.
@@ -343,30 +331,4 @@ export class GuestProcess {
   letGo(): void {
     this.monitors.letGo();
   }
-}
-
-/**
- * Checks that this QEMU answers at the monitor, and not another process. Somebody else has started that other QEMU, and
- * nothing is said to it.
- * @throws MigrationFault `qemu-failed` when another process answers
- */
-async function checkProcess(
-  qmp: QmpClient,
-  definition: GuestDefinition,
-  { process, missesPages }: { readonly process: QemuProcess; readonly missesPages: boolean },
-): Promise<void> {
-  const options = missesPages ? { timeoutMs: STUCK_MS } : {};
-  const answers = await processBehind(qmp, definition.qmp, options).catch((thrown: unknown) => {
-    // the main loop of this QEMU may wait for a page; a QEMU that somebody else has started would answer
-    if (missesPages && MigrationFault.from(thrown).code === "qmp-timeout") return undefined;
-    throw thrown;
-  });
-  if (answers === undefined || (await isOf(answers.pid, process))) return;
-  throw anotherAnswers(answers, definition.qmp, process);
-}
-
-/** Resolves when a process has ended, which need not be a child of this one. */
-export async function endOf(process: QemuProcess): Promise<void> {
-  // while this host cannot tell, the process is looked at again
-  while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
 }

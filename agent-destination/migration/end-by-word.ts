@@ -8,7 +8,8 @@ import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import { killProcess } from "../../shared/qemu/inspect/guest-unit.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
-import { DIES_WITHIN_MS, endOf, type GuestProcess } from "../guest/guest-process.ts";
+import type { GuestProcess } from "../guest/guest-process.ts";
+import { DIES_WITHIN_MS, endOf } from "../guest/process-end.ts";
 import { clearFiles } from "./clear-files.ts";
 import type { DestinationContext } from "./destination-context.ts";
 

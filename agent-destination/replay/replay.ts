@@ -15,12 +15,13 @@ import type { PageKernels } from "../../shared/page/kernels.ts";
 import { describeBlocks } from "../../shared/protocol/handshake.ts";
 import type { Contract, RamBlock } from "../../shared/protocol/messages.ts";
 import type { Frame } from "../../shared/protocol/stream-messages.ts";
-import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
+import type { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
-import { type Ack, AckBatcher, type AckLimits } from "./ack-batcher.ts";
+import { AckBatcher, type AckLimits } from "./ack-batcher.ts";
 import { FrameOpener } from "./frame-opener.ts";
 import { invalid } from "./invalid-stream.ts";
+import { OutputBuffers } from "./output-buffers.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";
 import { StreamOrder } from "./stream-order.ts";
 
@@ -31,15 +32,15 @@ import { StreamOrder } from "./stream-order.ts";
  * be refused.
  */
 const FRAMES_BEYOND_CREDIT = 16;
-/** The length of an output buffer, bytes. */
-const OUTPUT_BYTES = 512 * 1024;
-/** How many output buffers there are. When QEMU has all of them, the channel is paused. */
-const OUTPUTS = 4;
-/**
- * The most that a record takes in an output buffer, bytes: header, block name and page, and the start or the end of a
- * section.
- */
-const RECORD_BYTES_MAX = 8 + 256 + PAGE_SIZE + 64;
+/** A frame that was written as a whole. */
+interface Written {
+  readonly sequence: number;
+  readonly frameKind: Frame["frameKind"];
+  /** Bytes of the bodies of all frames up to this one. */
+  readonly appliedBytes: number;
+  /** Of the source's stream that the frame was a part of. */
+  readonly generation: number;
+}
 
 /** The parts of a Replay. */
 export interface ReplayOptions {
@@ -58,22 +59,17 @@ export interface ReplayOptions {
 export class Replay implements RecordSink {
   /** The number of the last frame that was taken. */
   sequence = 0;
-  /** When QEMU had taken the last bytes so far, microseconds on this host's clock; 0 before the first ones. */
-  lastByteAtUs = 0;
   private readonly parts: ReplayOptions;
   private readonly kernels: PageKernels;
   private readonly memory: Uint8Array;
   private readonly writer: StreamWriter;
+  private readonly outputs: OutputBuffers<Written>;
   private readonly opener: FrameOpener;
-  /** The addresses of the output buffers that are free. */
-  private readonly freeOutputs: number[] = [];
   /** The frames that have come and were not begun. */
   private readonly queue: Frame[] = [];
   private reader: PageFrameReader | undefined;
   private ramSectionId = 0;
   private pageCount = 0;
-  /** The address of the output buffer that is being filled; -1 where there is none. */
-  private output = -1;
   /** The frame that is being written. */
   private current: Frame | undefined;
   /** How many bytes of a verbatim frame are still to be written. */
@@ -102,21 +98,24 @@ export class Replay implements RecordSink {
   private corrupt: boolean;
   /** One callback for each drained() that waits. */
   private idleWaiters: (() => void)[] = [];
-  /** How many output buffers QEMU has not taken yet. */
-  private writesPending = 0;
 
   constructor(parts: ReplayOptions) {
     this.parts = parts;
     this.corrupt = parts.corruptPage;
     this.acks = new AckBatcher((ack) => void parts.channel.send({ kind: "ack", ...ack }));
     const outputsAt = Math.ceil(FrameOpener.regionBytes(parts.contract.frameBytes) / PAGE_SIZE) * PAGE_SIZE;
-    this.kernels = parts.createKernels(outputsAt + OUTPUTS * OUTPUT_BYTES);
+    this.kernels = parts.createKernels(outputsAt + OutputBuffers.regionBytes);
     this.memory = this.kernels.memory;
     this.opener = new FrameOpener(this.kernels, parts.contract);
-    this.writer = new StreamWriter(this.memory, (to, from, length) =>
-      this.kernels.copy(address(to), address(from), length),
-    );
-    for (let i = 0; i < OUTPUTS; i++) this.freeOutputs.push(outputsAt + i * OUTPUT_BYTES);
+    const { socket, clock } = parts;
+    const onTaken = (frame: Written | undefined): void => this.taken(frame);
+    this.outputs = new OutputBuffers({ kernels: this.kernels, at: outputsAt, socket, clock, onTaken });
+    this.writer = this.outputs.writer;
+  }
+
+  /** When QEMU had taken the last bytes so far, microseconds on this host's clock; 0 before the first ones. */
+  get lastByteAtUs(): number {
+    return this.outputs.lastByteAtUs;
   }
 
   /**
@@ -186,7 +185,7 @@ export class Replay implements RecordSink {
   // the methods of RecordSink, which take the records of the current frame
 
   get hasRoom(): boolean {
-    return (this.output >= 0 && this.writer.room(RECORD_BYTES_MAX)) || this.nextOutput();
+    return this.outputs.hasRoom;
   }
 
   zeroPage(page: number): void {
@@ -211,7 +210,7 @@ export class Replay implements RecordSink {
 
   /** True when nothing waits, and QEMU has taken everything. */
   private get isIdle(): boolean {
-    return this.queue.length === 0 && this.current === undefined && this.writesPending === 0;
+    return this.queue.length === 0 && this.current === undefined && this.outputs.writesPending === 0;
   }
 
   /** Writes as much as QEMU takes. */
@@ -291,10 +290,13 @@ export class Replay implements RecordSink {
   private advance(): boolean {
     const frame = this.current!;
     if (this.commands !== undefined) {
-      if (!this.copyCommands(this.commands)) return false;
+      this.commandsAt = this.outputs.copy(this.commands, this.commandsAt);
+      if (this.commandsAt < this.commands.length) return false;
       this.commands = undefined;
     } else if (frame.frameKind === "verbatim") {
-      if (!this.copyVerbatim(frame.rawLength)) return false;
+      const end = this.opener.at + frame.rawLength;
+      this.verbatimLeft = end - this.outputs.move(end - this.verbatimLeft, end);
+      if (this.verbatimLeft > 0) return false;
     } else {
       if (!this.started) {
         if (!this.hasRoom) return false;
@@ -307,72 +309,27 @@ export class Replay implements RecordSink {
     this.current = undefined;
     this.waitingBytes -= frame.body.length;
     if (this.currentGeneration !== this.generation) {
-      this.flush(undefined);
+      this.outputs.flush();
       return true;
     }
     this.appliedBytes += frame.body.length;
-    this.flush({ sequence: frame.sequence, appliedBytes: this.appliedBytes }, frame.frameKind);
+    const { sequence, frameKind } = frame;
+    this.outputs.flush({ sequence, frameKind, appliedBytes: this.appliedBytes, generation: this.generation });
     return true;
   }
 
-  /** Writes the rest of the commands. @returns true when they are finished */
-  private copyCommands(commands: Uint8Array): boolean {
-    while (this.commandsAt < commands.length) {
-      if (!this.hasRoom) return false;
-      this.commandsAt += this.writer.bytes(commands.subarray(this.commandsAt, this.commandsAt + RECORD_BYTES_MAX));
+  /** QEMU has taken an output buffer: acknowledges the frame that has ended in it, and goes on. */
+  private taken(frame: Written | undefined): void {
+    if (frame?.frameKind === "package" && this.postcopy?.isActive) this.postcopy.packageWritten(this.lastByteAtUs);
+    if (frame?.generation === this.generation) {
+      const { sequence, appliedBytes } = frame;
+      this.acks.applied({ sequence, appliedBytes }, this.haste(frame.frameKind));
     }
-    return true;
-  }
-
-  /** Writes the rest of a verbatim frame. @returns true when it is finished */
-  private copyVerbatim(rawLength: number): boolean {
-    while (this.verbatimLeft > 0) {
-      if (!this.hasRoom) return false;
-      const length = Math.min(this.verbatimLeft, RECORD_BYTES_MAX);
-      this.writer.verbatim(this.opener.at + rawLength - this.verbatimLeft, length);
-      this.verbatimLeft -= length;
-    }
-    return true;
-  }
-
-  /**
-   * Begins to fill another output buffer.
-   * @returns false when QEMU has not given any back
-   */
-  private nextOutput(): boolean {
-    if (this.output >= 0) this.flush(undefined);
-    const output = this.freeOutputs.pop();
-    if (output === undefined) return false;
-    this.output = output;
-    this.writer.begin(output, output + OUTPUT_BYTES);
-    return true;
-  }
-
-  /**
-   * Gives the current output buffer to QEMU, and acknowledges when QEMU has taken it.
-   * @param ack of the frame that ends in this buffer; undefined where none ends
-   * @param kind of that frame
-   */
-  private flush(ack: Ack | undefined, kind?: Frame["frameKind"]): void {
-    const output = this.output;
-    if (output < 0) return;
-    this.output = -1;
-    this.writesPending++;
-    const { generation } = this;
-    const view = Buffer.from(this.memory.buffer, this.memory.byteOffset + output, this.writer.position - output);
-    this.parts.socket.write(view, (error) => {
-      this.writesPending--;
-      if (error) return; // the socket's own error event tells why
-      this.lastByteAtUs = this.parts.clock.nowUs();
-      this.freeOutputs.push(output);
-      if (kind === "package" && this.postcopy?.isActive) this.postcopy.packageWritten(this.lastByteAtUs);
-      if (ack !== undefined && generation === this.generation) this.acks.applied(ack, this.haste(kind));
-      this.continue();
-    });
+    this.continue();
   }
 
   /** Tells how late the acknowledgement of a frame of this kind may be. */
-  private haste(kind: Frame["frameKind"] | undefined): AckLimits {
+  private haste(kind: Frame["frameKind"]): AckLimits {
     if (kind !== "pages") return "at once";
     return this.postcopy?.isActive === true ? "soon" : "late";
   }

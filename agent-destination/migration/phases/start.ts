@@ -40,7 +40,8 @@ async function startGuest(state: State<"starting">, cx: DestinationContext): Pro
   const { guest, grant, grantedAtUs, postcopy } = state;
   checkRecord(state, cx);
   // `cont` itself may need a page, so a lost stream of post-copy is resumed first
-  const taken = postcopy === undefined || state.receiver !== undefined ? undefined : await resumePostcopy(guest, postcopy, cx);
+  const taken =
+    postcopy === undefined || state.receiver !== undefined ? undefined : await resumePostcopy(guest, postcopy, cx);
   const receiver = state.receiver ?? taken;
   if (receiver !== undefined) cx.onStream(receiver.channel);
   // post-copy needs both hosts to its end, so no cut of the link is too long

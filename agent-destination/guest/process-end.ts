@@ -1,0 +1,18 @@
+/** Waiting for the end of processes that need not be children of this agent. */
+import { setTimeout as delay } from "node:timers/promises";
+import type { QemuProcess } from "../../shared/protocol/ownership.ts";
+import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+
+/** How often a process that is no child of this agent is looked at for its end, milliseconds. */
+const LOOK_MS = 200;
+/**
+ * How long the end of a killed process is waited for, milliseconds. The kernel may hold the process for longer (state
+ * D).
+ */
+export const DIES_WITHIN_MS = 10_000;
+
+/** Resolves when a process has ended, which need not be a child of this one. */
+export async function endOf(process: QemuProcess): Promise<void> {
+  // while this host cannot tell, the process is looked at again
+  while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
+}
