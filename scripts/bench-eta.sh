@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# npm run bench:eta [-- --rounds N] [--views FILE]: set-up, then the ETA against what then happened (test/bench/eta.ts).
+# npm run bench:eta [-- --rounds N] [--views FILE]: runs the set-up, then compares the ETA with the time that each
+# migration really took (test/bench/eta.ts).
 . "$(dirname "$0")/common.sh"
 scripts/setup.sh
 exec node dist/test/bench/eta.js "$@"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Page kernels, guest image, TypeScript. Each step is skipped when what it is made from has not changed.
+# Builds the page kernels, the guest image and the TypeScript. A step is skipped when its inputs have not changed.
 . "$(dirname "$0")/common.sh"
 
 compile() {
   node_modules/.bin/tsc -p .
-  # what has no source any more is no part of the build
+  # a compiled file whose source is gone is removed
   find dist -name '*.js' | while read -r built; do
     source=${built#dist/}
     [ -f "${source%.js}.ts" ] || rm -f "$built" "$built.map"
@@ -12,7 +12,7 @@ compile() {
   chmod +x dist/cli/main.js dist/agent-source/main.js dist/agent-destination/main.js
 }
 
-# both look for themselves whether there is anything to do
+# Runs a script that finds out by itself whether it has anything to do. Its output is shown only when it fails.
 quietly() {
   "$@" >>"$SETUP_LOG" 2>&1 && return 0
   tail -n 25 "$SETUP_LOG" >&2
@@ -24,7 +24,7 @@ quietly scripts/guest-image.sh
 # the names count as well as the contents: a file that is renamed is compiled under its new name
 sources=$(find shared agent-source agent-destination cli scripts test -name '*.ts' -not -name '*.as.ts' -print0 | sort -z |
   xargs -0 sha256sum tsconfig.json package-lock.json | hash_of -)
-# tsc writes again only what its own notes do not have
+# tsc writes only the files that its own record (.tsbuildinfo) does not have, so the record goes when the build is gone
 [ -f dist/cli/main.js ] || rm -f .cache/compiled.stamp dist/.tsbuildinfo
 if ! fresh .cache/compiled.stamp "$sources"; then
   step "compiling" compile

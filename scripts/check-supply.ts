@@ -1,7 +1,8 @@
 /**
- * `npm run check`: what is installed is pinned, read and licensed (docs/supply.md), and no production package has a
- * known hole of severity high or critical. A registry that does not answer the last question is said and not failed:
- * mirrors and hosts without a network have no answer.
+ * A part of `npm run check`. It checks that every installed package is pinned by a checksum, that somebody has read
+ * every install script, and that every licence is allowed (docs/supply.md). It also asks npm whether a production
+ * package has a known hole of severity high or critical. When the registry does not answer that question, the check
+ * says so and does not fail, since mirrors and hosts without a network have no answer.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -9,8 +10,9 @@ import { join } from "node:path";
 import { packageRoot } from "../shared/runtime/package-root.ts";
 import { type LockedPackages, namedIn, readAudit, unaudited, unlicensed, unpinned } from "./supply.ts";
 
-/** npm asks once, and waits so long for each answer. */
+/** How long npm waits for each answer of the registry, milliseconds. It asks once. */
 const ANSWER_MS = 30_000;
+/** How long `npm audit` may take, milliseconds. */
 const AUDIT_MS = 120_000;
 
 const root = packageRoot();

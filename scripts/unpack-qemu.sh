@@ -19,29 +19,29 @@ usage() {
 suite=$1
 folder=$(realpath -m "${2:-.cache/qemu-$suite}")
 
-# The address from which apt takes Debian's own packages.
+# Prints the address from which apt takes Debian's own packages.
 mirror() {
-  # shellcheck disable=SC2016 # apt fills it in
+  # shellcheck disable=SC2016 # apt expands the variables
   apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
     sed -nE 's/^Debian Debian ([^ ]+)$/\1/p' | head -n 1
 }
 
-# apt with a folder of its own for its lists, and with no package installed, so that it takes every library.
+# Runs apt-get with lists of its own, and as if no package were installed, so that it takes every library.
 apt_apart() {
   apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
     -o Dir::State="$work/state" -o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" \
     -o APT::Sandbox::User=root -o Acquire::Languages=none "$@"
 }
 
-# The folders of the libraries, joined with colons, as seen from the root that was unpacked.
+# Prints the folders of the unpacked libraries, joined with colons.
 library_path() {
   find "$folder/root/usr/lib" "$folder/root/lib" \( -name '*.so' -o -name '*.so.*' \) -not -path '*/qemu/*' \
     -printf '%h\n' 2>/dev/null |
     sort -u | paste -s -d :
 }
 
-# A program that runs with the libraries of its own root. Its loader has the program's name as its first argument, so
-# that the process is found by that name.
+# Writes a program that runs an unpacked one with the unpacked libraries. The loader gets the program's name as its own
+# (exec -a), so that the process is found by that name.
 write_wrapper() { # program
   local root=$folder/root loader
   loader=$(find "$root" -name 'ld-linux-x86-64.so.2' | head -n 1)

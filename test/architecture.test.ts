@@ -1,4 +1,7 @@
-/** Who may import whom (the rooms of the project), read from the import lines of every source file. */
+/**
+ * Enforces the rules of ARCHITECTURE.md that the text of the source files shows: which room may import which, and which
+ * things happen in one place only. A room is a folder. The imports are read from the import lines of every source file.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize, relative } from "node:path";
 import t from "tap";
@@ -7,8 +10,8 @@ import { packageRoot } from "../shared/runtime/package-root.ts";
 const root = packageRoot();
 
 /**
- * The rooms, which are folders, and the rooms whose files each of them may import beside its own; `shared` is what lies
- * in shared/ itself. A folder that is not listed belongs to the room of the folder around it.
+ * The rooms, and for each room the other rooms whose files it may import. `shared` has only the files that lie in
+ * shared/ itself. A folder that is not listed belongs to the room of the folder around it.
  */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   shared: [],
@@ -141,7 +144,10 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-/** The rooms below a folder. Names without a slash are rooms of that folder too, and "" is the folder itself. */
+/**
+ * Writes out the rooms below a folder with their whole paths. In the lists, a name that begins with `shared` is a whole
+ * path; any other name is a room of the folder, and "" is the folder itself.
+ */
 function under(folder: string, rooms: Readonly<Record<string, readonly string[]>>): Record<string, string[]> {
   const whole = (name: string): string => (name.startsWith("shared") ? name : join(folder, name));
   return Object.fromEntries(Object.entries(rooms).map(([room, known]) => [join(folder, room), known.map(whole)]));
@@ -159,7 +165,7 @@ function link(...rooms: readonly string[]): string[] {
   return rooms.map((room) => join("shared/link", room));
 }
 
-/** Packages that one place alone may know, so that they can be replaced there. */
+/** Packages that only one place may import, so that they can be replaced there. */
 const ONLY_IN: readonly (readonly [packages: RegExp, where: RegExp])[] = [
   [/^(@grpc\/|grpc-health-check)/, /^shared\/link\//],
   [/^convict$/, /^shared\/runtime\/config\//],
@@ -168,7 +174,7 @@ const ONLY_IN: readonly (readonly [packages: RegExp, where: RegExp])[] = [
   [/^commander$/, /^cli\//],
 ];
 
-/** Rooms that touch nothing of the host: they can be tested with no clock, no link and no files. */
+/** Rooms that touch nothing of the host, so that they can be tested without a clock, a link or files. */
 const PURE = ["shared", "shared/page", "shared/codec", "shared/protocol", "shared/model"];
 
 interface Import {
@@ -184,13 +190,13 @@ function sources(folder: string): string[] {
 
 const files = ["shared", "agent-source", "agent-destination", "cli"].flatMap(sources);
 const contents = new Map(files.map((file) => [file, readFileSync(join(root, file), "utf8")]));
-/** Every way to name a module: `import … from`, `export … from`, an import for its effect alone, and `import()`. */
+/** Matches every way to name a module: `import … from`, `export … from`, an import for its effect, and `import()`. */
 const IMPORT = /^(?:import|export)\b[^;]*?from "([^"]+)";|^import "([^"]+)";|\bimport\(\s*["'`]([^"'`]+)/gms;
 const imports: Import[] = [...contents].flatMap(([file, text]) =>
   [...text.matchAll(IMPORT)].map((match) => ({ file, from: match[1] ?? match[2] ?? match[3] ?? "" })),
 );
 
-/** The room of a file: the nearest folder around it that is one. */
+/** The room of a file is the nearest folder around it that ROOMS lists. @returns "." for a file in no room */
 function roomOf(file: string): string {
   let folder = dirname(file);
   while (folder !== "." && !Object.hasOwn(ROOMS, folder)) folder = dirname(folder);
@@ -207,7 +213,7 @@ t.test("every file is in a room", async (t) => {
   t.ok(imports.length > 200, `${imports.length} imports were read`);
 });
 
-t.test("a room imports only the rooms that it may know, and may know none that it does not import", async (t) => {
+t.test("a room imports all the rooms that are listed for it and no others", async (t) => {
   const known = new Map<string, Set<string>>(Object.keys(ROOMS).map((room) => [room, new Set()]));
   for (const one of imports) {
     const [room, other] = [roomOf(one.file), roomOf(target(one))];
@@ -223,7 +229,10 @@ t.test("neither files nor rooms import each other in a circle", async (t) => {
   t.same(circles(relatives.map((one) => [roomOf(one.file), roomOf(target(one))])), []);
 });
 
-/** What is left of a graph when whatever imports nothing that is left has been taken away, again and again. */
+/**
+ * Finds circles in a graph of imports: again and again it takes away all nodes that import nothing that is left.
+ * @returns the nodes that remain, which are in a circle or import one; none when there is no circle
+ */
 function circles(arrows: readonly (readonly [from: string, to: string])[]): readonly string[] {
   let left = arrows.filter(([from, to]) => from !== to);
   for (;;) {
@@ -234,7 +243,7 @@ function circles(arrows: readonly (readonly [from: string, to: string])[]): read
   }
 }
 
-t.test("the agents do not know each other", async (t) => {
+t.test("neither agent imports a file of the other agent", async (t) => {
   const crossed = imports.filter(
     (one) =>
       (one.file.startsWith("agent-source/") && target(one).startsWith("agent-destination/")) ||
@@ -248,7 +257,7 @@ t.test("pure rooms import nothing of the host", async (t) => {
   t.same(impure, []);
 });
 
-t.test("pure rooms have no clock, no chance and no log", async (t) => {
+t.test("pure rooms use no clock, no random numbers, no timers and no console", async (t) => {
   const globals =
     /\b(?:Date\.now|new Date|performance\.now|Math\.random|set(?:Timeout|Interval|Immediate)|console\.|process\.(?!\s))/;
   const impure = [...contents].filter(
@@ -260,21 +269,21 @@ t.test("pure rooms have no clock, no chance and no log", async (t) => {
   );
 });
 
-t.test("each package is known in one place", async (t) => {
+t.test("a package that is bound to one place is imported only there", async (t) => {
   const strays = imports.filter((one) =>
     ONLY_IN.some(([packages, where]) => packages.test(one.from) && !where.test(one.file)),
   );
   t.same(strays, []);
 });
 
-t.test("what callers handle is a MigrationFault, never a bare Error", async (t) => {
+t.test("product code throws a MigrationFault and never a bare Error", async (t) => {
   t.same(
     [...contents].filter(([, text]) => /\bnew Error\(/.test(text)).map(([file]) => file),
     [],
   );
 });
 
-t.test("one place of each agent assigns its state", async (t) => {
+t.test("only one file of each agent assigns the state of a migration", async (t) => {
   for (const agent of ["agent-source", "agent-destination"]) {
     const writers = [...contents].filter(([file, text]) => file.startsWith(agent) && /^\s*state = /m.test(text));
     t.same(
@@ -284,14 +293,17 @@ t.test("one place of each agent assigns its state", async (t) => {
   }
 });
 
-/** What starts a guest, ends one, or lets QEMU run it again by itself; and where each agent has its one door for it. */
+/**
+ * QEMU's commands that start a guest, end it, or let QEMU run it again by itself, each with the one file of each agent
+ * that may say it.
+ */
 const DOORS: readonly (readonly [word: string, source: string | undefined, destination: string | undefined])[] = [
   ["cont", "own-qemu.ts", "guest-process.ts"],
   ["quit", "own-qemu.ts", "guest-process.ts"],
   ["migrate_cancel", "own-qemu.ts", undefined],
 ];
 
-t.test("a guest is started and ended at one place of each agent", async (t) => {
+t.test("only one file of each agent says the commands that start and end a guest", async (t) => {
   for (const [word, source, destination] of DOORS) {
     const said = new RegExp(`execute(?:\\(|: )"${word}"`, "g");
     const places = [...contents].flatMap(([file, text]) => [...text.matchAll(said)].map(() => file));

@@ -1,4 +1,7 @@
-/** What no other tool looks at: the width of comments and documents, and whether what they refer to is there. */
+/**
+ * Checks what no other tool looks at: the width of comments, and whether the documents and headings that comments and
+ * documents refer to are there.
+ */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -28,14 +31,15 @@ t.test("a comment has at most 120 columns", async (t) => {
   t.same(wide, []);
 });
 
-/** Documents that code and documents name: `docs/…` from the root, and links relative to where they stand. */
+/** Matches the name of a document in any text: `docs/…`, from the root of the repository. */
 const NAMED = /(?<![\w/.])docs\/[\w./-]+/g;
+/** Matches a link of a document. Its path is relative to the folder of the document. */
 const LINK = /\]\(([^)\s]+)\)/g;
 
-/** Documents of QEMU, which comments name as the source of a format. */
+/** Matches documents of QEMU, which comments name as the source of a format. */
 const OF_QEMU = /^docs\/(?:interop|devel|xbzrle)/;
 
-/** A record is named by its number too. */
+/** True if the document exists. A decision may be named by its number alone (`docs/decisions/NNNN`). */
 function isThere(path: string): boolean {
   if (OF_QEMU.test(path)) return true;
   if (existsSync(join(root, path))) return true;
@@ -43,7 +47,7 @@ function isThere(path: string): boolean {
   return number !== undefined && files.some((file) => file.startsWith(`docs/decisions/${number}-`));
 }
 
-t.test("a document that is named is there", async (t) => {
+t.test("every document that code or a document names exists", async (t) => {
   const missing = ending(/\.(ts|md|sh|c|proto|service|rules)$/).flatMap((file) =>
     [...textOf(file).matchAll(NAMED)]
       .map(([name]) => name.replace(/[.,/-]+$/, ""))
@@ -53,7 +57,7 @@ t.test("a document that is named is there", async (t) => {
   t.same(missing, []);
 });
 
-/** The headings of a document as anchors, as code hosts make them. */
+/** Makes the anchors of a document's headings, as code hosts do. */
 const anchorsOf = (text: string): Set<string> =>
   new Set(
     [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
@@ -65,7 +69,7 @@ const anchorsOf = (text: string): Set<string> =>
     ),
   );
 
-t.test("a link of a document leads to a file, and to a heading where it names one", async (t) => {
+t.test("every link of a document leads to a file that exists, and to a heading if it names one", async (t) => {
   const broken = ending(/\.md$/).flatMap((file) =>
     [
       ...textOf(file)
@@ -83,7 +87,7 @@ t.test("a link of a document leads to a file, and to a heading where it names on
   t.same(broken, []);
 });
 
-t.test("an anchor that code names is a heading of its page", async (t) => {
+t.test("every anchor that code names is a heading of its page", async (t) => {
   const broken = ending(/\.ts$/).flatMap((file) =>
     [...textOf(file).matchAll(/(docs\/[\w/-]+\.md)#([\w-]+)/g)].flatMap(([whole, page = "", anchor = ""]) =>
       existsSync(join(root, page)) && anchorsOf(textOf(page)).has(anchor) ? [] : [`${file} names ${whole}`],

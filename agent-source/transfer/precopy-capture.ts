@@ -300,9 +300,4 @@ export class PrecopyCapture implements StreamSink {
     this.parts.sender.pump();
     this.hold.lookAgain();
   }
-
-  /** How many bytes of guest memory were captured, with repeats. */
-  get capturedBytes(): number {
-    return this.parts.scheduler.pages.captured * PAGE_SIZE;
-  }
 }

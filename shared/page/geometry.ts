@@ -55,15 +55,6 @@ export class MemoryLayout {
     this.byteLength = firstPage * PAGE_SIZE;
   }
 
-  /**
-   * Finds the block of a page, for messages and reports. It searches the list, so it is not for the path of each page.
-   */
-  blockOf(page: PageIndex): LaidBlock {
-    const block = this.blocks.find((one) => page >= one.firstPage && page < one.firstPage + one.pageCount);
-    if (block === undefined) throw new RangeError(`page ${page} of ${this.pageCount}`);
-    return block;
-  }
-
   /** Names the page at an offset in a block. @throws RangeError when the offset is not inside the block */
   pageAt(block: LaidBlock, byteOffset: number): PageIndex {
     if (byteOffset < 0 || byteOffset >= block.byteLength) throw new RangeError(`offset ${byteOffset} of ${block.name}`);

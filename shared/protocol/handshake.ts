@@ -27,9 +27,6 @@ const PAUSED_SINCE = 2;
 /** Tells whether a destination that speaks this version leaves a guest paused that was granted paused. */
 export const canStayPaused = (protocolVersion: number): boolean => protocolVersion >= PAUSED_SINCE;
 
-/** The oldest QEMU of a source: it must have the capability switchover-ack, which was measured from 8.1 on. */
-export const OLDEST_SOURCE_QEMU: QemuVersion = { major: 8, minor: 1, micro: 0 };
-
 /** What a destination knows of the guest that is to come, from its own waiting QEMU. */
 export type OwnGuest = Omit<GuestOffer, "name" | "definitionDigest" | "paused" | "mark" | "disksUnchecked">;
 
@@ -275,12 +272,5 @@ const byName = (blocks: readonly RamBlock[]): ReadonlyMap<string, RamBlock> =>
   new Map(blocks.map((block) => [block.name, block]));
 
 export const versionText = (version: QemuVersion): string => `${version.major}.${version.minor}.${version.micro}`;
-
-export const isOlder = (version: QemuVersion, than: QemuVersion): boolean =>
-  version.major !== than.major
-    ? version.major < than.major
-    : version.minor !== than.minor
-      ? version.minor < than.minor
-      : version.micro < than.micro;
 
 const mebibytes = (bytes: number): string => `${Math.floor(bytes / 2 ** 20)} MiB`;

@@ -24,7 +24,7 @@ import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { encodeFrame } from "../../shared/link/wire/frame-wire.ts";
-import type { DestinationMessage, SourceMessage } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
 import { encodeRamEnd } from "../../shared/qemu/stream/stream-writer.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";

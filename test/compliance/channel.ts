@@ -2,7 +2,7 @@
 import type t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Channel, DestinationChannel, SourceChannel } from "../../shared/link/link.ts";
-import type { DestinationMessage, Frame, SourceMessage } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage, Frame, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 
 type Test = typeof t;
 

@@ -1,7 +1,7 @@
 /** A source whose stream ends with the acknowledgement of post-copy: the guest runs there again, if need be by force. */
 import { join } from "node:path";
 import t from "tap";
-import { isStanding, startStandingGuest } from "../../shared/qemu/inspect/standing-guest.ts";
+import { isStanding, startStandingGuest } from "../support/standing-guest.ts";
 import { encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
 import { setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";

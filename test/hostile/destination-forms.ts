@@ -1,5 +1,5 @@
 /** What a destination that was taken over says to a source: forms of each message of the protocol. */
-import type { DestinationMessage } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage } from "../../shared/protocol/stream-messages.ts";
 import type { Raid } from "./hostile-destination.ts";
 
 const FAR = Number.MAX_SAFE_INTEGER;

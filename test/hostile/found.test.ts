@@ -8,7 +8,7 @@ import { serveDestination } from "../../shared/link/grpc/grpc-server.ts";
 import { destinationService, migrationService } from "../../shared/link/grpc/services.ts";
 import { methodOf } from "../../shared/link/wire/proto-files.ts";
 import { describeBlocks } from "../../shared/protocol/handshake.ts";
-import type { DestinationMessage } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage } from "../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { startAgain } from "../support/destination-again.ts";
 import { LIMITS, SERVE } from "../support/link.ts";

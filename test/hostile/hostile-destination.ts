@@ -12,17 +12,10 @@ import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
 import { serveDestination, serveSource } from "../../shared/link/grpc/grpc-server.ts";
 import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
 import type { DestinationChannel } from "../../shared/link/link.ts";
-import type {
-  Contract,
-  DestinationMessage,
-  HandshakeAnswer,
-  Offer,
-  SettleAnswer,
-  SourceMessage,
-  Strategy,
-} from "../../shared/protocol/messages.ts";
+import type { Contract, HandshakeAnswer, Offer, Strategy } from "../../shared/protocol/messages.ts";
 import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
 import { isFinal, type MigrationView } from "../../shared/protocol/report.ts";
+import type { DestinationMessage, SettleAnswer, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { loadSourceConfig } from "../../shared/runtime/config/config.ts";

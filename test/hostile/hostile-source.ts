@@ -15,15 +15,14 @@ import type {
   SourceChannel,
 } from "../../shared/link/link.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
+import type { HandshakeAnswer, Offer } from "../../shared/protocol/messages.ts";
+import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import type {
   DestinationMessage,
-  HandshakeAnswer,
-  Offer,
   SettleAnswer,
   SettleCall,
   SourceMessage,
-} from "../../shared/protocol/messages.ts";
-import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
+} from "../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { loadDestinationConfig } from "../../shared/runtime/config/config.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";

@@ -1,5 +1,5 @@
 /** What a source that was taken over says to a destination: forms of each message of the protocol. */
-import type { SourceMessage } from "../../shared/protocol/messages.ts";
+import type { SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { BLOCKS, FRAME_BYTES, frame, pages, SECTION, squeezed } from "../support/frames.ts";
 import type { Attack } from "./hostile-source.ts";

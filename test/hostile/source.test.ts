@@ -3,8 +3,8 @@
  * a real QEMU.
  */
 import t from "tap";
-import type { DestinationMessage, SourceMessage } from "../../shared/protocol/messages.ts";
 import { SOURCE_STATES } from "../../shared/protocol/source-states.ts";
+import type { DestinationMessage, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { setSteps } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { DESTINATION_FORMS, type DestinationForm } from "./destination-forms.ts";

@@ -5,7 +5,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import { destinationService, migrationService, transferService } from "../../shared/link/grpc/services.ts";
 import { decodeFrame, encodeFrame } from "../../shared/link/wire/frame-wire.ts";
 import { type DomainMethod, methodOf } from "../../shared/link/wire/proto-files.ts";
-import type { DestinationMessage, Frame, SourceMessage } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage, Frame, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { result, view } from "../support/cli-fixtures.ts";
 import { codeOf, FILE_MS, forAWhile, named, spoiled } from "../support/hostile.ts";
 import { call, offer } from "../support/link-fixtures.ts";

@@ -1,7 +1,7 @@
 /** A destination agent that is only asked how migrations stand, and answers as a test wants. */
 import type { Test } from "tap";
 import { serveDestination } from "../../shared/link/grpc/grpc-server.ts";
-import type { SettleAnswer, SettleCall } from "../../shared/protocol/messages.ts";
+import type { SettleAnswer, SettleCall } from "../../shared/protocol/stream-messages.ts";
 import { eventually } from "./bounded.ts";
 import { LIMITS, SERVE } from "./link.ts";
 

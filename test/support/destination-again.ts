@@ -1,10 +1,10 @@
 /** A destination agent that starts again, with a record of its own and a QEMU. */
 import type { Test } from "tap";
 import { DestinationAgent } from "../../agent-destination/service/destination-agent.ts";
-import type { SettleAnswer, SettleCall } from "../../shared/protocol/messages.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import type { MigrationStatus, MigrationView } from "../../shared/protocol/report.ts";
+import type { SettleAnswer, SettleCall } from "../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { type DestinationConfig, loadDestinationConfig } from "../../shared/runtime/config/config.ts";
 import { Journal } from "../../shared/runtime/journal/journal.ts";

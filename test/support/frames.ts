@@ -2,7 +2,8 @@
 import { compress } from "zstd-napi";
 import { frameBufferBytes, PageFrameWriter } from "../../shared/codec/page-frame.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
-import type { Contract, Frame } from "../../shared/protocol/messages.ts";
+import type { Contract } from "../../shared/protocol/messages.ts";
+import type { Frame } from "../../shared/protocol/stream-messages.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 

@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { DestinationMessage, Hello, Offer } from "../../shared/protocol/messages.ts";
+import type { Offer } from "../../shared/protocol/messages.ts";
 import type { MigrateCall } from "../../shared/protocol/report.ts";
+import type { DestinationMessage, Hello } from "../../shared/protocol/stream-messages.ts";
 
 export type Test = { teardown(done: () => unknown): unknown };
 

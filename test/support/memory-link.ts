@@ -1,7 +1,7 @@
 /** A transfer stream inside one process, for tests: what grpc-channel.ts promises, without a network or a copy. */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Channel, DestinationChannel, SourceChannel } from "../../shared/link/link.ts";
-import type { DestinationMessage, SourceMessage } from "../../shared/protocol/messages.ts";
+import type { DestinationMessage, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 
 export interface MemoryTransferOptions {

@@ -9,7 +9,7 @@ import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
-import type { FrameKind } from "../../shared/protocol/messages.ts";
+import type { FrameKind } from "../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";

@@ -17,11 +17,6 @@ const EXCERPT_CHARACTERS = 1000;
 /** The size of the buffer for a line at first, bytes. Most lines fit. */
 const FIRST_BYTES = 4096;
 
-export interface QmpTimestamp {
-  readonly seconds: number;
-  readonly microseconds: number;
-}
-
 /** A message of QEMU before it is known of which kind it is. */
 export interface QmpMessage {
   readonly QMP?: null | {

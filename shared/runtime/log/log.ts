@@ -74,9 +74,6 @@ function budgetOf(logger: object): LineBudget | undefined {
 const tellLeftOut = (logger: Logger, kind: string, leftOut: number): void =>
   logger.warn({ kind, leftOut }, "lines were left out");
 
-/** Makes a logger whose every line names the migration that it is about. */
-export const migrationLogger = (logger: Logger, migrationId: string): Logger => logger.child({ migrationId });
-
 /**
  * Makes the fields of an error: what happened, and for a fault also where the guest is and the advice. Only an
  * unexpected error has its stack logged: an `internal` fault, or an error that is no fault.

@@ -3,7 +3,7 @@ import t from "tap";
 import { PostcopyPages } from "../../../agent-destination/replay/postcopy-pages.ts";
 import { encodeDiscards } from "../../../shared/codec/discard-frame.ts";
 import { PageSet } from "../../../shared/page/page-set.ts";
-import type { DestinationMessage } from "../../../shared/protocol/messages.ts";
+import type { DestinationMessage } from "../../../shared/protocol/stream-messages.ts";
 import {
   encodePong,
   encodeReceivedPages,

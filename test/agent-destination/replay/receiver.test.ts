@@ -6,7 +6,7 @@ import { Receiver } from "../../../agent-destination/replay/receiver.ts";
 import type { Replay } from "../../../agent-destination/replay/replay.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import type { ResumingDestination } from "../../../shared/link/resume/resuming-destination.ts";
-import type { SourceMessage } from "../../../shared/protocol/messages.ts";
+import type { SourceMessage } from "../../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { memoryTransfer } from "../../support/memory-link.ts";

@@ -7,7 +7,7 @@ import { encodeDiscards } from "../../../shared/codec/discard-frame.ts";
 import type { MigrationFault } from "../../../shared/fault.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
 import { PageSet } from "../../../shared/page/page-set.ts";
-import type { Frame } from "../../../shared/protocol/messages.ts";
+import type { Frame } from "../../../shared/protocol/stream-messages.ts";
 import { encodePackageHead } from "../../../shared/qemu/stream/command-encoder.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";

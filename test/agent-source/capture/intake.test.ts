@@ -1,3 +1,4 @@
+/** Tests `Intake`: pages that come through a real unix socket reach the sink as they were written. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -14,7 +15,7 @@ import { type FakeStream, fakeStream } from "../../support/fake-stream.ts";
 const WINDOW_AT = 4096;
 const WINDOW_BYTES = 1 << 20;
 
-/** Remembers what it was given; stops the reader now and then, as a full arena does. */
+/** Records what it is given, and refuses every `refuseEach`-th page, as a sink with a full arena does. */
 class RecordingSink implements StreamSink {
   readonly pages: { page: number; content: Buffer | undefined }[] = [];
   readonly devices: Buffer[] = [];
@@ -96,7 +97,7 @@ async function session(
   return sink;
 }
 
-t.test("every page arrives as it was written, however QEMU cuts its writes and the sink holds", async (t) => {
+t.test("every page arrives as it was written, however QEMU cuts its writes and the sink refuses pages", async (t) => {
   for (const [seed, refuseEach, most] of [
     [1, 1e9, 700_000],
     [2, 7, 700_000],
@@ -114,7 +115,7 @@ t.test("every page arrives as it was written, however QEMU cuts its writes and t
       const due = stream.pages[index]?.content;
       return content === undefined ? due !== undefined : due === undefined || !content.equals(due);
     });
-    t.equal(wrong.length, 0, "with the content that they had");
+    t.equal(wrong.length, 0, "each page has the content that was written");
     t.same(Buffer.concat(sink.devices), stream.devices);
   }
 });

@@ -1,3 +1,4 @@
+/** Tests `ReadHold`: when QEMU's stream is left unread, and when it is read on. */
 import t, { type Test } from "tap";
 import { ReadHold } from "../../../agent-source/capture/read-hold.ts";
 import { SyncPace } from "../../../agent-source/capture/sync-pace.ts";
@@ -18,7 +19,7 @@ function fixture(t: Test) {
   return { hold, at };
 }
 
-t.test("behind a pass QEMU syncs no sooner than the link runs out of work", async (t) => {
+t.test("after a pass the stream is left unread until the link is about to run out of work", async (t) => {
   const { hold, at } = fixture(t);
   at.nowMs = 1000;
   at.backlogMs = 500;
@@ -32,16 +33,16 @@ t.test("behind a pass QEMU syncs no sooner than the link runs out of work", asyn
   t.equal(at.resumed, 1);
   at.nowMs = 1410;
   at.backlogMs = 0;
-  t.ok(hold.behindSection(300, true, true), "and the turn that begins then is paced as any");
+  t.ok(hold.behindSection(300, true, true), "the turn that begins then is paced like any other");
 });
 
-t.test("a section that QEMU ended on its clock is read on, whatever waits: no sync follows", async (t) => {
+t.test("a section that QEMU's clock ended is read on whatever waits, since no sync follows it", async (t) => {
   const { hold, at } = fixture(t);
   at.backlogMs = 500;
   t.notOk(hold.behindSection(65, false, false));
 });
 
-t.test("the first pass is read as the link needs it", async (t) => {
+t.test("the first pass is read only as the link needs its pages", async (t) => {
   const { hold, at } = fixture(t);
   at.backlogMs = 20;
   t.notOk(hold.beforeFirst());
@@ -54,11 +55,11 @@ t.test("the first pass is read as the link needs it", async (t) => {
   t.equal(at.resumed, 1);
   at.backlogMs = 500;
   hold.phase = "paced";
-  t.notOk(hold.beforeFirst(), "later passes are held at their ends");
+  t.notOk(hold.beforeFirst(), "later passes are held only at their ends");
 });
 
 t.test(
-  "near the switch what waits goes before the next sync, and no longer when it is not near any more",
+  "the backlog is sent before the next sync while the switch is near, and not once it is no longer near",
   async (t) => {
     const { hold, at } = fixture(t);
     at.nowMs = 1000;
@@ -71,11 +72,11 @@ t.test(
     hold.drains(false);
     at.backlogMs = 20;
     at.nowMs = 2000;
-    t.notOk(hold.behindSection(300, true, true), "a turn of a second is over");
+    t.notOk(hold.behindSection(300, true, true), "nothing is held, since the turn began a second ago");
   },
 );
 
-t.test("a full arena is waited for, whatever the link has to do", async (t) => {
+t.test("a stream that is held for room is read on when there is room, whatever the backlog is", async (t) => {
   const { hold, at } = fixture(t);
   at.backlogMs = 500;
   hold.forRoom();
@@ -85,7 +86,7 @@ t.test("a full arena is waited for, whatever the link has to do", async (t) => {
   t.equal(at.resumed, 1);
 });
 
-t.test("the last pages, and those of a guest that stands still, are held for nothing else", async (t) => {
+t.test("the last pages, and the pages of a guest that stands still, are held only for a full arena", async (t) => {
   const { hold, at } = fixture(t);
   at.backlogMs = 500;
   hold.phase = "closing";
@@ -96,7 +97,7 @@ t.test("the last pages, and those of a guest that stands still, are held for not
   t.notOk(hold.behindSection(300, true, false));
 });
 
-t.test("a turn that is due in a moment is begun then", async (t) => {
+t.test("a hold for the pace ends by itself when the next turn is due", async (t) => {
   const { hold, at } = fixture(t);
   at.nowMs = 45;
   t.ok(hold.behindSection(300, true, true));

@@ -1,36 +1,37 @@
+/** Tests `SyncPace`: for how long QEMU's stream is left unread between two syncs. */
 import t from "tap";
 import { SyncPace } from "../../../agent-source/capture/sync-pace.ts";
 
-t.test("one turn in each period", async (t) => {
+t.test("QEMU syncs at most once in each period", async (t) => {
   const pace = new SyncPace(20, 1000);
-  t.equal(pace.holdMs(300, true, 1010), 40, "the rest of the period");
+  t.equal(pace.holdMs(300, true, 1010), 40, "the hold lasts for the rest of the period");
   t.equal(pace.holdMs(300, true, 1051), 49);
 });
 
-t.test("what QEMU ended on its clock is no end of a pass: no sync follows, nothing is held", async (t) => {
+t.test("a section that QEMU's clock ended is not held, since no sync follows it", async (t) => {
   const pace = new SyncPace(20, 0);
   for (let section = 0; section < 100; section++) t.equal(pace.holdMs(65, false, section), 0);
 });
 
-t.test("a pass that takes long leaves as long again, up to a period", async (t) => {
+t.test("after a long pass the stream is held for as long as the pass took, up to a period", async (t) => {
   const pace = new SyncPace(20, 0);
   t.equal(pace.holdMs(3000, true, 30), 30);
-  t.equal(pace.holdMs(9000, true, 1060), 50, "and no longer: the guest goes on dirtying");
+  t.equal(pace.holdMs(9000, true, 1060), 50, "no hold is longer than a period, since the guest goes on dirtying");
 });
 
-t.test("near the switch a long pass leaves no more than the rest of its period", async (t) => {
+t.test("near the switch a long pass is held only for the rest of its period", async (t) => {
   const pace = new SyncPace(20, 0);
   t.equal(pace.holdMs(3000, true, 30, true), 20);
   t.equal(pace.holdMs(9000, true, 1050, true), 0);
 });
 
-t.test("what was held for something else is no part of a turn", async (t) => {
+t.test("time for which the stream was held for another reason is not part of a turn", async (t) => {
   const pace = new SyncPace(20, 0);
   pace.begins(400);
   t.equal(pace.holdMs(300, true, 410), 40);
 });
 
-t.test("empty sections are read on, since a socket full of them is old news", async (t) => {
+t.test("empty sections are read without a hold at first, since those in the socket are old news", async (t) => {
   const pace = new SyncPace(20, 0);
   let read = 0;
   let wait = 0;
@@ -38,12 +39,12 @@ t.test("empty sections are read on, since a socket full of them is old news", as
     read++;
     wait = pace.holdMs(0, true, 1);
   }
-  t.ok(read > 278 && read < 1000, `${read} were read: more than a socket holds, and not for ever`);
+  t.ok(read > 278 && read < 1000, `${read} were read: more than the socket holds, and not without end`);
   t.equal(wait, 499, "a guest that dirties nothing is looked at ten times less often");
-  t.equal(pace.holdMs(7, true, 501), 49, "and as often as any once it dirties something");
+  t.equal(pace.holdMs(7, true, 501), 49, "a guest that dirties something again is looked at as often as any other");
 });
 
-t.test("near the switch an idle guest is looked at as often as any other", async (t) => {
+t.test("near the switch an idle guest is looked at as often as any other guest", async (t) => {
   const pace = new SyncPace(20, 0);
   let wait = 0;
   while (wait === 0) wait = pace.holdMs(0, true, 1, true);

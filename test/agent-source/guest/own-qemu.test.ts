@@ -1,4 +1,4 @@
-/** The doors to the source's QEMU: who answers there, and what is said in which state. */
+/** Tests `OwnQemu`: which process answers at the monitor of the source QEMU, and what the agent says in which state. */
 import t, { type Test } from "tap";
 import { OwnQemu } from "../../../agent-source/guest/own-qemu.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
@@ -22,7 +22,7 @@ async function found(t: Test, status: string) {
   return { qemu, config, own, connect };
 }
 
-t.test("the QEMU of a migration is the process that answers when it begins", async (t) => {
+t.test("the QEMU of a migration is the process that answers when the migration begins", async (t) => {
   const { qemu, config, connect } = await found(t, "running");
   const own = new OwnQemu("web", config);
   t.equal(own.process, undefined);
@@ -30,7 +30,7 @@ t.test("the QEMU of a migration is the process that answers when it begins", asy
   t.same(own.process, qemu.process);
 });
 
-t.test("cont is said from the states in which a migration leaves a guest, and from no other", async (t) => {
+t.test("cont is said in the states in which a migration leaves a guest, and in no other state", async (t) => {
   for (const status of ["postmigrate", "paused"]) {
     const { qemu, own, connect } = await found(t, status);
     await own.cont(await connect());
@@ -47,7 +47,7 @@ t.test("cont is said from the states in which a migration leaves a guest, and fr
   t.same(qemu.said, []);
 });
 
-t.test("quit is said in the states that are given, and over when the process has ended", async (t) => {
+t.test("quit is said only in the states that are given, and returns when the process has ended", async (t) => {
   const { qemu, own, connect } = await found(t, "running");
   const qmp = await connect();
   await t.rejects(own.quit(qmp, ["postmigrate", "paused"]), { message: /is running, not postmigrate or paused/ });
@@ -67,13 +67,13 @@ t.test("nothing is said to a process that is not the record's", async (t) => {
   await t.rejects(own.cont(qmp), OTHER);
   await t.rejects(own.quit(qmp, ["postmigrate"]), OTHER);
   await t.rejects(own.cancelMigration(qmp), OTHER);
-  t.equal(await own.connect(), undefined, "its own has ended, whoever answers there now");
+  t.equal(await own.connect(), undefined, "the process of the record has ended, whichever process answers there now");
   const alive = new OwnQemu("web", config, (await FakeQemu.start(t, { status: "postmigrate" })).process);
   await t.rejects(alive.connect(), OTHER);
   t.same(other.said, []);
 });
 
-t.test("a record that names no process: nothing is said to any", async (t) => {
+t.test("nothing is said to any process when the record names none", async (t) => {
   const { qemu, config, connect } = await found(t, "postmigrate");
   const nameless = new OwnQemu("web", config);
   const qmp = await connect();
@@ -86,13 +86,13 @@ t.test("a record that names no process: nothing is said to any", async (t) => {
   t.same(qemu.said, []);
 });
 
-t.test("what a look sees of the guest", async (t) => {
+t.test("a look tells from QEMU's state whether the guest is active or retired", async (t) => {
   const { qemu, own } = await found(t, "postmigrate");
   const cases = [
-    // QEMU's state, after pre-copy, after post-copy
+    // the state of QEMU, what a look sees after precopy, and what it sees after post-copy
     ["postmigrate", "retired", "retired"],
     ["running", "active", "active"],
-    // of pre-copy somebody has taken it out of postmigrate; of post-copy this agent has stopped it
+    // after precopy somebody has taken QEMU out of postmigrate; in post-copy this agent has stopped it
     ["paused", "active", "retired"],
     ["finish-migrate", "active", "retired"],
   ] as const;
@@ -104,11 +104,11 @@ t.test("what a look sees of the guest", async (t) => {
   t.same(qemu.said, []);
 });
 
-t.test("a look over an open monitor takes no other one", async (t) => {
+t.test("a look that is given an open monitor connects to no other", async (t) => {
   const { own, connect } = await found(t, "running");
   const qmp = await connect();
   t.match(await own.look(false, qmp), { own: "active" });
-  t.ok(qmp.isOpen, "and leaves it open");
+  t.ok(qmp.isOpen, "the look leaves the monitor open");
 });
 
 t.test("a look at a QEMU that does not answer tells nothing, and takes no longer than some seconds", async (t) => {
@@ -117,7 +117,7 @@ t.test("a look at a QEMU that does not answer tells nothing, and takes no longer
   t.same(await own.look(false), { own: "unknown", status: "", anotherRuns: false });
 });
 
-t.test("a look behind the end of its QEMU sees whether another one runs the guest", async (t) => {
+t.test("a look after the end of the record's QEMU sees whether another QEMU runs the guest", async (t) => {
   const { qemu, own } = await found(t, "postmigrate");
   await qemu.end();
   t.same(await own.look(false), { own: "gone", status: "", anotherRuns: false });
@@ -132,13 +132,13 @@ t.test("a look behind the end of its QEMU sees whether another one runs the gues
     t.same(await own.look(false), { own: "gone", status: "", anotherRuns }, status);
   }
   other.whim = () => "silence";
-  t.match(await own.look(false), { own: "gone", anotherRuns: true }, "one that does not answer may run it");
+  t.match(await own.look(false), { own: "gone", anotherRuns: true }, "a QEMU that does not answer may run the guest");
   const free = (): true | undefined => (other.clients === 0 ? true : undefined);
-  await eventually(free, { timeoutMs: 20_000, what: "its monitor, which is not this agent's to hold" });
+  await eventually(free, { timeoutMs: 20_000, what: "the agent to let go of the other QEMU's monitor" });
   t.same(other.said, []);
 });
 
-t.test("a look while another process answers for a QEMU that lives tells nothing", async (t) => {
+t.test("a look tells nothing while another process answers and the record's QEMU still lives", async (t) => {
   const { qemu, config } = await found(t, "running");
   const own = new OwnQemu("web", config, (await FakeQemu.start(t, { status: "postmigrate" })).process);
   t.same(await own.look(false), { own: "unknown", status: "", anotherRuns: false });

@@ -1,3 +1,7 @@
+/**
+ * Tests which settings the agent makes in the source QEMU, when it lets QEMU stop the guest, and how it puts settings
+ * back.
+ */
 import t, { type Test } from "tap";
 import {
   allowStop,
@@ -20,7 +24,7 @@ const CAPABILITIES = [
 const PARAMETERS = { "max-bandwidth": 134217728, "downtime-limit": 300, "multifd-channels": 2 };
 
 class QemuSide extends Monitor {
-  /** True: the test answers this command. */
+  /** Returns true for a command that the test answers itself. */
   otherwise: (command: Command) => boolean = () => false;
 }
 
@@ -47,31 +51,31 @@ async function qemu(
   return { qmp, it: () => monitor! };
 }
 
-/** The parameters that the last command set. */
+/** Returns the parameters that the last command set. */
 function parametersSet(monitor: Monitor): Record<string, number> {
   const { execute, arguments: values = {} } = monitor.commands.at(-1)!;
   if (execute !== "migrate-set-parameters") throw new Error(`${execute} came last`);
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, Number(value)]));
 }
 
-t.test("while the guest is copied the threshold is less than a page", async (t) => {
+t.test("while the guest is copied, QEMU's threshold for the switchover is less than a page", async (t) => {
   const { qmp, it } = await qemu(t, [8, 2]);
   await applySettings(qmp, "precopy");
   const { "downtime-limit": ms = 0, "avail-switchover-bandwidth": bandwidth = 0 } = parametersSet(it());
-  t.ok((bandwidth / 1000) * ms < PAGE_SIZE, "so that QEMU never syncs while a page waits");
-  t.ok((bandwidth / 1000) * ms > 0, "with none QEMU completes as soon as the first pass is drained");
+  t.ok((bandwidth / 1000) * ms < PAGE_SIZE, "QEMU never syncs while a page waits");
+  t.ok((bandwidth / 1000) * ms > 0, "with a threshold of 0 QEMU completes as soon as the first pass is drained");
 });
 
-t.test("then it is beyond any guest", async (t) => {
+t.test("once QEMU may stop the guest, the threshold is larger than any guest", async (t) => {
   const { qmp, it } = await qemu(t, [10, 0]);
   await allowStop(qmp);
-  t.equal(it().commands.at(-2)?.execute, "query-status", "a round trip, in which the acknowledgement is taken");
+  t.equal(it().commands.at(-2)?.execute, "query-status", "a round trip comes first, in which QEMU takes the acknowledgement");
   const { "downtime-limit": ms = 0, "avail-switchover-bandwidth": bandwidth = 0 } = parametersSet(it());
   t.ok((bandwidth / 1000) * ms > 2 ** 46);
-  t.ok((bandwidth / 1000) * ms < 2 ** 63, "QEMU multiplies them in 64 bits");
+  t.ok((bandwidth / 1000) * ms < 2 ** 63, "QEMU multiplies both in 64 bits");
 });
 
-t.test("8.1 is not told of a bandwidth that it does not know", async (t) => {
+t.test("QEMU 8.1 is not told the switchover bandwidth, which it does not know", async (t) => {
   const { qmp, it } = await qemu(t, [8, 1]);
   await applySettings(qmp, "precopy");
   t.notMatch(parametersSet(it()), { "avail-switchover-bandwidth": Number });
@@ -79,7 +83,7 @@ t.test("8.1 is not told of a bandwidth that it does not know", async (t) => {
   t.strictSame(parametersSet(it()), { "downtime-limit": 2_000_000 });
 });
 
-t.test("what was set before is set again, and nothing else", async (t) => {
+t.test("the settings that were found before are set again, and no others", async (t) => {
   const { qmp, it } = await qemu(t, [8, 2]);
   const before = await readSettings(qmp);
   t.strictSame(before, {
@@ -91,7 +95,7 @@ t.test("what was set before is set again, and nothing else", async (t) => {
 });
 
 t.test(
-  "post-copy is a capability where it was agreed on, and QEMU waits before it completes where it must not",
+  "post-copy is switched on where it was agreed on, and a look makes QEMU pause before it completes",
   async (t) => {
     for (const purpose of ["precopy", "postcopy", "looking"] as const) {
       const off = ["pause-before-switchover", "postcopy-ram", "postcopy-preempt"];
@@ -127,11 +131,11 @@ t.test("a capability that QEMU does not know is left out, unless the agent needs
 });
 
 t.test(
-  "post-copy is begun with a guest that the agent stops, and nothing is waited for with the stream unread",
+  "post-copy begins with a guest that the agent stops, and the stream is read before an answer is awaited",
   async (t) => {
     const { qmp, it } = await qemu(t, [10, 0]);
     const said = (): string[] => it().commands.map(({ execute }) => execute);
-    // one that completes behind the stop answers nobody until its stream is read
+    // a QEMU that completes after the stop answers only when its stream is read
     let answerStop: (() => void) | undefined;
     it().otherwise = ({ execute, id }) => {
       if (execute !== "stop") return false;
@@ -140,10 +144,10 @@ t.test(
     };
     let isRead = false;
     const begun = beginPostcopy(qmp, () => {
-      t.equal(said().at(-1), "migrate-start-postcopy", "it was told and has answered, with the guest running");
+      t.equal(said().at(-1), "migrate-start-postcopy", "QEMU was told to begin post-copy and has answered, while the guest runs");
       isRead = true;
     });
-    await eventually(() => answerStop, { timeoutMs: 10_000, what: "the stop" });
+    await eventually(() => answerStop, { timeoutMs: 10_000, what: "the command stop" });
     t.ok(isRead);
     t.equal(said().at(-1), "stop");
     answerStop?.();
@@ -151,7 +155,7 @@ t.test(
   },
 );
 
-t.test("whether post-copy was on before is found, and set again", async (t) => {
+t.test("whether post-copy was switched on before is found out, and set again", async (t) => {
   const { qmp, it } = await qemu(t, [10, 0], [...CAPABILITIES, { capability: "postcopy-ram", state: true }]);
   const before = await readSettings(qmp);
   t.match(before.capabilities, { "postcopy-ram": true });

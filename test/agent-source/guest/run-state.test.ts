@@ -1,3 +1,4 @@
+/** Tests `RunState`: it follows QEMU's events, and misses none that comes close to the answer of query-status. */
 import t, { type Test } from "tap";
 import { RunState } from "../../../agent-source/guest/run-state.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
@@ -5,7 +6,7 @@ import { Monitor, serve } from "../../support/fake-monitor.ts";
 
 const event = (name: string, seconds: number) => ({ event: name, data: {}, timestamp: { seconds, microseconds: 0 } });
 
-/** A QEMU that says `around` in one piece with its answer to query-status. */
+/** Starts a QEMU that writes `around` in one piece with its answer to query-status. */
 async function qemu(t: Test, status: string, around: { before?: object[]; after?: object[] } = {}) {
   let monitor: Monitor | undefined;
   const path = await serve(t, (socket) => {
@@ -20,38 +21,38 @@ async function qemu(t: Test, status: string, around: { before?: object[]; after?
   t.teardown(() => qmp.close());
   const say = async (...events: object[]): Promise<void> => {
     for (const one of events) monitor?.reply(one);
-    // answered behind them
+    // QEMU's answer comes after the events
     await qmp.execute("query-status");
   };
   return { qmp, say };
 }
 
-t.test("it follows what QEMU says from the answer on", async (t) => {
+t.test("the run state follows QEMU's events from the answer to query-status on", async (t) => {
   const { qmp, say } = await qemu(t, "running");
-  const watch = await RunState.begin(qmp);
-  t.equal(watch.standsStill, false);
-  const stopped = watch.stopped;
+  const runState = await RunState.begin(qmp);
+  t.equal(runState.standsStill, false);
+  const stopped = runState.stopped;
   await say(event("STOP", 5));
-  t.equal(watch.standsStill, true);
+  t.equal(runState.standsStill, true);
   t.equal(await stopped, 5e6);
   await say(event("RESUME", 6));
-  t.equal(watch.standsStill, false);
-  const again = watch.stopped;
+  t.equal(runState.standsStill, false);
+  const again = runState.stopped;
   await say(event("STOP", 7));
-  t.equal(await again, 7e6, "the stop behind the resume, not the one before");
+  t.equal(await again, 7e6, "the promise is settled by the stop after the resume, not by the stop before it");
 });
 
-t.test("what comes in one piece with the answer is not lost", async (t) => {
+t.test("an event that comes in one piece with the answer is not lost", async (t) => {
   const before = await qemu(t, "paused", { before: [event("STOP", 1)] });
   t.equal((await RunState.begin(before.qmp)).standsStill, true);
   const after = await qemu(t, "paused", { after: [event("RESUME", 2)] });
-  t.equal((await RunState.begin(after.qmp)).standsStill, false, "an event behind it is newer");
+  t.equal((await RunState.begin(after.qmp)).standsStill, false, "an event after the answer is newer than the answer");
 });
 
-t.test("a stop that is waited for across a resume is the next one", async (t) => {
+t.test("a caller that waits for a stop across a resume gets the next stop", async (t) => {
   const { qmp, say } = await qemu(t, "paused");
-  const watch = await RunState.begin(qmp);
-  const stopped = watch.stopped;
+  const runState = await RunState.begin(qmp);
+  const stopped = runState.stopped;
   await say(event("RESUME", 3), event("STOP", 4));
   t.equal(await stopped, 4e6);
 });

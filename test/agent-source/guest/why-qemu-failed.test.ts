@@ -1,4 +1,4 @@
-/** What is told of a source QEMU whose stream has ended. */
+/** Tests what the operator is told when the stream of the source QEMU has ended. */
 import t, { type Test } from "tap";
 import { whyQemuFailed } from "../../../agent-source/guest/why-qemu-failed.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
@@ -7,7 +7,7 @@ import { greeting, Monitor, serve } from "../../support/fake-monitor.ts";
 
 const ENDED = new MigrationFault("qemu-failed", "QEMU ended its migration stream");
 
-/** @param answer of `query-migrate` */
+/** @param answer what QEMU answers to `query-migrate` */
 async function asked(t: Test, answer: object): Promise<MigrationFault> {
   const path = await serve(t, (socket) => {
     new Monitor(socket, ({ id }, monitor) => monitor.reply({ return: answer, id })).reply(greeting());
@@ -17,14 +17,14 @@ async function asked(t: Test, answer: object): Promise<MigrationFault> {
   return await whyQemuFailed(qmp, ENDED);
 }
 
-t.test("a migration that another tool has cancelled is told as such, whichever way QEMU saw it", async (t) => {
+t.test("the fault says that another tool has cancelled the migration, whichever way QEMU shows it", async (t) => {
   for (const status of ["cancelling", "cancelled"])
     t.match(await asked(t, { status }), { code: "qemu-failed", message: /^Somebody else has cancelled/ });
   const shut = { status: "failed", "error-desc": "Channel error: Input/output error" };
   t.match(await asked(t, shut), { message: /has shut its stream \(Channel error.*another tool says migrate_cancel/ });
 });
 
-t.test("QEMU's own words are added where it has some", async (t) => {
+t.test("QEMU's own words are added to the fault where QEMU has some", async (t) => {
   const words = "Failed to save SaveStateEntry: virtio-net";
   t.match(await asked(t, { status: "failed", "error-desc": words }), {
     message: `QEMU ended its migration stream: ${words}`,
@@ -32,7 +32,7 @@ t.test("QEMU's own words are added where it has some", async (t) => {
   t.equal(await asked(t, { status: "failed" }), ENDED);
 });
 
-t.test("a QEMU that is gone leaves the fault as it was", async (t) => {
+t.test("the fault stays as it was when QEMU's monitor has ended", async (t) => {
   const path = await serve(t, (socket) => {
     new Monitor(socket, ({ execute, id }, monitor) => {
       if (execute === "query-migrate") socket.destroy();
@@ -42,7 +42,7 @@ t.test("a QEMU that is gone leaves the fault as it was", async (t) => {
   t.equal(await whyQemuFailed(await QmpClient.connect(path), ENDED), ENDED);
 });
 
-t.test("a QEMU that has said why it ends, and answers no more, is told with that", async (t) => {
+t.test("a QEMU that has said why it ends, and answers no more, is reported with that reason", async (t) => {
   const path = await serve(t, (socket) => {
     new Monitor(socket, ({ execute, id }, monitor) => {
       if (execute !== "query-migrate") monitor.reply({ return: {}, id });

@@ -1,9 +1,9 @@
-/** What a lying destination is told. */
+/** Tests what `PeerInbox` does with the messages of a destination that lies. */
 import t from "tap";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
 import { PeerInbox } from "../../../agent-source/link/peer-inbox.ts";
 import type { MigrationFault } from "../../../shared/fault.ts";
-import type { DestinationMessage } from "../../../shared/protocol/messages.ts";
+import type { DestinationMessage } from "../../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { memoryTransfer } from "../../support/memory-link.ts";
 
@@ -36,13 +36,13 @@ const lies: readonly (readonly [title: string, message: DestinationMessage, text
   ],
 ];
 for (const [title, message, text] of lies)
-  t.test(`${title} ends the transfer by name`, async (t) => {
+  t.test(`${title} ends the transfer with a fault that names it`, async (t) => {
     const { source, destination } = setUp();
     destination.send(message);
     t.match(await source.closed, { code: "peer-invalid", message: text });
   });
 
-t.test("answers to nobody are passed over", async (t) => {
+t.test("answers that nobody has asked for are ignored", async (t) => {
   const { source, destination, inbox } = setUp();
   destination.send({ kind: "pageDigests", start: 7, byteLength: 4096, digests: Buffer.alloc(16), last: false });
   destination.send({ kind: "clockReply", nonce: 99, destinationTimeUs: 2 ** 53 - 1 });

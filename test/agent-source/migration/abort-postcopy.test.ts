@@ -1,4 +1,6 @@
-/** A QEMU that is paused in post-copy is told that the destination has every page, and then that it failed. */
+/**
+ * Tests that a QEMU which is paused in post-copy is told that the destination has every page, and then that it failed.
+ */
 import { existsSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -14,7 +16,7 @@ import { folder } from "../../support/link-fixtures.ts";
 
 const GREETING = greeting();
 
-/** What QEMU does when it is told to take its migration up. */
+/** What QEMU does when it is told to resume its migration. */
 type Behaviour = "takes it up" | "closes" | "sends rubbish" | "sends without end";
 
 async function setUp(t: Test, behaviour: Behaviour) {
@@ -36,7 +38,7 @@ async function setUp(t: Test, behaviour: Behaviour) {
       resumeAck: () => {
         heard.push("resume");
         socket.write(encodeRamEnd(RESUMED_SETUP.ramSectionId));
-        // the end comes in a piece of its own
+        // the end of the stream comes in a piece of its own
         setImmediate(() => socket.write(Buffer.of(0)));
       },
       shut: (error) => {
@@ -62,14 +64,14 @@ async function setUp(t: Test, behaviour: Behaviour) {
   const qmp = await QmpClient.connect(path);
   t.teardown(() => qmp.close());
   const runtimeDirectory = folder(t);
-  // all that it looks at
+  // everything of the context that `abortPostcopy` reads
   const cx = { id: "m-1", call: { guest: "web" }, config: { runtimeDirectory } } as unknown as SourceContext;
-  return { heard, socket: join(runtimeDirectory, "m-1.stream"), take: () => abortPostcopy(qmp, RESUMED_SETUP, cx) };
+  return { heard, socket: join(runtimeDirectory, "m-1.stream"), abort: () => abortPostcopy(qmp, RESUMED_SETUP, cx) };
 }
 
-t.test("QEMU leaves its migration with the whole guest, and nothing is left of it", async (t) => {
-  const { take, heard, socket } = await setUp(t, "takes it up");
-  await take();
+t.test("QEMU leaves its migration with the whole guest, and no socket is left behind", async (t) => {
+  const { abort, heard, socket } = await setUp(t, "takes it up");
+  await abort();
   t.same(heard, [
     "migrate, resume: true",
     "all of 40 from 0",
@@ -79,7 +81,7 @@ t.test("QEMU leaves its migration with the whole guest, and nothing is left of i
     "shut 1",
   ]);
   t.notOk(existsSync(socket));
-  await take();
+  await abort();
 });
 
 for (const [behaviour, fault] of [
@@ -87,9 +89,9 @@ for (const [behaviour, fault] of [
   ["sends rubbish", { code: "stream-invalid" }],
   ["sends without end", { code: "stream-invalid" }],
 ] as const)
-  t.test(`a QEMU that ${behaviour} is told by name, and it may be tried again`, async (t) => {
-    const { take, socket } = await setUp(t, behaviour);
-    await t.rejects(take(), fault);
+  t.test(`the fault says that a QEMU ${behaviour}, and the agent may try again`, async (t) => {
+    const { abort, socket } = await setUp(t, behaviour);
+    await t.rejects(abort(), fault);
     t.notOk(existsSync(socket));
-    await t.rejects(take(), fault);
+    await t.rejects(abort(), fault);
   });

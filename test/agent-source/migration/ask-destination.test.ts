@@ -1,4 +1,4 @@
-/** What a source in doubt says to its destination, and when it stops. */
+/** Tests what a source in doubt says to its destination, and when it stops asking. */
 import t, { type Test } from "tap";
 import type { Sight } from "../../../agent-source/guest/own-qemu.ts";
 import { type Asking, askUntilSettled, tellUntilHeard } from "../../../agent-source/migration/ask-destination.ts";
@@ -29,7 +29,7 @@ async function asking(t: Test) {
   return { ...phase, news, seen, over, by, until };
 }
 
-t.test("the grant is repeated while the QEMU here is retired or gone, until the guest runs there", async (t) => {
+t.test("the grant is repeated until the guest runs there, while the QEMU here is retired or gone", async (t) => {
   const { destination, news, until, cx, seen } = await asking(t);
   seen.sight = { own: "gone", status: "", anotherRuns: false };
   const running = { epoch: 1, resumedAtUs: 5, grantedAtUs: 4, agentCpuSeconds: 1, agentPeakMemoryBytes: 2 };
@@ -43,7 +43,7 @@ t.test("the grant is repeated while the QEMU here is retired or gone, until the 
   t.match(news, [/has the guest and is about to start it/]);
 });
 
-t.test("post-copy whose QEMU here has ended is withdrawn: nobody has its pages any more", async (t) => {
+t.test("a post-copy whose source QEMU has ended is withdrawn, since its missing pages are lost", async (t) => {
   const { destination, news, cx, by, over, seen } = await asking(t);
   const look = async (): Promise<Sight> => ({ own: "gone", status: "", anotherRuns: false });
   destination.answersInTurn(["waiting", "refused"]);
@@ -51,16 +51,16 @@ t.test("post-copy whose QEMU here has ended is withdrawn: nobody has its pages a
   t.match(settled, { kind: "refused" });
   t.same(destination.asked, ["withdraw", "withdraw"]);
   t.match(news, [/the grant was withdrawn, and the destination is giving the guest up/]);
-  t.equal(seen.active, 0, "nobody has started the guest here");
+  t.equal(seen.active, 0, "the guest was not started at the source");
 });
 
-t.test("a refusal ends it, with the destination's reason", async (t) => {
+t.test("a refusal ends the questions, with the destination's reason", async (t) => {
   const { destination, until } = await asking(t);
   destination.answersInTurn([{ standing: "refused", reason: "its disk is full" }]);
   t.same(await until(), { kind: "refused", message: "its disk is full" });
 });
 
-t.test("a guest that runs here, in whichever QEMU, is withdrawn, and what was sent is torn back", async (t) => {
+t.test("a grant is withdrawn, and its delivery stopped, while any QEMU at the source runs the guest", async (t) => {
   for (const sight of [RUNNING, { own: "gone", status: "", anotherRuns: true } as const]) {
     const { destination, seen, until } = await asking(t);
     seen.sight = sight;
@@ -71,7 +71,7 @@ t.test("a guest that runs here, in whichever QEMU, is withdrawn, and what was se
   }
 });
 
-t.test("a guest that runs at both hosts is told to be doubled; one that is only not retired is not", async (t) => {
+t.test("a guest that runs at both hosts is doubled; a paused source QEMU makes no second copy", async (t) => {
   const both = await asking(t);
   both.seen.sight = RUNNING;
   both.destination.answersInTurn(["running"]);
@@ -83,7 +83,7 @@ t.test("a guest that runs at both hosts is told to be doubled; one that is only 
   t.same(paused.destination.asked, ["withdraw"]);
 });
 
-t.test("what cannot be seen here is not granted: the destination is only asked how it stands", async (t) => {
+t.test("while the source cannot be looked at, the destination is only asked how it stands, not granted", async (t) => {
   const { destination, seen, news, until } = await asking(t);
   seen.sight = { own: "unknown", status: "", anotherRuns: false };
   destination.answersInTurn(["waiting", "starting", "running"]);
@@ -92,7 +92,7 @@ t.test("what cannot be seen here is not granted: the destination is only asked h
   t.match(news, [/cannot be looked at or has run since, so the grant is not repeated/, /cannot be looked at/]);
 });
 
-t.test("a look before each question: who starts the guest here in the middle stops the grant", async (t) => {
+t.test("the source is looked at before each question, so a guest that is started there stops the grant", async (t) => {
   const { destination, seen, until } = await asking(t);
   destination.answer = ({ ask }) => {
     seen.sight = RUNNING;
@@ -102,12 +102,12 @@ t.test("a look before each question: who starts the guest here in the middle sto
   t.same(destination.asked, ["grant", "withdraw"]);
 });
 
-t.test("no proof is told as news, and only the signal ends it", async (t) => {
+t.test("a lack of proof is passed on as news, and only the signal ends the questions", async (t) => {
   const { destination, news, over, until } = await asking(t);
   destination.answersInTurn(["lost", "unknown"]);
   const settled = until();
   settled.catch(() => undefined);
-  await eventually(() => (news.length > 1 ? true : undefined), { ...WITHIN, what: "both news" });
+  await eventually(() => (news.length > 1 ? true : undefined), { ...WITHIN, what: "both pieces of news" });
   await destination.close();
   const silent = (): true | undefined => (/cannot be asked/.test(news.at(-1) ?? "") ? true : undefined);
   await eventually(silent, { ...WITHIN, what: "the news of a silent destination" });
@@ -139,7 +139,7 @@ t.test("a withdrawal is said until it is heard", async (t) => {
   }
 });
 
-t.test("telling ends with the signal, also while nobody answers", async (t) => {
+t.test("telling ends with the signal, also while the destination does not answer", async (t) => {
   const { cx, destination } = await sourcePhase(t, "running");
   await destination.close();
   const over = new AbortController();

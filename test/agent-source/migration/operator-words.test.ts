@@ -1,10 +1,10 @@
-/** Each doubt takes one word of its own. */
+/** Tests `OperatorWords`: each doubt takes one word of its own. */
 import t from "tap";
 import { OperatorWords } from "../../../agent-source/migration/operator-words.ts";
 
-t.test("the first word of a doubt is heard, and no other one", async (t) => {
+t.test("the first word is taken by the doubt that asks, and every other word is dropped", async (t) => {
   const words = new OperatorWords();
-  t.equal(words.say("source"), false, "nothing asks yet");
+  t.equal(words.say("source"), false, "no doubt asks yet");
   const asked = words.ask("inDoubt");
   t.equal(words.asker, "inDoubt");
   t.equal(words.say("destination"), true);
@@ -25,7 +25,7 @@ t.test("a word is not used again by the next doubt", async (t) => {
   t.equal(await second, "source");
 });
 
-t.test("a doubt that was settled without a word takes none", async (t) => {
+t.test("a doubt that was settled without a word takes no word afterwards", async (t) => {
   const words = new OperatorWords();
   void words.ask("orphaned");
   words.forget();

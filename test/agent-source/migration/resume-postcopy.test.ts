@@ -1,4 +1,4 @@
-/** When there is nothing left that a post-copy could be taken up from. */
+/** Tests `resumePostcopy` where there is nothing left from which a post-copy could be resumed. */
 import t, { type Test } from "tap";
 import { PagesLost, resumePostcopy } from "../../../agent-source/migration/resume-postcopy.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
@@ -10,12 +10,12 @@ import { RESUMED_POSTCOPY } from "../../support/fake-resumed.ts";
 
 const GREETING = greeting();
 
-/** All that it looks at until QEMU is parked. */
+/** Everything of the context that is read until QEMU is parked. */
 const within = (connect: () => Promise<unknown>): SourceContext =>
   ({ id: "m-1", call: { guest: "web" }, qemu: { connect } }) as unknown as SourceContext;
 
-/** @param states the migration and the guest, one after the other as it is asked; undefined: it has ended */
-async function reviving(t: Test, states: readonly (readonly [migration: string, guest: string])[] | undefined) {
+/** @param states what the migration and the guest are at each query, in turn; undefined when QEMU has ended */
+async function resuming(t: Test, states: readonly (readonly [migration: string, guest: string])[] | undefined) {
   const said: string[] = [];
   let at = 0;
   const path =
@@ -33,7 +33,7 @@ async function reviving(t: Test, states: readonly (readonly [migration: string, 
   return {
     said,
     link,
-    revived: resumePostcopy(
+    resumed: resumePostcopy(
       within(async () => path && QmpClient.connect(path)),
       RESUMED_POSTCOPY,
       link,
@@ -41,36 +41,36 @@ async function reviving(t: Test, states: readonly (readonly [migration: string, 
   };
 }
 
-t.test("with a QEMU that has ended the pages are lost", async (t) => {
-  const { revived } = await reviving(t, undefined);
-  await t.rejects(revived, { constructor: PagesLost, code: "qemu-failed", message: /has ended/ });
+t.test("the pages are lost when QEMU has ended", async (t) => {
+  const { resumed } = await resuming(t, undefined);
+  await t.rejects(resumed, { constructor: PagesLost, code: "qemu-failed", message: /has ended/ });
 });
 
 t.test(
-  "with one that has left its migration, or runs its guest, they are lost, and the destination may dial again",
+  "the pages are lost when QEMU has left its migration or runs its guest, and the destination may dial again",
   async (t) => {
     for (const state of [
       ["completed", "postmigrate"],
       ["none", "paused"],
       ["cancelled", "running"],
     ] as const) {
-      const { revived, link, said } = await reviving(t, [state]);
-      await t.rejects(revived, { constructor: PagesLost, message: new RegExp(`${state[0]}.*${state[1]}`) });
+      const { resumed, link, said } = await resuming(t, [state]);
+      await t.rejects(resumed, { constructor: PagesLost, message: new RegExp(`${state[0]}.*${state[1]}`) });
       t.match(await link.closed, { code: "peer-lost" });
-      t.same(said, [], "it is left as it is");
+      t.same(said, [], "QEMU is left as it is");
     }
   },
 );
 
-t.test("one that cannot be had is tried again, over another stream of the destination", async (t) => {
+t.test("a QEMU that cannot be reached is tried again, over another stream of the destination", async (t) => {
   const link = new ResumingSource({ patienceMs: 1000, peer: "beta" }, 1);
   const held = async (): Promise<never> => Promise.reject(new MigrationFault("qmp-timeout", "did not greet"));
   await t.rejects(resumePostcopy(within(held), RESUMED_POSTCOPY, link), { code: "qmp-timeout" });
   t.match(await link.closed, { code: "peer-lost" });
 });
 
-t.test("one that has not noticed yet is waited for, in whichever state of a later QEMU", async (t) => {
-  const { revived } = await reviving(t, [
+t.test("a QEMU that has not noticed the cut yet is awaited, also in states that only a later QEMU has", async (t) => {
+  const { resumed } = await resuming(t, [
     ["postcopy-active", "paused"],
     ["postcopy-device", "finish-migrate"],
     ["failing", "finish-migrate"],
@@ -78,5 +78,5 @@ t.test("one that has not noticed yet is waited for, in whichever state of a late
     ["postcopy-recover", "paused"],
     ["completed", "paused"],
   ]);
-  await t.rejects(revived, { constructor: PagesLost, message: /is completed/ });
+  await t.rejects(resumed, { constructor: PagesLost, message: /is completed/ });
 });

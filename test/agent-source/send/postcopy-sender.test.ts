@@ -8,7 +8,7 @@ import { Pacer } from "../../../agent-source/send/pacer.ts";
 import { PrecopyScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
 import { createSourceMemory } from "../../../agent-source/send/source-memory.ts";
 import { CompressionChooser } from "../../../shared/codec/chooser.ts";
-import type { SourceMessage } from "../../../shared/protocol/messages.ts";
+import type { SourceMessage } from "../../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 

@@ -4,7 +4,7 @@ import t, { type Test } from "tap";
 import { type Asker, OperatorWords } from "../../../agent-source/migration/operator-words.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
 import { checkResolution } from "../../../agent-source/service/check-resolution.ts";
-import { DECIDES_WITHIN_MS, type SettleAnswer, TAKES_UP_WITHIN_MS } from "../../../shared/protocol/messages.ts";
+import { DECIDES_WITHIN_MS, type SettleAnswer, TAKES_UP_WITHIN_MS } from "../../../shared/protocol/stream-messages.ts";
 import { AskedDestination, LIMITS } from "../../support/asked-destination.ts";
 
 type Standing = SettleAnswer["standing"];

@@ -1,5 +1,5 @@
 import t from "tap";
-import type { SourceMessage } from "../../../shared/protocol/messages.ts";
+import type { SourceMessage } from "../../../shared/protocol/stream-messages.ts";
 import { channelCompliance } from "../../compliance/channel.ts";
 import { memoryTransfer } from "../../support/memory-link.ts";
 

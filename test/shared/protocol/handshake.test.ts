@@ -7,7 +7,6 @@ import {
   checkMigrations,
   type DestinationFacts,
   describeBlocks,
-  isOlder,
   PROTOCOL_VERSIONS,
 } from "../../../shared/protocol/handshake.ts";
 import type { Contract } from "../../../shared/protocol/messages.ts";
@@ -130,16 +129,6 @@ t.test("blocks are compared by name, size and page size", async (t) => {
   t.match(describeBlocks(blocks, []), /pc\.ram is missing at the destination/);
   const other = [{ ...blocks[0]!, name: "pc.bios" }];
   t.equal(describeBlocks(blocks, other), "pc.ram is missing at the destination; pc.bios is only at the destination");
-});
-
-t.test("versions are ordered by major, minor, micro", async (t) => {
-  const version = (major: number, minor: number, micro: number) => ({ major, minor, micro });
-  t.ok(isOlder(version(7, 2, 22), version(8, 1, 0)));
-  t.ok(isOlder(version(8, 0, 9), version(8, 1, 0)));
-  t.ok(isOlder(version(8, 1, 0), version(8, 1, 1)));
-  t.notOk(isOlder(version(8, 2, 0), version(8, 1, 9)));
-  t.notOk(isOlder(version(8, 1, 0), version(8, 1, 0)));
-  t.notOk(isOlder(version(10, 0, 0), version(8, 1, 0)));
 });
 
 t.test("a contract of more than was offered, or of other blocks, is the destination's fault", async (t) => {

@@ -1,4 +1,4 @@
-/** Two copies: said for as long as it lasts, and ended by neither agent. */
+/** Tests the state *doubled*: it is reported for as long as it lasts, and neither agent ends a copy. */
 import t, { type Test } from "tap";
 import { double } from "../../../../agent-source/migration/phases/double.ts";
 import type { Loaded } from "../../../../agent-source/migration/source-state.ts";
@@ -17,7 +17,7 @@ async function doubled(t: Test, status = "running") {
   return { ...phase, end };
 }
 
-t.test("it is told and written down, and nobody is ended", async (t) => {
+t.test("the two copies are reported and written down, and neither is ended", async (t) => {
   const { cx, destination, qemu, record } = await doubled(t);
   t.match(cx.report.view().error, { code: "two-copies", guestNow: /both hosts/, advice: /Pause one of both/ });
   t.match(await record(), { kind: "granted" });
@@ -43,13 +43,13 @@ t.test("the record keeps what the session knows of settings and pages, for the n
   t.match(await end, { kind: "releasing", loaded });
 });
 
-t.test("the end of the copy here leaves the guest there", async (t) => {
+t.test("when the copy at the source ends, the guest is left at the destination", async (t) => {
   const { qemu, end } = await doubled(t);
   await qemu.end();
   t.match(await end, { kind: "releasing" });
 });
 
-t.test("the end of the QEMU here is none while another one runs the guest", async (t) => {
+t.test("the end of the source QEMU does not count while another QEMU runs the guest at the source", async (t) => {
   const { qemu, destination, end } = await doubled(t);
   await qemu.end();
   const other = await FakeQemu.start(t, { status: "running" }, qemu.path);
@@ -60,7 +60,7 @@ t.test("the end of the QEMU here is none while another one runs the guest", asyn
   t.same(other.said, []);
 });
 
-t.test("the end of the copy there leaves the guest here, which is not started by this agent", async (t) => {
+t.test("when the copy at the destination ends, the guest stays here, and this agent does not start it", async (t) => {
   const { destination, end, cx, qemu, record } = await doubled(t);
   destination.answersInTurn(["lost"]);
   t.match(await end, {
@@ -77,7 +77,7 @@ t.test("the end of the copy there leaves the guest here, which is not started by
   t.equal(cx.report.view().error, undefined);
 });
 
-t.test("a destination that cannot be asked has not ended", async (t) => {
+t.test("the copy at a destination that cannot be asked does not count as ended", async (t) => {
   const { destination, end, qemu } = await doubled(t);
   await destination.close();
   let looks = 0;
@@ -95,7 +95,7 @@ t.test("a destination that cannot be asked has not ended", async (t) => {
   t.same(qemu.said, []);
 });
 
-t.test("the operator's word ends it", async (t) => {
+t.test("the operator's word ends the state", async (t) => {
   const there = await doubled(t);
   there.cx.words.say("destination");
   t.match(await there.end, { kind: "releasing", overruled: true });
@@ -104,7 +104,7 @@ t.test("the operator's word ends it", async (t) => {
   t.match(await here.end, { kind: "withdrawing", fault: { guestNow: "the guest runs at the source" } });
 });
 
-t.test("a disk that does not take it changes nothing", async (t) => {
+t.test("a disk that takes no record changes nothing about the next state", async (t) => {
   const phase = await sourcePhase(t, "running");
   phase.failWrites(true);
   phase.destination.answersInTurn(["lost"]);
@@ -112,7 +112,7 @@ t.test("a disk that does not take it changes nothing", async (t) => {
   t.match(next, { kind: "withdrawing" });
 });
 
-t.test("where both copies have ended it is in doubt again, and nothing older is started", async (t) => {
+t.test("when both copies have ended the guest is in doubt again, and no older copy is started", async (t) => {
   const { destination, end, qemu } = await doubled(t);
   destination.answersInTurn(["waiting"]);
   await qemu.end();

@@ -1,4 +1,7 @@
-/** Taking a guest back: what is written, said and started, in which order, by how far the migration had come. */
+/**
+ * Tests the state *keeping*: what is written, said and started, in which order, depending on how far the migration had
+ * come.
+ */
 import { rmSync } from "node:fs";
 import t, { type Test } from "tap";
 import { keep } from "../../../../agent-source/migration/phases/keep.ts";
@@ -27,7 +30,7 @@ async function keeping(t: Test, status: string, undo: Partial<Undo> = {}) {
 t.test("a retired guest is started, and the destination is told until it has heard it", async (t) => {
   const heard = await keeping(t, "postmigrate");
   heard.destination.answersInTurn(["refused"]);
-  // heard before the guest was seen to run, or not: both end as they should
+  // whether the destination hears it before the guest is seen to run, or after, each end is right
   const end = await heard.kept();
   t.match(end, { kind: /^(kept|withdrawing)$/, fault: { code: "peer-lost", guestNow: RUNS } });
   t.same(heard.qemu.said, ["cont"]);
@@ -38,27 +41,27 @@ t.test("a retired guest is started, and the destination is told until it has hea
   t.match(deaf.destination.calls[0], { ask: "withdraw" });
 });
 
-t.test("a destination that has not the whole guest is told once, and not waited for", async (t) => {
+t.test("a destination that does not have the whole guest is told once, and not waited for", async (t) => {
   const { kept, destination, record } = await keeping(t, "running", { isRetired: false, mayBeWhole: false });
   destination.answersInTurn(["waiting"]);
   t.match(await kept(), { kind: "kept", fault: { guestNow: RUNS } });
   t.notOk((await record())?.untold);
 });
 
-t.test("one that was not even asked is told nothing", async (t) => {
+t.test("a destination that was never asked is told nothing", async (t) => {
   const undo = { touched: false, accepted: false, isRetired: false, mayBeWhole: false };
   const { kept, destination, qemu } = await keeping(t, "running", undo);
   t.match(await kept(), { kind: "kept", fault: { guestNow: "the guest was not touched" } });
   t.same([...destination.asked, ...qemu.said], []);
 });
 
-t.test("a QEMU that has ended while the destination may be whole: nothing is said, and it is orphaned", async (t) => {
+t.test("when QEMU has ended and the destination may be whole, nothing is said: the guest is orphaned", async (t) => {
   const { kept, destination, written } = await keeping(t, "gone");
   t.match(await kept(), { kind: "orphaned", fault: { code: "peer-lost" } });
   t.same([...destination.asked, ...written], []);
 });
 
-t.test("a refused grant is written over before the guest is started", async (t) => {
+t.test("a refused grant is overwritten in the journal before the guest is started", async (t) => {
   const { kept, qemu, written } = await keeping(t, "postmigrate", { granted: "givenBack" });
   qemu.whim = ({ execute }) => {
     if (execute === "cont") t.same(written, ["plan"]);
@@ -69,21 +72,21 @@ t.test("a refused grant is written over before the guest is started", async (t) 
   t.same(written, ["plan", "kept"]);
 });
 
-t.test("a disk that does not take that keeps nobody from a guest whose refusal was heard", async (t) => {
+t.test("a guest whose refusal was heard is started although the disk takes no record", async (t) => {
   const { kept, qemu, failWrites, record } = await keeping(t, "postmigrate", { granted: "givenBack" });
   failWrites(true);
   t.match(await kept(), { fault: { guestNow: RUNS } });
   t.same(qemu.said, ["cont"]);
-  t.equal(await record(), undefined, "the next start of the agent finds what was there");
+  t.equal(await record(), undefined, "nothing was written, so the next start of the agent finds what was there");
 });
 
-t.test("a grant that nobody has heard of: the disk takes it back, or the destination refuses it first", async (t) => {
+t.test("with an unsent grant the guest is started once the disk takes `kept` or the destination refuses", async (t) => {
   const { kept, qemu, failWrites, destination, cx } = await keeping(t, "postmigrate", { granted: "unsaid" });
   failWrites(true);
   destination.answersInTurn(["waiting"]);
   const end = kept();
   await destination.untilAsked(3);
-  t.same(qemu.said, [], "an agent that starts again would find granted, and grant it");
+  t.same(qemu.said, [], "an agent that starts again would find `granted`, and grant the guest");
   t.match(cx.report.view().error, { guestNow: /paused at the source until the journal can be written/ });
   destination.answersInTurn(["refused"]);
   t.match(await end, { fault: { guestNow: RUNS } });
@@ -98,7 +101,7 @@ t.test("a grant that nobody has heard of: the disk takes it back, or the destina
   t.same(written.written, ["plan", "kept"]);
 });
 
-t.test("a destination that runs it is no reason to start it here too", async (t) => {
+t.test("a guest that the destination runs is not started at the source too", async (t) => {
   const { kept, qemu, failWrites, destination, cx } = await keeping(t, "postmigrate", { granted: "unsaid" });
   failWrites(true);
   destination.answersInTurn(["running"]);
@@ -106,23 +109,25 @@ t.test("a destination that runs it is no reason to start it here too", async (t)
   await destination.untilAsked(2);
   const told = (): true | undefined =>
     /until the journal can be written/.test(cx.report.view().error?.guestNow ?? "") ? true : undefined;
-  await eventually(told, { ...WITHIN, what: "what the operator is told" });
+  await eventually(told, { ...WITHIN, what: "the operator to be told" });
   t.same(qemu.said, []);
 });
 
-t.test("a QEMU that does not answer is asked again, and the operator sees why", async (t) => {
+t.test("a QEMU that refuses cont is asked again, and the operator sees why", async (t) => {
   const { kept, qemu, cx } = await keeping(t, "postmigrate");
   let refusals = 2;
   qemu.whim = ({ execute }) => (execute === "cont" && refusals-- > 0 ? 'Failed to get "write" lock' : undefined);
   const end = kept();
   const told = (): true | undefined =>
     /cannot be confirmed to run .*"write" lock/.test(cx.report.view().error?.guestNow ?? "") ? true : undefined;
-  await eventually(told, { ...WITHIN, what: "why it does not run yet" });
+  await eventually(told, { ...WITHIN, what: "the reason why the guest does not run yet" });
   t.match(await end, { fault: { guestNow: RUNS } });
   t.same(qemu.said, ["cont", "cont", "cont"]);
 });
 
-/** A QEMU that has written its stream and waits for SHUT, and what the agent does with the stream, in order. */
+/**
+ * Makes a QEMU that has written its stream and waits for SHUT, and notes what the agent does with the stream, in order.
+ */
 async function awaitingShut(t: Test) {
   const phase = await sourcePhase(t, "finish-migrate");
   const { cx, qemu } = phase;
@@ -158,12 +163,12 @@ t.test(
     destination.answersInTurn(["refused"]);
     t.match(await kept(), { fault: { guestNow: RUNS } });
     t.same(did, ["shut behind plan", "closed"]);
-    t.same(qemu.said, ["cont"], "and nobody cancels its migration");
+    t.same(qemu.said, ["cont"], "the migration is not cancelled");
   },
 );
 
 t.test(
-  "a QEMU is not told to complete when the disk takes no record, since nobody would then start the guest",
+  "a QEMU is not told to complete when the disk takes no record, since no agent would then start the guest",
   async (t) => {
     const { kept, qemu, did, failWrites, destination } = await awaitingShut(t);
     destination.answersInTurn(["refused"]);
@@ -175,7 +180,7 @@ t.test(
 );
 
 t.test(
-  "another QEMU beside the guest's is looked at in turns, so that its monitor is free for whoever ends it",
+  "another QEMU beside the guest's own is looked at with pauses, so that others can use its monitor",
   async (t) => {
     const { cx, qemu } = await sourcePhase(t, "postmigrate");
     const { qmp: path } = await loadGuest("web", cx.config);
@@ -194,7 +199,7 @@ t.test(
     const kept = keep({ kind: "keeping", fault: FAULT, undo }, { ...cx, leaving: leaving.signal });
     const thirdMs = await eventually(() => looksMs[2], { ...WITHIN, what: "the third look at the other QEMU" });
     t.ok(thirdMs - beganMs > 700, `the pauses of 250 and 500 ms before it took ${thirdMs - beganMs} ms`);
-    t.same(qemu.said, [], "nothing is started beside it");
+    t.same(qemu.said, [], "nothing is started beside the other QEMU");
     leaving.abort(new MigrationFault("stopping", "the test is over"));
     await t.rejects(kept, { code: "stopping" });
   },

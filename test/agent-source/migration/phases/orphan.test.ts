@@ -1,4 +1,6 @@
-/** A guest whose QEMU at the source has ended before it was granted: the destination is asked, and told nothing. */
+/**
+ * Tests the state *orphaned*: the source QEMU ended before the grant, so the destination is asked, and told nothing.
+ */
 import t, { type Test } from "tap";
 import { orphan } from "../../../../agent-source/migration/phases/orphan.ts";
 import { MigrationFault } from "../../../../shared/fault.ts";
@@ -19,7 +21,7 @@ async function orphaned(t: Test) {
   return { ...phase, says, end: orphan({ kind: "orphaned", fault: FAULT }, cx) };
 }
 
-t.test("it is told at once what is the matter, and how to go on", async (t) => {
+t.test("the operator is told at once what has happened, and how to go on", async (t) => {
   const { cx, end } = await orphaned(t);
   t.match(cx.report.view().error, {
     code: "in-doubt",
@@ -31,7 +33,7 @@ t.test("it is told at once what is the matter, and how to go on", async (t) => {
   await end;
 });
 
-t.test("a destination that runs it has it; one that has none leaves nothing but a new start", async (t) => {
+t.test("a destination that runs the guest settles it, and one that has no copy leaves only a new start", async (t) => {
   for (const standing of ["running", "pulling"] as const) {
     const { destination, end, cx } = await orphaned(t);
     destination.answersInTurn(["waiting", "starting", standing]);
@@ -45,12 +47,12 @@ t.test("a destination that runs it has it; one that has none leaves nothing but 
     const error = { code: "qemu-failed", guestNow: /is gone: .*\(so it is\)/, advice: /ferry --agent .* list/ };
     t.match(await end, { kind: "kept", fault: error }, standing);
     t.match(await record(), { kind: "kept" });
-    t.notOk((await record())?.untold, "what is kept there is the operator's, and is not withdrawn");
+    t.notOk((await record())?.untold, "a copy that the destination keeps is the operator's, and is not withdrawn");
   }
 });
 
 t.test(
-  "a supervisor that has started the guest anew here is told, since the copy there would be a second one",
+  "the operator is told that a supervisor has started the guest again, since the other copy would be a second one",
   async (t) => {
     const { destination, qemu, says, end, cx } = await orphaned(t);
     destination.answersInTurn(["waiting"]);
@@ -63,7 +65,7 @@ t.test(
   },
 );
 
-t.test("the operator's word gives up what the destination has, which is then told", async (t) => {
+t.test("the operator's word gives up the copy of the destination, which is then told", async (t) => {
   const { destination, end, cx, record } = await orphaned(t);
   destination.answersInTurn(["waiting"]);
   await destination.untilAsked(1);

@@ -1,10 +1,10 @@
-/** The end of QEMU's migration at the source, by the run states in which a QEMU may be found behind it. */
+/** Tests the end of QEMU's migration at the source, for each run state in which QEMU may be after it. */
 import t, { type Test } from "tap";
 import { completeMigration } from "../../../../agent-source/migration/phases/retire.ts";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
 import { FakeQemu } from "../../../support/fake-qemu.ts";
 
-/** Has a QEMU complete its migration, and be in these run states, one for each look at it; the last one stays. */
+/** Lets a QEMU complete its migration and show these run states, one for each look; QEMU stays in the last one. */
 async function completed(t: Test, ...statuses: readonly [string, ...string[]]): Promise<void> {
   const [first] = statuses;
   const qemu = await FakeQemu.start(t, { status: first, migration: "device" });
@@ -24,9 +24,9 @@ t.test("a QEMU that has completed its migration is waited for until it has left 
   completed(t, "finish-migrate", "finish-migrate", "finish-migrate", "postmigrate"),
 );
 
-t.test("one that is retired already is not asked again", (t) => completed(t, "postmigrate"));
+t.test("a QEMU that is retired already is not asked again", (t) => completed(t, "postmigrate"));
 
-t.test("one that somebody has started meanwhile is told as it is", (t) =>
+t.test("a QEMU that somebody has started meanwhile is reported as running", (t) =>
   t.rejects(completed(t, "finish-migrate", "running"), {
     code: "qemu-failed",
     message: "The source QEMU is running after its migration, not postmigrate",

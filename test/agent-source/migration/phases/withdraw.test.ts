@@ -1,4 +1,4 @@
-/** The end of a withdrawal: the destination has heard it, or runs the guest all the same. */
+/** Tests the state *withdrawing*, which ends when the destination has heard it, or runs the guest all the same. */
 import t, { type Test } from "tap";
 import { withdraw } from "../../../../agent-source/migration/phases/withdraw.ts";
 import { MigrationFault } from "../../../../shared/fault.ts";
@@ -11,7 +11,7 @@ async function withdrawing(t: Test, status: string) {
   return { ...phase, withdrawn: () => withdraw({ kind: "withdrawing", fault: FAULT }, phase.cx) };
 }
 
-t.test("it is said with the word that the journal has it, and written down when it was heard", async (t) => {
+t.test("the withdrawal is said with the word that the journal has, and written down once it was heard", async (t) => {
   const { withdrawn, destination, record, qemu } = await withdrawing(t, "running");
   destination.answersInTurn(["waiting", "refused"]);
   t.match(await withdrawn(), { kind: "kept", fault: FAULT });
@@ -22,27 +22,27 @@ t.test("it is said with the word that the journal has it, and written down when 
   t.same(qemu.said, []);
 });
 
-t.test("a guest that runs there and here is doubled", async (t) => {
+t.test("a guest that runs at both hosts is doubled", async (t) => {
   const { withdrawn, destination, written } = await withdrawing(t, "running");
   destination.answersInTurn(["running"]);
   t.match(await withdrawn(), { kind: "doubled", fault: { code: "two-copies" } });
   t.same(written, []);
 });
 
-t.test("a guest whose copy here has ended is there, by its operator's word", async (t) => {
+t.test("when the copy here has ended, the guest stays where the operator's word has started it", async (t) => {
   const { withdrawn, destination } = await withdrawing(t, "gone");
   destination.answersInTurn(["running"]);
   t.match(await withdrawn(), { kind: "kept" });
 });
 
-t.test("a QEMU that cannot be looked at leaves it open, and it is tried again", async (t) => {
+t.test("a source QEMU that cannot be looked at leaves the withdrawal open, and it is tried again", async (t) => {
   const { withdrawn, destination, qemu } = await withdrawing(t, "running");
   qemu.whim = ({ execute }) => (execute === "query-status" ? "it is busy" : undefined);
   destination.answersInTurn(["running"]);
   await t.rejects(withdrawn(), { code: "qemu-failed", message: /cannot be looked at/ });
 });
 
-t.test("a disk that does not take it leaves it to the next start", async (t) => {
+t.test("when the disk takes no record, the withdrawal is left to the next start of the agent", async (t) => {
   const { withdrawn, destination, failWrites, record } = await withdrawing(t, "running");
   failWrites(true);
   destination.answersInTurn(["refused"]);

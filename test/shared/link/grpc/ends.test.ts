@@ -10,7 +10,12 @@ import { dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
 import { serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
-import type { DestinationMessage, Frame, FrameKind, SourceMessage } from "../../../../shared/protocol/messages.ts";
+import type {
+  DestinationMessage,
+  Frame,
+  FrameKind,
+  SourceMessage,
+} from "../../../../shared/protocol/stream-messages.ts";
 import { bounded } from "../../../support/bounded.ts";
 import { BreakingRelay, type End, type Strike } from "../../../support/breaking-relay.ts";
 import { WAYS } from "../../../support/connection-ends.ts";

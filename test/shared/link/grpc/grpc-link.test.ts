@@ -4,13 +4,13 @@ import { MigrationFault } from "../../../../shared/fault.ts";
 import { connectDestination, connectSource, dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
 import type { SourceChannel } from "../../../../shared/link/link.ts";
+import type { Offer } from "../../../../shared/protocol/messages.ts";
 import type {
   DestinationMessage,
   Frame,
-  Offer,
   SettleAnswer,
   SettleCall,
-} from "../../../../shared/protocol/messages.ts";
+} from "../../../../shared/protocol/stream-messages.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
 import { LIMITS, openGrpcPair, SERVE, sourceService } from "../../../support/link.ts";
 import { folder, hello, offer, refusal } from "../../../support/link-fixtures.ts";

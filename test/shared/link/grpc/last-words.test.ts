@@ -3,7 +3,7 @@ import t, { type Test } from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import type { DestinationChannel, SourceChannel } from "../../../../shared/link/link.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
-import type { DestinationMessage } from "../../../../shared/protocol/messages.ts";
+import type { DestinationMessage } from "../../../../shared/protocol/stream-messages.ts";
 import { bounded, eventually } from "../../../support/bounded.ts";
 import { memoryTransfer } from "../../../support/memory-link.ts";
 

@@ -6,7 +6,7 @@ import { serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
 import type { DestinationChannel, LinkLimits, SourceChannel } from "../../../../shared/link/link.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
-import type { DestinationMessage, Hello, SourceMessage } from "../../../../shared/protocol/messages.ts";
+import type { DestinationMessage, Hello, SourceMessage } from "../../../../shared/protocol/stream-messages.ts";
 import { bounded, eventually } from "../../../support/bounded.ts";
 import { BreakingRelay } from "../../../support/breaking-relay.ts";
 import { LIMITS, portOf, SERVE, sourceService } from "../../../support/link.ts";

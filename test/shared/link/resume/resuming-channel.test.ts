@@ -5,7 +5,7 @@ import { MigrationFault } from "../../../../shared/fault.ts";
 import type { SourceChannel } from "../../../../shared/link/link.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
-import type { DestinationMessage, Frame, Hello, SourceMessage } from "../../../../shared/protocol/messages.ts";
+import type { DestinationMessage, Frame, Hello, SourceMessage } from "../../../../shared/protocol/stream-messages.ts";
 import { eventually } from "../../../support/bounded.ts";
 import { type MemoryTransfer, memoryTransfer } from "../../../support/memory-link.ts";
 

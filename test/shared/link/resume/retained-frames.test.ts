@@ -1,7 +1,7 @@
 import t from "tap";
 import { RetainedFrames } from "../../../../shared/link/resume/retained-frames.ts";
 import { FRAME_HEAD_BYTES } from "../../../../shared/link/wire/frame-wire.ts";
-import type { Frame } from "../../../../shared/protocol/messages.ts";
+import type { Frame } from "../../../../shared/protocol/stream-messages.ts";
 
 const frame = (body: Uint8Array): Frame => ({
   kind: "frame",

@@ -4,7 +4,7 @@ import protobuf from "protobufjs";
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { decodeFrame, encodeFrame, FRAME_HEAD_BYTES, isFrame } from "../../../../shared/link/wire/frame-wire.ts";
-import type { Frame } from "../../../../shared/protocol/messages.ts";
+import type { Frame } from "../../../../shared/protocol/stream-messages.ts";
 import { packageRoot } from "../../../../shared/runtime/package-root.ts";
 
 const root = protobuf.loadSync(join(packageRoot(), "proto/ferry/v1/peer.proto"));

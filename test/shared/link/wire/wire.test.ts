@@ -3,8 +3,8 @@ import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { destinationService, migrationService, transferService } from "../../../../shared/link/grpc/services.ts";
 import { type DomainMethod, methodOf } from "../../../../shared/link/wire/proto-files.ts";
-import type { DestinationMessage, SourceMessage } from "../../../../shared/protocol/messages.ts";
 import type { MigrateOptions, MigrationStatus } from "../../../../shared/protocol/report.ts";
+import type { DestinationMessage, SourceMessage } from "../../../../shared/protocol/stream-messages.ts";
 import { progress, result, view } from "../../../support/cli-fixtures.ts";
 import { offer } from "../../../support/link-fixtures.ts";
 

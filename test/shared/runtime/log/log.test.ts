@@ -1,7 +1,7 @@
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { LineBudget } from "../../../../shared/runtime/log/line-budget.ts";
-import { budgeted, createLogger, type LogLevel, migrationLogger } from "../../../../shared/runtime/log/log.ts";
+import { budgeted, createLogger, type LogLevel } from "../../../../shared/runtime/log/log.ts";
 
 function rig(level: LogLevel = "info") {
   const lines: string[] = [];
@@ -11,8 +11,8 @@ function rig(level: LogLevel = "info") {
 
 t.test("a line is JSON with its level in words, its time and its migration", async (t) => {
   const { logger, last } = rig();
-  migrationLogger(logger, "m-1").info({ pages: 7 }, "first pass done");
-  t.match(last(), { level: "info", name: "ferry-source", migrationId: "m-1", pages: 7, msg: "first pass done" });
+  logger.child({ migration: "m-1" }).info({ pages: 7 }, "first pass done");
+  t.match(last(), { level: "info", name: "ferry-source", migration: "m-1", pages: 7, msg: "first pass done" });
   t.match(last().time, /^\d{4}-\d\d-\d\dT/);
 });
 

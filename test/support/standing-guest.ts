@@ -10,9 +10,9 @@
  */
 import { rm } from "node:fs/promises";
 import type { Socket } from "node:net";
-import { MigrationFault } from "../../fault.ts";
-import { connectToQemu } from "../../runtime/guest/guest-socket.ts";
-import type { QmpClient } from "../qmp/qmp-client.ts";
+import { MigrationFault } from "../../shared/fault.ts";
+import { connectToQemu } from "../../shared/runtime/guest/guest-socket.ts";
+import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 
 /** How long the guest may take to start, milliseconds. */
 const TIMEOUT_MS = 5000;
