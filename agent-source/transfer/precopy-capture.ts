@@ -122,8 +122,9 @@ export class PrecopyCapture implements StreamSink {
     this.hold.stop();
   }
 
+  /** True once every page has come. Stop-and-copy has its first pass in the final phase. */
   get firstPassDone(): boolean {
-    return this.hold.phase !== "first-pass";
+    return this.watch.firstPassDone;
   }
 
   /**

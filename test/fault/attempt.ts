@@ -32,6 +32,12 @@ function rateOf(moment: Moment | undefined): number {
   return moment?.kind === "after" ? moment.bitsPerSecond : FULL_RATE;
 }
 
+/**
+ * A migration has ended before the moment of its fault. It may: a hybrid one completes as precopy where QEMU has nothing
+ * left when post-copy is about to begin.
+ */
+export class MomentMissed extends Error {}
+
 export interface Word {
   readonly code: number | null;
   readonly output: string;
@@ -76,7 +82,7 @@ export class Attempt {
     return /^\{"id":"(\w+)"/m.exec(this.run.output())?.[1];
   }
 
-  /** @throws Error when the migration ends first, or the moment does not come */
+  /** @throws MomentMissed when the migration ends first; Error when the moment does not come */
   async reach(moment: Moment): Promise<void> {
     const within = { timeoutMs: REACHED_WITHIN_MS };
     switch (moment.kind) {
@@ -84,7 +90,7 @@ export class Attempt {
         if (moment.cancelledAt !== undefined) await this.#cancel(moment.cancelledAt);
         const held = this.#agent(moment.side).waitForOutput(new RegExp(`"held":"${moment.state}"`), within);
         const ended = this.run.ended.then(() => {
-          throw new Error(`It ended before it came to ${moment.state}: ${this.run.output().slice(-500)}`);
+          throw new MomentMissed(`It ended before it came to ${moment.state}: ${this.run.output().slice(-500)}`);
         });
         ended.catch(() => undefined);
         // a source that was cancelled, or is in doubt, has said so before the destination has come so far

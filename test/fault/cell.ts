@@ -64,4 +64,6 @@ export interface CellResult {
   /** By the agents, when the guest was moved and the agent that moved it is still there. */
   readonly downtimeMs: number | undefined;
   readonly violations: readonly string[];
+  /** The migration had ended before the moment of the fault. */
+  readonly missedItsMoment?: boolean;
 }

@@ -1,7 +1,7 @@
 /** Runs one cell: a migration, its fault at its moment, what must hold afterwards, and a second attempt. */
 import { isPostcopy } from "../../shared/protocol/strategies.ts";
 import type { RigHost } from "../support/rig.ts";
-import { Attempt } from "./attempt.ts";
+import { Attempt, MomentMissed } from "./attempt.ts";
 import { type Cell, type CellResult, LIMITS, type Outcome } from "./cell.ts";
 import { Doubts, ENDS_WITHIN_MS } from "./doubts.ts";
 import { type FaultRig, FULL_RATE } from "./fault-rig.ts";
@@ -14,21 +14,34 @@ import { sayWords } from "./words.ts";
 /** Until an agent has found that no page comes any more. */
 const STRANDS_WITHIN_MS = 15_000;
 
+/** How often a cell is begun whose migration ends before its moment. */
+const TRIES = 3;
+
 export async function runCell(on: FaultRig, cell: Cell, { secondAttempt = true } = {}): Promise<CellResult> {
+  for (let tries = 1; ; tries++) {
+    const result = await tryCell(on, cell, secondAttempt);
+    if (result.missedItsMoment !== true || tries === TRIES) return result;
+    await on.reset();
+  }
+}
+
+async function tryCell(on: FaultRig, cell: Cell, secondAttempt: boolean): Promise<CellResult> {
   const startMs = performance.now();
   const run = new CellRun(on, cell);
+  let missedItsMoment = false;
   try {
     await run.first();
     if (secondAttempt) await run.second();
   } catch (thrown) {
     run.outcome = "broken";
+    missedItsMoment = thrown instanceof MomentMissed;
     run.violations.push(thrown instanceof Error ? thrown.message : String(thrown));
   } finally {
     await run.close();
   }
   const seconds = (performance.now() - startMs) / 1e3;
   const { outcome, violations, longestPauseMs, downtimeMs } = run;
-  return { cell, outcome, seconds, longestPauseMs, downtimeMs, violations };
+  return { cell, outcome, seconds, longestPauseMs, downtimeMs, violations, missedItsMoment };
 }
 
 class CellRun {
