@@ -124,7 +124,7 @@ export class PrecopyCapture implements StreamSink {
 
   /** True once every page has come. Stop-and-copy has its first pass in the final phase. */
   get firstPassDone(): boolean {
-    return this.watch.firstPassDone;
+    return this.observer.firstPassDone;
   }
 
   /**
