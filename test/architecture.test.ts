@@ -36,10 +36,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "shared/qemu/stream": ["shared"],
   "shared/qemu/return-path": ["shared", "shared/qemu/stream"],
   "shared/qemu/qmp": ["shared", "shared/qemu/stream", "shared/runtime/guest"],
-  "shared/qemu/inspect": [
-    ...["shared", "shared/protocol", "shared/runtime/guest"],
-    ...["shared/qemu/qmp", "shared/qemu/stream"],
-  ],
+  "shared/qemu/inspect": ["shared", "shared/protocol", "shared/qemu/qmp", "shared/qemu/stream"],
 
   "shared/link/tls": ["shared", "shared/runtime/config", "shared/runtime/files", "shared/runtime/log"],
   "shared/link": ["shared", "shared/protocol", "shared/link/tls"],

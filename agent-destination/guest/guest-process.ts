@@ -2,7 +2,9 @@
  * The destination's own QEMU. It is started paused from this host's definition, and waits for a migration. Once it has
  * loaded the guest, it outlives the agent. This is the only file that says `cont` and `quit` to it.
  */
+
 import { rm } from "node:fs/promises";
+import { defined } from "../../shared/defined.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import { killProcess } from "../../shared/qemu/inspect/guest-unit.ts";
@@ -288,7 +290,7 @@ export class GuestProcess {
     const { advice } = fault;
     return new MigrationFault("qemu-failed", `${fault.message}; the destination's QEMU has ended: ${words}`, {
       cause: fault,
-      ...(advice === undefined ? {} : { advice }),
+      ...defined({ advice }),
     });
   }
 

@@ -2,7 +2,9 @@
  * What one incoming migration has at hand in every state. Nothing in it changes with the state: what changes is in the
  * states (destination-state.ts).
  */
+
 import { join } from "node:path";
+import { defined } from "../../shared/defined.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
@@ -148,12 +150,10 @@ export const destinationRecord = (
   sequence: cx.sequence,
   startedAtMs: cx.startedAtMs,
   grant: { token: tokenText(cx.token), epoch: EPOCH, paused },
-  ...(cx.caller === undefined ? {} : { caller: cx.caller }),
-  ...(guest === undefined ? {} : { qemu: guest.process }),
-  ...(postcopy === undefined ? {} : { postcopy }),
+  ...defined({ caller: cx.caller, qemu: guest?.process, postcopy }),
   ...(ungranted ? { ungranted } : {}),
   ...(ran ? { ran } : {}),
   ...(cx.saysKept ? { saysKept: true } : {}),
-  ...(reason === undefined ? {} : { reason }),
+  ...defined({ reason }),
   ...(heard ? { heard } : {}),
 });

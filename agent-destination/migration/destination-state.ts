@@ -2,6 +2,7 @@
  * What each state of an incoming migration holds, as types. Which state may follow which is in
  * shared/protocol/destination-states.ts, which also says what each state means.
  */
+import { defined } from "../../shared/defined.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceConnection } from "../../shared/link/grpc/grpc-link.ts";
 import type {
@@ -100,8 +101,7 @@ export type Phases = {
 /** Copies what every state of a whole guest passes on to the next state. */
 export const wholeOf = ({ guest, receiver, postcopy }: Whole): Whole => ({
   guest,
-  ...(receiver === undefined ? {} : { receiver }),
-  ...(postcopy === undefined ? {} : { postcopy }),
+  ...defined({ receiver, postcopy }),
 });
 
 /** Makes what has to be undone where a whole guest is given up. */

@@ -3,6 +3,7 @@
  * and from its host. A caller that does not have the definition, or may not bring the guest, gets no further than this
  * (docs/decisions/0049).
  */
+import { defined } from "../../shared/defined.ts";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { whyNotBrought } from "../../shared/link/callers/guest-peers.ts";
 import type { Caller, LinkLimits } from "../../shared/link/link.ts";
@@ -88,7 +89,7 @@ export async function factsOfHost(
 ): Promise<DestinationFacts> {
   return {
     protocolVersions: PROTOCOL_VERSIONS,
-    ...(definition === undefined ? {} : { definitionDigest: definition.digest }),
+    ...defined({ definitionDigest: definition?.digest }),
     freeMemoryBytes: (await availableMemory()) - promisedBytes,
     promisedBytes,
     reserveBytes: memoryReserveBytes,

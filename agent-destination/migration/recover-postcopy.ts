@@ -3,11 +3,13 @@
  * others on a new connection. This agent dials the source as one that knows of no earlier stream
  * (docs/design/post-copy.md#when-something-breaks).
  */
+
 import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
+import { pageCountOf } from "../../shared/page/geometry.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { encodeRecvBitmap, encodeResume } from "../../shared/qemu/stream/command-encoder.ts";
@@ -59,7 +61,7 @@ export async function recoverPostcopy(
   channel.onChange = (connected) =>
     cx.log.warn({ connected, ...channel.interruptions }, connected ? "the link is back" : "the link is lost");
   const { blocks } = postcopy;
-  const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+  const pageCount = pageCountOf(blocks);
   const ramBlocks = blocks.map((block) => ({ ...block, pageSize: PAGE_SIZE }));
   const pages = new PostcopyPages({
     blocks: ramBlocks,

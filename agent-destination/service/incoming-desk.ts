@@ -2,6 +2,7 @@
  * Answers the operator at a destination. It lists the migrations that came here, and takes the operator's words
  * (`ferry resolve`) that end what no agent can end.
  */
+import { defined } from "../../shared/defined.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { MigrationOperator } from "../../shared/link/link.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
@@ -184,7 +185,7 @@ export class IncomingDesk implements MigrationOperator {
       ...UNHEARD,
     });
     const { error: _, ...rest } = view;
-    this.note({ ...rest, status, ...(error === undefined ? {} : { error }) });
+    this.note({ ...rest, status, ...defined({ error }) });
     return this.getMigration(id);
   }
 

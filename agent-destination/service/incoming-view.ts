@@ -2,6 +2,7 @@
  * The view that an operator gets of a migration that comes to this host, made from the migration's state. It has no
  * figures: only the source agent knows them.
  */
+import { defined } from "../../shared/defined.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import {
@@ -41,7 +42,7 @@ export function incomingView(state: DestinationState, known: Known): MigrationVi
     negotiated: {},
     // only the source knows the figures of a migration
     progress: NO_PROGRESS,
-    ...(error === undefined ? {} : { error }),
+    ...defined({ error }),
   };
 }
 

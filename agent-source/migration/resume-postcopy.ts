@@ -3,15 +3,16 @@
  * a whole copy of the guest. It sends every page that it is told the destination misses, whatever it has sent before
  * (docs/design/post-copy.md#when-something-breaks). So no page is lost with an agent or a stream.
  */
+
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
+import { pageCountOf } from "../../shared/page/geometry.ts";
 import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import { POSTCOPY_PROTOCOL } from "../../shared/protocol/strategies.ts";
 import { type MigrationPhase, migrationPhase } from "../../shared/qemu/qmp/migration-status.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
-import { PAGE_SIZE } from "../../shared/units.ts";
 import { applySettings } from "../guest/qemu-settings.ts";
 import { RunState } from "../guest/run-state.ts";
 import { shallowFrameBytes } from "../send/credit.ts";
@@ -88,7 +89,7 @@ async function resume(
 ): Promise<TransferSession> {
   const { qmp } = session;
   const { blocks, ramSectionId } = setupOf(postcopy);
-  const pageCount = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+  const pageCount = pageCountOf(blocks);
   session.commit();
   // the destination may say only now that the guest runs
   session.inbox.grantSent(cx.token);

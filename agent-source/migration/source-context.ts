@@ -2,6 +2,7 @@
  * What one migration has at hand in every state, its journal records, and the words for where its guest is. What
  * changes with the state is not here (source-state.ts).
  */
+import { defined } from "../../shared/defined.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -78,7 +79,7 @@ export function sourceRecord(
     sequence: cx.sequence,
     startedAtMs: cx.report.startedAtMs,
     grant: { token: Buffer.from(cx.token).toString("hex"), epoch: EPOCH, paused },
-    ...(process === undefined ? {} : { qemu: process }),
+    ...defined({ qemu: process }),
   };
   if (kind === "released" || kind === "kept") {
     // the agent that ends the QEMU must know that it was left in post-copy
@@ -87,8 +88,7 @@ export function sourceRecord(
   }
   return {
     ...record,
-    ...(settings === undefined ? {} : { settings }),
-    ...(postcopy === undefined ? {} : { postcopy }),
+    ...defined({ settings, postcopy }),
     ...(retiring === true ? { retiring } : {}),
     ...(kind === "granted" && cx.doubt.isWithdrawn ? { withdrawn: true } : {}),
   };

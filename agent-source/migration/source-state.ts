@@ -2,6 +2,7 @@
  * What each state of a source migration holds. Which state may follow which is in shared/protocol/source-states.ts, and
  * what happens in each is in phases/.
  */
+import { defined } from "../../shared/defined.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { Contract } from "../../shared/protocol/messages.ts";
@@ -121,9 +122,7 @@ export const isEnd = (state: SourceState): state is State<"released"> | State<"k
 /** Gives what every state of a granted guest passes on to the next state. */
 export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Granted => ({
   paused,
-  ...(loaded === undefined ? {} : { loaded }),
-  ...(settings === undefined ? {} : { settings }),
-  ...(postcopy === undefined ? {} : { postcopy }),
+  ...defined({ loaded, settings, postcopy }),
 });
 
 /** Gives what the journal keeps of a granted guest: from the session, or from the record of an agent's earlier life. */
@@ -135,8 +134,7 @@ export function withoutFeed(granted: Granted): Granted {
   const { settings, postcopy } = keptOf(granted);
   return {
     paused: granted.paused,
-    ...(settings === undefined ? {} : { settings }),
-    ...(postcopy === undefined ? {} : { postcopy }),
+    ...defined({ settings, postcopy }),
   };
 }
 
@@ -158,8 +156,7 @@ export function undoHandOver(granted: Granted): Undo {
     isRetired: true,
     granted: "givenBack",
     paused,
-    ...(settings === undefined ? {} : { settings }),
-    ...(postcopy === undefined ? {} : { postcopy }),
+    ...defined({ settings, postcopy }),
   };
 }
 
@@ -181,7 +178,6 @@ export function undoSession(session: TransferSession, reached: "copying" | "whol
     isRetired: reached !== "copying",
     granted: reached === "granted" ? "givenBack" : reached === "recording" ? "unsaid" : "no",
     paused,
-    ...(settings === undefined ? {} : { settings }),
-    ...(stoppedWith === undefined ? {} : { postcopy: stoppedWith }),
+    ...defined({ settings, postcopy: stoppedWith }),
   };
 }

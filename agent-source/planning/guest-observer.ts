@@ -5,14 +5,16 @@
  *
  *     first copy ─► settling ─► paced, for the time that was asked for ─► close looks, for moments ─► done
  */
+
 import { MigrationFault } from "../../shared/fault.ts";
 import { DirtyCensus } from "../../shared/model/dirty-census.ts";
 import type { DirtySample } from "../../shared/model/dirty-curve.ts";
+import { pageCountOf } from "../../shared/page/geometry.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
-import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
+import { type Address, address } from "../../shared/units.ts";
 import { DrainedSections } from "../capture/drained-sections.ts";
 import { SyncPace } from "../capture/sync-pace.ts";
 import type { PageSamples } from "./page-samples.ts";
@@ -140,7 +142,7 @@ export class GuestObserver implements StreamSink {
   prologue(): void {}
 
   layout({ blocks }: RamSetup): void {
-    const pages = blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+    const pages = pageCountOf(blocks);
     if (pages !== this.parts.pageCount)
       throw new MigrationFault(
         "stream-unsupported",

@@ -1,4 +1,5 @@
 /** What the operator sees of a migration, read from its status and its session at the moment of asking. */
+import { defined } from "../../shared/defined.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import { HOT_CLASS } from "../../shared/page/heat-map.ts";
 import {
@@ -109,8 +110,7 @@ export class MigrationReport {
       startedAtMs,
       negotiated,
       progress: this.progress(),
-      ...(this.error === undefined ? {} : { error: this.error }),
-      ...(this.result === undefined ? {} : { result: this.result }),
+      ...defined({ error: this.error, result: this.result }),
     };
   }
 
@@ -157,7 +157,7 @@ export class MigrationReport {
       linkDownSeconds: session.channel.downForMs / 1000,
       downtimeTargetMs: this.call.options.downtimeTargetMs,
       stalledSeconds: watch.stalledMs / 1000,
-      ...(etaSeconds === undefined ? {} : { etaSeconds }),
+      ...defined({ etaSeconds }),
     };
     return this.last;
   }

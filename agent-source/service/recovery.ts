@@ -2,6 +2,7 @@
  * Takes up the migrations that the journal knows when a source agent starts again. recoverSource()
  * (shared/protocol/source-states.ts) says in which state each of them goes on; this file makes what that state needs.
  */
+import { defined } from "../../shared/defined.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -102,7 +103,7 @@ export async function recoverMigrations(
     const { guest, destination, sequence, startedAtMs, grant, qemu } = record;
     const token = Buffer.from(grant.token, "hex");
     const isWithdrawn = record.withdrawn === true;
-    const identity = { id, token, sequence, startedAtMs, isWithdrawn, ...(qemu === undefined ? {} : { qemu }) };
+    const identity = { id, token, sequence, startedAtMs, isWithdrawn, ...defined({ qemu }) };
     const made = make({ guest, to: destination, options: OPTIONS }, identity);
     const others = entries.filter((one) => one.id !== id && one.record.guest === guest).map((one) => one.record);
     const state = isPassedOver(record, others) ? await passOver(record, made.cx) : await resumeFrom(record, made.cx);
@@ -142,8 +143,7 @@ async function resumeFrom(record: SourceRecord, cx: SourceContext): Promise<Sour
   const { kind, settings, postcopy, reason, grant, retiring, untold } = record;
   const saved = {
     paused: grant.paused,
-    ...(settings === undefined ? {} : { settings }),
-    ...(postcopy === undefined ? {} : { postcopy }),
+    ...defined({ settings, postcopy }),
   };
   const state = recoverSource(
     kind,

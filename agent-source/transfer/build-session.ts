@@ -3,9 +3,11 @@
  * the reading of QEMU's stream. It keeps no state of its own. The monitor, the channel and the faults that end a
  * session are in transfer-session.ts. The warm-up builds these parts without a session.
  */
+
 import { cpus } from "node:os";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
+import { pageCountOf } from "../../shared/page/geometry.ts";
 import { ResumedReader } from "../../shared/qemu/stream/resumed-reader.ts";
 import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
 import { IdleProcessors } from "../../shared/runtime/host/idle-processors.ts";
@@ -25,7 +27,7 @@ import { EtaEstimator } from "../switchover/eta.ts";
 import { type Decision, FIXED_COST_MS, SwitchPolicy } from "../switchover/switch-policy.ts";
 import { PrecopyCapture, type PrecopyCaptureOptions } from "./precopy-capture.ts";
 import { RestartedStreamSink, ResumedStreamSink, setupOf } from "./resumed-streams.ts";
-import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, pageCountOf, schedulerOptions } from "./session-options.ts";
+import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, schedulerOptions } from "./session-options.ts";
 
 /** Active push: the most pages that QEMU is asked for ahead of a guest that walks its memory (docs/decisions/0026). */
 const AHEAD_PAGES = 4096;

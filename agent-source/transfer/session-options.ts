@@ -2,6 +2,7 @@
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
+import { pageCountOf } from "../../shared/page/geometry.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { Contract, RamBlock } from "../../shared/protocol/messages.ts";
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
@@ -82,9 +83,6 @@ const OVERSHOOT_FRAMES = 12;
 /** @returns the most bytes that the frames in flight may have; these are kept until they are acknowledged */
 export const retainedBytes = ({ creditWindowBytes, frameBytes }: SessionContract): number =>
   creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(frameBytes);
-
-export const pageCountOf = (ramBlocks: readonly RamBlock[]): number =>
-  ramBlocks.reduce((sum, block) => sum + block.byteLength / PAGE_SIZE, 0);
 
 /** @throws MigrationFault `stream-unsupported` when a block of QEMU's stream is not one that its monitor named */
 export function checkBlocks(

@@ -22,6 +22,10 @@ export interface LaidBlock extends BlockSize {
   readonly pageCount: number;
 }
 
+/** How many pages all blocks have together. @param blocks whose lengths are multiples of a page */
+export const pageCountOf = (blocks: readonly { readonly byteLength: number }[]): number =>
+  blocks.reduce((sum, { byteLength }) => sum + byteLength / PAGE_SIZE, 0);
+
 /**
  * The most pages that a guest may have: 1 TiB of memory. The step from one page number to the next travels as a zigzag
  * varint together with two bits for the kind of the record, and both have to fit in 32 bits

@@ -2,6 +2,7 @@
  * Reads the records of the journals from the JSON on the disk. A value that is no record is never guessed at. The
  * checksum of a file is checked before (shared/runtime/journal/journal-file.ts).
  */
+import { defined } from "../defined.ts";
 import type { Codec } from "./messages.ts";
 import {
   DESTINATION_RECORDS,
@@ -32,14 +33,12 @@ export function decodeSourceRecord(value: unknown): SourceRecord | undefined {
   const record = { kind, guest, destination, sequence: decodeSequence(given.sequence), startedAtMs, grant };
   return {
     ...record,
-    ...(qemu === undefined ? {} : { qemu }),
+    ...defined({ qemu }),
     ...(given.retiring === true ? { retiring: true } : {}),
     ...(given.withdrawn === true ? { withdrawn: true } : {}),
     ...(given.untold === true ? { untold: true } : {}),
     ...(typeof given.endedAtMs === "number" ? { endedAtMs: given.endedAtMs } : {}),
-    ...(settings === undefined ? {} : { settings }),
-    ...(postcopy === undefined ? {} : { postcopy }),
-    ...(reason === undefined ? {} : { reason }),
+    ...defined({ settings, postcopy, reason }),
   };
 }
 
@@ -92,13 +91,12 @@ export function decodeDestinationRecord(value: unknown): DestinationRecord | und
   const caller = text(given.caller);
   return {
     ...{ kind, guest, source, sequence: decodeSequence(given.sequence), startedAtMs, grant },
-    ...(caller === undefined ? {} : { caller }),
-    ...(qemu === undefined ? {} : { qemu }),
+    ...defined({ caller, qemu }),
     ...(postcopy === undefined || sourceAddress === undefined ? {} : { postcopy: { ...postcopy, sourceAddress } }),
     ...(given.ungranted === true ? { ungranted: true } : {}),
     ...(given.ran === true ? { ran: true } : {}),
     ...(given.saysKept === true ? { saysKept: true } : {}),
-    ...(reason === undefined ? {} : { reason }),
+    ...defined({ reason }),
     ...(given.heard === true ? { heard: true } : {}),
   };
 }

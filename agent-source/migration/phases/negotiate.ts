@@ -2,6 +2,7 @@
  * The state *negotiating*: the guest is offered to the destination. The planner asks by the same function,
  * askDestination(), without a migration.
  */
+import { defined } from "../../../shared/defined.ts";
 import { MigrationFault, type Refusal } from "../../../shared/fault.ts";
 import { limitsFor } from "../../../shared/link/callers/guest-peers.ts";
 import { connectDestination } from "../../../shared/link/grpc/grpc-link.ts";
@@ -75,7 +76,7 @@ const refused = (what: string, refusals: readonly Refusal[], role?: "destination
   new MigrationFault("refused", `${what}: ${refusals.map((one) => one.message).join("; ")}`, {
     refusals,
     advice: "Mend what is listed, then migrate again",
-    ...(role === undefined ? {} : { role }),
+    ...defined({ role }),
   });
 
 /**
@@ -184,7 +185,7 @@ function makeOffer(
       devices: facts.devices,
       deviceSettings: saidSettings(facts.settings),
       disks: offered(facts.disks),
-      ...(mark === undefined ? {} : { mark }),
+      ...defined({ mark }),
       disksUnchecked: options.sharedDisksUnchecked,
     },
     transfer: {

@@ -1,7 +1,9 @@
 /**
  * The state *orphaned*: the source QEMU ended before the guest was granted, and the destination may have a whole copy.
  */
+
 import { setTimeout as delay } from "node:timers/promises";
+import { defined } from "../../../shared/defined.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
@@ -59,7 +61,7 @@ async function untilDecided(
           return {
             kind: afterSource("orphaned", "running"),
             paused: false,
-            ...(running === undefined ? {} : { running }),
+            ...defined({ running }),
           };
         case "refused":
         case "unknown":

@@ -1,5 +1,7 @@
 /** The state *serving*: post-copy. The guest runs at the destination, and the source sends the pages that it misses. */
+
 import { setTimeout as delay } from "node:timers/promises";
+import { defined } from "../../../shared/defined.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import type { SourcePostcopy } from "../../../shared/protocol/ownership.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
@@ -62,8 +64,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
         kind,
         // only a guest that ran goes into post-copy
         paused: false,
-        ...(resumed === undefined ? {} : { running: resumed }),
-        ...(outcome.complete === undefined ? {} : { complete: outcome.complete }),
+        ...defined({ running: resumed, complete: outcome.complete }),
       };
     } catch (thrown) {
       if (cx.leaving.aborted) throw thrown;
@@ -207,7 +208,7 @@ async function retireQemu(session: TransferSession | undefined): Promise<void> {
 
 /** Gives the state without its first session, but with what new streams need to go on with post-copy. */
 function withoutStream({ running, ...state }: State<"serving">): State<"serving"> {
-  return { kind: state.kind, ...withoutFeed(state), ...(running === undefined ? {} : { running }) };
+  return { kind: state.kind, ...withoutFeed(state), ...defined({ running }) };
 }
 
 /** Goes on to doubt with the open stream: when the destination is back, its pages flow before it is asked anything. */

@@ -3,6 +3,7 @@
  * that can connect can cause such lines, so each network has a budget of its own. Networks beyond the first few share
  * one budget.
  */
+import { defined } from "../../defined.ts";
 import type { MigrationFault } from "../../fault.ts";
 import { Budgets } from "../../runtime/log/line-budget.ts";
 import { budgeted, type Logger } from "../../runtime/log/log.ts";
@@ -23,6 +24,6 @@ export class RefusalLog {
   add(fault: MigrationFault, peer: string, path?: string): void {
     if (this.log === undefined) return;
     const log = budgeted(this.log, this.budgets.for(networkOf(peer.replace(/:\d+$/, ""))));
-    log.warn({ peer, ...(path === undefined ? {} : { call: path }), code: fault.code, fault }, "caller refused");
+    log.warn({ peer, ...defined({ call: path }), code: fault.code, fault }, "caller refused");
   }
 }

@@ -2,7 +2,9 @@
  * Turns faults into gRPC statuses and back. The code and the text of the status are for clients that know only gRPC.
  * The rest of a fault is in the trailers.
  */
+
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { defined } from "../../defined.ts";
 import { type FaultCode, type FaultDetails, MigrationFault, type Refusal } from "../../fault.ts";
 import { connectionFault, type Dialled } from "../tls/connection-fault.ts";
 import { codeText } from "./wire-read.ts";
@@ -115,8 +117,7 @@ export function peersFault(fault: MigrationFault): MigrationFault {
   const code = OF_THE_OWN_HOST.includes(fault.code) ? "peer-failed" : fault.code;
   return new MigrationFault(code, message, {
     ...{ refusals, cause },
-    ...(advice === undefined ? {} : { advice }),
-    ...(role === undefined ? {} : { role }),
+    ...defined({ advice, role }),
   });
 }
 

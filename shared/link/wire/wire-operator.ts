@@ -2,6 +2,7 @@
  * Translates what the operator asks and sees between its domain types and the messages of
  * proto/ferry/v1/operator.proto.
  */
+import { defined } from "../../defined.ts";
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import { DEADLINE_ACTIONS, STRATEGIES } from "../../protocol/messages.ts";
 import type {
@@ -213,8 +214,7 @@ function viewFromWire(given: WireObject): MigrationView {
   return {
     ...view,
     ...(source === "" ? {} : { source }),
-    ...(error === undefined ? {} : { error }),
-    ...(result === undefined ? {} : { result }),
+    ...defined({ error, result }),
   };
 }
 
