@@ -1,6 +1,6 @@
 /**
- * A guest whose balloon tells QEMU which pages are free (free-page-hint). QEMU never sends those pages, so the first
- * pass is over when QEMU has sent all others, and not when every page has come.
+ * Moves a guest whose balloon tells QEMU which pages are free (`free-page-hint`). QEMU never sends those pages, so the
+ * first pass is over when QEMU has sent all other pages, and not when every page has come.
  */
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -16,7 +16,7 @@ const HINTS = [
   ...["-device", "virtio-balloon-pci,id=balloon,free-page-hint=on,iothread=hints"],
 ];
 
-t.test("a guest whose balloon says which pages are free", async (t) => {
+t.test("a guest whose balloon tells QEMU its free pages moves by each strategy", async (t) => {
   const workload = { regionMiB: 32, rate: 20e6, drivers: ["virtio_balloon"] } as const;
   const { rig, a, b } = await openPair(t, { guest: { name: NAME, workload, extra: HINTS } });
 
@@ -35,12 +35,13 @@ t.test("a guest whose balloon says which pages are free", async (t) => {
     [a, b, "postcopy"],
     [b, a, "hybrid"],
   ] as const)
-    await t.test(`it is moved by ${strategy}`, async (t) => {
+    await t.test(`the guest moves by ${strategy}`, async (t) => {
       const { progress, result } = requireMoved(await migrate(rig, from, to, NAME, ["--strategy", strategy]));
       t.equal(progress.firstPassFraction, 1);
       const { captured } = result.pages;
       // in post-copy QEMU takes no hints
-      if (strategy === "precopy") t.ok(captured < PAGES, `${captured} pages came, with repeats, of ${PAGES}`);
+      if (strategy === "precopy")
+        t.ok(captured < PAGES, `fewer pages were captured, with repeats, than the guest has: ${captured} of ${PAGES}`);
       await assertOneGuest(t, rig, { name: NAME, at: to.host });
     });
 });

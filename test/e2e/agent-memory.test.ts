@@ -1,4 +1,7 @@
-/** The memory of an agent is bounded by its configuration, whatever the guest does (DESIGN 2, promise 4). */
+/**
+ * Holds both agents to their promise: the memory of an agent is bounded by its configuration, whatever the guest does
+ * (docs/design/memory-and-v8.md#the-promise).
+ */
 import { readFileSync } from "node:fs";
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -10,11 +13,14 @@ t.setTimeout(480_000);
 const ARENA_MIB = 16;
 const BASE_CACHE_MIB = 32;
 const WINDOW_MIB = 16;
-/** The programs themselves, with Node, what it has compiled, what it rehearsed with and the thread that waits (docs/decisions/0032, 0041). */
+/**
+ * What an agent may take beside its settings, MiB: the program itself, Node, the code that Node has compiled, what is
+ * kept of the warm-up, and the compression thread that waits (docs/decisions/0032, 0041).
+ */
 const SOURCE_MIB = 208;
 const DESTINATION_MIB = 144;
 
-t.test("agents stay within their budgets with a guest that is far larger", async (t) => {
+t.test("both agents stay within their memory budgets while they move a guest that is far larger", async (t) => {
   const { rig, a, b } = await openPair(t, {
     guest: { name: "large", memoryMiB: 512, workload: { regionMiB: 64, fillMiB: 256, rate: 100e6 } },
     a: { rehearsed: true, source: [`--memory-arena=${ARENA_MIB}MiB`, `--memory-base-cache=${BASE_CACHE_MIB}MiB`] },
@@ -29,7 +35,8 @@ t.test("agents stay within their budgets with a guest that is far larger", async
   const reported = [result.sourceAgentPeakMemoryBytes, result.destinationAgentPeakMemoryBytes];
   for (const [index, seen] of [source, destination].entries())
     t.ok(Math.abs(reported[index]! / 2 ** 20 - seen) < 16, `reported ${reported[index]} bytes, seen ${seen} MiB`);
-  // away and back again at once: what a migration took is given back before the next one takes its own
+  // the guest moves back and forth at once: an agent gives back what a migration took before the next migration takes
+  // its own
   requireMoved(await migrate(rig, b, a, "large", ["--deadline", "30s", "--on-deadline", "force"]));
   requireMoved(await migrate(rig, a, b, "large", ["--deadline", "30s", "--on-deadline", "force"]));
   const later = peakMebibytes(a.source);
@@ -37,7 +44,7 @@ t.test("agents stay within their budgets with a guest that is far larger", async
   await assertOneGuest(t, rig, { name: "large", at: rig.b });
 });
 
-/** Most that was ever resident, as the kernel counts it. */
+/** The most memory of the process that was ever resident, MiB, as the kernel counts it. */
 function peakMebibytes({ pid }: RigProcess): number {
   const peak = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   return Number(peak) / 1024;

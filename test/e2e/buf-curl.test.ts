@@ -1,4 +1,7 @@
-/** Both agents explain themselves by reflection: a client that knows nothing of Ferry lists and calls every method. */
+/**
+ * Tests gRPC's reflection at both agents: with it a client that knows nothing of Ferry (`buf curl`) lists and calls
+ * every method.
+ */
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { BufCurl, type CurlAnswer } from "../support/buf-curl.ts";
@@ -28,7 +31,7 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     curl.call(a.sourceAddress, `${SERVICE}/${method}`, request);
   const migration = { guest: "curled", to: b.destinationAddress };
 
-  await t.test("reflection lists them", async (t) => {
+  await t.test("reflection lists every method of both agents", async (t) => {
     const [source, destination] = [await curl.methods(a.sourceAddress), await curl.methods(b.destinationAddress)];
     const operator = OPERATOR.map((one) => `${SERVICE}/${one}`);
     const expected = [...operator, "ferry.v1.TransferService/Transfer"];
@@ -43,15 +46,15 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     for (const listed of [source, destination]) for (const one of HEALTH) t.ok(listed.includes(one), one);
   });
 
-  await t.test("guests are listed, and a migration checked, before it begins", async (t) => {
+  await t.test("an operator lists the guests and checks a migration before it begins", async (t) => {
     const guests = await ask("ListGuests");
     t.match(guests.messages, [{ guests: [{ name: "curled", state: "running", machineType: "pc-q35-8.1" }] }]);
     const plan = await ask("Plan", { migration });
     t.match(plan.messages, [{ accepted: true, negotiated: { "protocol version": "2" } }]);
-    t.same((await ask("ListMigrations")).messages, [{}], "none so far");
+    t.same((await ask("ListMigrations")).messages, [{}], "there is no migration so far");
   });
 
-  await t.test("a migration under way is drawn and cancelled", async (t) => {
+  await t.test("GetHeatMap draws a migration that is under way, and CancelMigration cancels it", async (t) => {
     const run = await startMigrate(rig, a, b, "curled", await slowLink(rig, 100e6));
     const id = await run.copying();
     const map = await ask("GetHeatMap", { idOrGuest: "curled", cells: 16 });
@@ -64,7 +67,7 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     await assertOneGuest(t, rig, { name: "curled", at: rig.a });
   });
 
-  await t.test("a migration is triggered, with its options, and streams its progress and result", async (t) => {
+  await t.test("Migrate begins a migration with its options, and streams its progress and result", async (t) => {
     const options = { verify: true, downtimeTargetMs: 250, compression: "1" };
     const { code, output, messages } = await ask("Migrate", { ...migration, options });
     t.equal(code, 0, "exit code");
@@ -76,7 +79,7 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     await assertOneGuest(t, rig, { name: "curled", at: rig.b });
   });
 
-  await t.test("a migration that has ended can be asked for, and watched to its end", async (t) => {
+  await t.test("an operator can ask for a migration that has ended, and watch it", async (t) => {
     const listed = await ask("ListMigrations");
     const [{ migrations }] = listed.messages as [{ migrations: { id: string }[] }];
     const { id } = migrations.at(-1)!;
@@ -89,7 +92,7 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     await assertOneGuest(t, rig, { name: "curled", at: rig.b });
   });
 
-  await t.test("the agents' own methods answer strangers with a reason", async (t) => {
+  await t.test("the methods that agents call of each other answer a stranger with a reason", async (t) => {
     const transfer = "ferry.v1.TransferService/Transfer";
     const stranger = { hello: { migrationId: "none", token: "AAAA" } };
     t.match((await curl.call(a.sourceAddress, transfer, stranger)).output, /"code": "\w+"[\s\S]*No migration waits/);
@@ -108,12 +111,12 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     await assertOneGuest(t, rig, { name: "curled", at: rig.b });
   });
 
-  await t.test("health is watched until the agent stops", async (t) => {
+  await t.test("a client that watches an agent's health learns that the agent stops", async (t) => {
     const watching = await curl.start(a.sourceAddress, HEALTH[1]!, { service: SERVICE });
     await watching.waitForOutput(/"SERVING"/, { timeoutMs: 20_000 });
     t.match(await a.source.stop(), { code: 0 });
     await watching.ended;
-    t.match(watching.output(), /"NOT_SERVING"|unavailable/, "it learns of the end");
+    t.match(watching.output(), /"NOT_SERVING"|unavailable/, "the client learns of the end");
     await assertOneGuest(t, rig, { name: "curled", at: rig.b });
   });
 });

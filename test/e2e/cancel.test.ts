@@ -1,4 +1,7 @@
-/** Cancelled while pages are copied: as if nothing had been, and the next attempt succeeds. */
+/**
+ * Cancels migrations while pages are copied: the guest stays at the source as if nothing had happened, and the next
+ * attempt succeeds.
+ */
 import t from "tap";
 import type { MigrationView } from "../../shared/protocol/report.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -8,12 +11,12 @@ import { openPair } from "../support/pair.ts";
 t.setTimeout(180_000);
 
 t.test("a migration that is cancelled leaves the guest where it is, and the next one moves it", async (t) => {
-  // enough memory that is not zero for seconds on a slow link
+  // the guest has so much memory that is not zero that a slow link needs seconds for it
   const workload = { regionMiB: 32, fillMiB: 128, rate: 10e6 };
   const { rig, a, b } = await openPair(t, { guest: { name: "stayer", workload } });
   const slow = await slowLink(rig, 100e6);
 
-  await t.test("ferry cancel exits with 0, and the ferry that migrates with 3", async (t) => {
+  await t.test("ferry cancel exits with 0, and the ferry migrate that it cancels exits with 3", async (t) => {
     const run = await startMigrate(rig, a, b, "stayer", slow);
     const id = await run.copying();
     const cancelled = await ferryJson<MigrationView>(rig, a, ["cancel", id]);
@@ -26,7 +29,7 @@ t.test("a migration that is cancelled leaves the guest where it is, and the next
     await assertOneGuest(t, rig, { name: "stayer", at: rig.a });
   });
 
-  await t.test("Ctrl-C cancels too", async (t) => {
+  await t.test("Ctrl-C at ferry migrate cancels the migration too", async (t) => {
     const run = await startMigrate(rig, a, b, "stayer", slow);
     await run.copying();
     run.interrupt();
@@ -36,7 +39,7 @@ t.test("a migration that is cancelled leaves the guest where it is, and the next
     await assertOneGuest(t, rig, { name: "stayer", at: rig.a });
   });
 
-  await t.test("a migration that has ended cannot be cancelled", async (t) => {
+  await t.test("a migration that the agent does not know cannot be cancelled", async (t) => {
     const unknown = await ferryJson(rig, a, ["cancel", "0123456789ab"]);
     t.equal(unknown.code, 1);
     t.match(unknown.answer, { error: { code: "migration-unknown" } });

@@ -1,6 +1,7 @@
 /**
- * A guest that writes numbered blocks to a disk that both hosts reach, and compares each of them before it writes the
- * next version: whatever it wrote before a migration, and while it was moved, is on the disk afterwards.
+ * Moves a guest that writes numbered blocks to a disk which both hosts reach, and that compares each block before it
+ * writes the next version of the block. What the guest wrote before a migration, and while it was moved, is on the disk
+ * afterwards.
  */
 import { closeSync, copyFileSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +22,10 @@ const WORKLOAD = { regionMiB: 16, rate: 20e6, diskMiB: DISK_MIB };
 const ROUND = { timeoutMs: 60_000, fresh: true };
 const REPLACED = 8;
 const HELD = { timeoutMs: 60_000 };
-/** Longer than the destination takes to give up, so that the source finds the image locked. */
+/**
+ * How long the image is locked, milliseconds: longer than the destination takes to give up, so that the source finds
+ * the image locked.
+ */
 const LOCKED_MS = 1500;
 
 const diskOf = (pair: Pair, at: HostAgents): DiskBeat =>
@@ -37,11 +41,14 @@ async function checkedAll(pair: Pair, at: HostAgents, before: DiskBeat): Promise
 async function assertWhole(t: Test, pair: Pair, at: HostAgents, before: DiskBeat): Promise<DiskBeat> {
   const now = await checkedAll(pair, at, before);
   t.ok(now.written > before.written, `the guest goes on writing at ${at.host.name}: ${now.written} blocks`);
-  t.match(now, { wrong: 0, failed: 0 }, "all blocks are as it wrote them, and none gave an error");
+  t.match(now, { wrong: 0, failed: 0 }, "all blocks are as the guest wrote them, and none gave an error");
   return now;
 }
 
-/** Stops the guest, so that no request is under way between it and its disk, acts, and lets it go on. */
+/**
+ * Stops the guest, calls `act`, and lets the guest go on. While the guest is stopped, no request is under way between
+ * it and its disk.
+ */
 async function whileStopped<Value>(pair: Pair, at: HostAgents, act: (disk: DiskBeat) => Value): Promise<Value> {
   const qmp = await pair.rig.observe(at.host, NAME);
   await qmp.execute("stop");
@@ -55,7 +62,10 @@ async function whileStopped<Value>(pair: Pair, at: HostAgents, act: (disk: DiskB
   }
 }
 
-/** Copies blocks of an older image over those of the newer one. The disk is then as it would be after lost writes. */
+/**
+ * Copies blocks of an older image over the blocks of a newer one. The newer disk is then as it would be after lost
+ * writes.
+ */
 function putBack(blocks: readonly number[], older: string, newer: string): void {
   const old = readFileSync(older);
   const file = openSync(newer, "r+");
@@ -63,7 +73,7 @@ function putBack(blocks: readonly number[], older: string, newer: string): void 
   closeSync(file);
 }
 
-t.test("a guest that writes numbered blocks to its disk", async (t) => {
+t.test("the disk of a guest that moves has all that the guest wrote", async (t) => {
   const folder = t.testdir();
   const [image, older] = [join(folder, "d.raw"), join(folder, "older.raw")];
   makeDiskImage(image, DISK_MIB);
@@ -77,28 +87,29 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     [a, b, "postcopy"],
     [b, a, "hybrid"],
   ] as const)
-    await t.test(`after ${strategy} its disk has all that it wrote, and it writes on`, async (t) => {
+    await t.test(`after ${strategy} the disk has all that the guest wrote, and the guest writes on`, async (t) => {
       requireMoved(await migrate(rig, from, to, NAME, ["--strategy", strategy]));
       await assertOneGuest(t, rig, { name: NAME, at: to.host });
-      // all blocks are compared behind the move, whatever was compared while it was under way
+      // all blocks are compared after the move, also those that were compared while it was under way
       disk = await assertWhole(t, pair, to, { ...diskOf(pair, to), written: disk.written });
     });
 
   const locker = await ImageLocker.start(rig, rig.b);
-  // on a busy host precopy gets no closer to its end than a second or two; hybrid is to go into post-copy
+  // on a busy host precopy may come no closer to its end than a second or two, so its target is 10 s; without deltas
+  // hybrid goes into post-copy
   for (const [strategy, ...options] of [
     ["precopy", "--downtime", "10s"],
     ["hybrid", "--no-delta"],
   ] as const)
     await t.test(
-      `the guest lives on where its image is locked while the destination loads it, ${strategy}`,
+      `with ${strategy} the guest goes on at the source when its image is locked while the destination loads the guest`,
       async (t) => {
         await b.destination.stop();
         const holding = await startAgent(rig, rig.b, "destination", ["--faults=hold-at=loading"]);
         t.teardown(() => holding.stop());
         const run = await startMigrate(rig, a, b, NAME, ["--strategy", strategy, ...options]);
         await Promise.race([holding.waitForOutput(/"held":"loading"/, HELD), run.ended]);
-        // the source has let go of the image when this program gets its lock
+        // this program gets the lock only after the source has let go of the image
         const lock = locker.want(image, { locks: 1, lockedMs: LOCKED_MS });
         await lock.taken;
         holding.signal("SIGUSR2");
@@ -120,11 +131,12 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     t.same(found, []);
   });
 
-  await t.test("an older version of a block is found by the guest, and by a reader of the image", async (t) => {
+  await t.test("the guest and a reader of the image both find each block of an older version", async (t) => {
     await checkedAll(pair, a, diskOf(pair, a));
     let replaced: readonly number[] = [];
     const found = await whileStopped(pair, a, ({ written }) => {
-      // half a round ahead of the guest, which is then not between the check and the write of any of these blocks
+      // these blocks are half a round ahead of the guest, which is then not between the check and the write of any of
+      // them
       const first = written + BLOCKS / 2;
       replaced = Array.from({ length: REPLACED }, (_, turn) => blockOfWrite(first + turn, BLOCKS));
       putBack(replaced, older, image);
@@ -134,11 +146,11 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     t.match(
       found,
       ordered.map((block) => new RegExp(`^block ${block} has version \\d+, and the guest had written version \\d+$`)),
-      "each is seen from outside",
+      "the reader of the image finds each of these blocks",
     );
     t.equal(found.length, REPLACED);
     const { wrong } = await checkedAll(pair, a, diskOf(pair, a));
-    t.equal(wrong, REPLACED, "and the guest counts each once");
+    t.equal(wrong, REPLACED, "the guest counts each of these blocks once");
     const said = rig
       .serial(a.host, NAME)
       .corruptions()
@@ -146,7 +158,7 @@ t.test("a guest that writes numbered blocks to its disk", async (t) => {
     t.same(
       said.map((match) => Number(match?.[1])).sort((one, other) => one - other),
       ordered,
-      "and names each",
+      "the guest names each of these blocks",
     );
   });
 });

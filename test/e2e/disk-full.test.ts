@@ -1,4 +1,7 @@
-/** A journal that takes no more: nothing is given away that was not written down, and nobody is left behind. */
+/**
+ * Fills the disk of a journal while a guest is handed over: an agent gives nothing away that it could not write down,
+ * and the guest goes on at one of the hosts.
+ */
 import { execFileSync } from "node:child_process";
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,10 +16,13 @@ import { atTeardown } from "../support/teardown.ts";
 t.setTimeout(180_000);
 const NAME = "journalled";
 const HELD = { timeoutMs: 60_000 };
-/** Room for a few records. */
+/** Mount options of a disk that has room for a few records. */
 const DISK = "size=64k,mode=700";
 
-/** A disk of its own for the journal of an agent, which is stopped for it. */
+/**
+ * Stops an agent, and gives its journal a small disk of its own.
+ * @returns what fills the disk, and what makes room again
+ */
 async function onSmallDisk(
   t: { teardown(done: () => unknown): unknown },
   agents: HostAgents,
@@ -44,7 +50,7 @@ async function onSmallDisk(
   };
 }
 
-/** The disk is full from the moment at which the agent is held on. */
+/** Waits until the agent is held at a state, fills the disk, and lets the agent go on. */
 async function fillAt(agent: RigProcess, state: string, disk: { fill: () => void }): Promise<void> {
   await agent.waitForOutput(new RegExp(`"held":"${state}"`), HELD);
   disk.fill();
@@ -53,13 +59,13 @@ async function fillAt(agent: RigProcess, state: string, disk: { fill: () => void
 
 const isRoot = process.getuid?.() === 0;
 
-t.test("a guest moves only with what its journals can hold", { skip: !isRoot && "needs root, to mount" }, async (t) => {
+t.test("a guest moves only if its journals can be written", { skip: !isRoot && "needs root, to mount" }, async (t) => {
   const pair = await openPair(t, { guest: { name: NAME, workload: IDLE } });
   const { rig, a, b } = pair;
 
-  await t.test("the source cannot write granted: the guest goes on there", async (t) => {
+  await t.test("a source that cannot write granted keeps the guest, which goes on", async (t) => {
     const disk = await onSmallDisk(t, a, "source");
-    // ahead of the moment in which the record is prepared (Journal.prepare)
+    // the agent is held before it prepares the record (Journal.prepare)
     const source = await startAgent(rig, rig.a, "source", ["--faults=hold-at=switching"]);
     const run = await startMigrate(rig, a, b, NAME);
     await fillAt(source, "switching", disk);
@@ -68,12 +74,12 @@ t.test("a guest moves only with what its journals can hold", { skip: !isRoot && 
     t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
     disk.free();
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
-    t.match((await migrate(rig, a, b, NAME)).code, 0, "with room it moves");
+    t.match((await migrate(rig, a, b, NAME)).code, 0, "the guest moves once the disk has room");
     await assertOneGuest(t, rig, { name: NAME, at: rig.b });
     await source.stop();
   });
 
-  await t.test("what was prepared needs no more room: a disk that is full by then keeps nobody", async (t) => {
+  await t.test("a record that was prepared needs no more room on a disk that is full by then", async (t) => {
     const disk = await onSmallDisk(t, b, "source");
     const source = await startAgent(rig, rig.b, "source", ["--faults=hold-at=recording"]);
     const run = await startMigrate(rig, b, a, NAME);
@@ -87,7 +93,7 @@ t.test("a guest moves only with what its journals can hold", { skip: !isRoot && 
   await startAgent(rig, rig.a, "source");
   requireMoved(await migrate(rig, a, b, NAME));
 
-  await t.test("the destination cannot write running: it refuses, and the guest goes on", async (t) => {
+  await t.test("a destination that cannot write running refuses the guest, which goes on at the source", async (t) => {
     const disk = await onSmallDisk(t, a, "destination");
     const destination = await startAgent(rig, rig.a, "destination", ["--faults=hold-at=loaded"]);
     const run = await startMigrate(rig, b, a, NAME);

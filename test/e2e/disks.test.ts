@@ -1,6 +1,7 @@
 /**
- * A guest with a disk that both hosts share. QEMU opens the image of a guest that comes only when it is to run: what
- * keeps it from that is found before the grant where it can be, and where it cannot, the guest goes back.
+ * Moves a guest with a disk that both hosts share. The destination's QEMU opens the image for writing only when the
+ * guest is to run. What would keep QEMU from that is found before the grant where it can be found then; where it
+ * cannot, the guest goes back to the source.
  */
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -25,7 +26,7 @@ const HERE = { name: NAME, beside: [IMAGES] };
 
 const isRoot = process.getuid?.() === 0;
 
-/** The destination agent at b waits in a state of the hand-over. */
+/** Puts another destination agent at b in place of the one there: it will hold a migration in this state. */
 async function heldAt(pair: Pair, state: string): Promise<HostAgents> {
   await pair.b.destination.stop();
   return {
@@ -34,12 +35,13 @@ async function heldAt(pair: Pair, state: string): Promise<HostAgents> {
   };
 }
 
+/** Waits until the destination agent holds a migration in a state. @returns the id of the migration */
 async function held(b: HostAgents, state: string): Promise<string> {
   const [, id] = await b.destination.waitForOutput(new RegExp(`"migration":"(\\w+)"[^\\n]*"held":"${state}"`), HELD);
   return id ?? "";
 }
 
-/** Until the source's view is as wanted. */
+/** Waits until the source's view of a migration is as wanted. */
 function until(rig: Rig, a: HostAgents, id: string, isIt: (view: MigrationView) => boolean): Promise<MigrationView> {
   const look = async () => (await listMigrations(rig, a)).find((one) => one.id === id && isIt(one));
   return eventually(look, { ...SETTLES, what: `the wanted view of ${id}` });
@@ -49,10 +51,10 @@ async function assertRefused(t: Test, rig: Rig, id: string): Promise<void> {
   const journal = await Journal.open(join(rig.b.stateDirectory, "destination"), decodeDestinationRecord);
   const record = await journal.read(id);
   t.match(record, { kind: "refused", reason: /did not start the guest/, heard: true }, "the journal has the refusal");
-  t.same(processesOf(rig, rig.b, NAME), [], "and nothing of it is at the destination");
+  t.same(processesOf(rig, rig.b, NAME), [], "no QEMU of the guest is left at the destination");
 }
 
-t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }, async (t) => {
+t.test("a guest with a shared disk moves, or goes back", { skip: !isRoot && "needs root, to mount" }, async (t) => {
   let images: SharedImages | undefined;
   const pair = await openPair(t, {
     guest: { name: NAME, workload: WORKLOAD, extra: DISK_ARGUMENTS },
@@ -64,7 +66,7 @@ t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }
   if (images === undefined) throw new Error("nothing is shared");
   const disk = images;
 
-  await t.test("an image that the destination must not write: it fails before the grant", async (t) => {
+  await t.test("a migration to a host that may not write the image fails before the grant", async (t) => {
     disk.setReadOnly(pair.b.destination, true);
     const { code, answer } = await migrate(rig, a, pair.b, NAME);
     const error = {
@@ -82,7 +84,7 @@ t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }
     ["in post-copy", POSTCOPY],
   ] as const)
     await t.test(
-      `an image that cannot be written any more when the guest is started, ${what}: it goes back`,
+      `a guest that is granted ${what} goes back if its image cannot be written any more when it is started`,
       async (t) => {
         const b = await heldAt(pair, "owning");
         const run = await startMigrate(rig, a, b, NAME, flags);
@@ -90,7 +92,10 @@ t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }
         disk.setReadOnly(b.destination, true);
         b.destination.signal("SIGUSR2");
         const { code, answer } = await run.end();
-        const error = { message: /did not start the guest: .*[Rr]ead-only/, guestNow: "the guest runs at the source" };
+        const error = {
+          message: /did not start the guest: .*[Rr]ead-only/,
+          guestNow: "the guest runs at the source",
+        };
         t.match({ code, answer }, { code: 1, answer: { status: "failed", error } });
         await assertOneGuest(t, rig, { ...HERE, at: rig.a });
         await assertRefused(t, rig, id);
@@ -104,7 +109,7 @@ t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }
     ["in post-copy", POSTCOPY],
   ] as const)
     await t.test(
-      `an image that somebody has locked meanwhile, ${what}: it goes back as soon as that ends`,
+      `a guest that is granted ${what} goes back as soon as somebody's lock on its image ends`,
       async (t) => {
         const b = await heldAt(pair, "starting");
         const run = await startMigrate(rig, a, b, NAME, flags);
@@ -116,7 +121,7 @@ t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }
         const isToldWhy = (one: MigrationView): boolean =>
           /cannot be confirmed to run .*lock/.test(one.error?.guestNow ?? "");
         await until(rig, a, id, isToldWhy);
-        t.same(processesOf(rig, rig.a, NAME).length, 1, "the source keeps it until it can be started");
+        t.same(processesOf(rig, rig.a, NAME).length, 1, "the source QEMU stays until the guest can be started in it");
         await locker.stop();
         const { code, answer } = await run.end();
         const error = { message: /did not start the guest: .*lock/, guestNow: "the guest runs at the source" };
@@ -131,7 +136,7 @@ t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }
     ["whole", []],
     ["in post-copy", POSTCOPY],
   ] as const)
-    await t.test(`an image that both may write, ${what}: the guest has its disk wherever it is`, async (t) => {
+    await t.test(`a guest granted ${what} has its disk at both hosts if both may write it`, async (t) => {
       const b = { ...pair.b, destination: await startAgent(rig, rig.b, "destination") };
       const before = await rig.observe(rig.a, NAME);
       await fillDisk(before, 0xa5, "0", "64k");
@@ -148,11 +153,11 @@ t.test("a guest with a shared disk", { skip: !isRoot && "needs root, to mount" }
       const found = disk.read();
       t.ok(
         found.subarray(0, 65536).every((byte) => byte === 0xa5),
-        "what it wrote at the first host",
+        "the image has what the guest wrote at the first host",
       );
       t.ok(
         found.subarray(65536, 131072).every((byte) => byte === 0x5a),
-        "and at the second",
+        "the image has what the guest wrote at the second host",
       );
       await b.destination.stop();
     });

@@ -1,6 +1,7 @@
 /**
- * Guests that cannot be started at the destination: each is refused by name before anything at the source is touched,
- * with what QEMU has said, and no QEMU is left behind. A command that is more than QEMU works where it can be watched.
+ * Offers guests that cannot be started at the destination: each is refused by name before anything at the source is
+ * touched, the refusal has what QEMU said, and no QEMU is left behind. A command that is a program around QEMU works if
+ * the program waits for QEMU.
  */
 import { join } from "node:path";
 import t from "tap";
@@ -20,21 +21,21 @@ const QEMU = "qemu-system-x86_64";
 const GUEST: GuestOptions = { name: NAME, memoryMiB: 256, workload: IDLE };
 const WAITS = `${QEMU} "$@"`;
 
-t.test("what does not start at the destination", async (t) => {
+t.test("a guest that does not start at the destination is refused, and goes on at the source", async (t) => {
   const pair = await openWrapped(t, GUEST);
   const { rig, a, b, definition } = pair;
 
-  await t.test("a program that leaves QEMU behind", async (t) => {
+  await t.test("a command that ends while its QEMU goes on is refused", async (t) => {
     wrap(rig.b, `${QEMU} "$@" &`);
     t.match(await refused(t, pair, ["qemu-start"]), /starts QEMU at the destination and leaves it.*-daemonize/);
   });
 
-  await t.test("a QEMU that ends with the reason on its last line", async (t) => {
+  await t.test("a QEMU that ends at its start is refused with the reason on its last line", async (t) => {
     wrap(rig.b, `exec ${QEMU} "$@" -virtfs local,path=/nowhere/at/all,mount_tag=m,security_model=none`);
     t.match(await refused(t, pair, ["qemu-start"]), /\/nowhere\/at\/all/);
   });
 
-  await t.test("options with which QEMU leaves or waits, in the definition there", async (t) => {
+  await t.test("a destination's definition may not have options with which QEMU detaches or waits", async (t) => {
     const extra = ["-daemonize", "-serial", "unix:{runtime}/x.serial,server"];
     define(rig.b, { ...definition, command: [...definition.command, ...extra] });
     t.match(await refused(t, pair, ["configuration"]), /"ferry guests" at the source agent of that host/);
@@ -44,7 +45,7 @@ t.test("what does not start at the destination", async (t) => {
     define(rig.b, definition);
   });
 
-  await t.test("and in the one here, which names no guest that could be moved", async (t) => {
+  await t.test("a definition at the source with such an option names no guest that could be moved", async (t) => {
     define(rig.a, { ...definition, command: [...definition.command, "-daemonize"] });
     const error = { error: { code: "configuration", message: /-daemonize/ } };
     t.match((await migrate(rig, a, b, NAME)).answer, error);
@@ -53,14 +54,14 @@ t.test("what does not start at the destination", async (t) => {
     await assertOneGuest(t, rig, { name: NAME, at: rig.a, beside: [guestFiles(NAME).observer] });
   });
 
-  await t.test("the source agent's address, given for the destination agent's", async (t) => {
+  await t.test("a migration to the address of a source agent fails, and says whose address that is", async (t) => {
     const { code, answer } = await migrate(rig, a, { ...b, destinationAddress: b.sourceAddress }, NAME);
     t.equal(code, 1);
     const error = { code: "peer-unreachable", message: /is a source agent's address/, guestNow: /runs at the source/ };
     t.match(answer, { error });
   });
 
-  await t.test("a QEMU that ends while it receives", async (t) => {
+  await t.test("a QEMU that ends while it receives ends the migration, and the guest goes on", async (t) => {
     wrap(rig.b, EXECUTES);
     const slow = await slowLink(rig, 2e7);
     const run = await startMigrate(rig, a, b, NAME, slow);
@@ -76,7 +77,7 @@ t.test("what does not start at the destination", async (t) => {
   });
 });
 
-t.test("a guest whose command waits for QEMU moves, and is known by its QEMU", async (t) => {
+t.test("a guest whose command waits for QEMU moves, and the journal names its QEMU", async (t) => {
   const { rig, a, b } = await openWrapped(t, GUEST);
   wrap(rig.b, WAITS);
   const { id } = requireMoved(await migrate(rig, a, b, NAME));
@@ -86,7 +87,7 @@ t.test("a guest whose command waits for QEMU moves, and is known by its QEMU", a
   t.same(
     rig.qemus().map(({ pid }) => pid),
     [record?.qemu?.pid],
-    "the journal names QEMU and not what waits for it",
+    "the journal names QEMU, and not the program that waits for it",
   );
   requireMoved(await migrate(rig, b, a, NAME));
   await assertOneGuest(t, rig, { name: NAME, at: rig.a });

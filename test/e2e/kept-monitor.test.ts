@@ -1,4 +1,7 @@
-/** A guest that might have come into post-copy, and did not: a keeper has its monitor, whichever agent there is. */
+/**
+ * Kills the destination agent of a migration that might have come into post-copy, and did not. A keeper holds the
+ * monitor of the guest's QEMU, whichever agent there is, so the next agent can use that monitor.
+ */
 import t from "tap";
 import { isFinal, type MigrationView } from "../../shared/protocol/report.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -11,20 +14,20 @@ t.setTimeout(240_000);
 const NAME = "kept";
 const HELD = { timeoutMs: 60_000 };
 const SETTLES = { timeoutMs: 60_000, everyMs: 500 };
-/** Post-copy is agreed on, and not needed. */
+/** Options with which post-copy is agreed on, and not needed. */
 const MIGHT = ["--strategy", "precopy", "--deadline", "10m", "--on-deadline", "postcopy"];
 
-t.test("a destination agent that is killed is followed by one that has the monitor", async (t) => {
+t.test("an agent that starts after the destination agent was killed has the monitor of the guest's QEMU", async (t) => {
   const pair = await openPair(t, { guest: { name: NAME, workload: IDLE } });
   const { rig } = pair;
   const from = pair.a;
   let to = pair.b;
   for (const [state, status, at] of [
-    // the source has not heard that it is loaded, and takes it back
+    // the source has not heard that the guest is loaded, and takes the guest back
     ["loaded", "failed", from.host],
     ["starting", "moved", to.host],
   ] as const)
-    await t.test(`killed in ${state}`, async (t) => {
+    await t.test(`the agent that follows one killed in ${state} ends the migration`, async (t) => {
       await to.destination.stop();
       to = { ...to, destination: await startAgent(rig, to.host, "destination", [`--faults=hold-at=${state}`]) };
       const run = await startMigrate(rig, from, to, NAME, MIGHT);

@@ -1,6 +1,7 @@
 /**
- * A guest under KVM, wherever /dev/kvm can be opened: its dirty log, its registers and its clock are the kernel's
- * there. Its one program runs in real mode, so that it runs on machines whose KVM boots no stock kernel as well.
+ * Moves a guest under KVM, on machines on which /dev/kvm can be opened. Under KVM the guest's dirty log, its registers
+ * and its clock are the kernel's. The guest's only program runs in real mode, so the test also works on machines whose
+ * KVM boots no stock kernel.
  */
 import { accessSync, constants } from "node:fs";
 import t from "tap";
@@ -17,7 +18,7 @@ const NAME = "kernel";
 const COLD: Pages = { from: 0x10, to: 0x80 };
 const HOT: Pages = { from: 0x80, to: 0x90 };
 const WATCH = 0x90;
-/** Some rounds a second at least: the guest dirties all of its pages all the time. */
+/** The program makes at least some rounds a second, so the guest dirties all of its pages all the time. */
 const SETS = { cold: COLD, hot: HOT, hotTurns: 1, each: 1000, watch: WATCH };
 
 const skip = ((): string | false => {
@@ -29,7 +30,7 @@ const skip = ((): string | false => {
   }
 })();
 
-/** Stops the guest, looks at all that its program has written, and lets it go on. */
+/** Stops the guest, reads all that its program has written, and lets the guest go on. */
 async function checkMemory(rig: Rig, { host }: HostAgents): Promise<{ most: number; counters: string } & Watched> {
   const qmp = await rig.observe(host, NAME);
   await qmp.execute("stop");
@@ -41,7 +42,7 @@ async function checkMemory(rig: Rig, { host }: HostAgents): Promise<{ most: numb
   return found;
 }
 
-t.test("a guest under KVM, moved by each strategy", { skip }, async (t) => {
+t.test("a guest under KVM moves by each strategy, with its clock and its devices", { skip }, async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
   const definition = biosDefinition(rig, NAME, twoSets(SETS), "-accel kvm -cpu qemu64 -m 256");
@@ -55,7 +56,7 @@ t.test("a guest under KVM, moved by each strategy", { skip }, async (t) => {
     [b, a, ["--strategy", "hybrid", "--no-delta"]],
     [a, b, []],
   ] as const)
-    await t.test(["moved", ...options].join(" "), async (t) => {
+    await t.test(["the guest moves", ...options].join(" "), async (t) => {
       const { result } = requireMoved(await migrate(rig, from, to, NAME, options));
       const isVerified = options.some((one) => one === "--verify");
       t.equal(result.verified, isVerified);
@@ -68,6 +69,6 @@ t.test("a guest under KVM, moved by each strategy", { skip }, async (t) => {
         return later.rounds !== rounds && later.counters !== counters ? true : undefined;
       };
       await eventually(goesOn, { timeoutMs: 60_000, what: "another round of the program" });
-      t.same(processesOf(rig, from.host, NAME), [], "nothing is left");
+      t.same(processesOf(rig, from.host, NAME), [], "no QEMU of the guest is left at the other host");
     });
 });

@@ -1,4 +1,7 @@
-/** The guest of the demo, there and back, with no agent started anew; the second time its memory is compared. */
+/**
+ * Moves the guest of the demo there and back, with the same agents all the time. On the way back its memory is
+ * compared.
+ */
 import t, { type Test } from "tap";
 import type { MigrationResult } from "../../shared/protocol/report.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
@@ -12,12 +15,18 @@ import { longestPause } from "../support/serial.ts";
 t.setTimeout(240_000);
 const MEMORY_MIB = 512;
 const EVENT = { timeoutMs: 120_000 };
-/** The target is 300 ms, which a host with other work may miss: benchmarks tell by how much. */
+/**
+ * The longest downtime that this test takes, milliseconds. The target is 300 ms, which a host with other work may miss;
+ * the benchmarks tell by how much.
+ */
 const DOWNTIME_MAX_MS = 5000;
-/** Between what the agents report and what the monitors' events say, beside the error that the agents state. */
+/**
+ * How much the downtime that the agents report may differ from what the monitors' events say, milliseconds, beside the
+ * error that the agents state.
+ */
 const AGREES_MS = 20;
 
-t.test("a busy guest moves there and back while it runs, and its memory with it", async (t) => {
+t.test("a busy guest moves there and back while it runs, with all of its memory", async (t) => {
   const workload = { regionMiB: 128, rate: 200e6 };
   const { rig, a, b } = await openPair(t, { guest: { name: "busy", memoryMiB: MEMORY_MIB, workload } });
 
@@ -30,16 +39,19 @@ t.test("a busy guest moves there and back while it runs, and its memory with it"
   const back = await moved(t, rig, b, a, ["--verify"]);
   t.equal(back.verified, true);
   t.ok(back.pagesCompared >= (MEMORY_MIB << 20) / 4096, `all pages were compared: ${back.pagesCompared}`);
-  t.ok(back.downtime.verifyMs > 0, `which took ${back.downtime.verifyMs} ms of the downtime`);
+  t.ok(back.downtime.verifyMs > 0, `the comparison took ${back.downtime.verifyMs} ms of the downtime`);
   await assertOneGuest(t, rig, { name: "busy", at: rig.a });
 
   for (const agent of [a.source, a.destination, b.source, b.destination])
     t.equal(agent.running, true, `${agent.name} ran all the time`);
   const pause = longestPause(rig.serial(rig.a, "busy"), rig.serial(rig.b, "busy"));
-  t.ok(pause.seenMs >= there.downtime.totalMs, "the pauses are seen from outside");
+  t.ok(pause.seenMs >= there.downtime.totalMs, "the pause is seen from outside, by the guest's heartbeats");
 });
 
-/** Migrates, and holds the reported downtime against the events that the monitors of both QEMUs give to others. */
+/**
+ * Migrates the guest, and compares the reported downtime with the events of both QEMUs, as their second monitors tell
+ * them.
+ */
 async function moved(
   t: Test,
   rig: Rig,
@@ -61,12 +73,15 @@ async function moved(
   );
   t.ok(
     reportedMs - result.downtime.verifyMs < DOWNTIME_MAX_MS,
-    `but for the comparison it stood still for ${(reportedMs - result.downtime.verifyMs).toFixed(1)} ms`,
+    `without the comparison the guest stood still for ${(reportedMs - result.downtime.verifyMs).toFixed(1)} ms`,
   );
   return result;
 }
 
-/** As the guest's second monitor says it, which waits for a QEMU that is not there yet. */
+/**
+ * Waits for an event of the guest's QEMU on a host, at its second monitor. observe() waits for a QEMU that is not there
+ * yet.
+ */
 async function eventAt(rig: Rig, host: RigHost, name: string): Promise<QmpEvent> {
   const monitor = await rig.observe(host, "busy");
   try {

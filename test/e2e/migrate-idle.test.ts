@@ -1,4 +1,7 @@
-/** An idle guest moves, and the result says everything that DESIGN 7 promises of it. */
+/**
+ * Moves an idle guest, and checks all that the result says: the downtime and its parts, bytes, pages, and what the
+ * agents have used.
+ */
 import t, { type Test } from "tap";
 import type { MigrationResult, MigrationView } from "../../shared/protocol/report.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -19,7 +22,7 @@ t.test("an idle guest moves to another host and beats on there", async (t) => {
     b.destinationAddress,
   ]);
   t.equal(planned.code, 0);
-  t.equal(planned.answer.accepted, true, "the check before said that it can be moved");
+  t.equal(planned.answer.accepted, true, "ferry plan said before that the guest can be moved");
   await assertOneGuest(t, rig, { name: "idle", at: rig.a });
 
   const view = requireMoved(await migrate(rig, a, b, "idle"));
@@ -31,9 +34,13 @@ t.test("an idle guest moves to another host and beats on there", async (t) => {
 
   const listed = await ferryJson<MigrationView>(rig, a, ["list"]);
   t.equal(listed.code, 0);
-  t.match(JSON.stringify(listed.answer), new RegExp(view.id), "the source agent remembers it");
+  t.match(JSON.stringify(listed.answer), new RegExp(view.id), "the source agent remembers the migration");
   const guests = await ferryJson(rig, b, ["guests"]);
-  t.match(JSON.stringify(guests.answer), /"name":"idle","state":"running"/, "and the other agent sees the guest");
+  t.match(
+    JSON.stringify(guests.answer),
+    /"name":"idle","state":"running"/,
+    "the agent of the other host sees the guest",
+  );
 });
 
 function assertNegotiated(t: Test, { negotiated }: MigrationView): void {
@@ -53,8 +60,8 @@ function assertResult(t: Test, result: MigrationResult): void {
   t.equal(result.completed, true);
   t.ok(result.totalSeconds > 0.1 && result.totalSeconds < 60, `took ${result.totalSeconds} s`);
   assertDowntime(t, downtime);
-  // the target is 300 ms, which a host with other work may miss: benchmarks tell by how much
-  t.ok(downtime.totalMs < 5000, `an idle guest stands still for moments: ${downtime.totalMs} ms`);
+  // the target is 300 ms, which a host with other work may miss; the benchmarks tell by how much
+  t.ok(downtime.totalMs < 5000, `an idle guest stands still for less than 5 s: ${downtime.totalMs} ms`);
   const kinds = [bytes.zero, bytes.full, bytes.delta, bytes.device, bytes.other];
   for (const one of kinds) t.ok(Number.isInteger(one) && one >= 0, `${one} bytes`);
   const sum = kinds.reduce((total, one) => total + one, 0);
@@ -72,7 +79,7 @@ function assertResult(t: Test, result: MigrationResult): void {
     t.ok(cpu > 0 && cpu < 4 * result.totalSeconds + 1, `${cpu} CPU seconds`);
   for (const peak of [result.sourceAgentPeakMemoryBytes, result.destinationAgentPeakMemoryBytes])
     t.ok(peak > 20 << 20 && peak < 1 << 30, `${peak} bytes of memory`);
-  t.match(result.switchReason, /fits/, "it says why it switched");
+  t.match(result.switchReason, /fits/, "the result says why the agent switched over");
   t.equal(result.verified, false);
   t.equal(result.pagesCompared, 0);
   t.ok(Array.isArray(result.degradations));

@@ -1,4 +1,7 @@
-/** A guest moves over mutual TLS and back, with an operator who proves who it is; who cannot is told why. */
+/**
+ * Moves a guest there and back over mutual TLS, for an operator who has a certificate. An operator who cannot prove who
+ * it is, or is on no list, is refused and told why.
+ */
 import t, { type Test } from "tap";
 import type { MigrationErrorView } from "../../shared/protocol/report.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -14,7 +17,11 @@ t.test("a guest moves there and back over TLS", async (t) => {
   const { rig, a, b, ca } = await openPair(t, { guest: { name: "sealed", workload: IDLE }, tls: true });
   const there = requireMoved(await migrate(rig, a, b, "sealed", ["--verify"]));
   t.equal(there.negotiated.tls, "TLS 1.3, peer b", "the operator sees who the peer is");
-  t.match(b.destination.output(), /"caller":"TLS 1\.3, peer a at [^"]+"[^\n]*"handshake"/, "and so does the log there");
+  t.match(
+    b.destination.output(),
+    /"caller":"TLS 1\.3, peer a at [^"]+"[^\n]*"handshake"/,
+    "the log of the destination says who the caller is",
+  );
   t.match(a.source.output(), /"tls":"TLS 1\.3, peer b"[^\n]*"handshake"/);
   await assertOneGuest(t, rig, { name: "sealed", at: rig.b });
 
@@ -27,7 +34,7 @@ t.test("a guest moves there and back over TLS", async (t) => {
   await assertRefused(t, rig, as(tlsFlags(ca!.files("b"))), "not-authorised", /^b, .*tls\.operators/);
   ca!.make("--expired", "operator");
   await assertRefused(t, rig, a, "peer-untrusted", /^The certificate of operator at \S+ expired /);
-  t.match(a.source.output(), /caller refused/, "the agent says so too");
+  t.match(a.source.output(), /caller refused/, "the log of the agent says so too");
   const half = await ferry(rig, as(["--tls-ca=x"]), ["guests"]);
   t.match(await half.ended, { code: 2 });
   t.match(half.output(), /--tls-certificate and --tls-key/);

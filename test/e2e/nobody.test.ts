@@ -1,6 +1,6 @@
 /**
- * Two agents a host with the default sockets and without TLS: what the operator does with them, and that another user
- * of the host lists, starts, dials and reads nothing.
+ * Runs two agents on each host with the default sockets and without TLS. Their operator moves a guest with them, and
+ * another user of the host lists, starts, dials and reads nothing.
  */
 import { execFile } from "node:child_process";
 import { chmodSync, chownSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
@@ -23,7 +23,7 @@ const NOBODY = 65534;
 const IS_ROOT = process.getuid?.() === 0;
 const WITHIN_MS = 60_000;
 
-/** As the agents are by themselves, but for the address at which the other agents of this machine call. */
+/** The flags of an agent as it is by default, except for the address at which the other agents of this machine call. */
 const flagsOf = (rig: Rig, host: RigHost, kind: "source" | "destination"): string[] => [
   `--listen=unix:${peerSocket(rig, host, kind)}`,
   `--operators-socket={runtime}/${kind}.sock`,
@@ -39,7 +39,7 @@ function asNobody(command: string, args: readonly string[]): Promise<{ code: unk
   });
 }
 
-/** The inodes of the sockets at which somebody listens by TCP, in the network of a process. */
+/** The inodes of the sockets that listen by TCP in the network namespace of a process. */
 function tcpListeners(pid: number): Set<string> {
   const lines = ["tcp", "tcp6"].flatMap((name) =>
     readFileSync(`/proc/${pid}/net/${name}`, "utf8").split("\n").slice(1),
@@ -58,7 +58,7 @@ function openSockets(pid: number): string[] {
   });
 }
 
-t.test("an agent that was told nothing serves its operators, and no other user", async (t) => {
+t.test("an agent with default settings serves its operators, and no other user", async (t) => {
   const { rig, a, b } = await openPair(t, {
     guest: { name: "alone", workload: IDLE },
     rig: { network: "loopback" },
@@ -83,8 +83,8 @@ t.test("an agent that was told nothing serves its operators, and no other user",
     }
   });
 
-  await t.test("user nobody is let in nowhere, and reads nothing", { skip: !IS_ROOT && "only root" }, async (t) => {
-    // the way to the hosts' directories is open: what protects them is what the agents made
+  await t.test("user nobody can use no socket, and can read no file", { skip: !IS_ROOT && "only root" }, async (t) => {
+    // the way to the hosts' directories is opened, so only what the agents have done keeps another user out
     chmodSync(rig.folder, 0o755);
     const sockets = [socket(rig.a, "source"), socket(rig.b, "destination"), peerSocket(rig, rig.b, "destination")];
     const script = `
@@ -101,13 +101,13 @@ t.test("an agent that was told nothing serves its operators, and no other user",
       for (const directory of [host.runtimeDirectory, host.stateDirectory]) {
         const { output } = await asNobody("/usr/bin/find", [directory, "-readable"]);
         t.match(output, /Permission denied/, directory);
-        t.equal(output.trim().split("\n").length, 1, `nothing in ${directory}`);
+        t.equal(output.trim().split("\n").length, 1, `user nobody reads nothing in ${directory}`);
       }
     chmodSync(rig.folder, 0o700);
   });
 
   await t.test(
-    "an operator's agent does not call what another user listens at",
+    "an agent does not call a socket at which another user listens",
     { skip: !IS_ROOT && "only root" },
     async (t) => {
       const at = folder(t);
@@ -129,14 +129,14 @@ t.test("an agent that was told nothing serves its operators, and no other user",
     },
   );
 
-  await t.test("the operators' socket of a destination takes no guest", async (t) => {
+  await t.test("the operators' socket of a destination takes no handshake", async (t) => {
     const limits = { ...LIMITS, security: OPERATOR_IN_CLEAR };
     const client = connectDestination(`unix:${socket(rig.b, "destination")}`, limits);
     t.teardown(() => client.close());
     await t.rejects(client.handshake(offer, WITHIN_MS), { code: "not-authorised", message: /is not for operators/ });
   });
 
-  await t.test("root moves the guest by these sockets, and the log says who did", async (t) => {
+  await t.test("an operator moves the guest by these sockets, and the log says which user that was", async (t) => {
     requireMoved(await migrate(rig, atA, atB, "alone"));
     const uid = process.getuid?.();
     t.match(

@@ -1,6 +1,7 @@
 /**
- * The disks and devices that the guest has now, which need not be those of its definition: each difference is refused
- * by name before anything is touched, or found when the guest stands still. The media of removable drives are carried.
+ * Moves a guest whose disks and devices need not be those of its definition any more. Each difference is refused by
+ * name before anything is touched, or is found when the guest stands still. The media of removable drives are carried
+ * to the destination.
  */
 import { linkSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -18,7 +19,7 @@ const NAME = "medley";
 const WITHIN = { timeoutMs: 60_000 };
 const BYTES = 1 << 20;
 const WORKLOAD = { regionMiB: 16, rate: 20e6 };
-/** What the disk of a drive without a device of its own is attached to. */
+/** The device of the drive d0: with if=none the option -drive makes none. */
 const DISK = ["-device", "virtio-blk-pci,drive=d0,id=disk0"];
 
 const drive = (file: string, more = ""): readonly string[] => [
@@ -26,7 +27,10 @@ const drive = (file: string, more = ""): readonly string[] => [
   `file=${file},format=raw,if=none,id=d0${more}`,
 ];
 
-/** A disk, a drive for media and a bus for devices; the files are in a folder that both hosts have. */
+/**
+ * QEMU's options for two disks, a drive for media, a bus with a device on it, and a bridge. The files are in a folder
+ * that both hosts have.
+ */
 const arguments_ = (folder: string): readonly string[] => [
   ...[...drive(join(folder, "d.raw")), ...DISK],
   ...["-drive", `file=${join(folder, "one.iso")},format=raw,if=none,id=cd0,media=cdrom`],
@@ -37,17 +41,21 @@ const arguments_ = (folder: string): readonly string[] => [
     "-device",
     "virtio-blk-pci,drive=d1,id=disk1",
   ],
-  // a bridge with a device behind it, whose bus has no number before the firmware gives it one
+  // a bridge with a device behind it: the bus behind the bridge has no number before the firmware gives it one
   ...["-device", "pcie-root-port,id=rp", "-device", "virtio-rng-pci,id=rng,bus=rp"],
 ];
 
-/** @returns each reason; the guest was not touched */
+/**
+ * Migrates, and checks that the migration is refused and the guest is not touched. @returns each reason, as `code:
+ * message`
+ */
 async function refused(t: Test, pair: Pair, options: readonly string[] = []): Promise<readonly string[]> {
   const { code, answer } = await migrate(pair.rig, pair.a, pair.b, NAME, options);
   t.match({ code, answer }, { code: 1, answer: { error: { code: "refused", guestNow: /not touched|runs at/ } } });
   return (answer.error?.refusals ?? []).map((one) => `${one.code}: ${one.message}`);
 }
 
+/** Calls `act` with a client of the guest's second monitor on a host. */
 async function atMonitor(pair: Pair, host: HostAgents, act: (qmp: QmpClient) => Promise<unknown>): Promise<void> {
   const qmp = await pair.rig.observe(host.host, NAME);
   await act(qmp).finally(() => qmp.close());
@@ -61,7 +69,10 @@ interface HeldMigration {
   goOn(): ReturnType<typeof migrate>;
 }
 
-/** Begins a migration from host a, of which no source agent runs, and waits until it has come to a state. */
+/**
+ * Starts a source agent on host a, where none runs, begins a migration from there, and waits until the agent holds the
+ * migration in a state.
+ */
 async function holdAt({ rig, a, b }: Pair, state: string): Promise<HeldMigration> {
   const source = await startAgent(rig, rig.a, "source", [`--faults=hold-at=${state}`]);
   const held = { ...a, source };
@@ -74,7 +85,7 @@ async function holdAt({ rig, a, b }: Pair, state: string): Promise<HeldMigration
   return { a: held, goOn };
 }
 
-t.test("disks, media and devices as they are", async (t) => {
+t.test("the disks, media and devices that the guest has now are compared, whatever its definition says", async (t) => {
   const folder = t.testdir();
   for (const name of ["d.raw", "e.raw", "other.raw", "one.iso", "two.iso"])
     writeFileSync(join(folder, name), Buffer.alloc(BYTES));
@@ -85,7 +96,7 @@ t.test("disks, media and devices as they are", async (t) => {
     command: [...definition.command.map(change), ...more],
   });
 
-  await t.test("a definition that was edited while the guest runs", async (t) => {
+  await t.test("a definition that was edited while the guest runs is refused by name", async (t) => {
     rig.writeDefinition(edited((word) => word.replace("d.raw", "other.raw")));
     t.match(await refused(t, pair), [
       /^disks: Drive d0 is not the same file on both hosts: .*d\.raw at the source, .*other\.raw at the destination/,
@@ -121,7 +132,7 @@ t.test("disks, media and devices as they are", async (t) => {
     rig.writeDefinition(definition);
   });
 
-  await t.test("a device that was plugged since the start", async (t) => {
+  await t.test("a device that was plugged since the guest's start is refused by name", async (t) => {
     await atMonitor(pair, a, (qmp) => tell(qmp, "device_add", { driver: "usb-tablet", id: "plugged", bus: "usb.0" }));
     t.match(await refused(t, pair), [
       /^devices: The devices differ: the guest has plugged \(usb-tablet\), which the destination's QEMU lacks/,
@@ -129,7 +140,7 @@ t.test("disks, media and devices as they are", async (t) => {
     await atMonitor(pair, a, (qmp) => tell(qmp, "device_del", { id: "plugged" }));
   });
 
-  await t.test("a snapshot that was taken since the start, and a job that takes it back", async (t) => {
+  await t.test("a snapshot taken since the guest's start is refused, and so is the job that merges it", async (t) => {
     await atMonitor(pair, a, async (qmp) => {
       await takeSnapshot(qmp, "d0", join(folder, "over.qcow2"));
       t.match(await refused(t, pair), [
@@ -142,7 +153,7 @@ t.test("disks, media and devices as they are", async (t) => {
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
   });
 
-  await t.test("a snapshot while the guest is copied: it stays, with all that it wrote", async (t) => {
+  await t.test("a snapshot taken while the guest is copied ends the migration, and the guest stays", async (t) => {
     await a.source.stop();
     const held = await holdAt(pair, "switching");
     await atMonitor(pair, a, (qmp) => takeSnapshot(qmp, "d0", join(folder, "late.qcow2")));
@@ -224,7 +235,7 @@ t.test("disks, media and devices as they are", async (t) => {
     });
 });
 
-t.test("a disk that only one host has is refused, whatever the operator answers for", async (t) => {
+t.test("a disk that only one host has is refused, even if the operator answers for shared disks", async (t) => {
   const pair = await openPair(t, {
     guest: { name: NAME, workload: WORKLOAD, extra: [...drive("{runtime}/own.raw"), ...DISK] },
     prepare: ({ a, b }) => {
@@ -236,7 +247,7 @@ t.test("a disk that only one host has is refused, whatever the operator answers 
   await assertOneGuest(t, pair.rig, { name: NAME, at: pair.rig.a, beside: ["own.raw"] });
 });
 
-t.test("a drive whose writes end with its QEMU is refused", async (t) => {
+t.test("a drive with snapshot=on, whose writes are lost with its QEMU, is refused", async (t) => {
   const folder = t.testdir();
   writeFileSync(join(folder, "d.raw"), Buffer.alloc(BYTES));
   const extra = [...drive(join(folder, "d.raw"), ",snapshot=on"), ...DISK];

@@ -1,6 +1,6 @@
 /**
- * While the guest is copied, another tool at its QEMU or the guest itself ends the migration. The error says what was
- * done, and where the guest is.
+ * Ends migrations while the guest is copied, by another tool at the guest's QEMU or by the guest itself. The error says
+ * what was done, and where the guest is.
  */
 import t, { type Test } from "tap";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
@@ -11,7 +11,7 @@ import { openPair, type Pair } from "../support/pair.ts";
 
 t.setTimeout(300_000);
 const NAME = "shared";
-/** Slow, so that the copying lasts until the other tool has done its work. */
+/** Options with which the copying lasts until the other tool has done its work. */
 const SLOW = ["--bandwidth", "40Mbit"];
 
 const WORKLOAD = { regionMiB: 64, rate: 50e6, mode: "scramble" } as const;
@@ -29,11 +29,11 @@ async function disturbed({ rig, a, b }: Pair, act: (qmp: QmpClient) => Promise<u
   return answer;
 }
 
-t.test("a migration that somebody cancels at QEMU is told as such, and the guest runs on", async (t) => {
+t.test("the error of a migration that somebody cancels at QEMU says so, and the guest runs on", async (t) => {
   const found = await pair(t);
   const { error } = await disturbed(found, (qmp) => qmp.execute("migrate_cancel"));
   t.match(error, {
-    // QEMU itself does not always know
+    // QEMU itself does not always know that its migration was cancelled
     message: /Somebody else has cancelled QEMU's migration|as it does when another tool says migrate_cancel/,
     guestNow: "the guest runs at the source",
     advice: /Ask who uses the monitor/,
@@ -49,7 +49,7 @@ for (const [what, command, message] of [
     /Somebody has reset the guest, and its QEMU has ended instead \(-no-reboot\)/,
   ],
 ] as const)
-  t.test(`a guest whose QEMU is ${what} is gone, and why is told`, async (t) => {
+  t.test(`a guest whose QEMU is ${what} is gone, and the error says why`, async (t) => {
     const found = await pair(t);
     const { error } = await disturbed(found, (qmp) => qmp.execute(command as "quit").catch(() => undefined));
     t.match(error, { message, guestNow: /the guest is gone: its QEMU at the source has ended/ });

@@ -1,4 +1,6 @@
-/** A guest that its operator has paused is moved as it is: nobody starts it, at either side, whatever happens on the way. */
+/**
+ * Moves a guest that its operator has paused. No agent starts the guest, at either host, whatever happens on the way.
+ */
 import t, { type Test } from "tap";
 import type { MigrationView } from "../../shared/protocol/report.ts";
 import { untilGone } from "../fault/processes.ts";
@@ -17,7 +19,7 @@ const HELD = { timeoutMs: 60_000 };
 const BOOT = { timeoutMs: 60_000 };
 const SLOW = 100e6;
 
-/** One word to the guest's QEMU. @returns its run state then */
+/** Says a command to the guest's QEMU, if one is given. @returns the run state of that QEMU afterwards */
 async function tell(rig: Rig, host: RigHost, word?: "stop" | "cont", name = NAME): Promise<string> {
   const monitor = await rig.observe(host, name);
   if (word !== undefined) await monitor.execute(word);
@@ -27,15 +29,15 @@ async function tell(rig: Rig, host: RigHost, word?: "stop" | "cont", name = NAME
   return status;
 }
 
-/** Paused there, and nowhere else; it has not run there. */
+/** Checks that the guest's QEMU on a host is in a run state, and that the other host has no QEMU of the guest. */
 async function assertPaused(t: Test, rig: Rig, at: RigHost, state = "paused"): Promise<void> {
-  t.equal(await tell(rig, at), state, `it is ${state} at ${at.name}`);
+  t.equal(await tell(rig, at), state, `the guest is ${state} at ${at.name}`);
   const gone = (): true | undefined => (processesOf(rig, rig.other(at), NAME).length === 0 ? true : undefined);
   await eventually(gone, { timeoutMs: 10_000, what: "the end of the other QEMU" });
-  t.equal(processesOf(rig, at, NAME).length, 1, "and there is one of it");
+  t.equal(processesOf(rig, at, NAME).length, 1, "one QEMU has the guest");
 }
 
-/** Its operator continues it, and it finds its memory whole. */
+/** Says `cont` as the guest's operator, and checks that the guest finds its memory whole. */
 async function assertGoesOn(t: Test, rig: Rig, at: RigHost): Promise<void> {
   t.equal(await tell(rig, at, "cont"), "running");
   await assertOneGuest(t, rig, { name: NAME, at });
@@ -46,12 +48,12 @@ async function restart(rig: Rig, agents: HostAgents, kind: "source" | "destinati
   return { ...agents, [kind]: await startAgent(rig, agents.host, kind, extra) };
 }
 
-t.test("a paused guest is moved, and stays paused", async (t) => {
+t.test("a paused guest moves, and stays paused", async (t) => {
   const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD } });
   const { rig } = pair;
   let { a, b } = pair;
 
-  await t.test("with its memory as it was, and goes on there when its operator says so", async (t) => {
+  await t.test("a paused guest arrives with its memory as it was, and goes on when its operator says so", async (t) => {
     t.equal(await tell(rig, rig.a, "stop"), "paused");
     const guests = await ferryJson(rig, a, ["guests"]);
     t.match(JSON.stringify(guests.answer), /"name":"still","state":"paused"/);
@@ -59,14 +61,18 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     const { result, negotiated } = requireMoved(await migrate(rig, a, b, NAME, ["--verify"]));
     t.match(negotiated, { strategy: "stop-and-copy (auto: the guest is paused)" });
     t.match(result, { paused: true, verified: true, switchReason: "the guest is paused: copied once" });
-    t.match(result.downtime, { totalMs: 0, verifyMs: 0, clockErrorMs: 0 }, "no figure is made up");
+    t.match(
+      result.downtime,
+      { totalMs: 0, verifyMs: 0, clockErrorMs: 0 },
+      "a guest that was paused all the time has no downtime",
+    );
     await assertPaused(t, rig, rig.b);
-    t.equal(rig.serial(rig.b, NAME).beats().length, beats, "it has not run for a moment");
+    t.equal(rig.serial(rig.b, NAME).beats().length, beats, "the guest has not run at the destination");
     await assertGoesOn(t, rig, rig.b);
   });
 
   const slow = await slowLink(rig, SLOW);
-  await t.test("one that is paused while it is copied arrives paused", async (t) => {
+  await t.test("a guest that is paused while it is copied arrives paused", async (t) => {
     const run = await startMigrate(rig, b, a, NAME, slow);
     await run.copying();
     t.equal(await tell(rig, rig.b, "stop"), "paused");
@@ -75,7 +81,7 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     await assertPaused(t, rig, rig.a);
   });
 
-  await t.test("a migration that is cancelled leaves it paused", async (t) => {
+  await t.test("a migration that is cancelled leaves the guest paused at the source", async (t) => {
     const run = await startMigrate(rig, a, b, NAME, ["--strategy", "precopy", ...slow]);
     const id = await run.copying();
     const { answer } = await ferryJson<MigrationView>(rig, a, ["cancel", id]);
@@ -84,7 +90,7 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     await assertPaused(t, rig, rig.a);
   });
 
-  await t.test("one that is resumed while it is copied is moved as one that runs", async (t) => {
+  await t.test("a guest that is resumed while it is copied arrives running", async (t) => {
     const run = await startMigrate(rig, a, b, NAME, slow);
     await run.copying();
     t.equal(await tell(rig, rig.a, "cont"), "running");
@@ -95,7 +101,7 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
   });
 
   await t.test(
-    "paused in mid-copy, and the source agent killed when QEMU was retired: it is not started",
+    "a guest that was paused while it was copied is not started when the source agent is killed with QEMU retired",
     async (t) => {
       b = await restart(rig, b, "source", ["--faults=hold-at=recording"]);
       const run = await startMigrate(rig, b, a, NAME, slow);
@@ -116,7 +122,7 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
   );
   await rig.network.setRate(1e9);
 
-  await t.test("both agents killed after the grant: it is paused, and there is one", async (t) => {
+  await t.test("one QEMU has the guest, paused, after both agents were killed with the guest granted", async (t) => {
     t.equal(await tell(rig, rig.b, "stop"), "paused");
     a = await restart(rig, a, "destination", ["--faults=hold-at=starting"]);
     const run = await startMigrate(rig, b, a, NAME);
@@ -134,7 +140,7 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     await assertGoesOn(t, rig, rig.a);
   });
 
-  await t.test("paused between the decision to switch over and the acknowledgement: it arrives paused", async (t) => {
+  await t.test("a guest paused between the decision to switch and the acknowledgement arrives paused", async (t) => {
     a = await restart(rig, a, "source", ["--faults=hold-at=switching"]);
     const run = await startMigrate(rig, a, b, NAME);
     await a.source.waitForOutput(/"held":"switching"/, HELD);
@@ -150,15 +156,15 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     await assertGoesOn(t, rig, rig.a);
   });
 
-  await t.test("refused after the grant: it is not started for a moment, and cont starts it", async (t) => {
+  await t.test("a paused guest that is refused after the grant stays paused until somebody says cont", async (t) => {
     t.equal(await tell(rig, rig.a, "stop"), "paused");
     b = await restart(rig, b, "destination", ["--faults=hold-at=owning"]);
     const run = await startMigrate(rig, a, b, NAME);
     await b.destination.waitForOutput(/"held":"owning"/, HELD);
     const pids = processesOf(rig, rig.b, NAME).map(({ pid }) => pid);
     for (const pid of pids) process.kill(pid, "SIGTERM");
-    // one that has not ended yet is taken for one that may run, and then it is in doubt where the guest ran. A process
-    // that is ending has no command line any more, and is there all the same
+    // the agent takes a QEMU that has not ended yet for one that may run the guest, and then it is in doubt where the
+    // guest ran. A process that is ending has no command line any more, although it is still there
     await untilGone(pids);
     b.destination.signal("SIGUSR2");
     const { code, answer } = await run.end();
@@ -170,7 +176,7 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     await assertGoesOn(t, rig, rig.a);
   });
 
-  await t.test("one that was never started waits for its first start there", async (t) => {
+  await t.test("a guest that was never started waits for its first start at the destination", async (t) => {
     const definition = guestDefinition({ name: "fresh", memoryMiB: 128, workload: { regionMiB: 16, rate: 0 } });
     rig.writeDefinition(definition);
     await rig.startGuest(rig.a, definition, ["-S"]);
@@ -178,6 +184,6 @@ t.test("a paused guest is moved, and stays paused", async (t) => {
     t.match(result, { paused: true, switchReason: "the guest is paused: copied once" });
     t.equal(await tell(rig, rig.b, undefined, "fresh"), "prelaunch");
     t.equal(await tell(rig, rig.b, "cont", "fresh"), "running");
-    t.equal((await rig.serial(rig.b, "fresh").waitForBeats(5, BOOT)).errors, 0, "and boots");
+    t.equal((await rig.serial(rig.b, "fresh").waitForBeats(5, BOOT)).errors, 0, "the guest boots");
   });
 });

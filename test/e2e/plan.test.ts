@@ -1,4 +1,7 @@
-/** A guest is looked at: what it does is found, what is recommended is done, and it goes on as if nothing had been. */
+/**
+ * Looks at guests with `ferry plan`: the plan finds what a guest does, a migration with `auto` does what was
+ * recommended, and the guest goes on as if nothing had happened.
+ */
 import t, { type Test } from "tap";
 import type { PlanView } from "../../shared/protocol/plan-view.ts";
 import { isFinal } from "../../shared/protocol/report.ts";
@@ -13,13 +16,13 @@ import type { Rig, RigHost } from "../support/rig.ts";
 t.setTimeout(180_000);
 const NAME = "planned";
 const MEMORY_MIB = 256;
-/** More than 100 Mbit/s takes, and neither deltas nor zstd help. */
+/** A workload that dirties more than a link of 100 Mbit/s carries, and for which neither deltas nor zstd help. */
 const WILD = { regionMiB: 48, rate: 60e6, mode: "scramble" } as const;
 
 const plan = (rig: Rig, from: HostAgents, to: HostAgents, more: readonly string[] = []): Promise<FerryRun<PlanView>> =>
   ferryJson<PlanView>(rig, from, ["plan", NAME, "--to", to.destinationAddress, ...more]);
 
-/** Of QEMU's migration settings, what a look changes; and that nothing is under way. */
+/** Reads QEMU's migration settings, which a look changes, and the run state of QEMU. */
 async function settingsOf(rig: Rig, host: RigHost) {
   const monitor = await rig.observe(host, NAME);
   try {
@@ -33,7 +36,7 @@ async function settingsOf(rig: Rig, host: RigHost) {
   }
 }
 
-t.test("an idle guest is found to be idle, and is as it was behind it", async (t) => {
+t.test("a look finds that an idle guest is idle, and leaves the guest as it was", async (t) => {
   const { rig, a, b } = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: IDLE } });
   const before = await settingsOf(rig, rig.a);
   const { code, answer } = await plan(rig, a, b, ["--observe", "1s"]);
@@ -48,9 +51,9 @@ t.test("an idle guest is found to be idle, and is as it was behind it", async (t
       converges: "yes",
     })),
   );
-  t.same(await settingsOf(rig, rig.a), before, "QEMU is set as it was, and runs its guest");
+  t.same(await settingsOf(rig, rig.a), before, "QEMU's settings are as they were, and QEMU runs its guest");
   await assertOneGuest(t, rig, { name: NAME, at: rig.a });
-  t.same(await listMigrations(rig, a), [], "it was no migration");
+  t.same(await listMigrations(rig, a), [], "a look is no migration");
   await pausedIsLookedAt(t, rig, a, b);
 });
 
@@ -61,7 +64,10 @@ async function say(rig: Rig, word: "stop" | "cont"): Promise<void> {
   await monitor.closed;
 }
 
-/** QEMU would complete with a guest that stands still, without being told to. */
+/**
+ * Looks at the guest while it is paused. A QEMU whose guest stands still would complete its migration without being
+ * told to.
+ */
 async function pausedIsLookedAt(t: Test, rig: Rig, a: HostAgents, b: HostAgents): Promise<void> {
   await say(rig, "stop");
   const before = await settingsOf(rig, rig.a);
@@ -69,12 +75,19 @@ async function pausedIsLookedAt(t: Test, rig: Rig, a: HostAgents, b: HostAgents)
   const { answer } = await plan(rig, a, b, ["--observe", "30s"]);
   t.match(answer, { recommended: "stop-and-copy", reason: /the guest is paused/ });
   t.match(answer.negotiated, { strategy: "stop-and-copy (auto: the guest is paused)" });
-  t.ok((answer.observation?.cost.seconds ?? Number.POSITIVE_INFINITY) < 120, "nothing more is to be seen of it");
-  t.same(await settingsOf(rig, rig.a), before, "it is paused as it was");
+  t.ok(
+    (answer.observation?.cost.seconds ?? Number.POSITIVE_INFINITY) < 120,
+    "the look ends early, since a paused guest shows nothing more",
+  );
+  t.same(await settingsOf(rig, rig.a), before, "the guest is paused as it was");
   await say(rig, "cont");
   await assertOneGuest(t, rig, { name: NAME, at: rig.a });
   const { negotiated } = requireMoved(await migrate(rig, a, b, NAME));
-  t.match(negotiated.strategy, /^precopy \(auto/, "a guest that runs again is not stopped for that plan");
+  t.match(
+    negotiated.strategy,
+    /^precopy \(auto/,
+    "auto does not follow the plan of a paused guest once the guest runs again",
+  );
 }
 
 function assertObserved(t: Test, { observation, link }: PlanView): void {
@@ -82,14 +95,17 @@ function assertObserved(t: Test, { observation, link }: PlanView): void {
   t.ok(memoryBytes >= MEMORY_MIB << 20 && memoryBytes < (MEMORY_MIB + 64) << 20);
   t.ok(zeroBytes > 0 && zeroBytes < memoryBytes);
   t.ok(seconds >= 1 && seconds < 60, `looked for ${seconds} s`);
-  t.ok(cost !== undefined && cost.seconds > seconds && cost.agentCpuSeconds > 0, "and says what that cost");
-  t.ok(hostSpeed > 0.001 && hostSpeed < 8, `a host of ${hostSpeed} times the model's`);
+  t.ok(
+    cost !== undefined && cost.seconds > seconds && cost.agentCpuSeconds > 0,
+    "the observation says what the look cost",
+  );
+  t.ok(hostSpeed > 0.001 && hostSpeed < 8, `the host is ${hostSpeed} times as fast as the model's`);
   const bytesPerSecond = link?.bytesPerSecond ?? 0;
   t.ok(bytesPerSecond > 1e6 && bytesPerSecond < 130e6, `at most 1 Gbit/s, less on a busy host: ${bytesPerSecond}`);
   t.ok((link?.roundTripMs ?? 0) > 0);
 }
 
-t.test("a guest that no precopy follows is recommended what is bounded, and auto does it", async (t) => {
+t.test("a plan recommends post-copy or hybrid for a guest that precopy cannot follow, and auto does it", async (t) => {
   const { rig, a, b } = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: WILD } });
   await rig.network.setRate(1e8);
   const { answer } = await plan(rig, a, b, ["--observe", "2s"]);
@@ -105,12 +121,12 @@ t.test("a guest that no precopy follows is recommended what is bounded, and auto
   });
   const { negotiated, result } = requireMoved(await migrate(rig, a, b, NAME));
   t.match(negotiated.strategy, new RegExp(`^${answer.recommended} \\(auto, by the plan before: `));
-  t.ok(result.postcopy !== undefined, "it ended in post-copy");
+  t.ok(result.postcopy !== undefined, "the migration ended in post-copy");
   await assertOneGuest(t, rig, { name: NAME, at: rig.b });
 });
 
 t.test(
-  "while a guest is looked at nothing else is done to it, and an agent that is killed puts it right",
+  "nothing else begins while a guest is looked at, and an agent that starts after a kill puts QEMU's settings back",
   async (t) => {
     const pair = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: IDLE } });
     const { rig, a, b } = pair;
@@ -122,7 +138,7 @@ t.test(
     });
     t.match((await plan(rig, a, b)).answer, { error: { code: "guest-busy" } });
     a.source.signal("SIGKILL");
-    t.not((await look.ended).code, 0, "whoever asked is told");
+    t.not((await look.ended).code, 0, "ferry plan fails when its agent is killed");
     const again = await startAgent(rig, rig.a, "source");
     const agents = { ...a, source: again };
     await settled(rig, ({ status }) => status !== "active" && status !== "cancelling", "the end of the look");
@@ -139,7 +155,7 @@ t.test(
   },
 );
 
-/** Until QEMU says so of its migration. */
+/** Waits until what QEMU says of its migration fits. */
 async function settled(rig: Rig, fits: (info: MigrationInfo) => boolean, what: string): Promise<void> {
   const monitor = await rig.observe(rig.a, NAME);
   try {

@@ -1,5 +1,5 @@
 /**
- * Post-copy of a guest that writes nothing. QEMU has sent all of it before the guest is stopped, and completes as
+ * Tests post-copy of a guest that writes nothing. QEMU has sent all of the guest before it is stopped, and completes as
  * precopy does. The destination then has the whole guest. The source's record must say so, since an agent may end a
  * copy that misses pages, but must keep a whole one.
  */
@@ -14,7 +14,7 @@ import { Rig } from "../support/rig.ts";
 
 t.setTimeout(120_000);
 const NAME = "still";
-/** cli; HALT: hlt; jmp HALT */
+/** The guest's program: cli; HALT: hlt; jmp HALT */
 const PROGRAM = Uint8Array.of(0xfa, 0xf4, 0xeb, 0xfd);
 
 t.test("a post-copy that has no pages left to send is recorded as complete before the grant", async (t) => {

@@ -1,6 +1,7 @@
 /**
- * Breaks a post-copy between two real QEMUs and takes it up again, without agents: what was lost on the way comes again,
- * one end can go on while the other notices nothing, and a source that nobody relieved can have its guest back.
+ * Breaks a post-copy between two real QEMUs and resumes it, without agents. Pages that were lost on the way come again,
+ * one QEMU can be resumed while the other notices nothing, and a source whose destination has ended can have its guest
+ * back.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -21,7 +22,10 @@ t.setTimeout(120_000);
 const SETS: TwoSets = { cold: { from: 0x20, to: 0x90 }, hot: { from: 0x10, to: 0x20 }, hotTurns: 2 };
 const WITHIN = { timeoutMs: 15_000 };
 const SLOW = { "max-bandwidth": 1_000_000, "downtime-limit": 1, "avail-switchover-bandwidth": 1_000_000 };
-/** More than sockets hold, or the source would have written all of it, and END, before it is broken. */
+/**
+ * Where memory lies that the guest never changes. It is more than sockets hold; otherwise the source would have written
+ * all of it, and END, before its stream is broken.
+ */
 const FILL_AT = 0x200000;
 const FILL = pattern(4 << 20);
 const READ_AHEAD = 60;
@@ -33,7 +37,10 @@ interface Moved {
   readonly setup: RamSetup;
 }
 
-/** A guest that runs at the destination, most of its pages missing there; some were read from the source and not delivered. */
+/**
+ * Brings a guest into post-copy: it runs at the destination, and misses most of its pages there. Some pages were read
+ * from the source and not delivered.
+ */
 async function running(t: Test): Promise<Moved> {
   const folder = mkdtempSync(join(tmpdir(), "ferry-fill-"));
   const forget = atTeardown(() => rmSync(folder, { recursive: true, force: true }));
@@ -63,7 +70,7 @@ async function running(t: Test): Promise<Moved> {
   return { source, destination, relay, setup };
 }
 
-/** No page of it is zero, and neighbours differ. */
+/** Makes bytes of which no page is zero, and neighbouring pages differ. */
 function pattern(length: number): Buffer {
   const bytes = Buffer.alloc(length);
   for (let page = 0; page < length; page += 4096) bytes.fill(1 + ((page >> 12) % 255), page, page + 4096);
@@ -87,7 +94,7 @@ const ended = async (resumed: ResumedSource): Promise<void> => {
   });
 };
 
-/** Every page was delivered: both QEMUs complete. */
+/** Checks that both QEMUs complete, after every page was delivered. */
 async function complete(t: Test, { source, destination, relay }: Moved, say: (bytes: Uint8Array) => void) {
   await reaches(destination, "completed");
   say(encodeShut(0));
@@ -106,10 +113,13 @@ async function checkGuest(t: Test, guest: BiosGuest): Promise<void> {
   await guest.qmp.execute("stop");
   const { most, counters } = await setSteps(guest, SETS);
   t.ok(most <= 1, counters);
-  t.ok((await readMemory(guest.qmp, FILL_AT, FILL.length, guest)).equals(FILL), "what it never changed is the same");
+  t.ok(
+    (await readMemory(guest.qmp, FILL_AT, FILL.length, guest)).equals(FILL),
+    "the memory that the guest never changed is the same",
+  );
 }
 
-t.test("both connections break: what was lost on the way comes again, and nothing twice", async (t) => {
+t.test("when both connections break, pages lost on the way come again, and no page comes twice", async (t) => {
   const moved = await running(t);
   const { source, destination, relay, setup } = moved;
   relay.source.destroy();
@@ -120,7 +130,7 @@ t.test("both connections break: what was lost on the way comes again, and nothin
   await reaches(destination, "postcopy-paused");
   const to = await resumeDestination(destination, setup);
   relay.redirect(to.socket);
-  t.strictSame(to.received, relay.present, "it has what was written to it");
+  t.strictSame(to.received, relay.present, "the destination's QEMU has the pages that were written to it");
   await eventually(() => to.wanted.size > 0 || undefined, { ...WITHIN, what: "what its guest waits for" });
   const missing = to.received.pageCount - to.received.size;
   const from = await resumeSource(source, setup, { received: to.received, take: deliver(relay) });
@@ -132,7 +142,7 @@ t.test("both connections break: what was lost on the way comes again, and nothin
 });
 
 t.test(
-  "only the source's connection breaks: what was written to the destination is all that has to be known",
+  "a source whose connection breaks is resumed with nothing but the list of pages written to the destination",
   async (t) => {
     const moved = await running(t);
     const { source, destination, relay, setup } = moved;
@@ -147,32 +157,29 @@ t.test(
   },
 );
 
-t.test(
-  "only the destination's connection breaks, and its monitor waits for the guest: it goes on all the same",
-  async (t) => {
-    const moved = await running(t);
-    const { source, destination, relay, setup } = moved;
-    relay.destination.destroy();
-    await reaches(destination, "postcopy-paused");
-    // a vCPU waits for a page, and QEMU's main loop for the vCPU
-    const stopped = destination.qmp.execute("stop", undefined, WITHIN);
-    let answered = false;
-    const asked = destination.qmp.execute("query-status", undefined, WITHIN).finally(() => {
-      answered = true;
-    });
-    const to = await resumeDestination(destination, setup);
-    t.notOk(answered, "the monitor answers nothing else");
-    relay.redirect(to.socket);
-    t.equal((await source.qmp.execute("query-migrate")).status, "postcopy-active");
-    relay.release();
-    await stopped;
-    t.equal((await asked).status, "paused");
-    await destination.qmp.execute("cont");
-    await complete(t, moved, (bytes) => relay.source.write(bytes));
-  },
-);
+t.test("a destination whose connection breaks is resumed although its monitor waits for the guest", async (t) => {
+  const moved = await running(t);
+  const { source, destination, relay, setup } = moved;
+  relay.destination.destroy();
+  await reaches(destination, "postcopy-paused");
+  // a vCPU waits for a page, and QEMU's main loop waits for the vCPU
+  const stopped = destination.qmp.execute("stop", undefined, WITHIN);
+  let answered = false;
+  const asked = destination.qmp.execute("query-status", undefined, WITHIN).finally(() => {
+    answered = true;
+  });
+  const to = await resumeDestination(destination, setup);
+  t.notOk(answered, "the monitor has answered no other command");
+  relay.redirect(to.socket);
+  t.equal((await source.qmp.execute("query-migrate")).status, "postcopy-active");
+  relay.release();
+  await stopped;
+  t.equal((await asked).status, "paused");
+  await destination.qmp.execute("cont");
+  await complete(t, moved, (bytes) => relay.source.write(bytes));
+});
 
-t.test("a source whose connection broke gets its guest back, with nobody at the destination", async (t) => {
+t.test("a source whose connection broke gets its guest back after the destination has ended", async (t) => {
   const { source, destination, relay, setup } = await running(t);
   relay.source.destroy();
   await destination.end();
@@ -189,7 +196,7 @@ t.test("a source whose connection broke gets its guest back, with nobody at the 
   await checkGuest(t, source);
 });
 
-t.test("a source sends pages again that it has sent, however often it breaks", async (t) => {
+t.test("a source sends pages again that it has sent before, however often its connection breaks", async (t) => {
   const { source, relay, setup } = await running(t);
   relay.source.destroy();
   await reaches(source, "postcopy-paused");

@@ -1,4 +1,7 @@
-/** Post-copy that cannot be is refused before anything is touched, with the reasons of both hosts at once; precopy goes on. */
+/**
+ * Asks for post-copy that is not possible: it is refused before anything is touched, with the reasons of both hosts at
+ * once, and precopy stays possible.
+ */
 import { chmodSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import t from "tap";
@@ -14,7 +17,7 @@ t.setTimeout(240_000);
 const GUEST: GuestOptions = { name: "refused", memoryMiB: 256, workload: IDLE };
 const AT_THE_DEADLINE = ["--deadline", "1h", "--on-deadline", "postcopy"];
 
-/** A user who may not use userfaultfd: where root alone may, nobody may not. */
+/** Runs QEMU as user nobody, who may not use userfaultfd where root alone may use it. */
 const AS_NOBODY = `exec setpriv --reuid=65534 --regid=65534 --clear-groups qemu-system-x86_64 "$@"`;
 const isOpenToAll = readFileSync("/proc/sys/vm/unprivileged_userfaultfd", "utf8").trim() !== "0";
 
@@ -24,40 +27,40 @@ async function planOf({ rig, a, b }: Pair, options: readonly string[]): Promise<
   ).answer;
 }
 
-t.test("a destination without userfaultfd", { skip: isOpenToAll && "userfaultfd is everybody's here" }, async (t) => {
+t.test("only post-copy needs userfaultfd", { skip: isOpenToAll && "userfaultfd is everybody's here" }, async (t) => {
   const pair = await openWrapped(t, GUEST);
   const { rig } = pair;
-  // that user has to get to its sockets
+  // user nobody has to get to the sockets of its QEMU
   for (const folder of [rig.folder, dirname(rig.b.runtimeDirectory)]) chmodSync(folder, 0o755);
   chmodSync(rig.b.runtimeDirectory, 0o777);
   wrap(rig.b, AS_NOBODY);
 
-  await t.test("is refused by each strategy that needs it, and at the deadline", async (t) => {
+  await t.test("a destination without userfaultfd refuses each strategy that may need post-copy", async (t) => {
     for (const options of [["--strategy=postcopy"], ["--strategy=hybrid"], AT_THE_DEADLINE]) {
       const messages = await refused(t, pair, ["postcopy-unavailable"], options);
       t.match(messages, /Userfaultfd not available.*vm\.unprivileged_userfaultfd=1/i);
     }
   });
 
-  await t.test("is no matter for the others", async (t) => {
+  await t.test("a destination without userfaultfd accepts the strategies that need no post-copy", async (t) => {
     const { accepted, negotiated } = await planOf(pair, []);
     t.equal(accepted, true);
     t.match(negotiated, { strategies: "stop-and-copy, precopy" });
   });
 });
 
-t.test("memory that others may share, on a disk", async (t) => {
-  // in a directory QEMU makes a file that is gone with it
+t.test("a guest whose memory is a file that others may share has no post-copy", async (t) => {
+  // in a directory QEMU makes a file of its own, which is gone when QEMU ends
   const backend = "memory-backend-file,id=shared,size=256M,share=on,mem-path={runtime}";
   const pair = await openPair(t, {
     guest: { ...GUEST, extra: ["-object", backend, "-machine", "memory-backend=shared"] },
   });
   const { rig, a, b, definition } = pair;
 
-  await t.test("post-copy is refused by both sides, with all else that is wrong", async (t) => {
+  await t.test("both agents refuse post-copy, together with everything else that is wrong", async (t) => {
     const both = ["postcopy-shared-memory", "postcopy-unavailable"];
     const messages = await refused(t, pair, both, ["--strategy=postcopy"]);
-    t.match(messages, /backend shared .*TMPFS.*tmpfs/, "named, and QEMU's own words");
+    t.match(messages, /backend shared .*TMPFS.*tmpfs/, "the message names the backend and has QEMU's own words");
     const monitor = await rig.observe(rig.a, "refused");
     const set = (state: boolean): Promise<unknown> =>
       monitor.execute("migrate-set-capabilities", { capabilities: [{ capability: "xbzrle", state }] });
@@ -70,7 +73,7 @@ t.test("memory that others may share, on a disk", async (t) => {
     monitor.close();
   });
 
-  await t.test("a check of the memory and post-copy are wrong usage together", async (t) => {
+  await t.test("--verify together with post-copy is wrong usage", async (t) => {
     const { code, answer } = await ferryJson<{ error: { code: string } }>(rig, a, [
       ...["migrate", "refused", "--to", b.destinationAddress, "--strategy=hybrid", "--verify"],
     ]).catch(() => ({ code: 2, answer: { error: { code: "invalid-argument" } } }));
@@ -93,13 +96,13 @@ t.test("memory that others may share, on a disk", async (t) => {
   });
 });
 
-t.test("what both agents agree on is told before the guest is touched, and with the result", async (t) => {
+t.test("the operator is told what both agents agree on before the guest is touched, and with the result", async (t) => {
   const pair = await openPair(t, { guest: GUEST, tls: true });
   const { rig, a, b, definition } = pair;
-  // each host trusts other peers with the guest, and the definitions are alike all the same
+  // the two hosts trust different peers with the guest, and yet their definitions count as the same
   define(rig.a, { ...definition, peers: ["b"] });
   define(rig.b, { ...definition, peers: ["a"] });
-  await t.test("a guest that is bound to other peers does not come from this one", async (t) => {
+  await t.test("a destination refuses a guest whose definition there names other peers", async (t) => {
     define(rig.b, { ...definition, peers: ["stranger", "b"] });
     const messages = await refused(t, pair, ["guest-peers"]);
     t.match(messages, /refused\.json/);
@@ -107,7 +110,7 @@ t.test("what both agents agree on is told before the guest is touched, and with 
     define(rig.b, { ...definition, peers: ["a"] });
   });
 
-  await t.test("nor does it go to this one, which hears nothing of it", async (t) => {
+  await t.test("a source does not offer a guest to a peer that its definition does not name", async (t) => {
     const heard = (): number => b.destination.output().split('"handshake"').length;
     const before = heard();
     define(rig.a, { ...definition, peers: ["stranger", "a"] });
@@ -144,5 +147,5 @@ t.test("what both agents agree on is told before the guest is touched, and with 
   const views = output.split("\n").filter((line) => line.startsWith("{"));
   const first = views.map((line) => JSON.parse(line)).find((view) => view.negotiated.strategy !== undefined);
   t.equal(first.status, "preparing");
-  t.equal(first.progress.bytesSent, 0, "before the first page");
+  t.equal(first.progress.bytesSent, 0, "the agreement was told before the first page");
 });

@@ -1,6 +1,7 @@
 /**
- * Why the agent stops the guest before QEMU does (docs/decisions/0024): a source whose stream breaks behind its last page leaves
- * its migration, with a guest that runs again where QEMU had stopped it, and one that stays paused where it was paused already.
+ * Shows why the agent stops the guest before QEMU does (docs/decisions/0024). A source QEMU whose stream breaks after
+ * its last page leaves its migration: it runs the guest again if its migration had stopped the guest, and leaves the
+ * guest paused if it was paused already.
  */
 import t, { type Test } from "tap";
 import { beginPostcopy } from "../../agent-source/guest/qemu-settings.ts";
@@ -14,7 +15,10 @@ const SETS: TwoSets = { cold: { from: 0x20, to: 0x90 }, hot: { from: 0x10, to: 0
 const WITHIN = { timeoutMs: 15_000 };
 const SLOW = { "max-bandwidth": 1_000_000, "downtime-limit": 1, "avail-switchover-bandwidth": 1_000_000 };
 
-/** Reads a source to its END, delivers nothing and breaks its stream. @returns what the guest does then */
+/**
+ * Reads the stream of a source to its END, delivers nothing and breaks the stream. @returns the run state of the source
+ * QEMU afterwards
+ */
 async function broken(t: Test, begin: (source: BiosGuest) => Promise<unknown>): Promise<string> {
   const source = await startBiosGuest(twoSets(SETS));
   t.teardown(() => source.end());
@@ -33,10 +37,10 @@ async function broken(t: Test, begin: (source: BiosGuest) => Promise<unknown>): 
   return (await source.qmp.execute("query-status")).status;
 }
 
-t.test("a guest that its migration stopped is run again by QEMU itself, though it may run elsewhere", async (t) => {
+t.test("QEMU runs a guest again that its migration had stopped, although the guest may run elsewhere", async (t) => {
   t.equal(await broken(t, (source) => source.qmp.execute("migrate-start-postcopy")), "running");
 });
 
-t.test("a guest that was stopped before stays paused, until somebody says otherwise", async (t) => {
+t.test("QEMU leaves a guest paused that was stopped before its migration would have stopped it", async (t) => {
   t.equal(await broken(t, (source) => beginPostcopy(source.qmp, () => undefined)), "paused");
 });

@@ -1,6 +1,7 @@
 /**
- * Two real QEMUs and the project's readers and writers of post-copy between them, without agents: what the destination
- * gets is what the source was stopped with, and a guest that runs ahead of its pages gets the ones that it asks for.
+ * Moves a guest between two real QEMUs through the project's readers and writers of post-copy, without agents. The
+ * destination gets the memory with which the source was stopped, and a guest that runs before its pages have come gets
+ * the pages that it asks for.
  */
 import t, { type Test } from "tap";
 import { encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
@@ -19,11 +20,12 @@ const HIGH_START = 0x100000;
 const HIGH_BYTES = 15 << 20;
 const WITHIN = { timeoutMs: 20_000 };
 /**
- * Slow, so that most of the first pass is left when the hot pages were sent: where QEMU finds nothing left it completes as
- * precopy, whatever was asked of it, and a small guest may have changed nothing between two looks.
+ * QEMU's limits for a slow migration, so that most of the first pass is left when the hot pages were sent. A QEMU that
+ * finds nothing left completes as precopy, whatever was asked of it, and a small guest may have changed nothing between
+ * two looks.
  */
 const SLOW = { "max-bandwidth": 1_000_000, "downtime-limit": 1, "avail-switchover-bandwidth": 1_000_000 };
-/** Whatever is left, precopy may complete. */
+/** QEMU's limits with which precopy may complete, however much is left. */
 const PRECOPY = { "max-bandwidth": 0, "downtime-limit": 2_000_000, "avail-switchover-bandwidth": 0 };
 
 interface Moved {
@@ -63,7 +65,7 @@ async function compare(t: Test, { source, destination }: Moved): Promise<void> {
   }
 }
 
-t.test("post-copy: a paused destination has the memory that the source was stopped with", async (t) => {
+t.test("after post-copy a paused destination has the memory with which the source was stopped", async (t) => {
   const moved = await begin(t, false);
   const { source, destination, relay } = moved;
   await eventually(() => relay.counts.before > HOT.to || undefined, { ...WITHIN, what: "the hot pages" });
@@ -83,7 +85,7 @@ t.test("post-copy: a paused destination has the memory that the source was stopp
   await compare(t, moved);
 });
 
-t.test("post-copy: a guest that runs ahead of its pages gets those that it asks for", async (t) => {
+t.test("in post-copy a guest that runs before its pages have come gets the pages that it asks for", async (t) => {
   const moved = await begin(t, true);
   const { source, destination, relay } = moved;
   await eventually(() => relay.counts.before > HOT.to || undefined, { ...WITHIN, what: "the hot pages" });
@@ -102,7 +104,7 @@ t.test("post-copy: a guest that runs ahead of its pages gets those that it asks 
   });
   t.equal(relay.counts.after, 0);
   await destination.qmp.execute("cont");
-  // each of these pages is missing: what was sent before the switch was written since
+  // each of these pages is missing: the guest has written it since it was sent
   await eventually(() => relay.counts.requests >= HOT.to - HOT.from || undefined, { ...WITHIN, what: "requests" });
   relay.release();
   await bothCompleted(moved);
@@ -112,7 +114,7 @@ t.test("post-copy: a guest that runs ahead of its pages gets those that it asks 
   t.ok(most <= 1, counters);
 });
 
-t.test("a migration with the capability that needs no post-copy completes as precopy", async (t) => {
+t.test("a migration with the capability postcopy-ram that needs no post-copy completes as precopy", async (t) => {
   const moved = await begin(t, false);
   const { source, destination, relay } = moved;
   await eventually(() => relay.counts.before > HOT.to || undefined, { ...WITHIN, what: "the hot pages" });

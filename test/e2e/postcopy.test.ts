@@ -1,4 +1,7 @@
-/** Post-copy and hybrid with real guests: the guest runs at the destination ahead of its pages, and checks its memory there. */
+/**
+ * Moves real guests by post-copy and hybrid: the guest runs at the destination before all of its pages have come, and
+ * checks its memory there.
+ */
 import t, { type Test } from "tap";
 import type { MigrationResult } from "../../shared/protocol/report.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -12,14 +15,14 @@ import { longestPause } from "../support/serial.ts";
 t.setTimeout(240_000);
 const BEATS = 20;
 const WORK = { timeoutMs: 60_000 };
-/** Guests go both ways here. */
+/** The guests move both ways, so the QEMU of neither host may be one for which post-copy is refused. */
 const SKIP = { skip: noPostcopyFrom("a") || noPostcopyFrom("b") };
 
 t.test("a busy guest moves by post-copy, there and back", SKIP, async (t) => {
   const workload = { regionMiB: 64, rate: 100e6 };
   const { rig, a, b } = await openPair(t, { guest: { name: "busy", memoryMiB: 256, workload } });
   const there = await moved(t, rig, a, b, "postcopy");
-  t.ok(there.postcopy !== undefined, "it ended in post-copy");
+  t.ok(there.postcopy !== undefined, "the migration ended in post-copy");
   const beat = await rig.serial(rig.b, "busy").waitForBeats(BEATS, WORK);
   t.equal(beat.errors, 0, "the guest found its memory right");
   const pause = longestPause(rig.serial(rig.a, "busy"), rig.serial(rig.b, "busy"));
@@ -33,7 +36,7 @@ t.test("a busy guest moves by post-copy, there and back", SKIP, async (t) => {
 });
 
 t.test(
-  "a guest that no precopy follows is in post-copy at the deadline, and hybrid sees it by itself",
+  "a guest that precopy cannot follow goes into post-copy at the deadline, and with hybrid by itself",
   SKIP,
   async (t) => {
     const workload = { regionMiB: 64, rate: 200e6 };
@@ -62,7 +65,7 @@ t.test("an idle guest moves by post-copy", SKIP, async (t) => {
 });
 
 t.test(
-  "a destination that takes long to start the guest: the source serves pages, and has a result",
+  "a source serves pages and has a result although the destination takes long to start the guest",
   SKIP,
   async (t) => {
     const { rig, a, b } = await openPair(t, {
@@ -75,7 +78,7 @@ t.test(
     b.destination.signal("SIGUSR2");
     const { result } = requireMoved(await run.end());
     t.ok(result.postcopy !== undefined);
-    t.ok(result.downtime.totalMs > 2000, `it stood still for ${result.downtime.totalMs} ms`);
+    t.ok(result.downtime.totalMs > 2000, `the guest stood still for ${result.downtime.totalMs} ms`);
     await assertOneGuest(t, rig, { name: "late", at: rig.b });
   },
 );

@@ -1,4 +1,7 @@
-/** A source QEMU that cannot leave the switchover to the agents is refused by name, before anything is touched. */
+/**
+ * Tests that a source QEMU which cannot leave the switchover to the agents is refused by name, before anything is
+ * touched.
+ */
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -12,7 +15,7 @@ import { Rig } from "../support/rig.ts";
 
 t.setTimeout(180_000);
 
-t.test("a QEMU that says it is 7.2 is refused, and the guest has not noticed", async (t) => {
+t.test("a QEMU that says it is 7.2 is refused, and the guest notices nothing", async (t) => {
   const pair = await openPair(t, { guest: { name: "old", workload: IDLE } });
   const { rig } = pair;
   const relay = await relayAsVersion7(
@@ -26,7 +29,7 @@ t.test("a QEMU that says it is 7.2 is refused, and the guest has not noticed", a
   const changing = relay
     .asked()
     .filter((line) => !/"(qmp_capabilities|query-[\w-]+|qom-\w+|human-monitor-command)"/.test(line));
-  t.same(changing, [], "it was asked, and nothing else");
+  t.same(changing, [], "the agents have only asked QEMU, and changed nothing");
 });
 
 const qemu = oldQemu();
@@ -52,16 +55,17 @@ async function refusedAsTooOld(t: Test, { rig, a, b }: Pick<Pair, "rig" | "a" | 
   });
   t.ok(
     answer.error?.refusals.some((one) => one.code === "qemu-too-old"),
-    "by name",
+    "one refusal is named qemu-too-old",
   );
 }
 
 interface Relay {
+  /** What clients have sent to the monitor, one entry for each line. */
   asked(): readonly string[];
   close(): Promise<void>;
 }
 
-/** A monitor's socket on which the QEMU behind another one says that it is 7.2.0. */
+/** Relays a monitor's socket to another one, and makes the QEMU there say that it is 7.2.0. */
 async function relayAsVersion7(to: string, path: string): Promise<Relay> {
   const sockets = new Set<Socket>();
   let asked = "";

@@ -1,4 +1,7 @@
-/** One agent a host: a real second agent beside a real first one, and what it leaves alone; and an agent that stays. */
+/**
+ * Tests that a host has one agent of a kind: a second agent beside a running one ends and leaves everything alone.
+ * Tests also how an agent fails at its start, recovers, and takes signals.
+ */
 import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
@@ -21,7 +24,10 @@ const ID = "0123456789ab";
 const KINDS = ["source", "destination"] as const;
 type Kind = (typeof KINDS)[number];
 
-/** Every file of the host with all that a change would change; what a directory has read of it does not. */
+/**
+ * Describes every file of the host by all that changes with the file, and by nothing that a mere look at a directory
+ * changes.
+ */
 function snapshot(host: RigHost): readonly string[] {
   return [host.stateDirectory, host.runtimeDirectory].flatMap((directory) =>
     [".", ...readdirSync(directory, { recursive: true, encoding: "utf8" })].sort().map((name) => {
@@ -33,7 +39,7 @@ function snapshot(host: RigHost): readonly string[] {
   );
 }
 
-/** What an agent has while it migrates, and what the next agent sweeps. */
+/** Leaves files as an agent has them while it migrates, which an agent that starts sweeps. */
 function leaveFiles(host: RigHost, kind: Kind): void {
   const state = join(host.stateDirectory, kind);
   writeFileSync(join(state, `${ID}.json`), "a record, and not whole");
@@ -44,7 +50,7 @@ function leaveFiles(host: RigHost, kind: Kind): void {
 
 const end = (agent: RigProcess) => bounded(agent.ended, ENDS_MS, `the end of ${agent.name}`);
 
-t.test("a second agent beside a running one ends with 3 and has touched nothing", async (t) => {
+t.test("a second agent beside a running one ends with exit code 3 and touches nothing", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
   const elsewhere = join(rig.folder, "elsewhere");
@@ -74,11 +80,11 @@ t.test("a second agent beside a running one ends with 3 and has touched nothing"
       t.match(await end(second), { code: 3, signal: null }, `${kind}, ${what}`);
       const named = words.exec(second.output());
       t.equal(named?.[1], String(first.pid), `${kind}, ${what}: ${second.output()}`);
-      t.match(second.output(), /stop it before you start this one/, "and it says what to do");
+      t.match(second.output(), /stop it before you start this one/, "the second agent says what to do");
       t.same(snapshot(rig.a), before, `${kind}, ${what}: no file differs`);
     }
     const made = readdirSync(elsewhere).flatMap((name) => readdirSync(join(elsewhere, name)));
-    t.same(made, [`.${kind}.lock`], "of its own directories it has locked one by a file");
+    t.same(made, [`.${kind}.lock`], "the second agent has locked one of its own directories by a file");
     rmSync(join(elsewhere, "run", `.${kind}.lock`));
     const health = await new BufCurl(rig, rig.a).call(address, "grpc.health.v1.Health/Check");
     t.match(health.messages, [{ status: "SERVING" }], `${kind}: the first one still serves`);
@@ -86,11 +92,11 @@ t.test("a second agent beside a running one ends with 3 and has touched nothing"
   }
 });
 
-t.test("an agent that fails behind its ports ends for good, and the next one can start", async (t) => {
+t.test("an agent that fails after it has bound its ports ends, and the next agent can start", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
   for (const kind of KINDS) {
-    // no file, so the journal cannot clear it away
+    // this is a directory and no file, so the journal cannot clear it away
     const inTheWay = join(rig.a.stateDirectory, kind, `${ID}.json.new`);
     mkdirSync(inTheWay, { recursive: true, mode: 0o700 });
     const failing = await spawnAgent(rig, rig.a, kind);
@@ -101,10 +107,10 @@ t.test("an agent that fails behind its ports ends for good, and the next one can
   }
 });
 
-t.test("who asks during the recovery waits for its end, and health says NOT_SERVING until then", async (t) => {
+t.test("a call during the recovery waits for its end, and health says NOT_SERVING until then", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
-  // a QEMU that says nothing holds the recovery up, until the test lets it go
+  // a QEMU that says nothing holds the recovery up, until letGo() closes its connections
   const qmp = join(rig.a.runtimeDirectory, "web.qmp");
   const sockets = new Set<Socket>();
   const letGo = (): void => {
@@ -123,7 +129,7 @@ t.test("who asks during the recovery waits for its end, and health says NOT_SERV
   rig.writeDefinition({ name: "web", qmp, command: ["qemu"] });
   const directory = join(rig.a.stateDirectory, "destination");
   const journal = await Journal.open<DestinationRecord>(directory, decodeDestinationRecord);
-  // this program stands for the QEMU: it lives
+  // this program stands for the QEMU, since its process lives
   const qemu = { pid: process.pid, identity: (await identify(process.pid)) ?? "" };
   const grant = { token: "aa".repeat(16), epoch: 1, paused: false };
   const record = { guest: "web", source: "127.0.0.1:9", sequence: 1, startedAtMs: 1, qemu, grant };
@@ -137,14 +143,14 @@ t.test("who asks during the recovery waits for its end, and health says NOT_SERV
   const ends = { source: agent, destination: agent, sourceAddress: address, destinationAddress: address };
   const agents = { host: rig.a, ...ends, ferryFlags: [] };
   const list = listMigrations(rig, agents);
-  // the question is under way when the recovery goes on, or comes after it: it is answered in both cases
+  // `ferry list` may ask before the recovery goes on or after that, and is answered in both cases
   letGo();
   t.match(await bounded(list, ENDS_MS, ferryCommand(agents, ["list"]).join(" ")), [{ id: ID, guest: "web" }]);
   await agent.waitForOutput(/Listening at/, { timeoutMs: ENDS_MS });
   t.match((await health()).messages, [{ status: "SERVING" }]);
 });
 
-t.test("an agent logs SIGHUP and SIGUSR1: it does not end, and does not open Node's inspector", async (t) => {
+t.test("an agent logs SIGHUP and SIGUSR1, does not end, and does not open Node's inspector", async (t) => {
   const rig = await Rig.open();
   t.teardown(() => closeRig(rig));
   for (const kind of KINDS) {

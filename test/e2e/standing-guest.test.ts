@@ -1,4 +1,7 @@
-/** A source whose stream ends with the acknowledgement of post-copy: the guest runs there again, if need be by force. */
+/**
+ * Ends the stream of a source QEMU right after the acknowledgement of post-copy. The guest then runs at the source
+ * again, if need be by force (docs/design/post-copy.md#a-guest-that-qemu-leaves-standing).
+ */
 import { join } from "node:path";
 import t from "tap";
 import { isStanding, startStandingGuest } from "../support/standing-guest.ts";
@@ -13,7 +16,7 @@ const SETS: TwoSets = { cold: { from: 0x20, to: 0x90 }, hot: { from: 0x10, to: 0
 const WITHIN = { timeoutMs: 15_000 };
 const SLOW = { "max-bandwidth": 1_000_000, "downtime-limit": 1, "avail-switchover-bandwidth": 1_000_000 };
 
-t.test("an agent that dies behind its acknowledgement leaves a guest that can be started", async (t) => {
+t.test("an agent that dies right after its acknowledgement leaves a guest that can be started", async (t) => {
   const source = await startBiosGuest(twoSets(SETS));
   t.teardown(() => source.end());
   const destination = await startBiosGuest(twoSets(SETS), ["-incoming", "defer", "-S"]);

@@ -1,4 +1,7 @@
-/** Cancel and stop work in every state: with the link down, with QEMU hanging, twice, and never once it is too late. */
+/**
+ * Cancels migrations and stops agents at many moments: while the link is down, while QEMU hangs, twice at once. Once
+ * the guest is granted it is too late to cancel.
+ */
 import t from "tap";
 import type { MigrationErrorView, MigrationView } from "../../shared/protocol/report.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -13,12 +16,12 @@ t.setTimeout(240_000);
 const NAME = "stopped";
 const WORKLOAD = { regionMiB: 32, fillMiB: 128, rate: 10e6 };
 const HELD = { timeoutMs: 60_000 };
-/** In which a stopped agent has ended, with `shutdown.grace` at its default. */
+/** The longest time in which an agent that is stopped ends, milliseconds, with `shutdown.grace` at its default. */
 const ENDS_WITHIN_MS = 35_000;
 
 const signal = ({ pid }: { pid: number }, name: NodeJS.Signals): boolean => process.kill(pid, name);
 
-/** Another source agent in place of that of `agents`, with other settings. */
+/** Puts an agent with other settings in place of one of `agents`. @returns the agents of the host afterwards */
 async function restart(rig: Rig, agents: HostAgents, kind: "source" | "destination", extra: readonly string[] = []) {
   await agents[kind].stop();
   const agent = await startAgent(rig, agents.host, kind, extra);
@@ -42,13 +45,13 @@ function qemuOn(rig: Rig, host: RigHost): { pid: number } {
   return found;
 }
 
-t.test("a migration is cancelled and stopped wherever it is", async (t) => {
+t.test("a migration that is not granted yet ends in order when it is cancelled or an agent is stopped", async (t) => {
   const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD } });
   const { rig, b } = pair;
   let { a } = pair;
   const slow = await slowLink(rig, 100e6);
 
-  await t.test("twice at once, while the link is down", { skip: rig.network.kind === "loopback" }, async (t) => {
+  await t.test("two calls cancel while the link is down", { skip: rig.network.kind === "loopback" }, async (t) => {
     const run = await startMigrate(rig, a, b, NAME, slow);
     const id = await run.copying();
     await rig.network.setConnected(false);
@@ -59,7 +62,7 @@ t.test("a migration is cancelled and stopped wherever it is", async (t) => {
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
   });
 
-  await t.test("while QEMU hangs: it is answered, and ends when QEMU does", async (t) => {
+  await t.test("ferry cancel is answered while QEMU hangs, and the migration ends when QEMU goes on", async (t) => {
     const run = await startMigrate(rig, a, b, NAME, slow);
     const id = await run.copying();
     const qemu = qemuOn(rig, rig.a);
@@ -75,7 +78,7 @@ t.test("a migration is cancelled and stopped wherever it is", async (t) => {
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
   });
 
-  await t.test("SIGTERM of the destination agent ends it at once, and its own end is in order", async (t) => {
+  await t.test("SIGTERM to the destination agent ends the migration at once, and the agent in order", async (t) => {
     const run = await startMigrate(rig, a, b, NAME, slow);
     await run.copying();
     t.match(await stopped(b.destination), { code: 0 });
@@ -84,7 +87,7 @@ t.test("a migration is cancelled and stopped wherever it is", async (t) => {
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
   });
 
-  await t.test("SIGTERM of the source agent aborts it, in order", async (t) => {
+  await t.test("SIGTERM to the source agent aborts the migration, and the agent ends in order", async (t) => {
     const run = await startMigrate(rig, a, b, NAME, slow);
     await run.copying();
     t.match(await stopped(a.source), { code: 0 });
@@ -93,7 +96,7 @@ t.test("a migration is cancelled and stopped wherever it is", async (t) => {
     await assertOneGuest(t, rig, { name: NAME, at: rig.a });
   });
 
-  await t.test("once the guest is granted it is too late, and says so", async (t) => {
+  await t.test("ferry cancel says that it is too late once the guest is granted", async (t) => {
     await rig.network.setRate(1e9);
     a = await restart(rig, a, "source", ["--faults=hold-at=granting"]);
     const run = await startMigrate(rig, a, b, NAME);

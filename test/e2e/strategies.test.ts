@@ -1,4 +1,7 @@
-/** Each strategy moves an idle guest and the demo's over a fast and a slow link, and finds its memory whole on the other side. */
+/**
+ * Moves an idle guest and the demo's guest with each strategy over a fast and a slow link. The guest finds its memory
+ * whole at the destination.
+ */
 import t from "tap";
 import { STRATEGIES, type Strategy } from "../../shared/protocol/messages.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
@@ -11,14 +14,17 @@ t.setTimeout(300_000);
 
 const GUESTS: readonly (readonly [name: string, workload: Workload])[] = [
   ["idle", { ...IDLE, fillMiB: 64 }],
-  // the demo's, on less memory
+  // the demo's workload, on less memory
   ["busy", { regionMiB: 64, rate: 200e6, words: 4 }],
 ];
 const LINKS = [
   ["1 Gbit/s", 1e9],
   ["100 Mbit/s", 1e8],
 ] as const;
-/** Where the guest does not run until all of it is there, the agents compare it page by page as well. */
+/**
+ * The strategies with which the guest does not run until all of it is at the destination. With these the agents compare
+ * its memory page by page as well.
+ */
 const VERIFIED: readonly Strategy[] = ["stop-and-copy", "precopy"];
 
 for (const [name, workload] of GUESTS)

@@ -1,4 +1,7 @@
-/** --verify finds the one byte that a destination agent changes on purpose, and the guest stays whole. */
+/**
+ * Tests `--verify`: it finds the one byte that a destination agent changes on purpose, and the guest stays whole at the
+ * source.
+ */
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { startAgent } from "../support/agents.ts";
@@ -22,7 +25,7 @@ t.test("--verify catches a page that came wrong", async (t) => {
     await assertOneGuest(t, rig, { name: "checked", at: rig.a });
   });
 
-  await t.test("without the fault the next attempt moves it, with all pages alike", async (t) => {
+  await t.test("without the fault the next attempt moves the guest, with all pages alike", async (t) => {
     await b.destination.stop();
     await startAgent(rig, rig.b, "destination");
     const { result } = requireMoved(await migrate(rig, a, b, "checked", ["--verify"]));

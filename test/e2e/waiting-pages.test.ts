@@ -1,6 +1,7 @@
 /**
  * QEMU loses writes under TCG when it syncs its dirty bitmap while pages wait in it (docs/decisions/0023). The order in
- * which the source agent sets QEMU's limits keeps such a sync from happening; here with a guest that is made for it.
+ * which the source agent sets QEMU's limits prevents such a sync, which is tested here with a guest that is made for
+ * it.
  */
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -21,27 +22,35 @@ import { readMemory } from "../support/guest-memory.ts";
 
 t.setTimeout(120_000);
 
-/** Ahead of the hot ones in QEMU's sweep, and more than the 64 that QEMU sends between two looks at its clock. */
+/**
+ * The cold pages come before the hot ones in QEMU's sweep. They are more than the 64 pages that QEMU sends between two
+ * looks at its clock.
+ */
 const COLD: Pages = { from: 0x10, to: 0x80 };
 const HOT: Pages = { from: 0x80, to: 0x90 };
-/** Below the hole at 640 KiB. */
+/** How many pages are compared: those below the hole at 640 KiB. */
 const RAM_PAGES = 0xa0;
-/** Longer than QEMU writes at one section. */
+/** For how long the stream is left unread after a section, milliseconds: longer than QEMU writes at one section. */
 const HOLD_MS = 70;
 const WINDOW_BYTES = 1 << 20;
-/** Enough for the hot pages to be sent and written again. */
+/**
+ * How many sections are read after the hot pages have waited: enough for the hot pages to be sent and written again.
+ */
 const SECTIONS_AFTER = 3;
 const WITHIN_MS = 60_000;
 
-/** Keeps the guest's memory as the stream has it, and leaves the stream unread for a while behind each section. */
+/** Keeps the guest's memory as the stream has it, and leaves the stream unread for a while after each section. */
 class SlowReader implements StreamSink, PostcopySink {
   readonly memory = new Uint8Array(WINDOW_BYTES);
   readonly seen = Buffer.alloc(RAM_PAGES * PAGE_SIZE);
   readonly intake: Intake;
   readonly ended: Promise<void>;
-  /** The cold pages were sent in two sections, so the hot ones waited meanwhile; and were sent since. */
+  /**
+   * Resolves when the cold pages were sent in two sections, so that the hot pages waited meanwhile, and the hot pages
+   * were sent since.
+   */
   readonly waited: Promise<void>;
-  /** Pages that QEMU says it will send again in post-copy, once the package is there. */
+  /** Resolves, once the package has come, with the pages that QEMU says it will send again in post-copy. */
   readonly named: Promise<ReadonlySet<number>>;
   private resolveEnded: () => void = () => undefined;
   private resolveWaited: () => void = () => undefined;
@@ -76,7 +85,7 @@ class SlowReader implements StreamSink, PostcopySink {
     });
   }
 
-  /** Reads on without a break. */
+  /** Reads the rest of the stream without a break. */
   readToTheEnd(): void {
     this.hurry = true;
     this.intake.resume();
@@ -130,7 +139,7 @@ class SlowReader implements StreamSink, PostcopySink {
     if (this.after > 0 || (this.before === 65 && pages === rest)) this.after++;
     if (this.after > SECTIONS_AFTER) this.resolveWaited();
     this.before = pages;
-    // what is empty is read on: a socket full of it would last for half a minute
+    // sections without pages are read on: a socket full of them would last for half a minute
     if (pages === 0) return true;
     setTimeout(() => this.intake.resume(), HOLD_MS);
     return false;
@@ -143,7 +152,10 @@ class SlowReader implements StreamSink, PostcopySink {
 
 type Order = "as the agent does" | "limits first" | "post-copy";
 
-/** @returns pages of the stopped guest that are not as the stream had them, and that QEMU will not send again */
+/**
+ * Migrates the guest with QEMU's limits set in the given order, until the guest is stopped.
+ * @returns the pages of the stopped guest that are not as the stream had them, and that QEMU will not send again
+ */
 async function pagesThatDiffer(guest: BiosGuest, order: Order): Promise<number[]> {
   const { qmp, folder } = guest;
   const reader = new SlowReader();
@@ -185,25 +197,22 @@ t.test("pages that waited while others were sent come as they were last written"
   t.strictSame(await pagesThatDiffer(await guestOf(t), "as the agent does"), []);
 });
 
-t.test(
-  "post-copy loses no writes to pages that waited, unless the QEMU is one that is refused for post-copy",
-  async (t) => {
-    const guest = await guestOf(t);
-    const lost = await pagesThatDiffer(guest, "post-copy");
-    t.comment(`QEMU lost the last writes to ${lost.length} of ${HOT.to - HOT.from} pages`);
-    const refusals = await refusePostcopy(guest.qmp);
-    if (refusals.length === 0) t.strictSame(lost, []);
-    else t.match(refusals, [{ code: "postcopy-emulated" }]);
-  },
-);
+t.test("post-copy loses no writes to pages that waited, unless it is refused for that QEMU", async (t) => {
+  const guest = await guestOf(t);
+  const lost = await pagesThatDiffer(guest, "post-copy");
+  t.comment(`QEMU lost the last writes to ${lost.length} of ${HOT.to - HOT.from} pages`);
+  const refusals = await refusePostcopy(guest.qmp);
+  if (refusals.length === 0) t.strictSame(lost, []);
+  else t.match(refusals, [{ code: "postcopy-emulated" }]);
+});
 
 t.test(
-  "why: with the limits raised before the acknowledgement they do not, with a QEMU that has the fault",
+  "a QEMU with the fault may lose writes to the hot pages if its limits are raised before the acknowledgement",
   async (t) => {
     const lost = await pagesThatDiffer(await guestOf(t), "limits first");
     t.ok(
       lost.every((page) => page >= HOT.from && page < HOT.to),
-      "no others are concerned",
+      "only hot pages are concerned",
     );
     t.comment(`QEMU lost the last writes to ${lost.length} of ${HOT.to - HOT.from} pages`);
   },

@@ -1,4 +1,4 @@
-/** One `ferry migrate` of the subject, led to the moment of a fault and followed to its end. */
+/** One `ferry migrate` of the guest: it is begun, led to the moment of a fault, and followed to its end. */
 import type { Strategy } from "../../shared/protocol/messages.ts";
 import { isFinal, type MigrationView } from "../../shared/protocol/report.ts";
 import { isPostcopy } from "../../shared/protocol/strategies.ts";
@@ -10,16 +10,21 @@ import { type FaultRig, FULL_RATE } from "./fault-rig.ts";
 import type { AgentKind, Moment } from "./faults.ts";
 
 const REACHED_WITHIN_MS = 60_000;
-/** Slow enough that the moment lasts until the fault was injected. */
+/** Rates of the link, bits per second, at which the moment lasts until the fault was injected. */
 const FIRST_PASS_RATE = 100e6;
 const LATER_PASSES_RATE = 40e6;
 const LAST_PAGES_RATE = 20e6;
 const SAID_WITHIN_MS = 45_000;
-/** Asked this often, an agent that does not know the migration has forgotten it: it was ended before it was journalled. */
+/**
+ * An agent that answers so many times in a row that it does not know the migration has forgotten it: the agent ended
+ * before the migration was in its journal.
+ */
 const UNKNOWN_ANSWERS = 3;
 
 const copying = (progress: string): RegExp => new RegExp(`^\\{[^\\n]*"status":"copying"[^\\n]*${progress}`, "m");
-/** Stop-and-copy has its first pass with the guest stopped. */
+/**
+ * Progress within the first pass. Stop-and-copy makes its first pass with the guest stopped, so `switching` counts too.
+ */
 const IN_FIRST_PASS = /^\{[^\n]*"status":"(copying|switching)"[^\n]*"firstPassFraction":0\.[1-9]/m;
 const NEAR_ITS_END = copying('"firstPassFraction":(0\\.[89]|1)');
 const IN_LATER_PASSES = copying('"passes":([2-9]|\\d\\d)');
@@ -33,15 +38,15 @@ function rateOf(moment: Moment | undefined): number {
 }
 
 /**
- * A migration has ended before the moment of its fault. It may: a hybrid one completes as precopy where QEMU has nothing
- * left when post-copy is about to begin.
+ * Thrown when a migration has ended before the moment of its fault. That may happen: a hybrid migration completes as
+ * precopy does when QEMU has nothing left as post-copy is about to begin.
  */
 export class MomentMissed extends Error {}
 
 export interface Word {
   readonly code: number | null;
   readonly output: string;
-  /** What was said to whom. */
+  /** What was said, and to which agent. */
   readonly words: string;
 }
 
@@ -52,16 +57,19 @@ export class Attempt {
   readonly run: RigProcess;
   readonly #on: FaultRig;
 
-  /** The moment decides the link's speed, and whether deltas would end the migration before it comes. */
+  /**
+   * Begins a migration. The moment decides how fast the link is, and whether deltas are left out, since with deltas the
+   * migration might end before the moment comes.
+   */
   static async start(on: FaultRig, moment?: Moment, strategy?: Strategy): Promise<Attempt> {
     const [from, to] = [on.at, on.rig.other(on.at)];
-    // with deltas hybrid would go on as precopy, to the end
+    // with deltas hybrid would go on as precopy to the end
     const options = moment?.kind === "later passes" || strategy === "hybrid" ? ["--no-delta"] : [];
     if (strategy !== undefined) options.push("--strategy", strategy);
     const pulls = strategy !== undefined && isPostcopy(strategy);
     const bitsPerSecond = pulls && moment?.kind !== "last pages" ? FIRST_PASS_RATE : rateOf(moment);
     await on.rig.network.setRate(bitsPerSecond);
-    // over the loopback the agent has to be slow by itself, and stays so
+    // over the loopback the agent itself has to be slow, and stays so for the whole migration
     if (on.rig.network.kind === "loopback" && bitsPerSecond < FULL_RATE)
       options.push("--bandwidth", `${bitsPerSecond / 1e6}Mbit`);
     const command = ["--json", "migrate", on.name, "--to", on.agents(to).destinationAddress, ...options];
@@ -77,12 +85,14 @@ export class Attempt {
     this.run = run;
   }
 
-  /** Undefined until the agent has begun it. */
+  /** The id of the migration; undefined until the agent has begun it. */
   get id(): string | undefined {
     return /^\{"id":"(\w+)"/m.exec(this.run.output())?.[1];
   }
 
-  /** @throws MomentMissed when the migration ends first; Error when the moment does not come */
+  /**
+   * Waits for the moment. @throws MomentMissed when the migration ends first, and Error when the moment does not come
+   */
   async reach(moment: Moment): Promise<void> {
     const within = { timeoutMs: REACHED_WITHIN_MS };
     switch (moment.kind) {
@@ -93,7 +103,7 @@ export class Attempt {
           throw new MomentMissed(`It ended before it came to ${moment.state}: ${this.run.output().slice(-500)}`);
         });
         ended.catch(() => undefined);
-        // a source that was cancelled, or is in doubt, has said so before the destination has come so far
+        // where the source was cancelled, or is in doubt, `ferry` may have ended before the destination comes so far
         await (moment.cancelledAt === undefined && moment.behind === undefined ? Promise.race([held, ended]) : held);
         return;
       }
@@ -116,7 +126,7 @@ export class Attempt {
     }
   }
 
-  /** Lets an agent go on that waits in a state. */
+  /** Lets the agent go on that is held at the moment, if there is one. */
   goOn(moment: Moment): void {
     if (moment.kind !== "held") return;
     const agent = this.#agent(moment.side);
@@ -141,12 +151,12 @@ export class Attempt {
     return this.#hasSaid("destination", isPostcopy ? "arrived" : "loaded|owning|starting|pulling|arrived|withheld");
   }
 
-  /** Has the source agent heard that the guest runs there, so that it ends its own copy? */
+  /** True when the source agent has heard that the guest runs at the destination, so that it ends its own copy. */
   isReleased(): boolean {
     return this.#hasSaid("source", "releasing|released");
   }
 
-  /** Has the source its guest again, so that what the destination has is a copy of before? */
+  /** True when the source has its guest again, so that the copy at the destination is older. */
   isTakenBack(): boolean {
     return this.#hasSaid("source", "kept|withdrawing");
   }
@@ -158,7 +168,10 @@ export class Attempt {
     return log.split("\n").some((line) => id !== undefined && line.includes(id) && said.test(line));
   }
 
-  /** The word of an agent; "unknown" when it knows no such migration, undefined when it does not answer. */
+  /**
+   * What an agent says of the migration. @returns "unknown" when the agent knows no such migration, undefined when it
+   * does not answer
+   */
   async view(kind: AgentKind = this.#told): Promise<MigrationView | "unknown" | undefined> {
     const { id } = this;
     const views = await this.#on.migrations(kind === "source" ? this.from : this.to, kind);
@@ -167,12 +180,16 @@ export class Attempt {
     return views.find((view) => view.id === id) ?? "unknown";
   }
 
-  /** Whose word counts: the source agent's, as long as its host is there. */
+  /** The agent whose view counts: the source agent, as long as its host is up. */
   get #told(): AgentKind {
     return this.#on.isDown(this.from) ? "destination" : "source";
   }
 
-  /** Waits until the migration has ended, needs a person or is forgotten. @throws Error after `timeoutMs` */
+  /**
+   * Waits until the migration has ended or is forgotten, or with `doubtIsEnd` until it needs a person.
+   * @returns the status of the migration, or "unknown"
+   * @throws Error after `timeoutMs`
+   */
   async settle({ timeoutMs, doubtIsEnd }: { timeoutMs: number; doubtIsEnd: boolean }): Promise<string> {
     let unknown = 0;
     let last: string | undefined;
@@ -190,7 +207,10 @@ export class Attempt {
     });
   }
 
-  /** @returns whether the migration needs no person any more, though it may still be under way */
+  /**
+   * Waits until the migration needs no person any more, though it may still be under way. @returns false after
+   * `timeoutMs`
+   */
   async leavesDoubt(timeoutMs: number): Promise<boolean> {
     const isOut = async (): Promise<true | undefined> => {
       const view = await this.view();
@@ -199,13 +219,13 @@ export class Attempt {
     return await eventually(isOut, { timeoutMs, everyMs: 50, what: "the end of the doubt" }).catch(() => false);
   }
 
-  /** @returns how `ferry` ended and what it wrote; an operator's word, at the agent of either host */
+  /** Says an operator's word at the agent of either host. @returns how `ferry` ended and what it wrote */
   async resolve(at: AgentKind, keep: AgentKind, options: readonly string[] = ["--yes"]): Promise<Word> {
     const host = at === "source" ? this.from : this.to;
     return await this.say(host, at, ["resolve", this.id ?? "", "--keep", keep, ...options]);
   }
 
-  /** Any word of `ferry`, said to one agent of a host, on that host. */
+  /** Runs a command of `ferry` on a host, for one agent of that host. */
   async say(host: RigHost, kind: AgentKind, words: readonly string[]): Promise<Word> {
     const agents = this.#on.agents(host);
     const asked = kind === "source" ? agents : { ...agents, sourceAddress: agents.destinationAddress };

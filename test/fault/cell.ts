@@ -1,12 +1,15 @@
-/** One cell of the matrix: a migration, a fault at a moment of it, and what it may cost. */
+/** One cell of the matrix: a migration, a fault at a moment of it, and what the fault may cost. */
 import type { Strategy } from "../../shared/protocol/messages.ts";
 import type { AgentFlags } from "./fault-agents.ts";
 import type { Fault, Moment } from "./faults.ts";
 
-/** `short`: what is for good, or hangs, is given up soon. `patient`: a cut of 5 s while copying is not. */
+/**
+ * The limits with which the agents of a cell run. `default`: the agents' own. `short`: what is for good, or hangs, is
+ * given up soon. `patient`: as `short`, but a cut of 5 s during the copying is waited for.
+ */
 export type Limits = "default" | "patient" | "short";
 
-/** link.finalGiveUpAfter in all cells but those with the defaults. */
+/** `link.finalGiveUpAfter` in all cells except those with the default limits, milliseconds. */
 export const FINAL_GIVE_UP_MS = 2000;
 export const LIMITS: Readonly<Record<Limits, AgentFlags>> = {
   default: { source: [], destination: [] },
@@ -31,39 +34,56 @@ export interface Cell {
   readonly limits: Limits;
   /** @default the agents' own choice */
   readonly strategy?: Strategy;
-  /** The guest runs at the destination and its pages have ended with the source's QEMU: whoever operates it ends it. */
+  /**
+   * True when the guest runs at the destination and the pages that it misses have ended with the source's QEMU. An
+   * operator then ends what is left of the guest.
+   */
   readonly strands?: boolean;
   /**
-   * The fault ends the only copy of the guest: none may be left. "if no whole copy was left": as was found behind the
-   * fault, which is the promise that nothing whole is thrown away.
+   * True when the fault ends the only copy of the guest, so that no guest may be left. "if no whole copy was left" is
+   * the promise that nothing whole is thrown away: the guest may be lost only if no whole copy was found right after
+   * the fault.
    */
   readonly mayLose: boolean | "if no whole copy was left";
-  /** The destination cannot say any more what became of the grant: `ferry resolve` may be needed. */
+  /**
+   * True when the destination may not be able to say any more what became of the grant, so that `ferry resolve` may be
+   * needed.
+   */
   readonly mayDoubt: boolean;
-  /** No other end will do. */
+  /** True when the migration must move the guest. */
   readonly mustMove?: boolean;
   /**
-   * Somebody other than the agents starts a second copy: it must be shown by an agent, and ended as the documents say.
+   * Set when somebody other than the agents may start a second copy; "must" when that is certain to happen. An agent
+   * must show the second copy, and it must be ended as the documents say.
    */
   readonly mayDouble?: boolean | "must";
-  /** Whatever starts guests on both hosts once their QEMU has ended, with or without `ferry may-start`. */
+  /**
+   * The supervisor that starts the guest again once its QEMU has ended: "asks" asks `ferry may-start` first, "blind"
+   * does not.
+   */
   readonly supervisor?: "asks" | "blind";
-  /** The guest may not stand still for longer, whatever becomes of the migration. */
+  /** The longest pause of the guest that is allowed, whatever becomes of the migration, milliseconds. */
   readonly longestPauseMs?: number;
 }
 
-/** `missed`: the victim was gone when the fault was to be done to it. */
+/**
+ * How a cell has ended. `resolved`: an operator's word was needed. `missed`: the victim was gone when the fault was to
+ * be committed.
+ */
 export type Outcome = "moved" | "kept" | "resolved, moved" | "resolved, kept" | "lost" | "missed" | "broken";
 
 export interface CellResult {
   readonly cell: Cell;
   readonly outcome: Outcome;
   readonly seconds: number;
-  /** Between two heartbeats as they were seen, from the command to the end of the first attempt. */
+  /** The longest time between two heartbeats as they were seen, from the command to the end of the first attempt. */
   readonly longestPauseMs: number;
-  /** By the agents, when the guest was moved and the agent that moved it is still there. */
+  /**
+   * The downtime that the agents report; undefined when the guest was not moved, or the agent that moved it is gone.
+   */
   readonly downtimeMs: number | undefined;
+  /** What did not hold, in words; empty when everything did. */
   readonly violations: readonly string[];
-  /** The migration had ended before the moment of the fault. */
+  /** True when the migration had ended before the moment of the fault. */
   readonly missedItsMoment?: boolean;
 }

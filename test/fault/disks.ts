@@ -1,7 +1,6 @@
 /**
- * The disks of the hosts' journals: a small file system of each host's own, which can be filled and frozen. Both are
- * what they are in the world: writes that fail with ENOSPC, and writes that wait in the kernel (fsfreeze) and keep
- * their threads.
+ * Gives the journals of each host a small file system of their own, which can be filled and frozen. Both faults are as
+ * they are in the world: writes fail with ENOSPC, or wait in the kernel (fsfreeze) and keep their threads.
  */
 import { execFileSync } from "node:child_process";
 import { closeSync, fsyncSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from "node:fs";
@@ -11,9 +10,10 @@ import type { RigHost } from "../support/rig.ts";
 import { atTeardown } from "../support/teardown.ts";
 
 const SIZE_BYTES = 8 << 20;
-/** A record and its successor are a file each, and an agent keeps 200. */
+/** How many files fit. A record and its successor are a file each, and an agent keeps 200 records. */
 const FILES = "1024";
 const FILLER = "filler";
+/** Sizes of the writes that fill a disk to its last block, the largest first. */
 const SYNCED_BYTES = [1 << 20, 64 << 10, 1 << 10] as const;
 
 export const canHaveDisks = (): boolean => process.getuid?.() === 0;
@@ -23,7 +23,10 @@ export class HostDisk {
   readonly #forget: () => void;
   #frozen = false;
 
-  /** @param folder for the file that has the file system */
+  /**
+   * Makes the disk of a host and mounts it at the host's state directory.
+   * @param folder where the file that has the file system is made
+   */
   static async mount(host: RigHost, folder: string): Promise<HostDisk> {
     const image = join(folder, `${host.name}.disk`);
     writeFileSync(image, "");
@@ -39,7 +42,7 @@ export class HostDisk {
     this.#forget = atTeardown(() => this.#unmount());
   }
 
-  /** Whoever writes waits until thaw(). What is written already is synced first, by the kernel. */
+  /** Makes every write wait until thaw(). The kernel first syncs what is written already. */
   async freeze(): Promise<void> {
     this.#frozen = true;
     await run(["fsfreeze", "--freeze", this.#directory]);
@@ -51,7 +54,7 @@ export class HostDisk {
     await run(["fsfreeze", "--unfreeze", this.#directory]);
   }
 
-  /** To the last block. */
+  /** Fills the disk to its last block. */
   fill(): void {
     const file = openSync(join(this.#directory, FILLER), "w");
     try {
@@ -65,7 +68,7 @@ export class HostDisk {
     rmSync(join(this.#directory, FILLER), { force: true });
   }
 
-  /** For the next cell. */
+  /** Takes back what was done to the disk, for the next cell. */
   async mend(): Promise<void> {
     await this.thaw();
     this.empty();
@@ -79,12 +82,12 @@ export class HostDisk {
   #unmount(): void {
     if (this.#frozen) execFileSync("fsfreeze", ["--unfreeze", this.#directory]);
     this.#frozen = false;
-    // what still holds a file of it is about to end
+    // a program that still has a file of the disk open is about to end
     execFileSync("umount", ["--lazy", this.#directory]);
   }
 }
 
-/** Until there is no room for as much any more. */
+/** Writes so many bytes at a time until the disk has no room for as many. */
 function writeAll(file: number, bytes: number): void {
   const block = Buffer.alloc(bytes, 1);
   try {

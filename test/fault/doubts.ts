@@ -1,5 +1,6 @@
 /**
- * What an operator has to do with a cell: ends doubts and second copies as the documents say, and runs what is left.
+ * Does what an operator has to do in a cell: ends doubts and second copies as the documents say, and runs the copy that
+ * is left.
  */
 import { eventually } from "../support/bounded.ts";
 import type { Attempt } from "./attempt.ts";
@@ -9,18 +10,24 @@ import { hostsWhereItRuns } from "./inspect.ts";
 import { Operator } from "./operator.ts";
 import { checkShout, whoShouts } from "./two-copies.ts";
 
-/** With both hosts there, doubt ends by itself. */
+/** How long a doubt may last while both hosts are up, milliseconds: it ends by itself then. */
 const DOUBT_MS = 12_000;
-/** After which the agents must have come to an end by themselves; the limits of both profiles are far below. */
+/**
+ * Within this time the agents must have ended a migration by themselves, milliseconds. The limits of `short` and
+ * `patient` (cell.ts) are far below it.
+ */
 export const ENDS_WITHIN_MS = 90_000;
-/** Until an agent has started what it was about to start. */
+/** How long an agent may take to start what it is about to start, milliseconds. */
 const STARTS_WITHIN_MS = 5000;
 
 export class Doubts {
-  /** An operator has said a word. */
+  /** True once an operator has said a word. */
   isResolved = false;
-  /** The guest has lived some moments twice, one after the other. */
+  /**
+   * True once the guest has gone back to an older copy: it has then lived some moments twice, one time after the other.
+   */
   isRolledBack = false;
+  /** True once an agent has shown two copies. */
   hasDoubled = false;
   readonly #on: FaultRig;
   readonly #cell: Cell;
@@ -28,7 +35,7 @@ export class Doubts {
 
   readonly #disable: () => Promise<void>;
 
-  /** @param disable keeps whatever has started a second copy from starting it again */
+  /** @param disable stops the supervisors, so that none starts a second copy again */
   constructor(on: FaultRig, cell: Cell, violations: string[], disable: () => Promise<void>) {
     this.#disable = disable;
     this.#on = on;
@@ -36,12 +43,15 @@ export class Doubts {
     this.#violations = violations;
   }
 
-  /** It ends by itself, now that the fault is gone; or by the operator's word, where that may be needed. */
+  /**
+   * Ends a doubt after the fault is gone. The doubt ends by itself, or by the operator's word where that may be needed.
+   * @returns the status of the migration
+   */
   async endDoubt(attempt: Attempt, status: string): Promise<string> {
     const { mayDoubt } = this.#cell;
     if (status === "doubled") return await this.operate(attempt, status);
     if (await attempt.leavesDoubt(mayDoubt ? DOUBT_MS / 4 : DOUBT_MS)) {
-      // in post-copy its last pages are still to come
+      // in post-copy the guest's last pages are still to come
       const end = await attempt.settle({ timeoutMs: ENDS_WITHIN_MS, doubtIsEnd: true });
       if (end !== "inDoubt" && end !== "doubled") return end;
     }
@@ -49,6 +59,7 @@ export class Doubts {
     return await this.operate(attempt, status);
   }
 
+  /** Acts as the operator until the migration needs no person any more. @returns the status of the migration */
   async operate(attempt: Attempt, status: string): Promise<string> {
     if (status === "doubled") await this.#noteDoubled(attempt);
     const operator = new Operator(this.#on, attempt, this.#disable);
@@ -70,7 +81,7 @@ export class Doubts {
     if (mayDouble === undefined || mayDouble === false) this.#violations.push("an agent says that two copies run");
   }
 
-  /** A whole copy that an agent keeps for its operator is run by its operator. */
+  /** Runs a whole copy that an agent keeps for its operator, where no guest runs by itself. */
   async seeLastCopy(attempt: Attempt): Promise<void> {
     const on = this.#on;
     const runs = async (): Promise<true | undefined> =>
@@ -83,20 +94,20 @@ export class Doubts {
     this.isRolledBack ||= operator.operated.isRolledBack;
   }
 
-  /** What is left there waits for pages that nobody has, until its operator ends it by a word. */
+  /** Ends the guest at the destination by an operator's word, where it waits for pages that no host has. */
   async endStranded(attempt: Attempt): Promise<void> {
     const operator = new Operator(this.#on, attempt, this.#disable);
     const violation = await operator.endWhatMissesPages();
     if (violation !== undefined) this.#violations.push(violation);
     const view = await attempt.view();
     const code = view === undefined || view === "unknown" ? view : view.error?.code;
-    // a destination that had not started the guest yet gives it up by itself
+    // a destination that had not started the guest yet gives the guest up by itself
     if (operator.operated.words.length > 0 && code !== "pages-lost" && this.#cell.fault.kind !== "host")
       this.#violations.push(`pages were lost, and the migration says ${code}`);
     this.isResolved ||= operator.operated.words.length > 0;
   }
 
-  /** Whoever has paused the guest lets it go on. No agent has done so. */
+  /** Lets the guest go on, as the operator who has paused it. No agent may have done so. */
   async goOn(): Promise<void> {
     const on = this.#on;
     const hosts = [on.rig.a, on.rig.b];
@@ -108,8 +119,8 @@ export class Doubts {
   }
 
   /**
-   * Where two copies run by somebody else's act, an agent shows them, and the documented way out ends one.
-   * @returns how the migration stands behind that
+   * Ends one of two copies that run by somebody else's act, in the documented way, once an agent has shown them.
+   * @returns the status of the migration afterwards; undefined when no two copies run
    */
   async seeDoubled(attempt: Attempt): Promise<string | undefined> {
     if (!this.#on.watch.areTwoNow()) return undefined;

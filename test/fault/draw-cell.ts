@@ -1,4 +1,6 @@
-/** A cell by chance: which fault, at which moment. What it costs is found behind the fault (make-cell.ts). */
+/**
+ * Draws a cell by chance: which fault, and at which moment. What the fault costs is found out after it (make-cell.ts).
+ */
 import type { Strategy } from "../../shared/protocol/messages.ts";
 import type { Cell } from "./cell.ts";
 import {
@@ -36,12 +38,15 @@ const POSTCOPY_HOLDS: readonly Moment[] = [
   ...sources("switching", "retiring", "recording", "granting", "serving"),
   ...destinations("receiving", "loading", "loaded", "owning", "starting", "pulling"),
 ];
-/** The destination has no QEMU yet, or not certainly. */
+/** The moments at which the destination may not have a QEMU yet. */
 const BEFORE_QEMU: readonly string[] = ["source planned", "source negotiating", "destination negotiating"];
 const AGENTS: readonly Victim[] = ["source agent", "destination agent"];
 const QEMUS: readonly Victim[] = ["source QEMU", "destination QEMU"];
 const SIDES: readonly AgentKind[] = ["source", "destination"];
-/** A migration of this guest takes about this long at full rate. */
+/**
+ * The latest time of a fault after the command, milliseconds: a migration of this guest takes about this long at full
+ * rate.
+ */
 const LATEST_MS = 1500;
 const LONGEST_STOP_SECONDS = 5;
 const LONGEST_CUT_SECONDS = 6;
@@ -63,7 +68,7 @@ const KINDS = [
 ] as const;
 type Kind = (typeof KINDS)[number][0];
 
-/** What this rig can do. */
+/** Which faults this rig can commit. */
 export interface Able {
   readonly cable: boolean;
   readonly disks: boolean;
@@ -73,7 +78,7 @@ export interface Able {
 const POSTCOPY_SHARE = 25;
 const HYBRID_SHARE = 15;
 
-/** The same number of draws whatever comes of them, so that one seed is one run. */
+/** Draws a cell. It takes the same count of random numbers whatever comes of them, so that one seed is one run. */
 export function drawCell(random: () => number, able: Able): Cell {
   const [what, whom, when, where, long, rate] = [random(), random(), random(), random(), random(), random()];
   const way = random() * 100;
@@ -98,6 +103,7 @@ function kindOf(drawn: number): Kind {
   return "kill agent";
 }
 
+/** How long a fault lasts, seconds; undefined in one of five draws, for a fault that lasts for good. */
 const lasting = (long: number, most: number): number | undefined =>
   long < 0.8 ? 0.1 + (long / 0.8) * most : undefined;
 
@@ -138,29 +144,30 @@ function strategyFor(kind: Kind, way: number): Strategy | undefined {
   return way < POSTCOPY_SHARE ? "postcopy" : "hybrid";
 }
 
-/** States of post-copy from which on a guest has its devices at one host and its pages at the other. */
+/** The moments of post-copy at which a guest has its devices at one host and pages at the other. */
 const IS_HALVED: readonly string[] = [
   ...["source granting", "source serving"],
   ...["destination owning", "destination starting", "destination pulling"],
 ];
 
-/** The end of either host's QEMU then takes the guest with it; with the source's, what is left misses its pages. */
+/**
+ * What a fault may cost at these moments: the end of either QEMU takes the guest with it. If the source's QEMU has
+ * ended, what is left at the destination misses its pages.
+ */
 function halves(fault: Fault, strategy: Strategy | undefined, moment: Moment): Excuses {
   const ended = endedSide(fault);
   if (strategy === undefined || ended === undefined || !IS_HALVED.includes(momentName(moment))) return {};
   return ended === "source" ? { mayLose: true, strands: true } : { mayLose: true };
 }
 
-/** Whose QEMU the fault ends. */
+/** The side whose QEMU the fault ends; undefined when it ends none. */
 function endedSide(fault: Fault): AgentKind | undefined {
   if (fault.kind === "host" || (fault.kind === "outsider" && fault.command === "quit")) return fault.side;
   if (fault.kind !== "kill" || !fault.victim.endsWith("QEMU")) return undefined;
   return fault.victim === "source QEMU" ? "source" : "destination";
 }
 
-/**
- * What somebody other than the agents may bring about. A source's cut-off pages are gone with its host in post-copy.
- */
+/** What a fault may cost because somebody other than the agents acts. */
 function excuses(kind: Kind, fault: Fault): Excuses {
   if (kind === "supervisor") return { supervisor: "asks" };
   return fault.kind === "outsider" && fault.command === "cont" ? { mayDouble: true } : {};
@@ -176,9 +183,9 @@ function momentFor(fault: Fault, strategy: Strategy | undefined, { when, where, 
   if (fault.kind === "words")
     return heldBehind("source", "inDoubt", { kind: "cut", seconds: undefined }, held("source", "granting"));
   if (fault.kind === "all") return pick(POSTCOPY_HOLDS, where);
-  // what it costs depends on the state, which must then be known
+  // what such a fault costs depends on the state, which must then be known
   if (strategy !== undefined && (when < 0.8 || endedSide(fault) !== undefined)) return pick(POSTCOPY_HOLDS, where);
-  // what a second agent has touched shows only beside a first one that rests
+  // what a second agent has touched is seen only beside a first agent that is held and writes nothing
   if (fault.kind !== "second agent" && when >= 0.5)
     return { kind: "after", ms: (when - 0.5) * 2 * LATEST_MS, bitsPerSecond: rate < 0.5 ? 1e9 : 150e6 };
   const needsQemu =

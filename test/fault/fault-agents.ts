@@ -1,6 +1,6 @@
 /**
- * Both agents of both hosts, for one fault after the other: started again only when a fault needs other settings of
- * them, killed, and asked what they know.
+ * Runs both agents on both hosts, for one fault after the other: starts them again only when a fault needs other
+ * settings, kills them, and asks them what they know.
  */
 import { join } from "node:path";
 import { GrpcOperatorClient } from "../../shared/link/grpc/operator-client.ts";
@@ -14,22 +14,22 @@ const ASK_MS = 3000;
 const CANCELS_WITHIN_MS = 60_000;
 const KINDS = ["source", "destination"] as const;
 
-/** The settings of one agent beside where it is: limits of the cell, and where it is to hold. */
+/** The flags of the agents of each kind, beside those that say where an agent is: the limits of a cell. */
 export type AgentFlags = Readonly<Record<AgentKind, readonly string[]>>;
 
 interface RunningAgent {
   readonly process: RigProcess;
   readonly flags: readonly string[];
-  /** States at which it holds, each once. */
+  /** The states at which the agent holds a migration, each once. */
   readonly hold: readonly string[];
-  /** Its host is off. */
+  /** Set while the agent's host is off. */
   isDown?: true;
 }
 
 export class FaultAgents {
   readonly rig: Rig;
   readonly #agents = new Map<string, RunningAgent>();
-  /** Whatever ran in the cell that is under way, for its log. */
+  /** The programs that ran in the cell that is under way, for its log. */
   #cast: RigProcess[] = [];
 
   protected constructor(rig: Rig) {
@@ -58,7 +58,10 @@ export class FaultAgents {
     return running.process;
   }
 
-  /** All four agents run with these flags afterwards; `holds` are of the one migration from `from` to come. */
+  /**
+   * Makes all four agents run with these flags.
+   * @param holds where agents hold the next migration, which goes away from `from`
+   */
   async prepareAgents(from: RigHost, flags: AgentFlags, holds: readonly Hold[] = []): Promise<void> {
     this.#cast = [];
     await Promise.all(
@@ -83,12 +86,18 @@ export class FaultAgents {
     await Promise.all([...this.#agents.values()].map(({ process }) => this.#kill(process)));
   }
 
-  /** As systemd does when an agent has died; it holds where it has not before. */
+  /**
+   * Starts an agent again with its flags, as systemd does when an agent has died.
+   * @param hold the states at which the new agent holds a migration
+   */
   async restartAgent(host: RigHost, kind: AgentKind, hold: readonly string[] = []): Promise<void> {
     await this.#start(host, kind, this.#agents.get(key(host, kind))?.flags ?? [], hold);
   }
 
-  /** @returns the processes to be killed; until switchOn() nobody expects an agent there */
+  /**
+   * Notes that a host is off: until switchOn() no agent is expected there. @returns the agents' processes, which the
+   * caller kills
+   */
   protected switchOff(host: RigHost): readonly number[] {
     return KINDS.map((kind) => {
       const running = this.#agents.get(key(host, kind));
@@ -98,7 +107,7 @@ export class FaultAgents {
     });
   }
 
-  /** The agents start again with what is on the disk of the host; the guest does not. */
+  /** Starts the agents of a host again with what is on its disk. The guest is not started. */
   async switchOn(host: RigHost, holds: readonly Hold[] = []): Promise<void> {
     await Promise.all(
       KINDS.map(async (kind) => {
@@ -117,7 +126,10 @@ export class FaultAgents {
     return this.#agents.get(key(host, "source"))?.isDown === true;
   }
 
-  /** Agents that have ended and were not started again, with their last words: no fault of another's may do that. */
+  /**
+   * The agents that have ended and were not started again, with their last output. No fault of another program may end
+   * an agent.
+   */
   deadAgents(): readonly string[] {
     return [...this.#agents].flatMap(([name, { process, isDown }]) =>
       process.running || isDown === true
@@ -148,14 +160,17 @@ export class FaultAgents {
     }
   }
 
-  /** Returns when the source agent has heard of it: a migration that is held takes notice only later. */
+  /**
+   * Cancels a migration. Returns when the source agent has heard the call; a migration that is held takes notice only
+   * later.
+   */
   async cancel(host: RigHost, id: string): Promise<void> {
     const client = new GrpcOperatorClient(`unix:${this.#operatorSocket(host, "source")}`, CANCELS_WITHIN_MS);
     void client
       .cancel(id)
       .catch(() => undefined)
       .finally(() => client.close());
-    // asked later on the same connection, and answered at once
+    // this call comes after the other one on the same connection, and is answered at once
     await client.listMigrations();
   }
 
@@ -179,11 +194,11 @@ export class FaultAgents {
       await running.process.stop();
     }
     const address = agentAddress(this.rig, host, kind);
-    // a unix socket of the operator's reaches across the namespaces
+    // a unix socket of the operators can be reached from another network namespace
     const listen = [`--listen=${address}`, `--operators-socket=${this.#operatorSocket(host, kind)}`];
     const holds = hold.length === 0 ? [] : [`--faults=${hold.map((state) => `hold-at=${state}`).join(",")}`];
     const process = await spawnAgent(this.rig, host, kind, [...listen, ...flags, ...holds]);
-    // also of one that does not come so far: whoever empties the hosts ends it
+    // an agent that never listens is noted too, so that killAgents() ends it
     this.#agents.set(key(host, kind), { process, flags, hold });
     this.#cast.push(process);
     await process.waitForOutput(/Listening at/, AGENT_READY);
@@ -192,15 +207,19 @@ export class FaultAgents {
 
 const key = (host: RigHost, kind: AgentKind): string => `${kind} on ${host.name}`;
 
-/** An agent that has held does not hold again. */
+/**
+ * True when an agent can be used for the next cell: it runs with these flags, and has held at each of its states, where
+ * it does not hold again.
+ */
 const isFit = ({ process, flags, hold }: RunningAgent, wanted: readonly string[]): boolean =>
   process.running &&
   flags.join() === wanted.join() &&
   hold.every((state) => process.output().includes(`"held":"${state}"`));
 
+/** The most characters of a program's output that a log keeps. */
 const LOG_CHARACTERS = 200_000;
 
-/** Of the views of a migration only the first in each status: there are five a second. */
+/** Leaves out the views of a migration except the first in each status, since there are five views a second. */
 function withoutProgress(output: string): string {
   let before: string | undefined;
   const lines = output.split("\n").filter((line) => {

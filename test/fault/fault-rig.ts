@@ -1,6 +1,6 @@
 /**
- * Two hosts with both agents on each and one guest between them, for one fault after the other. Agents are restarted only
- * when a fault needs other settings of them; a guest that was lost is brought back from a snapshot, without a boot.
+ * Two hosts with both agents on each and one guest between them, for one fault after the other. Agents are restarted
+ * only when a fault needs other settings. A guest that was lost is brought back from a snapshot, without a boot.
  */
 import { chmodSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
@@ -28,7 +28,7 @@ const WORKLOAD: Workload = { regionMiB: 16, fillMiB: 48, rate: 20e6 };
 
 export interface FaultRigOptions {
   readonly workload?: Workload;
-  /** Agents and guests are to run in the units of systemd/. @default false */
+  /** True when agents and guests are to run in the units of systemd/. @default false */
   readonly units?: boolean;
 }
 
@@ -36,13 +36,13 @@ export class FaultRig extends FaultAgents {
   readonly name: string = NAME;
   readonly watch: GuestWatch;
   readonly definition: GuestDefinitionFile;
-  /** Where the guest is, or was when it was lost. */
+  /** The host where the guest is, or was when it was lost. */
   at: RigHost;
-  /** Guests that were brought back from the snapshot. */
+  /** How many guests were brought back from the snapshot. */
   revived = 0;
-  /** Beats before these are of an earlier life of the guest. */
+  /** How many beats and corruptions of earlier lives of the guest each host had seen when this life began. */
   readonly #lifeBegan = new Map<RigHost, { beats: number; corruptions: number }>();
-  /** Of the journals of each host; none where they cannot be mounted. */
+  /** The disk of each host's journals; empty where disks cannot be mounted. */
   readonly #disks = new Map<RigHost, HostDisk>();
 
   static async open({ workload = WORKLOAD, units = false }: FaultRigOptions = {}): Promise<FaultRig> {
@@ -67,18 +67,19 @@ export class FaultRig extends FaultAgents {
     this.watch = new GuestWatch(rig, NAME);
   }
 
-  /** The process that a fault is done to; undefined when it is not there. */
+  /** The process of a fault's victim; undefined when it is not there. */
   victimPid(victim: Victim, from: RigHost): number | undefined {
     const host = victim.startsWith("source") ? from : this.rig.other(from);
     if (victim.endsWith("agent")) return this.agent(host, victim === "source agent" ? "source" : "destination").pid;
     return processesOf(this.rig, host, NAME)[0]?.pid;
   }
 
-  /** Of the guest on a host: its QEMUs, and whoever keeps a monitor of them. */
+  /** The processes of the guest's QEMUs on a host. */
   qemusOn(host: RigHost): readonly number[] {
     return processesOf(this.rig, host, NAME).map(({ pid }) => pid);
   }
 
+  /** The processes on a host that keep a monitor of a QEMU. */
   keepersOn(host: RigHost): readonly number[] {
     return this.rig
       .processes()
@@ -86,7 +87,7 @@ export class FaultRig extends FaultAgents {
       .map(({ pid }) => pid);
   }
 
-  /** As a power cut ends a host: both agents, the guest's QEMU and the keeper of its monitor, at once. */
+  /** Ends a host as a power cut does: both agents, the guest's QEMU and the keeper of its monitor, at once. */
   async killHost(host: RigHost): Promise<void> {
     await killAll([...this.switchOff(host), ...this.qemusOn(host), ...this.keepersOn(host)]);
   }
@@ -97,7 +98,10 @@ export class FaultRig extends FaultAgents {
     return disk;
   }
 
-  /** The sockets that a killed QEMU leaves are nobody's: the next QEMU there would remove them, a count would find them. */
+  /**
+   * Removes the sockets and the log that a killed QEMU has left. No agent removes them: the next QEMU there would, and
+   * an inspection before that would find them.
+   */
   async tidyAfterKilledQemu(host: RigHost): Promise<void> {
     const files = guestFiles(NAME);
     const directory = host.guestDirectory(NAME);
@@ -113,7 +117,10 @@ export class FaultRig extends FaultAgents {
       .slice(this.#lifeBegan.get(host)?.beats ?? 0);
   }
 
-  /** Between two heartbeats as they were seen, since a time of this program's clock, milliseconds. */
+  /**
+   * The longest time between two heartbeats as they were seen, milliseconds.
+   * @param sinceMs a time of this program's monotonic clock, from which on it is looked at
+   */
   longestPause(sinceMs: number): number {
     const seen = [this.rig.a, this.rig.b]
       .flatMap((host) => this.beats(host).map(({ seenAtMs }) => seenAtMs))
@@ -122,7 +129,7 @@ export class FaultRig extends FaultAgents {
     return seen.reduce((longest, ms, index) => Math.max(longest, ms - (seen[index - 1] ?? sinceMs)), 0);
   }
 
-  /** What this life of the guest said of its memory on a host. */
+  /** What this life of the guest has said of errors in its memory on a host. */
   corruptions(host: RigHost): readonly string[] {
     return this.rig
       .serial(host, NAME)
@@ -130,7 +137,7 @@ export class FaultRig extends FaultAgents {
       .slice(this.#lifeBegan.get(host)?.corruptions ?? 0);
   }
 
-  /** What was seen of the guest before is not held against it any more: a cell that may double it has said so. */
+  /** Forgets what was seen of the guest before. The cell that it belongs to has told what was wrong with it. */
   forgetLife(): void {
     for (const host of [this.rig.a, this.rig.b]) {
       const serial = this.rig.serial(host, NAME);
@@ -140,7 +147,7 @@ export class FaultRig extends FaultAgents {
     this.watch.forget();
   }
 
-  /** The guest runs at `at` afterwards: if it was lost, from the snapshot. */
+  /** Makes the guest run at `at`: if it was lost, from the snapshot. */
   async revive(): Promise<void> {
     if (this.rig.qemus().length > 0) return;
     this.revived += 1;
@@ -148,7 +155,10 @@ export class FaultRig extends FaultAgents {
     await this.#restore();
   }
 
-  /** Whatever became of it: a guest from the snapshot on `a`, agents that know nothing, a whole link. */
+  /**
+   * Makes everything as at the beginning, whatever has become of it: a guest from the snapshot on host a, empty
+   * journals, no agents, and a whole link.
+   */
   async reset(): Promise<void> {
     for (const disk of this.#disks.values()) await disk.mend();
     await this.killAgents();
@@ -164,12 +174,18 @@ export class FaultRig extends FaultAgents {
     await this.#restore();
   }
 
-  /** What must never be: the same guest on the other host too. For the tests of what finds it. */
+  /**
+   * Starts the same guest on the other host too, which must never happen. For the tests of the inspection that finds
+   * it.
+   */
   async startTwin(): Promise<void> {
     await this.#startFromSnapshot(this.rig.other(this.at));
   }
 
-  /** A guest that was started anew is another life, and knows nothing of the one before. */
+  /**
+   * Starts the guest from the snapshot, as a supervisor would. Such a guest is another life, and knows nothing of the
+   * one before.
+   */
   async startAnew(host: RigHost): Promise<void> {
     await this.#startFromSnapshot(host);
   }
@@ -187,7 +203,10 @@ export class FaultRig extends FaultAgents {
     await this.rig.assertNothingLeft();
   }
 
-  /** Frozen disks hold whoever writes to them, and mounted ones cannot be removed. */
+  /**
+   * Ends everything in this order, since frozen disks hold every program that writes to them, and mounted disks cannot
+   * be removed.
+   */
   async #closeAll(): Promise<void> {
     for (const disk of this.#disks.values()) await disk.mend();
     await this.killAgents();
@@ -203,16 +222,16 @@ export class FaultRig extends FaultAgents {
   async #boot(): Promise<void> {
     const guest = await this.rig.startGuest(this.rig.a, this.definition);
     await guest.serial.waitForBeats(5, BOOT);
-    // the agents' own monitor, since the watch has the other one
+    // this is the monitor of the agents, since the watch has the other one
     const monitor = await QmpClient.connect(join(this.at.guestDirectory(NAME), guestFiles(NAME).qmp));
-    // at full speed, and whatever is left at once: the guest only has to get into the file
+    // QEMU writes at full speed, and may complete with whatever is left, since the guest only has to get into the file
     await monitor.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] });
     await monitor.execute("migrate-set-parameters", { "max-bandwidth": 0, "downtime-limit": 2000 });
     const saved = monitor.waitFor("MIGRATION", ({ data }) => data.status === "completed", { timeoutMs: SNAPSHOT_MS });
     mkdirSync(this.rig.sharedDirectory, { recursive: true });
     await monitor.execute("migrate", { uri: this.#snapshotUri(this.rig.a) });
     await saved;
-    // of the guest's user there, and read by the one here
+    // the file belongs to the user of the guest that was stopped, and must be readable for the user of the next one
     chmodSync(this.#snapshot, 0o644);
     monitor.close();
     await guest.process.stop();
@@ -224,7 +243,10 @@ export class FaultRig extends FaultAgents {
     return join(this.rig.sharedDirectory, "snapshot");
   }
 
-  /** Read and written by QEMU itself: a guest in its unit may start no program. */
+  /**
+   * The snapshot as QEMU's migration names it. QEMU itself reads and writes the file, since a guest in its unit may
+   * start no program.
+   */
   #snapshotUri(host: RigHost): string {
     const [path] = this.rig.units(host)?.seenHere([this.#snapshot]) ?? [this.#snapshot];
     return `file:${path}`;
@@ -244,7 +266,7 @@ export class FaultRig extends FaultAgents {
   }
 }
 
-/** But for the consoles, which are being followed. */
+/** Removes what is in a directory, except the guests' consoles, which are being followed. */
 async function emptied(directory: string): Promise<void> {
   if (!existsSync(directory)) return;
   for (const file of readdirSync(directory))

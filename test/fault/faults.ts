@@ -8,42 +8,51 @@ export type Victim = "source agent" | "destination agent" | "source QEMU" | "des
  * main loop then waits for the pages that it misses, and answers nothing meanwhile.
  */
 export type OutsiderCommand = "cont" | "stop" | "quit" | "system_reset" | "pmemsave";
-/** Of these QEMU ends: the guests of these tests do not reboot (-no-reboot). */
+/**
+ * The commands by which QEMU ends. `system_reset` is one, since the guests of these tests do not reboot (-no-reboot).
+ */
 export const ENDS_QEMU: readonly OutsiderCommand[] = ["quit", "system_reset"];
 
 /**
  * What an operator says to a migration in doubt, beside what the documents ask for. `contrary`: both words at once, at
- * the source. `late`: the other word behind the one that was taken. `wrong host`: at agents that do not know the
- * migration, or are not to take it. `unconfirmed`: without --yes where it needs it. `wrong`: a word with --yes that is
- * not so.
+ * the source. `late`: the other word after the one that was taken. `wrong host`: a word at agents that do not know the
+ * migration. `unconfirmed`: a word without --yes where it needs it. `wrong`: a word with --yes that is not true.
  */
 export type Words = "contrary" | "late" | "wrong host" | "unconfirmed" | "wrong";
 
-/** `seconds` undefined: for good, that is until the migration has ended or is in doubt. */
+/**
+ * What goes wrong. Where `seconds` is undefined, the fault is for good: it lasts until the migration has ended or is in
+ * doubt.
+ */
 export type Fault =
   | { readonly kind: "kill"; readonly victim: Victim }
-  /** SIGSTOP, and SIGCONT later. */
+  /** The victim gets SIGSTOP, and SIGCONT later. */
   | { readonly kind: "stop"; readonly victim: Victim; readonly seconds: number }
   | { readonly kind: "cut"; readonly seconds: number | undefined }
   /** Only what the destination's host sends is lost. */
   | { readonly kind: "reverse"; readonly seconds: number | undefined }
   /**
-   * Both agents, the guest's QEMU and the keeper of its monitor at once. One that does not return does so behind the
-   * operator's work.
+   * Both agents, the guest's QEMU and the keeper of its monitor end at once. A host that does not return comes back
+   * after the operator's work.
    */
   | { readonly kind: "host"; readonly side: AgentKind; readonly returns: boolean }
-  /** The program that holds the destination QEMU's monitor in post-copy. */
+  /** The keeper ends: the program that holds the destination QEMU's monitor in post-copy. */
   | { readonly kind: "keeper" }
-  /** Another agent with the same directories and port. */
+  /** Another agent is started with the same directories and port. */
   | { readonly kind: "second agent"; readonly side: AgentKind }
-  /** The disk of a host's journals takes nothing, or does not answer. For good: until the cell has been looked at. */
+  /**
+   * The disk of a host's journals takes nothing, or does not answer. For good means here: until the cell was inspected.
+   */
   | {
       readonly kind: "disk";
       readonly side: AgentKind;
       readonly how: "full" | "hanging";
       readonly seconds: number | undefined;
     }
-  /** `whenInDoubt`: not at the moment itself, but as soon as the source says that it is in doubt. */
+  /**
+   * Somebody says a command to a QEMU. `whenInDoubt` is part of the fault's name only: inject() says the command at the
+   * moment itself.
+   */
   | {
       readonly kind: "outsider";
       readonly side: AgentKind;
@@ -51,32 +60,34 @@ export type Fault =
       readonly whenInDoubt?: true;
     }
   | { readonly kind: "words"; readonly words: Words }
-  /** One after the other, without a pause; the first is taken back last. */
+  /** Several faults, one after the other without a pause. The first one is taken back last. */
   | { readonly kind: "all"; readonly of: readonly Fault[] };
 
+/** An agent holds a migration at a state. */
 export interface Hold {
   readonly side: AgentKind;
   readonly state: string;
 }
 
+/** Another fault at an earlier moment, because of which a state comes about. */
 export interface Behind {
   readonly fault: Fault;
   readonly at: Moment;
 }
 
-/** When it goes wrong. Nothing here is a matter of luck but `after`, which the soak draws from its seed. */
+/** When the fault is committed. No moment is a matter of luck except `after`, which the soak draws from its seed. */
 export type Moment =
   /**
-   * An agent enters the state and waits (`faults` hold-at=STATE) until the fault was injected. The states of giving up
-   * are entered since the operator cancels at an earlier moment, those of doubt behind another fault at an earlier
-   * moment. What that does lasts as long as the cell's own fault; an agent that it kills starts again at once, and
-   * holds at the state.
+   * An agent enters the state and waits (its setting `faults`, hold-at=STATE) until the fault was injected. The states
+   * of giving up are entered because the operator cancels at an earlier moment (`cancelledAt`), the states of doubt
+   * because of another fault at an earlier moment (`behind`). That other fault lasts as long as the cell's own fault;
+   * an agent that it kills starts again at once, and holds at the state.
    */
   | (Hold & { readonly kind: "held"; readonly cancelledAt?: Moment; readonly behind?: Behind })
-  /** By the progress that the operator sees. */
+  /** This moment and the next are seen by the progress that the operator sees. */
   | { readonly kind: "first pass" }
   | { readonly kind: "later passes" }
-  /** Of post-copy: the source QEMU has written its last page, and the destination misses some. */
+  /** In post-copy: the source QEMU has written its last page, and the destination still misses some. */
   | { readonly kind: "last pages" }
   | { readonly kind: "after"; readonly ms: number; readonly bitsPerSecond: number };
 
@@ -87,7 +98,7 @@ export const held = (side: AgentKind, state: string, cancelledAt?: Moment): Mome
   ...(cancelledAt === undefined ? {} : { cancelledAt }),
 });
 
-/** `state` comes about since `fault` was done at `at`. */
+/** The moment at which `state` has come about because `fault` was committed at `at`. */
 export const heldBehind = (side: AgentKind, state: string, fault: Fault, at: Moment): Moment => ({
   kind: "held",
   side,
@@ -95,7 +106,7 @@ export const heldBehind = (side: AgentKind, state: string, fault: Fault, at: Mom
   behind: { fault, at },
 });
 
-/** Where agents have to hold for it. */
+/** The states at which agents have to hold for the moment. */
 export const holdsOf = (moment: Moment | undefined): readonly Hold[] =>
   moment?.kind === "held" ? [moment, ...holdsOf(moment.cancelledAt), ...holdsOf(moment.behind?.at)] : [];
 
@@ -150,17 +161,17 @@ const duration = (seconds: number | undefined): string =>
 export const victimOf = (fault: Fault): Victim | undefined =>
   fault.kind === "kill" || fault.kind === "stop" ? fault.victim : undefined;
 
-/** The faults that it is made of. */
+/** The single faults of which a fault is made. */
 export const partsOf = (fault: Fault): readonly Fault[] => (fault.kind === "all" ? fault.of.flatMap(partsOf) : [fault]);
 
-/** A loopback has no cable: its faults cannot be. */
+/** True for a fault of the cable, which a loopback does not have. */
 export const needsCable = (fault: Fault): boolean =>
   partsOf(fault).some(({ kind }) => kind === "cut" || kind === "reverse");
 
-/** Only root mounts. */
+/** True for a fault of a disk, which only root can mount. */
 export const needsDisk = (fault: Fault): boolean => partsOf(fault).some(({ kind }) => kind === "disk");
 
-/** How long it lasts; 0 where it is over as soon as it was committed, undefined where it is for good. */
+/** How long a fault lasts, seconds: 0 where it is over as soon as it was committed, undefined where it is for good. */
 export function secondsOf(fault: Fault): number | undefined {
   if (fault.kind === "all") {
     const all = fault.of.map(secondsOf);

@@ -1,6 +1,7 @@
 /**
- * Where a guest runs at every instant, by its QEMUs' own events. Both hosts are this machine, so their clocks are one,
- * and two runs that overlap are two guests. A monitor that nobody else uses is asked: the agents do not know of it.
+ * Watches where a guest runs at every instant, by the events of its QEMUs. Both hosts are this machine, so they have
+ * one clock, and two runs that overlap are two guests. The watch asks the guest's second monitor, which nobody else
+ * uses and of which the agents do not know.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -11,20 +12,20 @@ import { guestFiles } from "../support/guest.ts";
 import type { Rig, RigHost } from "../support/rig.ts";
 import type { OutsiderCommand } from "./faults.ts";
 
-/** Between two looks for a QEMU that is not there yet. */
+/** The pause between two looks for a QEMU that is not there yet, milliseconds. */
 const LOOK_MS = 15;
-/** A QEMU that is stopped by SIGSTOP does not greet. */
+/** How long a QEMU may take to greet, milliseconds. One that is stopped by SIGSTOP does not greet. */
 const GREETS_WITHIN_MS = 1000;
 const ANSWERS_WITHIN_MS = 1000;
-/** Long, so that a command of a test is carried out however busy the machine is. */
+/** How long QEMU may take to carry a command of a test out, milliseconds: long, since the machine may be busy. */
 const TAKES_WITHIN_MS = 20_000;
 const READS_WITHIN_MS = 300_000;
-/** All that a guest of these tests has. */
+/** The memory of a guest of these tests, bytes. */
 const MEMORY_BYTES = 256 * 2 ** 20;
 const STARTS: readonly string[] = ["RESUME"];
 const ENDS: readonly string[] = ["STOP", "SHUTDOWN", "GUEST_PANICKED"];
 
-/** Microseconds since the epoch; without an end it still runs. */
+/** A time in which the guest ran on a host, microseconds since the epoch. A run without an end is still under way. */
 interface Run {
   readonly host: "a" | "b";
   readonly fromUs: number;
@@ -48,7 +49,7 @@ export class GuestWatch {
     this.#followers = [rig.a, rig.b].map((host) => this.#follow(host));
   }
 
-  /** What the guest's QEMU on a host says that it does; undefined when there is none, or it does not answer. */
+  /** The run state of the guest's QEMU on a host; undefined when there is none, or it does not answer. */
   async status(host: RigHost): Promise<string | undefined> {
     const monitor = this.#monitors.get(host);
     const answer = monitor?.execute("query-status", undefined, { timeoutMs: ANSWERS_WITHIN_MS });
@@ -83,35 +84,38 @@ export class GuestWatch {
     return this.#monitors.get(host);
   }
 
-  /** Is there a QEMU on the host that takes commands of others? One that has just been started does not yet. */
+  /**
+   * True when the host has a QEMU that takes commands here. A QEMU that has just been started does not take any yet.
+   */
   hears(host: RigHost): boolean {
     return this.#monitors.has(host);
   }
 
-  /** Has the guest's QEMU on a host written all pages of its migration? */
+  /** Tells whether the guest's QEMU on a host has written all pages of its post-copy. */
   async hasWrittenAll(host: RigHost): Promise<boolean> {
     const monitor = this.#monitors.get(host);
     const answer = await monitor?.execute("query-migrate", undefined, { timeoutMs: ANSWERS_WITHIN_MS });
     return answer?.status === "postcopy-active" && answer.ram?.remaining === 0;
   }
 
-  /** Did the guest run on the host since `sinceUs`? */
+  /** True when the guest ran on the host after `sinceUs`, microseconds since the epoch. */
   hasRun(host: RigHost, sinceUs: number): boolean {
     return this.#runs.some((run) => run.host === host.name && (run.toUs ?? Number.MAX_VALUE) > sinceUs);
   }
 
-  /** Of two copies that run now, the one that was started first. */
+  /** The host whose copy was started first, of the copies that run now. */
   firstToRun(): RigHost | undefined {
     const open = this.#runs.filter(({ toUs }) => toUs === undefined);
     const first = open.sort((one, other) => one.fromUs - other.fromUs)[0];
     return [this.#rig.a, this.#rig.b].find(({ name }) => name === first?.host);
   }
 
+  /** True while two copies run. */
   areTwoNow(): boolean {
     return new Set(this.#runs.filter(({ toUs }) => toUs === undefined).map(({ host }) => host)).size > 1;
   }
 
-  /** Every moment at which two guests ran, in words. */
+  /** Every time in which the guest ran on both hosts, in words. */
   doubled(): readonly string[] {
     const nowUs = Date.now() * 1000;
     return this.#runs.flatMap((one, index) =>
@@ -123,7 +127,7 @@ export class GuestWatch {
     );
   }
 
-  /** Forgets runs that have ended: their overlaps were looked for. */
+  /** Forgets the runs that have ended, since their overlaps were looked for. */
   forget(): void {
     this.#runs = this.#runs.filter((run) => run.toUs === undefined);
   }

@@ -14,17 +14,19 @@ import {
 import { killAll, signalIfThere, untilGone } from "./processes.ts";
 import { startSecondAgent } from "./second-agent.ts";
 
-/** Of a keeper whose agent has just been told to begin. */
+/** How long to wait for a keeper, milliseconds: its agent may have been told to begin just now. */
 const KEEPS_WITHIN_MS = 5000;
 
-/** A fault that was committed, and what ends it: mends the link, continues or restarts the victim, makes room. */
+/**
+ * A fault that was committed. Its end() mends the link, continues or restarts the victim, or makes room on the disk.
+ */
 export interface Committed {
   readonly fault: Fault;
-  /** @param holds of agents that it starts again */
+  /** @param holds where agents hold that are started again */
   end(holds?: readonly Hold[]): Promise<void>;
 }
 
-/** All of its parts, one after the other. @throws Error when a victim is not there */
+/** Commits all parts of a fault, one after the other. @throws Error when a victim is not there */
 export async function inject(on: FaultRig, fault: Fault, from: RigHost): Promise<readonly Committed[]> {
   const committed: Committed[] = [];
   try {
@@ -36,6 +38,7 @@ export async function inject(on: FaultRig, fault: Fault, from: RigHost): Promise
   }
 }
 
+/** The host of a side, in a migration that goes away from `from`. */
 export const hostOf = (on: FaultRig, side: AgentKind, from: RigHost): RigHost =>
   side === "source" ? from : on.rig.other(from);
 
@@ -87,14 +90,17 @@ async function commit(on: FaultRig, fault: Fault, from: RigHost): Promise<Commit
 
 const nothing = async (): Promise<void> => undefined;
 
-/** QEMU answers that it ends before it has ended: until then what it has must not be taken for a copy that is left. */
+/**
+ * Says a command to a QEMU as somebody other than the agents, and waits for the end of a QEMU that ends by it. QEMU
+ * answers before it has ended, and until then its copy must not be taken for one that is left.
+ */
 async function sayOutside(on: FaultRig, host: RigHost, command: OutsiderCommand): Promise<void> {
   const before = on.qemusOn(host);
   await on.watch.say(host, command);
   if (ENDS_QEMU.includes(command)) await untilGone(before).catch(() => undefined);
 }
 
-/** An agent is started again, as systemd would; a QEMU is not. */
+/** Kills an agent or a QEMU. The end of this fault starts an agent again, as systemd would, but not a QEMU. */
 async function kill(on: FaultRig, victim: Victim, from: RigHost): Promise<Committed["end"]> {
   const host = hostOf(on, victim.startsWith("source") ? "source" : "destination", from);
   await killAll([requirePid(on, victim, from)]);

@@ -1,4 +1,7 @@
-/** What is looked for after each fault is also found: two guests, wrong memory, leftovers, none at all. */
+/**
+ * Tests that the inspection finds what it looks for after each fault: two guests, wrong memory, files that were left,
+ * or no guest.
+ */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -18,18 +21,18 @@ t.test("an inspection finds what is wrong with a guest", async (t) => {
   const { rig, name } = on;
   const quickly = { tidyMs: 200 };
 
-  await t.test("nothing, when one guest runs and nothing else is there", async (t) => {
+  await t.test("an inspection finds nothing when one guest runs and nothing else is there", async (t) => {
     t.same(await inspect(on, quickly), { at: rig.a, violations: [] });
   });
 
-  await t.test("files that a migration left", async (t) => {
+  await t.test("an inspection finds the files that a migration has left", async (t) => {
     const path = join(rig.b.runtimeDirectory, "0123.incoming");
     writeFileSync(path, "");
     t.match((await inspect(on, quickly)).violations, [/left in the runtime directory of b: 0123.incoming/]);
     await on.reset();
   });
 
-  await t.test("words of memory that are wrong", async (t) => {
+  await t.test("an inspection finds wrong words in the guest's memory", async (t) => {
     const monitor = await QmpClient.connect(join(rig.a.runtimeDirectory, guestFiles(name).qmp));
     const address = await findWorkloadPage(monitor, { memoryMiB: 256, folder: rig.folder });
     await writeMemory(monitor, address + 800, Buffer.from("wrong"), { folder: rig.folder });
@@ -43,7 +46,7 @@ t.test("an inspection finds what is wrong with a guest", async (t) => {
     t.same((await inspect(on, quickly)).violations, [], "a guest from the snapshot is whole again");
   });
 
-  await t.test("a second guest, by its monitor and by its heartbeats", async (t) => {
+  await t.test("an inspection finds a second guest, by its monitor and by its heartbeats", async (t) => {
     const before = on.beats(rig.b).length;
     await on.startTwin();
     const seen = (): true | undefined => (on.beats(rig.b).length > before + 3 ? true : undefined);
@@ -54,7 +57,7 @@ t.test("an inspection finds what is wrong with a guest", async (t) => {
     await on.reset();
   });
 
-  await t.test("a guest that was killed", async (t) => {
+  await t.test("an inspection finds that no guest is left after it was killed", async (t) => {
     const [qemu] = rig.qemus();
     process.kill(qemu!.pid, "SIGKILL");
     await eventually(() => (rig.qemus().length === 0 ? true : undefined), { ...SOON, what: "its end" });

@@ -1,4 +1,4 @@
-/** What must hold after a fault, whatever it was: each breach in words. */
+/** Checks what must hold after a fault, whatever it was, and tells each breach in words. */
 import { leftFiles, leftInGuestDirectory, logFiles, processesOf, stateFiles } from "../support/after-migration.ts";
 import { eventually } from "../support/bounded.ts";
 import { guestFiles } from "../support/guest.ts";
@@ -6,8 +6,8 @@ import type { RigHost } from "../support/rig.ts";
 import type { FaultRig } from "./fault-rig.ts";
 
 /**
- * Agents that lost each other tidy up after their limits have passed; a source tells what it keeps every half minute at
- * last.
+ * How long the hosts may take until they are in order, milliseconds. Agents that lost each other tidy up after their
+ * limits have passed, and a source tells that it keeps the guest every half minute at last.
  */
 const TIDY_MS = 40_000;
 const BEATS = 5;
@@ -19,12 +19,13 @@ export type Inspected = Pick<FaultRig, "rig" | "name" | "watch" | "beats" | "cor
 export interface Findings {
   /** Where the one guest runs; undefined when there is none, or more than one. */
   readonly at: RigHost | undefined;
+  /** What does not hold, in words. */
   readonly violations: readonly string[];
 }
 
 export interface InspectOptions {
   readonly tidyMs?: number;
-  /** Somebody other than the agents started a second copy. */
+  /** True when somebody other than the agents has started a second copy. */
   readonly mayBeDoubled?: boolean;
   /**
    * True when the operator has gone back to the copy of the switchover: the guest has then lived some moments twice,
@@ -33,10 +34,10 @@ export interface InspectOptions {
   readonly isRolledBack?: boolean;
 }
 
-/** Waits, with a bound, until all is in order. */
+/** Waits for at most `tidyMs` until all is in order. @returns where the guest runs, and what does not hold */
 export async function inspect(on: Inspected, options: InspectOptions = {}): Promise<Findings> {
   const { tidyMs = TIDY_MS, mayBeDoubled = false, isRolledBack = false } = options;
-  // looked at once: a second look could come in the middle of a journal's next write
+  // the findings of the last look count, since one more look could come in the middle of a journal's next write
   let seen: readonly string[] = [];
   const tidy = async (): Promise<true | undefined> => {
     seen = await disorder(on);
@@ -57,13 +58,16 @@ export async function inspect(on: Inspected, options: InspectOptions = {}): Prom
   return { at, violations };
 }
 
+/** The hosts on which the guest's QEMU says that it runs the guest. */
 export async function hostsWhereItRuns(on: Inspected): Promise<RigHost[]> {
   const hosts = [on.rig.a, on.rig.b];
   const statuses = await Promise.all(hosts.map((host) => on.watch.status(host)));
   return hosts.filter((_, index) => statuses[index] === "running");
 }
 
-/** One QEMU, which runs, and no trace elsewhere; or none at all, and no trace. */
+/**
+ * Tells what is not in order. In order is one QEMU that runs, without any other trace, or no QEMU and no trace at all.
+ */
 async function disorder(on: Inspected): Promise<string[]> {
   const hosts = [on.rig.a, on.rig.b];
   const found: string[] = [];
@@ -73,11 +77,11 @@ async function disorder(on: Inspected): Promise<string[]> {
   for (const [index, host] of hosts.entries()) {
     const status = qemus[index] === 0 ? undefined : await on.watch.status(host);
     if (qemus[index] !== 0 && status !== "running") found.push(`the QEMU on ${host.name} is ${status ?? "mute"}`);
-    // the first QEMU of a life was started by the rig, which takes its output: it has no log
+    // the first QEMU of a life has no log: the rig has started it and takes its output
     const living = qemus[index] === 0 ? [] : [files.qmp, ...logFiles(on.name)];
-    // the observer's socket is the rig's own: an agent that has to kill a QEMU does not know of it
-    // what a host has left that is off goes when its agents start again
+    // files of a host that is off are removed when its agents start again
     if (on.isDown(host)) continue;
+    // the observer's socket is the rig's own: an agent that has to kill a QEMU does not know of it
     const left = leftFiles(host, [files.serial, files.observer, ...living, ...operatorSockets(on)]);
     if (left.length > 0) found.push(`left in the runtime directory of ${host.name}: ${left.join(", ")}`);
     const own = on.rig.hasUnits ? leftInGuestDirectory(host, on.name, [files.observer, ...living]) : [];
@@ -88,11 +92,14 @@ async function disorder(on: Inspected): Promise<string[]> {
   return found;
 }
 
-/** Where agents have them in the runtime directory. */
+/** The operators' sockets, where agents have them in the runtime directory. */
 const operatorSockets = ({ rig }: Inspected): readonly string[] =>
   rig.hasUnits ? ["source.sock", "destination.sock"] : [];
 
-/** A guest counts its heartbeats: one that is seen on both hosts was beaten by two guests. */
+/**
+ * Finds heartbeats that were seen on both hosts. A guest counts its heartbeats, so two guests have beaten such a
+ * number.
+ */
 function beatenTwice(on: Inspected): string[] {
   const here = new Set(on.beats(on.rig.a).map(({ beat }) => beat));
   const twice = on.beats(on.rig.b).filter(({ beat }) => here.has(beat));

@@ -1,4 +1,4 @@
-/** A link that is cut while pages are copied is no failure, and the guest does not notice. */
+/** Tests that a link that is cut while pages are copied is no failure, and that the guest does not notice the cut. */
 import t from "tap";
 import { canMakeNamespaces } from "../support/network.ts";
 import { FaultRig } from "./fault-rig.ts";
@@ -17,7 +17,7 @@ t.test(
     const on = await FaultRig.open();
     t.teardown(() => on.close());
     for (const seconds of [5, 25])
-      await t.test(`a cut of ${seconds} s`, async (t) => {
+      await t.test(`the migration waits for a cut of ${seconds} s`, async (t) => {
         const fault = { kind: "cut", seconds } as const;
         const { violations, outcome, longestPauseMs, downtimeMs } = await runCell(
           on,
@@ -35,7 +35,8 @@ t.test(
         t.same(violations, []);
         t.equal(outcome, "moved");
         t.ok(
-          // a guest that waits for the link waits for all of the cut; a busy machine makes any guest wait for moments
+          // a guest that waited for the link would wait for all of the cut; a busy machine makes any guest wait for
+          // moments
           downtimeMs !== undefined && longestPauseMs < downtimeMs + 500 * seconds,
           `the longest pause was ${longestPauseMs.toFixed(0)} ms, the switchover took ${downtimeMs?.toFixed(0)} ms`,
         );

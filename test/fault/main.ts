@@ -1,7 +1,8 @@
 /**
- * npm run test:faults: the whole matrix, or a random soak. See README.md beside this file.
- *   [--units] [--list] [--only REGEX]
- *   [--units] --soak [--seed N] [--minutes M] [--faults N]
+ * `npm run test:faults` runs the whole matrix, or a random soak. See README.md beside this file.
+ *
+ *     [--units] [--list] [--only REGEX]
+ *     [--units] --soak [--seed N] [--minutes M] [--faults N]
  */
 import { parseArgs } from "node:util";
 import type { Cell, CellResult } from "./cell.ts";

@@ -1,4 +1,4 @@
-/** The keeper of post-copy, second agents, and what happens in the states of doubt themselves. */
+/** Cells of the keeper of post-copy, of second agents, and of faults in the states of doubt. */
 import type { Cell } from "./cell.ts";
 import { type AgentKind, type Fault, held, heldBehind, type Moment } from "./faults.ts";
 import { at, FIRST_PASS, worldCell } from "./make-cell.ts";
@@ -17,7 +17,8 @@ const LAST_PAGES: Moment = { kind: "last pages" };
 
 /**
  * The keeper is killed alone, together with its stream, and together with the agent: nothing is lost. Where keeper and
- * agent end together, a QEMU whose main loop waits for a page answers nobody any more, and an operator ends that QEMU.
+ * agent end together, a QEMU whose main loop waits for a page answers no client any more, and an operator ends that
+ * QEMU.
  */
 const KEEPERS: readonly Cell[] = [
   ...[
@@ -45,7 +46,7 @@ const KEEPERS: readonly Cell[] = [
 const second = (side: AgentKind): Fault => ({ kind: "second agent", side });
 const inDoubt = heldBehind("source", "inDoubt", { kind: "cut", seconds: undefined }, held("source", "granting"));
 
-/** The first agent goes on as if nothing had been. */
+/** A second agent is started beside the first one, which goes on as if nothing had happened. */
 const SECONDS: readonly Cell[] = [
   ...[FIRST_PASS, ...at("source", "switching", "granting"), inDoubt].map((moment) =>
     worldCell(second("source"), moment),
@@ -66,6 +67,7 @@ const withdrawing = heldBehind(
   held("source", "switching"),
 );
 
+/** Faults while a migration is in a state of doubt. */
 const DOUBTS: readonly Cell[] = [
   ...[DESTINATION_AGENT, DESTINATION_QEMU, disk("destination", "full", undefined), hostEnds("source", false)].map(
     (fault) => worldCell(fault, adopting),
@@ -73,10 +75,11 @@ const DOUBTS: readonly Cell[] = [
   ...[DESTINATION_AGENT, DESTINATION_QEMU, disk("destination", "full", undefined)].map((fault) =>
     worldCell(fault, withheld, { mayDoubt: false }),
   ),
-  // the copy that is withheld may be older than what ran at the source: its operator decides, and here it runs again
+  // the withheld copy may be older than what ran at the source, so its operator decides; here the operator runs it
+  // again
   worldCell(hostEnds("source", false), withheld),
   ...[SOURCE_AGENT, disk("source", "full", undefined), hostEnds("source", true)].map((fault) =>
-    // the guest ran on at the source, so that the copy it withdraws is of no use to anybody
+    // the guest ran on at the source, so the copy whose grant it withdraws is of no use any more
     worldCell(fault, withdrawing, fault.kind === "host" ? { mayLose: true } : {}),
   ),
   worldCell(SOURCE_QEMU, withdrawing, { mayLose: true }),

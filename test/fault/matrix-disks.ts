@@ -1,7 +1,7 @@
 /**
- * The disk of a host's journals at each state of the hand-over in which something is written, prepared or read. `full`:
- * ENOSPC, for a while, and until the cell has been looked at. `hanging`: writes wait in the kernel for longer than a
- * hand-over waits for them.
+ * Cells in which the disk of a host's journals fails, at each state of the hand-over in which a record is written,
+ * prepared or read. `full`: writes fail with ENOSPC, for a while or until the cell was inspected. `hanging`: writes
+ * wait in the kernel for longer than a hand-over waits for them.
  */
 import type { Cell } from "./cell.ts";
 import { type AgentKind, type Fault, held } from "./faults.ts";
@@ -14,10 +14,13 @@ export const disk = (side: AgentKind, how: "full" | "hanging", seconds: number |
   seconds,
 });
 
-/** Longer than a hand-over waits for the journal, which is 5 s (write-in-time.ts). */
+/** How long a disk hangs, seconds: longer than a hand-over waits for the journal, which is 5 s (write-in-time.ts). */
 const HANGS_SECONDS = 7;
 const HANGS_LONG_SECONDS = 30;
-/** A read, the record and its refusal, each for 5 s, and a QEMU that is asked meanwhile. */
+/**
+ * The longest pause of a guest while a disk hangs, milliseconds: a read, the record and its refusal take up to 5 s
+ * each, and a QEMU is asked meanwhile.
+ */
 const BOUND_MS = 24_000;
 const FULL_SECONDS = 3;
 
@@ -40,7 +43,7 @@ export const DISKS: readonly Cell[] = [
   ...at("destination", "negotiating", "loading", "loaded", "owning", "starting").map((moment) =>
     worldCell(disk("destination", "hanging", HANGS_SECONDS), moment),
   ),
-  // a disk that hangs for longer than all of these waits together keeps no guest stopped for as long
+  // a disk that hangs for longer than all of these waits together does not keep the guest stopped for so long
   worldCell(disk("source", "hanging", HANGS_LONG_SECONDS), held("source", "recording"), { longestPauseMs: BOUND_MS }),
   ...at("destination", "loaded", "owning").map((moment) =>
     worldCell(disk("destination", "hanging", HANGS_LONG_SECONDS), moment, { longestPauseMs: BOUND_MS }),
@@ -51,11 +54,11 @@ export const DISKS: readonly Cell[] = [
     { longestPauseMs: BOUND_MS },
     "postcopy",
   ),
-  // F1: the grant comes by a call, and the refusal cannot be written
+  // F1 (docs/decisions/0043): the grant comes by a call, and the refusal cannot be written
   ...at("destination", "loaded", "owning").map((moment) =>
     worldCell({ kind: "all", of: [disk("destination", "full", undefined), { kind: "cut", seconds: 5 }] }, moment),
   ),
-  // F13: agents start while their disks are full
+  // F13 (docs/decisions/0043): agents start while their disks are full
   ...at("destination", "loaded", "arrived").map((moment) =>
     worldCell(
       { kind: "all", of: [disk("destination", "full", undefined), { kind: "kill", victim: "destination agent" }] },

@@ -1,7 +1,7 @@
 /**
- * Hosts that end whole: both agents, the guest's QEMU and the keeper of its monitor at once. A host that returns
- * settles what is proven. A host that does not return leaves the guest to the operator of the other host, and comes
- * back when all is over.
+ * Cells in which a whole host ends: both agents, the guest's QEMU and the keeper of its monitor at once. A host that
+ * returns settles what is proven. A host that does not return leaves the guest to the operator of the other host, and
+ * comes back when all is over.
  */
 import type { Cell } from "./cell.ts";
 import { type AgentKind, type Fault, held, heldBehind, type Moment } from "./faults.ts";
@@ -18,8 +18,8 @@ const postcopy = (side: AgentKind, moments: readonly Moment[], excuses: Excuses 
   );
 
 /**
- * An agent that starts again finds its QEMU gone in the middle of the switchover: only an operator can tell what the
- * guest did last.
+ * The moment at which a source is orphaned: its agent starts again and finds its QEMU gone in the middle of the
+ * switchover, so only an operator can tell what the guest did last.
  */
 export const ORPHANED: Moment = heldBehind("source", "orphaned", hostEnds("source", true), held("source", "retiring"));
 

@@ -1,5 +1,6 @@
 /**
- * Whoever else acts on a guest: people at its monitor, supervisors that start it, operators that say the wrong word.
+ * Cells in which others act on the guest: people at its monitor, supervisors that start it, and operators who say the
+ * wrong word.
  */
 import type { Cell } from "./cell.ts";
 import {
@@ -24,15 +25,18 @@ const DESTINATION_AGENT: Fault = { kind: "kill", victim: "destination agent" };
 const SOURCE_QEMU: Fault = { kind: "kill", victim: "source QEMU" };
 const DESTINATION_QEMU: Fault = { kind: "kill", victim: "destination QEMU" };
 
-/** The destination was not granted the guest, and nothing can be said. */
+/** In doubt: the destination was not granted the guest, and neither agent can reach the other. */
 const unheard = heldBehind("source", "inDoubt", FOR_GOOD, held("source", "granting"));
-/** The destination runs the guest, and its answer is lost. */
+/** In doubt: the destination runs the guest, and its answer is lost. */
 const unanswered = heldBehind("source", "inDoubt", SILENT, held("source", "granting"));
 const withheld = held("destination", "withheld", held("destination", "loaded"));
-/** Somebody says `cont` to the source QEMU just before it is ended. */
+/** Two copies: somebody says `cont` to the source QEMU just before the agent ends it. */
 const doubled = heldBehind("source", "doubled", says("source", "cont"), held("source", "releasing"));
 
-/** Before the grant, an outsider's `cont` at the source is one copy still, and no agent may add the other. */
+/**
+ * Moments before the grant arrives: with an outsider's `cont` at the source still only one copy runs, and no agent may
+ * add the other one.
+ */
 const CONT_AT_SOURCE: readonly Moment[] = [...at("source", "recording", "granting"), unheard];
 const OUTSIDERS: readonly Cell[] = [
   ...CONT_AT_SOURCE.map((moment) => worldCell(says("source", "cont"), moment, { mayDouble: false })),
@@ -44,7 +48,7 @@ const OUTSIDERS: readonly Cell[] = [
   ...at("destination", "loading", "loaded").map((moment) =>
     worldCell(says("destination", "cont"), moment, {}, "postcopy"),
   ),
-  // the source cannot know, and takes its guest back
+  // the source cannot know of this `cont`, and takes its guest back
   worldCell(together(says("destination", "cont"), { kind: "cut", seconds: 5 }), held("destination", "loaded"), {
     mayDouble: true,
   }),
@@ -69,13 +73,14 @@ const SUPERVISED: readonly Cell[] = [
     ...[FIRST_PASS, ...at("source", "switching", "retiring", "granting"), unheard].map((moment) =>
       worldCell(SOURCE_QEMU, moment, { supervisor: "asks" }),
     ),
-    // its answer is on its way: the source ends its copy, and the guest that had run there was the only one
+    // the destination's answer is on its way, so the source ends its copy, and the guest that had run at the
+    // destination was the only one
     worldCell(DESTINATION_QEMU, held("destination", "arrived"), { supervisor: "asks", mayLose: true }),
     ...[FIRST_PASS, ...at("source", "granting")].map((moment) =>
       worldCell(hostEnds("source", true), moment, { supervisor: "asks" }),
     ),
   ],
-  // a second copy may run, and is never silent as long as an agent is in contact
+  // a second copy may run, and is always shown as long as an agent is in contact
   ...[...at("source", "granting", "releasing"), unheard, unanswered].map((moment) =>
     worldCell(SOURCE_QEMU, moment, { supervisor: "blind", mayDouble: true }),
   ),

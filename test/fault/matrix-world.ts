@@ -1,5 +1,6 @@
 /**
- * The world as it is (docs/decisions/0043), each part of it at the states in which the tables have something to lose.
+ * The cells of hosts, disks, agents and others (docs/decisions/0043), each at the states in which something can be
+ * lost.
  */
 import type { Cell } from "./cell.ts";
 import { AGENTS } from "./matrix-agents.ts";

@@ -1,4 +1,7 @@
-/** All cells: every fault at every phase, and the agents and QEMUs killed at each further step of the handover. */
+/**
+ * All cells of the matrix: every fault at every phase, agents and QEMUs killed at each further step of the hand-over,
+ * the other strategies, and the cells of matrix-world.ts.
+ */
 import type { Strategy } from "../../shared/protocol/messages.ts";
 import { type Cell, FINAL_GIVE_UP_MS } from "./cell.ts";
 import { canHaveDisks } from "./disks.ts";
@@ -19,7 +22,10 @@ const PHASES = ["handshake", "first pass", "later passes", "switching", "loaded"
 type Phase = (typeof PHASES)[number];
 
 const VICTIMS: readonly Victim[] = ["source agent", "destination agent", "source QEMU", "destination QEMU"];
-/** Longer than link.giveUpAfter, link.finalGiveUpAfter and qmp.timeout of the short limits. */
+/**
+ * How long a process is stopped, seconds: longer than `link.giveUpAfter`, `link.finalGiveUpAfter` and `qmp.timeout` of
+ * the short limits.
+ */
 const STOP_SECONDS = 5;
 
 const FAULTS: readonly Fault[] = [
@@ -31,7 +37,10 @@ const FAULTS: readonly Fault[] = [
   { kind: "reverse", seconds: undefined },
 ];
 
-/** Each phase where the fault can do most: at the agent of its victim, and never before the victim is there. */
+/**
+ * The moment of a phase at which the fault can do most: at the agent of its victim, and never before the victim is
+ * there.
+ */
 function momentOf(phase: Phase, victim: Victim | undefined): Moment {
   const atSource = victim?.startsWith("source") === true;
   const atDestination = victim?.startsWith("destination") === true;
@@ -52,6 +61,7 @@ function momentOf(phase: Phase, victim: Victim | undefined): Moment {
   }
 }
 
+/** The moments at which the destination does not have the whole guest yet. */
 const BEFORE_LOADED: readonly string[] = [
   "destination negotiating",
   "destination staging",
@@ -79,8 +89,8 @@ const BEFORE_STOP: readonly string[] = ["destination negotiating", "destination 
 const BEFORE_GRANT: readonly string[] = ["source switching", "destination loading", "destination loaded"];
 
 /**
- * What is promised of the guest's longest pause; the loss of an agent or a QEMU in the middle of a switchover has no
- * limit.
+ * The longest pause of the guest that is promised, milliseconds. Nothing is promised where an agent or a QEMU is lost
+ * in the middle of a switchover.
  */
 function longestPause(fault: Fault, when: string): number | undefined {
   if (fault.kind === "stop" && fault.victim === "source QEMU") return undefined;
@@ -91,13 +101,16 @@ function longestPause(fault: Fault, when: string): number | undefined {
 const HAS_RUN_THERE: readonly string[] = ["destination arrived", "source releasing"];
 const AFTER_GRANT: readonly string[] = ["destination owning", "destination starting", "destination arrived"];
 
-/** Both agents give the guest up at the same time: each of these may be while the other agent has not begun. */
+/**
+ * Moments at which an agent gives a loaded guest up. Both agents do so at the same time, so the other agent may not
+ * have begun yet.
+ */
 const GIVES_UP_LOADED: readonly string[] = [
   "source keeping, cancelled at destination loaded",
   "destination refusing, cancelled at destination loaded",
 ];
 
-/** A cell with what its fault may cost at its moment. */
+/** Makes a cell, with what its fault may cost at its moment. */
 export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
   const victim = victimOf(fault);
   const killed = fault.kind === "kill" ? victim : undefined;
@@ -116,7 +129,8 @@ export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
     mayLose: (killed === "source QEMU" && !isWhole) || (killed === "destination QEMU" && HAS_RUN_THERE.includes(when)),
     mayDoubt:
       (killed === "destination QEMU" && AFTER_GRANT.includes(when)) ||
-      // the guest may have run on here, so only its operator can say whether the copy there is to live
+      // the guest may have run on at the source, so only its operator can say whether the copy at the destination is to
+      // live
       (killed === "source QEMU" && GIVES_UP_LOADED.includes(when)),
     ...(mustMove ? { mustMove } : {}),
     ...(longestPauseMs === undefined ? {} : { longestPauseMs }),
@@ -126,7 +140,10 @@ export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
 const further = (victim: Victim, moments: readonly Moment[]): readonly Cell[] =>
   moments.map((moment) => makeCell("", { kind: "kill", victim }, moment));
 
-/** Giving up is not to be disturbed either. A destination refuses only what it had loaded. */
+/**
+ * The moments at which an agent gives the guest up, where a fault must do no harm either. A destination refuses only a
+ * guest that it had loaded.
+ */
 const GIVING_UP: readonly Moment[] = [
   held("source", "keeping", { kind: "first pass" }),
   held("source", "keeping", held("destination", "loaded")),
@@ -138,8 +155,8 @@ const sources = (...states: string[]): readonly Moment[] => states.map((state) =
 const destinations = (...states: string[]): readonly Moment[] => states.map((state) => held("destination", state));
 
 /**
- * Post-copy: behind the package a guest has its devices at one host and pages at the other. Agents may end at any step
- * of it and links be cut, and nothing is lost; a QEMU that ends takes the guest with it.
+ * The moments of post-copy. After the package a guest has its devices at one host and pages at the other. At any step
+ * agents may end and links be cut, and nothing is lost; a QEMU that ends takes the guest with it.
  */
 const POSTCOPY_MOMENTS: readonly Moment[] = [
   ...sources("switching", "retiring", "recording", "granting", "serving"),
@@ -155,18 +172,21 @@ const QEMU_FAULTS: readonly Fault[] = [
   { kind: "kill", victim: "destination QEMU" },
 ];
 
-/** Of a guest that is stopped all the while, or that may be at both hosts in parts, no pause is promised. */
+/**
+ * Makes a cell of one strategy. No pause is promised for a guest that is stopped all the time, or that may be at both
+ * hosts in parts.
+ */
 function strategyCell(strategy: Strategy, fault: Fault, moment: Moment): Cell {
   const { name, longestPauseMs: _, mustMove, ...cell } = makeCell("", fault, moment);
   const label = strategy === "postcopy" ? "post-copy" : strategy;
-  // a cut is waited for as long as the guest runs
+  // a cut is waited for only as long as the guest runs
   const stopped = strategy === "stop-and-copy";
   const waits = !stopped && moment.kind === "first pass";
   const must = mustMove === undefined || (stopped && fault.kind === "cut") ? {} : { mustMove };
   return { ...cell, ...must, name: `${label}, ${name}`, strategy, limits: waits ? cell.limits : "short" };
 }
 
-/** Where the guest runs with pages missing, the end of either QEMU ends it. */
+/** Makes a cell in which the guest runs with pages missing: the end of either QEMU ends the guest. */
 function halvesCell(strategy: Strategy, fault: Fault, moment: Moment): Cell {
   const { mustMove: _, ...cell } = strategyCell(strategy, fault, moment);
   const strands = fault.kind === "kill" && fault.victim === "source QEMU";
@@ -174,7 +194,7 @@ function halvesCell(strategy: Strategy, fault: Fault, moment: Moment): Cell {
 }
 
 const HALVES: readonly Moment[] = [...sources("serving"), ...destinations("pulling")];
-/** Beside post-copy's own cells: one moment of each part of the way. */
+/** The moments of stop-and-copy, and of hybrid below: one of each part of the way, beside post-copy's own cells. */
 const STOPPED_MOMENTS: readonly Moment[] = [
   { kind: "first pass" },
   ...sources("switching", "granting"),
@@ -217,14 +237,14 @@ export const MATRIX: readonly Cell[] = [
   ...WORLD,
 ];
 
-/** @throws RangeError when there is none */
+/** Finds a cell by its name. @throws RangeError when the matrix has no such cell */
 export function cellNamed(name: string): Cell {
   const cell = MATRIX.find((one) => one.name === name);
   if (cell === undefined) throw new RangeError(`The matrix has no cell ${name}`);
   return cell;
 }
 
-/** Where the network is the loopback, nothing can be cut; only root mounts disks. */
+/** True when a cell can be run here: over the loopback nothing can be cut, and only root can mount disks. */
 export function possible({ fault, moment }: Cell, network: "namespaces" | "loopback"): boolean {
   const behind = moment.kind === "held" && moment.behind !== undefined ? [moment.behind.fault] : [];
   const all = [fault, ...behind];

@@ -1,6 +1,6 @@
 /**
- * The operator of docs/operations.md ("In doubt", "Two copies"): looks at both hosts, says the word that the table
- * there has for what is seen, at the agent that it names, and only with --yes what no agent can check.
+ * Plays the operator of docs/operations.md ("In doubt", "Two copies"): looks at both hosts, and says the word that the
+ * table there has for what is seen, at the agent that the table names. What no agent can check is said with `--yes`.
  */
 import { eventually } from "../support/bounded.ts";
 import type { RigHost } from "../support/rig.ts";
@@ -10,23 +10,24 @@ import { hostsWhereItRuns } from "./inspect.ts";
 import { killAll } from "./processes.ts";
 
 const ROUNDS = 4;
-/** An agent that is about to act is not told what to do. */
+/** How long an agent has to act, milliseconds. While it is about to act it is not told what to do. */
 const SETTLES_MS = 12_000;
-/** A destination counts its source as silent after 10 s. */
+/** How long a destination may take to ask for a word, milliseconds. It counts its source as silent after 10 s. */
 const SILENT_WITHIN_MS = 45_000;
 const TWO_COPIES_EXIT = 5;
+/** The statuses of a destination whose copy waits for a decision. */
 const WAITING: readonly string[] = ["inDoubt", "granting"];
 
 export interface Operated {
-  /** What was said, and what came of it. */
+  /** The words that were said, and what came of each. */
   readonly words: readonly Word[];
-  /** The copy of the switchover goes on, although the other one had run. */
+  /** True when the copy of the switchover goes on, although the other copy has run since. */
   readonly isRolledBack: boolean;
-  /** An agent has shown that two copies run. */
+  /** True when an agent has shown that two copies run. */
   readonly hasSeenTwo: boolean;
 }
 
-/** What somebody who goes to both hosts sees. */
+/** What an operator sees who goes to both hosts. */
 interface Seen {
   readonly runsAt: readonly RigHost[];
   readonly atSource: string | undefined;
@@ -43,7 +44,7 @@ export class Operator {
   #isRolledBack = false;
   #hasSeenTwo = false;
 
-  /** @param disable keeps whatever has started a second copy from starting it again */
+  /** @param disable stops the supervisors, so that none starts a second copy again */
   constructor(on: FaultRig, attempt: Attempt, disable: () => Promise<void>) {
     this.#disable = disable;
     this.#on = on;
@@ -68,7 +69,10 @@ export class Operator {
     throw new Error(`No word of the documents ends it: ${this.#told()}`);
   }
 
-  /** Where nothing runs and an agent still holds a copy: it is run. @throws Error when it cannot be */
+  /**
+   * Runs the copy that the destination agent still holds, where no guest runs. @throws Error when the guest does not
+   * run then
+   */
   async runWhatIsLeft(): Promise<void> {
     const seen = await this.#look();
     if (seen.runsAt.length > 0 || !WAITING.includes(seen.atDestination ?? "")) return;
@@ -81,9 +85,10 @@ export class Operator {
   }
 
   /**
-   * The guest misses pages that nobody has: the word at the destination ends what is left of it, and another one says
-   * whose it is. A source that is there may be first, by withdrawing what was not started yet.
-   * @returns what is wrong, if anything
+   * Ends a guest at the destination that misses pages which no host has. The word at the destination ends what is left
+   * of the guest, and another word there says which host the guest belongs to. A source that is up may come first, by
+   * withdrawing a guest that was not started yet.
+   * @returns what is wrong, in words; undefined when nothing is
    */
   async endWhatMissesPages(): Promise<string | undefined> {
     const isSilent = async (): Promise<true | undefined> => {
@@ -99,7 +104,7 @@ export class Operator {
     return undefined;
   }
 
-  /** Behind the end at the source: a destination that has lost its guest is told whose it is from now on. */
+  /** Tells a destination that has lost its guest that the guest belongs to the source from now on. */
   async closeAtDestination(): Promise<void> {
     const { atDestination, hasDestinationQemu } = await this.#look();
     if (atDestination !== "inDoubt" || hasDestinationQemu) return;
@@ -128,24 +133,24 @@ export class Operator {
     const { runsAt, atSource, atDestination, hasSourceQemu, hasDestinationQemu } = seen;
     if (atSource === "doubled" || atDestination === "doubled") return await this.#endOneOfTwo(seen);
     const copyWaits = hasDestinationQemu && !runsAt.includes(to) && WAITING.includes(atDestination ?? "");
-    // its host is off for good, or its QEMU has ended before the guest was granted
+    // the source's host is off for good, or its QEMU has ended before the guest was granted
     if (atSource === undefined || (atSource === "inDoubt" && !hasSourceQemu)) {
-      // one that was withheld or withdrawn is older than what the source ran since
+      // a copy that was withheld or withdrawn is older than what the source has run since
       this.#isRolledBack ||= copyWaits;
       if (copyWaits) return await this.#tell("destination", "destination");
       if (atSource === undefined) return;
     }
     if (atSource !== "inDoubt") return;
-    // in post-copy over a link that does not come back its pages cannot come: the copy of the switchover goes on
+    // over a link that does not come back, post-copy's pages cannot come: the copy of the switchover goes on
     if (runsAt.includes(to) && atDestination === "inDoubt") await this.#tell("destination", "source");
     else if (runsAt.includes(to)) return await this.#tell("source", "destination");
-    // so that it never will: the copy there ends first
+    // the copy at the destination ends first, so that it never runs
     if (copyWaits) await this.#tell("destination", "source");
     if (this.#on.watch.hasRun(to, this.#attempt.startedUs)) this.#isRolledBack = true;
     await this.#tell("source", "source");
   }
 
-  /** Stops the one that was started by hand, which has done less, and ends it. */
+  /** Stops the copy that was started later, which has done less, and ends it. */
   async #endOneOfTwo({ runsAt, atSource }: Seen): Promise<void> {
     this.#hasSeenTwo = true;
     const { from, to } = this.#attempt;
@@ -155,7 +160,7 @@ export class Operator {
     await this.#disable();
     if (doomed === from && atSource === "doubled") {
       await this.#tell("source", "destination");
-      // an agent ends only the QEMU of its migration: one that a supervisor has started is ended by hand
+      // an agent ends only the QEMU of its migration, so a QEMU that a supervisor has started is ended by hand
       if (this.#words.at(-1)?.code !== TWO_COPIES_EXIT) return;
     }
     await killAll(this.#on.qemusOn(doomed));

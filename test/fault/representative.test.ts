@@ -20,7 +20,7 @@ const CELLS = [
   "post-copy, last pages: kill source agent",
   "post-copy, destination pulling: kill destination QEMU",
   "stop-and-copy, first pass: kill destination agent",
-  // the world as it is
+  // hosts, disks, people and supervisors (matrix-world.ts)
   "source granting: kill source host, for good",
   "destination owning: kill destination host, returns",
   "post-copy, destination pulling: outsider's pmemsave at the destination + kill keeper + cut 5 s + kill destination agent",

@@ -11,12 +11,16 @@ import { inspect } from "./inspect.ts";
 import { Supervisor, supervised } from "./supervisor.ts";
 import { sayWords } from "./words.ts";
 
-/** Until an agent has found that no page comes any more. */
+/** How long an agent may take to find that no page comes any more, milliseconds. */
 const STRANDS_WITHIN_MS = 15_000;
 
-/** How often a cell is begun whose migration ends before its moment. */
+/** How often a cell is tried at most while its migration ends before the moment of the fault. */
 const TRIES = 3;
 
+/**
+ * Runs a cell. If its migration ends before the moment of the fault, the cell is run again, at most TRIES times in all.
+ * What goes wrong in the cell is a violation in the result.
+ */
 export async function runCell(on: FaultRig, cell: Cell, { secondAttempt = true } = {}): Promise<CellResult> {
   for (let tries = 1; ; tries++) {
     const result = await tryCell(on, cell, secondAttempt);
@@ -25,6 +29,7 @@ export async function runCell(on: FaultRig, cell: Cell, { secondAttempt = true }
   }
 }
 
+/** Runs a cell once. It never rejects: what goes wrong is a violation in the result. */
 async function tryCell(on: FaultRig, cell: Cell, secondAttempt: boolean): Promise<CellResult> {
   const startMs = performance.now();
   const run = new CellRun(on, cell);
@@ -52,14 +57,14 @@ class CellRun {
   readonly #on: FaultRig;
   readonly #cell: Cell;
   readonly #doubts: Doubts;
-  /** What lasts, and is taken back later; the last one first. */
+  /** The faults that last and are taken back later, the last one first. */
   #lasting: Committed[] = [];
   #supervisors: readonly Supervisor[] = [];
-  /** A whole copy of the guest was there behind the fault, in a QEMU that lived. */
+  /** True when a whole copy of the guest was there after the fault, in a QEMU that lived. */
   #copyWasLeft = false;
   #wasLoaded = false;
   #missed = false;
-  /** A supervisor has started the guest, which is another life of it. */
+  /** True once a supervisor has started the guest, which is then another life of it. */
   #isAnew = false;
 
   constructor(on: FaultRig, cell: Cell) {
@@ -68,6 +73,7 @@ class CellRun {
     this.#doubts = new Doubts(on, cell, this.violations, () => this.#disableSupervisors());
   }
 
+  /** Makes the first attempt, with the fault at its moment. */
   async first(): Promise<void> {
     const { moment, limits, strategy, supervisor } = this.#cell;
     const on = this.#on;
@@ -94,7 +100,7 @@ class CellRun {
     attempt.run.signal("SIGKILL");
   }
 
-  /** The same pair, now that nothing is wrong any more. */
+  /** Makes the second attempt with the same pair of agents, when nothing is wrong any more. */
   async second(): Promise<void> {
     const on = this.#on;
     await on.revive();
@@ -121,7 +127,7 @@ class CellRun {
     this.#supervisors = [];
   }
 
-  /** What agents find in their journals when all is over does not touch the guest. */
+  /** Starts both agents once more: what they find in their journals when all is over must not touch the guest. */
   async #startAgain({ from, to }: Attempt): Promise<void> {
     const on = this.#on;
     await Promise.all([on.killAgent(from, "source"), on.killAgent(to, "destination")]);
@@ -136,7 +142,7 @@ class CellRun {
     return { mayBeDoubled: this.#doubts.hasDoubled, isRolledBack: this.#doubts.isRolledBack || isAnew };
   }
 
-  /** Also by what goes wrong before. */
+  /** Leads the migration to the moment, by another fault at an earlier moment where the moment needs that. */
   async #reach(attempt: Attempt, moment: Moment): Promise<void> {
     const behind = moment.kind === "held" ? moment.behind : undefined;
     if (behind !== undefined) {
@@ -147,7 +153,10 @@ class CellRun {
     await attempt.reach(moment);
   }
 
-  /** @param holds of agents that start again at once */
+  /**
+   * Commits a fault. A part of it that is over at once is taken back at once.
+   * @param holds where agents hold that start again at once
+   */
   async #commit(attempt: Attempt, fault: Fault, holds: readonly Hold[] = []): Promise<void> {
     this.#noteCopies(attempt);
     const committed = await inject(this.#on, fault, attempt.from);
@@ -159,11 +168,12 @@ class CellRun {
     }
   }
 
+  /** Notes whether a whole copy of the guest is left, in a QEMU that lives. */
   #noteCopies(attempt: Attempt): void {
     const on = this.#on;
     const { strategy } = this.#cell;
     this.#wasLoaded ||= attempt.isLoaded(strategy !== undefined && isPostcopy(strategy));
-    // one that has heard that the guest runs there ends its own, which is what it had before that
+    // a source that has heard that the guest runs at the destination ends its own copy, which is older
     const atSource = on.qemusOn(attempt.from).length > 0 && !attempt.isReleased();
     const atDestination = this.#wasLoaded && !attempt.isTakenBack() && on.qemusOn(attempt.to).length > 0;
     this.#copyWasLeft = atSource || atDestination;
@@ -176,7 +186,7 @@ class CellRun {
     if (fault.kind === "words") return await this.#strikeWithWords(attempt, fault.words);
     this.#missed = moment.kind === "after" && this.#isAbsent(attempt, fault);
     if (!this.#missed) await this.#commit(attempt, fault);
-    // what it starts behind the end of a migration no agent sees any more
+    // no agent sees any more what a supervisor starts after the end of a migration
     if (this.#cell.supervisor === "blind") await Promise.all(this.#supervisors.map((one) => one.decided()));
     await on.rig.network.setRate(FULL_RATE);
     attempt.goOn(moment);
@@ -184,7 +194,10 @@ class CellRun {
     return await this.#followed(attempt);
   }
 
-  /** The operator waits for what mends itself, and not for a link that is down for good. */
+  /**
+   * Follows the migration to its end. The operator waits for what mends itself, but not for a link that is down for
+   * good. @returns how the migration ended
+   */
   async #followed(attempt: Attempt): Promise<string> {
     // a guest that needs pages of a host that is gone waits for ever: its operator ends it
     if (this.#cell.strands === true && this.#cell.fault.kind === "host")
@@ -208,6 +221,7 @@ class CellRun {
     return await this.#followed(attempt);
   }
 
+  /** True when a victim of the fault is not there. */
   #isAbsent(attempt: Attempt, fault: Fault): boolean {
     return partsOf(fault).some((part) => {
       const victim = victimOf(part);
@@ -218,7 +232,7 @@ class CellRun {
     });
   }
 
-  /** Takes back what fits, behind its time. */
+  /** Takes back the lasting faults that fit, after so many seconds. */
   async #mend(fits: (one: Committed) => boolean, seconds = 0): Promise<void> {
     const ending = this.#lasting.filter(fits);
     if (ending.length === 0) return;
@@ -227,7 +241,10 @@ class CellRun {
     for (const one of ending.reverse()) await one.end();
   }
 
-  /** What was for good: a host comes back at last, a disk has room again. It must not change where the guest is. */
+  /**
+   * Takes back the faults that were for good: a host comes back at last, a disk has room again. That must not change
+   * where the guest is.
+   */
   async #mendAll(attempt: Attempt): Promise<void> {
     await this.#mend(() => true);
     const status = await attempt.settle({ timeoutMs: ENDS_WITHIN_MS, doubtIsEnd: true });
@@ -264,7 +281,7 @@ class CellRun {
       this.violations.push(`the migration says ${status}, and the guest runs on ${at.name}`);
   }
 
-  /** Is it the fault that ended what ran there? Then nobody else tidies up. */
+  /** True when the fault itself has ended the QEMU on a host. No agent tidies up after that QEMU then. */
   #hasKilled(host: RigHost, { from }: Attempt): boolean {
     const { fault, moment } = this.#cell;
     const behind = moment.kind === "held" && moment.behind !== undefined ? partsOf(moment.behind.fault) : [];
@@ -290,8 +307,8 @@ class CellRun {
 const endsAgent = (fault: Fault): boolean =>
   fault.kind === "host" || (fault.kind === "kill" && fault.victim.endsWith("agent"));
 
-/** Of what is taken back by itself; 0 of what is for good. */
+/** How long a fault lasts that is taken back by itself, seconds; 0 for a fault that is for good. */
 const lastsFor = ({ fault }: Committed): number => secondsOf(fault) ?? 0;
 
-/** The time of a fault that lasts: not a wait for something to happen. */
+/** Waits for the time of a fault that lasts. It does not wait for something to happen. */
 const passed = (seconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, seconds * 1e3));

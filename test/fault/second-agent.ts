@@ -1,4 +1,7 @@
-/** A second agent beside one that runs, in the middle of a migration: it leaves at once, and has touched nothing. */
+/**
+ * Starts a second agent beside a running one in the middle of a migration. The second one must end at once, and must
+ * have touched nothing.
+ */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { spawnAgent } from "../support/agents.ts";
@@ -9,10 +12,10 @@ import type { AgentKind } from "./faults.ts";
 
 const LEAVES_WITHIN_MS = 20_000;
 const RESTS_WITHIN_MS = 20_000;
-/** "another agent has its directories or its address" (docs/operations.md). */
+/** The exit code for "another agent has its directories or its address" (docs/operations.md). */
 const AGENT_RUNNING_EXIT = 3;
 
-/** @throws Error that says what it did instead */
+/** Starts a second agent on a host. @throws Error that says what that agent did instead */
 export async function startSecondAgent(on: FaultRig, host: RigHost, kind: AgentKind): Promise<void> {
   const before = await restingFiles(host);
   const second = await spawnAgent(on.rig, host, kind);
@@ -25,7 +28,10 @@ export async function startSecondAgent(on: FaultRig, host: RigHost, kind: AgentK
   if (gone.length > 0) throw new Error(`A second ${kind} agent has touched ${gone.join(", ")}`);
 }
 
-/** The files once the first agent, which is held in a state, has written what it still had to write. */
+/**
+ * Waits until the first agent, which is held in a state, has written what it still had to write. @returns the files
+ * then
+ */
 async function restingFiles(host: RigHost): Promise<readonly string[]> {
   let before: readonly string[] = [];
   const rest = async (): Promise<readonly string[] | undefined> => {
@@ -38,8 +44,8 @@ async function restingFiles(host: RigHost): Promise<readonly string[]> {
 }
 
 /**
- * The files by their inodes: a file that was removed and made again has another one. Files that the first agent makes
- * or grows meanwhile are its own doing.
+ * Lists the files of a host by their inodes: a file that was removed and made again has another inode. Files that the
+ * first agent makes or grows meanwhile are its own doing.
  */
 function filesOf(host: RigHost): readonly string[] {
   return [host.stateDirectory, host.runtimeDirectory].flatMap((directory) =>

@@ -1,4 +1,4 @@
-/** Random faults at random moments, one after the other, on the same guest. The seed decides what is drawn. */
+/** Commits random faults at random moments, one after the other, on the same guest. The seed decides what is drawn. */
 import { generator } from "../support/random.ts";
 import type { CellResult } from "./cell.ts";
 import { canHaveDisks } from "./disks.ts";
@@ -11,12 +11,12 @@ export interface SoakOptions {
   readonly seed: number;
   readonly minutes: number;
   readonly faults: number;
-  /** Agents and guests run in the units of systemd/. */
+  /** True when agents and guests run in the units of systemd/. */
   readonly units: boolean;
   readonly say: (line: string) => void;
 }
 
-/** @returns how many promises were broken */
+/** Commits faults until the time is over, or their number is reached. @returns how many faults had a violation */
 export async function soak(options: SoakOptions): Promise<number> {
   const { seed, minutes, faults, say } = options;
   const random = generator(seed);

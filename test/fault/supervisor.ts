@@ -1,6 +1,6 @@
 /**
- * What starts a guest on a host again whenever its QEMU has ended: a unit of systemd, an autostart at boot. It asks
- * `ferry may-start` before, or does not.
+ * Plays what starts a guest on a host again whenever its QEMU has ended, such as a unit of systemd or an autostart at
+ * boot. It asks `ferry may-start` before it starts the guest, or does not.
  */
 import { join } from "node:path";
 import { ferryCommand } from "../support/agents.ts";
@@ -9,14 +9,14 @@ import type { RigHost } from "../support/rig.ts";
 import type { FaultRig } from "./fault-rig.ts";
 
 const LOOKS_EVERY_MS = 100;
-/** Asks again while an agent has not settled it. */
+/** The pause between two questions while no agent has settled the migration, milliseconds. */
 const ASKS_EVERY_MS = 1000;
 const DECIDES_WITHIN_MS = 60_000;
 const ANSWERS_WITHIN_MS = 20_000;
 const STARTS_WITHIN_MS = 20_000;
 
 export class Supervisor {
-  /** Guests that it has started. */
+  /** How many guests the supervisor has started. */
   restarts = 0;
   readonly #on: FaultRig;
   readonly #host: RigHost;
@@ -25,7 +25,9 @@ export class Supervisor {
   readonly #looking: Promise<void>;
   #hadGuest = false;
   #isStarting = false;
-  /** It was told so, and that no agent will change that by itself. */
+  /**
+   * True once the supervisor was told that it may not start the guest, and that no agent will change that by itself.
+   */
   #mayNot = false;
 
   constructor(on: FaultRig, host: RigHost, how: "asks" | "blind") {
@@ -35,7 +37,10 @@ export class Supervisor {
     this.#looking = this.#look();
   }
 
-  /** Resolves when it has started the guest that has ended, or was told for good that it may not, or none has ended. */
+  /**
+   * Resolves when the supervisor has started the guest that has ended, or was told for good that it may not, or when no
+   * guest has ended.
+   */
   async decided(): Promise<void> {
     const isDecided = (): true | undefined => (this.#isPending() ? undefined : true);
     await eventually(isDecided, {
@@ -49,7 +54,7 @@ export class Supervisor {
     return this.#isStarting || (this.#hadGuest && isGone && !this.#mayNot);
   }
 
-  /** Resolves when it starts nothing any more. */
+  /** Ends the supervisor. Resolves when it starts nothing any more. */
   async close(): Promise<void> {
     this.#over.abort();
     await this.#looking;
@@ -59,7 +64,7 @@ export class Supervisor {
     while (!this.#over.signal.aborted) {
       const hasQemu = this.#on.qemusOn(this.#host).length > 0;
       if (hasQemu) this.#mayNot = false;
-      // a QEMU that waits for a migration is no guest of its
+      // a QEMU that waits for a migration does not count as a guest of this supervisor
       this.#hadGuest ||= hasQemu && (await this.#on.watch.status(this.#host)) === "running";
       const isPending = this.#isPending();
       if (isPending && (await this.#mayStart())) await this.#start();
@@ -67,7 +72,10 @@ export class Supervisor {
     }
   }
 
-  /** From the rig's snapshot, which takes a moment to load: until then its QEMU has no guest that anybody could see. */
+  /**
+   * Starts the guest from the rig's snapshot, which takes a moment to load: until then its QEMU has no guest that could
+   * be seen.
+   */
   async #start(): Promise<void> {
     if (this.#over.signal.aborted) return;
     this.#isStarting = true;
@@ -94,6 +102,9 @@ export class Supervisor {
   }
 }
 
-/** A guest that comes is in no unit of its new host; one that asks does no harm there. */
+/**
+ * The hosts that have a supervisor. A guest that comes is in no unit of its new host, so a blind supervisor is only at
+ * the source; one that asks does no harm at either host.
+ */
 export const supervised = ({ rig, at }: FaultRig, how: "asks" | "blind"): readonly RigHost[] =>
   how === "asks" ? [rig.a, rig.b] : [at];

@@ -1,11 +1,11 @@
-/** Cells of the fault matrix as the subtests of a test, one after the other on one rig. */
+/** Runs cells of the fault matrix as the subtests of a test, one after the other on one rig. */
 import type { Test } from "tap";
 import { FaultRig, type FaultRigOptions } from "./fault-rig.ts";
 import { keepLog } from "./keep-log.ts";
 import { cellNamed, possible } from "./matrix.ts";
 import { runCell } from "./run-cell.ts";
 
-/** @param names of cells that the matrix has */
+/** @param names the names of cells in the matrix */
 export async function testCells(t: Test, names: readonly string[], options: FaultRigOptions = {}): Promise<void> {
   const on = await FaultRig.open(options);
   t.teardown(() => on.close());

@@ -1,6 +1,6 @@
 /**
- * Two copies of a guest, started by somebody other than the agents: an agent in contact shows them wherever an operator
- * may look.
+ * Checks that an agent in contact shows two copies of a guest, which somebody other than the agents has made, wherever
+ * an operator may look.
  */
 import { eventually } from "../support/bounded.ts";
 import type { Attempt } from "./attempt.ts";
@@ -8,14 +8,19 @@ import type { FaultRig } from "./fault-rig.ts";
 import type { AgentKind } from "./faults.ts";
 
 /**
- * A source that has ended its own part tells the destination at least this often (agent-source/migration/ask-destination.ts), and
- * then hears that the guest runs there too.
+ * How long an agent may take to show two copies, milliseconds. A source that has ended its own part tells the
+ * destination so every 30 s at least (agent-source/migration/ask-destination.ts), and then hears that the guest runs
+ * there too.
  */
 const SHOUTS_WITHIN_MS = 40_000;
 const TWO_COPIES_EXIT = 5;
 const KINDS = ["source", "destination"] as const;
 
-/** @returns who says so first; undefined when two copies did not run, or have ended before anybody saw them */
+/**
+ * Waits until an agent shows two copies.
+ * @returns the agent that shows them first; undefined when two copies do not run, or have ended before an agent saw
+ * them
+ */
 export async function whoShouts(on: FaultRig, attempt: Attempt): Promise<AgentKind | undefined> {
   const seen = async (): Promise<AgentKind | "nobody" | undefined> => {
     for (const kind of KINDS) {
@@ -32,7 +37,7 @@ export async function whoShouts(on: FaultRig, attempt: Attempt): Promise<AgentKi
   return who === "nobody" ? undefined : who;
 }
 
-/** @returns what is wrong with how it is shown */
+/** Checks how `ferry list` shows two copies. @returns what is wrong, in words */
 export async function checkShout(attempt: Attempt, kind: AgentKind): Promise<readonly string[]> {
   const host = kind === "source" ? attempt.from : attempt.to;
   const { code, output } = await attempt.say(host, kind, ["list"]);

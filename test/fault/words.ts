@@ -1,11 +1,14 @@
-/** Words that an operator should not say, or not there: what comes of them. The migration is in doubt at its source. */
+/**
+ * Says words that an operator should not say, or not at that agent, to a migration that is in doubt at its source, and
+ * checks what comes of them.
+ */
 import type { Attempt, Word } from "./attempt.ts";
 import type { FaultRig } from "./fault-rig.ts";
 import type { Words } from "./faults.ts";
 
 const SETTLES_MS = 20_000;
 
-/** @returns what is wrong with the answers */
+/** Says the words. @returns what is wrong with the answers */
 export async function sayWords(on: FaultRig, attempt: Attempt, words: Words): Promise<readonly string[]> {
   switch (words) {
     case "contrary": {

@@ -1,7 +1,7 @@
 /**
- * Everything that somebody hostile may do to the port of an agent from outside, again and again at a given pace. A
- * program of its own, `node hostile.js` with one line of JSON on its standard input, so that it does not slow whoever
- * measures. It prints how much it has done as one line of JSON.
+ * Does everything that somebody hostile may do to the port of an agent from outside, again and again at a given pace.
+ * It is a program of its own, `node hostile.js` with one line of JSON on its standard input, so that it does not slow
+ * down the program that measures. It prints how much it has done as one line of JSON.
  */
 import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
@@ -15,17 +15,19 @@ import { security } from "../support/tls.ts";
 export interface Flood {
   readonly host: string;
   readonly port: number;
-  /** Is it a source agent's, which is sent hellos, or a destination agent's, which is sent handshakes? */
+  /** Whose port it is: a source agent's, which is sent hellos, or a destination agent's, which is sent handshakes. */
   readonly role: "source" | "destination";
-  /** A certificate on no list, and one on the list of peers: of a host that has been taken over. */
+  /** A certificate that is on no list. */
   readonly stranger: TlsFiles;
+  /** A certificate on the list of peers, of a host that has been taken over. */
   readonly peer: TlsFiles;
-  /** How many of each, and over how long a time. */
+  /** How many connections are made and how many messages are sent, in so many seconds. */
   readonly connections: number;
   readonly messages: number;
   readonly seconds: number;
 }
 
+/** How much a flood has done. `answered` counts all answers of the agent, refusals included. */
 export interface Done {
   readonly connections: number;
   readonly messages: number;
@@ -34,11 +36,9 @@ export interface Done {
 
 /** How long a hostile connection is held, milliseconds, where the agent does not end it. */
 const HELD_MS = 5000;
+/** The pause between two bursts of connections and messages, milliseconds. */
 const EVERY_MS = 20;
-/**
- * Addresses that the strangers come from, of a loopback that has them all; the peer comes from 127.0.0.1 as the agents
- * do.
- */
+/** From how many addresses of the loopback the strangers come. The peer comes from 127.0.0.1, as the agents do. */
 const ADDRESSES = 200;
 
 class Hostile {
@@ -55,6 +55,7 @@ class Hostile {
     this.peer = readCertificates(of.peer);
   }
 
+  /** Opens one more connection, of the next kind. */
   connectOnce(): void {
     const { host, port } = this.of;
     const index = this.done.connections++;
@@ -84,10 +85,11 @@ class Hostile {
     setTimeout(() => socket.destroy(), HELD_MS).unref();
   }
 
+  /** Sends one more message, of the next kind. */
   sayOnce(): void {
     this.done.messages++;
     const kinds = [() => this.unknownMethod(), () => this.ping(), () => this.wrongType(), () => this.peersCall()];
-    // the last one costs far more, here and there
+    // the last kind costs the agent far more, and comes once in 200 turns
     kinds[this.turn++ % 200 === 0 ? 3 : this.turn % 3]?.();
   }
 
@@ -100,7 +102,7 @@ class Hostile {
     return socket;
   }
 
-  /** Calls what a stranger may not, over and over on one connection. */
+  /** Makes calls that a stranger may not make, over and over on one connection. */
   private refused(socket: Socket): Socket {
     const session = connectHttp2("https://ferry.invalid", { createConnection: () => socket });
     session.on("error", () => session.destroy());
@@ -144,7 +146,8 @@ class Hostile {
   }
 
   /**
-   * A good message with nothing good in it: a handshake of a guest that there is not, or a hello with a wrong token.
+   * Sends a valid message that the agent must refuse: a handshake of a guest that does not exist, or a hello with a
+   * wrong token.
    */
   private peersCall(): void {
     const { host, port, role } = this.of;
@@ -174,7 +177,7 @@ class Hostile {
   }
 }
 
-/** Does it all within its time, evenly. */
+/** Spreads all connections and messages evenly over the time of the flood. */
 async function run(of: Flood): Promise<Done> {
   const hostile = new Hostile(of);
   const begun = performance.now();

@@ -1,8 +1,8 @@
 /**
- * npm run test:floods [-- --rounds N] [--no-flood]: a guest is moved back and forth over TLS on the loopback, in turns
- * with a flood of both agents and without. Prints a table, and fails where the agents' memory does not stay within its
- * promise, a migration fails, or not all of the flood was sent. Speed and stalls are figures: they depend on what else
- * the machine does.
+ * `npm run test:floods [-- --rounds N] [--no-flood]` moves a guest back and forth over TLS on the loopback, in turns
+ * with a flood of both agents and without one. It prints a table, and fails if the agents' memory does not stay within
+ * its promise, a migration fails, or not all of the flood was sent. Speed and stalls are only figures: they depend on
+ * what else the machine does.
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -10,23 +10,23 @@ import { median } from "../bench/measure.ts";
 import { openPair } from "../support/pair.ts";
 import { peakMebibytes, TAKEN_OVER, type Turn, turn } from "./measure.ts";
 
-/** Of all floods together: those of issue 22. */
+/** How many connections and messages all floods have together: those of issue 22. */
 const CONNECTIONS = 10_000;
 const MESSAGES = 100_000;
-/** About as long as a migration takes. */
+/** How long a flood lasts, seconds: about as long as a migration takes. */
 const SECONDS = 10;
 const ARENA_MIB = 64;
 const BASE_CACHE_MIB = 256;
 const WINDOW_MIB = 16;
-/** What docs/operations.md promises beside the settings, MiB. */
+/** The memory that docs/operations.md promises for each agent beside its settings, MiB. */
 const SOURCE_MIB = 208;
 const DESTINATION_MIB = 144;
 const GUEST = "flooded";
-/** So that neither a processor nor the machine's memory is what limits it. */
+/** The migrations are slowed down, so that neither a processor nor the machine's memory limits them. */
 const FLAGS = ["--bandwidth", "200Mbit"];
 
 const { values } = parseArgs({
-  // without a flood it measures what the agents take by themselves
+  // with --no-flood the program measures what the agents take by themselves
   options: { rounds: { type: "string", default: "4" }, "no-flood": { type: "boolean", default: false } },
 });
 const rounds = Number(values.rounds);
@@ -58,10 +58,10 @@ try {
     [a, b],
     [b, a],
   ] as const;
-  // the first one in each direction is no measurement: what it needs is compiled and read for the first time
+  // the first migration in each direction is no measurement: what it needs is compiled and read for the first time
   for (const way of both) await turn(pair, way, { guest: GUEST, flags: FLAGS, size: undefined });
   for (let round = 0; round < rounds; round++) {
-    // which of both comes first changes, and so does the way that each takes
+    // which of the two comes first changes from round to round, and so does the direction of each
     const flooded = [false, true, true, false][(2 * (round % 2)) % 4] ?? false;
     for (const [index, withFlood] of [flooded, !flooded].entries()) {
       const way = both[index % 2] ?? both[0];

@@ -1,4 +1,7 @@
-/** What a flood does to agents that have a migration under way: memory, stalls of the event loop, and time. */
+/**
+ * Measures what a flood does to agents that have a migration under way: their memory, the stalls of their event loops,
+ * and the time of the migration.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -12,16 +15,20 @@ import type { RigProcess } from "../support/process.ts";
 import { atTeardown } from "../support/teardown.ts";
 import type { Done, Flood } from "./hostile.ts";
 
-/** A host on the agents' list of peers that has been taken over. */
+/** The name of a host on the agents' list of peers that has been taken over. */
 export const TAKEN_OVER = "mallory";
 
+/** How large a flood is: so many connections and messages in so many seconds. */
 export interface Size {
   readonly connections: number;
   readonly messages: number;
   readonly seconds: number;
 }
 
-/** Starts a flood of both agents of a migration from `from` to `to`, each gets half of it. */
+/**
+ * Starts a flood of both agents of a migration from `from` to `to`; each agent gets half of it. @returns how much each
+ * half has done
+ */
 export function startFlood({ ca }: Pair, from: HostAgents, to: HostAgents, size: Size): Promise<readonly Done[]> {
   if (ca === undefined) throw new TypeError("the pair has no certificates");
   const half = { ...size, connections: size.connections / 2, messages: size.messages / 2 };
@@ -33,10 +40,11 @@ export function startFlood({ ca }: Pair, from: HostAgents, to: HostAgents, size:
   return Promise.all([at(from.sourceAddress, "source"), at(to.destinationAddress, "destination")]);
 }
 
+/** Runs the program of hostile.ts against one agent. */
 async function hostile(of: Flood): Promise<Done> {
   const program = join(packageRoot(), "dist/test/flood/hostile.js");
-  // Elsewhere the flood would take the processors of another host. The scheduler's idle class gives this program the
-  // time that nobody else wants.
+  // in the world the flood would take the processors of another host, so here the scheduler's idle class gives its
+  // program only the time that no other program wants
   const child: ChildProcess = spawn("chrt", ["--idle", "0", process.execPath, program], {
     stdio: ["pipe", "pipe", "inherit"],
   });
@@ -50,7 +58,7 @@ async function hostile(of: Flood): Promise<Done> {
   return done;
 }
 
-/** Most that was ever resident since resetPeak(), MiB, as the kernel counts it. */
+/** The most memory of the process that was ever resident, MiB, as the kernel counts it. */
 export function peakMebibytes({ pid }: RigProcess): number {
   const peak = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   return Number(peak) / 1024;
@@ -64,6 +72,7 @@ export function longestStallMs(output: string, from: number): number {
   return longest;
 }
 
+/** What one migration has shown, with or without a flood. */
 export interface Turn {
   readonly totalMs: number;
   readonly downtimeMs: number;
@@ -72,7 +81,7 @@ export interface Turn {
   readonly flood: readonly Done[];
 }
 
-/** One migration, with a flood from its beginning or without one. */
+/** Moves the guest once, with a flood from the beginning of the migration or without one. */
 export async function turn(
   pair: Pair,
   [from, to]: readonly [HostAgents, HostAgents],

@@ -1,4 +1,4 @@
-/** What a destination that was taken over says to a source: forms of each message of the protocol. */
+/** What a destination that was taken over says to a source: wrong forms of each message of the protocol. */
 import type { DestinationMessage } from "../../shared/protocol/stream-messages.ts";
 import type { Raid } from "./hostile-destination.ts";
 

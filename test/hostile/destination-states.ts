@@ -1,4 +1,4 @@
-/** Honest ways into each state of a destination, and out of it again. */
+/** Leads a destination into each of its states by honest ways, and out of the state again. */
 import type { DestinationStateName } from "../../shared/protocol/destination-states.ts";
 import type { StreamlessState, StreamState } from "./destination-table.ts";
 import type { Attack, AttackedDestination } from "./hostile-source.ts";
@@ -30,11 +30,11 @@ async function refuse(attack: Attack): Promise<void> {
   await attack.on.log.until(attack.id, "withheld");
 }
 
-/** Goes this way with the door of that state held. */
+/** Goes a way until the migration is held as it enters a state. */
 async function heldAt(attack: Attack, state: DestinationStateName, way: (attack: Attack) => unknown): Promise<void> {
   const { holds } = attack.on;
   holds.hold(state);
-  // a way may go on behind the door, and what becomes of it then is not asked here
+  // the way may go on after the migration is held, and what becomes of it then is not asked here
   const fails = new Promise<never>((_, reject) => void Promise.resolve(way(attack)).catch(reject));
   fails.catch(() => undefined);
   await Promise.race([holds.isHeld(), fails]);
@@ -45,7 +45,7 @@ const grant = async (attack: Attack): Promise<void> => {
   attack.send(attack.grant);
 };
 
-/** A new state does not compile without a way into it. */
+/** The way into each state. A new state does not compile without one. */
 export const INTO: Readonly<Record<Reachable, (attack: Attack) => Promise<void>>> = {
   negotiating: (attack) => heldAt(attack, "negotiating", accept),
   staging: (attack) => heldAt(attack, "staging", accept),
@@ -95,13 +95,13 @@ export const INTO: Readonly<Record<Reachable, (attack: Attack) => Promise<void>>
 };
 
 /**
- * Opens the door, and brings the migration to an end by what a source may say; its QEMU ends too. @returns the last
- * state
+ * Lets a held migration go on, and brings it to an end by what a source may say. Its QEMU ends too.
+ * @returns the final state
  */
 export async function comeToAnEnd(attack: Attack, on: AttackedDestination): Promise<string> {
   on.holds.release();
   const ends = ["arrived", "lost", "discarded", "doubled"];
-  // a source whose stream is not read any more asks by calls
+  // the stream may not be read any more, so the source says by a call that it keeps the guest
   if (!attack.states.some((one) => ends.includes(one))) {
     void attack.settle("kept").catch(() => undefined);
     attack.close();

@@ -1,10 +1,11 @@
 /**
- * What becomes of a migration at its destination when its source says something wrong in each state.
+ * Says what becomes of a migration at its destination when its source says something wrong, for each state and each
+ * form.
  *
  *     holds   nothing happens: the migration goes on as it would have
  *     ends    the migration is over, nothing is started, and the QEMU ends or waits for the source to have heard so
  *
- * A state that is new in the protocol, or a message that is, does not compile until it has its place here.
+ * A new state or a new message of the protocol does not compile until it has its place here.
  */
 import type { DestinationStateName } from "../../shared/protocol/destination-states.ts";
 import type { SourceForm } from "./source-forms.ts";
@@ -12,7 +13,7 @@ import type { SourceForm } from "./source-forms.ts";
 export type Fate = "holds" | "ends";
 type Row = Readonly<Record<SourceForm, Fate>>;
 
-/** What a source may say at any time: it is answered, or counts for nothing. */
+/** Forms that a source may say at any time: they are answered, or count for nothing. */
 const HARMLESS = {
   probes: "holds",
   pings: "holds",
@@ -21,7 +22,7 @@ const HARMLESS = {
   grantOfNothing: "holds",
 } as const;
 
-/** Frames are taken here. */
+/** The states in which frames are taken. */
 const receiving: Row = {
   ...HARMLESS,
   frameOutOfSequence: "ends",
@@ -54,9 +55,9 @@ const receiving: Row = {
 };
 
 /**
- * The whole guest is here, and only the right word of its source, an operator or the end of its QEMU ends that:
- * a stream
- * that says what is wrong is not read any more, and the source may still ask by calls.
+ * The states in which the whole guest is at the destination. Only the right word of its source, an operator or the end
+ * of its QEMU ends the migration then. A stream on which something wrong was said is not read any more, and the source
+ * may still ask by calls.
  */
 const whole: Row = {
   ...receiving,
@@ -89,7 +90,7 @@ const whole: Row = {
   failureEnormous: "holds",
 };
 
-/** In these there is no stream yet, or none any more: only calls reach the migration. */
+/** The states that have no stream yet, or none any more: only calls reach the migration. */
 export type StreamlessState =
   | "adopting"
   | "negotiating"
@@ -99,14 +100,15 @@ export type StreamlessState =
   | "lost"
   | "discarded"
   | "doubled";
-/** Post-copy needs a QEMU that can do it: here only calls are played in it (README.md). */
+/** The state of post-copy, which needs a QEMU that can do post-copy: only calls are played in it (README.md). */
 type PostcopyState = "pulling";
 export type StreamState = Exclude<DestinationStateName, StreamlessState | PostcopyState>;
 
+/** What becomes of a migration, by its state and by the form of what its source says. */
 export const SOURCE_TABLE: Readonly<Record<StreamState, Row>> = {
   receiving,
   loading: receiving,
-  // the one word of a source that gives the guest up
+  // by `failure` a source gives the guest up
   loaded: { ...whole, failureEnormous: "ends" },
   owning: whole,
   starting: whole,

@@ -1,6 +1,6 @@
 /**
- * A source that was taken over plays each wrong message in each state of a destination: a real agent, a QEMU of the
- * test's.
+ * A source that was taken over plays each wrong message in each state of a destination. The destination agent is real,
+ * and its QEMU is the test's.
  */
 import t from "tap";
 import { DESTINATION_STATES, type DestinationStateName } from "../../shared/protocol/destination-states.ts";
@@ -19,12 +19,15 @@ const WITHIN = { timeoutMs: 30_000 };
 const states = Object.entries(SOURCE_TABLE) as [StreamState, Readonly<Record<SourceForm, Fate>>][];
 const forms = Object.keys(SOURCE_FORMS) as SourceForm[];
 
-/** Where all forms are played; elsewhere one of each kind, and all of them with FERRY_HOSTILE_ALL=1. */
+/**
+ * The states in which all forms are played. In the others one form of each kind is played, or all forms with
+ * FERRY_HOSTILE_ALL=1.
+ */
 const IN_ALL: readonly StreamState[] = ["receiving"];
 const kinds = new Set(Object.values(SOURCE_FORMS).map(({ kind }) => kind));
 const oneOfEachKind = [...kinds].flatMap((kind) => forms.find((form) => SOURCE_FORMS[form].kind === kind) ?? []);
 
-/** Every step that was logged is one of the table. */
+/** Finds the steps that were logged and that the table of states does not have. */
 function wrongSteps(attack: Attack): readonly string[] {
   const edges: Readonly<Record<string, object>> = DESTINATION_STATES;
   return attack.states.flatMap((state, at) => {
@@ -37,20 +40,20 @@ function wrongSteps(attack: Attack): readonly string[] {
 /** How often the guest was started. */
 const starts = (on: AttackedDestination): number => on.qemu.said.filter((one) => one === "cont").length;
 
-/** @returns what is wrong with what became of it; undefined when nothing is */
+/** Plays a form in a state. @returns what is wrong with what became of the migration; undefined when nothing is */
 async function play(attack: Attack, state: StreamState, form: SourceForm, fate: Fate): Promise<string | undefined> {
   const { on } = attack;
   const before = starts(on);
   await INTO[state](attack);
   attack.send(...SOURCE_FORMS[form].make(attack));
-  // whoever says "ends" is believed only when it has ended by itself
+  // where the table says "ends", the migration must end by itself
   if (fate === "ends") {
     if (state === "loading")
       await eventually(() => on.hasFailed(attack.id) || undefined, { ...WITHIN, what: "the fault" });
     on.holds.release();
     await on.log.until(attack.id, "discarding", "withheld");
   } else if (fate === "holds" && (state === "receiving" || state === "loaded")) {
-    // it is not known whether the stream is still read: the guest goes on by a call
+    // it is not known whether the stream is still read, so the guest is granted by a call
     if (state === "receiving") {
       await attack.answered();
       attack.finish();
@@ -72,7 +75,7 @@ async function play(attack: Attack, state: StreamState, form: SourceForm, fate: 
   return undefined;
 }
 
-t.test("whatever a source says in whatever state, its migration holds or ends as the table has it", async (t) => {
+t.test("whatever a source says in whichever state, its migration holds or ends as the table says", async (t) => {
   const before = memoryInUse();
   const on = await AttackedDestination.open(t);
   const only = process.env.HOSTILE_ONLY;
@@ -114,11 +117,12 @@ t.test("questions of strangers and handshakes change nothing in any state", asyn
     const began = performance.now();
     await INTO[state](attack);
     const [seen, said] = [[...attack.states], on.qemu.said.length];
-    // where the guest is not here any more a handshake is as good as any other, and a copy that was refused makes way
+    // where the guest is not at the destination any more a handshake is as good as any other, and a refused copy makes
+    // way for it
     const givesWay = ["discarded", "lost", "withheld", "refusing", "discarding"].includes(state);
     for (const [name, ask] of Object.entries(QUESTIONS)) {
       if (givesWay && name === "handshakeOfTheGuest") continue;
-      // nothing of it was ever whole, so that there is no record, and its source may offer it anew
+      // the guest was never whole here, so there is no record, and the source may offer the migration again
       if (state === "discarded" && name === "handshakeAgain") continue;
       await ask(attack).catch((thrown: unknown) => thrown);
     }
@@ -126,13 +130,13 @@ t.test("questions of strangers and handshakes change nothing in any state", asyn
     t.equal(on.qemu.said.length, said, `${state}: nothing was said to its QEMU`);
     await on.operator.listMigrations();
     await comeToAnEnd(attack, on);
-    // an agent that does not leave the stream of a migration that has ended dials its source for ever
+    // an agent that did not leave the stream of a migration that has ended would dial its source for ever
     if (state === "doubled") await attack.left();
     t.same(wrongSteps(attack), [], `${state}, in ${Math.round(performance.now() - began)} ms`);
   }
 });
 
-t.test("in post-copy no call of its source ends the guest, or starts it again", async (t) => {
+t.test("in post-copy no call of the source ends the guest or starts it again", async (t) => {
   const came = { kind: "running", status: "running", migration: "postcopy-active", postcopy: POSTCOPY } as const;
   const { settle, qemu } = await startAgain(t, came);
   for (const ask of ["standing", "grant", "withdraw", "kept"] as const)
@@ -142,7 +146,7 @@ t.test("in post-copy no call of its source ends the guest, or starts it again", 
   t.notOk(qemu.said.includes("cont") || qemu.said.includes("quit"));
 });
 
-t.test("a state is played with its messages or with calls", async (t) => {
+t.test("every state is played, with messages or with calls", async (t) => {
   const played = new Set<DestinationStateName>([...(Object.keys(INTO) as DestinationStateName[]), "pulling"]);
   t.same(
     Object.keys(DESTINATION_STATES).filter((one) => !played.has(one as DestinationStateName)),

@@ -1,4 +1,4 @@
-/** What the fuzzing and the two agents that were taken over have found, each with the smallest input that shows it. */
+/** What the fuzzing and the two agents that are played have found, each with the smallest input that shows it. */
 import t from "tap";
 import { LinkMeter } from "../../agent-source/link/link-meter.ts";
 import { PeerInbox } from "../../agent-source/link/peer-inbox.ts";
@@ -28,7 +28,7 @@ t.test("an operator's id, or the name of a guest, has 256 characters at most", a
   t.equal(GetMigration.requestDeserialize(GetMigration.requestSerialize("x".repeat(256))), "x".repeat(256));
 });
 
-t.test("a fault shows the beginning of a word that is none", async (t) => {
+t.test("a fault shows only the beginning of a word that is not valid", async (t) => {
   const { requestSerialize } = methodOf("DestinationService", "Settle");
   const asked = { migrationId: "m-1", token: Buffer.alloc(16), ask: "y".repeat(60_000) };
   t.match(destinationService.Settle.requestDeserialize(requestSerialize(asked)), {
@@ -46,7 +46,7 @@ t.test("a codec that a peer names a thousand times is one codec", async (t) => {
   });
 });
 
-t.test("of thousands of RAM blocks that differ eight are named, in no time", async (t) => {
+t.test("a text about thousands of RAM blocks that differ names eight of them, and takes little time", async (t) => {
   const blocks = (name: string) =>
     Array.from({ length: 4096 }, (_, index) => ({
       name: `${name}${index}`.padEnd(256, "x"),
@@ -74,19 +74,19 @@ function postcopyInbox() {
   return { inbox, says };
 }
 
-t.test("a destination does not have every page of a guest that it was not granted", async (t) => {
+t.test("a destination may not say that it has every page of a guest which it was not granted", async (t) => {
   const { says } = postcopyInbox();
   t.match(await says(COMPLETE), { code: "peer-invalid", message: /every page, without a grant/ });
 });
 
-t.test("a destination that tells of more pages than its bits have is the one that is wrong", async (t) => {
+t.test("a destination that tells of more pages than its bits have is told as an invalid peer", async (t) => {
   const { inbox, says } = postcopyInbox();
   void inbox.askMissing(64);
   const told = { kind: "missing", firstPage: 0, pageCount: 64, bits: Buffer.alloc(7), last: true } as const;
   t.match(await says(told), { code: "peer-invalid", message: /in 7 bytes which of 64 pages/ });
 });
 
-t.test("a destination that refuses to be asked says nothing of where the guest is, nor for the operator", async (t) => {
+t.test("a destination's fault is told as peer-failed, and never says where the guest is", async (t) => {
   for (const code of ["cancelled", "in-doubt", "two-copies"] as const) {
     const settle = (): Promise<never> =>
       Promise.reject(
@@ -102,12 +102,18 @@ t.test("a destination that refuses to be asked says nothing of where the guest i
   }
 });
 
-/** A source in doubt asks every three seconds, for days: so many questions are two weeks of one migration. */
+/**
+ * How many questions are asked. A source in doubt asks one every few seconds, for as long as the doubt lasts: so many
+ * questions are some hours of one migration.
+ */
 const QUESTIONS = 3000;
-/** What they may leave, bytes: a promise that is raced is some hundreds for each. */
+/**
+ * How much memory so many questions may leave in use, bytes. A promise that is raced would leave some hundreds of bytes
+ * for each question.
+ */
 const LEFT_MAX = 1 << 20;
 
-t.test("questions that were answered leave nothing behind in a migration that nothing decides", async (t) => {
+t.test("questions that were answered leave no memory in use in a migration that stays undecided", async (t) => {
   const { agent } = await startAgain(t, { kind: "waiting", status: "paused" });
   const entries: ReadonlyMap<string, { decided(ask: "withdraw", ms: number): Promise<void> }> = Reflect.get(
     agent,

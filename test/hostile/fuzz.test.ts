@@ -1,4 +1,4 @@
-/** Every message of every call of the protocol, written by somebody who means harm, into what reads it. */
+/** Gives every reader of the protocol messages that somebody who means harm has written. */
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -9,7 +9,7 @@ import { type Reader, readers, readWithin } from "./readers.ts";
 
 t.setTimeout(FILE_MS);
 
-/** What each reader made of what it was given. */
+/** Counts what each reader has taken and what it has refused. */
 class Outcomes {
   private readonly taken = new Map<string, number>();
   private readonly refused = new Map<string, number>();
@@ -19,13 +19,13 @@ class Outcomes {
     of.set(name, (of.get(name) ?? 0) + 1);
   }
 
-  /** A reader that takes nothing was not tested behind its first check. */
+  /** The readers that have taken nothing. Such a reader was tested only up to its first check. */
   never(): readonly string[] {
     return readers.map(({ name }) => name).filter((name) => !this.taken.has(name));
   }
 }
 
-t.test("every call of the protocol has a reader either way, with bounds", async (t) => {
+t.test("every call of the protocol has readers with bounds for its request and its response", async (t) => {
   const names = rpcs().flatMap(({ service, name }) => [`${service}.${name} request`, `${service}.${name} response`]);
   t.same(
     readers.map(({ name }) => name),
@@ -34,11 +34,11 @@ t.test("every call of the protocol has a reader either way, with bounds", async 
   t.ok(names.length >= 24);
 });
 
-/** Messages of a reader's type: of a oneof one field alone, since of several the last one counts. */
+/** Messages of a reader's type. Some have one field of a oneof alone, since of several fields the last one counts. */
 const messagesFor = ({ type }: Reader): fc.Arbitrary<Buffer> =>
   fc.oneof(messageBytes(type, MILD), messageBytes(type, WILD), oneFieldAlone(type, MILD), oneFieldAlone(type, WILD));
 
-/** So many mild messages are tried with a reader that has taken none yet: about half of them are good ones. */
+/** How many mild messages are tried with a reader that has taken none yet. About half of them are good ones. */
 const TRIES = 200;
 
 t.test("well-typed messages with hostile values are read within bounds, or refused by name", async (t) => {
@@ -68,13 +68,16 @@ t.test("arbitrary bytes are read within bounds, or refused by name", async () =>
   forAWhile(fc.tuple(fc.constantFrom(...readers), bytes), ([reader, given]) => readWithin(reader, given));
 });
 
-/** The longest message that an agent reads that is no frame (REQUEST_BYTES_MAX, CONTROL_BYTES_MAX). */
+/**
+ * The length of nearly the longest message that an agent reads and that is no frame, bytes (REQUEST_BYTES_MAX,
+ * CONTROL_BYTES_MAX).
+ */
 const LONGEST = (256 << 10) - 64;
-/** Of one message, milliseconds of this process: whatever else the agent does waits for so long. */
+/** The most CPU time that one message may take, milliseconds. Everything else that the agent does waits for so long. */
 const CPU_MS_MAX = 400;
 
 t.test("the longest message of nothing but empty entries takes an agent little time", async (t) => {
-  // what an agent tells its operators is read by the command, and by no agent
+  // the answers of an agent to its operators are read by `ferry`, and by no agent
   const agents = readers.filter(({ name }) => !/^MigrationService.* response$/.test(name));
   for (const reader of agents) {
     const found = lists(reader.type).map((place) => ({ place, ms: cpuMs(reader, fullOf(place, LONGEST >> 4)) }));
@@ -85,7 +88,7 @@ t.test("the longest message of nothing but empty entries takes an agent little t
   }
 });
 
-/** Of this process, milliseconds. */
+/** The CPU time that this process takes to read a message, milliseconds. */
 function cpuMs(reader: Reader, bytes: Buffer): number {
   const before = process.cpuUsage();
   readWithin(reader, bytes);

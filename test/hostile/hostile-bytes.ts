@@ -1,6 +1,7 @@
 /**
- * Protobuf of every message of the protocol, as somebody writes it who knows the protocol and means harm: each value is
- * of its type, and often at a limit or beyond it; now and then a field is missing, said twice, or of another type.
+ * Makes protobuf of every message of the protocol, as somebody writes it who knows the protocol and means harm. Each
+ * value is of its type, and often at a limit or beyond it. Now and then a field is missing, said twice, or of another
+ * type.
  */
 import fc from "fast-check";
 import { type Field, findType, type MessageType } from "./protocol-descriptors.ts";
@@ -10,11 +11,12 @@ const FIXED64 = 1;
 const LENGTH = 2;
 const FIXED32 = 5;
 
-/** Of lists, beside none to three entries: more than a reader takes. */
+/** Lengths of lists, beside lists of up to three entries: some are longer than a reader takes. */
 const MANY = [65, 1025, 4097] as const;
-/** A message with many entries of many entries is longer than what any agent reads. */
+/** The most bytes that the entries of one list may take: no agent reads a message that is longer. */
 export const MESSAGE_BYTES_MAX = 256 << 10;
 
+/** Encodes a number as protobuf's varint. */
 export function varint(value: bigint): Buffer {
   const bytes: number[] = [];
   let rest = BigInt.asUintN(64, value);
@@ -28,7 +30,7 @@ export function varint(value: bigint): Buffer {
 
 const tag = (field: number, wireType: number): Buffer => varint(BigInt(field * 8 + wireType));
 
-/** A field that has its length ahead of it: text, bytes, or a message. */
+/** Encodes a field that has its length ahead of its content: text, bytes, or a message. */
 export const framed = (field: number, content: Uint8Array): Buffer =>
   Buffer.concat([tag(field, LENGTH), varint(BigInt(content.length)), content]);
 
@@ -36,7 +38,7 @@ const WHOLE = [0n, 255n, 4096n, 65_536n, 1n << 31n, (1n << 32n) - 1n, (1n << 53n
 const BEYOND = [(1n << 63n) - 1n, 1n << 63n, (1n << 64n) - 1n];
 const wholes = fc.oneof(fc.constantFrom(...WHOLE, ...BEYOND), fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }));
 const doubles = fc.oneof(fc.constantFrom(0, -0, 1.5, -1, 1e308, Number.NaN, Number.POSITIVE_INFINITY), fc.double());
-/** What each field takes whose text has to be one of few: most messages are to get past these. */
+/** Good values for each field whose text has to be one of a few, so that most messages get past such fields. */
 const FITTING: Readonly<Record<string, readonly string[]>> = {
   ask: ["standing", "grant", "withdraw"],
   standing: ["waiting", "running", "refused", "unknown"],
@@ -75,14 +77,14 @@ const texts = fc.oneof(
     weight: 1,
     arbitrary: fc.constantFrom(64, 65, 256, 257, 300, 301, 2001, 4097, 65_536).map((n) => Buffer.alloc(n, "x")),
   },
-  // no UTF-8: half of a character, a surrogate, a byte that never is
+  // bytes that are no UTF-8: half of a character, a surrogate, a byte that never occurs, a code point that is too large
   { weight: 1, arbitrary: fc.constantFrom("c3", "eda080", "ff", "f4908080").map((hex) => Buffer.from(hex, "hex")) },
 );
 const contents = fc.constantFrom(0, 1, 8, 15, 16, 17, 64, 65, 4096, 65_536).map((length) => Buffer.alloc(length, 7));
 
 /**
- * Of so many values of a field one is hostile. Of the mild ones most messages are read to their end, of the wild ones
- * none of any length is.
+ * How many values of a field there are for each hostile one. Most mild messages are read to their end, and no wild
+ * message of any length is.
  */
 export const MILD = 200;
 export const WILD = 4;
@@ -123,12 +125,12 @@ function scalar({ number, name, type }: Field, within: MessageType, fits: number
     case "TYPE_INT64":
       return numbers.map((value) => Buffer.concat([tag(number, VARINT), varint(value)]));
     default:
-      // a type that is new in the protocol has to be written here before it is fuzzed
+      // a type that is new in the protocol needs hostile values here before it is fuzzed
       throw new TypeError(`no hostile values of ${type}`);
   }
 }
 
-/** Bytes behind the tag of an empty field. */
+/** How many bytes follow the tag of an empty field, by its wire type. */
 const REST: ReadonlyMap<number, number> = new Map([
   [VARINT, 1],
   [FIXED64, 8],
@@ -136,7 +138,7 @@ const REST: ReadonlyMap<number, number> = new Map([
   [FIXED32, 4],
 ]);
 
-/** What may stand where a field of another type belongs. */
+/** A field of any wire type where this field belongs. */
 const anotherType = ({ number }: Field): fc.Arbitrary<Buffer> =>
   fc.constantFrom(VARINT, FIXED64, LENGTH, 3, 4, FIXED32).map((wireType) => {
     return Buffer.concat([tag(number, wireType), Buffer.alloc(REST.get(wireType) ?? 0)]);
@@ -158,7 +160,7 @@ function fieldBytes(field: Field, within: MessageType, fits: number): fc.Arbitra
   return fc.oneof({ weight: 2 * fits, arbitrary: times }, { weight: 1, arbitrary: anotherType(field) });
 }
 
-/** As many of them as a message of MESSAGE_BYTES_MAX holds, at most. */
+/** Repeats an entry `count` times, or as often as MESSAGE_BYTES_MAX has room for. */
 const many = (bytes: Buffer, count: number): Buffer =>
   Buffer.concat(new Array(Math.min(count, Math.floor(MESSAGE_BYTES_MAX / Math.max(1, bytes.length)))).fill(bytes));
 
@@ -188,20 +190,23 @@ export function messageBytes(type: MessageType, fits: number): fc.Arbitrary<Buff
   return made;
 }
 
-/** One field of a oneof alone: the last one counts, so messageBytes() would hardly ever show the first. */
+/**
+ * Messages with one field alone. Of a oneof the last field counts, so messageBytes() would hardly ever show the first.
+ */
 export const oneFieldAlone = (type: MessageType, fits: number): fc.Arbitrary<Buffer> =>
   type.fields.length === 0
     ? fc.constant(NOTHING)
     : fc.oneof(...type.fields.map((field) => fieldBytes(field, type, fits)));
 
-/** A list somewhere in a message, and the numbers of the fields that lead to it. */
+/** A field somewhere in a message, and the numbers of the fields that lead to it. */
 export interface Place {
   readonly name: string;
   readonly path: readonly number[];
 }
 
 /**
- * Every list that a message of this type may have in it, at any depth; and its own fields, each said again and again.
+ * Finds every place in a message of this type, at any depth, where entries may be said again and again: its lists, and
+ * its other fields too.
  */
 export function lists(type: MessageType): readonly Place[] {
   return type.fields.flatMap((field): readonly Place[] => {
@@ -216,7 +221,7 @@ export function lists(type: MessageType): readonly Place[] {
   });
 }
 
-/** A message of this length of nothing but empty entries of one list: two bytes make an object. */
+/** Makes a message of this length that has nothing but empty entries of one list: two bytes make an object. */
 export function fullOf({ path }: Place, byteLength: number): Buffer {
   const [innermost = 1, ...outer] = [...path].reverse();
   const entry = framed(innermost, NOTHING);

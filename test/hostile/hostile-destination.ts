@@ -1,6 +1,6 @@
 /**
- * A destination agent that was taken over, and a real source agent behind its real server, with a guest in a real
- * QEMU.
+ * Plays a destination agent that was taken over, against a real source agent behind its real server, with a guest in a
+ * real QEMU.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -31,7 +31,7 @@ import { Holds, StateLog } from "./state-log.ts";
 
 const WITHIN_MS = 20_000;
 const UNARY_MS = 60_000;
-/** What the guest writes, over and over. */
+/** The pages that the guest writes over and over. */
 export const SETS = { cold: { from: 32, to: 64 }, hot: { from: 64, to: 72 }, hotTurns: 1 } as const;
 
 export class AttackedSource {
@@ -39,7 +39,7 @@ export class AttackedSource {
   readonly holds = new Holds();
   readonly guest: BiosGuest;
   readonly operator: GrpcOperatorClient;
-  /** Where the source calls. */
+  /** Where the source calls the destination that is played. */
   readonly address: string;
   private readonly agent: SourceAgent;
   /** The migration that was begun last. */
@@ -107,8 +107,8 @@ export class AttackedSource {
   }
 
   /**
-   * True once the stream of a migration has said something wrong, or has said so many messages that are not of the
-   * moment, as the agent itself sees it.
+   * True once the agent itself has seen something wrong on the stream of a migration, or so many messages that it
+   * counts, or the end of the stream.
    */
   hasTaken(raid: Raid, messages: number): boolean {
     const entries: ReadonlyMap<string, Made> = Reflect.get(Reflect.get(this.agent, "desk"), "entries");
@@ -121,7 +121,7 @@ export class AttackedSource {
     return this.agent.getMigration(raid.id);
   }
 
-  /** Until the operator's view is a last one. */
+  /** Waits until the operator's view is final. */
   end(raid: Raid): Promise<MigrationView> {
     const last = (): MigrationView | undefined => (isFinal(this.view(raid).status) ? this.view(raid) : undefined);
     const what = `the end of ${raid.id}: ${this.log.states(raid.id).join(" ")}`;
@@ -129,7 +129,7 @@ export class AttackedSource {
   }
 }
 
-/** One migration, as the destination that was taken over plays it: honestly, but where a test says otherwise. */
+/** One migration, as the destination that was taken over plays it: honestly, except where a test says otherwise. */
 export class Raid {
   id = "";
   verify = false;
@@ -137,13 +137,13 @@ export class Raid {
   token: Uint8Array = Buffer.alloc(16);
   sequence = 0;
   appliedBytes = 0;
-  /** Of the contract. */
+  /** What is different in the contract from an honest one. */
   changes: Partial<Contract> = {};
-  /** Says something instead of the contract. */
+  /** Gives the answer to the handshake in place of the contract; undefined for the contract. */
   answer: ((offer: Offer) => HandshakeAnswer) | undefined;
-  /** What a question is answered with. */
+  /** The answer to each question of the source. */
   standing: SettleAnswer = { standing: "waiting", reason: "so it is" };
-  /** Says what the honest answer to a message would have been; true: it was answered by the test. */
+  /** Called with each message before its honest answer. @returns true when the test has answered it instead */
   instead: (message: SourceMessage) => boolean = () => false;
   offer: Offer | undefined;
   channel: DestinationChannel | undefined;
@@ -160,9 +160,12 @@ export class Raid {
     return Promise.resolve(this.standing);
   }
 
-  /** The package came: pages are missing, and follow. QEMU sends none where nothing was left to be sent. */
+  /**
+   * True once post-copy's package has come: pages are missing, and follow. QEMU sends no package where nothing was left
+   * to be sent.
+   */
   isPostcopy = false;
-  /** Messages said so far that the source counts. */
+  /** How many messages were said so far that the source counts. */
   counted = 0;
 
   say(...messages: readonly DestinationMessage[]): void {
@@ -172,7 +175,7 @@ export class Raid {
     }
   }
 
-  /** Another migration is begun with it. */
+  /** Forgets what was heard and said, since another migration is begun with this raid. */
   again(): void {
     this.heard.length = 0;
     this.sequence = 0;
@@ -181,15 +184,15 @@ export class Raid {
     this.standing = { standing: "waiting", reason: "so it is" };
   }
 
-  /** The proof that a grant was refused, and the answer to whoever asks. */
+  /** Says the proof that the grant was refused, and answers later questions alike. */
   refuse(): void {
     this.standing = { standing: "refused", reason: "the test is over" };
     this.say({ kind: "failure", code: "cancelled", message: "the test is over", refusedToken: this.token });
   }
 
   /**
-   * The same of a guest that was said to run: the stream takes that back no more, and calls are asked when it is
-   * gone.
+   * Refuses a guest that was said to run. The stream cannot take that back any more, so it is closed, and the source
+   * asks by calls.
    */
   vanish(): void {
     this.standing = { standing: "refused", reason: "the test is over" };
@@ -241,7 +244,7 @@ export class Raid {
     this.say({ kind: "loaded", lastSequence: this.sequence, lastByteAtUs: nowUs, loadedAtUs: nowUs });
   }
 
-  /** That the guest runs, as an honest destination says it. */
+  /** Says that the guest runs, as an honest destination says it. */
   sayRunning(): void {
     const usage = { agentCpuSeconds: 0.1, agentPeakMemoryBytes: 1 << 20 };
     this.say({
@@ -254,7 +257,7 @@ export class Raid {
   }
 }
 
-/** What an honest destination would agree to. */
+/** The contract to which an honest destination would agree. */
 export function contractFor({ guest, transfer, protocolVersions }: Offer): Contract {
   const strategy = transfer.strategy === "auto" ? "precopy" : transfer.strategy;
   return {

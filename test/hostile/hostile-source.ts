@@ -1,4 +1,4 @@
-/** A source agent that was taken over, and a real destination agent behind its real server. */
+/** Plays a source agent that was taken over, against a real destination agent behind its real server. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DestinationAgent } from "../../agent-destination/service/destination-agent.ts";
@@ -76,7 +76,8 @@ export class AttackedDestination {
     digest: string,
   ) {
     const log = createLogger("test", "info", this.log);
-    // one memory for all: there is one migration at a time, and what is collected of hundreds comes back late
+    // all migrations use one memory: there is one migration at a time, and the memories of hundreds would be collected
+    // late
     let memory: PageKernels | undefined;
     const createKernels = (byteLength: number): PageKernels => {
       memory ??= loadKernels(byteLength);
@@ -133,7 +134,10 @@ export class AttackedDestination {
     return this.listener?.address ?? "";
   }
 
-  /** The agent ends, and another one takes up what it left; before it has looked at all when the door is held. */
+  /**
+   * Ends the agent, and starts another one that takes up what the first one has left. Where *adopting* is held, the new
+   * agent has not looked at the QEMU yet.
+   */
   async startAgain(): Promise<void> {
     for (const attack of this.attacks.values()) attack.hangUp();
     await this.endAgent();
@@ -141,7 +145,7 @@ export class AttackedDestination {
     void this.agent.recover();
   }
 
-  /** As the end of its process would: nobody dials again. */
+  /** Ends the agent as the end of its process would: it does not dial its sources again. */
   private async endAgent(): Promise<void> {
     const entries: ReadonlyMap<string, Incoming> = Reflect.get(this.agent, "entries");
     const streams = [...entries.values()].flatMap(({ state }) =>
@@ -151,14 +155,14 @@ export class AttackedDestination {
     for (const stream of streams) stream.leave();
   }
 
-  /** True once the stream of a migration has said something wrong, as the agent itself sees it. */
+  /** True once the agent itself has seen something wrong on the stream of a migration. */
   hasFailed(id: string): boolean {
     const entries: ReadonlyMap<string, Incoming> = Reflect.get(this.agent, "entries");
     const state = entries.get(id)?.state;
     return state !== undefined && "receiver" in state && state.receiver?.signal.aborted === true;
   }
 
-  /** A migration that is offered next. */
+  /** Makes the migration that is offered next. */
   next(): Attack {
     const attack = new Attack(this, `m-${++this.count}`);
     this.attacks.set(attack.id, attack);
@@ -193,11 +197,11 @@ export class Attack {
   readonly token = Buffer.alloc(16, 0x5a);
   readonly heard: DestinationMessage[] = [];
   readonly on: AttackedDestination;
-  /** Connections that the destination has made. */
+  /** The number of the last connection that the destination has made. */
   attempts = 0;
-  /** What the last of them said that it has received. */
+  /** How many messages the destination has said, with its last connection, that it has received. */
   received = 0;
-  /** Frames that were sent as they should be. */
+  /** The number of the last frame that was sent as it should be. */
   sequence = 0;
   private channel: SourceChannel | undefined;
   private nonce = 0;
@@ -236,7 +240,7 @@ export class Attack {
     for (const message of messages) this.channel?.send(message);
   }
 
-  /** It takes no connection any more, as a host that is off. */
+  /** True when the source takes no connection any more, as a host that is off. */
   isGone = false;
 
   hangUp(): void {
@@ -250,7 +254,7 @@ export class Attack {
 
   private isLeft = false;
 
-  /** Until the destination has ended its connection. */
+  /** Waits until the destination has ended its connection. */
   async left(): Promise<void> {
     const what = `the end of the stream in ${this.states.at(-1)}`;
     await eventually(() => this.isLeft || undefined, { timeoutMs: WITHIN_MS, what });
@@ -263,7 +267,7 @@ export class Attack {
     });
   }
 
-  /** Until the destination has read all that was sent on this connection. */
+  /** Waits until the destination has read all that was sent on this connection. */
   async answered(): Promise<void> {
     const nonce = ++this.nonce;
     this.send({ kind: "clockPing", nonce });
@@ -281,7 +285,7 @@ export class Attack {
     });
   }
 
-  /** The head of a stream, and every page, as they should be. */
+  /** Sends the head of a stream, and every page, as they should be. */
   begin(): void {
     this.send(
       frame(++this.sequence, Buffer.from("head"), { frameKind: "verbatim" }),
@@ -293,7 +297,7 @@ export class Attack {
     );
   }
 
-  /** The tail, and the end. */
+  /** Sends the tail of the stream, and its end. */
   finish(): void {
     this.send(frame(++this.sequence, LAST_BYTES, { frameKind: "verbatim" }));
     this.send({ kind: "endOfStream", lastSequence: this.sequence });

@@ -1,4 +1,4 @@
-/** What a test's process has in use, with an agent in it, when nothing is left to be collected. */
+/** Measures what a test's process, with an agent in it, has in use when nothing is left to be collected. */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import type { Test } from "tap";
@@ -27,8 +27,8 @@ export function memoryInUse(): InUse {
 }
 
 /**
- * What was said to the agent since leaves next to nothing. The last migrations are given time: their calls and streams
- * refer to them for a moment longer than operators see them under way.
+ * Checks that what was said to the agent since `before` has left next to nothing in use. The last migrations are given
+ * time: their calls and streams refer to them for a moment longer than operators see them under way.
  */
 export async function checkMemory(t: Test, before: InUse): Promise<void> {
   const grownBytes = (): number => memoryInUse().bytes - before.bytes;

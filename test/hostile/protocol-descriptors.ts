@@ -1,4 +1,4 @@
-/** What the compiled protocol says of itself: its calls, and the fields of its messages. */
+/** Describes the compiled protocol: its calls, and the fields of its messages. */
 import { loadDefinition } from "../../shared/link/wire/proto-files.ts";
 
 /** A field as the compiled protocol describes it. */
@@ -6,9 +6,9 @@ export interface Field {
   readonly name: string;
   readonly number: number;
   readonly label: string;
-  /** "TYPE_STRING" and so on. */
+  /** The type of the field: "TYPE_STRING" and so on. */
   readonly type: string;
-  /** Of a message or an enumeration. */
+  /** The name of the type, where it is a message or an enumeration. */
   readonly typeName: string;
 }
 
@@ -18,7 +18,7 @@ export interface MessageType {
   readonly nested: readonly MessageType[];
 }
 
-/** A call of a service, with the types of what goes either way. */
+/** A call of a service, with the types of its request and its response. */
 export interface Rpc {
   readonly service: string;
   readonly name: string;
@@ -29,7 +29,7 @@ export interface Rpc {
 const definition = loadDefinition({ keepCase: false });
 const PACKAGE = "ferry.v1.";
 
-/** Every call of every service of the protocol; a new one is in this list by itself. */
+/** Every call of every service of the protocol; a new call is in this list by itself. */
 export function rpcs(): readonly Rpc[] {
   return Object.entries(definition).flatMap(([name, found]) => {
     if (!name.startsWith(PACKAGE) || "format" in found) return [];

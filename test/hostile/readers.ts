@@ -1,4 +1,4 @@
-/** What reads each message of each call, and how large a thing it may make of one. */
+/** The readers of each message of each call, and how large a value each reader may make of a message. */
 import { MigrationFault } from "../../shared/fault.ts";
 import { destinationService, migrationService, transferService } from "../../shared/link/grpc/services.ts";
 import { type MessageType, rpcs } from "./protocol-descriptors.ts";
@@ -9,19 +9,27 @@ interface Bounds {
   readonly list: number;
 }
 
-/** An answer to an operator is of an agent that is trusted: it is as long as its message. */
+/**
+ * The bounds of an answer to an operator. It comes from an agent that is trusted, so it may be as long as its message.
+ */
 const AS_LONG_AS_IT_IS: Bounds = { text: Number.POSITIVE_INFINITY, list: Number.POSITIVE_INFINITY };
-/** A guest's name, an id or an address. */
+/** The bounds of what an operator says: a guest's name, an id or an address. */
 const OPERATORS: Bounds = { text: 300, list: 0 };
-/** Names of devices and images have 4096 characters, settings are 100 000 (shared/link/wire/wire-guest.ts). */
+/**
+ * The bounds of an offer: names of devices and images have up to 4096 characters, and there are up to 100 000 settings
+ * (shared/link/wire/wire-guest.ts).
+ */
 const OFFER: Bounds = { text: 4096, list: 100_000 };
-/** Reasons and texts of a peer (SAID_CHARACTERS_MAX); a layout has 4096 blocks (BLOCKS_MAX). */
+/**
+ * The bounds of what a peer says: its reasons and texts (SAID_CHARACTERS_MAX), and the 4096 blocks of a layout
+ * (BLOCKS_MAX; both in shared/link/wire/wire-handshake.ts).
+ */
 const PEERS: Bounds = { text: 2000, list: 4096 };
 
 type Both = { readonly request: Bounds; readonly response: Bounds };
 const asked = (request: Bounds): Both => ({ request, response: AS_LONG_AS_IT_IS });
 
-/** Of every call: a new one does not compile without its own. */
+/** The bounds of every call. A new call does not compile without its own. */
 const BOUNDS: {
   readonly MigrationService: { readonly [Name in keyof typeof migrationService]: Both };
   readonly DestinationService: { readonly [Name in keyof typeof destinationService]: Both };
@@ -52,11 +60,11 @@ const SERVICES: Readonly<Record<string, object>> = {
 };
 
 export interface Reader {
-  /** "DestinationService.Settle request". */
+  /** For example "DestinationService.Settle request". */
   readonly name: string;
   readonly type: MessageType;
   readonly bounds: Bounds;
-  /** The code of a message that is not valid. */
+  /** The code of the fault for a message that is not valid. */
   readonly code: "peer-invalid" | "invalid-argument";
   read(bytes: Buffer): unknown;
 }
@@ -66,7 +74,7 @@ interface Method {
   readonly responseDeserialize: Reader["read"];
 }
 
-/** Found by the names in the protocol: a call of the protocol that nothing reads is a TypeError. */
+/** All readers, found by the names in the protocol. A call of the protocol that nothing reads is a TypeError. */
 export const readers: readonly Reader[] = rpcs().flatMap(({ service, name, request, response }): readonly Reader[] => {
   const method = entry<Method>(SERVICES[service], name, service);
   const bounds = entry<Both>(entry<object>(BOUNDS, service, "the bounds"), name, service);
@@ -95,22 +103,21 @@ function entry<Found>(of: object | undefined, name: string, where: string): Foun
   return found;
 }
 
-/** An empty message of two bytes is an object with all of its fields. */
+/** How many values a byte may make: an empty message of two bytes is an object with all of its fields. */
 const VALUES_A_BYTE = 16;
-/** A view of a migration has so many fields, however short its message is. */
+/**
+ * How many values a message may make beside those: a view of a migration has so many fields, however short its message
+ * is.
+ */
 const VALUES_BESIDE = 400;
 
-/**
- * Reads a message, and looks at what came of it.
- * @returns the value, or the fault that names what is wrong
- * @throws Error where the value is beyond its bounds, or the fault is another than the reader may give
- */
+/** Reads a message, and checks what came of it. */
 export function readWithin({ name, read, bounds, code }: Reader, bytes: Buffer): unknown {
   const got = read(bytes);
   if (got instanceof MigrationFault) {
     if (got.code !== code) throw new Error(`${name}: ${got.code}, not ${code}: ${got.message}`, { cause: got });
     const { cause } = got;
-    // a mistake of ours, that receive() took for the peer's
+    // this is a mistake of our own code that receive() took for the peer's
     if (cause instanceof RangeError && !/index out of range|invalid wire type|offset|max depth/i.test(cause.message))
       throw cause;
     if (cause instanceof TypeError && !("code" in cause)) throw cause;

@@ -1,4 +1,4 @@
-/** What a source that was taken over says to a destination: forms of each message of the protocol. */
+/** What a source that was taken over says to a destination: wrong forms of each message of the protocol. */
 import type { SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { BLOCKS, FRAME_BYTES, frame, pages, SECTION, squeezed } from "../support/frames.ts";
@@ -7,7 +7,7 @@ import type { Attack } from "./hostile-source.ts";
 const FAR = Number.MAX_SAFE_INTEGER;
 const U32 = 2 ** 32 - 1;
 const zeroes = (count: number): Buffer => pages((writer) => writer.zeroRun(0, count));
-/** Cheap messages of which there are many at once. */
+/** How many cheap messages a flood has. */
 const FLOOD = 2000;
 const flood = (message: (count: number) => SourceMessage): readonly SourceMessage[] =>
   Array.from({ length: FLOOD }, (_, count) => message(count));

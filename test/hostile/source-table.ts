@@ -1,12 +1,13 @@
 /**
- * What becomes of a migration at its source when its destination says something wrong in each state.
+ * Says what becomes of a migration at its source when its destination says something wrong, for each state and each
+ * form.
  *
  *     holds   nothing happens: the migration goes on as it would have
  *     ends    the migration is given up, and the guest goes on at the source
  *     asks    the guest was granted: it stays paused, and only proof ends that, which the source asks for by calls
- *     moves   it is the word that the source waits for: the guest is the destination's, and what it says of it counts
+ *     moves   the source waits for this word: the guest belongs to the destination, and what that says of it counts
  *
- * A state that is new in the protocol, or a message that is, does not compile until it has its place here.
+ * A new state or a new message of the protocol does not compile until it has its place here.
  */
 import type { SourceStateName } from "../../shared/protocol/source-states.ts";
 import type { DestinationForm } from "./destination-forms.ts";
@@ -14,7 +15,7 @@ import type { DestinationForm } from "./destination-forms.ts";
 export type Fate = "holds" | "ends" | "asks" | "moves";
 type Row = Readonly<Record<DestinationForm, Fate>>;
 
-/** The guest runs here, or stands still and is not granted. */
+/** The states in which the guest runs at the source, or stands still there and is not granted. */
 const copying: Row = {
   repliesUnasked: "holds",
   digestsUnasked: "holds",
@@ -29,15 +30,15 @@ const copying: Row = {
   pongUnasked: "ends",
   completeUnasked: "ends",
   missingUnasked: "ends",
-  // it is believed when the last frame has gone, and not before
+  // `loaded` is believed when the last frame has gone, and not before
   loadedLying: "ends",
   failureEnormous: "ends",
 };
 
-/** The link is measured: acknowledgements of probes that were not sent yet count for nothing. */
+/** While the link is measured, acknowledgements of probes that were not sent yet count for nothing. */
 const staging: Row = { ...copying, ackOfMore: "holds", ackOfEverything: "holds", ackOfMoreBytes: "holds" };
 
-/** The guest is granted: nothing that the stream says gives it back, but the proof of a refusal. */
+/** While the guest is granted, nothing that the stream says gives it back, except the proof of a refusal. */
 const granted: Row = {
   repliesUnasked: "holds",
   digestsUnasked: "holds",
@@ -56,7 +57,7 @@ const granted: Row = {
   failureEnormous: "asks",
 };
 
-/** Post-copy: the guest runs at the destination, and may ask for pages. */
+/** In post-copy the guest runs at the destination, which may ask for pages. */
 const serving: Row = {
   ...granted,
   pagesUnasked: "holds",
@@ -65,7 +66,7 @@ const serving: Row = {
   completeUnasked: "moves",
 };
 
-/** No stream, or none that is read: only calls are answered. */
+/** The states that have no stream, or none that is read: only calls are answered. */
 export type StreamlessState =
   | "planned"
   | "negotiating"
@@ -80,11 +81,12 @@ export type StreamlessState =
   | "stranded";
 export type StreamState = Exclude<SourceStateName, StreamlessState>;
 
+/** What becomes of a migration, by its state and by the form of what its destination says. */
 export const DESTINATION_TABLE: Readonly<Record<StreamState, Row>> = {
   staging,
   copying,
   switching: copying,
-  // the whole guest is at the destination and not granted: what the stream says now may still end the migration
+  // the destination has the whole guest and was not granted it: what the stream says now may still end the migration
   retiring: { ...copying, loadedLying: "holds" },
   recording: { ...copying, loadedLying: "holds" },
   granting: granted,

@@ -1,6 +1,6 @@
 /**
- * A destination that was taken over plays each wrong message in each state of a source: a real agent, and a guest in
- * a real QEMU.
+ * A destination that was taken over plays each wrong message in each state of a source. The source agent is real, and
+ * so is the QEMU of its guest.
  */
 import t from "tap";
 import { SOURCE_STATES } from "../../shared/protocol/source-states.ts";
@@ -15,21 +15,26 @@ import { DESTINATION_TABLE, type Fate, type StreamlessState, type StreamState } 
 t.setTimeout(600_000);
 
 const WITHIN = { timeoutMs: 40_000 };
-/** Of a QEMU that sends one page in each turn of its loop, of 100 ms. */
+/** The rate of a QEMU that sends one page in each turn of its loop, which lasts 100 ms. */
 const SLOW_BYTES_PER_SECOND = 4096;
-/** Four pages: it has them for 400 ms then, and the agent stops the guest after 55. */
+/**
+ * How much QEMU must have left to send: four pages, which then last for 400 ms. The agent stops the guest after 55 ms.
+ */
 const LEFT_BYTES = 4 * 4096;
 const states = Object.entries(DESTINATION_TABLE) as [StreamState, Readonly<Record<DestinationForm, Fate>>][];
 const forms = Object.keys(DESTINATION_FORMS) as DestinationForm[];
-/** Where all forms are played; elsewhere one of each kind, and all of them with FERRY_HOSTILE_ALL=1. */
+/**
+ * The states in which all forms are played. In the others one form of each kind is played, or all forms with
+ * FERRY_HOSTILE_ALL=1.
+ */
 const IN_ALL: readonly StreamState[] = ["copying"];
 const kinds = new Set(Object.values(DESTINATION_FORMS).map(({ kind }) => kind));
 const oneOfEachKind = [...kinds].flatMap((kind) => forms.find((form) => DESTINATION_FORMS[form].kind === kind) ?? []);
 
-/** These are not counted (ResumingSource.counts), and one that is wrong is seen at once. */
+/** The kinds of messages that the source does not count (ResumingSource.counts). A wrong one is seen at once. */
 const OF_THE_MOMENT: readonly DestinationMessage["kind"][] = ["ack", "clockReply", "hello"];
 
-/** Plays the forms once when this message comes, ahead of the honest answer to it. */
+/** Calls `wrong` once, when the first message of this kind comes and before it is answered honestly. */
 function atFirst(raid: Raid, kind: SourceMessage["kind"], wrong: () => void): void {
   let played = false;
   raid.instead = (message) => {
@@ -40,7 +45,7 @@ function atFirst(raid: Raid, kind: SourceMessage["kind"], wrong: () => void): vo
   };
 }
 
-/** Goes to the state by an honest way, and says what is wrong there. */
+/** Leads the source to a state by an honest way, and says what is wrong there. */
 async function attack(
   on: AttackedSource,
   raid: Raid,
@@ -72,7 +77,7 @@ async function attack(
       const counted = raid.counted;
       const more = said.filter((form) => !OF_THE_MOMENT.includes(DESTINATION_FORMS[form].kind)).length;
       wrong();
-      // what is of the moment and counts for nothing need not be waited for
+      // clock replies that nobody asked for count for nothing, and need not be waited for
       const until =
         more === 0 && said.every((form) => DESTINATION_FORMS[form].kind === "clockReply")
           ? 0
@@ -84,9 +89,9 @@ async function attack(
 }
 
 /**
- * There is no post-copy where QEMU has sent all pages by the time that it looks, and it is tried again. QEMU is made so
- * slow that this is rare: this guest writes so few pages that QEMU would otherwise have sent them all, but once in a
- * hundred tries.
+ * Leads the source into post-copy. Where QEMU has sent all pages by the time that it looks, there is no post-copy, and
+ * another migration is tried. QEMU is made so slow that this is rare: this guest writes so few pages that QEMU would
+ * otherwise have sent them all, except once in a hundred tries.
  */
 async function intoPostcopy(on: AttackedSource, raid: Raid): Promise<void> {
   while (!raid.isPostcopy) {
@@ -105,7 +110,7 @@ async function intoPostcopy(on: AttackedSource, raid: Raid): Promise<void> {
   }
 }
 
-/** @returns what is wrong with what became of it; undefined when nothing is */
+/** Plays forms in a state. @returns what is wrong with what became of the migration; undefined when nothing is */
 async function play(
   on: AttackedSource,
   state: StreamState,
@@ -115,7 +120,7 @@ async function play(
   const raid = new Raid();
   await attack(on, raid, state, said);
   if (fate === "holds") await raid.hears("grant");
-  // proof by whichever way is still heard
+  // the proof of the refusal goes by the way that the source still hears
   if (state === "serving") raid.vanish();
   else if (fate !== "ends") raid.refuse();
   const { status, error } = await on.end(raid);
@@ -139,7 +144,7 @@ function wrongStep(seen: readonly string[]): string | undefined {
 }
 
 t.test(
-  "whatever a destination says in whatever state, the guest goes on at its source as the table has it",
+  "whatever a destination says in whichever state, the guest goes on at its source as the table says",
   async (t) => {
     const on = await AttackedSource.open(t);
     const before = memoryInUse();
@@ -148,7 +153,7 @@ t.test(
       const began = performance.now();
       const wrong: string[] = [];
       const played = IN_ALL.includes(state) || process.env.FERRY_HOSTILE_ALL !== undefined ? forms : oneOfEachKind;
-      // what holds is played in one go
+      // the forms that hold are played in one migration
       const holding = forms.filter((form) => row[form] === "holds");
       const cells = [
         holding,
@@ -163,7 +168,7 @@ t.test(
         if (found === undefined) continue;
         wrong.push(`${said}: ${found.slice(0, 300)}`);
         if (process.env.HOSTILE_SHOW !== undefined) console.error(found, on.log.lines.slice(-25).join(""));
-        // the next one begins with a guest that has no migration
+        // the next migration begins with a guest that has none
         on.last?.refuse();
         on.last?.vanish();
         if (on.last !== undefined) await on.end(on.last).catch(() => undefined);

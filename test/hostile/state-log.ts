@@ -1,4 +1,4 @@
-/** What an agent's log says of the states of its migrations, and a way to hold a migration at the door of a state. */
+/** Reads the states of migrations from an agent's log, and holds a migration as it enters a state. */
 import type { LogDestination } from "../../shared/runtime/log/log.ts";
 import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { eventually } from "../support/bounded.ts";
@@ -6,7 +6,7 @@ import { eventually } from "../support/bounded.ts";
 const WITHIN_MS = 30_000;
 
 export class StateLog implements LogDestination {
-  /** Characters that were logged. */
+  /** How many characters were logged. */
   length = 0;
   /** The longest line, characters. */
   longest = 0;
@@ -22,14 +22,14 @@ export class StateLog implements LogDestination {
     if (msg === "state" && typeof state === "string") this.states(String(migration)).push(state);
   }
 
-  /** Of a migration, the first one is not among them: it is begun in that. */
+  /** The states that a migration has entered. The state in which it began is not among them. */
   states(migration: string): string[] {
     const known = this.of.get(migration) ?? [];
     this.of.set(migration, known);
     return known;
   }
 
-  /** Until the migration has been in one of these. @returns in which it was first */
+  /** Waits until the migration has been in one of these states. @returns the first of them in which it was */
   until(migration: string, ...wanted: readonly string[]): Promise<string> {
     const seen = (): string | undefined => this.states(migration).find((one) => wanted.includes(one));
     const what = (): string => `${wanted.join(" or ")} of ${migration}: ${this.states(migration).join(" ")}`;
@@ -45,15 +45,17 @@ export class Holds extends TestFaults {
   private entered: string | undefined;
   private readonly free: (() => void)[] = [];
 
-  /** The next migration that enters it waits there. */
+  /** Makes the next migration that enters this state wait there. */
   hold(state: string): void {
     this.wanted = state;
   }
 
+  /** Waits until a migration is held. */
   async isHeld(): Promise<void> {
     await eventually(() => this.entered, { timeoutMs: WITHIN_MS, what: `a migration in ${this.wanted}` });
   }
 
+  /** Lets each held migration go on, and holds none from now on. */
   release(): void {
     this.wanted = "";
     this.entered = undefined;

@@ -1,6 +1,6 @@
 /**
- * A QEMU that a destination agent starts: a process of its own, with a monitor and a socket for the stream that the
- * test answers. It has the whole guest when the last bytes of the stream have come.
+ * Plays a QEMU that a destination agent starts: a process of its own, with a monitor and a socket for the stream that
+ * the test answers. This QEMU has the whole guest when the last bytes of the stream have come.
  */
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
@@ -14,15 +14,15 @@ import { atTeardown } from "../support/teardown.ts";
 export const LAST_BYTES = Buffer.from("the devices are all here");
 const LOOKS_EVERY_MS = 3;
 /**
- * Writes its own number where the test looks for it, and stays; its arguments name the monitor, as those of a QEMU
- * do.
+ * The program of the process. It writes its pid where the test looks for it, and stays. Its arguments name the monitor,
+ * as those of a QEMU do.
  */
 const PROGRAM = 'open F, ">", shift; print F "$$\\n"; close F; rename $ARGV[0], $ARGV[1]; sleep 1e6 while 1';
 
 export class WaitingQemu {
-  /** What the monitor was told in all lives, but not what it was only asked. */
+  /** The commands that the monitor was given in all lives of this QEMU, except those that only ask. */
   readonly said: string[] = [];
-  /** Where the monitor is. */
+  /** The path of the monitor's socket. */
   readonly path: string;
   private readonly pidPath: string;
   private readonly blocks: readonly RamBlock[];
@@ -32,7 +32,7 @@ export class WaitingQemu {
   private readonly objects = new Set<string>();
   private status = "inmigrate";
   private pid = 0;
-  /** Bytes of the stream of this life. */
+  /** How many bytes of the stream have come in this life. */
   taken = 0;
 
   constructor(t: Test, folder: string, blocks: readonly RamBlock[]) {
@@ -52,7 +52,7 @@ export class WaitingQemu {
     });
   }
 
-  /** For the guest's definition. */
+  /** The command for the guest's definition. */
   get command(): readonly string[] {
     const written = `${this.pidPath}.new`;
     return ["perl", "-e", PROGRAM, written, written, this.pidPath, `unix:${this.path},server=on`];
@@ -62,13 +62,13 @@ export class WaitingQemu {
     return this.pid > 0 && existsSync(`/proc/${this.pid}`) && !/^State:\s+[ZX]/m.test(statusOf(this.pid));
   }
 
-  /** As when somebody kills it. */
+  /** Kills the process, as somebody else might. */
   kill(): void {
     process.kill(this.pid, "SIGKILL");
     this.close();
   }
 
-  /** As when somebody says `cont` at another monitor. */
+  /** Runs the guest, as if somebody had said `cont` at another monitor. */
   resume(): void {
     this.status = "running";
     for (const monitor of this.monitors) this.event(monitor, "RESUME");
@@ -80,7 +80,7 @@ export class WaitingQemu {
     this.pid = Number(readFileSync(this.pidPath, "utf8"));
     rmSync(this.pidPath);
     this.close();
-    // the agent may have given it up already
+    // the agent may have ended this process already
     if (!this.isAlive) return;
     this.objects.clear();
     this.status = "inmigrate";
@@ -158,7 +158,7 @@ export class WaitingQemu {
     }
   }
 
-  /** As "info ramblock" has it. */
+  /** The RAM blocks as QEMU's "info ramblock" shows them. */
   private ramBlocks(): string {
     const hex = (value: number): string => `0x${value.toString(16).padStart(16, "0")}`;
     const row = ({ name, byteLength }: RamBlock): string =>

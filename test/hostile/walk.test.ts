@@ -1,5 +1,5 @@
 /**
- * A source that was taken over, against the program ferry-destination and a QEMU that it starts, both as they are
+ * Plays a source that was taken over against the program ferry-destination and a QEMU that it starts, both as they are
  * installed.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -30,13 +30,19 @@ const WITHIN = { timeoutMs: 60_000 };
 const UNARY_MS = 60_000;
 const TOKEN = Buffer.alloc(16, 0x5a);
 const MACHINE = "-M pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none".split(" ");
-/** Of cheap calls and messages at once. */
+/** How many cheap calls or messages a flood has. */
 const FLOOD = 2000;
 const HANDSHAKES = 50;
-/** The program's promise for its own memory, and what V8 leaves to be collected (docs/operations.md, memory). */
+/**
+ * The most memory that the program may take, KiB: its promise (docs/operations.md, "Memory"), and what V8 leaves to be
+ * collected.
+ */
 const MEMORY_MAX_KIB = 400 << 10;
 
-/** What QEMU itself writes of a guest that was stopped: all of it goes as verbatim frames. */
+/**
+ * Stops a guest, and has its QEMU write the stream of its migration into a file. The stream is later sent as verbatim
+ * frames.
+ */
 async function stoppedGuest(t: Test): Promise<{ readonly stream: Buffer; readonly facts: GuestFacts }> {
   const guest = await startBiosGuest(twoSets(SETS));
   t.teardown(() => guest.end());
@@ -63,6 +69,7 @@ interface Walk {
   dialled(): Promise<SourceChannel>;
 }
 
+/** Starts the program, and a server for the streams that it dials. */
 async function begin(t: Test, facts: GuestFacts): Promise<Walk> {
   const directory = folder(t);
   const places = {
@@ -122,12 +129,15 @@ async function begin(t: Test, facts: GuestFacts): Promise<Walk> {
   return { program, client, operator, runtime: places.runtime, offerOf, dialled };
 }
 
-/** The QEMU that the agent has started for its guest, at a monitor of the test's own. */
+/**
+ * A client of the QEMU that the agent has started for its guest, at a monitor of the test's own; undefined when there
+ * is no QEMU.
+ */
 const qemuIn = (runtime: string): Promise<QmpClient | undefined> =>
   QmpClient.connect(join(runtime, "observer.qmp"), { timeoutMs: 5000 }).catch(() => undefined);
 
 t.test(
-  "a source that means harm starts no guest, leaves no QEMU, and cannot make the destination fall or grow",
+  "a source that means harm starts no guest, leaves no QEMU, and cannot make the destination fail or grow",
   async (t) => {
     const { stream, facts } = await stoppedGuest(t);
     const { program, client, operator, runtime, offerOf, dialled } = await begin(t, facts);
@@ -138,7 +148,7 @@ t.test(
       client.settle({ migrationId, token, epoch: 1, ask, paused: false }, UNARY_MS);
     const statusOf = async (id: string) => (await operator.listMigrations()).find((one) => one.id === id)?.status;
 
-    // half of QEMU's stream, and something wrong behind it
+    // half of QEMU's stream is sent, and then something wrong
     const wrong: readonly SourceMessage[] = [
       frame(pieces.length + 7, Buffer.from("out of sequence")),
       { kind: "layout", blocks: [], ramSectionId: 0 },
@@ -162,7 +172,7 @@ t.test(
       t.ok(await eventually(isGone, { ...WITHIN, what: `the end of its QEMU` }), `${message.kind}: no QEMU is left`);
     }
 
-    // the whole of it, as it should be
+    // the whole stream is sent as it should be
     t.match(await client.handshake(offerOf("whole"), UNARY_MS), { answer: { kind: "contract" } });
     const channel = await dialled();
     const heard: DestinationMessage[] = [];
@@ -177,7 +187,7 @@ t.test(
       observer.close();
     });
 
-    // floods of what is cheap, and strangers' words; what is too much at once is refused
+    // floods of cheap calls and messages are sent, and words of strangers; what is too much at once is refused
     const lost = (thrown: unknown): unknown => thrown;
     const stranger = Buffer.alloc(16, 1);
     const asks = ["standing", "grant", "withdraw", "kept"] as const;
@@ -200,7 +210,7 @@ t.test(
     const rssKib = Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${program.pid}/status`, "latin1"))?.[1]);
     t.ok(rssKib < MEMORY_MAX_KIB, `the agent has ${rssKib >> 10} MiB`);
 
-    // and its own word still counts
+    // the source's own grant still counts afterwards
     t.match(await settle("whole", "grant"), { standing: "running" });
     t.match(await observer.execute("query-status"), { status: "running" });
     await observer.execute("stop");

@@ -1,16 +1,19 @@
 /**
- * What becomes of the copies of a guest when one of them is started, ended or given up, and the promises that a step
- * can break.
+ * Says what becomes of the copies of a guest when one copy is started, ended or given up, and which promise such a step
+ * breaks.
  */
 import type { Manner, Stale, World } from "./world.ts";
 
-/** The two at most that an agent's step may break; what comes first is told. */
+/**
+ * What a step changes in the world, and the promise that it breaks, if any. A step may break two; only the first is
+ * told.
+ */
 export interface Change {
   readonly to: Partial<World>;
   readonly broken?: string | undefined;
 }
 
-/** The source may start its copy without another word from the destination. */
+/** True when the source may start its copy without another word from the destination. */
 const sourceHasTheRight = ({ source, sourceJournal, refused, destinationJournal, marked }: World): boolean =>
   source === "keeping" ||
   refused ||
@@ -19,7 +22,7 @@ const sourceHasTheRight = ({ source, sourceJournal, refused, destinationJournal,
   destinationJournal === "heard" ||
   ["plan", "retiring", "untold", "kept"].includes(sourceJournal);
 
-/** The destination may start its copy without another word from the source. */
+/** True when the destination may start its copy without another word from the source. */
 const destinationHasTheRight = ({ destination, destinationJournal, grant }: World): boolean =>
   destinationJournal === "running" ||
   destinationJournal === "arrived" ||
@@ -31,30 +34,40 @@ const more = (one: Stale, other: Stale): Stale => {
   return order.indexOf(one) >= order.indexOf(other) ? one : other;
 };
 
-/** Somebody else has made the guest run at the source: the destination's copy is not the newest any more. */
+/**
+ * The change when somebody other than the agents runs the guest at the source: the destination's copy is not the newest
+ * any more.
+ */
 export const runsAtSource = (world: World): Partial<World> => ({
   destinationStale: more(world.destinationStale, destinationHasTheRight(world) ? "excused" : "unseen"),
 });
 
+/**
+ * The change when somebody other than the agents runs the guest at the destination: the source's copy is not the newest
+ * any more.
+ */
 export const runsAtDestination = (world: World): Partial<World> => ({
   sourceStale: more(world.sourceStale, sourceHasTheRight(world) ? "excused" : "unseen"),
 });
 
-/** Somebody else runs the guest where no agent looks: both copies are not the newest any more. */
+/** The change when somebody else runs the guest where no agent looks: neither copy is the newest any more. */
 export const runsElsewhere = (world: World): Partial<World> => ({
   ...runsAtSource(world),
   ...runsAtDestination(world),
 });
 
-/** An agent has seen what somebody else did, and may not forget it. */
+/** What becomes of a copy's staleness when an agent has seen what somebody else did, which the agent may not forget. */
 export const seen = (stale: Stale): Stale => (stale === "unseen" ? "known" : stale);
 
-/** An agent says what allows the other side to start, and nothing of what somebody else did could be seen. */
+/**
+ * What becomes of a copy's staleness when an agent says what allows the other side to start the copy, and could see
+ * nothing of what somebody else did.
+ */
 export const unseeable = (stale: Stale): Stale => (stale === "unseen" ? "excused" : stale);
 
 const isStale = (stale: Stale): boolean => stale === "unseen" || stale === "known";
 
-/** The agent starts the source's copy, or takes it back as it stands paused. */
+/** The source agent starts its copy, or takes it back as it stands paused. */
 export function startSource(world: World, manner: Manner): Change {
   const broken =
     manner === "paused"
@@ -65,6 +78,7 @@ export function startSource(world: World, manner: Manner): Change {
   return { to: { sourceQemu: "running", destinationStale: "known" }, broken };
 }
 
+/** The destination agent starts its copy. */
 export function startDestination(world: World, manner: Manner): Change {
   const broken =
     manner === "paused"
@@ -75,7 +89,7 @@ export function startDestination(world: World, manner: Manner): Change {
   return { to: { destinationQemu: "running", sourceStale: world.overruled ? "excused" : "known" }, broken };
 }
 
-/** The side has the guest, without having started it. */
+/** A side has the guest from now on, without having started it. */
 export const own = (world: World, side: "source" | "destination"): Change => {
   const stale = side === "source" ? world.sourceStale : world.destinationStale;
   const to = side === "source" ? { destinationStale: "known" as const } : { sourceStale: "known" as const };
@@ -92,16 +106,16 @@ function staleStart(world: World, stale: Stale, side: string): string | undefine
 
 const WHOLE_SOURCE: readonly World["sourceQemu"][] = ["running", "final", "paused", "retired"];
 
-/** The guest is at the source, in whatever process. */
+/** True when the guest is at the source, in any process. */
 export const isAtSource = ({ sourceQemu, sourceOther }: World): boolean =>
   WHOLE_SOURCE.includes(sourceQemu) || sourceOther;
 
-/** All of the guest is in the destination's QEMU. */
+/** True when the destination's QEMU has all of the guest. */
 export const isWholeThere = ({ destinationQemu, missing }: World, loadedCounts = true): boolean =>
   !missing &&
   (destinationQemu === "running" || destinationQemu === "stopped" || (loadedCounts && destinationQemu === "loaded"));
 
-/** The agent ends the source's copy. */
+/** The source agent ends its copy. */
 export function quitSource(world: World): Change {
   const to = { sourceQemu: "gone" as const };
   if (world.lossExcused) return { to };
@@ -113,7 +127,7 @@ export function quitSource(world: World): Change {
   return { to, broken: isOnly && !world.sourceOther ? "the only whole copy was ended at the source" : undefined };
 }
 
-/** The agent ends the destination's copy. */
+/** The destination agent ends its copy. */
 export function quitDestination(world: World): Change {
   const to = { destinationQemu: "gone" as const, marked: false };
   if (world.destinationQemu === "running") return { to, broken: "the agent ended a copy that ran, without a word" };

@@ -1,8 +1,9 @@
-/** What the states of the destination agent have in common. */
+/** The parts that the steps of the destination agent have in common. */
 import type { DestinationQemu, DestinationStateName } from "../../shared/protocol/destination-states.ts";
 import type { Rules } from "./rules.ts";
 import type { Add, World } from "./world.ts";
 
+/** The kind of the record that the destination's journal holds. */
 export const DESTINATION_KIND = {
   waiting: "waiting",
   running: "running",
@@ -13,10 +14,10 @@ export const DESTINATION_KIND = {
   heard: "refused",
 } as const;
 
-/** What an agent that starts again finds of the process of its record. */
+/** What a destination agent that starts again finds out about the process that its record names. */
 export function lookAtDestination({ destinationQemu, marked, missing }: World): DestinationQemu {
   switch (destinationQemu) {
-    // one that was stopped again looks as it did before
+    // a QEMU that ran and was stopped again looks as it did before it ran
     case "loaded":
     case "stopped":
       return marked ? "marked" : "loaded";
@@ -31,13 +32,20 @@ export function lookAtDestination({ destinationQemu, marked, missing }: World): 
 
 export const toDestination = (destination: DestinationStateName): Partial<World> => ({ destination });
 
-/** What is left of the destination when its agent has ended: what was said to it has nobody to hear it. */
+/**
+ * The change when the destination agent ends: nothing is left that could hear what was said to it, and in post-copy its
+ * page stream breaks.
+ */
 export function withoutDestination({ missing, destinationQemu, keeperGone }: World): Partial<World> {
   const pulls = missing && destinationQemu === "running";
   return { destination: "down", grant: false, withdraw: "no", cut: pulls, mute: pulls && keeperGone };
 }
 
-/** A record goes onto the disk: or does not, or does and is reported as failed. */
+/**
+ * Adds the steps of a write: the record goes onto the disk, or it does not, or it does and is reported as failed.
+ * @param written the further change when the write succeeds
+ * @param failed the change when the write is reported as failed
+ */
 export function write(
   world: World,
   record: World["destinationJournal"],
@@ -54,7 +62,7 @@ export function write(
   add(`${name} written, and reported as failed`, { ...failed, destinationJournal: record }, "fault");
 }
 
-/** Does the record allow the guest to be started on this grant? */
+/** True when the record allows the guest to be started on this grant. */
 export function mayRun({ destinationJournal }: World, rules: Rules): boolean {
   if (destinationJournal === "none") return false;
   const kind = DESTINATION_KIND[destinationJournal];

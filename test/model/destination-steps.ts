@@ -1,4 +1,4 @@
-/** The destination agent: it loads the guest, waits for the grant, owns and starts it. */
+/** The steps of the destination agent: it loads the guest, waits for the grant, owns the guest and starts it. */
 import type { DestinationQemu, DestinationStateName } from "../../shared/protocol/destination-states.ts";
 import { isAtSource, own, seen, startDestination, unseeable } from "./copies.ts";
 import {
@@ -71,6 +71,7 @@ export function destinationSteps(world: World, manner: Manner, rules: Rules, add
   }
 }
 
+/** The steps by which an agent that starts again takes the migration up. */
 function takeUp(world: World, rules: Rules, add: Add): void {
   const { destinationJournal, destination } = world;
   if (destinationJournal === "none") {
@@ -88,7 +89,7 @@ function takeUp(world: World, rules: Rules, add: Add): void {
   }
   const found = take(lookAtDestination(world));
   const shown = found === "doubled" ? { shown: true } : {};
-  // seen running here, which is noted where the disk takes it
+  // the guest was seen to run here, which the agent notes where the disk takes the record
   const record = destinationJournal === "waiting" ? ("unowned" as const) : ("arrived" as const);
   const isNoted = found === "arrived" && destinationJournal !== "unowned" && !world.destinationDiskFull;
   const noted = isNoted ? { destinationJournal: record } : {};
@@ -101,8 +102,9 @@ function takeUp(world: World, rules: Rules, add: Add): void {
 }
 
 /**
- * The withdrawal is heard; one that was said without a copy at the source is a lie, and one whose copy has ended since
- * is not.
+ * The change when the destination hears a withdrawal. The loss of its copy is then excused if the source had a copy
+ * when it said so, and that copy has ended since. A withdrawal that was said without a copy is a lie, and excuses
+ * nothing.
  */
 export const afterWithdrawal = (world: World): Partial<World> => ({
   lossExcused:
@@ -139,7 +141,10 @@ function loadedSteps(world: World, rules: Rules, add: Add): void {
   if (!rules.waitsLoaded) add("destination gives up", refuses);
 }
 
-/** What a source hears that asks; it is told so at the start too. */
+/**
+ * The steps by which the source hears that the guest pulls: as an answer to its question, and at the start of the guest
+ * too.
+ */
 function pullingSaid(world: World, rules: Rules, add: Add): void {
   if (!isUp(world.source)) return;
   const standing = rules.standingOf("pulling", "grant", false);
@@ -148,7 +153,8 @@ function pullingSaid(world: World, rules: Rules, add: Add): void {
 }
 
 /**
- * The page stream is taken up again by the monitor, which a QEMU whose main loop waits for a page gives to nobody anew.
+ * The steps by which the page stream is taken up again. That needs the monitor, which a QEMU whose main loop waits for
+ * a page gives to no new client.
  */
 function streamSteps(world: World, rules: Rules, add: Add): void {
   if (!world.missing || world.destinationQemu === "gone") return;
@@ -157,7 +163,10 @@ function streamSteps(world: World, rules: Rules, add: Add): void {
   if (world.keeperGone && !world.cut) add("another keeper takes its place", { keeperGone: false });
 }
 
-/** Somebody else has started a guest of which no refusal was said: it is here, and the record says so. */
+/**
+ * The steps after somebody else has started a guest of which no refusal was said: the guest is here, and the record
+ * says so.
+ */
 export function startedSteps(world: World, state: "loaded" | "refusing", rules: Rules, add: Add): void {
   const next = world.missing
     ? rules.afterDestination(state, "startedPulling")
@@ -175,7 +184,7 @@ function startingSteps(world: World, manner: Manner, rules: Rules, add: Add): vo
     return;
   }
   if (marked && isOnDisk) add("mark taken out", { marked: false });
-  // one that was stopped again looks like one that was never started
+  // a QEMU that ran and was stopped again looks like one that was never started
   const waits = (destinationQemu === "loaded" || destinationQemu === "stopped") && !marked;
   const mayCont = rules.looksBeforeCont
     ? waits && isOnDisk
@@ -197,7 +206,7 @@ function startingSteps(world: World, manner: Manner, rules: Rules, add: Add): vo
   }
 }
 
-/** It answers whoever asks, from its state as from its record. */
+/** The steps after the end of a migration: the agent answers each question, from its state or from its record. */
 function endedSteps(world: World, rules: Rules, add: Add): void {
   const { destination, destinationQemu, refused } = world;
   const hasEnded = destinationQemu === "gone" && !world.destinationOther;

@@ -1,11 +1,11 @@
-/** The source agent that has granted the guest: it asks, hears, serves pages, and tells. */
+/** The steps of a source agent that has granted the guest: it asks, hears, serves pages, and tells. */
 import type { Ask } from "../../shared/protocol/destination-states.ts";
 import { isAtSource, runsAtSource, seen, unseeable } from "./copies.ts";
 import type { Rules } from "./rules.ts";
 import { lookAtSource, toSource, write } from "./source-parts.ts";
 import { type Add, isLiving, isUp, type Manner, type World } from "./world.ts";
 
-/** What a destination says that is there; `none` where nobody answers. */
+/** What the destination answers if it is up; `none` where nobody answers. */
 export function standingThere(
   world: World,
   rules: Rules,
@@ -19,11 +19,11 @@ export function standingThere(
   return rules.standingOf(destination, ask, destinationQemu !== "gone" && !world.missing);
 }
 
-/** Somebody runs the guest at the source, as far as an agent can see that looks. */
+/** True when an agent that looks can see that somebody runs the guest at the source. */
 const showsActivity = (world: World): boolean =>
   world.sourceOther || ["running", "final", "paused"].includes(world.sourceQemu);
 
-/** An answer that was asked for, and the grant or the withdrawal by which it is asked. */
+/** The steps by which the source asks for an answer: with its question it repeats the grant, or withdraws it. */
 function askSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
   const found = rules.looksBeforeGrant ? lookAtSource(world, rules) : "retired";
   const another = rules.looksBeforeGrant && world.sourceOther;
@@ -56,7 +56,10 @@ function askSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
   }
 }
 
-/** A `running` that is not so makes the source let the only copy go. */
+/**
+ * The promise that breaks if the source believes what it hears: a `running` that is not true makes the source let go of
+ * the only copy.
+ */
 const takenForTrue = (world: World): string | undefined =>
   world.running === "false" && !world.pulling && isAtSource(world) && !world.lossExcused
     ? "the source was told that a guest runs whose QEMU has ended"
@@ -94,7 +97,8 @@ export function doubtSteps(world: World, manner: Manner, rules: Rules, add: Add)
     add("source hears refused", { ...go(rules.afterSource("inDoubt", "refused")), because: "refused" });
   if (world.word === "source")
     add("source takes the word for itself", { ...go(rules.afterSource("inDoubt", "keepSource")), because: "word" });
-  // as it was when the word was said: a guest that was said to be pulling is asked again, if it has ended since
+  // the word counts as things were when it was said: the source asks again for a guest that was said to be pulling, if
+  // it has ended since
   if (world.word === "pulling" && here)
     add("source sees that the guest runs here too", { ...go(rules.afterSource("inDoubt", "doubled")), shown: true });
   else if (world.word === "pulling")
@@ -132,7 +136,8 @@ export function withdrawingSteps(world: World, rules: Rules, add: Add): void {
     add("source says that it keeps the guest", { withdraw: keeps });
   else if (world.withdraw === "no") add("source says withdraw", { withdraw: "true" });
   const next = toSource(world, rules.afterSource("withdrawing", "heard"), rules);
-  // the answer to this very withdrawal: a refusal that came before says nothing of what the destination has heard
+  // this must be the answer to this very withdrawal: a refusal that came before says nothing of what the destination
+  // has heard
   if (standing === "lost" || standing === "unknown" || standing === "refused")
     write(world, "kept", add, "kept, which was heard,", next, next);
   if (world.running !== "no" || world.pulling)
@@ -146,7 +151,7 @@ export function orphanedSteps(world: World, rules: Rules, add: Add): void {
   const go = (state: Parameters<typeof toSource>[1]): Partial<World> => toSource(world, state, rules);
   if (world.running !== "no" || world.pulling)
     add("source hears running", go(rules.afterSource("orphaned", "running")), "normal", takenForTrue(world));
-  // asked for without a word to it: what is withheld is no answer to that
+  // the source only asks, and for a withheld copy it then hears no refusal
   if (standingThere(world, rules) === "refused") {
     const next = go(rules.afterSource("orphaned", "refused"));
     write(world, "kept", add, "kept", next, next);

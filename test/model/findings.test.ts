@@ -1,6 +1,6 @@
 /**
- * What a review of the hand-over found (docs/decisions/0043), each as a schedule: it is possible, and ends well; and
- * without the rule that answers it, a promise breaks.
+ * What a review of the hand-over has found (docs/decisions/0043), each as a schedule that is possible and ends well.
+ * Without the rule that answers the finding, a promise breaks.
  */
 import t from "tap";
 import { isPassedOver, nextSequence } from "../../shared/protocol/ownership.ts";
@@ -15,11 +15,11 @@ t.setTimeout(600_000);
 interface Finding {
   readonly name: string;
   readonly manner?: Manner;
-  /** Beginnings of the names of steps, in their order. */
+  /** The beginnings of the names of the steps, in their order. */
   readonly schedule: readonly string[];
-  /** Of the world in which nothing is left to be done. */
+  /** True for the world in which the schedule is to end, when nothing is left to be done. */
   readonly end: (world: World) => boolean;
-  /** What was there before. */
+  /** The rules as they were before the finding. */
   readonly without: Partial<Rules>;
   readonly scope: Omit<Scope, "manner">;
 }
@@ -271,9 +271,9 @@ for (const { name, manner = "precopy", schedule, end, without, scope } of FINDIN
     const steps = { manner, steps: schedule };
     t.ok(
       runWith(steps, (world) => isSettled(world) && end(world)),
-      "the schedule is possible, and ends so",
+      "the schedule is possible, and ends in this world",
     );
-    t.equal(breaks(steps, RULES)?.broken, undefined, "and nothing breaks");
+    t.equal(breaks(steps, RULES)?.broken, undefined, "no promise breaks by the rules");
     const rules = { ...RULES, ...without };
     const along = breaks(steps, rules);
     if (along !== undefined) t.comment(`this schedule breaks: ${along.broken}, in ${along.way.length} steps`);

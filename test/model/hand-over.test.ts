@@ -1,6 +1,6 @@
 /**
- * The hand-over in the world as it is (docs/decisions/0043): each family has a budget of what may happen in one run,
- * and within it everything is tried. FERRY_MODEL=deep searches further.
+ * Searches the hand-over for broken promises (docs/decisions/0043). Each family of runs has a budget of what may happen
+ * in one run, and within the budget everything is tried. FERRY_MODEL=deep searches further.
  */
 import t from "tap";
 import { within } from "./mutations.ts";
@@ -39,12 +39,12 @@ const DEEP: typeof FAMILIES = [
 ];
 
 for (const [title, family, statesMin] of process.env.FERRY_MODEL === "deep" ? DEEP : FAMILIES)
-  t.test(`${title}: no agent adds a copy or throws the only one away, and an end is in reach`, async (t) => {
+  t.test(`${title}: no agent adds a copy or throws the only copy away, and an end is in reach`, async (t) => {
     const startMs = performance.now();
     const { broken, states, ends } = search(family);
     t.equal(broken?.promise, undefined, broken === undefined ? "no promise is broken" : broken.way.join("\n"));
     t.comment(`${states} worlds in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
-    t.ok(states > statesMin, "the search goes far");
-    t.ok(ends.has("kept and discarded"), "it is kept");
-    t.ok(ends.has("released and arrived"), "it moves");
+    t.ok(states > statesMin, "the search has found more worlds than the least that is expected");
+    t.ok(ends.has("kept and discarded"), "some run ends with the guest kept");
+    t.ok(ends.has("released and arrived"), "some run ends with the guest moved");
   });

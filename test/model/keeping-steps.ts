@@ -1,4 +1,7 @@
-/** The source agent takes the guest back: the plan over the grant, `cont` for a guest that ran, and `kept`. */
+/**
+ * The steps by which the source agent takes the guest back: the plan over the grant, `cont` for a guest that ran, and
+ * `kept`.
+ */
 import { type Change, isAtSource, own, startSource } from "./copies.ts";
 import type { Rules } from "./rules.ts";
 import { toSource, write } from "./source-parts.ts";
@@ -14,11 +17,12 @@ export function keepingSteps(world: World, manner: Manner, rules: Rules, add: Ad
   }
   const isGranted = sourceJournal === "granted" || sourceJournal === "withdrawn";
   if (isGranted && rules.planOverGranted && !world.sourceDiskFull) {
-    // what was withdrawn has run here since this agent retired it, so that a QEMU in postmigrate is not its own doing
+    // a guest whose grant was withdrawn has run here since this agent retired its QEMU, so a QEMU in postmigrate is not
+    // the agent's own doing
     add("plan written over granted", { sourceJournal: sourceJournal === "withdrawn" ? "plan" : "retiring" });
     return;
   }
-  // a grant that may be on the disk is taken back, by the disk or by the destination, before the guest runs again
+  // a grant that may be on the disk is taken back before the guest runs again: by the disk, or by the destination
   if (isGranted && rules.planOverGranted && because === "none") {
     if (world.withdraw === "no") add("source says withdraw once", { withdraw: "true" });
     if (world.refused) add("source hears refused", { because: "refused" });
@@ -63,7 +67,7 @@ function gone(world: World, rules: Rules, add: Add): void {
 }
 
 function done(world: World, manner: Manner, rules: Rules, add: Add): void {
-  // a guest that stays paused is the source's from here on
+  // from here on the source has a guest that stays paused
   kept(
     world,
     rules,

@@ -1,4 +1,7 @@
-/** Each row of what a destination agent finds that starts again, changed: the search finds what it prevents. */
+/**
+ * Changes the rows of recoverDestination() one at a time: the search finds what each row prevents. A name says the
+ * record, the QEMU that an agent finds when it starts again, and the state in which the changed row makes it go on.
+ */
 import {
   AGAIN,
   ASKED,

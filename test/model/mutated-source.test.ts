@@ -1,6 +1,6 @@
 /**
- * Each row of what a source agent finds and asks, and each standing that it hears, changed: the search finds what it
- * prevents.
+ * Changes the rows of recoverSource(), askInDoubt() and standingOf() one at a time: the search finds what each row
+ * prevents. A name says what the row is for, and what the changed row makes the agent do.
  */
 import { alone, along, ask, source, standing, testMutations, within } from "./mutations.ts";
 import { RULES } from "./rules.ts";

@@ -1,4 +1,4 @@
-/** Rules and rows of tables that are left out or changed, and what the search finds then. */
+/** Leaves out or changes rules and rows of tables, and tests what the search finds then. */
 import t from "tap";
 import type { DestinationQemu } from "../../shared/protocol/destination-states.ts";
 import { breaks, type Schedule } from "./replay.ts";
@@ -49,9 +49,9 @@ export const ASKED = [
   "destination hears withdraw",
 ];
 export const MARKED = [...ASKED, "destination's disk is full", "the mark is put into QEMU"];
-/** The refusal is heard, and the guest goes on at the source. */
+/** Steps after which the refusal is heard, and the guest goes on at the source. */
 export const TAKEN_BACK = [...ASKED, "refused written", "refused said", "source hears refused", "cont at the source"];
-/** The journal says `running`, and nobody knows; a mark refuses the guest. */
+/** Steps after which the journal says `running`, which no agent knows, and a mark refuses the guest. */
 export const REFUSED_LATE = [
   "grant said",
   "running written, and reported as failed",
@@ -65,7 +65,7 @@ export const TRUSTS = ["operator keeps the source, since", "cont at the source"]
 
 export type Mutation = readonly [name: string, change: Change, where: Where];
 
-/** Each breaks a promise, and what it breaks does not break by the rules. */
+/** Tests that each mutation breaks a promise. A promise that breaks on a schedule must not break by the rules. */
 export function testMutations(mutations: readonly Mutation[]): void {
   t.setTimeout(600_000);
   for (const [name, change, where] of mutations)
@@ -75,6 +75,7 @@ export function testMutations(mutations: readonly Mutation[]): void {
       const promise = found === undefined ? undefined : "promise" in found ? found.promise : found.broken;
       t.ok(promise, "a promise breaks");
       t.comment(`${promise}, in ${found?.way.length} steps`);
-      if ("steps" in where) t.equal(breaks(where, RULES)?.broken, undefined, "and does not by the rules");
+      if ("steps" in where)
+        t.equal(breaks(where, RULES)?.broken, undefined, "no promise breaks by the rules on this schedule");
     });
 }

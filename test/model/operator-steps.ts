@@ -1,6 +1,6 @@
 /**
- * Operators, at either agent. A right word is said by somebody who has looked, and comes where nothing else helps; a
- * wrong one is taken from the run's budget, and excuses what it claims: nothing else.
+ * The steps of operators at either agent. A right word is said by an operator who has looked, and comes where nothing
+ * else helps. A wrong word is taken from the run's budget, and excuses only what it claims.
  */
 import { isAtSource } from "./copies.ts";
 import { toDestination, write } from "./destination-parts.ts";
@@ -11,7 +11,7 @@ import { type Add, isUp, type Manner, type World } from "./world.ts";
 
 export function operatorSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
   words(world, manner, rules, false, add);
-  // the link may be cut where both agents are there: nothing may wait for what is said then
+  // the link may be cut while both agents are up: nothing may wait for a word that is said then
   words(world, manner, rules, true, (name, change, kind = "normal", broken) =>
     add(`${name}, behind a link that is cut`, change, kind === "normal" ? "chance" : kind, broken),
   );
@@ -30,7 +30,8 @@ function words(world: World, manner: Manner, rules: Rules, isCut: boolean, add: 
   if (world.source === "doubled") wordsOfTwo(world, rules, standing, add);
   if (world.source === "orphaned") wordsOfOrphan(world, rules, standing, add);
   if (rules.destinationTakesWords && (isCut || !isInContact(world))) wordsAtDestination(world, rules, add);
-  // taken in contact too, since the source cannot settle the migration: it is told that nothing is decided
+  // this word is taken although the source is in contact, since the source is told only that nothing is decided and
+  // cannot settle the migration
   if (rules.endsUnseen && !isCut && world.mute && world.destination === "adopting")
     add("operator ends the QEMU that answers nobody", { destinationQemu: "gone", marked: false, lossExcused: true });
 }
@@ -43,9 +44,9 @@ function wordsInDoubt(world: World, manner: Manner, rules: Rules, standing: Hear
     manner === "paused" ? world.sourceStale === "known" : world.destinationQemu === "running" || world.destinationOther;
   if (isConfirmed) {
     const isBehindCut = standing === "none";
-    // what the destination says itself, and what an operator can see who goes there
+    // an operator who goes to the destination can see that its QEMU has ended
     const isRight = world.destinationQemu === "gone" && !world.destinationOther;
-    // until the destination has noted it, nothing but the word keeps a supervisor from starting what had arrived there
+    // until the destination has noted it, only the word keeps a supervisor from starting a guest that had arrived there
     const overruled = world.overruled || (isRight && world.destinationJournal === "arrived");
     const excused = { sourceStale: "excused" as const, word: "source" as const, overruled };
     if (isRight) add("operator keeps the source", excused);
@@ -59,7 +60,7 @@ function wordsInDoubt(world: World, manner: Manner, rules: Rules, standing: Hear
     else add("operator keeps the destination, and has not looked", here, "wrong");
     return;
   }
-  // one that is about to start it is waited for: it may end before it has
+  // a destination that is about to start the guest is waited for, since its QEMU may end before the start
   const isProof = standing === "running" || standing === "pulling";
   if (isProof || ((standing === "waiting" || standing === "starting") && !rules.wordNeedsProof))
     add("operator keeps the destination, which says so", { word: manner === "postcopy" ? "pulling" : "destination" });
@@ -67,7 +68,10 @@ function wordsInDoubt(world: World, manner: Manner, rules: Rules, standing: Hear
     add("operator keeps the source, which is asked for", { withdraw: "true" });
 }
 
-/** It runs twice, and an operator says which one is to end: the one there only where its host is off, or by hand. */
+/**
+ * The words of an operator when the guest runs twice. They say which copy is to end: the copy at the destination only
+ * where that host is off, or by hand.
+ */
 function wordsOfTwo(world: World, rules: Rules, standing: Heard, add: Add): void {
   const ends = toSource(world, rules.afterSource("doubled", "keepDestination"), rules);
   add("operator keeps the destination, of two", { ...ends, because: "word", lossExcused: true });
@@ -82,7 +86,10 @@ function wordsOfTwo(world: World, rules: Rules, standing: Heard, add: Add): void
   else add("operator keeps the source, of two, and has not looked", keeps, "wrong");
 }
 
-/** Nothing is left at the source, and the destination does not come back: the guest belongs here all the same. */
+/**
+ * The word of an operator when nothing is left at the source and the destination does not come back: the guest belongs
+ * to the source all the same.
+ */
 function wordsOfOrphan(world: World, rules: Rules, standing: Heard, add: Add): void {
   if (standing !== "none" && standing !== "lost" && standing !== "unknown") return;
   const next = {
@@ -98,10 +105,11 @@ function wordsOfOrphan(world: World, rules: Rules, standing: Heard, add: Add): v
     add("operator keeps the guest for the source", { ...next, ...gives, sourceJournal: "untold" }, kind);
 }
 
-/** The source is in contact, and settles the migration itself: the word is to be said there. */
+/** True when the source is in contact and settles the migration itself: the word is then to be said at the source. */
 const isInContact = ({ source }: World): boolean =>
   isUp(source) && source !== "released" && source !== "kept" && source !== "stranded" && source !== "orphaned";
 
+/** The words of an operator at the destination. */
 function wordsAtDestination(world: World, rules: Rules, add: Add): void {
   const { destination, destinationQemu } = world;
   if (world.missing && (destination === "starting" || destination === "pulling")) {
@@ -116,10 +124,10 @@ function wordsAtDestination(world: World, rules: Rules, add: Add): void {
       ? rules.afterDestination(destination, "granted")
       : rules.afterDestination(destination, "claimed"),
   );
-  // nobody can run the guest at the source any more, or its host is off, and who says that it stays so answers for it
+  // no guest can run at the source any more, or its host is off, and the operator answers for it that it stays off
   const isKept = world.sourceJournal === "untold" || world.sourceJournal === "kept";
   if (world.missing) {
-    // no word brings the pages
+    // no word of an operator brings the missing pages
   } else if (!isAtSource(world) && world.sourceQemu !== "moved" && (!isKept || world.source === "off"))
     add("operator claims the guest for the destination", {
       ...owns,

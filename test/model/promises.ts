@@ -1,11 +1,12 @@
-/** What is promised of a world in which nothing is left to be done. */
+/** The promises about a world in which nothing is left to be done. */
 import type { Manner, World } from "./world.ts";
 
 const SOURCE_ENDS: readonly string[] = ["released", "kept", "stranded", "off"];
 const DESTINATION_ENDS: readonly string[] = ["arrived", "lost", "discarded", "doubled", "off"];
 
 /**
- * Nothing is left to be done by any agent. One that tells a host that is off what became of the guest has the guest.
+ * True when no agent has anything left to do. A source that keeps telling a host that is off what became of the guest
+ * counts as done, since the source has the guest.
  */
 export function isSettled({ source, sourceJournal, sourceQemu, destination, destinationQemu }: World): boolean {
   const tells = source === "withdrawing" && destination === "off";
@@ -15,6 +16,7 @@ export function isSettled({ source, sourceJournal, sourceQemu, destination, dest
   return (tells || SOURCE_ENDS.includes(source)) && DESTINATION_ENDS.includes(destination);
 }
 
+/** The promise that such a world breaks; undefined when it breaks none. */
 export function brokenEnd(world: World, manner: Manner): string | undefined {
   const { source, sourceQemu, destination, destinationQemu, sourceStale, destinationStale } = world;
   const runs = sourceQemu === "running" || destinationQemu === "running" || world.sourceOther || world.destinationOther;

@@ -1,4 +1,7 @@
-/** The destination agent that refuses: durable first, then said until it is heard, and then the copy ends. */
+/**
+ * The steps of a destination agent that refuses: it makes the refusal durable, then says it until it is heard, and then
+ * ends the copy.
+ */
 import { quitDestination, seen, unseeable } from "./copies.ts";
 import { toDestination, write } from "./destination-parts.ts";
 import { afterWithdrawal, startedSteps } from "./destination-steps.ts";
@@ -7,7 +10,7 @@ import { type Add, isUp, type World } from "./world.ts";
 
 const hasCopy = ({ destinationQemu }: World): boolean => destinationQemu !== "gone" && destinationQemu !== "loading";
 
-/** The source is told, and can start its own copy from here on. */
+/** The step by which the source hears the refusal. From then on it can start its own copy. */
 function refusedSaid(world: World, rules: Rules, add: Add): void {
   if (world.refused || !isUp(world.source)) return;
   const ran = world.destinationQemu === "running" || world.destinationQemu === "moved";

@@ -1,4 +1,7 @@
-/** A schedule as a test: a run that has the given steps in their order, and otherwise only what happens by itself. */
+/**
+ * Replays a schedule: runs that have the given steps in their order, and otherwise only steps that come to pass by
+ * themselves.
+ */
 import { brokenEnd, isSettled } from "./promises.ts";
 import { RULES, type Rules } from "./rules.ts";
 import { describe, type Scope, stepsOf } from "./search.ts";
@@ -8,32 +11,33 @@ import { keyOf, keysAfter, worldOf } from "./world-key.ts";
 export interface Run {
   readonly way: readonly string[];
   readonly world: World;
-  /** The promise that its last step breaks. */
+  /** The promise that the last step of the run breaks; undefined when it breaks none. */
   readonly broken: string | undefined;
 }
 
 export interface Schedule {
   readonly manner: Scope["manner"];
   /**
-   * Beginnings of the names of steps, in their order; `$` ends a whole name, and what begins with `!` follows at once.
+   * The beginnings of the names of the steps, in their order. A `$` at the end makes it the whole name, and a step that
+   * begins with `!` follows the step before it at once.
    */
   readonly steps: readonly string[];
-  /** No operator says a word that is not in the steps. */
+  /** True when no operator says a word that is not in the steps. */
   readonly alone?: boolean;
 }
 
 interface Node {
   readonly world: World;
   readonly way: readonly string[];
-  /** The schedule is over. */
+  /** True when the schedule is over at this node. */
   readonly isOver: boolean;
-  /** Where it comes from by a step that comes to pass by itself. */
+  /** The nodes from which a step that comes to pass by itself leads here. */
   readonly before: Node[];
 }
 
 interface Walked {
   readonly nodes: readonly Node[];
-  /** A promise that a step breaks behind the schedule. */
+  /** The run to the first promise that a step breaks once the schedule is over; undefined when no step breaks one. */
   readonly broken: Run | undefined;
 }
 
@@ -82,13 +86,16 @@ function walk({ manner, steps, alone = false }: Schedule, rules: Rules): Walked 
   return { nodes: [...known.values()].filter(({ isOver }) => isOver), broken: stepBroken };
 }
 
-/** The shortest run with these steps, to such an end; undefined when there is none. */
+/** Finds the shortest run that has these steps and comes to such an end; undefined when there is none. */
 export function runWith(schedule: Schedule, isEnd: (world: World) => boolean, rules: Rules = RULES): Run | undefined {
   const node = walk(schedule, rules).nodes.find(({ world }) => isEnd(world));
   return node === undefined ? undefined : { ...node, broken: undefined };
 }
 
-/** What breaks in a run with these steps: a promise, or that it never comes to an end; undefined when nothing does. */
+/**
+ * Finds what breaks in the runs that have these steps: a promise, or that the run never comes to an end; undefined when
+ * nothing does.
+ */
 export function breaks(schedule: Schedule, rules: Rules): Run | undefined {
   const { nodes, broken } = walk(schedule, rules);
   if (broken !== undefined) return broken;

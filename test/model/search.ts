@@ -1,6 +1,6 @@
 /**
- * Every run of a world within its budget, breadth first: the shortest one that breaks a promise, and all that cannot
- * come to an end.
+ * Searches every run of a world within its budget, breadth first, for the shortest run that breaks a promise, and for
+ * worlds from which no end is in reach.
  */
 import { destinationSteps } from "./destination-steps.ts";
 import { operatorSteps } from "./operator-steps.ts";
@@ -20,12 +20,13 @@ export interface Scope {
 
 export interface Found {
   readonly states: number;
-  /** The promise, and the names of the steps of the shortest way to where it breaks. */
+  /** The promise that breaks, and the names of the steps of the shortest way to where it breaks. */
   readonly broken: { readonly promise: string; readonly way: readonly string[] } | undefined;
-  /** Pairs of final states, as far as they were seen. */
+  /** The pairs of final states that were seen. */
   readonly ends: ReadonlySet<string>;
 }
 
+/** All steps that may come next in a world. A step whose budget is used up is left out. */
 export function stepsOf(world: World, manner: Manner, rules: Rules): Step[] {
   const steps: Step[] = [];
   const budget = { fault: "faults", act: "acts", wrong: "wrongWords" } as const;
@@ -47,7 +48,7 @@ export function stepsOf(world: World, manner: Manner, rules: Rules): Step[] {
   }
 }
 
-/** What nobody will take any more makes no other world. */
+/** Drops the messages that no agent will take any more, since worlds that differ only by them go on alike. */
 function tidied(world: World, change: { -readonly [K in keyof World]?: World[K] }): Partial<World> {
   const source = change.source ?? world.source;
   if ((change.loaded ?? world.loaded) && source !== "switching") change.loaded = false;
@@ -66,6 +67,7 @@ function tidied(world: World, change: { -readonly [K in keyof World]?: World[K] 
   return change;
 }
 
+/** Searches all runs of a scope. @throws RangeError when there are more than `statesMax` worlds */
 export function search({ manner, ...budget }: Scope, rules: Rules = RULES, statesMax = 3_000_000): Found {
   const start = keyOf(startOf(manner, budget));
   const numbers = new Map<string, number>([[start, 0]]);
@@ -127,6 +129,7 @@ export function search({ manner, ...budget }: Scope, rules: Rules = RULES, state
   return { states: keys.length, broken, ends };
 }
 
+/** A world in words: every field whose value is not `false`, "no" or "none". */
 export const describe = (world: World): string =>
   Object.entries(world)
     .filter(([, value]) => value !== false && value !== "no" && value !== "none")

@@ -1,9 +1,8 @@
-/** What the states of the source agent have in common. */
+/** The parts that the steps of the source agent have in common. */
 import type { SourceQemu, SourceStateName } from "../../shared/protocol/source-states.ts";
 import type { Rules } from "./rules.ts";
 import type { Add, Manner, World } from "./world.ts";
 
-/** What an agent finds that looks at the process of its record. */
 /** The kind of the record that the source's journal holds. */
 export const JOURNAL_KIND = {
   plan: "plan",
@@ -15,6 +14,7 @@ export const JOURNAL_KIND = {
   kept: "kept",
 } as const;
 
+/** What a source agent finds that looks at the process of its record. */
 export function lookAtSource({ sourceQemu, sourceOther }: World, rules: Rules): SourceQemu {
   if (!rules.looksAtTheProcess && sourceOther) return "active";
   switch (sourceQemu) {
@@ -23,7 +23,7 @@ export function lookAtSource({ sourceQemu, sourceOther }: World, rules: Rules): 
       return "retired";
     case "gone":
       return "gone";
-    // a guest that ran and is `prelaunch` was reset behind its migration: nobody can tell what it is
+    // a guest that ran and is in `prelaunch` was reset after its migration, so nobody can tell what it is
     case "reset":
       return "unknown";
     default:
@@ -31,15 +31,17 @@ export function lookAtSource({ sourceQemu, sourceOther }: World, rules: Rules): 
   }
 }
 
-/** The agent goes to another state; a word is of the doubt that it was said in. */
+/**
+ * The change when the agent goes to another state. An operator's word counts only for the doubt in which it was said.
+ */
 export function toSource(world: World, source: SourceStateName, rules: Rules): Partial<World> {
   const stays = source === "inDoubt" && world.source === "inDoubt";
   return { source, ...(rules.freshWords && !stays ? { word: "none" } : {}) };
 }
 
 /**
- * What is left of the source when its agent has ended: QEMU's socket closes with it, and answers have nobody to hear
- * them.
+ * The change when the source agent ends: QEMU's socket closes with it, nothing is left that could hear answers, and in
+ * post-copy the page stream breaks.
  */
 export const withoutSource = (world: World, manner: Manner): Partial<World> => ({
   source: "down",
@@ -57,7 +59,11 @@ export const withoutSource = (world: World, manner: Manner): Partial<World> => (
       : { sourceQemu: "running", destinationStale: "known" }),
 });
 
-/** A record goes onto the disk: or does not, or does and is reported as failed. */
+/**
+ * Adds the steps of a write: the record goes onto the disk, or it does not, or it does and is reported as failed.
+ * @param written the further change when the write succeeds
+ * @param failed the change when the write is reported as failed
+ */
 export function write(
   world: World,
   record: World["sourceJournal"],

@@ -1,4 +1,4 @@
-/** The source agent until it has granted the guest, and when it lets it go or takes it back. */
+/** The steps of the source agent until it has granted the guest, and when it lets the guest go or takes it back. */
 import type { SourceQemu, SourceStateName } from "../../shared/protocol/source-states.ts";
 import { quitSource, seen } from "./copies.ts";
 import {
@@ -116,7 +116,7 @@ function releasingSteps(world: World, rules: Rules, add: Add): void {
   } else if (found === "active")
     add("source sees that the guest runs here too", {
       ...toSource(world, rules.afterSource("releasing", "doubled"), rules),
-      // what the disk does not take is forgotten with the agent
+      // a note that the disk does not take is forgotten when the agent ends
       destinationStale: world.sourceDiskFull ? world.destinationStale : seen(world.destinationStale),
       shown: true,
     });

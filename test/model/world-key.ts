@@ -1,4 +1,4 @@
-/** Worlds as they are put away: one character for each value, so that a world is a short string. */
+/** Stores worlds as short strings, with one character for each value. */
 import { startOf, type World } from "./world.ts";
 
 const FIELDS = Object.keys(startOf("precopy", { faults: 0, acts: 0, wrongWords: 0 })) as readonly (keyof World)[];
@@ -17,7 +17,7 @@ function codeOf(value: unknown): number {
 
 export const keyOf = (world: World): string => String.fromCharCode(...FIELDS.map((field) => codeOf(world[field])));
 
-/** The keys of the worlds that differ from one by a change. */
+/** Makes the keys of the worlds that differ by a change from the world of `key`. */
 export function keysAfter(key: string): (change: Partial<World>) => string {
   const here = Array.from(FIELDS, (_, place) => key.charCodeAt(place));
   return (change) => {

@@ -1,6 +1,6 @@
 /**
- * What may happen to a migration from outside: messages that are lost, hosts that die, somebody else at a QEMU,
- * supervisors, and disks.
+ * The steps that come to a migration from outside: messages are lost, hosts die, somebody else acts at a QEMU,
+ * supervisors start guests, and disks are full.
  */
 import { runsAtDestination, runsAtSource, runsElsewhere } from "./copies.ts";
 import { DESTINATION_KIND, withoutDestination } from "./destination-parts.ts";
@@ -19,7 +19,9 @@ export function worldSteps(world: World, manner: Manner, rules: Rules, add: Add)
   supervisorSteps(world, rules, add);
 }
 
-/** Each is lost for good when it is; who says it over and over can say it again. */
+/**
+ * The steps by which messages are lost. A lost message is lost for good, but an agent that repeats it can say it again.
+ */
 function networkSteps(world: World, add: Add): void {
   if (world.loaded) add("loaded is lost", { loaded: false }, "chance");
   if (world.grant) add("the grant is lost", { grant: false }, "chance");
@@ -29,9 +31,14 @@ function networkSteps(world: World, add: Add): void {
   if (world.refused) add("refused is lost", { refused: false }, "chance");
 }
 
-/** What ends while the other side is already letting its copy go ends by the fault alone. */
+/**
+ * True when a fault at the source excuses the loss of the guest: the destination is already letting its own copy go.
+ */
 const excusedAtSource = (world: World): boolean =>
   world.lossExcused || world.destination === "discarding" || world.destinationJournal === "heard";
+/**
+ * True when a fault at the destination excuses the loss of the guest: the source is already letting its own copy go.
+ */
 const excusedAtDestination = (world: World): boolean => world.lossExcused || world.source === "releasing";
 
 function hostSteps(world: World, add: Add): void {
@@ -67,7 +74,7 @@ function faultSteps(world: World, manner: Manner, rules: Rules, add: Add): void 
 function actsAtSource(world: World, manner: Manner, add: Add): void {
   const { source, sourceQemu } = world;
   const act = (name: string, change: Partial<World>): void => add(`somebody says ${name} at the source`, change, "act");
-  // "Migration is not finalized yet"
+  // QEMU refuses these commands with "Migration is not finalized yet"
   const isHeld = sourceQemu === "final" || (manner === "postcopy" && sourceQemu === "retired" && world.missing);
   if (sourceQemu !== "running" && sourceQemu !== "gone" && !isHeld)
     act("cont", { sourceQemu: "running", ...runsAtSource(world) });
@@ -81,8 +88,8 @@ function actsAtSource(world: World, manner: Manner, add: Add): void {
 }
 
 /**
- * An agent that is about to say `cont` to a QEMU that it retired cannot tell that from one that somebody has migrated
- * since.
+ * The change when somebody has migrated the source's QEMU away. An agent that is about to say `cont` to a QEMU that it
+ * has retired cannot tell such a QEMU from one that somebody has migrated since.
  */
 function movedAway(world: World): Partial<World> {
   const isTold =
@@ -111,9 +118,12 @@ function actsAtDestination(world: World, add: Add): void {
 const GRANT = { token: "aa", epoch: 1, paused: false };
 const COMMON = { guest: "web", sequence: 1, startedAtMs: 0, grant: GRANT };
 
-/** A supervisor starts the guest where its QEMU has ended: as the journal allows it, or without asking. */
+/**
+ * The steps of supervisors, which start the guest where its QEMU has ended: as the journal allows it, or without
+ * asking.
+ */
 function supervisorSteps(world: World, rules: Rules, add: Add): void {
-  // it goes on from the disks, so that the process of the record is older
+  // the new guest goes on from the disks, so the process of the record is older
   const sourceStale = world.sourceStale === "no" ? ("excused" as const) : world.sourceStale;
   const anew = { sourceOther: true, sourceStale, ...runsAtSource(world) };
   const stands = world.sourceQemu === "gone" || world.sourceQemu === "retired" || world.sourceQemu === "moved";
@@ -151,12 +161,16 @@ function supervisorSteps(world: World, rules: Rules, add: Add): void {
   }
 }
 
-/** Who was allowed to start it has the newest guest: no agent may start another one. */
+/**
+ * What becomes of the other copy's staleness after a start that was allowed: the started guest is the newest, and no
+ * agent may start another one.
+ */
 const asked = (stale: World["sourceStale"]): World["sourceStale"] => (stale === "excused" ? stale : "known");
 
+/** The promise that the start by a supervisor that has asked breaks; undefined when it breaks none. */
 function brokenByStart(world: World, side: "source" | "destination"): string | undefined {
   if (world.overruled) return undefined;
-  // it runs at the source by somebody else's act, since the journal does not allow it
+  // the guest runs at the source by somebody else's act, since the journal there does not allow it
   if (side === "destination" && world.shown) return undefined;
   if (side === "destination" && ["granted", "withdrawn", "released"].includes(world.sourceJournal)) return undefined;
   if (side === "source" && (world.sourceJournal === "kept" || world.sourceJournal === "untold")) return undefined;

@@ -1,22 +1,23 @@
 /**
- * The world of the hand-over, for an exhaustive search: what both agents, both journals, all QEMUs of one guest and the
- * network are at one moment. The agents are the project's own transition functions (shared/protocol); what a world adds
- * to them is what may happen to them from outside.
+ * The world of the hand-over, for an exhaustive search: the state of both agents, both journals, all QEMUs of one guest
+ * and the network at one moment. The agents act by the project's own transition functions (shared/protocol). The world
+ * adds to them what may happen to them from outside.
  */
 import type { DestinationStateName } from "../../shared/protocol/destination-states.ts";
 import type { SourceStateName } from "../../shared/protocol/source-states.ts";
 
-/** `down`: the agent's process is not there; `off`: its whole host is not. */
+/** The state of an agent, or `down` where its process is not there, or `off` where its whole host is not. */
 export type AgentAt<State> = State | "down" | "off";
 
 /**
- * `retiring`: `plan` with its note; `withdrawn`: `granted` with its note; `untold`: `kept`, which the destination has
- * not heard.
+ * What the source's journal says. `retiring`: `plan` with its note. `withdrawn`: `granted` with its note. `untold`:
+ * `kept`, which the destination has not heard.
  */
 export const SOURCE_JOURNALS = ["plan", "retiring", "granted", "withdrawn", "released", "untold", "kept"] as const;
 /**
- * `none`: the record was taken away, so that nothing is known; `ungranted` and `heard`: `running` and `refused`, with
- * their notes.
+ * What the destination's journal says. `none`: the record was taken away, so nothing is known. `ungranted` and
+ * `unowned`: `running` and `arrived` of a guest that was not granted. `heard`: `refused`, with the note that no copy
+ * needs to be kept.
  */
 export const DESTINATION_JOURNALS = [
   "none",
@@ -30,57 +31,66 @@ export const DESTINATION_JOURNALS = [
 ] as const;
 
 /**
- * The QEMU that the source's record names. `final`: stopped by its migration, and again what it was before when its
- * socket closes; `retired`: never runs the guest by itself again; `moved`: somebody else has migrated it away; `reset`:
- * somebody has reset it, so that it waits without a guest.
+ * The state of the QEMU that the source's record names. `final`: its migration has stopped the guest, and when its
+ * socket closes the guest is what it was before. `retired`: it never runs the guest by itself again. `moved`: somebody
+ * else has migrated it away. `reset`: somebody has reset it, so that it waits without a guest.
  */
 export const SOURCE_QEMUS = ["running", "final", "paused", "retired", "moved", "reset", "gone"] as const;
-/** The QEMU that the destination's record names; `stopped`: it has run, and somebody has said `stop`. */
+/** The state of the QEMU that the destination's record names. `stopped`: it has run, and somebody has said `stop`. */
 export const DESTINATION_QEMUS = ["loading", "loaded", "running", "stopped", "moved", "gone"] as const;
 
 /**
- * Whether a copy is not the newest one. `excused`: it became so by somebody else, who left the agent that starts it no
- * way to know; `unseen`: by somebody else, and an agent could still see it; `known`: an agent or an operator has made
- * it so, or has seen it.
+ * Whether a copy is older than the newest one. `excused`: somebody else has made it older, and left the agent that
+ * starts it no way to know. `unseen`: somebody else has made it older, and an agent could still see that. `known`: an
+ * agent or an operator has made it older, or has seen that.
  */
 export const STALE = ["no", "excused", "unseen", "known"] as const;
 export type Stale = (typeof STALE)[number];
 
-/** A message in the network: `false` ones say what is not so, as a rule that is left out makes an agent say them. */
+/** A message in the network. `false`: the message says what is not so, as an agent does when a rule is left out. */
 export type Said = "no" | "true" | "false";
-/** `kept`: the source has the guest in its journal; `empty`: the same, of a source that has not, and has not run it. */
+/**
+ * A withdrawal in the network. `kept`: the source's journal says that it keeps the guest. `empty` and `keptEmpty`: the
+ * source has no copy, and has not run the guest since.
+ */
 export type Withdrawal = "no" | "true" | "empty" | "kept" | "keptEmpty";
 
 export interface World {
   readonly source: AgentAt<SourceStateName>;
   readonly sourceJournal: (typeof SOURCE_JOURNALS)[number];
   readonly sourceQemu: (typeof SOURCE_QEMUS)[number];
-  /** Another process that runs the guest at the source's host. */
+  /** True when another process runs the guest at the source's host. */
   readonly sourceOther: boolean;
-  /** What this life of the source agent has learnt: the grant was refused, or an operator has said so. */
+  /**
+   * What this life of the source agent has learnt: the grant was withdrawn or refused, or an operator has said a word.
+   */
   readonly because: "none" | "withdrew" | "refused" | "word";
-  /** The operator's word at the source, checked and not taken yet. */
+  /**
+   * The operator's word at the source that was checked and is not taken yet. `pulling` is a word for the destination in
+   * post-copy.
+   */
   readonly word: "none" | "source" | "destination" | "pulling";
   readonly destination: AgentAt<DestinationStateName>;
   readonly destinationJournal: (typeof DESTINATION_JOURNALS)[number];
   readonly destinationQemu: (typeof DESTINATION_QEMUS)[number];
-  /** The mark of a refusal is in that QEMU. */
+  /** True when the mark of a refusal is in that QEMU. */
   readonly marked: boolean;
+  /** True when another process runs the guest at the destination's host. */
   readonly destinationOther: boolean;
-  /** `cont` at the destination is refused, as by a lock on an image. */
+  /** True when QEMU refuses `cont` at the destination, as for a lock on an image. */
   readonly locked: boolean;
-  /** Post-copy: pages of the guest are only at the source. */
+  /** Post-copy: true while pages of the guest are only at the source. */
   readonly missing: boolean;
-  /** Post-copy: the page stream is broken, and QEMU's main loop may wait for a page. */
+  /** Post-copy: true while the page stream is broken, and QEMU's main loop may wait for a page. */
   readonly cut: boolean;
-  /** Post-copy: the program that holds QEMU's monitor has ended. */
+  /** Post-copy: true when the program that holds QEMU's monitor has ended. */
   readonly keeperGone: boolean;
   /**
-   * Post-copy: the keeper and the agent have both ended while QEMU's main loop waited for a page, so that QEMU answers
-   * no new client.
+   * Post-copy: true when the keeper and the agent have both ended while QEMU's main loop waited for a page, so that
+   * QEMU answers no new client.
    */
   readonly mute: boolean;
-  /** The network: each message may be taken any number of times until it is lost for good. */
+  /** The messages in the network. Each may be taken any number of times until it is lost for good. */
   readonly loaded: boolean;
   readonly grant: boolean;
   readonly withdraw: Withdrawal;
@@ -91,13 +101,13 @@ export interface World {
   readonly destinationStale: Stale;
   readonly sourceDiskFull: boolean;
   readonly destinationDiskFull: boolean;
-  /** An agent has said that the guest runs twice. */
+  /** True once an agent has said that the guest runs twice. */
   readonly shown: boolean;
-  /** An operator has said what was wrong: which of two copies may run is no longer the agents' to tell. */
+  /** True once an operator has said what was wrong: the agents can no longer tell which of two copies may run. */
   readonly overruled: boolean;
-  /** An operator has given copies up, or the last step of a loss was a fault's own. */
+  /** True once an operator has given copies up, or a fault itself made the last step of a loss. */
   readonly lossExcused: boolean;
-  /** What may still happen in this run. */
+  /** How many faults, acts of somebody else and wrong words may still come in this run. */
   readonly faults: number;
   readonly acts: number;
   readonly wrongWords: number;
@@ -106,12 +116,13 @@ export interface World {
 /** How a guest is handed over; the same for all worlds of a search. */
 export type Manner = "precopy" | "paused" | "postcopy";
 
-/** Of a budget that never ends. */
+/** A budget that never ends. */
 export const UNLIMITED = 9;
 
 /**
- * `normal`: comes to pass when nothing else does; `chance`: may come to pass, and nothing may wait for it; the others
- * are taken from a budget of the run: faults of machines, acts of somebody else, wrong words of an operator.
+ * What a step is. `normal`: it comes to pass when nothing else does. `chance`: it may come to pass, and nothing may
+ * wait for it. The others are taken from a budget of the run: faults of machines, acts of somebody else, wrong words of
+ * an operator.
  */
 export type StepKind = "normal" | "chance" | "fault" | "act" | "wrong";
 
@@ -158,8 +169,8 @@ export const startOf = (manner: Manner, budget: Pick<World, "faults" | "acts" | 
   ...budget,
 });
 
-/** A source agent that is there, whatever it does. */
+/** True for an agent that is up, in whichever state. */
 export const isUp = (agent: string): boolean => agent !== "down" && agent !== "off";
 
-/** A process that has the guest's memory, and pages that are missing do not make it less. */
+/** True for a process that has the guest's memory. Missing pages make no difference. */
 export const isLiving = (qemu: World["destinationQemu"]): boolean => qemu !== "gone" && qemu !== "loading";

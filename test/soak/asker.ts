@@ -16,7 +16,7 @@ interface WithStatus {
 }
 
 export class Asker {
-  /** Questions that a QEMU has answered. */
+  /** How many questions were answered by a QEMU. */
   answers = 0;
   readonly #errors: string[] = [];
   readonly #monitorOf: (host: RigHost) => QmpClient | undefined;

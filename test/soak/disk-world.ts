@@ -108,7 +108,7 @@ export class DiskWorld implements Inspected {
     return [...started, ...qemus, ...all.map((one) => `== ${one.name}\n${one.output()}`)].join("\n");
   }
 
-  /** The guest's last word of its disk, wherever it was said. */
+  /** What the guest has said last of its disk, on whichever host. */
   disk(): DiskBeat {
     const last = [this.rig.a, this.rig.b].map((host) => this.rig.serial(host, NAME).lastBeat());
     const newest = last.reduce((one, other) => ((other?.beat ?? -1) > (one?.beat ?? -1) ? other : one));
@@ -169,7 +169,10 @@ export class DiskWorld implements Inspected {
     this.rig.writeDefinition(this.#definition(top.filename, top.format));
   }
 
-  /** Ends what is under way at the guest's disk, mends the definitions, and removes what no layer is any more. */
+  /**
+   * Ends the job that is under way at the guest's disk, writes the definitions, and removes the files that are no layer
+   * of the disk any more.
+   */
   async settle(): Promise<void> {
     const jobs = await (await this.monitor()).execute("query-block-jobs");
     if (jobs.length > 0) await this.endMerge();

@@ -1,4 +1,4 @@
-/** What is done to the guest's disks before and while it is moved: one migration after the other, from a seed. */
+/** Draws from a seed what is done to the guest's disks before and during each migration. */
 import { STRATEGIES, type Strategy } from "../../shared/protocol/messages.ts";
 import { generator } from "../support/random.ts";
 

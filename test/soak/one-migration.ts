@@ -16,7 +16,7 @@ const COPYING = /^\{[^\n]*"status":"(copying|switching)"[^\n]*"bytesSent":[1-9]\
 export interface MigrationRow {
   readonly draw: Draw;
   readonly from: RigHost;
-  /** What was done, and what came of it. */
+  /** What was done before and during the migration, and what came of it. */
   readonly before: string;
   readonly during: string;
   readonly outcome: "moved" | "failed" | "refused" | "broken";
