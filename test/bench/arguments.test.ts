@@ -1,4 +1,4 @@
-/** The benchmarks' programs say how they are called, and measure nothing when they are called wrongly. */
+/** Tests that the benchmarks' programs say how they are called, and measure nothing when they are called wrongly. */
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import t from "tap";
@@ -23,7 +23,7 @@ for (const [name, script] of [
   ["postcopy", "bench:postcopy"],
   ["planner", "bench:planner"],
 ] as const)
-  t.test(`${name} has help, and refuses an option that it does not know without a stack trace`, async (t) => {
+  t.test(`${name} prints its help, and refuses an unknown option without a stack trace`, async (t) => {
     const help = await say(name, "--help");
     t.equal(help.status, 0);
     t.match(help.out, `npm run ${script} -- [options]`);
@@ -34,7 +34,7 @@ for (const [name, script] of [
     t.notMatch(wrong.err, /\n {4}at /);
   });
 
-t.test("values that mean nothing are refused before anything is set up", async (t) => {
+t.test("a benchmark refuses values that mean nothing before it sets anything up", async (t) => {
   for (const [name, option, value] of [
     ["suite", "--repetitions", "0"],
     ["suite", "--link", "1Tbit"],

@@ -1,17 +1,21 @@
-/** How a benchmark is called: by commander, as the CLI is. Called wrongly it says so, and measures nothing. */
+/**
+ * The command line of a benchmark, which commander parses as it does that of the CLI. A benchmark that is called
+ * wrongly says so, and measures nothing.
+ */
 import { Command } from "commander";
 import { MigrationFault } from "../../shared/fault.ts";
 
-/** Exit status of a wrong call; 1 is for bars that are not met. */
+/** The exit status of a wrong call. Status 1 is for bars that are not met. */
 const CALLED_WRONGLY = 2;
 
-/** A command without options yet. @param script of package.json */
+/** Makes a command that has no options yet. @param script the name of the benchmark's script in package.json */
 export const benchmark = (script: string): Command =>
   new Command(`npm run ${script} --`)
     .allowExcessArguments(false)
     .showHelpAfterError()
     .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : CALLED_WRONGLY));
 
+/** Parses a whole number from 1 on. @throws MigrationFault `configuration` for any other text */
 export function wholeNumber(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new MigrationFault("configuration", "A whole number from 1 on");

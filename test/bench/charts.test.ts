@@ -1,3 +1,4 @@
+/** Tests the plots of the suite's report by what a reader, a pointer and a screen reader would find in them. */
 import { parseHTML } from "linkedom";
 import t from "tap";
 import { bars, heatOverTime, lines, ratioMap } from "./suite/charts.ts";
@@ -14,13 +15,13 @@ const cell = (workload: string, contender: string, seconds: number, completed = 
 const totals = (cells: readonly CellSummary[]): string => bars("Total time", "s", cells, (one) => one.totalSeconds);
 
 interface Mark {
-  /** What it says under the pointer. */
+  /** The text that is shown under the pointer. */
   readonly title: string;
   readonly at: (attribute: string) => number;
   readonly fill: string;
 }
 
-/** A plot by the names that its parts have for screen readers. */
+/** Parses a plot. The functions that are returned find its parts by the names that these have for screen readers. */
 function seen(html: string) {
   const { document } = parseHTML(html);
   const texts = (selector: string): string[] =>
@@ -49,7 +50,7 @@ const redAndBlue = ({ fill }: Mark): [red: number, blue: number] => {
   return [red ?? Number.NaN, blue ?? Number.NaN];
 };
 
-t.test("bars name workloads, contenders, unit and figures, and are as high as the figures' logarithm", async (t) => {
+t.test("bars() names workloads, contenders, unit and figures, and draws heights on a log scale", async (t) => {
   const plot = seen(
     totals([
       cell("idle", "qemu", 1),
@@ -70,17 +71,17 @@ t.test("bars name workloads, contenders, unit and figures, and are as high as th
   t.equal(drawn[1]?.fill, plot.legend.get("ferry"));
 });
 
-t.test("a contender that did not come to its end is told apart", async (t) => {
+t.test("bars() draws a contender that did not come to its end as hollow and explains that", async (t) => {
   const plot = seen(totals([cell("dense", "qemu", 60, false), cell("dense", "ferry", 6)]));
   const [qemu, ferry] = plot.marks("bar");
   t.equal(qemu?.title, "dense, qemu: 60 s, no end");
-  t.ok((qemu?.at("fill-opacity") ?? 1) < 0.5, "faint");
+  t.ok((qemu?.at("fill-opacity") ?? 1) < 0.5, "the bar is faint");
   t.equal(ferry?.at("fill-opacity"), 1);
   t.match(plot.texts("figcaption"), [/did not come to its end/]);
-  t.same(seen(totals([cell("dense", "ferry", 6)])).texts("figcaption"), [], "nothing to explain");
+  t.same(seen(totals([cell("dense", "ferry", 6)])).texts("figcaption"), [], "there is nothing to explain");
 });
 
-t.test("a map of ratios has each number, and better and worse on both sides of 1", async (t) => {
+t.test("ratioMap() prints each ratio, and colours ratios below and above 1 differently", async (t) => {
   const ratios = new Map([
     ["idle qemu", 1],
     ["idle ferry", 0.5],
@@ -95,13 +96,13 @@ t.test("a map of ratios has each number, and better and worse on both sides of 1
   t.same(plot.label("x-axis tick label"), ["qemu", "ferry"]);
   t.same(plot.label("text"), ["–", "1.00", "0.50", "2.00"]);
   const [same, better, worse] = plot.marks("cell").map(redAndBlue);
-  t.ok(same !== undefined && Math.abs(same[0] - same[1]) < 10, "1 is neither");
+  t.ok(same !== undefined && Math.abs(same[0] - same[1]) < 10, "1 is neither red nor blue");
   t.ok(better !== undefined && better[1] > better[0] + 50, "below 1 is blue");
   t.ok(worse !== undefined && worse[0] > worse[1] + 50, "above 1 is red");
   t.match(plot.texts("figure > svg:first-of-type text").join(" "), /0\.25 0\.5 1 2 4 .*below 1 is better/);
 });
 
-t.test("lines name themselves, their axes and their points, and are broken where a point is missing", async (t) => {
+t.test("lines() names lines, axes and points, and breaks a line where a point is missing", async (t) => {
   const [qemu, long] = [
     [0, 1, 2, 3, 4].map((x) => [x, x === 2 ? Number.NaN : 10 * x] as const),
     Array.from({ length: 100 }, (_, x) => [x, 99 - x] as const),
@@ -128,7 +129,7 @@ t.test("lines name themselves, their axes and their points, and are broken where
   );
 });
 
-t.test("a name has the same colour in all plots of a page", async (t) => {
+t.test("a contender has the same colour in all plots of a page", async (t) => {
   const all = seen(totals(["qemu", "ferry", "ferry no delta"].map((name) => cell("idle", name, 1))));
   const some = seen(lines("Memory", "MiB", "MB", [{ name: "ferry no delta", points: [[1, 1]] }]));
   t.equal(some.legend.get("ferry no delta"), all.legend.get("ferry no delta"));
@@ -136,7 +137,7 @@ t.test("a name has the same colour in all plots of a page", async (t) => {
 });
 
 t.test(
-  "heat over time has a row a class, columns as wide as their time, and colours by the pages' logarithm",
+  "heatOverTime() has a row for each class, columns as wide as their time, and colours by the log of the pages",
   async (t) => {
     const columns = [
       { seconds: 0, heat: [100_000, 0] },
@@ -145,7 +146,7 @@ t.test(
     ];
     const plot = seen(heatOverTime("Pages by heat", columns));
     t.same(plot.texts("h3"), ["Pages by heat"]);
-    t.same(plot.label("y-axis tick label"), ["heat 1", "cold"], "the hottest on top");
+    t.same(plot.label("y-axis tick label"), ["heat 1", "cold"], "the hottest class is on top");
     t.same(plot.label("x-axis label"), ["s →"]);
     t.match(plot.texts("figure > svg:first-of-type text").join(" "), /0 10 100 1k 10k 100k Pages/);
     const drawn = plot.marks("bar");
@@ -155,12 +156,12 @@ t.test(
     ]);
     const [first, , second, , third] = drawn.map(({ at }) => at("width"));
     t.ok(second === third && Math.abs((second ?? 0) - 2 * (first ?? 0)) <= 1, `${first}, ${second} and ${third} wide`);
-    t.equal(drawn[2]?.fill, drawn[5]?.fill, "as many pages, the same colour");
+    t.equal(drawn[2]?.fill, drawn[5]?.fill, "equal numbers of pages have the same colour");
     t.equal(new Set(drawn.map(({ fill }) => fill)).size, 4);
   },
 );
 
-t.test("what is no number is left out, of nothing there is an empty plot, and none needs a script", async (t) => {
+t.test("plots leave out figures that are no numbers, are empty without figures, and need no script", async (t) => {
   const [nan, infinite] = [Number.NaN, Number.POSITIVE_INFINITY];
   const plots = {
     "bars of what is no number": totals([
@@ -193,7 +194,7 @@ t.test("what is no number is left out, of nothing there is an empty plot, and no
   }
   const someBars = seen(plots["bars of what is no number"]);
   t.same(titles(someBars.marks("bar")), ["idle, d: 3 s"]);
-  t.same(someBars.label("y-axis tick label"), ["2", "5"], "an axis for what is drawn");
+  t.same(someBars.label("y-axis tick label"), ["2", "5"], "the axis is for what is drawn");
   const someLines = seen(plots["lines to infinity"]);
   t.same(titles(someLines.marks("dot")), ["a: 5 at 2"]);
   t.same([someLines.label("x-axis tick label").at(-1), someLines.label("y-axis tick label").at(-1)], ["3.0", "5"]);

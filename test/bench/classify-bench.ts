@@ -1,6 +1,7 @@
 /**
- * Capture, classify and encode, all in memory: PAGE records through the stream reader into the scheduler, and frames out
- * of it, which are thrown away. The peer copies the pages once: what any capture has to do at least.
+ * Measures capture, classification and encoding in memory: PAGE records go through the stream reader into the
+ * scheduler, and the frames that the scheduler makes are thrown away. The peer copies the pages once, which is the
+ * least that any capture has to do.
  */
 import { PrecopyScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
@@ -11,13 +12,14 @@ import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import { FRAME_BYTES, GUEST_KINDS, type GuestKind, prologue, streamBytes, writePass } from "./guest-pages.ts";
 import { against, contest, type Group, type Measurement } from "./measure.ts";
 
-/** One read of the intake. */
+/** How much of the stream is read at once: as much as in one read of the intake. */
 const READ_BYTES = 256 << 10;
 const WINDOW_BYTES = 1 << 20;
 const ROUNDS = { settle: 6, rounds: 15 };
 
-/** Captures what it is given, and makes frames of it at the end of a section, as the copy capture does. */
+/** Captures the pages that it is given, and makes frames of them at the end of a section, as PrecopyCapture does. */
 export class CaptureSink implements StreamSink {
+  /** How many frames were made. */
   frames = 0;
   private readonly scheduler: PrecopyScheduler;
   private readonly frameAt: number;
@@ -48,13 +50,13 @@ export interface CaptureRig {
   readonly scheduler: PrecopyScheduler;
   readonly sink: CaptureSink;
   readonly pages: number;
-  /** One pass over the guest, the other version each time. */
+  /** Captures one pass over the guest. The two versions of the pages alternate. */
   pass(): void;
-  /** Copies the same pages once, elsewhere in the memory. */
+  /** Copies the pages of the next pass once, to another place in the memory. */
   copyPages(): void;
 }
 
-/** Two passes over a guest of `pages` pages in memory, and everything to capture and encode them. */
+/** Puts two passes over a guest of `pages` pages into memory, with everything that captures and encodes them. */
 export function captureRig(kind: GuestKind, pages: number): CaptureRig {
   const options = {
     pageCount: pages,

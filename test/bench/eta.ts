@@ -1,7 +1,7 @@
 /**
- * The ETA against what then happened: the demo's guest moves there and back over a link of 1 Gbit/s and one of 100 Mbit/s, and
- * at a quarter, half and three quarters of each migration the ETA that was shown is held against the time that was left.
- * Prints a table, the median error last.
+ * Compares the ETA with what then happened. An idle guest and the demo's guest move there and back over a link of 1
+ * Gbit/s and one of 100 Mbit/s. At a quarter, a half and three quarters of each migration the ETA that was shown is
+ * compared with the time that was left. Prints a table, with the median error in its last line.
  *
  *     npm run bench:eta [-- --rounds N] [--views FILE]
  */
@@ -13,11 +13,13 @@ import { guestDefinition, type Workload } from "../support/guest.ts";
 import { Rig } from "../support/rig.ts";
 import { median } from "./measure.ts";
 
+/** Rates of the links, bits a second. */
 const LINKS = [1e9, 1e8] as const;
+/** The moments at which the ETA is compared, as fractions of a migration. */
 const MOMENTS = [0.25, 0.5, 0.75] as const;
 const GUESTS: readonly (readonly [name: string, workload: Workload])[] = [
   ["idle", { regionMiB: 16, fillMiB: 256, rate: 0 }],
-  // the demo's
+  // the demo's workload
   ["busy", { regionMiB: 128, rate: 200e6, words: 4 }],
 ];
 
@@ -28,11 +30,11 @@ const viewsFile = process.argv.includes("--views") ? option("views") : undefined
 interface Guess {
   readonly atSeconds: number;
   readonly leftSeconds: number;
-  /** Missing where no end was in sight. */
+  /** The ETA that was shown; undefined if no end was in sight. */
   readonly etaSeconds: number | undefined;
 }
 
-/** What was shown at each moment, and how long it then took. */
+/** Finds what was shown at each of MOMENTS, and how long the migration took from then on. */
 function guesses(views: readonly MigrationView[], totalSeconds: number): Guess[] {
   const shown = views.filter(({ status }) => status === "copying" || status === "switching");
   return MOMENTS.map((moment) => {
@@ -60,7 +62,7 @@ const errors: number[] = [];
 function report(what: string, seen: readonly Guess[]): void {
   for (const { atSeconds, leftSeconds, etaSeconds } of seen) {
     const total = atSeconds + leftSeconds;
-    // of the whole: an error of 0.1 s is one whether 0.1 or 10 s are left
+    // a fraction of the whole migration, so that an error of 0.1 s counts the same whether 0.1 s or 10 s are left
     const error = etaSeconds === undefined ? undefined : Math.abs(etaSeconds - leftSeconds) / total;
     if (error !== undefined) errors.push(error);
     const shown = etaSeconds === undefined ? "none" : `${etaSeconds.toFixed(2)} s`;

@@ -1,9 +1,10 @@
 /*
  * Plays QEMU's side of a migration stream: feeder SOCKET PROLOGUE FIRST SECOND END PASSES
  *
- * Reads four pieces of the named lengths from standard input, connects to the unix socket, and writes the prologue, the
- * two passes in turns, PASSES in all, and the end. Each write is about what QEMU writes at once: 64 pieces of an iovec
- * are 32 pages with their headers (migration/qemu-file.c MAX_IOV_SIZE).
+ * PROLOGUE, FIRST, SECOND and END are the lengths of four pieces. The program reads these pieces from standard input,
+ * connects to the unix socket, and writes the prologue, then the two passes in turns until there were PASSES passes,
+ * and then the end. Each write has about as much as QEMU writes at once: the 64 pieces of QEMU's iovec are 32 pages
+ * with their headers (migration/qemu-file.c MAX_IOV_SIZE).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -56,7 +57,7 @@ int main(int argc, char **argv) {
   give(fd, prologue);
   for (int pass = 0; pass < atoi(argv[6]); pass++) give(fd, pass % 2 ? second : first);
   give(fd, end);
-  /* until the reader closes: whoever closes first ends the migration */
+  /* waits until the reader closes, since the end that closes first ends the migration */
   char byte;
   while (read(fd, &byte, 1) > 0) {
   }

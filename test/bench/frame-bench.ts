@@ -1,6 +1,7 @@
 /**
- * Bodies of frames: the writer and the reader of shared/codec/page-frame.ts beside a plain copy of the same pages, and
- * zstd over frames of 256 KiB, direct and through the pool of threads. Of the latter two, bytes before compression count.
+ * Measures bodies of frames: the writer and the reader of shared/codec/page-frame.ts beside a plain copy of the same
+ * pages, and zstd over frames of 256 KiB, called directly and through the pool of threads. The rates of zstd count the
+ * bytes before compression.
  */
 import zstd from "zstd-napi/binding.js";
 import { frameBufferBytes, PageFrameReader, PageFrameWriter, type RecordSink } from "../../shared/codec/page-frame.ts";
@@ -28,7 +29,10 @@ const LEVELS = [-20, -5, 1, 3] as const;
 const WORKERS = 2;
 const ZSTD_FRAMES = 64;
 
-/** Half of each page is text-like, a quarter zero, a quarter random: zstd halves it, about as it does process memory. */
+/**
+ * Makes half of each page like text, a quarter zero and a quarter random. zstd halves such pages, as it does with the
+ * memory of processes.
+ */
 function fillPages(memory: Uint8Array): void {
   const next = numbers(0x5eed);
   const words = new Uint32Array(memory.buffer, PAGES_AT, (PAGES * PAGE_SIZE) / 4);
@@ -93,7 +97,7 @@ class FrameRig {
       );
   }
 
-  /** A delta that changes 24 bytes at the start of a page, whatever the page. */
+  /** Writes a delta that changes 24 bytes at the start of the page, the same for every page. */
   private delta(page: number): void {
     const at = this.writer.deltaPlace;
     this.kernels.memory[at] = 0;
@@ -152,7 +156,7 @@ async function compressPooled(kernels: PageKernels, level: number): Promise<Roun
   try {
     for (let i = 0; i < 4; i++) {
       let frame = 0;
-      // as many at once as the sender has frame buffers for
+      // as many frames at once as the sender has frame buffers
       const session = async (to: number): Promise<void> => {
         while (frame < ZSTD_FRAMES) await pool.compress(bodyAt(frame++), FRAME_BYTES, to, FRAME_BYTES, level);
       };

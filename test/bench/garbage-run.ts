@@ -1,6 +1,7 @@
 /**
- * What the per-page path leaves for the collector: run as `node --expose-gc garbage-run.js` by garbage.test.ts, prints one
- * JSON object a kind of guest page. A process of its own, so that nothing else allocates meanwhile.
+ * Measures the garbage that the per-page path makes. garbage.test.ts runs it as `node --expose-gc garbage-run.js`, and
+ * it prints one JSON object for each kind of guest page. It is a process of its own, so that nothing else allocates
+ * meanwhile.
  */
 import { constants, PerformanceObserver } from "node:perf_hooks";
 import { captureRig } from "./classify-bench.ts";
@@ -9,6 +10,7 @@ import { GUEST_KINDS, type GuestKind } from "./guest-pages.ts";
 export interface GarbageFound {
   readonly kind: GuestKind;
   readonly pages: number;
+  /** By how much the heap grew. */
   readonly heapBytes: number;
   readonly scavenges: number;
   readonly markCompacts: number;
@@ -22,14 +24,14 @@ async function collections(work: () => void): Promise<{ scavenges: number; markC
   const kinds: unknown[] = [];
   const observer = new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) {
-      // @types/node does not know that entries have it
+      // @types/node does not know that the entries have a detail
       const detail: unknown = Reflect.get(entry, "detail");
       if (typeof detail === "object" && detail !== null && "kind" in detail) kinds.push(detail.kind);
     }
   });
   observer.observe({ entryTypes: ["gc"] });
   work();
-  // entries are delivered in later turns
+  // the observer gets its entries in later turns of the event loop
   for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve));
   observer.disconnect();
   const count = (kind: number): number => kinds.filter((one) => one === kind).length;

@@ -1,6 +1,7 @@
 /**
- * Guest memory for benchmarks, from a seed: two versions of every page, between which a round goes back and forth, so
- * that each round sees pages that changed (or did not) against what was sent before.
+ * Makes guest memory for benchmarks from a seed. Every page has two versions and the rounds of a benchmark alternate
+ * between them, so that each round sees pages that differ from what was sent last, or do not differ, by the kind of
+ * page.
  */
 import type { RamBlock } from "../../shared/protocol/messages.ts";
 import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
@@ -10,16 +11,20 @@ import { StreamBytes } from "../support/fake-stream.ts";
 /** How the second version of a page differs from the first. */
 export type GuestKind = "zero" | "same" | "sparse" | "random";
 export const GUEST_KINDS: readonly GuestKind[] = ["zero", "same", "sparse", "random"];
+/** The number of RAM's section in the streams. */
 export const SECTION = 2;
-/** Of a frame's body: the agents' default. */
+/** The length of a frame's body, bytes: the agents' default. */
 export const FRAME_BYTES = 256 << 10;
-/** Pages in a RAM section of the streams. */
+/** How many pages a RAM section of the streams has. */
 export const RECORDS_PER_SECTION = 256;
-/** Bytes that a stream of full pages takes: records with a name each at most, sections around them. */
+/**
+ * The most bytes that a stream of full pages takes, with a block's name in each record and with the sections' heads.
+ */
 export const streamBytes = (pages: number): number => pages * (PAGE_SIZE + 32);
+/** How many words of 4 bytes differ between the two versions of a sparse page. */
 const CHANGED_WORDS = 4;
 
-/** Numbers from a seed (xorshift32). */
+/** Makes a generator of numbers of 32 bits from a seed (xorshift32). */
 export function numbers(seed: number): () => number {
   let state = seed;
   return () => {
@@ -30,7 +35,7 @@ export function numbers(seed: number): () => number {
   };
 }
 
-/** Writes a page of one of the two versions to `page`, 4096 bytes. The same page and version are always the same. */
+/** Writes one version of a page to `page`, 4096 bytes. The same index and version always give the same content. */
 export function writeGuestPage(page: Uint32Array, kind: GuestKind, index: number, version: 0 | 1): void {
   if (kind === "zero") {
     page.fill(0);
@@ -45,12 +50,12 @@ export function writeGuestPage(page: Uint32Array, kind: GuestKind, index: number
   }
 }
 
-/** One block of guest memory that the streams below are of. */
+/** The layout of the streams below: one block of guest memory. */
 export const layoutOf = (pages: number): readonly RamBlock[] => [
   { name: "pc.ram", byteLength: pages * PAGE_SIZE, pageSize: PAGE_SIZE },
 ];
 
-/** What a stream has before its first page. */
+/** Makes what a stream has before its first page. */
 export function prologue(pages: number): Buffer {
   const head = new StreamBytes().be32(0x5145564d).be32(3).u8(7).be32(2).bytes(Buffer.from("pc"));
   head.u8(1).be32(SECTION).name("ram").be32(0).be32(4);
@@ -71,7 +76,10 @@ export interface PassOptions {
   readonly version: 0 | 1;
 }
 
-/** Writes one pass over the guest as sections of PAGE records, zero pages too. @returns the address behind it */
+/**
+ * Writes one pass over the guest as sections of PAGE records. Zero pages have such records too.
+ * @returns the address after the pass
+ */
 export function writePass({ memory, at, pages, kind, version }: PassOptions): number {
   const content = new Uint32Array(PAGE_SIZE / 4);
   const bytes = new Uint8Array(content.buffer);

@@ -1,6 +1,7 @@
 /**
- * Speed of the page kernels, both twins in the same run: `node dist/test/bench/kernels-bench.js [REGEX of case names]`.
- * Fixtures come from a seed. What is counted is bytes of new pages, whatever else a kernel reads.
+ * Measures the speed of the page kernels, both twins in the same run:
+ * `node dist/test/bench/kernels-bench.js [REGEX of case names]`. Fixtures come from a seed. The rates count the bytes
+ * of new pages, whatever else a kernel reads.
  */
 import { fileURLToPath } from "node:url";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
@@ -12,10 +13,11 @@ import { numbers } from "./guest-pages.ts";
 import { type Round, summary, timed } from "./measure.ts";
 
 const FIXTURE_BYTES = 32 << 20;
-/** A delta that is longer is not worth it: about where the scheduler gives up, and a round number. */
+/** The length beyond which a delta is given up, bytes: a round number near the scheduler's own limit. */
 const DELTA_LIMIT = 2048;
-/** Calls of checksum are for frames, not for pages. */
+/** How many bytes one call of checksum() covers: it is called for frames, not for pages. */
 const FRAME_BYTES = 256 << 10;
+/** How often each twin has its turn. In a turn, SETTLING_ROUNDS do not count and COUNTED_ROUNDS count. */
 const TURNS = 3;
 const SETTLING_ROUNDS = 6;
 const COUNTED_ROUNDS = 3;
@@ -25,7 +27,7 @@ const CURRENT = BASE + FIXTURE_BYTES;
 const OUT = address(CURRENT + FIXTURE_BYTES);
 const MEMORY_BYTES = OUT + FRAME_BYTES;
 
-/** What one case of one twin did: median, slowest and fastest round, in 1e9 bytes a second. */
+/** The result of one case with one twin: the median, slowest and fastest round, in 1e9 bytes a second. */
 export interface KernelMeasurement {
   readonly name: string;
   readonly twin: "simd" | "plain";
@@ -33,15 +35,18 @@ export interface KernelMeasurement {
   readonly slowest: number;
   readonly fastest: number;
   readonly cpuSecondsPerGigabyte: number;
-  /** Only for the SIMD twin: how many times as fast as the plain one it was, by the medians. */
+  /** How many times as fast as the plain twin the SIMD twin was, by the medians. Only the SIMD twin has it. */
   readonly timesPlain?: number;
-  /** Only for deltas: mean length of those that were made, bytes. */
+  /** The mean length of the deltas that were made, bytes. Only cases of deltas have it. */
   readonly deltaBytes?: number;
 }
 
-/** Writes to `current` what a page of `base` became. */
+/** Changes `current`, which is a copy of a page of the base, into the new page. */
 type Fixture = (current: Uint8Array, next: () => number) => void;
-/** Does its work on a page, or a frame, `step` bytes long; the sum of the results keeps it from being optimised away. */
+/**
+ * Works on one page, or one frame, that is `step` bytes long. The results are summed up, so that V8 does not optimise
+ * the work away.
+ */
 type Work = (kernels: PageKernels, base: Address, current: Address) => number;
 
 interface Case {
@@ -49,7 +54,7 @@ interface Case {
   readonly fixture: Fixture;
   readonly work: Work;
   readonly step: number;
-  /** Of the fixture, for the plain twin, which would take seconds for some. */
+  /** How much of the fixture the plain twin works on, bytes: with all of it some cases would take seconds. */
   readonly plainBytes: number;
 }
 
@@ -109,7 +114,7 @@ const CASES: readonly Case[] = [
   page("copy, 4 KiB", everything, copy),
 ];
 
-/** The base pages: random, the same for all cases. */
+/** Fills the base pages with random bytes, the same for all cases. */
 function fillBase(memory: Uint8Array): void {
   const next = numbers(0x5eed);
   const view = new Uint32Array(memory.buffer, BASE, FIXTURE_BYTES / 4);
@@ -132,7 +137,10 @@ function round(kernels: PageKernels, { work, step }: Case, bytes: number): Round
   return one;
 }
 
-/** Rounds of a machine that has settled: memory is slow for milliseconds after other work (test/bench/README.md). */
+/**
+ * Runs rounds that settle and then rounds that count, since memory is slow for milliseconds after other work
+ * (test/bench/README.md).
+ */
 function steadyRounds(kernels: PageKernels, one: Case, bytes: number, rounds: Round[]): void {
   for (let i = 0; i < SETTLING_ROUNDS; i++) round(kernels, one, bytes);
   for (let i = 0; i < COUNTED_ROUNDS; i++) rounds.push(round(kernels, one, bytes));
@@ -153,7 +161,7 @@ function meanDelta(kernels: PageKernels, { work }: Case): number | undefined {
 function measure(one: Case, simd: PageKernels, plain: PageKernels): [KernelMeasurement, KernelMeasurement] {
   for (const kernels of [simd, plain]) fillCurrent(kernels.memory, one.fixture);
   const rounds: { simd: Round[]; plain: Round[] } = { simd: [], plain: [] };
-  // in turns, so that what else the machine does meets both
+  // the twins take turns, so that what else the machine does affects both alike
   for (let turn = 0; turn < TURNS; turn++) {
     steadyRounds(simd, one, FIXTURE_BYTES, rounds.simd);
     steadyRounds(plain, one, one.plainBytes, rounds.plain);
@@ -168,8 +176,8 @@ function measure(one: Case, simd: PageKernels, plain: PageKernels): [KernelMeasu
 }
 
 /**
- * Runs the cases whose name matches, and tells each result as soon as it is there: first the SIMD twin's, then the plain one's.
- * Takes about ten seconds and 130 MiB.
+ * Runs the cases whose name matches, and reports the results of a case as soon as it is measured: first the SIMD
+ * twin's, then the plain twin's. Takes about ten seconds and 130 MiB.
  */
 export function benchKernels(report: (measurement: KernelMeasurement) => void, matching = /./): void {
   const simd = loadKernels(MEMORY_BYTES);
@@ -179,7 +187,7 @@ export function benchKernels(report: (measurement: KernelMeasurement) => void, m
     for (const measurement of measure(one, simd, plain)) report(measurement);
 }
 
-/** A measurement as a line of text. */
+/** Formats a measurement as a line of text. */
 export function kernelLine(measurement: KernelMeasurement): string {
   const { name, twin, gigabytesPerSecond, slowest, fastest, timesPlain, deltaBytes } = measurement;
   const rate = `${gigabytesPerSecond.toFixed(2).padStart(8)} GB/s (${slowest.toFixed(2)} to ${fastest.toFixed(2)})`;

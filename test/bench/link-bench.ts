@@ -1,7 +1,8 @@
 /**
- * The pull of pages over gRPC: frames of 256 KiB over the loopback from a server process (link-server.ts) to this one,
- * each acknowledged, with the agents' link, the same over mutual TLS, and with proto-loader's generated serialisation in turns. MB/s here are of
- * frames, not of guest memory. CPU time is told for each side.
+ * Measures the pull of pages over gRPC. Frames of 256 KiB go over the loopback from a server process (link-server.ts)
+ * to this one, which acknowledges each. The agents' link in clear, the agents' link over mutual TLS, and proto-loader's
+ * generated serialisation take turns. The rates count bytes of frames, not of guest memory. CPU time is reported for
+ * each side.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
@@ -82,7 +83,7 @@ async function cpuOf(server: ChildProcess): Promise<number> {
 
 interface Side {
   readonly rounds: Round[];
-  /** Of the server, seconds a GB. */
+  /** CPU time of the server in each round, seconds a GB. */
   readonly server: number[];
 }
 

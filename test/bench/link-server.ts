@@ -1,6 +1,8 @@
 /**
- * The source's end of link-bench.ts, in a process of its own: `run` of a number of frames for whoever says hello, and its
- * own CPU time when it was asked; its argument is a folder with certificates. Serves the agents' link, and beside it the same service with generated serialisation.
+ * The source's end of link-bench.ts, in a process of its own. It serves the agents' link in clear and over mutual TLS,
+ * and the same service with generated serialisation. To a client that says hello it sends as many frames as the hello's
+ * migration id says. To any message of its parent process it answers with its own CPU time. Its argument is a folder
+ * with certificates.
  */
 import { Server, ServerCredentials, type ServerDuplexStream, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { serveSource } from "../../shared/link/grpc/grpc-server.ts";
@@ -14,7 +16,10 @@ import { FRAME_BYTES, numbers } from "./guest-pages.ts";
 const FRAMES = 8;
 const CHECKSUM = new Uint8Array(8).fill(7);
 
-/** Bodies of frames, not compressible, a few in turns; in shared memory behind head-room, as the sender's buffers are. */
+/**
+ * Frames have a few bodies in turns, which do not compress. The bodies are in shared memory after head-room, as in the
+ * sender's buffers.
+ */
 const ROOM = FRAME_HEAD_BYTES + FRAME_BYTES;
 const memory = new SharedArrayBuffer(FRAMES * ROOM);
 const bodies = Array.from({ length: FRAMES }, (_, index) => {
@@ -24,7 +29,7 @@ const bodies = Array.from({ length: FRAMES }, (_, index) => {
   return new Uint8Array(memory, words.byteOffset, FRAME_BYTES);
 });
 
-/** The hello's migration id is the number of frames that are wanted. */
+/** Sends frames by the agents' link. @param frames how many, which the hello's migration id says */
 async function sendFrames(channel: SourceChannel, frames: number): Promise<void> {
   channel.receive(() => {});
   for (let sequence = 1; sequence <= frames; sequence++) {
@@ -36,7 +41,7 @@ async function sendFrames(channel: SourceChannel, frames: number): Promise<void>
   channel.send({ kind: "endOfStream", lastSequence: frames });
 }
 
-/** The same frames as objects, through what proto-loader makes of the file. */
+/** Sends the same frames as objects, by the serialisation that proto-loader generates from the proto file. */
 async function sendGenerated(call: ServerDuplexStream<object, object>, frames: number): Promise<void> {
   for (let sequence = 1; sequence <= frames; sequence++) {
     const body = bodies[sequence % FRAMES]!;

@@ -1,27 +1,29 @@
 /**
- * What all groups of the micro-benchmarks have in common: how a case is timed, and how a result is told.
- * GB = 1e9 bytes, of guest memory unless the case says otherwise. CPU time is that of the whole process, all threads.
+ * What all groups of the micro-benchmarks have in common: how a case is timed, and how a result is printed. 1 GB is 1e9
+ * bytes, of guest memory unless the case says otherwise. CPU time is that of the whole process with all its threads.
  */
 
 export interface Measurement {
   readonly group: string;
   readonly name: string;
-  /** Median, slowest and fastest round. */
+  /** The median round; `slowest` and `fastest` are the extremes. */
   readonly gigabytesPerSecond: number;
   readonly slowest: number;
   readonly fastest: number;
-  /** Median; undefined where it was not measured. */
+  /** The median; undefined where it was not measured. */
   readonly cpuSecondsPerGigabyte?: number;
-  /** How many times as fast as `peer` of the same run, by the medians. */
+  /** How many times as fast as the `peer` of the same run the case was, by the medians. */
   readonly timesPeer?: number;
   readonly peer?: string;
-  /** What else there is to say. */
+  /** Further figures of the case, as text. */
   readonly note?: string;
 }
 
 export type Report = (measurement: Measurement) => void;
 
-/** Cases of one kind; reports each as soon as it is measured. `wanted` is asked for every name. */
+/**
+ * Cases of one kind. run() reports each case as soon as it is measured, and leaves out the names that are not wanted.
+ */
 export interface Group {
   readonly name: string;
   run(report: Report, wanted: (name: string) => boolean): Promise<void>;
@@ -40,7 +42,7 @@ const cpuMicros = (): number => {
   return user + system;
 };
 
-/** Times one piece of work on `bytes` bytes. */
+/** Runs and times one piece of work on `bytes` bytes. */
 export function timed(bytes: number, work: () => void): Round {
   const cpu = cpuMicros();
   const started = process.hrtime.bigint();
@@ -60,7 +62,7 @@ const roundOf = (bytes: number, nanoseconds: number, micros: number): Round => (
   cpuSecondsPerGigabyte: (micros * 1000) / bytes,
 });
 
-/** Medians and extremes. */
+/** Computes the medians and extremes of rounds. */
 export function summary(
   rounds: readonly Round[],
 ): Pick<Measurement, "gigabytesPerSecond" | "slowest" | "fastest"> & { readonly cpuSecondsPerGigabyte: number } {
@@ -74,14 +76,16 @@ export function summary(
 }
 
 export interface Contest {
+  /** How many bytes a round counts. */
   readonly bytes: number;
+  /** How many rounds come first and do not count. */
   readonly settle: number;
   readonly rounds: number;
 }
 
 /**
- * The work and its peer in turns, so that what else the machine does meets both.
- * The first rounds are not counted: code is compiled, memory is touched.
+ * Times the work and its peer in turns, so that what else the machine does affects both alike. The first rounds do not
+ * count, since code is compiled and memory is touched for the first time in them.
  */
 export function contest({ bytes, settle, rounds }: Contest, work: () => void, peer: () => void): [Round[], Round[]] {
   const ours: Round[] = [];
@@ -96,7 +100,7 @@ export function contest({ bytes, settle, rounds }: Contest, work: () => void, pe
   return [ours, theirs];
 }
 
-/** A result beside its peer's. */
+/** Sums up rounds, and compares them with those of a peer. */
 export function against(rounds: readonly Round[], peer: string, peerRounds: readonly Round[]) {
   const own = summary(rounds);
   return { ...own, peer, timesPeer: own.gigabytesPerSecond / summary(peerRounds).gigabytesPerSecond };

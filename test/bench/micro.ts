@@ -1,6 +1,6 @@
 /**
- * All micro-benchmarks: `npm run bench:micro [-- [--json] [REGEX of case names]]`. A table as text, or one JSON object a
- * line. See test/bench/README.md for what the cases are.
+ * Runs all micro-benchmarks: `npm run bench:micro [-- [--json] [REGEX of case names]]`. Prints a table as text, or one
+ * JSON object a line. test/bench/README.md says what the cases are.
  */
 import { classifyGroup } from "./classify-bench.ts";
 import { frameGroup } from "./frame-bench.ts";

@@ -1,5 +1,5 @@
 /**
- * Versions of Node beside each other on the page path: the micro-benchmarks, by each Node in turns.
+ * Compares versions of Node on the page path: runs the micro-benchmarks with each Node in turns.
  *
  *     npm run bench:node-versions -- --node PROGRAM… [OPTIONS]
  *
@@ -9,8 +9,8 @@
  *     --json FILE       every case of every turn, a line each
  *
  * Each Node has the options of the agents' first line. The order of the Nodes is another one in each turn, so that what
- * else the machine does meets all alike. The table has the CPU seconds per GB of each case: the lowest of all turns, in
- * brackets the median. "Beside" is the median, over the turns, of the ratio within a turn.
+ * else the machine does affects all alike. The table has the CPU seconds per GB of each case: the lowest of all turns,
+ * and in brackets the median. "Beside" is the median, over the turns, of the ratio within a turn.
  */
 import { execFileSync } from "node:child_process";
 import { appendFileSync } from "node:fs";
@@ -54,7 +54,7 @@ function measure(program: string, cases: string, turn: number): void {
 
 const cost = (one: Measurement): number => one.cpuSecondsPerGigabyte ?? Number.NaN;
 
-/** The ratio of two Nodes within each turn of a case. */
+/** Computes the ratio of two Nodes within each turn of a case. */
 function ratios(all: readonly Noted[], node: string, first: string): number[] {
   const of = (name: string): Noted[] => all.filter((one) => one.node === name);
   return of(node).flatMap((one) => {

@@ -1,9 +1,9 @@
-/** The benchmarks of the stream's reader and of the kernels, which can be run by themselves too, as groups. */
+/** Makes groups of the benchmarks of the stream's reader and of the kernels, which can also be run by themselves. */
 import { benchKernels } from "./kernels-bench.ts";
 import type { Group } from "./measure.ts";
 import { benchStream } from "./stream-bench.ts";
 
-/** A pattern of the names that are wanted: these benchmarks take one, and know no groups. */
+/** Makes a pattern that fits the names that are wanted. These benchmarks take a pattern, and know no groups. */
 const patternOf = (wanted: (name: string) => boolean): RegExp => Object.assign(/./, { test: wanted });
 
 export const streamGroup: Group = {

@@ -1,7 +1,11 @@
 /**
- * The source's whole path on one core: a process that writes like QEMU ─unix socket─> intake ─> copy capture ─> scheduler
- * ─> frame sender ─> a channel inside this process, which makes the message of every frame and acknowledges it.
- * Compression is off. Only this process' CPU time is counted; the feeder has a core of its own.
+ * Measures the source's whole path on one core:
+ *
+ *     feeder ─unix socket─> intake ─> PrecopyCapture ─> PrecopyScheduler ─> FrameSender ─> AcknowledgingChannel
+ *
+ * The feeder (feeder.c) is a process that writes like QEMU. The channel is inside this process, makes the message of
+ * every frame, and acknowledges it. Compression is off. Only the CPU time of this process is counted; the feeder has a
+ * core of its own.
  */
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
@@ -49,11 +53,11 @@ const PAGES = 32768;
 const ARENA_BYTES = 64 << 20;
 const BASE_BYTES = 256 << 20;
 const CREDIT_BYTES = 16 << 20;
-/** The first lays down the bases and is not counted. */
+/** How many passes a round has. The first pass lays down the bases and does not count. */
 const PASSES = 13;
 const ROUNDS = 5;
 
-/** Makes the message of a frame, as gRPC's channel does, throws it away and acknowledges it. */
+/** Makes the message of each frame, as the gRPC channel does, throws the message away, and acknowledges the frame. */
 class AcknowledgingChannel implements SourceChannel {
   readonly peer = "nobody";
   readonly closed = new Promise<undefined>(() => {});
@@ -84,7 +88,7 @@ class AcknowledgingChannel implements SourceChannel {
   }
 }
 
-/** What the feeder writes: everything before the pages, two passes, everything behind them. */
+/** Makes what the feeder writes: everything before the pages, two passes, and everything after the pages. */
 function pieces(kind: GuestKind): Uint8Array[] {
   const passes = ([0, 1] as const).map((version) => {
     const memory = new Uint8Array(streamBytes(PAGES));
@@ -100,13 +104,13 @@ interface Source {
   readonly intake: Intake;
   readonly scheduler: PrecopyScheduler;
   readonly channel: AcknowledgingChannel;
-  /** The first pass was captured. */
+  /** Resolves when the first pass was captured. */
   readonly based: Promise<void>;
   readonly ended: Promise<void>;
   stop(): Promise<void>;
 }
 
-/** As build-session.ts puts it together, without QMP and without compression. */
+/** Joins the parts of a source as build-session.ts does, but without QMP and without compression. */
 function makeSource(): Source {
   const options = {
     pageCount: PAGES,
@@ -152,7 +156,7 @@ function makeSource(): Source {
       sender,
       meter,
       policy,
-      // every page is to be classified, none coalesced while it is held
+      // no page is held: every page is to be classified, and none is to be coalesced
       holdPagesMax: 0,
       outlook,
       clock,
@@ -177,7 +181,8 @@ function makeSource(): Source {
       onLayout: () => {},
       onDecision: () => {},
       onFirstPassDone: () => {
-        // from here on a capture paces reading, but for the last pages of all
+        // from now on a capture paces the reading, except that of a migration's last pages, so the passes that follow
+        // count as those
         capture.beginFinal();
         based.resolve();
       },

@@ -1,7 +1,7 @@
 /**
- * Predictions against what then happened: each workload over each link is looked at once (`ferry plan`), then moved with each
- * strategy. Prints a table and, last, the median and the 90th percentile of the errors of total time; exits 1 where they are
- * above the bounds.
+ * Compares predictions with what then happened. Each workload over each link is observed once (`ferry plan`), and then
+ * moved with each strategy. Prints a table and, in the last line, the median and the 90th percentile of the errors of
+ * total time. Exits with 1 if one of them is above its bound, or if a guest found a word of its memory wrong.
  *
  *     npm run bench:planner [-- --workload NAME] [--link 1Gbit|100Mbit] [--json FILE]
  */
@@ -20,7 +20,7 @@ import { benchmark } from "./arguments.ts";
 const LINKS = { "1Gbit": 1e9, "100Mbit": 1e8 } as const;
 const WORKLOADS: Readonly<Record<string, Workload>> = {
   idle: { regionMiB: 16, fillMiB: 256, rate: 0 },
-  // the demo's
+  // the demo's workload
   "sparse writes": { regionMiB: 128, rate: 200e6, words: 4 },
   "dense writes": { regionMiB: 64, rate: 40e6, words: 256 },
   "Zipf writes": { regionMiB: 128, rate: 50e6, words: 64, order: "zipf" },
@@ -36,11 +36,12 @@ const values = benchmark("bench:planner")
 const ORDER: readonly Strategy[] = ["stop-and-copy", "precopy", "postcopy", "hybrid"];
 const BEATS = { timeoutMs: 180_000 };
 const SETTLE_BEATS = 30;
-/** How long precopy may try where it does not converge. */
+/** The deadline of precopy, for guests with which it does not converge. */
 const GIVES_UP_SECONDS = 60;
+/** The bounds of the median and of the 90th percentile of the errors, as fractions of the time that was taken. */
 const MEDIAN_MOST = 0.1;
 const P90_MOST = 0.25;
-/** A prediction that leads to a strategy this much slower than the quickest is wrong. */
+/** A prediction is wrong when it leads to a strategy that takes more than this many times as long as the quickest. */
 const WRONG = 1.15;
 
 interface Run {
@@ -48,7 +49,7 @@ interface Run {
   readonly link: string;
   readonly strategy: Strategy;
   readonly predicted: PredictionView | undefined;
-  /** Missing where it was given up: it did not converge. */
+  /** Missing if the migration was given up because it did not converge. */
   readonly totalSeconds?: number;
   readonly downtimeMs?: number;
   readonly bytes?: number;
@@ -57,7 +58,7 @@ interface Run {
 const runs: Run[] = [];
 const slowDowns: number[] = [];
 const costs: ObservationView["cost"][] = [];
-/** Words of its memory that a guest found wrong. */
+/** How many words of their memory the guests found wrong. */
 let wrongWords = 0;
 const NAME = "planned";
 const rig = await Rig.open();
@@ -111,7 +112,7 @@ async function settled(host: RigHost): Promise<void> {
   await rig.serial(host, NAME).waitForBeats(SETTLE_BEATS, BEATS);
 }
 
-/** And how much less the guest did meanwhile, by its own count. */
+/** Makes a plan of the migration, and notes how much less work the guest did meanwhile, by the guest's own count. */
 async function look(from: HostAgents, to: HostAgents, host: RigHost, idle: boolean): Promise<PlanView> {
   const serial = rig.serial(host, NAME);
   const before = pagesASecond(serial.beats().slice(-SETTLE_BEATS + 5));
@@ -134,7 +135,10 @@ function took({ result }: Pick<MigrationView, "result">): Pick<Run, "totalSecond
   return { totalSeconds: result.totalSeconds, downtimeMs: result.downtime.totalMs, bytes: result.bytes.total };
 }
 
-/** Undefined where neither came to an end; infinite where only one did. */
+/**
+ * The error of the predicted total time, as a fraction of the time that was taken.
+ * @returns undefined if the migration came to no end as predicted; infinity if only one of the two has an end
+ */
 function errorOf({ predicted, totalSeconds }: Run): number | undefined {
   const expected = predicted?.totalSeconds?.expected;
   if (expected === undefined || totalSeconds === undefined)
@@ -164,7 +168,10 @@ function seconds(value: number | undefined): string {
   return value === undefined ? "no end" : `${value.toFixed(2).padStart(6)} s`;
 }
 
-/** Of the live strategies: is the one that was predicted to be the quickest much slower than the quickest was? */
+/**
+ * Finds the cases in which the live strategy that was predicted to be the quickest took much longer than the quickest
+ * did.
+ */
 function wrongOnes(): string[] {
   const wrong: string[] = [];
   for (const { workload, link } of runs.filter(({ strategy }) => strategy === "precopy")) {

@@ -1,7 +1,10 @@
 /**
- * Post-copy and hybrid beside QEMU's own, the same guest and link, interleaved: time until the last page, bytes on the link, and what
- * the guest itself sees. `npm run bench:postcopy [-- --rounds N] [--link 1Gbit|100Mbit] [--order walk|random|zipf] [--json FILE]`; in
- * that order the guest visits its pages.
+ * Compares post-copy and hybrid with QEMU's own, with the same guest and link. The contenders take turns. Measured are
+ * the time until the last page has come, the bytes on the link, and what the guest itself sees.
+ *
+ *     npm run bench:postcopy [-- --rounds N] [--link 1Gbit|100Mbit] [--order walk|random|zipf] [--json FILE]
+ *
+ * `--order` is the order in which the guest visits its pages.
  */
 import { writeFileSync } from "node:fs";
 import { Option } from "commander";
@@ -41,9 +44,14 @@ interface Figures {
   readonly totalSeconds: number;
   readonly megabytes: number;
   readonly downtimeMs: number;
-  /** Longest time between two turns of the guest's loop by its own clock, which stands still while the guest is stopped. */
+  /**
+   * The longest time between two turns of the guest's loop, by the guest's own clock, which stands still while the
+   * guest is stopped.
+   */
   readonly stallMs: number;
-  /** Of its own work in the time of the migration, beside its rate before: 0 is none, 1 all of it. */
+  /**
+   * The part of its own work that the guest does not do during the migration, by its rate before: 0 is none, 1 is all.
+   */
   readonly slowDown: number;
   readonly serviceP99Ms?: number;
 }

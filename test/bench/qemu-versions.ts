@@ -1,23 +1,24 @@
 /**
- * Two versions of QEMU in every pairing, and every strategy: was the guest moved, and was its memory whole?
+ * Moves a guest between two versions of QEMU in every pairing and by every strategy, and finds out whether the guest
+ * was moved and whether its memory was whole.
  *
  *     npm run bench:qemu-versions [-- OPTIONS]          with sid's QEMU as the other one
  *     node dist/test/bench/qemu-versions.js --other PROGRAM [OPTIONS]
  *
  *     --rounds N        crossings of each kind, either way (3)
- *     --pairing NAME…   own-own, own-other, other-other: of the installed QEMU and the other one, at host a and b (all)
- *     --means NAME…     a strategy, which is Ferry; or qemu, qemu-postcopy, which are QEMU without Ferry (strategies)
- *     --order NAME      in which the guest visits its pages: walk, random, zipf (walk)
+ *     --pairing NAME…   the QEMUs at host a and b: own-own, own-other, other-other; own is the installed one (all)
+ *     --means NAME…     a strategy of Ferry; or qemu, qemu-postcopy, which are QEMU without Ferry (all strategies)
+ *     --order NAME      the order in which the guest visits its pages: walk, random, zipf (walk)
  *     --until-wrong     ends at the first word that the guest finds wrong
- *     --keep FOLDER     for the consoles and the agents' logs of each crossing that went wrong
+ *     --keep FOLDER     keeps the consoles and the agents' logs of each crossing that went wrong in this folder
  *     --json FILE       all crossings, a line each
  *
  * It runs as root, since it makes network namespaces. The guest is the tests' busy one, of 256 MiB over 1 Gbit/s. Ferry
  * compares all memory by --verify after precopy and stop-and-copy. The guest checks the memory that it writes to, and a
  * crossing ends when the guest has walked through that memory once at its new host. The table that is printed has a row
  * for each kind of crossing: "whole" counts the crossings after which no word was found wrong, "wrong words" lists how
- * many were found wrong after each other one, and "syncs" is the median of how often QEMU synced its dirty bitmap. The
- * exit code is 1 where something went wrong; a refusal does not count as that.
+ * many words were found wrong after each of the other crossings, and "syncs" is the median of how often QEMU synced its
+ * dirty bitmap. The exit code is 1 if a crossing went wrong. A refusal does not count as that.
  */
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -33,7 +34,7 @@ const ORDERS = ["walk", "random", "zipf"] as const;
 const PAIRINGS = { "own-own": [false, false], "own-other": [false, true], "other-other": [true, true] } as const;
 type Pairing = keyof typeof PAIRINGS;
 /**
- * After this many crossings the guest and its agents are started anew, so that what crossings leave does not add up.
+ * After this many crossings another guest and other agents are started, so that what crossings leave does not add up.
  */
 const CROSSINGS_A_GUEST = 50;
 
@@ -121,7 +122,7 @@ function note(pairing: Pairing, crossed: Crossed, crossing: Crossing): void {
   for (const [name, text] of crossing.evidence()) writeFileSync(join(folder, name), text);
 }
 
-/** A refusal by its codes, which are stable; anything else in the words of whoever gave up. */
+/** Says why a guest was not moved: by the codes of a refusal, which are stable, or else by the text of the error. */
 function why({ refusals, error }: Crossed): string {
   return refusals.length > 0 ? `refused (${refusals.join(", ")})` : (error ?? "none");
 }

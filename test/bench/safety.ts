@@ -1,8 +1,9 @@
 /**
- * What safety costs (issue: never lose a guest): mutual TLS against clear text, over the same link, with the same guest,
- * in turns; the copy of each frame that is kept until it is acknowledged; a journal write. Prints a table; --json FILE.
+ * Measures what safety costs. Migrations with mutual TLS and in clear take turns, over the same link and with the same
+ * guest. It also measures the copies of frames that are kept until they are acknowledged, and a write of the journal.
+ * Prints a table.
  *
- *     npm run bench:safety
+ *     npm run bench:safety [-- --json FILE]
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -22,9 +23,9 @@ import { median } from "./measure.ts";
 const ROUNDS = 3;
 const MEMORY_MIB = 512;
 const GUESTS: readonly (readonly [name: string, workload: Workload])[] = [
-  // nothing helps: the link is what bounds it
+  // neither deltas nor compression help, so the link limits the migration
   ["incompressible", { regionMiB: 16, fillMiB: 384, rate: 0, randomPercent: 100 }],
-  // the demo's
+  // the demo's workload
   ["busy", { regionMiB: 128, rate: 200e6, words: 4 }],
 ];
 
@@ -67,7 +68,7 @@ async function move(rig: Rig, from: HostAgents, to: HostAgents, guest: string): 
   };
 }
 
-/** There and back in clear, there and back with mutual TLS, and again. */
+/** Moves a guest there and back in clear and there and back with mutual TLS, in turns. */
 async function compare(name: string, workload: Workload): Promise<Record<"clear" | "tls", Run[]>> {
   const rig = await Rig.open();
   try {
@@ -106,7 +107,7 @@ const medians = (runs: readonly Run[]): Run => {
   };
 };
 
-/** GB a second of frames that are kept and dropped, 2 MiB of them at a time. */
+/** Measures how fast frames are kept and dropped, with 2 MiB of them kept at a time. @returns GB a second */
 function retaining(): number {
   const body = new Uint8Array(new SharedArrayBuffer(128 << 10)).fill(7);
   const frames = new RetainedFrames(4 << 20);
@@ -132,6 +133,7 @@ function retaining(): number {
   return median(rates);
 }
 
+/** Measures how long a write of the journal takes. @returns the median, milliseconds */
 async function journalMs(): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), "ferry-journal-"));
   try {

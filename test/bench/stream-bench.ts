@@ -1,7 +1,7 @@
 /**
- * Speed of the stream's reader and writer: `node dist/test/bench/stream-bench.js [REGEX of case names]`.
- * The stream stands in memory, in sections of 256 records as QEMU makes them; what is counted is bytes of guest memory.
- * In shared memory, as in the agents; the reader's sink looks at one byte a page, so that no work is left out.
+ * Measures the speed of the stream's reader and writer: `node dist/test/bench/stream-bench.js [REGEX of case
+ * names]`. The stream is in shared memory, as in the agents, and has sections of 256 records, as QEMU makes them. The
+ * rates count bytes of guest memory. The reader's sink looks at one byte of each page, so that V8 leaves no work out.
  */
 import { fileURLToPath } from "node:url";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
@@ -16,7 +16,7 @@ const SECTION = 1;
 const BLOCK_PAGES = 1 << 18;
 const RECORDS = 8192;
 const RECORDS_PER_SECTION = 256;
-/** Each record, its block's name each time, and sections around them. */
+/** The most bytes of the stream: the records with their block's name in each, and the sections' heads. */
 const STREAM_BYTES = RECORDS * (PAGE_SIZE + 32);
 const WINDOW_BYTES = 1 << 20;
 const AT = KERNEL_RESERVED_BYTES;
@@ -26,15 +26,15 @@ const SETTLING_ROUNDS = 8;
 
 export interface StreamMeasurement {
   readonly name: string;
-  /** 1e9 bytes of guest memory a second: median, slowest and fastest round. */
+  /** The median round, in 1e9 bytes of guest memory a second; `slowest` and `fastest` are the extremes. */
   readonly gigabytesPerSecond: number;
   readonly slowest: number;
   readonly fastest: number;
   readonly cpuSecondsPerGigabyte: number;
-  /** How many times as fast as one copy of the same stream's bytes it was, by the medians; where pages are in it. */
+  /** How many times as fast as one copy of the stream's bytes it was, by the medians; only for streams with pages. */
   readonly timesCopy?: number;
   readonly nanosecondsPerPage: number;
-  /** JavaScript heap that a page cost; below 1 nothing is made for a page. */
+  /** By how much the JavaScript heap grew for each page. Below 1, no object is made for a page. */
   readonly heapBytesPerPage: number;
 }
 
@@ -65,7 +65,7 @@ function prologue(): Buffer {
     .done();
 }
 
-/** Looks at the pages, or writes them again. */
+/** Looks at the pages, or writes them again if it has a writer. */
 class BenchSink implements StreamSink {
   sum = 0;
   private readonly memory: Uint8Array;
@@ -97,13 +97,13 @@ class BenchSink implements StreamSink {
   end(): void {}
 }
 
-/** Writes the sections into the memory. @returns the address behind them */
+/** Writes the sections into the memory. @returns the address after them */
 function writeStream(writer: StreamWriter, zero: Case["zero"]): number {
   writer.layout(layout);
   writer.begin(AT, OUT);
   for (let record = 0; record < RECORDS; record++) {
     if (record % RECORDS_PER_SECTION === 0) writer.partStart(SECTION);
-    // pages in QEMU's order, over the whole block
+    // the page numbers grow, as in QEMU's stream, and go over the whole block
     const page = (record * 31) % BLOCK_PAGES;
     if (zero(record)) writer.zeroPage(page);
     else writer.page(page, OUT);
@@ -126,7 +126,7 @@ function measure(one: Case): StreamMeasurement {
   memory.set(head, OUT);
   if (reader.consume(OUT, OUT + head.length) !== OUT + head.length) throw new RangeError("the prologue was not taken");
   const round = (): void => {
-    // as much at a time as a window holds
+    // the reader gets as much at a time as a window holds
     for (let at = AT; at < end; ) at = reader.consume(at, Math.min(end, at + WINDOW_BYTES));
   };
   for (let i = 0; i < SETTLING_ROUNDS; i++) round();
@@ -138,7 +138,7 @@ function measure(one: Case): StreamMeasurement {
     rounds.push(timed(guestBytes, round));
     heapBytes += process.memoryUsage().heapUsed - before;
   }
-  // the bytes of the stream, a window at a time
+  // the peer copies the bytes of the stream, a window at a time
   const copyRounds = Array.from({ length: ROUNDS }, () =>
     timed(guestBytes, () => {
       for (let at = AT; at < end; at += WINDOW_BYTES) copy(OUT, at, Math.min(WINDOW_BYTES, end - at));

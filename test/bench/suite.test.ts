@@ -1,4 +1,6 @@
-/** The suite's arithmetic: what becomes of samples, without a guest. */
+/**
+ * Tests what the suite computes from samples, without a guest: medians, bars, the journal, the table and the report.
+ */
 import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -46,20 +48,20 @@ const sample = (contender: string, changes: Partial<Sample> = {}): Sample => ({
 const verdictsOf = (lines: readonly Line[]): Map<string, { met: boolean; text: string }> =>
   new Map(judge(lines).map(({ bar, met, text }) => [bar, { met, text }]));
 
-t.test("medians, and of an even number the mean of the two in the middle", async (t) => {
+t.test("spreadOf() gives the median, which for an even number is the mean of the two in the middle", async (t) => {
   t.same(spreadOf([3, undefined, 1, 2]), { median: 2, least: 1, most: 3 });
   t.same(spreadOf([4, 1, 2, 3]), { median: 2.5, least: 1, most: 4 });
   t.ok(Number.isNaN(spreadOf([]).median));
 });
 
-t.test("how fast the machine was is said where it was measured", async (t) => {
+t.test("the table says how fast the machine was if that was measured", async (t) => {
   t.equal(machineText([header, sample("ferry")]), "");
   const lines = [header, ...[500, 300, 400].map((machineMBps) => sample("ferry", { machineMBps }))];
   t.match(machineText(lines), /400 MB\/s .*\(300–500;/);
   t.match(tableOf(lines), machineText(lines));
 });
 
-t.test("a guest of eight times the memory is given eight times as long, and a small one no less", async (t) => {
+t.test("a guest of eight times the memory gets eight times the limit, and a smaller guest no less", async (t) => {
   const link = LINKS.get("1Gbit");
   if (link === undefined) throw new Error("there is no such link");
   t.same(
@@ -68,7 +70,7 @@ t.test("a guest of eight times the memory is given eight times as long, and a sm
   );
 });
 
-t.test("a cell has come to its end when all of its repetitions have", async (t) => {
+t.test("a cell has come to its end if all of its repetitions have", async (t) => {
   const [one, other] = summarise([
     header,
     sample("ferry", { totalSeconds: 1 }),
@@ -82,7 +84,7 @@ t.test("a cell has come to its end when all of its repetitions have", async (t) 
 });
 
 t.test(
-  "bars are held against the best QEMU that comes to its end, and each that is not met says its figure",
+  "judge() compares Ferry with the best QEMU that comes to its end, and each verdict has its figures",
   async (t) => {
     const verdicts = verdictsOf([
       header,
@@ -99,7 +101,7 @@ t.test(
   },
 );
 
-t.test("the one who is judged is auto where it was measured, and one that comes to no end meets nothing", async (t) => {
+t.test("judge() judges auto if auto was measured, and a Ferry that comes to no end meets no bar", async (t) => {
   const qemu = sample("qemu xbzrle", { totalSeconds: 3 });
   t.match(verdictsOf([qemu, sample("ferry"), sample("ferry auto", { totalSeconds: 9 })]).get("total time"), {
     text: /^3\.00 x/,
@@ -119,7 +121,7 @@ t.test("a fast link, CPU time and the guest's slow-down have bars of their own",
   t.match(verdicts.get("the guest's slow-down"), { met: false, text: /^7 %, qemu precopy 1 %/ });
 });
 
-t.test("how much of a long link was used is taken while it copied", async (t) => {
+t.test("the use of a long link is measured from the first to the last report of copied bytes", async (t) => {
   const point = (seconds: number, sentBytes: number) => ({ seconds, bytes: 1, sentBytes });
   const residual = [point(0.1, 0), point(0.5, 1e6), point(1.5, 115e6)];
   const verdicts = verdictsOf([
@@ -129,7 +131,7 @@ t.test("how much of a long link was used is taken while it copied", async (t) =>
   t.match(verdicts.get("use of a long link"), { met: true, text: /^0\.91 of the link/ });
 });
 
-t.test("the guest's slow-down is its own work beside its rate before", async (t) => {
+t.test("slowDownIn() compares the guest's own work with its rate before the migration", async (t) => {
   const beat = (index: number, pages: number): Beat => ({
     ...{ beat: index, monoUs: 0, wallUs: 0, longestGapUs: 0, errors: 0, rate: 0, wordsChecked: 0, appCommands: 0 },
     ...{ pages, seenAtMs: 100 * index },
@@ -142,11 +144,11 @@ t.test("the guest's slow-down is its own work beside its rate before", async (t)
   t.equal(
     slowDownIn(beats, () => 7, 1000, 2000),
     undefined,
-    "of a guest that does nothing there is none",
+    "a guest that does no work has no slow-down",
   );
 });
 
-t.test("what Ferry says of its progress is read from its lines, of the time in which it copies", async (t) => {
+t.test("residualOf() reads Ferry's progress from its lines, for the time in which it copies", async (t) => {
   const line = (status: string, elapsedSeconds: number) =>
     JSON.stringify({
       status,
@@ -158,7 +160,7 @@ t.test("what Ferry says of its progress is read from its lines, of the time in w
 });
 
 t.test(
-  "a run is taken up where it ended, also behind half a line, and what never converged is not tried again",
+  "a journal resumes a run where it ended, also after half a line, and a cell that did not converge is done",
   async (t) => {
     const folder = mkdtempSync(join(tmpdir(), "ferry-suite-"));
     t.teardown(() => rmSync(folder, { recursive: true, force: true }));
@@ -173,12 +175,12 @@ t.test(
     t.notOk(again.isDone(sample("ferry"), 2));
     t.ok(again.isDone(sample("qemu precopy"), 3));
     again.add(sample("ferry", { repetition: 2 }));
-    t.equal(new Journal(path, header, true).samples.length, 3, "the half line did not swallow the one behind it");
+    t.equal(new Journal(path, header, true).samples.length, 3, "the half line did not swallow the line after it");
     t.equal(new Journal(path, header, false).samples.length, 0);
   },
 );
 
-t.test("table and report name every cell, and those that came to no end", async (t) => {
+t.test("the table and the report name every cell, also those that came to no end", async (t) => {
   const lines = [
     header,
     limit,

@@ -1,8 +1,9 @@
 /**
- * Ferry beside QEMU's own migration: workloads x links x contenders, all on one rig in one run, interleaved.
+ * Compares Ferry with QEMU's own migration: measures every combination of a workload, a link and a contender in one
+ * run, in which the contenders take turns. test/bench/README.md says what is measured.
  *
- *     npm run bench -- [--suite smoke|full|growth] [--workload NAME …] [--link NAME …] [--contender NAME …] [--repetitions N]
- *                      [--json FILE] [--html FILE] [--check] [--resume] [--list]
+ *     npm run bench -- [--suite smoke|full|growth] [--workload NAME …] [--link NAME …] [--contender NAME …]
+ *                      [--repetitions N] [--json FILE] [--html FILE] [--check] [--resume] [--list]
  */
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -150,6 +151,6 @@ function conclude(verdicts: ReturnType<typeof judge>): void {
   if (missed.length > 0 || verdicts.length === 0) process.exitCode = 1;
 }
 
-// behind all that it uses: what is declared with const is not there before
+// this comes after all that it uses, since a const does not exist before its declaration has run
 if (values.list === true) list();
 else await main().catch(gaveUp);

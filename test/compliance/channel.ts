@@ -1,4 +1,6 @@
-/** What both ends of every Channel have to do (shared/link/link.ts): one suite, run against each transport. */
+/**
+ * Tests what both ends of every Channel have to do (shared/link/link.ts). The same suite runs against each transport.
+ */
 import type t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Channel, DestinationChannel, SourceChannel } from "../../shared/link/link.ts";
@@ -6,20 +8,22 @@ import type { DestinationMessage, Frame, SourceMessage } from "../../shared/prot
 
 type Test = typeof t;
 
-/** Two ends of one stream, past the hello. */
+/** The two ends of one stream, after the hello. */
 export interface ChannelPair {
   readonly source: SourceChannel;
   readonly destination: DestinationChannel;
-  /** The network is gone. */
+  /** Breaks the network between the two ends. */
   cut(): void;
 }
 
 export type OpenPair = (t: { teardown(done: () => unknown): unknown }) => Promise<ChannelPair>;
 
 const BODY_BYTES = 64 << 10;
-/** More than any transport holds back for a receiver that does not read. */
+/** How many frames are sent at most. No transport holds back as many for a receiver that does not read. */
 const HELD_BACK_MAX = 200;
-/** Nothing more is expected; a slow machine makes the test weaker, never fail. */
+/**
+ * After this time without room, milliseconds, no more is expected. A slow machine makes the test weaker, never fail.
+ */
 const QUIET_MS = 200;
 
 const ping = (nonce: number): SourceMessage => ({ kind: "clockPing", nonce });
@@ -30,7 +34,7 @@ function frame(sequence: number, body: Uint8Array): Frame {
   return { kind: "frame", sequence, frameKind: "pages", codec: "none", rawLength: body.length, checksum, body };
 }
 
-/** Calls `take` with each message until it says that it has seen enough. */
+/** Calls `take` with each message that is delivered. @returns a promise that resolves when `take` first returns true */
 function until<In>(channel: Channel<never, In>, take: (message: In) => boolean): Promise<void> {
   return new Promise((resolve) => {
     channel.receive((message) => {
@@ -39,7 +43,10 @@ function until<In>(channel: Channel<never, In>, take: (message: In) => boolean):
   });
 }
 
-/** Sends frames while the channel takes them; ends when it has taken none for a while. */
+/**
+ * Sends frames while the channel takes them, and ends when it has had no room for a while.
+ * @returns how many were sent
+ */
 async function fill(source: SourceChannel, taken: () => void): Promise<number> {
   const body = new Uint8Array(BODY_BYTES);
   for (let sequence = 1; sequence <= HELD_BACK_MAX; sequence++) {
@@ -51,7 +58,7 @@ async function fill(source: SourceChannel, taken: () => void): Promise<number> {
 }
 
 function checkDelivery(t: Test, open: OpenPair): void {
-  t.test("messages of both ends arrive as they were sent, in order", async (t) => {
+  t.test("the messages of both ends arrive as they were sent and in order", async (t) => {
     const { source, destination } = await open(t);
     const blocks = [{ name: "pc.ram", byteLength: 2 ** 40, pageSize: 4096 }];
     const sent: SourceMessage[] = [
@@ -73,7 +80,7 @@ function checkDelivery(t: Test, open: OpenPair): void {
     t.same(answers, [1, 2, 3, 4].map(ack));
   });
 
-  t.test("a buffer may be reused when it was taken, and is taken once", async (t) => {
+  t.test("a buffer is taken exactly once, and may be reused after it was taken", async (t) => {
     const { source, destination } = await open(t);
     const wrong: number[] = [];
     let expected = 1;
@@ -107,7 +114,7 @@ function checkDelivery(t: Test, open: OpenPair): void {
     t.ok([...taken.values()].every((times) => times === 1));
   });
 
-  t.test("a handler is never called while it runs", async (t) => {
+  t.test("a channel never calls a handler while that handler runs", async (t) => {
     const { source, destination } = await open(t);
     let inside = 0;
     let deepest = 0;
@@ -130,12 +137,12 @@ function checkDelivery(t: Test, open: OpenPair): void {
 }
 
 function checkPressure(t: Test, open: OpenPair): void {
-  t.test("a receiver that does not read stops the sender, and what it reads later is in order", async (t) => {
+  t.test("a receiver that does not read holds up the sender, and later reads all frames in order", async (t) => {
     const { source, destination } = await open(t);
     let taken = 0;
     const sent = await fill(source, () => taken++);
     t.ok(sent < HELD_BACK_MAX, `${sent} frames were held back`);
-    t.ok(taken < sent, "what waits was not taken");
+    t.ok(taken < sent, "the frames that wait were not taken");
     const got: number[] = [];
     const arrived = until(destination, (message) => message.kind === "frame" && got.push(message.sequence) === sent);
     await Promise.all([arrived, source.drained()]);
@@ -145,7 +152,7 @@ function checkPressure(t: Test, open: OpenPair): void {
     );
   });
 
-  t.test("nothing is delivered between pause() and resume(), not even what follows in the same breath", async (t) => {
+  t.test("nothing is delivered between pause() and resume(), not even what has come in the same turn", async (t) => {
     const { source, destination } = await open(t);
     const got: number[] = [];
     let more: () => void = () => undefined;
@@ -169,7 +176,7 @@ function checkPressure(t: Test, open: OpenPair): void {
 
 function checkEnds(t: Test, open: OpenPair): void {
   for (const ends of ["source", "destination"] as const)
-    t.test(`when the ${ends} ends in order, everything it sent arrives and both sides are over`, async (t) => {
+    t.test(`when the ${ends} ends in order, all that it sent arrives and both ends close cleanly`, async (t) => {
       const { source, destination } = await open(t);
       let count = 0;
       destination.receive(() => count++);
@@ -185,7 +192,7 @@ function checkEnds(t: Test, open: OpenPair): void {
       t.equal(count, 40);
     });
 
-  t.test("an end of the destination that the source does not expect is a cut for both, behind what came", async (t) => {
+  t.test("an unexpected end of the destination is a cut for both ends, after all that was sent", async (t) => {
     const { source, destination } = await open(t);
     const got: DestinationMessage[] = [];
     source.expectsEnd = () => got.length > 2;
@@ -226,7 +233,7 @@ function checkEnds(t: Test, open: OpenPair): void {
     t.ok(seen?.code === "peer-lost" || seen?.code === "checksum-mismatch", String(seen?.code));
   });
 
-  t.test("a throw of a handler closes the channel with it, and nothing is delivered any more", async (t) => {
+  t.test("a handler that throws closes the channel with that fault, and nothing more is delivered", async (t) => {
     const { source, destination } = await open(t);
     let calls = 0;
     source.receive(() => {
@@ -242,7 +249,7 @@ function checkEnds(t: Test, open: OpenPair): void {
 }
 
 function checkLoss(t: Test, open: OpenPair): void {
-  t.test("a cut is a lost peer for both ends", async (t) => {
+  t.test("a cut of the network closes both ends with peer-lost", async (t) => {
     const { source, destination, cut } = await open(t);
     source.receive(() => undefined);
     destination.receive(() => undefined);
@@ -251,7 +258,7 @@ function checkLoss(t: Test, open: OpenPair): void {
     t.match(await destination.closed, { code: "peer-lost" });
   });
 
-  t.test("whatever ends the channel, every buffer is given back once and nobody waits for room", async (t) => {
+  t.test("however the channel ends, every buffer is given back once and no sender waits for room", async (t) => {
     for (const end of ["cut", "destination tears", "destination ends"] as const) {
       const { source, destination, cut } = await open(t);
       const times = new Map<number, number>();
@@ -278,13 +285,13 @@ function checkLoss(t: Test, open: OpenPair): void {
         [...times.values()].every((taken) => taken === 1),
         end,
       );
-      t.equal(source.send(ping(1)), true, "what is sent too late is dropped");
+      t.equal(source.send(ping(1)), true, "a message that is sent too late is dropped");
       source.close(new MigrationFault("internal", "too late"));
     }
   });
 }
 
-/** @param open a fresh pair for each test, ended with it */
+/** Runs the suite. @param open opens another pair for each test, and ends the pair with the test */
 export function channelCompliance(t: Test, open: OpenPair): void {
   checkDelivery(t, open);
   checkPressure(t, open);

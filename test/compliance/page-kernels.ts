@@ -1,4 +1,4 @@
-/** What every implementation of PageKernels has to do: one suite, run against each of the twins. */
+/** Tests what every implementation of PageKernels has to do. The same suite runs against each of the twins. */
 import type t from "tap";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
@@ -13,7 +13,7 @@ const BASE = address(KERNEL_RESERVED_BYTES);
 const CURRENT = address(BASE + PAGE_SIZE);
 const TARGET = address(BASE + 2 * PAGE_SIZE);
 const OUT = address(BASE + 4 * PAGE_SIZE);
-/** Places where the steps of an implementation begin and end. */
+/** Offsets in a page at which the steps of an implementation begin or end. */
 const EDGES = [0, 1, 7, 8, 15, 16, 31, 63, 64, 65, 127, 128, 2047, 2048, 4031, 4032, 4094, 4095];
 
 const hex = (memory: Uint8Array, from: number, length: number): string =>
@@ -34,7 +34,7 @@ function checkPages(t: Test, kernels: PageKernels): void {
       }
   });
 
-  t.test("bytes beside a page do not count", async (t) => {
+  t.test("bytes before and after a page do not count", async (t) => {
     memory.fill(0, BASE, OUT);
     memory[BASE - 1] = 1;
     memory[CURRENT] = 1;
@@ -45,7 +45,7 @@ function checkPages(t: Test, kernels: PageKernels): void {
     memory[BASE - 1] = 0;
   });
 
-  t.test("pages need no alignment", async (t) => {
+  t.test("isZero() and equal() need no alignment of a page", async (t) => {
     memory.fill(0, BASE, OUT);
     memory[BASE + 2] = 9;
     t.equal(kernels.isZero(address(BASE + 3)), true);
@@ -53,7 +53,7 @@ function checkPages(t: Test, kernels: PageKernels): void {
     t.equal(kernels.equal(address(BASE + 3), address(CURRENT + 5)), true);
   });
 
-  t.test("copy copies what it was told to, overlapping or not", async (t) => {
+  t.test("copy() copies bytes also between places that overlap", async (t) => {
     for (let at = 0; at < 64; at++) memory[BASE + at] = at;
     kernels.copy(address(BASE + 10), BASE, 50);
     t.same(
@@ -66,11 +66,11 @@ function checkPages(t: Test, kernels: PageKernels): void {
       Uint8Array.from({ length: 50 }, (_, at) => at),
     );
     kernels.copy(BASE, address(BASE + 1), 0);
-    t.equal(memory[BASE], 0, "nothing is a length too");
+    t.equal(memory[BASE], 0, "a copy of length 0 changes nothing");
   });
 }
 
-/** QEMU docs/xbzrle.txt (docs/devel/migration in later ones), section "Example": 24 encoded bytes. */
+/** The example of QEMU's docs/xbzrle.txt (docs/devel/migration in later versions), whose encoding has 24 bytes. */
 const DOCUMENT = {
   before: "05060708090a0b0c0d0e0f101112136800006b006d",
   after: "0102030405060708090a0b0c0d0e0f680000670069",
@@ -82,7 +82,7 @@ function checkEncoding(t: Test, kernels: PageKernels): void {
   const { memory } = kernels;
   const encode = (limit: number): number => kernels.encodeDelta(BASE, CURRENT, OUT, limit);
 
-  t.test("QEMU's document example encodes to its 24 bytes and decodes to its page", async (t) => {
+  t.test("the example of QEMU's document encodes to its 24 bytes and decodes to its page", async (t) => {
     memory.fill(0, BASE, OUT);
     memory.set(Buffer.from(DOCUMENT.before, "hex"), BASE + DOCUMENT.at);
     memory.set(Buffer.from(DOCUMENT.after, "hex"), CURRENT + DOCUMENT.at);
@@ -93,12 +93,12 @@ function checkEncoding(t: Test, kernels: PageKernels): void {
     t.equal(kernels.equal(TARGET, CURRENT), true);
   });
 
-  t.test("equal pages encode to nothing, whatever the limit", async (t) => {
+  t.test("the delta of equal pages has 0 bytes, whatever the limit", async (t) => {
     memory.fill(7, BASE, TARGET);
     for (const limit of [0, 1, PAGE_SIZE]) t.equal(encode(limit), 0);
   });
 
-  t.test("counts take one byte below 128 and two from there on", async (t) => {
+  t.test("a count takes one byte below 128, and two bytes from 128 on", async (t) => {
     for (const equals of [0, 1, 127, 128, 4000])
       for (const news of [1, 2, 3, 4, 7, 8, 15, 16, 17, 63, 64, 65, 96]) {
         memory.fill(0, BASE, CURRENT + PAGE_SIZE);
@@ -111,7 +111,7 @@ function checkEncoding(t: Test, kernels: PageKernels): void {
   });
 
   t.test(
-    "an encoding of exactly the limit fits, one byte less gives it up, and nothing behind the limit is touched",
+    "a delta of exactly the limit fits, a longer one is given up, and no byte after the limit is touched",
     async (t) => {
       memory.fill(0, BASE, TARGET);
       memory.fill(1, CURRENT + 100, CURRENT + 200);
@@ -130,17 +130,17 @@ function checkEncoding(t: Test, kernels: PageKernels): void {
     },
   );
 
-  t.test("no delta is longer than QEMU takes, also where the limit would allow it", async (t) => {
+  t.test("no delta is longer than QEMU takes, even if the limit would allow it", async (t) => {
     memory.fill(0, BASE, TARGET);
     memory.fill(1, CURRENT, TARGET);
-    t.equal(encode(3 * PAGE_SIZE), -1, "4099 bytes");
+    t.equal(encode(3 * PAGE_SIZE), -1, "a delta of 4099 bytes is given up");
     memory.fill(0, TARGET - 3, TARGET);
-    t.equal(encode(3 * PAGE_SIZE), PAGE_SIZE, "4096 bytes");
+    t.equal(encode(3 * PAGE_SIZE), PAGE_SIZE, "a delta of 4096 bytes is made");
     t.equal(kernels.deltaIsValid(OUT, PAGE_SIZE), true);
   });
 }
 
-/** Bytes, what the decoder says of them, and why. */
+/** Deltas: their bytes, what the decoder returns for them, and a name for the case. */
 const DELTAS: readonly (readonly [readonly number[], number, string])[] = [
   [[0, 1, 7], 1, "an equal run of 0 at first"],
   [[0x80, 0, 1, 7], 1, "the same in two bytes"],
@@ -166,28 +166,28 @@ const DELTAS: readonly (readonly [readonly number[], number, string])[] = [
 
 function checkDecoding(t: Test, kernels: PageKernels): void {
   const { memory } = kernels;
-  t.test("deltas are taken and refused by QEMU's rules", async (t) => {
+  t.test("deltas are accepted and refused by the rules of QEMU's decoder", async (t) => {
     for (const [bytes, covered, why] of DELTAS) {
       memory.fill(0, TARGET, TARGET + PAGE_SIZE);
-      memory.fill(1, OUT, OUT + PAGE_SIZE); // what lies behind would make most of them valid
+      memory.fill(1, OUT, OUT + PAGE_SIZE); // if a decoder read on, these bytes would make most of the deltas valid
       memory.set(bytes, OUT);
       t.equal(kernels.deltaIsValid(OUT, bytes.length), covered >= 0, why);
-      t.equal(kernels.isZero(TARGET), true, "a check writes nothing");
+      t.equal(kernels.isZero(TARGET), true, "deltaIsValid() writes nothing");
       t.equal(kernels.decodeDelta(TARGET, OUT, bytes.length), covered, why);
     }
   });
 
-  t.test("a delta is at most as long as a page, and an empty one is not a delta", async (t) => {
+  t.test("a delta that is longer than a page, or empty, is not valid", async (t) => {
     memory.fill(1, OUT, OUT + 2 * PAGE_SIZE);
     for (const length of [PAGE_SIZE + 1, 2 ** 31 - 1, -1]) {
       t.equal(kernels.deltaIsValid(OUT, length), false, `${length} bytes`);
       t.equal(kernels.decodeDelta(TARGET, OUT, length), -1, `${length} bytes`);
     }
     t.equal(kernels.deltaIsValid(OUT, 0), false);
-    t.equal(kernels.decodeDelta(TARGET, OUT, 0), 0, "QEMU's decoder does nothing for it");
+    t.equal(kernels.decodeDelta(TARGET, OUT, 0), 0, "QEMU's decoder does nothing for an empty delta");
   });
 
-  t.test("only the new bytes of a page are written, and nothing beside it", async (t) => {
+  t.test("decodeDelta() writes only the new bytes of a page, and nothing outside of the page", async (t) => {
     memory.fill(0xee, CURRENT, OUT);
     memory.set([3, 2, 0x11, 0x22, 0xf9, 0x1f, 2, 0x33, 0x44], OUT);
     t.equal(kernels.decodeDelta(TARGET, OUT, 9), PAGE_SIZE);
@@ -198,7 +198,7 @@ function checkDecoding(t: Test, kernels: PageKernels): void {
   });
 }
 
-/** XXH64, seed 0: text and hash. The values are those of the reference implementation (xxhsum -H1). */
+/** Texts and their XXH64 with seed 0, from the reference implementation (xxhsum -H1). */
 const HASHES: readonly (readonly [string, string])[] = [
   ["", "ef46db3751d8e999"],
   ["a", "d24ec4f1a98c6e5b"],
@@ -208,7 +208,7 @@ const HASHES: readonly (readonly [string, string])[] = [
 
 function checkChecksum(t: Test, kernels: PageKernels): void {
   const { memory } = kernels;
-  t.test("the checksum is XXH64, little endian, at any address", async (t) => {
+  t.test("checksum() writes XXH64 in little endian, at any address", async (t) => {
     for (const [text, expected] of HASHES)
       for (const shift of [0, 1, 7]) {
         memory.set(Buffer.from(text), BASE + shift);
@@ -229,13 +229,10 @@ function checkChecksum(t: Test, kernels: PageKernels): void {
   });
 }
 
-/**
- * Runs the suite.
- * @param create makes kernels with a memory of so many bytes
- */
+/** Runs the suite. @param create makes kernels with a memory of as many bytes as it is given */
 export function pageKernelsCompliance(t: Test, create: (byteLength: number) => PageKernels): void {
   const kernels = create(SUITE_BYTES);
-  t.test("the memory has the length that was asked for, is shared from its start, and is empty", async (t) => {
+  t.test("the memory has the length that was asked for, is shared from its start, and is all zero", async (t) => {
     t.equal(kernels.memory.byteLength, SUITE_BYTES);
     t.equal(kernels.memory.byteOffset, 0);
     t.ok(kernels.memory.buffer instanceof SharedArrayBuffer);
@@ -243,10 +240,10 @@ export function pageKernelsCompliance(t: Test, create: (byteLength: number) => P
     t.equal(
       create(SUITE_BYTES - 1000).memory.byteLength,
       SUITE_BYTES - 1000,
-      "also one that is no multiple of anything",
+      "a length need not be a multiple of a page",
     );
   });
-  t.test("lengths that cannot be are RangeErrors", async (t) => {
+  t.test("an impossible length of memory is a RangeError", async (t) => {
     for (const length of [0, -1, KERNEL_RESERVED_BYTES, 1.5, Number.NaN, 2 ** 32 - 65535, 2 ** 32])
       t.throws(() => create(length), RangeError, `${length}`);
   });

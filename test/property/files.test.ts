@@ -1,4 +1,7 @@
-/** Files that somebody else wrote, or that were cut off: journals, guest definitions, configurations. */
+/**
+ * Tests that journals, guest definitions and configurations which another program wrote, or which were cut off, are
+ * read correctly or refused by name.
+ */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -41,7 +44,7 @@ const granted: SourceRecord = {
   retiring: true,
 };
 
-t.test("a journal's file that was spoiled is its record, or refused by name; it is never another record", async (t) => {
+t.test("a spoiled file of the journal is read as its own record or refused by name", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decodeSourceRecord);
   await journal.write("m", granted);
@@ -63,8 +66,8 @@ t.test("a journal's file that was spoiled is its record, or refused by name; it 
   });
 });
 
-t.test("a record of any shape is one that was written so, or none", async () => {
-  // of a version before this one, which wrote the process so
+t.test("a record of any shape is decoded to a complete record, or to none", async () => {
+  // an earlier version wrote the process in these fields
   const older = { ...granted, qemu: undefined, qemuPid: 7, qemuProcess: "boot/7/1" };
   const records = fc.oneof(hostileObject({ ...granted }), hostileObject({ ...older }), hostileJson([granted, older]));
   forAWhile(records, (value) => {
@@ -78,7 +81,7 @@ t.test("a record of any shape is one that was written so, or none", async () => 
   });
 });
 
-t.test("what lies in the state directory and is no record is named, and the records beside it are read", async (t) => {
+t.test("files of the state directory that are no records are named, and the records are read", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decodeSourceRecord);
   await journal.write("good", granted);
@@ -92,13 +95,13 @@ t.test("what lies in the state directory and is no record is named, and the reco
   execFileSync("mkfifo", [join(directory, "pipe.json")]);
   const { entries, faults } = await journal.list();
   t.same(entries, [{ id: "good", record: granted }]);
-  t.equal(faults.length, 6, "a link to nothing is no record of anything");
+  t.equal(faults.length, 6, "a link that leads nowhere is neither a record nor a fault");
   for (const fault of faults) t.match(fault, { code: "state-directory", message: directory, advice: /./ });
 });
 
 const definition = { name: "web", qmp: "{runtime}/web.qmp", command: ["qemu-system-x86_64", "-m", "1G"] };
 
-t.test("a guest definition of any shape can be used, or is refused by name", async () => {
+t.test("a guest definition of any shape can be used or is refused by name", async () => {
   const text = fc.oneof(
     hostileObject(definition).map((one) => JSON.stringify(one)),
     spoiled([Buffer.from(JSON.stringify(definition))]).map((bytes) => bytes.toString()),
@@ -115,7 +118,7 @@ t.test("a guest definition of any shape can be used, or is refused by name", asy
   });
 });
 
-t.test("definitions that are no files, or too long, are refused without being read", async (t) => {
+t.test("guest definitions that are no files, or are too long, are refused without being read", async (t) => {
   const guestsDirectory = folder(t);
   const places = { guestsDirectory, runtimeDirectory: "/run/$&" };
   writeFileSync(join(guestsDirectory, "web.json"), JSON.stringify(definition));
@@ -136,7 +139,7 @@ t.test("definitions that are no files, or too long, are refused without being re
     await t.rejects(loadGuest(name, places), { code: "invalid-argument" });
 });
 
-t.test("a configuration file of any shape is taken, or refused by name, by both agents", async (t) => {
+t.test("both agents accept a configuration file of any shape, or refuse it by name", async (t) => {
   const directory = folder(t);
   const file = join(directory, "ferry.json");
   const good = {
@@ -152,7 +155,7 @@ t.test("a configuration file of any shape is taken, or refused by name, by both 
   };
   const nested = hostileObject(good.memory).map((memory) => ({ ...good, memory }));
   const given = fc.oneof(
-    // directories would be made wherever a hostile name says
+    // hostile names of directories are left out, since the directories would be made
     hostileObject(good).map((one) => ({ ...one, runtimeDirectory: directory, stateDirectory: directory })),
     nested.map((one) => ({ ...one })),
     fc.jsonValue().filter((one) => typeof one !== "object" || one === null || Array.isArray(one)),

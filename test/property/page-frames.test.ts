@@ -1,4 +1,4 @@
-/** Frames that no source of ours sends, into the reader of records. */
+/** Tests the reader of page records (PageFrameReader) with frames that no source agent sends. */
 import fc from "fast-check";
 import t from "tap";
 import { PageFrameReader, type RecordSink } from "../../shared/codec/page-frame.ts";
@@ -8,7 +8,7 @@ import { FILE_MS, forAWhile, named, spoiled } from "../support/hostile.ts";
 
 t.setTimeout(FILE_MS);
 
-t.test("records that were spoiled stay within memory and the frame, or are refused by name", async () => {
+t.test("spoiled records name only pages and bytes that exist, or are refused by name", async () => {
   forAWhile(fc.tuple(spoiled(GOOD), fc.boolean()), ([bytes, deltas]) => {
     const body = bytes.subarray(0, FRAME_BYTES);
     kernels.memory.set(body, AT);
@@ -38,7 +38,7 @@ t.test("records that were spoiled stay within memory and the frame, or are refus
   });
 });
 
-t.test("a page frame may be read with room for one record at a time, and is the same", async (t) => {
+t.test("a frame that is read whenever there is room again gives the same records as one read at once", async (t) => {
   for (const body of GOOD) {
     const read = (rooms: () => boolean): string[] => {
       kernels.memory.set(body, AT);

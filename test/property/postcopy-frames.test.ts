@@ -1,4 +1,7 @@
-/** From the guest's writes to what a destination takes, which refuses a page that comes twice or not at all. */
+/**
+ * Tests the whole of post-copy's page path in memory: from the guest's writes to what the destination takes. The
+ * destination refuses a page that comes twice or not at all.
+ */
 import fc from "fast-check";
 import t from "tap";
 import { PostcopyPages } from "../../agent-destination/replay/postcopy-pages.ts";
@@ -10,7 +13,7 @@ import { readPages, turn } from "../support/sending.ts";
 const FLUSHED_WITHIN_MS = 10_000;
 
 t.test(
-  "whatever the guest wrote, waits for and QEMU sends when, the destination has it all, each page once",
+  "in whatever order the guest writes, pages are requested and QEMU sends, the destination gets each page once",
   async () => {
     const page = fc.nat(PAGES - 1);
     const range = fc.tuple(page, fc.integer({ min: 1, max: 60 }));
@@ -72,7 +75,7 @@ t.test(
         void sender.flushed().then(() => {
           flushed = true;
         });
-        // a moment of quiet behind a request is the clock's, not this loop's: many turns fit in it
+        // the quiet time after a request is measured by the clock, not in turns of this loop, and has many turns
         for (const endMs = performance.now() + FLUSHED_WITHIN_MS; !flushed && performance.now() < endMs; ) {
           rig.compressOne();
           acknowledge();
@@ -87,7 +90,7 @@ t.test(
   },
 );
 
-/** Takes the frames as a destination does, which refuses what comes twice or not at all. */
+/** Takes the frames as a destination does. @throws when a page comes twice or not at all, or has another content */
 function checkAtDestination(guest: Uint8Array, frames: ReturnType<typeof capturing>["frames"]): void {
   const there = new Uint8Array(PAGES).fill(255);
   const pages = new PostcopyPages({

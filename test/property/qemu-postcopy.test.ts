@@ -1,4 +1,7 @@
-/** QEMU's post-copy stream and its return path cut anywhere and spoiled, and what is written read again. */
+/**
+ * Tests the readers of QEMU's post-copy stream and return path with bytes that are cut anywhere and spoiled, and that
+ * they read what the writers write.
+ */
 import fc from "fast-check";
 import t from "tap";
 import { PageSet } from "../../shared/page/page-set.ts";
@@ -14,7 +17,7 @@ t.setTimeout(FILE_MS);
 
 const CODES = ["stream-invalid", "stream-unsupported"] as const;
 const made = [1, 2, 3].map((seed) => fakePostcopy(seed, { packageBytes: 60 }).bytes);
-/** Without the pages of precopy, so that most of what is spoiled is post-copy's. */
+/** The same streams without the pages of precopy, so that most spoiled bytes are those of post-copy. */
 const switching = made.map((bytes) => {
   const setup = advisedSetup().done();
   return Buffer.concat([setup, bytes.subarray(bytes.indexOf(Buffer.from("08000b0000", "hex")))]);
@@ -25,11 +28,12 @@ const pieces = (bytes: Buffer, cuts: readonly number[]): Buffer[] => {
   return ends.map((end, i) => bytes.subarray(ends[i - 1] ?? 0, end));
 };
 
-t.test("spoiled streams end in a fault of the stream or a wait, and where they are cut changes nothing", async () => {
+t.test("a spoiled stream ends in a fault or in waiting for more, the same wherever it is cut", async () => {
   const cuts = fc.array(fc.nat(30_000), { maxLength: 4 });
   forAWhile(fc.tuple(spoiled([...made, ...switching, ...switching]), cuts), ([bytes, where]) => {
     const sorted = where.map((cut) => cut % (bytes.length + 1)).sort((a, b) => a - b);
-    // a precopy completion may be made of it, whose end depends on the pieces (stream-end.ts); otherwise nothing does
+    // bytes without a package may be a completion of precopy, whose end depends on the pieces (stream-end.ts); a stream
+    // with a package ends the same in any pieces
     const whole = named(CODES, () => rewritePostcopy(bytes));
     const cut = named(CODES, () => rewritePostcopy(bytes, sorted));
     if (bytes.includes(Buffer.from("0800070004", "hex")) && whole !== cut)
@@ -37,7 +41,7 @@ t.test("spoiled streams end in a fault of the stream or a wait, and where they a
   });
 });
 
-t.test("a spoiled return path ends in a fault or a wait, and where it is cut changes nothing", async () => {
+t.test("a spoiled return path ends in a fault or in waiting for more, the same wherever it is cut", async () => {
   const requests = new PageRequests(RETURN_PATH_BLOCKS);
   for (const page of [5, 6, 101, 7, 99]) requests.add(page, 1);
   const bits = Buffer.alloc(16, 0x55);
@@ -56,7 +60,7 @@ t.test("a spoiled return path ends in a fault or a wait, and where it is cut cha
   });
 });
 
-t.test("requests and discards of any pages are read as they were written", async () => {
+t.test("requests and discards of any pages are read back as they were written", async () => {
   const range = fc.tuple(fc.nat(45), fc.nat(45)).map(([a, b]) => [Math.min(a, b), Math.abs(a - b) + 1] as const);
   const blocks = [
     { name: "pc.ram", byteLength: 40 * 4096 },
@@ -92,7 +96,7 @@ t.test("requests and discards of any pages are read as they were written", async
   });
 });
 
-t.test("a spoiled resumed stream ends in a fault or a wait, and where it is cut changes nothing", async () => {
+t.test("a spoiled resumed stream ends in a fault or in waiting for more, the same wherever it is cut", async () => {
   const good = [1, 2].map((seed) => fakeResumed(seed).bytes);
   const cuts = fc.array(fc.nat(30_000), { maxLength: 4 });
   forAWhile(fc.tuple(spoiled([...good, asking(), asking()]), cuts), ([bytes, where]) => {
@@ -110,7 +114,7 @@ t.test("a spoiled resumed stream ends in a fault or a wait, and where it is cut 
   });
 });
 
-t.test("any set of received pages is read as it was written", async () => {
+t.test("any set of received pages is read back as it was written", async () => {
   const { blocks } = RESUMED_SETUP;
   forAWhile(fc.uniqueArray(fc.nat(45)), (pages) => {
     const sent = new PageSet(46);

@@ -1,4 +1,4 @@
-/** QEMU's stream cut at every byte, and streams that no QEMU writes. */
+/** Tests the reader of QEMU's stream with streams that are cut at every byte, and with streams that no QEMU writes. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
@@ -19,12 +19,12 @@ const heads = readdirSync(FOLDER)
   .map((name) => gunzipSync(readFileSync(join(FOLDER, name))));
 const { bytes: made, devices } = fakeStream({ seed: 5, sections: 2, recordsPerSection: 3, deviceBytes: 60 });
 
-t.test("a captured stream may be cut at every byte of its set-up, and its first pages anywhere", async (t) => {
+t.test("a captured stream is read the same wherever its set-up or its first pages are cut", async (t) => {
   t.equal(heads.length, 2);
   for (const head of heads) {
     const whole = rewriteStream(head);
     let wrong = 0;
-    // the set-up is some 400 bytes; behind it one step in seven, since all pages are alike
+    // the set-up has some 400 bytes; after it every seventh byte is tried, since all pages are alike
     for (let cut = 0; cut <= head.length; cut += cut < 600 ? 1 : 7) {
       const got = rewriteStream(head, [cut]);
       if (!got.bytes.equals(whole.bytes) || got.log.join() !== whole.log.join() || got.left !== whole.left) wrong++;
@@ -34,7 +34,7 @@ t.test("a captured stream may be cut at every byte of its set-up, and its first 
 });
 
 t.test(
-  "spoiled streams end in a fault of the stream or a wait, whatever was spoiled and however it comes",
+  "a spoiled stream ends in a fault of the stream or in waiting for more, in whatever pieces it comes",
   async () => {
     const cuts = fc.array(fc.nat(13_000), { maxLength: 4 });
     forAWhile(fc.tuple(spoiled([made, made, twoPageSetup().done(), ...heads]), cuts), ([bytes, where]) => {
@@ -44,9 +44,10 @@ t.test(
   },
 );
 
-t.test("where a stream is cut changes nothing in what is said of it", async () => {
+t.test("a spoiled stream without device state ends in the same way wherever it is cut", async () => {
   const codes = ["stream-invalid", "stream-unsupported"] as const;
-  // device state that holds a whole description of its own is taken for the end where a piece ends with it (stream-end.ts)
+  // the device state is left out: if it held a whole description and a piece ended with that, this would be taken for
+  // the end (stream-end.ts)
   const noDevices = made.subarray(0, made.length - devices.length);
   forAWhile(fc.tuple(spoiled([noDevices]), fc.nat(9000)), ([bytes, cut]) => {
     const whole = named(codes, () => rewriteStream(bytes));
@@ -55,7 +56,7 @@ t.test("where a stream is cut changes nothing in what is said of it", async () =
   });
 });
 
-t.test("random bytes behind every good beginning are refused or waited for", async () => {
+t.test("after every good beginning, random bytes are refused or more are waited for", async () => {
   const beginnings = [new StreamBytes(), new StreamBytes().be32(0x5145564d).be32(3), streamHead(), twoPageSetup()].map(
     (one) => one.done(),
   );
@@ -66,7 +67,7 @@ t.test("random bytes behind every good beginning are refused or waited for", asy
   );
 });
 
-t.test("blocks and sizes that are only claimed cost nothing", async (t) => {
+t.test("the reader refuses blocks and sizes that are only claimed, and allocates nothing for them", async (t) => {
   const sink: StreamSink = {
     prologue: () => undefined,
     layout: () => undefined,
@@ -102,18 +103,18 @@ t.test("blocks and sizes that are only claimed cost nothing", async (t) => {
   t.throws(() => consume(claim(8192).name("a").be64(4096).name("a").be64(4096)), { message: /RAM block a twice/ });
 });
 
-t.test("device state full of false heads is looked at in a time that grows with its length", async (t) => {
+t.test("device state full of false heads takes time in proportion to its length", async (t) => {
   const head = new StreamBytes().u8(0, 6).be32(3).bytes(Buffer.from('{"a')).done();
   const state = Buffer.concat(new Array(400_000).fill(head));
   const startMs = performance.now();
   t.notOk(new StreamEnd().push(state));
-  // each head once made a copy of all that follows it: 700 GB, which took minutes
+  // an earlier version copied all that follows each head: 700 GB, which took minutes
   t.ok(performance.now() - startMs < 30_000);
   const claims = new StreamBytes().u8(0, 6).be32(0xffffffff).bytes(Buffer.from('{"a')).done();
   t.notOk(new StreamEnd().push(claims));
 });
 
-t.test("the end is found in any device state, in pieces of any length", async () => {
+t.test("the end of the stream is found after any device state, in pieces of any length", async () => {
   const piece = fc.oneof(
     fc.uint8Array({ maxLength: 12 }),
     fc.constantFrom<number[]>(
@@ -127,7 +128,7 @@ t.test("the end is found in any device state, in pieces of any length", async ()
   const description = '{"page_size": 4096}';
   const end = new StreamBytes().u8(0, 6).be32(description.length).bytes(Buffer.from(description)).done();
   forAWhile(fc.tuple(fc.array(piece, { maxLength: 12 }), fc.array(fc.nat(200), { maxLength: 6 })), ([pieces, cuts]) => {
-    // a last byte that is no text ends any candidate before the real one
+    // a byte that is no text ends any candidate before the real end
     const bytes = Buffer.concat([...pieces.map((one) => Buffer.from(one)), Buffer.of(1), end]);
     const sorted = cuts.map((cut) => cut % bytes.length).sort((a, b) => a - b);
     const finder = new StreamEnd();

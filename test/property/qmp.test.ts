@@ -1,4 +1,4 @@
-/** A monitor that is none, or lies: into the client of QEMU's monitor. */
+/** Tests the client of QEMU's monitor with a peer that is no monitor, or that lies. */
 import fc from "fast-check";
 import t, { type Test } from "tap";
 import type { FaultCode } from "../../shared/fault.ts";
@@ -38,14 +38,14 @@ function read(pieces: readonly Uint8Array[]): { seen: QmpMessage[]; code: FaultC
   return { seen, code };
 }
 
-t.test("lines of a monitor may be cut at every byte", async (t) => {
+t.test("the lines of a monitor are read the same wherever they are cut", async (t) => {
   const all = Buffer.concat(lines);
   for (let cut = 0; cut <= all.length; cut++)
     t.same(read([all.subarray(0, cut), all.subarray(cut)]), { seen: messages, code: undefined }, `at ${cut}`);
   t.same(read([...all].map((byte) => Uint8Array.of(byte))).seen, messages);
 });
 
-t.test("spoiled lines are messages, or refused by name; where they are cut changes nothing", async () => {
+t.test("spoiled lines are read as messages or refused by name, wherever they are cut", async () => {
   const given = fc.oneof(spoiled([Buffer.concat(lines)]), fc.uint8Array({ maxLength: 80 }));
   forAWhile(fc.tuple(given, fc.nat(400)), ([bytes, cut]) => {
     const whole = read([bytes]);
@@ -55,7 +55,7 @@ t.test("spoiled lines are messages, or refused by name; where they are cut chang
   });
 });
 
-t.test("a line without an end is given up, and was never more than its limit in memory", async (t) => {
+t.test("a line without an end is given up at its limit, and takes no more memory than that", async (t) => {
   const reader = new QmpLines();
   const piece = new Uint8Array(1 << 20).fill(0x20);
   const before = process.memoryUsage().arrayBuffers;
@@ -70,7 +70,11 @@ t.test("a line without an end is given up, and was never more than its limit in 
   t.ok(process.memoryUsage().arrayBuffers - before < 4 * LINE_MAX_BYTES);
 });
 
-/** One client for each monitor: greeted, then given these bytes as the answer to its command, then cut off. */
+/**
+ * Connects a client to a monitor and asks it for the status.
+ * @param path gives the path of the monitor's socket
+ * @returns the status, or the code of the fault, which must be one of CODES
+ */
 async function ask(t: Test, path: () => Promise<string>): Promise<unknown> {
   try {
     const qmp = await QmpClient.connect(await path(), { timeoutMs: 20_000 });
@@ -89,7 +93,7 @@ async function ask(t: Test, path: () => Promise<string>): Promise<unknown> {
   }
 }
 
-t.test("whatever a monitor answers, the call ends: with what it said, or a fault with a name", async (t) => {
+t.test("whatever a monitor answers, a call ends with its answer or with a named fault", async (t) => {
   let answer: Buffer = Buffer.alloc(0);
   let greeting: Buffer = lines[0]!;
   const path = await serve(t, (socket) => {
@@ -114,12 +118,12 @@ t.test("whatever a monitor answers, the call ends: with what it said, or a fault
   );
 });
 
-/** Stands for the number of the question. */
+/** In an answer below, this stands for the id of the command. */
 const ASKED = "asked";
 const isAsked = (answer: unknown): answer is object =>
   typeof answer === "object" && answer !== null && "id" in answer && answer.id === ASKED;
 
-t.test("answers without sense are refused with what was wrong with them", async (t) => {
+t.test("an answer that makes no sense is refused with a message that says what was wrong", async (t) => {
   const answers: readonly (readonly [answer: unknown, code: FaultCode, message: RegExp])[] = [
     [{ return: null, id: ASKED }, "qmp-protocol", /answered query-status with null/],
     [{ QMP: null }, "qmp-protocol", /greeting has no version/],
@@ -146,7 +150,7 @@ t.test("answers without sense are refused with what was wrong with them", async 
   }
 });
 
-t.test("answers to nobody, events without fields and brackets without end do no harm", async (t) => {
+t.test("answers to no command, events without fields and deeply nested values do no harm", async (t) => {
   const path = await serve(t, (socket) => {
     const monitor = new Monitor(socket, ({ id }) => {
       for (const unknown of [99, -1, 1e300]) monitor.reply({ return: {}, id: unknown });

@@ -1,4 +1,4 @@
-/** Frames that no source of ours sends, into the replay: nothing wrong reaches QEMU. */
+/** Tests that the destination's replay lets nothing wrong reach QEMU, with frames that no source agent sends. */
 import type { Socket } from "node:net";
 import { Writable } from "node:stream";
 import fc from "fast-check";
@@ -39,7 +39,10 @@ const CODES: readonly FaultCode[] = ["peer-invalid", "checksum-mismatch"];
 
 let shared: PageKernels | undefined;
 
-/** A replay that is past its head, and what it wrote to QEMU. */
+/**
+ * Makes a replay.
+ * @param write is called with each piece that the replay writes to QEMU; `taken` says that QEMU has it
+ */
 function replayTo(write: (bytes: Buffer, taken: () => void) => void, agreed: Contract = contract) {
   const stream = new Writable({
     highWaterMark: 1 << 30,
@@ -50,7 +53,7 @@ function replayTo(write: (bytes: Buffer, taken: () => void) => void, agreed: Con
   const faults: MigrationFault[] = [];
   const replay = new Replay({
     createKernels: (byteLength) => {
-      // one memory for all: what is collected of thousands comes back late
+      // all replays share one memory, since the collector frees the memories of thousands of replays late
       shared ??= loadKernels(byteLength);
       return shared;
     },
@@ -64,6 +67,7 @@ function replayTo(write: (bytes: Buffer, taken: () => void) => void, agreed: Con
   return { replay, faults };
 }
 
+/** Makes a replay that has its layout, with all that it has written to QEMU. */
 function started(agreed: Contract = contract) {
   const written: Buffer[] = [];
   const { replay, faults } = replayTo((bytes, taken) => {
@@ -79,7 +83,11 @@ setup.be64(PAGES * PAGE_SIZE + 4);
 for (const { name, byteLength } of BLOCKS) setup.name(name).be64(byteLength);
 const HEAD = setup.be64(0x10).u8(0x7e).be32(SECTION).done();
 
-/** Would QEMU take these sections? Our reader of its stream knows all but XBZRLE, so records of it are made pages. */
+/**
+ * Checks that QEMU would take these sections, by StreamReader. That reader does not know XBZRLE, so each delta is
+ * checked here and then replaced by a whole page.
+ * @throws Error when QEMU would not take them
+ */
 function checkSections(written: readonly Buffer[]): void {
   const sections = Buffer.concat(written);
   const seen = new StreamBytes().bytes(HEAD);
@@ -122,7 +130,7 @@ function checkSections(written: readonly Buffer[]): void {
   if (left !== 0) throw new Error(`${left} bytes too many`);
 }
 
-t.test("whatever a source sends, QEMU is given sections that it takes, or nothing", async () => {
+t.test("whatever a source sends, the replay writes only sections that QEMU takes", async () => {
   const body = fc.oneof(spoiled(GOOD), fc.constantFrom(...GOOD));
   const change = fc.constantFrom<(sent: Frame) => Partial<Frame>>(
     () => ({}),
@@ -149,14 +157,14 @@ t.test("whatever a source sends, QEMU is given sections that it takes, or nothin
       }
     });
     if (faults[0] !== undefined) throw faults[0];
-    // frames of this length are given to QEMU when they were read to their end, so what it has is whole
+    // a frame of this length is written only after it was read to its end, so QEMU has whole sections
     checkSections(written);
-    // what was written is called back about in the next turn
+    // the callbacks of the writes come in the next turn of the event loop
     await new Promise((resolve) => setImmediate(resolve));
   });
 });
 
-t.test("a bomb is refused for what it says, or for what it holds, before it takes memory", async (t) => {
+t.test("a decompression bomb is refused before it takes memory, whatever length it claims", async (t) => {
   const bomb = compress(Buffer.alloc(512 << 20));
   t.ok(bomb.length < 65_536, `${bomb.length} bytes`);
   const before = process.memoryUsage.rss();
@@ -173,7 +181,7 @@ t.test("a bomb is refused for what it says, or for what it holds, before it take
   t.ok(process.memoryUsage.rss() - before < 64 << 20);
 });
 
-t.test("deltas and compression that were not negotiated are refused", async (t) => {
+t.test("the replay refuses deltas and compressed frames that were not negotiated", async (t) => {
   const plain = { ...contract, codecs: [] };
   t.throws(() => started(plain).replay.take(frame(1, GOOD[1]!)), {
     code: "peer-invalid",
@@ -185,7 +193,7 @@ t.test("deltas and compression that were not negotiated are refused", async (t) 
   });
 });
 
-t.test("a delta of a form that QEMU refuses does not reach it", async (t) => {
+t.test("a delta that QEMU would refuse does not reach QEMU", async (t) => {
   const wrong: readonly (readonly number[])[] = [
     [],
     [0],
@@ -205,7 +213,7 @@ t.test("a delta of a form that QEMU refuses does not reach it", async (t) => {
   }
 });
 
-t.test("behind a record that was refused nothing reaches QEMU, also when it takes more later", async (t) => {
+t.test("after a refused record nothing more reaches QEMU, even if QEMU takes more later", async (t) => {
   const written: Buffer[] = [];
   const taken: (() => void)[] = [];
   const { replay } = replayTo((bytes, done) => {
@@ -225,7 +233,7 @@ t.test("behind a record that was refused nothing reaches QEMU, also when it take
   checkSections(written);
 });
 
-t.test("zero pages beyond those that there are, and pages outside of them, are refused", async (t) => {
+t.test("the replay refuses more zero pages than the guest has, and pages outside of the guest", async (t) => {
   const many = pages((w) => {
     w.zeroRun(0, PAGES);
     w.zeroRun(5, 1);
@@ -243,7 +251,7 @@ t.test("zero pages beyond those that there are, and pages outside of them, are r
     t.throws(() => started().replay.take(frame(1, body)), { code: "peer-invalid", message: /of 64/ });
 });
 
-t.test("verbatim bytes stand ahead of the pages and behind them, not between", async (t) => {
+t.test("verbatim frames come before and after the page frames, and not between them", async (t) => {
   const { replay } = started();
   replay.take(frame(1, Buffer.from("head"), { frameKind: "verbatim" }));
   replay.take(frame(2, GOOD[0]!));
@@ -252,7 +260,7 @@ t.test("verbatim bytes stand ahead of the pages and behind them, not between", a
   t.throws(() => replay.take(frame(5, GOOD[0]!)), { code: "peer-invalid", message: /behind the end of QEMU's RAM/ });
 });
 
-t.test("a layout that is not the contract's, in any block, is refused", async (t) => {
+t.test("a layout that differs from the contract's in any block is refused", async (t) => {
   const [ram, bios] = BLOCKS;
   const { replay } = replayTo((_, taken) => taken());
   const layouts = [
@@ -269,7 +277,7 @@ t.test("a layout that is not the contract's, in any block, is refused", async (t
   t.throws(() => replay.layout(BLOCKS, SECTION), { code: "peer-invalid", message: /second layout/ });
 });
 
-t.test("more bytes in flight than were agreed on are refused while QEMU takes nothing", async (t) => {
+t.test("the replay refuses more bytes in flight than were agreed on while QEMU takes nothing", async (t) => {
   const { replay } = replayTo(() => undefined);
   replay.layout(BLOCKS, SECTION);
   const body = pages((w) => {
@@ -287,6 +295,6 @@ t.test("more bytes in flight than were agreed on are refused while QEMU takes no
     { code: "peer-invalid", message: /not applied yet; agreed on 1048576/ },
   );
   t.ok(fault);
-  // what the output buffers took is applied
+  // bytes that the output buffers took count as applied
   t.ok(sent < window + (3 << 20), `${sent} bytes`);
 });

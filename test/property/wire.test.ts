@@ -1,4 +1,7 @@
-/** Protobuf that no agent of ours writes: into the hand-written reader of frames and into the generated ones. */
+/**
+ * Tests the readers of messages, the hand-written one for frames and the generated ones, with protobuf that no agent
+ * writes.
+ */
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -70,7 +73,7 @@ const contract = {
 } as const;
 const refused = { kind: "refusals", refusals: [{ code: "qemu-older", message: "QEMU 9.0 is older" }] } as const;
 
-/** What reads a peer's or an operator's bytes, with good ones for it. */
+/** A reader of bytes of a peer or an operator, with good bytes for it. */
 interface Reader {
   readonly read: (bytes: Buffer) => unknown;
   readonly good: readonly Uint8Array[];
@@ -106,7 +109,7 @@ const readers: readonly Reader[] = [
   answers(migrationService.ListMigrations, [[view(), view({ status: "inDoubt" })]]),
 ];
 
-/** The name of what is wrong with a message, by whoever sent it. */
+/** The codes of a message that is wrong: the first if a peer sent it, the second if an operator did. */
 const CODES = ["peer-invalid", "invalid-argument"] as const;
 
 function check({ read }: Reader, bytes: Buffer): void {
@@ -114,12 +117,12 @@ function check({ read }: Reader, bytes: Buffer): void {
   if (got instanceof MigrationFault) codeOf(got, CODES);
 }
 
-t.test("spoiled messages are read as something or refused by name, by every reader", async () => {
+t.test("every reader reads a spoiled message as some message or refuses it by name", async () => {
   const one = fc.constantFrom(...readers).chain((reader) => fc.tuple(fc.constant(reader), spoiled(reader.good)));
   forAWhile(one, ([reader, bytes]) => check(reader, bytes));
 });
 
-t.test("random bytes and fields of any kind are read as something or refused by name, by every reader", async () => {
+t.test("every reader reads random bytes and fields as some message or refuses them by name", async () => {
   const field = fc
     .tuple(fc.integer({ min: 1, max: 20 }), fc.nat(7), fc.uint8Array({ maxLength: 12 }))
     .map(([number, type, bytes]) => Buffer.concat([Buffer.of(number * 8 + type, bytes.length), bytes]));
@@ -130,7 +133,7 @@ t.test("random bytes and fields of any kind are read as something or refused by 
   forAWhile(fc.tuple(fc.constantFrom(...readers), bytes), ([reader, given]) => check(reader, given));
 });
 
-t.test("a frame that was spoiled is one within its message, or refused by name", async () => {
+t.test("a spoiled frame is read as a frame that fits into its message or refused by name", async () => {
   forAWhile(spoiled([Buffer.from(encodeFrame(frame))]), (bytes) => {
     named(["peer-invalid"], () => {
       const got = decodeFrame(bytes);
@@ -140,7 +143,7 @@ t.test("a frame that was spoiled is one within its message, or refused by name",
   });
 });
 
-t.test("groups nested without end, and lengths that are only claimed, are refused and cost nothing", async (t) => {
+t.test("groups nested without end and lengths that are only claimed take no memory", async (t) => {
   const deep = Buffer.alloc(1 << 20, 0x7b);
   const claim = Buffer.from("0affffffff0f", "hex");
   const before = process.memoryUsage.rss();
@@ -153,7 +156,7 @@ t.test("groups nested without end, and lengths that are only claimed, are refuse
   t.ok(process.memoryUsage.rss() - before < 64 << 20);
 });
 
-t.test("a list of more blocks than any machine has is refused", async (t) => {
+t.test("a layout with more blocks than any machine has is refused", async (t) => {
   const block = { name: "", byteLength: 0, pageSize: 4096 };
   const layout = (count: number): unknown =>
     transferService.Transfer.responseDeserialize(
@@ -165,7 +168,7 @@ t.test("a list of more blocks than any machine has is refused", async (t) => {
   t.match(layout(4097), { code: "peer-invalid", message: /RAM blocks are 4097/ });
 });
 
-t.test("what a peer says of its reasons is cut, before it gets into logs", async (t) => {
+t.test("the texts and lists of a peer's failures and refusals are cut to a limit", async (t) => {
   const message = "x".repeat(100_000);
   const failure = { kind: "failure", code: message, message, refusedToken: Buffer.alloc(0) } as const;
   const { Transfer } = transferService;
@@ -178,7 +181,7 @@ t.test("what a peer says of its reasons is cut, before it gets into logs", async
   t.same(read, { kind: "refusals", refusals: new Array(64).fill({ code: "x", message: cut }) });
 });
 
-t.test("a message that is no frame is not taken apart when it is longer than any there is", async (t) => {
+t.test("a message that is no frame is refused unread if it is longer than any real one", async (t) => {
   const { Transfer } = transferService;
   const probe = (length: number): unknown =>
     Transfer.responseDeserialize(
@@ -188,7 +191,7 @@ t.test("a message that is no frame is not taken apart when it is longer than any
   t.match(probe(1 << 20), { code: "peer-invalid", message: /that is no frame/ });
 });
 
-t.test("an offer with an id that is no name of a file, or without a token, is refused", async (t) => {
+t.test("an offer is refused if its id cannot be the name of a file, or its token has a wrong length", async (t) => {
   const { Handshake } = destinationService;
   const offered = (changes: object): unknown =>
     Handshake.requestDeserialize(Handshake.requestSerialize({ ...offer, ...changes }));
@@ -199,7 +202,7 @@ t.test("an offer with an id that is no name of a file, or without a token, is re
   t.match(offered({ migrationId: "0af9", token: Buffer.alloc(16) }), { migrationId: "0af9" });
 });
 
-t.test("a heat map of more cells than anybody can look at is refused", async (t) => {
+t.test("a call for a heat map of more cells than the limit is refused", async (t) => {
   const asked = (cells: number): unknown =>
     migrationService.GetHeatMap.requestDeserialize(
       migrationService.GetHeatMap.requestSerialize({ idOrGuest: "web", cells }),

@@ -1,4 +1,7 @@
-/** What holds after every migration, however it ended: one guest, whole and alive, and no trace of it elsewhere. */
+/**
+ * Asserts what holds after every migration, however it ended: there is one guest, whole and alive, and no trace of it
+ * elsewhere.
+ */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
@@ -10,18 +13,24 @@ import type { FoundProcess } from "./running-processes.ts";
 
 const ALIVE = { timeoutMs: 30_000 };
 const BEATS = 10;
-/** The losing side tidies up after the operator was told how it ended. */
+/**
+ * How long the host without the guest may take to tidy up, milliseconds. It tidies up after the operator was told how
+ * the migration ended.
+ */
 const TIDY_MS = 10_000;
 
 export interface Whereabouts {
   readonly name: string;
-  /** Where it must run now. */
+  /** The host at which the guest must run now. */
   readonly at: RigHost;
-  /** What else is in both runtime directories. @default nothing */
+  /** Further files that both runtime directories may have. @default nothing */
   readonly beside?: readonly string[];
 }
 
-/** Exactly one QEMU of the guest runs, it beats on and finds its memory whole; the other host has only logs and journals. */
+/**
+ * Asserts that exactly one QEMU of the guest runs, that the guest goes on and finds its memory whole, and that the
+ * other host has only logs and journals.
+ */
 export async function assertOneGuest(t: Test, rig: Rig, { name, at, beside = [] }: Whereabouts): Promise<void> {
   const other = rig.other(at);
   const files = guestFiles(name);
@@ -49,13 +58,13 @@ export async function assertOneGuest(t: Test, rig: Rig, { name, at, beside = [] 
     );
 }
 
-/** What there may be of the output of a QEMU that an agent started. */
+/** The files that there may be of the output of a QEMU that an agent started. */
 export const logFiles = (name: string): readonly string[] => {
   const log = qemuLogPath(name, "");
   return [log, olderLog(log), logPipe(log)];
 };
 
-/** Ends the rig, and looks that nothing of it is left. */
+/** Ends the rig, and makes sure that nothing of it is left. @throws Error when something is */
 export async function closeRig(rig: Rig): Promise<void> {
   await rig.close();
   await rig.assertNothingLeft();
@@ -66,27 +75,27 @@ export function processesOf(rig: Rig, host: RigHost, name: string): FoundProcess
   return rig.qemus().filter((one) => one.command.includes(` -name ${name} `) && rig.isOn(host, one));
 }
 
-/** By these an agent keeps others from its runtime directory (shared/runtime/files/agent-lock.ts). */
+/** Files by which an agent keeps other agents from its runtime directory (shared/runtime/files/agent-lock.ts). */
 const LOCKS: readonly string[] = [".source.lock", ".destination.lock"];
 
-/** What is in a host's runtime directory beside the files that may be. */
+/** Lists the files in a host's runtime directory that may not be there. */
 export function leftFiles(host: RigHost, allowed: readonly string[]): string[] {
   return readdirSync(host.runtimeDirectory).filter((file) => !allowed.includes(file) && !LOCKS.includes(file));
 }
 
-/** What is in the directory of a guest with a user of its own, beside the files that may be. */
+/** Lists the files in the directory of a guest with a user of its own that may not be there. */
 export function leftInGuestDirectory(host: RigHost, name: string, allowed: readonly string[]): string[] {
   const directory = host.guestDirectory(name);
   return existsSync(directory) ? readdirSync(directory).filter((file) => !allowed.includes(file)) : [];
 }
 
-/** All that both agents of a host keep: source/ID.json, destination/ID.json. */
+/** Lists the files that both agents of a host keep: source/ID.json, destination/ID.json. */
 export function stateFiles(host: RigHost): string[] {
   const kinds = ["source", "destination"].filter((kind) => existsSync(join(host.stateDirectory, kind)));
   return kinds.flatMap((kind) => readdirSync(join(host.stateDirectory, kind)).map((file) => `${kind}/${file}`));
 }
 
-/** Waits for it, but leaves it to the assertions to say what is wrong. */
+/** Waits until the host is tidy, or for TIDY_MS; the assertions that follow say what is wrong. */
 async function settled(tidy: () => boolean): Promise<void> {
   const ask = (): true | undefined => (tidy() ? true : undefined);
   await eventually(ask, { timeoutMs: TIDY_MS, what: "the other host to be tidy" }).catch(() => undefined);

@@ -1,13 +1,15 @@
-/** Both agents on a rig's host, as the programs that are installed, and the `ferry` command against them. */
+/**
+ * Starts both agents on a rig's host, as the programs that are installed, and runs the `ferry` command against them.
+ */
 import { join } from "node:path";
 import type { MigrationView } from "../../shared/protocol/report.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import type { RigProcess } from "./process.ts";
 import type { Rig, RigHost } from "./rig.ts";
 
-/** A start of Node and two imports; on a machine with much else to do that takes a while. */
+/** How long an agent may take until it listens. On a machine with much else to do a start of Node takes a while. */
 export const AGENT_READY = { timeoutMs: 60_000 };
-/** Its rounds take seconds each, and on a busy machine they take minutes. */
+/** How long an agent may take for its warm-up. Its rounds take seconds each, and minutes on a busy machine. */
 const REHEARSED = { timeoutMs: 200_000 };
 const SOURCE_PORT = 7411;
 const DESTINATION_PORT = 7412;
@@ -16,10 +18,10 @@ export interface HostAgents {
   readonly host: RigHost;
   readonly source: RigProcess;
   readonly destination: RigProcess;
-  /** Where operators reach the source agent, and sources the destination agent. */
+  /** Where operators reach the source agent, and where source agents reach the destination agent. */
   readonly sourceAddress: string;
   readonly destinationAddress: string;
-  /** What `ferry` needs to be let in. */
+  /** The flags that `ferry` needs for the agents to let it in. */
   readonly ferryFlags: readonly string[];
 }
 
@@ -27,14 +29,18 @@ export interface AgentOptions {
   readonly source?: readonly string[];
   readonly destination?: readonly string[];
   readonly ferry?: readonly string[];
-  /** As the agents are by themselves, and ready for their first migration. Most tests have no use for it. @default false */
+  /**
+   * True if the agents are to do their warm-up, as they do by default, and are to be waited for until it is done. Most
+   * tests have no use for it.
+   * @default false
+   */
   readonly rehearsed?: boolean;
 }
 
-/** Compiled program of this package. */
+/** The path of a compiled program of this package. */
 const program = (path: string): string => join(packageRoot(), "dist", path);
 
-/** As the first line of the agents' programs has it. */
+/** Node's options in the first line of the agents' programs. */
 export const NODE_OPTIONS = [
   "--single-threaded-gc",
   "--max-semi-space-size=2",
@@ -49,17 +55,21 @@ const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
  */
 export const AGENT_GRACE_MS = 45_000;
 
+/** The flag by which an agent does its warm-up. */
 export const REHEARSES = "--rehearsal=true";
 
 type AgentKind = "source" | "destination";
 
-/** On the loopback both hosts share the addresses, so the second one's ports are others. */
+/** The address of an agent. On the loopback both hosts have the same address, so host b has other ports there. */
 export function agentAddress(rig: Rig, host: RigHost, kind: AgentKind): string {
   const shift = host.name === "b" && rig.network.kind === "loopback" ? 10 : 0;
   return `${host.address}:${(kind === "source" ? SOURCE_PORT : DESTINATION_PORT) + shift}`;
 }
 
-/** Starts one agent, with Node's options of its first line; it may not be ready yet, or refuse to start. */
+/**
+ * Starts one agent, with the Node options of its program's first line. The agent may not be ready yet when this
+ * returns, or may refuse to start.
+ */
 export function spawnAgent(
   rig: Rig,
   host: RigHost,
@@ -72,7 +82,7 @@ export function spawnAgent(
     `--runtime-directory=${host.runtimeDirectory}`,
     `--state-directory=${join(host.stateDirectory, kind)}`,
     ...(extra.some((flag) => flag.startsWith("--tls-")) ? [] : ["--tls-insecure"]),
-    // only tests of this socket have one, since others look for what agents leave behind
+    // only tests of this socket have one, since other tests look for files that agents leave behind
     ...(extra.some((flag) => flag.startsWith("--operators-socket")) ? [] : ["--operators-socket="]),
     ...(extra.includes(REHEARSES) ? [] : ["--rehearsal=false"]),
     ...extra,
@@ -87,7 +97,7 @@ export function spawnAgent(
   });
 }
 
-/** Starts one agent and waits until it serves. */
+/** Starts one agent, and waits until it serves and has done its warm-up, if it does one. */
 export async function startAgent(
   rig: Rig,
   host: RigHost,
@@ -100,6 +110,7 @@ export async function startAgent(
   return agent;
 }
 
+/** Starts both agents of a host, and waits for them. */
 export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions = {}): Promise<HostAgents> {
   const rehearsal = options.rehearsed === true ? [REHEARSES] : [];
   const [source, destination] = await Promise.all([
@@ -111,7 +122,7 @@ export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions
   return { host, source, destination, sourceAddress, destinationAddress, ferryFlags: options.ferry ?? [] };
 }
 
-/** The command line of `ferry` on the host of these agents, from its beginning. */
+/** The whole command line of `ferry` on the host of these agents. */
 export const ferryCommand = (agents: HostAgents, args: readonly string[]): readonly string[] => [
   ...agents.host.prefix,
   process.execPath,
@@ -128,7 +139,7 @@ export function ferry(rig: Rig, agents: HostAgents, args: readonly string[]): Pr
   return rig.spawn(agents.host, `ferry ${args.join(" ")}`, command);
 }
 
-/** What `ferry list` knows, as it prints it. */
+/** Runs `ferry list`. @returns the views that it prints */
 export async function listMigrations(rig: Rig, agents: HostAgents): Promise<readonly MigrationView[]> {
   const list = await ferry(rig, agents, ["--json", "list"]);
   await list.ended;

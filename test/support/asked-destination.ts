@@ -1,4 +1,4 @@
-/** A destination agent that is only asked how migrations stand, and answers as a test wants. */
+/** A destination agent that is only asked how migrations stand (`Settle`), and answers as a test wants. */
 import type { Test } from "tap";
 import { serveDestination } from "../../shared/link/grpc/grpc-server.ts";
 import type { SettleAnswer, SettleCall } from "../../shared/protocol/stream-messages.ts";
@@ -7,12 +7,15 @@ import { LIMITS, SERVE } from "./link.ts";
 
 export { LIMITS };
 
+/** An answer, or only its standing. */
 export type Answer = SettleAnswer["standing"] | SettleAnswer;
 
 export class AskedDestination {
-  /** Where it listens. */
+  /** Where the destination listens. */
   readonly address: string;
+  /** All calls so far, in order. */
   readonly calls: SettleCall[] = [];
+  /** Gives the answer to a call. A test may put another function here. */
   answer: (call: SettleCall) => Answer | Promise<Answer> = () => "unknown";
   private readonly closed: () => Promise<unknown>;
 
@@ -36,24 +39,24 @@ export class AskedDestination {
     this.closed = closed;
   }
 
-  /** What it was asked, in order. */
+  /** What the destination was asked, in order. */
   get asked(): readonly SettleCall["ask"][] {
     return this.calls.map(({ ask }) => ask);
   }
 
-  /** Each question has one of these answers, in turn, and the last of them from then on. */
+  /** From now on gives these answers in turn, and then the last of them again and again. */
   answersInTurn(answers: readonly Answer[]): void {
     const left = [...answers];
     this.answer = () => (left.length > 1 ? left.shift() : left[0]) ?? "unknown";
   }
 
-  /** Until it was asked so often. */
+  /** Waits until there were `count` calls. */
   async untilAsked(count: number, { timeoutMs = 10_000 } = {}): Promise<void> {
     const isAsked = (): true | undefined => (this.calls.length >= count ? true : undefined);
     await eventually(isAsked, { timeoutMs, what: `question ${count} to the destination` });
   }
 
-  /** It cannot be asked any more. */
+  /** Closes the server, so that the destination cannot be asked any more. */
   async close(): Promise<void> {
     await this.closed();
   }

@@ -1,6 +1,7 @@
 /**
- * A guest of one program in place of its firmware, for tests that must know of every page that it writes: no kernel, no
- * interrupts, no devices. It runs in real mode, so its memory is below 1 MiB; QEMU gives it 16 MiB.
+ * A guest that has one program in place of its firmware, for tests that must know every page that the guest writes. It
+ * has no kernel, no interrupts and no devices. The program runs in real mode, so it uses memory below 1 MiB; QEMU gives
+ * the guest 16 MiB.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,22 +16,23 @@ import type { Rig } from "./rig.ts";
 import { atTeardown } from "./teardown.ts";
 
 const FIRMWARE_BYTES = 65536;
-/** Where the CPU begins, as an offset in the firmware: jmp f000:e000. */
+/** Where the CPU begins, as an offset in the firmware. There is a jump to the program: jmp f000:e000. */
 const RESET = 0xfff0;
+/** Where the program is, as an offset in the firmware. */
 const PROGRAM = 0xe000;
 
-/** Pages [from, to) of the guest. */
+/** The pages [from, to) of the guest. */
 export interface Pages {
   readonly from: number;
   readonly to: number;
 }
 
-/** What the program writes: in each round, the cold pages once and the hot ones `each` × `hotTurns` times. */
+/** What the program writes: in each round, every cold page once and every hot page `each` × `hotTurns` times. */
 export interface TwoSets {
   readonly cold: Pages;
   readonly hot: Pages;
   readonly hotTurns: number;
-  /** 1 to 65 535. @default 65_535 */
+  /** How often the hot pages are written in one of the `hotTurns`, 1 to 65 535. @default 65_535 */
   readonly each?: number;
   /**
    * The number of a page outside both sets, for what the program counts of its clock and its devices (bios-watch.ts).
@@ -38,7 +40,7 @@ export interface TwoSets {
   readonly watch?: number;
 }
 
-/** The program as machine code, 8086. */
+/** Makes the program, as machine code of the 8086. */
 export function twoSets({ cold, hot, hotTurns, each = 0xffff, watch }: TwoSets): Uint8Array {
   const word = (value: number): number[] => [value & 255, value >> 8];
   // a page is 0x100 paragraphs
@@ -60,12 +62,12 @@ export function twoSets({ cold, hot, hotTurns, each = 0xffff, watch }: TwoSets):
 
 export interface BiosGuest {
   readonly qmp: QmpClient;
-  /** That QEMU may write to. */
+  /** A folder to which QEMU may write. */
   readonly folder: string;
   end(): Promise<void>;
 }
 
-/** Writes a firmware file whose whole program is this one. */
+/** Writes a firmware file that holds only this program. */
 export function writeFirmware(path: string, program: Uint8Array): void {
   const firmware = new Uint8Array(FIRMWARE_BYTES);
   firmware.set(program, PROGRAM);
@@ -75,7 +77,7 @@ export function writeFirmware(path: string, program: Uint8Array): void {
 
 /**
  * Defines a guest of this program for both hosts of a rig.
- * @param machine QEMU's options beside its name, its firmware and its monitors, of which it has one of its own for tests
+ * @param machine QEMU's options, without its name, its firmware and its monitors. One of the monitors is the tests' own
  */
 export function biosDefinition(rig: Rig, name: string, program: Uint8Array, machine: string): GuestDefinitionFile {
   const firmware = join(rig.folder, "firmware");
@@ -87,7 +89,7 @@ export function biosDefinition(rig: Rig, name: string, program: Uint8Array, mach
   return { name, qmp: `{runtime}/${qmp}`, command: [...command, "-bios", firmware, ...monitors] };
 }
 
-/** Starts it under TCG, with further arguments such as -incoming. @throws Error when QEMU does not answer */
+/** Starts such a guest under TCG, with further arguments such as -incoming. @throws Error when QEMU does not answer */
 export async function startBiosGuest(program: Uint8Array, extra: readonly string[] = []): Promise<BiosGuest> {
   const folder = mkdtempSync(join(tmpdir(), "ferry-bios-"));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
@@ -107,7 +109,7 @@ export async function startBiosGuest(program: Uint8Array, extra: readonly string
   );
   const end = async (): Promise<void> => {
     qmp.close();
-    // one whose guest waits for a page that does not come cannot end by itself
+    // a QEMU whose guest waits for a page that does not come cannot end by itself
     await qemu.stop({ graceMs: 500 });
     forget();
     remove();
@@ -115,13 +117,14 @@ export async function startBiosGuest(program: Uint8Array, extra: readonly string
   return { qmp, folder, end };
 }
 
-/** Pages of conventional memory, where the program runs. */
+/** The length of conventional memory, in which the program runs. */
 const LOW_BYTES = 0xa0000;
 
 /**
- * What became of the sets in a stopped guest: the program goes through its pages in order, so each was changed as often
- * as the one before it, or once less. @returns how many were changed less in each set, and the counters, as text; 0 or
- * 1 is right
+ * Checks the two sets of pages in a stopped guest. The program goes through its pages in order, so each page was
+ * changed as often as the page before it, or, at one place in each set, once less.
+ * @returns `most` is the number of changes that are missing from one page to the next, summed over a set, in the set
+ *   with more of them: 0 or 1 is right. `counters` is the count of each page, as text
  */
 export async function setSteps(
   guest: Pick<BiosGuest, "qmp" | "folder">,

@@ -1,21 +1,21 @@
 /**
- * A part of a real-mode program (bios-guest.ts) that looks in each round whether the guest's clock goes forward and its
- * devices are as the program has left them: what a move carries beside the memory.
+ * A part of a real-mode program (bios-guest.ts) that checks in each round whether the guest's clock goes forward, and
+ * whether its devices are as the program has left them. A migration carries these beside the memory.
  */
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { readMemory } from "./guest-memory.ts";
 
-/** A byte of the clock chip's memory, and what the program writes there. */
+/** The place of a byte in the clock chip's memory, and the value that the program writes there. */
 const CMOS = { index: 0x50, value: 0xa5 } as const;
-/** What the program writes to the interrupt controller's mask. Under KVM that controller is in the kernel. */
+/** The value that the program writes to the interrupt controller's mask. Under KVM that controller is in the kernel. */
 const MASK = 0x5a;
 
-/** What the program has counted since its start; each count begins again at 0 after 65 535. */
+/** What the program has counted since its start. Each count begins again at 0 after 65 535. */
 export interface Watched {
   readonly rounds: number;
-  /** Rounds in which the time-stamp counter was less than in the round before. */
+  /** How many rounds found the time-stamp counter less than in the round before. */
   readonly clockWentBack: number;
-  /** Rounds in which the clock chip's memory, or the interrupt mask, was not as it was written. */
+  /** How many rounds found the clock chip's memory, or the interrupt mask, not as it was written. */
   readonly cmosLost: number;
   readonly maskLost: number;
 }

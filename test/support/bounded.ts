@@ -1,6 +1,6 @@
-/** Waiting with a bound: a test that hangs says nothing about why. */
+/** Waits with a bound on the time, since a test that hangs says nothing about why. */
 
-/** @throws Error naming what was waited for, when `promise` has not settled after `timeoutMs` */
+/** Waits for a promise. @throws Error naming what was waited for, when the promise has not settled after `timeoutMs` */
 export async function bounded<Value>(promise: Promise<Value>, timeoutMs: number, what: string): Promise<Value> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
@@ -14,7 +14,8 @@ export async function bounded<Value>(promise: Promise<Value>, timeoutMs: number,
 }
 
 /**
- * Asks again until the answer is not undefined. For what sends no event: a socket that appears, a counter that grows.
+ * Asks again and again until the answer is not undefined. It is for things that send no event, such as a socket that
+ * appears or a counter that grows.
  * @throws Error naming what was waited for, after `timeoutMs`
  */
 export async function eventually<Value>(

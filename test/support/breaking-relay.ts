@@ -1,27 +1,29 @@
 /**
- * A network between the two ends of a transfer stream that ends connections in every way that there is, at any message.
- * It reads HTTP/2 frames in clear, counts the messages of gRPC in them, and says what proxies, kernels and libraries
- * say when they end a connection.
+ * A network between the two ends of a transfer stream. It can end a connection at any message, in every way that there
+ * is. It reads HTTP/2 frames in clear, counts the gRPC messages in them, and sends what proxies, kernels and libraries
+ * send when they end a connection.
  */
 import { connect, createServer, type Server, type Socket } from "node:net";
 
-/** Whom something goes to: the source serves, the destination dials. */
+/** The end to which something goes. The source serves, and the destination dials. */
 export type End = "source" | "destination";
 
+/** When and how a connection is ended: after `after` messages to the end `to`. Nothing of the next message is sent. */
 export interface Strike {
-  /** The connection ends behind so many messages that went to this end, and nothing of the next one goes out. */
   readonly to: End;
   readonly after: number;
   readonly way: Way;
 }
 
-/** Something that ends a connection. */
+/** A way to end a connection. */
 export interface Way {
   readonly name: string;
   readonly end: (connection: RelayedConnection) => void;
 }
 
+/** The length of HTTP/2's preface, which a client sends first. */
 const PREFACE_BYTES = 24;
+/** The length of the head of an HTTP/2 frame. */
 const HEAD_BYTES = 9;
 const TYPE = { data: 0, headers: 1, reset: 3, goAway: 7 } as const;
 const END_STREAM = 1;
@@ -42,20 +44,21 @@ const word = (value: number): Buffer => {
   return bytes;
 };
 
-/** A field as HPACK has it that is in no table and is not to get into one. */
+/** Encodes a header field by HPACK, as one that is in no table and is not to be put into one. */
 export const field = (name: string, value: string): Buffer =>
   Buffer.concat([Buffer.of(0, name.length), Buffer.from(name), Buffer.of(value.length), Buffer.from(value)]);
-/** `:status` is the eighth of the fields that everybody knows. */
+/** Encodes `:status`, which is number 8 of HPACK's static table. */
 const httpStatus = (code: number): Buffer => Buffer.concat([Buffer.of(8, 3), Buffer.from(String(code))]);
 
-/** Frames of one direction: whole ones are passed on, data up to the message at which it is struck. */
+/** One direction of a connection. Whole frames are passed on, and in the end data up to the message of the strike. */
 class Direction {
+  /** How many whole messages went this way. */
   messages = 0;
-  /** The stream's headers went this way. */
+  /** True after the stream's headers went this way. */
   hasBegun = false;
   private unread = Buffer.alloc(0);
   private prefaceBytes: number;
-  /** Of the message that is on its way. */
+  /** How many bytes of the present message are still to come. */
   private left = 0;
   private head = Buffer.alloc(0);
 
@@ -63,7 +66,11 @@ class Direction {
     this.prefaceBytes = toSource ? PREFACE_BYTES : 0;
   }
 
-  /** @returns what may go on, and whether it ends there */
+  /**
+   * Takes bytes that have come.
+   * @param after the number of messages after which the strike comes
+   * @returns the bytes to be passed on, whether the strike has come, and the number of the stream in the frames
+   */
   take(bytes: Buffer, after: number): { readonly out: Buffer; readonly struck: boolean; readonly stream: number } {
     this.unread = Buffer.concat([this.unread, bytes]);
     const out: Buffer[] = [];
@@ -88,7 +95,7 @@ class Direction {
       if (type === TYPE.headers) this.hasBegun = true;
       const most = type === TYPE.data ? this.count(whole.subarray(HEAD_BYTES), after) : undefined;
       if (most !== undefined) {
-        // the end of the stream may be in the same frame
+        // the flag END_STREAM, which may be in the same frame, is left out
         out.push(frame(TYPE.data, flags & ~END_STREAM, of, whole.subarray(HEAD_BYTES, HEAD_BYTES + most)));
         return { out: Buffer.concat(out), struck: true, stream };
       }
@@ -97,7 +104,10 @@ class Direction {
     return { out: Buffer.concat(out), struck: false, stream };
   }
 
-  /** @returns how much of this data ends with message number `after`, if that ends in it */
+  /**
+   * Counts the messages in data.
+   * @returns where message number `after` ends, or undefined if it does not end in here
+   */
   private count(data: Buffer, after: number): number | undefined {
     let at = 0;
     while (at < data.length) {
@@ -119,18 +129,21 @@ class Direction {
 }
 
 export class RelayedConnection {
+  /** The socket to the destination. */
   readonly near: Socket;
+  /** The socket to the source. */
   readonly far: Socket;
   private readonly directions: Readonly<Record<End, Direction>> = {
     source: new Direction(true),
     destination: new Direction(false),
   };
-  /** Nothing of the other end's goes to these any more. */
+  /** The ends to which nothing of the other end is passed on any more. */
   private readonly deaf = new Set<End>();
   private readonly strike: Strike | undefined;
   private readonly onStruck: () => void;
   private stream = 1;
   private struck = false;
+  /** What has come since hold(); undefined while everything is passed on. */
   private held: { readonly to: End; readonly bytes: Buffer | "end" }[] | undefined;
 
   constructor(near: Socket, far: Socket, strike: Strike | undefined, onStruck: () => void) {
@@ -176,12 +189,12 @@ export class RelayedConnection {
     else this.socket(to).end();
   }
 
-  /** From now on nothing comes through and nothing is lost, as TCP has it of a link that is down. */
+  /** From now on nothing is passed on and nothing is lost, as with TCP over a link that is down. */
   hold(): void {
     this.held = [];
   }
 
-  /** The link is back. */
+  /** Passes on what was held, and everything that follows, as with a link that is back. */
   release(): void {
     const { held } = this;
     this.held = undefined;
@@ -191,7 +204,7 @@ export class RelayedConnection {
     }
   }
 
-  /** Neither end hears the other one any more. */
+  /** From now on nothing of either end reaches the other end. */
   part(): void {
     this.deaf.add("source").add("destination");
   }
@@ -221,7 +234,7 @@ export class RelayedConnection {
     this.say(to, frame(TYPE.data, END_STREAM, this.stream, Buffer.alloc(0)));
   }
 
-  /** Headers of a server, or of a proxy before it, that end the stream for the destination. */
+  /** Sends headers to the destination that end the stream, as a server or a proxy before it does. */
   answer(...fields: readonly Buffer[]): void {
     const { hasBegun } = this.directions.destination;
     const first = hasBegun ? [] : [httpStatus(200), field("content-type", "application/grpc")];
@@ -245,11 +258,14 @@ export class RelayedConnection {
 export class BreakingRelay {
   readonly port: number;
   readonly connections: RelayedConnection[] = [];
-  /** Strikes that have come about. */
+  /** How many strikes have come. */
   struck = 0;
   private readonly server: Server;
 
-  /** @param strikes one for each connection, in their order; later ones are left alone */
+  /**
+   * Opens a relay to a port of the loopback.
+   * @param strikes one for each connection, in the order of the connections. Later connections are never struck
+   */
   static async open(port: number, strikes: readonly (Strike | undefined)[] = []): Promise<BreakingRelay> {
     const server = createServer({ allowHalfOpen: true });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -1,4 +1,4 @@
-/** `buf curl`, as the README has it: a client that knows nothing of Ferry but what reflection tells it. */
+/** Runs `buf curl` as the README does: as a client that knows of Ferry only what gRPC's reflection tells it. */
 import { join } from "node:path";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { bounded } from "./bounded.ts";
@@ -10,7 +10,7 @@ const CALL_MS = 60_000;
 export interface CurlAnswer {
   readonly code: number | null;
   readonly output: string;
-  /** The messages of the answer, one for a call without a stream. */
+  /** The messages of the answer. A call without a stream has one. */
   readonly messages: readonly unknown[];
 }
 
@@ -18,13 +18,13 @@ export class BufCurl {
   private readonly rig: Rig;
   private readonly host: RigHost;
 
-  /** Calls go out from this host. */
+  /** @param host the host from which calls are made */
   constructor(rig: Rig, host: RigHost) {
     this.rig = rig;
     this.host = host;
   }
 
-  /** "ferry.v1.MigrationService/Migrate" and its like, sorted. */
+  /** Lists the methods that reflection names, such as "ferry.v1.MigrationService/Migrate", sorted. */
   async methods(address: string): Promise<readonly string[]> {
     const { output } = await this.run(["--list-methods", `http://${address}`]);
     return output
@@ -37,7 +37,7 @@ export class BufCurl {
     return this.run(["-d", JSON.stringify(request), `http://${address}/${method}`]);
   }
 
-  /** A call that may last: a stream that is watched. */
+  /** Starts a call that may last, such as a stream that is watched. */
   start(address: string, method: string, request: object = {}): Promise<RigProcess> {
     return this.spawn(["-d", JSON.stringify(request), `http://${address}/${method}`]);
   }
@@ -57,7 +57,7 @@ export class BufCurl {
   }
 }
 
-/** Streams come as objects one after the other, each over several lines. */
+/** Parses the messages of an answer. A stream is printed as objects one after the other, each over several lines. */
 function parseMessages(output: string): unknown[] {
   const texts = output.trim().split(/\n(?=\{)/);
   return texts.filter((text) => text.startsWith("{")).map((text): unknown => JSON.parse(text));

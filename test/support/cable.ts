@@ -1,4 +1,4 @@
-/** What joins the two namespaces of a test network: a veth pair, or a cable with a length (delay.c). */
+/** Joins the two namespaces of a test network, by a veth pair or by a cable with a length (delay.c). */
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -14,13 +14,16 @@ export interface CableEnd {
 }
 
 export interface Cable {
-  /** The interfaces are gone with it, or with their namespaces. */
+  /** Removes the cable. Its interfaces go with it, or with their namespaces. */
   remove(): Promise<void>;
 }
 
 const READY_MS = 10_000;
 
-/** Both interfaces are there then, without addresses and down. @throws Error when they cannot be made */
+/**
+ * Makes an interface in each namespace and joins the two. They have no addresses yet and are down.
+ * @throws Error when they cannot be made
+ */
 export const joinEnds = (a: CableEnd, b: CableEnd, roundTripMs: number): Promise<Cable> =>
   roundTripMs === 0 ? vethPair(a, b) : longCable(a, b, roundTripMs);
 
@@ -36,7 +39,7 @@ async function longCable(a: CableEnd, b: CableEnd, roundTripMs: number): Promise
   try {
     execFileSync("gcc", ["-O2", "-o", program, join(packageRoot(), "test", "support", "delay.c")], { stdio: "pipe" });
     const ends = [a, b].flatMap(({ namespace, interfaceName }) => [namespace, interfaceName]);
-    // it ends with its standard input, so also with this program
+    // the program ends with its standard input, and so also with this process
     const child = spawn(program, [...ends, `${Math.round(roundTripMs * 500)}`], { stdio: ["pipe", "pipe", "inherit"] });
     const ended = once(child, "exit");
     const failed = ended.then(([code]) => {

@@ -1,6 +1,6 @@
 /**
- * Captures the vectors in test/vectors from the QEMU that is installed: `node dist/test/support/capture-stream.js`.
- * The tests do not run it; they read what it wrote. See test/vectors/PROVENANCE.md.
+ * Captures the vectors in test/vectors from the QEMU that is installed: `node dist/test/support/capture-stream.js`. The
+ * tests do not run this program. They read the vectors that it wrote. See test/vectors/PROVENANCE.md.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -15,8 +15,9 @@ import { encodePong, encodeShut, encodeSwitchoverAck } from "../../shared/qemu/r
 import { type PostcopySink, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 
+/** How much of a stream is kept in a vector that has only the head of a stream. */
 const HEAD_BYTES = 12 * 1024;
-/** What the guests have below the hole at 640 KiB and from 1 MiB on; both are RAM on every PC. */
+/** The guests' memory below the hole at 640 KiB, and from 1 MiB on. Both are RAM on every PC. */
 const LOW_END = 0xa0000;
 const HIGH_START = 0x100000;
 const HIGH_END = 16 << 20;
@@ -26,9 +27,12 @@ export interface VectorFacts {
   readonly qemu: string;
   readonly arguments: string;
   readonly machineType: string;
-  /** The guest's memory after the migration as QEMU's pmemsave wrote it: SHA-256 of [0, 640 KiB) and [1 MiB, 16 MiB). */
+  /**
+   * The SHA-256 of the guest's memory after the migration, as QEMU's pmemsave wrote it: of [0, 640 KiB) and of [1 MiB,
+   * 16 MiB).
+   */
   readonly memorySha256?: readonly [low: string, high: string];
-  /** "info ramblock" of the same QEMU: name and used length in bytes. */
+  /** The RAM blocks that "info ramblock" of the same QEMU lists: name and used length in bytes. */
   readonly blocks: readonly (readonly [name: string, byteLength: number])[];
   readonly streamBytes: number;
 }
@@ -36,9 +40,12 @@ export interface VectorFacts {
 interface Vector {
   readonly name: string;
   readonly arguments: readonly string[];
-  /** Keep only the first bytes? */
+  /** True if only the first HEAD_BYTES are kept. */
   readonly headOnly: boolean;
-  /** With the capability postcopy-ram: complete by post-copy, or as a precopy stream all the same. */
+  /**
+   * If it is given, the migration has the capability postcopy-ram, and completes by post-copy ("used") or as in precopy
+   * ("unused").
+   */
   readonly postcopy?: "used" | "unused";
 }
 
@@ -61,12 +68,12 @@ const VECTORS: readonly Vector[] = [
   },
 ];
 
-/** 64 KiB that increase one byte in each of 16 pages from 0x8000 on, for ever. */
+/** Makes a firmware of 64 KiB that increases one byte in each of 16 pages from 0x8000 on, for ever. */
 function counterBios(): Uint8Array {
   const bios = new Uint8Array(65536);
   // mov ax,0x800; mov ds,ax; xor bx,bx; inc byte [bx]; add bx,0x1000; jmp to inc
   bios.set([0xb8, 0x00, 0x08, 0x8e, 0xd8, 0x31, 0xdb, 0xfe, 0x07, 0x81, 0xc3, 0x00, 0x10, 0xeb, 0xf8], 0xe000);
-  // jmp f000:e000, where the CPU begins
+  // jmp f000:e000, at the address where the CPU begins
   bios.set([0xea, 0x00, 0xe0, 0x00, 0xf0], 0xfff0);
   return bios;
 }
@@ -82,7 +89,7 @@ async function monitorOf(path: string): Promise<QmpClient> {
     }
 }
 
-/** Reads a whole migration as an agent would, and answers it on the return path. */
+/** Reads a whole migration as an agent would, and answers QEMU on the return path. @returns all bytes of the stream */
 async function captureFrom(qmp: QmpClient, path: string, mode: Vector["postcopy"]): Promise<Buffer> {
   const chunks: Buffer[] = [];
   const socket = await new Promise<Socket>((resolve, reject) => {
@@ -100,7 +107,7 @@ async function captureFrom(qmp: QmpClient, path: string, mode: Vector["postcopy"
     layout: () => undefined,
     page: taken,
     zeroPage: taken,
-    // pages of two passes, so that records repeat
+    // the switchover waits until pages of two passes have come, so that records repeat
     partEnd: () => {
       sections += 1;
       if (sections === (mode === "used" ? 1 : 3)) void allowSwitchover(qmp, socket, mode === "used");
@@ -142,7 +149,7 @@ async function prepare(qmp: QmpClient, path: string, mode: Vector["postcopy"]): 
   const names = ["return-path", "switchover-ack", "events", ...(mode === undefined ? [] : ["postcopy-ram"])];
   const capabilities = names.map((capability) => ({ capability, state: true }));
   await qmp.execute("migrate-set-capabilities", { capabilities });
-  // slow, so that a part of the first pass is left for post-copy
+  // in post-copy the migration is slow, so that a part of the first pass is left for post-copy
   const limits =
     mode === "used"
       ? { "max-bandwidth": 500_000, "downtime-limit": 1 }
@@ -198,7 +205,7 @@ async function capture(vector: Vector, folder: string): Promise<void> {
   }
 }
 
-// all of them, or those whose names begin with an argument
+// captures all vectors, or those whose names begin with an argument
 const wanted = process.argv.slice(2);
 for (const vector of VECTORS.filter(({ name }) => wanted.length === 0 || wanted.some((one) => name.startsWith(one)))) {
   const folder = mkdtempSync(join(tmpdir(), "ferry-capture-"));

@@ -1,4 +1,4 @@
-/** A source's capture of post-copy over a sender in memory, and what QEMU hears of it. */
+/** Makes a source's PostcopyCapture over a sender in memory, and records what QEMU would be told on its return path. */
 import { PostcopyCapture } from "../../agent-source/postcopy/postcopy-capture.ts";
 import { readDiscards } from "../../shared/codec/discard-frame.ts";
 import { ReturnPathReader } from "../../shared/qemu/return-path/return-path-reader.ts";
@@ -16,7 +16,7 @@ export function capturing(options: SendingOptions = {}, aheadPages = 0) {
   const { pageCount = PAGES } = options;
   const rig = sending({ ...options, pageCount });
   const { kernels, scheduler, sender, frames, put, window } = rig;
-  /** What QEMU was told on its return path. */
+  /** The pages that QEMU was asked for on its return path. */
   const asked: number[] = [];
   const pongs: number[] = [];
   const none = (): void => undefined;
@@ -44,7 +44,7 @@ export function capturing(options: SendingOptions = {}, aheadPages = 0) {
     onEnd: () => calls.ended++,
   });
   capture.layout({ blocks: BLOCKS, ramSectionId: SECTION });
-  /** As QEMU sends its package; then the guest runs at the destination, unless told otherwise. */
+  /** Sends a package as QEMU does. If `runs` is true, the guest then runs at the destination. */
   const sendPackage = (bytes: Uint8Array, runs = true): void => {
     kernels.memory.set(bytes, window);
     capture.packageStart(bytes.length);

@@ -1,4 +1,4 @@
-/** Views for the tests of the command line, and an operator who types and reads. */
+/** Views for the tests of the command line, and a simulated operator who types commands and reads what they print. */
 import type { Surroundings } from "../../cli/context.ts";
 import type { OperatorClient } from "../../cli/operator-client.ts";
 import { runFerry } from "../../cli/program.ts";
@@ -72,7 +72,7 @@ const unexpected = (name: string) => (): never => {
   throw new TypeError(`${name} was not expected`);
 };
 
-/** A client that can do only what a test gives it. */
+/** Makes a client that can do only what a test gives it. Every other call throws a TypeError. */
 export const fakeClient = (methods: Partial<OperatorClient>): OperatorClient => ({
   listGuests: unexpected("listGuests"),
   plan: unexpected("plan"),
@@ -97,7 +97,7 @@ export interface Typed {
 export interface Operator {
   /** Presses Ctrl-C. */
   interrupt(): void;
-  /** Lets every sleep of the program end. */
+  /** Ends every sleep of the program. */
   wake(): void;
   readonly nowMs: { value: number };
   type(line: string): Promise<Typed>;

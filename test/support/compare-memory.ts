@@ -1,24 +1,24 @@
-/** The tests' oracle for "memory identical": two paused guests, page by page, through QEMU's own pmemsave. */
+/** Compares the memory of two paused guests page by page, through QEMU's own pmemsave and without Ferry. */
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { readMemory } from "./guest-memory.ts";
 
-/** At a time, of each guest: bounds the room on disk. */
+/** How much memory of each guest is saved at a time, bytes. It bounds the room that is needed on the disk. */
 const CHUNK_BYTES = 64 << 20;
-/** q35 has its RAM in one piece up to here. */
+/** A machine of type q35 has its RAM in one piece up to this size. */
 const ONE_PIECE_MIB = 2048;
 const ZERO_PAGE = Buffer.alloc(PAGE_SIZE);
 
 export interface Comparison {
   readonly pages: number;
-  /** Pages that hold something, at the first guest. */
+  /** How many pages of the first guest are not zero. */
   readonly nonZeroPages: number;
-  /** Guest-physical page numbers. */
+  /** The guest-physical numbers of the pages that differ. */
   readonly differing: readonly number[];
 }
 
 /**
- * Both guests must be stopped; the folder must be one that both QEMUs may write to.
+ * Compares two guests. Both must be stopped, and both QEMUs must be allowed to write to the folder.
  * @throws MigrationFault when a QEMU cannot save its memory
  */
 export async function compareMemory(

@@ -1,11 +1,11 @@
-/** Every way in which a connection of HTTP/2 may end, by either end or by something between them. */
+/** All the ways in which an HTTP/2 connection may end, by either end or by something between the two ends. */
 import { type End, field, type RelayedConnection, type Way } from "./breaking-relay.ts";
 
 const way = (name: string, end: (connection: RelayedConnection) => void): Way => ({ name, end });
 const both: readonly End[] = ["source", "destination"];
-/** HTTP/2's reasons, RFC 9113, 7. */
+/** HTTP/2's error codes (RFC 9113, section 7). */
 const RESETS = { NO_ERROR: 0, INTERNAL_ERROR: 2, REFUSED_STREAM: 7, CANCEL: 8, ENHANCE_YOUR_CALM: 11, HTTP_1_1: 13 };
-/** gRPC's statuses that something else than an agent may make. */
+/** The gRPC statuses that something else than an agent may send. */
 const STATUSES = {
   CANCELLED: 1,
   UNKNOWN: 2,
@@ -22,7 +22,7 @@ const STATUSES = {
   UNAUTHENTICATED: 16,
 };
 
-/** All that end a connection at once; what keep-alive has to find is not among them. */
+/** All ways that end a connection at once. Ends that only a keep-alive finds are not among them. */
 export const WAYS: readonly Way[] = [
   way("both connections end", (one) => one.fin(...both)),
   way("both connections are reset", (one) => one.rst(...both)),

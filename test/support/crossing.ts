@@ -1,7 +1,7 @@
 /**
- * A busy guest that crosses between two hosts, whose QEMUs may be of different versions, by Ferry or by QEMU alone.
- * After each crossing it has walked through the memory that it writes to once, and has counted the words that it found
- * wrong.
+ * A busy guest that crosses between two hosts, by Ferry or by QEMU alone. The QEMUs of the hosts may be of different
+ * versions. A crossing ends when the guest has walked once through the memory that it writes to, and has counted the
+ * words that it found wrong.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import { STRATEGIES } from "../../shared/protocol/messages.ts";
@@ -15,8 +15,8 @@ import { postcopyWithQemu } from "./qemu-postcopy.ts";
 import { Rig, type RigGuest, type RigHost } from "./rig.ts";
 
 /**
- * Ferry's strategies, and QEMU alone: `qemu` is its precopy, `qemu-postcopy` its post-copy after as much precopy as
- * Ferry's.
+ * Ferry's strategies, and QEMU alone: `qemu` is QEMU's precopy, and `qemu-postcopy` is QEMU's post-copy after as much
+ * precopy as with Ferry.
  */
 export const MEANS = [...STRATEGIES, "qemu", "qemu-postcopy"] as const;
 export type Means = (typeof MEANS)[number];
@@ -27,9 +27,11 @@ export interface Crossed {
   readonly moved: boolean;
   /** Why the guest did not move; missing where it moved. */
   readonly error?: string;
-  /** Codes of the reasons for which an agent refused it before anything was touched; empty where none did. */
+  /**
+   * The codes of the reasons for which an agent refused the crossing before anything was touched; empty if none did.
+   */
   readonly refusals: readonly string[];
-  /** Words that the guest found wrong since the crossing before. */
+  /** How many words the guest has found wrong since the crossing before. */
   readonly wrongWords: number;
   /** True when the agents have compared all memory too (`--verify`). */
   readonly verified: boolean;
@@ -43,7 +45,7 @@ const WORKLOAD: Workload = { regionMiB: REGION_MIB, rate: 200e6, words: 4 };
 const MEMORY_MIB = 256;
 const BEATS = { timeoutMs: 60_000 };
 const BEATS_BEFORE = 5;
-/** Ferry begins its post-copy this long after the first page, milliseconds. */
+/** How long QEMU's precopy lasts before its post-copy, milliseconds: as long as Ferry's does. */
 const HEAD_START_MS = 450;
 const QEMU_GIVES_UP_MS = 30_000;
 
@@ -77,7 +79,7 @@ export class Crossing {
     this.guest = guest;
   }
 
-  /** Where the guest is. */
+  /** The host at which the guest is. */
   get host(): "a" | "b" {
     return this.guest.host.name;
   }
@@ -147,7 +149,10 @@ export class Crossing {
     return answer.result;
   }
 
-  /** Waits until the guest has walked through its memory. @returns words that it has found wrong since the last time */
+  /**
+   * Waits until the guest has walked through its memory.
+   * @returns how many words it has found wrong since the last call
+   */
   private async check(): Promise<number> {
     const { serial } = this.guest;
     const { pages } = await serial.waitForBeats(2, BEATS);

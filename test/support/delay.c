@@ -1,10 +1,12 @@
 /*
- * A cable with a length: what is sent at one of two network interfaces arrives at the other a given time later.
+ * A cable with a length: a packet that is sent at one of two network interfaces arrives at the other a given time
+ * later.
  *
  *     delay NAMESPACE_A INTERFACE_A NAMESPACE_B INTERFACE_B MICROSECONDS
  *
- * Makes both interfaces (tun, one in each namespace), says "ready" and goes on until its standard input ends; with it they go.
- * Packets of up to 64 KiB pass as they are, as over a veth pair (TSO), so that at a gigabit a second it takes a tenth of a core.
+ * The program makes both interfaces (tun, one in each namespace), says "ready", and runs until its standard input ends.
+ * The interfaces go when it ends. Packets of up to 64 KiB pass as they are, as over a veth pair (TSO), so that at a
+ * gigabit a second the program takes a tenth of a core.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,19 +24,22 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What may be on its way in one direction: 10 ms of 10 Gbit/s are 12.5 MB. More is dropped, as a switch would. */
+/*
+ * The most that is on its way in one direction: 10 ms of 10 Gbit/s are 12.5 MB. More is dropped, as a switch would do.
+ */
 #define RING_BYTES (32u << 20)
 #define PACKET_MAX (66u << 10)
 
+/* The head of a packet in the ring. */
 struct record {
   uint64_t due_ns;
-  uint32_t bytes, skip; /* skip: to the end of the ring, nothing in it */
+  uint32_t bytes, skip; /* skip: bytes up to the end of the ring that hold no packet; 0 for a packet */
 };
 
 struct direction {
   int from, to;
   uint8_t *ring;
-  uint64_t head, tail; /* read and written so far */
+  uint64_t head, tail; /* how many bytes of the ring were read and written so far */
 };
 
 static void die(const char *what) {
@@ -69,7 +74,7 @@ static int open_end(const char *namespace, const char *name) {
 
 static size_t padded(size_t bytes) { return (sizeof(struct record) + bytes + 15) & ~(size_t)15; }
 
-/* All that has come, each with the time when it is due. */
+/* Takes all packets that have come, each with the time at which it is due. */
 static void take(struct direction *way, uint64_t delay_ns) {
   static uint8_t packet[PACKET_MAX];
   for (;;) {
@@ -92,7 +97,7 @@ static void take(struct direction *way, uint64_t delay_ns) {
   }
 }
 
-/* What is due goes out. When the next one is, or never (UINT64_MAX). */
+/* Sends the packets that are due. Returns when the next one is due, or UINT64_MAX if there is none. */
 static uint64_t give(struct direction *way) {
   while (way->head != way->tail) {
     struct record *record = (struct record *)(way->ring + way->head % RING_BYTES);
@@ -102,7 +107,7 @@ static uint64_t give(struct direction *way) {
     }
     if (record->due_ns > now_ns())
       return record->due_ns;
-    /* an interface that is down loses it, as a cable that is cut does */
+    /* an interface that is down loses the packet, as a cut cable does */
     if (write(way->to, record + 1, record->bytes) < 0 && errno == EAGAIN)
       return now_ns() + 100000;
     way->head += padded(record->bytes);

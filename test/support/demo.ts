@@ -1,7 +1,8 @@
 /**
- * The demo: a guest that writes 200 MB/s into 128 MiB of its memory moves over a 1 Gbit/s link while it works, and back with
- * its memory compared page by page; beside it what QEMU itself makes of the same guest and link.
- * `--json` prints one JSON object as the last line; all else then goes to standard error.
+ * The demo. A guest that writes 200 MB/s into 128 MiB of its memory moves over a link of 1 Gbit/s while it works, and
+ * then back with its memory compared page by page. Afterwards QEMU itself moves the same guest over the same link, for
+ * comparison. With `--json` the last line is one JSON object on standard output, and everything else goes to standard
+ * error.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,7 +16,7 @@ import { Rig } from "./rig.ts";
 const BOOT = { timeoutMs: 120_000 };
 const PLAIN_GIVEN_UP_AFTER_MS = 15_000;
 const XBZRLE_GIVEN_UP_AFTER_MS = 60_000;
-/** Beats between two steps: the guest is seen to work before it is moved on. */
+/** How many heartbeats are waited for between two steps, so that the guest is seen to work before it is moved again. */
 const BEATS = 10;
 
 const json = process.argv.includes("--json");
@@ -23,7 +24,7 @@ const say = (text: string): void => {
   (json ? process.stderr : process.stdout).write(`${text}\n`);
 };
 
-/** Runs `ferry` where the reader of the demo sees its progress bar. */
+/** Runs `ferry` so that the reader of the demo sees its progress bar. @returns the exit code */
 async function showFerry(command: readonly string[], environment: Readonly<Record<string, string>>): Promise<number> {
   const [program, ...args] = command;
   if (program === undefined) throw new RangeError("a command needs a program");

@@ -1,4 +1,6 @@
-/** A destination agent that starts again, with a record of its own and a QEMU. */
+/**
+ * Starts a destination agent as after a crash: its journal has a record of a migration, and a simulated QEMU may run.
+ */
 import type { Test } from "tap";
 import { DestinationAgent } from "../../agent-destination/service/destination-agent.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
@@ -18,7 +20,7 @@ import { failingWrites, ID, placesIn, recordKinds } from "./source-again.ts";
 
 export { ID };
 
-/** What a record holds of post-copy. */
+/** The part of a record that post-copy adds. */
 export const POSTCOPY: NonNullable<DestinationRecord["postcopy"]> = {
   ...{ ramSectionId: 2, blocks: [{ name: "pc.ram", byteLength: 4096 }] },
   ...{ frameBytes: 65536, creditWindowBytes: 1 << 20, codecs: [], sourceAddress: "alpha:7411" },
@@ -26,42 +28,48 @@ export const POSTCOPY: NonNullable<DestinationRecord["postcopy"]> = {
 
 const TOKEN = Buffer.from("aa".repeat(16), "hex");
 const WITHIN = { timeoutMs: 15_000 };
-/** An agent that is stopped waits for so long for a guest that misses pages; its source is nobody here. */
+/**
+ * An agent that is stopped waits this long for a guest that misses pages. Here it has no source that could send them.
+ */
 const GRACE = "--shutdown-grace=2s";
 
+/** What the agent finds when it starts: the record, and the state of the QEMU. */
 export interface Came
   extends Partial<
     Pick<DestinationRecord, "source" | "caller" | "heard" | "reason" | "postcopy" | "qemu" | "saysKept">
   > {
   readonly kind: DestinationRecord["kind"];
-  /** QEMU's run state; "gone": its process has ended. */
+  /** QEMU's run state; "gone" if its process has ended. */
   readonly status: string;
-  /** Of `query-migrate`. @default "completed" */
+  /** The status that `query-migrate` returns. @default "completed" */
   readonly migration?: string;
-  /** The guest was granted paused. */
+  /** True if the guest was granted paused. */
   readonly paused?: boolean;
-  /** The mark of a refusal is in the QEMU. */
+  /** True if the mark of a refusal is in the QEMU. */
   readonly isMarked?: boolean;
-  /** The monitor takes no client. */
+  /** True if the monitor greets no client. */
   readonly isMute?: boolean;
 }
 
+/** An agent that has started again, and what a test may do with it. */
 export interface Again {
   readonly agent: DestinationAgent;
   readonly config: DestinationConfig;
   readonly qemu: FakeQemu;
   readonly journal: Journal<DestinationRecord>;
+  /** The kinds of all records that were written since the start. */
   readonly written: DestinationRecord["kind"][];
-  /** The disk takes nothing, until it does again. */
+  /** With true, every write of the journal fails from now on; with false, writes work again. */
   failWrites(fail: boolean): void;
   settle(ask: SettleCall["ask"], more?: Partial<SettleCall>): Promise<SettleAnswer>;
   record(): Promise<DestinationRecord | undefined>;
   view(): MigrationView;
   until(status: MigrationStatus): Promise<MigrationView>;
-  /** Until its record has all of this. */
+  /** Waits until the record of the migration has all of these fields. */
   untilWritten(wanted: Partial<DestinationRecord>): Promise<DestinationRecord>;
 }
 
+/** Starts an agent with what `came` says. */
 export async function startAgain(t: Test, came: Came): Promise<Again> {
   const { kind, status, migration, paused = false, isMarked, isMute, ...noted } = came;
   const qemu = await FakeQemu.start(t, { status, migration });

@@ -1,11 +1,12 @@
 /**
- * The image of a guest that writes numbered blocks to its disk (test/support/guest/disk.c), and a check of what is on
- * it, for an image to which no guest writes at that moment.
+ * Makes and checks the image of a guest that writes numbered blocks to its disk (test/support/guest/disk.c). An image
+ * may be checked only while no guest writes to it.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 
 export const BLOCK_BYTES = 4096;
 const BLOCK_WORDS = BLOCK_BYTES / 4;
+/** The same STRIDE as in disk.c. */
 const STRIDE = 40503;
 const MIB = 2 ** 20;
 /** Writes since the guest's last heartbeat may have given a block one version more than expected, or two. */
@@ -17,7 +18,7 @@ export const blockDisk = (file: string, format = "raw"): readonly string[] => [
   ...["-device", "virtio-blk-pci,drive=d0,id=disk0"],
 ];
 
-/** Makes a disk to which nothing was ever written: all zeros. */
+/** Makes a disk to which nothing was ever written. It is all zeros. */
 export const makeDiskImage = (file: string, sizeMiB: number): void => writeFileSync(file, Buffer.alloc(sizeMiB * MIB));
 
 /** The block that a write goes to. */

@@ -1,6 +1,7 @@
 /**
- * A guest for tests of the pure core: memory of its own, dirtied from a seed, and the feed of dirty pages that QEMU
- * would send of it. Whatever the scheduler does with the feed, its frames must rebuild this memory.
+ * A simulated guest for tests of the pure core, and a destination that takes its frames. The guest has memory of its
+ * own, dirties pages from a seed, and offers its dirty pages as QEMU would. Whatever the scheduler does with these
+ * pages, its frames must rebuild the guest's memory.
  */
 
 import type { PrecopyScheduler } from "../../agent-source/send/precopy-scheduler.ts";
@@ -8,7 +9,7 @@ import { PageFrameReader } from "../../shared/codec/page-frame.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 
-/** A small generator, so that a run is told by its seed. */
+/** Makes a generator of numbers from 0 inclusive to 1 exclusive, which the seed decides (xorshift32). */
 export function seeded(seed: number): () => number {
   let state = seed >>> 0 || 1;
   return () => {
@@ -31,12 +32,12 @@ export class FakeGuest {
     this.random = seeded(seed);
     for (let page = 0; page < pageCount; page++) {
       this.dirty.add(page);
-      // a third of the pages stays zero
+      // a third of the pages stay zero
       if (page % 3 !== 0) this.scribble(page, 512);
     }
   }
 
-  /** Changes `words` words of a page. */
+  /** Changes words of a page at random, `words` times. */
   scribble(page: number, words: number): void {
     for (let i = 0; i < words; i++) {
       const at = page * PAGE_SIZE + Math.floor(this.random() * 512) * 8;
@@ -56,7 +57,10 @@ export class FakeGuest {
     return Math.floor(this.random() * limit);
   }
 
-  /** Gives at most `pages` dirty pages to the scheduler, through `window` of the kernels' memory. @returns how many it took */
+  /**
+   * Gives at most `pages` dirty pages to the scheduler, through `window` of the kernels' memory.
+   * @returns how many pages the scheduler took
+   */
   feed(scheduler: PrecopyScheduler, kernels: PageKernels, window: number, pages: number): number {
     let fed = 0;
     for (const page of this.dirty) {
@@ -74,16 +78,16 @@ export class FakeGuest {
   }
 }
 
-/** What a destination QEMU would make of the frames. */
+/** Does with the frames what a destination's QEMU would do, so that its memory can be compared with the guest's. */
 export class FakeDestination {
   readonly memory: Uint8Array;
   private readonly reader: PageFrameReader;
   private readonly kernels: PageKernels;
   private readonly scratch: number;
-  /** Records taken of each page, for tests of order. */
+  /** The page of each record, in the order of the records. */
   readonly order: number[] = [];
 
-  /** @param scratch a page of the kernels' memory that nobody else uses */
+  /** @param scratch the address of a page of the kernels' memory that nothing else uses */
   constructor(kernels: PageKernels, pageCount: number, scratch: number) {
     this.memory = new Uint8Array(pageCount * PAGE_SIZE).fill(0xee);
     this.kernels = kernels;

@@ -1,4 +1,4 @@
-/** QEMU's side of a monitor, that does what a test wants. */
+/** QEMU's side of a monitor, which does what a test wants. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -12,21 +12,22 @@ export interface Command {
   readonly id: number;
 }
 
-/** What a QEMU of a version says first. */
+/** The greeting of a QEMU of the given version. */
 export const greetingOf = (qemu: QemuVersion, capabilities: readonly string[] = []) => ({
   QMP: { version: { qemu, package: "" }, capabilities },
 });
 
-/** What a QEMU says first. */
+/** The greeting of a QEMU of a usual version. */
 export const greeting = (...capabilities: readonly string[]) =>
   greetingOf({ major: 10, minor: 0, micro: 2 }, capabilities);
 
-/** What the fake QEMU does with a command; `reply` sends one message. */
+/** What the simulated QEMU does with a command. It answers by the monitor's reply(). */
 export type Script = (command: Command, monitor: Monitor) => void;
 
-/** The other end of a monitor's socket: takes the negotiation, leaves the other commands to the script. */
+/** QEMU's end of a monitor's socket. It answers the negotiation itself, and leaves all other commands to the script. */
 export class Monitor {
   readonly socket: Socket;
+  /** All commands so far, in order. */
   readonly commands: Command[] = [];
 
   constructor(socket: Socket, script: Script) {
@@ -46,10 +47,12 @@ export class Monitor {
     });
   }
 
+  /** Sends one message. */
   reply(message: unknown): void {
     this.raw(`${JSON.stringify(message)}\r\n`);
   }
 
+  /** Sends bytes as they are. */
   raw(bytes: string | Uint8Array): void {
     this.socket.write(bytes);
   }

@@ -1,4 +1,7 @@
-/** A stream with post-copy as QEMU would write it, from a seed, and its rewriting: for tests of reader and writers. */
+/**
+ * Makes a stream with post-copy from a seed, as QEMU would write it, and writes again what the reader tells of it. It
+ * is for tests of the reader and the writers.
+ */
 import {
   DiscardEncoder,
   encodeAdvise,
@@ -36,13 +39,17 @@ export const discard = (name: string, ranges: readonly (readonly [start: number,
 };
 export const packaged = (length: number): StreamBytes => new StreamBytes().u8(8).be16(7).be16(4).be32(length);
 
-/** Header, configuration, ADVISE, and RAM's start with `pc.ram` of 40 pages, `pc.bios` of 4 and one more of 2. */
+/**
+ * The beginning of such a stream: header, configuration, ADVISE, and the start of RAM with the blocks `pc.ram` of 40
+ * pages, `pc.bios` of 4, and another of 2.
+ */
 export const advisedSetup = (): StreamBytes =>
   streamHead().bytes(openReturnPath().done()).bytes(ping(1).done()).bytes(advise().done()).bytes(ramStart(BLOCKS));
 
 export interface FakePostcopy {
+  /** The whole stream. */
   readonly bytes: Buffer;
-  /** The same without OPEN_RETURN_PATH and SWITCHOVER_START, which the reader does not tell. */
+  /** The stream without OPEN_RETURN_PATH and SWITCHOVER_START, which the reader does not tell its sink. */
   readonly told: Buffer;
   readonly package: Buffer;
   readonly pages: SectionMaker["pages"];
@@ -54,7 +61,7 @@ export function fakePostcopy(seed: number, { packageBytes = 300 } = {}): FakePos
   const setup = ramStart(BLOCKS);
   const before = Buffer.concat([maker.section(2, 4), maker.section(2, 3)]);
   const discards = [
-    // more than one command holds, and the same block once more
+    // more ranges than fit into one command, and then the same block once more
     discard(
       "pc.ram",
       Array.from({ length: 12 }, (_, i) => [i * 12288, 4096]),
@@ -72,7 +79,10 @@ export function fakePostcopy(seed: number, { packageBytes = 300 } = {}): FakePos
   return { bytes: Buffer.concat(bytes), told: Buffer.concat(told), package: body, pages: maker.pages };
 }
 
-/** What the reader told, in order, and the stream that was written from it, each section behind a window for reading. */
+/**
+ * Records what the reader tells, in order, and writes the stream again from that. A section is written in memory after
+ * the window for reading.
+ */
 export class PostcopyRewriter implements StreamSink, PostcopySink {
   readonly log: string[] = [];
   readonly pages: { page: number; content: Buffer | undefined }[] = [];
@@ -128,7 +138,7 @@ export class PostcopyRewriter implements StreamSink, PostcopySink {
   }
   ramEnd(): void {
     this.log.push("ramEnd");
-    // the section was written as a part: its first byte and the end mark are all that differs
+    // the section was written as a part; a section of the end differs only in its first byte and in the end mark
     this.partEnd();
     const last = this.pieces.at(-1)!;
     last[0] = 3;
@@ -177,16 +187,22 @@ export class PostcopyRewriter implements StreamSink, PostcopySink {
 }
 
 export interface RewrittenPostcopy {
+  /** The stream, written again. */
   readonly bytes: Buffer;
   readonly package: Buffer;
-  /** How many of the pages came ahead of the package. */
+  /** How many of the pages came before the package. */
   readonly pagesBefore: number;
   readonly pages: PostcopyRewriter["pages"];
   readonly log: readonly string[];
+  /** How many bytes were not consumed. */
   readonly left: number;
 }
 
-/** @param cuts where the pieces end in which the stream comes @param refuse does the sink refuse the next page or section? */
+/**
+ * Reads a stream and writes it again.
+ * @param cuts where the pieces end in which the stream comes
+ * @param refuse returns true if the sink is to refuse the next page or section
+ */
 export function rewritePostcopy(
   stream: Buffer,
   cuts: readonly number[] = [],

@@ -1,6 +1,6 @@
 /**
- * A QEMU that knows the few words that the agents say to one outside of a stream. A process of its own stands for it,
- * so that agents can tell whether it lives, and which process answers.
+ * A simulated QEMU that knows the few commands that the agents say outside of a migration stream. A process of its own
+ * stands for it, so that the agents can tell whether it lives and which process answers.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -18,32 +18,34 @@ import { atTeardown } from "./teardown.ts";
 const ENDS_WITHIN_MS = 20_000;
 
 export interface FakeQemuState {
-  /** Of `query-status`. */
+  /** The run state that `query-status` returns. */
   status: string;
-  /** Of `query-migrate`. */
+  /** The status that `query-migrate` returns. @default "completed" */
   migration?: string | undefined;
 }
 
-/** What a test wants otherwise: an error's text, `"silence"`, or undefined for the usual answer. */
+/**
+ * Decides on the answer to a command: the text of an error, `"silence"` for no answer, or undefined for the usual one.
+ */
 export type Whim = (command: Command) => string | undefined;
 
 export class FakeQemu {
   readonly process: QemuProcess;
-  /** Where its monitor is. */
+  /** The path of the monitor's socket. */
   readonly path: string;
-  /** What it was told, without what it was only asked. */
+  /** The commands that it was told, without the queries. */
   readonly said: string[] = [];
   readonly state: FakeQemuState;
-  /** Objects of `object-add`. */
+  /** The ids of the objects that `object-add` has made. */
   readonly objects = new Set<string>();
   whim: Whim = () => undefined;
-  /** As of one whose main loop waits for a page: it takes a new client, and does not greet it. */
+  /** If false, a new client is accepted but not greeted, as by a QEMU whose main loop waits for a page. */
   greets = true;
   private readonly monitors = new Set<Monitor>();
   private readonly child: ChildProcess;
   private readonly closeMonitor: () => void;
 
-  /** @param at where its monitor is to be */
+  /** @param at the path of the monitor's socket. @default one in a folder of its own */
   static async start(t: Test, state: FakeQemuState, at?: string): Promise<FakeQemu> {
     const child = spawn("sleep", ["infinity"], { stdio: "ignore" });
     const forget = atTeardown(() => child.kill("SIGKILL"));
@@ -77,12 +79,12 @@ export class FakeQemu {
     return this.child.exitCode === null && this.child.signalCode === null;
   }
 
-  /** Of its monitor. */
+  /** How many clients its monitor has. */
   get clients(): number {
     return this.monitors.size;
   }
 
-  /** As when somebody kills it: its monitor is closed. */
+  /** Ends as a QEMU that is killed: its process ends, and its monitor is closed. */
   async end(): Promise<void> {
     const exited: Promise<unknown> = this.isAlive ? once(this.child, "exit") : Promise.resolve();
     this.child.kill("SIGKILL");
@@ -92,7 +94,7 @@ export class FakeQemu {
     await eventually(isGone, { timeoutMs: ENDS_WITHIN_MS, what: "the end of a fake QEMU in /proc" });
   }
 
-  /** As when somebody says `cont` or `stop` at another monitor. */
+  /** Changes its run state, as when `cont` or `stop` is said at another monitor. */
   become(status: "running" | "paused"): void {
     this.state.status = status;
     for (const monitor of this.monitors) this.event(monitor, status === "running" ? "RESUME" : "STOP");
@@ -140,7 +142,7 @@ export class FakeQemu {
     }
   }
 
-  /** Says at every monitor that its migration is in this status. */
+  /** Changes the status of its migration, and sends the event to every client. */
   migrationIs(status: string): void {
     this.state.migration = status;
     for (const monitor of this.monitors) this.event(monitor, "MIGRATION", { status });

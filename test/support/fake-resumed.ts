@@ -1,4 +1,7 @@
-/** The stream of a post-copy that is taken up again, as the source's QEMU would write it, and what the reader tells of it. */
+/**
+ * Makes the stream of a post-copy that is resumed after a break, as the source's QEMU would write it, and records what
+ * the reader tells of it.
+ */
 import type { PlacedBlock } from "../../shared/qemu/stream/ram-blocks.ts";
 import { ResumedReader, type ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
 import { picker, SectionMaker, StreamBytes } from "./fake-stream.ts";
@@ -10,13 +13,13 @@ const BLOCKS = [
   ["/rom@etc/acpi/tables", 2],
 ] as const;
 
-/** As the stream that broke told it. */
+/** The set-up that the broken stream has told. */
 export const RESUMED_SETUP = {
   ramSectionId: 2,
   blocks: BLOCKS.map(([name, pages]) => ({ name, byteLength: pages * 4096, pageSize: 4096 })),
 };
 
-/** What a source's record holds of that post-copy. */
+/** The part of a source's record that this post-copy adds. */
 export const RESUMED_POSTCOPY = { ...RESUMED_SETUP, frameBytes: 65_536, creditWindowBytes: 1 << 20, codecs: [] };
 
 export const recvBitmap = (name: string): Buffer =>
@@ -27,7 +30,7 @@ export const recvBitmap = (name: string): Buffer =>
     .name(name)
     .done();
 export const resume = (): Buffer => new StreamBytes().u8(8).be16(9).be16(0).done();
-/** RECV_BITMAP of each block, and RESUME. */
+/** The commands that begin such a stream: RECV_BITMAP for each block, and RESUME. */
 export const asking = (): Buffer => Buffer.concat([...BLOCKS.map(([name]) => recvBitmap(name)), resume()]);
 
 export interface FakeResumed {
@@ -85,11 +88,15 @@ class ResumedLog implements ResumedSink {
 export interface ToldResumed {
   readonly log: readonly string[];
   readonly pages: ResumedLog["pages"];
-  /** Bytes that were not consumed. */
+  /** How many bytes were not consumed. */
   readonly left: number;
 }
 
-/** @param cuts where the pieces end in which the stream comes @param refuse does the sink refuse the next page or section? */
+/**
+ * Reads such a stream.
+ * @param cuts where the pieces end in which the stream comes
+ * @param refuse returns true if the sink is to refuse the next page or section
+ */
 export function readResumed(
   stream: Buffer,
   cuts: readonly number[] = [],

@@ -1,4 +1,4 @@
-/** A precopy stream as QEMU would write it, from a seed: for tests of the reader. All integers big-endian. */
+/** Makes a precopy stream from a seed, as QEMU would write it, for tests of the reader. All integers are big-endian. */
 import { seeded } from "./fake-guest.ts";
 
 export interface FakeStreamOptions {
@@ -13,6 +13,7 @@ export interface FakeStreamOptions {
 
 const SECTION = 2;
 
+/** Builds the bytes of a stream, piece by piece. */
 export class StreamBytes {
   private readonly pieces: Buffer[] = [];
 
@@ -34,7 +35,7 @@ export class StreamBytes {
     piece.writeBigUInt64BE(BigInt(value));
     return this.bytes(piece);
   }
-  /** Length in one byte, then the text. */
+  /** Adds a text with its length in one byte before it. */
   name(text: string): this {
     return this.u8(text.length).bytes(Buffer.from(text));
   }
@@ -47,11 +48,11 @@ export class StreamBytes {
   }
 }
 
-/** Header and configuration. */
+/** The beginning of a stream: header and configuration. */
 export const streamHead = (machine = "pc"): StreamBytes =>
   new StreamBytes().be32(0x5145564d).be32(3).u8(7).be32(machine.length).bytes(Buffer.from(machine));
 
-/** Header, configuration, and RAM's start with pc.ram of two pages in section 2. */
+/** The beginning of a stream: header, configuration, and the start of RAM in section 2, with `pc.ram` of two pages. */
 export const twoPageSetup = (): StreamBytes =>
   streamHead()
     .u8(1)
@@ -69,22 +70,25 @@ export const twoPageSetup = (): StreamBytes =>
 export interface FakeStream {
   /** The whole stream. */
   readonly bytes: Buffer;
-  /** Header, configuration and RAM's start, without the commands. */
+  /** The header, the configuration and the start of RAM, without the commands. */
   readonly prologue: Buffer;
   readonly devices: Buffer;
-  /** Pages in order: number, and content or undefined for zero. */
+  /** The pages in order, each with its number and its content, which is undefined for a zero page. */
   readonly pages: readonly { readonly page: number; readonly content: Buffer | undefined }[];
 }
 
 type Blocks = readonly (readonly [name: string, pages: number])[];
 
-/** Whole numbers below a limit, from a seed. */
+/** Makes a generator of whole numbers below a limit, which the seed decides. */
 export function picker(seed: number): (limit: number) => number {
   const random = seeded(seed);
   return (limit) => Math.floor(random() * limit);
 }
 
-/** RAM sections with random records, which name their block only when it is another one than before. */
+/**
+ * Makes RAM sections with random records. As in QEMU's streams, a record names its block only when the record before it
+ * is of another block.
+ */
 export class SectionMaker {
   readonly pages: { page: number; content: Buffer | undefined }[] = [];
   private readonly blocks: Blocks;
@@ -117,7 +121,7 @@ export class SectionMaker {
   }
 }
 
-/** RAM's START section with these blocks. */
+/** Makes the START section of RAM with these blocks. */
 export function ramStart(blocks: Blocks): Buffer {
   const setup = new StreamBytes().u8(1).be32(SECTION).name("ram").be32(0).be32(4);
   setup.be64(blocks.reduce((sum, [, pages]) => sum + pages * 4096, 0) + 4);

@@ -1,4 +1,4 @@
-/** Runs of the `ferry` command with --json: what it said as objects, and how it ended. */
+/** Runs the `ferry` command with --json, and returns the objects that it printed and how it ended. */
 import type { MigrationErrorView, MigrationResult, MigrationView } from "../../shared/protocol/report.ts";
 import { ferry, type HostAgents } from "./agents.ts";
 import { bounded } from "./bounded.ts";
@@ -14,7 +14,7 @@ export interface FerryRun<Answer> {
   readonly output: string;
 }
 
-/** A migration's last view; an error instead when the agent never began one. */
+/** The last view of a migration, or an error if the agent has not begun one. */
 export type Ended =
   | MigrationView
   | { readonly error: MigrationErrorView; readonly result?: never; readonly id?: never };
@@ -28,7 +28,7 @@ export async function ferryJson<Answer>(
   return await toEnd<Answer>(await ferry(rig, agents, ["--json", ...args]));
 }
 
-/** `ferry migrate` that is under way. */
+/** A run of `ferry migrate` that is under way. */
 export class MigrateRun {
   private readonly process: RigProcess;
 
@@ -36,7 +36,7 @@ export class MigrateRun {
     this.process = process;
   }
 
-  /** @throws Error with what `ferry` wrote, when it ends */
+  /** Rejects when `ferry` ends. @throws Error with what `ferry` has written */
   get ended(): Promise<never> {
     return this.process.ended.then(({ code }) => {
       throw new Error(`It ended with ${code}: ${this.output().slice(-2000)}`);
@@ -48,7 +48,7 @@ export class MigrateRun {
     return this.process.output();
   }
 
-  /** The id, once pages are on their way. */
+  /** Waits until pages are on their way. @returns the id of the migration */
   async copying({ timeoutMs = 30_000 } = {}): Promise<string> {
     const [, id] = await this.process.waitForOutput(
       /^\{"id":"(\w+)"[^\n]*"status":"copying"[^\n]*"bytesSent":[1-9]\d{5,}/m,
@@ -57,16 +57,17 @@ export class MigrateRun {
     return id!;
   }
 
-  /** Until its progress says so. */
+  /** Waits until the output of `ferry` matches. @param what names what is waited for, in the error */
   async until(pattern: RegExp, what: string, { timeoutMs = 60_000 } = {}): Promise<void> {
     await bounded(this.process.waitForOutput(pattern, { timeoutMs }), timeoutMs + 1000, what);
   }
 
-  /** As Ctrl-C does. */
+  /** Interrupts `ferry`, as Ctrl-C does. */
   interrupt(): void {
     this.process.signal("SIGINT");
   }
 
+  /** Waits for the end of `ferry`. */
   end(): Promise<FerryRun<Ended>> {
     return toEnd<Ended>(this.process);
   }
@@ -84,19 +85,19 @@ export async function startMigrate(
   );
 }
 
-/** Migrates to the end, whichever it is. */
+/** Runs `ferry migrate` to its end, whether the guest is moved or not. */
 export async function migrate(...args: Parameters<typeof startMigrate>): Promise<FerryRun<Ended>> {
   return await (await startMigrate(...args)).end();
 }
 
-/** The result of a migration that moved its guest. @throws Error with its output, when it did not */
+/** Takes a run that must have moved its guest. @throws Error with the output of `ferry`, when it has not */
 export function requireMoved({ code, answer, output }: FerryRun<Ended>): MigrationView & { result: MigrationResult } {
   if (code !== 0 || answer.id === undefined || answer.status !== "moved" || answer.result === undefined)
     throw new Error(`The guest was not moved, exit code ${code}: ${output.slice(-3000)}`);
   return { ...answer, result: answer.result };
 }
 
-/** Makes the link slow. @returns the options with which a migration over a loopback is as slow */
+/** Makes the link slow. @returns the options of `ferry migrate` that make a migration over a loopback as slow */
 export async function slowLink(rig: Rig, bitsPerSecond: number): Promise<string[]> {
   await rig.network.setRate(bitsPerSecond);
   return rig.network.kind === "loopback" ? ["--bandwidth", `${bitsPerSecond / 1e6}Mbit`] : [];

@@ -1,4 +1,7 @@
-/** A migration by `ferry`, measured from outside as QEMU's own are: monitor events and interface counters. */
+/**
+ * Measures a migration by `ferry` from outside, in the way in which QEMU's own migrations are measured: by events of
+ * the monitors and counters of the interface.
+ */
 import type { MigrationView } from "../../shared/protocol/report.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { ferryCommand, type HostAgents, listMigrations } from "./agents.ts";
@@ -6,9 +9,9 @@ import type { Rig } from "./rig.ts";
 
 export interface FerryRun {
   readonly exitCode: number;
-  /** From the command, as the agent has it, to RESUME; 0 when the guest did not move. */
+  /** From the agent's start of the migration to the guest's RESUME; 0 if the guest did not move. */
   readonly totalSeconds: number;
-  /** From STOP to RESUME. */
+  /** From STOP to RESUME; undefined if the guest did not move. */
   readonly downtimeMs: number | undefined;
   readonly bytesOnWire: number;
   readonly view: MigrationView;
@@ -19,7 +22,10 @@ export interface FerryRunOptions {
   readonly to: HostAgents;
   readonly guest: string;
   readonly options?: readonly string[];
-  /** Runs the command line where it is to be seen, with the environment added. @returns its exit code */
+  /**
+   * Runs the command line with the environment added, and shows its output where it is wanted.
+   * @returns its exit code
+   */
   readonly show: (command: readonly string[], environment: Readonly<Record<string, string>>) => Promise<number>;
 }
 
@@ -32,10 +38,10 @@ export async function measuredMigration(rig: Rig, options: FerryRunOptions): Pro
   const unsubscribe = source.subscribe((event) => {
     if (event.event === "STOP") stop = event;
   });
-  // the destination's QEMU is there only once the handshake was made
+  // the destination's QEMU does not exist before the handshake, so its monitor is waited for beside the command
   const waiting = new AbortController();
   const resumed = resumeEvent(rig, to, guest, waiting.signal);
-  // a destination QEMU that ends takes its monitor with it, while the command is still to say why
+  // a destination QEMU that ends closes its monitor before the command has said why
   resumed.catch(() => undefined);
   const bytesBefore = await rig.network.wireBytes();
   const command = ferryCommand(from, ["migrate", guest, "--to", to.destinationAddress, ...(options.options ?? [])]);

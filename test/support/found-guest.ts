@@ -1,4 +1,7 @@
-/** A guest whose QEMU an agent started: found among the rig's processes, and ended as one of its own. */
+/**
+ * Finds a guest whose QEMU an agent has started among the rig's processes, so that a test can use and end it like a
+ * guest that the rig has started.
+ */
 import { eventually } from "./bounded.ts";
 import type { Rig, RigGuest, RigHost } from "./rig.ts";
 
@@ -11,7 +14,7 @@ export async function foundGuest(rig: Rig, host: RigHost, name: string): Promise
     .filter(({ command }) => command.includes(mine))
     .map(({ pid }) => pid);
   const ended = () => (pids.every((pid) => !rig.qemus().some((one) => one.pid === pid)) ? true : undefined);
-  // of a process that this program did not start there is no handle
+  // this program has no handle of a process that it did not start, so a process of its own stands for the QEMU
   const stand = await rig.spawn(host, "stands for a QEMU", ["sleep", "infinity"]);
   const inner = stand.stop.bind(stand);
   const process_ = Object.assign(stand, {
@@ -24,11 +27,11 @@ export async function foundGuest(rig: Rig, host: RigHost, name: string): Promise
   return { name, host, process: process_, serial: rig.serial(host, name) };
 }
 
-/** QEMU ends by itself when it is asked so. */
+/** Asks a QEMU to end, which it then does by itself. */
 function endProcess(pid: number): void {
   try {
     process.kill(pid, "SIGTERM");
   } catch {
-    // it has ended
+    // the process has ended already
   }
 }

@@ -1,4 +1,4 @@
-/** Frames as a source sends them, good ones and ones that say what is not so, with the contract that they are read by. */
+/** Makes frames as a source sends them, and frames that are wrong, with the contract by which they are read. */
 import { compress } from "zstd-napi";
 import { frameBufferBytes, PageFrameWriter } from "../../shared/codec/page-frame.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
@@ -32,9 +32,12 @@ export const contract: Contract = {
   ramBlocks: BLOCKS,
 };
 export const SECTION = 2;
+/** Kernels whose memory has room for one frame. */
 export const kernels = loadKernels(KERNEL_RESERVED_BYTES + frameBufferBytes(FRAME_BYTES) + 3 * PAGE_SIZE);
+/** Where in the memory of `kernels` a frame's body is written. */
 export const AT = KERNEL_RESERVED_BYTES + PAGE_SIZE;
 
+/** Makes the body of a frame of pages. @param write writes its records */
 export function pages(write: (writer: PageFrameWriter) => void): Buffer {
   const writer = new PageFrameWriter(kernels);
   writer.begin(address(AT), FRAME_BYTES);
@@ -42,11 +45,13 @@ export function pages(write: (writer: PageFrameWriter) => void): Buffer {
   return Buffer.from(kernels.memory.slice(AT, AT + writer.finish()));
 }
 
+/** Writes a delta with these bytes, whether they are XBZRLE or not. */
 export function delta(writer: PageFrameWriter, page: number, xbzrle: readonly number[]): void {
   kernels.memory.set(xbzrle, writer.deltaPlace);
   writer.delta(page, xbzrle.length);
 }
 
+/** Bodies that a destination accepts. */
 export const GOOD = [
   pages((w) => w.zeroRun(0, PAGES)),
   pages((w) => {
@@ -60,7 +65,7 @@ export const GOOD = [
   }),
 ];
 
-/** A frame with the checksum of its body, unless told otherwise. */
+/** Makes a frame of pages with the checksum of its body. @param changes what is to be different */
 export function frame(sequence: number, body: Uint8Array, changes: Partial<Frame> = {}): Frame {
   kernels.memory.set(body.subarray(0, FRAME_BYTES), AT);
   kernels.checksum(address(AT), Math.min(body.length, FRAME_BYTES), address(KERNEL_RESERVED_BYTES));
@@ -69,6 +74,7 @@ export function frame(sequence: number, body: Uint8Array, changes: Partial<Frame
   return { kind: "frame", ...given, ...changes };
 }
 
+/** Makes a compressed frame of pages. @param changes what is to be different */
 export const squeezed = (sequence: number, body: Uint8Array, changes: Partial<Frame> = {}): Frame => ({
   ...frame(sequence, body),
   codec: "zstd",
@@ -76,7 +82,7 @@ export const squeezed = (sequence: number, body: Uint8Array, changes: Partial<Fr
   ...changes,
 });
 
-/** Of a migration that nobody gave an option. */
+/** The options of a migration for which the operator has given none. */
 export const MIGRATE_OPTIONS = {
   strategy: "auto",
   downtimeTargetMs: 300,

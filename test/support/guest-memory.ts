@@ -1,6 +1,6 @@
 /**
- * A guest's physical memory from outside, for tests: read through pmemsave, written through QEMU's gdb stub, which is the
- * one way to make a page wrong on purpose that every QEMU has.
+ * Reads and writes a guest's physical memory from outside, for tests. It is read through pmemsave and written through
+ * QEMU's gdb stub, which is the only way to make a page wrong on purpose that every QEMU has.
  */
 import { open, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
@@ -10,11 +10,12 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import { bounded, eventually } from "./bounded.ts";
 
 const TIMEOUT_MS = 10_000;
+/** How much memory is searched at a time, bytes. */
 const CHUNK_BYTES = 64 << 20;
 
 /**
- * Bytes from a guest-physical address on. The folder must be one that QEMU may write to; of a running guest they are
- * not of one moment.
+ * Reads the bytes from a guest-physical address on. QEMU must be allowed to write to the folder. The bytes of a running
+ * guest are not all of the same moment.
  */
 export async function readMemory(
   monitor: QmpClient,
@@ -40,8 +41,8 @@ export async function readMemory(
 }
 
 /**
- * Changes the guest's memory behind its back, as a fault in a migration would. A running guest is stopped for it and goes
- * on (STOP and RESUME events); a stopped one stays stopped.
+ * Changes the guest's memory without the guest's knowledge, as a fault in a migration would. A running guest is stopped
+ * for that and then goes on (STOP and RESUME events). A stopped guest stays stopped.
  */
 export async function writeMemory(
   monitor: QmpClient,
@@ -58,7 +59,7 @@ export async function writeMemory(
       await ask(stub, "Qqemu.PhyMemMode:1");
       await ask(stub, `M${address.toString(16)},${bytes.length.toString(16)}:${Buffer.from(bytes).toString("hex")}`);
     } finally {
-      // Not "detach", which would start a guest that was stopped.
+      // "detach" is not said, since it would start a guest that was stopped
       stub.destroy();
     }
   } finally {
@@ -69,8 +70,9 @@ export async function writeMemory(
 }
 
 /**
- * The guest-physical address of a page that the workload changes in its mode `counters` with 4 words.
- * @throws Error when there is none: the workload has not walked yet, or has other settings
+ * Finds a page that the workload has changed in its mode `counters` with 4 words.
+ * @returns the guest-physical address of the page
+ * @throws Error when there is no such page, since the workload has not walked yet or has other settings
  */
 export async function findWorkloadPage(
   monitor: QmpClient,
@@ -84,7 +86,10 @@ export async function findWorkloadPage(
   throw new Error("No page of the guest's memory was changed by the workload");
 }
 
-/** changed_value() of workload.c: page + 1 in the bits from 42 on, the slot from 32 on, the version below. */
+/**
+ * True if the words of a page are those of changed_value() in workload.c: page + 1 in the bits from 42 on, the slot in
+ * the bits from 32 on, and the version below.
+ */
 function isChanged(bytes: Buffer, page: number): boolean {
   const words = [64, 192, 320, 448].map((word) => bytes.readBigUInt64LE(page + word * 8));
   const first = words[0]!;
@@ -104,7 +109,7 @@ function connectStub(path: string): Promise<Socket | undefined> {
   });
 }
 
-/** One packet of gdb's remote protocol and its answer, which must be OK. */
+/** Sends one packet of gdb's remote protocol. @throws Error when the answer is not OK */
 async function ask(stub: Socket, packet: string): Promise<void> {
   const sum = [...Buffer.from(packet)].reduce((total, byte) => (total + byte) & 0xff, 0);
   let received = "";

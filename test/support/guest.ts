@@ -1,40 +1,45 @@
-/** Definitions of test guests: the kernel and initramfs of .cache/guest, the workload of test/support/guest. */
+/** Makes definitions of test guests, which run the kernel and the initramfs of .cache/guest (test/support/guest). */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { run } from "./process.ts";
 
-/** Known to every QEMU that can be a source (8.1 and later). */
+/** The usual machine type, which every QEMU that can be a source has (8.1 and later). */
 const MACHINE = "pc-q35-8.1";
 const MEMORY_MIB = 512;
 
-/** What the guest does; the defaults are those of workload.c. Sizes are MiB, rates bytes a second. */
+/** What the guest does. The defaults are those of workload.c. Sizes are in MiB, rates in bytes a second. */
 export interface Workload {
-  /** Memory that is dirtied, page after page. @default 128 */
+  /** How much memory is dirtied, page after page. @default 128 */
   readonly regionMiB?: number;
-  /** Memory that holds the pattern, at least the region. @default the region */
+  /** How much memory holds the pattern. It is at least the region. @default the region */
   readonly fillMiB?: number;
-  /** Dirtied a second, counted in whole pages; 0 is an idle guest. @default 200e6 */
+  /** How much is dirtied a second, counted in whole pages. 0 makes an idle guest. @default 200e6 */
   readonly rate?: number;
-  /** Words of 8 bytes that change in a page at each visit. @default 4 */
+  /** How many words of 8 bytes change in a page at each visit. @default 4 */
   readonly words?: number;
   /**
-   * Words of a page that do not compress, percent; 27 gives what process memory gives, 2.2 with zstd level 1.
+   * How many words of a page do not compress, percent. 27 compresses like the memory of processes, 2.2 times with
+   * zstd's level 1.
    * @default 27
    */
   readonly randomPercent?: number;
   /** `scramble` writes whole pages of fresh random words: neither deltas nor zstd help. @default "counters" */
   readonly mode?: "counters" | "scramble";
-  /** In which order pages are visited: memory's, all alike, or few of them often. @default "walk" */
+  /**
+   * The order in which pages are visited: that of the memory, at random with all pages alike, or at random with few
+   * pages often.
+   * @default "walk"
+   */
   readonly order?: "walk" | "random" | "zipf";
-  /** Milliseconds between two heartbeats. @default 50 */
+  /** The time between two heartbeats, milliseconds. @default 50 */
   readonly beatMs?: number;
-  /** Checked by the sweep in the background. @default 32e6 */
+  /** How much the sweep in the background checks. @default 32e6 */
   readonly checkRate?: number;
-  /** Heartbeats say what the guest's application has done; the image has one. @default false */
+  /** True if heartbeats say what the guest's application has done. The image must have one. @default false */
   readonly app?: boolean;
   /**
-   * Drivers of virtio devices that the guest loads at its start, in addition to that of its disk (`diskMiB`). The
+   * Drivers of virtio devices that the guest loads at its start, in addition to the driver of its disk (`diskMiB`). The
    * kernel of the tests has them as modules.
    */
   readonly drivers?: readonly ("virtio_blk" | "virtio_balloon")[];
@@ -44,7 +49,7 @@ export interface Workload {
    * The size of the guest's first virtio disk, MiB. The guest writes to it and checks it all the time (disk-image.ts).
    */
   readonly diskMiB?: number;
-  /** Written to the disk at most, bytes a second. @default 4e6 */
+  /** The most that is written to the disk, bytes a second. @default 4e6 */
   readonly diskRate?: number;
 }
 
@@ -53,13 +58,13 @@ export interface GuestOptions {
   readonly memoryMiB?: number;
   readonly machine?: string;
   readonly workload?: Workload;
-  /** `redis`: redis-server and its benchmark beside the workload (scripts/redis-image.sh). @default "initramfs" */
+  /** `redis` runs redis-server and its benchmark beside the workload (scripts/redis-image.sh). @default "initramfs" */
   readonly image?: "initramfs" | "redis";
   /** Further arguments of QEMU, with `{runtime}` where a host's runtime directory is meant. */
   readonly extra?: readonly string[];
 }
 
-/** The content of NAME.json (DESIGN 7). */
+/** The content of NAME.json (docs/design/guests-and-units.md#the-definition-of-a-guest). */
 export interface GuestDefinitionFile {
   readonly name: string;
   readonly qmp: string;
@@ -67,11 +72,11 @@ export interface GuestDefinitionFile {
   readonly peers?: readonly string[];
 }
 
-/** What the kernel does not have to do at each boot; under TCG all of it together is a second. */
+/** Options of the kernel that leave out work at each boot. Under TCG they save a second together. */
 const KERNEL_OPTIONS = [
   "console=ttyS0",
   "quiet",
-  // With -no-reboot a panic is a line on the console and the end of QEMU.
+  // with -no-reboot, a panic prints a line on the console and ends QEMU
   "panic=-1",
   "mitigations=off",
   "nokaslr",
@@ -84,14 +89,17 @@ const KERNEL_OPTIONS = [
   "audit=0",
 ];
 
-/** File names in a host's runtime directory. The observer socket is the rig's own: a QMP socket serves one client. */
+/**
+ * The names of a guest's files in a host's runtime directory. `observer` is a second monitor for the tests, since a QMP
+ * socket serves one client only.
+ */
 export const guestFiles = (name: string): { qmp: string; observer: string; serial: string } => ({
   qmp: `${name}.qmp`,
   observer: `${name}.observer.qmp`,
   serial: `${name}.serial`,
 });
 
-/** A guest definition for both hosts. FERRY_ACCEL chooses another accelerator than tcg. */
+/** Makes the definition of a guest, the same for both hosts. FERRY_ACCEL chooses another accelerator than tcg. */
 export function guestDefinition(options: GuestOptions): GuestDefinitionFile {
   const files = guestFiles(options.name);
   const image = join(packageRoot(), ".cache", "guest");
@@ -112,7 +120,7 @@ export function guestDefinition(options: GuestOptions): GuestDefinitionFile {
   return { name: options.name, qmp: `{runtime}/${files.qmp}`, command };
 }
 
-/** The modules that each driver of a virtio device needs, in the order in which they are loaded. */
+/** The modules that every driver of a virtio device needs, in the order in which they are loaded. */
 const VIRTIO_MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"];
 
 function workloadOptions(workload: Workload): string[] {
@@ -140,7 +148,7 @@ function workloadOptions(workload: Workload): string[] {
 
 const mebibytes = (size: number | undefined): string | undefined => (size === undefined ? undefined : `${size}M`);
 
-/** Builds the guest with redis if it is not up to date. @throws Error when its packages cannot be had */
+/** Builds the guest's image with redis if it is not up to date. @throws Error when its packages cannot be downloaded */
 export async function prepareRedisImage(): Promise<void> {
   await run([join(packageRoot(), "scripts", "redis-image.sh")], { timeoutMs: 180_000 });
 }

@@ -1,4 +1,6 @@
-/** A guest, what a source offers for it, and a destination like the source. */
+/**
+ * Fixtures of a handshake: a guest, the offer of its source, and the facts of a destination that is like the source.
+ */
 import { agree, type DestinationFacts } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
 
@@ -49,7 +51,7 @@ export const host: DestinationFacts = {
   followUpMs: 30_000,
   refusals: [],
 };
-/** Of the reasons against it, none when it is accepted. */
+/** The codes of the reasons for which a destination refuses an offer; empty if the offer is accepted. */
 export const codes = (mine: DestinationFacts, asked: Offer = offer): readonly string[] => {
   const agreement = agree(asked, mine);
   return agreement.kind === "contract" ? [] : agreement.refusals.map((one) => one.code);

@@ -1,12 +1,13 @@
-/** What grpc.health.v1 says of an agent. */
+/** Asks an agent's health service (grpc.health.v1). */
 import { Client, credentials } from "@grpc/grpc-js";
 import { service } from "grpc-health-check";
 
 const WITHIN_MS = 10_000;
 
 /**
- * @param name of a service, or "" for the whole agent
- * @returns "SERVING" or another status, by its name in the protocol
+ * Asks for the health of an agent.
+ * @param name the name of a service, or "" for the whole agent
+ * @returns the status by its name in the protocol, such as "SERVING"
  */
 export async function healthOf(address: string, name: string): Promise<string> {
   const check = service.Check;

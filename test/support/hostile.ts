@@ -1,20 +1,30 @@
-/** What the tests with hostile bytes have in common: for how long they run, how bytes are spoiled, what may come of them. */
+/**
+ * What the tests with hostile bytes have in common: how long they run, how bytes are spoiled, and which faults may come
+ * of it.
+ */
 import fc from "fast-check";
 import { type FaultCode, MigrationFault } from "../../shared/fault.ts";
 
 /**
- * How long each of them runs: FERRY_FUZZ_SECONDS=60 npm test property, after a change of a format. The runner ends a file
- * after ten minutes; for a night it is FERRY_FUZZ_SECONDS=3600 node dist/test/property/NAME.test.js.
+ * How long each such test runs. After a change of a format, run `FERRY_FUZZ_SECONDS=60 npm test property`. The runner
+ * ends a file after ten minutes, so for a whole night run
+ * `FERRY_FUZZ_SECONDS=3600 node dist/test/property/NAME.test.js`.
  */
 const FUZZ_MS = 1000 * Number(process.env.FERRY_FUZZ_SECONDS ?? 2);
-/** A file has up to six such tests. */
+/** The time limit of a test file, which has up to six such tests. */
 export const FILE_MS = 30_000 + 8 * FUZZ_MS;
 
-/** Memory that one of them may take while it runs, garbage included: what is really unbounded takes more within seconds. */
+/**
+ * The most memory that such a test may take while it runs, garbage included, bytes. A real leak takes more within
+ * seconds.
+ */
 const MEMORY_MAX = 400 << 20;
+/** The memory is looked at once in this many runs of a property. */
 const RUNS_A_LOOK = 256;
 
-/** Runs the property until the time is over; a failure names its seed, and the bytes made as small as they get. */
+/**
+ * Runs a property until the time is over. A failure names its seed, and bytes that are as small as they could be made.
+ */
 export function forAWhile<T>(what: fc.Arbitrary<T>, holds: (value: T) => void): void {
   const bounded = memoryIsBounded();
   fc.assert(
@@ -26,6 +36,7 @@ export function forAWhile<T>(what: fc.Arbitrary<T>, holds: (value: T) => void): 
   );
 }
 
+/** Does the same as forAWhile() with a property that is asynchronous. */
 export async function forAWhileAsync<T>(what: fc.Arbitrary<T>, holds: (value: T) => Promise<void>): Promise<void> {
   const bounded = memoryIsBounded();
   await fc.assert(
@@ -49,7 +60,10 @@ function memoryIsBounded(): () => void {
   };
 }
 
-/** What is thrown has to be a fault with one of these codes; anything else is passed on. @returns its code */
+/**
+ * Runs `act`, which may throw only a fault with one of these codes. Anything else that it throws is thrown again.
+ * @returns the code, or undefined if nothing was thrown
+ */
 export function named(codes: readonly FaultCode[], act: () => unknown): FaultCode | undefined {
   try {
     act();
@@ -59,14 +73,18 @@ export function named(codes: readonly FaultCode[], act: () => unknown): FaultCod
   }
 }
 
-/** @returns the fault's code @throws what was thrown when it is no fault, or one of another code */
+/**
+ * Takes what was thrown, which has to be a fault with one of these codes.
+ * @returns the code of the fault
+ * @throws what was thrown, when it is no such fault or hides a mistake of the program
+ */
 export function codeOf(thrown: unknown, codes: readonly FaultCode[]): FaultCode {
   if (!(thrown instanceof MigrationFault) || !codes.includes(thrown.code)) throw thrown;
   const { cause } = thrown;
   if (cause instanceof MigrationFault) return codeOf(cause, [...codes, cause.code]) && thrown.code;
-  // MigrationFault.from() gives any mistake of ours a name: what it says is then a program's, not a fault's
+  // MigrationFault.from() makes a fault of any mistake of the program; such a fault has the message of its cause
   if (cause instanceof Error && cause.message === thrown.message) throw cause;
-  // those of Node, such as what is not UTF-8, have a code
+  // a TypeError of Node, such as the one for text that is not UTF-8, has a code
   if (cause instanceof TypeError && !("code" in cause)) throw cause;
   if (thrown.message.length > 100_000) throw new Error(`a message of ${thrown.message.length} characters`);
   return thrown.code;
@@ -86,7 +104,7 @@ const spoil: fc.Arbitrary<Spoil> = fc.oneof(
       (bytes) =>
         over(bytes, at, Buffer.of((bytes[at % Math.max(1, bytes.length)] ?? 0) ^ (1 << bit))),
   ),
-  // lengths blown up
+  // overwrites a field with a large value, as a length that is blown up
   fc.tuple(place, fc.constantFrom(1, 2, 3, 4, 8), fc.constantFrom(0xff, 0x7f, 0x80, 0)).map(
     ([at, length, value]): Spoil =>
       (bytes) =>
@@ -118,7 +136,7 @@ const spoil: fc.Arbitrary<Spoil> = fc.oneof(
   ),
 );
 
-/** Good bytes that were spoiled in one to five places. */
+/** Makes good bytes and spoils them in one to five places. */
 export const spoiled = (good: readonly Uint8Array[]): fc.Arbitrary<Buffer> =>
   fc
     .tuple(fc.constantFrom(...good), fc.array(spoil, { minLength: 1, maxLength: 5 }))
@@ -135,7 +153,10 @@ function insert(bytes: Buffer, at: number, more: Uint8Array): Buffer {
   return Buffer.concat([bytes.subarray(0, start), more, bytes.subarray(start)]);
 }
 
-/** JSON values with all that a reader may stumble over: missing, of another type, deep, with names of Object's own. */
+/**
+ * Makes JSON values with everything that a reader may stumble over: values that are missing, of another type, or deep,
+ * and names that every object has.
+ */
 export const hostileJson = (values: readonly unknown[]): fc.Arbitrary<unknown> => {
   const leaf = fc.oneof(
     fc.constantFrom(...values),
@@ -146,7 +167,7 @@ export const hostileJson = (values: readonly unknown[]): fc.Arbitrary<unknown> =
   return fc.oneof({ weight: 4, arbitrary: leaf }, { weight: 1, arbitrary: fc.jsonValue() });
 };
 
-/** An object with some of these keys, hostile values in some of them. */
+/** Makes an object with some of the keys of a good one, and hostile values in some of the keys. */
 export const hostileObject = (good: Readonly<Record<string, unknown>>): fc.Arbitrary<Record<string, unknown>> =>
   fc
     .tuple(
@@ -160,5 +181,5 @@ export const hostileObject = (good: Readonly<Record<string, unknown>>): fc.Arbit
       return Object.fromEntries(made);
     });
 
-/** `depth` brackets, as no stack of calls would bear them. */
+/** Makes `depth` nested brackets. A reader that calls itself for each of them would run out of stack. */
 export const deepJson = (depth: number): string => `${"[".repeat(depth)}${"]".repeat(depth)}`;

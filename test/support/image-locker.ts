@@ -1,6 +1,6 @@
 /**
- * Another program that wants the guest's image for itself: it takes QEMU's lock on it whenever nobody has it, which is
- * when the guest is handed over, holds it for a while, and lets go.
+ * Another program that wants the guest's image for itself. It takes QEMU's lock on the image whenever the lock is free,
+ * which is when the guest is handed over, holds the lock for a while, and then lets it go.
  */
 import { join } from "node:path";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
@@ -30,7 +30,7 @@ interface LockPlan {
 export interface WantedLock {
   /** Resolves when the lock was taken for the first time. */
   readonly taken: Promise<void>;
-  /** Waits for the end of a lock that is held, and ends the attempts. @returns how often the lock was taken */
+  /** Ends the attempts, and waits for the end of a lock that is held. @returns how often the lock was taken */
   end(): Promise<number>;
 }
 
@@ -38,7 +38,7 @@ export class ImageLocker {
   readonly #qmp: QmpClient;
 
   /**
-   * Starts a QEMU without a guest. It exports the image for writing, which takes the same lock as a guest's QEMU does.
+   * Starts a QEMU without a guest. It exports the image for writing, and so takes the same lock as a guest's QEMU does.
    */
   static async start(rig: Rig, host: RigHost): Promise<ImageLocker> {
     const folder = join(host.runtimeDirectory, "..");

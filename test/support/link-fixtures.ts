@@ -1,4 +1,4 @@
-/** What operators and agents say in the tests of the link. */
+/** Fixtures of the tests of the link: the calls and messages that operators and agents send. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -70,7 +70,7 @@ export const unexpected = (): never => {
   throw new MigrationFault("internal", "not expected");
 };
 
-/** A folder for sockets, with a path that is short enough. */
+/** Makes a folder whose path is short enough for sockets. It is removed at the end of the test. */
 export function folder(t: Test): string {
   const made = mkdtempSync(join(tmpdir(), "ferry-"));
   t.teardown(() => rmSync(made, { recursive: true, force: true }));

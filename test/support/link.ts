@@ -1,4 +1,4 @@
-/** Both agents' servers with made-up services behind them, and a network between them that can be cut. */
+/** Services for both agents' servers that do what a test wants, and a network between the agents that can be cut. */
 import { connect, createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
@@ -8,7 +8,7 @@ import type { LinkSecurity } from "../../shared/link/tls/security.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import type { ChannelPair } from "../compliance/channel.ts";
 
-/** In clear over TCP, as a test's own servers on the loopback are. */
+/** In clear over TCP: the security of a test's own servers on the loopback. */
 const security: LinkSecurity = { kind: "clear", insecure: true };
 export const LIMITS: LinkLimits = { receiveWindowBytes: 1 << 20, messageBytes: 8 << 20, security };
 export const SERVE: ServeOptions = { listen: ["127.0.0.1:0"], limits: LIMITS };
@@ -17,7 +17,7 @@ const unexpected = (): never => {
   throw new MigrationFault("internal", "not expected");
 };
 
-/** What either agent tells operators, which is nothing but what a test gives it. */
+/** Makes the part of a service that both agents have for operators. It can do only what a test gives it. */
 export const migrationOperator = (known: Partial<MigrationOperator>): MigrationOperator => ({
   getMigration: unexpected,
   listMigrations: unexpected,
@@ -27,7 +27,7 @@ export const migrationOperator = (known: Partial<MigrationOperator>): MigrationO
   ...known,
 });
 
-/** A source agent that knows nothing but what a test gives it. */
+/** Makes the service of a source agent. It can do only what a test gives it. */
 export const sourceService = (known: Partial<SourceService>): SourceService => ({
   listGuests: unexpected,
   plan: unexpected,
@@ -38,7 +38,7 @@ export const sourceService = (known: Partial<SourceService>): SourceService => (
   ...known,
 });
 
-/** Passes bytes on to `port` of the loopback until it is cut. */
+/** Opens a relay that passes bytes on to `port` of the loopback until it is cut. */
 export async function relay(port: number): Promise<{ port: number; cut(): void; close(): void }> {
   const sockets = new Set<Socket>();
   const server = createServer((near) => {
@@ -68,7 +68,7 @@ export async function relay(port: number): Promise<{ port: number; cut(): void; 
 
 export const portOf = (listener: Listener): number => Number(/:(\d+)$/.exec(listener.address)?.[1]);
 
-/** A transfer over gRPC through a relay, past its hello; ended with the test. */
+/** Opens a transfer stream over gRPC through a relay, up to its hello. It is closed at the end of the test. */
 export async function openGrpcPair(t: { teardown(done: () => unknown): unknown }): Promise<ChannelPair> {
   const arrival = deferred<SourceChannel>();
   const service = sourceService({ acceptTransfer: (_, channel) => arrival.resolve(channel) });

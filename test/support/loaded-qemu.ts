@@ -1,6 +1,6 @@
 /**
- * A real QEMU that has a guest with a disk, paused, as the destination agent has it before the grant: loaded from a
- * file.
+ * A real QEMU with a paused guest that may have a disk, as the destination agent has it before the grant. The guest is
+ * loaded from a file.
  */
 
 import { execFileSync } from "node:child_process";
@@ -21,14 +21,14 @@ const QEMU = "qemu-system-x86_64";
 const MACHINE = "-M pc-q35-8.1 -accel tcg -m 48 -nodefaults -no-user-config -display none".split(" ");
 
 export interface Disk {
-  /** Where the first host has the image, and the second. */
+  /** The path of the image at the first host, and at the second host. */
   readonly here: string;
   readonly there: string;
-  /** As the second host sees it. */
+  /** Makes the image read-only, or writable again, for the second host. */
   setReadOnly(readOnly: boolean): void;
 }
 
-/** An image in a directory that is mounted a second time. Needs root. */
+/** Makes an image in a directory that is mounted a second time. Needs root. */
 export function mountedDisk(t: Test): Disk {
   const directory = folder(t);
   const [here, there] = [join(directory, "a"), join(directory, "b")];
@@ -45,7 +45,7 @@ export function mountedDisk(t: Test): Disk {
 const diskOf = (image: string | undefined): readonly string[] =>
   image === undefined ? [] : ["-drive", `file=${image},format=raw,if=none,id=d0`, "-device", "virtio-blk-pci,drive=d0"];
 
-/** A QEMU of its own that has the image for writing. @returns when it has it */
+/** Starts a QEMU that has the image for writing. @returns when the QEMU answers, and so has the image */
 export async function startQemu(t: Test, image: string | undefined, extra: readonly string[] = []) {
   const socket = join(folder(t), "qmp");
   const command = [QEMU, ...MACHINE, ...diskOf(image), "-qmp", `unix:${socket},server=on,wait=off`, ...extra];
@@ -72,11 +72,11 @@ async function migrated(qmp: QmpClient): Promise<void> {
 export interface LoadedQemu {
   readonly guest: GuestProcess;
   readonly definition: GuestDefinition;
-  /** Its source, which is `postmigrate`. */
+  /** The monitor of the guest's source, which is in `postmigrate`. */
   readonly source: QmpClient;
 }
 
-/** The guest has run for a moment at its source. */
+/** Starts a source, migrates its guest to a file after it has run for a moment, and loads the guest from the file. */
 export async function loadedQemu(t: Test, disk?: Pick<Disk, "here" | "there">): Promise<LoadedQemu> {
   const runtimeDirectory = folder(t);
   const file = join(runtimeDirectory, "stream");

@@ -1,4 +1,7 @@
-/** A program for tests: locks the directories of an agent, says "locked" or why not, and stays until it is killed. */
+/**
+ * A program for tests. It locks the directories of an agent, prints "locked" or why it could not, and runs until it is
+ * killed.
+ */
 import { lockDirectories } from "../../shared/runtime/files/agent-lock.ts";
 import { createLogger } from "../../shared/runtime/log/log.ts";
 

@@ -1,26 +1,27 @@
-/** A transfer stream inside one process, for tests: what grpc-channel.ts promises, without a network or a copy. */
+/** A transfer stream inside one process, for tests. It does what grpc-channel.ts does, without a network or a copy. */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Channel, DestinationChannel, SourceChannel } from "../../shared/link/link.ts";
 import type { DestinationMessage, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 
 export interface MemoryTransferOptions {
-  /** send() returns false from this many undelivered messages on. @default 16, as grpc-js's streams */
+  /** From this many undelivered messages on, send() returns false. @default 16, as with the streams of grpc-js */
   readonly capacityMessages?: number;
 }
 
 export interface MemoryTransfer {
   readonly source: SourceChannel;
   readonly destination: DestinationChannel;
-  /** The network is gone: both ends see `peer-lost`, what is on its way is lost. */
+  /** Breaks the network: both ends see `peer-lost`, and the messages on their way are lost. */
   cut(): void;
 }
 
 const CAPACITY_MESSAGES = 16;
 
 /**
- * Each side's messages are delivered in turns of the event loop, and `taken` is called when the receiver's handler has
- * returned. As over gRPC, an orderly end of either side is, behind everything that it sent, the end of both.
+ * Opens a stream. The messages of each end are delivered in turns of the event loop, and `taken` is called when the
+ * receiver's handler has returned. As over gRPC, an orderly end of either end is the end of both, after everything that
+ * it has sent.
  */
 export function memoryTransfer(options: MemoryTransferOptions = {}): MemoryTransfer {
   const capacity = options.capacityMessages ?? CAPACITY_MESSAGES;
@@ -46,7 +47,7 @@ interface Queued<Message> {
   readonly taken: (() => void) | undefined;
 }
 
-/** One direction. `over` settles when its end was delivered, or it was torn. */
+/** One direction of the stream. `over` settles when the end of the direction was delivered, or when it was torn. */
 class Lane<Message> {
   private readonly queue: Queued<Message>[] = [];
   private readonly capacity: number;
@@ -97,12 +98,13 @@ class Lane<Message> {
     this.pump();
   }
 
-  /** No more is sent; the end is delivered behind what was. */
+  /** Ends the direction: no more is sent, and the end is delivered after everything that was sent. */
   end(): void {
     this.ending = true;
     this.pump();
   }
 
+  /** Ends the direction at once. Messages that were not delivered are lost. */
   tear(fault: MigrationFault): void {
     if (this.closed) return;
     this.closed = true;
@@ -114,7 +116,8 @@ class Lane<Message> {
   private pump(): void {
     if (this.pumping) return;
     this.pumping = true;
-    // a turn of its own, as for what comes from a network: two sides that answer each other starve nothing
+    // messages are delivered in a turn of their own, as those from a network are, so that two ends that answer each
+    // other starve nothing else
     setImmediate(() => {
       this.deliver();
       this.pumping = false;
@@ -156,7 +159,7 @@ class MemoryChannel<Out, In> implements Channel<Out, In> {
     this.out = out;
     this.in = incoming;
     this.peer = peer;
-    // the peer's end is answered with ours
+    // this end ends when the peer has ended
     void incoming.over.then((fault) => {
       if (fault !== undefined) return;
       if (this.expectsEnd()) out.end();

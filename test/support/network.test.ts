@@ -1,4 +1,4 @@
-/** What the tests do to a link happens to it, and nothing else. */
+/** Tests that what the tests do to a network happens to it, and nothing else. */
 import { existsSync } from "node:fs";
 import t from "tap";
 import { eventually } from "./bounded.ts";
@@ -8,7 +8,7 @@ import { RigProcess } from "./process.ts";
 const SOON = { timeoutMs: 10_000 };
 const NUMBERS = 20;
 
-/** Sends numbers to the other end over UDP, and tells those that it sent and got. */
+/** A program that sends numbers to the other end over UDP, and prints the numbers that it has sent and got. */
 const PROGRAM = `
   const [own, other] = process.argv.slice(1);
   const socket = require("node:dgram").createSocket("udp4");
@@ -27,7 +27,7 @@ const last = (process: RigProcess, word: string): number =>
   Number([...process.output().matchAll(new RegExp(`^${word} (\\d+)$`, "gm"))].at(-1)?.[1] ?? 0);
 
 t.test(
-  "what one end sends is lost while it may not send, and what the other sends arrives",
+  "setSending() loses what one end sends, while what the other end sends arrives",
   {
     skip: !canMakeNamespaces() && "it takes root to make namespaces",
   },
@@ -54,11 +54,11 @@ t.test(
     await Promise.all([arrives(a!, b!, "numbers from b"), arrives(b!, a!, "numbers from a")]);
 
     await network.setSending("b", false);
-    // what was on its way has come when the other direction has carried more
+    // by the time the other direction has carried more, what was on its way has come
     await arrives(b!, a!, "numbers from a");
     const before = last(a!, "got");
     await arrives(b!, a!, "numbers from a, still");
-    t.equal(last(a!, "got"), before, "nothing of what b sends arrives");
+    t.equal(last(a!, "got"), before, "nothing that b sends arrives");
     await network.setSending("b", true);
     await Promise.all([arrives(a!, b!, "numbers from b again"), arrives(b!, a!, "numbers from a as before")]);
 
@@ -67,7 +67,10 @@ t.test(
   },
 );
 
-/** Answers what comes, or sends ten times and tells the shortest time to an answer, milliseconds. */
+/**
+ * A program that answers whatever comes, or that asks ten times and prints the shortest time to an answer,
+ * milliseconds.
+ */
 const ECHO = `
   const [role, own, other] = process.argv.slice(1);
   const socket = require("node:dgram").createSocket("udp4");
@@ -85,7 +88,7 @@ const ECHO = `
 `;
 
 t.test(
-  "a cable with a length delays what passes, is shaped and let loose again, and goes with its network",
+  "a cable with a length delays packets at every rate, with and without shaping, and is removed with its network",
   {
     skip: !(canMakeNamespaces() && existsSync("/dev/net/tun")) && "it takes root and tun interfaces",
   },
@@ -111,13 +114,13 @@ t.test(
       const ms = await shortest();
       t.ok(ms >= 20 && ms < 1000, `${ms.toFixed(1)} ms there and back at ${bits} bit/s`);
     }
-    t.ok((await network.wireBytes()) - before >= 3 * 2000, "its bytes are counted");
+    t.ok((await network.wireBytes()) - before >= 3 * 2000, "the bytes on the cable are counted");
     await t.rejects(network.setSending("a", false), { name: "RangeError" });
     await network.close();
     t.same(await network.leftovers(), []);
   },
 );
 
-t.test("a loopback cannot be cut", async (t) => {
+t.test("the loopback refuses to lose what one end sends", async (t) => {
   await t.rejects(loopbackNetwork().setSending("a", false), { name: "RangeError" });
 });

@@ -1,6 +1,7 @@
 /**
- * Two hosts' network: two namespaces joined by a veth pair, shaped with tc. Nothing of it is seen outside, so many can
- * stand side by side. Where namespaces may not be made, the loopback stands in: no shaping, one address.
+ * The network of two hosts: two namespaces that a cable joins, a veth pair or a cable with a length, shaped with tc.
+ * Nothing of it is seen from outside, so there may be many side by side. Where namespaces may not be made, the loopback
+ * takes their place, without shaping and with one address.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -10,20 +11,21 @@ import { run } from "./process.ts";
 import { atTeardown } from "./teardown.ts";
 
 /**
- * Bucket of the token-bucket filter, bytes. Measured at 1 Gbit/s with one TCP connection: 32 KiB gives 110 MB/s of payload,
- * 128 KiB and more 119.6 MB/s, which is the link; a larger bucket only lets bursts through.
+ * The least bucket of the token-bucket filter, bytes. Measured at 1 Gbit/s with one TCP connection: 32 KiB gives 110
+ * MB/s of payload, and 128 KiB or more gives 119.6 MB/s, which is what the link carries. A larger bucket only lets
+ * bursts through.
  */
 const BURST_BYTES = 128 << 10;
-/** And as much as comes in this time, for links on which that is more: the filter looks at its clock no more often. */
+/** The bucket has at least as much as comes in this time, since the filter looks at its clock no more often. */
 const BURST_SECONDS = 1e-3;
-/** How long a packet may wait in the shaper; one TCP connection needs no more. */
+/** How long a packet may wait in the shaper. One TCP connection needs no more. */
 const QUEUE_MS = 20;
-/** Nobody's hardware address: the other interface drops what is sent to it, as a switch that lost its way would. */
+/** A hardware address that no interface has. The other interface drops packets to it, so they are lost. */
 const NOBODY = "02:00:00:00:00:99";
 
 export interface NetworkEnd {
   readonly address: string;
-  /** What a command line begins with to run at this end. */
+  /** The words with which a command line begins, so that it runs at this end. */
   readonly prefix: readonly string[];
   readonly interfaceName: string;
 }
@@ -32,22 +34,25 @@ export interface TestNetwork {
   readonly kind: "namespaces" | "loopback";
   readonly a: NetworkEnd;
   readonly b: NetworkEnd;
-  /** Bytes that crossed the link so far, both directions, counted by the interface of end a. */
+  /** How many bytes have crossed the link so far in both directions, counted by the interface of end a. */
   wireBytes(): Promise<number>;
-  /** Another link speed, from now on, both directions; Infinity is no shaping. The loopback has none and ignores it. */
+  /** Changes the rate of the link in both directions. Infinity is no shaping. The loopback ignores this. */
   setRate(bitsPerSecond: number): Promise<void>;
-  /** Cuts the cable, or mends it. The loopback cannot: RangeError. */
+  /** Cuts the cable, or mends it. @throws RangeError on the loopback, which cannot be cut */
   setConnected(connected: boolean): Promise<void>;
-  /** Loses all that one end sends, or no more; what the other sends arrives. The loopback cannot: RangeError. */
+  /**
+   * Loses everything that one end sends, or lets it arrive again. What the other end sends arrives.
+   * @throws RangeError on the loopback and with a cable that has a length, which cannot do that
+   */
   setSending(end: "a" | "b", sending: boolean): Promise<void>;
   close(): Promise<void>;
-  /** What is still there of it, in words. */
+  /** Lists what is left of the network, in words. */
   leftovers(): Promise<readonly string[]>;
 }
 
 let opened = 0;
 
-/** Whether this program may make namespaces: it must be root, and have the tools. */
+/** True if this program may make namespaces: it is root, and `ip` and `tc` are there. */
 export function canMakeNamespaces(): boolean {
   const tool = (name: string): boolean =>
     (process.env.PATH ?? "").split(":").some((folder) => existsSync(`${folder}/${name}`));
@@ -56,15 +61,15 @@ export function canMakeNamespaces(): boolean {
 
 export interface NetworkOptions {
   readonly bitsPerSecond: number;
-  /** Both ways together, milliseconds; without it some hundredths of one. @default 0 */
+  /** The delay of both directions together, milliseconds. Without it there are some hundredths of one. @default 0 */
   readonly roundTripMs?: number;
 }
 
-/** @throws Error when the namespaces cannot be made, and then leaves none */
+/** Makes a network of namespaces. @throws Error when it cannot be made; no namespace is left then */
 export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: NetworkOptions): Promise<TestNetwork> {
   opened += 1;
   const unique = `${process.pid.toString(36)}-${opened}`;
-  // Interface names have at most 15 characters; they live inside the namespaces, so they need not be unique there.
+  // the name of an interface has at most 15 characters; it is inside a namespace, so it need not be unique
   const ends = (["a", "b"] as const).map((side, index) => ({
     namespace: `ferry-${unique}-${side}`,
     address: `10.73.0.${index + 1}`,
@@ -78,7 +83,7 @@ export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: Netwo
   let cable: Cable | undefined;
   const close = async (): Promise<void> => {
     await cable?.remove();
-    // A veth pair goes with either of its ends.
+    // a veth pair goes with either of its ends
     for (const end of ends) if (hasNamespace(end.namespace)) await run(["ip", "netns", "del", end.namespace]);
     forget();
   };
@@ -115,7 +120,7 @@ export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: Netwo
     b,
     wireBytes: async () => {
       const files = ["rx_bytes", "tx_bytes"].map((name) => `/sys/class/net/${a.interfaceName}/statistics/${name}`);
-      // The /sys of the namespace is seen only from within.
+      // the namespace's /sys is seen only from within the namespace
       const counted = await run([...a.prefix, "cat", ...files]);
       return sum(counted.trim().split("\n"));
     },
@@ -123,7 +128,7 @@ export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: Netwo
     setConnected: async (connected) => {
       await run(["ip", "-n", a.namespace, "link", "set", a.interfaceName, connected ? "up" : "down"]);
       if (!connected) return;
-      // who asked in vain while it was cut is not to be told for another second that there is nobody
+      // an end that asked for the other's hardware address in vain asks again at once, and not after another second
       for (const end of ends) await run(["ip", "-n", end.namespace, "neigh", "flush", "dev", end.interfaceName]);
     },
     setSending: async (end, sending) => {
@@ -132,7 +137,7 @@ export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: Netwo
       const entry = [to.address, "dev", from.interfaceName];
       const neighbour = ["ip", "-n", from.namespace, "neigh"];
       if (!sending) await run([...neighbour, "replace", ...entry, "lladdr", NOBODY, "nud", "permanent"]);
-      // whoever mends what was not broken finds no entry, or a good one, and changes nothing
+      // if nothing was broken, there is no entry or a good one, and nothing is changed
       else if ((await run([...neighbour, "show", ...entry])).includes(NOBODY))
         await run([...neighbour, "del", ...entry]);
     },
@@ -141,14 +146,14 @@ export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: Netwo
   };
 }
 
-/** Both ends are this host. */
+/** Makes a network in which both ends are this host. */
 export function loopbackNetwork(): TestNetwork {
   const end: NetworkEnd = { address: "127.0.0.1", prefix: [], interfaceName: "lo" };
   return {
     kind: "loopback",
     a: end,
     b: end,
-    // What is sent over lo is received over lo: one of the two counters has both directions.
+    // what is sent over lo is received over lo, so one of the two counters has both directions
     wireBytes: async () => Number(await readFile("/sys/class/net/lo/statistics/tx_bytes", "utf8")),
     setRate: async () => {},
     setConnected: () => Promise.reject(new RangeError("the loopback cannot be cut")),

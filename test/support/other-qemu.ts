@@ -1,7 +1,7 @@
 /**
- * Another QEMU than the installed one for a host of a rig: FERRY_QEMU_A and FERRY_QEMU_B name the program that runs as
- * `qemu-system-x86_64` on host a and on host b, such as the one that scripts/unpack-qemu.sh makes. The guest's
- * definition stays the same on both hosts, as it is on two hosts on which different QEMUs are installed.
+ * Gives a host of a rig another QEMU than the installed one. FERRY_QEMU_A and FERRY_QEMU_B name the program that runs
+ * as `qemu-system-x86_64` on host a and on host b, such as the one that scripts/unpack-qemu.sh makes. The guest's
+ * definition stays the same on both hosts, as on two hosts that have different QEMUs installed.
  */
 import { execFileSync } from "node:child_process";
 import { accessSync, constants, mkdirSync, symlinkSync } from "node:fs";
@@ -16,8 +16,8 @@ export function otherQemu(host: "a" | "b"): string | undefined {
 }
 
 /**
- * What the programs of a host have in their environment: a PATH that begins with the folder in which QEMU's name leads
- * to the program that the host was given; nothing where the installed one runs.
+ * Makes the environment of the programs of a host: a PATH that begins with a folder in which QEMU's name leads to the
+ * program that the host was given. The environment is empty where the installed QEMU runs.
  * @throws Error when the program cannot be run
  */
 export function hostEnvironment(host: "a" | "b", folder: string): Record<string, string> {
@@ -29,7 +29,7 @@ export function hostEnvironment(host: "a" | "b", folder: string): Record<string,
   return { PATH: `${folder}${delimiter}${process.env.PATH ?? ""}` };
 }
 
-/** The version of a host's QEMU, as `[11, 1]`. */
+/** The version of a host's QEMU, such as `[11, 1]`. */
 export function qemuVersion(host: "a" | "b"): readonly [major: number, minor: number] {
   const [major, minor] = qemuText(host).split(".");
   return [Number(major), Number(minor)];
@@ -44,7 +44,7 @@ export function noPostcopyFrom(host: "a" | "b"): string | false {
   return loses && `QEMU ${qemuText(host)} loses writes of an emulated guest in post-copy`;
 }
 
-/** The version of a host's QEMU as it says it itself: `11.1.3`. */
+/** The version of a host's QEMU as the QEMU itself says it, such as `11.1.3`. */
 export function qemuText(host: "a" | "b"): string {
   const said = execFileSync(otherQemu(host) ?? PROGRAM, ["--version"], { encoding: "utf8" });
   return /version (\d+\.\d+\S*)/.exec(said)?.[1] ?? "unknown";

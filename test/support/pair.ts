@@ -1,4 +1,6 @@
-/** Two hosts with both agents on each, and a guest that runs at the first: where the tests of whole migrations begin. */
+/**
+ * Opens two hosts with both agents on each, and a guest that runs at host a. Tests of whole migrations begin with that.
+ */
 import { join } from "node:path";
 import type { Test } from "tap";
 import { closeRig } from "./after-migration.ts";
@@ -8,8 +10,9 @@ import { Rig, type RigGuest, type RigHost, type RigOptions } from "./rig.ts";
 import { TestCa, tlsFlags } from "./tls.ts";
 
 const BOOT = { timeoutMs: 60_000 };
-/** Most tests need no more. */
+/** The memory of a guest for which a test asks no other. Most tests need no more. */
 const MEMORY_MIB = 256;
+/** A workload that writes nothing. */
 export const IDLE = { regionMiB: 16, rate: 0 } as const;
 
 export interface PairOptions {
@@ -17,13 +20,13 @@ export interface PairOptions {
   readonly rig?: RigOptions;
   readonly a?: AgentOptions;
   readonly b?: AgentOptions;
-  /** Further flags of an agent, which may need the rig's places. */
+  /** Gives further flags of an agent, which may depend on the rig's directories. */
   readonly flags?: (rig: Rig, host: RigHost, kind: "source" | "destination") => readonly string[];
-  /** The agents take each other's certificates and the operator's, and nobody else's. */
+  /** True if the agents accept only each other's certificates and the operator's. @default false: all is in clear */
   readonly tls?: boolean;
   /** Names on the agents' list of peers beside a and b, each with a certificate. */
   readonly morePeers?: readonly string[];
-  /** Before the guest is started. */
+  /** Called before the guest is started. */
   readonly prepare?: (rig: Rig) => void;
 }
 
@@ -36,7 +39,10 @@ export interface Pair {
   readonly ca?: TestCa;
 }
 
-/** The guest beats when this returns. Closed at the end of the test, which fails when anything is left behind. */
+/**
+ * Opens a pair and waits for the guest's heartbeats. The pair is closed at the end of the test, which fails if anything
+ * is left behind.
+ */
 export async function openPair(t: Pick<Test, "teardown">, options: PairOptions): Promise<Pair> {
   const rig = await Rig.open(options.rig);
   t.teardown(() => closeRig(rig));

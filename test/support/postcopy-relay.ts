@@ -1,6 +1,7 @@
 /**
- * Moves a guest from one QEMU to another by post-copy through the project's readers and writers, in one process and without
- * agents: each page a section of its own, and, where a test wants it, only the pages that the destination asks for.
+ * Moves a guest from one QEMU to another by post-copy through the project's readers and writers, in one process and
+ * without agents. Each page is sent in a section of its own. A test may hold back all pages that the destination has
+ * not asked for.
  */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
@@ -29,21 +30,26 @@ const WINDOW = 4 << 20;
 const SECTION_BYTES_MAX = 8192;
 
 export interface RelayOptions {
-  /** Pages that nobody asked for stay here, once the guest was stopped, until release(). */
+  /** True if pages that come after the package and were not asked for are held until release(). @default false */
   readonly hold?: boolean;
-  /** With `hold`: as many pages behind the package are read, about; the others stay in the source's QEMU. */
+  /**
+   * With `hold`: about how many pages are read after the package. The others stay in the source's QEMU.
+   * @default all
+   */
   readonly readAhead?: number;
 }
 
 export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
-  /** What came, in order: pings and pongs, the package, the end. */
+  /** What came from both QEMUs, in order: pings and pongs, the package, the end. */
   readonly log: string[] = [];
   readonly counts = { before: 0, after: 0, discarded: 0, requests: 0, twice: 0 };
   readonly source: Socket;
   destination: Socket;
-  /** As the stream told it, behind layout(). */
+  /** The set-up that the stream has told; undefined before layout(). */
   setup: RamSetup | undefined;
-  /** What the destination's QEMU has: all but what was discarded, and what was sent since. */
+  /**
+   * The pages that the destination's QEMU has: all pages without the discarded ones, and those that were sent since.
+   */
   present = new PageSet(0);
   private readonly hold: boolean;
   private readAhead: number;
@@ -57,8 +63,9 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   private discards = new DiscardEncoder([], () => undefined);
   private requests = new PageRequests([]);
   private returnPath: ReturnPathReader | undefined;
-  /** Asked for by the destination. */
+  /** The pages that the destination has asked for. */
   private wanted = new PageSet(0);
+  /** The pages that were read and are held back, with their content, which is undefined for a zero page. */
   private readonly held = new Map<number, Buffer | undefined>();
   private packaged = false;
   private holding = false;
@@ -75,12 +82,12 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
     this.readAhead = readAhead;
     source.on("data", (chunk) => this.take(chunk));
     destination.on("data", (chunk) => this.returnPath?.push(chunk));
-    // what QEMU says of a broken socket is in its monitor
+    // a test learns of a broken socket from QEMU's monitor
     source.on("error", () => undefined);
     destination.on("error", () => undefined);
   }
 
-  /** Sends what was held, and reads on. */
+  /** Sends the pages that were held, and reads on. */
   release(): void {
     this.holding = false;
     this.readAhead = Number.POSITIVE_INFINITY;
@@ -90,14 +97,14 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
     this.finish();
   }
 
-  /** What was read and not sent is lost, as with an agent that died. @returns how many pages */
+  /** Loses the pages that were read and not sent, as an agent that dies does. @returns how many pages were lost */
   lose(): number {
     const lost = this.held.size;
     this.held.clear();
     return lost;
   }
 
-  /** The destination's QEMU is at another socket from now on. */
+  /** Sends to another socket of the destination's QEMU from now on. */
   redirect(destination: Socket): void {
     this.destination = destination;
     this.writer.layout(this.setup?.blocks ?? []);
@@ -108,7 +115,7 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
     this.send(page, content);
   }
 
-  /** Every page was sent. */
+  /** Ends post-copy: tells the destination's QEMU that every page was sent. */
   endPostcopy(): void {
     this.put(encodePostcopyEnd(this.sectionId));
   }
@@ -263,7 +270,10 @@ export class PostcopyRelay implements StreamSink, PostcopySink, ReturnPathSink {
   }
 }
 
-/** Begins the migration, with post-copy possible. @param destination started with `-incoming defer -S` */
+/**
+ * Begins a migration that may go over to post-copy.
+ * @param destination a guest that was started with `-incoming defer -S`
+ */
 export async function relayPostcopy(
   source: BiosGuest,
   destination: BiosGuest,

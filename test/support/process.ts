@@ -1,4 +1,4 @@
-/** Programs that a test starts: their output, their end, and no trace of them afterwards. */
+/** Starts programs for a test, keeps their output, and ends them, so that no trace of them is left. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { Socket } from "node:net";
 import { promisify } from "node:util";
@@ -6,14 +6,15 @@ import { bounded, eventually } from "./bounded.ts";
 import { atTeardown } from "./teardown.ts";
 
 const execFileAsync = promisify(execFile);
-/** Output that is kept, characters: enough to see why something failed. */
+/** How much of a program's output is kept, characters: enough to see why something failed. */
 const OUTPUT_MAX = 1 << 20;
+/** How long the rest of the output is waited for after the end of a program, milliseconds. */
 const OUTPUT_GRACE_MS = 200;
-/** A program that is promised no other time ends within this when it is asked to. */
+/** How long a program may take to end when it is asked to, milliseconds, if it is promised no other time. */
 const STOPS_WITHIN_MS = 20_000;
-/** From SIGKILL to the end of a program: the kernel has to take its memory back. */
+/** How long a program may take to end after SIGKILL, milliseconds: the kernel has to take its memory back. */
 const DIES_WITHIN_MS = 20_000;
-/** Until another's process is there. */
+/** How long another program, such as systemd, may take to start the process that `standsFor` finds, milliseconds. */
 const BEGINS_WITHIN_MS = 60_000;
 
 export interface ProcessEnd {
@@ -28,7 +29,7 @@ export interface ProcessOptions {
   readonly folder?: string;
   /** The time that the program is promised between SIGTERM and SIGKILL, milliseconds. @default 20_000 */
   readonly graceMs?: number;
-  /** For a program that somebody else starts for `command`, such as systemd: finds its process. */
+  /** Finds the process of the program, if another program such as systemd starts it for `command`. */
   readonly standsFor?: () => number | undefined;
 }
 
@@ -38,10 +39,10 @@ interface LineWaiter {
   readonly failed: (why: Error) => void;
 }
 
-/** A running program; what it writes to standard output and standard error is kept, in order of arrival. */
+/** A running program. What it writes to standard output and standard error is kept, in the order in which it comes. */
 export class RigProcess {
   readonly name: string;
-  /** Settles when the program has ended and its output is read. */
+  /** Settles when the program has ended and its output was read. */
   readonly ended: Promise<ProcessEnd>;
   readonly #child: ChildProcess;
   readonly #graceMs: number;
@@ -98,7 +99,7 @@ export class RigProcess {
     return this.#pid;
   }
 
-  /** Undefined while it runs. */
+  /** How the program ended; undefined while it runs. */
   get end(): ProcessEnd | undefined {
     return this.#end;
   }
@@ -107,13 +108,14 @@ export class RigProcess {
     return this.#end === undefined;
   }
 
-  /** The last of what it wrote. */
+  /** The last OUTPUT_MAX characters that the program wrote. */
   output(): string {
     return this.#output;
   }
 
   /**
-   * The first match in what it wrote, or will write. The pattern is tried on the whole output, so `^` needs the flag m.
+   * Waits for a match in what the program has written or will write. The pattern is tried on the whole output, so `^`
+   * needs the flag m.
    * @throws Error after `timeoutMs`, or when the program ends first; both with the program's output
    */
   async waitForOutput(pattern: RegExp, { timeoutMs }: { timeoutMs: number }): Promise<RegExpMatchArray> {
@@ -157,7 +159,7 @@ export class RigProcess {
       try {
         process.kill(this.#pid, signal);
       } catch {
-        // it has ended, which is told to whoever it stands for
+        // the process has ended already
       }
   }
 
@@ -177,7 +179,10 @@ export class RigProcess {
   }
 }
 
-/** Waits for the output that came with the end; not for what the program started and left its output to. */
+/**
+ * Waits for the rest of a program's output, but not for programs that it has started and that still have its output
+ * open.
+ */
 async function outputClosed(child: ChildProcess): Promise<void> {
   await new Promise<void>((resolve) => {
     const enough = setTimeout(resolve, OUTPUT_GRACE_MS);

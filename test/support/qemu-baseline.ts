@@ -1,4 +1,4 @@
-/** What QEMU itself makes of a guest and a link: the yardstick beside which Ferry's own numbers stand. */
+/** Migrates a guest with QEMU alone and measures it. Ferry's figures are compared with these. */
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { MigrationParameters, QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
 import { bounded } from "./bounded.ts";
@@ -6,7 +6,10 @@ import type { GuestDefinitionFile } from "./guest.ts";
 import type { Rig, RigGuest, RigHost } from "./rig.ts";
 
 const XBZRLE_CACHE_BYTES = 256 << 20;
-/** Each end has its own namespace; on the loopback a second baseline comes after the first has ended. */
+/**
+ * The port of the migration. It may be the same for all, since each end has its own namespace, and on the loopback a
+ * migration begins after the one before has ended.
+ */
 const PORT = 4444;
 
 export interface BaselineOptions {
@@ -15,18 +18,18 @@ export interface BaselineOptions {
   readonly guest: RigGuest;
   readonly definition: GuestDefinitionFile;
   readonly method: "plain" | "xbzrle";
-  /** A migration that has not ended by then is cancelled, and the guest goes on where it is. */
+  /** A migration that has not ended after this time is cancelled, and the guest goes on at its source. */
   readonly giveUpAfterMs: number;
   readonly parameters?: MigrationParameters;
-  /** Beside those of the method. */
+  /** Further capabilities, beside those of the method. */
   readonly capabilities?: readonly string[];
-  /** As soon as it migrates, with the source's monitor. */
+  /** Called with the source's monitor as soon as the migration has begun. */
   readonly onStarted?: (source: QmpClient) => void;
 }
 
-/** What an earlier migration of the same QEMU may have left on. */
+/** The capabilities that an earlier migration of the same QEMU may have left on. */
 const CAPABILITIES = ["xbzrle", "multifd", "auto-converge", "postcopy-preempt", "postcopy-ram"];
-/** QEMU's own default, which an agent may have changed. */
+/** The downtime target: QEMU's own default, which an agent may have changed. */
 const DOWNTIME_MS = 300;
 
 export interface Baseline {
@@ -35,17 +38,17 @@ export interface Baseline {
   readonly totalSeconds: number;
   /** From the source's STOP to the destination's RESUME, by the time stamps that QEMU gives them. */
   readonly downtimeMs: number | undefined;
-  /** All that crossed the link meanwhile, both directions. */
+  /** All bytes that crossed the link meanwhile, in both directions. */
   readonly bytesOnWire: number;
-  /** Times that QEMU looked at its dirty bitmap. */
+  /** How often QEMU has synced its dirty bitmap. */
   readonly syncs: number;
   /** Where the guest runs now; the other QEMU has been ended. */
   readonly guest: RigGuest;
 }
 
 /**
- * Migrates with stock QEMU over TCP; the destination resumes by itself, as it does without an agent. Unlimited bandwidth,
- * QEMU's own downtime target of 300 ms. The observer sockets must be free.
+ * Migrates with QEMU alone over TCP. The destination resumes the guest by itself, as it does without an agent. The
+ * bandwidth is unlimited, and the downtime target is QEMU's own of 300 ms. The observer sockets must be free.
  * @throws Error when QEMU's migration fails, and MigrationFault when a monitor does
  */
 export async function migrateWithQemu(options: BaselineOptions): Promise<Baseline> {
@@ -103,7 +106,7 @@ async function migrate(options: BaselineOptions, pair: Pair): Promise<Baseline> 
   const [keeper, other] = first === undefined ? [guest, incoming] : [incoming, guest];
   (first === undefined ? destination : source).close();
   await other.process.stop();
-  // an agent refuses a guest that is set up for another's migration
+  // an agent refuses a guest that is set up for a migration by another program
   await setCapabilities(first === undefined ? source : destination, []);
   const downtimeMs =
     first === undefined || stop === undefined ? undefined : (first.timestampUs - stop.timestampUs) / 1e3;
@@ -118,11 +121,11 @@ async function configure({ method, capabilities = [], parameters }: BaselineOpti
   await end.execute("migrate-set-parameters", { ...fixed, ...cache, ...parameters });
 }
 
-/** These and events, and none of the others. */
+/** Switches on these capabilities and events, and switches off the others of CAPABILITIES. */
 export async function setCapabilities(end: QmpClient, wanted: readonly string[]): Promise<void> {
   const off = CAPABILITIES.filter((one) => !wanted.includes(one));
   const as = (state: boolean) => (capability: string) => ({ capability, state });
-  // some may not be on together, so those that go have to go first
+  // some capabilities may not be on together, so the unwanted ones are switched off first
   await end.execute("migrate-set-capabilities", { capabilities: off.map(as(false)) });
   await end.execute("migrate-set-capabilities", { capabilities: ["events", ...wanted].map(as(true)) });
 }

@@ -1,4 +1,7 @@
-/** QEMU's own post-copy, with and without its channel for requested pages, beside which Ferry's stands. */
+/**
+ * Migrates a guest by QEMU's own post-copy and measures it, with or without QEMU's channel for requested pages. Ferry's
+ * figures are compared with these.
+ */
 import { setTimeout } from "node:timers/promises";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
@@ -14,13 +17,13 @@ export interface PostcopyBaselineOptions {
   readonly rig: Rig;
   readonly guest: RigGuest;
   readonly definition: GuestDefinitionFile;
-  /** postcopy-preempt: requested pages have a connection of their own. */
+  /** True for the capability postcopy-preempt, by which requested pages have a connection of their own. */
   readonly preempt: boolean;
-  /** Bitmap syncs of precopy before it; 0: at once. */
+  /** How many syncs of the dirty bitmap precopy makes before post-copy begins. With 0, post-copy begins at once. */
   readonly passes: number;
-  /** Milliseconds of precopy before post-copy begins, in addition to `passes`. @default 0 */
+  /** How long precopy lasts before post-copy begins, in addition to `passes`, milliseconds. @default 0 */
   readonly headStartMs?: number;
-  /** As soon as it migrates, with the source's monitor. */
+  /** Called with the source's monitor as soon as the migration has begun. */
   readonly onStarted?: (source: QmpClient) => void;
 }
 
@@ -34,7 +37,10 @@ export interface PostcopyBaseline {
   readonly guest: RigGuest;
 }
 
-/** The destination resumes by itself, as it does without an agent. @throws Error when it does not come to its end */
+/**
+ * Migrates a guest by QEMU's post-copy. The destination resumes the guest by itself, as it does without an agent.
+ * @throws Error when the migration does not come to its end
+ */
 export async function postcopyWithQemu(options: PostcopyBaselineOptions): Promise<PostcopyBaseline> {
   const { rig, guest, definition, preempt, passes, headStartMs = 0 } = options;
   const to = rig.other(guest.host);
@@ -80,7 +86,10 @@ async function configure(end: QmpClient, preempt: boolean): Promise<void> {
   await end.execute("migrate-set-parameters", { "max-bandwidth": 0 });
 }
 
-/** @returns false when QEMU has come to its end before, as with a guest that writes nothing */
+/**
+ * Waits until precopy has made its syncs.
+ * @returns false if QEMU has completed by precopy before that, as with a guest that writes nothing
+ */
 async function hasPassed(source: QmpClient, passes: number): Promise<boolean> {
   const far = async (): Promise<boolean | undefined> => {
     const { status, ram } = await source.execute("query-migrate");

@@ -1,4 +1,4 @@
-/** Random numbers that a seed decides, so that a run can be repeated. */
+/** Makes random numbers that a seed decides, so that a run can be repeated. */
 
 /**
  * Makes a generator (mulberry32) whose numbers are the same on every machine, and good enough to choose faults by.

@@ -1,4 +1,4 @@
-/** A migration that is refused: by `ferry plan` and `ferry migrate` alike, and the guest has noticed nothing. */
+/** Asserts that a migration is refused by `ferry plan` and by `ferry migrate` alike, and that its guest goes on. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
@@ -10,7 +10,11 @@ import { type GuestDefinitionFile, guestFiles } from "./guest.ts";
 import type { Pair } from "./pair.ts";
 import type { RigHost } from "./rig.ts";
 
-/** @returns all messages */
+/**
+ * Plans and begins a migration, and asserts that both are refused and that the guest has noticed nothing.
+ * @param codes the codes of all reasons, sorted
+ * @returns the messages of all reasons, joined
+ */
 export async function refused(
   t: Test,
   { rig, a, b, definition }: Pair,
@@ -29,13 +33,13 @@ export async function refused(
   ]);
   const { code, answer } = await migrate(rig, a, b, name, options);
   t.equal(planned.code, 1, "plan exits with 1");
-  t.equal(code, 1, "and so does migrate");
+  t.equal(code, 1, "migrate exits with 1");
   t.equal(planned.answer.accepted, false);
   t.match(answer, { status: "failed", error: { code: "refused", guestNow: /runs at the source/ } });
   const reasons = answer.error?.refusals ?? [];
-  t.same(codesOf(reasons), codes, "all reasons at once");
-  t.same(codesOf(planned.answer.refusals), codes, "the check before gives the same");
-  // a QEMU that fails at its start removes no socket; the agent knows only of its own monitor's
+  t.same(codesOf(reasons), codes, "migrate names all reasons at once");
+  t.same(codesOf(planned.answer.refusals), codes, "plan names the same reasons");
+  // a QEMU that fails at its start leaves its sockets, and the agent removes only that of its own monitor
   await assertOneGuest(t, rig, { name, at: rig.a, beside: [guestFiles(name).observer] });
   t.same(rig.qemus(), before, "the same QEMU runs");
   return reasons.map(({ message }) => message).join("; ");
@@ -43,6 +47,6 @@ export async function refused(
 
 const codesOf = (reasons: readonly Refusal[]): string[] => reasons.map(({ code }) => code).sort();
 
-/** One host's own definition of a guest. */
+/** Writes a host's own definition of a guest, which may differ from that of the other host. */
 export const define = (host: RigHost, definition: GuestDefinitionFile): void =>
   writeFileSync(join(host.guestsDirectory, `${definition.name}.json`), JSON.stringify(definition));

@@ -1,4 +1,7 @@
-/** The two ends of a post-copy that is taken up again after a break, each by itself, through the project's readers and writers. */
+/**
+ * Resumes a post-copy after a break at each of its two ends, independently of each other, through the project's readers
+ * and writers.
+ */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
@@ -17,18 +20,19 @@ const WINDOW = 4 << 20;
 const WITHIN = { timeoutMs: 10_000 };
 
 export interface Resumption {
-  /** What QEMU shall believe that the destination has. */
+  /** The pages that QEMU is told the destination has. */
   readonly received: PageSet;
-  /** Takes a page; the content is undefined for zero. */
+  /** Takes a page. The content is undefined for a zero page. */
   readonly take: (page: number, content: Buffer | undefined) => void;
-  /** Requests, said with RESUME_ACK. */
+  /** Requests that are sent to QEMU together with RESUME_ACK. */
   readonly ask?: Uint8Array;
 }
 
-/** The source's QEMU on a new connection, told what the destination has. */
+/** The source's QEMU on a new connection, which is told what the destination has. */
 export class ResumedSource implements ResumedSink {
-  /** In order: the blocks that were asked for, resumed, ramEnd, end. */
+  /** What came, in order: the blocks whose bitmaps were asked for, resumed, ramEnd, end. */
   readonly log: string[] = [];
+  /** How many pages came. */
   pages = 0;
   readonly socket: Socket;
   private readonly received: PageSet;
@@ -89,6 +93,7 @@ export class ResumedSource implements ResumedSink {
   }
 }
 
+/** Has the source's QEMU resume its migration, and connects to it. */
 export async function resumeSource(source: BiosGuest, setup: RamSetup, how: Resumption): Promise<ResumedSource> {
   const path = join(source.folder, "resumed");
   const server = createServer();
@@ -101,13 +106,15 @@ export async function resumeSource(source: BiosGuest, setup: RamSetup, how: Resu
   return new ResumedSource(socket, setup, how);
 }
 
-/** The destination's QEMU on a new connection: what it has, and what it asks for. */
+/** The destination's QEMU on a new connection, which tells what it has and asks for pages. */
 export class ResumedDestination implements ReturnPathSink {
   readonly log: string[] = [];
+  /** The pages that QEMU has. */
   readonly received: PageSet;
+  /** The pages that QEMU has asked for. */
   readonly wanted: PageSet;
   readonly socket: Socket;
-  /** Pages whose bits came. */
+  /** For how many pages QEMU has told whether it has them. */
   told = 0;
 
   constructor(socket: Socket, setup: RamSetup) {
@@ -141,7 +148,7 @@ export class ResumedDestination implements ReturnPathSink {
   }
 }
 
-/** Behind it QEMU takes pages again, in sections as before. */
+/** Connects to the destination's QEMU again. When this returns, QEMU takes pages again, in sections as before. */
 export async function resumeDestination(destination: BiosGuest, setup: RamSetup): Promise<ResumedDestination> {
   const path = join(destination.folder, "recovered");
   await destination.qmp.execute("migrate-recover", { uri: `unix:${path}` });

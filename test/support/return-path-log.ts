@@ -1,4 +1,6 @@
-/** What a destination's QEMU would write on its return path, and what the reader tells of it: for tests. */
+/**
+ * Makes what a destination's QEMU would write on its return path, and records what the reader tells of it, for tests.
+ */
 import type { ReturnPathSink } from "../../shared/qemu/return-path/return-path-reader.ts";
 import { StreamBytes } from "./fake-stream.ts";
 
@@ -7,7 +9,7 @@ export const RETURN_PATH_BLOCKS = [
   { name: "pc.bios", byteLength: 8192 },
 ];
 
-/** RECV_BITMAP with its bitmap. */
+/** Makes the message RECV_BITMAP of a block, with its bitmap. */
 export const receivedBitmap = (name: string, bits: Uint8Array): Buffer =>
   new StreamBytes()
     .be16(5)

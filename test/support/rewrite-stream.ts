@@ -1,4 +1,4 @@
-/** Reads a precopy stream as an agent with a window would, and writes again what was read. */
+/** Reads a precopy stream through a window, as an agent does, and writes again what was read. */
 import { StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 
@@ -6,14 +6,14 @@ const WINDOW = 65536;
 const FEED_MAX = 16384;
 
 export interface RewrittenStream {
-  /** The stream again, without its commands. */
+  /** The stream, written again without its commands. */
   readonly bytes: Buffer;
   readonly prologue: Buffer;
   readonly devices: Buffer;
-  /** Pages in order: number, and content or undefined for zero. */
+  /** The pages in order, each with its number and its content, which is undefined for a zero page. */
   readonly pages: readonly { readonly page: number; readonly content: Buffer | undefined }[];
   readonly log: readonly string[];
-  /** Bytes that were not consumed. */
+  /** How many bytes were not consumed. */
   readonly left: number;
 }
 
@@ -91,7 +91,11 @@ class Rewriter implements StreamSink {
   }
 }
 
-/** @param cuts where the pieces end in which the stream comes @param refuse does the sink refuse the next thing? */
+/**
+ * Reads a stream and writes it again.
+ * @param cuts where the pieces end in which the stream comes
+ * @param refuse returns true if the sink is to refuse the next page or section
+ */
 export function rewriteStream(
   stream: Buffer,
   cuts: readonly number[] = [],
@@ -107,7 +111,10 @@ export function rewriteStream(
   return { bytes, prologue, devices, pages: sink.pages, log: sink.log, left };
 }
 
-/** Gives the reader the stream in pieces that end at `cuts`, by way of its memory's start. @returns bytes not consumed */
+/**
+ * Gives a stream to a reader in pieces that end at `cuts`, at the start of the reader's memory.
+ * @returns how many bytes were not consumed
+ */
 export function feedPieces(
   memory: Uint8Array,
   reader: Pick<StreamReader, "consume" | "stopped">,
@@ -117,7 +124,7 @@ export function feedPieces(
   let head = 0;
   let tail = 0;
   const session = (piece: Buffer): void => {
-    // moved to the start each time: the owner may do so
+    // the bytes that are left are moved to the start each time, as the owner of the memory may do
     memory.copyWithin(0, head, tail);
     tail -= head;
     head = 0;

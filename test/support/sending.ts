@@ -1,4 +1,7 @@
-/** A source's scheduler and sender in memory: what a test captures becomes frames, which are kept and read as a destination would. */
+/**
+ * Makes a source's scheduler and sender in memory. The pages that a test captures become frames, which are kept, and
+ * can be read as a destination would read them.
+ */
 
 import { LinkMeter } from "../../agent-source/link/link-meter.ts";
 import { FrameSender } from "../../agent-source/send/frame-sender.ts";
@@ -26,10 +29,11 @@ export interface SendingOptions {
   readonly pendingSlots?: number;
   readonly frameBytes?: number;
   readonly creditWindowBytes?: number;
-  /** Frames of pages wait for the test to say that they were compressed. */
+  /** True if frames of pages wait until the test says that they were compressed. @default false */
   readonly compressed?: boolean;
 }
 
+/** How many bytes of a page are its value. The rest is the same in all pages. */
 const VALUE_BYTES = 64;
 const FRAME_AT = KERNEL_RESERVED_BYTES;
 
@@ -60,7 +64,7 @@ export function sending({
     frameBytes,
     source: scheduler,
     pages: scheduler.pages,
-    // the sender sends, and no more
+    // the sender uses only these two methods of a channel
     channel: channel as SourceChannel,
     compress: () => {
       const one = deferred<number>();
@@ -78,7 +82,11 @@ export function sending({
       throw fault;
     },
   });
-  /** Puts a page that begins with this value where QEMU's stream is read; two of them differ little. @returns where */
+  /**
+   * Puts a page that begins with this value into the window in which QEMU's stream is read. Two such pages differ
+   * little.
+   * @returns the address of the page
+   */
   const put = (value: number) => {
     kernels.memory.fill(0x55, window, window + PAGE_SIZE);
     kernels.memory.fill(value, window, window + VALUE_BYTES);
@@ -92,25 +100,25 @@ export function sending({
     window,
     put,
     capture: (page: number, value: number): boolean => scheduler.capture(pageIndex(page), put(value)),
-    /** All that was sent has arrived. */
+    /** Acknowledges all frames that were sent. */
     acknowledge: () => sender.acknowledge(frames.at(-1)?.sequence ?? 0, sender.sentBytes),
-    /** The oldest frame that is being compressed did not become smaller. */
+    /** Ends the compression of the oldest frame that waits for it. The frame has not become smaller. */
     compressOne: () => compressing.shift()?.resolve(-1),
     compressing,
   };
 }
 
-/** What was called back about in the turn of the event loop is done. */
+/** Waits for a turn of the event loop, in which pending callbacks run. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** What RecordSink is told, and the memory that it is told of. */
+/** A RecordSink that is also given the memory of the frame. */
 export interface PageSink {
   zeroPage(page: number): void;
   page(page: number, at: number, memory: Uint8Array): void;
   delta(page: number, at: number, length: number, memory: Uint8Array): void;
 }
 
-/** Reads a frame of pages. */
+/** Reads the body of a frame of pages. */
 export function readPages(body: Buffer, pageCount: number, sink: PageSink, deltas: boolean): void {
   const kernels = loadKernels(FRAME_AT + frameBufferBytes(body.length));
   const { memory } = kernels;
@@ -125,7 +133,7 @@ export function readPages(body: Buffer, pageCount: number, sink: PageSink, delta
   });
 }
 
-/** The numbers of a frame's pages, in its order. */
+/** The numbers of a frame's pages, in the order of the frame. */
 export function pagesOf(frame: SentFrame | undefined, pageCount = 400): number[] {
   const pages: number[] = [];
   const note = (page: number): void => void pages.push(page);

@@ -1,11 +1,12 @@
 /**
- * A guest's serial console as a log file of its QEMU: the heartbeats of test/support/guest/workload.c, what it found
- * corrupt, and how long it stood still.
+ * Follows a guest's serial console, which its QEMU writes to a file. The console has the heartbeats of
+ * test/support/guest/workload.c and what the guest has found corrupt; the heartbeats tell how long the guest stood
+ * still.
  */
 import { closeSync, type FSWatcher, fstatSync, openSync, readSync, watch } from "node:fs";
 import { bounded } from "./bounded.ts";
 
-/** The watch is told of each write; the poll is for what it misses. */
+/** How often the file is looked at, milliseconds, beside the watch of the file, which misses some writes. */
 const POLL_MS = 50;
 const CHUNK_BYTES = 64 << 10;
 
@@ -14,20 +15,20 @@ export interface Beat {
   /** The guest's clocks, microseconds. They stand still while QEMU has the guest stopped. */
   readonly monoUs: number;
   readonly wallUs: number;
-  /** Longest time between two turns of the workload's loop since the last beat, by the guest's clock. */
+  /** The longest time between two turns of the workload's loop since the last beat, by the guest's clock. */
   readonly longestGapUs: number;
-  /** Pages dirtied so far. */
+  /** How many pages were dirtied so far. */
   readonly pages: number;
-  /** Words found wrong so far. */
+  /** How many words were found wrong so far. */
   readonly errors: number;
-  /** Bytes dirtied a second since the last beat. */
+  /** How many bytes were dirtied a second since the last beat. */
   readonly rate: number;
   readonly wordsChecked: number;
-  /** Commands that the guest's application has done; 0 where it has none. */
+  /** How many commands the guest's application has done; 0 if it has none. */
   readonly appCommands: number;
-  /** Undefined where the guest writes to no disk. */
+  /** What the guest has done with its disk; undefined if it writes to none. */
   readonly disk?: DiskBeat | undefined;
-  /** When this program saw it, milliseconds of its own clock (performance.now). */
+  /** When this program saw the beat, milliseconds of this program's clock (performance.now). */
   readonly seenAtMs: number;
 }
 
@@ -35,21 +36,21 @@ export interface Beat {
 export interface DiskBeat {
   /** All writes with a number below this one are done; disk-image.ts says to which block each write went. */
   readonly written: number;
-  /** Blocks that the guest has read and compared. */
+  /** How many blocks the guest has read and compared. */
   readonly checked: number;
   /** How many of the checked blocks did not hold what the guest had written. */
   readonly wrong: number;
-  /** Reads and writes that the disk answered with an error. */
+  /** How many reads and writes the disk has answered with an error. */
   readonly failed: number;
 }
 
-/** What one QEMU wrote. Its first and last line may be parts of lines that another QEMU has the rest of. */
+/** What one QEMU wrote. The rest of its first line and of its last line may be in what other QEMUs wrote. */
 interface Segment {
   readonly lines: string[];
   readonly beats: Beat[];
-  /** What came before the first end of line. */
+  /** The text before the first end of line. */
   head: { readonly text: string; readonly seenAtMs: number } | undefined;
-  /** What came after the last. */
+  /** The text after the last end of line. */
   tail: string;
 }
 
@@ -61,6 +62,7 @@ interface Waiter {
 const BEAT =
   /^FERRY beat=(\d+) mono_us=(\d+) wall_us=(\d+) maxgap_us=(\d+) pages=(\d+) errors=(\d+) rate=(\d+) checked=(\d+)(?: app=(\d+))?(?: disk=(\d+),(\d+),(\d+),(\d+))?$/;
 
+/** Parses a line of the console. @returns undefined if the line is no whole heartbeat */
 export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
   const match = BEAT.exec(line);
   if (match === null) return undefined;
@@ -85,8 +87,8 @@ export function parseBeat(line: string, seenAtMs: number): Beat | undefined {
 }
 
 /**
- * Follows the log of one guest on one host. A later QEMU of the guest on that host empties the file: what was read
- * stays here, as an earlier segment.
+ * Follows the console of one guest on one host. A later QEMU of the guest on that host empties the file; what was read
+ * before stays here as an earlier segment.
  */
 export class SerialLog {
   readonly path: string;
@@ -98,7 +100,7 @@ export class SerialLog {
   readonly #waiters = new Set<Waiter>();
   #offset = 0;
 
-  /** Makes the file when it is not there yet. */
+  /** Begins to follow the file, and makes it if it is not there yet. */
   constructor(path: string) {
     this.path = path;
     this.#file = openSync(path, "a+");
@@ -109,7 +111,7 @@ export class SerialLog {
     this.#read();
   }
 
-  /** Whatever is written by now counts as seen. */
+  /** Reads everything that was written so far. */
   catchUp(): void {
     this.#read();
   }
@@ -126,7 +128,7 @@ export class SerialLog {
     return this.#segments.flatMap((segment) => segment.lines);
   }
 
-  /** The workload's reports of wrong memory, wrong blocks and errors of its disk, and the kernel's of its own end. */
+  /** The workload's reports of wrong memory, of wrong blocks and of errors of its disk, and the kernel's of its end. */
   corruptions(): readonly string[] {
     return this.lines().filter((line) =>
       /FERRY CORRUPT|FERRY DISK|FERRY no disk|FERRY workload ended|Kernel panic|Oops|BUG:/.test(line),
@@ -139,8 +141,9 @@ export class SerialLog {
   }
 
   /**
-   * The first beat that fits among those still to come, and those already seen unless `fresh`.
-   * @throws Error after `timeoutMs`, with the last lines
+   * Waits for a beat that fits. Beats that were already seen count too, unless `fresh` is true.
+   * @returns the first beat that fits
+   * @throws Error with the last lines of the console, after `timeoutMs`
    */
   async waitForBeat(
     fits: (beat: Beat) => boolean,
@@ -160,8 +163,8 @@ export class SerialLog {
   }
 
   /**
-   * `count` beats from now on: the guest runs here.
-   * @returns the last of them
+   * Waits for `count` beats from now on. They show that the guest runs here.
+   * @returns the last of these beats
    */
   async waitForBeats(count: number, { timeoutMs }: { timeoutMs: number }): Promise<Beat> {
     const before = this.beats().length;
@@ -213,20 +216,25 @@ export class SerialLog {
 }
 
 export interface Pause {
-  /** Longest time between two heartbeats as this program saw them: real time, so stops of the guest are in it. */
+  /**
+   * The longest time between two heartbeats as this program saw them. It is real time, so it includes stops of the
+   * guest.
+   */
   readonly seenMs: number;
   /**
-   * The same by the guest's two clocks, which QEMU stops with the guest: what is left are stalls of a running guest.
+   * The longest time between two heartbeats by each of the guest's two clocks. QEMU stops these clocks with the guest,
+   * so they show only stalls of a running guest.
    */
   readonly monoMs: number;
   readonly wallMs: number;
-  /** Longest time between two turns of the workload's loop, by the guest's clock. */
+  /** The longest time between two turns of the workload's loop, by the guest's clock. */
   readonly loopMs: number;
 }
 
 /**
- * How long the guest stood still, over all the hosts where it was. The time between two heartbeats (50 ms unless said
- * otherwise) is part of each number but the last, and so is the time that this program took to see them.
+ * Finds how long the guest stood still, over all the hosts where it was. All figures but the last include the time
+ * between two heartbeats (50 ms unless the workload says otherwise). `seenMs` also includes the time that this program
+ * took to see the heartbeats.
  */
 export function longestPause(...logs: readonly SerialLog[]): Pause {
   const beats = joinedBeats(logs);
@@ -242,7 +250,10 @@ export function longestPause(...logs: readonly SerialLog[]): Pause {
   return { seenMs, monoMs, wallMs, loopMs };
 }
 
-/** All beats of a guest in their order, with those whose line was begun on one host and ended on the next. */
+/**
+ * Joins the beats of a guest from several hosts in their order. Beats whose line was begun on one host and ended on the
+ * next are put together.
+ */
 export function joinedBeats(logs: readonly SerialLog[]): readonly Beat[] {
   const segments = logs.flatMap((log) => log.segments()).filter((segment) => segment.beats.length > 0);
   segments.sort((one, other) => one.beats[0]!.beat - other.beats[0]!.beat);

@@ -1,6 +1,6 @@
 /**
- * A guest's disk on a directory that both hosts of a rig share, as a cluster's file system is: `images` in each one's
- * runtime directory. Needs root, to mount.
+ * A guest's disk in a directory that both hosts of a rig share, as hosts share the file system of a cluster. The
+ * directory is `images` in the runtime directory of each host. It needs root, to mount.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -16,16 +16,16 @@ const IMAGE = "d.raw";
 const IMAGE_BYTES = 1 << 20;
 const LOCKS_WITHIN_MS = 20_000;
 
-/** QEMU's arguments for it. */
+/** QEMU's arguments for the disk. */
 export const DISK_ARGUMENTS = [
   ...["-drive", `file={runtime}/images/${IMAGE},format=raw,if=none,id=d0`],
   ...["-device", "virtio-blk-pci,drive=d0"],
 ];
 
-/** What is in the runtime directory of each host beside what Ferry puts there. */
+/** The directory of images in the runtime directory of each host, beside what Ferry puts there. */
 export const IMAGES = "images";
 
-/** Mounts a directory a second time until the test is over. Needs root. */
+/** Mounts a directory a second time, until the end of the test. Needs root. */
 export function mountAgain(t: Test, here: string, there: string): void {
   execFileSync("mount", ["--bind", here, there]);
   const unmount = (): void => void execFileSync("umount", ["--lazy", there]);
@@ -40,7 +40,7 @@ export class SharedImages {
   private readonly rig: Rig;
   private readonly there: string;
 
-  /** A directory at the first host, which the second one has too. */
+  /** Makes a directory with an image at the first host, and mounts the directory at the second host. */
   static share(t: Test, rig: Rig): SharedImages {
     const [here, there] = [rig.a, rig.b].map(({ runtimeDirectory }) => join(runtimeDirectory, IMAGES)) as [
       string,
@@ -59,8 +59,9 @@ export class SharedImages {
   }
 
   /**
-   * As the agent of the second host sees the directory, and the QEMUs that this agent starts: programs in a network
-   * namespace have mounts of their own.
+   * Makes the directory read-only, or writable again, as the agent of the second host and the QEMUs that this agent
+   * starts see it. It is mounted again in the agent's namespace, since programs in a network namespace have mounts of
+   * their own.
    */
   setReadOnly(agent: RigProcess, readOnly: boolean): void {
     const mount = ["mount", "-o", `remount,bind,${readOnly ? "ro" : "rw"}`, this.there];
@@ -71,7 +72,10 @@ export class SharedImages {
     return readFileSync(join(this.there, IMAGE));
   }
 
-  /** Another program on the host takes the image for writing. @returns when it has it; let go of with stop() */
+  /**
+   * Has another program on the host open the image for writing.
+   * @returns the program, when it has the image. Its stop() lets the image go
+   */
   async lock(host: RigHost): Promise<RigProcess> {
     const monitor = join(host.runtimeDirectory, "..", "locker.qmp");
     const machine = "-M pc-q35-8.1 -accel tcg -m 16 -S -nodefaults -no-user-config -display none".split(" ");
@@ -89,7 +93,7 @@ export class SharedImages {
   }
 }
 
-/** Fills a stretch of the guest's disk, as the guest would. @throws Error with what QEMU says */
+/** Fills a part of the guest's disk, as the guest would do. @throws Error with what QEMU says */
 export async function fillDisk(qmp: QmpClient, byte: number, from: string, length: string): Promise<void> {
   const line = `qemu-io d0 "write -P ${byte} ${from} ${length}"`;
   const said = await qmp.execute("human-monitor-command", { "command-line": line });

@@ -1,4 +1,7 @@
-/** A source agent that starts again, with a record of its own, a QEMU, and a destination that is asked. */
+/**
+ * Starts a source agent as after a crash: its journal has a record of a migration, a simulated QEMU may run, and a
+ * destination can be asked.
+ */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Test } from "tap";
@@ -19,45 +22,49 @@ import { FakeQemu } from "./fake-qemu.ts";
 import { LIMITS } from "./link.ts";
 import { folder } from "./link-fixtures.ts";
 
+/** The id of the migration in the record. */
 export const ID = "0123456789ab";
+/** The id of an earlier migration of the same guest. */
 export const EARLIER = "ba9876543210";
 
+/** What the agent finds when it starts. */
 export interface Found extends Partial<Pick<SourceRecord, "retiring" | "untold" | "postcopy" | "reason">> {
   readonly kind: SourceRecord["kind"];
-  /** QEMU's run state; "gone": its process has ended. */
+  /** QEMU's run state; "gone" if its process has ended. */
   readonly qemu: string;
-  /** Of `query-migrate`. @default "completed" */
+  /** The status that `query-migrate` returns. @default "completed" */
   readonly migration?: string;
-  /** Another record of the same guest, of the migration before. */
+  /** Another record of the same guest, of an earlier migration. */
   readonly earlier?: Partial<SourceRecord>;
-  /** What the destination says, question by question; the last one again and again. @default unknown */
+  /** The destination's answers, question by question. The last answer is given again and again. @default unknown */
   readonly answers?: readonly Answer[];
-  /** The record says that the guest was paused. */
+  /** True if the record says that the guest was paused. */
   readonly paused?: boolean;
-  /** The record names no process, as older versions wrote it. */
+  /** True if the record names no process, like the records of older versions. */
   readonly isNameless?: boolean;
 }
 
+/** An agent that has started again, and what a test may do with it. */
 export interface Again {
   readonly agent: SourceAgent;
   readonly qemu: FakeQemu;
   readonly destination: AskedDestination;
   readonly journal: Journal<SourceRecord>;
-  /** The kinds of all records that were written since. */
+  /** The kinds of all records that were written since the start. */
   readonly written: SourceRecord["kind"][];
   record(id?: string): Promise<SourceRecord | undefined>;
   view(): MigrationView;
-  /** Until its status is this one. */
+  /** Waits until the migration has this status. */
   until(status: MigrationStatus): Promise<MigrationView>;
-  /** Its last view. */
+  /** Waits until the migration has ended. @returns its last view */
   end(): Promise<MigrationView>;
-  /** Until its record is as wanted. */
+  /** Waits until the record is as wanted. @param what names what is wanted, in the error */
   untilWritten(isIt: (record: SourceRecord) => boolean, what: string): Promise<SourceRecord>;
 }
 
-/** What the directories of an agent are, with a definition of the guest. */
+/** Makes the directories of an agent, with a definition of the guest. @returns the agent's flags for the directories */
 export function placesIn(t: Test, qmp: string, definition: object = {}): readonly string[] {
-  // with a path that is short enough for sockets
+  // the path of this folder is short enough for sockets
   const directory = folder(t);
   for (const name of ["guests", "state", "run"]) mkdirSync(join(directory, name));
   const guest = JSON.stringify({ name: "web", qmp, command: ["qemu"], ...definition });
@@ -67,7 +74,7 @@ export function placesIn(t: Test, qmp: string, definition: object = {}): readonl
   );
 }
 
-/** Tells what is written into the journal from now on. */
+/** Records what is written to the journal from now on. @returns the kinds of the records, a list that grows */
 export function recordKinds<Kind extends string>(journal: Journal<{ readonly kind: Kind }>): Kind[] {
   const written: Kind[] = [];
   const write = journal.write.bind(journal);
@@ -78,7 +85,7 @@ export function recordKinds<Kind extends string>(journal: Journal<{ readonly kin
   return written;
 }
 
-/** Makes a journal whose disk takes nothing while it is told so. @returns tells it */
+/** Prepares a journal whose writes can be made to fail. @returns a function that says whether they fail from now on */
 export function failingWrites(journal: Journal<unknown>): (fail: boolean) => void {
   const write = journal.write.bind(journal);
   let fails = false;
@@ -91,7 +98,7 @@ export function failingWrites(journal: Journal<unknown>): (fail: boolean) => voi
   };
 }
 
-/** Starts an agent on a journal with that record. */
+/** Starts an agent with what `found` says. */
 export async function startAgain(t: Test, found: Found): Promise<Again> {
   const { kind, qemu: status, migration, earlier, answers, paused = false, isNameless, ...noted } = found;
   const qemu = await FakeQemu.start(t, { status, migration });
@@ -105,7 +112,7 @@ export async function startAgain(t: Test, found: Found): Promise<Again> {
   const process = isNameless === true ? {} : { qemu: qemu.process };
   const record = { guest: "web", destination: destination.address, startedAtMs: 2, grant, settings, ...process };
   await journal.write(ID, { kind, ...record, sequence: 7, ...noted });
-  // its clock was ahead then: numbers order records, not times
+  // the clock was ahead when this record was written: the order of records follows their numbers, not their times
   if (earlier !== undefined)
     await journal.write(EARLIER, { kind: "plan", ...record, sequence: 6, startedAtMs: 3, ...earlier });
   const written = recordKinds(journal);

@@ -1,6 +1,6 @@
 /**
- * The context of one migration at its source, for tests of single phases. Its QEMU is made up, and its destination is
- * only asked.
+ * Makes the context of one migration at its source, for tests of single phases. The QEMU is simulated, and the
+ * destination can only be asked.
  */
 import type { Test } from "tap";
 import { OwnQemu } from "../../agent-source/guest/own-qemu.ts";
@@ -27,13 +27,14 @@ export interface Phase {
   readonly cx: SourceContext;
   readonly qemu: FakeQemu;
   readonly destination: AskedDestination;
+  /** The kinds of all records that were written. */
   readonly written: SourceRecord["kind"][];
-  /** The disk takes nothing, until it does again. */
+  /** With true, every write of the journal fails from now on; with false, writes work again. */
   failWrites(fail: boolean): void;
   record(): Promise<SourceRecord | undefined>;
 }
 
-/** @param status of QEMU; "gone": its process has ended */
+/** Makes such a context. @param status QEMU's run state, or "gone" if its process has ended */
 export async function sourcePhase(t: Test, status: string): Promise<Phase> {
   const qemu = await FakeQemu.start(t, { status });
   const config = loadSourceConfig([...placesIn(t, qemu.path)], {});

@@ -1,7 +1,6 @@
 /**
- * A host of its own whose process 1 is a real systemd, with the units of systemd/ installed (systemd-host.sh). Root and
- * the programs of a Debian with systemd, dbus and polkit make it possible; elsewhere the tests that need it are
- * skipped.
+ * A host of its own whose process 1 is a real systemd, with the units of systemd/ installed (systemd-host.sh). It needs
+ * root, and the programs of a Debian with systemd, dbus and polkit. Elsewhere the tests that need it are skipped.
  */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import {
@@ -24,13 +23,13 @@ const BOOTS_WITHIN_MS = 120_000;
 const ANSWERS_WITHIN_MS = 120_000;
 const NEEDED = ["/lib/systemd/systemd", "/usr/bin/unshare", "/usr/bin/nsenter", "/usr/lib/polkit-1/polkitd"];
 
-/** The directory of the machine's unified control groups. @returns undefined where there is none */
+/** Finds the directory of the machine's unified control groups. @returns undefined if there is none */
 function controlGroups(): string | undefined {
   const mounts = readFileSync("/proc/self/mounts", "utf8").split("\n");
   return mounts.map((line) => line.split(" ")).find(([, , type]) => type === "cgroup2")?.[1];
 }
 
-/** Why a test that needs such a host is skipped; false where it is not. */
+/** Says why a test that needs such a host is skipped. @returns false if it is not */
 export function noSystemdHost(): string | false {
   if (process.getuid?.() !== 0) return "only root can boot a systemd";
   const missing = NEEDED.find((path) => !existsSync(path));
@@ -57,15 +56,18 @@ export interface SystemdHostOptions {
   readonly name: string;
   /** A directory that all hosts of a test see as /srv/shared. @default one of its own */
   readonly shared?: string;
-  /** Directories of the machine, and where the host has them. */
+  /** Directories of the machine, each with the path at which the host has it. */
   readonly places?: Readonly<Record<string, string>>;
-  /** What a command line begins with to run in the host's network. @default the machine's network */
+  /**
+   * The words with which a command line begins, so that it runs in the host's network.
+   * @default the machine's network
+   */
   readonly network?: readonly string[];
 }
 
 export class SystemdHost {
   readonly name: string;
-  /** Process 1 of the host, as the machine numbers it. */
+  /** The number that the machine has given to the host's process 1. */
   readonly pid: number;
   private readonly booted: Booted;
 
@@ -101,7 +103,7 @@ export class SystemdHost {
     const close = async (): Promise<void> => {
       forget();
       child.kill("SIGKILL");
-      // the namespaces end with their process 1, and their groups are empty then
+      // the namespaces end with their process 1, and then their groups are empty
       await eventually(() => (isEmpty(groupPath) ? true : undefined), {
         timeoutMs: 20_000,
         what: "the end of systemd",
@@ -129,17 +131,17 @@ export class SystemdHost {
     this.booted = booted;
   }
 
-  /** Name of the control group that all of its processes are in, beginning at the machine's. */
+  /** The name of the control group that has all processes of the host, from the machine's root group on. */
   get group(): string {
     return this.booted.group;
   }
 
-  /** What a command line begins with to run as root of the host. */
+  /** The words with which a command line begins, so that it runs as root of the host. */
   get prefix(): readonly string[] {
     return ["/usr/bin/nsenter", "-t", String(this.pid), "-m", "-p", "-C", "-i", "-u", "-n", "--root", "--wd=/"];
   }
 
-  /** Ends everything in it. */
+  /** Ends everything in the host. */
   async close(): Promise<void> {
     await this.booted.close();
   }
@@ -167,16 +169,17 @@ export class SystemdHost {
     return this.run("/usr/sbin/runuser", "-u", "ferry", "--", ...command);
   }
 
+  /** Writes a file of the host. */
   write(path: string, text: string): void {
     writeFileSync(`/proc/${this.pid}/root${path}`, text);
   }
 
-  /** One property of a unit. */
+  /** Asks systemd for a property of a unit. */
   property(unit: string, name: string): string {
     return this.must("systemctl", "show", `--property=${name}`, "--value", unit);
   }
 
-  /** The last lines of the host's journal, for messages. */
+  /** The last lines of the host's journal and all of its console, for messages. */
   log(): string {
     return `${this.run("journalctl", "--no-pager", "-o", "cat", "-n", "60").out}${this.booted.output()}`;
   }
@@ -189,7 +192,7 @@ const childOf = (pid: number): number | undefined => {
 
 const isEmpty = (group: string): boolean => /^populated 0$/m.test(readFileSync(join(group, "cgroup.events"), "utf8"));
 
-/** Removes a control group and those below it, which have no process any more. */
+/** Removes a control group and the groups below it, which must have no processes any more. */
 function removeGroups(group: string): void {
   if (!existsSync(group)) return;
   for (const entry of readdirSync(group, { withFileTypes: true }))
@@ -197,6 +200,6 @@ function removeGroups(group: string): void {
   try {
     rmdirSync(group);
   } catch {
-    // a process in it has not ended yet: an empty directory stays, which harms nobody
+    // a process of the group has not ended yet, so the group stays, which does no harm
   }
 }

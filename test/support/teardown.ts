@@ -1,11 +1,11 @@
 /**
- * What must be undone however the test program ends. The steps are synchronous, since nothing else runs at a process's
- * exit; the rig closes itself properly before, and takes its step back.
+ * Runs steps at the end of a test program, however it ends. The steps are synchronous, since nothing else runs at the
+ * exit of a process. A rig that was closed properly has taken its step back before.
  */
 
 type Step = () => void;
 
-// SIGALRM is how tap ends a test that takes too long.
+// tap ends a test that takes too long by SIGALRM
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGALRM"] as const;
 const steps = new Set<Step>();
 let installed = false;
@@ -26,12 +26,12 @@ function install(): void {
   for (const signal of SIGNALS)
     process.once(signal, () => {
       runAll();
-      // The listener is gone by now: this ends the program as the signal would have.
+      // the listener is gone by now, so this ends the program as the signal would have done
       process.kill(process.pid, signal);
     });
 }
 
-/** Last first, since later things stand on earlier ones. */
+/** Runs all steps, the last one first, since later things depend on earlier ones. */
 function runAll(): void {
   for (const step of [...steps].reverse()) {
     steps.delete(step);

@@ -1,4 +1,4 @@
-/** A destination's server that answers every offer with an empty refusal, and the clients that try to get in. */
+/** Starts a destination's server that answers every offer with a refusal, and clients that make an offer. */
 import type { Test } from "tap";
 import { CONNECTION_DEFAULTS } from "../../shared/link/callers/connection-limits.ts";
 import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
@@ -12,13 +12,13 @@ import { LIMITS, migrationOperator, portOf } from "./link.ts";
 import { offer } from "./link-fixtures.ts";
 import { Lines } from "./tls.ts";
 
-/** What every offer is answered with. */
+/** The answer to every offer. */
 export const refusals: HandshakeAnswer = { kind: "refusals", refusals: [] };
 
 export interface Served extends Listener {
-  /** Of its log. */
+  /** The lines of the server's log. */
   readonly lines: Lines;
-  /** Who has made an offer, as the log of an agent names them. */
+  /** The callers that have made an offer, as the log of an agent names them. */
   readonly callers: readonly string[];
   readonly port: number;
 }
@@ -45,7 +45,7 @@ export async function destination(
   return { ...listener, lines, callers, port: portOf(listener) };
 }
 
-/** Offers a guest. */
+/** Connects to a server and offers a guest. @returns the answer */
 export async function shake(
   t: Test,
   address: string,

@@ -1,4 +1,4 @@
-/** Certificates of a test's own CA (scripts/test-ca.sh), and what agents make of them. */
+/** Makes certificates by a test's own CA (scripts/test-ca.sh), and settings and securities of agents from them. */
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import type { TlsSecurity } from "../../shared/link/tls/security.ts";
@@ -14,7 +14,7 @@ export class TestCa {
     this.directory = directory;
   }
 
-  /** @param args as the script has them: "alpha=127.0.0.1"; flags of the script may come before */
+  /** Makes certificates. @param args the arguments of the script, such as "alpha=127.0.0.1", and its flags */
   make(...args: string[]): this {
     const flags = args.filter((one) => one.startsWith("--"));
     const names = args.filter((one) => !one.startsWith("--"));
@@ -32,7 +32,7 @@ export class TestCa {
   }
 }
 
-/** The settings of an agent, or of `ferry`, which has no lists. */
+/** The flags of an agent, or of `ferry`, which has no lists of names. */
 export const tlsFlags = (
   { ca, certificate, key }: TlsFiles,
   lists: { peers?: string; operators?: string } = {},
@@ -43,7 +43,7 @@ export const tlsFlags = (
   ...Object.entries(lists).map(([name, names]) => `--tls-${name}=${names}`),
 ];
 
-/** What was logged, line by line. */
+/** A log that keeps its lines. */
 export class Lines implements LogDestination {
   readonly all: Record<string, unknown>[] = [];
   readonly log = createLogger("test", "info", this);
@@ -55,7 +55,10 @@ export class Lines implements LogDestination {
     this.waiting?.();
   }
 
-  /** Resolves with the next line, from where the last call came to, whose message fits. The test's time limit bounds it. */
+  /**
+   * Waits for a line whose message fits, from the line after the one that the last call has found. Only the test's time
+   * limit bounds the wait.
+   */
   async next(message: RegExp): Promise<void> {
     for (;;) {
       while (this.looked < this.all.length) if (message.test(String(this.all[this.looked++]?.msg))) return;
@@ -66,7 +69,7 @@ export class Lines implements LogDestination {
   }
 }
 
-/** Security that never changes. */
+/** Makes a TLS security whose certificates never change. */
 export const security = (current: KeyMaterial, changes: Partial<TlsSecurity> = {}): TlsSecurity => ({
   kind: "tls",
   certificates: { current, onChange: () => () => {} },

@@ -1,8 +1,8 @@
 /**
- * The two hosts of a rig as hosts whose process 1 is systemd, with the units of systemd/ as they are: the agents run in
- * ferry-source.service and ferry-destination.service, guests in ferry-guest@NAME.service as users of their own. Only
- * what belongs to the tests is in drop-ins: where the agents write, that systemd does not start them again by itself,
- * and what a guest may write for the tests.
+ * Makes the two hosts of a rig into hosts whose process 1 is systemd, with the units of systemd/ as they are. The
+ * agents run in ferry-source.service and ferry-destination.service, and guests in ferry-guest@NAME.service as users of
+ * their own. Drop-ins have only what belongs to the tests: where the agents write their output, that systemd does not
+ * start them again by itself, and where a guest may write for the tests.
  */
 import { chmodSync, mkdirSync } from "node:fs";
 import { guestUnitName } from "../../shared/qemu/inspect/guest-unit.ts";
@@ -13,7 +13,7 @@ import type { RigHost } from "./rig.ts";
 import { controlGroupOf, findProcesses } from "./running-processes.ts";
 import { SystemdHost } from "./systemd-host.ts";
 
-/** As systemd-host.sh has it. */
+/** The place of the checkout on such a host, as systemd-host.sh has it. */
 const CHECKOUT = "/opt/ferry";
 const SHARED = "/srv/shared";
 const SERIAL = "/srv/serial";
@@ -22,8 +22,8 @@ const AGENTS = ["source", "destination"] as const;
 type AgentKind = (typeof AGENTS)[number];
 
 /**
- * Of an agent's unit. A test starts its agents itself, more often than systemd would, and has a second one of a kind
- * beside the first.
+ * The drop-in of an agent's unit. A test starts its agents itself, more often than systemd would. It may start a second
+ * agent of a kind beside the first, whose unit has the suffix -second.
  */
 const agentDropIn = (unit: string): string => `[Unit]
 StartLimitIntervalSec=0
@@ -41,13 +41,18 @@ ReadWritePaths=${SERIAL} ${SHARED}
 DeviceAllow=/dev/userfaultfd rw
 `;
 
-/** A command that has a unit started and ends with it, and how the unit's process is found. */
+/**
+ * A command that has systemd start a unit and ends when the unit ends, and a function that finds the unit's process.
+ */
 export interface UnitStart {
   readonly command: readonly string[];
   find(): number | undefined;
 }
 
-/** The definition of a guest for such hosts: with a user of its own, and what systemd permits that user. */
+/**
+ * Changes a guest's definition for such hosts, so that the guest has a user of its own and does only what that user
+ * may.
+ */
 export function inGuestUnit({ name, qmp, command }: GuestDefinitionFile): GuestDefinitionFile {
   const own = (word: string): string =>
     word
@@ -57,15 +62,15 @@ export function inGuestUnit({ name, qmp, command }: GuestDefinitionFile): GuestD
   return { name, qmp: own(qmp), command: [...command.map(own), "-sandbox", SANDBOX] };
 }
 
-/** A host of a rig that systemd runs. */
+/** A host of a rig whose process 1 is systemd. */
 export class UnitsHost {
   readonly systemd: SystemdHost;
-  /** Directories of the machine, and what the host calls them. The longest come first. */
+  /** Directories of the machine, each with its path on the host. The longest come first. */
   readonly #places: readonly (readonly [machine: string, here: string])[];
 
-  /** @param shared a directory that both hosts see */
+  /** Boots a host. @param shared a directory that both hosts see */
   static async boot(host: RigHost, shared: string): Promise<UnitsHost> {
-    // the tests write there as root, and a guest as its user
+    // the tests write there as root, and a guest writes there as its user
     for (const folder of [shared, host.serialDirectory]) {
       mkdirSync(folder, { recursive: true });
       chmodSync(folder, 0o777);
@@ -105,28 +110,28 @@ export class UnitsHost {
     systemd.must("mkdir", "-p", `${units}/ferry-guest@.service.d`);
     systemd.write(`${units}/ferry-guest@.service.d/test.conf`, GUEST_DROP_IN);
     systemd.must("systemctl", "daemon-reload");
-    // post-copy of guests with users of their own needs it; where the kernel has none, those migrations are refused
+    // post-copy of guests with users of their own needs this device, and is refused where the kernel has none
     systemd.run("chmod", "0666", "/dev/userfaultfd");
   }
 
-  /** The same words as the host knows their paths. */
+  /** Replaces the machine's paths in these words by the host's. */
   seenHere(words: readonly string[]): readonly string[] {
     return words.map((word) => this.#places.reduce((text, [machine, here]) => text.replaceAll(machine, here), word));
   }
 
-  /** What a command line begins with to run on the host, and to end with whoever has started it. */
+  /** The words with which a command line begins, so that it runs on the host and is killed when this program ends. */
   get prefix(): readonly string[] {
     return [...this.systemd.prefix, "--", "/usr/bin/setpriv", "--pdeathsig=KILL", "--"];
   }
 
-  /** `{guest}`, as the machine sees it: the file system that the unit of a guest has made there last. */
+  /** The machine's path to `{guest}`, the file system that the unit of a guest has last made on the host. */
   guestDirectory(name: string): string {
     return `/proc/${this.systemd.pid}/root/run/ferry-guests/${name}`;
   }
 
   /**
-   * An agent's unit with these flags in place of those of before, beside what the unit says itself.
-   * @returns what starts it, and finds its process
+   * Gives an agent's unit these flags, in place of those that it had before.
+   * @returns what starts the unit and finds its process
    */
   prepareAgent(kind: AgentKind, flags: readonly string[]): UnitStart {
     const isAgent = new RegExp(`^\\S*node .*/ferry-${kind}( |$)`);
@@ -137,7 +142,7 @@ export class UnitsHost {
     return { command, find: () => runs(unit) };
   }
 
-  /** As an administrator of the host starts a guest by its unit. */
+  /** Prepares to start a guest by its unit, as an administrator of the host does. */
   prepareGuest({ name, command }: GuestDefinitionFile, extra: readonly string[]): UnitStart {
     const words = this.seenHere([...command, ...extra]).map((word) =>
       quoted(word.replaceAll("{guest}", `/run/ferry-guests/${name}`)),
@@ -147,7 +152,7 @@ export class UnitsHost {
     return { command: ["systemctl", "start", "--wait", unit], find: () => this.#processOf(unit, /^\S*qemu-system-/) };
   }
 
-  /** Is a process of the machine one of this host? */
+  /** True if a process of the machine is one of this host. */
   has(pid: number): boolean {
     return controlGroupOf(pid).includes(`/${this.systemd.group}/`);
   }
@@ -158,5 +163,5 @@ export class UnitsHost {
   }
 }
 
-/** A word of the shell that stands for this very text. */
+/** Quotes a text, so that the shell takes it as one word. */
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;

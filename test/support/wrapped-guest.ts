@@ -1,6 +1,6 @@
 /**
- * A guest whose command is a program beside each host's runtime directory. Its definition is the same on both hosts,
- * and what is started by it need not be.
+ * A guest whose command is a program beside each host's runtime directory. The definition is the same on both hosts,
+ * but the program, and so what is started, may differ.
  */
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,10 +11,10 @@ import type { RigHost } from "./rig.ts";
 
 const QEMU = "qemu-system-x86_64";
 
-/** A line of such a program: it is QEMU, as the definition says. */
+/** A line of such a program by which it becomes QEMU with the words of the definition. */
 export const EXECUTES = `exec ${QEMU} "$@"`;
 
-/** Lines of such a program: it is QEMU with other words than those of the definition. */
+/** Makes lines of such a program by which it becomes QEMU with some words of the definition replaced. */
 export const executesWith = (words: Readonly<Record<string, string>>): readonly string[] => [
   `for word; do case "$word" in`,
   ...Object.entries(words).map(([word, other]) => `${word}) word=${other};;`),
@@ -22,14 +22,14 @@ export const executesWith = (words: Readonly<Record<string, string>>): readonly 
   EXECUTES,
 ];
 
-/** @param lines of a shell's program */
+/** Writes the program of a host. @param lines the lines of a shell script */
 export function wrap(host: RigHost, ...lines: readonly string[]): void {
   const path = join(host.runtimeDirectory, "..", "start");
   writeFileSync(path, ["#!/bin/sh", ...lines, ""].join("\n"));
   chmodSync(path, 0o755);
 }
 
-/** The program of each host is QEMU until a test says otherwise. */
+/** Opens a pair with such a guest. The program of each host becomes QEMU until a test writes another one. */
 export async function openWrapped(t: Test, guest: GuestOptions, options: Partial<PairOptions> = {}): Promise<Pair> {
   const plain = guestDefinition(guest);
   const definition = { ...plain, command: ["{runtime}/../start", ...plain.command.slice(1)] };

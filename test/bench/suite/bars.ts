@@ -1,4 +1,4 @@
-/** What Ferry is to reach, as ratios of medians of one run, and which cells do not. */
+/** The bars that Ferry is to meet, as ratios of medians within one run, and whether each cell meets them. */
 import { median } from "../measure.ts";
 import { LINKS } from "./links.ts";
 import type { Line } from "./sample.ts";
@@ -9,7 +9,7 @@ export interface Verdict {
   readonly workload: string;
   readonly link: string;
   readonly met: boolean;
-  /** What was measured beside what is asked. */
+  /** What was measured, and what the bar asks. */
   readonly text: string;
 }
 
@@ -24,10 +24,10 @@ const LINK_USED_LEAST = 0.9;
 const CPU_A_GB_MOST = 1;
 const SLOW_DOWN_MORE = 0.05;
 
-/** Links whose payload is what limits; on the others it is the processors. */
+/** Links that limit the migration by their rate. On the fast links the processors limit it. */
 const SHAPED = ["1Gbit", "100Mbit"];
 const FAST = ["10Gbit", "unshaped"];
-/** Their pages do not compress and have no use for deltas. */
+/** Workloads whose pages do not compress, and for which deltas are of no use. */
 const INCOMPRESSIBLE = ["incompressible", "streaming"];
 
 /** The cells of one workload over one link. */
@@ -36,10 +36,11 @@ interface Field {
   readonly link: string;
   readonly of: (contender: string) => CellSummary | undefined;
   readonly qemus: readonly CellSummary[];
-  /** As a user has it who asks for a plan; without it, precopy. */
+  /** Ferry as a user has it who asks for a plan (auto), or precopy if auto was not measured. */
   readonly ferry: CellSummary;
 }
 
+/** Holds the samples of a run against the bars. @returns a verdict for each bar that applies to a workload and link */
 export function judge(lines: readonly Line[]): readonly Verdict[] {
   const cells = summarise(lines);
   const names = new Set(cells.map(({ workload, link }) => JSON.stringify([workload, link])));
@@ -140,7 +141,11 @@ const BARS: readonly Bar[] = [
   },
 ];
 
-/** Of what the link carries, between the first and the last word of a migration that copied; the median of its runs. */
+/**
+ * The fraction of the link's rate that was used between the first report in which bytes were sent and the last report
+ * of a migration.
+ * @returns the median of the samples
+ */
 function linkUse({ samples }: CellSummary, bitsPerSecond: number): number | undefined {
   const uses = samples.flatMap(({ residual = [] }) => {
     const [first, last] = [residual.find(({ sentBytes = 0 }) => sentBytes > 0), residual.at(-1)];

@@ -1,4 +1,4 @@
-/** One migration, with all that is measured around it. */
+/** Runs one migration of one contender, and measures everything around it. */
 
 import type { RigGuest } from "../../support/rig.ts";
 import { type Beat, joinedBeats } from "../../support/serial.ts";
@@ -9,8 +9,12 @@ import type { Sample } from "./sample.ts";
 import type { SuiteWorkload } from "./workloads.ts";
 
 const BEATS = { timeoutMs: 180_000 };
-/** A second of heartbeats: the guest's rate before, and what is still unsettled behind a migration. */
+/**
+ * How many heartbeats are waited for before and after a migration, about a second of them. They show the guest's rate
+ * before the migration, and what is still unsettled after it.
+ */
 const SETTLE_BEATS = 22;
+/** How long before a migration the guest's own rate is measured, milliseconds. */
 const BEFORE_MS = 900;
 
 export interface MeasuredCell {
@@ -20,7 +24,7 @@ export interface MeasuredCell {
 
 export async function measureCell(scene: Scene, contender: Contender, workload: SuiteWorkload): Promise<MeasuredCell> {
   const { rig, guest, link } = scene;
-  // ahead of the second in which the guest's own rate is taken
+  // this comes before the second in which the guest's own rate is measured
   const machineMBps = machineSpeed();
   await guest.serial.waitForBeats(SETTLE_BEATS, BEATS);
   const consoles = () => [rig.a, rig.b].map((host) => rig.serial(host, guest.name));
@@ -61,8 +65,9 @@ export async function measureCell(scene: Scene, contender: Contender, workload: 
 }
 
 /**
- * What the guest did between two moments of this program's clock, beside what it did in the time before.
- * @returns undefined where it did nothing before
+ * The fraction by which the guest did less work between two moments of this program's clock than in the time before.
+ * @param work the guest's own count of its work, in a heartbeat
+ * @returns undefined if the guest did nothing before
  */
 export function slowDownIn(
   beats: readonly Beat[],

@@ -1,4 +1,4 @@
-/** The plots of the report: figures with SVG, drawn by Observable Plot without a browser; the page needs no script. */
+/** Draws the plots of the report as SVG figures, by Observable Plot without a browser. The page needs no script. */
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 import type { CellSummary, Spread } from "./summary.ts";
@@ -6,22 +6,28 @@ import type { CellSummary, Spread } from "./summary.ts";
 const { document } = parseHTML("<!doctype html><html></html>");
 const WIDTH = 1080;
 const FONT = { fontSize: "12px" };
-/** Any two of them can be told apart, as bars and as thin lines: there are more contenders than a usual palette has. */
+/**
+ * The colours of contenders. Any two can be told apart, as bars and as thin lines. There are more contenders than the
+ * usual palettes have colours.
+ */
 const COLOURS = [
   ...["#e6194b", "#f58231", "#e0bc00", "#a3c720", "#3cb44b", "#42d4f4", "#4363d8", "#911eb4"],
   ...["#f032e6", "#a9a9a9", "#f59ab5", "#9a6324", "#469990", "#800000", "#808000", "#000075"],
 ];
 
-/** Twice as fast is as far from white as half as fast. */
+/** The colours of ratios: twice as fast is as far from white as half as fast. */
 const RATIO: Plot.ScaleOptions = {
   ...{ type: "diverging-log", pivot: 1, domain: [0.25, 4], clamp: true, scheme: "RdBu", reverse: true },
 };
-/** log10(1 + pages), up to what a guest of 512 MiB has: the same colours in every plot. */
+/**
+ * The colours of numbers of pages: log10(1 + pages), up to what a guest of 512 MiB has. They are the same in every
+ * plot.
+ */
 const PAGES: Plot.ScaleOptions = { type: "symlog", domain: [0, 131072], clamp: true, scheme: "YlOrRd" };
 
 const unique = (names: readonly string[]): string[] => [...new Set(names)];
 
-/** A name keeps its colour from plot to plot. */
+/** The colours that were given to names. A name keeps its colour from plot to plot. */
 const given = new Map<string, string | undefined>();
 function named(names: readonly string[]) {
   for (const name of names) if (!given.has(name)) given.set(name, COLOURS[given.size % COLOURS.length]);
@@ -40,7 +46,10 @@ function figure(text: string, options: Plot.PlotOptions): string {
   return Plot.plot({ document, figure: true, title, width: WIDTH, style: FONT, ...options }).outerHTML;
 }
 
-/** From a round number below the least to one above the most: a bar needs a foot, and a logarithm has no zero. */
+/**
+ * Makes a logarithmic axis from a round number below the least value to one above the most. A bar needs a foot, and a
+ * logarithm has no zero.
+ */
 function logAxis(values: readonly number[]): { domain: [number, number]; ticks: number[] } {
   const [least, most] = values.length > 0 ? [Math.min(...values), Math.max(...values)] : [1, 10];
   const steps = most / least > 1e3 ? [1] : [1, 2, 5];
@@ -51,7 +60,7 @@ function logAxis(values: readonly number[]): { domain: [number, number]; ticks: 
   return { domain: [low, high], ticks: round.filter((one) => one >= low && one <= high) };
 }
 
-/** A figure of every contender, workload by workload. */
+/** Draws one figure of every contender as bars, workload by workload. */
 export function bars(
   text: string,
   unit: string,
@@ -62,7 +71,7 @@ export function bars(
   const drawn = cells
     .map((cell) => ({ ...cell, median: of(cell).median }))
     .filter(({ median }) => Number.isFinite(median) && median > 0);
-  // a logarithm: the slowest would hide all others
+  // the axis is logarithmic, since the slowest would hide all others on a linear one
   const { domain, ticks } = logAxis(drawn.map(({ median }) => median));
   return figure(text, {
     ...{ height: 340, marginLeft: 55, marginTop: 28, marginBottom: 35 },
@@ -73,7 +82,7 @@ export function bars(
     ...(drawn.every(({ completed }) => completed) ? {} : { caption: "Hollow: it did not come to its end." }),
     marks: [
       Plot.gridY(ticks),
-      // of a logarithmic axis Plot itself would name only some of them
+      // Plot itself would label only some ticks of a logarithmic axis
       Plot.axisY(ticks, { text: short }),
       Plot.barY(drawn, {
         ...{ fx: "workload", x: "contender", y1: domain[0], y2: "median", fill: "contender", stroke: "contender" },
@@ -85,7 +94,7 @@ export function bars(
   });
 }
 
-/** The legend of a colour scale without steps; Plot's own needs a canvas. */
+/** Draws the legend of a continuous colour scale. Plot's own legend needs a canvas. */
 function ramp(label: string, type: "log" | "symlog", color: Plot.ScaleOptions, ticks: readonly number[]) {
   const parts = 60;
   const domain = color.domain as [number, number];
@@ -105,7 +114,7 @@ function ramp(label: string, type: "log" | "symlog", color: Plot.ScaleOptions, t
   });
 }
 
-/** Ratios of two axes of names: below 1 is better. */
+/** Draws a map of ratios by two axes of names. A ratio below 1 is better. */
 export function ratioMap(
   text: string,
   rows: readonly string[],
@@ -142,6 +151,7 @@ export interface Line {
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 
+/** Draws lines over linear axes. A line of fewer than 12 points has dots too. */
 export function lines(text: string, x: string, y: string, all: readonly Line[]): string {
   const points = all.flatMap(({ name, points }, series) =>
     points.map(([px, py]) => ({ name, series, px, py, dotted: points.length < 12 })),
@@ -162,12 +172,12 @@ export function lines(text: string, x: string, y: string, all: readonly Line[]):
   });
 }
 
-/** Pages of each heat class over the time of a migration. */
+/** Draws how many pages each heat class has over the time of a migration. */
 export function heatOverTime(text: string, columns: readonly { seconds: number; heat: readonly number[] }[]): string {
   const classes = Math.max(0, ...columns.map(({ heat }) => heat.length));
   const nameOf = (index: number): string => (index === 0 ? "cold" : `heat ${index}`);
   const all = columns.flatMap(({ seconds, heat }, index) => {
-    // until the next; the last is as wide as the one before it
+    // a column lasts until the next one begins; the last column is as wide as the one before it
     const until = columns[index + 1]?.seconds ?? seconds + (seconds - (columns[index - 1]?.seconds ?? seconds - 1));
     return heat.map((pages, y) => ({ seconds, until, name: nameOf(y), pages }));
   });

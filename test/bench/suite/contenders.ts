@@ -1,4 +1,6 @@
-/** Who moves the guest: QEMU by itself in its several ways, and Ferry with each of its parts switched off. */
+/**
+ * The contenders that move the guest: QEMU by itself in several ways, and Ferry with each of its parts switched off.
+ */
 import type { HostAgents } from "../../support/agents.ts";
 import { ferryJson } from "../../support/ferry-json.ts";
 import { measuredMigration } from "../../support/ferry-run.ts";
@@ -16,23 +18,23 @@ export interface Scene {
   readonly definition: GuestDefinitionFile;
   readonly agents: ReadonlyMap<RigHost, HostAgents>;
   readonly link: SuiteLink;
-  /** How much was left to send, over time; asking QEMU for it costs it a little. */
+  /** True if it is recorded how much is left to send over time. To ask QEMU for that costs it a little. */
   readonly watchesResidual: boolean;
 }
 
 export interface Run {
-  /** It did not within the link's limit, and the guest stayed. */
+  /** False if the migration did not end within the link's limit; the guest has stayed at its source then. */
   readonly completed: boolean;
-  /** From the command until the guest runs there and needs nothing of its source any more. */
+  /** From the command until the guest runs at the destination and needs nothing of its source any more. */
   readonly totalSeconds: number;
   readonly downtimeMs: number | undefined;
   readonly bytesOnWire: number;
-  /** Where the guest is now. */
+  /** The guest, at the host where it is now. */
   readonly guest: RigGuest;
   readonly residual: readonly ResidualPoint[];
-  /** Ferry: pages taken from QEMU that were not zero. */
+  /** How many bytes of pages that were not zero Ferry took from QEMU. */
   readonly movedBytes?: number;
-  /** In which way Ferry came to its end, where there is more than one. */
+  /** How Ferry came to its end, where there is more than one way: by precopy or by post-copy, or given up. */
   readonly ended?: string;
 }
 
@@ -106,12 +108,12 @@ const ferry = (name: string, options: readonly string[]): Contender => ({
   },
 });
 
-/** Post-copy always has one. */
+/** True if the migration may come to no end, so that it needs a deadline. Post-copy always comes to an end. */
 const hasNoEnd = (options: readonly string[]): boolean => !options.some((one) => /^(postcopy|hybrid)$/.test(one));
 
 const ALL: readonly Contender[] = [
   qemu("precopy", { method: "plain" }),
-  // the largest hot set of the workloads is 128 MiB; a cache that is full forgets what it needs next
+  // the cache is larger than the largest hot set of the workloads (128 MiB): a full cache forgets what it needs next
   qemu("xbzrle", { method: "xbzrle" }),
   qemu("multifd zstd", {
     method: "plain",

@@ -1,12 +1,12 @@
 /**
- * How fast the machine is just now, by work that is always the same. Figures of processors move with it from one moment to
- * the next where others use the machine too; those of links do not.
+ * Measures how fast the machine is just now, by work that is always the same. Where others use the machine too, figures
+ * that processors limit change with this speed from one moment to the next. Figures that links limit do not.
  */
 import zstd from "zstd-napi/binding.js";
 import { numbers } from "../guest-pages.ts";
 
 const BYTES = 16 << 20;
-/** The level that Ferry has where processors are short. */
+/** The level of zstd that Ferry chooses where processors are the bottleneck. */
 const LEVEL = -8;
 const WORD_BYTES = 4;
 
@@ -14,7 +14,7 @@ const context = new zstd.CCtx();
 context.setParameter(zstd.CParameter.compressionLevel, LEVEL);
 let work: { readonly from: Uint8Array; readonly to: Uint8Array } | undefined;
 
-/** @returns bytes that one processor compresses, MB/s (1e6); about 30 ms of work */
+/** Compresses the same bytes each time, about 30 ms of work. @returns how fast one processor did it, MB/s (1e6) */
 export function machineSpeed(): number {
   work ??= { from: pages(), to: Buffer.alloc(zstd.compressBound(BYTES)) };
   const startMs = performance.now();
@@ -22,7 +22,7 @@ export function machineSpeed(): number {
   return BYTES / 1e3 / (performance.now() - startMs);
 }
 
-/** Half of each word is random, as in a guest that writes numbers. */
+/** Makes pages in which half of each word is random, as in a guest that writes numbers. */
 function pages(): Uint8Array {
   const next = numbers(1);
   const words = new Uint32Array(BYTES / WORD_BYTES);

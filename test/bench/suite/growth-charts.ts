@@ -1,4 +1,4 @@
-/** What of a migration grows with its guest: total time, CPU time and memory a GB, by size and by dirty rate. */
+/** Draws what of a migration grows with its guest: total time, CPU time and memory, by guest size and by dirty rate. */
 import { lines } from "./charts.ts";
 import type { LimitLine } from "./sample.ts";
 import type { CellSummary } from "./summary.ts";
@@ -14,6 +14,7 @@ export function growthCharts(cells: readonly CellSummary[], limits: ReadonlyMap<
     ((limits.get(workload)?.memoryMiB ?? Number.NaN) * 2 ** 20) / 1e9;
   const agentCpu = (one: CellSummary): number =>
     one.sourceAgentCpuSeconds.median + one.destinationAgentCpuSeconds.median;
+  // `everyone`: true for figures that QEMU has too
   const figures: readonly [title: string, unit: string, of: (one: CellSummary) => number, everyone: boolean][] = [
     ["Total time", "s", (one) => one.totalSeconds.median, true],
     ["Total time a GB of the guest's memory", "s/GB", (one) => one.totalSeconds.median / gigabytes(one), true],

@@ -1,4 +1,4 @@
-/** The lines of a run, in a file that it can be taken up from. */
+/** Keeps the lines of a run in a file, so that a later run can continue from there. */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { cellKey, type HeaderLine, type Line, type Sample } from "./sample.ts";
@@ -7,13 +7,13 @@ export class Journal {
   readonly path: string;
   readonly lines: Line[];
 
-  /** With `resume` what is in the file counts; without it the file begins anew. */
+  /** With `resume` the lines that are in the file count; without it the file is emptied. */
   constructor(path: string, header: HeaderLine, resume: boolean) {
     this.path = path;
     mkdirSync(dirname(path), { recursive: true });
     if (resume && existsSync(path)) {
       const text = readFileSync(path, "utf8");
-      // the next line is not to be lost with the half one before it
+      // the next line must not become a part of a half line before it
       if (!text.endsWith("\n")) appendFileSync(path, "\n");
       this.lines = readLines(text);
       const [first] = this.lines;
@@ -44,7 +44,10 @@ export class Journal {
     appendFileSync(this.path, `${JSON.stringify(line)}\n`);
   }
 
-  /** Nothing more to measure: it was, or an earlier repetition did not converge, and the next would not either. */
+  /**
+   * True if this repetition of a cell need not be measured: it was measured already, or an earlier repetition did not
+   * converge, so that this one would not either.
+   */
   isDone(cell: Pick<Sample, "workload" | "link" | "contender">, repetition: number): boolean {
     const key = cellKey(cell);
     return this.samples.some(
@@ -54,7 +57,7 @@ export class Journal {
   }
 }
 
-/** A run that was killed may have left half a line. */
+/** Parses the lines of a file. A run that was killed may have left half a line, which is left out. */
 function readLines(text: string): Line[] {
   return text.split("\n").flatMap((text) => {
     try {

@@ -1,17 +1,19 @@
-/** The links of the suite. Those without a length share one rig and are reshaped; the long one is another cable. */
+/**
+ * The links of the suite. Links without a length share one rig, whose cable is reshaped. The long link has its own rig.
+ */
 
 export interface SuiteLink {
   readonly name: string;
-  /** Infinity: as fast as the machine. */
+  /** Infinity is a link that is as fast as the machine. */
   readonly bitsPerSecond: number;
   readonly roundTripMs: number;
-  /** A migration of a guest of 512 MiB that has not ended by then has not converged. */
+  /** A migration of a guest of 512 MiB that takes longer than this counts as one that does not converge. */
   readonly limitSeconds: number;
 }
 
 const LIMIT_IS_FOR_MIB = 512;
 
-/** The same link for a guest of another size: a larger one is given as much more time. */
+/** Gives the same link for a guest of another size: the limit is longer in proportion for a larger guest. */
 export const forGuestOf = (memoryMiB: number, link: SuiteLink): SuiteLink => ({
   ...link,
   limitSeconds: Math.ceil(link.limitSeconds * Math.max(1, memoryMiB / LIMIT_IS_FOR_MIB)),

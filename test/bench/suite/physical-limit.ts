@@ -1,4 +1,7 @@
-/** What no migration can go below: the guest's unique pages that are not zero, compressed once, over the link. */
+/**
+ * Measures what no migration can be better than: the guest's different pages that are not zero, compressed once, go
+ * over the link once.
+ */
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -6,7 +9,7 @@ import zstd from "zstd-napi/binding.js";
 import type { Rig, RigHost } from "../../support/rig.ts";
 
 export interface PhysicalLimit {
-  /** Pages that are neither zero nor alike. */
+  /** How many different pages there are, without the zero page. */
   readonly uniquePages: number;
   readonly compressedBytes: number;
 }
@@ -14,12 +17,15 @@ export interface PhysicalLimit {
 const PAGE_BYTES = 4096;
 const BLOCK_BYTES = 8 << 20;
 const LEVEL = 3;
-/** A PC has its memory from zero on, up to where a larger one has a hole. */
+/** A PC has its memory from address 0 on. A larger PC has a hole in it from here on. */
 const BELOW_HOLE_BYTES = 2 ** 31;
 const MIB = 2 ** 20;
 const SAVE_MS = 60_000;
 
-/** Of the guest as it is now, which stands still meanwhile; of a larger one its first 2 GiB stand for the rest. */
+/**
+ * Measures the guest as it is now; the guest stands still meanwhile. The first 2 GiB of a larger guest stand for the
+ * rest.
+ */
 export async function physicalLimit(rig: Rig, host: RigHost, name: string, memoryMiB: number): Promise<PhysicalLimit> {
   const file = join(rig.folder, "memory");
   const size = Math.min(memoryMiB * MIB, BELOW_HOLE_BYTES);

@@ -1,4 +1,6 @@
-/** What the QEMUs and agents of a rig cost while a guest moves: CPU time by host, and the agents' peak of memory. */
+/**
+ * Measures what the QEMUs and agents of a rig cost while a guest moves: their CPU time, and the agents' peak memory.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import type { Rig } from "../../support/rig.ts";
 import type { FoundProcess } from "../../support/running-processes.ts";
@@ -6,27 +8,32 @@ import type { FoundProcess } from "../../support/running-processes.ts";
 export type Role = "source QEMU" | "destination QEMU" | "source agent" | "destination agent";
 
 export interface Cost {
-  /** User and system, with all threads; a QEMU's has its guest's in it. */
+  /** User and system time with all threads. A QEMU's time includes its guest's. */
   readonly cpuSeconds: Readonly<Record<Role, number>>;
-  /** VmHWM since the beginning. */
+  /** The agents' VmHWM since the beginning of the watch. */
   readonly peakBytes: Readonly<Record<"source agent" | "destination agent", number>>;
 }
 
+/** How often the CPU times of known processes are read, milliseconds. */
 const EVERY_MS = 25;
-/** A destination's QEMU and whoever is new is found so often: reading all of /proc takes some milliseconds. */
+/**
+ * How often new processes, such as the destination's QEMU, are looked for, milliseconds. It is less often, since
+ * reading all of /proc takes some milliseconds.
+ */
 const FIND_EVERY_MS = 250;
-/** sysconf(_SC_CLK_TCK), 100 on every Linux. */
+/** Clock ticks a second: sysconf(_SC_CLK_TCK), which is 100 on every Linux. */
 const TICKS = 100;
 
 interface Watched {
   readonly pid: number;
   readonly role: Role;
-  /** 0 of a process that began meanwhile. */
+  /** CPU seconds at the beginning of the watch; 0 for a process that began later. */
   readonly before: number;
+  /** CPU seconds when the process was last seen. */
   now: number;
 }
 
-/** Begins at once; a process that ends is counted as it was last seen. */
+/** Watches from its construction to end(). A process that ends meanwhile counts as it was last seen. */
 export class CostWatch {
   private readonly rig: Rig;
   private readonly from: "a" | "b";
@@ -75,7 +82,10 @@ export class CostWatch {
   }
 }
 
-/** The agent of a source serves on the host that the guest leaves. */
+/**
+ * The role of a process in this migration. Each host has both agents: the source agent counts at the host that the
+ * guest leaves, and the destination agent at the other host.
+ */
 function roleOf({ command }: FoundProcess, rig: Rig, from: "a" | "b"): Role | undefined {
   const here = command.includes(rig[from].runtimeDirectory);
   if (/^\S*qemu-system-/.test(command)) return here ? "source QEMU" : "destination QEMU";
@@ -86,7 +96,7 @@ function roleOf({ command }: FoundProcess, rig: Rig, from: "a" | "b"): Role | un
 
 function cpuOf(pid: number): number | undefined {
   try {
-    // behind the name, which may have anything in it
+    // the fields come after the program's name, which may have anything in it
     const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ").at(-1)?.split(" ") ?? [];
     return (Number(fields[11]) + Number(fields[12])) / TICKS;
   } catch {
@@ -102,11 +112,11 @@ function peakOf(pid: number): number {
   }
 }
 
-/** So that the peak is of this migration. */
+/** Resets the peak of a process, so that it is the peak of this migration. */
 function forgetPeak(pid: number): void {
   try {
     writeFileSync(`/proc/${pid}/clear_refs`, "5");
   } catch {
-    // a kernel without it: the peak is that of the agent's life
+    // a kernel that cannot reset it: the peak is that of the agent's life
   }
 }

@@ -1,4 +1,7 @@
-/** A run as one page of HTML: plots of total time, downtime, bytes, residual and heat, the bars, and every figure. */
+/**
+ * Makes a page of HTML of a run: plots of total time, downtime, bytes, residual and heat, the verdicts on the bars, and
+ * every figure.
+ */
 import type { Verdict } from "./bars.ts";
 import { bars, heatOverTime, lines as lineChart, ratioMap } from "./charts.ts";
 import { growthCharts } from "./growth-charts.ts";
@@ -89,7 +92,7 @@ function linkCharts(link: string, cells: readonly CellSummary[], all: readonly L
       contenders,
       (workload, contender) => {
         const cell = find(workload, contender);
-        // where no QEMU comes to its end there is nothing to stand beside
+        // where no QEMU comes to its end there is nothing to compare with
         return cell?.completed === true && Number.isFinite(bestQemu(workload))
           ? cell.totalSeconds.median / bestQemu(workload)
           : undefined;
@@ -133,7 +136,9 @@ function overTime(workload: string, link: string, cells: readonly CellSummary[])
 
 const WITHOUT = ["ferry", "ferry no delta", "ferry no reorder", "ferry neither", "ferry no zstd"];
 
-/** What each part brings: beside Ferry with all of them. */
+/**
+ * Makes a table that shows what each part of Ferry brings: Ferry without the part, compared with the whole of Ferry.
+ */
 function ablation(cells: readonly CellSummary[]): string {
   const rows: string[] = [];
   for (const cell of cells.filter(({ contender }) => contender === "ferry"))

@@ -1,19 +1,21 @@
-/** How much of a guest was left to send, over the time of its migration. */
+/** Records how much of a guest was left to send over the time of its migration. */
 import type { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 
 export interface ResidualPoint {
   readonly seconds: number;
-  /** QEMU: pages that it has to send, whole; Ferry: what it estimates that will go over the link. */
+  /**
+   * What was left: for QEMU the pages that it has to send, whole; for Ferry its estimate of what will go over the link.
+   */
   readonly bytes: number;
-  /** By Ferry, so far. */
+  /** How many bytes Ferry had sent by then. */
   readonly sentBytes?: number;
-  /** Ferry's pages in each heat class, coldest first. */
+  /** How many pages Ferry had in each heat class, the coldest first. */
   readonly heat?: readonly number[];
 }
 
 const EVERY_MS = 100;
 
-/** Asks a QEMU that migrates until told to end. */
+/** Asks a migrating QEMU repeatedly, from start() to end(). */
 export class ResidualPoll {
   private readonly points: ResidualPoint[] = [];
   private ended = false;
@@ -32,7 +34,7 @@ export class ResidualPoll {
   private async poll(source: QmpClient): Promise<void> {
     const start = performance.now();
     while (!this.ended) {
-      // the monitor goes with its QEMU, which ends as soon as it is not needed
+      // the monitor closes when its QEMU ends, which is as soon as the QEMU is not needed
       const answer = await source.execute("query-migrate").catch(() => undefined);
       if (answer === undefined) return;
       const bytes = answer.ram?.remaining;
@@ -42,7 +44,7 @@ export class ResidualPoll {
   }
 }
 
-/** From the lines that `ferry --json migrate` wrote. */
+/** Reads the points from the lines that `ferry --json migrate` wrote. */
 export function residualOf(output: string): readonly ResidualPoint[] {
   return output.split("\n").flatMap((line) => {
     if (!line.startsWith("{")) return [];

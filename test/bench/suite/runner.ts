@@ -1,4 +1,7 @@
-/** Goes through the cells: a rig for each length of cable, a guest for each workload, and all contenders take turns. */
+/**
+ * Measures the cells of a plan. It opens a rig for each length of cable and starts a guest for each workload, and all
+ * contenders take turns.
+ */
 import { type HostAgents, startAgents } from "../../support/agents.ts";
 import { guestDefinition, prepareRedisImage } from "../../support/guest.ts";
 import { Rig, type RigGuest, type RigHost } from "../../support/rig.ts";
@@ -24,7 +27,7 @@ interface Stage {
 
 const BOOT = { timeoutMs: 180_000 };
 const BOOT_BEATS = 10;
-/** Guests are started over a link that does not matter, and the agents with it. */
+/** The rate of the link while agents and guests are started. It does not matter to the figures. */
 const LOADING_BITS = 1e9;
 
 export async function runPlan(plan: Plan, journal: Journal): Promise<void> {
@@ -58,7 +61,7 @@ async function runWorkload(
 ): Promise<void> {
   if (workload.image === "redis") await prepareRedisImage();
   const { memoryMiB, image } = workload;
-  // a name of its own: consoles are followed by name, and each guest counts its heartbeats from 0
+  // each guest has a name of its own, since consoles are followed by name and each guest counts its heartbeats from 0
   const name = workload.name.replaceAll(/\W+/g, "-");
   const definition = guestDefinition({
     name,
@@ -106,7 +109,7 @@ function isDone({ workloads, links, contenders, repetitions }: Plan, journal: Jo
   );
 }
 
-/** A line for each migration, with how long the rest will take if it goes on like this. */
+/** Prints a line for each migration, which says how long the rest will take at the pace so far. */
 class RunProgress {
   private readonly all: number;
   private done: number;

@@ -1,57 +1,70 @@
-/** One migration of one cell as it is written down, a line of JSON each. */
+/** The lines of a run's journal. Each is written as one line of JSON. */
 
 import type { PhysicalLimit } from "./physical-limit.ts";
 import type { Role } from "./processes.ts";
 import type { ResidualPoint } from "./residual.ts";
 
+/** One migration of one cell. */
 export interface Sample {
   readonly kind: "sample";
   readonly workload: string;
   readonly link: string;
   readonly contender: string;
   readonly repetition: number;
-  /** False: not within the link's limit; `totalSeconds` is that limit then. */
+  /** False if the migration did not end within the link's limit; `totalSeconds` is that limit then. */
   readonly completed: boolean;
   readonly totalSeconds: number;
   /** From STOP to RESUME, by QEMU's events. */
   readonly downtimeMs?: number;
-  /** Longest time between two turns of the guest's own loop by its own clock, which stands still while it is stopped. */
+  /**
+   * The longest time between two turns of the guest's own loop, by the guest's clock, which stands still while the
+   * guest is stopped.
+   */
   readonly stallMs: number;
-  /** Of the interface, both directions. */
+  /** The bytes that the interface counted, in both directions. */
   readonly bytes: number;
-  /** Of its own work beside its rate before: 0 is none, 1 all of it. Missing where it does none. */
+  /**
+   * The fraction of its own work that the guest did not do, by its rate before the migration: 0 is none, 1 is all of
+   * it. Missing if the guest does no work.
+   */
   readonly slowDown?: number;
   readonly cpuSeconds: Readonly<Record<Role, number>>;
   readonly peakBytes: Readonly<Record<"source agent" | "destination agent", number>>;
-  /** Ferry: pages that its source agent took from QEMU and that were not zero. */
+  /** How many bytes of pages that were not zero Ferry's source agent took from QEMU. */
   readonly movedBytes?: number;
-  /** QEMU's of the first repetition only. */
+  /** How much was left to send over time. For QEMU it is recorded in the first repetition only. */
   readonly residual?: readonly ResidualPoint[];
-  /** What one processor did just before it, MB/s; see gauge.ts. Missing in older runs. */
+  /** How fast one processor was just before the migration, MB/s (gauge.ts). Missing in older runs. */
   readonly machineMBps?: number;
-  /** Ferry's way to its end. */
+  /** How Ferry came to its end. */
   readonly ended?: string;
-  /** That the guest had found in its memory by a second behind it, in all migrations so far. Missing in older runs. */
+  /**
+   * How many words of its memory the guest had found wrong by a second after the migration, in all its migrations so
+   * far. Missing in older runs.
+   */
   readonly wrongWords?: number;
-  /** Those words as the guest named them on its console, its first 16: page, version, offset, what it wanted and got. */
+  /**
+   * The first 16 of these words as the guest named them on its console: page, version, offset, and the values that it
+   * wanted and got.
+   */
   readonly corruptions?: readonly string[];
 }
 
-/** Of a workload's guest, before anything was moved. */
+/** The physical limit of a workload's guest, measured before anything was moved. */
 export interface LimitLine extends PhysicalLimit {
   readonly kind: "limit";
   readonly workload: string;
   readonly memoryMiB: number;
 }
 
-/** The guest's own check of its memory, when a workload was done. */
+/** The result of the guest's own check of its memory, after all migrations of a workload. */
 export interface CheckLine {
   readonly kind: "check";
   readonly workload: string;
   readonly wrongWords: number;
 }
 
-/** First line: what was measured, and on what. */
+/** The first line of a journal: which suite was run, and on which machine. */
 export interface HeaderLine {
   readonly kind: "header";
   readonly suite: string;
@@ -65,5 +78,6 @@ export interface HeaderLine {
 
 export type Line = HeaderLine | LimitLine | CheckLine | Sample;
 
+/** Names the cell of a sample, the same for all its repetitions. */
 export const cellKey = (one: Pick<Sample, "workload" | "link" | "contender">): string =>
   [one.workload, one.link, one.contender].join(" | ");

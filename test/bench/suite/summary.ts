@@ -1,7 +1,7 @@
-/** Medians and spread of the repetitions of each cell. */
+/** Computes the medians and the spread of the repetitions of each cell. */
 import { cellKey, type LimitLine, type Line, type Sample } from "./sample.ts";
 
-/** Median, least and most; all three are NaN of nothing. */
+/** The median, the least and the most of some values. All three are NaN if there are no values. */
 export interface Spread {
   readonly median: number;
   readonly least: number;
@@ -13,18 +13,18 @@ export interface CellSummary {
   readonly link: string;
   readonly contender: string;
   readonly samples: readonly Sample[];
-  /** All repetitions came to their end. */
+  /** True if all repetitions came to their end. */
   readonly completed: boolean;
   readonly totalSeconds: Spread;
   readonly downtimeMs: Spread;
   readonly stallMs: Spread;
   readonly bytes: Spread;
-  /** 0 to 1. */
+  /** Fractions, from 0 to 1. */
   readonly slowDown: Spread;
   readonly qemuCpuSeconds: Spread;
   readonly sourceAgentCpuSeconds: Spread;
   readonly destinationAgentCpuSeconds: Spread;
-  /** The larger of both agents'. */
+  /** The peak memory of the larger agent. */
   readonly agentPeakBytes: Spread;
   readonly ended: readonly string[];
 }
@@ -33,12 +33,12 @@ export function spreadOf(values: readonly (number | undefined)[]): Spread {
   const sorted = values.filter((one) => one !== undefined).sort((one, other) => one - other);
   const [least, most] = [sorted[0] ?? Number.NaN, sorted.at(-1) ?? Number.NaN];
   const middle = sorted.length / 2;
-  // of an even number the mean of the two in the middle
+  // for an even number of values the median is the mean of the two in the middle
   const [low, high] = [sorted[Math.ceil(middle) - 1], sorted[Math.floor(middle)]];
   return { median: ((low ?? Number.NaN) + (high ?? Number.NaN)) / 2, least, most };
 }
 
-/** In the order in which they were first measured. */
+/** Sums up the samples of each cell. The cells are in the order in which they were first measured. */
 export function summarise(lines: readonly Line[]): readonly CellSummary[] {
   const groups = new Map<string, Sample[]>();
   for (const line of lines) {
@@ -73,7 +73,7 @@ function summaryOf({ workload, link, contender }: Sample, samples: readonly Samp
   };
 }
 
-/** What one processor did beside the migrations, MB/s; as text, or "" where it was not measured. */
+/** Says how fast one processor was just before the migrations. @returns a sentence, or "" if that was not measured */
 export function machineText(lines: readonly Line[]): string {
   const { median, least, most } = spreadOf(
     lines.map((line) => (line.kind === "sample" ? line.machineMBps : undefined)),
@@ -82,10 +82,13 @@ export function machineText(lines: readonly Line[]): string {
   return `One processor compressed ${median.toFixed(0)} MB/s just before each migration (${least.toFixed(0)}–${most.toFixed(0)}; zstd's level -8, always the same bytes).`;
 }
 
-/** Of each workload. */
+/** The physical limits, by workload. */
 export const limitsOf = (lines: readonly Line[]): ReadonlyMap<string, LimitLine> =>
   new Map(lines.filter((line) => line.kind === "limit").map((line) => [line.workload, line]));
 
-/** Seconds that the unique pages of a workload take on a link, compressed once; 0 where the link has no rate. */
+/**
+ * How long the different pages of a workload take on a link when they are compressed once, seconds; 0 for a link
+ * without a limit to its rate.
+ */
 export const physicalSeconds = (limit: LimitLine | undefined, bitsPerSecond: number): number =>
   limit === undefined ? Number.NaN : (8 * limit.compressedBytes) / bitsPerSecond;

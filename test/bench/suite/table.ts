@@ -1,4 +1,4 @@
-/** The figures of a run as a table for the terminal, a workload and link after the other. */
+/** Prints the figures of a run as tables for the terminal, one for each workload and link. */
 import { LINKS } from "./links.ts";
 import type { Line } from "./sample.ts";
 import { type CellSummary, limitsOf, machineText, physicalSeconds, type Spread, summarise } from "./summary.ts";

@@ -1,15 +1,15 @@
-/** What the guests of the suite do, and by which of its own counts a guest's work is measured. */
+/** The workloads of the suite: what a guest does, and by which of its own counts its work is measured. */
 import type { GuestOptions, Workload } from "../../support/guest.ts";
 import type { Beat } from "../../support/serial.ts";
 
 export interface SuiteWorkload {
   readonly name: string;
-  /** One line of the report. */
+  /** What the guest does, in one line for the report. */
   readonly what: string;
   readonly memoryMiB: number;
   readonly workload: Workload;
   readonly image?: GuestOptions["image"];
-  /** The guest's own count of what it has done. */
+  /** The guest's own count of the work that it has done. */
   readonly work: (beat: Beat) => number;
 }
 
@@ -24,7 +24,7 @@ const of = (
   more: Partial<SuiteWorkload> = {},
 ): [string, SuiteWorkload] => [name, { name, what, memoryMiB: MEMORY_MIB, workload, work: pages, ...more }];
 
-/** Sizes in 512 MiB of memory; rates are what the guest does where it is left alone. */
+/** The workloads of the standard suites, in guests of 512 MiB. The rates are those of a guest that is not migrated. */
 export const WORKLOADS: ReadonlyMap<string, SuiteWorkload> = new Map([
   of("idle", "256 MiB filled, nothing written", { regionMiB: 16, fillMiB: 256, rate: 0 }, { work: words }),
   of("sparse", "4 words of each page of 128 MiB, 200 MB/s, walking", { regionMiB: 128, rate: 200e6, words: 4 }),
@@ -54,7 +54,7 @@ export const WORKLOADS: ReadonlyMap<string, SuiteWorkload> = new Map([
   ),
 ]);
 
-/** Guests of growing size, and of growing dirty rate: what of a migration grows with them? */
+/** Guests of growing size and of growing dirty rate, to find out what of a migration grows with them. */
 export const GROWTH: ReadonlyMap<string, SuiteWorkload> = new Map([
   ...[256, 512, 1024, 2048, 4096].map((memoryMiB) =>
     of(

@@ -1,4 +1,7 @@
-/* See app.h. The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec, an inline command and its bulk answer. */
+/*
+ * Asks a redis-server how many commands it has done (app.h), by an inline command that has a bulk answer:
+ * https://redis.io/docs/latest/develop/reference/protocol-spec
+ */
 #include "app.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,7 +17,7 @@
 #define FIELD "total_commands_processed:"
 
 static int server = -1;
-/* Questions of this program are commands too. */
+/* asked: how many questions this program has asked, which redis counts as commands too */
 static uint64_t asked, commands;
 static char answer[16384];
 static size_t length;
@@ -34,7 +37,7 @@ static int is_connected(void) {
   server = socket(AF_INET, SOCK_STREAM, 0);
   if (server < 0)
     return 0;
-  /* on the loopback this is done at once, or refused */
+  /* on the loopback a connection is made at once, or refused */
   if (connect(server, (struct sockaddr *)&there, sizeof there) != 0) {
     hang_up();
     return 0;
@@ -57,7 +60,7 @@ static void take_answer(void) {
     return;
   uint64_t all = strtoull(field + strlen(FIELD), NULL, 10);
   commands = all > asked ? all - asked : 0;
-  /* the rest of the answer comes with it: it is smaller than a socket's buffer */
+  /* the whole answer has come, since it is smaller than a socket's buffer */
   waiting = 0;
   length = 0;
 }

@@ -1,4 +1,4 @@
-/* See disk.h. test/support/disk-image.ts knows the same pattern and the same order. */
+/* Writes and checks blocks of the disk (disk.h). test/support/disk-image.ts has the same pattern and the same order. */
 #define _GNU_SOURCE
 #include "disk.h"
 #include <errno.h>
@@ -29,13 +29,16 @@ static atomic_uint_fast64_t next_write, checked, wrong, failed, reports;
 /* The number of the write that each writer works on. All writes with a number below the least of these are done. */
 static atomic_uint_fast64_t at[WRITERS];
 
-static uint32_t mix(uint32_t x) { /* the end of murmur3 */
+static uint32_t mix(uint32_t x) { /* the last step of murmur3 (fmix32) */
   x = (x ^ (x >> 16)) * 0x85ebca6b;
   x = (x ^ (x >> 13)) * 0xc2b2ae35;
   return x ^ (x >> 16);
 }
 
-/* The first two words say which block and version it is; a block that was never written is all zeros. */
+/*
+ * A word of a block. The first two words are the number of the block and its version. Version 0, a block that was never
+ * written, is all zeros.
+ */
 static uint32_t pattern(uint32_t block, uint32_t version, uint32_t word) {
   if (version == 0)
     return 0;

@@ -1,16 +1,17 @@
 /*
- * The test guest's workload: dirties memory at a given rate, checks its own memory all the time, and says on the serial
- * console how it fares.
+ * The test guest's workload. It dirties memory at a given rate, checks its own memory all the time, and reports on the
+ * serial console.
  *
- * Every word of every page is a pure function of (page number, version of the page, word number), so nothing has to be
- * remembered but a version a page, and a page that arrives stale, torn or wrong is seen from the inside.
+ * Every word of every page is a pure function of (page number, version of the page, word number). So nothing has to be
+ * remembered but a version for each page, and the guest itself sees a page that arrives stale, torn or wrong.
  *
  * Parameters come from the kernel command line (or the arguments): ferry.region=128M ferry.fill=128M ferry.rate=200M
  * ferry.words=4 ferry.random=… ferry.mode=counters|scramble ferry.order=walk|random|zipf ferry.beat=50 ferry.sample=16
  * ferry.check=32M ferry.app=1 ferry.disk=8M ferry.diskrate=4M.
  *
- * It is not a benchmark of the guest: under TCG a page costs some microseconds, so the whole page is checked over
- * several visits (ferry.sample words a visit, the changed words in each), and by a slow sweep in the background.
+ * It is not a benchmark of the guest. Under TCG a page costs some microseconds, so a whole page is checked only over
+ * several visits (ferry.sample words in each visit, and the changed words in every visit), and by a slow sweep in the
+ * background.
  */
 #include "app.h"
 #include "disk.h"
@@ -27,9 +28,11 @@
 #define PAGE_WORDS 512
 #define NOT_CHANGED 0xffff
 #define REPORTS_MAX 16
-/* Pages between two looks at the clock: small against a millisecond even when the host is busy. */
+/*
+ * How many pages are visited between two looks at the clock. They take far less than a millisecond even on a busy host.
+ */
 #define TURN_PAGES 16
-/* After a stall the guest goes on at its rate; it does not catch up with more than this. */
+/* The most time that the guest catches up after a stall. After a longer stall it just goes on at its rate. */
 #define DEBT_US 20000
 
 struct settings {
@@ -46,12 +49,12 @@ static struct settings set = {
 static uint64_t *memory;
 static uint32_t *versions;
 static uint64_t fill_pages, region_pages;
-/* Which of the changed words a word is, or NOT_CHANGED: a table, since a division is dear under TCG. */
+/* The slot of each word among the changed words, or NOT_CHANGED. It is a table, since a division is slow under TCG. */
 static uint16_t changed_slot[PAGE_WORDS];
 static uint16_t changed_word[PAGE_WORDS];
 static uint64_t errors, words_checked;
 
-/* What process memory is full of, beside pointers and numbers: words that come again. */
+/* Words that come again and again, of which the memory of processes is full, beside pointers and numbers. */
 static const char texts[32][9] = {
     "int main", "return 0", "static c", "#include", "struct p", "the page", " of the ", "memory: ",
     "/usr/lib", "/x86_64-", "linux-gn", "error: n", "o such f", "ile or d", "irectory", "LANG=C.U",
@@ -65,7 +68,10 @@ static inline uint64_t mix(uint64_t x) { /* splitmix64 */
   return x ^ (x >> 31);
 }
 
-/* A page that was never changed: runs of eight words of one kind, with `random` percent of the words incompressible. */
+/*
+ * A word of a page that was never changed. Runs of eight words are of one kind, and `random` percent of all words are
+ * incompressible.
+ */
 static inline uint64_t base_word(uint64_t page, uint64_t page_hash, unsigned word) {
   uint64_t hash = mix(page * PAGE_WORDS + word), text;
   if (((hash >> 40) * 100) >> 24 < set.random)
@@ -110,7 +116,7 @@ static void corrupt(uint64_t page, uint32_t version, unsigned word, uint64_t wan
   if (errors++ < REPORTS_MAX)
     printf("FERRY CORRUPT page=%llu version=%u offset=%u want=%016llx got=%016llx\n", (unsigned long long)page, version,
            word * 8, (unsigned long long)want, (unsigned long long)*place);
-  *place = want; /* so that one wrong word is one error */
+  *place = want; /* the word is corrected, so that one wrong word is one error */
 }
 
 static inline void check(uint64_t page, uint64_t page_hash, uint32_t version, unsigned word) {
@@ -126,7 +132,10 @@ static void check_words(uint64_t page, uint32_t version, unsigned from, unsigned
   words_checked += count;
 }
 
-/* One visit of the walk: the words that will change and a rotating sample of the others, then the next version. */
+/*
+ * Visits a page: checks the words that will change and a sample of all words, which moves on with each visit, and then
+ * writes the next version.
+ */
 static void visit(uint64_t page) {
   uint32_t version = versions[page];
   uint64_t *content = memory + page * PAGE_WORDS;
@@ -146,17 +155,23 @@ static void visit(uint64_t page) {
       content[changed_word[slot]] = changed_value(page, version, slot);
 }
 
-/* Which page is visited as the n-th: in memory's order, all alike, or few of them often. */
+/*
+ * The page of the n-th visit: in the order of the memory, at random with all pages alike, or at random with few pages
+ * often.
+ */
 static uint64_t page_of(uint64_t n) {
   if (set.order == WALK)
     return n % region_pages;
   uint64_t hash = mix(n);
   if (set.order == RANDOM)
     return hash % region_pages;
-  /* Zipf's law with exponent 1, by octaves: as many visits to the ranks from 2^k to 2^(k+1) for every k. */
+  /* Zipf's law with exponent 1, by octaves: the ranks from 2^k to 2^(k+1) get as many visits for every k */
   unsigned octaves = 64 - (unsigned)__builtin_clzll(region_pages);
   uint64_t octave = UINT64_C(1) << (hash % octaves), rank = octave - 1 + (hash >> 8) % octave;
-  /* The popular ones lie all over the region: by an odd factor, one to one where its size is a power of two. */
+  /*
+   * An odd factor spreads the popular pages over the region. It is one to one where the region's size is a power of
+   * two.
+   */
   return rank * 40503 % region_pages;
 }
 
@@ -166,7 +181,7 @@ static uint64_t clock_us(clockid_t which) {
   return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* Bytes that may be worked on by now: grows with time, spent by pages. */
+/* How many bytes may be worked on by now. The credit grows with time, and each page spends some of it. */
 struct credit {
   uint64_t rate, last_us;
   double bytes;
@@ -299,7 +314,7 @@ static void read_settings(int argc, char **argv) {
     set.fill = set.region;
   if (set.words > PAGE_WORDS)
     set.words = PAGE_WORDS;
-  /* A divisor of the page, so that a sample never runs over its end. */
+  /* the sample is a divisor of the page's words, so that it never runs over the end of the page */
   while (set.sample == 0 || PAGE_WORDS % set.sample != 0)
     set.sample++;
   if (set.sample > PAGE_WORDS)
@@ -333,7 +348,7 @@ int main(int argc, char **argv) {
     for (unsigned word = 0; word < PAGE_WORDS; word++)
       memory[page * PAGE_WORDS + word] = base_word(page, page_hash, word);
   }
-  if (getenv("FERRY_DUMP") != NULL) /* for measuring how well it compresses */
+  if (getenv("FERRY_DUMP") != NULL) /* to measure how well the memory compresses */
     return write(atoi(getenv("FERRY_DUMP")), memory, fill_pages * PAGE_BYTES) < 0;
   printf("FERRY ready region=%llu fill=%llu rate=%llu words=%u random=%u mode=%s\n", (unsigned long long)set.region,
          (unsigned long long)set.fill, (unsigned long long)set.rate, set.words, set.random,
