@@ -1,3 +1,4 @@
+/** Tests the alarm for a guest of which two copies run. */
 import t from "tap";
 import { alarmText } from "../../cli/alarm.ts";
 import { view } from "../support/cli-fixtures.ts";
@@ -10,7 +11,7 @@ const error = {
   refusals: [],
 };
 
-t.test("two copies are told with where they run, and with the agent's word on which one to stop", async (t) => {
+t.test("the alarm says where the two copies run, and has the agent's word on which one to stop", async (t) => {
   t.equal(
     alarmText([view(), view({ status: "doubled", error })]),
     `!!! web RUNS AT BOTH HOSTS, and both copies write to its disks (migration m-1)
@@ -20,7 +21,7 @@ t.test("two copies are told with where they run, and with the agent's word on wh
   );
 });
 
-t.test("a destination's alarm names the source, and an agent without advice still gets one", async (t) => {
+t.test("a destination's alarm names the source, and an alarm has advice where the agent gives none", async (t) => {
   const incoming = view({ status: "doubled", source: "host-a:7411" });
   t.match(
     alarmText([incoming]),
@@ -30,6 +31,6 @@ t.test("a destination's alarm names the source, and an agent without advice stil
   t.match(alarmText([view({ status: "doubled", error: { ...error, advice: "" } })]), /Say stop to the monitor/);
 });
 
-t.test("where every guest runs once there is no alarm", async (t) => {
+t.test("there is no alarm where every guest runs once", async (t) => {
   t.equal(alarmText([view(), view({ status: "inDoubt" }), view({ status: "moved" })]), "");
 });

@@ -1,3 +1,4 @@
+/** Tests the exit codes of `ferry`. */
 import t from "tap";
 import { exitCodeOf, exitCodeOfFault } from "../../cli/exit-codes.ts";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -11,7 +12,7 @@ t.test("each end of a migration has its exit code", async (t) => {
   for (const status of ["preparing", "copying", "switching", "granting"] as const) t.equal(exitCodeOf(status), 1);
 });
 
-t.test("so has each fault", async (t) => {
+t.test("each fault has its exit code", async (t) => {
   const code = (fault: ConstructorParameters<typeof MigrationFault>[0]) =>
     exitCodeOfFault(new MigrationFault(fault, ""));
   t.equal(code("invalid-argument"), 2);

@@ -1,3 +1,4 @@
+/** Tests the figures that are rounded for people. */
 import fc from "fast-check";
 import t from "tap";
 import {
@@ -50,7 +51,7 @@ t.test("a percentage is never rounded up to done", async (t) => {
   t.equal(percentText(2), "100%");
 });
 
-t.test("a histogram has one block for each class, the tallest full, an empty one low", async (t) => {
+t.test("a histogram has a block for each class: the tallest is full, and an empty one is low", async (t) => {
   t.equal(histogram([]), "");
   t.equal(histogram([0, 0]), "▁▁");
   const text = histogram([100_000, 0, 10]);

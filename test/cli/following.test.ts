@@ -1,11 +1,11 @@
-/** A migration that is followed to its end: doubts, second copies, Ctrl-C, and agents that are lost meanwhile. */
+/** Tests how a migration is followed to its end: doubts, second copies, Ctrl-C, and agents that are lost meanwhile. */
 import t from "tap";
 import type { OperatorClient } from "../../cli/operator-client.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
 import { fakeClient, operator, view } from "../support/cli-fixtures.ts";
 
-t.test("a migration that stays in doubt ends the command with 4, one that is settled does not", async (t) => {
+t.test("a migration that stays in doubt ends the command with 4, and one that is settled does not", async (t) => {
   const doubtful = (settle: boolean) =>
     fakeClient({
       migrate: (_, observer, signal) =>
@@ -100,7 +100,7 @@ t.test("a second Ctrl-C leaves the migration to itself and says how to come back
   t.match(typed.err, /ferry watch m-1.*ferry cancel m-1/);
 });
 
-t.test("a cancellation that fails is told, and the migration is followed on", async (t) => {
+t.test("a cancel that fails is reported, and the migration is followed on", async (t) => {
   const { client } = running();
   const late = new MigrationFault("in-doubt", "the guest was granted already");
   const someone = operator({ ...client, cancel: () => Promise.reject(late) });
@@ -112,7 +112,7 @@ t.test("a cancellation that fails is told, and the migration is followed on", as
   t.match((await typing).err, /It cannot be cancelled: the guest was granted already/);
 });
 
-t.test("Ctrl-C ends a watch, not the migration", async (t) => {
+t.test("Ctrl-C ends a watch, and not the migration", async (t) => {
   const { client, cancelled } = running();
   const someone = operator({
     ...client,
@@ -125,7 +125,7 @@ t.test("Ctrl-C ends a watch, not the migration", async (t) => {
   t.equal(cancelled(), 0);
 });
 
-t.test("a lost agent is asked again, and the migration followed to its end", async (t) => {
+t.test("a lost agent is asked again, and the migration is followed to its end", async (t) => {
   let watches = 0;
   const lost = new MigrationFault("peer-lost", "The connection broke");
   const client = fakeClient({
@@ -149,7 +149,7 @@ t.test("a lost agent is asked again, and the migration followed to its end", asy
   t.match(typed.err, /The connection broke; the migration goes on/);
 });
 
-t.test("an agent that stays lost, or has forgotten the migration, leaves its end unknown: exit 4", async (t) => {
+t.test("an agent that stays lost, or has forgotten the migration, leaves the end unknown: exit code 4", async (t) => {
   for (const code of ["peer-unreachable", "migration-unknown"] as const) {
     const client = fakeClient({
       migrate: async (_, observer) => observer(view()),

@@ -1,4 +1,4 @@
-/** The program itself, as a process, against a real gRPC server with a made-up agent behind it. */
+/** Tests the program itself, as a process, against a real gRPC server with a simulated agent behind it. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
@@ -16,7 +16,7 @@ const unexpected = (): never => {
   throw new MigrationFault("internal", "not expected");
 };
 
-/** An agent whose one migration a test moves along by hand. */
+/** An agent with one migration, which a test moves along by hand. */
 class FakeAgent implements SourceService {
   readonly calls: MigrateCall[] = [];
   private readonly observers = new Set<(view: MigrationView) => void>();
@@ -74,7 +74,7 @@ async function rig(t: { teardown(done: () => Promise<void>): unknown }) {
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       said.err += text;
     });
-    /** Resolves when `pattern` was said. */
+    /** Resolves when the program has said something that matches `pattern`. */
     const says = async (pattern: RegExp): Promise<void> => {
       while (!pattern.test(said.out)) await once(child.stdout, "data");
     };
@@ -119,13 +119,13 @@ t.test("Ctrl-C cancels and the process ends with 3", async (t) => {
   t.match(await ferry.ended, { code: 3, out: /was cancelled/, err: /Cancelling/ });
 });
 
-t.test("what an agent refuses arrives with its code and its advice", async (t) => {
+t.test("a refusal of an agent arrives with its code and its advice", async (t) => {
   const { start } = await rig(t);
   const refused = await start("migrate", "unknown", "--to", "127.0.0.1:9").ended;
   t.match(refused, { code: 1, err: /No definition of guest unknown \(guest-unknown\)\n {2}what to do: Put it there/ });
 });
 
-t.test("no agent at all ends with 1, wrong usage with 2", async (t) => {
+t.test("the program ends with 1 when there is no agent, and with 2 for wrong usage", async (t) => {
   const { start } = await rig(t);
   t.match(await start("guests", "--agent", "127.0.0.1:1").ended, {
     code: 1,

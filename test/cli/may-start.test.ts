@@ -1,4 +1,4 @@
-/** `ferry may-start` on journals as the agents write them. */
+/** Tests `ferry may-start` on journals as the agents write them. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -25,7 +25,7 @@ async function host(t: Test) {
   return { source, destination, left, came, env };
 }
 
-/** Who asks; no agent is ever asked. */
+/** Makes the operator who asks. No agent is ever asked. */
 const asker = (env: NodeJS.ProcessEnv): Operator => operator(fakeClient({}), { env });
 
 async function lives(): Promise<QemuProcess> {
@@ -63,7 +63,7 @@ t.test("the latest record of both journals decides", async (t) => {
   t.match(await someone.type("may-start db"), { code: 0 });
 });
 
-t.test("a guest whose QEMU lives may not be started beside it, one whose QEMU has ended may", async (t) => {
+t.test("a guest whose QEMU lives may not be started beside it, and one whose QEMU has ended may", async (t) => {
   const { env, destination, source } = await host(t);
   await destination.write("m-1", { ...arrived, qemu: await lives() });
   const beside = await asker(env).type("may-start web");
@@ -74,18 +74,18 @@ t.test("a guest whose QEMU lives may not be started beside it, one whose QEMU ha
   t.match(await asker(env).type("may-start web"), { code: 1, out: /gamma:7411 may have taken it back$/m });
 });
 
-t.test("reading leaves the agents' temporary files alone, and makes nothing", async (t) => {
+t.test("reading leaves the agents' temporary files alone, and makes no file", async (t) => {
   const { env, source, left, came } = await host(t);
   await source.write("m-1", kept);
   await source.prepare("m-1", { ...kept, kind: "granted" });
   t.match(await asker(env).type("may-start web"), { code: 0 });
-  t.ok(existsSync(join(left, "m-1.json.new")), "what is prepared is no record yet, and not to be removed");
+  t.ok(existsSync(join(left, "m-1.json.new")), "a prepared record does not count yet, and is not removed");
   const nowhere = { ...env, FERRY_DESTINATION_STATE: join(came, "missing") };
   await asker(nowhere).type("may-start web");
   t.notOk(existsSync(join(came, "missing")));
 });
 
-t.test("a journal that is not there or cannot be read is no answer: 255, and the guest may not", async (t) => {
+t.test("a journal that is missing or cannot be read gives no answer: 255, and the guest may not start", async (t) => {
   const { env, came } = await host(t);
   for (const [name, path] of [
     ["missing", join(came, "missing")],
@@ -96,7 +96,11 @@ t.test("a journal that is not there or cannot be read is no answer: 255, and the
     t.match(typed, { code: 255, out: /^web may not start here: Cannot read / }, name);
     t.match(typed.err, /^what to do: Ask as the agents' user.*--destination-state none\n$/);
   }
-  t.match(await asker(env).type("may-start web --destination-state none"), { code: 0 }, "a host without that agent");
+  t.match(
+    await asker(env).type("may-start web --destination-state none"),
+    { code: 0 },
+    "the host does not have that agent",
+  );
   t.match(await asker({}).type("may-start web --source-state none --destination-state none"), { code: 0 });
 });
 
@@ -108,7 +112,7 @@ t.test("a file that is no whole record may belong to any guest: 255, and none ma
   t.match(typed.err, /^what to do: Find out where the guest runs/);
 });
 
-t.test("a record whose process cannot be looked for is no answer either", async (t) => {
+t.test("a record whose process cannot be looked for gives no answer either", async (t) => {
   const { env, source } = await host(t);
   await source.write("m-1", { ...kept, qemu: { pid: 7, identity: "nonsense" } });
   t.match(await asker(env).type("may-start web"), { code: 255, out: /not the identity of process 7/ });
@@ -125,7 +129,7 @@ t.test("--wait looks again until an agent has settled the record", async (t) => 
   clearInterval(waker);
 });
 
-t.test("--wait ends with what is when its time is over, and at once where nothing is passing", async (t) => {
+t.test("--wait ends with the verdict of then when its time is over, and at once where nothing passes", async (t) => {
   const { env, source } = await host(t);
   await source.write("m-1", { ...kept, kind: "plan" });
   const someone = asker(env);
@@ -157,7 +161,7 @@ t.test("--json says the same to a program", async (t) => {
   t.match(JSON.parse((await asker(env).type("may-start web --json")).out), { may: false, known: false, advice: /./ });
 });
 
-t.test("wrong usage is 2, and a name that can be no guest's is wrong", async (t) => {
+t.test("wrong usage exits with 2, and so does a name that no guest can have", async (t) => {
   const { env } = await host(t);
   for (const line of ["may-start", "may-start ../web", "may-start web --wait 5", "may-start web --now"])
     t.equal((await asker(env).type(line)).code, 2, line);

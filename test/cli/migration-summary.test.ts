@@ -1,9 +1,10 @@
+/** Tests the summary of a migration, for people. */
 import t from "tap";
 import { summaryText } from "../../cli/migration-summary.ts";
 import type { MigrationView } from "../../shared/protocol/report.ts";
 import { result, view } from "../support/cli-fixtures.ts";
 
-t.test("a move is told with its downtime in parts and what was sent", async (t) => {
+t.test("a move is told with the parts of its downtime, and with what was sent", async (t) => {
   t.equal(
     summaryText(view({ status: "moved", result: result() })),
     `web moved to host-b:7412 in 4.2 s
@@ -35,7 +36,7 @@ t.test("a verified and degraded move says so", async (t) => {
   t.match(text, /zstd none/);
 });
 
-t.test("of a guest that was paused no downtime is told", async (t) => {
+t.test("for a guest that was paused no downtime is told", async (t) => {
   const downtime = {
     totalMs: 0,
     lastPagesMs: 0,
@@ -50,7 +51,7 @@ t.test("of a guest that was paused no downtime is told", async (t) => {
   t.notMatch(text, /±/);
 });
 
-t.test("a refusal lists every reason, the guest's place and the advice", async (t) => {
+t.test("a refusal lists every reason, where the guest is, and the advice", async (t) => {
   const error = {
     code: "refused",
     message: "The destination refused",
@@ -73,7 +74,7 @@ t.test("a refusal lists every reason, the guest's place and the advice", async (
   );
 });
 
-t.test("a guest that runs at both hosts is shouted first, then explained", async (t) => {
+t.test("a guest that runs at both hosts has the alarm first, and the explanation after it", async (t) => {
   const error = {
     code: "two-copies",
     message: "Somebody said cont to the QEMU of web here",
@@ -98,7 +99,7 @@ t.test("a guest that runs at both hosts is shouted first, then explained", async
   );
 });
 
-t.test("a migration that comes to the host of the agent is told from there", async (t) => {
+t.test("a migration that comes to the agent's host is told from that host's side", async (t) => {
   const told = (status: MigrationView["status"]): string => summaryText(view({ status, source: "host-a:7411" }));
   t.match(told("moved"), /^web arrived from host-a:7411 in 12\.3 s\n/);
   t.match(told("failed"), /^web is not here: its migration from host-a:7411 failed\n/);
@@ -112,7 +113,7 @@ t.test("a migration that comes to the host of the agent is told from there", asy
 });
 
 t.test(
-  "a cancelled migration shows no downtime, one in doubt how to end it, one under way how long it has run",
+  "a cancelled migration shows no downtime, one in doubt how to end it, and one under way its time so far",
   async (t) => {
     const cancelled = summaryText(view({ status: "cancelled", result: result({ completed: false }) }));
     t.match(cancelled, /^web stays: its migration to host-b:7412 was cancelled after 4\.2 s/);

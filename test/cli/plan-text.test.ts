@@ -1,3 +1,4 @@
+/** Tests the text of a plan, for people. */
 import t from "tap";
 import { planText } from "../../cli/plan-text.ts";
 import type { PlanView } from "../../shared/protocol/plan-view.ts";
@@ -65,13 +66,13 @@ const observed: PlanView = {
   reason: "the guest dirties more than the link takes",
 };
 
-t.test("what each strategy would take is a table, with what it rests on, what it cost and what to do", async (t) => {
+t.test("each strategy has a row, with what it rests on, what the look has cost and what to do", async (t) => {
   const text = planText("web", "b:1", observed);
   t.match(text, /Link: 118 MB\/s, round trip 0.4 ms/);
   t.match(text, /Guest: 512 MiB, of these 200 MiB zero; in 5.0 s it dirtied 128 MiB, again and again at 190 MB\/s/);
   t.match(text, /Host: 1.65 x the processors that the model's figures are of/);
   const older = { ...observed, observation: { ...observed.observation, hostSpeed: 0 } } as PlanView;
-  t.notMatch(planText("web", "b:1", older), /Host:/, "an agent that did not measure it");
+  t.notMatch(planText("web", "b:1", older), /Host:/, "the agent did not measure the host");
   t.match(
     text,
     /Looking cost: 6.1 s of tracking, 900 ms CPU of the agent, 1.2 s CPU of QEMU, .* waited 3.1 % .*\(0.0 % before\)/,
@@ -82,7 +83,7 @@ t.test("what each strategy would take is a table, with what it rests on, what it
   t.match(text, /Recommended: hybrid. The guest dirties more than the link takes\n$/);
 });
 
-t.test("what the host does not tell of the cost is left out", async (t) => {
+t.test("costs that the host does not tell are left out", async (t) => {
   const { observation, ...rest } = observed;
   if (observation === undefined) return;
   const cost = { seconds: 6.1, agentCpuSeconds: 0.9 };

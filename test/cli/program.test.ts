@@ -1,3 +1,4 @@
+/** Tests the command line of `ferry`: what is asked of an agent, what is shown, and which exit code it has. */
 import t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { MigrateCall, MigrationView } from "../../shared/protocol/report.ts";
@@ -74,7 +75,7 @@ t.test("list ends with 5 when a guest runs at both hosts, and with 0 when one is
   t.match(await listing("inDoubt").type("list"), { code: 0, out: /in doubt/ });
 });
 
-t.test("wrong usage is told with what would be right, and exits with 2 before anything is asked", async (t) => {
+t.test("wrong usage is answered with what would be right, and exits with 2 before anything is asked", async (t) => {
   const cases: [string, RegExp][] = [
     ["", /Usage: ferry/],
     ["fly web", /unknown command 'fly'/],
@@ -105,14 +106,14 @@ t.test("wrong usage is told with what would be right, and exits with 2 before an
   }
 });
 
-t.test("help and version end well", async (t) => {
+t.test("help and version exit with 0", async (t) => {
   const { type } = operator(fakeClient({}));
   t.match(await type("--help"), { code: 0, out: /migrate[\s\S]*resolve/ });
   t.match(await type("migrate --help"), { code: 0, out: /Ctrl-C cancels[\s\S]*Exit codes/ });
   t.match(await type("--version"), { code: 0, out: /^\d+\.\d+\.\d+\n$/ });
 });
 
-t.test("the agent is the one of --agent, before that of FERRY_AGENT, before the one of this host", async (t) => {
+t.test("the agent is the one of --agent, else the one of FERRY_AGENT, else the one of this host", async (t) => {
   const client = fakeClient({ listGuests: async () => [] });
   t.same((await operator(client).type("guests")).addresses, ["unix:/run/ferry/source.sock"]);
   const { type } = operator(client, { env: { FERRY_AGENT: "host-a:1" } });
@@ -121,7 +122,7 @@ t.test("the agent is the one of --agent, before that of FERRY_AGENT, before the 
   t.same((await type("--agent host-c:2 guests")).addresses, ["host-c:2"]);
 });
 
-t.test("lists are tables, or with --json an object a line", async (t) => {
+t.test("lists are tables, or with --json an object on each line", async (t) => {
   const { type } = operator(
     fakeClient({
       listGuests: async () => [guest, { ...guest, name: "db" }],
@@ -147,7 +148,7 @@ t.test("lists are tables, or with --json an object a line", async (t) => {
   t.match(await type("plan web --to b:1"), { code: 1, out: /would not take web[\s\S]*cpu-model/ });
 });
 
-t.test("cancel succeeds when it cancelled, and resolve says how it stands", async (t) => {
+t.test("cancel succeeds when it has cancelled, and resolve says how the migration stands", async (t) => {
   const ended = (status: "cancelled" | "moved" | "inDoubt" | "doubled") =>
     operator(fakeClient({ cancel: async () => view({ status }) }));
   t.equal((await ended("cancelled").type("cancel m-1")).code, 0);
@@ -166,12 +167,12 @@ t.test("cancel succeeds when it cancelled, and resolve says how it stands", asyn
   t.same(asked, ["m-1", "source"]);
   const unsure = await operator(client).type("resolve m-2 --keep destination");
   t.match(unsure, { code: 1, err: /b:1 cannot be asked/ });
-  t.equal(asked.length, 2, "nothing is done without a word");
+  t.equal(asked.length, 2, "nothing is done without a confirmation");
   t.equal((await operator(client).type("resolve m-2 --keep destination --yes")).code, 0);
   t.equal(
     (await operator(client, { confirms: true }).type("resolve m-2 --keep destination")).code,
     0,
-    "asked at the terminal",
+    "the operator confirms at the terminal",
   );
 });
 
@@ -191,7 +192,7 @@ t.test("a word that was not done is no success, whatever became of the migration
   });
 });
 
-t.test("a fault says what failed, where the guest is and what to do, and as JSON too", async (t) => {
+t.test("a fault says what failed, where the guest is and what to do, also as JSON", async (t) => {
   const client = fakeClient({
     listGuests: async () => {
       throw new MigrationFault("peer-unreachable", "No agent answers at 127.0.0.1:7411", {
@@ -208,7 +209,7 @@ t.test("a fault says what failed, where the guest is and what to do, and as JSON
   t.same(JSON.parse((await operator(client).type("guests --json")).out).error.code, "peer-unreachable");
 });
 
-t.test("a connection that failed is told with the agent's address", async (t) => {
+t.test("a connection that failed is reported with the agent's address", async (t) => {
   const client = fakeClient({
     listGuests: async () => {
       throw new MigrationFault("peer-unreachable", "ECONNREFUSED");
@@ -268,5 +269,3 @@ t.test("--detach returns the migration's id as soon as there is one", async (t) 
   });
   t.match(await operator(refused).type("migrate web --to b:1 --detach"), { code: 1, err: /guest-busy/ });
 });
-
-/** A migration that goes on until it is cancelled, as one client sees it. */

@@ -1,3 +1,4 @@
+/** Tests the one line that says how a migration stands. */
 import fc from "fast-check";
 import t from "tap";
 import { barText, plainLine, progressLine } from "../../cli/progress-bar.ts";
@@ -17,16 +18,16 @@ t.test("a narrow terminal loses the least important first and never wraps", asyn
   for (let columns = 0; columns < 130; columns++) t.ok(progressLine(view(), columns).length <= columns);
 });
 
-t.test("before the first byte there is nothing to show but the wait", async (t) => {
+t.test("before the first byte the line shows nothing but the wait", async (t) => {
   t.equal(progressLine(view({ status: "preparing" }), 100), "web  preparing  12.3 s");
 });
 
-t.test("what has no downtime shows none", async (t) => {
+t.test("a migration that has no downtime shows none", async (t) => {
   const paused = view({ progress: progress({ estimatedDowntimeMs: 0 }) });
   for (const line of [progressLine(paused, 200), plainLine(paused)]) t.notMatch(line, /downtime/);
 });
 
-t.test("of a migration that comes to the host nothing is shown that its destination does not measure", async (t) => {
+t.test("for a migration that comes to the host, only what its destination measures is shown", async (t) => {
   const incoming = view({ source: "host-a:7411" });
   t.equal(progressLine(incoming, 200), "web  receiving  12.3 s");
   t.equal(plainLine(incoming), "12.3s  web  receiving");
@@ -34,14 +35,14 @@ t.test("of a migration that comes to the host nothing is shown that its destinat
   t.equal(plainLine(cut), "12.3s  web  in doubt  LINK DOWN 7.0 s");
 });
 
-t.test("that a guest runs at both hosts is on the line, however narrow", async (t) => {
+t.test("the line says that a guest runs at both hosts, however narrow the line is", async (t) => {
   const doubled = view({ status: "doubled" });
   t.equal(progressLine(doubled, 200), "web  RUNS AT BOTH HOSTS  12.3 s");
   t.equal(progressLine(doubled, 20), "RUNS AT BOTH HOSTS");
   t.match(plainLine(doubled), /^12\.3s {2}web {2}RUNS AT BOTH HOSTS/);
 });
 
-t.test("the bar has its width whatever it is told", async () => {
+t.test("the bar has its width, whatever fraction it is given", async () => {
   fc.assert(
     fc.property(fc.double(), fc.integer({ min: 1, max: 60 }), (fraction, cells) => {
       const text = barText(Number.isNaN(fraction) ? 0 : fraction, cells);
@@ -57,7 +58,7 @@ t.test("a plain line names every figure", async (t) => {
   );
 });
 
-t.test("a migration that does not converge says so, with what it is up against", async (t) => {
+t.test("a migration that does not converge says so, with the rates that keep it from converging", async (t) => {
   const { etaSeconds: _, ...endless } = progress({
     stalledSeconds: 9.5,
     estimatedDowntimeMs: 812,

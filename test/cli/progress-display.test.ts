@@ -1,3 +1,4 @@
+/** Tests how the progress of a migration is shown: on a terminal, as plain lines, and as JSON. */
 import t from "tap";
 import { createDisplay } from "../../cli/progress-display.ts";
 import { progress, view } from "../support/cli-fixtures.ts";
@@ -27,13 +28,13 @@ function rig(isInteractive: boolean, json = false) {
   return { seen, display, showAt };
 }
 
-t.test("a terminal is redrawn in place, ten times a second at most", async (t) => {
+t.test("a terminal is redrawn in place, at most ten times a second", async (t) => {
   const { seen, display, showAt } = rig(true);
   for (let ms = 0; ms < 1000; ms += 10) showAt(ms, "copying");
   t.equal(seen.out.split("\r\u001b[K").length - 1, 10);
   t.notMatch(seen.out, /\n/);
   display.end();
-  t.ok(seen.out.endsWith("\r\u001b[K"), "and left clean");
+  t.ok(seen.out.endsWith("\r\u001b[K"), "the terminal is left clean");
 });
 
 t.test("a change of status is shown at once", async (t) => {
@@ -43,7 +44,7 @@ t.test("a change of status is shown at once", async (t) => {
   t.match(seen.out, /preparing[\s\S]*copying/);
 });
 
-t.test("elsewhere there is a line a second, and one for each change", async (t) => {
+t.test("where there is no terminal, a line is written each second and for each change", async (t) => {
   const { seen, showAt } = rig(false);
   showAt(0, "preparing");
   for (let ms = 10; ms < 3000; ms += 100) showAt(ms, "copying");
@@ -57,7 +58,7 @@ for (const [where, isInteractive] of [
   ["a terminal", true],
   ["elsewhere", false],
 ] as const)
-  t.test(`what was agreed is said once, when it is known, and what was measured after it: ${where}`, async (t) => {
+  t.test(`agreed terms are said once, when they are known, and measured ones after them: ${where}`, async (t) => {
     const { seen, display } = rig(isInteractive);
     const at = (status: "preparing" | "copying" | "moved", negotiated: Record<string, string>): void =>
       display.show(view({ status, negotiated }));
@@ -71,16 +72,16 @@ for (const [where, isInteractive] of [
       .split("\n")
       .filter((line) => /^(Agreed| {2}[a-z ]+:)/.test(line));
     t.same(lines, ["Agreed:", "  strategy: hybrid", "  tls: TLS 1.3, peer b", "  measured round trip: 2 ms?"]);
-    t.ok(seen.out.indexOf("Agreed") < seen.out.indexOf("copying"), "before the first page");
+    t.ok(seen.out.indexOf("Agreed") < seen.out.indexOf("copying"), "the terms come before the first page");
   });
 
-t.test("a migration that has ended says what was agreed in its summary only", async (t) => {
+t.test("a migration that has ended shows the agreed terms in its summary only", async (t) => {
   const { seen, display } = rig(false);
   display.show(view({ status: "moved" }));
   t.notMatch(seen.out, /Agreed/);
 });
 
-t.test("JSON has every view, one a line, and notes stay out of it", async (t) => {
+t.test("JSON has every view, one on each line, and notes stay out of it", async (t) => {
   const { seen, display, showAt } = rig(true, true);
   for (let passes = 0; passes < 5; passes++) showAt(0, "copying", passes);
   display.note("a word");

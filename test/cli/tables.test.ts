@@ -1,8 +1,9 @@
+/** Tests the tables of guests, migrations and heat. */
 import t from "tap";
 import { guestsText, heatMapText, migrationsText } from "../../cli/tables.ts";
 import { view } from "../support/cli-fixtures.ts";
 
-t.test("guests are a table", async (t) => {
+t.test("guests are shown as a table", async (t) => {
   const guest = {
     name: "web",
     state: "running",
@@ -22,7 +23,7 @@ database  off                           0123456789ab
   t.match(guestsText([]), /guests\.directory/);
 });
 
-t.test("migrations are a table", async (t) => {
+t.test("migrations are shown as a table", async (t) => {
   t.equal(
     migrationsText([view()]),
     `MIGRATION  GUEST  PEER            STATUS   STARTED                   TOOK    COPIED
@@ -34,7 +35,7 @@ m-1        web    to host-b:7412  copying  2026-01-02T03:04:05.000Z  12.3 s  52%
     `MIGRATION  GUEST  PEER              STATUS   STARTED                   TOOK    COPIED
 m-1        web    from host-a:7411  arrived  2026-01-02T03:04:05.000Z  12.3 s
 `,
-    "those that come to the host of the agent have a source",
+    "a migration that comes to the agent's host has a source",
   );
   t.match(migrationsText([]), /no migration/);
 });

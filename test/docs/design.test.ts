@@ -1,4 +1,6 @@
-/** The design pages agree with the code: each constant of their tables has the value that the code gives it. */
+/**
+ * Tests that the design pages agree with the code: each constant of their tables has the value that the code gives it.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -14,7 +16,7 @@ interface Row {
   readonly value: string;
 }
 
-/** The cells of a table's line; a bar inside of backticks belongs to the cell. */
+/** Reads the cells of a table's line. A bar inside of backticks belongs to its cell. */
 function cellsOf(line: string): string[] {
   const cells = line.match(/(?:`[^`]*`|[^|`])+/g) ?? [];
   return cells.map((cell) => cell.trim()).filter((cell) => cell !== "");

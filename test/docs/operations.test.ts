@@ -1,4 +1,4 @@
-/** The page for the person on call knows every setting, every fault and every reason of a refusal. */
+/** Tests that the page for the person on call has every setting, every fault and every reason of a refusal. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -50,7 +50,7 @@ t.test("every reason of a refusal is in docs/operations.md", async (t) => {
   );
 });
 
-t.test("every name of what was agreed is in docs/operations.md", async (t) => {
+t.test("every name of an agreed term is in docs/operations.md", async (t) => {
   const section = page.slice(page.indexOf("## What was agreed"), page.indexOf("## Settings"));
   const view = readFileSync(join(packageRoot(), "agent-source/report/negotiated-view.ts"), "utf8");
   const fields = /return \{(.*?)\n {2}\};/s.exec(view)?.[1] ?? "";

@@ -1,4 +1,7 @@
-/** What is installed is pinned, read and licensed: in the lock file as it is, and in some as it must not become. */
+/**
+ * Tests that what is installed is pinned, read and licensed: with the lock file as it is, and with lock files as it
+ * must not become.
+ */
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { chmodSync, readdirSync, readFileSync } from "node:fs";
@@ -83,20 +86,20 @@ t.test("a licence counts by its whole expression", async (t) => {
 
 const report = (vulnerabilities: object): string => JSON.stringify({ auditReportVersion: 2, vulnerabilities });
 
-t.test("npm audit: what it found, that it found nothing, and that nobody answered are told apart", async (t) => {
+t.test("an audit that found holes, one that found none and one without an answer are told apart", async (t) => {
   t.same(readAudit(report({})), { kind: "none" });
   t.same(readAudit(report({ a: { severity: "moderate" }, b: { severity: "low" } })), { kind: "none" });
   t.same(readAudit(report({ a: { severity: "high" }, b: { severity: "low" }, c: { severity: "critical" } })), {
     kind: "found",
     advice: ["a: high", "c: critical"],
   });
-  t.match(readAudit(report({ a: {} })), { kind: "found" }, "a severity that is not told is not a low one");
+  t.match(readAudit(report({ a: {} })), { kind: "found" }, "a severity that is not told does not count as a low one");
   t.same(readAudit('{"message": "405 Method Not Allowed"}'), { kind: "no answer", why: "405 Method Not Allowed" });
   for (const nothing of ["", "<html>", "null", "[]", "{}", '{"vulnerabilities": 1}'])
     t.equal(readAudit(nothing).kind, "no answer", nothing);
 });
 
-t.test("npm run check fails for a known hole, and says so where no registry answers", async (t) => {
+t.test("npm run check fails for a known hole, and says so when no registry answers", async (t) => {
   const check = (output: string, code: number) => {
     const folder = t.testdir({ npm: `#!/bin/sh\necho '${output}'\necho "$@" >"$0.called"\nexit ${code}\n` });
     chmodSync(join(folder, "npm"), 0o755);
@@ -130,13 +133,13 @@ t.test("no program of a package's install script has run: zstd-napi was compiled
   );
 });
 
-t.test("npm installs nothing here with scripts, whoever calls it", async (t) => {
+t.test("npm runs no install script here, whoever calls it", async (t) => {
   const said = execFileSync("npm", ["config", "get", "ignore-scripts"], { cwd: root, encoding: "utf8" });
   t.equal(said.trim(), "true");
   t.match(read("scripts/setup.sh"), /npm ci --ignore-scripts/);
 });
 
-t.test("npx is told a package of this project by its whole name: another one's would be fetched and run", async (t) => {
+t.test("npx is told a package of this project by its whole name: another name would be fetched and run", async (t) => {
   const { dependencies, devDependencies } = JSON.parse(read("package.json"));
   const own = Object.keys({ ...dependencies, ...devDependencies });
   const folders = ["docs", "proto", "scripts", "shared", "agent-source", "agent-destination", "cli", "systemd", "test"];

@@ -1,7 +1,8 @@
+/** Tests how addresses are read, and which of them are loopback or wildcards. */
 import t from "tap";
 import { isLoopback, isWildcard, parseAddress, withoutZone, zoneOf } from "../../shared/address.ts";
 
-t.test("addresses are host and port, IPv6 in brackets, or a socket's path", async (t) => {
+t.test("an address is a host and a port, with IPv6 in brackets, or the path of a socket", async (t) => {
   t.same(parseAddress("host-1.example:7411"), { kind: "tcp", host: "host-1.example", port: 7411 });
   t.same(parseAddress("[fe80::1]:1"), { kind: "tcp", host: "fe80::1", port: 1 });
   t.same(parseAddress("unix:/run/ferry/a.sock"), { kind: "unix", path: "/run/ferry/a.sock" });
@@ -27,7 +28,7 @@ t.test("addresses are host and port, IPv6 in brackets, or a socket's path", asyn
     t.throws(() => parseAddress(text), { code: "invalid-argument" }, text);
 });
 
-t.test("loopback is what stays on the host", async (t) => {
+t.test("a loopback address is one that stays on the host", async (t) => {
   for (const text of ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "[::1%lo]:1", "unix:/x"])
     t.ok(isLoopback(parseAddress(text)), text);
   for (const text of [
@@ -41,12 +42,12 @@ t.test("loopback is what stays on the host", async (t) => {
     t.notOk(isLoopback(parseAddress(text)), text);
 });
 
-t.test("a wildcard is every address", async (t) => {
+t.test("a wildcard address stands for every address", async (t) => {
   for (const text of ["0.0.0.0:1", "[::]:1", "[::%eth0]:1"]) t.ok(isWildcard(parseAddress(text)), text);
   for (const text of ["127.0.0.1:1", "[::1]:1", "unix:/x"]) t.notOk(isWildcard(parseAddress(text)), text);
 });
 
-t.test("an IPv6 address may have a zone, which is an interface's name or number", async (t) => {
+t.test("an IPv6 address may have a zone, which is the name or number of an interface", async (t) => {
   t.same(parseAddress("[fe80::1%eth0]:7412"), { kind: "tcp", host: "fe80::1%eth0", port: 7412 });
   for (const host of ["fe80::1%2", "fe80::1%br-0.1", "FE80::1%wlan_0", "::ffff:10.0.0.1%a~b"])
     t.same(parseAddress(`[${host}]:1`), { kind: "tcp", host, port: 1 });
@@ -56,7 +57,7 @@ t.test("an IPv6 address may have a zone, which is an interface's name or number"
   t.equal(withoutZone("host"), "host");
 });
 
-t.test("the path of a socket that is too long is told as such", async (t) => {
+t.test("a path of a socket that is too long is reported as such", async (t) => {
   t.throws(() => parseAddress(`unix:/${"x".repeat(107)}`), { message: /has 108 bytes, more than the 107/ });
   t.ok(parseAddress(`unix:/${"x".repeat(106)}`));
 });

@@ -1,4 +1,4 @@
-/** What a fault keeps in memory while somebody keeps the fault. */
+/** Tests what a fault keeps in memory while the fault itself is kept. */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import t from "tap";
@@ -7,7 +7,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 setFlagsFromString("--expose-gc");
 const collect = runInNewContext("gc") as () => void;
 
-/** Stands for a migration: hundreds of megabytes hang on one such object. */
+/** Stands for a migration, of which hundreds of megabytes hang on one such object. */
 class Large {
   readonly bytes = new Uint8Array(1 << 20);
 
@@ -27,12 +27,12 @@ function kept(make: (large: Large) => MigrationFault): { fault: MigrationFault; 
 
 t.test("a fault that is kept keeps nothing of what made it", async (t) => {
   const made = [kept((large) => large.makeFault()), kept((large) => new Large().makeFault(large.makeError()))];
-  // what a turn of the loop has looked at by a WeakRef lives until its end
+  // an object that was read through a WeakRef lives until the end of that turn of the event loop
   await new Promise((resolve) => setImmediate(resolve));
   collect();
   t.same(
     made.map(({ large }) => large.deref()),
     [undefined, undefined],
   );
-  t.match(made[0]?.fault.stack, /Large\.makeFault/, "the stack is told all the same");
+  t.match(made[0]?.fault.stack, /Large\.makeFault/, "the stack can be read all the same");
 });

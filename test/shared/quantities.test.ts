@@ -1,3 +1,4 @@
+/** Tests durations, sizes and rates as an operator writes them. */
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -53,7 +54,7 @@ t.test("rates are read as bytes per second, bits divided by eight", async (t) =>
   for (const [text, rate] of cases) t.equal(parseByteRate(text), rate, text);
 });
 
-t.test("what has no unit, an ambiguous one or a wrong order is refused with examples", async (t) => {
+t.test("a text without a unit, with an ambiguous one or in a wrong order is refused with examples", async (t) => {
   const refuses = (parse: (text: string) => number, text: string, example: RegExp): void => {
     const fault = t.throws(() => parse(text), { code: "invalid-argument" }, text);
     t.type(fault, MigrationFault);
@@ -85,7 +86,7 @@ t.test("every whole number survives being written and read", async () => {
   );
 });
 
-t.test("no text is read as anything but a number from 0 on", async () => {
+t.test("a text is refused, or read as a number from 0 on", async () => {
   const text = fc.oneof(fc.string(), fc.stringMatching(/^[0-9.]{0,20}(ms|s|m|h|d|B|KiB|GB|Gbit|MB\/s|bit\/s)?$/));
   for (const parse of [parseDuration, parseByteSize, parseByteRate])
     fc.assert(

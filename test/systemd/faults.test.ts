@@ -1,6 +1,6 @@
 /**
- * Cells of the fault matrix with the agents and the guest in their units, under systemd: an agent's unit ends, a
- * guest's unit ends, post-copy, a whole host. All of them: npm run test:faults -- --units
+ * Tests cells of the fault matrix with the agents and the guest in their units, under systemd: an agent's unit ends, a
+ * guest's unit ends, post-copy, a whole host. All cells: npm run test:faults -- --units
  */
 import t from "tap";
 import { testCells } from "../fault/test-cells.ts";
@@ -15,4 +15,4 @@ const CELLS = [
   "destination owning: kill destination host, returns",
 ];
 
-t.test("faults under systemd", { skip: noSystemdHost() }, (t) => testCells(t, CELLS, { units: true }));
+t.test("these faults end well under systemd", { skip: noSystemdHost() }, (t) => testCells(t, CELLS, { units: true }));

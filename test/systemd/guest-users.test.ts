@@ -1,6 +1,6 @@
 /**
- * Guests with users of their own, under a real systemd: two hosts with the units, the polkit rule, the users and the
- * directories of systemd/, and real QEMUs. Nothing of it is installed on the machine that runs the test.
+ * Tests guests with users of their own, under a real systemd: two hosts with the units, the polkit rule, the users and
+ * the directories of systemd/, and real QEMUs. Nothing of this is installed on the machine that runs the test.
  */
 import { once } from "node:events";
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -17,9 +17,9 @@ t.setTimeout(900_000);
 const WITHIN_MS = 90_000;
 
 type Name = "alpha" | "beta";
-/** Of the source agent and the destination agent: TCP ports of the machine's loopback, which the hosts share. */
+/** The ports of the source agent and of the destination agent, on the machine's loopback, which the hosts share. */
 const PORTS: Record<Name, [number, number]> = { alpha: [0, 0], beta: [0, 0] };
-/** The user of the guest with a disk, known to both hosts by this number. */
+/** The user of the guest that has a disk. Both hosts know the user by this number. */
 const DB_USER = 7001;
 const IMAGE = "/srv/shared/db/disk.raw";
 
@@ -48,7 +48,7 @@ function startByHand(host: SystemdHost, { name, command }: Definition): void {
   host.must("systemctl", "start", guestUnitName(name));
 }
 
-/** A port that nobody listens at. */
+/** Finds a port at which nobody listens. */
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -92,7 +92,7 @@ function requireMoved(hosts: Readonly<Record<Name, SystemdHost>>, name: string, 
   return said.out;
 }
 
-/** Sockets and files of migrations that are left on a host. */
+/** Lists the sockets and files of migrations that are left on a host. */
 function filesLeft(host: SystemdHost): string {
   const names = ["*.stream", "*.incoming", "*.verify*", "*.monitor*", "open-files*"];
   const tests = names.flatMap((name) => ["-o", "-name", name]).slice(1);
@@ -102,10 +102,10 @@ function filesLeft(host: SystemdHost): string {
 const pidOf = (host: SystemdHost, name: string): number => Number(host.property(guestUnitName(name), "MainPID"));
 const fieldOf = (status: string, name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1] ?? "";
 
-t.test("guests with users of their own", { skip: noSystemdHost() }, async (t) => {
+t.test("guests with users of their own move, and are kept apart", { skip: noSystemdHost() }, async (t) => {
   const shared = mkdtempSync(join(tmpdir(), "ferry-shared-"));
   t.teardown(() => rmSync(shared, { recursive: true, force: true }));
-  // as a mounted storage is; the test's own folder is closed to others
+  // the directory is open, as a mounted storage is; the test's own folder is closed to others
   chmodSync(shared, 0o755);
   mkdirSync(join(shared, "db"));
   chmodSync(join(shared, "db"), 0o770);
@@ -121,12 +121,12 @@ t.test("guests with users of their own", { skip: noSystemdHost() }, async (t) =>
     what: `the source agent to see the guests: ${ferry(alpha, "alpha", "guests").out}`,
   });
 
-  await t.test("each moves there and back, with its memory compared, and the disk is proven the same", async (t) => {
+  await t.test("each guest moves there and back, its memory compared, and its disk proven the same", async (t) => {
     for (const from of ["alpha", "beta"] as const) {
       t.match(requireMoved(hosts, "web", from, "--verify"), /verified +16 448 pages are identical/);
       t.match(requireMoved(hosts, "db", from), /db moved to/);
     }
-    for (const host of [alpha, beta]) t.equal(filesLeft(host), "", "nothing is left of them");
+    for (const host of [alpha, beta]) t.equal(filesLeft(host), "", "no file of the migrations is left");
     for (const name of ["web", "db"]) t.equal(pidOf(beta, name), 0, `${name} has ended there`);
   });
 
@@ -144,10 +144,10 @@ t.test("guests with users of their own", { skip: noSystemdHost() }, async (t) =>
     }
     for (const from of ["alpha", "beta"] as const)
       t.match(requireMoved(hosts, "web", from, "--strategy", "postcopy"), /web moved to/);
-    for (const host of [alpha, beta]) t.equal(filesLeft(host), "", "nothing is left of it");
+    for (const host of [alpha, beta]) t.equal(filesLeft(host), "", "no file of the migrations is left");
   });
 
-  await t.test("the QEMU that an agent has started is the unit's, without what is the agent's", async (t) => {
+  await t.test("a QEMU that an agent has started belongs to its unit, without what is the agent's", async (t) => {
     const users = new Set([agentsGroup, 0]);
     for (const name of ["web", "db"]) {
       const pid = pidOf(alpha, name);
@@ -195,13 +195,13 @@ t.test("guests with users of their own", { skip: noSystemdHost() }, async (t) =>
       "an agent": ["sh", "-c", `kill -USR1 ${agent}`],
     };
     for (const [what, command] of Object.entries(tries)) {
-      // in the host's namespaces, which a guest does not see, its rights alone have to be enough
+      // in the host's namespaces, which a guest does not see, the guest's rights alone have to be enough
       t.not(alpha.run(...asGuest, ...command).status, 0, `${what}, in the namespaces of the host`);
       const inside = ["nsenter", "-t", String(pid), "-m", "--", ...asGuest];
-      t.not(alpha.run(...inside, ...command).status, 0, `${what}, in those of its unit`);
+      t.not(alpha.run(...inside, ...command).status, 0, `${what}, in the namespaces of its unit`);
     }
     const own = ["nsenter", "-t", String(pid), "-m", "--", ...asGuest, "ls", "/run/ferry-guests/web/web.qmp"];
-    t.equal(alpha.run(...own).status, 0, "its own monitor is where it was tried");
+    t.equal(alpha.run(...own).status, 0, "the guest's own monitor is where it was looked for");
     t.equal(alpha.run("nsenter", "-t", String(pid), "-m", "--", "ls", "/run/ferry-guests").out, "web\n");
     t.equal(alpha.asFerry("cat", "/etc/ferry/tls/key.pem").out, "secret", "the agents can read what they need");
   });
@@ -236,7 +236,10 @@ t.test("guests with users of their own", { skip: noSystemdHost() }, async (t) =>
   await t.test("a QEMU that does not answer is ended through systemd, and the guest stays", async (t) => {
     const to = `127.0.0.1:${PORTS.beta[1]}`;
     t.equal(ferry(alpha, "alpha", "migrate", "web", "--to", to, "--detach").status, 0);
-    const pid = await eventually(() => pidOf(beta, "web") || undefined, { timeoutMs: WITHIN_MS, what: "its QEMU" });
+    const pid = await eventually(() => pidOf(beta, "web") || undefined, {
+      timeoutMs: WITHIN_MS,
+      what: "the QEMU at the destination",
+    });
     beta.must("kill", "-STOP", String(pid));
     const list = () => ferry(alpha, "alpha", "list", "--json").out;
     const id = /"id": ?"([0-9a-f]{12})"[^}]*"state": ?"(?!released)/.exec(list())?.[1];
@@ -252,7 +255,7 @@ t.test("guests with users of their own", { skip: noSystemdHost() }, async (t) =>
     t.match(beta.property(guestUnitName("web"), "ActiveState"), /inactive|failed/);
   });
 
-  await t.test("a destination agent that is killed ends no guest, and moves it on when it is back", async (t) => {
+  await t.test("a killed destination agent ends no guest, and moves the guest on when it is back", async (t) => {
     requireMoved(hosts, "web", "alpha");
     const pid = pidOf(beta, "web");
     beta.must("systemctl", "kill", "--signal=SIGKILL", "ferry-destination");

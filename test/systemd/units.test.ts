@@ -1,3 +1,4 @@
+/** Tests the units of systemd/ and the files beside them, as text and with systemd's own programs. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +12,7 @@ const HELPER = "ferry-helper@";
 const GUEST = "ferry-guest@";
 const read = (name: string): string => readFileSync(join(folder, name), "utf8");
 
-/** Settings of a unit, the values of a name in order. */
+/** Reads the settings of a unit, and for each name its values in order. */
 function settings(text: string): Map<string, string[]> {
   const found = new Map<string, string[]>();
   for (const line of text.split("\n")) {
@@ -52,11 +53,11 @@ t.test("the units stay as closed as they were measured to be", tools, async (t) 
   }
 });
 
-t.test("stopping the destination agent ends no guest, and stopping either clears no socket of one", async (t) => {
+t.test("stopping the destination agent ends no guest, and stopping an agent clears no guest's socket", async (t) => {
   t.same(settings(read("ferry-destination.service")).get("KillMode"), ["process"]);
   for (const name of unitNames) {
     const unit = settings(read(`${name}.service`));
-    t.notOk(unit.has("RuntimeDirectory"), `${name}: systemd would clear it, or take it from its group`);
+    t.notOk(unit.has("RuntimeDirectory"), `${name}: systemd would clear the directory, or take it from its group`);
     t.same(unit.get("NotifyAccess"), ["all"], `${name}: readiness comes from a child`);
     t.notOk(unit.has("MemoryDenyWriteExecute"), `${name}: V8 compiles at run time`);
   }
@@ -67,18 +68,22 @@ t.test("an agent whose event loop hangs is killed without a core dump, and start
     const unit = settings(read(`${name}.service`));
     t.same(unit.get("WatchdogSec"), ["30"], name);
     t.same(unit.get("WatchdogSignal"), ["SIGKILL"], name);
-    t.same(unit.get("Restart"), ["on-failure"], `${name}: which a watchdog's kill is`);
+    t.same(unit.get("Restart"), ["on-failure"], `${name}: a kill by the watchdog counts as a failure`);
   }
 });
 
-t.test("a unit of ferry's own guest allows the agent's devices, and outlives what started it", tools, async (t) => {
+t.test("a guest's helper unit allows the agent's devices, and outlives what started it", tools, async (t) => {
   const text = read(`${HELPER}.service`);
   const unit = settings(text);
   for (const key of ["DevicePolicy", "DeviceAllow", "User", "Group"])
     t.same(unit.get(key), settings(read("ferry-destination.service")).get(key), key);
-  t.same(unit.get("Delegate"), ["yes"], "or user ferry could not move a process into it");
-  t.same(unit.get("ExitType"), ["cgroup"], "or the guest would end with what holds the unit open");
-  t.match(unit.get("ExecCondition")?.[0], "--property=ExitType", "and a systemd that does not know that starts none");
+  t.same(unit.get("Delegate"), ["yes"], "user ferry could not move a process into the unit otherwise");
+  t.same(unit.get("ExitType"), ["cgroup"], "the guest would end with what holds the unit open otherwise");
+  t.match(
+    unit.get("ExecCondition")?.[0],
+    "--property=ExitType",
+    "a systemd that does not know ExitType starts no such unit",
+  );
   for (const name of [HELPER, GUEST]) {
     const file = join(t.testdir({ [`${name}.service`]: read(`${name}.service`) }), `${name}.service`);
     const verified = spawnSync("/usr/bin/systemd-analyze", ["verify", "--man=no", file], { encoding: "utf8" });
@@ -90,9 +95,9 @@ t.test("a unit of ferry's own guest allows the agent's devices, and outlives wha
   }
 });
 
-t.test("a guest's own user is no agent's, sees no directory of an agent, and is in no group of one", async (t) => {
+t.test("a guest's own user is not an agent's, sees no directory of an agent, and is in no group of one", async (t) => {
   const unit = settings(read(`${GUEST}.service`));
-  t.same(unit.get("User"), ["guest-%i"], "a template's default would be one user for all guests");
+  t.same(unit.get("User"), ["guest-%i"], "the default of a template would be one user for all guests");
   t.same(unit.get("DynamicUser"), ["yes"]);
   t.same(unit.get("SupplementaryGroups"), ["kvm"]);
   t.notOk(unit.has("Group"));
@@ -111,7 +116,7 @@ t.test("a guest's own user is no agent's, sees no directory of an agent, and is 
   t.match(
     read("ferry.tmpfiles"),
     /^d \/run\/ferry-guests 0750 root ferry -$/m,
-    "root's, or root would follow links in it",
+    "the directory is root's, since root would otherwise follow links in it",
   );
   t.match(read("ferry.tmpfiles"), /^d \/run\/ferry-commands 0755 ferry ferry -$/m);
 });
@@ -155,7 +160,7 @@ t.test("polkit lets user ferry do with the units of guests what it has to, and n
   );
 });
 
-t.test("the directories are those that the agents use by default", async (t) => {
+t.test("the directories are the ones that the agents use by default", async (t) => {
   for (const [name, role] of [
     ["ferry-source", "source"],
     ["ferry-destination", "destination"],
@@ -170,14 +175,18 @@ t.test("the directories are those that the agents use by default", async (t) => 
 });
 
 t.test(
-  "sysusers and tmpfiles are understood",
+  "systemd understands the files for its sysusers and tmpfiles",
   { skip: existsSync("/usr/bin/systemd-sysusers") ? false : "no systemd" },
   async (t) => {
     const root = t.testdir({ etc: {}, usr: {} });
     execFileSync("/usr/bin/systemd-sysusers", [`--root=${root}`, join(folder, "ferry.sysusers")]);
     t.match(readFileSync(join(root, "etc/passwd"), "utf8"), /^ferry:.*:\/var\/lib\/ferry:/m);
     t.match(readFileSync(join(root, "etc/group"), "utf8"), /^kvm:.*ferry/m);
-    t.notMatch(readFileSync(join(root, "etc/passwd"), "utf8"), /^guest/m, "the unit makes these, or the administrator");
+    t.notMatch(
+      readFileSync(join(root, "etc/passwd"), "utf8"),
+      /^guest/m,
+      "the unit makes the users of guests, or the administrator does",
+    );
     if (process.getuid?.() !== 0) return;
     execFileSync("/usr/bin/systemd-tmpfiles", [`--root=${root}`, "--create", join(folder, "ferry.tmpfiles")]);
     for (const made of ["run/ferry", "run/ferry-guests", "run/ferry-commands", "etc/ferry/guests", "var/lib/ferry"])

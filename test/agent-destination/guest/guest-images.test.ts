@@ -1,5 +1,6 @@
 /**
- * What keeps a guest from its images, and what QEMU says of it: with real QEMUs, and an image that is mounted twice.
+ * Tests what keeps a guest from its images, and what QEMU says of it, with real QEMUs and an image that is mounted
+ * twice.
  */
 import t from "tap";
 import { letGoOfImages, tryImages } from "../../../agent-destination/guest/guest-images.ts";
@@ -11,17 +12,17 @@ t.setTimeout(120_000);
 const skip = process.getuid?.() !== 0 && "needs root, to mount";
 const statusOf = async (qmp: QmpClient): Promise<string> => (await qmp.execute("query-status")).status;
 
-t.test("an image that is free is tried, and let go of again", { skip }, async (t) => {
+t.test("an image that is free is tried, and released again", { skip }, async (t) => {
   const disk = mountedDisk(t);
   const { guest, source } = await loadedQemu(t, disk);
   await tryImages(guest);
   t.equal(await statusOf(guest.qmp), "paused");
   await source.execute("cont");
-  t.equal(await statusOf(source), "running", "the source can have it back");
+  t.equal(await statusOf(source), "running", "the source can have the image back");
 });
 
 t.test(
-  "an image that somebody else has: the trial fails with QEMU's words, and leaves nothing",
+  "the trial of an image that another QEMU has locked fails with QEMU's words, and leaves nothing",
   { skip },
   async (t) => {
     const disk = mountedDisk(t);
@@ -40,7 +41,7 @@ t.test(
   },
 );
 
-t.test("an image whose owner lets others write: QEMU fails, and keeps a part of the locks", { skip }, async (t) => {
+t.test("where an image's owner lets others write, QEMU fails, and keeps a part of the locks", { skip }, async (t) => {
   const disk = mountedDisk(t);
   const { guest } = await loadedQemu(t, disk);
   const { qmp: other, socket } = await startQemu(t, undefined, ["-S"]);
@@ -51,7 +52,7 @@ t.test("an image whose owner lets others write: QEMU fails, and keeps a part of 
   t.equal(guest.keepsLocks, true, "QEMU reports the image as inactive, and still has the lock of a writer");
 });
 
-t.test("an image on a file system that is read-only: the trial fails with QEMU's words", { skip }, async (t) => {
+t.test("the trial of an image on a read-only file system fails with QEMU's words", { skip }, async (t) => {
   const disk = mountedDisk(t);
   const { guest } = await loadedQemu(t, disk);
   disk.setReadOnly(true);
@@ -67,7 +68,7 @@ t.test("a guest without images has nothing to be tried", async (t) => {
   t.equal(await statusOf(guest.qmp), "paused");
 });
 
-t.test("cont that QEMU refuses has not run the guest, and is said again when the lock is free", { skip }, async (t) => {
+t.test("a cont that QEMU refuses does not run the guest, and succeeds once the lock is free", { skip }, async (t) => {
   const disk = mountedDisk(t);
   const { guest } = await loadedQemu(t, disk);
   const { qemu } = await startQemu(t, disk.here, ["-S"]);
@@ -79,10 +80,10 @@ t.test("cont that QEMU refuses has not run the guest, and is said again when the
   t.same(await guest.cont(guest.qmp), { refusal: undefined });
   t.equal(await statusOf(guest.qmp), "running");
   t.same(resumed, ["resumed"]);
-  t.same(await guest.cont(guest.qmp), { refusal: undefined }, "one that runs is not told twice");
+  t.same(await guest.cont(guest.qmp), { refusal: undefined }, "cont is not said to a guest that runs");
 });
 
-t.test("after a refusal the images are the source's again", { skip }, async (t) => {
+t.test("after a refusal the images belong to the source again", { skip }, async (t) => {
   const disk = mountedDisk(t);
   const { guest, source } = await loadedQemu(t, disk);
   disk.setReadOnly(true);

@@ -1,4 +1,4 @@
-/** The ways to a QEMU's monitor, with real keepers: whichever of both agent and keeper ends, QEMU is not cut off. */
+/** Tests the ways to a QEMU's monitor, with real keepers: neither the agent's end nor the keeper's cuts QEMU off. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -19,7 +19,7 @@ interface Ways {
   monitor(): GuestMonitor;
 }
 
-/** A QEMU with two monitors, as one that is started for post-copy. */
+/** Starts a QEMU with two monitors, like one that is started for post-copy. */
 async function ways(t: Test): Promise<Ways> {
   const directory = folder(t);
   const places = { path: join(directory, "m.monitor"), second: join(directory, "m.monitor-2") };
@@ -28,7 +28,7 @@ async function ways(t: Test): Promise<Ways> {
   const definition = { name: "web", qmp: qemu.path, directory, command: ["qemu"] as const, digest: "" };
   t.teardown(() => {
     for (const pid of keepersOf(qemu.path)) process.kill(pid, "SIGKILL");
-    // the one that waits for the next QEMU
+    // the keeper that waits for the next QEMU
     KeeperProcess.take().end();
   });
   const monitor = (): GuestMonitor => {
@@ -39,7 +39,7 @@ async function ways(t: Test): Promise<Ways> {
   return { qemu, second, places, monitor };
 }
 
-/** The keepers of a QEMU, which say so in their command lines. */
+/** Finds the keepers of a QEMU, whose command lines name its monitor. */
 function keepersOf(path: string): readonly number[] {
   return readdirSync("/proc")
     .map(Number)
@@ -53,7 +53,7 @@ function keepersOf(path: string): readonly number[] {
     });
 }
 
-/** Killed, and seen to be gone. @returns its number */
+/** Kills the keeper, and waits until it is gone. @returns its pid */
 async function killKeeper(path: string): Promise<number> {
   const [pid] = keepersOf(path);
   if (pid === undefined) throw new Error("there is no keeper");
@@ -74,7 +74,7 @@ async function kept({ monitor }: Ways): Promise<GuestMonitor> {
 
 const statusOf = async (qmp: QmpClient): Promise<string> => (await qmp.execute("query-status")).status;
 
-/** By whichever way leads to QEMU; a connection that breaks is noticed when it is used. */
+/** Asks QEMU, by whichever way leads to it. A connection that has broken is noticed only when it is used. */
 const answers = (made: GuestMonitor): Promise<string> =>
   eventually(
     () =>
@@ -85,11 +85,11 @@ const answers = (made: GuestMonitor): Promise<string> =>
     { ...WITHIN, what: "an answer" },
   );
 
-/** Until a keeper is there, which is not the one that was killed. */
+/** Waits for a keeper other than the one that was killed. */
 const another = (path: string, killed: number): Promise<number> =>
   eventually(() => keepersOf(path).find((pid) => pid !== killed), { ...WITHIN, what: "another keeper" });
 
-t.test("a keeper that is killed is followed by another one, and events come over whichever there is", async (t) => {
+t.test("a killed keeper is followed by another one, and events come over whichever there is", async (t) => {
   const found = await ways(t);
   const { qemu } = found;
   const made = await kept(found);
@@ -98,12 +98,12 @@ t.test("a keeper that is killed is followed by another one, and events come over
   const killed = await killKeeper(qemu.path);
   await another(qemu.path, killed);
   t.equal(await answers(made), "paused");
-  // QEMU says it at both of its monitors
+  // QEMU sends the event to both of its monitors
   for (const one of [qemu, found.second]) one.become("running");
   await eventually(() => (events.includes("RESUME") ? true : undefined), { ...WITHIN, what: "the event" });
 });
 
-t.test("while QEMU greets nobody, the second monitor leads to it", async (t) => {
+t.test("while QEMU greets no client, the second monitor leads to it", async (t) => {
   const found = await ways(t);
   const { qemu, places } = found;
   const made = await kept(found);
@@ -116,13 +116,13 @@ t.test("while QEMU greets nobody, the second monitor leads to it", async (t) => 
   t.ok(existsSync(places.second));
 });
 
-t.test("a keeper that QEMU does not greet in time ends: it would have the monitor for good", async (t) => {
+t.test("a keeper that QEMU does not greet in time ends, since it would hold the monitor for good", async (t) => {
   const { qemu, monitor } = await ways(t);
   qemu.greets = false;
   const left = { missesPages: true, hasEnded: lives };
   await t.rejects(monitor().takeOver({ timeoutMs: 1000 }, left));
   const none = (): true | undefined => (keepersOf(qemu.path).length === 0 ? true : undefined);
-  await eventually(none, { ...WITHIN, what: "its end" });
+  await eventually(none, { ...WITHIN, what: "the end of the keeper" });
 });
 
 t.test("an agent that takes over finds the keeper, whatever it knows of post-copy, and watches it", async (t) => {
@@ -134,12 +134,12 @@ t.test("an agent that takes over finds the keeper, whatever it knows of post-cop
     const made = found.monitor();
     await made.takeOver(BOUND, { missesPages, hasEnded: lives });
     t.equal(await statusOf(await made.open()), "paused");
-    t.same(keepersOf(qemu.path), [keeper], "it is the same one");
+    t.same(keepersOf(qemu.path), [keeper], "it is the same keeper");
     await another(qemu.path, await killKeeper(qemu.path));
   }
 });
 
-t.test("one that finds no keeper begins another where pages are missing, and asks QEMU itself where not", async (t) => {
+t.test("without a keeper, an agent starts one where pages are missing, and asks QEMU itself elsewhere", async (t) => {
   const missing = await ways(t);
   const pulls = missing.monitor();
   await pulls.takeOver(BOUND, { missesPages: true, hasEnded: lives });
@@ -152,7 +152,7 @@ t.test("one that finds no keeper begins another where pages are missing, and ask
   t.equal(await statusOf(await made.open()), "paused");
 });
 
-t.test("a guest that is let go of has its monitor free, without keeper and second monitor", async (t) => {
+t.test("the monitor of a guest that is let go of is free, without a keeper and a second monitor", async (t) => {
   const found = await ways(t);
   const { qemu, places } = found;
   const made = await kept(found);
@@ -166,7 +166,7 @@ t.test("a guest that is let go of has its monitor free, without keeper and secon
   other.close();
 });
 
-t.test("of a QEMU that has ended no keeper is begun, and no file stays", async (t) => {
+t.test("no keeper is started for a QEMU that has ended, and no file stays", async (t) => {
   const found = await ways(t);
   const { qemu, places } = found;
   const made = found.monitor();
@@ -174,7 +174,7 @@ t.test("of a QEMU that has ended no keeper is begun, and no file stays", async (
   await made.keep(BOUND, async () => true);
   await qemu.end();
   const none = (): true | undefined => (keepersOf(qemu.path).length === 0 ? true : undefined);
-  await eventually(none, { ...WITHIN, what: "the end of its keeper" });
+  await eventually(none, { ...WITHIN, what: "the end of the keeper" });
   made.close();
   made.removeFiles();
   for (const path of [qemu.path, places.path, places.second]) t.notOk(existsSync(path));

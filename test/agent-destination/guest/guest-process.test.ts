@@ -1,4 +1,4 @@
-/** The doors to the destination's QEMU: in which states it is started, and what its answers prove. */
+/** Tests `GuestProcess`: in which states the destination's QEMU is started, and what its answers prove. */
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { GuestProcess } from "../../../agent-destination/guest/guest-process.ts";
@@ -34,7 +34,7 @@ t.test("a guest that came here is started from the states in which it waits, and
       message: new RegExp(`is ${status}: cont is not said`),
     });
   }
-  // only a guest that has run gets there: somebody else has started it already
+  // only a guest that has run gets into these states, so somebody else has started it already
   for (const status of ["io-error", "shutdown", "internal-error"]) {
     qemu.state.status = status;
     t.same(await guest.cont(guest.qmp), { refusal: undefined }, status);
@@ -46,16 +46,16 @@ t.test("a guest that came here is started from the states in which it waits, and
   }
   t.same(qemu.said, ["cont", "cont"]);
   t.same(await guest.cont(guest.qmp), { refusal: undefined });
-  t.same(qemu.said, ["cont", "cont"], "one that runs is not told");
+  t.same(qemu.said, ["cont", "cont"], "cont is not said to a guest that runs");
 });
 
-t.test("QEMU's own word that it refuses is a proof, while the guest stands as before", async (t) => {
+t.test("QEMU's own word that it refuses cont is a proof while the guest stands as before", async (t) => {
   const { qemu, guest } = await adopted(t, "paused");
   qemu.whim = ({ execute }) => (execute === "cont" ? LOCKED : undefined);
   t.match(await guest.cont(guest.qmp), { refusal: LOCKED });
 });
 
-t.test("no refusal is a proof when the guest may have run", async (t) => {
+t.test("a refusal of cont is no proof when the guest may have run", async (t) => {
   const moved = await adopted(t, "paused");
   moved.qemu.whim = ({ execute }) => {
     if (execute !== "cont") return undefined;
@@ -66,7 +66,7 @@ t.test("no refusal is a proof when the guest may have run", async (t) => {
   const ran = await adopted(t, "paused");
   ran.qemu.whim = ({ execute }) => {
     if (execute !== "cont") return undefined;
-    // it ran for a moment, and was stopped again
+    // the guest ran for a moment, and was stopped again
     ran.qemu.become("running");
     ran.qemu.become("paused");
     return LOCKED;
@@ -81,15 +81,15 @@ t.test("no refusal is a proof when the guest may have run", async (t) => {
   await t.rejects(silent.guest.cont(silent.guest.qmp), { code: "qmp-disconnected" });
 });
 
-t.test("a QEMU that has ended is not adopted, and ends what waits for its end", async (t) => {
+t.test("a QEMU that has ended is not adopted, and its end settles what waits for it", async (t) => {
   const { qemu, guest, adopt } = await adopted(t, "paused");
   await qemu.end();
-  await bounded(guest.ended, 5000, "its end");
+  await bounded(guest.ended, 5000, "the end of QEMU");
   t.equal(await guest.monitor(), undefined);
   t.equal(await adopt(), undefined);
 });
 
-t.test("who calls off the wait for its end is not told, and not kept", async (t) => {
+t.test("a caller that no longer waits for the end of QEMU is not told of it", async (t) => {
   const { guest, qemu } = await adopted(t, "paused");
   const told: string[] = [];
   const forget = guest.onEnd(() => void told.push("called off"));
@@ -100,7 +100,7 @@ t.test("who calls off the wait for its end is not told, and not kept", async (t)
   t.same(told, ["waits"]);
 });
 
-t.test("its monitor is connected to again when it was lost", async (t) => {
+t.test("a monitor that was lost is connected to again", async (t) => {
   const { qemu, guest } = await adopted(t, "paused");
   const first = guest.qmp;
   first.close();
@@ -110,11 +110,11 @@ t.test("its monitor is connected to again when it was lost", async (t) => {
   const told: string[] = [];
   const stop = guest.onResume(() => void told.push("resumed"));
   qemu.become("running");
-  await eventually(() => (told.length > 0 ? true : undefined), { timeoutMs: 20_000, what: "the event" });
+  await eventually(() => (told.length > 0 ? true : undefined), { timeoutMs: 20_000, what: "the event RESUME" });
   stop();
 });
 
-t.test("one that does not take quit is killed", async (t) => {
+t.test("a QEMU that does not take quit is killed", async (t) => {
   const { qemu, guest } = await adopted(t, "paused");
   qemu.whim = ({ execute }) => (execute === "quit" ? "silence" : undefined);
   await guest.discard();

@@ -1,4 +1,4 @@
-/** Units of systemd for guests, with stand-ins for systemctl and busctl that write down what they are asked. */
+/** Tests systemd's units for guests, with stand-ins for systemctl and busctl that write down what they are asked. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -10,16 +10,16 @@ import { createLogger } from "../../../shared/runtime/log/log.ts";
 import { bounded } from "../../support/bounded.ts";
 
 const WITHIN_MS = 20_000;
-/** Says its own number and argument, as a QEMU would be found under the number that was spawned. */
+/** A command that prints its own pid and its argument: a QEMU is looked for under the pid that was spawned. */
 const SAYS: Command = ["/bin/sh", "-c", 'echo "$$ $0"', "a word; with 'all' in it"];
 
 interface StandIns {
   readonly options: Pick<GuestUnitsOptions, "programs" | "bootedBy">;
-  /** The words of every call, one a line. */
+  /** The words of every call, one call a line. */
   calls(): string;
 }
 
-/** @param fails the program that answers as systemd does when it does not permit */
+/** @param fails the program that answers like a systemd that does not permit the call */
 function standIns(t: Test, fails?: "systemctl" | "busctl"): StandIns {
   const folder = t.testdir({});
   for (const name of ["systemctl", "busctl"]) {
@@ -50,11 +50,11 @@ async function run(command: Command): Promise<{ pid: number; code: unknown; said
   child.stderr?.on("data", (text) => {
     output.complained += String(text);
   });
-  const [code] = await bounded(once(child, "close"), WITHIN_MS, "its end");
+  const [code] = await bounded(once(child, "close"), WITHIN_MS, "the end of the command");
   return { pid: child.pid ?? 0, code, ...output };
 }
 
-t.test("a user's guest moves itself into an instance of the template, and keeps its number", async (t) => {
+t.test("the guest of a user moves itself into an instance of the template, and keeps its pid", async (t) => {
   const { options, calls } = standIns(t);
   const { units } = unitsWith({ ...options, mode: "auto", isRoot: false });
   const { pid, said, complained, code } = await run(units.command(SAYS, "web.1_a-b"));
@@ -64,20 +64,20 @@ t.test("a user's guest moves itself into an instance of the template, and keeps 
   const [start, attach, ...more] = calls().trimEnd().split("\n");
   const unit = /start (ferry-helper@web\.1_a-b-[0-9a-f]{8}\.service)$/.exec(start ?? "")?.[1];
   t.ok(unit, String(start));
-  t.match(start, /^systemctl --quiet --no-ask-password start /, "and nobody is asked for a password");
+  t.match(start, /^systemctl --quiet --no-ask-password start /, "nobody is asked for a password");
   t.match(attach, new RegExp(` org.freedesktop.systemd1.Manager AttachProcessesToUnit ssau ${unit}  1 ${pid}$`));
   t.same(more, []);
 });
 
-t.test("root's guest asks for a transient scope", async (t) => {
+t.test("the guest of root asks for a transient scope", async (t) => {
   const { options, calls } = standIns(t);
   const { units } = unitsWith({ ...options, mode: "auto", isRoot: true });
   const { pid, said, complained } = await run(units.command(SAYS, "web"));
   const wanted =
     /Manager StartTransientUnit ssa\(sv\)a\(sa\(sv\)\) ferry-guest-web-[0-9a-f]{8}\.scope fail 3 PIDs au 1 (\d+) Slice s ferry-guests\.slice CollectMode s inactive-or-failed 0$/m;
   t.equal(wanted.exec(calls())?.[1], String(pid));
-  t.match(complained, /systemd did not move process/, "which a stand-in does not do");
-  t.equal(said, `${pid} a word; with 'all' in it\n`, "and it is started plainly then");
+  t.match(complained, /systemd did not move process/, "the stand-in does not move the process");
+  t.equal(said, `${pid} a word; with 'all' in it\n`, "the command is then started without a unit");
 });
 
 t.test("each start has a unit of its own", async (t) => {
@@ -86,7 +86,7 @@ t.test("each start has a unit of its own", async (t) => {
   t.equal(new Set(names).size, 3);
 });
 
-t.test("what systemd does not permit is started plainly in auto, and not at all when it must be", async (t) => {
+t.test("what systemd does not permit is started without a unit in `auto`, and not at all in `on`", async (t) => {
   for (const [isRoot, fails] of [
     [true, "busctl"],
     [false, "busctl"],
@@ -101,7 +101,7 @@ t.test("what systemd does not permit is started plainly in auto, and not at all 
   }
 });
 
-t.test("without systemd, or when it is off, the command is what it was", async (t) => {
+t.test("without systemd, or with the mode `off`, the command stays as it was", async (t) => {
   const { options } = standIns(t);
   const commands = [
     unitsWith({ ...options, mode: "off" }).units,
@@ -111,11 +111,11 @@ t.test("without systemd, or when it is off, the command is what it was", async (
   t.same(commands, [SAYS, SAYS, SAYS]);
 });
 
-t.test("a guest that is in the agent's unit after all is told of once", async (t) => {
+t.test("a guest that is in the agent's own unit after all is logged once", async (t) => {
   const { options } = standIns(t);
   const { units, lines } = unitsWith({ ...options, mode: "auto" });
   await units.check(0, "gone");
-  t.same(lines, [], "one that has ended says nothing");
+  t.same(lines, [], "a process that has ended is not logged");
   await units.check(process.pid, "web");
   await units.check(process.pid, "web");
   t.equal(lines.length, 1);

@@ -1,4 +1,4 @@
-/** The keeper of a QEMU's monitor that waits for the next QEMU. */
+/** Tests the keeper of a QEMU's monitor that waits for the next QEMU. */
 
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
@@ -20,7 +20,7 @@ function take(t: Test): KeeperProcess {
   return keeper;
 }
 
-t.test("one that was not needed is the next QEMU's, and of two that wait one ends", async (t) => {
+t.test("a keeper that was not needed is used for the next QEMU, and of two that wait one ends", async (t) => {
   const [first, second] = [take(t), take(t)];
   t.not(first, second);
   first.dismiss();
@@ -28,26 +28,26 @@ t.test("one that was not needed is the next QEMU's, and of two that wait one end
   second.dismiss();
   t.same(await bounded(ended, WITHIN.timeoutMs, "the end of the second"), [0, null]);
   t.equal(take(t), first);
-  t.not(take(t), first, "and it is one QEMU's only");
+  t.not(take(t), first, "a keeper is used for one QEMU only");
 });
 
-t.test("one that has died while it waited is not the next QEMU's", async (t) => {
+t.test("a keeper that has died while it waited is not used for the next QEMU", async (t) => {
   const dead = take(t);
   dead.dismiss();
   const ended = once(childOf(dead), "exit");
   childOf(dead).kill("SIGKILL");
-  await bounded(ended, WITHIN.timeoutMs, "its end");
+  await bounded(ended, WITHIN.timeoutMs, "the end of the keeper");
   t.not(take(t), dead);
   const late = take(t);
   const alsoEnded = once(childOf(late), "exit");
   childOf(late).kill("SIGKILL");
-  await bounded(alsoEnded, WITHIN.timeoutMs, "its end");
+  await bounded(alsoEnded, WITHIN.timeoutMs, "the end of the keeper");
   late.dismiss();
-  t.not(take(t), late, "nor one that is given back dead");
+  t.not(take(t), late, "a keeper that is dead when it is given back is not used either");
 });
 
 t.test(
-  "the next is started behind one that was needed, and has the monitor of whichever QEMU it is told",
+  "the next keeper is started after one was needed, and has the monitor of whichever QEMU it is told",
   async (t) => {
     KeeperProcess.prepare();
     const qmp = await serve(t, (socket: Socket) => {
@@ -68,9 +68,9 @@ t.test(
     t.not(next, keeper);
     t.equal(childOf(next).exitCode, null);
     const further = take(t);
-    t.not(further, next, "which is one QEMU's only");
+    t.not(further, next, "the next keeper is used for one QEMU only");
     KeeperProcess.prepare();
     KeeperProcess.prepare();
-    t.not(take(t), take(t), "and one waits at a time");
+    t.not(take(t), take(t), "only one keeper waits at a time");
   },
 );

@@ -1,4 +1,4 @@
-/** The program that holds a QEMU's monitor for agents that come and go. */
+/** Tests the keeper: the program that holds a QEMU's monitor for agents that come and go. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
@@ -16,7 +16,7 @@ const PROGRAM = join(packageRoot(), "dist/agent-destination/guest/monitor-keeper
 const WITHIN = { timeoutMs: 10_000 };
 const GREETING = greeting("oob");
 
-/** It stands by, until it is told to begin. */
+/** Starts a keeper, which stands by until it is told to begin. */
 function startKeeper(t: Test) {
   const keeper = spawn(process.execPath, [PROGRAM], { stdio: ["pipe", "ignore", "ignore"] });
   t.teardown(() => void keeper.kill("SIGKILL"));
@@ -41,7 +41,7 @@ async function setUp(t: Test, greeting: object = GREETING, ahead: readonly objec
   return { qmp, path, pid, connections, ended };
 }
 
-/** The file is there before somebody listens. */
+/** Tells whether somebody listens at the socket, whose file is there before that. */
 function listens(path: string): Promise<true | undefined> {
   return new Promise((resolve) => {
     const socket = connect(path, () => resolve(true));
@@ -50,7 +50,7 @@ function listens(path: string): Promise<true | undefined> {
   });
 }
 
-t.test("an event that QEMU says ahead of its greeting is not taken for one", async (t) => {
+t.test("an event that QEMU sends ahead of its greeting is not taken for the greeting", async (t) => {
   const event = { event: "MIGRATION", data: { status: "active" }, timestamp: { seconds: 1, microseconds: 2 } };
   const { path, connections } = await setUp(t, GREETING, [event]);
   const agent = await QmpClient.connect(path, WITHIN);
@@ -59,7 +59,7 @@ t.test("an event that QEMU says ahead of its greeting is not taken for one", asy
   agent.close();
 });
 
-t.test("agents come and go, QEMU sees one client", async (t) => {
+t.test("agents come and go, while QEMU sees one client", async (t) => {
   const { path, connections } = await setUp(t);
   const first = await QmpClient.connect(path, WITHIN);
   t.same(first.greeting.version, { major: 10, minor: 0, micro: 2 });
@@ -75,7 +75,7 @@ t.test("agents come and go, QEMU sees one client", async (t) => {
   second.close();
 });
 
-t.test("what goes out of band goes through so", async (t) => {
+t.test("a command that an agent sends out of band goes to QEMU out of band", async (t) => {
   const { path, connections } = await setUp(t);
   const agent = await QmpClient.connect(path, WITHIN);
   t.teardown(() => agent.close());
@@ -84,14 +84,14 @@ t.test("what goes out of band goes through so", async (t) => {
   t.match(await eventually(said, { ...WITHIN, what: "the command" }), { "exec-oob": "migrate-recover" });
 });
 
-t.test("it ends with its QEMU, or when it is told to, and leaves no socket", async (t) => {
+t.test("the keeper ends with its QEMU, or when it is told to, and leaves no socket", async (t) => {
   const one = await setUp(t);
   one.connections[0]?.socket.destroy();
-  t.same((await bounded(one.ended, WITHIN.timeoutMs, "its end"))[0], 0);
+  t.same((await bounded(one.ended, WITHIN.timeoutMs, "the end of the keeper"))[0], 0);
   t.notOk(existsSync(one.path));
   const other = await setUp(t);
   connect(other.path).end(`${JSON.stringify({ keeper: "quit" })}\n`);
-  t.same((await bounded(other.ended, WITHIN.timeoutMs, "its end"))[0], 0);
+  t.same((await bounded(other.ended, WITHIN.timeoutMs, "the end of the keeper"))[0], 0);
   t.notOk(existsSync(other.path));
 });
 
@@ -100,13 +100,13 @@ t.test("a QEMU without out-of-band commands is not asked for them", async (t) =>
   t.same(connections[0]?.commands[0]?.arguments, { enable: [] });
 });
 
-t.test("a second agent takes over from the first, and an answer to the first is none of its", async (t) => {
+t.test("a second agent takes over from the first, and does not get an answer to the first", async (t) => {
   const { path, connections } = await setUp(t);
   const first = await QmpClient.connect(path, WITHIN);
   const lost = first.execute("query-migrate").catch((fault: MigrationFault) => fault.code);
   const asked = await eventually(() => connections[0]?.commands.find(({ execute }) => execute === "query-migrate"), {
     ...WITHIN,
-    what: "its command",
+    what: "the command of the first agent",
   });
   const second = await QmpClient.connect(path, WITHIN);
   t.teardown(() => second.close());
@@ -115,7 +115,7 @@ t.test("a second agent takes over from the first, and an answer to the first is 
   t.equal((await second.execute("query-status")).status, "running");
 });
 
-t.test("an agent that says what is no QMP is left, and the next one finds the monitor as it was", async (t) => {
+t.test("an agent that does not speak QMP is cut off, and the next one finds the monitor as it was", async (t) => {
   const { path } = await setUp(t);
   const wrong = connect(path);
   const left = once(wrong, "close");
@@ -126,36 +126,36 @@ t.test("an agent that says what is no QMP is left, and the next one finds the mo
   next.close();
 });
 
-t.test("without a QEMU it ends, and leaves no socket", async (t) => {
+t.test("without a QEMU the keeper ends, and leaves no socket", async (t) => {
   const path = join(folder(t), "keeper");
   const { begin, ended } = startKeeper(t);
   begin(join(folder(t), "none"), path);
-  await bounded(ended, WITHIN.timeoutMs, "its end");
+  await bounded(ended, WITHIN.timeoutMs, "the end of the keeper");
   t.notOk(existsSync(path));
 });
 
-t.test("it stands by until it is told to begin, and ends with whoever would tell it", async (t) => {
+t.test("the keeper stands by until it is told to begin, and ends with the agent that would tell it", async (t) => {
   let connections = 0;
   const qmp = await serve(t, () => connections++);
   const { stdin, ended } = startKeeper(t);
-  // a word that is not whole
+  // the word to begin is not whole
   stdin.write(JSON.stringify({ qmp, path: `${qmp}.keeper` }));
   stdin.destroy();
   t.same(await bounded(ended, WITHIN.timeoutMs, "the end of the keeper"), [0, null]);
   t.equal(connections, 0, "the monitor was left to others");
 });
 
-t.test("who looks at the host's processes sees which QEMU it is for", async (t) => {
+t.test("the host's list of processes shows for which QEMU a keeper is", async (t) => {
   const { qmp, pid } = await setUp(t);
   const shown = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
   t.match(shown, /^ferry-monitor-keeper /);
   t.ok(`ferry-monitor-keeper ${qmp}`.startsWith(shown), shown);
 });
 
-t.test("SIGHUP does not end it", async (t) => {
+t.test("SIGHUP does not end the keeper", async (t) => {
   const { path, pid } = await setUp(t);
   process.kill(pid, "SIGHUP");
   const agent = await QmpClient.connect(path, WITHIN);
-  t.match(await agent.execute("query-status"), { status: "running" }, "it still speaks to QEMU");
+  t.match(await agent.execute("query-status"), { status: "running" }, "the keeper still speaks to QEMU");
   agent.close();
 });

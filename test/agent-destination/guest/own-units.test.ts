@@ -1,6 +1,6 @@
 /**
- * Guests with users of their own: what the destination agent asks of systemd, with a stand-in for systemctl. A real
- * systemd is asked in test/systemd/guest-users.test.ts.
+ * Tests guests with users of their own: what the destination agent asks of systemd, with a stand-in for systemctl. A
+ * real systemd is asked in test/systemd/guest-users.test.ts.
  */
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,12 +21,12 @@ interface StandIn {
   readonly directory: string;
   readonly programs: string;
   readonly commandPath: string;
-  /** What `systemctl show` says from now on. */
+  /** Sets what `systemctl show` says from now on. */
   says(state: Readonly<Record<string, string | number>>): void;
   calls(): string;
 }
 
-/** @param start a line of shell for `systemctl start` */
+/** @param start a line of shell that stands for `systemctl start` */
 function standIn(t: Test, start = "exit 0"): StandIn {
   const directory = folder(t);
   const programs = join(directory, "bin");
@@ -64,7 +64,7 @@ const started = ({ directory, programs, commandPath }: StandIn, ...command: stri
     logPath: join(directory, "web.qemu.log"),
   });
 
-t.test("the unit gets the command as it is, in a file that others read and the agent alone writes", async (t) => {
+t.test("the unit gets the command as it is, in a file that others read and only the agent writes", async (t) => {
   const host = standIn(t);
   const before = process.umask(0o077);
   t.teardown(() => process.umask(before));
@@ -90,7 +90,7 @@ t.test("a unit that has a process is left alone", async (t) => {
   t.notOk(existsSync(host.commandPath));
 });
 
-t.test("what systemd does not permit, and what it cannot start, are told apart", async (t) => {
+t.test("a start that systemd does not permit is told apart from one that fails", async (t) => {
   const denied = standIn(t, 'echo "Interactive authentication required." >&2; exit 1');
   await t.rejects(started(denied), {
     code: "qemu-start",
@@ -107,7 +107,7 @@ t.test("what systemd does not permit, and what it cannot start, are told apart",
   t.match(other.calls(), /^--quiet --no-ask-password reset-failed ferry-guest@web\.service$/m);
 });
 
-t.test("how the command has ended is asked of systemd", async (t) => {
+t.test("systemd is asked how the command has ended", async (t) => {
   for (const [code, status, end] of [
     [1, 3, { code: 3, signal: null }],
     [2, 9, { code: null, signal: "SIGKILL" }],
@@ -116,12 +116,12 @@ t.test("how the command has ended is asked of systemd", async (t) => {
     const state = `LoadState=loaded\\nActiveState=failed\\nExecMainCode=${code}\\nExecMainStatus=${status}\\n`;
     const host = standIn(t, `printf '${state}' >"$(dirname "$0")/../state"`);
     const { ended } = await started(host);
-    t.same(await bounded(ended, WITHIN_MS, "the end"), end);
+    t.same(await bounded(ended, WITHIN_MS, "the end of the command"), end);
     t.match(host.calls(), /reset-failed/, "systemd forgets the failure, so that it unloads the unit");
   }
 });
 
-t.test("a guest has a unit of its own where its monitor is in {guest}, and why not is logged once", async (t) => {
+t.test("a guest has its own unit where its monitor is in {guest}; a reason against it is logged once", async (t) => {
   const host = standIn(t);
   const runtime = join(host.directory, "run");
   const define = (qmp: string, ...more: string[]) =>
@@ -166,11 +166,11 @@ t.test("a list of open files is taken whole or not at all", async (t) => {
   t.same(seen?.locks, [lock.trimEnd()]);
   for (const cut of [text, `${text}end`, "end\n", "", `nowhere\n${text}end\n`]) t.equal(parseSeenFiles(cut), undefined);
   const major = parseSeenFiles("/\n6 9 12345 abcdef block special file\nend\n");
-  // as glibc puts 0x12345 and 0xabcdef together
+  // glibc puts 0x12345 and 0xabcdef together in this way
   t.same([...(major?.inodes ?? [])], [`block ${expectedDevice()}`]);
 });
 
-/** makedev(0x12345, 0xabcdef) by the bits of the manual: minor 0-7, major 8-19, minor 20-43, major 44-63. */
+/** Computes makedev(0x12345, 0xabcdef) by the bits of the manual: minor 0-7, major 8-19, minor 20-43, major 44-63. */
 function expectedDevice(): bigint {
   const [major, minor] = [0x12345n, 0xabcdefn];
   return (minor % 256n) + (major % 4096n) * 2n ** 8n + (minor / 256n) * 2n ** 20n + (major / 4096n) * 2n ** 44n;

@@ -1,4 +1,4 @@
-/** The mark of a refusal, in a real QEMU. */
+/** Tests the mark of a refusal, in a real QEMU. */
 import t from "tap";
 import { stateOf } from "../../../agent-destination/guest/adopted-qemu.ts";
 import { isMarkedRefused, markRefused, unmarkRefused } from "../../../agent-destination/guest/refusal-mark.ts";
@@ -6,7 +6,7 @@ import { loadedQemu } from "../../support/loaded-qemu.ts";
 
 t.setTimeout(60_000);
 
-t.test("a QEMU is marked once, found so by whoever comes later, and freed of it for an operator", async (t) => {
+t.test("a QEMU is marked once, is found marked afterwards, and is unmarked for an operator", async (t) => {
   const { guest } = await loadedQemu(t);
   const { qmp } = guest;
   t.equal(await isMarkedRefused(qmp), false);

@@ -1,6 +1,7 @@
 /**
- * Commands of guest definitions that are more than QEMU, tried with real QEMUs: a program that executes QEMU or waits
- * for it is taken, one that leaves QEMU is refused. Whatever is refused leaves nothing behind, and says why.
+ * Tests commands of guest definitions that are more than QEMU, with real QEMUs: a program that executes QEMU or waits
+ * for it is taken, and one that leaves QEMU is refused. A refused command leaves nothing behind, and the fault says
+ * why.
  */
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -21,18 +22,18 @@ const ENDS = { timeoutMs: 20_000 };
 
 interface Tried {
   readonly directory: string;
-  /** Starts the guest by this program with QEMU's arguments and further ones. */
+  /** Starts the guest by this program, with QEMU's arguments and further ones. */
   start(program: readonly string[], extra?: readonly string[], timeoutMs?: number): Promise<GuestProcess>;
   /** Makes a shell script of these lines, to which QEMU's arguments are handed. @returns its path */
   script(...lines: readonly string[]): string;
-  /** Processes with the test's directory in their command line, but for the reader of QEMU's output. */
+  /** The processes with the test's directory in their command lines, except for the reader of QEMU's output. */
   left(): readonly string[];
 }
 
 function tried(t: Test): Tried {
   const directory = folder(t);
   const qmp = join(directory, "web.qmp");
-  // all that has the mark of a migration is ended, also what another run of this test has started on this machine
+  // every process with the mark of a migration is ended, also one that another run of this test has started here
   const migration = basename(directory);
   const arguments_ = [...MACHINE, "-qmp", `unix:${qmp},server=on,wait=off`];
   const processes = (): readonly { pid: number; command: string }[] =>
@@ -40,14 +41,14 @@ function tried(t: Test): Tried {
       .map(Number)
       .filter((pid) => Number.isInteger(pid) && pid !== process.pid)
       .map((pid) => ({ pid, command: read(`/proc/${pid}/cmdline`).replaceAll("\0", " ") }))
-      // the reader of QEMU's output ends when it has read all: test/shared/runtime/guest/guest-log.test.ts
+      // the reader of QEMU's output ends when it has read everything: test/shared/runtime/guest/guest-log.test.ts
       .filter(({ command }) => command.includes(directory) && !command.includes(" ferry-guest-log "));
   const killLeft = (): void => {
     for (const { pid } of processes())
       try {
         process.kill(pid, "SIGKILL");
       } catch {
-        // it has ended meanwhile
+        // the process has ended meanwhile
       }
   };
   const forget = atTeardown(killLeft);
@@ -70,7 +71,7 @@ function tried(t: Test): Tried {
       chmodSync(path, 0o755);
       return path;
     },
-    // the reader of the log goes when it has written the last words
+    // the reader of the log ends when it has written the last words
     left: () => processes().flatMap(({ command }) => (command.includes(".qemu.log") ? [] : [command])),
   };
 }
@@ -83,17 +84,17 @@ function read(path: string): string {
   }
 }
 
-/** @returns the fault of a start that is to fail, once nothing of it is left */
+/** Waits for a start to fail. @returns its fault, once nothing of the start is left */
 async function refused(t: Test, from: Tried, start: Promise<GuestProcess>): Promise<MigrationFault> {
   const fault = await start.then(
     () => new MigrationFault("internal", "it was taken"),
     (thrown: unknown) => MigrationFault.from(thrown),
   );
-  t.same(from.left(), [], "nothing of it runs");
+  t.same(from.left(), [], "nothing of the start runs");
   t.same(
     readdirSync(from.directory).filter((name) => /qmp|log/.test(name)),
     [],
-    "and no file is left",
+    "no file is left",
   );
   return fault;
 }
@@ -109,15 +110,15 @@ for (const [what, lines] of [
   t.test(`a program that ${what} is taken, and its QEMU is the guest's process`, async (t) => {
     const from = tried(t);
     const guest = await from.start([from.script(...lines)]);
-    t.match(read(`/proc/${guest.process.pid}/comm`), /^qemu-system/, "the record names QEMU");
+    t.match(read(`/proc/${guest.process.pid}/comm`), /^qemu-system/, "the record names QEMU's process");
     t.match(read(`/proc/${guest.process.pid}/cmdline`), /-incoming\0defer/);
     t.equal(await guest.hasEnded(), false);
     await guest.discard();
-    t.same(from.left(), [], "nothing of it runs");
+    t.same(from.left(), [], "nothing of the command runs");
     t.same(readdirSync(from.directory), ["wrapper"]);
   });
 
-t.test("the end of QEMU is noticed where a program waits for it", async (t) => {
+t.test("the end of QEMU is noticed while a program waits for QEMU", async (t) => {
   const from = tried(t);
   const guest = await from.start([from.script(`${QEMU} "$@"`, "sleep 600")]);
   process.kill(guest.process.pid, "SIGKILL");
@@ -126,7 +127,7 @@ t.test("the end of QEMU is noticed where a program waits for it", async (t) => {
   t.same(from.left(), []);
 });
 
-t.test("a program that leaves a QEMU which has been found already does no harm", async (t) => {
+t.test("a program that leaves a QEMU which was found before does no harm", async (t) => {
   const from = tried(t);
   const leaves = join(from.directory, "leaves");
   const guest = await from.start([from.script(`${QEMU} "$@" &`, `while [ ! -e ${leaves} ]; do sleep 0.1; done`)]);
@@ -139,7 +140,7 @@ t.test("a program that leaves a QEMU which has been found already does no harm",
   t.same(from.left(), []);
 });
 
-t.test("a QEMU that does not quit ends without the program that waits for it", async (t) => {
+t.test("a QEMU that does not quit is ended, and so is the program that waits for it", async (t) => {
   const from = tried(t);
   const guest = await from.start([from.script(`${QEMU} "$@"`, "exit 0")]);
   process.kill(guest.process.pid, "SIGSTOP");
@@ -158,21 +159,21 @@ for (const [what, lines, extra] of [
   ["starts QEMU in the background", [`${QEMU} "$@" &`], []],
   ["starts QEMU in a session of its own", [`setsid ${QEMU} "$@" &`], []],
   ["makes QEMU a daemon", [`${QEMU} "$@" -daemonize`], []],
-  ["fails behind a QEMU in the background", [`${QEMU} "$@" &`, "exit 3"], []],
+  ["fails after it has started QEMU in the background", [`${QEMU} "$@" &`, "exit 3"], []],
 ] as const)
-  t.test(`a program that ${what} is refused by name`, async (t) => {
+  t.test(`a program that ${what} is refused with the reason`, async (t) => {
     const from = tried(t);
     const fault = await refused(t, from, from.start([from.script(...lines)], extra));
     t.match(fault, { code: "qemu-start", message: /starts QEMU at the destination and leaves it/, advice: /exec/ });
   });
 
-t.test("a QEMU that makes itself a daemon is refused by name", async (t) => {
+t.test("a QEMU that makes itself a daemon is refused with the reason", async (t) => {
   const from = tried(t);
   const fault = await refused(t, from, from.start([QEMU], ["-daemonize"]));
   t.match(fault, { code: "qemu-start", message: /leaves it/, advice: /-daemonize/ });
 });
 
-t.test("a program that does not hand on the agent's arguments is refused by name", async (t) => {
+t.test("a program that does not pass on the agent's arguments is refused with the reason", async (t) => {
   const from = tried(t);
   const script = from.script(
     `exec ${QEMU} ${MACHINE.join(" ")} -S -qmp unix:${from.directory}/web.qmp,server,wait=off`,
@@ -197,7 +198,7 @@ for (const [what, extra, words] of [
     t.match(fault, { code: "qemu-start", message: words, advice: /by hand/ });
   });
 
-/** @returns a display whose port somebody has */
+/** Takes the port of a display. @returns the display */
 async function takenDisplay(t: Test): Promise<string> {
   const server = createServer();
   for (let display = 70; display < 99; display++) {
@@ -212,7 +213,7 @@ async function takenDisplay(t: Test): Promise<string> {
   throw new RangeError("no port is free");
 }
 
-t.test("a program that there is not, and one that is killed, are told as such", async (t) => {
+t.test("a program that does not exist, and one that is killed, are reported as such", async (t) => {
   const from = tried(t);
   t.match(await refused(t, from, from.start(["qemu-system-of-nobody"])), {
     code: "qemu-start",
@@ -232,14 +233,14 @@ t.test("a start that has failed does not connect to the next QEMU of the guest",
   t.equal(connections, 0);
 });
 
-t.test("a QEMU that waits for somebody is told with its own words, when it has had its time", async (t) => {
+t.test("a QEMU that waits for a client is reported with its own words when its time is over", async (t) => {
   const from = tried(t);
   const serial = ["-serial", `unix:${from.directory}/web.serial,server=on`];
   const fault = await refused(t, from, from.start([QEMU], serial, 3000));
   t.match(fault, { message: /does not answer its monitor.*QEMU waiting for connection on/s, advice: /by hand/ });
 });
 
-t.test("a QEMU that ends later takes its last words along", async (t) => {
+t.test("the last words of a QEMU that ends later are added to the fault", async (t) => {
   const from = tried(t);
   const guest = await from.start([QEMU]);
   process.kill(guest.process.pid, "SIGTERM");
@@ -248,12 +249,12 @@ t.test("a QEMU that ends later takes its last words along", async (t) => {
   const closed = new MigrationFault("qmp-disconnected", "QEMU closed its monitor");
   t.match(await guest.explain(closed), { code: "qemu-failed", message: /closed its monitor; .*terminating on signal/ });
   const other = new MigrationFault("peer-lost", "The link was cut");
-  t.equal(await guest.explain(other), other, "what has another reason is left alone");
+  t.equal(await guest.explain(other), other, "a fault with another reason is left alone");
   await guest.discard();
   t.notOk(existsSync(guest.logPath));
 });
 
-t.test("a command has the agent's environment, without what is the agent's alone", async (t) => {
+t.test("a command has the agent's environment, without what is only for the agent", async (t) => {
   const { directory, start, script } = tried(t);
   const given = {
     NOTIFY_SOCKET: "/run/systemd/notify",
@@ -273,7 +274,7 @@ t.test("a command has the agent's environment, without what is the agent's alone
   t.same(
     names.filter((name) => name !== undefined && /^(NOTIFY|WATCHDOG|FERRY)_/.test(name)),
     ["FERRY_MIGRATION"],
-    "but for the mark of its migration",
+    "only the mark of its migration is there",
   );
   await guest.discard();
 });

@@ -1,4 +1,4 @@
-/** When the source's mark beside an image proves that the image is the source's. */
+/** Tests when the source's mark beside an image proves that the image is the source's. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ t.test("the destination finds the mark beside the image, until the source remove
   t.same(readdirSync(folder), ["d.raw"]);
 });
 
-/** Mounts, acts and unmounts: the mount must end before the test does, since its directory is removed then. */
+/** Mounts, acts and unmounts. The mount must end before the test does, since its directory is removed then. */
 async function mounted(places: readonly string[], args: readonly string[], act: () => Promise<void>): Promise<void> {
   execFileSync("mount", args, { stdio: "pipe" });
   const forget = atTeardown(() => unmount(places));
@@ -49,9 +49,9 @@ t.test("a mark proves nothing for an image that is mounted over another one", { 
   const [path, own] = [join(folder, "d.raw"), join(folder, "own", "d.raw")];
   const { mark, remove } = await markDisks(disks(path), "one");
   await mounted([path], ["--bind", own, path], async () => {
-    t.same([...(await markedImages(disks(path), mark))], [], "at the destination");
+    t.same([...(await markedImages(disks(path), mark))], [], "the mark proves nothing at the destination");
     await remove();
-    t.equal((await markDisks(disks(path), "two")).mark, undefined, "nor at the source");
+    t.equal((await markDisks(disks(path), "two")).mark, undefined, "no mark is made at the source");
   });
 });
 
@@ -59,14 +59,14 @@ t.test("a mark proves nothing on an overlay, whose writes stay on this host", { 
   const folder = t.testdir({ lower: { "d.raw": "" }, scratch: {}, merged: {} });
   const [lower, scratch, merged] = [join(folder, "lower"), join(folder, "scratch"), join(folder, "merged")];
   const { mark, remove } = await markDisks(disks(join(lower, "d.raw")), "one");
-  // the directory of the tests may itself be an overlay, which takes no writes of another
+  // the directory of the tests may itself be an overlay, to which another overlay cannot write
   await mounted([scratch], ["-t", "tmpfs", "tmpfs", scratch], async () => {
     const [upper, work] = [join(scratch, "upper"), join(scratch, "work")];
     mkdirSync(upper);
     mkdirSync(work);
     const options = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
     await mounted([merged], ["-t", "overlay", "overlay", "-o", options, merged], async () => {
-      t.ok(existsSync(join(merged, mark?.name ?? "")), "the mark shows through");
+      t.ok(existsSync(join(merged, mark?.name ?? "")), "the mark shows through the overlay");
       t.same([...(await markedImages(disks(join(merged, "d.raw")), mark))], []);
     });
   });

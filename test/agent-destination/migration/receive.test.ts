@@ -1,4 +1,7 @@
-/** A source that says nothing over a link that is up loses its place; a slow one, and one that is cut off, does not. */
+/**
+ * Tests that a source which says nothing over a link that is up loses its place, while a slow source, or one that is
+ * cut off, does not.
+ */
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
@@ -12,7 +15,7 @@ import { openLoopback } from "../../../shared/warmup/loopback.ts";
 import { LIMITS } from "../../support/link.ts";
 import { folder } from "../../support/link-fixtures.ts";
 
-/** A migration whose first frame has come. */
+/** Makes a migration whose first frame has come. */
 function receiving() {
   const abort = new AbortController();
   const [begun, ended, packaged] = [deferred<void>(), deferred<object>(), deferred<void>()];
@@ -25,30 +28,30 @@ function receiving() {
   return { ended, done: receive(state, { config: { followUpMs: 20, link: { keepAliveMs: 10 } } } as never) };
 }
 
-t.test("a source that sends one frame and then nothing is given up by name", async (t) => {
+t.test("a source that sends one frame and then nothing is given up with the reason", async (t) => {
   await t.rejects(receiving().done, {
     code: "peer-lost",
     role: "source",
-    // longer than followUp here, since keep-alive has to find a source that hangs first
+    // the limit is longer than followUp here, since keep-alive has to find a source that hangs first
     message: "The source has said nothing for 40 ms (followUp), although the link to it is up",
   });
 });
 
-t.test("the end of the stream ends the watch, and what follows has no such limit", async (t) => {
+t.test("the end of the stream ends the watch, and the state that follows has no such limit", async (t) => {
   const { ended, done } = receiving();
   ended.resolve({});
   t.match(await done, { kind: "loading" });
 });
 
-t.test("a source is heard by its pings, over a real link, and not by the link's own", async (t) => {
+t.test("over a real link a source is heard by its pings, and not by the link's own pings", async (t) => {
   const over = new AbortController();
   t.teardown(() => over.abort());
-  const loop = await openLoopback(join(folder(t), "s"), LIMITS, over.signal);
-  t.teardown(() => loop.close());
-  loop.source.receive(() => undefined);
-  loop.source.retain(1 << 20);
+  const loopback = await openLoopback(join(folder(t), "s"), LIMITS, over.signal);
+  t.teardown(() => loopback.close());
+  loopback.source.receive(() => undefined);
+  loopback.source.retain(1 << 20);
   const receiver = new Receiver({
-    channel: loop.destination,
+    channel: loopback.destination,
     socket: new PassThrough() as never,
     makeReplay: () => ({ isHeldBack: false, take: () => undefined }) as unknown as Replay,
     clock: systemClock,
@@ -63,13 +66,13 @@ t.test("a source is heard by its pings, over a real link, and not by the link's 
   done.catch(() => undefined);
   const body = new Uint8Array(8);
   const frame = { frameKind: "verbatim", codec: "none", rawLength: 8, checksum: new Uint8Array(8), body } as const;
-  loop.source.send({ kind: "frame", sequence: 1, ...frame });
+  loopback.source.send({ kind: "frame", sequence: 1, ...frame });
   for (let nonce = 0; nonce < 100; nonce++) {
-    loop.source.send({ kind: "clockPing", nonce });
+    loopback.source.send({ kind: "clockPing", nonce });
     await delay(40);
   }
-  t.equal(isOver, false, "four seconds of nothing but pings");
+  t.equal(isOver, false, "four seconds of nothing but pings do not end it");
   await t.rejects(done, { code: "peer-lost", message: /said nothing for 3000 ms/ });
-  t.equal(loop.destination.isCut, false, "the link is up");
+  t.equal(loopback.destination.isCut, false, "the link is up");
   receiver.close();
 });

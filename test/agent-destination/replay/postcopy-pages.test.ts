@@ -1,3 +1,4 @@
+/** Tests `PostcopyPages`: which pages QEMU misses, and which pages it may get. */
 import fc from "fast-check";
 import t from "tap";
 import { PostcopyPages } from "../../../agent-destination/replay/postcopy-pages.ts";
@@ -40,7 +41,7 @@ const packaged = (length: number, body = new Uint8Array(length)): Uint8Array => 
   return bytes;
 };
 
-/** Every page came, then these went stale, and the package came. */
+/** Makes post-copy after its package: every page came, and then these pages became stale. */
 function switched(...stale: number[]) {
   const it = setUp();
   for (let page = 0; page < 64; page++) it.pages.placed(page, false);
@@ -49,7 +50,7 @@ function switched(...stale: number[]) {
   return it;
 }
 
-t.test("behind the package each stale page comes once, and then the end", async (t) => {
+t.test("after the package each stale page comes once, and then the end", async (t) => {
   const { pages } = switched(3, 4, 60);
   t.ok(pages.isActive);
   t.throws(() => pages.checkEnd(), { ...refused, message: /3 pages missing/ });
@@ -64,7 +65,7 @@ t.test("a page that is there already is refused before QEMU gets it", async (t) 
   t.throws(() => pages.placed(3, false), { ...refused, message: /second time/ });
 });
 
-t.test("before, a page may come as often as it likes, but as a delta only where there is something", async (t) => {
+t.test("before the package a page may come again and again, but a delta only where there is content", async (t) => {
   const { pages } = setUp();
   pages.placed(1, false);
   pages.placed(1, false);
@@ -72,12 +73,12 @@ t.test("before, a page may come as often as it likes, but as a delta only where 
   t.throws(() => pages.placed(2, true), refused);
 });
 
-t.test("the package is as long as it says, and the last of what goes before", async (t) => {
+t.test("a package is as long as it says, and neither discards nor another package follow it", async (t) => {
   const { pages } = setUp();
   t.throws(() => pages.package(packaged(0)), refused);
   t.throws(() => setUp().pages.package(packaged(2 ** 31, new Uint8Array(4))), refused);
   t.throws(() => setUp().pages.package(packaged(3, new Uint8Array(4))), refused);
-  t.equal(pages.package(packaged(10, new Uint8Array(4))).length, 9 + 4, "with the command ahead of it");
+  t.equal(pages.package(packaged(10, new Uint8Array(4))).length, 9 + 4, "the command of the package goes ahead of it");
   t.notOk(pages.isActive);
   t.throws(() => pages.discards(discards(1)), refused);
   t.equal(pages.package(new Uint8Array(6)).length, 6);
@@ -85,7 +86,7 @@ t.test("the package is as long as it says, and the last of what goes before", as
   t.throws(() => pages.package(packaged(1)), refused);
 });
 
-t.test("what QEMU asks and answers goes to the source; SHUT is the end", async (t) => {
+t.test("what QEMU asks and answers goes to the source, and SHUT is the end", async (t) => {
   const { pages, sent } = switched(8, 9);
   const requests = new PageRequests(blocks);
   requests.add(8, 2);
@@ -99,7 +100,7 @@ t.test("what QEMU asks and answers goes to the source; SHUT is the end", async (
   t.equal(await pages.done.promise, 0);
 });
 
-t.test("taken up again, it misses what QEMU says it has not got, and asks again for what is waited for", async (t) => {
+t.test("a resumed post-copy misses the pages that QEMU reports, and repeats what the guest waits for", async (t) => {
   const { pages, sent } = setUp();
   const received = new Uint8Array(8).fill(0xff);
   received[1] = 0b1111_0101;
@@ -121,7 +122,7 @@ t.test("taken up again, it misses what QEMU says it has not got, and asks again 
   t.throws(() => pages.placed(8, false), refused);
 });
 
-t.test("a package comes in pieces of any length, with its command ahead of the first", async () => {
+t.test("a package comes in pieces of any length, with its command ahead of the first piece", async () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 1, maxLength: 100 }), fc.array(fc.nat(100)), (device, cuts) => {
       const { pages } = setUp();
@@ -139,7 +140,7 @@ t.test("a package comes in pieces of any length, with its command ahead of the f
   );
 });
 
-t.test("what a large guest misses is told in pieces, the last one marked", async (t) => {
+t.test("the pages that a large guest misses are told in pieces, of which the last is marked", async (t) => {
   const pageCount = 300_000;
   const told: unknown[] = [];
   const pages = new PostcopyPages({

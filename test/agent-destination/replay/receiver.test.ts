@@ -1,4 +1,4 @@
-/** What a source may ask of a destination, and when. */
+/** Tests `Receiver`: what a source may ask of a destination, and when. */
 import { PassThrough } from "node:stream";
 import t from "tap";
 import type { PostcopyPages } from "../../../agent-destination/replay/postcopy-pages.ts";
@@ -25,7 +25,7 @@ function setUp(cancelled = new AbortController().signal, postcopy?: Pick<Postcop
   return { receiver, source, destination };
 }
 
-t.test("a cancel ends what comes, and nothing of a guest that is loaded", async (t) => {
+t.test("a cancel ends the receiving of a guest, but not a guest that is loaded", async (t) => {
   for (const isLoaded of [false, true]) {
     const cancel = new AbortController();
     const { receiver } = setUp(cancel.signal);
@@ -52,7 +52,7 @@ t.test(
   },
 );
 
-t.test("digests are made for one stretch at a time: more would be files and memory without bound", async (t) => {
+t.test("digests are made for one stretch at a time: more would take files and memory without bound", async (t) => {
   const { receiver, source, destination } = setUp();
   const answers = [deferred<void>(), deferred<void>()];
   let asked = 0;
@@ -72,12 +72,12 @@ t.test("digests are made for one stretch at a time: more would be files and memo
   t.equal(asked, 2);
 });
 
-t.test("a source may ask once for each stream that it begins anew what is missing", async (t) => {
+t.test("for each stream that it begins again, a source may ask once which pages are missing", async (t) => {
   let told = 0;
   const { source, destination } = setUp(undefined, { isActive: true, tellMissing: () => void told++ });
-  const anew = (): void => (destination as unknown as ResumingDestination).onAnew();
+  const restart = (): void => (destination as unknown as ResumingDestination).onAnew();
   for (let generation = 1; generation <= 2; generation++) {
-    anew();
+    restart();
     source.send({ kind: "resume" });
     await new Promise((resolve) => setImmediate(resolve));
     t.equal(told, generation);

@@ -1,4 +1,7 @@
-/** The frames of post-copy into QEMU's stream: in their order only, and begun anew when the source begins anew. */
+/**
+ * Tests how frames of post-copy become QEMU's stream: only in their order, and counted from zero when the source begins
+ * again.
+ */
 import type { Socket } from "node:net";
 import { Writable } from "node:stream";
 import t from "tap";
@@ -17,7 +20,7 @@ import { BLOCKS, contract, delta, frame, PAGES, pages, SECTION } from "../../sup
 import { memoryTransfer } from "../../support/memory-link.ts";
 import { turn } from "../../support/sending.ts";
 
-/** @param held QEMU takes nothing until the test says so */
+/** @param held true when QEMU takes nothing until the test says so */
 function setUp({ postcopy = true, held = false } = {}) {
   const written: Buffer[] = [];
   const taken: (() => void)[] = [];
@@ -39,7 +42,7 @@ function setUp({ postcopy = true, held = false } = {}) {
     createKernels: loadKernels,
     contract: { ...contract, postcopy },
     channel: destination,
-    // the replay writes to it and no more
+    // the replay only writes to the socket
     socket: qemu as unknown as Socket,
     clock: systemClock,
     onFault: (fault) => faults.push(fault),
@@ -48,18 +51,18 @@ function setUp({ postcopy = true, held = false } = {}) {
   let sequence = 0;
   const take = (body: Uint8Array, frameKind: Frame["frameKind"]): void =>
     replay.take(frame(++sequence, body, { frameKind }));
-  /** QEMU takes all that it was given. */
+  /** Lets QEMU take everything that it was given. */
   const takeAll = async (): Promise<void> => {
     while (taken.length > 0) {
       taken.shift()?.();
       await turn();
     }
   };
-  const anew = (): void => {
+  const restart = (): void => {
     replay.restart();
     sequence = 0;
   };
-  return { replay, faults, written, acks, take, takeAll, anew };
+  return { replay, faults, written, acks, take, takeAll, restart };
 }
 
 const HEAD = Buffer.from("head");
@@ -109,7 +112,7 @@ t.test(
     t.same(
       acks.map(([sequence]) => sequence),
       [1, 3, 4, 5, 7],
-      "pages with what comes behind them",
+      "pages are acknowledged with what comes after them",
     );
   },
 );
@@ -118,13 +121,13 @@ const wrong: readonly (readonly [title: string, steps: readonly Step[], message:
   ["pages between discards and package", [all, discards, two], /kind pages between discards and package/],
   ["other bytes between discards and package", [all, discards, tail], /kind verbatim between discards and package/],
   ["other bytes in the middle of a package", [all, [PACKAGE.subarray(0, 5), "package"], tail], /kind verbatim between/],
-  ["discards behind the package", [all, discards, made, discards], /kind discards in post-copy/],
+  ["discards after the package", [all, discards, made, discards], /kind discards in post-copy/],
   ["a second package", [all, discards, made, made], /kind package in post-copy/],
-  ["discards behind the end", [all, tail, discards], /kind discards behind the end/],
+  ["discards after the end", [all, tail, discards], /kind discards behind the end/],
   ["a page twice", [all, discards, made, two, two], /page 5 for the second time/],
   ["a page that was not discarded", [all, discards, made, all], /page 0 for the second time/],
   ["the end with pages missing", [all, discards, made, tail], /the end of post-copy with 2 pages missing/],
-  ["pages behind the end", [all, discards, made, two, tail, two], /behind the end of QEMU's RAM/],
+  ["pages after the end", [all, discards, made, two, tail, two], /behind the end of QEMU's RAM/],
   ["a delta in post-copy", [all, discards, made, [pages((w) => delta(w, 5, [0, 1, 7])), "pages"]], /a delta/],
   [
     "a delta of a page that was discarded",
@@ -135,7 +138,7 @@ const wrong: readonly (readonly [title: string, steps: readonly Step[], message:
   ["a package longer than it says", [all, [Buffer.concat([PACKAGE, TAIL]), "package"]], /4 bytes behind the package/],
 ];
 for (const [title, steps, message] of wrong)
-  t.test(`${title}: refused`, async (t) => {
+  t.test(`the replay refuses ${title}`, async (t) => {
     const { replay, take, faults } = setUp();
     take(...head);
     replay.layout(BLOCKS, SECTION);
@@ -148,7 +151,7 @@ for (const [title, steps, message] of wrong)
     t.throws(() => take(...last), { code: "peer-invalid", message });
   });
 
-t.test("a delta of a page that never came is refused where post-copy may follow, and taken where not", async (t) => {
+t.test("a delta of a page that never came is refused where post-copy may follow, and taken elsewhere", async (t) => {
   const first = pages((w) => delta(w, 7, [0, 1, 7]));
   for (const postcopy of [true, false]) {
     const { replay, take } = setUp({ postcopy });
@@ -167,7 +170,7 @@ t.test("frames of post-copy are refused where it was not agreed on, and before t
     }
 });
 
-t.test("post-copy that is taken up takes what is missing, and no package any more", async (t) => {
+t.test("a resumed post-copy takes the pages that are missing, and no package any more", async (t) => {
   const { replay, take } = setUp();
   const before = setUp().replay;
   before.layout(BLOCKS, SECTION);
@@ -186,36 +189,36 @@ t.test("post-copy that is taken up takes what is missing, and no package any mor
 });
 
 t.test(
-  "when the source begins anew, what came and was not begun is forgotten, and what was is not acknowledged",
+  "when the source begins again, frames that were not begun are dropped, and the others are not acknowledged",
   async (t) => {
-    const { replay, take, takeAll, anew, acks, written } = setUp({ held: true });
+    const { replay, take, takeAll, restart, acks, written } = setUp({ held: true });
     replay.layout(BLOCKS, SECTION);
     const full = pages((w) => {
       for (let page = 0; page < 15; page++) w.full(page, address(KERNEL_RESERVED_BYTES));
     });
     take(...all);
-    // more than QEMU is given at once: frames are left that were not begun
+    // QEMU is given less than this at once, so some frames are not begun
     for (let i = 0; i < 16; i++) take(full, "pages");
-    anew();
+    restart();
     t.equal(replay.sequence, 0);
     await takeAll();
     await replay.drained();
     await turn();
-    t.same(acks, [], "of the stream before");
+    t.same(acks, [], "frames of the earlier stream are not acknowledged");
     t.ok(written.length < 10, `${written.length} of 17 frames had been begun`);
     take(TWO, "pages");
     await takeAll();
     await replay.drained();
     const acknowledged = () => (acks.length > 0 ? true : undefined);
     await eventually(acknowledged, { timeoutMs: 20_000, what: "the acknowledgement of pages" });
-    t.same(acks, [[1, TWO.length]], "frames and bytes count anew");
+    t.same(acks, [[1, TWO.length]], "frames and bytes are counted from zero");
   },
 );
 
-t.test("a frame of the stream before is behind the times when the source begins anew", async (t) => {
-  const { replay, take, anew } = setUp();
+t.test("a frame of the earlier stream is refused once the source has begun again", async (t) => {
+  const { replay, take, restart } = setUp();
   replay.layout(BLOCKS, SECTION);
   take(...all);
-  anew();
+  restart();
   t.throws(() => replay.take(frame(2, TWO)), { code: "peer-invalid", message: /frame 2 after 0/ });
 });

@@ -1,4 +1,4 @@
-/** What a lying source is told, and what a true one's frames become. */
+/** Tests `Replay`: what a source's frames become, and which frames of a lying source are refused. */
 
 import type { Socket } from "node:net";
 import { PassThrough } from "node:stream";
@@ -54,7 +54,7 @@ function setUp() {
     createKernels: loadKernels,
     contract,
     channel: destination,
-    // the replay writes to it and no more
+    // the replay only writes to the socket
     socket: stream as unknown as Socket,
     clock: systemClock,
     onFault: (fault) => faults.push(fault),
@@ -63,7 +63,7 @@ function setUp() {
   return { replay, faults, acks, allAcked: allAcked.promise, bytes: () => Buffer.concat(written) };
 }
 
-/** A frame as the source makes it. */
+/** Makes a frame as the source makes it. */
 function frame(sequence: number, body: Uint8Array, changes: Partial<Frame> = {}): Frame {
   kernels.memory.set(body, AT);
   kernels.checksum(address(AT), body.length, address(KERNEL_RESERVED_BYTES));
@@ -104,7 +104,7 @@ t.test("verbatim frames and pages become QEMU's stream in their order, and are a
     bytes().toString("hex"),
     `${Buffer.from("head").toString("hex")}${part}${Buffer.from("tail").toString("hex")}`,
   );
-  t.same(acks, [1, 3], "that of pages goes with the one close behind");
+  t.same(acks, [1, 3], "the frame of pages is acknowledged with the one close after it");
   t.same(faults, []);
 });
 

@@ -1,8 +1,9 @@
+/** Tests `ServiceTimes`: how long the guest waits for its pages. */
 import fc from "fast-check";
 import t from "tap";
 import { ServiceTimes } from "../../../agent-destination/replay/service-times.ts";
 
-t.test("from the request to the page, with percentiles that are right to a tenth", async (t) => {
+t.test("a time runs from the request to the page, and percentiles are right to a tenth", async (t) => {
   const times = new ServiceTimes();
   for (let page = 0; page < 100; page++) {
     times.requested(page, 1000);
@@ -15,7 +16,7 @@ t.test("from the request to the page, with percentiles that are right to a tenth
   t.equal(maxMs, 100);
 });
 
-t.test("a page that is asked for again counts from the first time; one that nobody asked for not at all", async (t) => {
+t.test("a page that is requested again counts from its first request, and a page without one not at all", async (t) => {
   const times = new ServiceTimes();
   times.requested(7, 0);
   times.requested(7, 900);
@@ -67,7 +68,7 @@ t.test("a clock that was set back, and a wait of hours, are counted all the same
   t.match(times.summary(), { requests: 2, maxMs: 2 ** 40 / 1000 });
 });
 
-t.test("a QEMU that asks for everything does not make it grow without end", async (t) => {
+t.test("a QEMU that asks for everything does not make the times grow without bound", async (t) => {
   const times = new ServiceTimes();
   for (let page = 0; page < 100_000; page++) times.requested(page, page);
   t.equal([...times.waitingPages].length, 65_536);

@@ -1,4 +1,6 @@
-/** Which offers a destination takes up, from whom, and what the others learn and end: nothing of anybody else's. */
+/**
+ * Tests which offers a destination takes, from whom, and that other callers neither learn nor end what is not theirs.
+ */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -25,7 +27,7 @@ const IN_CLEAR: Caller = { name: "192.0.2.1", names: [], text: "192.0.2.1:4711, 
 const MIB = 2 ** 20;
 const TRACE = ["sh", "-c", "touch {runtime}/started"];
 
-/** A destination whose "QEMU" only leaves a trace of its start. */
+/** Starts a destination whose "QEMU" only leaves a trace of its start. */
 async function start(t: Test, definition: object = {}, flags: readonly string[] = [], more: object = {}) {
   const places = placesIn(t, "{runtime}/web.qmp", { command: TRACE, ...definition });
   const config = { ...loadDestinationConfig([...places, ...flags], {}), ...more };
@@ -36,7 +38,7 @@ async function start(t: Test, definition: object = {}, flags: readonly string[] 
   return { agent, config, hasStarted: () => existsSync(join(config.runtimeDirectory, "started")) };
 }
 
-/** An offer of the very guest that is defined here. */
+/** Makes an offer of the very guest that is defined here. */
 async function alike(config: DestinationConfig, changes: Partial<Offer> = {}): Promise<Offer> {
   const definitionDigest = (await loadGuest("web", config)).digest;
   const ramBlocks = [{ name: "pc.ram", byteLength: 1 * MIB, pageSize: 4096 }];
@@ -56,14 +58,14 @@ t.test("an offer of another definition starts nothing, and learns nothing of the
     const answer = await agent.handshake({ ...anyOffer, sourceAddress: "127.0.0.1:7411", dryRun }, ALPHA);
     t.same(codesOf(answer), ["guest-definition"]);
     const told = textOf(answer);
-    t.match(told, /compare web\.json .* both hosts .*DEFINITION/, "it says how to compare");
+    t.match(told, /compare web\.json .* both hosts .*DEFINITION/, "the refusal says how to compare the definitions");
     t.notMatch(told, new RegExp(`secret|77|${digest.slice(0, 6)}|${config.runtimeDirectory}`));
   }
   t.notOk(hasStarted());
   t.same(agent.desk.listMigrations(), [], "nothing was begun");
 });
 
-t.test("whatever else is known without a QEMU is told with it, and none is started for it", async (t) => {
+t.test("all reasons that are known without a QEMU are given at once, and no QEMU is started", async (t) => {
   const { agent, config, hasStarted } = await start(t, {}, ["--memory-reserve=100000GiB"]);
   const old = { protocolVersions: [99], sourceAddress: "[fe80::1%nowhere0]:7411" };
   const host = ["source-address", "protocol-version"];
@@ -72,7 +74,7 @@ t.test("whatever else is known without a QEMU is told with it, and none is start
   t.notOk(hasStarted());
 });
 
-t.test("an offer of the same definition gets its QEMU", async (t) => {
+t.test("for an offer of the same definition QEMU is started", async (t) => {
   const { agent, config, hasStarted } = await start(t);
   t.same(codesOf(await agent.handshake(await alike(config), ALPHA)), ["qemu-start"]);
   t.ok(hasStarted());
@@ -86,7 +88,7 @@ t.test("a definition that cannot be used is not described to a caller", async (t
   t.notMatch(textOf(answer), /secret|incoming/);
 });
 
-t.test("the guest's memory is what its own definition says, where the offer claims less", async (t) => {
+t.test("the guest's memory is what its definition here says, when the offer claims less", async (t) => {
   const command = [...TRACE, "-m", "size=90000T"];
   const { agent, config, hasStarted } = await start(t, { command });
   const offer = await alike(config);
@@ -95,27 +97,31 @@ t.test("the guest's memory is what its own definition says, where the offer clai
   t.notOk(hasStarted());
 });
 
-t.test("a guest that is bound to peers comes from those alone", async (t) => {
+t.test("a guest that is bound to peers is taken from those peers alone", async (t) => {
   const { agent, config, hasStarted } = await start(t, { peers: ["beta", "192.0.2.1"] });
   const offer = await alike(config);
   for (const caller of [GAMMA, IN_CLEAR])
     for (const asked of [offer, anyOffer]) {
       const answer = await agent.handshake(asked, caller);
       t.same(codesOf(answer), ["guest-peers"], `${caller.name}, whatever it offers`);
-      t.notMatch(textOf(answer), /beta/, "who may is not its business");
+      t.notMatch(textOf(answer), /beta/, "the caller does not learn who may bring the guest");
     }
   t.match(textOf(await agent.handshake(offer, IN_CLEAR)), /without TLS/);
   t.notOk(hasStarted());
-  t.same(codesOf(await agent.handshake(offer, ALPHA)), ["qemu-start"], "by any name of its certificate");
+  t.same(
+    codesOf(await agent.handshake(offer, ALPHA)),
+    ["qemu-start"],
+    "the list may have any name of the peer's certificate",
+  );
 });
 
-t.test("one migration more than there may be is refused before its QEMU is started", async (t) => {
+t.test("a migration beyond `migrations.max` is refused before its QEMU is started", async (t) => {
   const { agent, config, hasStarted } = await start(t, {}, [], { migrationsMax: 0 });
   await t.rejects(agent.handshake(await alike(config), ALPHA), { code: "busy", message: /0 migrations under way/ });
   t.notOk(hasStarted());
 });
 
-t.test("only the caller that brought a guest ends that migration by another one", async (t) => {
+t.test("only the caller that brought a guest ends that migration by another offer", async (t) => {
   const came = { kind: "waiting", status: "paused", source: "127.0.0.1:7411", caller: "alpha" } as const;
   const { agent, config, qemu, view, written } = await startAgain(t, came);
   const offer = await alike(config);
@@ -134,7 +140,7 @@ t.test("only the caller that brought a guest ends that migration by another one"
   ]);
   t.same([...written, ...qemu.said], [], "nothing was touched");
   t.ok(qemu.isAlive);
-  // the source that began it has given it up
+  // the source that began the migration offers the guest again, so it has given the migration up
   const answer = await agent.handshake(offer, ALPHA);
   t.same(codesOf(answer), ["qemu-start"]);
   await eventually(() => (qemu.isAlive ? undefined : true), { timeoutMs: 20_000, what: "the end of the copy" });

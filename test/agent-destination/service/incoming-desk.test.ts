@@ -1,4 +1,4 @@
-/** The operator's words at a destination: which are taken where, what must be confirmed, and what they do. */
+/** Tests the operator's words at a destination: which are taken where, which must be confirmed, and what they do. */
 import t from "tap";
 import { eventually } from "../../support/bounded.ts";
 import { type Again, type Came, ID, POSTCOPY, startAgain } from "../../support/destination-again.ts";
@@ -8,7 +8,7 @@ const HERE = { id: ID, keep: "destination", confirmed: false } as const;
 const BACK = { id: ID, keep: "source", confirmed: false } as const;
 const YES = { confirmed: true } as const;
 
-t.test("a whole guest whose source is silent: both words must be confirmed", async (t) => {
+t.test("both words about a whole guest whose source is silent must be confirmed", async (t) => {
   for (const came of [{ kind: "waiting" }, { kind: "refused" }] as const) {
     const { agent, qemu, view, written } = await startAgain(t, { status: "paused", ...came });
     t.equal(view().status, "inDoubt");
@@ -18,7 +18,7 @@ t.test("a whole guest whose source is silent: both words must be confirmed", asy
   }
 });
 
-t.test("the word for here starts it, behind the record that says so", async (t) => {
+t.test("the word for the destination starts the guest, after the record that says so", async (t) => {
   for (const came of [{ kind: "waiting" }, { kind: "refused" }] as const) {
     const { agent, qemu, written, untilWritten } = await startAgain(t, { status: "paused", ...came });
     qemu.whim = ({ execute }) => {
@@ -33,7 +33,7 @@ t.test("the word for here starts it, behind the record that says so", async (t) 
   }
 });
 
-t.test("a mark of the refusal is taken out first, behind the record", async (t) => {
+t.test("a mark of the refusal is removed before the guest is started, and after the record", async (t) => {
   const came = { kind: "waiting", status: "paused", isMarked: true } as const;
   const { agent, qemu, written } = await startAgain(t, came);
   qemu.whim = ({ execute }) => {
@@ -44,7 +44,7 @@ t.test("a mark of the refusal is taken out first, behind the record", async (t) 
   t.same(qemu.said.slice(0, 2), ["object-del", "cont"]);
 });
 
-t.test("the word for the source ends the copy, for good", async (t) => {
+t.test("the word for the source ends the copy for good", async (t) => {
   for (const came of [{ kind: "waiting" }, { kind: "refused" }] as const) {
     const { agent, qemu, untilWritten, settle } = await startAgain(t, { status: "paused", ...came });
     t.match(await agent.desk.resolve({ ...BACK, ...YES }), {
@@ -58,7 +58,7 @@ t.test("the word for the source ends the copy, for good", async (t) => {
 });
 
 t.test(
-  "a source that only asks has lost its own QEMU or cannot see it: the word is said here, with --yes",
+  "a source that only asks has lost its own QEMU or cannot see it, so the word is said here, with --yes",
   async (t) => {
     const { agent, settle, view } = await startAgain(t, { kind: "waiting", status: "paused" });
     await settle("standing");
@@ -70,7 +70,7 @@ t.test(
   },
 );
 
-t.test("of two contrary words one is heard, and the other one hears that it was not", async (t) => {
+t.test("of two contrary words one is taken, and the other is answered that it was not", async (t) => {
   const { agent } = await startAgain(t, { kind: "waiting", status: "paused" });
   const words = [HERE, BACK].map((word) => agent.desk.resolve({ ...word, ...YES }));
   const [first, second] = await Promise.allSettled(words);
@@ -78,24 +78,24 @@ t.test("of two contrary words one is heard, and the other one hears that it was 
   t.match(second, { status: "rejected", reason: { code: "not-in-doubt", message: /was not acted upon/ } });
 });
 
-t.test("a grant that comes after the word for the source finds it refused", async (t) => {
+t.test("a grant that comes after the word for the source is answered with a refusal", async (t) => {
   const { agent, settle, qemu } = await startAgain(t, { kind: "waiting", status: "paused" });
   const [, granted] = await Promise.all([agent.desk.resolve({ ...BACK, ...YES }), settle("grant")]);
   t.equal(granted.standing, "refused");
   t.notOk(qemu.said.includes("cont"));
 });
 
-t.test("QEMU refuses to start what an operator wants here: it is refused again, with its words", async (t) => {
+t.test("a guest that QEMU refuses to start for a word is refused again, with QEMU's words", async (t) => {
   const { agent, qemu, written, record } = await startAgain(t, { kind: "refused", status: "paused" });
   qemu.whim = ({ execute }) => (execute === "cont" ? 'Failed to get "write" lock' : undefined);
   void agent.desk.resolve({ ...HERE, ...YES });
   await eventually(() => (written.length > 1 ? true : undefined), { ...WITHIN, what: "both records" });
   t.same(written, ["running", "refused"]);
   t.match(await record(), { reason: /"write" lock/ });
-  t.ok(qemu.isAlive, "and kept");
+  t.ok(qemu.isAlive, "the copy is kept");
 });
 
-t.test("a guest that was started and has ended: the word says whose it is from now on", async (t) => {
+t.test("the word about a guest that was started and has ended says which host has it from now on", async (t) => {
   for (const [word, status, kind] of [
     [HERE, "moved", "arrived"],
     [BACK, "failed", "refused"],
@@ -110,7 +110,7 @@ t.test("a guest that was started and has ended: the word says whose it is from n
   }
 });
 
-t.test("a guest that misses pages of a silent source is ended by a word, and then given back by another", async (t) => {
+t.test("a guest that misses pages of a silent source is ended by one word, and given back by another", async (t) => {
   for (const came of [
     { status: "running", migration: "postcopy-paused" },
     { status: "paused", migration: "postcopy-active" },
@@ -132,7 +132,7 @@ t.test("a guest that misses pages of a silent source is ended by a word, and the
   }
 });
 
-t.test("a guest of post-copy that was not started yet is not claimed, since its pages are at its source", async (t) => {
+t.test("a post-copy that was not started yet is not claimed, since its pages are at its source", async (t) => {
   const came = { kind: "waiting", status: "paused", migration: "postcopy-active", postcopy: POSTCOPY };
   const { agent, qemu, view, untilWritten } = await startAgain(t, { ...came, kind: "waiting" });
   t.match(view(), { status: "inDoubt", error: { guestNow: /without its pages/, advice: /--keep source ends/ } });
@@ -142,7 +142,7 @@ t.test("a guest of post-copy that was not started yet is not claimed, since its 
   t.notOk(qemu.isAlive);
 });
 
-t.test("a source that asks while pages are missing is there, and keeps the word for itself", async (t) => {
+t.test("a source that asks while pages are missing is in contact, and keeps the word for itself", async (t) => {
   const came = { kind: "running", status: "running", migration: "postcopy-paused", postcopy: POSTCOPY } as const;
   const { agent, qemu, until, settle } = await startAgain(t, came);
   await until("inDoubt");
@@ -151,7 +151,7 @@ t.test("a source that asks while pages are missing is there, and keeps the word 
   t.ok(qemu.isAlive);
 });
 
-t.test("a guest of post-copy that is withdrawn is not kept: nobody could start it", async (t) => {
+t.test("the copy of a withdrawn post-copy is not kept, since nobody could start it", async (t) => {
   const came = { kind: "waiting", status: "paused", migration: "postcopy-active", postcopy: POSTCOPY } as const;
   const { qemu, settle, untilWritten } = await startAgain(t, { ...came, saysKept: true });
   t.equal((await settle("withdraw")).standing, "refused");
@@ -159,7 +159,7 @@ t.test("a guest of post-copy that is withdrawn is not kept: nobody could start i
   t.notOk(qemu.isAlive);
 });
 
-t.test("what asks for nothing takes no word", async (t) => {
+t.test("a migration that asks for no word takes none", async (t) => {
   for (const came of [
     { kind: "arrived", status: "running" },
     { kind: "refused", status: "running" },
@@ -174,14 +174,14 @@ t.test("what asks for nothing takes no word", async (t) => {
   await t.rejects(agent.desk.resolve({ ...HERE, id: "ba9876543210" }), { code: "migration-unknown" });
 });
 
-t.test("a whole guest is not cancelled, and what has ended is as it was", async (t) => {
+t.test("a whole guest cannot be cancelled, and a cancel leaves a migration that has ended as it is", async (t) => {
   const whole = await startAgain(t, { kind: "waiting", status: "paused" });
   await t.rejects(whole.agent.desk.cancel(ID), { code: "too-late", advice: /resolve/ });
   const ended = await startAgain(t, { kind: "arrived", status: "running" });
   t.match(await ended.agent.desk.cancel(ID), { status: "moved" });
 });
 
-t.test("who watches sees each change once, until the end", async (t) => {
+t.test("an observer sees each change once, until the end", async (t) => {
   const { agent, settle } = await startAgain(t, { kind: "waiting", status: "paused" });
   const seen: string[] = [];
   const stop = agent.desk.watch(ID, ({ status }) => void seen.push(status));
@@ -192,11 +192,11 @@ t.test("who watches sees each change once, until the end", async (t) => {
   t.throws(() => agent.desk.watch("ba9876543210", () => undefined), { code: "migration-unknown" });
 });
 
-t.test("an operator's word ends a QEMU that answers nobody, also while the source is in contact", async (t) => {
+t.test("an operator's word ends a QEMU that answers no client, also while the source is in contact", async (t) => {
   const each = async (came: Pick<Came, "kind" | "postcopy">): Promise<Again> => {
     const found = await startAgain(t, { status: "running", isMute: true, ...came });
     const { agent, qemu, view, until, written, settle } = found;
-    t.match(view(), { status: "granting" }, "it is looked at again first");
+    t.match(view(), { status: "granting" }, "the agent looks at the QEMU again first");
     await t.rejects(agent.desk.resolve({ ...BACK, ...YES }), { code: "not-in-doubt", message: /adopting/ });
     await until("inDoubt");
     t.match(view().error, { code: "qemu-failed", advice: /another client|other client.*--keep source ends that QEMU/ });

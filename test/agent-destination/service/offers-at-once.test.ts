@@ -1,5 +1,5 @@
 /**
- * Offers that come at the same time, what two of them may take together, and what a guest's command may write
+ * Tests offers that come at the same time: what two of them may take together, and what a guest's command may write
  * meanwhile. The command is a shell that no migration ever reaches: it ends, or is given up.
  */
 import { mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
@@ -30,11 +30,11 @@ interface Started {
   readonly agent: DestinationAgent;
   readonly runtimeDirectory: string;
   readonly journal: Journal<DestinationRecord>;
-  /** An offer of a guest that is defined here. */
+  /** Makes an offer of a guest that is defined here. */
   alike(name: "web" | "other", changes?: Partial<Offer>, memoryBytes?: number): Promise<Offer>;
 }
 
-/** A destination whose two guests are this command; their memory is whatever an offer says. */
+/** Starts a destination with two guests, both of which have this command. Their memory is whatever an offer says. */
 async function start(t: Test, command: readonly string[], startTimeout: string): Promise<Started> {
   const at = folder(t);
   for (const name of ["guests", "state", "run"]) mkdirSync(join(at, name), { mode: 0o700 });
@@ -42,11 +42,11 @@ async function start(t: Test, command: readonly string[], startTimeout: string):
     writeFileSync(join(at, "guests", `${name}.json`), JSON.stringify({ name, qmp: `{runtime}/${name}.qmp`, command }));
   const places = [`--guests-directory=${at}/guests`, `--runtime-directory=${at}/run`, `--state-directory=${at}/state`];
   const config = loadDestinationConfig([...places, `--qemu-start-timeout=${startTimeout}`, "--memory-reserve=0"], {});
-  // what this agent has written itself is a record
+  // whatever is in this journal was written by this agent, so it is a record
   const journal = await Journal.open(config.stateDirectory, (record) => record as DestinationRecord);
   const parts = { config, clock: systemClock, log: createLogger("test", "silent"), journal, limits: LIMITS };
   const agent = new DestinationAgent({ ...parts, createKernels: loadKernels, faults: new TestFaults() });
-  // while a command is waited for, nothing of the agent keeps a program alive
+  // while the agent waits for a command, nothing of the agent keeps a program alive
   const alive = setInterval(() => undefined, 1000);
   t.teardown(() => {
     clearInterval(alive);
@@ -64,9 +64,9 @@ async function start(t: Test, command: readonly string[], startTimeout: string):
 const codesOf = (answer: HandshakeAnswer): readonly string[] =>
   answer.kind === "contract" ? [] : answer.refusals.map(({ code }) => code);
 
-t.test("of two offers with one id at the same time one is refused", async (t) => {
+t.test("of two offers with one id that come at the same time, one is refused", async (t) => {
   const { agent, journal, alike } = await start(t, ["sh", "-c", "exec sleep 30"], "2s");
-  // both have looked at the journal before either has written there
+  // both offers look at the journal before either has written there
   journal.read = async () => undefined;
   const offers = [await alike("web", { migrationId: "m-1" }), await alike("other", { migrationId: "m-1" })];
   const answers = await Promise.allSettled(offers.map((offer) => agent.handshake(offer, CALLER)));
@@ -80,7 +80,7 @@ t.test("memory that one guest was promised is not promised to a second one", asy
   const most = 0.6 * freemem();
   const first = agent.handshake(await alike("web", {}, most), CALLER);
   const begun = (): true | undefined => readdirSync(runtimeDirectory).some((file) => /^web/.test(file)) || undefined;
-  await eventually(begun, { timeoutMs: 20_000, what: "the first one's command" });
+  await eventually(begun, { timeoutMs: 20_000, what: "the command of the first guest" });
   const second = await agent.handshake(await alike("other", {}, most), CALLER);
   t.same(codesOf(second), ["free-memory"]);
   await first;

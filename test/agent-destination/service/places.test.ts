@@ -1,4 +1,4 @@
-/** What there is of a host for one more guest. */
+/** Tests what a host has left for one more guest. */
 import t from "tap";
 import type { DestinationState } from "../../../agent-destination/migration/destination-state.ts";
 import type { Incoming } from "../../../agent-destination/service/incoming.ts";
@@ -39,11 +39,11 @@ function setUp(held: readonly Held[], migrationsMax = 4, limits = secured) {
 
 const of = (...callers: string[]): Held[] => callers.map((caller, index) => ({ guest: `g${index}`, caller }));
 
-t.test("the last free place is for a peer that has none", async (t) => {
+t.test("the last free place is kept for a peer that has no place", async (t) => {
   const busy = { code: "busy", message: /beta has 3 of the destination's 4 places .* for another peer/ };
   t.throws(() => setUp(of("beta", "beta", "beta")).places.check(caller("beta")), busy);
   t.doesNotThrow(() => setUp(of("beta", "beta", "beta")).places.check(caller("gamma")));
-  t.doesNotThrow(() => setUp(of("beta", "beta")).places.check(caller("beta")), "of two that are free, one stays");
+  t.doesNotThrow(() => setUp(of("beta", "beta")).places.check(caller("beta")), "of two free places one stays free");
   t.throws(() => setUp(of("beta", "gamma", "beta")).places.check(caller("gamma")), {
     code: "busy",
     message: /gamma has 1/,
@@ -52,17 +52,17 @@ t.test("the last free place is for a peer that has none", async (t) => {
     code: "busy",
     message: /4 migrations under way/,
   });
-  t.doesNotThrow(() => setUp([], 1).places.check(caller("beta")), "an only place is anybody's");
+  t.doesNotThrow(() => setUp([], 1).places.check(caller("beta")), "the only place of a host is for any peer");
 });
 
-t.test("where no other peer may call, one has all places", async (t) => {
+t.test("where no other peer may call, one peer may have all places", async (t) => {
   const pair = { ...LIMITS, security: security(ca.material("alpha"), { peers: ["alpha", "beta"] }) };
   t.doesNotThrow(() => setUp(of("beta", "beta", "beta"), 4, pair).places.check(caller("beta")));
   const clear = { ...LIMITS, security: { kind: "clear", insecure: true } } as never;
   t.doesNotThrow(() => setUp(of("beta", "beta", "beta"), 4, clear).places.check(caller("beta")));
 });
 
-t.test("of two guests that come together the earlier one has the memory", async (t) => {
+t.test("of two guests that come together, the earlier one has the memory", async (t) => {
   const { places } = setUp([
     { guest: "a", sequence: 1, takes: 8 },
     { guest: "b", sequence: 2, takes: 100 },
@@ -70,11 +70,11 @@ t.test("of two guests that come together the earlier one has the memory", async 
   ]);
   t.equal(await places.promised(2, "b"), 8);
   t.equal(await places.promised(1, "a"), 0);
-  t.equal(await places.promised(Number.POSITIVE_INFINITY, "new"), 1108, "all that were accepted");
-  t.equal(await places.promised(Number.POSITIVE_INFINITY, "b"), 1008, "its own earlier migration makes way");
+  t.equal(await places.promised(Number.POSITIVE_INFINITY, "new"), 1108, "the memory of all guests that were accepted");
+  t.equal(await places.promised(Number.POSITIVE_INFINITY, "b"), 1008, "the guest's own earlier migration makes way");
 });
 
-t.test("one offer for a guest waits for the end of the earlier migration, further ones do not", async (t) => {
+t.test("one offer for a guest waits for the end of the earlier migration, and further offers do not", async (t) => {
   const { places, entries, dropped, ends } = setUp([{ guest: "web" }]);
   const first = places.clear("web");
   await places.clear("web");
@@ -85,10 +85,10 @@ t.test("one offer for a guest waits for the end of the earlier migration, furthe
   await first;
   t.same(places.busyWith("web"), []);
   await places.clear("web");
-  t.same(dropped, ["web"], "there is nothing any more");
+  t.same(dropped, ["web"], "there is nothing more to end");
 });
 
-t.test("a guest still takes what its QEMU has not got, until it is whole", async (t) => {
+t.test("a guest still takes the memory that its QEMU does not have yet, until the guest is whole", async (t) => {
   const guest = { process: { pid: process.pid, identity: "" } };
   const state = (kind: string, more: object = {}): DestinationState => ({ kind, guest, ...more }) as never;
   const GIB = 2 ** 30;
@@ -103,5 +103,5 @@ t.test("a guest still takes what its QEMU has not got, until it is whole", async
   for (const kind of ["loaded", "owning", "starting", "refusing", "withheld", "discarding", "arrived"])
     t.equal(await stillToTake(state(kind), 8 * GIB), 0, kind);
   const gone = { process: { pid: 2 ** 22 + 1, identity: "" } };
-  t.equal(await stillToTake(state("receiving", { guest: gone }), GIB), GIB, "of a process that cannot be seen");
+  t.equal(await stillToTake(state("receiving", { guest: gone }), GIB), GIB, "the process cannot be seen");
 });

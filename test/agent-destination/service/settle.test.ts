@@ -1,11 +1,11 @@
-/** What a destination answers its source, and what it does for the question. */
+/** Tests what a destination answers to each question of its source, and what it does for the question. */
 import t from "tap";
 import { eventually } from "../../support/bounded.ts";
 import { startAgain } from "../../support/destination-again.ts";
 
 const WITHIN = { timeoutMs: 10_000 };
 
-t.test("a grant starts the guest, behind the record that says so", async (t) => {
+t.test("a grant starts the guest, after the record that says so", async (t) => {
   const { qemu, settle, written, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
   qemu.whim = ({ execute }) => {
     if (execute === "cont") t.same(written, ["running"]);
@@ -14,8 +14,8 @@ t.test("a grant starts the guest, behind the record that says so", async (t) => 
   t.match(await settle("grant"), { standing: "running", running: { epoch: 1 } });
   t.ok(qemu.said.includes("cont"));
   await untilWritten({ kind: "arrived" });
-  t.match(await settle("grant"), { standing: "running", running: { epoch: 1 } }, "and says it again");
-  t.match(await settle("withdraw"), { standing: "running" }, "one that comes late changes nothing");
+  t.match(await settle("grant"), { standing: "running", running: { epoch: 1 } }, "the answer is repeated");
+  t.match(await settle("withdraw"), { standing: "running" }, "a withdrawal that comes late changes nothing");
 });
 
 t.test("a guest that is granted paused is not started", async (t) => {
@@ -25,22 +25,22 @@ t.test("a guest that is granted paused is not started", async (t) => {
   t.match(await untilWritten({ kind: "arrived" }), { grant: { paused: true } });
 });
 
-t.test("a question changes nothing", async (t) => {
+t.test("the question how the migration stands changes nothing", async (t) => {
   const { qemu, settle, written } = await startAgain(t, { kind: "waiting", status: "paused" });
   t.equal((await settle("standing")).standing, "waiting");
   t.same([...qemu.said, ...written], []);
 });
 
-t.test("a withdrawal ends the copy, behind the record that says so", async (t) => {
+t.test("a withdrawal ends the copy, after the record that says so", async (t) => {
   const { qemu, settle, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
   t.match(await settle("withdraw"), { standing: "refused" });
   await untilWritten({ kind: "refused", heard: true });
   await eventually(() => (qemu.isAlive ? undefined : true), { ...WITHIN, what: "the end of the copy" });
-  t.match(await settle("grant"), { standing: "refused" }, "for good");
+  t.match(await settle("grant"), { standing: "refused" }, "the copy is refused for good");
   t.notOk(qemu.said.includes("cont"));
 });
 
-t.test("a grant that the disk does not take is refused, and the mark in QEMU makes that last", async (t) => {
+t.test("a grant that the disk does not take is refused, and a mark in QEMU makes the refusal durable", async (t) => {
   const { qemu, settle, failWrites, record } = await startAgain(t, { kind: "waiting", status: "paused" });
   failWrites(true);
   t.match(await settle("grant"), { standing: "refused", reason: /ENOSPC/ });
@@ -51,7 +51,7 @@ t.test("a grant that the disk does not take is refused, and the mark in QEMU mak
   await eventually(() => (qemu.isAlive ? undefined : true), { ...WITHIN, what: "the end of the copy" });
 });
 
-t.test("a refusal that nothing makes last is not said", async (t) => {
+t.test("a refusal that nothing makes durable is not said", async (t) => {
   const { qemu, settle, failWrites, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
   failWrites(true);
   qemu.whim = ({ execute }) => (execute === "object-add" ? "it takes no objects" : undefined);
@@ -69,7 +69,7 @@ t.test("a guest that somebody else starts is never refused", async (t) => {
   t.same(qemu.said, []);
 });
 
-t.test("a refused copy that somebody starts is told to run, and is not ended", async (t) => {
+t.test("a refused copy that somebody starts is reported as running, and is not ended", async (t) => {
   const { qemu, settle, until } = await startAgain(t, { kind: "refused", status: "paused" });
   qemu.become("running");
   await until("doubled");
@@ -78,17 +78,17 @@ t.test("a refused copy that somebody starts is told to run, and is not ended", a
   t.same(qemu.said, []);
 });
 
-t.test("a source that has kept its guest gives the one up that has ended here", async (t) => {
+t.test("to a source that has kept its guest, the destination gives up a guest that has ended here", async (t) => {
   for (const kind of ["arrived", "running"] as const) {
     const { settle, record } = await startAgain(t, { kind, status: "gone" });
-    t.equal((await settle("withdraw")).standing, "lost", "not before its journal says so");
+    t.equal((await settle("withdraw")).standing, "lost", "nothing is given up before the source's journal says so");
     t.match(await record(), { kind });
     t.match(await settle("kept"), { standing: "refused", reason: /the source has kept the guest/ });
     t.match(await record(), { kind: "refused", heard: true });
   }
 });
 
-t.test("a disk that does not take that leaves it to be said again", async (t) => {
+t.test("when the disk does not take the record, the source has to say again that it keeps the guest", async (t) => {
   const { settle, failWrites } = await startAgain(t, { kind: "arrived", status: "gone" });
   failWrites(true);
   t.equal((await settle("kept")).standing, "waiting");
@@ -96,25 +96,25 @@ t.test("a disk that does not take that leaves it to be said again", async (t) =>
   t.equal((await settle("kept")).standing, "refused");
 });
 
-t.test("a guest that lives here is given up for nobody", async (t) => {
+t.test("a guest that lives here is given up to no source", async (t) => {
   const { settle, record } = await startAgain(t, { kind: "arrived", status: "running" });
   t.equal((await settle("kept")).standing, "running");
   t.match(await record(), { kind: "arrived" });
 });
 
-t.test("an arrived guest whose QEMU is not there any more is lost to a source that has a copy", async (t) => {
+t.test("an arrived guest whose QEMU is gone is reported as lost to a source that has a copy", async (t) => {
   const { settle } = await startAgain(t, { kind: "arrived", status: "gone" });
   t.match(await settle("grant"), { standing: "lost", reason: /has ended since or has moved on/ });
 });
 
-t.test("whether its QEMU lives cannot be told: that is no end", async (t) => {
+t.test("a QEMU does not count as ended while it cannot be told whether it lives", async (t) => {
   const qemu = { pid: 1, identity: "of another kind" };
   const { settle, record } = await startAgain(t, { kind: "arrived", status: "running", qemu });
   t.match(await settle("kept"), { standing: "starting", reason: /does not tell/ });
   t.match(await record(), { kind: "arrived" });
 });
 
-t.test("who does not know the token, or asks for another migration, hears nothing of it", async (t) => {
+t.test("a caller that lacks the token, or names another migration, learns nothing", async (t) => {
   for (const kind of ["waiting", "arrived"] as const) {
     const { settle, qemu, written } = await startAgain(t, { kind, status: "paused" });
     for (const more of [{ token: Buffer.alloc(16) }, { token: Buffer.alloc(0) }, { migrationId: "ba9876543210" }])
@@ -123,11 +123,15 @@ t.test("who does not know the token, or asks for another migration, hears nothin
     t.same([...qemu.said, ...written], []);
   }
   const { settle } = await startAgain(t, { kind: "waiting", status: "paused" });
-  t.equal((await settle("grant", { epoch: 2 })).standing, "unknown", "nor of another grant");
+  t.equal(
+    (await settle("grant", { epoch: 2 })).standing,
+    "unknown",
+    "a caller that names another grant learns nothing either",
+  );
 });
 
 t.test(
-  "an agent that stops while it is asked does not go round: what is undecided is left to the next one",
+  "an agent that stops while it is asked does not spin: what is undecided is left to the next agent",
   async (t) => {
     const { agent, settle } = await startAgain(t, { kind: "waiting", status: "paused", isMute: true });
     const asked = settle("withdraw");

@@ -69,7 +69,11 @@ t.test("while the guest is copied, QEMU's threshold for the switchover is less t
 t.test("once QEMU may stop the guest, the threshold is larger than any guest", async (t) => {
   const { qmp, it } = await qemu(t, [10, 0]);
   await allowStop(qmp);
-  t.equal(it().commands.at(-2)?.execute, "query-status", "a round trip comes first, in which QEMU takes the acknowledgement");
+  t.equal(
+    it().commands.at(-2)?.execute,
+    "query-status",
+    "a round trip comes first, in which QEMU takes the acknowledgement",
+  );
   const { "downtime-limit": ms = 0, "avail-switchover-bandwidth": bandwidth = 0 } = parametersSet(it());
   t.ok((bandwidth / 1000) * ms > 2 ** 46);
   t.ok((bandwidth / 1000) * ms < 2 ** 63, "QEMU multiplies both in 64 bits");
@@ -144,7 +148,11 @@ t.test(
     };
     let isRead = false;
     const begun = beginPostcopy(qmp, () => {
-      t.equal(said().at(-1), "migrate-start-postcopy", "QEMU was told to begin post-copy and has answered, while the guest runs");
+      t.equal(
+        said().at(-1),
+        "migrate-start-postcopy",
+        "QEMU was told to begin post-copy and has answered, while the guest runs",
+      );
       isRead = true;
     });
     await eventually(() => answerStop, { timeoutMs: 10_000, what: "the command stop" });

@@ -42,7 +42,7 @@ for (const [title, message, text] of lies)
     t.match(await source.closed, { code: "peer-invalid", message: text });
   });
 
-t.test("answers that nobody has asked for are ignored", async (t) => {
+t.test("answers to questions that were not asked are ignored", async (t) => {
   const { source, destination, inbox } = setUp();
   destination.send({ kind: "pageDigests", start: 7, byteLength: 4096, digests: Buffer.alloc(16), last: false });
   destination.send({ kind: "clockReply", nonce: 99, destinationTimeUs: 2 ** 53 - 1 });

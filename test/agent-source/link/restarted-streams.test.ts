@@ -28,7 +28,10 @@ function listening(t: Test): RestartedStreams {
 }
 
 /** Dials in as the destination. @returns the generation to which the destination is welcomed, and its connection */
-async function dial(streams: RestartedStreams, given: Hello): Promise<{ generation: number; transfer: MemoryTransfer }> {
+async function dial(
+  streams: RestartedStreams,
+  given: Hello,
+): Promise<{ generation: number; transfer: MemoryTransfer }> {
   const transfer = memoryTransfer();
   const first = new Promise<SourceMessage>((resolve) => transfer.destination.receive(resolve));
   streams.accept(given, transfer.source);

@@ -89,7 +89,7 @@ for (const [behaviour, fault] of [
   ["sends rubbish", { code: "stream-invalid" }],
   ["sends without end", { code: "stream-invalid" }],
 ] as const)
-  t.test(`the fault says that a QEMU ${behaviour}, and the agent may try again`, async (t) => {
+  t.test(`a QEMU that ${behaviour} fails the attempt by name, and the agent may try again`, async (t) => {
     const { abort, socket } = await setUp(t, behaviour);
     await t.rejects(abort(), fault);
     t.notOk(existsSync(socket));

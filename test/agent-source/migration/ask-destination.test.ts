@@ -124,7 +124,7 @@ t.test("a withdrawal is said until it is heard", async (t) => {
   ])[] = [
     ["withdraw", ["waiting", "starting", "refused"], "ended"],
     ["withdraw", ["unknown"], "ended"],
-    // its journal is to say that this source has kept the guest, which this one cannot say yet
+    // `lost` ends no withdrawal: the destination writes it down only for a source whose journal says `kept`
     ["withdraw", ["lost", "refused"], "ended"],
     ["kept", ["lost"], "ended"],
     ["kept", ["waiting", "running"], "running"],

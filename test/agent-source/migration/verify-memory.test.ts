@@ -1,4 +1,4 @@
-/** How a comparison of the memory treats digests that are no answer, and pages that differ. */
+/** Tests how `--verify` treats digests that are no answer, and pages that differ. */
 import { createHash } from "node:crypto";
 import { statSync, writeFileSync } from "node:fs";
 import t from "tap";
@@ -13,7 +13,7 @@ import { PAGE_SIZE } from "../../../shared/units.ts";
 const RAM_BLOCKS = "  pc.ram    4 KiB  0x0000000000000000 0x0000000000002000 0x0000000000002000 0x0 rw";
 const TREE = ["FlatView #0", ' AS "memory", root: system', "  0000000000000000-0000000000001fff (prio 0, ram): pc.ram"];
 const GUID = "00112233-4455-6677-8899-aabbccddeeff";
-/** As in the guest's memory: the first three parts of a GUID are little-endian. */
+/** The id as it is in the guest's memory: the first three parts of a GUID are little-endian there. */
 const ID = Buffer.from("33221100554477668899aabbccddeeff", "hex");
 
 interface Saved {
@@ -23,14 +23,14 @@ interface Saved {
   readonly "command-line": string;
 }
 
-/** A guest with two pages, the second of which may be that of a generation id. */
+/** A guest with two pages. The second page may be the one that has the generation id. */
 interface Guest {
   readonly second?: Buffer;
-  /** The guest has the device vmgenid. */
+  /** True when the guest has the device vmgenid. */
   readonly hasId?: boolean;
 }
 
-/** A page of zeros but for these bytes. */
+/** Makes a page of zeros, except for these bytes. */
 function pageWith(bytes: Uint8Array, at: number): Buffer {
   const page = Buffer.alloc(PAGE_SIZE);
   page.set(bytes, at);
@@ -42,13 +42,13 @@ const digestsOf = (...pages: readonly Uint8Array[]): Buffer =>
 
 const ZERO = Buffer.alloc(PAGE_SIZE);
 
-/** Of the files that QEMU has written, whose content is the guest's memory. */
+/** The modes of the files into which QEMU has written the guest's memory. */
 const modes: number[] = [];
 
-/** What QEMU answers of its memory, and to pmemsave. */
+/** Answers as QEMU answers about its memory, and to pmemsave. */
 function saved(args: Saved, second: Buffer): unknown {
   if (args.filename === undefined) return args["command-line"] === "info ramblock" ? RAM_BLOCKS : TREE.join("\r\n");
-  // as QEMU does, which makes the file where there is none, for everybody that its umask lets read
+  // like QEMU, this makes a file that is missing, for everybody whom the umask lets read it
   writeFileSync(args.filename, Buffer.concat([ZERO, second]).subarray(args.val, args.val + args.size));
   modes.push(statSync(args.filename).mode & 0o777);
   return {};
@@ -95,7 +95,7 @@ t.test("any other difference than the generation id is a mismatch", async (t) =>
   await t.rejects(both, { code: "verify-mismatch", message: /^1 of 2 pages differ .* 0x0$/ }, "another page as well");
 });
 
-t.test("a destination that sends no digests is given up, so that the guest does not stand still forever", async (t) => {
+t.test("a destination that sends no digests is given up, so that the guest does not stand still", async (t) => {
   const qmp = { execute: async (_: string, args: Saved): Promise<unknown> => saved(args, ZERO) };
   const inbox = { askDigests: () => new Promise<never>(() => undefined) };
   const cx = { id: "m", call: { guest: "web" }, config: { runtimeDirectory: t.testdir() } } as unknown as SourceContext;
@@ -105,7 +105,7 @@ t.test("a destination that sends no digests is given up, so that the guest does 
   });
 });
 
-t.test("nobody else may read the memory that QEMU saves for a comparison", async (t) => {
+t.test("no other user may read the memory that QEMU saves for a comparison", async (t) => {
   const before = process.umask(0);
   t.teardown(() => process.umask(before));
   modes.length = 0;

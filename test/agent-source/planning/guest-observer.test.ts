@@ -1,3 +1,4 @@
+/** Tests `GuestObserver`: what a planner learns about a guest from QEMU's stream. */
 import t from "tap";
 import { GuestObserver } from "../../../agent-source/planning/guest-observer.ts";
 import { PageSamples } from "../../../agent-source/planning/page-samples.ts";
@@ -8,7 +9,7 @@ import { address, PAGE_SIZE } from "../../../shared/units.ts";
 const PAGES = 256;
 const FRAME = 4 * PAGE_SIZE;
 
-/** An observer whose clock is turned by hand; sections are given to it as QEMU would. */
+/** Makes an observer whose clock is set by hand. The test gives it sections as QEMU would. */
 function made(observeMs: number) {
   let nowMs = 0;
   const content = address(KERNEL_RESERVED_BYTES);
@@ -47,14 +48,14 @@ function made(observeMs: number) {
 
 const some = (count: number, from = 0): number[] => Array.from({ length: count }, (_, index) => from + index);
 
-t.test("the first copy says what holds something, and what was dirtied in it is left out", async (t) => {
+t.test("the first copy counts the pages with content, and what is dirtied meanwhile is left out", async (t) => {
   const { observer, firstCopy } = made(1000);
   firstCopy();
   t.match(observer, { contentPages: 100, zeroPages: 156, firstCopySeconds: 0.8, workingSetPages: 0, dirtiedPages: 0 });
 });
 
 t.test(
-  "the first copy ends with QEMU's second pass, also when pages that the guest calls free never come",
+  "the first copy ends with QEMU's second pass, even when pages that the guest calls free never come",
   async (t) => {
     const { observer, section } = made(1000);
     observer.passBegins(1);
@@ -66,7 +67,7 @@ t.test(
   },
 );
 
-t.test("the look at a guest that is paused in its first copy does not wait for pages called free", async (t) => {
+t.test("a look at a guest that is paused in its first copy does not wait for pages called free", async (t) => {
   const { observer, section } = made(1000);
   section(some(100), 500);
   observer.nothingMore();
@@ -75,7 +76,7 @@ t.test("the look at a guest that is paused in its first copy does not wait for p
   t.match(observer, { contentPages: 150, firstCopySeconds: 0.6 });
 });
 
-t.test("what is dirtied is counted for windows of every length, then looked at closely, then it is done", async (t) => {
+t.test("dirtied pages are counted for windows of every length, and then closely, and the look is done", async (t) => {
   const { observer, section, firstCopy } = made(1000);
   firstCopy();
   for (let look = 0; look < 20; look++) section(some(10, 10 * (look % 2)), 50);
@@ -90,7 +91,7 @@ t.test("what is dirtied is counted for windows of every length, then looked at c
   t.equal(observer.workingSetPages, 20);
   const samples = observer.dirtySamples();
   t.match(samples[0], { pages: 2 });
-  t.ok(Math.abs((samples[0]?.seconds ?? 0) - 0.005) < 1e-9, "within milliseconds");
+  t.ok(Math.abs((samples[0]?.seconds ?? 0) - 0.005) < 1e-9, "a close look lasts some milliseconds");
   t.match(samples.slice(1, 3), [
     { seconds: 0.05, pages: 10 },
     { seconds: 0.1, pages: 20 },
@@ -98,7 +99,7 @@ t.test("what is dirtied is counted for windows of every length, then looked at c
   t.ok(Math.abs((samples.at(-1)?.pages ?? 0) - 20) < 1e-9);
 });
 
-t.test("an idle guest's empty sections make no epochs of their own", async (t) => {
+t.test("empty sections of an idle guest make no epochs of their own", async (t) => {
   const { observer, section, firstCopy } = made(200);
   firstCopy();
   for (let look = 0; look < 3000; look++) section([], 0.1);
@@ -107,7 +108,7 @@ t.test("an idle guest's empty sections make no epochs of their own", async (t) =
   t.ok(samples.every(({ seconds }) => seconds > 0 && seconds < 1));
 });
 
-t.test("sections that end on QEMU's clock, or that it begins with, are no end of the first copy", async (t) => {
+t.test("a section that QEMU's clock ended, or an early empty one, does not end the first copy", async (t) => {
   const { observer, section } = made(1000);
   for (let empty = 0; empty < 600; empty++) section([], 0);
   section(some(193), 50);
@@ -117,7 +118,7 @@ t.test("sections that end on QEMU's clock, or that it begins with, are no end of
   t.equal(observer.workingSetPages, 0);
 });
 
-t.test("QEMU may say for its first moments that nothing is dirty: that is not believed", async (t) => {
+t.test("QEMU is not believed when it says in its first moments that nothing is dirty", async (t) => {
   const { observer, section } = made(200);
   section(some(256), 60);
   for (let look = 0; look < 600; look++) section([], 0.1);
@@ -125,7 +126,7 @@ t.test("QEMU may say for its first moments that nothing is dirty: that is not be
   t.match(observer.dirtySamples().at(-1), { pages: 5 });
 });
 
-t.test("of a guest that stands still all is read that QEMU has sent, and then it is done", async (t) => {
+t.test("a look at a guest that stands still is done when everything that QEMU has sent was read", async (t) => {
   const { observer, section } = made(1000);
   let done = false;
   observer.done.promise.then(() => {
@@ -134,13 +135,13 @@ t.test("of a guest that stands still all is read that QEMU has sent, and then it
   section(some(193), 50);
   observer.nothingMore();
   await undefined;
-  t.notOk(done, "some of it is on its way");
-  t.notOk(section(some(63, 193), 50), "nothing is read behind it");
+  t.notOk(done, "a part of the guest is still on its way");
+  t.notOk(section(some(63, 193), 50), "nothing is read after this section");
   await observer.done.promise;
   t.match(observer, { contentPages: 256, firstCopySeconds: 0.1, dirtiedPages: 0, observedSeconds: 0 });
 });
 
-t.test("a guest that is paused while it is looked at: it is done with what was seen", async (t) => {
+t.test("a look at a guest that is paused meanwhile is done with what was seen", async (t) => {
   const { observer, section, firstCopy } = made(10_000);
   firstCopy();
   for (let look = 0; look < 20; look++) section(some(10), 50);
@@ -150,7 +151,7 @@ t.test("a guest that is paused while it is looked at: it is done with what was s
   t.equal(observer.workingSetPages, 10);
 });
 
-t.test("a stream that is not this guest's, or that stops it, is a fault", async (t) => {
+t.test("a stream that is not this guest's, or that stops the guest, is a fault", async (t) => {
   const { observer } = made(1000);
   const block = { name: "pc.ram", byteLength: PAGE_SIZE, pageSize: PAGE_SIZE };
   t.throws(() => observer.layout({ blocks: [block], ramSectionId: 1, pagesAtOnce: 1 } as never), {

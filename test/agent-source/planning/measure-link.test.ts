@@ -1,4 +1,4 @@
-/** The source's and the destination's end of a measured link, over real gRPC. */
+/** Tests the measurement of a link over real gRPC: the source's end of it and the destination's. */
 import t, { type Test } from "tap";
 import { answerProbe } from "../../../agent-destination/link/probe-responder.ts";
 import { measureLink } from "../../../agent-source/planning/measure-link.ts";
@@ -35,13 +35,13 @@ async function opened(t: Test) {
 }
 const never = (): AbortSignal => new AbortController().signal;
 
-t.test("a link is measured, and both ends are done with it then", async (t) => {
+t.test("a link is measured, and both ends are done with it afterwards", async (t) => {
   const { link, answered } = await opened(t);
   const { bytesPerSecond, roundTripMs } = await measureLink(link, clock, never());
   t.ok(bytesPerSecond > 1e6, `${(bytesPerSecond / 1e6).toFixed(0)} MB/s over the loopback`);
   t.ok(roundTripMs > 0 && roundTripMs < 20_000, `${roundTripMs} ms`);
   await answered;
-  t.equal(await link.closed, undefined, "in order");
+  t.equal(await link.closed, undefined, "the stream was closed in order");
 });
 
 t.test("a destination that leaves ends the measurement with the reason", async (t) => {
@@ -52,7 +52,7 @@ t.test("a destination that leaves ends the measurement with the reason", async (
   await answered;
 });
 
-t.test("whoever gives it up is not kept waiting", async (t) => {
+t.test("a measurement that is called off ends at once", async (t) => {
   const { link, answered } = await opened(t);
   const cancel = new AbortController();
   const measured = measureLink(link, clock, cancel.signal);
@@ -61,12 +61,12 @@ t.test("whoever gives it up is not kept waiting", async (t) => {
   await answered;
 });
 
-t.test("what belongs to a migration is not taken where only the link is measured", async (t) => {
+t.test("a destination that only answers probes ends the stream at a message of a migration", async (t) => {
   const { link, answered } = await opened(t);
   link.receive(() => undefined);
   link.send({ kind: "layout", blocks: [], ramSectionId: 1 });
   await answered;
-  t.pass("the destination has ended it");
+  t.pass("the destination has ended the stream");
   link.close();
 });
 

@@ -1,3 +1,4 @@
+/** Tests `PageSamples`: which pages of a guest are kept as samples, and with what they are compared. */
 import t from "tap";
 import { PageSamples } from "../../../agent-source/planning/page-samples.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
@@ -11,7 +12,7 @@ function made(pageCount: number) {
   const region = address(at + PAGE_SIZE);
   const kernels = new PlainKernels(region + PageSamples.regionBytes(FRAME));
   const samples = new PageSamples(kernels, region, pageCount, FRAME);
-  /** The page's first bytes say who it is. */
+  /** Fills the page at `at` with zeros, except for the first bytes, which say which page it is. */
   const fill = (value: number): void => {
     kernels.memory.fill(0, at, at + PAGE_SIZE);
     new DataView(kernels.memory.buffer, at).setUint32(0, value, true);
@@ -31,7 +32,7 @@ function made(pageCount: number) {
   return { samples, first, again, pagesOf, kernels, at };
 }
 
-t.test("frames of whole pages are taken from all over a guest, however large it is", async (t) => {
+t.test("frames of whole pages are taken from all over a guest, however large the guest is", async (t) => {
   const { samples, first, pagesOf } = made(4096);
   for (let page = 0; page < 4096; page++) first(page);
   const frames = samples.frames().map(pagesOf);
@@ -40,25 +41,29 @@ t.test("frames of whole pages are taken from all over a guest, however large it 
   t.same(
     frames.map(([lead]) => lead).sort((one, other) => one! - other!),
     Array.from({ length: 64 }, (_, index) => index * 64),
-    "one of each 64 pages",
+    "one frame starts in each 64 pages",
   );
   t.ok(
     frames.every((pages) => pages.every((page, place) => page === pages[0]! + place)),
-    "neighbours, as they are sent",
+    "the pages of a frame are neighbours, as they are when they are sent",
   );
 });
 
-t.test("a guest with less than a frame is a sample all the same, and an empty one is none", async (t) => {
+t.test("a guest with less than a frame is a sample all the same, and an empty guest gives none", async (t) => {
   const { samples, first, pagesOf } = made(4096);
   t.same(samples.frames(), []);
   first(7);
   first(9);
   t.same(samples.frames().map(pagesOf), [[7, 9]]);
   for (const page of [10, 11, 12]) first(page);
-  t.same(samples.frames().map(pagesOf), [[7, 9, 10, 11]], "one that is not full is left out then");
+  t.same(
+    samples.frames().map(pagesOf),
+    [[7, 9, 10, 11]],
+    "a frame that is not full is left out once there is a full one",
+  );
 });
 
-t.test("a page that is dirtied again is compared with what it was, by how long ago that was", async (t) => {
+t.test("a page that is dirtied again is compared with its earlier content, by the age of that content", async (t) => {
   const { samples, first, again, kernels, at } = made(8);
   for (let page = 0; page < 8; page++) first(page, 0);
   again(0, 100, 0.25);
@@ -74,11 +79,11 @@ t.test("a page that is dirtied again is compared with what it was, by how long a
     { seconds: 4, pages: 1, wholePages: 0 },
   ]);
   const [young, old] = samples.deltaSamples();
-  t.ok(young!.bytes > 0 && young!.bytes < 20 && young!.length > 0, "a word or two");
-  t.ok(old!.bytes > 0, "the base was kept for as long as its group asks");
+  t.ok(young!.bytes > 0 && young!.bytes < 20 && young!.length > 0, "the delta is a word or two");
+  t.ok(old!.bytes > 0, "the base was kept for as long as its group needs it");
 });
 
-t.test("a page that was zero, or is not seen before, has nothing to be compared with", async (t) => {
+t.test("a page that was zero, or was not seen before, has nothing to be compared with", async (t) => {
   const { samples, first, again } = made(8);
   first(0, 0);
   samples.zero(0);
@@ -89,10 +94,10 @@ t.test("a page that was zero, or is not seen before, has nothing to be compared 
   t.equal(samples.deltaSamples().length, 1);
 });
 
-t.test("of a large guest every so many pages are samples", async (t) => {
+t.test("of a large guest only one page in several is a sample", async (t) => {
   const { samples, first, again } = made(40_960);
   for (let page = 0; page < 200; page++) first(page, 0);
   for (let page = 0; page < 200; page++) again(page, 1_000_000, 5);
   const pages = samples.deltaSamples().reduce((sum, one) => sum + one.pages, 0);
-  t.equal(pages, Math.ceil(200 / 11), "every eleventh: a base for each of 4096");
+  t.equal(pages, Math.ceil(200 / 11), "every eleventh page is a sample, since there is a base for each of 4096");
 });

@@ -1,3 +1,4 @@
+/** Tests how an observation becomes the input of the model. */
 import t from "tap";
 import type { Observed } from "../../../agent-source/planning/observe-guest.ts";
 import { planInput } from "../../../agent-source/planning/plan-input.ts";
@@ -34,7 +35,7 @@ const observed: Observed = {
 };
 const slow = { bytesPerSecond: 12.5e6, roundTripMs: 1 };
 
-t.test("what was seen is what the model is told, at the level that the link asks for", async (t) => {
+t.test("the model is told what was observed, at the zstd level that the link asks for", async (t) => {
   const { guest } = planInput(observed, slow, terms);
   t.match(guest, { pages: 1000, zeroPages: 400, firstCopyBytes: 1500, paused: false });
   t.equal(guest.dirty.pagesWithin(0.5), 50);
@@ -42,18 +43,22 @@ t.test("what was seen is what the model is told, at the level that the link asks
   t.equal(planInput(observed, slow, { ...terms, zstd: false }).guest.firstCopyBytes, 4096);
 });
 
-t.test("what a page costs is this host's", async (t) => {
+t.test("the cost of a page is the cost on this host", async (t) => {
   const on = (hostSpeed: number) => planInput({ ...observed, hostSpeed }, slow, terms).costs;
-  t.same(on(1), USUAL_COSTS, "on the host that the figures are of");
+  t.same(on(1), USUAL_COSTS, "this is the host on which the usual costs were measured");
   const fast = on(2);
-  t.ok(fast.microsPerFirstCopy < 0.7 * USUAL_COSTS.microsPerFirstCopy, "faster");
-  t.ok(fast.microsPerFirstCopy > 0.5 * USUAL_COSTS.microsPerFirstCopy, "but not all of it is the processors'");
+  t.ok(fast.microsPerFirstCopy < 0.7 * USUAL_COSTS.microsPerFirstCopy, "a faster host takes less time");
+  t.ok(fast.microsPerFirstCopy > 0.5 * USUAL_COSTS.microsPerFirstCopy, "not all of the cost is the processors");
   t.equal(fast.startMs / USUAL_COSTS.startMs, fast.microsPerAgain / USUAL_COSTS.microsPerAgain);
-  t.match(fast, { tailMs: USUAL_COSTS.tailMs, fixedBytes: USUAL_COSTS.fixedBytes }, "what is the link's stays");
+  t.match(
+    fast,
+    { tailMs: USUAL_COSTS.tailMs, fixedBytes: USUAL_COSTS.fixedBytes },
+    "costs that depend on the link stay as they are",
+  );
   t.ok(on(0.5).microsPerZeroPage > USUAL_COSTS.microsPerZeroPage);
 });
 
-t.test("a delta grows with the age of its base, and pages that are sent whole count as such", async (t) => {
+t.test("a delta grows with the age of its base, and pages that are sent whole count as whole pages", async (t) => {
   const { deltaBytes } = planInput(observed, slow, terms).guest;
   t.equal(deltaBytes(0), 20);
   t.equal(deltaBytes(1), 20);

@@ -1,3 +1,4 @@
+/** Tests `ActivePush`: in which order the source QEMU is asked for pages. */
 import fc from "fast-check";
 import t from "tap";
 import { ActivePush, BEHIND_PAGES } from "../../../agent-source/postcopy/active-push.ts";
@@ -12,10 +13,10 @@ function setUp({ aheadPages = 256, byHeat = true, awaits = (_page: number): bool
   const asked = new PageSet(PAGES);
   const heat = new HeatMap(PAGES);
   for (let page = 0; page < PAGES; page++) if (awaits(page)) awaited.add(page);
-  const pull = new ActivePush({ awaited, asked, heat, aheadPages, byHeat });
+  const push = new ActivePush({ awaited, asked, heat, aheadPages, byHeat });
   const next = (pages: number): number[] => {
     const got: number[] = [];
-    pull.next(pages, (first, count) => {
+    push.next(pages, (first, count) => {
       for (let page = first; page < first + count; page++) got.push(page);
     });
     return got;
@@ -23,36 +24,36 @@ function setUp({ aheadPages = 256, byHeat = true, awaits = (_page: number): bool
   const warm = (page: number, arrivals: number): void => {
     for (let i = 0; i <= arrivals; i++) heat.arrive(pageIndex(page));
   };
-  return { pull, awaited, asked, next, warm };
+  return { push, awaited, asked, next, warm };
 }
 
-t.test("without a fault and without heat, in the order of memory", async (t) => {
-  const { pull, next } = setUp({ awaits: (page) => page >= 10 && page % 2 === 0 });
-  pull.begin();
+t.test("without a fault and without heat, pages are asked for in the order of memory", async (t) => {
+  const { push, next } = setUp({ awaits: (page) => page >= 10 && page % 2 === 0 });
+  push.begin();
   t.same(next(3), [10, 12, 14]);
   t.same(next(2), [16, 18]);
 });
 
-t.test("the hottest first, and what lies around a page that is waited for ahead of them", async (t) => {
-  const { pull, next, warm } = setUp();
+t.test("the hottest pages are asked for first, and the pages around a fault before them", async (t) => {
+  const { push, next, warm } = setUp();
   warm(1500, 1);
   warm(1600, 3);
-  pull.begin();
+  push.begin();
   t.same(next(2), [1600, 1500]);
-  pull.fault(700);
+  push.fault(700);
   const around = next(16 + 1 + 32);
   t.equal(around[0], 700 - BEHIND_PAGES);
   t.equal(around.at(-1), 732);
-  pull.fault(5);
-  t.equal(next(1)[0], 0, "not from below the first page");
+  push.fault(5);
+  t.equal(next(1)[0], 0, "nothing is asked for below the first page");
 });
 
-t.test("the further it walks the more is asked for ahead, up to a bound; a jump begins with little", async (t) => {
-  const { pull, next } = setUp({ aheadPages: 100 });
-  pull.begin();
-  /** How many of what is asked for next follow one another behind the fault. */
+t.test("the further the guest walks, the more is asked for ahead, up to a bound; a jump starts it again", async (t) => {
+  const { push, next } = setUp({ aheadPages: 100 });
+  push.begin();
+  /** Counts how many of the pages that are asked for next follow the fault without a gap. */
   const ahead = (fault: number): number => {
-    pull.fault(fault);
+    push.fault(fault);
     const pages = next(120).filter((page) => page > fault);
     const end = pages.findIndex((page, index) => page !== fault + 1 + index);
     return end < 0 ? pages.length : end;
@@ -66,19 +67,19 @@ t.test("the further it walks the more is asked for ahead, up to a bound; a jump 
   t.same(found, [32, 64, 100, 100]);
 });
 
-t.test("no page is asked for twice, and none that is not awaited; in the end all were", async () => {
+t.test("no page is asked for twice, or without being awaited, and in the end all were asked for", async () => {
   fc.assert(
     fc.property(
       fc.array(fc.record({ fault: fc.nat(PAGES - 1), pages: fc.integer({ min: 1, max: 400 }), arrive: fc.nat(300) })),
       fc.boolean(),
       (steps, byHeat) => {
-        const { pull, awaited, next, warm } = setUp({ byHeat, awaits: (page) => page % 3 !== 0 });
+        const { push, awaited, next, warm } = setUp({ byHeat, awaits: (page) => page % 3 !== 0 });
         for (let page = 0; page < PAGES; page += 7) warm(page, page % 5);
-        pull.begin();
+        push.begin();
         const seen = new Set<number>();
         const all: number[] = [];
         for (const { fault, pages, arrive } of [...steps, { fault: 0, pages: PAGES, arrive: 0 }]) {
-          pull.fault(fault);
+          push.fault(fault);
           for (const page of next(pages)) {
             if (seen.has(page) || page % 3 === 0) return false;
             seen.add(page);

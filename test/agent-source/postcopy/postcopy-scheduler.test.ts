@@ -1,3 +1,4 @@
+/** Tests `PostcopyScheduler`: which pages go next after post-copy's package. */
 import fc from "fast-check";
 import t from "tap";
 import { PostcopyScheduler } from "../../../agent-source/postcopy/postcopy-scheduler.ts";
@@ -31,7 +32,7 @@ function setUp(pageCount = PAGES) {
     }
     scheduler.captured(page);
   };
-  /** The pages of a frame; undefined when there was none. */
+  /** Makes the next frame. @returns its pages; undefined when there was no frame */
   const sent = (urgent: boolean): number[] | undefined => {
     const length = urgent ? scheduler.fillUrgent(address(FRAME_AT)) : scheduler.fill(address(FRAME_AT));
     if (length === 0) return undefined;
@@ -53,13 +54,13 @@ function setUp(pageCount = PAGES) {
   return { scheduler, capture, sent };
 }
 
-t.test("what the guest waits for goes first, and alone", async (t) => {
+t.test("pages for which the guest waits go first, and alone", async (t) => {
   const { scheduler, capture, sent } = setUp();
   scheduler.missing.addRange(0, PAGES);
   for (let page = 0; page < 20; page++) capture(page);
-  t.equal(scheduler.request(15), false, "it is here");
-  t.equal(scheduler.request(100), true, "QEMU has it");
-  t.equal(scheduler.request(100), false, "and was asked");
+  t.equal(scheduler.request(15), false, "the page is here");
+  t.equal(scheduler.request(100), true, "QEMU still has the page");
+  t.equal(scheduler.request(100), false, "QEMU was asked for the page already");
   t.same(sent(true), [15]);
   t.notOk(scheduler.hasUrgent);
   t.ok(scheduler.wantsMore);
@@ -68,7 +69,7 @@ t.test("what the guest waits for goes first, and alone", async (t) => {
   t.same(sent(true), [100]);
 });
 
-t.test("then zero runs, then what lies around the page that was waited for", async (t) => {
+t.test("after requested pages go zero runs, and then the pages around the one that was waited for", async (t) => {
   const { scheduler, capture, sent } = setUp();
   scheduler.missing.addRange(0, PAGES);
   for (let page = 20; page < 50; page++) capture(page);
@@ -78,7 +79,7 @@ t.test("then zero runs, then what lies around the page that was waited for", asy
   t.same(sent(false)?.slice(0, 12), [50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 24, 25]);
 });
 
-t.test("a page that was sent is on its way, whoever asks", async (t) => {
+t.test("a page that was sent is on its way, and is not sent again when it is requested", async (t) => {
   const { scheduler, capture, sent } = setUp();
   scheduler.missing.add(3);
   capture(3, true);
@@ -88,7 +89,7 @@ t.test("a page that was sent is on its way, whoever asks", async (t) => {
   t.equal(sent(true), undefined);
 });
 
-t.test("in whatever order pages come, are asked for and sent, each goes once and none is left", async () => {
+t.test("in whatever order pages come, are requested and are sent, each goes once and none is left", async () => {
   fc.assert(
     fc.property(
       fc.shuffledSubarray([...Array(PAGES).keys()], { minLength: 50 }),
@@ -127,7 +128,7 @@ t.test("in whatever order pages come, are asked for and sent, each goes once and
 });
 
 t.test(
-  "there is a frame as long as there are zero pages, however long the run and whatever was waited for",
+  "there is a frame as long as there are zero pages, however long the run and whatever was requested",
   async (t) => {
     const pageCount = 40_000;
     const { scheduler, capture, sent } = setUp(pageCount);
@@ -138,14 +139,14 @@ t.test(
     while (!scheduler.isEmpty) {
       const frame = sent(false);
       if (frame === undefined) break;
-      t.ok(frame.length <= 16_384, "of a bounded size");
+      t.ok(frame.length <= 16_384, "the frame has a bounded size");
       pages += frame.length;
     }
     t.equal(pages, pageCount);
   },
 );
 
-t.test("what was sent otherwise does not hide what is waited for", async (t) => {
+t.test("requested pages that were sent with other pages do not hide a later request", async (t) => {
   const { scheduler, capture, sent } = setUp();
   scheduler.missing.addRange(0, PAGES);
   for (let page = 0; page < 20; page++) {
@@ -159,14 +160,14 @@ t.test("what was sent otherwise does not hide what is waited for", async (t) => 
   t.notOk(scheduler.hasUrgent);
 });
 
-t.test("a page that is asked for again and again is sent once", (t) => {
+t.test("a page that is requested again and again is sent once", (t) => {
   const { scheduler, capture, sent } = setUp();
   scheduler.missing.addRange(0, PAGES);
   for (let page = 0; page < PAGES; page++) capture(page);
   for (let turn = 0; turn < 3; turn++) for (const page of [7, 8]) scheduler.request(page);
   t.same(sent(true), [7, 8]);
   t.notOk(scheduler.hasUrgent);
-  t.equal(scheduler.request(7), false, "it is on its way");
+  t.equal(scheduler.request(7), false, "the page is on its way");
   t.notOk(scheduler.hasUrgent);
   t.end();
 });

@@ -1,3 +1,4 @@
+/** Tests `QuietStart`: the moments in which only requested pages are sent. */
 import t from "tap";
 import { QuietStart } from "../../../agent-source/postcopy/quiet-start.ts";
 

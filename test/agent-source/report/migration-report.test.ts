@@ -1,9 +1,10 @@
+/** Tests when `MigrationReport` shows the agreed terms. */
 import t from "tap";
 import { MigrationReport } from "../../../agent-source/report/migration-report.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { MIGRATE_OPTIONS } from "../../support/frames.ts";
 
-t.test("what was agreed is to be seen before a page goes, and is no news afterwards", async (t) => {
+t.test("the agreed terms are shown before the first page goes, and are no news afterwards", async (t) => {
   const report = new MigrationReport("m", { guest: "web", to: "b:1", options: MIGRATE_OPTIONS }, systemClock);
   t.notOk(report.showsTerms, "nothing is agreed yet");
   report.negotiated = { strategy: "precopy" };

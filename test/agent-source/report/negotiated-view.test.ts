@@ -1,3 +1,4 @@
+/** Tests the names under which the operator sees what the agents agreed on. */
 import t from "tap";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
 import { negotiatedView } from "../../../agent-source/report/negotiated-view.ts";
@@ -45,7 +46,7 @@ function view({ terms, options, against, zstdWorkers = 2 }: Given = {}): Record<
   return negotiatedView({ ...contract, ...terms }, { ...facts, postcopyRefusals }, cx);
 }
 
-t.test("everything that was agreed has a name", async (t) => {
+t.test("each term that was agreed on has a name", async (t) => {
   t.match(view(), {
     "protocol version": "2",
     "source QEMU": "10.0.2",
@@ -69,7 +70,7 @@ t.test("everything that was agreed has a name", async (t) => {
   t.equal(view({ options: { strategy: "precopy" } }).strategy, "precopy");
 });
 
-t.test("where there is no post-copy it says why, and where there is, what it risks", async (t) => {
+t.test("the view says why there is no post-copy, or what post-copy risks", async (t) => {
   const postcopy = (given: Given): string | undefined => view(given)["post-copy"];
   const none = ["stop-and-copy", "precopy"] as const;
   t.equal(postcopy({}), "possible, off");
@@ -80,7 +81,7 @@ t.test("where there is no post-copy it says why, and where there is, what it ris
   t.equal(postcopy({ terms: { strategies: none }, against: "Shared" }), "no: Shared");
 });
 
-t.test("what is off is said to be off, and by what", async (t) => {
+t.test("what is off is shown as off, with the setting that switches it off", async (t) => {
   t.equal(view()["zstd level"], "follows the link");
   t.equal(view({ options: { compression: -20 } })["zstd level"], "-20");
   t.equal(view({ terms: { codecs: [] } })["zstd level"], "off");

@@ -1,11 +1,11 @@
-/** What goes first, and how much is on its way in post-copy. */
+/** Tests `FrameSender` in post-copy: which frames go first, and how many bytes are on their way. */
 import t from "tap";
 import { PostcopyScheduler } from "../../../agent-source/postcopy/postcopy-scheduler.ts";
 import { PAGE_SIZE } from "../../../shared/units.ts";
 import { eventually } from "../../support/bounded.ts";
 import { pagesOf, type SendingOptions, sending, turn } from "../../support/sending.ts";
 
-/** A sender in post-copy that misses all pages; its frames have four. */
+/** Makes a sender in post-copy whose destination misses all pages. Its frames have four pages. */
 function inPostcopy(options: SendingOptions) {
   const rig = sending(options);
   const { kernels, scheduler } = rig;
@@ -22,28 +22,28 @@ function inPostcopy(options: SendingOptions) {
   return { ...rig, postcopy, request };
 }
 
-t.test("pages that the guest waits for do not wait for credit", async (t) => {
+t.test("pages for which the guest waits do not wait for credit", async (t) => {
   const { capture, sender, frames, request, acknowledge } = inPostcopy({ creditWindowBytes: 4 * PAGE_SIZE });
   for (let page = 0; page < 30; page++) capture(page, 7);
   sender.pump();
   await turn();
-  t.equal(frames.length, 1, "there is no credit for more");
+  t.equal(frames.length, 1, "there is no credit for another frame");
   request(20);
   t.same(pagesOf(frames[1]), [20]);
   sender.pump();
   t.equal(frames.length, 2);
   acknowledge();
-  await eventually(() => frames[2], { timeoutMs: 20_000, what: "the frame that there is credit for again" });
+  await eventually(() => frames[2], { timeoutMs: 20_000, what: "the frame for which there is credit again" });
   t.equal(frames.length, 3);
 });
 
-t.test("one buffer is left for them, however many frames are being compressed", async (t) => {
+t.test("one frame buffer is left for requested pages, however many frames are being compressed", async (t) => {
   const { capture, sender, frames, request, compressing } = inPostcopy({ compressed: true });
   for (let page = 0; page < 100; page++) capture(page, 7);
   sender.pump();
   const before = compressing.length;
   sender.pump();
-  t.equal(compressing.length, before, "no more buffers are taken");
+  t.equal(compressing.length, before, "no more frame buffers are taken");
   for (const page of [90, 91]) {
     request(page);
     await turn();
@@ -54,7 +54,7 @@ t.test("one buffer is left for them, however many frames are being compressed", 
   );
 });
 
-t.test("that little is on its way is told when it is so", async (t) => {
+t.test("beShallow resolves when only little is on its way", async (t) => {
   const { capture, sender, acknowledge } = sending({ frameBytes: 64 * PAGE_SIZE });
   for (let page = 0; page < 300; page++) capture(page, 7);
   sender.pump();
@@ -72,7 +72,7 @@ t.test("that little is on its way is told when it is so", async (t) => {
   await sender.beShallow(16 << 10);
 });
 
-t.test("who waits for little on the way, or for an empty line, is let go when the sender stops", async (t) => {
+t.test("waits for little on the way, or for an empty line, end when the sender stops", async (t) => {
   const { capture, sender } = sending({ compressed: true });
   for (let page = 0; page < 300; page++) capture(page, 7);
   sender.pump();

@@ -1,4 +1,4 @@
-/** Frames of post-copy: what is waited for overtakes all others, but what post-copy begins with. */
+/** Tests the frames of post-copy: a requested page overtakes all others, except those with which post-copy begins. */
 import t from "tap";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
 import { FrameSender } from "../../../agent-source/send/frame-sender.ts";
@@ -14,7 +14,7 @@ import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 
 const FRAME_BYTES = 65536;
 
-/** Makes frames of so many bytes. */
+/** Makes frames of fixed sizes: 4096 bytes where they are urgent, 50 000 bytes otherwise. */
 class FakeSource implements FrameSource {
   readonly frame = noCounts();
   readonly reservedBuffers = 1;
@@ -94,21 +94,21 @@ function setUp() {
   return { sender, source, sent, finish };
 }
 
-t.test("a page that is waited for goes ahead of the frames that are being compressed", async (t) => {
+t.test("a requested page goes ahead of the frames that are being compressed", async (t) => {
   const { sender, source, sent, finish } = setUp();
   t.teardown(() => sender.stop());
   sender.takeFrom(source);
   source.plain = 2;
   sender.pump();
-  t.same(sent, [], "both are being compressed");
+  t.same(sent, [], "both frames are being compressed");
   source.urgent = 1;
   sender.pump();
   t.same(sent, ["1 pages 4096"]);
   await finish();
-  t.same(sent, ["1 pages 4096", "2 pages 50000", "3 pages 50000"], "numbered as they go, without a gap");
+  t.same(sent, ["1 pages 4096", "2 pages 50000", "3 pages 50000"], "frames are numbered as they go, without a gap");
 });
 
-t.test("but not ahead of the discards and the package", async (t) => {
+t.test("a requested page does not go ahead of the discards and the package", async (t) => {
   const { sender, source, sent, finish } = setUp();
   t.teardown(() => sender.stop());
   sender.pagesHeld = true;
@@ -123,7 +123,7 @@ t.test("but not ahead of the discards and the package", async (t) => {
   t.same(sent, ["1 discards 3000", "2 package 5000", "3 pages 4096"]);
 });
 
-t.test("pages that are held wait, and what is waited for does not", async (t) => {
+t.test("while pages are held, a requested page is sent all the same", async (t) => {
   const { sender, source, sent } = setUp();
   t.teardown(() => sender.stop());
   sender.pagesHeld = true;
@@ -134,7 +134,7 @@ t.test("pages that are held wait, and what is waited for does not", async (t) =>
   t.same(sent, ["1 pages 4096"]);
 });
 
-t.test("the end of the stream waits for all pages, and keeps none from going ahead of the others", async (t) => {
+t.test("the end of the stream waits for all pages, and a requested page still goes before the others", async (t) => {
   const { sender, source, sent, finish } = setUp();
   t.teardown(() => sender.stop());
   sender.takeFrom(source);

@@ -1,3 +1,4 @@
+/** Tests `PrecopyScheduler`: which pages go next in precopy, and in which form. */
 import fc from "fast-check";
 import t from "tap";
 import { PrecopyScheduler } from "../../../agent-source/send/precopy-scheduler.ts";
@@ -43,7 +44,7 @@ function setUp({
   return { kernels, scheduler, destination, send };
 }
 
-t.test("post-copy has room for what is waited for, though the arena is full and there are no bases", async (t) => {
+t.test("post-copy has room for a requested page, even when the arena is full and there are no bases", async (t) => {
   const { kernels, scheduler } = setUp({ delta: false, pendingSlots: 128, reserveSlots: 1 });
   kernels.memory[SCRATCH] = 1;
   const capture = (page: number): boolean => scheduler.capture(pageIndex(page), address(SCRATCH));
@@ -54,7 +55,7 @@ t.test("post-copy has room for what is waited for, though the arena is full and 
   t.notOk(capture(129));
 });
 
-t.test("whatever the guest writes and the link allows, the frames rebuild its memory", async () => {
+t.test("the frames rebuild the guest's memory, whatever the guest writes and the link allows", async () => {
   fc.assert(
     fc.property(
       fc.record({
@@ -103,7 +104,7 @@ t.test("the same seed gives the same frames", async (t) => {
   t.equal(run(), run());
 });
 
-t.test("cold pages go before hot ones, and in the order of arrival without reordering", async (t) => {
+t.test("cold pages go before hot ones, and without reordering pages go in the order of arrival", async (t) => {
   for (const reorder of [true, false]) {
     const { kernels, scheduler, destination, send } = setUp({ reorder });
     const put = (page: number, value: number): void => {
@@ -113,8 +114,8 @@ t.test("cold pages go before hot ones, and in the order of arrival without reord
     for (const page of [1, 2, 3]) put(page, page);
     while (send(0));
     destination.order.length = 0;
-    put(1, 11); // came twice: hot
-    put(9, 9); // comes for the first time: cold
+    put(1, 11); // page 1 came twice, so it is hot
+    put(9, 9); // page 9 comes for the first time, so it is cold
     put(2, 22);
     put(8, 8);
     while (send(0));
@@ -132,7 +133,7 @@ t.test("hot pages are held while they are few, and sent once with their last con
   send(0);
   for (let value = 2; value < 12; value++) {
     put(5, value);
-    t.notOk(send(10), "held");
+    t.notOk(send(10), "the page is held");
   }
   t.equal(scheduler.pages.coalesced, 9);
   t.ok(send(0));
@@ -140,7 +141,7 @@ t.test("hot pages are held while they are few, and sent once with their last con
   t.equal(destination.memory[5 * PAGE_SIZE], 11);
 });
 
-t.test("a page that is dirtied back to what was sent is skipped", async (t) => {
+t.test("a page that the guest has changed back to what was sent is skipped", async (t) => {
   const { kernels, scheduler, send } = setUp({});
   kernels.memory.fill(7, WINDOW, WINDOW + PAGE_SIZE);
   scheduler.capture(pageIndex(4), address(WINDOW));
@@ -151,19 +152,19 @@ t.test("a page that is dirtied back to what was sent is skipped", async (t) => {
   t.ok(scheduler.isEmpty);
 });
 
-t.test("zero pages travel as runs, and a known zero page not at all", async (t) => {
+t.test("zero pages travel as runs, and a page that is known to be zero does not travel", async (t) => {
   const { scheduler, destination, send } = setUp({});
   for (let page = 0; page < 200; page++) scheduler.captureZero(pageIndex(page));
   send(0);
   t.equal(scheduler.total.zeroPages, 200);
-  t.ok(scheduler.total.zeroBytes < 10, "one record");
+  t.ok(scheduler.total.zeroBytes < 10, "all of them are one record");
   t.equal(destination.order.length, 200);
   for (let page = 0; page < 200; page++) scheduler.captureZero(pageIndex(page));
   t.notOk(send(0));
   t.equal(scheduler.skipped, 200);
 });
 
-t.test("zero pages that are known hide nothing behind them, however many they are", async (t) => {
+t.test("known zero pages do not hide the pages after them, however many they are", async (t) => {
   const { scheduler, send } = setUp({ pages: 100_000 });
   for (let page = 0; page < 99_990; page++) scheduler.captureZero(pageIndex(page));
   while (send(0));
@@ -191,7 +192,7 @@ t.test("a small change becomes a delta, a large one a full page", async (t) => {
   t.equal(scheduler.frame.fullPages, 1);
 });
 
-t.test("a guest whose pages change as a whole is expected to cost whole pages, base or not", async (t) => {
+t.test("pages that change as a whole are expected to cost whole pages, with a base or without", async (t) => {
   const { kernels, scheduler, send } = setUp({ pages: 100 });
   const rewrite = (words: number): void => {
     const content = new Uint32Array(kernels.memory.buffer, WINDOW, 1024);
@@ -209,7 +210,7 @@ t.test("a guest whose pages change as a whole is expected to cost whole pages, b
   t.ok(scheduler.bytesPerDirtyPage() < 200, `${scheduler.bytesPerDirtyPage()} bytes once the changes are small`);
 });
 
-t.test("what would be sent now leaves out held pages that were sent before", async (t) => {
+t.test("the work that would be sent now leaves out held pages that were sent before", async (t) => {
   const { kernels, scheduler, send } = setUp({});
   const put = (page: number, value: number): void => {
     kernels.memory.fill(value, WINDOW, WINDOW + PAGE_SIZE);
@@ -228,18 +229,18 @@ t.test("what would be sent now leaves out held pages that were sent before", asy
   t.equal(workBytes(40), 0, "all of them are hot, and may be held");
   t.equal(workBytes(30), 10 * scheduler.bytesPerDirtyPage());
   for (let page = 100; page < 105; page++) put(page, 1);
-  t.equal(workBytes(40), 5 * (PAGE_SIZE + 3), "the cold ones go in any case");
+  t.equal(workBytes(40), 5 * (PAGE_SIZE + 3), "cold pages go in any case");
   while (send(0));
-  t.notOk(scheduler.knowsAgain, "40 of them say little of all");
+  t.notOk(scheduler.knowsAgain, "40 pages say little about all pages");
   for (let round = 3; round < 9; round++) {
     for (let page = 0; page < 40; page++) put(page, round);
     while (send(0));
   }
   t.ok(scheduler.knowsAgain);
-  t.ok(setUp({ delta: false }).scheduler.knowsAgain, "without deltas it is a whole page");
+  t.ok(setUp({ delta: false }).scheduler.knowsAgain, "without deltas the cost is a whole page");
 });
 
-t.test("a full arena takes no more until something was sent", async (t) => {
+t.test("a full arena takes no new page until something was sent", async (t) => {
   const { kernels, scheduler, send } = setUp({ pendingSlots: 8 });
   kernels.memory.fill(1, WINDOW, WINDOW + PAGE_SIZE);
   for (let page = 0; page < 8; page++) t.ok(scheduler.capture(pageIndex(page), address(WINDOW)));

@@ -1,3 +1,4 @@
+/** Tests `VerbatimQueue`: bytes come out as they went in, in their order. */
 import t from "tap";
 import { VerbatimQueue } from "../../../agent-source/send/verbatim-queue.ts";
 
@@ -15,7 +16,7 @@ t.test("pieces come out in order, in whatever sizes they are asked for", async (
   t.ok(queue.isEmpty);
 });
 
-t.test("a piece is copied: its memory may be used again at once", async (t) => {
+t.test("a piece is copied, so its memory may be used again at once", async (t) => {
   const queue = new VerbatimQueue();
   const piece = Uint8Array.of(9);
   queue.push(piece, "head");
@@ -25,7 +26,7 @@ t.test("a piece is copied: its memory may be used again at once", async (t) => {
   t.equal(memory[0], 9);
 });
 
-t.test("more than it may hold is refused", async (t) => {
+t.test("a piece is refused when the queue would hold more than it may", async (t) => {
   const queue = new VerbatimQueue();
   queue.push(new Uint8Array(64 << 20), "device");
   t.throws(() => queue.push(Uint8Array.of(1), "device"), { code: "not-supported" });

@@ -1,8 +1,8 @@
-/** The destinations that operators may name: the setting destinations.allowed. */
+/** Tests the setting `destinations.allowed`: which destinations an operator may name. */
 import t from "tap";
 import { AllowedDestinations } from "../../../agent-source/service/allowed-destinations.ts";
 
-t.test("without entries every address may be named, and nothing that is none", async (t) => {
+t.test("without entries every address may be named, and nothing that is no address", async (t) => {
   const all = new AllowedDestinations([]);
   for (const address of ["beta:7412", "192.0.2.1:1", "unix:/run/ferry/peers.sock"]) all.check(address);
   t.throws(() => all.check("beta"), { code: "invalid-argument" });
@@ -24,7 +24,7 @@ const CASES: readonly (readonly [entry: string, inside: readonly string[], outsi
 ];
 
 for (const [entry, inside, outside] of CASES)
-  t.test(`${entry} allows what it names, and no more`, async (t) => {
+  t.test(`the entry ${entry} allows what it names, and no more`, async (t) => {
     const allowed = new AllowedDestinations([entry]);
     for (const address of inside) allowed.check(address);
     for (const address of outside)
@@ -36,7 +36,7 @@ for (const [entry, inside, outside] of CASES)
     t.same(allowed.sockets, entry.startsWith("unix:") ? ["/run/b/peers.sock"] : []);
   });
 
-t.test("an entry that names nothing ends the start", async (t) => {
+t.test("an entry that names nothing keeps the agent from starting", async (t) => {
   for (const entry of [
     "",
     "*",

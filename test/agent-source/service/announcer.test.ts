@@ -1,3 +1,4 @@
+/** Tests `Announcer`: when observers are told about changes of state. */
 import t from "tap";
 import { Announcer } from "../../../agent-source/service/announcer.ts";
 import type { MigrationStatus, MigrationView } from "../../../shared/protocol/report.ts";
@@ -23,16 +24,16 @@ function setUp() {
   return { change, told, end, first: first.promise, views: () => views };
 }
 
-t.test("of states that follow each other closely the last is told, a moment later", async (t) => {
+t.test("of states that follow each other closely only the last is announced, a moment later", async (t) => {
   const { change, told, first, views } = setUp();
   change("switching");
   change("granting");
-  t.equal(views(), 0, "the guest stands still: nothing is made for those who watch");
+  t.equal(views(), 0, "no view is made while the guest stands still");
   await first;
   t.same(told, ["granting"]);
 });
 
-t.test("the end is told at once, and nothing behind it", async (t) => {
+t.test("the end is announced at once, and nothing is announced after it", async (t) => {
   const { change, told, end } = setUp();
   change("granting");
   change("moved", true);
@@ -42,7 +43,7 @@ t.test("the end is told at once, and nothing behind it", async (t) => {
   t.same(told, ["moved"]);
 });
 
-t.test("nothing is made where nobody watches", (t) => {
+t.test("without observers no view is made", (t) => {
   const { change, end, views } = setUp();
   end();
   change("moved", true);

@@ -1,4 +1,6 @@
-/** What `ferry resolve` may do at a source, by what asks for a word and what the destination says. */
+/**
+ * Tests what `ferry resolve` may do at a source, by the state that asks for a word and by what the destination says.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { type Asker, OperatorWords } from "../../../agent-source/migration/operator-words.ts";
@@ -9,7 +11,9 @@ import { AskedDestination, LIMITS } from "../../support/asked-destination.ts";
 
 type Standing = SettleAnswer["standing"];
 
-/** A migration that waits for a word, and whose destination answers like this; undefined: it cannot be asked. */
+/**
+ * Makes a migration that waits for a word and whose destination answers so; undefined means that it cannot be asked.
+ */
 async function waiting(t: Test, asker: Asker | undefined, standing: Standing | undefined) {
   const destination = await AskedDestination.serve(t);
   destination.answersInTurn([standing ?? "unknown"]);
@@ -17,18 +21,18 @@ async function waiting(t: Test, asker: Asker | undefined, standing: Standing | u
   const words = new OperatorWords();
   if (asker !== undefined) void words.ask(asker);
   const parts = { id: "m-1", token: new Uint8Array(16), call: { to: destination.address }, limits: LIMITS, words };
-  // the few parts of a context that the check uses
+  // the parts of a context that the check uses
   const cx = { ...parts, leaving: new AbortController().signal } as unknown as SourceContext;
   return { cx, destination };
 }
 
 /** What becomes of a word without `--yes`, and with it. */
 type Verdict =
-  /** Taken at once. */
+  /** The word is taken at once. */
   | "yes"
-  /** Taken with `--yes`. */
+  /** The word is taken with `--yes`. */
   | "confirm"
-  /** Not taken: somebody else says otherwise, or has the word. */
+  /** The word is not taken: the destination says otherwise, or its agent has to take the word. */
   | "no";
 
 const CASES: readonly (readonly [Standing | undefined, Record<Asker, readonly [source: Verdict, there: Verdict]>])[] = [
@@ -57,21 +61,21 @@ async function verdictOf(cx: SourceContext, keep: "source" | "destination"): Pro
 
 for (const [standing, byAsker] of CASES)
   t.test(
-    `the words at a source whose destination ${standing === undefined ? "is silent" : `says ${standing}`}`,
+    `a doubt takes only safe words if its destination ${standing === undefined ? "is silent" : `says ${standing}`}`,
     async (t) => {
       for (const asker of ["inDoubt", "orphaned", "doubled"] as const) {
         const { cx, destination } = await waiting(t, asker, standing);
         const [source, there] = byAsker[asker];
         t.equal(await verdictOf(cx, "source"), source, `${asker}, keep source`);
         t.equal(await verdictOf(cx, "destination"), there, `${asker}, keep destination`);
-        // only in doubt may the destination be told to give the guest up for a word: a whole copy may be the only one
+        // only *inDoubt* tells the destination to give the guest up for a word: elsewhere its copy may be the only one
         const questions = standing === undefined ? [] : asker === "inDoubt" ? ["withdraw", "standing"] : ["standing"];
         t.same([...new Set(destination.asked)], questions);
       }
     },
   );
 
-t.test("a word that nothing asks for is refused before anybody is asked", async (t) => {
+t.test("a word for which no state asks is refused before the destination is asked", async (t) => {
   const { cx, destination } = await waiting(t, undefined, "refused");
   for (const keep of ["source", "destination"] as const)
     await t.rejects(checkResolution(cx, keep, true), { code: "not-in-doubt" });
@@ -80,7 +84,7 @@ t.test("a word that nothing asks for is refused before anybody is asked", async 
 
 t.test("a destination that answers late does not count as one that cannot be asked", async (t) => {
   const { cx, destination } = await waiting(t, "inDoubt", "starting");
-  // it has just started again, looks for its QEMU, and then waits for its own decision
+  // the destination has just started again, looks for its QEMU, and then waits for its own decision
   destination.answer = async () => {
     await delay(TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS);
     return { standing: "starting", reason: "its QEMU cannot be looked at yet" };

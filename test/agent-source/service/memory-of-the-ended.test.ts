@@ -1,4 +1,4 @@
-/** What a migration took is given back when it has ended: the real agent, and a guest in a real QEMU. */
+/** Tests with a real agent and a real QEMU that a migration gives its memory back when it has ended. */
 import t from "tap";
 import type { PageKernels } from "../../../shared/page/kernels.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
@@ -15,7 +15,7 @@ t.test("nothing keeps the memory of a migration that has ended", async (t) => {
     return kernels;
   };
   const on = await AttackedSource.open(t, createKernels);
-  // the agent asks this when it has collected what the migration left
+  // the agent asks this once it has collected what the migration left
   let collected = 0;
   const isIdle = (): boolean => {
     collected++;

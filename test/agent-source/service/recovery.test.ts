@@ -1,4 +1,4 @@
-/** A source agent that starts again, with each record that it may find and what QEMU may be doing. */
+/** Tests a source agent that starts again, with each record that it may find, and whatever QEMU may be doing. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -9,17 +9,17 @@ import { EARLIER, ID, startAgain } from "../../support/source-again.ts";
 const RUNS = "the guest runs at the source";
 const RESTORED = ["migrate-set-capabilities", "migrate-set-parameters"];
 
-t.test("nothing was granted: the guest runs on, QEMU's settings are put back, the destination is told", async (t) => {
+t.test("a guest that was not granted runs on, its QEMU's settings are put back, the destination is told", async (t) => {
   const { end, qemu, record, destination } = await startAgain(t, { kind: "plan", qemu: "running" });
   t.match(await end(), { status: "failed", error: { code: "interrupted", guestNow: RUNS } });
-  t.same(qemu.said, RESTORED, "it is not resumed a second time");
+  t.same(qemu.said, RESTORED, "the guest is not resumed a second time");
   t.match(await record(), { kind: "kept", reason: { code: "interrupted" } });
   t.notOk((await record())?.untold, "a destination without the whole guest gives up by itself");
   await destination.untilAsked(1);
   t.match(destination.calls[0], { ask: "withdraw" });
 });
 
-t.test("a QEMU that this agent was about to retire is started again, and the destination hears so", async (t) => {
+t.test("a QEMU that the agent was about to retire is started again, and the destination is told", async (t) => {
   const found = await startAgain(t, { kind: "plan", retiring: true, qemu: "postmigrate" });
   t.match(await found.end(), { status: "failed", error: { guestNow: RUNS } });
   t.equal(found.qemu.said[0], "cont");
@@ -28,35 +28,35 @@ t.test("a QEMU that this agent was about to retire is started again, and the des
   t.match(found.destination.calls[0], { ask: "withdraw" });
 });
 
-t.test("a QEMU that was retired by somebody else is left alone", async (t) => {
+t.test("a QEMU that somebody else has retired is left alone", async (t) => {
   const found = await startAgain(t, { kind: "plan", qemu: "postmigrate" });
   t.match(await found.end(), { status: "failed", error: { guestNow: /which this agent did not bring about/ } });
   t.same(found.qemu.said, RESTORED);
 });
 
-t.test("a guest whose QEMU has ended is told to be gone, and one in a state of its own is left in it", async (t) => {
+t.test("a guest whose QEMU has ended is reported as gone, and one that was paused is left paused", async (t) => {
   const gone = await startAgain(t, { kind: "plan", qemu: "gone" });
   t.match(await gone.end(), { status: "failed", error: { guestNow: /is gone: its QEMU at the source has ended/ } });
   const paused = await startAgain(t, { kind: "plan", qemu: "paused" });
   t.match(await paused.end(), { status: "failed", error: { guestNow: /says that it is paused/ } });
-  t.notOk(paused.qemu.said.includes("cont"), "whoever paused it had a reason");
+  t.notOk(paused.qemu.said.includes("cont"), "somebody paused the guest for a reason");
 });
 
 t.test(
-  "a QEMU that ended about when it was retired leaves the destination alone: its copy may be the only one",
+  "a QEMU that ended when it was being retired leaves the destination alone, whose copy may be the only one",
   async (t) => {
     const found = await startAgain(t, { kind: "plan", retiring: true, qemu: "gone", answers: ["waiting"] });
     const view = await found.until("inDoubt");
     t.match(view.error, { code: "in-doubt", guestNow: /runs nowhere/, advice: /resolve .* --keep destination/ });
     await found.destination.untilAsked(2);
-    t.same([...new Set(found.destination.asked)], ["standing"], "it is told nothing");
+    t.same([...new Set(found.destination.asked)], ["standing"], "the destination is told nothing");
     found.destination.answersInTurn(["running"]);
     t.match(await found.end(), { status: "moved" });
     t.match(await found.record(), { kind: "released" });
   },
 );
 
-t.test("granted: only the destination's word ends it, one way or the other", async (t) => {
+t.test("a granted guest is settled only by the destination's word, one way or the other", async (t) => {
   const moved = await startAgain(t, { kind: "granted", qemu: "postmigrate", answers: ["starting", "running"] });
   t.equal(moved.view().status, "inDoubt");
   t.match(await moved.end(), { status: "moved" });
@@ -66,27 +66,27 @@ t.test("granted: only the destination's word ends it, one way or the other", asy
   const refused = await startAgain(t, { kind: "granted", qemu: "postmigrate", answers: ["refused"] });
   t.match(await refused.end(), { status: "failed", error: { guestNow: RUNS } });
   t.equal(refused.qemu.said[0], "cont");
-  t.same(refused.written.slice(0, 1), ["plan"], "granted is written over before the guest is started");
+  t.same(refused.written.slice(0, 1), ["plan"], "`granted` is overwritten before the guest is started");
 });
 
-t.test("granted, and its QEMU has ended: the grant is repeated, since the guest is whole there", async (t) => {
+t.test("a granted guest whose QEMU has ended is granted again, since the destination has all of it", async (t) => {
   const found = await startAgain(t, { kind: "granted", qemu: "gone", answers: ["starting", "running"] });
   t.match(await found.end(), { status: "moved" });
   t.same(found.destination.asked, ["grant", "grant"]);
 });
 
-t.test("granted, and somebody has started it here: it is withdrawn, and never granted again", async (t) => {
+t.test("a granted guest that somebody has started here is withdrawn, and never granted again", async (t) => {
   const found = await startAgain(t, { kind: "granted", qemu: "running", answers: ["unknown", "waiting", "refused"] });
   t.match(await found.end(), { status: "failed", error: { guestNow: RUNS } });
-  // that it was kept is said behind its end
+  // the word that the guest was kept is said after the end
   t.same(
     [...new Set(found.destination.asked)].filter((ask) => ask !== "kept"),
     ["withdraw"],
   );
-  t.same(found.qemu.said, RESTORED, "it is not started a second time");
+  t.same(found.qemu.said, RESTORED, "the guest is not started a second time");
 });
 
-t.test("granted, and it runs at both hosts: that is said, and neither is ended without a word", async (t) => {
+t.test("a granted guest that runs at both hosts is reported, and no copy is ended without a word", async (t) => {
   const found = await startAgain(t, { kind: "granted", qemu: "running", answers: ["running"] });
   const view = await found.until("doubled");
   t.match(view.error, { code: "two-copies", guestNow: /both hosts/, advice: /stop/ });
@@ -98,23 +98,20 @@ t.test("granted, and it runs at both hosts: that is said, and neither is ended w
   t.match(await found.end(), { status: "failed", error: { code: "two-copies", guestNow: RUNS } });
 });
 
-t.test(
-  "granted, and another QEMU of the guest runs here: it is withdrawn, and nothing is said to that one",
-  async (t) => {
-    const found = await startAgain(t, { kind: "granted", qemu: "postmigrate", answers: ["waiting"] });
-    await found.destination.untilAsked(1);
-    await found.qemu.end();
-    const other = await FakeQemu.start(t, { status: "running" }, found.qemu.path);
-    const withdrawn = (): true | undefined => (found.destination.asked.includes("withdraw") ? true : undefined);
-    await eventually(withdrawn, { timeoutMs: 15_000, what: "the withdrawal" });
-    t.same([...found.qemu.said, ...other.said], []);
-    found.destination.answersInTurn(["refused"]);
-    t.match((await found.end()).error, { guestNow: /is gone.*another QEMU of the guest.* runs here/ });
-    t.same(other.said, []);
-  },
-);
+t.test("a granted guest that runs here in another QEMU is withdrawn, and nothing is said to that QEMU", async (t) => {
+  const found = await startAgain(t, { kind: "granted", qemu: "postmigrate", answers: ["waiting"] });
+  await found.destination.untilAsked(1);
+  await found.qemu.end();
+  const other = await FakeQemu.start(t, { status: "running" }, found.qemu.path);
+  const withdrawn = (): true | undefined => (found.destination.asked.includes("withdraw") ? true : undefined);
+  await eventually(withdrawn, { timeoutMs: 15_000, what: "the withdrawal" });
+  t.same([...found.qemu.said, ...other.said], []);
+  found.destination.answersInTurn(["refused"]);
+  t.match((await found.end()).error, { guestNow: /is gone.*another QEMU of the guest.* runs here/ });
+  t.same(other.said, []);
+});
 
-t.test("a record that names no process: nothing is said to any QEMU, and the grant is not repeated", async (t) => {
+t.test("with a record that names no process, no QEMU is told anything and no grant is repeated", async (t) => {
   const planned = await startAgain(t, { kind: "plan", qemu: "postmigrate", isNameless: true });
   t.match(await planned.end(), { status: "failed", error: { guestNow: /an older agent wrote the record/ } });
   t.same(planned.qemu.said, []);
@@ -138,12 +135,12 @@ t.test("a guest that was paused is never started, whatever QEMU and the destinat
   const refused = await startAgain(t, { kind: "granted", qemu: "postmigrate", answers, paused: true });
   t.match(await refused.end(), { status: "failed", error: { guestNow: /calls that postmigrate, and cont starts it/ } });
   t.notOk(refused.qemu.said.includes("cont"));
-  t.match(refused.destination.calls[0], { ask: "grant", paused: true }, "it is granted as what it was");
+  t.match(refused.destination.calls[0], { ask: "grant", paused: true }, "the guest is granted as paused");
   const resumed = await startAgain(t, { kind: "plan", qemu: "running", paused: true });
-  t.match(await resumed.end(), { error: { guestNow: RUNS } }, "somebody resumed it");
+  t.match(await resumed.end(), { error: { guestNow: RUNS } }, "somebody has resumed the guest");
 });
 
-t.test("a destination that cannot tell leaves it in doubt, until the operator's confirmed word", async (t) => {
+t.test("a destination that cannot tell leaves the guest in doubt, until the operator's confirmed word", async (t) => {
   const { agent, qemu, end } = await startAgain(t, { kind: "granted", qemu: "postmigrate", answers: ["lost"] });
   const call = { id: ID, keep: "source", confirmed: false } as const;
   await t.rejects(agent.resolve(call), { code: "needs-confirmation" });
@@ -153,10 +150,10 @@ t.test("a destination that cannot tell leaves it in doubt, until the operator's 
   t.same(qemu.said, [], "QEMU is left alone");
   t.match(await agent.resolve({ ...call, confirmed: true }), { status: "failed" });
   t.match(await end(), { error: { guestNow: RUNS } });
-  await t.rejects(agent.resolve({ ...call, confirmed: true }), { code: "not-in-doubt" }, "a second word is told so");
+  await t.rejects(agent.resolve({ ...call, confirmed: true }), { code: "not-in-doubt" }, "a second word is refused");
 });
 
-t.test("a plan that a full disk left behind does not resume a guest that was granted since", async (t) => {
+t.test("a `plan` that a full disk left behind does not resume a guest that was granted since", async (t) => {
   const found = await startAgain(t, { kind: "granted", qemu: "postmigrate", earlier: {}, answers: ["unknown"] });
   t.match(found.agent.getMigration(EARLIER), { status: "failed" });
   t.equal(found.view().status, "inDoubt");
@@ -164,14 +161,14 @@ t.test("a plan that a full disk left behind does not resume a guest that was gra
   t.match(await found.record(EARLIER), { kind: "kept" });
 });
 
-t.test("what was granted is never passed over, whatever is newer", async (t) => {
+t.test("a granted record is never passed over, whatever record is newer", async (t) => {
   const earlier = { kind: "granted" } as const;
   const found = await startAgain(t, { kind: "kept", qemu: "postmigrate", earlier, answers: ["unknown"] });
   t.equal(found.agent.getMigration(EARLIER).status, "inDoubt");
   t.match(await found.record(EARLIER), { kind: "granted" });
 });
 
-t.test("what has ended is known, and nothing is done", async (t) => {
+t.test("a migration that has ended is listed, and nothing is done for it", async (t) => {
   const kept = await startAgain(t, { kind: "kept", qemu: "postmigrate" });
   const released = await startAgain(t, { kind: "released", qemu: "gone" });
   t.match(kept.agent.listMigrations(), [{ id: ID, guest: "web", status: "failed" }]);
@@ -187,17 +184,17 @@ t.test("a QEMU that a released migration left behind is ended", async (t) => {
   t.same(destination.asked, []);
 });
 
-t.test("a released QEMU that somebody has started is not ended: it runs at both hosts", async (t) => {
+t.test("a released QEMU that somebody has started is not ended: the guest is doubled", async (t) => {
   const { qemu, until } = await startAgain(t, { kind: "released", qemu: "running", answers: ["running"] });
   t.match((await until("doubled")).error, { code: "two-copies" });
   t.same(qemu.said, []);
 });
 
-t.test("a withdrawal that was not heard is said until it is, and said to be in the journal", async (t) => {
+t.test("a withdrawal that was not heard is repeated as `kept` until it is heard, and that is noted", async (t) => {
   const reason = { code: "cancelled", message: "by the operator" };
   const answers = ["waiting", "refused"] as const;
   const found = await startAgain(t, { kind: "kept", untold: true, qemu: "running", reason, answers });
-  t.equal(found.view().status, "cancelled", "whoever waits for it need not wait for that");
+  t.equal(found.view().status, "cancelled", "an operator who waits for the end need not wait for the destination");
   await found.destination.untilAsked(2);
   t.match(found.destination.calls, [{ ask: "kept" }, { ask: "kept" }]);
   t.match(await found.untilWritten(({ untold }) => untold === undefined, "that it was heard"), {
@@ -207,7 +204,7 @@ t.test("a withdrawal that was not heard is said until it is, and said to be in t
   t.same(found.qemu.said, []);
 });
 
-t.test("a guest that has lost pages in post-copy is told as such, and holds nothing up", async (t) => {
+t.test("a guest that has lost pages in post-copy is reported so, and no other host or QEMU is asked", async (t) => {
   const reason = { code: "pages-lost", message: "Pages of the guest were lost in post-copy" };
   const { view, destination, qemu } = await startAgain(t, { kind: "released", qemu: "gone", reason });
   t.match(view(), { status: "failed", error: { code: "pages-lost", guestNow: /misses pages/ } });
@@ -219,7 +216,7 @@ const POSTCOPY = {
   ...{ frameBytes: 65536, creditWindowBytes: 1 << 20, codecs: [] },
 };
 
-t.test("a guest that has lost pages may be given back to this host, to be started anew", async (t) => {
+t.test("a guest that has lost pages may be given back to this host, to be started again", async (t) => {
   const reason = { code: "pages-lost", message: "Pages of the guest were lost in post-copy" };
   const { agent, record, view } = await startAgain(t, { kind: "released", qemu: "gone", reason });
   const word = { id: ID, keep: "source", confirmed: false } as const;
@@ -231,14 +228,14 @@ t.test("a guest that has lost pages may be given back to this host, to be starte
   await t.rejects(agent.resolve({ ...word, keep: "destination" }), { code: "not-in-doubt" });
 });
 
-t.test("granted in post-copy, and the QEMU here has ended: what misses pages is withdrawn", async (t) => {
+t.test("a granted post-copy is withdrawn when the QEMU here has ended, since the guest misses pages", async (t) => {
   const answers = ["waiting", "refused"] as const;
   const found = await startAgain(t, { kind: "granted", qemu: "gone", postcopy: POSTCOPY, answers });
   t.match(await found.end(), { status: "failed", error: { guestNow: /is gone/ } });
   t.match(found.destination.asked.slice(0, 2), ["withdraw", "withdraw"]);
 });
 
-t.test("one that QEMU completed as of precopy is whole at the destination, and granted again", async (t) => {
+t.test("a post-copy that QEMU completed as precopy is whole at the destination, and granted again", async (t) => {
   const postcopy = { ...POSTCOPY, complete: true } as const;
   const found = await startAgain(t, { kind: "granted", qemu: "gone", postcopy, answers: ["waiting", "running"] });
   t.match(await found.end(), { status: "moved" });
@@ -246,7 +243,7 @@ t.test("one that QEMU completed as of precopy is whole at the destination, and g
 });
 
 t.test(
-  "a note that post-copy begins does not say whether the destination misses pages: it is only asked",
+  "a note that post-copy begins does not show whether the destination misses pages: it is only asked",
   async (t) => {
     const plan = { kind: "plan", retiring: true, qemu: "gone", postcopy: POSTCOPY, answers: ["waiting"] } as const;
     const found = await startAgain(t, plan);
@@ -256,7 +253,7 @@ t.test(
   },
 );
 
-t.test("a file that is no record is listed as in doubt, since nobody knows of which guest it is", async (t) => {
+t.test("a file that is no record is listed as in doubt, since its guest is not known", async (t) => {
   const { agent, journal } = await startAgain(t, { kind: "kept", qemu: "running" });
   writeFileSync(join(journal.directory, "torn.json"), "{");
   await journal.list();

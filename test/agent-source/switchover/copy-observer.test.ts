@@ -1,18 +1,19 @@
+/** Tests `CopyObserver`: what it shows the switch policy, and what it reports of a copy. */
 import t from "tap";
 import { CopyObserver } from "../../../agent-source/switchover/copy-observer.ts";
 import { EtaEstimator } from "../../../agent-source/switchover/eta.ts";
 import { SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
 
 interface Fixture {
-  readonly watch: CopyObserver;
-  /** Of the fake clock, milliseconds. */
+  readonly observer: CopyObserver;
+  /** The time of the fake clock, milliseconds. */
   readonly now: { ms: number };
   readonly residual: { bytes: number };
   readonly link: { down: boolean; still: boolean; frames: number };
   readonly stalls: boolean[];
 }
 
-/** A watch over a copy that is nothing but the figures it is asked for. */
+/** Makes an observer of a copy that consists of nothing but the figures it is asked for. */
 function fixture(): Fixture {
   const now = { ms: 1000 };
   const residual = { bytes: 100e6 };
@@ -47,85 +48,85 @@ function fixture(): Fixture {
     standsStill: () => link.still,
     onStall: (stalled: boolean) => stalls.push(stalled),
   };
-  return { watch: new CopyObserver(parts, now.ms), now, residual, link, stalls };
+  return { observer: new CopyObserver(parts, now.ms), now, residual, link, stalls };
 }
 
-t.test("a stall is told once when it begins and once when it ends", async (t) => {
-  const { watch, now, residual, stalls } = fixture();
-  watch.firstPassDone = true;
+t.test("a stall is reported once when it begins and once when it ends", async (t) => {
+  const { observer, now, residual, stalls } = fixture();
+  observer.firstPassDone = true;
   const go = (untilMs: number): void => {
-    for (; now.ms < untilMs; now.ms += 50) watch.decide(watch.observe(true));
+    for (; now.ms < untilMs; now.ms += 50) observer.decide(observer.observe(true));
   };
   go(12_000);
   t.same(stalls, [true]);
-  t.ok(watch.stalledMs > 5000);
+  t.ok(observer.stalledMs > 5000);
   residual.bytes = 70e6;
   go(15_000);
   t.same(stalls, [true, false]);
-  t.equal(watch.stalledMs, 0);
-  t.ok(watch.totalStalledMs > 5000, "the result knows of it");
+  t.equal(observer.stalledMs, 0);
+  t.ok(observer.totalStalledMs > 5000, "the time of the stall stays for the result");
 });
 
-t.test("what is observed is encoded bytes, and whether the link is there", async (t) => {
-  const { watch, link } = fixture();
-  t.match(watch.observe(false), { residualBytes: 50e6, bytesPerPage: 2048, linkIsDown: false, drained: false });
+t.test("an observation has encoded bytes, and tells whether the link is down", async (t) => {
+  const { observer, link } = fixture();
+  t.match(observer.observe(false), { residualBytes: 50e6, bytesPerPage: 2048, linkIsDown: false, drained: false });
   link.down = true;
-  t.match(watch.observe(true), { linkIsDown: true, drained: true });
+  t.match(observer.observe(true), { linkIsDown: true, drained: true });
 });
 
-t.test("what is not held for its heat is time of the link and of the agents", async (t) => {
-  const { watch, residual, link } = fixture();
+t.test("the backlog is the time that the link and the agents need for what is not held", async (t) => {
+  const { observer, residual, link } = fixture();
   residual.bytes = 4096e4;
-  // half of them are held: 5000 pages, two to one, at 100 MB/s; and 4 us for each
-  t.equal(Math.round(watch.backlogMs), Math.round(20.48e6 / 2 / 100e3 + (10_000 * 4) / 1000));
-  const seen = watch.observe(true);
-  t.equal(watch.holdPages(seen), 3000, "never more than a part of the arena");
+  // the work is half of 10 000 pages, compressed two to one, at 100 MB/s; and each of the 10 000 takes 4 us
+  t.equal(Math.round(observer.backlogMs), Math.round(20.48e6 / 2 / 100e3 + (10_000 * 4) / 1000));
+  const seen = observer.observe(true);
+  t.equal(observer.holdPages(seen), 3000, "never more than a part of the arena is held");
   link.still = true;
-  t.equal(watch.holdPages(watch.observe(true)), 0, "a guest that stands still makes no later version");
+  t.equal(observer.holdPages(observer.observe(true)), 0, "a guest that stands still makes no later version");
 });
 
-t.test("what pages become that are sent again is known when frames of them were compressed", async (t) => {
-  const { watch, link } = fixture();
-  t.ok(watch.observe(true).knowsAgain, "without compression they are what they are");
+t.test("the cost of pages that are sent again is known once frames of them were compressed", async (t) => {
+  const { observer, link } = fixture();
+  t.ok(observer.observe(true).knowsAgain, "without compression the cost is the size of the pages");
   link.frames = 100;
-  watch.observe(true);
-  watch.firstPassDone = true;
+  observer.observe(true);
+  observer.firstPassDone = true;
   link.frames = 111;
-  t.notOk(watch.observe(true).knowsAgain);
+  t.notOk(observer.observe(true).knowsAgain);
   link.frames = 112;
-  t.ok(watch.observe(true).knowsAgain);
+  t.ok(observer.observe(true).knowsAgain);
 });
 
-t.test("of a guest that stands still no downtime is foretold", async (t) => {
-  const { watch, link } = fixture();
-  watch.firstPassDone = true;
-  t.same(watch.decide(watch.observe(true)).kind, "continue");
-  t.ok(watch.estimatedDowntimeMs > 0);
+t.test("no downtime is estimated for a guest that stands still", async (t) => {
+  const { observer, link } = fixture();
+  observer.firstPassDone = true;
+  t.same(observer.decide(observer.observe(true)).kind, "continue");
+  t.ok(observer.estimatedDowntimeMs > 0);
   link.still = true;
-  t.same(watch.decide(watch.observe(true)).kind, "continue", "and nothing is decided");
-  t.equal(watch.estimatedDowntimeMs, 0);
+  t.same(observer.decide(observer.observe(true)).kind, "continue", "nothing is decided");
+  t.equal(observer.estimatedDowntimeMs, 0);
 });
 
-t.test("the end is estimated anew some times a second, and counted down between", async (t) => {
-  const { watch, now, residual } = fixture();
-  watch.begins();
+t.test("the end is estimated some times a second, and counted down in between", async (t) => {
+  const { observer, now, residual } = fixture();
+  observer.begins();
   now.ms += 1000;
-  const first = watch.etaSeconds ?? Number.NaN;
+  const first = observer.etaSeconds ?? Number.NaN;
   residual.bytes *= 4;
   now.ms += 100;
-  t.ok(Math.abs((watch.etaSeconds ?? Number.NaN) - (first - 0.1)) < 1e-9, "counted down");
+  t.ok(Math.abs((observer.etaSeconds ?? Number.NaN) - (first - 0.1)) < 1e-9, "the estimate is counted down");
   now.ms += 100;
-  t.ok((watch.etaSeconds ?? Number.NaN) > first, "and anew");
+  t.ok((observer.etaSeconds ?? Number.NaN) > first, "the end is estimated again");
 });
 
-t.test("once it was decided there is no stall any more, and the end is near", async (t) => {
-  const { watch, now } = fixture();
-  watch.firstPassDone = true;
-  for (; now.ms < 12_000; now.ms += 50) watch.decide(watch.observe(true));
-  const total = watch.totalStalledMs;
-  watch.decided();
+t.test("once the switch was decided there is no stall any more, and the end is near", async (t) => {
+  const { observer, now } = fixture();
+  observer.firstPassDone = true;
+  for (; now.ms < 12_000; now.ms += 50) observer.decide(observer.observe(true));
+  const total = observer.totalStalledMs;
+  observer.decided();
   now.ms += 5000;
-  t.equal(watch.stalledMs, 0);
-  t.ok(Math.abs(watch.totalStalledMs - total) < 51, "it counts no further");
-  t.equal(watch.etaSeconds, 0);
+  t.equal(observer.stalledMs, 0);
+  t.ok(Math.abs(observer.totalStalledMs - total) < 51, "the total counts no further");
+  t.equal(observer.etaSeconds, 0);
 });

@@ -1,4 +1,4 @@
-/** A copy that is simulated page count by page count, and what the outlook says of its end on the way. */
+/** Tests `EtaEstimator` on simulated copies: what it says of the end on the way. */
 import t from "tap";
 import { type CopyState, EtaEstimator } from "../../../agent-source/switchover/eta.ts";
 
@@ -36,32 +36,35 @@ const still: CopyState = {
 };
 
 interface Guest {
-  /** Different pages that it dirties in so many seconds. */
+  /** How many different pages the guest dirties within so many seconds. */
   readonly dirties: (seconds: number) => number;
 }
 
-/** Pages of 2000 bytes over 50 MB/s, about: 25 000 a second; all of them content. @returns what was said, and when it could have ended */
+/**
+ * Copies pages of 2000 bytes over about 50 MB/s, which is 25 000 a second. All pages have content.
+ * @returns the estimates on the way, and when the copy could have ended
+ */
 function copy(guest: Guest, { untilSeconds }: { untilSeconds: number }) {
-  const outlook = new EtaEstimator(plan);
+  const estimator = new EtaEstimator(plan);
   const perStep = 25_000 * STEP;
   const said: { readonly at: number; readonly eta: number | undefined }[] = [];
-  outlook.begins(0);
+  estimator.begins(0);
   let now = 0;
   let sent = 0;
   const say = (changes: Partial<CopyState>): void => {
-    const standing = { ...still, sentContentPages: sent, capturedContentPages: PAGES, seenPages: PAGES, ...changes };
-    outlook.measure(standing, now);
-    said.push({ at: now, eta: outlook.etaSeconds(standing, now) });
+    const state = { ...still, sentContentPages: sent, capturedContentPages: PAGES, seenPages: PAGES, ...changes };
+    estimator.measure(state, now);
+    said.push({ at: now, eta: estimator.etaSeconds(state, now) });
   };
   while (sent < PAGES) {
     sent += perStep;
     now += STEP;
     say({ seenPages: sent, capturedContentPages: sent });
   }
-  outlook.section(PAGES, true, true, now);
+  estimator.section(PAGES, true, true, now);
   let dirty = guest.dirties(now);
-  outlook.section(dirty, true, false, now);
-  // 0.25 s of pages fit what is left of the target
+  estimator.section(dirty, true, false, now);
+  // the link takes 0.25 s for the pages that fit what is left of the target
   while (now < untilSeconds && dirty > 0.25 * 25_000) {
     const passBegan = now;
     for (let left = dirty; left > 0; left -= perStep) {
@@ -70,9 +73,9 @@ function copy(guest: Guest, { untilSeconds }: { untilSeconds: number }) {
       say({ firstPassDone: true, backlogged: true, residualPages: left, residualBytes: left * 2000 });
     }
     dirty = guest.dirties(now - passBegan);
-    outlook.section(dirty, true, false, now);
+    estimator.section(dirty, true, false, now);
   }
-  return { said, endedAt: now, outlook };
+  return { said, endedAt: now, estimator };
 }
 
 const errors = ({ said, endedAt }: ReturnType<typeof copy>, from: number): number[] =>
@@ -80,60 +83,60 @@ const errors = ({ said, endedAt }: ReturnType<typeof copy>, from: number): numbe
     .filter(({ at }) => at >= from)
     .map(({ at, eta }) => Math.abs((eta ?? Number.POSITIVE_INFINITY) - (endedAt - at)));
 
-t.test("an idle guest's end is seen from the first page on", async (t) => {
+t.test("the end of an idle guest's copy is foreseen from the first page on", async (t) => {
   const copied = copy({ dirties: () => 0 }, { untilSeconds: 60 });
-  t.ok(Math.max(...errors(copied, 0.2)) < 0.8, "0.5 s are taken for what it dirties, until that is seen");
+  t.ok(Math.max(...errors(copied, 0.2)) < 0.8, "0.5 s are assumed for what the guest dirties, until that is seen");
 });
 
-t.test("a guest that converges is seen to, once its first pass is done", async (t) => {
-  // half as fast as the link
+t.test("the end of a converging guest's copy is foreseen once its first pass is done", async (t) => {
+  // the guest dirties half as fast as the link sends
   const copied = copy({ dirties: (seconds) => Math.min(80_000, 12_500 * seconds) }, { untilSeconds: 60 });
   const late = errors(copied, 4.2);
   const mean = late.reduce((sum, one) => sum + one, 0) / late.length;
   t.ok(mean < 0.5, `off by ${mean.toFixed(2)} s of ${(copied.endedAt - 4).toFixed(1)} s`);
 });
 
-t.test("a guest that dirties more than the link takes has no end in sight", async (t) => {
+t.test("a guest that dirties more than the link carries has no end in sight", async (t) => {
   const { said } = copy({ dirties: (seconds) => Math.min(PAGES, 30_000 * seconds) }, { untilSeconds: 20 });
   t.ok(
     said.filter(({ at }) => at > 4.2).every(({ eta }) => eta === undefined),
-    "from the moment that it is known",
+    "there is no estimate from the moment at which this is known",
   );
 });
 
 t.test("while the link is down, and before the first page, there is no end in sight", async (t) => {
-  const outlook = new EtaEstimator(plan);
-  t.equal(outlook.etaSeconds(still, 1), undefined);
-  t.equal(outlook.etaSeconds({ ...still, firstPassDone: true, linkIsDown: true }, 1), undefined);
+  const estimator = new EtaEstimator(plan);
+  t.equal(estimator.etaSeconds(still, 1), undefined);
+  t.equal(estimator.etaSeconds({ ...still, firstPassDone: true, linkIsDown: true }, 1), undefined);
 });
 
-t.test("once it was decided, what is left is counted down to nothing", async (t) => {
-  const outlook = new EtaEstimator(plan);
-  const standing = { ...still, firstPassDone: true };
-  outlook.decided(standing, 100, 10);
-  const [first, later, last] = [10, 10.05, 20].map((now) => outlook.etaSeconds(standing, now));
+t.test("once the switch was decided, what is left is counted down to nothing", async (t) => {
+  const estimator = new EtaEstimator(plan);
+  const state = { ...still, firstPassDone: true };
+  estimator.decided(state, 100, 10);
+  const [first, later, last] = [10, 10.05, 20].map((now) => estimator.etaSeconds(state, now));
   t.ok(first !== undefined && first >= 0.1 && first < 0.3);
   t.ok(later !== undefined && first !== undefined && Math.abs(first - later - 0.05) < 1e-9);
   t.equal(last, 0);
 });
 
-t.test("a guest that is stopped before it was copied is not there until it was", async (t) => {
-  const outlook = new EtaEstimator(plan);
-  outlook.begins(10);
-  outlook.decided(still, 30, 10);
+t.test("a guest that is stopped before it was copied arrives when the rest was copied", async (t) => {
+  const estimator = new EtaEstimator(plan);
+  estimator.begins(10);
+  estimator.decided(still, 30, 10);
   const half = { ...still, seenPages: 50_000, capturedContentPages: 50_000, sentContentPages: 50_000 };
-  outlook.measure(half, 12);
-  const eta = outlook.etaSeconds(half, 12) ?? 0;
+  estimator.measure(half, 12);
+  const eta = estimator.etaSeconds(half, 12) ?? 0;
   t.ok(eta > 1.9 && eta < 3, `${eta} s for the other half`);
 });
 
-t.test("no more is expected to have content than QEMU has in use", async (t) => {
-  const outlook = new EtaEstimator(plan);
-  outlook.begins(10);
+t.test("no more pages are expected to have content than QEMU has memory in use", async (t) => {
+  const estimator = new EtaEstimator(plan);
+  estimator.begins(10);
   const half = { ...still, seenPages: 50_000, capturedContentPages: 50_000, sentContentPages: 50_000 };
-  outlook.measure(half, 12);
-  const without = outlook.etaSeconds(half, 12) ?? 0;
-  outlook.resident(60_000 * 4096 + (64 << 20));
-  const known = outlook.etaSeconds(half, 12) ?? 0;
+  estimator.measure(half, 12);
+  const without = estimator.etaSeconds(half, 12) ?? 0;
+  estimator.resident(60_000 * 4096 + (64 << 20));
+  const known = estimator.etaSeconds(half, 12) ?? 0;
   t.ok(known < without / 2, `${known} s, not ${without} s, for 10 000 pages`);
 });

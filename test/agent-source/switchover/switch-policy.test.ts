@@ -1,3 +1,4 @@
+/** Tests `SwitchPolicy`: when it lets the copy go on, drain or close, and when it switches or cancels. */
 import t from "tap";
 import { type Observation, SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
 
@@ -24,7 +25,7 @@ const quiet: Observation = {
   paused: false,
 };
 
-t.test("it waits for the first pass and for a section that leaves nothing dirty", async (t) => {
+t.test("the policy waits for the first pass, and for a section that leaves nothing dirty", async (t) => {
   const policy = new SwitchPolicy(plan);
   t.same(policy.decide({ ...quiet, firstPassDone: false }), { kind: "continue" });
   t.same(policy.decide({ ...quiet, drained: false }), { kind: "continue" });
@@ -36,7 +37,7 @@ t.test("a quiet guest is switched at once", async (t) => {
   t.match(decision.kind === "switch" && decision.reason, /fits: estimated downtime \d+ ms of 300 ms/);
 });
 
-t.test("held pages go while the guest still runs, once it fits, and are held again when it does not", async (t) => {
+t.test("held pages go once the rest fits, while the guest runs, and are held again when it does not", async (t) => {
   const policy = new SwitchPolicy(plan);
   const held = { ...quiet, residualPages: 5000, residualBytes: 200e3 };
   const most = policy.holdPages(quiet);
@@ -50,37 +51,37 @@ t.test("held pages go while the guest still runs, once it fits, and are held aga
   t.equal(again.holdPages(quiet), most);
 });
 
-t.test("a residual beyond the target goes on, however long it takes", async (t) => {
+t.test("a migration whose residual is beyond the target goes on, however long it takes", async (t) => {
   const policy = new SwitchPolicy(plan);
   for (let i = 0; i < 100; i++)
     t.same(policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs: i * 1e6 }), { kind: "continue" });
 });
 
-t.test("what waits for the link is left to drain, as long as it does", async (t) => {
+t.test("pages that wait for the link are left to drain, for as long as they become fewer", async (t) => {
   const waiting = { ...quiet, backlogged: true, residualPages: 12_000, residualBytes: 10e6 };
   const policy = new SwitchPolicy(plan);
   let elapsedMs = 1000;
   for (let residualPages = 12_000; residualPages > 6000; residualPages -= 300, elapsedMs += 10)
     t.same(policy.decide({ ...waiting, elapsedMs, residualPages }), { kind: "drain" });
   const rest = { ...waiting, residualPages: 6000 };
-  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 1 }), { kind: "drain" }, "too soon to tell");
+  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 1 }), { kind: "drain" }, "it is too soon to tell");
   elapsedMs += 110;
   policy.decide({ ...rest, elapsedMs });
-  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }), { kind: "drain" }, "what was held goes first");
-  t.equal(policy.decide({ ...rest, elapsedMs: elapsedMs + 220 }).kind, "switch", "it gets no less");
+  t.same(policy.decide({ ...rest, elapsedMs: elapsedMs + 110 }), { kind: "drain" }, "held pages go first");
+  t.equal(policy.decide({ ...rest, elapsedMs: elapsedMs + 220 }).kind, "switch", "the pages become no fewer");
   const drained = new SwitchPolicy(plan);
   t.same(drained.decide(waiting), { kind: "drain" });
-  t.equal(drained.decide({ ...quiet, backlogged: true }).kind, "switch", "so little is not worth waiting for");
+  t.equal(drained.decide({ ...quiet, backlogged: true }).kind, "switch", "so few pages are not worth a wait");
 });
 
-t.test("what is on its way is left to arrive, as long as it does", async (t) => {
+t.test("what is on its way is left to arrive, for as long as it becomes less", async (t) => {
   const policy = new SwitchPolicy(plan);
   t.same(policy.decide({ ...quiet, inFlightBytes: 20e6 }), { kind: "drain" });
   t.same(policy.decide({ ...quiet, inFlightBytes: 10e6, elapsedMs: 1110 }), { kind: "drain" });
   t.equal(policy.decide({ ...quiet, inFlightBytes: 1e6, elapsedMs: 1190 }).kind, "switch");
 });
 
-t.test("zero pages that the destination has still to load are waited for, though they are few bytes", async (t) => {
+t.test("zero pages that the destination must still load are awaited, although they are few bytes", async (t) => {
   const policy = new SwitchPolicy(plan);
   const idle = { ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 };
   t.equal(policy.estimateMs({ ...idle, inFlightZeroPages: 130_000 }) - policy.estimateMs(idle), 130);
@@ -89,7 +90,7 @@ t.test("zero pages that the destination has still to load are waited for, though
   t.equal(policy.decide({ ...idle, inFlightZeroPages: 5000, elapsedMs: 1190 }).kind, "switch");
 });
 
-t.test("the estimate counts residual, flight, sweep, round trips and work for each page", async (t) => {
+t.test("the estimate counts the residual, the flight, the sweep, round trips and work for each page", async (t) => {
   const policy = new SwitchPolicy(plan);
   const base = policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 });
   t.equal(policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 12.5e6, sweptPages: 0 }) - base, 100);
@@ -118,10 +119,10 @@ t.test("a busy guest is closed in on, and switched when the sweeps stop shrinkin
   t.match(decision.kind === "switch" && decision.reason, /local minimum after 3 closing sweeps$/);
 });
 
-t.test("closing in goes on while the encoded residual shrinks, though the sweeps do not", async (t) => {
+t.test("closing goes on while the encoded residual shrinks, although the sweeps do not", async (t) => {
   const policy = new SwitchPolicy(plan);
   const closing = { ...quiet, sweptPages: 1000 };
-  t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "drain" }, "what was held goes first");
+  t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "drain" }, "held pages go first");
   t.same(policy.decide({ ...closing, residualBytes: 25e6 }), { kind: "close" });
   t.same(policy.decide({ ...closing, residualBytes: 15e6 }), { kind: "continue" });
   t.same(policy.decide({ ...closing, residualBytes: 8e6 }), { kind: "continue" });
@@ -142,7 +143,7 @@ t.test(
   },
 );
 
-t.test("what is seen between drained sections, and while the link is down, makes no stall", async (t) => {
+t.test("observations between drained sections, and while the link is down, make no stall", async (t) => {
   const policy = new SwitchPolicy(plan);
   const busy = { ...quiet, residualBytes: 100e6 };
   for (let elapsedMs = 0; elapsedMs < 20_000; elapsedMs += 50)
@@ -152,7 +153,7 @@ t.test("what is seen between drained sections, and while the link is down, makes
   t.equal(policy.totalStalledMs(20_000), 0);
 });
 
-t.test("a deadline that ends a stall says how long it was one", async (t) => {
+t.test("a deadline that ends a stall says how long the stall was", async (t) => {
   const policy = new SwitchPolicy({ ...plan, deadlineMs: 20_000 });
   for (let elapsedMs = 0; elapsedMs < 20_000; elapsedMs += 50)
     policy.decide({ ...quiet, residualBytes: 100e6, elapsedMs });
@@ -160,12 +161,12 @@ t.test("a deadline that ends a stall says how long it was one", async (t) => {
   t.match(decision.kind === "cancel" && decision.reason, /target 300 ms; it did not converge for 1\d\.\d s$/);
 });
 
-t.test("a single closing sweep is told as one", async (t) => {
+t.test("a single closing sweep is reported in the singular", async (t) => {
   const decision = new SwitchPolicy(plan).decide({ ...quiet, sweptPages: 10 });
   t.match(decision.kind === "switch" && decision.reason, /after 1 closing sweep$/);
 });
 
-t.test("closing in that gets nowhere is given up, and the session paced again", async (t) => {
+t.test("closing that gets nowhere is given up, and the capture is paced again", async (t) => {
   const policy = new SwitchPolicy(plan);
   t.same(policy.decide({ ...quiet, sweptPages: 4000 }), { kind: "close" });
   const kinds: string[] = [];
@@ -174,7 +175,7 @@ t.test("closing in that gets nowhere is given up, and the session paced again", 
   t.notOk(kinds.includes("switch"));
 });
 
-t.test("at the deadline it does what was agreed", async (t) => {
+t.test("at the deadline the policy does what was agreed on", async (t) => {
   const late = { ...quiet, elapsedMs: 5000, residualBytes: 1e9, firstPassDone: false, drained: false };
   const cancel = new SwitchPolicy({ ...plan, deadlineMs: 5000 }).decide(late);
   t.equal(cancel.kind, "cancel");
@@ -208,7 +209,7 @@ const busy: Observation = {
   backlogged: true,
 };
 
-t.test("post-copy begins a moment after the stream, for what a guest needs first", async (t) => {
+t.test("post-copy begins a moment after the stream, so that the guest finds what it needs first", async (t) => {
   const policy = new SwitchPolicy({ ...plan, strategy: "postcopy" });
   const copying = { ...busy, firstPassDone: false };
   t.same(policy.decide({ ...copying, begun: false, elapsedMs: 900 }), { kind: "continue" });
@@ -218,12 +219,12 @@ t.test("post-copy begins a moment after the stream, for what a guest needs first
   t.match(policy.decide({ ...copying, elapsedMs: 1450 }), { kind: "switch", into: "postcopy" });
 });
 
-t.test("post-copy of a guest whose pages are all there has nothing to wait for", async (t) => {
+t.test("post-copy of a guest whose pages were all sent has nothing to wait for", async (t) => {
   const policy = new SwitchPolicy({ ...plan, strategy: "postcopy" });
   t.match(policy.decide(quiet), { kind: "switch", into: "postcopy" });
 });
 
-t.test("hybrid goes into post-copy when all but the hottest pages are there, or each was sent once", async (t) => {
+t.test("hybrid goes into post-copy when all but the hottest pages were sent, or each was sent once", async (t) => {
   const hybrid = { ...plan, strategy: "hybrid" } as const;
   const one = new SwitchPolicy(hybrid);
   t.same(one.decide({ ...busy, firstPassDone: false }), { kind: "continue" });
@@ -237,7 +238,7 @@ t.test("hybrid goes into post-copy when all but the hottest pages are there, or 
 });
 
 t.test(
-  "hybrid that fits the target is precopy to its end; with a deadline the rest must fit in what is left",
+  "hybrid that fits the target ends as precopy; with a deadline, post-copy must fit into the time left",
   async (t) => {
     const fits = new SwitchPolicy({ ...plan, strategy: "hybrid" });
     const calm = { ...quiet, sweptPages: 10 };
@@ -249,13 +250,13 @@ t.test(
   },
 );
 
-t.test("at the deadline post-copy begins where that was agreed on, once there is a link", async (t) => {
+t.test("at the deadline post-copy begins where that was agreed on, once the link is up", async (t) => {
   const policy = new SwitchPolicy({ ...plan, deadlineMs: 500, onDeadline: "postcopy" });
   t.same(policy.decide({ ...busy, linkIsDown: true }), { kind: "continue" });
   t.match(policy.decide(busy), { kind: "switch", into: "postcopy", reason: /deadline of 500 ms/ });
 });
 
-/** How it decided, in few words. */
+/** Says in few words how the policy has decided. */
 function told(policy: SwitchPolicy, seen: Observation): string {
   const decision = policy.decide(seen);
   return decision.kind === "switch" ? `switch into ${decision.into}: ${decision.reason}` : decision.kind;
@@ -263,12 +264,12 @@ function told(policy: SwitchPolicy, seen: Observation): string {
 
 const hybrid = { ...plan, strategy: "hybrid" } as const;
 
-t.test("only post-copy is switched into as post-copy", async (t) => {
+t.test("precopy and stop-and-copy never switch into post-copy", async (t) => {
   for (const strategy of ["precopy", "stop-and-copy"] as const)
     t.match(told(new SwitchPolicy({ ...plan, strategy }), quiet), /^switch into destination/);
 });
 
-t.test("hybrid goes into post-copy only when it is known what deltas bring", async (t) => {
+t.test("hybrid goes into post-copy only once it is known what deltas save", async (t) => {
   const policy = new SwitchPolicy(hybrid);
   const guessed = { ...busy, drained: false, knowsAgain: false };
   policy.decide(guessed);
@@ -286,7 +287,7 @@ t.test("hybrid switches into post-copy when it does not converge, although pages
   t.ok(elapsedMs > 1000, `${elapsedMs} ms`);
 });
 
-t.test("post-copy is not switched into while the link is down, for whatever reason it would be", async (t) => {
+t.test("no policy switches into post-copy while the link is down, whatever the reason would be", async (t) => {
   const down = { ...busy, elapsedMs: 5000, linkIsDown: true };
   for (const which of [
     { ...plan, strategy: "postcopy" },
@@ -297,7 +298,7 @@ t.test("post-copy is not switched into while the link is down, for whatever reas
     t.equal(told(new SwitchPolicy(which), down), "continue");
 });
 
-t.test("of a paused guest nothing is decided: QEMU completes by itself, or the deadline comes", async (t) => {
+t.test("nothing is decided about a paused guest: QEMU completes by itself, or the deadline comes", async (t) => {
   const still = { ...quiet, paused: true };
   for (const strategy of ["precopy", "stop-and-copy", "postcopy", "hybrid"] as const)
     t.same(new SwitchPolicy({ ...plan, strategy }).decide(still), { kind: "continue" });
@@ -306,6 +307,6 @@ t.test("of a paused guest nothing is decided: QEMU completes by itself, or the d
   t.same(
     new SwitchPolicy({ ...late, onDeadline: "force" }).decide(still),
     { kind: "continue" },
-    "nothing is to be forced",
+    "there is nothing to force",
   );
 });

@@ -1,3 +1,4 @@
+/** Tests how a session's slots are divided among pending pages, bases and the reserve, for each strategy. */
 import t from "tap";
 import { schedulerOptions } from "../../../agent-source/transfer/session-options.ts";
 import type { Strategy } from "../../../shared/protocol/messages.ts";
@@ -15,16 +16,16 @@ const optionsOf = (strategy: Strategy, postcopy: boolean, codecs = contract.code
     contract: { ...contract, strategy, postcopy, codecs },
   });
 
-t.test("precopy and hybrid keep bases, where deltas were agreed on", async (t) => {
+t.test("precopy and hybrid keep bases where deltas were agreed on", async (t) => {
   for (const strategy of ["precopy", "hybrid"] as const) {
     t.equal(optionsOf(strategy, strategy === "hybrid", ["xbzrle", "zstd"]).delta, true);
     t.equal(optionsOf(strategy, strategy === "hybrid", ["zstd"]).delta, false);
   }
-  t.equal(optionsOf("precopy", false).reserveSlots, 0, "and room in reserve is post-copy's");
+  t.equal(optionsOf("precopy", false).reserveSlots, 0, "only post-copy has slots in reserve");
   t.equal(optionsOf("hybrid", true).reserveSlots, ARENA_PAGES / 4);
 });
 
-t.test("post-copy keeps none, and what they would take is there for what is pending", async (t) => {
+t.test("post-copy keeps no bases, and their slots are there for pending pages", async (t) => {
   const { delta, pendingSlots, reserveSlots } = optionsOf("postcopy", true, ["xbzrle", "zstd"]);
   t.equal(delta, false);
   t.equal(pendingSlots, ARENA_PAGES);

@@ -1,4 +1,4 @@
-/** The rehearsals of both agents: through everything that pages go through, and nothing left of them. */
+/** Tests the warm-ups of both agents: they go through everything that pages go through, and leave nothing behind. */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,19 +27,19 @@ function parts(t: { teardown(done: () => void): unknown }, more: readonly string
   };
 }
 
-t.test("a source agent moves a guest that there is not, and leaves nothing", async (t) => {
+t.test("a source agent moves a simulated guest, and leaves nothing behind", async (t) => {
   const { folder, source: given } = parts(t);
   await source.warmUp(given, NEVER);
   t.ok(source.isWarm());
   t.same(readdirSync(folder), []);
 });
 
-t.test("without compression too", async (t) => {
+t.test("a source agent moves a simulated guest without compression too", async (t) => {
   const { source: given } = parts(t, ["--transfer-zstd-workers=0"]);
   await source.warmUp(given, NEVER);
 });
 
-t.test("a destination agent receives a guest that there is not, and leaves nothing", async (t) => {
+t.test("a destination agent receives a simulated guest, and leaves nothing behind", async (t) => {
   const { folder, destination: given } = parts(t);
   await destination.warmUp(given, NEVER);
   t.ok(destination.isWarm());
@@ -47,21 +47,21 @@ t.test("a destination agent receives a guest that there is not, and leaves nothi
 });
 
 for (const role of ["source", "destination"] as const)
-  t.test(`a migration ends the rehearsal of the ${role}, wherever it is`, async (t) => {
+  t.test(`a migration ends the warm-up of the ${role}, wherever the warm-up is`, async (t) => {
     const { folder, source: forSource, destination: forDestination } = parts(t);
     for (const afterMs of [0, 1, 20, 60, 120, 250]) {
-      const rehearsal = new WarmUpRunner();
-      rehearsal.begin(log, (signal) =>
+      const runner = new WarmUpRunner();
+      runner.begin(log, (signal) =>
         role === "source" ? source.warmUp(forSource, signal) : destination.warmUp(forDestination, signal),
       );
       await new Promise((resolve) => setTimeout(resolve, afterMs));
-      await rehearsal.end();
+      await runner.end();
       t.same(readdirSync(folder), [], `after ${afterMs} ms`);
     }
   });
 
-t.test("an agent that cannot rehearse says so, and no more", async () => {
-  const rehearsal = new WarmUpRunner();
-  rehearsal.begin(log, () => Promise.reject(new Error("no room")));
-  await rehearsal.end();
+t.test("an agent that cannot warm up logs it, and goes on", async () => {
+  const runner = new WarmUpRunner();
+  runner.begin(log, () => Promise.reject(new Error("no room")));
+  await runner.end();
 });

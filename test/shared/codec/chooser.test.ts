@@ -1,3 +1,4 @@
+/** Tests `CompressionChooser`: which zstd level the next frame gets. */
 import t from "tap";
 import { CompressionChooser } from "../../../shared/codec/chooser.ts";
 
@@ -13,23 +14,23 @@ const run = (chooser: CompressionChooser, frames: number, wait: () => void): num
   return levels;
 };
 
-t.test("a link that is the narrow side gets the strongest level", async (t) => {
+t.test("a link that is the bottleneck gets the strongest level", async (t) => {
   const chooser = new CompressionChooser("auto", 1);
   const levels = run(chooser, 60, () => chooser.linkWasFull());
   t.equal(levels.at(-1), 3);
   t.same(
     levels,
     [...levels].sort((a, b) => a - b),
-    "step by step",
+    "the level rises step by step",
   );
 });
 
-t.test("workers that are the narrow side get the fastest level", async (t) => {
+t.test("workers that are the bottleneck get the fastest level", async (t) => {
   const chooser = new CompressionChooser("auto", 1);
   t.equal(run(chooser, 60, () => chooser.encoderWasFull()).at(-1), -20);
 });
 
-t.test("a balance is left alone", async (t) => {
+t.test("while both the link and the workers are full, the level stays", async (t) => {
   const chooser = new CompressionChooser("auto", 1);
   const start = chooser.level(LINK);
   const levels = run(chooser, 60, () => {
@@ -39,47 +40,59 @@ t.test("a balance is left alone", async (t) => {
   t.ok(levels.every((level) => level === start));
 });
 
-t.test("without an idle processor a strong level is given up, and none is begun", async (t) => {
+t.test("without an idle processor strong levels are given up, and none is begun", async (t) => {
   let idle: number | undefined = 3;
   const chooser = new CompressionChooser("auto", 1, () => idle);
   t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), 3);
   idle = 0.2;
-  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), -8, "whoever else is narrow");
+  t.equal(
+    run(chooser, 60, () => chooser.linkWasFull()).at(-1),
+    -8,
+    "strong levels are given up, although the link is the bottleneck",
+  );
   idle = 0.4;
-  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), -8, "nor with a part of one, which is idle by turns");
+  t.equal(
+    run(chooser, 60, () => chooser.linkWasFull()).at(-1),
+    -8,
+    "a processor that is idle only by turns does not count",
+  );
   t.equal(
     run(chooser, 60, () => chooser.encoderWasFull()).at(-1),
     -20,
-    "and a worker that is gets a weaker one as ever",
+    "workers that are the bottleneck get a faster level as before",
   );
   t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), -8);
   idle = undefined;
-  t.equal(run(chooser, 60, () => chooser.linkWasFull()).at(-1), 3, "where it cannot be told the link counts");
+  t.equal(
+    run(chooser, 60, () => chooser.linkWasFull()).at(-1),
+    3,
+    "the link decides where idle processors cannot be counted",
+  );
 });
 
-t.test("a level that was asked for is kept, and off is off", async (t) => {
+t.test("a level that was asked for is kept, and `off` means no compression", async (t) => {
   const fixed = new CompressionChooser(7, 1);
   t.ok(run(fixed, 40, () => fixed.encoderWasFull()).every((level) => level === 7));
-  t.equal(fixed.level(1e12), 7, "on any link");
+  t.equal(fixed.level(1e12), 7, "the level is kept on any link");
   t.equal(new CompressionChooser("off", 1).level(LINK), undefined);
-  t.equal(new CompressionChooser("auto", 0).level(LINK), undefined, "no workers, no compression");
+  t.equal(new CompressionChooser("auto", 0).level(LINK), undefined, "without workers there is no compression");
 });
 
-t.test("a link that outruns the fastest level gets no compression, but for a frame now and then", async (t) => {
+t.test("a link that outruns the fastest level gets no compression, except for a frame now and then", async (t) => {
   const chooser = new CompressionChooser("auto", 1);
-  // 524 MB/s
+  // the workers compress 524 MB/s
   run(chooser, 60, () => chooser.encoderWasFull());
-  t.equal(chooser.level(700e6), -20, "a link that is hardly faster");
+  t.equal(chooser.level(700e6), -20, "the link is hardly faster than the workers");
   const levels = Array.from({ length: 128 }, () => chooser.level(1.25e9));
   t.equal(levels.filter((level) => level === -20).length, 2);
   t.equal(levels.filter((level) => level === undefined).length, 126);
-  t.equal(chooser.level(LINK), -20, "a link that got slower");
+  t.equal(chooser.level(LINK), -20, "the link got slower");
   for (let i = 0; i < 40; i++) chooser.note({ ...frame, micros: 100 });
-  t.equal(chooser.level(1.25e9), -20, "a worker that got faster");
+  t.equal(chooser.level(1.25e9), -20, "the workers got faster");
 });
 
 t.test(
-  "before anything was compressed, and on a level that the workers bear, the link's rate does not matter",
+  "before anything was compressed, and at a level that the workers bear, the link's rate does not matter",
   async (t) => {
     const chooser = new CompressionChooser("auto", 1);
     t.equal(chooser.level(1e12), -8);

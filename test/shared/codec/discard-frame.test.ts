@@ -1,3 +1,4 @@
+/** Tests the frames of discards: they name the right pages, and hostile frames are refused. */
 import fc from "fast-check";
 import t from "tap";
 import { DISCARD_FRAME_BYTES, encodeDiscards, readDiscards } from "../../../shared/codec/discard-frame.ts";
@@ -6,7 +7,7 @@ import { PageSet } from "../../../shared/page/page-set.ts";
 
 const PAGES = 100_000;
 
-t.test("whatever pages are to be forgotten, the frames name them and no others", async () => {
+t.test("the frames name the pages that are to be forgotten, and no others", async () => {
   fc.assert(
     fc.property(fc.array(fc.tuple(fc.nat(PAGES - 1), fc.integer({ min: 1, max: 3000 }))), (ranges) => {
       const pages = new PageSet(PAGES);
@@ -31,7 +32,7 @@ t.test("a guest that wrote every other page takes several frames, each within it
   t.ok(bodies.every(({ length }) => length <= DISCARD_FRAME_BYTES));
 });
 
-t.test("of what a hostile source sends nothing gets through but ranges of pages that there are", async () => {
+t.test("a frame of a hostile source is refused, or names only ranges of pages that exist", async () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 64 }), (body) => {
       try {

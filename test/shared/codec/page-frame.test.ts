@@ -1,3 +1,4 @@
+/** Tests the frames of pages: records are read as they were written, and damaged frames are refused. */
 import fc from "fast-check";
 import t from "tap";
 import { frameBufferBytes, PageFrameReader, PageFrameWriter } from "../../../shared/codec/page-frame.ts";
@@ -53,7 +54,7 @@ function write(records: { kind: string; page: number; count: number }[]): { leng
   return { length: writer.finish(), expected };
 }
 
-t.test("what is written is read again, record by record", async () => {
+t.test("records are read again as they were written, one by one", async () => {
   fc.assert(
     fc.property(fc.array(record, { maxLength: 60 }), (records) => {
       const { length, expected } = write(records);
@@ -86,7 +87,7 @@ t.test("a reader that is out of room goes on where it stopped, also inside a zer
 });
 
 t.test(
-  "every frame that is cut or changed is refused with a named fault, or read as something within its bounds",
+  "a frame that is cut or changed is refused with a named fault, or read as something within its bounds",
   async () => {
     fc.assert(
       fc.property(
@@ -113,7 +114,7 @@ t.test(
   },
 );
 
-t.test("a delta is refused when none was negotiated", async (t) => {
+t.test("a delta is refused when deltas were not negotiated", async (t) => {
   const { length } = write([{ kind: "delta", page: 1, count: 4 }]);
   const reader = new PageFrameReader(kernels, PAGES, false);
   reader.open(address(AT), length);

@@ -1,3 +1,4 @@
+/** Tests that the destination's decompressor refuses every frame that is not whole or does not fit. */
 import t from "tap";
 import zstd from "zstd-napi/binding.js";
 import { decompressInto } from "../../../shared/codec/zstd.ts";
@@ -25,6 +26,6 @@ t.test("a decompressor refuses every damaged or oversized frame with peer-invali
   }
   t.ok(
     guarded.subarray(65536).every((byte) => byte === 0xee),
-    "nothing is written behind the room",
+    "nothing is written beyond the room",
   );
 });

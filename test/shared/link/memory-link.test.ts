@@ -1,3 +1,6 @@
+/**
+ * Tests the transfer stream inside one process, which other tests use, with the suite that every channel has to pass.
+ */
 import t from "tap";
 import type { SourceMessage } from "../../../shared/protocol/stream-messages.ts";
 import { channelCompliance } from "../../compliance/channel.ts";
@@ -18,7 +21,7 @@ t.test("a paused receiver makes the sender wait until it resumes", async (t) => 
   destination.pause();
   t.equal(source.send(ping(1)), true);
   t.equal(source.send(ping(2)), false);
-  t.equal(source.send(ping(3)), false, "queued all the same");
+  t.equal(source.send(ping(3)), false, "the message is queued all the same");
   let mayGoOn = false;
   const drained = source.drained().then(() => {
     mayGoOn = true;

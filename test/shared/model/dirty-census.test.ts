@@ -1,8 +1,9 @@
+/** Tests `DirtyCensus`: how many different pages a guest dirties within a time of any length. */
 import fc from "fast-check";
 import t from "tap";
 import { DirtyCensus } from "../../../shared/model/dirty-census.ts";
 
-/** Counted the slow way: the mean over all windows of so many epochs of the different pages in each. */
+/** Counts the slow way: the mean of the different pages over all windows of so many epochs. */
 function slowly(epochs: readonly (readonly number[])[], long: number): number {
   let sum = 0;
   for (let from = 0; from + long <= epochs.length; from++) sum += new Set(epochs.slice(from, from + long).flat()).size;
@@ -19,7 +20,7 @@ function counted(epochs: readonly (readonly number[])[], pageCount: number): Dir
   return census;
 }
 
-t.test("a loop over its memory is found as one: all within a turn, and nothing new behind it", async (t) => {
+t.test("a loop over memory is recognised: all of its pages within a turn, and no new page after that", async (t) => {
   const epochs = Array.from({ length: 16 }, (_, epoch) => [0, 1, 2].map((page) => ((epoch % 4) * 3 + page) % 12));
   const census = counted(epochs, 100);
   t.same(census.samples(), [
@@ -32,15 +33,15 @@ t.test("a loop over its memory is found as one: all within a turn, and nothing n
   t.equal(census.pages, 12);
 });
 
-t.test("a page that is dirtied all the time is one, and one of long ago counts for what can be told", async (t) => {
+t.test("a page that is dirtied all the time counts once, and an epoch only where those before were seen", async (t) => {
   const census = counted([[5, 5], [5], [5, 9], [5]], 10);
   const [one, two, four] = census.samples();
   t.same(one, { seconds: 1, pages: 1.25 });
-  t.equal(two?.pages.toFixed(2), "1.58", "the windows of two epochs that it was seen in, and not in the one before");
+  t.equal(two?.pages.toFixed(2), "1.58", "page 9 is new in one of the three epochs that have an epoch before them");
   t.same(four?.seconds, 4);
 });
 
-t.test("as counting every window, where every page has a steady interval", async () => {
+t.test("the census agrees with counting every window, where every page has a steady interval", async () => {
   fc.assert(
     fc.property(
       fc.array(fc.record({ every: fc.integer({ min: 1, max: 4 }), phase: fc.nat({ max: 3 }) }), { maxLength: 12 }),
@@ -57,7 +58,7 @@ t.test("as counting every window, where every page has a steady interval", async
   );
 });
 
-t.test("more windows never hold fewer pages, whatever was dirtied", async () => {
+t.test("a longer window never has fewer pages, whatever was dirtied", async () => {
   fc.assert(
     fc.property(fc.array(fc.array(fc.nat({ max: 19 }), { maxLength: 30 }), { maxLength: 40 }), (epochs) => {
       const census = counted(epochs, 20);
@@ -70,12 +71,12 @@ t.test("more windows never hold fewer pages, whatever was dirtied", async () => 
   );
 });
 
-t.test("a guest that dirties more and more has no more pages than it has", async (t) => {
+t.test("a guest that dirties more and more is never counted with more pages than it has", async (t) => {
   const census = counted([[], [], [], [], [0, 1, 6], [2, 3, 4, 5, 7, 8, 9, 10, 11]], 12);
   t.equal(census.samples().at(-1)?.pages, 12);
 });
 
-t.test("nothing is said before an epoch has ended, and it ends with the epochs that it has room for", async (t) => {
+t.test("nothing is said before an epoch has ended, and the census ends when its epochs are used up", async (t) => {
   const census = new DirtyCensus(4);
   census.begin(1);
   t.same(census.samples(), []);

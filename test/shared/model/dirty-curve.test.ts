@@ -1,15 +1,16 @@
+/** Tests the curves of how many different pages a guest dirties within a time. */
 import fc from "fast-check";
 import t from "tap";
 import { curveOfGroups, curveOfSamples, DirtyWindows, faster } from "../../../shared/model/dirty-curve.ts";
 
-t.test("groups of pages are dirtied at their rates, each page once", async (t) => {
+t.test("groups of pages are dirtied at their rates, and each page counts once", async (t) => {
   const curve = curveOfGroups([{ pages: 1000, timesPerSecond: 1 }]);
   t.equal(curve.pagesWithin(0), 0);
-  t.ok(Math.abs(curve.pagesWithin(0.001) - 1) < 0.01, "a page of them within a millisecond");
-  t.ok(curve.pagesWithin(20) > 999.9 && curve.pagesWithin(1e9) <= 1000, "and at last all of them");
+  t.ok(Math.abs(curve.pagesWithin(0.001) - 1) < 0.01, "one page is dirtied within a millisecond");
+  t.ok(curve.pagesWithin(20) > 999.9 && curve.pagesWithin(1e9) <= 1000, "all pages are dirtied at last");
 });
 
-t.test("samples are met, joined by straight lines, and carried on to all pages there are", async (t) => {
+t.test("a curve meets its samples, joins them by straight lines, and goes on to all pages there are", async (t) => {
   const curve = curveOfSamples(
     [
       { seconds: 1, pages: 150 },
@@ -25,7 +26,7 @@ t.test("samples are met, joined by straight lines, and carried on to all pages t
   t.equal(curveOfSamples([], 200).pagesWithin(60), 0);
 });
 
-t.test("a curve never decreases, whatever was sampled", async () => {
+t.test("a curve never decreases, whatever the samples are", async () => {
   const sample = fc.record({
     seconds: fc.double({ min: 0, max: 100, noNaN: true }),
     pages: fc.double({ min: 0, max: 1e6, noNaN: true }),
@@ -55,12 +56,12 @@ t.test("a curve never decreases, whatever was sampled", async () => {
   );
 });
 
-t.test("a guest twice as fast dirties in half the time what it dirtied before", async (t) => {
+t.test("a guest that is twice as fast dirties the same pages in half the time", async (t) => {
   const curve = curveOfSamples([{ seconds: 1, pages: 100 }], 100);
   t.equal(faster(curve, 2).pagesWithin(0.25), 50);
 });
 
-t.test("windows of about one length are one sample, which follows the guest", async (t) => {
+t.test("windows of about the same length are one sample, which follows the guest", async (t) => {
   const windows = new DirtyWindows();
   for (let now = 0; now < 5; now += 0.05) windows.note(0.05, 100, now);
   windows.note(2, 900, 5);
@@ -72,7 +73,7 @@ t.test("windows of about one length are one sample, which follows the guest", as
   t.ok(Math.abs(windows.samples(8)[0]!.pages - 300) < 1);
 });
 
-t.test("what was seen long ago is forgotten, a long window later than a short one", async (t) => {
+t.test("what was seen long ago is forgotten, and a long window later than a short one", async (t) => {
   const windows = new DirtyWindows();
   windows.note(0.05, 100, 0);
   windows.note(20, 900, 0);
@@ -80,10 +81,10 @@ t.test("what was seen long ago is forgotten, a long window later than a short on
   t.match(windows.samples(50), [{ pages: 900 }]);
   t.same(windows.samples(100), []);
   windows.note(0.05, 7, 100);
-  t.match(windows.samples(100), [{ pages: 7 }], "and not mixed with what is seen then");
+  t.match(windows.samples(100), [{ pages: 7 }], "the old sample is not mixed with the new one");
 });
 
-t.test("a window without a length is none", async (t) => {
+t.test("a window without a length does not count", async (t) => {
   const windows = new DirtyWindows();
   for (const seconds of [0, -1, Number.NaN]) windows.note(seconds, 100, 0);
   t.same(windows.samples(0), []);

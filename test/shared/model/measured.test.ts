@@ -1,4 +1,7 @@
-/** The model against migrations that were measured: docs/results/demo.md and docs/results/eta.md. Both guests have 512 MiB. */
+/**
+ * Tests the model against migrations that were measured: docs/results/demo.md and docs/results/eta.md. Both guests have
+ * 512 MiB.
+ */
 import t from "tap";
 import { curveOfSamples } from "../../../shared/model/dirty-curve.ts";
 import { type PredictionInput, USUAL_COSTS, USUAL_POSTCOPY } from "../../../shared/model/observation.ts";
@@ -12,7 +15,7 @@ const wishes = {
   heldPagesMax: 8192,
   syncsPerSecond: 20,
 };
-/** 128 MiB, page after page, at 200 MB/s. */
+/** A guest that dirties 128 MiB, page after page, at 200 MB/s. */
 const busy = {
   pages: 131_136,
   zeroPages: 80_017,
@@ -29,10 +32,10 @@ const idle = {
   firstCopyBytes: 1900,
   dirtiedPageBytes: 1900,
 };
-/** A gigabit and a tenth of it, as they carry payload. */
+/** What links of 1 Gbit/s and of 100 Mbit/s carry of payload. */
 const FAST = { bytesPerSecond: 119e6, roundTripMs: 0.3 };
 const SLOW = { bytesPerSecond: 12e6, roundTripMs: 0.3 };
-/** zstd's level follows the link: 2.45 instead of 2.17. */
+/** The level of zstd follows the link: pages become 2.45 times smaller instead of 2.17 times. */
 const strong = 2.17 / 2.45;
 
 interface Measured {
@@ -77,7 +80,7 @@ const MEASURED: Readonly<Record<string, Measured>> = {
 const mean = (values: readonly number[]): number => values.reduce((sum, one) => sum + one, 0) / values.length;
 
 for (const [what, { guest, link, totalSeconds, downtimeMs, megabytes }] of Object.entries(MEASURED))
-  t.test(`what was predicted is what happened: ${what}`, async (t) => {
+  t.test(`the prediction agrees with what was measured: ${what}`, async (t) => {
     const costs = USUAL_COSTS;
     const prediction = predict("precopy", { guest, link, costs, postcopy: USUAL_POSTCOPY, wishes });
     const near = (name: string, interval: Interval, measured: number, within: number): void => {

@@ -1,3 +1,4 @@
+/** Tests what the model predicts for each strategy. */
 import fc from "fast-check";
 import t from "tap";
 import { curveOfGroups, curveOfSamples, faster } from "../../../shared/model/dirty-curve.ts";
@@ -41,7 +42,7 @@ const input = (changes: {
   },
 });
 
-t.test("an idle guest takes its bytes over the bandwidth, and what is fixed", async (t) => {
+t.test("the copy of an idle guest takes its bytes over the bandwidth, and the fixed costs", async (t) => {
   const costs = { microsPerFirstCopy: 0, microsPerZeroPage: 0 };
   const { totalMs, bytes, downtimeMs, converges } = predict("precopy", input({ costs }));
   const content = (131_136 - 80_000) * 1860;
@@ -52,7 +53,7 @@ t.test("an idle guest takes its bytes over the bandwidth, and what is fixed", as
   t.equal(converges, "yes");
 });
 
-t.test("a guest that dirties more than the link takes does not converge, and what is bounded stays so", async (t) => {
+t.test("a guest that dirties more than the link carries does not converge, and what is bounded stays so", async (t) => {
   const wild = {
     dirty: curveOfSamples([{ seconds: 0.1, pages: 8192 }], 8192),
     deltaBytes: () => 4100,
@@ -70,7 +71,7 @@ t.test("a guest that dirties more than the link takes does not converge, and wha
   }
 });
 
-t.test("near the limit it is unsure", async (t) => {
+t.test("near the limit the prediction is unsure", async (t) => {
   const dirty = curveOfSamples([{ seconds: 0.5, pages: 16_384 }], 16_384);
   const at = (bytesPerSecond: number) =>
     predict(
@@ -85,7 +86,7 @@ t.test("near the limit it is unsure", async (t) => {
   t.same([at(20e6), at(66e6), at(300e6)], ["no", "unsure", "yes"]);
 });
 
-t.test("stop-and-copy stands still for the whole copy, post-copy for next to nothing", async (t) => {
+t.test("stop-and-copy stops the guest for the whole copy, and post-copy for next to nothing", async (t) => {
   const given = input({});
   const stopped = predict("stop-and-copy", given);
   t.ok(stopped.downtimeMs.expected > 0.6 * stopped.totalMs.expected);
@@ -115,10 +116,10 @@ const guests = fc.record({
   basePages: fc.integer({ min: 0, max: 100_000 }),
 });
 
-/** The local minimum is approached, not solved for. */
+/** The local minimum is approached and not solved for, so figures may be off by this fraction. */
 const SLACK = 1e-3;
 
-t.test("more bandwidth never predicts longer, and more dirtying never shorter", async () => {
+t.test("more bandwidth never predicts a longer migration, and more dirtying never a shorter one", async () => {
   const factor = fc.double({ min: 1, max: 100, noNaN: true });
   fc.assert(
     fc.property(guests, factor, factor, (given, moreLink, moreDirty) => {

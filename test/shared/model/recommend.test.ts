@@ -1,3 +1,4 @@
+/** Tests which strategy is recommended for which guest, and what reason is given. */
 import t from "tap";
 import { curveOfSamples, type DirtyCurve } from "../../../shared/model/dirty-curve.ts";
 import { type PredictionInput, USUAL_COSTS, USUAL_POSTCOPY } from "../../../shared/model/observation.ts";
@@ -40,7 +41,7 @@ const given = (one: Case): PredictionInput => ({
 
 const idle = loop(20, 1);
 const busy = loop(32_768, 0.67);
-/** Fresh content all the time, beyond a gigabit. */
+/** A guest that writes fresh content all the time, more than a link of 1 Gbit/s carries. */
 const wild = loop(40_000, 0.2);
 
 const said = (one: Case, offered: readonly (typeof STRATEGIES)[number][] = STRATEGIES) => {
@@ -48,32 +49,32 @@ const said = (one: Case, offered: readonly (typeof STRATEGIES)[number][] = STRAT
   return [strategy, reason] as const;
 };
 
-t.test("an idle guest: precopy", async (t) => {
+t.test("precopy is recommended for an idle guest", async (t) => {
   t.match(said({ dirty: idle }), ["precopy", /dirties next to nothing: precopy takes about \d/]);
-  t.match(said({ dirty: idle, bitsPerSecond: 1e7 }), ["precopy", /next to nothing/], "over a slow link too");
+  t.match(said({ dirty: idle, bitsPerSecond: 1e7 }), ["precopy", /next to nothing/], "the same holds over a slow link");
 });
 
-t.test("a guest that computes: precopy, since what it dirties adds little", async (t) => {
+t.test("precopy is recommended for a guest that computes, since what it dirties adds little", async (t) => {
   t.match(said({ dirty: loop(1000, 0.1) }), ["precopy", /dirties \(4\.1 MB\/s\) adds \d+ % to one copy/]);
 });
 
-t.test("a busy guest whose deltas are small: precopy, while the link keeps up", async (t) => {
+t.test("precopy is recommended for a busy guest with small deltas, while the link keeps up", async (t) => {
   t.match(said({ dirty: busy }), ["precopy", /134 MB\/s.*the source stays whole/]);
 });
 
-t.test("a guest that no precopy can follow: what is bounded", async (t) => {
+t.test("a bounded strategy is recommended for a guest that no precopy can follow", async (t) => {
   const [strategy, reason] = said({ dirty: wild, deltaBytes: 4100 });
   t.ok(strategy === "hybrid" || strategy === "postcopy", strategy);
   t.match(reason, /dirties 164 MB\/s, and precopy over 125 MB\/s of link .* below 300 ms: \w+ is bounded/);
   t.match(said({ dirty: wild, deltaBytes: 4100 }, ["precopy", "postcopy"])[0], "postcopy");
 });
 
-t.test("a slow link: what is bounded, when following the guest takes much longer", async (t) => {
+t.test("a bounded strategy is recommended on a slow link, when precopy takes much longer", async (t) => {
   const one = { dirty: loop(32_768, 3), deltaBytes: 1200, bitsPerSecond: 1e8 };
   t.match(said(one), [/hybrid|postcopy/, /./]);
 });
 
-t.test("a deadline that precopy may miss: what keeps it", async (t) => {
+t.test("a strategy that keeps the deadline is recommended when precopy may miss it", async (t) => {
   const dirty = loop(40_000, 0.8);
   t.match(said({ dirty, deltaBytes: 900 }), ["precopy", /./]);
   t.match(said({ dirty, deltaBytes: 900, deadlineMs: 1800 }), [
@@ -82,7 +83,7 @@ t.test("a deadline that precopy may miss: what keeps it", async (t) => {
   ]);
 });
 
-t.test("robustness first: precopy, and what to do where it does not converge", async (t) => {
+t.test("with robustness first precopy is recommended, and what to do where it does not converge", async (t) => {
   t.match(said({ dirty: busy, robustnessFirst: true }), ["precopy", /keeps up|adds/]);
   t.match(said({ dirty: wild, deltaBytes: 4100, robustnessFirst: true }), [
     "precopy",
@@ -94,7 +95,7 @@ t.test("robustness first: precopy, and what to do where it does not converge", a
   ]);
 });
 
-t.test("a paused guest: stop-and-copy", async (t) => {
+t.test("stop-and-copy is recommended for a paused guest", async (t) => {
   t.match(said({ dirty: wild, paused: true }), ["stop-and-copy", /paused/]);
 });
 

@@ -1,10 +1,11 @@
+/** Tests the heat of pages, and the lists of slots that are ordered by it. */
 import fc from "fast-check";
 import t from "tap";
 import { classOf, HEAT_CLASSES, HeatMap } from "../../../shared/page/heat-map.ts";
 import { BASE, PENDING, SlotLists } from "../../../shared/page/slot-lists.ts";
 import { address, pageIndex } from "../../../shared/units.ts";
 
-t.test("the first arrival is cold, each later one warms, and an epoch halves", async (t) => {
+t.test("the first arrival adds no heat, each later one does, and an epoch halves the heat", async (t) => {
   const heat = new HeatMap(4);
   const page = pageIndex(1);
   t.equal(heat.arrive(page), 0);
@@ -29,7 +30,7 @@ t.test("an epoch moves every page down by exactly one class", async () => {
   );
 });
 
-t.test("cells give the mean heat of equal stretches", async (t) => {
+t.test("cells give the mean heat of equal stretches of memory", async (t) => {
   const heat = new HeatMap(10);
   for (let i = 0; i < 3; i++) heat.arrive(pageIndex(2));
   t.same(heat.cells(0, 10, 5), { pagesPerCell: 2, heat: Uint8Array.of(0, 32, 0, 0, 0) });

@@ -1,8 +1,9 @@
+/** Tests `PageSet`: pages, ranges and bits go in and come out as they do with a plain set. */
 import fc from "fast-check";
 import t from "tap";
 import { PageSet } from "../../../shared/page/page-set.ts";
 
-/** The ranges of a set, as its users read them. */
+/** Reads the ranges of a set, as its users do. */
 function ranges(set: PageSet): [first: number, end: number][] {
   const found: [number, number][] = [];
   for (let page = set.next(0); page < set.pageCount; ) {
@@ -13,7 +14,7 @@ function ranges(set: PageSet): [first: number, end: number][] {
   return found;
 }
 
-t.test("pages come and go, and are counted", async (t) => {
+t.test("pages are added and removed, and are counted", async (t) => {
   const set = new PageSet(100);
   t.equal(set.size, 0);
   t.ok(set.add(99));
@@ -26,7 +27,7 @@ t.test("pages come and go, and are counted", async (t) => {
   t.equal(set.size, 0);
 });
 
-t.test("ranges say how much they changed, and come out whole", async (t) => {
+t.test("a change of a range tells how many pages it changed, and ranges come out whole", async (t) => {
   const set = new PageSet(1000);
   t.equal(set.addRange(10, 100), 100);
   t.equal(set.addRange(50, 100), 40);
@@ -51,7 +52,7 @@ t.test("a set with all its pages has one range, whatever their number", async (t
   }
 });
 
-t.test("pages that are not there are a mistake of the caller, but not for a question", async (t) => {
+t.test("to change pages that do not exist is a mistake of the caller, and to ask for them is not", async (t) => {
   const set = new PageSet(33);
   t.throws(() => set.add(33), RangeError);
   t.throws(() => set.add(-1), RangeError);
@@ -63,7 +64,7 @@ t.test("pages that are not there are a mistake of the caller, but not for a ques
   t.equal(set.next(33), 33);
 });
 
-t.test("it is what a set of numbers would be", async () => {
+t.test("a page set has the same pages as a plain set of numbers", async () => {
   const change = fc.tuple(fc.boolean(), fc.nat(199), fc.nat(199));
   fc.assert(
     fc.property(fc.array(change, { maxLength: 20 }), (changes) => {
@@ -84,7 +85,7 @@ t.test("it is what a set of numbers would be", async () => {
   );
 });
 
-t.test("bits go in and come out, lowest first, and leave other pages alone", async (t) => {
+t.test("bits go in and come out with the lowest first, and leave other pages alone", async (t) => {
   const set = new PageSet(100);
   set.addRange(0, 100);
   set.setBits(30, 20, Uint8Array.of(0b00000101, 0xff, 0b11110000));

@@ -1,4 +1,7 @@
-/** What post-copy asks of the store; what it does while the guest is copied is tested through the scheduler. */
+/**
+ * Tests what post-copy asks of the page store. What the store does while the guest is copied is tested through the
+ * scheduler (test/agent-source/send/precopy-scheduler.test.ts).
+ */
 import fc from "fast-check";
 import t from "tap";
 import { HeatMap } from "../../../shared/page/heat-map.ts";
@@ -23,9 +26,9 @@ function send(store: PageStore, page: number): void {
   else if (slot !== NONE) store.sentContent(pageIndex(page), slot, true);
 }
 
-t.test("the hottest pending page is the one that came most often, the oldest among equals", async (t) => {
+t.test("the hottest pending page is the one that came most often, and the oldest among equals", async (t) => {
   const store = newStore();
-  t.equal(store.hottestPending(), -1, "none");
+  t.equal(store.hottestPending(), -1, "no page is pending");
   for (const page of [3, 4, 5, 6, 4, 6, 6, 6, 5]) capture(store, page);
   const order: number[] = [];
   for (let slot = store.hottestPending(); slot >= 0; slot = store.hottestPending()) {
@@ -35,13 +38,13 @@ t.test("the hottest pending page is the one that came most often, the oldest amo
   t.same(order, [6, 4, 5, 3]);
 });
 
-t.test("without an order by heat the hottest is the oldest", async (t) => {
+t.test("without an order by heat the hottest pending page is the oldest", async (t) => {
   const store = newStore(false);
   for (const page of [3, 4, 4, 4]) capture(store, page);
   t.equal(store.pageOf(store.hottestPending()), 3);
 });
 
-t.test("what is dropped is not pending, and its room is free", async (t) => {
+t.test("a page that is dropped is not pending any more, and its room is free", async (t) => {
   const store = newStore();
   for (let page = 0; page < 8; page++) capture(store, page);
   t.equal(store.pendingRoom, 0);
@@ -56,10 +59,10 @@ t.test("what is dropped is not pending, and its room is free", async (t) => {
   t.notOk(store.isPending(pageIndex(20)));
   t.equal(store.zeroCount, 0);
   store.drop(pageIndex(21));
-  t.equal(store.pendingCount, 8, "to drop what is not pending does nothing");
+  t.equal(store.pendingCount, 8, "to drop a page that is not pending does nothing");
 });
 
-t.test("without bases their room is for what is pending, and no page has one", async (t) => {
+t.test("when bases are dropped their room is for pending pages, and no page has a base", async (t) => {
   const store = newStore();
   for (let page = 0; page < 6; page++) {
     capture(store, page);
@@ -72,14 +75,14 @@ t.test("without bases their room is for what is pending, and no page has one", a
   store.dropBases();
   t.same([store.baseCount, store.pendingWithBase], [0, 0]);
   for (let page = 0; page < PAGES; page++) t.equal(store.baseOf(pageIndex(page)), NONE);
-  t.equal(store.pendingRoom, 16, "and that of the reserve");
+  t.equal(store.pendingRoom, 16, "the room of the reserve is free too");
   for (let page = 10; page < 26; page++) t.ok(capture(store, page));
   t.notOk(capture(store, 26));
   store.sentContent(pageIndex(10), store.pendingOf(pageIndex(10)), false);
-  t.ok(capture(store, 26), "what was sent has left no base");
+  t.ok(capture(store, 26), "the page that was sent has left no base");
 });
 
-t.test("its counts are those of its pages, whatever is captured, sent and dropped", async () => {
+t.test("the counts are those of the pages, whatever is captured, sent and dropped", async () => {
   const step = fc.tuple(fc.constantFrom("content", "zero", "send", "drop", "bases", "fade"), fc.nat(PAGES - 1));
   fc.assert(
     fc.property(fc.array(step, { maxLength: 150 }), (steps) => {

@@ -1,3 +1,4 @@
+/** Tests the SIMD page kernels with the suite that all page kernels have to pass, and against their plain twins. */
 import fc from "fast-check";
 import t from "tap";
 import { KERNEL_MEMORY_BYTES_MAX, KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
@@ -17,7 +18,7 @@ const plain = new PlainKernels(SUITE_BYTES);
 const simd = loadKernels(SUITE_BYTES);
 const twins = [plain, simd];
 
-/** What changed in a page: a function of where, so that a failing case prints short. */
+/** What changes in a page: a shape and a seed, so that a failing case prints short. */
 interface Change {
   readonly shape: "nothing" | "words" | "half lines" | "bytes" | "run" | "everything";
   readonly seed: number;
@@ -31,7 +32,7 @@ const basePage = fc.oneof(
   fc.uint8Array({ minLength: PAGE_SIZE, maxLength: PAGE_SIZE }),
 );
 
-/** Numbers from a seed (xorshift32). */
+/** Makes numbers from a seed (xorshift32). */
 function numbers(seed: number): () => number {
   let state = seed | 1;
   return () => {
@@ -89,7 +90,7 @@ function decodes(kernels: typeof simd, length: number): boolean {
   return kernels.equal(TARGET, CURRENT);
 }
 
-/** Bytes that look like XBZRLE for a while. */
+/** Bytes that look like XBZRLE up to some point. */
 const hostile = fc.oneof(
   fc.uint8Array({ maxLength: 300 }),
   fc
@@ -97,7 +98,7 @@ const hostile = fc.oneof(
     .map((runs) => Uint8Array.from(runs.flatMap(([equals, news]) => [equals, news, ...new Array(news).fill(equals)]))),
 );
 
-t.test("both twins say the same of hostile deltas, and write the same, within the page only", async () => {
+t.test("both twins judge hostile deltas alike, and write the same bytes, within the page only", async () => {
   fc.assert(
     fc.property(hostile, (bytes) => {
       const [one, other] = twins.map((kernels) => {
@@ -133,7 +134,7 @@ t.test("both twins give the same checksum for any length, and the same answers o
   );
 });
 
-t.test("the largest memory there can be works up to its last byte", async (t) => {
+t.test("the largest memory that there can be works up to its last byte", async (t) => {
   const large = loadKernels(KERNEL_MEMORY_BYTES_MAX);
   const last = address(KERNEL_MEMORY_BYTES_MAX - PAGE_SIZE);
   const before = address(last - PAGE_SIZE);
@@ -151,7 +152,7 @@ t.test("the largest memory there can be works up to its last byte", async (t) =>
   t.same(large.memory.slice(2 ** 31, 2 ** 31 + 8), plain.memory.slice(OUT, OUT + 8));
 });
 
-t.test("a module that is not made from the kernels is refused", async (t) => {
+t.test("a module that was not made from the kernels is refused", async (t) => {
   const empty = new WebAssembly.Module(Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0));
   t.throws(() => createWasmKernels(empty, SUITE_BYTES), TypeError);
 });

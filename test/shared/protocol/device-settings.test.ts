@@ -1,4 +1,4 @@
-/** Which differences between the settings of two QEMUs' devices count, and how they are named. */
+/** Tests which differences between the settings of two QEMUs' devices count, and how they are named. */
 import t from "tap";
 import { compareSettings, saidSettings } from "../../../shared/protocol/device-settings.ts";
 
@@ -30,7 +30,7 @@ t.test("each setting that differs is named, with both values", async (t) => {
     t.match(compareSettings(set(SET), set(changed(from, to))), { code: "devices", message: words });
 });
 
-t.test("for a guest with very many devices only settings that a definition gives are said and compared", async (t) => {
+t.test("of very many settings only those that a definition gives are told and compared", async (t) => {
   const many = Array.from({ length: 10_000 }, (_, at) => `net${at}: x-known = ${at}`);
   t.equal(saidSettings(SET), SET);
   const said = saidSettings([...SET, ...many]);

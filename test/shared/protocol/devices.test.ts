@@ -1,4 +1,4 @@
-/** Which differences between two QEMUs' devices count, and how they are named. */
+/** Tests which differences between two QEMUs' devices count, and how they are named. */
 import t from "tap";
 import { compareDevices } from "../../../shared/protocol/devices.ts";
 
@@ -15,7 +15,7 @@ const MACHINE = [
 ];
 const made = (devices: readonly string[], qemuVersion = QEMU) => ({ devices, qemuVersion });
 
-t.test("the same devices are the same, in whatever order", async (t) => {
+t.test("the same devices in another order make no difference", async (t) => {
   t.equal(compareDevices(made(MACHINE), made([...MACHINE].reverse())), undefined);
 });
 
@@ -34,7 +34,7 @@ t.test("a device that was plugged or unplugged is named, without its parts and i
   });
 });
 
-t.test("one more processor is one difference, although the machine then counts its devices otherwise", async (t) => {
+t.test("one more processor is one difference, although it changes the numbers of other devices", async (t) => {
   const more = [
     ...MACHINE.filter((one) => !one.startsWith("unattached/device[1]")),
     "unattached/device[1] (qemu64-x86_64-cpu)",
@@ -46,14 +46,14 @@ t.test("one more processor is one difference, although the machine then counts i
   });
 });
 
-t.test("the same device at another place of the bus is another device", async (t) => {
+t.test("the same device at another place on the bus is another device", async (t) => {
   const moved = MACHINE.map((one) => one.replace("PCI 02.0", "PCI 05.0"));
   t.match(compareDevices(made(moved), made(MACHINE)), {
     message: /has PCI 05\.0 \(1af4:1000\), .*; the destination's QEMU has PCI 02\.0 \(1af4:1000\)/,
   });
 });
 
-t.test("of QEMUs of two versions only what a definition names counts", async (t) => {
+t.test("between two versions of QEMU only what a definition names counts", async (t) => {
   const newer = { major: 11, minor: 1, micro: 3 };
   t.equal(compareDevices(made(MACHINE), made([...MACHINE, "unattached/device[9] (vmport)"], newer)), undefined);
   t.match(compareDevices(made(MACHINE), made([...MACHINE, "peripheral/rng0 (virtio-rng-pci)"], newer)), {
@@ -63,7 +63,7 @@ t.test("of QEMUs of two versions only what a definition names counts", async (t)
   t.match(compareDevices(made(cpus), made(MACHINE, newer)), { message: /qemu64-x86_64-cpu/ });
 });
 
-t.test("many differences are not all named", async (t) => {
+t.test("of many differences only some are named", async (t) => {
   const many = Array.from({ length: 20 }, (_, at) => `peripheral/net${at + 1} (virtio-net-pci)`);
   t.match(compareDevices(made([...MACHINE, ...many]), made(MACHINE)), {
     message: /net6 \(virtio-net-pci\) and 14 more/,

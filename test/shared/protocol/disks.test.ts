@@ -1,4 +1,4 @@
-/** Which files of two hosts count as the same disk. */
+/** Tests which files of two hosts count as the same disk. */
 import t from "tap";
 import { compareDisks, type DiskProofs } from "../../../shared/protocol/disks.ts";
 import type { Drive, GuestDisks, Image } from "../../../shared/protocol/messages.ts";
@@ -17,11 +17,15 @@ const NOTHING: DiskProofs = { marked: new Set(), unchecked: false };
 const codes = (theirs: GuestDisks, mine: GuestDisks, proofs: Partial<DiskProofs> = {}) =>
   compareDisks(theirs, mine, { ...NOTHING, ...proofs }).refusals.map(({ code }) => code);
 
-t.test("on one host the same file is the same, by whatever path, and another one is not", async (t) => {
+t.test("on one host a file is the same by whatever path, and another file is not", async (t) => {
   t.same(codes(of([{}]), of([{}])), []);
   t.same(codes(of([{}]), of([{ file: "/mnt/web.raw" }])), []);
   for (const unchecked of [false, true])
-    t.same(codes(of([{}]), of([{ inode: "40:8" }]), { unchecked }), ["disks"], "nobody can answer for that");
+    t.same(
+      codes(of([{}]), of([{ inode: "40:8" }]), { unchecked }),
+      ["disks"],
+      "no operator can answer for another file",
+    );
 });
 
 t.test("on two hosts a file is the same where the source's mark is beside it", async (t) => {
@@ -33,17 +37,25 @@ t.test("on two hosts a file is the same where the source's mark is beside it", a
   t.match(warnings, [
     /^Drive d0 was not proven to be the same file on both hosts \(\/images\/web\.raw\), as you allowed$/,
   ]);
-  t.same(codes(there, of([{ baseName: "db.raw" }], "two"), { unchecked: true }), ["disks"], "it has another name");
+  t.same(
+    codes(there, of([{ baseName: "db.raw" }], "two"), { unchecked: true }),
+    ["disks"],
+    "the file has another name",
+  );
 });
 
-t.test("without a boot id, or an open file, nothing is proven by numbers", async (t) => {
+t.test("without a boot id, or without an open file, numbers prove nothing", async (t) => {
   t.same(codes(of([{}], ""), of([{}], "")), ["disks-unproven"]);
   t.same(codes(of([{ inode: "" }]), of([{}])), ["disks-unproven"]);
   const marked = new Set(["/images/web.raw"]);
-  t.same(codes(of([{ inode: "" }]), of([{}], "two"), { marked }), ["disks-unproven"], "nor by a mark");
+  t.same(
+    codes(of([{ inode: "" }]), of([{}], "two"), { marked }),
+    ["disks-unproven"],
+    "a mark proves nothing then either",
+  );
 });
 
-t.test("what nobody writes to may be a copy", async (t) => {
+t.test("a file to which nobody writes may be a copy", async (t) => {
   t.same(codes(of([{ writable: false }]), of([{ writable: false, inode: "1:1" }], "two")), []);
   const [base, top] = [{ writable: false }, {}];
   const marked = new Set(["/images/top.raw"]);
@@ -59,14 +71,18 @@ t.test("what nobody writes to may be a copy", async (t) => {
   t.same(codes(layers({}, "one"), layers({ inode: "1:1", writable: true }, "two"), { marked }), ["disks-unproven"]);
 });
 
-t.test("a drive that is read-only at one host only, or that another device has, is refused", async (t) => {
+t.test("a drive that is read-only at one host only, or that belongs to another device, is refused", async (t) => {
   t.same(codes(of([{ writable: false }]), of([{}])), ["disks"]);
   t.same(codes(of([{}]), of([{ writable: false }])), ["disks"]);
   const elsewhere = of([{}], "one", { place: "disk1" });
   t.match(compareDisks(of([{}]), elsewhere, NOTHING).refusals, [
     { message: /^Drive d0 belongs to disk0 at the source, and to disk1 at the destination/ },
   ]);
-  t.same(codes(of([{}], "one", { place: "" }), elsewhere), [], "an older source does not say");
+  t.same(
+    codes(of([{}], "one", { place: "" }), elsewhere),
+    [],
+    "an older source does not say to which device a drive belongs",
+  );
 });
 
 t.test("block devices of two hosts are never proven to be the same, whatever their names", async (t) => {
@@ -76,20 +92,20 @@ t.test("block devices of two hosts are never proven to be the same, whatever the
   t.same(codes(device("dm-3", "one"), device("dm-5", "two"), { unchecked: true }), []);
 });
 
-t.test("memory in one file that both hosts have is refused", async (t) => {
+t.test("a memory file that both hosts share is refused", async (t) => {
   const memory = (inode: string, boot: string): GuestDisks => ({
     ...of([{}], boot),
     memory: [{ ...image, format: "ram0", file: "/shared/ram", inode, baseName: "ram" }],
   });
   t.same(codes(memory("40:9", "one"), memory("40:9", "one")), ["memory-shared"]);
-  t.same(codes(memory("40:9", "one"), memory("40:8", "one")), [], "each has its own");
+  t.same(codes(memory("40:9", "one"), memory("40:8", "one")), [], "each QEMU has a file of its own");
   const marked = new Set(["/images/web.raw"]);
   t.same(codes(memory("40:9", "one"), memory("52:9", "two"), { marked }), []);
   const both = new Set(["/images/web.raw", "/shared/ram"]);
   t.same(codes(memory("40:9", "one"), memory("52:9", "two"), { marked: both }), ["memory-shared"]);
 });
 
-t.test("another number of layers, format or length is another disk", async (t) => {
+t.test("a disk with another number of layers, another format or length is another disk", async (t) => {
   const snapshot = [{ format: "qcow2", file: "/images/over.qcow2" }, { writable: false }];
   t.match(compareDisks(of(snapshot), of([{}]), NOTHING).refusals, [
     {
@@ -104,7 +120,7 @@ t.test("another number of layers, format or length is another disk", async (t) =
   ]);
 });
 
-t.test("a drive that only one of both has is named", async (t) => {
+t.test("a drive that only one of the two QEMUs has is named", async (t) => {
   const none = { boot: "one", drives: [] };
   t.match(compareDisks(of([{}]), none, NOTHING).refusals, [{ message: /^The guest has the drive d0, which/ }]);
   t.match(compareDisks(none, of([{}]), NOTHING).refusals, [
@@ -114,7 +130,7 @@ t.test("a drive that only one of both has is named", async (t) => {
   t.same([...codes(idle, none), ...codes(none, idle)], [], "an unused read-only drive may be at one host only");
 });
 
-t.test("a storage that is no file is the same by its name, unless the name leads to the host itself", async (t) => {
+t.test("a storage that is no file is the same by its name, unless the name leads to its own host", async (t) => {
   const remote = (file: string): GuestDisks => of([{ file, inode: "", baseName: "" }]);
   t.same(codes(remote("rbd:pool/web"), { ...remote("rbd:pool/web"), boot: "two" }), []);
   t.same(codes(remote("rbd:pool/web"), remote("rbd:pool/db")), ["disks"]);

@@ -1,3 +1,4 @@
+/** Tests the rules of the handshake: what two hosts agree on, and what is refused. */
 import fc from "fast-check";
 import t from "tap";
 import {
@@ -12,7 +13,7 @@ import {
 import type { Contract } from "../../../shared/protocol/messages.ts";
 import { blocks, codes, guest, host, offer } from "../../support/handshake-fixtures.ts";
 
-t.test("alike hosts agree on the smaller of what each can", async (t) => {
+t.test("two hosts that are alike agree on the smaller of what each can do", async (t) => {
   const agreement = agree(offer, { ...host, codecs: ["zstd"] });
   t.match(agreement, {
     kind: "contract",
@@ -20,7 +21,7 @@ t.test("alike hosts agree on the smaller of what each can", async (t) => {
   });
 });
 
-t.test("each difference is refused by name", async (t) => {
+t.test("each difference is refused with a code of its own", async (t) => {
   t.same(codes({ ...host, protocolVersions: [7] }), ["protocol-version"]);
   t.same(codes({ ...host, definitionDigest: "e" }), ["guest-definition"]);
   t.same(codes({ ...host, freeMemoryBytes: 600 << 20 }), ["free-memory"]);
@@ -32,7 +33,7 @@ t.test("each difference is refused by name", async (t) => {
   t.same(codes({ ...host, guest: { ...guest, cpuFeatures: { "1:edx": 0xff } } }), [], "more features do no harm");
 });
 
-t.test("all reasons come at once, with those found before", async (t) => {
+t.test("all reasons come at once, with those that were found before", async (t) => {
   const bad = {
     ...host,
     refusals: [{ code: "qemu-start", message: "it did not start" }],
@@ -59,7 +60,7 @@ t.test("an offer of another definition learns nothing of the guest at the destin
 });
 
 t.test(
-  "memory is what the definition says, where the offer claims less, and what others were promised is not free",
+  "memory is what the definition says where an offer claims less, and memory that others were promised is not free",
   (t) => {
     const claims = { ...offer, guest: { ...offer.guest, ramBlocks: [] } };
     const free = { ...host, guest: { ...guest, ramBlocks: [] }, reserveBytes: 0, freeMemoryBytes: 600 << 20 };
@@ -71,10 +72,10 @@ t.test(
   },
 );
 
-/** Known before a QEMU is started, and thus told to a source of another definition too. */
+/** The reasons that are known before a QEMU is started, and so are told to a source with another definition too. */
 const AHEAD = ["protocol-version", "guest-definition", "free-memory"];
 
-t.test("whatever is wrong together is refused together, in one order, and nothing else", async (t) => {
+t.test("everything that is wrong is refused together, in one order, and nothing else is refused", async (t) => {
   const worse: Readonly<Record<string, (facts: DestinationFacts) => DestinationFacts>> = {
     "protocol-version": (facts) => ({ ...facts, protocolVersions: [7] }),
     "guest-definition": (facts) => ({ ...facts, definitionDigest: "e" }),
@@ -107,7 +108,7 @@ t.test("without a definition or a QEMU of its own a destination refuses only wha
   t.same(codes({ ...bare, refusals, freeMemoryBytes: 0 }), ["guest-unknown", "free-memory"]);
 });
 
-t.test("the newest version that both speak is taken, and the one before is good enough", async (t) => {
+t.test("the newest protocol version that both agents speak is taken", async (t) => {
   const version = (theirs: number[], mine: number[]) => {
     const agreement = agree({ ...offer, protocolVersions: theirs }, { ...host, protocolVersions: mine });
     return agreement.kind === "contract" ? agreement.contract.protocolVersion : undefined;
@@ -118,7 +119,7 @@ t.test("the newest version that both speak is taken, and the one before is good 
   t.equal(version([2, 1], [4, 3]), undefined);
 });
 
-t.test("blocks are compared by name, size and page size", async (t) => {
+t.test("RAM blocks are compared by name, size and page size", async (t) => {
   t.equal(describeBlocks(blocks, blocks), "");
   t.match(
     describeBlocks(blocks, [{ ...blocks[0]!, byteLength: 4096 }]),
@@ -131,7 +132,7 @@ t.test("blocks are compared by name, size and page size", async (t) => {
   t.equal(describeBlocks(blocks, other), "pc.ram is missing at the destination; pc.bios is only at the destination");
 });
 
-t.test("a contract of more than was offered, or of other blocks, is the destination's fault", async (t) => {
+t.test("a contract for more than was offered, or for other blocks, is the destination's fault", async (t) => {
   const accepted = agree(offer, host);
   if (accepted.kind !== "contract") throw new Error("refused");
   const { contract } = accepted;
@@ -151,7 +152,7 @@ t.test("a contract of more than was offered, or of other blocks, is the destinat
   t.throws(() => checkContract(plain, { ...contract, codecs: ["xbzrle"] }), { message: /codec xbzrle/ });
 });
 
-t.test("one migration more than there may be is refused with what to do", async (t) => {
+t.test("a migration beyond `migrations.max` is refused, and the operator is told what to do", async (t) => {
   t.doesNotThrow(() => checkMigrations("source", 3, 4));
   t.throws(() => checkMigrations("destination", 4, 4), {
     code: "busy",
@@ -160,20 +161,17 @@ t.test("one migration more than there may be is refused with what to do", async 
   });
 });
 
-t.test(
-  "a paused guest is offered only to who leaves it so: a destination of protocol 1 refuses by itself",
-  async (t) => {
-    const paused = {
-      ...offer,
-      protocolVersions: PROTOCOL_VERSIONS.filter(canStayPaused),
-      guest: { ...offer.guest, paused: true },
-    };
-    t.match(agree(paused, { ...host, protocolVersions: [1] }), {
-      kind: "refusals",
-      refusals: [{ code: "protocol-version" }],
-    });
-    t.match(agree(paused, { ...host, protocolVersions: PROTOCOL_VERSIONS }), { contract: { protocolVersion: 2 } });
-    t.match(agree(offer, { ...host, protocolVersions: [1] }), { contract: { protocolVersion: 1 } }, "one that runs");
-    t.same(PROTOCOL_VERSIONS.map(canStayPaused), [true, false]);
-  },
-);
+t.test("a paused guest is offered only to agents that leave it so: one of protocol 1 refuses by itself", async (t) => {
+  const paused = {
+    ...offer,
+    protocolVersions: PROTOCOL_VERSIONS.filter(canStayPaused),
+    guest: { ...offer.guest, paused: true },
+  };
+  t.match(agree(paused, { ...host, protocolVersions: [1] }), {
+    kind: "refusals",
+    refusals: [{ code: "protocol-version" }],
+  });
+  t.match(agree(paused, { ...host, protocolVersions: PROTOCOL_VERSIONS }), { contract: { protocolVersion: 2 } });
+  t.match(agree(offer, { ...host, protocolVersions: [1] }), { contract: { protocolVersion: 1 } }, "the guest runs");
+  t.same(PROTOCOL_VERSIONS.map(canStayPaused), [true, false]);
+});

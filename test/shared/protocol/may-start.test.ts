@@ -1,4 +1,4 @@
-/** Which record of a host decides, and what each says of a start. */
+/** Tests which record of a host decides about a start, and what each record says about it. */
 import t from "tap";
 import { type LastWord, lastWordOf, mayStart, processOf } from "../../../shared/protocol/may-start.ts";
 import type { DestinationRecord, SourceRecord } from "../../../shared/protocol/ownership.ts";
@@ -30,7 +30,7 @@ const destination = (changes: Partial<DestinationRecord> = {}): DestinationRecor
 const left = (record: SourceRecord): LastWord => ({ side: "source", id: "m-s", record });
 const came = (record: DestinationRecord): LastWord => ({ side: "destination", id: "m-d", record });
 
-/** Which journal has the last word of web, when each has these records. */
+/** Finds the id of the record that has the last word about the guest web, when the journals have these records. */
 const last = (sources: readonly SourceRecord[], destinations: readonly DestinationRecord[]): string | undefined => {
   const word = lastWordOf(
     "web",
@@ -50,12 +50,12 @@ const rows: readonly (readonly [
 ])[] = [
   ["no record", undefined, false, true, false, /^no journal of this host knows/],
   ["a plan", left(source({ kind: "plan" })), true, false, true, /^migration m-s of it to beta:7412 is under way/],
-  ["a plan whose QEMU ended", left(source({ kind: "plan" })), false, false, true, /has not settled it yet$/],
+  ["a plan whose QEMU has ended", left(source({ kind: "plan" })), false, false, true, /has not settled it yet$/],
   ["a grant", left(source({ kind: "granted" })), true, false, true, /has granted it to beta:7412/],
-  ["a grant whose QEMU ended", left(source({ kind: "granted" })), false, false, true, /is not settled$/],
+  ["a grant whose QEMU has ended", left(source({ kind: "granted" })), false, false, true, /is not settled$/],
   ["a guest that left", left(source({ kind: "released" })), false, false, false, /^migration m-s has moved it to beta/],
   [
-    "one that left, its QEMU there",
+    "a guest that left, whose QEMU is still there",
     left(source({ kind: "released" })),
     true,
     false,
@@ -63,17 +63,24 @@ const rows: readonly (readonly [
     /has moved it to beta:7412$/,
   ],
   [
-    "one that stayed",
+    "a guest that stayed",
     left(source({ qemu: qemu(7, 1) })),
     true,
     false,
     false,
     /^its QEMU is there already, as process 7$/,
   ],
-  ["one that stayed and ended", left(source()), false, true, false, /^migration m-s to beta:7412 has kept it/],
-  ["one that stayed untold", left(source({ untold: true })), false, true, false, /has kept it on this host$/],
+  ["a guest that stayed and has ended", left(source()), false, true, false, /^migration m-s to beta:7412 has kept it/],
   [
-    "one that somebody started",
+    "a guest that stayed, which its destination was not told",
+    left(source({ untold: true })),
+    false,
+    true,
+    false,
+    /has kept it on this host$/,
+  ],
+  [
+    "a guest that somebody started",
     came(destination({ ungranted: true })),
     false,
     false,
@@ -81,7 +88,7 @@ const rows: readonly (readonly [
     /^somebody started it here, and gamma:7411 has not granted it/,
   ],
   [
-    "one that comes",
+    "a guest that is coming",
     came(destination({ kind: "waiting" })),
     true,
     false,
@@ -89,7 +96,7 @@ const rows: readonly (readonly [
     /^migration m-d is bringing it from gamma/,
   ],
   [
-    "one that came in vain",
+    "a guest that was coming, whose QEMU has ended",
     came(destination({ kind: "waiting" })),
     false,
     false,
@@ -97,7 +104,7 @@ const rows: readonly (readonly [
     /is bringing it from gamma:7411$/,
   ],
   [
-    "one being started",
+    "a guest that is being started",
     came(destination({ kind: "running" })),
     true,
     false,
@@ -105,16 +112,23 @@ const rows: readonly (readonly [
     /from gamma:7411 is starting it here$/,
   ],
   [
-    "one that was started and ended",
+    "a guest that was started and has ended",
     came(destination({ kind: "running" })),
     false,
     false,
     false,
     /may have taken it back$/,
   ],
-  ["one that arrived", came(destination({ qemu: qemu(8, 1) })), true, false, false, /is there already, as process 8$/],
   [
-    "one that arrived and ended",
+    "a guest that arrived",
+    came(destination({ qemu: qemu(8, 1) })),
+    true,
+    false,
+    false,
+    /is there already, as process 8$/,
+  ],
+  [
+    "a guest that arrived and has ended",
     came(destination()),
     false,
     true,
@@ -129,7 +143,14 @@ const rows: readonly (readonly [
     false,
     /was refused here, so it belongs to gamma:7411$/,
   ],
-  ["a refusal with its copy", came(destination({ kind: "refused" })), true, false, false, /was refused here/],
+  [
+    "a refusal whose copy is still there",
+    came(destination({ kind: "refused" })),
+    true,
+    false,
+    false,
+    /was refused here/,
+  ],
   [
     "an old record",
     came(destination({ kind: "refused", source: "" })),
@@ -141,14 +162,14 @@ const rows: readonly (readonly [
 ];
 
 for (const [title, word, lives, may, passing, because] of rows)
-  t.test(`of ${title} it is said whether the guest ${may ? "may" : "may not"} start`, async (t) => {
+  t.test(`${title}: the guest ${may ? "may" : "may not"} start`, async (t) => {
     const verdict = mayStart(word, lives);
     t.match(verdict, { may, passing });
     t.match(verdict.because, because);
     t.notMatch(verdict.because, /\.$|\n/);
   });
 
-t.test("the process to be looked for is that of the last record", async (t) => {
+t.test("the process to look for is the one that the last record names", async (t) => {
   t.same(processOf(left(source({ qemu: qemu(7, 1) }))), qemu(7, 1));
   t.equal(processOf(came(destination())), undefined);
 });
@@ -167,12 +188,12 @@ t.test("within a journal the larger sequence is the later record, whatever the c
   t.equal(
     last([source({ ...old, startedAtMs: 2 }), source({ ...old, startedAtMs: 1 })], []),
     "s0",
-    "without sequences",
+    "without sequences the times of the starts decide",
   );
   t.equal(last([source({ ...old, startedAtMs: 99 }), source({ sequence: 1, startedAtMs: 1 })], []), "s1");
 });
 
-t.test("between the journals the larger sequence is the later record, where no process tells", async (t) => {
+t.test("between the journals the larger sequence is the later record, where no process shows the order", async (t) => {
   t.equal(last([source({ sequence: 11 })], [destination({ sequence: 10 })]), "s0");
   t.equal(last([source({ sequence: 10 })], [destination({ sequence: 11 })]), "d0");
   const otherBoot = destination({ sequence: 11, qemu: qemu(8, 1, "boot-0") });
@@ -183,29 +204,33 @@ t.test("between the journals the larger sequence is the later record, where no p
   );
 });
 
-t.test("a guest that left from the QEMU in which it came left afterwards, however the clock was set", async (t) => {
+t.test("a guest that left from the QEMU in which it came has left later, however the clock was set", async (t) => {
   const gone = source({ kind: "released", sequence: 5, qemu: qemu(8, 300) });
   t.equal(last([gone], [destination({ sequence: 90, qemu: qemu(8, 300) })]), "s0");
 });
 
-t.test("of two QEMUs of one boot the one that was started later has the later record", async (t) => {
+t.test("of two QEMUs of one boot, the one that was started later has the later record", async (t) => {
   const gone = source({ kind: "released", sequence: 5, qemu: qemu(9, 700) });
   t.equal(
     last([gone], [destination({ sequence: 90, qemu: qemu(8, 300) })]),
     "s0",
-    "started anew here, then moved away",
+    "the guest was started again here, and then moved away",
   );
   const back = destination({ sequence: 5, qemu: qemu(9, 700) });
   t.equal(
     last([source({ kind: "released", sequence: 90, qemu: qemu(8, 300) })], [back]),
     "d0",
-    "moved away, came back",
+    "the guest moved away, and came back",
   );
   const atOnce = destination({ sequence: 90, qemu: qemu(9, 300) });
-  t.equal(last([source({ sequence: 5, qemu: qemu(8, 300) })], [atOnce]), "d0", "of the same tick: the sequence");
+  t.equal(
+    last([source({ sequence: 5, qemu: qemu(8, 300) })], [atOnce]),
+    "d0",
+    "both were started in the same tick, so the sequence decides",
+  );
 });
 
-t.test("where nothing tells the order, the record that forbids counts", async (t) => {
+t.test("where nothing shows the order, the record that forbids a start counts", async (t) => {
   t.equal(last([source({ kind: "released" })], [destination()]), "s0");
   t.equal(last([source()], [destination({ kind: "waiting" })]), "d0");
 });

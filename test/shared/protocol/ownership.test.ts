@@ -1,3 +1,4 @@
+/** Tests the rule that keeps a guest single, and how the records of the journals are read. */
 import t from "tap";
 import {
   DESTINATION_RECORDS,
@@ -16,7 +17,7 @@ const common = { guest: "web", destination: "beta:7412", sequence: 7, startedAtM
 const there = { guest: "web", source: "alpha:7411", sequence: 7, startedAtMs: 1, qemu, grant };
 
 t.test(
-  "the source may run its guest unless it granted it, and then only on proof of that grant's refusal",
+  "the source may run its guest unless it has granted it, and then only by proof that this grant was refused",
   async (t) => {
     const granted: SourceRecord = { kind: "granted", ...common };
     t.ok(sourceMayRun(undefined, undefined));
@@ -29,17 +30,17 @@ t.test(
   },
 );
 
-t.test("the destination runs the guest only on its own grant, which it has not refused", async (t) => {
+t.test("the destination runs the guest only by its own grant, which it has not refused", async (t) => {
   const waiting = { kind: "waiting", ...there } as const;
   t.ok(destinationMayRun(waiting, grant, "aa"));
-  t.notOk(destinationMayRun(waiting, grant, "bb"), "another migration's token");
-  t.notOk(destinationMayRun(waiting, { ...grant, epoch: 2 }, "aa"), "another epoch");
+  t.notOk(destinationMayRun(waiting, grant, "bb"), "the token is another migration's");
+  t.notOk(destinationMayRun(waiting, { ...grant, epoch: 2 }, "aa"), "the epoch is another one");
   t.notOk(destinationMayRun(undefined, grant, "aa"), "nothing was journalled");
-  t.ok(destinationMayRun({ kind: "running", ...there }, grant, "aa"), "said again");
+  t.ok(destinationMayRun({ kind: "running", ...there }, grant, "aa"), "the grant is repeated");
   t.notOk(destinationMayRun({ kind: "refused", ...there }, grant, "aa"));
 });
 
-t.test("whatever the two journals say of one grant, they never let both run the guest", async (t) => {
+t.test("whatever the two journals say about one grant, they never let both hosts run the guest", async (t) => {
   const sources: readonly (SourceRecord | undefined)[] = [
     undefined,
     { kind: "plan", ...common },
@@ -52,7 +53,7 @@ t.test("whatever the two journals say of one grant, they never let both run the 
   const running = { kind: "running", ...there } as const;
   for (const source of sources)
     for (const destination of [undefined, waiting, running, refused]) {
-      // a grant is out only once it was journalled; a refusal is said only once it was
+      // a grant is sent only once it was journalled, and a refusal is said only once it was
       const granted = source?.kind === "granted" || source?.kind === "released";
       const mayThere = granted && destinationMayRun(destination, grant, grant.token);
       const here = sourceMayRun(source, destination?.kind === "refused" ? grant.token : undefined);
@@ -61,13 +62,13 @@ t.test("whatever the two journals say of one grant, they never let both run the 
     }
 });
 
-t.test("records are read as they were written, and foreign values are none", async (t) => {
+t.test("records are read as they were written, and a foreign value is no record", async (t) => {
   for (const kind of SOURCE_RECORDS) t.same(decodeSourceRecord({ kind, ...common }), { kind, ...common });
   const settings = { capabilities: { events: true }, parameters: { "downtime-limit": 300 } };
   t.same(decodeSourceRecord({ kind: "plan", ...common, settings }), { kind: "plan", ...common, settings });
   for (const kind of DESTINATION_RECORDS) t.same(decodeDestinationRecord({ kind, ...there }), { kind, ...there });
   const waiting = { kind: "waiting", ...there };
-  t.same(decodeDestinationRecord({ ...waiting, more: 1 }), waiting, "what is not known is left out");
+  t.same(decodeDestinationRecord({ ...waiting, more: 1 }), waiting, "an unknown field is left out");
   for (const foreign of [
     undefined,
     null,
@@ -87,7 +88,7 @@ t.test("records are read as they were written, and foreign values are none", asy
     t.equal(decodeDestinationRecord(foreign), undefined, JSON.stringify(foreign));
 });
 
-t.test("what post-copy needs to be taken up is part of a record, whole or not at all", async (t) => {
+t.test("what a post-copy needs to be resumed is in a record as a whole, or not at all", async (t) => {
   const source = { kind: "granted", ...common } as const;
   const postcopy = {
     ramSectionId: 2,
@@ -100,12 +101,12 @@ t.test("what post-copy needs to be taken up is part of a record, whole or not at
   const destination = { kind: "running", ...there } as const;
   const pulled = { ...postcopy, sourceAddress: "a:1" };
   t.same(decodeDestinationRecord({ ...destination, postcopy: pulled }), { ...destination, postcopy: pulled });
-  t.same(decodeDestinationRecord({ ...destination, postcopy }), destination, "without an address it is none");
+  t.same(decodeDestinationRecord({ ...destination, postcopy }), destination, "without an address it is left out");
   for (const damaged of [{ ...postcopy, blocks: [{ name: 7 }] }, { ...postcopy, frameBytes: "x" }, [], "x"])
     t.same(decodeSourceRecord({ ...source, postcopy: damaged }), source, JSON.stringify(damaged));
 });
 
-t.test("a record of protocol 1 says nothing of a pause: such a guest ran", async (t) => {
+t.test("a record of protocol 1 does not mention a pause, since its guest ran", async (t) => {
   const { paused: _, ...old } = grant;
   t.equal(decodeSourceRecord({ kind: "granted", ...common, grant: old })?.grant.paused, false);
   t.equal(decodeDestinationRecord({ kind: "running", ...there, grant: old })?.grant.paused, false);
@@ -128,7 +129,7 @@ t.test("each note of a record is read where it is set, and nowhere else", async 
   }
 });
 
-t.test("a process without an identity is none: nothing is said to any QEMU for such a record", async (t) => {
+t.test("a process without an identity is none, so nothing is said to any QEMU for such a record", async (t) => {
   for (const process of [undefined, {}, { pid: 1 }, { pid: "1", identity: "x" }, { pid: 1, identity: "" }]) {
     t.equal(decodeSourceRecord({ kind: "plan", ...common, qemu: process })?.qemu, undefined);
     t.equal(decodeDestinationRecord({ kind: "waiting", ...there, qemu: process })?.qemu, undefined);
@@ -136,25 +137,29 @@ t.test("a process without an identity is none: nothing is said to any QEMU for s
 });
 
 t.test(
-  "records of the version before are read: their process by its old names, and as the earliest of all",
+  "records of the version before are read: their process by its old names, and as the earliest records of all",
   async (t) => {
     const { sequence: _, qemu: __, ...oldSource } = common;
     t.same(decodeSourceRecord({ kind: "granted", ...oldSource }), { kind: "granted", ...oldSource, sequence: 0 });
     const old = { kind: "running", guest: "web", qemuPid: 7, qemuProcess: "boot/7/9", grant };
     const read = { kind: "running", guest: "web", source: "", sequence: 0, startedAtMs: 0, grant };
     t.same(decodeDestinationRecord(old), { ...read, qemu: { pid: 7, identity: "boot/7/9" } });
-    t.same(decodeDestinationRecord({ ...old, qemuProcess: "" }), read, "before its QEMU was known");
+    t.same(
+      decodeDestinationRecord({ ...old, qemuProcess: "" }),
+      read,
+      "the record was written before its QEMU was known",
+    );
     const layout = { ramSectionId: 2, blocks: [], frameBytes: 1, creditWindowBytes: 1, codecs: [] };
     const pulled = { ...layout, sourceAddress: "alpha:7411" };
     t.equal(decodeDestinationRecord({ ...old, postcopy: pulled })?.source, "alpha:7411");
   },
 );
 
-t.test("of two records the one with the larger number is the later, however the clock is set", async (t) => {
+t.test("of two records the one with the larger sequence is the later, however the clock is set", async (t) => {
   t.equal(nextSequence([], 1000), 1000);
   t.equal(nextSequence([{ sequence: 5 }, { sequence: 3 }], 2), 6, "the clock was set back");
   t.equal(nextSequence([{ sequence: 5 }], 70.5), 70);
   t.ok(isPassedOver({ kind: "plan", sequence: 1 }, [{ sequence: 2 }]));
   t.notOk(isPassedOver({ kind: "plan", sequence: 2 }, [{ sequence: 1 }]));
-  t.notOk(isPassedOver({ kind: "granted", sequence: 1 }, [{ sequence: 2 }]), "only its destination settles a grant");
+  t.notOk(isPassedOver({ kind: "granted", sequence: 1 }, [{ sequence: 2 }]), "only the destination settles a grant");
 });

@@ -1,4 +1,4 @@
-/** The state tables: whole, and drawn in docs/states.md. RESET_RESULTS=1 draws them anew. */
+/** Tests that the state tables are whole, and that docs/states.md draws them. RESET_RESULTS=1 draws them again. */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -13,7 +13,7 @@ import {
 import { packageRoot } from "../../../shared/runtime/package-root.ts";
 
 type Table = Readonly<Record<string, Readonly<Record<string, string>>>>;
-/** `first`: where a migration begins; a destination agent that starts again begins with *adopting*. */
+/** `first` says where a migration begins; a destination agent that starts again begins with *adopting*. */
 const tables: readonly (readonly [title: string, table: Table, first: readonly string[]])[] = [
   ["Source", SOURCE_STATES, ["planned"]],
   ["Destination", DESTINATION_STATES, ["negotiating", "adopting"]],
@@ -50,13 +50,13 @@ for (const [title, table, first] of tables) {
   });
 }
 
-t.test("until the grant is on the disk every fault of the source leads back", async (t) => {
+t.test("until the grant is on the disk, every fault of the source leads back", async (t) => {
   const before = ["planned", "negotiating", "staging", "copying", "switching", "retiring", "recording"] as const;
   for (const state of before) t.equal(afterSource(state, "fault"), "keeping", state);
-  t.equal(afterSource("granting", "fault"), "inDoubt", "then only proof does");
+  t.equal(afterSource("granting", "fault"), "inDoubt", "then only proof leads back");
 });
 
-t.test("once the guest may have run nothing but QEMU's own refusal of cont leads to a refusal", async (t) => {
+t.test("once the guest may have run, only QEMU's own refusal of cont leads to a refusal", async (t) => {
   const refusals = ["refusing", "withheld", "discarding", "discarded"];
   for (const state of ["starting", "pulling"] as const)
     for (const [outcome, next] of Object.entries(DESTINATION_STATES[state]))
@@ -70,11 +70,11 @@ t.test("once the guest may have run nothing but QEMU's own refusal of cont leads
   ]);
 });
 
-t.test("a source agent that starts again goes on from its record and what its QEMU says", async (t) => {
+t.test("a source agent that starts again goes on by its record and by what its QEMU says", async (t) => {
   const qemus = ["active", "retired", "gone", "unknown"] as const;
   for (const qemu of qemus) {
     t.equal(recoverSource("plan", qemu, false), "keeping", "nothing was granted");
-    t.equal(recoverSource("granted", qemu, false), "inDoubt", "whatever that QEMU does proves nothing");
+    t.equal(recoverSource("granted", qemu, false), "inDoubt", "nothing that this QEMU does is a proof");
     t.equal(recoverSource("released", qemu, false), qemu === "gone" ? "released" : "releasing");
     t.equal(recoverSource("kept", qemu, false), "kept");
     t.equal(recoverSource("kept", qemu, true), "withdrawing", "the destination has not heard it");
@@ -92,7 +92,7 @@ t.test("an agent in doubt grants only what nobody runs here, and what it has not
     t.not(askInDoubt(qemu, false, true, false), "grant", "the guest has run here since");
   }
   t.equal(askInDoubt("retired", false, false, true), "grant");
-  t.equal(askInDoubt("gone", false, false, true), "withdraw", "nobody has the pages of post-copy any more");
+  t.equal(askInDoubt("gone", false, false, true), "withdraw", "nobody has the missing pages any more");
   t.equal(askInDoubt("gone", false, true, true), "withdraw");
 });
 
@@ -115,7 +115,7 @@ const RECOVERED = {
   },
 } as const;
 
-t.test("a destination agent that starts again goes on from its record and what its QEMU says", async (t) => {
+t.test("a destination agent that starts again goes on by its record and by what its QEMU says", async (t) => {
   for (const [record, row] of Object.entries(RECOVERED))
     for (const [qemu, state] of Object.entries(row))
       t.equal(
@@ -123,17 +123,17 @@ t.test("a destination agent that starts again goes on from its record and what i
         state,
         `${record} and ${qemu}`,
       );
-  t.equal(recoverDestination("refused", "loaded", true), "discarding", "the source has heard it");
+  t.equal(recoverDestination("refused", "loaded", true), "discarding", "the source has heard the refusal");
 });
 
-t.test("a destination answers what it has made durable, by what it is asked", async (t) => {
+t.test("a destination answers with what it has made durable, depending on what it is asked", async (t) => {
   for (const ask of ["standing", "grant", "withdraw", "kept"] as const) {
     for (const state of ["loading", "loaded", "refusing", "adopting"] as const)
       t.equal(standingOf(state, ask, true), "waiting", `${state}, asked ${ask}`);
     for (const state of ["owning", "starting"] as const) t.equal(standingOf(state, ask, true), "starting");
     for (const state of ["arrived", "doubled"] as const) {
       t.equal(standingOf(state, ask, true), "running");
-      t.equal(standingOf(state, ask, false), "lost", "it has run, and cannot go on");
+      t.equal(standingOf(state, ask, false), "lost", "the guest has run, and cannot go on");
     }
     t.equal(standingOf("lost", ask, false), "lost");
     t.equal(standingOf("discarded", ask, false), "refused");
@@ -157,7 +157,7 @@ t.test("the operator sees each state of the source as a status", async (t) => {
   t.equal(sourceStatus("withdrawing", true), "cancelled");
 });
 
-t.test("the diagrams in docs/states.md are those of the tables", async (t) => {
+t.test("the diagrams in docs/states.md are the ones of the tables", async (t) => {
   const path = join(packageRoot(), "docs/states.md");
   const drawn = [
     "# The states of a migration",

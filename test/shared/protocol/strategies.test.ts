@@ -1,3 +1,4 @@
+/** Tests which strategies a migration may use: what is offered, what is agreed on, and what is refused. */
 import { isDeepStrictEqual } from "node:util";
 import fc from "fast-check";
 import t from "tap";
@@ -21,7 +22,7 @@ import {
 } from "../../../shared/protocol/strategies.ts";
 import { blocks, codes, guest, host, offer } from "../../support/handshake-fixtures.ts";
 
-/** An offer of one strategy; or of all with "auto". */
+/** Makes an offer of one strategy, or of all strategies with "auto". */
 function asking(transfer: Partial<TransferOffer>, more: Partial<Offer> = {}): Offer {
   const { strategy = "precopy" } = transfer;
   const strategies = strategy === "auto" ? STRATEGIES : [strategy];
@@ -40,26 +41,30 @@ const noUserfaultfd: DestinationFacts = {
   postcopyRefusal: { code: "postcopy-unavailable", message: "Userfaultfd not available" },
 };
 
-t.test("post-copy is agreed on where it is asked for, by strategy or at the deadline", async (t) => {
+t.test("post-copy is agreed on where it is asked for, by the strategy or for the deadline", async (t) => {
   t.match(agreed(asking({})), { strategy: "precopy", postcopy: false, protocolVersion: 2 });
   t.match(agreed(asking({ strategy: "stop-and-copy" })), { strategy: "stop-and-copy", postcopy: false });
   t.match(agreed(asking({ strategy: "postcopy" })), { strategy: "postcopy", postcopy: true, postcopyObstacle: "" });
   t.match(agreed(asking({ strategy: "hybrid" })), { strategy: "hybrid", postcopy: true });
   const late = asking({ deadlineMs: 1000, onDeadline: "postcopy" });
   t.match(agreed(late), { strategy: "precopy", strategies: ["precopy"], postcopy: true, onDeadline: "postcopy" });
-  t.match(agreed(asking({ onDeadline: "postcopy" })), { postcopy: false }, "no deadline, no post-copy");
+  t.match(agreed(asking({ onDeadline: "postcopy" })), { postcopy: false }, "without a deadline there is no post-copy");
 });
 
-t.test("auto begins with precopy, and knows what else both could", async (t) => {
+t.test("auto begins with precopy, and the contract says what else both agents could do", async (t) => {
   t.match(agreed(asking({ strategy: "auto" })), { strategy: "precopy", strategies: STRATEGIES, postcopy: false });
   const contract = agreed(asking({ strategy: "auto" }), noUserfaultfd);
   t.match(contract, { strategy: "precopy", postcopyObstacle: "Userfaultfd not available" });
   t.same(contract.strategies, ["stop-and-copy", "precopy"]);
   const only = asking({ strategy: "auto", strategies: ["stop-and-copy", "postcopy"] });
-  t.match(agreed(only), { strategy: "stop-and-copy" }, "where precopy was not offered, the first that was");
+  t.match(
+    agreed(only),
+    { strategy: "stop-and-copy" },
+    "where precopy was not offered, the first strategy that was offered is taken",
+  );
 });
 
-t.test("what post-copy lacks is refused, every reason at once; a precopy migration does not mind", async (t) => {
+t.test("everything that post-copy lacks is refused at once, and a precopy migration does not mind", async (t) => {
   const poor: DestinationFacts = { ...noUserfaultfd, guest: { ...guest, ramBlocks: huge } };
   const more = { guest: { ...offer.guest, ramBlocks: huge } };
   t.same(codes(poor, asking({ strategy: "hybrid", verify: true }, more)), [
@@ -75,7 +80,7 @@ t.test("what post-copy lacks is refused, every reason at once; a precopy migrati
   );
 });
 
-t.test("each lack of post-copy is refused by name, for its strategies and for the deadline", async (t) => {
+t.test("each lack of post-copy has a code of its own, for its strategies and for the deadline", async (t) => {
   const wishes: readonly Partial<TransferOffer>[] = [
     { strategy: "postcopy" },
     { strategy: "hybrid" },
@@ -96,7 +101,7 @@ t.test("each lack of post-copy is refused by name, for its strategies and for th
   }
 });
 
-t.test("whatever post-copy lacks together is refused together, with what else is wrong", async (t) => {
+t.test("everything that post-copy lacks is refused together, with everything else that is wrong", async (t) => {
   const worse: Readonly<Record<string, (asked: Offer, mine: DestinationFacts) => [Offer, DestinationFacts]>> = {
     "guest-definition": (asked, mine) => [asked, { ...mine, definitionDigest: "e" }],
     "postcopy-protocol": (asked, mine) => [{ ...asked, protocolVersions: [1] }, mine],
@@ -109,7 +114,7 @@ t.test("whatever post-copy lacks together is refused together, with what else is
     fc.property(fc.subarray(Object.keys(worse)), fc.constantFrom("postcopy", "hybrid"), (wrong, strategy) => {
       let [asked, mine]: [Offer, DestinationFacts] = [asking({ strategy }), host];
       for (const code of wrong) [asked, mine] = worse[code]!(asked, mine);
-      // a source of another definition is not told what the QEMU there lacks
+      // a source with another definition is not told what the QEMU there lacks
       const ofQemu = wrong.includes("guest-definition") ? ["postcopy-unavailable", "cpu-model"] : [];
       const told = wrong.filter((code) => !ofQemu.includes(code));
       t.same(codes(mine, asked), told);
@@ -127,7 +132,7 @@ t.test("a source of protocol 1 migrates without post-copy; a newer peer agrees o
   t.match(agreed(asking({}), { ...host, protocolVersions: [3, 2] }), { protocolVersion: 2 });
 });
 
-t.test("a destination of protocol 1 leaves the strategies unsaid, and the source fills them in", async (t) => {
+t.test("a destination of protocol 1 says nothing of strategies, and the source fills them in", async (t) => {
   const unsaid = {
     strategies: [],
     strategy: "precopy",
@@ -150,26 +155,26 @@ t.test("a destination of protocol 1 leaves the strategies unsaid, and the source
   });
 });
 
-t.test("only what needs no post-copy is offered to a destination of protocol 1", async (t) => {
+t.test("only a migration that needs no post-copy is offered to a destination of protocol 1", async (t) => {
   const plain = { strategy: "auto", deadlineMs: 0, onDeadline: "cancel", verify: false } as const;
   t.same(versionsFor(plain, [2, 1]), [2, 1]);
   t.same(versionsFor({ ...plain, strategy: "hybrid" }, [2, 1]), [2]);
   t.same(versionsFor({ ...plain, deadlineMs: 1, onDeadline: "postcopy" }, [3, 2]), [3, 2]);
 });
 
-t.test("what is wished for is offered, and with auto all that can be", async (t) => {
+t.test("the strategy that is wished for is offered, and with auto each strategy that is possible", async (t) => {
   const wish = { strategy: "auto", deadlineMs: 0, onDeadline: "cancel", verify: false } as const;
   t.same(offeredStrategies(wish, STRATEGIES), STRATEGIES);
   t.same(offeredStrategies({ ...wish, verify: true }, STRATEGIES), ["stop-and-copy", "precopy"]);
   t.same(offeredStrategies({ ...wish, strategy: "hybrid" }, ["precopy"]), ["hybrid"]);
 });
 
-t.test("comparing the memory and post-copy cannot be together", async (t) => {
+t.test("a comparison of the memory and post-copy exclude each other", async (t) => {
   const wish = { strategy: "postcopy", deadlineMs: 0, onDeadline: "cancel", verify: true } as const;
   t.match(refuseWish(wish), [{ code: "postcopy-verify", message: /leave out --verify or post-copy/ }]);
   t.same(refuseWish({ ...wish, verify: false }), []);
   t.same(refuseWish({ ...wish, strategy: "auto" }), []);
-  t.same(refuseWish({ ...wish, strategy: "precopy", onDeadline: "postcopy" }), [], "without a deadline");
+  t.same(refuseWish({ ...wish, strategy: "precopy", onDeadline: "postcopy" }), [], "there is no deadline");
   t.equal(refuseWish({ ...wish, strategy: "precopy", onDeadline: "postcopy", deadlineMs: 1 }).length, 1);
 });
 
@@ -195,7 +200,7 @@ t.test("a contract with strategies that were not offered is the destination's fa
     t.throws(() => checkContract(offered, { ...contract, ...changes }), { code: "peer-invalid", message });
 });
 
-/** A destination of protocol 1 gives no reasons; the source has its own. */
+/** Leaves out the reason against post-copy: a destination of protocol 1 gives none, and the source has its own. */
 const unsaid = (contract: Contract): Contract => ({ ...contract, postcopyObstacle: "" });
 
 const strategies: fc.Arbitrary<readonly Strategy[]> = fc.subarray([...STRATEGIES]);
@@ -223,7 +228,7 @@ const destinations: fc.Arbitrary<DestinationFacts> = fc
   })
   .chain((facts) => fc.constantFrom(host, noUserfaultfd).map((one) => ({ ...one, ...facts })));
 
-t.test("a contract is never more than was offered, nor more than the destination can", async (t) => {
+t.test("a contract never has more than was offered, nor more than the destination can do", async (t) => {
   let contracts = 0;
   fc.assert(
     fc.property(offers, destinations, (asked, mine) => {

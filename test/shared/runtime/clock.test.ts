@@ -1,8 +1,9 @@
+/** Tests the clock of the system. */
 import fc from "fast-check";
 import t from "tap";
 import { SystemClock, systemClock } from "../../../shared/runtime/clock.ts";
 
-/** A true time in microseconds, seen through a wall clock of milliseconds and a monotonic clock that runs wrong. */
+/** Makes a clock of a true time in microseconds. Its wall clock has milliseconds, its monotonic clock runs wrong. */
 function rig(startUs: number, error = 1) {
   const time = { us: startUs, elapsed: 0 };
   const clock = new SystemClock(

@@ -1,3 +1,4 @@
+/** Tests that the compiled kernels share their memory with sockets and with compression threads. */
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
@@ -12,7 +13,7 @@ import { address, PAGE_SIZE } from "../../../shared/units.ts";
 
 const MIB = 1 << 20;
 
-t.test("each kernels have a memory of their own", async (t) => {
+t.test("each instance of the kernels has a memory of its own", async (t) => {
   const [one, other] = [loadKernels(MIB), loadKernels(MIB)];
   one.memory[KERNEL_RESERVED_BYTES] = 1;
   t.equal(other.memory[KERNEL_RESERVED_BYTES], 0);
@@ -21,7 +22,8 @@ t.test("each kernels have a memory of their own", async (t) => {
 t.test("a socket is read straight into the kernels' memory", async (t) => {
   const kernels = loadKernels(2 * MIB);
   const sent = Buffer.alloc(MIB, "a page of a guest, ");
-  const folder = mkdtempSync(join(tmpdir(), "ferry-")); // a socket's path has at most 107 bytes: too few for t.testdir()
+  // the path of a socket has at most 107 bytes, which are too few for t.testdir()
+  const folder = mkdtempSync(join(tmpdir(), "ferry-"));
   t.teardown(() => rmSync(folder, { recursive: true }));
   const path = join(folder, "socket");
   const server = createServer((socket) => socket.end(sent)).listen(path);
@@ -42,7 +44,7 @@ t.test("a socket is read straight into the kernels' memory", async (t) => {
   server.close();
   t.equal(at - KERNEL_RESERVED_BYTES, sent.length);
   t.ok(sent.equals(memory.subarray(KERNEL_RESERVED_BYTES, at)));
-  t.equal(kernels.isZero(address(KERNEL_RESERVED_BYTES)), false, "and the kernels see it");
+  t.equal(kernels.isZero(address(KERNEL_RESERVED_BYTES)), false, "the kernels see the bytes");
 });
 
 t.test("a compression thread reads and writes the kernels' memory in place", async (t) => {

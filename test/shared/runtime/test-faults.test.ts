@@ -1,3 +1,4 @@
+/** Tests the faults that a test asks for by name. */
 import t from "tap";
 import { createLogger } from "../../../shared/runtime/log/log.ts";
 import { isFaultName, TestFaults } from "../../../shared/runtime/test-faults.ts";
@@ -17,7 +18,7 @@ t.test("a state is held once, until SIGUSR2 comes", async (t) => {
   await faults.at("granting", log);
 });
 
-t.test("a fault that there is not is none", async (t) => {
+t.test("a name that no fault has is refused", async (t) => {
   t.ok(isFaultName("corrupt-page") && isFaultName("hold-at=inDoubt"));
   for (const name of ["", "hold-at=", "hold-at=a b", "corrupt"]) t.notOk(isFaultName(name), name);
 });

@@ -1,3 +1,4 @@
+/** Tests the simulated monitor, which the warm-ups of both agents ask. */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,20 +12,20 @@ function folder(t: { teardown(done: () => void): unknown }): string {
   return path;
 }
 
-t.test("every question is answered, and nothing is left", async (t) => {
+t.test("every question is answered, and nothing is left behind", async (t) => {
   const at = folder(t);
   await askSimulatedMonitor(join(at, "monitor"), new AbortController().signal);
   t.same(readdirSync(at), []);
 });
 
-t.test("whoever has something else to do ends it, and nothing is left", async (t) => {
+t.test("a caller that has something else to do ends the questions, and nothing is left behind", async (t) => {
   const at = folder(t);
   const cancelled = new MigrationFault("cancelled", "There is something else to do");
   await t.rejects(askSimulatedMonitor(join(at, "monitor"), AbortSignal.abort(cancelled)), cancelled);
   t.same(readdirSync(at), []);
 });
 
-t.test("where nobody can listen it says so", async (t) => {
+t.test("where the monitor cannot listen, the fault says so", async (t) => {
   const path = join(folder(t), "no", "such", "folder");
   await t.rejects(askSimulatedMonitor(path, new AbortController().signal), { message: /listen/u });
 });

@@ -30,7 +30,7 @@ async function keeping(t: Test, status: string, undo: Partial<Undo> = {}) {
 t.test("a retired guest is started, and the destination is told until it has heard it", async (t) => {
   const heard = await keeping(t, "postmigrate");
   heard.destination.answersInTurn(["refused"]);
-  // whether the destination hears it before the guest is seen to run, or after, each end is right
+  // the destination may hear this before the guest is seen to run, or after: each end is right
   const end = await heard.kept();
   t.match(end, { kind: /^(kept|withdrawing)$/, fault: { code: "peer-lost", guestNow: RUNS } });
   t.same(heard.qemu.said, ["cont"]);

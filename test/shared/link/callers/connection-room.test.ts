@@ -1,7 +1,8 @@
+/** Tests the rooms in which connections have their places. */
 import t from "tap";
 import { type InRoom, networkOf, Room } from "../../../../shared/link/callers/connection-room.ts";
 
-t.test("an IPv4 address is one network, and so are 64 bits of IPv6", async (t) => {
+t.test("an IPv4 address is one network, and so are the first 64 bits of an IPv6 address", async (t) => {
   const cases: [string | undefined, string][] = [
     ["192.0.2.1", "192.0.2.1"],
     ["::ffff:192.0.2.1", "192.0.2.1"],
@@ -15,14 +16,14 @@ t.test("an IPv4 address is one network, and so are 64 bits of IPv6", async (t) =
   for (const [address, network] of cases) t.equal(networkOf(address), network, address ?? "none");
 });
 
-t.test("a full room is left by the oldest of the network that has most", async (t) => {
+t.test("when a room is full, the oldest connection of the network that has most must leave", async (t) => {
   const room = new Room<InRoom>({ max: 4, perGroup: 3 });
   const one = (group: string, isKept = false): InRoom => ({ groups: [group], isKept });
   const [a1, b1, b2, b3] = [one("a"), one("b"), one("b"), one("b")];
   for (const each of [a1, b1, b2]) room.add(each);
   t.ok(room.hasRoomFor(["b"]));
   room.add(b3);
-  t.notOk(room.hasRoomFor(["c"]), "full");
+  t.notOk(room.hasRoomFor(["c"]), "the room is full");
   t.equal(room.toEnd(["c"]), b1);
   t.equal(room.toEnd(["b"]), b1);
   room.delete(b1);
@@ -34,7 +35,7 @@ t.test("a full room is left by the oldest of the network that has most", async (
   t.equal(kept.toEnd(["b"]), undefined);
 });
 
-t.test("who is of several groups counts in each, and makes room in the full one", async (t) => {
+t.test("a connection of several groups counts in each, and makes room in the full one", async (t) => {
   const room = new Room<InRoom>({ max: 10, perGroup: 2 });
   const one = (...groups: readonly string[]): InRoom => ({ groups, isKept: false });
   const [first, second] = [one("192.0.2.1", "name alpha"), one("192.0.2.2", "name alpha")];

@@ -1,4 +1,4 @@
-/** Guests that are bound to peers by their definition, between real servers and clients. */
+/** Tests guests that are bound to peers by their definition, between real servers and clients. */
 import { join } from "node:path";
 import t from "tap";
 import { hasOtherPeers } from "../../../../shared/link/callers/authorise.ts";
@@ -16,7 +16,11 @@ t.test("a guest that is bound to peers is offered to those alone, before anythin
   const server = await destination(t, security(alpha));
   const limits = { ...LIMITS, security: security(own.material("beta")) };
   const bound = (peers: readonly string[]) => limitsFor({ name: "web", peers }, limits).security as LinkSecurity;
-  t.same(await shake(t, server.address, bound(["gamma", "ALPHA"])), refusals, "by a name of its certificate");
+  t.same(
+    await shake(t, server.address, bound(["gamma", "ALPHA"])),
+    refusals,
+    "the peer is listed by one name of its certificate",
+  );
   t.equal(server.callers.length, 1);
   for (const peers of [["beta", "gamma"], []])
     await t.rejects(shake(t, server.address, bound(peers)), {
@@ -24,7 +28,7 @@ t.test("a guest that is bound to peers is offered to those alone, before anythin
       message: /^alpha, 127\.0\.0\.1, localhost at 127\.0\.0\.1:\d+ may not take web: .*"peers"/,
       advice: /web\.json/,
     });
-  t.equal(server.callers.length, 1, "it has heard of no other offer");
+  t.equal(server.callers.length, 1, "the server has heard of no other offer");
   t.equal(limitsFor({ name: "web" }, limits), limits, "a guest without a list may go to every peer");
   const clear = { ...LIMITS, security: { kind: "clear", insecure: true } } as const;
   t.throws(() => limitsFor({ name: "web", peers: ["alpha"] }, clear), {
@@ -35,7 +39,7 @@ t.test("a guest that is bound to peers is offered to those alone, before anythin
   await t.rejects(shake(t, socket, bound(["alpha"])), { code: "not-authorised", message: /unix:.* without TLS/ });
 });
 
-t.test("a destination dials the peer that has offered the guest, and no other listed one", async (t) => {
+t.test("a destination dials the peer that has offered the guest, and no other peer of the list", async (t) => {
   const server = await destination(t, security(alpha));
   const limits = { ...LIMITS, security: security(own.material("beta")) };
   const toward = (...names: string[]): LinkSecurity =>
@@ -45,10 +49,10 @@ t.test("a destination dials the peer that has offered the guest, and no other li
   await t.rejects(shake(t, server.address, toward("gamma")), fault);
   await t.rejects(shake(t, `unix:${join(folder(t), "s")}`, toward("alpha")), { code: "not-authorised" });
   const clear = { ...LIMITS, security: { kind: "clear", insecure: true } } as const;
-  t.equal(limitsToward({ name: "127.0.0.1", names: [], text: "" }, clear), clear, "in clear there is no name");
+  t.equal(limitsToward({ name: "127.0.0.1", names: [], text: "" }, clear), clear, "in clear a caller has no name");
 });
 
-t.test("others that may call are the listed names that are neither the caller's nor the agent's own", async (t) => {
+t.test("other peers are the listed names that are neither the caller's nor the agent's own", async (t) => {
   const caller = { name: "beta", names: ["beta", "192.0.2.2"], text: "" };
   const others = (...peers: string[]): boolean => hasOtherPeers(caller, security(alpha, { peers }));
   t.equal(others("alpha", "Beta", "127.0.0.1", "192.0.2.2"), false);

@@ -1,3 +1,4 @@
+/** Tests the log's lines about callers that were refused. */
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { RefusalLog } from "../../../../shared/link/callers/refusal-log.ts";
@@ -5,7 +6,7 @@ import { Lines } from "../../../support/tls.ts";
 
 const fault = new MigrationFault("peer-untrusted", "The caller does not speak TLS");
 
-t.test("refusals are logged with their address, and not without bound", async (t) => {
+t.test("refusals are logged with the address of the caller, up to a bound", async (t) => {
   const lines = new Lines();
   const refusals = new RefusalLog(lines.log);
   for (let i = 0; i < 1000; i++) refusals.add(fault, `192.0.2.1:${i}`, "/service/Method");
@@ -13,7 +14,7 @@ t.test("refusals are logged with their address, and not without bound", async (t
   t.match(lines.all[0], { level: "warn", peer: "192.0.2.1:0", call: "/service/Method", code: "peer-untrusted" });
 });
 
-t.test("no caller hides the refusals of another, and all together fill no disk", async (t) => {
+t.test("no caller hides the refusals of another, and all callers together do not fill the disk", async (t) => {
   const lines = new Lines();
   const refusals = new RefusalLog(lines.log);
   for (let i = 0; i < 1000; i++) refusals.add(fault, `192.0.2.1:${i}`);

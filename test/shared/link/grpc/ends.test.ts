@@ -1,6 +1,6 @@
 /**
- * However a connection ends, only a message of the protocol ends the stream: over real servers and clients, with
- * something between them that ends connections in every way, at every message, in both directions.
+ * Tests that only a message of the protocol ends a stream, however a connection ends: over real servers and clients,
+ * with a relay between them that ends connections in every way, at every message, in both directions.
  */
 import { randomBytes } from "node:crypto";
 import fc from "fast-check";
@@ -27,15 +27,15 @@ const PATIENT = { patienceMs: 60_000 };
 const ENDS_WITHIN_MS = 60_000;
 const AT_ONCE = 32;
 
-/** What becomes of a migration: the messages that the two say on their own account, in their order. */
+/** What happens in a migration: the messages that the two ends say of their own accord, in their order. */
 interface Script {
   readonly name: string;
   /** What the source says first. */
   readonly begins: readonly SourceMessage[];
-  /** What each says when it has heard one of the other's; its last word is followed by close(). */
+  /** What an end says when it has heard a message of the other end; its last word is followed by close(). */
   readonly atSource: (heard: DestinationMessage) => readonly (SourceMessage | "close")[];
   readonly atDestination: (heard: SourceMessage) => readonly (DestinationMessage | "close")[];
-  /** All that each end hears, by kind, without what is only of the moment. */
+  /** The kinds of all messages that each end hears, except for those that matter only at their moment. */
   readonly source: readonly string[];
   readonly destination: readonly string[];
 }
@@ -61,7 +61,7 @@ const PRECOPY: Script = {
   source: ["loaded", "running"],
   destination: ["layout", "frame 1", "frame 2", "endOfStream", "grant"],
 };
-/** The guest runs in the middle of it. */
+/** The guest runs in the middle of this script. */
 const POSTCOPY: Script = {
   name: "post-copy",
   begins: [LAYOUT, frame(1, "package")],
@@ -110,7 +110,7 @@ interface Outcome {
   readonly relay: BreakingRelay;
 }
 
-/** Plays a script over connections that are struck. */
+/** Plays a script over connections that the relay strikes. */
 async function play(script: Script, strikes: readonly (Strike | undefined)[]): Promise<Outcome> {
   const relay = await BreakingRelay.open(portOf(listener), strikes);
   const migrationId = randomBytes(6).toString("hex");
@@ -155,7 +155,7 @@ async function play(script: Script, strikes: readonly (Strike | undefined)[]): P
 const describe = (strike: Strike | undefined): string =>
   strike === undefined ? "nothing" : `${strike.way.name} behind message ${strike.after} to the ${strike.to}`;
 
-/** @returns what is wrong, in words */
+/** @returns what went wrong, in words */
 function wrongs(script: Script, { heard, ends }: Outcome): string[] {
   const found: string[] = [];
   for (const end of ["source", "destination"] as const) {
@@ -173,7 +173,7 @@ async function manyAtOnce(strikes: readonly Strike[], each: (strike: Strike) => 
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
 }
 
-/** Ahead of the first message that goes to an end, and behind each, over a connection that is left alone. */
+/** Before the first message that goes to an end, and after each message, over a connection that is left alone. */
 function positions(script: Script): readonly Pick<Strike, "to" | "after">[] {
   const acks = script.destination.filter((name) => name.startsWith("frame")).length;
   const counts = { source: 1 + acks + script.source.length, destination: 1 + script.destination.length };
@@ -183,8 +183,8 @@ function positions(script: Script): readonly Pick<Strike, "to" | "after">[] {
 }
 
 for (const script of [PRECOPY, POSTCOPY, REFUSED])
-  t.test(`${script.name}: whatever ends a connection, at whatever message, each comes once and in order`, async (t) => {
-    t.same(wrongs(script, await play(script, [])), [], "left alone");
+  t.test(`${script.name}: each message comes once and in order, whatever ends a connection, and when`, async (t) => {
+    t.same(wrongs(script, await play(script, [])), [], "connections that are left alone");
     const at = positions(script);
     const strikes = WAYS.flatMap((way) => at.map((position): Strike => ({ ...position, way })));
     const failures: string[] = [];
@@ -195,11 +195,11 @@ for (const script of [PRECOPY, POSTCOPY, REFUSED])
       failures.push(...wrongs(script, outcome).map((wrong) => `${describe(strike)}: ${wrong}`));
     });
     t.same(failures, []);
-    t.equal(struck, strikes.length, "every one came about");
+    t.equal(struck, strikes.length, "every strike came about");
   });
 
 t.test(
-  "however many connections of a stream end, one behind the other, each message comes once and in order",
+  "each message comes once and in order, however many connections of a stream end, one after the other",
   async (t) => {
     const strikes = fc.array(
       fc.record({

@@ -1,4 +1,4 @@
-/** What callers find while an agent takes up what its journal knows. */
+/** Tests what callers find while an agent takes up what its journal knows. */
 import { connect } from "node:net";
 import t from "tap";
 import { Gate } from "../../../../shared/link/grpc/gate.ts";
@@ -29,16 +29,16 @@ t.test("health says NOT_SERVING until the gate opens", async (t) => {
   for (const name of names) t.equal(await healthOf(listener.address, name), "SERVING", name);
 });
 
-t.test("a call waits for the gate, and is answered then", async (t) => {
+t.test("a call waits for the gate, and is answered when the gate opens", async (t) => {
   const { gate, listener } = await behindGate(t);
   const client = new GrpcOperatorClient(listener.address, WAIT_MS);
   t.teardown(() => client.close());
   const answer = client.listMigrations();
-  // answered behind the question: a call that came earlier on the same connection has come, too
+  // this is answered after its question, so the call that came earlier on the same connection has come too
   t.equal(await healthOf(listener.address, ""), "NOT_SERVING");
   gate.open(sourceService({ listMigrations: () => [] }));
   t.same(await answer, []);
-  t.same(await client.listMigrations(), [], "and so is the next one");
+  t.same(await client.listMigrations(), [], "the next call is answered too");
 });
 
 t.test("a migration whose operator left before the gate opened is not begun", async (t) => {
@@ -52,7 +52,7 @@ t.test("a migration whose operator left before the gate opened is not begun", as
   t.equal(await (await gate.pass({ cancelled: false })).migrate(call), "1");
 });
 
-t.test("a destination that dials in waits too, and one that is not wanted hears why", async (t) => {
+t.test("a destination that dials in waits too, and one that no migration expects is told why", async (t) => {
   const { gate, listener } = await behindGate(t);
   const taken = deferred<SourceChannel>();
   const channel = dialSource(listener.address, LIMITS);

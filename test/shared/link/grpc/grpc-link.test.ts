@@ -1,4 +1,4 @@
-/** The handshake over a real server, and what the suite for channels does not know of transfers. */
+/** Tests the handshake over a real server, and what the suite for channels does not know of transfers. */
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { connectDestination, connectSource, dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
@@ -15,7 +15,7 @@ import { deferred } from "../../../../shared/runtime/deferred.ts";
 import { LIMITS, openGrpcPair, SERVE, sourceService } from "../../../support/link.ts";
 import { folder, hello, offer, refusal } from "../../../support/link-fixtures.ts";
 
-t.test("a handshake is answered, refused by reasons, fails, is too late or given up", async (t) => {
+t.test("a handshake is answered, is refused with reasons, fails, is too late, or is given up", async (t) => {
   const refusals = { kind: "refusals", refusals: refusal.refusals } as const;
   const answers = [
     async (asked: Offer) => {
@@ -67,7 +67,7 @@ const frame = (sequence: number, body: Uint8Array): Frame => ({
   body,
 });
 
-t.test("a transfer passes over a unix socket too", async (t) => {
+t.test("a transfer also goes over a unix socket", async (t) => {
   const accepted = deferred<SourceChannel>();
   const listen = [`unix:${folder(t)}/source.sock`];
   const service = sourceService({
@@ -107,7 +107,7 @@ t.test("frames that are sent at once do not share a buffer", async (t) => {
   );
 });
 
-t.test("messages that come before anybody receives them are kept in order", async (t) => {
+t.test("messages that come before anybody receives them are kept, in their order", async (t) => {
   const acks = Array.from({ length: 50 }, (_, sequence) => ({ kind: "ack", sequence, appliedBytes: 0 }) as const);
   const { source, destination } = await openGrpcPair(t);
   for (const message of acks) destination.send(message);
@@ -118,9 +118,9 @@ t.test("messages that come before anybody receives them are kept in order", asyn
   t.same(got, acks);
 });
 
-t.test("a peer that asks and does not read is cut off, before its answers take memory", async (t) => {
+t.test("a peer that asks and does not read is cut off before its answers take memory", async (t) => {
   const { source, destination } = await openGrpcPair(t);
-  // the source does not receive: nothing takes what is sent to it
+  // the source does not receive, so nothing takes what is sent to it
   let sent = 0;
   const ack = { kind: "ack", sequence: 1, appliedBytes: 0 } as const;
   const ended = destination.closed.then((fault) => {
@@ -136,12 +136,12 @@ t.test("a peer that asks and does not read is cut off, before its answers take m
     if (sent % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
   }
   await ended;
-  // grpc-js keeps 1 MiB of messages that are not on their way yet, for retries that are switched off
+  // grpc-js keeps 1 MiB of messages that are not on their way yet, for retries, which are switched off
   t.ok(sent < 150_000, `${sent} acknowledgements`);
   t.match(await source.closed, { code: "peer-lost" });
 });
 
-t.test("a source that is connected to ahead is dialled over that connection, or left", async (t) => {
+t.test("a connection that was made ahead is used to dial the source, or given up", async (t) => {
   const accepted = deferred<SourceChannel>();
   const service = sourceService({ acceptTransfer: (_, channel) => accepted.resolve(channel) });
   const listener = await serveSource(service, SERVE);
@@ -154,7 +154,7 @@ t.test("a source that is connected to ahead is dialled over that connection, or 
   destination.receive(() => undefined);
   source.close();
   t.equal(await destination.closed, undefined);
-  // nobody is there: it is the stream that says so
+  // nothing listens there, and only the stream says so
   const nobody = connectSource(`unix:${folder(t)}/nobody.sock`, LIMITS);
   const dialled = nobody.dial();
   dialled.receive(() => undefined);

@@ -1,4 +1,4 @@
-/** What a server takes, refuses and shows. */
+/** Tests what a server takes, what it refuses, and what it shows. */
 import { execFile } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ import { view } from "../../../support/cli-fixtures.ts";
 import { LIMITS, migrationOperator, SERVE, sourceService } from "../../../support/link.ts";
 import { folder, hello, unexpected } from "../../../support/link-fixtures.ts";
 
-t.test("a stream without a hello is cut off, and a hello that nobody waits for is refused", async (t) => {
+t.test("a stream without a hello is cut off, and a hello that no migration expects is refused", async (t) => {
   const acceptTransfer = (): never => {
     throw new MigrationFault("migration-unknown", "No migration waits for m-1");
   };
@@ -32,7 +32,7 @@ t.test("a stream without a hello is cut off, and a hello that nobody waits for i
   t.match(await nobody.closed, { code: "peer-lost" });
 });
 
-t.test("TCP in clear serves nobody, on the loopback too, unless that was allowed", async (t) => {
+t.test("TCP in clear serves nobody, not even on the loopback, unless the settings allow it", async (t) => {
   const service = { handshake: unexpected, settle: unexpected };
   const closed: LinkLimits = { ...LIMITS, security: { kind: "clear", insecure: false } };
   for (const address of ["0.0.0.0:0", "127.0.0.1:0", "[::1]:0", "localhost:0"]) {
@@ -48,7 +48,7 @@ t.test("TCP in clear serves nobody, on the loopback too, unless that was allowed
   await allowed.close(0);
 });
 
-t.test("a call that changes something has a line of its own", async (t) => {
+t.test("a call that changes something has a line of its own in the log", async (t) => {
   const lines: object[] = [];
   const ended = view({ id: "m-1", status: "cancelled" });
   const options = { ...SERVE, listen: [`unix:${folder(t)}/source.sock`], audit: (line: object) => lines.push(line) };
@@ -61,7 +61,7 @@ t.test("a call that changes something has a line of its own", async (t) => {
   t.equal(lines.length, 1);
 });
 
-t.test("an address that is taken is not taken over; a socket that was left behind is", async (t) => {
+t.test("an address that is in use is not taken over, but a socket that was left behind is", async (t) => {
   const path = join(folder(t), "source.sock");
   const options = { ...SERVE, listen: [`unix:${path}`] };
   const first = await serveSource(sourceService({ listMigrations: () => [] }), options);
@@ -71,7 +71,7 @@ t.test("an address that is taken is not taken over; a socket that was left behin
     message: new RegExp(`process ${process.pid} \\(.*\\) listens there`),
   });
   const client = new GrpcOperatorClient(first.address, 5000);
-  t.same(await client.listMigrations(), [], "the first is still there");
+  t.same(await client.listMigrations(), [], "the first server is still there");
   client.close();
   await first.close(0);
   const file = `${path}.txt`;

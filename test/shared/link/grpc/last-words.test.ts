@@ -1,4 +1,4 @@
-/** What a destination does about its last word, and with a source that will not have it. */
+/** Tests what a destination does about its last word, and about a source that does not let it in. */
 import t, { type Test } from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import type { DestinationChannel, SourceChannel } from "../../../../shared/link/link.ts";
@@ -18,11 +18,11 @@ function dialler(t: Test, dial: () => DestinationChannel, patienceMs = 60_000): 
   return destination;
 }
 
-t.test("a last word that nobody takes is left, and keeps nobody waiting", async (t) => {
+t.test("a destination gives up a last word that the source does not take, and waits no longer", async (t) => {
   const sources: SourceChannel[] = [];
   const dial = (): DestinationChannel => {
     const made = memoryTransfer();
-    // the first one is let in, and nobody answers the others
+    // the first connection is let in, and the others are not answered
     if (sources.push(made.source) === 1)
       made.source.receive(() => made.source.send({ kind: "welcome", received: 0, generation: 0 }));
     return made.destination;
@@ -33,10 +33,10 @@ t.test("a last word that nobody takes is left, and keeps nobody waiting", async 
   destination.close();
   sources[0]?.close(new MigrationFault("peer-lost", "cut"));
   t.equal(await bounded(destination.closed, WITHIN.timeoutMs, "the end"), undefined);
-  t.equal(sources.length, 2, "it was tried again");
+  t.equal(sources.length, 2, "the destination has tried again");
 });
 
-t.test("a stream that another one replaces says its last word where it can, and dials no more", async (t) => {
+t.test("a stream that is replaced by another one says its last word where it can, and dials no more", async (t) => {
   let dials = 0;
   const arrived: DestinationMessage[] = [];
   const ends: SourceChannel[] = [];
@@ -62,10 +62,10 @@ t.test("a stream that another one replaces says its last word where it can, and 
   second.send(FAILURE);
   second.leave();
   t.equal(await bounded(second.closed, WITHIN.timeoutMs, "the end of one that is not connected"), undefined);
-  t.equal(dials, 2, "once each");
+  t.equal(dials, 2, "each stream has dialled once");
 });
 
-t.test("a peer that may not be called any more is called again once the two have met", async (t) => {
+t.test("a peer that may not be called any more is called again if the two have met before", async (t) => {
   for (const code of ["peer-untrusted", "not-authorised"] as const) {
     const dialled: SourceChannel[] = [];
     const destination = dialler(t, () => {
@@ -84,7 +84,7 @@ t.test("a peer that may not be called any more is called again once the two have
   }
 });
 
-t.test("one that may not be called from the first is not called again", async (t) => {
+t.test("a peer that may not be called from the first is not called again", async (t) => {
   for (const code of ["peer-untrusted", "not-authorised"] as const) {
     let dials = 0;
     const destination = dialler(t, () => {

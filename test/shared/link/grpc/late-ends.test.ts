@@ -1,4 +1,4 @@
-/** Ends that come late, from agents of the version before, or never; and what is no end at all. */
+/** Tests ends that come late, or never, ends that come from agents of the version before, and what is no end at all. */
 import t, { type Test } from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
@@ -16,7 +16,7 @@ import { memoryTransfer } from "../../../support/memory-link.ts";
 t.setTimeout(180_000);
 const WITHIN = { timeoutMs: 60_000, everyMs: 2 };
 const PATIENT = { patienceMs: 60_000 };
-/** Of a destination that gives its connection up while the source's end takes it for whole. */
+/** The limits of a destination that gives its connection up while the source still takes the connection for whole. */
 const HASTY: LinkLimits = { ...LIMITS, keepAliveMs: 150 };
 const PLACID: LinkLimits = { ...LIMITS, keepAliveMs: 60_000 };
 
@@ -40,7 +40,7 @@ interface Served {
   readonly port: number;
 }
 
-/** A source of this build at a port of the loopback. */
+/** Serves a source of this build at a port of the loopback. */
 async function served(t: Test, limits: LinkLimits = LIMITS): Promise<Served> {
   const source = new ResumingSource({ ...PATIENT, peer: "destination" });
   source.retain(1 << 20);
@@ -76,8 +76,8 @@ function dialler(t: Test, dial: () => DestinationChannel): Dialler {
   return { destination, heard };
 }
 
-for (const order of ["before the new connection", "behind the new connection"] as const)
-  t.test(`a keep-alive that gave up while the link was down, and whose end comes ${order}, is a cut`, async (t) => {
+for (const order of ["before the new connection", "after the new connection"] as const)
+  t.test(`a connection that keep-alive has given up is a cut, when its end comes ${order}`, async (t) => {
     const { source, heard, changes, port } = await served(t, PLACID);
     const relay = await BreakingRelay.open(port);
     t.teardown(() => relay.close());
@@ -92,7 +92,7 @@ for (const order of ["before the new connection", "behind the new connection"] a
     source.send(ping(2));
     const gaveUp = eventually(() => destination.isCut || undefined, { ...WITHIN, what: "keep-alive to give up" });
     if (order === "before the new connection") {
-      // those who dial meanwhile get nowhere either
+      // connections that are made meanwhile get nowhere either
       const release = holdNext(relay);
       await gaveUp;
       t.equal(source.isCut, false, "the source has noticed nothing");
@@ -109,9 +109,9 @@ for (const order of ["before the new connection", "behind the new connection"] a
       ...WITHIN,
       what: "both messages",
     });
-    t.match(heard, [{ kind: "loaded" }], "once");
+    t.match(heard, [{ kind: "loaded" }], "the message comes once");
     t.match(there, [{ start: 1 }, { start: 2 }]);
-    t.equal(source.isOver || destination.isOver, false, "nobody has ended the stream");
+    t.equal(source.isOver || destination.isOver, false, "neither end has ended the stream");
     t.equal(changes.at(-1), true);
     destination.send(RUNNING);
     destination.close();
@@ -120,7 +120,7 @@ for (const order of ["before the new connection", "behind the new connection"] a
     t.match(heard, [{ kind: "loaded" }, { kind: "running" }]);
   });
 
-/** Connections that are made from now on are held. @returns lets them go, and later ones at once */
+/** Holds the connections that are made from now on. @returns lets these connections go, and holds no more */
 function holdNext(relay: BreakingRelay): () => void {
   const known = new Set(relay.connections);
   let holding = true;
@@ -135,7 +135,7 @@ function holdNext(relay: BreakingRelay): () => void {
   };
 }
 
-t.test("a destination of the version before, which only closes behind its last word, ends the stream", async (t) => {
+t.test("a destination of the version before, which only closes after its last word, ends the stream", async (t) => {
   for (const last of [RUNNING, COMPLETE, FAILURE]) {
     const { source, heard, changes, port } = await served(t);
     const old = dialSource(`127.0.0.1:${port}`, LIMITS);
@@ -143,7 +143,7 @@ t.test("a destination of the version before, which only closes behind its last w
     old.send(hello(1));
     old.send(last);
     old.close();
-    t.equal(await bounded(old.closed, WITHIN.timeoutMs, "its own end"), undefined);
+    t.equal(await bounded(old.closed, WITHIN.timeoutMs, "the end at the destination"), undefined);
     t.equal(await bounded(source.closed, WITHIN.timeoutMs, "the end at the source"), undefined);
     t.same(heard, [last]);
     t.same(changes, [], "there was no cut");
@@ -151,7 +151,7 @@ t.test("a destination of the version before, which only closes behind its last w
 });
 
 t.test(
-  "what a destination of the version before closes without a word is a cut, and is not called one to it",
+  "a connection that a destination of the version before closes without a word is a cut for the source alone",
   async (t) => {
     const { source, port } = await served(t);
     const old = dialSource(`127.0.0.1:${port}`, LIMITS);
@@ -159,9 +159,9 @@ t.test(
     old.send(hello(1));
     old.send(LOADED);
     old.close();
-    // that version takes a good end for the end, and dials again for every other
-    const [ended] = await bounded(once(old), WITHIN.timeoutMs, "its own end");
-    t.match(ended, { code: "peer-lost" }, "this version knows better");
+    // that version takes a good end for the end of the stream, and dials again after every other end
+    const [ended] = await bounded(once(old), WITHIN.timeoutMs, "the end at the destination");
+    t.match(ended, { code: "peer-lost" }, "this version does not take a good end for the end of the stream");
     await eventually(() => source.isCut || undefined, { ...WITHIN, what: "the cut" });
     t.equal(source.isOver, false);
     const again = dialSource(`127.0.0.1:${port}`, LIMITS);
@@ -193,7 +193,7 @@ t.test("a source of the version before, which only closes, is dialled again, and
   t.equal(dials, 2);
 });
 
-t.test("a link that was down for too long says what the last try came to", async (t) => {
+t.test("the fault of a link that was down for too long says how the last try ended", async (t) => {
   const made = memoryTransfer();
   const source = new ResumingSource({ patienceMs: 1, peer: "destination" });
   source.receive(() => undefined);
@@ -204,5 +204,5 @@ t.test("a link that was down for too long says what the last try came to", async
     code: "peer-lost",
     message: /down for too long .*the last try: The connection ended, and the peer had not said/,
   });
-  t.match(await made.destination.closed, { code: "peer-lost" }, "a cut at both ends");
+  t.match(await made.destination.closed, { code: "peer-lost" }, "both ends see a cut");
 });

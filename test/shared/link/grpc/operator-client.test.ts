@@ -1,4 +1,4 @@
-/** What an operator asks, over a real server with a made-up agent behind it. */
+/** Tests what an operator asks, over a real server with a simulated agent behind it. */
 import t from "tap";
 import { type ServeOptions, serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
 import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
@@ -66,7 +66,7 @@ t.test("every question of an operator reaches the agent, and its answer the oper
   ]);
 });
 
-t.test("a fault of the agent is the operator's, with advice and every reason", async (t) => {
+t.test("a fault of the agent reaches the operator with its advice and every reason", async (t) => {
   const fail = (): never => {
     throw refusal;
   };
@@ -88,7 +88,7 @@ t.test("a fault of the agent is the operator's, with advice and every reason", a
   await t.rejects(client.listGuests(), { code: "internal", message: "a mistake" });
 });
 
-t.test("an option that is not allowed is refused by name, with what is", async (t) => {
+t.test("an option with a value that is not allowed is refused, and the allowed values are named", async (t) => {
   const client = await operatorOf(t, {});
   const wrong = { ...call, options: { ...call.options, compression: 40 } };
   const expected = { code: "invalid-argument", message: /compression is "40"; it may be auto, off or a zstd level/ };
@@ -164,13 +164,13 @@ t.test("a migration whose operator left while it was started goes on unwatched",
   await asked.promise;
   leaving.abort();
   await over;
-  await client.listMigrations(); // behind the cancellation on the same connection
+  await client.listMigrations(); // it comes after the cancellation on the same connection
   started.resolve("m-1");
   await client.listMigrations();
   t.equal(watched, 0);
 });
 
-t.test("an agent that nobody answers for is unreachable; one that goes away is lost", async (t) => {
+t.test("an agent that is not there is unreachable, and an agent that goes away is lost", async (t) => {
   const nobody = new GrpcOperatorClient(`unix:${folder(t)}/nobody.sock`, 5000);
   await t.rejects(nobody.listGuests(), { code: "peer-unreachable" });
   nobody.close();

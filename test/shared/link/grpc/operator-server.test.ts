@@ -1,4 +1,4 @@
-/** What an operator asks of a destination agent, over a real server with a made-up agent behind it. */
+/** Tests what an operator asks of a destination agent, over a real server with a simulated agent behind it. */
 import t from "tap";
 import { serveDestination } from "../../../../shared/link/grpc/grpc-server.ts";
 import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
@@ -22,7 +22,7 @@ async function operatorOf(t: Test, operator: MigrationOperator | undefined) {
   return client;
 }
 
-t.test("an operator asks a destination agent of the migrations that come to its host", async (t) => {
+t.test("an operator asks a destination agent about the migrations that come to its host", async (t) => {
   const asked: unknown[] = [];
   const answer =
     <Answer>(value: Answer) =>
@@ -61,10 +61,10 @@ t.test("a migration that comes to a host is watched there until its end", async 
   );
   const seen: string[] = [];
   await client.watch("m-1", ({ status }) => void seen.push(status), never());
-  t.same(seen, ["copying", "doubled", "moved"], "that it runs twice is no end");
+  t.same(seen, ["copying", "doubled", "moved"], "a guest that runs twice is no end");
 });
 
-t.test("a fault of the destination agent is the operator's", async (t) => {
+t.test("a fault of the destination agent reaches the operator", async (t) => {
   const fail = (): never => {
     throw refusal;
   };
@@ -75,7 +75,7 @@ t.test("a fault of the destination agent is the operator's", async (t) => {
   await t.rejects(client.watch("m-1", unexpected, never()), expected);
 });
 
-t.test("what only a source agent can answer is answered with whom to ask", async (t) => {
+t.test("a question that only a source agent can answer is answered with whom to ask", async (t) => {
   const client = await operatorOf(t, migrationOperator({}));
   const expected = { code: "not-supported", message: /source agent.*destination agent/, advice: /--agent/ };
   await t.rejects(client.listGuests(), expected);
@@ -84,7 +84,7 @@ t.test("what only a source agent can answer is answered with whom to ask", async
   await t.rejects(client.heatMap("web", 3), expected);
 });
 
-t.test("a server without an operator knows no MigrationService", async (t) => {
+t.test("a server without an operator has no MigrationService", async (t) => {
   const client = await operatorOf(t, undefined);
   await t.rejects(client.listMigrations(), { code: "peer-invalid", message: /MigrationService/ });
 });

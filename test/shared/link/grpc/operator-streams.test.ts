@@ -1,4 +1,4 @@
-/** Operators who watch and do not read, and too many of them. */
+/** Tests operators who watch and do not read, and more operators than an agent serves. */
 import { Client, type ClientReadableStream, credentials } from "@grpc/grpc-js";
 import t, { type Test } from "tap";
 import { serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
@@ -13,7 +13,7 @@ import { call } from "../../../support/link-fixtures.ts";
 
 type Watch = ClientReadableStream<Received<MigrationView>>;
 
-/** A client that opens streams; it reads nothing before it is told to. */
+/** Makes a client that opens streams, and reads nothing before it is told to. */
 function operator(t: Test, address: string) {
   const client = new Client(address, credentials.createInsecure());
   t.teardown(() => client.close());
@@ -34,7 +34,7 @@ const refused = (stream: Watch): Promise<unknown> =>
   });
 
 t.test(
-  "an operator who does not read costs nothing, however long the migration takes, and misses not its end",
+  "an operator who does not read costs nothing, however long the migration takes, and does not miss its end",
   async (t) => {
     const observed = deferred<(seen: MigrationView) => void>();
     const service = sourceService({
@@ -47,7 +47,7 @@ t.test(
     t.teardown(() => listener.close(0));
     const stream = operator(t, listener.address).watch();
     const tell = await observed.promise;
-    // 10 KB each, 200 MB in all
+    // a view has 10 KB, and all views 200 MB
     const large = view({ progress: progress({ heatClasses: new Array(5000).fill(77) }) });
     const before = process.memoryUsage();
     let longestMs = 0;
@@ -60,19 +60,19 @@ t.test(
     const after = process.memoryUsage();
     const grown = after.heapUsed + after.external - before.heapUsed - before.external;
     t.ok(grown < 32 << 20, `grew by ${grown} bytes`);
-    t.ok(longestMs < 10_000, `one view took ${longestMs} ms: nobody waits for who does not read`);
+    t.ok(longestMs < 10_000, `one view took ${longestMs} ms: nothing waits for an operator who does not read`);
     tell(view({ status: "moved" }));
     const seen: Received<MigrationView>[] = [];
     stream.on("data", (one: Received<MigrationView>) => seen.push(one));
     await new Promise((resolve) => stream.once("end", resolve));
     t.match(seen.at(-1), { status: "moved" });
-    // what the sockets of the two ends hold
+    // the sockets of the two ends hold some views
     t.ok(seen.length < 2000, `${seen.length} of 20 000 views were kept`);
   },
 );
 
 t.test(
-  "one operator more than there may be is refused, before its migration is begun; one who leaves makes room",
+  "an operator beyond the limit is refused before a migration is begun, and one who leaves makes room",
   async (t) => {
     let watched = 0;
     let ended = 0;
@@ -99,14 +99,14 @@ t.test(
     open[0]?.cancel();
     await eventually(async () => (ended === 1 ? true : undefined), {
       timeoutMs: 20_000,
-      what: "the watch that was left",
+      what: "the end of the watch that was left",
     });
     watch();
     await eventually(async () => (watched === 4 ? true : undefined), { timeoutMs: 20_000, what: "another watch" });
   },
 );
 
-t.test("a stream that was read to its end, or whose migration is not known, is not counted", async (t) => {
+t.test("a stream that was read to its end, or whose migration is not known, does not count", async (t) => {
   let known = true;
   const service = sourceService({
     watch: (_, observer) => {
@@ -129,7 +129,7 @@ t.test("a stream that was read to its end, or whose migration is not known, is n
   for (let i = 0; i < 3; i++) t.match(await refused(watch()), { code: 13, details: /not known/ });
 });
 
-t.test("a request that is larger than any there is, is not read", async (t) => {
+t.test("a request that is larger than any valid one is not read", async (t) => {
   const listener = await serveSource(sourceService({ getMigration: () => view() }), SERVE);
   t.teardown(() => listener.close(0));
   const client = new Client(listener.address, credentials.createInsecure());

@@ -1,4 +1,4 @@
-/** Whoever calls a wrong port is told who answers there. */
+/** Tests that a caller of a wrong port is told what answers there. */
 import { createServer as createHttpServer } from "node:http";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { Server as GrpcServer, ServerCredentials } from "@grpc/grpc-js";
@@ -35,7 +35,7 @@ async function listening(t: Test, server: Server): Promise<string> {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-t.test("a source agent that is taken for a destination agent is told as such", async (t) => {
+t.test("a source agent that is taken for a destination agent is reported as such", async (t) => {
   const source = await serveSource(sourceService({}), SERVE);
   t.teardown(() => source.close(0));
   t.match(await handshakeAt(t, source.address), {
@@ -45,13 +45,13 @@ t.test("a source agent that is taken for a destination agent is told as such", a
   });
 });
 
-t.test("a destination agent without operators is no program of another kind", async (t) => {
+t.test("a destination agent without operators is not taken for a program of another kind", async (t) => {
   const destination = await serveDestination({ handshake: unexpected, settle: unexpected }, SERVE);
   t.teardown(() => destination.close(0));
   t.match(await guestsAt(t, destination.address), { code: "peer-invalid", message: /does not implement/ });
 });
 
-t.test("what an agent itself does not support has its own words", async (t) => {
+t.test("what an agent itself does not support is refused in the agent's own words", async (t) => {
   const operator = migrationOperator({ listMigrations: () => [] });
   const destination = await serveDestination({ handshake: unexpected, settle: unexpected }, SERVE, operator);
   t.teardown(() => destination.close(0));
@@ -60,7 +60,7 @@ t.test("what an agent itself does not support has its own words", async (t) => {
   await t.rejects(client.listGuests(), { code: "not-supported" });
 });
 
-t.test("a gRPC server of something else is no agent", async (t) => {
+t.test("a gRPC server of another kind is no agent", async (t) => {
   const server = new GrpcServer();
   const port = await new Promise<number>((resolve, reject) =>
     server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, chosen) =>

@@ -1,6 +1,6 @@
 /**
- * Floods of connections and calls against a real server of an agent, small ones: who is on a list gets in whatever
- * others do, and nobody holds more than a bounded part of the agent. The large run is test/flood.
+ * Tests small floods of connections and calls against a real server of an agent: a caller that is on a list gets in
+ * whatever others do, and no caller holds more than a bounded part of the agent. The large run is test/flood.
  */
 import { once } from "node:events";
 import { connect as connectHttp2 } from "node:http2";
@@ -35,7 +35,7 @@ async function shake(t: Test, { address }: Listener, as: LinkSecurity): Promise<
   t.match(await offerTo(t, address, as, { timeoutMs: 60_000 }), { kind: "refusals" });
 }
 
-/** Connections that do nothing more, until the test ends; they count who of them was ended. */
+/** Connections that do nothing more until the test ends. `ended` counts those that were ended before. */
 class Crowd<S extends Socket = Socket> {
   readonly sockets: readonly S[];
   ended = 0;
@@ -53,7 +53,7 @@ class Crowd<S extends Socket = Socket> {
   }
 }
 
-/** Shakes hands with the certificate of this name; from an address of its own. */
+/** Shakes hands with the certificate of this name, from an address of its own where one is given. */
 function shown(name: string, port: number, localAddress?: string): TLSSocket {
   const { certificate: cert, key } = ca.material(name);
   return connectTls({ ...PORT, port, cert, key, ...(localAddress && { localAddress }) } as object);
@@ -61,30 +61,36 @@ function shown(name: string, port: number, localAddress?: string): TLSSocket {
 
 const mine = () => security(ca.material("beta"));
 
-t.test("a peer gets in while hundreds of connections shake no hands, and a bounded number of them stays", async (t) => {
+t.test("a peer gets in while hundreds of connections shake no hands, of which a bounded number stays", async (t) => {
   const server = await destination(t, security(alpha));
   const flood = new Crowd(t, 400, (index) =>
     connect({ port: server.port, host: "127.0.0.1", localAddress: `127.0.${1 + (index % 5)}.1` }),
   );
   await eventually(() => flood.ended >= 400 - 96 || undefined, {
     timeoutMs: 60_000,
-    what: "the end of those that are too many",
+    what: "the end of the connections that are too many",
   });
   t.ok(400 - flood.ended > 0, "some may wait");
   await shake(t, server, mine());
   await server.lines.next(/connections were ended/);
 });
 
-t.test("a peer gets in while strangers with good certificates hold all they can", async (t) => {
+t.test("a peer gets in while strangers with good certificates hold all that they can", async (t) => {
   const server = await destination(t, security(alpha), { handshakesPerSecond: 1000 });
   const strangers = new Crowd(t, 100, (index) => shown("stranger", server.port, `127.0.${1 + (index % 10)}.2`));
-  await eventually(() => strangers.ended >= 36 || undefined, { timeoutMs: 60_000, what: "the end of those beyond 64" });
+  await eventually(() => strangers.ended >= 36 || undefined, {
+    timeoutMs: 60_000,
+    what: "the end of the connections beyond 64",
+  });
   await shake(t, server, mine());
-  // the others are cut when their time is over, although their certificates are good
-  await eventually(() => strangers.ended === 100 || undefined, { timeoutMs: 60_000, what: "the end of all of them" });
+  // the other connections are cut when their time is over, although their certificates are good
+  await eventually(() => strangers.ended === 100 || undefined, {
+    timeoutMs: 60_000,
+    what: "the end of all connections",
+  });
 });
 
-t.test("a stranger's connection ends with the first refusal, which it hears", async (t) => {
+t.test("a stranger's connection ends with the first refusal, which the stranger hears", async (t) => {
   const server = await destination(t, security(alpha));
   for (const name of ["stranger", undefined]) {
     const session = connectHttp2(`https://127.0.0.1:${server.port}`, {
@@ -109,7 +115,7 @@ t.test("a stranger's connection ends with the first refusal, which it hears", as
   }
 });
 
-t.test("strangers are told the health, and can watch nothing", async (t) => {
+t.test("strangers are told the health of a service, and can watch nothing", async (t) => {
   const server = await destination(t, security(alpha));
   const client = new Client(server.address, credentials.createSsl(alpha.ca));
   t.teardown(() => client.close());
@@ -127,13 +133,14 @@ t.test("strangers are told the health, and can watch nothing", async (t) => {
   t.match(await ask("ferry.v1.DestinationService"), { status: "SERVING" });
   t.equal(await ask("no.such.Service"), status.NOT_FOUND);
   t.equal(await ask("x".repeat(300)), status.INVALID_ARGUMENT);
-  for (let i = 0; i < 10; i++) t.match(await ask(""), { status: "SERVING" }, "over new connections, too");
+  for (let i = 0; i < 10; i++)
+    t.match(await ask(""), { status: "SERVING" }, "the answers come over new connections too");
   const stream = client.makeServerStreamRequest(Watch!.path, Watch!.requestSerialize, Watch!.responseDeserialize, {});
   const [fault] = await once(stream, "error");
   t.match(fault, { code: status.PERMISSION_DENIED, details: /Health\/Check/ });
 });
 
-t.test("with tls.strict a stranger is cut behind the handshake, and the log says who it was", async (t) => {
+t.test("with tls.strict a stranger is cut after the handshake, and the log says who it was", async (t) => {
   const server = await destination(t, security(alpha, { strict: true }));
   const { certificate: cert, key } = ca.material("stranger");
   for (const shown of [{}, { cert, key }]) {
@@ -144,7 +151,7 @@ t.test("with tls.strict a stranger is cut behind the handshake, and the log says
       bytes += part.length;
     });
     await once(socket, "close");
-    t.equal(bytes, 0, "it has heard no HTTP/2");
+    t.equal(bytes, 0, "the stranger has heard no HTTP/2");
   }
   t.match(server.lines.all, [
     { fault: { message: /showed no certificate/ } },
@@ -154,7 +161,7 @@ t.test("with tls.strict a stranger is cut behind the handshake, and the log says
 });
 
 t.test(
-  "an operator's connection ends with its time, the next call makes another, and a transfer goes on",
+  "an operator's connection ends with its time, the next call makes another one, and a transfer goes on",
   async (t) => {
     const arrival = deferred<SourceChannel>();
     const service = sourceService({
@@ -172,16 +179,16 @@ t.test(
     t.teardown(() => operator.close());
     t.same(await operator.listMigrations(), []);
     await idleConnection(t, portOf(listener), "operator");
-    // a call in the very moment of the end fails; the next one connects anew
+    // a call at the very moment of the end fails, and the next call connects again
     const listed = async () => operator.listMigrations().catch(() => undefined);
     t.same(await eventually(listed, { timeoutMs: 20_000, what: "an answer over a new connection" }), []);
     const got = deferred<string>();
     source.receive((message) => got.resolve(message.kind));
     transfer.send({ kind: "ack", sequence: 1, appliedBytes: 0 });
     t.equal(await got.promise, "ack");
-    // grpc-js's client drops a connection that was told to go at its next ping, 100 ms apart here
+    // grpc-js's client, once told to go, drops its connection at its next ping, after 100 ms here
     const ended = await Promise.race([transfer.closed.then(() => "ended"), delay(5000, "goes on")]);
-    t.equal(ended, "goes on", "beyond the age and several pings");
+    t.equal(ended, "goes on", "the transfer goes on beyond the age and several pings");
     transfer.receive(() => {});
     transfer.close();
     source.close();
@@ -198,9 +205,9 @@ async function idleConnection(t: Test, port: number, name: string): Promise<void
   await once(session, "close");
 }
 
-t.test("a peer that connects for many migrations at once ends none of its own handshakes", async (t) => {
+t.test("a peer that connects for many migrations at once does not end its own handshakes", async (t) => {
   const server = await destination(t, security(alpha));
-  // from now on its address is one of a peer's
+  // from now on the address is known as a peer's
   await shake(t, server, mine());
   const many = new Crowd(t, 40, () => shown("beta", server.port));
   const shaken = (): true | undefined => many.sockets.every((one) => one.getProtocol() === "TLSv1.3") || undefined;
@@ -208,30 +215,30 @@ t.test("a peer that connects for many migrations at once ends none of its own ha
   t.equal(many.ended, 0);
 });
 
-t.test("a listed peer that was taken over leaves places to others, by however many addresses it comes", async (t) => {
+t.test("a listed peer that was taken over leaves places to others, however many addresses it uses", async (t) => {
   const connections = { max: 16, perAddress: 8, handshakesPerSecond: 1000 };
   const server = await destination(t, security(alpha), connections);
   const many = new Crowd(t, 24, (index) => shown("beta", server.port, `127.0.${1 + (index % 6)}.3`));
   await eventually(() => many.ended >= 16 || undefined, {
     timeoutMs: 60_000,
-    what: "the end of those that are too many",
+    what: "the end of the connections that are too many",
   });
   const operator = new GrpcOperatorClient(server.address, 20_000, operatorSecurity(ca.material("operator")));
   t.teardown(() => operator.close());
-  // whether this server has such a service or not, somebody who knows the caller answers
+  // whether this server has such a service or not, the answer comes from one that knows the caller
   await operator.listMigrations().catch((fault: unknown) => t.match(fault, { code: /^(?!peer-unreachable)/ }));
-  t.equal(many.ended, 16, "eight of it have stayed");
+  t.equal(many.ended, 16, "eight connections of this peer have stayed");
 });
 
-t.test("a connection ends with the certificate that it was made with", async (t) => {
+t.test("a connection ends when the certificate with which it was made ends", async (t) => {
   const server = await destination(t, security(alpha));
   const endsAt = new Date(Date.now() + 20_000);
   ca.make(`--until=${Math.floor(endsAt.getTime() / 1000)}`, "operator");
   await idleConnection(t, server.port, "operator");
-  t.ok(Date.now() >= endsAt.getTime() - 1000, "not before");
+  t.ok(Date.now() >= endsAt.getTime() - 1000, "the connection does not end before");
 });
 
-t.test("in clear, who does nothing makes room, and a transfer stays", async (t) => {
+t.test("in clear, connections that do nothing make room, and a transfer stays", async (t) => {
   const arrival = deferred<SourceChannel>();
   const service = sourceService({
     acceptTransfer: (_, channel) => arrival.resolve(channel),
@@ -252,7 +259,7 @@ t.test("in clear, who does nothing makes room, and a transfer stays", async (t) 
   );
   await eventually(() => flood.ended >= 200 - 16 || undefined, {
     timeoutMs: 60_000,
-    what: "the end of those that are too many",
+    what: "the end of the connections that are too many",
   });
   const operator = new GrpcOperatorClient(listener.address, 20_000);
   t.teardown(() => operator.close());
@@ -267,7 +274,7 @@ t.test("in clear, who does nothing makes room, and a transfer stays", async (t) 
   await transfer.closed;
 });
 
-t.test("watches of the health are so many, and calls of a connection so many a second", async (t) => {
+t.test("the watches of the health are bounded, and so are a connection's calls a second", async (t) => {
   const server = await destination(t, CLEAR);
   const client = new Client(server.address, credentials.createInsecure());
   t.teardown(() => client.close());
@@ -294,7 +301,7 @@ t.test("watches of the health are so many, and calls of a connection so many a s
       ]);
       return answer;
     },
-    { timeoutMs: 60_000, what: "a place for one more" },
+    { timeoutMs: 60_000, what: "a place for one more watch" },
   );
   const codes: (number | undefined)[] = [];
   const ask = (): Promise<void> =>
@@ -317,6 +324,6 @@ t.test("watches of the health are so many, and calls of a connection so many a s
   await Promise.all(Array.from({ length: 1000 }, ask));
   t.ok(
     codes.some((code) => code === status.UNAVAILABLE || code === status.CANCELLED || code === status.INTERNAL),
-    "whoever goes on loses the connection",
+    "a caller that goes on loses its connection",
   );
 });

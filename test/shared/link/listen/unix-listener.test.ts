@@ -1,4 +1,4 @@
-/** The sockets of an agent: whom each lets in, what it serves, and what the agent's log then says of a caller. */
+/** Tests the sockets of an agent: whom each lets in, what it serves, and what the agent's log then says of a caller. */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, statSync } from "node:fs";
@@ -31,7 +31,7 @@ function connectAs(uid: number, path: string): string {
   return stdout.trim();
 }
 
-t.test("the operators' socket serves operators, lets its group in, and no agent", async (t) => {
+t.test("the operators' socket serves operators, lets their group in, and serves no agent", async (t) => {
   const path = join(folder(t), "destination.sock");
   const service = { handshake: unexpected, settle: unexpected };
   const operator = migrationOperator({ listMigrations: () => [] });
@@ -51,7 +51,7 @@ t.test("the operators' socket serves operators, lets its group in, and no agent"
   t.throws(() => statSync(path), { code: "ENOENT" }, "the socket goes with the agent");
 });
 
-t.test("a socket of listen serves agents, and lets in nobody but the agent's own user", async (t) => {
+t.test("a socket of the setting `listen` serves agents, and lets in only the agent's own user", async (t) => {
   const path = join(folder(t), "peers.sock");
   const service = { handshake: () => Promise.reject(refusal), settle: unexpected };
   const listener = await serveDestination(service, { ...SERVE, listen: [`unix:${path}`] });
@@ -62,9 +62,9 @@ t.test("a socket of listen serves agents, and lets in nobody but the agent's own
   await t.rejects(peer.handshake(offer, 5000), { code: "refused" });
 });
 
-t.test("user nobody reaches neither socket", { skip: !IS_ROOT && "only root has another user" }, async (t) => {
+t.test("the user nobody reaches neither socket", { skip: !IS_ROOT && "only root has another user" }, async (t) => {
   const at = folder(t);
-  // as if the directory let everybody through
+  // the directory lets everybody through here
   chmodSync(at, 0o755);
   const [path, peers] = [join(at, "source.sock"), join(at, "peers.sock")];
   const options = { ...SERVE, listen: [`unix:${peers}`], operators: { path, group: 0 } };
@@ -75,7 +75,7 @@ t.test("user nobody reaches neither socket", { skip: !IS_ROOT && "only root has 
   t.equal(connectAs(NOBODY, peers), "EACCES");
 });
 
-t.test("each call that changes something has one line, with who made it and what for", async (t) => {
+t.test("each call that changes something has one line, which says who made it and what for", async (t) => {
   const path = join(folder(t), "source.sock");
   const lines: AuditLine[] = [];
   const ended = view({ id: "m-1", status: "cancelled" });
@@ -96,7 +96,7 @@ t.test("each call that changes something has one line, with who made it and what
   const client = new GrpcOperatorClient(`unix:${path}`, 20_000);
   t.teardown(() => client.close());
   await client.listMigrations();
-  t.same(lines, [], "a question is no change");
+  t.same(lines, [], "a call that only asks has no line");
   await client.migrate(call, () => undefined, new AbortController().signal);
   await client.cancel("m-1");
   await client.resolve({ id: "m-1", keep: "source", confirmed: true });
@@ -120,7 +120,7 @@ t.test("a user with too many connections is told so, and another user gets in", 
     Array.from({ length: USER_CONNECTIONS_MAX }, async () => {
       const session = connectHttp2("http://localhost", { createConnection: () => connect(path) });
       t.teardown(() => session.destroy());
-      // the agent's settings come behind the look at who it is
+      // the agent's settings come after the agent has looked at who the caller is
       await once(session, "remoteSettings");
       return session;
     }),
@@ -128,7 +128,7 @@ t.test("a user with too many connections is told so, and another user gets in", 
   const client = new GrpcOperatorClient(`unix:${path}`, 20_000);
   t.teardown(() => client.close());
   await t.rejects(client.listMigrations(), { code: "busy", message: /Your user has 48 connections to unix:/ });
-  // beyond these few, nobody is told any more, and nobody keeps a place
+  // beyond a few more connections no caller is told anything, and none keeps a place
   const more = Array.from({ length: 80 }, () => connect(path));
   t.teardown(() => more.map((socket) => socket.destroy()));
   let cut = 0;
@@ -139,11 +139,14 @@ t.test("a user with too many connections is told so, and another user gets in", 
         cut += 1;
       })
       .resume();
-  await eventually(() => cut >= 76 || undefined, { timeoutMs: 60_000, what: "the end of those that are too many" });
+  await eventually(() => cut >= 76 || undefined, {
+    timeoutMs: 60_000,
+    what: "the end of the connections that are too many",
+  });
   if (IS_ROOT) {
     chmodSync(path, 0o666);
     chmodSync(dirname(path), 0o755);
-    // not spawnSync: the agent is in this process
+    // spawnSync would block the agent, which is in this process
     const args = [join(packageRoot(), "dist/cli/main.js"), "--agent", `unix:${path}`, "list"];
     const child = spawn(process.execPath, args, {
       uid: NOBODY,
@@ -160,7 +163,7 @@ t.test("a user with too many connections is told so, and another user gets in", 
   t.same(await eventually(listed, { timeoutMs: 20_000, what: "a place that has become free" }), []);
 });
 
-t.test("who cannot use a socket is told why", async (t) => {
+t.test("a caller that cannot use a socket is told why", async (t) => {
   const path = join(folder(t), "none.sock");
   const client = new GrpcOperatorClient(`unix:${path}`, 20_000);
   t.teardown(() => client.close());

@@ -1,4 +1,7 @@
-/** Addresses with a zone: an agent listens at one, is called by it, and says which interface there is not. */
+/**
+ * Tests addresses with a zone: an agent listens at one and is called by it, and a zone that is no interface is
+ * reported.
+ */
 import { networkInterfaces } from "node:os";
 import t from "tap";
 import { connectDestination } from "../../../../shared/link/grpc/grpc-link.ts";
@@ -24,7 +27,7 @@ t.test("an address without a zone is left as it is", async (t) => {
   t.equal(named("::1"), "::1");
 });
 
-t.test("a zone that is no interface of this host is told as such", async (t) => {
+t.test("a zone that is no interface of this host is reported as such", async (t) => {
   t.match(zoneMistake(NOWHERE), /the zone nowhere0 of \[fe80::1%nowhere0\]:7412 is no interface of this host/);
   const client = connectDestination(NOWHERE, { ...LIMITS, security: INSECURE });
   t.teardown(() => client.close());

@@ -1,4 +1,7 @@
-/** A peer that says nothing over a link that is up is given up; one that is slow or cut off is not. */
+/**
+ * Tests that a peer which says nothing over a link that is up is given up, and that one which is slow or cut off is
+ * not.
+ */
 import { mock } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
@@ -9,7 +12,7 @@ import { deferred } from "../../../../shared/runtime/deferred.ts";
 
 const LIMIT_MS = 30_000;
 
-/** A watch whose time passes by `pass()` alone. */
+/** Makes a wait whose time passes by `pass()` alone. */
 function setUp(t: Test) {
   mock.timers.reset();
   mock.timers.enable({ apis: ["setInterval"] });
@@ -30,13 +33,13 @@ function setUp(t: Test) {
   return { peer, said, heard, fault, pass };
 }
 
-t.test("a link that is up and brings nothing is silent when the limit is over", async (t) => {
+t.test("a peer that says nothing over a link that is up is silent when the limit is over", async (t) => {
   const { pass } = setUp(t);
   t.equal(pass(LIMIT_MS - 1), false);
   t.equal(pass(1), true);
 });
 
-t.test("any message begins the limit anew", async (t) => {
+t.test("each message begins the limit again", async (t) => {
   const { peer, pass } = setUp(t);
   for (let message = 0; message < 5; message++) {
     t.equal(pass(LIMIT_MS - 2000), false);
@@ -45,16 +48,16 @@ t.test("any message begins the limit anew", async (t) => {
   t.equal(pass(LIMIT_MS + 1000), true);
 });
 
-t.test("time in which nothing is read is no silence, and forgives none", async (t) => {
+t.test("time in which nothing is read does not count as silence, and does not undo silence", async (t) => {
   const { peer, pass } = setUp(t);
   t.equal(pass(LIMIT_MS / 2), false);
   peer.isRead = false;
   t.equal(pass(10 * LIMIT_MS), false);
   peer.isRead = true;
-  t.equal(pass(LIMIT_MS / 2), true, "a peer that says nothing gains no time by connections that it cuts");
+  t.equal(pass(LIMIT_MS / 2), true, "a peer that says nothing gains no time by the connections that it cuts");
 });
 
-t.test("what is waited for, and its fault, end the watch", async (t) => {
+t.test("the awaited value, or its fault, ends the watch", async (t) => {
   const good = setUp(t);
   good.said.resolve("hello");
   t.equal(await good.heard, "hello");
@@ -81,5 +84,5 @@ t.test("a destination that answers no ping is given up while the guest runs at t
   await delay(100);
   ends.resolve();
   await waits;
-  t.pass("a link that is cut has its own limit");
+  t.pass("a link that is cut has a limit of its own");
 });

@@ -1,4 +1,4 @@
-/** A transfer stream that outlives its connections, over connections inside this process that are cut at will. */
+/** Tests a transfer stream that outlives its connections, over connections inside this process that are cut at will. */
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
@@ -19,15 +19,15 @@ const frame = (sequence: number): Frame => ({
   body: Uint8Array.of(sequence, sequence >> 8, 1, 2),
 });
 
-/** Sources that took the place of a destination's first. */
+/** The sources that have taken the place of a destination's first source. */
 const dialInstead = new WeakMap<ResumingDestination, ResumingSource>();
 
 interface Rig {
   readonly source: ResumingSource;
   readonly destination: ResumingDestination;
-  /** The connection of the moment. */
+  /** The current connection. */
   connection(): MemoryTransfer;
-  /** Those who dial are not let in until then. */
+  /** Keeps destinations that dial from being let in, until it is called with false. */
   block(blocked: boolean): void;
   readonly atSource: DestinationMessage[];
   readonly atDestination: SourceMessage[];
@@ -73,7 +73,7 @@ function rig(onFrame: (rig: Rig, sequence: number) => void = () => undefined, pa
   };
   source.receive((message) => made.atSource.push(message));
   destination.receive((message) => {
-    // a view is good only until the handler returns
+    // the body is a view, which is good only until the handler returns
     made.atDestination.push(message.kind === "frame" ? { ...message, body: Uint8Array.from(message.body) } : message);
     if (message.kind === "frame") onFrame(made, message.sequence);
   });
@@ -98,7 +98,7 @@ t.test("every frame and control message comes once and in order, whenever the co
         source.send({ kind: "layout", blocks: [], ramSectionId: 1 });
         for (let sequence = 1; sequence <= 60; sequence++) {
           const one = frame(sequence);
-          // what was sent is the sender's again at once
+          // a body belongs to the sender again as soon as it was taken
           source.send(one, () => one.body.fill(0));
           if (cutsBySending.includes(sequence)) made.connection().cut();
           if (sequence % 7 === 0) await new Promise(setImmediate);
@@ -113,7 +113,7 @@ t.test("every frame and control message comes once and in order, whenever the co
           Array.from({ length: 60 }, (_, index) => index + 1),
         );
         for (const one of made.atDestination)
-          if (one.kind === "frame") t.same([...one.body], [one.sequence, 0, 1, 2], "its content too");
+          if (one.kind === "frame") t.same([...one.body], [one.sequence, 0, 1, 2], "the content is right too");
         t.equal(made.atDestination.filter(({ kind }) => kind === "layout").length, 1);
         destination.send({ kind: "loaded", lastSequence: 60, lastByteAtUs: 1, loadedAtUs: 2 });
         made.connection().cut();
@@ -124,14 +124,14 @@ t.test("every frame and control message comes once and in order, whenever the co
         });
         t.equal(made.atSource.filter(({ kind }) => kind === "loaded").length, 1);
         destination.close();
-        t.equal(await source.closed, undefined, "an orderly end is the end");
+        t.equal(await source.closed, undefined, "an orderly end ends the stream");
       },
     ),
     { numRuns: 15 },
   );
 });
 
-t.test("what is not acknowledged is kept up to a bound, and what is is forgotten", async (t) => {
+t.test("frames that are not acknowledged are kept up to a bound, and the others are forgotten", async (t) => {
   const made = rig((one, sequence) => one.destination.send({ kind: "ack", sequence, appliedBytes: 4 * sequence }));
   made.source.retain(40);
   await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
@@ -139,18 +139,19 @@ t.test("what is not acknowledged is kept up to a bound, and what is is forgotten
     made.source.send(frame(sequence));
     await eventually(() => (made.atSource.length >= sequence ? true : undefined), {
       timeoutMs: 20_000,
-      what: "its ack",
+      what: "the acknowledgement",
     });
   }
   made.block(true);
   made.connection().cut();
   await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 20_000, what: "the cut" });
-  for (let sequence = 31; sequence <= 40; sequence++) t.equal(made.source.send(frame(sequence)), false, "no room now");
+  for (let sequence = 31; sequence <= 40; sequence++)
+    t.equal(made.source.send(frame(sequence)), false, "there is no room at this moment");
   t.throws(() => made.source.send(frame(41)), { code: "internal" });
   made.source.close();
 });
 
-t.test("a link that stays down is given up, with the patience of the moment", async (t) => {
+t.test("a link that stays down is given up after the patience that was set last", async (t) => {
   const made = rig(undefined, 60_000);
   await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
   const changes: boolean[] = [];
@@ -192,14 +193,14 @@ t.test("a message that its receiver finds invalid ends the stream, and the peer 
   await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
   for (const sequence of [1, 2, 3]) made.source.send(frame(sequence));
   t.match(await made.destination.closed, { code: "checksum-mismatch" });
-  t.same(framesOf(made.atDestination), [1, 2], "nothing is taken behind it");
+  t.same(framesOf(made.atDestination), [1, 2], "nothing is taken after the invalid frame");
   made.destination.send({ kind: "failure", code: "checksum-mismatch", message: "2", refusedToken: new Uint8Array() });
   made.destination.close();
   t.equal(await made.source.closed, undefined);
   t.match(made.atSource, [{ kind: "failure", code: "checksum-mismatch" }]);
 });
 
-t.test("a source that begins the stream anew counts from one, and so does the destination", async (t) => {
+t.test("when a source begins the stream again, it counts from one, and so does the destination", async (t) => {
   const { source, destination, connection, block, atSource, atDestination } = rig();
   await eventually(() => source.isCut === false || undefined, { timeoutMs: 20_000, what: "the first connection" });
   source.send(frame(1));
@@ -207,11 +208,11 @@ t.test("a source that begins the stream anew counts from one, and so does the de
   await eventually(() => framesOf(atDestination).length === 2 || undefined, { timeoutMs: 20_000, what: "two frames" });
   block(true);
   connection().cut();
-  // said while there is no connection: the source that is to hear it will not know what it is about
+  // the request is sent without a connection, and the next source would not know what it is about
   destination.send({ kind: "pageRequest", firstPage: 7, pageCount: 1 });
-  let anew = 0;
+  let restarts = 0;
   destination.onAnew = () => {
-    anew++;
+    restarts++;
   };
   source.close(new MigrationFault("peer-lost", "the agent has ended"));
   const second = new ResumingSource({ patienceMs: 5000, peer: "destination" }, 77);
@@ -226,15 +227,15 @@ t.test("a source that begins the stream anew counts from one, and so does the de
     what: "frame 1 again",
   });
   t.same(framesOf(atDestination), [1, 2, 1]);
-  t.equal(anew, 1);
+  t.equal(restarts, 1);
   destination.send({ kind: "pageRequest", firstPage: 8, pageCount: 1 });
-  await eventually(() => heard.length > 0 || undefined, { timeoutMs: 20_000, what: "what was said since" });
+  await eventually(() => heard.length > 0 || undefined, { timeoutMs: 20_000, what: "the request that was sent since" });
   t.match(heard, [{ kind: "pageRequest", firstPage: 8 }]);
   t.same(atSource, []);
   second.close();
 });
 
-/** The destination dials the second source, over and over, as it does any. */
+/** Lets the destination dial the second source again and again, as it dials any source. */
 async function helloTo(source: ResumingSource, destination: ResumingDestination): Promise<void> {
   dialInstead.set(destination, source);
   await eventually(() => source.isCut === false || undefined, {
@@ -247,7 +248,7 @@ const request = (firstPage: number): DestinationMessage => ({ kind: "pageRequest
 const requested = (messages: readonly DestinationMessage[]): number[] =>
   messages.flatMap((one) => (one.kind === "pageRequest" ? [one.firstPage] : []));
 
-t.test("what came is said by each ping, and is not kept any longer", async (t) => {
+t.test("each ping says which messages have come, and those are kept no longer", async (t) => {
   const { source, destination, atSource, connection, block } = rig();
   const until = (what: string, is: () => boolean) =>
     eventually(() => is() || undefined, { timeoutMs: 20_000, everyMs: 1, what });
@@ -262,12 +263,12 @@ t.test("what came is said by each ping, and is not kept any longer", async (t) =
   destination.send(request(1000));
   t.equal(destination.keptMessages, 1);
   block(false);
-  await until("the request behind the cut", () => atSource.length === 1001);
-  t.same(requested(atSource), [...Array(1001).keys()], "each came once");
+  await until("the request after the cut", () => atSource.length === 1001);
+  t.same(requested(atSource), [...Array(1001).keys()], "each request came once");
   destination.close(new MigrationFault("cancelled", "the test is over"));
 });
 
-t.test("a source that does not say what came has to say it to one that dials again", async (t) => {
+t.test("a source that does not say what has come must say so to a destination that dials again", async (t) => {
   const { source, destination, atSource } = rig();
   const until = (what: string, is: () => boolean) =>
     eventually(() => is() || undefined, { timeoutMs: 60_000, everyMs: 1, what });
@@ -284,9 +285,9 @@ t.test("a source that does not say what came has to say it to one that dials aga
   t.equal(
     requested(atSource).every((page, index) => page === index),
     true,
-    "each came once, in order",
+    "each request came once, in order",
   );
-  // 50 000, and what is said in one turn of the event loop
+  // 50 000 requests are kept, and those of one turn of the event loop
   t.ok(most <= 51_000, `${most} were kept at most`);
   destination.close(new MigrationFault("cancelled", "the test is over"));
 });

@@ -1,4 +1,6 @@
-/** Streams that a source begins anew: both ends count anew, and what was said before is not said again. */
+/**
+ * Tests streams that a source begins again: both ends count from one again, and what was said before is not repeated.
+ */
 import fc from "fast-check";
 import t, { type Test } from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
@@ -30,10 +32,10 @@ const loaded = (lastSequence: number): DestinationMessage => ({
 interface Rig {
   readonly destination: ResumingDestination;
   readonly hellos: Hello[];
-  /** How often a stream was begun anew, as the destination has seen it. */
-  readonly anew: number[];
+  /** How many messages had come, each time that the destination saw a stream begin again. */
+  readonly restarts: number[];
   readonly atDestination: SourceMessage[];
-  /** Whom those who dial find; nobody: they are turned away. */
+  /** The source that a destination finds when it dials; where it is undefined, the destination is turned away. */
   answering: ResumingSource | undefined;
   cut(): void;
 }
@@ -62,18 +64,18 @@ function rig(t: Test, restarted = false): Rig {
   const one: Rig = {
     destination,
     hellos,
-    anew: [],
+    restarts: [],
     atDestination: [],
     answering: undefined,
     cut: () => connection?.cut(),
   };
-  destination.onAnew = () => one.anew.push(one.atDestination.length);
+  destination.onAnew = () => one.restarts.push(one.atDestination.length);
   destination.receive((message) => one.atDestination.push(message));
   t.teardown(() => destination.close(new MigrationFault("cancelled", "the test is over")));
   return one;
 }
 
-/** A source of this generation, which those who dial find from now on, and what it hears. */
+/** Makes a source of this generation, which destinations that dial find from now on. @returns it and what it hears */
 function sourceOf(t: Test, made: Rig, generation: number): { source: ResumingSource; heard: DestinationMessage[] } {
   const source = new ResumingSource(PATIENT, generation);
   source.retain(1 << 20);
@@ -91,7 +93,7 @@ const connected = (source: ResumingSource): Promise<true> => until("a connection
 const sequences = (messages: readonly SourceMessage[]): number[] =>
   messages.flatMap((message) => (message.kind === "frame" ? [message.sequence] : []));
 
-t.test("what is acknowledged in the new generation is told again after a cut", async (t) => {
+t.test("an acknowledgement in the new generation is repeated after a cut", async (t) => {
   const made = rig(t);
   const { source, heard } = sourceOf(t, made, 5);
   await connected(source);
@@ -111,23 +113,23 @@ t.test("an agent that has started again says so until it is welcomed, and then n
   const { source } = sourceOf(t, made, 3);
   await connected(source);
   t.ok(made.hellos.every(({ restarted, generation }) => restarted && generation === 0));
-  t.equal(made.anew.length, 1);
+  t.equal(made.restarts.length, 1);
   const tries = made.hellos.length;
   made.cut();
   await until("another try", () => made.hellos.length > tries);
   t.match(made.hellos.at(-1), { restarted: false, generation: 3, received: 0 });
 });
 
-t.test("one that has not started again does not say so", async (t) => {
+t.test("an agent that has not started again does not say that it has", async (t) => {
   const made = rig(t);
   const { source } = sourceOf(t, made, 0);
   await connected(source);
   t.match(made.hellos, [{ restarted: false, generation: 0, received: 0 }]);
-  t.same(made.anew, [], "the stream that it dialled for is none that is begun anew");
+  t.same(made.restarts, [], "the first stream for which it dials does not count as begun again");
 });
 
 t.test(
-  "a count of another generation is none: the source sends all; one that lies in its own is refused",
+  "a count of another generation is ignored, and the source sends all; a false count of its own is refused",
   async (t) => {
     const hello = (changes: Partial<Hello>): Hello => ({
       kind: "hello",
@@ -154,7 +156,7 @@ t.test(
   },
 );
 
-t.test("in each generation every message comes once and in order, whenever it is cut or begun anew", async (t) => {
+t.test("in each generation each message comes once and in order, whenever it is cut or begun again", async (t) => {
   const step = fc.constantFrom("send", "send", "send", "cut", "anew", "turn");
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {

@@ -1,3 +1,4 @@
+/** Tests `RetainedFrames`: frames that were sent and not acknowledged keep their content, in bounded memory. */
 import t from "tap";
 import { RetainedFrames } from "../../../../shared/link/resume/retained-frames.ts";
 import { FRAME_HEAD_BYTES } from "../../../../shared/link/wire/frame-wire.ts";
@@ -25,13 +26,13 @@ t.test(
       original.checksum.fill(0);
       t.same([...kept.body], Array(50).fill(7));
       t.same([...kept.checksum], [1, 2, 3, 4, 5, 6, 7, 8]);
-      t.equal(kept.body.byteOffset % 8, shift, "aligned as it was, so that it is copied by words");
+      t.equal(kept.body.byteOffset % 8, shift, "the body is aligned as it was, so that it is copied by words");
       t.ok(kept.headRoom === FRAME_HEAD_BYTES && kept.body.byteOffset >= FRAME_HEAD_BYTES);
     }
   },
 );
 
-t.test("what is dropped makes room, and its memory is used again", async (t) => {
+t.test("a frame that is dropped makes room, and its memory is used again", async (t) => {
   const frames = new RetainedFrames(100);
   const first = frames.keep(frame(new Uint8Array(60)));
   t.throws(() => frames.keep(frame(new Uint8Array(60))), { code: "internal" });
@@ -47,7 +48,7 @@ t.test("frames of all sizes keep their content, in a few chunks that are used ag
   const kept: { readonly body: Uint8Array; readonly fill: number }[] = [];
   const chunks = new Set<ArrayBufferLike>();
   for (let round = 0; round < 200; round++) {
-    // some hundred bytes, some hundred kilobytes, and now and then more than a chunk holds
+    // frames have some hundred bytes, some hundred kilobytes, or now and then more than a chunk holds
     const length = round % 50 === 49 ? 1_500_000 : round % 3 === 0 ? 300 : 60_000 + ((round * 7919) % 200_000);
     const { body } = frames.keep(frame(new Uint8Array(length).fill(round)));
     chunks.add(body.buffer);

@@ -1,4 +1,4 @@
-/** Names out of certificates, also of such as were made to deceive. */
+/** Tests the names that are read from certificates, also from certificates that were made to deceive. */
 import t from "tap";
 import {
   chainProblem,
@@ -10,7 +10,7 @@ import {
 
 const subject = { C: "", ST: "", L: "", O: "", OU: "", CN: "Common" };
 
-t.test("names are the DNS names and IP addresses, in small letters", async (t) => {
+t.test("the names of a certificate are its DNS names and IP addresses, in small letters", async (t) => {
   const subjectaltname =
     "DNS:Alpha.example, URI:spiffe://x/y, IP Address:192.0.2.1, email:a@b, IP Address:2001:DB8:0:0:0:0:0:1";
   t.same(namesOf({ subject, subjectaltname }), ["alpha.example", "192.0.2.1", "2001:db8:0:0:0:0:0:1"]);
@@ -19,17 +19,25 @@ t.test("names are the DNS names and IP addresses, in small letters", async (t) =
 t.test("the common name counts only where there are no alternative names", async (t) => {
   t.same(namesOf({ subject }), ["common"]);
   t.same(namesOf({ subject, subjectaltname: "URI:spiffe://x/y" }), []);
-  t.same(namesOf({ subject: { ...subject, CN: ["a", "b"] as unknown as string } }), [], "one of several is none");
+  t.same(
+    namesOf({ subject: { ...subject, CN: ["a", "b"] as unknown as string } }),
+    [],
+    "a common name that is one of several does not count",
+  );
 });
 
-t.test("a name that holds another one is nobody's", async (t) => {
+t.test("a name that contains another name gives no name", async (t) => {
   const inside = 'DNS:"evil, DNS:alpha", DNS:mallory';
   t.same(namesOf({ subject, subjectaltname: inside }), ["mallory"]);
   t.same(namesOf({ subject, subjectaltname: 'URI:"x\\u002c DNS:alpha", DNS:mallory' }), ["mallory"]);
-  t.same(namesOf({ subject, subjectaltname: 'DNS:evil", DNS:alpha' }), [], "what is not understood tells nothing");
+  t.same(
+    namesOf({ subject, subjectaltname: 'DNS:evil", DNS:alpha' }),
+    [],
+    "a text that is not understood gives no name",
+  );
 });
 
-t.test("lists are compared whole: no wildcards, no parts", async (t) => {
+t.test("names are compared with a list as wholes: there are no wildcards and no parts", async (t) => {
   t.equal(listedName(["alpha", "192.0.2.1"], ["Alpha"]), "alpha");
   t.equal(listedName(["*.example"], ["a.example"]), undefined);
   t.equal(listedName(["a.example"], ["*.example", "example", "a"]), undefined);
@@ -42,7 +50,7 @@ t.test("names are shown bounded and printable", async (t) => {
   t.ok(showNames(Array.from({ length: 1000 }, () => "x".repeat(1000))).length < 600);
 });
 
-t.test("problems are told by code, and by OpenSSL's words", async (t) => {
+t.test("problems are found by their code, and by OpenSSL's words", async (t) => {
   t.equal(chainProblem("SOMETHING_NEW"), "is not accepted (SOMETHING_NEW)");
   t.equal(
     chainProblem("CERT_HAS_EXPIRED", { valid_from: "", valid_to: "Nov 22 04:39:41 2026 GMT" }),

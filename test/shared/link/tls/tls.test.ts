@@ -1,4 +1,4 @@
-/** Mutual TLS between real servers and clients: who is let in, and what is said to who is not. */
+/** Tests mutual TLS between real servers and clients: who is let in, and what a caller that is not let in is told. */
 import { execFile } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
@@ -29,9 +29,9 @@ own.make("--not-yet", "early=127.0.0.1");
 const other = new TestCa(folder(t)).make("alpha=127.0.0.1", "operator");
 
 const alpha = own.material("alpha");
-/** A certificate of the other CA, whose holder trusts ours. */
+/** Makes material with a certificate of the other CA, which trusts our CA. */
 const foreign = (name: string) => readCertificates({ ...other.files(name), ca: own.files(name).ca });
-/** Trusts our CA and shows nothing. */
+/** Material that trusts our CA, and shows no certificate. */
 const nameless = { ...alpha, context: createSecureContext({ ca: alpha.ca, minVersion: "TLSv1.3" }) };
 
 async function operator(t: Test, at: TlsSecurity): Promise<Listener & { readonly lines: Lines }> {
@@ -56,7 +56,11 @@ t.test("two agents on each other's lists shake hands, and know each other's name
   t.match(server.callers, [/^TLS 1\.3, peer beta at 127\.0\.0\.1:\d+$/]);
   t.equal(securityOf(server.address, mine), "TLS 1.3, peer alpha");
   t.same(server.lines.all, []);
-  t.same(await shake(t, server.address.replace("127.0.0.1", "localhost"), mine), refusals, "by its name too");
+  t.same(
+    await shake(t, server.address.replace("127.0.0.1", "localhost"), mine),
+    refusals,
+    "the server can be called by its name too",
+  );
   t.match(
     [securityOf("unix:/a"), securityOf("127.0.0.1:1"), securityOf("192.0.2.1:1")],
     [/unix/, /loopback/, /insecure/],
@@ -82,7 +86,7 @@ for (const [title, material, message] of untrusted)
     t.match(server.lines.all, [
       { level: "warn", peer: /^127\.0\.0\.1:\d+$/, code: "peer-untrusted", fault: { message } },
     ]);
-    t.same(server.callers, [], "its call was not looked at");
+    t.same(server.callers, [], "the call was not looked at");
   });
 
 const distrusted = [
@@ -109,7 +113,7 @@ const distrusted = [
 ] as const;
 
 for (const [title, material, code, message] of distrusted)
-  t.test(`a server's certificate ${title} is refused by who calls, for a handshake and a transfer`, async (t) => {
+  t.test(`a server's certificate ${title} is refused by the caller, in a handshake and in a transfer`, async (t) => {
     const server = await destination(t, security(material()));
     await t.rejects(shake(t, server.address, security(alpha)), { code, message });
     t.same(server.callers, []);
@@ -133,7 +137,7 @@ t.test("peers and operators are authorised separately", async (t) => {
   t.match(server.lines.all, [{ call: /ListMigrations$/ }, { call: /Transfer$/, code: "not-authorised" }]);
 });
 
-t.test("a destination agent too tells operators from peers", async (t) => {
+t.test("a destination agent tells operators from peers too", async (t) => {
   const server = await destination(t, security(alpha));
   const asOperator = operatorSecurity(own.material("operator"));
   t.same(await operatorClient(t, server.address, asOperator).listMigrations(), []);
@@ -145,7 +149,7 @@ t.test("a destination agent too tells operators from peers", async (t) => {
   t.match(server.lines.all, [{ call: /ListMigrations$/ }, { call: /Handshake$/, code: "not-authorised" }]);
 });
 
-t.test("an empty list lets nobody in, and says so", async (t) => {
+t.test("an empty list lets nobody in, and the refusal says so", async (t) => {
   const server = await operator(t, security(alpha, { peers: [], operators: [] }));
   const asked = operatorClient(t, server.address, operatorSecurity(own.material("operator"))).listMigrations();
   await t.rejects(asked, { code: "not-authorised", message: /tls\.operators of the agent is empty.*nobody/ });
@@ -162,7 +166,7 @@ t.test("a common name counts only in a certificate without alternative names", a
   t.same(await client.listMigrations(), []);
 });
 
-t.test("clear and TLS do not meet, and each says what the other is", async (t) => {
+t.test("an end in clear and an end with TLS do not meet, and each says what the other is", async (t) => {
   const secured = await destination(t, security(alpha));
   const clear: LinkSecurity = { kind: "clear", insecure: true };
   const plain = { code: "peer-unreachable", message: /closed the connection/, advice: /If it expects TLS/ };
@@ -203,7 +207,7 @@ t.test("a source is dialled only at an address of its own certificate", async (t
       code: "not-authorised",
       message: `The source wants to be dialled at ${sourceAddress}; its certificate is for alpha, 127.0.0.1, localhost`,
     });
-  t.same(secured.callers, [], "no agent hears of it");
+  t.same(secured.callers, [], "the agent does not hear of these offers");
 });
 
 t.test("TLS 1.2 is refused, and no session is resumed", async (t) => {
@@ -225,7 +229,7 @@ t.test("TLS 1.2 is refused, and no session is resumed", async (t) => {
   }
 });
 
-t.test("health is open to whoever trusts the agent; reflection is for operators", async (t) => {
+t.test("all who trust the agent may ask for its health, and only operators may use reflection", async (t) => {
   const server = await destination(t, security(alpha));
   const buf = join(packageRoot(), "node_modules/.bin/buf");
   const curl = async (path: string, ...words: string[]): Promise<string> => {
@@ -245,7 +249,7 @@ t.test("health is open to whoever trusts the agent; reflection is for operators"
   t.match(await curl("", "--list-methods", "--cert", certificate, "--key", key), /DestinationService\/Handshake/);
 });
 
-t.test("a certificate that changes counts for new connections, and streams that are open go on", async (t) => {
+t.test("a certificate that changes counts for new connections, and open streams go on", async (t) => {
   const told = new Set<(material: KeyMaterial) => void>();
   const onChange = (listener: (material: KeyMaterial) => void): (() => boolean) => {
     told.add(listener);
@@ -269,7 +273,7 @@ t.test("a certificate that changes counts for new connections, and streams that 
   for (const listener of told) listener(certificates.current);
   const after = dialSource(listener.address, mine);
   after.send(hello);
-  t.match(await after.closed, { code: "not-authorised", message: /^stranger/ }, "the new one is shown");
+  t.match(await after.closed, { code: "not-authorised", message: /^stranger/ }, "the new certificate is shown");
   const got = deferred<string>();
   source.receive((message) => got.resolve(message.kind));
   before.send({ kind: "ack", sequence: 1, appliedBytes: 0 });
@@ -281,7 +285,7 @@ t.test("a certificate that changes counts for new connections, and streams that 
   t.equal(arrived.length, 1);
 });
 
-t.test("a server ends with its connections, those that said nothing too", async (t) => {
+t.test("a server ends with its connections, also with those that said nothing", async (t) => {
   const server = await destination(t, security(alpha));
   const port = portOf(server);
   const idle = connect({ port, host: "127.0.0.1", ca: alpha.ca, ALPNProtocols: ["h2"] });

@@ -1,3 +1,4 @@
+/** Tests that frames which are written and read by hand are valid protobuf, and that a peer's bad bytes are refused. */
 import { join } from "node:path";
 import fc from "fast-check";
 import protobuf from "protobufjs";
@@ -23,13 +24,13 @@ const frames: fc.Arbitrary<Frame> = fc.record({
   body: fc.uint8Array({ maxLength: 600 }),
 });
 
-/** A 64-bit number as protobufjs takes it. */
+/** Makes of 8 bytes a 64-bit number as protobufjs takes it. */
 const halves = (bytes: Uint8Array) => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, 8);
   return { low: view.getInt32(0, true), high: view.getInt32(4, true), unsigned: true };
 };
 
-/** The same frame by protobufjs. */
+/** Writes the same frame by protobufjs. */
 const byProtobufjs = (frame: Frame): Uint8Array =>
   TransferResponse.encode(
     TransferResponse.create({
@@ -50,7 +51,7 @@ const plain = (frame: Frame) => ({
   body: Buffer.from(frame.body).toString("hex"),
 });
 
-t.test("protobufjs reads what is written here", async () => {
+t.test("protobufjs reads what is written by hand", async () => {
   fc.assert(
     fc.property(frames, (frame) => {
       const read = TransferResponse.toObject(TransferResponse.decode(encodeFrame(frame)), {
@@ -73,7 +74,7 @@ t.test("protobufjs reads what is written here", async () => {
   );
 });
 
-t.test("with room for its head ahead of the body, a frame is written in place and reads the same", async (t) => {
+t.test("a frame with room for its head before the body is written in place, and reads the same", async (t) => {
   fc.assert(
     fc.property(frames, fc.nat({ max: FRAME_HEAD_BYTES }), fc.boolean(), (frame, spare, shared) => {
       const start = spare + FRAME_HEAD_BYTES;
@@ -86,10 +87,14 @@ t.test("with room for its head ahead of the body, a frame is written in place an
       t.ok(message.equals(encodeFrame(frame)));
       t.ok(
         memory.subarray(0, spare).every((byte) => byte === 0xee),
-        "nothing ahead of the head-room is touched",
+        "nothing before the room for the head is touched",
       );
       t.equal(memory.at(-1), 0xee);
-      t.not(encodeFrame({ ...frame, body, headRoom: 20 }).buffer, memory.buffer, "too little room: a copy");
+      t.not(
+        encodeFrame({ ...frame, body, headRoom: 20 }).buffer,
+        memory.buffer,
+        "with too little room the frame is copied",
+      );
     }),
     { numRuns: 50 },
   );
@@ -99,7 +104,7 @@ t.test("with room for its head ahead of the body, a frame is written in place an
   t.ok(message.length - body.length <= FRAME_HEAD_BYTES);
 });
 
-t.test("what protobufjs writes is read here", async () => {
+t.test("what protobufjs writes is read by hand", async () => {
   fc.assert(
     fc.property(frames, (frame) => {
       const message = Buffer.from(byProtobufjs(frame));
@@ -146,7 +151,7 @@ t.test("bytes of any kind are a frame or the peer's fault, never anything else",
   );
 });
 
-t.test("fields that a later version adds are passed over", async (t) => {
+t.test("fields that a later version adds are skipped", async (t) => {
   const frame = { sequence: 3, kind: 1, codec: 1, rawLength: 2, body: Uint8Array.of(1, 2) };
   const inner = root.lookupType("ferry.v1.Frame").encode(frame).finish();
   const later = Buffer.concat([

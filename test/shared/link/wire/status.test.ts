@@ -1,3 +1,4 @@
+/** Tests how faults become gRPC statuses, and come back. */
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import t from "tap";
@@ -28,12 +29,12 @@ t.test("a fault without advice has none afterwards", async (t) => {
   t.same([back.code, back.advice, back.guestNow, back.refusals], ["deadline", undefined, undefined, []]);
 });
 
-t.test("what is no fault is internal", async (t) => {
+t.test("an error that is no fault becomes `internal`", async (t) => {
   t.match(toStatus(new TypeError("oops")), { code: status.INTERNAL, details: "oops" });
   t.match(fromStatus(asError("oops"), "peer-lost"), { code: "internal", message: "oops" });
 });
 
-t.test("what gRPC could not carry is made to fit", async (t) => {
+t.test("a fault that gRPC could not carry is made to fit", async (t) => {
   const long = "\u20ac".repeat(100_000);
   const refusals = Array.from({ length: 1000 }, () => ({ code: "ram-blocks", message: long }));
   const { details, metadata } = toStatus(
@@ -46,7 +47,7 @@ t.test("what gRPC could not carry is made to fit", async (t) => {
   t.equal(encodeURI(half.details), "half%20%EF%BF%BD%20a%20pair");
 });
 
-t.test("a status that no agent of ours made says what it can", async (t) => {
+t.test("a status that was not made by an agent of Ferry says what it can", async (t) => {
   t.equal(fromStatus(plain(status.UNAVAILABLE), "peer-lost").code, "peer-lost");
   t.equal(fromStatus(plain(status.UNAVAILABLE), "peer-unreachable").code, "peer-unreachable");
   t.equal(fromStatus(plain(status.DEADLINE_EXCEEDED), "peer-lost").code, "timeout");
@@ -58,19 +59,16 @@ t.test("a status that no agent of ours made says what it can", async (t) => {
   t.match(fromStatus(strange, "peer-lost"), { code: "peer-lost", message: "text", refusals: [] });
 });
 
-t.test(
-  "a stream is ended by the fault that an agent named; every status that something else made is a cut",
-  async (t) => {
-    for (const code of Object.values(status).filter((one) => typeof one === "number"))
-      if (code !== status.OK) t.equal(streamFault(plain(code)).code, "peer-lost", status[code]);
-    t.equal(streamFault(asError(new MigrationFault("refused", "No"))).code, "refused");
-    t.equal(streamFault(asError(new MigrationFault("peer-lost", "Try again"))).code, "peer-lost");
-    const later = plain(status.ABORTED);
-    later.metadata.set("ferry-code", "of-a-later-version");
-    t.match(streamFault(later), { code: "peer-failed", message: "text" });
-    const large = Object.assign(plain(status.RESOURCE_EXHAUSTED), {
-      details: "Received message larger than max (9 vs 8)",
-    });
-    t.equal(streamFault(large).code, "peer-invalid", "it would be too large again");
-  },
-);
+t.test("a stream is ended by the fault that an agent named; a status that something else made is a cut", async (t) => {
+  for (const code of Object.values(status).filter((one) => typeof one === "number"))
+    if (code !== status.OK) t.equal(streamFault(plain(code)).code, "peer-lost", status[code]);
+  t.equal(streamFault(asError(new MigrationFault("refused", "No"))).code, "refused");
+  t.equal(streamFault(asError(new MigrationFault("peer-lost", "Try again"))).code, "peer-lost");
+  const later = plain(status.ABORTED);
+  later.metadata.set("ferry-code", "of-a-later-version");
+  t.match(streamFault(later), { code: "peer-failed", message: "text" });
+  const large = Object.assign(plain(status.RESOURCE_EXHAUSTED), {
+    details: "Received message larger than max (9 vs 8)",
+  });
+  t.equal(streamFault(large).code, "peer-invalid", "the message would be too large again");
+});

@@ -1,3 +1,4 @@
+/** Tests the translation of the handshake, also with agents of protocol 1. */
 import fc from "fast-check";
 import t from "tap";
 import { destinationService } from "../../../../shared/link/grpc/services.ts";
@@ -13,7 +14,7 @@ const wire = methodOf("DestinationService", "Handshake");
 const back = (offered: Offer) => Handshake.requestDeserialize(Buffer.from(Handshake.requestSerialize(offered)));
 const there = (contract: Contract) =>
   Handshake.responseDeserialize(Buffer.from(Handshake.responseSerialize({ kind: "contract", contract })));
-/** What an offer with these fields is read as. */
+/** Reads an offer with these fields. */
 const read = (transfer: object) => Handshake.requestDeserialize(wire.requestSerialize({ ...offer, transfer }));
 
 const contract: Contract = {
@@ -42,7 +43,7 @@ t.test("an offer, and either answer to it, arrive as they were", async (t) => {
   t.same(Handshake.responseDeserialize(Buffer.from(Handshake.responseSerialize(refused))), refused);
 });
 
-t.test("strategies and what is done at the deadline arrive as they were, whichever they are", async (t) => {
+t.test("strategies and the action at the deadline arrive as they were, whichever they are", async (t) => {
   const strategies = fc.subarray([...STRATEGIES], { minLength: 1 });
   const onDeadline = fc.constantFrom(...DEADLINE_ACTIONS);
   const wish = fc.record({ strategies, onDeadline, strategy: fc.constantFrom("auto" as const, ...STRATEGIES) });
@@ -58,7 +59,7 @@ t.test("strategies and what is done at the deadline arrive as they were, whichev
   );
 });
 
-t.test("codecs and strategies of a later version are none of ours; other words are the peer's fault", async (t) => {
+t.test("codecs and strategies of a later version are ignored, and other words are the peer's fault", async (t) => {
   t.match(read({ ...offer.transfer, codecs: ["lz5", "zstd"] }), { transfer: { codecs: ["zstd"] } });
   const known = read({ ...offer.transfer, strategies: ["teleport", "hybrid"] });
   t.match(known, { transfer: { strategies: ["hybrid"] } });
@@ -67,7 +68,7 @@ t.test("codecs and strategies of a later version are none of ours; other words a
   t.match(read({ ...offer.transfer, strategy: "fast" }), { code: "peer-invalid", message: /fast/ });
 });
 
-/** Only what protocol 1 has. */
+/** The fields that protocol 1 has, and no others. */
 const transferOf1 = {
   codecs: ["xbzrle", "zstd"],
   downtimeTargetMs: 300,
@@ -107,12 +108,12 @@ t.test("a destination of protocol 1 accepts, and the source fills in what it lef
   });
 });
 
-t.test("what protocol 1 reads of an offer of post-copy it can read, and refuses for the version", async (t) => {
+t.test("an agent of protocol 1 can read an offer of post-copy, and refuses it for the version", async (t) => {
   const offered = { ...offer, transfer: { ...offer.transfer, onDeadline: "postcopy" as const } };
   const { transfer } = JSON.parse(
     JSON.stringify(wire.requestDeserialize(Buffer.from(Handshake.requestSerialize(offered)))),
   );
-  t.equal(transfer.onDeadline, "cancel", "one of the two words that it takes");
+  t.equal(transfer.onDeadline, "cancel", "the action is one of the two that protocol 1 takes");
   t.equal(transfer.deadlineAction, "postcopy");
 });
 

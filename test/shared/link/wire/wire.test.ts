@@ -1,3 +1,4 @@
+/** Tests the translation of operators' calls and of the messages of the transfer stream. */
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
@@ -8,20 +9,20 @@ import type { DestinationMessage, SourceMessage } from "../../../../shared/proto
 import { progress, result, view } from "../../../support/cli-fixtures.ts";
 import { offer } from "../../../support/link-fixtures.ts";
 
-/** What a request with these fields is read as. */
+/** Reads a request with these fields. */
 const read = <Request, Response>(method: DomainMethod<Request, Response>, name: string, fields: object) =>
   method.requestDeserialize(methodOf("MigrationService", name).requestSerialize(fields));
 
 const migrate = (options: object) =>
   read(migrationService.Migrate, "Migrate", { guest: "web", to: "host-b:7412", options });
 
-/** The migration as it comes back, and the handshake and its messages likewise. */
+/** Sends a response over the wire, or a request. @returns what is read */
 const there = <Request, Response>(method: DomainMethod<Request, Response>, response: Response) =>
   method.responseDeserialize(Buffer.from(method.responseSerialize(response)));
 const back = <Request, Response>(method: DomainMethod<Request, Response>, request: Request) =>
   method.requestDeserialize(Buffer.from(method.requestSerialize(request)));
 
-t.test("what an operator leaves out has its default", async (t) => {
+t.test("an option that an operator leaves out has its default", async (t) => {
   const defaults: MigrateOptions = {
     strategy: "auto",
     downtimeTargetMs: 0,
@@ -36,7 +37,11 @@ t.test("what an operator leaves out has its default", async (t) => {
   };
   const call = { guest: "web", to: "host-b:7412", options: defaults };
   t.same(migrate({}), call);
-  t.same(read(migrationService.Migrate, "Migrate", { guest: "web", to: "host-b:7412" }), call, "also without options");
+  t.same(
+    read(migrationService.Migrate, "Migrate", { guest: "web", to: "host-b:7412" }),
+    call,
+    "the defaults hold without any options too",
+  );
   t.same(read(migrationService.Plan, "Plan", { migration: { guest: "web", to: "host-b:7412" } }), {
     migration: call,
     observeMs: 0,
@@ -44,7 +49,7 @@ t.test("what an operator leaves out has its default", async (t) => {
   });
 });
 
-t.test("every option arrives as it was asked for", async (t) => {
+t.test("every option arrives as it was given", async (t) => {
   const options: fc.Arbitrary<MigrateOptions> = fc.record({
     strategy: fc.constantFrom("auto" as const, "precopy" as const, "stop-and-copy" as const),
     downtimeTargetMs: fc.nat({ max: 0xffffffff }),
@@ -71,7 +76,7 @@ t.test("every option arrives as it was asked for", async (t) => {
   );
 });
 
-t.test("what an operator may not ask for is refused with what may be", async (t) => {
+t.test("a value that an operator may not give is refused, and the allowed values are named", async (t) => {
   for (const [options, allowed] of [
     [{ strategy: "fast" }, /strategy is "fast"; it may be auto, stop-and-copy, precopy, postcopy, hybrid/],
     [{ strategy: "postcopy", verify: true }, /leave out --verify or post-copy/],
@@ -101,7 +106,7 @@ t.test("what an operator may not ask for is refused with what may be", async (t)
   });
 });
 
-t.test("a migration is seen as it is, in every status, with and without result and error", async (t) => {
+t.test("a view of a migration arrives as it was, in every status, with and without result and error", async (t) => {
   const statuses: readonly MigrationStatus[] = [
     "preparing",
     "copying",
@@ -120,15 +125,19 @@ t.test("a migration is seen as it is, in every status, with and without result a
     t.same(there(migrationService.GetMigration, seen), seen);
   }
   const incoming = view({ source: "unix:/run/ferry/source.sock" });
-  t.same(there(migrationService.GetMigration, incoming), incoming, "one that comes to the host names its source");
+  t.same(
+    there(migrationService.GetMigration, incoming),
+    incoming,
+    "a migration that comes to the host names its source",
+  );
   const { etaSeconds: _, ...endless } = progress({ stalledSeconds: 3 });
   t.same(
     there(migrationService.GetMigration, view({ progress: endless })),
     view({ progress: endless }),
-    "no end in sight",
+    "no end is in sight",
   );
   const atOnce = view({ progress: progress({ etaSeconds: 0 }) });
-  t.same(there(migrationService.GetMigration, atOnce), atOnce, "an end that is there");
+  t.same(there(migrationService.GetMigration, atOnce), atOnce, "the end is there");
   const error = {
     code: "refused",
     message: "The destination refused",
@@ -199,7 +208,7 @@ t.test("bytes of any kind are a message or the peer's fault, never a throw into 
   );
 });
 
-t.test("a hello names its migration in as few characters as an offer", async (t) => {
+t.test("a hello names its migration in at most as many characters as an offer", async (t) => {
   const { requestSerialize, requestDeserialize } = transferService.Transfer;
   const said = { kind: "hello", migrationId: "x".repeat(65), token: Buffer.alloc(16) } as const;
   const numbers = { attempt: 1, received: 0, generation: 0, restarted: false };

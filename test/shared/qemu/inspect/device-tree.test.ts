@@ -1,8 +1,8 @@
-/** What is read from the human monitor's tree of devices. */
+/** Tests what is read from the human monitor's tree of devices. */
 import t from "tap";
 import { parseDeviceTree } from "../../../../shared/qemu/inspect/device-tree.ts";
 
-/** As QEMU 10.0 writes it, shortened. */
+/** The tree as QEMU 10.0 writes it, shortened. */
 const TREE = `bus: main-system-bus
   type System
   dev: q35-pcihost, id ""

@@ -1,4 +1,4 @@
-/** The names by which QEMU knows files. */
+/** Tests the names by which QEMU knows files. */
 import t from "tap";
 import { optionsOf } from "../../../../shared/qemu/inspect/guest-disks.ts";
 import { pathOf, plain } from "../../../../shared/qemu/inspect/open-files.ts";
@@ -14,11 +14,11 @@ t.test("the file under formats and filters is found, and the other options of it
   t.equal(pathOf(throttled), "/images/web.raw");
   t.same(optionsOf(throttled), ["throttle-group=slow", "file.driver=raw"]);
   const overlay = json({ driver: "qcow2", backing: { driver: "raw", file: FILE }, file: FILE });
-  t.same(optionsOf(overlay), [], "the layers below are compared as such");
+  t.same(optionsOf(overlay), [], "the layers below are compared by themselves");
   t.same(optionsOf("/images/web.raw"), []);
 });
 
-t.test("what is no file of the host has no path", async (t) => {
+t.test("a storage that is no file of the host has no path", async (t) => {
   const remote = json({ driver: "raw", file: { driver: "nbd", server: { host: "there" } } });
   for (const name of [remote, "nbd://there/web", "json:{", json({ driver: "quorum", children: [FILE] })]) {
     t.equal(pathOf(name), "", name);

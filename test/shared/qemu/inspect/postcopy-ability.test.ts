@@ -1,3 +1,4 @@
+/** Tests how a QEMU is found to be able to go into post-copy. */
 import t, { type Test } from "tap";
 import { enablePostcopy, refusePostcopy, whyNoPostcopy } from "../../../../shared/qemu/inspect/postcopy-ability.ts";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
@@ -5,7 +6,7 @@ import { type Command, greetingOf, Monitor, serve } from "../../../support/fake-
 
 const VERSION = { major: 10, minor: 2, micro: 2 };
 
-/** A QEMU that answers what the test wants; text is an error. */
+/** Starts a QEMU that answers what the test wants; a text is an error. */
 async function fakeQemu(
   t: Test,
   answer: (command: Command) => unknown,
@@ -31,7 +32,7 @@ const states = (asked: readonly Command[]): unknown[] =>
 const ON = '[{"capability":"postcopy-ram","state":true}]';
 const OFF = '[{"capability":"postcopy-ram","state":false}]';
 
-t.test("a QEMU that can is left as it was", async (t) => {
+t.test("a QEMU that can go into post-copy is left as it was", async (t) => {
   const { qmp, asked } = await fakeQemu(t, () => ({}));
   t.equal(await whyNoPostcopy(qmp), undefined);
   t.same(states(asked), [ON, OFF]);
@@ -43,15 +44,15 @@ for (const [words, advice] of [
   ["Postcopy is not supported: vhost-user backend not capable of postcopy", /vhost-user backend that takes part/],
   ["Postcopy is not supported: something new", /post-copy: something new$/],
 ] as const)
-  t.test(`"${words}" is told with what to do`, async (t) => {
+  t.test(`the error "${words}" is reported with what to do`, async (t) => {
     const { qmp, asked } = await fakeQemu(t, () => words);
     const refusal = await whyNoPostcopy(qmp);
     t.match(refusal, { code: "postcopy-unavailable", message: advice });
     t.match(refusal?.message, words.replace("Postcopy is not supported: ", "cannot go into post-copy: "));
-    t.same(states(asked), [ON], "what it did not take is not taken back");
+    t.same(states(asked), [ON], "a capability that QEMU did not take is not switched off");
   });
 
-t.test("a QEMU that could when it was asked, and cannot after all, ends the migration with its words", async (t) => {
+t.test("a QEMU that could go into post-copy when asked, and now cannot, ends the migration", async (t) => {
   const { qmp } = await fakeQemu(t, () => "Postcopy is not supported: Userfaultfd not available");
   await t.rejects(enablePostcopy(qmp), {
     code: "qemu-failed",
@@ -60,7 +61,7 @@ t.test("a QEMU that could when it was asked, and cannot after all, ends the migr
   });
   const other = await fakeQemu(t, () => ({}));
   await enablePostcopy(other.qmp);
-  t.same(states(other.asked), [ON], "and stays able");
+  t.same(states(other.asked), [ON], "the capability stays switched on");
 });
 
 t.test("a QEMU that does not answer is no reason against post-copy", async (t) => {
@@ -76,7 +77,7 @@ const OBJECTS = [
   { name: "dax", type: "child<memory-backend-file>" },
   { name: "fd", type: "child<memory-backend-memfd>" },
 ];
-/** A source with these backends. */
+/** Answers as a source with these backends. */
 const source =
   (capabilities: unknown, backends: unknown, others: Readonly<Record<string, unknown>> = {}) =>
   ({ execute }: Command): unknown => {
@@ -84,13 +85,13 @@ const source =
     return { ...answers, ...others }[execute];
   };
 
-t.test("a source without the capability, and files that others may share, are refused by name", async (t) => {
+t.test("a source without the capability, and files that others may share, have codes of their own", async (t) => {
   const codes = async (capabilities: unknown, backends: unknown): Promise<string[]> => {
     const { qmp, asked } = await fakeQemu(t, source(capabilities, backends));
     const refusals = await refusePostcopy(qmp);
     t.ok(
       asked.every(({ execute }) => /^q/.test(execute)),
-      "it only asks",
+      "the source is only asked",
     );
     return refusals.map(({ code }) => code);
   };
@@ -99,11 +100,11 @@ t.test("a source without the capability, and files that others may share, are re
   t.same(await codes([], [private_]), ["postcopy-unavailable"]);
   t.same(await codes(CAPABILITY, [private_, { id: "dax", share: true }]), ["postcopy-shared-memory"]);
   t.same(await codes(CAPABILITY, [{ id: "dax", share: false }]), []);
-  t.same(await codes(CAPABILITY, [{ id: "fd", share: true }, { share: true }]), [], "shared with nobody else");
+  t.same(await codes(CAPABILITY, [{ id: "fd", share: true }, { share: true }]), [], "nobody else shares this memory");
   t.same(await codes([], [{ id: "dax", share: true }]), ["postcopy-unavailable", "postcopy-shared-memory"]);
 });
 
-t.test("an emulated guest of a QEMU that loses its writes is refused, and one of KVM is not", async (t) => {
+t.test("an emulated guest of a QEMU that loses its writes is refused, and a guest of KVM is not", async (t) => {
   const codes = async (major: number, minor: number, enabled: boolean): Promise<string[]> => {
     const kvm = { "query-kvm": { enabled, present: true } };
     const answer = source(CAPABILITY, [], kvm);
@@ -113,5 +114,5 @@ t.test("an emulated guest of a QEMU that loses its writes is refused, and one of
   t.same(await codes(10, 2, false), []);
   t.same(await codes(11, 0, true), []);
   t.same(await codes(11, 0, false), ["postcopy-emulated: QEMU 11.0.3"]);
-  t.same(await codes(12, 1, false), ["postcopy-emulated: QEMU 12.1.3"], "and each later version");
+  t.same(await codes(12, 1, false), ["postcopy-emulated: QEMU 12.1.3"], "each later version is refused too");
 });

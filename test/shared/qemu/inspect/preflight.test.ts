@@ -1,3 +1,4 @@
+/** Tests what is found out about a guest and its QEMU before a migration, and what speaks against one. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { createServer } from "node:net";
@@ -15,7 +16,7 @@ import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
 
 const STARTS_WITHIN_MS = 20_000;
 
-/** Short: a socket's path has at most 107 bytes. */
+/** Makes a directory whose path is short, since the path of a socket has at most 107 bytes. */
 function directory(t: Test): string {
   const path = mkdtempSync(join(tmpdir(), "ferry-preflight-"));
   t.teardown(() => rmSync(path, { recursive: true }));
@@ -52,7 +53,7 @@ async function ended(qemu: ChildProcess): Promise<void> {
   await exit;
 }
 
-/** Names and lengths in the set-up of the RAM section, as QEMU itself sends them. */
+/** Reads the names and lengths in the set-up of the RAM section, as QEMU itself sends them. */
 async function blocksOfStream(t: Test, qmp: QmpClient): Promise<[string, number][]> {
   const path = join(directory(t), "stream");
   const chunks: Buffer[] = [];
@@ -65,7 +66,7 @@ async function blocksOfStream(t: Test, qmp: QmpClient): Promise<[string, number]
   await completed;
   const stream = Buffer.concat(chunks);
   const ram = stream.indexOf("\x03ram");
-  // section name, instance, version; then the total with flags in its low bits
+  // the section has its name, instance and version first, and then the total with flags in the low bits
   let at = ram + 12;
   let left = Number(stream.readBigUInt64BE(at)) & ~4095;
   at += 8;
@@ -85,7 +86,7 @@ for (const [machine, name] of [
   ["q35", /^pc-q35-\d+\.\d+$/],
   ["pc", /^pc-i440fx-\d+\.\d+$/],
 ] as const) {
-  t.test(`${machine}: facts are those of the guest, and a running one is not refused`, async (t) => {
+  t.test(`${machine}: the facts are those of the guest, and a running guest is not refused`, async (t) => {
     const qmp = await start(t, machine);
     const facts = await inspectSource(qmp);
     t.strictSame(facts.refusals, []);
@@ -111,7 +112,7 @@ for (const [machine, name] of [
     const source = await start(t, machine);
     const mine = await inspectSource(source);
     source.close();
-    await t.test("waiting", async (t) => {
+    await t.test("the QEMU that waits", async (t) => {
       const theirs = await inspectDestination(await start(t, machine, "-incoming", "defer"));
       const { refusals, postcopyRefusals, verifyRefusals, paused, ...facts } = mine;
       t.strictSame(theirs, facts);
@@ -143,7 +144,7 @@ for (const [machine, name] of [
   });
 }
 
-t.test("capabilities that must be off are refused by name", async (t) => {
+t.test("each capability that must be off is refused with a code of its own", async (t) => {
   const qmp = await start(t, "q35");
   await qmp.execute("migrate-set-capabilities", {
     capabilities: ["multifd", "dirty-bitmaps", "return-path"].map((capability) => ({
@@ -164,7 +165,7 @@ t.test("a paused guest, and one that was never started, can be moved", async (t)
   t.match(await inspectSource(qmp), { paused: true, refusals: [] });
 });
 
-t.test("one that stands still for another reason is refused with it", async (t) => {
+t.test("a guest that stands still for another reason is refused with that reason", async (t) => {
   const { paused, refusals } = await inspectSource(await start(t, "q35", "-incoming", "defer"));
   t.equal(paused, false);
   t.match(refusals, [{ code: "guest-not-running", message: /is inmigrate, neither running nor paused; it waits for/ }]);
@@ -199,13 +200,13 @@ t.test("a device that blocks migration is refused with QEMU's reason", async (t)
   t.match(refusals, [{ code: "migration-blocked", message: /ivshmem/ }]);
 });
 
-/** Those that are asked for, all of them off, and others that are on. */
+/** The capabilities that are asked for, all of them off, and others that are on. */
 const capabilities = (...on: readonly string[]) => [
   ...["return-path", "switchover-ack", "postcopy-ram"].map((capability) => ({ capability, state: false })),
   ...on.map((capability) => ({ capability, state: true })),
 ];
 
-/** A monitor that says what the test wants; only what preflight asks for. */
+/** A monitor that says what the test wants, about what preflight asks for and nothing else. */
 function scripted(answers: Record<string, unknown>): QmpClient {
   const defaults: Record<string, unknown> = {
     type: "pc-q35-9.0-machine",
@@ -266,7 +267,7 @@ for (const [title, code, answers] of refused)
     );
   });
 
-t.test("reasons against post-copy alone are no reasons against the migration", async (t) => {
+t.test("reasons against post-copy alone do not speak against the migration", async (t) => {
   const emulated = { version: { major: 11, minor: 1, micro: 3 }, "query-kvm": { enabled: false, present: false } };
   const { refusals, postcopyRefusals } = await inspectSource(scripted(emulated));
   t.strictSame(refusals, []);

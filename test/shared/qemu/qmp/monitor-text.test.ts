@@ -1,7 +1,8 @@
+/** Tests what is read from the tables of the human monitor. */
 import t from "tap";
 import { parseGuestMemory, parseRamBlocks } from "../../../../shared/qemu/qmp/monitor-text.ts";
 
-t.test("blocks without a name do not migrate, and memory behind them is no range", (t) => {
+t.test("blocks without a name do not migrate, and their memory makes no range", (t) => {
   const blocks = parseRamBlocks(
     [
       "              Block Name    PSize              Offset               Used              Total",
@@ -42,12 +43,12 @@ t.test("blocks without a name do not migrate, and memory behind them is no range
   t.end();
 });
 
-t.test("a line that is longer than any of QEMU's is no block, and takes no time", async (t) => {
+t.test("a line that is longer than any line of QEMU is no block, and takes no time", async (t) => {
   const startMs = performance.now();
   for (const long of [`x${" ".repeat(400_000)}`, `  ${"0".repeat(400_000)}`, "a 1 ".repeat(100_000)]) {
     t.same(parseRamBlocks(long), []);
     t.same(parseGuestMemory(`FlatView #0\n AS "memory", root: system\n ${long}`, []), []);
   }
-  // a time that grows with the square of the length would be minutes
+  // if the time grew with the square of the length, it would be minutes
   t.ok(performance.now() - startMs < 20_000);
 });

@@ -1,3 +1,4 @@
+/** Tests `QmpClient`, with scripted monitors and with a real QEMU. */
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -35,13 +36,13 @@ async function pair(
 const rejects = (t: Test, promise: Promise<unknown>, code: string, message = /./): Promise<unknown> =>
   t.rejects(promise, { name: "MigrationFault", code, message });
 
-t.test("connects, negotiates and keeps the greeting", async (t) => {
+t.test("the client connects, negotiates, and keeps the greeting", async (t) => {
   const { qmp, monitor } = await pair(t, () => undefined);
   t.strictSame(qmp.greeting, { version: { major: 10, minor: 0, micro: 2 }, package: "Débian" });
   t.equal(monitor.commands[0]?.execute, "qmp_capabilities");
 });
 
-t.test("sends arguments and gives back what QEMU returns", async (t) => {
+t.test("the client sends arguments, and gives back what QEMU returns", async (t) => {
   const { qmp, monitor } = await pair(t, ({ execute, id }, it) =>
     it.reply({ return: execute === "query-status" ? { status: "running", running: true } : {}, id }),
   );
@@ -50,7 +51,7 @@ t.test("sends arguments and gives back what QEMU returns", async (t) => {
   t.strictSame(monitor.commands.at(-1)?.arguments, { uri: "unix:/run/x" });
 });
 
-t.test("what brings pages back is said out of band, where QEMU can", async (t) => {
+t.test("commands that bring pages back are sent out of band, where QEMU can take them so", async (t) => {
   const script: Script = ({ id }, it) => it.reply({ return: {}, id });
   for (const [capabilities, verb, enabled] of [
     [["oob"], "exec-oob", { enable: ["oob"] }],
@@ -120,7 +121,7 @@ t.test("a late answer is ignored and the next call works", async (t) => {
   t.equal((await qmp.execute("query-status")).status, "paused");
 });
 
-t.test("an event that does not come is a time-out", async (t) => {
+t.test("an event that does not come ends its wait with qmp-timeout", async (t) => {
   const { qmp } = await pair(t, () => undefined);
   await rejects(t, qmp.waitFor("STOP", undefined, { timeoutMs: 20 }), "qmp-timeout", /STOP/);
 });
@@ -136,7 +137,7 @@ t.test("a signal ends calls and waits with its reason", async (t) => {
   await rejects(t, qmp.execute("cont", undefined, { signal: abort.signal }), "cancelled");
 });
 
-t.test("a closed socket fails everything in flight and all that follows", async (t) => {
+t.test("a closed socket fails all calls in flight and all later calls", async (t) => {
   const { qmp } = await pair(t, (_, it) => it.socket.destroy());
   const wait = qmp.waitFor("STOP", undefined);
   await rejects(t, qmp.execute("query-status"), "qmp-disconnected");
@@ -145,7 +146,7 @@ t.test("a closed socket fails everything in flight and all that follows", async 
   await rejects(t, qmp.execute("cont"), "qmp-disconnected");
 });
 
-t.test("quit counts as success without an answer, other calls in flight fail", async (t) => {
+t.test("quit succeeds without an answer, and other calls in flight fail", async (t) => {
   const { qmp } = await pair(t, ({ execute }, it) => {
     if (execute === "quit") it.socket.end();
   });
@@ -164,7 +165,7 @@ t.test("closing after an answered quit is no fault either", async (t) => {
   t.equal(await qmp.closed, undefined);
 });
 
-t.test("a QEMU that says why it ends is told by that reason", async (t) => {
+t.test("the end of a QEMU that says why it ends is reported with that reason", async (t) => {
   for (const [reason, code, message] of [
     ["guest-shutdown", "guest-not-running", /powered itself off/],
     ["guest-reset", "guest-not-running", /reset itself.*-no-reboot/],
@@ -184,7 +185,7 @@ t.test("a QEMU that says why it ends is told by that reason", async (t) => {
   }
 });
 
-t.test("a guest that was started again behind its shutdown has not ended for that", async (t) => {
+t.test("a guest that was started again after its shutdown has not ended because of the shutdown", async (t) => {
   const { qmp } = await pair(t, ({ id }, it) => {
     const timestamp = { seconds: 1, microseconds: 0 };
     it.reply({ event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" }, timestamp });
@@ -196,7 +197,7 @@ t.test("a guest that was started again behind its shutdown has not ended for tha
   t.match(await qmp.closed, { code: "qmp-disconnected", message: /closed its monitor/ });
 });
 
-t.test("close() fails calls in flight and closed tells no fault", async (t) => {
+t.test("close() fails calls in flight, and `closed` resolves without a fault", async (t) => {
   const { qmp } = await pair(t, () => undefined);
   const call = qmp.execute("cont");
   qmp.close();
@@ -222,7 +223,7 @@ for (const [title, bytes] of Object.entries(garbage))
     t.equal((await qmp.closed)?.code, "qmp-protocol");
   });
 
-t.test("messages split at every byte are put together, characters too", async (t) => {
+t.test("messages that are split at any byte are put together, also within a character", async (t) => {
   const text = Buffer.from('{"return": "Zürich €", "id": ID}\r\n{"event": "STÖP", "data": {}}\r\n');
   let at = 1;
   const { qmp } = await pair(t, ({ id }, it) => {
@@ -238,14 +239,14 @@ t.test("messages split at every byte are put together, characters too", async (t
   }
 });
 
-t.test("nobody at the socket is qmp-unreachable", async (t) => {
+t.test("a socket that does not exist is qmp-unreachable", async (t) => {
   const missing = join(tmpdir(), "ferry-qmp-none");
   await rejects(t, QmpClient.connect(missing), "qmp-unreachable", /none/);
 });
 
 t.test("a socket left behind by a dead QEMU is qmp-unreachable", async (t) => {
   const path = await serve(t, () => undefined);
-  // a process that ends without unlinking its socket
+  // the process ends without unlinking its socket
   const left = `${path}.left`;
   const script = `require("net").createServer().listen(${JSON.stringify(left)}, () => process.kill(process.pid, "SIGKILL"))`;
   spawnSync(process.execPath, ["-e", script]);
@@ -270,7 +271,7 @@ t.test("a socket that this user may not use is qmp-forbidden", { skip: !isRoot &
   }
 });
 
-t.test("no greeting in time is qmp-timeout, as with a second client", async (t) => {
+t.test("a monitor that does not greet in time, as it does with a second client, is qmp-timeout", async (t) => {
   const path = await serve(t, () => undefined);
   const fault: MigrationFault = await QmpClient.connect(path, { timeoutMs: 20 }).then(
     () => Promise.reject(new Error("connected")),
@@ -290,7 +291,7 @@ t.test("a greeting without a version is qmp-protocol", async (t) => {
   await rejects(t, QmpClient.connect(path), "qmp-protocol");
 });
 
-t.test("a real QEMU greets, answers, refuses, tells events and quits; a second client waits", async (t) => {
+t.test("a real QEMU greets, answers, refuses, sends events and quits, and a second client waits", async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), "ferry-qmp-")), "qmp");
   t.teardown(() => rmSync(join(path, ".."), { recursive: true }));
   const args = ["-machine", "none", "-S", "-display", "none", "-qmp", `unix:${path},server=on,wait=off`];

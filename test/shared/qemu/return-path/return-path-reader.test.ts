@@ -1,3 +1,4 @@
+/** Tests `ReturnPathReader`: what QEMU writes is read in any pieces, and anything else is refused. */
 import t from "tap";
 import {
   encodePong,
@@ -9,7 +10,7 @@ import { ReturnPathReader } from "../../../../shared/qemu/return-path/return-pat
 import { StreamBytes } from "../../../support/fake-stream.ts";
 import { RETURN_PATH_BLOCKS, ReturnPathLog, receivedBitmap } from "../../../support/return-path-log.ts";
 
-/** What the reader tells of these bytes, in pieces that end at the cuts. */
+/** Reads these bytes in pieces that end at the cuts. @returns what the reader tells */
 function told(bytes: Uint8Array, cuts: readonly number[] = []): readonly string[] {
   const sink = new ReturnPathLog();
   const reader = new ReturnPathReader(RETURN_PATH_BLOCKS, sink);
@@ -23,7 +24,7 @@ function told(bytes: Uint8Array, cuts: readonly number[] = []): readonly string[
 
 const message = (type: number, length: number): StreamBytes => new StreamBytes().be16(type).be16(length);
 
-/** One of each, a bitmap of a block whose last word is not full among them. */
+/** One message of each kind, with a bitmap of a block whose last word is not full. */
 function everything(): Buffer {
   const requests = new PageRequests(RETURN_PATH_BLOCKS);
   requests.add(3, 1);
@@ -53,13 +54,13 @@ const EVERYTHING = [
   "received 0",
   "received 2",
   "received 99",
-  // the block that was named last by a request
+  // the request names no block, so it is for the block that a request has named last
   "request 2+1",
   "resumeAck",
   "shut 7",
 ];
 
-t.test("each message is told, requests as pages", async (t) => {
+t.test("each message is told, and requests are told as pages", async (t) => {
   t.strictSame(told(everything()), EVERYTHING);
 });
 
@@ -75,7 +76,7 @@ t.test("the return path may be split at every byte", async (t) => {
   );
 });
 
-t.test("what QEMU does not write is refused by name", async (t) => {
+t.test("a message that QEMU does not write is refused with the reason", async (t) => {
   const request = (start: number, bytes: number, name = "pc.ram"): StreamBytes =>
     message(3, 13 + name.length)
       .be64(start)
@@ -118,7 +119,7 @@ t.test("what QEMU does not write is refused by name", async (t) => {
   }
 });
 
-t.test("reading requests makes nothing for a request", async (t) => {
+t.test("reading requests makes no object for a request", async (t) => {
   const requests = new PageRequests(RETURN_PATH_BLOCKS);
   for (let i = 0; i < 20_000; i++) requests.add(i % 100, 1);
   const bytes = requests.take();

@@ -1,3 +1,4 @@
+/** Tests the messages that an agent writes on a return path. */
 import t from "tap";
 import {
   encodePong,
@@ -16,7 +17,7 @@ const BLOCKS = [
 ];
 const RAM_PAGES = 6 * 2 ** 18;
 
-t.test("messages have type, length and payload", async (t) => {
+t.test("a message has its type, its length and its payload", async (t) => {
   t.equal(hex(encodeShut(0)), "0001000400000000");
   t.equal(hex(encodeShut(1)), "0001000400000001");
   t.equal(hex(encodePong(0xdeadbeef)), "00020004deadbeef");
@@ -24,7 +25,7 @@ t.test("messages have type, length and payload", async (t) => {
   t.equal(hex(encodeResumeAck()), "0006000400000001");
 });
 
-t.test("the pages that a block has are its bitmap, padded to eight bytes, and an end mark", async (t) => {
+t.test("the pages that a block has are told as a bitmap, padded to eight bytes, and an end mark", async (t) => {
   const block = { name: "pc.ram", byteLength: 66 * 4096 };
   const bits = Uint8Array.of(1, 2, 4, 8, 16, 32, 64, 128, 3);
   const padded = Buffer.concat([bits, Buffer.alloc(7)]);
@@ -32,7 +33,7 @@ t.test("the pages that a block has are its bitmap, padded to eight bytes, and an
   t.equal(
     hex(encodeReceivedPages(block, Buffer.concat([bits, Buffer.of(0xff)]))),
     hex(receivedBitmap("pc.ram", padded)),
-    "more bits than pages say nothing",
+    "bits beyond the pages are left out",
   );
   t.equal(
     hex(encodeReceivedPages({ name: "none", byteLength: 0 }, bits)),
@@ -41,7 +42,7 @@ t.test("the pages that a block has are its bitmap, padded to eight bytes, and an
   t.throws(() => encodeReceivedPages(block, bits.subarray(1)), RangeError);
 });
 
-t.test("a request names its block only when it is another one than before, whatever was taken meanwhile", async (t) => {
+t.test("a request names its block only where the request before was for another, also after take()", async (t) => {
   const requests = new PageRequests(BLOCKS);
   requests.add(3, 1);
   requests.add(2 ** 20, 2);
@@ -63,7 +64,7 @@ t.test("a request names its block only when it is another one than before, whate
   );
 });
 
-t.test("what one request cannot say becomes several", async (t) => {
+t.test("pages that one request cannot name become several requests", async (t) => {
   const requests = new PageRequests(BLOCKS);
   requests.add(0, RAM_PAGES + 1);
   t.equal(
@@ -80,7 +81,7 @@ t.test("what one request cannot say becomes several", async (t) => {
   t.equal(requests.take().length, 23 + 24);
 });
 
-t.test("any number of requests is gathered; pages of no block are a mistake of the caller", async (t) => {
+t.test("any number of requests is gathered, and pages of no block are a mistake of the caller", async (t) => {
   const requests = new PageRequests(BLOCKS);
   for (let i = 0; i < 10_000; i++) requests.add(i, 1);
   t.equal(requests.take().length, 10_000 * 16 + 7);

@@ -1,3 +1,4 @@
+/** Tests the commands that an agent writes to the destination's QEMU. */
 import t from "tap";
 import {
   DiscardEncoder,
@@ -19,7 +20,7 @@ const BLOCKS = [
 ];
 const RAM_PAGES = 6 * 2 ** 18;
 
-/** The commands for these ranges. */
+/** Encodes the commands for these ranges. */
 function discards(ranges: readonly (readonly [first: number, count: number])[]): string[] {
   const commands: string[] = [];
   const encoder = new DiscardEncoder(BLOCKS, (command) => commands.push(hex(command)));
@@ -31,7 +32,7 @@ function discards(ranges: readonly (readonly [first: number, count: number])[]):
 const expected = (name: string, ranges: readonly (readonly [start: number, bytes: number])[]): string =>
   hex(discard(name, ranges).done());
 
-t.test("commands have type, number, length and payload", async (t) => {
+t.test("a command has its type, number, length and payload", async (t) => {
   t.equal(hex(encodeOpenReturnPath()), "0800010000");
   t.equal(hex(encodePing(0xdeadbeef)), "0800020004deadbeef");
   t.equal(hex(encodeAdvise()), "08000300100000000000001000" + "0000000000001000");
@@ -55,7 +56,7 @@ t.test("a discard holds up to twelve ranges of one block", async (t) => {
   );
 });
 
-t.test("a range over the end of a block is one in each", async (t) => {
+t.test("a range over the end of a block becomes a range in each of both blocks", async (t) => {
   t.strictSame(discards([[RAM_PAGES - 1, 3]]), [
     expected("pc.ram", [[6 * 2 ** 30 - 4096, 4096]]),
     expected("pc.bios", [[0, 8192]]),
@@ -63,7 +64,7 @@ t.test("a range over the end of a block is one in each", async (t) => {
   t.strictSame(discards([[0, RAM_PAGES]]), [expected("pc.ram", [[0, 6 * 2 ** 30]])]);
 });
 
-t.test("no range is no command, and pages of no block are a mistake of the caller", async (t) => {
+t.test("without a range there is no command, and pages of no block are a mistake of the caller", async (t) => {
   t.strictSame(discards([]), []);
   t.strictSame(discards([[7, 0]]), []);
   t.throws(() => discards([[RAM_PAGES + 1, 2]]), RangeError);

@@ -1,8 +1,9 @@
+/** Tests `GlobalState`: the run state in which the guest was stopped is found in QEMU's device state. */
 import fc from "fast-check";
 import t from "tap";
 import { GlobalState } from "../../../../shared/qemu/stream/global-state.ts";
 
-/** The section as QEMU 8.1 and 10.0 write it (test/vectors). */
+/** Makes the section as QEMU 8.1 and 10.0 write it (test/vectors). */
 function section(runState: string): Buffer {
   const head = Buffer.from("04000000260b676c6f62616c73746174650000000000000001", "hex");
   const size = Buffer.alloc(4);
@@ -16,19 +17,19 @@ const found = (pieces: readonly Uint8Array[]): string | undefined => {
   return state.runState;
 };
 
-t.test("it reads how the guest was stopped, wherever the pieces are cut", async (t) => {
+t.test("the run state is read wherever the pieces are cut", async (t) => {
   const bytes = Buffer.concat([Buffer.from("timer"), section("paused"), Buffer.from("cpu_common")]);
   for (let at = 0; at <= bytes.length; at++) t.equal(found([bytes.subarray(0, at), bytes.subarray(at)]), "paused");
   t.equal(found([...bytes].map((byte) => Uint8Array.of(byte))), "paused");
 });
 
-t.test("the first counts, and the machine's description is none", async (t) => {
+t.test("the first section counts, and the machine's description is no section", async (t) => {
   t.equal(found([section("running"), section("paused")]), "running");
   t.equal(found([Buffer.from('{"name": "globalstate", "instance_id": 0}')]), undefined);
-  t.equal(found([section("internal-error").subarray(0, 40)]), undefined, "not the whole of it yet");
+  t.equal(found([section("internal-error").subarray(0, 40)]), undefined, "not all of the section has come");
 });
 
-t.test("what looks like its beginning does not hide it", async () => {
+t.test("bytes that look like the beginning of the section do not hide it", async () => {
   const likeHead = fc.constantFrom(
     "0b",
     "0b676c",

@@ -1,3 +1,4 @@
+/** Tests the reader and the writer with post-copy streams that real QEMUs wrote (test/vectors). */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +11,7 @@ import { type RewrittenPostcopy, rewritePostcopy } from "../../../support/fake-p
 const FOLDER = join(packageRoot(), "test/vectors");
 const HIGH_START = 0x100000;
 const LOW_END = 0xa0000;
-/** Pages that the guest changes without end. */
+/** The pages that the guest changes without end. */
 const CHANGING = Array.from({ length: 16 }, (_, i) => 8 + i);
 
 const vector = (name: string): { stream: Buffer; facts: VectorFacts } => ({
@@ -34,7 +35,7 @@ function memoryOf({ pages }: RewrittenPostcopy, facts: VectorFacts): readonly st
 const used = vector("postcopy-pc-i440fx-10.0");
 const read = rewritePostcopy(used.stream);
 
-t.test("QEMU's post-copy stream is told in its order", async (t) => {
+t.test("the parts of QEMU's post-copy stream are told in their order", async (t) => {
   const words = read.log.map((line) => line.split(" ", line.startsWith("ping") ? 2 : 1).join(" "));
   t.strictSame(
     words.filter((word, i) => word !== words[i - 1]),
@@ -43,7 +44,7 @@ t.test("QEMU's post-copy stream is told in its order", async (t) => {
   t.equal(read.left, 0);
 });
 
-t.test("what is discarded comes again, each page once, and nothing else does", async (t) => {
+t.test("each page that is discarded comes again once, and no other page does", async (t) => {
   const discarded = read.log
     .map((line) => /^discard (\d+)\+(\d+)$/.exec(line))
     .filter((match) => match !== null)
@@ -57,30 +58,30 @@ t.test("what is discarded comes again, each page once, and nothing else does", a
   t.ok(CHANGING.every((page) => discarded.includes(page)));
 });
 
-t.test("its pages make the memory that QEMU's monitor saved", async (t) => {
+t.test("the pages of the stream make the memory that QEMU's monitor saved", async (t) => {
   t.strictSame(memoryOf(read, used.facts), used.facts.memorySha256);
 });
 
-t.test("its package begins with LISTEN and ends with PING(3) and RUN", async (t) => {
+t.test("the package begins with LISTEN, and ends with PING(3) and RUN", async (t) => {
   t.equal(read.package.subarray(0, 6).toString("hex"), "080004000004");
   t.equal(read.package.subarray(-14).toString("hex"), "080002000400000003" + "0800050000");
 });
 
 t.test(
-  "written again it is the same stream, but for commands without meaning for the agents, and a name",
+  "written again, the stream is the same, except for commands that mean nothing to the agents, and a name",
   async (t) => {
     const expected = without(without(used.stream, "0800010000"), "08000b0000");
     const ping = Buffer.from("080002000400000004", "hex");
     const at = expected.indexOf(ping);
     t.ok(read.bytes.subarray(0, at).equals(expected.subarray(0, at)));
-    // QEMU names its block anew after the discards (migration/ram.c, ram_postcopy_send_discard_bitmap); it need not
+    // QEMU names its block again after the discards (migration/ram.c, ram_postcopy_send_discard_bitmap), and need not
     const record = at + ping.length + 5;
     t.equal(expected.toString("latin1", record + 8, record + 15), "\u0006pc.ram");
     t.ok(read.bytes.subarray(record + 8).equals(expected.subarray(record + 15)));
   },
 );
 
-t.test("a stream with the capability that completes as a precopy one is read to its end", async (t) => {
+t.test("a stream with the capability that completes as in precopy is read to its end", async (t) => {
   const { stream, facts } = vector("postcopy-unused-pc-i440fx-10.0");
   const got = rewritePostcopy(stream);
   t.strictSame(got.log, ["ping 1", "advised", "layout", "stopped", "ramEnd", "end"]);

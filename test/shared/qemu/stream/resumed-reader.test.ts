@@ -1,3 +1,4 @@
+/** Tests the reader of the stream with which the source's QEMU resumes a broken post-copy. */
 import t, { type Test } from "tap";
 import { openReturnPath, ping } from "../../../support/fake-postcopy.ts";
 import { asking, fakeResumed, readResumed, recvBitmap, resume } from "../../../support/fake-resumed.ts";
@@ -8,7 +9,7 @@ const ASKED = ["bitmap pc.ram from 0", "bitmap pc.bios from 40", "bitmap /rom@et
 const refused = (t: Test, stream: Buffer, message: RegExp, code = "stream-invalid"): unknown =>
   t.throws(() => readResumed(stream), { code, message });
 
-t.test("the bitmaps are asked for, then come the pages and the end", async (t) => {
+t.test("the bitmaps are asked for first, and then the pages and the end come", async (t) => {
   for (const seed of [1, 2, 3]) {
     const { bytes, pages } = fakeResumed(seed);
     const told = readResumed(bytes);
@@ -18,11 +19,11 @@ t.test("the bitmaps are asked for, then come the pages and the end", async (t) =
   }
 });
 
-t.test("a stream in any pieces tells the same", async (t) => {
+t.test("a stream reads the same in any pieces", async (t) => {
   const { bytes } = fakeResumed(4);
   const whole = readResumed(bytes);
   const every = Array.from({ length: bytes.length }, (_, i) => i);
-  // byte by byte, but for the inside of pages
+  // the cuts are at every byte, except inside of pages
   const cuts = every.filter((at) => at < 200 || at % 97 === 0 || at > bytes.length - 60);
   t.strictSame(readResumed(bytes, cuts), whole);
   for (const cut of every.filter((at) => at < 120 || at % 31 === 0))
@@ -38,13 +39,13 @@ t.test("a sink that is full is offered the page again", async (t) => {
   );
 });
 
-t.test("pings are told wherever they stand", async (t) => {
+t.test("pings are told wherever they stand in the stream", async (t) => {
   const section = new SectionMaker([["pc.ram", 40]], () => 0).section(2, 1);
   const stream = Buffer.concat([ping(7).done(), asking(), ping(8).done(), section, ping(9).done()]);
   t.strictSame(readResumed(stream).log, ["ping 7", ...ASKED, "ping 8", "part", "ping 9"]);
 });
 
-t.test("what is out of order is a fault", async (t) => {
+t.test("a command or section that is out of order is a fault", async (t) => {
   const section = new SectionMaker([["pc.ram", 40]], () => 0).section(2, 1);
   refused(t, section, /a section of type 2 in a resumed stream \(asking\)/);
   refused(t, resume(), /postcopyResume after 0 of 3 blocks/);
@@ -58,7 +59,7 @@ t.test("what is out of order is a fault", async (t) => {
   refused(t, Buffer.concat([ended.subarray(0, -1), ping(1).done()]), /a section of type 8 in a resumed stream \(eof\)/);
 });
 
-t.test("what does not belong to it is a fault", async (t) => {
+t.test("a command or section that does not belong to such a stream is a fault", async (t) => {
   const header = Buffer.from("5145564d00000003", "hex");
   refused(t, header, /a section of type 81/);
   refused(t, recvBitmap("vga.vram"), /RAM block vga.vram, which was not listed/);

@@ -1,3 +1,4 @@
+/** Tests the commands of QEMU's stream, above all those of post-copy, and the package. */
 import t from "tap";
 import { StreamReader } from "../../../../shared/qemu/stream/stream-reader.ts";
 import {
@@ -18,7 +19,7 @@ const after = (...commands: StreamBytes[]): Buffer =>
   Buffer.concat([advisedSetup().done(), ...commands.map((one) => one.done())]);
 const end = (type: number): StreamBytes => new StreamBytes().u8(type).be32(2).be64(0x10).u8(0x7e).be32(2);
 
-t.test("a stream with post-copy is told in order, and written again it is the same", async (t) => {
+t.test("a stream with post-copy is told in order, and is the same when it is written again", async (t) => {
   for (let seed = 1; seed <= 20; seed++) {
     const stream = fakePostcopy(seed);
     const got = rewritePostcopy(stream.bytes);
@@ -32,7 +33,7 @@ t.test("a stream with post-copy is told in order, and written again it is the sa
   }
 });
 
-t.test("it may be split at every byte", async (t) => {
+t.test("a stream with post-copy may be split at every byte", async (t) => {
   const stream = fakePostcopy(7, { packageBytes: 40 });
   const whole = rewritePostcopy(stream.bytes);
   let wrong = 0;
@@ -56,9 +57,9 @@ t.test("a sink that refuses pages is offered them again, before and after the pa
   t.ok(got.bytes.equals(stream.told));
 });
 
-t.test("with the capability on, the stream may complete as a precopy one", async (t) => {
+t.test("with the capability on, the stream may complete as in precopy", async (t) => {
   const { bytes, prologue } = fakeStream({ seed: 5 });
-  // OPEN_RETURN_PATH and PING stand behind the configuration
+  // OPEN_RETURN_PATH and PING stand after the configuration
   const at = streamHead("pc-q35-8.1").done().length + 14;
   const stream = Buffer.concat([bytes.subarray(0, at), advise().done(), bytes.subarray(at)]);
   const got = rewritePostcopy(stream);
@@ -69,12 +70,12 @@ t.test("with the capability on, the stream may complete as a precopy one", async
   t.ok(got.bytes.includes(prologue.subarray(at - 14)));
 });
 
-t.test("pings are told to a sink for post-copy without the capability too", async (t) => {
+t.test("a sink for post-copy is told of pings without the capability too", async (t) => {
   const got = rewritePostcopy(fakeStream({ seed: 2 }).bytes);
   t.strictSame(got.log, ["ping 1", "layout", "stopped", "ramEnd", "end"]);
 });
 
-t.test("the guest is stopped by what of post-copy comes first, and that is told once", async (t) => {
+t.test("the part of post-copy that comes first shows that the guest is stopped, which is told once", async (t) => {
   const one = [[0, 4096]] as const;
   const tail = ["discard 0+1", "package 1"];
   const opening = ["ping 1", "advised", "layout"];
@@ -87,7 +88,7 @@ t.test("the guest is stopped by what of post-copy comes first, and that is told 
   t.strictSame(rewritePostcopy(after(packaged(1))).log, [...opening, "stopped", "package 1"]);
 });
 
-t.test("what cannot be in such a stream is refused by name", async (t) => {
+t.test("what cannot be in such a stream is refused with the reason", async (t) => {
   const huge = 4096 | (2 << 20);
   const head = (): StreamBytes => streamHead();
   const one = [[0, 4096]] as const;
@@ -165,7 +166,7 @@ t.test("what cannot be in such a stream is refused by name", async (t) => {
   for (const [bytes, code, message] of refused) t.throws(() => rewritePostcopy(bytes), { code, message });
 });
 
-t.test("the limit of the package is the caller's to lower, and holds before its bytes come", async (t) => {
+t.test("a caller may lower the limit of the package, which holds before the package's bytes come", async (t) => {
   t.throws(() => rewritePostcopy(after(packaged(1000)), [], { limits: { packageBytesMax: 999 } }), {
     code: "stream-unsupported",
     message: /package of 1000 bytes, more than 999/,
@@ -174,7 +175,7 @@ t.test("the limit of the package is the caller's to lower, and holds before its 
   t.equal(got.log.at(-1), "package 1000");
 });
 
-t.test("without a sink for it, the first command of post-copy is refused", async (t) => {
+t.test("without a sink for post-copy, the first command of post-copy is refused", async (t) => {
   t.throws(() => rewriteStream(fakePostcopy(1).bytes), {
     code: "stream-unsupported",
     message: /command postcopyAdvise/,

@@ -1,3 +1,4 @@
+/** Tests `StreamEnd`: the end of QEMU's stream is found, and nothing that only looks like it. */
 import fc from "fast-check";
 import t from "tap";
 import { StreamEnd } from "../../../../shared/qemu/stream/stream-end.ts";
@@ -7,7 +8,7 @@ const description = (text: string, length = text.length): Buffer =>
   new StreamBytes().u8(0, 6).be32(length).bytes(Buffer.from(text)).done();
 const REAL = description('{"configuration": {"vmsd_name": "configuration"}, "page_size": 4096, "devices": []}');
 
-/** Where the end is seen when the bytes come in pieces that end at the cuts; -1: nowhere. */
+/** Finds where the end is seen when the bytes come in pieces that end at the cuts; -1 where it is not seen. */
 function endOf(bytes: Uint8Array, cuts: readonly number[]): number {
   const end = new StreamEnd();
   let from = 0;
@@ -25,7 +26,7 @@ const lookalikes: Record<string, Uint8Array> = {
   "a length of nothing": description('{"page_size": 4096}', 0),
   "text that is cut short": description('{"page_size": 4096}', 12),
   "an array": description("[4096, 4096, 4096]"),
-  "text that goes on behind its length": description('{"page_size": 4096}, and on'),
+  "text that goes on after its length": description('{"page_size": 4096}, and on'),
   "the mark's first two bytes": Buffer.from([0, 6]),
   "the mark and most of a length": Buffer.from([0, 6, 0, 0, 0]),
   zeros: Buffer.alloc(50),
@@ -33,30 +34,30 @@ const lookalikes: Record<string, Uint8Array> = {
 };
 
 for (const [title, bytes] of Object.entries(lookalikes))
-  t.test(`the end is found behind ${title}, whatever the split`, async (t) => {
+  t.test(`the end is found after ${title}, whatever the split`, async (t) => {
     const all = Buffer.concat([Buffer.from("state"), bytes, REAL]);
     let wrong = 0;
     for (let cut = 0; cut < all.length; cut++) if (endOf(all, [cut]) !== all.length) wrong++;
     t.equal(wrong, 0);
     const each = Array.from({ length: all.length - 1 }, (_, i) => i + 1);
-    t.equal(endOf(all, each), all.length, "byte by byte");
+    t.equal(endOf(all, each), all.length, "the bytes come one by one");
   });
 
 t.test("device state that ends with the mark's own bytes does not hide the end", async (t) => {
-  // the state's 00 06 takes the mark for its length, and this length's bytes are a brace and a quote
+  // with the state's 00 06 the mark is read as a length, and the bytes of the length are a brace and a quote
   const text = `{"page_size": 4096, "devices": "${"x".repeat(0x7b22 - 34)}"}`;
   t.equal(text.length, 0x7b22);
   const all = Buffer.concat([Buffer.from([1, 2, 0, 6]), description(text)]);
   for (let cut = 0; cut < 20; cut++) t.equal(endOf(all, [cut]), all.length);
 });
 
-t.test("a description that a read ends within is not the end", async (t) => {
+t.test("the end of a read within a description is not the end of the stream", async (t) => {
   let early = 0;
   for (let cut = 0; cut < REAL.length; cut++) if (endOf(REAL.subarray(0, cut), []) >= 0) early++;
   t.equal(early, 0);
 });
 
-t.test("the end is found behind any state, in any pieces", async () => {
+t.test("the end is found after any state, in any pieces", async () => {
   const piece = fc.oneof(
     fc.uint8Array({ maxLength: 30 }),
     fc.constantFrom<Uint8Array>(...Object.values(lookalikes)),
@@ -72,7 +73,7 @@ t.test("the end is found behind any state, in any pieces", async () => {
   );
 });
 
-t.test("a candidate of 16 MiB costs its length once, in pieces of any size", async (t) => {
+t.test("a candidate of 16 MiB is looked at once, in pieces of any size", async (t) => {
   const text = `{"page_size": 4096, "devices": "${"x".repeat((16 << 20) - 34)}"}`;
   const all = description(text);
   const end = new StreamEnd();

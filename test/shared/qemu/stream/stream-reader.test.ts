@@ -1,3 +1,4 @@
+/** Tests `StreamReader`: streams are read in any pieces, and hostile streams are refused. */
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
@@ -5,7 +6,7 @@ import { StreamReader, type StreamSink } from "../../../../shared/qemu/stream/st
 import { type FakeStreamOptions, fakeStream, StreamBytes, twoPageSetup } from "../../../support/fake-stream.ts";
 import { rewriteStream } from "../../../support/rewrite-stream.ts";
 
-t.test("what the reader reads, the writer writes again, byte for byte", async () => {
+t.test("what the reader reads, the writer writes again byte for byte", async () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 1e9 }),
@@ -40,7 +41,7 @@ t.test("a stream may be split at every byte", async (t) => {
   t.equal(wrong, 0);
 });
 
-t.test("one byte at a time is enough", async (t) => {
+t.test("a stream may come one byte at a time", async (t) => {
   const stream = fakeStream({ seed: 3, sections: 1, recordsPerSection: 1, deviceBytes: 30 });
   const got = rewriteStream(
     stream.bytes,
@@ -59,13 +60,13 @@ t.test("a sink that refuses is offered the same page again, and loses none", asy
   t.ok(got.bytes.equals(fakeStream({ seed: 11, commands: false }).bytes));
 });
 
-t.test("what a part cannot hold is refused by name, with its place in the stream", async (t) => {
+t.test("what a part cannot hold is refused with the reason, and with its place in the stream", async (t) => {
   const at = twoPageSetup().done().length + 5;
   const part = (): StreamBytes => twoPageSetup().u8(2).be32(2);
   const refused: readonly [bytes: StreamBytes, code: string, message: RegExp][] = [
     [part().be64(0x40).name("pc.ram"), "stream-unsupported", /XBZRLE records \(capability xbzrle\)/],
     [part().be64(0x60), "stream-unsupported", /capability xbzrle/],
-    // no name follows it
+    // no name comes after this flag
     [part().be64(0x200), "stream-unsupported", /multifd/],
     [part().be64(0x100).name("pc.ram"), "stream-unsupported", /capability compress/],
     [part().be64(0x80), "stream-unsupported", /hooks \(RDMA\)/],
@@ -99,7 +100,7 @@ t.test("what a part cannot hold is refused by name, with its place in the stream
   t.throws(() => rewriteStream(twoPageSetup().u8(3).be32(9).done()), { message: /part of section 9/ });
 });
 
-t.test("the guest is told to be stopped once, by what comes first", async (t) => {
+t.test("the stop of the guest is told once, by whatever shows it first", async (t) => {
   const end = (bytes: StreamBytes): StreamBytes => bytes.u8(3).be32(2).be64(0x10).u8(0x7e).be32(2);
   const switchover = twoPageSetup().u8(8).be16(11).be16(0);
   t.same(rewriteStream(switchover.done()).log, ["layout pc", "stopped"]);
@@ -107,7 +108,7 @@ t.test("the guest is told to be stopped once, by what comes first", async (t) =>
   t.same(rewriteStream(twoPageSetup().u8(3).be32(2).done()).log, ["layout pc", "stopped"]);
 });
 
-t.test("bytes behind the end are a fault", async (t) => {
+t.test("bytes after the end are a fault", async (t) => {
   const { bytes } = fakeStream({ seed: 1 });
   t.throws(() => rewriteStream(Buffer.concat([bytes, Buffer.of(0)]), [bytes.length]), {
     code: "stream-invalid",
@@ -122,7 +123,7 @@ t.test("device state is passed on as it comes, and not held for the end", async 
     t.equal(rewriteStream(bytes.subarray(0, head + length)).devices.length, length);
 });
 
-t.test("reading pages makes nothing for a page", async (t) => {
+t.test("reading pages makes no object for a page", async (t) => {
   const count = 20_000;
   const records = new StreamBytes().u8(2).be32(2).be64(2).name("pc.ram").u8(0);
   for (let i = 0; i < count; i++) records.be64(0x1000 * (i % 2) + 0x22).u8(0);
@@ -141,11 +142,11 @@ t.test("reading pages makes nothing for a page", async (t) => {
   for (let i = 0; i < 50; i++) round();
   const before = process.memoryUsage().heapUsed;
   for (let i = 0; i < 50; i++) round();
-  // an object for each would be 16 MB at least; a collection in between only lowers it
+  // an object for each page would take 16 MB at least, and a collection in between only lowers the figure
   t.ok(process.memoryUsage().heapUsed - before < 1e6);
 });
 
-t.test("hostile bytes give a named fault or wait for more, and nothing else", async () => {
+t.test("hostile bytes give a named fault, or the reader waits for more", async () => {
   const good = fakeStream({ seed: 99, sections: 1, recordsPerSection: 2 }).bytes;
   fc.assert(
     fc.property(fc.array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 }), (changes) => {
@@ -162,7 +163,7 @@ t.test("hostile bytes give a named fault or wait for more, and nothing else", as
   );
 });
 
-t.test("any bytes behind a good set-up end in a fault or a wait, and cost no memory", async () => {
+t.test("any bytes after a good set-up end in a fault or a wait, and cost no memory", async () => {
   const setup = twoPageSetup().done();
   const field = fc.oneof(
     fc.uint8Array({ maxLength: 12 }),
@@ -176,7 +177,7 @@ t.test("any bytes behind a good set-up end in a fault or a wait, and cost no mem
     fc.property(fc.array(field, { maxLength: 30 }), fc.nat(5000), (fields, cut) => {
       const bytes = Buffer.concat([setup, ...fields]);
       try {
-        // what is left is less than an item
+        // what is left is less than an item of the stream
         return rewriteStream(bytes, cut < bytes.length ? [cut] : []).left < 4400;
       } catch (thrown) {
         return thrown instanceof MigrationFault && thrown.code.startsWith("stream-");

@@ -1,3 +1,4 @@
+/** Tests the set-up of QEMU's stream: the header, the configuration and the start of RAM. */
 import t, { type Test } from "tap";
 import { type RamSetup, StreamReader, type StreamSink } from "../../../../shared/qemu/stream/stream-reader.ts";
 import type { StreamLimits } from "../../../../shared/qemu/stream/stream-setup.ts";
@@ -6,7 +7,7 @@ import { StreamBytes, streamHead } from "../../../support/fake-stream.ts";
 type Refused = readonly [title: string, bytes: StreamBytes, code: string, message: RegExp];
 type Blocks = readonly (readonly [name: string, byteLength: number])[];
 
-/** Head of RAM's section with that total, and a list. */
+/** Writes the head of RAM's section with this total, and the list of blocks. */
 function ramStart(bytes: StreamBytes, totalBytes: number, blocks: Blocks, id = 2): StreamBytes {
   bytes.u8(1).be32(id).name("ram").be32(0).be32(4);
   bytes.be64(totalBytes + 4);
@@ -18,7 +19,7 @@ const raw = (): StreamBytes => new StreamBytes().be32(0x5145564d);
 const section = (id: string, instance: number, version: number): StreamBytes =>
   streamHead().u8(1).be32(2).name(id).be32(instance).be32(version).be64(8196);
 
-/** Reads it whole and byte by byte, which must come to the same. */
+/** Reads the stream whole and byte by byte, which must come to the same. */
 function read(t: Test, stream: StreamBytes, limits: StreamLimits = {}): { setup: RamSetup; prologue: string } {
   const bytes = stream.done();
   const results = [bytes.length, 1].map((step) => {
@@ -48,7 +49,7 @@ function read(t: Test, stream: StreamBytes, limits: StreamLimits = {}): { setup:
   return { setup: results[0].setup, prologue: results[0].prologue };
 }
 
-t.test("machine, section and blocks are told in the stream's order", async (t) => {
+t.test("machine, section and blocks are told in the order of the stream", async (t) => {
   const blocks = [
     ["pc.ram", 1 << 20],
     ["0000:00:02.0/vga.vram", 16384],
@@ -64,7 +65,7 @@ t.test("machine, section and blocks are told in the stream's order", async (t) =
   });
 });
 
-t.test("the section's number is what QEMU gives it, 0 too", async (t) => {
+t.test("the number of the section is the one that QEMU gives it, which may be 0", async (t) => {
   for (const id of [0, 7, 0xffffffff]) {
     const { setup } = read(
       t,
@@ -77,7 +78,7 @@ t.test("the section's number is what QEMU gives it, 0 too", async (t) => {
   }
 });
 
-t.test("the prologue has the uuid and lacks the commands, wherever they stand", async (t) => {
+t.test("the prologue has the uuid, and lacks the commands wherever they stand", async (t) => {
   const uuid = new StreamBytes().u8(5).name("configuration/uuid").be32(1).bytes(Buffer.alloc(16, 7)).done();
   const start = ramStart(new StreamBytes(), 4096, [["pc.ram", 4096]])
     .be64(0x10)
@@ -190,7 +191,7 @@ for (const [title, bytes, code, message] of refused)
     t.throws(() => read(t, bytes), { name: "MigrationFault", code, message });
   });
 
-t.test("the limits are the caller's to lower", async (t) => {
+t.test("a caller may lower the limits", async (t) => {
   const two = (): StreamBytes =>
     ramStart(streamHead(), 8192, [
       ["a", 4096],

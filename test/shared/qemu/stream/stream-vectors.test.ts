@@ -1,3 +1,4 @@
+/** Tests the reader and the writer with precopy streams that real QEMUs wrote (test/vectors). */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -14,7 +15,7 @@ const FOLDER = join(packageRoot(), "test/vectors");
 const HIGH_START = 0x100000;
 const LOW_END = 0xa0000;
 
-/** What the reader told of a stream, and the guest memory that it makes. */
+/** Records what the reader tells of a stream, and the guest memory that the stream makes. */
 class Recorder implements StreamSink {
   readonly memory: Uint8Array;
   readonly log: string[] = [];
@@ -24,7 +25,7 @@ class Recorder implements StreamSink {
   guest = new Uint8Array(0);
   pages = 0;
   zeroPages = 0;
-  /** Pages that came before. */
+  /** How many pages had come before. */
   repeats = 0;
   private readonly seen = new Set<number>();
 
@@ -103,7 +104,7 @@ for (const file of readdirSync(FOLDER).filter((name) => /^pc-.*\.bin\.gz$/.test(
       setup?.blocks.map((block) => [block.name, block.byteLength]),
       facts.blocks,
     );
-    // learned from the stream, never fixed: 2 with QEMU 7.2
+    // the number is learned from the stream and never fixed: it is 2 with QEMU 7.2
     t.equal(setup?.ramSectionId, 1);
   });
 
@@ -112,7 +113,7 @@ for (const file of readdirSync(FOLDER).filter((name) => /^pc-.*\.bin\.gz$/.test(
     const prologue = Buffer.concat(prologueBytes);
     const commands = Buffer.from("0800010000" + "0800020004" + "00000001", "hex");
     const at = stream.indexOf(commands);
-    t.ok(at > 0, "OPEN_RETURN_PATH and PING stand behind the configuration");
+    t.ok(at > 0, "OPEN_RETURN_PATH and PING stand after the configuration");
     const head = stream.subarray(0, prologue.length + commands.length);
     t.ok(prologue.equals(Buffer.concat([head.subarray(0, at), head.subarray(at + commands.length)])));
   });
@@ -143,7 +144,7 @@ for (const file of readdirSync(FOLDER).filter((name) => /^pc-.*\.bin\.gz$/.test(
     );
   });
 
-  t.test(`${name}: written again it is the same stream, but for the commands`, async (t) => {
+  t.test(`${name}: written again, the stream is the same, except for the commands`, async (t) => {
     const got = rewriteStream(stream);
     const commands = ["0800010000" + "0800020004" + "00000001", "08000b0000"].map((hex) => Buffer.from(hex, "hex"));
     const kept = commands.reduce((bytes, command) => {
@@ -157,10 +158,10 @@ for (const file of readdirSync(FOLDER).filter((name) => /^pc-.*\.bin\.gz$/.test(
   t.test(`${name}: the opaque part ends with the description of the machine`, async (t) => {
     const devices = Buffer.concat(read(stream, () => 65536).deviceBytes);
     t.ok(stream.subarray(stream.length - devices.length).equals(devices));
-    t.equal(devices[0], 4, "begins with a FULL section");
+    t.equal(devices[0], 4, "the device state begins with a FULL section");
     const state = new GlobalState();
     state.push(devices);
-    t.equal(state.runState, "running", "and says how the guest was stopped");
+    t.equal(state.runState, "running", "the device state says how the guest was stopped");
     const at = devices.indexOf('{"configuration"');
     t.equal(devices.readUInt32BE(at - 4), devices.length - at);
     t.match(JSON.parse(devices.toString("latin1", at)), { page_size: 4096, devices: Array });

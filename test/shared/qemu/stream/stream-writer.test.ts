@@ -1,3 +1,4 @@
+/** Tests `StreamWriter`: the RAM sections that an agent writes to the destination's QEMU. */
 import t from "tap";
 import { encodeRamEnd, StreamWriter } from "../../../../shared/qemu/stream/stream-writer.ts";
 import { StreamBytes } from "../../../support/fake-stream.ts";
@@ -9,7 +10,7 @@ const layout = [
 ];
 const RAM_PAGES = 6 * 2 ** 18;
 
-/** A writer at OUT, whose memory has a page of ones at 4096. */
+/** Makes a writer at OUT, whose memory has a page of ones at 4096. */
 function begin(): { writer: StreamWriter; memory: Uint8Array; written: () => Buffer } {
   const memory = new Uint8Array(65536).fill(1, 4096, 8192);
   const writer = new StreamWriter(memory, (to, from, length) => memory.copyWithin(to, from, from + length));
@@ -18,7 +19,7 @@ function begin(): { writer: StreamWriter; memory: Uint8Array; written: () => Buf
   return { writer, memory, written: () => Buffer.from(memory.slice(OUT, writer.position)) };
 }
 
-t.test("a record names its block only when it is another one than before, across sections too", async (t) => {
+t.test("a record names its block only where the record before was of another, also across sections", async (t) => {
   const { writer, written } = begin();
   writer.partStart(1);
   writer.zeroPage(0);
@@ -54,7 +55,7 @@ t.test("a page of no block is a mistake of the caller", async (t) => {
   t.throws(() => writer.zeroPage(RAM_PAGES + 2), RangeError);
 });
 
-t.test("room is what is left of the window", async (t) => {
+t.test("the room is what is left of the window", async (t) => {
   const { writer } = begin();
   writer.begin(OUT, OUT + 100);
   t.ok(writer.room(100));

@@ -1,4 +1,4 @@
-/** The group that may use the operators' socket. */
+/** Tests which group may use the operators' socket. */
 import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -32,10 +32,10 @@ t.test("members of a group get through runtimeDirectory", { skip: !IS_ROOT && "o
     t.equal(statSync(at).mode & 0o777, 0o710);
   }
   operatorSocket(config(at, "1", "/elsewhere/source.sock"));
-  t.match(statSync(at), { gid: 1 }, "a socket elsewhere is of no concern to it");
+  t.match(statSync(at), { gid: 1 }, "a socket elsewhere does not change this directory");
 });
 
-t.test("a group that there is not is told", async (t) => {
+t.test("a group that does not exist is reported", async (t) => {
   for (const name of ["no-such-group", "-x", "a b"])
     t.throws(() => operatorSocket(config(folder(t), name)), {
       code: "configuration",

@@ -1,4 +1,4 @@
-/** What systemd's watchdog hears of an agent. */
+/** Tests what systemd's watchdog hears of an agent. */
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { feedWatchdog, watchdogLimitMs } from "../../../../shared/runtime/agent/watchdog.ts";
@@ -25,7 +25,7 @@ t.test("the limit is read as sd_watchdog_enabled(3) says", async (t) => {
   for (const [env, limit] of cases) t.equal(watchdogLimitMs(env, 4711), limit, JSON.stringify(env));
 });
 
-t.test("systemd is told at once, and at half of the limit from then on", async (t) => {
+t.test("systemd is told at once, and then after each half of the limit", async (t) => {
   const limitMs = 40;
   const told: number[] = [];
   let third: () => void = () => undefined;
@@ -36,15 +36,15 @@ t.test("systemd is told at once, and at half of the limit from then on", async (
     if (told.push(performance.now()) === 3) third();
   };
   const end = feedWatchdog(limitMs, tell, createLogger("test", "silent"));
-  t.equal(told.length, 1, "at once");
-  // its timers keep no program alive
+  t.equal(told.length, 1, "systemd is told at once");
+  // the watchdog's timers keep no program alive
   await bounded(enough, WITHIN_MS, "the third word");
   end();
   const gaps = told.slice(1).map((at, index) => at - (told[index] ?? 0));
   for (const gap of gaps) t.ok(gap > limitMs / 2 - 5, `${gap} ms`);
 });
 
-t.test("a loop that hangs tells nothing", async (t) => {
+t.test("an event loop that hangs tells nothing", async (t) => {
   let told = 0;
   const end = feedWatchdog(10, async () => void told++, createLogger("test", "silent"));
   const until = performance.now() + 60;

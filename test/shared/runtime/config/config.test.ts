@@ -1,3 +1,4 @@
+/** Tests the configuration of the agents: where a value comes from, what it becomes, and what is refused. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -7,7 +8,7 @@ import { environmentName, flagName, listKeys, nearest } from "../../../../shared
 import { destinationSchema, sourceSchema } from "../../../../shared/runtime/config/config-schema.ts";
 import { folder as makeFolder } from "../../../support/link-fixtures.ts";
 
-/** The flags that keep a test out of /run and /var. The folder's path is short, as sockets need it. */
+/** Makes a folder, and the flags that keep a test out of /run and /var. The path is short, as sockets need it. */
 function places(t: Test, content: Record<string, string> = {}): { flags: string[]; folder: string } {
   const folder = makeFolder(t);
   mkdirSync(join(folder, "guests"));
@@ -68,7 +69,7 @@ t.test("the defaults of the destination are those of its documentation", async (
   });
 });
 
-t.test("the command line counts before the environment, and that before the file", async (t) => {
+t.test("the command line counts before the environment, and the environment before the file", async (t) => {
   const { flags, folder } = places(t, {
     "ferry.json": JSON.stringify({
       listen: ["unix:/run/y", "unix:/run/x"],
@@ -100,7 +101,7 @@ t.test("lists are comma-separated and a yes-or-no flag may stand alone", async (
   t.same(loadDestinationConfig([...flags, "--faults", "corrupt-page"], {}).faults, ["corrupt-page"]);
 });
 
-t.test("an unknown key is refused wherever it stands, with the nearest one that exists", async (t) => {
+t.test("an unknown key is refused wherever it stands, and the nearest key that exists is named", async (t) => {
   const { flags, folder } = places(t, {
     "nested.json": '{"memory": {"arenas": "1MiB"}}',
     "top.json": '{"memory.arena": {}}',
@@ -128,7 +129,7 @@ t.test("an unknown key is refused wherever it stands, with the nearest one that 
   }
 });
 
-t.test("every wrong value is named with how it should be written", async (t) => {
+t.test("every wrong value is named, with how it should be written", async (t) => {
   const { flags, folder } = places(t, { "numbers.json": '{"memory": {"arena": 64}, "followUp": "30s"}' });
   const cases: [string[], RegExp][] = [
     [["--memory-arena", "64"], /memory\.arena: "64" is not a size.*"256MiB"/],
@@ -163,7 +164,7 @@ t.test("operators have a socket where the setting says, or none", async (t) => {
   t.equal(elsewhere.operatorSocketPath, join(folder, "run", "ops", "a.sock"));
 });
 
-t.test("an address is refused without TLS, on the loopback too, unless that was asked for", async (t) => {
+t.test("an address without TLS is refused, also on the loopback, unless tls.insecure was set", async (t) => {
   const { flags } = places(t);
   for (const address of ["127.0.0.1:7411", "[::1]:7411", "localhost:7411"])
     t.throws(() => loadSourceConfig([...flags, "--listen", address], {}), {
@@ -194,7 +195,7 @@ t.test("--help documents every key with its unit, default and names, --version t
   t.equal(askedFor("source", ["--log-level", "info"]), undefined);
 });
 
-t.test("names follow from the key", async (t) => {
+t.test("the names of a setting follow from its key", async (t) => {
   t.equal(environmentName("memory.baseCache"), "FERRY_MEMORY_BASE_CACHE");
   t.equal(flagName("memory.baseCache"), "--memory-base-cache");
   t.equal(nearest("lisen", ["listen", "log.level"]), "listen");
@@ -220,19 +221,20 @@ t.test("TLS is configured whole or not at all", async (t) => {
     t.throws(() => loadSourceConfig([...flags, ...given], {}), { code: "configuration", message });
 });
 
-t.test("a runtimeDirectory in which the path of a socket would be too long is told with its limit", async (t) => {
+t.test("a runtimeDirectory in which a socket's path would be too long is refused with its limit", async (t) => {
   const { flags, folder } = places(t);
   const longer = (bytes: number): string => join(folder, "x".repeat(bytes - folder.length - 1));
   const at = (directory: string, ...more: string[]): string[] => [...flags, "--runtime-directory", directory, ...more];
-  // the longest of each agent: ID.rehearsal-monitor and ID.rehearsal-destination-monitor; ID.stream and ID.monitor-2
-  for (const [load, most, mostUnrehearsed] of [
+  // the longest sockets of the agents are ID.rehearsal-monitor and ID.rehearsal-destination-monitor, and without a
+  // warm-up ID.stream and ID.monitor-2
+  for (const [load, most, mostWithoutWarmUp] of [
     [loadSourceConfig, 76, 87],
     [loadDestinationConfig, 64, 84],
   ] as const) {
     t.equal(load(at(longer(most)), {}).runtimeDirectory, longer(most));
     const message = new RegExp(`^runtimeDirectory /.* has ${most + 1} bytes and may have ${most}: `);
     t.throws(() => load(at(longer(most + 1)), {}), { code: "configuration", message, advice: /shorter path/ });
-    t.ok(load(at(longer(mostUnrehearsed), "--rehearsal=false"), {}));
-    t.throws(() => load(at(longer(mostUnrehearsed + 1), "--rehearsal=false"), {}), { code: "configuration" });
+    t.ok(load(at(longer(mostWithoutWarmUp), "--rehearsal=false"), {}));
+    t.throws(() => load(at(longer(mostWithoutWarmUp + 1), "--rehearsal=false"), {}), { code: "configuration" });
   }
 });

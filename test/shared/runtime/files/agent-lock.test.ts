@@ -1,4 +1,4 @@
-/** The lock that keeps a second agent away from the directories of the first one. */
+/** Tests the lock that keeps a second agent away from the directories of the first one. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
@@ -25,7 +25,7 @@ function logged(): { readonly log: Logger; readonly lines: string[] } {
   return { log: createLogger("test", "info", { write: (line) => lines.push(line) }), lines };
 }
 
-/** Another process that locks the directories and stays, perhaps on another network. */
+/** Starts another process that locks the directories and stays, perhaps in another network namespace. */
 async function holder(t: Test, { role, stateDirectory, runtimeDirectory }: LockedPlaces, prefix: string[] = []) {
   const [program = "", ...rest] = [...prefix, process.execPath, HOLDER, role, stateDirectory, runtimeDirectory];
   const child = spawn(program, rest, { stdio: ["pipe", "pipe", "inherit"] });
@@ -34,7 +34,7 @@ async function holder(t: Test, { role, stateDirectory, runtimeDirectory }: Locke
   return { child, said: String(said).trim() };
 }
 
-t.test("a directory is locked once, whatever its path, until its lock is given back", async (t) => {
+t.test("a directory is locked once, whatever its path, until its lock is released", async (t) => {
   const first = places(t);
   const link = join(first.folder, "link");
   symlinkSync(first.stateDirectory, link);
@@ -42,12 +42,12 @@ t.test("a directory is locked once, whatever its path, until its lock is given b
   const lock = await lockDirectories(first, silent);
   for (const stateDirectory of [first.stateDirectory, link, `${first.stateDirectory}/../state`])
     await t.rejects(lockDirectories({ ...other, stateDirectory }, silent), { code: "agent-running" }, stateDirectory);
-  t.same(readdirSync(first.stateDirectory), [], "and nothing is written for it");
+  t.same(readdirSync(first.stateDirectory), [], "nothing is written for the lock");
   lock.release();
   (await lockDirectories({ ...other, stateDirectory: link }, silent)).release();
 });
 
-t.test("a refused agent has locked nothing", async (t) => {
+t.test("an agent that is refused has locked nothing", async (t) => {
   const first = places(t);
   const other = join(first.folder, "other");
   const lock = await lockDirectories(first, silent);
@@ -59,7 +59,7 @@ t.test("a refused agent has locked nothing", async (t) => {
   lock.release();
 });
 
-t.test("both kinds share a runtime directory, and neither shares its state directory", async (t) => {
+t.test("agents of both kinds share a runtime directory, and do not share a state directory", async (t) => {
   const source = places(t);
   const destination = { ...source, role: "destination" } as const;
   const lock = await lockDirectories(source, silent);
@@ -68,7 +68,7 @@ t.test("both kinds share a runtime directory, and neither shares its state direc
   lock.release();
 });
 
-t.test("whoever finds a lock hears whose it is, and a process that is killed leaves none", async (t) => {
+t.test("an agent that finds a lock is told whose it is, and a process that is killed leaves no lock", async (t) => {
   const place = places(t);
   const { child, said } = await holder(t, place);
   t.equal(said, "locked");
@@ -79,7 +79,7 @@ t.test("whoever finds a lock hears whose it is, and a process that is killed lea
   });
   const ended = once(child, "exit");
   child.kill("SIGKILL");
-  await bounded(ended, STARTS_MS, "its end");
+  await bounded(ended, STARTS_MS, "the end of the other process");
   (await lockDirectories(place, silent)).release();
 });
 
@@ -97,7 +97,7 @@ t.test(
   },
 );
 
-t.test("names that any user of the host may take keep no agent from its directories", async (t) => {
+t.test("names that any user of the host may take do not keep an agent from its directories", async (t) => {
   const place = places(t);
   for (const [purpose, directory] of [
     ["state", place.stateDirectory],
@@ -115,11 +115,11 @@ t.test("names that any user of the host may take keep no agent from its director
   await t.rejects(
     lockDirectories(place, silent, ["/nowhere/flock"]),
     { code: "agent-running" },
-    "where there are only names they count",
+    "where there are only names, names count",
   );
 });
 
-t.test("the file that is locked is nobody's but the agent's, and a link in its place is not followed", async (t) => {
+t.test("the file that is locked is the agent's alone, and a link in its place is not followed", async (t) => {
   const place = places(t);
   (await lockDirectories(place, silent)).release();
   const file = join(place.runtimeDirectory, ".source.lock");
@@ -130,7 +130,7 @@ t.test("the file that is locked is nobody's but the agent's, and a link in its p
   t.same(readdirSync(place.folder).sort(), ["other", "run", "state"]);
 });
 
-t.test("an agent that cannot lock the directory by flock starts, and says so", async (t) => {
+t.test("an agent that cannot lock the directory by flock starts, and logs so", async (t) => {
   const place = places(t);
   const missing = logged();
   (await lockDirectories(place, missing.log, ["/nowhere/flock"])).release();

@@ -1,4 +1,4 @@
-/** The files of TLS: what is wrong with them is named, and what changes is read again. */
+/** Tests the files of TLS: what is wrong with them is named, and files that change are read again. */
 import { chmodSync, copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -13,7 +13,7 @@ t.test("files that fit together are read", async (t) => {
   t.equal(own.subjectAltName, "DNS:alpha");
 });
 
-t.test("what is wrong names the setting and the file", async (t) => {
+t.test("a fault names the setting and the file", async (t) => {
   const directory = folder(t);
   const file = (name: string, contents: string): string => {
     writeFileSync(join(directory, name), contents);
@@ -39,7 +39,7 @@ t.test("what is wrong names the setting and the file", async (t) => {
   t.throws(() => readCertificates({ ...alpha, key: garbage }, names), { message: /^--tls-key \// });
 });
 
-t.test("a key that every user of the host may read is refused, one that a group may read is not", async (t) => {
+t.test("a key that every user of the host may read is refused, and one that a group may read is not", async (t) => {
   const { files, put } = watched(t);
   put("alpha");
   for (const mode of [0o644, 0o604, 0o601, 0o666]) {
@@ -56,7 +56,7 @@ t.test("a key that every user of the host may read is refused, one that a group 
   }
 });
 
-t.test("a certificate that has expired, or soon will, is told", async (t) => {
+t.test("a certificate that has expired, or soon will, is logged", async (t) => {
   const { log, all } = new Lines();
   for (const name of ["late", "soon", "alpha"]) new Certificates(ca.files(name), log).close();
   t.match(all, [
@@ -66,7 +66,7 @@ t.test("a certificate that has expired, or soon will, is told", async (t) => {
   ]);
 });
 
-/** Certificates whose files a test replaces. */
+/** Makes certificates whose files a test replaces. */
 function watched(t: Test) {
   const directory = folder(t);
   const files = { ca: join(directory, "ca"), certificate: join(directory, "certificate"), key: join(directory, "key") };
@@ -79,7 +79,7 @@ function watched(t: Test) {
   put("alpha");
   const lines = new Lines();
   const certificates = new Certificates(files, lines.log, 5);
-  // looking at the files keeps no process alive
+  // the watch of the files keeps no process alive
   const awake = setInterval(() => {}, 1000);
   t.teardown(() => {
     clearInterval(awake);
@@ -88,7 +88,7 @@ function watched(t: Test) {
   return { files, put, lines, certificates };
 }
 
-t.test("changed files are read again, and told to whoever listens", async (t) => {
+t.test("changed files are read again, and a listener is told", async (t) => {
   const { put, certificates, lines } = watched(t);
   const told = new Promise<string | undefined>((resolve) => {
     certificates.onChange(({ own }) => resolve(own.subjectAltName));
@@ -99,7 +99,7 @@ t.test("changed files are read again, and told to whoever listens", async (t) =>
   t.match(lines.all.at(-1), { level: "info", msg: /read again/, names: "DNS:beta" });
 });
 
-t.test("broken new files are told once each, and the old ones stay in use", async (t) => {
+t.test("broken new files are logged once each, and the old files stay in use", async (t) => {
   const { files, put, certificates, lines } = watched(t);
   const errors = (): Record<string, unknown>[] => lines.all.filter(({ level }) => level === "error");
   writeFileSync(files.certificate, "half a certifi");
@@ -111,14 +111,14 @@ t.test("broken new files are told once each, and the old ones stay in use", asyn
   t.match(errors()[1], { fault: { message: /^tls\.certificate .* cannot be read: ENOENT/ } });
   put("alpha");
   await lines.next(/again those in use/);
-  t.equal(errors().length, 2, "each is told once");
+  t.equal(errors().length, 2, "each fault is logged once");
   put("beta");
   await lines.next(/read again/);
   t.equal(certificates.current.own.subjectAltName, "DNS:beta");
 });
 
 t.test(
-  "a key that may not be read is named",
+  "a key that cannot be read is named",
   { skip: process.getuid?.() === 0 ? "root reads everything" : false },
   async (t) => {
     const files = { ...ca.files("alpha"), key: join(folder(t), "key") };

@@ -1,4 +1,4 @@
-/** Directories of an agent: nobody else of the host may enter them. */
+/** Tests the directories of an agent, which no other user of the host may enter. */
 import { chmodSync, chownSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -41,7 +41,7 @@ t.test("root does not take a directory away from others who have files in it", a
   t.equal(modeOf(directory), 0o1777);
 });
 
-t.test("a directory of somebody else is refused, whether others may enter it or not", asNobody, (t) => {
+t.test("a directory of another user is refused, whether others may enter it or not", asNobody, (t) => {
   const directory = join(folder(t), "theirs");
   mkdirSync(directory);
   chownSync(directory, 65534, 65534);
@@ -61,7 +61,7 @@ t.test("another user reads nothing in a directory that the agent has closed", as
   const directory = join(outside, "run");
   mkdirSync(directory, { mode: 0o755 });
   chmodSync(directory, 0o755);
-  t.equal(runAsNobody("/bin/ls", directory).status, 0, "it could before");
+  t.equal(runAsNobody("/bin/ls", directory).status, 0, "the other user could read it before");
   privateDirectory("runtimeDirectory", directory);
   writeFileSync(join(directory, "web.qmp"), "");
   const tried = runAsNobody("/bin/cat", join(directory, "web.qmp"));

@@ -1,3 +1,4 @@
+/** Tests which files of ended migrations are removed. */
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** Which paths nobody but root and this user can lead elsewhere. */
+/** Tests which paths no user but root and this one can lead elsewhere. */
 import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -7,19 +7,19 @@ import { folder } from "../../../support/link-fixtures.ts";
 
 const IS_ROOT = process.getuid?.() === 0;
 
-t.test("what is this user's, in directories of his and root's, is trusted", async (t) => {
+t.test("a path of this user, in directories of this user and of root, is trusted", async (t) => {
   const at = folder(t);
   const path = join(at, "s");
   writeFileSync(path, "");
-  t.equal(untrustedBecause(path), undefined, "also below /tmp, where only its owner moves an entry");
+  t.equal(untrustedBecause(path), undefined, "a path below /tmp is trusted too, where only its owner moves an entry");
   symlinkSync(path, join(at, "link"));
   t.equal(untrustedBecause(join(at, "link")), undefined);
-  t.equal(untrustedBecause(join(at, "none")), undefined, "dialling tells what is missing");
+  t.equal(untrustedBecause(join(at, "none")), undefined, "a caller that dials it finds out what is missing");
   t.equal(untrustedBecause("/none/of/these"), undefined);
   t.equal(untrustedBecause("/tmp/none"), "is not there, and is in /tmp, where other users may make it");
 });
 
-t.test("a directory in which others replace what is there is told", async (t) => {
+t.test("a directory in which others may replace what is there is reported", async (t) => {
   const at = join(folder(t), "open");
   mkdirSync(at);
   writeFileSync(join(at, "s"), "");
@@ -31,7 +31,7 @@ t.test("a directory in which others replace what is there is told", async (t) =>
   t.equal(untrustedBecause(join(at, "s")), undefined);
 });
 
-t.test("what belongs to another user is told", { skip: !IS_ROOT && "only root gives files away" }, async (t) => {
+t.test("a path of another user is reported", { skip: !IS_ROOT && "only root gives files away" }, async (t) => {
   const at = folder(t);
   const [mine, theirs] = [join(at, "mine"), join(at, "theirs")];
   for (const path of [mine, theirs]) mkdirSync(path);

@@ -1,3 +1,4 @@
+/** Tests how the definition of a guest is read: what is filled in, what its digest covers, and what is refused. */
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import t from "tap";
@@ -45,7 +46,7 @@ t.test(
     t.equal(parse(web).directory, "/run/ferry");
     for (const qmp of ["/srv/web.qmp", "{guest}/below/web.qmp", "{runtime}/web.qmp"])
       t.equal(parse({ ...own, qmp }).directory, "/run/ferry", qmp);
-    // ID.monitor-2 of the agents has 22 characters
+    // the longest of the agents' sockets, ID.monitor-2, has 22 characters
     const long = `/${"r".repeat(107 - 1 - "-guests/web/".length - 22)}`;
     t.equal(parse(own, long).directory, `${long}-guests/web`);
     t.throws(() => parse(own, `${long}r`), {
@@ -55,7 +56,7 @@ t.test(
   },
 );
 
-t.test("the digest is that of the canonical JSON before {runtime} is filled in", async (t) => {
+t.test("the digest is made of the canonical JSON, before {runtime} is filled in", async (t) => {
   const expected = createHash("sha256")
     .update(JSON.stringify({ command: web.command, name: "web", qmp: web.qmp }))
     .digest("hex");
@@ -66,7 +67,7 @@ t.test("the digest is that of the canonical JSON before {runtime} is filled in",
   t.not(parse({ ...web, qmp: "/run/ferry/web.qmp" }).digest, expected);
 });
 
-t.test("the peers of a guest are this host's own matter, and no part of the digest", async (t) => {
+t.test("the peers of a guest are this host's own matter, and not part of the digest", async (t) => {
   t.equal(parse(web).peers, undefined);
   for (const peers of [[], ["alpha.example", "192.0.2.1", "fe80::1"]]) {
     t.same(parse({ ...web, peers }).peers, peers);
@@ -76,7 +77,7 @@ t.test("the peers of a guest are this host's own matter, and no part of the dige
     t.throws(() => parse({ ...web, peers }), { code: "configuration", message: /"peers" must be a list/ });
 });
 
-t.test("every mistake in a definition is told at once", async (t) => {
+t.test("all mistakes in a definition are reported at once", async (t) => {
   const fault = t.throws(
     () => parse({ name: "db", qmp: "web.qmp", command: ["qemu", "-S", "-incoming", "defer"], memory: 1 }),
     { code: "configuration" },
@@ -91,7 +92,7 @@ t.test("every mistake in a definition is told at once", async (t) => {
     t.match((fault as Error).message, part);
 });
 
-t.test("what is not a definition is a fault that names the file", async (t) => {
+t.test("a file that is no definition gives a fault that names the file", async (t) => {
   const bad: unknown[] = [
     "",
     "[]",

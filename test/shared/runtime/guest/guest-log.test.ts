@@ -1,4 +1,6 @@
-/** The output of a QEMU, in the hands of the reader that keeps it short: real programs, no agent. */
+/**
+ * Tests the output of a QEMU in the hands of the reader that keeps it short, with real programs and without an agent.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -18,7 +20,7 @@ import { folder } from "../../../support/link-fixtures.ts";
 
 t.setTimeout(120_000);
 
-/** Starts what a QEMU may be, as the agent does; programs are looked for in `path`. */
+/** Starts a command in the place of a QEMU, as the agent does. Programs are looked for in `path`. */
 function start(t: Test, log: string, script: string, path = process.env.PATH): ChildProcess {
   writeFileSync(log, "");
   const descriptor = openSync(log, "a");
@@ -29,7 +31,7 @@ function start(t: Test, log: string, script: string, path = process.env.PATH): C
   return child;
 }
 
-/** @returns processes of that session */
+/** @returns the processes of that session */
 function inSession(leader: number): readonly string[] {
   return readdirSync("/proc").filter((pid) => {
     try {
@@ -43,7 +45,7 @@ function inSession(leader: number): readonly string[] {
 
 const size = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-t.test("a QEMU that writes 100 MB leaves half a megabyte, with the end of it", async (t) => {
+t.test("a QEMU that writes 100 MB leaves half a megabyte, which has the end of its output", async (t) => {
   const log = join(folder(t), "web.qemu.log");
   const child = start(t, log, "yes 0123456789abcdef | head -c 100000000; echo; echo the end >&2");
   let most = 0;
@@ -58,17 +60,17 @@ t.test("a QEMU that writes 100 MB leaves half a megabyte, with the end of it", a
   t.ok(most <= 2 * LOG_BYTES_MAX, `${most} bytes at most while it wrote`);
   t.ok(size(olderLog(log)) > 0);
   t.match(await lastWordsIn(log), /0123456789abcdef\n0\d*a?b?c?d?e?f?\nthe end$/);
-  t.notOk(existsSync(logPipe(log)), "and the reader has ended");
+  t.notOk(existsSync(logPipe(log)), "the reader has ended");
   await removeLog(log);
   t.same([log, olderLog(log)].filter(existsSync), []);
 });
 
-t.test("what it writes is there at once, and the process is its own", async (t) => {
+t.test("what a command writes is there at once, and the command runs in the process that was started", async (t) => {
   const log = join(folder(t), "web.qemu.log");
   const child = start(t, log, 'echo "I am $$"; echo through a device >/dev/stdout; exec sleep 600');
   await eventually(() => /a device/.test(readFileSync(log, "utf8")) || undefined, {
     timeoutMs: 20_000,
-    what: "its words",
+    what: "the words of the command",
   });
   t.equal(readFileSync(log, "utf8"), `I am ${child.pid}\nthrough a device\n`);
   t.match(readFileSync(`/proc/${child.pid}/cmdline`, "utf8"), /^sleep.600/);
@@ -80,7 +82,7 @@ t.test("what it writes is there at once, and the process is its own", async (t) 
   t.notOk(existsSync(logPipe(log)));
 });
 
-t.test("a log that has been removed stops nobody", async (t) => {
+t.test("a log that has been removed does not stop the command", async (t) => {
   const directory = folder(t);
   const log = join(directory, "web.qemu.log");
   const goes = join(directory, "go");
@@ -89,7 +91,7 @@ t.test("a log that has been removed stops nobody", async (t) => {
   await removeLog(log);
   writeFileSync(goes, "");
   t.same(await once(child, "exit"), [7, null]);
-  t.notOk(existsSync(log), "nothing is left of it");
+  t.notOk(existsSync(log), "nothing is left of the log");
 });
 
 t.test("the reader has left the session of a command before the command begins, however slow it is", async (t) => {

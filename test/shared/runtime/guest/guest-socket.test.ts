@@ -1,4 +1,4 @@
-/** Sockets in a directory of another user, who may have put anything there: real sockets, and real owners. */
+/** Tests sockets in a directory of another user, who may have put anything there, with real sockets and real owners. */
 import { once } from "node:events";
 import { chownSync, mkdirSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -11,7 +11,7 @@ import { asNobody, NOBODY } from "../../../support/as-nobody.ts";
 import { greeting, Monitor } from "../../../support/fake-monitor.ts";
 import { folder } from "../../../support/link-fixtures.ts";
 
-/** A directory of the agent with another user's in it, as {runtimeDirectory}-guests is. */
+/** Makes a directory of the agent with another user's directory in it, as {runtimeDirectory}-guests is. */
 function places(t: Test): { readonly own: string; readonly theirs: string } {
   const own = folder(t);
   const theirs = join(own, "web");
@@ -20,7 +20,7 @@ function places(t: Test): { readonly own: string; readonly theirs: string } {
   return { own, theirs };
 }
 
-/** A monitor at this path that names this thread as its own. */
+/** Makes a monitor at this path that names this thread as its own. */
 async function monitor(t: Test, path: string, owner: number, thread = process.pid): Promise<string> {
   const server = createServer((socket) => {
     const cpus = [{ "cpu-index": 0, "qom-path": "/", "thread-id": thread, target: "x86_64" }];
@@ -38,19 +38,19 @@ async function met(path: string): Promise<void> {
   qmp.close();
 }
 
-t.test("a directory of root or of the agent's own user is nobody else's", { ...asNobody }, async (t) => {
+t.test("a directory of root or of the agent's own user belongs to no stranger", { ...asNobody }, async (t) => {
   const { own, theirs } = places(t);
   t.equal(strangerAt(join(own, "web.qmp")), undefined);
   t.equal(strangerAt(join(theirs, "web.qmp")), NOBODY);
   t.equal(strangerAt(join(own, "absent", "web.qmp")), undefined);
 });
 
-t.test("the socket of the user whose directory it is in is connected to", { ...asNobody }, async (t) => {
+t.test("a socket that belongs to the user of its directory is connected to", { ...asNobody }, async (t) => {
   const { theirs } = places(t);
   await met(await monitor(t, join(theirs, "web.qmp"), NOBODY));
 });
 
-t.test("what a guest may put in place of its socket is refused by name", { ...asNobody }, async (t) => {
+t.test("what a guest may put in place of its socket is refused with the reason", { ...asNobody }, async (t) => {
   const { own, theirs } = places(t);
   const other = await monitor(t, join(own, "other.qmp"), 0);
   const qmp = join(theirs, "web.qmp");
@@ -65,14 +65,14 @@ t.test("what a guest may put in place of its socket is refused by name", { ...as
   await t.rejects(met(join(theirs, "absent")), { code: "qmp-unreachable" });
 });
 
-t.test("in a directory of the agent's own an operator's link is followed", async (t) => {
+t.test("in a directory of the agent's own, an operator's link is followed", async (t) => {
   const own = folder(t);
   const link = join(own, "link.qmp");
   symlinkSync(await monitor(t, join(own, "web.qmp"), process.getuid?.() ?? 0), link);
   await met(link);
 });
 
-t.test("a descriptor is left neither by a connection nor by a refusal", { ...asNobody }, async (t) => {
+t.test("neither a connection nor a refusal leaves a descriptor behind", { ...asNobody }, async (t) => {
   const { theirs } = places(t);
   const qmp = await monitor(t, join(theirs, "web.qmp"), NOBODY);
   const socket = connectToQemu(qmp);

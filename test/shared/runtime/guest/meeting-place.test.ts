@@ -1,4 +1,4 @@
-/** Where an agent and a QEMU meet: the directory of the guest where it has one, and what its user may do there. */
+/** Tests where an agent and a QEMU meet: in the guest's directory where it has one, and what its user may do there. */
 import { chownSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -13,7 +13,7 @@ import {
 import { asNobody } from "../../../support/as-nobody.ts";
 import { folder } from "../../../support/link-fixtures.ts";
 
-t.test("a guest is met in its own directory where the host has one, else in runtimeDirectory", async (t) => {
+t.test("a guest is met in its own directory where the host has one, and elsewhere in runtimeDirectory", async (t) => {
   const runtime = join(folder(t), "run");
   t.equal(meetingPlace("web", runtime), runtime);
   t.same(await meetingPlaces(runtime), [runtime]);
@@ -24,7 +24,7 @@ t.test("a guest is met in its own directory where the host has one, else in runt
 });
 
 t.test(
-  "only in the directory of another user may others write to a file of the agent, and none may read it",
+  "others may write to a file of the agent only in the directory of another user, and may never read it",
   asNobody,
   async (t) => {
     const directory = folder(t);
@@ -44,13 +44,13 @@ t.test(
     const umask = process.umask();
     t.equal(await listen("their.stream"), 0o602);
     t.equal(process.umask(), umask);
-    // the guest has put a link to a file of the agent in its place
+    // the guest has put a link to another file of the agent in the place of this one
     const secret = join(folder(t), "secret");
     writeFileSync(secret, "", { mode: 0o600 });
     rmSync(path);
     symlinkSync(secret, path);
     await admitToFile(file, path);
     t.equal((await file.stat()).mode & 0o777, 0o602);
-    t.equal(statSync(secret).mode & 0o777, 0o600, "what the link leads to is as it was");
+    t.equal(statSync(secret).mode & 0o777, 0o600, "the file to which the link leads is as it was");
   },
 );

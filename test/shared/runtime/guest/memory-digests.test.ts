@@ -1,4 +1,4 @@
-/** The file through which a guest's memory is read for `--verify`. */
+/** Tests the file through which a guest's memory is read for `--verify`. */
 import { appendFileSync, chmodSync, existsSync, renameSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -9,7 +9,7 @@ import { folder } from "../../../support/link-fixtures.ts";
 
 const MEMORY = Buffer.alloc(PAGE_SIZE, "secret ");
 
-/** As QEMU's pmemsave: it truncates a file that is there, and keeps the mode of that file. */
+/** Saves as QEMU's pmemsave does: it truncates a file that is there, and keeps the mode of that file. */
 const save: SaveMemory = async (_from, _length, path) => writeFileSync(path, MEMORY);
 
 t.test("only the agent's user may read the file, whatever the umask of the agent and of QEMU", async (t) => {
@@ -28,7 +28,7 @@ t.test("only the agent's user may read the file, whatever the umask of the agent
   );
   t.equal(mode, 0o600);
   t.ok(MEMORY.equals(content));
-  t.notOk(existsSync(path), "and it is removed");
+  t.notOk(existsSync(path), "the file is removed");
 });
 
 t.test("another user who knows the path reads no memory from it", asNobody, async (t) => {
@@ -48,7 +48,7 @@ t.test("another user who knows the path reads no memory from it", asNobody, asyn
   t.notMatch(read.said, /secret/);
 });
 
-t.test("a file that somebody has put at the path is not read, and not written to", async (t) => {
+t.test("a file that somebody has put at the path is neither read nor written to", async (t) => {
   const directory = folder(t);
   const path = join(directory, "m.verify");
   const other = join(directory, "other");
@@ -65,7 +65,7 @@ t.test("a file that somebody has put at the path is not read, and not written to
   });
 });
 
-t.test("less and more than was asked for is QEMU's fault", async (t) => {
+t.test("to save less or more than was asked for is QEMU's fault", async (t) => {
   const path = join(folder(t), "m.verify");
   for (const bytes of [0, 1, PAGE_SIZE - 1, PAGE_SIZE + 1])
     await t.rejects(

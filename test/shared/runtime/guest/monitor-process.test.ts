@@ -1,4 +1,4 @@
-/** Which process answers at a monitor, with processes of all kinds, real QEMUs too. */
+/** Tests which process answers at a monitor, with processes of all kinds, among them real QEMUs. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ import { folder } from "../../../support/link-fixtures.ts";
 import { RigProcess } from "../../../support/process.ts";
 import { atTeardown } from "../../../support/teardown.ts";
 
-/** A process with these words in its command line. @returns its number */
+/** Starts a process with these words in its command line. @returns its pid */
 async function stands(t: Test, ...words: readonly string[]): Promise<number> {
   const child = spawn("sh", ["-c", "read word", "stands-for-a-qemu", ...words], {
     stdio: ["pipe", "ignore", "ignore"],
@@ -26,7 +26,7 @@ async function stands(t: Test, ...words: readonly string[]): Promise<number> {
   });
   await once(child, "spawn");
   const pid = child.pid ?? 0;
-  // the program itself is there only behind the spawn
+  // the command line is the program's own only some time after the spawn
   await eventually(
     async () => (words.length === 0 || (await commandOf(pid)).includes(words[0] ?? "") ? true : undefined),
     {
@@ -39,7 +39,7 @@ async function stands(t: Test, ...words: readonly string[]): Promise<number> {
 
 const commandOf = (pid: number): Promise<string> => readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "");
 
-/** A monitor that names this thread; undefined: one of a QEMU without a processor. */
+/** Makes a monitor that names this thread; undefined stands for a QEMU without a processor. */
 async function monitor(t: Test, thread: () => number | undefined): Promise<{ qmp: QmpClient; path: string }> {
   const path = await serve(t, (socket) => {
     const answers = new Monitor(socket, ({ id }) => {
@@ -69,7 +69,7 @@ t.test("a QEMU without a processor is found by the socket in its command line", 
   t.same(await processBehind(qmp, path), { pid, identity: await identify(pid) });
 });
 
-t.test("two processes that name the socket are none, unless QEMU tells which it is", async (t) => {
+t.test("two processes that name the socket count as none, unless QEMU tells which of them it is", async (t) => {
   let thread: number | undefined;
   const { qmp, path } = await monitor(t, () => thread);
   const [first] = [await stands(t, `unix:${path},server=on`), await stands(t, `unix:${path},server=on`)];
@@ -81,14 +81,14 @@ t.test("two processes that name the socket are none, unless QEMU tells which it 
   t.match(await processBehind(qmp, path), { pid: first });
 });
 
-t.test("a thread that is not there is nobody's", async (t) => {
+t.test("a thread that does not exist belongs to no process", async (t) => {
   const { qmp, path } = await monitor(t, () => 2 ** 22 + 1);
   await t.rejects(processBehind(qmp, path), { code: "not-supported" });
 });
 
 for (const [what, machine] of [
   ["with a processor", "pc-q35-8.1"],
-  ["without one", "none"],
+  ["without a processor", "none"],
 ] as const)
   t.test(`a real QEMU ${what} is found`, async (t) => {
     const path = join(folder(t), "qmp");
@@ -97,22 +97,22 @@ for (const [what, machine] of [
     const qemu = await RigProcess.start({ name: "a QEMU", command: [...command, ...monitor] });
     t.teardown(() => qemu.stop());
     const connect = (): Promise<QmpClient | undefined> => QmpClient.connect(path).catch(() => undefined);
-    const qmp = await eventually(connect, { timeoutMs: 20_000, what: "its monitor" });
+    const qmp = await eventually(connect, { timeoutMs: 20_000, what: "QEMU's monitor" });
     t.teardown(() => qmp.close());
     t.match(await processBehind(qmp, path), { pid: qemu.pid });
   });
 
-t.test("a process is another one's when that has started it", async (t) => {
+t.test("a process belongs to the process that has started it", async (t) => {
   const pid = await stands(t, "unix:/nowhere");
   const own = { pid, identity: (await identify(pid)) ?? "" };
   const me = { pid: process.pid, identity: (await identify(process.pid)) ?? "" };
   t.equal(await isOf(pid, own), true);
   t.equal(await isOf(pid, me), true);
   t.equal(await isOf(process.pid, own), false);
-  t.equal(await isOf(pid, { ...me, identity: "boot/1/1" }), false, "a later process of that number");
+  t.equal(await isOf(pid, { ...me, identity: "boot/1/1" }), false, "a later process has that number");
 });
 
-t.test("a path in place of a thread id is treated as if the monitor named no thread", async (t) => {
+t.test("a path in place of a thread id counts as if the monitor named no thread", async (t) => {
   const hostile = () => "self/../self" as unknown as number;
   const { qmp, path } = await monitor(t, hostile);
   await t.rejects(processBehind(qmp, path), { code: "not-supported" });

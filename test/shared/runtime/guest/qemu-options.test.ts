@@ -1,4 +1,6 @@
-/** Options of QEMU with which no guest can come to a host: what is refused here was seen to wait or to leave. */
+/**
+ * Tests the options of QEMU with which no guest can come to a host. What is refused here was seen to wait or to leave.
+ */
 import t from "tap";
 import { lacksSandbox, memoryOf, optionMistakes, SANDBOX } from "../../../../shared/runtime/guest/qemu-options.ts";
 
@@ -6,7 +8,7 @@ const QMP = "/run/ferry/web.qmp";
 const mistakes = (...words: readonly string[]): readonly string[] =>
   optionMistakes(["qemu-system-x86_64", ...words], QMP);
 
-t.test("an option of the agent, and one by which QEMU leaves or waits, is refused by name", async (t) => {
+t.test("an option that is the agent's, or by which QEMU leaves or waits, is refused by name", async (t) => {
   for (const option of ["-S", "--S", "-incoming", "--incoming", "-daemonize", "--daemonize", "-preconfig"])
     t.match(mistakes("-m", "512", option, "defer"), [
       new RegExp(`must not have ${option}, which|${option}, with which`),
@@ -47,7 +49,7 @@ t.test("a character device that waits for a client is refused by name", async (t
   }
 });
 
-t.test("a character device that waits for nobody is none", async (t) => {
+t.test("a character device that waits for no client is not refused", async (t) => {
   for (const [option, value] of [
     ["-serial", "unix:/run/s,server=on,wait=off"],
     ["-serial", "unix:/run/s,server,nowait"],
@@ -71,7 +73,7 @@ t.test("a character device that waits for nobody is none", async (t) => {
     t.same(mistakes(option, value), [], `${option} ${value}`);
 });
 
-t.test("the path of a socket that is too long is told with its option", async (t) => {
+t.test("a path of a socket that is too long is reported with its option", async (t) => {
   const path = `/run/${"x".repeat(103)}`;
   for (const [option, value] of [
     ["-qmp", `unix:${path},server=on,wait=off`],
@@ -90,7 +92,7 @@ t.test("the path of a socket that is too long is told with its option", async (t
   t.same(mistakes("-serial", `unix:${path.slice(1)}`, "-serial", `file:${path}`, "-chardev", `file,path=${path}`), []);
 });
 
-t.test("every mistake is told at once", async (t) => {
+t.test("all mistakes are reported at once", async (t) => {
   t.match(mistakes("-daemonize", "-serial", "unix:/run/s,server", "-preconfig"), [/daemonize/, /-serial/, /preconfig/]);
 });
 
@@ -126,7 +128,11 @@ t.test("the guest's memory is what -m says, as QEMU reads it", async (t) => {
     ["1T", MIB * MIB],
   ] as const) {
     t.equal(memoryOf(["qemu", "-m", value]), bytes, value);
-    t.equal(memoryOf(["numactl", "-m", "0", "qemu", "--m", value, "-S"]), bytes, `the last one of ${value}`);
+    t.equal(
+      memoryOf(["numactl", "-m", "0", "qemu", "--m", value, "-S"]),
+      bytes,
+      `the last -m counts, which is ${value}`,
+    );
   }
   for (const value of ["", "much", "-1", "size", "maxmem=8G", "1e9", "0x10"])
     t.equal(memoryOf(["qemu", "-m", value]), undefined, value);

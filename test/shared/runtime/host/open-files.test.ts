@@ -1,4 +1,4 @@
-/** How many files an agent may have open: told at its start, and with each fault that comes of it. */
+/** Tests the limit of open files: it is checked at an agent's start, and each fault that comes of it names it. */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import t from "tap";
@@ -11,7 +11,7 @@ import { folder } from "../../../support/link-fixtures.ts";
 
 const SETTINGS = { migrationsMax: 4, connections: { max: 256 } };
 
-t.test("a limit below what the settings need is told with what to do", async (t) => {
+t.test("a limit below what the settings need is reported with what to do", async (t) => {
   await checkOpenFiles(SETTINGS);
   await checkOpenFiles(SETTINGS, 736);
   await t.rejects(checkOpenFiles(SETTINGS, 735), {
@@ -22,7 +22,7 @@ t.test("a limit below what the settings need is told with what to do", async (t)
   await t.rejects(checkOpenFiles({ ...SETTINGS, migrationsMax: 100 }, 1024), { message: /needs 3040/ });
 });
 
-t.test("what is open beside the connections of callers that were let in is counted in full", async (t) => {
+t.test("connections other than those of callers that were let in are counted in full", async (t) => {
   t.equal(OTHER_CONNECTIONS, STRANGERS_MAX + CONNECTIONS_MAX);
 });
 

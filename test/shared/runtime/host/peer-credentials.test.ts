@@ -1,4 +1,4 @@
-/** Who is at the other end of a unix socket, as the kernel knows it. */
+/** Tests who is found at the other end of a unix socket, as the kernel knows it. */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, readFileSync } from "node:fs";
@@ -8,7 +8,7 @@ import t, { type Test } from "tap";
 import { peerCredentials } from "../../../../shared/runtime/host/peer-credentials.ts";
 import { folder } from "../../../support/link-fixtures.ts";
 
-/** A socket that another one has just connected to. */
+/** Makes a socket to which another one has just connected. */
 async function accepted(t: Test): Promise<{ socket: Socket; client: Socket }> {
   const server = createServer();
   server.listen(join(folder(t), "s.sock"));
@@ -24,7 +24,7 @@ async function accepted(t: Test): Promise<{ socket: Socket; client: Socket }> {
 const user = spawnSync("id", ["-un"], { encoding: "utf8" }).stdout.trim();
 const me = { pid: process.pid, uid: process.getuid?.() ?? -1, user };
 
-t.test("the process and its user are told, and the socket goes on", async (t) => {
+t.test("the process and its user are found, and the socket goes on", async (t) => {
   const { socket, client } = await accepted(t);
   client.write("before ");
   t.same(await peerCredentials(socket), me);
@@ -37,7 +37,7 @@ t.test("the process and its user are told, and the socket goes on", async (t) =>
   t.equal(read, "before after");
 });
 
-t.test("each of the two programs tells the same", async (t) => {
+t.test("each of the two programs finds the same", async (t) => {
   const python =
     "import socket,struct; p,u,_=struct.unpack('3i', socket.socket(fileno=0).getsockopt(1,17,12)); print(p,u,'')";
   const { socket } = await accepted(t);
@@ -47,7 +47,7 @@ t.test("each of the two programs tells the same", async (t) => {
   });
 });
 
-t.test("without a program, or an answer, it is not known", async (t) => {
+t.test("without a program, or without an answer, the caller is not known", async (t) => {
   const { socket } = await accepted(t);
   t.equal(await peerCredentials(socket, [["/usr/bin/none"]]), undefined);
   t.equal(await peerCredentials(socket, [["/bin/echo", "nonsense"]]), undefined);
@@ -57,9 +57,9 @@ t.test("without a program, or an answer, it is not known", async (t) => {
   t.equal(await peerCredentials(socket), undefined);
 });
 
-t.test("of many who connect at once two are looked up at a time", async (t) => {
+t.test("of many callers that connect at once, two are looked up at a time", async (t) => {
   const at = folder(t);
-  // each says when it begins and when it ends
+  // each program says when it begins and when it ends
   const script = `echo begins >>${at}/said; sleep 0.05; echo ends >>${at}/said; echo "1 2 somebody"`;
   const program = ["/bin/sh", "-c", script] as const;
   const sockets = await Promise.all(Array.from({ length: 8 }, () => accepted(t)));
@@ -78,7 +78,7 @@ t.test("of many who connect at once two are looked up at a time", async (t) => {
   t.equal(running, 0);
 });
 
-t.test("another user's process is told as such", { skip: me.uid !== 0 && "only root has another user" }, async (t) => {
+t.test("another user's process is found as such", { skip: me.uid !== 0 && "only root has another user" }, async (t) => {
   const at = folder(t);
   chmodSync(at, 0o755);
   const path = join(at, "s.sock");

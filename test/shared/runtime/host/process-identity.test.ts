@@ -1,3 +1,4 @@
+/** Tests how one process is told from another, and what proves that a process has ended. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import t from "tap";
@@ -7,7 +8,7 @@ const BOOT = "0b8fd7b2-3a5e-4a0f-9a51-6f4b2f0c1d2e";
 const OTHER_BOOT = "11111111-2222-3333-4444-555555555555";
 const PID = 4711;
 
-/** /proc/PID/stat of a process whose name looks like the fields behind it. */
+/** Makes /proc/PID/stat of a process whose name looks like the fields after it. */
 const stat = ({ state = "S", threads = 3, start = 8150 } = {}): string =>
   `${PID} (qemu) Z 1 (x) ${state} 1 ${PID} ${PID} 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 ${threads} 0 ${start} 9 9\n`;
 
@@ -21,7 +22,7 @@ interface MadeUp {
   readonly isKnown?: () => boolean;
 }
 
-/** A host whose /proc says what a test makes up. */
+/** Makes a host whose /proc says what a test makes up. */
 function host(made: MadeUp): ProcessTable {
   return {
     read: async (path) => {
@@ -53,8 +54,8 @@ t.test("a process has one identity while it lives, and none afterwards", async (
   for (const none of [0, -1]) t.equal(await identify(none), undefined);
 });
 
-t.test("a process that has ended and was not waited for has ended", async (t) => {
-  // the shell would wait for its child; the program that takes its place does not, and the child ends only after that
+t.test("a process that has ended counts as ended, although nobody has waited for it", async (t) => {
+  // the shell would wait for its child, but the program in its place does not, and the child ends only after that
   const script = `(until [ "$(cat /proc/$$/comm)" = cat ]; do :; done) & echo $!; exec cat`;
   const parent = spawn("sh", ["-c", script], { stdio: ["pipe", "pipe", "inherit"] });
   const [printed] = await once(parent.stdout.setEncoding("utf8"), "data");
@@ -65,18 +66,18 @@ t.test("a process that has ended and was not waited for has ended", async (t) =>
   await once(parent, "exit");
 });
 
-t.test("a name that looks like the fields behind it is passed over", async (t) => {
+t.test("a name that looks like the fields after it is skipped", async (t) => {
   t.equal(await identify(PID, host({})), identity);
 });
 
-t.test("a zombie has ended only when no other thread of it is left", async (t) => {
+t.test("a zombie has ended only when none of its other threads is left", async (t) => {
   for (const state of ["Z", "X"]) {
     t.equal(await identify(PID, host({ stat: () => stat({ state, threads: 1 }) })), undefined, state);
     t.equal(await identify(PID, host({ stat: () => stat({ state, threads: 0 }) })), undefined, state);
     t.equal(
       await identify(PID, host({ stat: () => stat({ state, threads: 2 }) })),
       identity,
-      "a thread is in the kernel",
+      "a thread is still in the kernel",
     );
   }
 });
@@ -88,7 +89,7 @@ t.test("ENOENT and ESRCH prove the end of a process", async (t) => {
   }
 });
 
-t.test("any other error of /proc is no end: nobody can tell", async (t) => {
+t.test("any other error of /proc proves no end, since nobody can tell", async (t) => {
   for (const code of ["EMFILE", "ENFILE", "ENOMEM", "EACCES", "EPERM", "EIO"]) {
     const fault = {
       code: "internal",
@@ -116,17 +117,17 @@ t.test("without a boot id nobody can tell, since a missing /proc is no end of it
   }
 });
 
-t.test("another process with the same number is not the one that has ended", async (t) => {
+t.test("a process has ended when another one has its number", async (t) => {
   t.equal(await hasEnded(qemu, host({})), false);
   t.equal(await hasEnded(qemu, host({ stat: () => stat({ start: 8151 }) })), true);
 });
 
-t.test("another boot proves the end, even where /proc does not tell of the number", async (t) => {
+t.test("another boot proves the end, even where /proc does not tell about the number", async (t) => {
   const rebooted = host({ boot: () => OTHER_BOOT, stat: failing("EMFILE") });
   t.equal(await hasEnded(qemu, rebooted), true);
 });
 
-t.test("an identity that was never made by this program proves nothing", async (t) => {
+t.test("an identity that this program did not make proves nothing", async (t) => {
   for (const wrong of [
     "",
     "x",

@@ -1,3 +1,4 @@
+/** Tests how systemd is told the state of an agent. */
 import { chmodSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
@@ -20,7 +21,7 @@ t.test("systemd is told by its own program, with nothing but the socket in its e
   t.notMatch(await told({ stopping: true }), /SECRET/);
 });
 
-t.test("without systemd nothing is run", async (t) => {
+t.test("without systemd no program is run", async (t) => {
   await notifySystemd({ ready: true }, {}, ["/bin/false"]);
   await notifySystemd({ ready: true }, { NOTIFY_SOCKET: "" }, ["/bin/false"]);
   t.pass();

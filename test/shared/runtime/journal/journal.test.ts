@@ -1,3 +1,4 @@
+/** Tests the journal: a record is there as a whole or not at all, and a file that is no record is reported. */
 import { execFileSync } from "node:child_process";
 import { closeSync, constants, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -36,7 +37,7 @@ t.test("a record is read back by another journal on the same directory", async (
   t.same((await second.list()).entries, [{ id: "m-1", record: note(7) }]);
 });
 
-t.test("another program reads what is there without touching the files of the one that writes", async (t) => {
+t.test("another program reads the journal without touching the files of the agent that writes", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
   await journal.write("m-1", note(1));
@@ -61,23 +62,23 @@ t.test("the last of several writes at once stands, and leaves one file", async (
   t.same(readdirSync(directory), ["m.json"]);
 });
 
-t.test("a record that was prepared does not count until it is written, and then no other does", async (t) => {
+t.test("a record that was prepared does not count until it is written, and then no other record does", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
   await journal.write("m", note(1));
   await journal.prepare("m", note(2));
   t.same(await journal.read("m"), note(1));
-  t.same(await (await Journal.open(directory, decode)).read("m"), note(1), "nor for whoever comes after a crash");
+  t.same(await (await Journal.open(directory, decode)).read("m"), note(1), "it does not count after a crash either");
   await journal.prepare("m", note(2));
   await journal.write("m", note(2));
   t.same(await journal.read("m"), note(2));
   await journal.prepare("m", note(3));
   await journal.write("m", note(4));
-  t.same(await journal.read("m"), note(4), "another record than was prepared is written whole");
+  t.same(await journal.read("m"), note(4), "a record other than the prepared one is written whole");
   t.same(readdirSync(directory), ["m.json"]);
 });
 
-t.test("what was prepared goes with its migration", async (t) => {
+t.test("a prepared record is removed with its migration", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
   await journal.prepare("m", note(1));
@@ -88,7 +89,7 @@ t.test("what was prepared goes with its migration", async (t) => {
   await t.rejects(
     journal.write("m", note(1)),
     { code: "state-directory" },
-    "the write tells what the preparation did not",
+    "the write reports what the preparation did not",
   );
 });
 
@@ -118,7 +119,7 @@ t.test("a file cut off at any byte, or with any byte changed, is recognised", as
   }
 });
 
-t.test("a foreign file is named with what to do, and the other records are still read", async (t) => {
+t.test("a foreign file is reported with what to do, and the other records are still read", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
   await journal.write("a", note(1));
@@ -134,7 +135,7 @@ t.test("a foreign file is named with what to do, and the other records are still
   t.match(faults[0], { code: "state-directory", message: /b\.json/, advice: /Find out where the guest runs/ });
 });
 
-t.test("what an interrupted write left is cleared, and the record before it stands", async (t) => {
+t.test("what an interrupted write has left is removed, and the record before it stands", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
   await journal.write("m", note(1));
@@ -163,7 +164,7 @@ t.test("an id that would leave the directory is refused", async (t) => {
     t.throws(() => journal.write(id, note(1)), { code: "invalid-argument" }, JSON.stringify(id));
 });
 
-t.test("any JSON record survives", async (t) => {
+t.test("any JSON record is read as it was written", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open<unknown>(directory, (value) => value);
   await fc.assert(
@@ -176,16 +177,16 @@ t.test("any JSON record survives", async (t) => {
   );
 });
 
-t.test("journal faults are what callers handle", async (t) => {
+t.test("a fault of the journal is one that callers handle", async (t) => {
   t.type(await Journal.open("/dev/null/x", decode).catch((thrown: unknown) => thrown), MigrationFault);
 });
 
-t.test("what is no record stays known until it is no more in the directory", async (t) => {
+t.test("a file that is no record stays known until it is no longer in the directory", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
   await journal.write("a", note(1));
   writeFileSync(join(directory, "torn.json"), "{");
-  t.same(journal.unreadable, [], "before anybody has looked");
+  t.same(journal.unreadable, [], "nobody has looked yet");
   const { faults } = await journal.list();
   t.equal(faults.length, 1);
   t.same(
@@ -196,14 +197,14 @@ t.test("what is no record stays known until it is no more in the directory", asy
   t.match(
     journal.unreadable,
     [[/torn\.json$/, { code: "state-directory", message: /torn\.json/ }]],
-    "a prune looks, too",
+    "a prune looks at the files too",
   );
   rmSync(join(directory, "torn.json"));
   await journal.list();
   t.same(journal.unreadable, []);
 });
 
-/** A disk that can be held up: its writes wait, in the order in which they came, until the test lets them go. */
+/** Makes a disk that can be held up: its writes wait, in the order in which they came, until the test lets them go. */
 function slowDisk(): { readonly disk: JournalDisk; readonly begun: string[]; letGo(): void } {
   const begun: string[] = [];
   const gate = deferred<void>();
@@ -218,7 +219,7 @@ function slowDisk(): { readonly disk: JournalDisk; readonly begun: string[]; let
   return { disk, begun, letGo: () => gate.resolve() };
 }
 
-t.test("who waits for a disk that hangs hears of it, and the write is done when the disk answers", async (t) => {
+t.test("a caller that waits for a hanging disk is told, and the write is done when the disk answers", async (t) => {
   const directory = folder(t);
   const { disk, begun, letGo } = slowDisk();
   const journal = await Journal.open(directory, decode, disk);
@@ -228,32 +229,36 @@ t.test("who waits for a disk that hangs hears of it, and the write is done when 
     advice: /Look at the disk/,
   });
   const second = journal.write("m", note(2), { withinMs: 10 });
-  await t.rejects(second, { code: "state-directory" }, "the wait counts what waits before it");
+  await t.rejects(
+    second,
+    { code: "state-directory" },
+    "the time for which the write waits for the one before it counts",
+  );
   const third = journal.write("m", note(3));
   const other = journal.write("other", note(4), { withinMs: 10_000 });
-  t.same(begun.length, 2, "one write of an id at a time, and another id does not wait for it");
+  t.same(begun.length, 2, "one write of an id goes at a time, and another id does not wait for it");
   letGo();
   await Promise.all([third, other]);
   t.same(
     begun.map((text) => JSON.parse(text).record.epoch),
     [1, 4, 2, 3],
-    "in the order in which they were asked for",
+    "the writes go in the order in which they were asked for",
   );
   t.same(await journal.read("m"), note(3));
 });
 
-t.test("a write that is in time is not hurt by its limit", async (t) => {
+t.test("a write that is in time is not affected by its limit", async (t) => {
   const journal = await Journal.open(folder(t), decode);
   await journal.write("m", note(1), { withinMs: 60_000 });
   t.same(await journal.read("m"), note(1));
 });
 
-t.test("a file that really does not open is a disk that hangs", async (t) => {
+t.test("a file that really does not open counts as a disk that hangs", async (t) => {
   const directory = folder(t);
   const journal = await Journal.open(directory, decode);
   const pipe = join(directory, "m.json.new");
   execFileSync("mkfifo", [pipe]);
-  // opening a pipe to write waits for a reader
+  // opening a pipe for writing waits for a reader
   await t.rejects(journal.write("m", note(1), { withinMs: 50 }), { code: "state-directory", message: /50 ms/ });
   const next = journal.write("m", note(2));
   closeSync(openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK));

@@ -1,8 +1,9 @@
+/** Tests how many lines of the log one cause may have. */
 import { mock } from "node:test";
 import t from "tap";
 import { Budgets, LineBudget } from "../../../../shared/runtime/log/line-budget.ts";
 
-t.test("each kind of line has its own share, and what is left out is counted", async (t) => {
+t.test("each kind of line has a share of its own, and lines that are left out are counted", async (t) => {
   const budget = new LineBudget(3);
   const told: unknown[] = [];
   const take = (text: string): boolean => budget.take(text, (kind, leftOut) => told.push([kind, leftOut]));
@@ -10,11 +11,11 @@ t.test("each kind of line has its own share, and what is left out is counted", a
     [1, 2, 3, 4, 5].map(() => take("state")),
     [true, true, true, false, false],
   );
-  t.ok(take("fault"), "another kind");
-  t.same(told, [], "told when the minute is over");
+  t.ok(take("fault"), "this line is of another kind");
+  t.same(told, [], "the number is told only when the minute is over");
 });
 
-t.test("when the minute is over, the number that was left out is told, and lines are written again", async (t) => {
+t.test("when the minute is over, the number of lines left out is told, and lines are written again", async (t) => {
   mock.timers.enable({ apis: ["setTimeout"] });
   t.teardown(() => mock.timers.reset());
   const budget = new LineBudget(1);
@@ -32,13 +33,13 @@ t.test("when the minute is over, the number that was left out is told, and lines
   ]);
 });
 
-t.test("kinds without end share one", async (t) => {
+t.test("kinds beyond the first ones share one budget", async (t) => {
   const budget = new LineBudget(1);
   const taken = Array.from({ length: 1000 }, (_, i) => budget.take(`fault number ${i}`, () => {}));
   t.equal(taken.filter((one) => one).length, 65);
 });
 
-t.test("causes without end share one budget, and those that are known keep theirs", async (t) => {
+t.test("causes beyond the first ones share one budget, and known causes keep theirs", async (t) => {
   const budgets = new Budgets({ perKind: 2, causesMax: 3 });
   const first = budgets.for("a");
   t.equal(budgets.for("a"), first);

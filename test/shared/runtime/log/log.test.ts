@@ -1,3 +1,4 @@
+/** Tests the agents' log: what a line has, how it is bounded, and what never gets into it. */
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { LineBudget } from "../../../../shared/runtime/log/line-budget.ts";
@@ -53,14 +54,14 @@ t.test("a fault is logged with its code, the guest and the advice, and the chain
     advice: "Start it",
     cause: { message: "ECONNREFUSED", stack: /log\.test/ },
   });
-  t.notOk(last().fault.stack, "what was expected needs no stack");
+  t.notOk(last().fault.stack, "an expected fault needs no stack");
   logger.error({ err: MigrationFault.from(new Error("bug")) });
   t.ok(last().err.stack);
   logger.error({ err: "a text" });
   t.equal(last().err.message, "a text");
 });
 
-t.test("whatever comes from outside, a line is bounded, and no sign in it means anything to a terminal", async (t) => {
+t.test("a line is bounded, and no character in it acts on a terminal, wherever its text comes from", async (t) => {
   const { logger, lines, last } = rig();
   const hostile = `\u001b]0;title\u0007\u009b2J\u007f\u202e\u200b\u2028\n\r${"x".repeat(100_000)}`;
   const deep: Record<string, unknown> = {};
@@ -84,14 +85,14 @@ t.test("whatever comes from outside, a line is bounded, and no sign in it means 
   t.equal(lines.length, 1);
   t.ok((lines[0]?.length ?? 0) < 400_000, `${lines[0]?.length} characters`);
   t.match(lines[0], /^[\x20-\x7e…]*\n$/);
-  t.equal(last().guest.slice(0, 20), hostile.slice(0, 20), "and it says the same");
+  t.equal(last().guest.slice(0, 20), hostile.slice(0, 20), "the text says the same as before");
   t.equal(last().versions.length, 201);
   for (const text of [hostile, "100%"]) logger.error(text);
   t.match(lines[1], /^[\x20-\x7e…]{1,25000}\n$/);
   t.equal(last().msg, "100%");
 });
 
-t.test("the lines of one cause are limited by kind, those of its children too, and no others", async (t) => {
+t.test("the lines of one cause and of its children are limited by kind, and no other lines are", async (t) => {
   const { logger, lines } = rig();
   const one = budgeted(logger, new LineBudget(2));
   const child = one.child({ migration: "m-1" });

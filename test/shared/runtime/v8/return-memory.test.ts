@@ -1,13 +1,13 @@
-/** The memory of migrations that have ended: when it is given back, and who waits for that. */
+/** Tests when the memory of migrations that have ended is given back, and who waits for that. */
 import t from "tap";
 import { memoryReturned, returnMemoryLater } from "../../../../shared/runtime/v8/return-memory.ts";
 import { eventually } from "../../../support/bounded.ts";
 
-// as an agent's port does: what returns memory keeps no program alive
+// this keeps the program alive, as an agent's port does, since what returns memory does not
 const alive = setInterval(() => undefined, 1000);
 t.teardown(() => clearInterval(alive));
 
-/** Memory as a migration's, which nothing refers to when this returns. */
+/** Makes memory like a migration's, to which nothing refers when this function returns. */
 function left(): WeakRef<object> {
   const pieces = (16 << 20) / 65536;
   return new WeakRef(new WebAssembly.Memory({ initial: pieces, maximum: pieces, shared: true }));
@@ -24,10 +24,10 @@ t.test("the memory of a migration that has ended is given back, although another
   );
   await memoryReturned(0);
   t.equal(memory.deref(), undefined);
-  t.notOk(next, "what is done when nothing is under way waits for the end of the other one");
+  t.notOk(next, "what is done when no migration is under way waits for the end of the other one");
 });
 
-t.test("nobody waits where there is little to wait for", async (t) => {
+t.test("a caller does not wait where there is little to wait for", async (t) => {
   let done = false;
   returnMemoryLater(
     () => true,
@@ -37,5 +37,8 @@ t.test("nobody waits where there is little to wait for", async (t) => {
   );
   await memoryReturned(2 ** 40);
   t.notOk(done);
-  await eventually(() => done || undefined, { timeoutMs: 30_000, what: "what is done behind it" });
+  await eventually(() => done || undefined, {
+    timeoutMs: 30_000,
+    what: "what is done after the memory was given back",
+  });
 });

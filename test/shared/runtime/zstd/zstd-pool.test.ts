@@ -1,3 +1,4 @@
+/** Tests `ZstdPool`: compression on threads, within a shared memory. */
 import { once } from "node:events";
 import type { Worker } from "node:worker_threads";
 import t from "tap";
@@ -9,7 +10,7 @@ import { eventually } from "../../../support/bounded.ts";
 
 const MIB = 1 << 20;
 
-/** Memory whose pages can be compressed, like a process's. */
+/** Makes memory whose pages can be compressed, like the pages of a process. */
 function sharedMemory(byteLength: number): Uint8Array {
   const memory = new Uint8Array(new SharedArrayBuffer(byteLength));
   for (let at = 0; at < byteLength; at++) memory[at] = at & 8 ? (at >> 4) * 31 : 0;
@@ -22,7 +23,7 @@ function pool(t: { teardown(done: () => Promise<void>): unknown }, memory: Uint8
   return made;
 }
 
-t.test("what a worker compresses in place is what was there", async (t) => {
+t.test("what a worker has compressed in place becomes the same bytes again", async (t) => {
   const memory = sharedMemory(4 * MIB);
   const zstd = pool(t, memory, 1);
   for (const level of [-50, 1, 3]) {
@@ -34,13 +35,13 @@ t.test("what a worker compresses in place is what was there", async (t) => {
   }
 });
 
-t.test("an output that does not fit is told as -1 and nothing beyond its limit is touched", async (t) => {
+t.test("an output that does not fit is reported as -1, and nothing beyond its limit is touched", async (t) => {
   const memory = sharedMemory(2 * MIB);
   const zstd = pool(t, memory, 1);
   const behind = memory.slice(MIB + 100, MIB + 4096);
   t.equal(await zstd.compress(0, 65536, MIB, 100, 1), -1);
   t.same(memory.slice(MIB + 100, MIB + 4096), behind);
-  t.ok((await zstd.compress(0, 65536, MIB, 65536, 1)) > 0, "and the worker goes on");
+  t.ok((await zstd.compress(0, 65536, MIB, 65536, 1)) > 0, "the worker goes on");
 });
 
 t.test("many jobs on several workers each get their own result", async (t) => {
@@ -82,13 +83,13 @@ t.test("closing rejects what is pending, and later jobs", async (t) => {
   await zstd.close();
 });
 
-/** The workers of a pool. */
+/** Finds the workers of a pool. */
 function workersOf(zstd: ZstdPool): readonly Worker[] {
   const { threads } = zstd as unknown as { threads: { worker: Worker }[] };
   return threads.map(({ worker }) => worker);
 }
 
-t.test("the threads of a pool that is released do the work of the next, in its memory", async (t) => {
+t.test("the threads of a pool that is released do the work of the next pool, in its memory", async (t) => {
   const memories = [sharedMemory(4 * MIB), sharedMemory(2 * MIB)];
   memories[1]?.fill(7, 0, 65536);
   const seen: Worker[] = [];
@@ -106,7 +107,7 @@ t.test("the threads of a pool that is released do the work of the next, in its m
   t.equal(seen[0], seen[1]);
 });
 
-t.test("a thread with a job is ended with its pool, not kept", async (t) => {
+t.test("a thread with a job is ended with its pool, and not kept", async (t) => {
   const memory = sharedMemory(4 * MIB);
   const zstd = pool(t, memory, 1);
   const [worker] = workersOf(zstd);
@@ -118,7 +119,7 @@ t.test("a thread with a job is ended with its pool, not kept", async (t) => {
   t.not(workersOf(pool(t, memory, 1))[0], worker);
 });
 
-t.test("a thread that waits holds nothing of the memory that it worked in", async (t) => {
+t.test("a thread that waits holds nothing of the memory in which it worked", async (t) => {
   const used = (): number => process.memoryUsage.rss() / MIB;
   const before = used();
   const work = async (): Promise<void> => {
