@@ -4,11 +4,11 @@
  */
 import { join } from "node:path";
 import t from "tap";
-import { isStanding, startStandingGuest } from "../support/standing-guest.ts";
 import { encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
 import { setSteps, startBiosGuest, type TwoSets, twoSets } from "../support/bios-guest.ts";
 import { eventually } from "../support/bounded.ts";
 import { relayPostcopy } from "../support/postcopy-relay.ts";
+import { isStanding, startStandingGuest } from "../support/standing-guest.ts";
 
 t.setTimeout(60_000);
 

@@ -11,8 +11,8 @@
 import { rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
-import { connectToQemu } from "../../shared/runtime/guest/guest-socket.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { connectToQemu } from "../../shared/runtime/guest/guest-socket.ts";
 
 /** How long the guest may take to start, milliseconds. */
 const TIMEOUT_MS = 5000;
