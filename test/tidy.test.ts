@@ -39,7 +39,7 @@ const LINK = /\]\(([^)\s]+)\)/g;
 /** Matches documents of QEMU, which comments name as the source of a format. */
 const OF_QEMU = /^docs\/(?:interop|devel|xbzrle)/;
 
-/** True if the document exists. A decision may be named by its number alone (`docs/decisions/NNNN`). */
+/** True if the document exists. A decision may be named by its number alone, as `docs/decisions/` and four digits. */
 function isThere(path: string): boolean {
   if (OF_QEMU.test(path)) return true;
   if (existsSync(join(root, path))) return true;

@@ -24,7 +24,11 @@ export interface OutputBuffersOptions<Frame> {
   readonly at: number;
   readonly socket: Socket;
   readonly clock: Clock;
-  /** Called when QEMU has taken a buffer. @param frame the one that has ended in the buffer; undefined where none has */
+  /**
+   * Called when QEMU has taken a buffer.
+   *
+   * @param frame the frame that has ended in the buffer; undefined where none has
+   */
   readonly onTaken: (frame: Frame | undefined) => void;
 }
 

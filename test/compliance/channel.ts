@@ -63,7 +63,7 @@ function checkDelivery(t: Test, open: OpenPair): void {
     const blocks = [{ name: "pc.ram", byteLength: 2 ** 40, pageSize: 4096 }];
     const sent: SourceMessage[] = [
       { kind: "layout", blocks, ramSectionId: 2 },
-      ping(2 ** 40),
+      { kind: "clockPing", nonce: 2 ** 40, received: 2 ** 33 },
       { kind: "verifyRequest", start: 2 ** 32, byteLength: 4096, last: true },
       { kind: "endOfStream", lastSequence: 7 },
     ];
