@@ -9,7 +9,7 @@
  *
  * Not its job: the socket itself (intake.ts).
  */
-import type { Clock } from "../../shared/runtime/clock.ts";
+import type { Clock, Timer } from "../../shared/runtime/clock.ts";
 import { BacklogGate, type LinkWork } from "./backlog-gate.ts";
 import type { SyncPace } from "./sync-pace.ts";
 
@@ -37,7 +37,7 @@ export class ReadHold {
   private readonly gate: BacklogGate;
   /** Why the stream is left unread now. */
   private reason: "nothing" | "room" | "backlog" | "pace" = "nothing";
-  private timer: NodeJS.Timeout | undefined;
+  private timer: Timer | undefined;
 
   constructor(parts: ReadHoldOptions) {
     this.parts = parts;
@@ -70,8 +70,8 @@ export class ReadHold {
     if (drained && this.waitsForLink()) return true;
     const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs(), near);
     if (waitMs <= 0) return false;
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.resume(), waitMs);
+    this.parts.clock.cancel(this.timer);
+    this.timer = this.parts.clock.after(waitMs, () => this.resume());
     this.reason = "pace";
     return true;
   }
@@ -101,13 +101,13 @@ export class ReadHold {
 
   /** Reads on, whatever the reason was. */
   resume(): void {
-    clearTimeout(this.timer);
+    this.parts.clock.cancel(this.timer);
     this.reason = "nothing";
     this.parts.onResume();
   }
 
   stop(): void {
-    clearTimeout(this.timer);
+    this.parts.clock.cancel(this.timer);
   }
 
   /** @returns true if the link has enough to do; the reason is then the backlog */

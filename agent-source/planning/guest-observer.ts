@@ -12,7 +12,7 @@ import type { DirtySample } from "../../shared/model/dirty-curve.ts";
 import { pageCountOf } from "../../shared/page/geometry.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
-import type { Clock } from "../../shared/runtime/clock.ts";
+import type { Clock, Timer } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { type Address, address } from "../../shared/units.ts";
 import { DrainedSections } from "../capture/drained-sections.ts";
@@ -89,7 +89,7 @@ export class GuestObserver implements StreamSink {
   private hasSynced = false;
   /** Sums over the close looks: their number, the times in which their pages were dirtied, and those pages. */
   private readonly close = { looks: 0, seconds: 0, pages: 0 };
-  private timer: NodeJS.Timeout | undefined;
+  private timer: Timer | undefined;
 
   constructor(parts: ObserverParts) {
     this.parts = parts;
@@ -115,7 +115,7 @@ export class GuestObserver implements StreamSink {
   }
 
   stop(): void {
-    clearTimeout(this.timer);
+    this.parts.clock.cancel(this.timer);
     this.phase = "done";
   }
 
@@ -124,7 +124,7 @@ export class GuestObserver implements StreamSink {
     this.isLast = true;
     this.endWhenRead();
     // pages that the guest's balloon called free while the guest ran do not come, so not every page is waited for
-    if (this.phase !== "done") this.timer = setTimeout(() => this.endNow(), READ_WITHIN_MS);
+    if (this.phase !== "done") this.timer = this.parts.clock.after(READ_WITHIN_MS, () => this.endNow());
   }
 
   /**
@@ -271,7 +271,7 @@ export class GuestObserver implements StreamSink {
   private mayReadOn(pages: number): boolean {
     const waitMs = this.pace.holdMs(pages, true, 1000 * this.now);
     if (waitMs <= 0) return true;
-    this.timer = setTimeout(this.parts.resumeIntake, waitMs);
+    this.timer = this.parts.clock.after(waitMs, this.parts.resumeIntake);
     return false;
   }
 }

@@ -15,6 +15,7 @@
  * Not its job: which pages go next (FrameSource), which compression a frame gets (CompressionChooser), and to keep a
  * frame until the destination has acknowledged it (shared/link/resume/).
  */
+import type { Timer } from "../../shared/runtime/clock.ts";
 import { FrameEncoder } from "./frame-encoder.ts";
 import { countSent, makeSlot, type SentBytes, type Slot, takeCounts } from "./frame-slot.ts";
 import type { FrameSource } from "./frame-source.ts";
@@ -54,7 +55,7 @@ export class FrameSender {
   /** True while pump() makes frames. */
   private building = false;
   private stopped = false;
-  private timer: NodeJS.Timeout | undefined;
+  private timer: Timer | undefined;
   private idleWaiters: (() => void)[] = [];
   /** True once hurry() was called: the guest is stopped, and every millisecond counts. */
   private urgent = false;
@@ -131,7 +132,7 @@ export class FrameSender {
   /** Sends nothing any more, and resolves what flushed() and beShallow() have returned. */
   stop(): void {
     this.stopped = true;
-    clearTimeout(this.timer);
+    this.parts.clock.cancel(this.timer);
     this.flight.stop();
     for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
@@ -173,10 +174,10 @@ export class FrameSender {
 
   private wakeIn(ms: number): void {
     if (this.timer !== undefined) return;
-    this.timer = setTimeout(() => {
+    this.timer = this.parts.clock.after(ms, () => {
       this.timer = undefined;
       this.pump();
-    }, ms);
+    });
   }
 
   /** Makes the next frame. @returns false if there is no free slot, or nothing to send now */

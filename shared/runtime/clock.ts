@@ -1,4 +1,13 @@
-/** The clock that is handed to each component that needs the time, so that a test can hand over a clock of its own. */
+/**
+ * The clock that is handed to each component that needs the time or waits for some time, so that a test can hand over
+ * a clock of its own (test/support/fake-clock.ts) and need not wait. Node's timers and clocks are read here only.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+
+/** A call that is to come. After unref(), the process may end although the call has not come. */
+export interface Timer {
+  unref(): unknown;
+}
 
 export interface Clock {
   /**
@@ -11,6 +20,14 @@ export interface Clock {
    * are measured with it.
    */
   monotonicMs(): number;
+  /** Calls once, when `ms` milliseconds are over. @returns what cancel() takes */
+  after(ms: number, call: () => void): Timer;
+  /** Calls every `ms` milliseconds until it is cancelled. @returns what cancel() takes */
+  every(ms: number, call: () => void): Timer;
+  /** Cancels a call that is to come. A timer that is over, or none, is no error. */
+  cancel(timer: Timer | undefined): void;
+  /** Resolves when `ms` milliseconds are over. Rejects with an AbortError as soon as `signal` is aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
 /**
@@ -48,6 +65,23 @@ export class SystemClock implements Clock {
     if (step > 0 && step < CLOCK_WAS_SET_US) return this.last;
     this.last = Math.floor(now);
     return this.last;
+  }
+
+  after(ms: number, call: () => void): Timer {
+    return setTimeout(call, ms);
+  }
+
+  every(ms: number, call: () => void): Timer {
+    return setInterval(call, ms);
+  }
+
+  cancel(timer: Timer | undefined): void {
+    // a timer of this clock is what after() or every() returned, and one function of Node's clears both kinds
+    clearTimeout(timer as NodeJS.Timeout | undefined);
+  }
+
+  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    await delay(ms, undefined, signal && { signal });
   }
 }
 

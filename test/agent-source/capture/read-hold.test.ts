@@ -1,11 +1,12 @@
 /** Tests `ReadHold`: when QEMU's stream is left unread, and when it is read on. */
-import t, { type Test } from "tap";
+import t from "tap";
 import { ReadHold } from "../../../agent-source/capture/read-hold.ts";
 import { SyncPace } from "../../../agent-source/capture/sync-pace.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 
-function fixture(t: Test) {
-  const at = { nowMs: 0, backlogMs: 0, arenaMs: 500, still: false, resumed: 0 };
-  const clock = { monotonicMs: () => at.nowMs, nowUs: () => at.nowMs * 1000 };
+function fixture() {
+  const at = { backlogMs: 0, arenaMs: 500, still: false, resumed: 0 };
+  const clock = new FakeClock();
   const hold = new ReadHold({
     pace: new SyncPace(20, 0),
     work: at,
@@ -15,35 +16,34 @@ function fixture(t: Test) {
       at.resumed++;
     },
   });
-  t.teardown(() => hold.stop());
-  return { hold, at };
+  return { hold, at, clock };
 }
 
 t.test("after a pass the stream is left unread until the link is about to run out of work", async (t) => {
-  const { hold, at } = fixture(t);
-  at.nowMs = 1000;
+  const { hold, at, clock } = fixture();
+  clock.jump(1000);
   at.backlogMs = 500;
   t.ok(hold.behindSection(4000, true, false));
   hold.roomMade();
   hold.lookAgain();
   t.equal(at.resumed, 0);
   at.backlogMs = 40;
-  at.nowMs = 1400;
+  clock.jump(400);
   hold.roomMade();
   t.equal(at.resumed, 1);
-  at.nowMs = 1410;
+  clock.jump(10);
   at.backlogMs = 0;
   t.ok(hold.behindSection(300, true, true), "the turn that begins then is paced like any other");
 });
 
 t.test("a section that QEMU's clock ended is read on whatever waits, since no sync follows it", async (t) => {
-  const { hold, at } = fixture(t);
+  const { hold, at } = fixture();
   at.backlogMs = 500;
   t.notOk(hold.behindSection(65, false, false));
 });
 
 t.test("the first pass is read only as the link needs its pages", async (t) => {
-  const { hold, at } = fixture(t);
+  const { hold, at } = fixture();
   at.backlogMs = 20;
   t.notOk(hold.beforeFirst());
   at.backlogMs = 500;
@@ -61,8 +61,8 @@ t.test("the first pass is read only as the link needs its pages", async (t) => {
 t.test(
   "the backlog is sent before the next sync while the switch is near, and not once it is no longer near",
   async (t) => {
-    const { hold, at } = fixture(t);
-    at.nowMs = 1000;
+    const { hold, at, clock } = fixture();
+    clock.jump(1000);
     at.backlogMs = 20;
     hold.drains(true);
     t.ok(hold.behindSection(300, true, true));
@@ -71,13 +71,13 @@ t.test(
     t.equal(at.resumed, 1);
     hold.drains(false);
     at.backlogMs = 20;
-    at.nowMs = 2000;
+    clock.jump(1000);
     t.notOk(hold.behindSection(300, true, true), "nothing is held, since the turn began a second ago");
   },
 );
 
 t.test("a stream that is held for room is read on when there is room, whatever the backlog is", async (t) => {
-  const { hold, at } = fixture(t);
+  const { hold, at } = fixture();
   at.backlogMs = 500;
   hold.forRoom();
   hold.lookAgain();
@@ -87,7 +87,7 @@ t.test("a stream that is held for room is read on when there is room, whatever t
 });
 
 t.test("the last pages, and the pages of a guest that stands still, are held only for a full arena", async (t) => {
-  const { hold, at } = fixture(t);
+  const { hold, at } = fixture();
   at.backlogMs = 500;
   hold.phase = "closing";
   t.notOk(hold.beforeFirst());
@@ -98,16 +98,11 @@ t.test("the last pages, and the pages of a guest that stands still, are held onl
 });
 
 t.test("a hold for the pace ends by itself when the next turn is due", async (t) => {
-  const { hold, at } = fixture(t);
-  at.nowMs = 45;
+  const { hold, at, clock } = fixture();
+  clock.jump(45);
   t.ok(hold.behindSection(300, true, true));
-  const resumed = new Promise<void>((resolve) => {
-    const look = setInterval(() => {
-      if (at.resumed === 0) return;
-      clearInterval(look);
-      resolve();
-    }, 1);
-  });
-  await resumed;
+  await clock.advance(4);
+  t.equal(at.resumed, 0);
+  await clock.advance(1);
   t.equal(at.resumed, 1);
 });

@@ -5,13 +5,14 @@ import { PageSamples } from "../../../agent-source/planning/page-samples.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
 import { PlainKernels } from "../../../shared/page/plain-kernels.ts";
 import { address, PAGE_SIZE } from "../../../shared/units.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 
 const PAGES = 256;
 const FRAME = 4 * PAGE_SIZE;
 
 /** Makes an observer whose clock is set by hand. The test gives it sections as QEMU would. */
 function made(observeMs: number) {
-  let nowMs = 0;
+  const clock = new FakeClock();
   const content = address(KERNEL_RESERVED_BYTES);
   const zero = address(content + PAGE_SIZE);
   const region = address(zero + PAGE_SIZE);
@@ -22,14 +23,14 @@ function made(observeMs: number) {
     kernels,
     samples: new PageSamples(kernels, region, PAGES, FRAME),
     pageCount: PAGES,
-    clock: { nowUs: () => 1000 * nowMs, monotonicMs: () => nowMs },
+    clock,
     observeMs,
     looksPerSecond: 20,
     resumeIntake: () => resumed++,
   });
   t.teardown(() => observer.stop());
   const section = (pages: readonly number[], afterMs: number): boolean => {
-    nowMs += afterMs;
+    clock.jump(afterMs);
     for (const page of pages) observer.page(page, content);
     return observer.partEnd();
   };

@@ -2,13 +2,13 @@
 import t from "tap";
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
 import { InFlight } from "../../../agent-source/send/in-flight.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 
 function made() {
-  const now = { ms: 1000 };
   const meter = new LinkMeter();
   meter.probed(125e6);
-  const clock = { monotonicMs: () => now.ms, nowUs: () => 1000 * now.ms };
-  return { inFlight: new InFlight({ meter, clock, creditWindowBytes: 16 << 20 }), meter, now };
+  const clock = new FakeClock();
+  return { inFlight: new InFlight({ meter, clock, creditWindowBytes: 16 << 20 }), meter, clock };
 }
 
 t.test("what was never sent cannot be acknowledged, and an acknowledgement cannot be taken back", async (t) => {
@@ -49,7 +49,7 @@ t.test("what is being compressed takes room as well", async (t) => {
 });
 
 t.test("beShallow resolves when only little is on its way, and the credit does not shrink by itself", async (t) => {
-  const { inFlight, meter, now } = made();
+  const { inFlight, meter, clock } = made();
   inFlight.sentBytes = 2 << 20;
   let shallow = false;
   const told = inFlight.beShallow(65_536).then(() => {
@@ -61,7 +61,7 @@ t.test("beShallow resolves when only little is on its way, and the credit does n
   await told;
   // half of the link is used, since the hosts do no more
   for (let turn = 2; turn < 100; turn++) {
-    now.ms += 2;
+    clock.jump(2);
     inFlight.sentBytes += 100_000;
     inFlight.encodingBytes = 1 << 20;
     inFlight.hasRoom();
@@ -74,7 +74,7 @@ t.test("beShallow resolves when only little is on its way, and the credit does n
 });
 
 t.test("once the guest is under way, more may be on its way where the hosts are narrower than the link", async (t) => {
-  const { inFlight, meter, now } = made();
+  const { inFlight, meter, clock } = made();
   void inFlight.beShallow(65_536);
   const most = (): number => {
     let bytes = 0;
@@ -84,7 +84,7 @@ t.test("once the guest is under way, more may be on its way where the hosts are 
   };
   const carry = (bytesPerMs: number): void => {
     for (let turn = 0; turn < 30; turn++) {
-      now.ms += 40;
+      clock.jump(40);
       inFlight.sentBytes += 40 * bytesPerMs;
       inFlight.acknowledge(0, inFlight.sentBytes, 0);
     }
