@@ -205,9 +205,9 @@ export class GuestObserver implements StreamSink {
   }
 
   private endNow(): void {
-    const inPhase = this.parts.clock.monotonicMs() / 1000 - this.phaseBegan;
-    if (this.phase === "first") this.firstCopySeconds = inPhase;
-    else if (this.phase === "paced") this.observedSeconds = inPhase;
+    // the wait for what does not come is no part of the first copy, which ended with the last section that was read
+    if (this.phase === "first") this.firstCopySeconds = this.now - this.phaseBegan;
+    else if (this.phase === "paced") this.observedSeconds = this.parts.clock.monotonicMs() / 1000 - this.phaseBegan;
     this.stop();
     this.done.resolve();
   }

@@ -9,6 +9,8 @@ import { FakeClock } from "../../support/fake-clock.ts";
 
 const PAGES = 256;
 const FRAME = 4 * PAGE_SIZE;
+/** How long a look waits for what is in QEMU's socket once the guest stands still, milliseconds. */
+const READ_WITHIN_MS = 1000;
 
 /** Makes an observer whose clock is set by hand. The test gives it sections as QEMU would. */
 function made(observeMs: number) {
@@ -44,7 +46,7 @@ function made(observeMs: number) {
     section([], 800);
     section([1, 2, 3], 10);
   };
-  return { observer, section, firstCopy };
+  return { observer, section, firstCopy, clock };
 }
 
 const some = (count: number, from = 0): number[] => Array.from({ length: count }, (_, index) => from + index);
@@ -69,10 +71,11 @@ t.test(
 );
 
 t.test("a look at a guest that is paused in its first copy does not wait for pages called free", async (t) => {
-  const { observer, section } = made(1000);
+  const { clock, observer, section } = made(1000);
   section(some(100), 500);
   observer.nothingMore();
   section(some(50, 100), 100);
+  await clock.advance(READ_WITHIN_MS);
   await observer.done.promise;
   t.match(observer, { contentPages: 150, firstCopySeconds: 0.6 });
 });
@@ -128,7 +131,7 @@ t.test("QEMU is not believed when it says in its first moments that nothing is d
 });
 
 t.test("a look at a guest that stands still is done when everything that QEMU has sent was read", async (t) => {
-  const { observer, section } = made(1000);
+  const { clock, observer, section } = made(1000);
   let done = false;
   observer.done.promise.then(() => {
     done = true;
@@ -138,15 +141,17 @@ t.test("a look at a guest that stands still is done when everything that QEMU ha
   await undefined;
   t.notOk(done, "a part of the guest is still on its way");
   t.notOk(section(some(63, 193), 50), "nothing is read after this section");
+  await clock.advance(READ_WITHIN_MS);
   await observer.done.promise;
   t.match(observer, { contentPages: 256, firstCopySeconds: 0.1, dirtiedPages: 0, observedSeconds: 0 });
 });
 
 t.test("a look at a guest that is paused meanwhile is done with what was seen", async (t) => {
-  const { observer, section, firstCopy } = made(10_000);
+  const { clock, observer, section, firstCopy } = made(10_000);
   firstCopy();
   for (let look = 0; look < 20; look++) section(some(10), 50);
   observer.nothingMore();
+  await clock.advance(READ_WITHIN_MS);
   await observer.done.promise;
   t.ok(observer.observedSeconds > 0.5 && observer.observedSeconds <= 1, String(observer.observedSeconds));
   t.equal(observer.workingSetPages, 10);
