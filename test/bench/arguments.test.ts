@@ -22,6 +22,7 @@ for (const [name, script] of [
   ["suite", "bench"],
   ["postcopy", "bench:postcopy"],
   ["planner", "bench:planner"],
+  ["warm-up", "bench:warm-up"],
 ] as const)
   t.test(`${name} prints its help, and refuses an unknown option without a stack trace`, async (t) => {
     const help = await say(name, "--help");
