@@ -15,7 +15,10 @@ import type { SyncPace } from "./sync-pace.ts";
 
 export interface ReadHoldOptions {
   readonly pace: SyncPace;
-  readonly work: LinkWork;
+  readonly work: LinkWork & {
+    /** True once every page that QEMU sends was captured at least once. */
+    readonly firstPassDone: boolean;
+  };
   /** True while the guest stands still: QEMU has nothing to sync, and completes as soon as it has sent everything. */
   readonly standsStill: () => boolean;
   readonly clock: Clock;
@@ -24,15 +27,14 @@ export interface ReadHoldOptions {
 }
 
 /**
- * - `first-pass`: QEMU sends every page for the first time. The stream waits for room and for the backlog.
- * - `paced`: QEMU sends what the guest has dirtied. The stream waits for any of the three reasons.
+ * - `paced`: in the first pass the stream waits for room and for the backlog, and later for any of the three reasons.
  * - `closing`: these are the sweeps just before the last pages. The stream waits for room only.
  * - `final`: these are the last pages. The stream waits for room only.
  */
-export type CapturePhase = "first-pass" | "paced" | "closing" | "final";
+export type CapturePhase = "paced" | "closing" | "final";
 
 export class ReadHold {
-  phase: CapturePhase = "first-pass";
+  phase: CapturePhase = "paced";
   private readonly parts: ReadHoldOptions;
   private readonly gate: BacklogGate;
   /** Why the stream is left unread now. */
@@ -55,7 +57,7 @@ export class ReadHold {
    * @returns true if reading must stop; onResume() is called when it may go on
    */
   beforeFirst(): boolean {
-    return this.phase === "first-pass" && this.waitsForLink();
+    return !this.parts.work.firstPassDone && this.waitsForLink();
   }
 
   /**
@@ -66,7 +68,7 @@ export class ReadHold {
    * @returns true if reading must stop; onResume() is called when it may go on
    */
   behindSection(pages: number, drained: boolean, near: boolean): boolean {
-    if (this.parts.standsStill()) return false;
+    if (this.phase !== "paced" || !this.parts.work.firstPassDone || this.parts.standsStill()) return false;
     if (drained && this.waitsForLink()) return true;
     const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs(), near);
     if (waitMs <= 0) return false;
@@ -112,8 +114,7 @@ export class ReadHold {
 
   /** @returns true if the link has enough to do; the reason is then the backlog */
   private waitsForLink(): boolean {
-    const atFullSpeed = this.phase === "closing" || this.phase === "final";
-    if (atFullSpeed || !this.gate.isShut || this.parts.standsStill()) return false;
+    if (this.phase !== "paced" || !this.gate.isShut || this.parts.standsStill()) return false;
     this.reason = "backlog";
     return true;
   }

@@ -9,7 +9,8 @@ import type { LinkMeter } from "../link/link-meter.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
 import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { CopyState, EtaEstimator } from "./eta.ts";
-import { type Decision, type Observation, type SwitchPolicy, sendingMs } from "./switch-policy.ts";
+import type { Decision, Observation } from "./observation.ts";
+import { type SwitchPolicy, sendingMs } from "./switch-policy.ts";
 
 /** The parts of the precopy scheduler that are read: the pages that wait, and the pages that were sent. */
 type ObservedPages = Pick<

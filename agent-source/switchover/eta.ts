@@ -10,7 +10,7 @@ import { curveOfSamples, DirtyWindows } from "../../shared/model/dirty-curve.ts"
 import { USUAL_COSTS } from "../../shared/model/observation.ts";
 import { closeIn, copyDirtied, type PassCosts } from "../../shared/model/passes.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import type { Observation } from "./switch-policy.ts";
+import type { Observation } from "./observation.ts";
 
 /** How the copy stands, beside what the switch policy observes. */
 export interface CopyState extends Observation {

@@ -11,6 +11,7 @@
  * until a later minimum fits.
  */
 import type { DeadlineAction, Strategy } from "../../shared/protocol/messages.ts";
+import type { Decision, Observation } from "./observation.ts";
 import { StallDetector } from "./stall-detector.ts";
 
 export interface SwitchPlan {
@@ -20,60 +21,6 @@ export interface SwitchPlan {
   readonly deadlineMs: number;
   readonly onDeadline: DeadlineAction;
 }
-
-/** What the policy decides on. It is gathered at the end of a RAM section of QEMU's stream, or on a timer. */
-export interface Observation {
-  /** Time since the session was made, milliseconds. */
-  readonly elapsedMs: number;
-  /** True once QEMU's stream has come as far as its list of RAM blocks. */
-  readonly begun: boolean;
-  /** True once every page that QEMU sends was captured at least once. */
-  readonly firstPassDone: boolean;
-  /** How many pages the last section had. If it drained QEMU's bitmap, the next sweep will find about as many. */
-  readonly sweptPages: number;
-  /** How many pages with content are captured and not sent. */
-  readonly residualPages: number;
-  /** The estimated encoded bytes of what is captured and not sent. */
-  readonly residualBytes: number;
-  /** The estimated encoded bytes of `residualPages` as whole pages, which is how post-copy would send them. */
-  readonly residualWholeBytes: number;
-  /** How many pages with content were sent so far, with repeats. */
-  readonly sentPages: number;
-  /** True while some of the pages that are not sent are not held: they wait for the link, or to be compressed. */
-  readonly backlogged: boolean;
-  /** Encoded bytes that one more dirtied page is likely to cost. */
-  readonly bytesPerPage: number;
-  /**
-   * True once `bytesPerPage` is measured, and not the initial guess: with deltas, at least 256 pages that have a base
-   * were sent again; with compression, at least 12 frames were compressed after the first pass.
-   */
-  readonly knowsAgain: boolean;
-  /** Encoded bytes in flight, with the estimated size of frames that are being compressed. */
-  readonly inFlightBytes: number;
-  /** How many zero pages are in flight. */
-  readonly inFlightZeroPages: number;
-  readonly bytesPerSecond: number;
-  readonly roundTripMs: number;
-  /** Time to capture, encode and apply one page, microseconds. */
-  readonly microsPerPage: number;
-  /** True when a section of QEMU's stream has ended just now and left no page dirty that QEMU knew of. */
-  readonly drained: boolean;
-  /** True while nothing is heard from the destination. */
-  readonly linkIsDown: boolean;
-  /** True while the guest stands still: QEMU then completes without being told to. */
-  readonly paused: boolean;
-}
-
-export type Decision =
-  | { readonly kind: "continue" }
-  /** The residual fits. The pages that wait are sent first, and QEMU does not sync before that. */
-  | { readonly kind: "drain" }
-  /** QEMU's stream is read at full speed from now on. */
-  | { readonly kind: "close" }
-  /** Reading is paced again: the residual did not get small enough. */
-  | { readonly kind: "pace" }
-  | { readonly kind: "switch"; readonly into: "destination" | "postcopy"; readonly reason: string }
-  | { readonly kind: "cancel"; readonly reason: string };
 
 /**
  * What a switchover costs whatever the residual, milliseconds: QEMU's stop and last sweep, the device state, loading
@@ -195,12 +142,14 @@ export class SwitchPolicy {
 
   decide(seen: Observation): Decision {
     if (seen.paused) return this.whilePaused(seen);
-    if (this.plan.strategy === "stop-and-copy")
-      return { kind: "switch", into: "destination", reason: "strategy stop-and-copy" };
-    if (this.plan.strategy === "postcopy") return this.atOnce(seen);
-    if (this.plan.deadlineMs > 0 && seen.elapsedMs >= this.plan.deadlineMs) return this.atDeadline(seen);
-    if (seen.linkIsDown) this.stall.interrupted(seen.elapsedMs);
-    if (seen.firstPassDone && this.plan.strategy === "hybrid" && this.hasSentOnce(seen)) {
+    const { strategy, deadlineMs, onDeadline } = this.plan;
+    const isBounded = deadlineMs > 0 && (strategy === "precopy" || strategy === "hybrid");
+    const isLate = isBounded && seen.elapsedMs >= deadlineMs;
+    if (seen.linkIsDown && !(isLate && onDeadline === "cancel")) return this.whileLinkIsDown(seen);
+    if (strategy === "stop-and-copy") return { kind: "switch", into: "destination", reason: "strategy stop-and-copy" };
+    if (strategy === "postcopy") return this.atOnce(seen);
+    if (isLate) return this.atDeadline(seen);
+    if (seen.firstPassDone && strategy === "hybrid" && this.hasSentOnce(seen)) {
       // pages that were sent again show what deltas save: precopy goes on until then, since post-copy cannot be undone
       const goesOn = !seen.knowsAgain || this.fits(this.estimateMs(seen)) || deltasHelp(seen);
       const early = goesOn ? undefined : this.intoPostcopy(seen, "every page was sent once");
@@ -209,13 +158,13 @@ export class SwitchPolicy {
     // between two drained sections the estimate leaves out the pages that QEMU has still to send
     if (!seen.firstPassDone || !seen.drained) return { kind: "continue" };
     const estimate = this.estimateMs(seen);
-    if (!seen.linkIsDown) this.stall.estimated(estimate, seen.elapsedMs);
+    this.stall.estimated(estimate, seen.elapsedMs);
     const fits = this.fits(estimate);
     if (!fits) {
       this.drainMark = undefined;
       this.released = false;
     }
-    const early = this.plan.strategy === "hybrid" && !fits ? this.whenLaidDown(seen) : undefined;
+    const early = strategy === "hybrid" && !fits ? this.whenLaidDown(seen) : undefined;
     if (early !== undefined) return early;
     if (!this.closing) {
       if (!fits) return { kind: "continue" };
@@ -235,6 +184,17 @@ export class SwitchPolicy {
   }
 
   /**
+   * Decides while the link is down. A guest is not stopped for a link that carries nothing, and must not be made to
+   * depend on it. Closing ends, since the stream is read at full speed then, which is meant to last for moments only.
+   */
+  private whileLinkIsDown({ elapsedMs }: Observation): Decision {
+    this.stall.interrupted(elapsedMs);
+    const wasClosing = this.closing;
+    this.closing = false;
+    return { kind: wasClosing ? "pace" : "continue" };
+  }
+
+  /**
    * Decides while the guest stands still. No moment is better than another, and none has to be chosen, since QEMU
    * completes by itself. If the switch were acknowledged, QEMU would send all that is left in one piece, and its
    * monitor would not answer meanwhile (docs/design/switchover.md#a-paused-guest).
@@ -250,7 +210,7 @@ export class SwitchPolicy {
     if (!seen.begun) return { kind: "continue" };
     this.begunAtMs ??= seen.elapsedMs;
     const isAhead = seen.elapsedMs - this.begunAtMs >= HEAD_START_MS || (seen.firstPassDone && !seen.backlogged);
-    if (!isAhead || seen.linkIsDown) return { kind: "continue" };
+    if (!isAhead) return { kind: "continue" };
     return { kind: "switch", into: "postcopy", reason: "strategy postcopy" };
   }
 
@@ -269,11 +229,11 @@ export class SwitchPolicy {
     return sentPages >= this.sentOnceAt;
   }
 
-  /** Decides for post-copy, unless the link is down, or the deadline leaves too little time for what is left. */
+  /** Decides for post-copy, unless the deadline leaves too little time for what is left. */
   private intoPostcopy(seen: Observation, why: string): Decision | undefined {
     const restMs = this.estimateMs(seen);
     const { deadlineMs } = this.plan;
-    if (seen.linkIsDown || (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs)) return undefined;
+    if (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs) return undefined;
     return { kind: "switch", into: "postcopy", reason: `hybrid: ${why}, ${restMs.toFixed(0)} ms of pages are left` };
   }
 
@@ -322,8 +282,6 @@ export class SwitchPolicy {
       case "force":
         return { kind: "switch", into: "destination", reason: `${found}: forced, as agreed` };
       case "postcopy":
-        // a guest must not be made to depend on a link that is down
-        if (seen.linkIsDown) return { kind: "continue" };
         return { kind: "switch", into: "postcopy", reason: `${found}: post-copy, as agreed` };
       case "cancel":
         return { kind: "cancel", reason: found };

@@ -22,7 +22,7 @@ import type { SyncPace } from "../capture/sync-pace.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
 import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { CopyObserver } from "../switchover/copy-observer.ts";
-import type { Decision } from "../switchover/switch-policy.ts";
+import type { Decision } from "../switchover/observation.ts";
 import { checkBlocks } from "./session-options.ts";
 
 export interface PrecopyCaptureOptions {
@@ -188,9 +188,8 @@ export class PrecopyCapture implements StreamSink {
     // QEMU 8.1, and QEMU 11 with post-copy enabled, sync while pages of the first pass still wait in the bitmap. Those
     // pages have all come when the bitmap is drained
     const hasAll = (this.hasSynced && drained) || this.firstPassFraction >= 1;
-    const endsFirstPass = this.hold.phase === "first-pass" && hasAll;
+    const endsFirstPass = this.hold.phase === "paced" && !this.firstPassDone && hasAll;
     if (endsFirstPass) {
-      this.hold.phase = "paced";
       this.observer.firstPassDone = true;
       this.firstPassPages = this.parts.scheduler.pages.captured;
       this.parts.onFirstPassDone();
@@ -199,7 +198,7 @@ export class PrecopyCapture implements StreamSink {
     if (this.hold.phase === "final") return true;
     // the last section of the first pass says nothing of how many pages the next sweep will find
     this.consult(drained && !endsFirstPass);
-    return this.hold.phase !== "paced" || !this.hold.behindSection(pages, drained, this.observer.fits);
+    return !this.hold.behindSection(pages, drained, this.observer.fits);
   }
 
   stopped(): void {
@@ -259,11 +258,6 @@ export class PrecopyCapture implements StreamSink {
     scheduler.holdPages = observer.holdPages(seen);
     const decision = observer.decide(seen);
     if (drained) this.hold.drains(decision.kind === "drain");
-    if (decision.kind !== "cancel" && seen.linkIsDown) {
-      // in `closing` the stream is read at full speed, which is meant to last for moments only
-      if (this.hold.phase === "closing") this.hold.phase = "paced";
-      return;
-    }
     switch (decision.kind) {
       case "continue":
         return;

@@ -14,7 +14,7 @@ import type { Logger } from "../../shared/runtime/log/log.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Agreed } from "../guest/look-at-guest.ts";
 import type { RunState } from "../guest/run-state.ts";
-import type { Observation } from "../switchover/switch-policy.ts";
+import type { Observation } from "../switchover/observation.ts";
 
 /** What a session needs to know of its migration. */
 export interface SessionContext {

@@ -27,7 +27,7 @@ import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import { shallowFrameBytes } from "../send/credit.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
 import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
-import type { Decision } from "../switchover/switch-policy.ts";
+import type { Decision } from "../switchover/observation.ts";
 import { buildSession } from "./build-session.ts";
 import type { PrecopyCapture } from "./precopy-capture.ts";
 import { retainedBytes, type SessionContract, type SessionOptions } from "./session-options.ts";

@@ -5,7 +5,7 @@ import { SyncPace } from "../../../agent-source/capture/sync-pace.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
 
 function fixture() {
-  const at = { backlogMs: 0, arenaMs: 500, still: false, resumed: 0 };
+  const at = { firstPassDone: true, backlogMs: 0, arenaMs: 500, still: false, resumed: 0 };
   const clock = new FakeClock();
   const hold = new ReadHold({
     pace: new SyncPace(20, 0),
@@ -44,6 +44,7 @@ t.test("a section that QEMU's clock ended is read on whatever waits, since no sy
 
 t.test("the first pass is read only as the link needs its pages", async (t) => {
   const { hold, at } = fixture();
+  at.firstPassDone = false;
   at.backlogMs = 20;
   t.notOk(hold.beforeFirst());
   at.backlogMs = 500;
@@ -54,7 +55,7 @@ t.test("the first pass is read only as the link needs its pages", async (t) => {
   hold.lookAgain();
   t.equal(at.resumed, 1);
   at.backlogMs = 500;
-  hold.phase = "paced";
+  at.firstPassDone = true;
   t.notOk(hold.beforeFirst(), "later passes are held only at their ends");
 });
 
@@ -91,7 +92,8 @@ t.test("the last pages, and the pages of a guest that stands still, are held onl
   at.backlogMs = 500;
   hold.phase = "closing";
   t.notOk(hold.beforeFirst());
-  hold.phase = "first-pass";
+  hold.phase = "paced";
+  at.firstPassDone = false;
   at.still = true;
   t.notOk(hold.beforeFirst());
   t.notOk(hold.behindSection(300, true, false));

@@ -1,6 +1,7 @@
 /** Tests `SwitchPolicy`: when it lets the copy go on, drain or close, and when it switches or cancels. */
 import t from "tap";
-import { type Observation, SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
+import type { Observation } from "../../../agent-source/switchover/observation.ts";
+import { SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
 
 const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
 const quiet: Observation = {
@@ -296,6 +297,16 @@ t.test("no policy switches into post-copy while the link is down, whatever the r
     { ...hybrid, deadlineMs: 5000, onDeadline: "postcopy" },
   ] as const)
     t.equal(told(new SwitchPolicy(which), down), "continue");
+});
+
+t.test("a link that is down ends the closing sweeps, and they are counted anew when it is up again", async (t) => {
+  const policy = new SwitchPolicy(plan);
+  const shrinking = { ...quiet, sweptPages: 600 };
+  t.same(policy.decide(shrinking), { kind: "close" });
+  t.same(policy.decide({ ...shrinking, linkIsDown: true }), { kind: "pace" });
+  t.same(policy.decide({ ...shrinking, linkIsDown: true }), { kind: "continue" });
+  t.same(policy.decide(shrinking), { kind: "close" });
+  t.match(told(policy, quiet), /local minimum after 1 closing sweep$/);
 });
 
 t.test("nothing is decided about a paused guest: QEMU completes by itself, or the deadline comes", async (t) => {
