@@ -122,7 +122,7 @@ export class PrecopyCapture implements StreamSink {
     this.hold.stop();
   }
 
-  /** True once every page has come. Stop-and-copy has its first pass in the final phase. */
+  /** True once every page has come that QEMU sends. Stop-and-copy has its first pass in the final phase. */
   get firstPassDone(): boolean {
     return this.observer.firstPassDone;
   }
@@ -189,11 +189,7 @@ export class PrecopyCapture implements StreamSink {
     // pages have all come when the bitmap is drained
     const hasAll = (this.hasSynced && drained) || this.firstPassFraction >= 1;
     const endsFirstPass = this.hold.phase === "paced" && !this.firstPassDone && hasAll;
-    if (endsFirstPass) {
-      this.observer.firstPassDone = true;
-      this.firstPassPages = this.parts.scheduler.pages.captured;
-      this.parts.onFirstPassDone();
-    }
+    if (endsFirstPass) this.endFirstPass();
     this.parts.sender.pump();
     if (this.hold.phase === "final") return true;
     // the last section of the first pass says nothing of how many pages the next sweep will find
@@ -208,6 +204,8 @@ export class PrecopyCapture implements StreamSink {
   }
 
   ramEnd(): void {
+    // stop-and-copy has its first pass in the final phase, and pages that the balloon calls free never come
+    if (!this.firstPassDone) this.endFirstPass();
     this.parts.scheduler.holdPages = 0;
     this.parts.sender.hurry();
     void this.parts.sender.flushed().then(() => this.lastPagesSent());
@@ -277,6 +275,12 @@ export class PrecopyCapture implements StreamSink {
         onDecision(decision);
         return;
     }
+  }
+
+  private endFirstPass(): void {
+    this.observer.firstPassDone = true;
+    this.firstPassPages = this.parts.scheduler.pages.captured;
+    this.parts.onFirstPassDone();
   }
 
   private waitForRoom(): false {
