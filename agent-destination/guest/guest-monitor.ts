@@ -66,6 +66,14 @@ export class GuestMonitor {
   /** The connection to QEMU's second monitor, where it could be had. */
   private secondClient: QmpClient | undefined;
   private readonly listeners = new Set<(event: QmpEvent) => void>();
+  /** The connections whose events are passed on. */
+  private readonly heard = new WeakSet<QmpClient>();
+  private readonly renewals = new Set<(client: QmpClient) => void>();
+  /**
+   * The way to a keeper that is being tried. A keeper serves only the newest of its clients, so two tries at a time
+   * would cut each other off, and the one that loses would end the keeper that the other one uses.
+   */
+  private reaching: Promise<QmpClient> | undefined;
 
   private constructor(own: string, places: KeeperPlaces | undefined) {
     this.own = own;
@@ -121,7 +129,7 @@ export class GuestMonitor {
       return;
     }
     // no keeper answers: it ended while no agent was there, or was never told to begin
-    const client = kept === undefined ? await this.keepAgain(timeoutMs) : this.use(kept);
+    const client = kept === undefined ? await this.reach(() => this.keepAgain(timeoutMs)) : this.use(kept);
     void this.openSecond();
     void this.watchKeeper(client, timeoutMs, hasEnded);
   }
@@ -132,13 +140,26 @@ export class GuestMonitor {
    */
   async open(): Promise<QmpClient> {
     if (this.client?.isOpen) return this.client;
-    if (this.places === undefined || !this.kept) return this.use(await QmpClient.connect(this.own));
+    const { places } = this;
+    if (places === undefined || !this.kept) return this.use(await QmpClient.connect(this.own));
+    // QEMU may greet a keeper that is starting only much later
+    if (this.reaching !== undefined && this.secondClient?.isOpen) return this.use(this.secondClient);
     try {
-      return this.use(await QmpClient.connect(this.places.path));
+      return await this.reach(() => QmpClient.connect(places.path));
     } catch (thrown) {
       if (this.secondClient?.isOpen) return this.use(this.secondClient);
       throw thrown;
     }
+  }
+
+  /** Uses the connection to a keeper that `connect` makes, or the one of a try that is under way already. */
+  private reach(connect: () => Promise<QmpClient>): Promise<QmpClient> {
+    this.reaching ??= connect()
+      .then((client) => this.use(client))
+      .finally(() => {
+        this.reaching = undefined;
+      });
+    return this.reaching;
   }
 
   /** Lets the keeper begin. When the keeper ends before QEMU does, another keeper takes its place. */
@@ -149,7 +170,7 @@ export class GuestMonitor {
     this.kept = true;
     this.client?.close();
     waiting.begin(this.own, places.path);
-    const client = this.use(await connectWhenReady(places.path, bound));
+    const client = await this.reach(() => connectWhenReady(places.path, bound));
     void this.openSecond();
     void this.watchKeeper(client, bound.timeoutMs, hasEnded);
   }
@@ -159,7 +180,7 @@ export class GuestMonitor {
     for (let client: QmpClient | undefined = first; ; ) {
       await client?.closed;
       while (!this.over && !(await hasEnded().catch(() => false))) {
-        client = await this.keepAgain(timeoutMs).catch(() => undefined);
+        client = await this.reach(() => this.keepAgain(timeoutMs)).catch(() => undefined);
         if (client !== undefined) break;
         // QEMU greets a new keeper when its main loop is free again; until then the second monitor is used
         await delay(KEEPS_AGAIN_MS, undefined, { ref: false });
@@ -177,12 +198,12 @@ export class GuestMonitor {
     if (places === undefined) throw new TypeError("this QEMU has no keeper");
     // another watcher may have started a keeper already
     const found = await QmpClient.connect(places.path, { timeoutMs: GREETS_WITHIN_MS }).catch(() => undefined);
-    if (found !== undefined) return this.use(found);
+    if (found !== undefined) return found;
     const keeper = KeeperProcess.take();
     keeper.begin(this.own, places.path);
     try {
       const client = await connectWhenReady(places.path, { timeoutMs });
-      if (!this.isFree) return this.use(client);
+      if (!this.isFree) return client;
       client.close();
       throw new MigrationFault("qmp-disconnected", "The guest is on its own meanwhile");
     } catch (thrown) {
@@ -198,26 +219,44 @@ export class GuestMonitor {
   private async openSecond(): Promise<void> {
     const { places } = this;
     if (places === undefined) return;
-    this.secondClient = await QmpClient.connect(places.second).catch(() => undefined);
-    if (this.over) this.secondClient?.close();
+    const second = await QmpClient.connect(places.second).catch(() => undefined);
+    if (second === undefined) return;
+    this.secondClient = second;
+    this.hear(second);
+    if (this.over) second.close();
   }
 
   /** Makes a connection the one that is in use, and passes its events on. */
   private use(client: QmpClient): QmpClient {
+    const before = this.client;
     this.client = client;
-    client.subscribe((event) => {
-      if (client === this.client) for (const listener of [...this.listeners]) listener(event);
-    });
+    this.hear(client);
+    if (before !== undefined && before !== client) for (const renewed of [...this.renewals]) renewed(client);
     return client;
   }
 
+  /** Passes the events of a connection on, once however often the connection is used. */
+  private hear(client: QmpClient): void {
+    if (this.heard.has(client)) return;
+    this.heard.add(client);
+    client.subscribe((event) => {
+      for (const listener of [...this.listeners]) listener(event);
+    });
+  }
+
   /**
-   * Calls `listener` with the events of whichever connection is in use.
+   * Calls `listener` with the events of every open connection: QEMU sends each event to both of its monitors, so it may
+   * come twice. Calls `renewed` with each connection that takes the place of another one: what QEMU said while there
+   * was none is lost, so the listener has to ask for the state.
    * @returns a function that ends the calls
    */
-  subscribe(listener: (event: QmpEvent) => void): () => void {
+  subscribe(listener: (event: QmpEvent) => void, renewed: (client: QmpClient) => void): () => void {
     this.listeners.add(listener);
-    return () => void this.listeners.delete(listener);
+    this.renewals.add(renewed);
+    return () => {
+      this.listeners.delete(listener);
+      this.renewals.delete(renewed);
+    };
   }
 
   /** Dismisses the keeper that was started and is not needed: it waits for the next QEMU, or ends. */

@@ -226,13 +226,22 @@ export class GuestProcess {
   }
 
   /**
-   * Calls `started` whenever somebody says `cont` to this QEMU, for as long as its monitor is open.
+   * Calls `started` whenever somebody says `cont` to this QEMU, for as long as its monitor is open. After a time
+   * without a connection QEMU's state says whether somebody did.
    * @returns a function that ends the calls
    */
   onResume(started: () => void): () => void {
-    return this.monitors.subscribe(({ event }) => {
-      if (event === "RESUME") started();
-    });
+    const look = async (qmp: QmpClient): Promise<void> => {
+      const { status } = await qmp.execute("query-status");
+      if (hasRun(status)) started();
+    };
+    return this.monitors.subscribe(
+      ({ event }) => {
+        if (event === "RESUME") started();
+      },
+      // a connection that ends before it answers is followed by another one
+      (qmp) => void look(qmp).catch(() => undefined),
+    );
   }
 
   /**

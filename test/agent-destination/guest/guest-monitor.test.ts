@@ -94,13 +94,31 @@ t.test("a killed keeper is followed by another one, and events come over whichev
   const { qemu } = found;
   const made = await kept(found);
   const events: string[] = [];
-  made.subscribe(({ event }) => void events.push(event));
+  made.subscribe(
+    ({ event }) => void events.push(event),
+    () => void events.push("renewed"),
+  );
   const killed = await killKeeper(qemu.path);
   await another(qemu.path, killed);
   t.equal(await answers(made), "paused");
   // QEMU sends the event to both of its monitors
   for (const one of [qemu, found.second]) one.become("running");
   await eventually(() => (events.includes("RESUME") ? true : undefined), { ...WITHIN, what: "the event" });
+  t.ok(events.includes("renewed"), "and a listener is told that it may have missed events");
+});
+
+t.test("callers that open a lost monitor at once share one connection, since a keeper serves its newest", async (t) => {
+  const found = await ways(t);
+  // without a second monitor, every caller goes to the keeper
+  found.second.greets = false;
+  const made = await kept(found);
+  const [keeper] = keepersOf(found.qemu.path);
+  made.client?.close();
+  const clients = await Promise.all(Array.from({ length: 20 }, () => made.open()));
+  t.equal(new Set(clients).size, 1);
+  t.equal(await answers(made), "paused");
+  t.equal(made.client, clients[0], "and the keeper's watcher did not cut it off");
+  t.same(keepersOf(found.qemu.path), [keeper]);
 });
 
 t.test("while QEMU greets no client, the second monitor leads to it", async (t) => {
