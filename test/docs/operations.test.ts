@@ -5,6 +5,7 @@ import t from "tap";
 import { listKeys } from "../../shared/runtime/config/config-keys.ts";
 import { destinationSchema, sourceSchema } from "../../shared/runtime/config/config-schema.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { BESIDE_SETTINGS_MIB } from "../support/promised-memory.ts";
 
 const page = readFileSync(join(packageRoot(), "docs/operations.md"), "utf8");
 
@@ -15,6 +16,12 @@ t.test("every setting of both agents is in docs/operations.md", async (t) => {
     keys.filter((key) => !page.includes(`\`${key}\``)),
     [],
   );
+});
+
+t.test("the memory to which tests hold the agents is the memory that the page promises", async (t) => {
+  const promise = /\+ (\d+) MiB while one migration runs, a destination\s+agent (\d+) MiB \+ `receiveWindow`/;
+  const [, source, destination] = promise.exec(page) ?? [];
+  t.same({ source: Number(source), destination: Number(destination) }, BESIDE_SETTINGS_MIB);
 });
 
 t.test("every fault code is in docs/operations.md, and no other", async (t) => {

@@ -2,23 +2,16 @@
  * Holds both agents to their promise: the memory of an agent is bounded by its configuration, whatever the guest does
  * (docs/design/memory-and-v8.md#the-promise).
  */
-import { readFileSync } from "node:fs";
 import t from "tap";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { migrate, requireMoved } from "../support/ferry-json.ts";
 import { openPair } from "../support/pair.ts";
-import type { RigProcess } from "../support/process.ts";
+import { BESIDE_SETTINGS_MIB, peakMebibytes } from "../support/promised-memory.ts";
 
 t.setTimeout(480_000);
 const ARENA_MIB = 16;
 const BASE_CACHE_MIB = 32;
 const WINDOW_MIB = 16;
-/**
- * What an agent may take beside its settings, MiB: the program itself, Node, the code that Node has compiled, what is
- * kept of the warm-up, and the compression thread that waits (docs/decisions/0032, 0041).
- */
-const SOURCE_MIB = 208;
-const DESTINATION_MIB = 144;
 
 t.test("both agents stay within their memory budgets while they move a guest that is far larger", async (t) => {
   const { rig, a, b } = await openPair(t, {
@@ -28,9 +21,9 @@ t.test("both agents stay within their memory budgets while they move a guest tha
   });
   const { result } = requireMoved(await migrate(rig, a, b, "large", ["--deadline", "30s", "--on-deadline", "force"]));
   const [source, destination] = [peakMebibytes(a.source), peakMebibytes(b.destination)];
-  const sourceMax = ARENA_MIB + BASE_CACHE_MIB + SOURCE_MIB;
+  const sourceMax = ARENA_MIB + BASE_CACHE_MIB + BESIDE_SETTINGS_MIB.source;
   t.ok(source < sourceMax, `source agent: ${source.toFixed(0)} MiB at most, of ${sourceMax}`);
-  const destinationMax = WINDOW_MIB + DESTINATION_MIB;
+  const destinationMax = WINDOW_MIB + BESIDE_SETTINGS_MIB.destination;
   t.ok(destination < destinationMax, `destination agent: ${destination.toFixed(0)} MiB at most, of ${destinationMax}`);
   const reported = [result.sourceAgentPeakMemoryBytes, result.destinationAgentPeakMemoryBytes];
   for (const [index, seen] of [source, destination].entries())
@@ -43,9 +36,3 @@ t.test("both agents stay within their memory budgets while they move a guest tha
   t.ok(later < sourceMax, `source agent, in its second migration: ${later.toFixed(0)} MiB at most, of ${sourceMax}`);
   await assertOneGuest(t, rig, { name: "large", at: rig.b });
 });
-
-/** The most memory of the process that was ever resident, MiB, as the kernel counts it. */
-function peakMebibytes({ pid }: RigProcess): number {
-  const peak = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-  return Number(peak) / 1024;
-}

@@ -3,18 +3,13 @@
  * test:floods`.
  */
 import t from "tap";
-import { peakMebibytes, startFlood, TAKEN_OVER } from "../flood/measure.ts";
+import { startFlood, TAKEN_OVER } from "../flood/measure.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";
 import { IDLE, openPair } from "../support/pair.ts";
+import { PROMISED_MIB, peakMebibytes } from "../support/promised-memory.ts";
 
 t.setTimeout(300_000);
-/**
- * The most memory that an agent may take here, MiB: the defaults of its settings, and 160 or 128 beside them.
- * docs/operations.md ("Memory") promises 208 and 144 for agents that have warmed up, which these have not.
- */
-const SOURCE_MIB = 64 + 256 + 160;
-const DESTINATION_MIB = 16 + 128;
 const SIZE = { connections: 400, messages: 2000, seconds: 5 };
 
 t.test("a guest moves while strangers and a peer that was taken over flood both agents", async (t) => {
@@ -37,8 +32,8 @@ t.test("a guest moves while strangers and a peer that was taken over flood both 
   await assertOneGuest(t, rig, { name: "flooded", at: rig.b });
   t.equal((await ferryJson(rig, b, ["guests"])).code, 0, "an operator is still answered");
   for (const [agent, promised] of [
-    [a.source, SOURCE_MIB],
-    [b.destination, DESTINATION_MIB],
+    [a.source, PROMISED_MIB.source],
+    [b.destination, PROMISED_MIB.destination],
   ] as const) {
     const lines = agent.output().split("\n");
     t.ok(

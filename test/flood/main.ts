@@ -8,19 +8,14 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { median } from "../bench/measure.ts";
 import { openPair } from "../support/pair.ts";
-import { peakMebibytes, TAKEN_OVER, type Turn, turn } from "./measure.ts";
+import { PROMISED_MIB, peakMebibytes } from "../support/promised-memory.ts";
+import { TAKEN_OVER, type Turn, turn } from "./measure.ts";
 
 /** How many connections and messages all floods have together: those of issue 22. */
 const CONNECTIONS = 10_000;
 const MESSAGES = 100_000;
 /** How long a flood lasts, seconds: about as long as a migration takes. */
 const SECONDS = 10;
-const ARENA_MIB = 64;
-const BASE_CACHE_MIB = 256;
-const WINDOW_MIB = 16;
-/** The memory that docs/operations.md promises for each agent beside its settings, MiB. */
-const SOURCE_MIB = 208;
-const DESTINATION_MIB = 144;
 const GUEST = "flooded";
 /** The migrations are slowed down, so that neither a processor nor the machine's memory limits them. */
 const FLAGS = ["--bandwidth", "200Mbit"];
@@ -99,8 +94,8 @@ try {
   }
   for (const [name, agents] of Object.entries({ a, b })) {
     const memory = [
-      ["source", peakMebibytes(agents.source), ARENA_MIB + BASE_CACHE_MIB + SOURCE_MIB],
-      ["destination", peakMebibytes(agents.destination), WINDOW_MIB + DESTINATION_MIB],
+      ["source", peakMebibytes(agents.source), PROMISED_MIB.source],
+      ["destination", peakMebibytes(agents.destination), PROMISED_MIB.destination],
     ] as const;
     for (const [role, peak, promised] of memory) {
       console.log(`memory of the ${role} agent on ${name}: ${peak.toFixed(0)} MiB at most, of ${promised}`);

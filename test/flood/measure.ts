@@ -4,14 +4,12 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import type { HostAgents } from "../support/agents.ts";
 import { migrate, requireMoved } from "../support/ferry-json.ts";
 import type { Pair } from "../support/pair.ts";
-import type { RigProcess } from "../support/process.ts";
 import { atTeardown } from "../support/teardown.ts";
 import type { Done, Flood } from "./hostile.ts";
 
@@ -56,12 +54,6 @@ async function hostile(of: Flood): Promise<Done> {
   forget();
   const done: Done = JSON.parse(said);
   return done;
-}
-
-/** The most memory of the process that was ever resident, MiB, as the kernel counts it. */
-export function peakMebibytes({ pid }: RigProcess): number {
-  const peak = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-  return Number(peak) / 1024;
 }
 
 /** The longest stall of the event loop among the lines that an agent has written since `from`, milliseconds. */
