@@ -1,22 +1,33 @@
-/** Reads files that others may have put there: the size and the kind of a file are checked before anything is read. */
-import { open, stat } from "node:fs/promises";
+/**
+ * Reads files that others may have put there. The kind and the size are those of the file that is open, not of what
+ * stood at its path a moment before, and no more than the bound is read of a file that grows meanwhile.
+ */
+import { constants } from "node:fs";
+import { open } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
 
 /**
  * Reads the text of a regular file.
- * @throws MigrationFault `configuration` when the path is no regular file (opening a pipe would wait for a writer), or
- *   when the file is longer than `bytesMax` bytes; and the errors of the file system
+ * @throws MigrationFault `configuration` when the path is no regular file, or when the file is longer than `bytesMax`
+ *   bytes; and the errors of the file system
  */
 export async function readSmallFile(path: string, bytesMax: number): Promise<string> {
-  if (!(await stat(path)).isFile()) throw refused("is not a regular file");
-  const handle = await open(path, "r");
+  // without O_NONBLOCK, opening a pipe would wait for a writer
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   try {
-    const { size } = await handle.stat();
-    if (size > bytesMax) throw refused(`is longer than ${bytesMax} bytes`);
-    return await handle.readFile("utf8");
+    const stats = await handle.stat();
+    if (!stats.isFile()) throw refused("is not a regular file");
+    if (stats.size > bytesMax) throw tooLong(bytesMax);
+    const chunks: Buffer[] = [];
+    // `end` is the last byte that is read
+    for await (const chunk of handle.createReadStream({ end: bytesMax, autoClose: false })) chunks.push(chunk);
+    const bytes = Buffer.concat(chunks);
+    if (bytes.length > bytesMax) throw tooLong(bytesMax);
+    return bytes.toString("utf8");
   } finally {
     await handle.close();
   }
 }
 
+const tooLong = (bytesMax: number): MigrationFault => refused(`is longer than ${bytesMax} bytes`);
 const refused = (why: string): MigrationFault => new MigrationFault("configuration", `It ${why}`);
