@@ -213,9 +213,7 @@ export class Journal<T> {
     const { entries } = await this.list();
     const over = entries.filter(({ record }) => isOver(record)).map(({ id }) => id);
     if (over.length <= keep) return;
-    const aged = await Promise.all(
-      over.map(async (id) => ({ id, at: (await this.guard(id, "read", () => stat(this.path(id)))).mtimeMs })),
-    );
+    const aged = await Promise.all(over.map(async (id) => ({ id, at: await this.writtenAtMs(this.path(id)) })));
     aged.sort((a, b) => a.at - b.at);
     for (const { id } of aged.slice(0, aged.length - keep)) await this.remove(id);
   }
@@ -231,6 +229,11 @@ export class Journal<T> {
         await this.disk.syncDirectory(this.directory);
       }),
     );
+  }
+
+  /** When the file was last written, milliseconds since the epoch. */
+  private async writtenAtMs(file: string): Promise<number> {
+    return (await this.guard(file, "read", () => stat(file))).mtimeMs;
   }
 
   private hangs(file: string, ms: number): MigrationFault {
