@@ -29,7 +29,7 @@ export interface Surroundings {
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
-export interface GlobalOptions {
+interface GlobalOptions {
   readonly agent: string;
   readonly json: boolean;
   /** The longest wait for an answer, milliseconds. */

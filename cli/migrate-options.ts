@@ -76,7 +76,7 @@ export interface GivenPlanOptions extends GivenMigrateOptions {
 }
 
 /** How long a plan looks at the guest when `--observe` is not given. */
-export const OBSERVE_MS = 5000;
+const OBSERVE_MS = 5000;
 
 /** Adds the options of a plan. @param observe the help text of `--observe`, which the two commands word differently */
 export function addPlanOptions(command: Command, observe: string): Command {

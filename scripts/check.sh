@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Checks the types, lint and format of the code, the protocol, where the packages come from, and the length of the
-# files. It changes no source.
+# Checks the types, lint and format of the code, that nothing in it is unused, the protocol, where the packages come
+# from, and the length of the files. It changes no source.
 . "$(dirname "$0")/common.sh"
 
 echo "check: types"
 scripts/build.sh
 echo "check: biome"
 node_modules/.bin/biome check --error-on-warnings .
+echo "check: unused files, exports and packages"
+node_modules/.bin/knip --no-progress --treat-config-hints-as-errors
 echo "check: buf lint"
 node_modules/.bin/buf lint
 echo "check: checksums, install scripts, licences and known holes of the packages"

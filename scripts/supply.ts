@@ -5,7 +5,7 @@
  */
 
 /** The fields of a package in package-lock.json that are looked at. */
-export interface LockedPackage {
+interface LockedPackage {
   readonly version?: string;
   readonly integrity?: string;
   readonly license?: string;
@@ -19,7 +19,7 @@ export interface LockedPackage {
 export type LockedPackages = Readonly<Record<string, LockedPackage>>;
 
 /** Licences that let anybody use, change and pass on a package, and that demand nothing of Ferry's own source. */
-export const ALLOWED_LICENCES: readonly string[] = [
+const ALLOWED_LICENCES: readonly string[] = [
   "0BSD",
   "Apache-2.0",
   "BSD-2-Clause",
@@ -36,7 +36,7 @@ export const ALLOWED_LICENCES: readonly string[] = [
  * Packages whose package.json names no licence, as "NAME@VERSION", with the licence in their LICENSE file. The version
  * is in the key, so that somebody reads the file of each version.
  */
-export const READ_LICENCES: Readonly<Record<string, string>> = {
+const READ_LICENCES: Readonly<Record<string, string>> = {
   "jsonc-simple-parser@3.0.0": "MIT",
 };
 

@@ -30,7 +30,7 @@ import type { Command, OwnUnit } from "./command.ts";
  * The setting `qemu.scope`. `auto`: units are used where systemd and its busctl are there, and a command that cannot
  * enter its unit is executed without it; `on`: a command is executed only in its unit; `off`: units are not used.
  */
-export type ScopeMode = "auto" | "on" | "off";
+type ScopeMode = "auto" | "on" | "off";
 
 export interface GuestUnitsOptions {
   readonly mode: ScopeMode;

@@ -31,7 +31,7 @@ import type { GuestProcess } from "../guest/guest-process.ts";
  * An operator's word on a guest that waits here, or misses pages of a lost source. `here`: the guest is started here;
  * `end`: the copy here ends.
  */
-export type Claim = "here" | "end";
+type Claim = "here" | "end";
 
 export interface DestinationContext {
   readonly id: string;

@@ -58,7 +58,7 @@ export interface SourceContext {
 }
 
 /** What an agent notes about a guest that was granted. */
-export interface DoubtNotes {
+interface DoubtNotes {
   /**
    * True once the guest was seen to run here after it was granted. The grant was withdrawn then, and is never repeated.
    */

@@ -32,7 +32,7 @@ import { measureHostSpeed, REFERENCE_BYTES } from "./host-speed.ts";
 import { type DeltaSample, PageSamples } from "./page-samples.ts";
 
 /** What zstd makes of a guest's pages at one level. */
-export interface LevelSample {
+interface LevelSample {
   readonly level: number;
   /** Mean encoded bytes of a page of the first copy; 0 where there was none. */
   readonly pageBytes: number;
@@ -64,7 +64,7 @@ export interface Observed {
 }
 
 /** What the guest and its host paid for being looked at. */
-export interface ObservationCost {
+interface ObservationCost {
   /** Time from the first command that changes anything until the guest's QEMU is as it was before, seconds. */
   readonly seconds: number;
   readonly agentCpuSeconds: number;

@@ -22,7 +22,7 @@ export const WINDOW_BYTES = 1 << 20;
  * How many frames there may be that the channel has not taken: as many as post-copy's credit allows, and one that is
  * being compressed on each of two workers. There were 6 until docs/decisions/0069.
  */
-export const FRAME_BUFFERS = 8;
+const FRAME_BUFFERS = 8;
 
 /**
  * How many bytes are free before each frame. A link that sends the frame from this place writes the message's head

@@ -17,7 +17,7 @@ import type { RunState } from "../guest/run-state.ts";
 import type { Observation } from "../switchover/observation.ts";
 
 /** What a session needs to know of its migration. */
-export interface SessionContext {
+interface SessionContext {
   readonly id: string;
   readonly call: MigrateCall;
   readonly config: SourceConfig;

@@ -18,17 +18,17 @@ import type { PageKernels } from "../page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../units.ts";
 
 /** The kinds of records. Their numbers are written out because they are on the wire. */
-export const ZERO_RUN = 0;
-export const FULL = 1;
-export const DELTA = 2;
+const ZERO_RUN = 0;
+const FULL = 1;
+const DELTA = 2;
 
-export const FRAME_PREFIX_BYTES = 8;
+const FRAME_PREFIX_BYTES = 8;
 /**
  * The longest header of a record: 31 bits of zigzag and kind take 5 bytes, and an argument of at most 28 bits takes 4.
  */
 const HEADER_BYTES_MAX = 9;
 /** The most records in a frame. It bounds the room for headers and the work that one frame makes. */
-export const MAX_RECORDS = 4096;
+const MAX_RECORDS = 4096;
 const HEADERS_BYTES_MAX = MAX_RECORDS * HEADER_BYTES_MAX;
 
 /** How many bytes of memory a frame needs while it is built, for bodies of up to `bodyBytes`. */

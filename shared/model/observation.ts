@@ -4,7 +4,7 @@
  */
 import type { DirtyCurve } from "./dirty-curve.ts";
 
-export interface GuestObservation {
+interface GuestObservation {
   readonly pages: number;
   /** How many of the pages are all zero. */
   readonly zeroPages: number;

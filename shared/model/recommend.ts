@@ -31,7 +31,7 @@ export function recommend(input: PredictionInput, offered: readonly ModelStrateg
   return { ...choice, predictions };
 }
 
-export function predictAll(input: PredictionInput): Readonly<Record<ModelStrategy, Prediction>> {
+function predictAll(input: PredictionInput): Readonly<Record<ModelStrategy, Prediction>> {
   const [stop, precopy, postcopy, hybrid] = STRATEGIES;
   return {
     [stop]: predict(stop, input),

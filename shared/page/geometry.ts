@@ -31,7 +31,7 @@ export const pageCountOf = (blocks: readonly { readonly byteLength: number }[]):
  * varint together with two bits for the kind of the record, and both have to fit in 32 bits
  * (shared/codec/page-frame.ts). For page numbers of 28 bits they take 31.
  */
-export const MAX_PAGES = 2 ** 28;
+const MAX_PAGES = 2 ** 28;
 
 export class MemoryLayout {
   readonly blocks: readonly LaidBlock[];

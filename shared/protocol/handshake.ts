@@ -28,7 +28,7 @@ const PAUSED_SINCE = 2;
 export const canStayPaused = (protocolVersion: number): boolean => protocolVersion >= PAUSED_SINCE;
 
 /** What a destination knows of the guest that is to come, from its own waiting QEMU. */
-export type OwnGuest = Omit<GuestOffer, "name" | "definitionDigest" | "paused" | "mark" | "disksUnchecked">;
+type OwnGuest = Omit<GuestOffer, "name" | "definitionDigest" | "paused" | "mark" | "disksUnchecked">;
 
 /**
  * What the destination has found on its own host. A fact that it could not find out is missing, and a refusal says why.

@@ -30,7 +30,7 @@ export interface PlanView {
   readonly reason?: string;
 }
 
-export interface LinkView {
+interface LinkView {
   readonly bytesPerSecond: number;
   readonly roundTripMs: number;
 }
@@ -62,7 +62,7 @@ export interface ObservationView {
 }
 
 /** What looking at the guest has cost. A figure that the host does not tell is missing. */
-export interface ObservationCostView {
+interface ObservationCostView {
   /** For how long QEMU kept track of the guest's writes. */
   readonly seconds: number;
   readonly agentCpuSeconds: number;

@@ -191,7 +191,7 @@ export interface Running {
 }
 
 /** The sender has given the migration up. With the token of a grant it is the proof that this grant was refused. */
-export interface PeerFailure {
+interface PeerFailure {
   readonly kind: "failure";
   readonly code: string;
   readonly message: string;

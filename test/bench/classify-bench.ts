@@ -18,7 +18,7 @@ const WINDOW_BYTES = 1 << 20;
 const ROUNDS = { settle: 6, rounds: 15 };
 
 /** Captures the pages that it is given, and makes frames of them at the end of a section, as PrecopyCapture does. */
-export class CaptureSink implements StreamSink {
+class CaptureSink implements StreamSink {
   /** How many frames were made. */
   frames = 0;
   private readonly scheduler: PrecopyScheduler;

@@ -16,7 +16,7 @@ export const SECTION = 2;
 /** The length of a frame's body, bytes: the agents' default. */
 export const FRAME_BYTES = 256 << 10;
 /** How many pages a RAM section of the streams has. */
-export const RECORDS_PER_SECTION = 256;
+const RECORDS_PER_SECTION = 256;
 /**
  * The most bytes that a stream of full pages takes, with a block's name in each record and with the sections' heads.
  */
@@ -36,7 +36,7 @@ export function numbers(seed: number): () => number {
 }
 
 /** Writes one version of a page to `page`, 4096 bytes. The same index and version always give the same content. */
-export function writeGuestPage(page: Uint32Array, kind: GuestKind, index: number, version: 0 | 1): void {
+function writeGuestPage(page: Uint32Array, kind: GuestKind, index: number, version: 0 | 1): void {
   if (kind === "zero") {
     page.fill(0);
     return;

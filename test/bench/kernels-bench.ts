@@ -188,7 +188,7 @@ export function benchKernels(report: (measurement: KernelMeasurement) => void, m
 }
 
 /** Formats a measurement as a line of text. */
-export function kernelLine(measurement: KernelMeasurement): string {
+function kernelLine(measurement: KernelMeasurement): string {
   const { name, twin, gigabytesPerSecond, slowest, fastest, timesPlain, deltaBytes } = measurement;
   const rate = `${gigabytesPerSecond.toFixed(2).padStart(8)} GB/s (${slowest.toFixed(2)} to ${fastest.toFixed(2)})`;
   const ratio = timesPlain === undefined ? "" : `, ${timesPlain.toFixed(1)} x plain`;

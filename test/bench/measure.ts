@@ -19,7 +19,7 @@ export interface Measurement {
   readonly note?: string;
 }
 
-export type Report = (measurement: Measurement) => void;
+type Report = (measurement: Measurement) => void;
 
 /**
  * Cases of one kind. run() reports each case as soon as it is measured, and leaves out the names that are not wanted.

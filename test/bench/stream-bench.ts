@@ -160,7 +160,7 @@ export function benchStream(report: (measurement: StreamMeasurement) => void, ma
   for (const one of CASES) if (matching.test(one.name)) report(measure(one));
 }
 
-export function streamLine(measurement: StreamMeasurement): string {
+function streamLine(measurement: StreamMeasurement): string {
   const { name, gigabytesPerSecond, slowest, fastest, nanosecondsPerPage, heapBytesPerPage } = measurement;
   const rate = `${gigabytesPerSecond.toFixed(2).padStart(8)} GB/s (${slowest.toFixed(2)} to ${fastest.toFixed(2)})`;
   return `${name.padEnd(28)} ${rate}, ${nanosecondsPerPage.toFixed(0)} ns and ${heapBytesPerPage.toFixed(2)} bytes of heap a page`;

@@ -70,7 +70,7 @@ export interface Hold {
 }
 
 /** Another fault at an earlier moment, because of which a state comes about. */
-export interface Behind {
+interface Behind {
   readonly fault: Fault;
   readonly at: Moment;
 }

@@ -111,7 +111,7 @@ const GIVES_UP_LOADED: readonly string[] = [
 ];
 
 /** Makes a cell, with what its fault may cost at its moment. */
-export function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
+function makeCell(phase: string, fault: Fault, moment: Moment): Cell {
   const victim = victimOf(fault);
   const killed = fault.kind === "kill" ? victim : undefined;
   const when = momentName(moment);

@@ -57,7 +57,7 @@ async function hostile(of: Flood): Promise<Done> {
 }
 
 /** The longest stall of the event loop among the lines that an agent has written since `from`, milliseconds. */
-export function longestStallMs(output: string, from: number): number {
+function longestStallMs(output: string, from: number): number {
   let longest = Number.NaN;
   for (const [, stall] of output.slice(from).matchAll(/"stallMs":([\d.]+)[^\n]*"event loop"/g))
     longest = Number.isNaN(longest) ? Number(stall) : Math.max(longest, Number(stall));

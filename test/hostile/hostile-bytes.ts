@@ -14,10 +14,10 @@ const FIXED32 = 5;
 /** Lengths of lists, beside lists of up to three entries: some are longer than a reader takes. */
 const MANY = [65, 1025, 4097] as const;
 /** The most bytes that the entries of one list may take: no agent reads a message that is longer. */
-export const MESSAGE_BYTES_MAX = 256 << 10;
+const MESSAGE_BYTES_MAX = 256 << 10;
 
 /** Encodes a number as protobuf's varint. */
-export function varint(value: bigint): Buffer {
+function varint(value: bigint): Buffer {
   const bytes: number[] = [];
   let rest = BigInt.asUintN(64, value);
   while (rest > 127n) {
@@ -31,7 +31,7 @@ export function varint(value: bigint): Buffer {
 const tag = (field: number, wireType: number): Buffer => varint(BigInt(field * 8 + wireType));
 
 /** Encodes a field that has its length ahead of its content: text, bytes, or a message. */
-export const framed = (field: number, content: Uint8Array): Buffer =>
+const framed = (field: number, content: Uint8Array): Buffer =>
   Buffer.concat([tag(field, LENGTH), varint(BigInt(content.length)), content]);
 
 const WHOLE = [0n, 255n, 4096n, 65_536n, 1n << 31n, (1n << 32n) - 1n, (1n << 53n) - 1n, 1n << 53n];

@@ -258,7 +258,7 @@ export class Raid {
 }
 
 /** The contract to which an honest destination would agree. */
-export function contractFor({ guest, transfer, protocolVersions }: Offer): Contract {
+function contractFor({ guest, transfer, protocolVersions }: Offer): Contract {
   const strategy = transfer.strategy === "auto" ? "precopy" : transfer.strategy;
   return {
     protocolVersion: protocolVersions[0] ?? 2,

@@ -111,7 +111,7 @@ export const isAtSource = ({ sourceQemu, sourceOther }: World): boolean =>
   WHOLE_SOURCE.includes(sourceQemu) || sourceOther;
 
 /** True when the destination's QEMU has all of the guest. */
-export const isWholeThere = ({ destinationQemu, missing }: World, loadedCounts = true): boolean =>
+const isWholeThere = ({ destinationQemu, missing }: World, loadedCounts = true): boolean =>
   !missing &&
   (destinationQemu === "running" || destinationQemu === "stopped" || (loadedCounts && destinationQemu === "loaded"));
 

@@ -1,9 +1,9 @@
 /** The steps of a source agent that has granted the guest: it asks, hears, serves pages, and tells. */
 import type { Ask } from "../../shared/protocol/destination-states.ts";
-import { isAtSource, runsAtSource, seen, unseeable } from "./copies.ts";
+import { isAtSource, seen, unseeable } from "./copies.ts";
 import type { Rules } from "./rules.ts";
 import { lookAtSource, toSource, write } from "./source-parts.ts";
-import { type Add, isLiving, isUp, type Manner, type World } from "./world.ts";
+import { type Add, isLiving, type Manner, type World } from "./world.ts";
 
 /** What the destination answers if it is up; `none` where nobody answers. */
 export function standingThere(
@@ -173,5 +173,3 @@ export function doubledSteps(world: World, rules: Rules, add: Add): void {
     write(world, "untold", add, "kept, as the other has ended,", next, next);
   }
 }
-
-export { isUp, runsAtSource };

@@ -7,7 +7,7 @@ import { type Scope, search } from "./search.ts";
 import type { Manner } from "./world.ts";
 
 export type Change = Partial<Rules>;
-export type Where = Scope | Schedule;
+type Where = Scope | Schedule;
 export const within = (faults: number, acts: number, wrongWords: number, manner: Manner = "precopy"): Scope => ({
   manner,
   faults,

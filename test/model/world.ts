@@ -7,19 +7,19 @@ import type { DestinationStateName } from "../../shared/protocol/destination-sta
 import type { SourceStateName } from "../../shared/protocol/source-states.ts";
 
 /** The state of an agent, or `down` where its process is not there, or `off` where its whole host is not. */
-export type AgentAt<State> = State | "down" | "off";
+type AgentAt<State> = State | "down" | "off";
 
 /**
  * What the source's journal says. `retiring`: `plan` with its note. `withdrawn`: `granted` with its note. `untold`:
  * `kept`, which the destination has not heard.
  */
-export const SOURCE_JOURNALS = ["plan", "retiring", "granted", "withdrawn", "released", "untold", "kept"] as const;
+const SOURCE_JOURNALS = ["plan", "retiring", "granted", "withdrawn", "released", "untold", "kept"] as const;
 /**
  * What the destination's journal says. `none`: the record was taken away, so nothing is known. `ungranted` and
  * `unowned`: `running` and `arrived` of a guest that was not granted. `heard`: `refused`, with the note that no copy
  * needs to be kept.
  */
-export const DESTINATION_JOURNALS = [
+const DESTINATION_JOURNALS = [
   "none",
   "waiting",
   "running",
@@ -35,25 +35,25 @@ export const DESTINATION_JOURNALS = [
  * socket closes the guest is what it was before. `retired`: it never runs the guest by itself again. `moved`: somebody
  * else has migrated it away. `reset`: somebody has reset it, so that it waits without a guest.
  */
-export const SOURCE_QEMUS = ["running", "final", "paused", "retired", "moved", "reset", "gone"] as const;
+const SOURCE_QEMUS = ["running", "final", "paused", "retired", "moved", "reset", "gone"] as const;
 /** The state of the QEMU that the destination's record names. `stopped`: it has run, and somebody has said `stop`. */
-export const DESTINATION_QEMUS = ["loading", "loaded", "running", "stopped", "moved", "gone"] as const;
+const DESTINATION_QEMUS = ["loading", "loaded", "running", "stopped", "moved", "gone"] as const;
 
 /**
  * Whether a copy is older than the newest one. `excused`: somebody else has made it older, and left the agent that
  * starts it no way to know. `unseen`: somebody else has made it older, and an agent could still see that. `known`: an
  * agent or an operator has made it older, or has seen that.
  */
-export const STALE = ["no", "excused", "unseen", "known"] as const;
+const STALE = ["no", "excused", "unseen", "known"] as const;
 export type Stale = (typeof STALE)[number];
 
 /** A message in the network. `false`: the message says what is not so, as an agent does when a rule is left out. */
-export type Said = "no" | "true" | "false";
+type Said = "no" | "true" | "false";
 /**
  * A withdrawal in the network. `kept`: the source's journal says that it keeps the guest. `empty` and `keptEmpty`: the
  * source has no copy, and has not run the guest since.
  */
-export type Withdrawal = "no" | "true" | "empty" | "kept" | "keptEmpty";
+type Withdrawal = "no" | "true" | "empty" | "kept" | "keptEmpty";
 
 export interface World {
   readonly source: AgentAt<SourceStateName>;
@@ -124,7 +124,7 @@ export const UNLIMITED = 9;
  * wait for it. The others are taken from a budget of the run: faults of machines, acts of somebody else, wrong words of
  * an operator.
  */
-export type StepKind = "normal" | "chance" | "fault" | "act" | "wrong";
+type StepKind = "normal" | "chance" | "fault" | "act" | "wrong";
 
 export interface Step {
   readonly name: string;

@@ -3,7 +3,7 @@ import { STRATEGIES, type Strategy } from "../../shared/protocol/messages.ts";
 import { generator } from "../support/random.ts";
 
 /** What an operator does before the migration, while the guest runs. `unedited` leaves the definitions as they were. */
-export const BEFORE = [
+const BEFORE = [
   "nothing",
   "snapshot",
   "snapshot, unedited",
@@ -16,7 +16,7 @@ export const BEFORE = [
 export type Before = (typeof BEFORE)[number];
 
 /** What is done to the guest's disks at a random time after the first pages have come. */
-export const DURING = [
+const DURING = [
   "nothing",
   "lock at destination",
   "snapshot",

@@ -56,7 +56,7 @@ const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
 export const AGENT_GRACE_MS = 45_000;
 
 /** The flag by which an agent does its warm-up. */
-export const REHEARSES = "--rehearsal=true";
+const REHEARSES = "--rehearsal=true";
 
 type AgentKind = "source" | "destination";
 

@@ -86,7 +86,7 @@ export const fakeClient = (methods: Partial<OperatorClient>): OperatorClient => 
   ...methods,
 });
 
-export interface Typed {
+interface Typed {
   readonly code: number;
   readonly out: string;
   readonly err: string;

@@ -26,7 +26,7 @@ export const blockOfWrite = (number: number, blocks: number): number =>
   ((number % blocks) * (STRIDE % blocks)) % blocks;
 
 /** The version that a block has after all writes before `written`. */
-export function versionsAfter(written: number, blocks: number): Uint32Array {
+function versionsAfter(written: number, blocks: number): Uint32Array {
   const versions = new Uint32Array(blocks);
   for (let turn = 0; turn < blocks && turn < written; turn++)
     versions[blockOfWrite(turn, blocks)] = Math.floor((written - turn - 1) / blocks) + 1;
@@ -55,7 +55,7 @@ export function wrongBlocks(file: string, written: number): readonly string[] {
 }
 
 /** Computes a word of a block, as pattern() in disk.c does. */
-export function pattern(block: number, version: number, word: number): number {
+function pattern(block: number, version: number, word: number): number {
   if (version === 0) return 0;
   if (word < 2) return word === 0 ? block : version;
   return mix((mix((block * BLOCK_WORDS + word) >>> 0) ^ version) >>> 0);

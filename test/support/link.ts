@@ -39,7 +39,7 @@ export const sourceService = (known: Partial<SourceService>): SourceService => (
 });
 
 /** Opens a relay that passes bytes on to `port` of the loopback until it is cut. */
-export async function relay(port: number): Promise<{ port: number; cut(): void; close(): void }> {
+async function relay(port: number): Promise<{ port: number; cut(): void; close(): void }> {
   const sockets = new Set<Socket>();
   const server = createServer((near) => {
     const far = connect(port, "127.0.0.1");

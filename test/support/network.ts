@@ -23,7 +23,7 @@ const QUEUE_MS = 20;
 /** A hardware address that no interface has. The other interface drops packets to it, so they are lost. */
 const NOBODY = "02:00:00:00:00:99";
 
-export interface NetworkEnd {
+interface NetworkEnd {
   readonly address: string;
   /** The words with which a command line begins, so that it runs at this end. */
   readonly prefix: readonly string[];

@@ -10,7 +10,7 @@ import { delimiter, join, resolve } from "node:path";
 const PROGRAM = "qemu-system-x86_64";
 
 /** The path of the program that a host was given, or undefined where the installed one runs. */
-export function otherQemu(host: "a" | "b"): string | undefined {
+function otherQemu(host: "a" | "b"): string | undefined {
   const given = process.env[`FERRY_QEMU_${host.toUpperCase()}`];
   return given === undefined || given === "" ? undefined : resolve(given);
 }
@@ -30,7 +30,7 @@ export function hostEnvironment(host: "a" | "b", folder: string): Record<string,
 }
 
 /** The version of a host's QEMU, such as `[11, 1]`. */
-export function qemuVersion(host: "a" | "b"): readonly [major: number, minor: number] {
+function qemuVersion(host: "a" | "b"): readonly [major: number, minor: number] {
   const [major, minor] = qemuText(host).split(".");
   return [Number(major), Number(minor)];
 }

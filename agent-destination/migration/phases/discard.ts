@@ -61,7 +61,7 @@ export function say({ receiver }: Undo, fault: MigrationFault, refusedToken: Uin
 }
 
 /** Ends the QEMU, and removes its files. A QEMU that ends while it still loads leaves the socket of its stream. */
-export async function clearAway({ guest }: Undo, cx: DestinationContext): Promise<void> {
+async function clearAway({ guest }: Undo, cx: DestinationContext): Promise<void> {
   await guest?.discard();
   await removeSockets(cx);
 }

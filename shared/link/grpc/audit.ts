@@ -5,7 +5,7 @@ import type { AnyCall } from "./caller.ts";
 import { callerText } from "./caller.ts";
 
 /** What an operator asked for. All texts were bounded when the call was read. */
-export interface Asked {
+interface Asked {
   /** A method of MigrationService. */
   readonly call: "Plan" | "Migrate" | "CancelMigration" | "ResolveMigration";
   readonly guest?: string;

@@ -12,7 +12,7 @@ import { streamFault, toStatus, unexpectedEnd, wasUnexpected } from "../wire/sta
  * does not read cannot make this agent grow. Only answers and acknowledgements of some 30 bytes each are sent without
  * waiting for drained(), and a peer that reads never leaves more than tens of them unread.
  */
-export const QUEUED_MESSAGES_MAX = 4096;
+const QUEUED_MESSAGES_MAX = 4096;
 
 /** Either end of a bidirectional call. */
 type Call<Out, In> = ClientDuplexStream<Out, Received<In>> | ServerDuplexStream<Received<In>, Out>;

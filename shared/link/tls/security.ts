@@ -61,7 +61,7 @@ export interface TlsSecurity extends SocketRule {
 }
 
 /** The only servers that may be called: those with one of these names. */
-export interface OnlyPeers {
+interface OnlyPeers {
   readonly names: readonly string[];
   /** Makes the fault of a server that shows none of the names. `who` describes the server, for people. */
   readonly refuse: (who: string) => MigrationFault;

@@ -68,7 +68,7 @@ const STATUSES: Readonly<Record<FaultCode, status>> = {
   internal: status.INTERNAL,
 };
 
-export const statusOf = (code: FaultCode): status => STATUSES[code];
+const statusOf = (code: FaultCode): status => STATUSES[code];
 
 const isFaultCode = (text: unknown): text is FaultCode => typeof text === "string" && Object.hasOwn(STATUSES, text);
 

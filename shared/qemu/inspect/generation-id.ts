@@ -35,7 +35,7 @@ export function holdsOnlyId(page: Uint8Array, id: Uint8Array): boolean {
  * Converts the text of a GUID to its 16 bytes in memory: the first three of its five parts are little-endian.
  * @throws MigrationFault `qmp-protocol` for a text that is no GUID
  */
-export function bytesOf(guid: string): Uint8Array {
+function bytesOf(guid: string): Uint8Array {
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(guid))
     throw new MigrationFault("qmp-protocol", `QEMU says ${JSON.stringify(guid)}, which is no GUID`);
   const [first = "", second = "", third = "", ...rest] = guid.split("-");

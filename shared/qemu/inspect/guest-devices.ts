@@ -78,7 +78,7 @@ export async function readPlugged(qmp: QmpClient): Promise<readonly string[]> {
 }
 
 /** Parses the answer to `info qom-tree`. Exported for its tests. */
-export function parseTree(text: string): readonly string[] {
+function parseTree(text: string): readonly string[] {
   const devices: string[] = [];
   const path: string[] = [];
   for (const line of text.split("\n")) {

@@ -5,7 +5,7 @@
  */
 
 /** A run state of QEMU (qapi/run-state.json, RunState). It is a string because later versions add states. */
-export type RunState = string;
+type RunState = string;
 
 export interface QemuVersion {
   readonly major: number;
@@ -27,7 +27,7 @@ export interface QmpEvent {
 }
 
 /** The data of the events that the agents wait for. As with answers, the fields are QEMU's word. */
-export interface QmpEventData {
+interface QmpEventData {
   readonly STOP: Record<string, unknown>;
   readonly RESUME: Record<string, unknown>;
   readonly SHUTDOWN: { readonly guest: boolean; readonly reason: string };
@@ -63,7 +63,7 @@ export interface MigrationInfo {
   readonly "total-time"?: number;
 }
 
-export interface MigrationCapability {
+interface MigrationCapability {
   readonly capability: string;
   readonly state: boolean;
 }
@@ -71,26 +71,26 @@ export interface MigrationCapability {
 /** Migration parameters by name. "downtime-limit" is in milliseconds, a bandwidth in bytes each second. */
 export type MigrationParameters = Readonly<Record<string, number | string | boolean>>;
 
-export interface CpuInfo {
+interface CpuInfo {
   readonly "cpu-index": number;
   readonly "qom-path": string;
   readonly "thread-id": number;
   readonly target: string;
 }
 
-export interface MachineInfo {
+interface MachineInfo {
   readonly name: string;
   readonly alias?: string;
   readonly "is-default"?: boolean;
   readonly deprecated?: boolean;
 }
 
-export interface QomProperty {
+interface QomProperty {
   readonly name: string;
   readonly type: string;
 }
 
-export interface MemoryDevice {
+interface MemoryDevice {
   readonly type: string;
   readonly data: Readonly<Record<string, unknown>>;
 }

@@ -25,9 +25,9 @@ export const RAM_PAGE = 0x008;
 export const RAM_EOS = 0x010;
 export const RAM_CONTINUE = 0x020;
 export const RAM_XBZRLE = 0x040;
-export const RAM_HOOK = 0x080;
-export const RAM_COMPRESS_PAGE = 0x100;
-export const RAM_MULTIFD_FLUSH = 0x200;
+const RAM_HOOK = 0x080;
+const RAM_COMPRESS_PAGE = 0x100;
+const RAM_MULTIFD_FLUSH = 0x200;
 export const RAM_FLAGS = 0xfff;
 
 /** The version of the "ram" section, migration/ram.c. */

@@ -59,7 +59,7 @@ export interface CommonConfig {
   readonly faults: readonly string[];
 }
 
-export interface LinkConfig {
+interface LinkConfig {
   readonly giveUpAfterMs: number;
   readonly keepAliveMs: number;
 }

@@ -33,7 +33,7 @@ export interface KeyMaterial {
 /** What messages call the files: the names of the settings or options that name them. */
 export type TlsNames = Readonly<Record<keyof TlsFiles, string>>;
 /** The names of an agent's settings. */
-export const TLS_KEYS: TlsNames = { ca: "tls.ca", certificate: "tls.certificate", key: "tls.key" };
+const TLS_KEYS: TlsNames = { ca: "tls.ca", certificate: "tls.certificate", key: "tls.key" };
 
 type Contents = Readonly<Record<keyof TlsFiles, Buffer>>;
 

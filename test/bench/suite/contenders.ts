@@ -22,7 +22,7 @@ export interface Scene {
   readonly watchesResidual: boolean;
 }
 
-export interface Run {
+interface Run {
   /** False if the migration did not end within the link's limit; the guest has stayed at its source then. */
   readonly completed: boolean;
   /** From the command until the guest runs at the destination and needs nothing of its source any more. */

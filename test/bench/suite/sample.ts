@@ -58,7 +58,7 @@ export interface LimitLine extends PhysicalLimit {
 }
 
 /** The result of the guest's own check of its memory, after all migrations of a workload. */
-export interface CheckLine {
+interface CheckLine {
   readonly kind: "check";
   readonly workload: string;
   readonly wrongWords: number;
