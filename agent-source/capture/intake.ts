@@ -12,6 +12,7 @@ import { rm } from "node:fs/promises";
 import { createServer, type Server, Socket, type SocketConstructorOpts } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import { listenForQemu } from "../../shared/runtime/guest/meeting-place.ts";
 import type { Address } from "../../shared/units.ts";
 
@@ -40,6 +41,7 @@ export interface IntakeOptions {
   readonly window: Address;
   readonly windowBytes: number;
   readonly reader: StreamParser;
+  readonly clock: Clock;
   /** Called once if the stream is broken or QEMU closes it. Never called after shut() or close(). */
   readonly onFault: (fault: MigrationFault) => void;
 }
@@ -90,22 +92,15 @@ export class Intake {
    * @throws MigrationFault `qemu-failed` when QEMU does not connect in time; the fault with which `signal` is aborted
    */
   connected(signal: AbortSignal): Promise<void> {
-    const server = this.server;
+    const { server } = this;
+    const { clock } = this.parts;
     if (server === undefined) throw new TypeError("listen() comes first");
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(
-        () =>
-          fail(
-            new MigrationFault(
-              "qemu-failed",
-              `QEMU did not connect to ${this.path} within ${QEMU_CONNECTS_WITHIN_MS} ms`,
-            ),
-          ),
-        QEMU_CONNECTS_WITHIN_MS,
-      );
+      const late = `QEMU did not connect to ${this.path} within ${QEMU_CONNECTS_WITHIN_MS} ms`;
+      const timer = clock.after(QEMU_CONNECTS_WITHIN_MS, () => fail(new MigrationFault("qemu-failed", late)));
       const onAbort = (): void => fail(MigrationFault.from(signal.reason));
       const done = (): void => {
-        clearTimeout(timer);
+        clock.cancel(timer);
         signal.removeEventListener("abort", onAbort);
       };
       const fail = (fault: MigrationFault): void => {

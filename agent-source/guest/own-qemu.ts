@@ -8,6 +8,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import type { SourceQemu } from "../../shared/protocol/source-states.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { anotherAnswers, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
@@ -39,6 +40,7 @@ const STOPPED: readonly string[] = ["postmigrate", "paused"];
 export class OwnQemu {
   private readonly guest: string;
   private readonly config: SourceConfig;
+  private readonly clock: Clock;
   private known: QemuProcess | undefined;
   /** Connections at which this process was found to answer. A connection always leads to the same process. */
   private readonly met = new WeakSet<QmpClient>();
@@ -49,9 +51,10 @@ export class OwnQemu {
    * Makes the QEMU of a migration: it is `known`, or the process that meet() finds later.
    * @param known the process that the journal names; undefined until meet()
    */
-  constructor(guest: string, config: SourceConfig, known?: QemuProcess) {
+  constructor(guest: string, config: SourceConfig, clock: Clock, known?: QemuProcess) {
     this.guest = guest;
     this.config = config;
+    this.clock = clock;
     this.known = known;
   }
 
@@ -192,11 +195,11 @@ export class OwnQemu {
     if (states !== undefined && !states.includes(status))
       throw new MigrationFault("qemu-failed", `The QEMU of ${this.guest} is ${status}, not ${states.join(" or ")}`);
     await qmp.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS });
-    const deadline = performance.now() + QUITS_WITHIN_MS;
+    const deadline = this.clock.monotonicMs() + QUITS_WITHIN_MS;
     while (!(await this.hasEnded())) {
-      if (performance.now() > deadline)
+      if (this.clock.monotonicMs() > deadline)
         throw new MigrationFault("qemu-failed", `The QEMU of ${this.guest} was told to quit, and is still there`);
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await this.clock.sleep(POLL_MS);
     }
   }
 

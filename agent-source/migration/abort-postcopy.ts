@@ -16,6 +16,7 @@ import {
   encodeShut,
 } from "../../shared/qemu/return-path/return-path.ts";
 import { ResumedReader, type ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import { within } from "../../shared/runtime/deferred.ts";
 import { listenForQemu, migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
@@ -24,6 +25,8 @@ import type { SourceContext } from "./source-context.ts";
 
 /** How long QEMU may take to go through its resumed stream, and then to leave its migration; milliseconds for each. */
 const ANSWERS_WITHIN_MS = 10_000;
+/** Milliseconds. The pause is short, since the guest stands still until QEMU has left its migration. */
+const LEAVES_POLL_MS = 2;
 /**
  * Room for what QEMU writes and was not read yet, bytes. QEMU writes only commands, since it is told that no page is
  * missing.
@@ -58,7 +61,7 @@ export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: So
       ANSWERS_WITHIN_MS,
       () => new MigrationFault("qemu-failed", "QEMU did not take up its migration"),
     );
-    await leavesMigration(qmp);
+    await leavesMigration(qmp, cx.clock);
   } finally {
     socket?.destroy();
     server.close();
@@ -104,12 +107,13 @@ function readResumed(socket: Socket, layout: StreamLayout, done: () => void, fai
   });
 }
 
-async function leavesMigration(qmp: QmpClient): Promise<void> {
-  const deadline = performance.now() + ANSWERS_WITHIN_MS;
+async function leavesMigration(qmp: QmpClient, clock: Clock): Promise<void> {
+  const deadline = clock.monotonicMs() + ANSWERS_WITHIN_MS;
   while (true) {
     const { status } = await qmp.execute("query-migrate");
     if (status === "failed") return;
-    if (performance.now() > deadline)
+    if (clock.monotonicMs() > deadline)
       throw new MigrationFault("qemu-failed", `The source QEMU's migration is ${status} after it was told to fail`);
+    await clock.sleep(LEAVES_POLL_MS);
   }
 }

@@ -2,7 +2,6 @@
  * Asks a destination what became of a grant, or tells it that the guest stays here, again and again until there is
  * proof. Each question is a call of its own; the transfer stream is not used.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { connectDestination } from "../../shared/link/grpc/grpc-link.ts";
 import { EPOCH } from "../../shared/protocol/ownership.ts";
@@ -111,7 +110,7 @@ export async function askUntilSettled(
       if (signal.aborted) throw MigrationFault.from(signal.reason);
       onNews(`the destination cannot be asked: ${MigrationFault.from(thrown).message}`);
     }
-    await orAborted(delay(pauseMs, undefined, { signal }), signal);
+    await orAborted(cx.clock.sleep(pauseMs, signal), signal);
   }
 }
 
@@ -158,7 +157,7 @@ export async function tellUntilHeard(cx: SourceContext, say: "withdraw" | "kept"
       return undefined;
     });
     if (told !== undefined) return told;
-    await orAborted(delay(pauseMs, undefined, { signal }), signal);
+    await orAborted(cx.clock.sleep(pauseMs, signal), signal);
   }
 }
 

@@ -2,7 +2,6 @@
  * Asks the destination by calls how it stands while the link is cut. The source must not wait for a destination that
  * has given the migration up, since such a destination does not dial again.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { Standing } from "../../shared/protocol/destination-states.ts";
@@ -34,7 +33,7 @@ async function watchCut(
   onGone: (fault: MigrationFault) => void,
 ): Promise<void> {
   while (link.isCut && !signal.aborted) {
-    await delay(PAUSE_MS, undefined, { ref: false });
+    await new Promise<void>((resolve) => cx.clock.after(PAUSE_MS, resolve).unref());
     if (!link.isCut || signal.aborted) return;
     const answer = await askOnce(cx, "standing", signal, { timeoutMs: ANSWERS_WITHIN_MS }).catch(() => undefined);
     // without an answer nothing is known: the link is down

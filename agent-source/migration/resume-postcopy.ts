@@ -3,8 +3,6 @@
  * a whole copy of the guest. It sends every page that it is told the destination misses, whatever it has sent before
  * (docs/design/post-copy.md#when-something-breaks). So no page is lost with an agent or a stream.
  */
-
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import { pageCountOf } from "../../shared/page/geometry.ts";
@@ -12,6 +10,7 @@ import type { SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import { POSTCOPY_PROTOCOL } from "../../shared/protocol/strategies.ts";
 import { type MigrationPhase, migrationPhase } from "../../shared/qemu/qmp/migration-status.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { applySettings } from "../guest/qemu-settings.ts";
 import { RunState } from "../guest/run-state.ts";
@@ -52,7 +51,7 @@ export async function resumePostcopy(
   try {
     qmp = await cx.qemu.connect();
     if (qmp === undefined) throw new PagesLost("qemu-failed", "The source QEMU has ended");
-    const from = await untilParked(qmp);
+    const from = await untilParked(qmp, cx.clock);
     const { strategy, onDeadline } = { strategy: "postcopy", onDeadline: "cancel" } as const;
     const session = new TransferSession({
       cx,
@@ -126,8 +125,8 @@ async function resume(
  * @throws PagesLost when QEMU has no migration with which it could go on; MigrationFault `qemu-failed` when QEMU has
  *   not noticed in time
  */
-async function untilParked(qmp: QmpClient): Promise<From> {
-  const deadline = performance.now() + PAUSES_WITHIN_MS;
+async function untilParked(qmp: QmpClient, clock: Clock): Promise<From> {
+  const deadline = clock.monotonicMs() + PAUSES_WITHIN_MS;
   while (true) {
     const { status } = await qmp.execute("query-migrate");
     const { status: guest } = await qmp.execute("query-status");
@@ -136,9 +135,9 @@ async function untilParked(qmp: QmpClient): Promise<From> {
     if ((phase === "failed" || phase === "cancelled") && guest === "paused") return "start";
     if (OVER.includes(phase))
       throw new PagesLost("qemu-failed", `The source QEMU's migration is ${status}, and the guest there ${guest}`);
-    if (performance.now() > deadline + PAUSES_WITHIN_MS)
+    if (clock.monotonicMs() > deadline + PAUSES_WITHIN_MS)
       throw new MigrationFault("qemu-failed", `The source QEMU stays ${status}`);
-    if (performance.now() > deadline) await qmp.execute("migrate-pause").catch(() => undefined);
-    await delay(POLL_MS);
+    if (clock.monotonicMs() > deadline) await qmp.execute("migrate-pause").catch(() => undefined);
+    await clock.sleep(POLL_MS);
   }
 }

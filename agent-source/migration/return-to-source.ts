@@ -2,11 +2,11 @@
  * Makes sure that the guest is at the source again as it was, running or paused, in whatever state its QEMU is. This
  * file does not tell the destination (phases/keep.ts).
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
 import { isSettled } from "../../shared/qemu/qmp/migration-status.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
 import { restoreSettings } from "../guest/qemu-settings.ts";
 import { abortPostcopy } from "./abort-postcopy.ts";
@@ -73,7 +73,7 @@ export async function runAtSource(undo: Undo, cx: SourceContext): Promise<Here> 
     } finally {
       if (cx.leaving.aborted) qmp?.close();
     }
-    await delay(pauseMs);
+    await cx.clock.sleep(pauseMs);
   }
 }
 
@@ -101,7 +101,7 @@ async function endSession(
 ): Promise<void> {
   if (session.awaitsShut && (await noteRetiring(undo, cx))) {
     session.shut();
-    await completes(qmp).catch((thrown: unknown) =>
+    await completes(qmp, cx.clock).catch((thrown: unknown) =>
       cx.log.warn({ fault: MigrationFault.from(thrown).message }, "the source QEMU did not complete after SHUT"),
     );
     return await session.stop();
@@ -121,12 +121,12 @@ const noteRetiring = ({ settings, postcopy, paused }: Undo, cx: SourceContext): 
   );
 
 /** Waits until QEMU's migration has ended after SHUT. @throws MigrationFault `qmp-timeout` */
-async function completes(qmp: QmpClient): Promise<void> {
-  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+async function completes(qmp: QmpClient, clock: Clock): Promise<void> {
+  const deadline = clock.monotonicMs() + COMPLETES_WITHIN_MS;
   while (!isSettled((await qmp.execute("query-migrate")).status)) {
-    if (performance.now() > deadline)
+    if (clock.monotonicMs() > deadline)
       throw new MigrationFault("qmp-timeout", `QEMU did not complete within ${COMPLETES_WITHIN_MS} ms after SHUT`);
-    await delay(COMPLETES_POLL_MS);
+    await clock.sleep(COMPLETES_POLL_MS);
   }
 }
 
@@ -171,7 +171,7 @@ async function waitUntilSettled(
     if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)
       throw new MigrationFault("qmp-timeout", `QEMU is ${status} and its migration ${migration}, and stays so`);
     if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
-    await delay(POLL_MS);
+    await cx.clock.sleep(POLL_MS);
   }
 }
 

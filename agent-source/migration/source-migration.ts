@@ -3,7 +3,6 @@
  * too. Up to *recording* every fault leads to *keeping*, and *keeping* ends only when the agent has seen what the guest
  * does. What happens within a state is in phases/.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterSource, sourceStatus } from "../../shared/protocol/source-states.ts";
 import { copy } from "./phases/copy.ts";
@@ -64,7 +63,7 @@ export async function runSourceMigration(
     await cx.faults.at(state.kind, cx.log);
     const next = await step(state, cx);
     if (next === undefined) return "left";
-    if (next.kind === state.kind) await delay(AGAIN_MS);
+    if (next.kind === state.kind) await cx.clock.sleep(AGAIN_MS);
     state = next;
     enterState(state, cx);
     changed();

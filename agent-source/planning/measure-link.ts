@@ -43,16 +43,15 @@ export async function measureLink(
   const signal = AbortSignal.any([cancelled, failed.signal]);
   const meter = new LinkMeter();
   const inbox = new PeerInbox(channel, meter, clock, (fault) => failed.abort(fault));
-  const late = setTimeout(
-    () => failed.abort(new MigrationFault("peer-lost", `The link could not be measured within ${GIVES_UP_MS} ms`)),
-    GIVES_UP_MS,
+  const late = clock.after(GIVES_UP_MS, () =>
+    failed.abort(new MigrationFault("peer-lost", `The link could not be measured within ${GIVES_UP_MS} ms`)),
   );
   try {
     for (let ping = 0; ping < PINGS; ping++) await orAborted(inbox.ping(), signal);
     const roundTripMs = meter.knownRoundTripMs;
     return { bytesPerSecond: await flood(channel, inbox, { clock, roundTripMs }, signal), roundTripMs };
   } finally {
-    clearTimeout(late);
+    clock.cancel(late);
     channel.send({ kind: "endOfStream", lastSequence: 0 });
     channel.close();
   }

@@ -4,7 +4,6 @@
  * acknowledgement that is not given (qemu-settings.ts). With a guest that stands still QEMU does not wait for the
  * acknowledgement. It is told to pause before it completes, and there the look ends.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { CHOICES } from "../../shared/codec/chooser.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { DirtySample } from "../../shared/model/dirty-curve.ts";
@@ -116,6 +115,7 @@ export async function observeGuest(
     window: address(KERNEL_RESERVED_BYTES),
     windowBytes: WINDOW_BYTES,
     reader: new StreamReader(kernels.memory, observer),
+    clock: cx.clock,
     onFault: (fault) => void whyQemuFailed(qmp, fault).then(failed.reject),
   });
   const cost = await watchCost(cx, qmp);
@@ -202,7 +202,7 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
 async function watchCost(cx: SourceContext, qmp: QmpClient): Promise<() => Promise<ObservationCost>> {
   const threads = (await qmp.execute("query-cpus-fast")).map((one) => one["thread-id"]);
   const [startMs, start] = [cx.clock.monotonicMs(), await processorTimes(threads)];
-  await delay(BEFORE_MS);
+  await cx.clock.sleep(BEFORE_MS);
   const [beganMs, began] = [cx.clock.monotonicMs(), await processorTimes(threads)];
   const agentBefore = processUsage().cpuSeconds;
   return async () => {

@@ -4,6 +4,7 @@
  * still for each view (docs/design/ownership.md#what-operators-see).
  */
 import type { MigrationView } from "../../shared/protocol/report.ts";
+import type { Clock, Timer } from "../../shared/runtime/clock.ts";
 
 export type Observer = (view: MigrationView) => void;
 
@@ -16,10 +17,12 @@ const LATER_MS = 50;
 export class Announcer {
   private readonly observers = new Set<Observer>();
   private readonly view: () => MigrationView;
-  private timer: NodeJS.Timeout | undefined;
+  private readonly clock: Clock;
+  private timer: Timer | undefined;
 
-  constructor(view: () => MigrationView) {
+  constructor(view: () => MigrationView, clock: Clock) {
     this.view = view;
+    this.clock = clock;
   }
 
   /** Tells the observer of the next change and all later ones. @returns a function that removes the observer */
@@ -34,11 +37,11 @@ export class Announcer {
    */
   changed(atOnce: boolean): void {
     if (atOnce) this.tell();
-    else this.timer ??= setTimeout(() => this.tell(), LATER_MS);
+    else this.timer ??= this.clock.after(LATER_MS, () => this.tell());
   }
 
   private tell(): void {
-    clearTimeout(this.timer);
+    this.clock.cancel(this.timer);
     this.timer = undefined;
     if (this.observers.size === 0) return;
     const view = this.view();

@@ -105,9 +105,9 @@ export class OutgoingDesk implements MigrationOperator {
       return () => undefined;
     }
     const { cx, announcer } = this.entry(id);
-    const timer = setInterval(() => observer(cx.report.view()), WATCH_INTERVAL_MS);
+    const timer = cx.clock.every(WATCH_INTERVAL_MS, () => observer(cx.report.view()));
     const end = (): void => {
-      clearInterval(timer);
+      cx.clock.cancel(timer);
       forget();
     };
     const onChange = (view: MigrationView): void => {

@@ -217,7 +217,7 @@ export class SourceAgent implements SourceService {
 
   private run(made: Made, from: SourceState): void {
     const { cx } = made;
-    const announcer = new Announcer(() => cx.report.view());
+    const announcer = new Announcer(() => cx.report.view(), cx.clock);
     const changed = (): void => announcer.changed(isFinal(cx.report.status) || cx.report.showsTerms);
     const ended = runSourceMigration(cx, changed, from).then((end) => {
       cx.restartedStreams.end();
@@ -267,7 +267,7 @@ export class SourceAgent implements SourceService {
       leaving: this.leaving.signal,
       words: new OperatorWords(),
       doubt: { isWithdrawn: identity.isWithdrawn === true },
-      qemu: new OwnQemu(call.guest, config, identity.qemu),
+      qemu: new OwnQemu(call.guest, config, clock, identity.qemu),
       sequence,
       cpuSecondsBefore: processUsage().cpuSeconds,
       createKernels,

@@ -139,6 +139,7 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     window: memory.window,
     windowBytes: WINDOW_BYTES,
     reader: makeReader(parts, memory.kernels.memory, capture, postcopy),
+    clock: cx.clock,
     onFault: hooks.onQemuFault,
   });
   return { scheduler, chooser, sender, postcopy, capture, intake, zstd };

@@ -14,7 +14,7 @@ import type { StreamLayout } from "../../shared/protocol/ownership.ts";
 import { GlobalState } from "../../shared/qemu/stream/global-state.ts";
 import type { RamSetup, StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { encodeRamEnd } from "../../shared/qemu/stream/stream-writer.ts";
-import type { Clock } from "../../shared/runtime/clock.ts";
+import type { Clock, Timer } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import { DrainedSections } from "../capture/drained-sections.ts";
 import { ReadHold } from "../capture/read-hold.ts";
@@ -75,7 +75,7 @@ export class PrecopyCapture implements StreamSink {
   private readonly drained = new DrainedSections();
   private ramSectionId = 0;
   private lastFadeMs: number;
-  private readonly ticker: NodeJS.Timeout;
+  private readonly ticker: Timer;
   /** True once the policy has decided to switch or to cancel: it is asked no more. */
   private decided = false;
   /** True once QEMU has synced its dirty bitmap since the first pass began. */
@@ -88,7 +88,7 @@ export class PrecopyCapture implements StreamSink {
     this.lastFadeMs = startedMs;
     const { pace, observer, standsStill, clock, resumeIntake } = parts;
     this.hold = new ReadHold({ pace, work: observer, standsStill, clock, onResume: resumeIntake });
-    this.ticker = setInterval(() => this.tick(), TICK_MS);
+    this.ticker = clock.every(TICK_MS, () => this.tick());
   }
 
   /**
@@ -118,7 +118,7 @@ export class PrecopyCapture implements StreamSink {
 
   /** Ends all timers. */
   stop(): void {
-    clearInterval(this.ticker);
+    this.parts.clock.cancel(this.ticker);
     this.hold.stop();
   }
 

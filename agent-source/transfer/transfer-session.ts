@@ -5,12 +5,12 @@
  * Not its job: in which order a migration goes (agent-source/migration/phases/), and how the parts are joined
  * (build-session.ts).
  */
-import { setTimeout as delay } from "node:timers/promises";
 import type { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { SavedSettings, SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { Clock, Timer } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred, orAborted } from "../../shared/runtime/deferred.ts";
 import { migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
 import type { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
@@ -100,11 +100,13 @@ export class TransferSession {
   private closed = false;
   private readonly watch: SilenceDetector;
   /** Asks the destination for its time now and then, so that its silence is noticed. */
-  private readonly asking: NodeJS.Timeout;
+  private readonly asking: Timer;
+  private readonly clock: Clock;
 
   constructor(parts: SessionOptions) {
     const { cx, qmp, contract, channel, runs } = parts;
     this.qmp = qmp;
+    this.clock = cx.clock;
     this.runs = runs;
     this.paused = parts.paused;
     this.agreed = parts.agreed;
@@ -126,7 +128,7 @@ export class TransferSession {
     this.inbox = new PeerInbox(channel, this.meter, cx.clock, (fault) => this.fail(fault));
     this.watch = new SilenceDetector(cx.clock.monotonicMs());
     this.inbox.onHeard = () => this.watch.heard(cx.clock.monotonicMs());
-    this.asking = setInterval(() => void this.inbox.ping(), ASK_EVERY_MS);
+    this.asking = cx.clock.every(ASK_EVERY_MS, () => void this.inbox.ping());
 
     const assembly = buildSession(parts, {
       meter: this.meter,
@@ -240,7 +242,7 @@ export class TransferSession {
     postcopy.scheduler.frameBytes = shallowFrameBytes(meter, frameBytes);
     intake.hold();
     const shallow = this.sender.beShallow(postcopy.scheduler.frameBytes);
-    await orAborted(Promise.all([shallow, delay(QEMU_TURN_MS), note(record)]), this.signal);
+    await orAborted(Promise.all([shallow, this.clock.sleep(QEMU_TURN_MS), note(record)]), this.signal);
     if (this.runs.standsStill) {
       this.paused = true;
       await note(undefined);
@@ -294,7 +296,7 @@ export class TransferSession {
   /** Ends capture, sending and compression. The monitor and the channel stay open. */
   async stop(): Promise<void> {
     this.closed = true;
-    clearInterval(this.asking);
+    this.clock.cancel(this.asking);
     this.capture.stop();
     this.sender.stop();
     await this.intake.close();

@@ -6,7 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
 import { join } from "node:path";
-import type { MigrationFault } from "../../shared/fault.ts";
+import { MigrationFault } from "../../shared/fault.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { simulatedBlocks } from "../../shared/page/simulated-pages.ts";
@@ -88,8 +88,11 @@ let kept: unknown;
  */
 export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise<void> {
   for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
-    const within = AbortSignal.any([signal, AbortSignal.timeout(ROUND_WITHIN_MS)]);
-    kept = await moveNobody(parts, within);
+    const late = new AbortController();
+    const timer = parts.clock.after(ROUND_WITHIN_MS, () =>
+      late.abort(new MigrationFault("timeout", `A round of the warm-up took longer than ${ROUND_WITHIN_MS} ms`)),
+    );
+    kept = await moveNobody(parts, AbortSignal.any([signal, late.signal])).finally(() => parts.clock.cancel(timer));
   }
   await returnMemory();
 }

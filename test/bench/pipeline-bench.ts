@@ -199,6 +199,7 @@ function makeSource(): Source {
     window,
     windowBytes: WINDOW_BYTES,
     reader: new StreamReader(kernels.memory, capture),
+    clock,
     onFault,
   });
   channel.onAck = (sequence, bytes) => sender.acknowledge(sequence, bytes);

@@ -15,6 +15,7 @@ import {
   StreamReader,
   type StreamSink,
 } from "../../shared/qemu/stream/stream-reader.ts";
+import { systemClock } from "../../shared/runtime/clock.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { type BiosGuest, type Pages, startBiosGuest, twoSets } from "../support/bios-guest.ts";
 import { bounded } from "../support/bounded.ts";
@@ -79,6 +80,7 @@ class SlowReader implements StreamSink, PostcopySink {
       window,
       windowBytes: WINDOW_BYTES,
       reader: new StreamReader(this.memory, this, {}, this),
+      clock: systemClock,
       onFault: (fault) => {
         throw fault;
       },

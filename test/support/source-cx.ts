@@ -54,7 +54,7 @@ export async function sourcePhase(t: Test, status: string): Promise<Phase> {
     leaving: leaving.signal,
     words: new OperatorWords(),
     doubt: { isWithdrawn: false },
-    qemu: new OwnQemu("web", config, qemu.process),
+    qemu: new OwnQemu("web", config, systemClock, qemu.process),
     ...{ sequence: 7, cpuSecondsBefore: 0, createKernels: loadKernels },
     dialledIn: async () => Promise.reject(new TypeError("not expected")),
     restartedStreams: new RestartedStreams(destination.address),

@@ -1,5 +1,4 @@
 /** The state *doubled*: the guest runs at both hosts, because somebody other than the agents has started it. */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import type { Standing } from "../../../shared/protocol/destination-states.ts";
 import type { SavedSettings } from "../../../shared/protocol/ownership.ts";
@@ -115,6 +114,6 @@ async function untilOneEnds(state: State<"doubled">, cx: SourceContext, signal: 
       // the guest there misses pages, which the QEMU here has: *inDoubt* asks the destination, and goes on to *serving*
       if (standing === "pulling" && !isHere) return "both ended";
     }
-    await orAborted(delay(LOOKS_EVERY_MS), signal);
+    await orAborted(cx.clock.sleep(LOOKS_EVERY_MS), signal);
   }
 }

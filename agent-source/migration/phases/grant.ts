@@ -5,6 +5,7 @@
 import { MigrationFault } from "../../../shared/fault.ts";
 import { EPOCH } from "../../../shared/protocol/ownership.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
+import type { Timer } from "../../../shared/runtime/clock.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { orLogged } from "../../../shared/runtime/journal/journal-log.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
@@ -38,9 +39,11 @@ export async function grant(
   session.channel.setPatience(Number.POSITIVE_INFINITY);
   session.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH, paused: session.paused });
   let news = `no answer within ${cx.config.link.doubtAfterMs} ms (link.doubtAfter)`;
-  const late = AbortSignal.any([AbortSignal.timeout(cx.config.link.doubtAfterMs), cx.leaving]);
+  const late = new AbortController();
+  const timer = cx.clock.after(cx.config.link.doubtAfterMs, () => late.abort());
+  const signal = AbortSignal.any([late.signal, cx.leaving]);
   try {
-    const settled = await hear({ loaded, paused: session.paused }, cx, late, (said) => {
+    const settled = await hear({ loaded, paused: session.paused }, cx, signal, (said) => {
       news = said;
     });
     if (settled.kind === "doubled") throw twoCopies(cx);
@@ -48,6 +51,8 @@ export async function grant(
   } catch (thrown) {
     const fault = doubtful(cx, news, thrown);
     return { kind: afterSource("granting", "fault"), loaded, paused: session.paused, fault };
+  } finally {
+    cx.clock.cancel(timer);
   }
 }
 
@@ -85,7 +90,7 @@ export async function hear(
       (answer): Settled =>
         answer.kind === "running" ? { kind: "running", running: answer } : { kind: "refused", message: answer.message },
     );
-    const asked = silence(session, either).then(() => askUntilSettled(cx, asking, either));
+    const asked = silence(session, cx, either).then(() => askUntilSettled(cx, asking, either));
     asked.catch(() => undefined);
     return await orAborted(Promise.race([said, asked]), signal);
   } finally {
@@ -108,15 +113,15 @@ async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void>
 }
 
 /** Resolves after ASKS_AFTER_MS, or as soon as the stream is over. */
-async function silence(session: TransferSession, signal: AbortSignal): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
+async function silence({ channel }: TransferSession, { clock }: SourceContext, signal: AbortSignal): Promise<void> {
+  let timer: Timer | undefined;
   const while_ = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, ASKS_AFTER_MS);
+    timer = clock.after(ASKS_AFTER_MS, resolve);
   });
   try {
-    await orAborted(Promise.race([while_, session.channel.closed]), signal);
+    await orAborted(Promise.race([while_, channel.closed]), signal);
   } finally {
-    clearTimeout(timer);
+    clock.cancel(timer);
   }
 }
 

@@ -1,7 +1,7 @@
 /** The state *keeping*: the migration will not happen, and the guest is made to be at the source as it was. */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
+import type { Clock } from "../../../shared/runtime/clock.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
 import { writeAtLast } from "../../../shared/runtime/journal/write-at-last.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
@@ -83,7 +83,7 @@ async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
   });
   refused.catch(() => undefined);
   try {
-    await Promise.race([writeUntilWritten(write, warn, signal), refused]);
+    await Promise.race([writeUntilWritten(write, warn, cx.clock, signal), refused]);
   } finally {
     over.abort();
   }
@@ -92,6 +92,7 @@ async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
 async function writeUntilWritten(
   write: () => Promise<void>,
   warn: (thrown: unknown) => void,
+  clock: Clock,
   signal: AbortSignal,
 ): Promise<void> {
   while (true) {
@@ -99,7 +100,7 @@ async function writeUntilWritten(
       return await write();
     } catch (thrown) {
       warn(thrown);
-      await orAborted(delay(WRITES_AGAIN_MS), signal);
+      await orAborted(clock.sleep(WRITES_AGAIN_MS), signal);
     }
   }
 }
@@ -116,8 +117,11 @@ function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx:
     channel.close();
   }
   if (!accepted) return;
-  const within = AbortSignal.any([cx.leaving, AbortSignal.timeout(TELLS_WITHIN_MS)]);
-  tellUntilHeard(cx, "withdraw", within).catch(() => undefined);
+  const late = new AbortController();
+  const timer = cx.clock.after(TELLS_WITHIN_MS, () => late.abort());
+  tellUntilHeard(cx, "withdraw", AbortSignal.any([cx.leaving, late.signal]))
+    .catch(() => undefined)
+    .finally(() => cx.clock.cancel(timer));
 }
 
 /**

@@ -1,8 +1,6 @@
 /**
  * The state *orphaned*: the source QEMU ended before the guest was granted, and the destination may have a whole copy.
  */
-
-import { setTimeout as delay } from "node:timers/promises";
 import { defined } from "../../../shared/defined.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
@@ -77,7 +75,7 @@ async function untilDecided(
       if (signal.aborted) throw MigrationFault.from(signal.reason);
       tell(`the destination cannot be asked whether it holds a copy: ${MigrationFault.from(thrown).message}`);
     }
-    await orAborted(delay(ASKS_EVERY_MS), signal);
+    await orAborted(cx.clock.sleep(ASKS_EVERY_MS), signal);
   }
 }
 

@@ -1,8 +1,8 @@
 /** The state *retiring*: the source QEMU completes its migration, and never runs the guest by itself again. */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { servesPostcopy } from "../../../shared/qemu/qmp/migration-status.ts";
+import type { Clock } from "../../../shared/runtime/clock.ts";
 import type { TransferSession } from "../../transfer/transfer-session.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
@@ -24,7 +24,7 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
     return next;
   }
   try {
-    await completeMigration(loaded.session);
+    await completeMigration(loaded.session, cx.clock);
   } catch (thrown) {
     // if somebody has started the guest here meanwhile, the copy at the destination is older than what ran here
     if (!loaded.session.runs.standsStill || !(await hasEnded(loaded.session, cx))) throw thrown;
@@ -38,7 +38,10 @@ export async function retire(state: State<"retiring">, cx: SourceContext): Promi
  * Says SHUT to a QEMU that has written its stream, and waits until it is retired.
  * @throws MigrationFault `qmp-timeout`; `qemu-failed` for a QEMU that ends in another state than `postmigrate`
  */
-export async function completeMigration(session: Pick<TransferSession, "qmp" | "signal" | "shut">): Promise<void> {
+export async function completeMigration(
+  session: Pick<TransferSession, "qmp" | "signal" | "shut">,
+  clock: Clock,
+): Promise<void> {
   // if the migration was cancelled meanwhile, QEMU resumes the guest by itself, which it would not do after SHUT
   session.signal.throwIfAborted();
   const completed = session.qmp.waitFor("MIGRATION", (event) => event.data.status === "completed", {
@@ -47,7 +50,7 @@ export async function completeMigration(session: Pick<TransferSession, "qmp" | "
   });
   session.shut();
   await completed;
-  const status = await statusBehind(session);
+  const status = await statusBehind(session, clock);
   if (status !== "postmigrate")
     throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
 }
@@ -57,12 +60,12 @@ export async function completeMigration(session: Pick<TransferSession, "qmp" | "
  * state `finish-migrate`: to leave it, the thread of its migration waits for the lock that all monitors share
  * (migration_completion() and migration_iteration_finish() in QEMU's migration/migration.c).
  */
-async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "signal">): Promise<string> {
-  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "signal">, clock: Clock): Promise<string> {
+  const deadline = clock.monotonicMs() + COMPLETES_WITHIN_MS;
   while (true) {
     const { status } = await qmp.execute("query-status");
-    if (status !== "finish-migrate" || performance.now() > deadline) return status;
-    await delay(LEAVES_POLL_MS, undefined, { signal });
+    if (status !== "finish-migrate" || clock.monotonicMs() > deadline) return status;
+    await clock.sleep(LEAVES_POLL_MS, signal);
   }
 }
 

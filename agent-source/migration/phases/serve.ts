@@ -1,6 +1,4 @@
 /** The state *serving*: post-copy. The guest runs at the destination, and the source sends the pages that it misses. */
-
-import { setTimeout as delay } from "node:timers/promises";
 import { defined } from "../../../shared/defined.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import type { SourcePostcopy } from "../../../shared/protocol/ownership.ts";
@@ -55,7 +53,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
         return outcome.kind === "refused" ? refused(left, outcome.message, cx) : lost(state, cx);
       }
       const resumed = running ?? (await saidOver(loaded?.session));
-      await retireQemu(session);
+      await retireQemu(session, cx);
       // the first session goes to the next state, which makes the result from it
       if (session !== loaded?.session) await end(session);
       const kind = afterSource("serving", "served");
@@ -87,7 +85,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
       }
       cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be taken up yet");
       session = undefined;
-      await orAborted(delay(AGAIN_MS), cx.leaving);
+      await orAborted(cx.clock.sleep(AGAIN_MS), cx.leaving);
     }
   }
 }
@@ -138,7 +136,7 @@ async function untilSilent({ channel }: TransferSession, cx: SourceContext, sign
   const { doubtAfterMs } = cx.config.link;
   const fromMs = clock.monotonicMs();
   while (Math.min(channel.downForMs, clock.monotonicMs() - fromMs) <= doubtAfterMs)
-    await orAborted(delay(AGAIN_MS), signal);
+    await orAborted(clock.sleep(AGAIN_MS), signal);
   return "silent";
 }
 
@@ -172,7 +170,7 @@ async function again(
 ): Promise<TransferSession | undefined> {
   if (postcopy === undefined) throw new PagesLost("internal", "There is no record of how post-copy began");
   await end(session, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
-  await orAborted(Promise.race([cx.restartedStreams.arrived, delay(DIALS_WITHIN_MS)]), cx.leaving);
+  await orAborted(Promise.race([cx.restartedStreams.arrived, cx.clock.sleep(DIALS_WITHIN_MS)]), cx.leaving);
   const link = cx.restartedStreams.take();
   if (link === undefined) return undefined;
   const revived = await resumePostcopy(cx, postcopy, link);
@@ -191,18 +189,18 @@ async function end(session: TransferSession | undefined, fault?: MigrationFault)
  * Says SHUT, since the destination has every page, and waits until QEMU has completed. Without a session QEMU has lost
  * its stream, and stays as it is until *releasing* ends it.
  */
-async function retireQemu(session: TransferSession | undefined): Promise<void> {
+async function retireQemu(session: TransferSession | undefined, { clock }: SourceContext): Promise<void> {
   if (session === undefined) return;
-  const deadline = performance.now() + COMPLETES_WITHIN_MS;
+  const deadline = clock.monotonicMs() + COMPLETES_WITHIN_MS;
   session.intake.shut();
   while (true) {
     const { status } = await session.qmp.execute("query-status");
     // a QEMU that sends everything again from the first page never gets to `postmigrate`: it is still as this agent has
     // paused it, and may be quit in that state
     if (status === "postmigrate" || status === "paused") return;
-    if (performance.now() > deadline)
+    if (clock.monotonicMs() > deadline)
       throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after post-copy, not postmigrate`);
-    await delay(POLL_MS);
+    await clock.sleep(POLL_MS);
   }
 }
 

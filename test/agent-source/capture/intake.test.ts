@@ -9,6 +9,7 @@ import type { MigrationFault } from "../../../shared/fault.ts";
 import { StreamReader, type StreamSink } from "../../../shared/qemu/stream/stream-reader.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { address } from "../../../shared/units.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { seeded } from "../../support/fake-guest.ts";
 import { type FakeStream, fakeStream } from "../../support/fake-stream.ts";
 
@@ -75,6 +76,7 @@ async function session(
     window: address(WINDOW_AT),
     windowBytes: WINDOW_BYTES,
     reader: new StreamReader(memory, sink),
+    clock: new FakeClock(),
     onFault,
   });
   const path = join(folder, "stream");

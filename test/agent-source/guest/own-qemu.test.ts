@@ -2,6 +2,7 @@
 import t, { type Test } from "tap";
 import { OwnQemu } from "../../../agent-source/guest/own-qemu.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
+import { systemClock } from "../../../shared/runtime/clock.ts";
 import { loadSourceConfig } from "../../../shared/runtime/config/config.ts";
 import { eventually } from "../../support/bounded.ts";
 import { FakeQemu } from "../../support/fake-qemu.ts";
@@ -13,7 +14,7 @@ const OTHER = { code: "qemu-failed", message: /Process \d+ answers at .*, not pr
 async function found(t: Test, status: string) {
   const qemu = await FakeQemu.start(t, { status });
   const config = loadSourceConfig([...placesIn(t, qemu.path), QMP], {});
-  const own = new OwnQemu("web", config, qemu.process);
+  const own = new OwnQemu("web", config, systemClock, qemu.process);
   const connect = async (path = qemu.path): Promise<QmpClient> => {
     const qmp = await QmpClient.connect(path);
     t.teardown(() => qmp.close());
@@ -24,7 +25,7 @@ async function found(t: Test, status: string) {
 
 t.test("the QEMU of a migration is the process that answers when the migration begins", async (t) => {
   const { qemu, config, connect } = await found(t, "running");
-  const own = new OwnQemu("web", config);
+  const own = new OwnQemu("web", config, systemClock);
   t.equal(own.process, undefined);
   await own.meet(await connect(), qemu.path);
   t.same(own.process, qemu.process);
@@ -68,14 +69,14 @@ t.test("nothing is said to a process that is not the record's", async (t) => {
   await t.rejects(own.quit(qmp, ["postmigrate"]), OTHER);
   await t.rejects(own.cancelMigration(qmp), OTHER);
   t.equal(await own.connect(), undefined, "the process of the record has ended, whichever process answers there now");
-  const alive = new OwnQemu("web", config, (await FakeQemu.start(t, { status: "postmigrate" })).process);
+  const alive = new OwnQemu("web", config, systemClock, (await FakeQemu.start(t, { status: "postmigrate" })).process);
   await t.rejects(alive.connect(), OTHER);
   t.same(other.said, []);
 });
 
 t.test("nothing is said to any process when the record names none", async (t) => {
   const { qemu, config, connect } = await found(t, "postmigrate");
-  const nameless = new OwnQemu("web", config);
+  const nameless = new OwnQemu("web", config, systemClock);
   const qmp = await connect();
   const error = { code: "qemu-failed", message: /does not name the QEMU of web/ };
   await t.rejects(nameless.cont(qmp), error);
@@ -140,7 +141,7 @@ t.test("a look after the end of the record's QEMU sees whether another QEMU runs
 
 t.test("a look tells nothing while another process answers and the record's QEMU still lives", async (t) => {
   const { qemu, config } = await found(t, "running");
-  const own = new OwnQemu("web", config, (await FakeQemu.start(t, { status: "postmigrate" })).process);
+  const own = new OwnQemu("web", config, systemClock, (await FakeQemu.start(t, { status: "postmigrate" })).process);
   t.same(await own.look(false), { own: "unknown", status: "", anotherRuns: false });
   t.same(qemu.said, []);
 });

@@ -10,6 +10,7 @@ import type { SourceContext } from "../../../agent-source/migration/source-conte
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { ReturnPathReader } from "../../../shared/qemu/return-path/return-path-reader.ts";
 import { encodeRamEnd } from "../../../shared/qemu/stream/stream-writer.ts";
+import { systemClock } from "../../../shared/runtime/clock.ts";
 import { greeting, Monitor, serve } from "../../support/fake-monitor.ts";
 import { asking, RESUMED_SETUP } from "../../support/fake-resumed.ts";
 import { folder } from "../../support/link-fixtures.ts";
@@ -65,7 +66,12 @@ async function setUp(t: Test, behaviour: Behaviour) {
   t.teardown(() => qmp.close());
   const runtimeDirectory = folder(t);
   // everything of the context that `abortPostcopy` reads
-  const cx = { id: "m-1", call: { guest: "web" }, config: { runtimeDirectory } } as unknown as SourceContext;
+  const cx = {
+    id: "m-1",
+    call: { guest: "web" },
+    config: { runtimeDirectory },
+    clock: systemClock,
+  } as unknown as SourceContext;
   return { heard, socket: join(runtimeDirectory, "m-1.stream"), abort: () => abortPostcopy(qmp, RESUMED_SETUP, cx) };
 }
 

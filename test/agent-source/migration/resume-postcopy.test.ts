@@ -5,6 +5,7 @@ import type { SourceContext } from "../../../agent-source/migration/source-conte
 import { MigrationFault } from "../../../shared/fault.ts";
 import { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
+import { systemClock } from "../../../shared/runtime/clock.ts";
 import { greeting, Monitor, serve } from "../../support/fake-monitor.ts";
 import { RESUMED_POSTCOPY } from "../../support/fake-resumed.ts";
 
@@ -12,7 +13,7 @@ const GREETING = greeting();
 
 /** Everything of the context that is read until QEMU is parked. */
 const within = (connect: () => Promise<unknown>): SourceContext =>
-  ({ id: "m-1", call: { guest: "web" }, qemu: { connect } }) as unknown as SourceContext;
+  ({ id: "m-1", call: { guest: "web" }, qemu: { connect }, clock: systemClock }) as unknown as SourceContext;
 
 /** @param states what the migration and the guest are at each query, in turn; undefined when QEMU has ended */
 async function resuming(t: Test, states: readonly (readonly [migration: string, guest: string])[] | undefined) {

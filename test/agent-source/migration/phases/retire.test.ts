@@ -2,6 +2,7 @@
 import t, { type Test } from "tap";
 import { completeMigration } from "../../../../agent-source/migration/phases/retire.ts";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
+import { systemClock } from "../../../../shared/runtime/clock.ts";
 import { FakeQemu } from "../../../support/fake-qemu.ts";
 
 /** Lets a QEMU complete its migration and show these run states, one for each look; QEMU stays in the last one. */
@@ -16,7 +17,7 @@ async function completed(t: Test, ...statuses: readonly [string, ...string[]]): 
   const qmp = await QmpClient.connect(qemu.path);
   t.teardown(() => qmp.close());
   const shut = (): void => qemu.migrationIs("completed");
-  await completeMigration({ qmp, signal: new AbortController().signal, shut });
+  await completeMigration({ qmp, signal: new AbortController().signal, shut }, systemClock);
   t.same(later, [], "every state was seen");
 }
 
