@@ -1,6 +1,6 @@
 /**
- * Checks what no other tool looks at: the width of comments, and whether the documents and headings that comments and
- * documents refer to are there.
+ * Checks what no other tool looks at: the width of comments, whether the documents and headings that comments and
+ * documents refer to are there, and whether a newcomer is told of each npm script.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -94,4 +94,16 @@ t.test("every anchor that code names is a heading of its page", async (t) => {
     ),
   );
   t.same(broken, []);
+});
+
+t.test("CONTRIBUTING.md or README.md names each script of package.json", async (t) => {
+  const { scripts } = JSON.parse(textOf("package.json"));
+  const text = ["CONTRIBUTING.md", "README.md"].map(textOf).join("\n");
+  const isNamed = (name: string): boolean => new RegExp(`npm (?:run )?${name}(?![\\w:-])`).test(text);
+  t.ok(isNamed("test"));
+  t.notOk(isNamed("bench:m"));
+  t.same(
+    Object.keys(scripts).filter((name) => !isNamed(name)),
+    [],
+  );
 });
