@@ -90,7 +90,8 @@ function tellFault({ terminal }: Surroundings, { json }: GlobalOptions, fault: M
 
 /**
  * Takes the TLS files.
- * @throws MigrationFault `invalid-argument` when only some are given: that must not pass for none
+ * @throws MigrationFault `invalid-argument` when only some are given: without this fault the connection would be made
+ *   in clear
  */
 function tlsFiles({ tlsCa: ca, tlsCertificate: certificate, tlsKey: key }: GlobalOptions): TlsFiles | undefined {
   if (ca === undefined && certificate === undefined && key === undefined) return undefined;

@@ -13,7 +13,7 @@ const STUCK_MS = 1000;
 
 /**
  * Checks that this QEMU answers at the monitor, and not another process. Somebody else has started that other QEMU, and
- * nothing is said to it.
+ * the agent sends it no command.
  * @throws MigrationFault `qemu-failed` when another process answers
  */
 export async function checkProcess(

@@ -55,7 +55,10 @@ export class GuestMonitor {
   /** The path of QEMU's own socket. */
   private readonly own: string;
   private readonly places: KeeperPlaces | undefined;
-  /** The keeper that waits to be told to begin; once dismissed, it may become another QEMU's. */
+  /**
+   * The keeper that waits to be told to begin. Undefined once it was told so, or was dismissed: it may then be given to
+   * another QEMU.
+   */
   private waiting: KeeperProcess | undefined;
   /** True once a keeper holds QEMU's own socket. */
   private kept = false;

@@ -26,8 +26,8 @@ import { StartedCommand } from "./started-command.ts";
 export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
 
 /**
- * How long QEMU may take to end after `quit`, milliseconds; after that it is killed. A program that waited for QEMU has
- * as long to end by itself.
+ * How long QEMU may take to end after `quit`, milliseconds; after that it is killed. A program that has started QEMU
+ * and waits for it then has the same time to end by itself.
  */
 const QUITS_WITHIN_MS = 3000;
 /**
@@ -47,15 +47,15 @@ export interface StartOptions {
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
   /**
-   * Set where post-copy may follow: where a keeper may hold the monitor later (keepMonitor), and where the second
-   * monitor is.
+   * Set where post-copy may follow: the paths at which a keeper may pass on the monitor later (keepMonitor) and at
+   * which QEMU opens its second monitor.
    */
   readonly keeper?: KeeperPlaces | undefined;
 }
 
 /** What an adoption needs beside the definition and the process. */
 export interface AdoptOptions extends Pick<StartOptions, "timeoutMs" | "signal"> {
-  /** Where the keeper and the second monitor of this QEMU are, if it has them. */
+  /** The paths of the sockets of the keeper and of the second monitor, which this QEMU may have. */
   readonly keeper: KeeperPlaces;
   /** True when the guest runs in post-copy, or is about to. */
   readonly missesPages: boolean;
@@ -203,7 +203,7 @@ export class GuestProcess {
     return this.monitors.keep(options, () => this.hasEnded());
   }
 
-  /** Dismisses the keeper that was started with QEMU: the monitor stays this agent's. */
+  /** Dismisses the keeper that was started with QEMU: this agent itself goes on to hold the monitor. */
   dismissKeeper(): void {
     this.monitors.dismissKeeper();
   }

@@ -187,7 +187,10 @@ export class GuestUnits {
     return state === undefined ? "systemd does not answer" : `systemd says of ${unit}: ${state.load}`;
   }
 
-  /** Checks whether a process that was started by such a command is in its unit, and logs once that it is not. */
+  /**
+   * Checks whether a process that was started by the result of command() is in a unit of its own. If it is not, this is
+   * logged, but only the first time.
+   */
   async check(pid: number, name: string): Promise<void> {
     if (!this.isUsed || this.wasTold) return;
     const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => undefined);

@@ -66,8 +66,8 @@ function say(to: Socket | undefined, message: object): void {
 }
 
 /**
- * Reads the messages of a connection. A connection that brings something else than QMP is closed, and an agent that
- * ends is no fault of the keeper.
+ * Reads the messages of a connection. A connection that brings something else than QMP is closed. When an agent ends,
+ * only its connection ends: the keeper goes on.
  */
 function read(from: Socket, take: (message: QmpMessage) => void): void {
   const lines = new QmpLines();

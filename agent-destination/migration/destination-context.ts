@@ -59,7 +59,7 @@ export interface DestinationContext {
   readonly log: Logger;
   readonly journal: Journal<DestinationRecord>;
   readonly limits: LinkLimits;
-  /** Makes page kernels that work on a memory of so many bytes. */
+  /** Makes page kernels that work on a memory of `byteLength` bytes. */
   readonly createKernels: (byteLength: number) => PageKernels;
   /** Settled with the answer to the handshake. */
   readonly answer: Deferred<HandshakeAnswer>;

@@ -15,7 +15,7 @@ export interface Ack {
 export type AckLimits = keyof typeof PACES;
 
 interface Pace {
-  /** So many bytes may have been applied and not acknowledged, before an acknowledgement goes at once. */
+  /** An acknowledgement is sent at once when at least this many bytes were applied since the last one. */
   readonly bytes: number;
   /** How long an acknowledgement may wait, milliseconds. */
   readonly ms: number;

@@ -22,7 +22,7 @@ type Agreed = Pick<Contract, "frameBytes" | "codecs">;
 
 /** Opens one frame after another, in the same buffer. */
 export class FrameOpener {
-  /** The address of the current frame in the memory. It is FRAME_ROOM, or a few bytes after it (place). */
+  /** The address of the current frame in the memory: FRAME_ROOM, or up to 7 bytes after it (see place()). */
   at = FRAME_ROOM;
   /** The longest frame that is taken, bytes, compressed or not. */
   readonly bytesMax: number;

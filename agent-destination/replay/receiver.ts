@@ -70,7 +70,7 @@ export class Receiver {
   private readonly collectYoung = youngCollector();
   /** How many messages have come, of whatever kind. */
   heard = 0;
-  /** The bytes of all probes so far, which their acknowledgements say. */
+  /** The bytes of all probes so far: the `appliedBytes` of the acknowledgement of a probe. */
   private probeBytes = 0;
   /** What the journal needs of post-copy; set where post-copy may follow, once the layout has come. */
   record: DestinationPostcopy | undefined;
@@ -144,9 +144,9 @@ export class Receiver {
   }
 
   /**
-   * Closes this side of the stream. From then on the end of the channel is no fault. The source waits for the last
-   * word: `running`, `complete` or a failure.
-   * @param fault said as the last word, where no other was said
+   * Closes this side of the stream. From then on the end of the channel is no fault. The source waits for the stream's
+   * last message: `running`, `complete` or a failure.
+   * @param fault is sent as the last message, a `failure`; undefined where the last message was sent already
    */
   close(fault?: MigrationFault): void {
     this.over = true;
@@ -176,8 +176,8 @@ export class Receiver {
   }
 
   /**
-   * The source begins the stream again. That is possible only in post-copy: before it, what is lost with a stream
-   * cannot be sent again, and the migration ends.
+   * Called when the source begins the stream again. A source may do so only in post-copy: before post-copy, what is
+   * lost with a stream cannot be sent again, and the migration ends.
    */
   private beginAnew(): void {
     if (this.postcopy?.isActive !== true)

@@ -38,7 +38,7 @@ interface Written {
   readonly frameKind: Frame["frameKind"];
   /** Bytes of the bodies of all frames up to this one. */
   readonly appliedBytes: number;
-  /** Of the source's stream that the frame was a part of. */
+  /** The generation of the source's stream that the frame was a part of. */
   readonly generation: number;
 }
 
@@ -164,8 +164,8 @@ export class Replay implements RecordSink {
   }
 
   /**
-   * The source begins its stream again, with frame 1. Frames that were not begun are dropped. Pages that were given to
-   * QEMU count as placed.
+   * Called when the source begins its stream again, with frame 1. Frames that were not begun are dropped. Pages that
+   * were given to QEMU count as placed.
    */
   restart(): void {
     this.queue.length = 0;
@@ -318,7 +318,9 @@ export class Replay implements RecordSink {
     return true;
   }
 
-  /** QEMU has taken an output buffer: acknowledges the frame that has ended in it, and goes on. */
+  /**
+   * Called when QEMU has taken an output buffer: acknowledges the frame that has ended in the buffer, and writes on.
+   */
   private taken(frame: Written | undefined): void {
     if (frame?.frameKind === "package" && this.postcopy?.isActive) this.postcopy.packageWritten(this.lastByteAtUs);
     if (frame?.generation === this.generation) {

@@ -9,8 +9,8 @@ const STEPS = 8;
 /** The cells of the histogram, for 1 to 2^32 microseconds. */
 const CELLS = 32 * STEPS;
 /**
- * How many requested pages are followed at most. There is one for each virtual CPU and a few for devices, unless QEMU
- * is out of its mind; the times of further pages are not measured.
+ * How many requested pages are followed at most. A QEMU that works as it should requests one page for each virtual CPU,
+ * and a few for devices. The times of further pages are not measured.
  */
 const WAITING_MAX = 65_536;
 

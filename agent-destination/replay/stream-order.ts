@@ -3,10 +3,11 @@ import type { Frame } from "../../shared/protocol/stream-messages.ts";
 import { invalid } from "./invalid-stream.ts";
 
 /**
- * This table says for each part to which part a frame of each kind leads; a kind that is not listed is refused. QEMU's
- * stream is a head, pages and a tail, so verbatim frames stand only at its ends. With post-copy it is a head, pages,
- * discards and the package, the last pages, and a tail. The part with the package ends when the whole package has come
- * (packaged), and not by a frame of another kind.
+ * The parts of QEMU's stream, and for each part the kinds of frames that may come next: the value is the part to which
+ * such a frame belongs. A frame of any other kind is refused. Without post-copy the parts are the head, the pages and
+ * the tail, so verbatim frames come only at both ends. With post-copy the parts are the head, the pages, the discards
+ * with the package, the last pages, and the tail. No frame ends the part with the package: packaged() ends it, when the
+ * whole package has come.
  */
 const PARTS = {
   head: { verbatim: "head", pages: "pages", discards: "discards", package: "discards" },

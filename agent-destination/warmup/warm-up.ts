@@ -1,7 +1,7 @@
 /**
  * Before its first migration a destination agent receives a guest that does not exist, so that the code which runs for
- * each page and each frame is compiled by then. What it was received with is kept: with the last object of a shape V8
- * would forget what it has learned about that shape (docs/design/warm-up.md#why-objects-are-kept).
+ * each page and each frame is compiled by then. The objects that have received it are kept: when the last object of a
+ * shape is gone, V8 forgets what it has learned about that shape (docs/design/warm-up.md#why-objects-are-kept).
  */
 import { randomBytes } from "node:crypto";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -49,12 +49,12 @@ const firstOf = (pass: number): number => ((pass * PASS_PAGES) / 2) % (PAGES - P
  */
 const ROUND_WITHIN_MS = 60_000;
 const FRAME_BYTES = 64 << 10;
-/** The simulated QEMU asks for a page at one in so many reads of its socket. */
+/** The simulated QEMU asks for a page at one of this many reads of its socket. */
 const REQUEST_EVERY = 4;
 /** Tells which pages are zero: half of them, since most of a guest's memory is often zero. */
 const isZero = (page: number): boolean => page % 8 < 4;
 
-/** What the last round was received with. */
+/** The objects that have received the guest in the last round. */
 let kept: unknown;
 
 /**
@@ -75,7 +75,7 @@ export const isWarm = (): boolean => kept !== undefined;
 
 /**
  * Receives the guest once.
- * @returns what is to be kept
+ * @returns the objects that have received the guest
  */
 async function receiveNobody({ config, clock, limits, createKernels }: WarmUpOptions, signal: AbortSignal) {
   const path = join(config.runtimeDirectory, randomBytes(6).toString("hex"));

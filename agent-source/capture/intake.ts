@@ -26,7 +26,10 @@ const QEMU_CONNECTS_WITHIN_MS = 10_000;
 
 /** Reads as much of a stream as has come: a StreamReader, or a ResumedReader for a post-copy that was broken. */
 export interface StreamParser {
-  /** The most bytes that must be there at once for consume() to get on. */
+  /**
+   * The longest item of the stream, bytes. With this many bytes there, consume() reads at least one item, unless the
+   * sink stops it.
+   */
   readonly needs: number;
   /** True if the sink stopped the parser in the last consume(). */
   readonly stopped: boolean;

@@ -27,9 +27,10 @@ export interface ReadHoldOptions {
 }
 
 /**
- * - `paced`: in the first pass the stream waits for room and for the backlog, and later for any of the three reasons.
- * - `closing`: these are the sweeps just before the last pages. The stream waits for room only.
- * - `final`: these are the last pages. The stream waits for room only.
+ * - `paced`: in the first pass the stream is left unread for room and for the backlog, and later for any of the three
+ *   reasons.
+ * - `closing`: QEMU sweeps over its bitmap just before the last pages. The stream is left unread for room only.
+ * - `final`: the last pages come. The stream is left unread for room only.
  */
 export type CapturePhase = "paced" | "closing" | "final";
 

@@ -15,7 +15,7 @@ const CAPABILITIES = [
   "postcopy-ram",
   "postcopy-preempt",
 ] as const;
-/** What QEMU's migration is for. `looking`: QEMU must never complete, whatever becomes of the guest. */
+/** What QEMU's migration is for. `looking`: a plan only observes the guest, so QEMU must never complete. */
 export type Purpose = "precopy" | "postcopy" | "looking";
 
 /** The purposes for which each capability is on. */
@@ -30,13 +30,17 @@ const SETTINGS: Readonly<Record<(typeof CAPABILITIES)[number], readonly Purpose[
 };
 const PARAMETERS = ["max-bandwidth", "downtime-limit", "avail-switchover-bandwidth"] as const;
 /**
- * Bytes per second. With a downtime limit of 1 ms QEMU's threshold is 1000 bytes. That is less than a page, so QEMU
- * syncs its bitmap only when a pass is drained (docs/design/switchover.md#what-qemu-may-do-by-itself).
+ * The bandwidth that QEMU is told while the guest must not stop, bytes per second. With a downtime limit of 1 ms QEMU's
+ * threshold is 1000 bytes. That is less than a page, so QEMU syncs its bitmap only when a pass is drained
+ * (docs/design/switchover.md#what-qemu-may-do-by-itself).
  */
 const SMALL_BANDWIDTH = 1_000_000;
 /** The longest downtime limit that QEMU takes. */
 const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
-/** Bytes per second. With DOWNTIME_LIMIT_MAX_MS the threshold of QEMU is larger than any guest. */
+/**
+ * The bandwidth that QEMU is told when the guest may stop, bytes per second. With DOWNTIME_LIMIT_MAX_MS the threshold
+ * of QEMU is larger than any guest.
+ */
 const BOUNDLESS_BANDWIDTH = 1e12;
 
 /** Reads what is set now. It goes into the journal, so that an agent that starts again can put it back. */

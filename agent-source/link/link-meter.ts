@@ -31,21 +31,24 @@ const CAPACITY_LASTS_MS = 30_000;
 /** How fast the finding of the probe fades, in the same way, milliseconds. A short probe may be wrong either way. */
 const FOUND_LASTS_MS = 10_000;
 
-/** What is left of a rate after a window of `elapsedMs`. Window by window, 1/e of a rate is left after `lastsMs`. */
+/**
+ * Returns what is left of a rate after a window of `elapsedMs`. After many short windows of together `lastsMs`, 1/e of
+ * the rate is left.
+ */
 const faded = (rate: number, elapsedMs: number, lastsMs: number): number => rate * Math.max(0, 1 - elapsedMs / lastsMs);
 
 export class LinkMeter {
   bytesPerSecond = BANDWIDTH_GUESS;
   /**
    * The most that the link carried lately, or that the probe found. It is above `bytesPerSecond` where the hosts or the
-   * credit are narrower than the link, since the rate that is measured then is theirs.
+   * credit let through less than the link could carry: the measured rate is then their rate.
    */
   peakBytesPerSecond = BANDWIDTH_GUESS;
   /** Best round trip so far, milliseconds. */
   roundTripMs = Number.POSITIVE_INFINITY;
   /** The destination's clock minus this clock, microseconds; right to half a round trip. */
   clockOffsetUs = 0;
-  /** True while the link carries about what it can: the bottleneck is then the link, and not a host that is behind. */
+  /** True while the link carries about what it can: the bottleneck is then the link, and not a busy host. */
   isAtItsPeak = false;
 
   /** Bytes per second of the last windows, whether the link was full or not, oldest first. */
@@ -53,7 +56,10 @@ export class LinkMeter {
   private windows = 0;
   /** The sustained peak: the most that the link kept up for some windows, bytes per second. */
   private capacity = 0;
-  /** What the probe found that the link sustains. It is of some milliseconds, in which a host may be behind. */
+  /**
+   * The rate that the link sustained during the probe, bytes per second. The probe lasts only some milliseconds, in
+   * which a busy host may slow it down.
+   */
   private found = BANDWIDTH_GUESS;
   private windowStart = -1;
   private windowBytes = 0;

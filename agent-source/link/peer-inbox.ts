@@ -48,7 +48,10 @@ export class PeerInbox {
   private granted: Uint8Array | undefined;
   /** Resolves the promises of ping(). */
   private pongs: (() => void)[] = [];
-  /** The pages that the destination has said it misses, while it is asked; `next` is the page that it says next. */
+  /**
+   * The answer to askMissing() as far as it has come: the missing pages, and the page with which the next piece must
+   * begin.
+   */
   private missing: { readonly pages: PageSet; readonly told: Deferred<PageSet>; next: number } | undefined;
   private connection: Deferred<void> = deferred();
   private readonly onFault: (fault: MigrationFault) => void;
@@ -66,12 +69,15 @@ export class PeerInbox {
     );
   }
 
-  /** Resolves when there is a connection again. After that, each read gives the promise of the connection to come. */
+  /**
+   * Resolves with the next connection. A read of this property after that gives a new promise, for the connection after
+   * it.
+   */
   get nextConnection(): Promise<void> {
     return this.connection.promise;
   }
 
-  /** Notes that there is a connection again. Pings of the connection before are not answered. */
+  /** Notes that there is a new connection. Pings that were sent over the previous connection will not be answered. */
   reconnected(): void {
     this.pings.clear();
     this.pongs = [];

@@ -24,7 +24,7 @@ export class RestartedStreams {
     this.peer = peer;
   }
 
-  /** Accepts such streams from now on: the guest runs at the destination. */
+  /** Accepts restarted streams from now on: the guest runs at the destination. */
   listen(): void {
     this.open = true;
   }
@@ -53,7 +53,7 @@ export class RestartedStreams {
   }
 
   /**
-   * Tells whether a dial-in begins or continues such a stream.
+   * Tells whether a dial-in begins or continues a restarted stream, and so is for accept().
    * @param known the first stream of the migration, where this agent has one
    */
   takes(hello: Hello, known: ResumingSource | undefined): boolean {

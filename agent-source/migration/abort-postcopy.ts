@@ -28,14 +28,14 @@ const ANSWERS_WITHIN_MS = 10_000;
 /** Milliseconds. The pause is short, since the guest stands still until QEMU has left its migration. */
 const LEAVES_POLL_MS = 2;
 /**
- * Room for what QEMU writes and was not read yet, bytes. QEMU writes only commands, since it is told that no page is
- * missing.
+ * Room for the bytes that QEMU has written and that were not read yet, bytes. QEMU writes only commands, since it is
+ * told that no page is missing.
  */
 const MEMORY_BYTES = 256 << 10;
 
 /**
  * Makes QEMU leave a post-copy that is `postcopy-paused`.
- * @throws MigrationFault `qemu-failed` when QEMU does not take up its migration, or does not leave it; `stream-invalid`
+ * @throws MigrationFault `qemu-failed` when QEMU does not resume its migration, or does not leave it; `stream-invalid`
  *   when QEMU sends more than it was asked. The call may be tried again
  */
 export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {

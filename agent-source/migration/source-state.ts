@@ -91,8 +91,8 @@ interface Payloads {
   granting: { readonly loaded: Loaded };
   /**
    * `lost`: the guest ran at the destination, and its QEMU there ended with pages missing, so the guest needs no more
-   * pages. `silent`: *serving* has not heard the destination for too long, or has heard that it waits for a grant. What
-   * the stream has said of the grant then no longer counts, and the destination is asked by calls.
+   * pages. `silent`: *serving* has not heard the destination for too long, or the destination has answered that it
+   * still waits for a grant. An answer over the stream then no longer counts, and the destination is asked by calls.
    */
   inDoubt: Granted & { readonly fault: MigrationFault; readonly lost?: true; readonly silent?: true };
   serving: Granted & { readonly running?: Running };

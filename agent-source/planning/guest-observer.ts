@@ -1,7 +1,8 @@
 /**
  * Reads off QEMU's stream what a planner must know about a guest: which pages have content, how many pages are dirtied
  * within any time, and samples of pages (docs/design/planning.md#looking-at-a-guest). The stream ends in the source
- * agent, which keeps only counts and samples of it.
+ * agent, which keeps only counts and samples of it. A *look* is the moment at which the observer reads off the stream
+ * which pages the guest has dirtied since the look before.
  *
  *     first copy ─► settling ─► paced, for the time that was asked for ─► close looks, for moments ─► done
  */
@@ -34,8 +35,8 @@ export interface ObserverParts {
 
 /**
  * - `first`: every page comes once.
- * - `settling`: nothing is counted. The pages that come were dirtied during the first copy, however long that took; or
- *   QEMU does not sync its bitmap yet.
+ * - `settling`: nothing is counted, since the pages that come were dirtied during the first copy, however long that
+ *   took, or since QEMU does not sync its bitmap yet.
  * - `paced`: looks at regular intervals.
  * - `close`: looks without a pause between them.
  */
@@ -62,7 +63,7 @@ export class GuestObserver implements StreamSink {
   contentPages = 0;
   /** How long the first copy took, seconds. */
   firstCopySeconds = 0;
-  /** How many pages the paced looks have found dirty, with repeats. */
+  /** How many pages the paced looks have found dirty; a page counts once for each look that found it. */
   dirtiedPages = 0;
   /** How long the paced looks have lasted, seconds. */
   observedSeconds = 0;
@@ -77,9 +78,9 @@ export class GuestObserver implements StreamSink {
   private now: number;
   private sectionPages = 0;
   private streamBegan = 0;
-  /** When the last look was. */
+  /** When the last look was, seconds on the observer's clock. */
   private windowBegan = 0;
-  /** Seconds from the look before to the last look: the pages that come now were dirtied in this time. */
+  /** Seconds between the last look and the look before it: the pages that come now were dirtied in this time. */
   private lastWindow = 0;
   /** How many pages have come since the last look. */
   private windowPages = 0;

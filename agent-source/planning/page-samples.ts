@@ -25,7 +25,7 @@ const FRAMES = 64;
 /** A page whose base is younger than this, seconds, does not go into the frame of dirtied pages. */
 const SAMPLED_ONCE_SECONDS = 0.5;
 
-/** The deltas of one age. */
+/** What was measured of the deltas whose bases had about the same age. */
 export interface DeltaSample {
   /** Mean age of the base, seconds. */
   readonly seconds: number;
@@ -49,8 +49,8 @@ export class PageSamples {
   private readonly deltas: number;
   private readonly bases: number;
   /**
-   * One page of the guest in so many has a base. The number is odd, so that the bases that lie in one array of the
-   * guest do not all have the same field of its elements.
+   * Every page whose number is a multiple of this has a base. The value is odd: with an even value, all sampled pages
+   * within one large array of the guest could show the same field of the array's elements.
    */
   private readonly every: number;
   /** When each base was taken, seconds; NaN where there is none. */

@@ -23,11 +23,11 @@ export interface ActivePushOptions {
   readonly byHeat: boolean;
 }
 
-/** How many pages are asked for after a page to which the guest has jumped. */
+/** How many of the pages that follow a page in memory are asked for when the guest has jumped to that page. */
 const WINDOW_MIN = 32;
 /**
- * How many pages are asked for before a page to which the guest has jumped. What belongs together lies on both sides of
- * such a page (docs/design/post-copy.md#the-order-of-pages).
+ * How many of the pages that lie in memory before a page are asked for when the guest has jumped to that page. What
+ * belongs together lies on both sides of such a page (docs/design/post-copy.md#the-order-of-pages).
  */
 export const BEHIND_PAGES = 16;
 
@@ -62,7 +62,7 @@ export class ActivePush {
   /**
    * Notes that the guest waits for this page. If the page lies in or just after the pages that were asked for ahead,
    * the guest walks its memory: twice as many pages are then asked for ahead, as for a file that is read in order.
-   * After a jump few are.
+   * After a jump only WINDOW_MIN pages are asked for.
    */
   fault(page: number): void {
     const { aheadPages, awaited } = this.parts;
@@ -85,7 +85,7 @@ export class ActivePush {
     }
   }
 
-  /** @returns the page that is next in the order; -1 if every awaited page was asked for */
+  /** @returns the page to ask for next; -1 if every awaited page was asked for */
   private first(): number {
     this.ahead = this.candidate(this.ahead, this.aheadEnd);
     this.runMax = this.aheadEnd - this.ahead;

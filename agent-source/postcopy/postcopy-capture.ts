@@ -205,7 +205,10 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
     return this;
   }
 
-  /** Begins to send pages as PostcopyScheduler chooses them. Each page is sent once from here on, so the bases go. */
+  /**
+   * Begins to send pages as PostcopyScheduler chooses them. Each page is sent once from here on, so the bases are given
+   * up.
+   */
   private begin(): void {
     const { scheduler, sender } = this.options;
     this.phase = "packaged";

@@ -36,7 +36,7 @@ const URGENT_PAGES = 16;
 const ZERO_PAGES = 16384;
 /** About how many bytes a record has beside its page. */
 const RECORD_BYTES = 3;
-/** How far after the last page for which the guest waited captured pages are looked for, pages. */
+/** How many pages after the last page for which the guest waited are searched for captured pages. */
 const AHEAD_PAGES = 1024;
 
 export class PostcopyScheduler implements FrameSource {

@@ -14,9 +14,10 @@ import type { LinkMeter } from "../link/link-meter.ts";
  */
 const IN_HAND_BYTES = 2 << 20;
 /**
- * The other part of the deep credit, as a multiple of what a long link holds (its rate times its round trip). It must
- * exceed 1: at 1 the measured rate is the rate that the credit allows, and the credit never grows. At 3 a migration
- * took as long, sent 4 to 8 % more bytes, and had a longer downtime (docs/design/credit-and-frames.md#deep-credit).
+ * The part of the deep credit that depends on the link, as a multiple of how many bytes a long link holds: its rate
+ * times its round trip. The multiple must exceed 1: at 1 the measured rate is the rate that the credit allows, and the
+ * credit never grows. At 3 a migration took as long, sent 4 to 8 % more bytes, and had a longer downtime
+ * (docs/design/credit-and-frames.md#deep-credit).
  */
 const OF_WHAT_IT_HOLDS = 2;
 
@@ -53,9 +54,10 @@ export const deepCredit = (link: Link, windowBytes: number): number =>
   Math.min(windowBytes, IN_HAND_BYTES + (OF_WHAT_IT_HOLDS * rateOf(link) * wayMs(link)) / 1000);
 
 /**
- * How much longer an answer may take where the hosts are narrower than the link, milliseconds. Frames that wait for a
- * processor, to be compressed or to be read, use up credit too. Without this each agent waits for the other for most of
- * the time. With 8 and 12 ms here the guest's longest pauses were longer (docs/design/credit-and-frames.md#post-copy).
+ * How much longer an answer may take where the hosts are the bottleneck and not the link, milliseconds. Frames that
+ * wait for a processor, to be compressed or to be read, use up credit too. Without this allowance each agent waits for
+ * the other for most of the time. With 8 and 12 ms here the guest's longest pauses were longer
+ * (docs/design/credit-and-frames.md#post-copy).
  */
 const HOSTS_MS = 4;
 
@@ -63,8 +65,8 @@ const HOSTS_MS = 4;
  * Computes the credit in post-copy, bytes: what the link takes during a round trip and the answer, and one frame, so
  * that there is always a frame to send.
  * @param windowBytes the bound by contract
- * @param hostsAreNarrow true if the hosts are narrower than the link and the guest has got going: a page for which the
- *   guest waits may then come HOSTS_MS later
+ * @param hostsAreNarrow true if the hosts are the bottleneck and not the link, and the guest no longer goes from one
+ *   missing page to the next: a page for which the guest waits may then come HOSTS_MS later
  */
 export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number, hostsAreNarrow = false): number => {
   const answerMs = ANSWER_MS + (hostsAreNarrow ? HOSTS_MS : 0);
@@ -84,8 +86,8 @@ const FRAME_BYTES_MAX = 256 << 10;
 
 /**
  * @returns the length of post-copy's frames before compression, bytes: what the link takes in FRAME_SECONDS, within
- *   bounds. The link's peak counts here too, since hosts that are behind would otherwise get more and shorter frames,
- *   and fall further behind (docs/design/credit-and-frames.md#post-copy)
+ *   bounds. The link's peak counts here too: without it, busy hosts would get more and shorter frames, and would have
+ *   still more to do (docs/design/credit-and-frames.md#post-copy)
  */
 export const shallowFrameBytes = (link: Rates, contractBytes: number): number =>
   Math.min(

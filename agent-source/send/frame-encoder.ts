@@ -54,7 +54,8 @@ export class FrameEncoder {
 
   /**
    * Seals the slot's frame, and has it compressed where that is worth it.
-   * @param isUrgent true while the guest is stopped: a frame is compressed only if that brings it there sooner
+   * @param isUrgent true while the guest is stopped: a frame is compressed only if it then reaches the destination
+   *   sooner
    * @returns true if the frame is ready as it is; false if onEncoded() will be called
    */
   encode(slot: Slot, isUrgent: boolean): boolean {
@@ -78,11 +79,14 @@ export class FrameEncoder {
     return false;
   }
 
-  /** @param length of the compressed frame, bytes; negative if the frame did not become smaller */
+  /**
+   * Notes what a compression has brought.
+   * @param length of the compressed frame, bytes; negative if the frame did not become smaller
+   */
   private note(slot: Slot, length: number, startUs: number): void {
     const { chooser, clock } = this.options;
     const nowUs = clock.nowUs();
-    // with one worker, a frame's compression begins when that of the frame before has ended
+    // with one worker, the compression of a frame begins when the compression of the frame before it has ended
     const micros = nowUs - Math.max(startUs, this.lastEndUs);
     this.lastEndUs = nowUs;
     chooser.note({ rawBytes: slot.rawLength, encodedBytes: length < 0 ? slot.rawLength : length, micros });

@@ -1,6 +1,8 @@
 /** Caps the rate at which encoded bytes are given to the link, with a token bucket. Pure: times are passed in. */
 
-/** How much of the cap the bucket holds, seconds: the cap is kept over any longer time. */
+/**
+ * The size of the bucket, as seconds of sending at the cap. Over any time that is longer, the rate stays below the cap.
+ */
 const BURST_SECONDS = 0.05;
 
 export class Pacer {

@@ -42,9 +42,9 @@ export interface SchedulerOptions {
 const DELTA_BYTES_MAX = 1800;
 /** What a page that is sent again is taken to cost until some were measured, bytes. */
 const DELTA_BYTES_GUESS = 512;
-/** How many pages that were sent again make a mean of their bytes. */
+/** A mean of the bytes is computed each time when this many pages were sent again. */
 const AGAIN_PAGES = 16;
-/** How many pages that were sent again make `againBytes` known, and not a guess. */
+/** `againBytes` counts as measured, and not as a guess, once it comes from this many pages that were sent again. */
 const KNOWN_PAGES = 256;
 /** The least weight of the newest mean in `againBytes`. */
 const SMOOTHING = 0.3;
@@ -84,11 +84,11 @@ export class PrecopyScheduler implements FrameSource {
    * delta would be too long.
    */
   private againBytes = DELTA_BYTES_GUESS;
-  /** How many such pages `againBytes` was computed from. */
+  /** From how many pages that were sent again `againBytes` was computed. */
   private knownPages: number;
-  /** How many such pages were sent since `againBytes` was last computed. */
+  /** How many pages were sent again since `againBytes` was last computed. */
   private againPages = 0;
-  /** The bytes of these pages. */
+  /** The bytes of the pages that `againPages` counts. */
   private againPagesBytes = 0;
 
   /** @returns how many bytes of memory a scheduler with these options needs */

@@ -41,7 +41,8 @@ export async function checkResolution(cx: SourceContext, keep: Word, confirmed: 
     case "doubled":
       return endsOneOfTwo(cx, keep, await ask(cx, "standing"), confirmed);
     case "inDoubt":
-      // to keep the source, the guest is withdrawn: a destination that only waits then refuses it, which is proof
+      // to keep the copy at the source, the grant is withdrawn: a destination that only waits for it then refuses the
+      // guest, and its answer is the proof
       if (keep === "source") mayKeepSource(cx, await ask(cx, "withdraw"), confirmed);
       else mayKeepDestination(cx, await ask(cx, "standing"), confirmed);
   }

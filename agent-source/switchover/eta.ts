@@ -18,9 +18,9 @@ export interface CopyState extends Observation {
   readonly pageCount: number;
   /** How many pages have come at least once. */
   readonly seenPages: number;
-  /** Pages with content that were sent, with repeats, or are pending. */
+  /** How many pages with content were sent or are pending; a page that was sent several times counts each time. */
   readonly capturedContentPages: number;
-  /** Pages with content that were sent, with repeats. */
+  /** How many pages with content were sent; a page that was sent several times counts each time. */
   readonly sentContentPages: number;
   /** How many of `sentContentPages` were sent whole. */
   readonly sentFullPages: number;
@@ -62,21 +62,27 @@ export class EtaEstimator {
   private readonly windows = new DirtyWindows();
   private readonly plan: EtaOptions;
   private beganAt = 0;
-  /** When the bitmap was last drained. */
+  /** When the bitmap was last drained, seconds on the clock that the caller passes in. */
   private drainedAt = 0;
-  /** Seconds from the drain before to `drainedAt`: the pages that come now were dirtied in this time. */
+  /**
+   * Seconds between `drainedAt` and the time when the bitmap was drained before that: the pages that come now were
+   * dirtied in this time.
+   */
   private lastWindow = 0;
   /** How many pages have come since `drainedAt`. */
   private pages = 0;
-  /** Seconds that the agents take for a page that is sent again. */
+  /** How long the agents take for a page that is sent again, seconds. */
   private secondsPerPage = USUAL_COSTS.microsPerAgain / 1e6;
   /** The moment of the last measurement of the agents' speed, and the counts at that moment. */
   private mark = { seconds: 0, sent: 0, full: 0, backlogged: false };
   /** The most pages that can have content, by the memory that QEMU has in use. */
   private mostContentPages = Number.POSITIVE_INFINITY;
-  /** Seconds of the first pass for each page with content that was sent in it. */
+  /** How long the first pass took for each page with content that it sent, seconds. */
   private firstSecondsPerPage = USUAL_COSTS.microsPerFirstCopy / 1e6;
-  /** When the guest will run at the destination; undefined until the switchover was decided. */
+  /**
+   * When the guest will run at the destination, seconds on the caller's clock; undefined until the switchover was
+   * decided.
+   */
   private endsAt: number | undefined;
 
   constructor(plan: EtaOptions) {
@@ -109,7 +115,10 @@ export class EtaEstimator {
     this.pages = 0;
   }
 
-  /** Measures how fast pages go while some of them wait: link, zstd and agents together. Call some times a second. */
+  /**
+   * Measures how fast pages go while some of them wait: link, zstd and agents together. It is called some times a
+   * second.
+   */
   measure(standing: CopyState, nowSeconds: number): void {
     const { sentContentPages: sent, backlogged, firstPassDone } = standing;
     const zeroSeconds = ((standing.seenPages - standing.capturedContentPages) * USUAL_COSTS.microsPerZeroPage) / 1e6;
@@ -179,7 +188,7 @@ export class EtaEstimator {
     return passes.seconds + closing.seconds + this.endSeconds(standing, residual);
   }
 
-  /** Seconds from the decision to RESUME. */
+  /** Returns the time from the decision to RESUME, seconds. */
   private endSeconds(standing: CopyState, residualPages: number): number {
     return USUAL_COSTS.switchMs / 1000 + this.downtimeSeconds(standing, residualPages);
   }
@@ -189,12 +198,18 @@ export class EtaEstimator {
     return constantMs / 1000 + residualPages * this.stoppedSeconds(standing);
   }
 
-  /** Seconds for a page with the guest stopped: link and agents work one after the other. */
+  /**
+   * Returns how long a page takes while the guest is stopped, seconds: then the link and the agents work one after the
+   * other.
+   */
   private stoppedSeconds({ bytesPerPage, bytesPerSecond, microsPerPage }: CopyState): number {
     return Math.max(1e-9, bytesPerPage / Math.max(1, bytesPerSecond) + microsPerPage / 1e6);
   }
 
-  /** Seconds for a page that is sent again while the guest runs: link and agents work side by side. */
+  /**
+   * Returns how long a page takes that is sent again while the guest runs, seconds: then the link and the agents work
+   * side by side.
+   */
   private againSeconds({ bytesPerPage, bytesPerSecond }: CopyState): number {
     return Math.max(bytesPerPage / Math.max(1, bytesPerSecond), this.secondsPerPage);
   }

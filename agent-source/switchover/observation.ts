@@ -16,7 +16,7 @@ export interface Observation {
   readonly residualBytes: number;
   /** The estimated encoded bytes of `residualPages` as whole pages, which is how post-copy would send them. */
   readonly residualWholeBytes: number;
-  /** How many pages with content were sent so far, with repeats. */
+  /** How many pages with content were sent so far; a page that was sent several times counts each time. */
   readonly sentPages: number;
   /** True while some of the pages that are not sent are not held: they wait for the link, or to be compressed. */
   readonly backlogged: boolean;

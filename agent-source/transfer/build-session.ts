@@ -75,8 +75,8 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
   const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
-    // lately() is called each time, so that it counts over a short time; while the link is at its peak, the link is
-    // narrower than the hosts, and idle processors do not matter (docs/design/compression.md#idle-processors)
+    // lately() is called each time, so that it counts over a short time; while the link is at its peak, the link and
+    // not a host is the bottleneck, and idle processors do not matter (docs/design/compression.md#idle-processors)
     const processors = idle.lately();
     return hooks.meter.isAtItsPeak ? undefined : processors;
   });

@@ -62,7 +62,7 @@ const TICK_MS = 50;
 export class PrecopyCapture implements StreamSink {
   /** The guest's RAM blocks; undefined until the stream has listed them. */
   layoutSeen: MemoryLayout | undefined;
-  /** How many pages were captured in the first pass, with repeats. */
+  /** How many pages were captured in the first pass; a page that came several times counts each time. */
   firstPassPages = 0;
   /** When lastPagesSent() was called first, microseconds since the epoch; 0 before. */
   lastPagesSentUs = 0;

@@ -73,9 +73,9 @@ const OPTIONS: MigrateOptions = {
 };
 /** True for half of the pages, since much of a guest's memory is often zero. */
 const isZero = (page: number): boolean => page % 8 < 4;
-/** In post-copy the destination requests a page once in so many frames. */
+/** In post-copy the destination requests one page for this many frames. */
 const REQUEST_EVERY = 2;
-/** One request in so many is for a page far away; the others walk on through the memory. */
+/** One of this many requests is for a page far away; the others go through the memory in order. */
 const JUMPS_EVERY = 3;
 
 /** The objects of the last round. */

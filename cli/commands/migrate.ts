@@ -41,7 +41,8 @@ export function addMigrate(program: Command, run: Run): void {
 }
 
 /**
- * Makes a plan and shows it. The agent remembers what it recommends, and the migration that follows does that.
+ * Makes a plan and shows it. The agent remembers the strategy that it recommends, and the migration that follows uses
+ * it.
  * @returns true when the guest would be taken
  */
 async function planFirst({ client, options, terminal }: CommandContext, guest: string, given: GivenPlanOptions) {

@@ -21,8 +21,8 @@ const START = 1;
 /** How many frames are compressed between two changes of the level. */
 const SETTLE_FRAMES = 12;
 /**
- * One side, the link or the workers, counts as narrow when the sender waited for it more than so many times as often as
- * for the other side.
+ * One side, the link or the workers, counts as the bottleneck when the sender waited for it more than this many times
+ * as often as for the other side.
  */
 const CLEARLY = 2;
 /**
@@ -30,9 +30,12 @@ const CLEARLY = 2;
  * (docs/design/compression.md#idle-processors).
  */
 const SCARCE = 0.5;
-/** The link outruns the weakest level when it carries more than so many times the bytes that the workers read. */
+/** The link outruns the weakest level when it carries more than this many times the bytes that the workers read. */
 const OUTRUNS = 1.5;
-/** On such a link one frame in so many is compressed all the same, to see how fast the workers are now. */
+/**
+ * On a link that outruns the weakest level, one of this many frames is compressed all the same, to see how fast the
+ * workers are now.
+ */
 const TRY_AGAIN_FRAMES = 64;
 
 export interface FrameCost {
@@ -85,7 +88,8 @@ export class CompressionChooser {
     if (!this.enabled) return undefined;
     if (this.fixed !== undefined) return this.fixed;
     if (this.trial.without) return undefined;
-    // note() first gives up the levels above the weakest, one by one; that needs no figure of the link
+    // while the level is above the weakest, note() lowers it step by step, and looks only at who waits for whom; the
+    // rate of the link counts only at the weakest level
     if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return CHOICES[this.step];
     if (++this.without % TRY_AGAIN_FRAMES === 0) return CHOICES[0];
     return undefined;
@@ -97,7 +101,7 @@ export class CompressionChooser {
   }
 
   /**
-   * Raw bytes over encoded bytes of the frames that were compressed lately; 1 while CompressionTrial has none
+   * Raw bytes over encoded bytes of the frames that were compressed lately; 1 while CompressionTrial lets no frame be
    * compressed.
    */
   get recentRatio(): number {

@@ -19,12 +19,13 @@ const GAP_MAX_US = 20_000;
  */
 const SMOOTHING = 0.3;
 /**
- * Pages stay without compression only when they go so many times as fast: compression also leaves the link to others.
+ * Pages stay without compression only when they are sent at least this many times as fast: with compression they also
+ * leave more of the link to others.
  */
 const BETTER = 1.2;
 /** How many windows pass before the first trial, because V8 still compiles in these. */
 const FIRST_AFTER = 4;
-/** After a trial that did not pay, the wait for the next one is so many times as long. */
+/** After a trial in which pages were not sent faster, the wait for the next trial is this many times as long. */
 const LATER = 8;
 /** How many windows a trial lasts. The first does not count: it shows what was in flight before the change. */
 const TRIAL_WINDOWS = 3;
@@ -32,9 +33,12 @@ const TRIAL_WINDOWS = 3;
 export class CompressionTrial {
   /** True while pages go without compression, for a trial or because that has proved faster. */
   without = false;
-  /** Bytes of pages per second lately with compression, counted before it; 0 while that is not known. */
+  /**
+   * The rate at which pages were sent lately with compression, bytes per second before compression; 0 while it is not
+   * known.
+   */
   private withRate = 0;
-  /** Bytes of pages per second lately without compression; 0 while that is not known. */
+  /** The rate at which pages were sent lately without compression, bytes per second; 0 while it is not known. */
   private withoutRate = 0;
   private windowBytes = 0;
   private windowUs = 0;

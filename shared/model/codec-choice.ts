@@ -1,6 +1,7 @@
 /**
  * Predicts the level of zstd at which a migration is likely to settle: the one that is quickest for a page. The sender
- * itself does not calculate; it goes by who waits for whom (shared/codec/chooser.ts).
+ * itself calculates nothing: it changes the level by whether it waits more often for the link or for the compression
+ * threads (shared/codec/chooser.ts).
  */
 import { PAGE_SIZE } from "../units.ts";
 

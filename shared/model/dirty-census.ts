@@ -25,8 +25,8 @@ export class DirtyCensus {
    */
   private readonly last: Uint16Array;
   /**
-   * How often a page was dirtied so many epochs after it had been dirtied before. The first time of a page counts with
-   * the number of its epoch.
+   * At index i: how often a page was dirtied i epochs after it had been dirtied before. When a page is dirtied for the
+   * first time, i is the number of the epoch.
    */
   private readonly intervals = new Float64Array(EPOCHS_MAX + 1);
   private epoch = 1;

@@ -12,7 +12,7 @@
  */
 
 export interface DirtyCurve {
-  /** Tells how many different pages are dirtied within so many seconds. */
+  /** Tells how many different pages are dirtied within `seconds` seconds. */
   pagesWithin(seconds: number): number;
 }
 
@@ -37,7 +37,7 @@ export function curveOfGroups(groups: readonly DirtyGroup[]): DirtyCurve {
   };
 }
 
-/** An observation: so many different pages were dirtied within so many seconds. */
+/** An observation: within `seconds` seconds, `pages` different pages were dirtied. */
 export interface DirtySample {
   readonly seconds: number;
   readonly pages: number;
@@ -99,7 +99,7 @@ export class DirtyWindows {
   private readonly seenAt = new Float64Array(LENGTHS).fill(Number.NEGATIVE_INFINITY);
 
   /**
-   * Notes that so many different pages were dirtied within `seconds`.
+   * Notes that `pages` different pages were dirtied within `seconds` seconds.
    * @param now seconds on any clock that is never set back
    */
   note(seconds: number, pages: number, now: number): void {

@@ -33,16 +33,20 @@ export interface LinkObservation {
  */
 export interface AgentCosts {
   /**
-   * A page with content that is sent for the first time: capture, zstd, apply, and the destination's first touch of it.
+   * The cost of a page with content that is sent for the first time: capture, zstd, apply, and the destination's first
+   * touch of it.
    */
   readonly microsPerFirstCopy: number;
-  /** A page that is sent again. */
+  /** The cost of a page that is sent again. */
   readonly microsPerAgain: number;
   readonly microsPerZeroPage: number;
-  /** From the operator's command to the first page: handshake, start of the destination QEMU, measuring the link. */
+  /**
+   * The time from the operator's command to the first page: handshake, start of the destination QEMU, measuring the
+   * link.
+   */
   readonly startMs: number;
   /**
-   * From the decision to switch to the STOP, while the guest runs
+   * The time from the decision to switch until the STOP, while the guest runs
    * (docs/design/switchover.md#what-qemu-may-do-by-itself).
    */
   readonly switchMs: number;

@@ -1,7 +1,7 @@
 /**
- * Copying what is dirtied while it is copied, pass after pass. A pass takes as long as it takes to send what was
- * dirtied in the pass before. A page that is dirtied several times in a pass is sent once (coalescing), and held pages
- * are not sent.
+ * Predicts how long it takes to copy what the guest dirties while it is copied, pass after pass. A pass lasts for as
+ * long as it takes to send the pages that were dirtied in the pass before. A page that is dirtied several times in a
+ * pass is sent once (coalescing), and held pages are not sent.
  *
  *     W(k+1) = max(period, (U(W(k)) - held) x time of a page)      U: dirty-curve.ts
  *
@@ -18,7 +18,7 @@ export interface PassCosts {
   readonly secondsPerPage: (ageSeconds: number) => number;
   /** The encoded bytes of a page that is sent again, by the age of its base in seconds. */
   readonly bytesPerPage: (ageSeconds: number) => number;
-  /** The shortest pass. No pass is shorter, because the feed is paced. */
+  /** The shortest pass. No pass is shorter, because the source agent paces the reading of QEMU's stream. */
   readonly periodSeconds: number;
   /** The most hot pages that are held until the end. */
   readonly heldPages: number;
@@ -68,8 +68,8 @@ export interface Closing {
 const CLOSING_SWEEPS = 4;
 
 /**
- * Predicts the closing sweeps, in which the feed is read at full speed. They get shorter until what is dirtied in a
- * sweep takes as long to send as the sweep lasts.
+ * Predicts the closing sweeps, in which QEMU's stream is read at full speed. They get shorter until what is dirtied in
+ * a sweep takes as long to send as the sweep lasts.
  * @param from length of the last pass before them, seconds
  * @param shortestSeconds length of the shortest possible sweep
  */

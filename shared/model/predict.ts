@@ -144,7 +144,7 @@ function stopAndCopy(input: PredictionInput): Outcome {
 
 /**
  * The mean cost of a page that is sent again: as a delta where its base was kept, else whole.
- * @param dirtied how many pages want a base
+ * @param dirtied how many pages are sent again, each of which would need a base
  */
 function again({ guest, costs, wishes }: PredictionInput, dirtied: number) {
   const withBase = Math.min(1, wishes.basePages / Math.max(1, dirtied));

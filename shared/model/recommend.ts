@@ -17,11 +17,14 @@ export interface Recommendation {
 
 /** A guest that dirties less than this is idle, bytes per second. */
 const IDLE = 1e6;
-/** Precopy is recommended for its safety as long as it takes at most so many times what a bounded strategy takes. */
+/**
+ * Precopy is recommended for its safety as long as it takes at most this many times as long as a strategy that ends
+ * whatever the guest does.
+ */
 const WORTH = 2;
-/** While precopy takes at most so many times as long as one copy, what the guest dirties hardly matters. */
+/** While precopy takes at most this many times as long as one copy, what the guest dirties hardly matters. */
 const LITTLE = 1.25;
-/** Hybrid is preferred while it takes at most so many times what post-copy takes: its guest waits for fewer pages. */
+/** Hybrid is preferred while it takes at most this many times as long as post-copy: its guest waits for fewer pages. */
 const HYBRID_WORTH = 1.5;
 
 /** Recommends a strategy. @param offered the strategies that both hosts can do; `precopy` always is one */

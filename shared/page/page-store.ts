@@ -57,7 +57,7 @@ export class PageStore {
   zeroCount = 0;
   /** How many bases have content; a base that is all zero does not count. */
   baseCount = 0;
-  /** How many pages were captured so far, with repeats. */
+  /** How many pages were captured so far; a page that came several times counts each time. */
   captured = 0;
   /** How many pending versions were replaced by a later version so far. */
   coalesced = 0;

@@ -6,8 +6,8 @@
 import { PAGE_SIZE } from "../units.ts";
 
 /**
- * One word of eight bytes in so many has no pattern. With one in four zstd finds about as much as in the memory of a
- * process.
+ * Of this many words of eight bytes, one has no pattern. With one in four, zstd compresses these pages about as well as
+ * the memory of a process.
  */
 const NOISE_EVERY = 4;
 /** How many words the guest changes in a page between two passes. */

@@ -138,7 +138,7 @@ export interface BytesByKind {
   readonly other: number;
 }
 
-/** What became of the captured pages, counted with repeats. */
+/** What became of the captured pages; a page that was captured several times counts each time. */
 export interface PageCounts {
   readonly captured: number;
   readonly zero: number;

@@ -24,7 +24,7 @@ export interface Clock {
   after(ms: number, call: () => void): Timer;
   /** Calls every `ms` milliseconds until it is cancelled. @returns what cancel() takes */
   every(ms: number, call: () => void): Timer;
-  /** Cancels a call that is to come. A timer that is over, or none, is no error. */
+  /** Cancels a call that is to come. Does nothing for a timer whose call has come, and for undefined. */
   cancel(timer: Timer | undefined): void;
   /** Resolves when `ms` milliseconds are over. Rejects with an AbortError as soon as `signal` is aborted. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;

@@ -14,7 +14,7 @@ import type { MigrationView } from "../protocol/report.ts";
 
 export interface Loopback {
   readonly source: ResumingSource;
-  /** Dials the source when its receive() is called. */
+  /** The destination's end of the transfer stream, which dials the source when its receive() is called. */
   readonly destination: ResumingDestination;
   /** Lets the operator that watches see these views until the loopback is closed. */
   watched(view: () => MigrationView): void;
@@ -24,9 +24,9 @@ export interface Loopback {
 
 /** The token of the simulated migration. */
 const NOBODY = new Uint8Array(16);
-/** How long a listener may take to finish its calls when it is closed. */
+/** How long a listener may take to finish its calls when it is closed, milliseconds. */
 const GRACE_MS = 500;
-/** How often the operator that watches sees a view. */
+/** How often the operator that watches sees a view, milliseconds. */
 const WATCH_MS = 20;
 const CALL_MS = 1000;
 /** How many calls of each kind are made ahead of the stream. */

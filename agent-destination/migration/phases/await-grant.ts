@@ -14,9 +14,9 @@ type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pull
 type Word = "granted" | "withdrawn" | "started" | "gone" | "claimed" | "ended" | "stopping";
 
 /**
- * Tells the source that the guest is loaded, and waits for its word. The source may have the only other copy, or none
- * any more. So neither a link that is down nor the lapse of time ends this state: only the source, the end of QEMU, an
- * operator, or somebody who starts the guest does.
+ * Tells the source that the guest is loaded, and waits until the source grants or withdraws the guest. The source may
+ * have the only other copy, or none any more. So neither a link that is down nor the lapse of time ends this state:
+ * only the source, the end of QEMU, an operator, or somebody who starts the guest does.
  */
 export async function awaitGrant(state: State<"loaded">, cx: DestinationContext): Promise<Ends> {
   const { guest, receiver } = state;

@@ -68,7 +68,9 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
   return { kind: afterDestination("staging", "dialled"), guest, receiver };
 }
 
-/** Takes from the contract what is needed to resume a broken post-copy. */
+/**
+ * Gathers what the journal needs to resume a broken post-copy: the address of the source, and figures of the contract.
+ */
 const recordOf = ({ frameBytes, creditWindowBytes, codecs }: Contract, sourceAddress: string) => ({
   frameBytes,
   creditWindowBytes,

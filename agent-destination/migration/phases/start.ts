@@ -115,7 +115,7 @@ async function declined(
 }
 
 /**
- * Resumes a post-copy that has no stream.
+ * Resumes a post-copy whose stream from the source was lost, or was not opened since this agent started again.
  * @returns undefined when there is nothing to resume, because QEMU has every page or has ended
  */
 async function resumePostcopy(

@@ -57,10 +57,11 @@ export async function grant(
 }
 
 /**
- * Resolves with the first proof of what became of the grant, which comes over the stream or by asking. A guest that
- * somebody starts here meanwhile must not be granted any more. The stream is closed in that moment, because it would
- * still deliver the grant when a cut link is back.
- * @param granted with `silent` what the stream has said no longer counts, and the destination is asked at once
+ * Resolves with the first proof of what became of the grant. The proof comes over the stream, or as the answer to a
+ * call. If somebody starts the guest here meanwhile, the grant is withdrawn. The stream is then closed, because it
+ * would otherwise still deliver the grant when a cut link is back.
+ * @param granted where `silent` is set, an answer over the stream no longer counts, and the destination is asked by
+ *   calls at once
  * @param onNews called with what is known while nothing is proven
  * @throws the signal's reason
  */
@@ -102,7 +103,7 @@ export async function hear(
 /**
  * Writes `withdrawn` before the first withdrawal of a guest that runs here. If its QEMU ends before the next look, the
  * copy at the destination is older than what ran here, and must not be granted again. Where the disk does not take the
- * note, this life of the agent still remembers it.
+ * record, the agent still remembers the withdrawal until it ends.
  */
 async function noteWithdrawn(granted: Granted, cx: SourceContext): Promise<void> {
   if (cx.doubt.isWithdrawn) return;

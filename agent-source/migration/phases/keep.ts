@@ -56,8 +56,9 @@ function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
  * Writes `plan` over `granted` before the guest is started here. Otherwise an agent that starts again would find
  * `granted`, and would repeat the grant if the QEMU here has ended meanwhile.
  *
- * A destination that has refused would refuse once more, so a disk that does not take the record then blocks nothing.
- * If the grant was not sent yet, this function waits until the disk takes the record or the destination has refused.
+ * If the grant was not sent yet, this function waits until the disk takes the record or the destination has refused the
+ * guest. If the destination has refused the guest already, this function does not wait for the disk, since the
+ * destination would refuse a repeated grant as well.
  */
 async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
   const { settings, postcopy, paused, granted, isRetired } = undo;

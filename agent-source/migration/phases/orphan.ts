@@ -80,8 +80,9 @@ async function untilDecided(
 }
 
 /**
- * Ends the migration without a guest that runs. The record is not `untold`, so this source never says `kept`: a
- * destination that has refused a whole copy keeps that copy for an operator.
+ * Ends the migration when neither host runs the guest. The record is written without `untold`, so that this source
+ * never says `kept` to the destination. A destination that has refused the guest and has a whole copy then keeps that
+ * copy for an operator.
  */
 async function gone(cx: SourceContext, cause: MigrationFault, reason: string): Promise<State<"kept">> {
   const fault = cause.with({

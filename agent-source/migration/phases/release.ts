@@ -26,7 +26,8 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
     cx.report.degradations.push(
       `The link was lost ${cuts.count === 1 ? "once" : `${cuts.count} times`}, for ${(cuts.downMs / 1000).toFixed(1)} s in all`,
     );
-  // nothing was measured of a migration from the journal, or where the destination has not said when the guest resumed
+  // there is no result for a migration that was taken up from the journal, since nothing of it was measured, nor where
+  // the destination has not said when the guest resumed
   if (loaded !== undefined && running !== undefined)
     cx.report.result = migrationResult(cx, { ...loaded, running, complete });
   cx.report.follow(undefined);

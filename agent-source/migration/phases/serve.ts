@@ -142,8 +142,7 @@ async function untilSilent({ channel }: TransferSession, cx: SourceContext, sign
 
 /**
  * Asks the destination, without a stream, whether the guest has got its last page all the same.
- * @throws StillPulls when the destination does not have every page, as far as it says; MigrationFault when it cannot be
- *   asked
+ * @throws StillPulls when the destination answers that pages are missing; MigrationFault when it cannot be asked
  */
 async function ask(cx: SourceContext): Promise<Outcome> {
   const { standing, reason } = await askOnce(cx, "standing", cx.leaving);

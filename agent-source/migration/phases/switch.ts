@@ -19,7 +19,8 @@ const STOPS_WITHIN_MS = 30_000;
 /** How long the destination may take to load the guest, milliseconds. */
 const LOADS_WITHIN_MS = 60_000;
 /**
- * How long QEMU may take to say what has changed, milliseconds. It is short, since the guest may stand still meanwhile.
+ * How long QEMU may take to tell which of its disks and devices have changed, milliseconds. It is short, since the
+ * guest may stand still meanwhile.
  */
 const LOOKS_WITHIN_MS = 2000;
 /** Faults that say that somebody has changed the guest. */
@@ -39,7 +40,8 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     if (session.agreed !== undefined) await checkPaths(session.agreed);
     const noted = noteRetiring(state, cx);
     await stopGuest(state, cx);
-    // the end of the stream is said when it is reached, which in post-copy is after the hand-over
+    // endWhenRead() tells the destination that the stream has ended. In post-copy the stream ends only after the
+    // hand-over, so this function waits for the package instead
     await orAborted(Promise.race([session.endWhenRead(), session.packaged.promise]), session.signal);
     const { paused, reason } = stopCause(session, state, cx);
     // without a package QEMU has completed as in precopy, and no page follows

@@ -9,7 +9,7 @@ import { twoCopies } from "../two-copies.ts";
 
 /**
  * Tells the destination `kept`. The migration is over for its operator, but the destination keeps its copy until it
- * hears `kept`. So it is told for as long as that takes, also by the next life of this agent.
+ * hears `kept`. So it is told for as long as that takes, also after a restart of this agent.
  */
 export async function withdraw(
   { fault }: State<"withdrawing">,

@@ -38,7 +38,7 @@ export interface ServeOptions {
   readonly limits: LinkLimits;
   /** Is told of each call of an operator that changes something. */
   readonly audit?: Audit;
-  /** The most streams of views at the same time. @default 64 */
+  /** The most calls that stream the views of a migration to an operator at the same time. @default 64 */
   readonly operatorStreamsMax?: number;
   /** How many connections the server takes. @default CONNECTION_DEFAULTS */
   readonly connections?: ConnectionConfig;

@@ -1,11 +1,11 @@
 /**
- * Bounds how many streams of views the operators of an agent may watch at the same time. Each stream has a timer and
- * room for some views.
+ * Bounds how many calls may stream the views of a migration to operators at the same time. Each such stream has a timer
+ * and room for some views.
  */
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 
-/** The most streams of views of an agent where its options do not say it. */
+/** The most streams of views that an agent serves at the same time, where its options do not say it. */
 export const OPERATOR_STREAMS_MAX = 64;
 
 export class OperatorStreams {

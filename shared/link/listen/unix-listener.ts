@@ -49,9 +49,12 @@ export const CONNECTIONS_MAX = 128;
  * connection is told so, and the connection is cut.
  */
 export const USER_CONNECTIONS_MAX = 48;
-/** How long such a caller has to read why its connection is not served, milliseconds. */
+/** How long a caller whose user has too many connections has to read why its connection is not served, milliseconds. */
 const CROWDED_MS = 5000;
-/** Those that are told so at a time, of all users and of one; others are cut without a word. */
+/**
+ * How many callers, of all users and of one user, are told at the same time why they are not served. The connections of
+ * further callers are cut without an answer.
+ */
 const CROWD_MAX = 16;
 const USER_CROWD_MAX = 4;
 const OWNER_ONLY = 0o600;

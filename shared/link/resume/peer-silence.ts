@@ -10,7 +10,7 @@ export interface Heard {
 }
 
 /**
- * How many looks the limit is divided into. When nothing has come between so many looks in a row, the peer is silent.
+ * How many looks the limit is divided into. A peer from which nothing has come at this many looks in a row is silent.
  */
 const LOOKS = 30;
 

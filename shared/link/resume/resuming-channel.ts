@@ -4,9 +4,10 @@
  * received, and the other end goes on after them. So each message is delivered once and in order, whatever the link
  * does. Messages that matter only at their moment (probes, pings, acknowledgements) are not repeated.
  *
- * Only what an agent says ends the stream: a last word of either end (isLast), or a refusal by the end that was
- * dialled. A connection that ends without such a word was cut, whether it ended in order or was torn, and whether one
- * of the ends or something between them ended it (docs/design/link-and-resume.md#what-ends-a-stream).
+ * Only what an agent says ends the stream: the *last message* of either end (isLast), after which that end says nothing
+ * more, or a refusal by the end that was dialled. A connection that ends without such a message was cut, whether it
+ * ended in order or was torn, and whether one of the ends or something between them ended it
+ * (docs/design/link-and-resume.md#what-ends-a-stream).
  *
  * Not its job: what a message means, and whether a repeated message would do harm, since none is delivered twice.
  */
@@ -30,7 +31,7 @@ export interface ResumeOptions {
   readonly noticedWithinMs?: number;
 }
 
-/** How long this end tries to deliver its last word, milliseconds. A peer that misses the word asks for it. */
+/** How long this end tries to deliver its last message, milliseconds. A peer that did not receive it asks by a call. */
 const LINGERS_MS = 60_000;
 
 export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
@@ -48,13 +49,15 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
    */
   protected raw: Channel<Out, In> | undefined;
   protected over = false;
-  /** True once this side has said its last word. The stream is over when the peer has received it, or dials no more. */
+  /**
+   * True once this side has sent its last message. The stream is over when the peer has received it, or dials no more.
+   */
   protected ending = false;
-  /** True once the peer has said its last word. However its connection ends from then on, the stream is over. */
+  /** True once the peer's last message has come. However its connection ends from then on, the stream is over. */
   protected peerEnded = false;
   /** True once a message of the peer has caused a fault: nothing more is taken. */
   private poisoned = false;
-  /** Messages that were said and perhaps not received. The message at index 0 has the number `confirmed` + 1. */
+  /** Messages that were sent and perhaps not received. The message at index 0 has the number `confirmed` + 1. */
   protected readonly said: Out[] = [];
   private confirmed = 0;
   private readonly outcome = deferred<MigrationFault | undefined>();
@@ -144,9 +147,9 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   }
 
   /**
-   * Without a fault, the message that was sent last is this end's last word. It still goes out, over a new connection
-   * too where this end dials, and the stream is over when the peer has received it. With a fault, the stream is over at
-   * once.
+   * Without a fault, the newest message that was sent is this end's last message. It still goes out, over a new
+   * connection too where this end dials, and the stream is over when the peer has received it. With a fault, the stream
+   * is over at once.
    */
   close(fault?: MigrationFault): void {
     if (fault !== undefined) this.settle(fault);
@@ -188,7 +191,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     if (!this.ending) clearTimeout(this.timer);
     const again = this.outages.end(performance.now());
     for (const message of this.said) raw.send(message);
-    // this end's last word was sent with the others
+    // this end's last message was sent again with the others
     if (this.ending) raw.close();
     if (again) this.onChange(true);
     this.waiting?.resolve();
@@ -196,7 +199,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   }
 
   /**
-   * Begins the stream again, with message 1 in both directions. Messages that were said and not received are not said
+   * Begins the stream again, with message 1 in both directions. Messages that were sent and not received are not sent
    * again.
    */
   protected restart(): void {
@@ -244,7 +247,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   /** Called when a connection is lost and the stream is not over. */
   protected onLost(): void {}
 
-  /** True when this end dials again to deliver a last word that may not have arrived. */
+  /** True when this end dials again to deliver its last message, which may not have arrived. */
   protected lingers(): boolean {
     return false;
   }
@@ -321,7 +324,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     clearTimeout(this.timer);
     if (!Number.isFinite(ms)) return;
     this.timer = setTimeout(() => this.settle(this.ending ? undefined : this.tooLong()), Math.max(0, ms));
-    // a last word alone does not keep the program running
+    // a last message that is still to be delivered does not keep the program running
     if (this.ending) this.timer.unref();
   }
 

@@ -115,7 +115,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
       const last = this.ending ? this.said.slice(-1) : [];
       this.restart();
       this.lastAck = undefined;
-      // an end that has said its last word begins nothing again, but says that word again
+      // an end that has sent its last message begins nothing again, and only sends that message again
       this.said.push(...last);
       if (!this.ending) this.onAnew();
     }

@@ -17,7 +17,10 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
    */
   private pulls = false;
 
-  /** @param generation another number than before where the stream begins again */
+  /**
+   * @param generation the number of this stream among the streams of its migration; a stream that is begun again has
+   *   another number than the one before
+   */
   constructor(options: ResumeOptions, generation = 0) {
     super(options);
     this.generation = generation;

@@ -29,7 +29,8 @@ function socketFault(cause: Error, lost: FaultCode, address: string): MigrationF
 }
 
 /**
- * Explains a failed connection by the words of its error: of the last failure grpc-js keeps only OpenSSL's words.
+ * Explains a failed connection by the text of its error, because grpc-js keeps nothing of the last failure but the text
+ * that OpenSSL or the kernel gave it.
  * @param lost the code of the fault where no agent has answered
  * @returns undefined when neither TLS nor a unix socket is the reason
  */

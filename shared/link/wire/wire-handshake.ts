@@ -96,8 +96,8 @@ const OF_PROTOCOL_1: readonly Strategy[] = ["stop-and-copy", "precopy"];
 const orIfEmpty = (value: unknown, otherwise: string): unknown => (value === "" ? otherwise : value);
 
 /**
- * Returns the word of `on_deadline` for a destination of protocol 1. Such a destination takes an offer with any word
- * but `cancel` and `force` for broken, and could not say what is wrong.
+ * Returns the value of `on_deadline` for a destination of protocol 1. Such a destination knows only `cancel` and
+ * `force`, and rejects an offer with another value without saying why.
  */
 const olderDeadline = (action: DeadlineAction): string => (action === "postcopy" ? "cancel" : action);
 

@@ -95,7 +95,7 @@ async function setCapability(qmp: QmpClient, state: boolean): Promise<void> {
   await qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: CAPABILITY, state }] });
 }
 
-/** Shortens QEMU's words to the reason, and says what to do about a reason that is known. */
+/** Shortens QEMU's message to the reason, and adds what to do about a reason that is known. */
 function explain(message: string): string {
   const words = message.replace(/^QEMU refused [\w-]+: |Postcopy is not supported: | \(GenericError\)$/g, "");
   const advice = ADVICE.find(([pattern]) => pattern.test(words))?.[1];

@@ -30,7 +30,8 @@ const OUT_OF_BAND: readonly string[] = ["migrate-recover", "migrate-pause"];
 
 interface Pending {
   readonly command: string;
-  // a method, not a property, so that TypeScript accepts one for each type of answer; the type is QEMU's word
+  // a method, not a property, so that TypeScript accepts one for each type of answer; the client does not check that an
+  // answer has this type
   resolve(answer: unknown): void;
   reject(fault: MigrationFault): void;
 }

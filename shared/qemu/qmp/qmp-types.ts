@@ -1,7 +1,7 @@
 /**
  * The part of QEMU's monitor protocol that the agents use: commands with their arguments and answers, and events. The
- * shapes follow qapi/*.json of QEMU 8.1 to 11.1; fields that the agents do not read are left out. That an answer has
- * its shape is QEMU's word: the client checks the envelope, not each field.
+ * shapes follow qapi/*.json of QEMU 8.1 to 11.1; fields that the agents do not read are left out. The client checks the
+ * envelope of an answer, and not whether each field has the type that is given here.
  */
 
 /** A run state of QEMU (qapi/run-state.json, RunState). It is a string because later versions add states. */
@@ -26,7 +26,7 @@ export interface QmpEvent {
   readonly timestampUs: number;
 }
 
-/** The data of the events that the agents wait for. As with answers, the fields are QEMU's word. */
+/** The data of the events that the agents wait for. As with answers, the client does not check the fields. */
 interface QmpEventData {
   readonly STOP: Record<string, unknown>;
   readonly RESUME: Record<string, unknown>;
@@ -141,9 +141,9 @@ export interface QmpCommands {
   "query-kvm": Command<undefined, { readonly enabled: boolean; readonly present: boolean }>;
   "query-version": Command<undefined, { readonly qemu: QemuVersion; readonly package: string }>;
   "query-migrate": Command<undefined, MigrationInfo>;
-  /** With `resume`, a source takes up a paused post-copy over a new connection. */
+  /** With `resume`, a source resumes a paused post-copy over a new connection. */
   migrate: Command<{ readonly uri: string; readonly resume?: boolean }, void>;
-  /** A destination takes up a paused post-copy, and listens at the address for the new connection. */
+  /** A destination resumes a paused post-copy, and listens at the address for the new connection. */
   "migrate-recover": Command<{ readonly uri: string }, void>;
   /** Breaks the connection of a post-copy, at either end: both QEMUs go to postcopy-paused. */
   "migrate-pause": Command<undefined, void>;
@@ -172,7 +172,10 @@ export interface QmpCommands {
   /** QEMU makes an object under /objects. An object of the type `secret` holds a text. */
   "object-add": Command<{ readonly "qom-type": string; readonly id: string; readonly data: string }, void>;
   "object-del": Command<{ readonly id: string }, void>;
-  /** Since QEMU 10.0. Without a node's name it is for all nodes. Active nodes are locked and may be written to. */
+  /**
+   * Makes block nodes active or inactive (QEMU 10.0 and later): all of them, since no node is named. Active nodes are
+   * locked and may be written to.
+   */
   "blockdev-set-active": Command<{ readonly active: boolean }, void>;
   "query-named-block-nodes": Command<{ readonly flat: boolean }, readonly BlockNode[]>;
   "query-block": Command<undefined, readonly BlockInfo[]>;

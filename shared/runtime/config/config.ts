@@ -165,7 +165,10 @@ interface Fillable {
   validate(options: { allowed: "strict" }): unknown;
 }
 
-/** Does stages one and two: puts what is given over the defaults, and checks each value against its format. */
+/**
+ * Fills `config`: puts what the file, the environment and the command line give over the defaults, and checks each
+ * value against its format.
+ */
 function fill(config: Fillable, schema: SchemaTree, argv: readonly string[], env: NodeJS.ProcessEnv): void {
   const keys = listKeys(schema);
   const flags = fromArguments(keys, argv);
@@ -193,7 +196,7 @@ function readFile(file: string, schema: SchemaTree): object {
   return checkFileKeys(given, schema, file);
 }
 
-/** The settings of both agents after stage two, in the form in which the operator writes them. */
+/** The settings of both agents with the defaults filled in, in the form in which the operator writes them. */
 interface GivenCommon {
   listen: string[];
   advertise: string;

@@ -38,7 +38,10 @@ function whoeverMakesIt(directory: string): string | undefined {
   return untrustedBecause(directory);
 }
 
-/** @param isEnd true for the path itself, false for a directory above it */
+/**
+ * Says what is wrong with one step of the path, as the end of a sentence.
+ * @param isEnd true for the path itself, false for a directory above it
+ */
 function mistakeOf(at: string, found: Stats | undefined, isEnd: boolean): string | undefined {
   if (found === undefined) return `has ${at}, which is gone`;
   if (found.uid !== 0 && found.uid !== process.getuid?.()) return `has ${at}, which belongs to user ${found.uid}`;

@@ -61,9 +61,9 @@ const userOf = (pid: number): Promise<number | undefined> => numberInStatus(pid,
 const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^PPid:\s*(\d+)$/m);
 
 /**
- * Identifies a process that was found. The number of a thread is QEMU's own word. Where the guest has a user of its
- * own, the process must belong to that user: a guest that broke out of its QEMU could otherwise name another process,
- * and the agent would do to that process what was meant for this one.
+ * Identifies a process that was found. QEMU itself has named the thread by which the process was found. Where the guest
+ * has a user of its own, the process must belong to that user: a guest that broke out of its QEMU could otherwise name
+ * another process, and the agent would do to that process what was meant for this one.
  */
 async function identified(pid: number, path: string): Promise<IdentifiedProcess> {
   const owner = strangerAt(path);
@@ -75,7 +75,7 @@ async function identified(pid: number, path: string): Promise<IdentifiedProcess>
 
 /** Finds the process that a thread belongs to. @returns undefined when Linux shows no such thread */
 async function processOfThread(thread: number): Promise<number | undefined> {
-  // the number is QEMU's word, and becomes a part of a path
+  // the number comes from QEMU, and becomes a part of a path
   return Number.isSafeInteger(thread) ? await numberInStatus(thread, /^Tgid:\s*(\d+)$/m) : undefined;
 }
 

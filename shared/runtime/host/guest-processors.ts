@@ -24,7 +24,7 @@ const TICKS_PER_SECOND = 100;
  */
 export async function processorTimes(threads: readonly number[]): Promise<ProcessorTimes | undefined> {
   const [first] = threads;
-  // the numbers are QEMU's word, and become parts of paths below
+  // the numbers come from QEMU, and become parts of paths below
   if (first === undefined || !threads.every(Number.isSafeInteger)) return undefined;
   try {
     const each = await Promise.all(threads.map((id) => readFile(`/proc/${id}/schedstat`, "latin1").then(scheduled)));

@@ -25,9 +25,9 @@ function compress(context: CCtx, memory: SharedArrayBuffer, table: JobTable, job
 }
 
 /**
- * The nice value of a compression thread; a thread with a higher value gives way more. A guest that waits for a page
- * waits for the threads that carry pages. Where processors are scarce, these threads must go first. A processor that is
- * idle is still all for the compression thread.
+ * The nice value of a compression thread. The higher the value, the less processor time Linux gives the thread beside
+ * others. A guest that waits for a page waits for the threads that carry pages. Where processors are scarce, these
+ * threads must go first. Where a processor is idle, a compression thread is as fast as with the value 0.
  */
 const NICENESS = 2;
 
