@@ -11,6 +11,9 @@ echo "check: unused files, exports and packages"
 node_modules/.bin/knip --no-progress --treat-config-hints-as-errors
 echo "check: buf lint"
 node_modules/.bin/buf lint
+echo "check: buf breaking against the last release"
+last_release=(test/vectors/last-release/ferry-*.tgz)
+node_modules/.bin/buf breaking --against "${last_release[0]}#strip_components=1,subdir=proto"
 echo "check: checksums, install scripts, licences and known holes of the packages"
 node dist/scripts/check-supply.js
 echo "check: file lengths"
