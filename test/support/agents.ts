@@ -23,6 +23,8 @@ export interface HostAgents {
   readonly destinationAddress: string;
   /** The flags that `ferry` needs for the agents to let it in. */
   readonly ferryFlags: readonly string[];
+  /** The root of the build whose `ferry` asks these agents. @default this build */
+  readonly build?: string;
 }
 
 export interface AgentOptions {
@@ -35,10 +37,9 @@ export interface AgentOptions {
    * @default false
    */
   readonly rehearsed?: boolean;
+  /** The root of the build whose agents are started (test/support/last-release.ts). @default this build */
+  readonly build?: string;
 }
-
-/** The path of a compiled program of this package. */
-const program = (path: string): string => join(packageRoot(), "dist", path);
 
 /** Node's options in the first line of the agents' programs. */
 export const NODE_OPTIONS = [
@@ -69,12 +70,14 @@ export function agentAddress(rig: Rig, host: RigHost, kind: AgentKind): string {
 /**
  * Starts one agent, with the Node options of its program's first line. The agent may not be ready yet when this
  * returns, or may refuse to start.
+ * @param build the root of the agent's build. On a host with systemd the agent is the one of its unit all the same
  */
 export function spawnAgent(
   rig: Rig,
   host: RigHost,
   kind: AgentKind,
   extra: readonly string[] = [],
+  build = packageRoot(),
 ): Promise<RigProcess> {
   const flags = [
     `--listen=${agentAddress(rig, host, kind)}`,
@@ -90,21 +93,22 @@ export function spawnAgent(
   const name = `ferry-${kind} on ${host.name}`;
   const units = rig.units(host);
   if (units !== undefined) return rig.spawnFor(host, name, units.prepareAgent(kind, flags), AGENT_GRACE_MS);
-  const command = [process.execPath, ...NODE_OPTIONS, program(`agent-${kind}/main.js`), ...flags];
+  const command = [process.execPath, ...NODE_OPTIONS, join(build, `dist/agent-${kind}/main.js`), ...flags];
   return rig.spawn(host, name, command, {
     environment: ENVIRONMENT,
     graceMs: AGENT_GRACE_MS,
   });
 }
 
-/** Starts one agent, and waits until it serves and has done its warm-up, if it does one. */
+/** Starts one agent as spawnAgent() does, and waits until it serves and has done its warm-up, if it does one. */
 export async function startAgent(
   rig: Rig,
   host: RigHost,
   kind: AgentKind,
   extra: readonly string[] = [],
+  build = packageRoot(),
 ): Promise<RigProcess> {
-  const agent = await spawnAgent(rig, host, kind, extra);
+  const agent = await spawnAgent(rig, host, kind, extra, build);
   await agent.waitForOutput(/Listening at/, AGENT_READY);
   if (extra.includes(REHEARSES)) await agent.waitForOutput(/"rehearsed"/, REHEARSED);
   return agent;
@@ -113,20 +117,21 @@ export async function startAgent(
 /** Starts both agents of a host, and waits for them. */
 export async function startAgents(rig: Rig, host: RigHost, options: AgentOptions = {}): Promise<HostAgents> {
   const rehearsal = options.rehearsed === true ? [REHEARSES] : [];
+  const { build = packageRoot() } = options;
   const [source, destination] = await Promise.all([
-    startAgent(rig, host, "source", [...rehearsal, ...(options.source ?? [])]),
-    startAgent(rig, host, "destination", [...rehearsal, ...(options.destination ?? [])]),
+    startAgent(rig, host, "source", [...rehearsal, ...(options.source ?? [])], build),
+    startAgent(rig, host, "destination", [...rehearsal, ...(options.destination ?? [])], build),
   ]);
   const sourceAddress = agentAddress(rig, host, "source");
   const destinationAddress = agentAddress(rig, host, "destination");
-  return { host, source, destination, sourceAddress, destinationAddress, ferryFlags: options.ferry ?? [] };
+  return { host, source, destination, sourceAddress, destinationAddress, ferryFlags: options.ferry ?? [], build };
 }
 
 /** The whole command line of `ferry` on the host of these agents. */
 export const ferryCommand = (agents: HostAgents, args: readonly string[]): readonly string[] => [
   ...agents.host.prefix,
   process.execPath,
-  program("cli/main.js"),
+  join(agents.build ?? packageRoot(), "dist/cli/main.js"),
   "--agent",
   agents.sourceAddress,
   ...agents.ferryFlags,

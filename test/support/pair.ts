@@ -86,6 +86,7 @@ function secured(
   if (ca === undefined) return options;
   const flags = tlsFlags(ca.files(name), { peers: ["a", "b", ...more].join(), operators: "operator" });
   return {
+    ...options,
     source: [...flags, ...(options.source ?? [])],
     destination: [...flags, ...(options.destination ?? [])],
     ferry: tlsFlags(ca.files("operator")),

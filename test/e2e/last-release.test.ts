@@ -1,0 +1,115 @@
+/**
+ * Moves guests between agents of this build and agents of the last release, in both directions, with the `ferry` of the
+ * other build each time; and puts agents of this build in the place of agents of the last release.
+ */
+import t, { type Test } from "tap";
+import type { PlanView } from "../../shared/protocol/plan-view.ts";
+import type { GuestView, MigrationResult, MigrationView } from "../../shared/protocol/report.ts";
+import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { assertOneGuest } from "../support/after-migration.ts";
+import { type HostAgents, listMigrations, startAgent } from "../support/agents.ts";
+import { eventually } from "../support/bounded.ts";
+import { ferryJson, migrate, requireMoved, startMigrate } from "../support/ferry-json.ts";
+import { lastRelease } from "../support/last-release.ts";
+import { noPostcopyFrom } from "../support/other-qemu.ts";
+import { openPair } from "../support/pair.ts";
+import type { Rig } from "../support/rig.ts";
+
+t.setTimeout(240_000);
+const NAME = "crossing";
+const MEMORY_MIB = 256;
+const HELD = { timeoutMs: 60_000 };
+const SKIP_POSTCOPY = { skip: noPostcopyFrom("a") || noPostcopyFrom("b") };
+const last = lastRelease();
+
+/** The agents of a host as the `ferry` of the other build asks them. */
+const byOther = (agents: HostAgents): HostAgents => ({
+  ...agents,
+  build: agents.build === last.root ? packageRoot() : last.root,
+});
+
+async function assertPlanned(t: Test, rig: Rig, from: HostAgents, to: HostAgents): Promise<void> {
+  const guests = await ferryJson<readonly GuestView[]>(rig, byOther(from), ["guests"]);
+  t.match(JSON.stringify(guests.answer), new RegExp(`"name":"${NAME}","state":"running"`), "the guest is seen to run");
+  const look = ["plan", NAME, "--to", to.destinationAddress, "--observe", "1s"];
+  const { code, answer } = await ferryJson<PlanView>(rig, byOther(from), look);
+  t.match({ code, answer }, { code: 0, answer: { accepted: true, recommended: /\w/, reason: /\w/ } });
+  t.equal(answer.predictions?.length, 4, "each strategy is predicted");
+}
+
+/** Moves the guest, and checks it and what `ferry list` of the other build says of the migration. */
+async function moved(
+  t: Test,
+  rig: Rig,
+  from: HostAgents,
+  to: HostAgents,
+  options: readonly string[],
+): Promise<MigrationResult> {
+  const view = requireMoved(await migrate(rig, byOther(from), to, NAME, options));
+  t.match(view, { guest: NAME, negotiated: { "protocol version": "2" } });
+  await assertOneGuest(t, rig, { name: NAME, at: to.host });
+  for (const agents of [from, { ...to, sourceAddress: to.destinationAddress }]) {
+    const listed = await listMigrations(rig, byOther(agents));
+    t.match(
+      listed.find(({ id }) => id === view.id),
+      { guest: NAME, status: "moved" },
+      `the agent at ${agents.sourceAddress} lists the migration`,
+    );
+  }
+  return view.result;
+}
+
+/**
+ * Kills the source agent of the last release when it has granted the guest and not said so yet. Then an agent of this
+ * build starts from its journal, and ends the migration.
+ */
+async function updatedInMidst(t: Test, rig: Rig, from: HostAgents, to: HostAgents): Promise<void> {
+  await from.source.stop();
+  const held = await startAgent(rig, from.host, "source", ["--faults=hold-at=granting"], last.root);
+  const run = await startMigrate(rig, from, to, NAME);
+  const [, id] = await held.waitForOutput(/"migration":"(\w+)"[^\n]*"held":"granting"/, HELD);
+  held.signal("SIGKILL");
+  await held.ended;
+  const updated: HostAgents = {
+    ...from,
+    source: await startAgent(rig, from.host, "source"),
+    build: packageRoot(),
+  };
+  await run.end();
+  const hasMoved = async (): Promise<MigrationView | undefined> =>
+    (await listMigrations(rig, updated)).find((one) => one.id === id && one.status === "moved");
+  await eventually(hasMoved, { timeoutMs: 60_000, what: `the guest to be moved by ${id}` });
+  await assertOneGuest(t, rig, { name: NAME, at: to.host });
+  t.match(
+    JSON.stringify(await listMigrations(rig, updated)),
+    /"status":"moved".*"status":"moved"/,
+    "the journal of the last release is read",
+  );
+}
+
+t.test(`guests move by precopy between ${last.version} and this build, and agents are updated`, async (t) => {
+  const workload = { regionMiB: 32, rate: 20e6 };
+  const options = { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload }, a: { build: last.root } };
+  const { rig, a, b } = await openPair(t, options);
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    await assertPlanned(t, rig, from, to);
+    const result = await moved(t, rig, from, to, ["--strategy", "precopy", "--verify"]);
+    t.equal(result.verified, true);
+    t.ok(result.pagesCompared >= (MEMORY_MIB << 20) / 4096, `${result.pagesCompared} pages are alike`);
+    t.ok(result.pages.delta > 0, "pages went as deltas");
+  }
+  await updatedInMidst(t, rig, a, b);
+});
+
+t.test(`guests move by post-copy between ${last.version} and this build`, SKIP_POSTCOPY, async (t) => {
+  const workload = { regionMiB: 64, rate: 100e6 };
+  const options = { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload }, a: { build: last.root } };
+  const { rig, a, b } = await openPair(t, options);
+  const there = await moved(t, rig, a, b, ["--strategy", "postcopy"]);
+  t.ok(there.postcopy !== undefined, "the migration ended in post-copy");
+  const back = await moved(t, rig, b, a, ["--strategy", "postcopy"]);
+  t.ok(back.postcopy !== undefined, "the migration back ended in post-copy");
+});
