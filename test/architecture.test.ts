@@ -20,31 +20,31 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "shared/protocol": ["shared"],
   "shared/model": ["shared"],
 
-  "shared/runtime/log": ["shared"],
+  "shared/runtime/log": ["shared", "shared/runtime"],
   "shared/runtime/host": ["shared"],
-  "shared/runtime": ["shared", "shared/page", "shared/runtime/log"],
+  "shared/runtime": ["shared", "shared/page"],
   ...under("shared/runtime", {
-    v8: ["shared", "log"],
+    v8: ["shared", "", "log"],
     files: ["shared", "", "host", "log"],
     zstd: ["shared", "v8"],
     config: ["shared", "", "files", "log"],
-    guest: ["shared", "files", "host"],
+    guest: ["shared", "", "files", "host"],
     journal: ["shared", "", "files", "log"],
-    agent: ["shared", "config", "host", "log"],
+    agent: ["shared", "", "config", "host", "log"],
   }),
 
   "shared/qemu/stream": ["shared"],
   "shared/qemu/return-path": ["shared", "shared/qemu/stream"],
-  "shared/qemu/qmp": ["shared", "shared/qemu/stream", "shared/runtime/guest"],
+  "shared/qemu/qmp": ["shared", "shared/qemu/stream", ...runtime("", "guest")],
   "shared/qemu/inspect": ["shared", "shared/protocol", "shared/qemu/qmp", "shared/qemu/stream"],
 
   "shared/link/tls": ["shared", "shared/runtime/config", "shared/runtime/files", "shared/runtime/log"],
   "shared/link": ["shared", "shared/protocol", "shared/link/tls"],
   ...under("shared/link", {
     wire: ["shared", "tls", "shared/protocol", "shared/runtime"],
-    callers: ["shared", "", "tls", "wire", "shared/runtime/config", "shared/runtime/guest", "shared/runtime/log"],
+    callers: ["shared", "", "tls", "wire", ...runtime("", "config", "guest", "log")],
     resume: ["shared", "", "wire", "shared/protocol", "shared/runtime"],
-    listen: ["shared", "tls", "wire", "callers", ...runtime("agent", "files", "host")],
+    listen: ["shared", "tls", "wire", "callers", ...runtime("", "agent", "files", "host")],
     grpc: [
       "shared",
       "",
@@ -58,7 +58,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   }),
   "shared/warmup": [
     ...["shared", "shared/protocol", "shared/qemu/qmp"],
-    ...["shared/link", "shared/link/grpc", "shared/link/resume"],
+    ...["shared/link", "shared/link/grpc", "shared/link/resume", "shared/runtime"],
   ],
 
   ...under("agent-source", {

@@ -86,3 +86,7 @@ export class SystemClock implements Clock {
 }
 
 export const systemClock: Clock = new SystemClock();
+
+/** Resolves when `ms` milliseconds are over. The process may end before that, unless something else keeps it alive. */
+export const sleepUnref = (clock: Clock, ms: number): Promise<void> =>
+  new Promise((resolve) => void clock.after(ms, resolve).unref());

@@ -1,5 +1,6 @@
 /** Promises that are settled from outside, and waits with a bound. A wait without a bound may leave a guest hanging. */
 import { MigrationFault } from "../fault.ts";
+import { type Clock, systemClock } from "./clock.ts";
 
 /** A promise with the two functions that settle it. */
 export interface Deferred<T> {
@@ -35,19 +36,24 @@ export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<
 }
 
 /** Settles as the promise does, or rejects with the fault of `late` when that takes longer than `ms` milliseconds. */
-export function within<T>(promise: Promise<T>, ms: number, late: () => MigrationFault): Promise<T> {
+export function within<T>(
+  promise: Promise<T>,
+  ms: number,
+  late: () => MigrationFault,
+  clock: Clock = systemClock,
+): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(late()), ms);
-    promise.then(resolve, reject).finally(() => clearTimeout(timer));
+    const timer = clock.after(ms, () => reject(late()));
+    promise.then(resolve, reject).finally(() => clock.cancel(timer));
   });
 }
 
 /** Waits until a promise has resolved or rejected. @returns false when that takes longer than `ms` milliseconds */
-export function orLate(done: Promise<unknown>, ms: number): Promise<boolean> {
+export function orLate(done: Promise<unknown>, ms: number, clock: Clock = systemClock): Promise<boolean> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => resolve(false), Math.max(0, ms));
+    const timer = clock.after(Math.max(0, ms), () => resolve(false));
     const settled = (): void => {
-      clearTimeout(timer);
+      clock.cancel(timer);
       resolve(true);
     };
     done.then(settled, settled);

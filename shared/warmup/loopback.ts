@@ -11,6 +11,7 @@ import { ResumingDestination } from "../link/resume/resuming-destination.ts";
 import { ResumingSource } from "../link/resume/resuming-source.ts";
 import type { Offer } from "../protocol/messages.ts";
 import type { MigrationView } from "../protocol/report.ts";
+import { systemClock } from "../runtime/clock.ts";
 
 export interface Loopback {
   readonly source: ResumingSource;
@@ -83,10 +84,10 @@ export async function openLoopback(
   const source = new ResumingSource({ peer: address, patienceMs: 0 });
   let view: (() => MigrationView) | undefined;
   const watch: SourceService["watch"] = (_, observer) => {
-    const timer = setInterval(() => {
+    const timer = systemClock.every(WATCH_MS, () => {
       if (view !== undefined) observer(view());
-    }, WATCH_MS);
-    return () => clearInterval(timer);
+    });
+    return () => systemClock.cancel(timer);
   };
   const service: SourceService = {
     listGuests: async () => [],

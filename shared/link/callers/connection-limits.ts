@@ -9,6 +9,7 @@
  * strangers.
  */
 import type { Socket } from "node:net";
+import { type Clock, systemClock, type Timer } from "../../runtime/clock.ts";
 import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { type InRoom, networkOf, Room } from "./connection-room.ts";
@@ -105,7 +106,8 @@ interface Turn {
 
 export class ConnectionLimits {
   private readonly settings: ConnectionConfig;
-  private readonly log: Logger | undefined;
+  private readonly log: Pick<Logger, "warn"> | undefined;
+  private readonly clock: Clock;
   private readonly rooms: Readonly<Record<Standing, Room<Counted>>>;
   private readonly unknownRate: Rate;
   private readonly clearRate: Rate;
@@ -120,12 +122,17 @@ export class ConnectionLimits {
   /** How many handshakes were ended here of which TLS has not told yet that they have failed. */
   private endedShaking = 0;
   private toldMs = Number.NEGATIVE_INFINITY;
-  private next: NodeJS.Timeout | undefined;
-  private readonly looks: NodeJS.Timeout;
+  private next: Timer | undefined;
+  private readonly looks: Timer;
 
-  constructor(settings: ConnectionConfig = CONNECTION_DEFAULTS, log?: Logger) {
+  constructor(
+    settings: ConnectionConfig = CONNECTION_DEFAULTS,
+    log?: Pick<Logger, "warn">,
+    clock: Clock = systemClock,
+  ) {
     this.settings = settings;
     this.log = log;
+    this.clock = clock;
     const known = { max: settings.max, perGroup: settings.perAddress };
     this.rooms = {
       waiting: new Room(WAITING),
@@ -134,9 +141,9 @@ export class ConnectionLimits {
       listed: new Room(known),
       clear: new Room(known),
     };
-    this.unknownRate = new Rate(settings.handshakesPerSecond, Math.min(BURST, settings.handshakesPerSecond));
-    this.clearRate = new Rate(CLEAR_PER_SECOND, CLEAR_BURST);
-    this.looks = setInterval(() => this.look(), LOOK_MS);
+    this.unknownRate = new Rate(settings.handshakesPerSecond, Math.min(BURST, settings.handshakesPerSecond), clock);
+    this.clearRate = new Rate(CLEAR_PER_SECOND, CLEAR_BURST, clock);
+    this.looks = clock.every(LOOK_MS, () => this.look());
     this.looks.unref();
   }
 
@@ -150,7 +157,7 @@ export class ConnectionLimits {
     socket.on("error", () => socket.destroy());
     const counted = this.count(socket, "waiting");
     if (counted === undefined) return;
-    counted.endsAtMs = performance.now() + HANDSHAKE_MS;
+    counted.endsAtMs = this.clock.monotonicMs() + HANDSHAKE_MS;
     this.turns.set(counted, { first, begin });
     this.serve();
   }
@@ -168,7 +175,7 @@ export class ConnectionLimits {
     if (counted === undefined) return false;
     const groups = name === undefined ? counted.groups : [counted.network, `name ${name}`];
     if (!this.move(counted, standing, groups)) return false;
-    counted.endsAtMs = performance.now() + livesMs;
+    counted.endsAtMs = this.clock.monotonicMs() + livesMs;
     if (standing === "listed") this.remember(counted.network);
     return true;
   }
@@ -205,8 +212,8 @@ export class ConnectionLimits {
 
   /** Ends the connections that wait, and lets no other one begin. */
   stop(): void {
-    clearInterval(this.looks);
-    clearTimeout(this.next);
+    this.clock.cancel(this.looks);
+    this.clock.cancel(this.next);
     for (const waiting of this.turns.keys()) waiting.socket.destroy();
     this.turns.clear();
   }
@@ -219,7 +226,7 @@ export class ConnectionLimits {
       endsAtMs: Number.POSITIVE_INFINITY,
       calls: 0,
       transfers: 0,
-      callRate: new Rate(CALLS_PER_SECOND, CALLS_BURST),
+      callRate: new Rate(CALLS_PER_SECOND, CALLS_BURST, this.clock),
       get isKept() {
         return this.standing === "listed" || this.calls > 0 || this.transfers > 0;
       },
@@ -288,24 +295,24 @@ export class ConnectionLimits {
       if (first === "clear") counted.endsAtMs = Number.POSITIVE_INFINITY;
       begin();
     }
-    clearTimeout(this.next);
+    this.clock.cancel(this.next);
     if (waitsMs === Number.POSITIVE_INFINITY) return;
-    this.next = setTimeout(() => this.serve(), waitsMs);
+    this.next = this.clock.after(waitsMs, () => this.serve());
     this.next.unref();
   }
 
   private shakingRate(network: string): Rate {
     const known = this.familiar.get(network);
     if (known === undefined) return this.unknownRate;
-    if (performance.now() - known.sinceMs < FAMILIAR_MS) return known.rate;
+    if (this.clock.monotonicMs() - known.sinceMs < FAMILIAR_MS) return known.rate;
     this.familiar.delete(network);
     return this.unknownRate;
   }
 
   private remember(network: string): void {
-    const rate = this.familiar.get(network)?.rate ?? new Rate(FAMILIAR_PER_SECOND, FAMILIAR_BURST);
+    const rate = this.familiar.get(network)?.rate ?? new Rate(FAMILIAR_PER_SECOND, FAMILIAR_BURST, this.clock);
     this.familiar.delete(network);
-    this.familiar.set(network, { rate, sinceMs: performance.now() });
+    this.familiar.set(network, { rate, sinceMs: this.clock.monotonicMs() });
     // the networks that have been away for the longest time are forgotten
     for (const oldest of this.familiar.keys()) {
       if (this.familiar.size <= FAMILIAR_MAX) return;
@@ -315,7 +322,7 @@ export class ConnectionLimits {
 
   /** Ends the connections whose time is over, and logs how many were ended since the last line. */
   private look(): void {
-    const nowMs = performance.now();
+    const nowMs = this.clock.monotonicMs();
     for (const counted of this.byPeer.values()) {
       const lateMs = nowMs - counted.endsAtMs;
       if (lateMs < 0 || counted.transfers > 0) continue;
@@ -326,7 +333,7 @@ export class ConnectionLimits {
   }
 
   private tell(): void {
-    const nowMs = performance.now();
+    const nowMs = this.clock.monotonicMs();
     if (this.ended.size === 0 || nowMs - this.toldMs < TELL_MS) return;
     this.toldMs = nowMs;
     this.log?.warn({ ended: Object.fromEntries(this.ended) }, "connections were ended: see operations.md, Floods");

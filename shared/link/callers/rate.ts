@@ -1,14 +1,19 @@
+import { type Clock, systemClock } from "../../runtime/clock.ts";
+
 /** Limits how often something may happen: `burst` times at once, and then `perSecond` times a second. */
 export class Rate {
   private readonly perSecond: number;
   private readonly burst: number;
   private left: number;
-  private sinceMs = performance.now();
+  private readonly clock: Clock;
+  private sinceMs: number;
 
-  constructor(perSecond: number, burst: number) {
+  constructor(perSecond: number, burst: number, clock: Clock = systemClock) {
     this.perSecond = perSecond;
     this.burst = burst;
     this.left = burst;
+    this.clock = clock;
+    this.sinceMs = clock.monotonicMs();
   }
 
   /** Counts one event. @returns false when it is too soon; then nothing is counted */
@@ -26,7 +31,7 @@ export class Rate {
   }
 
   private refill(): void {
-    const nowMs = performance.now();
+    const nowMs = this.clock.monotonicMs();
     this.left = Math.min(this.burst, this.left + ((nowMs - this.sinceMs) / 1000) * this.perSecond);
     this.sinceMs = nowMs;
   }

@@ -5,6 +5,7 @@
  */
 import { defined } from "../../defined.ts";
 import type { MigrationFault } from "../../fault.ts";
+import { type Clock, systemClock } from "../../runtime/clock.ts";
 import { Budgets } from "../../runtime/log/line-budget.ts";
 import { budgeted, type Logger } from "../../runtime/log/log.ts";
 import { networkOf } from "./connection-room.ts";
@@ -14,10 +15,11 @@ const SHARES = { perKind: 5, causesMax: 11 };
 
 export class RefusalLog {
   private readonly log: Logger | undefined;
-  private readonly budgets = new Budgets(SHARES);
+  private readonly budgets: Budgets;
 
-  constructor(log: Logger | undefined) {
+  constructor(log: Logger | undefined, clock: Clock = systemClock) {
     this.log = log;
+    this.budgets = new Budgets(SHARES, clock);
   }
 
   /** @param peer the caller's address @param path the method that was called */

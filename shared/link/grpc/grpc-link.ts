@@ -3,6 +3,7 @@ import { type ChannelOptions, Client, type ServiceError } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import type { HandshakeAnswer, Offer } from "../../protocol/messages.ts";
 import type { DestinationMessage, SourceMessage } from "../../protocol/stream-messages.ts";
+import { systemClock } from "../../runtime/clock.ts";
 import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "../link.ts";
 import { targetOf } from "../listen/zones.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
@@ -59,9 +60,9 @@ async function handshake(
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<{ answer: HandshakeAnswer; roundTripMs: number }> {
-  const startMs = performance.now();
+  const startMs = systemClock.monotonicMs();
   const answer = await ask(client, dialled, destinationService.Handshake, offer, timeoutMs, signal);
-  return { answer, roundTripMs: performance.now() - startMs };
+  return { answer, roundTripMs: systemClock.monotonicMs() - startMs };
 }
 
 function ask<Request, Response>(
@@ -81,7 +82,7 @@ function ask<Request, Response>(
       else if (error !== null)
         void callFault(error, client, dialled, "destination").then((fault) => reject(peersFault(fault)));
     };
-    const deadline = Date.now() + timeoutMs;
+    const deadline = systemClock.nowUs() / 1000 + timeoutMs;
     const call = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, done);
     const onAbort = (): void => call.cancel();
     signal?.addEventListener("abort", onAbort, { once: true });

@@ -5,6 +5,7 @@ import { HealthImplementation } from "grpc-health-check";
 import { MigrationFault } from "../../fault.ts";
 import type { DestinationMessage, Hello, SettleCall, SourceMessage } from "../../protocol/stream-messages.ts";
 import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
+import { type Clock, systemClock } from "../../runtime/clock.ts";
 import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
 import { limitingCalls } from "../callers/call-limits.ts";
 import { ConnectionLimits } from "../callers/connection-limits.ts";
@@ -44,6 +45,8 @@ export interface ServeOptions {
   readonly connections?: ConnectionConfig;
   /** How long a destination may take to introduce itself, milliseconds; only tests set it. @default 10 000 */
   readonly helloWithinMs?: number;
+  /** @default systemClock */
+  readonly clock?: Clock;
 }
 
 /** How long a destination that has dialled in may take to introduce itself, milliseconds. */
@@ -66,9 +69,7 @@ export function serveSource(served: SourceService | Gate<SourceService>, options
   const { server, connections } = makeServer(options);
   const gate = Gate.opened(served);
   server.addService(migrationService, sourceOperators(gate, operatorParts(options)));
-  server.addService(transferService, {
-    Transfer: transfer(gate, connections, options.helloWithinMs ?? HELLO_WITHIN_MS),
-  });
+  server.addService(transferService, { Transfer: transfer(gate, connections, options) });
   return listen(server, connections, gate, options, ["ferry.v1.MigrationService", "ferry.v1.TransferService"]);
 }
 
@@ -107,7 +108,7 @@ const operatorParts = ({ operatorStreamsMax, audit, limits }: ServeOptions): Ope
 
 function makeServer(options: ServeOptions): { readonly server: Server; readonly connections: ConnectionLimits } {
   const { limits } = options;
-  const connections = new ConnectionLimits(options.connections, limits.security?.log);
+  const connections = new ConnectionLimits(options.connections, limits.security?.log, options.clock);
   const server = new Server({
     interceptors: [limitingCalls(connections)],
     "grpc.max_receive_message_length": Math.min(limits.messageBytes, REQUEST_BYTES_MAX),
@@ -144,7 +145,8 @@ async function listen(
   new ReflectionService(reflectedDefinition(), { services: [...names, "grpc.health.v1.Health"] }).addToServer(server);
   const bound: string[] = [];
   const listeners: BoundListener[] = [];
-  const parts = { listeners, limits, healthOf: (service: string) => statuses.get(service) };
+  const { clock = systemClock } = options;
+  const parts = { listeners, limits, clock, healthOf: (service: string) => statuses.get(service) };
   const { security = UNIX_ONLY } = options.limits;
   const stop = async (): Promise<void> => {
     limits.stop();
@@ -157,7 +159,7 @@ async function listen(
   try {
     for (const text of options.listen) bound.push(await bind(server, text, security, parts));
     const { operators } = options;
-    if (operators !== undefined) await bindUnix(server, { path: operators.path, operators }, listeners);
+    if (operators !== undefined) await bindUnix(server, { path: operators.path, operators, clock }, listeners);
   } catch (thrown) {
     await stop();
     end();
@@ -168,7 +170,7 @@ async function listen(
     close: async (graceMs) => {
       tell("NOT_SERVING");
       await stop();
-      await shutDown(server, graceMs, end);
+      await shutDown(server, graceMs, end, clock);
       for (const one of listeners) one.cut();
     },
   };
@@ -180,16 +182,14 @@ async function listen(
  */
 const TORN_WITHIN_MS = 1000;
 
-function shutDown(server: Server, graceMs: number, tear: () => void): Promise<void> {
+function shutDown(server: Server, graceMs: number, tear: () => void, clock: Clock): Promise<void> {
   return new Promise((resolve) => {
-    let late: NodeJS.Timeout | undefined;
-    const timer = setTimeout(() => {
+    let timer = clock.after(graceMs, () => {
       tear();
-      late = setTimeout(resolve, TORN_WITHIN_MS);
-    }, graceMs);
+      timer = clock.after(TORN_WITHIN_MS, resolve);
+    });
     server.tryShutdown(() => {
-      clearTimeout(timer);
-      clearTimeout(late);
+      clock.cancel(timer);
       resolve();
     });
   });
@@ -198,19 +198,19 @@ function shutDown(server: Server, graceMs: number, tear: () => void): Promise<vo
 function transfer(
   gate: Gate<Pick<SourceService, "acceptTransfer">>,
   connections: ConnectionLimits,
-  helloWithinMs: number,
+  { helloWithinMs = HELLO_WITHIN_MS, clock = systemClock }: ServeOptions,
 ): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
   return (call) => {
     const channel = new ServingChannel<SourceMessage, DestinationMessage>(call);
-    const timer = setTimeout(() => {
+    const timer = clock.after(helloWithinMs, () => {
       // `peer-lost` lets the destination dial again: its hello may have been cut off
       channel.close(
         new MigrationFault("peer-lost", `The destination did not introduce itself within ${helloWithinMs} ms`),
       );
-    }, helloWithinMs);
-    void channel.closed.then(() => clearTimeout(timer));
+    });
+    void channel.closed.then(() => clock.cancel(timer));
     channel.receive((message) => {
-      clearTimeout(timer);
+      clock.cancel(timer);
       if (message.kind !== "hello")
         throw new MigrationFault("peer-invalid", "The destination did not introduce itself first");
       channel.hold();

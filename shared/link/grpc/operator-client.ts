@@ -3,6 +3,7 @@ import { type Client, type ClientReadableStream, Metadata, type ServiceError } f
 import { MigrationFault } from "../../fault.ts";
 import type { PlanCall, PlanView } from "../../protocol/plan-view.ts";
 import type { GuestView, HeatMapBlock, MigrateCall, MigrationView, ResolveCall } from "../../protocol/report.ts";
+import { systemClock } from "../../runtime/clock.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
 import { type LinkSecurity, OPERATOR_IN_CLEAR } from "../tls/security.ts";
 import { type DomainMethod, orThrow, type Received } from "../wire/proto-files.ts";
@@ -83,7 +84,7 @@ export class GrpcOperatorClient {
     request: Request,
     moreMs = 0,
   ): Promise<Response> {
-    const options = { deadline: Date.now() + this.timeoutMs + moreMs };
+    const options = { deadline: systemClock.nowUs() / 1000 + this.timeoutMs + moreMs };
     return new Promise((resolve, reject) => {
       const done = (error: ServiceError | null, received?: Received<Response>): void => {
         if (error !== null) void callFault(error, this.client, this.dialled, "either").then(reject);

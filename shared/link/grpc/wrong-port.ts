@@ -5,6 +5,7 @@
  */
 import { type Client, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
+import { systemClock } from "../../runtime/clock.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
 import { fromStatus } from "../wire/status.ts";
 
@@ -60,7 +61,7 @@ function has(client: Client, service: string): Promise<boolean> {
   // HealthCheckRequest has the name of the service as field 1
   const request = Buffer.concat([Buffer.from([0x0a, name.length]), name]);
   const bytes = (given: Buffer): Buffer => given;
-  const options = { deadline: Date.now() + ANSWERS_WITHIN_MS };
+  const options = { deadline: systemClock.nowUs() / 1000 + ANSWERS_WITHIN_MS };
   return new Promise((resolve) => {
     const done = (error: ServiceError | null): void => resolve(error === null);
     client.makeUnaryRequest("/grpc.health.v1.Health/Check", bytes, bytes, request, new Metadata(), options, done);

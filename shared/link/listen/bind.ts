@@ -33,7 +33,7 @@ export async function bind(
   if (mistake !== undefined)
     throw new MigrationFault("configuration", `${text} ${mistake.what}`, { advice: mistake.advice });
   if (address.kind === "unix") {
-    await bindUnix(server, { path: address.path }, listeners);
+    await bindUnix(server, { path: address.path, clock: parts.clock }, listeners);
     return text;
   }
   try {

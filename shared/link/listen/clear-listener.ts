@@ -5,6 +5,7 @@
 import { lookup } from "node:dns/promises";
 import { createServer, isIP, type ListenOptions, type Server as Port } from "node:net";
 import { type Server, ServerCredentials } from "@grpc/grpc-js";
+import type { Clock } from "../../runtime/clock.ts";
 import type { ConnectionLimits } from "../callers/connection-limits.ts";
 import { OpenSockets } from "./open-sockets.ts";
 import type { Health } from "./stranger-door.ts";
@@ -28,6 +29,7 @@ export interface OwnPort {
 export interface PortParts {
   readonly limits: ConnectionLimits;
   readonly healthOf: Health;
+  readonly clock: Clock;
 }
 
 /** Opens a port in clear. @throws the error of listen() */

@@ -9,6 +9,7 @@ import type { Duplex } from "node:stream";
 import { type Metadata, status } from "@grpc/grpc-js";
 import { service as health } from "grpc-health-check";
 import { MigrationFault } from "../../fault.ts";
+import type { Clock } from "../../runtime/clock.ts";
 import { toStatus } from "../wire/status.ts";
 
 export interface StrangerDoor {
@@ -37,7 +38,7 @@ const CHECK = "/grpc.health.v1.Health/Check";
 const OK = { ":status": 200, "content-type": "application/grpc+proto" };
 
 /** Opens the server. `judge` decides about each call, and `healthOf` tells the health. */
-export function openStrangerDoor(judge: Judge, healthOf: Health): StrangerDoor {
+export function openStrangerDoor(judge: Judge, healthOf: Health, clock: Clock): StrangerDoor {
   const sessions = new Map<Http2Session, number>();
   const server = createServer({
     maxSessionMemory: 1,
@@ -61,7 +62,7 @@ export function openStrangerDoor(judge: Judge, healthOf: Health): StrangerDoor {
     const fault = judge(session, path) ?? (path === CHECK ? undefined : noWatch());
     if (fault === undefined) void tellHealth(stream, headers, healthOf);
     else refuse(stream, toStatus(fault));
-    if (fault !== undefined || looks >= LOOKS_MAX) finish(session);
+    if (fault !== undefined || looks >= LOOKS_MAX) finish(session, clock);
   });
   return {
     receive: (connection) => void server.emit("connection", connection),
@@ -79,10 +80,10 @@ const noWatch = (): MigrationFault =>
 /**
  * Ends a session: it takes no call any more, and is cut if the caller has not taken the last answer within LINGER_MS.
  */
-function finish(session: Http2Session): void {
+function finish(session: Http2Session, clock: Clock): void {
   if (session.closed) return;
   session.close();
-  setTimeout(() => session.destroy(), LINGER_MS).unref();
+  clock.after(LINGER_MS, () => session.destroy()).unref();
 }
 
 function refuse(

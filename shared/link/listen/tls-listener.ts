@@ -7,6 +7,7 @@ import { createServer as createPort } from "node:net";
 import { createServer, type PeerCertificate, type TLSSocket, type TlsOptions } from "node:tls";
 import { experimental, type Server, ServerCredentials } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
+import type { Clock } from "../../runtime/clock.ts";
 import { type KeyMaterial, TLS_VERSION } from "../../runtime/files/certificates.ts";
 import { authorising, type Connected, judge, untrusted } from "../callers/authorise.ts";
 import { RefusalLog } from "../callers/refusal-log.ts";
@@ -14,7 +15,7 @@ import { listedName, namesOf, showNames } from "../tls/certificate-names.ts";
 import { notListed, type TlsSecurity } from "../tls/security.ts";
 import { listenAt, type OwnPort, type PortParts } from "./clear-listener.ts";
 import { OpenSockets } from "./open-sockets.ts";
-import { openStrangerDoor } from "./stranger-door.ts";
+import { type Judge, openStrangerDoor } from "./stranger-door.ts";
 import { named } from "./zones.ts";
 
 /** How long a handshake may take, milliseconds. */
@@ -25,29 +26,30 @@ export async function listenTls(
   server: Server,
   { host, port }: { host: string; port: number },
   security: TlsSecurity,
-  { limits, healthOf }: PortParts,
+  { limits, healthOf, clock }: PortParts,
 ): Promise<OwnPort> {
   const callers = new Map<string, Connected>();
   const sockets = new OpenSockets();
-  const refusals = new RefusalLog(security.log);
+  const refusals = new RefusalLog(security.log, clock);
   // listed callers have a budget of lines of their own, so that strangers cannot hide their refusals
-  const refusedCalls = new RefusalLog(security.log);
+  const refusedCalls = new RefusalLog(security.log, clock);
   const injector = server.createConnectionInjector(
     experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [
       authorising(security, (fault, peer, path) => refusedCalls.add(fault, peer, path)),
     ]),
   );
-  const door = openStrangerDoor(({ socket }, path) => {
+  const judgeStranger: Judge = ({ socket }, path) => {
     const peer = `${socket?.remoteAddress}:${socket?.remotePort}`;
     const caller = callers.get(peer) ?? { peer, certificate: undefined, stranger: undefined };
     const fault = judge(path, caller, security);
     if (fault !== undefined) refusals.add(fault, peer, path);
     return fault;
-  }, healthOf);
+  };
+  const door = openStrangerDoor(judgeStranger, healthOf, clock);
   const shaking = createServer(tlsOptions(security.certificates.current), (socket) => {
     socket.on("error", () => socket.destroy());
     const caller = callerBehind(socket);
-    const standing = standingOf(caller, security, limits.operatorsMs);
+    const standing = standingOf(caller, security, limits.operatorsMs, clock);
     if (standing.kind === "stranger" && security.strict) {
       refusals.add(standing.fault, caller.peer);
       socket.destroy();
@@ -128,7 +130,7 @@ type Standing =
  * A connection that only an operator may have ends after `operatorsMs` milliseconds at the latest: by then another CA,
  * or another certificate, may count.
  */
-function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: number): Standing {
+function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: number, clock: Clock): Standing {
   const { peer, certificate } = caller;
   if (certificate === undefined) return { kind: "stranger", fault: untrusted(peer, caller.stranger) };
   const names = namesOf(certificate);
@@ -138,7 +140,7 @@ function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: numbe
   const name = peerName ?? nameOn(security.operators);
   if (name === undefined)
     return { kind: "stranger", fault: notListed(`${showNames(names)} at ${peer}`, "peers", security) };
-  const validMs = Date.parse(certificate.valid_to) - Date.now();
+  const validMs = Date.parse(certificate.valid_to) - clock.nowUs() / 1000;
   return { kind: "listed", name, livesMs: peerName === undefined ? Math.min(validMs, operatorsMs) : validMs };
 }
 

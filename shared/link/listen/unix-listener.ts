@@ -17,6 +17,7 @@ import {
 } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import type { OperatorSocket } from "../../runtime/agent/operator-socket.ts";
+import type { Clock } from "../../runtime/clock.ts";
 import { listenWithMode } from "../../runtime/files/listen-with-mode.ts";
 import { isLeftBehind } from "../../runtime/files/listened-at.ts";
 import { peerCredentials } from "../../runtime/host/peer-credentials.ts";
@@ -38,6 +39,7 @@ export interface UnixSocketOptions {
    * Set for the operators' socket, which serves operators alone: the group that it lets in beside the agent's own user.
    */
   readonly operators?: Pick<OperatorSocket, "group">;
+  readonly clock: Clock;
 }
 
 /**
@@ -61,7 +63,7 @@ const OWNER_ONLY = 0o600;
 const OWNER_AND_GROUP = 0o660;
 
 /** Opens a unix socket. @throws the error of listen(), chown() or chmod() */
-export async function listenUnix(server: Server, { path, operators }: UnixSocketOptions): Promise<UnixListener> {
+export async function listenUnix(server: Server, { path, operators, clock }: UnixSocketOptions): Promise<UnixListener> {
   await removeStaleSocket(path);
   const injector = server.createConnectionInjector(
     experimental.createServerCredentialsWithInterceptors(
@@ -90,7 +92,7 @@ export async function listenUnix(server: Server, { path, operators }: UnixSocket
       crowd.add(one);
       socket.once("close", () => crowd.delete(one));
       crowded.injectConnection(socket);
-      setTimeout(() => socket.destroy(), CROWDED_MS).unref();
+      clock.after(CROWDED_MS, () => socket.destroy()).unref();
     });
   });
   listener.maxConnections = CONNECTIONS_MAX + CROWD_MAX;

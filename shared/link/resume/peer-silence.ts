@@ -1,5 +1,6 @@
 /** Notices a peer that says nothing although the link to it is up. */
 import type { MigrationFault } from "../../fault.ts";
+import { type Clock, systemClock } from "../../runtime/clock.ts";
 
 /** What unlessSilent() reads of a peer, again and again. */
 export interface Heard {
@@ -30,19 +31,20 @@ export function unlessSilent<T>(
   peer: Heard,
   limitMs: number,
   silent: () => MigrationFault,
+  clock: Clock = systemClock,
 ): Promise<T> {
   return new Promise((resolve, reject) => {
     let heard = peer.heard;
     let looks = 0;
-    const timer = setInterval(() => {
+    const timer = clock.every(limitMs / LOOKS, () => {
       if (peer.heard !== heard) looks = 0;
       else if (peer.isRead) looks++;
       heard = peer.heard;
       if (looks < LOOKS) return;
-      clearInterval(timer);
+      clock.cancel(timer);
       reject(silent());
-    }, limitMs / LOOKS);
-    const ended = promise.finally(() => clearInterval(timer));
+    });
+    const ended = promise.finally(() => clock.cancel(timer));
     ended.then(resolve, reject);
   });
 }

@@ -12,6 +12,7 @@
  * Not its job: what a message means, and whether a repeated message would do harm, since none is delivered twice.
  */
 import { MigrationFault } from "../../fault.ts";
+import { type Clock, systemClock, type Timer } from "../../runtime/clock.ts";
 import { type Deferred, deferred } from "../../runtime/deferred.ts";
 import type { Channel } from "../link.ts";
 import { type Interruptions, Outages } from "./outages.ts";
@@ -29,6 +30,8 @@ export interface ResumeOptions {
    * @default 0: a cut counts from when it is noticed
    */
   readonly noticedWithinMs?: number;
+  /** @default systemClock */
+  readonly clock?: Clock;
 }
 
 /** How long this end tries to deliver its last message, milliseconds. A peer that did not receive it asks by a call. */
@@ -37,6 +40,7 @@ const LINGERS_MS = 60_000;
 export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   readonly closed: Promise<MigrationFault | undefined>;
   readonly peer: string;
+  protected readonly clock: Clock;
   /** Called when a connection was lost, and when there is one again, but not for the first connection. */
   onChange: (connected: boolean) => void = () => undefined;
   /** How many control messages and frames were delivered here, over all connections. */
@@ -67,10 +71,11 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   private patience: number;
   private readonly outages: Outages;
   private lastLoss: MigrationFault | undefined;
-  private timer: NodeJS.Timeout | undefined;
+  private timer: Timer | undefined;
 
   constructor(options: ResumeOptions) {
     this.peer = options.peer;
+    this.clock = options.clock ?? systemClock;
     this.patience = options.patienceMs;
     this.outages = new Outages(options.noticedWithinMs ?? 0);
     this.closed = this.outcome.promise;
@@ -92,12 +97,12 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
 
   /** How long there has been no connection, milliseconds; 0 while there is one. */
   get downForMs(): number {
-    return this.outages.downForMs(performance.now());
+    return this.outages.downForMs(this.clock.monotonicMs());
   }
 
   /** How many connections were lost so far, and for how long there was none. */
   get interruptions(): Interruptions {
-    return this.outages.interruptions(performance.now());
+    return this.outages.interruptions(this.clock.monotonicMs());
   }
 
   /** Sets another patience, milliseconds, also for a cut that lasts already. Infinity means for ever. */
@@ -188,8 +193,8 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     // the connection before was replaced before its loss was noticed
     if (this.raw !== undefined) this.noteCut();
     this.raw = raw;
-    if (!this.ending) clearTimeout(this.timer);
-    const again = this.outages.end(performance.now());
+    if (!this.ending) this.clock.cancel(this.timer);
+    const again = this.outages.end(this.clock.monotonicMs());
     for (const message of this.said) raw.send(message);
     // this end's last message was sent again with the others
     if (this.ending) raw.close();
@@ -260,7 +265,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   protected settle(fault: MigrationFault | undefined): void {
     if (this.over) return;
     this.over = true;
-    clearTimeout(this.timer);
+    this.clock.cancel(this.timer);
     this.current?.close(fault ?? new MigrationFault("peer-lost", "The transfer stream is over"));
     this.raw = undefined;
     for (const message of this.said.splice(0)) this.forget(message);
@@ -275,7 +280,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
 
   private take(raw: Channel<Out, In>, message: In): void {
     if (raw !== this.current || this.over || this.poisoned) return;
-    this.outages.heard(performance.now());
+    this.outages.heard(this.clock.monotonicMs());
     try {
       if (this.takeOwn(message)) return;
       if (this.counts(message)) this.received++;
@@ -289,7 +294,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   /** Takes nothing any more. The connection stays until close(), so that the peer can be told why. */
   private poison(fault: MigrationFault): void {
     this.poisoned = true;
-    clearTimeout(this.timer);
+    this.clock.cancel(this.timer);
     this.outcome.resolve(fault);
   }
 
@@ -316,14 +321,15 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   }
 
   private noteCut(): void {
-    this.outages.begin(performance.now());
+    this.outages.begin(this.clock.monotonicMs());
     this.onChange(false);
   }
 
   private arm(ms: number): void {
-    clearTimeout(this.timer);
+    this.clock.cancel(this.timer);
     if (!Number.isFinite(ms)) return;
-    this.timer = setTimeout(() => this.settle(this.ending ? undefined : this.tooLong()), Math.max(0, ms));
+    const over = (): void => this.settle(this.ending ? undefined : this.tooLong());
+    this.timer = this.clock.after(Math.max(0, ms), over);
     // a last message that is still to be delivered does not keep the program running
     if (this.ending) this.timer.unref();
   }

@@ -1,6 +1,7 @@
 /** The destination's end of a transfer stream that outlives its connections. It dials, and dials again after a cut. */
 import { MigrationFault } from "../../fault.ts";
 import type { DestinationMessage, SourceMessage } from "../../protocol/stream-messages.ts";
+import type { Timer } from "../../runtime/clock.ts";
 import type { DestinationChannel } from "../link.ts";
 import { type ResumeOptions, ResumingChannel } from "./resuming-channel.ts";
 
@@ -30,8 +31,8 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   private readonly dialling: DialOptions;
   private attempt = 0;
   private pauseMs = PAUSE_MIN_MS;
-  private redial: NodeJS.Timeout | undefined;
-  private late: NodeJS.Timeout | undefined;
+  private redial: Timer | undefined;
+  private late: Timer | undefined;
   private generation = 0;
   /**
    * Called when the source begins the stream again: what came before does not count, and what was said is forgotten.
@@ -46,8 +47,8 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     super(options);
     this.dialling = options;
     void this.closed.then(() => {
-      clearTimeout(this.redial);
-      clearTimeout(this.late);
+      this.clock.cancel(this.redial);
+      this.clock.cancel(this.late);
     });
   }
 
@@ -107,7 +108,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
       if (message.kind === "clockPing") this.heardReceived(message.received ?? 0);
       return false;
     }
-    clearTimeout(this.late);
+    this.clock.cancel(this.late);
     this.pauseMs = PAUSE_MIN_MS;
     this.met = true;
     if (message.generation !== this.generation) {
@@ -155,8 +156,8 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   }
 
   protected override onLost(): void {
-    clearTimeout(this.late);
-    this.redial = setTimeout(() => this.dial(), this.pauseMs);
+    this.clock.cancel(this.late);
+    this.redial = this.clock.after(this.pauseMs, () => this.dial());
     this.pauseMs = Math.min(PAUSE_MAX_MS, 2 * this.pauseMs);
   }
 
@@ -169,9 +170,8 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     // an agent that started again knows of no stream until it is welcomed
     const restarted = this.dialling.restarted === true && generation === 0;
     channel.send({ kind: "hello", migrationId, token, attempt, received, generation, restarted });
-    this.late = setTimeout(
-      () => channel.close(new MigrationFault("peer-lost", "The source did not answer in time")),
-      attemptMs ?? ATTEMPT_MS,
+    this.late = this.clock.after(attemptMs ?? ATTEMPT_MS, () =>
+      channel.close(new MigrationFault("peer-lost", "The source did not answer in time")),
     );
     this.adopt(channel);
   }

@@ -5,6 +5,7 @@
  */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../fault.ts";
+import { type Clock, systemClock } from "../../runtime/clock.ts";
 import { connectToQemu } from "../../runtime/guest/guest-socket.ts";
 import { qemuEnd } from "./qemu-end.ts";
 import { excerpt, QmpLines, type QmpMessage } from "./qmp-lines.ts";
@@ -45,6 +46,7 @@ export class QmpClient {
   /** Resolves when the monitor is closed, with the reason; undefined after `close()` or `quit`. Never rejects. */
   readonly closed: Promise<MigrationFault | undefined>;
   private readonly socket: Socket;
+  private readonly clock: Clock;
   private readonly lines = new QmpLines();
   private readonly pending = new Map<number, Pending>();
   private readonly waiters = new Set<Waiter>();
@@ -67,7 +69,8 @@ export class QmpClient {
   /** Why QEMU is about to end, by its event SHUTDOWN. */
   private shutdownReason: string | undefined;
 
-  private constructor(path: string) {
+  private constructor(path: string, clock: Clock) {
+    this.clock = clock;
     let resolveClosed: (fault: MigrationFault | undefined) => void = () => undefined;
     this.closed = new Promise((resolve) => {
       resolveClosed = resolve;
@@ -83,13 +86,14 @@ export class QmpClient {
 
   /**
    * Connects, waits for the greeting and leaves the negotiation mode. `timeoutMs` covers all three.
+   * @param clock the clock of all time-outs of this client
    * @throws MigrationFault `qmp-unreachable` when no QEMU listens, `qmp-timeout` when QEMU does not greet; and the
    *   other faults of a socket and of execute()
    */
-  static async connect(path: string, options: QmpCallOptions = {}): Promise<QmpClient> {
-    const startedAt = performance.now();
+  static async connect(path: string, options: QmpCallOptions = {}, clock: Clock = systemClock): Promise<QmpClient> {
+    const startedAtMs = clock.monotonicMs();
     const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    const client = new QmpClient(path);
+    const client = new QmpClient(path, clock);
     try {
       await client.bounded<QmpGreeting>(
         { ...options, timeoutMs },
@@ -104,7 +108,7 @@ export class QmpClient {
           };
         },
       );
-      const leftMs = Math.max(1, timeoutMs - (performance.now() - startedAt));
+      const leftMs = Math.max(1, timeoutMs - (clock.monotonicMs() - startedAtMs));
       const enable = client.outOfBand ? { enable: ["oob"] } : undefined;
       await client.call("qmp_capabilities", enable, { ...options, timeoutMs: leftMs });
       return client;
@@ -189,7 +193,7 @@ export class QmpClient {
    * @param start begins to wait, and returns its clean-up
    */
   private bounded<R>(
-    { timeoutMs, signal }: QmpCallOptions,
+    { timeoutMs, signal }: QmpCallOptions & { readonly timeoutMs: number },
     late: () => MigrationFault,
     start: (resolve: (value: R) => void, reject: (fault: MigrationFault) => void) => () => void,
   ): Promise<R> {
@@ -197,7 +201,7 @@ export class QmpClient {
       if (signal?.aborted) return reject(MigrationFault.from(signal.reason, "cancelled"));
       if (this.ended !== undefined) return reject(this.ended);
       const finish = (): void => {
-        clearTimeout(timer);
+        this.clock.cancel(timer);
         signal?.removeEventListener("abort", onAbort);
         this.waiters.delete(waiter);
         cleanUp();
@@ -208,7 +212,7 @@ export class QmpClient {
       };
       const onAbort = (): void => fail(MigrationFault.from(signal?.reason, "cancelled"));
       const waiter: Waiter = { reject: fail };
-      const timer = setTimeout(() => fail(late()), timeoutMs);
+      const timer = this.clock.after(timeoutMs, () => fail(late()));
       signal?.addEventListener("abort", onAbort, { once: true });
       this.waiters.add(waiter);
       const cleanUp = start((value) => {

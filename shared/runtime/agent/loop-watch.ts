@@ -2,6 +2,7 @@
  * Logs for how long an agent's event loop stands still at most: a line a second, at the level debug. For measurements.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
+import { systemClock } from "../clock.ts";
 import type { Logger } from "../log/log.ts";
 
 /** How often Node looks at the event loop, milliseconds. The delays that Node measures include this time. */
@@ -16,9 +17,10 @@ const NS_PER_MS = 1e6;
 export function watchLoop(log: Logger): void {
   const seen = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
   seen.enable();
-  setInterval(() => {
+  const tell = (): void => {
     const stallMs = (ns: number): number => Math.max(0, ns / NS_PER_MS - RESOLUTION_MS);
     log.debug({ stallMs: stallMs(seen.max), p99Ms: stallMs(seen.percentile(99)) }, "event loop");
     seen.reset();
-  }, EVERY_MS).unref();
+  };
+  systemClock.every(EVERY_MS, tell).unref();
 }

@@ -2,6 +2,7 @@
  * Does what the programs of both agents do around their service: print the help, start, tell systemd, stop in order.
  */
 import { type FaultCode, MigrationFault } from "../../fault.ts";
+import { systemClock } from "../clock.ts";
 import { notifySystemd } from "../host/systemd-notify.ts";
 import type { Logger } from "../log/log.ts";
 import { watchLoop } from "./loop-watch.ts";
@@ -60,11 +61,11 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
     stopping = true;
     log.info({ signal }, "stopping");
     // a migration that cannot be ended in time stays in the journal, and the next start of the agent takes it up
-    const late = setTimeout(() => process.exit(1), agent.graceMs);
+    const late = systemClock.after(agent.graceMs, () => process.exit(1));
     tell({ stopping: true })
       .then(() => agent.stop())
       .then(() => {
-        clearTimeout(late);
+        systemClock.cancel(late);
         log.info("stopped");
         process.exit(0);
       })

@@ -3,6 +3,7 @@
  * loop hangs tells nothing; systemd kills it and starts it again, and the new agent takes up what the journal knows.
  * Without the watchdog, a guest that is stopped for its switchover would stay stopped for as long as the agent hangs.
  */
+import { type Clock, systemClock, type Timer } from "../clock.ts";
 import type { Logger } from "../log/log.ts";
 
 /** The value by which systemd means "no limit", microseconds. */
@@ -36,21 +37,26 @@ export function watchdogLimitMs(env: NodeJS.ProcessEnv, pid: number = process.pi
  * @param tell rejects when systemd did not take note
  * @returns a function that ends this
  */
-export function feedWatchdog(limitMs: number, tell: () => Promise<void>, log: Logger): () => void {
-  let timer: NodeJS.Timeout | undefined;
+export function feedWatchdog(
+  limitMs: number,
+  tell: () => Promise<void>,
+  log: Pick<Logger, "warn">,
+  clock: Clock = systemClock,
+): () => void {
+  let timer: Timer | undefined;
   let ended = false;
   let wasTold = true;
   const again = (ms: number): void => {
     if (ended) return;
-    timer = setTimeout(feed, ms);
+    timer = clock.after(ms, feed);
     timer.unref();
   };
   const feed = (): void => {
-    const startedMs = performance.now();
+    const startedMs = clock.monotonicMs();
     tell().then(
       () => {
         wasTold = true;
-        again(Math.max(0, limitMs / 2 - (performance.now() - startedMs)));
+        again(Math.max(0, limitMs / 2 - (clock.monotonicMs() - startedMs)));
       },
       (thrown: unknown) => {
         if (wasTold) log.warn({ fault: thrown }, "systemd's watchdog was not told; it is told again every second");
@@ -62,6 +68,6 @@ export function feedWatchdog(limitMs: number, tell: () => Promise<void>, log: Lo
   feed();
   return () => {
     ended = true;
-    clearTimeout(timer);
+    clock.cancel(timer);
   };
 }

@@ -7,6 +7,7 @@ import { readFileSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { MigrationFault } from "../../fault.ts";
+import { type Clock, systemClock, type Timer } from "../clock.ts";
 import type { Logger } from "../log/log.ts";
 import { OTHERS } from "./private-directory.ts";
 
@@ -38,7 +39,10 @@ const TLS_KEYS: TlsNames = { ca: "tls.ca", certificate: "tls.certificate", key: 
 type Contents = Readonly<Record<keyof TlsFiles, Buffer>>;
 
 export const TLS_VERSION = "TLSv1.3";
-/** How often the files are looked at, milliseconds. */
+/**
+ * How often the files are looked at, milliseconds. They are not watched, because they may be links, be replaced by a
+ * rename, or be on a network file system.
+ */
 const POLL_MS = 5000;
 const DAY_MS = 86_400_000;
 /** A certificate with less than this time left when it is read, milliseconds, is logged as a warning. */
@@ -60,7 +64,8 @@ export function readCertificates(files: TlsFiles, names: TlsNames = TLS_KEYS): K
 export class Certificates {
   private readonly files: TlsFiles;
   private readonly log: Logger;
-  private readonly timer: NodeJS.Timeout;
+  private readonly clock: Clock;
+  private readonly timer: Timer;
   private readonly listeners = new Set<(material: KeyMaterial) => void>();
   private material: KeyMaterial;
   /**
@@ -68,25 +73,22 @@ export class Certificates {
    */
   private seen: Contents | string;
 
-  /**
-   * @param pollMs how often the files are looked at, milliseconds. They are not watched, because they may be links, be
-   *   replaced by a rename, or be on a network file system
-   * @throws MigrationFault `configuration` when the files cannot be used as they are now
-   */
-  constructor(files: TlsFiles, log: Logger, pollMs = POLL_MS) {
+  /** @throws MigrationFault `configuration` when the files cannot be used as they are now */
+  constructor(files: TlsFiles, log: Logger, clock: Clock = systemClock) {
     this.files = files;
     this.log = log;
+    this.clock = clock;
     this.material = readCertificates(files);
     this.seen = this.material;
     this.told(this.material, "certificate read");
     let looking = false;
-    this.timer = setInterval(() => {
+    this.timer = clock.every(POLL_MS, () => {
       if (looking) return;
       looking = true;
       void this.look().finally(() => {
         looking = false;
       });
-    }, pollMs);
+    });
     this.timer.unref();
   }
 
@@ -101,7 +103,7 @@ export class Certificates {
   }
 
   close(): void {
-    clearInterval(this.timer);
+    this.clock.cancel(this.timer);
     this.listeners.clear();
   }
 
@@ -138,7 +140,7 @@ export class Certificates {
 
   private told({ own }: KeyMaterial, what: string): void {
     const line = { file: this.files.certificate, subject: own.subject, names: own.subjectAltName, until: own.validTo };
-    const leftMs = Date.parse(own.validTo) - Date.now();
+    const leftMs = Date.parse(own.validTo) - this.clock.nowUs() / 1000;
     if (leftMs < 0) this.log.error(line, `${what}; IT HAS EXPIRED: the peers refuse it`);
     else if (leftMs < EXPIRES_SOON_MS)
       this.log.warn(line, `${what}; it expires within ${Math.ceil(leftMs / DAY_MS)} days`);

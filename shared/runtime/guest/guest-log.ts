@@ -7,7 +7,7 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
+import { systemClock } from "../clock.ts";
 
 /** The most bytes of the file, and of the older file beside it. */
 export const LOG_BYTES_MAX = 256 << 10;
@@ -81,8 +81,8 @@ export const withBoundedLog = (command: Command, logPath: string): Command => [
 
 /** Resolves when the output of a command that has ended is in its log, or after WRITES_WITHIN_MS. */
 export async function logIsWritten(logPath: string): Promise<void> {
-  const end = performance.now() + WRITES_WITHIN_MS;
-  while (existsSync(logPipe(logPath)) && performance.now() < end) await delay(LOOK_MS);
+  const end = systemClock.monotonicMs() + WRITES_WITHIN_MS;
+  while (existsSync(logPipe(logPath)) && systemClock.monotonicMs() < end) await systemClock.sleep(LOOK_MS);
 }
 
 /** Removes the log, the older file and the pipe. */

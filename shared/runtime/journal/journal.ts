@@ -12,6 +12,7 @@
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MigrationFault } from "../../fault.ts";
+import { type Clock, systemClock } from "../clock.ts";
 import { within } from "../deferred.ts";
 import { readSmallFile } from "../files/small-file.ts";
 import { type JournalDisk, THIS_DISK } from "./journal-disk.ts";
@@ -57,12 +58,14 @@ export class Journal<T> {
   /** The record of each migration that this journal has written or read last. */
   private readonly newest = new Map<string, T>();
   private readonly disk: JournalDisk;
+  private readonly clock: Clock;
   private known: readonly Unreadable[] = [];
 
-  private constructor(directory: string, decode: (value: unknown) => T | undefined, disk: JournalDisk) {
+  private constructor(directory: string, decode: (value: unknown) => T | undefined, disk: JournalDisk, clock: Clock) {
     this.directory = directory;
     this.decode = decode;
     this.disk = disk;
+    this.clock = clock;
   }
 
   /** The files that the last list() found to be no records. How their migrations stand is not known. */
@@ -81,8 +84,9 @@ export class Journal<T> {
     directory: string,
     decode: (value: unknown) => T | undefined,
     disk: JournalDisk = THIS_DISK,
+    clock: Clock = systemClock,
   ): Promise<Journal<T>> {
-    const journal = new Journal(directory, decode, disk);
+    const journal = new Journal(directory, decode, disk, clock);
     await journal.guard(directory, "open", async () => {
       await mkdir(directory, { recursive: true, mode: 0o700 });
       for (const name of await readdir(directory))
@@ -98,7 +102,7 @@ export class Journal<T> {
    * @throws MigrationFault `state-directory` when the directory is not there or cannot be read
    */
   static contents<T>(directory: string, decode: (value: unknown) => T | undefined): Promise<JournalContents<T>> {
-    return new Journal(directory, decode, THIS_DISK).list();
+    return new Journal(directory, decode, THIS_DISK, systemClock).list();
   }
 
   /**
@@ -148,7 +152,8 @@ export class Journal<T> {
         await this.disk.syncDirectory(this.directory);
       }),
     );
-    return withinMs === undefined ? written : within(written, withinMs, () => this.hangs(file, withinMs));
+    if (withinMs === undefined) return written;
+    return within(written, withinMs, () => this.hangs(file, withinMs), this.clock);
   }
 
   /**

@@ -4,8 +4,9 @@
  * record, an agent that starts again would ask another host about a migration that is long over, and would be told of a
  * guest that has moved on since.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../fault.ts";
+import { type Clock, sleepUnref, systemClock } from "../clock.ts";
+import { orAborted } from "../deferred.ts";
 import type { Logger } from "../log/log.ts";
 import type { Journal } from "./journal.ts";
 import { writeInTime } from "./write-in-time.ts";
@@ -20,6 +21,8 @@ interface AtLast {
   readonly leaving: AbortSignal;
   /** What follows if the record is never written, for the log. */
   readonly otherwise: string;
+  /** @default systemClock */
+  readonly clock?: Clock;
 }
 
 /** For each journal and migration, the record that is still to be written. A later record replaces an earlier one. */
@@ -49,11 +52,11 @@ async function writeLater<T>(
   journal: Journal<T>,
   id: string,
   record: T,
-  { log, leaving }: AtLast,
+  { log, leaving, clock = systemClock }: AtLast,
   isWanted: () => boolean,
 ): Promise<void> {
   for (let pauseMs = AGAIN_MIN_MS; ; pauseMs = Math.min(AGAIN_MAX_MS, 2 * pauseMs)) {
-    await delay(pauseMs, undefined, { ref: false, signal: leaving }).catch(() => undefined);
+    await orAborted(sleepUnref(clock, pauseMs), leaving).catch(() => undefined);
     if (leaving.aborted || !isWanted()) return;
     const written = await journal.write(id, record).then(
       () => true,

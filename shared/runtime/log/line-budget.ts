@@ -3,6 +3,7 @@
  * a minute of each kind. The kind of a line is its text. Lines beyond that are left out and counted, and a line tells
  * their number when the minute is over. So no cause can fill a disk, or hide the lines of another cause behind its own.
  */
+import { type Clock, systemClock } from "../clock.ts";
 
 /** The time that a budget is for, milliseconds. */
 const WITHIN_MS = 60_000;
@@ -23,16 +24,19 @@ interface Kind {
 export class LineBudget {
   private readonly perKind: number;
   private readonly kinds = new Map<string, Kind>();
-  private lastMs = performance.now();
+  private readonly clock: Clock;
+  private lastMs: number;
 
   /** @param perKind lines a minute of each kind */
-  constructor(perKind: number) {
+  constructor(perKind: number, clock: Clock = systemClock) {
     this.perKind = perKind;
+    this.clock = clock;
+    this.lastMs = clock.monotonicMs();
   }
 
   /** True when take() was not called for a minute, and no number of left-out lines is still to be told. */
   get isIdle(): boolean {
-    if (performance.now() - this.lastMs < WITHIN_MS) return false;
+    if (this.clock.monotonicMs() - this.lastMs < WITHIN_MS) return false;
     for (const { leftOut } of this.kinds.values()) if (leftOut > 0) return false;
     return true;
   }
@@ -43,7 +47,7 @@ export class LineBudget {
    * @returns false for a line that is left out
    */
   take(text: string, tell: (text: string, leftOut: number) => void): boolean {
-    const nowMs = performance.now();
+    const nowMs = this.clock.monotonicMs();
     this.lastMs = nowMs;
     const name = this.kinds.has(text) || this.kinds.size < KINDS_MAX ? text : OTHER_KINDS;
     const kind = this.kinds.get(name) ?? { sinceMs: nowMs, written: 0, leftOut: 0 };
@@ -56,10 +60,10 @@ export class LineBudget {
     if (kind.leftOut++ > 0) return false;
     const over = (): void => {
       const { leftOut } = kind;
-      Object.assign(kind, { sinceMs: performance.now(), written: 0, leftOut: 0 });
+      Object.assign(kind, { sinceMs: this.clock.monotonicMs(), written: 0, leftOut: 0 });
       tell(name, leftOut);
     };
-    setTimeout(over, Math.max(0, kind.sinceMs + WITHIN_MS - nowMs)).unref();
+    this.clock.after(Math.max(0, kind.sinceMs + WITHIN_MS - nowMs), over).unref();
     return false;
   }
 }
@@ -68,13 +72,18 @@ export class LineBudget {
 export class Budgets {
   private readonly perKind: number;
   private readonly causesMax: number;
+  private readonly clock: Clock;
   private readonly byCause = new Map<string, LineBudget>();
   private readonly others: LineBudget;
 
-  constructor({ perKind, causesMax }: { readonly perKind: number; readonly causesMax: number }) {
+  constructor(
+    { perKind, causesMax }: { readonly perKind: number; readonly causesMax: number },
+    clock: Clock = systemClock,
+  ) {
     this.perKind = perKind;
     this.causesMax = causesMax;
-    this.others = new LineBudget(perKind);
+    this.clock = clock;
+    this.others = new LineBudget(perKind, clock);
   }
 
   /** Finds or makes the budget of a cause. Where there is no room for one more, idle budgets are dropped first. */
@@ -84,7 +93,7 @@ export class Budgets {
     if (this.byCause.size >= this.causesMax)
       for (const [name, budget] of this.byCause) if (budget.isIdle) this.byCause.delete(name);
     if (this.byCause.size >= this.causesMax) return this.others;
-    const made = new LineBudget(this.perKind);
+    const made = new LineBudget(this.perKind, this.clock);
     this.byCause.set(cause, made);
     return made;
   }

@@ -3,9 +3,9 @@
  * memory of a migration is a WebAssembly memory of hundreds of megabytes, which belongs to an object of a few bytes. V8
  * sees no reason to collect such an object, so the memory of the next migration would come on top.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { measureMemory, runInNewContext } from "node:vm";
+import { sleepUnref, systemClock } from "../clock.ts";
 
 type Collect = (options?: { readonly type: "minor" }) => void;
 
@@ -87,7 +87,7 @@ let underWay: Promise<unknown> = Promise.resolve();
  */
 export function returnMemoryLater(idle: () => boolean, next?: () => void): void {
   // collections run one after the other: a measurement that is asked for during another one is no second collection
-  const done = Promise.all([underWay, delay(LATER_MS, undefined, { ref: false })]).then(returnMemory);
+  const done = Promise.all([underWay, sleepUnref(systemClock, LATER_MS)]).then(returnMemory);
   underWay = done;
   void done.then(() => {
     if (idle()) next?.();
@@ -107,5 +107,5 @@ const RETURNED_WITHIN_MS = 10_000;
  */
 export const memoryReturned = async (ownBytes: number): Promise<void> => {
   if (process.memoryUsage.rss() <= ownBytes) return;
-  await Promise.race([underWay, delay(RETURNED_WITHIN_MS, undefined, { ref: false })]);
+  await Promise.race([underWay, sleepUnref(systemClock, RETURNED_WITHIN_MS)]);
 };

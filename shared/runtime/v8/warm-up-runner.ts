@@ -1,5 +1,6 @@
 /** Runs an agent's warm-up after the start, for as long as the agent has nothing else to do. */
 import { MigrationFault } from "../../fault.ts";
+import { systemClock } from "../clock.ts";
 import type { Logger } from "../log/log.ts";
 
 export class WarmUpRunner {
@@ -11,9 +12,9 @@ export class WarmUpRunner {
    * @param rehearse the warm-up. It ends early when its signal is aborted; if it throws, the only loss is speed
    */
   begin(log: Logger, rehearse: (signal: AbortSignal) => Promise<void>): void {
-    const beganMs = performance.now();
+    const beganMs = systemClock.monotonicMs();
     this.ended = rehearse(this.abort.signal).then(
-      () => log.info({ seconds: (performance.now() - beganMs) / 1000 }, "rehearsed"),
+      () => log.info({ seconds: (systemClock.monotonicMs() - beganMs) / 1000 }, "rehearsed"),
       (thrown: unknown) => {
         if (this.abort.signal.aborted) log.info("rehearsal ended early");
         else

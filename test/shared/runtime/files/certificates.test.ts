@@ -3,6 +3,7 @@ import { chmodSync, copyFileSync, renameSync, rmSync, writeFileSync } from "node
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { Certificates, readCertificates, type TlsFiles } from "../../../../shared/runtime/files/certificates.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 import { folder } from "../../../support/link-fixtures.ts";
 import { Lines, TestCa } from "../../../support/tls.ts";
 
@@ -78,42 +79,44 @@ function watched(t: Test) {
   };
   put("alpha");
   const lines = new Lines();
-  const certificates = new Certificates(files, lines.log, 5);
-  // the watch of the files keeps no process alive
-  const awake = setInterval(() => {}, 1000);
-  t.teardown(() => {
-    clearInterval(awake);
-    certificates.close();
-  });
-  return { files, put, lines, certificates };
+  const clock = new FakeClock();
+  const certificates = new Certificates(files, lines.log, clock);
+  t.teardown(() => certificates.close());
+  /** Lets the files be looked at, and waits for the line that tells what was found. */
+  const found = async (message: RegExp): Promise<void> => {
+    await clock.advance(5000);
+    await lines.next(message);
+  };
+  return { files, put, lines, certificates, clock, found };
 }
 
 t.test("changed files are read again, and a listener is told", async (t) => {
-  const { put, certificates, lines } = watched(t);
+  const { put, certificates, lines, clock } = watched(t);
   const told = new Promise<string | undefined>((resolve) => {
     certificates.onChange(({ own }) => resolve(own.subjectAltName));
   });
   put("beta");
+  await clock.advance(5000);
   t.equal(await told, "DNS:beta");
   t.equal(certificates.current.own.subjectAltName, "DNS:beta");
   t.match(lines.all.at(-1), { level: "info", msg: /read again/, names: "DNS:beta" });
 });
 
 t.test("broken new files are logged once each, and the old files stay in use", async (t) => {
-  const { files, put, certificates, lines } = watched(t);
+  const { files, put, certificates, lines, found } = watched(t);
   const errors = (): Record<string, unknown>[] => lines.all.filter(({ level }) => level === "error");
   writeFileSync(files.certificate, "half a certifi");
-  await lines.next(/cannot be used/);
+  await found(/cannot be used/);
   t.match(errors(), [{ fault: { message: /^tls\.certificate .* holds no certificate/ } }]);
   t.equal(certificates.current.own.subjectAltName, "DNS:alpha");
   rmSync(files.certificate);
-  await lines.next(/cannot be used/);
+  await found(/cannot be used/);
   t.match(errors()[1], { fault: { message: /^tls\.certificate .* cannot be read: ENOENT/ } });
   put("alpha");
-  await lines.next(/again those in use/);
+  await found(/again those in use/);
   t.equal(errors().length, 2, "each fault is logged once");
   put("beta");
-  await lines.next(/read again/);
+  await found(/read again/);
   t.equal(certificates.current.own.subjectAltName, "DNS:beta");
 });
 

@@ -9,6 +9,7 @@ import { MigrationFault } from "../../../../shared/fault.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
 import { Journal } from "../../../../shared/runtime/journal/journal.ts";
 import type { JournalDisk } from "../../../../shared/runtime/journal/journal-disk.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 
 interface Note {
   kind: string;
@@ -222,18 +223,22 @@ function slowDisk(): { readonly disk: JournalDisk; readonly begun: string[]; let
 t.test("a caller that waits for a hanging disk is told, and the write is done when the disk answers", async (t) => {
   const directory = folder(t);
   const { disk, begun, letGo } = slowDisk();
-  const journal = await Journal.open(directory, decode, disk);
-  await t.rejects(journal.write("m", note(1), { withinMs: 20 }), {
+  const clock = new FakeClock();
+  const journal = await Journal.open(directory, decode, disk, clock);
+  const told = t.rejects(journal.write("m", note(1), { withinMs: 20_000 }), {
     code: "state-directory",
-    message: /m\.json: the disk has not answered for 20 ms/,
+    message: /m\.json: the disk has not answered for 20000 ms/,
     advice: /Look at the disk/,
   });
-  const second = journal.write("m", note(2), { withinMs: 10 });
-  await t.rejects(
-    second,
+  await clock.advance(20_000);
+  await told;
+  const second = t.rejects(
+    journal.write("m", note(2), { withinMs: 10_000 }),
     { code: "state-directory" },
     "the time for which the write waits for the one before it counts",
   );
+  await clock.advance(10_000);
+  await second;
   const third = journal.write("m", note(3));
   const other = journal.write("other", note(4), { withinMs: 10_000 });
   t.same(begun.length, 2, "one write of an id goes at a time, and another id does not wait for it");
