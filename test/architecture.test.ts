@@ -62,7 +62,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
 
   ...under("agent-source", {
-    capture: ["shared", "shared/qemu/return-path", ...runtime("", "guest")],
+    capture: ["shared", "shared/qemu/return-path", ...runtime("", "files", "guest")],
     guest: ["shared", "shared/protocol", ...qemu("inspect", "qmp"), ...runtime("", "config", "guest", "host")],
     link: ["shared", "shared/page", "shared/protocol", "shared/runtime", "shared/link", "shared/link/resume"],
     send: ["shared", "shared/page", "shared/codec", "shared/runtime", "shared/link", "shared/link/wire", "link"],

@@ -4,12 +4,13 @@
  * may wait for a page, and then only a client that was connected before can tell QEMU where pages come from. So neither
  * the end of the keeper nor that of this agent cuts QEMU off.
  */
-import { rmSync } from "node:fs";
+
 import { connect } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
+import { removeLeftNow } from "../../shared/runtime/files/remove-left.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
 import { KeeperProcess } from "./keeper-process.ts";
 
@@ -90,7 +91,7 @@ export class GuestMonitor {
 
   /** Gives the arguments by which QEMU opens its second monitor. A socket that is left at its path is removed. */
   static secondMonitor({ second }: KeeperPlaces): readonly string[] {
-    rmSync(second, { force: true });
+    removeLeftNow(second);
     return ["-qmp", `unix:${second},server=on,wait=off`];
   }
 
@@ -212,7 +213,7 @@ export class GuestMonitor {
     } catch (thrown) {
       // once another client lets go of the monitor, QEMU would greet this keeper, which would never let go of it
       keeper.end();
-      rmSync(places.path, { force: true });
+      removeLeftNow(places.path);
       const { code } = MigrationFault.from(thrown);
       throw code === "qmp-unreachable" ? greetsNobody(this.own, thrown) : thrown;
     }
@@ -268,7 +269,7 @@ export class GuestMonitor {
     this.waiting = undefined;
     // QEMU keeps the second monitor open, but no agent will use it any more. Without its path no other program can use
     // it
-    if (!this.kept && this.places !== undefined) rmSync(this.places.second, { force: true });
+    if (!this.kept && this.places !== undefined) removeLeftNow(this.places.second);
   }
 
   /** Closes this agent's connections. A keeper stays. */
@@ -285,7 +286,7 @@ export class GuestMonitor {
     const { places, kept } = this;
     if (places === undefined) return;
     // QEMU keeps the second monitor open for as long as QEMU lives. Without its path no program connects to it any more
-    rmSync(places.second, { force: true });
+    removeLeftNow(places.second);
     if (!kept) return;
     const keeper = connect(places.path, () => keeper.end(`${JSON.stringify({ keeper: "quit" })}\n`));
     keeper.on("error", () => undefined);
@@ -293,7 +294,7 @@ export class GuestMonitor {
 
   /** Removes the sockets of a QEMU that has ended. */
   removeFiles(): void {
-    rmSync(this.own, { force: true });
+    removeLeftNow(this.own);
     this.removeOwnPlaces();
   }
 
@@ -303,7 +304,7 @@ export class GuestMonitor {
    */
   removeOwnPlaces(): void {
     if (this.places === undefined) return;
-    for (const path of [this.places.second, this.places.path]) rmSync(path, { force: true });
+    for (const path of [this.places.second, this.places.path]) removeLeftNow(path);
   }
 }
 

@@ -3,7 +3,6 @@
  * loaded the guest, it outlives the agent. This is the only file that says `cont` and `quit` to it.
  */
 
-import { rm } from "node:fs/promises";
 import { defined } from "../../shared/defined.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
@@ -12,6 +11,7 @@ import { hasRun, PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
+import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
 import { logIsWritten, qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
@@ -125,7 +125,7 @@ export class GuestProcess {
     const second = keeper === undefined ? [] : GuestMonitor.secondMonitor(keeper);
     const command = [...definition.command, ...WAITING_ARGUMENTS, ...second] as const;
     // an earlier QEMU of this guest may have left its socket, which would refuse connections or lead to another program
-    await rm(qmp, { force: true });
+    await removeLeft(qmp);
     const started = await StartedCommand.start({ command, guest, migration, logPath, own });
     const monitor = GuestMonitor.of(definition, keeper);
     const over = new AbortController();

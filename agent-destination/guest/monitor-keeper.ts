@@ -13,9 +13,10 @@
  * a time. If its standard input ends before that, the agent has ended or does not need the keeper, and the keeper ends
  * too.
  */
-import { rmSync } from "node:fs";
+
 import { createServer, type Socket } from "node:net";
 import { QmpLines, type QmpMessage } from "../../shared/qemu/qmp/qmp-lines.ts";
+import { removeLeftNow } from "../../shared/runtime/files/remove-left.ts";
 import { connectToQemu } from "../../shared/runtime/guest/guest-socket.ts";
 
 /** The key of messages that are for the keeper itself, and the id of its own command to QEMU. */
@@ -57,12 +58,23 @@ function fromQemu(message: QmpMessage): void {
     const enable = Array.isArray(capabilities) && capabilities.includes("oob") ? ["oob"] : [];
     say(qemu, { execute: "qmp_capabilities", arguments: { enable }, id: ITS_OWN });
   } else if (message.id === ITS_OWN) server.listen(ownPath);
-  else if (client !== undefined) say(client, message);
+  else if (client !== undefined && !say(client, message)) hold(client);
 }
 
-/** Sends a message, unless the connection has ended. */
-function say(to: Socket | undefined, message: object): void {
-  if (to !== undefined && !to.destroyed) to.write(`${JSON.stringify(message)}\r\n`);
+/** Reads no more of QEMU until the agent has taken what it was told, so that what waits here stays small. */
+function hold(agent: Socket): void {
+  if (qemu === undefined || qemu.isPaused()) return;
+  qemu.pause();
+  const goOn = (): void => {
+    agent.off("drain", goOn).off("close", goOn);
+    qemu?.resume();
+  };
+  agent.on("drain", goOn).on("close", goOn);
+}
+
+/** Sends a message, unless the connection has ended. @returns false when the other end is behind with reading */
+function say(to: Socket | undefined, message: object): boolean {
+  return to === undefined || to.destroyed || to.write(`${JSON.stringify(message)}\r\n`);
 }
 
 /**
@@ -83,7 +95,7 @@ function read(from: Socket, take: (message: QmpMessage) => void): void {
 
 /** Ends the keeper and removes its socket. */
 function end(): never {
-  rmSync(ownPath, { force: true });
+  removeLeftNow(ownPath);
   process.exit(0);
 }
 
@@ -96,7 +108,7 @@ function begin(word: Readonly<Record<string, unknown>>): void {
   ownPath = word.path;
   // in a list of the host's processes this title tells which QEMU the keeper is for
   process.title = `ferry-monitor-keeper ${word.qmp}`;
-  rmSync(ownPath, { force: true });
+  removeLeftNow(ownPath);
   qemu = connectToQemu(word.qmp);
   qemu.on("close", end);
   read(qemu, fromQemu);

@@ -2,9 +2,10 @@
  * Removes the files that a guest's QEMU leaves when it has ended. The sockets of a migration are not among them
  * (phases/discard.ts).
  */
-import { rm } from "node:fs/promises";
+
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
+import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
 
@@ -16,6 +17,6 @@ import { qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts"
 export async function clearFiles(name: string, config: DestinationConfig): Promise<void> {
   const definition = await loadGuest(name, config).catch(() => undefined);
   if (definition === undefined || (await isListenedAt(definition.qmp))) return;
-  await rm(definition.qmp, { force: true });
+  await removeLeft(definition.qmp);
   await removeLog(qemuLogPath(name, definition.directory));
 }

@@ -4,7 +4,6 @@
  * (docs/design/post-copy.md#when-something-breaks).
  */
 
-import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
@@ -14,6 +13,7 @@ import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { encodeRecvBitmap, encodeResume } from "../../shared/qemu/stream/command-encoder.ts";
 import { within } from "../../shared/runtime/deferred.ts";
+import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { connectedToQemu } from "../../shared/runtime/guest/guest-socket.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
@@ -48,7 +48,7 @@ export async function recoverPostcopy(
   const qmp = await guest.monitor();
   if (qmp === undefined) throw await guest.endFault();
   const path = incomingPath(cx);
-  await rm(path, { force: true });
+  await removeLeft(path);
   if (!(await listens(qmp, `unix:${path}`))) return undefined;
   const channel = new ResumingDestination({
     patienceMs: Number.POSITIVE_INFINITY,

@@ -3,12 +3,13 @@
  * have ended. Where a migration of the journal goes on is decided by recoverDestination()
  * (shared/protocol/destination-states.ts; docs/design/ownership.md).
  */
-import { rm } from "node:fs/promises";
+
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
+import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { REHEARSAL_SOCKETS } from "../../shared/runtime/files/runtime-sockets.ts";
 import { sweep } from "../../shared/runtime/files/sweep.ts";
 import { meetingPlaces } from "../../shared/runtime/guest/meeting-place.ts";
@@ -55,8 +56,7 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
     await clearFiles(record.guest, config);
     // the paths of the keeper belong to this migration alone, so they go even if another QEMU has the guest's own
     // socket now
-    for (const left of Object.values(keeperPlaces({ id, guest: record.guest, config })))
-      await rm(left, { force: true });
+    for (const left of Object.values(keeperPlaces({ id, guest: record.guest, config }))) await removeLeft(left);
   }
   await journal.prune(isSettled, RECORDS_KEPT);
   return [...entries].sort((one, other) => one.record.sequence - other.record.sequence);

@@ -8,11 +8,12 @@
  * Not its job: what the stream means (StreamParser), and when a stopped stream is read on (read-hold.ts,
  * postcopy-capture.ts).
  */
-import { rm } from "node:fs/promises";
+
 import { createServer, type Server, Socket, type SocketConstructorOpts } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
+import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { listenForQemu } from "../../shared/runtime/guest/meeting-place.ts";
 import type { Address } from "../../shared/units.ts";
 
@@ -82,7 +83,7 @@ export class Intake {
    */
   async listen(path: string): Promise<void> {
     this.path = path;
-    await rm(path, { force: true });
+    await removeLeft(path);
     const server = createServer({ pauseOnConnect: true });
     this.server = server;
     await listenForQemu(server, path).catch((error: Error) => {
@@ -169,7 +170,7 @@ export class Intake {
     this.closing = true;
     this.server?.close();
     this.socket?.destroy();
-    await rm(this.path, { force: true });
+    await removeLeft(this.path);
   }
 
   /**

@@ -4,7 +4,7 @@
  * the whole guest (docs/design/post-copy.md#who-owns-the-guest). This file does not start the guest
  * (return-to-source.ts).
  */
-import { rm } from "node:fs/promises";
+
 import { createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
@@ -18,6 +18,7 @@ import {
 import { ResumedReader, type ResumedSink } from "../../shared/qemu/stream/resumed-reader.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { within } from "../../shared/runtime/deferred.ts";
+import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { listenForQemu, migrationFile } from "../../shared/runtime/guest/meeting-place.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { setupOf } from "../transfer/resumed-streams.ts";
@@ -40,7 +41,7 @@ const MEMORY_BYTES = 256 << 10;
  */
 export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
   const path = migrationFile(cx.call.guest, cx, "stream");
-  await rm(path, { force: true });
+  await removeLeft(path);
   const server = createServer();
   let socket: Socket | undefined;
   try {
@@ -65,7 +66,7 @@ export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: So
   } finally {
     socket?.destroy();
     server.close();
-    await rm(path, { force: true });
+    await removeLeft(path);
   }
 }
 

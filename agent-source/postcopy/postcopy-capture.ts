@@ -18,7 +18,7 @@
 import { encodeDiscards } from "../../shared/codec/discard-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { PageSet } from "../../shared/page/page-set.ts";
-import { encodePong, PageRequests } from "../../shared/qemu/return-path/return-path.ts";
+import { encodePong, PageRequests, REQUESTED_PAGES_MAX } from "../../shared/qemu/return-path/return-path.ts";
 import { encodeAdvise, encodeOpenReturnPath, encodePostcopyEnd } from "../../shared/qemu/stream/command-encoder.ts";
 import type { PageSink, PostcopySink, RamSetup } from "../../shared/qemu/stream/stream-reader.ts";
 import { address, pageIndex } from "../../shared/units.ts";
@@ -66,12 +66,6 @@ const LOOKAHEAD_PAGES = 256;
 const ASK_PAGES_MIN = 64;
 /** The size of the package's length, which goes before the package, bytes. */
 const LENGTH_BYTES = 4;
-
-/**
- * The most pages that one request may name. A QEMU asks for a single page at a time, and guests with huge pages are
- * refused in post-copy. Without this bound one message could keep the agent's other migrations waiting.
- */
-const REQUEST_PAGES_MAX = 1024;
 
 export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
   readonly scheduler: PostcopyScheduler;
@@ -281,10 +275,10 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
 
   /**
    * Takes a request of the destination's guest, which waits for these pages.
-   * @throws MigrationFault `peer-invalid` for pages that the guest does not have, and for more than REQUEST_PAGES_MAX
+   * @throws MigrationFault `peer-invalid` for pages that the guest does not have, and for more than REQUESTED_PAGES_MAX
    */
   request(firstPage: number, pageCount: number): void {
-    if (pageCount === 0 || pageCount > REQUEST_PAGES_MAX || firstPage + pageCount > this.options.pageCount)
+    if (pageCount === 0 || pageCount > REQUESTED_PAGES_MAX || firstPage + pageCount > this.options.pageCount)
       throw new MigrationFault(
         "peer-invalid",
         `The destination asks for ${pageCount} pages from page ${firstPage} on, of ${this.options.pageCount}`,

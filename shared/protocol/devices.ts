@@ -71,9 +71,17 @@ const unnumbered = (device: string): string => device.replace(/^unattached\/devi
  */
 function telling(devices: readonly string[]): readonly string[] {
   const paths = devices.map((one) => one.replace(/ \([^()]*\)$/, ""));
-  const outermost = devices.filter((_, at) => !paths.some((path) => paths[at]?.startsWith(`${path}/`)));
+  const known = new Set(paths);
+  const outermost = devices.filter((_, at) => !isPart(paths[at] ?? "", known));
   const named = outermost.filter((one) => !one.startsWith("PCI "));
   return named.length > 0 ? named : outermost;
+}
+
+/** True when one of the known paths leads to this one. */
+function isPart(path: string, known: ReadonlySet<string>): boolean {
+  for (let at = path.indexOf("/"); at >= 0; at = path.indexOf("/", at + 1))
+    if (known.has(path.slice(0, at))) return true;
+  return false;
 }
 
 const listed = (devices: readonly string[]): string => {

@@ -1,7 +1,8 @@
 /** The phase *discarding*: the migration will not happen, and nothing of it is to be left. */
-import { rm } from "node:fs/promises";
+
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
+import { removeLeft } from "../../../shared/runtime/files/remove-left.ts";
 import { orLogged } from "../../../shared/runtime/journal/journal-log.ts";
 import { type DestinationContext, keeperPlaces } from "../destination-context.ts";
 import type { State, Undo } from "../destination-state.ts";
@@ -68,5 +69,5 @@ async function clearAway({ guest }: Undo, cx: DestinationContext): Promise<void>
 
 /** Removes the sockets of a migration whose QEMU has ended. */
 export async function removeSockets(cx: DestinationContext): Promise<void> {
-  for (const path of [incomingPath(cx), ...Object.values(keeperPlaces(cx))]) await rm(path, { force: true });
+  for (const path of [incomingPath(cx), ...Object.values(keeperPlaces(cx))]) await removeLeft(path);
 }

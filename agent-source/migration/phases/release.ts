@@ -1,8 +1,9 @@
 /** The state *releasing*: the guest runs at the destination, and this host gives up its part. */
-import { rm } from "node:fs/promises";
+
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { isListenedAt } from "../../../shared/runtime/files/listened-at.ts";
+import { removeLeft } from "../../../shared/runtime/files/remove-left.ts";
 import { loadGuest } from "../../../shared/runtime/guest/guest-definition.ts";
 import { qemuLogPath, removeLog } from "../../../shared/runtime/guest/guest-log.ts";
 import { meetingPlace } from "../../../shared/runtime/guest/meeting-place.ts";
@@ -78,5 +79,5 @@ async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<St
 /** Removes the monitor's socket, which a killed QEMU leaves behind. A socket at which another QEMU listens stays. */
 async function removeSocket(cx: SourceContext): Promise<void> {
   const { qmp: path } = await loadGuest(cx.call.guest, cx.config);
-  if (!(await isListenedAt(path))) await rm(path, { force: true });
+  if (!(await isListenedAt(path))) await removeLeft(path);
 }

@@ -7,6 +7,9 @@
  * of a wrong device, or none (docs/decisions/0046).
  */
 
+import { MigrationFault } from "../../fault.ts";
+import { linesOf } from "../qmp/monitor-text.ts";
+
 export interface DeviceTree {
   /** Each setting in the form "disk0: num-queues = 1". */
   readonly settings: readonly string[];
@@ -43,32 +46,59 @@ const PASSING: readonly string[] = ["busnr", "mac", "cyls", "heads", "secs", "lc
  */
 const IS_OF_MACHINE = /4g-mem-size$|^smm-/;
 
-/** Reads the answer to `info qtree`. @param plugged types of the devices that a definition gives without an id */
+/**
+ * The most characters that all devices and settings of a QEMU may have together. Those of a machine with 100 plugged
+ * devices have some 200 000.
+ */
+const CHARACTERS_MAX = 4 << 20;
+
+/** Counts the characters of what is read of a QEMU, whose word is not trusted. */
+export class NamedDevices {
+  private characters = 0;
+
+  /** @throws MigrationFault `qmp-protocol` when QEMU names more than any guest has */
+  count(text: string): string {
+    this.characters += text.length;
+    if (this.characters > CHARACTERS_MAX)
+      throw new MigrationFault("qmp-protocol", "QEMU names more devices and settings than any guest has");
+    return text;
+  }
+}
+
+/**
+ * Reads the answer to `info qtree`. The time it takes grows with the length of the answer, and no faster.
+ * @param plugged types of the devices that a definition gives without an id
+ * @throws MigrationFault `qmp-protocol` when QEMU names more devices than any guest has
+ */
 export function parseDeviceTree(text: string, plugged: ReadonlySet<string>): DeviceTree {
   const devices = parse(text);
+  const named = new NamedDevices();
+  const labels = new Map<Device, string>();
+  // a device stands behind the one that has its bus
+  for (const device of devices) labels.set(device, named.count(labelOf(device, labels)));
   const settings = devices.flatMap((device) => {
-    const label = labelOf(device);
+    const label = labels.get(device) ?? "";
     const counts = isGiven(device, plugged)
       ? ([name, value]: readonly [string, string]) => !PASSING.includes(name) && !isOfHost(name, value)
       : ([name]: readonly [string, string]) => IS_OF_MACHINE.test(name);
     return [["bus", device.bus] as const, ...device.properties]
       .filter(counts)
-      .map(([name, value]) => `${label}: ${name} = ${value}`);
+      .map(([name, value]) => named.count(`${label}: ${name} = ${value}`));
   });
-  return { settings, places: new Map(devices.flatMap(placeOf)) };
+  return { settings, places: new Map(devices.flatMap((device) => placeOf(device, labels))) };
 }
 
 function parse(text: string): readonly Device[] {
   const devices: Device[] = [];
   const above: Device[] = [];
   const buses = new Map<number, string>();
-  for (const line of text.split(/\r?\n/)) {
+  for (const line of linesOf(text)) {
     const indent = line.search(/\S/);
-    const [, type, id = ""] = /^ *dev: (.+), id "(.*)"$/.exec(line) ?? [];
-    if (type !== undefined) {
+    const begun = deviceIn(line.slice(indent));
+    if (begun !== undefined) {
       while ((above.at(-1)?.indent ?? -1) >= indent) above.pop();
       // a device is indented by two more than its bus
-      const device = { indent, type, id, parent: above.at(-1), bus: buses.get(indent - 2) ?? "", properties: [] };
+      const device = { indent, ...begun, parent: above.at(-1), bus: buses.get(indent - 2) ?? "", properties: [] };
       devices.push(device);
       above.push(device);
     } else {
@@ -77,6 +107,14 @@ function parse(text: string): readonly Device[] {
     }
   }
   return devices;
+}
+
+/** Reads a line of the form `dev: TYPE, id "ID"`. */
+function deviceIn(line: string): Pick<Device, "type" | "id"> | undefined {
+  const [begin, middle] = ["dev: ", ', id "'];
+  const at = line.lastIndexOf(middle, line.length - middle.length - 1);
+  if (!line.startsWith(begin) || !line.endsWith('"') || at <= begin.length) return undefined;
+  return { type: line.slice(begin.length, at), id: line.slice(at + middle.length, -1) };
 }
 
 /** Takes a line that begins no device. @returns the name of the bus that begins with this line */
@@ -99,15 +137,22 @@ const isOfHost = (name: string, value: string): boolean =>
 const isGiven = ({ id, type, parent }: Device, plugged: ReadonlySet<string>): boolean =>
   id !== "" || plugged.has(type) || (parent !== undefined && isGiven(parent, plugged));
 
-/** Makes a name for a device that does not depend on the order in which the devices were made. */
-function labelOf({ type, id, parent, properties }: Device): string {
+/**
+ * Makes a name for a device that does not depend on the order in which the devices were made.
+ * @param labels the names of the devices before it
+ */
+function labelOf({ type, id, parent, properties }: Device, labels: ReadonlyMap<Device, string>): string {
   if (id !== "") return id;
-  const place = properties.filter(([name]) => PLACES.includes(name)).map(([, value]) => value.replace(/ \(.*\)$/, ""));
+  const place = properties.filter(([name]) => PLACES.includes(name)).map(([, value]) => withoutRemark(value));
   const own = [type, ...place].join(" ");
-  return parent === undefined ? own : `${labelOf(parent)}/${own}`;
+  return parent === undefined ? own : `${labels.get(parent)}/${own}`;
 }
 
-function placeOf(device: Device): [drive: string, place: string][] {
+/** Removes what QEMU says in parentheses behind a value. */
+const withoutRemark = (value: string): string =>
+  value.endsWith(")") && value.includes(" (") ? value.slice(0, value.indexOf(" (")) : value;
+
+function placeOf(device: Device, labels: ReadonlyMap<Device, string>): [drive: string, place: string][] {
   const drive = device.properties.find(([name]) => name === "drive")?.[1].replace(/^"(.*)"$/, "$1") ?? "";
-  return drive === "" ? [] : [[drive, labelOf(device)]];
+  return drive === "" ? [] : [[drive, labels.get(device) ?? ""]];
 }

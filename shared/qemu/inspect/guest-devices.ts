@@ -3,9 +3,10 @@
  * or unplugged one. The human monitor gives the whole object tree in one answer (qom-hmp-cmds.c, hmp_info_qom_tree).
  */
 
+import { linesOf } from "../qmp/monitor-text.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import type { PciDevice } from "../qmp/qmp-types.ts";
-import { parseDeviceTree } from "./device-tree.ts";
+import { NamedDevices, parseDeviceTree } from "./device-tree.ts";
 
 /** Types of objects that come and go with what the guest does, or that have no device state. */
 const PASSING: readonly string[] = ["memory-region", "irq", "container"];
@@ -77,18 +78,19 @@ export async function readPlugged(qmp: QmpClient): Promise<readonly string[]> {
   );
 }
 
-/** Parses the answer to `info qom-tree`. Exported for its tests. */
+/** Parses the answer to `info qom-tree`. @throws MigrationFault `qmp-protocol` when it names too many devices */
 function parseTree(text: string): readonly string[] {
   const devices: string[] = [];
   const path: string[] = [];
-  for (const line of text.split("\n")) {
-    const row = /^( *)\/(.*) \(([^()]+)\)\r?$/.exec(line);
+  const named = new NamedDevices();
+  for (const line of linesOf(text)) {
+    const row = /^( *)\/(.*) \(([^()]+)\)$/.exec(line);
     if (row === null) continue;
     const [, indent = "", name = "", type = ""] = row;
-    path.length = indent.length / 2;
+    path.length = indent.length >> 1;
     path.push(name);
     // the machine itself is left out, because its type is compared by its name
-    if (path.length > 1 && !PASSING.includes(type)) devices.push(`${path.slice(1).join("/")} (${type})`);
+    if (path.length > 1 && !PASSING.includes(type)) devices.push(named.count(`${path.slice(1).join("/")} (${type})`));
   }
   return devices;
 }

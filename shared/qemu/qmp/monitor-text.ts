@@ -65,7 +65,9 @@ export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): Gue
  */
 const LINE_CHARACTERS_MAX = 1000;
 
-const linesOf = (text: string): string[] => text.split(/\r?\n/).filter((line) => line.length <= LINE_CHARACTERS_MAX);
+/** Splits an answer of the human monitor into lines, without those that are longer than any line that counts. */
+export const linesOf = (text: string): string[] =>
+  text.split(/\r?\n/).filter((line) => line.length <= LINE_CHARACTERS_MAX);
 
 /** Finds the lines of the flat view that an address space has. Several address spaces may share a flat view. */
 function flatViewOf(space: string, text: string): string[] {

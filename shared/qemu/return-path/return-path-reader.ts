@@ -12,11 +12,14 @@
 import { MigrationFault } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
 import { RamBlocks } from "../stream/ram-blocks.ts";
-import { BITMAP_END_HIGH, BITMAP_END_LOW, RETURN_PATH } from "./return-path.ts";
+import { BITMAP_END_HIGH, BITMAP_END_LOW, REQUESTED_PAGES_MAX, RETURN_PATH } from "./return-path.ts";
 
 /** Takes the messages of the destination's QEMU. */
 export interface ReturnPathSink {
-  /** A vCPU, or the loading of a device, waits for these pages. Pages may be requested more than once. */
+  /**
+   * A vCPU, or the loading of a device, waits for these pages, at most REQUESTED_PAGES_MAX. Pages may be requested more
+   * than once.
+   */
   requestPages(firstPage: number, pageCount: number): void;
   /** QEMU answers PING(value). */
   pong(value: number): void;
@@ -184,6 +187,7 @@ export class ReturnPathReader {
     const start = this.uint64(0);
     const byteLength = this.view.getUint32(8);
     const page = this.blocks.rangeAt(start, byteLength);
+    if (byteLength > REQUESTED_PAGES_MAX * PAGE_SIZE) throw this.invalid(`a request for ${byteLength} bytes at once`);
     if (page < 0) throw this.invalid(`a request for ${this.blocks.whyNoRange(start, byteLength)}`);
     this.sink.requestPages(page, byteLength / PAGE_SIZE);
   }

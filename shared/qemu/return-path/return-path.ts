@@ -17,6 +17,13 @@ export const RETURN_PATH = {
   switchoverAck: 7,
 } as const;
 
+/**
+ * The most pages that one request may name. A QEMU asks for a single page at a time (migration/postcopy-ram.c), and
+ * guests with huge pages are refused in post-copy. Without this bound a few bytes of a QEMU or of a peer that was taken
+ * over could keep the agent's other migrations waiting.
+ */
+export const REQUESTED_PAGES_MAX = 1024;
+
 /** The two halves of the mark that follows a bitmap (migration/ram.c, RAMBLOCK_RECV_BITMAP_ENDING). */
 export const BITMAP_END_HIGH = 0x01234567;
 export const BITMAP_END_LOW = 0x89abcdef;

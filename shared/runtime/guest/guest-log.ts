@@ -4,10 +4,11 @@
  * reader of its own, two small programs of the host, which keeps the last of the output
  * (docs/design/guests-and-units.md#the-output-of-a-guest).
  */
+
 import { existsSync } from "node:fs";
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../clock.ts";
+import { removeLeft } from "../files/remove-left.ts";
 
 /** The most bytes of the file, and of the older file beside it. */
 export const LOG_BYTES_MAX = 256 << 10;
@@ -87,5 +88,5 @@ export async function logIsWritten(logPath: string): Promise<void> {
 
 /** Removes the log, the older file and the pipe. */
 export async function removeLog(logPath: string): Promise<void> {
-  for (const path of [logPipe(logPath), logPath, olderLog(logPath)]) await rm(path, { force: true });
+  for (const path of [logPipe(logPath), logPath, olderLog(logPath)]) await removeLeft(path);
 }

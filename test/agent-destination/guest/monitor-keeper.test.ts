@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import t, { type Test } from "tap";
 import type { MigrationFault } from "../../../shared/fault.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
@@ -93,6 +94,39 @@ t.test("the keeper ends with its QEMU, or when it is told to, and leaves no sock
   connect(other.path).end(`${JSON.stringify({ keeper: "quit" })}\n`);
   t.same((await bounded(other.ended, WITHIN.timeoutMs, "the end of the keeper"))[0], 0);
   t.notOk(existsSync(other.path));
+});
+
+t.test("a QEMU that floods an agent which does not read is not read either, and nothing is lost", async (t) => {
+  const { path, connections, pid } = await setUp(t);
+  const agent = connect(path);
+  t.teardown(() => void agent.destroy());
+  await once(agent, "connect");
+  agent.pause();
+  const events = 96;
+  const filling = "x".repeat(1 << 20);
+  for (let number = 0; number < events; number++)
+    connections[0]?.reply({ event: "FLOOD", data: { number, filling }, timestamp: { seconds: 1, microseconds: 0 } });
+  // the keeper has taken what it takes when what waits for it does not become less any more
+  let [before, polls] = [Number.NaN, 0];
+  await eventually(
+    () => {
+      const waiting = connections[0]?.socket.writableLength ?? 0;
+      polls = waiting === before ? polls + 1 : 0;
+      before = waiting;
+      return waiting === 0 || polls === 20 ? true : undefined;
+    },
+    { timeoutMs: 60_000, what: "the keeper to take no more" },
+  );
+  const numbers: unknown[] = [];
+  const lines = createInterface(agent);
+  for await (const line of lines) {
+    const { event, data } = JSON.parse(line);
+    if (event === "FLOOD") numbers.push(data.number);
+    if (numbers.length === events) break;
+  }
+  t.same(numbers, [...numbers.keys()]);
+  const peak = Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
+  t.ok(peak < 160, `the keeper took ${peak} MiB at most`);
 });
 
 t.test("a QEMU without out-of-band commands is not asked for them", async (t) => {

@@ -49,3 +49,27 @@ t.test("settings that a definition gives have names that do not depend on the or
   ]);
   t.same([...places], [["d0", "disk0/virtio-blk-device"]]);
 });
+
+t.test("an answer that a hostile QEMU has made up is read in bounded time and memory", async (t) => {
+  const LINES = 1200;
+  const line = (of: string): string => of.repeat(Math.ceil(990 / of.length)).slice(0, 990);
+  const hostile: readonly string[] = [
+    `dev: ${'x, id "'.repeat(100_000)}`,
+    `dev: t, id ""\n  addr = ${" (".repeat(500_000)}`,
+    Array.from({ length: LINES }, () => `dev: ${line('x, id "')}`).join("\n"),
+    `dev: t, id ""\n${Array.from({ length: LINES }, () => `  addr = ${line(" (").slice(10)}`).join("\n")}`,
+  ];
+  for (const text of hostile) {
+    const begun = process.cpuUsage();
+    parseDeviceTree(text, new Set());
+    // each took some 0.01 s, and by the square of the length minutes
+    t.ok(process.cpuUsage(begun).user < 1.5e6);
+  }
+  // 240 devices, each behind the one before, and then 2000 behind the last: each label has all of them
+  const deep = Array.from({ length: 240 }, (_, at) => `${" ".repeat(2 * at)}dev: ${"t".repeat(480)}, id ""`);
+  const wide = Array.from({ length: 2000 }, () => `${" ".repeat(480)}dev: t, id ""`);
+  t.throws(() => parseDeviceTree([...deep, ...wide].join("\n"), new Set()), {
+    code: "qmp-protocol",
+    message: /more devices and settings than any guest has/,
+  });
+});

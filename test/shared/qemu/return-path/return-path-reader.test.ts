@@ -103,6 +103,8 @@ t.test("a message that QEMU does not write is refused with the reason", async (t
     [request(0, 0).done(), /request for 0 bytes at offset 0/],
     [request(1, 4096).done(), /4096 bytes at offset 1 /],
     [request(0, 4097).done(), /4097 bytes/],
+    [request(0, 1025 * 4096).done(), /request for 4198400 bytes at once/],
+    [request(0, 0xfffff000).done(), /request for 4294963200 bytes at once/],
     [request(100 * 4096, 4096).done(), /offset 409600 of RAM block pc\.ram, which has 409600/],
     [request(98 * 4096, 3 * 4096).done(), /12288 bytes at offset 401408/],
     [message(3, 19).be32(0xffffffff).be32(0xfffff000).be32(4096).name("pc.ram").done(), /offset 18446744073709/],

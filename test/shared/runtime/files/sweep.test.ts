@@ -1,9 +1,20 @@
 /** Tests which files of ended migrations are removed. */
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import { sweep } from "../../../../shared/runtime/files/sweep.ts";
+
+t.test("a directory that an escaped guest has put in the place of a socket keeps nobody from starting", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "ferry-sweep-"));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const names = ["0123456789ab.stream", "1123456789ab.stream", "2123456789ab.stream"];
+  mkdirSync(join(folder, "0123456789ab.stream"));
+  mkdirSync(join(folder, "1123456789ab.stream", "full"), { recursive: true });
+  writeFileSync(join(folder, "2123456789ab.stream"), "");
+  t.same((await sweep(folder, ["stream"])).toSorted(), [names[0], names[2]]);
+  t.same(readdirSync(folder), [names[1]], "what cannot be removed stays");
+});
 
 t.test("only files of migrations, and only of the kinds that are named, are removed", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "ferry-sweep-"));
