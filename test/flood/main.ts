@@ -25,7 +25,7 @@ const { values } = parseArgs({
   options: { rounds: { type: "string", default: "4" }, "no-flood": { type: "boolean", default: false } },
 });
 const rounds = Number(values.rounds);
-const size = { connections: CONNECTIONS / rounds, messages: MESSAGES / rounds, seconds: SECONDS };
+const size = { connections: CONNECTIONS / rounds, messages: MESSAGES / rounds, seconds: SECONDS, isYielding: true };
 const load = (): string => readFileSync("/proc/loadavg", "utf8").split(" ").slice(0, 3).join(" ");
 
 const teardowns: (() => unknown)[] = [];

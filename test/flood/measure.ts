@@ -21,6 +21,12 @@ export interface Size {
   readonly connections: number;
   readonly messages: number;
   readonly seconds: number;
+  /**
+   * True where the flood gets only the processor time that no other program wants, by the scheduler's idle class: in the
+   * world it would take the processors of another host. On a busy machine such a flood may never end.
+   * @default false
+   */
+  readonly isYielding?: boolean;
 }
 
 /**
@@ -29,23 +35,22 @@ export interface Size {
  */
 export function startFlood({ ca }: Pair, from: HostAgents, to: HostAgents, size: Size): Promise<readonly Done[]> {
   if (ca === undefined) throw new TypeError("the pair has no certificates");
+  const { isYielding = false } = size;
   const half = { ...size, connections: size.connections / 2, messages: size.messages / 2 };
   const at = (address: string, role: Flood["role"]): Promise<Done> => {
     const [host = "", port] = address.split(":");
     const files = { stranger: ca.files("stranger"), peer: ca.files(TAKEN_OVER) };
-    return hostile({ host, port: Number(port), role, ...files, ...half });
+    return hostile({ host, port: Number(port), role, ...files, ...half }, isYielding);
   };
   return Promise.all([at(from.sourceAddress, "source"), at(to.destinationAddress, "destination")]);
 }
 
 /** Runs the program of hostile.ts against one agent. */
-async function hostile(of: Flood): Promise<Done> {
+async function hostile(of: Flood, isYielding: boolean): Promise<Done> {
   const program = join(packageRoot(), "dist/test/flood/hostile.js");
-  // in the world the flood would take the processors of another host, so here the scheduler's idle class gives its
-  // program only the time that no other program wants
-  const child: ChildProcess = spawn("chrt", ["--idle", "0", process.execPath, program], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
+  const run = [...(isYielding ? ["chrt", "--idle", "0"] : []), process.execPath, program];
+  const [command = "", ...args] = run;
+  const child: ChildProcess = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"] });
   const forget = atTeardown(() => child.kill("SIGKILL"));
   const { stdin, stdout } = child;
   if (stdin === null || stdout === null) throw new TypeError("no pipes");

@@ -13,6 +13,7 @@ import { type Clock, systemClock, type Timer } from "../../runtime/clock.ts";
 import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
 import type { Logger } from "../../runtime/log/log.ts";
 import { type InRoom, networkOf, Room } from "./connection-room.ts";
+import { FamiliarNetworks } from "./familiar-networks.ts";
 import { Rate } from "./rate.ts";
 
 /** The limits where none are given. The settings of an agent have the same defaults. */
@@ -43,14 +44,6 @@ export const STRANGERS_MAX = WAITING.max + SHAKING.max + STRANGERS.max;
  * millisecond of the event loop.
  */
 const BURST = 16;
-/**
- * The most familiar networks that are remembered. A network is familiar when a listed caller has come from it within
- * FAMILIAR_MS milliseconds. Each familiar network has a rate of handshakes of its own.
- */
-const FAMILIAR_MAX = 256;
-const FAMILIAR_MS = 3_600_000;
-const FAMILIAR_PER_SECOND = 20;
-const FAMILIAR_BURST = 40;
 /** The rate at which connections in clear begin, all together, since in clear nothing tells callers from strangers. */
 const CLEAR_PER_SECOND = 200;
 const CLEAR_BURST = 100;
@@ -111,8 +104,7 @@ export class ConnectionLimits {
   private readonly rooms: Readonly<Record<Standing, Room<Counted>>>;
   private readonly unknownRate: Rate;
   private readonly clearRate: Rate;
-  /** The familiar networks, the one that has been away for the longest time first. */
-  private readonly familiar = new Map<string, { readonly rate: Rate; sinceMs: number }>();
+  private readonly familiar: FamiliarNetworks;
   /** The connections by their addresses and ports. */
   private readonly byPeer = new Map<string, Counted>();
   /** The connections that wait for their turn, the longest waiting first. */
@@ -133,6 +125,7 @@ export class ConnectionLimits {
     this.settings = settings;
     this.log = log;
     this.clock = clock;
+    this.familiar = new FamiliarNetworks(clock);
     const known = { max: settings.max, perGroup: settings.perAddress };
     this.rooms = {
       waiting: new Room(WAITING),
@@ -176,7 +169,7 @@ export class ConnectionLimits {
     const groups = name === undefined ? counted.groups : [counted.network, `name ${name}`];
     if (!this.move(counted, standing, groups)) return false;
     counted.endsAtMs = this.clock.monotonicMs() + livesMs;
-    if (standing === "listed") this.remember(counted.network);
+    if (standing === "listed") this.familiar.remember(counted.network);
     return true;
   }
 
@@ -221,6 +214,7 @@ export class ConnectionLimits {
   private count(socket: Socket, standing: Standing): Counted | undefined {
     const peer = peerOf(socket);
     const network = networkOf(socket.remoteAddress);
+    const { familiar } = this;
     const counted: Counted = {
       ...{ socket, standing, network, groups: [network] },
       endsAtMs: Number.POSITIVE_INFINITY,
@@ -228,18 +222,23 @@ export class ConnectionLimits {
       transfers: 0,
       callRate: new Rate(CALLS_PER_SECOND, CALLS_BURST, this.clock),
       get isKept() {
+        if (this.standing === "shaking") return familiar.rateOf(network) !== undefined;
         return this.standing === "listed" || this.calls > 0 || this.transfers > 0;
       },
     };
-    // the connection was closed before it was looked at
-    if (peer === "") socket.destroy();
-    if (peer === "" || !this.makeRoom(counted, standing)) return undefined;
+    // the connection was closed before it was looked at; or the same port of the caller has a connection to another
+    // address of this host already, which the limits could not tell from this one
+    if (peer === "" || this.byPeer.has(peer)) {
+      socket.destroy();
+      return undefined;
+    }
+    if (!this.makeRoom(counted, standing)) return undefined;
     this.rooms[standing].add(counted);
     this.byPeer.set(peer, counted);
     socket.once("close", () => {
       this.rooms[counted.standing].delete(counted);
       this.turns.delete(counted);
-      if (this.byPeer.get(peer) === counted) this.byPeer.delete(peer);
+      this.byPeer.delete(peer);
     });
     return counted;
   }
@@ -280,12 +279,13 @@ export class ConnectionLimits {
   private serve(): void {
     let waitsMs = Number.POSITIVE_INFINITY;
     for (const [counted, { first, begin }] of this.turns) {
-      // a peer that connects for many migrations at once must not end its own handshakes
-      if (first === "shaking" && this.familiar.has(counted.network) && !this.rooms.shaking.hasRoomFor(counted.groups)) {
+      const own = this.familiar.rateOf(counted.network);
+      // a peer that connects for many migrations at once must not end its own handshakes; it does end those of strangers
+      if (first === "shaking" && own !== undefined && !this.mayShake(counted)) {
         waitsMs = Math.min(waitsMs, CROWDED_MS);
         continue;
       }
-      const rate = first === "clear" ? this.clearRate : this.shakingRate(counted.network);
+      const rate = first === "clear" ? this.clearRate : (own ?? this.unknownRate);
       if (!rate.take()) {
         waitsMs = Math.min(waitsMs, rate.waitMs());
         continue;
@@ -301,23 +301,10 @@ export class ConnectionLimits {
     this.next.unref();
   }
 
-  private shakingRate(network: string): Rate {
-    const known = this.familiar.get(network);
-    if (known === undefined) return this.unknownRate;
-    if (this.clock.monotonicMs() - known.sinceMs < FAMILIAR_MS) return known.rate;
-    this.familiar.delete(network);
-    return this.unknownRate;
-  }
-
-  private remember(network: string): void {
-    const rate = this.familiar.get(network)?.rate ?? new Rate(FAMILIAR_PER_SECOND, FAMILIAR_BURST, this.clock);
-    this.familiar.delete(network);
-    this.familiar.set(network, { rate, sinceMs: this.clock.monotonicMs() });
-    // the networks that have been away for the longest time are forgotten
-    for (const oldest of this.familiar.keys()) {
-      if (this.familiar.size <= FAMILIAR_MAX) return;
-      this.familiar.delete(oldest);
-    }
+  /** True if there is a place for the handshake of a familiar network, or a stranger's handshake can make one. */
+  private mayShake({ groups }: Counted): boolean {
+    const { shaking } = this.rooms;
+    return shaking.hasRoomFor(groups) || shaking.toEnd(groups) !== undefined;
   }
 
   /** Ends the connections whose time is over, and logs how many were ended since the last line. */
