@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the types, lint and format of the code, that nothing in it is unused, the protocol, where the packages come
-# from, and the length of the files. It changes no source.
+# Checks the types, lint and format of the code, that nothing in it is unused, spelling, the protocol, where the packages
+# come from, and the length of the files. It changes no source.
 . "$(dirname "$0")/common.sh"
 
 echo "check: types"
@@ -9,6 +9,8 @@ echo "check: biome"
 node_modules/.bin/biome check --error-on-warnings .
 echo "check: unused files, exports and packages"
 node_modules/.bin/knip --no-progress --treat-config-hints-as-errors
+echo "check: spelling"
+node_modules/.bin/cspell lint --no-progress --no-summary --cache --cache-strategy content --cache-location .cache/cspell .
 echo "check: buf lint"
 node_modules/.bin/buf lint
 echo "check: buf breaking against the last release"

@@ -10,6 +10,7 @@ interface LockedPackage {
   readonly integrity?: string;
   readonly license?: string;
   readonly hasInstallScript?: boolean;
+  readonly dev?: boolean;
   readonly os?: string | readonly string[];
   readonly cpu?: string | readonly string[];
   readonly libc?: string | readonly string[];
@@ -30,7 +31,14 @@ const ALLOWED_LICENCES: readonly string[] = [
   "ISC",
   "MIT",
   "Unlicense",
+  "WTFPL",
 ];
+
+/**
+ * Licences that demand something of whoever passes the package on, such as the same licence for a changed word list.
+ * They are allowed for packages that only development needs, which Ferry never passes on.
+ */
+const ALLOWED_FOR_DEVELOPMENT: readonly string[] = ["CC BY-SA 4.0"];
 
 /**
  * Packages whose package.json names no licence, as "NAME@VERSION", with the licence in their LICENSE file. The version
@@ -115,6 +123,7 @@ export function unlicensed(packages: LockedPackages): string[] {
     const licence = locked.license ?? READ_LICENCES[known];
     if (licence === undefined)
       return [`${known} names no licence: read its LICENSE, then name it in scripts/supply.ts`];
+    if (locked.dev === true && ALLOWED_FOR_DEVELOPMENT.includes(licence)) return [];
     return isAllowed(licence) ? [] : [`${known} is under ${licence}, which scripts/supply.ts does not list`];
   });
 }

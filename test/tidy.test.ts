@@ -107,3 +107,14 @@ t.test("CONTRIBUTING.md or README.md names each script of package.json", async (
     [],
   );
 });
+
+t.test("the list of words is sorted, and each word is in use", async (t) => {
+  const words = textOf("words.txt").trim().split("\n");
+  t.same(words, [...new Set(words)].sort());
+  const texts = files.filter((file) => !/^words\.txt$|^package-lock\.json$|\.gz$/.test(file)).map(textOf);
+  const text = texts.join("\n").toLowerCase();
+  t.same(
+    words.filter((word) => !text.includes(word)),
+    [],
+  );
+});

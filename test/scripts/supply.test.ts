@@ -82,6 +82,9 @@ t.test("a licence counts by its whole expression", async (t) => {
   ])
     t.same(sentences(bad), [`a@1.0.0 is under ${bad}, which scripts/supply.ts does not list`], bad);
   t.match(sentences(), [/^a@1\.0\.0 names no licence/]);
+  const shareAlike = { version: "1.0.0", license: "CC BY-SA 4.0" };
+  t.same(unlicensed({ "node_modules/a": { ...shareAlike, dev: true } }), []);
+  t.equal(unlicensed({ "node_modules/a": shareAlike }).length, 1, "a package that Ferry needs to run");
 });
 
 const report = (vulnerabilities: object): string => JSON.stringify({ auditReportVersion: 2, vulnerabilities });

@@ -67,7 +67,7 @@ const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pi
  */
 async function identified(pid: number, path: string): Promise<IdentifiedProcess> {
   const owner = strangerAt(path);
-  if (owner !== undefined && (await userOf(pid)) !== owner) throw isAnothers(pid, path, owner);
+  if (owner !== undefined && (await userOf(pid)) !== owner) throw wrongUser(pid, path, owner);
   const identity = await identify(pid);
   if (identity === undefined) throw cannotBeFound(path, 0);
   return { pid, identity };
@@ -97,7 +97,7 @@ export const anotherAnswers = (answers: IdentifiedProcess, path: string, wanted:
     { advice: "Another QEMU of the guest was started here; end it, or make sure that no other copy runs" },
   );
 
-const isAnothers = (pid: number, path: string, owner: number): MigrationFault =>
+const wrongUser = (pid: number, path: string, owner: number): MigrationFault =>
   new MigrationFault(
     "not-supported",
     `QEMU at ${path} says that it is process ${pid}, which is not of user ${owner}, whose directory that is`,
