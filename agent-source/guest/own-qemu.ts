@@ -1,11 +1,11 @@
 /**
  * The source QEMU of a migration: the one process that the journal names. The agent says `cont`, `quit` and
  * `migrate_cancel` here and nowhere else. Before each of them it checks which process answers at the monitor; before
- * `cont` and `quit` it checks QEMU's run state too.
+ * `cont` and `quit` it checks QEMU's run state too, and before `cont` whether the source may run the guest.
  */
 import { stat } from "node:fs/promises";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { QemuProcess } from "../../shared/protocol/ownership.ts";
+import { type QemuProcess, type SourceRecord, sourceMayRun } from "../../shared/protocol/ownership.ts";
 import type { SourceQemu } from "../../shared/protocol/source-states.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
@@ -24,6 +24,17 @@ export interface Sight {
    * what it does.
    */
   readonly anotherRuns: boolean;
+}
+
+/** What an agent knows of who may run the guest. */
+interface Ownership {
+  /** What the journal holds of this migration; undefined where it holds nothing. */
+  readonly record: SourceRecord | undefined;
+  /**
+   * The token of the grant that the destination has refused, or that the operator has taken back; undefined where there
+   * is none.
+   */
+  readonly refusedToken: string | undefined;
 }
 
 const QUITS_WITHIN_MS = 10_000;
@@ -159,10 +170,12 @@ export class OwnQemu {
 
   /**
    * Starts the guest, which a migration of this agent has stopped.
-   * @throws MigrationFault `qemu-failed` when QEMU is in another state, or another process answers or has taken the
-   *   path
+   * @throws MigrationFault `in-doubt` when the destination may run the guest; `qemu-failed` when QEMU is in another
+   *   state, or another process answers or has taken the path
    */
-  async cont(qmp: QmpClient): Promise<void> {
+  async cont(qmp: QmpClient, { record, refusedToken }: Ownership): Promise<void> {
+    if (!sourceMayRun(record, refusedToken))
+      throw new MigrationFault("in-doubt", `The journal says that ${this.guest} is ${record?.kind}: cont is not said`);
     await this.check(qmp);
     const { status } = await qmp.execute("query-status");
     if ((await this.isReplaced()) && (await this.anotherRuns()))

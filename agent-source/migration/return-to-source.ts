@@ -18,6 +18,7 @@ import {
   GUEST_RUNS_HERE,
   GUEST_UNKNOWN_HERE,
   sourceRecord,
+  tokenText,
 } from "./source-context.ts";
 import type { Undo } from "./source-state.ts";
 
@@ -147,7 +148,7 @@ async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<st
  */
 async function waitUntilSettled(
   qmp: QmpClient,
-  { paused, postcopy, isRetired }: Pick<Undo, "paused" | "postcopy" | "isRetired">,
+  { paused, postcopy, isRetired, granted }: Pick<Undo, "paused" | "postcopy" | "isRetired" | "granted">,
   cx: SourceContext,
 ): Promise<string> {
   const deadline = cx.clock.monotonicMs() + RESUMES_WITHIN_MS;
@@ -163,7 +164,8 @@ async function waitUntilSettled(
       if (paused && status === "postmigrate") return GUEST_PAUSED_POSTMIGRATE;
       const wasStopped = status === "postmigrate" || (status === "paused" && postcopy !== undefined);
       if (!wasStopped) return `the guest is at the source, and its QEMU says that it is ${status}`;
-      await cx.qemu.cont(qmp);
+      const refusedToken = granted === "givenBack" ? tokenText(cx) : undefined;
+      await cx.qemu.cont(qmp, { record: cx.journal.latest(cx.id), refusedToken });
     } else if (migration === "postcopy-paused" && postcopy !== undefined) await abortPostcopy(qmp, postcopy, cx);
     else if (!isSettled(migration) && cx.clock.monotonicMs() > deadline)
       // an earlier life of this agent was killed, and QEMU has not noticed

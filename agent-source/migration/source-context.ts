@@ -65,6 +65,9 @@ interface DoubtNotes {
   isWithdrawn: boolean;
 }
 
+/** Gives the token of a migration as its records have it, hexadecimal. */
+export const tokenText = ({ token }: Pick<SourceContext, "token">): string => Buffer.from(token).toString("hex");
+
 /** Makes the record that the journal holds of a migration at one of its turning points. */
 export function sourceRecord(
   cx: SourceContext,
@@ -78,7 +81,7 @@ export function sourceRecord(
     destination: cx.call.to,
     sequence: cx.sequence,
     startedAtMs: cx.report.startedAtMs,
-    grant: { token: Buffer.from(cx.token).toString("hex"), epoch: EPOCH, paused },
+    grant: { token: tokenText(cx), epoch: EPOCH, paused },
     ...defined({ qemu: process }),
   };
   if (kind === "released" || kind === "kept") {

@@ -4,7 +4,7 @@
  */
 import { type Change, isAtSource, own, startSource } from "./copies.ts";
 import type { Rules } from "./rules.ts";
-import { toSource, write } from "./source-parts.ts";
+import { mayRunAtSource, toSource, write } from "./source-parts.ts";
 import type { Add, Manner, World } from "./world.ts";
 
 export function keepingSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
@@ -23,7 +23,7 @@ export function keepingSteps(world: World, manner: Manner, rules: Rules, add: Ad
     return;
   }
   // a grant that may be on the disk is taken back before the guest runs again: by the disk, or by the destination
-  if (isGranted && rules.planOverGranted && because === "none") {
+  if (!mayRunAtSource(world, rules)) {
     if (world.withdraw === "no") add("source says withdraw once", { withdraw: "true" });
     if (world.refused) add("source hears refused", { because: "refused" });
     return;

@@ -17,6 +17,12 @@ testMutations([
   ],
   ["5: no plan is written over granted", { planOverGranted: false }, within(2, 0, 0)],
   [
+    "5: no plan is written over granted, and cont is said all the same",
+    { planOverGranted: false, sourceMayRun: () => true },
+    within(2, 0, 0),
+  ],
+  ["5: cont is said while the grant may be on the disk", { sourceMayRun: () => true }, within(3, 0, 0)],
+  [
     "6: a loaded destination gives up, and no refused copy is kept",
     { waitsLoaded: false, keepsUntilHeard: false },
     within(1, 0, 0),

@@ -14,6 +14,18 @@ export const JOURNAL_KIND = {
   kept: "kept",
 } as const;
 
+/** The token of the one grant of the search. */
+const TOKEN = "aa";
+
+/** Tells whether the source may run its guest, by its record and by what this life of the agent has heard of its grant. */
+export function mayRunAtSource({ sourceJournal, because }: World, rules: Rules): boolean {
+  const grant = { token: TOKEN, epoch: 1, paused: false };
+  const kind = JOURNAL_KIND[sourceJournal];
+  const isGivenBack = because === "refused" || because === "word";
+  const record = { kind, guest: "web", destination: "b", sequence: 1, startedAtMs: 0, grant };
+  return rules.sourceMayRun(record, isGivenBack ? TOKEN : undefined);
+}
+
 /** What a source agent finds that looks at the process of its record. */
 export function lookAtSource({ sourceQemu, sourceOther }: World, rules: Rules): SourceQemu {
   if (!rules.looksAtTheProcess && sourceOther) return "active";

@@ -36,8 +36,8 @@ export async function keep(state: State<"keeping">, cx: SourceContext): Promise<
   if (undo.mayBeWhole && (await cx.qemu.isSeenEnded())) return orphan(undo, fault);
   tellDestination(undo, fault, cx);
   if (!undo.touched) return { kind: afterSource("keeping", "done"), fault: await untouched(fault, undo) };
-  if (undo.granted !== "no") await takeBack(undo, cx);
-  const { kind, guestNow } = await runAtSource(undo, cx);
+  const takenBack = undo.granted === "no" ? undo : await takeBack(undo, cx);
+  const { kind, guestNow } = await runAtSource(takenBack, cx);
   // so far the destination has heard only `withdraw`, and keeps the copy that it has
   if (kind === "gone" && undo.mayBeWhole) return orphan(undo, fault);
   return end(fault.with({ guestNow }), undo, cx);
@@ -59,8 +59,9 @@ function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
  * If the grant was not sent yet, this function waits until the disk takes the record or the destination has refused the
  * guest. If the destination has refused the guest already, this function does not wait for the disk, since the
  * destination would refuse a repeated grant as well.
+ * @returns what is to be undone, with `givenBack` if the destination has refused
  */
-async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
+async function takeBack(undo: Undo, cx: SourceContext): Promise<Undo> {
   const { settings, postcopy, paused, granted, isRetired } = undo;
   const record = sourceRecord(cx, "plan", { settings, postcopy, paused, ...(isRetired ? { retiring: true } : {}) });
   const write = (): Promise<void> => writeInTime(cx, record);
@@ -75,16 +76,19 @@ async function takeBack(undo: Undo, cx: SourceContext): Promise<void> {
         `the guest is paused at the source until the journal can be written or the destination has refused it (${message})`,
       );
   };
-  if (granted === "givenBack") return await write().catch(warn);
+  if (granted === "givenBack") {
+    await write().catch(warn);
+    return undo;
+  }
   const over = new AbortController();
   const signal = AbortSignal.any([cx.leaving, over.signal]);
-  const refused = tellUntilHeard(cx, "withdraw", signal).then(async (told) => {
-    // the destination runs a guest that it was never granted: the guest is not started here as well
-    if (told === "running") await orAborted(new Promise<never>(() => undefined), signal);
-  });
+  const refused = tellUntilHeard(cx, "withdraw", signal).then((told): Undo | Promise<never> =>
+    // a destination that runs a guest which it was never granted: the guest is not started here as well
+    told === "running" ? orAborted(new Promise<never>(() => undefined), signal) : { ...undo, granted: "givenBack" },
+  );
   refused.catch(() => undefined);
   try {
-    await Promise.race([writeUntilWritten(write, warn, cx.clock, signal), refused]);
+    return await Promise.race([writeUntilWritten(write, warn, cx.clock, signal).then(() => undo), refused]);
   } finally {
     over.abort();
   }

@@ -1,6 +1,7 @@
 /** Tests `OwnQemu`: which process answers at the monitor of the source QEMU, and what the agent says in which state. */
 import t, { type Test } from "tap";
 import { OwnQemu } from "../../../agent-source/guest/own-qemu.ts";
+import { SOURCE_RECORDS, type SourceRecord } from "../../../shared/protocol/ownership.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { loadSourceConfig } from "../../../shared/runtime/config/config.ts";
@@ -10,6 +11,14 @@ import { placesIn } from "../../support/source-again.ts";
 
 const QMP = "--qmp-timeout=5s";
 const OTHER = { code: "qemu-failed", message: /Process \d+ answers at .*, not process \d+/, advice: /Another QEMU/ };
+
+const TOKEN = "aa";
+const recordOf = (kind: SourceRecord["kind"]): SourceRecord => ({
+  ...{ kind, guest: "web", destination: "beta:7411", sequence: 1, startedAtMs: 0 },
+  grant: { token: TOKEN, epoch: 1, paused: false },
+});
+/** The guest was never granted. */
+const OURS = { record: recordOf("plan"), refusedToken: undefined };
 
 async function found(t: Test, status: string) {
   const qemu = await FakeQemu.start(t, { status });
@@ -34,7 +43,7 @@ t.test("the QEMU of a migration is the process that answers when the migration b
 t.test("cont is said in the states in which a migration leaves a guest, and in no other state", async (t) => {
   for (const status of ["postmigrate", "paused"]) {
     const { qemu, own, connect } = await found(t, status);
-    await own.cont(await connect());
+    await own.cont(await connect(), OURS);
     t.same(qemu.said, ["cont"], status);
   }
   const { qemu, own, connect } = await found(t, "running");
@@ -43,9 +52,25 @@ t.test("cont is said in the states in which a migration leaves a guest, and in n
   for (const status of others) {
     qemu.state.status = status;
     const error = { code: "qemu-failed", message: new RegExp(`is ${status}: cont is not said`) };
-    await t.rejects(own.cont(qmp), error);
+    await t.rejects(own.cont(qmp, OURS), error);
   }
   t.same(qemu.said, []);
+});
+
+t.test("cont is said only where the source may run the guest", async (t) => {
+  const { qemu, own, connect } = await found(t, "postmigrate");
+  const qmp = await connect();
+  for (const kind of [undefined, ...SOURCE_RECORDS])
+    for (const refusedToken of [undefined, "bb", TOKEN]) {
+      qemu.state.status = "postmigrate";
+      qemu.said.length = 0;
+      const mayRun = kind === "granted" ? refusedToken === TOKEN : kind !== "released";
+      const said = own.cont(qmp, { record: kind && recordOf(kind), refusedToken });
+      if (mayRun) await said;
+      else
+        await t.rejects(said, { code: "in-doubt", message: `The journal says that web is ${kind}: cont is not said` });
+      t.same(qemu.said, mayRun ? ["cont"] : [], `the record is ${kind}, and ${refusedToken} is refused`);
+    }
 });
 
 t.test("quit is said only in the states that are given, and returns when the process has ended", async (t) => {
@@ -65,7 +90,7 @@ t.test("nothing is said to a process that is not the record's", async (t) => {
   const other = await FakeQemu.start(t, { status: "postmigrate" }, qemu.path);
   const qmp = await QmpClient.connect(other.path);
   t.teardown(() => qmp.close());
-  await t.rejects(own.cont(qmp), OTHER);
+  await t.rejects(own.cont(qmp, OURS), OTHER);
   await t.rejects(own.quit(qmp, ["postmigrate"]), OTHER);
   await t.rejects(own.cancelMigration(qmp), OTHER);
   t.equal(await own.connect(), undefined, "the process of the record has ended, whichever process answers there now");
@@ -79,7 +104,7 @@ t.test("nothing is said to any process when the record names none", async (t) =>
   const nameless = new OwnQemu("web", config, systemClock);
   const qmp = await connect();
   const error = { code: "qemu-failed", message: /does not name the QEMU of web/ };
-  await t.rejects(nameless.cont(qmp), error);
+  await t.rejects(nameless.cont(qmp, OURS), error);
   await t.rejects(nameless.quit(qmp, ["postmigrate"]), error);
   await t.rejects(nameless.cancelMigration(qmp), error);
   await t.rejects(nameless.connect(), error);
