@@ -104,7 +104,7 @@ export class OwnQemu {
   async connect(timeoutMs = this.config.qmpTimeoutMs): Promise<QmpClient | undefined> {
     if (await this.hasEnded()) return undefined;
     const { qmp: path } = await loadGuest(this.guest, this.config);
-    const qmp = await QmpClient.connect(path, { timeoutMs }).catch(async (thrown: unknown) => {
+    const qmp = await QmpClient.connect(path, { timeoutMs }, this.clock).catch(async (thrown: unknown) => {
       if (await this.hasEnded()) return undefined;
       throw thrown;
     });
@@ -157,7 +157,7 @@ export class OwnQemu {
   private async anotherRuns(): Promise<boolean> {
     const { qmp: path } = await loadGuest(this.guest, this.config);
     try {
-      const other = await QmpClient.connect(path, { timeoutMs: LOOKS_WITHIN_MS });
+      const other = await QmpClient.connect(path, { timeoutMs: LOOKS_WITHIN_MS }, this.clock);
       // the connection is closed whatever QEMU answers: a monitor serves one client, and this is another QEMU
       const asked = other.execute("query-status", undefined, { timeoutMs: LOOKS_WITHIN_MS });
       const { status } = await asked.finally(() => other.close());

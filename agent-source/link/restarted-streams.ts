@@ -6,6 +6,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { Hello } from "../../shared/protocol/stream-messages.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 
 /** The largest generation of a stream. Generations are random, so that a restarted agent does not repeat one. */
@@ -19,9 +20,11 @@ export class RestartedStreams {
   private untaken: ResumingSource | undefined;
   private arrival: Deferred<void> = deferred();
   private readonly peer: string;
+  private readonly clock: Clock;
 
-  constructor(peer: string) {
+  constructor(peer: string, clock: Clock = systemClock) {
     this.peer = peer;
+    this.clock = clock;
   }
 
   /** Accepts restarted streams from now on: the guest runs at the destination. */
@@ -67,13 +70,13 @@ export class RestartedStreams {
   accept(hello: Hello, channel: SourceChannel): void {
     if (!this.open)
       throw new MigrationFault("peer-lost", "This agent has started again, and will ask for this migration");
-    const { link } = this;
+    const { link, peer, clock } = this;
     if (link !== undefined && !link.isOver && !hello.restarted) {
       link.attach(hello, channel);
       return;
     }
     const generation = 1 + Math.floor(Math.random() * GENERATIONS);
-    const fresh = new ResumingSource({ patienceMs: Number.POSITIVE_INFINITY, peer: this.peer }, generation);
+    const fresh = new ResumingSource({ patienceMs: Number.POSITIVE_INFINITY, peer, clock }, generation);
     fresh.attach(hello, channel);
     link?.close(new MigrationFault("peer-lost", "The destination has begun anew"));
     this.link = fresh;

@@ -61,6 +61,7 @@ export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: So
       done,
       ANSWERS_WITHIN_MS,
       () => new MigrationFault("qemu-failed", "QEMU did not take up its migration"),
+      cx.clock,
     );
     await leavesMigration(qmp, cx.clock);
   } finally {

@@ -5,6 +5,7 @@
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { Standing } from "../../shared/protocol/destination-states.ts";
+import { sleepUnref } from "../../shared/runtime/clock.ts";
 import { askOnce } from "./ask-destination.ts";
 import type { SourceContext } from "./source-context.ts";
 
@@ -33,7 +34,7 @@ async function watchCut(
   onGone: (fault: MigrationFault) => void,
 ): Promise<void> {
   while (link.isCut && !signal.aborted) {
-    await new Promise<void>((resolve) => cx.clock.after(PAUSE_MS, resolve).unref());
+    await sleepUnref(cx.clock, PAUSE_MS);
     if (!link.isCut || signal.aborted) return;
     const answer = await askOnce(cx, "standing", signal, { timeoutMs: ANSWERS_WITHIN_MS }).catch(() => undefined);
     // without an answer nothing is known: the link is down

@@ -98,6 +98,7 @@ async function resume(
     orAborted(session.inbox.askMissing(pageCount), AbortSignal.any([session.signal, cx.leaving])),
     ANSWERS_WITHIN_MS,
     () => new MigrationFault("timeout", "The destination does not say which pages it misses"),
+    cx.clock,
   );
   cx.log.warn({ missing: missing.size, from }, "taking up post-copy");
   await session.intake.listen(session.streamPath);

@@ -52,7 +52,7 @@ export async function verifyMemory(
         advice: "See the destination agent's log, then migrate again, or without --verify",
       });
     const asked = session.inbox.askDigests(start, byteLength, index === stretches.length - 1);
-    const theirs = within(asked, answersWithinMs, late);
+    const theirs = within(asked, answersWithinMs, late, cx.clock);
     // `theirs` is awaited below, so that both agents work at the same time
     theirs.catch(() => undefined);
     const mine = await digestStretch(save, start, byteLength, path);

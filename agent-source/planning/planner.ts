@@ -42,7 +42,11 @@ export class Planner {
 
   async plan(call: PlanCall, cx: SourceContext): Promise<PlanView> {
     const definition = await loadGuest(cx.call.guest, cx.config);
-    const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+    const qmp = await QmpClient.connect(
+      definition.qmp,
+      { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled },
+      cx.clock,
+    );
     try {
       const facts = await lookAtGuest(qmp, definition.qmp, cx);
       const { contract, link } = await this.ask(cx, definition, facts, call.observeMs > 0);
@@ -89,6 +93,7 @@ export class Planner {
         new MigrationFault("peer-lost", `The destination did not dial ${cx.advertised} within ${DIALS_WITHIN_MS} ms`, {
           advice: "Check that the destination host reaches this agent's advertised address (advertise)",
         }),
+      cx.clock,
     );
     return { contract, link: await measureLink(channel, cx.clock, cx.cancelled) };
   }

@@ -7,6 +7,7 @@ import { versionText } from "../../shared/protocol/handshake.ts";
 import type { GuestView } from "../../shared/protocol/report.ts";
 import { machineTypeOf } from "../../shared/qemu/inspect/preflight.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
 import { type GuestDefinition, listGuests } from "../../shared/runtime/guest/guest-definition.ts";
 
@@ -17,7 +18,11 @@ import { type GuestDefinition, listGuests } from "../../shared/runtime/guest/gue
 const ASK_MS = 1500;
 
 /** @param busy the id of the migration of each guest that has one under way: the agent uses that guest's monitor */
-export async function listGuestViews(config: SourceConfig, busy: ReadonlyMap<string, string>): Promise<GuestView[]> {
+export async function listGuestViews(
+  config: SourceConfig,
+  busy: ReadonlyMap<string, string>,
+  clock: Clock,
+): Promise<GuestView[]> {
   const listing = await listGuests(config);
   return Promise.all(
     listing.map(async (one) => {
@@ -28,7 +33,7 @@ export async function listGuestViews(config: SourceConfig, busy: ReadonlyMap<str
       if (migrationId !== "") return { ...empty, state: "migrating" };
       if (one.kind === "unreadable") return { ...empty, state: "unreadable", detail: one.fault.message };
       try {
-        return { ...empty, ...(await ask(one.definition)) };
+        return { ...empty, ...(await ask(one.definition, clock)) };
       } catch (thrown) {
         return { ...empty, state: "unreadable", detail: MigrationFault.from(thrown).message };
       }
@@ -36,10 +41,10 @@ export async function listGuestViews(config: SourceConfig, busy: ReadonlyMap<str
   );
 }
 
-async function ask(definition: GuestDefinition): Promise<Partial<GuestView> & { state: string }> {
+async function ask(definition: GuestDefinition, clock: Clock): Promise<Partial<GuestView> & { state: string }> {
   let qmp: QmpClient;
   try {
-    qmp = await QmpClient.connect(definition.qmp, { timeoutMs: ASK_MS });
+    qmp = await QmpClient.connect(definition.qmp, { timeoutMs: ASK_MS }, clock);
   } catch (thrown) {
     const fault = MigrationFault.from(thrown);
     if (fault.code === "qmp-unreachable") return { state: "off" };

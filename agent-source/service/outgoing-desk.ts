@@ -190,14 +190,14 @@ export class OutgoingDesk implements MigrationOperator {
 
   /** Resolves when the migration has ended, or waits for a host or for the next word, or after ANSWERS_WITHIN_MS. */
   private untilSettled(id: string): Promise<unknown> {
-    const { ended, announcer } = this.entry(id);
+    const { ended, announcer, cx } = this.entry(id);
     let forget = (): void => undefined;
     const isOver = new Promise<void>((resolve) => {
       forget = announcer.add(({ status }) => {
         if (!endsByItself(status)) resolve();
       });
     });
-    return orLate(Promise.race([ended, isOver]), ANSWERS_WITHIN_MS).finally(forget);
+    return orLate(Promise.race([ended, isOver]), ANSWERS_WITHIN_MS, cx.clock).finally(forget);
   }
 
   private entry(id: string): Outgoing {

@@ -72,7 +72,7 @@ export class SourceAgent implements SourceService {
   }
 
   listGuests(): Promise<readonly GuestView[]> {
-    return listGuestViews(this.parts.config, this.desk.busyGuests);
+    return listGuestViews(this.parts.config, this.desk.busyGuests, this.parts.clock);
   }
 
   /** When the promise settles, everything that the plan has opened is closed, and the guest is as it was. */
@@ -195,7 +195,8 @@ export class SourceAgent implements SourceService {
    * journal. All of this takes at most `shutdown.grace`.
    */
   async stop(): Promise<void> {
-    const { onShutdown, shutdownGraceMs } = this.parts.config;
+    const { clock, config } = this.parts;
+    const { onShutdown, shutdownGraceMs } = config;
     const stopping = new MigrationFault("stopping", "The source agent is being stopped", {
       advice: "Migrate again when it is back",
     });
@@ -203,11 +204,12 @@ export class SourceAgent implements SourceService {
     const ends = (of: typeof under): Promise<unknown> => Promise.all(of.map(({ ended }) => ended));
     // a migration that waits for an operator, or for a host that comes back, does not end while the agent stops
     const toSettle = under.filter(({ cx }) => endsByItself(cx.report.status));
-    if (onShutdown === "finish") await orLate(ends(toSettle), shutdownGraceMs - ABORT_RESERVE_MS);
+    if (onShutdown === "finish") await orLate(ends(toSettle), shutdownGraceMs - ABORT_RESERVE_MS, clock);
     for (const { cancel } of under) cancel.abort(stopping);
-    if (toSettle.length > 0) await orLate(ends(toSettle), Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS);
+    if (toSettle.length > 0)
+      await orLate(ends(toSettle), Math.min(ABORT_RESERVE_MS, shutdownGraceMs) - LEAVE_MS, clock);
     this.leaving.abort(stopping);
-    await orLate(ends(under), LEAVE_MS);
+    await orLate(ends(under), LEAVE_MS, clock);
   }
 
   private newIdentity(): Identity {
@@ -247,6 +249,7 @@ export class SourceAgent implements SourceService {
         ? new ResumingSource({
             patienceMs: config.link.giveUpAfterMs,
             peer: call.to,
+            clock,
             noticedWithinMs: 2 * config.link.keepAliveMs,
           })
         : undefined;
@@ -276,7 +279,7 @@ export class SourceAgent implements SourceService {
         await arrived.promise;
         return link;
       },
-      restartedStreams: new RestartedStreams(call.to),
+      restartedStreams: new RestartedStreams(call.to, clock),
       faults,
     };
     return { cx, cancel, arrived, link };

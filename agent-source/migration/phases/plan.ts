@@ -24,7 +24,11 @@ const PROGRAM_BYTES = 208 << 20;
 export async function plan(_state: State<"planned">, cx: SourceContext): Promise<State<"negotiating">> {
   await orAborted(memoryReturned(PROGRAM_BYTES), cx.cancelled);
   const definition = await loadGuest(cx.call.guest, cx.config);
-  const qmp = await QmpClient.connect(definition.qmp, { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled });
+  const qmp = await QmpClient.connect(
+    definition.qmp,
+    { timeoutMs: cx.config.qmpTimeoutMs, signal: cx.cancelled },
+    cx.clock,
+  );
   try {
     const facts = await lookAtGuest(qmp, definition.qmp, cx);
     return { kind: afterSource("planned", "carriable"), definition, qmp, facts };

@@ -98,5 +98,6 @@ function dialledIn({ followUpMs }: Contract, cx: SourceContext): Promise<Resumin
         `The destination accepted, but did not dial ${cx.advertised} within ${followUpMs} ms`,
         { advice: "Check that the destination host reaches this agent's advertised address (advertise)" },
       ),
+    cx.clock,
   );
 }

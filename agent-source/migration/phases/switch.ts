@@ -58,6 +58,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
       orAborted(session.inbox.loaded.promise, session.signal),
       LOADS_WITHIN_MS,
       () => new MigrationFault("timeout", `The destination did not load the guest within ${LOADS_WITHIN_MS} ms`),
+      cx.clock,
     );
     if (!session.isPostcopy && loaded.lastSequence !== session.sender.sequence)
       throw new MigrationFault(
@@ -67,7 +68,7 @@ export async function switchOver(state: State<"switching">, cx: SourceContext): 
     const verifyStartMs = cx.clock.monotonicMs();
     const compared = cx.call.options.verify ? await orAborted(verifyMemory(session, cx), session.signal) : NOT_COMPARED;
     const times = {
-      stoppedUs: paused ? 0 : await untilStopped(session),
+      stoppedUs: paused ? 0 : await untilStopped(session, cx),
       lastPagesUs: session.capture.lastPagesSentUs,
       lastByteUs: session.meter.toLocal(loaded.lastByteAtUs),
       loadedUs: session.meter.toLocal(loaded.loadedAtUs),
@@ -97,7 +98,7 @@ async function becauseOfChange(
 ): Promise<MigrationFault> {
   if (fault.code !== "qemu-failed" || agreed === undefined || !qmp.isOpen) return fault;
   try {
-    await within(checkAgreed(qmp, agreed, cx), LOOKS_WITHIN_MS, () => fault);
+    await within(checkAgreed(qmp, agreed, cx), LOOKS_WITHIN_MS, () => fault, cx.clock);
     return fault;
   } catch (thrown) {
     const { code, message, advice } = MigrationFault.from(thrown);
@@ -137,7 +138,7 @@ async function stopGuest({ session, into }: State<"switching">, cx: SourceContex
       return;
     case "destination":
       session.letStop();
-      await Promise.race([untilStopped(session), orAborted(session.completing.promise, session.signal)]);
+      await Promise.race([untilStopped(session, cx), orAborted(session.completing.promise, session.signal)]);
   }
 }
 
@@ -146,11 +147,12 @@ async function stopGuest({ session, into }: State<"switching">, cx: SourceContex
  * @returns when the guest was stopped, microseconds since the epoch
  * @throws MigrationFault `qmp-timeout`
  */
-function untilStopped(session: TransferSession): Promise<number> {
+function untilStopped(session: TransferSession, cx: SourceContext): Promise<number> {
   return within(
     orAborted(session.runs.stopped, session.signal),
     STOPS_WITHIN_MS,
     () => new MigrationFault("qmp-timeout", `No STOP from QEMU within ${STOPS_WITHIN_MS} ms`),
+    cx.clock,
   );
 }
 
