@@ -13,7 +13,7 @@ import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { FrameKind } from "../../shared/protocol/stream-messages.ts";
-import { systemClock } from "../../shared/runtime/clock.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
@@ -31,6 +31,8 @@ export interface SendingOptions {
   readonly creditWindowBytes?: number;
   /** True if frames of pages wait until the test says that they were compressed. @default false */
   readonly compressed?: boolean;
+  /** @default the host's clock */
+  readonly clock?: Clock;
 }
 
 /** How many bytes of a page are its value. The rest is the same in all pages. */
@@ -43,6 +45,7 @@ export function sending({
   frameBytes = 4 * PAGE_SIZE,
   creditWindowBytes = 64 << 20,
   compressed = false,
+  clock = systemClock,
 }: SendingOptions = {}) {
   const options = { pageCount, delta: true, reorder: true, pendingSlots, baseSlots: 100, frameBytes };
   const { kernels, buffers, region, window } = createSourceMemory(options, loadKernels);
@@ -74,7 +77,7 @@ export function sending({
     chooser: new CompressionChooser(compressed ? 1 : "off", 1),
     meter: new LinkMeter(),
     pacer: new Pacer(0),
-    clock: systemClock,
+    clock,
     creditWindowBytes,
     onSent: () => undefined,
     onRoom: () => undefined,
