@@ -93,14 +93,6 @@ t.test("other bytes than those go before the pages that are pending", async (t) 
   t.same(sent(), [[0, 1, 2, 3], "head", [4, 5, 6, 7]]);
 });
 
-t.test("after eight frames the event loop has a turn before the sender makes more", async (t) => {
-  const { clock, frames } = withPages(40, { compressed: false });
-  await turn();
-  t.equal(frames.length, 8);
-  await clock.advance(0);
-  t.equal(frames.length, 10);
-});
-
 t.test("a sender that was stopped sends nothing more when a compression ends", async (t) => {
   const { sender, clock, compressed, sent } = withPages(40);
   sender.stop();
