@@ -38,9 +38,14 @@ export class FakeQemu {
   readonly state: FakeQemuState;
   /** The ids of the objects that `object-add` has made. */
   readonly objects = new Set<string>();
+  /** The names of the images that it has open. */
+  readonly images: string[] = [];
+  /** What `query-migrate` tells of a migration that has failed. */
+  errorDescription: string | undefined;
   whim: Whim = () => undefined;
   /** If false, a new client is accepted but not greeted, as by a QEMU whose main loop waits for a page. */
   greets = true;
+  private readonly muted = new Set<string>();
   private readonly monitors = new Set<Monitor>();
   private readonly child: ChildProcess;
   private readonly closeMonitor: () => void;
@@ -84,14 +89,14 @@ export class FakeQemu {
     return this.monitors.size;
   }
 
-  /** Ends as a QEMU that is killed: its process ends, and its monitor is closed. */
+  /** Ends as a QEMU that is killed. Whoever sees its monitor closed also finds that its process has ended. */
   async end(): Promise<void> {
     const exited: Promise<unknown> = this.isAlive ? once(this.child, "exit") : Promise.resolve();
     this.child.kill("SIGKILL");
-    this.closeMonitor();
     await bounded(exited, ENDS_WITHIN_MS, "the end of a fake QEMU");
     const isGone = async (): Promise<true | undefined> => ((await hasEnded(this.process)) ? true : undefined);
     await eventually(isGone, { timeoutMs: ENDS_WITHIN_MS, what: "the end of a fake QEMU in /proc" });
+    this.closeMonitor();
   }
 
   /** Changes its run state, as when `cont` or `stop` is said at another monitor. */
@@ -121,11 +126,11 @@ export class FakeQemu {
       case "query-status":
         return { status, running: status === "running" };
       case "query-migrate":
-        return migration === "none" ? {} : { status: migration };
+        return migration === "none" ? {} : { status: migration, "error-desc": this.errorDescription };
       case "query-cpus-fast":
         return [{ "cpu-index": 0, "qom-path": "/", "thread-id": this.process.pid, target: "x86_64" }];
       case "query-named-block-nodes":
-        return [];
+        return this.images.map((name) => ({ "node-name": name }));
       case "qom-list":
         return [...this.objects].map((name) => ({ name, type: "child<secret>" }));
       case "object-add":
@@ -148,7 +153,13 @@ export class FakeQemu {
     for (const monitor of this.monitors) this.event(monitor, "MIGRATION", { status });
   }
 
+  /** Sends no event of this name any more. */
+  mutes(event: string): void {
+    this.muted.add(event);
+  }
+
   private event(monitor: Monitor, event: string, data: object = {}): void {
+    if (this.muted.has(event)) return;
     const nowUs = Date.now() * 1000;
     const timestamp = { seconds: Math.floor(nowUs / 1e6), microseconds: nowUs % 1e6 };
     monitor.reply({ event, data, timestamp });

@@ -10,8 +10,11 @@ import { answerDigests } from "../guest-digests.ts";
 import { noteStarted, onceStarted } from "../started-by-others.ts";
 
 type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pulling">;
-/** What ends this state. `claimed` and `ended` are an operator's words `here` and `end`. */
-type Word = "granted" | "withdrawn" | "started" | "gone" | "claimed" | "ended" | "stopping";
+/**
+ * What ends this state. `claimed` and `ended` are an operator's words `here` and `end`. A fault is the reason of a
+ * source that has withdrawn the migration, by a call or by the stream.
+ */
+type Word = MigrationFault | "granted" | "started" | "gone" | "claimed" | "ended" | "stopping";
 
 /**
  * Tells the source that the guest is loaded, and waits until the source grants or withdraws the guest. The source may
@@ -25,6 +28,7 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
   // stopped, only a rename is then left to do
   void cx.journal.prepare(cx.id, destinationRecord(cx, "running", guest, { postcopy: state.postcopy, paused: false }));
   const word = state.isStarted === true ? "started" : await nextWord(state, cx);
+  if (word instanceof MigrationFault) return refusing("withdrawn", state, word);
   const whole = wholeOf(state);
   switch (word) {
     case "granted": {
@@ -47,8 +51,6 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
       if (postcopy === undefined) return { kind: afterDestination("loaded", "started") };
       return { kind: afterDestination("loaded", "startedPulling"), guest, postcopy, ...(receiver && { receiver }) };
     }
-    case "withdrawn":
-      return refusing("withdrawn", state, MigrationFault.from(cx.withdrawn.reason));
     case "ended": {
       const fault = new MigrationFault("cancelled", "The operator of this host ended the copy");
       // by the operator's word the copy is not kept until the source has heard the refusal
@@ -105,10 +107,10 @@ async function nextWord({ guest, receiver }: State<"loaded">, cx: DestinationCon
   try {
     return await Promise.race([
       cx.granted.promise.then((): Word => "granted"),
-      onceAborted(cx.withdrawn, over.signal).then((): Word => "withdrawn"),
+      onceAborted(cx.withdrawn, over.signal).then((): Word => MigrationFault.from(cx.withdrawn.reason)),
       onceAborted(cx.stopping, over.signal).then((): Word => "stopping"),
       guest.ended.then((): Word => "gone"),
-      ...(receiver === undefined ? [] : [receiver.gaveUp.promise.then((): Word => "withdrawn")]),
+      ...(receiver === undefined ? [] : [receiver.gaveUp.promise]),
       onceStarted(guest, over.signal).then((): Word => "started"),
       claim,
     ]);

@@ -114,6 +114,29 @@ t.test("a monitor that was lost is connected to again", async (t) => {
   stop();
 });
 
+t.test("a guest that somebody starts while no monitor is connected is noticed on the next connection", async (t) => {
+  const { qemu, guest } = await adopted(t, "paused");
+  const told: string[] = [];
+  const stop = guest.onResume(() => void told.push("resumed"));
+  guest.qmp.close();
+  await guest.monitor();
+  await guest.qmp.execute("query-status");
+  t.same(told, [], "a guest that is still paused was not started");
+  guest.qmp.close();
+  await eventually(() => (qemu.clients === 0 ? true : undefined), {
+    timeoutMs: 20_000,
+    what: "a QEMU without a client",
+  });
+  qemu.become("running");
+  await guest.monitor();
+  await eventually(() => (told.length > 0 ? true : undefined), { timeoutMs: 20_000, what: "the guest seen running" });
+  stop();
+  guest.qmp.close();
+  await guest.monitor();
+  await guest.qmp.execute("query-status");
+  t.same(told, ["resumed"], "nobody is called after that");
+});
+
 t.test("a QEMU that does not take quit is killed", async (t) => {
   const { qemu, guest } = await adopted(t, "paused");
   qemu.whim = ({ execute }) => (execute === "quit" ? "silence" : undefined);
