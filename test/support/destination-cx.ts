@@ -6,7 +6,6 @@ import { PassThrough } from "node:stream";
 import type { Test } from "tap";
 import { GuestProcess } from "../../agent-destination/guest/guest-process.ts";
 import {
-  type Claim,
   type DestinationContext,
   destinationRecord,
   keeperPlaces,
@@ -45,6 +44,9 @@ export const TOKEN = Buffer.from("aa".repeat(16), "hex");
 export const GRANT: OwnershipGrant = { token: TOKEN.toString("hex"), epoch: 1, paused: false };
 /** What every fault of a source that withdraws says. */
 export const WITHDRAWN = new MigrationFault("peer-failed", "The source withdrew the migration");
+
+/** An operator's word. */
+type Claim = Parameters<DestinationContext["claims"]["say"]>[0];
 
 /** How a migration comes to its phase. */
 export interface Came {
@@ -141,7 +143,7 @@ export interface StreamOptions {
 }
 
 /** A transfer stream between the phase under test and a source that the test plays. */
-export interface Stream {
+interface Stream {
   readonly receiver: Receiver;
   /** The source's end. */
   readonly source: SourceChannel;

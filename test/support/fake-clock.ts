@@ -88,6 +88,22 @@ export class FakeClock implements Clock {
     this.ms = endMs;
   }
 
+  /**
+   * Moves along with real time until a promise has settled: for a wait each of whose steps also waits for a socket or a
+   * process.
+   */
+  async walkUntil(done: Promise<unknown>): Promise<void> {
+    let isOver = false;
+    const over = (): void => {
+      isOver = true;
+    };
+    done.then(over, over);
+    while (!isOver) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      await this.advance(1);
+    }
+  }
+
   private nextBy(endMs: number): FakeTimer | undefined {
     const due = this.timers.filter(({ dueMs }) => dueMs <= endMs);
     return due.reduce<FakeTimer | undefined>(

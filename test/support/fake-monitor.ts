@@ -10,6 +10,8 @@ export interface Command {
   readonly execute: string;
   readonly arguments?: Record<string, unknown>;
   readonly id: number;
+  /** Stands in the place of `execute` where QEMU is to carry the command out beside its main loop. */
+  readonly "exec-oob"?: string;
 }
 
 /** The greeting of a QEMU of the given version. */

@@ -42,6 +42,8 @@ export class FakeQemu {
   readonly images: string[] = [];
   /** What `query-migrate` tells of a migration that has failed. */
   errorDescription: string | undefined;
+  /** Called with the path at which it was told to take a migration stream. */
+  takesStreamAt: (path: string) => void = () => undefined;
   whim: Whim = () => undefined;
   /** If false, a new client is accepted but not greeted, as by a QEMU whose main loop waits for a page. */
   greets = true;
@@ -105,7 +107,8 @@ export class FakeQemu {
     for (const monitor of this.monitors) this.event(monitor, status === "running" ? "RESUME" : "STOP");
   }
 
-  private answer(command: Command, monitor: Monitor): void {
+  private answer(given: Command, monitor: Monitor): void {
+    const command = { ...given, execute: given["exec-oob"] ?? given.execute };
     const { execute, id } = command;
     if (!/^(query|qom)-/.test(execute)) this.said.push(execute);
     const whim = this.whim(command);
@@ -138,6 +141,10 @@ export class FakeQemu {
         return {};
       case "object-del":
         this.objects.delete(String(given?.id));
+        return {};
+      case "migrate-incoming":
+      case "migrate-recover":
+        this.takesStreamAt(String(given?.uri).replace(/^unix:/, ""));
         return {};
       case "cont":
         this.state.status = "running";

@@ -126,7 +126,7 @@ t.test(
     };
     qemu.mutes("RESUME");
     const done = started();
-    done.catch(() => undefined);
+    await clock.walkUntil(done);
     await t.rejects(done, { code: "qemu-failed", message: "The destination's QEMU is paused after cont, not running" });
     t.same(steps, ["cont"], "the source is not told that the guest runs");
   },
