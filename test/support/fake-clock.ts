@@ -85,7 +85,8 @@ export class FakeClock implements Clock {
       next.call();
       await setImmediate();
     }
-    this.ms = endMs;
+    // a call may have let the clock jump meanwhile
+    this.ms = Math.max(this.ms, endMs);
   }
 
   /**
