@@ -28,6 +28,7 @@ import { answerProbe } from "../link/probe-responder.ts";
 import { tokenText } from "../migration/destination-context.ts";
 import type { DestinationState } from "../migration/destination-state.ts";
 import { definedBytes, firstLook } from "../migration/first-look.ts";
+import { MonitorLooks } from "../migration/what-is-there.ts";
 import { CallerLogs } from "./caller-logs.ts";
 import { Incoming, type Named } from "./incoming.ts";
 import { IncomingDesk } from "./incoming-desk.ts";
@@ -60,6 +61,7 @@ export class DestinationAgent implements DestinationService {
   /** The largest `sequence` of the migrations in the journal. */
   private sequence = 0;
   private readonly places: Places;
+  private readonly looks: MonitorLooks;
   /** How many sources measure their link to this host now. */
   private linkAnswers = 0;
   /**
@@ -73,6 +75,7 @@ export class DestinationAgent implements DestinationService {
     this.callers = new CallerLogs(parts.log);
     this.desk = new IncomingDesk(parts.journal, this.entries);
     this.places = new Places(parts, this.entries);
+    this.looks = new MonitorLooks(parts.clock);
   }
 
   async handshake(offer: Offer, caller: Caller): Promise<HandshakeAnswer> {
@@ -84,7 +87,8 @@ export class DestinationAgent implements DestinationService {
     const parts = { ...this.parts, log: callerLog, limits: limitsToward(caller, this.parts.limits) };
     const promisedBytes = await this.places.promised(Number.POSITIVE_INFINITY, guest);
     const isExpected = this.places.entryOf(guest) !== undefined;
-    const { definition, refusals } = await firstLook(offer, caller, parts, { promisedBytes, isExpected });
+    const looking = { ...parts, looks: this.looks };
+    const { definition, refusals } = await firstLook(offer, caller, looking, { promisedBytes, isExpected });
     const refused = (...all: readonly Refusal[]): HandshakeAnswer => {
       log.info({ refusals: all }, "refused");
       return { kind: "refusals", refusals: all };

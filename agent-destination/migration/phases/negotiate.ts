@@ -14,7 +14,8 @@ import { disksHere } from "../../guest/guest-disks.ts";
 import { GuestProcess } from "../../guest/guest-process.ts";
 import { type DestinationContext, destinationRecord, keeperPlaces } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
-import { factsOfHost, refusalOf, whatIsThere } from "../first-look.ts";
+import { factsOfHost } from "../first-look.ts";
+import { refusalOf, whatIsThere } from "../what-is-there.ts";
 
 /**
  * Starts a QEMU from this host's definition, looks at it and at the host, and answers with the contract or with every
