@@ -235,6 +235,14 @@ export const sourceSchema = () => ({
 
 export const destinationSchema = () => ({
   ...commonSchema("destination"),
+  guests: {
+    ...commonSchema("destination").guests,
+    media: list(
+      [],
+      "paths, comma-separated",
+      "Directories from which a source may have media put into removable drives, read-only and of format raw; empty: only media that the guest's definition here names",
+    ),
+  },
   receiveWindow: size(
     "16MiB",
     "gRPC receive window for pages (grpc-node.flow_control_window); about twice bandwidth times round trip",
