@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the types, lint and format of the code, that nothing in it is unused, spelling, the protocol, where the packages
-# come from, and the length of the files. It changes no source.
+# Checks the types, lint and format of the code, that nothing in it is unused, spelling, shell scripts, the protocol,
+# where the packages come from, and the length of the files. It changes no source.
 . "$(dirname "$0")/common.sh"
 
 echo "check: types"
@@ -11,6 +11,8 @@ echo "check: unused files, exports and packages"
 node_modules/.bin/knip --no-progress --treat-config-hints-as-errors
 echo "check: spelling"
 node_modules/.bin/cspell lint --no-progress --no-summary --cache --cache-strategy content --cache-location .cache/cspell .
+echo "check: shell scripts"
+node dist/scripts/check-shell.js
 echo "check: buf lint"
 node_modules/.bin/buf lint
 echo "check: buf breaking against the last release"

@@ -34,7 +34,7 @@ import { Incoming, type Named } from "./incoming.ts";
 import { IncomingDesk } from "./incoming-desk.ts";
 import { recordedState } from "./incoming-view.ts";
 import { Places } from "./places.ts";
-import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
+import { type DestinationAgentParts, isSettled, pruneJournal, readJournal } from "./recovery.ts";
 
 /**
  * The parts that differ from caller to caller: a log with the caller's budget, and link limits by which only the caller
@@ -211,6 +211,8 @@ export class DestinationAgent implements DestinationService {
       if (entry.running !== undefined) this.arrived(named.id, entry.running);
       this.desk.remember(entry);
       this.entries.delete(named.id);
+      // a disk that fails is told by the next record that is written
+      pruneJournal(this.parts.journal, RECORDS_SLACK).catch(() => undefined);
       returnMemoryLater(this.isIdle, KeeperProcess.prepare);
     });
     return entry;
@@ -271,6 +273,8 @@ export class DestinationAgent implements DestinationService {
   }
 }
 
+/** How many more records than are kept the journal may have before it is pruned. */
+const RECORDS_SLACK = 50;
 /** How many entries `arrivals` keeps; the oldest ones go first. */
 const ARRIVALS_KEPT = 100;
 

@@ -280,7 +280,8 @@ export class ConnectionLimits {
     let waitsMs = Number.POSITIVE_INFINITY;
     for (const [counted, { first, begin }] of this.turns) {
       const own = this.familiar.rateOf(counted.network);
-      // a peer that connects for many migrations at once must not end its own handshakes; it does end those of strangers
+      // a peer that connects for many migrations at once must not end its own handshakes; it does end those of
+      // strangers
       if (first === "shaking" && own !== undefined && !this.mayShake(counted)) {
         waitsMs = Math.min(waitsMs, CROWDED_MS);
         continue;
