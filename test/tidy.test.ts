@@ -1,6 +1,7 @@
 /**
- * Checks what no other tool looks at: the width of comments, the length of functions, whether the documents and
- * headings that comments and documents refer to are there, and whether a newcomer is told of each npm script.
+ * Checks what no other tool looks at: the width of comments, the length of files and functions, whether the
+ * documents and headings that comments and documents refer to are there, and whether a newcomer is told of each npm
+ * script.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -15,6 +16,7 @@ t.setTimeout(240_000);
 const root = packageRoot();
 const COLUMNS = 120;
 const FUNCTION_LINES = 60;
+const FILE_LINES = 350;
 
 const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
   cwd: root,
@@ -34,6 +36,14 @@ t.test("a comment has at most 120 columns", async (t) => {
       .flatMap((line, index) => (COMMENT.test(line) && [...line].length > COLUMNS ? [`${file}:${index + 1}`] : [])),
   );
   t.same(wide, []);
+});
+
+t.test("a file of code has at most 350 lines", async (t) => {
+  const linesOf = (file: string): number => textOf(file).split("\n").length - 1;
+  t.same(
+    ending(/\.(ts|c|sh)$/).filter((file) => linesOf(file) > FILE_LINES),
+    [],
+  );
 });
 
 /** True for `t.test(…)`. */

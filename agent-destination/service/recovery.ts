@@ -63,8 +63,8 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
 }
 
 /**
- * Removes the records of ended migrations that are more than RECORDS_KEPT of their kind. A peer that is refused over and
- * over so loses only records of refusals, and none of a guest that has arrived.
+ * Removes the records of ended migrations that are more than RECORDS_KEPT of their kind. A peer that is refused over
+ * and over so loses only records of refusals, and none of a guest that has arrived.
  * @param slack how many more there may be before the disk is looked at
  */
 export async function pruneJournal(journal: Journal<DestinationRecord>, slack = 0): Promise<void> {

@@ -14,8 +14,8 @@ export const HEALTH_WATCHES_MAX = 32;
 /** How many calls of a connection are refused before the connection is ended: its caller does not listen. */
 const REFUSED_MAX = 100;
 /**
- * How long the request of a call may take to arrive, milliseconds. Without this bound a peer could keep the memory of as
- * many half requests as it has calls.
+ * How long the request of a call may take to arrive, milliseconds. Without this bound a peer could keep the memory of
+ * as many half requests as it has calls.
  */
 const REQUEST_MS = 20_000;
 const TRANSFER = "/ferry.v1.TransferService/";
