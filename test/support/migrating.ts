@@ -17,8 +17,8 @@ import { type Streaming, StreamingQemu } from "./streaming-qemu.ts";
 
 /** Flags of an agent that gives a migration little memory. */
 export const SMALL = ["--memory-arena=1MiB", "--memory-base-cache=1MiB"];
-/** What the operator asks for: a migration without compression and without a comparison of the memory. */
-export const PLAIN = { compression: "off", delta: false, verify: false, bandwidthBytesPerSecond: 0 } as const;
+/** What the operator asks for: no compression, no comparison of the memory, and no limit of rate or time. */
+export const PLAIN = { compression: "off", delta: false, verify: false, bandwidthBytesPerSecond: 0, deadlineMs: 0 } as const;
 
 export interface MigratingOptions extends PhaseOptions {
   /** The guest's run state when the migration begins. @default "running" */
@@ -55,7 +55,7 @@ export async function migrating(t: Test, options: MigratingOptions = {}): Promis
   const qmp = await QmpClient.connect(path);
   t.teardown(() => qmp.close());
   await cx.qemu.meet(qmp, path);
-  const there = new StreamDestination(cx.id, cx.token, cx.call.to);
+  const there = new StreamDestination(cx);
   there.onHeard = ({ kind }) => void happened.push(`link: ${kind}`);
   const stream = new StreamingQemu(t, qemu, how);
   stream.onHeard = (what) => void happened.push(`qemu hears: ${what}`);

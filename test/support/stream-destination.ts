@@ -2,9 +2,11 @@
  * A destination at its end of a migration's transfer stream, inside the test's process. By itself it acknowledges
  * frames and probes and answers pings, as every destination does; it says everything else when a test wants it.
  */
+import type { SourceContext } from "../../agent-source/migration/source-context.ts";
 import type { DestinationChannel } from "../../shared/link/link.ts";
 import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
 import type { DestinationMessage, SourceMessage } from "../../shared/protocol/stream-messages.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import { eventually } from "./bounded.ts";
 import { memoryTransfer } from "./memory-link.ts";
 
@@ -12,7 +14,7 @@ type Kind = SourceMessage["kind"];
 /** Kinds that every stream is full of; `heard` leaves them out. */
 const USUAL: readonly Kind[] = ["welcome", "clockPing", "probe", "frame"];
 /** How long the source may be patient with a link that is down, milliseconds. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 600_000;
 
 export class StreamDestination {
   /** The source's end of the stream, to be given to a session. */
@@ -27,6 +29,7 @@ export class StreamDestination {
   onHeard: (message: SourceMessage) => void = () => undefined;
   private readonly id: string;
   private readonly token: Uint8Array;
+  private readonly clock: Clock;
   private appliedBytes = 0;
   private attempt = 0;
   /** How many messages have come that the source numbers. */
@@ -35,10 +38,11 @@ export class StreamDestination {
   private channel: DestinationChannel | undefined;
   private cutLink: () => void = () => undefined;
 
-  constructor(id: string, token: Uint8Array, peer: string) {
+  constructor({ id, token, call, clock }: SourceContext) {
     this.id = id;
     this.token = token;
-    this.link = new ResumingSource({ patienceMs: PATIENCE_MS, peer });
+    this.clock = clock;
+    this.link = new ResumingSource({ patienceMs: PATIENCE_MS, peer: call.to, clock });
   }
 
   /** Dials the source: the first time, or again after a cut. */
@@ -55,6 +59,11 @@ export class StreamDestination {
   /** Breaks the connection, which can be dialled again. */
   cut(): void {
     this.cutLink();
+  }
+
+  /** Ends the connection in order, as an agent does that says nothing more. */
+  end(): void {
+    this.channel?.close();
   }
 
   say(message: DestinationMessage): void {
@@ -97,6 +106,6 @@ export class StreamDestination {
     if (message.kind === "probe")
       this.say({ kind: "ack", sequence: message.sequence, appliedBytes: message.padding.length });
     if (message.kind === "clockPing")
-      this.say({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: Date.now() * 1000 });
+      this.say({ kind: "clockReply", nonce: message.nonce, destinationTimeUs: this.clock.nowUs() });
   }
 }
