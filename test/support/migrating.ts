@@ -3,6 +3,7 @@
  * that may write a stream, and a destination at its end of the transfer stream. Compression is off, and the arena is
  * small.
  */
+import { setTimeout } from "node:timers/promises";
 import type { Test } from "tap";
 import { RunState } from "../../agent-source/guest/run-state.ts";
 import type { Loaded } from "../../agent-source/migration/source-state.ts";
@@ -10,6 +11,7 @@ import { TransferSession } from "../../agent-source/transfer/transfer-session.ts
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { eventually } from "./bounded.ts";
+import type { FakeClock } from "./fake-clock.ts";
 import { FAKE_RAM, FAKE_SETTINGS } from "./fake-guest-facts.ts";
 import { type Phase, type PhaseOptions, sourcePhase } from "./source-cx.ts";
 import { StreamDestination } from "./stream-destination.ts";
@@ -18,7 +20,13 @@ import { type Streaming, StreamingQemu } from "./streaming-qemu.ts";
 /** Flags of an agent that gives a migration little memory. */
 export const SMALL = ["--memory-arena=1MiB", "--memory-base-cache=1MiB"];
 /** What the operator asks for: no compression, no comparison of the memory, and no limit of rate or time. */
-export const PLAIN = { compression: "off", delta: false, verify: false, bandwidthBytesPerSecond: 0, deadlineMs: 0 } as const;
+export const PLAIN = {
+  compression: "off",
+  delta: false,
+  verify: false,
+  bandwidthBytesPerSecond: 0,
+  deadlineMs: 0,
+} as const;
 
 export interface MigratingOptions extends PhaseOptions {
   /** The guest's run state when the migration begins. @default "running" */
@@ -83,6 +91,23 @@ export async function migrating(t: Test, options: MigratingOptions = {}): Promis
 /** Waits until something is so. */
 export const until = (isIt: () => boolean, what: string): Promise<true> =>
   eventually(() => (isIt() ? true : undefined), { timeoutMs: 30_000, what });
+
+/**
+ * Moves a clock on until a promise has settled. Between two steps there is a moment of real time, so that sockets and
+ * files get on, which know nothing of this clock.
+ */
+export async function passing<T>(clock: FakeClock, promise: Promise<T>, stepMs = 100): Promise<T> {
+  let isOver = false;
+  const over = (): void => {
+    isOver = true;
+  };
+  promise.then(over, over);
+  while (!isOver) {
+    await clock.advance(stepMs);
+    await setTimeout(2);
+  }
+  return await promise;
+}
 
 /** What a session has once the destination has loaded its guest. */
 export const loadedOf = (session: TransferSession): Loaded => ({

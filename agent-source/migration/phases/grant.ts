@@ -81,7 +81,9 @@ export async function hear(
   let noted: Promise<void> | undefined;
   const onWithdraw = async (isActive: boolean): Promise<void> => {
     tear();
-    if (isActive) await (noted ??= noteWithdrawn(granted, cx));
+    if (!isActive) return;
+    noted ??= noteWithdrawn(granted, cx);
+    await noted;
   };
   const asking = { paused, isPostcopy, look: () => cx.qemu.look(isPostcopy, session?.qmp), onWithdraw, onNews };
   const resumes = session?.qmp.subscribe(({ event }) => {

@@ -3,7 +3,7 @@ import t, { type Test } from "tap";
 import { grant } from "../../../../agent-source/migration/phases/grant.ts";
 import { systemClock } from "../../../../shared/runtime/clock.ts";
 import { FakeClock } from "../../../support/fake-clock.ts";
-import { loadedOf, type MigratingOptions, migrating, until } from "../../../support/migrating.ts";
+import { loadedOf, type MigratingOptions, migrating, passing, until } from "../../../support/migrating.ts";
 
 const TIMES = { resumedAtUs: 5, grantedAtUs: 4, agentCpuSeconds: 1, agentPeakMemoryBytes: 2 };
 const RUNNING = { kind: "running", epoch: 1, ...TIMES } as const;
@@ -74,10 +74,7 @@ t.test("after 2 s without an answer over the stream the grant is repeated by a c
   t.same(destination.calls, []);
   await clock.advance(200);
   await destination.untilAsked(1);
-  await clock.untilWaitedFor();
-  await until(() => clock.pending > 0, "the pause before the next question");
-  const answers = setInterval(() => void clock.advance(100), 5);
-  t.match(await end.finally(() => clearInterval(answers)), { kind: "releasing", running: TIMES });
+  t.match(await passing(clock, end), { kind: "releasing", running: TIMES });
   t.match(destination.calls, [
     { ask: "grant", paused: true },
     { ask: "grant", paused: true },
