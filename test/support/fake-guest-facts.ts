@@ -28,8 +28,15 @@ export const FAKE_SETTINGS = {
 const hex = (bytes: number): string => `0x${bytes.toString(16).padStart(16, "0")}`;
 const ramBlock = ([name, pages]: (typeof FAKE_BLOCKS)[number]): string =>
   `  ${name}    4 KiB  ${hex(0)} ${hex(pages * 4096)} ${hex(pages * 4096)} 0x0 rw`;
+/** The guest's memory as its CPU sees it: all of `pc.ram`. */
+const FLAT_VIEW = [
+  "FlatView #0",
+  ' AS "memory", root: system',
+  "  0000000000000000-0000000000027fff (prio 0, ram): pc.ram",
+];
 const HUMAN: Readonly<Record<string, string>> = {
   "info ramblock": FAKE_BLOCKS.map(ramBlock).join("\r\n"),
+  "info mtree -f": FLAT_VIEW.join("\r\n"),
   "info qtree": "bus: main-system-bus\r\n  type System\r\n",
   "info qom-tree": "/machine (pc-q35-10.0-machine)\r\n  /peripheral (container)\r\n",
 };

@@ -104,7 +104,7 @@ export async function passing<T>(clock: FakeClock, promise: Promise<T>, stepMs =
   promise.then(over, over);
   while (!isOver) {
     await clock.advance(stepMs);
-    await setTimeout(2);
+    await setTimeout(10);
   }
   return await promise;
 }
