@@ -27,6 +27,8 @@ export class StreamDestination {
   answers = true;
   /** Called with each message that `heard` lists. */
   onHeard: (message: SourceMessage) => void = () => undefined;
+  /** Called when the package of post-copy has come. */
+  onPackage: () => void = () => undefined;
   private readonly id: string;
   private readonly token: Uint8Array;
   private readonly clock: Clock;
@@ -95,6 +97,7 @@ export class StreamDestination {
       this.appliedBytes += message.body.length;
     }
     if (this.answers) this.answer(message);
+    if (kind === "frame" && message.frameKind === "package") this.onPackage();
     if (USUAL.includes(kind)) return;
     this.heard.push(message);
     this.onHeard(message);

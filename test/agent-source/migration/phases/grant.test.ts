@@ -106,6 +106,7 @@ t.test(
 
 t.test("the stream is not given up, however long the link is down after the grant", async (t) => {
   const { granted, there, destination, clock, session } = await granting(t);
+  there.link.setPatience(1000);
   const end = granted();
   await there.until("grant");
   there.cut();

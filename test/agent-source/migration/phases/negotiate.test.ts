@@ -5,19 +5,9 @@ import t, { type Test } from "tap";
 import type { FoundGuest } from "../../../../agent-source/guest/look-at-guest.ts";
 import { askDestination, negotiate } from "../../../../agent-source/migration/phases/negotiate.ts";
 import { plan } from "../../../../agent-source/migration/phases/plan.ts";
-import { agree, type DestinationFacts } from "../../../../shared/protocol/handshake.ts";
-import type { HandshakeAnswer, Offer } from "../../../../shared/protocol/messages.ts";
-import { host } from "../../../support/handshake-fixtures.ts";
+import { alike } from "../../../support/handshake-fixtures.ts";
 import { folder } from "../../../support/link-fixtures.ts";
 import { type PhaseOptions, sourcePhase } from "../../../support/source-cx.ts";
-
-/** What a destination answers that has the same guest. @param found what is different there */
-const alike =
-  (found: Partial<DestinationFacts> = {}) =>
-  (offer: Offer): HandshakeAnswer => {
-    const { name: _, definitionDigest, ...guest } = offer.guest;
-    return agree(offer, { ...host, definitionDigest, guest, ...found });
-  };
 
 async function negotiating(t: Test, options: PhaseOptions & { readonly status?: string } = {}) {
   const phase = await sourcePhase(t, options.status ?? "running", options);

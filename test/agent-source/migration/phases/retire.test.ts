@@ -37,10 +37,10 @@ t.test("SHUT is all that QEMU is told, and QEMU is postmigrate before anything i
 });
 
 t.test("a migration that was cancelled hears no SHUT, since QEMU then resumes the guest by itself", async (t) => {
-  const { retired, cancel, happened } = await retiring(t);
+  const { retired, cancel, session } = await retiring(t);
   cancel();
   await t.rejects(retired(), { code: "cancelled" });
-  t.same(happened, []);
+  t.ok(session.awaitsShut);
 });
 
 t.test("a cancel while QEMU completes is heard at once", async (t) => {
