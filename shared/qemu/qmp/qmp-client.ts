@@ -8,6 +8,7 @@ import { MigrationFault } from "../../fault.ts";
 import { type Clock, systemClock } from "../../runtime/clock.ts";
 import { connectToQemu } from "../../runtime/guest/guest-socket.ts";
 import { qemuEnd } from "./qemu-end.ts";
+import { readAnswer, readEvent } from "./qmp-answers.ts";
 import { excerpt, QmpLines, type QmpMessage } from "./qmp-lines.ts";
 import type {
   QmpCall,
@@ -31,8 +32,7 @@ const OUT_OF_BAND: readonly string[] = ["migrate-recover", "migrate-pause"];
 
 interface Pending {
   readonly command: string;
-  // a method, not a property, so that TypeScript accepts one for each type of answer; the client does not check that an
-  // answer has this type
+  /** @throws MigrationFault `qmp-protocol` for an answer that is not of the command's type */
   resolve(answer: unknown): void;
   reject(fault: MigrationFault): void;
 }
@@ -110,7 +110,7 @@ export class QmpClient {
       );
       const leftMs = Math.max(1, timeoutMs - (clock.monotonicMs() - startedAtMs));
       const enable = client.outOfBand ? { enable: ["oob"] } : undefined;
-      await client.call("qmp_capabilities", enable, { ...options, timeoutMs: leftMs });
+      await client.call("qmp_capabilities", enable, { ...options, timeoutMs: leftMs }, () => undefined);
       return client;
     } catch (thrown) {
       client.close();
@@ -140,7 +140,7 @@ export class QmpClient {
    */
   execute<C extends QmpCommandName>(command: C, ...rest: QmpCall<C>): Promise<QmpCommands[C]["returns"]> {
     const [args, options] = rest;
-    return this.call<QmpCommands[C]["returns"]>(command, args, options);
+    return this.call(command, args, options, (answer) => readAnswer(command, answer));
   }
 
   /** Calls the listener for each event, in QEMU's order, until the returned function is called. It must not throw. */
@@ -174,13 +174,19 @@ export class QmpClient {
     this.end(new MigrationFault("qmp-disconnected", "The monitor was closed"), true);
   }
 
-  private call<R>(command: string, args: unknown, options: QmpCallOptions = {}): Promise<R> {
+  /** @param read makes the answer's type of what QEMU has said, or throws */
+  private call<R>(
+    command: string,
+    args: unknown,
+    options: QmpCallOptions = {},
+    read: (answer: unknown) => R,
+  ): Promise<R> {
     const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const late = (): MigrationFault =>
       new MigrationFault("qmp-timeout", `QEMU did not answer ${command} within ${timeoutMs} ms`);
     const id = this.nextId++;
     return this.bounded<R>({ ...options, timeoutMs }, late, (resolve, reject) => {
-      this.pending.set(id, { command, resolve, reject });
+      this.pending.set(id, { command, resolve: (answer) => resolve(read(answer)), reject });
       const verb = this.outOfBand && OUT_OF_BAND.includes(command) ? "exec-oob" : "execute";
       this.socket.write(`${JSON.stringify({ [verb]: command, arguments: args, id })}\r\n`);
       return () => void this.pending.delete(id);
@@ -262,7 +268,7 @@ export class QmpClient {
     if (typeof event !== "string")
       throw new MigrationFault("qmp-protocol", "QEMU's monitor sent an event without a name");
     const timestampUs = numberOr0(timestamp?.seconds) * 1_000_000 + numberOr0(timestamp?.microseconds);
-    const fields: Record<string, unknown> = typeof data === "object" && data !== null ? { ...data } : {};
+    const fields = readEvent(event, typeof data === "object" && data !== null ? { ...data } : {});
     if (event === "SHUTDOWN") this.shutdownReason = typeof fields.reason === "string" ? fields.reason : undefined;
     // with -no-shutdown QEMU has not ended, and somebody has started its guest again
     if (event === "RESUME") this.shutdownReason = undefined;
@@ -279,11 +285,15 @@ export class QmpClient {
     // the call has ended by its time-out, and nothing waits for its answer any more
     if (call === undefined) return;
     if (message.error === undefined) {
-      // QEMU returns an object, a list or a text, and callers read its fields without a check
+      // QEMU returns an object, a list or a text
       if (message.return === null)
         throw new MigrationFault("qmp-protocol", `QEMU's monitor answered ${call.command} with null`);
       this.quitting ||= call.command === "quit";
-      call.resolve(message.return);
+      try {
+        call.resolve(message.return);
+      } catch (thrown) {
+        call.reject(MigrationFault.from(thrown, "qmp-protocol"));
+      }
     } else call.reject(new MigrationFault("qmp-command", `QEMU refused ${call.command}: ${desc} (${kind})`));
   }
 

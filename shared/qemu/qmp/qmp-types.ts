@@ -1,7 +1,7 @@
 /**
  * The part of QEMU's monitor protocol that the agents use: commands with their arguments and answers, and events. The
- * shapes follow qapi/*.json of QEMU 8.1 to 11.1; fields that the agents do not read are left out. The client checks the
- * envelope of an answer, and not whether each field has the type that is given here.
+ * shapes follow qapi/*.json of QEMU 8.1 to 11.1; fields that the agents do not read are left out. qmp-answers.ts checks
+ * that each field has the type that is given here.
  */
 
 /** A run state of QEMU (qapi/run-state.json, RunState). It is a string because later versions add states. */
@@ -26,8 +26,8 @@ export interface QmpEvent {
   readonly timestampUs: number;
 }
 
-/** The data of the events that the agents wait for. As with answers, the client does not check the fields. */
-interface QmpEventData {
+/** The data of the events that the agents wait for. */
+export interface QmpEventData {
   readonly STOP: Record<string, unknown>;
   readonly RESUME: Record<string, unknown>;
   readonly SHUTDOWN: { readonly guest: boolean; readonly reason: string };
@@ -78,7 +78,7 @@ interface CpuInfo {
   readonly target: string;
 }
 
-interface MachineInfo {
+export interface MachineInfo {
   readonly name: string;
   readonly alias?: string;
   readonly "is-default"?: boolean;
@@ -93,6 +93,13 @@ interface QomProperty {
 interface MemoryDevice {
   readonly type: string;
   readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** A memory backend (qapi/machine.json, Memdev). `size` is in bytes. */
+export interface MemoryBackend {
+  readonly id?: string;
+  readonly share?: boolean;
+  readonly size?: number;
 }
 
 /** An image with the images below it (qapi/block-core.json, ImageInfo). */
@@ -200,10 +207,7 @@ export interface QmpCommands {
   "query-pci": Command<undefined, readonly { readonly devices: readonly PciDevice[] }[]>;
   "query-machines": Command<undefined, readonly MachineInfo[]>;
   /** Lists the memory backends under /objects, and the one that QEMU makes for the machine. */
-  "query-memdev": Command<
-    undefined,
-    readonly { readonly id?: string; readonly share?: boolean; readonly size?: number }[]
-  >;
+  "query-memdev": Command<undefined, readonly MemoryBackend[]>;
   "query-memory-devices": Command<undefined, readonly MemoryDevice[]>;
 }
 

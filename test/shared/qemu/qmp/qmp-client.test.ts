@@ -179,7 +179,7 @@ t.test("the end of a QEMU that says why it ends is reported with that reason", a
       it.reply({ return: {}, id });
       it.socket.end();
     });
-    await qmp.execute("query-version");
+    await qmp.execute("stop");
     t.match(await qmp.closed, { code, message, advice: /./ }, reason);
     await rejects(t, qmp.execute("query-status"), code, message);
   }
@@ -193,7 +193,7 @@ t.test("a guest that was started again after its shutdown has not ended because 
     it.reply({ return: {}, id });
     it.socket.end();
   });
-  await qmp.execute("query-version");
+  await qmp.execute("stop");
   t.match(await qmp.closed, { code: "qmp-disconnected", message: /closed its monitor/ });
 });
 

@@ -112,8 +112,8 @@ t.test("a process belongs to the process that has started it", async (t) => {
   t.equal(await isOf(pid, { ...me, identity: "boot/1/1" }), false, "a later process has that number");
 });
 
-t.test("a path in place of a thread id counts as if the monitor named no thread", async (t) => {
+t.test("a path in place of a thread id is no answer of a QEMU", async (t) => {
   const hostile = () => "self/../self" as unknown as number;
   const { qmp, path } = await monitor(t, hostile);
-  await t.rejects(processBehind(qmp, path), { code: "not-supported" });
+  await t.rejects(processBehind(qmp, path), { code: "qmp-protocol", message: /thread-id/ });
 });
