@@ -61,7 +61,7 @@ t.test("a granted guest is passed on with its session, and without it as a later
   const { session } = await migrating(t);
   const loaded: Loaded = loadedOf(session);
   session.stoppedWith = postcopy;
-  t.same(grantedOf({ loaded, paused: false, settings: undefined }), { loaded, paused: false });
+  t.same(grantedOf({ loaded, paused: false }), { loaded, paused: false });
   t.same(keptOf({ loaded, paused: false }), { settings, postcopy, paused: false });
   t.same(withoutFeed({ loaded, paused: true }), { paused: true, settings, postcopy });
   t.same(withoutFeed({ postcopy, paused: false }), { paused: false, postcopy });
