@@ -15,8 +15,11 @@ const RUNNING = { epoch: 1, resumedAtUs: 5, grantedAtUs: 4, agentCpuSeconds: 1, 
 const SERVICE = { requests: 3, medianMs: 1, p99Ms: 2, maxMs: 2 };
 const COMPLETE = { completedAtUs: 9, service: SERVICE, agentCpuSeconds: 2, agentPeakMemoryBytes: 3 };
 
-/** Serves a guest over the first stream of its migration, from the answer to its grant on. */
-async function flowing(t: Test, running: typeof RUNNING | undefined = RUNNING) {
+/**
+ * Serves a guest over the first stream of its migration, from the answer to its grant on.
+ * @param saysWhen true where the answer said when the guest was resumed
+ */
+async function flowing(t: Test, saysWhen = true) {
   const clock = new FakeClock();
   const phase = await migrating(t, { stream: { postcopy: true }, clock });
   const { cx, session, there, destination, happened } = phase;
@@ -30,7 +33,7 @@ async function flowing(t: Test, running: typeof RUNNING | undefined = RUNNING) {
   session.inbox.grantSent(cx.token);
   happened.length = 0;
   const loaded = loadedOf(session);
-  const end = serve({ kind: "serving", paused: false, loaded, ...(running && { running }) }, cx);
+  const end = serve({ kind: "serving", paused: false, loaded, ...(saysWhen && { running: RUNNING }) }, cx);
   end.catch(() => undefined);
   const refuse = (message: string): void =>
     there.say({ kind: "failure", code: "internal", message, refusedToken: cx.token });
@@ -67,7 +70,7 @@ t.test(
 t.test(
   "when the guest was resumed is also taken from the stream, where the grant's answer did not say it",
   async (t) => {
-    const { there, end, clock } = await flowing(t, undefined);
+    const { there, end, clock } = await flowing(t, false);
     there.say({ kind: "running", ...RUNNING });
     there.say({ kind: "complete", ...COMPLETE });
     t.match(await passing(clock, end), { kind: "releasing", running: RUNNING });
