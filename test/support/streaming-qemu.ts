@@ -73,7 +73,9 @@ export class StreamingQemu {
   }
 
   private told({ execute, arguments: given }: Command): void {
-    if (execute === "migrate" && this.how.connects !== false) this.begin(String(given?.uri));
+    // a post-copy that is resumed is resumed-qemu.ts's
+    const begins = execute === "migrate" && given?.resume !== true;
+    if (begins && this.how.connects !== false) this.begin(String(given?.uri));
     if (execute === "migrate-start-postcopy") this.mayPostcopy = true;
     if (execute === "stop") this.qemu.become("paused");
     if (execute === "migrate_cancel") this.fails("cancelled");

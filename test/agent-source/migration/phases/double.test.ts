@@ -1,13 +1,13 @@
 /** Tests the state *doubled*: it is reported for as long as it lasts, and neither agent ends a copy. */
 import t, { type Test } from "tap";
 import { double } from "../../../../agent-source/migration/phases/double.ts";
-import type { Granted, Loaded } from "../../../../agent-source/migration/source-state.ts";
+import type { Granted } from "../../../../agent-source/migration/source-state.ts";
 import { twoCopies } from "../../../../agent-source/migration/two-copies.ts";
 import { FakeClock } from "../../../support/fake-clock.ts";
 import { FAKE_SETTINGS } from "../../../support/fake-guest-facts.ts";
 import { FakeQemu } from "../../../support/fake-qemu.ts";
 import { RESUMED_POSTCOPY } from "../../../support/fake-resumed.ts";
-import { passing, until } from "../../../support/migrating.ts";
+import { loadedOf, migrating, passing, until } from "../../../support/migrating.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
 
 /** Is doubled from the first question to the destination on. */
@@ -37,18 +37,16 @@ t.test("the two copies are reported and written down, and neither is ended", asy
 });
 
 t.test("the record keeps what the session knows of settings and pages, for the next life of the agent", async (t) => {
-  const phase = await sourcePhase(t, "running");
-  phase.destination.answersInTurn(["running"]);
-  const settings = { capabilities: { "postcopy-ram": false }, parameters: {} };
-  const blocks = [{ name: "pc.ram", byteLength: 4096 }];
-  const postcopy = { ramSectionId: 2, blocks, frameBytes: 4096, creditWindowBytes: 8192, codecs: ["zstd"] };
-  const session = { kept: { settings, postcopy, paused: false }, isPostcopy: true, qmp: undefined };
-  const loaded = { session } as unknown as Loaded;
-  const end = double({ kind: "doubled", paused: false, loaded, fault: twoCopies(phase.cx) }, phase.cx);
+  const { cx, session, destination, record } = await migrating(t);
+  destination.answersInTurn(["running"]);
+  session.stoppedWith = RESUMED_POSTCOPY;
+  const loaded = loadedOf(session);
+  const end = double({ kind: "doubled", paused: false, loaded, fault: twoCopies(cx) }, cx);
   end.catch(() => undefined);
-  await phase.destination.untilAsked(1);
-  t.match(await phase.record(), { kind: "granted", settings, postcopy });
-  phase.cx.words.say("destination");
+  await destination.untilAsked(1);
+  const { ramSectionId, frameBytes } = RESUMED_POSTCOPY;
+  t.match(await record(), { kind: "granted", settings: FAKE_SETTINGS, postcopy: { ramSectionId, frameBytes } });
+  cx.words.say("destination");
   t.match(await end, { kind: "releasing", loaded });
 });
 

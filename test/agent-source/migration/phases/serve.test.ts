@@ -8,8 +8,10 @@ import type { AskedDestination } from "../../../support/asked-destination.ts";
 import { FakeClock } from "../../../support/fake-clock.ts";
 import { RESUMED_POSTCOPY } from "../../../support/fake-resumed.ts";
 import { memoryTransfer } from "../../../support/memory-link.ts";
-import { loadedOf, migrating, passing, until } from "../../../support/migrating.ts";
+import { loadedOf, migrating, PLAIN, passing, SMALL, until } from "../../../support/migrating.ts";
+import { ResumedQemu } from "../../../support/resumed-qemu.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
+import { StreamDestination } from "../../../support/stream-destination.ts";
 
 const RUNNING = { epoch: 1, resumedAtUs: 5, grantedAtUs: 4, agentCpuSeconds: 1, agentPeakMemoryBytes: 2 };
 const SERVICE = { requests: 3, medianMs: 1, p99Ms: 2, maxMs: 2 };
@@ -123,6 +125,60 @@ t.test("a destination that ends before it has every page is asked, and its words
   });
   t.ok(session.channel.isOver);
 });
+
+/** Lets the destination miss the first four pages when it is asked. */
+function missesPages(there: StreamDestination): void {
+  const missing = { kind: "missing", firstPage: 0, pageCount: 46, bits: Buffer.of(0x0f, 0, 0, 0, 0, 0) } as const;
+  there.onHeard = ({ kind }) => {
+    if (kind === "resume") there.say({ ...missing, last: true });
+  };
+}
+
+t.test(
+  "a destination agent that starts again gets the missing pages over new streams, its own and QEMU's",
+  async (t) => {
+    const { cx, end, clock, loaded, session, qemu, destination } = await flowing(t);
+    const resumed = new ResumedQemu(t, qemu);
+    const there = new StreamDestination(cx);
+    missesPages(there);
+    there.dial(cx.restartedStreams);
+    await passing(
+      clock,
+      until(() => there.lastSequence > 0, "the pages over the new stream"),
+    );
+    t.ok(session.channel.isOver, "the first stream has ended");
+    t.same(resumed.resumes, [true]);
+    there.say({ kind: "complete", ...COMPLETE });
+    qemu.state.status = "postmigrate";
+    t.match(await passing(clock, end), { kind: "releasing", loaded, complete: COMPLETE });
+    t.match(cx.report.degradations, [/^Post-copy was broken and taken up again/]);
+    t.same(destination.asked, [], "the new stream says everything");
+  },
+);
+
+t.test(
+  "an agent that has started again sends the missing pages over the stream that the destination begins",
+  async (t) => {
+    const clock = new FakeClock();
+    const { cx, qemu, destination } = await sourcePhase(t, "paused", { clock, flags: SMALL, asked: PLAIN });
+    qemu.state.migration = "postcopy-paused";
+    destination.answersInTurn(["pulling"]);
+    new ResumedQemu(t, qemu);
+    const end = serve({ kind: "serving", paused: false, postcopy: RESUMED_POSTCOPY }, cx);
+    end.catch(() => undefined);
+    const there = new StreamDestination(cx);
+    missesPages(there);
+    there.dial(cx.restartedStreams);
+    await passing(
+      clock,
+      until(() => there.lastSequence > 0, "the pages"),
+    );
+    there.say({ kind: "running", ...RUNNING });
+    there.say({ kind: "complete", ...COMPLETE });
+    t.match(await passing(clock, end), { kind: "releasing", complete: COMPLETE, postcopy: RESUMED_POSTCOPY });
+    t.equal(qemu.clients, 0, "the next state connects to the monitor again");
+  },
+);
 
 t.test("an agent that leaves leaves the state, and tells nobody", async (t) => {
   const { end, leave, qemu, happened } = await flowing(t);
