@@ -63,7 +63,7 @@ export async function migrating(t: Test, options: MigratingOptions = {}): Promis
   const phase = await sourcePhase(t, status, { ...options, asked, flags: [...SMALL, ...(options.flags ?? [])] });
   const { cx, qemu, happened } = phase;
   const { qmp: path } = await loadGuest("web", cx.config);
-  const qmp = await QmpClient.connect(path);
+  const qmp = await QmpClient.connect(path, {}, cx.clock);
   t.teardown(() => qmp.close());
   await cx.qemu.meet(qmp, path);
   const there = new StreamDestination(cx);

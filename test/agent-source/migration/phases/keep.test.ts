@@ -222,6 +222,25 @@ t.test("the destination hears over the stream why the guest stays here, and no g
   t.equal(await session.channel.closed, undefined, "the stream has ended in order");
 });
 
+t.test(
+  "a QEMU that has not completed 10 s after SHUT loses its stream, and then runs the guest by itself",
+  async (t) => {
+    const clock = new FakeClock();
+    const { session, cx, happened, destination, there } = await migrating(t, { clock, stream: { completes: false } });
+    destination.answersInTurn(["refused"]);
+    session.letStop();
+    await session.endWhenRead();
+    await there.until("endOfStream");
+    happened.length = 0;
+    const end = keep({ kind: "keeping", fault: FAULT, undo: undoSession(session, "whole") }, cx);
+    t.match(await passing(clock, end), { fault: { guestNow: RUNS } });
+    t.ok(clock.monotonicMs() >= 10_000);
+    const order = happened.filter((one) => !/^(call|link): /.test(one));
+    t.same(order.slice(0, 2), ["journal: plan retiring", "qemu hears: shut 0"]);
+    t.notOk(order.includes("qemu: cont"));
+  },
+);
+
 t.test("an orphaned guest's destination does not hear over the stream that the migration has failed", async (t) => {
   const { session, there, cx, qemu, destination } = await migrating(t, { stream: {} });
   await qemu.end();
