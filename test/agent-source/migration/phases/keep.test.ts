@@ -231,6 +231,7 @@ t.test(
     session.letStop();
     await session.endWhenRead();
     await there.until("endOfStream");
+    await until(() => happened.includes("qemu: migrate-set-parameters"), "all that QEMU is told for the stop");
     happened.length = 0;
     const end = keep({ kind: "keeping", fault: FAULT, undo: undoSession(session, "whole") }, cx);
     t.match(await passing(clock, end), { fault: { guestNow: RUNS } });

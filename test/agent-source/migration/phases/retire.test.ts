@@ -14,6 +14,7 @@ async function retiring(t: Test, options: MigratingOptions = {}) {
   session.letStop();
   await session.endWhenRead();
   await phase.there.until("endOfStream");
+  await until(() => happened.includes("qemu: migrate-set-parameters"), "all that QEMU is told for the stop");
   happened.length = 0;
   const loaded = loadedOf(session);
   return { ...phase, loaded, retired: () => retire({ kind: "retiring", loaded }, cx) };
