@@ -28,6 +28,9 @@ export const PLAIN = {
   deadlineMs: 0,
 } as const;
 
+/** How long a test waits for something, milliseconds of real time; long enough for a machine with busy processors. */
+const WITHIN_MS = 60_000;
+
 export interface MigratingOptions extends PhaseOptions {
   /** The guest's run state when the migration begins. @default "running" */
   readonly status?: string;
@@ -60,7 +63,7 @@ export async function migrating(t: Test, options: MigratingOptions = {}): Promis
   const phase = await sourcePhase(t, status, { ...options, asked, flags: [...SMALL, ...(options.flags ?? [])] });
   const { cx, qemu, happened } = phase;
   const { qmp: path } = await loadGuest("web", cx.config);
-  const qmp = await QmpClient.connect(path);
+  const qmp = await QmpClient.connect(path, {}, cx.clock);
   t.teardown(() => qmp.close());
   await cx.qemu.meet(qmp, path);
   const there = new StreamDestination(cx);
@@ -88,13 +91,14 @@ export async function migrating(t: Test, options: MigratingOptions = {}): Promis
   return { ...phase, session, qmp, there, stream };
 }
 
-/** Waits until something is so. */
+/** Waits until something is so. @throws Error when it is not so after WITHIN_MS */
 export const until = (isIt: () => boolean, what: string): Promise<true> =>
-  eventually(() => (isIt() ? true : undefined), { timeoutMs: 30_000, what });
+  eventually(() => (isIt() ? true : undefined), { timeoutMs: WITHIN_MS, what });
 
 /**
  * Moves a clock on until a promise has settled. Between two steps there is a moment of real time, so that sockets and
  * files get on, which know nothing of this clock.
+ * @throws Error when the promise has not settled after WITHIN_MS of real time
  */
 export async function passing<T>(clock: FakeClock, promise: Promise<T>, stepMs = 100): Promise<T> {
   let isOver = false;
@@ -102,7 +106,10 @@ export async function passing<T>(clock: FakeClock, promise: Promise<T>, stepMs =
     isOver = true;
   };
   promise.then(over, over);
+  const endMs = performance.now() + WITHIN_MS;
   while (!isOver) {
+    if (performance.now() > endMs)
+      throw new Error(`Waited ${WITHIN_MS} ms, and ${clock.monotonicMs()} ms by the clock`);
     await clock.advance(stepMs);
     await setTimeout(10);
   }

@@ -2,6 +2,7 @@
  * A destination at its end of a migration's transfer stream, inside the test's process. By itself it acknowledges
  * frames and probes and answers pings, as every destination does; it says everything else when a test wants it.
  */
+import type { RestartedStreams } from "../../agent-source/link/restarted-streams.ts";
 import type { SourceContext } from "../../agent-source/migration/source-context.ts";
 import type { DestinationChannel } from "../../shared/link/link.ts";
 import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -47,15 +48,19 @@ export class StreamDestination {
     this.link = new ResumingSource({ patienceMs: PATIENCE_MS, peer: call.to, clock });
   }
 
-  /** Dials the source: the first time, or again after a cut. */
-  dial(): void {
+  /**
+   * Dials the source: the first time, or again after a cut.
+   * @param anew where the stream is begun again, as by an agent that has started again
+   */
+  dial(anew?: RestartedStreams): void {
     const transfer = memoryTransfer();
     const { id: migrationId, token, received, generation } = this;
     const hello = { kind: "hello", migrationId, token, attempt: ++this.attempt, received, generation } as const;
     this.channel = transfer.destination;
     this.cutLink = transfer.cut;
     transfer.destination.receive((message) => this.take(message));
-    this.link.attach({ ...hello, restarted: false }, transfer.source);
+    if (anew === undefined) this.link.attach({ ...hello, restarted: false }, transfer.source);
+    else anew.accept({ ...hello, restarted: true }, transfer.source);
   }
 
   /** Breaks the connection, which can be dialled again. */

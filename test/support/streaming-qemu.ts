@@ -68,18 +68,14 @@ export class StreamingQemu {
 
   /** Writes the pages that are left in post-copy, and the end of the stream. */
   sendLastPages(): void {
-    const section = new StreamBytes().u8(2).be32(RAM_SECTION);
-    for (let page = 0; page < PAGES_LEFT; page++) {
-      section.be64(page * 4096 + 8 + (page > 0 ? 0x20 : 0));
-      if (page === 0) section.name("pc.ram");
-      section.bytes(Buffer.alloc(4096, page + 1));
-    }
-    this.socket?.write(section.be64(0x10).u8(0x7e).be32(RAM_SECTION).done());
+    this.socket?.write(pagesLeft());
     this.socket?.write(encodePostcopyEnd(RAM_SECTION));
   }
 
   private told({ execute, arguments: given }: Command): void {
-    if (execute === "migrate" && this.how.connects !== false) this.begin(String(given?.uri));
+    // a post-copy that is resumed is resumed-qemu.ts's
+    const begins = execute === "migrate" && given?.resume !== true;
+    if (begins && this.how.connects !== false) this.begin(String(given?.uri));
     if (execute === "migrate-start-postcopy") this.mayPostcopy = true;
     if (execute === "stop") this.qemu.become("paused");
     if (execute === "migrate_cancel") this.fails("cancelled");
@@ -158,4 +154,15 @@ export class StreamingQemu {
     if (qemu.state.status === "finish-migrate" && status !== "completed") qemu.become("running");
     this.socket?.destroy();
   }
+}
+
+/** Makes a section with the pages that are left in post-copy. */
+export function pagesLeft(): Buffer {
+  const section = new StreamBytes().u8(2).be32(RAM_SECTION);
+  for (let page = 0; page < PAGES_LEFT; page++) {
+    section.be64(page * 4096 + 8 + (page > 0 ? 0x20 : 0));
+    if (page === 0) section.name("pc.ram");
+    section.bytes(Buffer.alloc(4096, page + 1));
+  }
+  return section.be64(0x10).u8(0x7e).be32(RAM_SECTION).done();
 }

@@ -10,17 +10,19 @@ import type { SourceContext } from "../../../agent-source/migration/source-conte
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { ReturnPathReader } from "../../../shared/qemu/return-path/return-path-reader.ts";
 import { encodeRamEnd } from "../../../shared/qemu/stream/stream-writer.ts";
-import { systemClock } from "../../../shared/runtime/clock.ts";
+import { type Clock, systemClock } from "../../../shared/runtime/clock.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { greeting, Monitor, serve } from "../../support/fake-monitor.ts";
 import { asking, RESUMED_SETUP } from "../../support/fake-resumed.ts";
 import { folder } from "../../support/link-fixtures.ts";
+import { passing, until } from "../../support/migrating.ts";
 
 const GREETING = greeting();
 
 /** What QEMU does when it is told to resume its migration. */
-type Behaviour = "takes it up" | "closes" | "sends rubbish" | "sends without end";
+type Behaviour = "takes it up" | "closes" | "sends rubbish" | "sends without end" | "does nothing" | "stays";
 
-async function setUp(t: Test, behaviour: Behaviour) {
+async function setUp(t: Test, behaviour: Behaviour, clock: Clock = systemClock) {
   const heard: string[] = [];
   let status = "postcopy-paused";
   const goOn = (uri: string): void => {
@@ -44,7 +46,7 @@ async function setUp(t: Test, behaviour: Behaviour) {
       },
       shut: (error) => {
         heard.push(`shut ${error}`);
-        status = "failed";
+        if (behaviour !== "stays") status = "failed";
         socket.end();
       },
     });
@@ -59,7 +61,7 @@ async function setUp(t: Test, behaviour: Behaviour) {
       monitor.reply({ return: execute === "query-migrate" ? { status } : {}, id });
       if (execute !== "migrate") return;
       heard.push(`migrate, resume: ${given?.resume}`);
-      goOn(String(given?.uri));
+      if (behaviour !== "does nothing") goOn(String(given?.uri));
     }).reply(GREETING);
   });
   const qmp = await QmpClient.connect(path);
@@ -70,7 +72,7 @@ async function setUp(t: Test, behaviour: Behaviour) {
     id: "m-1",
     call: { guest: "web" },
     config: { runtimeDirectory },
-    clock: systemClock,
+    clock,
   } as unknown as SourceContext;
   return { heard, socket: join(runtimeDirectory, "m-1.stream"), abort: () => abortPostcopy(qmp, RESUMED_SETUP, cx) };
 }
@@ -100,4 +102,19 @@ for (const [behaviour, fault] of [
     await t.rejects(abort(), fault);
     t.notOk(existsSync(socket));
     await t.rejects(abort(), fault);
+  });
+
+for (const [behaviour, message] of [
+  ["does nothing", "QEMU did not take up its migration"],
+  ["stays", "The source QEMU's migration is postcopy-paused after it was told to fail"],
+] as const)
+  t.test(`a QEMU that ${behaviour} for 10 s fails the attempt, so that the agent tries again`, async (t) => {
+    const clock = new FakeClock();
+    const { abort, socket, heard } = await setUp(t, behaviour, clock);
+    const end = abort();
+    end.catch(() => undefined);
+    await until(() => heard.includes(behaviour === "stays" ? "shut 1" : "migrate, resume: true"), "QEMU's part");
+    await t.rejects(passing(clock, end), { code: "qemu-failed", message });
+    t.ok(clock.monotonicMs() >= 10_000);
+    t.notOk(existsSync(socket));
   });

@@ -4,6 +4,8 @@ import type { Sight } from "../../../agent-source/guest/own-qemu.ts";
 import { type Asking, askUntilSettled, tellUntilHeard } from "../../../agent-source/migration/ask-destination.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { eventually } from "../../support/bounded.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
+import { passing } from "../../support/migrating.ts";
 import { type Phase, sourcePhase } from "../../support/source-cx.ts";
 
 const RETIRED: Sight = { own: "retired", status: "postmigrate", anotherRuns: false };
@@ -11,7 +13,8 @@ const RUNNING: Sight = { own: "active", status: "running", anotherRuns: false };
 const WITHIN = { timeoutMs: 10_000 };
 
 async function asking(t: Test) {
-  const phase = await sourcePhase(t, "postmigrate");
+  const clock = new FakeClock();
+  const phase = await sourcePhase(t, "postmigrate", { clock });
   const over = new AbortController();
   t.teardown(() => over.abort(new MigrationFault("stopping", "the test is over")));
   const news: string[] = [];
@@ -25,8 +28,8 @@ async function asking(t: Test) {
     },
     onNews: (one) => void news.push(one),
   };
-  const until = (paused = false) => askUntilSettled(phase.cx, { ...by, paused }, over.signal);
-  return { ...phase, news, seen, over, by, until };
+  const until = (paused = false) => passing(clock, askUntilSettled(phase.cx, { ...by, paused }, over.signal));
+  return { ...phase, clock, news, seen, over, by, until };
 }
 
 t.test("the grant is repeated until the guest runs there, while the QEMU here is retired or gone", async (t) => {
@@ -44,10 +47,10 @@ t.test("the grant is repeated until the guest runs there, while the QEMU here is
 });
 
 t.test("a post-copy whose source QEMU has ended is withdrawn, since its missing pages are lost", async (t) => {
-  const { destination, news, cx, by, over, seen } = await asking(t);
+  const { destination, news, cx, by, over, seen, clock } = await asking(t);
   const look = async (): Promise<Sight> => ({ own: "gone", status: "", anotherRuns: false });
   destination.answersInTurn(["waiting", "refused"]);
-  const settled = await askUntilSettled(cx, { ...by, isPostcopy: true, look }, over.signal);
+  const settled = await passing(clock, askUntilSettled(cx, { ...by, isPostcopy: true, look }, over.signal));
   t.match(settled, { kind: "refused" });
   t.same(destination.asked, ["withdraw", "withdraw"]);
   t.match(news, [/the grant was withdrawn, and the destination is giving the guest up/]);
@@ -131,9 +134,10 @@ t.test("a withdrawal is said until it is heard", async (t) => {
     ["withdraw", ["pulling"], "running"],
   ];
   for (const [say, answers, told] of cases) {
-    const { cx, destination } = await sourcePhase(t, "running");
+    const clock = new FakeClock();
+    const { cx, destination } = await sourcePhase(t, "running", { clock });
     destination.answersInTurn(answers);
-    t.equal(await tellUntilHeard(cx, say, cx.leaving), told, answers.join());
+    t.equal(await passing(clock, tellUntilHeard(cx, say, cx.leaving)), told, answers.join());
     t.equal(destination.calls.length, answers.length);
     for (const call of destination.calls) t.match(call, { ask: say });
   }

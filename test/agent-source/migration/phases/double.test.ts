@@ -1,69 +1,75 @@
 /** Tests the state *doubled*: it is reported for as long as it lasts, and neither agent ends a copy. */
 import t, { type Test } from "tap";
 import { double } from "../../../../agent-source/migration/phases/double.ts";
-import type { Loaded } from "../../../../agent-source/migration/source-state.ts";
+import type { Granted } from "../../../../agent-source/migration/source-state.ts";
 import { twoCopies } from "../../../../agent-source/migration/two-copies.ts";
-import { eventually } from "../../../support/bounded.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
+import { FAKE_SETTINGS } from "../../../support/fake-guest-facts.ts";
 import { FakeQemu } from "../../../support/fake-qemu.ts";
+import { RESUMED_POSTCOPY } from "../../../support/fake-resumed.ts";
+import { loadedOf, migrating, passing, until } from "../../../support/migrating.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
 
-async function doubled(t: Test, status = "running") {
-  const phase = await sourcePhase(t, status);
-  phase.destination.answersInTurn(["running"]);
-  const { cx } = phase;
-  const end = double({ kind: "doubled", paused: false, fault: twoCopies(cx) }, cx);
+/** Is doubled from the first question to the destination on. */
+async function doubled(t: Test, status = "running", state: Partial<Granted> = {}) {
+  const clock = new FakeClock();
+  const phase = await sourcePhase(t, status, { clock });
+  const { cx, destination } = phase;
+  destination.answersInTurn(["running"]);
+  const end = double({ kind: "doubled", paused: false, fault: twoCopies(cx), ...state }, cx);
   end.catch(() => undefined);
-  await phase.destination.untilAsked(status === "gone" ? 0 : 1);
-  return { ...phase, end };
+  await destination.untilAsked(1);
+  /** Lets time pass until the state ends. */
+  const ends = () => passing(clock, end);
+  /** Lets time pass until so many more questions were asked. */
+  const questions = (count: number) => passing(clock, destination.untilAsked(destination.calls.length + count));
+  return { ...phase, clock, end, ends, questions };
 }
 
 t.test("the two copies are reported and written down, and neither is ended", async (t) => {
-  const { cx, destination, qemu, record } = await doubled(t);
+  const { cx, destination, qemu, record, questions } = await doubled(t);
   t.match(cx.report.view().error, { code: "two-copies", guestNow: /both hosts/, advice: /Pause one of both/ });
   t.match(await record(), { kind: "granted" });
-  await destination.untilAsked(2);
+  await questions(1);
   t.same([...new Set(destination.asked)], ["standing"]);
   t.same(qemu.said, []);
   t.equal(cx.words.asker, "doubled");
 });
 
 t.test("the record keeps what the session knows of settings and pages, for the next life of the agent", async (t) => {
-  const phase = await sourcePhase(t, "running");
-  phase.destination.answersInTurn(["running"]);
-  const settings = { capabilities: { "postcopy-ram": false }, parameters: {} };
-  const blocks = [{ name: "pc.ram", byteLength: 4096 }];
-  const postcopy = { ramSectionId: 2, blocks, frameBytes: 4096, creditWindowBytes: 8192, codecs: ["zstd"] };
-  const session = { kept: { settings, postcopy, paused: false }, isPostcopy: true, qmp: undefined };
-  const loaded = { session } as unknown as Loaded;
-  const end = double({ kind: "doubled", paused: false, loaded, fault: twoCopies(phase.cx) }, phase.cx);
+  const { cx, session, destination, record } = await migrating(t);
+  destination.answersInTurn(["running"]);
+  session.stoppedWith = RESUMED_POSTCOPY;
+  const loaded = loadedOf(session);
+  const end = double({ kind: "doubled", paused: false, loaded, fault: twoCopies(cx) }, cx);
   end.catch(() => undefined);
-  await phase.destination.untilAsked(1);
-  t.match(await phase.record(), { kind: "granted", settings, postcopy });
-  phase.cx.words.say("destination");
+  await destination.untilAsked(1);
+  const { ramSectionId, frameBytes } = RESUMED_POSTCOPY;
+  t.match(await record(), { kind: "granted", settings: FAKE_SETTINGS, postcopy: { ramSectionId, frameBytes } });
+  cx.words.say("destination");
   t.match(await end, { kind: "releasing", loaded });
 });
 
 t.test("when the copy at the source ends, the guest is left at the destination", async (t) => {
-  const { qemu, end } = await doubled(t);
+  const { qemu, ends } = await doubled(t);
   await qemu.end();
-  t.match(await end, { kind: "releasing" });
+  t.match(await ends(), { kind: "releasing" });
 });
 
 t.test("the end of the source QEMU does not count while another QEMU runs the guest at the source", async (t) => {
-  const { qemu, destination, end } = await doubled(t);
+  const { qemu, questions, ends } = await doubled(t);
   await qemu.end();
   const other = await FakeQemu.start(t, { status: "running" }, qemu.path);
-  const asked = destination.calls.length;
-  await destination.untilAsked(asked + 2);
+  await questions(2);
   await other.end();
-  t.match(await end, { kind: "releasing" });
+  t.match(await ends(), { kind: "releasing" });
   t.same(other.said, []);
 });
 
 t.test("when the copy at the destination ends, the guest stays here, and this agent does not start it", async (t) => {
-  const { destination, end, cx, qemu, record } = await doubled(t);
+  const { destination, ends, cx, qemu, record } = await doubled(t);
   destination.answersInTurn(["lost"]);
-  t.match(await end, {
+  t.match(await ends(), {
     kind: "withdrawing",
     fault: {
       code: "two-copies",
@@ -78,7 +84,7 @@ t.test("when the copy at the destination ends, the guest stays here, and this ag
 });
 
 t.test("the copy at a destination that cannot be asked does not count as ended", async (t) => {
-  const { destination, end, qemu } = await doubled(t);
+  const { destination, end, qemu, clock } = await doubled(t);
   await destination.close();
   let looks = 0;
   qemu.whim = ({ execute }) => {
@@ -90,7 +96,10 @@ t.test("the copy at a destination that cannot be asked does not count as ended",
     isOver = true;
   };
   end.then(over, over);
-  await eventually(() => (looks > 1 ? true : undefined), { timeoutMs: 15_000, what: "another look" });
+  await passing(
+    clock,
+    until(() => looks > 2, "further looks"),
+  );
   t.notOk(isOver);
   t.same(qemu.said, []);
 });
@@ -113,10 +122,56 @@ t.test("a disk that takes no record changes nothing about the next state", async
 });
 
 t.test("when both copies have ended the guest is in doubt again, and no older copy is started", async (t) => {
-  const { destination, end, qemu } = await doubled(t);
+  const { destination, ends, qemu } = await doubled(t);
   destination.answersInTurn(["waiting"]);
   await qemu.end();
   destination.answersInTurn(["lost"]);
-  t.match(await end, { kind: "inDoubt", fault: { code: "in-doubt", message: /does not run here any more/ } });
+  t.match(await ends(), { kind: "inDoubt", fault: { code: "in-doubt", message: /does not run here any more/ } });
   t.same(qemu.said, []);
+});
+
+t.test("a copy that runs on here keeps its QEMU with the settings that were found, and gets no cont", async (t) => {
+  const { destination, ends, qemu, happened } = await doubled(t, "running", { settings: FAKE_SETTINGS });
+  destination.answersInTurn(["refused"]);
+  t.match(await ends(), { kind: "withdrawing", fault: { guestNow: "the guest runs at the source" } });
+  t.same(qemu.said, ["migrate-set-capabilities", "migrate-set-parameters"]);
+  t.equal(happened.at(-1), "journal: kept untold");
+});
+
+t.test("a copy here that its operator has paused has not ended, and is left paused", async (t) => {
+  const { destination, questions, ends, qemu } = await doubled(t);
+  qemu.become("paused");
+  await questions(2);
+  destination.answersInTurn(["lost"]);
+  t.match(await ends(), {
+    kind: "withdrawing",
+    fault: { guestNow: "the guest is at the source, and its QEMU says that it is paused" },
+  });
+  t.same(qemu.said, []);
+});
+
+t.test("the fault names another QEMU of the guest that lives on here", async (t) => {
+  const { destination, ends, qemu } = await doubled(t);
+  await qemu.end();
+  await FakeQemu.start(t, { status: "running" }, qemu.path);
+  destination.answersInTurn(["lost"]);
+  t.match(await ends(), {
+    kind: "withdrawing",
+    fault: { guestNow: /in a QEMU that was started beside this migration/ },
+  });
+});
+
+t.test("a copy there that misses pages goes back to the doubt once the copy here has ended", async (t) => {
+  const { destination, ends, qemu } = await doubled(t, "running", { postcopy: RESUMED_POSTCOPY });
+  destination.answersInTurn(["pulling"]);
+  await qemu.end();
+  t.match(await ends(), { kind: "inDoubt", postcopy: RESUMED_POSTCOPY, fault: { code: "in-doubt" } });
+});
+
+t.test("a copy here that cannot be looked at does not count as ended", async (t) => {
+  const { destination, questions, qemu, end } = await doubled(t);
+  qemu.whim = ({ execute }) => (execute === "query-status" ? "it is busy" : undefined);
+  destination.answersInTurn(["lost"]);
+  await questions(2);
+  t.equal(await Promise.race([end, "it lasts"]), "it lasts");
 });

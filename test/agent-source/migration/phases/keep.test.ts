@@ -5,12 +5,14 @@
 import { rmSync } from "node:fs";
 import t, { type Test } from "tap";
 import { keep } from "../../../../agent-source/migration/phases/keep.ts";
-import type { Undo } from "../../../../agent-source/migration/source-state.ts";
+import { type Undo, undoSession } from "../../../../agent-source/migration/source-state.ts";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
 import { loadGuest } from "../../../../shared/runtime/guest/guest-definition.ts";
 import { eventually } from "../../../support/bounded.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 import { FakeQemu } from "../../../support/fake-qemu.ts";
+import { migrating, passing, until } from "../../../support/migrating.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
 
 const FAULT = new MigrationFault("peer-lost", "The link was down for too long");
@@ -182,7 +184,8 @@ t.test(
 t.test(
   "another QEMU beside the guest's own is looked at with pauses, so that others can use its monitor",
   async (t) => {
-    const { cx, qemu } = await sourcePhase(t, "postmigrate");
+    const clock = new FakeClock();
+    const { cx, qemu, leave } = await sourcePhase(t, "postmigrate", { clock });
     const { qmp: path } = await loadGuest("web", cx.config);
     const own = await QmpClient.connect(path);
     await cx.qemu.meet(own, path);
@@ -190,17 +193,84 @@ t.test(
     const other = await FakeQemu.start(t, { status: "running" }, path);
     const looksMs: number[] = [];
     other.whim = ({ execute }) => {
-      if (execute === "query-status") looksMs.push(performance.now());
+      if (execute === "query-status") looksMs.push(clock.monotonicMs());
       return undefined;
     };
-    const undo = { ...UNDO, qmp: own, mayBeWhole: false };
-    const leaving = new AbortController();
-    const beganMs = performance.now();
-    const kept = keep({ kind: "keeping", fault: FAULT, undo }, { ...cx, leaving: leaving.signal });
-    const thirdMs = await eventually(() => looksMs[2], { ...WITHIN, what: "the third look at the other QEMU" });
-    t.ok(thirdMs - beganMs > 700, `the pauses of 250 and 500 ms before it took ${thirdMs - beganMs} ms`);
+    const kept = keep({ kind: "keeping", fault: FAULT, undo: { ...UNDO, qmp: own, mayBeWhole: false } }, cx);
+    kept.catch(() => undefined);
+    await passing(
+      clock,
+      until(() => looksMs.length > 2, "the third look at the other QEMU"),
+      10,
+    );
+    const [first = 0, second = 0, third = 0] = looksMs;
+    t.ok(second - first >= 250 && third - second >= 500, `the looks came after ${looksMs.join(", ")} ms`);
     t.same(qemu.said, [], "nothing is started beside the other QEMU");
-    leaving.abort(new MigrationFault("stopping", "the test is over"));
-    await t.rejects(kept, { code: "stopping" });
+    leave();
+    await t.rejects(passing(clock, kept), { code: "stopping" });
   },
 );
+
+t.test("the destination hears over the stream why the guest stays here, and no grant can follow", async (t) => {
+  const { session, there, cx, destination } = await migrating(t, { stream: {} });
+  destination.answersInTurn(["refused"]);
+  const end = keep({ kind: "keeping", fault: FAULT, undo: undoSession(session, "copying") }, cx);
+  const failure = await there.until("failure");
+  t.match(failure, { code: "peer-lost", message: FAULT.message });
+  t.equal(failure.refusedToken.length, 0, "only a destination refuses a grant");
+  t.match(await end, { kind: "kept", fault: { guestNow: RUNS } });
+  t.equal(await session.channel.closed, undefined, "the stream has ended in order");
+});
+
+t.test(
+  "a QEMU that has not completed 10 s after SHUT loses its stream, and then runs the guest by itself",
+  async (t) => {
+    const clock = new FakeClock();
+    const { session, cx, happened, destination, there } = await migrating(t, { clock, stream: { completes: false } });
+    destination.answersInTurn(["refused"]);
+    session.letStop();
+    await session.endWhenRead();
+    await there.until("endOfStream");
+    await until(() => happened.includes("qemu: migrate-set-parameters"), "all that QEMU is told for the stop");
+    happened.length = 0;
+    const end = keep({ kind: "keeping", fault: FAULT, undo: undoSession(session, "whole") }, cx);
+    t.match(await passing(clock, end), { fault: { guestNow: RUNS } });
+    t.ok(clock.monotonicMs() >= 10_000);
+    const order = happened.filter((one) => !/^(call|link): /.test(one));
+    t.same(order.slice(0, 2), ["journal: plan retiring", "qemu hears: shut 0"]);
+    t.notOk(order.includes("qemu: cont"));
+  },
+);
+
+t.test("an orphaned guest's destination does not hear over the stream that the migration has failed", async (t) => {
+  const { session, there, cx, qemu, destination } = await migrating(t, { stream: {} });
+  await qemu.end();
+  t.match(await keep({ kind: "keeping", fault: FAULT, undo: undoSession(session, "whole") }, cx), { kind: "orphaned" });
+  t.match(await session.channel.closed, { code: "peer-lost" });
+  t.same([...there.kinds.filter((kind) => kind === "failure"), ...destination.asked], []);
+});
+
+t.test(
+  "a guest whose QEMU has ended before the destination was whole is gone, and the operator is told so",
+  async (t) => {
+    const { kept, record, cx } = await keeping(t, "gone", { mayBeWhole: false, isRetired: false });
+    t.match(await kept(), { kind: "kept", fault: { guestNow: "the guest is gone: its QEMU at the source has ended" } });
+    t.match(await record(), { kind: "kept", reason: { code: "peer-lost" } });
+    t.match(cx.report.view().error, { guestNow: "the guest is being made to run at the source" });
+  },
+);
+
+t.test("a postmigrate QEMU is not started once the guest was seen to run after the grant", async (t) => {
+  const { kept, qemu, cx } = await keeping(t, "postmigrate", { granted: "givenBack" });
+  cx.doubt.isWithdrawn = true;
+  t.match(await kept(), { fault: { guestNow: /which this agent did not bring about/ } });
+  t.same(qemu.said, []);
+});
+
+t.test("a paused guest is left paused, and its destination is told as that of a running one", async (t) => {
+  const { kept, qemu, destination, record } = await keeping(t, "postmigrate", { paused: true });
+  destination.answersInTurn(["waiting"]);
+  t.match(await kept(), { kind: "withdrawing", fault: { guestNow: /paused as it was/ } });
+  t.same(qemu.said, []);
+  t.match(await record(), { kind: "kept", untold: true });
+});

@@ -77,6 +77,8 @@ t.test("the operator's cancel ends the wait for a QEMU that does not greet", asy
   const { planned, qemu, cancel } = await planning(t, "running");
   qemu.greets = false;
   const end = planned();
+  end.catch(() => undefined);
+  await until(() => qemu.clients > 0, "the connection to the monitor");
   cancel();
   await t.rejects(end, { code: "cancelled" });
 });

@@ -30,7 +30,6 @@ t.test("`released` is written before the QEMU that is left here is told to quit"
   t.same(await released(), { kind: "released" });
   t.same(happened, ["journal: released", "qemu: quit"]);
   t.notOk(qemu.isAlive);
-  t.notOk(existsSync(qemu.path), "the monitor's socket is gone");
   t.ok(((await record())?.endedAtMs ?? 0) > 0);
 });
 
@@ -38,6 +37,21 @@ t.test("a QEMU that has ended already is no fault", async (t) => {
   const { released, qemu, happened, cx } = await releasing(t, "gone");
   t.same(await released(), { kind: "released" });
   t.same([...happened, ...qemu.said, ...cx.report.degradations], ["journal: released"]);
+});
+
+t.test("the monitor's path that a killed QEMU has left is cleared, so that the guest can come back", async (t) => {
+  const { released, qemu } = await releasing(t, "gone");
+  // nobody listens at a file, as at the socket of a process that was killed
+  writeFileSync(qemu.path, "");
+  await released();
+  t.notOk(existsSync(qemu.path));
+});
+
+t.test("the monitor's path stays where another QEMU of the guest listens there", async (t) => {
+  const { released, qemu } = await releasing(t, "gone");
+  await FakeQemu.start(t, { status: "inmigrate" }, qemu.path);
+  t.same(await released(), { kind: "released" });
+  t.ok(existsSync(qemu.path));
 });
 
 t.test("a guest that somebody has started here is not ended: it runs at both hosts", async (t) => {

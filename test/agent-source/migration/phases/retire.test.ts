@@ -3,8 +3,9 @@ import t, { type Test } from "tap";
 import { completeMigration, retire } from "../../../../agent-source/migration/phases/retire.ts";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
 import { systemClock } from "../../../../shared/runtime/clock.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 import { FakeQemu } from "../../../support/fake-qemu.ts";
-import { loadedOf, type MigratingOptions, migrating, until } from "../../../support/migrating.ts";
+import { loadedOf, type MigratingOptions, migrating, passing, until } from "../../../support/migrating.ts";
 
 /** Makes a migration whose QEMU has written its stream and waits for SHUT. */
 async function retiring(t: Test, options: MigratingOptions = {}) {
@@ -13,6 +14,7 @@ async function retiring(t: Test, options: MigratingOptions = {}) {
   session.letStop();
   await session.endWhenRead();
   await phase.there.until("endOfStream");
+  await until(() => happened.includes("qemu: migrate-set-parameters"), "all that QEMU is told for the stop");
   happened.length = 0;
   const loaded = loadedOf(session);
   return { ...phase, loaded, retired: () => retire({ kind: "retiring", loaded }, cx) };
@@ -49,6 +51,18 @@ t.test("a cancel while QEMU completes is heard at once", async (t) => {
   await until(() => happened.length > 0, "SHUT");
   cancel();
   await t.rejects(end, { code: "cancelled" });
+});
+
+t.test("a QEMU that does not complete within 10 s after SHUT is not retired, so nothing is granted", async (t) => {
+  const clock = new FakeClock();
+  const { retired, happened, qemu } = await retiring(t, { clock, stream: { completes: false } });
+  await t.rejects(passing(clock, retired()), {
+    code: "qmp-timeout",
+    message: "No MIGRATION from QEMU within 10000 ms",
+  });
+  t.ok(clock.monotonicMs() >= 10_000);
+  t.same(happened, ["qemu hears: shut 0"]);
+  t.equal(qemu.state.status, "finish-migrate");
 });
 
 t.test(

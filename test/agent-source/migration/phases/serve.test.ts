@@ -8,15 +8,20 @@ import type { AskedDestination } from "../../../support/asked-destination.ts";
 import { FakeClock } from "../../../support/fake-clock.ts";
 import { RESUMED_POSTCOPY } from "../../../support/fake-resumed.ts";
 import { memoryTransfer } from "../../../support/memory-link.ts";
-import { loadedOf, migrating, passing, until } from "../../../support/migrating.ts";
+import { loadedOf, migrating, PLAIN, passing, SMALL, until } from "../../../support/migrating.ts";
+import { ResumedQemu } from "../../../support/resumed-qemu.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
+import { StreamDestination } from "../../../support/stream-destination.ts";
 
 const RUNNING = { epoch: 1, resumedAtUs: 5, grantedAtUs: 4, agentCpuSeconds: 1, agentPeakMemoryBytes: 2 };
 const SERVICE = { requests: 3, medianMs: 1, p99Ms: 2, maxMs: 2 };
 const COMPLETE = { completedAtUs: 9, service: SERVICE, agentCpuSeconds: 2, agentPeakMemoryBytes: 3 };
 
-/** Serves a guest over the first stream of its migration, from the answer to its grant on. */
-async function flowing(t: Test, running: typeof RUNNING | undefined = RUNNING) {
+/**
+ * Serves a guest over the first stream of its migration, from the answer to its grant on.
+ * @param saysWhen true where the answer said when the guest was resumed
+ */
+async function flowing(t: Test, saysWhen = true) {
   const clock = new FakeClock();
   const phase = await migrating(t, { stream: { postcopy: true }, clock });
   const { cx, session, there, destination, happened } = phase;
@@ -30,7 +35,7 @@ async function flowing(t: Test, running: typeof RUNNING | undefined = RUNNING) {
   session.inbox.grantSent(cx.token);
   happened.length = 0;
   const loaded = loadedOf(session);
-  const end = serve({ kind: "serving", paused: false, loaded, ...(running && { running }) }, cx);
+  const end = serve({ kind: "serving", paused: false, loaded, ...(saysWhen && { running: RUNNING }) }, cx);
   end.catch(() => undefined);
   const refuse = (message: string): void =>
     there.say({ kind: "failure", code: "internal", message, refusedToken: cx.token });
@@ -67,7 +72,7 @@ t.test(
 t.test(
   "when the guest was resumed is also taken from the stream, where the grant's answer did not say it",
   async (t) => {
-    const { there, end, clock } = await flowing(t, undefined);
+    const { there, end, clock } = await flowing(t, false);
     there.say({ kind: "running", ...RUNNING });
     there.say({ kind: "complete", ...COMPLETE });
     t.match(await passing(clock, end), { kind: "releasing", running: RUNNING });
@@ -120,6 +125,60 @@ t.test("a destination that ends before it has every page is asked, and its words
   });
   t.ok(session.channel.isOver);
 });
+
+/** Lets the destination miss the first four pages when it is asked. */
+function missesPages(there: StreamDestination): void {
+  const missing = { kind: "missing", firstPage: 0, pageCount: 46, bits: Buffer.of(0x0f, 0, 0, 0, 0, 0) } as const;
+  there.onHeard = ({ kind }) => {
+    if (kind === "resume") there.say({ ...missing, last: true });
+  };
+}
+
+t.test(
+  "a destination agent that starts again gets the missing pages over new streams, its own and QEMU's",
+  async (t) => {
+    const { cx, end, clock, loaded, session, qemu, destination } = await flowing(t);
+    const resumed = new ResumedQemu(t, qemu);
+    const there = new StreamDestination(cx);
+    missesPages(there);
+    there.dial(cx.restartedStreams);
+    await passing(
+      clock,
+      until(() => there.lastSequence > 0, "the pages over the new stream"),
+    );
+    t.ok(session.channel.isOver, "the first stream has ended");
+    t.same(resumed.resumes, [true]);
+    there.say({ kind: "complete", ...COMPLETE });
+    qemu.state.status = "postmigrate";
+    t.match(await passing(clock, end), { kind: "releasing", loaded, complete: COMPLETE });
+    t.match(cx.report.degradations, [/^Post-copy was broken and taken up again/]);
+    t.same(destination.asked, [], "the new stream says everything");
+  },
+);
+
+t.test(
+  "an agent that has started again sends the missing pages over the stream that the destination begins",
+  async (t) => {
+    const clock = new FakeClock();
+    const { cx, qemu, destination } = await sourcePhase(t, "paused", { clock, flags: SMALL, asked: PLAIN });
+    qemu.state.migration = "postcopy-paused";
+    destination.answersInTurn(["pulling"]);
+    new ResumedQemu(t, qemu);
+    const end = serve({ kind: "serving", paused: false, postcopy: RESUMED_POSTCOPY }, cx);
+    end.catch(() => undefined);
+    const there = new StreamDestination(cx);
+    missesPages(there);
+    there.dial(cx.restartedStreams);
+    await passing(
+      clock,
+      until(() => there.lastSequence > 0, "the pages"),
+    );
+    there.say({ kind: "running", ...RUNNING });
+    there.say({ kind: "complete", ...COMPLETE });
+    t.match(await passing(clock, end), { kind: "releasing", complete: COMPLETE, postcopy: RESUMED_POSTCOPY });
+    t.equal(qemu.clients, 0, "the next state connects to the monitor again");
+  },
+);
 
 t.test("an agent that leaves leaves the state, and tells nobody", async (t) => {
   const { end, leave, qemu, happened } = await flowing(t);

@@ -37,6 +37,7 @@ t.test(
     t.equal(kind, "retiring");
     t.match(loaded, { session, reason: "it fits", times: { verifyMs: 0, compared: { pages: 0 } } });
     t.ok(loaded.times.stoppedUs > 0 && loaded.times.lastPagesUs > 0);
+    await until(() => happened.includes("qemu: migrate-set-parameters"), "the leave to stop");
     t.same([...happened].sort(), [
       ...["journal: plan retiring", "link: endOfStream", "qemu hears: ack", "qemu: migrate-set-parameters"],
     ]);

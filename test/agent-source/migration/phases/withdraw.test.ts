@@ -2,6 +2,8 @@
 import t, { type Test } from "tap";
 import { withdraw } from "../../../../agent-source/migration/phases/withdraw.ts";
 import { MigrationFault } from "../../../../shared/fault.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
+import { passing } from "../../../support/migrating.ts";
 import { sourcePhase } from "../../../support/source-cx.ts";
 
 const FAULT = new MigrationFault("cancelled", "by the operator", { guestNow: "the guest runs at the source" });
@@ -49,3 +51,24 @@ t.test("when the disk takes no record, the withdrawal is left to the next start 
   t.match(await withdrawn(), { kind: "kept" });
   t.equal(await record(), undefined);
 });
+
+t.test(
+  "a destination that cannot be asked is told again and again, up to every 30 s, until the agent leaves",
+  async (t) => {
+    const clock = new FakeClock();
+    const { cx, destination, written, leave } = await sourcePhase(t, "running", { clock });
+    let asked = 0;
+    destination.answer = () => {
+      asked++;
+      throw new TypeError("it is about to start");
+    };
+    const end = withdraw({ kind: "withdrawing", fault: FAULT }, cx);
+    end.catch(() => undefined);
+    await passing(clock, destination.untilAsked(12), 1000);
+    t.ok(clock.monotonicMs() >= 100_000, `${asked} tries took ${clock.monotonicMs()} ms`);
+    t.match(cx.report.view().error, { code: "cancelled", guestNow: "the guest runs at the source" });
+    leave();
+    await t.rejects(end, { code: "stopping" });
+    t.same(written, [], "the next life of the agent tells it too");
+  },
+);
