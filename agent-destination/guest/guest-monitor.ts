@@ -209,7 +209,7 @@ export class GuestMonitor {
       const client = await connectWhenReady(places.path, { timeoutMs });
       if (!this.isFree) return client;
       client.close();
-      throw new MigrationFault("qmp-disconnected", "The guest is on its own meanwhile");
+      throw new MigrationFault("qmp-disconnected", "This agent has left the guest's monitor to others meanwhile");
     } catch (thrown) {
       // once another client lets go of the monitor, QEMU would greet this keeper, which would never let go of it
       keeper.end();

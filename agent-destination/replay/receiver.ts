@@ -181,7 +181,7 @@ export class Receiver {
    */
   private beginAnew(): void {
     if (this.postcopy?.isActive !== true)
-      throw new MigrationFault("peer-invalid", "The source begins a stream anew that is not post-copy's", {
+      throw new MigrationFault("peer-invalid", "The source begins its stream again although post-copy has not begun", {
         role: "source",
       });
     this.replay.restart();
@@ -195,7 +195,7 @@ export class Receiver {
   private resume(): void {
     const { postcopy } = this;
     if (postcopy?.isActive !== true)
-      throw new MigrationFault("peer-invalid", "The source takes up a post-copy that there is not", { role: "source" });
+      throw new MigrationFault("peer-invalid", "The source resumes post-copy, which has not begun", { role: "source" });
     // an answer is kept until the source has received it, since the connection may break, and takes 32 KiB for each GiB
     // of the guest. So a source may ask once for each stream
     if (!this.mayResume)

@@ -271,7 +271,7 @@ export class Replay implements RecordSink {
   /** Begins a frame of discards or of the package. */
   private openPostcopy(kind: "discards" | "package", body: Uint8Array): void {
     const { postcopy } = this;
-    if (postcopy === undefined) throw invalid(`a frame of kind ${kind}, which post-copy has, and it was not agreed on`);
+    if (postcopy === undefined) throw invalid(`a frame of kind ${kind}: post-copy was not agreed on`);
     this.commands = kind === "discards" ? postcopy.discards(body) : postcopy.package(body);
     this.commandsAt = 0;
     if (!postcopy.isActive) return;

@@ -83,7 +83,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
         await noteStranded(fault, cx);
         return { kind: afterSource("serving", "broken"), fault };
       }
-      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be taken up yet");
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be resumed yet");
       session = undefined;
       await orAborted(cx.clock.sleep(AGAIN_MS), cx.leaving);
     }
@@ -107,7 +107,7 @@ async function saidOver(session: TransferSession | undefined): Promise<Running |
  */
 async function untilComplete(session: TransferSession, cx: SourceContext): Promise<Outcome> {
   const anew = cx.restartedStreams.arrived.then(() => {
-    throw new MigrationFault("peer-lost", "The destination begins anew");
+    throw new MigrationFault("peer-lost", "The destination has begun another stream");
   });
   anew.catch(() => undefined);
   const over = new AbortController();
@@ -168,7 +168,7 @@ async function again(
   cx: SourceContext,
 ): Promise<TransferSession | undefined> {
   if (postcopy === undefined) throw new PagesLost("internal", "There is no record of how post-copy began");
-  await end(session, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+  await end(session, new MigrationFault("peer-lost", "The source agent resumes the post-copy over another stream"));
   await orAborted(Promise.race([cx.restartedStreams.arrived, cx.clock.sleep(DIALS_WITHIN_MS)]), cx.leaving);
   const link = cx.restartedStreams.take();
   if (link === undefined) return undefined;

@@ -51,7 +51,7 @@ t.test("cont is said in the states in which a migration leaves a guest, and in n
   const others = ["running", "prelaunch", "inmigrate", "io-error", "shutdown", "internal-error", "finish-migrate"];
   for (const status of others) {
     qemu.state.status = status;
-    const error = { code: "qemu-failed", message: new RegExp(`is ${status}: cont is not said`) };
+    const error = { code: "qemu-failed", message: new RegExp(`is ${status}, so the agent does not start the guest`) };
     await t.rejects(own.cont(qmp, OURS), error);
   }
   t.same(qemu.said, []);
