@@ -230,7 +230,7 @@ export class GuestMonitor {
     if (this.over) second.close();
   }
 
-  /** Makes a connection the one that is in use, and passes its events on. */
+  /** Uses this connection from now on, and passes its events on. */
   private use(client: QmpClient): QmpClient {
     const before = this.client;
     this.client = client;

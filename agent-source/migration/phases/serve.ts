@@ -10,7 +10,7 @@ import { askOnce } from "../ask-destination.ts";
 import { noteReleased } from "../note-released.ts";
 import { PagesLost, resumePostcopy } from "../resume-postcopy.ts";
 import { type SourceContext, strandedAt } from "../source-context.ts";
-import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
+import { grantedOf, type State, undoHandOver, withoutSession } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
 
 /** How long QEMU may take to complete its migration after SHUT, milliseconds. */
@@ -205,7 +205,7 @@ async function retireQemu(session: TransferSession | undefined, { clock }: Sourc
 
 /** Gives the state without its first session, but with what new streams need to go on with post-copy. */
 function withoutStream({ running, ...state }: State<"serving">): State<"serving"> {
-  return { kind: state.kind, ...withoutFeed(state), ...defined({ running }) };
+  return { kind: state.kind, ...withoutSession(state), ...defined({ running }) };
 }
 
 /** Goes on to doubt with the open stream: when the destination is back, its pages flow before it is asked anything. */
@@ -234,7 +234,7 @@ function refused(state: State<"serving">, message: string, cx: SourceContext): S
  */
 function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
-  return { ...withoutFeed(state), kind: afterSource("serving", "lost"), lost: true, fault };
+  return { ...withoutSession(state), kind: afterSource("serving", "lost"), lost: true, fault };
 }
 
 /**
