@@ -175,7 +175,10 @@ export class OwnQemu {
    */
   async cont(qmp: QmpClient, { record, refusedToken }: Ownership): Promise<void> {
     if (!sourceMayRun(record, refusedToken))
-      throw new MigrationFault("in-doubt", `The journal says that ${this.guest} is ${record?.kind}: cont is not said`);
+      throw new MigrationFault(
+        "in-doubt",
+        `The journal says that ${this.guest} is ${record?.kind}, so the agent does not start it`,
+      );
     await this.check(qmp);
     const { status } = await qmp.execute("query-status");
     if ((await this.isReplaced()) && (await this.anotherRuns()))

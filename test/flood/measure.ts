@@ -22,8 +22,8 @@ export interface Size {
   readonly messages: number;
   readonly seconds: number;
   /**
-   * True where the flood gets only the processor time that no other program wants, by the scheduler's idle class: in the
-   * world it would take the processors of another host. On a busy machine such a flood may never end.
+   * True where the flood gets only the processor time that no other program wants, by the scheduler's idle class: in
+   * the world it would take the processors of another host. On a busy machine such a flood may never end.
    * @default false
    */
   readonly isYielding?: boolean;

@@ -17,7 +17,10 @@ export const JOURNAL_KIND = {
 /** The token of the one grant of the search. */
 const TOKEN = "aa";
 
-/** Tells whether the source may run its guest, by its record and by what this life of the agent has heard of its grant. */
+/**
+ * Tells whether the source may run its guest, by its record and by the answer to its grant that this life of the agent
+ * has heard.
+ */
 export function mayRunAtSource({ sourceJournal, because }: World, rules: Rules): boolean {
   const grant = { token: TOKEN, epoch: 1, paused: false };
   const kind = JOURNAL_KIND[sourceJournal];

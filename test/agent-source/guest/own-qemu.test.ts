@@ -68,7 +68,10 @@ t.test("cont is said only where the source may run the guest", async (t) => {
       const said = own.cont(qmp, { record: kind && recordOf(kind), refusedToken });
       if (mayRun) await said;
       else
-        await t.rejects(said, { code: "in-doubt", message: `The journal says that web is ${kind}: cont is not said` });
+        await t.rejects(said, {
+          code: "in-doubt",
+          message: `The journal says that web is ${kind}, so the agent does not start it`,
+        });
       t.same(qemu.said, mayRun ? ["cont"] : [], `the record is ${kind}, and ${refusedToken} is refused`);
     }
 });
