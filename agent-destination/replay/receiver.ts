@@ -50,7 +50,7 @@ export class Receiver {
   readonly grant: Deferred<Message<"grant">> = deferred();
   /** Resolved when the source has sent `failure`: the guest stays at the source. */
   readonly gaveUp: Deferred<MigrationFault> = deferred();
-  /** Resolved when post-copy's package was written to QEMU; this exists from the start, unlike `postcopy`. */
+  /** Resolved when post-copy's package was written to QEMU. Unlike `postcopy`, this promise exists from the start. */
   private readonly packagedAtAll: Deferred<void> = deferred();
   /** Set while the guest is loaded: answers the source's requests for digests. */
   onVerify: ((request: Message<"verifyRequest">) => Promise<void>) | undefined;
