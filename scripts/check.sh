@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the types, lint and format of the code, that nothing in it is unused, spelling, the protocol, where the packages
-# come from, and the length of the files. It changes no source.
+# Checks the types, lint and format of the code, that nothing in it is unused, spelling, shell scripts, the protocol, and
+# where the packages come from. It changes no source. test/tidy.test.ts checks the rest.
 . "$(dirname "$0")/common.sh"
 
 echo "check: types"
@@ -11,6 +11,8 @@ echo "check: unused files, exports and packages"
 node_modules/.bin/knip --no-progress --treat-config-hints-as-errors
 echo "check: spelling"
 node_modules/.bin/cspell lint --no-progress --no-summary --cache --cache-strategy content --cache-location .cache/cspell .
+echo "check: shell scripts"
+node dist/scripts/check-shell.js
 echo "check: buf lint"
 node_modules/.bin/buf lint
 echo "check: buf breaking against the last release"
@@ -18,15 +20,3 @@ last_release=(test/vectors/last-release/ferry-*.tgz)
 node_modules/.bin/buf breaking --against "${last_release[0]}#strip_components=1,subdir=proto"
 echo "check: checksums, install scripts, licences and known holes of the packages"
 node dist/scripts/check-supply.js
-echo "check: file lengths"
-too_long=0
-while read -r lines file; do
-  [ "$file" = total ] && continue
-  if [ "$lines" -gt 500 ]; then
-    echo "  $file has $lines lines, more than 500: it is two files"
-    too_long=1
-  elif [ "$lines" -gt 300 ]; then
-    echo "  $file has $lines lines: it may be two files"
-  fi
-done < <(find agent-source agent-destination cli scripts shared test \( -name '*.ts' -o -name '*.c' -o -name '*.sh' \) -print0 | xargs -0 wc -l)
-exit "$too_long"

@@ -22,7 +22,7 @@ locked_packages() {
 
 # Compiles the unpacked sources with the packages of this checkout.
 compile() {
-  cd "$work"
+  cd "$work" || return
   ln -s ../../node_modules node_modules
   sh scripts/build-kernels.sh
   cat >tsconfig.package.json <<-'JSON'

@@ -49,6 +49,7 @@ missing_packages() {
   command -v ip >/dev/null || [ -x /sbin/ip ] || [ -x /usr/sbin/ip ] || echo iproute2
   command -v git >/dev/null || echo git
   command -v openssl >/dev/null || echo openssl
+  command -v shellcheck >/dev/null || echo shellcheck
   command -v systemd-analyze >/dev/null || echo systemd
   static_busybox_is_there || echo busybox-static
   # gcc prints the whole path of a file that it finds, and the bare name of a file that it does not find
@@ -210,8 +211,9 @@ main() {
   [ -z "$packages" ] || install_packages $packages
   npm_can_run
   qemu_is_there || fail "QEMU $OLDEST_QEMU or later is needed; this host has $(qemu-system-x86_64 --version 2>/dev/null | head -n 1 || echo none)"
-  [ -f .cache/guest/vmlinuz ] && [ -d .cache/guest/modules ] ||
+  if ! [ -f .cache/guest/vmlinuz ] || ! [ -d .cache/guest/modules ]; then
     step "unpacking a kernel for the test guest" unpack_kernel
+  fi
   local lock
   lock=$(hash_of package-lock.json package.json)
   # the stamp is in the folder that it stands for, so that it is removed with the folder

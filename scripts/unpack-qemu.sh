@@ -15,7 +15,7 @@ usage() {
   exit 2
 }
 
-[ $# -ge 1 ] && [ $# -le 2 ] && [[ $1 != -* ]] || usage
+if [ $# -lt 1 ] || [ $# -gt 2 ] || [[ $1 = -* ]]; then usage; fi
 suite=$1
 folder=$(realpath -m "${2:-.cache/qemu-$suite}")
 

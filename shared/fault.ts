@@ -89,6 +89,36 @@ function isOutOfFiles(cause: unknown): boolean {
   return false;
 }
 
+/**
+ * The most characters of one text of a fault, and of all its refusals together. Peers and QEMUs have a say in them, and
+ * an agent keeps the faults of its last 100 migrations, all of which have to fit into one answer.
+ */
+const TEXT_MAX = 6000;
+
+/** The most characters of the message of one refusal. */
+const REASON_MAX = 2000;
+
+const cut = (text: string, most = TEXT_MAX): string => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
+
+/** Cuts a list of refusals that is too long, and says of how many nothing is told. */
+function bounded(refusals: readonly Refusal[]): readonly Refusal[] {
+  let left = TEXT_MAX;
+  const kept = refusals
+    .map(({ code, message }) => ({ code, message: cut(message, REASON_MAX) }))
+    .filter(({ message }) => {
+      left -= message.length + REFUSAL_CHARACTERS;
+      return left >= 0;
+    });
+  if (kept.length === refusals.length) return kept;
+  return [
+    ...kept,
+    { code: "more", message: `${refusals.length - kept.length} more reasons, which are too long to tell` },
+  ];
+}
+
+/** What a refusal takes beside its message, characters, so that a long list of empty ones is cut as well. */
+const REFUSAL_CHARACTERS = 60;
+
 /** One reason why a migration cannot happen. */
 export interface Refusal {
   readonly code: string;
@@ -103,13 +133,13 @@ export class MigrationFault extends Error {
   readonly refusals: readonly Refusal[];
 
   constructor(code: FaultCode, message: string, details: FaultDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    super(cut(message), details.cause === undefined ? undefined : { cause: details.cause });
     this.name = "MigrationFault";
     this.code = code;
-    this.guestNow = details.guestNow;
-    this.advice = isOutOfFiles(details.cause) ? OUT_OF_FILES : details.advice;
+    this.guestNow = details.guestNow && cut(details.guestNow);
+    this.advice = isOutOfFiles(details.cause) ? OUT_OF_FILES : details.advice && cut(details.advice);
     this.role = details.role;
-    this.refusals = details.refusals ?? [];
+    this.refusals = bounded(details.refusals ?? []);
     releaseStack(this);
     if (details.cause instanceof Error) releaseStack(details.cause);
   }

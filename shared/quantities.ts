@@ -2,8 +2,7 @@
  * Durations, sizes and rates as an operator writes them: "1h30m", "256MiB", "1Gbit". A number always has its unit, so
  * that an operator need not remember whether a rate counts bits or bytes. Only zero may stand without a unit.
  *
- * Invariant: a parse function reads what its format function wrote as the same number. Figures that are rounded for
- * people are not made here but in cli/figures.ts.
+ * Figures for people are written by cli/figures.ts.
  */
 import { MigrationFault } from "./fault.ts";
 
@@ -18,9 +17,7 @@ const DURATIONS: readonly Unit[] = [
   ["s", 1000],
   ["ms", 1],
 ];
-/**
- * The units of a size. Binary units come first, because formatByteSize() takes the first unit that divides the size.
- */
+/** The units of a size. */
 const SIZES: readonly Unit[] = [
   ["TiB", 2 ** 40],
   ["GiB", 2 ** 30],
@@ -78,24 +75,6 @@ export const parseByteRate = (text: string): number => {
   return parseOne(bits?.[1] ?? text, RATES, "a rate", RATE_FORMS, text);
 };
 
-/** Writes a duration as parseDuration() reads it. @param milliseconds a whole number from 0 on */
-export function formatDuration(milliseconds: number): string {
-  requireWhole(milliseconds);
-  if (milliseconds === 0) return "0s";
-  let rest = milliseconds;
-  let text = "";
-  for (const [name, size] of DURATIONS) {
-    const count = Math.floor(rest / size);
-    if (count > 0) text += `${count}${name}`;
-    rest -= count * size;
-  }
-  return text;
-}
-
-export const formatByteSize = (bytes: number): string => formatOne(bytes, SIZES, "0B");
-
-export const formatByteRate = (bytesPerSecond: number): string => formatOne(bytesPerSecond, RATES, "0B/s");
-
 function parseOne(text: string, units: readonly Unit[], noun: string, forms: string, given = text): number {
   const invalid = (): MigrationFault => refusal(given, noun, forms);
   const trimmed = text.trim();
@@ -116,17 +95,6 @@ function whole(value: number, invalid: () => MigrationFault): number {
   const rounded = Math.round(value);
   if (!Number.isSafeInteger(rounded) || (rounded === 0 && value > 0)) throw invalid();
   return rounded;
-}
-
-function formatOne(value: number, units: readonly Unit[], zero: string): string {
-  requireWhole(value);
-  if (value === 0) return zero;
-  for (const [name, size] of units) if (value % size === 0) return `${value / size}${name}`;
-  return `${value}`;
-}
-
-function requireWhole(value: number): void {
-  if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${value} is not a whole number from 0 on`);
 }
 
 const refusal = (text: string, noun: string, forms: string): MigrationFault =>

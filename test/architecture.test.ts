@@ -137,7 +137,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 
   cli: [
     ...["shared", "shared/protocol", ...link("grpc", "tls")],
-    ...runtime("", "files", "guest", "host", "journal", "v8"),
+    ...runtime("", "files", "guest", "host", "journal", "log", "v8"),
   ],
 };
 

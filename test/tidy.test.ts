@@ -1,15 +1,22 @@
 /**
- * Checks what no other tool looks at: the width of comments, whether the documents and headings that comments and
- * documents refer to are there, and whether a newcomer is told of each npm script.
+ * Checks what no other tool looks at: the width of comments, the length of files and functions, whether the
+ * documents and headings that comments and documents refer to are there, and whether a newcomer is told of each npm
+ * script.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import t from "tap";
+import ts from "typescript";
 import { packageRoot } from "../shared/runtime/package-root.ts";
+
+// every file is parsed, which takes a while on a busy machine
+t.setTimeout(240_000);
 
 const root = packageRoot();
 const COLUMNS = 120;
+const FUNCTION_LINES = 60;
+const FILE_LINES = 350;
 
 const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
   cwd: root,
@@ -29,6 +36,56 @@ t.test("a comment has at most 120 columns", async (t) => {
       .flatMap((line, index) => (COMMENT.test(line) && [...line].length > COLUMNS ? [`${file}:${index + 1}`] : [])),
   );
   t.same(wide, []);
+});
+
+t.test("a file of code has at most 350 lines", async (t) => {
+  const linesOf = (file: string): number => textOf(file).split("\n").length - 1;
+  t.same(
+    ending(/\.(ts|c|sh)$/).filter((file) => linesOf(file) > FILE_LINES),
+    [],
+  );
+});
+
+/** True for `t.test(…)`. */
+const isTest = (node: ts.Node): boolean =>
+  ts.isCallExpression(node) && ts.isPropertyAccessExpression(node.expression) && node.expression.name.text === "test";
+
+/**
+ * Finds the functions that are too long, at whatever depth. The tests that a function holds are functions of their own,
+ * so their lines do not count as lines of that function.
+ * @returns each as "FILE:LINE has N lines"
+ */
+function longFunctions(file: string, text = textOf(file)): string[] {
+  const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest);
+  const line = (at: number): number => source.getLineAndCharacterOfPosition(at).line + 1;
+  const linesOf = (node: ts.Node): number => line(node.end) - line(node.getStart(source)) + 1;
+  const found: string[] = [];
+  /** @returns the lines of the tests inside the node */
+  const visit = (node: ts.Node): number => {
+    let lines = 0;
+    ts.forEachChild(node, (child) => {
+      const inside = visit(child);
+      lines += isTest(child) ? linesOf(child) : inside;
+    });
+    const own = ts.isFunctionLike(node) ? linesOf(node) - lines : 0;
+    if (own > FUNCTION_LINES) found.push(`${file}:${line(node.getStart(source))} has ${own} lines`);
+    return lines;
+  };
+  visit(source);
+  return found;
+}
+
+t.test("a function has at most 60 lines", async (t) => {
+  const body = "  x();\n".repeat(FUNCTION_LINES - 2);
+  t.same(longFunctions("a.ts", `const short = () => {\n${body}};\n`), []);
+  t.same(longFunctions("a.ts", `\nclass A {\n  long() {\n  x();\n${body}}\n}\n`), ["a.ts:3 has 61 lines"]);
+  const group = `t.test("a", () => {\n  t.test("b", () => {\n${body}  });\n${body}});\n`;
+  t.same(longFunctions("a.ts", group), []);
+  t.same(longFunctions("a.ts", group.replace("x();", "x(\n);")), ["a.ts:2 has 61 lines"]);
+  t.same(
+    ending(/(?<!\.as)\.ts$/).flatMap((file) => longFunctions(file)),
+    [],
+  );
 });
 
 /** Matches the name of a document in any text: `docs/…`, from the root of the repository. */

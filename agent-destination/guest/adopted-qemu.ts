@@ -5,6 +5,7 @@ import type { DestinationQemu } from "../../shared/protocol/destination-states.t
 import type { DestinationRecord, QemuProcess } from "../../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
+import { isTrusted } from "../../shared/runtime/guest/monitor-process.ts";
 import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
 import { identify } from "../../shared/runtime/host/process-identity.ts";
 import type { Journal } from "../../shared/runtime/journal/journal.ts";
@@ -18,8 +19,8 @@ import { isMarkedRefused } from "./refusal-mark.ts";
 const STUCK_MS = 1000;
 
 /**
- * Finds, by its command line, a QEMU that waits for a migration and is in no record: the agent ended between starting
- * it and writing which process it is.
+ * Finds, by its command line and its user, a QEMU that waits for a migration and is in no record: the agent ended
+ * between starting it and writing which process it is.
  * @returns undefined where there is none
  */
 export async function findUnwritten(
@@ -30,7 +31,8 @@ export async function findUnwritten(
   const known = new Set(entries.map(({ record }) => record.qemu?.identity));
   const wanted = ["", ...definition.command.slice(1), ...WAITING_ARGUMENTS, ""].join("\0");
   const isWanted = async (pid: number): Promise<boolean> =>
-    (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).includes(wanted);
+    (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).includes(wanted) &&
+    (await isTrusted(pid, definition.qmp));
   for (const pid of await findProcesses(isWanted)) {
     const identity = await identify(pid);
     if (identity !== undefined && !known.has(identity)) return { pid, identity };

@@ -4,10 +4,10 @@
  */
 
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
-import { isListenedAt } from "../../shared/runtime/files/listened-at.ts";
 import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { qemuLogPath, removeLog } from "../../shared/runtime/guest/guest-log.ts";
+import { isListenedAt } from "../../shared/runtime/guest/guest-socket.ts";
 
 /**
  * Removes the socket of the monitor and the log of a QEMU that has ended. Nothing is removed where a process listens at

@@ -11,28 +11,24 @@ import { zoneMistake } from "../../shared/link/listen/zones.ts";
 import { callWith, UNIX_ONLY } from "../../shared/link/tls/security.ts";
 import { agree, type DestinationFacts, PROTOCOL_VERSIONS } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
-import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { memoryOf } from "../../shared/runtime/guest/qemu-options.ts";
 import { availableMemory } from "../../shared/runtime/host/available-memory.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
+import { type MonitorLooks, refusalOf } from "./what-is-there.ts";
 
 /** The largest frame that this destination agrees to, bytes before compression; it bounds a migration's buffers. */
 const FRAME_BYTES_MAX = 1 << 20;
 /** The largest credit window that this destination agrees to, bytes, unless its `receiveWindow` is larger. */
 const CREDIT_WINDOW_BYTES_MAX = 64 << 20;
-/**
- * How long a QEMU that is already at the guest's monitor may take to greet, milliseconds. A monitor that does not greet
- * in time counts as a QEMU as well, since another client may hold it.
- */
-const ASK_MS = 1000;
-
 export interface FirstLookParts {
   readonly config: DestinationConfig;
   /** How the agent that made the offer may be dialled. The address in the offer is checked against these limits. */
   readonly limits: LinkLimits;
   readonly log: Logger;
+  /** Bounds the looks at the monitors of guests that run here. */
+  readonly looks: Pick<MonitorLooks, "lookAt">;
 }
 
 export interface FirstLook {
@@ -63,7 +59,7 @@ export async function firstLook(
   if (notBrought !== undefined) return { definition: undefined, refusals: [notBrought] };
   refusals.push(...sourceAddressMistakes(offer, parts.limits));
   const isAlike = own?.digest === offer.guest.definitionDigest;
-  if (own !== undefined && isAlike && !isExpected) refusals.push(...(await whatIsThere(own)));
+  if (own !== undefined && isAlike && !isExpected) refusals.push(...(await parts.looks.lookAt(own)));
   const facts = await factsOfHost(own, parts.config, promisedBytes, refusals);
   const agreement = agree(offer, facts);
   if (own !== undefined && !isAlike)
@@ -141,28 +137,4 @@ function sourceAddressMistakes({ sourceAddress }: Offer, { security }: LinkLimit
   } catch (thrown) {
     return [refusal(MigrationFault.from(thrown).message)];
   }
-}
-
-/**
- * Looks whether a process answers at the guest's monitor.
- * @returns the reason against the offer, if one does or if this agent may not find out
- */
-export async function whatIsThere({ name, qmp }: GuestDefinition): Promise<readonly Refusal[]> {
-  try {
-    (await QmpClient.connect(qmp, { timeoutMs: ASK_MS })).close();
-  } catch (thrown) {
-    const { code } = MigrationFault.from(thrown);
-    if (code === "qmp-unreachable") return [];
-    if (code === "qmp-forbidden") return [refusalOf(thrown, "The destination: ")];
-  }
-  return [{ code: "guest-exists", message: `${name} has a QEMU at the destination already, which answers at ${qmp}` }];
-}
-
-/**
- * Makes a reason of a refusal from a fault. The advice becomes a part of the message, since a reason has no field for
- * it.
- */
-export function refusalOf(thrown: unknown, prefix = ""): Refusal {
-  const { code, message, advice } = MigrationFault.from(thrown);
-  return { code, message: `${prefix}${message}${advice === undefined ? "" : `. ${advice}`}` };
 }

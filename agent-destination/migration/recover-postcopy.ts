@@ -4,11 +4,13 @@
  * (docs/design/post-copy.md#when-something-breaks).
  */
 
+import type { Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import { pageCountOf } from "../../shared/page/geometry.ts";
+import type { RamBlock } from "../../shared/protocol/messages.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { encodeRecvBitmap, encodeResume } from "../../shared/qemu/stream/command-encoder.ts";
@@ -85,7 +87,25 @@ export async function recoverPostcopy(
   });
   socket.off("data", readBitmaps);
   cx.log.warn({ missing: pages.missingPages }, "post-copy is resumed");
-  const receiver = new Receiver({
+  const receiver = makeReceiver(postcopy, { channel, socket, pages, ramBlocks }, cx);
+  receiver.failsWith(guest);
+  return receiver;
+}
+
+interface Resumed {
+  readonly channel: ResumingDestination;
+  readonly socket: Socket;
+  readonly pages: PostcopyPages;
+  readonly ramBlocks: readonly RamBlock[];
+}
+
+/** Makes the receiver of a stream that brings the pages which QEMU does not have. */
+function makeReceiver(
+  postcopy: DestinationPostcopy,
+  { channel, socket, pages, ramBlocks }: Resumed,
+  cx: DestinationContext,
+): Receiver {
+  return new Receiver({
     channel,
     socket,
     clock: cx.clock,
@@ -106,8 +126,6 @@ export async function recoverPostcopy(
       return replay;
     },
   });
-  receiver.failsWith(guest);
-  return receiver;
 }
 
 /**

@@ -28,12 +28,13 @@ import { answerProbe } from "../link/probe-responder.ts";
 import { tokenText } from "../migration/destination-context.ts";
 import type { DestinationState } from "../migration/destination-state.ts";
 import { definedBytes, firstLook } from "../migration/first-look.ts";
+import { MonitorLooks } from "../migration/what-is-there.ts";
 import { CallerLogs } from "./caller-logs.ts";
 import { Incoming, type Named } from "./incoming.ts";
 import { IncomingDesk } from "./incoming-desk.ts";
 import { recordedState } from "./incoming-view.ts";
 import { Places } from "./places.ts";
-import { type DestinationAgentParts, isSettled, readJournal } from "./recovery.ts";
+import { type DestinationAgentParts, isSettled, pruneJournal, readJournal } from "./recovery.ts";
 
 /**
  * The parts that differ from caller to caller: a log with the caller's budget, and link limits by which only the caller
@@ -60,6 +61,7 @@ export class DestinationAgent implements DestinationService {
   /** The largest `sequence` of the migrations in the journal. */
   private sequence = 0;
   private readonly places: Places;
+  private readonly looks: MonitorLooks;
   /** How many sources measure their link to this host now. */
   private linkAnswers = 0;
   /**
@@ -73,6 +75,7 @@ export class DestinationAgent implements DestinationService {
     this.callers = new CallerLogs(parts.log);
     this.desk = new IncomingDesk(parts.journal, this.entries);
     this.places = new Places(parts, this.entries);
+    this.looks = new MonitorLooks(parts.clock);
   }
 
   async handshake(offer: Offer, caller: Caller): Promise<HandshakeAnswer> {
@@ -84,7 +87,8 @@ export class DestinationAgent implements DestinationService {
     const parts = { ...this.parts, log: callerLog, limits: limitsToward(caller, this.parts.limits) };
     const promisedBytes = await this.places.promised(Number.POSITIVE_INFINITY, guest);
     const isExpected = this.places.entryOf(guest) !== undefined;
-    const { definition, refusals } = await firstLook(offer, caller, parts, { promisedBytes, isExpected });
+    const looking = { ...parts, looks: this.looks };
+    const { definition, refusals } = await firstLook(offer, caller, looking, { promisedBytes, isExpected });
     const refused = (...all: readonly Refusal[]): HandshakeAnswer => {
       log.info({ refusals: all }, "refused");
       return { kind: "refusals", refusals: all };
@@ -207,6 +211,8 @@ export class DestinationAgent implements DestinationService {
       if (entry.running !== undefined) this.arrived(named.id, entry.running);
       this.desk.remember(entry);
       this.entries.delete(named.id);
+      // a disk that fails is told by the next record that is written
+      pruneJournal(this.parts.journal, RECORDS_SLACK).catch(() => undefined);
       returnMemoryLater(this.isIdle, KeeperProcess.prepare);
     });
     return entry;
@@ -267,6 +273,8 @@ export class DestinationAgent implements DestinationService {
   }
 }
 
+/** How many more records than are kept the journal may have before it is pruned. */
+const RECORDS_SLACK = 50;
 /** How many entries `arrivals` keeps; the oldest ones go first. */
 const ARRIVALS_KEPT = 100;
 

@@ -3,6 +3,7 @@
  * (docs/design/security.md#memory).
  */
 import { readFile } from "node:fs/promises";
+import { memoryBoundOf } from "../../shared/runtime/guest/qemu-options.ts";
 import { residentIn } from "../../shared/runtime/host/resident-memory.ts";
 import type { DestinationState } from "../migration/destination-state.ts";
 
@@ -15,7 +16,8 @@ import type { DestinationState } from "../migration/destination-state.ts";
 export async function stillToTake(state: DestinationState, neededBytes: number): Promise<number> {
   switch (state.kind) {
     case "negotiating":
-      return neededBytes;
+      // until this host's own QEMU was compared with the offer, the offer may claim any memory
+      return Math.min(neededBytes, memoryBoundOf(state.definition.command));
     case "staging":
     case "receiving":
     case "loading":

@@ -58,8 +58,18 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
     // socket now
     for (const left of Object.values(keeperPlaces({ id, guest: record.guest, config }))) await removeLeft(left);
   }
-  await journal.prune(isSettled, RECORDS_KEPT);
+  await pruneJournal(journal);
   return [...entries].sort((one, other) => one.record.sequence - other.record.sequence);
+}
+
+/**
+ * Removes the records of ended migrations that are more than RECORDS_KEPT of their kind. A peer that is refused over
+ * and over so loses only records of refusals, and none of a guest that has arrived.
+ * @param slack how many more there may be before the disk is looked at
+ */
+export async function pruneJournal(journal: Journal<DestinationRecord>, slack = 0): Promise<void> {
+  for (const kind of ["arrived", "refused"])
+    await journal.prune((record) => record.kind === kind && isSettled(record), RECORDS_KEPT, slack);
 }
 
 /** True when nothing is left to do for the migration of a record. */

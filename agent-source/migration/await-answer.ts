@@ -21,7 +21,7 @@ interface Answering {
 export function unlessSilentFor<T>(
   promise: Promise<T>,
   { inbox, channel }: Answering,
-  { config }: Pick<SourceContext, "config">,
+  { config, clock }: Pick<SourceContext, "config" | "clock">,
 ): Promise<T> {
   const { giveUpAfterMs } = config.link;
   const peer = {
@@ -45,5 +45,6 @@ export function unlessSilentFor<T>(
           advice: "See the destination agent's log, and whether that agent or its QEMU hangs; then migrate again",
         },
       ),
+    clock,
   );
 }

@@ -49,33 +49,15 @@ export interface Outcome {
 export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult {
   const { session, times, running, complete } = outcome;
   const destination = complete ?? running;
-  const { sender, scheduler, meter } = session;
+  const { sender, scheduler, paused } = session;
   const usage = processUsage();
-  const resumedUs = meter.toLocal(running.resumedAtUs);
-  const ms = (fromUs: number, toUs: number): number => Math.max(0, (toUs - fromUs) / 1000);
-  const { paused } = session;
-  const totalMs = ms(times.stoppedUs, resumedUs);
-  const lastPagesMs = ms(times.stoppedUs, times.lastPagesUs);
-  const deviceStateMs = ms(times.lastPagesUs, times.lastByteUs);
-  const loadMs = ms(times.lastByteUs, times.loadedUs);
   const sent = sender.sent;
   const total = sender.sentBytes + session.probeBytes;
   return {
     completed: true,
     totalSeconds: (cx.clock.monotonicMs() - cx.report.startedMs) / 1000,
     paused,
-    downtime: paused
-      ? NO_DOWNTIME
-      : {
-          totalMs,
-          lastPagesMs,
-          deviceStateMs,
-          loadMs,
-          verifyMs: times.verifyMs,
-          // the parts add up to the total: time that is in no other part is the commit's
-          commitMs: Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - times.verifyMs),
-          clockErrorMs: meter.clockErrorMs,
-        },
+    downtime: paused ? NO_DOWNTIME : downtimeOf(outcome),
     bytes: {
       total,
       zero: Math.round(sent.zero),
@@ -107,6 +89,19 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
     degradations: [...cx.report.degradations],
     ...(complete === undefined ? {} : { postcopy: postcopyResult(outcome, complete) }),
   };
+}
+
+/** How long the guest stood still, and in what. The parts add up to the total. */
+function downtimeOf({ session: { meter }, times, running }: Outcome): Downtime {
+  const ms = (fromUs: number, toUs: number): number => Math.max(0, (toUs - fromUs) / 1000);
+  const totalMs = ms(times.stoppedUs, meter.toLocal(running.resumedAtUs));
+  const lastPagesMs = ms(times.stoppedUs, times.lastPagesUs);
+  const deviceStateMs = ms(times.lastPagesUs, times.lastByteUs);
+  const loadMs = ms(times.lastByteUs, times.loadedUs);
+  const { verifyMs } = times;
+  // time that is in no other part is the commit's
+  const commitMs = Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - verifyMs);
+  return { totalMs, lastPagesMs, deviceStateMs, loadMs, verifyMs, commitMs, clockErrorMs: meter.clockErrorMs };
 }
 
 /** What post-copy did after RESUME. */

@@ -111,9 +111,16 @@ export async function recoverMigrations(
       made.cx.log.warn({ record: record.kind, state: state.kind }, "taking up a migration from the journal");
     found.push({ made, state, endedAtMs: record.endedAtMs ?? startedAtMs });
   }
-  await journal.prune(isSettled, RECORDS_KEPT);
+  await pruneJournal(journal);
   return found.sort((one, other) => one.made.cx.report.startedAtMs - other.made.cx.report.startedAtMs);
 }
+
+/**
+ * Removes the records of ended migrations that are more than RECORDS_KEPT.
+ * @param slack how many more there may be before the disk is looked at
+ */
+export const pruneJournal = (journal: Journal<SourceRecord>, slack = 0): Promise<void> =>
+  journal.prune(isSettled, RECORDS_KEPT, slack);
 
 const isSettled = ({ kind, untold }: SourceRecord): boolean =>
   (kind === "released" || kind === "kept") && untold !== true;

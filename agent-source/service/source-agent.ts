@@ -37,10 +37,12 @@ import { AllowedDestinations } from "./allowed-destinations.ts";
 import { Announcer } from "./announcer.ts";
 import { listGuestViews } from "./guest-views.ts";
 import { endsByItself, OutgoingDesk } from "./outgoing-desk.ts";
-import { type Identity, type Made, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
+import { type Identity, type Made, pruneJournal, recoverMigrations, type SourceAgentParts } from "./recovery.ts";
 
 /** The most log lines of one kind that a migration may write in a minute. A migration that goes well writes a few. */
 const LINES_OF_A_KIND = 60;
+/** How many more records than are kept the journal may have before it is pruned. */
+const RECORDS_SLACK = 50;
 /** The part of the shutdown grace that is kept for aborting migrations which did not finish, milliseconds. */
 const ABORT_RESERVE_MS = 10_000;
 /** The part of the shutdown grace in which migrations that are left to the journal close what is open, milliseconds. */
@@ -225,6 +227,8 @@ export class SourceAgent implements SourceService {
       cx.restartedStreams.end();
       if (end === "left") return;
       this.desk.remember(cx);
+      // a disk that fails is told by the next record that is written
+      pruneJournal(this.parts.journal, RECORDS_SLACK).catch(() => undefined);
       returnMemoryLater(this.isIdle);
     });
     this.desk.entries.set(cx.id, { ...made, ended, announcer });

@@ -21,6 +21,7 @@ import { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import { FrameSender } from "../send/frame-sender.ts";
 import { Pacer } from "../send/pacer.ts";
 import { PrecopyScheduler } from "../send/precopy-scheduler.ts";
+import type { SenderParts } from "../send/sender-parts.ts";
 import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "../send/source-memory.ts";
 import { CopyObserver } from "../switchover/copy-observer.ts";
 import { EtaEstimator } from "../switchover/eta.ts";
@@ -68,19 +69,10 @@ export interface SessionParts {
 
 export function buildSession(parts: BuildOptions, hooks: SessionEvents): SessionParts {
   const { cx, contract } = parts;
-  const { zstdWorkers } = cx.config.transfer;
   const options = schedulerOptions(parts);
   const memory = createSourceMemory(options, cx.createKernels);
   const scheduler = new PrecopyScheduler(memory.kernels, memory.region, options);
-  const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
-  const idle = new IdleProcessors(cpus().length);
-  const chooser = new CompressionChooser(compression, zstdWorkers, () => {
-    // lately() is called each time, so that it counts over a short time; while the link is at its peak, the link and
-    // not a host is the bottleneck, and idle processors do not matter (docs/design/compression.md#idle-processors)
-    const processors = idle.lately();
-    return hooks.meter.isAtItsPeak ? undefined : processors;
-  });
-  const zstd = compression === "off" ? undefined : new ZstdPool(memory.kernels.memory, zstdWorkers);
+  const { chooser, zstd, compress } = makeCompression(parts, hooks.meter, memory);
   const sender: FrameSender = new FrameSender({
     kernels: memory.kernels,
     buffers: memory.buffers,
@@ -88,10 +80,7 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     source: scheduler,
     pages: scheduler.pages,
     channel: parts.channel,
-    compress: (from, length, to, limit, level) => {
-      if (zstd === undefined) throw new TypeError("compression is off");
-      return zstd.compress(from, length, to, limit, level);
-    },
+    compress,
     chooser,
     meter: hooks.meter,
     pacer: new Pacer(cx.call.options.bandwidthBytesPerSecond),
@@ -134,15 +123,32 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     },
     onEnd,
   });
-  const intake: Intake = new Intake({
-    memory: memory.kernels.memory,
-    window: memory.window,
-    windowBytes: WINDOW_BYTES,
-    reader: makeReader(parts, memory.kernels.memory, capture, postcopy),
-    clock: cx.clock,
-    onFault: hooks.onQemuFault,
-  });
+  const reader = makeReader(parts, memory.kernels.memory, capture, postcopy);
+  const intake: Intake = makeIntake(parts, hooks, memory, reader);
   return { scheduler, chooser, sender, postcopy, capture, intake, zstd };
+}
+
+/** Makes what compresses, and what chooses how strongly. */
+function makeCompression(
+  { cx, contract }: BuildOptions,
+  meter: LinkMeter,
+  { kernels }: SourceMemory,
+): Pick<SessionParts, "chooser" | "zstd"> & Pick<SenderParts, "compress"> {
+  const { zstdWorkers } = cx.config.transfer;
+  const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
+  const idle = new IdleProcessors(cpus().length);
+  const chooser = new CompressionChooser(compression, zstdWorkers, () => {
+    // lately() is called each time, so that it counts over a short time; while the link is at its peak, the link and
+    // not a host is the bottleneck, and idle processors do not matter (docs/design/compression.md#idle-processors)
+    const processors = idle.lately();
+    return meter.isAtItsPeak ? undefined : processors;
+  });
+  const zstd = compression === "off" ? undefined : new ZstdPool(kernels.memory, zstdWorkers);
+  const compress: SenderParts["compress"] = (from, length, to, limit, level) => {
+    if (zstd === undefined) throw new TypeError("compression is off");
+    return zstd.compress(from, length, to, limit, level);
+  };
+  return { chooser, zstd, compress };
 }
 
 interface CaptureParts
@@ -203,6 +209,15 @@ function makeObserver(
     },
     cx.clock.monotonicMs(),
   );
+}
+
+function makeIntake(
+  { cx }: BuildOptions,
+  { onQemuFault: onFault }: SessionEvents,
+  { kernels, window }: SourceMemory,
+  reader: StreamParser,
+): Intake {
+  return new Intake({ memory: kernels.memory, window, windowBytes: WINDOW_BYTES, reader, clock: cx.clock, onFault });
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * The page kernels in AssemblyScript with SIMD. scripts/build-kernels.sh compiles them to generated/kernels.wasm, and
- * wasm-kernels.ts calls them. kernels.ts says what each kernel does; the plain twin of this file, plain-kernels.ts,
- * does the same in code that is easy to read.
+ * wasm-kernels.ts calls them. kernels.ts says what each kernel does. The plain twin of this file, which tests use
+ * (test/support/plain-kernels.ts), does the same in code that is easy to read.
  *
  * Addresses and lengths have 32 bits, and addresses are unsigned. The module has no static data and no heap, and
  * touches only the memory that it is given. The width of a step (a line of 64 bytes, or two lines) is a result of

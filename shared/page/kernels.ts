@@ -1,7 +1,7 @@
 /**
- * The page kernels: the operations that are done to every page, on one flat memory. They have two implementations,
- * which property tests hold equal: the plain one (plain-kernels.ts), which is easy to read, and its SIMD twin
- * (wasm-kernels.ts, made from kernels.as.ts).
+ * The page kernels: the operations that are done to every page, on one flat memory. The agents use wasm-kernels.ts,
+ * made from kernels.as.ts with SIMD. Property tests hold it equal to a plain implementation, which is easy to read
+ * (test/support/plain-kernels.ts).
  *
  * All places are addresses in `memory`, so that no object is made for a page.
  */

@@ -83,23 +83,7 @@ export async function openLoopback(
   const [address, peerAddress] = [`unix:${path}`, `unix:${path}-peer`];
   const source = new ResumingSource({ peer: address, patienceMs: 0 });
   let view: (() => MigrationView) | undefined;
-  const watch: SourceService["watch"] = (_, observer) => {
-    const timer = systemClock.every(WATCH_MS, () => {
-      if (view !== undefined) observer(view());
-    });
-    return () => systemClock.cancel(timer);
-  };
-  const service: SourceService = {
-    listGuests: async () => [],
-    listMigrations: () => [],
-    watch,
-    acceptTransfer: (hello, channel) => source.attach(hello, channel),
-    ...{ plan: refuse, migrate: refuse, getMigration: refuse, cancel: refuse, heatMap: refuse, resolve: refuse },
-  };
-  const peer: DestinationService = {
-    handshake: async () => ({ kind: "refusals", refusals: [] }),
-    settle: async () => ({ standing: "unknown", reason: "" }),
-  };
+  const service = serviceOf(source, () => view?.());
   const listeners: Listener[] = [];
   const operator = new GrpcOperatorClient(address, CALL_MS);
   const left = new AbortController();
@@ -121,7 +105,7 @@ export async function openLoopback(
   };
   try {
     listeners.push(await serveSource(service, { listen: [address], limits }));
-    listeners.push(await serveDestination(peer, { listen: [peerAddress], limits }));
+    listeners.push(await serveDestination(PEER, { listen: [peerAddress], limits }));
     watching = operator.watch(OFFER.migrationId, () => undefined, left.signal).catch(() => undefined);
     await callAll(operator, peerAddress, limits, signal);
   } catch (thrown) {
@@ -135,6 +119,33 @@ export async function openLoopback(
       view = of;
     },
     close,
+  };
+}
+
+/** The destination of the simulated migration. */
+const PEER: DestinationService = {
+  handshake: async () => ({ kind: "refusals", refusals: [] }),
+  settle: async () => ({ standing: "unknown", reason: "" }),
+};
+
+/**
+ * Makes the source's service, which has the simulated migration only.
+ * @param view what its watchers see, if anything
+ */
+function serviceOf(source: ResumingSource, view: () => MigrationView | undefined): SourceService {
+  const watch: SourceService["watch"] = (_, observer) => {
+    const timer = systemClock.every(WATCH_MS, () => {
+      const seen = view();
+      if (seen !== undefined) observer(seen);
+    });
+    return () => systemClock.cancel(timer);
+  };
+  return {
+    listGuests: async () => [],
+    listMigrations: () => [],
+    watch,
+    acceptTransfer: (hello, channel) => source.attach(hello, channel),
+    ...{ plan: refuse, migrate: refuse, getMigration: refuse, cancel: refuse, heatMap: refuse, resolve: refuse },
   };
 }
 

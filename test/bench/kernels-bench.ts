@@ -6,9 +6,9 @@
 import { fileURLToPath } from "node:url";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
-import { PlainKernels } from "../../shared/page/plain-kernels.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
+import { PlainKernels } from "../support/plain-kernels.ts";
 import { numbers } from "./guest-pages.ts";
 import { type Round, summary, timed } from "./measure.ts";
 

@@ -23,7 +23,7 @@ import { createSourceMemory, WINDOW_BYTES } from "../../agent-source/send/source
 import { CopyObserver } from "../../agent-source/switchover/copy-observer.ts";
 import { EtaEstimator } from "../../agent-source/switchover/eta.ts";
 import { FIXED_COST_MS, SwitchPolicy } from "../../agent-source/switchover/switch-policy.ts";
-import { PrecopyCapture } from "../../agent-source/transfer/precopy-capture.ts";
+import { PrecopyCapture, type PrecopyCaptureOptions } from "../../agent-source/transfer/precopy-capture.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
@@ -31,7 +31,7 @@ import { encodeFrame } from "../../shared/link/wire/frame-wire.ts";
 import type { DestinationMessage, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
 import { encodeRamEnd } from "../../shared/qemu/stream/stream-writer.ts";
-import { systemClock } from "../../shared/runtime/clock.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
@@ -110,19 +110,20 @@ interface Source {
   stop(): Promise<void>;
 }
 
+const OPTIONS = {
+  pageCount: PAGES,
+  delta: true,
+  reorder: true,
+  pendingSlots: ARENA_BYTES / PAGE_SIZE,
+  baseSlots: BASE_BYTES / PAGE_SIZE,
+  frameBytes: FRAME_BYTES,
+};
+
 /** Joins the parts of a source as build-session.ts does, but without QMP and without compression. */
 function makeSource(): Source {
-  const options = {
-    pageCount: PAGES,
-    delta: true,
-    reorder: true,
-    pendingSlots: ARENA_BYTES / PAGE_SIZE,
-    baseSlots: BASE_BYTES / PAGE_SIZE,
-    frameBytes: FRAME_BYTES,
-  };
-  const memory = createSourceMemory(options, loadKernels);
+  const memory = createSourceMemory(OPTIONS, loadKernels);
   const { kernels } = memory;
-  const scheduler = new PrecopyScheduler(kernels, memory.region, options);
+  const scheduler = new PrecopyScheduler(kernels, memory.region, OPTIONS);
   const channel = new AcknowledgingChannel();
   const based = deferred<void>();
   const ended = deferred<void>();
@@ -147,51 +148,18 @@ function makeSource(): Source {
     onRoom: () => capture.roomMade(),
     onFault,
   });
-  const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
-  const policy = new SwitchPolicy(plan);
-  const outlook = new EtaEstimator({ downtimeTargetMs: 300, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond: 20 });
-  const watch = new CopyObserver(
+  const capture = makeCapture(
+    { memory: kernels.memory, scheduler, sender, meter, clock },
     {
-      scheduler,
-      sender,
-      meter,
-      policy,
-      // no page is held: every page is to be classified, and none is to be coalesced
-      holdPagesMax: 0,
-      outlook,
-      clock,
-      pageCount: PAGES,
-      compressionRatio: () => 1,
-      compressedFrames: () => 0,
-      linkIsDown: () => false,
-      standsStill: () => false,
-      onStall: () => {},
-    },
-    clock.monotonicMs(),
-  );
-  const capture = new PrecopyCapture(
-    {
-      memory: kernels.memory,
-      scheduler,
-      sender,
-      observer: watch,
-      clock,
-      expectedBlocks: layoutOf(PAGES),
-      pace: new SyncPace(20, clock.monotonicMs()),
-      onLayout: () => {},
-      onDecision: () => {},
       onFirstPassDone: () => {
         // from now on a capture paces the reading, except that of a migration's last pages, so the passes that follow
         // count as those
         capture.beginFinal();
         based.resolve();
       },
-      onStopped: () => {},
       onEnd: () => void sender.flushed().then(() => ended.resolve()),
-      standsStill: () => false,
       resumeIntake: () => intake.resume(),
     },
-    clock.monotonicMs(),
   );
   const { window } = memory;
   const intake = new Intake({
@@ -210,6 +178,58 @@ function makeSource(): Source {
   };
   const unlessFailed = (promise: Promise<void>): Promise<void> => Promise.race([promise, failed.promise]);
   return { intake, scheduler, channel, based: unlessFailed(based.promise), ended: unlessFailed(ended.promise), stop };
+}
+
+interface CaptureParts {
+  readonly memory: Uint8Array;
+  readonly scheduler: PrecopyScheduler;
+  readonly sender: FrameSender;
+  readonly meter: LinkMeter;
+  readonly clock: Clock;
+}
+
+/** Makes the capture of a guest that always runs, over a link that is always up. */
+function makeCapture(
+  { memory, scheduler, sender, meter, clock }: CaptureParts,
+  hooks: Pick<PrecopyCaptureOptions, "onFirstPassDone" | "onEnd" | "resumeIntake">,
+): PrecopyCapture {
+  const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
+  const observer = new CopyObserver(
+    {
+      scheduler,
+      sender,
+      meter,
+      policy: new SwitchPolicy(plan),
+      // no page is held: every page is to be classified, and none is to be coalesced
+      holdPagesMax: 0,
+      outlook: new EtaEstimator({ downtimeTargetMs: 300, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond: 20 }),
+      clock,
+      pageCount: PAGES,
+      compressionRatio: () => 1,
+      compressedFrames: () => 0,
+      linkIsDown: () => false,
+      standsStill: () => false,
+      onStall: () => {},
+    },
+    clock.monotonicMs(),
+  );
+  return new PrecopyCapture(
+    {
+      memory,
+      scheduler,
+      sender,
+      observer,
+      clock,
+      expectedBlocks: layoutOf(PAGES),
+      pace: new SyncPace(20, clock.monotonicMs()),
+      onLayout: () => {},
+      onDecision: () => {},
+      onStopped: () => {},
+      standsStill: () => false,
+      ...hooks,
+    },
+    clock.monotonicMs(),
+  );
 }
 
 async function oneRound(folder: string, stream: readonly Uint8Array[]): Promise<{ round: Round; note: string }> {

@@ -42,7 +42,9 @@ t.test("every reason of a refusal is in docs/operations.md", async (t) => {
     "shared/protocol/strategies.ts",
     "agent-source/migration/phases/negotiate.ts",
     "agent-destination/migration/phases/negotiate.ts",
+    "agent-destination/guest/guest-media.ts",
     "agent-destination/migration/first-look.ts",
+    "agent-destination/migration/what-is-there.ts",
     "agent-destination/service/places.ts",
     "shared/link/callers/guest-peers.ts",
   ];

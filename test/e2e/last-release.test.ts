@@ -15,7 +15,7 @@ import { noPostcopyFrom } from "../support/other-qemu.ts";
 import { openPair } from "../support/pair.ts";
 import type { Rig } from "../support/rig.ts";
 
-t.setTimeout(240_000);
+t.setTimeout(480_000);
 const NAME = "crossing";
 const MEMORY_MIB = 256;
 const HELD = { timeoutMs: 60_000 };
@@ -44,20 +44,18 @@ function listedAsMoved(rig: Rig, agents: HostAgents, id: string): Promise<Migrat
   return eventually(find, { timeoutMs: 60_000, what: `${agents.sourceAddress} to list ${id} as moved` });
 }
 
-/** Moves the guest, and checks it and what `ferry list` of the other build says of the migration. */
+/** Moves the guest by the `ferry` of the other build, and checks the guest. */
 async function moved(
   t: Test,
   rig: Rig,
   from: HostAgents,
   to: HostAgents,
   options: readonly string[],
-): Promise<MigrationResult> {
+): Promise<MigrationView & { readonly result: MigrationResult }> {
   const view = requireMoved(await migrate(rig, byOther(from), to, NAME, options));
   t.match(view, { guest: NAME, negotiated: { "protocol version": "2" } });
   await assertOneGuest(t, rig, { name: NAME, at: to.host });
-  for (const agents of [from, { ...to, sourceAddress: to.destinationAddress }])
-    t.match(await listedAsMoved(rig, byOther(agents), view.id), { guest: NAME, destination: to.destinationAddress });
-  return view.result;
+  return view;
 }
 
 /**
@@ -80,36 +78,41 @@ async function updatedInMidst(t: Test, rig: Rig, from: HostAgents, to: HostAgent
   await listedAsMoved(rig, updated, id!);
   await assertOneGuest(t, rig, { name: NAME, at: to.host });
   const known = await listMigrations(rig, updated);
+  t.ok(known.length > 1, "the agent has read the journal that the last release wrote");
   t.same(
-    known.map(({ status }) => status),
-    ["moved", "moved"],
-    "the agent has read the journal that the last release wrote",
+    known.filter(({ status }) => status !== "moved"),
+    [],
+    "the migrations in it have ended as they had",
   );
 }
 
-t.test(`guests move by precopy between ${last.version} and this build, and agents are updated`, async (t) => {
-  const workload = { regionMiB: 32, rate: 20e6 };
+t.test(`guests move between agents of ${last.version} and of this build`, async (t) => {
+  const workload = { regionMiB: 48, rate: 40e6 };
   const options = { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload }, a: { build: last.root } };
   const { rig, a, b } = await openPair(t, options);
-  for (const [from, to] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    await assertPlanned(t, rig, from, to);
-    const result = await moved(t, rig, from, to, ["--strategy", "precopy", "--verify"]);
-    t.equal(result.verified, true);
-    t.ok(result.pagesCompared >= (MEMORY_MIB << 20) / 4096, `${result.pagesCompared} pages are alike`);
-    t.ok(result.pages.delta > 0, "pages went as deltas");
-  }
-  await updatedInMidst(t, rig, a, b);
-});
+  const bothWays = [
+    ["there", a, b],
+    ["back", b, a],
+  ] as const;
 
-t.test(`guests move by post-copy between ${last.version} and this build`, SKIP_POSTCOPY, async (t) => {
-  const workload = { regionMiB: 64, rate: 100e6 };
-  const options = { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload }, a: { build: last.root } };
-  const { rig, a, b } = await openPair(t, options);
-  const there = await moved(t, rig, a, b, ["--strategy", "postcopy"]);
-  t.ok(there.postcopy !== undefined, "the migration ended in post-copy");
-  const back = await moved(t, rig, b, a, ["--strategy", "postcopy"]);
-  t.ok(back.postcopy !== undefined, "the migration back ended in post-copy");
+  for (const [way, from, to] of bothWays)
+    await t.test(`by precopy, ${way}`, async (t) => {
+      await assertPlanned(t, rig, from, to);
+      const { id, result } = await moved(t, rig, from, to, ["--strategy", "precopy", "--verify"]);
+      t.equal(result.verified, true);
+      t.ok(result.pagesCompared >= (MEMORY_MIB << 20) / 4096, `${result.pagesCompared} pages are alike`);
+      t.ok(result.pages.delta > 0, "pages went as deltas");
+      for (const agents of [from, { ...to, sourceAddress: to.destinationAddress }])
+        t.match(await listedAsMoved(rig, byOther(agents), id), { guest: NAME, destination: to.destinationAddress });
+    });
+
+  for (const [way, from, to] of bothWays)
+    await t.test(`by post-copy, ${way}`, SKIP_POSTCOPY, async (t) => {
+      const { result } = await moved(t, rig, from, to, ["--strategy", "postcopy"]);
+      t.ok(result.postcopy !== undefined, "the migration ended in post-copy");
+    });
+
+  await t.test(`an agent of this build ends what one of ${last.version} has granted`, (t) =>
+    updatedInMidst(t, rig, a, b),
+  );
 });

@@ -3,7 +3,7 @@
  * name before anything is touched, or is found when the guest stands still. The media of removable drives are carried
  * to the destination.
  */
-import { linkSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
@@ -87,9 +87,14 @@ async function holdAt({ rig, a, b }: Pair, state: string): Promise<HeldMigration
 
 t.test("the disks, media and devices that the guest has now are compared, whatever its definition says", async (t) => {
   const folder = t.testdir();
-  for (const name of ["d.raw", "e.raw", "other.raw", "one.iso", "two.iso"])
-    writeFileSync(join(folder, name), Buffer.alloc(BYTES));
-  const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD, extra: arguments_(folder) } });
+  for (const name of ["d.raw", "e.raw", "other.raw", "one.iso"]) writeFileSync(join(folder, name), Buffer.alloc(BYTES));
+  const media = join(folder, "media");
+  mkdirSync(media);
+  for (const path of [join(media, "two.iso"), join(folder, "three.iso")]) writeFileSync(path, Buffer.alloc(BYTES));
+  const pair = await openPair(t, {
+    guest: { name: NAME, workload: WORKLOAD, extra: arguments_(folder) },
+    flags: (_rig, _host, kind) => (kind === "destination" ? [`--guests-media=${media}`] : []),
+  });
   const { rig, a, b, definition } = pair;
   const edited = (change: (word: string) => string, more: readonly string[] = []): GuestDefinitionFile => ({
     ...definition,
@@ -214,7 +219,16 @@ t.test("the disks, media and devices that the guest has now are compared, whatev
   });
 
   await startAgent(rig, rig.a, "source");
-  const changed = { id: "cd", filename: join(folder, "two.iso"), format: "raw" };
+  const changed = { id: "cd", filename: join(media, "two.iso"), format: "raw" };
+
+  await t.test("a medium in no directory of guests.media is refused, and the guest keeps it", async (t) => {
+    const elsewhere = { ...changed, filename: join(folder, "three.iso") };
+    await atMonitor(pair, a, (qmp) => tell(qmp, "blockdev-change-medium", elsewhere));
+    for (const options of [[], ["--shared-disks-unchecked"]])
+      t.match(await refused(t, pair, options), [/^medium: .*three\.iso in drive cd0 now.*guests\.media/]);
+    await assertOneGuest(t, rig, { name: NAME, at: rig.a });
+  });
+
   for (const [what, from, to, command, given, wanted] of [
     ["changed", a, b, "blockdev-change-medium", changed, "two.iso"],
     ["ejected", b, a, "eject", { id: "cd", force: true }, undefined],

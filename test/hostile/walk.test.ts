@@ -29,6 +29,8 @@ t.setTimeout(300_000);
 const WITHIN = { timeoutMs: 60_000 };
 const UNARY_MS = 60_000;
 const TOKEN = Buffer.alloc(16, 0x5a);
+/** A token that no migration has. */
+const STRANGER = Buffer.alloc(16, 1);
 const MACHINE = "-M pc-q35-8.1 -accel tcg -m 16 -nodefaults -no-user-config -display none".split(" ");
 /** How many cheap calls or messages a flood has. */
 const FLOOD = 2000;
@@ -136,17 +138,57 @@ async function begin(t: Test, facts: GuestFacts): Promise<Walk> {
 const qemuIn = (runtime: string): Promise<QmpClient | undefined> =>
   QmpClient.connect(join(runtime, "observer.qmp"), { timeoutMs: 5000 }).catch(() => undefined);
 
+const settle = ({ client }: Walk, migrationId: string, ask: SettleCall["ask"], token: Uint8Array = TOKEN) =>
+  client.settle({ migrationId, token, epoch: 1, ask, paused: false }, UNARY_MS);
+
+/** Begins a migration, sends these messages, and checks that the migration fails and that no QEMU of it is left. */
+async function assertFails(
+  t: Test,
+  { client, operator, runtime, offerOf, dialled }: Walk,
+  id: string,
+  messages: readonly SourceMessage[],
+): Promise<void> {
+  t.match(await client.handshake(offerOf(id), UNARY_MS), { answer: { kind: "contract" } });
+  const channel = await dialled();
+  channel.receive(() => undefined);
+  for (const message of messages) channel.send(message);
+  const isOver = async (): Promise<true | undefined> => {
+    const view = (await operator.listMigrations()).find((one) => one.id === id);
+    return view?.status === "failed" ? true : undefined;
+  };
+  await eventually(isOver, { ...WITHIN, what: `the end of ${id}` });
+  const isGone = async (): Promise<true | undefined> => {
+    const left = await qemuIn(runtime);
+    left?.close();
+    return left === undefined ? true : undefined;
+  };
+  const kind = messages.at(-1)?.kind;
+  t.ok(await eventually(isGone, { ...WITHIN, what: "the end of its QEMU" }), `${kind}: no QEMU is left`);
+}
+
+/** Makes many calls of the source and of strangers side by side, and waits until each has been answered or refused. */
+async function floodWithCalls(walk: Walk, migrationId: string): Promise<void> {
+  const lost = (thrown: unknown): unknown => thrown;
+  const asks = ["standing", "grant", "withdraw", "kept"] as const;
+  const ask = (n: number): SettleCall["ask"] => asks[n % 4] ?? "standing";
+  await Promise.all([
+    ...Array.from({ length: FLOOD }, (_, n) => settle(walk, migrationId, ask(n), STRANGER).catch(lost)),
+    ...Array.from({ length: FLOOD }, () => settle(walk, migrationId, "standing").catch(lost)),
+    ...Array.from({ length: HANDSHAKES }, (_, n) =>
+      walk.client.handshake(walk.offerOf(`more-${n}`, { dryRun: n % 2 === 0 }), UNARY_MS).catch(lost),
+    ),
+  ]);
+}
+
 t.test(
   "a source that means harm starts no guest, leaves no QEMU, and cannot make the destination fail or grow",
   async (t) => {
     const { stream, facts } = await stoppedGuest(t);
-    const { program, client, operator, runtime, offerOf, dialled } = await begin(t, facts);
+    const walk = await begin(t, facts);
+    const { program, client, runtime, offerOf, dialled } = walk;
     const pieces = Array.from({ length: Math.ceil(stream.length / FRAME_BYTES) }, (_, at) =>
       frame(at + 1, stream.subarray(at * FRAME_BYTES, (at + 1) * FRAME_BYTES), { frameKind: "verbatim" }),
     );
-    const settle = (migrationId: string, ask: SettleCall["ask"], token: Uint8Array = TOKEN) =>
-      client.settle({ migrationId, token, epoch: 1, ask, paused: false }, UNARY_MS);
-    const statusOf = async (id: string) => (await operator.listMigrations()).find((one) => one.id === id)?.status;
 
     // half of QEMU's stream is sent, and then something wrong
     const wrong: readonly SourceMessage[] = [
@@ -155,22 +197,8 @@ t.test(
       { kind: "resume" },
       { kind: "endOfStream", lastSequence: Number.MAX_SAFE_INTEGER },
     ];
-    for (const [index, message] of wrong.entries()) {
-      const id = `half-${index}`;
-      t.match(await client.handshake(offerOf(id), UNARY_MS), { answer: { kind: "contract" } });
-      const channel = await dialled();
-      channel.receive(() => undefined);
-      for (const piece of pieces.slice(0, pieces.length >> 1)) channel.send(piece);
-      channel.send(message);
-      const isOver = async (): Promise<true | undefined> => ((await statusOf(id)) === "failed" ? true : undefined);
-      await eventually(isOver, { ...WITHIN, what: `the end of ${id}` });
-      const isGone = async (): Promise<true | undefined> => {
-        const left = await qemuIn(runtime);
-        left?.close();
-        return left === undefined ? true : undefined;
-      };
-      t.ok(await eventually(isGone, { ...WITHIN, what: `the end of its QEMU` }), `${message.kind}: no QEMU is left`);
-    }
+    const half = pieces.slice(0, pieces.length >> 1);
+    for (const [index, message] of wrong.entries()) await assertFails(t, walk, `half-${index}`, [...half, message]);
 
     // the whole stream is sent as it should be
     t.match(await client.handshake(offerOf("whole"), UNARY_MS), { answer: { kind: "contract" } });
@@ -188,18 +216,9 @@ t.test(
     });
 
     // floods of cheap calls and messages are sent, and words of strangers; what is too much at once is refused
-    const lost = (thrown: unknown): unknown => thrown;
-    const stranger = Buffer.alloc(16, 1);
-    const asks = ["standing", "grant", "withdraw", "kept"] as const;
-    await Promise.all([
-      ...Array.from({ length: FLOOD }, (_, n) => settle("whole", asks[n % 4] ?? "standing", stranger).catch(lost)),
-      ...Array.from({ length: FLOOD }, () => settle("whole", "standing").catch(lost)),
-      ...Array.from({ length: HANDSHAKES }, (_, n) =>
-        client.handshake(offerOf(`more-${n}`, { dryRun: n % 2 === 0 }), UNARY_MS).catch(lost),
-      ),
-    ]);
+    await floodWithCalls(walk, "whole");
     for (let nonce = 0; nonce < FLOOD; nonce++) channel.send({ kind: "clockPing", nonce });
-    channel.send({ kind: "grant", token: stranger, epoch: 1, paused: false });
+    channel.send({ kind: "grant", token: STRANGER, epoch: 1, paused: false });
     channel.send({ kind: "resume" });
     t.match(
       await observer.execute("query-status"),
@@ -211,7 +230,7 @@ t.test(
     t.ok(rssKib < MEMORY_MAX_KIB, `the agent has ${rssKib >> 10} MiB`);
 
     // the source's own grant still counts afterwards
-    t.match(await settle("whole", "grant"), { standing: "running" });
+    t.match(await settle(walk, "whole", "grant"), { standing: "running" });
     t.match(await observer.execute("query-status"), { status: "running" });
     await observer.execute("stop");
     const { most, counters } = await setSteps({ qmp: observer, folder: runtime }, SETS);

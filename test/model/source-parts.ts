@@ -18,8 +18,7 @@ export const JOURNAL_KIND = {
 const TOKEN = "aa";
 
 /**
- * Tells whether the source may run its guest, by its record and by the answer to its grant that this life of the agent
- * has heard.
+ * Tells whether the source may run its guest, by its record and by what this life of the agent has heard of its grant.
  */
 export function mayRunAtSource({ sourceJournal, because }: World, rules: Rules): boolean {
   const grant = { token: TOKEN, epoch: 1, paused: false };

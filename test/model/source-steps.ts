@@ -15,7 +15,7 @@ import { JOURNAL_KIND, lookAtSource, toSource, withoutSource, write } from "./so
 import type { Add, Manner, World } from "./world.ts";
 
 export function sourceSteps(world: World, manner: Manner, rules: Rules, add: Add): void {
-  const { source, sourceQemu, sourceJournal } = world;
+  const { source, sourceJournal } = world;
   if (source === "off") return;
   if (source === "down") {
     const take = (qemu: SourceQemu): SourceStateName =>
@@ -27,6 +27,51 @@ export function sourceSteps(world: World, manner: Manner, rules: Rules, add: Add
     return;
   }
   add("source agent crashes", withoutSource(world, manner), "fault");
+  switch (source) {
+    case "copying":
+    case "switching":
+    case "retiring":
+    case "recording":
+      stepsBeforeTheGrant(world, source, manner, rules, add);
+      return;
+    case "granting":
+      grantingSteps(world, manner, rules, add);
+      return;
+    case "inDoubt":
+      doubtSteps(world, manner, rules, add);
+      return;
+    case "serving":
+      servingSteps(world, manner, rules, add);
+      return;
+    case "keeping":
+      keepingSteps(world, manner, rules, add);
+      return;
+    case "withdrawing":
+      withdrawingSteps(world, rules, add);
+      return;
+    case "orphaned":
+      orphanedSteps(world, rules, add);
+      return;
+    case "doubled":
+      doubledSteps(world, rules, add);
+      return;
+    case "releasing":
+      releasingSteps(world, rules, add);
+      return;
+    default:
+      return;
+  }
+}
+
+/** The steps until the guest is granted: the copy, the switchover, and the journal's word that the guest is granted. */
+function stepsBeforeTheGrant(
+  world: World,
+  source: "copying" | "switching" | "retiring" | "recording",
+  manner: Manner,
+  rules: Rules,
+  add: Add,
+): void {
+  const { sourceQemu, sourceJournal } = world;
   const go = (state: SourceStateName): Partial<World> => toSource(world, state, rules);
   switch (source) {
     case "copying": {
@@ -64,32 +109,6 @@ export function sourceSteps(world: World, manner: Manner, rules: Rules, add: Add
           go(rules.afterSource(source, "written")),
           go(rules.afterSource(source, "fault")),
         );
-      return;
-    case "granting":
-      grantingSteps(world, manner, rules, add);
-      return;
-    case "inDoubt":
-      doubtSteps(world, manner, rules, add);
-      return;
-    case "serving":
-      servingSteps(world, manner, rules, add);
-      return;
-    case "keeping":
-      keepingSteps(world, manner, rules, add);
-      return;
-    case "withdrawing":
-      withdrawingSteps(world, rules, add);
-      return;
-    case "orphaned":
-      orphanedSteps(world, rules, add);
-      return;
-    case "doubled":
-      doubledSteps(world, rules, add);
-      return;
-    case "releasing":
-      releasingSteps(world, rules, add);
-      return;
-    default:
       return;
   }
 }

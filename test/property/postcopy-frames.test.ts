@@ -5,6 +5,7 @@
 import fc from "fast-check";
 import t from "tap";
 import { PostcopyPages } from "../../agent-destination/replay/postcopy-pages.ts";
+import type { PostcopyCapture } from "../../agent-source/postcopy/postcopy-capture.ts";
 import { systemClock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import { BLOCKS, capturing, PACKAGE, PAGES } from "../support/capturing.ts";
@@ -12,21 +13,45 @@ import { readPages, turn } from "../support/sending.ts";
 
 const FLUSHED_WITHIN_MS = 10_000;
 
+const PAGE = fc.nat(PAGES - 1);
+const RANGE = fc.tuple(PAGE, fc.integer({ min: 1, max: 60 }));
+const GIVEN = {
+  written: fc.array(fc.tuple(PAGE, fc.nat(3)), { maxLength: 300 }),
+  later: fc.array(RANGE, { maxLength: 12 }),
+  moves: fc.array(fc.tuple(fc.constantFrom("send", "request", "ack", "ack", "compress"), PAGE), { maxLength: 250 }),
+  aheadPages: fc.nat(20),
+  compressed: fc.boolean(),
+  creditWindowBytes: fc.constantFrom(8 * PAGE_SIZE, 1 << 24),
+};
+
+/**
+ * Discards these ranges as QEMU does, and lets the guest write to them.
+ * @returns the pages that QEMU is to send anew
+ */
+function discardAndWrite(
+  later: [first: number, count: number][],
+  guest: Uint8Array,
+  postcopy: Pick<PostcopyCapture, "discard">,
+): number[] {
+  const awaited: number[] = [];
+  for (const [first, count] of later.sort(([a], [b]) => a - b)) {
+    const start = Math.max(first, (awaited.at(-1) ?? -1) + 1);
+    const end = Math.min(PAGES, first + count);
+    if (start >= end) continue;
+    postcopy.discard(start, end - start);
+    for (let which = start; which < end; which++) {
+      awaited.push(which);
+      guest[which] = (which & 3) + 4;
+    }
+  }
+  return awaited;
+}
+
 t.test(
   "in whatever order the guest writes, pages are requested and QEMU sends, the destination gets each page once",
   async () => {
-    const page = fc.nat(PAGES - 1);
-    const range = fc.tuple(page, fc.integer({ min: 1, max: 60 }));
-    const given = {
-      written: fc.array(fc.tuple(page, fc.nat(3)), { maxLength: 300 }),
-      later: fc.array(range, { maxLength: 12 }),
-      moves: fc.array(fc.tuple(fc.constantFrom("send", "request", "ack", "ack", "compress"), page), { maxLength: 250 }),
-      aheadPages: fc.nat(20),
-      compressed: fc.boolean(),
-      creditWindowBytes: fc.constantFrom(8 * PAGE_SIZE, 1 << 24),
-    };
     await fc.assert(
-      fc.asyncProperty(fc.record(given), async ({ written, later, moves, aheadPages, ...options }) => {
+      fc.asyncProperty(fc.record(GIVEN), async ({ written, later, moves, aheadPages, ...options }) => {
         const rig = capturing(options, aheadPages);
         const { postcopy, sender, frames, acknowledge, sendPackage, offer } = rig;
         const guest = new Uint8Array(PAGES);
@@ -38,17 +63,7 @@ t.test(
           if (!put(which, value)) throw new Error("no room");
           if (index % 50 === 0) sender.pump();
         }
-        const awaited: number[] = [];
-        for (const [first, count] of later.sort(([a], [b]) => a - b)) {
-          const start = Math.max(first, (awaited.at(-1) ?? -1) + 1);
-          const end = Math.min(PAGES, first + count);
-          if (start >= end) continue;
-          postcopy.discard(start, end - start);
-          for (let which = start; which < end; which++) {
-            awaited.push(which);
-            guest[which] = (which & 3) + 4;
-          }
-        }
+        const awaited = discardAndWrite(later, guest, postcopy);
         sendPackage(PACKAGE);
         const sendOne = (near: number): void => {
           const at = awaited.findIndex((which) => which >= near);

@@ -36,3 +36,20 @@ t.test("a fault that is kept keeps nothing of what made it", async (t) => {
   );
   t.match(made[0]?.fault.stack, /Large\.makeFault/, "the stack can be read all the same");
 });
+
+t.test("the words of a fault are bounded, whoever has made them up", async (t) => {
+  const long = "x".repeat(1 << 20);
+  const { message, advice, guestNow } = new MigrationFault("busy", long, { advice: long, guestNow: long });
+  for (const text of [message, advice, guestNow]) t.equal(text, `${"x".repeat(5999)}…`);
+  const kept = new MigrationFault("busy", "short", { advice: "do", guestNow: "it runs" });
+  t.match(kept, { message: "short", advice: "do", guestNow: "it runs" });
+});
+
+t.test("reasons that are too many or too long are cut, and their number is said", async (t) => {
+  const reasons = (number: number, characters: number) =>
+    Array.from({ length: number }, () => ({ code: "machine-type", message: "x".repeat(characters) }));
+  t.same(new MigrationFault("refused", "no", { refusals: reasons(20, 240) }).refusals, reasons(20, 240));
+  const told = new MigrationFault("refused", "no", { refusals: reasons(64, 2000) }).refusals;
+  t.same(told, [...reasons(2, 2000), { code: "more", message: "62 more reasons, which are too long to tell" }]);
+  t.equal(new MigrationFault("refused", "no", { refusals: reasons(100_000, 0) }).refusals.length, 101);
+});

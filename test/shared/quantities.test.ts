@@ -2,14 +2,7 @@
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
-import {
-  formatByteRate,
-  formatByteSize,
-  formatDuration,
-  parseByteRate,
-  parseByteSize,
-  parseDuration,
-} from "../../shared/quantities.ts";
+import { parseByteRate, parseByteSize, parseDuration } from "../../shared/quantities.ts";
 
 t.test("durations are read as milliseconds", async (t) => {
   const cases: [string, number][] = [
@@ -69,21 +62,17 @@ t.test("a text without a unit, with an ambiguous one or in a wrong order is refu
     refuses(parseByteRate, text, /"1Gbit"/);
 });
 
-t.test("every whole number survives being written and read", async () => {
-  const whole = fc.oneof(
-    fc.maxSafeNat(),
-    fc.nat(5_000_000),
-    fc.nat(4000).map((n) => n * 2 ** 20),
-  );
-  fc.assert(
-    fc.property(whole, (value) => {
-      return (
-        parseDuration(formatDuration(value)) === value &&
-        parseByteSize(formatByteSize(value)) === value &&
-        parseByteRate(formatByteRate(value)) === value
-      );
-    }),
-  );
+t.test("every whole number is read as so many of its unit", async () => {
+  const reads = (parse: (text: string) => number, units: Readonly<Record<string, number>>): void =>
+    fc.assert(
+      fc.property(fc.constantFrom(...Object.entries(units)), fc.maxSafeNat(), ([name, size], value) => {
+        const count = Math.floor(value / size);
+        return parse(`${count}${name}`) === count * size;
+      }),
+    );
+  reads(parseDuration, { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000, ms: 1 });
+  reads(parseByteSize, { GiB: 2 ** 30, GB: 1e9, MiB: 2 ** 20, MB: 1e6, KiB: 1024, kB: 1000, B: 1 });
+  reads(parseByteRate, { Gbit: 125e6, Mbit: 125e3, kbit: 125, "MiB/s": 2 ** 20, "MB/s": 1e6, "B/s": 1 });
 });
 
 t.test("a text is refused, or read as a number from 0 on", async () => {
@@ -99,16 +88,4 @@ t.test("a text is refused, or read as a number from 0 on", async () => {
         }
       }),
     );
-});
-
-t.test("numbers are written in the largest unit that keeps them exact", async (t) => {
-  t.equal(formatDuration(5_400_000), "1h30m");
-  t.equal(formatDuration(0), "0s");
-  t.equal(formatByteSize(2 ** 28), "256MiB");
-  t.equal(formatByteSize(1e9), "1GB");
-  t.equal(formatByteSize(0), "0B");
-  t.equal(formatByteRate(125e6), "1Gbit");
-  t.equal(formatByteRate(2 ** 26), "64MiB/s");
-  t.throws(() => formatDuration(0.5), RangeError);
-  t.throws(() => formatByteSize(-1), RangeError);
 });

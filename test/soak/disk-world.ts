@@ -209,7 +209,7 @@ export class DiskWorld implements Inspected {
     rig.writeDefinition(definition);
     this.#first = (await rig.startGuest(rig.a, definition)).process;
     for (const host of [rig.a, rig.b]) {
-      this.#agents.set(host, await startAgents(rig, host));
+      this.#agents.set(host, await startAgents(rig, host, { destination: [`--guests-media=${this.folder}`] }));
       this.#lockers.set(host, await ImageLocker.start(rig, host));
     }
     const isAround = ({ disk }: Beat): boolean => (disk?.checked ?? 0) >= BLOCKS;

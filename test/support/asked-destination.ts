@@ -1,6 +1,10 @@
-/** A destination agent that is only asked how migrations stand (`Settle`), and answers as a test wants. */
+/**
+ * A destination agent that is offered guests (`Handshake`) and asked how migrations stand (`Settle`), and answers as a
+ * test wants. It has no transfer stream.
+ */
 import type { Test } from "tap";
 import { serveDestination } from "../../shared/link/grpc/grpc-server.ts";
+import type { HandshakeAnswer, Offer } from "../../shared/protocol/messages.ts";
 import type { SettleAnswer, SettleCall } from "../../shared/protocol/stream-messages.ts";
 import { eventually } from "./bounded.ts";
 import { LIMITS, SERVE } from "./link.ts";
@@ -17,14 +21,27 @@ export class AskedDestination {
   readonly calls: SettleCall[] = [];
   /** Gives the answer to a call. A test may put another function here. */
   answer: (call: SettleCall) => Answer | Promise<Answer> = () => "unknown";
+  /** All offers so far, in order. */
+  readonly offers: Offer[] = [];
+  /** Gives the answer to an offer. A test may put another function here. */
+  agree: (offer: Offer) => HandshakeAnswer | Promise<HandshakeAnswer> = () => {
+    throw new TypeError("an offer was not expected");
+  };
+  /** Called with each call when it has come and before it is answered. */
+  onCall: (call: SettleCall) => void = () => undefined;
   private readonly closed: () => Promise<unknown>;
 
   static async serve(t: Test): Promise<AskedDestination> {
     let asked: AskedDestination | undefined;
-    const handshake = async (): Promise<never> => Promise.reject(new TypeError("not expected"));
+    const handshake = async (offer: Offer): Promise<HandshakeAnswer> => {
+      if (asked === undefined) throw new TypeError("not ready");
+      asked.offers.push(offer);
+      return await asked.agree(offer);
+    };
     const settle = async (call: SettleCall): Promise<SettleAnswer> => {
       if (asked === undefined) throw new TypeError("not ready");
       asked.calls.push(call);
+      asked.onCall(call);
       const answer = await asked.answer(call);
       return typeof answer === "string" ? { standing: answer, reason: "so it is" } : answer;
     };

@@ -1,6 +1,7 @@
 /**
  * A simulated QEMU that knows the few commands that the agents say outside of a migration stream. A process of its own
- * stands for it, so that the agents can tell whether it lives and which process answers.
+ * stands for it, so that the agents can tell whether it lives and which process answers. What it says of its guest is in
+ * fake-guest-facts.ts; a stream of pages is written by streaming-qemu.ts.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -12,6 +13,7 @@ import type { Test } from "tap";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import { hasEnded, identify } from "../../shared/runtime/host/process-identity.ts";
 import { bounded, eventually } from "./bounded.ts";
+import { factOf } from "./fake-guest-facts.ts";
 import { type Command, greeting, Monitor } from "./fake-monitor.ts";
 import { atTeardown } from "./teardown.ts";
 
@@ -45,6 +47,8 @@ export class FakeQemu {
   /** Called with the path at which it was told to take a migration stream. */
   takesStreamAt: (path: string) => void = () => undefined;
   whim: Whim = () => undefined;
+  /** Called with each command that is no query, when it has come and before it is answered. */
+  onSaid: (command: Command) => void = () => undefined;
   /** If false, a new client is accepted but not greeted, as by a QEMU whose main loop waits for a page. */
   greets = true;
   private readonly muted = new Set<string>();
@@ -104,13 +108,16 @@ export class FakeQemu {
   /** Changes its run state, as when `cont` or `stop` is said at another monitor. */
   become(status: "running" | "paused"): void {
     this.state.status = status;
-    for (const monitor of this.monitors) this.event(monitor, status === "running" ? "RESUME" : "STOP");
+    this.announce(status === "running" ? "RESUME" : "STOP");
   }
 
   private answer(given: Command, monitor: Monitor): void {
     const command = { ...given, execute: given["exec-oob"] ?? given.execute };
     const { execute, id } = command;
-    if (!/^(query|qom)-/.test(execute)) this.said.push(execute);
+    if (!/^(query|qom|human)-/.test(execute)) {
+      this.said.push(execute);
+      this.onSaid(command);
+    }
     const whim = this.whim(command);
     if (whim === "silence") return;
     if (whim !== undefined) {
@@ -135,7 +142,7 @@ export class FakeQemu {
       case "query-named-block-nodes":
         return this.images.map((name) => ({ "node-name": name }));
       case "qom-list":
-        return [...this.objects].map((name) => ({ name, type: "child<secret>" }));
+        return given?.path === "/objects" ? [...this.objects].map((name) => ({ name, type: "child<secret>" })) : [];
       case "object-add":
         this.objects.add(String(given?.id));
         return {};
@@ -150,14 +157,19 @@ export class FakeQemu {
         this.state.status = "running";
         return {};
       default:
-        return {};
+        return factOf(execute, given) ?? {};
     }
   }
 
   /** Changes the status of its migration, and sends the event to every client. */
   migrationIs(status: string): void {
     this.state.migration = status;
-    for (const monitor of this.monitors) this.event(monitor, "MIGRATION", { status });
+    this.announce("MIGRATION", { status });
+  }
+
+  /** Sends an event to every client. */
+  announce(event: string, data: object = {}): void {
+    for (const monitor of this.monitors) this.event(monitor, event, data);
   }
 
   /** Sends no event of this name any more. */

@@ -8,7 +8,7 @@ import { run } from "./process.ts";
 const MACHINE = "pc-q35-8.1";
 const MEMORY_MIB = 512;
 
-/** What the guest does. The defaults are those of workload.c. Sizes are in MiB, rates in bytes a second. */
+/** What the guest does. The defaults are those of settings.c. Sizes are in MiB, rates in bytes a second. */
 export interface Workload {
   /** How much memory is dirtied, page after page. @default 128 */
   readonly regionMiB?: number;

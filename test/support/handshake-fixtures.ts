@@ -1,7 +1,7 @@
 /**
  * Fixtures of a handshake: a guest, the offer of its source, and the facts of a destination that is like the source.
  */
-import { agree, type DestinationFacts } from "../../shared/protocol/handshake.ts";
+import { type Agreement, agree, type DestinationFacts } from "../../shared/protocol/handshake.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
 
 export const blocks = [{ name: "pc.ram", byteLength: 512 << 20, pageSize: 4096 }];
@@ -51,6 +51,13 @@ export const host: DestinationFacts = {
   followUpMs: 30_000,
   refusals: [],
 };
+/** What a destination answers that has the same guest as the source. @param found what is different there */
+export const alike =
+  (found: Partial<DestinationFacts> = {}) =>
+  (asked: Offer): Agreement => {
+    const { name: _, definitionDigest: digest, ...theirs } = asked.guest;
+    return agree(asked, { ...host, definitionDigest: digest, guest: theirs, ...found });
+  };
 /** The codes of the reasons for which a destination refuses an offer; empty if the offer is accepted. */
 export const codes = (mine: DestinationFacts, asked: Offer = offer): readonly string[] => {
   const agreement = agree(asked, mine);

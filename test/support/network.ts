@@ -30,6 +30,10 @@ interface NetworkEnd {
   readonly interfaceName: string;
 }
 
+interface NamespaceEnd extends NetworkEnd {
+  readonly namespace: string;
+}
+
 export interface TestNetwork {
   readonly kind: "namespaces" | "loopback";
   readonly a: NetworkEnd;
@@ -65,18 +69,20 @@ export interface NetworkOptions {
   readonly roundTripMs?: number;
 }
 
+/** The name of an interface has at most 15 characters. It is inside a namespace, so it need not be unique. */
+const endOf = (unique: string, side: "a" | "b"): NamespaceEnd => ({
+  namespace: `ferry-${unique}-${side}`,
+  address: side === "a" ? "10.73.0.1" : "10.73.0.2",
+  prefix: ["ip", "netns", "exec", `ferry-${unique}-${side}`],
+  interfaceName: `ferry-${side}`,
+});
+
 /** Makes a network of namespaces. @throws Error when it cannot be made; no namespace is left then */
 export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: NetworkOptions): Promise<TestNetwork> {
   opened += 1;
   const unique = `${process.pid.toString(36)}-${opened}`;
-  // the name of an interface has at most 15 characters; it is inside a namespace, so it need not be unique
-  const ends = (["a", "b"] as const).map((side, index) => ({
-    namespace: `ferry-${unique}-${side}`,
-    address: `10.73.0.${index + 1}`,
-    prefix: ["ip", "netns", "exec", `ferry-${unique}-${side}`],
-    interfaceName: `ferry-${side}`,
-  }));
-  const [a, b] = [ends[0]!, ends[1]!];
+  const [a, b] = [endOf(unique, "a"), endOf(unique, "b")];
+  const ends = [a, b];
   const forget = atTeardown(() => {
     for (const end of ends) if (hasNamespace(end.namespace)) execFileSync("ip", ["netns", "del", end.namespace]);
   });
@@ -87,19 +93,7 @@ export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: Netwo
     for (const end of ends) if (hasNamespace(end.namespace)) await run(["ip", "netns", "del", end.namespace]);
     forget();
   };
-  let isShaped = false;
-  const shape = async (rate: number): Promise<void> => {
-    const burst = Math.max(BURST_BYTES, Math.round((rate / 8) * BURST_SECONDS));
-    const filter = ["tbf", "rate", `${Math.round(rate)}bit`, "burst", `${burst}`, "latency", `${QUEUE_MS}ms`];
-    const willBe = Number.isFinite(rate);
-    if (!isShaped && !willBe) return;
-    const verb = !willBe ? "del" : isShaped ? "change" : "add";
-    for (const end of ends) {
-      const root = ["dev", end.interfaceName, "root", ...(willBe ? filter : [])];
-      await run(["tc", "-n", end.namespace, "qdisc", verb, ...root]);
-    }
-    isShaped = willBe;
-  };
+  const shape = shaperOf(ends);
   try {
     for (const end of ends) await run(["ip", "netns", "add", end.namespace]);
     cable = await joinEnds(a, b, roundTripMs);
@@ -133,17 +127,37 @@ export async function namespaceNetwork({ bitsPerSecond, roundTripMs = 0 }: Netwo
     },
     setSending: async (end, sending) => {
       if (roundTripMs > 0) throw new RangeError("a delayed cable has no neighbours to mislead");
-      const [from, to] = end === "a" ? [ends[0]!, ends[1]!] : [ends[1]!, ends[0]!];
-      const entry = [to.address, "dev", from.interfaceName];
-      const neighbour = ["ip", "-n", from.namespace, "neigh"];
-      if (!sending) await run([...neighbour, "replace", ...entry, "lladdr", NOBODY, "nud", "permanent"]);
-      // if nothing was broken, there is no entry or a good one, and nothing is changed
-      else if ((await run([...neighbour, "show", ...entry])).includes(NOBODY))
-        await run([...neighbour, "del", ...entry]);
+      await mislead(end === "a" ? [a, b] : [b, a], !sending);
     },
     close,
     leftovers: async () => ends.filter((end) => hasNamespace(end.namespace)).map((end) => `namespace ${end.namespace}`),
   };
+}
+
+/** Makes what changes the rate of both directions, bits per second; infinity is no shaping. */
+function shaperOf(ends: readonly NamespaceEnd[]): (rate: number) => Promise<void> {
+  let isShaped = false;
+  return async (rate) => {
+    const burst = Math.max(BURST_BYTES, Math.round((rate / 8) * BURST_SECONDS));
+    const filter = ["tbf", "rate", `${Math.round(rate)}bit`, "burst", `${burst}`, "latency", `${QUEUE_MS}ms`];
+    const willBe = Number.isFinite(rate);
+    if (!isShaped && !willBe) return;
+    const verb = !willBe ? "del" : isShaped ? "change" : "add";
+    for (const end of ends) {
+      const root = ["dev", end.interfaceName, "root", ...(willBe ? filter : [])];
+      await run(["tc", "-n", end.namespace, "qdisc", verb, ...root]);
+    }
+    isShaped = willBe;
+  };
+}
+
+/** Makes one end send to a hardware address that nobody has, or ends that. */
+async function mislead([from, to]: readonly [NamespaceEnd, NamespaceEnd], misled: boolean): Promise<void> {
+  const entry = [to.address, "dev", from.interfaceName];
+  const neighbour = ["ip", "-n", from.namespace, "neigh"];
+  if (misled) await run([...neighbour, "replace", ...entry, "lladdr", NOBODY, "nud", "permanent"]);
+  // if nothing was broken, there is no entry or a good one, and nothing is changed
+  else if ((await run([...neighbour, "show", ...entry])).includes(NOBODY)) await run([...neighbour, "del", ...entry]);
 }
 
 /** Makes a network in which both ends are this host. */

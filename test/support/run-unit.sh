@@ -7,6 +7,7 @@ mkdir -p "${pipe%/*}"
 rm -f "$pipe"
 mkfifo "$pipe"
 # this shell holds the pipe open for writing, since the reader would end whenever the unit has no process
+# shellcheck disable=SC2094 # both ends of one pipe are wanted
 exec 3<>"$pipe" 4<"$pipe"
 cat <&4 3>&- &
 exec 4<&-

@@ -10,6 +10,7 @@ import { PrecopyScheduler } from "../../agent-source/send/precopy-scheduler.ts";
 import { createSourceMemory } from "../../agent-source/send/source-memory.ts";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame.ts";
+import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { FrameKind } from "../../shared/protocol/stream-messages.ts";
@@ -39,6 +40,21 @@ export interface SendingOptions {
 const VALUE_BYTES = 64;
 const FRAME_AT = KERNEL_RESERVED_BYTES;
 
+const fail = (fault: MigrationFault): never => {
+  throw fault;
+};
+
+/** Makes a channel that keeps what is sent. */
+const channelInto = (frames: SentFrame[]): Pick<SourceChannel, "send" | "drained"> => ({
+  send: (message, taken) => {
+    if (message.kind !== "frame") throw new Error(`${message.kind} was sent`);
+    frames.push({ sequence: message.sequence, kind: message.frameKind, body: Buffer.from(message.body) });
+    if (taken !== undefined) queueMicrotask(taken);
+    return true;
+  },
+  drained: () => Promise.resolve(),
+});
+
 export function sending({
   pageCount = 400,
   pendingSlots = 600,
@@ -52,15 +68,6 @@ export function sending({
   const scheduler = new PrecopyScheduler(kernels, region, options);
   const frames: SentFrame[] = [];
   const compressing: Deferred<number>[] = [];
-  const channel: Pick<SourceChannel, "send" | "drained"> = {
-    send: (message, taken) => {
-      if (message.kind !== "frame") throw new Error(`${message.kind} was sent`);
-      frames.push({ sequence: message.sequence, kind: message.frameKind, body: Buffer.from(message.body) });
-      if (taken !== undefined) queueMicrotask(taken);
-      return true;
-    },
-    drained: () => Promise.resolve(),
-  };
   const sender = new FrameSender({
     kernels,
     buffers,
@@ -68,7 +75,7 @@ export function sending({
     source: scheduler,
     pages: scheduler.pages,
     // the sender uses only these two methods of a channel
-    channel: channel as SourceChannel,
+    channel: channelInto(frames) as SourceChannel,
     compress: () => {
       const one = deferred<number>();
       compressing.push(one);
@@ -81,9 +88,7 @@ export function sending({
     creditWindowBytes,
     onSent: () => undefined,
     onRoom: () => undefined,
-    onFault: (fault) => {
-      throw fault;
-    },
+    onFault: fail,
   });
   /**
    * Puts a page that begins with this value into the window in which QEMU's stream is read. Two such pages differ

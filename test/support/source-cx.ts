@@ -11,7 +11,8 @@ import { MigrationReport } from "../../agent-source/report/migration-report.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceRecord } from "../../shared/protocol/ownership.ts";
 import { decodeSourceRecord } from "../../shared/protocol/record-decoding.ts";
-import { systemClock } from "../../shared/runtime/clock.ts";
+import type { MigrateOptions } from "../../shared/protocol/report.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { loadSourceConfig } from "../../shared/runtime/config/config.ts";
 import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
@@ -29,28 +30,57 @@ export interface Phase {
   readonly destination: AskedDestination;
   /** The kinds of all records that were written. */
   readonly written: SourceRecord["kind"][];
+  /**
+   * What was written, said to QEMU and asked of the destination by calls, in the order in which it happened, such as
+   * "journal: plan", "qemu: cont" and "call: withdraw". A record's marks follow its kind: "journal: plan retiring".
+   */
+  readonly happened: string[];
+  /** Cancels the migration, as its operator does. */
+  cancel(): void;
+  /** Lets the agent leave its migrations as they are. */
+  leave(): void;
   /** With true, every write of the journal fails from now on; with false, writes work again. */
   failWrites(fail: boolean): void;
   record(): Promise<SourceRecord | undefined>;
 }
 
+export interface PhaseOptions {
+  /** @default the host's clock */
+  readonly clock?: Clock;
+  /** Flags of the agent, beside those for its directories. */
+  readonly flags?: readonly string[];
+  /** What the operator asks for, where it is not as in link-fixtures.ts. */
+  readonly asked?: Partial<MigrateOptions>;
+  /** Fields of the guest's definition. */
+  readonly definition?: object;
+}
+
 /** Makes such a context. @param status QEMU's run state, or "gone" if its process has ended */
-export async function sourcePhase(t: Test, status: string): Promise<Phase> {
+export async function sourcePhase(t: Test, status: string, options: PhaseOptions = {}): Promise<Phase> {
+  const { clock = systemClock, flags = [], definition } = options;
   const qemu = await FakeQemu.start(t, { status });
-  const config = loadSourceConfig([...placesIn(t, qemu.path)], {});
+  const config = loadSourceConfig([...placesIn(t, qemu.path, definition), ...flags], {});
   if (status === "gone") await qemu.end();
   const destination = await AskedDestination.serve(t);
   const journal = await Journal.open<SourceRecord>(config.stateDirectory, decodeSourceRecord);
   const written = recordKinds(journal);
   const failWrites = failingWrites(journal);
-  const leaving = new AbortController();
-  t.teardown(() => leaving.abort(new MigrationFault("stopping", "the test is over")));
-  const asked = { ...call, guest: "web", to: destination.address };
+  const happened: string[] = [];
+  noteWrites(journal, happened);
+  qemu.onSaid = ({ execute }) => void happened.push(`qemu: ${execute}`);
+  destination.onCall = ({ ask }) => void happened.push(`call: ${ask}`);
+  const [leaving, cancelled] = [new AbortController(), new AbortController()];
+  const leave = (): void => leaving.abort(new MigrationFault("stopping", "the test is over"));
+  t.teardown(leave);
+  const asked = {
+    ...{ guest: "web", to: destination.address },
+    options: { ...call.options, ...options.asked },
+  };
   const cx: SourceContext = {
     ...{ id: ID, call: asked, chosenBecause: "", token: Buffer.from("aa".repeat(16), "hex"), config, journal },
-    ...{ clock: systemClock, log: createLogger("test", "silent"), limits: LIMITS, advertised: "" },
-    report: new MigrationReport(ID, asked, systemClock),
-    cancelled: new AbortController().signal,
+    ...{ clock, log: createLogger("test", "silent"), limits: LIMITS, advertised: "alpha:7411" },
+    report: new MigrationReport(ID, asked, clock),
+    cancelled: cancelled.signal,
     leaving: leaving.signal,
     words: new OperatorWords(),
     doubt: { isWithdrawn: false },
@@ -61,8 +91,22 @@ export async function sourcePhase(t: Test, status: string): Promise<Phase> {
     faults: new TestFaults(),
   };
   return {
-    ...{ cx, qemu, destination, written },
+    ...{ cx, qemu, destination, written, happened, leave },
+    cancel: () => cancelled.abort(new MigrationFault("cancelled", "Cancelled by the operator")),
     failWrites,
     record: () => journal.read(ID),
+  };
+}
+
+/** The marks of a record that say what its kind does not say. */
+const MARKS = ["retiring", "withdrawn", "untold", "postcopy"] as const;
+
+/** Notes each record that the journal has taken. */
+function noteWrites(journal: Journal<SourceRecord>, happened: string[]): void {
+  const write = journal.write.bind(journal);
+  journal.write = async (id, record, options) => {
+    await write(id, record, options);
+    const marks = MARKS.filter((mark) => record[mark] !== undefined);
+    happened.push(["journal:", record.kind, ...marks].join(" "));
   };
 }

@@ -197,9 +197,13 @@ t.test("guests with users of their own move, and are kept apart", { skip: noSyst
     for (const [what, command] of Object.entries(tries)) {
       // in the host's namespaces, which a guest does not see, the guest's rights alone have to be enough
       t.not(alpha.run(...asGuest, ...command).status, 0, `${what}, in the namespaces of the host`);
-      const inside = ["nsenter", "-t", String(pid), "-m", "--", ...asGuest];
-      t.not(alpha.run(...inside, ...command).status, 0, `${what}, in the namespaces of its unit`);
+      const there = ["nsenter", "-t", String(pid), "-m", "--", ...asGuest];
+      t.not(alpha.run(...there, ...command).status, 0, `${what}, in the namespaces of its unit`);
     }
+    // the users of the host read in ps what the file says; a guest sees no process of another one, and not the file
+    const inside = ["nsenter", "-t", String(pid), "-m", "--", ...asGuest];
+    t.not(alpha.run(...inside, "cat", "/run/ferry-commands/db").status, 0, "another guest's command");
+    t.match(alpha.run(...inside, "cat", "/run/ferry-commands/web").out, /^exec /, "its own command is where it was");
     const own = ["nsenter", "-t", String(pid), "-m", "--", ...asGuest, "ls", "/run/ferry-guests/web/web.qmp"];
     t.equal(alpha.run(...own).status, 0, "the guest's own monitor is where it was looked for");
     t.equal(alpha.run("nsenter", "-t", String(pid), "-m", "--", "ls", "/run/ferry-guests").out, "web\n");

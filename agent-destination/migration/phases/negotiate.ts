@@ -6,15 +6,18 @@ import { type Agreement, agree, type DestinationFacts } from "../../../shared/pr
 import type { Offer } from "../../../shared/protocol/messages.ts";
 import { asksForPostcopy } from "../../../shared/protocol/strategies.ts";
 import { readDevices, readTree } from "../../../shared/qemu/inspect/guest-devices.ts";
+import { readDisks } from "../../../shared/qemu/inspect/guest-disks.ts";
 import { whyNoPostcopy } from "../../../shared/qemu/inspect/postcopy-ability.ts";
 import { inspectDestination } from "../../../shared/qemu/inspect/preflight.ts";
 import type { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import type { GuestDefinition } from "../../../shared/runtime/guest/guest-definition.ts";
-import { disksHere } from "../../guest/guest-disks.ts";
 import { GuestProcess } from "../../guest/guest-process.ts";
+import { markedImages } from "../../guest/marked-images.ts";
+import { agreeOnMedia, type Judged } from "../agree-on-media.ts";
 import { type DestinationContext, destinationRecord, keeperPlaces } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
-import { factsOfHost, refusalOf, whatIsThere } from "../first-look.ts";
+import { factsOfHost } from "../first-look.ts";
+import { refusalOf, whatIsThere } from "../what-is-there.ts";
 
 /**
  * Starts a QEMU from this host's definition, looks at it and at the host, and answers with the contract or with every
@@ -30,13 +33,7 @@ export async function negotiate(
   const source = offer.dryRun ? undefined : connectAhead(cx, offer);
   const guest = await startGuest(cx, offer, definition, host, refusals);
   try {
-    const facts: DestinationFacts = {
-      ...host,
-      ...(guest === undefined
-        ? {}
-        : await lookAt(guest, cx, offer, refusals).catch((thrown) => endedMeanwhile(guest, thrown, refusals))),
-    };
-    const agreement = agree(offer, facts);
+    const { agreement, disks } = await judge(guest, cx, offer, host, refusals);
     logOutcome(cx, agreement);
     if (agreement.kind === "contract" && guest !== undefined && !offer.dryRun) {
       cx.answer.resolve(agreement);
@@ -45,7 +42,7 @@ export async function negotiate(
         offer,
         guest,
         contract: agreement.contract,
-        disks: facts.guest?.disks,
+        disks,
         source,
       };
     }
@@ -79,28 +76,48 @@ function connectAhead(cx: DestinationContext, { sourceAddress }: Offer): SourceC
 }
 
 /**
+ * Judges the offer by the QEMU and the host.
+ * @param guest undefined when no QEMU was started
+ * @param refusals the array of `host`; gets the reason of a QEMU that has ended meanwhile
+ */
+async function judge(
+  guest: GuestProcess | undefined,
+  cx: DestinationContext,
+  offer: Offer,
+  host: DestinationFacts,
+  refusals: Refusal[],
+): Promise<Judged> {
+  if (guest !== undefined)
+    try {
+      const { found, disks } = await lookAt(guest, cx, offer);
+      return await agreeOnMedia(offer, { ...host, ...found }, disks, guest, cx);
+    } catch (thrown) {
+      refusals.push(await endedMeanwhile(guest, thrown));
+    }
+  return { agreement: agree(offer, host), disks: undefined };
+}
+
+/**
  * Asks QEMU for all that is compared with the offer. Beside these questions the journal takes a record that names the
  * process.
  */
-async function lookAt(
-  guest: GuestProcess,
-  cx: DestinationContext,
-  offer: Offer,
-  refusals: Refusal[],
-): Promise<Pick<DestinationFacts, "guest" | "markedImages" | "postcopyRefusal">> {
+async function lookAt(guest: GuestProcess, cx: DestinationContext, offer: Offer) {
   const tree = readTree(guest.qmp);
-  const [inspected, { devices, settings: deviceSettings }, { disks, marked, refusals: media }, ability] =
-    await Promise.all([
-      inspectDestination(guest.qmp),
-      readDevices(guest.qmp, tree),
-      disksHere({ qmp: guest.qmp, pid: guest.process.pid, tree }, offer.guest),
-      asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
-      // startGuest() has written a record before the start as well, so an agent that starts again finds the QEMU
-      // whenever this one has ended
-      cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
-    ]);
-  refusals.push(...media);
-  return { guest: { ...inspected, devices, deviceSettings, disks }, markedImages: marked, ...ability };
+  const reading = readDisks(guest.qmp, guest.process.pid, tree);
+  const [inspected, { devices, settings: deviceSettings }, disks, marked, ability] = await Promise.all([
+    inspectDestination(guest.qmp),
+    readDevices(guest.qmp, tree),
+    reading,
+    reading.then((disks) => markedImages(disks, offer.guest.mark)),
+    asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
+    // startGuest() has written a record before the start as well, so an agent that starts again finds the QEMU
+    // whenever this one has ended
+    cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
+  ]);
+  return {
+    found: { guest: { ...inspected, devices, deviceSettings, disks }, markedImages: marked, ...ability },
+    disks,
+  };
 }
 
 /**
@@ -108,11 +125,10 @@ async function lookAt(
  * answer, because of a port that is taken or a directory that is missing.
  * @throws the fault of a QEMU that lives
  */
-async function endedMeanwhile(guest: GuestProcess, thrown: unknown, refusals: Refusal[]): Promise<object> {
+async function endedMeanwhile(guest: GuestProcess, thrown: unknown): Promise<Refusal> {
   const fault = await guest.explain(MigrationFault.from(thrown));
   if (!(await guest.hasEnded())) throw fault;
-  refusals.push({ code: "qemu-start", message: fault.message });
-  return {};
+  return { code: "qemu-start", message: fault.message };
 }
 
 /** Finds out whether this QEMU can go into post-copy. */

@@ -77,9 +77,13 @@ export async function hear(
   const either = AbortSignal.any([signal, stopping.signal]);
   const isPostcopy = isOfPostcopy(granted);
   const tear = (): void => session?.channel.close(new MigrationFault("peer-lost", "The source withdraws the grant"));
+  // a withdrawal waits for the note, also where the event RESUME has begun to write it
+  let noted: Promise<void> | undefined;
   const onWithdraw = async (isActive: boolean): Promise<void> => {
     tear();
-    if (isActive) await noteWithdrawn(granted, cx);
+    if (!isActive) return;
+    noted ??= noteWithdrawn(granted, cx);
+    await noted;
   };
   const asking = { paused, isPostcopy, look: () => cx.qemu.look(isPostcopy, session?.qmp), onWithdraw, onNews };
   const resumes = session?.qmp.subscribe(({ event }) => {

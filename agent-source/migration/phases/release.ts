@@ -2,10 +2,10 @@
 
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
-import { isListenedAt } from "../../../shared/runtime/files/listened-at.ts";
 import { removeLeft } from "../../../shared/runtime/files/remove-left.ts";
 import { loadGuest } from "../../../shared/runtime/guest/guest-definition.ts";
 import { qemuLogPath, removeLog } from "../../../shared/runtime/guest/guest-log.ts";
+import { isListenedAt } from "../../../shared/runtime/guest/guest-socket.ts";
 import { meetingPlace } from "../../../shared/runtime/guest/meeting-place.ts";
 import { migrationResult } from "../../report/migration-result.ts";
 import { runsHere } from "../ask-destination.ts";

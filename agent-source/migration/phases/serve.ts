@@ -173,7 +173,8 @@ async function again(
   const link = cx.restartedStreams.take();
   if (link === undefined) return undefined;
   const revived = await resumePostcopy(cx, postcopy, link);
-  cx.report.degradations.push("Post-copy was broken and taken up again; the figures are those of the stream before");
+  const said = "Post-copy was broken and taken up again; the figures are those of the stream before";
+  if (!cx.report.degradations.includes(said)) cx.report.degradations.push(said);
   return revived;
 }
 

@@ -16,7 +16,7 @@ import { type State, undoSession } from "../source-state.ts";
 
 /** Waits for the destination, makes the session and measures the link. Then QEMU begins to write its stream. */
 export async function stage(state: State<"staging">, cx: SourceContext): Promise<State<"copying"> | State<"keeping">> {
-  const { definition, qmp, facts, contract } = state;
+  const { definition, qmp, contract } = state;
   const runs = await RunState.begin(qmp);
   // while the destination is awaited, the record is written to a temporary file: later only a rename is left
   // (Journal.prepare)
@@ -26,21 +26,7 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     () => undefined,
   );
   const session = await dialledIn(contract, cx)
-    .then((channel) => {
-      const { ramBlocks } = facts;
-      const onCut = askWhileCut(cx, channel);
-      return new TransferSession({
-        cx,
-        qmp,
-        ramBlocks,
-        agreed: facts,
-        contract,
-        channel,
-        runs,
-        paused: runs.standsStill,
-        onCut,
-      });
-    })
+    .then((channel) => makeSession(state, runs, channel, cx))
     .catch(async (thrown: unknown) => {
       // the guest was not touched, and *keeping* leaves the journal alone
       await prepared;
@@ -86,6 +72,18 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
       undo: undoSession(session, "copying"),
     };
   }
+}
+
+function makeSession(
+  { qmp, facts, contract }: State<"staging">,
+  runs: RunState,
+  channel: ResumingSource,
+  cx: SourceContext,
+): TransferSession {
+  const { ramBlocks } = facts;
+  const onCut = askWhileCut(cx, channel);
+  const paused = runs.standsStill;
+  return new TransferSession({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused, onCut });
 }
 
 /**

@@ -5,6 +5,7 @@
  */
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
+import { type Clock, systemClock } from "../../runtime/clock.ts";
 import { toStatus } from "../wire/status.ts";
 import type { ConnectionLimits, Counted } from "./connection-limits.ts";
 
@@ -12,11 +13,16 @@ import type { ConnectionLimits, Counted } from "./connection-limits.ts";
 export const HEALTH_WATCHES_MAX = 32;
 /** How many calls of a connection are refused before the connection is ended: its caller does not listen. */
 const REFUSED_MAX = 100;
+/**
+ * How long the request of a call may take to arrive, milliseconds. Without this bound a peer could keep the memory of
+ * as many half requests as it has calls.
+ */
+const REQUEST_MS = 20_000;
 const TRANSFER = "/ferry.v1.TransferService/";
 const HEALTH_WATCH = "/grpc.health.v1.Health/Watch";
 
 /** Makes the interceptor that counts calls and refuses those that are too many. */
-export function limitingCalls(limits: ConnectionLimits): ServerInterceptor {
+export function limitingCalls(limits: ConnectionLimits, clock: Clock = systemClock): ServerInterceptor {
   const refused = new WeakMap<Counted, number>();
   const watches = { open: 0 };
   return ({ path }, call) => {
@@ -26,7 +32,14 @@ export function limitingCalls(limits: ConnectionLimits): ServerInterceptor {
     // one layer of interceptors at most
     if (fault === undefined && path.startsWith(TRANSFER))
       return call instanceof ServerInterceptingCall ? call : new ServerInterceptingCall(call);
-    if (fault === undefined) return counting(call, path === HEALTH_WATCH ? watches : undefined, counted);
+    if (fault === undefined) {
+      // gRPC keeps what has arrived of a request for as long as its stream is open, so the connection ends as well
+      const onLate = (): void => (counted === undefined ? call.sendStatus(toStatus(tooSlow())) : limits.end(counted));
+      const late = clock.after(REQUEST_MS, onLate);
+      late.unref();
+      const arrived = (): void => clock.cancel(late);
+      return counting(call, path === HEALTH_WATCH ? watches : undefined, counted, arrived);
+    }
     if (counted !== undefined) {
       const times = (refused.get(counted) ?? 0) + 1;
       refused.set(counted, times);
@@ -53,20 +66,29 @@ function counting(
   call: Call,
   watches: { open: number } | undefined,
   counted: Counted | undefined,
+  arrived: () => void,
 ): ServerInterceptingCall {
   if (counted !== undefined) counted.calls++;
   if (watches !== undefined) watches.open++;
   return new ServerInterceptingCall(call, {
     start: (next) =>
       next({
+        onReceiveMessage: (message, goOn) => {
+          arrived();
+          goOn(message);
+        },
         // grpc-js calls this once, when the call is over, however it has ended
         onCancel: () => {
+          arrived();
           if (counted !== undefined) counted.calls--;
           if (watches !== undefined) watches.open--;
         },
       }),
   });
 }
+
+const tooSlow = (): MigrationFault =>
+  new MigrationFault("peer-invalid", `The request did not arrive within ${REQUEST_MS / 1000} s`);
 
 /** Refuses a call with `fault`, so that nothing of the call reaches its handler. */
 export const refusing = (call: Call, fault: MigrationFault): ServerInterceptingCall =>

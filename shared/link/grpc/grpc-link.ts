@@ -11,7 +11,7 @@ import { callWith, UNIX_ONLY } from "../tls/security.ts";
 import type { DomainMethod, Received } from "../wire/proto-files.ts";
 import { peersFault } from "../wire/status.ts";
 import { DiallingChannel } from "./grpc-channel.ts";
-import { destinationService, transferService } from "./services.ts";
+import { CONTROL_BYTES_MAX, destinationService, transferService } from "./services.ts";
 import { callFault } from "./wrong-port.ts";
 
 /**
@@ -45,7 +45,8 @@ export function dial(address: string, limits: LinkLimits): { client: Client; dia
 
 /** Makes a source's client of a destination. @throws the faults of dial() */
 export function connectDestination(address: string, limits: LinkLimits): DestinationClient {
-  const { client, dialled } = dial(address, limits);
+  const messageBytes = Math.min(limits.messageBytes, CONTROL_BYTES_MAX);
+  const { client, dialled } = dial(address, { ...limits, messageBytes });
   return {
     handshake: (offer, timeoutMs, signal) => handshake(client, dialled, offer, timeoutMs, signal),
     settle: (call, timeoutMs, signal) => ask(client, dialled, destinationService.Settle, call, timeoutMs, signal),

@@ -28,7 +28,7 @@ import { ServingChannel } from "./grpc-channel.ts";
 import { destinationOperators, type OperatorParts, sourceOperators } from "./operator-server.ts";
 import { OPERATOR_STREAMS_MAX, OperatorStreams } from "./operator-streams.ts";
 import { reflectedDefinition } from "./reflection.ts";
-import { destinationService, migrationService, transferService } from "./services.ts";
+import { CONTROL_BYTES_MAX, destinationService, migrationService, transferService } from "./services.ts";
 import { unaryBehind } from "./unary.ts";
 
 export interface ServeOptions {
@@ -51,13 +51,8 @@ export interface ServeOptions {
 
 /** How long a destination that has dialled in may take to introduce itself, milliseconds. */
 const HELLO_WITHIN_MS = 10_000;
-/**
- * The largest request, bytes. The largest that agents send are an offer, and the digests of a stretch of memory, which
- * are 64 KiB. Frames go the other way.
- */
-const REQUEST_BYTES_MAX = 256 << 10;
 /** The most calls of one connection at the same time. Further calls wait at the client. */
-const STREAMS_MAX = 256;
+const STREAMS_MAX = 48;
 
 /**
  * Opens the server of a source agent: operators ask it, and destinations dial in.
@@ -110,8 +105,8 @@ function makeServer(options: ServeOptions): { readonly server: Server; readonly 
   const { limits } = options;
   const connections = new ConnectionLimits(options.connections, limits.security?.log, options.clock);
   const server = new Server({
-    interceptors: [limitingCalls(connections)],
-    "grpc.max_receive_message_length": Math.min(limits.messageBytes, REQUEST_BYTES_MAX),
+    interceptors: [limitingCalls(connections, options.clock)],
+    "grpc.max_receive_message_length": Math.min(limits.messageBytes, CONTROL_BYTES_MAX),
     "grpc.max_concurrent_streams": STREAMS_MAX,
     "grpc.max_send_message_length": limits.messageBytes,
     "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,

@@ -43,10 +43,12 @@ export const destinationService = {
 const transfer = domainMethod("TransferService", "Transfer", peer.destinationMessageWire, peer.sourceMessageWire);
 
 /**
- * The largest message of a source that is not a frame, bytes. The largest that a source sends are a layout, and a probe
- * of 64 KiB. proto-loader's deserialiser would make some millions of objects from a message of 8 MiB.
+ * The largest request, the largest answer of a destination, and the largest message of a source that is not a frame,
+ * bytes. The largest that agents send are the offer of a guest with many devices, a layout, the digests of a stretch of
+ * memory and a probe, of 64 KiB each. proto-loader's deserialiser would make some millions of objects from a message of
+ * 8 MiB.
  */
-const CONTROL_BYTES_MAX = 256 << 10;
+export const CONTROL_BYTES_MAX = 256 << 10;
 
 const tooLong = (bytes: Buffer): MigrationFault =>
   new MigrationFault("peer-invalid", `The peer sent a message of ${bytes.length} bytes that is no frame`);

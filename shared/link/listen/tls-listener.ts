@@ -28,7 +28,6 @@ export async function listenTls(
   security: TlsSecurity,
   { limits, healthOf, clock }: PortParts,
 ): Promise<OwnPort> {
-  const callers = new Map<string, Connected>();
   const sockets = new OpenSockets();
   const refusals = new RefusalLog(security.log, clock);
   // listed callers have a budget of lines of their own, so that strangers cannot hide their refusals
@@ -38,14 +37,7 @@ export async function listenTls(
       authorising(security, (fault, peer, path) => refusedCalls.add(fault, peer, path)),
     ]),
   );
-  const judgeStranger: Judge = ({ socket }, path) => {
-    const peer = `${socket?.remoteAddress}:${socket?.remotePort}`;
-    const caller = callers.get(peer) ?? { peer, certificate: undefined, stranger: undefined };
-    const fault = judge(path, caller, security);
-    if (fault !== undefined) refusals.add(fault, peer, path);
-    return fault;
-  };
-  const door = openStrangerDoor(judgeStranger, healthOf, clock);
+  const receiveStranger = strangers(security, refusals, healthOf, clock);
   const shaking = createServer(tlsOptions(security.certificates.current), (socket) => {
     socket.on("error", () => socket.destroy());
     const caller = callerBehind(socket);
@@ -58,21 +50,13 @@ export async function listenTls(
         ? limits.shaken(socket, "listed", standing.livesMs, standing.name)
         : limits.shaken(socket, "stranger")
     ) {
-      if (standing.kind === "listed") return injector.injectConnection(socket);
-      callers.set(caller.peer, caller);
-      socket.once("close", () => {
-        if (callers.get(caller.peer) === caller) callers.delete(caller.peer);
-      });
-      door.receive(socket);
+      if (standing.kind === "listed") injector.injectConnection(socket);
+      else receiveStranger(socket, caller);
     }
   });
   shaking.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
     if (error.code === "ECONNRESET" && limits.endedOne()) return;
-    const { remoteAddress: address, remotePort } = socket;
-    refusals.add(
-      handshakeFault(error),
-      address === undefined ? "an address that has gone" : `${address}:${remotePort}`,
-    );
+    refusals.add(handshakeFault(error), addressOf(socket));
   });
   const listener = createPort({ pauseOnConnect: true }, (socket) => {
     sockets.add(socket);
@@ -96,6 +80,31 @@ export async function listenTls(
   };
 }
 
+/** Opens the door of strangers. @returns what takes a stranger's connection */
+function strangers(
+  security: TlsSecurity,
+  refusals: RefusalLog,
+  healthOf: PortParts["healthOf"],
+  clock: Clock,
+): (socket: TLSSocket, caller: Connected) => void {
+  const callers = new Map<string, Connected>();
+  const judgeStranger: Judge = ({ socket }, path) => {
+    const peer = `${socket?.remoteAddress}:${socket?.remotePort}`;
+    const caller = callers.get(peer) ?? { peer, certificate: undefined, stranger: undefined };
+    const fault = judge(path, caller, security);
+    if (fault !== undefined) refusals.add(fault, peer, path);
+    return fault;
+  };
+  const door = openStrangerDoor(judgeStranger, healthOf, clock);
+  return (socket, caller) => {
+    callers.set(caller.peer, caller);
+    socket.once("close", () => {
+      if (callers.get(caller.peer) === caller) callers.delete(caller.peer);
+    });
+    door.receive(socket);
+  };
+}
+
 const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
   ca,
   cert: certificate,
@@ -109,6 +118,9 @@ const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
   // a resumed session would bring its verdict along, even if the CA was replaced since then
   secureOptions: constants.SSL_OP_NO_TICKET,
 });
+
+const addressOf = ({ remoteAddress: address, remotePort }: TLSSocket): string =>
+  address === undefined ? "an address that has gone" : `${address}:${remotePort}`;
 
 /** Identifies the caller that has shaken hands. */
 function callerBehind(socket: TLSSocket): Connected {

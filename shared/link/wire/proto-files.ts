@@ -4,6 +4,7 @@ import { loadSync, type MethodDefinition, type PackageDefinition } from "@grpc/p
 import { protoPath } from "grpc-health-check";
 import { MigrationFault } from "../../fault.ts";
 import { packageRoot } from "../../runtime/package-root.ts";
+import { checkEntries } from "./bounded-message.ts";
 
 const folder = join(packageRoot(), "proto");
 
@@ -69,6 +70,10 @@ export interface Translation<Domain> {
   readonly fromWire: (wire: object) => Domain;
 }
 
+/**
+ * Makes a method of the protocol. What comes from an agent or an operator is bounded before it is decoded; the answers
+ * to operators, who trust their agent, are not.
+ */
 export function domainMethod<Request, Response>(
   service: string,
   name: string,
@@ -76,14 +81,28 @@ export function domainMethod<Request, Response>(
   response: Translation<Response>,
 ): DomainMethod<Request, Response> {
   const method = methodOf(service, name);
+  const [asked, answered] = [nameOf(method.requestType), nameOf(method.responseType)];
+  const isAnswerBounded = service !== "MigrationService";
   return {
     path: method.path,
     requestStream: method.requestStream,
     responseStream: method.responseStream,
     requestSerialize: (domain) => method.requestSerialize(request.toWire(domain)),
-    requestDeserialize: (bytes) => receive(() => request.fromWire(method.requestDeserialize(bytes))),
+    requestDeserialize: (bytes) =>
+      receive(() => {
+        checkEntries(bytes, asked);
+        return request.fromWire(method.requestDeserialize(bytes));
+      }),
     responseSerialize: (domain) => method.responseSerialize(response.toWire(domain)),
-    responseDeserialize: (bytes) => receive(() => response.fromWire(method.responseDeserialize(bytes))),
+    responseDeserialize: (bytes) =>
+      receive(() => {
+        if (isAnswerBounded) checkEntries(bytes, answered);
+        return response.fromWire(method.responseDeserialize(bytes));
+      }),
     originalName: name.charAt(0).toLowerCase() + name.slice(1),
   };
 }
+
+/** Gives the name of a message type in its package. */
+const nameOf = ({ type }: MethodDefinition<object, object>["requestType"]): string =>
+  "name" in type ? String(type.name) : "";

@@ -4,7 +4,7 @@ import { flag, list, malformed, object, shortText, strings, text, type WireObjec
 
 /** The bounds of lists and texts in what a source says of its guest. They are above what any guest has. */
 const DEVICES_MAX = 4000;
-const SETTINGS_MAX = 100_000;
+const SETTINGS_MAX = 10_000;
 const DRIVES_MAX = 1024;
 const LAYERS_MAX = 1024;
 const NAME_CHARACTERS_MAX = 4096;

@@ -6,6 +6,7 @@ import type { Standing } from "../../protocol/destination-states.ts";
 import type {
   Complete,
   DestinationMessage,
+  Hello,
   Running,
   SettleAnswer,
   SettleCall,
@@ -26,15 +27,7 @@ export const destinationMessageWire: Translation<DestinationMessage> = {
     const inner = typeof kind === "string" ? object(given[kind], kind) : {};
     switch (kind) {
       case "hello":
-        return {
-          kind,
-          migrationId: migrationId(inner.migrationId),
-          token: bytes(inner.token, "token"),
-          attempt: whole(inner.attempt, "attempt"),
-          received: whole(inner.received, "received"),
-          generation: whole(inner.generation, "generation"),
-          restarted: flag(inner.restarted),
-        };
+        return hello(inner);
       case "ack":
         return {
           kind,
@@ -131,6 +124,16 @@ export const sourceMessageWire: Translation<SourceMessage> = {
     }
   },
 };
+
+const hello = (inner: WireObject): Hello => ({
+  kind: "hello",
+  migrationId: migrationId(inner.migrationId),
+  token: bytes(inner.token, "token"),
+  attempt: whole(inner.attempt, "attempt"),
+  received: whole(inner.received, "received"),
+  generation: whole(inner.generation, "generation"),
+  restarted: flag(inner.restarted),
+});
 
 const running = (inner: WireObject): Running => ({
   epoch: whole(inner.epoch, "epoch"),

@@ -16,7 +16,7 @@ import { readMemoryFiles } from "./memory-files.ts";
 import { inodeOf, OpenFiles, pathOf, plain } from "./open-files.ts";
 
 /** A drive with the name by which QEMU takes commands for its medium: an id, or a path of QEMU's object tree. */
-export interface FoundDrive extends Drive {
+interface FoundDrive extends Drive {
   readonly qdev: string;
 }
 

@@ -74,6 +74,60 @@ const shutdownKeys = () => ({
   ),
 });
 
+const tlsKeys = () => ({
+  insecure: yesNo(
+    "Serve and dial TCP without TLS: anybody on that network, and any user of both hosts, can read and take the guests",
+  ),
+  ca: text(
+    "",
+    "path, PEM",
+    "CAs that sign the certificates of agents and operators; with tls.certificate and tls.key it switches mutual TLS on",
+  ),
+  certificate: text("", "path, PEM", "Own certificate, then those between it and the CA; read again when it changes"),
+  key: text("", "path, PEM", "Private key of tls.certificate, without a passphrase"),
+  peers: list(
+    [],
+    "names, comma-separated",
+    "Agents that may call this one, and that it calls: DNS names or IP addresses of their certificates; empty: none",
+  ),
+  strict: yesNo(
+    "Cut a caller without a certificate that is listed right behind the TLS handshake; it is not told why, and gets no health",
+  ),
+  operators: list(
+    [],
+    "names, comma-separated",
+    "Who may list, migrate, cancel, resolve and use reflection: names in their certificates; empty: nobody over TLS",
+  ),
+});
+
+const connectionKeys = () => ({
+  max: count(256, "connections", "Connections of listed callers, or in clear, at the same time; strangers come on top"),
+  perAddress: count(64, "connections", "Those of one address among them; an IPv6 network of 64 bits counts as one"),
+  handshakeRate: count(
+    50,
+    "per second",
+    "TLS handshakes with addresses of which no listed caller has come within an hour; one takes about 1 ms of a processor",
+  ),
+  maxAge: duration(
+    "1h",
+    "How long a connection may live, but for streams of migrations; ferry connects anew and goes on",
+  ),
+});
+
+const operatorKeys = (role: "source" | "destination") => ({
+  socket: text(
+    `{runtime}/${role}.sock`,
+    "path",
+    "Socket at which the operators of this host are served; {runtime} is runtimeDirectory; empty: none",
+  ),
+  group: text(
+    "",
+    "name or number of a group",
+    "Whose members may use operators.socket, beside root and the agent's user; empty: the agent's own group",
+  ),
+  maxStreams: count(64, "streams", "Operators who may watch migrations at the same time; one more is refused"),
+});
+
 const commonSchema = (role: "source" | "destination") =>
   ({
     listen: list(
@@ -109,69 +163,13 @@ const commonSchema = (role: "source" | "destination") =>
       "Compile what moves pages before the first migration, by moving a guest that there is not; takes some CPU seconds after the start",
       true,
     ),
-    tls: {
-      insecure: yesNo(
-        "Serve and dial TCP without TLS: anybody on that network, and any user of both hosts, can read and take the guests",
-      ),
-      ca: text(
-        "",
-        "path, PEM",
-        "CAs that sign the certificates of agents and operators; with tls.certificate and tls.key it switches mutual TLS on",
-      ),
-      certificate: text(
-        "",
-        "path, PEM",
-        "Own certificate, then those between it and the CA; read again when it changes",
-      ),
-      key: text("", "path, PEM", "Private key of tls.certificate, without a passphrase"),
-      peers: list(
-        [],
-        "names, comma-separated",
-        "Agents that may call this one, and that it calls: DNS names or IP addresses of their certificates; empty: none",
-      ),
-      strict: yesNo(
-        "Cut a caller without a certificate that is listed right behind the TLS handshake; it is not told why, and gets no health",
-      ),
-      operators: list(
-        [],
-        "names, comma-separated",
-        "Who may list, migrate, cancel, resolve and use reflection: names in their certificates; empty: nobody over TLS",
-      ),
-    },
-    connections: {
-      max: count(
-        256,
-        "connections",
-        "Connections of listed callers, or in clear, at the same time; strangers come on top",
-      ),
-      perAddress: count(64, "connections", "Those of one address among them; an IPv6 network of 64 bits counts as one"),
-      handshakeRate: count(
-        50,
-        "per second",
-        "TLS handshakes with addresses of which no listed caller has come within an hour; one takes about 1 ms of a processor",
-      ),
-      maxAge: duration(
-        "1h",
-        "How long a connection may live, but for streams of migrations; ferry connects anew and goes on",
-      ),
-    },
+    tls: tlsKeys(),
+    connections: connectionKeys(),
     link: linkKeys(),
     migrations: {
       max: count(4, "migrations", "Migrations at the same time; one more is refused, and nothing is touched"),
     },
-    operators: {
-      socket: text(
-        `{runtime}/${role}.sock`,
-        "path",
-        "Socket at which the operators of this host are served; {runtime} is runtimeDirectory; empty: none",
-      ),
-      group: text(
-        "",
-        "name or number of a group",
-        "Whose members may use operators.socket, beside root and the agent's user; empty: the agent's own group",
-      ),
-      maxStreams: count(64, "streams", "Operators who may watch migrations at the same time; one more is refused"),
-    },
+    operators: operatorKeys(role),
     qmp: { timeout: duration("10s", "How long QEMU may take to answer a command") },
     shutdown: shutdownKeys(),
     faults: list(
@@ -235,6 +233,14 @@ export const sourceSchema = () => ({
 
 export const destinationSchema = () => ({
   ...commonSchema("destination"),
+  guests: {
+    ...commonSchema("destination").guests,
+    media: list(
+      [],
+      "paths, comma-separated",
+      "Directories from which a source may have media put into removable drives, read-only and of format raw; empty: only media that the guest's definition here names",
+    ),
+  },
   receiveWindow: size(
     "16MiB",
     "gRPC receive window for pages (grpc-node.flow_control_window); about twice bandwidth times round trip",

@@ -4,7 +4,7 @@
  * are converted, its paths are absolute and checked, and it is frozen.
  */
 import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { isAbsolute, resolve } from "node:path";
 import convict from "convict";
 import { MigrationFault } from "../../fault.ts";
 import { parseByteSize, parseDuration } from "../../quantities.ts";
@@ -84,6 +84,8 @@ export interface SourceConfig extends CommonConfig {
 
 /** What a destination agent is configured with. config-schema.ts documents each key. */
 export interface DestinationConfig extends CommonConfig {
+  /** Directories whose files a source may have put into removable drives; absolute, without links followed. */
+  readonly mediaDirectories: readonly string[];
   readonly receiveWindowBytes: number;
   readonly qemuStartTimeoutMs: number;
   readonly qemuScope: "auto" | "on" | "off";
@@ -150,6 +152,7 @@ export function loadDestinationConfig(argv: readonly string[], env: NodeJS.Proce
   const given = config.getProperties();
   return Object.freeze({
     ...common("destination", given),
+    mediaDirectories: Object.freeze(given.guests.media.map(mediaDirectory)),
     receiveWindowBytes: between("receiveWindow", parseByteSize(given.receiveWindow), 64 << 10, 2 ** 31 - 1),
     qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1),
     qemuScope: oneOf("qemu.scope", given.qemu.scope, ["auto", "on", "off"]),
@@ -247,6 +250,12 @@ const link = (given: GivenCommon["link"]): LinkConfig => ({
   giveUpAfterMs: atLeast("link.giveUpAfter", parseDuration(given.giveUpAfter), 1),
   keepAliveMs: between("link.keepAlive", parseDuration(given.keepAlive), 100, 60_000),
 });
+
+/** Checks one directory of `guests.media`. */
+function mediaDirectory(given: string): string {
+  if (isAbsolute(given) && resolve(given) !== "/") return resolve(given);
+  throw invalid("guests.media", `has ${JSON.stringify(given)}`, "Name directories by absolute paths, but not /");
+}
 
 function faultName(name: string): string {
   if (isFaultName(name)) return name;

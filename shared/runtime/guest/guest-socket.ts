@@ -65,6 +65,21 @@ export function connectedToQemu(path: string, whose: string): Promise<Socket> {
   });
 }
 
+/**
+ * Tells whether a program listens at the socket of a QEMU, by a connection as connectToQemu() makes it. Nothing is said
+ * to that program, and no greeting is waited for, because a monitor may serve another client.
+ * @returns false only where it is proven that no program listens
+ */
+export function isListenedAt(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connectToQemu(path).once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", ({ code }: NodeJS.ErrnoException) => resolve(code !== "ECONNREFUSED" && code !== "ENOENT"));
+  });
+}
+
 const isNotTheirs = (path: string, mistake: string, owner: number): MigrationFault =>
   new MigrationFault(
     "qmp-forbidden",

@@ -56,6 +56,19 @@ async function numberInStatus(pid: number, line: RegExp): Promise<number | undef
   return found === undefined ? undefined : Number(found);
 }
 
+/**
+ * Tells whether a process can be a QEMU of a guest, or a program that starts one: it belongs to root, to the agent's
+ * own user, or to the user whose directory the guest's monitor is in. What other users let run may look like any
+ * command.
+ * @param path the path of the guest's monitor
+ */
+export async function isTrusted(pid: number, path: string): Promise<boolean> {
+  const trusted = [0, process.getuid?.(), strangerAt(path)];
+  // a program with the set-user-ID bit has the effective user root, and its words are those of its real user
+  const users = await Promise.all([userOf(pid), numberInStatus(pid, /^Uid:\s*(\d+)/m)]);
+  return users.every((user) => user !== undefined && trusted.includes(user));
+}
+
 /** Reads the effective user of a process. */
 const userOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^Uid:\s*\d+\s+(\d+)/m);
 const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^PPid:\s*(\d+)$/m);

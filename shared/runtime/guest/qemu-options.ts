@@ -74,10 +74,42 @@ export function optionMistakes(command: readonly string[], qmp: string): readonl
 export function memoryOf(command: readonly string[]): number | undefined {
   const at = command.findLastIndex((word) => optionOf(word) === "m");
   const [first = "", ...rest] = partsOf(command[at < 0 ? command.length : at + 1] ?? "");
-  const size = first.includes("=") ? keysOf([first, ...rest]).get("size") : first;
-  const [, digits, unit = "M"] = /^(\d+(?:\.\d+)?)([BKMGTPE]?)$/i.exec(size ?? "") ?? [];
+  return sizeOf(first.includes("=") ? keysOf([first, ...rest]).get("size") : first, "M");
+}
+
+/** The memory of a guest whose command line has no `-m`, bytes, for most machines of QEMU. */
+const DEFAULT_MEMORY_BYTES = 128 << 20;
+
+/**
+ * Computes the most memory that the command line of a definition can give to its guest: that of `-m`, and that of each
+ * memory backend. A backend that holds the memory of `-m` is counted twice. The memory of video cards and ROMs, a few
+ * MiB, is left out.
+ * @returns bytes
+ */
+export function memoryBoundOf(command: readonly string[]): number {
+  const backends = command.flatMap((word, index) =>
+    optionOf(word) === "object" ? [backendBytes(command[index + 1] ?? "")] : [],
+  );
+  return backends.reduce((sum, bytes) => sum + bytes, memoryOf(command) ?? DEFAULT_MEMORY_BYTES);
+}
+
+/** Reads the size of a memory backend from the value of `-object`. @returns bytes; 0 for another object */
+function backendBytes(value: string): number {
+  if (value.startsWith("{")) {
+    const [, kind] = /"qom-type"\s*:\s*"([^"]*)"/.exec(value) ?? [];
+    const [, bytes] = /"size"\s*:\s*(\d+)/.exec(value) ?? [];
+    return kind?.startsWith("memory-backend-") ? Number(bytes ?? 0) : 0;
+  }
+  const [kind = "", ...rest] = partsOf(value);
+  if (!/^(?:qom-type=)?memory-backend-/.test(kind)) return 0;
+  return sizeOf(keysOf(rest).get("size"), "B") ?? 0;
+}
+
+/** Reads a size as QEMU does. @param unit that of a number without one @returns bytes; undefined for another text */
+function sizeOf(text: string | undefined, unit: "B" | "M"): number | undefined {
+  const [, digits, given = ""] = /^(\d+(?:\.\d+)?)([BKMGTPE]?)$/i.exec(text ?? "") ?? [];
   if (digits === undefined) return undefined;
-  return Math.round(Number(digits) * 1024 ** "BKMGTPE".indexOf(unit.toUpperCase() || "M"));
+  return Math.round(Number(digits) * 1024 ** "BKMGTPE".indexOf(given.toUpperCase() || unit));
 }
 
 const NO_SOCKET: Socket = { written: "", path: undefined, waits: false };

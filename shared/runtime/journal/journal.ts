@@ -213,8 +213,10 @@ export class Journal<T> {
 
   /**
    * Removes the records for which `isOver` is true, those with the oldest files first, until at most `keep` are left.
+   * @param slack with more than 0, nothing is looked at while this journal knows of at most so many more records
    */
-  async prune(isOver: (record: T) => boolean, keep: number): Promise<void> {
+  async prune(isOver: (record: T) => boolean, keep: number, slack = 0): Promise<void> {
+    if (slack > 0 && this.newest.size <= keep + slack) return;
     const { entries } = await this.list();
     const over = entries.filter(({ record }) => isOver(record)).map(({ id }) => id);
     if (over.length <= keep) return;

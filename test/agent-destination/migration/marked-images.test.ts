@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { markedImages } from "../../../agent-destination/guest/guest-disks.ts";
+import { markedImages } from "../../../agent-destination/guest/marked-images.ts";
 import { markDisks } from "../../../agent-source/guest/disk-mark.ts";
 import type { GuestDisks } from "../../../shared/protocol/messages.ts";
 import { atTeardown } from "../../support/teardown.ts";

@@ -34,7 +34,7 @@ interface Started {
   alike(name: "web" | "other", changes?: Partial<Offer>, memoryBytes?: number): Promise<Offer>;
 }
 
-/** Starts a destination with two guests, both of which have this command. Their memory is whatever an offer says. */
+/** Starts a destination with two guests, both of which have this command. */
 async function start(t: Test, command: readonly string[], startTimeout: string): Promise<Started> {
   const at = folder(t);
   for (const name of ["guests", "state", "run"]) mkdirSync(join(at, name), { mode: 0o700 });
@@ -75,15 +75,25 @@ t.test("of two offers with one id that come at the same time, one is refused", a
   t.equal(refused.length, 1);
 });
 
-t.test("memory that one guest was promised is not promised to a second one", async (t) => {
-  const { agent, runtimeDirectory, alike } = await start(t, ["sh", "-c", "exec sleep 30"], "5s");
-  const most = 0.6 * freemem();
-  const first = agent.handshake(await alike("web", {}, most), CALLER);
+/** Offers both guests with this memory, the second one while the command of the first one runs. */
+async function bothAtOnce({ agent, runtimeDirectory, alike }: Started, bytes: number): Promise<readonly string[]> {
+  const first = agent.handshake(await alike("web", {}, bytes), CALLER);
   const begun = (): true | undefined => readdirSync(runtimeDirectory).some((file) => /^web/.test(file)) || undefined;
   await eventually(begun, { timeoutMs: 20_000, what: "the command of the first guest" });
-  const second = await agent.handshake(await alike("other", {}, most), CALLER);
-  t.same(codesOf(second), ["free-memory"]);
+  const second = await agent.handshake(await alike("other", {}, bytes), CALLER);
   await first;
+  return codesOf(second);
+}
+
+t.test("memory that one guest was promised is not promised to a second one", async (t) => {
+  const most = Math.floor(0.6 * freemem());
+  const started = await start(t, ["sh", "-c", "exec sleep 30", "-m", `${most}B`], "5s");
+  t.same(await bothAtOnce(started, most), ["free-memory"]);
+});
+
+t.test("an offer that claims more memory than its definition gives keeps no other guest out", async (t) => {
+  const started = await start(t, ["sh", "-c", "exec sleep 30", "-m", "1"], "2s");
+  t.same(await bothAtOnce(started, Math.floor(0.6 * freemem())), ["qmp-unreachable"]);
 });
 
 t.test("a command that writes without end fills no more of the runtime directory than its log may have", async (t) => {

@@ -92,7 +92,10 @@ t.test("a guest still takes the memory that its QEMU does not have yet, until th
   const guest = { process: { pid: process.pid, identity: "" } };
   const state = (kind: string, more: object = {}): DestinationState => ({ kind, guest, ...more }) as never;
   const GIB = 2 ** 30;
-  t.equal(await stillToTake(state("negotiating"), 8 * GIB), 8 * GIB, "its QEMU is not known yet");
+  const definition = { command: ["qemu", "-m", "2G"] };
+  const negotiating = state("negotiating", { definition });
+  t.equal(await stillToTake(negotiating, GIB), GIB, "its QEMU is not known yet");
+  t.equal(await stillToTake(negotiating, 8 * GIB), 2 * GIB, "no more than its definition here gives it");
   for (const kind of ["staging", "receiving", "loading"]) {
     const left = await stillToTake(state(kind), 8 * GIB);
     t.ok(left > 4 * GIB && left < 8 * GIB, `${kind}: what this process has of it is not counted (${left})`);

@@ -3,9 +3,9 @@ import t from "tap";
 import { GuestObserver } from "../../../agent-source/planning/guest-observer.ts";
 import { PageSamples } from "../../../agent-source/planning/page-samples.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
-import { PlainKernels } from "../../../shared/page/plain-kernels.ts";
 import { address, PAGE_SIZE } from "../../../shared/units.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
+import { PlainKernels } from "../../support/plain-kernels.ts";
 
 const PAGES = 256;
 const FRAME = 4 * PAGE_SIZE;

@@ -2,8 +2,8 @@
 import t from "tap";
 import { PageSamples } from "../../../agent-source/planning/page-samples.ts";
 import { KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
-import { PlainKernels } from "../../../shared/page/plain-kernels.ts";
 import { address, PAGE_SIZE } from "../../../shared/units.ts";
+import { PlainKernels } from "../../support/plain-kernels.ts";
 
 const FRAME = 4 * PAGE_SIZE;
 

@@ -3,8 +3,8 @@ import fc from "fast-check";
 import t from "tap";
 import { frameBufferBytes, PageFrameReader, PageFrameWriter } from "../../../shared/codec/page-frame.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { PlainKernels } from "../../../shared/page/plain-kernels.ts";
 import { address, PAGE_SIZE } from "../../../shared/units.ts";
+import { PlainKernels } from "../../support/plain-kernels.ts";
 
 const PAGES = 1000;
 const AT = 8192;

@@ -1,7 +1,8 @@
 /** Tests the curves of how many different pages a guest dirties within a time. */
 import fc from "fast-check";
 import t from "tap";
-import { curveOfGroups, curveOfSamples, DirtyWindows, faster } from "../../../shared/model/dirty-curve.ts";
+import { curveOfSamples, DirtyWindows, faster } from "../../../shared/model/dirty-curve.ts";
+import { curveOfGroups } from "../../support/dirty-groups.ts";
 
 t.test("groups of pages are dirtied at their rates, and each page counts once", async (t) => {
   const curve = curveOfGroups([{ pages: 1000, timesPerSecond: 1 }]);

@@ -1,7 +1,7 @@
 /** Tests what the model predicts for each strategy. */
 import fc from "fast-check";
 import t from "tap";
-import { curveOfGroups, curveOfSamples, faster } from "../../../shared/model/dirty-curve.ts";
+import { curveOfSamples, faster } from "../../../shared/model/dirty-curve.ts";
 import {
   type AgentCosts,
   type PredictionInput,
@@ -9,6 +9,7 @@ import {
   USUAL_POSTCOPY,
 } from "../../../shared/model/observation.ts";
 import { predict, STRATEGIES } from "../../../shared/model/predict.ts";
+import { curveOfGroups } from "../../support/dirty-groups.ts";
 
 const GIGABIT = 119e6;
 const still = { pagesWithin: () => 0 };

@@ -2,11 +2,11 @@
 import fc from "fast-check";
 import t from "tap";
 import { KERNEL_MEMORY_BYTES_MAX, KERNEL_RESERVED_BYTES } from "../../../shared/page/kernel-memory.ts";
-import { PlainKernels } from "../../../shared/page/plain-kernels.ts";
 import { createWasmKernels } from "../../../shared/page/wasm-kernels.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 import { address, PAGE_SIZE } from "../../../shared/units.ts";
 import { pageKernelsCompliance, SUITE_BYTES } from "../../compliance/page-kernels.ts";
+import { PlainKernels } from "../../support/plain-kernels.ts";
 
 pageKernelsCompliance(t, loadKernels);
 

@@ -88,82 +88,82 @@ t.test("the part of post-copy that comes first shows that the guest is stopped, 
   t.strictSame(rewritePostcopy(after(packaged(1))).log, [...opening, "stopped", "package 1"]);
 });
 
+const HUGE = 4096 | (2 << 20);
+const ONE = [[0, 4096]] as const;
+/** Makes a discard in which these bytes are others. */
+function wrongDiscard(bytes: Readonly<Record<number, number>>): Buffer {
+  const made = discard("pc.ram", ONE).done();
+  for (const [at, byte] of Object.entries(bytes)) made[Number(at)] = byte;
+  return made;
+}
+const CUT = wrongDiscard({ 3: 0, 4: 20 });
+const OTHER_VERSION = wrongDiscard({ 5: 1 });
+const ENDLESS = wrongDiscard({ 13: 1 });
+
+/** Streams that cannot be, each with the code and the reason of its refusal. */
+const REFUSED: readonly [bytes: Buffer, code: string, message: RegExp][] = [
+  [streamHead().bytes(advise(HUGE).done()).done(), "stream-unsupported", /pages of other sizes than 4096 \(0x201000\)/],
+  [streamHead().bytes(advise(4096, 16384).done()).done(), "stream-unsupported", /pages of 16384 bytes/],
+  [streamHead().u8(8).be16(3).be16(0).done(), "stream-unsupported", /capability dirty-bitmaps/],
+  [streamHead().u8(8).be16(3).be16(8).done(), "stream-invalid", /postcopyAdvise of 8 bytes/],
+  [
+    streamHead().bytes(advise().done()).bytes(advise().done()).done(),
+    "stream-invalid",
+    /second command postcopyAdvise/,
+  ],
+  [after(advise()), "stream-invalid", /second command postcopyAdvise/],
+  [
+    streamHead()
+      .bytes(ramStart([["pc.ram", 2]]))
+      .bytes(advise().done())
+      .done(),
+    "stream-invalid",
+    /after the start of RAM/,
+  ],
+  [
+    streamHead()
+      .bytes(ramStart([["pc.ram", 2]]))
+      .bytes(packaged(9).done())
+      .done(),
+    "stream-invalid",
+    /packaged without postcopyAdvise/,
+  ],
+  [streamHead().bytes(advise().done()).bytes(packaged(9).done()).done(), "stream-invalid", /before the start of RAM/],
+  [streamHead().bytes(advise().done()).bytes(CUT).done(), "stream-invalid", /before the start of RAM/],
+  [after(discard("pc.ram", [])), "stream-invalid", /postcopyRamDiscard of 9 bytes/],
+  [after(discard("pc.ram", new Array(13).fill([0, 4096]))), "stream-invalid", /of 217 bytes with a name of 6/],
+  [after(new StreamBytes().bytes(CUT)), "stream-invalid", /postcopyRamDiscard of 20 bytes with a name of 6/],
+  [after(new StreamBytes().bytes(OTHER_VERSION)), "stream-unsupported", /discards of version 1/],
+  [after(new StreamBytes().bytes(ENDLESS)), "stream-invalid", /whose name has no end/],
+  [after(new StreamBytes().u8(8).be16(6).be16(65535)), "stream-invalid", /postcopyRamDiscard of 65535 bytes/],
+  [after(discard("pc.rom", ONE)), "stream-invalid", /discard of RAM block pc\.rom, which was not listed/],
+  [after(discard("pc.bios", [[0, 20480]])), "stream-invalid", /20480 bytes at offset 0 of RAM block pc\.bios.* 16384/],
+  [after(discard("pc.bios", [[16384, 4096]])), "stream-invalid", /4096 bytes at offset 16384/],
+  [after(discard("pc.bios", [[0, 0]])), "stream-invalid", /0 bytes at offset 0/],
+  [after(discard("pc.bios", [[8, 4096]])), "stream-invalid", /4096 bytes at offset 8/],
+  [after(discard("pc.bios", [[0, 4095]])), "stream-invalid", /4095 bytes/],
+  [after(discard("pc.bios", [[2 ** 60, 4096]])), "stream-invalid", /as a length/],
+  [after(packaged(0)), "stream-invalid", /empty package/],
+  [after(packaged(2 ** 26 + 1)), "stream-unsupported", /package of 67108865 bytes, more than 67108864/],
+  [after(packaged(1).u8(9), packaged(1)), "stream-invalid", /packaged in post-copy/],
+  [after(packaged(1).u8(9), discard("pc.ram", ONE)), "stream-invalid", /postcopyRamDiscard in post-copy/],
+  [after(packaged(1).u8(9), switchoverStart()), "stream-invalid", /switchoverStart in post-copy/],
+  [after(packaged(1).u8(9), openReturnPath()), "stream-invalid", /openReturnPath in post-copy/],
+  [after(packaged(1).u8(9), end(3), new StreamBytes().u8(4)), "stream-invalid", /type 4 after the end of RAM in post/],
+  [after(packaged(1).u8(9), end(3), new StreamBytes().u8(0, 0)), "stream-invalid", /bytes after its end/],
+  [
+    after(packaged(1).u8(9), new StreamBytes().u8(2).be32(2).be64(0x40).name("pc.ram")),
+    "stream-unsupported",
+    /capability xbzrle/,
+  ],
+  [after(new StreamBytes().u8(8).be16(10).be16(7)), "stream-unsupported", /command recvBitmap/],
+  [after(new StreamBytes().u8(8).be16(9).be16(0)), "stream-unsupported", /command postcopyResume/],
+  [after(new StreamBytes().u8(8).be16(4).be16(0)), "stream-unsupported", /command postcopyListen/],
+  [after(new StreamBytes().u8(8).be16(5).be16(0)), "stream-unsupported", /command postcopyRun/],
+];
+
 t.test("what cannot be in such a stream is refused with the reason", async (t) => {
-  const huge = 4096 | (2 << 20);
-  const head = (): StreamBytes => streamHead();
-  const one = [[0, 4096]] as const;
-  const cut = discard("pc.ram", one).done();
-  cut[3] = 0;
-  cut[4] = 20;
-  const version = discard("pc.ram", one).done();
-  version[5] = 1;
-  const endless = discard("pc.ram", one).done();
-  endless[13] = 1;
-  const refused: readonly [bytes: Buffer, code: string, message: RegExp][] = [
-    [head().bytes(advise(huge).done()).done(), "stream-unsupported", /pages of other sizes than 4096 \(0x201000\)/],
-    [head().bytes(advise(4096, 16384).done()).done(), "stream-unsupported", /pages of 16384 bytes/],
-    [head().u8(8).be16(3).be16(0).done(), "stream-unsupported", /capability dirty-bitmaps/],
-    [head().u8(8).be16(3).be16(8).done(), "stream-invalid", /postcopyAdvise of 8 bytes/],
-    [head().bytes(advise().done()).bytes(advise().done()).done(), "stream-invalid", /second command postcopyAdvise/],
-    [after(advise()), "stream-invalid", /second command postcopyAdvise/],
-    [
-      head()
-        .bytes(ramStart([["pc.ram", 2]]))
-        .bytes(advise().done())
-        .done(),
-      "stream-invalid",
-      /after the start of RAM/,
-    ],
-    [
-      head()
-        .bytes(ramStart([["pc.ram", 2]]))
-        .bytes(packaged(9).done())
-        .done(),
-      "stream-invalid",
-      /packaged without postcopyAdvise/,
-    ],
-    [head().bytes(advise().done()).bytes(packaged(9).done()).done(), "stream-invalid", /before the start of RAM/],
-    [head().bytes(advise().done()).bytes(cut).done(), "stream-invalid", /before the start of RAM/],
-    [after(discard("pc.ram", [])), "stream-invalid", /postcopyRamDiscard of 9 bytes/],
-    [after(discard("pc.ram", new Array(13).fill([0, 4096]))), "stream-invalid", /of 217 bytes with a name of 6/],
-    [after(new StreamBytes().bytes(cut)), "stream-invalid", /postcopyRamDiscard of 20 bytes with a name of 6/],
-    [after(new StreamBytes().bytes(version)), "stream-unsupported", /discards of version 1/],
-    [after(new StreamBytes().bytes(endless)), "stream-invalid", /whose name has no end/],
-    [after(new StreamBytes().u8(8).be16(6).be16(65535)), "stream-invalid", /postcopyRamDiscard of 65535 bytes/],
-    [after(discard("pc.rom", one)), "stream-invalid", /discard of RAM block pc\.rom, which was not listed/],
-    [
-      after(discard("pc.bios", [[0, 20480]])),
-      "stream-invalid",
-      /20480 bytes at offset 0 of RAM block pc\.bios.* 16384/,
-    ],
-    [after(discard("pc.bios", [[16384, 4096]])), "stream-invalid", /4096 bytes at offset 16384/],
-    [after(discard("pc.bios", [[0, 0]])), "stream-invalid", /0 bytes at offset 0/],
-    [after(discard("pc.bios", [[8, 4096]])), "stream-invalid", /4096 bytes at offset 8/],
-    [after(discard("pc.bios", [[0, 4095]])), "stream-invalid", /4095 bytes/],
-    [after(discard("pc.bios", [[2 ** 60, 4096]])), "stream-invalid", /as a length/],
-    [after(packaged(0)), "stream-invalid", /empty package/],
-    [after(packaged(2 ** 26 + 1)), "stream-unsupported", /package of 67108865 bytes, more than 67108864/],
-    [after(packaged(1).u8(9), packaged(1)), "stream-invalid", /packaged in post-copy/],
-    [after(packaged(1).u8(9), discard("pc.ram", one)), "stream-invalid", /postcopyRamDiscard in post-copy/],
-    [after(packaged(1).u8(9), switchoverStart()), "stream-invalid", /switchoverStart in post-copy/],
-    [after(packaged(1).u8(9), openReturnPath()), "stream-invalid", /openReturnPath in post-copy/],
-    [
-      after(packaged(1).u8(9), end(3), new StreamBytes().u8(4)),
-      "stream-invalid",
-      /type 4 after the end of RAM in post/,
-    ],
-    [after(packaged(1).u8(9), end(3), new StreamBytes().u8(0, 0)), "stream-invalid", /bytes after its end/],
-    [
-      after(packaged(1).u8(9), new StreamBytes().u8(2).be32(2).be64(0x40).name("pc.ram")),
-      "stream-unsupported",
-      /capability xbzrle/,
-    ],
-    [after(new StreamBytes().u8(8).be16(10).be16(7)), "stream-unsupported", /command recvBitmap/],
-    [after(new StreamBytes().u8(8).be16(9).be16(0)), "stream-unsupported", /command postcopyResume/],
-    [after(new StreamBytes().u8(8).be16(4).be16(0)), "stream-unsupported", /command postcopyListen/],
-    [after(new StreamBytes().u8(8).be16(5).be16(0)), "stream-unsupported", /command postcopyRun/],
-  ];
-  for (const [bytes, code, message] of refused) t.throws(() => rewritePostcopy(bytes), { code, message });
+  for (const [bytes, code, message] of REFUSED) t.throws(() => rewritePostcopy(bytes), { code, message });
 });
 
 t.test("a caller may lower the limit of the package, which holds before the package's bytes come", async (t) => {

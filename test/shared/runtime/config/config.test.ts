@@ -58,6 +58,7 @@ t.test("the defaults of the destination are those of its documentation", async (
   t.match(loadDestinationConfig(flags, {}), {
     operatorSocketPath: join(folder, "run", "destination.sock"),
     listen: [],
+    mediaDirectories: [],
     receiveWindowBytes: 16 << 20,
     qemuStartTimeoutMs: 30_000,
     followUpMs: 30_000,
@@ -99,6 +100,16 @@ t.test("lists are comma-separated and a yes-or-no flag may stand alone", async (
   t.equal(config.transfer.syncRate, 50);
   t.equal(loadSourceConfig([...flags, "--tls-insecure", "false"], {}).tlsInsecure, false);
   t.same(loadDestinationConfig([...flags, "--faults", "corrupt-page"], {}).faults, ["corrupt-page"]);
+});
+
+t.test("directories for media are named by absolute paths, and the whole host is none of them", async (t) => {
+  const { flags, folder } = places(t);
+  const media = (given: string) => loadDestinationConfig([...flags, "--guests-media", given], {});
+  t.match(media("/srv/iso/, /srv/../mnt/iso"), { mediaDirectories: ["/srv/iso", "/mnt/iso"] });
+  t.equal(media("/srv/iso").guestsDirectory, join(folder, "guests"), "the other key of guests stays");
+  for (const wrong of ["iso", "/", "/srv/..", "nbd:unix:/x"])
+    t.throws(() => media(wrong), { code: "configuration", message: /guests\.media has / }, wrong);
+  t.throws(() => loadSourceConfig([...flags, "--guests-media=/srv/iso"], {}), { code: "configuration" });
 });
 
 t.test("an unknown key is refused wherever it stands, and the nearest key that exists is named", async (t) => {

@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
-import { connectToQemu, strangerAt } from "../../../../shared/runtime/guest/guest-socket.ts";
+import { connectToQemu, isListenedAt, strangerAt } from "../../../../shared/runtime/guest/guest-socket.ts";
 import { processBehind } from "../../../../shared/runtime/guest/monitor-process.ts";
 import { asNobody, NOBODY } from "../../../support/as-nobody.ts";
 import { greeting, Monitor } from "../../../support/fake-monitor.ts";
@@ -63,6 +63,24 @@ t.test("what a guest may put in place of its socket is refused with the reason",
   await t.rejects(met(join(theirs, "file")), { code: "qmp-forbidden", message: /is no socket/ });
   await t.rejects(met(await monitor(t, join(theirs, "moved.qmp"), 0)), { message: /belongs to user 0/ });
   await t.rejects(met(join(theirs, "absent")), { code: "qmp-unreachable" });
+});
+
+t.test("whether a QEMU listens is not asked of what a guest's link leads to", { ...asNobody }, async (t) => {
+  const { own, theirs } = places(t);
+  let connections = 0;
+  const path = join(own, "other.qmp");
+  const other = createServer(() => connections++).listen(path);
+  t.teardown(() => other.close());
+  await once(other, "listening");
+  t.ok(await isListenedAt(path));
+  const before = connections;
+  symlinkSync(path, join(theirs, "web.qmp"));
+  t.ok(await isListenedAt(join(theirs, "web.qmp")), "nothing is proven");
+  // a connection that was made before this one would have been accepted before it
+  await isListenedAt(path);
+  t.equal(connections, before + 1);
+  t.notOk(await isListenedAt(join(theirs, "absent")));
+  t.ok(await isListenedAt(await monitor(t, join(theirs, "own.qmp"), NOBODY)));
 });
 
 t.test("in a directory of the agent's own, an operator's link is followed", async (t) => {

@@ -2,7 +2,13 @@
  * Tests the options of QEMU with which no guest can come to a host. What is refused here was seen to wait or to leave.
  */
 import t from "tap";
-import { lacksSandbox, memoryOf, optionMistakes, SANDBOX } from "../../../../shared/runtime/guest/qemu-options.ts";
+import {
+  lacksSandbox,
+  memoryBoundOf,
+  memoryOf,
+  optionMistakes,
+  SANDBOX,
+} from "../../../../shared/runtime/guest/qemu-options.ts";
 
 const QMP = "/run/ferry/web.qmp";
 const mistakes = (...words: readonly string[]): readonly string[] =>
@@ -113,6 +119,20 @@ t.test("a command lacks a sandbox unless it forbids QEMU to start programs", asy
     ["-name", "-sandbox on,spawn=deny"],
   ])
     t.ok(lacksSandbox(["qemu", ...lacks]), lacks.join(" "));
+});
+
+t.test("a guest's memory is at most that of -m and of its memory backends", async (t) => {
+  const MIB = 2 ** 20;
+  for (const [options, bytes] of [
+    [[], 128 * MIB],
+    [["-m", "256"], 256 * MIB],
+    [["-machine", "q35,memory-backend=ram", "-object", "memory-backend-memfd,id=ram,size=2G"], (2048 + 128) * MIB],
+    [["-m", "1G", "-object", "qom-type=memory-backend-ram,size=4096,id=x"], 1024 * MIB + 4096],
+    [["-m", "1G", "--object", '{"qom-type": "memory-backend-file", "id": "x", "size": 8192}'], 1024 * MIB + 8192],
+    [["-m", "1G", "-object", "secret,id=size,size=4G", "-object", '{"qom-type":"secret","size":9}'], 1024 * MIB],
+    [["-m", "1G,maxmem=90T", "-device", "pc-dimm,size=4G", "-object"], 1024 * MIB],
+  ] as const)
+    t.equal(memoryBoundOf(["qemu", ...options]), bytes, options.join(" "));
 });
 
 t.test("the guest's memory is what -m says, as QEMU reads it", async (t) => {

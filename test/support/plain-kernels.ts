@@ -1,10 +1,11 @@
 /**
- * The page kernels as plain TypeScript. The SIMD kernels have to agree with them byte for byte, and tests use them that
- * must run without a build step. They are slow, above all the checksum, so the agents do not use them.
+ * The page kernels as plain TypeScript. The SIMD kernels have to agree with them byte for byte. They are slow, above
+ * all the checksum, so the agents do not use them.
  */
-import { type Address, PAGE_SIZE } from "../units.ts";
-import { checkMemoryLength } from "./kernel-memory.ts";
-import type { PageKernels } from "./kernels.ts";
+
+import { checkMemoryLength } from "../../shared/page/kernel-memory.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
+import { type Address, PAGE_SIZE } from "../../shared/units.ts";
 import { xxh64 } from "./xxh64.ts";
 
 export class PlainKernels implements PageKernels {

@@ -1,0 +1,56 @@
+/**
+ * Bounds how many entries a message of a peer may have, before protobufjs makes an object of each of them: 256 KiB of
+ * empty entries would be 130 000 objects. The walk makes no object, and takes time by the length of the message.
+ *
+ * Not its job: how many entries each list may have, and what is in them (wire-read.ts).
+ */
+import { join } from "node:path";
+import protobuf from "protobufjs";
+import { MigrationFault } from "../../fault.ts";
+import { packageRoot } from "../../runtime/package-root.ts";
+
+/**
+ * The most fields that a message may have, with those of the messages in it. The largest honest message is the offer of
+ * a guest with many devices.
+ */
+const ENTRIES_MAX = 16_384;
+/** A message that is not longer than this, bytes, cannot have much more than a thousand entries, and is not walked. */
+const SMALL_BYTES = 4096;
+/** The wire type of a text, of bytes, and of a message (protobuf.dev/programming-guides/encoding). */
+const LENGTH_DELIMITED = 2;
+
+let root: protobuf.Root | undefined;
+
+/** Loads the message types when they are needed first, which few agents ever do. */
+function typesOfProtocol(): protobuf.Root {
+  if (root !== undefined) return root;
+  const loaded = new protobuf.Root();
+  loaded.resolvePath = (_, target) => join(packageRoot(), "proto", target);
+  loaded.loadSync(["ferry/v1/operator.proto", "ferry/v1/peer.proto"]).resolveAll();
+  root = loaded;
+  return loaded;
+}
+
+/**
+ * Checks a message before it is decoded.
+ * @param type the name of the message's type, in ferry.v1
+ * @throws MigrationFault `peer-invalid` when there are too many entries; and an error of protobufjs for bytes that are
+ *   no protobuf
+ */
+export function checkEntries(bytes: Uint8Array, type: string): void {
+  if (bytes.length <= SMALL_BYTES) return;
+  const left = { entries: ENTRIES_MAX };
+  walk(protobuf.Reader.create(bytes), bytes.length, typesOfProtocol().lookupType(`ferry.v1.${type}`), left);
+}
+
+function walk(reader: protobuf.Reader, end: number, type: protobuf.Type, left: { entries: number }): void {
+  while (reader.pos < end) {
+    if (left.entries-- === 0)
+      throw new MigrationFault("peer-invalid", `The peer's message has more than ${ENTRIES_MAX} entries`);
+    const tag = reader.uint32();
+    const inner = type.fieldsById[tag >>> 3]?.resolvedType;
+    if ((tag & 7) === LENGTH_DELIMITED && inner instanceof protobuf.Type)
+      walk(reader, reader.uint32() + reader.pos, inner, left);
+    else reader.skipType(tag & 7);
+  }
+}
