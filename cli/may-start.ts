@@ -3,7 +3,7 @@
  * cannot be read is never guessed: the guest may not be started then.
  */
 import { MigrationFault } from "../shared/fault.ts";
-import { type LastWord, lastWordOf, mayStart, processOf, type Verdict } from "../shared/protocol/may-start.ts";
+import { type LatestRecord, latestRecordOf, mayStart, processOf, type Verdict } from "../shared/protocol/may-start.ts";
 import { decodeDestinationRecord, decodeSourceRecord } from "../shared/protocol/record-decoding.ts";
 import { hasEnded } from "../shared/runtime/host/process-identity.ts";
 import { Journal, type JournalContents } from "../shared/runtime/journal/journal.ts";
@@ -36,30 +36,33 @@ export async function judge(guest: string, directories: StateDirectories): Promi
 }
 
 async function judgeOrThrow(guest: string, directories: StateDirectories): Promise<Judgement> {
-  let word = await readLastWord(guest, directories);
+  let latest = await readLatestRecord(guest, directories);
   while (true) {
-    const lives = word !== undefined && (await isAlive(word));
-    const verdict = mayStart(word, lives);
+    const lives = latest !== undefined && (await isAlive(latest));
+    const verdict = mayStart(latest, lives);
     // a guest that left while its process was looked for has a later record now; once its process has ended, it cannot
     // leave
-    const again = verdict.may ? await readLastWord(guest, directories) : word;
-    if (isSame(word, again)) return { guest, ...verdict, known: true, ...(word && { migration: word.id }) };
-    word = again;
+    const again = verdict.may ? await readLatestRecord(guest, directories) : latest;
+    if (isSame(latest, again)) return { guest, ...verdict, known: true, ...(latest && { migration: latest.id }) };
+    latest = again;
   }
 }
 
-async function isAlive(word: LastWord): Promise<boolean> {
-  const process = processOf(word);
+async function isAlive(latest: LatestRecord): Promise<boolean> {
+  const process = processOf(latest);
   return process !== undefined && !(await hasEnded(process));
 }
 
-const isSame = (word: LastWord | undefined, other: LastWord | undefined): boolean =>
-  word?.id === other?.id && word?.side === other?.side && word?.record.kind === other?.record.kind;
+const isSame = (latest: LatestRecord | undefined, other: LatestRecord | undefined): boolean =>
+  latest?.id === other?.id && latest?.side === other?.side && latest?.record.kind === other?.record.kind;
 
-async function readLastWord(guest: string, { source, destination }: StateDirectories): Promise<LastWord | undefined> {
+async function readLatestRecord(
+  guest: string,
+  { source, destination }: StateDirectories,
+): Promise<LatestRecord | undefined> {
   const left = await readAll(source, decodeSourceRecord, "--source-state");
   const came = await readAll(destination, decodeDestinationRecord, "--destination-state");
-  return lastWordOf(guest, left.entries, came.entries);
+  return latestRecordOf(guest, left.entries, came.entries);
 }
 
 /**

@@ -28,7 +28,7 @@ export interface CommandRun {
 
 /** The unit in which systemd starts a guest as a user of its own. */
 export interface OwnUnit {
-  /** Its name, ferry-guest@NAME.service. */
+  /** The name of the unit: ferry-guest@NAME.service. */
   readonly unit: string;
   /** The file from which the unit takes the command. */
   readonly commandPath: string;

@@ -209,7 +209,7 @@ export class GuestMonitor {
       const client = await connectWhenReady(places.path, { timeoutMs });
       if (!this.isFree) return client;
       client.close();
-      throw new MigrationFault("qmp-disconnected", "The guest is on its own meanwhile");
+      throw new MigrationFault("qmp-disconnected", "This agent has left the guest's monitor to others meanwhile");
     } catch (thrown) {
       // once another client lets go of the monitor, QEMU would greet this keeper, which would never let go of it
       keeper.end();
@@ -230,7 +230,7 @@ export class GuestMonitor {
     if (this.over) second.close();
   }
 
-  /** Makes a connection the one that is in use, and passes its events on. */
+  /** Uses this connection from now on, and passes its events on. */
   private use(client: QmpClient): QmpClient {
     const before = this.client;
     this.client = client;

@@ -256,7 +256,10 @@ export class GuestProcess {
     // the guest was started already: it runs, or is in a state that only a guest that has run gets into
     if (hasRun(status)) return { refusal: undefined };
     if (!PAUSED_STATES.includes(status))
-      throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status}: cont is not said to it`);
+      throw new MigrationFault(
+        "qemu-failed",
+        `The destination's QEMU is ${status}, so the agent does not start the guest`,
+      );
     let ran = false;
     const unsubscribe = qmp.subscribe(({ event }) => {
       ran ||= event === "RESUME";

@@ -24,7 +24,7 @@ const ITS_OWN = "keeper";
 
 /** The path of the keeper's socket; empty until it is told to begin. */
 let ownPath = "";
-/** What QEMU has greeted the keeper with; it is said to each agent that connects. */
+/** The greeting of QEMU; the keeper sends it to each agent that connects. */
 let greeting: QmpMessage | undefined;
 /** The connection of the agent. */
 let client: Socket | undefined;
@@ -61,7 +61,7 @@ function fromQemu(message: QmpMessage): void {
   else if (client !== undefined && !say(client, message)) hold(client);
 }
 
-/** Reads no more of QEMU until the agent has taken what it was told, so that what waits here stays small. */
+/** Stops reading from QEMU until the agent has read what the keeper sent to it, so that the keeper holds little. */
 function hold(agent: Socket): void {
   if (qemu === undefined || qemu.isPaused()) return;
   qemu.pause();

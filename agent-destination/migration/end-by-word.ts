@@ -41,7 +41,7 @@ export async function endUnseen(
 ): Promise<void> {
   if (await hasEnded(qemu)) return;
   if (!isUnseen())
-    throw new MigrationFault("not-in-doubt", `The agent has taken ${id} up again meanwhile, so nothing was ended`, {
+    throw new MigrationFault("not-in-doubt", `The QEMU of ${id} answers the agent again, so nothing was ended`, {
       advice: "See with ferry list what the migration does now",
     });
   log.warn({ pid: qemu.pid }, "the operator ends the guest's QEMU, which does not answer the agent");

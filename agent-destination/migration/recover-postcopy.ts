@@ -86,7 +86,7 @@ export async function recoverPostcopy(
     throw thrown;
   });
   socket.off("data", readBitmaps);
-  cx.log.warn({ missing: pages.missingPages }, "post-copy is taken up");
+  cx.log.warn({ missing: pages.missingPages }, "post-copy is resumed");
   const receiver = makeReceiver(postcopy, { channel, socket, pages, ramBlocks }, cx);
   receiver.failsWith(guest);
   return receiver;

@@ -7,7 +7,7 @@
 /** Says that all frames up to `sequence` were written to QEMU. */
 export interface Ack {
   readonly sequence: number;
-  /** Bytes of the bodies of all these frames, as they were on the link. */
+  /** The length of the bodies of all frames up to `sequence`, as they were on the link, bytes. */
   readonly appliedBytes: number;
 }
 
@@ -22,12 +22,14 @@ interface Pace {
 }
 
 const PACES = {
-  /** For frames that are not pages: something waits for these, often while the guest is stopped. */
+  /** The limits for frames that are not pages: something waits for such a frame, often while the guest is stopped. */
   "at once": { bytes: 0, ms: 0 },
-  /** For pages in post-copy, where little is in flight (docs/design/credit-and-frames.md#acknowledgements). */
+  /**
+   * The limits for pages in post-copy, where little is in flight (docs/design/credit-and-frames.md#acknowledgements).
+   */
   soon: { bytes: 192 << 10, ms: 4 },
   /**
-   * For pages before post-copy. The bytes are a quarter of the least credit that a source has
+   * The limits for pages before post-copy. The bytes are a quarter of the least credit that a source has
    * (agent-source/send/credit.ts).
    */
   late: { bytes: 512 << 10, ms: 8 },

@@ -54,7 +54,7 @@ export class FrameOpener {
       const length = decompressInto(this.memory.subarray(this.at, this.at + rawLength), body);
       if (length !== rawLength) throw invalid(`a frame that decompresses to ${length} bytes, not ${rawLength}`);
     } else {
-      if (body.length !== rawLength) throw invalid(`a frame of ${body.length} bytes that says ${rawLength}`);
+      if (body.length !== rawLength) throw invalid(`a frame of ${body.length} bytes that claims to have ${rawLength}`);
       this.place(body);
     }
     this.kernels.checksum(address(this.at), rawLength, address(CHECKSUM_AT));

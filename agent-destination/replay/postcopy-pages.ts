@@ -91,7 +91,7 @@ export class PostcopyPages implements ReturnPathSink {
    * @throws MigrationFault `peer-invalid`
    */
   discards(body: Uint8Array): Uint8Array {
-    if (this.packageLeft >= 0) throw invalid("discards behind the package");
+    if (this.packageLeft >= 0) throw invalid("discards after the package");
     const commands: Uint8Array[] = [];
     const encoder = new DiscardEncoder(this.parts.blocks, (command) => commands.push(command.slice()));
     readDiscards(body, this.parts.pageCount, (firstPage, pageCount) => {
@@ -119,7 +119,7 @@ export class PostcopyPages implements ReturnPathSink {
       pieces.push(encodePackageHead(length));
       rest = body.subarray(LENGTH_BYTES);
     }
-    if (rest.length > this.packageLeft) throw invalid(`${rest.length - this.packageLeft} bytes behind the package`);
+    if (rest.length > this.packageLeft) throw invalid(`${rest.length - this.packageLeft} bytes after the package`);
     this.packageLeft -= rest.length;
     this.active = this.packageLeft === 0;
     pieces.push(rest);

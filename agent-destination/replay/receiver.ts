@@ -50,7 +50,7 @@ export class Receiver {
   readonly grant: Deferred<Message<"grant">> = deferred();
   /** Resolved when the source has sent `failure`: the guest stays at the source. */
   readonly gaveUp: Deferred<MigrationFault> = deferred();
-  /** Resolved when post-copy's package was written to QEMU; this exists from the start, unlike `postcopy`. */
+  /** Resolved when post-copy's package was written to QEMU. Unlike `postcopy`, this promise exists from the start. */
   private readonly packagedAtAll: Deferred<void> = deferred();
   /** Set while the guest is loaded: answers the source's requests for digests. */
   onVerify: ((request: Message<"verifyRequest">) => Promise<void>) | undefined;
@@ -181,7 +181,7 @@ export class Receiver {
    */
   private beginAnew(): void {
     if (this.postcopy?.isActive !== true)
-      throw new MigrationFault("peer-invalid", "The source begins a stream anew that is not post-copy's", {
+      throw new MigrationFault("peer-invalid", "The source begins its stream again although post-copy has not begun", {
         role: "source",
       });
     this.replay.restart();
@@ -195,7 +195,7 @@ export class Receiver {
   private resume(): void {
     const { postcopy } = this;
     if (postcopy?.isActive !== true)
-      throw new MigrationFault("peer-invalid", "The source takes up a post-copy that there is not", { role: "source" });
+      throw new MigrationFault("peer-invalid", "The source resumes post-copy, which has not begun", { role: "source" });
     // an answer is kept until the source has received it, since the connection may break, and takes 32 KiB for each GiB
     // of the guest. So a source may ask once for each stream
     if (!this.mayResume)

@@ -36,7 +36,7 @@ const FRAMES_BEYOND_CREDIT = 16;
 interface Written {
   readonly sequence: number;
   readonly frameKind: Frame["frameKind"];
-  /** Bytes of the bodies of all frames up to this one. */
+  /** The length of the bodies of all frames up to this one, bytes. */
   readonly appliedBytes: number;
   /** The generation of the source's stream that the frame was a part of. */
   readonly generation: number;
@@ -74,7 +74,7 @@ export class Replay implements RecordSink {
   private current: Frame | undefined;
   /** How many bytes of a verbatim frame are still to be written. */
   private verbatimLeft = 0;
-  /** Bytes of the bodies of all frames that were written, as they were on the link. */
+  /** The length of the bodies of all frames that were written, as they were on the link, bytes. */
   private appliedBytes = 0;
   /** Bytes of the frames in `queue` and `current`. */
   private waitingBytes = 0;
@@ -271,7 +271,7 @@ export class Replay implements RecordSink {
   /** Begins a frame of discards or of the package. */
   private openPostcopy(kind: "discards" | "package", body: Uint8Array): void {
     const { postcopy } = this;
-    if (postcopy === undefined) throw invalid(`a frame of kind ${kind}, which post-copy has, and it was not agreed on`);
+    if (postcopy === undefined) throw invalid(`a frame of kind ${kind}: post-copy was not agreed on`);
     this.commands = kind === "discards" ? postcopy.discards(body) : postcopy.package(body);
     this.commandsAt = 0;
     if (!postcopy.isActive) return;

@@ -26,7 +26,7 @@ const NAMES: Readonly<Record<PartName, string>> = {
   pages: "among pages",
   discards: "between discards and package",
   lastPages: "in post-copy",
-  tail: "behind the end of QEMU's RAM",
+  tail: "after the end of QEMU's RAM",
 };
 
 /** Follows one stream. */

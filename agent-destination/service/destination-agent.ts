@@ -227,7 +227,7 @@ export class DestinationAgent implements DestinationService {
     try {
       await this.parts.journal.write(id, { ...record, kind: "refused", reason, heard: true });
     } catch (thrown) {
-      this.parts.log.warn({ migration: id, fault: MigrationFault.from(thrown).message }, "journal");
+      this.parts.log.warn({ migration: id, fault: MigrationFault.from(thrown).message }, "the refusal was not written");
       // the refusal is not durable yet, and `waiting` makes the source ask again
       return answer("waiting", "the journal of the destination cannot be written", undefined);
     }

@@ -136,9 +136,13 @@ export class IncomingDesk implements MigrationOperator {
     const missesPages = entry.pulls || (kind === "loaded" && entry.state.postcopy !== undefined);
     if (kind !== "loaded" && kind !== "withheld" && !missesPages) throw asksForNothing(id, kind);
     if (entry.sourceIsThere)
-      throw new MigrationFault("not-resolvable", `${entry.cx.source} is in contact: the word is said at that agent`, {
-        advice: `ferry --agent ${entry.cx.source} list says how it stands there; then cancel or resolve it there`,
-      });
+      throw new MigrationFault(
+        "not-resolvable",
+        `${entry.cx.source} is in contact with this agent, so the word must be given there`,
+        {
+          advice: `ferry --agent ${entry.cx.source} list says how it stands there; then cancel or resolve it there`,
+        },
+      );
     if (missesPages && keep === "destination") throw missesItsPages(entry.cx);
     if (!confirmed) throw entry.pulls ? endsTheOnly(entry.cx) : needsConfirmation(entry.cx.source, keep);
     if (!entry.cx.claims.say(keep === "destination" ? "here" : "end")) throw asksForNothing(id, entry.state.kind);
@@ -201,34 +205,46 @@ export class IncomingDesk implements MigrationOperator {
 const IS_PART: readonly DestinationState["kind"][] = ["negotiating", "staging", "receiving", "loading"];
 
 const asksForNothing = (id: string, state: string): MigrationFault =>
-  new MigrationFault("not-in-doubt", `${id} is ${state} here, and waits for no word: this one was not acted upon`, {
-    advice: "Nothing needs to be resolved at this agent",
-  });
+  new MigrationFault(
+    "not-in-doubt",
+    `${id} is ${state} here, and waits for no operator's word: this one had no effect`,
+    {
+      advice: "Nothing needs to be resolved at this agent",
+    },
+  );
 
 const cannotBeLookedAt = ({ id, guest }: Incoming["cx"], pid: number | undefined): MigrationFault =>
-  new MigrationFault("not-resolvable", `The QEMU of ${guest} does not answer this agent, so nothing is said to it`, {
-    advice:
-      pid === undefined
-        ? "Find the process of that QEMU; the agent goes on when that QEMU answers again or has ended"
-        : `Free its monitor where another client holds it; where process ${pid} is stuck for good, ferry resolve ${id} --keep source ends it`,
-  });
+  new MigrationFault(
+    "not-resolvable",
+    `The QEMU of ${guest} does not answer this agent, so the agent cannot act on the word`,
+    {
+      advice:
+        pid === undefined
+          ? "Find the process of that QEMU; the agent goes on when that QEMU answers again or has ended"
+          : `Free its monitor where another client holds it; where process ${pid} is stuck for good, ferry resolve ${id} --keep source ends it`,
+    },
+  );
 
 const endsUnseen = ({ source }: Incoming["cx"], pid: number): MigrationFault =>
   new MigrationFault(
     "needs-confirmation",
-    `The copy of the guest here may be the only one, and it may have run here: its end loses what it has done here`,
+    `The copy of the guest here may be the only one, and it may have run here: to end it loses what it has done here`,
     {
       advice: `Make sure that no other client holds the monitor of process ${pid}, and that ${source} still has its copy or the guest is not needed any more; then repeat with --yes, which ends that process`,
     },
   );
 
 const missesItsPages = ({ id, source }: Incoming["cx"]): MigrationFault =>
-  new MigrationFault("not-resolvable", `The guest misses pages, which only ${source} has: no word can bring them`, {
-    advice: `Wait for the source where it comes back; where it is lost for good: ferry resolve ${id} --keep source`,
-  });
+  new MigrationFault(
+    "not-resolvable",
+    `The guest misses pages, which only ${source} has: no operator's word can bring them`,
+    {
+      advice: `Wait for the source where it comes back; where it is lost for good: ferry resolve ${id} --keep source`,
+    },
+  );
 
 const endsTheOnly = ({ source }: Incoming["cx"]): MigrationFault =>
-  new MigrationFault("needs-confirmation", `The guest was started here: what it has done since is lost with it`, {
+  new MigrationFault("needs-confirmation", `The guest was started here: to end it loses what it has done since`, {
     advice: `Make sure that ${source}, or its QEMU of the guest, is lost for good, and save what the guest can still do; then repeat with --yes to end it`,
   });
 

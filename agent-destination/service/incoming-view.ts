@@ -87,7 +87,7 @@ function errorOf(state: DestinationState, { cx, sourceIsThere, news }: Known): M
     case "pulling":
       if (sourceIsThere || state.postcopy === undefined) return undefined;
       return view(
-        new MigrationFault("in-doubt", `The guest misses pages, which only ${cx.source} has, and that is silent`, {
+        new MigrationFault("in-doubt", `Only ${cx.source} has the pages that the guest misses, and it is silent`, {
           guestNow: "the guest is here, and stands still at the first page that it misses",
           advice: `Wait for the source where it comes back, since the pages then follow; where it is lost for good, save what the guest can still do, then ferry resolve ${cx.id} --keep source ends it, at this agent`,
         }),

@@ -100,7 +100,7 @@ export class Intake {
     const { clock } = this.parts;
     if (server === undefined) throw new TypeError("listen() comes first");
     return new Promise((resolve, reject) => {
-      const late = `QEMU did not connect to ${this.path} within ${QEMU_CONNECTS_WITHIN_MS} ms`;
+      const late = `The source QEMU did not connect to ${this.path} within ${QEMU_CONNECTS_WITHIN_MS} ms`;
       const timer = clock.after(QEMU_CONNECTS_WITHIN_MS, () => fail(new MigrationFault("qemu-failed", late)));
       const onAbort = (): void => fail(MigrationFault.from(signal.reason));
       const done = (): void => {
@@ -190,10 +190,16 @@ export class Intake {
     const socket = new Socket(options);
     this.socket = socket;
     socket.on("error", (error) =>
-      this.fail(new MigrationFault("qemu-failed", `QEMU's migration stream broke: ${error.message}`, { cause: error })),
+      this.fail(
+        new MigrationFault("qemu-failed", `The source QEMU's migration stream broke: ${error.message}`, {
+          cause: error,
+        }),
+      ),
     );
-    socket.on("close", () => this.fail(new MigrationFault("qemu-failed", "QEMU closed its migration stream")));
-    socket.on("end", () => this.fail(new MigrationFault("qemu-failed", "QEMU ended its migration stream")));
+    socket.on("close", () =>
+      this.fail(new MigrationFault("qemu-failed", "The source QEMU closed its migration stream")),
+    );
+    socket.on("end", () => this.fail(new MigrationFault("qemu-failed", "The source QEMU ended its migration stream")));
     socket.resume();
   }
 

@@ -68,7 +68,7 @@ export class ReadHold {
    * @param near true if the switchover is near
    * @returns true if reading must stop; onResume() is called when it may go on
    */
-  behindSection(pages: number, drained: boolean, near: boolean): boolean {
+  afterSection(pages: number, drained: boolean, near: boolean): boolean {
     if (this.phase !== "paced" || !this.parts.work.firstPassDone || this.parts.standsStill()) return false;
     if (drained && this.waitsForLink()) return true;
     const waitMs = this.parts.pace.holdMs(pages, drained, this.parts.clock.monotonicMs(), near);

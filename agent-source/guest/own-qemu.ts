@@ -175,18 +175,22 @@ export class OwnQemu {
    */
   async cont(qmp: QmpClient, { record, refusedToken }: Ownership): Promise<void> {
     if (!sourceMayRun(record, refusedToken))
-      throw new MigrationFault("in-doubt", `The journal says that ${this.guest} is ${record?.kind}: cont is not said`);
+      throw new MigrationFault(
+        "in-doubt",
+        `The journal says that ${this.guest} is ${record?.kind}, so the agent does not start it`,
+      );
     await this.check(qmp);
     const { status } = await qmp.execute("query-status");
     if ((await this.isReplaced()) && (await this.anotherRuns()))
       throw new MigrationFault(
         "qemu-failed",
-        "Another QEMU of the guest has taken its monitor's path: cont is not said",
+        "Another QEMU of the guest has taken the path of its monitor, so the agent does not start the guest",
         {
-          advice: "End the QEMU that was started beside it",
+          advice: "End the other QEMU, which was started beside the one that was migrated",
         },
       );
-    if (!STOPPED.includes(status)) throw new MigrationFault("qemu-failed", `Its QEMU is ${status}: cont is not said`);
+    if (!STOPPED.includes(status))
+      throw new MigrationFault("qemu-failed", `The source QEMU is ${status}, so the agent does not start the guest`);
     await qmp.execute("cont");
   }
 
@@ -229,8 +233,8 @@ export class OwnQemu {
     if (this.known !== undefined) return this.known;
     throw new MigrationFault(
       "qemu-failed",
-      `The record of this migration does not name the QEMU of ${this.guest}: nothing is said to any`,
-      { advice: "An older agent wrote it; look at the guest on both hosts" },
+      `The record of this migration does not name the QEMU of ${this.guest}, so the agent sends commands to none`,
+      { advice: "An older agent wrote the record; look at the guest on both hosts" },
     );
   }
 }

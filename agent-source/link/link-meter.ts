@@ -24,11 +24,15 @@ const BANDWIDTH_GUESS = 125e6;
 /** How fast `peakBytesPerSecond` fades: about a third of it is left after this time, milliseconds. */
 const PEAK_LASTS_MS = 4000;
 /**
- * How fast the sustained peak fades, in the same way, milliseconds. It fades more slowly: if the hosts were busy for
- * seconds, a quickly forgotten peak would make any link look full.
+ * How fast the sustained peak fades: about a third of it is left after this time, milliseconds. It fades more slowly
+ * than `peakBytesPerSecond`: if the hosts were busy for seconds, a quickly forgotten peak would make any link look
+ * full.
  */
 const CAPACITY_LASTS_MS = 30_000;
-/** How fast the finding of the probe fades, in the same way, milliseconds. A short probe may be wrong either way. */
+/**
+ * How fast the rate fades that the probe found: about a third of it is left after this time, milliseconds. A short
+ * probe may find too high or too low a rate.
+ */
 const FOUND_LASTS_MS = 10_000;
 
 /**

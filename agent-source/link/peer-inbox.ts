@@ -172,26 +172,29 @@ export class PeerInbox {
   private takeMissing({ firstPage, pageCount, bits, last }: Message<"missing">): void {
     const { missing } = this;
     if (missing === undefined || firstPage !== missing.next || firstPage + pageCount > missing.pages.pageCount)
-      throw new MigrationFault("peer-invalid", `The destination tells unasked which of ${pageCount} pages it misses`);
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination says out of turn which of ${pageCount} pages it misses`,
+      );
     if (bits.length * 8 < pageCount)
       throw new MigrationFault(
         "peer-invalid",
-        `The destination tells in ${bits.length} bytes which of ${pageCount} pages it misses`,
+        `The destination says with only ${bits.length} bytes which of ${pageCount} pages it misses`,
       );
     missing.pages.setBits(firstPage, pageCount, bits);
     missing.next = firstPage + pageCount;
     if (!last) return;
     if (missing.next !== missing.pages.pageCount)
-      throw new MigrationFault("peer-invalid", `The destination tells of ${missing.next} pages only`);
+      throw new MigrationFault(
+        "peer-invalid",
+        `The destination says of only ${missing.next} pages whether it misses them`,
+      );
     missing.told.resolve(missing.pages);
   }
 
   private inPostcopy(kind: string): PostcopyPeer {
     if (this.postcopy === undefined)
-      throw new MigrationFault(
-        "peer-invalid",
-        `The destination said ${kind}, which post-copy has, and it was not agreed on`,
-      );
+      throw new MigrationFault("peer-invalid", `The destination sent ${kind}, although post-copy was not agreed on`);
     return this.postcopy;
   }
 

@@ -78,7 +78,7 @@ export class RestartedStreams {
     const generation = 1 + Math.floor(Math.random() * GENERATIONS);
     const fresh = new ResumingSource({ patienceMs: Number.POSITIVE_INFINITY, peer, clock }, generation);
     fresh.attach(hello, channel);
-    link?.close(new MigrationFault("peer-lost", "The destination has begun anew"));
+    link?.close(new MigrationFault("peer-lost", "The destination has begun another stream"));
     this.link = fresh;
     this.untaken = fresh;
     this.arrival.resolve();

@@ -50,7 +50,9 @@ export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: So
       server.once("connection", (accepted) => {
         socket = accepted;
         accepted.on("error", reject);
-        accepted.on("close", () => reject(new MigrationFault("qemu-failed", "QEMU closed the stream it took up")));
+        accepted.on("close", () =>
+          reject(new MigrationFault("qemu-failed", "The source QEMU closed the stream of its resumed migration")),
+        );
         readResumed(accepted, layout, resolve, reject);
       });
     });
@@ -60,7 +62,7 @@ export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: So
     await within(
       done,
       ANSWERS_WITHIN_MS,
-      () => new MigrationFault("qemu-failed", "QEMU did not take up its migration"),
+      () => new MigrationFault("qemu-failed", "The source QEMU did not resume its migration"),
       cx.clock,
     );
     await leavesMigration(qmp, cx.clock);
@@ -98,7 +100,7 @@ function readResumed(socket: Socket, layout: StreamLayout, done: () => void, fai
   socket.on("data", (chunk) => {
     try {
       if (tail + chunk.length > MEMORY_BYTES)
-        throw new MigrationFault("stream-invalid", "QEMU sends more than it was asked");
+        throw new MigrationFault("stream-invalid", "The source QEMU sends more than it was asked for");
       memory.set(chunk, tail);
       const at = reader.consume(0, tail + chunk.length);
       memory.copyWithin(0, at, tail + chunk.length);

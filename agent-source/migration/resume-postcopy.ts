@@ -72,7 +72,7 @@ export async function resumePostcopy(
   } catch (thrown) {
     qmp?.close();
     // the destination does not dial again while this link, which is not served, is open
-    link.close(new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+    link.close(new MigrationFault("peer-lost", "The source agent resumes the post-copy over another stream"));
     throw thrown;
   }
 }
@@ -100,7 +100,7 @@ async function resume(
     () => new MigrationFault("timeout", "The destination does not say which pages it misses"),
     cx.clock,
   );
-  cx.log.warn({ missing: missing.size, from }, "taking up post-copy");
+  cx.log.warn({ missing: missing.size, from }, "resuming post-copy");
   await session.intake.listen(session.streamPath);
   const connected = session.intake.connected(AbortSignal.any([session.signal, cx.leaving]));
   connected.catch(() => undefined);
@@ -135,9 +135,12 @@ async function untilParked(qmp: QmpClient, clock: Clock): Promise<From> {
     if (phase === "parked") return "break";
     if ((phase === "failed" || phase === "cancelled") && guest === "paused") return "start";
     if (OVER.includes(phase))
-      throw new PagesLost("qemu-failed", `The source QEMU's migration is ${status}, and the guest there ${guest}`);
+      throw new PagesLost("qemu-failed", `The source QEMU's migration is ${status}, and the guest there is ${guest}`);
     if (clock.monotonicMs() > deadline + PAUSES_WITHIN_MS)
-      throw new MigrationFault("qemu-failed", `The source QEMU stays ${status}`);
+      throw new MigrationFault(
+        "qemu-failed",
+        `The source QEMU's migration stays ${status}: QEMU does not notice that its stream is over`,
+      );
     if (clock.monotonicMs() > deadline) await qmp.execute("migrate-pause").catch(() => undefined);
     await clock.sleep(POLL_MS);
   }

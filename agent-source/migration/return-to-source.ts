@@ -64,8 +64,10 @@ export async function runAtSource(undo: Undo, cx: SourceContext): Promise<Here> 
     } catch (thrown) {
       if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
       const { message } = MigrationFault.from(thrown);
-      cx.log.error({ fault: message }, "the guest cannot be confirmed to run at the source; trying on");
-      cx.report.guestNow(`the guest is at the source, but cannot be confirmed to run (${message}); the agent tries on`);
+      cx.log.error({ fault: message }, "the guest cannot be confirmed to run at the source; the agent tries again");
+      cx.report.guestNow(
+        `the guest is at the source, but cannot be confirmed to run (${message}); the agent tries again`,
+      );
       // a monitor that answers is kept: there may be no other way to this QEMU
       if (MigrationFault.from(thrown).code !== "qemu-failed" || qmp?.isOpen !== true) {
         qmp?.close();
@@ -126,7 +128,10 @@ async function completes(qmp: QmpClient, clock: Clock): Promise<void> {
   const deadline = clock.monotonicMs() + COMPLETES_WITHIN_MS;
   while (!isSettled((await qmp.execute("query-migrate")).status)) {
     if (clock.monotonicMs() > deadline)
-      throw new MigrationFault("qmp-timeout", `QEMU did not complete within ${COMPLETES_WITHIN_MS} ms after SHUT`);
+      throw new MigrationFault(
+        "qmp-timeout",
+        `The source QEMU did not complete its migration within ${COMPLETES_WITHIN_MS} ms after SHUT`,
+      );
     await clock.sleep(COMPLETES_POLL_MS);
   }
 }
@@ -171,7 +176,7 @@ async function waitUntilSettled(
       // an earlier life of this agent was killed, and QEMU has not noticed
       await cx.qemu.cancelMigration(qmp);
     if (cx.clock.monotonicMs() > deadline + RESUMES_WITHIN_MS)
-      throw new MigrationFault("qmp-timeout", `QEMU is ${status} and its migration ${migration}, and stays so`);
+      throw new MigrationFault("qmp-timeout", `The source QEMU stays ${status}, and its migration ${migration}`);
     if (cx.leaving.aborted) throw MigrationFault.from(cx.leaving.reason);
     await cx.clock.sleep(POLL_MS);
   }

@@ -113,13 +113,16 @@ export const GUEST_RUNS_HERE = "the guest runs at the source";
 export const GUEST_PAUSED_HERE = "the guest is at the source, paused as it was";
 export const GUEST_RUNS_TWICE = "the guest runs at both hosts: two running copies ruin its disks";
 /**
- * For a paused guest whose QEMU has completed its migration. Apart from a reset, only `cont` brings QEMU out of
- * `postmigrate`, and would run the guest (qmp_cont and runstate_transitions_def in QEMU;
+ * The words for a paused guest whose QEMU has completed its migration. Apart from a reset, only `cont` brings QEMU out
+ * of `postmigrate`, and would run the guest (qmp_cont and runstate_transitions_def in QEMU;
  * docs/design/switchover.md#a-paused-guest).
  */
 export const GUEST_PAUSED_POSTMIGRATE =
   "the guest is at the source, paused as it was; its QEMU calls that postmigrate, and cont starts it";
-/** For a QEMU that this agent has not retired: somebody else has migrated the guest, which may run at another host. */
+/**
+ * The words for a guest whose QEMU has completed a migration that was not this agent's: somebody else has migrated the
+ * guest, which may run at another host.
+ */
 export const GUEST_MIGRATED_BY_OTHERS =
   "the guest's QEMU at the source is postmigrate, which this agent did not bring about: somebody else has migrated the guest; nothing starts it here";
 export const GUEST_UNKNOWN_HERE =

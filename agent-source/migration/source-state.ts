@@ -129,8 +129,11 @@ export const grantedOf = ({ loaded, settings, postcopy, paused }: Granted): Gran
 export const keptOf = ({ loaded, settings, postcopy, paused }: Granted): Kept =>
   loaded === undefined ? { settings, postcopy, paused } : loaded.session.kept;
 
-/** Gives a granted guest without its session, which is over: the same that an agent that starts again would have. */
-export function withoutFeed(granted: Granted): Granted {
+/**
+ * Gives what is left of a granted guest when its session is over. An agent that starts again reads the same from the
+ * journal.
+ */
+export function withoutSession(granted: Granted): Granted {
   const { settings, postcopy } = keptOf(granted);
   return {
     paused: granted.paused,

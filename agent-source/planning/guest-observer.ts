@@ -192,7 +192,10 @@ export class GuestObserver implements StreamSink {
   }
 
   stopped(): void {
-    throw new MigrationFault("qemu-failed", "QEMU stopped the guest, which was only to be looked at");
+    throw new MigrationFault(
+      "qemu-failed",
+      "The source QEMU has stopped the guest, although the agent only looks at it",
+    );
   }
 
   ramEnd(): void {}

@@ -57,7 +57,7 @@ export interface Observed {
   readonly deltas: readonly Omit<DeltaSample, "at" | "length">[];
   /** What zstd makes of the pages, the weakest level first; empty when compression is off. */
   readonly levels: readonly LevelSample[];
-  /** The speed of this host's processors, as a multiple of the speed of those of USUAL_COSTS. */
+  /** The speed of this host's processors, as a multiple of the speed of the host of USUAL_COSTS. */
   readonly hostSpeed: number;
   readonly cost: ObservationCost;
 }
@@ -74,7 +74,7 @@ interface ObservationCost {
   readonly qemuCpuSeconds?: number;
   /** The fraction of the time in which the guest's processors were ready and had to wait for one of the host's. */
   readonly processorsWaited?: number;
-  /** That fraction as it was just before the guest was looked at. */
+  /** The value of `processorsWaited` just before the guest was looked at. */
   readonly processorsWaitedBefore?: number;
 }
 

@@ -65,11 +65,11 @@ const HOSTS_MS = 4;
  * Computes the credit in post-copy, bytes: what the link takes during a round trip and the answer, and one frame, so
  * that there is always a frame to send.
  * @param windowBytes the bound by contract
- * @param hostsAreNarrow true if the hosts are the bottleneck and not the link, and the guest no longer goes from one
+ * @param hostsAreSlow true if the hosts are the bottleneck and not the link, and the guest no longer goes from one
  *   missing page to the next: a page for which the guest waits may then come HOSTS_MS later
  */
-export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number, hostsAreNarrow = false): number => {
-  const answerMs = ANSWER_MS + (hostsAreNarrow ? HOSTS_MS : 0);
+export const shallowCredit = (link: Link, windowBytes: number, frameBytes: number, hostsAreSlow = false): number => {
+  const answerMs = ANSWER_MS + (hostsAreSlow ? HOSTS_MS : 0);
   return Math.min(windowBytes, frameBytes + (rateOf(link) * (link.knownRoundTripMs + answerMs)) / 1000);
 };
 

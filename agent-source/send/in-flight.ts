@@ -17,7 +17,7 @@ export interface InFlightOptions {
 export class InFlight {
   /** How many encoded bytes were given to the channel. */
   sentBytes = 0;
-  /** How many of these bytes were acknowledged. */
+  /** How many of the `sentBytes` were acknowledged. */
   ackedBytes = 0;
   /**
    * How many zero pages are in frames that were sent and not acknowledged. They are next to no bytes, but each takes

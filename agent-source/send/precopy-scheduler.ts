@@ -166,7 +166,7 @@ export class PrecopyScheduler implements FrameSource {
   }
 
   /** True once `againBytes` comes from at least KNOWN_PAGES pages, and is not a guess. */
-  get knowsAgain(): boolean {
+  get resendCostIsMeasured(): boolean {
     return this.knownPages >= KNOWN_PAGES;
   }
 

@@ -34,7 +34,7 @@ export const HEAD_ROOM_BYTES = FRAME_HEAD_BYTES;
 export interface FrameBuffer {
   readonly raw: Address;
   readonly encoded: Address;
-  /** The size of each of the two, bytes. */
+  /** The size of `raw`, and of `encoded`, bytes. */
   readonly byteLength: number;
 }
 

@@ -87,7 +87,7 @@ function endsOneOfTwo(cx: SourceContext, keep: Word, { standing }: Heard, confir
         "not-resolvable",
         `The guest at ${cx.call.to} misses pages, which only the QEMU here has`,
         {
-          advice: `Where the guest runs in another QEMU here than the migration's, end that one (QMP quit, or kill). Where it has run on here in its own, those pages are as they were no more: end the copy at ${cx.call.to} (QMP quit there, or kill)`,
+          advice: `Where the guest runs in another QEMU here than the migration's, end that one (QMP quit, or kill). Where it has run on here in the migration's own QEMU, those pages have changed since: end the copy at ${cx.call.to} (QMP quit there, or kill)`,
         },
       );
     needConfirmation(
@@ -162,7 +162,7 @@ function mayKeepDestination(cx: SourceContext, { standing, reason }: Heard, conf
         `The guest waits at ${to}, and has not been started there (${reason})`,
         {
           advice:
-            "Wait: the grant is repeated for as long as the guest has not run here since; or say it at that agent",
+            "Wait: the grant is repeated for as long as the guest has not run here since; or give the word at that agent",
         },
       );
     case "refused":

@@ -15,7 +15,13 @@ import { type SwitchPolicy, sendingMs } from "./switch-policy.ts";
 /** The parts of the precopy scheduler that are read: the pages that wait, and the pages that were sent. */
 type ObservedPages = Pick<
   PrecopyScheduler,
-  "holdPages" | "hasWork" | "workBytes" | "residualPages" | "residualBytes" | "bytesPerDirtyPage" | "knowsAgain"
+  | "holdPages"
+  | "hasWork"
+  | "workBytes"
+  | "residualPages"
+  | "residualBytes"
+  | "bytesPerDirtyPage"
+  | "resendCostIsMeasured"
 > & {
   readonly heat: Pick<PrecopyScheduler["heat"], "seenPages">;
   readonly total: Pick<PrecopyScheduler["total"], "fullPages" | "deltaPages">;
@@ -131,8 +137,9 @@ export class CopyObserver {
       sentPages: scheduler.total.fullPages + scheduler.total.deltaPages,
       backlogged: scheduler.hasWork,
       bytesPerPage: scheduler.bytesPerDirtyPage() / ratio,
-      knowsAgain:
-        scheduler.knowsAgain && (this.wholeFrames === 0 || compressedFrames() - this.wholeFrames >= RATIO_FRAMES),
+      resendCostIsMeasured:
+        scheduler.resendCostIsMeasured &&
+        (this.wholeFrames === 0 || compressedFrames() - this.wholeFrames >= RATIO_FRAMES),
       inFlightBytes: sender.inFlightBytes,
       inFlightZeroPages: sender.inFlightZeroPages,
       bytesPerSecond: meter.bytesPerSecond,
@@ -150,7 +157,7 @@ export class CopyObserver {
    * some pages were sent again, because until then the cost of sending held pages is not known.
    */
   holdPages(seen: Observation): number {
-    if (seen.paused || !this.parts.scheduler.knowsAgain) return 0;
+    if (seen.paused || !this.parts.scheduler.resendCostIsMeasured) return 0;
     return Math.min(this.parts.policy.holdPages(seen), this.parts.holdPagesMax);
   }
 

@@ -26,7 +26,7 @@ export interface Observation {
    * True once `bytesPerPage` is measured, and not the initial guess: with deltas, at least 256 pages that have a base
    * were sent again; with compression, at least 12 frames were compressed after the first pass.
    */
-  readonly knowsAgain: boolean;
+  readonly resendCostIsMeasured: boolean;
   /** Encoded bytes in flight, with the estimated size of frames that are being compressed. */
   readonly inFlightBytes: number;
   /** How many zero pages are in flight. */

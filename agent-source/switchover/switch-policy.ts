@@ -151,7 +151,7 @@ export class SwitchPolicy {
     if (isLate) return this.atDeadline(seen);
     if (seen.firstPassDone && strategy === "hybrid" && this.hasSentOnce(seen)) {
       // pages that were sent again show what deltas save: precopy goes on until then, since post-copy cannot be undone
-      const goesOn = !seen.knowsAgain || this.fits(this.estimateMs(seen)) || deltasHelp(seen);
+      const goesOn = !seen.resendCostIsMeasured || this.fits(this.estimateMs(seen)) || deltasHelp(seen);
       const early = goesOn ? undefined : this.intoPostcopy(seen, "every page was sent once");
       if (early !== undefined) return early;
     }

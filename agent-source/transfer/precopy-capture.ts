@@ -194,7 +194,7 @@ export class PrecopyCapture implements StreamSink {
     if (this.hold.phase === "final") return true;
     // the last section of the first pass says nothing of how many pages the next sweep will find
     this.consult(drained && !endsFirstPass);
-    return !this.hold.behindSection(pages, drained, this.observer.fits);
+    return !this.hold.afterSection(pages, drained, this.observer.fits);
   }
 
   stopped(): void {

@@ -93,7 +93,7 @@ export function checkBlocks(
     if (expected.find((one) => one.name === name)?.byteLength !== byteLength)
       throw new MigrationFault(
         "stream-unsupported",
-        `QEMU's stream has RAM block ${name} of ${byteLength} bytes, which its monitor did not name so`,
+        `QEMU's stream has RAM block ${name} of ${byteLength} bytes, which QEMU's monitor does not list with this length`,
       );
 }
 

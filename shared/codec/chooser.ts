@@ -62,7 +62,7 @@ export class CompressionChooser {
   private ratio = 1;
   /** Raw bytes per second that the workers have compressed lately; 0 before the first frame. */
   private speed = 0;
-  /** Counts the frames that were asked about while the link outran the weakest level. */
+  /** How many times level() was called while the link outran the weakest level. */
   private without = 0;
   private readonly trial = new CompressionTrial();
 

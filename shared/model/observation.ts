@@ -52,7 +52,10 @@ export interface AgentCosts {
   readonly switchMs: number;
   /** The downtime if nothing were left to send: stop, device state, load, journals, `cont`. */
   readonly fixedDowntimeMs: number;
-  /** How long the link needs for what is in flight when the switch is decided. Up to 25 ms of it are not waited for. */
+  /**
+   * How long the link needs for what is in flight when the switch is decided. The switch policy does not wait until
+   * nothing is in flight: up to 25 ms may be left.
+   */
   readonly tailMs: number;
   /** Bytes that are sent whatever the guest: measuring the link, and device state. */
   readonly fixedBytes: number;

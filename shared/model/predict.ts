@@ -22,7 +22,7 @@ export interface Interval {
 
 export interface Prediction {
   readonly strategy: ModelStrategy;
-  /** From the operator's command to RESUME, and in post-copy to the last page. */
+  /** The time from the operator's command to RESUME, and in post-copy to the last page. */
   readonly totalMs: Interval;
   readonly downtimeMs: Interval;
   readonly bytes: Interval;

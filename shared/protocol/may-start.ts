@@ -9,7 +9,7 @@
 import type { DestinationRecord, QemuProcess, SourceRecord } from "./ownership.ts";
 
 /** The latest record of a guest on this host, whichever agent wrote it. */
-export type LastWord =
+export type LatestRecord =
   | { readonly side: "source"; readonly id: string; readonly record: SourceRecord }
   | { readonly side: "destination"; readonly id: string; readonly record: DestinationRecord };
 
@@ -25,11 +25,11 @@ export interface Verdict {
 type Entry<R> = { readonly id: string; readonly record: R };
 
 /** Finds the latest record of a guest in the journals of both agents. @returns undefined where neither has one */
-export function lastWordOf(
+export function latestRecordOf(
   guest: string,
   source: readonly Entry<SourceRecord>[],
   destination: readonly Entry<DestinationRecord>[],
-): LastWord | undefined {
+): LatestRecord | undefined {
   const left = lastOf(guest, source);
   const came = lastOf(guest, destination);
   if (left === undefined) return came === undefined ? undefined : { side: "destination", ...came };
@@ -82,18 +82,18 @@ function startOf({ identity }: QemuProcess): { readonly boot: string; readonly t
 }
 
 /** Gives the QEMU that the record names. While that QEMU lives, the guest must not be started beside it. */
-export const processOf = (word: LastWord): QemuProcess | undefined => word.record.qemu;
+export const processOf = (latest: LatestRecord): QemuProcess | undefined => latest.record.qemu;
 
 /**
  * Decides from the latest record of a guest whether the guest may be started.
- * @param word undefined where no journal of this host knows the guest
+ * @param latest undefined where no journal of this host knows the guest
  * @param lives whether the process that the record names still lives
  */
-export function mayStart(word: LastWord | undefined, lives: boolean): Verdict {
-  if (word === undefined)
+export function mayStart(latest: LatestRecord | undefined, lives: boolean): Verdict {
+  if (latest === undefined)
     return { may: true, passing: false, because: "no journal of this host knows of a migration of it" };
-  if (word.side === "source") return afterSourceRecord(word.id, word.record, lives);
-  return afterDestinationRecord(word.id, word.record, lives);
+  if (latest.side === "source") return afterSourceRecord(latest.id, latest.record, lives);
+  return afterDestinationRecord(latest.id, latest.record, lives);
 }
 
 function afterSourceRecord(id: string, { kind, destination, qemu }: SourceRecord, lives: boolean): Verdict {

@@ -53,7 +53,7 @@ export interface SourcePostcopy extends StreamLayout {
    * has every page. In this case too, this agent has stopped the guest.
    */
   readonly complete?: true;
-  /** From the contract, as are the two fields below. */
+  /** This field and the two fields below are taken from the contract. */
   readonly frameBytes: number;
   readonly creditWindowBytes: number;
   readonly codecs: readonly Codec[];

@@ -70,7 +70,7 @@ interface ObservationCostView {
   readonly qemuCpuSeconds?: number;
   /** Part of the time, 0 to 1, in which the guest's processors waited for a processor of the host. */
   readonly processorsWaited?: number;
-  /** The same part in the moment before the guest was looked at. */
+  /** The value of `processorsWaited` just before the guest was looked at. */
   readonly processorsWaitedBefore?: number;
 }
 

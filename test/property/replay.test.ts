@@ -257,7 +257,7 @@ t.test("verbatim frames come before and after the page frames, and not between t
   replay.take(frame(2, GOOD[0]!));
   replay.take(frame(3, Buffer.from("tail"), { frameKind: "verbatim" }));
   replay.take(frame(4, Buffer.from("tail"), { frameKind: "verbatim" }));
-  t.throws(() => replay.take(frame(5, GOOD[0]!)), { code: "peer-invalid", message: /behind the end of QEMU's RAM/ });
+  t.throws(() => replay.take(frame(5, GOOD[0]!)), { code: "peer-invalid", message: /after the end of QEMU's RAM/ });
 });
 
 t.test("a layout that differs from the contract's in any block is refused", async (t) => {

@@ -1,7 +1,7 @@
 /**
  * A simulated QEMU that knows the few commands that the agents say outside of a migration stream. A process of its own
- * stands for it, so that the agents can tell whether it lives and which process answers. What it says of its guest is in
- * fake-guest-facts.ts; a stream of pages is written by streaming-qemu.ts.
+ * stands for it, so that the agents can tell whether it lives and which process answers. What it says of its guest is
+ * in fake-guest-facts.ts; a stream of pages is written by streaming-qemu.ts.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";

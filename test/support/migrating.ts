@@ -44,7 +44,9 @@ export interface MigratingOptions extends PhaseOptions {
 export interface Migrating extends Phase {
   readonly session: TransferSession;
   readonly qmp: QmpClient;
-  /** The destination at its end of the transfer stream. What the source says there is among `happened`, as "link: …". */
+  /**
+   * The destination at its end of the transfer stream. What the source says there is among `happened`, as "link: …".
+   */
   readonly there: StreamDestination;
   /** QEMU's stream. What comes on its return path is among `happened`, as "qemu hears: …". */
   readonly stream: StreamingQemu;

@@ -38,7 +38,7 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
       return { kind: afterDestination("loaded", "granted"), ...whole, grant, isMarked: false };
     }
     case "claimed":
-      cx.log.warn("the operator starts the guest here, without a word of its source");
+      cx.log.warn("the operator starts the guest here, although its source has not granted it");
       return {
         kind: afterDestination("loaded", "granted"),
         ...whole,
@@ -96,7 +96,7 @@ function tellLoaded({ guest, loadedAtUs }: State<"loaded">, receiver: Receiver, 
   receiver.grant.promise.then(({ token, epoch, paused }) => {
     const grant = { token: tokenText(token), epoch, paused };
     if (grant.token === tokenText(cx.token) && epoch === EPOCH) cx.granted.resolve(grant);
-    else cx.log.error("the source sent a grant that is not this migration's; it counts for nothing");
+    else cx.log.error("the source sent a grant that is not this migration's; it is ignored");
   });
 }
 

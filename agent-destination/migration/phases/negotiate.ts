@@ -67,7 +67,10 @@ function connectAhead(cx: DestinationContext, { sourceAddress }: Offer): SourceC
   try {
     return connectSource(sourceAddress, cx.limits);
   } catch (thrown) {
-    cx.log.debug({ fault: MigrationFault.from(thrown).message }, "the source is not connected to ahead");
+    cx.log.debug(
+      { fault: MigrationFault.from(thrown).message },
+      "the connection to the source could not be begun ahead",
+    );
     return undefined;
   }
 }

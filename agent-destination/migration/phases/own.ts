@@ -1,4 +1,6 @@
-/** The phase *owning*: the grant has come, and the journal makes the guest this host's. */
+/**
+ * The phase *owning*: the grant has come, and the agent writes into its journal that the guest belongs to this host.
+ */
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
 import { unmarkRefused } from "../../guest/refusal-mark.ts";
@@ -6,8 +8,8 @@ import { type DestinationContext, destinationRecord } from "../destination-conte
 import type { State } from "../destination-state.ts";
 
 /**
- * Writes `running` into the journal, by which the guest is this host's. Only after that may *starting* say `cont`, and
- * not even then for a guest that was granted paused (docs/decisions/0043, rule 11).
+ * Writes `running` into the journal: from then on the guest belongs to this host. Only after that may *starting* say
+ * `cont`, and not even then for a guest that was granted paused (docs/decisions/0043, rule 11).
  */
 export async function own(state: State<"owning">, cx: DestinationContext): Promise<State<"starting">> {
   const { kind: _, isMarked, ...whole } = state;

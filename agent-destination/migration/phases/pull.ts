@@ -51,7 +51,8 @@ async function untilOver(
       if (cx.leaving.aborted) throw thrown;
       if (await guest.hasEnded()) return gone(guest, receiver, cx);
       const { message } = MigrationFault.from(thrown);
-      if (message !== told) cx.log.warn({ fault: message }, "post-copy is broken; it is taken up again and again");
+      if (message !== told)
+        cx.log.warn({ fault: message }, "post-copy is broken; the agent tries again and again to resume it");
       told = message;
       receiver?.close(MigrationFault.from(thrown));
       receiver = undefined;
@@ -94,7 +95,12 @@ async function arrived(
   // it
   await guest.qmp
     .execute("migrate-set-capabilities", { capabilities: [{ capability: "postcopy-ram", state: false }] })
-    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "postcopy-ram stays on"));
+    .catch((thrown: unknown) =>
+      cx.log.warn(
+        { fault: MigrationFault.from(thrown).message },
+        "QEMU's capability postcopy-ram could not be switched off",
+      ),
+    );
   guest.letGo();
   await noteArrival(destinationRecord(cx, "arrived", guest), cx);
   return { kind: afterDestination("pulling", "complete") };

@@ -83,7 +83,10 @@ type Ends = State<"discarding"> | State<"owning"> | State<"doubled">;
 export async function withhold(state: State<"withheld">, cx: DestinationContext): Promise<Ends> {
   const { fault, undo } = state;
   const { guest, receiver } = undo;
-  cx.log.warn({ code: fault.code, reason: fault.message }, "refused; the copy is kept until the source has heard so");
+  cx.log.warn(
+    { code: fault.code, reason: fault.message },
+    "refused; the copy is kept until the source has heard of the refusal",
+  );
   const over = new AbortController();
   say(undo, fault, cx.token);
   const first = await Promise.race([

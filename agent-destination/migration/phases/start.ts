@@ -1,4 +1,4 @@
-/** The phase *starting*: the guest is this host's by the journal, and is started. */
+/** The phase *starting*: the journal says that the guest belongs to this host, and the agent starts it. */
 import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";

@@ -63,7 +63,7 @@ function afterWord(keep: "source" | "destination", state: State<"inDoubt">, cx: 
     "in-doubt",
     "The migration was in doubt; the operator kept the guest at the source",
     {
-      advice: "See that nothing of it is left at the destination",
+      advice: "See that nothing of the guest is left at the destination",
     },
   );
   return { kind: afterSource("inDoubt", "keepSource"), fault, undo: undoHandOver(state) };

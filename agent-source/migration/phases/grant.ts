@@ -159,5 +159,5 @@ export const doubtful = (cx: SourceContext, news: string, cause?: unknown): Migr
   new MigrationFault("in-doubt", `The guest was granted to ${cx.call.to}: ${news}`, {
     cause,
     guestNow: GUEST_IN_DOUBT,
-    advice: `It is asked again and again; or find out whether the guest runs there, then: ferry resolve ${cx.id} --keep source|destination`,
+    advice: `The agent asks it again and again; or find out whether the guest runs there, then: ferry resolve ${cx.id} --keep source|destination`,
   });

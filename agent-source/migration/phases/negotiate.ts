@@ -123,12 +123,12 @@ function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
   if (guest.paused)
     return {
       code: "protocol-version",
-      message: `${refusal.message}; an older destination agent would start the guest, which is paused: upgrade it, or resume the guest`,
+      message: `${refusal.message}; an older destination agent would start the guest, which is paused: upgrade that agent, or resume the guest`,
     };
   if (!needsPostcopy(transfer)) return refusal;
   return {
     code: "postcopy-protocol",
-    message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL}, which the destination agent does not take; upgrade it, or choose precopy`,
+    message: `Post-copy needs protocol ${POSTCOPY_PROTOCOL}, which the destination agent does not speak; upgrade that agent, or choose precopy`,
   };
 }
 

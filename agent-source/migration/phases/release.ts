@@ -11,7 +11,7 @@ import { migrationResult } from "../../report/migration-result.ts";
 import { runsHere } from "../ask-destination.ts";
 import { noteReleased } from "../note-released.ts";
 import type { SourceContext } from "../source-context.ts";
-import { isOfPostcopy, type State, withoutFeed } from "../source-state.ts";
+import { isOfPostcopy, type State, withoutSession } from "../source-state.ts";
 import { twoCopies } from "../two-copies.ts";
 
 type Ends = State<"released"> | State<"doubled">;
@@ -61,7 +61,7 @@ async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<St
   if (runsHere(sight) && (overruled !== true || sight.anotherRuns)) {
     known?.close();
     // the session is over, and the monitor is free
-    return { kind: afterSource("releasing", "doubled"), ...withoutFeed(state), fault: twoCopies(cx) };
+    return { kind: afterSource("releasing", "doubled"), ...withoutSession(state), fault: twoCopies(cx) };
   }
   try {
     const qmp = known?.isOpen ? known : await cx.qemu.connect();

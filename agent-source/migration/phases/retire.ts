@@ -50,7 +50,7 @@ export async function completeMigration(
   });
   session.shut();
   await completed;
-  const status = await statusBehind(session, clock);
+  const status = await statusAfterCompletion(session, clock);
   if (status !== "postmigrate")
     throw new MigrationFault("qemu-failed", `The source QEMU is ${status} after its migration, not postmigrate`);
 }
@@ -60,7 +60,10 @@ export async function completeMigration(
  * state `finish-migrate`: to leave it, the thread of its migration waits for the lock that all monitors share
  * (migration_completion() and migration_iteration_finish() in QEMU's migration/migration.c).
  */
-async function statusBehind({ qmp, signal }: Pick<TransferSession, "qmp" | "signal">, clock: Clock): Promise<string> {
+async function statusAfterCompletion(
+  { qmp, signal }: Pick<TransferSession, "qmp" | "signal">,
+  clock: Clock,
+): Promise<string> {
   const deadline = clock.monotonicMs() + COMPLETES_WITHIN_MS;
   while (true) {
     const { status } = await qmp.execute("query-status");

@@ -10,7 +10,7 @@ import { askOnce } from "../ask-destination.ts";
 import { noteReleased } from "../note-released.ts";
 import { PagesLost, resumePostcopy } from "../resume-postcopy.ts";
 import { type SourceContext, strandedAt } from "../source-context.ts";
-import { grantedOf, type State, undoHandOver, withoutFeed } from "../source-state.ts";
+import { grantedOf, type State, undoHandOver, withoutSession } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
 
 /** How long QEMU may take to complete its migration after SHUT, milliseconds. */
@@ -83,7 +83,7 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
         await noteStranded(fault, cx);
         return { kind: afterSource("serving", "broken"), fault };
       }
-      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be taken up yet");
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "post-copy cannot be resumed yet");
       session = undefined;
       await orAborted(cx.clock.sleep(AGAIN_MS), cx.leaving);
     }
@@ -107,7 +107,7 @@ async function saidOver(session: TransferSession | undefined): Promise<Running |
  */
 async function untilComplete(session: TransferSession, cx: SourceContext): Promise<Outcome> {
   const anew = cx.restartedStreams.arrived.then(() => {
-    throw new MigrationFault("peer-lost", "The destination begins anew");
+    throw new MigrationFault("peer-lost", "The destination has begun another stream");
   });
   anew.catch(() => undefined);
   const over = new AbortController();
@@ -168,7 +168,7 @@ async function again(
   cx: SourceContext,
 ): Promise<TransferSession | undefined> {
   if (postcopy === undefined) throw new PagesLost("internal", "There is no record of how post-copy began");
-  await end(session, new MigrationFault("peer-lost", "The source agent takes the post-copy up again"));
+  await end(session, new MigrationFault("peer-lost", "The source agent resumes the post-copy over another stream"));
   await orAborted(Promise.race([cx.restartedStreams.arrived, cx.clock.sleep(DIALS_WITHIN_MS)]), cx.leaving);
   const link = cx.restartedStreams.take();
   if (link === undefined) return undefined;
@@ -206,7 +206,7 @@ async function retireQemu(session: TransferSession | undefined, { clock }: Sourc
 
 /** Gives the state without its first session, but with what new streams need to go on with post-copy. */
 function withoutStream({ running, ...state }: State<"serving">): State<"serving"> {
-  return { kind: state.kind, ...withoutFeed(state), ...defined({ running }) };
+  return { kind: state.kind, ...withoutSession(state), ...defined({ running }) };
 }
 
 /** Goes on to doubt with the open stream: when the destination is back, its pages flow before it is asked anything. */
@@ -235,7 +235,7 @@ function refused(state: State<"serving">, message: string, cx: SourceContext): S
  */
 function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   const fault = doubtful(cx, "the guest ran there and its QEMU has ended before it had all of its pages");
-  return { ...withoutFeed(state), kind: afterSource("serving", "lost"), lost: true, fault };
+  return { ...withoutSession(state), kind: afterSource("serving", "lost"), lost: true, fault };
 }
 
 /**

@@ -30,7 +30,11 @@ export async function stage(state: State<"staging">, cx: SourceContext): Promise
     .catch(async (thrown: unknown) => {
       // the guest was not touched, and *keeping* leaves the journal alone
       await prepared;
-      await cx.journal.remove(cx.id).catch((fault: unknown) => cx.log.warn({ fault: String(fault) }, "journal"));
+      await cx.journal
+        .remove(cx.id)
+        .catch((fault: unknown) =>
+          cx.log.warn({ fault: String(fault) }, "the record of this migration was not removed"),
+        );
       throw thrown;
     });
   const { channel } = session;

@@ -151,7 +151,7 @@ function untilStopped(session: TransferSession, cx: SourceContext): Promise<numb
   return within(
     orAborted(session.runs.stopped, session.signal),
     STOPS_WITHIN_MS,
-    () => new MigrationFault("qmp-timeout", `No STOP from QEMU within ${STOPS_WITHIN_MS} ms`),
+    () => new MigrationFault("qmp-timeout", `The source QEMU did not stop the guest within ${STOPS_WITHIN_MS} ms`),
     cx.clock,
   );
 }

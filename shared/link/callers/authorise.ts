@@ -69,7 +69,7 @@ export interface Connected {
   readonly peer: string;
   /** The caller's certificate; undefined when it has none whose chain is good. */
   readonly certificate: PeerCertificate | undefined;
-  /** What the message of a refusal says where there is no such certificate. */
+  /** What is known of the caller where `certificate` is undefined; the message of a refusal says it. */
   readonly stranger: Stranger | undefined;
 }
 

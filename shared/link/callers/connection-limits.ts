@@ -77,12 +77,12 @@ const peerOf = ({ remoteAddress, remotePort }: Socket): string =>
 /** A connection that is counted, until its socket has closed. */
 export interface Counted extends InRoom {
   readonly socket: Socket;
-  /** What networkOf() says of its address. */
+  /** The network of the connection's address, as networkOf() names it. */
   readonly network: string;
-  /** Its network, and the name in its certificate once that name is known to be on a list. */
+  /** The network of the connection and, once it is known to be on a list, the name in the caller's certificate. */
   groups: readonly string[];
   standing: Standing;
-  /** When its life ends, monotonic milliseconds; infinity where its life has no end. */
+  /** When the life of the connection ends, monotonic milliseconds; infinity where it has no end. */
   endsAtMs: number;
   /** How many calls are under way, without those of TransferService. */
   calls: number;
@@ -91,7 +91,7 @@ export interface Counted extends InRoom {
   readonly callRate: Rate;
 }
 
-/** What happens when it is a connection's turn: it gets the standing `first`, and `begin` is called. */
+/** A connection that waits for its turn. When its turn comes, it gets the standing `first`, and `begin` is called. */
 interface Turn {
   readonly first: "shaking" | "clear";
   readonly begin: () => void;
@@ -280,8 +280,8 @@ export class ConnectionLimits {
     let waitsMs = Number.POSITIVE_INFINITY;
     for (const [counted, { first, begin }] of this.turns) {
       const own = this.familiar.rateOf(counted.network);
-      // a peer that connects for many migrations at once must not end its own handshakes; it does end those of
-      // strangers
+      // a peer that connects for many migrations at once must not end handshakes of its own, but it may end handshakes
+      // of strangers
       if (first === "shaking" && own !== undefined && !this.mayShake(counted)) {
         waitsMs = Math.min(waitsMs, CROWDED_MS);
         continue;

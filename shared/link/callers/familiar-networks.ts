@@ -16,7 +16,10 @@ const FAMILIAR_BURST = 40;
 
 export class FamiliarNetworks {
   private readonly clock: Clock;
-  /** By network, the one that has been away for the longest time first. */
+  /**
+   * The familiar networks, with when a listed caller last came from each, monotonic milliseconds. The network that has
+   * been away for the longest time comes first.
+   */
   private readonly known = new Map<string, { readonly rate: Rate; readonly sinceMs: number }>();
 
   constructor(clock: Clock) {

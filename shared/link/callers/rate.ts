@@ -1,6 +1,6 @@
+/** Limits how often something may happen: `burst` times at once, and then `perSecond` times a second. */
 import { type Clock, systemClock } from "../../runtime/clock.ts";
 
-/** Limits how often something may happen: `burst` times at once, and then `perSecond` times a second. */
 export class Rate {
   private readonly perSecond: number;
   private readonly burst: number;

@@ -20,8 +20,8 @@ const PORTS =
   "Check host and port: ferry-source listens at port 7411 and ferry-destination at 7412 unless told otherwise";
 
 /**
- * Makes the fault of a call that failed. If what answers there lacks the service, it is first asked which services it
- * has.
+ * Makes the fault of a call that failed. If the program that answered lacks the service, this function first asks it
+ * which services it has.
  */
 export async function callFault(
   error: ServiceError,

@@ -45,7 +45,10 @@ function nameOf(zone: string): string | undefined {
   return undefined;
 }
 
-/** Resolves addresses of the scheme: to the one address that the text has, or to a fault of its zone. */
+/**
+ * Resolves addresses of the scheme that stands for a zone: to the one address in the text, or to a fault that says what
+ * is wrong with the zone.
+ */
 class ZonedResolver {
   private readonly target: Target;
   private readonly listener: ConstructorParameters<Resolver>[1];

@@ -184,8 +184,8 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   protected abstract takeOwn(message: In): boolean;
 
   /**
-   * Notes that there is a connection, over which the peer has said that it received `received` messages. The others are
-   * sent again.
+   * Notes that there is a connection, over which the peer has said that it received `received` messages. Later messages
+   * are sent again.
    * @throws MigrationFault `peer-invalid` when the peer cannot have received so many
    */
   protected connected(raw: Channel<Out, In>, received: number): void {

@@ -152,7 +152,8 @@ export function streamFault(error: ServiceError, dialled?: Dialled): MigrationFa
 const UNEXPECTED_END = "ferry-unexpected-end";
 
 /**
- * Makes the trailers of such an answer. For gRPC, and for an agent that does not know the trailer, it is a good end.
+ * Makes the trailers of an orderly end that answers an end which the peer had not announced. For gRPC, and for an agent
+ * that does not know the trailer, the stream has ended well.
  */
 export function unexpectedEnd(): Metadata {
   const trailers = new Metadata();

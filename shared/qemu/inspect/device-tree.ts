@@ -74,7 +74,7 @@ export function parseDeviceTree(text: string, plugged: ReadonlySet<string>): Dev
   const devices = parse(text);
   const named = new NamedDevices();
   const labels = new Map<Device, string>();
-  // a device stands behind the one that has its bus
+  // in the list a device comes after the device that has its bus
   for (const device of devices) labels.set(device, named.count(labelOf(device, labels)));
   const settings = devices.flatMap((device) => {
     const label = labels.get(device) ?? "";

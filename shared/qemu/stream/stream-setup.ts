@@ -133,8 +133,9 @@ export class StreamSetup {
   }
 
   /**
-   * Reads one block of the list. With postcopy-ram on, the page size follows a block of huge pages; only the sum of the
-   * lengths betrays that.
+   * Reads one block of the list. Where the capability postcopy-ram is on, QEMU writes the page size after the length of
+   * a block of huge pages. Nothing in the stream marks this number; it is noticed because the lengths of the blocks
+   * then do not add up.
    */
   block(): boolean {
     const { cursor, ramBlocks } = this;

@@ -2,8 +2,9 @@
 import type { Server } from "node:net";
 
 /**
- * Listens at `path`. A chmod afterwards would come late. Where another user may write to the directory, it could also
- * change the mode of something else that this user has put at the path.
+ * Listens at `path`. A chmod afterwards would be too late, because other users could connect before it. Where another
+ * user may write to the directory, a chmod could also change the mode of something else that this user has put at the
+ * path.
  * @param mode the permissions of the socket
  * @throws the error of listen()
  */

@@ -20,7 +20,7 @@ const DEPTH_MAX = 8;
  */
 const SIGNS = /[\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
-/** Escapes all such characters in a line of JSON. The line still means the same. */
+/** Escapes the characters of SIGNS in a line of JSON. The line still means the same. */
 export const withoutSigns = (line: string): string =>
   line.replace(SIGNS, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 

@@ -31,7 +31,7 @@ t.test("a guest that came here is started from the states in which it waits, and
     qemu.state.status = status;
     await t.rejects(guest.cont(guest.qmp), {
       code: "qemu-failed",
-      message: new RegExp(`is ${status}: cont is not said`),
+      message: new RegExp(`is ${status}, so the agent does not start the guest`),
     });
   }
   // only a guest that has run gets into these states, so somebody else has started it already

@@ -123,11 +123,11 @@ const wrong: readonly (readonly [title: string, steps: readonly Step[], message:
   ["other bytes in the middle of a package", [all, [PACKAGE.subarray(0, 5), "package"], tail], /kind verbatim between/],
   ["discards after the package", [all, discards, made, discards], /kind discards in post-copy/],
   ["a second package", [all, discards, made, made], /kind package in post-copy/],
-  ["discards after the end", [all, tail, discards], /kind discards behind the end/],
+  ["discards after the end", [all, tail, discards], /kind discards after the end/],
   ["a page twice", [all, discards, made, two, two], /page 5 for the second time/],
   ["a page that was not discarded", [all, discards, made, all], /page 0 for the second time/],
   ["the end with pages missing", [all, discards, made, tail], /the end of post-copy with 2 pages missing/],
-  ["pages after the end", [all, discards, made, two, tail, two], /behind the end of QEMU's RAM/],
+  ["pages after the end", [all, discards, made, two, tail, two], /after the end of QEMU's RAM/],
   ["a delta in post-copy", [all, discards, made, [pages((w) => delta(w, 5, [0, 1, 7])), "pages"]], /a delta/],
   [
     "a delta of a page that was discarded",
@@ -135,7 +135,7 @@ const wrong: readonly (readonly [title: string, steps: readonly Step[], message:
     /a delta/,
   ],
   ["discards outside of memory", [all, [Uint8Array.of(60, 5), "discards"]], /of 64/],
-  ["a package longer than it says", [all, [Buffer.concat([PACKAGE, TAIL]), "package"]], /4 bytes behind the package/],
+  ["a package longer than it says", [all, [Buffer.concat([PACKAGE, TAIL]), "package"]], /4 bytes after the package/],
 ];
 for (const [title, steps, message] of wrong)
   t.test(`the replay refuses ${title}`, async (t) => {
@@ -166,7 +166,7 @@ t.test("frames of post-copy are refused where it was not agreed on, and before t
     for (const step of [discards, made]) {
       const { replay, take } = setUp({ postcopy });
       if (!postcopy) replay.layout(BLOCKS, SECTION);
-      t.throws(() => take(...step), { code: "peer-invalid", message: /it was not agreed on/ });
+      t.throws(() => take(...step), { code: "peer-invalid", message: /post-copy was not agreed on/ });
     }
 });
 

@@ -142,7 +142,7 @@ const lies: readonly (readonly [title: string, tell: (replay: Replay) => void, c
     "a length that is not the body's",
     (replay) => replay.take(frame(1, Buffer.from("x"), { rawLength: 9 })),
     "peer-invalid",
-    /says 9/,
+    /claims to have 9/,
   ],
   [
     "more than was agreed on",

@@ -75,7 +75,7 @@ t.test("of two contrary words one is taken, and the other is answered that it wa
   const words = [HERE, BACK].map((word) => agent.desk.resolve({ ...word, ...YES }));
   const [first, second] = await Promise.allSettled(words);
   t.match(first, { status: "fulfilled", value: { status: "moved" } });
-  t.match(second, { status: "rejected", reason: { code: "not-in-doubt", message: /was not acted upon/ } });
+  t.match(second, { status: "rejected", reason: { code: "not-in-doubt", message: /had no effect/ } });
 });
 
 t.test("a grant that comes after the word for the source is answered with a refusal", async (t) => {
@@ -120,7 +120,7 @@ t.test("a guest that misses pages of a silent source is ended by one word, and g
     await until("inDoubt");
     t.match(view().error, { guestNow: /stands still at the first page/, advice: /--keep source ends it/ });
     await t.rejects(agent.desk.resolve({ ...HERE, ...YES }), { code: "not-resolvable", message: /misses pages/ });
-    await t.rejects(agent.desk.resolve(BACK), { code: "needs-confirmation", message: /is lost with it/ });
+    await t.rejects(agent.desk.resolve(BACK), { code: "needs-confirmation", message: /to end it loses/ });
     t.ok(qemu.isAlive);
     t.same(written, []);
     t.match(await agent.desk.resolve({ ...BACK, ...YES }), { status: "inDoubt", error: { message: /has ended/ } });
@@ -203,7 +203,7 @@ t.test("an operator's word ends a QEMU that answers no client, also while the so
     t.equal((await settle("withdraw")).standing, came.kind === "running" ? "starting" : "waiting");
     await t.rejects(agent.desk.resolve({ ...HERE, ...YES }), {
       code: "not-resolvable",
-      message: /nothing is said to it/,
+      message: /cannot act on the word/,
     });
     await t.rejects(agent.desk.resolve(BACK), { code: "needs-confirmation", message: /may be the only one/ });
     t.ok(qemu.isAlive);

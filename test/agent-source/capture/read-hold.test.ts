@@ -23,7 +23,7 @@ t.test("after a pass the stream is left unread until the link is about to run ou
   const { hold, at, clock } = fixture();
   clock.jump(1000);
   at.backlogMs = 500;
-  t.ok(hold.behindSection(4000, true, false));
+  t.ok(hold.afterSection(4000, true, false));
   hold.roomMade();
   hold.lookAgain();
   t.equal(at.resumed, 0);
@@ -33,13 +33,13 @@ t.test("after a pass the stream is left unread until the link is about to run ou
   t.equal(at.resumed, 1);
   clock.jump(10);
   at.backlogMs = 0;
-  t.ok(hold.behindSection(300, true, true), "the turn that begins then is paced like any other");
+  t.ok(hold.afterSection(300, true, true), "the turn that begins then is paced like any other");
 });
 
 t.test("a section that QEMU's clock ended is read on whatever waits, since no sync follows it", async (t) => {
   const { hold, at } = fixture();
   at.backlogMs = 500;
-  t.notOk(hold.behindSection(65, false, false));
+  t.notOk(hold.afterSection(65, false, false));
 });
 
 t.test("the first pass is read only as the link needs its pages", async (t) => {
@@ -66,14 +66,14 @@ t.test(
     clock.jump(1000);
     at.backlogMs = 20;
     hold.drains(true);
-    t.ok(hold.behindSection(300, true, true));
+    t.ok(hold.afterSection(300, true, true));
     at.backlogMs = 1;
     hold.lookAgain();
     t.equal(at.resumed, 1);
     hold.drains(false);
     at.backlogMs = 20;
     clock.jump(1000);
-    t.notOk(hold.behindSection(300, true, true), "nothing is held, since the turn began a second ago");
+    t.notOk(hold.afterSection(300, true, true), "nothing is held, since the turn began a second ago");
   },
 );
 
@@ -96,13 +96,13 @@ t.test("the last pages, and the pages of a guest that stands still, are held onl
   at.firstPassDone = false;
   at.still = true;
   t.notOk(hold.beforeFirst());
-  t.notOk(hold.behindSection(300, true, false));
+  t.notOk(hold.afterSection(300, true, false));
 });
 
 t.test("a hold for the pace ends by itself when the next turn is due", async (t) => {
   const { hold, at, clock } = fixture();
   clock.jump(45);
-  t.ok(hold.behindSection(300, true, true));
+  t.ok(hold.afterSection(300, true, true));
   await clock.advance(4);
   t.equal(at.resumed, 0);
   await clock.advance(1);

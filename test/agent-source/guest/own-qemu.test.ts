@@ -51,7 +51,7 @@ t.test("cont is said in the states in which a migration leaves a guest, and in n
   const others = ["running", "prelaunch", "inmigrate", "io-error", "shutdown", "internal-error", "finish-migrate"];
   for (const status of others) {
     qemu.state.status = status;
-    const error = { code: "qemu-failed", message: new RegExp(`is ${status}: cont is not said`) };
+    const error = { code: "qemu-failed", message: new RegExp(`is ${status}, so the agent does not start the guest`) };
     await t.rejects(own.cont(qmp, OURS), error);
   }
   t.same(qemu.said, []);
@@ -68,7 +68,10 @@ t.test("cont is said only where the source may run the guest", async (t) => {
       const said = own.cont(qmp, { record: kind && recordOf(kind), refusedToken });
       if (mayRun) await said;
       else
-        await t.rejects(said, { code: "in-doubt", message: `The journal says that web is ${kind}: cont is not said` });
+        await t.rejects(said, {
+          code: "in-doubt",
+          message: `The journal says that web is ${kind}, so the agent does not start it`,
+        });
       t.same(qemu.said, mayRun ? ["cont"] : [], `the record is ${kind}, and ${refusedToken} is refused`);
     }
 });

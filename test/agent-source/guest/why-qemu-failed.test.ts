@@ -5,7 +5,7 @@ import { MigrationFault } from "../../../shared/fault.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
 import { greeting, Monitor, serve } from "../../support/fake-monitor.ts";
 
-const ENDED = new MigrationFault("qemu-failed", "QEMU ended its migration stream");
+const ENDED = new MigrationFault("qemu-failed", "The source QEMU ended its migration stream");
 
 /** @param answer what QEMU answers to `query-migrate` */
 async function asked(t: Test, answer: object): Promise<MigrationFault> {
@@ -27,7 +27,7 @@ t.test("the fault says that another tool has cancelled the migration, whichever 
 t.test("QEMU's own words are added to the fault where QEMU has some", async (t) => {
   const words = "Failed to save SaveStateEntry: virtio-net";
   t.match(await asked(t, { status: "failed", "error-desc": words }), {
-    message: `QEMU ended its migration stream: ${words}`,
+    message: `The source QEMU ended its migration stream: ${words}`,
   });
   t.equal(await asked(t, { status: "failed" }), ENDED);
 });

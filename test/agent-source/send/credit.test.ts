@@ -30,8 +30,8 @@ t.test("a credit that follows the rate which it lets through grows until a long 
 t.test("the shallow credit of post-copy takes the link some milliseconds beside the round trip", async (t) => {
   for (const bits of [100e6, 1e9, 10e9]) {
     const one = link(bits, 0.5);
-    const msOf = (hostsAreNarrow: boolean): number =>
-      (1000 * shallowCredit(one, WINDOW, shallowFrameBytes(one, 1 << 20), hostsAreNarrow)) / one.bytesPerSecond;
+    const msOf = (hostsAreSlow: boolean): number =>
+      (1000 * shallowCredit(one, WINDOW, shallowFrameBytes(one, 1 << 20), hostsAreSlow)) / one.bytesPerSecond;
     const ms = msOf(false);
     t.ok(ms < 7, `${ms.toFixed(1)} ms at ${bits / 1e6} Mbit/s`);
     t.ok(msOf(true) > ms + 3 && msOf(true) < 11, "a little more is on its way where the hosts wait for processors");

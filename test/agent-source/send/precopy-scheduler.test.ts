@@ -220,7 +220,7 @@ t.test("the work that would be sent now leaves out held pages that were sent bef
     scheduler.holdPages = holdPages;
     return scheduler.workBytes;
   };
-  t.notOk(scheduler.knowsAgain);
+  t.notOk(scheduler.resendCostIsMeasured);
   for (let page = 0; page < 40; page++) put(page, 1);
   t.equal(workBytes(0), 40 * (PAGE_SIZE + 3));
   while (send(0));
@@ -231,13 +231,13 @@ t.test("the work that would be sent now leaves out held pages that were sent bef
   for (let page = 100; page < 105; page++) put(page, 1);
   t.equal(workBytes(40), 5 * (PAGE_SIZE + 3), "cold pages go in any case");
   while (send(0));
-  t.notOk(scheduler.knowsAgain, "40 pages say little about all pages");
+  t.notOk(scheduler.resendCostIsMeasured, "40 pages say little about all pages");
   for (let round = 3; round < 9; round++) {
     for (let page = 0; page < 40; page++) put(page, round);
     while (send(0));
   }
-  t.ok(scheduler.knowsAgain);
-  t.ok(setUp({ delta: false }).scheduler.knowsAgain, "without deltas the cost is a whole page");
+  t.ok(scheduler.resendCostIsMeasured);
+  t.ok(setUp({ delta: false }).scheduler.resendCostIsMeasured, "without deltas the cost is a whole page");
 });
 
 t.test("a full arena takes no new page until something was sent", async (t) => {

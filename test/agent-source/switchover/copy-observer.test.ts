@@ -28,7 +28,7 @@ function fixture(): Fixture {
     get workBytes(): number {
       return residual.bytes / 2;
     },
-    knowsAgain: true,
+    resendCostIsMeasured: true,
     heat: { seenPages: 50_000 },
     total: { fullPages: 10_000, deltaPages: 0 },
     pages: { pendingCount: 5000, pendingRoom: 1000, pendingWithBase: 0 },
@@ -87,14 +87,14 @@ t.test("the backlog is the time that the link and the agents need for what is no
 
 t.test("the cost of pages that are sent again is known once frames of them were compressed", async (t) => {
   const { observer, link } = fixture();
-  t.ok(observer.observe(true).knowsAgain, "without compression the cost is the size of the pages");
+  t.ok(observer.observe(true).resendCostIsMeasured, "without compression the cost is the size of the pages");
   link.frames = 100;
   observer.observe(true);
   observer.firstPassDone = true;
   link.frames = 111;
-  t.notOk(observer.observe(true).knowsAgain);
+  t.notOk(observer.observe(true).resendCostIsMeasured);
   link.frames = 112;
-  t.ok(observer.observe(true).knowsAgain);
+  t.ok(observer.observe(true).resendCostIsMeasured);
 });
 
 t.test("no downtime is estimated for a guest that stands still", async (t) => {

@@ -19,7 +19,7 @@ const still: CopyState = {
   bytesPerPage: 2000,
   inFlightBytes: 0,
   inFlightZeroPages: 0,
-  knowsAgain: true,
+  resendCostIsMeasured: true,
   bytesPerSecond: 49.9e6,
   roundTripMs: 1,
   microsPerPage: 4,

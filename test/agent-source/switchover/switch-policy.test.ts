@@ -15,7 +15,7 @@ const quiet: Observation = {
   sentPages: 0,
   backlogged: false,
   bytesPerPage: 50,
-  knowsAgain: true,
+  resendCostIsMeasured: true,
   inFlightBytes: 0,
   inFlightZeroPages: 0,
   bytesPerSecond: 125e6,
@@ -272,10 +272,10 @@ t.test("precopy and stop-and-copy never switch into post-copy", async (t) => {
 
 t.test("hybrid goes into post-copy only once it is known what deltas save", async (t) => {
   const policy = new SwitchPolicy(hybrid);
-  const guessed = { ...busy, drained: false, knowsAgain: false };
+  const guessed = { ...busy, drained: false, resendCostIsMeasured: false };
   policy.decide(guessed);
   t.same(policy.decide({ ...guessed, sentPages: 31_000 }), { kind: "continue" });
-  t.match(policy.decide({ ...guessed, sentPages: 31_000, knowsAgain: true }), { into: "postcopy" });
+  t.match(policy.decide({ ...guessed, sentPages: 31_000, resendCostIsMeasured: true }), { into: "postcopy" });
 });
 
 t.test("hybrid switches into post-copy when it does not converge, although pages wait for the link", async (t) => {

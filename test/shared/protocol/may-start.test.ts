@@ -1,6 +1,6 @@
 /** Tests which record of a host decides about a start, and what each record says about it. */
 import t from "tap";
-import { type LastWord, lastWordOf, mayStart, processOf } from "../../../shared/protocol/may-start.ts";
+import { type LatestRecord, latestRecordOf, mayStart, processOf } from "../../../shared/protocol/may-start.ts";
 import type { DestinationRecord, SourceRecord } from "../../../shared/protocol/ownership.ts";
 
 const grant = { token: "00", epoch: 1, paused: false };
@@ -27,12 +27,12 @@ const destination = (changes: Partial<DestinationRecord> = {}): DestinationRecor
   ...changes,
 });
 
-const left = (record: SourceRecord): LastWord => ({ side: "source", id: "m-s", record });
-const came = (record: DestinationRecord): LastWord => ({ side: "destination", id: "m-d", record });
+const left = (record: SourceRecord): LatestRecord => ({ side: "source", id: "m-s", record });
+const came = (record: DestinationRecord): LatestRecord => ({ side: "destination", id: "m-d", record });
 
 /** Finds the id of the record that has the last word about the guest web, when the journals have these records. */
 const last = (sources: readonly SourceRecord[], destinations: readonly DestinationRecord[]): string | undefined => {
-  const word = lastWordOf(
+  const word = latestRecordOf(
     "web",
     sources.map((record, index) => ({ id: `s${index}`, record })),
     destinations.map((record, index) => ({ id: `d${index}`, record })),
@@ -42,7 +42,7 @@ const last = (sources: readonly SourceRecord[], destinations: readonly Destinati
 
 const rows: readonly (readonly [
   title: string,
-  word: LastWord | undefined,
+  word: LatestRecord | undefined,
   lives: boolean,
   may: boolean,
   passing: boolean,

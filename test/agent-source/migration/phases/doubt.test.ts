@@ -106,7 +106,11 @@ t.test("the operator's word for the source gives the guest back, and says what t
   cx.words.say("source");
   t.match(await end, {
     kind: "keeping",
-    fault: { code: "in-doubt", message: /the operator kept the guest at the source/, advice: /nothing of it is left/ },
+    fault: {
+      code: "in-doubt",
+      message: /the operator kept the guest at the source/,
+      advice: /nothing of the guest is left/,
+    },
     undo: { granted: "givenBack", isRetired: true },
   });
 });

@@ -145,7 +145,7 @@ t.test("a destination that is too old for post-copy is refused with post-copy's 
   destination.agree = alike({ protocolVersions: [1] });
   await t.rejects(agreed(), {
     code: "refused",
-    refusals: [{ code: "postcopy-protocol", message: /needs protocol 2.*upgrade it, or choose precopy/ }],
+    refusals: [{ code: "postcopy-protocol", message: /needs protocol 2.*upgrade that agent, or choose precopy/ }],
   });
 });
 

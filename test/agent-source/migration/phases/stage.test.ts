@@ -135,7 +135,7 @@ t.test("a QEMU that does not connect to the agent's socket is given up after 10 
   const { staged } = await staging(t, { clock, stream: { connects: false } });
   t.match(await passing(clock, staged(), 500), {
     kind: "keeping",
-    fault: { code: "qemu-failed", message: /^QEMU did not connect to .* within 10000 ms$/ },
+    fault: { code: "qemu-failed", message: /^The source QEMU did not connect to .* within 10000 ms$/ },
   });
 });
 

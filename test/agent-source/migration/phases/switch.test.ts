@@ -99,7 +99,7 @@ t.test("a QEMU that does not stop the guest within 30 s ends the switchover", as
   const { switched } = await switching(t, { clock, stream: { stops: false } });
   await t.rejects(passing(clock, switched(), 1000), {
     code: "qmp-timeout",
-    message: "No STOP from QEMU within 30000 ms",
+    message: "The source QEMU did not stop the guest within 30000 ms",
   });
   t.ok(clock.monotonicMs() >= 30_000);
 });
@@ -185,7 +185,7 @@ t.test("a QEMU that fails since somebody has changed the disks is explained by t
   stream.breakStream("failed");
   await t.rejects(end, {
     code: "disks-changed",
-    message: /changed the guest's disks.*; QEMU ended its migration stream/,
+    message: /changed the guest's disks.*; The source QEMU ended its migration stream/,
     cause: { code: "qemu-failed" },
   });
 });
