@@ -1,6 +1,6 @@
 /**
- * Lets a simulated QEMU (fake-qemu.ts) go on with a post-copy whose stream was broken: it asks what the destination has,
- * and then writes the first four pages and the end of the stream.
+ * Lets a simulated QEMU (fake-qemu.ts) go on with a post-copy whose stream was broken: it asks what the destination
+ * has, and then writes the first four pages and the end of the stream.
  */
 import { connect } from "node:net";
 import type { Test } from "tap";

@@ -1,7 +1,7 @@
 /**
- * Reads QEMU's answers and events: a value becomes one of the types of qmp-types.ts only when each field that the agents
- * read has its type, and no text and no list is longer than any that QEMU writes. The QEMU of a guest that has broken
- * out of it says what it likes.
+ * Reads QEMU's answers and events: a value becomes one of the types of qmp-types.ts only when each field that the
+ * agents read has its type, and no text and no list is longer than any that QEMU writes. The QEMU of a guest that has
+ * broken out of it says what it likes.
  *
  * Fields that the agents do not read are not looked at. What a value means is its callers' business.
  */

@@ -1,4 +1,4 @@
-/** Tests the records that a source writes: what the next agent finds, and what is left out where it no longer counts. */
+/** Tests a source's records: what the next agent finds, and what is left out where it no longer counts. */
 import t from "tap";
 import { keptRecord, sourceRecord } from "../../../agent-source/migration/source-context.ts";
 import { MigrationFault } from "../../../shared/fault.ts";

@@ -8,7 +8,7 @@ import {
   type Loaded,
   undoHandOver,
   undoSession,
-  withoutFeed,
+  withoutSession,
 } from "../../../agent-source/migration/source-state.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
@@ -63,8 +63,8 @@ t.test("a granted guest is passed on with its session, and without it as a later
   session.stoppedWith = postcopy;
   t.same(grantedOf({ loaded, paused: false }), { loaded, paused: false });
   t.same(keptOf({ loaded, paused: false }), { settings, postcopy, paused: false });
-  t.same(withoutFeed({ loaded, paused: true }), { paused: true, settings, postcopy });
-  t.same(withoutFeed({ postcopy, paused: false }), { paused: false, postcopy });
+  t.same(withoutSession({ loaded, paused: true }), { paused: true, settings, postcopy });
+  t.same(withoutSession({ postcopy, paused: false }), { paused: false, postcopy });
 });
 
 t.test("only a guest that is moved, kept or stranded leaves an agent that starts again nothing to do", (t) => {
