@@ -4,11 +4,12 @@
  */
 import { PassThrough } from "node:stream";
 import type { Test } from "tap";
-import { GuestProcess } from "../../agent-destination/guest/guest-process.ts";
+import { GuestProcess, WAITING_ARGUMENTS } from "../../agent-destination/guest/guest-process.ts";
 import {
   type DestinationContext,
   destinationRecord,
   keeperPlaces,
+  tokenText,
 } from "../../agent-destination/migration/destination-context.ts";
 import { PostcopyPages } from "../../agent-destination/replay/postcopy-pages.ts";
 import { Receiver } from "../../agent-destination/replay/receiver.ts";
@@ -42,6 +43,9 @@ export { ID, POSTCOPY };
 export const TOKEN = Buffer.from("aa".repeat(16), "hex");
 /** The grant of this migration. */
 export const GRANT: OwnershipGrant = { token: TOKEN.toString("hex"), epoch: 1, paused: false };
+/** The token of the grant that a message to the source refuses; empty for a failure that refuses none. */
+export const refusedGrant = (message: DestinationMessage | undefined): string | undefined =>
+  message?.kind === "failure" ? tokenText(message.refusedToken) : undefined;
 /** What every fault of a source that withdraws says. */
 export const WITHDRAWN = new MigrationFault("peer-failed", "The source withdrew the migration");
 
@@ -57,6 +61,8 @@ export interface Came {
   /** False for a source of an earlier version, which never says `kept`. @default true */
   readonly saysKept?: boolean;
   readonly clock?: Clock;
+  /** The arguments of the guest's command, behind the name of its program, which QEMU's process then has as well. */
+  readonly words?: readonly string[];
 }
 
 /** One migration, and what a test may do with it. */
@@ -86,10 +92,11 @@ export interface Phase {
 
 /** Makes such a migration. */
 export async function destinationPhase(t: Test, came: Came = {}): Promise<Phase> {
-  const { status = "paused", migration, saysKept = true, clock = systemClock } = came;
-  const qemu = await FakeQemu.start(t, { status, migration });
+  const { status = "paused", migration, saysKept = true, clock = systemClock, words = [] } = came;
+  const commandLine = words.length === 0 ? undefined : [...words, ...WAITING_ARGUMENTS];
+  const qemu = await FakeQemu.start(t, { status, migration }, undefined, commandLine);
   const steps = qemu.said;
-  const config = loadDestinationConfig([...placesIn(t, qemu.path)], {});
+  const config = loadDestinationConfig([...placesIn(t, qemu.path, { command: ["qemu", ...words] })], {});
   const journal = await Journal.open<DestinationRecord>(config.stateDirectory, decodeDestinationRecord);
   const failWrites = failingWrites(journal);
   const write = journal.write.bind(journal);

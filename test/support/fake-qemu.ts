@@ -56,9 +56,14 @@ export class FakeQemu {
   private readonly child: ChildProcess;
   private readonly closeMonitor: () => void;
 
-  /** @param at the path of the monitor's socket. @default one in a folder of its own */
-  static async start(t: Test, state: FakeQemuState, at?: string): Promise<FakeQemu> {
-    const child = spawn("sleep", ["infinity"], { stdio: "ignore" });
+  /**
+   * @param at the path of the monitor's socket. @default one in a folder of its own
+   * @param words the end of the command line of its process. @default a command line that no QEMU has
+   */
+  static async start(t: Test, state: FakeQemuState, at?: string, words?: readonly string[]): Promise<FakeQemu> {
+    const idle = ["-e", "setInterval(() => undefined, 1 << 30)", "--"];
+    const [program, args] = words === undefined ? ["sleep", ["infinity"]] : [process.execPath, [...idle, ...words]];
+    const child = spawn(program, args, { stdio: "ignore" });
     const forget = atTeardown(() => child.kill("SIGKILL"));
     t.teardown(() => {
       forget();
@@ -66,7 +71,7 @@ export class FakeQemu {
     });
     await once(child, "spawn");
     const pid = child.pid ?? 0;
-    const process = { pid, identity: (await identify(pid)) ?? "" };
+    const own = { pid, identity: (await identify(pid)) ?? "" };
     let qemu: FakeQemu | undefined;
     const { path, close } = await listen(t, at, (socket) => {
       const monitor = new Monitor(socket, (command) => qemu?.answer(command, monitor));
@@ -74,7 +79,7 @@ export class FakeQemu {
       socket.on("close", () => qemu?.monitors.delete(monitor));
       if (qemu?.greets !== false) monitor.reply(greeting("oob"));
     });
-    qemu = new FakeQemu(child, close, { process, path, state });
+    qemu = new FakeQemu(child, close, { process: own, path, state });
     return qemu;
   }
 

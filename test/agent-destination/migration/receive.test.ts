@@ -9,23 +9,29 @@ import t from "tap";
 import { receive } from "../../../agent-destination/migration/phases/receive.ts";
 import { Receiver } from "../../../agent-destination/replay/receiver.ts";
 import type { Replay } from "../../../agent-destination/replay/replay.ts";
+import { MigrationFault } from "../../../shared/fault.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { openLoopback } from "../../../shared/warmup/loopback.ts";
 import { LIMITS } from "../../support/link.ts";
 import { folder } from "../../support/link-fixtures.ts";
 
-/** Makes a migration whose first frame has come. */
-function receiving() {
+/** Makes a migration whose first frame has come, unless `isSilent` says that nothing has come. */
+function receiving({ isSilent = false } = {}) {
   const abort = new AbortController();
   const [begun, ended, packaged] = [deferred<void>(), deferred<object>(), deferred<void>()];
-  begun.resolve();
+  if (!isSilent) begun.resolve();
   const receiver = {
     ...{ begun, ended, packaged: packaged.promise, signal: abort.signal },
     ...{ heard: 0, isRead: true },
   };
   const state = { kind: "receiving", guest: {}, receiver } as never;
-  return { ended, done: receive(state, { config: { followUpMs: 20, link: { keepAliveMs: 10 } } } as never) };
+  return {
+    abort,
+    ended,
+    packaged,
+    done: receive(state, { config: { followUpMs: 20, link: { keepAliveMs: 10 } } } as never),
+  };
 }
 
 t.test("a source that sends one frame and then nothing is given up with the reason", async (t) => {
@@ -35,6 +41,28 @@ t.test("a source that sends one frame and then nothing is given up with the reas
     // the limit is longer than followUp here, since keep-alive has to find a source that hangs first
     message: "The source has said nothing for 40 ms (followUp), although the link to it is up",
   });
+});
+
+t.test("a source that sends no frame at all is given up within followUp", async (t) => {
+  const { done } = receiving({ isSilent: true });
+  await t.rejects(done, {
+    ...{ code: "peer-lost", role: "source" },
+    message: "The source sent nothing within 20 ms (followUp)",
+  });
+});
+
+t.test("post-copy's package ends this state, since the source sends pages until long after it", async (t) => {
+  const { packaged, done } = receiving();
+  packaged.resolve();
+  t.match(await done, { kind: "loading" });
+});
+
+t.test("a fault of the stream ends this state with that fault, before the first frame and after it", async (t) => {
+  for (const isSilent of [true, false]) {
+    const { abort, done } = receiving({ isSilent });
+    abort.abort(new MigrationFault("checksum-mismatch", "A frame was damaged"));
+    await t.rejects(done, { code: "checksum-mismatch" });
+  }
 });
 
 t.test("the end of the stream ends the watch, and the state that follows has no such limit", async (t) => {
