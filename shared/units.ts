@@ -14,6 +14,8 @@ export type Address = Branded<"Address">;
 /** Bytes of a guest page (QEMU's target page). Ferry carries x86 guests, whose pages have 4 KiB. */
 export const PAGE_SIZE = 4096;
 export const PAGE_SHIFT = 12;
+/** The most RAM blocks of a guest. */
+export const RAM_BLOCKS_MAX = 4096;
 
 export const pageIndex = (value: number): PageIndex => value as PageIndex;
 export const address = (value: number): Address => value as Address;

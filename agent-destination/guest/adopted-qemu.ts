@@ -9,14 +9,9 @@ import { isTrusted } from "../../shared/runtime/guest/monitor-process.ts";
 import { findProcesses } from "../../shared/runtime/host/all-processes.ts";
 import { identify } from "../../shared/runtime/host/process-identity.ts";
 import type { Journal } from "../../shared/runtime/journal/journal.ts";
+import { STUCK_MS } from "./answering-process.ts";
 import { type GuestProcess, WAITING_ARGUMENTS } from "./guest-process.ts";
 import { isMarkedRefused } from "./refusal-mark.ts";
-
-/**
- * How long a QEMU in post-copy may take to tell its state, milliseconds. QEMU does not answer while its main loop waits
- * for a page.
- */
-const STUCK_MS = 1000;
 
 /**
  * Finds, by its command line and its user, a QEMU that waits for a migration and is in no record: the agent ended

@@ -6,10 +6,10 @@ import type { GuestDefinition } from "../../shared/runtime/guest/guest-definitio
 import { anotherAnswers, isOf, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
 
 /**
- * How long a QEMU that misses pages may take to tell which process it is, milliseconds. QEMU does not answer while its
- * main loop waits for a page.
+ * How long a QEMU that misses pages may take to answer a question, milliseconds. QEMU does not answer while its main
+ * loop waits for a page.
  */
-const STUCK_MS = 1000;
+export const STUCK_MS = 1000;
 
 /**
  * Checks that this QEMU answers at the monitor, and not another process. Somebody else has started that other QEMU, and

@@ -15,14 +15,13 @@ import { identify } from "../../shared/runtime/host/process-identity.ts";
 import type { Command, CommandEnd, CommandRun, OwnUnit } from "./command.ts";
 import { ChildRun } from "./command-run.ts";
 import { lastWordsIn } from "./last-words.ts";
+import { DIES_WITHIN_MS } from "./process-end.ts";
 import { UnitRun } from "./unit-run.ts";
 
 /** The state of a QEMU that waits for a migration, as `query-status` tells it. */
 const WAITS = "inmigrate";
 /** How long explain() waits for the end of a command whose monitor was closed, milliseconds. */
 const FOLLOWS_WITHIN_MS = 3000;
-/** How long the kernel may take to end the processes that were killed, milliseconds. */
-const DIES_WITHIN_MS = 10_000;
 /** The pause between two looks for processes of the command, milliseconds. */
 const LOOK_MS = 20;
 /**

@@ -18,6 +18,7 @@ import { within } from "../../shared/runtime/deferred.ts";
 import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { connectedToQemu } from "../../shared/runtime/guest/guest-socket.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
+import { STUCK_MS } from "../guest/answering-process.ts";
 import type { GuestProcess } from "../guest/guest-process.ts";
 import { PostcopyPages } from "../replay/postcopy-pages.ts";
 import { Receiver } from "../replay/receiver.ts";
@@ -31,11 +32,6 @@ const PAUSES_WITHIN_MS = 5000;
 const ANSWERS_WITHIN_MS = 20_000;
 /** The pause between two tries to make QEMU listen, milliseconds. */
 const POLL_MS = 20;
-/**
- * How long QEMU may take to tell the state of its migration, milliseconds. It does not tell while its main loop waits
- * for a page.
- */
-const STUCK_MS = 1000;
 
 /**
  * Gives QEMU a new stream, and dials the source.

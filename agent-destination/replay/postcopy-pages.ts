@@ -13,6 +13,7 @@ import type { RamBlock } from "../../shared/protocol/messages.ts";
 import type { DestinationMessage } from "../../shared/protocol/stream-messages.ts";
 import { ReturnPathReader, type ReturnPathSink } from "../../shared/qemu/return-path/return-path-reader.ts";
 import { DiscardEncoder, encodePackageHead } from "../../shared/qemu/stream/command-encoder.ts";
+import { PACKAGE_BYTES_MAX } from "../../shared/qemu/stream/stream-commands.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 import { invalid } from "./invalid-stream.ts";
@@ -25,11 +26,6 @@ export interface PostcopyPagesOptions {
   readonly send: (message: DestinationMessage) => void;
 }
 
-/**
- * The longest package that is taken, bytes: as long as the longest one that the source takes from its QEMU
- * (shared/qemu/stream/stream-commands.ts).
- */
-const PACKAGE_BYTES_MAX = 64 << 20;
 /** The length of the number ahead of the package, which says how long the package is, bytes. */
 const LENGTH_BYTES = 4;
 /** How many pages one message `missing` is about at most, so that its bitmap has 32 KiB. */

@@ -13,7 +13,8 @@ const PINGS = 4;
  * (docs/design/link-and-resume.md#the-probe-before-the-first-page).
  */
 const PINGS_MS = 30;
-const PADDING_BYTES = 64 * 1024;
+/** The length of the padding of a probe, bytes. */
+export const PADDING_BYTES = 64 * 1024;
 /** How many messages of padding are sent. They are 768 KiB together: 6 ms at 1 Gbit/s, 0.6 s at 10 Mbit/s. */
 const PROBES = 12;
 

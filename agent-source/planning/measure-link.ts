@@ -10,10 +10,9 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import { deferred, orAborted } from "../../shared/runtime/deferred.ts";
 import { LinkMeter } from "../link/link-meter.ts";
 import { PeerInbox } from "../link/peer-inbox.ts";
-import { noise } from "../link/probe-link.ts";
+import { noise, PADDING_BYTES } from "../link/probe-link.ts";
 
 const PINGS = 8;
-const PADDING_BYTES = 64 * 1024;
 /**
  * As many probes are in flight as the link carries in this time and two round trips, milliseconds. With more probes the
  * queue of a slow link overflows (docs/design/planning.md#the-link).

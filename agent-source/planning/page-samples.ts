@@ -7,14 +7,13 @@
  */
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
+import { DELTA_BYTES_MAX } from "../send/precopy-scheduler.ts";
 
 /**
  * How old a base must at least be for a delta to be made of it, seconds; one age for each group of bases. Several ages
  * are sampled, because a delta grows with what is dirtied meanwhile.
  */
 const DELTA_AGES = [0, 0.3, 1, 3] as const;
-/** The longest delta, bytes. Instead of a longer one the whole page is sent (precopy-scheduler.ts). */
-const DELTA_BYTES_MAX = 1800;
 /** The most pages of the guest that have a base. */
 const BASES = 4096;
 /**

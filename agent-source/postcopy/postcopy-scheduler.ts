@@ -15,6 +15,7 @@ import { NONE, type PageStore, ZERO } from "../../shared/page/page-store.ts";
 import { type Address, PAGE_SIZE, pageIndex } from "../../shared/units.ts";
 import type { FrameSource } from "../send/frame-source.ts";
 import { addCounts, clearCounts, type KindCounts, noCounts } from "../send/kind-counts.ts";
+import { RECORD_BYTES } from "../send/precopy-scheduler.ts";
 import { BEHIND_PAGES } from "./active-push.ts";
 import { QuietStart } from "./quiet-start.ts";
 
@@ -34,8 +35,6 @@ const URGENT_PAGES = 16;
  * since each is passed over only once.
  */
 const ZERO_PAGES = 16384;
-/** About how many bytes a record has beside its page. */
-const RECORD_BYTES = 3;
 /** How many pages after the last page for which the guest waited are searched for captured pages. */
 const AHEAD_PAGES = 1024;
 

@@ -39,7 +39,7 @@ export interface SchedulerOptions {
  * The longest delta that is sent, bytes. A longer delta is not worth it: zstd makes pages of process memory 2.0 to 2.4
  * times smaller, so a full page is sent in about as many bytes.
  */
-const DELTA_BYTES_MAX = 1800;
+export const DELTA_BYTES_MAX = 1800;
 /** What a page that is sent again is taken to cost until some were measured, bytes. */
 const DELTA_BYTES_GUESS = 512;
 /** A mean of the bytes is computed each time when this many pages were sent again. */
@@ -51,7 +51,7 @@ const SMOOTHING = 0.3;
 /** How many zero pages one fill() looks at, if it finds one to send among them: bounds the time that the call takes. */
 const ZERO_SCAN_MAX = 65536;
 /** About how many bytes a record has beside its page or delta. */
-const RECORD_BYTES = 3;
+export const RECORD_BYTES = 3;
 
 const limitsOf = ({ pendingSlots, baseSlots, reserveSlots = 0, delta }: SchedulerOptions): PageStoreLimits => ({
   pendingSlots,

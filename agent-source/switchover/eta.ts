@@ -9,6 +9,7 @@
 import { curveOfSamples, DirtyWindows } from "../../shared/model/dirty-curve.ts";
 import { USUAL_COSTS } from "../../shared/model/observation.ts";
 import { closeIn, copyDirtied, type PassCosts } from "../../shared/model/passes.ts";
+import { ROUND_TRIPS, SWEEP_SECONDS } from "../../shared/model/switchover.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Observation } from "./observation.ts";
 
@@ -45,10 +46,6 @@ export interface EtaOptions {
 const UNSEEN_DIRTIED = 0.1;
 /** How much of the memory that a QEMU has in use is not the guest's, bytes. A rough figure, and larger under TCG. */
 const OVERHEAD_BYTES = 64 << 20;
-/** The shortest closing sweep, seconds. */
-const SWEEP_SECONDS = 0.005;
-/** Round trips between STOP and RESUME. */
-const ROUND_TRIPS = 2;
 /** The weight of the newest measurement in `secondsPerPage`. */
 const SMOOTHING = 0.3;
 /** The shortest time over which the agents' own speed is measured, seconds. */

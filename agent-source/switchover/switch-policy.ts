@@ -10,6 +10,7 @@
  * A migration that does not converge is recognised (stall-detector.ts) and reported. It goes on until the deadline, or
  * until a later minimum fits.
  */
+import { HOLD_SHARE, ROUND_TRIPS } from "../../shared/model/switchover.ts";
 import type { DeadlineAction, Strategy } from "../../shared/protocol/messages.ts";
 import type { Decision, Observation } from "./observation.ts";
 import { StallDetector } from "./stall-detector.ts";
@@ -28,16 +29,12 @@ export interface SwitchPlan {
  * what earlier migrations measured does not change it.
  */
 export const FIXED_COST_MS = 25;
-/** Round trips between STOP and RESUME: one for `loaded`, one for the grant. */
-const ROUND_TRIPS = 2;
 /**
  * How long the destination's QEMU takes for a zero page, microseconds: it looks whether the page is zero already
  * (migration/ram.c, ram_handle_zero). The zero pages of a first pass are given to the link in a moment, and are not
  * loaded in a moment: 130 000 of them made a downtime 0.1 s longer (docs/design/switchover.md#constants).
  */
 const ZERO_PAGE_MICROS = 1;
-/** The fraction of the downtime target that sending the held pages may take (docs/design/switchover.md#held-pages). */
-const HOLD_SHARE = 0.25;
 /**
  * A residual that takes at most this long, milliseconds, is not worth another sweep while the guest runs: it goes with
  * the last pages (docs/design/switchover.md#the-moment-of-the-switch).

@@ -32,7 +32,7 @@ import { RestartedStreamSink, ResumedStreamSink, setupOf } from "./resumed-strea
 import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, schedulerOptions } from "./session-options.ts";
 
 /** Active push: the most pages that QEMU is asked for ahead of a guest that walks its memory (docs/decisions/0026). */
-const AHEAD_PAGES = 4096;
+const PUSH_AHEAD_PAGES = 4096;
 
 /** What the parts tell their session, and what they ask of it. */
 export interface SessionEvents {
@@ -100,7 +100,7 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
         scheduler,
         sender,
         pageCount: pageCountOf(parts.ramBlocks),
-        aheadPages: AHEAD_PAGES,
+        aheadPages: PUSH_AHEAD_PAGES,
         byHeat: cx.call.options.reorder,
         answer: (bytes) => intake.answer(bytes),
         onPackaged: () => {

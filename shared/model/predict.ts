@@ -9,6 +9,7 @@
 import { faster } from "./dirty-curve.ts";
 import type { PredictionInput } from "./observation.ts";
 import { closeIn, copyDirtied, type PassCosts } from "./passes.ts";
+import { HOLD_SHARE, ROUND_TRIPS, SWEEP_SECONDS } from "./switchover.ts";
 
 export const STRATEGIES = ["stop-and-copy", "precopy", "postcopy", "hybrid"] as const;
 export type ModelStrategy = (typeof STRATEGIES)[number];
@@ -52,14 +53,8 @@ const LINK_ERROR = 1.05;
 const BYTES_ERROR = 1.1;
 const COST_ERROR = 1.3;
 
-/** The fraction of the downtime target that held pages may take (as in agent-source/switchover/switch-policy.ts). */
-const HOLD_SHARE = 0.25;
 /** A page counts as hot when it was dirtied again within this time: an epoch of heat (shared/page/heat-map.ts). */
 const HOT_SECONDS = 0.25;
-/** How many round trips lie between STOP and RESUME. */
-const ROUND_TRIPS = 2;
-/** The shortest closing sweep. */
-const SWEEP_SECONDS = 0.005;
 /** The bytes of one zero page: its part of the record of a run. */
 const ZERO_PAGE_BYTES = 0.01;
 

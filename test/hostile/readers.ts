@@ -22,7 +22,7 @@ const OPERATORS: Bounds = { text: 300, list: 0 };
 const OFFER: Bounds = { text: 4096, list: 100_000 };
 /**
  * The bounds of what a peer says: its reasons and texts (SAID_CHARACTERS_MAX), and the 4096 blocks of a layout
- * (BLOCKS_MAX; both in shared/link/wire/wire-handshake.ts).
+ * (RAM_BLOCKS_MAX in shared/units.ts).
  */
 const PEERS: Bounds = { text: 2000, list: 4096 };
 

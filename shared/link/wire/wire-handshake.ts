@@ -16,6 +16,7 @@ import {
   type Strategy,
   type TransferOffer,
 } from "../../protocol/messages.ts";
+import { RAM_BLOCKS_MAX } from "../../units.ts";
 import type { Translation } from "./proto-files.ts";
 import { foundGuest } from "./wire-guest.ts";
 import {
@@ -40,8 +41,6 @@ const version = (wire: unknown): QemuVersion => {
   return { major: whole(given.major, "major"), minor: whole(given.minor, "minor"), micro: whole(given.micro, "micro") };
 };
 
-/** The most RAM blocks: as many as the reader of QEMU's stream takes. */
-const BLOCKS_MAX = 4096;
 /** The bounds of lists in an offer, which is logged and may come from any peer. Both are above what any agent says. */
 const VERSIONS_MAX = 64;
 const FEATURES_MAX = 4096;
@@ -49,7 +48,7 @@ const FEATURES_MAX = 4096;
 export const ADDRESS_CHARACTERS_MAX = 300;
 
 export const blocks = (wire: unknown): readonly RamBlock[] =>
-  list(wire, "RAM blocks", BLOCKS_MAX).map((block) => ({
+  list(wire, "RAM blocks", RAM_BLOCKS_MAX).map((block) => ({
     name: shortText(block.name, "block name"),
     byteLength: whole(block.byteLength, "block length"),
     pageSize: whole(block.pageSize, "block page size"),

@@ -42,7 +42,7 @@ export interface PostcopySink {
 }
 
 /** The largest package that is taken by default, bytes. */
-const PACKAGE_BYTES_MAX = 64 << 20;
+export const PACKAGE_BYTES_MAX = 64 << 20;
 /** Bytes of a command before its payload. */
 const HEAD = 5;
 /** Bytes of a discard beside the name and the ranges: the version, the length of the name, and the 0 after the name. */

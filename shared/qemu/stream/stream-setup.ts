@@ -7,7 +7,7 @@
  * reads one item at the cursor, and returns false, without moving, when the item is not all there. StreamReader knows
  * which item is due.
  */
-import { PAGE_SIZE } from "../../units.ts";
+import { PAGE_SIZE, RAM_BLOCKS_MAX } from "../../units.ts";
 import { type RamBlock, RamBlocks } from "./ram-blocks.ts";
 import { checkFooter } from "./ram-records.ts";
 import * as ram from "./ram-section.ts";
@@ -30,7 +30,6 @@ export interface StreamLimits {
   readonly packageBytesMax?: number;
 }
 
-const BLOCKS_MAX = 4096;
 const RAM_BYTES_MAX = 2 ** 44;
 /** The longest machine name, bytes. Machine names have tens of bytes. */
 const NAME_BYTES_MAX = 255;
@@ -48,7 +47,7 @@ export class StreamSetup {
 
   constructor(cursor: StreamCursor, limits: StreamLimits) {
     this.cursor = cursor;
-    this.blocksMax = limits.blocksMax ?? BLOCKS_MAX;
+    this.blocksMax = limits.blocksMax ?? RAM_BLOCKS_MAX;
     this.ramBytesMax = limits.ramBytesMax ?? RAM_BYTES_MAX;
   }
 
