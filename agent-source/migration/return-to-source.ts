@@ -10,6 +10,7 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import { writeInTime } from "../../shared/runtime/journal/write-in-time.ts";
 import { restoreSettings } from "../guest/qemu-settings.ts";
 import { abortPostcopy } from "./abort-postcopy.ts";
+import { COMPLETES_POLL_MS, COMPLETES_WITHIN_MS } from "./phases/retire.ts";
 import type { SourceContext } from "./source-context.ts";
 import {
   GUEST_MIGRATED_BY_OTHERS,
@@ -27,10 +28,6 @@ import type { Undo } from "./source-state.ts";
  * that time the agent connects to QEMU again.
  */
 const RESUMES_WITHIN_MS = 15_000;
-/** How long QEMU may take to complete its migration after SHUT, milliseconds. */
-const COMPLETES_WITHIN_MS = 10_000;
-/** Milliseconds. The pause is short, since the guest stands still until QEMU has completed. */
-const COMPLETES_POLL_MS = 2;
 const POLL_MS = 40;
 /** The first pause between two tries, milliseconds. The pause doubles with each try, up to PAUSE_MAX_MS. */
 const PAUSE_MIN_MS = 250;

@@ -7,10 +7,10 @@ import type { TransferSession } from "../../transfer/transfer-session.ts";
 import type { SourceContext } from "../source-context.ts";
 import type { State } from "../source-state.ts";
 
-/** How long QEMU may take to complete, and then to leave `finish-migrate`; milliseconds for each. */
-const COMPLETES_WITHIN_MS = 10_000;
-/** Milliseconds. The pause is short, since the guest stands still meanwhile. */
-const LEAVES_POLL_MS = 2;
+/** How long QEMU may take to complete after SHUT, and then to leave `finish-migrate`; milliseconds for each. */
+export const COMPLETES_WITHIN_MS = 10_000;
+/** The pause between two looks at a QEMU that completes, milliseconds. It is short, since the guest stands still. */
+export const COMPLETES_POLL_MS = 2;
 
 /**
  * Says SHUT, and waits until QEMU can never run the guest by itself again. A QEMU that has ended cannot run it either:
@@ -68,7 +68,7 @@ async function statusAfterCompletion(
   while (true) {
     const { status } = await qmp.execute("query-status");
     if (status !== "finish-migrate" || clock.monotonicMs() > deadline) return status;
-    await clock.sleep(LEAVES_POLL_MS, signal);
+    await clock.sleep(COMPLETES_POLL_MS, signal);
   }
 }
 

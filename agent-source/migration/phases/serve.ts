@@ -12,9 +12,8 @@ import { PagesLost, resumePostcopy } from "../resume-postcopy.ts";
 import { type SourceContext, strandedAt } from "../source-context.ts";
 import { grantedOf, type State, undoHandOver, withoutSession } from "../source-state.ts";
 import { doubtful, refusal } from "./grant.ts";
+import { COMPLETES_WITHIN_MS } from "./retire.ts";
 
-/** How long QEMU may take to complete its migration after SHUT, milliseconds. */
-const COMPLETES_WITHIN_MS = 10_000;
 const POLL_MS = 20;
 /** The pause before post-copy is tried again, and between two looks at a link that is down; milliseconds. */
 const AGAIN_MS = 250;
