@@ -31,8 +31,10 @@ async function incoming(t: Test, came: Came = {}) {
 }
 
 /** Makes a migration whose guest waits for its grant, without a stream, by the system's clock. */
-const waiting = (cx: Phase["cx"], guest: Phase["guest"], signals: Phase["signals"]): Incoming =>
-  new Incoming({ ...cx, clock: systemClock }, cx, ofAgent(signals), { kind: "loaded", guest, loadedAtUs: 1 });
+const waiting = (cx: Phase["cx"], guest: Phase["guest"], signals: Phase["signals"]): Incoming => {
+  const parts = { ...cx, clock: systemClock };
+  return new Incoming(parts, parts, ofAgent(signals), { kind: "loaded", guest, loadedAtUs: 1 });
+};
 
 /** Makes a state that holds what its kind needs of a QEMU and a stream. */
 function stateOf(kind: DestinationState["kind"], { guest, stream }: Phase, isCut = false): DestinationState {
