@@ -15,6 +15,7 @@ import { deferred } from "../../../shared/runtime/deferred.ts";
 import { openLoopback } from "../../../shared/warmup/loopback.ts";
 import { LIMITS } from "../../support/link.ts";
 import { folder } from "../../support/link-fixtures.ts";
+import { turn } from "../../support/sending.ts";
 
 /** Makes a migration whose first frame has come, unless `isSilent` says that nothing has come. */
 function receiving({ isSilent = false } = {}) {
@@ -60,6 +61,7 @@ t.test("post-copy's package ends this state, since the source sends pages until 
 t.test("a fault of the stream ends this state with that fault, before the first frame and after it", async (t) => {
   for (const isSilent of [true, false]) {
     const { abort, done } = receiving({ isSilent });
+    await turn();
     abort.abort(new MigrationFault("checksum-mismatch", "A frame was damaged"));
     await t.rejects(done, { code: "checksum-mismatch" });
   }

@@ -1,6 +1,7 @@
 /** Tests how an agent sees that somebody else has started a guest here, and what it writes down about it. */
 import t from "tap";
 import { hasStarted, noteStarted, onceStarted } from "../../../agent-destination/migration/started-by-others.ts";
+import { bounded } from "../../support/bounded.ts";
 import { destinationPhase, POSTCOPY } from "../../support/destination-cx.ts";
 
 t.test("a guest has run if QEMU says so, or is in a state that only such a guest gets into", async (t) => {
@@ -20,10 +21,16 @@ t.test("a guest has run if QEMU says so, or is in a state that only such a guest
   }
 });
 
-t.test("a QEMU that does not tell, or has ended, is not seen to run", async (t) => {
+t.test("a QEMU that does not tell, or cannot be reached, is not seen to run", async (t) => {
   const { guest, qemu } = await destinationPhase(t, { status: "running" });
   qemu.whim = ({ execute }) => (execute === "query-status" ? "silence" : undefined);
+  t.equal(await bounded(hasStarted(guest), 8000, "the answer"), false, "it is asked for two seconds");
+  guest.monitor = async () => Promise.reject(new Error("another process answers"));
   t.equal(await hasStarted(guest), false);
+});
+
+t.test("a QEMU that has ended is not seen to run", async (t) => {
+  const { guest, qemu } = await destinationPhase(t, { status: "running" });
   await qemu.end();
   t.equal(await hasStarted(guest), false);
 });

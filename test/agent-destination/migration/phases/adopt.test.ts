@@ -7,7 +7,7 @@ import t, { type Test } from "tap";
 import { adopt } from "../../../../agent-destination/migration/phases/adopt.ts";
 import { incomingPath } from "../../../../agent-destination/migration/phases/stage.ts";
 import type { DestinationRecord } from "../../../../shared/protocol/ownership.ts";
-import { bounded } from "../../../support/bounded.ts";
+import { bounded, eventually } from "../../../support/bounded.ts";
 import { type Came, destinationPhase, GRANT, ID } from "../../../support/destination-cx.ts";
 
 /** Lets a migration be taken up from a record. The agent of an earlier life has no connection to QEMU any more. */
@@ -99,6 +99,7 @@ t.test(
     await t.rejects(adopted(), { code: "qmp-command", message: /it does not say/ });
     t.match(told.news, [/its QEMU cannot be looked at yet: .*it does not say/]);
     t.same(steps, []);
+    await eventually(() => (qemu.clients === 0 ? true : undefined), { timeoutMs: 20_000, what: "a free monitor" });
     qemu.whim = () => undefined;
     t.match(await adopted(), { kind: "loaded" });
   },
