@@ -124,11 +124,11 @@ const migrationInfo = object<MigrationInfo>({
 
 /** Reads parameters. Those that are neither text, number nor flag are left out, since no agent reads one of them. */
 const parameters: Read<MigrationParameters> = (value, name) => {
-  const known = Object.entries(fieldsOf(value, name)).filter(([, one]) =>
-    ["number", "string", "boolean"].includes(typeof one),
-  );
-  if (known.length > ENTRIES_MAX) throw wrong(name, `has ${known.length} entries, at most ${ENTRIES_MAX}`);
-  return Object.fromEntries(known.map(([key, one]) => [key, typeof one === "string" ? text(one, key) : one])) as never;
+  const read: Record<string, number | string | boolean> = {};
+  for (const [key, one] of Object.entries(fieldsOf(value, name)).slice(0, ENTRIES_MAX))
+    if (typeof one === "string") read[key] = text(one, `the ${key} of ${name}`);
+    else if (typeof one === "number" || typeof one === "boolean") read[key] = one;
+  return read;
 };
 
 const blockInfo = object<BlockInfo>({
