@@ -1,4 +1,6 @@
-/** Tests the end of a QEMU that answers no agent, by an operator's word, and which files go with a QEMU that has ended. */
+/**
+ * Tests the end of a QEMU that answers no agent, by an operator's word, and which files go with a QEMU that has ended.
+ */
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import t from "tap";
 import { clearFiles } from "../../../agent-destination/migration/clear-files.ts";

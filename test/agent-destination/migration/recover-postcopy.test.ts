@@ -24,7 +24,9 @@ const HAS = [Uint8Array.of(255, 0), Uint8Array.of(0b101)];
 const MISSING = 14;
 const NOT_PAUSED = "Migrate recover can only be run when postcopy is paused.";
 
-/** Lets a post-copy be resumed. @param answers whether QEMU says which pages it has, once it was asked for all of them */
+/**
+ * Lets a post-copy be resumed. @param answers whether QEMU says which pages it has, once it was asked for all of them
+ */
 async function broken(t: Test, answers = true) {
   const phase = await destinationPhase(t, { status: "running", migration: "postcopy-paused" });
   const { guest, cx, qemu } = phase;
