@@ -88,9 +88,9 @@ export class CopyObserver {
   private decidedMs: number | undefined;
   private eta: { readonly seconds: number | undefined; readonly at: number } | undefined;
 
-  constructor(parts: CopyObserverOptions, startedMs: number) {
+  constructor(parts: CopyObserverOptions) {
     this.parts = parts;
-    this.startedMs = startedMs;
+    this.startedMs = parts.clock.monotonicMs();
   }
 
   /** Notes that the first page is about to come. */

@@ -162,25 +162,22 @@ function makeCapture(parts: BuildOptions, hooks: SessionEvents, made: CapturePar
   const { memory, scheduler, sender, resumeIntake, onLayout, onEnd } = made;
   const { strategy, onDeadline } = contract;
   const policy = new SwitchPolicy({ ...cx.call.options, strategy, onDeadline });
-  return new PrecopyCapture(
-    {
-      memory: memory.kernels.memory,
-      scheduler,
-      sender,
-      observer: makeObserver(parts, hooks, made, policy),
-      clock: cx.clock,
-      expectedBlocks: ramBlocks,
-      pace: new SyncPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
-      onLayout,
-      onDecision: hooks.onDecision,
-      onFirstPassDone: () => cx.log.info({ captured: scheduler.pages.captured }, "first pass done"),
-      onStopped: hooks.onStopped,
-      onEnd,
-      standsStill: () => runs.standsStill,
-      resumeIntake,
-    },
-    cx.clock.monotonicMs(),
-  );
+  return new PrecopyCapture({
+    memory: memory.kernels.memory,
+    scheduler,
+    sender,
+    observer: makeObserver(parts, hooks, made, policy),
+    clock: cx.clock,
+    expectedBlocks: ramBlocks,
+    pace: new SyncPace(cx.config.transfer.syncRate, cx.clock.monotonicMs()),
+    onLayout,
+    onDecision: hooks.onDecision,
+    onFirstPassDone: () => cx.log.info({ captured: scheduler.pages.captured }, "first pass done"),
+    onStopped: hooks.onStopped,
+    onEnd,
+    standsStill: () => runs.standsStill,
+    resumeIntake,
+  });
 }
 
 function makeObserver(
@@ -191,24 +188,21 @@ function makeObserver(
 ): CopyObserver {
   const { downtimeTargetMs } = cx.call.options;
   const { syncRate: syncsPerSecond } = cx.config.transfer;
-  return new CopyObserver(
-    {
-      scheduler,
-      sender,
-      meter,
-      policy,
-      holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
-      outlook: new EtaEstimator({ downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond }),
-      clock: cx.clock,
-      pageCount: pageCountOf(ramBlocks),
-      compressionRatio: () => chooser.recentRatio,
-      compressedFrames: () => chooser.compressedFrames,
-      standsStill: () => runs.standsStill,
-      linkIsDown,
-      onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),
-    },
-    cx.clock.monotonicMs(),
-  );
+  return new CopyObserver({
+    scheduler,
+    sender,
+    meter,
+    policy,
+    holdPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * cx.config.memory.arenaBytes) / PAGE_SIZE),
+    outlook: new EtaEstimator({ downtimeTargetMs, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond }),
+    clock: cx.clock,
+    pageCount: pageCountOf(ramBlocks),
+    compressionRatio: () => chooser.recentRatio,
+    compressedFrames: () => chooser.compressedFrames,
+    standsStill: () => runs.standsStill,
+    linkIsDown,
+    onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),
+  });
 }
 
 function makeIntake(

@@ -82,11 +82,11 @@ export class PrecopyCapture implements StreamSink {
   private hasSynced = false;
   private readonly hold: ReadHold;
 
-  constructor(parts: PrecopyCaptureOptions, startedMs: number) {
+  constructor(parts: PrecopyCaptureOptions) {
     this.parts = parts;
     this.observer = parts.observer;
-    this.lastFadeMs = startedMs;
     const { pace, observer, standsStill, clock, resumeIntake } = parts;
+    this.lastFadeMs = clock.monotonicMs();
     this.hold = new ReadHold({ pace, work: observer, standsStill, clock, onResume: resumeIntake });
     this.ticker = clock.every(TICK_MS, () => this.tick());
   }

@@ -194,42 +194,36 @@ function makeCapture(
   hooks: Pick<PrecopyCaptureOptions, "onFirstPassDone" | "onEnd" | "resumeIntake">,
 ): PrecopyCapture {
   const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
-  const observer = new CopyObserver(
-    {
-      scheduler,
-      sender,
-      meter,
-      policy: new SwitchPolicy(plan),
-      // no page is held: every page is to be classified, and none is to be coalesced
-      holdPagesMax: 0,
-      outlook: new EtaEstimator({ downtimeTargetMs: 300, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond: 20 }),
-      clock,
-      pageCount: PAGES,
-      compressionRatio: () => 1,
-      compressedFrames: () => 0,
-      linkIsDown: () => false,
-      standsStill: () => false,
-      onStall: () => {},
-    },
-    clock.monotonicMs(),
-  );
-  return new PrecopyCapture(
-    {
-      memory,
-      scheduler,
-      sender,
-      observer,
-      clock,
-      expectedBlocks: layoutOf(PAGES),
-      pace: new SyncPace(20, clock.monotonicMs()),
-      onLayout: () => {},
-      onDecision: () => {},
-      onStopped: () => {},
-      standsStill: () => false,
-      ...hooks,
-    },
-    clock.monotonicMs(),
-  );
+  const observer = new CopyObserver({
+    scheduler,
+    sender,
+    meter,
+    policy: new SwitchPolicy(plan),
+    // no page is held: every page is to be classified, and none is to be coalesced
+    holdPagesMax: 0,
+    outlook: new EtaEstimator({ downtimeTargetMs: 300, fixedDowntimeMs: FIXED_COST_MS, syncsPerSecond: 20 }),
+    clock,
+    pageCount: PAGES,
+    compressionRatio: () => 1,
+    compressedFrames: () => 0,
+    linkIsDown: () => false,
+    standsStill: () => false,
+    onStall: () => {},
+  });
+  return new PrecopyCapture({
+    memory,
+    scheduler,
+    sender,
+    observer,
+    clock,
+    expectedBlocks: layoutOf(PAGES),
+    pace: new SyncPace(20, clock.monotonicMs()),
+    onLayout: () => {},
+    onDecision: () => {},
+    onStopped: () => {},
+    standsStill: () => false,
+    ...hooks,
+  });
 }
 
 async function oneRound(folder: string, stream: readonly Uint8Array[]): Promise<{ round: Round; note: string }> {

@@ -34,6 +34,8 @@ export interface SendingOptions {
   readonly compressed?: boolean;
   /** @default the host's clock */
   readonly clock?: Clock;
+  /** Called when pages have left the arena. */
+  readonly onRoom?: () => void;
 }
 
 /** How many bytes of a page are its value. The rest is the same in all pages. */
@@ -62,18 +64,16 @@ export function sending({
   creditWindowBytes = 64 << 20,
   compressed = false,
   clock = systemClock,
+  onRoom = () => undefined,
 }: SendingOptions = {}) {
   const options = { pageCount, delta: true, reorder: true, pendingSlots, baseSlots: 100, frameBytes };
   const { kernels, buffers, region, window } = createSourceMemory(options, loadKernels);
   const scheduler = new PrecopyScheduler(kernels, region, options);
+  const meter = new LinkMeter();
   const frames: SentFrame[] = [];
   const compressing: Deferred<number>[] = [];
   const sender = new FrameSender({
-    kernels,
-    buffers,
-    frameBytes,
-    source: scheduler,
-    pages: scheduler.pages,
+    ...{ kernels, buffers, frameBytes, source: scheduler, pages: scheduler.pages },
     // the sender uses only these two methods of a channel
     channel: channelInto(frames) as SourceChannel,
     compress: () => {
@@ -82,12 +82,12 @@ export function sending({
       return one.promise;
     },
     chooser: new CompressionChooser(compressed ? 1 : "off", 1),
-    meter: new LinkMeter(),
+    meter,
     pacer: new Pacer(0),
     clock,
     creditWindowBytes,
     onSent: () => undefined,
-    onRoom: () => undefined,
+    onRoom,
     onFault: fail,
   });
   /**
@@ -103,6 +103,7 @@ export function sending({
   return {
     kernels,
     scheduler,
+    meter,
     sender,
     frames,
     window,

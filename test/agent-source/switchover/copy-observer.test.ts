@@ -48,7 +48,7 @@ function fixture(): Fixture {
     standsStill: () => link.still,
     onStall: (stalled: boolean) => stalls.push(stalled),
   };
-  return { observer: new CopyObserver(parts, now.ms), now, residual, link, stalls };
+  return { observer: new CopyObserver(parts), now, residual, link, stalls };
 }
 
 t.test("a stall is reported once when it begins and once when it ends", async (t) => {
