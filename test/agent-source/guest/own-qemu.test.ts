@@ -3,10 +3,13 @@ import t, { type Test } from "tap";
 import { OwnQemu } from "../../../agent-source/guest/own-qemu.ts";
 import { SOURCE_RECORDS, type SourceRecord } from "../../../shared/protocol/ownership.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
-import { systemClock } from "../../../shared/runtime/clock.ts";
+import { type Clock, systemClock } from "../../../shared/runtime/clock.ts";
 import { loadSourceConfig } from "../../../shared/runtime/config/config.ts";
+import { deferred } from "../../../shared/runtime/deferred.ts";
 import { eventually } from "../../support/bounded.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { FakeQemu } from "../../support/fake-qemu.ts";
+import { turn } from "../../support/sending.ts";
 import { placesIn } from "../../support/source-again.ts";
 
 const QMP = "--qmp-timeout=5s";
@@ -20,10 +23,10 @@ const recordOf = (kind: SourceRecord["kind"]): SourceRecord => ({
 /** The guest was never granted. */
 const OURS = { record: recordOf("plan"), refusedToken: undefined };
 
-async function found(t: Test, status: string) {
+async function found(t: Test, status: string, clock: Clock = systemClock) {
   const qemu = await FakeQemu.start(t, { status });
   const config = loadSourceConfig([...placesIn(t, qemu.path), QMP], {});
-  const own = new OwnQemu("web", config, systemClock, qemu.process);
+  const own = new OwnQemu("web", config, clock, qemu.process);
   const connect = async (path = qemu.path): Promise<QmpClient> => {
     const qmp = await QmpClient.connect(path);
     t.teardown(() => qmp.close());
@@ -140,10 +143,38 @@ t.test("a look that is given an open monitor connects to no other", async (t) =>
   t.ok(qmp.isOpen, "the look leaves the monitor open");
 });
 
-t.test("a look at a QEMU that does not answer tells nothing, and takes no longer than some seconds", async (t) => {
-  const { qemu, own } = await found(t, "postmigrate");
-  qemu.whim = ({ execute }) => (execute === "query-status" ? "silence" : undefined);
-  t.same(await own.look(false), { own: "unknown", status: "", anotherRuns: false });
+t.test("a look at a QEMU that does not answer within 2 s tells nothing", async (t) => {
+  const clock = new FakeClock();
+  const { qemu, own } = await found(t, "postmigrate", clock);
+  const asked = deferred<void>();
+  qemu.whim = ({ execute }) => {
+    if (execute !== "query-status") return undefined;
+    asked.resolve();
+    return "silence";
+  };
+  const seen = own.look(false);
+  await asked.promise;
+  await clock.advance(2000);
+  t.same(await seen, { own: "unknown", status: "", anotherRuns: false });
+});
+
+t.test("a QEMU that is still there 10 s after quit is a fault", async (t) => {
+  const clock = new FakeClock();
+  const { qemu, own, connect } = await found(t, "postmigrate", clock);
+  const end = qemu.end.bind(qemu);
+  qemu.end = () => Promise.resolve();
+  let isOver = false;
+  const quits = own.quit(await connect(), ["postmigrate"]).finally(() => {
+    isOver = true;
+  });
+  const rejected = t.rejects(quits, { code: "qemu-failed", message: /was told to quit, and is still there/ });
+  while (!isOver) {
+    await turn();
+    await clock.advance(20);
+  }
+  await rejected;
+  t.equal(clock.monotonicMs() > 10_000, true);
+  qemu.end = end;
 });
 
 t.test("a look after the end of the record's QEMU sees whether another QEMU runs the guest", async (t) => {

@@ -8,8 +8,10 @@ import { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
 import { SystemClock } from "../../../shared/runtime/clock.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { createLogger } from "../../../shared/runtime/log/log.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { offer as plainOffer } from "../../support/handshake-fixtures.ts";
 import { LIMITS, SERVE, sourceService } from "../../support/link.ts";
+import { memoryTransfer } from "../../support/memory-link.ts";
 
 const clock = new SystemClock();
 const log = createLogger("test", "silent");
@@ -50,6 +52,17 @@ t.test("a destination that leaves ends the measurement with the reason", async (
   leaving.abort(new MigrationFault("stopping", "The agent is being stopped"));
   await t.rejects(measured, { code: "peer-failed", message: /The agent is being stopped/ });
   await answered;
+});
+
+t.test("a destination that does not answer is given up after 10 s", async (t) => {
+  const fake = new FakeClock();
+  const { source } = memoryTransfer();
+  const late = t.rejects(measureLink(source, fake, never()), {
+    ...{ code: "peer-lost", message: "The link could not be measured within 10000 ms" },
+  });
+  await fake.advance(10_000);
+  await late;
+  t.equal(fake.pending, 0);
 });
 
 t.test("a measurement that is called off ends at once", async (t) => {
