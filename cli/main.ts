@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /** The program `ferry`: it wires the command line to this process and to gRPC, and has no logic of its own. */
 import "../shared/runtime/v8/supported-node.ts";
-import { setTimeout as delay } from "node:timers/promises";
 import { GrpcOperatorClient } from "../shared/link/grpc/operator-client.ts";
 import { operatorSecurity } from "../shared/link/tls/security.ts";
+import { systemClock } from "../shared/runtime/clock.ts";
 import { readCertificates } from "../shared/runtime/files/certificates.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runFerry } from "./program.ts";
@@ -24,5 +24,5 @@ process.exitCode = await runFerry(process.argv.slice(2), {
     return () => process.off("SIGINT", handler);
   },
   // a sleep that the signal cuts short is no error
-  sleep: (ms, signal) => delay(ms, undefined, { signal }).catch(() => undefined),
+  sleep: (ms, signal) => systemClock.sleep(ms, signal).catch(() => undefined),
 });

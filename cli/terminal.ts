@@ -3,6 +3,7 @@
  * an operator would see.
  */
 import { createInterface } from "node:readline/promises";
+import { systemClock } from "../shared/runtime/clock.ts";
 
 export interface Terminal {
   /** Writes results and progress. */
@@ -34,5 +35,5 @@ export const processTerminal = (): Terminal => ({
       lines.close();
     }
   },
-  monotonicMs: () => performance.now(),
+  monotonicMs: () => systemClock.monotonicMs(),
 });

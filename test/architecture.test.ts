@@ -200,6 +200,8 @@ function roomOf(file: string): string {
   return folder;
 }
 
+const withoutComments = (text: string): string => text.replace(/\/\*.*?\*\/|\/\/[^\n]*/gs, "");
+
 const target = ({ file, from }: Import): string => relative(root, normalize(join(root, dirname(file), from)));
 
 t.test("every file is in a room", async (t) => {
@@ -258,11 +260,20 @@ t.test("pure rooms use no clock, no random numbers, no timers and no console", a
   const globals =
     /\b(?:Date\.now|new Date|performance\.now|Math\.random|set(?:Timeout|Interval|Immediate)|console\.|process\.(?!\s))/;
   const impure = [...contents].filter(
-    ([file, text]) => PURE.includes(roomOf(file)) && globals.test(text.replace(/\/\*.*?\*\/|\/\/[^\n]*/gs, "")),
+    ([file, text]) => PURE.includes(roomOf(file)) && globals.test(withoutComments(text)),
   );
   t.same(
     impure.map(([file]) => file),
     [],
+  );
+});
+
+t.test("Node's clocks and timers are used in shared/runtime/clock.ts only", async (t) => {
+  const clocks = /\b(?:set(?:Timeout|Interval)|performance\.\w|hrtime|Date\.now|new Date\(\))/;
+  const users = [...contents].filter(([, text]) => clocks.test(withoutComments(text)));
+  t.same(
+    users.map(([file]) => file),
+    ["shared/runtime/clock.ts"],
   );
 });
 

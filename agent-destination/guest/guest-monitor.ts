@@ -6,10 +6,10 @@
  */
 
 import { connect } from "node:net";
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
+import { type Clock, sleepUnref, systemClock } from "../../shared/runtime/clock.ts";
 import { removeLeftNow } from "../../shared/runtime/files/remove-left.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
 import { KeeperProcess } from "./keeper-process.ts";
@@ -56,6 +56,7 @@ export class GuestMonitor {
   /** The path of QEMU's own socket. */
   private readonly own: string;
   private readonly places: KeeperPlaces | undefined;
+  private readonly clock: Clock;
   /**
    * The keeper that waits to be told to begin. Undefined once it was told so, or was dismissed: it may then be given to
    * another QEMU.
@@ -79,14 +80,15 @@ export class GuestMonitor {
    */
   private reaching: Promise<QmpClient> | undefined;
 
-  private constructor(own: string, places: KeeperPlaces | undefined) {
+  private constructor(own: string, places: KeeperPlaces | undefined, clock: Clock) {
     this.own = own;
     this.places = places;
+    this.clock = clock;
   }
 
   /** Makes a monitor that is not connected yet. */
-  static of({ qmp }: GuestDefinition, places: KeeperPlaces | undefined): GuestMonitor {
-    return new GuestMonitor(qmp, places);
+  static of({ qmp }: GuestDefinition, places: KeeperPlaces | undefined, clock: Clock = systemClock): GuestMonitor {
+    return new GuestMonitor(qmp, places, clock);
   }
 
   /** Gives the arguments by which QEMU opens its second monitor. A socket that is left at its path is removed. */
@@ -112,7 +114,7 @@ export class GuestMonitor {
   /** Connects to a QEMU that is starting. The keeper, where there is to be one, is started beside it. */
   async connectWhenReady(bound: Bound): Promise<void> {
     if (this.places !== undefined) this.waiting = KeeperProcess.take();
-    this.use(await connectWhenReady(this.own, bound));
+    this.use(await connectWhenReady(this.own, bound, this.clock));
   }
 
   /**
@@ -123,13 +125,13 @@ export class GuestMonitor {
     const { places } = this;
     const { timeoutMs } = bound;
     if (places === undefined) throw new TypeError("whose keeper it may have is not known");
-    const kept = await QmpClient.connect(places.path, bound).catch((thrown: unknown) => {
+    const kept = await QmpClient.connect(places.path, bound, this.clock).catch((thrown: unknown) => {
       if (MigrationFault.from(thrown).code !== "qmp-unreachable") throw thrown;
       return undefined;
     });
     this.kept = kept !== undefined || missesPages;
     if (!this.kept) {
-      this.use(await QmpClient.connect(this.own, bound));
+      this.use(await QmpClient.connect(this.own, bound, this.clock));
       return;
     }
     // no keeper answers: it ended while no agent was there, or was never told to begin
@@ -145,11 +147,11 @@ export class GuestMonitor {
   async open(): Promise<QmpClient> {
     if (this.client?.isOpen) return this.client;
     const { places } = this;
-    if (places === undefined || !this.kept) return this.use(await QmpClient.connect(this.own));
+    if (places === undefined || !this.kept) return this.use(await QmpClient.connect(this.own, {}, this.clock));
     // QEMU may greet a keeper that is starting only much later
     if (this.reaching !== undefined && this.secondClient?.isOpen) return this.use(this.secondClient);
     try {
-      return await this.reach(() => QmpClient.connect(places.path));
+      return await this.reach(() => QmpClient.connect(places.path, {}, this.clock));
     } catch (thrown) {
       if (this.secondClient?.isOpen) return this.use(this.secondClient);
       throw thrown;
@@ -174,7 +176,7 @@ export class GuestMonitor {
     this.kept = true;
     this.client?.close();
     waiting.begin(this.own, places.path);
-    const client = await this.reach(() => connectWhenReady(places.path, bound));
+    const client = await this.reach(() => connectWhenReady(places.path, bound, this.clock));
     void this.openSecond();
     void this.watchKeeper(client, bound.timeoutMs, hasEnded);
   }
@@ -187,7 +189,7 @@ export class GuestMonitor {
         client = await this.reach(() => this.keepAgain(timeoutMs)).catch(() => undefined);
         if (client !== undefined) break;
         // QEMU greets a new keeper when its main loop is free again; until then the second monitor is used
-        await delay(KEEPS_AGAIN_MS, undefined, { ref: false });
+        await sleepUnref(this.clock, KEEPS_AGAIN_MS);
       }
       if (client === undefined || !client.isOpen) return;
     }
@@ -201,12 +203,14 @@ export class GuestMonitor {
     const { places } = this;
     if (places === undefined) throw new TypeError("this QEMU has no keeper");
     // another watcher may have started a keeper already
-    const found = await QmpClient.connect(places.path, { timeoutMs: GREETS_WITHIN_MS }).catch(() => undefined);
+    const found = await QmpClient.connect(places.path, { timeoutMs: GREETS_WITHIN_MS }, this.clock).catch(
+      () => undefined,
+    );
     if (found !== undefined) return found;
     const keeper = KeeperProcess.take();
     keeper.begin(this.own, places.path);
     try {
-      const client = await connectWhenReady(places.path, { timeoutMs });
+      const client = await connectWhenReady(places.path, { timeoutMs }, this.clock);
       if (!this.isFree) return client;
       client.close();
       throw new MigrationFault("qmp-disconnected", "This agent has left the guest's monitor to others meanwhile");
@@ -223,7 +227,7 @@ export class GuestMonitor {
   private async openSecond(): Promise<void> {
     const { places } = this;
     if (places === undefined) return;
-    const second = await QmpClient.connect(places.second).catch(() => undefined);
+    const second = await QmpClient.connect(places.second, {}, this.clock).catch(() => undefined);
     if (second === undefined) return;
     this.secondClient = second;
     this.hear(second);
@@ -320,15 +324,15 @@ const greetsNobody = (own: string, cause: unknown): MigrationFault =>
  * Connects as soon as something listens at the path.
  * @throws MigrationFault of the last try when that takes too long
  */
-async function connectWhenReady(path: string, { timeoutMs, signal }: Bound): Promise<QmpClient> {
-  const deadline = performance.now() + timeoutMs;
+async function connectWhenReady(path: string, { timeoutMs, signal }: Bound, clock: Clock): Promise<QmpClient> {
+  const deadline = clock.monotonicMs() + timeoutMs;
   while (true) {
     try {
-      return await QmpClient.connect(path, { timeoutMs, signal });
+      return await QmpClient.connect(path, { timeoutMs, signal }, clock);
     } catch (thrown) {
       const fault = MigrationFault.from(thrown);
-      if (fault.code !== "qmp-unreachable" || performance.now() > deadline || signal?.aborted === true) throw fault;
+      if (fault.code !== "qmp-unreachable" || clock.monotonicMs() > deadline || signal?.aborted === true) throw fault;
     }
-    await delay(RETRY_MS);
+    await clock.sleep(RETRY_MS);
   }
 }

@@ -9,6 +9,7 @@ import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import { killProcess } from "../../shared/qemu/inspect/guest-unit.ts";
 import { hasRun, PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import type { GuestDefinition } from "../../shared/runtime/guest/guest-definition.ts";
@@ -16,7 +17,8 @@ import { logIsWritten, qemuLogPath, removeLog } from "../../shared/runtime/guest
 import { isListenedAt } from "../../shared/runtime/guest/guest-socket.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
 import { checkProcess } from "./answering-process.ts";
-import { GuestMonitor, type KeeperPlaces } from "./guest-monitor.ts";
+import { GuestMonitor } from "./guest-monitor.ts";
+import type { AdoptOptions, StartOptions } from "./guest-options.ts";
 import { GuestUnits } from "./guest-units.ts";
 import { lastWordsIn } from "./last-words.ts";
 import { DIES_WITHIN_MS, endOf } from "./process-end.ts";
@@ -38,34 +40,12 @@ const FOLLOWS_WITHIN_MS = 2000;
 /** How long explain() waits for the end of a QEMU whose monitor is still open, milliseconds. */
 const FOLLOWS_SOON_MS = 200;
 
-/** What a start needs beside the definition. */
-export interface StartOptions {
-  /** Id of the migration that the QEMU is for. */
-  readonly migration: string;
-  readonly runtimeDirectory: string;
-  /** How long QEMU may take to start, or to answer, milliseconds. */
-  readonly timeoutMs: number;
-  readonly signal: AbortSignal;
-  /**
-   * Set where post-copy may follow: the paths at which a keeper may pass on the monitor later (keepMonitor) and at
-   * which QEMU opens its second monitor.
-   */
-  readonly keeper?: KeeperPlaces | undefined;
-}
-
-/** What an adoption needs beside the definition and the process. */
-export interface AdoptOptions extends Pick<StartOptions, "timeoutMs" | "signal"> {
-  /** The paths of the sockets of the keeper and of the second monitor, which this QEMU may have. */
-  readonly keeper: KeeperPlaces;
-  /** True when the guest runs in post-copy, or is about to. */
-  readonly missesPages: boolean;
-}
-
 interface Parts {
   readonly definition: GuestDefinition;
   readonly process: QemuProcess;
   readonly logPath: string;
   readonly monitor: GuestMonitor;
+  readonly clock: Clock;
   /** Settles when the process has ended. */
   readonly exited: Promise<unknown>;
   /** The command, where this agent has started it; missing where an earlier life of the agent did. */
@@ -88,6 +68,7 @@ export class GuestProcess {
   /** What onEnd() calls when the process has ended. */
   private readonly watchers = new Set<() => void>();
   private readonly monitors: GuestMonitor;
+  private readonly clock: Clock;
   private readonly started: StartedCommand | undefined;
 
   private constructor(parts: Parts) {
@@ -95,6 +76,7 @@ export class GuestProcess {
     this.process = parts.process;
     this.logPath = parts.logPath;
     this.monitors = parts.monitor;
+    this.clock = parts.clock;
     this.ended = parts.exited;
     this.started = parts.started;
     const tell = (): void => {
@@ -118,7 +100,7 @@ export class GuestProcess {
    * @throws MigrationFault with QEMU's last words; nothing of the command is left then
    */
   static async start(definition: GuestDefinition, options: StartOptions): Promise<GuestProcess> {
-    const { runtimeDirectory, keeper, timeoutMs, migration } = options;
+    const { runtimeDirectory, keeper, timeoutMs, migration, clock = systemClock } = options;
     const { name: guest, qmp, directory } = definition;
     const own = await GuestUnits.current?.ownUnit(definition, runtimeDirectory);
     const logPath = qemuLogPath(guest, directory);
@@ -126,8 +108,8 @@ export class GuestProcess {
     const command = [...definition.command, ...WAITING_ARGUMENTS, ...second] as const;
     // an earlier QEMU of this guest may have left its socket, which would refuse connections or lead to another program
     await removeLeft(qmp);
-    const started = await StartedCommand.start({ command, guest, migration, logPath, own });
-    const monitor = GuestMonitor.of(definition, keeper);
+    const started = await StartedCommand.start({ command, guest, migration, logPath, own, clock });
+    const monitor = GuestMonitor.of(definition, keeper, clock);
     const over = new AbortController();
     const isReady = async (): Promise<QemuProcess> => {
       await monitor.connectWhenReady({ timeoutMs, signal: AbortSignal.any([options.signal, over.signal]) });
@@ -136,8 +118,8 @@ export class GuestProcess {
     try {
       const process = await Promise.race([isReady(), started.failure]);
       void GuestUnits.current?.check(process.pid, guest);
-      const exited = process.pid === started.pid ? started.ended : endOf(process);
-      return new GuestProcess({ definition, process, logPath, monitor, exited, started });
+      const exited = process.pid === started.pid ? started.ended : endOf(process, clock);
+      return new GuestProcess({ definition, process, logPath, monitor, clock, exited, started });
     } catch (thrown) {
       // QEMU greets one client. A connection that still waits for this QEMU must not be the one that the next QEMU of
       // this guest greets
@@ -162,10 +144,10 @@ export class GuestProcess {
   static async adopt(
     definition: GuestDefinition,
     process: QemuProcess,
-    { keeper, missesPages, ...bound }: AdoptOptions,
+    { keeper, missesPages, clock = systemClock, ...bound }: AdoptOptions,
   ): Promise<GuestProcess | undefined> {
     if (await hasEnded(process)) return undefined;
-    const monitor = GuestMonitor.of(definition, keeper);
+    const monitor = GuestMonitor.of(definition, keeper, clock);
     const logPath = qemuLogPath(definition.name, definition.directory);
     try {
       await monitor.takeOver(bound, { missesPages, hasEnded: () => hasEnded(process) });
@@ -175,7 +157,7 @@ export class GuestProcess {
       if (await hasEnded(process)) return undefined;
       throw thrown;
     }
-    return new GuestProcess({ definition, process, logPath, monitor, exited: endOf(process) });
+    return new GuestProcess({ definition, process, logPath, monitor, clock, exited: endOf(process, clock) });
   }
 
   /**
@@ -296,7 +278,7 @@ export class GuestProcess {
   async explain(fault: MigrationFault): Promise<MigrationFault> {
     if (fault.code !== "qmp-disconnected" && fault.code !== "qemu-failed") return fault;
     const withinMs = this.monitors.client?.isOpen === true ? FOLLOWS_SOON_MS : FOLLOWS_WITHIN_MS;
-    if (!(await orLate(this.ended, withinMs))) return fault;
+    if (!(await orLate(this.ended, withinMs, this.clock))) return fault;
     const words = await this.wordsOrNone();
     if (fault.message.includes(words)) return fault;
     const { advice } = fault;
@@ -308,7 +290,7 @@ export class GuestProcess {
 
   /** Reads the last words of a QEMU that has ended, once all of them are in its log. */
   private async wordsOrNone(): Promise<string> {
-    await logIsWritten(this.logPath);
+    await logIsWritten(this.logPath, this.clock);
     return (await this.lastWords()) || "it said nothing";
   }
 
@@ -321,16 +303,17 @@ export class GuestProcess {
     const { client } = this.monitors;
     client?.execute("quit", undefined, { timeoutMs: QUITS_WITHIN_MS }).catch(() => undefined);
     const quitsWithinMs = client === undefined ? 0 : QUITS_WITHIN_MS;
-    if (!(await orLate(this.ended, quitsWithinMs))) {
+    if (!(await orLate(this.ended, quitsWithinMs, this.clock))) {
       await killProcess(this.process.pid);
-      if (!(await orLate(this.ended, DIES_WITHIN_MS)))
+      if (!(await orLate(this.ended, DIES_WITHIN_MS, this.clock)))
         throw new MigrationFault(
           "qemu-failed",
           `Process ${this.process.pid}, a QEMU of ${this.definition.name}, does not end`,
         );
     }
     // a program that waited for QEMU ends by itself, unless it starts another QEMU
-    if (this.started !== undefined && !(await orLate(this.started.ended, QUITS_WITHIN_MS))) await this.started.endAll();
+    if (this.started !== undefined && !(await orLate(this.started.ended, QUITS_WITHIN_MS, this.clock)))
+      await this.started.endAll();
     this.monitors.close();
     this.monitors.removeFiles();
     await removeLog(this.logPath);

@@ -1,6 +1,6 @@
 /** Waiting for the end of processes that need not be children of this agent. */
-import { setTimeout as delay } from "node:timers/promises";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
+import { type Clock, sleepUnref, systemClock } from "../../shared/runtime/clock.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
 
 /** How often a process that is no child of this agent is looked at for its end, milliseconds. */
@@ -12,7 +12,7 @@ const LOOK_MS = 200;
 export const DIES_WITHIN_MS = 10_000;
 
 /** Resolves when a process has ended, which need not be a child of this one. */
-export async function endOf(process: QemuProcess): Promise<void> {
+export async function endOf(process: QemuProcess, clock: Clock = systemClock): Promise<void> {
   // while this host cannot tell, the process is looked at again
-  while (!(await hasEnded(process).catch(() => false))) await delay(LOOK_MS, undefined, { ref: false });
+  while (!(await hasEnded(process).catch(() => false))) await sleepUnref(clock, LOOK_MS);
 }

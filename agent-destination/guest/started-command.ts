@@ -3,10 +3,10 @@
  * or waits for it. A command that starts a QEMU and leaves it is refused, because the agent could not tell the end of
  * such a command from the end of the guest. How a command is started, watched and ended is the part of CommandRun.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { logIsWritten } from "../../shared/runtime/guest/guest-log.ts";
 import { isOf, processBehind } from "../../shared/runtime/guest/monitor-process.ts";
@@ -40,6 +40,8 @@ export interface CommandOptions {
   readonly logPath: string;
   /** How systemd starts the command as a user of its own; undefined for a child of this agent. */
   readonly own?: OwnUnit | undefined;
+  /** @default systemClock */
+  readonly clock?: Clock | undefined;
 }
 
 /** A command that was started, and the QEMU that it has started or become. */
@@ -49,6 +51,7 @@ export class StartedCommand {
   /** Rejects with the fault of a command that ends. It never resolves. */
   readonly failure: Promise<never>;
   private readonly options: CommandOptions;
+  private readonly clock: Clock;
   private readonly run: CommandRun;
   /** Names the process of the command; undefined where it had ended already. */
   private readonly identity: Promise<string | undefined>;
@@ -68,6 +71,7 @@ export class StartedCommand {
   private constructor(run: CommandRun, options: CommandOptions) {
     this.run = run;
     this.options = options;
+    this.clock = options.clock ?? systemClock;
     this.ended = run.ended;
     this.identity = identify(this.pid).catch(() => undefined);
     this.failure = this.ended.then(async (end) => {
@@ -108,7 +112,7 @@ export class StartedCommand {
   async explain(thrown: unknown): Promise<MigrationFault> {
     const fault = MigrationFault.from(thrown, "qemu-start");
     const { code, message } = fault;
-    if (code === "qmp-disconnected" && (await orLate(this.ended, FOLLOWS_WITHIN_MS)))
+    if (code === "qmp-disconnected" && (await orLate(this.ended, FOLLOWS_WITHIN_MS, this.clock)))
       return this.failure.catch((why: unknown) => MigrationFault.from(why));
     if (code !== "qmp-unreachable" && code !== "qmp-timeout" && code !== "qmp-disconnected") return fault;
     const words = await this.lastWords();
@@ -125,13 +129,13 @@ export class StartedCommand {
 
   /** Ends the command and all that it has started. Never rejects. */
   async endAll(): Promise<void> {
-    const deadline = performance.now() + DIES_WITHIN_MS;
-    for (let looks = 0; looks < LOOKS && performance.now() < deadline; looks++) {
+    const deadline = this.clock.monotonicMs() + DIES_WITHIN_MS;
+    for (let looks = 0; looks < LOOKS && this.clock.monotonicMs() < deadline; looks++) {
       const pids = await this.alive();
       if (this.end === undefined && this.pid > 0) pids.push(this.pid);
       if (pids.length > 0) looks = 0;
       await this.run.kill(pids);
-      await delay(LOOK_MS);
+      await this.clock.sleep(LOOK_MS);
     }
   }
 
@@ -140,10 +144,10 @@ export class StartedCommand {
     // a QEMU that fails has started nothing, so one look is enough, and its words are not delayed
     for (let looks = end.code === 0 ? LOOKS : 1; looks > 0; looks--) {
       if ((await this.alive()).length > 0) return this.leaves();
-      await delay(LOOK_MS);
+      await this.clock.sleep(LOOK_MS);
     }
     const { guest, command } = this.options;
-    await logIsWritten(this.options.logPath);
+    await logIsWritten(this.options.logPath, this.clock);
     const words = await this.lastWords();
     const text =
       end.error === undefined

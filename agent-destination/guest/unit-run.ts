@@ -4,9 +4,9 @@
  * the agent may write, and that the guest's user may read. The unit makes the guest's directory.
  */
 import { chmod, rename, writeFile } from "node:fs/promises";
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { type Systemctl, type UnitState, unitOf } from "../../shared/qemu/inspect/guest-unit.ts";
+import { type Clock, sleepUnref, systemClock } from "../../shared/runtime/clock.ts";
 import { hasEnded, identify } from "../../shared/runtime/host/process-identity.ts";
 import type { Command, CommandEnd, CommandRun, OwnUnit } from "./command.ts";
 
@@ -18,6 +18,8 @@ export interface UnitRunOptions extends OwnUnit {
   readonly guest: string;
   /** The file that gets what the command writes, in the guest's directory. */
   readonly logPath: string;
+  /** @default systemClock */
+  readonly clock?: Clock | undefined;
 }
 
 /** A command that runs as the main process of its own unit. */
@@ -26,13 +28,14 @@ export class UnitRun implements CommandRun {
   readonly ended: Promise<CommandEnd>;
   private readonly unit: string;
   private readonly systemctl: Systemctl;
+  private readonly clock: Clock;
 
   /**
    * Asks systemd to start the unit.
    * @throws MigrationFault `guest-busy` while the unit has a process; `qemu-start` when systemd does not start it
    */
   static async start(options: UnitRunOptions): Promise<UnitRun> {
-    const { unit, guest, systemctl } = options;
+    const { unit, guest, systemctl, clock = systemClock } = options;
     const before = await systemctl.show(unit);
     if (before !== undefined && before.active !== "inactive" && before.active !== "failed")
       throw new MigrationFault("guest-busy", `${unit} is ${before.active} at the destination already`, {
@@ -47,13 +50,14 @@ export class UnitRun implements CommandRun {
       throw notStarted(options, complaint, hasRun);
     }
     // the file with the command stays until the next start writes it again: it says no more than the definition
-    return new UnitRun(unit, after, systemctl);
+    return new UnitRun(unit, after, systemctl, clock);
   }
 
-  private constructor(unit: string, state: UnitState | undefined, systemctl: Systemctl) {
+  private constructor(unit: string, state: UnitState | undefined, systemctl: Systemctl, clock: Clock) {
     this.unit = unit;
     this.pid = state?.pid ?? 0;
     this.systemctl = systemctl;
+    this.clock = clock;
     this.ended = this.follow();
   }
 
@@ -70,7 +74,7 @@ export class UnitRun implements CommandRun {
     const identity = this.pid > 0 ? await identify(this.pid).catch(() => undefined) : undefined;
     // while this host cannot tell, the process is looked at again
     while (identity !== undefined && !(await hasEnded({ pid: this.pid, identity }).catch(() => false)))
-      await delay(LOOK_MS, undefined, { ref: false });
+      await sleepUnref(this.clock, LOOK_MS);
     const state = await this.systemctl.show(this.unit);
     if (state?.active === "failed") await this.systemctl.tell("reset-failed", this.unit);
     return state?.end ?? { code: null, signal: null };

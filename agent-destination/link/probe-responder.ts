@@ -49,6 +49,7 @@ async function answerUntilMeasured(
     peer: sourceAddress,
     migrationId,
     token,
+    clock,
     dial: () => dialSource(sourceAddress, limits),
   });
   const end = ({ code, message }: MigrationFault): void => {
@@ -57,7 +58,7 @@ async function answerUntilMeasured(
   };
   const onLeaving = (): void => end(MigrationFault.from(leaving.reason));
   const late = new MigrationFault("timeout", `The link was not measured within ${LASTS_MS} ms`);
-  const timer = setTimeout(() => end(late), LASTS_MS);
+  const timer = clock.after(LASTS_MS, () => end(late));
   leaving.addEventListener("abort", onLeaving, { once: true });
   let probeBytes = 0;
   try {
@@ -85,7 +86,7 @@ async function answerUntilMeasured(
     if (fault !== undefined) end(fault);
     log.info({ migration: migrationId, probeBytes, fault: fault?.message }, "the link was measured");
   } finally {
-    clearTimeout(timer);
+    clock.cancel(timer);
     leaving.removeEventListener("abort", onLeaving);
   }
 }

@@ -3,7 +3,6 @@
  * (test/architecture.test.ts). Which state may follow which is in shared/protocol/destination-states.ts, and what is
  * done in a state in phases/.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { afterDestination } from "../../shared/protocol/destination-states.ts";
 import type { DestinationContext } from "./destination-context.ts";
@@ -66,7 +65,7 @@ export async function runDestinationMigration(
     await cx.faults.at(state.kind, cx.log);
     const next = await step(state, cx);
     if (next === undefined) return;
-    if (next.kind === state.kind) await delay(AGAIN_MS);
+    if (next.kind === state.kind) await cx.clock.sleep(AGAIN_MS);
     state = next;
     changed(state);
     cx.log.info({ state: state.kind }, "state");

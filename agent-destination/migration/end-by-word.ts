@@ -37,7 +37,7 @@ export async function endableByWord<T>(
 export async function endUnseen(
   qemu: QemuProcess,
   isUnseen: () => boolean,
-  { id, guest, config, log }: Pick<DestinationContext, "id" | "guest" | "config" | "log">,
+  { id, guest, config, log, clock }: Pick<DestinationContext, "id" | "guest" | "config" | "log" | "clock">,
 ): Promise<void> {
   if (await hasEnded(qemu)) return;
   if (!isUnseen())
@@ -46,7 +46,7 @@ export async function endUnseen(
     });
   log.warn({ pid: qemu.pid }, "the operator ends the guest's QEMU, which does not answer the agent");
   await killProcess(qemu.pid);
-  if (!(await orLate(endOf(qemu), DIES_WITHIN_MS)))
+  if (!(await orLate(endOf(qemu, clock), DIES_WITHIN_MS, clock)))
     throw new MigrationFault("qemu-failed", `The guest's QEMU, process ${qemu.pid}, was killed and has not ended`, {
       advice: `The kernel holds it, as while a disk hangs: see State in /proc/${qemu.pid}/status, then repeat this`,
     });

@@ -5,7 +5,6 @@
  */
 
 import type { Socket } from "node:net";
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
@@ -14,6 +13,7 @@ import type { RamBlock } from "../../shared/protocol/messages.ts";
 import type { DestinationPostcopy } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { encodeRecvBitmap, encodeResume } from "../../shared/qemu/stream/command-encoder.ts";
+import type { Clock } from "../../shared/runtime/clock.ts";
 import { within } from "../../shared/runtime/deferred.ts";
 import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { connectedToQemu } from "../../shared/runtime/guest/guest-socket.ts";
@@ -47,8 +47,9 @@ export async function recoverPostcopy(
   if (qmp === undefined) throw await guest.endFault();
   const path = incomingPath(cx);
   await removeLeft(path);
-  if (!(await listens(qmp, `unix:${path}`))) return undefined;
+  if (!(await listens(qmp, `unix:${path}`, cx.clock))) return undefined;
   const channel = new ResumingDestination({
+    clock: cx.clock,
     patienceMs: Number.POSITIVE_INFINITY,
     peer: postcopy.sourceAddress,
     migrationId: cx.id,
@@ -77,6 +78,7 @@ export async function recoverPostcopy(
     pages.resumed.promise,
     ANSWERS_WITHIN_MS,
     () => new MigrationFault("qemu-failed", "The destination's QEMU does not say which pages it has"),
+    cx.clock,
   ).catch((thrown: unknown) => {
     socket.destroy();
     throw thrown;
@@ -130,14 +132,14 @@ function makeReceiver(
  * try has failed.
  * @returns false when QEMU has completed post-copy
  */
-async function listens(qmp: QmpClient, uri: string): Promise<boolean> {
-  const deadline = performance.now() + PAUSES_WITHIN_MS;
+async function listens(qmp: QmpClient, uri: string, clock: Clock): Promise<boolean> {
+  const deadline = clock.monotonicMs() + PAUSES_WITHIN_MS;
   while (true) {
     try {
       await qmp.execute("migrate-recover", { uri });
       return true;
     } catch (thrown) {
-      if (performance.now() > deadline) throw thrown;
+      if (clock.monotonicMs() > deadline) throw thrown;
       // QEMU may not notice by itself that its stream is over
       await qmp.execute("migrate-pause").catch(() => undefined);
       const { status } = await qmp
@@ -145,6 +147,6 @@ async function listens(qmp: QmpClient, uri: string): Promise<boolean> {
         .catch(() => ({ status: "stuck" }));
       if (status === "completed") return false;
     }
-    await delay(POLL_MS);
+    await clock.sleep(POLL_MS);
   }
 }

@@ -3,6 +3,7 @@
  * message of gRPC, which costs the source a tenth of a millisecond and more, as much as the frame that is acknowledged
  * (docs/design/credit-and-frames.md#acknowledgements). The source needs it only to know that there is room again.
  */
+import { type Clock, systemClock, type Timer } from "../../shared/runtime/clock.ts";
 
 /** Says that all frames up to `sequence` were written to QEMU. */
 export interface Ack {
@@ -40,12 +41,14 @@ export class AckBatcher {
   private readonly send: (ack: Ack) => void;
   /** The latest acknowledgement, until it is sent. */
   private waiting: Ack | undefined;
-  private timer: NodeJS.Timeout | undefined;
+  private readonly clock: Clock;
+  private timer: Timer | undefined;
   /** The `appliedBytes` of the acknowledgement that was sent last. */
   private sentBytes = 0;
 
-  constructor(send: (ack: Ack) => void) {
+  constructor(send: (ack: Ack) => void, clock: Clock = systemClock) {
     this.send = send;
+    this.clock = clock;
   }
 
   /** Takes the acknowledgement of a frame that was written to QEMU. */
@@ -53,7 +56,7 @@ export class AckBatcher {
     const { bytes, ms } = PACES[haste];
     this.waiting = ack;
     if (ack.appliedBytes - this.sentBytes >= bytes) this.flush();
-    else this.timer ??= setTimeout(() => this.flush(), ms);
+    else this.timer ??= this.clock.after(ms, () => this.flush());
   }
 
   /** Drops the acknowledgement that waits, because the source begins its stream again. */
@@ -64,7 +67,7 @@ export class AckBatcher {
   }
 
   private flush(): void {
-    clearTimeout(this.timer);
+    this.clock.cancel(this.timer);
     this.timer = undefined;
     if (this.waiting === undefined) return;
     const ack = this.waiting;

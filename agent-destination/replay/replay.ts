@@ -102,7 +102,7 @@ export class Replay implements RecordSink {
   constructor(parts: ReplayOptions) {
     this.parts = parts;
     this.corrupt = parts.corruptPage;
-    this.acks = new AckBatcher((ack) => void parts.channel.send({ kind: "ack", ...ack }));
+    this.acks = new AckBatcher((ack) => void parts.channel.send({ kind: "ack", ...ack }), parts.clock);
     const outputsAt = Math.ceil(FrameOpener.regionBytes(parts.contract.frameBytes) / PAGE_SIZE) * PAGE_SIZE;
     this.kernels = parts.createKernels(outputsAt + OutputBuffers.regionBytes);
     this.memory = this.kernels.memory;

@@ -2,6 +2,7 @@
  * Loggers for what callers cause. Each caller has one budget of log lines, however many migrations it begins, so that
  * no caller fills the disk or hides the lines of others.
  */
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { Budgets } from "../../shared/runtime/log/line-budget.ts";
 import { budgeted, type Logger } from "../../shared/runtime/log/log.ts";
 
@@ -17,10 +18,11 @@ const CALLERS_MAX = 64;
 /** Makes a logger for each caller. */
 export class CallerLogs {
   private readonly log: Logger;
-  private readonly budgets = new Budgets({ perKind: LINES_OF_A_KIND, causesMax: CALLERS_MAX });
+  private readonly budgets: Budgets;
 
-  constructor(log: Logger) {
+  constructor(log: Logger, clock: Clock = systemClock) {
     this.log = log;
+    this.budgets = new Budgets({ perKind: LINES_OF_A_KIND, causesMax: CALLERS_MAX }, clock);
   }
 
   /**

@@ -72,8 +72,8 @@ export class DestinationAgent implements DestinationService {
 
   constructor(parts: DestinationAgentParts) {
     this.parts = parts;
-    this.callers = new CallerLogs(parts.log);
-    this.desk = new IncomingDesk(parts.journal, this.entries);
+    this.callers = new CallerLogs(parts.log, parts.clock);
+    this.desk = new IncomingDesk(parts.journal, this.entries, parts.clock);
     this.places = new Places(parts, this.entries);
     this.looks = new MonitorLooks(parts.clock);
   }
@@ -176,7 +176,7 @@ export class DestinationAgent implements DestinationService {
       if (isSettled(record) && !(await isLeftOver(record))) this.desk.recall(named, recordedState(record), this.parts);
       else looks.push(this.run(named, { kind: "adopting", record }).nextChange);
     }
-    await orLate(Promise.all(looks), TAKES_UP_WITHIN_MS);
+    await orLate(Promise.all(looks), TAKES_UP_WITHIN_MS, this.parts.clock);
   }
 
   /**
@@ -188,7 +188,8 @@ export class DestinationAgent implements DestinationService {
     const stopping = new MigrationFault("stopping", "The destination agent is being stopped");
     this.stopping.abort(stopping);
     const all = Promise.all([...this.entries.values()].map(({ ended }) => ended));
-    await orLate(all, this.parts.config.shutdownGraceMs - 1000);
+    const { clock, config } = this.parts;
+    await orLate(all, config.shutdownGraceMs - 1000, clock);
     this.leaving.abort(stopping);
   }
 

@@ -7,6 +7,7 @@ import { MigrationFault } from "../../shared/fault.ts";
 import type { MigrationOperator } from "../../shared/link/link.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { isFinal, type MigrationView, type ResolveCall, unreadableView } from "../../shared/protocol/report.ts";
+import { type Clock, systemClock, type Timer } from "../../shared/runtime/clock.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import type { Journal } from "../../shared/runtime/journal/journal.ts";
 import { keepLatest } from "../../shared/runtime/keep-latest.ts";
@@ -31,6 +32,7 @@ const ANSWERS_WITHIN_MS = 20_000;
 export class IncomingDesk implements MigrationOperator {
   private readonly journal: Journal<DestinationRecord>;
   private readonly entries: ReadonlyMap<string, Incoming>;
+  private readonly clock: Clock;
   /**
    * The refused guests that somebody other than an agent has started, by migration. The value is true where the guest
    * has all of its pages.
@@ -39,9 +41,10 @@ export class IncomingDesk implements MigrationOperator {
   /** The views of ended migrations, the oldest first. */
   private readonly history = new Map<string, MigrationView>();
 
-  constructor(journal: Journal<DestinationRecord>, entries: ReadonlyMap<string, Incoming>) {
+  constructor(journal: Journal<DestinationRecord>, entries: ReadonlyMap<string, Incoming>, clock: Clock = systemClock) {
     this.journal = journal;
     this.entries = entries;
+    this.clock = clock;
   }
 
   /** Remembers a migration that had ended before this agent started. */
@@ -86,24 +89,24 @@ export class IncomingDesk implements MigrationOperator {
 
   watch(id: string, observer: (view: MigrationView) => void): () => void {
     let last = "";
-    let timer: NodeJS.Timeout | undefined;
+    let timer: Timer | undefined;
     const look = (): void => {
       const view = this.find(id);
       // the migration ended long ago and was forgotten
       if (view === undefined) {
-        clearInterval(timer);
+        this.clock.cancel(timer);
         return;
       }
       const text = JSON.stringify(view);
       if (text === last) return;
       last = text;
-      if (isFinal(view.status)) clearInterval(timer);
+      if (isFinal(view.status)) this.clock.cancel(timer);
       observer(view);
     };
     this.getMigration(id);
-    timer = setInterval(look, WATCH_INTERVAL_MS);
+    timer = this.clock.every(WATCH_INTERVAL_MS, look);
     look();
-    return () => clearInterval(timer);
+    return () => this.clock.cancel(timer);
   }
 
   async cancel(id: string): Promise<MigrationView> {
@@ -118,7 +121,7 @@ export class IncomingDesk implements MigrationOperator {
         advice: "Nothing needs to be done",
       }),
     );
-    await orLate(entry.ended, ANSWERS_WITHIN_MS);
+    await orLate(entry.ended, ANSWERS_WITHIN_MS, this.clock);
     return this.getMigration(id);
   }
 
@@ -146,7 +149,7 @@ export class IncomingDesk implements MigrationOperator {
     if (missesPages && keep === "destination") throw missesItsPages(entry.cx);
     if (!confirmed) throw entry.pulls ? endsTheOnly(entry.cx) : needsConfirmation(entry.cx.source, keep);
     if (!entry.cx.claims.say(keep === "destination" ? "here" : "end")) throw asksForNothing(id, entry.state.kind);
-    await orLate(entry.ended, ANSWERS_WITHIN_MS);
+    await orLate(entry.ended, ANSWERS_WITHIN_MS, this.clock);
     return this.getMigration(id);
   }
 
@@ -162,9 +165,9 @@ export class IncomingDesk implements MigrationOperator {
     if (keep === "destination" || qemu === undefined) throw cannotBeLookedAt(cx, qemu?.pid);
     if (!confirmed) throw endsUnseen(cx, qemu.pid);
     await endUnseen(qemu, () => entry.isUnseen, cx);
-    const deadline = performance.now() + ANSWERS_WITHIN_MS;
-    while (entry.state.kind === "adopting" && performance.now() < deadline)
-      await orLate(entry.nextChange, deadline - performance.now());
+    const deadline = this.clock.monotonicMs() + ANSWERS_WITHIN_MS;
+    while (entry.state.kind === "adopting" && this.clock.monotonicMs() < deadline)
+      await orLate(entry.nextChange, deadline - this.clock.monotonicMs(), this.clock);
     return this.getMigration(cx.id);
   }
 

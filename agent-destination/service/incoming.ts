@@ -159,10 +159,11 @@ export class Incoming {
    * next agent, or after `ms` milliseconds.
    */
   async decided(ask: SettleCall["ask"], ms: number): Promise<void> {
-    const deadline = performance.now() + ms;
+    const { clock } = this.cx;
+    const deadline = clock.monotonicMs() + ms;
     // a migration that is left to the next agent may stay undecided, so its end ends the wait as well
     while (UNDECIDED.includes(this.standing(ask)) && !this.isOver) {
-      const leftMs = deadline - performance.now();
+      const leftMs = deadline - clock.monotonicMs();
       if (leftMs <= 0) return;
       await this.changedWithin(leftMs);
     }
@@ -174,13 +175,14 @@ export class Incoming {
    * but for a callback that is removed when the wait is over.
    */
   private changedWithin(ms: number): Promise<void> {
+    const { clock } = this.cx;
     return new Promise((resolve) => {
       const done = (): void => {
-        clearTimeout(timer);
+        clock.cancel(timer);
         this.waiting.delete(done);
         resolve();
       };
-      const timer = setTimeout(done, ms);
+      const timer = clock.after(ms, done);
       this.waiting.add(done);
     });
   }

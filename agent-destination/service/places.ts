@@ -18,13 +18,16 @@ const CLEARS_WITHIN_MS = 15_000;
 
 /** Tells whether there is a place for one more migration, and makes way for it. */
 export class Places {
-  private readonly parts: Pick<DestinationAgentParts, "config" | "limits">;
+  private readonly parts: Pick<DestinationAgentParts, "config" | "limits" | "clock">;
   private readonly entries: ReadonlyMap<string, Incoming>;
   /** The guests for which an offer waits until their earlier migration has ended. */
   private readonly clearing = new Set<string>();
 
   /** @param entries every migration that is under way */
-  constructor(parts: Pick<DestinationAgentParts, "config" | "limits">, entries: ReadonlyMap<string, Incoming>) {
+  constructor(
+    parts: Pick<DestinationAgentParts, "config" | "limits" | "clock">,
+    entries: ReadonlyMap<string, Incoming>,
+  ) {
     this.parts = parts;
     this.entries = entries;
   }
@@ -79,7 +82,7 @@ export class Places {
     this.clearing.add(guest);
     try {
       entry.drop(new MigrationFault("peer-lost", "The source has begun another migration of this guest"));
-      await orLate(entry.ended, CLEARS_WITHIN_MS);
+      await orLate(entry.ended, CLEARS_WITHIN_MS, this.parts.clock);
     } finally {
       this.clearing.delete(guest);
     }

@@ -52,6 +52,7 @@ async function findGuest(record: DestinationRecord, cx: DestinationContext): Pro
   const guest = await GuestProcess.adopt(definition, process, {
     timeoutMs: qmpTimeoutMs,
     signal: cx.stopping,
+    clock: cx.clock,
     keeper: keeperPlaces(cx),
     missesPages: record.postcopy !== undefined,
   });

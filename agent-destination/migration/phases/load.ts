@@ -1,5 +1,4 @@
 /** The phase *loading*: QEMU has every byte, and finishes loading the guest. */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { hasRun, PAUSED_STATES } from "../../../shared/qemu/inspect/preflight.ts";
@@ -48,6 +47,7 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
         "timeout",
         `The destination's QEMU did not take the guest's last bytes in ${LOADS_WITHIN_MS} ms`,
       ),
+    cx.clock,
   );
   await completed;
   const { status } = await guest.qmp.execute("query-status");
@@ -80,7 +80,7 @@ async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: Destin
       );
     if (cx.clock.monotonicMs() > deadline)
       throw new MigrationFault("timeout", `The destination's QEMU is ${status} and its migration ${migration}`);
-    await delay(POLL_MS);
+    await cx.clock.sleep(POLL_MS);
   }
 }
 

@@ -174,6 +174,7 @@ async function startGuest(
       runtimeDirectory,
       timeoutMs: qemuStartTimeoutMs,
       signal: cx.cancelled,
+      clock: cx.clock,
       keeper: asksForPostcopy(offer.transfer) && !offer.dryRun ? keeperPlaces(cx, definition.directory) : undefined,
     });
   } catch (thrown) {

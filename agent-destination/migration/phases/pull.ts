@@ -1,5 +1,4 @@
 /** The phase *pulling*: the guest runs here in post-copy, and its last pages come. */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { orAborted } from "../../../shared/runtime/deferred.ts";
@@ -56,7 +55,7 @@ async function untilOver(
       told = message;
       receiver?.close(MigrationFault.from(thrown));
       receiver = undefined;
-      await orAborted(delay(againMs), cx.leaving);
+      await orAborted(cx.clock.sleep(againMs), cx.leaving);
       againMs = Math.min(2 * againMs, AGAIN_AT_MOST_MS);
     }
   }

@@ -2,6 +2,7 @@
 import { MigrationFault } from "../../../shared/fault.ts";
 import { unlessSilent } from "../../../shared/link/resume/peer-silence.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
+import type { Clock } from "../../../shared/runtime/clock.ts";
 import { orAborted, within } from "../../../shared/runtime/deferred.ts";
 import type { Receiver } from "../../replay/receiver.ts";
 import type { DestinationContext } from "../destination-context.ts";
@@ -28,8 +29,9 @@ export async function receive(state: State<"receiving">, cx: DestinationContext)
     followUpMs,
     () =>
       new MigrationFault("peer-lost", `The source sent nothing within ${followUpMs} ms (followUp)`, { role: "source" }),
+    cx.clock,
   );
-  await allCame(receiver, Math.max(followUpMs, KEEP_ALIVES * link.keepAliveMs));
+  await allCame(receiver, Math.max(followUpMs, KEEP_ALIVES * link.keepAliveMs), cx.clock);
   return { kind: afterDestination("receiving", "ended"), guest, receiver };
 }
 
@@ -37,7 +39,7 @@ export async function receive(state: State<"receiving">, cx: DestinationContext)
  * Waits until the source has sent its last frame, or post-copy's package was written to QEMU.
  * @throws MigrationFault `peer-lost` when the source says nothing for `limitMs` milliseconds
  */
-function allCame(receiver: Receiver, limitMs: number): Promise<unknown> {
+function allCame(receiver: Receiver, limitMs: number, clock: Clock): Promise<unknown> {
   const last = orAborted(Promise.race([receiver.ended.promise, receiver.packaged]), receiver.signal);
   return unlessSilent(
     last,
@@ -49,5 +51,6 @@ function allCame(receiver: Receiver, limitMs: number): Promise<unknown> {
         `The source has said nothing for ${limitMs} ms (followUp), although the link to it is up`,
         { role: "source", advice: "See the source agent's log, and whether that agent hangs; then migrate again" },
       ),
+    clock,
   );
 }

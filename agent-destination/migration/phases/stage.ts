@@ -26,6 +26,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
     throw thrown;
   });
   const channel = new ResumingDestination({
+    clock: cx.clock,
     patienceMs: cx.config.link.giveUpAfterMs,
     peer: offer.sourceAddress,
     migrationId: cx.id,

@@ -1,5 +1,4 @@
 /** The phase *starting*: the journal says that the guest belongs to this host, and the agent starts it. */
-import { setTimeout as delay } from "node:timers/promises";
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import type { DestinationPostcopy } from "../../../shared/protocol/ownership.ts";
@@ -151,7 +150,7 @@ async function resume(
       if (resumedAtUs !== undefined || hasRun(status)) return resumedAtUs ?? cx.clock.nowUs();
       if (cx.clock.monotonicMs() > deadline)
         throw new MigrationFault("qemu-failed", `The destination's QEMU is ${status} after cont, not running`);
-      await delay(POLL_MS);
+      await cx.clock.sleep(POLL_MS);
     }
   } catch (thrown) {
     if (await guest.hasEnded()) return undefined;

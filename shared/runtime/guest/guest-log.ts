@@ -7,7 +7,7 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { systemClock } from "../clock.ts";
+import { type Clock, systemClock } from "../clock.ts";
 import { removeLeft } from "../files/remove-left.ts";
 
 /** The most bytes of the file, and of the older file beside it. */
@@ -81,9 +81,9 @@ export const withBoundedLog = (command: Command, logPath: string): Command => [
 ];
 
 /** Resolves when the output of a command that has ended is in its log, or after WRITES_WITHIN_MS. */
-export async function logIsWritten(logPath: string): Promise<void> {
-  const end = systemClock.monotonicMs() + WRITES_WITHIN_MS;
-  while (existsSync(logPipe(logPath)) && systemClock.monotonicMs() < end) await systemClock.sleep(LOOK_MS);
+export async function logIsWritten(logPath: string, clock: Clock = systemClock): Promise<void> {
+  const end = clock.monotonicMs() + WRITES_WITHIN_MS;
+  while (existsSync(logPipe(logPath)) && clock.monotonicMs() < end) await clock.sleep(LOOK_MS);
 }
 
 /** Removes the log, the older file and the pipe. */
