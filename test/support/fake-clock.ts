@@ -8,6 +8,9 @@ import type { Clock, Timer } from "../../shared/runtime/clock.ts";
 /** 2026-01-01, microseconds since the epoch: what nowUs() of a new clock says. */
 export const FAKE_START_US = 1_767_225_600_000_000;
 
+/** The steps of advanceUntil(), milliseconds. */
+const STEP_MS = 10;
+
 interface FakeTimer extends Timer {
   dueMs: number;
   /** How long after a call the next one comes, milliseconds; undefined where the call comes once. */
@@ -103,6 +106,16 @@ export class FakeClock implements Clock {
       await new Promise((resolve) => setTimeout(resolve, 1));
       await this.advance(1);
     }
+  }
+
+  /**
+   * Moves the clock on in small steps until `is` returns true: for a wait each of whose steps happens in this process.
+   * @param withinMs how far the clock may move, milliseconds
+   * @throws Error naming what was waited for
+   */
+  async advanceUntil(is: () => boolean, what: string, withinMs = 60_000): Promise<void> {
+    for (const endMs = this.ms + withinMs; !is(); await this.advance(STEP_MS))
+      if (this.ms >= endMs) throw new Error(`The clock went on for ${withinMs} ms, and there was not ${what}`);
   }
 
   private nextBy(endMs: number): FakeTimer | undefined {

@@ -5,7 +5,9 @@ import t, { type Test } from "tap";
 import { GuestMonitor } from "../../../agent-destination/guest/guest-monitor.ts";
 import { KeeperProcess } from "../../../agent-destination/guest/keeper-process.ts";
 import { QmpClient } from "../../../shared/qemu/qmp/qmp-client.ts";
+import { deferred } from "../../../shared/runtime/deferred.ts";
 import { eventually } from "../../support/bounded.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { FakeQemu } from "../../support/fake-qemu.ts";
 import { folder } from "../../support/link-fixtures.ts";
 
@@ -13,6 +15,8 @@ const BOUND = { timeoutMs: 20_000 };
 const WITHIN = { timeoutMs: 15_000 };
 
 interface Ways {
+  /** The clock of the pauses and the limits. Keepers and sockets take real time. */
+  readonly clock: FakeClock;
   readonly qemu: FakeQemu;
   readonly second: FakeQemu;
   readonly places: { readonly path: string; readonly second: string };
@@ -31,12 +35,17 @@ async function ways(t: Test): Promise<Ways> {
     // the keeper that waits for the next QEMU
     KeeperProcess.take().end();
   });
+  const clock = new FakeClock();
+  // after the test nothing is tried any more, whatever its limits are
+  const isOver = deferred<void>();
+  t.teardown(() => isOver.resolve());
+  void clock.walkUntil(isOver.promise);
   const monitor = (): GuestMonitor => {
-    const made = GuestMonitor.of({ ...definition, command: ["qemu"] }, places);
+    const made = GuestMonitor.of({ ...definition, command: ["qemu"] }, places, clock);
     t.teardown(() => made.close());
     return made;
   };
-  return { qemu, second, places, monitor };
+  return { clock, qemu, second, places, monitor };
 }
 
 /** Finds the keepers of a QEMU, whose command lines name its monitor. */
@@ -135,10 +144,13 @@ t.test("while QEMU greets no client, the second monitor leads to it", async (t) 
 });
 
 t.test("a keeper that QEMU does not greet in time ends, since it would hold the monitor for good", async (t) => {
-  const { qemu, monitor } = await ways(t);
+  const { clock, qemu, monitor } = await ways(t);
   qemu.greets = false;
-  const left = { missesPages: true, hasEnded: lives };
-  await t.rejects(monitor().takeOver({ timeoutMs: 1000 }, left));
+  const taken = t.rejects(monitor().takeOver(BOUND, { missesPages: true, hasEnded: lives }), { code: "qmp-timeout" });
+  const came = (): true | undefined => (qemu.clients > 0 ? true : undefined);
+  await eventually(came, { ...WITHIN, what: "the keeper at the monitor" });
+  clock.jump(BOUND.timeoutMs);
+  await taken;
   const none = (): true | undefined => (keepersOf(qemu.path).length === 0 ? true : undefined);
   await eventually(none, { ...WITHIN, what: "the end of the keeper" });
 });

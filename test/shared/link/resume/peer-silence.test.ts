@@ -2,7 +2,6 @@
  * Tests that a peer which says nothing over a link that is up is given up, and that one which is slow or cut off is
  * not.
  */
-import { setTimeout as delay } from "node:timers/promises";
 import t from "tap";
 import { unlessSilentFor } from "../../../../agent-source/migration/await-answer.ts";
 import { MigrationFault } from "../../../../shared/fault.ts";
@@ -71,17 +70,19 @@ t.test("the awaited value, or its fault, ends the watch", async (t) => {
 });
 
 t.test("a destination that answers no ping is given up while the guest runs at the source", async (t) => {
+  const clock = new FakeClock();
   const session = { inbox: { heard: 0 }, channel: { isCut: false } };
-  const cx = { config: { link: { giveUpAfterMs: 30 } } } as never;
-  await t.rejects(unlessSilentFor(new Promise(() => undefined), session, cx), {
+  const cx = { clock, config: { link: { giveUpAfterMs: LIMIT_MS } } } as never;
+  const givenUp = t.rejects(unlessSilentFor(new Promise(() => undefined), session, cx), {
     code: "peer-lost",
-    message: "The destination has said nothing for 30 ms (link.giveUpAfter), although the link to it is up",
+    message: "The destination has said nothing for 30000 ms (link.giveUpAfter), although the link to it is up",
   });
+  await clock.advance(LIMIT_MS);
+  await givenUp;
   session.channel.isCut = true;
-  const ends = deferred<void>();
+  const ends = deferred<string>();
   const waits = unlessSilentFor(ends.promise, session, cx);
-  await delay(100);
-  ends.resolve();
-  await waits;
-  t.pass("a link that is cut has a limit of its own");
+  await clock.advance(10 * LIMIT_MS);
+  ends.resolve("it has answered");
+  t.equal(await waits, "it has answered", "a link that is cut has a limit of its own");
 });

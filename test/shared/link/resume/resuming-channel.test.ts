@@ -6,7 +6,7 @@ import type { SourceChannel } from "../../../../shared/link/link.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
 import type { DestinationMessage, Frame, Hello, SourceMessage } from "../../../../shared/protocol/stream-messages.ts";
-import { eventually } from "../../../support/bounded.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 import { type MemoryTransfer, memoryTransfer } from "../../../support/memory-link.ts";
 
 const frame = (sequence: number): Frame => ({
@@ -25,6 +25,9 @@ const dialInstead = new WeakMap<ResumingDestination, ResumingSource>();
 interface Rig {
   readonly source: ResumingSource;
   readonly destination: ResumingDestination;
+  readonly clock: FakeClock;
+  /** Waits until `is` returns true, for at most a minute of the clock. */
+  until(is: () => boolean, what: string): Promise<void>;
   /** The current connection. */
   connection(): MemoryTransfer;
   /** Keeps destinations that dial from being let in, until it is called with false. */
@@ -35,7 +38,8 @@ interface Rig {
 
 /** @param onFrame what the destination does with each frame */
 function rig(onFrame: (rig: Rig, sequence: number) => void = () => undefined, patienceMs = 5000): Rig {
-  const source = new ResumingSource({ patienceMs, peer: "destination" });
+  const clock = new FakeClock();
+  const source = new ResumingSource({ patienceMs, peer: "destination", clock });
   source.retain(1 << 20);
   let connection: MemoryTransfer | undefined;
   let blocked = false;
@@ -53,6 +57,7 @@ function rig(onFrame: (rig: Rig, sequence: number) => void = () => undefined, pa
   };
   const destination: ResumingDestination = new ResumingDestination({
     patienceMs,
+    clock,
     peer: "source",
     migrationId: "m-1",
     token: Uint8Array.of(1),
@@ -61,6 +66,8 @@ function rig(onFrame: (rig: Rig, sequence: number) => void = () => undefined, pa
   const made: Rig = {
     source,
     destination,
+    clock,
+    until: (is, what) => clock.advanceUntil(is, what),
     connection: () => {
       if (connection === undefined) throw new Error("nobody has dialled");
       return connection;
@@ -94,7 +101,7 @@ t.test("every frame and control message comes once and in order, whenever the co
           if (cutsByTaking.includes(sequence)) one.connection().cut();
         });
         const { source, destination } = made;
-        await eventually(() => (source.isCut ? undefined : true), { timeoutMs: 20_000, what: "the first connection" });
+        await made.until(() => !source.isCut, "the first connection");
         source.send({ kind: "layout", blocks: [], ramSectionId: 1 });
         for (let sequence = 1; sequence <= 60; sequence++) {
           const one = frame(sequence);
@@ -104,10 +111,7 @@ t.test("every frame and control message comes once and in order, whenever the co
           if (sequence % 7 === 0) await new Promise(setImmediate);
         }
         source.send({ kind: "endOfStream", lastSequence: 60 });
-        await eventually(() => (made.atDestination.at(-1)?.kind === "endOfStream" ? true : undefined), {
-          timeoutMs: 20_000,
-          what: "the end of the stream",
-        });
+        await made.until(() => made.atDestination.at(-1)?.kind === "endOfStream", "the end of the stream");
         t.same(
           framesOf(made.atDestination),
           Array.from({ length: 60 }, (_, index) => index + 1),
@@ -118,12 +122,10 @@ t.test("every frame and control message comes once and in order, whenever the co
         destination.send({ kind: "loaded", lastSequence: 60, lastByteAtUs: 1, loadedAtUs: 2 });
         made.connection().cut();
         destination.send({ kind: "failure", code: "x", message: "y", refusedToken: new Uint8Array() });
-        await eventually(() => (made.atSource.some(({ kind }) => kind === "failure") ? true : undefined), {
-          timeoutMs: 20_000,
-          what: "the destination's word",
-        });
+        await made.until(() => made.atSource.some(({ kind }) => kind === "failure"), "the destination's word");
         t.equal(made.atSource.filter(({ kind }) => kind === "loaded").length, 1);
         destination.close();
+        await made.until(() => source.isOver, "the end at the source");
         t.equal(await source.closed, undefined, "an orderly end ends the stream");
       },
     ),
@@ -134,17 +136,14 @@ t.test("every frame and control message comes once and in order, whenever the co
 t.test("frames that are not acknowledged are kept up to a bound, and the others are forgotten", async (t) => {
   const made = rig((one, sequence) => one.destination.send({ kind: "ack", sequence, appliedBytes: 4 * sequence }));
   made.source.retain(40);
-  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
+  await made.until(() => !made.source.isCut, "a connection");
   for (let sequence = 1; sequence <= 30; sequence++) {
     made.source.send(frame(sequence));
-    await eventually(() => (made.atSource.length >= sequence ? true : undefined), {
-      timeoutMs: 20_000,
-      what: "the acknowledgement",
-    });
+    await made.until(() => made.atSource.length >= sequence, "the acknowledgement");
   }
   made.block(true);
   made.connection().cut();
-  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 20_000, what: "the cut" });
+  await made.until(() => made.source.isCut, "the cut");
   for (let sequence = 31; sequence <= 40; sequence++)
     t.equal(made.source.send(frame(sequence)), false, "there is no room at this moment");
   t.throws(() => made.source.send(frame(41)), { code: "internal" });
@@ -153,14 +152,15 @@ t.test("frames that are not acknowledged are kept up to a bound, and the others 
 
 t.test("a link that stays down is given up after the patience that was set last", async (t) => {
   const made = rig(undefined, 60_000);
-  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
+  await made.until(() => !made.source.isCut, "a connection");
   const changes: boolean[] = [];
   made.source.onChange = (connected) => changes.push(connected);
   made.block(true);
   made.connection().cut();
-  await eventually(() => (made.source.isCut ? true : undefined), { timeoutMs: 20_000, what: "the cut" });
+  await made.until(() => made.source.isCut, "the cut");
   t.same(changes, [false]);
   made.source.setPatience(20);
+  await made.clock.advance(20);
   t.match(await made.source.closed, { code: "peer-lost", message: /down for too long/ });
   made.destination.close();
 });
@@ -190,7 +190,7 @@ t.test("a message that its receiver finds invalid ends the stream, and the peer 
   const made = rig((_, sequence) => {
     if (sequence === 2) throw new MigrationFault("checksum-mismatch", "frame 2 is damaged");
   });
-  await eventually(() => (made.source.isCut ? undefined : true), { timeoutMs: 20_000, what: "a connection" });
+  await made.until(() => !made.source.isCut, "a connection");
   for (const sequence of [1, 2, 3]) made.source.send(frame(sequence));
   t.match(await made.destination.closed, { code: "checksum-mismatch" });
   t.same(framesOf(made.atDestination), [1, 2], "nothing is taken after the invalid frame");
@@ -201,11 +201,11 @@ t.test("a message that its receiver finds invalid ends the stream, and the peer 
 });
 
 t.test("when a source begins the stream again, it counts from one, and so does the destination", async (t) => {
-  const { source, destination, connection, block, atSource, atDestination } = rig();
-  await eventually(() => source.isCut === false || undefined, { timeoutMs: 20_000, what: "the first connection" });
+  const { source, destination, clock, until, connection, block, atSource, atDestination } = rig();
+  await until(() => !source.isCut, "the first connection");
   source.send(frame(1));
   source.send(frame(2));
-  await eventually(() => framesOf(atDestination).length === 2 || undefined, { timeoutMs: 20_000, what: "two frames" });
+  await until(() => framesOf(atDestination).length === 2, "two frames");
   block(true);
   connection().cut();
   // the request is sent without a connection, and the next source would not know what it is about
@@ -215,73 +215,56 @@ t.test("when a source begins the stream again, it counts from one, and so does t
     restarts++;
   };
   source.close(new MigrationFault("peer-lost", "the agent has ended"));
-  const second = new ResumingSource({ patienceMs: 5000, peer: "destination" }, 77);
+  const second = new ResumingSource({ patienceMs: 5000, peer: "destination", clock }, 77);
   second.retain(1 << 20);
   const heard: DestinationMessage[] = [];
   second.receive((message) => heard.push(message));
-  const hello = helloTo(second, destination);
+  dialInstead.set(destination, second);
   second.send(frame(1));
-  await hello;
-  await eventually(() => framesOf(atDestination).length === 3 || undefined, {
-    timeoutMs: 20_000,
-    what: "frame 1 again",
-  });
+  await until(() => framesOf(atDestination).length === 3, "frame 1 again");
   t.same(framesOf(atDestination), [1, 2, 1]);
   t.equal(restarts, 1);
   destination.send({ kind: "pageRequest", firstPage: 8, pageCount: 1 });
-  await eventually(() => heard.length > 0 || undefined, { timeoutMs: 20_000, what: "the request that was sent since" });
+  await until(() => heard.length > 0, "the request that was sent since");
   t.match(heard, [{ kind: "pageRequest", firstPage: 8 }]);
   t.same(atSource, []);
   second.close();
 });
-
-/** Lets the destination dial the second source again and again, as it dials any source. */
-async function helloTo(source: ResumingSource, destination: ResumingDestination): Promise<void> {
-  dialInstead.set(destination, source);
-  await eventually(() => source.isCut === false || undefined, {
-    timeoutMs: 20_000,
-    what: "a connection to the second",
-  });
-}
 
 const request = (firstPage: number): DestinationMessage => ({ kind: "pageRequest", firstPage, pageCount: 1 });
 const requested = (messages: readonly DestinationMessage[]): number[] =>
   messages.flatMap((one) => (one.kind === "pageRequest" ? [one.firstPage] : []));
 
 t.test("each ping says which messages have come, and those are kept no longer", async (t) => {
-  const { source, destination, atSource, connection, block } = rig();
-  const until = (what: string, is: () => boolean) =>
-    eventually(() => is() || undefined, { timeoutMs: 20_000, everyMs: 1, what });
-  await until("a connection", () => !source.isCut);
+  const { source, destination, until, atSource, connection, block } = rig();
+  await until(() => !source.isCut, "a connection");
   for (let page = 0; page < 1000; page++) destination.send(request(page));
-  await until("the requests", () => atSource.length === 1000);
+  await until(() => atSource.length === 1000, "the requests");
   t.equal(destination.keptMessages, 1000);
   source.send({ kind: "clockPing", nonce: 1 });
-  await until("the ping", () => destination.keptMessages === 0);
+  await until(() => destination.keptMessages === 0, "the ping");
   block(true);
   connection().cut();
   destination.send(request(1000));
   t.equal(destination.keptMessages, 1);
   block(false);
-  await until("the request after the cut", () => atSource.length === 1001);
+  await until(() => atSource.length === 1001, "the request after the cut");
   t.same(requested(atSource), [...Array(1001).keys()], "each request came once");
   destination.close(new MigrationFault("cancelled", "the test is over"));
 });
 
 t.test("a source that does not say what has come must say so to a destination that dials again", async (t) => {
-  const { source, destination, atSource } = rig();
-  const until = (what: string, is: () => boolean) =>
-    eventually(() => is() || undefined, { timeoutMs: 60_000, everyMs: 1, what });
-  await until("a connection", () => !source.isCut);
+  const { source, destination, until, atSource } = rig();
+  await until(() => !source.isCut, "a connection");
   const count = 120_000;
   let most = 0;
   for (let page = 0; page < count; page++) {
     destination.send(request(page));
     if (page % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
     most = Math.max(most, destination.keptMessages);
-    if (destination.isCut) await until("another connection", () => !destination.isCut);
+    if (destination.isCut) await until(() => !destination.isCut, "another connection");
   }
-  await until("the requests", () => atSource.length === count);
+  await until(() => atSource.length === count, "the requests");
   t.equal(
     requested(atSource).every((page, index) => page === index),
     true,
