@@ -7,13 +7,15 @@ import type { DestinationRecord } from "../../shared/protocol/ownership.ts";
 import { decodeDestinationRecord } from "../../shared/protocol/record-decoding.ts";
 import type { MigrationStatus, MigrationView } from "../../shared/protocol/report.ts";
 import type { SettleAnswer, SettleCall } from "../../shared/protocol/stream-messages.ts";
-import { systemClock } from "../../shared/runtime/clock.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { type DestinationConfig, loadDestinationConfig } from "../../shared/runtime/config/config.ts";
+import { deferred } from "../../shared/runtime/deferred.ts";
 import { Journal } from "../../shared/runtime/journal/journal.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { createLogger } from "../../shared/runtime/log/log.ts";
 import { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { eventually } from "./bounded.ts";
+import { FakeClock } from "./fake-clock.ts";
 import { FakeQemu } from "./fake-qemu.ts";
 import { LIMITS } from "./link.ts";
 import { failingWrites, ID, placesIn, recordKinds } from "./source-again.ts";
@@ -69,8 +71,11 @@ export interface Again {
   untilWritten(wanted: Partial<DestinationRecord>): Promise<DestinationRecord>;
 }
 
-/** Starts an agent with what `came` says. */
-export async function startAgain(t: Test, came: Came): Promise<Again> {
+/**
+ * Starts an agent with what `came` says.
+ * @param clock the agent's clock. A FakeClock has to move while the agent starts, if a wait of the agent is to end
+ */
+export async function startAgain(t: Test, came: Came, clock: Clock = systemClock): Promise<Again> {
   const { kind, status, migration, paused = false, isMarked, isMute, ...noted } = came;
   const qemu = await FakeQemu.start(t, { status, migration });
   if (isMarked === true) qemu.objects.add("ferry-refused");
@@ -84,7 +89,7 @@ export async function startAgain(t: Test, came: Came): Promise<Again> {
   await journal.write(ID, { kind, ...record, ...noted });
   const written = recordKinds(journal);
   const failWrites = failingWrites(journal);
-  const parts = { config, clock: systemClock, log: createLogger("test", "silent"), journal, limits: LIMITS };
+  const parts = { config, clock, log: createLogger("test", "silent"), journal, limits: LIMITS };
   const agent = new DestinationAgent({ ...parts, createKernels: loadKernels, faults: new TestFaults() });
   t.teardown(() => agent.stop());
   await agent.recover();
@@ -110,4 +115,30 @@ export async function startAgain(t: Test, came: Came): Promise<Again> {
       ),
   };
   return again;
+}
+
+/** An agent whose clock a test may let jump. */
+export interface Moving extends Again {
+  readonly clock: FakeClock;
+  /** Waits for a status that comes after a time without an event: the clock goes on a second at a time. */
+  jumpTo(status: MigrationStatus): Promise<void>;
+}
+
+/** Starts an agent as startAgain() does. Its clock moves along with real time until the test ends. */
+export async function startMoving(t: Test, came: Came): Promise<Moving> {
+  const clock = new FakeClock();
+  const isOver = deferred<void>();
+  t.teardown(() => isOver.resolve());
+  void clock.walkUntil(isOver.promise);
+  const again = await startAgain(t, came, clock);
+  const reached = (status: MigrationStatus): true | undefined => {
+    if (again.view().status === status) return true;
+    clock.jump(1000);
+    return undefined;
+  };
+  return {
+    ...again,
+    clock,
+    jumpTo: async (status) => void (await eventually(() => reached(status), { ...WITHIN, what: status })),
+  };
 }

@@ -102,9 +102,11 @@ export class FakeClock implements Clock {
       isOver = true;
     };
     done.then(over, over);
-    while (!isOver) {
+    for (let lastMs = performance.now(); !isOver; ) {
       await new Promise((resolve) => setTimeout(resolve, 1));
-      await this.advance(1);
+      const nowMs = performance.now();
+      await this.advance(Math.floor(nowMs - lastMs));
+      lastMs += Math.floor(nowMs - lastMs);
     }
   }
 

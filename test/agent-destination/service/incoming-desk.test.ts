@@ -1,7 +1,7 @@
 /** Tests the operator's words at a destination: which are taken where, which must be confirmed, and what they do. */
 import t from "tap";
 import { eventually } from "../../support/bounded.ts";
-import { type Again, type Came, ID, POSTCOPY, startAgain } from "../../support/destination-again.ts";
+import { type Came, ID, type Moving, POSTCOPY, startAgain, startMoving } from "../../support/destination-again.ts";
 
 const WITHIN = { timeoutMs: 10_000 };
 const HERE = { id: ID, keep: "destination", confirmed: false } as const;
@@ -193,12 +193,12 @@ t.test("an observer sees each change once, until the end", async (t) => {
 });
 
 t.test("an operator's word ends a QEMU that answers no client, also while the source is in contact", async (t) => {
-  const each = async (came: Pick<Came, "kind" | "postcopy">): Promise<Again> => {
-    const found = await startAgain(t, { status: "running", isMute: true, ...came });
-    const { agent, qemu, view, until, written, settle } = found;
+  const each = async (came: Pick<Came, "kind" | "postcopy">): Promise<Moving> => {
+    const found = await startMoving(t, { status: "running", isMute: true, ...came });
+    const { agent, qemu, view, jumpTo, written, settle } = found;
     t.match(view(), { status: "granting" }, "the agent looks at the QEMU again first");
     await t.rejects(agent.desk.resolve({ ...BACK, ...YES }), { code: "not-in-doubt", message: /adopting/ });
-    await until("inDoubt");
+    await jumpTo("inDoubt");
     t.match(view().error, { code: "qemu-failed", advice: /another client|other client.*--keep source ends that QEMU/ });
     t.equal((await settle("withdraw")).standing, came.kind === "running" ? "starting" : "waiting");
     await t.rejects(agent.desk.resolve({ ...HERE, ...YES }), {
