@@ -3,14 +3,16 @@
  * for it is taken, and one that leaves QEMU is refused. A refused command leaves nothing behind, and the fault says
  * why.
  */
+import { once } from "node:events";
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { basename, join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { GuestProcess } from "../../../agent-destination/guest/guest-process.ts";
 import { MigrationFault } from "../../../shared/fault.ts";
+import { type Clock, systemClock } from "../../../shared/runtime/clock.ts";
 import { eventually } from "../../support/bounded.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { folder } from "../../support/link-fixtures.ts";
 import { atTeardown } from "../../support/teardown.ts";
 
@@ -30,7 +32,7 @@ interface Tried {
   left(): readonly string[];
 }
 
-function tried(t: Test): Tried {
+function tried(t: Test, clock: Clock = systemClock): Tried {
   const directory = folder(t);
   const qmp = join(directory, "web.qmp");
   // every process with the mark of a migration is ended, also one that another run of this test has started here
@@ -63,7 +65,7 @@ function tried(t: Test): Tried {
       const command = [first, ...rest, ...arguments_, ...extra] as const;
       const definition = { name: "web", qmp, directory, command, digest: "" };
       const { signal } = new AbortController();
-      return GuestProcess.start(definition, { migration, runtimeDirectory: directory, timeoutMs, signal });
+      return GuestProcess.start(definition, { migration, runtimeDirectory: directory, timeoutMs, signal, clock });
     },
     script: (...lines) => {
       const path = join(directory, "wrapper");
@@ -223,14 +225,24 @@ t.test("a program that does not exist, and one that is killed, are reported as s
 });
 
 t.test("a start that has failed does not connect to the next QEMU of the guest", async (t) => {
-  const from = tried(t);
-  await refused(t, from, from.start(["false"]));
-  const server = createServer().listen(join(from.directory, "web.qmp"));
+  const clock = new FakeClock();
+  const from = tried(t, clock);
+  const failed = refused(t, from, from.start(["false"]));
+  await clock.walkUntil(failed);
+  await failed;
+  const path = join(from.directory, "web.qmp");
+  const server = createServer().listen(path);
   t.teardown(() => server.close());
+  await once(server, "listening");
   let connections = 0;
   server.on("connection", () => connections++);
-  await delay(500);
-  t.equal(connections, 0);
+  await clock.advance(2 * STARTS_WITHIN_MS);
+  // a connection of the agent would be taken before this one
+  const own = connect(path);
+  await once(own, "connect");
+  own.destroy();
+  await eventually(() => connections > 0 || undefined, { ...ENDS, what: "the connection of this test" });
+  t.equal(connections, 1, "the agent does not connect any more");
 });
 
 t.test("a QEMU that waits for a client is reported with its own words when its time is over", async (t) => {
