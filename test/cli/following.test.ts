@@ -22,7 +22,9 @@ t.test("a migration that stays in doubt ends the command with 4, and one that is
   t.equal((await operator(doubtful(true)).type("migrate web --to b:1")).code, 0);
   const someone = operator(doubtful(false));
   const typing = someone.type("migrate web --to b:1");
-  someone.wake();
+  await someone.clock.advance(9_999);
+  t.equal(someone.clock.pending, 1, "the doubt may still be settled");
+  await someone.clock.advance(1);
   const typed = await typing;
   t.equal(typed.code, 4);
   t.match(typed.out, /ferry resolve m-1/);
@@ -141,9 +143,9 @@ t.test("a lost agent is asked again, and the migration is followed to its end", 
     },
   });
   const someone = operator(client);
-  const waker = setInterval(someone.wake, 1);
-  const typed = await someone.type("migrate web --to b:1");
-  clearInterval(waker);
+  const typing = someone.type("migrate web --to b:1");
+  await someone.clock.advance(3000);
+  const typed = await typing;
   t.equal(typed.code, 0);
   t.equal(watches, 3);
   t.match(typed.err, /The connection broke; the migration goes on/);
@@ -158,9 +160,9 @@ t.test("an agent that stays lost, or has forgotten the migration, leaves the end
       },
     });
     const someone = operator(client);
-    const waker = setInterval(someone.wake, 1);
-    const typed = await someone.type("migrate web --to b:1");
-    clearInterval(waker);
+    const typing = someone.type("migrate web --to b:1");
+    await someone.clock.advance(60_000);
+    const typed = await typing;
     t.equal(typed.code, 4, code);
     t.match(typed.err, /Lost the agent while it migrated web[\s\S]*ferry watch m-1/);
   }

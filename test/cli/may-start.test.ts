@@ -123,10 +123,11 @@ t.test("--wait looks again until an agent has settled the record", async (t) => 
   await source.write("m-1", { ...kept, kind: "granted" });
   const someone = asker(env);
   const typing = someone.type("may-start web --wait 1h");
+  await someone.clock.untilWaitedFor();
   await source.write("m-1", kept);
-  const waker = setInterval(someone.wake, 1);
+  someone.clock.jump(1000);
+  await someone.clock.walkUntil(typing);
   t.match(await typing, { code: 0, out: /^web may start here/ });
-  clearInterval(waker);
 });
 
 t.test("--wait ends with the verdict of then when its time is over, and at once where nothing passes", async (t) => {
@@ -134,12 +135,10 @@ t.test("--wait ends with the verdict of then when its time is over, and at once 
   await source.write("m-1", { ...kept, kind: "plan" });
   const someone = asker(env);
   const typing = someone.type("may-start web --wait 5s");
-  const waker = setInterval(() => {
-    someone.nowMs.value += 1000;
-    someone.wake();
-  }, 1);
+  await someone.clock.untilWaitedFor();
+  someone.clock.jump(5000);
+  await someone.clock.walkUntil(typing);
   t.match(await typing, { code: 1, out: /is under way/ });
-  clearInterval(waker);
   await source.write("m-1", { ...kept, kind: "released" });
   t.match(await asker(env).type("may-start web --wait 1h"), { code: 1, out: /has moved it/ });
 });

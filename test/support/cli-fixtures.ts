@@ -4,6 +4,7 @@ import type { OperatorClient } from "../../cli/operator-client.ts";
 import { runFerry } from "../../cli/program.ts";
 import type { MigrationResult, MigrationView, Progress } from "../../shared/protocol/report.ts";
 import type { TlsFiles } from "../../shared/runtime/files/certificates.ts";
+import { FakeClock } from "./fake-clock.ts";
 
 export const progress = (changes: Partial<Progress> = {}): Progress => ({
   elapsedSeconds: 12.34,
@@ -97,9 +98,8 @@ interface Typed {
 export interface Operator {
   /** Presses Ctrl-C. */
   interrupt(): void;
-  /** Ends every sleep of the program. */
-  wake(): void;
-  readonly nowMs: { value: number };
+  /** The clock of the program. */
+  readonly clock: FakeClock;
   type(line: string): Promise<Typed>;
 }
 
@@ -108,8 +108,7 @@ export function operator(
   changes: { interactive?: boolean; confirms?: boolean; env?: NodeJS.ProcessEnv } = {},
 ): Operator {
   const handlers = new Set<() => void>();
-  const sleepers = new Set<() => void>();
-  const nowMs = { value: 0 };
+  const clock = new FakeClock();
   const type = async (line: string): Promise<Typed> => {
     let out = "";
     let err = "";
@@ -126,7 +125,7 @@ export function operator(
         isInteractive: changes.interactive ?? false,
         columns: () => 120,
         confirm: async () => changes.confirms ?? false,
-        monotonicMs: () => nowMs.value,
+        monotonicMs: () => clock.monotonicMs(),
       },
       env: changes.env ?? {},
       connect: (address, _, tls) => {
@@ -138,11 +137,7 @@ export function operator(
         handlers.add(handler);
         return () => void handlers.delete(handler);
       },
-      sleep: (_, signal) =>
-        new Promise((resolve) => {
-          sleepers.add(resolve);
-          signal.addEventListener("abort", () => resolve(), { once: true });
-        }),
+      sleep: (ms, signal) => clock.sleep(ms, signal).catch(() => undefined),
     };
     const code = await runFerry(
       line.split(" ").filter((word) => word !== ""),
@@ -152,12 +147,7 @@ export function operator(
   };
   return {
     interrupt: () => [...handlers].forEach((handler) => void handler()),
-    wake: () => {
-      const waiting = [...sleepers];
-      sleepers.clear();
-      for (const resolve of waiting) resolve();
-    },
-    nowMs,
+    clock,
     type,
   };
 }
