@@ -7,6 +7,7 @@ import type { Caller, Listener } from "../../shared/link/link.ts";
 import type { LinkSecurity } from "../../shared/link/tls/security.ts";
 import type { HandshakeAnswer } from "../../shared/protocol/messages.ts";
 import type { SettleAnswer } from "../../shared/protocol/stream-messages.ts";
+import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import type { ConnectionConfig } from "../../shared/runtime/config/config-network.ts";
 import { LIMITS, migrationOperator, portOf } from "./link.ts";
 import { offer } from "./link-fixtures.ts";
@@ -27,6 +28,7 @@ export async function destination(
   t: Test,
   at: LinkSecurity,
   connections: Partial<ConnectionConfig> = {},
+  clock: Clock = systemClock,
 ): Promise<Served> {
   const lines = new Lines();
   const callers: string[] = [];
@@ -38,7 +40,7 @@ export async function destination(
   const limits = { ...LIMITS, security: { ...at, log: lines.log } };
   const listener = await serveDestination(
     { handshake, settle },
-    { listen: ["127.0.0.1:0"], limits, connections: { ...CONNECTION_DEFAULTS, ...connections } },
+    { listen: ["127.0.0.1:0"], limits, connections: { ...CONNECTION_DEFAULTS, ...connections }, clock },
     migrationOperator({ listMigrations: () => [] }),
   );
   t.teardown(() => listener.close(0));

@@ -43,8 +43,6 @@ export interface ServeOptions {
   readonly operatorStreamsMax?: number;
   /** How many connections the server takes. @default CONNECTION_DEFAULTS */
   readonly connections?: ConnectionConfig;
-  /** How long a destination may take to introduce itself, milliseconds; only tests set it. @default 10 000 */
-  readonly helloWithinMs?: number;
   /** @default systemClock */
   readonly clock?: Clock;
 }
@@ -193,14 +191,14 @@ function shutDown(server: Server, graceMs: number, tear: () => void, clock: Cloc
 function transfer(
   gate: Gate<Pick<SourceService, "acceptTransfer">>,
   connections: ConnectionLimits,
-  { helloWithinMs = HELLO_WITHIN_MS, clock = systemClock }: ServeOptions,
+  { clock = systemClock }: ServeOptions,
 ): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
   return (call) => {
     const channel = new ServingChannel<SourceMessage, DestinationMessage>(call);
-    const timer = clock.after(helloWithinMs, () => {
+    const timer = clock.after(HELLO_WITHIN_MS, () => {
       // `peer-lost` lets the destination dial again: its hello may have been cut off
       channel.close(
-        new MigrationFault("peer-lost", `The destination did not introduce itself within ${helloWithinMs} ms`),
+        new MigrationFault("peer-lost", `The destination did not introduce itself within ${HELLO_WITHIN_MS} ms`),
       );
     });
     void channel.closed.then(() => clock.cancel(timer));

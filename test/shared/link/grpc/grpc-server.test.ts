@@ -10,18 +10,25 @@ import { serveDestination, serveSource } from "../../../../shared/link/grpc/grpc
 import { GrpcOperatorClient } from "../../../../shared/link/grpc/operator-client.ts";
 import type { LinkLimits } from "../../../../shared/link/link.ts";
 import { packageRoot } from "../../../../shared/runtime/package-root.ts";
+import { eventually } from "../../../support/bounded.ts";
 import { view } from "../../../support/cli-fixtures.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 import { LIMITS, migrationOperator, SERVE, sourceService } from "../../../support/link.ts";
 import { folder, hello, unexpected } from "../../../support/link-fixtures.ts";
 
 t.test("a stream without a hello is cut off, and a hello that no migration expects is refused", async (t) => {
+  const clock = new FakeClock();
   const acceptTransfer = (): never => {
     throw new MigrationFault("migration-unknown", "No migration waits for m-1");
   };
-  const listener = await serveSource(sourceService({ acceptTransfer }), { ...SERVE, helloWithinMs: 20 });
+  const listener = await serveSource(sourceService({ acceptTransfer }), { ...SERVE, clock });
   t.teardown(() => listener.close(0));
+  const { pending } = clock;
   const silent = dialSource(listener.address, LIMITS);
-  t.match(await silent.closed, { code: "peer-lost", message: /did not introduce itself within 20 ms/ });
+  const opened = (): true | undefined => clock.pending > pending || undefined;
+  await eventually(opened, { timeoutMs: 20_000, what: "the stream at the server" });
+  await clock.advance(10_000);
+  t.match(await silent.closed, { code: "peer-lost", message: /did not introduce itself within 10000 ms/ });
   const rude = dialSource(listener.address, LIMITS);
   rude.send({ kind: "ack", sequence: 1, appliedBytes: 0 });
   t.match(await rude.closed, { code: "peer-invalid" });

@@ -5,7 +5,6 @@
 import { once } from "node:events";
 import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
-import { setTimeout as delay } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { service as health } from "grpc-health-check";
@@ -160,51 +159,6 @@ t.test("with tls.strict a stranger is cut after the handshake, and the log says 
   await shake(t, server, mine());
 });
 
-t.test(
-  "an operator's connection ends with its time, the next call makes another one, and a transfer goes on",
-  async (t) => {
-    const arrival = deferred<SourceChannel>();
-    const service = sourceService({
-      acceptTransfer: (_, channel) => arrival.resolve(channel),
-      listMigrations: () => [],
-    });
-    const limits = { ...LIMITS, security: security(alpha) };
-    const connections = { ...CONNECTION_DEFAULTS, maxAgeMs: 1000 };
-    const listener = await serveSource(service, { listen: ["127.0.0.1:0"], limits, connections });
-    t.teardown(() => listener.close(0));
-    const transfer = dialSource(listener.address, { ...LIMITS, security: mine(), keepAliveMs: 100 });
-    transfer.send(hello);
-    const source = await arrival.promise;
-    const operator = new GrpcOperatorClient(listener.address, 20_000, operatorSecurity(ca.material("operator")));
-    t.teardown(() => operator.close());
-    t.same(await operator.listMigrations(), []);
-    await idleConnection(t, portOf(listener), "operator");
-    // a call at the very moment of the end fails, and the next call connects again
-    const listed = async () => operator.listMigrations().catch(() => undefined);
-    t.same(await eventually(listed, { timeoutMs: 20_000, what: "an answer over a new connection" }), []);
-    const got = deferred<string>();
-    source.receive((message) => got.resolve(message.kind));
-    transfer.send({ kind: "ack", sequence: 1, appliedBytes: 0 });
-    t.equal(await got.promise, "ack");
-    // grpc-js's client, once told to go, drops its connection at its next ping, after 100 ms here
-    const ended = await Promise.race([transfer.closed.then(() => "ended"), delay(5000, "goes on")]);
-    t.equal(ended, "goes on", "the transfer goes on beyond the age and several pings");
-    transfer.receive(() => {});
-    transfer.close();
-    source.close();
-    await transfer.closed;
-  },
-);
-
-/** Resolves when the server has ended a connection that shows a certificate and does nothing. */
-async function idleConnection(t: Test, port: number, name: string): Promise<void> {
-  const { certificate, key } = ca.material(name);
-  const session = connectHttp2(`https://127.0.0.1:${port}`, { ca: alpha.ca, cert: certificate, key });
-  t.teardown(() => session.destroy());
-  session.on("error", () => undefined);
-  await once(session, "close");
-}
-
 t.test("a peer that connects for many migrations at once does not end its own handshakes", async (t) => {
   const server = await destination(t, security(alpha));
   // from now on the address is known as a peer's
@@ -228,14 +182,6 @@ t.test("a listed peer that was taken over leaves places to others, however many 
   // whether this server has such a service or not, the answer comes from one that knows the caller
   await operator.listMigrations().catch((fault: unknown) => t.match(fault, { code: /^(?!peer-unreachable)/ }));
   t.equal(many.ended, 16, "eight connections of this peer have stayed");
-});
-
-t.test("a connection ends when the certificate with which it was made ends", async (t) => {
-  const server = await destination(t, security(alpha));
-  const endsAt = new Date(Date.now() + 20_000);
-  ca.make(`--until=${Math.floor(endsAt.getTime() / 1000)}`, "operator");
-  await idleConnection(t, server.port, "operator");
-  t.ok(Date.now() >= endsAt.getTime() - 1000, "the connection does not end before");
 });
 
 t.test("in clear, connections that do nothing make room, and a transfer stays", async (t) => {
