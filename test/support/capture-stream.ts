@@ -14,6 +14,7 @@ import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { encodePong, encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";
 import { type PostcopySink, StreamReader, type StreamSink } from "../../shared/qemu/stream/stream-reader.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
+import { eventually } from "./bounded.ts";
 
 /** How much of a stream is kept in a vector that has only the head of a stream. */
 const HEAD_BYTES = 12 * 1024;
@@ -78,15 +79,13 @@ function counterBios(): Uint8Array {
   return bios;
 }
 
-async function monitorOf(path: string): Promise<QmpClient> {
-  const deadline = performance.now() + 10_000;
-  for (;;)
-    try {
-      return await QmpClient.connect(path);
-    } catch (thrown) {
-      if (MigrationFault.from(thrown).code !== "qmp-unreachable" || performance.now() > deadline) throw thrown;
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+function monitorOf(path: string): Promise<QmpClient> {
+  const connect = (): Promise<QmpClient | undefined> =>
+    QmpClient.connect(path).catch((thrown: unknown) => {
+      if (MigrationFault.from(thrown).code !== "qmp-unreachable") throw thrown;
+      return undefined;
+    });
+  return eventually(connect, { timeoutMs: 10_000, everyMs: 20, what: "QEMU's monitor" });
 }
 
 /** Reads a whole migration as an agent would, and answers QEMU on the return path. @returns all bytes of the stream */

@@ -1,7 +1,8 @@
 /** Tests what a destination answers to each question of its source, and what it does for the question. */
 import t from "tap";
+import { DECIDES_WITHIN_MS } from "../../../shared/protocol/stream-messages.ts";
 import { eventually } from "../../support/bounded.ts";
-import { startAgain } from "../../support/destination-again.ts";
+import { startAgain, startMoving } from "../../support/destination-again.ts";
 
 const WITHIN = { timeoutMs: 10_000 };
 
@@ -52,10 +53,13 @@ t.test("a grant that the disk does not take is refused, and a mark in QEMU makes
 });
 
 t.test("a refusal that nothing makes durable is not said", async (t) => {
-  const { qemu, settle, failWrites, untilWritten } = await startAgain(t, { kind: "waiting", status: "paused" });
+  const { clock, qemu, settle, failWrites, untilWritten } = await startMoving(t, { kind: "waiting", status: "paused" });
   failWrites(true);
   qemu.whim = ({ execute }) => (execute === "object-add" ? "it takes no objects" : undefined);
-  t.equal((await settle("withdraw")).standing, "waiting");
+  const asked = settle("withdraw");
+  await eventually(() => qemu.said.includes("object-add") || undefined, { ...WITHIN, what: "the try" });
+  clock.jump(DECIDES_WITHIN_MS);
+  t.equal((await asked).standing, "waiting");
   t.ok(qemu.isAlive);
   failWrites(false);
   await untilWritten({ kind: "refused" });
@@ -135,11 +139,9 @@ t.test(
   async (t) => {
     const { agent, settle } = await startAgain(t, { kind: "waiting", status: "paused", isMute: true });
     const asked = settle("withdraw");
-    let turns = 0;
-    const timer = setInterval(() => turns++, 10);
     await agent.stop();
     t.equal((await asked).standing, "waiting");
-    await eventually(() => (turns > 2 ? true : undefined), { timeoutMs: 10_000, what: "a turn of the event loop" });
-    clearInterval(timer);
+    // an agent that spins lets no further turn of the event loop come
+    for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
   },
 );

@@ -13,6 +13,7 @@ import {
   machineTypeOf,
 } from "../../../../shared/qemu/inspect/preflight.ts";
 import { QmpClient } from "../../../../shared/qemu/qmp/qmp-client.ts";
+import { eventually } from "../../../support/bounded.ts";
 
 const STARTS_WITHIN_MS = 20_000;
 
@@ -32,18 +33,18 @@ async function start(t: Test, machine: string, ...more: string[]): Promise<QmpCl
     log += chunk;
   });
   t.teardown(() => ended(qemu));
-  const deadline = performance.now() + STARTS_WITHIN_MS;
-  for (;;)
+  const connect = async (): Promise<QmpClient | undefined> => {
     try {
-      const qmp = await QmpClient.connect(path);
-      t.teardown(() => qmp.close());
-      return qmp;
+      return await QmpClient.connect(path);
     } catch (thrown) {
-      const unreachable = MigrationFault.from(thrown).code === "qmp-unreachable";
-      if (!unreachable || qemu.exitCode !== null || performance.now() > deadline)
-        throw new Error(log, { cause: thrown });
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      const isStarting = MigrationFault.from(thrown).code === "qmp-unreachable" && qemu.exitCode === null;
+      if (!isStarting) throw new Error(log, { cause: thrown });
+      return undefined;
     }
+  };
+  const qmp = await eventually(connect, { timeoutMs: STARTS_WITHIN_MS, everyMs: 20, what: "QEMU's monitor" });
+  t.teardown(() => qmp.close());
+  return qmp;
 }
 
 async function ended(qemu: ChildProcess): Promise<void> {
