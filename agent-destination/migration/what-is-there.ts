@@ -22,13 +22,13 @@ type Guest = Pick<GuestDefinition, "name" | "qmp">;
  * time, and all offers that wait for it have its answer.
  */
 export class MonitorLooks {
-  private readonly clock: Pick<Clock, "monotonicMs" | "sleep">;
+  private readonly clock: Clock;
   /** The looks that have not ended, by guest. */
   private readonly looks = new Map<string, Promise<readonly Refusal[]>>();
   /** When a guest that was found may be looked at again, monotonic milliseconds. */
   private readonly notBeforeMs = new Map<string, number>();
 
-  constructor(clock: Pick<Clock, "monotonicMs" | "sleep">) {
+  constructor(clock: Clock) {
     this.clock = clock;
   }
 
@@ -44,7 +44,7 @@ export class MonitorLooks {
   private async look(guest: Guest): Promise<readonly Refusal[]> {
     const pauseMs = (this.notBeforeMs.get(guest.name) ?? 0) - this.clock.monotonicMs();
     if (pauseMs > 0) await this.clock.sleep(pauseMs);
-    const found = await whatIsThere(guest);
+    const found = await whatIsThere(guest, this.clock);
     // a look that finds nobody disturbs nobody
     if (found.length === 0) this.notBeforeMs.delete(guest.name);
     else this.notBeforeMs.set(guest.name, this.clock.monotonicMs() + LOOK_PAUSE_MS);
@@ -56,9 +56,9 @@ export class MonitorLooks {
  * Looks whether a process answers at the guest's monitor.
  * @returns the reason against the offer, if one does or if this agent may not find out
  */
-export async function whatIsThere({ name, qmp }: Guest): Promise<readonly Refusal[]> {
+export async function whatIsThere({ name, qmp }: Guest, clock: Clock): Promise<readonly Refusal[]> {
   try {
-    (await QmpClient.connect(qmp, { timeoutMs: ASK_MS })).close();
+    (await QmpClient.connect(qmp, { timeoutMs: ASK_MS }, clock)).close();
   } catch (thrown) {
     const { code } = MigrationFault.from(thrown);
     if (code === "qmp-unreachable") return [];

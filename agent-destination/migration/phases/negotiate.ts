@@ -163,7 +163,7 @@ async function startGuest(
 ): Promise<GuestProcess | undefined> {
   // the agent looks a second time: since the first look an earlier migration of the guest may have left, or somebody
   // may have started the guest
-  refusals.push(...(await whatIsThere(definition)));
+  refusals.push(...(await whatIsThere(definition, cx.clock)));
   // the caller's agree() gives the reasons; a start would only make a shortage of memory worse
   if (refusalsOf(agree(offer, host)).length > 0) return undefined;
   try {
