@@ -265,7 +265,7 @@ export class SourceAgent implements SourceService {
       config,
       clock,
       // with a budget, since a destination may break its link again and again
-      log: budgeted(log.child({ migration: id, guest: call.guest }), new LineBudget(LINES_OF_A_KIND)),
+      log: budgeted(log.child({ migration: id, guest: call.guest }), new LineBudget(LINES_OF_A_KIND, clock)),
       journal,
       report: new MigrationReport(id, call, clock, startedAtMs),
       limits,
