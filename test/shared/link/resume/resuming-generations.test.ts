@@ -7,10 +7,12 @@ import { MigrationFault } from "../../../../shared/fault.ts";
 import { ResumingDestination } from "../../../../shared/link/resume/resuming-destination.ts";
 import { ResumingSource } from "../../../../shared/link/resume/resuming-source.ts";
 import type { DestinationMessage, Frame, Hello, SourceMessage } from "../../../../shared/protocol/stream-messages.ts";
-import { eventually } from "../../../support/bounded.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 import { type MemoryTransfer, memoryTransfer } from "../../../support/memory-link.ts";
 
-const PATIENT = { patienceMs: 60_000, peer: "peer" };
+/** The clock of all ends. It moves only while a test waits. */
+const clock = new FakeClock();
+const PATIENT = { patienceMs: 60_000, peer: "peer", clock };
 
 const frame = (sequence: number): Frame => ({
   kind: "frame",
@@ -86,10 +88,9 @@ function sourceOf(t: Test, made: Rig, generation: number): { source: ResumingSou
   return { source, heard };
 }
 
-const until = (what: string, is: () => boolean): Promise<true> =>
-  eventually(() => is() || undefined, { timeoutMs: 20_000, everyMs: 1, what });
+const until = (what: string, is: () => boolean): Promise<void> => clock.advanceUntil(is, what);
 
-const connected = (source: ResumingSource): Promise<true> => until("a connection", () => !source.isCut);
+const connected = (source: ResumingSource): Promise<void> => until("a connection", () => !source.isCut);
 const sequences = (messages: readonly SourceMessage[]): number[] =>
   messages.flatMap((message) => (message.kind === "frame" ? [message.sequence] : []));
 
