@@ -19,7 +19,7 @@ t.test("a QEMU that answers again by now is not killed", async (t) => {
   const { qemu, guest, cx } = await destinationPhase(t);
   await t.rejects(
     endUnseen(guest.process, () => false, cx),
-    { code: "not-in-doubt", message: /has taken 0123456789ab up again meanwhile/, advice: /ferry list/ },
+    { code: "not-in-doubt", message: /QEMU of 0123456789ab answers the agent again/, advice: /ferry list/ },
   );
   t.ok(qemu.isAlive);
 });
