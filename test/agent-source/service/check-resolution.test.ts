@@ -1,12 +1,14 @@
 /**
  * Tests what `ferry resolve` may do at a source, by the state that asks for a word and by what the destination says.
  */
-import { setTimeout as delay } from "node:timers/promises";
+import { createServer } from "node:http2";
+import type { AddressInfo } from "node:net";
 import t, { type Test } from "tap";
 import { type Asker, OperatorWords } from "../../../agent-source/migration/operator-words.ts";
 import type { SourceContext } from "../../../agent-source/migration/source-context.ts";
 import { checkResolution } from "../../../agent-source/service/check-resolution.ts";
 import { DECIDES_WITHIN_MS, type SettleAnswer, TAKES_UP_WITHIN_MS } from "../../../shared/protocol/stream-messages.ts";
+import { deferred } from "../../../shared/runtime/deferred.ts";
 import { AskedDestination, LIMITS } from "../../support/asked-destination.ts";
 
 type Standing = SettleAnswer["standing"];
@@ -82,16 +84,37 @@ t.test("a word for which no state asks is refused before the destination is aske
   t.same(destination.asked, []);
 });
 
+/** The milliseconds of a gRPC time-out such as "18S" or "17999m". */
+function millisecondsOf(timeout: string): number {
+  const units: Readonly<Record<string, number>> = { S: 1000, m: 1, u: 1e-3 };
+  return Number(timeout.slice(0, -1)) * (units[timeout.slice(-1)] ?? Number.NaN);
+}
+
 t.test("a destination that answers late does not count as one that cannot be asked", async (t) => {
-  const { cx, destination } = await waiting(t, "inDoubt", "starting");
-  // the destination has just started again, looks for its QEMU, and then waits for its own decision
-  destination.answer = async () => {
-    await delay(TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS);
-    return { standing: "starting", reason: "its QEMU cannot be looked at yet" };
-  };
-  await t.rejects(checkResolution(cx, "source", true), {
-    code: "not-resolvable",
-    message: /may run there already \(its QEMU cannot be looked at yet\)/,
-    advice: /end it first with ferry --agent .* resolve m-1 --keep source;/,
+  const asked = deferred<string>();
+  const server = createServer().on("stream", (stream, headers) => {
+    asked.resolve(String(headers["grpc-timeout"]));
+    stream.close();
   });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.teardown(() => server.close());
+  const { cx } = await waiting(t, "inDoubt", "starting");
+  const { port } = server.address() as AddressInfo;
+  const word = checkResolution({ ...cx, call: { ...cx.call, to: `127.0.0.1:${port}` } }, "source", false);
+  // a destination that has just started again looks for its QEMU, and then waits for its own decision
+  t.ok(millisecondsOf(await asked.promise) > TAKES_UP_WITHIN_MS + DECIDES_WITHIN_MS, "it is waited for for longer");
+  await t.rejects(word, { code: "needs-confirmation" });
 });
+
+t.test(
+  "a word for the source is not taken while the destination looks for its QEMU, and the fault says so",
+  async (t) => {
+    const { cx, destination } = await waiting(t, "inDoubt", "starting");
+    destination.answer = () => ({ standing: "starting", reason: "its QEMU cannot be looked at yet" });
+    await t.rejects(checkResolution(cx, "source", true), {
+      code: "not-resolvable",
+      message: /may run there already \(its QEMU cannot be looked at yet\)/,
+      advice: /end it first with ferry --agent .* resolve m-1 --keep source;/,
+    });
+  },
+);
