@@ -8,6 +8,7 @@ import type { DestinationState } from "../../../agent-destination/migration/dest
 import { MigrationFault } from "../../../shared/fault.ts";
 import { bounded, eventually } from "../../support/bounded.ts";
 import { type Came, destinationPhase, GRANT, type Phase, POSTCOPY, WITHDRAWN } from "../../support/destination-cx.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { contract } from "../../support/frames.ts";
 import { offer } from "../../support/handshake-fixtures.ts";
 
@@ -148,6 +149,24 @@ t.test(
     await done;
     t.equal(starts.kinds().at(-1), "starting");
     t.match((await starts.record())?.kind, "running");
+  },
+);
+
+t.test(
+  "a state that fails at once is tried again after half a second, and does not occupy the processor",
+  async (t) => {
+    const clock = new FakeClock();
+    const { drive, kinds, guest, write, until, signals } = await driven(t, { status: "inmigrate", clock });
+    await write("running");
+    const done = drive({ kind: "starting", guest, grant: GRANT, grantedAtUs: 5 });
+    await clock.untilWaitedFor();
+    await clock.advance(499);
+    t.same(kinds(), ["starting"]);
+    await clock.advance(1);
+    await until("starting", 2);
+    signals.leaving.abort(STOPPING);
+    await clock.walkUntil(done);
+    t.same(new Set(kinds()), new Set(["starting"]));
   },
 );
 

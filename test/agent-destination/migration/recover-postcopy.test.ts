@@ -7,10 +7,12 @@ import t, { type Test } from "tap";
 import { recoverPostcopy } from "../../../agent-destination/migration/recover-postcopy.ts";
 import { encodeReceivedPages, encodeResumeAck } from "../../../shared/qemu/return-path/return-path.ts";
 import { encodeRecvBitmap, encodeResume } from "../../../shared/qemu/stream/command-encoder.ts";
+import { type Clock, systemClock } from "../../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../../shared/units.ts";
 import { bounded } from "../../support/bounded.ts";
 import { destinationPhase, ID, POSTCOPY, TOKEN } from "../../support/destination-cx.ts";
 import { DialledSource } from "../../support/dialled-source.ts";
+import { FakeClock } from "../../support/fake-clock.ts";
 import { IncomingStream } from "../../support/incoming-stream.ts";
 
 const BLOCKS = [
@@ -27,8 +29,8 @@ const NOT_PAUSED = "Migrate recover can only be run when postcopy is paused.";
 /**
  * Lets a post-copy be resumed. @param answers whether QEMU says which pages it has, once it was asked for all of them
  */
-async function broken(t: Test, answers = true) {
-  const phase = await destinationPhase(t, { status: "running", migration: "postcopy-paused" });
+async function broken(t: Test, { answers = true, clock = systemClock }: { answers?: boolean; clock?: Clock } = {}) {
+  const phase = await destinationPhase(t, { status: "running", migration: "postcopy-paused", clock });
   const { guest, cx, qemu } = phase;
   const incoming = IncomingStream.of(t, qemu, (bytes) => {
     if (!answers || bytes.length < ASKED.length) return undefined;
@@ -94,6 +96,35 @@ t.test("a QEMU that has every page needs no stream, and the source is not dialle
   t.equal(await recovered(), undefined);
   t.same(steps, ["migrate-recover", "migrate-pause"]);
   t.same(source.hellos, []);
+});
+
+t.test("a QEMU that does not listen within five seconds has failed, in its own words", async (t) => {
+  const clock = new FakeClock();
+  const { recovered, qemu, source } = await broken(t, { clock });
+  let tries = 0;
+  qemu.whim = ({ execute }) => {
+    if (execute !== "migrate-recover") return undefined;
+    if (++tries === 2) clock.jump(5001);
+    return NOT_PAUSED;
+  };
+  const done = recovered();
+  await clock.walkUntil(done);
+  await t.rejects(done, { code: "qmp-command", message: new RegExp(NOT_PAUSED) });
+  t.equal(tries, 2);
+  t.same(source.hellos, []);
+});
+
+t.test("a QEMU that does not say within twenty seconds which pages it has has failed", async (t) => {
+  const clock = new FakeClock();
+  const { recovered, incoming, source } = await broken(t, { answers: false, clock });
+  const done = recovered();
+  done.catch(() => undefined);
+  await incoming.untilCame(ASKED.length);
+  const closed = new Promise((resolve) => void incoming.connected().then((socket) => socket.once("close", resolve)));
+  await clock.advance(20_000);
+  await t.rejects(done, { code: "qemu-failed", message: "The destination's QEMU does not say which pages it has" });
+  await bounded(closed, 20_000, "the end of the stream to QEMU");
+  t.same(source.hellos, [], "nothing is asked of the source");
 });
 
 t.test("a QEMU that has ended is not asked", async (t) => {

@@ -87,6 +87,17 @@ t.test("a stream that fails ends the wait, whether QEMU still takes bytes or loa
   }
 });
 
+t.test("a QEMU that does not take the guest's last bytes within a minute has failed", async (t) => {
+  const clock = new FakeClock();
+  const { loaded, receiver } = await loading(t, { clock });
+  receiver.replay.drained = () => new Promise(() => undefined);
+  const message = "The destination's QEMU did not take the guest's last bytes in 60000 ms";
+  const failed = t.rejects(loaded(), { code: "timeout", message });
+  await clock.untilWaitedFor();
+  await clock.advance(60_000);
+  await failed;
+});
+
 t.test("in post-copy the guest is loaded when QEMU is paused, and the record has what resumes post-copy", async (t) => {
   const { loaded, guest, receiver, steps, record, qemu } = await loading(t, { postcopy: true, status: "inmigrate" });
   let looks = 0;

@@ -10,6 +10,7 @@ import { MigrationFault } from "../../../../shared/fault.ts";
 import { encodeShut } from "../../../../shared/qemu/return-path/return-path.ts";
 import { bounded, eventually } from "../../../support/bounded.ts";
 import { type Came, destinationPhase, POSTCOPY } from "../../../support/destination-cx.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
 
 const WITHIN = { timeoutMs: 15_000 };
 const LEAVING = new MigrationFault("stopping", "The agent stops");
@@ -96,6 +97,28 @@ t.test("an agent that has started again resumes post-copy, or finds that it is c
   t.same(await pulled(), { kind: "arrived" });
   t.match(await record(), { kind: "arrived" });
   t.same(told.streams, []);
+});
+
+t.test("post-copy is resumed again and again, after pauses of 250 ms to 2 s", async (t) => {
+  const clock = new FakeClock();
+  const { pulled, guest, signals } = await pulling(t, { hasStream: false, clock });
+  let tries = 0;
+  guest.monitor = async () => {
+    tries++;
+    throw new MigrationFault("qmp-timeout", "QEMU does not answer");
+  };
+  const done = pulled();
+  done.catch(() => undefined);
+  for (const pauseMs of [250, 500, 1000, 2000, 2000]) {
+    await clock.untilWaitedFor();
+    const before = tries;
+    await clock.advance(pauseMs - 1);
+    t.equal(tries, before);
+    await clock.advance(1);
+    await eventually(() => (tries > before ? true : undefined), { ...WITHIN, what: `a try after ${pauseMs} ms` });
+  }
+  signals.leaving.abort(LEAVING);
+  await t.rejects(done, { code: "stopping" });
 });
 
 t.test("an agent that leaves leaves the pages to the next agent, and writes nothing", async (t) => {

@@ -5,17 +5,17 @@
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import t from "tap";
-import { receive } from "../../../agent-destination/migration/phases/receive.ts";
-import { Receiver } from "../../../agent-destination/replay/receiver.ts";
-import type { Replay } from "../../../agent-destination/replay/replay.ts";
-import { MigrationFault } from "../../../shared/fault.ts";
-import { deferred } from "../../../shared/runtime/deferred.ts";
-import { openLoopback } from "../../../shared/warmup/loopback.ts";
-import { eventually } from "../../support/bounded.ts";
-import { FakeClock } from "../../support/fake-clock.ts";
-import { LIMITS } from "../../support/link.ts";
-import { folder } from "../../support/link-fixtures.ts";
-import { turn } from "../../support/sending.ts";
+import { receive } from "../../../../agent-destination/migration/phases/receive.ts";
+import { Receiver } from "../../../../agent-destination/replay/receiver.ts";
+import type { Replay } from "../../../../agent-destination/replay/replay.ts";
+import { MigrationFault } from "../../../../shared/fault.ts";
+import { deferred } from "../../../../shared/runtime/deferred.ts";
+import { openLoopback } from "../../../../shared/warmup/loopback.ts";
+import { eventually } from "../../../support/bounded.ts";
+import { FakeClock } from "../../../support/fake-clock.ts";
+import { LIMITS } from "../../../support/link.ts";
+import { folder } from "../../../support/link-fixtures.ts";
+import { turn } from "../../../support/sending.ts";
 
 /** Makes a migration whose first frame has come, unless `isSilent` says that nothing has come. */
 function receiving({ isSilent = false } = {}) {
