@@ -83,7 +83,7 @@ t.test("a destination that tells of more pages than its bits have is told as an 
   const { inbox, says } = postcopyInbox();
   void inbox.askMissing(64);
   const told = { kind: "missing", firstPage: 0, pageCount: 64, bits: Buffer.alloc(7), last: true } as const;
-  t.match(await says(told), { code: "peer-invalid", message: /in 7 bytes which of 64 pages/ });
+  t.match(await says(told), { code: "peer-invalid", message: /with only 7 bytes which of 64 pages it misses/ });
 });
 
 t.test("a destination's fault is told as peer-failed, and never says where the guest is", async (t) => {
