@@ -9,7 +9,7 @@ import { isAbsolute, normalize } from "node:path";
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import type { Drive, GuestDisks, Image } from "../../shared/protocol/messages.ts";
 import { type FoundDisks, readDisks } from "../../shared/qemu/inspect/guest-disks.ts";
-import { inodeOf } from "../../shared/qemu/inspect/open-files.ts";
+import { inodeOfStats } from "../../shared/qemu/inspect/open-files.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 
 /** A medium that may be put into a drive here. */
@@ -89,9 +89,9 @@ async function allowed(
   for (const directory of directories) {
     // nothing is looked at outside of the directories: a look at some paths mounts a file system of another host
     if (!file.startsWith(`${directory}/`)) continue;
-    const mistake = await mistakeIn(directory, file);
-    if (mistake === undefined) return { file, format, writable, inode: await inodeOf(file) };
-    why = mistake;
+    const seen = await seenIn(directory, file);
+    if (seen.mistake === undefined) return { file, format, writable, inode: seen.inode };
+    why = seen.mistake;
   }
   return why;
 }
@@ -108,15 +108,23 @@ const isOfDefinition = ({ file, format, writable }: Image, { drives }: FoundDisk
     return own?.file === file && own.format === format && (own.writable || !writable);
   });
 
-/** Looks at a file below a directory of `guests.media`. @returns what is wrong; undefined where nothing is */
-async function mistakeIn(directory: string, file: string): Promise<string | undefined> {
+/**
+ * Looks at a file below a directory of `guests.media`.
+ * @returns what is wrong, or the inode of the very file that was found to be right, since another one may be put there
+ *   before QEMU opens it
+ */
+async function seenIn(
+  directory: string,
+  file: string,
+): Promise<{ readonly mistake: string } | { readonly mistake: undefined; readonly inode: string }> {
   try {
     const [inside, real] = await Promise.all([realpath(directory), realpath(file)]);
-    if (!real.startsWith(`${inside}/`)) return `leads out of ${directory}, to ${real}`;
-    const found = await stat(real);
-    return found.isFile() || found.isBlockDevice() ? undefined : "is neither a regular file nor a block device";
+    if (!real.startsWith(`${inside}/`)) return { mistake: `leads out of ${directory}, to ${real}` };
+    const found = await stat(real, { bigint: true });
+    if (!found.isFile() && !found.isBlockDevice()) return { mistake: "is neither a regular file nor a block device" };
+    return { mistake: undefined, inode: inodeOfStats(found) };
   } catch (thrown) {
-    return `cannot be looked at: ${MigrationFault.from(thrown).message}`;
+    return { mistake: `cannot be looked at: ${MigrationFault.from(thrown).message}` };
   }
 }
 

@@ -67,6 +67,14 @@ export function compareSettings(theirs: Made, mine: Made): Refusal | undefined {
 
 type Settings = ReadonlyMap<string, readonly string[]>;
 
+/** Takes "disk0: num-queues = 1" apart. A text of another form names nothing. */
+function partsOf(setting: string): readonly [device: string, name: string, value: string] {
+  const named = setting.indexOf(": ");
+  const valued = named === -1 ? -1 : setting.indexOf(" = ", named + 2);
+  if (valued === -1) return ["", "", ""];
+  return [setting.slice(0, named), setting.slice(named + 2, valued), setting.slice(valued + 3)];
+}
+
 /**
  * Groups settings by device, then by name. Nothing tells devices of one name apart, so the values of such devices are
  * put into one list.
@@ -74,11 +82,14 @@ type Settings = ReadonlyMap<string, readonly string[]>;
 function gather(settings: readonly string[]): ReadonlyMap<string, Settings> {
   const devices = new Map<string, Map<string, string[]>>();
   for (const one of settings) {
-    const [, device = "", name = "", value = ""] = /^(.*?): (.*?) = (.*)$/.exec(one) ?? [];
+    const [device, name, value] = partsOf(one);
     const own = devices.get(device) ?? new Map<string, string[]>();
-    own.set(name, [...(own.get(name) ?? []), value].sort());
     devices.set(device, own);
+    const values = own.get(name) ?? [];
+    own.set(name, values);
+    values.push(value);
   }
+  for (const own of devices.values()) for (const values of own.values()) values.sort();
   return devices;
 }
 

@@ -18,6 +18,8 @@ const REFUSED_MAX = 100;
  * as many half requests as it has calls.
  */
 const REQUEST_MS = 20_000;
+/** The calls whose caller goes on asking for as long as it likes. */
+const REFLECTION = "/grpc.reflection.";
 const TRANSFER = "/ferry.v1.TransferService/";
 const HEALTH_WATCH = "/grpc.health.v1.Health/Watch";
 
@@ -35,8 +37,8 @@ export function limitingCalls(limits: ConnectionLimits, clock: Clock = systemClo
     if (fault === undefined) {
       // gRPC keeps what has arrived of a request for as long as its stream is open, so the connection ends as well
       const onLate = (): void => (counted === undefined ? call.sendStatus(toStatus(tooSlow())) : limits.end(counted));
-      const late = clock.after(REQUEST_MS, onLate);
-      late.unref();
+      const late = path.startsWith(REFLECTION) ? undefined : clock.after(REQUEST_MS, onLate);
+      late?.unref();
       const arrived = (): void => clock.cancel(late);
       return counting(call, path === HEALTH_WATCH ? watches : undefined, counted, arrived);
     }
@@ -73,9 +75,10 @@ function counting(
   return new ServerInterceptingCall(call, {
     start: (next) =>
       next({
-        onReceiveMessage: (message, goOn) => {
+        // a call with one request is handled only when its caller has ended the request
+        onReceiveHalfClose: (goOn) => {
           arrived();
-          goOn(message);
+          goOn();
         },
         // grpc-js calls this once, when the call is over, however it has ended
         onCancel: () => {

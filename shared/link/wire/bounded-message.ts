@@ -43,14 +43,35 @@ export function checkEntries(bytes: Uint8Array, type: string): void {
   walk(protobuf.Reader.create(bytes), bytes.length, typesOfProtocol().lookupType(`ferry.v1.${type}`), left);
 }
 
+/** The wire types of numbers, texts and bytes. */
+const BASIC: ReadonlyMap<string, number> = new Map(Object.entries(protobuf.types.basic));
+
+/** Gives the wire type of one value of the field. An enum is a varint. */
+const wireTypeOf = ({ map, resolvedType, type }: protobuf.Field): number =>
+  map || resolvedType instanceof protobuf.Type ? LENGTH_DELIMITED : (BASIC.get(type) ?? 0);
+
+function spend(left: { entries: number }, entries: number): void {
+  left.entries -= entries;
+  if (left.entries < 0)
+    throw new MigrationFault("peer-invalid", `The peer's message has more than ${ENTRIES_MAX} entries`);
+}
+
 function walk(reader: protobuf.Reader, end: number, type: protobuf.Type, left: { entries: number }): void {
   while (reader.pos < end) {
-    if (left.entries-- === 0)
-      throw new MigrationFault("peer-invalid", `The peer's message has more than ${ENTRIES_MAX} entries`);
+    spend(left, 1);
     const tag = reader.uint32();
-    const inner = type.fieldsById[tag >>> 3]?.resolvedType;
-    if ((tag & 7) === LENGTH_DELIMITED && inner instanceof protobuf.Type)
-      walk(reader, reader.uint32() + reader.pos, inner, left);
-    else reader.skipType(tag & 7);
+    const wire = tag & 7;
+    const field = type.fieldsById[tag >>> 3];
+    const inner = field?.resolvedType;
+    // protobufjs decodes a known field by its type, whatever wire type the message gives it
+    if (field !== undefined && wire !== wireTypeOf(field) && !(field.repeated && wire === LENGTH_DELIMITED))
+      throw new MigrationFault("peer-invalid", `The peer's message has its field ${field.name} in another form`);
+    if (inner instanceof protobuf.Type) walk(reader, reader.uint32() + reader.pos, inner, left);
+    else if (wire === LENGTH_DELIMITED && field !== undefined && wireTypeOf(field) !== wire) {
+      // numbers in one piece, of a byte each at least
+      const length = reader.uint32();
+      spend(left, length);
+      reader.skip(length);
+    } else reader.skipType(wire);
   }
 }

@@ -3,7 +3,7 @@ import type { DiskMark, Drive, GuestDisks, GuestOffer, Image } from "../../proto
 import { flag, list, malformed, object, shortText, strings, text, type WireObject, whole } from "./wire-read.ts";
 
 /** The bounds of lists and texts in what a source says of its guest. They are above what any guest has. */
-const DEVICES_MAX = 4000;
+const DEVICES_MAX = 6000;
 const SETTINGS_MAX = 10_000;
 const DRIVES_MAX = 1024;
 const LAYERS_MAX = 1024;

@@ -57,7 +57,9 @@ async function machineSettings(qmp: QmpClient): Promise<readonly string[]> {
 
 const fieldsOf = (option: string, value: unknown): readonly string[] =>
   typeof value === "object" && value !== null
-    ? Object.entries(value).map(([name, one]) => `machine: ${option} ${name} = ${one}`)
+    ? Object.entries(value).flatMap(([name, one]) =>
+        ["string", "number", "boolean"].includes(typeof one) ? [`machine: ${option} ${name} = ${one}`] : [],
+      )
     : [];
 
 /** True for a device that somebody may plug or unplug. */

@@ -1,4 +1,5 @@
 /** Finds the files that a QEMU has open, by the names that QEMU gives. */
+import type { BigIntStats } from "node:fs";
 import { readdir, readlink, realpath, stat } from "node:fs/promises";
 import { basename, isAbsolute, join } from "node:path";
 import type { Image } from "../../protocol/messages.ts";
@@ -95,6 +96,9 @@ export const baseNameOf = async (path: string): Promise<string> => basename(awai
 /** Device and inode of a file, or the number of a block device; empty where there is none. */
 export async function inodeOf(path: string): Promise<string> {
   const found = await stat(path, { bigint: true }).catch(() => undefined);
-  if (found === undefined) return "";
-  return found.isBlockDevice() ? `block ${found.rdev}` : `${found.dev}:${found.ino}`;
+  return found === undefined ? "" : inodeOfStats(found);
 }
+
+/** Names a file as inodeOf() does. */
+export const inodeOfStats = (found: BigIntStats): string =>
+  found.isBlockDevice() ? `block ${found.rdev}` : `${found.dev}:${found.ino}`;

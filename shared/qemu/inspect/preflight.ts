@@ -5,7 +5,7 @@
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
 import { isSettled } from "../qmp/migration-status.ts";
-import { type GuestMemoryRange, parseGuestMemory, parseRamBlocks } from "../qmp/monitor-text.ts";
+import { type GuestMemoryRange, linesOf, parseGuestMemory, parseRamBlocks } from "../qmp/monitor-text.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
 import type { QemuVersion } from "../qmp/qmp-types.ts";
 import type { RamBlock } from "../stream/ram-blocks.ts";
@@ -162,6 +162,9 @@ async function inspectCpu(qmp: QmpClient): Promise<Pick<GuestFacts, "cpuModel" |
 }
 
 /** A word of CPU features: X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
+/** The most characters of a register's name, such as "EAX". */
+const REGISTER_CHARACTERS_MAX = 8;
+
 interface FeatureWord {
   readonly "cpuid-input-eax": number;
   readonly "cpuid-input-ecx"?: number;
@@ -169,15 +172,28 @@ interface FeatureWord {
   readonly features: number;
 }
 
+const isFeatureWord = (word: unknown): word is FeatureWord =>
+  typeof word === "object" &&
+  word !== null &&
+  "features" in word &&
+  typeof word.features === "number" &&
+  "cpuid-input-eax" in word &&
+  typeof word["cpuid-input-eax"] === "number" &&
+  "cpuid-register" in word &&
+  typeof word["cpuid-register"] === "string" &&
+  word["cpuid-register"].length <= REGISTER_CHARACTERS_MAX;
+
 async function cpuFeaturesOf(qmp: QmpClient, path: string): Promise<Record<string, number>> {
   const properties = await qmp.execute("qom-list", { path });
   if (!properties.some((property) => property.name === "feature-words")) return {};
   const words = await qmp.execute("qom-get", { path, property: "feature-words" });
   const features: Record<string, number> = {};
   if (!Array.isArray(words)) return features;
-  const list: readonly FeatureWord[] = words;
-  for (const { "cpuid-input-eax": eax, "cpuid-input-ecx": ecx = 0, "cpuid-register": register, features: bits } of list)
+  for (const word of words) {
+    if (!isFeatureWord(word)) throw new MigrationFault("qmp-protocol", `QEMU's ${path} has no feature words`);
+    const { "cpuid-input-eax": eax, "cpuid-input-ecx": ecx = 0, "cpuid-register": register, features: bits } = word;
     features[`${eax}:${ecx}:${register}`] = bits;
+  }
   return features;
 }
 
@@ -266,11 +282,13 @@ async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
 /** Finds devices that speak against any migration, and devices that speak against a comparison of the memory. */
 function refuseDevices(tree: string): Pick<SourceFacts, "refusals" | "verifyRefusals"> {
   const refusals: Refusal[] = [];
-  if (/^\s*dev: virtio-mem/m.test(tree))
+  const lines = linesOf(tree);
+  const has = (pattern: RegExp): boolean => lines.some((line) => pattern.test(line));
+  if (has(/^ *dev: virtio-mem/))
     refusals.push({ code: "device-virtio-mem", message: "The guest has a virtio-mem device; unplug it" });
-  if (/^\s*dev: vfio-/m.test(tree))
+  if (has(/^ *dev: vfio-/))
     refusals.push({ code: "device-vfio", message: "The guest has a passed-through (vfio) device; unplug it" });
-  const hints = /^\s*free-page-hint = true/m.test(tree);
+  const hints = has(/^ *free-page-hint = true/);
   const message =
     "The guest's balloon tells QEMU which pages are free (free-page-hint=on). QEMU does not send such pages, so they differ between the two hosts; leave out --verify";
   return { refusals, verifyRefusals: hints ? [{ code: "verify-free-page-hint", message }] : [] };

@@ -3,7 +3,8 @@
  * functions are pure: text in, values out. The formats are those of ram_block_format (system/physmem.c) and
  * mtree_print_flatview (system/memory.c) of QEMU 8.1 to 10.x.
  */
-import { PAGE_SIZE } from "../../units.ts";
+import { MigrationFault } from "../../fault.ts";
+import { PAGE_SIZE, RAM_BLOCKS_MAX } from "../../units.ts";
 import type { RamBlock } from "../stream/ram-blocks.ts";
 
 /** Guest-physical memory that is RAM or ROM; start and length in bytes, both whole pages. */
@@ -23,9 +24,11 @@ export interface GuestMemoryRange {
 export function parseRamBlocks(text: string): RamBlock[] {
   const blocks: RamBlock[] = [];
   for (const line of linesOf(text)) {
-    const row = /^\s*(\S.*?)\s+(\d+) (B|KiB|MiB|GiB)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+0x[0-9a-f]+/.exec(line);
+    const row = /^ *(\S+) +(\d+) (B|KiB|MiB|GiB) +0x[0-9a-f]+ +0x([0-9a-f]+) +0x[0-9a-f]+/.exec(line);
     if (row === null) continue;
     const [, name = "", count = "", unit = "B", used = ""] = row;
+    if (blocks.length === RAM_BLOCKS_MAX)
+      throw new MigrationFault("qmp-protocol", `QEMU names more than ${RAM_BLOCKS_MAX} RAM blocks`);
     blocks.push({ name, byteLength: Number.parseInt(used, 16), pageSize: Number(count) * bytesOf(unit) });
   }
   return blocks;
@@ -39,6 +42,7 @@ export function parseRamBlocks(text: string): RamBlock[] {
  */
 export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): GuestMemoryRange[] {
   const ranges: GuestMemoryRange[] = [];
+  const names = regionsOf(blocks);
   for (const line of flatViewOf("memory", text)) {
     const row =
       /^\s+([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:nv-)?(?:ram|rom)\): (.+?)(?: @[0-9a-f]{16})?(?: (?:kvm|xen|hvf|nvmm|whpx))?$/i.exec(
@@ -46,7 +50,7 @@ export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): Gue
       );
     if (row === null) continue;
     const [, first = "", last = "", region = ""] = row;
-    const block = blockOf(region, blocks);
+    const block = names.get(region);
     if (block === undefined) continue;
     const start = Math.ceil(Number.parseInt(first, 16) / PAGE_SIZE) * PAGE_SIZE;
     const end = Math.floor((Number.parseInt(last, 16) + 1) / PAGE_SIZE) * PAGE_SIZE;
@@ -79,13 +83,18 @@ function flatViewOf(space: string, text: string): string[] {
 }
 
 /**
- * Finds the block of a region. A region has the block's name without the device's path: vga.vram for
+ * Makes a table from regions to blocks. A region has the block's name without the device's path: vga.vram for
  * 0000:00:01.0/vga.vram.
  */
-function blockOf(region: string, blocks: readonly RamBlock[]): string | undefined {
-  const found =
-    blocks.find((block) => block.name === region) ?? blocks.find((block) => block.name.endsWith(`/${region}`));
-  return found?.name;
+function regionsOf(blocks: readonly RamBlock[]): ReadonlyMap<string, string> {
+  const names = new Map<string, string>();
+  for (const { name } of blocks)
+    for (let at = name.indexOf("/"); at !== -1; at = name.indexOf("/", at + 1)) {
+      const region = name.slice(at + 1);
+      if (!names.has(region)) names.set(region, name);
+    }
+  for (const { name } of blocks) names.set(name, name);
+  return names;
 }
 
 function bytesOf(unit: string): number {

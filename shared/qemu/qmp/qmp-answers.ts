@@ -21,6 +21,8 @@ import type {
 
 /** The most characters of a text. The longest are the paths of images, and the words of an error. */
 const TEXT_MAX = 4096;
+/** The most characters of a property of the object tree, as JSON. The longest are the feature words of a processor. */
+const PROPERTY_MAX = 16_384;
 /** The most entries of a list. A guest has some hundreds of objects of a kind at most. */
 const ENTRIES_MAX = 10_000;
 /** The most images below each other. */
@@ -55,6 +57,15 @@ const flag: Read<boolean> = (value, name) => {
 };
 
 const anything = <T>(value: T): T => value;
+/** Words for people, which are cut where they are too long. */
+const words: Read<string> = (value, name) => longText(value, name).slice(0, TEXT_MAX);
+
+/** A value of the object tree. Its reader knows its form; its length is that of the longest which agents ask for. */
+const property: Read<unknown> = (value, name) => {
+  if (JSON.stringify(value).length > PROPERTY_MAX) throw wrong(name, `is longer than ${PROPERTY_MAX} characters`);
+  return value;
+};
+
 /** The answer to a command that says only that it has succeeded. */
 const nothing: Read<void> = () => undefined;
 
@@ -115,8 +126,8 @@ const migrationInfo = object<MigrationInfo>({
       "page-size": number,
     }),
   ),
-  "error-desc": optional(text),
-  "blocked-reasons": optional(list(text)),
+  "error-desc": optional(words),
+  "blocked-reasons": optional(list(words)),
   downtime: optional(number),
   "expected-downtime": optional(number),
   "total-time": optional(number),
@@ -173,7 +184,7 @@ const ANSWERS: { readonly [C in QmpCommandName]: Read<QmpCommands[C]["returns"]>
   pmemsave: nothing,
   "human-monitor-command": longText,
   "query-cpus-fast": list(object({ "cpu-index": number, "qom-path": text, "thread-id": number, target: text })),
-  "qom-get": anything,
+  "qom-get": property,
   "qom-list": list(object({ name: text, type: text })),
   "object-add": nothing,
   "object-del": nothing,

@@ -9,7 +9,7 @@ import { MigrationFault } from "../../fault.ts";
  * The longest line that is taken, bytes. QEMU's longest answers (`info mtree` of a large guest) stay below 1 MiB; what
  * sends a longer line is no monitor.
  */
-export const LINE_MAX_BYTES = 2 * 1024 * 1024;
+export const LINE_MAX_BYTES = 4 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
 /** The most characters of a text of QEMU in the message of a fault. */
@@ -87,7 +87,7 @@ function parse(line: string): QmpMessage {
   return message;
 }
 
-/** Cuts a text of QEMU for a fault's message, which goes to logs and operators. A line may have 2 MiB. */
+/** Cuts a text of QEMU for a fault's message, which goes to logs and operators. A line may have 4 MiB. */
 export function excerpt(text: string): string {
   return text.length > EXCERPT_CHARACTERS ? `${text.slice(0, EXCERPT_CHARACTERS)}…` : text;
 }

@@ -28,10 +28,11 @@ export function strangerAt(path: string): number | undefined {
  * @returns a socket that fails with the event `error`, as a socket of node:net does
  */
 export function connectToQemu(path: string): Socket {
-  const owner = strangerAt(path);
-  if (owner === undefined) return connect(path);
+  let owner: number | undefined;
   let place: number;
   try {
+    owner = strangerAt(path);
+    if (owner === undefined) return connect(path);
     place = openSync(path, O_PATH | constants.O_NOFOLLOW);
   } catch (thrown) {
     return new Socket().destroy(thrown instanceof Error ? thrown : MigrationFault.from(thrown));

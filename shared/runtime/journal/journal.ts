@@ -57,6 +57,8 @@ export class Journal<T> {
 
   /** The record of each migration that this journal has written or read last. */
   private readonly newest = new Map<string, T>();
+  /** How many writes and removals were begun. */
+  private changes = 0;
   private readonly disk: JournalDisk;
   private readonly clock: Clock;
   private known: readonly Unreadable[] = [];
@@ -164,6 +166,7 @@ export class Journal<T> {
   async read(id: string): Promise<T | undefined> {
     const file = this.path(id);
     await this.last.get(id)?.catch(ignoreOthersFault);
+    const before = this.changes;
     const text = await this.guard(file, "read", async () => {
       try {
         return await readSmallFile(file, FILE_BYTES_MAX);
@@ -174,7 +177,8 @@ export class Journal<T> {
     });
     if (text === undefined) return undefined;
     const record = this.parse(id, file, text);
-    this.newest.set(id, record);
+    // what was written since this read began is newer, and latest() gives one object for as long as it is the latest
+    if (this.changes === before && !this.newest.has(id)) this.newest.set(id, record);
     return record;
   }
 
@@ -213,13 +217,12 @@ export class Journal<T> {
 
   /**
    * Removes the records for which `isOver` is true, those with the oldest files first, until at most `keep` are left.
-   * @param slack with more than 0, nothing is looked at while this journal knows of at most so many more records
+   * Only records that this journal has read or written count, so list() comes first.
+   * @param slack nothing is done while there are at most so many more
    */
   async prune(isOver: (record: T) => boolean, keep: number, slack = 0): Promise<void> {
-    if (slack > 0 && this.newest.size <= keep + slack) return;
-    const { entries } = await this.list();
-    const over = entries.filter(({ record }) => isOver(record)).map(({ id }) => id);
-    if (over.length <= keep) return;
+    const over = [...this.newest].filter(([, record]) => isOver(record)).map(([id]) => id);
+    if (over.length <= keep + slack) return;
     const aged = await Promise.all(over.map(async (id) => ({ id, at: await this.writtenAtMs(this.path(id)) })));
     aged.sort((a, b) => a.at - b.at);
     for (const { id } of aged.slice(0, aged.length - keep)) await this.remove(id);
@@ -263,6 +266,7 @@ export class Journal<T> {
 
   /** Runs an action after all earlier ones of this migration have ended. */
   private inOrder(id: string, action: () => Promise<void>): Promise<void> {
+    this.changes++;
     const before = this.last.get(id);
     const mine = before === undefined ? action() : before.catch(ignoreOthersFault).then(action);
     this.last.set(id, mine);

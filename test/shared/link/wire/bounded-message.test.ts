@@ -48,6 +48,17 @@ t.test("entries count at every depth, and a message that is cut off is the peer'
   t.match(requestDeserialize(deep), { code: "peer-invalid" });
 });
 
+t.test("entries are counted whatever wire type a message gives a field, as protobufjs decodes them", async (t) => {
+  const { requestDeserialize, responseDeserialize } = destinationService.Handshake;
+  // HandshakeAnswer.refusals as a fixed number of eight bytes, and then a field that is not known
+  const hidden = Buffer.concat([Buffer.of((2 << 3) | 1), answer(100_000)]);
+  t.match(responseDeserialize(hidden), { code: "peer-invalid", message: /field refusals in another form/ });
+  // Offer.protocol_versions, packed into one field
+  const packed = field(1, Buffer.alloc(200_000, 1));
+  t.match(requestDeserialize(packed), { code: "peer-invalid", message: /more than 16384 entries/ });
+  t.doesNotThrow(() => checkEntries(field(1, Buffer.alloc(10_000, 1)), "HandshakeRequest"));
+});
+
 t.test("a long text is one entry, and an operator's agent may answer at any length", async (t) => {
   t.doesNotThrow(() => checkEntries(field(2, Buffer.alloc(200_000)), "Refusal"));
   const views = migrationService.ListMigrations.responseSerialize([]);

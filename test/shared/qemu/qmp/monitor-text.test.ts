@@ -52,3 +52,18 @@ t.test("a line that is longer than any line of QEMU is no block, and takes no ti
   // if the time grew with the square of the length, it would be minutes
   t.ok(performance.now() - startMs < 20_000);
 });
+
+t.test(
+  "a table that a hostile QEMU has made up takes time by its length, and no more blocks than any guest has",
+  async (t) => {
+    const begun = process.cpuUsage();
+    const spaces = Array.from({ length: 2000 }, () => `a${" ".repeat(990)}`).join("\n");
+    t.same(parseRamBlocks(spaces), []);
+    // it took 0.1 s, and by the square of the lines' lengths 8 s
+    t.ok(process.cpuUsage(begun).user < 2e6);
+    const row = (at: number): string => `    b${at}   4 KiB  0x0000000000000000 0x0000000000001000 0x0000000000001000`;
+    const rows = Array.from({ length: 4097 }, (_, at) => row(at));
+    t.equal(parseRamBlocks(rows.slice(1).join("\n")).length, 4096);
+    t.throws(() => parseRamBlocks(rows.join("\n")), { code: "qmp-protocol", message: /more than 4096 RAM blocks/ });
+  },
+);

@@ -195,10 +195,11 @@ t.test("a file that is no record stays known until it is no longer in the direct
     faults,
   );
   await journal.prune(() => true, 0);
+  await journal.list();
   t.match(
     journal.unreadable,
     [[/torn\.json$/, { code: "state-directory", message: /torn\.json/ }]],
-    "a prune looks at the files too",
+    "it is still there",
   );
   rmSync(join(directory, "torn.json"));
   await journal.list();
@@ -270,4 +271,19 @@ t.test("a file that really does not open counts as a disk that hangs", async (t)
   await next;
   t.same(await journal.read("m"), note(2));
   t.same(readdirSync(directory), ["m.json"]);
+});
+
+t.test("a look at all records changes nothing of what was written while it looked", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, decode);
+  for (let number = 0; number < 40; number++) await journal.write(`m-${number}`, note(1));
+  for (let round = 2; round < 12; round++) {
+    const later = Array.from({ length: 40 }, () => note(round));
+    await Promise.all([journal.list(), ...later.map((record, number) => journal.write(`m-${number}`, record))]);
+    for (const [number, record] of later.entries())
+      if (journal.latest(`m-${number}`) !== record) t.fail(`m-${number} is old in round ${round}`);
+  }
+  const latest = journal.latest("m-0");
+  await journal.list();
+  t.equal(journal.latest("m-0"), latest, "and it is the same object after one more look");
 });
