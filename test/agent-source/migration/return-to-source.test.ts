@@ -120,7 +120,7 @@ t.test("a QEMU whose migration does not even end by a cancel is tried on, and th
   const end = returned();
   await passing(
     clock,
-    told(/cannot be confirmed to run \(QEMU is finish-migrate and its migration active, and stays so\)/),
+    told(/cannot be confirmed to run \(The source QEMU stays finish-migrate, and its migration active\)/),
     500,
   );
   qemu.state.migration = "cancelled";
@@ -132,7 +132,7 @@ t.test("the guest is not started while the journal says that it was granted", as
   const { returned, qemu, clock, told, cx } = await returning(t, "postmigrate");
   await cx.journal.write(cx.id, sourceRecord(cx, "granted"));
   const end = returned();
-  await passing(clock, told(/The journal says that web is granted: cont is not said/));
+  await passing(clock, told(/The journal says that web is granted, so the agent does not start it/));
   t.same(qemu.said, []);
   await cx.journal.write(cx.id, sourceRecord(cx, "plan"));
   t.match(await passing(clock, end), { guestNow: RUNS });
