@@ -105,7 +105,7 @@ for (const [behaviour, fault] of [
   });
 
 for (const [behaviour, message] of [
-  ["does nothing", "QEMU did not take up its migration"],
+  ["does nothing", "The source QEMU did not resume its migration"],
   ["stays", "The source QEMU's migration is postcopy-paused after it was told to fail"],
 ] as const)
   t.test(`a QEMU that ${behaviour} for 10 s fails the attempt, so that the agent tries again`, async (t) => {

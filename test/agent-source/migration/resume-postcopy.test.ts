@@ -139,7 +139,7 @@ t.test("a QEMU that does not notice the cut is told to pause after 10 s, and is 
   const { resumed, qemu, there } = await broken(t, "postcopy-active", clock);
   await t.rejects(passing(clock, resumed(), 500), {
     code: "qemu-failed",
-    message: "The source QEMU stays postcopy-active",
+    message: /migration stays postcopy-active/,
   });
   t.ok(clock.monotonicMs() >= 20_000);
   t.same([...new Set(qemu.said)], ["migrate-pause"]);

@@ -33,20 +33,52 @@ async function returning(t: Test, status: string, undo: Partial<Undo> = {}) {
   return { ...phase, clock, returned, told };
 }
 
-/** For each state of QEMU, with what the migration has done to it: what the operator is told, and what QEMU is told. */
-const CASES: readonly (readonly [status: string, undo: Partial<Undo>, guestNow: string | RegExp, said: string[]])[] = [
-  ["running", {}, RUNS, []],
-  ["postmigrate", {}, RUNS, ["cont"]],
-  ["postmigrate", { isRetired: false }, /somebody else has migrated the guest; nothing starts it here$/, []],
-  ["postmigrate", { paused: true }, /paused as it was; its QEMU calls that postmigrate, and cont starts it$/, []],
-  ["paused", { paused: true }, "the guest is at the source, paused as it was", []],
-  ["prelaunch", { paused: true }, "the guest is at the source, paused as it was", []],
-  ["paused", { postcopy: RESUMED_POSTCOPY }, RUNS, ["cont"]],
-  ["paused", {}, "the guest is at the source, and its QEMU says that it is paused", []],
-  ["io-error", {}, "the guest is at the source, and its QEMU says that it is io-error", []],
+interface Case {
+  readonly title: string;
+  readonly status: string;
+  readonly undo?: Partial<Undo>;
+  readonly guestNow: string | RegExp;
+  /** What QEMU is told. @default nothing */
+  readonly said?: readonly string[];
+}
+
+const PAUSED = { paused: true };
+const AS_IT_WAS = "the guest is at the source, paused as it was";
+const CASES: readonly Case[] = [
+  { title: "a guest that runs is left alone", status: "running", guestNow: RUNS },
+  {
+    title: "a guest that this migration has retired is started",
+    status: "postmigrate",
+    guestNow: RUNS,
+    said: ["cont"],
+  },
+  {
+    title: "a guest that somebody else has migrated may run at another host, and is not started",
+    ...{ status: "postmigrate", undo: { isRetired: false } },
+    guestNow: /somebody else has migrated the guest; nothing starts it here$/,
+  },
+  {
+    title: "a paused guest that was retired is not started, and the operator is told what would start it",
+    ...{ status: "postmigrate", undo: PAUSED },
+    guestNow: /paused as it was; its QEMU calls that postmigrate, and cont starts it$/,
+  },
+  { title: "a guest that its operator had paused stays paused", status: "paused", undo: PAUSED, guestNow: AS_IT_WAS },
+  { title: "a guest that was never started stays so", status: "prelaunch", undo: PAUSED, guestNow: AS_IT_WAS },
+  {
+    title: "a guest that this agent has paused for post-copy is started",
+    ...{ status: "paused", undo: { postcopy: RESUMED_POSTCOPY }, guestNow: RUNS, said: ["cont"] },
+  },
+  {
+    title: "a guest that its operator has paused meanwhile is not started",
+    ...{ status: "paused", guestNow: "the guest is at the source, and its QEMU says that it is paused" },
+  },
+  {
+    title: "a guest that stands still for a reason of its own is not started",
+    ...{ status: "io-error", guestNow: "the guest is at the source, and its QEMU says that it is io-error" },
+  },
 ];
-for (const [status, undo, guestNow, said] of CASES)
-  t.test(`a QEMU that is ${status} with ${JSON.stringify(undo)} is told ${said.join() || "nothing"}`, async (t) => {
+for (const { title, status, undo = {}, guestNow, said = [] } of CASES)
+  t.test(title, async (t) => {
     const { returned, qemu, clock } = await returning(t, status, undo);
     t.match(await passing(clock, returned()), { kind: "here", guestNow });
     t.same(qemu.said, said);
@@ -88,7 +120,7 @@ t.test("a QEMU whose migration does not even end by a cancel is tried on, and th
   const end = returned();
   await passing(
     clock,
-    told(/cannot be confirmed to run \(QEMU is finish-migrate and its migration active, and stays so\)/),
+    told(/cannot be confirmed to run \(The source QEMU stays finish-migrate, and its migration active\)/),
     500,
   );
   qemu.state.migration = "cancelled";
@@ -100,7 +132,7 @@ t.test("the guest is not started while the journal says that it was granted", as
   const { returned, qemu, clock, told, cx } = await returning(t, "postmigrate");
   await cx.journal.write(cx.id, sourceRecord(cx, "granted"));
   const end = returned();
-  await passing(clock, told(/The journal says that web is granted: cont is not said/));
+  await passing(clock, told(/The journal says that web is granted, so the agent does not start it/));
   t.same(qemu.said, []);
   await cx.journal.write(cx.id, sourceRecord(cx, "plan"));
   t.match(await passing(clock, end), { guestNow: RUNS });

@@ -138,17 +138,22 @@ t.test("a copy that runs on here keeps its QEMU with the settings that were foun
   t.equal(happened.at(-1), "journal: kept untold");
 });
 
-t.test("a copy here that its operator has paused has not ended, and is left paused", async (t) => {
-  const { destination, questions, ends, qemu } = await doubled(t);
-  qemu.become("paused");
-  await questions(2);
-  destination.answersInTurn(["lost"]);
-  t.match(await ends(), {
-    kind: "withdrawing",
-    fault: { guestNow: "the guest is at the source, and its QEMU says that it is paused" },
-  });
-  t.same(qemu.said, []);
-});
+t.test(
+  "a copy here that its operator has paused has not ended, and is left paused, also after post-copy",
+  async (t) => {
+    for (const state of [{}, { postcopy: RESUMED_POSTCOPY }]) {
+      const { destination, questions, ends, qemu } = await doubled(t, "running", state);
+      qemu.become("paused");
+      await questions(2);
+      destination.answersInTurn(["lost"]);
+      t.match(await ends(), {
+        kind: "withdrawing",
+        fault: { guestNow: "the guest is at the source, and its QEMU says that it is paused" },
+      });
+      t.same(qemu.said, []);
+    }
+  },
+);
 
 t.test("the fault names another QEMU of the guest that lives on here", async (t) => {
   const { destination, ends, qemu } = await doubled(t);
