@@ -87,7 +87,10 @@ t.test("buf curl lists and calls every method of both agents, and moves a guest"
     t.match((await ask("GetMigration", { id })).messages, [moved]);
     t.match((await ask("WatchMigration", { id })).messages, [moved]);
     t.match((await ask("CancelMigration", { id })).output, /MOVED|failed_precondition/);
-    t.match((await ask("ResolveMigration", { id, keep: "source" })).output, /"failed_precondition"[\s\S]*no word/);
+    t.match(
+      (await ask("ResolveMigration", { id, keep: "source" })).output,
+      /"failed_precondition"[\s\S]*waits for no operator's word/,
+    );
     t.match((await ask("GetMigration", { id: "none" })).output, /"not_found"[\s\S]*There is no migration none/);
     await assertOneGuest(t, rig, { name: "curled", at: rig.b });
   });
