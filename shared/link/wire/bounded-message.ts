@@ -10,10 +10,10 @@ import { MigrationFault } from "../../fault.ts";
 import { packageRoot } from "../../runtime/package-root.ts";
 
 /**
- * The most fields that a message may have, with those of the messages in it. The largest honest message is the offer of
- * a guest with many devices.
+ * The most fields that a message may have, with those of the messages in it. The largest honest messages are the offer
+ * of a guest with many devices, and a layout of RAM_BLOCKS_MAX blocks.
  */
-const ENTRIES_MAX = 16_384;
+const ENTRIES_MAX = 32_768;
 /** A message that is not longer than this, bytes, cannot have much more than a thousand entries, and is not walked. */
 const SMALL_BYTES = 4096;
 /** The wire type of a text, of bytes, and of a message (protobuf.dev/programming-guides/encoding). */
