@@ -97,6 +97,8 @@ const TEXT_MAX = 6000;
 
 /** The most characters of the message of one refusal. */
 const REASON_MAX = 2000;
+/** What a refusal takes beside its message, characters, so that a long list of empty ones is cut as well. */
+const REFUSAL_CHARACTERS = 60;
 
 const cut = (text: string, most = TEXT_MAX): string => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
 
@@ -115,9 +117,6 @@ function bounded(refusals: readonly Refusal[]): readonly Refusal[] {
     { code: "more", message: `${refusals.length - kept.length} more reasons, which are too long to tell` },
   ];
 }
-
-/** What a refusal takes beside its message, characters, so that a long list of empty ones is cut as well. */
-const REFUSAL_CHARACTERS = 60;
 
 /** One reason why a migration cannot happen. */
 export interface Refusal {

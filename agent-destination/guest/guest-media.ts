@@ -47,25 +47,23 @@ export async function planMedia(
   offered: GuestDisks | undefined,
   directories: readonly string[],
 ): Promise<MediaPlan> {
-  const plan = {
-    changes: [] as MediumChange[],
-    drives: new Set<string>(),
-    refusals: [] as Refusal[],
-    reasons: [] as string[],
-  };
+  const changes: MediumChange[] = [];
+  const drives = new Set<string>();
+  const refusals: Refusal[] = [];
+  const reasons: string[] = [];
   for (const { name: drive, qdev, removable, layers } of found.drives) {
     const wanted = offered?.drives.find(({ name }) => name === drive);
     if (!removable || wanted === undefined || describe(wanted.layers) === describe(layers)) continue;
-    plan.drives.add(drive);
+    drives.add(drive);
     const [top] = wanted.layers;
     const medium = top === undefined ? undefined : await allowed(top, wanted, found, directories);
-    if (typeof medium !== "string") plan.changes.push({ drive, qdev, medium });
+    if (typeof medium !== "string") changes.push({ drive, qdev, medium });
     else {
-      plan.refusals.push(notAllowed(wanted));
-      plan.reasons.push(`${top?.file} for drive ${drive} ${medium}`);
+      refusals.push(notAllowed(wanted));
+      reasons.push(`${top?.file} for drive ${drive} ${medium}`);
     }
   }
-  return plan;
+  return { changes, drives, refusals, reasons };
 }
 
 /** Describes the medium in a drive; empty where there is none. */

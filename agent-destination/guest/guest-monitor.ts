@@ -4,7 +4,6 @@
  * may wait for a page, and then only a client that was connected before can tell QEMU where pages come from. So neither
  * the end of the keeper nor that of this agent cuts QEMU off.
  */
-
 import { connect } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
@@ -71,8 +70,6 @@ export class GuestMonitor {
   /** The connection to QEMU's second monitor, where it could be had. */
   private secondClient: QmpClient | undefined;
   private readonly listeners = new Set<(event: QmpEvent) => void>();
-  /** The connections whose events are passed on. */
-  private readonly heard = new WeakSet<QmpClient>();
   private readonly renewals = new Set<(client: QmpClient) => void>();
   /**
    * The way to a keeper that is being tried. A keeper serves only the newest of its clients, so two tries at a time
@@ -238,15 +235,14 @@ export class GuestMonitor {
   private use(client: QmpClient): QmpClient {
     const before = this.client;
     this.client = client;
-    this.hear(client);
+    // the events of the second monitor are passed on since it was opened
+    if (client !== this.secondClient) this.hear(client);
     if (before !== undefined && before !== client) for (const renewed of [...this.renewals]) renewed(client);
     return client;
   }
 
-  /** Passes the events of a connection on, once however often the connection is used. */
+  /** Passes the events of a connection on. */
   private hear(client: QmpClient): void {
-    if (this.heard.has(client)) return;
-    this.heard.add(client);
     client.subscribe((event) => {
       for (const listener of [...this.listeners]) listener(event);
     });

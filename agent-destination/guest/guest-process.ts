@@ -208,8 +208,8 @@ export class GuestProcess {
   }
 
   /**
-   * Calls `started` whenever somebody says `cont` to this QEMU, for as long as its monitor is open. After a time
-   * without a connection QEMU's state says whether somebody did.
+   * Calls `started` whenever an operator or another program says `cont` to this QEMU. Events that QEMU sent while this
+   * agent had no connection are lost, so each new connection asks QEMU whether the guest runs.
    * @returns a function that ends the calls
    */
   onResume(started: () => void): () => void {

@@ -13,7 +13,6 @@
  * a time. If its standard input ends before that, the agent has ended or does not need the keeper, and the keeper ends
  * too.
  */
-
 import { createServer, type Socket } from "node:net";
 import { QmpLines, type QmpMessage } from "../../shared/qemu/qmp/qmp-lines.ts";
 import { removeLeftNow } from "../../shared/runtime/files/remove-left.ts";

@@ -2,7 +2,6 @@
  * Removes the files that a guest's QEMU leaves when it has ended. The sockets of a migration are not among them
  * (phases/discard.ts).
  */
-
 import type { DestinationConfig } from "../../shared/runtime/config/config.ts";
 import { removeLeft } from "../../shared/runtime/files/remove-left.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";

@@ -45,7 +45,7 @@ export class MonitorLooks {
     const pauseMs = (this.notBeforeMs.get(guest.name) ?? 0) - this.clock.monotonicMs();
     if (pauseMs > 0) await this.clock.sleep(pauseMs);
     const found = await whatIsThere(guest, this.clock);
-    // a look that finds nobody disturbs nobody
+    // no pause is needed after a look that found no QEMU: no other program could wait for its monitor
     if (found.length === 0) this.notBeforeMs.delete(guest.name);
     else this.notBeforeMs.set(guest.name, this.clock.monotonicMs() + LOOK_PAUSE_MS);
     return found;

@@ -20,6 +20,7 @@ import {
 } from "../../shared/protocol/stream-messages.ts";
 import { orLate } from "../../shared/runtime/deferred.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
+import { RECORDS_SLACK } from "../../shared/runtime/journal/journal.ts";
 import { orLogged } from "../../shared/runtime/journal/journal-log.ts";
 import { keepLatest } from "../../shared/runtime/keep-latest.ts";
 import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
@@ -274,8 +275,6 @@ export class DestinationAgent implements DestinationService {
   }
 }
 
-/** How many more records than are kept the journal may have before it is pruned. */
-const RECORDS_SLACK = 50;
 /** How many entries `arrivals` keeps; the oldest ones go first. */
 const ARRIVALS_KEPT = 100;
 

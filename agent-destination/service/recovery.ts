@@ -3,7 +3,6 @@
  * have ended. Where a migration of the journal goes on is decided by recoverDestination()
  * (shared/protocol/destination-states.ts; docs/design/ownership.md).
  */
-
 import type { LinkLimits } from "../../shared/link/link.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { DestinationRecord } from "../../shared/protocol/ownership.ts";

@@ -8,7 +8,6 @@
  * Not its job: what the stream means (StreamParser), and when a stopped stream is read on (read-hold.ts,
  * postcopy-capture.ts).
  */
-
 import { createServer, type Server, Socket, type SocketConstructorOpts } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import { encodeShut, encodeSwitchoverAck } from "../../shared/qemu/return-path/return-path.ts";

@@ -4,7 +4,6 @@
  * the whole guest (docs/design/post-copy.md#who-owns-the-guest). This file does not start the guest
  * (return-to-source.ts).
  */
-
 import { createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";

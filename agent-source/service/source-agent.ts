@@ -22,6 +22,7 @@ import type { Hello } from "../../shared/protocol/stream-messages.ts";
 import { deferred, orLate } from "../../shared/runtime/deferred.ts";
 import { loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
 import { processUsage } from "../../shared/runtime/host/process-usage.ts";
+import { RECORDS_SLACK } from "../../shared/runtime/journal/journal.ts";
 import { LineBudget } from "../../shared/runtime/log/line-budget.ts";
 import { budgeted } from "../../shared/runtime/log/log.ts";
 import { returnMemoryLater } from "../../shared/runtime/v8/return-memory.ts";
@@ -41,8 +42,6 @@ import { type Identity, type Made, pruneJournal, recoverMigrations, type SourceA
 
 /** The most log lines of one kind that a migration may write in a minute. A migration that goes well writes a few. */
 const LINES_OF_A_KIND = 60;
-/** How many more records than are kept the journal may have before it is pruned. */
-const RECORDS_SLACK = 50;
 /** The part of the shutdown grace that is kept for aborting migrations which did not finish, milliseconds. */
 const ABORT_RESERVE_MS = 10_000;
 /** The part of the shutdown grace in which migrations that are left to the journal close what is open, milliseconds. */

@@ -13,7 +13,7 @@ import { simulatedBlocks } from "../../shared/page/simulated-pages.ts";
 import type { MigrateOptions } from "../../shared/protocol/report.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
-import { deferred, orAborted } from "../../shared/runtime/deferred.ts";
+import { deferred, endingAfter, orAborted } from "../../shared/runtime/deferred.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 import { returnMemory } from "../../shared/runtime/v8/return-memory.ts";
 import { type Loopback, openLoopback } from "../../shared/warmup/loopback.ts";
@@ -88,11 +88,9 @@ let kept: unknown;
  */
 export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise<void> {
   for (let round = 0; round < ROUNDS && !signal.aborted; round++) {
-    const late = new AbortController();
-    const timer = parts.clock.after(ROUND_WITHIN_MS, () =>
-      late.abort(new MigrationFault("timeout", `A round of the warm-up took longer than ${ROUND_WITHIN_MS} ms`)),
-    );
-    kept = await moveNobody(parts, AbortSignal.any([signal, late.signal])).finally(() => parts.clock.cancel(timer));
+    const late = (): MigrationFault =>
+      new MigrationFault("timeout", `A round of the warm-up took longer than ${ROUND_WITHIN_MS} ms`);
+    kept = await endingAfter(ROUND_WITHIN_MS, signal, parts.clock, (either) => moveNobody(parts, either), late);
   }
   await returnMemory();
 }

@@ -48,6 +48,26 @@ export function within<T>(
   });
 }
 
+/**
+ * Carries out an action with a signal that is aborted as soon as `outer` is, or when `ms` milliseconds are over.
+ * @param late makes the reason of a signal that is aborted because the time is over. @default an AbortError
+ */
+export async function endingAfter<T>(
+  ms: number,
+  outer: AbortSignal,
+  clock: Clock,
+  action: (signal: AbortSignal) => Promise<T>,
+  late: () => MigrationFault | undefined = () => undefined,
+): Promise<T> {
+  const over = new AbortController();
+  const timer = clock.after(ms, () => over.abort(late()));
+  try {
+    return await action(AbortSignal.any([outer, over.signal]));
+  } finally {
+    clock.cancel(timer);
+  }
+}
+
 /** Waits until a promise has resolved or rejected. @returns false when that takes longer than `ms` milliseconds */
 export function orLate(done: Promise<unknown>, ms: number, clock: Clock = systemClock): Promise<boolean> {
   return new Promise((resolve) => {

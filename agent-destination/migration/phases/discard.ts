@@ -1,5 +1,4 @@
 /** The phase *discarding*: the migration will not happen, and nothing of it is to be left. */
-
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { removeLeft } from "../../../shared/runtime/files/remove-left.ts";

@@ -6,7 +6,7 @@ import { MigrationFault } from "../../../shared/fault.ts";
 import { EPOCH } from "../../../shared/protocol/ownership.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import type { Timer } from "../../../shared/runtime/clock.ts";
-import { orAborted } from "../../../shared/runtime/deferred.ts";
+import { endingAfter, orAborted } from "../../../shared/runtime/deferred.ts";
 import { orLogged } from "../../../shared/runtime/journal/journal-log.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
 import type { TransferSession } from "../../transfer/transfer-session.ts";
@@ -39,26 +39,23 @@ export async function grant(
   session.channel.setPatience(Number.POSITIVE_INFINITY);
   session.channel.send({ kind: "grant", token: cx.token, epoch: EPOCH, paused: session.paused });
   let news = `no answer within ${cx.config.link.doubtAfterMs} ms (link.doubtAfter)`;
-  const late = new AbortController();
-  const timer = cx.clock.after(cx.config.link.doubtAfterMs, () => late.abort());
-  const signal = AbortSignal.any([late.signal, cx.leaving]);
-  try {
-    const settled = await hear({ loaded, paused: session.paused }, cx, signal, (said) => {
+  const hearing = (signal: AbortSignal) =>
+    hear({ loaded, paused: session.paused }, cx, signal, (said) => {
       news = said;
     });
+  try {
+    const settled = await endingAfter(cx.config.link.doubtAfterMs, cx.leaving, cx.clock, hearing);
     if (settled.kind === "doubled") throw twoCopies(cx);
     return afterAnswer(settled, state, cx);
   } catch (thrown) {
     const fault = doubtful(cx, news, thrown);
     return { kind: afterSource("granting", "fault"), loaded, paused: session.paused, fault };
-  } finally {
-    cx.clock.cancel(timer);
   }
 }
 
 /**
  * Resolves with the first proof of what became of the grant. The proof comes over the stream, or as the answer to a
- * call. If somebody starts the guest here meanwhile, the grant is withdrawn. The stream is then closed, because it
+ * call. If the guest is started here meanwhile, the grant is withdrawn. The stream is then closed, because it
  * would otherwise still deliver the grant when a cut link is back.
  * @param granted where `silent` is set, an answer over the stream no longer counts, and the destination is asked by
  *   calls at once

@@ -2,7 +2,7 @@
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import type { Clock } from "../../../shared/runtime/clock.ts";
-import { orAborted } from "../../../shared/runtime/deferred.ts";
+import { endingAfter, orAborted } from "../../../shared/runtime/deferred.ts";
 import { writeAtLast } from "../../../shared/runtime/journal/write-at-last.ts";
 import { writeInTime } from "../../../shared/runtime/journal/write-in-time.ts";
 import { tellUntilHeard } from "../ask-destination.ts";
@@ -122,11 +122,8 @@ function tellDestination({ channel, accepted }: Undo, fault: MigrationFault, cx:
     channel.close();
   }
   if (!accepted) return;
-  const late = new AbortController();
-  const timer = cx.clock.after(TELLS_WITHIN_MS, () => late.abort());
-  tellUntilHeard(cx, "withdraw", AbortSignal.any([cx.leaving, late.signal]))
-    .catch(() => undefined)
-    .finally(() => cx.clock.cancel(timer));
+  const tell = (signal: AbortSignal) => tellUntilHeard(cx, "withdraw", signal);
+  endingAfter(TELLS_WITHIN_MS, cx.leaving, cx.clock, tell).catch(() => undefined);
 }
 
 /**

@@ -1,5 +1,4 @@
 /** The state *releasing*: the guest runs at the destination, and this host gives up its part. */
-
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterSource } from "../../../shared/protocol/source-states.ts";
 import { removeLeft } from "../../../shared/runtime/files/remove-left.ts";

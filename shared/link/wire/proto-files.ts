@@ -81,8 +81,8 @@ export function domainMethod<Request, Response>(
   response: Translation<Response>,
 ): DomainMethod<Request, Response> {
   const method = methodOf(service, name);
-  const [asked, answered] = [nameOf(method.requestType), nameOf(method.responseType)];
-  const isAnswerBounded = service !== "MigrationService";
+  const asked = boundOf(method.requestType);
+  const answered = service === "MigrationService" ? () => undefined : boundOf(method.responseType);
   return {
     path: method.path,
     requestStream: method.requestStream,
@@ -90,19 +90,21 @@ export function domainMethod<Request, Response>(
     requestSerialize: (domain) => method.requestSerialize(request.toWire(domain)),
     requestDeserialize: (bytes) =>
       receive(() => {
-        checkEntries(bytes, asked);
+        asked(bytes);
         return request.fromWire(method.requestDeserialize(bytes));
       }),
     responseSerialize: (domain) => method.responseSerialize(response.toWire(domain)),
     responseDeserialize: (bytes) =>
       receive(() => {
-        if (isAnswerBounded) checkEntries(bytes, answered);
+        answered(bytes);
         return response.fromWire(method.responseDeserialize(bytes));
       }),
     originalName: name.charAt(0).toLowerCase() + name.slice(1),
   };
 }
 
-/** Gives the name of a message type in its package. */
-const nameOf = ({ type }: MethodDefinition<object, object>["requestType"]): string =>
-  "name" in type ? String(type.name) : "";
+/** Makes the check of a message that is to be decoded. */
+function boundOf({ type }: MethodDefinition<object, object>["requestType"]): (bytes: Uint8Array) => void {
+  const name = "name" in type ? String(type.name) : "";
+  return (bytes) => checkEntries(bytes, name);
+}

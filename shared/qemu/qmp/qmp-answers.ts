@@ -34,16 +34,16 @@ type Read<T> = (value: unknown, name: string) => T;
 const wrong = (name: string, what: string): MigrationFault =>
   new MigrationFault("qmp-protocol", `QEMU's monitor sent ${name} that ${what}`);
 
-const text: Read<string> = (value, name) => {
-  if (typeof value !== "string") throw wrong(name, "is no text");
-  if (value.length > TEXT_MAX) throw wrong(name, `has ${value.length} characters, at most ${TEXT_MAX}`);
-  return value;
-};
-
 /** A text of the human monitor, which is bounded as a line of the protocol (qmp-lines.ts). */
 const longText: Read<string> = (value, name) => {
   if (typeof value !== "string") throw wrong(name, "is no text");
   return value;
+};
+
+const text: Read<string> = (value, name) => {
+  const found = longText(value, name);
+  if (found.length > TEXT_MAX) throw wrong(name, `has ${found.length} characters, at most ${TEXT_MAX}`);
+  return found;
 };
 
 const number: Read<number> = (value, name) => {

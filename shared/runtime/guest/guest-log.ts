@@ -4,7 +4,6 @@
  * reader of its own, two small programs of the host, which keeps the last of the output
  * (docs/design/guests-and-units.md#the-output-of-a-guest).
  */
-
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Clock, systemClock } from "../clock.ts";

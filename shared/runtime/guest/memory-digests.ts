@@ -4,9 +4,10 @@
  */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { open, rm } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
+import { removeLeft } from "../files/remove-left.ts";
 import { admitToFile } from "./meeting-place.ts";
 
 /** Bytes of a digest: SHA-256, cut. A difference goes unseen with a chance of 2^-128. */
@@ -54,7 +55,7 @@ export async function readStretch(
   byteLength: number,
   path: string,
 ): Promise<Uint8Array> {
-  await rm(path, { force: true });
+  await removeLeft(path);
   const { O_RDWR, O_CREAT, O_EXCL } = constants;
   const file = await open(path, O_RDWR | O_CREAT | O_EXCL, 0o600);
   try {
@@ -73,6 +74,6 @@ export async function readStretch(
     return content;
   } finally {
     await file.close();
-    await rm(path, { force: true });
+    await removeLeft(path);
   }
 }

@@ -24,6 +24,8 @@ const SUFFIX = ".json";
 const FILE_BYTES_MAX = 1 << 20;
 /** The end of the name of a record's temporary file. */
 const TEMPORARY = ".new";
+/** How many more records than it keeps an agent may have before it prunes its journal at the end of a migration. */
+export const RECORDS_SLACK = 50;
 
 export interface JournalEntry<T> {
   readonly id: string;

@@ -1,7 +1,7 @@
 /** Tests waits with a bound, and what they leave behind. */
 import t from "tap";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { deferred, onceAborted, orAborted, orLate, within } from "../../../shared/runtime/deferred.ts";
+import { deferred, endingAfter, onceAborted, orAborted, orLate, within } from "../../../shared/runtime/deferred.ts";
 import { FakeClock } from "../../support/fake-clock.ts";
 
 const DAY_MS = 86_400_000;
@@ -77,4 +77,26 @@ t.test("onceAborted() waits for a signal only until another one is aborted", asy
   await waits;
   await onceAborted(first.signal, second.signal);
   t.equal(calls, 0);
+});
+
+t.test("an action's signal ends with its time, with the outer signal, and never after the action", async (t) => {
+  const clock = new FakeClock();
+  const outer = new AbortController();
+  const waits = (signal: AbortSignal): Promise<never> => orAborted(new Promise<never>(() => undefined), signal);
+  const slow = t.rejects(endingAfter(1000, outer.signal, clock, waits, late), { code: "timeout", message: "too late" });
+  const withoutReason = endingAfter(1000, outer.signal, clock, async (signal) => {
+    await waits(signal).catch(() => undefined);
+    return signal.reason;
+  });
+  await clock.advance(999);
+  t.equal(clock.pending, 2);
+  await clock.advance(1);
+  await slow;
+  t.match(await withoutReason, { name: "AbortError" });
+  t.equal(await endingAfter(1000, outer.signal, clock, async () => "done"), "done");
+  t.equal(clock.pending, 0, "the time of an action that is over is not waited for");
+  const ended = t.rejects(endingAfter(1000, outer.signal, clock, waits), { code: "stopping" });
+  outer.abort(new MigrationFault("stopping", "the agent stops"));
+  await ended;
+  t.equal(clock.pending, 0);
 });

@@ -7,6 +7,7 @@ import { agree, checkContract } from "../../../../shared/protocol/handshake.ts";
 import { type Contract, DEADLINE_ACTIONS, type Offer, STRATEGIES } from "../../../../shared/protocol/messages.ts";
 import { host, offer as plainOffer } from "../../../support/handshake-fixtures.ts";
 import { offer } from "../../../support/link-fixtures.ts";
+import { CONTRACT } from "../../../support/message-samples.ts";
 
 const { Handshake } = destinationService;
 const wire = methodOf("DestinationService", "Handshake");
@@ -18,22 +19,13 @@ const there = (contract: Contract) =>
 const read = (transfer: object) => Handshake.requestDeserialize(wire.requestSerialize({ ...offer, transfer }));
 
 const contract: Contract = {
-  protocolVersion: 2,
+  ...CONTRACT,
   codecs: ["xbzrle"],
-  frameBytes: 262_144,
-  creditWindowBytes: 2 ** 33,
-  destinationQemuVersion: { major: 10, minor: 0, micro: 2 },
-  destinationFreeMemoryBytes: 2 ** 37,
-  followUpMs: 30_000,
-  ramBlocks: offer.guest.ramBlocks,
   strategies: ["stop-and-copy", "precopy"],
   strategy: "precopy",
   postcopy: false,
   onDeadline: "force",
-  postcopyObstacle: "Userfaultfd not available",
-  comparesDisks: true,
   warnings: [],
-  measuresLink: true,
 };
 
 t.test("an offer, and either answer to it, arrive as they were", async (t) => {
