@@ -58,12 +58,6 @@ t.test(
   },
 );
 
-t.test("an idle guest moves by post-copy", SKIP, async (t) => {
-  const { rig, a, b } = await openPair(t, { guest: { name: "idle", memoryMiB: 256, workload: IDLE } });
-  t.comment(JSON.stringify(figures(await moved(t, rig, a, b, "postcopy", "idle"))));
-  await assertOneGuest(t, rig, { name: "idle", at: rig.b });
-});
-
 t.test(
   "a source serves pages and has a result although the destination takes long to start the guest",
   SKIP,
