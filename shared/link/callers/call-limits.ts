@@ -1,6 +1,6 @@
 /**
- * Limits the calls over connections of callers that were let in: how many calls a second a connection makes, and how
- * many streams of Health/Watch an agent serves (docs/design/security.md#connections). Streams of views have a limit of
+ * Limits the calls over connections of callers that were let in: how many calls a second a caller makes, and how many
+ * streams of Health/Watch an agent serves (docs/design/security.md#connections). Streams of views have a limit of
  * their own (grpc/operator-streams.ts).
  */
 import { ServerInterceptingCall, type ServerInterceptor } from "@grpc/grpc-js";
@@ -52,8 +52,8 @@ export function limitingCalls(limits: ConnectionLimits, clock: Clock = systemClo
 }
 
 function tooMany(path: string, counted: Counted | undefined, watches: number): MigrationFault | undefined {
-  if (counted?.callRate.take() === false)
-    return new MigrationFault("busy", "This connection makes more calls than this agent takes", {
+  if (counted?.rates.take(path) === false)
+    return new MigrationFault("busy", "This caller makes more calls than this agent takes", {
       advice: "Ask less often",
     });
   if (path !== HEALTH_WATCH || watches < HEALTH_WATCHES_MAX) return undefined;

@@ -12,6 +12,7 @@ import type { Socket } from "node:net";
 import { type Clock, systemClock, type Timer } from "../../runtime/clock.ts";
 import type { ConnectionConfig } from "../../runtime/config/config-network.ts";
 import type { Logger } from "../../runtime/log/log.ts";
+import { CallRates, NamedRates } from "./call-rates.ts";
 import { type InRoom, networkOf, Room } from "./connection-room.ts";
 import { FamiliarNetworks } from "./familiar-networks.ts";
 import { Rate } from "./rate.ts";
@@ -56,9 +57,6 @@ const LOOK_MS = 1000;
 const CROWDED_MS = 50;
 /** How long a listed connection whose time is over may go on because a call is under way, milliseconds. */
 const GRACE_MS = 60_000;
-/** The rate of calls of a connection. `ferry` makes a few, and an agent one or two for each migration. */
-const CALLS_PER_SECOND = 50;
-const CALLS_BURST = 100;
 /** How often, at most, a line tells how many connections were ended, milliseconds. */
 const TELL_MS = 60_000;
 
@@ -88,7 +86,8 @@ export interface Counted extends InRoom {
   calls: number;
   /** How many transfers over it belong to a migration. No limit ends a connection that has one. */
   transfers: number;
-  readonly callRate: Rate;
+  /** The rates of its caller. Connections that show the same name share them. */
+  rates: CallRates;
 }
 
 /** A connection that waits for its turn. When its turn comes, it gets the standing `first`, and `begin` is called. */
@@ -105,6 +104,7 @@ export class ConnectionLimits {
   private readonly unknownRate: Rate;
   private readonly clearRate: Rate;
   private readonly familiar: FamiliarNetworks;
+  private readonly named: NamedRates;
   /** The connections by their addresses and ports. */
   private readonly byPeer = new Map<string, Counted>();
   /** The connections that wait for their turn, the longest waiting first. */
@@ -126,6 +126,7 @@ export class ConnectionLimits {
     this.log = log;
     this.clock = clock;
     this.familiar = new FamiliarNetworks(clock);
+    this.named = new NamedRates(clock);
     const known = { max: settings.max, perGroup: settings.perAddress };
     this.rooms = {
       waiting: new Room(WAITING),
@@ -160,7 +161,7 @@ export class ConnectionLimits {
    * @param socket the connection, which is found by its address and port
    * @param livesMs how long it may stay, milliseconds; infinity where it may stay for good
    * @param name for a listed caller, the name in its certificate, so that no peer takes the places of all others from
-   *   several addresses
+   *   several addresses, and none has more calls by having more connections
    * @returns false when the connection has ended: it was closed, or there was no room for it
    */
   shaken(socket: Socket, standing: "stranger" | "listed", livesMs = STRANGER_MS, name?: string): boolean {
@@ -168,6 +169,7 @@ export class ConnectionLimits {
     if (counted === undefined) return false;
     const groups = name === undefined ? counted.groups : [counted.network, `name ${name}`];
     if (!this.move(counted, standing, groups)) return false;
+    if (name !== undefined) counted.rates = this.named.of(name);
     counted.endsAtMs = this.clock.monotonicMs() + livesMs;
     if (standing === "listed") this.familiar.remember(counted.network);
     return true;
@@ -220,7 +222,7 @@ export class ConnectionLimits {
       endsAtMs: Number.POSITIVE_INFINITY,
       calls: 0,
       transfers: 0,
-      callRate: new Rate(CALLS_PER_SECOND, CALLS_BURST, this.clock),
+      rates: new CallRates(this.clock),
       get isKept() {
         if (this.standing === "shaking") return familiar.rateOf(network) !== undefined;
         return this.standing === "listed" || this.calls > 0 || this.transfers > 0;

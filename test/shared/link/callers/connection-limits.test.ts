@@ -6,6 +6,8 @@ import type { ConnectionConfig } from "../../../../shared/runtime/config/config-
 import { FakeClock } from "../../../support/fake-clock.ts";
 
 const HOUR_MS = 3_600_000;
+const HANDSHAKE = "/ferry.v1.DestinationService/Handshake";
+const ANY = "/ferry.v1.MigrationService/ListMigrations";
 const PEER = "198.51.100.7";
 
 interface Limited {
@@ -149,16 +151,31 @@ t.test("for an hour after a listed caller has come, its network has turns of its
   t.notOk(come(PEER).hasBegun, "the network is not familiar any more");
 });
 
-t.test("a connection makes 100 calls at once, and then 50 a second", async (t) => {
+t.test("a caller makes 100 calls at once and then 50 a second, 40 and 5 of them handshakes", async (t) => {
   const { clock, limits, come } = limited();
-  const { peer } = come(PEER);
-  const rate = limits.of(peer)?.callRate;
-  const calls = (tries: number): number => Array.from({ length: tries }).filter(() => rate?.take() === true).length;
-  t.equal(calls(200), 100);
+  const rates = limits.of(come(PEER).peer)?.rates;
+  const calls = (method: string): number =>
+    Array.from({ length: 200 }).filter(() => rates?.take(method) === true).length;
+  t.equal(calls(ANY), 100);
   await clock.advance(1000);
-  t.equal(calls(200), 50);
+  t.equal(calls(ANY), 50);
   await clock.advance(HOUR_MS);
-  t.equal(calls(200), 100, "no more are saved up");
+  t.equal(calls(ANY), 100, "no more are saved up");
+  await clock.advance(HOUR_MS);
+  t.equal(calls(HANDSHAKE), 40);
+  await clock.advance(4000);
+  t.equal(calls(HANDSHAKE), 20);
+});
+
+t.test("a name has no more calls by having more connections", async (t) => {
+  const { limits, come } = limited();
+  const handshakes = (address: string, name: string): number => {
+    const { socket, peer } = come(address);
+    limits.shaken(socket, "listed", HOUR_MS, name);
+    return Array.from({ length: 30 }).filter(() => limits.of(peer)?.rates.take(HANDSHAKE) === true).length;
+  };
+  t.same([handshakes(PEER, "beta"), handshakes("192.0.2.7", "beta"), handshakes("192.0.2.8", "beta")], [30, 10, 0]);
+  t.equal(handshakes("192.0.2.9", "gamma"), 30, "another name has its own");
 });
 
 t.test("the log tells once a minute at most how many connections were ended, and why", async (t) => {
