@@ -2,7 +2,7 @@
 import { appendFileSync, chmodSync, existsSync, renameSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { readStretch, type SaveMemory } from "../../../../shared/runtime/guest/memory-digests.ts";
+import { digestPages, readStretch, type SaveMemory } from "../../../../shared/runtime/guest/memory-digests.ts";
 import { PAGE_SIZE } from "../../../../shared/units.ts";
 import { asNobody, runAsNobody } from "../../../support/as-nobody.ts";
 import { folder } from "../../../support/link-fixtures.ts";
@@ -73,4 +73,18 @@ t.test("to save less or more than was asked for is QEMU's fault", async (t) => {
       { code: "qemu-failed", message: `QEMU saved ${bytes} of 4096 bytes to ${path}` },
     );
   t.notOk(existsSync(path));
+});
+
+t.test("other work has a turn after each 256 pages whose digests are made", async (t) => {
+  let turns = 0;
+  let isGoing = true;
+  const turn = (): void => {
+    turns++;
+    if (isGoing) setImmediate(turn);
+  };
+  setImmediate(turn);
+  const digests = await digestPages(Buffer.alloc(1024 * PAGE_SIZE));
+  isGoing = false;
+  t.equal(digests.length, 1024 * 16);
+  t.equal(turns, 4);
 });
