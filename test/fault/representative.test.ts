@@ -21,7 +21,6 @@ const CELLS = [
   "post-copy, source serving: kill destination agent",
   "post-copy, last pages: kill source agent",
   "post-copy, destination pulling: kill destination QEMU",
-  "stop-and-copy, first pass: kill destination agent",
   // hosts, disks, people and supervisors (matrix-world.ts)
   "source granting: kill source host, for good",
   "destination owning: kill destination host, returns",

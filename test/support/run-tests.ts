@@ -1,11 +1,10 @@
 /**
- * Runs the compiled tests: first the unit tests, some files at a time, and then the tests with real QEMUs one after the
- * other, so that they do not take the cores from each other. Each file is a program of its own that prints TAP. The
- * whole output of a file that fails is shown.
+ * Runs the compiled tests: the tests with real QEMUs one after the other, so that they do not take the cores from each
+ * other, and the unit tests beside them. Each file is a program of its own that prints TAP. The whole output of a file
+ * that fails is shown.
  */
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { whyNodeIsTooOld } from "../../shared/runtime/v8/node-version.ts";
@@ -26,10 +25,10 @@ const FILE_TIMEOUT_MS = 10 * 60_000;
 const TAP_TIMEOUT_S = 240;
 
 /**
- * How many files of unit tests run at a time on each processor. Most of them wait for something half of their time: on
- * two processors 300 files took 400 s four at a time, and 630 s two at a time.
+ * How many files of unit tests run at a time. Most of them wait for something half of their time, and so do the tests
+ * with real QEMUs, which take twice as long as all of them.
  */
-const UNIT_JOBS_EACH_CPU = 2;
+const UNIT_JOBS = 2;
 
 /** The longest files of unit tests by the start of their path. They begin first, so that none of them runs on alone. */
 const LONG: readonly string[] = ["systemd/", "hostile/", "shared/link/grpc/ends", "agent-source/warmup/", "model/"];
@@ -141,14 +140,12 @@ const isLong = (file: string): boolean =>
   LONG.some((start) => relative(join(root, "dist/test"), file).startsWith(start));
 const isSerial = (file: string): boolean => /\/dist\/test\/(e2e|fault)\//.test(file);
 const units = chosen.filter((file) => !isSerial(file));
-const results = [
-  ...(await runAll(
-    [...units.filter(isLong), ...units.filter((file) => !isLong(file))],
-    UNIT_JOBS_EACH_CPU * Math.min(2, availableParallelism()),
-    root,
-  )),
-  ...(await runAll(chosen.filter(isSerial), 1, root)),
-];
+const results = (
+  await Promise.all([
+    runAll(chosen.filter(isSerial), 1, root),
+    runAll([...units.filter(isLong), ...units.filter((file) => !isLong(file))], UNIT_JOBS, root),
+  ])
+).flat();
 const sum = (pick: (result: FileResult) => number): number => results.reduce((total, one) => total + pick(one), 0);
 const [passed, failed, skipped] = [sum((one) => one.passed), sum((one) => one.failed), sum((one) => one.skipped)];
 if (failed > 0) console.log("\nFailed:");
