@@ -21,7 +21,13 @@ function asModule(script: string): string {
 }
 
 const config: KnipConfig = {
-  entry: ["scripts/*.sh", "test/support/*.sh", "test/**/*.test.ts", "test/support/lock-holder.ts"],
+  entry: [
+    "scripts/*.sh",
+    "test/support/*.sh",
+    "test/**/*.test.ts",
+    "test/support/lock-holder.ts",
+    "test/bench/path/{source,destination}.ts",
+  ],
   project: ["{agent-source,agent-destination,cli,scripts,shared,test}/**/*.{ts,sh}"],
   compilers: { sh: asModule },
   // Programs of the host, as mount and qemu-system-x86_64, are no packages of npm.

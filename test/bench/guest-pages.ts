@@ -4,7 +4,7 @@
  * page.
  */
 import type { RamBlock } from "../../shared/protocol/messages.ts";
-import { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
+import { encodeRamEnd, StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import { StreamBytes } from "../support/fake-stream.ts";
 
@@ -12,7 +12,7 @@ import { StreamBytes } from "../support/fake-stream.ts";
 export type GuestKind = "zero" | "same" | "sparse" | "random";
 export const GUEST_KINDS: readonly GuestKind[] = ["zero", "same", "sparse", "random"];
 /** The number of RAM's section in the streams. */
-export const SECTION = 2;
+const SECTION = 2;
 /** The length of a frame's body, bytes: the agents' default. */
 export const FRAME_BYTES = 256 << 10;
 /** How many pages a RAM section of the streams has. */
@@ -68,6 +68,28 @@ export function prologue(pages: number): Buffer {
     .done();
 }
 
+/** Writes the content of a page to `page`, 4096 bytes. */
+export type PageMaker = (page: Uint32Array, index: number) => void;
+
+/**
+ * Writes one pass over the guest as sections of PAGE records, to `at` of `memory`. Zero pages have such records too.
+ * @returns the address after the pass
+ */
+export function writePages(memory: Uint8Array, at: number, pages: number, make: PageMaker): number {
+  const content = new Uint32Array(PAGE_SIZE / 4);
+  const bytes = new Uint8Array(content.buffer);
+  const writer = new StreamWriter(memory, (to) => memory.set(bytes, to));
+  writer.layout(layoutOf(pages));
+  writer.begin(at, at + streamBytes(pages));
+  for (let page = 0; page < pages; page++) {
+    if (page % RECORDS_PER_SECTION === 0) writer.partStart(SECTION);
+    make(content, page);
+    writer.page(page, 0);
+    if ((page + 1) % RECORDS_PER_SECTION === 0) writer.partEnd(SECTION);
+  }
+  return writer.position;
+}
+
 export interface PassOptions {
   readonly memory: Uint8Array;
   readonly at: number;
@@ -76,21 +98,13 @@ export interface PassOptions {
   readonly version: 0 | 1;
 }
 
-/**
- * Writes one pass over the guest as sections of PAGE records. Zero pages have such records too.
- * @returns the address after the pass
- */
-export function writePass({ memory, at, pages, kind, version }: PassOptions): number {
-  const content = new Uint32Array(PAGE_SIZE / 4);
-  const bytes = new Uint8Array(content.buffer);
-  const writer = new StreamWriter(memory, (to) => memory.set(bytes, to));
-  writer.layout(layoutOf(pages));
-  writer.begin(at, at + streamBytes(pages));
-  for (let page = 0; page < pages; page++) {
-    if (page % RECORDS_PER_SECTION === 0) writer.partStart(SECTION);
-    writeGuestPage(content, kind, page, version);
-    writer.page(page, 0);
-    if ((page + 1) % RECORDS_PER_SECTION === 0) writer.partEnd(SECTION);
-  }
-  return writer.position;
+/** Writes one pass over a guest whose pages are all of one kind. @returns the address after the pass */
+export const writePass = ({ memory, at, pages, kind, version }: PassOptions): number =>
+  writePages(memory, at, pages, (page, index) => writeGuestPage(page, kind, index, version));
+
+/** Makes what a stream has behind its last page: the end of RAM, and a device state of nothing but a description. */
+export function epilogue(): Buffer {
+  const description = '{"configuration": {"vmsd_name": "configuration"}, "page_size": 4096}';
+  const devices = new StreamBytes().bytes(encodeRamEnd(SECTION)).u8(0, 6).be32(description.length);
+  return devices.bytes(Buffer.from(description)).done();
 }

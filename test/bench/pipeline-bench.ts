@@ -30,20 +30,18 @@ import type { SourceChannel } from "../../shared/link/link.ts";
 import { encodeFrame } from "../../shared/link/wire/frame-wire.ts";
 import type { DestinationMessage, SourceMessage } from "../../shared/protocol/stream-messages.ts";
 import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
-import { encodeRamEnd } from "../../shared/qemu/stream/stream-writer.ts";
 import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { deferred } from "../../shared/runtime/deferred.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { packageRoot } from "../../shared/runtime/package-root.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
-import { StreamBytes } from "../support/fake-stream.ts";
 import {
+  epilogue,
   FRAME_BYTES,
   GUEST_KINDS,
   type GuestKind,
   layoutOf,
   prologue,
-  SECTION,
   streamBytes,
   writePass,
 } from "./guest-pages.ts";
@@ -95,9 +93,7 @@ function pieces(kind: GuestKind): Uint8Array[] {
     const end = writePass({ memory, at: 0, pages: PAGES, kind, version });
     return memory.subarray(0, end);
   });
-  const description = '{"configuration": {"vmsd_name": "configuration"}, "page_size": 4096}';
-  const devices = new StreamBytes().bytes(encodeRamEnd(SECTION)).u8(0, 6).be32(description.length);
-  return [prologue(PAGES), ...passes, devices.bytes(Buffer.from(description)).done()];
+  return [prologue(PAGES), ...passes, epilogue()];
 }
 
 interface Source {
@@ -233,7 +229,7 @@ async function oneRound(folder: string, stream: readonly Uint8Array[]): Promise<
   const connected = source.intake.connected(new AbortController().signal);
   const lengths = stream.map((piece) => `${piece.length}`);
   const feeder: ChildProcess = spawn(join(folder, "feeder"), [path, ...lengths, `${PASSES}`], {
-    stdio: ["pipe", "inherit", "inherit"],
+    stdio: ["pipe", "ignore", "inherit"],
   });
   try {
     for (const piece of stream) feeder.stdin?.write(piece);

@@ -49,7 +49,8 @@ export const NODE_OPTIONS = [
   "--retain-maps-for-n-gc=1000000",
   "--no-memory-reducer",
 ];
-const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
+/** The variable of the environment that this first line sets. */
+export const NODE_ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
 /**
  * The time that the units of systemd/ give an agent to end (TimeoutStopSec): `shutdown.grace`, which is 30 s by
  * default, and a margin.
@@ -95,7 +96,7 @@ export function spawnAgent(
   if (units !== undefined) return rig.spawnFor(host, name, units.prepareAgent(kind, flags), AGENT_GRACE_MS);
   const command = [process.execPath, ...NODE_OPTIONS, join(build, `dist/agent-${kind}/main.js`), ...flags];
   return rig.spawn(host, name, command, {
-    environment: ENVIRONMENT,
+    environment: NODE_ENVIRONMENT,
     graceMs: AGENT_GRACE_MS,
   });
 }
