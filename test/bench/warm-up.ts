@@ -108,8 +108,9 @@ async function life(
 }
 
 /** The agents of the host where the guest is, and those of the other host. */
-const agentsOf = (host: RigHost, a: HostAgents, b: HostAgents): readonly [HostAgents, HostAgents] =>
-  host === rig.a ? [a, b] : [b, a];
+function agentsOf(host: RigHost, a: HostAgents, b: HostAgents): readonly [HostAgents, HostAgents] {
+  return host === rig.a ? [a, b] : [b, a];
+}
 
 function beats() {
   return joinedBeats([rig.serial(rig.a, NAME), rig.serial(rig.b, NAME)]);
@@ -135,7 +136,9 @@ function say(): void {
   process.stdout.write(rows.map((row) => `| ${row.join(" | ")} |\n`).join(""));
 }
 
-const digits = (value: number | undefined): string => (value === undefined ? "–" : value.toPrecision(3));
+function digits(value: number | undefined): string {
+  return value === undefined ? "–" : value.toPrecision(3);
+}
 
 /** Computes the ratios of warm to cold within the pairs, one for each way. */
 function ratios(all: readonly Noted[], key: "totalSeconds" | "stallMs" | "downtimeMs" | "agentsCpuSeconds"): number[] {
